@@ -1,0 +1,168 @@
+"""How every command gets its configuration: flag, then environment, then one TOML file, then the default.
+
+Click already knows three of the four (flag > environment > ``default_map`` > default), so this module only feeds
+it: the environment names follow from the command (``imgserver serve --port`` is ``CROSSMEDIA_IMGSERVER_SERVE_PORT``),
+and ``default_map`` is read from the TOML file, whose tables are named like the commands::
+
+    [imgserver]            # for every imgserver command that has the option
+    store = "/data/store"
+    [imgserver.serve]
+    port = 7070
+
+The file is ``crossmedia.toml`` in the working folder, or what ``--config`` or ``CROSSMEDIA_CONFIG`` names.
+Exit codes: 0 done, 1 the work failed, 2 wrong usage or input, 3 the server cannot be reached or is overloaded,
+4 the server has no vectors or another version of them, 5 images are missing or rejected beyond the limit.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from imgserver.errors import BadInput, CrossMediaError
+
+CONFIG_FILE = "crossmedia.toml"
+CONFIG_ENV = "CROSSMEDIA_CONFIG"
+OUR_PACKAGES = ("imgserver", "features", "trainer", "crossmedia")
+
+
+class Command(click.Command):
+    """A command whose help shows the default and the environment name of each option."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        kwargs.setdefault("context_settings", {})
+        kwargs["context_settings"].setdefault("show_default", True)
+        kwargs["context_settings"].setdefault("max_content_width", 110)
+        super().__init__(*args, **kwargs)
+        for parameter in self.params:
+            if isinstance(parameter, click.Option):
+                parameter.show_envvar = True
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an error of ours becomes one line and its exit code, with ``--json`` a JSON object."""
+        try:
+            return super().invoke(ctx)
+        except CrossMediaError as error:
+            if ctx.params.get("as_json"):
+                click.echo(json.dumps({"error": type(error).__name__, "message": str(error)}))
+            click.echo(f"{ctx.command_path}: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+class Group(click.Group):
+    """A group that reads the configuration file for the commands below it."""
+
+    command_class = Command
+    group_class = type
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Load the TOML file into ``default_map`` before any command below parses its options."""
+        if ctx.parent is None:
+            tables = load_config_file(ctx.params.get("config"))
+            ctx.default_map = _defaults(self, ctx, tables if ctx.info_name == "crossmedia" else tables.get(self.name))
+        return super().invoke(ctx)
+
+
+def load_config_file(path: str | None) -> dict[str, Any]:
+    """Tables of the TOML file at ``path``, of ``crossmedia.toml`` when there is no path, else nothing.
+
+    Raises:
+        BadInput: the named file does not exist, or the file is not TOML.
+    """
+    file = Path(path or CONFIG_FILE)
+    if not file.is_file():
+        if path:
+            _usage_error(f"The configuration file {path} does not exist.")
+        return {}
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        _usage_error(f"The configuration file {file} is not valid TOML: {error}.")
+
+
+def _usage_error(message: str) -> NoReturn:
+    raise click.UsageError(message)
+
+
+def _defaults(command: click.Command, ctx: click.Context, table: Any, inherited: dict[str, Any] | None = None) -> Any:
+    """``default_map`` for ``command``: its table, with the plain values of the tables above it; unknown keys refused."""
+    table = table or {}
+    if not isinstance(command, click.Group):
+        names = {p.name: p for p in command.params}
+        by_flag = {o.lstrip("-").replace("-", "_"): p.name for p in command.params for o in p.opts}
+        unknown = sorted(k for k in table if k.replace("-", "_") not in by_flag)
+        if unknown:
+            _usage_error(f"The configuration file sets {unknown[0]!r} for {command.name!r}, which has no such option.")
+        merged = {**(inherited or {}), **table}
+        return {
+            by_flag[k.replace("-", "_")]: v
+            for k, v in merged.items()
+            if k.replace("-", "_") in by_flag and by_flag[k.replace("-", "_")] in names
+        }
+    plain = {**(inherited or {}), **{k: v for k, v in table.items() if not isinstance(v, dict)}}
+    known = command.list_commands(ctx)
+    unknown = sorted(k for k, v in table.items() if isinstance(v, dict) and k not in known)
+    if unknown:
+        _usage_error(f"The configuration file has a table {unknown[0]!r}; the commands here are: {', '.join(known)}.")
+    result: dict[str, Any] = {}
+    for name in known:
+        if command.name == "crossmedia" and name not in table and not plain:
+            continue  # do not import a group whose settings nobody gave
+        sub = command.get_command(ctx, name)
+        if sub is not None:
+            result[name] = _defaults(sub, ctx, table.get(name), plain)
+    return result
+
+
+def config_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--config`` to a group that can be the outermost command."""
+    return click.option(
+        "--config",
+        envvar=CONFIG_ENV,
+        show_envvar=True,
+        metavar="FILE",
+        help=f"Read settings from this TOML file instead of {CONFIG_FILE} in the working folder.",
+    )(function)
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON object on standard output."
+)
+
+
+def check_packages_are_ours() -> None:
+    """Refuse to run when ``features`` or ``trainer`` (common words) would come from somebody else's folder.
+
+    Raises:
+        BadInput: a package of that name from another place shadows ours.
+    """
+    home = Path(__file__).resolve().parent.parent
+    allowed = {home, home / "protos"}
+    for name in OUR_PACKAGES:
+        spec = importlib.util.find_spec(name)
+        places = [Path(p).resolve().parent for p in (spec.submodule_search_locations or [])] if spec else []
+        if not places or places[0] not in allowed:
+            raise BadInput(
+                f"The package {name!r} comes from {places[0] if places else 'nowhere'}, not from CrossMedia in {home}. "
+                f"Another package of that name shadows it: run from another folder, or use an environment of its own."
+            )
+
+
+def run(group: click.Group, prefix: str) -> NoReturn:
+    """Run ``group`` as a program; its environment names start with ``prefix``."""
+    try:
+        check_packages_are_ours()
+    except BadInput as error:
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own log lines would garble ours; errors are raised anyway
+    group(auto_envvar_prefix=prefix)
+    sys.exit(0)

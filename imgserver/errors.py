@@ -1,0 +1,129 @@
+"""Every fault that CrossMedia raises on purpose: one class a fault, each with its gRPC code and its exit code.
+
+    CrossMediaError
+      BadInput               a file, column, flag or value of the user is wrong
+      InvalidRequest         a call that can never succeed as it is            INVALID_ARGUMENT
+      NotReady               nothing has been precomputed yet                  FAILED_PRECONDITION
+      VersionMismatch        vectors of another version were asked for         FAILED_PRECONDITION
+      Overloaded             the server has more work than it admits           RESOURCE_EXHAUSTED
+      DeadlineExceeded       the answer did not come in time                   DEADLINE_EXCEEDED
+      ServerUnavailable      nobody answers at the address                     UNAVAILABLE
+      StoreError             the store cannot be opened, read or written       DATA_LOSS
+      ServerFault            the server failed in a way nobody foresaw         INTERNAL
+      TooManyMissingImages   more images are missing than the run allows
+      NothingEmbedded        precompute ended without a single vector
+
+The server puts the class name into the trailing metadata of a failed call; the client raises the same class.
+Messages are full sentences: what went wrong, with which value, and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import grpc
+
+ERROR_NAME_KEY = "crossmedia-error"
+RETRY_AFTER_KEY = "retry-after-ms"
+
+
+class CrossMediaError(Exception):
+    """Root of all errors that CrossMedia raises on purpose."""
+
+    grpc_code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
+    exit_code: ClassVar[int] = 1
+
+
+class BadInput(CrossMediaError):
+    """A file, column, flag or value that the user gave is wrong."""
+
+    grpc_code = grpc.StatusCode.INVALID_ARGUMENT
+    exit_code = 2
+
+
+class InvalidRequest(CrossMediaError):
+    """A call that can never succeed as it is: too many ids, a broken id block, an unknown dtype."""
+
+    grpc_code = grpc.StatusCode.INVALID_ARGUMENT
+    exit_code = 2
+
+
+class NotReady(CrossMediaError):
+    """The server is up and holds no vectors yet."""
+
+    grpc_code = grpc.StatusCode.FAILED_PRECONDITION
+    exit_code = 4
+
+
+class VersionMismatch(CrossMediaError):
+    """Vectors of a version were asked for that the server does not serve, or a run met another version than its own."""
+
+    grpc_code = grpc.StatusCode.FAILED_PRECONDITION
+    exit_code = 4
+
+
+class Overloaded(CrossMediaError):
+    """The server has admitted as much work as it can; try again after ``retry_after_s`` seconds."""
+
+    grpc_code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    exit_code = 3
+
+    def __init__(self, message: str, retry_after_s: float = 0.1):
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(CrossMediaError):
+    """The answer did not come within the deadline."""
+
+    grpc_code = grpc.StatusCode.DEADLINE_EXCEEDED
+    exit_code = 3
+
+
+class ServerUnavailable(CrossMediaError):
+    """Nobody answers at the address, or the server is starting or draining."""
+
+    grpc_code = grpc.StatusCode.UNAVAILABLE
+    exit_code = 3
+
+
+class StoreError(CrossMediaError):
+    """The store cannot be opened, read or written."""
+
+    grpc_code = grpc.StatusCode.DATA_LOSS
+    exit_code = 1
+
+
+class ServerFault(CrossMediaError):
+    """The server failed in a way nobody foresaw; its log says more."""
+
+    grpc_code = grpc.StatusCode.INTERNAL
+    exit_code = 1
+
+
+class TooManyMissingImages(CrossMediaError):
+    """More images are permanently missing than ``max_missing`` allows."""
+
+    exit_code = 5
+
+
+class NothingEmbedded(CrossMediaError):
+    """Precompute found photos and embedded none, or found none at all."""
+
+    exit_code = 5
+
+
+_BY_NAME: dict[str, type[CrossMediaError]] = {cls.__name__: cls for cls in CrossMediaError.__subclasses__()}
+_BY_CODE: dict[grpc.StatusCode, type[CrossMediaError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
+    grpc.StatusCode.FAILED_PRECONDITION: VersionMismatch,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.UNAVAILABLE: ServerUnavailable,
+    grpc.StatusCode.DATA_LOSS: StoreError,
+}
+
+
+def error_class(name: str | None, code: grpc.StatusCode) -> type[CrossMediaError]:
+    """The class that a failed call stands for: by the name the server sent, else by the gRPC code."""
+    return _BY_NAME.get(name or "") or _BY_CODE.get(code, ServerFault)
