@@ -1,0 +1,1 @@
+"""The wire contract of CrossMedia and the stubs generated from it."""
