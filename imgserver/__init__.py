@@ -2,3 +2,27 @@
 
 ``imgserver.client`` is all a trainer needs and imports no torch; everything else belongs to the server.
 """
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from imgserver.client import LocalTransport
+
+
+def open_local(store: str | Path, catalogue: str | Path | None = None) -> LocalTransport:
+    """A transport over a store in this process, without a daemon: ``ImageClient(imgserver.open_local("store"))``.
+
+    Args:
+        store: folder that ``imgserver precompute`` made.
+        catalogue: folder of photos, to compute what is not stored; without it such ids are NOT_FOUND.
+
+    Raises:
+        StoreError: the store cannot be opened.
+    """
+    from imgserver.client import LocalTransport
+    from imgserver.serving.service import ImageService, ServiceConfig
+
+    return LocalTransport(ImageService(ServiceConfig(Path(store), Path(catalogue) if catalogue else None)))

@@ -1,0 +1,23 @@
+"""Fetch image vectors by id: ``ImageClient`` is policy, a ``Transport`` carries single calls.
+
+    ImageClient     de-duplicates, splits, keeps order, retries under one deadline, counts what is missing
+      GrpcTransport   a daemon at an address
+      LocalTransport  any object with the service's methods, in this process
+      MockTransport   vectors from a dictionary, for tests
+"""
+
+from imgserver.client.client import ImageClient
+from imgserver.client.results import FetchStats, ServerInfo, Status, Vectors
+from imgserver.client.transports import GrpcTransport, LocalTransport, MockTransport, Transport
+
+__all__ = [
+    "FetchStats",
+    "GrpcTransport",
+    "ImageClient",
+    "LocalTransport",
+    "MockTransport",
+    "ServerInfo",
+    "Status",
+    "Transport",
+    "Vectors",
+]

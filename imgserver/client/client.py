@@ -1,0 +1,315 @@
+"""The client that trainers use: ids in any order and number, vectors in the same order, one deadline for it all."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from crossmedia.v1 import image_server_pb2 as pb
+from imgserver.client.results import (
+    DTYPE_CODES,
+    KNOWN_STATUS,
+    PERMANENT,
+    TRANSIENT,
+    FetchStats,
+    ServerInfo,
+    Status,
+    Vectors,
+)
+from imgserver.client.transports import GrpcTransport, Pending, Transport
+from imgserver.errors import (
+    CrossMediaError,
+    DeadlineExceeded,
+    InvalidRequest,
+    Overloaded,
+    ServerFault,
+    ServerUnavailable,
+    TooManyMissingImages,
+    VersionMismatch,
+)
+
+NULL_IMAGE = -1
+FIRST_BACKOFF_S = 0.05
+MAX_BACKOFF_S = 2.0
+# A rule in per cent says nothing about a handful of ids.
+MISSING_RULE_FROM = 100
+
+Ids = npt.NDArray[np.int64]
+_STATUS_NAMES = {int(status): status.name for status in Status}
+
+
+class ImageClient:
+    """Fetches image vectors by id.
+
+    It asks for each id once, splits what exceeds the server's limits, keeps several calls in flight, and retries what
+    can be retried (server away, overload, transient statuses) until the one deadline of the ``get`` is over. The first
+    reply fixes the version; a reply of another version is an error, so vectors of two versions never mix.
+
+        with ImageClient("localhost:7070") as client:
+            vectors = client.get([1, 2])
+            vectors.values, vectors.status, vectors.version
+
+    Args:
+        server: address of a daemon, or a transport.
+        version: the version that must be served; None takes the active one of the first reply.
+        timeout_s: seconds that a ``get`` may take in all, retries included.
+        dtype: how vectors travel: ``float16``, or ``float32``, which is the widened value where fp16 is stored.
+        in_flight: how many calls of one ``get`` may be under way at once.
+    """
+
+    def __init__(
+        self,
+        server: str | Transport,
+        *,
+        version: str | None = None,
+        timeout_s: float = 30.0,
+        dtype: Literal["float16", "float32"] = "float16",
+        in_flight: int = 4,
+    ):
+        if dtype not in DTYPE_CODES:
+            raise InvalidRequest(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPE_CODES)}.")
+        self._transport: Transport = GrpcTransport(server) if isinstance(server, str) else server
+        self.version = version
+        self.generation: int | None = None
+        self._timeout_s, self._dtype, self._in_flight = timeout_s, dtype, in_flight
+        self._limits: ServerInfo | None = None
+        self._stats = FetchStats()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> ImageClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up the connection."""
+        self._transport.close()
+
+    @property
+    def stats(self) -> FetchStats:
+        """Running totals of this client."""
+        return self._stats
+
+    def info(self, timeout_s: float | None = None) -> ServerInfo:
+        """Ask the server what it serves; retried until the deadline, as every call.
+
+        Raises:
+            ServerUnavailable: nobody answered within the deadline.
+        """
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        deadline = time.monotonic() + timeout_s
+        for pause in _backoff():
+            try:
+                return ServerInfo.from_message(self._transport.get_info(_left(deadline, timeout_s)))
+            except (ServerUnavailable, Overloaded) as error:
+                _sleep(error, pause, deadline)
+        raise AssertionError("This is a bug: the backoff never ends.")
+
+    def get(self, image_ids: Sequence[int] | npt.NDArray[Any], timeout_s: float | None = None) -> Vectors:
+        """Fetch the vectors of ``image_ids``, in their order.
+
+        Args:
+            image_ids: shape (n,), integers; duplicates are asked for once, -1 is the null image: never sent, NOT_FOUND
+                in the result and not counted as missing.
+            timeout_s: seconds for this ``get``; None takes the client's.
+
+        Returns:
+            ``n`` rows; permanent misses are rows of zeros with their status.
+
+        Raises:
+            ServerUnavailable, Overloaded, DeadlineExceeded: still so at the deadline.
+            VersionMismatch: the server serves another version than this client's.
+            NotReady: the server has no vectors yet.
+            InvalidRequest: an id is negative (other than -1) or no integer.
+        """
+        started = time.monotonic()
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        deadline = started + timeout_s
+        asked = _as_ids(image_ids)
+        unique, inverse = np.unique(asked, return_inverse=True)
+        first = int(len(unique) > 0 and unique[0] == NULL_IMAGE)
+        unique = unique[first:]
+        if self._limits is None:
+            self._limits = self.info(timeout_s)
+        fetch = _Fetch(self, unique, deadline, timeout_s, self._limits)
+        fetch.run()
+        # One more row, of zeros, for the null image: it sorts first, so its place is -1 after the shift, the last row.
+        place = inverse.reshape(-1) - first
+        with self._lock:
+            self._stats.requested += len(asked)
+            self._stats.unique += len(unique)
+            self._stats.seconds += time.monotonic() - started
+            for status in PERMANENT:
+                if count := int(np.count_nonzero(fetch.status[:-1] == status)):
+                    self._stats.missing[status.name] = self._stats.missing.get(status.name, 0) + count
+        return Vectors(fetch.values[place], fetch.status[place], self.version or "", self.generation or 0)
+
+    def thumbnails(self, image_ids: Sequence[int] | npt.NDArray[Any], max_side: int = 128) -> list[bytes | None]:
+        """Small JPEGs of the photos, in the order asked; None where there is no photo or it cannot be decoded."""
+        ids = _as_ids(image_ids)
+        if self._limits is None:
+            self._limits = self.info()
+        result: list[bytes | None] = [None] * len(ids)
+        real = np.flatnonzero(ids != NULL_IMAGE)
+        step = self._limits.max_thumbnails_per_call
+        for start in range(0, len(real), step):
+            part = real[start : start + step]
+            request = pb.GetThumbnailsRequest(image_ids=ids[part].astype("<i8").tobytes(), max_side=max_side)
+            reply = self._transport.get_thumbnails(request, self._timeout_s)
+            for row, jpeg in zip(part.tolist(), reply.jpegs, strict=True):
+                result[row] = jpeg or None
+        return result
+
+    def check_missing(self, max_missing: float) -> None:
+        """Refuse to go on when too many of the images asked for so far are permanently missing.
+
+        The rule starts at 100 ids: before that a share says nothing.
+
+        Raises:
+            TooManyMissingImages: the share of missing images is above ``max_missing``.
+        """
+        stats = self._stats
+        if stats.unique >= MISSING_RULE_FROM and stats.missing_fraction > max_missing:
+            counts = ", ".join(f"{name} {count}" for name, count in sorted(stats.missing.items()))
+            raise TooManyMissingImages(
+                f"{stats.missing_fraction:.1%} of the {stats.unique} images asked for are missing ({counts}), more than "
+                f"max_missing {max_missing:.1%}. Check that samples and catalogue use the same image ids, see the "
+                f"rejects of 'imgserver precompute', or raise max_missing."
+            )
+
+    def _accept(self, reply: pb.GetVectorsResponse, rows: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
+        """Check one reply and take its rows; the first fixes the version."""
+        values = np.frombuffer(reply.vectors, dtype="<f2" if reply.dtype == pb.DTYPE_FLOAT16 else "<f4")
+        status = np.frombuffer(reply.status, dtype=np.uint8)
+        if len(status) != rows or len(values) != rows * reply.dim or reply.dtype != DTYPE_CODES[self._dtype]:
+            raise ServerFault(
+                f"The reply is broken: {rows} ids were asked, it holds {len(status)} statuses and {len(values)} numbers "
+                f"of dim {reply.dim}. Client and server may be of different releases."
+            )
+        if not KNOWN_STATUS[status].all():
+            raise ServerFault(
+                f"The reply holds the unknown status {int(status[~KNOWN_STATUS[status]][0])}. "
+                f"The server may be newer than this client: update crossmedia here."
+            )
+        with self._lock:
+            if self.version is None:
+                self.version = reply.version
+            if reply.version != self.version:
+                raise VersionMismatch(
+                    f"The server now serves {reply.version}; this client began with {self.version}. Vectors of two "
+                    f"versions do not mix: start the run again, or activate the former version."
+                )
+            self.generation = max(self.generation or 0, reply.generation)
+            self._stats.calls += 1
+            self._stats.computed += reply.computed
+            self._stats.bytes_received += len(reply.vectors) + len(reply.status)
+        return values.reshape(rows, reply.dim), status
+
+
+class _Fetch:
+    """One ``get``: parts of the unique ids, each in flight, answered, or waiting for another try."""
+
+    def __init__(self, client: ImageClient, ids: Ids, deadline: float, timeout_s: float, limits: ServerInfo):
+        self.client, self.ids, self.deadline, self.timeout_s = client, ids, deadline, timeout_s
+        itemsize = np.dtype(client._dtype).itemsize
+        # An id costs 8 bytes in the request, its vector and status byte in the reply; 1 KiB is left for the rest.
+        row_bytes = max(8, limits.dim * itemsize + 1)
+        by_bytes = (limits.max_message_bytes - 1024) // row_bytes
+        self.step = max(1, min(limits.max_ids_per_call, by_bytes))
+        self.values = np.zeros((len(ids) + 1, limits.dim), dtype=client._dtype)
+        self.status = np.full(len(ids) + 1, Status.NOT_FOUND, dtype=np.uint8)
+
+    def run(self) -> None:
+        """Fetch until every row has a final status, or raise at the deadline."""
+        rows = np.arange(len(self.ids))
+        for pause in _backoff():
+            rows, error = self._one_round(rows)
+            if not len(rows):
+                return
+            _sleep(error, pause, self.deadline)
+
+    def _one_round(self, rows: Ids) -> tuple[Ids, CrossMediaError]:
+        """Ask once for ``rows``; return those to ask for again, and why."""
+        parts = deque(rows[start : start + self.step] for start in range(0, len(rows), self.step))
+        flying: deque[tuple[Ids, Pending]] = deque()
+        again: list[Ids] = []
+        why: CrossMediaError = DeadlineExceeded("")
+        while parts or flying:
+            while parts and len(flying) < self.client._in_flight:
+                part = parts.popleft()
+                flying.append((part, self._start(part)))
+            part, call = flying.popleft()
+            try:
+                values, status = self.client._accept(call.result(), len(part))
+            except (ServerUnavailable, Overloaded) as error:
+                again.append(part)
+                why = error
+                continue
+            if values.shape[1] != self.values.shape[1]:  # the first precompute ended after we read the limits
+                self.values = np.zeros((len(self.ids) + 1, values.shape[1]), dtype=self.client._dtype)
+            self.values[part], self.status[part] = values, status
+            transient = np.isin(status, TRANSIENT)
+            if transient.any():
+                again.append(part[transient])
+                first = part[transient][0]
+                why = DeadlineExceeded(
+                    f"{int(transient.sum())} images were not ready within {self.timeout_s:.3g} s (the first: image "
+                    f"{self.ids[first]}, {_STATUS_NAMES[int(self.status[first])]}). Run 'imgserver precompute' first, "
+                    f"or allow more time."
+                )
+        return (np.concatenate(again) if again else rows[:0]), why
+
+    def _start(self, part: Ids) -> Pending:
+        block = self.ids[part].astype("<i8").tobytes()
+        request = pb.GetVectorsRequest(
+            version=self.client.version or "", image_ids=block, dtype=DTYPE_CODES[self.client._dtype]
+        )
+        self.client._stats.bytes_sent += len(block)
+        return self.client._transport.get_vectors(request, _left(self.deadline, self.timeout_s))
+
+
+def _as_ids(image_ids: Sequence[int] | npt.NDArray[Any]) -> Ids:
+    ids = np.asarray(image_ids)
+    if ids.size == 0:
+        return np.zeros(0, dtype=np.int64)
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise InvalidRequest(f"Image ids must be a flat list of integers; got shape {ids.shape} of {ids.dtype}.")
+    ids = ids.astype(np.int64)
+    if ids.min() < NULL_IMAGE:
+        raise InvalidRequest(f"Image id {ids.min()} is negative; ids are 0 or more, and -1 stands for no image.")
+    return ids
+
+
+def _backoff() -> Any:
+    """Pauses between tries, doubling, with jitter, so that many clients do not come back at the same moment."""
+    pause = FIRST_BACKOFF_S
+    while True:
+        yield pause * random.uniform(0.5, 1.0)
+        pause = min(2 * pause, MAX_BACKOFF_S)
+
+
+def _left(deadline: float, timeout_s: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise DeadlineExceeded(f"The image server did not answer within {timeout_s:.3g} s.")
+    return left
+
+
+def _sleep(error: CrossMediaError, pause: float, deadline: float) -> None:
+    """Wait before the next try; raise ``error`` when the deadline would pass meanwhile."""
+    if isinstance(error, Overloaded):
+        pause = max(pause, error.retry_after_s)
+    if time.monotonic() + pause >= deadline:
+        raise error
+    time.sleep(pause)

@@ -1,0 +1,124 @@
+"""What the client hands out: vectors with a status each, the server's description, and running totals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crossmedia.v1 import image_server_pb2 as pb
+
+
+class Status(IntEnum):
+    """What became of one image id; the values of ``VectorStatus`` in the wire contract."""
+
+    OK = pb.VECTOR_STATUS_OK
+    NOT_FOUND = pb.VECTOR_STATUS_NOT_FOUND
+    CORRUPT = pb.VECTOR_STATUS_CORRUPT
+    TOO_LARGE = pb.VECTOR_STATUS_TOO_LARGE
+    TIMED_OUT = pb.VECTOR_STATUS_TIMED_OUT
+    FAILED = pb.VECTOR_STATUS_FAILED
+
+
+PERMANENT = (Status.NOT_FOUND, Status.CORRUPT, Status.TOO_LARGE)
+TRANSIENT = (Status.TIMED_OUT, Status.FAILED)
+KNOWN_STATUS = np.zeros(256, dtype=np.bool_)
+KNOWN_STATUS[[int(s) for s in Status]] = True
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors of ``n`` image ids, in the order asked.
+
+    Attributes:
+        values: shape (n, D), float16 or float32; the row of an id that is not OK is zeros.
+        status: shape (n,), uint8, a ``Status`` each.
+        version: the version that every row belongs to.
+        generation: the store's generation when the reply was made (the highest of them, if it took several calls).
+    """
+
+    values: npt.NDArray[Any]
+    status: npt.NDArray[np.uint8]
+    version: str
+    generation: int
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    @property
+    def ok(self) -> npt.NDArray[np.bool_]:
+        """Which rows hold a vector, shape (n,)."""
+        return self.status == Status.OK
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """What ``GetInfo`` says: version, limits and counters; the comments of the wire contract explain each field."""
+
+    server_version: str
+    version: str
+    backbone: str
+    dim: int
+    stored_dtype: str
+    generation: int
+    versions: tuple[str, ...]
+    max_ids_per_call: int
+    max_thumbnails_per_call: int
+    max_message_bytes: int
+    max_pending_ids: int
+    max_image_bytes: int
+    max_image_pixels: int
+    images_in_catalogue: int
+    images_stored: int
+    computed_on_demand: int
+    cnn_passes_on_demand: int
+    cnn_batches_on_demand: int
+    ids_requested: int
+    ids_from_table: int
+    uptime_s: float
+    engine: str
+
+    @classmethod
+    def from_message(cls, message: pb.GetInfoResponse) -> ServerInfo:
+        """Read the reply of ``GetInfo``."""
+        values = {name: getattr(message, name) for name in cls.__dataclass_fields__}
+        values["versions"] = tuple(message.versions)
+        values["stored_dtype"] = DTYPE_NAMES.get(message.stored_dtype, "")
+        return cls(**values)
+
+
+DTYPE_NAMES = {pb.DTYPE_FLOAT16: "float16", pb.DTYPE_FLOAT32: "float32"}
+DTYPE_CODES = {name: code for code, name in DTYPE_NAMES.items()}
+
+
+@dataclass
+class FetchStats:
+    """Running totals of a client.
+
+    Attributes:
+        requested: ids asked for by the caller, duplicates and null images included.
+        unique: ids that crossed the wire: each once a ``get``.
+        computed: images that the server had to compute for these calls.
+        calls: calls that were answered.
+        bytes_sent: payload bytes of the requests.
+        bytes_received: payload bytes of the replies.
+        seconds: time spent in ``get``.
+        missing: status name -> ids, counted once a ``get``, for the permanent misses.
+    """
+
+    requested: int = 0
+    unique: int = 0
+    computed: int = 0
+    calls: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    seconds: float = 0.0
+    missing: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def missing_fraction(self) -> float:
+        """Permanent misses over ids asked of the server; 0 before the first."""
+        return sum(self.missing.values()) / self.unique if self.unique else 0.0

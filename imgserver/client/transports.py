@@ -1,0 +1,265 @@
+"""How one call reaches a server. A transport knows nothing of splitting, retries or statuses."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.v1 import image_server_pb2_grpc as pb_grpc
+from imgserver.client.results import DTYPE_NAMES
+from imgserver.errors import (
+    ERROR_NAME_KEY,
+    RETRY_AFTER_KEY,
+    CrossMediaError,
+    DeadlineExceeded,
+    Overloaded,
+    ServerUnavailable,
+    VersionMismatch,
+    error_class,
+)
+
+CONNECT_OPTIONS = [
+    # The client checks sizes by what GetInfo says, so gRPC's own 4 MiB ceiling only gets in the way.
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    # Retries are ours: they share one deadline over all the calls of a ``get``.
+    ("grpc.enable_retries", 0),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+]
+
+
+class Transport(Protocol):
+    """One call each; failures are raised as the classes of ``imgserver.errors``."""
+
+    def get_info(self, timeout_s: float) -> pb.GetInfoResponse:
+        """Call ``GetInfo``."""
+        ...
+
+    def get_vectors(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
+        """Start ``GetVectors``; several may be in flight."""
+        ...
+
+    def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
+        """Call ``GetThumbnails``."""
+        ...
+
+    def close(self) -> None:
+        """Give up the connection."""
+        ...
+
+
+class Pending(Protocol):
+    """A call under way."""
+
+    def result(self) -> pb.GetVectorsResponse:
+        """The reply.
+
+        Raises:
+            CrossMediaError: the call failed.
+        """
+        ...
+
+
+class _GrpcPending:
+    def __init__(self, call: Any, address: str, timeout_s: float):
+        self._call, self._address, self._timeout_s = call, address, timeout_s
+
+    def result(self) -> pb.GetVectorsResponse:
+        try:
+            reply: pb.GetVectorsResponse = self._call.result()
+            return reply
+        except grpc.RpcError as error:
+            raise _translate(error, self._address, self._timeout_s) from None
+
+
+class GrpcTransport:
+    """A daemon at ``address`` (``host:port`` or ``unix:path``).
+
+    The channel is opened by the first call of each process, so that a transport that was made, or even used, before
+    a fork works in the child too: a gRPC channel must not be used by a forked process.
+    """
+
+    def __init__(self, address: str):
+        self.address = address
+        self._lock = threading.Lock()
+        self._channel: grpc.Channel | None = None
+        self._stub: pb_grpc.ImageServiceStub | None = None
+        self._pid = -1
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"address": self.address}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["address"])  # type: ignore[misc]
+
+    def _connected(self) -> pb_grpc.ImageServiceStub:
+        if self._stub is None or self._pid != os.getpid():
+            if self._pid != os.getpid():
+                self._lock = threading.Lock()  # the parent's may have been held during the fork
+            with self._lock:
+                if self._stub is None or self._pid != os.getpid():
+                    self._channel = grpc.insecure_channel(self.address, options=CONNECT_OPTIONS)
+                    self._stub = pb_grpc.ImageServiceStub(self._channel)
+                    self._pid = os.getpid()
+        return self._stub
+
+    def get_info(self, timeout_s: float) -> pb.GetInfoResponse:
+        """Call ``GetInfo``."""
+        return self._call(self._connected().GetInfo, pb.GetInfoRequest(), timeout_s)
+
+    def get_vectors(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
+        """Start ``GetVectors``."""
+        return _GrpcPending(self._connected().GetVectors.future(request, timeout=timeout_s), self.address, timeout_s)
+
+    def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
+        """Call ``GetThumbnails``."""
+        return self._call(self._connected().GetThumbnails, request, timeout_s)
+
+    def _call(self, method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
+        try:
+            return method(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise _translate(error, self.address, timeout_s) from None
+
+    def close(self) -> None:
+        """Close the channel."""
+        if self._channel is not None and self._pid == os.getpid():
+            self._channel.close()
+        self._channel = self._stub = None
+
+
+def _translate(error: Any, address: str, timeout_s: float) -> CrossMediaError:
+    """The class that the server raised, with its message; for faults of the way, a message that says what to do."""
+    code, details = error.code(), error.details() or ""
+    metadata = dict(error.trailing_metadata() or ())
+    name = metadata.get(ERROR_NAME_KEY)
+    cls = error_class(name, code)
+    if name is None and cls is ServerUnavailable:
+        return ServerUnavailable(
+            f"No image server answers at {address}. Start one with 'crossmedia imgserver serve', or check the "
+            f"address ({details})."
+        )
+    if name is None and cls is DeadlineExceeded:
+        return DeadlineExceeded(f"The image server at {address} did not answer within {timeout_s:.3g} s.")
+    if cls is Overloaded:
+        return Overloaded(details, retry_after_s=float(metadata.get(RETRY_AFTER_KEY, 100)) / 1000)
+    return cls(details or f"The image server at {address} failed with {code.name}.")
+
+
+class LocalTransport:
+    """Calls any object with the service's methods ``get_info``, ``get_vectors`` and ``get_thumbnails``, in this process.
+
+    ``imgserver.open_local(path)`` makes such an object over a store. The transport closes it when it is closed.
+    """
+
+    def __init__(self, service: Any):
+        self._service = service
+
+    def get_info(self, timeout_s: float) -> pb.GetInfoResponse:
+        """Call ``get_info`` of the service."""
+        reply: pb.GetInfoResponse = self._service.get_info()
+        return reply
+
+    def get_vectors(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
+        """Run ``get_vectors`` of the service, here and now."""
+        done: Future[pb.GetVectorsResponse] = Future()
+        try:
+            done.set_result(self._service.get_vectors(request, deadline=time.monotonic() + timeout_s))
+        except CrossMediaError as error:
+            done.set_exception(error)
+        return done
+
+    def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
+        """Call ``get_thumbnails`` of the service."""
+        reply: pb.GetThumbnailsResponse = self._service.get_thumbnails(request)
+        return reply
+
+    def close(self) -> None:
+        """Close the service."""
+        self._service.close()
+
+
+class MockTransport:
+    """Vectors from a dictionary, for tests: an id that is not in it is NOT_FOUND.
+
+    Args:
+        vectors: image id -> vector; all of one length.
+        version: the version that every reply names.
+        generation: the generation that every reply names.
+        status: image id -> status byte, for ids that are to fail.
+        max_ids_per_call: the limit that ``get_info`` tells.
+    """
+
+    def __init__(
+        self,
+        vectors: Mapping[int, npt.NDArray[Any]],
+        *,
+        version: str = "mock@000000000000+none@000000000000/8",
+        generation: int = 1,
+        status: Mapping[int, int] | None = None,
+        max_ids_per_call: int = 10_000,
+    ):
+        self.vectors, self.version, self.generation = dict(vectors), version, generation
+        self.status, self.max_ids_per_call = dict(status or {}), max_ids_per_call
+        self.dim = len(next(iter(self.vectors.values()))) if self.vectors else int(version.rsplit("/", 1)[1])
+        self.requests: list[pb.GetVectorsRequest] = []
+
+    def get_info(self, timeout_s: float) -> pb.GetInfoResponse:
+        """A description with the mock's version and limits."""
+        return pb.GetInfoResponse(
+            server_version="mock",
+            version=self.version,
+            dim=self.dim,
+            stored_dtype=pb.DTYPE_FLOAT16,
+            generation=self.generation,
+            versions=[self.version],
+            max_ids_per_call=self.max_ids_per_call,
+            max_thumbnails_per_call=256,
+            max_message_bytes=64 << 20,
+            images_stored=len(self.vectors),
+        )
+
+    def get_vectors(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
+        """Look the ids up in the dictionary."""
+        self.requests.append(request)
+        done: Future[pb.GetVectorsResponse] = Future()
+        if request.version and request.version != self.version:
+            done.set_exception(VersionMismatch(f"The mock serves {self.version}, not {request.version}."))
+            return done
+        ids = np.frombuffer(request.image_ids, dtype="<i8")
+        dtype = request.dtype or pb.DTYPE_FLOAT16
+        values = np.zeros((len(ids), self.dim), dtype=DTYPE_NAMES[dtype])
+        status = np.full(len(ids), pb.VECTOR_STATUS_NOT_FOUND, dtype=np.uint8)
+        for row, image_id in enumerate(ids.tolist()):
+            if image_id in self.status:
+                status[row] = self.status[image_id]
+            elif image_id in self.vectors:
+                values[row], status[row] = self.vectors[image_id], pb.VECTOR_STATUS_OK
+        done.set_result(
+            pb.GetVectorsResponse(
+                version=self.version,
+                generation=self.generation,
+                dim=self.dim,
+                dtype=dtype,
+                vectors=values.tobytes(),
+                status=status.tobytes(),
+            )
+        )
+        return done
+
+    def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
+        """No photo has a thumbnail here."""
+        return pb.GetThumbnailsResponse(jpegs=[b""] * (len(request.image_ids) // 8))
+
+    def close(self) -> None:
+        """Nothing to give up."""

@@ -1,0 +1,322 @@
+"""Embed a whole catalogue: features, then a PCA head fitted on a sample, then vectors, then activate.
+
+May run while the daemon serves the store; the daemon sees the result. Every batch is committed, so a run that was
+killed goes on where it stopped. Photos that changed since they were embedded are noticed and embedded anew.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crossmedia.v1 import image_server_pb2 as pb
+from imgserver.client.results import Status
+from imgserver.errors import BadInput, NothingEmbedded
+from imgserver.head import Head, fit_pca
+from imgserver.storage.catalog import FolderCatalog
+from imgserver.storage.index import Ids, Space
+from imgserver.storage.store import Source, Store
+from imgserver.storage.versions import feature_space, load_head, save_head, split_version, vector_space
+from imgserver.vision.backbones import Backbone
+from imgserver.vision.decode import ImageLimits
+from imgserver.vision.engines import MAX_BATCH, Engine
+from imgserver.vision.identity import vector_version
+from imgserver.vision.photos import Photo, read_photo
+
+OK = pb.VECTOR_STATUS_OK
+COMMIT_PHOTOS = 256
+PCA_SAMPLE = 20_000
+VECTOR_BLOCK = 16_384
+INDEX_BYTES_PER_IMAGE = 2 * 100  # an entry for the feature and one for the vector, with LMDB's page overhead
+
+
+@dataclass(frozen=True)
+class PrecomputeConfig:
+    """What to embed.
+
+    Attributes:
+        dim: numbers in a vector.
+        only: embed just these image ids; None is the whole catalogue.
+        limits: of a photo.
+        seed: of the sample that the PCA is fitted on.
+        decode_threads: threads that read and decode photos.
+    """
+
+    dim: int = 64
+    only: Ids | None = None
+    limits: ImageLimits = ImageLimits()
+    seed: int = 0
+    decode_threads: int = 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do, before it starts.
+
+    Attributes:
+        found: photos asked for that the catalogue has.
+        skipped: photos that are embedded already and have not changed.
+        to_embed: ids of the rest.
+        touched: of those skipped, ids whose file changed in time or size only by a touch; found out while running.
+    """
+
+    found: int
+    skipped: int
+    to_embed: Ids
+
+    def disk_bytes(self, feature_dim: int, dim: int) -> int:
+        """Bytes that the run will add to the store: fp16 rows of feature and vector, and the index."""
+        return len(self.to_embed) * (2 * feature_dim + 2 * dim + INDEX_BYTES_PER_IMAGE)
+
+
+@dataclass
+class PrecomputeResult:
+    """What a run did.
+
+    Attributes:
+        found: photos of the catalogue that were asked for.
+        embedded: photos that went through the CNN.
+        skipped: photos that were embedded already.
+        rejected: photos that cannot be embedded, now or in an earlier run.
+        version: of the vectors, now active.
+        seconds: of the whole run.
+        rejects_file: lists each rejected id with its reason, or None.
+    """
+
+    found: int
+    embedded: int = 0
+    skipped: int = 0
+    rejected: int = 0
+    version: str = ""
+    seconds: float = 0.0
+    rejects_file: str | None = None
+    reasons: dict[str, int] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+
+def read_ids(path: Path) -> Ids:
+    """Image ids from a text file, one a line; empty lines are skipped.
+
+    Raises:
+        BadInput: the file does not exist or a line is no image id.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"The file of image ids {path} cannot be read: {error}.") from error
+    ids = []
+    for number, line in enumerate(lines, start=1):
+        text = line.strip()
+        if not text:
+            continue
+        if not (text.isascii() and text.isdigit()):
+            raise BadInput(f"Line {number} of {path} is {text!r}; each line must be one image id, a whole number.")
+        ids.append(int(text))
+    return np.unique(np.array(ids, dtype=np.int64))
+
+
+def make_plan(store: Store, catalog: FolderCatalog, backbone: Backbone, config: PrecomputeConfig) -> Plan:
+    """See what is to be done.
+
+    Raises:
+        BadInput: an id of ``config.only`` is not in the catalogue.
+        NothingEmbedded: the catalogue has no photo.
+    """
+    ids = catalog.ids()
+    if config.only is not None:
+        absent = np.setdiff1d(config.only, ids)
+        if len(absent):
+            raise BadInput(
+                f"{len(absent)} of the {len(config.only)} image ids asked for are not in {catalog.folder}; "
+                f"the first is {absent[0]}."
+            )
+        ids = config.only
+    if not len(ids):
+        raise NothingEmbedded(
+            f"No photo was found in {catalog.folder}. Photos are files named <image id>.jpg (or .png, .webp, …)."
+        )
+    space = feature_space(store, backbone.version, backbone.feature_dim)
+    entries, known = store.index.get(space.name, ids)
+    unchanged = np.zeros(len(ids), dtype=np.bool_)
+    for i in np.flatnonzero(known).tolist():
+        fingerprint = catalog.fingerprint(int(ids[i]))
+        unchanged[i] = fingerprint is not None and (fingerprint.size, fingerprint.mtime_ns) == (
+            entries["size"][i],
+            entries["mtime_ns"][i],
+        )
+    return Plan(len(ids), int(unchanged.sum()), ids[~unchanged])
+
+
+def measure_rate(
+    catalog: FolderCatalog, backbone: Backbone, engine: Engine, config: PrecomputeConfig, ids: Ids
+) -> float:
+    """Images a second that this machine embeds, from one batch of the photos at hand."""
+    sample = ids[np.linspace(0, len(ids) - 1, min(len(ids), MAX_BATCH), dtype=np.int64)]
+    engine.run(np.zeros((1, backbone.preprocessing.size, backbone.preprocessing.size, 3), dtype=np.uint8))
+    started = time.perf_counter()
+    photos = [read_photo(catalog, int(i), backbone.preprocessing, config.limits) for i in sample]
+    if pixels := [photo.pixels for photo in photos if photo.pixels is not None]:
+        engine.run(np.stack(pixels))
+    return len(sample) / (time.perf_counter() - started)
+
+
+def precompute(
+    store: Store,
+    catalog: FolderCatalog,
+    backbone: Backbone,
+    engine: Engine,
+    config: PrecomputeConfig,
+    plan: Plan,
+    progress: Callable[[int], None] = lambda done: None,
+) -> PrecomputeResult:
+    """Do what ``plan`` says; ``progress`` is told how many photos were just dealt with.
+
+    Raises:
+        NothingEmbedded: not one photo could be embedded, now or before.
+        BadInput: too few photos for a PCA of this dim.
+        StoreError: the store cannot be written.
+    """
+    started = time.monotonic()
+    if (free := shutil.disk_usage(store.folder).free) < (need := plan.disk_bytes(backbone.feature_dim, config.dim)):
+        raise BadInput(f"The run needs {need} bytes on the disk of {store.folder}; {free} are free.")
+    result = PrecomputeResult(plan.found, skipped=plan.skipped)
+    space = feature_space(store, backbone.version, backbone.feature_dim)
+    reasons: dict[int, str] = {}
+    batch: list[Photo] = []
+    for photo in _decoded(catalog, backbone, config, plan.to_embed):
+        batch.append(photo)
+        if photo.status != OK:
+            reasons[photo.image_id] = f"{Status(photo.status).name}: {photo.reason}"
+        if len(batch) == COMMIT_PHOTOS:
+            result.embedded += _store_features(store, space, engine, batch)
+            progress(len(batch))
+            batch = []
+    result.embedded += _store_features(store, space, engine, batch)
+    progress(len(batch))
+
+    head = _head(store, space, config)
+    result.version = vector_version(backbone.version, head)
+    save_head(store, head)
+    vectors = vector_space(store, result.version, head.spec.dim)
+    _store_vectors(store, space, vectors, head)
+    store.index.activate(result.version)
+    result.rejected, result.rejects_file = _write_rejects(store, space, reasons, config.only)
+    for reason in reasons.values():
+        name = reason.partition(":")[0]
+        result.reasons[name] = result.reasons.get(name, 0) + 1
+    result.seconds = time.monotonic() - started
+    return result
+
+
+def _decoded(catalog: FolderCatalog, backbone: Backbone, config: PrecomputeConfig, ids: Ids) -> Iterator[Photo]:
+    """Photos in the order of ``ids``, read and decoded ahead in threads, a bounded number at a time."""
+    with ThreadPoolExecutor(config.decode_threads, thread_name_prefix="decode") as pool:
+        ahead: deque[Future[Photo]] = deque()
+        try:
+            for image_id in ids.tolist():
+                ahead.append(pool.submit(read_photo, catalog, image_id, backbone.preprocessing, config.limits))
+                if len(ahead) > 2 * MAX_BATCH:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+def _store_features(store: Store, space: Space, engine: Engine, photos: list[Photo]) -> int:
+    """Embed and commit one batch; return how many went through the CNN."""
+    photos = [photo for photo in photos if photo.status not in (pb.VECTOR_STATUS_NOT_FOUND, pb.VECTOR_STATUS_FAILED)]
+    if not photos:
+        return 0
+    ids = np.array([photo.image_id for photo in photos], dtype=np.int64)
+    before, known = store.index.get(space.name, ids)
+    pixels, features = [p.pixels for p in photos if p.pixels is not None], np.zeros((0, space.dim), space.dtype)
+    if pixels:
+        blocks = [np.stack(pixels[start : start + MAX_BATCH]) for start in range(0, len(pixels), MAX_BATCH)]
+        features = np.concatenate([engine.run(block) for block in blocks]).astype(space.dtype)
+    status = np.array([photo.status for photo in photos], dtype=np.uint8)
+    store.put(space, ids, features, status, [photo.source for photo in photos], OK)
+    return len(pixels)
+
+
+def _head(store: Store, space: Space, config: PrecomputeConfig) -> Head:
+    """The head of the active version, if it fits; else a PCA of a sample of the stored features."""
+    active = store.index.active
+    if active and split_version(active)[0] == space.name:
+        head = load_head(store, active)
+        if head.spec.dim == config.dim:
+            return head
+    _, entries, _ = store.index.load(space.name)
+    entries = entries[entries["status"] == OK]
+    if not len(entries):
+        raise NothingEmbedded(
+            f"Not one photo could be embedded. The reasons are in {store.folder / REJECTS_FILE} if there are any."
+        )
+    if len(entries) > PCA_SAMPLE:
+        chosen = np.random.default_rng(config.seed).choice(len(entries), PCA_SAMPLE, replace=False)
+        entries = entries[np.sort(chosen)]
+    return fit_pca(store.read(space, entries), config.dim)
+
+
+def _store_vectors(store: Store, features: Space, vectors: Space, head: Head) -> None:
+    """Vectors of every feature that has none, or an older one, in blocks; failures are carried over as they are."""
+    ids, entries, _ = store.index.load(features.name)
+    done_ids, done, _ = store.index.load(vectors.name)
+    old = np.zeros(len(ids), dtype=np.bool_)
+    place = np.searchsorted(done_ids, ids)
+    inside = place < len(done_ids)
+    place[~inside] = 0
+    if len(done_ids):
+        old = inside & (done_ids[place] == ids) & _same_source(done[place], entries)
+    for start in range(0, len(ids), VECTOR_BLOCK):
+        block = np.flatnonzero(~old[start : start + VECTOR_BLOCK]) + start
+        if not len(block):
+            continue
+        part = entries[block]
+        ok = part["status"] == OK
+        values: npt.NDArray[Any] | None = head.apply_numpy(store.read(features, part[ok])) if ok.any() else None
+        sources = [Source(*row) for row in part[["size", "mtime_ns", "content"]].tolist()]
+        store.put(vectors, ids[block], values, part["status"], sources, OK)
+
+
+def _same_source(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    same: npt.NDArray[np.bool_] = (a["content"] == b["content"]) & (a["status"] == b["status"])
+    return same
+
+
+REJECTS_FILE = "rejects.csv"
+
+
+def _write_rejects(
+    store: Store, space: Space, reasons: dict[int, str], only: Ids | None
+) -> tuple[int, str | None]:
+    """Write every rejected id with its reason; those of earlier runs, whose reason is not at hand, with their status."""
+    ids, entries, _ = store.index.load(space.name)
+    for image_id, status in zip(ids.tolist(), entries["status"].tolist(), strict=True):
+        if status != OK:
+            reasons.setdefault(image_id, f"{Status(status).name}: found in an earlier run")
+    chosen = set(only.tolist()) if only is not None else None
+    rows = [(i, reason) for i, reason in sorted(reasons.items()) if chosen is None or i in chosen]
+    path = store.folder / REJECTS_FILE
+    if not rows:
+        path.unlink(missing_ok=True)
+        return 0, None
+    part = path.with_suffix(f".{os.getpid()}")
+    lines = [f'{image_id},"{reason.replace(chr(34), chr(39))}"' for image_id, reason in rows]
+    part.write_text("image_id,reason\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    os.replace(part, path)
+    return len(rows), str(path)

@@ -1,0 +1,1 @@
+"""The daemon: the service, its misses, health, and the process around them."""

@@ -1,0 +1,132 @@
+"""gRPC around the service: deadlines, error classes as status codes, health, reflection."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.v1 import image_server_pb2_grpc as pb_grpc
+from imgserver.errors import (
+    ERROR_NAME_KEY,
+    RETRY_AFTER_KEY,
+    BadInput,
+    CrossMediaError,
+    DeadlineExceeded,
+    Overloaded,
+    ServerFault,
+)
+from imgserver.serving.health import SERVICE_NAME, Heartbeat
+from imgserver.serving.service import ImageService
+
+log = logging.getLogger(__name__)
+
+Reply = TypeVar("Reply")
+# A call that waits for the CNN holds a thread; more threads than callers cost nothing but stack.
+CALL_THREADS = 64
+NO_DEADLINE_S = 60.0
+
+
+class _Servicer(pb_grpc.ImageServiceServicer):
+    def __init__(self, service: ImageService):
+        self._service = service
+
+    def GetInfo(self, request: pb.GetInfoRequest, context: Any) -> pb.GetInfoResponse:  # noqa: N802
+        return _answer(context, self._service.get_info)
+
+    def GetVectors(self, request: pb.GetVectorsRequest, context: Any) -> pb.GetVectorsResponse:  # noqa: N802
+        return _answer(context, lambda: self._service.get_vectors(request, time.monotonic() + _seconds_left(context)))
+
+    def GetThumbnails(self, request: pb.GetThumbnailsRequest, context: Any) -> pb.GetThumbnailsResponse:  # noqa: N802
+        return _answer(context, lambda: self._service.get_thumbnails(request))
+
+
+def _seconds_left(context: Any) -> float:
+    left = context.time_remaining()
+    seconds = NO_DEADLINE_S if left is None else min(float(left), NO_DEADLINE_S)
+    if seconds <= 0:
+        raise DeadlineExceeded("The deadline was over before the work began.")
+    return seconds
+
+
+def _answer(context: Any, work: Callable[[], Reply]) -> Reply:
+    """Do the work; an error of ours ends the call with its code, its class name and, for overload, when to retry."""
+    try:
+        return work()
+    except CrossMediaError as error:
+        metadata = [(ERROR_NAME_KEY, type(error).__name__)]
+        if isinstance(error, Overloaded):
+            metadata.append((RETRY_AFTER_KEY, str(int(error.retry_after_s * 1000))))
+        context.set_trailing_metadata(metadata)
+        context.abort(error.grpc_code, str(error))
+    except Exception:
+        log.exception("a call failed")  # the trace stays here; the peer learns only that it happened
+        context.set_trailing_metadata([(ERROR_NAME_KEY, ServerFault.__name__)])
+        context.abort(grpc.StatusCode.INTERNAL, "The image server failed; its log says more.")
+    raise AssertionError("This is a bug: abort always raises.")
+
+
+class GrpcServer:
+    """A service at an address.
+
+    Args:
+        service: what answers.
+        address: ``host:port``; port 0 takes a free one.
+
+    Raises:
+        BadInput: the port is taken, or the address cannot be bound.
+    """
+
+    def __init__(self, service: ImageService, address: str):
+        most = service.config.max_message_bytes
+        self._server = grpc.server(
+            ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="call"),
+            options=[
+                ("grpc.max_receive_message_length", most),
+                ("grpc.max_send_message_length", most),
+                ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+            ],
+        )
+        pb_grpc.add_ImageServiceServicer_to_server(_Servicer(service), self._server)
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._set_health(False)
+        names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        host, _, port = address.rpartition(":")
+        try:
+            bound = self._server.add_insecure_port(address)
+        except RuntimeError:
+            bound = 0
+        if not bound:
+            raise BadInput(
+                f"The address {address} cannot be bound: the port is taken, or the host is not of this machine. "
+                f"Choose another --port (0 takes a free one), or stop what listens there."
+            )
+        self.address = f"{host}:{bound}"
+        self._heartbeat = Heartbeat(service, self._set_health)
+
+    def start(self) -> None:
+        """Take calls; healthy once a probe went through."""
+        self._server.start()
+        self._heartbeat.start()
+
+    def stop(self, grace_s: float) -> None:
+        """Say NOT_SERVING, take no new calls, let those under way end for at most ``grace_s`` seconds."""
+        self._heartbeat.stop()
+        self._health.enter_graceful_shutdown()
+        self._server.stop(grace_s).wait()
+
+    def _set_health(self, serving: bool) -> None:
+        states = health_pb2.HealthCheckResponse
+        for name in ("", SERVICE_NAME):
+            self._health.set(name, states.SERVING if serving else states.NOT_SERVING)

@@ -1,0 +1,242 @@
+"""Vectors that are not there yet: decode in threads, one CNN batch of whatever waits as soon as the model is free.
+
+An image is computed once, however many callers wait for it; a failure is that image's alone; work that nobody waits
+for any more is dropped before it costs anything. There is no linger: an idle model takes a single image at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crossmedia.v1 import image_server_pb2 as pb
+from imgserver.errors import CrossMediaError, Overloaded
+from imgserver.head import Head
+from imgserver.storage.catalog import FolderCatalog
+from imgserver.storage.index import Ids, Space
+from imgserver.storage.store import Source, Store
+from imgserver.storage.table import Table
+from imgserver.vision.backbones import Backbone
+from imgserver.vision.decode import ImageLimits
+from imgserver.vision.engines import MAX_BATCH, Engine
+from imgserver.vision.photos import Photo, read_photo
+
+log = logging.getLogger(__name__)
+
+DECODE_THREADS = 2
+OK = pb.VECTOR_STATUS_OK
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What is served at one moment; replaced as a whole, so no reply mixes two versions."""
+
+    version: str
+    table: Table
+    head: Head
+    features: Space
+
+
+@dataclass
+class _Job:
+    """One image under way, for all who wait for it."""
+
+    image_id: int
+    serving: Serving
+    deadline: float
+    done: Future[int] = field(default_factory=Future)
+    photo: Photo | None = None
+    feature: npt.NDArray[Any] | None = None
+
+
+@dataclass
+class MissCounters:
+    """Totals since the start: images whose vector was made, images through the CNN, and batches of it."""
+
+    computed: int = 0
+    cnn_passes: int = 0
+    cnn_batches: int = 0
+
+
+class Misses:
+    """Computes the vectors of images that the table does not know.
+
+    Args:
+        store: where results go.
+        catalog: where photos come from.
+        backbone, engine: what makes features.
+        limits: of a photo.
+        max_pending: most images under way at once.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        catalog: FolderCatalog,
+        backbone: Backbone,
+        engine: Engine,
+        limits: ImageLimits,
+        max_pending: int,
+    ):
+        self._store, self._catalog, self._backbone, self._engine = store, catalog, backbone, engine
+        self._limits, self._max_pending = limits, max_pending
+        self.counters = MissCounters()
+        self.last_batch_at = time.monotonic()
+        self._lock = threading.Lock()
+        self._jobs: dict[tuple[str, int], _Job] = {}
+        self._ready: deque[_Job] = deque()
+        self._wake = threading.Condition(self._lock)
+        self._closed = False
+        self._decoders = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
+        self._batcher = threading.Thread(target=self._run, name="cnn", daemon=True)
+        self._batcher.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that runs the CNN is there."""
+        return self._batcher.is_alive() and not self._closed
+
+    def close(self) -> None:
+        """Finish what is under way, then stop."""
+        self._decoders.shutdown(wait=True)
+        with self._wake:
+            self._closed = True
+            self._wake.notify_all()
+        self._batcher.join()
+
+    def resolve(self, serving: Serving, ids: Ids, deadline: float) -> npt.NDArray[np.uint8]:
+        """Have the vectors of ``ids`` computed and stored; wait until they are, or until ``deadline``.
+
+        Args:
+            serving: the version that is wanted.
+            ids: shape (n,), each once, none of them known to the table.
+            deadline: of the caller, on the monotonic clock.
+
+        Returns:
+            status, shape (n,): OK means that the table now knows the image.
+
+        Raises:
+            Overloaded: more images would be under way than are admitted; nothing was begun.
+        """
+        jobs: list[_Job] = []
+        fresh: list[_Job] = []
+        with self._lock:
+            # Somebody else's computation may have ended since the caller looked: jobs leave under this lock, and
+            # only after the table has them, so an id that is in neither is new.
+            known = serving.table.get(ids, OK)[2]
+            keys = [(serving.version, image_id) for image_id in ids[~known].tolist()]
+            new = sum(key not in self._jobs for key in keys)
+            if len(self._jobs) + new > self._max_pending:
+                rate = 100.0  # images a second that even a slow machine computes
+                raise Overloaded(
+                    f"{len(self._jobs)} images wait for the CNN and {new} more would exceed the limit of "
+                    f"{self._max_pending}. Try again later, or run 'imgserver precompute' first.",
+                    retry_after_s=min(5.0, max(0.1, len(self._jobs) / rate)),
+                )
+            for key in keys:
+                job = self._jobs.get(key)
+                if job is None:
+                    job = self._jobs[key] = _Job(key[1], serving, deadline)
+                    fresh.append(job)
+                job.deadline = max(job.deadline, deadline)
+                jobs.append(job)
+        for job in fresh:
+            self._decoders.submit(self._decode, job)
+        # A little earlier than the caller's deadline, so that the answer still reaches it.
+        wait([job.done for job in jobs], timeout=max(0.0, deadline - time.monotonic() - 0.05))
+        outcome = np.full(len(ids), OK, dtype=np.uint8)
+        outcome[~known] = [j.done.result() if j.done.done() else pb.VECTOR_STATUS_TIMED_OUT for j in jobs]
+        return outcome
+
+    def _decode(self, job: _Job) -> None:
+        """In a decode thread: a stored feature or pixels for one image, or its failure."""
+        try:
+            if time.monotonic() > job.deadline:
+                self._finish(job, pb.VECTOR_STATUS_TIMED_OUT)
+                return
+            entries, found = self._store.index.get(job.serving.features.name, np.array([job.image_id]))
+            if found[0] and entries["status"][0] == OK:
+                job.feature = self._store.read(job.serving.features, entries)[0]
+                source = (int(entries[name][0]) for name in ("size", "mtime_ns", "content"))
+                job.photo = Photo(job.image_id, OK, Source(*source))
+            else:
+                job.photo = read_photo(self._catalog, job.image_id, self._backbone.preprocessing, self._limits)
+        except Exception:
+            log.exception("image %d failed before the CNN", job.image_id)
+            self._finish(job, pb.VECTOR_STATUS_FAILED)
+            return
+        if job.photo.status in (pb.VECTOR_STATUS_NOT_FOUND, pb.VECTOR_STATUS_FAILED):
+            self._finish(job, job.photo.status)  # may be different next time: nothing to remember
+            return
+        with self._wake:
+            self._ready.append(job)
+            self._wake.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._ready and not self._closed:
+                    self._wake.wait()
+                if not self._ready:
+                    return
+                serving = self._ready[0].serving
+                batch: list[_Job] = []
+                while self._ready and len(batch) < MAX_BATCH and self._ready[0].serving is serving:
+                    batch.append(self._ready.popleft())
+            try:
+                self._compute(serving, batch)
+            except Exception as error:
+                if not isinstance(error, CrossMediaError):
+                    log.exception("a batch of %d images failed", len(batch))
+                else:
+                    log.error("a batch of %d images failed: %s", len(batch), error)
+                for job in batch:
+                    self._finish(job, pb.VECTOR_STATUS_FAILED)
+
+    def _compute(self, serving: Serving, batch: list[_Job]) -> None:
+        """CNN, head, rows and index, table, reply: in this order."""
+        now = time.monotonic()
+        late = [job for job in batch if now > job.deadline]
+        for job in late:
+            self._finish(job, pb.VECTOR_STATUS_TIMED_OUT)
+        batch = [job for job in batch if job not in late]
+        seen = [job for job in batch if job.photo is not None and job.photo.pixels is not None]
+        failed = [job for job in batch if job.photo is not None and job.photo.status != OK]
+        if seen:
+            pixels = np.stack([job.photo.pixels for job in seen if job.photo and job.photo.pixels is not None])
+            # Rounded to what is stored, so that a vector is the same whether its feature was just computed or read.
+            features = self._engine.run(pixels).astype(serving.features.dtype)
+            for job, feature in zip(seen, features, strict=True):
+                job.feature = feature
+            self.counters.cnn_passes += len(seen)
+            self.counters.cnn_batches += 1
+        if seen + failed:
+            self._put(serving.features, seen + failed, np.stack([j.feature for j in seen]) if seen else None)
+        done = [job for job in batch if job.feature is not None]
+        vectors = serving.head.apply_numpy(np.stack([job.feature for job in done])) if done else None
+        if batch:
+            self._put(serving.table.space, done + failed, vectors)
+            serving.table.refresh()
+        self.counters.computed += len(done)
+        self.last_batch_at = time.monotonic()
+        for job in batch:
+            self._finish(job, job.photo.status if job.photo else OK)
+
+    def _put(self, space: Space, jobs: list[_Job], values: npt.NDArray[Any] | None) -> None:
+        photos = [job.photo for job in jobs if job.photo is not None]
+        ids = np.array([photo.image_id for photo in photos], dtype=np.int64)
+        status = np.array([photo.status for photo in photos], dtype=np.uint8)
+        self._store.put(space, ids, values, status, [photo.source for photo in photos], OK)
+
+    def _finish(self, job: _Job, status: int) -> None:
+        with self._lock:
+            self._jobs.pop((job.serving.version, job.image_id), None)
+        job.done.set_result(status)

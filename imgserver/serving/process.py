@@ -1,0 +1,156 @@
+"""The process around the daemon: start, in front or in the background, signals, and the file that says where it is."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from imgserver.errors import BadInput, ServerFault, ServerUnavailable
+from imgserver.serving.grpc_server import GrpcServer
+from imgserver.serving.service import ImageService, ServiceConfig
+
+log = logging.getLogger(__name__)
+
+DAEMON_FILE = "daemon.json"
+LOG_FILE = "daemon.log"
+GRACE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A running daemon.
+
+    Attributes:
+        pid: its process.
+        address: where it answers.
+    """
+
+    pid: int
+    address: str
+
+
+def running_daemon(store: Path) -> Daemon | None:
+    """The daemon that serves ``store`` on this machine, or None."""
+    try:
+        daemon = Daemon(**json.loads((store / DAEMON_FILE).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return daemon if _is_alive(daemon.pid) else None
+
+
+def serve(config: ServiceConfig, address: str, on_ready: object = None) -> None:
+    """Serve until SIGTERM or SIGINT, then drain: no new calls, those under way end, the store is closed.
+
+    Args:
+        config: what is served.
+        address: ``host:port``.
+        on_ready: called with the ``Daemon`` once calls are taken.
+
+    Raises:
+        BadInput: another daemon serves this store, or the port is taken.
+    """
+    if other := running_daemon(config.store):
+        raise BadInput(
+            f"The store {config.store} is already served by process {other.pid} at {other.address}. "
+            f"Stop it with 'imgserver stop --store {config.store}'."
+        )
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    service = ImageService(config)
+    try:
+        server = GrpcServer(service, address)
+        server.start()
+        daemon = Daemon(os.getpid(), server.address)
+        file = config.store / DAEMON_FILE
+        part = file.with_suffix(f".{daemon.pid}")
+        part.write_text(json.dumps(asdict(daemon)))
+        os.replace(part, file)
+        try:
+            if callable(on_ready):
+                on_ready(daemon)
+            while not stop.wait(1.0):
+                pass
+            log.info("draining for at most %.0f s", GRACE_S)
+            server.stop(GRACE_S)
+        finally:
+            file.unlink(missing_ok=True)
+    finally:
+        service.close()
+    log.info("stopped")
+
+
+def serve_in_background(arguments: list[str], store: Path, timeout_s: float = 60.0) -> Daemon:
+    """Start ``imgserver serve`` as a process of its own that outlives this one; return when it answers.
+
+    Args:
+        arguments: of ``imgserver serve``.
+        store: the store it serves; its log goes to ``daemon.log`` there.
+        timeout_s: seconds to wait for it.
+
+    Raises:
+        BadInput: another daemon serves this store.
+        ServerFault: it ended, or did not answer in time; the message has the end of its log.
+    """
+    if other := running_daemon(store):
+        raise BadInput(f"The store {store} is already served by process {other.pid} at {other.address}.")
+    store.mkdir(parents=True, exist_ok=True)
+    log_file = store / LOG_FILE
+    with open(log_file, "ab") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "imgserver", "serve", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        daemon = running_daemon(store)
+        if daemon is not None and daemon.pid == process.pid:
+            return daemon
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    ended = process.poll()
+    if ended is None:
+        process.terminate()
+    tail = "\n".join(log_file.read_text(errors="replace").splitlines()[-5:])
+    if ended == BadInput.exit_code:
+        raise BadInput(tail.splitlines()[-1] if tail else "The image server refused to start.")
+    raise ServerFault(f"The image server did not start. The end of {log_file}:\n{tail}")
+
+
+def stop_daemon(store: Path, timeout_s: float = GRACE_S + 10.0) -> Daemon:
+    """Ask the daemon of ``store`` to drain and end; return when it has.
+
+    Raises:
+        ServerUnavailable: there is none, or it does not end in time.
+    """
+    daemon = running_daemon(store)
+    if daemon is None:
+        raise ServerUnavailable(f"No image server runs for the store {store}.")
+    os.kill(daemon.pid, signal.SIGTERM)
+    deadline = time.monotonic() + timeout_s
+    while _is_alive(daemon.pid):
+        if time.monotonic() > deadline:
+            raise ServerUnavailable(f"Process {daemon.pid} did not end within {timeout_s:.0f} s of SIGTERM.")
+        time.sleep(0.05)
+    return daemon
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether ``pid`` is a running process of ours (a zombie has ended; a recycled pid is another program)."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z" and b"imgserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False

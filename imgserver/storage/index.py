@@ -1,0 +1,261 @@
+"""The index in LMDB: the truth about what the store holds.
+
+    meta      "format" -> number, "generation" -> number, "active" -> version
+    spaces    name -> JSON: a space is the features of one backbone version, or the vectors of one version
+    entries   space number, image id -> entry: row, status, checksum, content hash, size and time of the photo
+    changes   sequence number -> space number, image ids: what a commit added, so that readers can follow
+
+Whoever writes holds LMDB's write lock from the moment that rows are given out until the commit, so the daemon and
+precompute may write at the same time. Rows are on disk before the commit that names them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from imgserver.errors import StoreError
+
+FORMAT = 1
+MAP_BYTES = 1 << 40  # sparse: address space, not disk
+KEEP_CHANGES = 10_000
+
+ENTRY = np.dtype(
+    [
+        ("row", "<i8"),
+        ("size", "<u8"),
+        ("mtime_ns", "<u8"),
+        ("content", "<u8"),
+        ("checksum", "<u4"),
+        ("status", "u1"),
+        ("pad", "V3"),
+    ]
+)
+NO_ROW = -1
+
+Ids = npt.NDArray[np.int64]
+Entries = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Space:
+    """Rows that belong together: the features of a backbone version, or the vectors of a version.
+
+    Attributes:
+        number: prefix of its entries' keys.
+        name: the version.
+        kind: ``feature`` or ``vector``.
+        dim: numbers in a row.
+        dtype: of the stored numbers.
+        next_row: first free row.
+    """
+
+    number: int
+    name: str
+    kind: str
+    dim: int
+    dtype: str
+    next_row: int = 0
+
+
+class Index:
+    """The LMDB environment below ``folder``. Open it once a process.
+
+    Raises:
+        StoreError: the folder holds no store, or one of another format, or cannot be opened.
+    """
+
+    def __init__(self, folder: Path, *, create: bool = True):
+        self.folder = folder
+        try:
+            if create:
+                folder.mkdir(parents=True, exist_ok=True)
+            self._env = lmdb.open(
+                str(folder), map_size=MAP_BYTES, max_dbs=8, max_readers=512, create=create, readahead=False
+            )
+            self._env.reader_check()
+            self._meta, self._spaces, self._entries, self._changes = (
+                self._env.open_db(name, create=create) for name in (b"meta", b"spaces", b"entries", b"changes")
+            )
+        except (lmdb.Error, OSError) as error:
+            raise StoreError(
+                f"There is no readable store in {folder}: {error}. 'imgserver precompute' makes one."
+            ) from error
+        self._pid = os.getpid()
+        found = self._get(b"format")
+        if found is None:
+            with self._write() as txn:
+                txn.put(b"format", str(FORMAT).encode(), db=self._meta)
+        elif int(found) != FORMAT:
+            raise StoreError(f"The store {folder} has format {found.decode()}; this release reads format {FORMAT}.")
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
+
+    @contextmanager
+    def _write(self) -> Iterator[Any]:
+        if os.getpid() != self._pid:
+            raise StoreError("The store was opened before this process was forked; open it again here.")
+        try:
+            with self._env.begin(write=True) as txn:
+                yield txn
+        except lmdb.Error as error:
+            raise StoreError(f"The index {self.folder} cannot be written: {error}. Is the disk full?") from error
+
+    def _get(self, key: bytes) -> bytes | None:
+        with self._env.begin(db=self._meta) as txn:
+            value: bytes | None = txn.get(key)
+            return value
+
+    @property
+    def active(self) -> str:
+        """The version that is served; empty before the first precompute."""
+        return (self._get(b"active") or b"").decode()
+
+    @property
+    def generation(self) -> int:
+        """Grows when the content of an image that had been stored changes."""
+        return int(self._get(b"generation") or b"1")
+
+    def activate(self, version: str) -> None:
+        """Serve ``version`` from now on."""
+        with self._write() as txn:
+            txn.put(b"active", version.encode(), db=self._meta)
+
+    def spaces(self, kind: str) -> list[Space]:
+        """All spaces of a kind, in the order of their making."""
+        with self._env.begin(db=self._spaces) as txn:
+            found = [Space(**json.loads(bytes(value))) for _, value in txn.cursor()]
+        return sorted((s for s in found if s.kind == kind), key=lambda s: s.number)
+
+    def space(self, name: str) -> Space | None:
+        """The space of that name, or None."""
+        with self._env.begin(db=self._spaces) as txn:
+            value = txn.get(name.encode())
+        return Space(**json.loads(value)) if value else None
+
+    def ensure_space(self, name: str, kind: str, dim: int, dtype: str) -> Space:
+        """The space of that name, made if it is not there."""
+        with self._write() as txn:
+            if value := txn.get(name.encode(), db=self._spaces):
+                return Space(**json.loads(value))
+            number = txn.stat(self._spaces)["entries"] + 1
+            space = Space(number, name, kind, dim, dtype)
+            txn.put(name.encode(), json.dumps(asdict(space)).encode(), db=self._spaces)
+            return space
+
+    def put(self, name: str, ids: Ids, entries: Entries, write_rows: Any) -> None:
+        """Give rows to the entries that are OK, have them written, and commit the whole batch.
+
+        Args:
+            name: the space.
+            ids: shape (n,), each once.
+            entries: shape (n,), ``ENTRY``; ``row`` is filled in here where it is not ``NO_ROW``.
+            write_rows: called with the first row; writes the rows of the entries that have one, and syncs.
+        """
+        order = np.argsort(ids, kind="stable")  # sorted keys append to LMDB's pages instead of splitting them
+        with_row = entries["row"] != NO_ROW
+        with self._write() as txn:
+            space = Space(**json.loads(txn.get(name.encode(), db=self._spaces)))
+            entries["row"][with_row] = space.next_row + np.arange(int(with_row.sum()))
+            write_rows(space.next_row)
+            keys = _keys(space.number, ids)
+            replaced = False
+            for i in order.tolist():
+                old = txn.get(keys[i], db=self._entries)
+                if old is not None:
+                    before = np.frombuffer(old, ENTRY)[0]
+                    replaced |= bool(before["row"] != NO_ROW and before["content"] != entries["content"][i])
+                txn.put(keys[i], entries[i].tobytes(), db=self._entries)
+            space = Space(**{**asdict(space), "next_row": space.next_row + int(with_row.sum())})
+            txn.put(name.encode(), json.dumps(asdict(space)).encode(), db=self._spaces)
+            if replaced:
+                generation = int(txn.get(b"generation", default=b"1", db=self._meta)) + 1
+                txn.put(b"generation", str(generation).encode(), db=self._meta)
+            self._log_change(txn, space.number, ids)
+
+    def _log_change(self, txn: Any, number: int, ids: Ids) -> None:
+        cursor = txn.cursor(db=self._changes)
+        last = struct.unpack(">Q", cursor.key())[0] if cursor.last() else 0
+        txn.put(struct.pack(">Q", last + 1), struct.pack("<I", number) + ids.astype("<i8").tobytes(), db=self._changes)
+        while cursor.first() and struct.unpack(">Q", cursor.key())[0] <= last + 1 - KEEP_CHANGES:
+            cursor.delete()
+
+    def get(self, name: str, ids: Ids) -> tuple[Entries, npt.NDArray[np.bool_]]:
+        """Entries of ``ids``, shape (n,), and which of them exist, shape (n,)."""
+        entries, found = np.zeros(len(ids), dtype=ENTRY), np.zeros(len(ids), dtype=np.bool_)
+        space = self.space(name)
+        if space is None:
+            return entries, found
+        with self._env.begin(db=self._entries) as txn:
+            for i, key in enumerate(_keys(space.number, ids)):
+                if value := txn.get(key):
+                    entries[i], found[i] = np.frombuffer(value, ENTRY)[0], True
+        return entries, found
+
+    def load(self, name: str) -> tuple[Ids, Entries, int]:
+        """All ids and entries of a space, ascending, and the sequence number of the last change in them."""
+        space = self.space(name)
+        with self._env.begin() as txn:
+            cursor = txn.cursor(db=self._changes)
+            sequence = struct.unpack(">Q", cursor.key())[0] if cursor.last() else 0
+            keys, values = bytearray(), bytearray()
+            if space is not None:
+                prefix = struct.pack(">I", space.number)
+                cursor = txn.cursor(db=self._entries)
+                if cursor.set_range(prefix):
+                    for key, value in cursor:
+                        if not key.startswith(prefix):
+                            break
+                        keys += key
+                        values += value
+        raw = np.frombuffer(bytes(keys), dtype=[("space", ">u4"), ("id", ">u8")])
+        return raw["id"].astype(np.int64), np.frombuffer(bytes(values), ENTRY), sequence
+
+    def changes_since(self, sequence: int, name: str) -> tuple[Ids, int] | None:
+        """Ids of a space that changed after ``sequence``, and the newest sequence; None when the log no longer says."""
+        space = self.space(name)
+        parts: list[Ids] = []
+        with self._env.begin(db=self._changes) as txn:
+            cursor = txn.cursor()
+            newest = struct.unpack(">Q", cursor.key())[0] if cursor.last() else 0
+            if newest == sequence:
+                return np.zeros(0, dtype=np.int64), newest
+            if not cursor.first() or struct.unpack(">Q", cursor.key())[0] > sequence + 1 or newest < sequence:
+                return None
+            cursor.set_range(struct.pack(">Q", sequence + 1))
+            for _, value in cursor:
+                if space is not None and struct.unpack("<I", value[:4])[0] == space.number:
+                    parts.append(np.frombuffer(value[4:], dtype="<i8"))
+        return (np.unique(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.int64)), newest
+
+
+def _keys(number: int, ids: Ids) -> list[bytes]:
+    """LMDB keys, big-endian, so that a space's entries lie together in the order of the ids."""
+    keys = np.empty(len(ids), dtype=[("space", ">u4"), ("id", ">u8")])
+    keys["space"], keys["id"] = number, ids
+    block = keys.tobytes()
+    return [block[i : i + 12] for i in range(0, len(block), 12)]
+
+
+def content_hash(data: bytes) -> int:
+    """64-bit hash of a photo's bytes: tells whether a touched file really changed."""
+    return xxhash.xxh3_64_intdigest(data)
+
+
+def row_checksums(rows: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
+    """A 32-bit checksum a row, shape (n,), of rows as they are stored."""
+    rows = np.ascontiguousarray(rows)
+    return np.fromiter((xxhash.xxh32_intdigest(memoryview(row)) for row in rows), dtype=np.uint32, count=len(rows))

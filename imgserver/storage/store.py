@@ -1,0 +1,102 @@
+"""The store: features and vectors, rows and index together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from imgserver.errors import StoreError
+from imgserver.storage.index import ENTRY, NO_ROW, Entries, Ids, Index, Space, row_checksums
+from imgserver.storage.rows import RowFile
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a row came from: what is compared to notice a replaced photo.
+
+    Attributes:
+        size: bytes of the photo.
+        mtime_ns: its time.
+        content: hash of its bytes; 0 when they were not read.
+    """
+
+    size: int
+    mtime_ns: int
+    content: int
+
+
+class Store:
+    """Features and vectors below one folder: ``index/`` (LMDB) and ``rows/<space>/``.
+
+    Args:
+        folder: the store's folder.
+        create: make it if it is not there.
+
+    Raises:
+        StoreError: there is no store and ``create`` is off, or it cannot be opened.
+    """
+
+    def __init__(self, folder: str | Path, *, create: bool = True):
+        self.folder = Path(folder)
+        if not create and not (self.folder / "index" / "data.mdb").exists():
+            raise StoreError(f"There is no store in {self.folder}. 'imgserver precompute' makes one.")
+        self.index = Index(self.folder / "index", create=create)
+        self._rows: dict[str, RowFile] = {}
+
+    def close(self) -> None:
+        """Close the index."""
+        self.index.close()
+
+    def rows(self, space: Space) -> RowFile:
+        """The row file of a space."""
+        if space.name not in self._rows:
+            self._rows[space.name] = RowFile(self.folder / "rows" / f"{space.number:04d}", space.dim, space.dtype)
+        return self._rows[space.name]
+
+    def put(
+        self,
+        space: Space,
+        ids: Ids,
+        values: npt.NDArray[Any] | None,
+        status: npt.NDArray[np.uint8],
+        sources: list[Source],
+        ok: int,
+    ) -> None:
+        """Store one batch: rows first, synced, then one commit of the index.
+
+        Args:
+            space: what the rows belong to.
+            ids: shape (n,), each once.
+            values: shape (m, dim), rows of the ids whose status is ``ok``, in order; None when there are none.
+            status: shape (n,).
+            sources: n of them.
+            ok: the status that means a row is there.
+        """
+        entries = np.zeros(len(ids), dtype=ENTRY)
+        entries["status"] = status
+        entries["row"] = np.where(status == ok, 0, NO_ROW)
+        for name in ("size", "mtime_ns", "content"):
+            entries[name] = [getattr(source, name) for source in sources]
+        stored = np.zeros((0, space.dim)) if values is None else values
+        stored = np.ascontiguousarray(stored, dtype=space.dtype)
+        entries["checksum"][status == ok] = row_checksums(stored)
+        self.index.put(space.name, ids, entries, lambda first: self.rows(space).write(first, stored))
+
+    def read(self, space: Space, entries: Entries) -> npt.NDArray[Any]:
+        """Rows of entries that have one, shape (n, dim), checksums verified.
+
+        Raises:
+            StoreError: a row is not what was written.
+        """
+        values = self.rows(space).gather(entries["row"].astype(np.int64))
+        bad = row_checksums(values) != entries["checksum"]
+        if bad.any():
+            raise StoreError(
+                f"{int(bad.sum())} rows of {space.name} in {self.folder} do not match their checksum. "
+                f"The disk or the files are damaged: remove the store and run 'imgserver precompute' again."
+            )
+        return values

@@ -1,0 +1,1 @@
+"""From the bytes of a photo to its feature: decoding, backbones, the engines that run them, and their versions."""

@@ -1,0 +1,123 @@
+"""From the bytes of one photo to the pixels that a backbone wants. A bad photo raises here, alone, before any batch."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class CorruptImage(Exception):
+    """The bytes are no picture, or not all of one."""
+
+
+class ImageTooLarge(Exception):
+    """More bytes or pixels than are accepted."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pixels are made for a backbone; every field is part of the backbone's version.
+
+    Attributes:
+        size: height and width of the input, in pixels.
+        fit: ``stretch`` maps the whole photo to the square; nothing of a poster or a tall product is cut off.
+        interpolation: of the resize, with antialiasing.
+        mean, scale: a pixel value x becomes (x - mean) / scale.
+        draft: JPEGs are decoded at the smallest scale of the format that is at least twice ``size``: faster, and
+            within half a grey level of the full decode.
+        truncated: a photo that ends early is refused, not filled with grey.
+        orientation: photos are turned as their EXIF tag says.
+    """
+
+    size: int = 224
+    fit: str = "stretch"
+    interpolation: str = "bicubic"
+    mean: float = 127.0
+    scale: float = 128.0
+    draft: bool = True
+    truncated: str = "refuse"
+    orientation: str = "exif"
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What is accepted as a photo.
+
+    Attributes:
+        max_bytes: of the file.
+        max_pixels: of the picture, by its header, before anything is decoded.
+    """
+
+    max_bytes: int = 20 << 20
+    max_pixels: int = 50_000_000
+
+
+def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits) -> Pixels:
+    """Decode one photo whole and resize it.
+
+    Returns:
+        uint8, shape (size, size, 3), RGB.
+
+    Raises:
+        ImageTooLarge: more bytes or pixels than ``limits`` allow.
+        CorruptImage: the bytes are no picture, or a truncated one.
+    """
+    image = open_image(data, limits, 2 * preprocessing.size if preprocessing.draft else None)
+    image = image.resize((preprocessing.size, preprocessing.size), Image.Resampling.BICUBIC)
+    return np.asarray(image, dtype=np.uint8)
+
+
+def thumbnail(data: bytes, max_side: int, limits: ImageLimits) -> bytes:
+    """A JPEG of the photo, longest side at most ``max_side`` pixels.
+
+    Raises:
+        ImageTooLarge, CorruptImage: as ``decode``.
+    """
+    image = open_image(data, limits, 2 * max_side)
+    image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
+def open_image(data: bytes, limits: ImageLimits, draft_size: int | None) -> Image.Image:
+    """Decode to RGB: the first frame, turned upright, transparency on white, 16-bit scaled to 8."""
+    if len(data) > limits.max_bytes:
+        raise ImageTooLarge(f"the file has more than {limits.max_bytes} bytes")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of what we refuse or accept ourselves
+            image: Any = Image.open(io.BytesIO(data))
+            if image.width * image.height > limits.max_pixels:
+                raise ImageTooLarge(f"{image.width} x {image.height} pixels are more than {limits.max_pixels}")
+            if draft_size:
+                image.draft("RGB", (draft_size, draft_size))
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except ImageTooLarge:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageTooLarge(str(error)) from error
+    except Exception as error:  # Pillow's plugins raise anything from OSError to SyntaxError and struct.error
+        raise CorruptImage(f"{type(error).__name__}: {error}") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, dtype=np.float32)
+        if values.max(initial=0) > 255:
+            values = values / 257.0  # 65535 -> 255
+        image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        background = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(background, image)
+    return image.convert("RGB")
