@@ -1,0 +1,82 @@
+"""Fixtures: real photos, a precomputed store, a daemon in its own process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PHOTOS = ROOT / "examples" / "grocery" / "images"
+
+
+@pytest.fixture(scope="session")
+def photos() -> Path:
+    """The 243 photos that ship with the project."""
+    return PHOTOS
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real data that is not part of the project."""
+    folder = os.environ.get("CROSSMEDIA_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("CROSSMEDIA_TEST_DATA does not name the folder of shared test data")
+    return Path(folder)
+
+
+def run_command(*arguments: str, check: bool = True, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m …`` as a user would."""
+    done = subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=timeout_s)
+    assert not check or done.returncode == 0, f"{arguments} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.fixture(scope="session")
+def graph_cache(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
+    """A store with a converted backbone and 100 embedded photos; copied, never changed."""
+    store = tmp_path_factory.mktemp("precomputed") / "store"
+    ids = store.parent / "ids.txt"
+    ids.write_text("\n".join(str(i) for i in range(100)))
+    run_command("imgserver", "precompute", f"--store={store}", f"--catalogue={photos}", f"--ids={ids}", "--dim=16")
+    return store
+
+
+@pytest.fixture
+def store(graph_cache: Path, tmp_path: Path) -> Path:
+    """A store of its own for one test: images 0 to 99 embedded, dim 16."""
+    copy = tmp_path / "store"
+    shutil.copytree(graph_cache, copy)
+    return copy
+
+
+class DaemonProcess:
+    """A daemon started by ``imgserver serve --background``."""
+
+    def __init__(self, store: Path, catalogue: Path | None, *options: str):
+        self.store = store
+        arguments = ["imgserver", "serve", f"--store={store}", "--port=0", "--background", "--json", *options]
+        if catalogue is not None:
+            arguments.append(f"--catalogue={catalogue}")
+        found = json.loads(run_command(*arguments).stdout)
+        self.address: str = found["address"]
+        self.pid: int = found["pid"]
+
+    def stop(self) -> None:
+        run_command("imgserver", "stop", f"--store={self.store}", check=False)
+
+
+@pytest.fixture(scope="session")
+def daemon(graph_cache: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """A daemon over a copy of the precomputed store and all 243 photos, shared by tests that change no state of it."""
+    copy = tmp_path_factory.mktemp("daemon") / "store"
+    shutil.copytree(graph_cache, copy)
+    process = DaemonProcess(copy, photos)
+    yield process
+    process.stop()

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imgserver.errors import BadInput, StoreError
+from imgserver.storage.catalog import FolderCatalog
+from imgserver.storage.hashtable import ABSENT, IdTable
+from imgserver.storage.rows import RowFile
+from imgserver.storage.store import Source, Store
+from imgserver.storage.table import Table
+
+OK = 1
+CORRUPT = 3
+
+
+def put(store: Store, name: str, ids: list[int], value: float, content: int = 1, status: int = OK) -> None:
+    space = store.index.ensure_space(name, "vector", 4, "float16")
+    values = np.full((len(ids), 4), value) if status == OK else None
+    states = np.full(len(ids), status, dtype=np.uint8)
+    store.put(space, np.array(ids), values, states, [Source(1, 2, content)] * len(ids), OK)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2**62), st.integers(-5, 2**40)), max_size=200))
+def test_hash_table_equals_a_dict(pairs: list[tuple[int, int]]) -> None:
+    table, plain = IdTable(4), dict[int, int]()
+    for start in range(0, len(pairs), 7):
+        part = dict(pairs[start : start + 7])
+        table.put(np.array(list(part), dtype=np.int64), np.array(list(part.values()), dtype=np.int64))
+        plain.update(part)
+    asked = [*plain, 3, 2**61 + 1]
+    expected = [plain.get(i, ABSENT) for i in asked]
+    assert table.get(np.array(asked, dtype=np.int64)).tolist() == expected
+    assert len(table) == len(plain)
+
+
+def test_rows_cross_segments(tmp_path: Path) -> None:
+    rows = RowFile(tmp_path, 3, "float32", segment_rows=10)
+    values = np.arange(105, dtype=np.float32).reshape(35, 3)
+    rows.write(0, values[:7])
+    rows.write(7, values[7:])
+    chosen = np.array([0, 34, 9, 10, 11, 20, 9])
+    assert (rows.gather(chosen) == values[chosen]).all()
+    assert (RowFile(tmp_path, 3, "float32", segment_rows=10).gather(chosen) == values[chosen]).all()
+
+
+def test_the_table_follows_what_another_opening_of_the_store_adds(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(store, "v/4", [5, 1, 9], 1.0)
+    space = store.index.space("v/4")
+    assert space is not None
+    table = Table(store, space)
+    code = (
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "from pathlib import Path; from test_storage import put; from imgserver.storage.store import Store\n"
+        "put(Store(sys.argv[1]), 'v/4', [7, 8], 2.0)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)], check=True)
+    assert not table.get(np.array([7]), OK)[2][0]
+    assert table.refresh() == 2
+    values, status, known = table.get(np.array([7, 1, 100]), OK)
+    assert values[:, 0].tolist() == [2.0, 1.0, 0.0]
+    assert known.tolist() == [True, True, False]
+    assert len(table) == 5
+    store.close()
+
+
+def test_failures_are_known_and_have_no_row(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(store, "v/4", [5], 1.0)
+    put(store, "v/4", [6], 0.0, status=CORRUPT)
+    space = store.index.space("v/4")
+    assert space is not None
+    values, status, known = Table(store, space).get(np.array([6, 5]), OK)
+    assert status.tolist() == [CORRUPT, OK]
+    assert known.all()
+    assert values[0].tolist() == [0, 0, 0, 0]
+    store.close()
+
+
+def test_generation_grows_when_content_changes_and_only_then(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(store, "v/4", [1, 2], 1.0, content=1)
+    first = store.index.generation
+    put(store, "v/4", [3], 1.0, content=1)
+    put(store, "v/4", [1], 1.0, content=1)
+    assert store.index.generation == first
+    put(store, "v/4", [2], 1.5, content=2)
+    assert store.index.generation == first + 1
+    store.close()
+
+
+def test_a_damaged_row_is_noticed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(store, "v/4", [1], 1.0)
+    space = store.index.space("v/4")
+    assert space is not None
+    with open(next((tmp_path / "rows").rglob("*.rows")), "r+b") as file:
+        file.write(b"\xff")
+    _, entries, _ = store.index.load("v/4")
+    with pytest.raises(StoreError, match="do not match their checksum"):
+        store.read(space, entries)
+    store.close()
+
+
+def test_acknowledged_batches_survive_kill_9(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from test_storage import put; from imgserver.storage.store import Store\n"
+        "store = Store(sys.argv[1]); n = 0\n"
+        "while True:\n"
+        "    put(store, 'v/4', list(range(n, n + 50)), n % 1000, content=n + 1); n += 50; print(n, flush=True)"
+    )
+    acknowledged = 0
+    for _ in range(3):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.15)
+        os.kill(process.pid, signal.SIGKILL)
+        lines = process.communicate()[0].split()
+        acknowledged = max(acknowledged, *(int(line) for line in lines[:-1]), 50)
+    store = Store(tmp_path)
+    ids, entries, _ = store.index.load("v/4")
+    space = store.index.space("v/4")
+    assert space is not None
+    values = store.read(space, entries)
+    assert set(range(acknowledged)) <= set(ids.tolist())
+    assert (values[:, 0] == np.float16((ids // 50 * 50) % 1000)).all()
+    store.close()
+
+
+def test_catalogue_names(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("7.jpg", "008.PNG", "sub/9.webp", "notes.txt", ".10.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    catalog = FolderCatalog(tmp_path)
+    assert catalog.ids().tolist() == [7, 8, 9]
+    assert catalog.read(8, 10) == b"x"
+    assert catalog.read(11, 10) is None
+    (tmp_path / "11.jpg").write_bytes(b"later")
+    assert catalog.read(11, 10) == b"later"
+
+
+@pytest.mark.parametrize(("names", "message"), [(["cat.jpg"], "cat.jpg is not named"), (["1.jpg", "01.png"], "id 1 ha")])
+def test_catalogue_refuses(tmp_path: Path, names: list[str], message: str) -> None:
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(BadInput, match=message):
+        FolderCatalog(tmp_path)

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imgserver.errors import BadInput
+from imgserver.head import Head, HeadSpec, fit_pca
+from imgserver.vision.backbones import get_backbone
+from imgserver.vision.decode import CorruptImage, ImageLimits, ImageTooLarge, Preprocessing, decode, thumbnail
+from imgserver.vision.engines import OpenVinoEngine, TorchEngine
+
+LIMITS = ImageLimits()
+PLAIN = Preprocessing()
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def header_only_png(width: int, height: int) -> bytes:
+    """A PNG that claims a size and has almost no data: a decompression bomb's header."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    )
+
+
+RED = Image.new("RGB", (90, 60), (200, 20, 20))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(Image.new("RGB", (1, 1), (200, 20, 20)), "PNG"),
+        encoded(RED.convert("CMYK"), "JPEG"),
+        encoded(RED.convert("P"), "PNG"),
+        encoded(RED.convert("RGBA"), "PNG"),
+        encoded(RED, "GIF", save_all=True, append_images=[Image.new("RGB", (90, 60), "blue")]),
+        encoded(RED, "WEBP"),
+    ],
+    ids=["1x1", "cmyk", "palette", "alpha", "animated", "webp"],
+)
+def test_odd_photos_decode_to_what_they_show(data: bytes) -> None:
+    pixels = decode(data, PLAIN, LIMITS)
+    assert pixels.shape == (224, 224, 3)
+    assert np.abs(pixels.reshape(-1, 3).mean(0) - [200, 20, 20]).max() < 40
+
+
+def test_sixteen_bits_are_scaled_not_clipped() -> None:
+    gray = Image.fromarray(np.full((40, 40), 128 * 257, dtype=np.uint16))
+    assert abs(decode(encoded(gray, "PNG"), PLAIN, LIMITS).mean() - 128) < 2
+
+
+def test_exif_rotation_is_applied() -> None:
+    image = Image.new("RGB", (100, 50), "black")
+    image.paste((255, 255, 255), (0, 0, 50, 50))  # left half white; orientation 6 turns it to the top
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = decode(encoded(image, "JPEG", exif=exif.tobytes()), PLAIN, LIMITS)
+    assert pixels[:100].mean() > 230
+    assert pixels[124:].mean() < 25
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"", CorruptImage),
+        (b"this is a text file, not a photo", CorruptImage),
+        (encoded(RED, "JPEG")[:300], CorruptImage),
+        (encoded(RED, "PNG")[:-30], CorruptImage),
+        (header_only_png(30_000, 30_000), ImageTooLarge),
+        (header_only_png(2_000, 2_000), CorruptImage),
+        (b"\xff" * (21 << 20), ImageTooLarge),
+    ],
+    ids=["empty", "text", "truncated-jpeg", "truncated-png", "bomb", "hollow", "huge-file"],
+)
+def test_poison_raises_for_itself(data: bytes, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        decode(data, PLAIN, LIMITS)
+
+
+def test_thumbnails_fit() -> None:
+    small = Image.open(io.BytesIO(thumbnail(encoded(RED, "JPEG"), 30, LIMITS)))
+    assert small.size == (30, 20)
+
+
+def test_engines_agree_on_real_photos(photos: Path, graph_cache: Path) -> None:
+    backbone = get_backbone("efficientnet_lite0")
+    files = sorted(photos.iterdir())[:16]
+    pixels = np.stack([decode(f.read_bytes(), backbone.preprocessing, LIMITS) for f in files])
+    a = OpenVinoEngine(backbone, graph_cache / "engine").run(pixels)
+    b = TorchEngine(backbone, "cpu").run(pixels)
+    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    assert a.shape == (16, 1280)
+    assert cosine.min() > 0.9999
+
+
+def test_the_version_depends_on_every_step() -> None:
+    from imgserver.vision.identity import backbone_version
+
+    base = backbone_version("net", "ab", Preprocessing())
+    assert base == backbone_version("net", "ab", Preprocessing())
+    others = [
+        backbone_version("net", "ac", Preprocessing()),
+        backbone_version("net", "ab", Preprocessing(size=192)),
+        backbone_version("net", "ab", Preprocessing(draft=False)),
+    ]
+    assert len({base, *others}) == 4
+
+
+def test_an_unknown_backbone_names_those_there_are() -> None:
+    with pytest.raises(BadInput, match=r"'resnet0'.*efficientnet_lite0"):
+        get_backbone("resnet0")
+
+
+def test_pca_equals_a_plain_svd() -> None:
+    rng = np.random.default_rng(1)
+    features = (rng.normal(size=(300, 20)) * np.linspace(3, 0.1, 20)) + 5
+    head = fit_pca(features.astype(np.float32), 6)
+    vectors = head.apply_numpy(features)
+    u, s, _ = np.linalg.svd(features - features.mean(0), full_matrices=False)
+    plain = u[:, :6] * s[:6]
+    plain /= np.sqrt((plain**2).mean())
+    signs = np.sign((plain * vectors).sum(0))
+    assert np.abs(plain * signs - vectors).max() < 1e-3
+    assert abs((vectors**2).mean() - 1) < 1e-3
+
+
+def test_a_head_survives_saving_and_refuses_other_files() -> None:
+    head = Head(HeadSpec("mlp", (8, 5, 3)))
+    again = Head.from_bytes(head.to_bytes())
+    assert again.digest() == head.digest()
+    with pytest.raises(BadInput, match="no head"):
+        Head.from_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
+
+
+def test_too_few_photos_for_a_pca() -> None:
+    with pytest.raises(BadInput, match=r"more than 64 embedded photos; there are 10.*smaller --dim"):
+        fit_pca(np.zeros((10, 1280), dtype=np.float32), 64)
