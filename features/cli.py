@@ -1,0 +1,121 @@
+"""The commands that make and show samples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.table import Table
+
+from features.build import SPLITS, build
+from features.samples import Samples
+from features.schema import load_schema
+from imgserver.config import Command, Group, config_option, json_option
+
+
+@click.group(cls=Group, name="features")
+@config_option
+def features(config: str | None) -> None:
+    """Turn logs into samples that hold ids only, and look at them."""
+
+
+@features.command(name="build", cls=Command)
+@click.argument("schema", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default="samples", help="Folder to write samples to."
+)
+@json_option
+def build_command(schema: Path, out: Path, as_json: bool) -> None:
+    """Build samples from the logs that the TOML file SCHEMA describes."""
+    report = build(load_schema(schema), out)
+    if as_json:
+        click.echo(json.dumps(report.as_dict()))
+        return
+    rows = ", ".join(f"{name} {count:,}" for name, count in report.rows.items())
+    rates = ", ".join(f"{name} {rate:.1%}" for name, rate in report.positive_rate.items())
+    click.echo(f"samples in {out}: {rows} ({report.seconds:.1f} s)")
+    click.echo(f"{report.users:,} users, {report.items:,} items, {report.images:,} images; positive: {rates}")
+    click.echo(f"{report.mean_history:.1f} behaviours a row, {report.bytes_per_sample:.0f} bytes a sample")
+    for kind, count in report.notes.items():
+        click.echo(f"note: {count:,} {kind.replace('_', ' ')}")
+
+
+@features.command(cls=Command)
+@click.argument("samples", type=click.Path(path_type=Path))
+@click.option("--rows", type=click.IntRange(0, 100), default=3, help="How many test rows to show, decoded.")
+@json_option
+def inspect(samples: Path, rows: int, as_json: bool) -> None:
+    """Show what is in a SAMPLES folder: splits, labels, vocabularies, histories, and a few rows decoded."""
+    opened = Samples(samples)
+    summary = _summary(opened, rows)
+    if as_json:
+        click.echo(json.dumps(summary))
+        return
+    console = Console()
+    splits = Table("split", "rows", *(f"{label} rate" for label in opened.labels), "mean history", "histories 0 | 1-9 | 10-49 | 50+")
+    for name, found in summary["splits"].items():
+        rates = (f"{found['positive_rate'][label]:.2%}" for label in opened.labels)
+        buckets = " | ".join(f"{share:.0%}" for share in found["history_share"].values())
+        splits.add_row(name, f"{found['rows']:,}", *rates, f"{found['mean_history']:.1f}", buckets)
+    console.print(splits)
+    sizes = Table("column", "values")
+    for name, size in summary["vocabulary"].items():
+        sizes.add_row(name, f"{size:,}")
+    console.print(sizes)
+    for row in summary["rows"]:
+        console.print_json(json.dumps(row), indent=None)
+
+
+def _summary(samples: Samples, rows: int) -> dict[str, Any]:
+    splits: dict[str, Any] = {}
+    for split in SPLITS:
+        names = ["label", *(f"label_{label}" for label in samples.labels[1:])]
+        table = samples.frame(split, [*names, *(["hist_item_id"] if samples.history_columns else [])])
+        lengths = np.zeros(len(table))
+        if samples.history_columns:
+            lengths = np.asarray(pc.list_value_length(table["hist_item_id"]).combine_chunks())
+        edges = {"0": (0, 0), "1-9": (1, 9), "10-49": (10, 49), "50+": (50, np.inf)}
+        splits[split] = {
+            "rows": len(table),
+            "positive_rate": {
+                label: float(pc.mean(table[name]).as_py()) for label, name in zip(samples.labels, names, strict=True)
+            },
+            "mean_history": float(lengths.mean()),
+            "history_share": {k: float(((lengths >= a) & (lengths <= b)).mean()) for k, (a, b) in edges.items()},
+        }
+    return {
+        "folder": str(samples.folder),
+        "splits": splits,
+        "vocabulary": {name: len(values) for name, values in samples.vocabulary.values.items()},
+        "vocabulary_hash": samples.vocabulary_hash,
+        "rows": [_decoded(samples, row) for row in _first_rows(samples, rows)],
+    }
+
+
+def _first_rows(samples: Samples, rows: int) -> list[dict[str, Any]]:
+    with samples._file("test") as file:
+        found: list[dict[str, Any]] = next(file.iter_batches(max(rows, 1))).to_pylist()[:rows]
+    return found
+
+
+def _decoded(samples: Samples, row: dict[str, Any]) -> dict[str, Any]:
+    """A row with raw values instead of places; None stands for unknown."""
+
+    def raw(column: str, place: int) -> str | None:
+        return samples.vocabulary.values[column][place - 1].as_py() if place else None
+
+    result = {}
+    for name, value in row.items():
+        column = name.removeprefix("hist_")
+        if column == "image_id" or column not in samples.vocabulary.values:
+            result[name] = value
+        elif isinstance(value, list):
+            result[name] = [raw(column, place) for place in value]
+        else:
+            result[name] = raw(column, value)
+    return result

@@ -1,0 +1,280 @@
+"""The TOML file that says which column is what.
+
+    [log]                       # one row an impression, or a rating
+    path = "impressions.csv"    # CSV (also .csv.gz) or Parquet, relative to this file
+    user = "user_id"
+    item = "item_id"
+    time = "time"               # whole seconds, or a timestamp
+    [log.labels]                # in order; the first is trained
+    click = "click"             # a column of 0 and 1 ...
+    like = "rating >= 4"        # ... or a rule: column, one of >= > <= < ==, number
+
+    [items]                     # optional: attributes of the items
+    path = "items.csv"
+    item = "item_id"
+    image = "image_id"          # optional; an empty cell is an item without an image
+    ids = ["shop_id"]           # id columns
+    text = ["title"]            # text columns: lower-cased words of letters and digits
+
+    [users]                     # optional: attributes of the users
+    path = "users.csv"
+    user = "user_id"
+    ids = ["city"]
+
+    [behaviours]                # optional: what users did, with the kind of it
+    path = "behaviours.csv"     # a log of its own ...
+    user = "user_id"
+    item = "item_id"
+    time = "time"
+    action = "action"
+    max_length = 50             # the latest so many make a history
+    # from_log = { liked = "rating >= 4" }    ... or rows of the log, instead of path, user, item, time, action
+
+    [split]
+    method = "user_tail"        # the last rows of each user, or "time": the last rows of the log
+    test = 0.2
+    validation = 0.1
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from imgserver.errors import BadInput
+
+DEFAULT_HISTORY = 50
+_RULE = re.compile(r"^\s*([^<>=]+?)\s*(>=|<=|==|>|<)\s*(-?\d+(?:\.\d+)?)\s*$")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """``column operator number``: which rows of the log count as positive.
+
+    Attributes:
+        column: of the log.
+        operator: ``>=``, ``>``, ``<=``, ``<`` or ``==``; empty: the column itself holds 0 and 1.
+        number: what the column is compared to.
+    """
+
+    column: str
+    operator: str = ""
+    number: float = 0.0
+
+
+@dataclass(frozen=True)
+class Log:
+    """Impressions: path, columns, labels by name in order."""
+
+    path: Path
+    user: str
+    item: str
+    time: str
+    labels: dict[str, Rule]
+
+
+@dataclass(frozen=True)
+class Items:
+    """Item table: path, its item column, and which columns are image id, ids and text."""
+
+    path: Path
+    item: str
+    image: str | None = None
+    ids: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Users:
+    """User table: path, its user column, id columns."""
+
+    path: Path
+    user: str
+    ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Behaviours:
+    """Where histories come from: a log of its own, or rules over the impressions."""
+
+    path: Path | None
+    user: str
+    item: str
+    time: str
+    action: str
+    from_log: dict[str, Rule] = field(default_factory=dict)
+    max_length: int = DEFAULT_HISTORY
+
+
+@dataclass(frozen=True)
+class Split:
+    """How rows are divided: method, and the shares of test and validation."""
+
+    method: str = "user_tail"
+    test: float = 0.2
+    validation: float = 0.1
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Everything that the TOML file says."""
+
+    log: Log
+    items: Items | None
+    users: Users | None
+    behaviours: Behaviours | None
+    split: Split
+
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        """Id columns of an item, its own id first."""
+        return ("item_id", *(self.items.ids if self.items else ()))
+
+    @property
+    def user_ids(self) -> tuple[str, ...]:
+        """Id columns of a user, its own id first."""
+        return ("user_id", *(self.users.ids if self.users else ()))
+
+
+def load_schema(path: str | Path) -> Schema:
+    """Read and check the TOML file.
+
+    Raises:
+        BadInput: the file is missing, is not TOML, or a key or value in it is wrong; the message names it.
+    """
+    file = Path(path)
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"The schema file {file} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"The schema file {file} is not valid TOML: {error}.") from error
+    top = _Table(document, file, "")
+    log, items, users = top.table("log"), top.optional("items"), top.optional("users")
+    behaviours, split = top.optional("behaviours"), top.optional("split")
+    top.done()
+    schema = Schema(_log(log), _items(items), _users(users), _behaviours(behaviours), _split(split))
+    names = [*schema.user_ids, *schema.item_ids]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise BadInput(f"{file} uses the id column {min(twice)!r} twice; every id column needs a name of its own.")
+    return schema
+
+
+class _Table:
+    """One table of the file: values are taken out by key, and what is left at the end is an error."""
+
+    def __init__(self, values: dict[str, Any], file: Path, name: str):
+        self.values, self.file, self.name = dict(values), file, name
+        self.known: list[str] = []
+
+    def fail(self, message: str) -> BadInput:
+        return BadInput(f"{self.file}, {f'[{self.name}]' if self.name else 'top level'}: {message}")
+
+    def take(self, key: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
+        self.known.append(key)
+        if key not in self.values:
+            if default is ...:
+                raise self.fail(f"the key {key!r} is missing.")
+            return default
+        value = self.values.pop(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise self.fail(f"{key} is {value!r}, which is of the wrong type.")
+        return value
+
+    def table(self, key: str) -> _Table:
+        return _Table(self.take(key, dict), self.file, f"{self.name}.{key}".lstrip("."))
+
+    def optional(self, key: str) -> _Table | None:
+        self.known.append(key)
+        return self.table(key) if key in self.values else None
+
+    def path(self) -> Path:
+        return self.file.parent / str(self.take("path", str))
+
+    def names(self, key: str) -> tuple[str, ...]:
+        found = self.take(key, list, [])
+        if not all(isinstance(name, str) for name in found):
+            raise self.fail(f"{key} must be a list of column names.")
+        return tuple(found)
+
+    def rules(self, key: str, *, columns: bool) -> dict[str, Rule]:
+        found = {}
+        for name, text in self.take(key, dict, {}).items():
+            match = _RULE.match(text) if isinstance(text, str) else None
+            if match:
+                found[name] = Rule(match[1], match[2], float(match[3]))
+            elif columns and isinstance(text, str) and not re.search("[<>=]", text):
+                found[name] = Rule(text)
+            else:
+                raise self.fail(f"{key}.{name} is {text!r}; write a rule such as \"rating >= 4\".")
+        return found
+
+    def done(self) -> None:
+        for key in self.values:
+            near = difflib.get_close_matches(key, self.known, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else f" The keys here are: {', '.join(self.known)}."
+            raise self.fail(f"the key {key!r} is unknown.{hint}")
+
+
+def _log(table: _Table) -> Log:
+    labels = table.rules("labels", columns=True)
+    if not labels:
+        raise table.fail("no label is given. Add a table [log.labels] such as click = \"click\".")
+    log = Log(table.path(), table.take("user", str), table.take("item", str), table.take("time", str), labels)
+    table.done()
+    return log
+
+
+def _items(table: _Table | None) -> Items | None:
+    if table is None:
+        return None
+    items = Items(
+        table.path(), table.take("item", str), table.take("image", str, None), table.names("ids"), table.names("text")
+    )
+    table.done()
+    return items
+
+
+def _users(table: _Table | None) -> Users | None:
+    if table is None:
+        return None
+    users = Users(table.path(), table.take("user", str), table.names("ids"))
+    table.done()
+    return users
+
+
+def _behaviours(table: _Table | None) -> Behaviours | None:
+    if table is None:
+        return None
+    length = table.take("max_length", int, DEFAULT_HISTORY)
+    if length < 1:
+        raise table.fail(f"max_length is {length}; a history needs at least 1.")
+    rules = table.rules("from_log", columns=False)
+    if rules:
+        found = Behaviours(None, "", "", "", "", rules, length)
+    else:
+        columns: Sequence[str] = [table.take(key, str) for key in ("user", "item", "time", "action")]
+        found = Behaviours(table.path(), *columns, max_length=length)
+    table.done()
+    return found
+
+
+def _split(table: _Table | None) -> Split:
+    if table is None:
+        return Split()
+    split = Split(
+        table.take("method", str, "user_tail"),
+        float(table.take("test", (int, float), 0.2)),
+        float(table.take("validation", (int, float), 0.1)),
+    )
+    if split.method not in ("user_tail", "time"):
+        raise table.fail(f"method is {split.method!r}; it must be \"user_tail\" or \"time\".")
+    if split.test <= 0 or split.validation <= 0 or split.test + split.validation >= 1:
+        raise table.fail(f"test {split.test} and validation {split.validation} must be above 0 and below 1 together.")
+    table.done()
+    return split
