@@ -1,0 +1,234 @@
+"""``crossmedia``: one command with the groups imgserver, features and trainer, each imported when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from imgserver.config import Command, Group, config_option, json_option, run
+from imgserver.errors import BadInput
+
+GROUPS = {
+    "imgserver": ("imgserver.cli", "Run the image server, and embed catalogues of photos."),
+    "features": ("features.cli", "Turn logs into samples that hold ids only, and look at them."),
+    "trainer": ("trainer.cli", "Train and compare CTR models on samples, with image vectors fetched on demand."),
+}
+
+
+class _LazyGroup(Group):
+    """Lists the groups without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(GROUPS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in GROUPS:
+            return None
+        command: click.Command = getattr(importlib.import_module(GROUPS[name][0]), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in GROUPS.items()])
+
+
+@click.group(cls=_LazyGroup, name="crossmedia")
+@config_option
+@click.version_option(version("crossmedia"), prog_name="crossmedia")
+def crossmedia(config: str | None) -> None:
+    """Train click-through-rate models on pictures that stay on an image server."""
+
+
+def main() -> None:
+    """Entry point of the command ``crossmedia``."""
+    run(crossmedia, "CROSSMEDIA")
+
+
+@click.group(cls=Group, name="trainer")
+@config_option
+def trainer(config: str | None) -> None:
+    """Train and compare CTR models on samples, with image vectors fetched on demand."""
+
+
+def _options(*, single: bool) -> Any:
+    """Options of training, which ``fit`` and ``compare`` share."""
+    options = [
+        click.option("--samples", default="samples", help="Folder that 'features build' made."),
+        click.option("--server", default="localhost:7070", help="Address of the image server."),
+        click.option("--epochs", type=click.IntRange(min=1), default=5, help="At most so many passes over the rows."),
+        click.option(
+            "--patience",
+            type=click.IntRange(min=0),
+            default=1,
+            help="Stop after so many epochs without a better AUC on the validation part.",
+        ),
+        click.option("--batch-size", type=click.IntRange(min=2), default=1024, help="Rows in a step."),
+        click.option("--learning-rate", type=float, default=1e-3, help="Step size of Adam."),
+        click.option("--width", type=click.IntRange(min=1), default=16, help="Numbers in an embedding."),
+        click.option(
+            "--max-missing",
+            type=click.FloatRange(0, 1),
+            default=0.05,
+            help="Share of images that may be missing for good; above it training stops, because a model that trains "
+            "on holes looks fine and is not.",
+        ),
+        click.option(
+            "--timeout-s", type=float, default=30.0, help="Seconds that a fetch of vectors may take, retries included."
+        ),
+        click.option("--device", default="", help="cpu or cuda; empty takes CUDA where there is one."),
+        click.option("--out", default="runs/run" if single else "runs/compare", help="Folder for what comes out."),
+        json_option,
+    ]
+
+    def add(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+def _missing_extra(error: ImportError) -> BadInput:
+    return BadInput(
+        f"This command needs the trainer's packages ({error.name} is missing). "
+        f'Install them with: pip install "crossmedia[trainer]"'
+    )
+
+
+class _Bar:
+    """A progress bar on standard error that starts anew with each epoch."""
+
+    def __init__(self) -> None:
+        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+        self.progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        self.task = self.progress.add_task("starting", total=None)
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        self.progress.update(self.task, completed=done, total=total, description=what)
+
+
+@trainer.command(name="fit", cls=Command)
+@click.option("--model", default="din", help="Which model: embedding_mlp or din.")
+@click.option("--images/--no-images", default=True, help="Train with the images' vectors, or with ids only.")
+@click.option("--seed", type=int, default=0, help="Seed of the weights and of the order of the rows.")
+@_options(single=True)
+def fit_command(as_json: bool, **values: Any) -> None:
+    """Train one model and write a run folder: weights, metrics, curves, predictions."""
+    try:
+        from trainer.fit import FitConfig, fit
+        from trainer.tables import number
+    except ImportError as error:
+        raise _missing_extra(error) from error
+
+    bar = _Bar()
+    with bar.progress:
+        result = fit(FitConfig(**values), progress=bar)
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    for part, name in (("all", "test"), ("unseen_items", "test, unseen items")):
+        found = result["test"][part]
+        if found["rows"]:
+            click.echo(
+                f"{name}: AUC {number(found['auc'])}, GAUC {number(found['gauc'])} ({found['gauc_users']} users), log loss "
+                f"{number(found['log_loss'])}, {found['rows']:,} rows"
+            )
+    cost = result["train"]
+    click.echo(
+        f"{cost['epochs']} epochs, best {cost['best_epoch']}; {cost['samples_per_s']:,.0f} samples/s; "
+        f"{cost['images_fetched']:,} vectors fetched, {cost['fetch_wait_s']:.1f} s waited for them"
+    )
+    click.echo(f"run folder: {values['out']}")
+
+
+@trainer.command(cls=Command)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--samples", default=None, help="Folder of samples; the run's own when it is not given.")
+@click.option("--server", default="localhost:7070", help="Address of the image server.")
+@click.option("--split", type=click.Choice(["validation", "test"]), default="test", help="Rows to evaluate.")
+@click.option("--timeout-s", type=float, default=30.0, help="Seconds that a fetch may take, retries included.")
+@json_option
+def evaluate(run: Path, samples: str | None, server: str, split: str, timeout_s: float, as_json: bool) -> None:
+    """Evaluate the model of the folder RUN; refuses vectors of another version than it was trained with."""
+    try:
+        import torch
+
+        from trainer.checkpoint import load_model
+        from trainer.evaluate import measure, predict
+    except ImportError as error:
+        raise _missing_extra(error) from error
+    from features.samples import Samples
+    from imgserver.client import ImageClient
+
+    model, lineage, config = load_model(run)
+    opened = Samples(samples or config["samples"])
+    lineage.check_samples(opened)
+    client = None
+    if lineage.vector_version:
+        client = ImageClient(server, timeout_s=timeout_s)
+        lineage.check_version(client.info().version)
+        client.version = lineage.vector_version
+    result = measure(opened, split, predict(model, opened, split, client, config["batch_size"], torch.device("cpu")))
+    click.echo(json.dumps(result) if as_json else f"{split}: AUC {result['all']['auc']:.4f}, {result['all']['rows']:,} rows")
+
+
+@trainer.command(cls=Command)
+@click.option("--models", default="embedding_mlp,din", help="Models to compare, separated by commas.")
+@click.option("--seeds", type=click.IntRange(min=1), default=3, help="How many seeds each.")
+@click.option(
+    "--reference",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="JSON file with the best AUC that any model could reach, which is known for simulated clicks only.",
+)
+@_options(single=False)
+def compare(models: str, seeds: int, reference: Path | None, as_json: bool, **values: Any) -> None:
+    """Train models with ids only and with images, over seeds, and say whether the pictures helped.
+
+    Runs that were finished before with the same settings are not trained again.
+    """
+    try:
+        from trainer.compare import CompareConfig
+        from trainer.compare import compare as work
+        from trainer.fit import FitConfig
+        from trainer.tables import comparison_table
+    except ImportError as error:
+        raise _missing_extra(error) from error
+
+    names = tuple(name.strip() for name in models.split(",") if name.strip())
+    bar = _Bar()
+    with bar.progress:
+        config = CompareConfig(FitConfig(**values), names, seeds, reference)
+        result = work(config, announce=bar.progress.console.print, progress=bar)
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    Console(width=160).print(comparison_table(result))
+    click.echo(result["sentence"])
+
+
+@trainer.command(cls=Command)
+@click.argument("comparison", type=click.Path(path_type=Path))
+@click.option("--server", default="localhost:7070", help="Address of the image server, for photos and vectors.")
+@click.option("--seed", type=int, default=0, help="Seed that draws the photos and impressions that are shown.")
+@click.option("--title", default="Were the pictures worth it?", help="Heading of the page.")
+@click.option("--note", default="", help="A sentence on the data, shown below the heading.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), default="report.html", help="The HTML file to write."
+)
+@json_option
+def report(comparison: Path, server: str, seed: int, title: str, note: str, out: Path, as_json: bool) -> None:
+    """Draw what 'trainer compare' left in the folder COMPARISON as one HTML file that needs no network."""
+    try:
+        from trainer.report.page import ReportConfig, write_report
+    except ImportError as error:
+        raise _missing_extra(error) from error
+
+    write_report(ReportConfig(comparison, server, seed, title, note, out))
+    click.echo(json.dumps({"report": str(out), "seed": seed}) if as_json else f"report: {out}")

@@ -1,0 +1,67 @@
+"""Predictions of a model over a split, and every metric of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from features.images import fetch_ahead
+from features.samples import Samples
+from imgserver.client import ImageClient
+from trainer.checkpoint import Model
+from trainer.metrics import auc, calibration, gauc, log_loss
+from trainer.tensors import to_image_vectors, to_tensors
+
+BUCKETS = {"0": (0, 0), "1-4": (1, 4), "5-19": (5, 19), "20-99": (20, 99), "100+": (100, 2**62)}
+
+Probabilities = npt.NDArray[np.float32]
+
+
+@torch.inference_mode()
+def predict(
+    model: Model, samples: Samples, split: str, client: ImageClient | None, batch_size: int, device: torch.device
+) -> Probabilities:
+    """Probabilities of the first label, shape (rows,), in file order."""
+    model.eval()
+    parts = []
+    for batch, vectors in fetch_ahead(samples.batches(split, batch_size), client):
+        logits = model(to_tensors(batch, device), to_image_vectors(vectors, device))
+        parts.append(torch.sigmoid(logits).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def measure(samples: Samples, split: str, probabilities: Probabilities) -> dict[str, Any]:
+    """Metrics of a split: over all rows, over rows whose item has no training row, and by item-count bucket."""
+    table = samples.frame(split, ["label", "user_id", "item_id"])
+    labels, users, items = (np.asarray(table[name].combine_chunks()) for name in ("label", "user_id", "item_id"))
+    # Place 0 is every unknown item at once; none of them was a target in training.
+    counts = np.where(items == 0, 0, samples.item_counts()[items])
+
+    def metrics(chosen: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        y, p = labels[chosen], probabilities[chosen]
+        if not len(y):
+            return {"rows": 0}
+        grouped = gauc(y, p, users[chosen])
+        return {
+            "rows": len(y),
+            "auc": _finite(auc(y, p)),
+            "gauc": _finite(grouped.value),
+            "gauc_users": grouped.users,
+            "log_loss": log_loss(y, p),
+            "calibration": _finite(calibration(y, p)),
+        }
+
+    return {
+        "all": metrics(np.ones(len(labels), dtype=np.bool_)),
+        "unseen_items": metrics(counts == 0),
+        "by_item_count": {
+            name: metrics((counts >= low) & (counts <= high)) for name, (low, high) in BUCKETS.items()
+        },
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

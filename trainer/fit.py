@@ -1,0 +1,293 @@
+"""Train one CTR model, early-stopped on the validation part, with image vectors fetched ahead.
+
+    crossmedia trainer fit --samples samples --model din --images --server localhost:7070 --out runs/din
+
+The loop is below, in ``fit``; everything before it prepares, everything after it measures. A run that was killed goes
+on from its last epoch when the same command is given, and ends with the same numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.utils.tensorboard import SummaryWriter
+
+from features.images import fetch_ahead
+from features.samples import Samples
+from imgserver.client import ImageClient, Transport
+from imgserver.errors import BadInput, CrossMediaError
+from trainer.checkpoint import CURVE, METRICS, PREDICTIONS, Lineage, Model, save_model
+from trainer.evaluate import measure, predict
+from trainer.layers.inputs import InputSpec
+from trainer.models import MODELS
+from trainer.tensors import to_image_vectors, to_tensors
+
+log = logging.getLogger(__name__)
+
+STATE = "state.pt"
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a model is trained.
+
+    Attributes:
+        samples: folder of samples.
+        out: run folder.
+        model: name in ``MODELS``.
+        images: train with the images' vectors.
+        server: address of the image server; only asked with images.
+        seed: of weights and of the order of the rows.
+        epochs: at most so many passes over the training rows.
+        patience: stop after so many epochs without a better validation AUC.
+        batch_size: rows a step.
+        learning_rate: of Adam.
+        width: numbers in an embedding.
+        max_missing: share of images that may be missing for good before training stops.
+        timeout_s: seconds that a fetch may take, retries included.
+        device: ``cpu``, ``cuda``, or empty: CUDA where there is one.
+    """
+
+    samples: str
+    out: str
+    model: str = "din"
+    images: bool = True
+    server: str = "localhost:7070"
+    seed: int = 0
+    epochs: int = 5
+    patience: int = 1
+    batch_size: int = 1024
+    learning_rate: float = 1e-3
+    width: int = 16
+    max_missing: float = 0.05
+    timeout_s: float = 30.0
+    device: str = ""
+
+
+@dataclass
+class _Progress:
+    """What has happened so far; saved after each epoch."""
+
+    epoch: int = 0
+    step: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    wait_s: float = 0.0
+    best_auc: float = -math.inf
+    best_epoch: int = -1
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+
+def fit(
+    config: FitConfig,
+    transport: Transport | None = None,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> dict[str, Any]:
+    """Train, measure, and write the run folder.
+
+    Args:
+        config: how.
+        transport: instead of a connection to ``config.server``.
+        progress: told rows done, rows in all of the epoch, and a line on the state.
+
+    Returns:
+        what ``metrics.json`` holds.
+
+    Raises:
+        BadInput: the samples or a setting are wrong.
+        ServerUnavailable, DeadlineExceeded, Overloaded: vectors could not be had within ``timeout_s``.
+        TooManyMissingImages: more than ``max_missing`` of the images are missing.
+        VersionMismatch: the server changed to another version.
+    """
+    if config.model not in MODELS:
+        raise BadInput(f"There is no model {config.model!r}; there are: {', '.join(MODELS)}.")
+    samples, out = Samples(config.samples), Path(config.out)
+    if config.images and not samples.image_vocabulary_size:
+        raise BadInput(f"The samples in {config.samples} have no images; train with --no-images.")
+    device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    out.mkdir(parents=True, exist_ok=True)
+    with _client(config, transport) as client:
+        dim, version, generation = _what_is_served(client)
+        torch.manual_seed(config.seed)
+        model = MODELS[config.model](InputSpec.of(samples, dim), config.width).to(device)
+        optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+        best: dict[str, Tensor] = {}
+        state = _Progress()
+        identity = {**asdict(config), "version": version, "vocabulary": samples.vocabulary_hash}
+        if saved := _load_state(out, identity):
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+            best, state = saved["best"], _Progress(**saved["progress"])
+        board = SummaryWriter(str(out / "tensorboard"), purge_step=state.step)
+        total = samples.rows("train")
+
+        while state.epoch < config.epochs and state.epoch - state.best_epoch <= config.patience:
+            model.train()
+            batches = samples.batches("train", config.batch_size, shuffle_seed=config.seed, epoch=state.epoch)
+            losses, done, started = [], 0, time.monotonic()
+            asked = time.monotonic()
+            for batch, vectors in fetch_ahead(batches, client):
+                state.wait_s += time.monotonic() - asked
+                tensors = to_tensors(batch, device)
+                logits = model(tensors, to_image_vectors(vectors, device))
+                loss = binary_cross_entropy_with_logits(logits, tensors.labels[samples.labels[0]])
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+
+                losses.append(_finite(loss.item(), state.step, config))
+                if state.step % 20 == 0:
+                    board.add_scalar("train/log_loss", losses[-1], state.step)
+                state.step += 1
+                done += len(batch)
+                progress(done, total, f"epoch {state.epoch + 1} log loss {np.mean(losses[-50:]):.4f}")
+                if client is not None:
+                    client.check_missing(config.max_missing)
+                asked = time.monotonic()
+            state.seconds += time.monotonic() - started
+            state.rows += done
+
+            found = measure(samples, "validation", predict(model, samples, "validation", client, config.batch_size, device))
+            line = {
+                "epoch": state.epoch + 1,
+                "step": state.step,
+                "train_log_loss": float(np.mean(losses)),
+                "validation_auc": found["all"]["auc"],
+                "validation_log_loss": found["all"]["log_loss"],
+            }
+            state.curve.append(line)
+            board.add_scalar("validation/auc", line["validation_auc"] or 0.5, state.step)
+            board.add_scalar("validation/log_loss", line["validation_log_loss"], state.step)
+            if (line["validation_auc"] or 0.5) > state.best_auc:
+                state.best_auc, state.best_epoch = line["validation_auc"] or 0.5, state.epoch
+                best = copy.deepcopy(model.state_dict())
+            state.epoch += 1
+            _save_state(out, identity, model, optimizer, best, state)
+
+        board.close()
+        model.load_state_dict(best)
+        (out / CURVE).write_text("".join(json.dumps(line) + "\n" for line in state.curve))
+        result = _measure(config, samples, model, client, device, state, out)
+        result["vector_version"], result["generation"] = version, client.generation if client else 0
+        if client is not None and (client.generation or 0) != generation:
+            result["generation_at_start"] = generation
+            log.warning(
+                "photos were replaced while the model was trained: the store went from generation %d to %d",
+                generation,
+                client.generation,
+            )
+        lineage = Lineage(
+            samples.vocabulary_hash, version, result["generation"], model.inputs.spec, config.width, config.model
+        )
+        save_model(out, model, lineage, asdict(config))
+        (out / METRICS).write_text(json.dumps(result, indent=1) + "\n")
+        (out / STATE).unlink(missing_ok=True)
+    return result
+
+
+@contextmanager
+def _client(config: FitConfig, transport: Transport | None) -> Iterator[ImageClient | None]:
+    if not config.images:
+        yield None
+        return
+    with ImageClient(transport or config.server, timeout_s=config.timeout_s) as client:
+        yield client
+
+
+def _what_is_served(client: ImageClient | None) -> tuple[int, str, int]:
+    """Dim, version and generation, which are fixed for the run from here on."""
+    if client is None:
+        return 0, "", 0
+    info = client.info()
+    client.get(np.zeros(0, dtype=np.int64))
+    if not info.version:
+        client.get([0])  # raises NotReady with the server's own words
+        info = client.info()
+    client.version = info.version
+    client.generation = info.generation
+    return info.dim, info.version, info.generation
+
+
+def _finite(loss: float, step: int, config: FitConfig) -> float:
+    if not math.isfinite(loss):
+        raise CrossMediaError(
+            f"The loss is {loss} at step {step}; the model has diverged. Try a learning rate below {config.learning_rate}."
+        )
+    return loss
+
+
+def _save_state(
+    out: Path, identity: dict[str, Any], model: Model, optimizer: torch.optim.Optimizer, best: Any, state: _Progress
+) -> None:
+    part = out / f"{STATE}.part"
+    torch.save(
+        {
+            "identity": identity,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "best": best,
+            "progress": asdict(state),
+        },
+        part,
+    )
+    part.replace(out / STATE)
+
+
+def _load_state(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """What a killed run of the same configuration left, or None."""
+    if not (out / STATE).exists():
+        return None
+    saved: dict[str, Any] = torch.load(out / STATE, weights_only=True)
+    return saved if saved["identity"] == identity else None
+
+
+def _measure(
+    config: FitConfig,
+    samples: Samples,
+    model: Model,
+    client: ImageClient | None,
+    device: torch.device,
+    state: _Progress,
+    out: Path,
+) -> dict[str, Any]:
+    """Metrics of the best weights, and what training cost; writes the test predictions."""
+    probabilities = {
+        split: predict(model, samples, split, client, config.batch_size, device) for split in ("validation", "test")
+    }
+    pq.write_table(pa.table({"probability": probabilities["test"]}), out / PREDICTIONS)
+    stats = client.stats if client else None
+    bytes_on_disk = sum((samples.folder / f"{split}.parquet").stat().st_size for split in ("train", "validation", "test"))
+    rows_on_disk = sum(samples.rows(split) for split in ("train", "validation", "test"))
+    return {
+        "validation": measure(samples, "validation", probabilities["validation"]),
+        "test": measure(samples, "test", probabilities["test"]),
+        "train": {
+            "epochs": state.epoch,
+            "best_epoch": state.best_epoch + 1,
+            "seconds": state.seconds,
+            "samples_per_s": state.rows / state.seconds,
+            "fetch_wait_s": state.wait_s if client else 0.0,
+            "bytes_per_sample": bytes_on_disk / rows_on_disk,
+            "images_fetched": stats.unique if stats else 0,
+            "images_per_s": stats.unique / stats.seconds if stats and stats.seconds else 0.0,
+            "images_computed": stats.computed if stats else 0,
+            "images_missing": dict(stats.missing) if stats else {},
+            "bytes_received": stats.bytes_received if stats else 0,
+            "parameters": sum(p.numel() for p in model.parameters()),
+        },
+    }

@@ -1,0 +1,154 @@
+"""From ids, text and image vectors to the numbers that a model starts from; shared by all models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from features.samples import Samples
+from trainer.layers.jagged import segment_mean
+from trainer.tensors import AGE_BUCKETS, ImageVectors, TensorBatch
+
+CONTEXT = "action"
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """Which columns there are, with the size of each vocabulary.
+
+    Attributes:
+        item_columns: ids that an item has, as target and in the history.
+        user_columns: the other id columns.
+        text_columns: token columns of the target.
+        image_vocabulary_size: of ``image_id`` as a sparse feature; 0 when the samples have no images.
+        actions: kinds of behaviours, 0 when there is no history.
+        vector_dim: D of the image vectors; 0: images off.
+    """
+
+    item_columns: dict[str, int]
+    user_columns: dict[str, int]
+    text_columns: dict[str, int]
+    image_vocabulary_size: int
+    actions: int
+    vector_dim: int = 0
+
+    @classmethod
+    def of(cls, samples: Samples, vector_dim: int) -> InputSpec:
+        """What a folder of samples has; ``vector_dim`` 0 leaves the vectors out."""
+        item = {n: s for n, s in samples.history_columns.items() if n != CONTEXT} or {
+            n: s for n, s in samples.id_columns.items() if n == "item_id"
+        }
+        user = {n: s for n, s in samples.id_columns.items() if n not in item}
+        return cls(
+            item,
+            user,
+            dict(samples.text_columns),
+            samples.image_vocabulary_size,
+            samples.history_columns.get(CONTEXT, 0),
+            vector_dim,
+        )
+
+
+class ImageProjection(nn.Module):
+    """Image vectors to the width of the model; a missing image is a learned vector of its own.
+
+    Args:
+        dim: D.
+        width: W, numbers that the model sees.
+    """
+
+    def __init__(self, dim: int, width: int):
+        super().__init__()
+        self.linear = nn.Linear(dim, width)
+        self.missing = nn.Parameter(torch.zeros(width))
+
+    def forward(self, vectors: ImageVectors) -> Tensor:
+        """Shape (K + 1, W): one row an image, and last the row of the null image, so that index -1 finds it."""
+        rows = torch.where(vectors.ok[:, None], self.linear(vectors.values), self.missing)
+        return torch.cat([rows, self.missing[None]])
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What ``ModelInputs`` makes.
+
+    Attributes:
+        target: shape (B, E), the impression's item.
+        history: shape (N, E), the behaviours, in the same space as the target.
+        other: shape (B, O), user and text.
+    """
+
+    target: Tensor
+    history: Tensor
+    other: Tensor
+
+
+class ModelInputs(nn.Module):
+    """Embeds every column; history columns share the table of the id column of their name.
+
+    Without vectors a model still gets ``image_id`` as a sparse id, so that what vectors add is the picture's and not
+    the id's. An item is the concatenation of its ids, of its image (when on), and of a context: for a behaviour its
+    kind and age, for the target place 0 of both.
+
+    Args:
+        spec: columns and sizes.
+        width: numbers in an embedding.
+    """
+
+    def __init__(self, spec: InputSpec, width: int):
+        super().__init__()
+        self.spec, self.width = spec, width
+        sizes = {**spec.item_columns, **spec.user_columns, **spec.text_columns}
+        if spec.image_vocabulary_size:
+            sizes["image_id"] = spec.image_vocabulary_size
+        self.tables = nn.ModuleDict({name: nn.Embedding(size, width) for name, size in sizes.items()})
+        self.action = nn.Embedding(max(spec.actions, 1), width)
+        self.age = nn.Embedding(AGE_BUCKETS, width)
+        for table in (*self.tables.values(), self.action, self.age):
+            assert isinstance(table, nn.Embedding)
+            nn.init.normal_(table.weight, std=0.02)
+        self.projection = ImageProjection(spec.vector_dim, width) if spec.vector_dim else None
+
+    @property
+    def item_width(self) -> int:
+        """E."""
+        parts = len(self.spec.item_columns) + bool(self.spec.image_vocabulary_size) + bool(self.projection) + 1
+        return parts * self.width
+
+    @property
+    def other_width(self) -> int:
+        """O."""
+        return (len(self.spec.user_columns) + len(self.spec.text_columns)) * self.width
+
+    def forward(self, batch: TensorBatch, vectors: ImageVectors | None) -> Inputs:
+        """Embed a batch.
+
+        Raises:
+            ValueError: the model was made with images and gets none, or the other way round.
+        """
+        if (vectors is None) != (self.projection is None):
+            raise ValueError("Image vectors must be given exactly when the model was made with images.")
+        target = [self.tables[name](batch.ids[name]) for name in self.spec.item_columns]
+        history = [self.tables[name](batch.history[name]) for name in self.spec.item_columns if batch.history]
+        if batch.images is not None:
+            rows = [self.tables["image_id"](torch.cat([batch.images.unique_index, batch.images.unique_index.new_zeros(1)]))]
+            if self.projection is not None and vectors is not None:
+                rows.append(self.projection(vectors))
+            images = torch.cat(rows, dim=1)  # (K + 1, …): index -1 is the last row, the null image
+            places = torch.cat([batch.images.target, batch.images.history]) % len(images)
+            shown = images.index_select(0, places)
+            target.append(shown[: len(batch)])
+            history.append(shown[len(batch) :])
+        zero = batch.lengths.new_zeros(len(batch))
+        target.append(self.action(zero) + self.age(zero))
+        if batch.history:
+            history.append(self.action(batch.history[CONTEXT]) + self.age(batch.history_age))
+        t = torch.cat(target, dim=1)
+        h = torch.cat(history, dim=1) if batch.history else t.new_zeros((0, t.shape[1]))
+        other = [self.tables[name](batch.ids[name]) for name in self.spec.user_columns]
+        other += [
+            segment_mean(self.tables[name](tokens), rows_, len(batch)) for name, (tokens, rows_) in batch.text.items()
+        ]
+        return Inputs(t, h, torch.cat(other, dim=1))
