@@ -105,11 +105,10 @@ def _mean_std(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def _row(model: str, images: bool, runs: list[dict[str, Any]], base: list[dict[str, Any]]) -> dict[str, Any]:
-    row: dict[str, Any] = {"model": model, "images": images}
+    row: dict[str, Any] = {"model": model, "images": images, "seeds": len(runs)}
     for part in ("all", "unseen_items"):
-        row[part] = {
-            name: _mean_std([run["test"][part].get(name) for run in runs]) for name in METRIC_NAMES
-        }
+        row[part] = {name: _mean_std([run["test"][part].get(name) for run in runs]) for name in METRIC_NAMES}
+        row[part] |= {"auc_gain": None, "rela_impr": None}
         pairs = [(run["test"][part].get("auc"), other["test"][part].get("auc")) for run, other in zip(runs, base, strict=True)]
         if images and all(a is not None and b is not None for a, b in pairs):
             row[part]["auc_gain"] = _mean_std([a - b for a, b in pairs])
@@ -127,14 +126,18 @@ def sentence(rows: list[dict[str, Any]]) -> str:
     parts = []
     for row in rows:
         for part, where in (("all", ""), ("unseen_items", " on items unseen in training")):
-            gain = row[part].get("auc_gain")
+            gain = row[part]["auc_gain"]
             if not row["images"] or gain is None:
                 continue
-            seeds = max(2, row.get("seeds", 3))
-            error = gain["std"] / np.sqrt(seeds)
-            if abs(gain["mean"]) <= 2 * error:
+            error = gain["std"] / np.sqrt(row["seeds"])
+            if row["seeds"] < 2:
+                verdict = "changed"  # one seed says by how much, and nothing on whether that is chance
+            elif abs(gain["mean"]) <= 2 * error:
                 verdict = "made no difference that these seeds can tell to"
             else:
                 verdict = "helped" if gain["mean"] > 0 else "hurt"
             parts.append(f"{verdict} {row['model']}{where} (AUC {gain['mean']:+.4f} ± {gain['std']:.4f})")
-    return f"The pictures {'; '.join(parts)}." if parts else "No run with images can be compared with one without."
+    if not parts:
+        return "No run with images can be compared with one without."
+    caveat = " One seed cannot tell a difference from chance." if rows[0]["seeds"] < 2 else ""
+    return f"The pictures {'; '.join(parts)}.{caveat}"

@@ -30,7 +30,7 @@ def comparison_table(comparison: dict[str, Any]) -> Table:
             number(everything["auc"]),
             number(everything["gauc"]),
             number(everything["log_loss"]),
-            number(everything.get("rela_impr"), 1),
+            number(everything["rela_impr"], 1),
             number(row["unseen_items"]["auc"]),
             f"{train['samples_per_s']:,.0f}",
             f"{train['images_per_s']:,.0f}" if row["images"] else "-",
