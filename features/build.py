@@ -291,9 +291,7 @@ def _behaviours_from_log(
     return log.user.take(take), log.item.take(take), log.time[flat[order]], action
 
 
-def _history_slices(
-    schema: Schema, behaviours: _Behaviours | None, user: Int64, at: Int64
-) -> tuple[Int64, Int64]:
+def _history_slices(schema: Schema, behaviours: _Behaviours | None, user: Int64, at: Int64) -> tuple[Int64, Int64]:
     """Where each impression's history starts and ends among the sorted behaviours; strictly before its own second."""
     if behaviours is None or schema.behaviours is None:
         return np.zeros(len(at), dtype=np.int64), np.zeros(len(at), dtype=np.int64)
@@ -369,8 +367,12 @@ class _Encoder:
     ):
         self.labels = list(schema.log.labels)
         self.vocabulary, self.items, self.users, self.behaviours = vocabulary, items, users, behaviours
-        self.item_places = {name: _with_unknown(vocabulary.encode(name, c)) for name, c in items.ids.items()} if items else {}
-        self.user_places = {name: _with_unknown(vocabulary.encode(name, c)) for name, c in users.ids.items()} if users else {}
+        self.item_places = (
+            {name: _with_unknown(vocabulary.encode(name, c)) for name, c in items.ids.items()} if items else {}
+        )
+        self.user_places = (
+            {name: _with_unknown(vocabulary.encode(name, c)) for name, c in users.ids.items()} if users else {}
+        )
         self.tokens = {name: self._token_places(name, t) for name, t in items.text.items()} if items else {}
         self.image = np.append(items.image, NULL_IMAGE) if items is not None and items.image is not None else None
         self.history = self._history() if behaviours else {}
@@ -383,7 +385,9 @@ class _Encoder:
     def _history(self) -> dict[str, npt.NDArray[Any]]:
         assert self.behaviours is not None
         item = self.behaviours.item
-        columns: dict[str, npt.NDArray[Any]] = {"hist_item_id": self.vocabulary.encode("item_id", item).astype(np.int32)}
+        columns: dict[str, npt.NDArray[Any]] = {
+            "hist_item_id": self.vocabulary.encode("item_id", item).astype(np.int32)
+        }
         if self.items is not None:
             rows = self.items.rows(item)
             for name, places in self.item_places.items():

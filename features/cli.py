@@ -57,7 +57,13 @@ def inspect(samples: Path, rows: int, as_json: bool) -> None:
         click.echo(json.dumps(summary))
         return
     console = Console()
-    splits = Table("split", "rows", *(f"{label} rate" for label in opened.labels), "mean history", "histories 0 | 1-9 | 10-49 | 50+")
+    splits = Table(
+        "split",
+        "rows",
+        *(f"{label} rate" for label in opened.labels),
+        "mean history",
+        "histories 0 | 1-9 | 10-49 | 50+",
+    )
     for name, found in summary["splits"].items():
         rates = (f"{found['positive_rate'][label]:.2%}" for label in opened.labels)
         buckets = " | ".join(f"{share:.0%}" for share in found["history_share"].values())

@@ -39,7 +39,9 @@ class Samples:
         try:
             meta = json.loads((self.folder / META_FILE).read_text())
         except (OSError, ValueError) as error:
-            raise BadInput(f"{folder} is no samples folder ({META_FILE}: {error}). Make it with 'features build'.") from error
+            raise BadInput(
+                f"{folder} is no samples folder ({META_FILE}: {error}). Make it with 'features build'."
+            ) from error
         if meta["schema_version"] != SCHEMA_VERSION:
             raise BadInput(
                 f"The samples in {folder} have format {meta['schema_version']}; this release reads {SCHEMA_VERSION}. "
@@ -54,7 +56,9 @@ class Samples:
         self.image_vocabulary_size = size("image_id") if meta["has_images"] else 0
         self.vocabulary_hash: str = meta["vocabulary_hash"]
         self._image_values = (
-            np.array(self.vocabulary.values["image_id"].cast(pa.int64())) if meta["has_images"] else np.zeros(0, np.int64)
+            np.array(self.vocabulary.values["image_id"].cast(pa.int64()))
+            if meta["has_images"]
+            else np.zeros(0, np.int64)
         )
 
     def _file(self, split: str) -> pq.ParquetFile:

@@ -1,39 +1,39 @@
 """The TOML file that says which column is what.
 
-    [log]                       # one row an impression, or a rating
-    path = "impressions.csv"    # CSV (also .csv.gz) or Parquet, relative to this file
-    user = "user_id"
-    item = "item_id"
-    time = "time"               # whole seconds, or a timestamp
-    [log.labels]                # in order; the first is trained
-    click = "click"             # a column of 0 and 1 ...
-    like = "rating >= 4"        # ... or a rule: column, one of >= > <= < ==, number
+[log]                       # one row an impression, or a rating
+path = "impressions.csv"    # CSV (also .csv.gz) or Parquet, relative to this file
+user = "user_id"
+item = "item_id"
+time = "time"               # whole seconds, or a timestamp
+[log.labels]                # in order; the first is trained
+click = "click"             # a column of 0 and 1 ...
+like = "rating >= 4"        # ... or a rule: column, one of >= > <= < ==, number
 
-    [items]                     # optional: attributes of the items
-    path = "items.csv"
-    item = "item_id"
-    image = "image_id"          # optional; an empty cell is an item without an image
-    ids = ["shop_id"]           # id columns
-    text = ["title"]            # text columns: lower-cased words of letters and digits
+[items]                     # optional: attributes of the items
+path = "items.csv"
+item = "item_id"
+image = "image_id"          # optional; an empty cell is an item without an image
+ids = ["shop_id"]           # id columns
+text = ["title"]            # text columns: lower-cased words of letters and digits
 
-    [users]                     # optional: attributes of the users
-    path = "users.csv"
-    user = "user_id"
-    ids = ["city"]
+[users]                     # optional: attributes of the users
+path = "users.csv"
+user = "user_id"
+ids = ["city"]
 
-    [behaviours]                # optional: what users did, with the kind of it
-    path = "behaviours.csv"     # a log of its own ...
-    user = "user_id"
-    item = "item_id"
-    time = "time"
-    action = "action"
-    max_length = 50             # the latest so many make a history
-    # from_log = { liked = "rating >= 4" }    ... or rows of the log, instead of path, user, item, time, action
+[behaviours]                # optional: what users did, with the kind of it
+path = "behaviours.csv"     # a log of its own ...
+user = "user_id"
+item = "item_id"
+time = "time"
+action = "action"
+max_length = 50             # the latest so many make a history
+# from_log = { liked = "rating >= 4" }    ... or rows of the log, instead of path, user, item, time, action
 
-    [split]
-    method = "user_tail"        # the last rows of each user, or "time": the last rows of the log
-    test = 0.2
-    validation = 0.1
+[split]
+method = "user_tail"        # the last rows of each user, or "time": the last rows of the log
+test = 0.2
+validation = 0.1
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -211,7 +210,7 @@ class _Table:
             elif columns and isinstance(text, str) and not re.search("[<>=]", text):
                 found[name] = Rule(text)
             else:
-                raise self.fail(f"{key}.{name} is {text!r}; write a rule such as \"rating >= 4\".")
+                raise self.fail(f'{key}.{name} is {text!r}; write a rule such as "rating >= 4".')
         return found
 
     def done(self) -> None:
@@ -224,7 +223,7 @@ class _Table:
 def _log(table: _Table) -> Log:
     labels = table.rules("labels", columns=True)
     if not labels:
-        raise table.fail("no label is given. Add a table [log.labels] such as click = \"click\".")
+        raise table.fail('no label is given. Add a table [log.labels] such as click = "click".')
     log = Log(table.path(), table.take("user", str), table.take("item", str), table.take("time", str), labels)
     table.done()
     return log
@@ -258,8 +257,8 @@ def _behaviours(table: _Table | None) -> Behaviours | None:
     if rules:
         found = Behaviours(None, "", "", "", "", rules, length)
     else:
-        columns: Sequence[str] = [table.take(key, str) for key in ("user", "item", "time", "action")]
-        found = Behaviours(table.path(), *columns, max_length=length)
+        user, item, time, action = (str(table.take(key, str)) for key in ("user", "item", "time", "action"))
+        found = Behaviours(table.path(), user, item, time, action, max_length=length)
     table.done()
     return found
 
@@ -273,7 +272,7 @@ def _split(table: _Table | None) -> Split:
         float(table.take("validation", (int, float), 0.1)),
     )
     if split.method not in ("user_tail", "time"):
-        raise table.fail(f"method is {split.method!r}; it must be \"user_tail\" or \"time\".")
+        raise table.fail(f'method is {split.method!r}; it must be "user_tail" or "time".')
     if split.test <= 0 or split.validation <= 0 or split.test + split.validation >= 1:
         raise table.fail(f"test {split.test} and validation {split.validation} must be above 0 and below 1 together.")
     table.done()

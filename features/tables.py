@@ -79,7 +79,9 @@ def seconds(path: Path, table: pa.Table, name: str) -> npt.NDArray[np.int64]:
     if pa.types.is_timestamp(column.type):
         column = pc.cast(pc.cast(column, pa.timestamp("s"), safe=False), pa.int64())
     elif not pa.types.is_integer(column.type):
-        raise BadInput(f"The column {name!r} of {path} is of type {column.type}; times are whole seconds or timestamps.")
+        raise BadInput(
+            f"The column {name!r} of {path} is of type {column.type}; times are whole seconds or timestamps."
+        )
     return np.asarray(pc.cast(column, pa.int64()))
 
 
@@ -96,12 +98,13 @@ def flags(path: Path, table: pa.Table, rule: Rule) -> npt.NDArray[np.bool_]:
         raise BadInput(f"The label column {rule.column!r} of {path} has {column.null_count} empty cells.")
     if rule.operator:
         positive: Any = _COMPARE[rule.operator](pc.cast(column, pa.float64()), rule.number)
-        return np.asarray(positive)
+        return np.asarray(positive, dtype=np.bool_)
     values = np.asarray(pc.cast(column, pa.float64()))
     bad = (values != 0) & (values != 1)
     if bad.any():
         raise BadInput(
-            f"The label column {rule.column!r} of {path} holds {values[bad][0]:g} in row {int(np.argmax(bad)) + 1}; labels are 0 or 1. "
+            f"The label column {rule.column!r} of {path} holds {values[bad][0]:g} in row "
+            f"{int(np.argmax(bad)) + 1}; labels are 0 or 1. "
             f'For a rating write a rule, such as like = "{rule.column} >= 4".'
         )
-    return values == 1
+    return np.equal(values, 1)

@@ -75,7 +75,9 @@ class Vocabularies:
         try:
             table = pq.read_table(folder / FILE)
         except (OSError, pa.ArrowInvalid) as error:
-            raise BadInput(f"{folder} is no samples folder: {FILE} cannot be read. Make it with 'features build'.") from error
+            raise BadInput(
+                f"{folder} is no samples folder: {FILE} cannot be read. Make it with 'features build'."
+            ) from error
         values, counts = {}, {}
         for name in pc.unique(table["column"]).to_pylist():
             part = table.filter(pc.equal(table["column"], name)).sort_by("place").combine_chunks()

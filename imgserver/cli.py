@@ -52,7 +52,9 @@ def _missing_extra(error: ImportError) -> BadInput:
     help="Folder of photos named <image id>.jpg, to compute vectors that are not stored; without it such ids are "
     "reported as NOT_FOUND.",
 )
-@click.option("--host", default="127.0.0.1", help="Address to listen at; the default is reached from this machine only.")
+@click.option(
+    "--host", default="127.0.0.1", help="Address to listen at; the default is reached from this machine only."
+)
 @click.option("--port", type=click.IntRange(0, 65535), default=7070, help="Port to listen at; 0 takes a free one.")
 @click.option("--backbone", default="efficientnet_lite0", help="CNN for images that are not stored.")
 @click.option(
@@ -227,7 +229,13 @@ def precompute(
             rate = work.measure_rate(catalog, net, engine, config, plan.to_embed)
             megabytes = plan.disk_bytes(net.feature_dim, dim) / 1e6
             console.print(f"Estimate: {todo / rate:.0f} s at {rate:.0f} images/s, {megabytes:.1f} MB on disk.")
-        columns = [TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
+        columns = [
+            TextColumn("embedding"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        ]
         with Progress(*columns, console=console) as progress:
             task = progress.add_task("embedding", total=todo)
             result = work.precompute(

@@ -67,7 +67,9 @@ class Group(click.Group):
         """Load the TOML file into ``default_map`` before any command below parses its options."""
         if ctx.parent is None:
             tables = load_config_file(ctx.params.get("config"))
-            ctx.default_map = _defaults(self, ctx, tables if ctx.info_name == "crossmedia" else tables.get(self.name))
+            ctx.default_map = _defaults(
+                self, ctx, tables if ctx.info_name == "crossmedia" else tables.get(self.name or "")
+            )
         return super().invoke(ctx)
 
 
@@ -93,7 +95,7 @@ def _usage_error(message: str) -> NoReturn:
 
 
 def _defaults(command: click.Command, ctx: click.Context, table: Any, inherited: dict[str, Any] | None = None) -> Any:
-    """``default_map`` for ``command``: its table, with the plain values of the tables above it; unknown keys refused."""
+    """``default_map`` of ``command``: its table over the plain values of the tables above; unknown keys are refused."""
     table = table or {}
     if not isinstance(command, click.Group):
         names = {p.name: p for p in command.params}

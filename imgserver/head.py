@@ -70,7 +70,7 @@ class Head(nn.Module):
 
     @torch.inference_mode()
     def apply_numpy(self, features: Features) -> npt.NDArray[np.float32]:
-        """``forward`` for numpy arrays, without gradients, in blocks, so that a catalogue does not become fp32 at once."""
+        """``forward`` for numpy arrays, without gradients; in blocks, so that a catalogue is never fp32 at once."""
         blocks = [
             self(torch.from_numpy(np.asarray(features[start : start + 8192], dtype=np.float32))).numpy()
             for start in range(0, len(features), 8192)

@@ -1,11 +1,11 @@
 """A run folder: the model, what it was trained with, and the checks before it is used again.
 
-    config.json          FitConfig, vector version and generation, vocabulary hash, input sizes
-    model.safetensors    best weights
-    metrics.json         validation, test, and what training cost
-    curve.jsonl          one line an evaluation
-    predictions.parquet  test probabilities, in file order
-    tensorboard/
+config.json          FitConfig, vector version and generation, vocabulary hash, input sizes
+model.safetensors    best weights
+metrics.json         validation, test, and what training cost
+curve.jsonl          one line an evaluation
+predictions.parquet  test probabilities, in file order
+tensorboard/
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def trainer(config: str | None) -> None:
     """Train and compare CTR models on samples, with image vectors fetched on demand."""
 
 
-def _options(*, single: bool) -> Any:
+def _options(*, single: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Options of training, which ``fit`` and ``compare`` share."""
     options = [
         click.option("--samples", default="samples", help="Folder that 'features build' made."),
@@ -87,7 +88,7 @@ def _options(*, single: bool) -> Any:
         json_option,
     ]
 
-    def add(function: Any) -> Any:
+    def add(function: Callable[..., None]) -> Callable[..., None]:
         for option in reversed(options):
             function = option(function)
         return function
@@ -137,8 +138,8 @@ def fit_command(as_json: bool, **values: Any) -> None:
         found = result["test"][part]
         if found["rows"]:
             click.echo(
-                f"{name}: AUC {number(found['auc'])}, GAUC {number(found['gauc'])} ({found['gauc_users']} users), log loss "
-                f"{number(found['log_loss'])}, {found['rows']:,} rows"
+                f"{name}: AUC {number(found['auc'])}, GAUC {number(found['gauc'])} ({found['gauc_users']} users), "
+                f"log loss {number(found['log_loss'])}, {found['rows']:,} rows"
             )
     cost = result["train"]
     click.echo(
@@ -176,7 +177,9 @@ def evaluate(run: Path, samples: str | None, server: str, split: str, timeout_s:
         lineage.check_version(client.info().version)
         client.version = lineage.vector_version
     result = measure(opened, split, predict(model, opened, split, client, config["batch_size"], torch.device("cpu")))
-    click.echo(json.dumps(result) if as_json else f"{split}: AUC {result['all']['auc']:.4f}, {result['all']['rows']:,} rows")
+    click.echo(
+        json.dumps(result) if as_json else f"{split}: AUC {result['all']['auc']:.4f}, {result['all']['rows']:,} rows"
+    )
 
 
 @trainer.command(cls=Command)

@@ -62,7 +62,9 @@ def compare(
                 found = found or fit(run, transport, progress)
                 runs.setdefault((model, images), []).append({"folder": name, **found})
     rows = [
-        _row(model, images, runs[model, images], runs[model, False]) for model in config.models for images in (False, True)
+        _row(model, images, runs[model, images], runs[model, False])
+        for model in config.models
+        for images in (False, True)
     ]
     result = {
         "samples": config.base.samples,
@@ -109,14 +111,24 @@ def _row(model: str, images: bool, runs: list[dict[str, Any]], base: list[dict[s
     for part in ("all", "unseen_items"):
         row[part] = {name: _mean_std([run["test"][part].get(name) for run in runs]) for name in METRIC_NAMES}
         row[part] |= {"auc_gain": None, "rela_impr": None}
-        pairs = [(run["test"][part].get("auc"), other["test"][part].get("auc")) for run, other in zip(runs, base, strict=True)]
+        pairs = [
+            (run["test"][part].get("auc"), other["test"][part].get("auc"))
+            for run, other in zip(runs, base, strict=True)
+        ]
         if images and all(a is not None and b is not None for a, b in pairs):
             row[part]["auc_gain"] = _mean_std([a - b for a, b in pairs])
             row[part]["rela_impr"] = _mean_std([rela_impr(a, b) for a, b in pairs])
         row[part]["rows"] = runs[0]["test"][part]["rows"]
     row["train"] = {
         name: float(np.mean([run["train"][name] for run in runs]))
-        for name in ("samples_per_s", "images_per_s", "bytes_per_sample", "bytes_received", "images_computed", "seconds")
+        for name in (
+            "samples_per_s",
+            "images_per_s",
+            "bytes_per_sample",
+            "bytes_received",
+            "images_computed",
+            "seconds",
+        )
     }
     return row
 

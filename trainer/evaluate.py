@@ -57,9 +57,7 @@ def measure(samples: Samples, split: str, probabilities: Probabilities) -> dict[
     return {
         "all": metrics(np.ones(len(labels), dtype=np.bool_)),
         "unseen_items": metrics(counts == 0),
-        "by_item_count": {
-            name: metrics((counts >= low) & (counts <= high)) for name, (low, high) in BUCKETS.items()
-        },
+        "by_item_count": {name: metrics((counts >= low) & (counts <= high)) for name, (low, high) in BUCKETS.items()},
     }
 
 

@@ -162,7 +162,9 @@ def fit(
             state.seconds += time.monotonic() - started
             state.rows += done
 
-            found = measure(samples, "validation", predict(model, samples, "validation", client, config.batch_size, device))
+            found = measure(
+                samples, "validation", predict(model, samples, "validation", client, config.batch_size, device)
+            )
             line = {
                 "epoch": state.epoch + 1,
                 "step": state.step,
@@ -226,7 +228,8 @@ def _what_is_served(client: ImageClient | None) -> tuple[int, str, int]:
 def _finite(loss: float, step: int, config: FitConfig) -> float:
     if not math.isfinite(loss):
         raise CrossMediaError(
-            f"The loss is {loss} at step {step}; the model has diverged. Try a learning rate below {config.learning_rate}."
+            f"The loss is {loss} at step {step}; the model has diverged. "
+            f"Try a learning rate below {config.learning_rate}."
         )
     return loss
 
@@ -271,7 +274,9 @@ def _measure(
     }
     pq.write_table(pa.table({"probability": probabilities["test"]}), out / PREDICTIONS)
     stats = client.stats if client else None
-    bytes_on_disk = sum((samples.folder / f"{split}.parquet").stat().st_size for split in ("train", "validation", "test"))
+    bytes_on_disk = sum(
+        (samples.folder / f"{split}.parquet").stat().st_size for split in ("train", "validation", "test")
+    )
     rows_on_disk = sum(samples.rows(split) for split in ("train", "validation", "test"))
     return {
         "validation": measure(samples, "validation", probabilities["validation"]),

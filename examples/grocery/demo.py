@@ -79,7 +79,7 @@ def main() -> None:
         run(
             *("trainer", "report", str(runs), f"--server={address}", f"--out={report}", f"--seed={SEED}"),
             "--title=Grocery photos, simulated clicks",
-            "--note=The photos are real (Grocery Store Dataset, MIT licence). The clicks are simulated: nobody clicked.",
+            "--note=The photos are real (Grocery Store Dataset, MIT). The clicks are simulated: nobody clicked.",
         )
     finally:
         run("imgserver", "stop", f"--store={store}")

@@ -13,11 +13,11 @@ probability sigmoid(logit), and the logit is a sum of known effects, one for eac
     title, review          the sum of the weights of the words; 10 of the 30 words of each count, N(0, 0.5²)
     hist (behaviours)      affinity to the categories of recent behaviours: click 0.25, fav 0.4, cart 0.5, buy 0.7
                            each, halved every 3 days, at most 1.5 together
-    photo                  taste: a weight of each pixel statistic, common to all (the common taste) plus one of the user's
-                           group of tastes (TASTE_GROUPS of them, not in the data), times the standardised statistic
+    photo                  taste: a weight of each pixel statistic, common to all plus one of the user's group of tastes
+                           (TASTE_GROUPS of them, not in the data), times the standardised statistic
 
-The pixel statistics are ``warmth`` (red minus blue), ``brightness`` (mean grey level) and ``greenness`` (green minus the
-mean of red and blue): plain functions of the pixels, never of a neural network. An item's photo has no other trace in
+The pixel statistics are ``warmth`` (red minus blue), ``brightness`` (mean grey level) and ``greenness`` (green minus
+the mean of red and blue): plain functions of the pixels, never of a neural network. An item's photo has no other trace in
 its columns, so for items that a model never saw in training only the picture tells that part of the logit.
 
 About a third of the items are launched in the last fifth of the log: they are never shown before. Because the log is
@@ -240,7 +240,7 @@ def simulate(out: Path, seed: int) -> dict[str, Any]:
 
 
 def plain_auc(labels: npt.NDArray[Any], scores: Floats) -> float:
-    """Area under the ROC curve, ties one half: its own few lines, so that it does not share a fault with the trainer."""
+    """Area under the ROC curve, ties one half: its own few lines, to share no fault with the trainer."""
     positive, negative = np.sort(scores[labels == 1]), np.sort(scores[labels == 0])
     below, upto = np.searchsorted(negative, positive, "left"), np.searchsorted(negative, positive, "right")
     return float((below + upto).sum() / 2 / (len(positive) * len(negative)))

@@ -1,9 +1,9 @@
 """Fetch image vectors by id: ``ImageClient`` is policy, a ``Transport`` carries single calls.
 
-    ImageClient     de-duplicates, splits, keeps order, retries under one deadline, counts what is missing
-      GrpcTransport   a daemon at an address
-      LocalTransport  any object with the service's methods, in this process
-      MockTransport   vectors from a dictionary, for tests
+ImageClient     de-duplicates, splits, keeps order, retries under one deadline, counts what is missing
+  GrpcTransport   a daemon at an address
+  LocalTransport  any object with the service's methods, in this process
+  MockTransport   vectors from a dictionary, for tests
 """
 
 from imgserver.client.client import ImageClient

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-
 from crossmedia.v1 import image_server_pb2 as pb
+
 from imgserver.client.results import (
     DTYPE_CODES,
     KNOWN_STATUS,
@@ -183,8 +183,8 @@ class ImageClient:
         if stats.unique >= MISSING_RULE_FROM and stats.missing_fraction > max_missing:
             counts = ", ".join(f"{name} {count}" for name, count in sorted(stats.missing.items()))
             raise TooManyMissingImages(
-                f"{stats.missing_fraction:.1%} of the {stats.unique} images asked for are missing ({counts}), more than "
-                f"max_missing {max_missing:.1%}. Check that samples and catalogue use the same image ids, see the "
+                f"{stats.missing_fraction:.1%} of the {stats.unique} images asked for are missing ({counts}), more "
+                f"than max_missing {max_missing:.1%}. Check that samples and catalogue use the same image ids, see the "
                 f"rejects of 'imgserver precompute', or raise max_missing."
             )
 
@@ -194,8 +194,8 @@ class ImageClient:
         status = np.frombuffer(reply.status, dtype=np.uint8)
         if len(status) != rows or len(values) != rows * reply.dim or reply.dtype != DTYPE_CODES[self._dtype]:
             raise ServerFault(
-                f"The reply is broken: {rows} ids were asked, it holds {len(status)} statuses and {len(values)} numbers "
-                f"of dim {reply.dim}. Client and server may be of different releases."
+                f"The reply is broken: {rows} ids were asked, it holds {len(status)} statuses and {len(values)} "
+                f"numbers of dim {reply.dim}. Client and server may be of different releases."
             )
         if not KNOWN_STATUS[status].all():
             raise ServerFault(

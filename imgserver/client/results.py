@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
 from crossmedia.v1 import image_server_pb2 as pb
 
 
@@ -51,7 +50,7 @@ class Vectors:
     @property
     def ok(self) -> npt.NDArray[np.bool_]:
         """Which rows hold a vector, shape (n,)."""
-        return self.status == Status.OK
+        return np.equal(self.status, Status.OK)
 
 
 @dataclass(frozen=True)

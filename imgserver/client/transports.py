@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import grpc
 import numpy as np
 import numpy.typing as npt
-
 from crossmedia.v1 import image_server_pb2 as pb
 from crossmedia.v1 import image_server_pb2_grpc as pb_grpc
+
 from imgserver.client.results import DTYPE_NAMES
 from imgserver.errors import (
     ERROR_NAME_KEY,
@@ -115,7 +115,8 @@ class GrpcTransport:
 
     def get_info(self, timeout_s: float) -> pb.GetInfoResponse:
         """Call ``GetInfo``."""
-        return self._call(self._connected().GetInfo, pb.GetInfoRequest(), timeout_s)
+        reply: pb.GetInfoResponse = self._call(self._connected().GetInfo, pb.GetInfoRequest(), timeout_s)
+        return reply
 
     def get_vectors(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
         """Start ``GetVectors``."""
@@ -123,7 +124,8 @@ class GrpcTransport:
 
     def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
         """Call ``GetThumbnails``."""
-        return self._call(self._connected().GetThumbnails, request, timeout_s)
+        reply: pb.GetThumbnailsResponse = self._call(self._connected().GetThumbnails, request, timeout_s)
+        return reply
 
     def _call(self, method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
         try:
@@ -157,7 +159,7 @@ def _translate(error: Any, address: str, timeout_s: float) -> CrossMediaError:
 
 
 class LocalTransport:
-    """Calls any object with the service's methods ``get_info``, ``get_vectors`` and ``get_thumbnails``, in this process.
+    """Calls an object with the methods ``get_info``, ``get_vectors`` and ``get_thumbnails``, in this process.
 
     ``imgserver.open_local(path)`` makes such an object over a store. The transport closes it when it is closed.
     """

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
 from crossmedia.v1 import image_server_pb2 as pb
+
 from imgserver.client.results import Status
 from imgserver.errors import BadInput, NothingEmbedded
 from imgserver.head import Head, fit_pca
@@ -67,7 +67,6 @@ class Plan:
         found: photos asked for that the catalogue has.
         skipped: photos that are embedded already and have not changed.
         to_embed: ids of the rest.
-        touched: of those skipped, ids whose file changed in time or size only by a touch; found out while running.
     """
 
     found: int
@@ -244,7 +243,6 @@ def _store_features(store: Store, space: Space, engine: Engine, photos: list[Pho
     if not photos:
         return 0
     ids = np.array([photo.image_id for photo in photos], dtype=np.int64)
-    before, known = store.index.get(space.name, ids)
     pixels, features = [p.pixels for p in photos if p.pixels is not None], np.zeros((0, space.dim), space.dtype)
     if pixels:
         blocks = [np.stack(pixels[start : start + MAX_BATCH]) for start in range(0, len(pixels), MAX_BATCH)]
@@ -302,10 +300,8 @@ def _same_source(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.boo
 REJECTS_FILE = "rejects.csv"
 
 
-def _write_rejects(
-    store: Store, space: Space, reasons: dict[int, str], only: Ids | None
-) -> tuple[int, str | None]:
-    """Write every rejected id with its reason; those of earlier runs, whose reason is not at hand, with their status."""
+def _write_rejects(store: Store, space: Space, reasons: dict[int, str], only: Ids | None) -> tuple[int, str | None]:
+    """Write every rejected id with its reason; of earlier runs only the status is known."""
     ids, entries, _ = store.index.load(space.name)
     for image_id, status in zip(ids.tolist(), entries["status"].tolist(), strict=True):
         if status != OK:

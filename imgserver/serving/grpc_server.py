@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import grpc
+from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.v1 import image_server_pb2_grpc as pb_grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from crossmedia.v1 import image_server_pb2 as pb
-from crossmedia.v1 import image_server_pb2_grpc as pb_grpc
 from imgserver.errors import (
     ERROR_NAME_KEY,
     RETRY_AFTER_KEY,
@@ -102,7 +102,7 @@ class GrpcServer:
         self._set_health(False)
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
-        host, _, port = address.rpartition(":")
+        host = address.rpartition(":")[0]
         try:
             bound = self._server.add_insecure_port(address)
         except RuntimeError:

@@ -45,9 +45,7 @@ class Heartbeat:
         probe_after_s: seconds without a CNN batch until a probe runs.
     """
 
-    def __init__(
-        self, service: ImageService, on_change: Callable[[bool], None], probe_after_s: float = PROBE_AFTER_S
-    ):
+    def __init__(self, service: ImageService, on_change: Callable[[bool], None], probe_after_s: float = PROBE_AFTER_S):
         self._service, self._on_change, self._probe_after_s = service, on_change, probe_after_s
         self._photo = built_in_photo()
         self._prober = ThreadPoolExecutor(1, thread_name_prefix="probe")

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
 from crossmedia.v1 import image_server_pb2 as pb
+
 from imgserver.errors import CrossMediaError, Overloaded
 from imgserver.head import Head
 from imgserver.storage.catalog import FolderCatalog
@@ -219,9 +219,10 @@ class Misses:
             self.counters.cnn_passes += len(seen)
             self.counters.cnn_batches += 1
         if seen + failed:
-            self._put(serving.features, seen + failed, np.stack([j.feature for j in seen]) if seen else None)
+            self._put(serving.features, seen + failed, _features(seen))
         done = [job for job in batch if job.feature is not None]
-        vectors = serving.head.apply_numpy(np.stack([job.feature for job in done])) if done else None
+        features_of_done = _features(done)
+        vectors = serving.head.apply_numpy(features_of_done) if features_of_done is not None else None
         if batch:
             self._put(serving.table.space, done + failed, vectors)
             serving.table.refresh()
@@ -240,3 +241,8 @@ class Misses:
         with self._lock:
             self._jobs.pop((job.serving.version, job.image_id), None)
         job.done.set_result(status)
+
+
+def _features(jobs: list[_Job]) -> npt.NDArray[Any] | None:
+    """Features of jobs that have one, shape (n, F); None when there is no job."""
+    return np.stack([job.feature for job in jobs if job.feature is not None]) if jobs else None

@@ -13,8 +13,8 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 
 import numpy as np
-
 from crossmedia.v1 import image_server_pb2 as pb
+
 from imgserver.errors import CrossMediaError, InvalidRequest, NotReady, StoreError, VersionMismatch
 from imgserver.serving.misses import MissCounters, Misses, Serving
 from imgserver.storage.catalog import FolderCatalog

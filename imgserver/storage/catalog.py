@@ -29,7 +29,7 @@ class Fingerprint:
 
 
 class FolderCatalog:
-    """Photos in a folder, sub-folders included, named ``<image id>.<jpg, png, …>``: ``7.jpg`` and ``007.jpg`` are image 7.
+    """Photos in a folder and its sub-folders, named ``<image id>.<jpg, png, …>``: ``007.jpg`` is image 7.
 
     A file that came after the catalogue was listed is found too, if it lies at the top of the folder.
 

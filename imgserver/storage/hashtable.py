@@ -43,7 +43,9 @@ class IdTable:
             there = keys != EMPTY
             _insert(grown[0], grown[1], keys[there], old[there])
             self._arrays = grown
-        self._used += _insert(*self._arrays, np.ascontiguousarray(ids, np.int64), np.ascontiguousarray(values, np.int64))
+        self._used += _insert(
+            *self._arrays, np.ascontiguousarray(ids, np.int64), np.ascontiguousarray(values, np.int64)
+        )
 
 
 def _empty(capacity: int) -> tuple[Int64, Int64]:
@@ -51,14 +53,14 @@ def _empty(capacity: int) -> tuple[Int64, Int64]:
     return np.full(size, EMPTY, dtype=np.int64), np.zeros(size, dtype=np.int64)
 
 
-@njit(nogil=True, cache=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True, inline="always")
 def _slot(key: Any, mask: Any) -> Any:
     """First slot of a key: Fibonacci hashing, so that runs of ids spread."""
     mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
     return np.int64((mixed ^ (mixed >> np.uint64(32))) & np.uint64(mask))
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def _lookup(keys: Any, values: Any, ids: Any, out: Any) -> None:
     mask = len(keys) - 1
     for i in range(len(ids)):
@@ -68,7 +70,7 @@ def _lookup(keys: Any, values: Any, ids: Any, out: Any) -> None:
         out[i] = values[slot] if keys[slot] == ids[i] else ABSENT
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def _insert(keys: Any, values: Any, ids: Any, new: Any) -> int:
     mask = len(keys) - 1
     added = 0

@@ -70,7 +70,7 @@ class RowFile:
             try:
                 with open(path, "r+b", buffering=0) as file:
                     file.seek(offset * self.dim * self.dtype.itemsize)
-                    view = memoryview(part).cast("B")
+                    view = memoryview(part.tobytes())
                     while view:
                         view = view[file.write(view) :]
                     os.fdatasync(file.fileno())

@@ -1,7 +1,7 @@
 """Versions: a vector is only good for one backbone, one preprocessing and one head.
 
-    backbone version  <backbone>@<12 hex of sha256(weights, preprocessing)>
-    vector version    <backbone version>+<head>@<12 hex of sha256(canonical head spec, weights)>/<dim>
+backbone version  <backbone>@<12 hex of sha256(weights, preprocessing)>
+vector version    <backbone version>+<head>@<12 hex of sha256(canonical head spec, weights)>/<dim>
 """
 
 from __future__ import annotations

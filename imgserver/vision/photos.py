@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from crossmedia.v1 import image_server_pb2 as pb
+
 from imgserver.storage.catalog import FolderCatalog
 from imgserver.storage.index import content_hash
 from imgserver.storage.store import Source

@@ -4,10 +4,10 @@ import time
 
 import numpy as np
 import pytest
+from crossmedia.v1 import image_server_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossmedia.v1 import image_server_pb2 as pb
 from imgserver.client import ImageClient, MockTransport, Status
 from imgserver.client.transports import Pending
 from imgserver.errors import (

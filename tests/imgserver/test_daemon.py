@@ -100,6 +100,7 @@ def test_thumbnails_come_over_the_wire(daemon: DaemonProcess) -> None:
 
 def test_faults_of_the_call(daemon: DaemonProcess) -> None:
     from crossmedia.v1 import image_server_pb2 as pb
+
     from imgserver.client import GrpcTransport
 
     transport = GrpcTransport(daemon.address)
@@ -232,9 +233,7 @@ def test_precompute_that_embeds_nothing_fails(
         folder.mkdir()
         for name, data in files.items():
             (folder / name).write_bytes(data)
-    done = run_command(
-        "imgserver", "precompute", f"--store={tmp_path / 's'}", f"--catalogue={folder}", check=False
-    )
+    done = run_command("imgserver", "precompute", f"--store={tmp_path / 's'}", f"--catalogue={folder}", check=False)
     assert done.returncode == code
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -68,7 +68,7 @@ def test_the_table_follows_what_another_opening_of_the_store_adds(tmp_path: Path
     subprocess.run([sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)], check=True)
     assert not table.get(np.array([7]), OK)[2][0]
     assert table.refresh() == 2
-    values, status, known = table.get(np.array([7, 1, 100]), OK)
+    values, _, known = table.get(np.array([7, 1, 100]), OK)
     assert values[:, 0].tolist() == [2.0, 1.0, 0.0]
     assert known.tolist() == [True, True, False]
     assert len(table) == 5
@@ -154,7 +154,9 @@ def test_catalogue_names(tmp_path: Path) -> None:
     assert catalog.read(11, 10) == b"later"
 
 
-@pytest.mark.parametrize(("names", "message"), [(["cat.jpg"], "cat.jpg is not named"), (["1.jpg", "01.png"], "id 1 ha")])
+@pytest.mark.parametrize(
+    ("names", "message"), [(["cat.jpg"], "cat.jpg is not named"), (["1.jpg", "01.png"], "id 1 ha")]
+)
 def test_catalogue_refuses(tmp_path: Path, names: list[str], message: str) -> None:
     for name in names:
         (tmp_path / name).write_bytes(b"x")

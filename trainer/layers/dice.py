@@ -21,7 +21,7 @@ class Dice(nn.Module):
         self.alpha = nn.Parameter(torch.zeros(width))
 
     def forward(self, s: Tensor) -> Tensor:
-        """Activate ``s``, shape (n, W), to the same shape; a single row in training has no variance and uses p = 1/2."""
+        """Activate ``s``, shape (n, W), to the same shape; one row alone has no variance: p = 1/2."""
         single = self.training and len(s) < 2
         p = torch.full_like(s, 0.5) if single else torch.sigmoid(self.norm(s))
         return s * (p + (1 - p) * self.alpha)

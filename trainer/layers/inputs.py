@@ -133,7 +133,9 @@ class ModelInputs(nn.Module):
         target = [self.tables[name](batch.ids[name]) for name in self.spec.item_columns]
         history = [self.tables[name](batch.history[name]) for name in self.spec.item_columns if batch.history]
         if batch.images is not None:
-            rows = [self.tables["image_id"](torch.cat([batch.images.unique_index, batch.images.unique_index.new_zeros(1)]))]
+            rows = [
+                self.tables["image_id"](torch.cat([batch.images.unique_index, batch.images.unique_index.new_zeros(1)]))
+            ]
             if self.projection is not None and vectors is not None:
                 rows.append(self.projection(vectors))
             images = torch.cat(rows, dim=1)  # (K + 1, …): index -1 is the last row, the null image

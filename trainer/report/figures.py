@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from trainer.checkpoint import CURVE, METRICS
 
 COLOURS = {False: "#7a7f87", True: "#1668a8"}
-STYLE = {
+STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -80,9 +80,7 @@ def write_report(config: ReportConfig) -> Path:
     return config.out
 
 
-def _photo_sections(
-    config: ReportConfig, comparison: dict[str, Any], samples: Samples
-) -> tuple[Section, Section, str]:
+def _photo_sections(config: ReportConfig, comparison: dict[str, Any], samples: Samples) -> tuple[Section, Section, str]:
     runs = comparison["runs"].get("din-images", [])
     if not samples.image_vocabulary_size:
         absent = Section([], "The samples have no images.")

@@ -62,11 +62,13 @@ class Strip:
 def _data_uris(client: ImageClient, ids: list[int]) -> dict[int, str]:
     unique = sorted({i for i in ids if i != NULL_IMAGE})
     jpegs = client.thumbnails(unique, max_side=112) if unique else []
-    return {i: f"data:image/jpeg;base64,{base64.b64encode(j).decode()}" for i, j in zip(unique, jpegs, strict=True) if j}
+    return {
+        i: f"data:image/jpeg;base64,{base64.b64encode(j).decode()}" for i, j in zip(unique, jpegs, strict=True) if j
+    }
 
 
 def neighbours(samples: Samples, client: ImageClient, seed: int) -> list[Strip]:
-    """Photos drawn by seed, each with the nearest others by cosine of their vectors, among the images of the test part."""
+    """Photos of the test part, drawn by seed, each with the nearest others by cosine of their vectors."""
     rng = np.random.default_rng(seed)
     ids = pc.unique(samples.frame("test", ["image_id"])["image_id"]).to_numpy()
     ids = np.sort(ids[ids != NULL_IMAGE])
@@ -124,8 +126,8 @@ def attention(
             Strip(
                 Picture(target, uris.get(target, ""), f"item {item}"),
                 [Picture(i, uris.get(i, ""), f"{w:+.2f}", abs(w) / most, w < 0) for i, w in shown],
-                f"label {clicked}, predicted {predictions[row]:.2f}; the latest {min(len(history), SHOWN_BEHAVIOURS)} of "
-                f"{len(history)} behaviours, oldest first",
+                f"label {clicked}, predicted {predictions[row]:.2f}; the latest "
+                f"{min(len(history), SHOWN_BEHAVIOURS)} of {len(history)} behaviours, oldest first",
             )
         )
     return strips
