@@ -107,4 +107,5 @@ def flags(path: Path, table: pa.Table, rule: Rule) -> npt.NDArray[np.bool_]:
             f"{int(np.argmax(bad)) + 1}; labels are 0 or 1. "
             f'For a rating write a rule, such as like = "{rule.column} >= 4".'
         )
-    return np.equal(values, 1)
+    positives: npt.NDArray[np.bool_] = values == 1
+    return positives

@@ -17,8 +17,8 @@ probability sigmoid(logit), and the logit is a sum of known effects, one for eac
                            (TASTE_GROUPS of them, not in the data), times the standardised statistic
 
 The pixel statistics are ``warmth`` (red minus blue), ``brightness`` (mean grey level) and ``greenness`` (green minus
-the mean of red and blue): plain functions of the pixels, never of a neural network. An item's photo has no other trace in
-its columns, so for items that a model never saw in training only the picture tells that part of the logit.
+the mean of red and blue): plain functions of the pixels, never of a neural network. An item's photo has no other trace
+in its columns, so for items that a model never saw in training only the picture tells that part of the logit.
 
 About a third of the items are launched in the last fifth of the log: they are never shown before. Because the log is
 split by time, these items are unseen in training.
