@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from features.batch import Batch, BatchImages, Jagged
+from features.images import fetch_ahead
+from imgserver.client import ImageClient, MockTransport
+from imgserver.errors import VersionMismatch
+
+
+def batches(n: int, log: list[int] | None = None) -> Iterator[Batch]:
+    for i in range(n):
+        if log is not None:
+            log.append(i)
+        unique = np.array([i, i + 100], dtype=np.int64)
+        empty = Jagged(np.zeros(0, np.int64), np.zeros(3, np.int64))
+        images = BatchImages(unique, unique * 0, np.array([0, 1]), empty)
+        yield Batch({}, np.array([i, i]), {}, {}, np.zeros(0, np.int64), {}, images)
+
+
+VECTORS = {i: np.full(4, i, dtype=np.float16) for i in range(100)}
+
+
+def test_vectors_belong_to_their_batch() -> None:
+    with ImageClient(MockTransport(VECTORS)) as client:
+        for i, (batch, vectors) in enumerate(fetch_ahead(batches(20), client, depth=3)):
+            assert vectors is not None
+            assert batch.timestamp[0] == i
+            assert vectors.values.dtype == np.float32
+            assert vectors.values.tolist() == [[i] * 4, [0] * 4]
+            assert vectors.ok.tolist() == [True, False]
+    assert i == 19
+
+
+def test_it_fetches_ahead_and_not_without_bound() -> None:
+    log: list[int] = []
+    stream = fetch_ahead(batches(50, log), None, depth=2)
+    next(stream)
+    for _ in range(100):
+        if len(log) >= 3:
+            break
+        threading.Event().wait(0.01)
+    threading.Event().wait(0.05)
+    assert len(log) == 3
+    stream.close()
+    assert not any(t.name.startswith("fetch") for t in threading.enumerate())
+
+
+def test_an_error_surfaces_at_its_batch() -> None:
+    transport = MockTransport(VECTORS)
+    with ImageClient(transport) as client:
+        stream = fetch_ahead(batches(10), client, depth=1)
+        next(stream)
+        transport.version = "mock@222222222222+none@000000000000/8"
+        with pytest.raises(VersionMismatch):
+            for _ in stream:
+                pass

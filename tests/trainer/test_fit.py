@@ -1,0 +1,226 @@
+"""Training on small samples whose clicks only the picture explains."""
+
+from __future__ import annotations
+
+import csv
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import DaemonProcess
+
+from crossmedia.v1 import image_server_pb2 as pb
+from features.build import build
+from features.samples import Samples
+from features.schema import load_schema
+from imgserver.client import ImageClient, MockTransport
+from imgserver.client.transports import Pending
+from imgserver.errors import BadInput, ServerUnavailable, TooManyMissingImages, VersionMismatch
+from trainer.checkpoint import load_model
+from trainer.cli import trainer
+from trainer.compare import CompareConfig, compare, sentence
+from trainer.evaluate import measure, predict
+from trainer.fit import FitConfig, fit
+
+ITEMS, ROWS = 240, 3000
+SCHEMA = """
+[log]
+path = "impressions.csv"
+user = "user"
+item = "item"
+time = "time"
+labels = { click = "click" }
+[items]
+path = "items.csv"
+item = "item"
+image = "image"
+[behaviours]
+from_log = { clicked = "click == 1" }
+max_length = 5
+[split]
+method = "time"
+test = 0.2
+validation = 0.1
+"""
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Whether a row is clicked is a function of the item's vector; items of the test part were never shown before."""
+    folder = tmp_path_factory.mktemp("fit")
+    rng = np.random.default_rng(5)
+    vectors = rng.normal(size=(ITEMS, 8))
+    with open(folder / "impressions.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["user", "item", "time", "click"])
+        for n in range(ROWS):
+            item = int(rng.integers(0, 160) if n < 0.8 * ROWS else rng.integers(160, ITEMS))
+            click = rng.random() < 1 / (1 + np.exp(-3 * vectors[item, 0]))
+            writer.writerow([f"u{rng.integers(50)}", f"i{item}", 1000 + n, int(click)])
+    with open(folder / "items.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("item", "image"), *((f"i{i}", i) for i in range(ITEMS))])
+    (folder / "samples.toml").write_text(SCHEMA)
+    build(load_schema(folder / "samples.toml"), folder / "samples")
+    np.save(folder / "vectors.npy", vectors.astype(np.float16))
+    return folder / "samples"
+
+
+@pytest.fixture
+def transport(samples: Path) -> MockTransport:
+    return MockTransport(dict(enumerate(np.load(samples.parent / "vectors.npy"))))
+
+
+@pytest.fixture
+def config(samples: Path, tmp_path: Path) -> FitConfig:
+    return FitConfig(str(samples), str(tmp_path / "run"), epochs=4, batch_size=64, learning_rate=3e-3, width=8)
+
+
+@pytest.mark.parametrize("model", ["din", "embedding_mlp"])
+def test_pictures_tell_what_ids_cannot(config: FitConfig, transport: MockTransport, model: str) -> None:
+    with_images = fit(replace(config, model=model), transport)
+    ids_only = fit(replace(config, model=model, images=False, out=config.out + "-ids"))
+    assert with_images["test"]["unseen_items"]["rows"] == 600
+    assert with_images["test"]["unseen_items"]["auc"] > 0.75
+    assert 0.4 < ids_only["test"]["unseen_items"]["auc"] < 0.6
+    run = Path(config.out)
+    assert sorted(p.name for p in run.iterdir()) == [
+        *("config.json", "curve.jsonl", "metrics.json", "model.safetensors", "predictions.parquet", "tensorboard"),
+    ]
+    assert list((run / "tensorboard").iterdir())
+    assert with_images["vector_version"] == transport.version
+
+
+def test_the_same_seed_gives_the_same_numbers_also_after_a_kill(config: FitConfig, transport: MockTransport) -> None:
+    config = replace(config, patience=9)
+    whole = fit(config, transport)
+
+    class Killed(Exception):
+        pass
+
+    def kill(done: int, total: int, what: str) -> None:
+        if what.startswith("epoch 3") and done > total / 2:
+            raise Killed
+
+    again = replace(config, out=config.out + "-again")
+    with pytest.raises(Killed):
+        fit(again, transport, kill)
+    seen: list[str] = []
+    resumed = fit(again, transport, lambda done, total, what: seen.append(what[:7]))
+    assert set(seen) == {"epoch 3", "epoch 4"}
+    assert resumed["test"] == whole["test"]
+    assert resumed["validation"] == whole["validation"]
+
+
+def test_a_loaded_model_gives_the_numbers_of_its_run(config: FitConfig, transport: MockTransport, samples: Path) -> None:
+    import torch
+
+    result = fit(config, transport)
+    model, lineage, saved = load_model(config.out)
+    assert saved["model"] == "din"
+    opened = Samples(samples)
+    lineage.check_samples(opened)
+    with ImageClient(transport) as client:
+        again = measure(opened, "test", predict(model, opened, "test", client, 64, torch.device("cpu")))
+    assert again["all"]["auc"] == pytest.approx(result["test"]["all"]["auc"], abs=1e-6)
+    with pytest.raises(VersionMismatch, match=r"trained with vectors of mock@0.*serves other"):
+        lineage.check_version("other@1+pca@2/8")
+    with pytest.raises(BadInput, match="no run that can be loaded"):
+        load_model(samples)
+
+
+class Away(MockTransport):
+    """Goes away after a number of calls, for good."""
+
+    calls = 0
+
+    def get_vectors(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
+        self.calls += 1
+        if self.calls > 10:
+
+            class Gone:
+                def result(self) -> pb.GetVectorsResponse:
+                    raise ServerUnavailable("No image server answers at mock.")
+
+            return Gone()
+        return super().get_vectors(request, timeout_s)
+
+
+def test_training_ends_within_its_deadline_when_the_server_goes(config: FitConfig, transport: MockTransport) -> None:
+    started = time.monotonic()
+    with pytest.raises(ServerUnavailable, match="No image server answers"):
+        fit(replace(config, timeout_s=1.0), Away(transport.vectors))
+    assert time.monotonic() - started < 10
+
+
+def test_a_stopped_daemon_is_said_by_the_command(samples: Path, tmp_path: Path, store: Path) -> None:
+    process = DaemonProcess(store, None)
+    process.stop()
+    options = ["fit", f"--samples={samples}", f"--server={process.address}", "--timeout-s=1", f"--out={tmp_path / 'r'}"]
+    started = time.monotonic()
+    done = CliRunner().invoke(trainer, [*options, "--json"])
+    assert done.exit_code == 3
+    assert f"No image server answers at {process.address}" in done.output
+    assert time.monotonic() - started < 10
+
+
+def test_too_many_missing_images_stop_training(config: FitConfig, transport: MockTransport) -> None:
+    half = MockTransport({i: v for i, v in transport.vectors.items() if i % 2})
+    with pytest.raises(TooManyMissingImages, match="NOT_FOUND"):
+        fit(config, half)
+    assert fit(replace(config, max_missing=1.0, epochs=1), half)["train"]["images_missing"]["NOT_FOUND"] > 0
+
+
+def test_a_version_that_changes_stops_training(config: FitConfig, transport: MockTransport) -> None:
+    def change(done: int, total: int, what: str) -> None:
+        transport.version = "mock@999999999999+none@000000000000/8"
+
+    with pytest.raises(VersionMismatch):
+        fit(config, transport, change)
+
+
+def test_a_generation_that_changes_is_reported(config: FitConfig, transport: MockTransport) -> None:
+    def replace_photo(done: int, total: int, what: str) -> None:
+        transport.generation = 2
+
+    result = fit(replace(config, epochs=1), transport, replace_photo)
+    assert (result["generation_at_start"], result["generation"]) == (1, 2)
+
+
+def test_compare_skips_what_is_done_and_says_what_came_out(config: FitConfig, transport: MockTransport) -> None:
+    small = CompareConfig(replace(config, epochs=2), ("embedding_mlp",), 2)
+    said: list[str] = []
+    first = compare(small, transport, said.append)
+    assert first["sentence"].startswith("The pictures helped embedding_mlp")
+    again = compare(small, transport, said.append)
+    assert again["rows"] == first["rows"]
+    assert sum("training" in text for text in said) == sum("done before" in text for text in said) == 4
+
+
+def row(mean: float, std: float, seeds: int) -> dict[str, Any]:
+    gain = {"auc_gain": {"mean": mean, "std": std}}
+    return {"model": "din", "images": True, "seeds": seeds, "all": gain, "unseen_items": {"auc_gain": None}}
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "seeds", "verdict"),
+    [
+        (0.01, 0.002, 3, "helped din"),
+        (-0.01, 0.002, 3, "hurt din"),
+        (0.001, 0.002, 3, "made no difference"),
+        (0.01, 0.0, 1, "One seed cannot tell"),
+    ],
+)
+def test_the_sentence(mean: float, std: float, seeds: int, verdict: str) -> None:
+    assert verdict in sentence([row(mean, std, seeds)])
+
+
+def test_wrong_settings_are_said(config: FitConfig, samples: Path) -> None:
+    with pytest.raises(BadInput, match="no model 'dim'; there are: embedding_mlp, din"):
+        fit(replace(config, model="dim"))
+    done = CliRunner().invoke(trainer, ["compare", f"--samples={samples.parent}", "--json"])
+    assert done.exit_code == 2
+    assert "is no samples folder" in done.output
