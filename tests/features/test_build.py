@@ -64,8 +64,12 @@ def make_logs(folder: Path, impressions: list[Any], behaviours: list[Any], schem
 
 
 users, item_numbers, times = st.integers(0, 3), st.integers(0, 9), st.integers(1000, 1030)
-impression_lists = st.lists(st.tuples(users, item_numbers, times, st.integers(0, 1), st.integers(1, 5)), min_size=12, max_size=40)
-behaviour_lists = st.lists(st.tuples(users, item_numbers, times, st.sampled_from(["click", "buy"])), min_size=1, max_size=50)
+impression_lists = st.lists(
+    st.tuples(users, item_numbers, times, st.integers(0, 1), st.integers(1, 5)), min_size=12, max_size=40
+)
+behaviour_lists = st.lists(
+    st.tuples(users, item_numbers, times, st.sampled_from(["click", "buy"])), min_size=1, max_size=50
+)
 
 
 def decoded(samples: Samples, name: str, place: int) -> str | None:
@@ -82,7 +86,8 @@ def test_samples_equal_a_plain_builder(tmp_path: Path, impressions: list[Any], b
     try:
         build(load_schema(make_logs(tmp_path, log, done)), tmp_path / "out")
     except BadInput as error:
-        assert "leaves no row" in str(error)
+        if "leaves no row" not in str(error):
+            raise
         return
     samples = Samples(tmp_path / "out")
     found = [(split, row) for split in SPLITS for row in samples._file(split).read().to_pylist()]
@@ -159,7 +164,11 @@ def test_batches_hold_every_row_once_and_equal_the_file(samples: Samples, batch_
             assert decoded(samples, "image_id", int(place)) in (str(image), None)
     assert sorted(seen) == sorted(plain)
     if seed is not None:
-        other = [int(t) for batch in samples.batches("train", batch_size, shuffle_seed=seed, epoch=1) for t in batch.timestamp]
+        other = [
+            int(t)
+            for batch in samples.batches("train", batch_size, shuffle_seed=seed, epoch=1)
+            for t in batch.timestamp
+        ]
         assert other != seen
         again = [int(t) for batch in samples.batches("train", batch_size, shuffle_seed=seed) for t in batch.timestamp]
         assert again == seen
@@ -181,7 +190,9 @@ def test_histories_can_come_from_the_log(tmp_path: Path) -> None:
     start, end = SCHEMA.index("[behaviours]"), SCHEMA.index("[split]")
     rules = '[behaviours]\nfrom_log = { liked = "stars >= 4", poor = "stars < 2" }\n'
     impressions, behaviours = regular_logs()
-    build(load_schema(make_logs(tmp_path, impressions, behaviours, SCHEMA[:start] + rules + SCHEMA[end:])), tmp_path / "o")
+    build(
+        load_schema(make_logs(tmp_path, impressions, behaviours, SCHEMA[:start] + rules + SCHEMA[end:])), tmp_path / "o"
+    )
     samples = Samples(tmp_path / "o")
     assert sorted(samples.vocabulary.values["action"].to_pylist()) == ["liked", "poor"]
     for row in samples._file("test").read().to_pylist():
@@ -202,15 +213,30 @@ def break_file(folder: Path, name: str, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("name", "old", "new", "message"),
     [
-        ("samples.toml", 'item = "item"\ntime', 'item = "itm"\ntime', r"impressions.csv has no column 'itm'; .*user, item, ti"),
+        (
+            "samples.toml",
+            'item = "item"\ntime',
+            'item = "itm"\ntime',
+            r"impressions.csv has no column 'itm'; .*user, item, ti",
+        ),
         ("samples.toml", 'path = "users.csv"', 'path = "nobody.csv"', r"nobody.csv does not exist"),
         ("samples.toml", "[users]", "[user]", r"the key 'user' is unknown. Did you mean 'users'"),
-        ("samples.toml", "max_length = 3", "max_len = 3", r"\[behaviours\]: the key 'max_len' is unknown.*'max_length'"),
+        (
+            "samples.toml",
+            "max_length = 3",
+            "max_len = 3",
+            r"\[behaviours\]: the key 'max_len' is unknown.*'max_length'",
+        ),
         ("samples.toml", '"stars >= 4"', '"stars => 4"', r"labels.good is 'stars => 4'; write a rule"),
         ("samples.toml", "test = 0.3", "test = 1.3", r"must be above 0 and below 1"),
         ("samples.toml", '"time"\ntest', '"times"\ntest', r"method is 'times'"),
         ("samples.toml", "[split]", "[split", r"not valid TOML"),
-        ("impressions.csv", "u0,i0,1000,1,", "u0,i0,1000,7,", r"'click' of .* holds 7 in row 1; labels are 0 or 1.*rule"),
+        (
+            "impressions.csv",
+            "u0,i0,1000,1,",
+            "u0,i0,1000,7,",
+            r"'click' of .* holds 7 in row 1; labels are 0 or 1.*rule",
+        ),
         ("impressions.csv", "u0,i0,1000,", ",i0,1000,", r"'user' of .*impressions.csv has 1 empty"),
         ("impressions.csv", "u0,i0,1000,", "u0,i0,soon,", r"'time' of .* is of type string; times are whole seconds"),
         ("items.csv", "i1,101", "i1,photo.jpg", r"'image' of .*items.csv is of type string; image ids are whole"),

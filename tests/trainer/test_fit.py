@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import DaemonProcess
-
 from crossmedia.v1 import image_server_pb2 as pb
+
 from features.build import build
 from features.samples import Samples
 from features.schema import load_schema
@@ -115,7 +115,9 @@ def test_the_same_seed_gives_the_same_numbers_also_after_a_kill(config: FitConfi
     assert resumed["validation"] == whole["validation"]
 
 
-def test_a_loaded_model_gives_the_numbers_of_its_run(config: FitConfig, transport: MockTransport, samples: Path) -> None:
+def test_a_loaded_model_gives_the_numbers_of_its_run(
+    config: FitConfig, transport: MockTransport, samples: Path
+) -> None:
     import torch
 
     result = fit(config, transport)

@@ -10,11 +10,15 @@ from hypothesis import strategies as st
 from trainer.metrics import auc, calibration, gauc, log_loss, rela_impr
 from trainer.metrics.ranking import Weight
 
-rows = st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.1, 0.2, 0.2, 0.5, 0.9]), st.integers(0, 3)), max_size=40)
+rows = st.lists(
+    st.tuples(st.integers(0, 1), st.sampled_from([0.1, 0.2, 0.2, 0.5, 0.9]), st.integers(0, 3)), max_size=40
+)
 
 
 def slow_auc(labels: list[int], scores: list[float]) -> float:
-    pairs = [(p, n) for p, y in zip(scores, labels, strict=True) if y for n, z in zip(scores, labels, strict=True) if not z]
+    pairs = [
+        (p, n) for p, y in zip(scores, labels, strict=True) if y for n, z in zip(scores, labels, strict=True) if not z
+    ]
     return sum(1.0 if p > n else 0.5 if p == n else 0.0 for p, n in pairs) / len(pairs) if pairs else math.nan
 
 

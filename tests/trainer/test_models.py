@@ -138,7 +138,12 @@ def test_dins_interest_is_the_weighted_sum_of_its_attention() -> None:
     batch, vectors = make_batch()
     weights = model.attention(batch, vectors)
     x = model.inputs(batch, vectors)
-    slow = torch.stack([sum((weights[n] * x.history[n] for n in range(5) if batch.segments[n] == b), torch.zeros(20)) for b in range(3)])
+    slow = torch.stack(
+        [
+            sum((weights[n] * x.history[n] for n in range(5) if batch.segments[n] == b), torch.zeros(20))
+            for b in range(3)
+        ]
+    )
     logits = model.mlp(torch.cat([x.target, slow, x.other], dim=1))
     assert torch.allclose(logits, model(batch, vectors), atol=1e-5)
 

@@ -1,0 +1,196 @@
+"""The simulator's promises, and the report over a small comparison on the real photos."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT, DaemonProcess, run_command
+
+from features.build import build
+from features.samples import Samples
+from features.schema import load_schema
+
+GROCERY = ROOT / "examples" / "grocery"
+
+
+@pytest.fixture(scope="module")
+def simulate() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("simulate", GROCERY / "simulate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["simulate"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def logs(simulate: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("logs")
+    simulate.simulate(folder, 1)
+    shutil.copy(GROCERY / "samples.toml", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def samples(logs: Path) -> Samples:
+    build(load_schema(logs / "samples.toml"), logs / "samples")
+    return Samples(logs / "samples")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_seed_decides_everything(simulate: ModuleType, logs: Path, tmp_path: Path) -> None:
+    simulate.simulate(tmp_path, 1)
+    for name in ("impressions.csv", "behaviours.csv", "items.csv", "users.csv", "truth.json"):
+        assert (tmp_path / name).read_bytes() == (logs / name).read_bytes()
+
+
+def test_late_items_are_unseen_before_the_test_part(logs: Path, samples: Samples) -> None:
+    late = set(json.loads((logs / "truth.json").read_text())["late_items"])
+    for split in ("train", "validation"):
+        assert not late & {int(i) for i in samples.frame(split, ["raw_item_id"])["raw_item_id"].to_pylist()}
+    known = {int(i) for i in samples.vocabulary.values["item_id"].to_pylist()}
+    assert not late & known
+    test = np.array([int(i) in late for i in samples.frame("test", ["raw_item_id"])["raw_item_id"].to_pylist()])
+    places = samples.frame("test", ["item_id"])["item_id"].to_numpy()
+    assert ((places == 0) == test).all(), "unseen items are the late ones, and no others"
+    assert 0.35 < test.mean() < 0.5
+
+
+def test_the_reference_is_the_auc_of_the_true_probabilities_on_the_test_rows(logs: Path, samples: Samples) -> None:
+    from trainer.metrics import auc
+
+    truth = json.loads((logs / "truth.json").read_text())
+    impressions = rows(logs / "impressions.csv")
+    by_time = {int(r["time"]): p for r, p in zip(impressions, truth["probabilities"], strict=True)}
+    table = samples.frame("test", ["timestamp", "label", "item_id"])
+    p = np.array([by_time[t] for t in table["timestamp"].to_pylist()])
+    y, unseen = table["label"].to_numpy(), table["item_id"].to_numpy() == 0
+    assert auc(y, p) == pytest.approx(truth["reference"]["test"]["all"], abs=1e-4)
+    assert auc(y[unseen], p[unseen]) == pytest.approx(truth["reference"]["test"]["unseen_items"], abs=1e-4)
+
+
+def test_every_column_has_its_effect(simulate: ModuleType, logs: Path) -> None:
+    """The true logit, rebuilt from the written files and the coefficients, leaves only the history's part over."""
+    truth = json.loads((logs / "truth.json").read_text())
+    effects = {name: np.array(values) for name, values in truth["effects"].items()}
+    items = {r["item_id"]: r for r in rows(logs / "items.csv")}
+    city = {r["user_id"]: int(r["city"][4:]) for r in rows(logs / "users.csv")}
+    impressions = rows(logs / "impressions.csv")
+    statistics = {int(p.stem): simulate.pixel_statistics(p) for p in sorted((GROCERY / "images").glob("*.jpg"))}
+    raw = np.array([list(s.values()) for s in statistics.values()])
+    mean, std = raw.mean(0), raw.std(0)
+    design: list[list[float]] = []
+    for r in impressions:
+        item, user = items[r["item_id"]], int(r["user_id"][1:])
+        title, review = (np.array([int(w[1:]) for w in item[k].split()]) for k in ("title", "review"))
+        visual = np.zeros(3)
+        if item["image_id"]:
+            visual = (np.array(list(statistics[int(item["image_id"])].values())) - mean) / std
+        design.append(
+            [
+                effects["activity"][user],
+                effects["city"][city[r["user_id"]]],
+                effects["shop"][int(item["shop_id"][4:])],
+                effects["category"][int(item["cate_id"][4:])],
+                effects["title"][title].sum(),
+                effects["review"][review].sum() / 2,
+                *visual,
+                1.0,
+            ]
+        )
+    p = np.array(truth["probabilities"]).clip(1e-6, 1 - 1e-6)
+    found, *_ = np.linalg.lstsq(np.array(design), np.log(p / (1 - p)), rcond=None)
+    assert np.abs(found[:6] - 1).max() < 0.25, "user, city, shop, category, title and review count once each"
+    assert np.abs(found[6:9] - effects["taste"].mean(0)).max() < 0.15, "the pixels count by the mean taste"
+
+
+def test_behaviours_follow_clicks(logs: Path) -> None:
+    clicked = {(r["user_id"], r["item_id"]) for r in rows(logs / "impressions.csv") if r["click"] == "1"}
+    assert {(r["user_id"], r["item_id"]) for r in rows(logs / "behaviours.csv")} <= clicked
+    assert {r["action"] for r in rows(logs / "behaviours.csv")} == {"click", "fav", "cart", "buy"}
+    for r in rows(logs / "impressions.csv"):
+        assert r["click"] == "1" or (r["fav"], r["cart"], r["buy"]) == ("0", "0", "0")
+
+
+@pytest.fixture(scope="module")
+def page(logs: Path, samples: Samples, daemon: DaemonProcess) -> Path:
+    folder = logs / "runs"
+    run_command(
+        *("trainer", "compare", f"--samples={samples.folder}", f"--server={daemon.address}", "--models=din"),
+        *("--seeds=1", "--epochs=1", f"--reference={logs / 'reference.json'}", f"--out={folder}"),
+    )
+    out = logs / "report.html"
+    run_command("trainer", "report", str(folder), f"--server={daemon.address}", f"--out={out}", "--title=A <title>")
+    return out
+
+
+def test_the_report_needs_no_network_and_hides_nothing(page: Path) -> None:
+    html = page.read_text()
+    assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//""", html)
+    assert "<script" not in html
+    assert "A &lt;title&gt;" in html
+    assert "best possible (true probabilities)" in html
+    assert html.count("data:image/jpeg;base64,") > 40
+    assert "no image" in html, "items without a photo are shown as such"
+    for heading in ("Learning curves", "Where the pictures matter", "nearest neighbours", "What DIN looked at"):
+        assert heading in html
+
+
+def test_the_report_says_why_photos_are_absent(page: Path, tmp_path: Path) -> None:
+    import os
+
+    env = {**os.environ, "CROSSMEDIA_TRAINER_REPORT_SERVER": "localhost:1"}
+    command = [sys.executable, "-m", "trainer", "report", str(page.parent / "runs"), f"--out={tmp_path / 'r.html'}"]
+    subprocess.run(command, check=True, env=env, timeout=120, capture_output=True)
+    assert "Not drawn: No image server answers at localhost:1." in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.browser
+def test_the_report_in_a_browser(page: Path, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium is installed")
+    probe = tmp_path / "probe.html"
+    script = """<script>addEventListener("load", () => { const images = [...document.images];
+      document.title = JSON.stringify({images: images.length, drawn: images.filter(i => i.naturalWidth > 0).length,
+      charts: [...document.querySelectorAll("svg")].filter(s => s.getBoundingClientRect().width > 200).length,
+      tooWide: document.documentElement.scrollWidth > innerWidth, requests: performance.getEntriesByType("resource")
+      .filter(r => !r.name.startsWith("data:")).length}) })</script></body>"""
+    probe.write_text(page.read_text().replace("</body>", script))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    done = subprocess.run(
+        [
+            browser,
+            *options,
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--window-size=1280,900",
+            "--dump-dom",
+            f"file://{probe}",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    match = re.search(r"<title>(\{.*?\})</title>", done.stdout)
+    assert match is not None, done.stderr[-2000:]
+    found: dict[str, Any] = json.loads(match[1].replace("&quot;", '"'))
+    assert found["images"] == found["drawn"] > 40
+    assert found["charts"] == 2
+    assert not found["tooWide"]
+    assert found["requests"] == 0

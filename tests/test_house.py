@@ -1,0 +1,303 @@
+"""What holds for the whole tree: arrows between packages, fresh stubs, configuration, packaging, documents."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+from conftest import ROOT, DaemonProcess
+from crossmedia.v1 import image_server_pb2, image_server_pb2_grpc
+
+from imgserver import errors
+from imgserver.cli import imgserver
+from imgserver.config import Group
+from trainer.cli import crossmedia
+
+# package or folder -> what it may import of ours beside itself
+ARROWS = {
+    "trainer": {"features", "imgserver.client", "imgserver.errors", "imgserver.config", "imgserver.head"},
+    "features": {"imgserver.client", "imgserver.errors", "imgserver.config"},
+    "imgserver/client": {"crossmedia.v1", "imgserver.errors"},
+    "imgserver/storage": {"imgserver.errors", "imgserver.head"},
+    "imgserver/vision": {"crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage"},
+    "imgserver/serving": {
+        "crossmedia.v1",
+        "imgserver.errors",
+        "imgserver.head",
+        "imgserver.storage",
+        "imgserver.vision",
+    },
+    "imgserver/offline": {
+        *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
+        "imgserver.client.results",
+    },
+}
+
+
+def imported(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("folder", ARROWS)
+def test_imports_point_one_way(folder: str) -> None:
+    own = folder.replace("/", ".")
+    ours = ("trainer", "features", "imgserver", "crossmedia")
+    for file in (ROOT / folder).rglob("*.py"):
+        for name in imported(file):
+            if name.split(".")[0] not in ours or (name + ".").startswith(own + "."):
+                continue
+            if file.name == "cli.py" and folder == "trainer" and name.startswith("imgserver.cli"):
+                continue
+            allowed = any((name + ".").startswith(target + ".") for target in ARROWS[folder])
+            assert allowed, f"{file.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import imgserver.client",
+        "import features.samples, features.images",
+        "import trainer.cli, imgserver.cli, features.cli",
+    ],
+)
+def test_the_base_install_needs_no_torch(code: str) -> None:
+    heavy = "{'torch', 'lmdb', 'openvino', 'PIL', 'numba', 'matplotlib', 'faiss'}"
+    check = f"import sys; {code}; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_stubs_are_those_of_the_proto(tmp_path: Path) -> None:
+    """The descriptor in the stubs equals what a compiler makes of the .proto; the services' methods are all there."""
+    from google.protobuf import descriptor_pb2
+    from grpc_tools import protoc
+
+    out = tmp_path / "set"
+    arguments = ["protoc", f"-I{ROOT / 'protos'}", f"--descriptor_set_out={out}", "crossmedia/v1/image_server.proto"]
+    assert protoc.main(arguments) == 0
+    fresh = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file[0]
+    for message in fresh.message_type:  # the compiler writes JSON names into descriptor sets only
+        for field in message.field:
+            field.ClearField("json_name")
+    stored = descriptor_pb2.FileDescriptorProto()
+    image_server_pb2.DESCRIPTOR.CopyToProto(stored)
+    for message in stored.message_type:
+        for field in message.field:
+            field.ClearField("json_name")
+    assert stored == fresh, "run: make protos"
+    for method in fresh.service[0].method:
+        assert hasattr(image_server_pb2_grpc.ImageServiceServicer, method.name), "run: make protos"
+
+
+def all_commands(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
+    found = [(path, command)]
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
+            found += all_commands(child, (*path, name))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("path", "command"), all_commands(crossmedia), ids=lambda v: "-".join(v) if isinstance(v, tuple) else ""
+)
+def test_help_is_in_full_sentences(path: tuple[str, ...], command: click.Command) -> None:
+    assert command.help
+    assert command.help.strip().endswith(".")
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{path}: {parameter.name}"
+            assert parameter.help[0].isupper() or parameter.name == "device", f"{path}: {parameter.name}"
+            assert parameter.help.endswith("."), f"{path}: {parameter.name}"
+
+
+@pytest.fixture
+def echo() -> Group:
+    group = Group(name="imgserver", params=[click.Option(["--config"], envvar="CROSSMEDIA_CONFIG")])
+
+    @group.command(name="serve")
+    @click.option("--max-pending-ids", type=int, default=1)
+    def serve(max_pending_ids: int) -> None:
+        click.echo(max_pending_ids)
+
+    return group
+
+
+def test_flag_over_environment_over_file_over_default(
+    echo: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runner = CliRunner(env={"CROSSMEDIA_CONFIG": None})
+
+    def run(*arguments: str, env: dict[str, str] | None = None) -> str:
+        done = runner.invoke(echo, ["serve", *arguments], env=env, auto_envvar_prefix="CROSSMEDIA_IMGSERVER")
+        assert done.exit_code == 0, done.output
+        return done.stdout.strip()
+
+    assert run() == "1"
+    (tmp_path / "crossmedia.toml").write_text("[imgserver]\nmax-pending-ids = 2\n")
+    assert run() == "2"
+    (tmp_path / "crossmedia.toml").write_text(
+        "[imgserver]\nmax_pending_ids = 2\n[imgserver.serve]\nmax_pending_ids = 3\n"
+    )
+    assert run() == "3"
+    env = {"CROSSMEDIA_IMGSERVER_SERVE_MAX_PENDING_IDS": "4"}
+    assert run(env=env) == "4"
+    assert run("--max-pending-ids=5", env=env) == "5"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[imgserver.serve]\nprot = 1", "'prot'"),
+        ("[imgserver.server]\nport = 1", "'server'"),
+        ("[imgserver", "not valid TOML"),
+    ],
+)
+def test_wrong_configuration_is_said(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(text)
+    done = CliRunner().invoke(imgserver, ["--config", str(file), "status"])
+    assert done.exit_code == 2
+    assert message in done.output
+
+
+def test_a_configuration_file_serves_all_groups(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('[imgserver]\nserver = "localhost:1"\n[imgserver.status]\ntimeout-s = 0.2\n')
+    done = CliRunner().invoke(crossmedia, ["--config", str(file), "imgserver", "status"], prog_name="crossmedia")
+    assert done.exit_code == 3
+    assert "localhost:1" in done.output
+
+
+def test_every_error_has_a_code_and_says_what_it_is() -> None:
+    found = errors.CrossMediaError.__subclasses__()
+    assert len(found) >= 10
+    tree = errors.__doc__ or ""
+    for cls in found:
+        assert cls.__doc__
+        assert f"  {cls.__name__} " in tree, f"{cls.__name__} is missing in the tree of errors.py"
+        assert cls.exit_code in (1, 2, 3, 4, 5)
+        assert errors.error_class(cls.__name__, cls.grpc_code) is cls
+
+
+def test_somebody_elses_package_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "trainer").mkdir()
+    (tmp_path / "trainer" / "__init__.py").touch()
+    code = "from imgserver.config import check_packages_are_ours as c; c()"
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert "'trainer' comes from" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", f"--outdir={out}", str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    return next(out.glob("crossmedia-*.whl"))
+
+
+def test_the_wheel_holds_what_runs(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {
+        "imgserver",
+        "features",
+        "trainer",
+        "crossmedia",
+    }
+    for needed in ("crossmedia/v1/image_server_pb2.py", "trainer/report/page.html", "imgserver/py.typed"):
+        assert needed in names
+
+
+def test_the_base_install_alone_fetches_vectors(wheel: Path, tmp_path: Path, daemon: DaemonProcess) -> None:
+    """A new environment with the wheel and the base dependencies only, taken from the environment that runs the tests."""
+    import importlib.metadata as metadata
+
+    place = tmp_path / "venv"
+    venv.create(place, with_pip=False)
+    site = next((place / "lib").glob("python*")) / "site-packages"
+    zipfile.ZipFile(wheel).extractall(site)
+    wanted, done = (
+        [
+            re.split(r"[<>=!~ ;\[]", d)[0]
+            for d in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+        ],
+        set(),
+    )
+    while wanted:
+        name = wanted.pop()
+        if name.lower() in done:
+            continue
+        done.add(name.lower())
+        distribution = metadata.distribution(name)
+        for file in distribution.files or []:
+            source, target = Path(str(distribution.locate_file(file))), site / str(file)
+            if ".." in str(file) or not source.is_file():
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                os.link(source, target)
+        wanted += [re.split(r"[<>=!~ ;\[(]", r)[0] for r in distribution.requires or [] if "extra ==" not in r]
+    assert "torch" not in done
+    python = place / "bin" / "python"
+    code = f"from imgserver.client import ImageClient; print(ImageClient({daemon.address!r}).get([1, 2]).ok.tolist())"
+    run = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert run.stdout.strip() == "[True, True]", run.stderr
+    asked = [python, "-m", "imgserver", "precompute", "--catalogue=x"]
+    lacking = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert lacking.returncode == 2
+    assert 'pip install "crossmedia[server]"' in lacking.stderr
+
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+def test_links_and_commands_in_documents_exist(document: Path) -> None:
+    text = document.read_text()
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (document.parent / target).exists(), f"{document.name} links to {target}"
+    commands = {" ".join(path): command for path, command in all_commands(crossmedia)}
+    for line in re.findall(r"^\s*(?:\$ )?crossmedia (.+)$", text, flags=re.MULTILINE):
+        words = line.split()
+        name = " ".join(words[:2])
+        assert name in commands, f"{document.name} names the command crossmedia {name}"
+        flags = {o for p in commands[name].params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
+        for flag in re.findall(r"(--[a-z-]+)", line):
+            assert flag in flags, f"{document.name}: crossmedia {name} has no {flag}"
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    for target in re.findall(r"`make ([a-z-]+)`", text):
+        assert target in targets
+
+
+def test_the_readmes_python_runs(daemon: DaemonProcess) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert blocks
+    for block in blocks:
+        code = block.replace("localhost:7070", daemon.address)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_changelog_names_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
