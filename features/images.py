@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ class BatchVectors:
 
 def fetch_ahead(
     batches: Iterable[Batch], client: ImageClient | None, depth: int = 2
-) -> Iterator[tuple[Batch, BatchVectors | None]]:
+) -> Generator[tuple[Batch, BatchVectors | None], None, None]:
     """Each batch with the vectors of its images, asked for ``depth`` batches ahead.
 
     Reading the samples happens in the background thread too. The fetch stays in this process, so data loader workers

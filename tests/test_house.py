@@ -229,7 +229,7 @@ def test_the_wheel_holds_what_runs(wheel: Path) -> None:
 
 
 def test_the_base_install_alone_fetches_vectors(wheel: Path, tmp_path: Path, daemon: DaemonProcess) -> None:
-    """A new environment with the wheel and the base dependencies only, taken from the environment that runs the tests."""
+    """A new environment of the wheel and its base dependencies, which are linked from the environment of the tests."""
     import importlib.metadata as metadata
 
     place = tmp_path / "venv"
@@ -262,7 +262,7 @@ def test_the_base_install_alone_fetches_vectors(wheel: Path, tmp_path: Path, dae
     code = f"from imgserver.client import ImageClient; print(ImageClient({daemon.address!r}).get([1, 2]).ok.tolist())"
     run = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert run.stdout.strip() == "[True, True]", run.stderr
-    asked = [python, "-m", "imgserver", "precompute", "--catalogue=x"]
+    asked = [str(python), "-m", "imgserver", "precompute", "--catalogue=x"]
     lacking = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert lacking.returncode == 2
     assert 'pip install "crossmedia[server]"' in lacking.stderr

@@ -123,8 +123,7 @@ def test_samples_equal_a_plain_builder(tmp_path: Path, impressions: list[Any], b
 
 
 def regular_logs(rows: int = 60) -> tuple[list[Any], list[Any]]:
-    impressions = [(f"u{n % 4}", f"i{n * 7 % 10}", 1000 + 10 * n, n % 3 == 0, n % 5 + 1) for n in range(rows)]
-    impressions = [(u, i, t, int(c), s) for u, i, t, c, s in impressions]
+    impressions = [(f"u{n % 4}", f"i{n * 7 % 10}", 1000 + 10 * n, int(n % 3 == 0), n % 5 + 1) for n in range(rows)]
     behaviours = [(f"u{n % 4}", f"i{n * 3 % 10}", 1005 + 10 * n, "click" if n % 2 else "buy") for n in range(rows)]
     return impressions, behaviours
 
