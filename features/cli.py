@@ -99,14 +99,8 @@ def _summary(samples: Samples, rows: int) -> dict[str, Any]:
         "splits": splits,
         "vocabulary": {name: len(values) for name, values in samples.vocabulary.values.items()},
         "vocabulary_hash": samples.vocabulary_hash,
-        "rows": [_decoded(samples, row) for row in _first_rows(samples, rows)],
+        "rows": [_decoded(samples, row) for row in samples.head("test", rows)],
     }
-
-
-def _first_rows(samples: Samples, rows: int) -> list[dict[str, Any]]:
-    with samples._file("test") as file:
-        found: list[dict[str, Any]] = next(file.iter_batches(max(rows, 1))).to_pylist()[:rows]
-    return found
 
 
 def _decoded(samples: Samples, row: dict[str, Any]) -> dict[str, Any]:

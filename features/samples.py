@@ -78,10 +78,16 @@ class Samples:
         """How often each item is the target of a training row, by its place, shape (items + 1,)."""
         return self.vocabulary.counts["item_id"]
 
-    def frame(self, split: str, columns: list[str]) -> pa.Table:
-        """Some columns of a whole split, in file order."""
+    def frame(self, split: str, columns: list[str] | None = None) -> pa.Table:
+        """Some columns of a whole split, or all of them, in file order."""
         with self._file(split) as file:
             return file.read(columns=columns)
+
+    def head(self, split: str, rows: int) -> list[dict[str, Any]]:
+        """The first rows of a split as dictionaries."""
+        with self._file(split) as file:
+            found: list[dict[str, Any]] = next(file.iter_batches(max(rows, 1))).to_pylist()
+        return found[:rows]
 
     def batches(
         self, split: str, batch_size: int, *, shuffle_seed: int | None = None, epoch: int = 0

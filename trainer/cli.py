@@ -66,7 +66,7 @@ def _options(*, single: bool) -> Callable[[Callable[..., None]], Callable[..., N
         click.option("--epochs", type=click.IntRange(min=1), default=5, help="At most so many passes over the rows."),
         click.option(
             "--patience",
-            type=click.IntRange(min=0),
+            type=click.IntRange(min=1),
             default=1,
             help="Stop after so many epochs without a better AUC on the validation part.",
         ),

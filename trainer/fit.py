@@ -54,7 +54,7 @@ class FitConfig:
         server: address of the image server; only asked with images.
         seed: of weights and of the order of the rows.
         epochs: at most so many passes over the training rows.
-        patience: stop after so many epochs without a better validation AUC.
+        patience: stop after so many epochs, at least one, without a better validation AUC.
         batch_size: rows a step.
         learning_rate: of Adam.
         width: numbers in an embedding.
@@ -216,7 +216,6 @@ def _what_is_served(client: ImageClient | None) -> tuple[int, str, int]:
     if client is None:
         return 0, "", 0
     info = client.info()
-    client.get(np.zeros(0, dtype=np.int64))
     if not info.version:
         client.get([0])  # raises NotReady with the server's own words
         info = client.info()

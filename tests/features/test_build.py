@@ -90,7 +90,7 @@ def test_samples_equal_a_plain_builder(tmp_path: Path, impressions: list[Any], b
             raise
         return
     samples = Samples(tmp_path / "out")
-    found = [(split, row) for split in SPLITS for row in samples._file(split).read().to_pylist()]
+    found = [(split, row) for split in SPLITS for row in samples.frame(split).to_pylist()]
     assert len(found) == len(log)
     boundaries = {split: [row["timestamp"] for s, row in found if s == split] for split in SPLITS}
     assert max(boundaries["train"]) < min(boundaries["validation"])
@@ -137,7 +137,7 @@ def samples(tmp_path: Path) -> Samples:
 @pytest.mark.parametrize("batch_size", [1, 7, 18, 1000])
 @pytest.mark.parametrize("seed", [None, 3])
 def test_batches_hold_every_row_once_and_equal_the_file(samples: Samples, batch_size: int, seed: int | None) -> None:
-    plain = {row["timestamp"]: row for row in samples._file("train").read().to_pylist()}
+    plain = {row["timestamp"]: row for row in samples.frame("train").to_pylist()}
     seen = []
     for batch in samples.batches("train", batch_size, shuffle_seed=seed):
         assert batch.images is not None
@@ -194,7 +194,7 @@ def test_histories_can_come_from_the_log(tmp_path: Path) -> None:
     )
     samples = Samples(tmp_path / "o")
     assert sorted(samples.vocabulary.values["action"].to_pylist()) == ["liked", "poor"]
-    for row in samples._file("test").read().to_pylist():
+    for row in samples.frame("test").to_pylist():
         user = impressions[(row["timestamp"] - 1000) // 10][0]
         earlier = [r for r in impressions if r[0] == user and r[2] < row["timestamp"] and (r[4] >= 4 or r[4] < 2)]
         assert row["hist_time"] == [r[2] for r in earlier]

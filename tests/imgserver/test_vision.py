@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from imgserver.errors import BadInput
@@ -105,6 +106,18 @@ def test_engines_agree_on_real_photos(photos: Path, graph_cache: Path) -> None:
     cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     assert a.shape == (16, 1280)
     assert cosine.min() > 0.9999
+
+
+@pytest.mark.gpu
+def test_the_gpu_gives_the_same_features(photos: Path, graph_cache: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    backbone = get_backbone("efficientnet_lite0")
+    files = sorted(photos.iterdir())[:64]
+    pixels = np.stack([decode(f.read_bytes(), backbone.preprocessing, LIMITS) for f in files])
+    a = OpenVinoEngine(backbone, graph_cache / "engine").run(pixels)
+    b = TorchEngine(backbone, "cuda").run(pixels)
+    assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.9999
 
 
 def test_the_version_depends_on_every_step() -> None:
