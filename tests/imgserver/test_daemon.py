@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -34,8 +35,16 @@ def test_five_lines(daemon: DaemonProcess) -> None:
     assert vectors.version.endswith("/16")
 
 
-def test_misses_are_computed_once_however_many_wait(daemon: DaemonProcess) -> None:
-    with ImageClient(daemon.address) as client:
+@pytest.fixture
+def own_daemon(store: Path, photos: Path) -> Iterator[DaemonProcess]:
+    """A daemon that no other test has asked for anything."""
+    process = DaemonProcess(store, photos)
+    yield process
+    process.stop()
+
+
+def test_misses_are_computed_once_however_many_wait(own_daemon: DaemonProcess) -> None:
+    with ImageClient(own_daemon.address) as client:
         before = client.info()
         results: list[np.ndarray[tuple[int, int], np.dtype[np.float16]]] = []
 
