@@ -201,10 +201,10 @@ def precompute(
         if photo.status != OK:
             reasons[photo.image_id] = f"{Status(photo.status).name}: {photo.reason}"
         if len(batch) == COMMIT_PHOTOS:
-            result.embedded += _store_features(store, space, engine, batch)
+            _store_features(store, space, engine, batch, result)
             progress(len(batch))
             batch = []
-    result.embedded += _store_features(store, space, engine, batch)
+    _store_features(store, space, engine, batch, result)
     progress(len(batch))
 
     head = _head(store, space, config)
@@ -237,19 +237,27 @@ def _decoded(catalog: FolderCatalog, backbone: Backbone, config: PrecomputeConfi
                 future.cancel()
 
 
-def _store_features(store: Store, space: Space, engine: Engine, photos: list[Photo]) -> int:
-    """Embed and commit one batch; return how many went through the CNN."""
+def _store_features(store: Store, space: Space, engine: Engine, photos: list[Photo], result: PrecomputeResult) -> None:
+    """Embed and commit one batch; a photo that was only touched, with the content it had, is not embedded again."""
     photos = [photo for photo in photos if photo.status not in (pb.VECTOR_STATUS_NOT_FOUND, pb.VECTOR_STATUS_FAILED)]
-    if not photos:
-        return 0
     ids = np.array([photo.image_id for photo in photos], dtype=np.int64)
+    before, same = store.index.get(space.name, ids)
+    same &= before["content"] == np.array([photo.source.content for photo in photos], dtype=np.uint64)
+    same &= before["status"] == np.array([photo.status for photo in photos], dtype=np.uint8)
+    if same.any():
+        touched = [photos[i].source for i in np.flatnonzero(same).tolist()]
+        store.index.restamp(space.name, ids[same], [t.size for t in touched], [t.mtime_ns for t in touched])
+        result.skipped += len(touched)
+    photos = [photo for photo, known in zip(photos, same.tolist(), strict=True) if not known]
+    if not photos:
+        return
     pixels, features = [p.pixels for p in photos if p.pixels is not None], np.zeros((0, space.dim), space.dtype)
     if pixels:
         blocks = [np.stack(pixels[start : start + MAX_BATCH]) for start in range(0, len(pixels), MAX_BATCH)]
         features = np.concatenate([engine.run(block) for block in blocks]).astype(space.dtype)
     status = np.array([photo.status for photo in photos], dtype=np.uint8)
-    store.put(space, ids, features, status, [photo.source for photo in photos], OK)
-    return len(pixels)
+    store.put(space, ids[~same], features, status, [photo.source for photo in photos], OK)
+    result.embedded += len(pixels)
 
 
 def _head(store: Store, space: Space, config: PrecomputeConfig) -> Head:

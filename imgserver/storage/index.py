@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -185,6 +185,16 @@ class Index:
                 generation = int(txn.get(b"generation", default=b"1", db=self._meta)) + 1
                 txn.put(b"generation", str(generation).encode(), db=self._meta)
             self._log_change(txn, space.number, ids)
+
+    def restamp(self, name: str, ids: Ids, sizes: Sequence[int], times_ns: Sequence[int]) -> None:
+        """Note a new size and time of photos whose content is what it was; rows and readers are not touched."""
+        space = self.space(name)
+        assert space is not None
+        with self._write() as txn:
+            for key, size, mtime_ns in zip(_keys(space.number, ids), sizes, times_ns, strict=True):
+                entry = np.frombuffer(txn.get(key, db=self._entries), ENTRY).copy()
+                entry["size"], entry["mtime_ns"] = size, mtime_ns
+                txn.put(key, entry.tobytes(), db=self._entries)
 
     def _log_change(self, txn: Any, number: int, ids: Ids) -> None:
         cursor = txn.cursor(db=self._changes)

@@ -188,6 +188,7 @@ def test_precompute_rejects_resumes_and_notices_changes(poisoned: Path, tmp_path
         assert client.get([1]).ok.all(), "the running daemon sees what precompute made"
         before = client.get([7])
         shutil.copy(poisoned / "8.jpg", poisoned / "7.jpg")
+        os.utime(poisoned / "9.jpg")  # touched, not changed: noticed by its content, and not embedded again
         again = json.loads(run_command(*common).stdout)
         assert (again["embedded"], again["skipped"], again["rejected"]) == (1, 35, 4)
         deadline = time.monotonic() + 10
