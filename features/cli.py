@@ -57,18 +57,13 @@ def inspect(samples: Path, rows: int, as_json: bool) -> None:
         click.echo(json.dumps(summary))
         return
     console = Console()
-    splits = Table(
-        "split",
-        "rows",
-        *(f"{label} rate" for label in opened.labels),
-        "mean history",
-        "histories 0 | 1-9 | 10-49 | 50+",
-    )
+    splits = Table("split", "rows", *(f"{label} %" for label in opened.labels), "mean history")
+    lengths = Table("length of history", *summary["splits"]["train"]["history_share"])
     for name, found in summary["splits"].items():
-        rates = (f"{found['positive_rate'][label]:.2%}" for label in opened.labels)
-        buckets = " | ".join(f"{share:.0%}" for share in found["history_share"].values())
-        splits.add_row(name, f"{found['rows']:,}", *rates, f"{found['mean_history']:.1f}", buckets)
-    console.print(splits)
+        rates = (f"{found['positive_rate'][label]:.1%}" for label in opened.labels)
+        splits.add_row(name, f"{found['rows']:,}", *rates, f"{found['mean_history']:.1f}")
+        lengths.add_row(name, *(f"{share:.0%}" for share in found["history_share"].values()))
+    console.print(splits, lengths)
     sizes = Table("column", "values")
     for name, size in summary["vocabulary"].items():
         sizes.add_row(name, f"{size:,}")

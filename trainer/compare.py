@@ -100,10 +100,10 @@ def _finished(run: FitConfig) -> dict[str, Any] | None:
     return metrics if {**config, **ignored} == {**asdict(run), **ignored} else None
 
 
-def _mean_std(values: Sequence[float]) -> dict[str, float] | None:
+def _mean_std(values: Sequence[float]) -> dict[str, float | None] | None:
     if any(value is None for value in values):
         return None
-    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0}
+    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else None}
 
 
 def _row(model: str, images: bool, runs: list[dict[str, Any]], base: list[dict[str, Any]]) -> dict[str, Any]:
@@ -141,14 +141,15 @@ def sentence(rows: list[dict[str, Any]]) -> str:
             gain = row[part]["auc_gain"]
             if not row["images"] or gain is None:
                 continue
-            error = gain["std"] / np.sqrt(row["seeds"])
-            if row["seeds"] < 2:
+            change = f"AUC {gain['mean']:+.4f}"
+            if gain["std"] is None:
                 verdict = "changed"  # one seed says by how much, and nothing on whether that is chance
-            elif abs(gain["mean"]) <= 2 * error:
-                verdict = "made no difference that these seeds can tell to"
             else:
+                change += f" ± {gain['std']:.4f}"
                 verdict = "helped" if gain["mean"] > 0 else "hurt"
-            parts.append(f"{verdict} {row['model']}{where} (AUC {gain['mean']:+.4f} ± {gain['std']:.4f})")
+                if abs(gain["mean"]) <= 2 * gain["std"] / np.sqrt(row["seeds"]):
+                    verdict = "made no difference that these seeds can tell to"
+            parts.append(f"{verdict} {row['model']}{where} ({change})")
     if not parts:
         return "No run with images can be compared with one without."
     caveat = " One seed cannot tell a difference from chance." if rows[0]["seeds"] < 2 else ""

@@ -7,18 +7,22 @@ from typing import Any
 from rich.table import Table
 
 
-def number(value: dict[str, float] | float | None, digits: int = 4) -> str:
-    """``mean ± std``, a plain number, or a dash."""
+def number(value: dict[str, float | None] | float | None, digits: int = 4) -> str:
+    """``mean ± std``, a plain number (one seed has no deviation), or a dash."""
     if value is None:
         return "-"
     if isinstance(value, dict):
-        return f"{value['mean']:.{digits}f} ± {value['std']:.{digits}f}"
+        spread = "" if value["std"] is None else f" ± {value['std']:.{digits}f}"
+        return f"{value['mean']:.{digits}f}{spread}"
     return f"{value:.{digits}f}"
 
 
 def comparison_table(comparison: dict[str, Any]) -> Table:
     """The rows of ``compare.json``, mean and standard deviation over the seeds."""
-    table = Table(title=f"test rows, mean ± standard deviation of {comparison['seeds']} seeds")
+    seeds = comparison["seeds"]
+    table = Table(
+        title=f"test rows, mean ± standard deviation of {seeds} seeds" if seeds > 1 else "test rows, one seed"
+    )
     for name in ("model", "AUC", "GAUC", "log loss", "RelaImpr %", "AUC unseen items"):
         table.add_column(name, no_wrap=True)
     for name in ("samples/s", "images/s", "B/sample"):

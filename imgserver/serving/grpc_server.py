@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -102,10 +103,12 @@ class GrpcServer:
         self._set_health(False)
         names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
-        host = address.rpartition(":")[0]
+        host, _, port = address.rpartition(":")
         try:
+            # gRPC would say a taken port on standard error in its own words before it fails.
+            socket.create_server((host, int(port))).close()
             bound = self._server.add_insecure_port(address)
-        except RuntimeError:
+        except (OSError, RuntimeError):
             bound = 0
         if not bound:
             raise BadInput(

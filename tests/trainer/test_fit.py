@@ -202,7 +202,7 @@ def test_compare_skips_what_is_done_and_says_what_came_out(config: FitConfig, tr
     assert sum("training" in text for text in said) == sum("done before" in text for text in said) == 4
 
 
-def row(mean: float, std: float, seeds: int) -> dict[str, Any]:
+def row(mean: float, std: float | None, seeds: int) -> dict[str, Any]:
     gain = {"auc_gain": {"mean": mean, "std": std}}
     return {"model": "din", "images": True, "seeds": seeds, "all": gain, "unseen_items": {"auc_gain": None}}
 
@@ -213,10 +213,10 @@ def row(mean: float, std: float, seeds: int) -> dict[str, Any]:
         (0.01, 0.002, 3, "helped din"),
         (-0.01, 0.002, 3, "hurt din"),
         (0.001, 0.002, 3, "made no difference"),
-        (0.01, 0.0, 1, "One seed cannot tell"),
+        (0.01, None, 1, "One seed cannot tell"),
     ],
 )
-def test_the_sentence(mean: float, std: float, seeds: int, verdict: str) -> None:
+def test_the_sentence(mean: float, std: float | None, seeds: int, verdict: str) -> None:
     assert verdict in sentence([row(mean, std, seeds)])
 
 
