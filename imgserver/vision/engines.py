@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Protocol
 
@@ -39,7 +40,8 @@ class OpenVinoEngine:
     name = "openvino"
 
     def __init__(self, backbone: Backbone, cache: Path | None, threads: int = 0):
-        os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+        # OpenVINO's converter reports usage to its makers unless this package is absent; we tell nobody anything.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         import openvino as ov
 
         core = ov.Core()

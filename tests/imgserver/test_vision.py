@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -106,6 +108,18 @@ def test_engines_agree_on_real_photos(photos: Path, graph_cache: Path) -> None:
     cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     assert a.shape == (16, 1280)
     assert cosine.min() > 0.9999
+
+
+def test_converting_a_backbone_reports_nothing_to_anybody() -> None:
+    code = (
+        "import sys\n"
+        "from imgserver.vision.backbones import get_backbone; from imgserver.vision.engines import OpenVinoEngine\n"
+        "OpenVinoEngine(get_backbone('efficientnet_lite0'), None)\n"
+        "from openvino.tools.ovc import telemetry_utils\n"
+        "print(telemetry_utils.tm.__name__, sys.modules['openvino_telemetry'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["openvino.tools.ovc.telemetry_stub", "None"], done.stderr
 
 
 @pytest.mark.gpu
