@@ -17,7 +17,7 @@ def open_local(store: str | Path, catalogue: str | Path | None = None) -> LocalT
 
     Args:
         store: folder that ``imgserver precompute`` made.
-        catalogue: folder of photos, to compute what is not stored; without it such ids are NOT_FOUND.
+        catalogue: path or URL of photos, to compute what is not stored; without it such ids are NOT_FOUND.
 
     Raises:
         StoreError: the store cannot be opened.
@@ -25,4 +25,4 @@ def open_local(store: str | Path, catalogue: str | Path | None = None) -> LocalT
     from imgserver.client import LocalTransport
     from imgserver.serving.service import ImageService, ServiceConfig
 
-    return LocalTransport(ImageService(ServiceConfig(Path(store), Path(catalogue) if catalogue else None)))
+    return LocalTransport(ImageService(ServiceConfig(Path(store), str(catalogue) if catalogue else None)))

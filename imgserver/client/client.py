@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
@@ -155,6 +155,52 @@ class ImageClient:
                     self._stats.missing[status.name] = self._stats.missing.get(status.name, 0) + count
         return Vectors(fetch.values[place], fetch.status[place], self.version or "", self.generation or 0)
 
+    def put(self, photos: Mapping[int, bytes], timeout_s: float | None = None) -> dict[int, Status]:
+        """Have photos embedded and stored, so that the next ``get`` serves their vectors; also replaces photos.
+
+        Putting the same bytes again costs nothing, so a ``put`` that failed half-way is simply repeated. The server
+        keeps vectors and not photos: bring them to the catalogue too.
+
+        Args:
+            photos: image id -> the whole photo.
+            timeout_s: seconds for all of it; None takes the client's.
+
+        Returns:
+            image id -> what became of it: OK, or why the photo was refused.
+
+        Raises:
+            ServerUnavailable, Overloaded, DeadlineExceeded: still so at the deadline.
+            NotReady: nothing was precomputed yet.
+            VersionMismatch: the vectors served were imported.
+            InvalidRequest: an id is negative.
+        """
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        deadline = time.monotonic() + timeout_s
+        limits = self._limits = self._limits or self.info(timeout_s)
+        most = min(limits.max_image_bytes, limits.max_message_bytes - 1024)
+        result = {image_id: Status.TOO_LARGE for image_id, data in photos.items() if len(data) > most}
+        todo = [image_id for image_id in photos if image_id not in result]
+        for pause in _backoff():
+            error: CrossMediaError = DeadlineExceeded(f"The photos were not embedded within {timeout_s:.3g} s.")
+            for part in _parts(todo, photos, limits):
+                request = pb.PutImagesRequest(images=[pb.PutImage(image_id=i, data=photos[i]) for i in part])
+                try:
+                    reply = self._transport.put_images(request, _left(deadline, timeout_s))
+                except (ServerUnavailable, Overloaded) as failed:
+                    error = failed
+                    break
+                if len(reply.status) != len(part) or not KNOWN_STATUS[list(reply.status)].all():
+                    raise ServerFault(
+                        f"The reply is broken: {len(part)} photos were put, {len(reply.status)} answered. "
+                        f"Client and server may be of different releases."
+                    )
+                result |= {i: Status(status) for i, status in zip(part, reply.status, strict=True)}
+            todo = [i for i in todo if result.get(i, Status.TIMED_OUT) in TRANSIENT]
+            if not todo:
+                return result
+            _sleep(error, pause, deadline)
+        raise AssertionError("This is a bug: the backoff never ends.")
+
     def thumbnails(self, image_ids: Sequence[int] | npt.NDArray[Any], max_side: int = 128) -> list[bytes | None]:
         """Small JPEGs of the photos, in the order asked; None where there is no photo or it cannot be decoded."""
         ids = _as_ids(image_ids)
@@ -277,6 +323,21 @@ class _Fetch:
         )
         self.client._stats.bytes_sent += len(block)
         return self.client._transport.get_vectors(request, _left(self.deadline, self.timeout_s))
+
+
+def _parts(ids: Sequence[int], photos: Mapping[int, bytes], limits: ServerInfo) -> Iterator[list[int]]:
+    """``ids`` in parts that one ``PutImages`` call takes; an image costs some bytes beside its own."""
+    part: list[int] = []
+    size = 0
+    for image_id in ids:
+        cost = len(photos[image_id]) + 32
+        if part and (len(part) == limits.max_put_per_call or size + cost > limits.max_message_bytes - 1024):
+            yield part
+            part, size = [], 0
+        part.append(image_id)
+        size += cost
+    if part:
+        yield part
 
 
 def _as_ids(image_ids: Sequence[int] | npt.NDArray[Any]) -> Ids:

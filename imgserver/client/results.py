@@ -79,6 +79,7 @@ class ServerInfo:
     ids_from_table: int
     uptime_s: float
     engine: str
+    max_put_per_call: int
 
     @classmethod
     def from_message(cls, message: pb.GetInfoResponse) -> ServerInfo:

@@ -49,6 +49,10 @@ class Transport(Protocol):
         """Start ``GetVectors``; several may be in flight."""
         ...
 
+    def put_images(self, request: pb.PutImagesRequest, timeout_s: float) -> pb.PutImagesResponse:
+        """Call ``PutImages``."""
+        ...
+
     def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
         """Call ``GetThumbnails``."""
         ...
@@ -122,6 +126,11 @@ class GrpcTransport:
         """Start ``GetVectors``."""
         return _GrpcPending(self._connected().GetVectors.future(request, timeout=timeout_s), self.address, timeout_s)
 
+    def put_images(self, request: pb.PutImagesRequest, timeout_s: float) -> pb.PutImagesResponse:
+        """Call ``PutImages``."""
+        reply: pb.PutImagesResponse = self._call(self._connected().PutImages, request, timeout_s)
+        return reply
+
     def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
         """Call ``GetThumbnails``."""
         reply: pb.GetThumbnailsResponse = self._call(self._connected().GetThumbnails, request, timeout_s)
@@ -159,7 +168,7 @@ def _translate(error: Any, address: str, timeout_s: float) -> CrossMediaError:
 
 
 class LocalTransport:
-    """Calls an object with the methods ``get_info``, ``get_vectors`` and ``get_thumbnails``, in this process.
+    """Calls an object with the methods ``get_info``, ``get_vectors``, ``put_images``, ``get_thumbnails``, right here.
 
     ``imgserver.open_local(path)`` makes such an object over a store. The transport closes it when it is closed.
     """
@@ -180,6 +189,11 @@ class LocalTransport:
         except CrossMediaError as error:
             done.set_exception(error)
         return done
+
+    def put_images(self, request: pb.PutImagesRequest, timeout_s: float) -> pb.PutImagesResponse:
+        """Call ``put_images`` of the service."""
+        reply: pb.PutImagesResponse = self._service.put_images(request, deadline=time.monotonic() + timeout_s)
+        return reply
 
     def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
         """Call ``get_thumbnails`` of the service."""
@@ -258,6 +272,14 @@ class MockTransport:
             )
         )
         return done
+
+    def put_images(self, request: pb.PutImagesRequest, timeout_s: float) -> pb.PutImagesResponse:
+        """There is no CNN here.
+
+        Raises:
+            VersionMismatch: always, as a server of imported vectors does.
+        """
+        raise VersionMismatch("The mock has no CNN that could embed photos.")
 
     def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
         """No photo has a thumbnail here."""

@@ -23,15 +23,15 @@ from crossmedia.v1 import image_server_pb2 as pb
 from imgserver.client.results import Status
 from imgserver.errors import BadInput, NothingEmbedded
 from imgserver.head import Head, fit_pca
-from imgserver.storage.catalog import FolderCatalog
-from imgserver.storage.index import Ids, Space
-from imgserver.storage.store import Source, Store
-from imgserver.storage.versions import feature_space, load_head, save_head, split_version, vector_space
+from imgserver.storage.catalog import Catalog
+from imgserver.storage.index import SOURCE, Ids, Space
+from imgserver.storage.store import Store
+from imgserver.storage.versions import feature_space, is_imported, load_head, save_head, split_version, vector_space
 from imgserver.vision.backbones import Backbone
 from imgserver.vision.decode import ImageLimits
 from imgserver.vision.engines import MAX_BATCH, Engine
 from imgserver.vision.identity import vector_version
-from imgserver.vision.photos import Photo, read_photo
+from imgserver.vision.photos import Photo, read_photo, sources_of
 
 OK = pb.VECTOR_STATUS_OK
 COMMIT_PHOTOS = 256
@@ -49,14 +49,12 @@ class PrecomputeConfig:
         only: embed just these image ids; None is the whole catalogue.
         limits: of a photo.
         seed: of the sample that the PCA is fitted on.
-        decode_threads: threads that read and decode photos.
     """
 
     dim: int = 64
     only: Ids | None = None
     limits: ImageLimits = ImageLimits()
     seed: int = 0
-    decode_threads: int = 2
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class Plan:
     Attributes:
         found: photos asked for that the catalogue has.
         skipped: photos that are embedded already and have not changed.
-        to_embed: ids of the rest.
+        to_embed: ids of the rest, in the order in which they are read.
     """
 
     found: int
@@ -127,7 +125,7 @@ def read_ids(path: Path) -> Ids:
     return np.unique(np.array(ids, dtype=np.int64))
 
 
-def make_plan(store: Store, catalog: FolderCatalog, backbone: Backbone, config: PrecomputeConfig) -> Plan:
+def make_plan(store: Store, catalog: Catalog, backbone: Backbone, config: PrecomputeConfig) -> Plan:
     """See what is to be done.
 
     Raises:
@@ -139,29 +137,24 @@ def make_plan(store: Store, catalog: FolderCatalog, backbone: Backbone, config: 
         absent = np.setdiff1d(config.only, ids)
         if len(absent):
             raise BadInput(
-                f"{len(absent)} of the {len(config.only)} image ids asked for are not in {catalog.folder}; "
+                f"{len(absent)} of the {len(config.only)} image ids asked for are not in {catalog.where}; "
                 f"the first is {absent[0]}."
             )
         ids = config.only
     if not len(ids):
         raise NothingEmbedded(
-            f"No photo was found in {catalog.folder}. Photos are files named <image id>.jpg (or .png, .webp, …)."
+            f"No photo was found in {catalog.where}. Photos are files named <image id>.jpg (or .png, .webp, …), "
+            f"alone or in tars, or rows of Parquet files."
         )
-    space = feature_space(store, backbone.version, backbone.feature_dim)
+    space = feature_space(store, backbone.version, backbone.feature_dim, backbone.recipe)
     entries, known = store.index.get(space.name, ids)
+    found = catalog.fingerprints(ids[known])
     unchanged = np.zeros(len(ids), dtype=np.bool_)
-    for i in np.flatnonzero(known).tolist():
-        fingerprint = catalog.fingerprint(int(ids[i]))
-        unchanged[i] = fingerprint is not None and (fingerprint.size, fingerprint.mtime_ns) == (
-            entries["size"][i],
-            entries["mtime_ns"][i],
-        )
-    return Plan(len(ids), int(unchanged.sum()), ids[~unchanged])
+    unchanged[known] = found.there & (found.size == entries["size"][known]) & (found.stamp == entries["stamp"][known])
+    return Plan(len(ids), int(unchanged.sum()), catalog.reading_order(ids[~unchanged]))
 
 
-def measure_rate(
-    catalog: FolderCatalog, backbone: Backbone, engine: Engine, config: PrecomputeConfig, ids: Ids
-) -> float:
+def measure_rate(catalog: Catalog, backbone: Backbone, engine: Engine, config: PrecomputeConfig, ids: Ids) -> float:
     """Images a second that this machine embeds, from one batch of the photos at hand."""
     sample = ids[np.linspace(0, len(ids) - 1, min(len(ids), MAX_BATCH), dtype=np.int64)]
     size = backbone.preprocessing.size
@@ -175,7 +168,7 @@ def measure_rate(
 
 def precompute(
     store: Store,
-    catalog: FolderCatalog,
+    catalog: Catalog,
     backbone: Backbone,
     engine: Engine,
     config: PrecomputeConfig,
@@ -193,7 +186,7 @@ def precompute(
     if (free := shutil.disk_usage(store.folder).free) < (need := plan.disk_bytes(backbone.feature_dim, config.dim)):
         raise BadInput(f"The run needs {need} bytes on the disk of {store.folder}; {free} are free.")
     result = PrecomputeResult(plan.found, skipped=plan.skipped)
-    space = feature_space(store, backbone.version, backbone.feature_dim)
+    space = feature_space(store, backbone.version, backbone.feature_dim, backbone.recipe)
     reasons: dict[int, str] = {}
     batch: list[Photo] = []
     for photo in _decoded(catalog, backbone, config, plan.to_embed):
@@ -221,9 +214,9 @@ def precompute(
     return result
 
 
-def _decoded(catalog: FolderCatalog, backbone: Backbone, config: PrecomputeConfig, ids: Ids) -> Iterator[Photo]:
+def _decoded(catalog: Catalog, backbone: Backbone, config: PrecomputeConfig, ids: Ids) -> Iterator[Photo]:
     """Photos in the order of ``ids``, read and decoded ahead in threads, a bounded number at a time."""
-    with ThreadPoolExecutor(config.decode_threads, thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(catalog.readers, thread_name_prefix="decode") as pool:
         ahead: deque[Future[Photo]] = deque()
         try:
             for image_id in ids.tolist():
@@ -245,9 +238,8 @@ def _store_features(store: Store, space: Space, engine: Engine, photos: list[Pho
     same &= before["content"] == np.array([photo.source.content for photo in photos], dtype=np.uint64)
     same &= before["status"] == np.array([photo.status for photo in photos], dtype=np.uint8)
     if same.any():
-        touched = [photos[i].source for i in np.flatnonzero(same).tolist()]
-        store.index.restamp(space.name, ids[same], [t.size for t in touched], [t.mtime_ns for t in touched])
-        result.skipped += len(touched)
+        store.index.restamp(space.name, ids[same], sources_of(photos)[same])
+        result.skipped += int(same.sum())
     photos = [photo for photo, known in zip(photos, same.tolist(), strict=True) if not known]
     if not photos:
         return
@@ -256,14 +248,14 @@ def _store_features(store: Store, space: Space, engine: Engine, photos: list[Pho
         blocks = [np.stack(pixels[start : start + MAX_BATCH]) for start in range(0, len(pixels), MAX_BATCH)]
         features = np.concatenate([engine.run(block) for block in blocks]).astype(space.dtype)
     status = np.array([photo.status for photo in photos], dtype=np.uint8)
-    store.put(space, ids[~same], features, status, [photo.source for photo in photos], OK)
+    store.put(space, ids[~same], features, status, sources_of(photos), OK)
     result.embedded += len(pixels)
 
 
 def _head(store: Store, space: Space, config: PrecomputeConfig) -> Head:
     """The head of the active version, if it fits; else a PCA of a sample of the stored features."""
     active = store.index.active
-    if active and split_version(active)[0] == space.name:
+    if active and split_version(active)[0] == space.name and not is_imported(active):
         head = load_head(store, active)
         if head.spec.dim == config.dim:
             return head
@@ -296,7 +288,7 @@ def _store_vectors(store: Store, features: Space, vectors: Space, head: Head) ->
         part = entries[block]
         ok = part["status"] == OK
         values: npt.NDArray[Any] | None = head.apply_numpy(store.read(features, part[ok])) if ok.any() else None
-        sources = [Source(*row) for row in part[["size", "mtime_ns", "content"]].tolist()]
+        sources = part[list(SOURCE.names or ())].astype(SOURCE)
         store.put(vectors, ids[block], values, part["status"], sources, OK)
 
 
@@ -311,9 +303,9 @@ REJECTS_FILE = "rejects.csv"
 def _write_rejects(store: Store, space: Space, reasons: dict[int, str], only: Ids | None) -> tuple[int, str | None]:
     """Write every rejected id with its reason; of earlier runs only the status is known."""
     ids, entries, _ = store.index.load(space.name)
-    for image_id, status in zip(ids.tolist(), entries["status"].tolist(), strict=True):
-        if status != OK:
-            reasons.setdefault(image_id, f"{Status(status).name}: found in an earlier run")
+    bad = entries["status"] != OK
+    for image_id, status in zip(ids[bad].tolist(), entries["status"][bad].tolist(), strict=True):
+        reasons.setdefault(image_id, f"{Status(status).name}: found in an earlier run")
     chosen = set(only.tolist()) if only is not None else None
     rows = [(i, reason) for i, reason in sorted(reasons.items()) if chosen is None or i in chosen]
     path = store.folder / REJECTS_FILE

@@ -45,6 +45,9 @@ class _Servicer(pb_grpc.ImageServiceServicer):
     def GetVectors(self, request: pb.GetVectorsRequest, context: Any) -> pb.GetVectorsResponse:  # noqa: N802
         return _answer(context, lambda: self._service.get_vectors(request, time.monotonic() + _seconds_left(context)))
 
+    def PutImages(self, request: pb.PutImagesRequest, context: Any) -> pb.PutImagesResponse:  # noqa: N802
+        return _answer(context, lambda: self._service.put_images(request, time.monotonic() + _seconds_left(context)))
+
     def GetThumbnails(self, request: pb.GetThumbnailsRequest, context: Any) -> pb.GetThumbnailsResponse:  # noqa: N802
         return _answer(context, lambda: self._service.get_thumbnails(request))
 

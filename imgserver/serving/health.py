@@ -67,8 +67,8 @@ class Heartbeat:
     def _run(self) -> None:
         while not self._stop.wait(CHECK_EVERY_S):
             misses = self._service.misses
-            last = max(self._probed_at, misses.last_batch_at if misses else 0.0)
-            if self._healthy and misses and not misses.alive:
+            last = max(self._probed_at, misses.last_batch_at)
+            if self._healthy and not misses.alive:
                 self._report(False)
             elif not self._healthy or time.monotonic() - last > self._probe_after_s:
                 self._report(self._probe())
@@ -89,12 +89,13 @@ class Heartbeat:
         return True
 
     def _work(self) -> None:
-        service = self._service
-        pixels = decode(self._photo, service.backbone.preprocessing, service.config.limits)
-        if service.engine is not None:
-            features = service.engine.run(pixels[None])
-            if not np.isfinite(features).all():
+        service, serving = self._service, self._service.serving
+        # An engine that nobody needed yet is not made for a probe.
+        if serving is not None and serving.model is not None and serving.model.embedder.engine_name != "none":
+            embedder = serving.model.embedder
+            pixels = decode(self._photo, embedder.backbone.preprocessing, service.config.limits)
+            if not np.isfinite(embedder.engine.run(pixels[None])).all():
                 raise ArithmeticError("the CNN gave numbers that are not finite")
-        if service.misses is not None and not service.misses.alive:
+        if not service.misses.alive:
             raise RuntimeError("the thread that runs the CNN has ended")
         _ = service.store.index.generation

@@ -20,14 +20,14 @@ from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.errors import CrossMediaError, Overloaded
 from imgserver.head import Head
-from imgserver.storage.catalog import FolderCatalog
-from imgserver.storage.index import Ids, Space
-from imgserver.storage.store import Source, Store
+from imgserver.storage.catalog import Catalog
+from imgserver.storage.index import SOURCE, Entries, Ids, Space, content_hash
+from imgserver.storage.store import Store
 from imgserver.storage.table import Table
-from imgserver.vision.backbones import Backbone
 from imgserver.vision.decode import ImageLimits
-from imgserver.vision.engines import MAX_BATCH, Engine
-from imgserver.vision.photos import Photo, read_photo
+from imgserver.vision.embedder import Embedder
+from imgserver.vision.engines import MAX_BATCH
+from imgserver.vision.photos import Photo, Source, photo_from_bytes, read_photo, sources_of
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,14 @@ class Serving:
 
     version: str
     table: Table
+    model: Model | None
+
+
+@dataclass(frozen=True)
+class Model:
+    """What makes more vectors of a version; imported vectors have none."""
+
+    embedder: Embedder
     head: Head
     features: Space
 
@@ -51,10 +59,18 @@ class _Job:
 
     image_id: int
     serving: Serving
+    model: Model
     deadline: float
+    data: bytes | None = None  # brought by a caller; else the catalogue's
+    content: int = 0  # hash of ``data``
     done: Future[int] = field(default_factory=Future)
     photo: Photo | None = None
     feature: npt.NDArray[Any] | None = None
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What one computation is enough for."""
+        return self.serving.version, self.image_id, self.content
 
 
 @dataclass
@@ -67,35 +83,27 @@ class MissCounters:
 
 
 class Misses:
-    """Computes the vectors of images that the table does not know.
+    """Computes the vectors of images that the table does not know, and of images that callers bring.
 
     Args:
         store: where results go.
-        catalog: where photos come from.
-        backbone, engine: what makes features.
+        catalog: where photos come from; None when callers bring all of them.
         limits: of a photo.
         max_pending: most images under way at once.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        catalog: FolderCatalog,
-        backbone: Backbone,
-        engine: Engine,
-        limits: ImageLimits,
-        max_pending: int,
-    ):
-        self._store, self._catalog, self._backbone, self._engine = store, catalog, backbone, engine
-        self._limits, self._max_pending = limits, max_pending
+    def __init__(self, store: Store, catalog: Catalog | None, limits: ImageLimits, max_pending: int):
+        self.catalog = catalog
+        self._store, self._limits, self._max_pending = store, limits, max_pending
         self.counters = MissCounters()
         self.last_batch_at = time.monotonic()
         self._lock = threading.Lock()
-        self._jobs: dict[tuple[str, int], _Job] = {}
+        self._jobs: dict[tuple[str, int, int], _Job] = {}
         self._ready: deque[_Job] = deque()
         self._wake = threading.Condition(self._lock)
         self._closed = False
-        self._decoders = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
+        readers = catalog.readers if catalog else DECODE_THREADS
+        self._decoders = ThreadPoolExecutor(readers, thread_name_prefix="decode")
         self._batcher = threading.Thread(target=self._run, name="cnn", daemon=True)
         self._batcher.start()
 
@@ -112,11 +120,12 @@ class Misses:
             self._wake.notify_all()
         self._batcher.join()
 
-    def resolve(self, serving: Serving, ids: Ids, deadline: float) -> npt.NDArray[np.uint8]:
+    def resolve(self, serving: Serving, model: Model, ids: Ids, deadline: float) -> npt.NDArray[np.uint8]:
         """Have the vectors of ``ids`` computed and stored; wait until they are, or until ``deadline``.
 
         Args:
             serving: the version that is wanted.
+            model: what makes its vectors.
             ids: shape (n,), each once, none of them known to the table.
             deadline: of the caller, on the monotonic clock.
 
@@ -126,35 +135,60 @@ class Misses:
         Raises:
             Overloaded: more images would be under way than are admitted; nothing was begun.
         """
-        jobs: list[_Job] = []
-        fresh: list[_Job] = []
         with self._lock:
             # Somebody else's computation may have ended since the caller looked: jobs leave under this lock, and
             # only after the table has them, so an id that is in neither is new.
             known = serving.table.get(ids, OK)[2]
-            keys = [(serving.version, image_id) for image_id in ids[~known].tolist()]
-            new = sum(key not in self._jobs for key in keys)
-            if len(self._jobs) + new > self._max_pending:
-                rate = 100.0  # images a second that even a slow machine computes
-                raise Overloaded(
-                    f"{len(self._jobs)} images wait for the CNN and {new} more would exceed the limit of "
-                    f"{self._max_pending}. Try again later, or run 'imgserver precompute' first.",
-                    retry_after_s=min(5.0, max(0.1, len(self._jobs) / rate)),
-                )
-            for key in keys:
-                job = self._jobs.get(key)
-                if job is None:
-                    job = self._jobs[key] = _Job(key[1], serving, deadline)
-                    fresh.append(job)
-                job.deadline = max(job.deadline, deadline)
-                jobs.append(job)
+            wanted = [_Job(image_id, serving, model, deadline) for image_id in ids[~known].tolist()]
+            jobs, fresh = self._admit(wanted)
+        outcome = np.full(len(ids), OK, dtype=np.uint8)
+        outcome[~known] = self._wait(jobs, fresh, deadline)
+        return outcome
+
+    def put(
+        self, serving: Serving, model: Model, photos: list[tuple[int, bytes]], deadline: float
+    ) -> npt.NDArray[np.uint8]:
+        """Have photos that a caller brings embedded and stored; one that is stored with the same bytes costs nothing.
+
+        Args:
+            serving: the version that is wanted.
+            model: what makes its vectors.
+            photos: ids, each once, and bytes.
+            deadline: of the caller, on the monotonic clock.
+
+        Returns:
+            status, shape (n,): OK means that the table now holds the vector of these bytes.
+
+        Raises:
+            Overloaded: more images would be under way than are admitted; nothing was begun.
+        """
+        wanted = [_Job(image_id, serving, model, deadline, data, content_hash(data)) for image_id, data in photos]
+        with self._lock:
+            jobs, fresh = self._admit(wanted)
+        return self._wait(jobs, fresh, deadline)
+
+    def _admit(self, wanted: list[_Job]) -> tuple[list[_Job], list[_Job]]:
+        """The jobs to wait for, those under way already among them, and the new ones; called under the lock."""
+        new = sum(job.key not in self._jobs for job in wanted)
+        if len(self._jobs) + new > self._max_pending:
+            rate = 100.0  # images a second that even a slow machine computes
+            raise Overloaded(
+                f"{len(self._jobs)} images wait for the CNN and {new} more would exceed the limit of "
+                f"{self._max_pending}. Try again later, or run 'imgserver precompute' first.",
+                retry_after_s=min(5.0, max(0.1, len(self._jobs) / rate)),
+            )
+        jobs = [self._jobs.setdefault(job.key, job) for job in wanted]
+        for job, asked in zip(jobs, wanted, strict=True):
+            job.deadline = max(job.deadline, asked.deadline)
+        return jobs, [job for job, asked in zip(jobs, wanted, strict=True) if job is asked]
+
+    def _wait(self, jobs: list[_Job], fresh: list[_Job], deadline: float) -> npt.NDArray[np.uint8]:
         for job in fresh:
             self._decoders.submit(self._decode, job)
         # A little earlier than the caller's deadline, so that the answer still reaches it.
         wait([job.done for job in jobs], timeout=max(0.0, deadline - time.monotonic() - 0.05))
-        outcome = np.full(len(ids), OK, dtype=np.uint8)
-        outcome[~known] = [j.done.result() if j.done.done() else pb.VECTOR_STATUS_TIMED_OUT for j in jobs]
-        return outcome
+        found = [job.done.result() if job.done.done() else pb.VECTOR_STATUS_TIMED_OUT for job in jobs]
+        return np.array(found, dtype=np.uint8)
 
     def _decode(self, job: _Job) -> None:
         """In a decode thread: a stored feature or pixels for one image, or its failure."""
@@ -162,15 +196,20 @@ class Misses:
             if time.monotonic() > job.deadline:
                 self._finish(job, pb.VECTOR_STATUS_TIMED_OUT)
                 return
-            entries, found = self._store.index.get(job.serving.features.name, np.array([job.image_id]))
-            if found[0] and entries["status"][0] == OK:
-                job.feature = self._store.read(job.serving.features, entries)[0]
-                source = (int(entries[name][0]) for name in ("size", "mtime_ns", "content"))
-                job.photo = Photo(job.image_id, OK, Source(*source))
+            if job.data is not None and self._stored(job, job.serving.table.space) is not None:
+                self._finish(job, OK)
+                return
+            entry = self._stored(job, job.model.features)
+            if entry is not None:
+                job.feature = self._store.read(job.model.features, entry)[0]
+                job.photo = Photo(job.image_id, OK, Source(*(int(entry[name][0]) for name in SOURCE.names or ())))
             else:
-                job.photo = read_photo(self._catalog, job.image_id, self._backbone.preprocessing, self._limits)
-        except Exception:
-            log.exception("image %d failed before the CNN", job.image_id)
+                job.photo = self._photo(job)
+        except Exception as error:
+            if isinstance(error, CrossMediaError):
+                log.error("image %d failed before the CNN: %s", job.image_id, error)
+            else:
+                log.exception("image %d failed before the CNN", job.image_id)
             self._finish(job, pb.VECTOR_STATUS_FAILED)
             return
         if job.photo.status in (pb.VECTOR_STATUS_NOT_FOUND, pb.VECTOR_STATUS_FAILED):
@@ -180,6 +219,20 @@ class Misses:
             self._ready.append(job)
             self._wake.notify()
 
+    def _stored(self, job: _Job, space: Space) -> Entries | None:
+        """The image's entry, shape (1,), if it holds a row made from the bytes of this job."""
+        entries, found = self._store.index.get(space.name, np.array([job.image_id]))
+        right = found[0] and entries["status"][0] == OK and (job.data is None or entries["content"][0] == job.content)
+        return entries if right else None
+
+    def _photo(self, job: _Job) -> Photo:
+        preprocessing = job.model.embedder.backbone.preprocessing
+        if job.data is not None:
+            source = Source(len(job.data), 0, job.content)
+            return photo_from_bytes(job.image_id, job.data, source, preprocessing, self._limits)
+        assert self.catalog is not None, "without a catalogue nothing is resolved"
+        return read_photo(self.catalog, job.image_id, preprocessing, self._limits)
+
     def _run(self) -> None:
         while True:
             with self._wake:
@@ -187,21 +240,24 @@ class Misses:
                     self._wake.wait()
                 if not self._ready:
                     return
-                serving = self._ready[0].serving
-                batch: list[_Job] = []
+                serving, model = self._ready[0].serving, self._ready[0].model
+                batch: dict[int, _Job] = {}  # an image once: two contents of one id are stored one after the other
                 while self._ready and len(batch) < MAX_BATCH and self._ready[0].serving is serving:
-                    batch.append(self._ready.popleft())
+                    if self._ready[0].image_id in batch:
+                        break
+                    job = self._ready.popleft()
+                    batch[job.image_id] = job
             try:
-                self._compute(serving, batch)
+                self._compute(serving, model, list(batch.values()))
             except Exception as error:
                 if not isinstance(error, CrossMediaError):
                     log.exception("a batch of %d images failed", len(batch))
                 else:
                     log.error("a batch of %d images failed: %s", len(batch), error)
-                for job in batch:
+                for job in batch.values():
                     self._finish(job, pb.VECTOR_STATUS_FAILED)
 
-    def _compute(self, serving: Serving, batch: list[_Job]) -> None:
+    def _compute(self, serving: Serving, model: Model, batch: list[_Job]) -> None:
         """CNN, head, rows and index, table, reply: in this order."""
         now = time.monotonic()
         late = [job for job in batch if now > job.deadline]
@@ -213,16 +269,16 @@ class Misses:
         if seen:
             pixels = np.stack([job.photo.pixels for job in seen if job.photo and job.photo.pixels is not None])
             # Rounded to what is stored, so that a vector is the same whether its feature was just computed or read.
-            features = self._engine.run(pixels).astype(serving.features.dtype)
+            features = model.embedder.engine.run(pixels).astype(model.features.dtype)
             for job, feature in zip(seen, features, strict=True):
                 job.feature = feature
             self.counters.cnn_passes += len(seen)
             self.counters.cnn_batches += 1
         if seen + failed:
-            self._put(serving.features, seen + failed, _features(seen))
+            self._put(model.features, seen + failed, _features(seen))
         done = [job for job in batch if job.feature is not None]
         features_of_done = _features(done)
-        vectors = serving.head.apply_numpy(features_of_done) if features_of_done is not None else None
+        vectors = model.head.apply_numpy(features_of_done) if features_of_done is not None else None
         if batch:
             self._put(serving.table.space, done + failed, vectors)
             serving.table.refresh()
@@ -235,11 +291,11 @@ class Misses:
         photos = [job.photo for job in jobs if job.photo is not None]
         ids = np.array([photo.image_id for photo in photos], dtype=np.int64)
         status = np.array([photo.status for photo in photos], dtype=np.uint8)
-        self._store.put(space, ids, values, status, [photo.source for photo in photos], OK)
+        self._store.put(space, ids, values, status, sources_of(photos), OK)
 
     def _finish(self, job: _Job, status: int) -> None:
         with self._lock:
-            self._jobs.pop((job.serving.version, job.image_id), None)
+            self._jobs.pop(job.key, None)
         job.done.set_result(status)
 
 

@@ -2,7 +2,7 @@
 
     meta      "format" -> number, "generation" -> number, "active" -> version
     spaces    name -> JSON: a space is the features of one backbone version, or the vectors of one version
-    entries   space number, image id -> entry: row, status, checksum, content hash, size and time of the photo
+    entries   space number, image id -> entry: row, status, checksum, content hash, size and stamp of the photo
     changes   sequence number -> space number, image ids: what a commit added, so that readers can follow
 
 Whoever writes holds LMDB's write lock from the moment that rows are given out until the commit, so the daemon and
@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ ENTRY = np.dtype(
     [
         ("row", "<i8"),
         ("size", "<u8"),
-        ("mtime_ns", "<u8"),
+        ("stamp", "<u8"),
         ("content", "<u8"),
         ("checksum", "<u4"),
         ("status", "u1"),
@@ -43,6 +43,8 @@ ENTRY = np.dtype(
     ]
 )
 NO_ROW = -1
+# Where a row came from: what is compared to notice a replaced photo. ``content`` hashes its bytes; 0: none were read.
+SOURCE = np.dtype([("size", "<u8"), ("stamp", "<u8"), ("content", "<u8")])
 
 Ids = npt.NDArray[np.int64]
 Entries = npt.NDArray[Any]
@@ -59,6 +61,7 @@ class Space:
         dim: numbers in a row.
         dtype: of the stored numbers.
         next_row: first free row.
+        recipe: of features: what makes their backbone again.
     """
 
     number: int
@@ -67,6 +70,7 @@ class Space:
     dim: int
     dtype: str
     next_row: int = 0
+    recipe: str = ""
 
 
 class Index:
@@ -146,13 +150,13 @@ class Index:
             value = txn.get(name.encode())
         return Space(**json.loads(value)) if value else None
 
-    def ensure_space(self, name: str, kind: str, dim: int, dtype: str) -> Space:
+    def ensure_space(self, name: str, kind: str, dim: int, dtype: str, recipe: str = "") -> Space:
         """The space of that name, made if it is not there."""
         with self._write() as txn:
             if value := txn.get(name.encode(), db=self._spaces):
                 return Space(**json.loads(value))
             number = txn.stat(self._spaces)["entries"] + 1
-            space = Space(number, name, kind, dim, dtype)
+            space = Space(number, name, kind, dim, dtype, recipe=recipe)
             txn.put(name.encode(), json.dumps(asdict(space)).encode(), db=self._spaces)
             return space
 
@@ -186,14 +190,20 @@ class Index:
                 txn.put(b"generation", str(generation).encode(), db=self._meta)
             self._log_change(txn, space.number, ids)
 
-    def restamp(self, name: str, ids: Ids, sizes: Sequence[int], times_ns: Sequence[int]) -> None:
-        """Note a new size and time of photos whose content is what it was; rows and readers are not touched."""
+    def restamp(self, name: str, ids: Ids, sources: npt.NDArray[Any]) -> None:
+        """Note a new size and stamp of photos whose content is what it was; rows and readers are not touched.
+
+        Args:
+            name: the space.
+            ids: shape (n,), all of them stored.
+            sources: shape (n,), ``SOURCE``.
+        """
         space = self.space(name)
         assert space is not None
         with self._write() as txn:
-            for key, size, mtime_ns in zip(_keys(space.number, ids), sizes, times_ns, strict=True):
+            for key, source in zip(_keys(space.number, ids), sources, strict=True):
                 entry = np.frombuffer(txn.get(key, db=self._entries), ENTRY).copy()
-                entry["size"], entry["mtime_ns"] = size, mtime_ns
+                entry["size"], entry["stamp"] = source["size"], source["stamp"]
                 txn.put(key, entry.tobytes(), db=self._entries)
 
     def _log_change(self, txn: Any, number: int, ids: Ids) -> None:
@@ -231,8 +241,8 @@ class Index:
                             break
                         keys += key
                         values += value
-        raw = np.frombuffer(bytes(keys), dtype=[("space", ">u4"), ("id", ">u8")])
-        return raw["id"].astype(np.int64), np.frombuffer(bytes(values), ENTRY), sequence
+        raw = np.frombuffer(keys, dtype=[("space", ">u4"), ("id", ">u8")])
+        return raw["id"].astype(np.int64), np.frombuffer(values, ENTRY), sequence
 
     def changes_since(self, sequence: int, name: str) -> tuple[Ids, int] | None:
         """Ids of a space that changed after ``sequence``, and the newest sequence; None when the log no longer says."""

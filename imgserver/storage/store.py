@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from imgserver.errors import StoreError
-from imgserver.storage.index import ENTRY, NO_ROW, Entries, Ids, Index, Space, row_checksums
+from imgserver.storage.index import ENTRY, NO_ROW, SOURCE, Entries, Ids, Index, Space, row_checksums
 from imgserver.storage.rows import RowFile
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a row came from: what is compared to notice a replaced photo.
-
-    Attributes:
-        size: bytes of the photo.
-        mtime_ns: its time.
-        content: hash of its bytes; 0 when they were not read.
-    """
-
-    size: int
-    mtime_ns: int
-    content: int
 
 
 class Store:
@@ -63,7 +47,7 @@ class Store:
         ids: Ids,
         values: npt.NDArray[Any] | None,
         status: npt.NDArray[np.uint8],
-        sources: list[Source],
+        sources: npt.NDArray[Any],
         ok: int,
     ) -> None:
         """Store one batch: rows first, synced, then one commit of the index.
@@ -73,14 +57,14 @@ class Store:
             ids: shape (n,), each once.
             values: shape (m, dim), rows of the ids whose status is ``ok``, in order; None when there are none.
             status: shape (n,).
-            sources: n of them.
+            sources: shape (n,), ``SOURCE``.
             ok: the status that means a row is there.
         """
         entries = np.zeros(len(ids), dtype=ENTRY)
         entries["status"] = status
         entries["row"] = np.where(status == ok, 0, NO_ROW)
-        for name in ("size", "mtime_ns", "content"):
-            entries[name] = [getattr(source, name) for source in sources]
+        for name in SOURCE.names or ():
+            entries[name] = sources[name]
         stored = np.zeros((0, space.dim)) if values is None else values
         stored = np.ascontiguousarray(stored, dtype=space.dtype)
         entries["checksum"][status == ok] = row_checksums(stored)

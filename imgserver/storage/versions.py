@@ -10,6 +10,8 @@ from imgserver.head import Head
 from imgserver.storage.index import Space
 from imgserver.storage.store import Store
 
+# In the place of the head: vectors that came from elsewhere. There is no feature and no photo behind them.
+IMPORTED = "imported"
 FEATURE_DTYPE = "float16"
 VECTOR_DTYPE = "float16"
 
@@ -18,6 +20,11 @@ def split_version(version: str) -> tuple[str, str]:
     """``<backbone>@<hash>+<head>@<hash>/<dim>`` into backbone version and ``<head>@<hash>``."""
     backbone, _, rest = version.partition("+")
     return backbone, rest.partition("/")[0]
+
+
+def is_imported(version: str) -> bool:
+    """Whether the vectors of a version came from elsewhere, so that no more of them can be computed here."""
+    return split_version(version)[1] == IMPORTED
 
 
 def save_head(store: Store, head: Head) -> None:
@@ -41,9 +48,9 @@ def load_head(store: Store, version: str) -> Head:
     return Head.from_bytes(path.read_bytes())
 
 
-def feature_space(store: Store, backbone_version: str, dim: int) -> Space:
-    """Features of a backbone version; made if it is not there."""
-    return store.index.ensure_space(backbone_version, "feature", dim, FEATURE_DTYPE)
+def feature_space(store: Store, backbone_version: str, dim: int, recipe: str) -> Space:
+    """Features of a backbone version, which ``recipe`` makes again; made if it is not there."""
+    return store.index.ensure_space(backbone_version, "feature", dim, FEATURE_DTYPE, recipe)
 
 
 def vector_space(store: Store, version: str, dim: int) -> Space:

@@ -28,10 +28,12 @@ class Preprocessing:
 
     Attributes:
         size: height and width of the input, in pixels.
-        fit: ``stretch`` maps the whole photo to the square; nothing of a poster or a tall product is cut off.
-        interpolation: of the resize, with antialiasing.
-        mean, scale: a pixel value x becomes (x - mean) / scale.
-        draft: JPEGs are decoded at the smallest scale of the format that is at least twice ``size``: faster, and
+        fit: ``stretch`` maps the whole photo to the square, so that nothing of a poster or a tall product is cut off;
+            ``crop`` scales the shorter side to ``resize`` and takes the middle.
+        resize: of ``crop``, in pixels; 0 otherwise.
+        interpolation: ``bilinear`` or ``bicubic``, with antialiasing.
+        mean, scale: of each channel, red first: a pixel value x of 0 to 255 becomes (x - mean) / scale.
+        draft: JPEGs are decoded at the smallest scale of the format that is at least twice what is needed: faster, and
             within half a grey level of the full decode.
         truncated: a photo that ends early is refused, not filled with grey.
         orientation: photos are turned as their EXIF tag says.
@@ -39,12 +41,16 @@ class Preprocessing:
 
     size: int = 224
     fit: str = "stretch"
+    resize: int = 0
     interpolation: str = "bicubic"
-    mean: float = 127.0
-    scale: float = 128.0
+    mean: tuple[float, ...] = (127.0, 127.0, 127.0)
+    scale: tuple[float, ...] = (128.0, 128.0, 128.0)
     draft: bool = True
     truncated: str = "refuse"
     orientation: str = "exif"
+
+
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)
@@ -70,9 +76,21 @@ def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits) -> Pi
         ImageTooLarge: more bytes or pixels than ``limits`` allow.
         CorruptImage: the bytes are no picture, or a truncated one.
     """
-    image = open_image(data, limits, 2 * preprocessing.size if preprocessing.draft else None)
-    image = image.resize((preprocessing.size, preprocessing.size), Image.Resampling.BICUBIC)
-    return np.asarray(image, dtype=np.uint8)
+    need = max(preprocessing.size, preprocessing.resize)
+    image = open_image(data, limits, 2 * need if preprocessing.draft else None)
+    return np.asarray(_fit(image, preprocessing), dtype=np.uint8)
+
+
+def _fit(image: Image.Image, how: Preprocessing) -> Image.Image:
+    resampling = RESAMPLING[how.interpolation]
+    if how.fit == "stretch":
+        return image.resize((how.size, how.size), resampling)
+    # As torchvision does it, to the pixel: the longer side is cut to a whole number, the middle is rounded.
+    width, height = image.size
+    shorter = min(width, height)
+    image = image.resize((how.resize * width // shorter, how.resize * height // shorter), resampling)
+    left, top = round((image.width - how.size) / 2), round((image.height - how.size) / 2)
+    return image.crop((left, top, left + how.size, top + how.size))
 
 
 def thumbnail(data: bytes, max_side: int, limits: ImageLimits) -> bytes:

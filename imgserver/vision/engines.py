@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
-from imgserver.vision.backbones import Backbone
-from imgserver.vision.decode import Pixels
+from imgserver.errors import BadInput
+from imgserver.vision.backbones import Backbone, OnnxGraph
+from imgserver.vision.decode import Pixels, Preprocessing
 
 FeatureArray = npt.NDArray[np.float32]
 MAX_BATCH = 32
@@ -35,34 +39,22 @@ class OpenVinoEngine:
         backbone: what to run.
         cache: folder for the converted graph, so that the next start need not convert again; None keeps nothing.
         threads: of the computation; 0 takes all cores.
+
+    Raises:
+        BadInput: an ONNX file is none, or does not fit its TOML file.
     """
 
     name = "openvino"
 
     def __init__(self, backbone: Backbone, cache: Path | None, threads: int = 0):
-        # OpenVINO's converter reports usage to its makers unless this package is absent; we tell nobody anything.
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-        import openvino as ov
-
+        ov = _openvino()
         core = ov.Core()
-        graph = cache / f"{backbone.version}.xml" if cache else None
-        if graph is not None and graph.exists():
-            model = core.read_model(graph)
+        size = backbone.preprocessing.size
+        if isinstance(backbone.graph, OnnxGraph):
+            model, self._output, self._pool = _onnx_model(core, backbone.graph, size, backbone.preprocessing)
         else:
-            size = backbone.preprocessing.size
-            example = torch.zeros((1, size, size, 3), dtype=torch.uint8)
-            # Traced here, so that warnings of the tracer about the net's own Python do not reach the user.
-            import warnings
-
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                model = ov.convert_model(backbone.build(), example_input=example, input=[-1, size, size, 3])
-            if graph is not None:
-                graph.parent.mkdir(parents=True, exist_ok=True)
-                part = graph.with_name(f"{os.getpid()}-{graph.name}")
-                ov.save_model(model, part, compress_to_fp16=False)
-                os.replace(part.with_suffix(".bin"), graph.with_suffix(".bin"))
-                os.replace(part, graph)
+            model = _converted(core, backbone, backbone.graph, cache)
+            self._output, self._pool = 0, ""
         config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             config["INFERENCE_NUM_THREADS"] = str(threads)
@@ -70,8 +62,116 @@ class OpenVinoEngine:
 
     def run(self, pixels: Pixels) -> FeatureArray:
         """Features, shape (n, F), of pixels, uint8, shape (n, size, size, 3)."""
-        features: FeatureArray = np.array(self._compiled([pixels])[0], dtype=np.float32)
-        return features
+        return _pooled(np.array(self._compiled([pixels])[self._output], dtype=np.float32), self._pool)
+
+
+def _openvino() -> Any:
+    # OpenVINO's converter reports usage to its makers unless this package is absent; we tell nobody anything.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
+def _converted(core: Any, backbone: Backbone, build: Callable[[], nn.Module], cache: Path | None) -> Any:
+    """A torch module as OpenVINO's graph, from the cache when it is there."""
+    ov = _openvino()
+    graph = cache / f"{backbone.version}.xml" if cache else None
+    if graph is not None and graph.exists():
+        return core.read_model(graph)
+    size = backbone.preprocessing.size
+    example = torch.zeros((1, size, size, 3), dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer's, about the net's own Python
+        model = ov.convert_model(build(), example_input=example, input=[-1, size, size, 3])
+    if graph is not None:
+        graph.parent.mkdir(parents=True, exist_ok=True)
+        part = graph.with_name(f"{os.getpid()}-{graph.name}")
+        ov.save_model(model, part, compress_to_fp16=False)
+        os.replace(part.with_suffix(".bin"), graph.with_suffix(".bin"))
+        os.replace(part, graph)
+    return model
+
+
+def _onnx_model(core: Any, graph: OnnxGraph, size: int, preprocessing: Preprocessing) -> tuple[Any, int, str]:
+    """The ONNX graph behind its normalisation, the number of its output, and how tokens are pooled."""
+    ov = _openvino()
+    from openvino.preprocess import ColorFormat, PrePostProcessor
+
+    model = _read_onnx(core, graph, size)
+    port = model.inputs[0]
+    steps = PrePostProcessor(model)
+    steps.input(0).tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC")).set_color_format(ColorFormat.RGB)
+    steps.input(0).model().set_layout(ov.Layout(graph.layout.upper()))
+    work = steps.input(0).preprocess().convert_element_type(ov.Type.f32)
+    work = work.mean(list(preprocessing.mean)).scale(list(preprocessing.scale))
+    if graph.channels == "bgr":
+        work.convert_color(ColorFormat.BGR)
+    if port.element_type != ov.Type.f32:
+        work.convert_element_type(port.element_type)
+    model = steps.build()
+    names = [output.names for output in model.outputs]
+    number = next((i for i, found in enumerate(names) if graph.output in found), 0) if graph.output else 0
+    return model, number, graph.pool
+
+
+def _read_onnx(core: Any, graph: OnnxGraph, size: int) -> Any:
+    """The graph with a batch of any size.
+
+    Raises:
+        BadInput: it is no ONNX file that OpenVINO reads, or does not take such pictures, or an output is missing.
+    """
+    try:
+        model = core.read_model(graph.path)
+    except RuntimeError as error:
+        raise BadInput(f"OpenVINO cannot read {graph.path}: {str(error)[:300]}") from error
+    inputs = [name for port in model.inputs for name in port.names]
+    if len(model.inputs) != 1 or (graph.input and graph.input not in inputs):
+        raise BadInput(
+            f"{graph.path} has the inputs {', '.join(inputs)}; a backbone takes one, the pictures"
+            + (f", which its TOML file calls {graph.input!r}." if graph.input else ". Export the image part alone.")
+        )
+    outputs = [name for port in model.outputs for name in port.names]
+    if graph.output and graph.output not in outputs:
+        raise BadInput(f"{graph.path} has no output {graph.output!r}; its outputs are: {', '.join(outputs)}.")
+    shape = [-1, 3, size, size] if graph.layout == "nchw" else [-1, size, size, 3]
+    try:
+        model.reshape(shape)
+    except RuntimeError as error:
+        raise BadInput(
+            f"{graph.path} does not take batches of shape {shape}: {str(error)[:300]} Export it with a free batch "
+            f"dimension, and check size and layout in its TOML file."
+        ) from error
+    return model
+
+
+def onnx_feature_dim(graph: OnnxGraph, size: int) -> int:
+    """Numbers in a feature of an ONNX graph.
+
+    Raises:
+        BadInput: the graph cannot be used, or its output is no feature.
+    """
+    model = _read_onnx(_openvino().Core(), graph, size)
+    ports = [port for port in model.outputs if graph.output in port.names] or [model.outputs[0]]
+    shape = ports[0].partial_shape
+    rank = shape.rank.get_length() if shape.rank.is_static else 0
+    if rank == 3 and not graph.pool:
+        raise BadInput(
+            f'The output of {graph.path} holds tokens, shape {shape}: add pool = "first" or "mean" to its TOML file.'
+        )
+    place = {2: 1, 3: 2, 4: 1}.get(rank)
+    if place is None or not shape[place].is_static:
+        raise BadInput(f"The output of {graph.path} has the shape {shape}, which is no feature a photo.")
+    return int(shape[place].get_length())
+
+
+def _pooled(values: FeatureArray, pool: str) -> FeatureArray:
+    if values.ndim == 4:
+        pooled: FeatureArray = values.mean(axis=(2, 3))
+        return pooled
+    if values.ndim == 3:
+        return values[:, 0] if pool == "first" else values.mean(axis=1)
+    return values
 
 
 class TorchEngine:
@@ -85,7 +185,8 @@ class TorchEngine:
     def __init__(self, backbone: Backbone, device: str):
         self.name = f"torch-{device}"
         self._device = torch.device(device)
-        self._module = backbone.build().to(self._device)
+        assert not isinstance(backbone.graph, OnnxGraph), "make_engine gives ONNX graphs to OpenVINO"
+        self._module = backbone.graph().to(self._device)
 
     @torch.inference_mode()
     def run(self, pixels: Pixels) -> FeatureArray:
@@ -95,7 +196,7 @@ class TorchEngine:
 
 
 def make_engine(backbone: Backbone, cache: Path | None, threads: int = 0) -> Engine:
-    """Torch where there is a CUDA device, OpenVINO elsewhere."""
-    if torch.cuda.is_available():
+    """Torch where there is a CUDA device, OpenVINO elsewhere and for ONNX files."""
+    if torch.cuda.is_available() and not isinstance(backbone.graph, OnnxGraph):
         return TorchEngine(backbone, "cuda")
     return OpenVinoEngine(backbone, cache, threads)

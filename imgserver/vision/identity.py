@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from imgserver.head import Head
 from imgserver.vision.decode import Preprocessing
 
 
-def backbone_version(name: str, weights_sha256: str, preprocessing: Preprocessing) -> str:
-    """Version of a backbone: its weights and every step from bytes to pixels."""
-    canonical = json.dumps(asdict(preprocessing), sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256((weights_sha256 + canonical).encode()).hexdigest()
-    return f"{name}@{digest[:12]}"
+def backbone_version(name: str, files: Sequence[Path], preprocessing: Preprocessing, rest: str = "") -> str:
+    """Version of a backbone: its weights, every step from bytes to pixels, and what else changes its features."""
+    sha = hashlib.sha256()
+    for path in files:
+        with open(path, "rb") as file:
+            sha.update(hashlib.file_digest(file, "sha256").digest())
+    sha.update(json.dumps(asdict(preprocessing), sort_keys=True, separators=(",", ":")).encode() + rest.encode())
+    return f"{name}@{sha.hexdigest()[:12]}"
 
 
 def vector_version(backbone: str, head: Head) -> str:

@@ -1,15 +1,27 @@
-"""One photo of the catalogue: read, checked, decoded, and what can be said of it when that fails."""
+"""One photo: read, checked, decoded, and what can be said of it when that fails."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.storage.catalog import FolderCatalog
-from imgserver.storage.index import content_hash
-from imgserver.storage.store import Source
+from imgserver.storage.catalog import Catalog
+from imgserver.storage.index import SOURCE, content_hash
 from imgserver.vision.decode import CorruptImage, ImageLimits, ImageTooLarge, Pixels, Preprocessing, decode
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a photo came from: the fields of ``SOURCE``; all 0 when it was not there."""
+
+    size: int = 0
+    stamp: int = 0
+    content: int = 0
 
 
 @dataclass(frozen=True)
@@ -19,7 +31,7 @@ class Photo:
     Attributes:
         image_id: its id.
         status: a ``VectorStatus``: OK means there are pixels.
-        source: size, time and content hash of the bytes.
+        source: size, stamp and content hash of the bytes.
         pixels: uint8, shape (size, size, 3), or None.
         reason: why there are no pixels, for people.
     """
@@ -31,19 +43,31 @@ class Photo:
     reason: str = ""
 
 
-def read_photo(catalog: FolderCatalog, image_id: int, preprocessing: Preprocessing, limits: ImageLimits) -> Photo:
-    """Read and decode one photo; never raises for what is wrong with it."""
-    fingerprint = catalog.fingerprint(image_id)
-    if fingerprint is None:
-        return Photo(image_id, pb.VECTOR_STATUS_NOT_FOUND, Source(0, 0, 0), reason="the catalogue has no such image")
-    size, mtime_ns = fingerprint.size, fingerprint.mtime_ns
+def sources_of(photos: Iterable[Photo]) -> npt.NDArray[Any]:
+    """Their sources, shape (n,), ``SOURCE``."""
+    return np.array([(p.source.size, p.source.stamp, p.source.content) for p in photos], dtype=SOURCE)
+
+
+def read_photo(catalog: Catalog, image_id: int, preprocessing: Preprocessing, limits: ImageLimits) -> Photo:
+    """Read and decode one photo of the catalogue; never raises for what is wrong with it."""
     try:
+        found = catalog.fingerprints(np.array([image_id]))
+        if not found.there[0]:
+            reason = "the catalogue has no such image"
+            return Photo(image_id, pb.VECTOR_STATUS_NOT_FOUND, Source(), reason=reason)
+        size, stamp = int(found.size[0]), int(found.stamp[0])
         data = catalog.read(image_id, limits.max_bytes)
     except OSError as error:
-        return Photo(image_id, pb.VECTOR_STATUS_FAILED, Source(size, mtime_ns, 0), reason=f"cannot be read: {error}")
+        return Photo(image_id, pb.VECTOR_STATUS_FAILED, Source(), reason=f"cannot be read: {error}")
     if data is None:
-        return Photo(image_id, pb.VECTOR_STATUS_NOT_FOUND, Source(0, 0, 0), reason="vanished while it was read")
-    source = Source(size, mtime_ns, content_hash(data))
+        return Photo(image_id, pb.VECTOR_STATUS_NOT_FOUND, Source(), reason="vanished while it was read")
+    return photo_from_bytes(image_id, data, Source(size, stamp, content_hash(data)), preprocessing, limits)
+
+
+def photo_from_bytes(
+    image_id: int, data: bytes, source: Source, preprocessing: Preprocessing, limits: ImageLimits
+) -> Photo:
+    """Decode the bytes of one photo; never raises for what is wrong with them."""
     try:
         return Photo(image_id, pb.VECTOR_STATUS_OK, source, decode(data, preprocessing, limits))
     except ImageTooLarge as error:

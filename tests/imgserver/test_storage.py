@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgserver.errors import BadInput, StoreError
-from imgserver.storage.catalog import FolderCatalog
+from imgserver.storage.catalog import open_catalog
 from imgserver.storage.hashtable import ABSENT, IdTable
+from imgserver.storage.index import SOURCE
 from imgserver.storage.rows import RowFile
-from imgserver.storage.store import Source, Store
+from imgserver.storage.store import Store
 from imgserver.storage.table import Table
 
 OK = 1
@@ -27,7 +28,7 @@ def put(store: Store, name: str, ids: list[int], value: float, content: int = 1,
     space = store.index.ensure_space(name, "vector", 4, "float16")
     values = np.full((len(ids), 4), value) if status == OK else None
     states = np.full(len(ids), status, dtype=np.uint8)
-    store.put(space, np.array(ids), values, states, [Source(1, 2, content)] * len(ids), OK)
+    store.put(space, np.array(ids), values, states, np.array([(1, 2, content)] * len(ids), dtype=SOURCE), OK)
 
 
 @settings(max_examples=30, deadline=None)
@@ -146,7 +147,7 @@ def test_catalogue_names(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     for name in ("7.jpg", "008.PNG", "sub/9.webp", "notes.txt", ".10.jpg"):
         (tmp_path / name).write_bytes(b"x")
-    catalog = FolderCatalog(tmp_path)
+    catalog = open_catalog(tmp_path)
     assert catalog.ids().tolist() == [7, 8, 9]
     assert catalog.read(8, 10) == b"x"
     assert catalog.read(11, 10) is None
@@ -161,4 +162,4 @@ def test_catalogue_refuses(tmp_path: Path, names: list[str], message: str) -> No
     for name in names:
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(BadInput, match=message):
-        FolderCatalog(tmp_path)
+        open_catalog(tmp_path)

@@ -134,17 +134,21 @@ def test_the_gpu_gives_the_same_features(photos: Path, graph_cache: Path) -> Non
     assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.9999
 
 
-def test_the_version_depends_on_every_step() -> None:
+def test_the_version_depends_on_every_step(tmp_path: Path) -> None:
     from imgserver.vision.identity import backbone_version
 
-    base = backbone_version("net", "ab", Preprocessing())
-    assert base == backbone_version("net", "ab", Preprocessing())
+    for name in ("ab", "ac"):
+        (tmp_path / name).write_text(name)
+    ab, ac = [tmp_path / "ab"], [tmp_path / "ac"]
+    base = backbone_version("net", ab, Preprocessing())
+    assert base == backbone_version("net", ab, Preprocessing())
     others = [
-        backbone_version("net", "ac", Preprocessing()),
-        backbone_version("net", "ab", Preprocessing(size=192)),
-        backbone_version("net", "ab", Preprocessing(draft=False)),
+        backbone_version("net", ac, Preprocessing()),
+        backbone_version("net", ab, Preprocessing(size=192)),
+        backbone_version("net", ab, Preprocessing(draft=False)),
+        backbone_version("net", ab, Preprocessing(), "bgr"),
     ]
-    assert len({base, *others}) == 4
+    assert len({base, *others}) == 5
 
 
 def test_an_unknown_backbone_names_those_there_are() -> None:

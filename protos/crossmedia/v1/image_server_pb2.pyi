@@ -6,7 +6,7 @@ The wire contract of the CrossMedia image server: image ids in, vectors out.
 Lookups are unary, so that they can be retried, balanced and given a deadline one by one. Ids and vectors travel as
 one block of bytes each: `repeated float` is tens of times slower to encode and decode.
 
-PutImages, Search, PutHead and GetHeadGradient are to join this service; their names are taken.
+Search, PutHead and GetHeadGradient are to join this service; their names are taken.
 """
 
 import builtins
@@ -119,6 +119,7 @@ class GetInfoResponse(google.protobuf.message.Message):
     IDS_FROM_TABLE_FIELD_NUMBER: builtins.int
     UPTIME_S_FIELD_NUMBER: builtins.int
     ENGINE_FIELD_NUMBER: builtins.int
+    MAX_PUT_PER_CALL_FIELD_NUMBER: builtins.int
     server_version: builtins.str
     """Version of the server software."""
     version: builtins.str
@@ -158,6 +159,8 @@ class GetInfoResponse(google.protobuf.message.Message):
     """Seconds since the start of this server."""
     engine: builtins.str
     """What runs the CNN: openvino, torch-cuda or torch-cpu."""
+    max_put_per_call: builtins.int
+    """Most images in one PutImages call."""
     @property
     def versions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """All versions in the store, the active one included."""
@@ -187,8 +190,9 @@ class GetInfoResponse(google.protobuf.message.Message):
         ids_from_table: builtins.int = ...,
         uptime_s: builtins.float = ...,
         engine: builtins.str = ...,
+        max_put_per_call: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["backbone", b"backbone", "cnn_batches_on_demand", b"cnn_batches_on_demand", "cnn_passes_on_demand", b"cnn_passes_on_demand", "computed_on_demand", b"computed_on_demand", "dim", b"dim", "engine", b"engine", "generation", b"generation", "ids_from_table", b"ids_from_table", "ids_requested", b"ids_requested", "images_in_catalogue", b"images_in_catalogue", "images_stored", b"images_stored", "max_ids_per_call", b"max_ids_per_call", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "max_pending_ids", b"max_pending_ids", "max_thumbnails_per_call", b"max_thumbnails_per_call", "server_version", b"server_version", "stored_dtype", b"stored_dtype", "uptime_s", b"uptime_s", "version", b"version", "versions", b"versions"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["backbone", b"backbone", "cnn_batches_on_demand", b"cnn_batches_on_demand", "cnn_passes_on_demand", b"cnn_passes_on_demand", "computed_on_demand", b"computed_on_demand", "dim", b"dim", "engine", b"engine", "generation", b"generation", "ids_from_table", b"ids_from_table", "ids_requested", b"ids_requested", "images_in_catalogue", b"images_in_catalogue", "images_stored", b"images_stored", "max_ids_per_call", b"max_ids_per_call", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "max_pending_ids", b"max_pending_ids", "max_put_per_call", b"max_put_per_call", "max_thumbnails_per_call", b"max_thumbnails_per_call", "server_version", b"server_version", "stored_dtype", b"stored_dtype", "uptime_s", b"uptime_s", "version", b"version", "versions", b"versions"]) -> None: ...
 
 global___GetInfoResponse = GetInfoResponse
 
@@ -261,6 +265,68 @@ class GetVectorsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["computed", b"computed", "dim", b"dim", "dtype", b"dtype", "generation", b"generation", "server_time_ns", b"server_time_ns", "status", b"status", "vectors", b"vectors", "version", b"version"]) -> None: ...
 
 global___GetVectorsResponse = GetVectorsResponse
+
+@typing.final
+class PutImage(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    IMAGE_ID_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    image_id: builtins.int
+    """The image's id, 0 or more."""
+    data: builtins.bytes
+    """The whole photo: JPEG, PNG, WebP, ..."""
+    def __init__(
+        self,
+        *,
+        image_id: builtins.int = ...,
+        data: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "image_id", b"image_id"]) -> None: ...
+
+global___PutImage = PutImage
+
+@typing.final
+class PutImagesRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    IMAGES_FIELD_NUMBER: builtins.int
+    @property
+    def images(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PutImage]:
+        """Each id once."""
+
+    def __init__(
+        self,
+        *,
+        images: collections.abc.Iterable[global___PutImage] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["images", b"images"]) -> None: ...
+
+global___PutImagesRequest = PutImagesRequest
+
+@typing.final
+class PutImagesResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    GENERATION_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    version: builtins.str
+    """The version whose vectors were made."""
+    generation: builtins.int
+    """The store's generation afterwards: it grew when a photo that had been stored was replaced."""
+    status: builtins.bytes
+    """One byte an image: a VectorStatus. OK: its vector is stored, on disk."""
+    def __init__(
+        self,
+        *,
+        version: builtins.str = ...,
+        generation: builtins.int = ...,
+        status: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["generation", b"generation", "status", b"status", "version", b"version"]) -> None: ...
+
+global___PutImagesResponse = PutImagesResponse
 
 @typing.final
 class GetThumbnailsRequest(google.protobuf.message.Message):

@@ -44,6 +44,11 @@ class ImageServiceStub(object):
                 request_serializer=crossmedia_dot_v1_dot_image__server__pb2.GetVectorsRequest.SerializeToString,
                 response_deserializer=crossmedia_dot_v1_dot_image__server__pb2.GetVectorsResponse.FromString,
                 _registered_method=True)
+        self.PutImages = channel.unary_unary(
+                '/crossmedia.v1.ImageService/PutImages',
+                request_serializer=crossmedia_dot_v1_dot_image__server__pb2.PutImagesRequest.SerializeToString,
+                response_deserializer=crossmedia_dot_v1_dot_image__server__pb2.PutImagesResponse.FromString,
+                _registered_method=True)
         self.GetThumbnails = channel.unary_unary(
                 '/crossmedia.v1.ImageService/GetThumbnails',
                 request_serializer=crossmedia_dot_v1_dot_image__server__pb2.GetThumbnailsRequest.SerializeToString,
@@ -68,6 +73,14 @@ class ImageServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PutImages(self, request, context):
+        """Photos in: each is embedded and stored, and the next GetVectors serves its vector, also in place of an older photo
+        of that id. The photo itself is not kept: bring it to the catalogue too, or another backbone will not find it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetThumbnails(self, request, context):
         """Small JPEGs of some images, for reports and people; never for training.
         """
@@ -87,6 +100,11 @@ def add_ImageServiceServicer_to_server(servicer, server):
                     servicer.GetVectors,
                     request_deserializer=crossmedia_dot_v1_dot_image__server__pb2.GetVectorsRequest.FromString,
                     response_serializer=crossmedia_dot_v1_dot_image__server__pb2.GetVectorsResponse.SerializeToString,
+            ),
+            'PutImages': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutImages,
+                    request_deserializer=crossmedia_dot_v1_dot_image__server__pb2.PutImagesRequest.FromString,
+                    response_serializer=crossmedia_dot_v1_dot_image__server__pb2.PutImagesResponse.SerializeToString,
             ),
             'GetThumbnails': grpc.unary_unary_rpc_method_handler(
                     servicer.GetThumbnails,
@@ -148,6 +166,33 @@ class ImageService(object):
             '/crossmedia.v1.ImageService/GetVectors',
             crossmedia_dot_v1_dot_image__server__pb2.GetVectorsRequest.SerializeToString,
             crossmedia_dot_v1_dot_image__server__pb2.GetVectorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crossmedia.v1.ImageService/PutImages',
+            crossmedia_dot_v1_dot_image__server__pb2.PutImagesRequest.SerializeToString,
+            crossmedia_dot_v1_dot_image__server__pb2.PutImagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

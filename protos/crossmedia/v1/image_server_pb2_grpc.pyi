@@ -6,7 +6,7 @@ The wire contract of the CrossMedia image server: image ids in, vectors out.
 Lookups are unary, so that they can be retried, balanced and given a deadline one by one. Ids and vectors travel as
 one block of bytes each: `repeated float` is tens of times slower to encode and decode.
 
-PutImages, Search, PutHead and GetHeadGradient are to join this service; their names are taken.
+Search, PutHead and GetHeadGradient are to join this service; their names are taken.
 """
 
 import abc
@@ -37,6 +37,14 @@ class ImageServiceStub:
     ]
     """The vectors of some images, in the order asked. One bad image fails alone, by its status."""
 
+    PutImages: grpc.UnaryUnaryMultiCallable[
+        crossmedia.v1.image_server_pb2.PutImagesRequest,
+        crossmedia.v1.image_server_pb2.PutImagesResponse,
+    ]
+    """Photos in: each is embedded and stored, and the next GetVectors serves its vector, also in place of an older photo
+    of that id. The photo itself is not kept: bring it to the catalogue too, or another backbone will not find it.
+    """
+
     GetThumbnails: grpc.UnaryUnaryMultiCallable[
         crossmedia.v1.image_server_pb2.GetThumbnailsRequest,
         crossmedia.v1.image_server_pb2.GetThumbnailsResponse,
@@ -55,6 +63,14 @@ class ImageServiceAsyncStub:
         crossmedia.v1.image_server_pb2.GetVectorsResponse,
     ]
     """The vectors of some images, in the order asked. One bad image fails alone, by its status."""
+
+    PutImages: grpc.aio.UnaryUnaryMultiCallable[
+        crossmedia.v1.image_server_pb2.PutImagesRequest,
+        crossmedia.v1.image_server_pb2.PutImagesResponse,
+    ]
+    """Photos in: each is embedded and stored, and the next GetVectors serves its vector, also in place of an older photo
+    of that id. The photo itself is not kept: bring it to the catalogue too, or another backbone will not find it.
+    """
 
     GetThumbnails: grpc.aio.UnaryUnaryMultiCallable[
         crossmedia.v1.image_server_pb2.GetThumbnailsRequest,
@@ -78,6 +94,16 @@ class ImageServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[crossmedia.v1.image_server_pb2.GetVectorsResponse, collections.abc.Awaitable[crossmedia.v1.image_server_pb2.GetVectorsResponse]]:
         """The vectors of some images, in the order asked. One bad image fails alone, by its status."""
+
+    @abc.abstractmethod
+    def PutImages(
+        self,
+        request: crossmedia.v1.image_server_pb2.PutImagesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[crossmedia.v1.image_server_pb2.PutImagesResponse, collections.abc.Awaitable[crossmedia.v1.image_server_pb2.PutImagesResponse]]:
+        """Photos in: each is embedded and stored, and the next GetVectors serves its vector, also in place of an older photo
+        of that id. The photo itself is not kept: bring it to the catalogue too, or another backbone will not find it.
+        """
 
     @abc.abstractmethod
     def GetThumbnails(

@@ -1,0 +1,1 @@
+"""The commands of the image server, by what they work on."""

@@ -1,0 +1,44 @@
+"""What CNNs there are, and what each costs here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from imgserver.commands.options import missing_extra, threads_option
+from imgserver.config import Command, json_option
+
+
+@click.command(cls=Command)
+@click.argument("names", nargs=-1)
+@threads_option
+@json_option
+def backbones(names: tuple[str, ...], threads: int, as_json: bool) -> None:
+    """List the CNNs that can make features, with the numbers in a feature, their size, and their speed here.
+
+    Speed is measured for those whose weights are on this machine, and for all NAMES that are given: without weights,
+    with random ones, which take as long.
+    """
+    try:
+        from imgserver.offline.survey import survey
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    found = survey(names, threads)
+    if as_json:
+        click.echo(json.dumps([asdict(entry) for entry in found]))
+        return
+    table = Table(box=None)
+    for name, justify in (("name", "left"), ("dim", "right"), ("input", "right"), ("MB", "right"), ("weights", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("images/s here", justify="right")
+    for entry in found:
+        cells: list[Any] = [entry.recipe, entry.dim or "-", f"{entry.size} px", f"{entry.megabytes:.0f}"]
+        cells += ["here" if entry.here else "to fetch", f"{entry.images_per_s:.0f}" if entry.images_per_s else "-"]
+        table.add_row(*map(str, cells))
+    Console(width=max(100, Console().width)).print(table)

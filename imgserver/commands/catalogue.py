@@ -1,0 +1,185 @@
+"""Photos into the store: a whole catalogue, its manifest, or single new ones."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from imgserver.commands.options import (
+    MEGABYTE,
+    missing_extra,
+    photo_options,
+    server_address,
+    server_option,
+    store_option,
+    threads_option,
+)
+from imgserver.config import Command, json_option
+from imgserver.errors import BadInput, NothingEmbedded
+
+if TYPE_CHECKING:
+    from imgserver.offline.precompute import PrecomputeResult
+
+
+@click.command(cls=Command)
+@store_option
+@click.option(
+    "--catalogue",
+    metavar="PATH|URL",
+    required=True,
+    help="Where photos are: a folder or URL with photos named <image id>.jpg, tars or Parquet files below it, or a "
+    "manifest.",
+)
+@click.option(
+    "--backbone",
+    default="efficientnet_lite0",
+    help="CNN that makes the features: efficientnet_lite0, torchvision:<model>, onnx:<file>.",
+)
+@click.option("--dim", type=click.IntRange(min=1), default=64, help="Numbers in a vector.")
+@click.option(
+    "--ids",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Embed only the image ids in this text file, one a line.",
+)
+@threads_option
+@photo_options
+@json_option
+def precompute(
+    store: Path,
+    catalogue: str,
+    backbone: str,
+    dim: int,
+    ids: Path | None,
+    threads: int,
+    read_timeout_s: float,
+    max_image_mb: int,
+    as_json: bool,
+) -> None:
+    """Embed a catalogue of photos, and activate the vectors. Run it again after a kill, or when photos were added."""
+    try:
+        from imgserver.offline import precompute as work
+        from imgserver.storage.catalog import open_catalog
+        from imgserver.storage.store import Store
+        from imgserver.vision.backbones import get_backbone
+        from imgserver.vision.decode import ImageLimits
+        from imgserver.vision.engines import make_engine
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    console = Console(stderr=True)
+    catalog, net = open_catalog(catalogue, read_timeout_s), get_backbone(backbone)
+    limits = ImageLimits(max_image_mb * MEGABYTE)
+    config = work.PrecomputeConfig(dim=dim, only=work.read_ids(ids) if ids else None, limits=limits)
+    opened = Store(store)
+    try:
+        plan = work.make_plan(opened, catalog, net, config)
+        engine = make_engine(net, store / "engine", threads)
+        todo = len(plan.to_embed)
+        console.print(f"{plan.found} photos, {plan.skipped} of them embedded already, {todo} to embed.")
+        if todo:
+            rate = work.measure_rate(catalog, net, engine, config, plan.to_embed)
+            megabytes = plan.disk_bytes(net.feature_dim, dim) / 1e6
+            console.print(f"Estimate: {todo / rate:.0f} s at {rate:.0f} images/s, {megabytes:.1f} MB on disk.")
+        columns = [
+            TextColumn("embedding"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        ]
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task("embedding", total=todo)
+            result = work.precompute(
+                opened, catalog, net, engine, config, plan, lambda done: progress.advance(task, done)
+            )
+    finally:
+        opened.close()
+    _report_precompute(result, as_json)
+    if not result.embedded and not result.skipped:
+        raise NothingEmbedded(f"Not one photo was embedded; the reasons are in {result.rejects_file}.")
+
+
+def _report_precompute(result: PrecomputeResult, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(result.as_dict()))
+        return
+    click.echo(
+        f"found {result.found}, embedded {result.embedded}, skipped {result.skipped}, rejected {result.rejected} "
+        f"in {result.seconds:.1f} s"
+    )
+    if result.rejects_file:
+        click.echo(f"rejected ids and reasons: {result.rejects_file}")
+    click.echo(f"active version: {result.version}")
+
+
+@click.command(cls=Command)
+@click.argument("catalogue", metavar="PATH|URL")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="manifest.parquet",
+    help="The manifest to write; ids that are in it already are kept.",
+)
+@json_option
+def manifest(catalogue: str, out: Path, as_json: bool) -> None:
+    """List a catalogue once and give every image an id that lasts.
+
+    Needed when photos have names instead of numbers, and useful when listing takes long: then use the manifest as the
+    catalogue. Names that are whole numbers stay the ids. Run it again when photos were added.
+    """
+    try:
+        from imgserver.storage.catalog import READ_TIMEOUT_S
+        from imgserver.storage.catalog.manifest import write_manifest
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    report = write_manifest(catalogue, out, READ_TIMEOUT_S)
+    if as_json:
+        click.echo(json.dumps(asdict(report)))
+        return
+    gone = f", {report.gone} no longer in the catalogue" if report.gone else ""
+    click.echo(f"{report.images} images in {report.out}: {report.added} new{gone}")
+
+
+@click.command(cls=Command)
+@click.argument("photos", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--id", "image_id", type=click.IntRange(min=0), help="Image id of the one photo that is given.")
+@server_option
+@store_option
+@click.option("--timeout-s", type=float, default=60.0, help="Seconds for all of it, retries included.")
+@json_option
+def add(
+    photos: tuple[Path, ...], image_id: int | None, server: str | None, store: Path, timeout_s: float, as_json: bool
+) -> None:
+    """Have a running server embed new PHOTOS at once, or take new photos in place of old ones.
+
+    Files are named <image id>.jpg, or --id names the image. The server keeps the vector, not the photo: bring it to the
+    catalogue too.
+    """
+    from imgserver.client import ImageClient, Status
+
+    brought: dict[int, bytes] = {}
+    for path in photos:
+        number = path.stem if image_id is None else str(image_id)
+        if not (number.isascii() and number.isdigit()):
+            raise BadInput(f"The photo {path} is not named after an image id. Rename it, or give its id with --id.")
+        if int(number) in brought:
+            raise BadInput(f"Image id {int(number)} is given twice; the second photo is {path}.")
+        brought[int(number)] = path.read_bytes()
+    with ImageClient(server_address(server, store), timeout_s=timeout_s) as client:
+        result = client.put(brought)
+    refused = {number: status.name for number, status in result.items() if status != Status.OK}
+    if as_json:
+        click.echo(json.dumps({"added": len(result) - len(refused), "refused": refused}))
+    else:
+        click.echo(f"added {len(result) - len(refused)}, refused {len(refused)}")
+        for refused_id, name in refused.items():
+            click.echo(f"image {refused_id}: {name}")
+    if refused:
+        raise NothingEmbedded(f"{len(refused)} of {len(result)} photos were refused; the reasons are above.")

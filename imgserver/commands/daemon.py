@@ -1,0 +1,165 @@
+"""The daemon: start it, look at it, stop it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from imgserver.commands.options import (
+    MEGABYTE,
+    missing_extra,
+    photo_options,
+    server_address,
+    server_option,
+    store_option,
+    threads_option,
+)
+from imgserver.config import Command, json_option
+from imgserver.errors import ServerUnavailable
+
+
+@click.command(cls=Command)
+@store_option
+@click.option(
+    "--catalogue",
+    metavar="PATH|URL",
+    help="Where photos are, to compute vectors that are not stored; without it such ids are reported as NOT_FOUND.",
+)
+@click.option(
+    "--host", default="127.0.0.1", help="Address to listen at; the default is reached from this machine only."
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=7070, help="Port to listen at; 0 takes a free one.")
+@click.option(
+    "--max-pending-ids",
+    type=click.IntRange(min=1),
+    default=20_000,
+    help="Most images that may wait for the CNN at once. More is refused with a retry hint, so that calls fail fast "
+    "instead of waiting without end.",
+)
+@threads_option
+@photo_options
+@click.option("--background", is_flag=True, help="Return once the server answers, and leave it running.")
+@json_option
+def serve(
+    store: Path,
+    catalogue: str | None,
+    host: str,
+    port: int,
+    max_pending_ids: int,
+    threads: int,
+    read_timeout_s: float,
+    max_image_mb: int,
+    background: bool,
+    as_json: bool,
+) -> None:
+    """Serve vectors until SIGTERM or Ctrl-C, computing on demand what is missing."""
+    try:
+        from imgserver.serving.process import Daemon, serve_in_background
+        from imgserver.serving.process import serve as run
+        from imgserver.serving.service import ServiceConfig
+        from imgserver.vision.decode import ImageLimits
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    def say(daemon: Daemon) -> None:
+        if as_json:
+            click.echo(json.dumps(asdict(daemon)))
+        else:
+            click.echo(f"The image server answers at {daemon.address} (process {daemon.pid}).")
+
+    if background:
+        arguments = [f"--{name}={value}" for name, value in _serve_arguments(locals()).items()]
+        say(serve_in_background(arguments, store))
+        return
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        logging.getLogger(__name__).warning(
+            "listening at %s: everybody who reaches this address can read the vectors; there is no TLS", host
+        )
+    store.mkdir(parents=True, exist_ok=True)
+    config = ServiceConfig(
+        store,
+        catalogue,
+        max_pending_ids=max_pending_ids,
+        limits=ImageLimits(max_image_mb * MEGABYTE),
+        read_timeout_s=read_timeout_s,
+        threads=threads,
+    )
+    run(config, f"{host}:{port}", say)
+
+
+def _serve_arguments(values: dict[str, Any]) -> dict[str, Any]:
+    names = ("store", "catalogue", "host", "port", "max_pending_ids", "threads", "read_timeout_s", "max_image_mb")
+    return {name.replace("_", "-"): values[name] for name in names if values[name] is not None}
+
+
+@click.command(cls=Command)
+@server_option
+@store_option
+@click.option("--timeout-s", type=float, default=5.0, help="Seconds to wait for the answer.")
+@json_option
+def status(server: str | None, store: Path, timeout_s: float, as_json: bool) -> None:
+    """Show what a running server serves: version, limits, counters."""
+    from imgserver.client import ImageClient
+
+    address = server_address(server, store)
+    with ImageClient(address, timeout_s=timeout_s) as client:
+        info = {"address": address, **asdict(client.info())}
+    if as_json:
+        click.echo(json.dumps(info))
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in info.items():
+        shown = ", ".join(value) if isinstance(value, tuple) else f"{value:.1f}" if isinstance(value, float) else value
+        table.add_row(name.replace("_", " "), str(shown) or "(none yet)")
+    Console().print(table)
+
+
+@click.command(cls=Command)
+@store_option
+@json_option
+def stop(store: Path, as_json: bool) -> None:
+    """Drain and stop the server that serves a store on this machine."""
+    from imgserver.serving.process import stop_daemon
+
+    daemon = stop_daemon(store)
+    click.echo(json.dumps(asdict(daemon)) if as_json else f"The image server at {daemon.address} has stopped.")
+
+
+@click.command(cls=Command)
+@server_option
+@store_option
+@click.option("--wait", is_flag=True, help="Wait until the server is healthy, for at most --timeout-s seconds.")
+@click.option("--timeout-s", type=float, default=30.0, help="Seconds to wait.")
+@json_option
+def health(server: str | None, store: Path, wait: bool, timeout_s: float, as_json: bool) -> None:
+    """Tell whether work really goes through the server; the exit code is 0 when it does, else 3."""
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    deadline = time.monotonic() + timeout_s
+    state, address = "", ""
+    while True:
+        address = server_address(server, store)  # a daemon that is just starting has not written its address yet
+        with grpc.insecure_channel(address) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            try:
+                left = max(0.1, min(deadline - time.monotonic(), 5.0))
+                reply = stub.Check(health_pb2.HealthCheckRequest(service=""), timeout=left)
+                state = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
+            except grpc.RpcError as error:
+                state = error.code().name
+        if state == "SERVING":
+            break
+        if not wait or time.monotonic() >= deadline:
+            raise ServerUnavailable(f"The image server at {address} is not healthy: {state}.")
+        time.sleep(0.1)
+    click.echo(json.dumps({"address": address, "health": state}) if as_json else f"{address} is healthy.")

@@ -1,0 +1,61 @@
+"""Options that several commands share, and what to say when the server's packages are missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from imgserver.errors import BadInput
+
+DEFAULT_SERVER = "localhost:7070"
+MEGABYTE = 1 << 20
+
+store_option = click.option(
+    "--store",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="store",
+    help="Folder of the store: features, vectors and index.",
+)
+server_option = click.option("--server", default=None, metavar="HOST:PORT", help="Address of the image server.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=0), default=0, help="Threads of the CNN; 0 takes all cores."
+)
+
+
+def photo_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Limits of one photo."""
+    function = click.option(
+        "--max-image-mb",
+        type=click.IntRange(min=1),
+        default=20,
+        help="Largest photo in MiB; a larger one is rejected as TOO_LARGE.",
+    )(function)
+    return click.option(
+        "--read-timeout-s",
+        type=click.FloatRange(min=0, min_open=True),
+        default=20.0,
+        help="Seconds for one read of a photo behind a URL; it is tried three times, then the photo is rejected.",
+    )(function)
+
+
+def missing_extra(error: ImportError) -> BadInput:
+    """What to install when a command's packages are not there."""
+    return BadInput(
+        f"This command needs the server's packages ({error.name} is missing). "
+        f'Install them with: pip install "crossmedia[server]"'
+    )
+
+
+def server_address(server: str | None, store: Path) -> str:
+    """The address given, else that of the daemon which serves ``store`` here, else the default."""
+    if server:
+        return server
+    file = store / "daemon.json"
+    try:
+        return str(json.loads(file.read_text())["address"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return DEFAULT_SERVER

@@ -1,0 +1,219 @@
+"""Vectors as files: out of the store for others, and into the store from others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from crossmedia.v1 import image_server_pb2 as pb
+
+from imgserver.errors import BadInput
+from imgserver.storage.index import SOURCE, Entries, Ids, Space
+from imgserver.storage.store import Store
+from imgserver.storage.versions import IMPORTED, VECTOR_DTYPE, vector_space
+
+OK = pb.VECTOR_STATUS_OK
+BLOCK = 65_536
+VERSION_KEY, GENERATION_KEY = b"crossmedia.version", b"crossmedia.generation"
+Vectors = npt.NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What ``export_vectors`` wrote."""
+
+    version: str
+    images: int
+    dim: int
+    files: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What ``import_vectors`` did; ``added`` were not there before."""
+
+    version: str
+    images: int
+    added: int
+    dim: int
+    seconds: float
+
+
+def export_vectors(store: Store, out: Path, version: str = "") -> ExportReport:
+    """Write all vectors of a version, sorted by image id.
+
+    Args:
+        store: where they are.
+        out: ``.parquet``: image_id int64, vector fixed_size_list<float16>, version and generation in the metadata;
+            or ``.npy``: a matrix, shape (n, dim), the ids in ``<name>.ids.npy``, the version in ``<name>.json``.
+        version: the active one when it is empty.
+
+    Raises:
+        BadInput: the store has no such version, or ``out`` is of another kind.
+        StoreError: a row is damaged.
+    """
+    started = time.monotonic()
+    version = version or store.index.active
+    space = store.index.space(version) if version else None
+    if space is None or space.kind != "vector":
+        held = ", ".join(space.name for space in store.index.spaces("vector")) or "none yet"
+        raise BadInput(f"The store {store.folder} has no version {version!r}. It holds: {held}.")
+    ids, entries, _ = store.index.load(space.name)
+    ok = entries["status"] == OK
+    ids, entries = ids[ok], entries[ok]
+    write = {".parquet": _write_parquet, ".npy": _write_npy}.get(out.suffix)
+    if write is None:
+        raise BadInput(f"The file {out} must end in .parquet or .npy.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    files = write(store, space, ids, entries, out)
+    return ExportReport(version, len(ids), space.dim, tuple(map(str, files)), time.monotonic() - started)
+
+
+def _write_parquet(store: Store, space: Space, ids: Ids, entries: Entries, out: Path) -> list[Path]:
+    schema = pa.schema(
+        [("image_id", pa.int64()), ("vector", pa.list_(pa.float16(), space.dim))],
+        metadata={VERSION_KEY: space.name, GENERATION_KEY: str(store.index.generation)},
+    )
+    part = _part(out)
+    with pq.ParquetWriter(part, schema, compression="zstd") as writer:
+        for start in range(0, len(ids), BLOCK):
+            values = store.read(space, entries[start : start + BLOCK])
+            lists = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), space.dim)
+            writer.write_table(pa.table([pa.array(ids[start : start + BLOCK]), lists], schema=schema))
+    os.replace(part, out)
+    return [out]
+
+
+def _write_npy(store: Store, space: Space, ids: Ids, entries: Entries, out: Path) -> list[Path]:
+    part, ids_file, about = _part(out), out.with_suffix(".ids.npy"), out.with_suffix(".json")
+    matrix = np.lib.format.open_memmap(part, mode="w+", dtype=space.dtype, shape=(len(ids), space.dim))
+    for start in range(0, len(ids), BLOCK):
+        matrix[start : start + BLOCK] = store.read(space, entries[start : start + BLOCK])
+    matrix.flush()
+    np.save(ids_file, ids)
+    about.write_text(json.dumps({"version": space.name, "generation": store.index.generation}) + "\n")
+    os.replace(part, out)
+    return [out, ids_file, about]
+
+
+def _part(out: Path) -> Path:
+    return out.with_name(f".{out.name}.{os.getpid()}")
+
+
+def import_vectors(
+    store: Store, path: Path, name: str, progress: Callable[[int], None] = lambda done: None
+) -> ImportReport:
+    """Store vectors that another net made as a version of their own, and activate it.
+
+    The version's hash covers ids and vectors, so another file is another version, and the same file adds nothing.
+
+    Args:
+        store: where they go.
+        path: a Parquet file, or a folder of them: ``image_id`` (or ``id``), int64, and ``vector`` (or ``embedding``),
+            lists of floats of one length.
+        name: of the net.
+        progress: told how many rows were just stored.
+
+    Raises:
+        BadInput: the name or the file is wrong; the message says which row.
+    """
+    started = time.monotonic()
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise BadInput(f"The name {name!r} may hold letters, digits, '.', '_' and '-' only.")
+    source = _open_vectors(path)
+    sha, seen, dim = hashlib.sha256(), [np.zeros(0, dtype=np.int64)], 0
+    for ids, values in source():
+        if dim and values.shape[1] != dim:
+            raise BadInput(f"{path} holds vectors of {dim} and of {values.shape[1]} numbers; all need one length.")
+        dim = values.shape[1]
+        sha.update(ids.tobytes() + values.tobytes())
+        seen.append(ids)
+    every = np.sort(np.concatenate(seen))
+    if not len(every):
+        raise BadInput(f"{path} holds no vectors.")
+    if len(twice := np.flatnonzero(every[1:] == every[:-1])):
+        raise BadInput(f"Image id {every[twice[0]]} is in {path} twice; which vector should count?")
+    version = f"{name}@{sha.hexdigest()[:12]}+{IMPORTED}/{dim}"
+    space = vector_space(store, version, dim)
+    added = 0
+    for ids, values in source():
+        new = ~store.index.get(space.name, ids)[1]  # the hash vouches for rows of an import that was killed
+        if new.any():
+            nowhere = np.zeros(int(new.sum()), dtype=SOURCE)
+            store.put(space, ids[new], values[new], np.full(len(nowhere), OK, dtype=np.uint8), nowhere, OK)
+            added += len(nowhere)
+        progress(len(ids))
+    store.index.activate(version)
+    return ImportReport(version, len(every), added, dim, time.monotonic() - started)
+
+
+def _open_vectors(path: Path) -> Callable[[], Iterator[tuple[Ids, Vectors]]]:
+    """Reads the file as often as it is called: ids and vectors as they are stored, a block at a time."""
+    try:
+        data = ds.dataset(path, format="parquet")
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadInput(f"The vectors {path} cannot be read: {error}.") from error
+    names = data.schema.names
+    key = next((n for n in ("image_id", "id") if n in names), None)
+    column = next((n for n in ("vector", "embedding") if n in names), None)
+    if key is None or column is None:
+        raise BadInput(f"{path} needs the columns image_id and vector; its columns are: {', '.join(names)}.")
+    if not pa.types.is_integer(data.schema.field(key).type):
+        raise BadInput(
+            f"The column {key!r} of {path} is of type {data.schema.field(key).type}; image ids are whole numbers. "
+            f"'imgserver manifest' gives numbers to names."
+        )
+
+    def blocks() -> Iterator[tuple[Ids, Vectors]]:
+        first = 0
+        try:
+            for batch in data.to_batches(columns=[key, column], batch_size=BLOCK):
+                if len(batch):
+                    yield _block(batch, first, path)
+                first += len(batch)
+        except pa.ArrowInvalid as error:
+            raise BadInput(f"The vectors {path} cannot be read: {error}.") from error
+
+    return blocks
+
+
+def _block(batch: pa.RecordBatch, first: int, path: Path) -> tuple[Ids, Vectors]:
+    keys, lists = batch.column(0), batch.column(1)
+    if not (
+        pa.types.is_fixed_size_list(lists.type) or pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)
+    ) or not pa.types.is_floating(lists.type.value_type):
+        raise BadInput(f"The vectors of {path} are of type {lists.type}; they must be lists of floats.")
+    for what in (keys, lists):
+        if what.null_count:
+            row = first + int(np.argmax(np.asarray(what.is_null()))) + 1
+            raise BadInput(f"Row {row} of {path} has an empty cell; every row needs an id and a vector.")
+    ids = np.asarray(keys.cast(pa.int64()))
+    if ids.min() < 0:
+        raise BadInput(f"{path} holds the image id {ids.min()}; ids are 0 or more.")
+    lengths = np.asarray(lists.value_lengths())
+    if (lengths != lengths[0]).any():
+        row = first + int(np.argmax(lengths != lengths[0])) + 1
+        raise BadInput(f"The vector in row {row} of {path} has {lengths[row - first - 1]} numbers, not {lengths[0]}.")
+    values = np.asarray(lists.flatten()).reshape(len(ids), int(lengths[0]))
+    with np.errstate(over="ignore"):
+        stored: Vectors = values.astype(VECTOR_DTYPE)
+    bad = ~np.isfinite(stored).all(axis=1)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise BadInput(
+            f"The vector in row {first + row + 1} of {path} (image {ids[row]}) holds a number that float16 cannot: "
+            f"{values[row][~np.isfinite(stored[row])][0]}. Scale the vectors, for example to length 1."
+        )
+    return ids, stored

@@ -1,0 +1,89 @@
+"""Backbones side by side: dim, size, and images a second on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from imgserver.errors import BadInput
+from imgserver.vision.backbones import DEFAULT, TORCHVISION, Backbone, get_backbone
+from imgserver.vision.engines import make_engine
+
+BATCH = 16
+REPEATS = 3
+
+
+@dataclass(frozen=True)
+class SurveyEntry:
+    """One backbone.
+
+    Attributes:
+        recipe: its name.
+        dim: numbers in a feature; None where only its weights would tell.
+        size: height and width of its input, in pixels.
+        megabytes: of its weights.
+        here: whether its weights are on this machine.
+        images_per_s: of the net alone, on ready pixels, in batches of 16; None when it was not measured.
+    """
+
+    recipe: str
+    dim: int | None
+    size: int
+    megabytes: float
+    here: bool
+    images_per_s: float | None = None
+
+
+def survey(names: Sequence[str], threads: int) -> list[SurveyEntry]:
+    """The backbones ``names``, measured; without names all of them, measured where the weights are here.
+
+    Raises:
+        BadInput: there is no backbone of a name.
+    """
+    if names:
+        return [_named(name, threads) for name in names]
+    found = [_named(DEFAULT, threads)]
+    try:
+        from imgserver.vision.torchvision_zoo import entries
+
+        listed = entries()
+    except BadInput:  # torchvision is not installed
+        return found
+    for entry in listed:
+        row = SurveyEntry(entry.recipe, entry.dim, entry.size, entry.megabytes, entry.path.exists())
+        found.append(replace(row, images_per_s=_rate(get_backbone(row.recipe), threads)) if row.here else row)
+    return found
+
+
+def _named(name: str, threads: int) -> SurveyEntry:
+    here, backbone = True, None
+    if name.startswith(TORCHVISION):
+        from imgserver.vision.torchvision_zoo import entries, torchvision_backbone
+
+        published = {entry.recipe: entry for entry in entries()}
+        entry = published.get(name) or next((e for r, e in published.items() if r.startswith(f"{name}@")), None)
+        if entry is not None and not entry.path.exists():
+            here, backbone = False, torchvision_backbone(name, random_weights=True)
+            megabytes = entry.megabytes
+    if backbone is None:
+        backbone = get_backbone(name)
+        megabytes = sum(path.stat().st_size for path in backbone.weights) / 1e6
+    rate = _rate(backbone, threads)
+    return SurveyEntry(backbone.recipe, backbone.feature_dim, backbone.preprocessing.size, megabytes, here, rate)
+
+
+def _rate(backbone: Backbone, threads: int) -> float:
+    """Images a second, the best of a few runs."""
+    size = backbone.preprocessing.size
+    engine = make_engine(backbone, None, threads)
+    pixels = np.random.default_rng(0).integers(0, 256, (BATCH, size, size, 3), dtype=np.uint8)
+    engine.run(pixels)  # the first run of a shape sets things up
+    seconds = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        engine.run(pixels)
+        seconds.append(time.perf_counter() - started)
+    return BATCH / min(seconds)

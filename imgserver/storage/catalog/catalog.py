@@ -1,0 +1,161 @@
+"""The catalogue: which image ids there are, and where their bytes come from."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from imgserver.errors import BadInput
+from imgserver.storage.catalog.files import PARQUET_SUFFIXES, SHARD_SUFFIXES, files_for, is_url, join, root_of
+from imgserver.storage.catalog.listing import (
+    WHOLE_FILE,
+    Ids,
+    Listing,
+    concat,
+    ids_from_keys,
+)
+from imgserver.storage.catalog.manifest import is_manifest, read_manifest
+from imgserver.storage.catalog.parquet_rows import ParquetRows
+from imgserver.storage.catalog.scan import scan
+
+READ_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """What tells cheaply that photos may have been replaced, shape (n,) each.
+
+    Attributes:
+        size: bytes, 0 where they are not known.
+        stamp: time of the last change in ns, or a hash of what changes with the photo.
+        there: whether there is such a photo.
+    """
+
+    size: npt.NDArray[np.uint64]
+    stamp: npt.NDArray[np.uint64]
+    there: npt.NDArray[np.bool_]
+
+
+class Catalog:
+    """Photos by image id. ``open_catalog`` makes one.
+
+    Args:
+        where: path or URL, as the user wrote it.
+        listing: what was found there.
+        timeout_s: seconds for one read behind a URL.
+    """
+
+    def __init__(self, where: str, listing: Listing, timeout_s: float):
+        self.where, self._listing, self._timeout_s = where, listing, timeout_s
+        self._root = root_of(where)
+        # Only a folder of this machine is asked for photos that came after it was listed.
+        self._late_folder = None if self._root != where or is_url(where) else where
+        self._rows = ParquetRows(timeout_s)
+        first = str(listing.files[0]) if len(listing.files) else ""
+        self.readers = files_for(join(self._root, first), timeout_s).readers
+
+    def __len__(self) -> int:
+        return len(self._listing)
+
+    def ids(self) -> Ids:
+        """All image ids, ascending, shape (n,)."""
+        return self._listing.ids
+
+    def reading_order(self, ids: Ids) -> Ids:
+        """``ids`` in the order in which their bytes lie in files, so that shards are read once, from the start."""
+        listing, places = self._listing, self._listing.places(ids)
+        return ids[np.lexsort((places, listing.offset[places], listing.file[places]))] if len(listing) else ids
+
+    def fingerprints(self, ids: Ids) -> Fingerprints:
+        """Size and stamp of photos, now."""
+        listing, places = self._listing, self._listing.places(ids)
+        there = places >= 0
+        if not len(listing):
+            none = np.zeros(len(ids), dtype=np.uint64)
+            return self._look(ids, np.ones(len(ids), dtype=np.bool_), Fingerprints(none, none.copy(), there))
+        size = np.maximum(listing.size[places], 0).astype(np.uint64)
+        found = Fingerprints(size, listing.stamp[places].copy(), there)
+        # Files of this machine were listed without a look at each.
+        whole = listing.offset[places] == WHOLE_FILE
+        return self._look(ids, ~there | (whole & (found.stamp == 0)), found)
+
+    def _look(self, ids: Ids, unknown: npt.NDArray[np.bool_], found: Fingerprints) -> Fingerprints:
+        for row in np.flatnonzero(unknown).tolist():
+            path = self._path(int(ids[row]))
+            if path is None:
+                found.there[row] = False
+            elif is_url(path):
+                # Nothing is known but the address: another address is another photo.
+                found.stamp[row] = xxhash.xxh3_64_intdigest(path.encode())
+            else:
+                file = files_for(path, self._timeout_s).stat(path)
+                found.there[row] = file is not None
+                if file is not None:
+                    found.size[row], found.stamp[row] = file.size, file.stamp
+        return found
+
+    def read(self, image_id: int, max_bytes: int) -> bytes | None:
+        """The photo's bytes, at most ``max_bytes + 1`` of them; None when there is no such photo.
+
+        Raises:
+            OSError: the photo is there and cannot be read.
+        """
+        path = self._path(image_id)
+        if path is None:
+            return None
+        place = int(self._listing.places(np.array([image_id]))[0])
+        offset = WHOLE_FILE if place < 0 else int(self._listing.offset[place])
+        if offset != WHOLE_FILE and path.lower().endswith(PARQUET_SUFFIXES):
+            data = self._rows.read(path, offset)
+            return None if data is None else data[: max_bytes + 1]
+        files = files_for(path, self._timeout_s)
+        if offset == WHOLE_FILE:
+            return files.read(path, 0, max_bytes + 1)
+        return files.read(path, offset, min(int(self._listing.size[place]), max_bytes + 1))
+
+    def _path(self, image_id: int) -> str | None:
+        """The file that holds an image, or None."""
+        place = int(self._listing.places(np.array([image_id]))[0])
+        if place >= 0:
+            return join(self._root, self._listing.files[int(self._listing.file[place])].as_py())
+        if self._late_folder is not None:
+            for suffix in (".jpg", ".jpeg", ".png"):
+                path = os.path.join(self._late_folder, f"{image_id}{suffix}")
+                if os.path.isfile(path):
+                    return path
+        return None
+
+
+def open_catalog(where: str | os.PathLike[str], timeout_s: float = READ_TIMEOUT_S) -> Catalog:
+    """List the catalogue at ``where``.
+
+    Args:
+        where: a folder or URL with photos, tars or Parquet files of photos below it; one tar; one Parquet file, with
+            photos or a manifest. Photos and tar members are named ``<image id>.<jpg, png, …>``: ``007.jpg`` is image 7.
+        timeout_s: seconds for one read behind a URL, before it is tried again.
+
+    Raises:
+        BadInput: there is nothing at ``where``, an image's name is no number, or an id is there twice.
+    """
+    path = os.fspath(where)
+    files = files_for(path, timeout_s)
+    if not is_url(path) and not os.path.exists(path):
+        raise BadInput(f"The catalogue {path} does not exist.")
+    try:
+        if path.lower().endswith(PARQUET_SUFFIXES):
+            with files.open(path) as source:
+                names = pq.read_schema(source).names
+            if is_manifest(names):
+                return Catalog(path, read_manifest(path, timeout_s), timeout_s)
+        elif not is_url(path) and os.path.isfile(path) and not path.lower().endswith(SHARD_SUFFIXES):
+            raise BadInput(f"The catalogue {path} is a file, and neither a tar nor a Parquet file.")
+        entries = concat(scan(files, path))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise BadInput(f"The catalogue {path} cannot be listed: {error}.") from error
+    return Catalog(path, Listing(entries, ids_from_keys(entries, path)), timeout_s)

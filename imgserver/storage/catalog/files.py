@@ -1,0 +1,239 @@
+"""Files on this machine or behind a URL, read with a time limit and retries; nothing here knows what is in them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, BinaryIO, Protocol, TypeVar, cast
+
+import xxhash
+
+from imgserver.errors import BadInput
+
+PARQUET_SUFFIXES = (".parquet", ".pq")
+SHARD_SUFFIXES = (*PARQUET_SUFFIXES, ".tar")
+TRIES = 3
+FIRST_PAUSE_S = 0.2
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file of a listing: its path, its bytes (-1: not asked), and a stamp that changes with it (0: not asked)."""
+
+    path: str
+    size: int = -1
+    stamp: int = 0
+
+
+class Files(Protocol):
+    """Where files are read from. ``readers``: how many reads at once make sense."""
+
+    readers: int
+
+    def walk(self, root: str) -> Iterator[list[FoundFile]]:
+        """Files below ``root``, a folder at a time; ``root`` itself when it is a file."""
+        ...
+
+    def stat(self, path: str) -> FoundFile | None:
+        """Size and stamp now; None when there is no such file."""
+        ...
+
+    def open(self, path: str) -> BinaryIO:
+        """The file, to read from any place in it."""
+        ...
+
+    def read(self, path: str, start: int, length: int) -> bytes | None:
+        """At most ``length`` bytes from byte ``start`` on; None when there is no such file.
+
+        Raises:
+            OSError: the file is there and cannot be read.
+        """
+        ...
+
+
+class LocalFiles:
+    """Files of this machine."""
+
+    readers = 2
+
+    def walk(self, root: str) -> Iterator[list[FoundFile]]:
+        """Files below ``root``, without a look at each: only their names are read here."""
+        if os.path.isfile(root):
+            yield [FoundFile(root)]
+            return
+        folders = [root]
+        while folders:
+            files = []
+            with os.scandir(folders.pop()) as found:
+                for entry in found:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        folders.append(entry.path)
+                    else:
+                        files.append(FoundFile(entry.path))
+                    if len(files) == 100_000:
+                        yield files
+                        files = []
+            yield files
+
+    def stat(self, path: str) -> FoundFile | None:
+        """Size and time of change in ns."""
+        try:
+            found = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return FoundFile(path, found.st_size, found.st_mtime_ns)
+
+    def open(self, path: str) -> BinaryIO:
+        """The file."""
+        return open(path, "rb")
+
+    def read(self, path: str, start: int, length: int) -> bytes | None:
+        """Bytes of the file."""
+        try:
+            with open(path, "rb", buffering=0) as file:
+                return os.pread(file.fileno(), length, start)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+class RemoteFiles:
+    """Files behind a URL that fsspec knows: ``s3://``, ``https://``, ``gs://`` and others.
+
+    A read that fails or lasts longer than ``timeout_s`` is tried again, three times in all.
+
+    Args:
+        url: any URL of the file system; credentials and endpoints come from its own environment variables and files.
+        timeout_s: seconds for one read, where the file system can be told.
+
+    Raises:
+        BadInput: fsspec does not know the protocol, or lacks a package for it.
+    """
+
+    readers = 32
+
+    def __init__(self, url: str, timeout_s: float):
+        import fsspec
+
+        self._timeout_s = timeout_s
+        self._protocol = url.partition("://")[0]
+        try:
+            # Listings must not be cached: that would keep a Python object an image for as long as the process lives.
+            self._fs: Any = fsspec.url_to_fs(url, use_listings_cache=False)[0]
+        except (ImportError, ValueError) as error:
+            raise BadInput(
+                f"The catalogue {url} cannot be opened: {error}. For s3:// and https:// install: "
+                f'pip install "crossmedia[remote]"'
+            ) from error
+
+    def walk(self, root: str) -> Iterator[list[FoundFile]]:
+        """Files below ``root`` with size and stamp, which a listing of an object store brings along."""
+        if self._again(lambda: self._fs.isfile(root)):
+            yield [self._found(self._again(lambda: self._fs.info(root)))]
+            return
+        for _, _, files in self._fs.walk(root, detail=True):
+            yield [self._found(info) for info in files.values()]
+
+    def stat(self, path: str) -> FoundFile | None:
+        """Size and stamp, from the object's description."""
+        try:
+            return self._found(self._again(lambda: self._fs.info(path)))
+        except FileNotFoundError:
+            return None
+
+    def open(self, path: str) -> BinaryIO:
+        """The file, read ahead in blocks."""
+        return cast(BinaryIO, self._again(lambda: self._fs.open(path, "rb")))
+
+    def read(self, path: str, start: int, length: int) -> bytes | None:
+        """Bytes of the object, by a range request."""
+        from fsspec.asyn import AsyncFileSystem, sync
+
+        def once() -> bytes:
+            if not isinstance(self._fs, AsyncFileSystem):
+                return bytes(self._fs.cat_file(path, start=start, end=start + length))
+            if self._protocol in ("http", "https") and start == 0:
+                # A web server may answer a range request with the whole file: stop reading in time.
+                work = _read_http(self._fs, path, length)
+            else:
+                work = self._fs._cat_file(path, start=start, end=start + length)
+            return bytes(sync(self._fs.loop, lambda: work, timeout=self._timeout_s))
+
+        try:
+            return self._again(once)
+        except FileNotFoundError:
+            return None
+
+    def _found(self, info: dict[str, Any]) -> FoundFile:
+        mark = info.get("ETag") or info.get("etag") or info.get("LastModified") or info.get("mtime") or ""
+        stamp = xxhash.xxh3_64_intdigest(str(mark).encode()) if mark else 0
+        return FoundFile(self._fs.unstrip_protocol(info["name"]), int(info.get("size") or -1), stamp)
+
+    def _again(self, work: Callable[[], T]) -> T:
+        """Do the work; what may pass by itself is tried again, after a pause that doubles."""
+        for left in reversed(range(TRIES)):
+            try:
+                return work()
+            except (FileNotFoundError, PermissionError):
+                raise
+            except Exception as error:  # each file system raises errors of its own
+                if not left:
+                    if isinstance(error, TimeoutError):
+                        raise OSError(f"no answer within {self._timeout_s:.3g} s, {TRIES} times") from error
+                    raise OSError(f"{type(error).__name__}: {error}, {TRIES} times") from error
+                time.sleep(FIRST_PAUSE_S * 2 ** (TRIES - 1 - left))
+        raise AssertionError("This is a bug: the last try returns or raises.")
+
+
+async def _read_http(fs: Any, url: str, length: int) -> bytes:
+    session = await fs.set_session()
+    async with session.get(url, headers={"Range": f"bytes=0-{length - 1}"}) as response:
+        if response.status == 404:
+            raise FileNotFoundError(url)
+        if response.status == 416:  # an empty file has no first byte
+            return b""
+        response.raise_for_status()
+        data = bytearray()
+        async for chunk in response.content.iter_chunked(1 << 16):
+            data += chunk
+            if len(data) >= length:
+                break
+        return bytes(data[:length])
+
+
+def is_url(path: str) -> bool:
+    """Whether ``path`` is a URL and not a path of this machine."""
+    return "://" in path
+
+
+_LOCAL = LocalFiles()
+
+
+@lru_cache(maxsize=32)
+def _remote(start: str, timeout_s: float) -> RemoteFiles:
+    return RemoteFiles(start, timeout_s)
+
+
+def files_for(path: str, timeout_s: float) -> Files:
+    """What reads ``path``: this machine's files, or one reader for each file system behind URLs."""
+    if not is_url(path):
+        return _LOCAL
+    protocol, _, rest = path.partition("://")
+    return _remote(f"{protocol}://{rest.partition('/')[0]}", timeout_s)
+
+
+def root_of(where: str) -> str:
+    """The folder that paths in a listing of ``where`` are relative to: ``where`` itself, or the folder of that file."""
+    return os.path.dirname(where) if where.lower().endswith(SHARD_SUFFIXES) else where
+
+
+def join(root: str, path: str) -> str:
+    """``path`` below ``root``, unless it is whole already."""
+    if is_url(path) or not is_url(root):
+        return path if is_url(path) else os.path.join(root, path)
+    return f"{root.rstrip('/')}/{path}"

@@ -1,0 +1,175 @@
+"""The manifest: a Parquet file that gives every image an id that lasts and says where its bytes are.
+
+    image_id  int64    the id; in samples, in the store, on the wire
+    key       string   what the image is called in the catalogue and in the logs
+    uri       string   file or URL, relative to the manifest's folder, so that both travel together
+    offset    int64    -1: the whole file; else the first byte in a tar, or the row in a Parquet file
+    size      int64    bytes, -1: unknown
+    stamp     uint64   changes when the image is replaced; 0: unknown
+
+Only ``image_id`` and ``uri`` are needed in a manifest that somebody else wrote. Ids are never given twice: an image
+that has gone keeps its row.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from imgserver.errors import BadInput
+from imgserver.storage.catalog.files import files_for, is_url, join, root_of
+from imgserver.storage.catalog.listing import (
+    UNKNOWN,
+    WHOLE_FILE,
+    Entries,
+    Ids,
+    Listing,
+    concat,
+    numeric_keys,
+)
+from imgserver.storage.catalog.scan import URI_COLUMN, id_column, key_array, scan
+
+COLUMNS = ("image_id", "key", "uri", "offset", "size", "stamp")
+NUMBERS, GIVEN = "keys are the ids", "ids were given to the keys"
+RULE = b"crossmedia.ids"
+
+
+@dataclass(frozen=True)
+class ManifestReport:
+    """What ``write_manifest`` did: images in the manifest, how many are new, and how many have gone."""
+
+    images: int
+    added: int
+    gone: int
+    out: str
+
+
+def is_manifest(names: list[str]) -> bool:
+    """Whether a Parquet file with these columns says where images are, and does not hold them."""
+    return URI_COLUMN in names
+
+
+def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
+    """List the catalogue ``where`` and write ``out``; ids that ``out`` gave before are kept.
+
+    Keys that are whole numbers are their own ids when all of them are; else ids are given in the order of the keys.
+
+    Raises:
+        BadInput: nothing was found, a key is there twice, or ``out`` gave its ids by the other rule.
+    """
+    found = concat(scan(files_for(where, timeout_s), where))
+    if not len(found):
+        raise BadInput(f"No image was found in {where}: no photo, no tar and no Parquet file with photos.")
+    keys = pc.cast(found.keys, pa.large_string())
+    counts = pc.value_counts(keys)
+    if len(twice := counts.filter(pc.greater(counts.field("counts"), 1))):
+        key = twice[0]["values"].as_py()
+        rows = np.flatnonzero(np.asarray(pc.equal(keys, key)))[:2].tolist()
+        raise BadInput(
+            f"The key {key!r} is there {twice[0]['counts']} times, in {' and '.join(map(found.where, rows))}. Keys are "
+            f"names without folder and suffix; rename one of them."
+        )
+    before = pq.read_table(out) if out.exists() else None
+    rule = NUMBERS if numeric_keys(found).all() else GIVEN
+    ids = np.full(len(found), -1, dtype=np.int64)
+    kept = pa.table({})
+    if before is not None:
+        rule = _rule_of(before, out, rule)
+        place = pc.index_in(keys, value_set=before["key"].combine_chunks().cast(pa.large_string()))
+        known = np.asarray(pc.is_valid(place))
+        ids[known] = np.asarray(before["image_id"])[np.asarray(pc.fill_null(place, 0))[known]]
+        kept = before.filter(pc.invert(pc.is_in(before["image_id"], value_set=pa.array(ids[known]))))
+    new = np.flatnonzero(ids < 0)
+    if rule == NUMBERS:
+        ids[new] = np.asarray(pc.cast(keys.take(pa.array(new)), pa.int64()))
+    else:
+        first = int(pc.max(before["image_id"]).as_py()) + 1 if before is not None and len(before) else 0
+        order = np.asarray(pc.sort_indices(keys.take(pa.array(new))))
+        ids[new[order]] = first + np.arange(len(new))
+    table = pa.table(
+        {
+            "image_id": ids,
+            "key": keys,
+            "uri": _uris(found, where, out).take(pa.array(found.file)),
+            "offset": found.offset,
+            "size": found.size,
+            "stamp": found.stamp,
+        }
+    )
+    if len(kept):
+        table = pa.concat_tables([table, kept.cast(table.schema)])
+    table = table.sort_by("image_id").replace_schema_metadata({RULE: rule.encode()})
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.{os.getpid()}")
+    pq.write_table(table, part, compression="zstd")
+    os.replace(part, out)
+    return ManifestReport(len(table), len(new), len(kept), str(out))
+
+
+def _rule_of(before: pa.Table, out: Path, rule: str) -> str:
+    if missing := [name for name in COLUMNS if name not in before.column_names]:
+        raise BadInput(f"{out} has no column {missing[0]!r}: no manifest of ours. Choose another --out.")
+    old = (before.schema.metadata or {}).get(RULE, b"").decode()
+    if old == NUMBERS and rule == GIVEN:
+        raise BadInput(
+            f"In {out} the keys are the ids, and now there are keys that are no whole numbers. "
+            f"Rename those images, or write a new manifest."
+        )
+    return old or rule
+
+
+def _uris(found: Entries, where: str, out: Path) -> pa.Array:
+    """Where each of the files is, seen from the manifest's folder; URLs as they are."""
+    root = root_of(where)
+    base = root.rstrip("/") if is_url(root) else os.path.relpath(root or ".", out.parent)
+    names = found.files.to_pylist()
+    return pa.array(names if base == "." else [join(base, name) for name in names], pa.large_string())
+
+
+def read_manifest(path: str, timeout_s: float) -> Listing:
+    """The listing that a manifest describes.
+
+    Raises:
+        BadInput: it cannot be read, or a column is wrong.
+    """
+    try:
+        with files_for(path, timeout_s).open(path) as source, pq.ParquetFile(source) as parquet:
+            names = parquet.schema_arrow.names
+            key = id_column(names, path)
+            table = parquet.read(columns=[key, *(name for name in COLUMNS[2:] if name in names)])
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadInput(f"The manifest {path} cannot be read: {error}.") from error
+    n = len(table)
+    ids = key_array(table[key].combine_chunks(), path, key)
+    if not pa.types.is_integer(ids.type):
+        raise BadInput(f"The column {key!r} of the manifest {path} holds strings; a manifest's ids are whole numbers.")
+    uris = table[URI_COLUMN].combine_chunks().dictionary_encode()
+    if uris.null_count:
+        raise BadInput(f"The column 'uri' of the manifest {path} is empty in {uris.null_count} rows.")
+    entries = Entries(
+        ids,
+        uris.dictionary.cast(pa.large_string()),
+        np.asarray(uris.indices).astype(np.int32),
+        _column(table, "offset", np.full(n, WHOLE_FILE, dtype=np.int64)),
+        _column(table, "size", np.full(n, UNKNOWN, dtype=np.int64)),
+        _column(table, "stamp", np.zeros(n, dtype=np.uint64)),
+    )
+    numbers: Ids = np.asarray(ids)
+    if n and numbers.min() < 0:
+        raise BadInput(f"The manifest {path} holds the image id {numbers.min()}; ids are whole numbers from 0 on.")
+    return Listing(entries, numbers)
+
+
+def _column(table: pa.Table, name: str, default: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if name not in table.column_names or not len(default):
+        return default
+    filled = pc.fill_null(table[name].combine_chunks(), default[0].item())
+    return np.asarray(filled).astype(default.dtype)

@@ -1,0 +1,78 @@
+"""Single rows out of Parquet files, which can only be read a row group at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from imgserver.storage.catalog.files import files_for
+from imgserver.storage.catalog.scan import BYTES_COLUMN
+
+KEEP_BYTES = 512 << 20
+
+
+@dataclass(frozen=True)
+class _Open:
+    file: Any
+    first_row: npt.NDArray[np.int64]  # of each row group, and the number of rows
+
+
+class ParquetRows:
+    """Photos in the column ``bytes``; the row groups read last stay in memory, up to 512 MiB.
+
+    Whoever reads many rows reads them in the order of the file, so that each group is decoded once.
+
+    Args:
+        timeout_s: of a read behind a URL.
+    """
+
+    def __init__(self, timeout_s: float):
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._groups: OrderedDict[tuple[str, int], pa.ChunkedArray] = OrderedDict()
+        self._bytes = 0
+        self._open = lru_cache(maxsize=16)(self._open_file)
+
+    def read(self, path: str, row: int) -> bytes | None:
+        """The photo in ``row`` of the file; None when the cell is empty, or there is no such file or row.
+
+        Raises:
+            OSError: the file is there and cannot be read.
+        """
+        with self._lock:
+            try:
+                opened = self._open(path)
+                group = int(np.searchsorted(opened.first_row, row, side="right")) - 1
+                if group >= len(opened.first_row) - 1:
+                    return None
+                column = self._group(path, opened, group)
+            except FileNotFoundError:
+                return None
+            except pa.ArrowException as error:
+                raise OSError(str(error)) from error
+        data: bytes | None = column[row - int(opened.first_row[group])].as_py()
+        return data
+
+    def _open_file(self, path: str) -> _Open:
+        file = pq.ParquetFile(files_for(path, self._timeout_s).open(path))
+        rows = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+        return _Open(file, np.cumsum([0, *rows]))
+
+    def _group(self, path: str, opened: _Open, group: int) -> pa.ChunkedArray:
+        key = (path, group)
+        if key not in self._groups:
+            column = opened.file.read_row_group(group, columns=[BYTES_COLUMN])[BYTES_COLUMN]
+            self._groups[key] = column
+            self._bytes += column.nbytes
+            while self._bytes > KEEP_BYTES and len(self._groups) > 1:
+                self._bytes -= self._groups.popitem(last=False)[1].nbytes
+        self._groups.move_to_end(key)
+        return self._groups[key]

@@ -1,0 +1,155 @@
+"""Finds the images in a folder or below a URL: photos, members of tars, rows of Parquet files."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from imgserver.errors import BadInput
+from imgserver.storage.catalog.files import PARQUET_SUFFIXES, Files, FoundFile, root_of
+from imgserver.storage.catalog.listing import UNKNOWN, WHOLE_FILE, Entries
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+ID_COLUMNS = ("image_id", "id", "key")
+BYTES_COLUMN = "bytes"
+URI_COLUMN = "uri"
+MAX_GROUP_BYTES = 512 << 20
+
+
+def scan(files: Files, where: str) -> Iterator[Entries]:
+    """All images in ``where``, some at a time; other files are passed over.
+
+    Raises:
+        BadInput: a tar or Parquet file cannot be read as images.
+    """
+    root = root_of(where)
+    for found in files.walk(where):
+        photos = [file for file in found if file.path.lower().endswith(PHOTO_SUFFIXES)]
+        if photos:
+            yield _photos(photos, root)
+        for file in found:
+            if file.path.lower().endswith(".tar"):
+                yield _tar_members(files, file, root)
+            elif file.path.lower().endswith(PARQUET_SUFFIXES):
+                yield _parquet_rows(files, file, root)
+
+
+def _photos(photos: list[FoundFile], root: str) -> Entries:
+    names = [os.path.splitext(os.path.basename(photo.path))[0] for photo in photos]
+    return Entries(
+        pa.array(names, pa.large_string()),
+        pa.array([_below(photo.path, root) for photo in photos], pa.large_string()),
+        np.arange(len(photos), dtype=np.int32),
+        np.full(len(photos), WHOLE_FILE, dtype=np.int64),
+        np.array([photo.size for photo in photos], dtype=np.int64),
+        np.array([photo.stamp for photo in photos], dtype=np.uint64),
+    )
+
+
+def _below(path: str, root: str) -> str:
+    """``path`` without the root, which a million photos would repeat."""
+    return path.removeprefix(root.rstrip("/") + "/")
+
+
+def _tar_members(files: Files, file: FoundFile, root: str) -> Entries:
+    """Photos in a tar, as WebDataset writes them: ``<key>.jpg`` beside other members, which are passed over."""
+    file = (files.stat(file.path) if file.size < 0 else file) or file
+    keys, offsets, sizes = [], [], []
+    try:
+        with files.open(file.path) as source, tarfile.open(fileobj=source, mode="r:") as tar:
+            while (member := tar.next()) is not None:
+                if member.isreg() and member.name.lower().endswith(PHOTO_SUFFIXES):
+                    keys.append(os.path.splitext(os.path.basename(member.name))[0])
+                    offsets.append(member.offset_data)
+                    sizes.append(member.size)
+                tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep an object a member
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise BadInput(f"The tar {file.path} cannot be listed: {error}.") from error
+    return Entries(
+        pa.array(keys, pa.large_string()),
+        pa.array([_below(file.path, root)], pa.large_string()),
+        np.zeros(len(keys), dtype=np.int32),
+        np.array(offsets, dtype=np.int64),
+        np.array(sizes, dtype=np.int64),
+        np.full(len(keys), file.stamp, dtype=np.uint64),
+    )
+
+
+def _parquet_rows(files: Files, file: FoundFile, root: str) -> Entries:
+    """Rows of a Parquet file with an id column and ``bytes``."""
+    file = (files.stat(file.path) if file.size < 0 else file) or file
+    try:
+        with files.open(file.path) as source, pq.ParquetFile(source) as parquet:
+            names = parquet.schema_arrow.names
+            key = id_column(names, file.path)
+            if BYTES_COLUMN not in names:
+                raise BadInput(
+                    f"The Parquet file {file.path} has no column 'bytes' with the photos; its columns are: "
+                    f"{', '.join(names)}. A manifest of uris is opened by its own path, not from a folder."
+                )
+            _check_groups(parquet, file.path)
+            keys = parquet.read(columns=[key])[key].combine_chunks()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadInput(f"The Parquet file {file.path} cannot be read: {error}.") from error
+    keys = key_array(keys, file.path, key)
+    return Entries(
+        keys,
+        pa.array([_below(file.path, root)], pa.large_string()),
+        np.zeros(len(keys), dtype=np.int32),
+        np.arange(len(keys), dtype=np.int64),
+        np.full(len(keys), UNKNOWN, dtype=np.int64),
+        np.full(len(keys), file.stamp, dtype=np.uint64),
+    )
+
+
+def id_column(names: list[str], path: str) -> str:
+    """The column of a Parquet file that names the images.
+
+    Raises:
+        BadInput: there is none.
+    """
+    for name in ID_COLUMNS:
+        if name in names:
+            return name
+    raise BadInput(
+        f"The Parquet file {path} has no column {' or '.join(map(repr, ID_COLUMNS))}; its columns are: "
+        f"{', '.join(names)}."
+    )
+
+
+def key_array(column: pa.Array, path: str, name: str) -> pa.Array:
+    """Keys as int64 or large_string.
+
+    Raises:
+        BadInput: the column is of another type, or has empty cells.
+    """
+    if column.null_count:
+        row = int(np.argmax(np.asarray(pc.is_null(column)))) + 1
+        raise BadInput(f"The column {name!r} of {path} is empty in row {row}; every image needs an id.")
+    if pa.types.is_integer(column.type):
+        return pc.cast(column, pa.int64())
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return pc.cast(column, pa.large_string())
+    raise BadInput(f"The column {name!r} of {path} is of type {column.type}; ids are whole numbers or strings.")
+
+
+def _check_groups(parquet: pq.ParquetFile, path: str) -> None:
+    """A row group is what is read at once; one that does not fit into memory beside others is refused now."""
+    metadata = parquet.metadata
+    for group in range(metadata.num_row_groups):
+        columns = metadata.row_group(group)
+        for number in range(columns.num_columns):
+            column = columns.column(number)
+            if column.path_in_schema.partition(".")[0] == BYTES_COLUMN and (
+                column.total_uncompressed_size > MAX_GROUP_BYTES
+            ):
+                raise BadInput(
+                    f"Row group {group} of {path} holds {column.total_uncompressed_size >> 20} MiB of photos; at most "
+                    f"{MAX_GROUP_BYTES >> 20} MiB are read at once. Write the file with smaller row groups."
+                )

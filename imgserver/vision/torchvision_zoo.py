@@ -1,0 +1,205 @@
+"""Classifiers of torchvision as backbones: the net without its last layer, with the preprocessing of its weights."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from imgserver.errors import BadInput
+from imgserver.vision.backbones import TORCHVISION, Backbone, Normalised
+from imgserver.vision.decode import Preprocessing
+
+
+def import_torchvision() -> Any:
+    """torchvision.models; also beside a CPU build of torch, where a torchvision built for CUDA does not import.
+
+    Raises:
+        BadInput: torchvision is not installed.
+    """
+    try:
+        import torchvision.models
+    except ModuleNotFoundError as error:
+        raise BadInput(
+            f'This backbone needs torchvision ({error}). Install it with: pip install "crossmedia[torchvision]"'
+        ) from error
+    except RuntimeError as error:
+        if "torchvision::nms does not exist" not in str(error):
+            raise
+        # That wheel's operators need CUDA. Models and transforms use none of them; only their registration fails.
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        sys.modules["torchvision._meta_registrations"] = types.ModuleType("torchvision._meta_registrations")
+        import torchvision.models
+    return torchvision.models
+
+
+HUGE_MB = 1000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One set of published weights.
+
+    Attributes:
+        recipe: ``torchvision:<model>@<weights>``.
+        dim: numbers in a feature; None for a net too large to build for that alone.
+        size: height and width of its input, in pixels.
+        megabytes: of its weights.
+        path: where torch.hub keeps them.
+    """
+
+    recipe: str
+    dim: int | None
+    size: int
+    megabytes: float
+    path: Path
+
+
+def entries() -> list[Entry]:
+    """All classifiers with published weights that end in a linear layer.
+
+    Raises:
+        BadInput: torchvision is not installed.
+    """
+    models = import_torchvision()
+    found = []
+    for model in models.list_models(module=models):
+        if model.startswith("squeezenet"):  # ends in a convolution
+            continue
+        published = list(models.get_model_weights(model))
+        dim = None
+        if not (model.startswith("regnet") and published[0].meta["_file_size"] > HUGE_MB):
+            dim = _feature_dim(models, model)
+        for weights in published:
+            size = int(weights.transforms().crop_size[0])
+            recipe = f"{TORCHVISION}{model}@{weights.name}"
+            found.append(Entry(recipe, dim, size, weights.meta["_file_size"], _hub_path(weights)))
+    return found
+
+
+def torchvision_backbone(recipe: str, *, random_weights: bool = False) -> Backbone:
+    """A classifier without its last layer.
+
+    Args:
+        recipe: ``torchvision:<model>``, which takes the best weights, ``torchvision:<model>@<weights>``, or
+            ``torchvision:<model>@<file>``: a state dict as safetensors or in torch's own format, for the whole
+            classifier; preprocessing is then that of the best published weights.
+        random_weights: weights do not matter, as when speed is measured; nothing is fetched.
+
+    Raises:
+        BadInput: no such model or weights, the weights cannot be had, or they do not fit the model.
+    """
+    models = import_torchvision()
+    model, _, chosen = recipe.removeprefix(TORCHVISION).partition("@")
+    if model not in models.list_models(module=models):
+        raise BadInput(f"torchvision has no classifier {model!r}. 'imgserver backbones' lists them.")
+    published = models.get_model_weights(model)
+    named = published[chosen] if chosen in published.__members__ else None
+    weights = named or published.DEFAULT
+    preprocessing = _preprocessing(weights.transforms())
+    dim = _feature_dim(models, model)
+    if random_weights:
+        return Backbone(recipe, model, dim, preprocessing, (), lambda: _build(models, model, preprocessing, None))
+    if chosen and named is None:
+        path = Path(chosen).resolve()
+        if not path.is_file():
+            raise BadInput(
+                f"torchvision has no weights {chosen!r} for {model}, and there is no such file. There are: "
+                f"{', '.join(published.__members__)}."
+            )
+        recipe, label = f"{TORCHVISION}{model}@{path}", re.sub(r"[^\w.-]", "_", path.stem)
+    else:
+        path, label = _fetched(weights, recipe), weights.name
+        recipe = f"{TORCHVISION}{model}@{weights.name}"
+    state = _state_dict(path)
+    build = lambda: _build(models, model, preprocessing, state)  # noqa: E731
+    return Backbone(recipe, f"{TORCHVISION}{model}.{label}", dim, preprocessing, (path,), build)
+
+
+def _preprocessing(preset: Any) -> Preprocessing:
+    return Preprocessing(
+        size=int(preset.crop_size[0]),
+        fit="crop",
+        resize=int(preset.resize_size[0]),
+        interpolation=preset.interpolation.value,
+        mean=tuple(round(255 * value, 6) for value in preset.mean),
+        scale=tuple(round(255 * value, 6) for value in preset.std),
+        draft=False,
+    )
+
+
+def _last_linear(net: nn.Module, model: str) -> tuple[str, nn.Linear]:
+    found = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Linear)]
+    if not found:
+        raise BadInput(f"{model} has no last linear layer to take off, so it cannot be a backbone. Choose another one.")
+    return found[-1]
+
+
+def _feature_dim(models: Any, model: str) -> int:
+    if model.startswith("regnet"):  # computes its widths with tensors, which the meta device does not have
+        return _last_linear(_bare(models, model), model)[1].in_features
+    with torch.device("meta"):  # no memory, no initialisation
+        return _last_linear(_bare(models, model), model)[1].in_features
+
+
+def _bare(models: Any, model: str) -> nn.Module:
+    # The published weights of these two were trained with their own shift of the input.
+    options = {"init_weights": False, "transform_input": True} if model in ("googlenet", "inception_v3") else {}
+    net: nn.Module = models.get_model(model, weights=None, **options)
+    return net
+
+
+def _build(models: Any, model: str, preprocessing: Preprocessing, state: dict[str, Any] | None) -> nn.Module:
+    net = _bare(models, model)
+    if state is not None:
+        try:
+            net.load_state_dict(state)
+        except RuntimeError as error:
+            raise BadInput(f"The weights do not fit {model}: {str(error)[:300]}") from error
+    name, _ = _last_linear(net, model)
+    parent, _, leaf = name.rpartition(".")
+    setattr(net.get_submodule(parent), leaf, nn.Identity())
+    return Normalised(net, preprocessing).eval()
+
+
+def _hub_path(weights: Any) -> Path:
+    return Path(str(torch.hub.get_dir()), "checkpoints", os.path.basename(weights.url))
+
+
+def _fetched(weights: Any, recipe: str) -> Path:
+    path = _hub_path(weights)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        digest = re.search(r"-([0-9a-f]{8,})\.", path.name)
+        try:
+            torch.hub.download_url_to_file(weights.url, str(path), digest[1] if digest else None)
+        except (OSError, RuntimeError) as error:
+            raise BadInput(
+                f"The weights of {recipe} are not in {path} and cannot be fetched from {weights.url}: {error}. "
+                f"Put the file there, or name a file: torchvision:<model>@<file>."
+            ) from error
+    return path
+
+
+def _state_dict(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, ImportError, AttributeError) as error:
+        raise BadInput(f"The weights {path} cannot be read: {str(error)[:300]}") from error
+    except Exception as error:  # pickle.UnpicklingError: an object that torch does not load for safety
+        raise BadInput(f"The weights {path} are no plain state dict: {str(error)[:300]}") from error
+    return state
