@@ -130,6 +130,9 @@ class ImageService:
         while not self._closing.wait(REFRESH_S):
             try:
                 self.refresh()
+                if self.catalog is not None and self.catalog.changed():
+                    self.catalog = self.misses.catalog = open_catalog(self.catalog.where, self.config.read_timeout_s)
+                    log.info("the catalogue was listed again: %d images", len(self.catalog))
                 self._trouble = ""
             except CrossMediaError as error:
                 if str(error) != self._trouble:  # once, not every second

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgserver.errors import BadInput, StoreError
-from imgserver.storage.catalog import open_catalog
+from imgserver.errors import StoreError
 from imgserver.storage.hashtable import ABSENT, IdTable
 from imgserver.storage.index import SOURCE
 from imgserver.storage.rows import RowFile
@@ -141,25 +140,3 @@ def test_acknowledged_batches_survive_kill_9(tmp_path: Path) -> None:
     assert set(range(acknowledged)) <= set(ids.tolist())
     assert (values[:, 0] == np.float16((ids // 50 * 50) % 1000)).all()
     store.close()
-
-
-def test_catalogue_names(tmp_path: Path) -> None:
-    (tmp_path / "sub").mkdir()
-    for name in ("7.jpg", "008.PNG", "sub/9.webp", "notes.txt", ".10.jpg"):
-        (tmp_path / name).write_bytes(b"x")
-    catalog = open_catalog(tmp_path)
-    assert catalog.ids().tolist() == [7, 8, 9]
-    assert catalog.read(8, 10) == b"x"
-    assert catalog.read(11, 10) is None
-    (tmp_path / "11.jpg").write_bytes(b"later")
-    assert catalog.read(11, 10) == b"later"
-
-
-@pytest.mark.parametrize(
-    ("names", "message"), [(["cat.jpg"], "cat.jpg is not named"), (["1.jpg", "01.png"], "id 1 ha")]
-)
-def test_catalogue_refuses(tmp_path: Path, names: list[str], message: str) -> None:
-    for name in names:
-        (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(BadInput, match=message):
-        open_catalog(tmp_path)

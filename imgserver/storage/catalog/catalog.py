@@ -49,10 +49,11 @@ class Catalog:
         where: path or URL, as the user wrote it.
         listing: what was found there.
         timeout_s: seconds for one read behind a URL.
+        stamp: of the file that was listed, for ``changed``; None for folders and URLs.
     """
 
-    def __init__(self, where: str, listing: Listing, timeout_s: float):
-        self.where, self._listing, self._timeout_s = where, listing, timeout_s
+    def __init__(self, where: str, listing: Listing, timeout_s: float, stamp: int | None = None):
+        self.where, self._listing, self._timeout_s, self._stamp = where, listing, timeout_s, stamp
         self._root = root_of(where)
         # Only a folder of this machine is asked for photos that came after it was listed.
         self._late_folder = None if self._root != where or is_url(where) else where
@@ -62,6 +63,13 @@ class Catalog:
 
     def __len__(self) -> int:
         return len(self._listing)
+
+    def changed(self) -> bool:
+        """Whether the manifest, tar or Parquet file was written again since it was listed; False for all others."""
+        if self._stamp is None:
+            return False
+        file = files_for(self.where, self._timeout_s).stat(self.where)
+        return file is not None and file.stamp != self._stamp
 
     def ids(self) -> Ids:
         """All image ids, ascending, shape (n,)."""
@@ -147,15 +155,16 @@ def open_catalog(where: str | os.PathLike[str], timeout_s: float = READ_TIMEOUT_
     files = files_for(path, timeout_s)
     if not is_url(path) and not os.path.exists(path):
         raise BadInput(f"The catalogue {path} does not exist.")
+    stamp = None if is_url(path) or not os.path.isfile(path) else os.stat(path).st_mtime_ns
     try:
         if path.lower().endswith(PARQUET_SUFFIXES):
             with files.open(path) as source:
                 names = pq.read_schema(source).names
             if is_manifest(names):
-                return Catalog(path, read_manifest(path, timeout_s), timeout_s)
+                return Catalog(path, read_manifest(path, timeout_s), timeout_s, stamp)
         elif not is_url(path) and os.path.isfile(path) and not path.lower().endswith(SHARD_SUFFIXES):
             raise BadInput(f"The catalogue {path} is a file, and neither a tar nor a Parquet file.")
         entries = concat(scan(files, path))
     except (OSError, pa.ArrowInvalid) as error:
         raise BadInput(f"The catalogue {path} cannot be listed: {error}.") from error
-    return Catalog(path, Listing(entries, ids_from_keys(entries, path)), timeout_s)
+    return Catalog(path, Listing(entries, ids_from_keys(entries, path)), timeout_s, stamp)

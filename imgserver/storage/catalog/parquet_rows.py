@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imgserver.storage.catalog.files import files_for
+from imgserver.storage.catalog.files import files_for, is_url
 from imgserver.storage.catalog.scan import BYTES_COLUMN
 
 KEEP_BYTES = 512 << 20
@@ -62,7 +62,7 @@ class ParquetRows:
         return data
 
     def _open_file(self, path: str) -> _Open:
-        file = pq.ParquetFile(files_for(path, self._timeout_s).open(path))
+        file = pq.ParquetFile(files_for(path, self._timeout_s).open(path) if is_url(path) else path)
         rows = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
         return _Open(file, np.cumsum([0, *rows]))
 

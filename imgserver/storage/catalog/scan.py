@@ -36,8 +36,8 @@ def scan(files: Files, where: str) -> Iterator[Entries]:
         for file in found:
             if file.path.lower().endswith(".tar"):
                 yield _tar_members(files, file, root)
-            elif file.path.lower().endswith(PARQUET_SUFFIXES):
-                yield _parquet_rows(files, file, root)
+            elif file.path.lower().endswith(PARQUET_SUFFIXES) and (rows := _parquet_rows(files, file, root)):
+                yield rows
 
 
 def _photos(photos: list[FoundFile], root: str) -> Entries:
@@ -81,17 +81,19 @@ def _tar_members(files: Files, file: FoundFile, root: str) -> Entries:
     )
 
 
-def _parquet_rows(files: Files, file: FoundFile, root: str) -> Entries:
-    """Rows of a Parquet file with an id column and ``bytes``."""
+def _parquet_rows(files: Files, file: FoundFile, root: str) -> Entries | None:
+    """Rows of a Parquet file with an id column and ``bytes``; None for a manifest that lies beside its photos."""
     file = (files.stat(file.path) if file.size < 0 else file) or file
     try:
         with files.open(file.path) as source, pq.ParquetFile(source) as parquet:
             names = parquet.schema_arrow.names
+            if URI_COLUMN in names:
+                return None
             key = id_column(names, file.path)
             if BYTES_COLUMN not in names:
                 raise BadInput(
                     f"The Parquet file {file.path} has no column 'bytes' with the photos; its columns are: "
-                    f"{', '.join(names)}. A manifest of uris is opened by its own path, not from a folder."
+                    f"{', '.join(names)}."
                 )
             _check_groups(parquet, file.path)
             keys = parquet.read(columns=[key])[key].combine_chunks()

@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import DaemonProcess, run_command
+
+from imgserver import open_local
+from imgserver.client import ImageClient, Status
+from imgserver.errors import BadInput
+from imgserver.storage.catalog import Catalog, open_catalog
+from imgserver.storage.catalog.manifest import write_manifest
+
+MOST = 1 << 20
+
+
+def make_tar(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def make_catalogue(kind: str, folder: Path, photos: dict[int, bytes]) -> Path:
+    """The same photos as a folder, a tar, several tars, a Parquet file, or a manifest."""
+    folder.mkdir()
+    if kind == "folder":
+        for number, data in photos.items():
+            (folder / ("deep" if number % 2 else ".") / f"{number:03d}.jpg").parent.mkdir(exist_ok=True)
+            (folder / ("deep" if number % 2 else ".") / f"{number:03d}.jpg").write_bytes(data)
+        return folder
+    if kind == "tar":
+        make_tar(folder / "all.tar", {f"x/{n}.{s}": d for n, d in photos.items() for s in ("jpg", "cls")})
+        return folder / "all.tar"
+    if kind == "tars":
+        for part in range(3):
+            make_tar(folder / f"{part}.tar", {f"{n}.jpg": d for n, d in photos.items() if n % 3 == part})
+        return folder
+    if kind == "parquet":
+        table = pa.table({"id": list(photos), "bytes": pa.array(photos.values(), pa.binary())})
+        pq.write_table(table, folder / "photos.parquet", row_group_size=7)
+        return folder / "photos.parquet"
+    (folder / "of").mkdir()
+    uris = []
+    for number, data in photos.items():
+        uris.append(f"of/{number}.picture")
+        (folder / uris[-1]).write_bytes(data)
+    pq.write_table(pa.table({"image_id": list(photos), "uri": uris}), folder / "m.parquet")
+    return folder / "m.parquet"
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "tars", "parquet", "manifest"])
+def test_every_kind_of_catalogue_gives_the_same_photos(kind: str, tmp_path: Path, photos: Path) -> None:
+    taken = {int(p.stem): p.read_bytes() for p in sorted(photos.glob("*.jpg"))[::-1][:40]}
+    catalog = open_catalog(make_catalogue(kind, tmp_path / "c", taken))
+    assert catalog.ids().tolist() == sorted(taken)
+    for number, data in taken.items():
+        assert catalog.read(number, MOST) == data
+        assert catalog.read(number, 100) == data[:101], "at most one byte more than is allowed"
+    assert catalog.read(10**9, MOST) is None
+    ids = catalog.ids()
+    assert sorted(catalog.reading_order(ids[::2]).tolist()) == ids[::2].tolist()
+    found = catalog.fingerprints(np.append(ids, 10**9))
+    assert found.there.tolist() == [True] * len(ids) + [False]
+
+
+def test_catalogue_names(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("7.jpg", "008.PNG", "sub/9.webp", "notes.txt", ".10.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    catalog = open_catalog(tmp_path)
+    assert catalog.ids().tolist() == [7, 8, 9]
+    assert catalog.read(8, 10) == b"x"
+    assert catalog.read(11, 10) is None
+    (tmp_path / "11.jpg").write_bytes(b"later")
+    assert catalog.read(11, 10) == b"later"
+
+
+@pytest.mark.parametrize("kind", ["tars", "parquet"])
+def test_shards_are_read_once_from_the_start(kind: str, tmp_path: Path) -> None:
+    photos = {n * 37 % 101: bytes([n]) for n in range(60)}
+    catalog = open_catalog(make_catalogue(kind, tmp_path / "c", photos))
+    order = catalog.reading_order(catalog.ids())
+    listing = catalog._listing
+    places = listing.places(order)
+    where = list(zip(listing.file[places].tolist(), listing.offset[places].tolist(), strict=True))
+    assert where == sorted(where)
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "parquet", "manifest"])
+def test_a_replaced_photo_is_noticed(kind: str, tmp_path: Path) -> None:
+    where = make_catalogue(kind, tmp_path / "c", {1: b"one", 2: b"two"})
+    ids = np.array([1, 2])
+    before = open_catalog(where).fingerprints(ids)
+    time.sleep(0.01)
+    shutil.rmtree(tmp_path / "c")
+    after = open_catalog(make_catalogue(kind, tmp_path / "c", {1: b"one", 2: b"owt"})).fingerprints(ids)
+    assert after.stamp[1] != before.stamp[1]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"cat.jpg": b"x"}, "'imgserver manifest"),
+        ({"1.jpg": b"x", "01.png": b"x"}, "id 1 has two photos, .*1.* and .*1"),
+        ({"9223372036854775808.jpg": b"x"}, "no whole number"),
+        ({"a.tar": b"no tar"}, "a.tar cannot be listed"),
+        ({"a.parquet": b"no parquet"}, "a.parquet cannot be read"),
+    ],
+)
+def test_a_catalogue_that_cannot_be_used_says_why(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(BadInput, match=message):
+        open_catalog(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"picture": [b"x"]}, "no column 'image_id'"),
+        ({"id": [1], "picture": [b"x"]}, "no column 'bytes'"),
+        ({"id": [1, None], "bytes": [b"x", b"y"]}, "empty in row 2"),
+        ({"id": [1.5], "bytes": [b"x"]}, "of type double"),
+        ({"id": [-1], "uri": ["x"]}, "image id -1"),
+        ({"id": ["a"], "uri": ["x"]}, "holds strings"),
+        ({"id": [1], "uri": [None]}, "empty in 1 rows"),
+        ({"id": [3, 3], "uri": ["x", "y"]}, "id 3 has two photos"),
+    ],
+)
+def test_a_parquet_file_that_lies_is_refused(tmp_path: Path, columns: dict[str, list[Any]], message: str) -> None:
+    table = pa.table(columns)
+    if columns.get("uri") == [None]:
+        table = pa.table({"id": [1], "uri": pa.array([None], pa.string())})
+    pq.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(BadInput, match=message):
+        open_catalog(tmp_path / "x.parquet")
+
+
+def test_names_get_ids_that_last_and_travel(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in ("pear", "apple", "fig"):
+        (home / f"{name}.jpg").write_bytes(name.encode())
+    out = home / "manifest.parquet"
+    (home / "fig.jpg").rename(tmp_path / "fig.jpg")
+    assert write_manifest(str(home), out, 5).added == 2
+    first = pq.read_table(out).to_pylist()
+    assert [(row["image_id"], row["key"]) for row in first] == [(0, "apple"), (1, "pear")]
+    (tmp_path / "fig.jpg").rename(home / "fig.jpg")
+    (home / "apple.jpg").unlink()
+    run_command("imgserver", "manifest", str(home), f"--out={out}")
+    rows = {row["key"]: row["image_id"] for row in pq.read_table(out).to_pylist()}
+    assert rows == {"apple": 0, "pear": 1, "fig": 2}, "ids stay, and the id of a photo that has gone is not given again"
+    shutil.move(home, tmp_path / "elsewhere")
+    catalog = open_catalog(tmp_path / "elsewhere" / "manifest.parquet")
+    assert catalog.read(2, MOST) == b"fig"
+    assert catalog.read(0, MOST) is None
+
+
+def test_a_manifest_of_tars_and_parquet_files(tmp_path: Path) -> None:
+    make_tar(tmp_path / "a.tar", {"red.jpg": b"r", "green.jpg": b"g"})
+    pq.write_table(pa.table({"key": ["blue"], "bytes": pa.array([b"b"], pa.binary())}), tmp_path / "b.parquet")
+    out = tmp_path / "sub" / "m.parquet"
+    write_manifest(str(tmp_path), out, 5)
+    keys = {row["key"]: row["image_id"] for row in pq.read_table(out).to_pylist()}
+    catalog = open_catalog(out)
+    assert {key: catalog.read(number, MOST) for key, number in keys.items()} == {
+        "red": b"r",
+        "green": b"g",
+        "blue": b"b",
+    }
+
+
+def test_manifest_refuses(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / "c" / folder).mkdir(parents=True)
+        (tmp_path / "c" / folder / "x.jpg").write_bytes(b"x")
+    with pytest.raises(BadInput, match=r"'x' is there 2 times, in (a|b)/x.jpg and (a|b)/x.jpg"):
+        write_manifest(str(tmp_path / "c"), tmp_path / "m.parquet", 5)
+    (tmp_path / "n").mkdir()
+    (tmp_path / "n" / "1.jpg").write_bytes(b"x")
+    write_manifest(str(tmp_path / "n"), tmp_path / "m.parquet", 5)
+    (tmp_path / "n" / "one.jpg").write_bytes(b"x")
+    with pytest.raises(BadInput, match=r"In .*m.parquet the keys are the ids"):
+        write_manifest(str(tmp_path / "n"), tmp_path / "m.parquet", 5)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match="No image was found"):
+        write_manifest(str(tmp_path / "empty"), tmp_path / "m2.parquet", 5)
+
+
+def test_precompute_and_serve_from_a_manifest_of_tars(tmp_path: Path, photos: Path, graph_cache: Path) -> None:
+    """String keys to vectors: what the folder gives, the tar gives too."""
+    taken = sorted(photos.glob("*.jpg"))[:30]
+    make_tar(tmp_path / "a.tar", {f"photo-{p.stem}.jpg": p.read_bytes() for p in taken} | {"broken.jpg": b"nothing"})
+    run_command("imgserver", "manifest", str(tmp_path / "a.tar"), f"--out={tmp_path / 'm.parquet'}")
+    store = tmp_path / "store"
+    shutil.copytree(graph_cache, store)
+    rows = {row["key"]: row["image_id"] for row in pq.read_table(tmp_path / "m.parquet").to_pylist()}
+    # The store holds other photos under these ids: every one is noticed as replaced.
+    arguments = [f"--store={store}", f"--catalogue={tmp_path / 'm.parquet'}", "--dim=16", "--json"]
+    found = json.loads(run_command("imgserver", "precompute", *arguments).stdout)
+    assert found["found"] == 31
+    assert found["rejected"] == 1
+    with ImageClient(open_local(store)) as ours, ImageClient(open_local(graph_cache)) as theirs:
+        a = ours.get([rows[f"photo-{p.stem}"] for p in taken])
+        b = theirs.get([int(p.stem) for p in taken])
+        assert ours.get([rows["broken"]]).status.tolist() == [Status.CORRUPT]
+    assert a.ok.all()
+    assert a.version == b.version
+    np.testing.assert_array_equal(a.values, b.values)
+
+
+def test_a_manifest_that_grows_is_seen_by_the_daemon(tmp_path: Path, photos: Path, store: Path) -> None:
+    (tmp_path / "p").mkdir()
+    for number in (150, 151):
+        shutil.copy(photos / f"{number}.jpg", tmp_path / "p" / f"{number}.jpg")
+    out = tmp_path / "m.parquet"
+    write_manifest(str(tmp_path / "p"), out, 5)
+    daemon = DaemonProcess(store, out)
+    try:
+        with ImageClient(daemon.address) as client:
+            assert client.get([150, 152]).status.tolist() == [Status.OK, Status.NOT_FOUND]
+            shutil.copy(photos / "152.jpg", tmp_path / "p" / "152.jpg")
+            write_manifest(str(tmp_path / "p"), out, 5)
+            end = time.monotonic() + 10
+            while time.monotonic() < end and not client.get([152]).ok[0]:
+                time.sleep(0.2)
+            assert client.get([152]).ok[0]
+    finally:
+        daemon.stop()
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Any]:
+    """A bucket of a local S3 server, and the environment that points every client at it."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="photos")
+        yield client
+    server.stop()
+
+
+def test_a_bucket_is_embedded_resumed_and_followed(s3: Any, tmp_path: Path, photos: Path, graph_cache: Path) -> None:
+    taken = sorted(photos.glob("*.jpg"))[:12]
+    for path in taken:
+        s3.put_object(Bucket="photos", Key=f"new/{path.name}", Body=path.read_bytes())
+    s3.put_object(Bucket="photos", Key="new/500.jpg", Body=b"no picture")
+    store = tmp_path / "store"
+    (store / "engine").mkdir(parents=True)
+    shutil.copytree(graph_cache / "engine", store / "engine", dirs_exist_ok=True)
+    arguments = [f"--store={store}", "--catalogue=s3://photos/new", "--dim=4", "--json"]
+    found = json.loads(run_command("imgserver", "precompute", *arguments).stdout)
+    assert (found["found"], found["embedded"], found["rejected"]) == (13, 12, 1)
+    found = json.loads(run_command("imgserver", "precompute", *arguments).stdout)
+    assert (found["embedded"], found["skipped"]) == (0, 13)
+    s3.put_object(Bucket="photos", Key=f"new/{taken[0].name}", Body=taken[1].read_bytes())
+    found = json.loads(run_command("imgserver", "precompute", *arguments).stdout)
+    assert (found["embedded"], found["skipped"]) == (1, 12)
+    s3.put_object(Bucket="photos", Key="new/600.jpg", Body=taken[2].read_bytes())
+    catalog = open_catalog("s3://photos/new")
+    assert catalog.read(600, MOST) == taken[2].read_bytes()
+    assert catalog.read(600, 10) == taken[2].read_bytes()[:11]
+    s3.delete_object(Bucket="photos", Key="new/600.jpg")
+    assert catalog.read(600, MOST) is None
+
+
+def test_tars_and_manifests_in_a_bucket(s3: Any, tmp_path: Path) -> None:
+    make_tar(tmp_path / "a.tar", {"red.jpg": b"r" * 2000, "green.jpg": b"g"})
+    s3.upload_file(str(tmp_path / "a.tar"), "photos", "shards/a.tar")
+    out = tmp_path / "m.parquet"
+    write_manifest("s3://photos/shards", out, 5)
+    s3.upload_file(str(out), "photos", "m.parquet")
+    for where in (str(out), "s3://photos/m.parquet"):
+        catalog = open_catalog(where)
+        assert [catalog.read(i, MOST) for i in (0, 1)] == [b"g", b"r" * 2000]
+
+
+class _Web(BaseHTTPRequestHandler):
+    """A web server with moods, by path; it never honours a range."""
+
+    hits: dict[str, int]
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.hits[self.path] = count = self.hits.get(self.path, 0) + 1
+        if self.path == "/slow.jpg":
+            time.sleep(3)
+        if self.path == "/gone.jpg" or (self.path == "/shaky.jpg" and count < 3):
+            self.send_error(404 if self.path == "/gone.jpg" else 503)
+            return
+        self.send_response(200)
+        endless = self.path == "/endless.jpg"
+        if not endless:
+            self.send_header("Content-Length", "5")
+        self.end_headers()
+        try:
+            for _ in range(100_000 if endless else 1):
+                self.wfile.write(b"hello" * (1000 if endless else 1))
+        except OSError:
+            pass
+
+
+@pytest.fixture
+def web() -> Iterator[tuple[str, dict[str, int]]]:
+    hits: dict[str, int] = {}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Web", (_Web,), {"hits": hits}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", hits
+    server.shutdown()
+    server.server_close()
+
+
+def of_uris(tmp_path: Path, uris: list[str], timeout_s: float) -> Catalog:
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"image_id": list(range(len(uris))), "uri": uris}), path)
+    return open_catalog(path, timeout_s)
+
+
+def test_photos_behind_urls_fail_alone_and_in_time(web: tuple[str, dict[str, int]], tmp_path: Path) -> None:
+    url, hits = web
+    names = ["good", "gone", "shaky", "slow", "endless"]
+    catalog = of_uris(tmp_path, [f"{url}/{name}.jpg" for name in names], 0.5)
+    assert catalog.read(0, MOST) == b"hello"
+    assert catalog.read(1, MOST) is None
+    assert hits["/gone.jpg"] == 1, "what is not there is not asked for again"
+    assert catalog.read(2, MOST) == b"hello"
+    assert hits["/shaky.jpg"] == 3
+    started = time.monotonic()
+    with pytest.raises(OSError, match=r"no answer within 0.5 s, 3 times"):
+        catalog.read(3, MOST)
+    assert time.monotonic() - started < 4
+    assert len(catalog.read(4, 10_000) or b"") == 10_001, "a server that sends without end is cut off"
+
+
+def test_an_address_that_changes_is_another_photo(web: tuple[str, dict[str, int]], tmp_path: Path) -> None:
+    url, _ = web
+    before = of_uris(tmp_path, [f"{url}/a.jpg"], 1).fingerprints(np.array([0]))
+    after = of_uris(tmp_path, [f"{url}/b.jpg"], 1).fingerprints(np.array([0]))
+    assert before.stamp[0] != after.stamp[0]
+
+
+def test_an_unknown_protocol_is_said(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="crossmedia\\[remote\\]"):
+        open_catalog("abracadabra://photos")
+    assert os.listdir(tmp_path) == []
