@@ -80,7 +80,12 @@ class ImageService:
         self._ids_requested = self._ids_from_table = 0
         self._closing = threading.Event()
         self._trouble = ""
-        self.refresh()
+        try:
+            self.refresh()
+        except CrossMediaError:
+            self.misses.close()
+            self.store.close()
+            raise
         self._refresher = threading.Thread(target=self._follow, name="follow-store", daemon=True)
         self._refresher.start()
 

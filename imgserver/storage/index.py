@@ -27,7 +27,7 @@ import xxhash
 
 from imgserver.errors import StoreError
 
-FORMAT = 1
+FORMAT = 2
 MAP_BYTES = 1 << 40  # sparse: address space, not disk
 KEEP_CHANGES = 10_000
 

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from imgserver.errors import StoreError
 
-SEGMENT_ROWS = 1 << 20
+SEGMENT_BYTES = 128 << 20
+MAX_SEGMENT_ROWS = 1 << 20
 
 Rows = npt.NDArray[Any]
 RowNumbers = npt.NDArray[np.int64]
@@ -29,12 +30,14 @@ class RowFile:
         folder: holds ``00000.rows, 00001.rows, …``.
         dim: numbers in a row.
         dtype: of the numbers, as stored.
-        segment_rows: rows in a segment file.
+        segment_rows: rows in a segment file; None: the power of two that makes files of at most 128 MiB, so that a
+            copy by a tool that knows no sparse files does not grow without measure.
     """
 
-    def __init__(self, folder: Path, dim: int, dtype: str, segment_rows: int = SEGMENT_ROWS):
+    def __init__(self, folder: Path, dim: int, dtype: str, segment_rows: int | None = None):
         self.folder, self.dim, self.dtype = folder, dim, np.dtype(dtype)
-        self._segment_rows = segment_rows
+        fitting = max(1, SEGMENT_BYTES // (dim * self.dtype.itemsize))
+        self._segment_rows = segment_rows or min(1 << (fitting.bit_length() - 1), MAX_SEGMENT_ROWS)
         self._segments: list[Rows] = []
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)

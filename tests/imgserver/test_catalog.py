@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import DaemonProcess, run_command
+from conftest import DaemonProcess, copy_store, run_command
 
 from imgserver import open_local
 from imgserver.client import ImageClient, Status
@@ -208,8 +208,7 @@ def test_precompute_and_serve_from_a_manifest_of_tars(tmp_path: Path, photos: Pa
     taken = sorted(photos.glob("*.jpg"))[:30]
     make_tar(tmp_path / "a.tar", {f"photo-{p.stem}.jpg": p.read_bytes() for p in taken} | {"broken.jpg": b"nothing"})
     run_command("imgserver", "manifest", str(tmp_path / "a.tar"), f"--out={tmp_path / 'm.parquet'}")
-    store = tmp_path / "store"
-    shutil.copytree(graph_cache, store)
+    store = copy_store(graph_cache, tmp_path / "store")
     rows = {row["key"]: row["image_id"] for row in pq.read_table(tmp_path / "m.parquet").to_pylist()}
     # The store holds other photos under these ids: every one is noticed as replaced.
     arguments = [f"--store={store}", f"--catalogue={tmp_path / 'm.parquet'}", "--dim=16", "--json"]

@@ -17,7 +17,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from conftest import DaemonProcess, run_command
+from conftest import DaemonProcess, copy_store, run_command
 from PIL import Image
 
 import imgserver
@@ -78,7 +78,7 @@ def test_a_miss_equals_what_precompute_stores(daemon: DaemonProcess, store: Path
 
 
 def test_every_transport_gives_the_same(daemon: DaemonProcess, graph_cache: Path, tmp_path: Path) -> None:
-    shutil.copytree(graph_cache, tmp_path / "store")
+    copy_store(graph_cache, tmp_path / "store")
     ids = [5, 99, -1, 5, 0, 10**15]
     with ImageClient(daemon.address) as remote, ImageClient(imgserver.open_local(tmp_path / "store")) as local:
         a, b = remote.get(ids), local.get(ids)
