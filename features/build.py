@@ -1,31 +1,53 @@
 """Logs to samples: one Parquet row an impression, with ids only, histories strictly earlier than the impression.
 
-Everything is done on whole columns; there is no Python loop over rows.
+The log is streamed, whatever its size: a first pass checks it and lays the rows of each user into one partition on
+disk; a second finds splits and histories, a partition at a time, and counts what the training rows hold; a third
+encodes and writes. Memory holds a partition, the item table and the vocabularies. There is no Python loop over rows.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import resource
+import shutil
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features.batch import NULL_IMAGE, Int64Array
-from features.encode import Encoder, build_vocabularies
-from features.histories import covered, history_slices, read_behaviours
-from features.logs import Attributes, Impressions, read_items, read_log, read_users
+from features import partitions
+from features.batch import NULL_IMAGE
+from features.counting import ValueCounts
+from features.encode import EncodedPart, Encoder, TrainingCounts, build_vocabularies
+from features.logs import (
+    Attributes,
+    behaviour_source,
+    log_source,
+    read_items,
+    read_users,
+    stream_behaviours,
+    stream_log,
+)
+from features.partitions import Partitions
+from features.parts import Part, make_part
 from features.schema import Schema
+from features.splits import SPLITS, TimeCounts
+from features.vocabulary import FILE as VOCABULARY_FILE
+from features.vocabulary import Vocabularies
 from imgserver.errors import BadInput
 
 SCHEMA_VERSION = "1"
-SPLITS = ("train", "validation", "test")
 ROW_GROUP = 50_000
 META_FILE = "samples.json"
+WORK_FOLDER = ".building"
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass
@@ -38,8 +60,11 @@ class BuildReport:
         users, items, images: distinct ones in the log.
         mean_history: entries in the history of a row, on average.
         bytes_per_sample: size of the three Parquet files over all rows.
+        unknown: split name -> id column -> share of rows whose value is in no training row.
         notes: what was found on the way, by kind: behaviours of unknown items and the like.
         vocabulary_hash: of the vocabularies.
+        partitions: into how many parts the users were divided.
+        peak_memory_bytes: of this process, up to now.
         seconds: of the whole build.
     """
 
@@ -50,122 +75,235 @@ class BuildReport:
     images: int
     mean_history: float
     vocabulary_hash: str
+    partitions: int
+    unknown: dict[str, dict[str, float]]
+    notes: dict[str, int]
     bytes_per_sample: float = 0.0
+    peak_memory_bytes: int = 0
     seconds: float = 0.0
-    notes: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
         return asdict(self)
 
 
-def build(schema: Schema, out: str | Path) -> BuildReport:
+def build(
+    schema: Schema,
+    out: str | Path,
+    extend: str | Path | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> BuildReport:
     """Read the tables that ``schema`` names and write samples to the folder ``out``.
+
+    Args:
+        schema: which column is what.
+        out: samples that are there already stay until the new ones are complete.
+        extend: a folder of samples whose vocabularies are continued: every place in them stays.
+        progress: told what is being done, and how far it is.
 
     Raises:
         BadInput: a file, a column or a value is wrong; the message names it.
     """
     started = time.monotonic()
     folder = Path(out)
-    log, columns = read_log(schema)
-    items, users = read_items(schema), read_users(schema)
-    item_rows = items.rows(log.item) if items else None
-    notes: dict[str, int] = {}
-    if items is not None and item_rows is not None and schema.items is not None:
-        if (absent := int((item_rows < 0).sum())) == len(log):
+    old = Vocabularies.load(Path(extend)) if extend else None
+    work = folder / WORK_FOLDER
+    shutil.rmtree(work, ignore_errors=True)  # what a killed build left
+    work.mkdir(parents=True)
+    try:
+        with _Build(schema, work, old, progress) as building:
+            report = building.run()
+        report.seconds = time.monotonic() - started
+        for name in (*(f"{split}.parquet" for split in SPLITS), VOCABULARY_FILE, META_FILE):
+            os.replace(work / name, folder / name)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    report.peak_memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return report
+
+
+@dataclass
+class _Totals:
+    """Sums over the parts."""
+
+    rows: list[int] = field(default_factory=lambda: [0, 0, 0])
+    positive: dict[str, int] = field(default_factory=dict)
+    history: int = 0
+    users: int = 0
+    unknown: dict[str, dict[str, int]] = field(default_factory=lambda: {split: {} for split in SPLITS})
+    notes: dict[str, int] = field(default_factory=dict)
+
+    def add(self, part: Part) -> None:
+        """Count a part."""
+        for number in range(len(SPLITS)):
+            self.rows[number] += int((part.split == number).sum())
+        for name, values in part.labels.items():
+            self.positive[name] = self.positive.get(name, 0) + int(values.sum())
+        self.history += int((part.end - part.start).sum())
+        self.users += part.users
+        for kind, count in part.notes.items():
+            self.notes[kind] = self.notes.get(kind, 0) + count
+
+
+class _Build:
+    """The three passes over one log."""
+
+    def __init__(self, schema: Schema, work: Path, old: Vocabularies | None, progress: Progress):
+        self.schema, self.work, self.old, self.progress = schema, work, old, progress
+        self.totals, self.times, self.item_counts = _Totals(), TimeCounts(), ValueCounts()
+        self.log, self.behaviours = log_source(schema), behaviour_source(schema)
+        guess = self.log.rows_guess() + (self.behaviours.rows_guess() if self.behaviours else 0)
+        count = partitions.partitions_for(guess)
+        self.log_parts = Partitions(work, "log", count)
+        self.behaviour_parts = Partitions(work, "behaviours", count)
+        self._last: tuple[int, Part] | None = None
+
+    def __enter__(self) -> _Build:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.log_parts.close()
+        self.behaviour_parts.close()
+
+    def run(self) -> BuildReport:
+        """All passes."""
+        schema, totals = self.schema, self.totals
+        items, users = read_items(schema, totals.notes), read_users(schema)
+        log_rows = self._partition()
+        names, _ = self.item_counts.ordered()
+        self.every_item = names.take(pc.sort_indices(names))
+        self.boundaries = self.times.boundaries(schema.split) if schema.split.method == "time" else None
+        item_rows = items.rows(self.every_item) if items else None
+        if item_rows is not None and schema.items is not None and (item_rows < 0).all():
             raise BadInput(
-                f"Not one item of {schema.log.path} is in {schema.items.path} (the first is {log.item[0].as_py()!r}). "
-                f"Check that {schema.log.item!r} and {schema.items.item!r} hold the same ids."
+                f"Not one item of {schema.log.path} is in {schema.items.path} (the first is "
+                f"{self.every_item[0].as_py()!r}). Check that {schema.log.item!r} and {schema.items.item!r} hold the "
+                f"same ids."
             )
-        notes["rows_whose_item_has_no_attributes"] = absent
-    user_keys = pc.unique(log.user)
-    user_code = np.asarray(pc.index_in(log.user, value_set=user_keys)).astype(np.int64)
-    split = _split_rows(schema, user_code, log.time)
-    if empty := [name for number, name in enumerate(SPLITS) if not (split == number).any()]:
-        raise BadInput(f"The split leaves no row for {empty[0]}: {schema.log.path} has {len(log)} rows. Use more data.")
-    behaviours = read_behaviours(schema, columns, log, user_keys, notes)
-    start, end = history_slices(schema, behaviours, user_code, log.time)
+        counts = TrainingCounts()
+        for part in self._parts("counting"):
+            totals.add(part)
+            counts.add(part)
+        if empty := [name for name, rows in zip(SPLITS, totals.rows, strict=True) if not rows]:
+            raise BadInput(
+                f"The split leaves no row for {empty[0]}: {schema.log.path} has {log_rows} rows. Use more data."
+            )
+        vocabulary = build_vocabularies(schema, counts, items, users, self.old)
+        vocabulary.save(self.work)
+        size = self._write(Encoder(schema, vocabulary, items, users), vocabulary)
+        rows = sum(totals.rows)
+        return BuildReport(
+            rows=dict(zip(SPLITS, totals.rows, strict=True)),
+            positive_rate={name: count / rows for name, count in totals.positive.items()},
+            users=totals.users,
+            items=len(self.every_item),
+            images=_distinct_images(items, item_rows),
+            mean_history=totals.history / rows,
+            vocabulary_hash=vocabulary.hash,
+            partitions=self.log_parts.count,
+            unknown={
+                split: {name: count / number for name, count in totals.unknown[split].items()}
+                for split, number in zip(SPLITS, totals.rows, strict=True)
+            },
+            notes={kind: count for kind, count in totals.notes.items() if count},
+            bytes_per_sample=size / rows,
+        )
 
-    train = split == 0
-    seen = covered(start[train], end[train], len(behaviours.time) if behaviours else 0)
-    vocabulary = build_vocabularies(schema, log, items, users, behaviours, train, seen)
-    encoder = Encoder(schema, vocabulary, items, users, behaviours)
-    folder.mkdir(parents=True, exist_ok=True)
-    vocabulary.save(folder)
-    metadata = {
-        "schema_version": SCHEMA_VERSION,
-        "vocabulary_hash": vocabulary.hash,
-        "image_id_space": str(schema.items.path.name) if schema.items and schema.items.image else "",
-        "labels": json.dumps(list(schema.log.labels)),
-    }
-    size = 0
-    for number, name in enumerate(SPLITS):
-        chosen = np.flatnonzero(split == number)
-        size += _write(folder / f"{name}.parquet", encoder, log, chosen, start, end, metadata)
-    meta = {
-        **metadata,
-        "labels": list(schema.log.labels),
-        "id_columns": [*schema.user_ids, *schema.item_ids],
-        "history_columns": [*schema.item_ids, "action"] if behaviours else [],
-        "text_columns": list(schema.items.text) if schema.items else [],
-        "has_images": bool(schema.items and schema.items.image),
-    }
-    (folder / META_FILE).write_text(json.dumps(meta, indent=1) + "\n")
-    return BuildReport(
-        rows={name: int((split == number).sum()) for number, name in enumerate(SPLITS)},
-        positive_rate={name: float(values.mean()) for name, values in log.labels.items()},
-        users=len(user_keys),
-        items=len(pc.unique(log.item)),
-        images=_distinct_images(items, item_rows),
-        mean_history=float((end - start).mean()),
-        vocabulary_hash=vocabulary.hash,
-        bytes_per_sample=size / len(log),
-        seconds=time.monotonic() - started,
-        notes={kind: count for kind, count in notes.items() if count},
-    )
+    def _partition(self) -> int:
+        """The first pass; returns the rows of the log."""
+        done, guess = 0, self.log.rows_guess()
+        for table in stream_log(self.schema, self.log):
+            self.item_counts.add(table["item"].combine_chunks())
+            if self.schema.split.method == "time":
+                self.times.add(np.asarray(table["time"]))
+            self.log_parts.write(table)
+            done += len(table)
+            self.progress("reading the log", done, max(done, guess))
+        self.log_parts.close()
+        if self.behaviours is not None:
+            read, guess = 0, self.behaviours.rows_guess()
+            for table in stream_behaviours(self.schema, self.behaviours):
+                self.behaviour_parts.write(table)
+                read += len(table)
+                self.progress("reading behaviours", read, max(read, guess))
+        self.behaviour_parts.close()
+        return done
+
+    def _parts(self, what: str) -> Iterator[Part]:
+        """Every part; the last one made is kept, so that a log of one partition is prepared once."""
+        for number in range(self.log_parts.count):
+            self.progress(what, number, self.log_parts.count)
+            if self._last is None or self._last[0] != number:
+                self._last = None  # two parts at once would double the memory
+                log = self.log_parts.read(number)
+                if log is None:
+                    continue
+                behaviours = self.behaviour_parts.read(number)
+                part = make_part(self.schema, log, behaviours, self.boundaries, self.every_item)
+                self._last = number, part
+            yield self._last[1]
+        self.progress(what, self.log_parts.count, self.log_parts.count)
+
+    def _write(self, encoder: Encoder, vocabulary: Vocabularies) -> int:
+        """The third pass: the Parquet files and what describes them; returns the bytes of the files."""
+        schema = self.schema
+        metadata = {
+            "schema_version": SCHEMA_VERSION,
+            "vocabulary_hash": vocabulary.hash,
+            "image_id_space": str(schema.items.path.name) if schema.items and schema.items.image else "",
+            "labels": json.dumps(list(schema.labels)),
+        }
+        writers: dict[str, Any] = {}
+        try:
+            for part in self._parts("writing"):
+                encoded = encoder.encode(part)
+                self._count_unknown(encoder, encoded)
+                for number, split in enumerate(SPLITS):
+                    for table in _tables(encoded, number):
+                        table = table.replace_schema_metadata(metadata)
+                        if split not in writers:
+                            path = self.work / f"{split}.parquet"
+                            writers[split] = pq.ParquetWriter(path, table.schema, compression="zstd")
+                        writers[split].write_table(table)
+        finally:
+            for writer in writers.values():
+                writer.close()
+        meta = {
+            **metadata,
+            "labels": list(schema.labels),
+            "id_columns": [*schema.user_ids, *schema.item_ids],
+            "history_columns": [*schema.item_ids, "action"] if schema.behaviours else [],
+            "text_columns": list(schema.texts),
+            "has_images": bool(schema.items and schema.items.image),
+            "has_held_out": bool(schema.split.hold_out_items),
+            "extends": self.old.hash if self.old else "",
+        }
+        (self.work / META_FILE).write_text(json.dumps(meta, indent=1) + "\n")
+        return sum((self.work / f"{split}.parquet").stat().st_size for split in SPLITS)
+
+    def _count_unknown(self, encoder: Encoder, encoded: EncodedPart) -> None:
+        """Rows whose id is in no training row, by split and column; and rows whose item has no attributes."""
+        columns = {"user_id": encoded.user, "item_id": encoded.item}
+        if encoded.user_rows is not None:
+            columns |= {name: places[encoded.user_rows] for name, places in encoder.user_places.items()}
+        if encoded.item_rows is not None:
+            columns |= {name: places[encoded.item_rows] for name, places in encoder.item_places.items()}
+            notes, kind = self.totals.notes, "rows_whose_item_has_no_attributes"
+            notes[kind] = notes.get(kind, 0) + int((encoded.item_rows < 0).sum())
+        for number, split in enumerate(SPLITS):
+            here, unknown = encoded.part.split == number, self.totals.unknown[split]
+            for name, places in columns.items():
+                unknown[name] = unknown.get(name, 0) + int((places[here] == 0).sum())
 
 
-def _split_rows(schema: Schema, user: Int64Array, at: Int64Array) -> Int64Array:
-    """0, 1 or 2 (train, validation, test) a row, shape (rows,)."""
-    split = schema.split
-    if split.method == "time":
-        ordered = np.sort(at)
-        # A second goes to one side as a whole: the side of its first row.
-        test_from = ordered[int(np.ceil(len(at) * (1 - split.test)))] if len(at) > 1 else at[0]
-        validation_from = ordered[int(np.ceil(len(at) * (1 - split.test - split.validation)))]
-        return np.where(at >= test_from, 2, np.where(at >= validation_from, 1, 0)).astype(np.int64)
-    order = np.lexsort((np.arange(len(at)), at, user))
-    counts = np.bincount(user)
-    first = np.cumsum(counts) - counts
-    rank = np.empty(len(at), dtype=np.int64)
-    rank[order] = np.arange(len(at)) - first[user[order]]
-    n = counts[user]
-    test_from = n - np.floor(n * split.test + 1e-9)
-    validation_from = test_from - np.floor(n * split.validation + 1e-9)
-    return np.where(rank >= test_from, 2, np.where(rank >= validation_from, 1, 0)).astype(np.int64)
+def _tables(encoded: EncodedPart, split: int) -> Iterator[pa.Table]:
+    """Samples of one split of a part, a row group at a time."""
+    chosen = np.flatnonzero(encoded.part.split == split)
+    for first in range(0, len(chosen), ROW_GROUP):
+        yield encoded.table(chosen[first : first + ROW_GROUP])
 
 
-def _write(
-    path: Path,
-    encoder: Encoder,
-    log: Impressions,
-    rows: Int64Array,
-    start: Int64Array,
-    end: Int64Array,
-    metadata: dict[str, str],
-) -> int:
-    """Write one split, a row group at a time; return the bytes of the file."""
-    writer: Any = None
-    for first in range(0, len(rows), ROW_GROUP):
-        table = encoder.table(log, rows[first : first + ROW_GROUP], start, end).replace_schema_metadata(metadata)
-        if writer is None:
-            writer = pq.ParquetWriter(path, table.schema, compression="zstd")
-        writer.write_table(table)
-    writer.close()
-    return path.stat().st_size
-
-
-def _distinct_images(items: Attributes | None, rows: Int64Array | None) -> int:
+def _distinct_images(items: Attributes | None, rows: Any) -> int:
     if items is None or items.image is None or rows is None:
         return 0
     images = np.unique(items.image[rows[rows >= 0]])

@@ -10,11 +10,13 @@ import click
 import numpy as np
 import pyarrow.compute as pc
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from features.build import SPLITS, build
+from features.build import build
 from features.samples import Samples
 from features.schema import load_schema
+from features.splits import SPLITS
 from imgserver.config import Command, Group, config_option, json_option
 
 
@@ -29,10 +31,24 @@ def features(config: str | None) -> None:
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), default="samples", help="Folder to write samples to."
 )
+@click.option(
+    "--extend",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Continue the vocabularies of these samples: every place in them stays, new values come behind, so that "
+    "tomorrow's model can start from today's weights.",
+)
 @json_option
-def build_command(schema: Path, out: Path, as_json: bool) -> None:
-    """Build samples from the logs that the TOML file SCHEMA describes."""
-    report = build(load_schema(schema), out)
+def build_command(schema: Path, out: Path, extend: Path | None, as_json: bool) -> None:
+    """Build samples from the logs that the TOML file SCHEMA describes; logs may be larger than memory."""
+    columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading the log", total=None)
+        report = build(
+            load_schema(schema),
+            out,
+            extend,
+            lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
+        )
     if as_json:
         click.echo(json.dumps(report.as_dict()))
         return
@@ -41,6 +57,10 @@ def build_command(schema: Path, out: Path, as_json: bool) -> None:
     click.echo(f"samples in {out}: {rows} ({report.seconds:.1f} s)")
     click.echo(f"{report.users:,} users, {report.items:,} items, {report.images:,} images; positive: {rates}")
     click.echo(f"{report.mean_history:.1f} behaviours a row, {report.bytes_per_sample:.0f} bytes a sample")
+    unknown = {name: share for name, share in report.unknown["test"].items() if share}
+    if unknown:
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in unknown.items())
+        click.echo(f"test rows whose value is in no training row: {shares}")
     for kind, count in report.notes.items():
         click.echo(f"note: {count:,} {kind.replace('_', ' ')}")
 

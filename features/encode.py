@@ -10,87 +10,125 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.batch import NULL_IMAGE, Int64Array
-from features.histories import SortedBehaviours
-from features.logs import Attributes, Impressions
+from features.counting import Counts, ValueCounts
+from features.histories import covered
+from features.logs import Attributes
+from features.parts import Part
 from features.schema import Schema
-from features.vocabulary import Vocabularies, build_vocabulary
+from features.splits import TRAIN
+from features.vocabulary import Vocabularies, extend
+
+
+class TrainingCounts:
+    """What occurs in training rows and their histories, counted part by part.
+
+    Values that occur in histories only count 0.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.user, self.item, self.action = ValueCounts(), ValueCounts(), ValueCounts()
+
+    def add(self, part: Part) -> None:
+        """Count the training rows of a part."""
+        train = part.split == TRAIN
+        self.rows += int(train.sum())
+        self.user.add(part.user.filter(pa.array(train)))
+        self.item.add(part.item.filter(pa.array(train)))
+        if part.behaviours is not None:
+            seen = pa.array(covered(part.start[train], part.end[train], len(part.behaviours.time)))
+            met = pc.unique(part.behaviours.item.filter(seen))
+            self.item.add(met, np.zeros(len(met), dtype=np.int64))
+            self.action.add(part.behaviours.action.filter(seen))
 
 
 def build_vocabularies(
     schema: Schema,
-    log: Impressions,
+    found: TrainingCounts,
     items: Attributes | None,
     users: Attributes | None,
-    behaviours: SortedBehaviours | None,
-    train: npt.NDArray[np.bool_],
-    seen: npt.NDArray[np.bool_],
+    old: Vocabularies | None,
 ) -> Vocabularies:
-    """Vocabularies of what occurs in training rows and their histories; counts are of the training rows."""
-    user, item = log.user.filter(pa.array(train)), log.item.filter(pa.array(train))
-    met = [item] + ([behaviours.item.filter(pa.array(seen))] if behaviours else [])
-    values = {"user_id": build_vocabulary([user]), "item_id": build_vocabulary(met)}
-    occurring = {"user_id": user, "item_id": item}
+    """Vocabularies of what was counted; the places of ``old`` stay, and what is new comes behind them."""
+    counts: dict[str, ValueCounts] = {"user_id": found.user, "item_id": found.item}
     if users is not None:
-        rows = users.rows(user)
+        keys, weights = found.user.ordered()
+        rows = users.rows(keys)
         for name, column in users.ids.items():
-            occurring[name] = column.take(pa.array(rows, mask=rows < 0))
-            values[name] = build_vocabulary([occurring[name]])
+            counts[name] = _of_attribute(column, rows, weights)
     if items is not None:
-        rows = items.rows(item)
-        met_rows = np.unique(np.concatenate([items.rows(part) for part in met]))
-        met_rows = met_rows[met_rows >= 0]
+        keys, weights = found.item.ordered()
+        rows = items.rows(keys)
         for name, column in items.ids.items():
-            occurring[name] = column.take(pa.array(rows, mask=rows < 0))
-            values[name] = build_vocabulary([column.take(pa.array(met_rows))])
+            counts[name] = _of_attribute(column, rows, weights)
         for name, tokens in items.text.items():
-            occurring[name] = pc.list_flatten(tokens.take(pa.array(rows[rows >= 0])))
-            values[name] = build_vocabulary([pc.list_flatten(tokens.take(pa.array(met_rows)))])
+            lists = tokens.take(pa.array(rows[rows >= 0]))
+            counts[name] = ValueCounts()
+            counts[name].add(pc.list_flatten(lists), weights[rows >= 0][np.asarray(pc.list_parent_indices(lists))])
         if items.image is not None:
-            images = items.image[met_rows]
-            # Ascending, so that a batch finds the places of its images by a binary search.
-            values["image_id"] = pa.array(np.unique(images[images != NULL_IMAGE])).cast(pa.string())
-            shown = np.where(rows >= 0, items.image[rows], NULL_IMAGE)
-            occurring["image_id"] = pa.array(shown, mask=shown == NULL_IMAGE).cast(pa.string())
-    if behaviours is not None:
-        occurring["action"] = behaviours.action.filter(pa.array(seen))
-        values["action"] = build_vocabulary([occurring["action"]])
-    result = Vocabularies(values, {})
-    for name, column in occurring.items():
-        result.counts[name] = np.bincount(result.encode(name, column), minlength=result.size(name))
+            images = pa.array(items.image, mask=items.image == NULL_IMAGE).cast(pa.string())
+            counts["image_id"] = _of_attribute(images, rows, weights)
+    if schema.behaviours is not None:
+        counts["action"] = found.action
+    result = Vocabularies({}, {})
+    for name, counted in counts.items():
+        values, weights = counted.ordered()
+        if name == "image_id":  # by number, so that a batch finds the places of its images by a binary search
+            order = np.argsort(np.asarray(values.cast(pa.int64())))
+            values, weights = values.take(pa.array(order)), weights[order]
+        before = old.values[name] if old is not None and name in old.values else values[:0]
+        result.values[name], result.counts[name] = extend(before, values, weights)
+        result.counts[name][0] = max(0, found.rows - int(weights.sum())) if name not in schema.texts else 0
     return result
 
 
-class Encoder:
-    """Turns impressions and behaviours into places, once, and rows of samples into Arrow columns."""
+def _of_attribute(column: pa.Array, rows: Int64Array, weights: Counts) -> ValueCounts:
+    """Counts of an attribute, from those of the keys that have it."""
+    counts = ValueCounts()
+    counts.add(column.take(pa.array(rows[rows >= 0])), weights[rows >= 0])
+    return counts
 
-    def __init__(
-        self,
-        schema: Schema,
-        vocabulary: Vocabularies,
-        items: Attributes | None,
-        users: Attributes | None,
-        behaviours: SortedBehaviours | None,
-    ):
-        self.labels = list(schema.log.labels)
-        self.vocabulary, self.items, self.users, self.behaviours = vocabulary, items, users, behaviours
-        self.item_places = (
-            {name: _with_unknown(vocabulary.encode(name, c)) for name, c in items.ids.items()} if items else {}
-        )
-        self.user_places = (
-            {name: _with_unknown(vocabulary.encode(name, c)) for name, c in users.ids.items()} if users else {}
-        )
+
+class Encoder:
+    """Turns the attributes of items and users into places once, and parts of the log into Arrow columns.
+
+    Args:
+        schema: names of columns.
+        vocabulary: places.
+        items, users: attributes; None without any.
+    """
+
+    def __init__(self, schema: Schema, vocabulary: Vocabularies, items: Attributes | None, users: Attributes | None):
+        self.schema, self.vocabulary, self.items, self.users = schema, vocabulary, items, users
+        self.item_places = _by_row(vocabulary, items)
+        self.user_places = _by_row(vocabulary, users)
         self.tokens = {name: self._token_places(name, t) for name, t in items.text.items()} if items else {}
         self.image = np.append(items.image, NULL_IMAGE) if items is not None and items.image is not None else None
-        self.history = self._history() if behaviours else {}
 
     def _token_places(self, name: str, tokens: pa.ListArray) -> pa.ListArray:
         places = pa.array(self.vocabulary.encode(name, tokens.flatten()).astype(np.int32))
         lists = pa.ListArray.from_arrays(tokens.offsets, places)
         return pa.concat_arrays([lists, pa.array([[]], pa.list_(pa.int32()))])  # the last row: no such item
 
-    def _history(self) -> dict[str, npt.NDArray[Any]]:
-        assert self.behaviours is not None
-        item = self.behaviours.item
+    def encode(self, part: Part) -> EncodedPart:
+        """Places of all that a part holds."""
+        user_rows = self.users.rows(part.user) if self.users else None
+        item_rows = self.items.rows(part.item) if self.items else None
+        return EncodedPart(
+            self,
+            part,
+            self.vocabulary.encode("user_id", part.user),
+            self.vocabulary.encode("item_id", part.item),
+            user_rows,
+            item_rows,
+            self._history(part),
+        )
+
+    def _history(self, part: Part) -> dict[str, npt.NDArray[Any]]:
+        """Columns of the sorted behaviours, each of their length."""
+        if part.behaviours is None:
+            return {}
+        item = part.behaviours.item
         columns: dict[str, npt.NDArray[Any]] = {
             "hist_item_id": self.vocabulary.encode("item_id", item).astype(np.int32)
         }
@@ -100,41 +138,60 @@ class Encoder:
                 columns[f"hist_{name}"] = places[rows].astype(np.int32)
             if self.image is not None:
                 columns["hist_image_id"] = self.image[rows]
-        columns["hist_action"] = self.vocabulary.encode("action", self.behaviours.action).astype(np.int32)
-        columns["hist_time"] = self.behaviours.time
+        columns["hist_action"] = self.vocabulary.encode("action", part.behaviours.action).astype(np.int32)
+        columns["hist_time"] = part.behaviours.time
         return columns
 
-    def table(self, log: Impressions, rows: Int64Array, start: Int64Array, end: Int64Array) -> pa.Table:
-        """Samples of the impressions ``rows``."""
-        take = pa.array(rows)
-        user, item = log.user.take(take), log.item.take(take)
+
+class EncodedPart:
+    """A part with its places; ``table`` makes samples of some of its rows."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        part: Part,
+        user: Int64Array,
+        item: Int64Array,
+        user_rows: Int64Array | None,
+        item_rows: Int64Array | None,
+        history: dict[str, npt.NDArray[Any]],
+    ):
+        self._encoder, self.part, self.user, self.item = encoder, part, user, item
+        self.user_rows, self.item_rows, self._history = user_rows, item_rows, history
+
+    def table(self, rows: Int64Array) -> pa.Table:
+        """Samples of the rows ``rows`` of the part."""
+        encoder, part = self._encoder, self.part
         columns: dict[str, Any] = {}
-        for number, name in enumerate(self.labels):
-            columns["label" if number == 0 else f"label_{name}"] = log.labels[name][rows].astype(np.int8)
-        columns["timestamp"] = log.time[rows]
-        columns["user_id"] = self.vocabulary.encode("user_id", user)
-        if self.users is not None:
-            at = self.users.rows(user)
-            columns |= {name: places[at] for name, places in self.user_places.items()}
-        columns["item_id"] = self.vocabulary.encode("item_id", item)
-        columns["raw_item_id"] = item
-        if self.items is not None:
-            at = self.items.rows(item)
-            columns |= {name: places[at] for name, places in self.item_places.items()}
-            if self.image is not None:
-                columns["image_id"] = self.image[at]
-            for name, lists in self.tokens.items():
+        for number, name in enumerate(encoder.schema.labels):
+            columns["label" if number == 0 else f"label_{name}"] = part.labels[name][rows].astype(np.int8)
+        columns["timestamp"] = part.time[rows]
+        columns["user_id"] = self.user[rows]
+        if self.user_rows is not None:
+            columns |= {name: places[self.user_rows[rows]] for name, places in encoder.user_places.items()}
+        columns["item_id"] = self.item[rows]
+        columns["raw_item_id"] = part.item.take(pa.array(rows))
+        if self.item_rows is not None:
+            at = self.item_rows[rows]
+            columns |= {name: places[at] for name, places in encoder.item_places.items()}
+            if encoder.image is not None:
+                columns["image_id"] = encoder.image[at]
+            for name, lists in encoder.tokens.items():
                 columns[name] = lists.take(pa.array(np.where(at < 0, len(lists) - 1, at)))
-        if self.behaviours is not None:
-            lengths = end[rows] - start[rows]
+        if encoder.schema.split.hold_out_items:
+            columns["held_out"] = part.held_out[rows].astype(np.int8)
+        if self._history:
+            lengths = part.end[rows] - part.start[rows]
             offsets = np.concatenate([[0], np.cumsum(lengths)])
-            flat = np.repeat(start[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
-            for name, values in self.history.items():
+            flat = np.repeat(part.start[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
+            for name, values in self._history.items():
                 lists = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values[flat]))
                 columns[name] = lists
         return pa.table(columns)
 
 
-def _with_unknown(places: Int64Array) -> Int64Array:
-    """Places by row of a table, with a last entry 0 that row -1 (no such key) finds."""
-    return np.append(places, 0)
+def _by_row(vocabulary: Vocabularies, table: Attributes | None) -> dict[str, Int64Array]:
+    """Places of each id column by row of a table, with a last entry 0 that row -1 (no such key) finds."""
+    if table is None:
+        return {}
+    return {name: np.append(vocabulary.encode(name, column), 0) for name, column in table.ids.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.batch import Int64Array
-from features.logs import Impressions
-from features.schema import Rule, Schema
-from features.tables import flags, keys, read_table, seconds
+from features.logs import DID
+from features.schema import Schema
+from features.splits import held_out
 from imgserver.errors import BadInput
 
 
@@ -30,27 +29,41 @@ class SortedBehaviours:
     first_time: int
 
 
-def read_behaviours(
-    schema: Schema, columns: pa.Table, log: Impressions, user_keys: pa.Array, notes: dict[str, int]
-) -> SortedBehaviours | None:
-    """The behaviours of users who have impressions, sorted; None without any. What is left out is counted in ``notes``.
+def behaviours_in_log(schema: Schema, log: pa.Table) -> pa.Table:
+    """Rows of the log that a rule calls positive, each with the rule's name as its action, in the log's order."""
+    assert schema.behaviours is not None
+    rows, names = [], []
+    for number, name in enumerate(schema.behaviours.from_log):
+        positive = np.flatnonzero(np.asarray(log[DID + name]))
+        rows.append(positive)
+        names.append(np.full(len(positive), number))
+    flat = np.concatenate(rows)
+    order = np.argsort(flat, kind="stable")
+    found = log.select(["user", "item", "time"]).take(pa.array(flat[order]))
+    action = pa.array(list(schema.behaviours.from_log), pa.string()).take(pa.array(np.concatenate(names)[order]))
+    return found.append_column("action", action)
+
+
+def sort_behaviours(schema: Schema, found: pa.Table, user_keys: pa.Array, notes: dict[str, int]) -> SortedBehaviours:
+    """Behaviours of the users ``user_keys``, sorted. What is left out is counted in ``notes``.
+
+    Args:
+        schema: says which items are held out.
+        found: columns ``user, item, time, action``.
+        user_keys: users who have impressions, in the order of their codes.
+        notes: kind -> count.
 
     Raises:
-        BadInput: a file, a column or a value is wrong, or the times span too much to be seconds.
+        BadInput: the times span too much to be seconds.
     """
-    source = schema.behaviours
-    if source is None:
-        return None
-    if source.path is None:
-        user, item, at, action = _behaviours_from_log(schema.log.path, source.from_log, columns, log)
-    else:
-        table = read_table(source.path, [source.user, source.item, source.time, source.action])
-        user, item, action = (keys(table, name) for name in (source.user, source.item, source.action))
-        at = seconds(source.path, table, source.time)
+    found = found.combine_chunks()
+    user, item, action = (found[name].combine_chunks() for name in ("user", "item", "action"))
+    at = np.asarray(found["time"]).astype(np.int64)
     code = np.asarray(pc.fill_null(pc.index_in(user, value_set=user_keys), -1)).astype(np.int64)
-    usable = (code >= 0) & np.asarray(pc.is_valid(item)) & np.asarray(pc.is_valid(action))
-    notes["behaviours_of_users_without_impressions"] = int((code < 0).sum())
-    chosen = np.flatnonzero(usable)
+    out = held_out(schema.split, item)
+    _note(notes, "behaviours_of_users_without_impressions", int((code < 0).sum()))
+    _note(notes, "behaviours_of_items_that_are_held_out", int(out.sum()))
+    chosen = np.flatnonzero((code >= 0) & ~out)
     order = chosen[np.lexsort((chosen, at[chosen], code[chosen]))]
     counts = np.bincount(code[order], minlength=len(user_keys))
     times = at[order]
@@ -58,8 +71,8 @@ def read_behaviours(
     span = (int(times.max()) - first_time if len(times) else 0) + 2
     if span * (len(user_keys) + 1) >= 2**62:
         raise BadInput(
-            f"The times of {source.path or schema.log.path} span {span} seconds, too much for {len(user_keys)} users. "
-            f"Are they milliseconds? Times are whole seconds."
+            f"The times of {(schema.behaviours and schema.behaviours.path) or schema.log.path} span {span} seconds, "
+            f"too much for {len(user_keys)} users. Are they milliseconds? Times are whole seconds."
         )
     take = pa.array(order)
     return SortedBehaviours(
@@ -73,31 +86,19 @@ def read_behaviours(
     )
 
 
-def _behaviours_from_log(
-    path: Path, rules: dict[str, Rule], columns: pa.Table, log: Impressions
-) -> tuple[pa.Array, pa.Array, Int64Array, pa.Array]:
-    """Rows of the log that a rule calls positive, each with the rule's name as its action, in the log's order."""
-    rows, names = [], []
-    for number, rule in enumerate(rules.values()):
-        positive = np.flatnonzero(flags(path, columns, rule))
-        rows.append(positive)
-        names.append(np.full(len(positive), number))
-    flat = np.concatenate(rows)
-    order = np.argsort(flat, kind="stable")
-    take = pa.array(flat[order])
-    action = pa.array(list(rules), pa.string()).take(pa.array(np.concatenate(names)[order]))
-    return log.user.take(take), log.item.take(take), log.time[flat[order]], action
+def _note(notes: dict[str, int], kind: str, count: int) -> None:
+    notes[kind] = notes.get(kind, 0) + count
 
 
 def history_slices(
-    schema: Schema, behaviours: SortedBehaviours | None, user: Int64Array, at: Int64Array
+    behaviours: SortedBehaviours | None, max_length: int, user: Int64Array, at: Int64Array
 ) -> tuple[Int64Array, Int64Array]:
     """Where each impression's history starts and ends among the sorted behaviours; strictly before its own second."""
-    if behaviours is None or schema.behaviours is None:
+    if behaviours is None:
         return np.zeros(len(at), dtype=np.int64), np.zeros(len(at), dtype=np.int64)
     query = user * behaviours.span + np.clip(at - behaviours.first_time, 0, behaviours.span - 1)
     end = np.searchsorted(behaviours.composite, query, side="left")
-    start = np.maximum(behaviours.user_start[user], end - schema.behaviours.max_length)
+    start = np.maximum(behaviours.user_start[user], end - max_length)
     return start.astype(np.int64), end.astype(np.int64)
 
 

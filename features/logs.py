@@ -1,39 +1,91 @@
-"""The tables that a schema names, read and checked: impressions, and the attributes of items and users."""
+"""The tables that a schema names, checked: logs as streams, attributes of items and users whole."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from features.batch import NULL_IMAGE, Int64Array
-from features.schema import Schema
-from features.tables import flags, keys, read_table, seconds
+from features.schema import Items, Schema
+from features.tables import Source, flags, full_keys, keys, seconds
 from features.vocabulary import tokenize
 from imgserver.errors import BadInput
 
+LABEL, DID = "label:", "did:"
 
-@dataclass(frozen=True)
-class Impressions:
-    """The log, a column an attribute, all of one length.
 
-    Attributes:
-        user, item: keys as strings.
-        time: shape (rows,), seconds.
-        labels: label name -> shape (rows,).
+def log_source(schema: Schema) -> Source:
+    """The log's file or folder.
+
+    Raises:
+        BadInput: it is missing, or lacks a column.
     """
+    log = schema.log
+    rules = [*log.labels.values(), *(schema.behaviours.from_log.values() if schema.behaviours else ())]
+    columns = [rule.column for rule in rules if rule.column]
+    return Source(log.path, [log.user, log.item], [log.time, *columns], columns)
 
-    user: pa.Array
-    item: pa.Array
-    time: Int64Array
-    labels: dict[str, npt.NDArray[np.bool_]]
 
-    def __len__(self) -> int:
-        return len(self.time)
+def stream_log(schema: Schema, source: Source) -> Iterator[pa.Table]:
+    """Impressions, some at a time.
+
+    Yields:
+        ``row`` (its number in the log), ``user`` and ``item`` (strings), ``time`` (seconds), ``label:<name>`` and
+        ``did:<action>`` (whether a rule holds).
+
+    Raises:
+        BadInput: a value is wrong; the message names file, column and row.
+    """
+    log, first = schema.log, 0
+    for table in source.batches():
+        columns = {
+            "row": np.arange(first, first + len(table)),
+            "user": full_keys(log.path, table, log.user, first),
+            "item": full_keys(log.path, table, log.item, first),
+            "time": seconds(log.path, table, log.time, first),
+        }
+        columns |= {LABEL + name: flags(log.path, table, rule, first) for name, rule in log.labels.items()}
+        if schema.behaviours:
+            rules = schema.behaviours.from_log.items()
+            columns |= {DID + name: flags(log.path, table, rule, first) for name, rule in rules}
+        first += len(table)
+        yield pa.table(columns)
+
+
+def behaviour_source(schema: Schema) -> Source | None:
+    """The behaviours' own file or folder; None when they come from the log, or there are none.
+
+    Raises:
+        BadInput: it is missing, or lacks a column.
+    """
+    found = schema.behaviours
+    if found is None or found.path is None:
+        return None
+    return Source(found.path, [found.user, found.item, found.action], [found.time])
+
+
+def stream_behaviours(schema: Schema, source: Source) -> Iterator[pa.Table]:
+    """Behaviours of a log of their own, some at a time: ``user``, ``item``, ``action`` (strings), ``time`` (seconds).
+
+    Rows without a user, item or action are left out.
+
+    Raises:
+        BadInput: a time is wrong.
+    """
+    found, first = schema.behaviours, 0
+    assert found is not None
+    for table in source.batches():
+        columns = {"user": keys(table, found.user), "item": keys(table, found.item)}
+        columns["action"] = keys(table, found.action)
+        at = seconds(source.path, table, found.time, first)
+        first += len(table)
+        yield pa.table({**columns, "time": at}).drop_null()
 
 
 @dataclass(frozen=True)
@@ -51,25 +103,8 @@ class Attributes:
         return np.asarray(pc.fill_null(found, -1)).astype(np.int64)
 
 
-def read_log(schema: Schema) -> tuple[Impressions, pa.Table]:
-    """The log, and its columns for rules over it.
-
-    Raises:
-        BadInput: the file, a column or a value is wrong.
-    """
-    log = schema.log
-    rules = [*log.labels.values(), *(schema.behaviours.from_log.values() if schema.behaviours else ())]
-    table = read_table(log.path, [log.user, log.item, log.time, *(rule.column for rule in rules)])
-    user, item = keys(table, log.user), keys(table, log.item)
-    for name, column in ((log.user, user), (log.item, item)):
-        if column.null_count:
-            raise BadInput(f"The column {name!r} of {log.path} has {column.null_count} empty cells.")
-    labels = {name: flags(log.path, table, rule) for name, rule in log.labels.items()}
-    return Impressions(user, item, seconds(log.path, table, log.time), labels), table
-
-
-def read_items(schema: Schema) -> Attributes | None:
-    """The item table, or None when the schema has none.
+def read_items(schema: Schema, notes: dict[str, int]) -> Attributes | None:
+    """The item table, or None when the schema has none; image names that have no id are counted in ``notes``.
 
     Raises:
         BadInput: the file, a column or a value is wrong.
@@ -77,22 +112,52 @@ def read_items(schema: Schema) -> Attributes | None:
     items = schema.items
     if items is None:
         return None
-    optional = [items.image] if items.image else []
-    table = read_table(items.path, [items.item, *optional, *items.ids, *items.text])
-    image = None
-    if items.image:
-        column = table[items.image].combine_chunks()
-        if not (pa.types.is_integer(column.type) or pa.types.is_null(column.type)):
-            raise BadInput(
-                f"The image column {items.image!r} of {items.path} is of type {column.type}; image ids are whole "
-                f"numbers from 0 on, an empty cell means no image."
-            )
-        image = np.asarray(pc.fill_null(pc.cast(column, pa.int64()), NULL_IMAGE))
-        if image.min() < NULL_IMAGE:
-            raise BadInput(f"The image column {items.image!r} of {items.path} holds {image.min()}; ids start at 0.")
+    image_key = [items.image] if items.image and items.image_manifest else []
+    image_id = [items.image] if items.image and not items.image_manifest else []
+    source = Source(items.path, [items.item, *items.ids, *items.text, *image_key], image_id)
+    table = source.read()
+    image = _images(items, table, notes) if items.image else None
     text = {name: tokenize(table[name].combine_chunks()) for name in items.text}
     key = _unique_key(items.path, items.item, keys(table, items.item))
     return Attributes(key, {name: keys(table, name) for name in items.ids}, image, text)
+
+
+def _images(items: Items, table: pa.Table, notes: dict[str, int]) -> Int64Array:
+    """Image ids, shape (rows,), ``NULL_IMAGE`` where the cell is empty."""
+    assert items.image is not None
+    column = table[items.image].combine_chunks()
+    if items.image_manifest is not None:
+        return _ids_of_names(items.image_manifest, column, notes)
+    if pa.types.is_floating(column.type):  # what pandas makes of whole numbers with empty cells
+        column = pc.cast(column, pa.int64(), safe=False) if _whole(column) else column
+    if not (pa.types.is_integer(column.type) or pa.types.is_null(column.type)):
+        raise BadInput(
+            f"The image column {items.image!r} of {items.path} is of type {column.type}; image ids are whole "
+            f"numbers from 0 on, an empty cell means no image. For names, give image_manifest too."
+        )
+    image = np.asarray(pc.fill_null(pc.cast(column, pa.int64()), NULL_IMAGE))
+    if image.min() < NULL_IMAGE:
+        raise BadInput(f"The image column {items.image!r} of {items.path} holds {image.min()}; ids start at 0.")
+    return image
+
+
+def _whole(column: pa.Array) -> bool:
+    return bool(pc.all(pc.equal(column, pc.floor(column))).as_py())
+
+
+def _ids_of_names(manifest: Path, names: pa.Array, notes: dict[str, int]) -> Int64Array:
+    try:
+        table = pq.read_table(manifest, columns=["image_id", "key"])
+    except (OSError, pa.ArrowInvalid) as error:
+        raise BadInput(
+            f"The manifest {manifest} cannot be read: {error}. 'imgserver manifest' writes one with the columns "
+            f"image_id and key."
+        ) from error
+    place = pc.index_in(names, value_set=table["key"].combine_chunks().cast(pa.string()))
+    found = pc.fill_null(table["image_id"].combine_chunks().take(place), NULL_IMAGE)
+    if absent := len(names) - names.null_count - int(pc.count(place).as_py()):
+        notes["items_whose_image_is_not_in_the_manifest"] = absent
+    return np.asarray(pc.cast(found, pa.int64()))
 
 
 def read_users(schema: Schema) -> Attributes | None:
@@ -104,7 +169,7 @@ def read_users(schema: Schema) -> Attributes | None:
     users = schema.users
     if users is None:
         return None
-    table = read_table(users.path, [users.user, *users.ids])
+    table = Source(users.path, [users.user, *users.ids]).read()
     key = _unique_key(users.path, users.user, keys(table, users.user))
     return Attributes(key, {name: keys(table, name) for name in users.ids})
 

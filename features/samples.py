@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.batch import NULL_IMAGE, Batch, BatchImages, Int64Array, Jagged
-from features.build import META_FILE, SCHEMA_VERSION, SPLITS
+from features.build import META_FILE, SCHEMA_VERSION
+from features.splits import SPLITS
 from features.vocabulary import Vocabularies
 from imgserver.errors import BadInput
 
@@ -29,6 +30,7 @@ class Samples:
         text_columns: the same for text.
         image_vocabulary_size: 0 when the samples have no images.
         vocabulary: the vocabularies themselves.
+        has_held_out: whether test rows tell if their item was held out entirely (column ``held_out``).
 
     Raises:
         BadInput: the folder holds no samples, or samples of another format.
@@ -55,11 +57,11 @@ class Samples:
         self.text_columns = {name: size(name) for name in meta["text_columns"]}
         self.image_vocabulary_size = size("image_id") if meta["has_images"] else 0
         self.vocabulary_hash: str = meta["vocabulary_hash"]
-        self._image_values = (
-            np.array(self.vocabulary.values["image_id"].cast(pa.int64()))
-            if meta["has_images"]
-            else np.zeros(0, np.int64)
-        )
+        self.has_held_out: bool = meta["has_held_out"]
+        images = self.vocabulary.values["image_id"].cast(pa.int64()) if meta["has_images"] else []
+        # Ascending for the binary search; a vocabulary that was extended is not.
+        self._image_places = np.argsort(np.array(images, dtype=np.int64), kind="stable") + 1
+        self._image_values = np.array(images, dtype=np.int64)[self._image_places - 1]
 
     def _file(self, split: str) -> pq.ParquetFile:
         if split not in SPLITS:
@@ -154,9 +156,11 @@ class Samples:
         place = np.searchsorted(values, unique)
         known = place < len(values)
         known[known] = values[place[known]] == unique[known]
+        places = np.zeros(len(unique), dtype=np.int64)
+        places[known] = self._image_places[place[known]]
         return BatchImages(
             unique=unique,
-            unique_index=np.where(known, place + 1, 0).astype(np.int64),
+            unique_index=places,
             target=index[: len(target)],
             history=Jagged(index[len(target) :], offsets),
         )

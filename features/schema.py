@@ -1,7 +1,7 @@
 """The TOML file that says which column is what.
 
 [log]                       # one row an impression, or a rating
-path = "impressions.csv"    # CSV (also .csv.gz) or Parquet, relative to this file
+path = "impressions.csv"    # CSV (also .csv.gz), Parquet, or a folder of either, relative to this file
 user = "user_id"
 item = "item_id"
 time = "time"               # whole seconds, or a timestamp
@@ -9,10 +9,15 @@ time = "time"               # whole seconds, or a timestamp
 click = "click"             # a column of 0 and 1 ...
 like = "rating >= 4"        # ... or a rule: column, one of >= > <= < ==, number
 
+[negatives]                 # for a log of positives, which then has no [log.labels]
+per_positive = 4            # rows with label 0 a log row: same user and time, items that this user never has in the log
+seed = 0
+
 [items]                     # optional: attributes of the items
 path = "items.csv"
 item = "item_id"
 image = "image_id"          # optional; an empty cell is an item without an image
+image_manifest = "m.parquet"    # only when the column holds names: the manifest that gives them ids
 ids = ["shop_id"]           # id columns
 text = ["title"]            # text columns: lower-cased words of letters and digits
 
@@ -28,12 +33,15 @@ item = "item_id"
 time = "time"
 action = "action"
 max_length = 50             # the latest so many make a history
-# from_log = { liked = "rating >= 4" }    ... or rows of the log, instead of path, user, item, time, action
+# from_log = { liked = "rating >= 4" }    ... or rows of the log, instead of path, user, item, time, action;
+#                                         "all" takes every row
 
 [split]
 method = "user_tail"        # the last rows of each user, or "time": the last rows of the log
 test = 0.2
 validation = 0.1
+hold_out_items = 0.15       # optional: this share of the items is in no training or validation row and in no history
+hold_out_seed = 0
 """
 
 from __future__ import annotations
@@ -48,6 +56,8 @@ from typing import Any
 from imgserver.errors import BadInput
 
 DEFAULT_HISTORY = 50
+ALL = "all"
+POSITIVE = "positive"
 _RULE = re.compile(r"^\s*([^<>=]+?)\s*(>=|<=|==|>|<)\s*(-?\d+(?:\.\d+)?)\s*$")
 
 
@@ -57,7 +67,7 @@ class Rule:
 
     Attributes:
         column: of the log.
-        operator: ``>=``, ``>``, ``<=``, ``<`` or ``==``; empty: the column itself holds 0 and 1.
+        operator: ``>=``, ``>``, ``<=``, ``<`` or ``==``; empty: the column itself holds 0 and 1; ``ALL``: every row.
         number: what the column is compared to.
     """
 
@@ -79,11 +89,12 @@ class Log:
 
 @dataclass(frozen=True)
 class Items:
-    """Item table: path, its item column, and which columns are image id, ids and text."""
+    """Item table: path, its item column, and which columns are image id, ids and text; the manifest of image names."""
 
     path: Path
     item: str
     image: str | None = None
+    image_manifest: Path | None = None
     ids: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
 
@@ -112,11 +123,21 @@ class Behaviours:
 
 @dataclass(frozen=True)
 class Split:
-    """How rows are divided: method, and the shares of test and validation."""
+    """How rows are divided: method, the shares of test and validation, and the share of items held out entirely."""
 
     method: str = "user_tail"
     test: float = 0.2
     validation: float = 0.1
+    hold_out_items: float = 0.0
+    hold_out_seed: int = 0
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Rows with label 0 that are drawn for each row of a log of positives."""
+
+    per_positive: int
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -128,6 +149,17 @@ class Schema:
     users: Users | None
     behaviours: Behaviours | None
     split: Split
+    negatives: Negatives | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the labels, in order; a log of positives has one, ``positive``."""
+        return (POSITIVE,) if self.negatives else tuple(self.log.labels)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Text columns of an item."""
+        return self.items.text if self.items else ()
 
     @property
     def item_ids(self) -> tuple[str, ...]:
@@ -155,9 +187,10 @@ def load_schema(path: str | Path) -> Schema:
         raise BadInput(f"The schema file {file} is not valid TOML: {error}.") from error
     top = _Table(document, file, "")
     log, items, users = top.table("log"), top.optional("items"), top.optional("users")
-    behaviours, split = top.optional("behaviours"), top.optional("split")
+    behaviours, split, negatives = top.optional("behaviours"), top.optional("split"), top.optional("negatives")
     top.done()
-    schema = Schema(_log(log), _items(items), _users(users), _behaviours(behaviours), _split(split))
+    drawn = _negatives(negatives)
+    schema = Schema(_log(log, drawn), _items(items), _users(users), _behaviours(behaviours), _split(split), drawn)
     names = [*schema.user_ids, *schema.item_ids]
     if twice := {name for name in names if names.count(name) > 1}:
         raise BadInput(f"{file} uses the id column {min(twice)!r} twice; every id column needs a name of its own.")
@@ -207,6 +240,8 @@ class _Table:
             match = _RULE.match(text) if isinstance(text, str) else None
             if match:
                 found[name] = Rule(match[1], match[2], float(match[3]))
+            elif text == ALL and not columns:
+                found[name] = Rule("", ALL)
             elif columns and isinstance(text, str) and not re.search("[<>=]", text):
                 found[name] = Rule(text)
             else:
@@ -220,9 +255,11 @@ class _Table:
             raise self.fail(f"the key {key!r} is unknown.{hint}")
 
 
-def _log(table: _Table) -> Log:
+def _log(table: _Table, negatives: Negatives | None) -> Log:
     labels = table.rules("labels", columns=True)
-    if not labels:
+    if labels and negatives:
+        raise table.fail("labels and [negatives] exclude each other: negatives are drawn for a log of positives only.")
+    if not labels and not negatives:
         raise table.fail('no label is given. Add a table [log.labels] such as click = "click".')
     log = Log(table.path(), table.take("user", str), table.take("item", str), table.take("time", str), labels)
     table.done()
@@ -232,11 +269,29 @@ def _log(table: _Table) -> Log:
 def _items(table: _Table | None) -> Items | None:
     if table is None:
         return None
+    manifest = table.take("image_manifest", str, None)
     items = Items(
-        table.path(), table.take("item", str), table.take("image", str, None), table.names("ids"), table.names("text")
+        table.path(),
+        table.take("item", str),
+        table.take("image", str, None),
+        table.file.parent / manifest if manifest else None,
+        table.names("ids"),
+        table.names("text"),
     )
     table.done()
+    if manifest and not items.image:
+        raise table.fail("image_manifest is given without image, the column whose names it gives ids to.")
     return items
+
+
+def _negatives(table: _Table | None) -> Negatives | None:
+    if table is None:
+        return None
+    negatives = Negatives(table.take("per_positive", int), table.take("seed", int, 0))
+    if negatives.per_positive < 1 or negatives.seed < 0:
+        raise table.fail("per_positive must be 1 or more, and seed 0 or more.")
+    table.done()
+    return negatives
 
 
 def _users(table: _Table | None) -> Users | None:
@@ -270,7 +325,11 @@ def _split(table: _Table | None) -> Split:
         table.take("method", str, "user_tail"),
         float(table.take("test", (int, float), 0.2)),
         float(table.take("validation", (int, float), 0.1)),
+        float(table.take("hold_out_items", (int, float), 0.0)),
+        table.take("hold_out_seed", int, 0),
     )
+    if not 0 <= split.hold_out_items < 1 or split.hold_out_seed < 0:
+        raise table.fail(f"hold_out_items is {split.hold_out_items}; it must be a share from 0 to below 1.")
     if split.method not in ("user_tail", "time"):
         raise table.fail(f'method is {split.method!r}; it must be "user_tail" or "time".')
     if split.test <= 0 or split.validation <= 0 or split.test + split.validation >= 1:

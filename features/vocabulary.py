@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from imgserver.errors import BadInput
 
 FILE = "vocabulary.parquet"
+HASHED_AT_ONCE = 1 << 20
 Places = npt.NDArray[np.int64]
 
 
@@ -33,7 +34,7 @@ class Vocabularies:
         return len(self.values[name]) + 1
 
     def encode(self, name: str, raw: pa.Array) -> Places:
-        """Places of raw values, shape (n,)."""
+        """Places of raw values, shape (n,). Each call hashes the whole vocabulary: call it for many values at once."""
         found = pc.index_in(raw, value_set=self.values[name])
         return np.asarray(pc.fill_null(found, -1)).astype(np.int64) + 1
 
@@ -43,7 +44,9 @@ class Vocabularies:
         sha = hashlib.sha256()
         for name in sorted(self.values):
             sha.update(name.encode() + b"\0")
-            sha.update("\n".join(self.values[name].to_pylist()).encode())
+            values = self.values[name]
+            for start in range(0, len(values), HASHED_AT_ONCE):
+                sha.update("\n".join(values.slice(start, HASHED_AT_ONCE).to_pylist()).encode() + b"\n")
         return sha.hexdigest()[:12]
 
     def save(self, folder: Path) -> None:
@@ -86,10 +89,13 @@ class Vocabularies:
         return cls(values, counts)
 
 
-def build_vocabulary(occurring: list[pa.Array]) -> pa.Array:
-    """The distinct raw values, in the order of their first occurrence, nulls left out."""
-    chunked = pa.chunked_array([part.cast(pa.string()) for part in occurring], type=pa.string())
-    return pc.drop_null(pc.unique(chunked))
+def extend(old: pa.Array, values: pa.Array, counts: Places) -> tuple[pa.Array, Places]:
+    """Append what is new of ``values`` to ``old``, in their order; counts by place, shape (values + 1,)."""
+    new = pc.invert(pc.is_in(values, value_set=old))
+    every = pa.concat_arrays([old, values.filter(new)])
+    by_place = np.zeros(len(every) + 1, dtype=np.int64)
+    by_place[np.asarray(pc.index_in(values, value_set=every)) + 1] = counts
+    return every, by_place
 
 
 def tokenize(texts: pa.Array) -> pa.ListArray:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.build import SPLITS, build
+from features.build import build
 from features.samples import Samples
 from features.schema import load_schema
+from features.splits import SPLITS
 from imgserver.errors import BadInput
 
 SCHEMA = """
@@ -236,7 +237,7 @@ def break_file(folder: Path, name: str, old: str, new: str) -> None:
             "u0,i0,1000,7,",
             r"'click' of .* holds 7 in row 1; labels are 0 or 1.*rule",
         ),
-        ("impressions.csv", "u0,i0,1000,", ",i0,1000,", r"'user' of .*impressions.csv has 1 empty"),
+        ("impressions.csv", "u0,i0,1000,", ",i0,1000,", r"'user' of .*impressions.csv is empty in row 1"),
         ("impressions.csv", "u0,i0,1000,", "u0,i0,soon,", r"'time' of .* is of type string; times are whole seconds"),
         ("items.csv", "i1,101", "i1,photo.jpg", r"'image' of .*items.csv is of type string; image ids are whole"),
         ("items.csv", "i1,101", "i0,101", r"'item' of .*items.csv must name each row once"),

@@ -1,0 +1,77 @@
+"""Which rows are for training, validation and test, and which items are held out entirely."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from features.batch import Int64Array
+from features.hashing import draw, hash_strings
+from features.schema import Split
+
+TRAIN, VALIDATION, TEST = range(3)
+SPLITS = ("train", "validation", "test")
+
+
+class TimeCounts:
+    """How many rows each second has: enough for exact quantiles, however many rows there are."""
+
+    def __init__(self) -> None:
+        self.times = np.zeros(0, dtype=np.int64)
+        self.counts = np.zeros(0, dtype=np.int64)
+        self._waiting: list[Int64Array] = []
+
+    def add(self, times: Int64Array) -> None:
+        """Count some rows."""
+        self._waiting.append(times)
+        # Merging sorts all seconds: worth it once there are as many new rows as seconds.
+        if sum(map(len, self._waiting)) > max(len(self.times), 1 << 20):
+            self._merge()
+
+    def _merge(self) -> None:
+        every = np.concatenate([self.times, *self._waiting])
+        weights = np.ones(len(every), dtype=np.int64)
+        weights[: len(self.times)] = self.counts
+        self._waiting = []
+        self.times, inverse = np.unique(every, return_inverse=True)
+        self.counts = np.bincount(inverse, weights=weights, minlength=len(self.times)).astype(np.int64)
+
+    def boundaries(self, split: Split) -> tuple[int, int]:
+        """First second of validation, and of test; a second goes to one side as a whole, that of its first row."""
+        self._merge()
+        n, upto = int(self.counts.sum()), np.cumsum(self.counts)
+
+        def at(share: float) -> int:
+            rank = min(int(np.ceil(n * share)), n - 1)
+            return int(self.times[np.searchsorted(upto, rank, side="right")])
+
+        return at(1 - split.test - split.validation), at(1 - split.test)
+
+
+def by_time(times: Int64Array, boundaries: tuple[int, int]) -> Int64Array:
+    """``TRAIN``, ``VALIDATION`` or ``TEST`` a row, shape (rows,)."""
+    validation_from, test_from = boundaries
+    return np.where(times >= test_from, TEST, np.where(times >= validation_from, VALIDATION, TRAIN)).astype(np.int64)
+
+
+def by_user_tail(split: Split, user: Int64Array, times: Int64Array) -> Int64Array:
+    """The same by user: of each user's rows in time order the last are test, those before them validation."""
+    order = np.lexsort((np.arange(len(times)), times, user))
+    counts = np.bincount(user)
+    first = np.cumsum(counts) - counts
+    rank = np.empty(len(times), dtype=np.int64)
+    rank[order] = np.arange(len(times)) - first[user[order]]
+    n = counts[user]
+    test_from = n - np.floor(n * split.test + 1e-9)
+    validation_from = test_from - np.floor(n * split.validation + 1e-9)
+    return np.where(rank >= test_from, TEST, np.where(rank >= validation_from, VALIDATION, TRAIN)).astype(np.int64)
+
+
+def held_out(split: Split, items: pa.Array) -> npt.NDArray[np.bool_]:
+    """Which items are held out entirely, by a hash of their key, shape (n,)."""
+    if not split.hold_out_items:
+        return np.zeros(len(items), dtype=np.bool_)
+    numbers = draw(split.hold_out_seed, hash_strings(items).view(np.int64))
+    chosen: npt.NDArray[np.bool_] = numbers < np.uint64(split.hold_out_items * 2**64)
+    return chosen
