@@ -156,7 +156,7 @@ class _Build:
         count = partitions.partitions_for(guess)
         self.log_parts = Partitions(work, "log", count)
         self.behaviour_parts = Partitions(work, "behaviours", count)
-        self._last: tuple[int, Part] | None = None
+        self._only_part: Part | None = None
 
     def __enter__(self) -> _Build:
         return self
@@ -181,9 +181,12 @@ class _Build:
                 f"same ids."
             )
         counts = TrainingCounts()
-        for part in self._parts("counting"):
+
+        def count(part: Part) -> None:
             totals.add(part)
             counts.add(part)
+
+        self._each_part("counting", count)
         if empty := [name for name, rows in zip(SPLITS, totals.rows, strict=True) if not rows]:
             raise BadInput(
                 f"The split leaves no row for {empty[0]}: {schema.log.path} has {log_rows} rows. Use more data."
@@ -229,20 +232,24 @@ class _Build:
         self.behaviour_parts.close()
         return done
 
-    def _parts(self, what: str) -> Iterator[Part]:
-        """Every part; the last one made is kept, so that a log of one partition is prepared once."""
+    def _each_part(self, what: str, work: Callable[[Part], None]) -> None:
+        """Do ``work`` on every part, one in memory at a time; a log of one partition is prepared once."""
         for number in range(self.log_parts.count):
             self.progress(what, number, self.log_parts.count)
-            if self._last is None or self._last[0] != number:
-                self._last = None  # two parts at once would double the memory
-                log = self.log_parts.read(number)
-                if log is None:
-                    continue
-                behaviours = self.behaviour_parts.read(number)
-                part = make_part(self.schema, log, behaviours, self.boundaries, self.every_item)
-                self._last = number, part
-            yield self._last[1]
+            if (part := self._only_part or self._part(number)) is None:
+                continue
+            if self.log_parts.count == 1:
+                self._only_part = part
+            work(part)
+            del part
+            pa.default_memory_pool().release_unused()
         self.progress(what, self.log_parts.count, self.log_parts.count)
+
+    def _part(self, number: int) -> Part | None:
+        log = self.log_parts.read(number)
+        if log is None:
+            return None
+        return make_part(self.schema, log, self.behaviour_parts.read(number), self.boundaries, self.every_item)
 
     def _write(self, encoder: Encoder, vocabulary: Vocabularies) -> int:
         """The third pass: the Parquet files and what describes them; returns the bytes of the files."""
@@ -254,17 +261,20 @@ class _Build:
             "labels": json.dumps(list(schema.labels)),
         }
         writers: dict[str, Any] = {}
+
+        def write(part: Part) -> None:
+            encoded = encoder.encode(part)
+            self._count_unknown(encoder, encoded)
+            for number, split in enumerate(SPLITS):
+                for table in _tables(encoded, number):
+                    table = table.replace_schema_metadata(metadata)
+                    if split not in writers:
+                        path = self.work / f"{split}.parquet"
+                        writers[split] = pq.ParquetWriter(path, table.schema, compression="zstd")
+                    writers[split].write_table(table)
+
         try:
-            for part in self._parts("writing"):
-                encoded = encoder.encode(part)
-                self._count_unknown(encoder, encoded)
-                for number, split in enumerate(SPLITS):
-                    for table in _tables(encoded, number):
-                        table = table.replace_schema_metadata(metadata)
-                        if split not in writers:
-                            path = self.work / f"{split}.parquet"
-                            writers[split] = pq.ParquetWriter(path, table.schema, compression="zstd")
-                        writers[split].write_table(table)
+            self._each_part("writing", write)
         finally:
             for writer in writers.values():
                 writer.close()

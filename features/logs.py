@@ -130,6 +130,8 @@ def _images(items: Items, table: pa.Table, notes: dict[str, int]) -> Int64Array:
         return _ids_of_names(items.image_manifest, column, notes)
     if pa.types.is_floating(column.type):  # what pandas makes of whole numbers with empty cells
         column = pc.cast(column, pa.int64(), safe=False) if _whole(column) else column
+    if pa.types.is_string(column.type) and _digits(column):  # the item's own key, which is read as a string
+        column = pc.cast(column, pa.int64())
     if not (pa.types.is_integer(column.type) or pa.types.is_null(column.type)):
         raise BadInput(
             f"The image column {items.image!r} of {items.path} is of type {column.type}; image ids are whole "
@@ -143,6 +145,10 @@ def _images(items: Items, table: pa.Table, notes: dict[str, int]) -> Int64Array:
 
 def _whole(column: pa.Array) -> bool:
     return bool(pc.all(pc.equal(column, pc.floor(column))).as_py())
+
+
+def _digits(column: pa.Array) -> bool:
+    return bool(pc.all(pc.match_substring_regex(column, "^[0-9]{1,18}$")).as_py())
 
 
 def _ids_of_names(manifest: Path, names: pa.Array, notes: dict[str, int]) -> Int64Array:
