@@ -30,6 +30,7 @@ class Samples:
         text_columns: the same for text.
         image_vocabulary_size: 0 when the samples have no images.
         vocabulary: the vocabularies themselves.
+        hash: of the rows: two folders with one hash hold the same samples.
         has_held_out: whether test rows tell if their item was held out entirely (column ``held_out``).
 
     Raises:
@@ -57,6 +58,7 @@ class Samples:
         self.text_columns = {name: size(name) for name in meta["text_columns"]}
         self.image_vocabulary_size = size("image_id") if meta["has_images"] else 0
         self.vocabulary_hash: str = meta["vocabulary_hash"]
+        self.hash: str = meta["samples_hash"]
         self.has_held_out: bool = meta["has_held_out"]
         images = self.vocabulary.values["image_id"].cast(pa.int64()) if meta["has_images"] else []
         # Ascending for the binary search; a vocabulary that was extended is not.

@@ -2,8 +2,7 @@
 
 config.json          FitConfig, vector version and generation, vocabulary hash, input sizes
 model.safetensors    best weights
-metrics.json         validation, test, and what training cost
-curve.jsonl          one line an evaluation
+metrics.json         validation, test, the learning curve, and what training cost
 predictions.parquet  test probabilities, in file order
 tensorboard/
 """
@@ -23,11 +22,10 @@ from imgserver.errors import BadInput, VersionMismatch
 from trainer.layers.inputs import InputSpec
 from trainer.models import DIN, MODELS, EmbeddingMLP
 
-CONFIG, WEIGHTS, METRICS, CURVE, PREDICTIONS = (
+CONFIG, WEIGHTS, METRICS, PREDICTIONS = (
     "config.json",
     "model.safetensors",
     "metrics.json",
-    "curve.jsonl",
     "predictions.parquet",
 )
 

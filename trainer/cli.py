@@ -190,11 +190,18 @@ def evaluate(run: Path, samples: str | None, server: str, split: str, timeout_s:
     type=click.Path(dir_okay=False, path_type=Path),
     help="JSON file with the best AUC that any model could reach, which is known for simulated clicks only.",
 )
+@click.option(
+    "--results",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File that each run appends its line to; results.jsonl in the folder of --out when it is not given.",
+)
+@click.option("--data", default="", help="Name of the data in that file; the samples' folder when it is not given.")
 @_options(single=False)
 def compare(models: str, seeds: int, reference: Path | None, as_json: bool, **values: Any) -> None:
     """Train models with ids only and with images, over seeds, and say whether the pictures helped.
 
-    Runs that were finished before with the same settings are not trained again.
+    Each run is a line in the file of results. Runs that have a line there, of the same samples, vectors and settings,
+    are not trained again, so that a long comparison can be run in parts. Samples without images need no server.
     """
     try:
         from trainer.compare import CompareConfig
@@ -204,16 +211,58 @@ def compare(models: str, seeds: int, reference: Path | None, as_json: bool, **va
     except ImportError as error:
         raise _missing_extra(error) from error
 
+    values["results"] = values["results"] or Path(values["out"]) / "results.jsonl"
+    own = {name: values.pop(name) for name in ("results", "data")}
     names = tuple(name.strip() for name in models.split(",") if name.strip())
     bar = _Bar()
     with bar.progress:
-        config = CompareConfig(FitConfig(**values), names, seeds, reference)
+        config = CompareConfig(FitConfig(**values), names, seeds, reference=reference, **own)
         result = work(config, announce=bar.progress.console.print, progress=bar)
     if as_json:
         click.echo(json.dumps(result))
         return
-    Console(width=160).print(comparison_table(result))
+    Console(width=160).print(comparison_table("test rows", result["rows"], result["reference"]))
     click.echo(result["sentence"])
+
+
+@trainer.command(cls=Command)
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the AUC by item count to this .png or .svg."
+)
+@json_option
+def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
+    """Tables of the results in FILES, which 'trainer compare' filled; one table for each data and settings."""
+    try:
+        from trainer import figures, summary
+        from trainer.results import read
+        from trainer.tables import comparison_table
+    except ImportError as error:
+        raise _missing_extra(error) from error
+
+    found = summary.groups(read(files).values())
+    if not found:
+        raise BadInput(f"There is no result in {', '.join(map(str, files))}.")
+    documents, titles = [], []
+    for lines in found:
+        rows = summary.rows(lines)
+        some = max(lines, key=lambda line: len(line["vector_version"]))
+        documents.append(
+            {
+                **{name: some[name] for name in ("data", "samples", "vector_version", "options")},
+                "rows": rows,
+                "sentence": summary.sentence(rows),
+            }
+        )
+        titles.append(f"{some['data']} ({summary.options_text(some)})")
+    if plot:
+        figures.save(figures.auc_by_item_count(found, [lines[0]["data"] for lines in found]), plot)
+    if as_json:
+        click.echo(json.dumps(documents))
+        return
+    for title, document in zip(titles, documents, strict=True):
+        Console(width=160).print(comparison_table(title, document["rows"]))
+        click.echo(document["sentence"] + "\n")
 
 
 @trainer.command(cls=Command)

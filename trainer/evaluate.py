@@ -34,8 +34,12 @@ def predict(
 
 
 def measure(samples: Samples, split: str, probabilities: Probabilities) -> dict[str, Any]:
-    """Metrics of a split: over all rows, over rows whose item has no training row, and by item-count bucket."""
-    table = samples.frame(split, ["label", "user_id", "item_id"])
+    """Metrics of a split: over all rows, over rows whose item has no training row, and by item-count bucket.
+
+    Where items were held out entirely, their rows of the test part are one more part, ``held_out_items``.
+    """
+    held_out = ["held_out"] if samples.has_held_out and split == "test" else []
+    table = samples.frame(split, ["label", "user_id", "item_id", *held_out])
     labels, users, items = (np.asarray(table[name].combine_chunks()) for name in ("label", "user_id", "item_id"))
     # Place 0 is every unknown item at once; none of them was a target in training.
     counts = np.where(items == 0, 0, samples.item_counts()[items])
@@ -54,11 +58,14 @@ def measure(samples: Samples, split: str, probabilities: Probabilities) -> dict[
             "calibration": _finite(calibration(y, p)),
         }
 
-    return {
+    parts = {
         "all": metrics(np.ones(len(labels), dtype=np.bool_)),
         "unseen_items": metrics(counts == 0),
         "by_item_count": {name: metrics((counts >= low) & (counts <= high)) for name, (low, high) in BUCKETS.items()},
     }
+    if held_out:
+        parts["held_out_items"] = metrics(np.asarray(table["held_out"].combine_chunks()) > 0)
+    return parts
 
 
 def _finite(value: float) -> float | None:

@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from features.images import fetch_ahead
 from features.samples import Samples
 from imgserver.client import ImageClient, Transport
 from imgserver.errors import BadInput, CrossMediaError
-from trainer.checkpoint import CURVE, METRICS, PREDICTIONS, Lineage, Model, save_model
+from trainer.checkpoint import METRICS, PREDICTIONS, Lineage, Model, save_model
 from trainer.evaluate import measure, predict
 from trainer.layers.inputs import InputSpec
 from trainer.models import MODELS
@@ -128,7 +128,7 @@ def fit(
         optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
         best: dict[str, Tensor] = {}
         state = _Progress()
-        identity = {**asdict(config), "version": version, "vocabulary": samples.vocabulary_hash}
+        identity = {**asdict(config), "version": version, "rows": samples.hash}
         if saved := _load_state(out, identity):
             model.load_state_dict(saved["model"])
             optimizer.load_state_dict(saved["optimizer"])
@@ -183,9 +183,9 @@ def fit(
 
         board.close()
         model.load_state_dict(best)
-        (out / CURVE).write_text("".join(json.dumps(line) + "\n" for line in state.curve))
         result = _measure(config, samples, model, client, device, state, out)
         result["vector_version"], result["generation"] = version, client.generation if client else 0
+        result["curve"] = state.curve
         if client is not None and (client.generation or 0) != generation:
             result["generation_at_start"] = generation
             log.warning(
@@ -200,6 +200,16 @@ def fit(
         (out / METRICS).write_text(json.dumps(result, indent=1) + "\n")
         (out / STATE).unlink(missing_ok=True)
     return result
+
+
+def served_version(config: FitConfig, transport: Transport | None = None) -> str:
+    """The version of the vectors that a run with images would be trained on.
+
+    Raises:
+        ServerUnavailable, NotReady: there is none to be had.
+    """
+    with _client(replace(config, images=True), transport) as client:
+        return _what_is_served(client)[1]
 
 
 @contextmanager

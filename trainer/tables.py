@@ -17,17 +17,18 @@ def number(value: dict[str, float | None] | float | None, digits: int = 4) -> st
     return f"{value:.{digits}f}"
 
 
-def comparison_table(comparison: dict[str, Any]) -> Table:
-    """The rows of ``compare.json``, mean and standard deviation over the seeds."""
-    seeds = comparison["seeds"]
-    table = Table(
-        title=f"test rows, mean ± standard deviation of {seeds} seeds" if seeds > 1 else "test rows, one seed"
-    )
-    for name in ("model", "AUC", "GAUC", "log loss", "RelaImpr %", "AUC unseen items"):
+def comparison_table(title: str, rows: list[dict[str, Any]], reference: dict[str, Any] | None = None) -> Table:
+    """Rows of ``summary.rows``: mean and standard deviation over the seeds."""
+    held_out = any("held_out_items" in row for row in rows)
+    seeds = sorted({row["seeds"] for row in rows})
+    several = f"mean ± standard deviation of {'-'.join(map(str, seeds))} seeds"
+    table = Table(title=f"{title}, {several if seeds[-1] > 1 else 'one seed'}")
+    unseen = ["AUC unseen items", *(["AUC held-out items"] if held_out else [])]
+    for name in ("model", "AUC", "GAUC", "log loss", "RelaImpr %", *unseen):
         table.add_column(name, no_wrap=True)
     for name in ("samples/s", "images/s", "B/sample"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in comparison["rows"]:
+    for row in rows:
         everything, train = row["all"], row["train"]
         table.add_row(
             f"{row['model']} {'+ images' if row['images'] else 'ids only'}",
@@ -36,11 +37,12 @@ def comparison_table(comparison: dict[str, Any]) -> Table:
             number(everything["log_loss"]),
             number(everything["rela_impr"], 1),
             number(row["unseen_items"]["auc"]),
+            *([number(row["held_out_items"]["auc"])] if held_out else []),
             f"{train['samples_per_s']:,.0f}",
             f"{train['images_per_s']:,.0f}" if row["images"] else "-",
             f"{train['bytes_per_sample']:.0f}",
         )
-    if reference := comparison["reference"]:
+    if reference:
         test = reference["test"]
         table.add_section()
         table.add_row(reference["name"], number(test["all"]), "", "", "", number(test.get("unseen_items")), "", "", "")

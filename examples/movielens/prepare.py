@@ -1,9 +1,10 @@
-"""MovieLens ratings and a folder of posters to the two tables that ``samples.toml`` beside this file reads.
+"""MovieLens ratings and a folder of posters to the tables and schemas that ``features build`` reads.
 
     python examples/movielens/prepare.py --ratings ratings.csv.gz --movies movies.csv --posters posters --out ml
 
 ``ratings.csv(.gz)`` has the columns userId, movieId, rating, timestamp; ``movies.csv`` movieId, title, genres: both as
-in the releases of GroupLens. A poster is a file ``<movieId>.jpg``; a movie without one gets an empty image id.
+in the releases of GroupLens. A poster is a file ``<movieId>.jpg``; a movie without one gets an empty image id. Beside
+``samples.toml`` it writes ``held_out.toml``, where 15 % of the movies are in no training row and in no history.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 
 def prepare(ratings: Path, movies: Path, posters: Path, out: Path) -> tuple[int, int]:
-    """Write ``items.csv``, the ratings and ``samples.toml`` to ``out``; return movies, and movies with a poster."""
+    """Write ``items.csv``, the ratings and the schemas to ``out``; return movies, and movies with a poster."""
     out.mkdir(parents=True, exist_ok=True)
     there = {int(path.stem) for path in posters.glob("*.jpg")}
     with_poster = total = 0
@@ -31,6 +32,7 @@ def prepare(ratings: Path, movies: Path, posters: Path, out: Path) -> tuple[int,
     if ratings.suffix != ".gz":
         schema = schema.replace("ratings.csv.gz", "ratings.csv")
     (out / "samples.toml").write_text(schema)
+    (out / "held_out.toml").write_text(schema.replace("[split]\n", "[split]\nhold_out_items = 0.15\n"))
     return total, with_poster
 
 

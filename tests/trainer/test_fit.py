@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +23,10 @@ from imgserver.client.transports import Pending
 from imgserver.errors import BadInput, ServerUnavailable, TooManyMissingImages, VersionMismatch
 from trainer.checkpoint import load_model
 from trainer.cli import trainer
-from trainer.compare import CompareConfig, compare, sentence
+from trainer.compare import CompareConfig, compare
 from trainer.evaluate import measure, predict
 from trainer.fit import FitConfig, fit
+from trainer.summary import sentence
 
 ITEMS, ROWS = 240, 3000
 SCHEMA = """
@@ -88,7 +90,7 @@ def test_pictures_tell_what_ids_cannot(config: FitConfig, transport: MockTranspo
     assert 0.4 < ids_only["test"]["unseen_items"]["auc"] < 0.6
     run = Path(config.out)
     assert sorted(p.name for p in run.iterdir()) == [
-        *("config.json", "curve.jsonl", "metrics.json", "model.safetensors", "predictions.parquet", "tensorboard"),
+        *("config.json", "metrics.json", "model.safetensors", "predictions.parquet", "tensorboard"),
     ]
     assert list((run / "tensorboard").iterdir())
     assert with_images["vector_version"] == transport.version
@@ -193,17 +195,52 @@ def test_a_generation_that_changes_is_reported(config: FitConfig, transport: Moc
 
 
 def test_compare_skips_what_is_done_and_says_what_came_out(config: FitConfig, transport: MockTransport) -> None:
-    small = CompareConfig(replace(config, epochs=2), ("embedding_mlp",), 2)
+    small = CompareConfig(replace(config, epochs=2), ("embedding_mlp",), 2, Path(config.out) / "results.jsonl")
     said: list[str] = []
     first = compare(small, transport, said.append)
     assert first["sentence"].startswith("The pictures helped embedding_mlp")
     again = compare(small, transport, said.append)
     assert again["rows"] == first["rows"]
     assert sum("training" in text for text in said) == sum("done before" in text for text in said) == 4
+    transport.version = "mock@999999999999+none@000000000000/8"
+    compare(replace(small, seeds=1), transport, said.append)  # other vectors are another line
+    assert said[-2:] == ["embedding_mlp-ids-0: done before", "embedding_mlp-images-0: training"]
+
+
+def test_samples_without_images_are_compared_without_a_server(samples: Path, tmp_path: Path) -> None:
+    schema = SCHEMA.replace('image = "image"\n', "").replace('path = "', f'path = "{samples.parent}/')
+    (tmp_path / "samples.toml").write_text(schema)
+    build(load_schema(tmp_path / "samples.toml"), tmp_path / "plain")
+    base = ["compare", f"--samples={tmp_path / 'plain'}", "--server=localhost:1", "--models=din", "--seeds=1"]
+    options = [*base, "--epochs=1", f"--out={tmp_path / 'runs'}", "--data=plain"]
+    done = CliRunner().invoke(trainer, options)
+    assert done.exit_code == 0, done.output
+    assert "The samples have no images: there is nothing to compare." in done.output
+    (only,) = [json.loads(line) for line in (tmp_path / "runs" / "results.jsonl").read_text().splitlines()]
+    assert (only["data"], only["images"], only["vector_version"]) == ("plain", False, "")
+    page = tmp_path / "page.html"
+    done = CliRunner().invoke(trainer, ["report", str(tmp_path / "runs"), f"--out={page}"])
+    assert done.exit_code == 0, done.output
+    assert "The samples have no images." in page.read_text()
+
+
+def test_metrics_of_held_out_items(samples: Path, tmp_path: Path) -> None:
+    split = "[split]\nhold_out_items = 0.2\nhold_out_seed = 1"
+    schema = SCHEMA.replace("[split]", split).replace('path = "', f'path = "{samples.parent}/')
+    (tmp_path / "samples.toml").write_text(schema)
+    build(load_schema(tmp_path / "samples.toml"), tmp_path / "held")
+    opened = Samples(tmp_path / "held")
+    rows = opened.frame("test")
+    out = np.asarray(rows["held_out"]) > 0
+    assert 0 < out.sum() < len(out)
+    found = measure(opened, "test", np.linspace(0, 1, len(out), dtype=np.float32))
+    assert found["held_out_items"]["rows"] == out.sum()
+    assert found["held_out_items"]["auc"] != found["all"]["auc"]
+    assert "held_out_items" not in measure(opened, "validation", np.zeros(opened.rows("validation"), dtype=np.float32))
 
 
 def row(mean: float, std: float | None, seeds: int) -> dict[str, Any]:
-    gain = {"auc_gain": {"mean": mean, "std": std}}
+    gain = {"auc_gain": {"mean": mean, "std": std}, "pairs": seeds}
     return {"model": "din", "images": True, "seeds": seeds, "all": gain, "unseen_items": {"auc_gain": None}}
 
 

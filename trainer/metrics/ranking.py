@@ -78,5 +78,8 @@ def gauc(labels: Floats, predictions: Floats, groups: Floats, weight: Weight = "
 
 
 def rela_impr(model: float, base: float) -> float:
-    """RelaImpr = ((AUC_model - 1/2) / (AUC_base - 1/2) - 1) * 100, in per cent (DIN, section 6.3)."""
-    return ((model - 0.5) / (base - 0.5) - 1) * 100
+    """RelaImpr = ((AUC_model - 1/2) / (AUC_base - 1/2) - 1) * 100, in per cent (DIN, section 6.3).
+
+    NaN when the base is no better than chance: there is nothing that could be improved by a share.
+    """
+    return ((model - 0.5) / (base - 0.5) - 1) * 100 if base > 0.5 else float("nan")

@@ -15,7 +15,7 @@ from imgserver.client import ImageClient
 from imgserver.errors import BadInput, CrossMediaError
 from trainer.checkpoint import load_model
 from trainer.compare import COMPARISON
-from trainer.report.figures import auc_by_item_count, learning_curves
+from trainer.figures import auc_by_item_count, learning_curves, svg
 from trainer.report.photos import Strip, attention, neighbours
 from trainer.tables import number
 
@@ -70,8 +70,8 @@ def write_report(config: ReportConfig) -> Path:
         number=number,
         samples=samples,
         version=version,
-        curves=learning_curves(config.comparison, comparison),
-        buckets=auc_by_item_count(config.comparison, comparison),
+        curves=svg(learning_curves(comparison["runs"])),
+        buckets=svg(auc_by_item_count([comparison["runs"]])),
         near=near,
         looked=looked,
     )
@@ -81,15 +81,19 @@ def write_report(config: ReportConfig) -> Path:
 
 
 def _photo_sections(config: ReportConfig, comparison: dict[str, Any], samples: Samples) -> tuple[Section, Section, str]:
-    runs = comparison["runs"].get("din-images", [])
+    runs = [line for line in comparison["runs"] if line["model"] == "din" and line["images"]]
     if not samples.image_vocabulary_size:
         absent = Section([], "The samples have no images.")
         return absent, absent, ""
     if not runs:
         absent = Section([], "No DIN was trained with images.")
         return absent, absent, ""
-    run = config.comparison / runs[0]
-    model, lineage, _ = load_model(run)
+    run = config.comparison / f"din-images-{runs[0]['seed']}"
+    try:
+        model, lineage, _ = load_model(run)
+    except BadInput:  # its line came from a file of results; the weights are elsewhere
+        absent = Section([], f"The weights of the run are not at {run}.")
+        return absent, absent, runs[0]["vector_version"]
 
     def section(work: Callable[[ImageClient], list[Strip]]) -> Section:
         try:

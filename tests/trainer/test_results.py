@@ -1,0 +1,122 @@
+"""Files of results: what is there is not run again, what was cut off does no harm."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from imgserver.errors import BadInput
+from trainer import results, summary
+from trainer.cli import trainer
+
+
+def line(seed: int = 0, *, images: bool = False, auc: float = 0.7, **fields: Any) -> dict[str, Any]:
+    metrics = {"rows": 10, "auc": auc, "gauc": auc - 0.05, "log_loss": 0.5}
+    buckets = {"0": {**metrics, "auc": auc - 0.1}, "1-4": metrics, "5-19": {"rows": 0}}
+    return {
+        **{"data": "shop", "samples": "aaaaaaaaaaaa", "model": "din", "images": images, "seed": seed},
+        "vector_version": "cnn@1+pca@2/8" if images else "",
+        "options": {"epochs": 5},
+        "test": {"all": metrics, "unseen_items": buckets["0"], "by_item_count": buckets},
+        "train": dict.fromkeys(summary.COSTS, 1.0),
+        "curve": [{"epoch": 1, "validation_auc": auc}],
+        **fields,
+    }
+
+
+def test_a_line_that_was_cut_off_is_left_out_and_the_next_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "results.jsonl"
+    results.append(path, line(0))
+    with open(path, "ab") as file:
+        file.write(json.dumps(line(1)).encode()[:40])
+    assert [found["seed"] for found in results.read([path]).values()] == [0]
+    results.append(path, line(2))
+    results.append(path, line(0, auc=0.8))
+    found = list(results.read([path]).values())
+    assert [(one["seed"], one["test"]["all"]["auc"]) for one in found] == [(2, 0.7), (0, 0.8)]
+
+
+def test_what_decides_the_numbers_is_the_key_and_nothing_else() -> None:
+    plain = results.identity(line())
+    assert results.identity(line(commit="abc", auc=0.9)) == plain
+    assert results.identity(line(options={})) == plain  # the default, which an older release did not name
+    for other in (
+        line(1),
+        line(images=True),
+        *({**line(), name: "x"} for name in ("data", "samples", "model", "vector_version")),
+        line(options={"epochs": 6}),
+    ):
+        assert results.identity(other) != plain
+
+
+def _append(path: Path, first: int) -> None:
+    for seed in range(first, first + 50):
+        results.append(path, line(seed))
+
+
+def test_processes_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_append, args=(path, first)) for first in (0, 50, 100)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert sorted(one["seed"] for one in results.read([path]).values()) == list(range(150))
+
+
+def test_a_file_of_something_else_is_said(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"a": 1}\n')
+    with pytest.raises(BadInput, match=r"Line 1 of .*x\.jsonl is no result"):
+        results.read([tmp_path / "x.jsonl"])
+    with pytest.raises(BadInput, match="cannot be read"):
+        results.read([tmp_path / "none.jsonl"])
+
+
+def test_rows_pair_runs_of_one_seed() -> None:
+    lines = [line(0, auc=0.7), line(1, auc=0.6), line(1, images=True, auc=0.65), line(2, images=True, auc=0.9)]
+    ids, images = summary.rows(lines)
+    assert ids["all"]["auc"]["mean"] == pytest.approx(0.65)
+    assert images["all"]["auc"]["mean"] == pytest.approx(0.775)
+    assert images["all"]["auc_gain"] == {"mean": pytest.approx(0.05), "std": None}
+    assert images["all"]["rela_impr"]["mean"] == pytest.approx((0.15 / 0.1 - 1) * 100)
+    assert images["unseen_items"]["auc_gain"]["mean"] == pytest.approx(0.05)
+    assert images["unseen_items"]["rela_impr"] is None  # the base is a coin there
+    assert "One seed cannot tell" in summary.sentence([ids, images])
+
+
+def test_groups_hold_what_can_be_compared() -> None:
+    other = line(0, images=True, vector_version="cnn@9+pca@2/8")
+    lines = [line(0), line(0, images=True), other, line(0, data="films"), line(0, options={"epochs": 9})]
+    found = summary.groups(lines)
+    assert [[one["vector_version"] for one in group] for group in found] == [
+        ["", "cnn@1+pca@2/8"],
+        ["", "cnn@9+pca@2/8"],
+        [""],
+        [""],
+    ]
+
+
+def test_the_command_prints_draws_and_speaks_json(tmp_path: Path) -> None:
+    path, plot = tmp_path / "results.jsonl", tmp_path / "plots" / "out.png"
+    for seed in range(3):
+        results.append(path, line(seed, auc=0.7 + seed / 100))
+        results.append(path, line(seed, images=True, auc=0.75 + seed / 100))
+    results.append(path, line(0, data="films", options={"epochs": 9}))
+    done = CliRunner().invoke(trainer, ["results", str(path), f"--plot={plot}"])
+    assert done.exit_code == 0, done.output
+    assert "shop (default options), mean ± standard deviation of 3 seeds" in done.output
+    assert "The pictures helped din (AUC +0.0500 ± 0.0000)" in done.output
+    assert "films (epochs=9), one seed" in done.output
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    shop, films = json.loads(CliRunner().invoke(trainer, ["results", str(path), "--json"]).stdout)
+    assert [row["images"] for row in shop["rows"]] == [False, True]
+    assert films["sentence"] == "No run with images can be compared with one without."
+    wrong = CliRunner().invoke(trainer, ["results", str(path), f"--plot={tmp_path / 'x.doc'}"])
+    assert (wrong.exit_code, "cannot be written" in wrong.output) == (2, True)

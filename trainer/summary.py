@@ -1,0 +1,109 @@
+"""What lines of results say together: rows of means over seeds, and one sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from trainer.metrics import rela_impr
+from trainer.results import DEFAULTS, Line
+
+METRIC_NAMES = ("auc", "gauc", "log_loss")
+PARTS = {
+    "all": "",
+    "unseen_items": " on items unseen in training",
+    "held_out_items": " on items held out entirely",
+}
+COSTS = ("samples_per_s", "images_per_s", "bytes_per_sample", "bytes_received", "images_computed", "seconds")
+
+
+def groups(lines: Iterable[Line]) -> list[list[Line]]:
+    """Lines that can be compared with each other: same samples, same options; one version of vectors among them."""
+    plain: dict[str, list[Line]] = {}
+    versions: dict[str, set[str]] = {}
+    for line in lines:
+        key = json.dumps([line["data"], line["samples"], sorted({**DEFAULTS, **line["options"]}.items())])
+        plain.setdefault(key, []).append(line)
+        versions.setdefault(key, set()).update({line["vector_version"]} - {""})
+    return [
+        [line for line in members if line["vector_version"] in ("", version)]
+        for key, members in plain.items()
+        for version in sorted(versions[key]) or [""]
+    ]
+
+
+def options_text(line: Line) -> str:
+    """The options of a line that are not the defaults."""
+    changed = [f"{name}={value}" for name, value in line["options"].items() if DEFAULTS.get(name) != value]
+    return ", ".join(changed) or "default options"
+
+
+def rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """One row a model and images off or on: means and standard deviations over its seeds.
+
+    Gains over ids only are of pairs of runs with one seed.
+    """
+    runs: dict[tuple[str, bool], dict[int, Line]] = {}
+    for line in lines:
+        runs.setdefault((line["model"], line["images"]), {})[line["seed"]] = line
+    return [
+        _row(model, images, by_seed, runs.get((model, False), {}))
+        for model in dict.fromkeys(line["model"] for line in lines)
+        for images in (False, True)
+        if (by_seed := runs.get((model, images)))
+    ]
+
+
+def _mean_std(values: Sequence[float | None]) -> dict[str, float | None] | None:
+    known = [value for value in values if value is not None and np.isfinite(value)]
+    if not known or len(known) < len(values):
+        return None
+    return {"mean": float(np.mean(known)), "std": float(np.std(known, ddof=1)) if len(known) > 1 else None}
+
+
+def _row(model: str, images: bool, runs: dict[int, Line], base: dict[int, Line]) -> dict[str, Any]:
+    row: dict[str, Any] = {"model": model, "images": images, "seeds": len(runs)}
+    some = next(iter(runs.values()))
+    for part in [name for name in PARTS if name in some["test"]]:
+        row[part] = {name: _mean_std([run["test"][part].get(name) for run in runs.values()]) for name in METRIC_NAMES}
+        for name in METRIC_NAMES:
+            row[part][f"{name}_gain"] = None
+        row[part] |= {"rela_impr": None, "rows": some["test"][part]["rows"]}
+        pairs = [(runs[seed]["test"][part], base[seed]["test"][part]) for seed in sorted(runs.keys() & base.keys())]
+        if images and pairs:
+            for name in METRIC_NAMES:
+                values = [(a.get(name), b.get(name)) for a, b in pairs]
+                gains = [a - b if a is not None and b is not None else None for a, b in values]
+                row[part][f"{name}_gain"] = _mean_std(gains)
+            if row[part]["auc_gain"]:
+                row[part]["rela_impr"] = _mean_std([rela_impr(a["auc"], b["auc"]) for a, b in pairs])
+        row[part]["pairs"] = len(pairs)
+    row["train"] = {name: float(np.mean([run["train"][name] for run in runs.values()])) for name in COSTS}
+    return row
+
+
+def sentence(table: list[dict[str, Any]]) -> str:
+    """Whether the pictures helped: a difference counts when it is above twice its standard error over the seeds."""
+    parts = []
+    fewest = min((row["all"]["pairs"] for row in table if row["images"] and row["all"]["auc_gain"]), default=0)
+    for row in table:
+        for part, where in PARTS.items():
+            gain = row.get(part, {}).get("auc_gain")
+            if not row["images"] or gain is None:
+                continue
+            change = f"AUC {gain['mean']:+.4f}"
+            if gain["std"] is None:
+                verdict = "changed"  # one seed says by how much, and nothing on whether that is chance
+            else:
+                change += f" ± {gain['std']:.4f}"
+                verdict = "helped" if gain["mean"] > 0 else "hurt"
+                if abs(gain["mean"]) <= 2 * gain["std"] / np.sqrt(row[part]["pairs"]):
+                    verdict = "made no difference that these seeds can tell to"
+            parts.append(f"{verdict} {row['model']}{where} ({change})")
+    if not parts:
+        return "No run with images can be compared with one without."
+    caveat = " One seed cannot tell a difference from chance." if fewest < 2 else ""
+    return f"The pictures {'; '.join(parts)}.{caveat}"
