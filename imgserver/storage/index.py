@@ -30,6 +30,7 @@ from imgserver.errors import StoreError
 FORMAT = 2
 MAP_BYTES = 1 << 40  # sparse: address space, not disk
 KEEP_CHANGES = 10_000
+SCAN_FROM, SCAN_SHARE = 10_000, 16  # ids asked for at once, and entries for each of them, from where ``get`` walks
 
 ENTRY = np.dtype(
     [
@@ -219,10 +220,26 @@ class Index:
         space = self.space(name)
         if space is None:
             return entries, found
+        if len(ids) > SCAN_FROM and SCAN_SHARE * len(ids) > self._count():
+            return self._get_by_scan(name, ids)
         with self._env.begin(db=self._entries) as txn:
             for i, key in enumerate(_keys(space.number, ids)):
                 if value := txn.get(key):
                     entries[i], found[i] = np.frombuffer(value, ENTRY)[0], True
+        return entries, found
+
+    def _count(self) -> int:
+        with self._env.begin() as txn:
+            return int(txn.stat(self._entries)["entries"])
+
+    def _get_by_scan(self, name: str, ids: Ids) -> tuple[Entries, npt.NDArray[np.bool_]]:
+        """``get`` for a large part of the space: one walk over it costs less than a search for each id."""
+        stored, values, _ = self.load(name)
+        place = np.searchsorted(stored, ids)
+        place[place == len(stored)] = 0
+        found = stored[place] == ids if len(stored) else np.zeros(len(ids), dtype=np.bool_)
+        entries = np.zeros(len(ids), dtype=ENTRY)
+        entries[found] = values[place[found]]
         return entries, found
 
     def load(self, name: str) -> tuple[Ids, Entries, int]:

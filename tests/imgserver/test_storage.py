@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imgserver.errors import StoreError
+from imgserver.storage import index
 from imgserver.storage.hashtable import ABSENT, IdTable
 from imgserver.storage.index import SOURCE
 from imgserver.storage.rows import RowFile
@@ -97,6 +98,27 @@ def test_generation_grows_when_content_changes_and_only_then(tmp_path: Path) -> 
     assert store.index.generation == first
     put(store, "v/4", [2], 1.5, content=2)
     assert store.index.generation == first + 1
+    store.close()
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(asked=st.lists(st.integers(0, 60), max_size=40))
+def test_many_entries_at_once_are_those_of_one_by_one(
+    tmp_path: Path, asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / str(len(list(tmp_path.iterdir()))))
+    put(store, "other/4", [7, 8], 3.0)
+    put(store, "v/4", list(range(0, 50, 3)), 1.0)
+    put(store, "later/4", [9, 10], 3.0)
+    ids = np.array(asked, dtype=np.int64)
+    for name in ("v/4", "none/4"):
+        plain = store.index.get(name, ids)
+        with monkeypatch.context() as patch:
+            patch.setattr(index, "SCAN_FROM", -1)
+            patch.setattr(index, "SCAN_SHARE", 10**9)
+            walked = store.index.get(name, ids)
+        assert (walked[0] == plain[0]).all()
+        assert (walked[1] == plain[1]).all()
     store.close()
 
 

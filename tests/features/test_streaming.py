@@ -1,0 +1,271 @@
+"""Logs in parts: the same samples however they are divided; negatives, held-out items, vocabularies that grow."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from features import partitions
+from features.build import WORK_FOLDER, BuildReport, build
+from features.cli import features
+from features.samples import Samples
+from features.schema import load_schema
+from features.splits import SPLITS
+from imgserver.errors import BadInput
+
+HEAD = '[log]\npath = "LOG"\nuser = "user"\nitem = "item"\ntime = "time"\n'
+LABELS = '[log.labels]\nlike = "stars >= 4"\n'
+ITEMS = '[items]\npath = "items.csv"\nitem = "item"\nimage = "image"\nids = ["shop"]\ntext = ["title"]\n'
+HISTORY = '[behaviours]\nfrom_log = { seen = "all" }\nmax_length = 5\n'
+BY_TIME = '[split]\nmethod = "time"\ntest = 0.3\nvalidation = 0.2\n'
+BY_USER = '[split]\nmethod = "user_tail"\ntest = 0.25\nvalidation = 0.2\n'
+NEGATIVES = "[negatives]\nper_positive = 3\nseed = 7\n"
+HELD_OUT = "hold_out_items = 0.3\nhold_out_seed = 2\n"
+
+Log = list[tuple[str, str, int, int]]
+
+
+def random_log(rows: int = 400, users: int = 17, items: int = 30, start: int = 1000) -> Log:
+    rng = np.random.default_rng(rows)
+    return [
+        (f"u{rng.integers(users)}", f"i{rng.integers(items)}", start + n // 3, int(rng.integers(1, 6)))
+        for n in range(rows)
+    ]
+
+
+def lay_out(folder: Path, log: Log, schema: str, items: int = 30, parts: int = 1) -> Path:
+    """Write the log as a CSV file, or as a folder of Parquet files, and what else a schema names."""
+    folder.mkdir(exist_ok=True)
+    if parts == 1:
+        with open(folder / "log.csv", "w", newline="") as file:
+            csv.writer(file).writerows([("user", "item", "time", "stars"), *log])
+    else:
+        (folder / "log").mkdir(exist_ok=True)
+        for number, rows in enumerate(np.array_split(np.arange(len(log)), parts)):
+            columns = zip(*(log[row] for row in rows.tolist()), strict=True)
+            table = pa.table(dict(zip(("user", "item", "time", "stars"), map(list, columns), strict=True)))
+            pq.write_table(table, folder / "log" / f"part-{number}.parquet")
+    with open(folder / "items.csv", "w", newline="") as file:
+        table = [(f"i{n}", "" if n % 5 == 0 else 500 - n, f"s{n % 4}", f"Thing {n % 7}") for n in range(items)]
+        csv.writer(file).writerows([("item", "image", "shop", "title"), *table])
+    (folder / "samples.toml").write_text(schema.replace("LOG", "log.csv" if parts == 1 else "log"))
+    return folder / "samples.toml"
+
+
+def make(folder: Path, log: Log, schema: str, **options: Any) -> tuple[Samples, BuildReport]:
+    parts = options.pop("parts", 1)
+    report = build(load_schema(lay_out(folder, log, schema, parts=parts)), folder / "out", **options)
+    return Samples(folder / "out"), report
+
+
+def rows_of(samples: Samples) -> list[list[str]]:
+    """Every row of every split as text, in an order of their own."""
+    return [sorted(map(str, samples.frame(split).to_pylist())) for split in SPLITS]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        HEAD + LABELS + ITEMS + HISTORY + BY_USER,
+        HEAD + LABELS + ITEMS + HISTORY + BY_TIME,
+        HEAD + NEGATIVES + ITEMS + HISTORY + BY_USER + HELD_OUT,
+    ],
+    ids=["user_tail", "time", "negatives"],
+)
+def test_samples_do_not_depend_on_how_the_log_is_divided(
+    tmp_path: Path, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = random_log()
+    whole, report = make(tmp_path / "whole", log, schema)
+    assert report.partitions == 1
+    monkeypatch.setattr(partitions, "ROWS", 90)
+    divided, again = make(tmp_path / "divided", log, schema, parts=3)
+    assert again.partitions > 3
+    assert rows_of(divided) == rows_of(whole)
+    assert divided.vocabulary_hash == whole.vocabulary_hash
+    for name, counts in whole.vocabulary.counts.items():
+        assert divided.vocabulary.counts[name].tolist() == counts.tolist()
+    for name in ("rows", "positive_rate", "users", "items", "images", "mean_history", "unknown", "notes"):
+        assert getattr(again, name) == getattr(report, name), name
+
+
+def test_the_same_log_gives_the_same_bytes(tmp_path: Path) -> None:
+    schema = HEAD + NEGATIVES + ITEMS + HISTORY + BY_USER
+    first, _ = make(tmp_path / "a", random_log(), schema)
+    second, _ = make(tmp_path / "b", random_log(), schema)
+    other, _ = make(tmp_path / "c", random_log(), schema.replace("seed = 7", "seed = 8"))
+    assert first.hash == second.hash != other.hash
+
+
+logs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6)), min_size=30, max_size=60)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pairs=logs)
+def test_a_negative_is_never_an_item_that_its_user_has(tmp_path: Path, pairs: list[tuple[int, int]]) -> None:
+    log = [(f"u{user}", f"i{item}", 1000 + n, 5) for n, (user, item) in enumerate(pairs)]
+    try:
+        samples, report = make(tmp_path, log, HEAD + NEGATIVES + BY_USER)
+    except BadInput as error:
+        if "leaves no row" not in str(error):
+            raise
+        return
+    mine: dict[str, set[str]] = {}
+    for user, item, _, _ in log:
+        mine.setdefault(user, set()).add(item)
+    every = {item for _, item, _, _ in log}
+    at = {time: (user, item) for user, item, time, _ in log}
+    short = 0
+    for split in SPLITS:
+        groups = itertools.groupby(samples.frame(split).to_pylist(), key=lambda row: row["timestamp"])
+        for time, found in groups:
+            rows = list(found)
+            user, item = at[time]
+            assert [row["label"] for row in rows] == [1] + [0] * (len(rows) - 1)
+            assert rows[0]["raw_item_id"] == item
+            negatives = [row["raw_item_id"] for row in rows[1:]]
+            assert len(set(negatives)) == len(negatives)
+            assert not set(negatives) & mine[user]
+            assert len(negatives) == min(3, len(every - mine[user]))
+            short += 3 - len(negatives)
+    assert report.notes.get("negatives_that_a_user_has_no_item_left_for", 0) == short
+
+
+def test_negatives_are_drawn_evenly(tmp_path: Path) -> None:
+    log = [(f"u{n // 10}", f"i{n % 10 + 10 * (n // 10 % 3)}", 1000 + n, 5) for n in range(6000)]
+    samples, _ = make(tmp_path, log, HEAD + NEGATIVES + BY_USER)
+    drawn = Counter(
+        row["raw_item_id"] for split in SPLITS for row in samples.frame(split).to_pylist() if not row["label"]
+    )
+    assert len(drawn) == 30
+    expected = 3 * len(log) / 30
+    assert all(abs(count - expected) < 6 * expected**0.5 for count in drawn.values())
+
+
+def test_items_held_out_are_in_test_rows_only(tmp_path: Path) -> None:
+    log = random_log()
+    samples, report = make(tmp_path, log, HEAD + LABELS + ITEMS + HISTORY + BY_USER + HELD_OUT)
+    everything, plain = make(tmp_path / "plain", log, HEAD + LABELS + ITEMS + HISTORY + BY_USER)
+    out = {row["raw_item_id"] for row in samples.frame("test").to_pylist() if row["held_out"]}
+    assert 0 < len(out) < 30
+    assert report.rows["test"] == plain.rows["test"], "the test part is the same"
+    for split in ("train", "validation"):
+        rows = samples.frame(split).to_pylist()
+        assert rows
+        assert not {row["raw_item_id"] for row in rows} & out
+        theirs = [row for row in everything.frame(split).to_pylist() if row["raw_item_id"] not in out]
+        assert len(rows) == len(theirs)
+    assert not set(samples.vocabulary.values["item_id"].to_pylist()) & out
+    assert all(0 not in row["hist_item_id"] for row in samples.frame("train").to_pylist())
+    dropped = report.notes["rows_dropped_because_their_item_is_held_out"]
+    assert dropped == sum(plain.rows.values()) - sum(report.rows.values())
+    assert not everything.has_held_out
+
+
+def test_extended_vocabularies_keep_every_place(tmp_path: Path) -> None:
+    schema = HEAD + LABELS + ITEMS + HISTORY + BY_USER
+    old, _ = make(tmp_path / "old", random_log(200, items=12), schema)
+    new, report = make(tmp_path / "new", random_log(400, users=25, start=5000), schema, extend=tmp_path / "old" / "out")
+    for name, values in old.vocabulary.values.items():
+        assert new.vocabulary.values[name].to_pylist()[: len(values)] == values.to_pylist()
+    assert len(new.vocabulary.values["item_id"]) > len(old.vocabulary.values["item_id"])
+    images = new.vocabulary.values["image_id"].to_pylist()
+    assert images != sorted(images, key=int), "new images come behind the old ones"
+    for batch in new.batches("train", 64):
+        assert batch.images is not None
+        found = [images[place - 1] for place in batch.images.unique_index.tolist() if place]
+        assert found == [
+            str(i) for i, place in zip(batch.images.unique, batch.images.unique_index, strict=True) if place
+        ]
+        assert len(found) == len(batch.images.unique)
+    train = new.frame("train")["raw_item_id"].to_pylist()
+    names, counts = new.vocabulary.values["item_id"].to_pylist(), new.item_counts()
+    assert all(counts[place] == train.count(name) for place, name in enumerate(names, 1))
+    assert report.unknown["train"]["item_id"] == 0.0
+    with pytest.raises(BadInput, match="is no samples folder"):
+        make(tmp_path / "x", random_log(), schema, extend=tmp_path)
+
+
+def test_images_may_be_names_that_a_manifest_gives_ids(tmp_path: Path) -> None:
+    schema = HEAD + LABELS + ITEMS.replace('"image"\n', '"title"\nimage_manifest = "m.parquet"\n') + BY_USER
+    known = pa.table({"image_id": [40, 41, 42], "key": ["Thing 0", "Thing 1", "Thing 2"]})
+    (tmp_path / "m").mkdir()
+    pq.write_table(known, tmp_path / "m" / "m.parquet")
+    samples, report = make(tmp_path / "m", random_log(), schema)
+    found = {(int(row["raw_item_id"][1:]) % 7, row["image_id"]) for row in samples.frame("test").to_pylist()}
+    assert found <= {(0, 40), (1, 41), (2, 42), (3, -1), (4, -1), (5, -1), (6, -1)}
+    assert {image for _, image in found} == {40, 41, 42, -1}
+    assert any("manifest" in kind for kind in report.notes), report.notes
+
+
+def test_values_keep_their_spelling(tmp_path: Path) -> None:
+    log = [(("007", "7", "NA", "u,1")[n % 4], f"{n % 5:03d}", 1000 + n, n % 5 + 1) for n in range(80)]
+    samples, report = make(tmp_path, log, HEAD + LABELS + HISTORY + BY_USER)
+    assert sorted(samples.vocabulary.values["user_id"].to_pylist()) == ["007", "7", "NA", "u,1"]
+    assert sorted(samples.vocabulary.values["item_id"].to_pylist()) == ["000", "001", "002", "003", "004"]
+    assert report.users == 4
+
+
+def test_a_number_that_turns_up_late_is_read(tmp_path: Path) -> None:
+    """Readers that guess a column's type from its first block fail on the first rating of 4.5."""
+    log: list[Any] = [(f"u{n % 50}", f"i{n % 30}", 1000 + n, 4) for n in range(300_000)]
+    log[-1] = (*log[-1][:3], 4.5)
+    _, report = make(tmp_path, log, HEAD + LABELS + BY_USER)
+    assert sum(report.rows.values()) == 300_000
+    assert report.positive_rate["like"] == 1.0
+
+
+def test_rows_of_values_that_training_does_not_know_are_counted(tmp_path: Path) -> None:
+    log = [(f"u{n % 4}", f"i{n % 5 + (20 if n >= 150 else 0)}", 1000 + n, n % 5 + 1) for n in range(200)]
+    samples, report = make(tmp_path, log, HEAD + LABELS + ITEMS + BY_TIME)
+    rows = samples.frame("test").to_pylist()
+    unknown = sum(row["item_id"] == 0 for row in rows) / len(rows)
+    assert report.unknown["test"]["item_id"] == unknown > 0.5
+    assert report.unknown["train"]["item_id"] == 0
+    done = CliRunner().invoke(features, ["build", str(tmp_path / "samples.toml"), f"--out={tmp_path / 'o'}"])
+    assert f"item_id {unknown:.1%}" in done.output
+
+
+def test_a_build_that_fails_leaves_the_samples_that_were_there(tmp_path: Path) -> None:
+    schema = HEAD + LABELS + ITEMS + BY_USER
+    samples, _ = make(tmp_path, random_log(), schema)
+    (samples.folder / WORK_FOLDER).mkdir()  # what a killed build left
+    (samples.folder / WORK_FOLDER / "log-0000.arrow").write_bytes(b"half")
+    log = random_log()
+    with open(tmp_path / "log.csv", "a") as file:
+        file.write("u1,i1,soon,3\n")
+    with pytest.raises(BadInput, match=r"'time' of .*log.csv"):
+        build(load_schema(tmp_path / "samples.toml"), samples.folder)
+    assert not (samples.folder / WORK_FOLDER).exists()
+    assert rows_of(Samples(samples.folder)) == rows_of(samples)
+    again, _ = make(tmp_path, log, schema)
+    assert again.hash == samples.hash
+
+
+@pytest.mark.data
+def test_amazon_sequences_need_no_images(test_data: Path, tmp_path: Path) -> None:
+    from examples.amazon.prepare import prepare
+
+    source = test_data / "amazon_sequences"
+    made = prepare(source / "Beauty.txt", source / "Beauty_item2attributes.json", tmp_path / "beauty")
+    assert made == (22_363, 12_101, 198_502)
+    report = build(load_schema(tmp_path / "beauty" / "samples.toml"), tmp_path / "samples")
+    assert sum(report.rows.values()) == 2 * 198_502
+    assert report.positive_rate == {"positive": 0.5}
+    samples = Samples(tmp_path / "samples")
+    assert samples.image_vocabulary_size == 0
+    assert samples.text_columns["attributes"] > 100
+    batch = next(samples.batches("test", 512))
+    assert batch.images is None
+    assert batch.history["item_id"].values.size > 512
