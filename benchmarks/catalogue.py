@@ -2,16 +2,15 @@
 
     python -m benchmarks.catalogue --entries 10000000
 
-Each part runs in a process of its own, so that its peak memory is its own. The manifest has ``--entries`` rows and a store
-holds all of them, so that a resumed run has nothing to do; folder and tar have a hundredth of them as files of 100
-bytes. ``--quick`` takes 200,000 entries.
+Each part runs in a process of its own, so that its peak memory is its own. The manifest has ``--entries`` rows and a
+store holds all of them, so that a resumed run has nothing to do; folder and tar have a hundredth of them as files of
+100 bytes. ``--quick`` takes 200,000 entries.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tarfile
@@ -28,6 +27,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from features.build import peak_memory
 from imgserver.offline.precompute import PrecomputeConfig, make_plan
 from imgserver.storage.catalog import open_catalog
 from imgserver.storage.index import ENTRY
@@ -125,10 +125,9 @@ def main() -> None:
     if arguments.part:
         part, folder = arguments.part
         work, name = PARTS[part]
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_memory()
         found = work(Path(folder), name)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(json.dumps(found | {"peak_memory_bytes": peak * 1024, "grown_bytes": (peak - before) * 1024}))
+        print(json.dumps(found | {"peak_memory_bytes": peak_memory(), "grown_bytes": peak_memory() - before}))
         return
     entries = 200_000 if arguments.quick else arguments.entries
     table = Table("part", "entries", "s", "entries/s", "MiB more", "B/entry", "lookup µs/id")
@@ -143,10 +142,9 @@ def main() -> None:
             parts[part] = found
             n, s, grown = found["entries"], found["seconds"], found["grown_bytes"]
             look = f"{found['lookup_us_per_id']:.2f}" if "lookup_us_per_id" in found else "-"
-            table.add_row(
-                part, f"{n:,}", f"{s:.2f}", f"{n / s:,.0f}", f"{grown / 2**20:,.0f}", f"{grown / n:.0f}", look
-            )
-    Console().print(table)
+            cells = [f"{n:,}", f"{s:.2f}", f"{n / s:,.0f}", f"{grown / 2**20:,.0f}", f"{grown / n:.0f}", look]
+            table.add_row(part, *cells)
+    Console(width=120).print(table)
     print(json.dumps({"benchmark": "catalogue", "ratios": {}, "parts": parts}))
 
 

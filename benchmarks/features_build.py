@@ -103,7 +103,7 @@ def main() -> None:
             cells = [f"{n:,}", f"{run['seconds']:.1f}", f"{run['rows_per_s']:,.0f}"]
             cells += [f"{run['peak_memory_bytes'] / 2**20:,.0f}", f"{run['partitions']}"]
             table.add_row(method, *cells, f"{run['bytes_per_sample']:.0f}", f"{run['mean_history']:.1f}")
-    Console().print(table)
+    Console(width=120).print(table)
     peaks = [run["peak_memory_bytes"] for run in runs]
     ratios = {"memory_growth": peaks[1] / peaks[0], "memory_growth_by_time": peaks[3] / peaks[2]}
     print(json.dumps({"benchmark": "features_build", "ratios": ratios, "runs": runs}))
