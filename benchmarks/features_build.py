@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 PART_ROWS = 1_000_000
+SPLITS = ("user_tail", "time")
 SCHEMA = """
 [log]
 path = "log"
@@ -90,12 +91,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--users", type=int, default=200_000)
     parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--split", choices=SPLITS, action="append", help="only this way of splitting")
     parser.add_argument("--quick", action="store_true", help="300,000 rows")
     arguments = parser.parse_args()
     rows = 300_000 if arguments.quick else arguments.rows
     runs: list[dict[str, float]] = []
     table = Table("split", "rows", "s", "rows/s", "MiB", "parts", "B/row", "history")
-    for method in ("user_tail", "time"):
+    for method in arguments.split or SPLITS:
         for n in (rows // 5, rows):
             with tempfile.TemporaryDirectory() as folder:
                 run = measure(n, arguments.users * n // rows, arguments.items, method, Path(folder) / "log")
@@ -104,8 +106,10 @@ def main() -> None:
             cells += [f"{run['peak_memory_bytes'] / 2**20:,.0f}", f"{run['partitions']}"]
             table.add_row(method, *cells, f"{run['bytes_per_sample']:.0f}", f"{run['mean_history']:.1f}")
     Console(width=120).print(table)
-    peaks = [run["peak_memory_bytes"] for run in runs]
-    ratios = {"memory_growth": peaks[1] / peaks[0], "memory_growth_by_time": peaks[3] / peaks[2]}
+    ratios = {
+        f"memory_growth_{method}": runs[2 * n + 1]["peak_memory_bytes"] / runs[2 * n]["peak_memory_bytes"]
+        for n, method in enumerate(arguments.split or SPLITS)
+    }
     print(json.dumps({"benchmark": "features_build", "ratios": ratios, "runs": runs}))
 
 

@@ -289,13 +289,19 @@ def test_links_and_commands_in_documents_exist(document: Path) -> None:
         assert target in targets
 
 
-def test_the_readmes_python_runs(daemon: DaemonProcess) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert blocks
-    for block in blocks:
-        code = block.replace("localhost:7070", daemon.address)
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
+def test_the_documents_python_runs(store: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "4711.jpg").write_bytes((photos / "200.jpg").read_bytes())
+    process = DaemonProcess(store, photos)
+    try:
+        for document in (ROOT / "README.md", ROOT / "docs" / "own-data.md"):
+            blocks = re.findall(r"```python\n(.*?)```", document.read_text(), flags=re.DOTALL)
+            assert blocks
+            for block in blocks:
+                command = [sys.executable, "-c", block.replace("localhost:7070", process.address)]
+                done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+                assert done.returncode == 0, done.stderr
+    finally:
+        process.stop()
 
 
 def test_the_changelog_names_this_version() -> None:

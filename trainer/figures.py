@@ -123,6 +123,6 @@ def _item_counts(axis: Axes, lines: Sequence[Line], model: str) -> None:
             capsize=3,
             label=NAMES[images],
         )
-        axis.set_xticks(np.arange(len(names)), [f"{name}\n{buckets[0][name]['rows']:,} rows" for name in names])
-    axis.set_xlabel("times the item was shown in training")
+        axis.set_xticks(np.arange(len(names)), [f"{name}\n{buckets[0][name]['rows']:,}" for name in names])
+    axis.set_xlabel("times shown in training; below: test rows")
     axis.margins(x=0.15)

@@ -17,6 +17,7 @@ PARTS = {
     "unseen_items": " on items unseen in training",
     "held_out_items": " on items held out entirely",
 }
+T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # two-sided, by degrees of freedom from 1
 COSTS = ("samples_per_s", "images_per_s", "bytes_per_sample", "bytes_received", "images_computed", "seconds")
 
 
@@ -85,8 +86,13 @@ def _row(model: str, images: bool, runs: dict[int, Line], base: dict[int, Line])
     return row
 
 
+def _half_width(std: float, n: int) -> float:
+    """Half of the 95 % confidence interval of the mean of n values, by Student's t."""
+    return float(T95[min(n - 1, len(T95)) - 1] * std / np.sqrt(n))
+
+
 def sentence(table: list[dict[str, Any]]) -> str:
-    """Whether the pictures helped: a difference counts when it is above twice its standard error over the seeds."""
+    """Whether the pictures helped: a difference counts when its 95 % confidence interval over the seeds has no zero."""
     parts = []
     fewest = min((row["all"]["pairs"] for row in table if row["images"] and row["all"]["auc_gain"]), default=0)
     for row in table:
@@ -100,7 +106,7 @@ def sentence(table: list[dict[str, Any]]) -> str:
             else:
                 change += f" ± {gain['std']:.4f}"
                 verdict = "helped" if gain["mean"] > 0 else "hurt"
-                if abs(gain["mean"]) <= 2 * gain["std"] / np.sqrt(row[part]["pairs"]):
+                if abs(gain["mean"]) <= _half_width(gain["std"], row[part]["pairs"]):
                     verdict = "made no difference that these seeds can tell to"
             parts.append(f"{verdict} {row['model']}{where} ({change})")
     if not parts:

@@ -165,7 +165,10 @@ def read_manifest(path: str, timeout_s: float) -> Listing:
     numbers: Ids = np.asarray(ids)
     if n and numbers.min() < 0:
         raise BadInput(f"The manifest {path} holds the image id {numbers.min()}; ids are whole numbers from 0 on.")
-    return Listing(entries, numbers)
+    listing = Listing(entries, numbers)
+    del table, uris, entries, ids, numbers
+    pa.default_memory_pool().release_unused()  # reading takes several times what the listing holds
+    return listing
 
 
 def _column(table: pa.Table, name: str, default: npt.NDArray[Any]) -> npt.NDArray[Any]:
