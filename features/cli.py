@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,14 @@ def inspect(samples: Path, rows: int, as_json: bool) -> None:
         return
     console = Console()
     splits = Table("split", "rows", *(f"{label} %" for label in opened.labels), "mean history")
+    unknown = Table("rows of unknown", *opened.id_columns)
     lengths = Table("length of history", *summary["splits"]["train"]["history_share"])
     for name, found in summary["splits"].items():
         rates = (f"{found['positive_rate'][label]:.1%}" for label in opened.labels)
         splits.add_row(name, f"{found['rows']:,}", *rates, f"{found['mean_history']:.1f}")
+        unknown.add_row(name, *(f"{share:.1%}" for share in found["unknown"].values()))
         lengths.add_row(name, *(f"{share:.0%}" for share in found["history_share"].values()))
-    console.print(splits, lengths)
+    console.print(splits, lengths, unknown)
     sizes = Table("column", "values")
     for name, size in summary["vocabulary"].items():
         sizes.add_row(name, f"{size:,}")
@@ -92,29 +95,44 @@ def inspect(samples: Path, rows: int, as_json: bool) -> None:
         console.print_json(json.dumps(row), indent=None)
 
 
+EDGES = {"0": (0, 0), "1-9": (1, 9), "10-49": (10, 49), "50+": (50, 2**62)}
+
+
 def _summary(samples: Samples, rows: int) -> dict[str, Any]:
-    splits: dict[str, Any] = {}
-    for split in SPLITS:
-        names = ["label", *(f"label_{label}" for label in samples.labels[1:])]
-        table = samples.frame(split, [*names, *(["hist_item_id"] if samples.history_columns else [])])
-        lengths = np.zeros(len(table))
-        if samples.history_columns:
-            lengths = np.asarray(pc.list_value_length(table["hist_item_id"]).combine_chunks())
-        edges = {"0": (0, 0), "1-9": (1, 9), "10-49": (10, 49), "50+": (50, np.inf)}
-        splits[split] = {
-            "rows": len(table),
-            "positive_rate": {
-                label: float(pc.mean(table[name]).as_py()) for label, name in zip(samples.labels, names, strict=True)
-            },
-            "mean_history": float(lengths.mean()),
-            "history_share": {k: float(((lengths >= a) & (lengths <= b)).mean()) for k, (a, b) in edges.items()},
-        }
+    splits = {split: _split_summary(samples, split) for split in SPLITS}
     return {
         "folder": str(samples.folder),
         "splits": splits,
         "vocabulary": {name: len(values) for name, values in samples.vocabulary.values.items()},
         "vocabulary_hash": samples.vocabulary_hash,
         "rows": [_decoded(samples, row) for row in samples.head("test", rows)],
+    }
+
+
+def _split_summary(samples: Samples, split: str) -> dict[str, Any]:
+    """Sums over the row groups of a split, so that its size does not matter."""
+    labels = dict(zip(samples.labels, ["label", *(f"label_{label}" for label in samples.labels[1:])], strict=True))
+    history = ["hist_item_id"] if samples.history_columns else []
+    rows, behaviours = 0, 0
+    positive, unknown, of_length = Counter[str](), Counter[str](), Counter[str]()
+    for table in samples.frames(split, [*labels.values(), *samples.id_columns, *history]):
+        rows += len(table)
+        for label, column in labels.items():
+            positive[label] += int(pc.sum(table[column]).as_py())
+        for column in samples.id_columns:
+            unknown[column] += int(pc.sum(pc.equal(table[column], 0)).as_py())
+        lengths = np.zeros(len(table), dtype=np.int64)
+        if history:
+            lengths = np.asarray(pc.list_value_length(table[history[0]]).combine_chunks())
+        behaviours += int(lengths.sum())
+        for name, (low, high) in EDGES.items():
+            of_length[name] += int(((lengths >= low) & (lengths <= high)).sum())
+    return {
+        "rows": rows,
+        "positive_rate": {label: positive[label] / rows for label in labels},
+        "unknown": {column: unknown[column] / rows for column in samples.id_columns},
+        "mean_history": behaviours / rows,
+        "history_share": {name: of_length[name] / rows for name in EDGES},
     }
 
 

@@ -87,6 +87,12 @@ class Samples:
         with self._file(split) as file:
             return file.read(columns=columns)
 
+    def frames(self, split: str, columns: list[str]) -> Iterator[pa.Table]:
+        """The same a row group at a time, for what does not fit into memory."""
+        with self._file(split) as file:
+            for group in range(file.metadata.num_row_groups):
+                yield file.read_row_group(group, columns=columns)
+
     def head(self, split: str, rows: int) -> list[dict[str, Any]]:
         """The first rows of a split as dictionaries."""
         with self._file(split) as file:

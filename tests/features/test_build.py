@@ -284,7 +284,13 @@ def test_commands(tmp_path: Path) -> None:
     assert built.exit_code == 0, built.output
     assert json.loads(built.stdout)["rows"] == {"train": 30, "validation": 12, "test": 18}
     shown = json.loads(runner.invoke(features, ["inspect", str(out), "--json"]).stdout)
-    assert shown["splits"]["test"]["rows"] == 18
+    found = shown["splits"]["test"]
+    assert found["rows"] == 18
+    rows = Samples(out).frame("test").to_pylist()
+    assert found["positive_rate"]["good"] == sum(row["label_good"] for row in rows) / 18
+    assert found["unknown"]["shop"] == sum(row["shop"] == 0 for row in rows) / 18
+    assert found["mean_history"] == sum(len(row["hist_time"]) for row in rows) / 18
+    assert found["history_share"]["1-9"] == sum(1 <= len(row["hist_time"]) <= 9 for row in rows) / 18
     assert shown["rows"][0]["raw_item_id"].startswith("i")
     assert "mean history" in runner.invoke(features, ["inspect", str(out)]).stdout
     failed = runner.invoke(features, ["build", str(tmp_path / "none.toml"), "--json"])
