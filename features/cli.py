@@ -42,7 +42,8 @@ def features(config: str | None) -> None:
 def build_command(schema: Path, out: Path, extend: Path | None, as_json: bool) -> None:
     """Build samples from the logs that the TOML file SCHEMA describes; logs may be larger than memory."""
     columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("reading the log", total=None)
         report = build(
             load_schema(schema),

@@ -52,6 +52,9 @@ def test_the_commands_of_the_example(prepared: Path) -> None:
             compare = ["trainer", "compare", f"--samples={samples}", f"--server={daemon.address}", "--models=din"]
             options = ["--seeds=1", "--epochs=1", f"--results={results}", f"--out={prepared / 'runs' / name}"]
             run_command(*compare, *options)
+            page, runs = prepared / f"{name}.html", prepared / "runs" / name
+            run_command("trainer", "report", str(runs), f"--server={daemon.address}", f"--out={page}")
+            assert ("AUC, held out" in page.read_text()) == (name == "held_out")
     finally:
         daemon.stop()
     opened = Samples(prepared / "held_out")

@@ -69,6 +69,7 @@ def write_report(config: ReportConfig) -> Path:
         comparison=comparison,
         number=number,
         samples=samples,
+        held_out=samples.has_held_out,
         version=version,
         curves=svg(learning_curves(comparison["runs"])),
         buckets=svg(auc_by_item_count([comparison["runs"]])),
