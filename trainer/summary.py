@@ -107,7 +107,7 @@ def sentence(table: list[dict[str, Any]]) -> str:
                 change += f" ± {gain['std']:.4f}"
                 verdict = "helped" if gain["mean"] > 0 else "hurt"
                 if abs(gain["mean"]) <= _half_width(gain["std"], row[part]["pairs"]):
-                    verdict = "made no difference that these seeds can tell to"
+                    verdict = "had no effect that so few seeds can tell from chance on"
             parts.append(f"{verdict} {row['model']}{where} ({change})")
     if not parts:
         return "No run with images can be compared with one without."

@@ -249,8 +249,13 @@ def row(mean: float, std: float | None, seeds: int) -> dict[str, Any]:
     [
         (0.01, 0.002, 3, "helped din"),
         (-0.01, 0.002, 3, "hurt din"),
-        (0.001, 0.002, 3, "made no difference"),
-        (0.003, 0.0021, 3, "made no difference"),  # 2.5 standard errors, of three seeds only
+        (0.001, 0.002, 3, "had no effect that so few seeds can tell from chance on din"),
+        (
+            0.003,
+            0.0021,
+            3,
+            "had no effect that so few seeds can tell from chance on din",
+        ),  # 2.5 standard errors, of three seeds only
         (0.003, 0.0021, 5, "helped din"),
         (0.01, None, 1, "One seed cannot tell"),
     ],
