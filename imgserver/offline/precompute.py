@@ -27,7 +27,7 @@ from imgserver.storage.catalog import Catalog
 from imgserver.storage.index import SOURCE, Ids, Space
 from imgserver.storage.store import Store
 from imgserver.storage.versions import feature_space, is_imported, load_head, save_head, split_version, vector_space
-from imgserver.vision.backbones import Backbone
+from imgserver.vision.backbone import Backbone
 from imgserver.vision.decode import ImageLimits
 from imgserver.vision.engines import MAX_BATCH, Engine
 from imgserver.vision.identity import vector_version

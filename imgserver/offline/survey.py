@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from imgserver.errors import BadInput
-from imgserver.vision.backbones import DEFAULT, TORCHVISION, Backbone, get_backbone
+from imgserver.vision.backbone import TORCHVISION, Backbone
+from imgserver.vision.backbones import get_backbone
+from imgserver.vision.efficientnet_lite import DEFAULT
 from imgserver.vision.engines import make_engine
 
 BATCH = 16

@@ -6,7 +6,8 @@ import threading
 from pathlib import Path
 
 from imgserver.errors import StoreError
-from imgserver.vision.backbones import Backbone, get_backbone
+from imgserver.vision.backbone import Backbone
+from imgserver.vision.backbones import get_backbone
 from imgserver.vision.engines import Engine, make_engine
 
 

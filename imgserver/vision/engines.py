@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from imgserver.errors import BadInput
-from imgserver.vision.backbones import Backbone, OnnxGraph
+from imgserver.vision.backbone import Backbone, OnnxGraph
 from imgserver.vision.decode import Pixels, Preprocessing
 
 FeatureArray = npt.NDArray[np.float32]

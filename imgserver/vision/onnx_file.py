@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from imgserver.errors import BadInput
-from imgserver.vision.backbones import ONNX, Backbone, OnnxGraph
+from imgserver.vision.backbone import ONNX, Backbone, OnnxGraph
 from imgserver.vision.decode import RESAMPLING, Preprocessing
 
 CHOICES: dict[str, tuple[str, ...]] = {

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from imgserver.errors import BadInput
-from imgserver.vision.backbones import TORCHVISION, Backbone, Normalised
+from imgserver.vision.backbone import TORCHVISION, Backbone, Normalised
 from imgserver.vision.decode import Preprocessing
 
 
