@@ -39,7 +39,8 @@ def draw_negatives(
     if not len(candidates):
         return found
     for k in range(spec.per_positive):
-        pending = np.arange(n)
+        # Who had no item left for the last one has none for this one.
+        pending = np.flatnonzero(found[:, k - 1] != NONE) if k else np.arange(n)
         for attempt in range(TRIES):
             if not len(pending):
                 break

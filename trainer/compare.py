@@ -58,7 +58,6 @@ def compare(
     reference = _reference(config.reference)
     samples, out = Samples(config.base.samples), Path(config.base.out)
     data = config.data or samples.folder.resolve().name
-    known = results.read([config.results]) if config.results.exists() else {}
     with_images = bool(samples.image_vocabulary_size)
     # Asked first, so that nothing is trained when the server cannot be reached.
     version = served_version(config.base, transport) if with_images else ""
@@ -69,6 +68,8 @@ def compare(
                 name = f"{model}-{'images' if images else 'ids'}-{seed}"
                 run = replace(config.base, model=model, images=images, seed=seed, out=str(out / name))
                 key = results.key_fields(run, data, samples, version if images else "")
+                # Read again each time: another process may have filled in some of the same matrix.
+                known = results.read([config.results]) if config.results.exists() else {}
                 line = known.get(results.identity(key))
                 announce(f"{name}: {'training' if line is None else 'done before'}")
                 if line is None:
