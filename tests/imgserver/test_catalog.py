@@ -8,7 +8,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -376,3 +376,52 @@ def test_an_unknown_protocol_is_said(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="crossmedia\\[remote\\]"):
         open_catalog("abracadabra://photos")
     assert os.listdir(tmp_path) == []
+
+
+class _Folder(SimpleHTTPRequestHandler):
+    """The pages that list a folder of ``photos``; what is below ``broken`` is an error of the server."""
+
+    photos: str
+
+    def __init__(self, *args: Any):
+        super().__init__(*args, directory=self.photos)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def send_head(self) -> Any:
+        if self.path.startswith("/broken"):
+            self.send_error(500)
+            return None
+        return super().send_head()
+
+
+@pytest.fixture
+def folder_url(tmp_path: Path, photos: Path) -> Iterator[str]:
+    (tmp_path / "web" / "more").mkdir(parents=True)
+    shutil.copy(photos / "001.jpg", tmp_path / "web" / "1.jpg")
+    shutil.copy(photos / "002.jpg", tmp_path / "web" / "more" / "2.jpg")
+    handler = type("Folder", (_Folder,), {"photos": str(tmp_path / "web")})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_pages_of_a_web_server_are_a_catalogue(folder_url: str, photos: Path) -> None:
+    catalog = open_catalog(folder_url, 5)
+    assert catalog.ids().tolist() == [1, 2]
+    assert catalog.read(2, MOST) == (photos / "002.jpg").read_bytes()
+
+
+def test_a_part_that_cannot_be_listed_is_not_taken_for_empty(folder_url: str, tmp_path: Path) -> None:
+    (tmp_path / "web" / "broken").mkdir()
+    with pytest.raises(BadInput, match=r"cannot be listed: .*500"):
+        open_catalog(folder_url, 5)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/photos/", "ftp://127.0.0.1:9/photos"])
+def test_a_host_that_does_not_answer_is_said(url: str) -> None:
+    with pytest.raises(BadInput, match=r"127\.0\.0\.1:9.* cannot be (listed|reached): "):
+        open_catalog(url, 2)

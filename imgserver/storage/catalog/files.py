@@ -130,13 +130,25 @@ class RemoteFiles:
                 f"The catalogue {url} cannot be opened: {error}. For s3:// and https:// install: "
                 f'pip install "crossmedia[remote]"'
             ) from error
+        except Exception as error:  # some connect at once, with errors of their own
+            raise BadInput(f"The catalogue {url} cannot be reached: {error}.") from error
 
     def walk(self, root: str) -> Iterator[list[FoundFile]]:
         """Files below ``root`` with size and stamp, which a listing of an object store brings along."""
-        if self._again(lambda: self._fs.isfile(root)):
+        if root.lower().endswith(SHARD_SUFFIXES):  # asking would not tell: to fsspec every web page is a file
             yield [self._found(self._again(lambda: self._fs.info(root)))]
             return
-        for _, _, files in self._fs.walk(root, detail=True):
+        # A part that cannot be listed must not look like a part without photos.
+        folders = self._fs.walk(root, detail=True, on_error="raise")
+        while True:
+            try:
+                _, _, files = next(folders)
+            except StopIteration:
+                return
+            except OSError:
+                raise
+            except Exception as error:  # each file system raises errors of its own
+                raise OSError(f"{type(error).__name__}: {error}") from error
             yield [self._found(info) for info in files.values()]
 
     def stat(self, path: str) -> FoundFile | None:
