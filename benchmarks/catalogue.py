@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from features.build import peak_memory
+from features.build import memory
 from imgserver.offline.precompute import PrecomputeConfig, make_plan
 from imgserver.storage.catalog import open_catalog
 from imgserver.storage.index import ENTRY
@@ -87,10 +87,17 @@ def make_files(folder: Path, files: int) -> None:
 
 def listing(folder: Path, name: str) -> dict[str, float]:
     """List, and look up ids that are drawn from it."""
+    before = memory("VmRSS")
     seconds, catalog = _timed(lambda: open_catalog(folder / name))
+    held = memory("VmRSS") - before
     chosen = np.random.default_rng(0).choice(catalog.ids(), 10_000)
     look, _ = _timed(lambda: catalog.reading_order(chosen))
-    return {"entries": len(catalog), "seconds": seconds, "lookup_us_per_id": look / len(chosen) * 1e6}
+    return {
+        "entries": len(catalog),
+        "seconds": seconds,
+        "held_bytes": held,
+        "lookup_us_per_id": look / len(chosen) * 1e6,
+    }
 
 
 def resuming(folder: Path, name: str) -> dict[str, float]:
@@ -125,12 +132,12 @@ def main() -> None:
     if arguments.part:
         part, folder = arguments.part
         work, name = PARTS[part]
-        before = peak_memory()
+        before = memory("VmRSS")
         found = work(Path(folder), name)
-        print(json.dumps(found | {"peak_memory_bytes": peak_memory(), "grown_bytes": peak_memory() - before}))
+        print(json.dumps(found | {"grown_bytes": memory("VmHWM") - before}))
         return
     entries = 200_000 if arguments.quick else arguments.entries
-    table = Table("part", "entries", "s", "entries/s", "MiB more", "B/entry", "lookup µs/id")
+    table = Table("part", "entries", "s", "entries/s", "MiB at peak", "B/entry", "held B/entry", "lookup µs/id")
     parts = {}
     with tempfile.TemporaryDirectory() as folder:
         make_manifest(Path(folder) / "manifest.parquet", entries)
@@ -142,7 +149,8 @@ def main() -> None:
             parts[part] = found
             n, s, grown = found["entries"], found["seconds"], found["grown_bytes"]
             look = f"{found['lookup_us_per_id']:.2f}" if "lookup_us_per_id" in found else "-"
-            cells = [f"{n:,}", f"{s:.2f}", f"{n / s:,.0f}", f"{grown / 2**20:,.0f}", f"{grown / n:.0f}", look]
+            held = f"{found['held_bytes'] / n:.0f}" if "held_bytes" in found else "-"
+            cells = [f"{n:,}", f"{s:.2f}", f"{n / s:,.0f}", f"{grown / 2**20:,.0f}", f"{grown / n:.0f}", held, look]
             table.add_row(part, *cells)
     Console(width=120).print(table)
     print(json.dumps({"benchmark": "catalogue", "ratios": {}, "parts": parts}))

@@ -118,14 +118,17 @@ def build(
             os.replace(work / name, folder / name)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    report.peak_memory_bytes = peak_memory()
+    report.peak_memory_bytes = memory("VmHWM")
     return report
 
 
-def peak_memory() -> int:
-    """Most bytes that this process has held so far; unlike ``ru_maxrss``, not those of the process that started it."""
+def memory(kind: str) -> int:
+    """Bytes of this process: ``VmHWM`` at its peak, ``VmRSS`` now.
+
+    Unlike ``ru_maxrss``, the peak is not that of the process that started it.
+    """
     status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    return int(status.partition(f"{kind}:")[2].split()[0]) * 1024
 
 
 @dataclass
