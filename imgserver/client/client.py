@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 
+from imgserver.client.putting import put_photos
 from imgserver.client.results import (
     DTYPE_CODES,
     KNOWN_STATUS,
@@ -24,6 +24,7 @@ from imgserver.client.results import (
     Status,
     Vectors,
 )
+from imgserver.client.retries import backoff, seconds_left, wait
 from imgserver.client.transports import GrpcTransport, Pending, Transport
 from imgserver.errors import (
     CrossMediaError,
@@ -37,8 +38,6 @@ from imgserver.errors import (
 )
 
 NULL_IMAGE = -1
-FIRST_BACKOFF_S = 0.05
-MAX_BACKOFF_S = 2.0
 # A rule in per cent says nothing about a handful of ids.
 MISSING_RULE_FROM = 100
 
@@ -109,11 +108,11 @@ class ImageClient:
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + timeout_s
-        for pause in _backoff():
+        for pause in backoff():
             try:
-                return ServerInfo.from_message(self._transport.get_info(_left(deadline, timeout_s)))
+                return ServerInfo.from_message(self._transport.get_info(seconds_left(deadline, timeout_s)))
             except (ServerUnavailable, Overloaded) as error:
-                _sleep(error, pause, deadline)
+                wait(error, pause, deadline)
         raise AssertionError("This is a bug: the backoff never ends.")
 
     def get(self, image_ids: Sequence[int] | npt.NDArray[Any], timeout_s: float | None = None) -> Vectors:
@@ -176,30 +175,8 @@ class ImageClient:
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + timeout_s
-        limits = self._limits = self._limits or self.info(timeout_s)
-        most = min(limits.max_image_bytes, limits.max_message_bytes - 1024)
-        result = {image_id: Status.TOO_LARGE for image_id, data in photos.items() if len(data) > most}
-        todo = [image_id for image_id in photos if image_id not in result]
-        for pause in _backoff():
-            error: CrossMediaError = DeadlineExceeded(f"The photos were not embedded within {timeout_s:.3g} s.")
-            for part in _parts(todo, photos, limits):
-                request = pb.PutImagesRequest(images=[pb.PutImage(image_id=i, data=photos[i]) for i in part])
-                try:
-                    reply = self._transport.put_images(request, _left(deadline, timeout_s))
-                except (ServerUnavailable, Overloaded) as failed:
-                    error = failed
-                    break
-                if len(reply.status) != len(part) or not KNOWN_STATUS[list(reply.status)].all():
-                    raise ServerFault(
-                        f"The reply is broken: {len(part)} photos were put, {len(reply.status)} answered. "
-                        f"Client and server may be of different releases."
-                    )
-                result |= {i: Status(status) for i, status in zip(part, reply.status, strict=True)}
-            todo = [i for i in todo if result.get(i, Status.TIMED_OUT) in TRANSIENT]
-            if not todo:
-                return result
-            _sleep(error, pause, deadline)
-        raise AssertionError("This is a bug: the backoff never ends.")
+        self._limits = self._limits or self.info(timeout_s)
+        return put_photos(self._transport, self._limits, photos, deadline, timeout_s)
 
     def thumbnails(self, image_ids: Sequence[int] | npt.NDArray[Any], max_side: int = 128) -> list[bytes | None]:
         """Small JPEGs of the photos, in the order asked; None where there is no photo or it cannot be decoded."""
@@ -279,11 +256,11 @@ class _Fetch:
     def run(self) -> None:
         """Fetch until every row has a final status, or raise at the deadline."""
         rows = np.arange(len(self.ids))
-        for pause in _backoff():
+        for pause in backoff():
             rows, error = self._one_round(rows)
             if not len(rows):
                 return
-            _sleep(error, pause, self.deadline)
+            wait(error, pause, self.deadline)
 
     def _one_round(self, rows: Ids) -> tuple[Ids, CrossMediaError]:
         """Ask once for ``rows``; return those to ask for again, and why."""
@@ -322,22 +299,7 @@ class _Fetch:
             version=self.client.version or "", image_ids=block, dtype=DTYPE_CODES[self.client._dtype]
         )
         self.client._stats.bytes_sent += len(block)
-        return self.client._transport.get_vectors(request, _left(self.deadline, self.timeout_s))
-
-
-def _parts(ids: Sequence[int], photos: Mapping[int, bytes], limits: ServerInfo) -> Iterator[list[int]]:
-    """``ids`` in parts that one ``PutImages`` call takes; an image costs some bytes beside its own."""
-    part: list[int] = []
-    size = 0
-    for image_id in ids:
-        cost = len(photos[image_id]) + 32
-        if part and (len(part) == limits.max_put_per_call or size + cost > limits.max_message_bytes - 1024):
-            yield part
-            part, size = [], 0
-        part.append(image_id)
-        size += cost
-    if part:
-        yield part
+        return self.client._transport.get_vectors(request, seconds_left(self.deadline, self.timeout_s))
 
 
 def _as_ids(image_ids: Sequence[int] | npt.NDArray[Any]) -> Ids:
@@ -350,27 +312,3 @@ def _as_ids(image_ids: Sequence[int] | npt.NDArray[Any]) -> Ids:
     if ids.min() < NULL_IMAGE:
         raise InvalidRequest(f"Image id {ids.min()} is negative; ids are 0 or more, and -1 stands for no image.")
     return ids
-
-
-def _backoff() -> Any:
-    """Pauses between tries, doubling, with jitter, so that many clients do not come back at the same moment."""
-    pause = FIRST_BACKOFF_S
-    while True:
-        yield pause * random.uniform(0.5, 1.0)
-        pause = min(2 * pause, MAX_BACKOFF_S)
-
-
-def _left(deadline: float, timeout_s: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise DeadlineExceeded(f"The image server did not answer within {timeout_s:.3g} s.")
-    return left
-
-
-def _sleep(error: CrossMediaError, pause: float, deadline: float) -> None:
-    """Wait before the next try; raise ``error`` when the deadline would pass meanwhile."""
-    if isinstance(error, Overloaded):
-        pause = max(pause, error.retry_after_s)
-    if time.monotonic() + pause >= deadline:
-        raise error
-    time.sleep(pause)

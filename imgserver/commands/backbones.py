@@ -34,9 +34,8 @@ def backbones(names: tuple[str, ...], threads: int, as_json: bool) -> None:
         click.echo(json.dumps([asdict(entry) for entry in found]))
         return
     table = Table(box=None)
-    for name, justify in (("name", "left"), ("dim", "right"), ("input", "right"), ("MB", "right"), ("weights", "left")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    table.add_column("images/s here", justify="right")
+    for name in ("name", "dim", "input", "MB", "weights", "images/s here"):
+        table.add_column(name, justify="left" if name in ("name", "weights") else "right")
     for entry in found:
         cells: list[Any] = [entry.recipe, entry.dim or "-", f"{entry.size} px", f"{entry.megabytes:.0f}"]
         cells += ["here" if entry.here else "to fetch", f"{entry.images_per_s:.0f}" if entry.images_per_s else "-"]

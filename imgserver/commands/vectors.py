@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,11 +29,8 @@ def import_command(file: Path, name: str, store: Path, as_json: bool) -> None:
     except ImportError as error:
         raise missing_extra(error) from error
 
-    opened = Store(store)
-    try:
+    with closing(Store(store)) as opened:
         report = import_vectors(opened, file, name)
-    finally:
-        opened.close()
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return
@@ -58,11 +56,8 @@ def export(out: Path, version: str, store: Path, as_json: bool) -> None:
     except ImportError as error:
         raise missing_extra(error) from error
 
-    opened = Store(store, create=False)
-    try:
+    with closing(Store(store, create=False)) as opened:
         report = export_vectors(opened, out, version)
-    finally:
-        opened.close()
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return

@@ -7,6 +7,7 @@ import re
 import sys
 import types
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def torchvision_backbone(recipe: str, *, random_weights: bool = False) -> Backbo
     preprocessing = _preprocessing(weights.transforms())
     dim = _feature_dim(models, model)
     if random_weights:
-        return Backbone(recipe, model, dim, preprocessing, (), lambda: _build(models, model, preprocessing, None))
+        return Backbone(recipe, model, dim, preprocessing, (), partial(_build, models, model, preprocessing, None))
     if chosen and named is None:
         path = Path(chosen).resolve()
         if not path.is_file():
@@ -122,7 +123,7 @@ def torchvision_backbone(recipe: str, *, random_weights: bool = False) -> Backbo
         path, label = _fetched(weights, recipe), weights.name
         recipe = f"{TORCHVISION}{model}@{weights.name}"
     state = _state_dict(path)
-    build = lambda: _build(models, model, preprocessing, state)  # noqa: E731
+    build = partial(_build, models, model, preprocessing, state)
     return Backbone(recipe, f"{TORCHVISION}{model}.{label}", dim, preprocessing, (path,), build)
 
 

@@ -1,0 +1,56 @@
+"""Photos to the server: in calls that it takes, tried again until one deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from crossmedia.v1 import image_server_pb2 as pb
+
+from imgserver.client.results import KNOWN_STATUS, TRANSIENT, ServerInfo, Status
+from imgserver.client.retries import backoff, seconds_left, wait
+from imgserver.client.transports import Transport
+from imgserver.errors import CrossMediaError, DeadlineExceeded, Overloaded, ServerFault, ServerUnavailable
+
+
+def put_photos(
+    transport: Transport, limits: ServerInfo, photos: Mapping[int, bytes], deadline: float, timeout_s: float
+) -> dict[int, Status]:
+    """What ``ImageClient.put`` does, within the limits that the server told."""
+    most = min(limits.max_image_bytes, limits.max_message_bytes - 1024)
+    result = {image_id: Status.TOO_LARGE for image_id, data in photos.items() if len(data) > most}
+    todo = [image_id for image_id in photos if image_id not in result]
+    for pause in backoff():
+        error: CrossMediaError = DeadlineExceeded(f"The photos were not embedded within {timeout_s:.3g} s.")
+        for part in _parts(todo, photos, limits):
+            request = pb.PutImagesRequest(images=[pb.PutImage(image_id=i, data=photos[i]) for i in part])
+            try:
+                reply = transport.put_images(request, seconds_left(deadline, timeout_s))
+            except (ServerUnavailable, Overloaded) as failed:
+                error = failed
+                break
+            if len(reply.status) != len(part) or not KNOWN_STATUS[list(reply.status)].all():
+                raise ServerFault(
+                    f"The reply is broken: {len(part)} photos were put, {len(reply.status)} answered. "
+                    f"Client and server may be of different releases."
+                )
+            result |= {i: Status(status) for i, status in zip(part, reply.status, strict=True)}
+        todo = [i for i in todo if result.get(i, Status.TIMED_OUT) in TRANSIENT]
+        if not todo:
+            return result
+        wait(error, pause, deadline)
+    raise AssertionError("This is a bug: the backoff never ends.")
+
+
+def _parts(ids: Sequence[int], photos: Mapping[int, bytes], limits: ServerInfo) -> Iterator[list[int]]:
+    """``ids`` in parts that one ``PutImages`` call takes; an image costs some bytes beside its own."""
+    part: list[int] = []
+    size = 0
+    for image_id in ids:
+        cost = len(photos[image_id]) + 32
+        if part and (len(part) == limits.max_put_per_call or size + cost > limits.max_message_bytes - 1024):
+            yield part
+            part, size = [], 0
+        part.append(image_id)
+        size += cost
+    if part:
+        yield part

@@ -1,0 +1,41 @@
+"""One deadline for all tries of a call: how long to pause, what is left, when to give up."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+
+from imgserver.errors import CrossMediaError, DeadlineExceeded, Overloaded
+
+FIRST_BACKOFF_S = 0.05
+MAX_BACKOFF_S = 2.0
+
+
+def backoff() -> Iterator[float]:
+    """Pauses between tries, doubling, with jitter, so that many clients do not come back at the same moment."""
+    pause = FIRST_BACKOFF_S
+    while True:
+        yield pause * random.uniform(0.5, 1.0)
+        pause = min(2 * pause, MAX_BACKOFF_S)
+
+
+def seconds_left(deadline: float, timeout_s: float) -> float:
+    """Until ``deadline``.
+
+    Raises:
+        DeadlineExceeded: it is over; ``timeout_s`` is what the message names.
+    """
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise DeadlineExceeded(f"The image server did not answer within {timeout_s:.3g} s.")
+    return left
+
+
+def wait(error: CrossMediaError, pause: float, deadline: float) -> None:
+    """Wait before the next try; raise ``error`` when the deadline would pass meanwhile."""
+    if isinstance(error, Overloaded):
+        pause = max(pause, error.retry_after_s)
+    if time.monotonic() + pause >= deadline:
+        raise error
+    time.sleep(pause)
