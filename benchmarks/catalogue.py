@@ -30,7 +30,7 @@ from rich.table import Table
 from features.build import memory
 from imgserver.offline.precompute import PrecomputeConfig, make_plan
 from imgserver.storage.catalog import open_catalog
-from imgserver.storage.index import ENTRY
+from imgserver.storage.index import ENTRY, Batch
 from imgserver.storage.store import Store
 from imgserver.storage.versions import feature_space
 from imgserver.vision.backbones import get_backbone
@@ -70,7 +70,7 @@ def make_store(folder: Path, entries: int) -> None:
         ids = np.arange(start, min(start + BLOCK, entries))
         found = np.zeros(len(ids), dtype=ENTRY)
         found["size"], found["stamp"], found["content"], found["status"] = ids % 90_000 + 10_000, ids + 1, 1, 1
-        store.index.put(space.name, ids, found, lambda first: None)
+        store.index.put([Batch(space.name, ids, found, lambda first: None)])
     store.close()
 
 

@@ -33,7 +33,8 @@ class Vectors:
     """Vectors of ``n`` image ids, in the order asked.
 
     Attributes:
-        values: shape (n, D), float16 or float32; the row of an id that is not OK is zeros.
+        values: shape (n, D), float16 or float32; the row of an id that is not OK is zeros. May be read-only: the bytes
+            of the reply themselves, not a copy.
         status: shape (n,), uint8, a ``Status`` each.
         version: the version that every row belongs to.
         generation: the store's generation when the reply was made (the highest of them, if it took several calls).

@@ -15,7 +15,6 @@ import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 from crossmedia.v1 import image_server_pb2_grpc as pb_grpc
 
-from imgserver.client.results import DTYPE_NAMES
 from imgserver.errors import (
     ERROR_NAME_KEY,
     RETRY_AFTER_KEY,
@@ -26,6 +25,7 @@ from imgserver.errors import (
     VersionMismatch,
     error_class,
 )
+from imgserver.wire import DTYPES, GET_VECTORS, VectorsReply, decode_reply
 
 CONNECT_OPTIONS = [
     # The client checks sizes by what GetInfo says, so gRPC's own 4 MiB ceiling only gets in the way.
@@ -65,7 +65,7 @@ class Transport(Protocol):
 class Pending(Protocol):
     """A call under way."""
 
-    def result(self) -> pb.GetVectorsResponse:
+    def result(self) -> VectorsReply:
         """The reply.
 
         Raises:
@@ -78,10 +78,9 @@ class _GrpcPending:
     def __init__(self, call: Any, address: str, timeout_s: float):
         self._call, self._address, self._timeout_s = call, address, timeout_s
 
-    def result(self) -> pb.GetVectorsResponse:
+    def result(self) -> VectorsReply:
         try:
-            reply: pb.GetVectorsResponse = self._call.result()
-            return reply
+            return decode_reply(self._call.result())
         except grpc.RpcError as error:
             raise _translate(error, self._address, self._timeout_s) from None
 
@@ -98,6 +97,7 @@ class GrpcTransport:
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
         self._stub: pb_grpc.ImageServiceStub | None = None
+        self._get_vectors: Any = None
         self._pid = -1
 
     def __getstate__(self) -> dict[str, Any]:
@@ -114,6 +114,9 @@ class GrpcTransport:
                 if self._stub is None or self._pid != os.getpid():
                     self._channel = grpc.insecure_channel(self.address, options=CONNECT_OPTIONS)
                     self._stub = pb_grpc.ImageServiceStub(self._channel)
+                    self._get_vectors = self._channel.unary_unary(
+                        GET_VECTORS, request_serializer=pb.GetVectorsRequest.SerializeToString
+                    )
                     self._pid = os.getpid()
         return self._stub
 
@@ -124,7 +127,8 @@ class GrpcTransport:
 
     def get_vectors(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
         """Start ``GetVectors``."""
-        return _GrpcPending(self._connected().GetVectors.future(request, timeout=timeout_s), self.address, timeout_s)
+        self._connected()
+        return _GrpcPending(self._get_vectors.future(request, timeout=timeout_s), self.address, timeout_s)
 
     def put_images(self, request: pb.PutImagesRequest, timeout_s: float) -> pb.PutImagesResponse:
         """Call ``PutImages``."""
@@ -183,7 +187,7 @@ class LocalTransport:
 
     def get_vectors(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
         """Run ``get_vectors`` of the service, here and now."""
-        done: Future[pb.GetVectorsResponse] = Future()
+        done: Future[VectorsReply] = Future()
         try:
             done.set_result(self._service.get_vectors(request, deadline=time.monotonic() + timeout_s))
         except CrossMediaError as error:
@@ -248,29 +252,20 @@ class MockTransport:
     def get_vectors(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
         """Look the ids up in the dictionary."""
         self.requests.append(request)
-        done: Future[pb.GetVectorsResponse] = Future()
+        done: Future[VectorsReply] = Future()
         if request.version and request.version != self.version:
             done.set_exception(VersionMismatch(f"The mock serves {self.version}, not {request.version}."))
             return done
         ids = np.frombuffer(request.image_ids, dtype="<i8")
         dtype = request.dtype or pb.DTYPE_FLOAT16
-        values = np.zeros((len(ids), self.dim), dtype=DTYPE_NAMES[dtype])
+        values = np.zeros((len(ids), self.dim), dtype=DTYPES[dtype])
         status = np.full(len(ids), pb.VECTOR_STATUS_NOT_FOUND, dtype=np.uint8)
         for row, image_id in enumerate(ids.tolist()):
             if image_id in self.status:
                 status[row] = self.status[image_id]
             elif image_id in self.vectors:
                 values[row], status[row] = self.vectors[image_id], pb.VECTOR_STATUS_OK
-        done.set_result(
-            pb.GetVectorsResponse(
-                version=self.version,
-                generation=self.generation,
-                dim=self.dim,
-                dtype=dtype,
-                vectors=values.tobytes(),
-                status=status.tobytes(),
-            )
-        )
+        done.set_result(VectorsReply(self.version, self.generation, values, status))
         return done
 
     def put_images(self, request: pb.PutImagesRequest, timeout_s: float) -> pb.PutImagesResponse:

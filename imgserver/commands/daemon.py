@@ -40,9 +40,20 @@ from imgserver.errors import ServerUnavailable
 @click.option(
     "--max-pending-ids",
     type=click.IntRange(min=1),
-    default=20_000,
+    default=100_000,
     help="Most images that may wait for the CNN at once. More is refused with a retry hint, so that calls fail fast "
     "instead of waiting without end.",
+)
+@click.option(
+    "--negative-ttl-s",
+    type=click.FloatRange(min=0),
+    default=600.0,
+    help="Seconds that a missing or broken photo is remembered as such before it is looked at again.",
+)
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Serve metrics for Prometheus over HTTP at this port, path /metrics; 0 takes a free one. Off by default.",
 )
 @threads_option
 @photo_options
@@ -54,6 +65,8 @@ def serve(
     host: str,
     port: int,
     max_pending_ids: int,
+    negative_ttl_s: float,
+    metrics_port: int | None,
     threads: int,
     read_timeout_s: float,
     max_image_mb: int,
@@ -89,15 +102,16 @@ def serve(
         store,
         catalogue,
         max_pending_ids=max_pending_ids,
+        negative_ttl_s=negative_ttl_s,
         limits=ImageLimits(max_image_mb * MEGABYTE),
         read_timeout_s=read_timeout_s,
         threads=threads,
     )
-    run(config, f"{host}:{port}", say)
+    run(config, f"{host}:{port}", metrics_port, say)
 
 
 def _serve_arguments(values: dict[str, Any]) -> dict[str, Any]:
-    names = ("store", "catalogue", "host", "port", "max_pending_ids", "threads", "read_timeout_s", "max_image_mb")
+    names = [option.name for option in serve.params if option.name not in ("background", "as_json")]
     return {name.replace("_", "-"): values[name] for name in names if values[name] is not None}
 
 

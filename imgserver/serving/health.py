@@ -97,5 +97,7 @@ class Heartbeat:
             if not np.isfinite(embedder.engine.run(pixels[None])).all():
                 raise ArithmeticError("the CNN gave numbers that are not finite")
         if not service.misses.alive:
-            raise RuntimeError("the thread that runs the CNN has ended")
+            raise RuntimeError("a thread that images pass through has ended")
+        if service.loading:
+            raise RuntimeError("the table is still loading")
         _ = service.store.index.generation

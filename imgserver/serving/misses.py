@@ -1,7 +1,10 @@
-"""Vectors that are not there yet: decode in threads, one CNN batch of whatever waits as soon as the model is free.
+"""Vectors that are not there yet: decode in threads, one CNN batch of whatever waits, one writer.
 
-An image is computed once, however many callers wait for it; a failure is that image's alone; work that nobody waits
-for any more is dropped before it costs anything. There is no linger: an idle model takes a single image at once.
+    admitted ──> decode threads ──> CNN ──> writer: rows and index in one transaction, table ──> callers wake
+
+An image is computed once, however many callers wait for it; a failure is that image's alone; an image that nobody
+waits for any more is dropped before it costs anything. There is no linger: an idle CNN takes a single image at once,
+and the writer commits what came while it wrote. Lookups go before photos that are brought.
 """
 
 from __future__ import annotations
@@ -10,76 +13,59 @@ import logging
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.errors import CrossMediaError, Overloaded
-from imgserver.head import Head
+from imgserver.serving.admission import Admission
+from imgserver.serving.jobs import NOT_YET, Caller, Job, Model, Serving, features_of
 from imgserver.storage.catalog import Catalog
-from imgserver.storage.index import SOURCE, Entries, Ids, Space, content_hash
+from imgserver.storage.index import SOURCE, Batch, Entries, Ids, Space, content_hash
 from imgserver.storage.store import Store
-from imgserver.storage.table import Table
 from imgserver.vision.decode import ImageLimits
-from imgserver.vision.embedder import Embedder
 from imgserver.vision.engines import MAX_BATCH
 from imgserver.vision.photos import Photo, Source, photo_from_bytes, read_photo, sources_of
 
 log = logging.getLogger(__name__)
 
 DECODE_THREADS = 2
+MAX_DECODED = 4 * MAX_BATCH  # pixels held in memory; decoding is faster than any CNN on a CPU
+MAX_UNWRITTEN = 4  # batches between CNN and writer
 OK = pb.VECTOR_STATUS_OK
-
-
-@dataclass(frozen=True)
-class Serving:
-    """What is served at one moment; replaced as a whole, so no reply mixes two versions."""
-
-    version: str
-    table: Table
-    model: Model | None
-
-
-@dataclass(frozen=True)
-class Model:
-    """What makes more vectors of a version; imported vectors have none."""
-
-    embedder: Embedder
-    head: Head
-    features: Space
-
-
-@dataclass
-class _Job:
-    """One image under way, for all who wait for it."""
-
-    image_id: int
-    serving: Serving
-    model: Model
-    deadline: float
-    data: bytes | None = None  # brought by a caller; else the catalogue's
-    content: int = 0  # hash of ``data``
-    done: Future[int] = field(default_factory=Future)
-    photo: Photo | None = None
-    feature: npt.NDArray[Any] | None = None
-
-    @property
-    def key(self) -> tuple[str, int, int]:
-        """What one computation is enough for."""
-        return self.serving.version, self.image_id, self.content
+MAY_CHANGE = (pb.VECTOR_STATUS_NOT_FOUND, pb.VECTOR_STATUS_FAILED)  # nothing that belongs into the store
 
 
 @dataclass
 class MissCounters:
-    """Totals since the start: images whose vector was made, images through the CNN, and batches of it."""
+    """Totals since the start: images whose vector was made, through the CNN, batches of it, and failures by status."""
 
     computed: int = 0
     cnn_passes: int = 0
     cnn_batches: int = 0
+    failed: dict[int, int] = field(default_factory=dict)
+
+
+class _Lanes:
+    """A queue of jobs with two lanes: what a lookup waits for, and what may take its time."""
+
+    def __init__(self) -> None:
+        self._lanes: tuple[deque[Job], deque[Job]] = deque(), deque()
+
+    def __len__(self) -> int:
+        return len(self._lanes[0]) + len(self._lanes[1])
+
+    def append(self, job: Job) -> None:
+        self._lanes[job.data is not None].append(job)
+
+    def first(self) -> Job:
+        return (self._lanes[0] or self._lanes[1])[0]
+
+    def pop(self) -> Job:
+        return (self._lanes[0] or self._lanes[1]).popleft()
 
 
 class Misses:
@@ -89,45 +75,65 @@ class Misses:
         store: where results go.
         catalog: where photos come from; None when callers bring all of them.
         limits: of a photo.
-        max_pending: most images under way at once.
+        admission: counts the images under way.
+        max_calls: most calls that may wait at once; the threads beyond them answer lookups and health.
+        on_batch: told the size of each CNN batch.
     """
 
-    def __init__(self, store: Store, catalog: Catalog | None, limits: ImageLimits, max_pending: int):
+    def __init__(
+        self,
+        store: Store,
+        catalog: Catalog | None,
+        limits: ImageLimits,
+        admission: Admission,
+        max_calls: int,
+        on_batch: Callable[[int], None] = lambda size: None,
+    ):
         self.catalog = catalog
-        self._store, self._limits, self._max_pending = store, limits, max_pending
+        self._store, self._limits, self._admission, self._max_calls = store, limits, admission, max_calls
+        self._on_batch = on_batch
         self.counters = MissCounters()
         self.last_batch_at = time.monotonic()
-        self._lock = threading.Lock()
-        self._jobs: dict[tuple[str, int, int], _Job] = {}
-        self._ready: deque[_Job] = deque()
-        self._wake = threading.Condition(self._lock)
-        self._closed = False
+        self._calls = 0
+        self._jobs: dict[tuple[str, int, int], Job] = {}
+        self._to_decode, self._decoded = _Lanes(), _Lanes()
+        self._decoding = 0
+        self._unwritten: deque[list[Job]] = deque()
+        self._writing = self._closed = False
+        self._changed = threading.Condition()
         readers = catalog.readers if catalog else DECODE_THREADS
-        self._decoders = ThreadPoolExecutor(readers, thread_name_prefix="decode")
-        self._batcher = threading.Thread(target=self._run, name="cnn", daemon=True)
-        self._batcher.start()
+        work = [(self._decode_all, f"decode-{i}") for i in range(readers)]
+        work += [(self._embed_all, "cnn"), (self._write_all, "writer")]
+        self._threads = [threading.Thread(target=target, name=name, daemon=True) for target, name in work]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def alive(self) -> bool:
-        """Whether the thread that runs the CNN is there."""
-        return self._batcher.is_alive() and not self._closed
+        """Whether every thread that an image passes through is there."""
+        return not self._closed and all(thread.is_alive() for thread in self._threads)
+
+    @property
+    def waiting(self) -> int:
+        """Images under way."""
+        return len(self._jobs)
 
     def close(self) -> None:
         """Finish what is under way, then stop."""
-        self._decoders.shutdown(wait=True)
-        with self._wake:
+        with self._changed:
             self._closed = True
-            self._wake.notify_all()
-        self._batcher.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
-    def resolve(self, serving: Serving, model: Model, ids: Ids, deadline: float) -> npt.NDArray[np.uint8]:
-        """Have the vectors of ``ids`` computed and stored; wait until they are, or until ``deadline``.
+    def resolve(self, serving: Serving, model: Model, ids: Ids, caller: Caller) -> npt.NDArray[np.uint8]:
+        """Have the vectors of ``ids`` computed and stored; wait until they are, or as long as the caller does.
 
         Args:
             serving: the version that is wanted.
             model: what makes its vectors.
-            ids: shape (n,), each once, none of them known to the table.
-            deadline: of the caller, on the monotonic clock.
+            ids: shape (n,), each once; the table has no vector of them.
+            caller: who waits.
 
         Returns:
             status, shape (n,): OK means that the table now knows the image.
@@ -135,18 +141,17 @@ class Misses:
         Raises:
             Overloaded: more images would be under way than are admitted; nothing was begun.
         """
-        with self._lock:
+        outcome = np.full(len(ids), OK, dtype=np.uint8)
+        with self._changed:
             # Somebody else's computation may have ended since the caller looked: jobs leave under this lock, and
             # only after the table has them, so an id that is in neither is new.
-            known = serving.table.get(ids, OK)[2]
-            wanted = [_Job(image_id, serving, model, deadline) for image_id in ids[~known].tolist()]
-            jobs, fresh = self._admit(wanted)
-        outcome = np.full(len(ids), OK, dtype=np.uint8)
-        outcome[~known] = self._wait(jobs, fresh, deadline)
+            missing = serving.table.get(ids, OK)[1] != OK
+            jobs = self._admit([Job(image_id, serving, model) for image_id in ids[missing].tolist()], caller)
+        outcome[missing] = self._wait(jobs, caller)
         return outcome
 
     def put(
-        self, serving: Serving, model: Model, photos: list[tuple[int, bytes]], deadline: float
+        self, serving: Serving, model: Model, photos: list[tuple[int, bytes]], caller: Caller
     ) -> npt.NDArray[np.uint8]:
         """Have photos that a caller brings embedded and stored; one that is stored with the same bytes costs nothing.
 
@@ -154,7 +159,7 @@ class Misses:
             serving: the version that is wanted.
             model: what makes its vectors.
             photos: ids, each once, and bytes.
-            deadline: of the caller, on the monotonic clock.
+            caller: who waits.
 
         Returns:
             status, shape (n,): OK means that the table now holds the vector of these bytes.
@@ -162,70 +167,96 @@ class Misses:
         Raises:
             Overloaded: more images would be under way than are admitted; nothing was begun.
         """
-        wanted = [_Job(image_id, serving, model, deadline, data, content_hash(data)) for image_id, data in photos]
-        with self._lock:
-            jobs, fresh = self._admit(wanted)
-        return self._wait(jobs, fresh, deadline)
+        wanted = [Job(image_id, serving, model, data, content_hash(data)) for image_id, data in photos]
+        with self._changed:
+            jobs = self._admit(wanted, caller)
+        return self._wait(jobs, caller)
 
-    def _admit(self, wanted: list[_Job]) -> tuple[list[_Job], list[_Job]]:
-        """The jobs to wait for, those under way already among them, and the new ones; called under the lock."""
-        new = sum(job.key not in self._jobs for job in wanted)
-        if len(self._jobs) + new > self._max_pending:
-            rate = 100.0  # images a second that even a slow machine computes
-            raise Overloaded(
-                f"{len(self._jobs)} images wait for the CNN and {new} more would exceed the limit of "
-                f"{self._max_pending}. Try again later, or run 'imgserver precompute' first.",
-                retry_after_s=min(5.0, max(0.1, len(self._jobs) / rate)),
-            )
-        jobs = [self._jobs.setdefault(job.key, job) for job in wanted]
-        for job, asked in zip(jobs, wanted, strict=True):
-            job.deadline = max(job.deadline, asked.deadline)
-        return jobs, [job for job, asked in zip(jobs, wanted, strict=True) if job is asked]
+    def _admit(self, wanted: list[Job], caller: Caller) -> list[Job]:
+        """The jobs to wait for, those under way already among them; called under the lock."""
+        new = [job for job in wanted if job.key not in self._jobs]
+        if self._calls >= self._max_calls:
+            raise Overloaded(f"{self._calls} calls wait for the CNN, which is the limit. Try again in 0.5 s.", 0.5)
+        self._admission.take(len(new), 0)
+        for job in new:
+            self._jobs[job.key] = job
+            self._to_decode.append(job)
+        jobs = [self._jobs[job.key] for job in wanted]
+        caller.expect(len(jobs))
+        for job in jobs:
+            job.callers.append(caller)
+        self._calls += 1
+        if new:
+            self._changed.notify_all()
+        return jobs
 
-    def _wait(self, jobs: list[_Job], fresh: list[_Job], deadline: float) -> npt.NDArray[np.uint8]:
-        for job in fresh:
-            self._decoders.submit(self._decode, job)
-        # A little earlier than the caller's deadline, so that the answer still reaches it.
-        wait([job.done for job in jobs], timeout=max(0.0, deadline - time.monotonic() - 0.05))
-        found = [job.done.result() if job.done.done() else pb.VECTOR_STATUS_TIMED_OUT for job in jobs]
-        return np.array(found, dtype=np.uint8)
-
-    def _decode(self, job: _Job) -> None:
-        """In a decode thread: a stored feature or pixels for one image, or its failure."""
+    def _wait(self, jobs: list[Job], caller: Caller) -> npt.NDArray[np.uint8]:
         try:
-            if time.monotonic() > job.deadline:
-                self._finish(job, pb.VECTOR_STATUS_TIMED_OUT)
-                return
-            if job.data is not None and self._stored(job, job.serving.table.space) is not None:
-                self._finish(job, OK)
-                return
-            entry = self._stored(job, job.model.features)
-            if entry is not None:
-                job.feature = self._store.read(job.model.features, entry)[0]
-                job.photo = Photo(job.image_id, OK, Source(*(int(entry[name][0]) for name in SOURCE.names or ())))
-            else:
-                job.photo = self._photo(job)
-        except Exception as error:
-            if isinstance(error, CrossMediaError):
-                log.error("image %d failed before the CNN: %s", job.image_id, error)
-            else:
-                log.exception("image %d failed before the CNN", job.image_id)
-            self._finish(job, pb.VECTOR_STATUS_FAILED)
-            return
-        if job.photo.status in (pb.VECTOR_STATUS_NOT_FOUND, pb.VECTOR_STATUS_FAILED):
-            self._finish(job, job.photo.status)  # may be different next time: nothing to remember
-            return
-        with self._wake:
-            self._ready.append(job)
-            self._wake.notify()
+            caller.wait()
+        finally:
+            caller.leave()
+            with self._changed:
+                self._calls -= 1
+        return np.array([job.status or pb.VECTOR_STATUS_TIMED_OUT for job in jobs], dtype=np.uint8)
 
-    def _stored(self, job: _Job, space: Space) -> Entries | None:
+    def _decode_all(self) -> None:
+        """A decode thread."""
+        while True:
+            with self._changed:
+                while not self._to_decode or len(self._decoded) + self._decoding >= MAX_DECODED:
+                    if self._closed and not self._to_decode:
+                        return
+                    self._changed.wait()
+                job = self._to_decode.pop()
+                self._decoding += 1
+            status: int = pb.VECTOR_STATUS_FAILED
+            try:
+                status = self._decode(job) if job.wanted else pb.VECTOR_STATUS_TIMED_OUT
+            except CrossMediaError as error:
+                log.error("image %d failed before the CNN: %s", job.image_id, error)
+            except Exception:
+                log.exception("image %d failed before the CNN", job.image_id)
+            with self._changed:
+                self._decoding -= 1
+                if status == NOT_YET:
+                    self._decoded.append(job)
+                self._changed.notify_all()
+            if status != NOT_YET:
+                self._finish([job], status)
+
+    def _decode(self, job: Job) -> int:
+        """Bring a stored feature or pixels to one image, or say its final status."""
+        if job.data is not None and self._stored(job, job.serving.table.space) is not None:
+            return OK
+        entry = self._stored(job, job.model.features)
+        if entry is not None:
+            job.feature = self._store.read(job.model.features, entry)[0]
+            job.photo = Photo(job.image_id, OK, Source(*(int(entry[name][0]) for name in SOURCE.names or ())))
+            return NOT_YET
+        if (failure := self._same_failure(job)) != NOT_YET:
+            return failure
+        job.photo = self._photo(job)
+        return job.photo.status if job.photo.status in MAY_CHANGE else NOT_YET
+
+    def _stored(self, job: Job, space: Space) -> Entries | None:
         """The image's entry, shape (1,), if it holds a row made from the bytes of this job."""
         entries, found = self._store.index.get(space.name, np.array([job.image_id]))
         right = found[0] and entries["status"][0] == OK and (job.data is None or entries["content"][0] == job.content)
         return entries if right else None
 
-    def _photo(self, job: _Job) -> Photo:
+    def _same_failure(self, job: Job) -> int:
+        """The stored failure of an image whose photo has not been touched since: it need not be read again."""
+        if job.data is not None or self.catalog is None:
+            return NOT_YET
+        ids = np.array([job.image_id])
+        entries, found = self._store.index.get(job.serving.table.space.name, ids)
+        if not found[0] or entries["status"][0] == OK:
+            return NOT_YET
+        now = self.catalog.fingerprints(ids)
+        same = now.there[0] and now.size[0] == entries["size"][0] and now.stamp[0] == entries["stamp"][0]
+        return int(entries["status"][0]) if same else NOT_YET
+
+    def _photo(self, job: Job) -> Photo:
         preprocessing = job.model.embedder.backbone.preprocessing
         if job.data is not None:
             source = Source(len(job.data), 0, job.content)
@@ -233,72 +264,126 @@ class Misses:
         assert self.catalog is not None, "without a catalogue nothing is resolved"
         return read_photo(self.catalog, job.image_id, preprocessing, self._limits)
 
-    def _run(self) -> None:
+    def _embed_all(self) -> None:
+        """The CNN's thread."""
         while True:
-            with self._wake:
-                while not self._ready and not self._closed:
-                    self._wake.wait()
-                if not self._ready:
-                    return
-                serving, model = self._ready[0].serving, self._ready[0].model
-                batch: dict[int, _Job] = {}  # an image once: two contents of one id are stored one after the other
-                while self._ready and len(batch) < MAX_BATCH and self._ready[0].serving is serving:
-                    if self._ready[0].image_id in batch:
-                        break
-                    job = self._ready.popleft()
-                    batch[job.image_id] = job
+            with self._changed:
+                while not self._decoded or len(self._unwritten) >= MAX_UNWRITTEN:
+                    if self._closed and not (self._to_decode or self._decoding or self._decoded):
+                        return
+                    self._changed.wait()
+                batch, late = self._next_batch()
+                self._changed.notify_all()
+            self._finish(late, pb.VECTOR_STATUS_TIMED_OUT)
+            if not batch:
+                continue
             try:
-                self._compute(serving, model, list(batch.values()))
+                self._embed(batch)
             except Exception as error:
-                if not isinstance(error, CrossMediaError):
-                    log.exception("a batch of %d images failed", len(batch))
-                else:
-                    log.error("a batch of %d images failed: %s", len(batch), error)
-                for job in batch.values():
-                    self._finish(job, pb.VECTOR_STATUS_FAILED)
+                _say(error, "the CNN failed", len(batch))
+                self._finish(batch, pb.VECTOR_STATUS_FAILED)
+                continue
+            with self._changed:
+                self._unwritten.append(batch)
+                self._changed.notify_all()
 
-    def _compute(self, serving: Serving, model: Model, batch: list[_Job]) -> None:
-        """CNN, head, rows and index, table, reply: in this order."""
-        now = time.monotonic()
-        late = [job for job in batch if now > job.deadline]
-        for job in late:
-            self._finish(job, pb.VECTOR_STATUS_TIMED_OUT)
-        batch = [job for job in batch if job not in late]
+    def _next_batch(self) -> tuple[list[Job], list[Job]]:
+        """What waits, of one version, and an image once; and what nobody waits for any more."""
+        serving = self._decoded.first().serving
+        batch: dict[int, Job] = {}
+        late = []
+        while self._decoded and len(batch) < MAX_BATCH:
+            job = self._decoded.first()
+            if job.serving is not serving or job.image_id in batch:
+                break
+            self._decoded.pop()
+            if job.wanted:
+                batch[job.image_id] = job
+                job.started_ns = time.perf_counter_ns()
+            else:
+                late.append(job)
+        return list(batch.values()), late
+
+    def _embed(self, batch: list[Job]) -> None:
+        model = batch[0].model
         seen = [job for job in batch if job.photo is not None and job.photo.pixels is not None]
-        failed = [job for job in batch if job.photo is not None and job.photo.status != OK]
-        if seen:
-            pixels = np.stack([job.photo.pixels for job in seen if job.photo and job.photo.pixels is not None])
-            # Rounded to what is stored, so that a vector is the same whether its feature was just computed or read.
-            features = model.embedder.engine.run(pixels).astype(model.features.dtype)
-            for job, feature in zip(seen, features, strict=True):
-                job.feature = feature
-            self.counters.cnn_passes += len(seen)
-            self.counters.cnn_batches += 1
-        if seen + failed:
-            self._put(model.features, seen + failed, _features(seen))
-        done = [job for job in batch if job.feature is not None]
-        features_of_done = _features(done)
-        vectors = model.head.apply_numpy(features_of_done) if features_of_done is not None else None
-        if batch:
-            self._put(serving.table.space, done + failed, vectors)
-            serving.table.refresh()
-        self.counters.computed += len(done)
+        if not seen:
+            return
+        pixels = np.stack([job.photo.pixels for job in seen if job.photo and job.photo.pixels is not None])
+        # Rounded to what is stored, so that a vector is the same whether its feature was just computed or read.
+        features = model.embedder.engine.run(pixels).astype(model.features.dtype)
+        for job, feature in zip(seen, features, strict=True):
+            job.feature = feature
+        self.counters.cnn_passes += len(seen)
+        self.counters.cnn_batches += 1
+        self._on_batch(len(seen))
+        self._admission.note_rate(len(seen))
         self.last_batch_at = time.monotonic()
-        for job in batch:
-            self._finish(job, job.photo.status if job.photo else OK)
 
-    def _put(self, space: Space, jobs: list[_Job], values: npt.NDArray[Any] | None) -> None:
+    def _write_all(self) -> None:
+        """The writer's thread: one transaction for all that the CNN made while the last one was written."""
+        while True:
+            with self._changed:
+                while not self._unwritten:
+                    if self._closed and not self._threads[-2].is_alive():
+                        return
+                    self._changed.wait(0.1 if self._closed else None)
+                batch = self._unwritten.popleft()
+                ids = {job.image_id for job in batch}
+                while self._unwritten and self._unwritten[0][0].serving is batch[0].serving:
+                    if any(job.image_id in ids for job in self._unwritten[0]):
+                        break  # two contents of one image are stored one after the other
+                    ids.update(job.image_id for job in self._unwritten[0])
+                    batch += self._unwritten.popleft()
+                self._changed.notify_all()
+            try:
+                self._write(batch)
+            except Exception as error:
+                _say(error, "writing failed", len(batch))
+                self._finish(batch, pb.VECTOR_STATUS_FAILED)
+
+    def _write(self, jobs: list[Job]) -> None:
+        """Head, rows and index, table, callers: in this order."""
+        serving, model = jobs[0].serving, jobs[0].model
+        failed = [job for job in jobs if job.photo is not None and job.photo.status != OK]
+        done = [job for job in jobs if job.feature is not None]
+        seen = [job for job in done if job.photo is not None and job.photo.pixels is not None]
+        batches = []
+        if seen + failed:
+            batches.append(self._batch(model.features, seen + failed, features_of(seen)))
+        features = features_of(done)
+        vectors = model.head.apply_numpy(features) if features is not None else None
+        batches.append(self._batch(serving.table.space, done + failed, vectors))
+        self._store.index.put(batches)
+        serving.table.refresh()
+        self.counters.computed += len(done)
+        for job in jobs:
+            self._finish([job], job.photo.status if job.photo else OK)
+
+    def _batch(self, space: Space, jobs: list[Job], values: npt.NDArray[np.float32] | None) -> Batch:
         photos = [job.photo for job in jobs if job.photo is not None]
         ids = np.array([photo.image_id for photo in photos], dtype=np.int64)
         status = np.array([photo.status for photo in photos], dtype=np.uint8)
-        self._store.put(space, ids, values, status, sources_of(photos), OK)
+        return self._store.batch(space, ids, values, status, sources_of(photos), OK)
 
-    def _finish(self, job: _Job, status: int) -> None:
-        with self._lock:
-            self._jobs.pop(job.key, None)
-        job.done.set_result(status)
+    def _finish(self, jobs: list[Job], status: int) -> None:
+        """Give the jobs their status and wake who waits."""
+        if not jobs:
+            return
+        with self._changed:
+            for job in jobs:
+                self._jobs.pop(job.key, None)
+            if status != OK:
+                self.counters.failed[status] = self.counters.failed.get(status, 0) + len(jobs)
+        self._admission.give_back(len(jobs), 0)
+        for job in jobs:
+            job.status, job.photo = status, None
+            for caller in job.callers:
+                caller.one_ended(job.started_ns)
 
 
-def _features(jobs: list[_Job]) -> npt.NDArray[Any] | None:
-    """Features of jobs that have one, shape (n, F); None when there is no job."""
-    return np.stack([job.feature for job in jobs if job.feature is not None]) if jobs else None
+def _say(error: Exception, what: str, images: int) -> None:
+    if isinstance(error, CrossMediaError):
+        log.error("%s for a batch of %d images: %s", what, images, error)
+    else:
+        log.error("%s for a batch of %d images", what, images, exc_info=error)

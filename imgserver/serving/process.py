@@ -31,10 +31,12 @@ class Daemon:
     Attributes:
         pid: its process.
         address: where it answers.
+        metrics_port: where it serves metrics over HTTP; None: nowhere.
     """
 
     pid: int
     address: str
+    metrics_port: int | None = None
 
 
 def running_daemon(store: Path) -> Daemon | None:
@@ -46,12 +48,13 @@ def running_daemon(store: Path) -> Daemon | None:
     return daemon if _is_alive(daemon.pid) else None
 
 
-def serve(config: ServiceConfig, address: str, on_ready: object = None) -> None:
+def serve(config: ServiceConfig, address: str, metrics_port: int | None = None, on_ready: object = None) -> None:
     """Serve until SIGTERM or SIGINT, then drain: no new calls, those under way end, the store is closed.
 
     Args:
         config: what is served.
         address: ``host:port``.
+        metrics_port: serve metrics over HTTP there, on the same host; 0 takes a free port, None serves none.
         on_ready: called with the ``Daemon`` once calls are taken.
 
     Raises:
@@ -69,7 +72,9 @@ def serve(config: ServiceConfig, address: str, on_ready: object = None) -> None:
     try:
         server = GrpcServer(service, address)
         server.start()
-        daemon = Daemon(os.getpid(), server.address)
+        if metrics_port is not None:
+            metrics_port = service.metrics.listen(address.rpartition(":")[0], metrics_port)
+        daemon = Daemon(os.getpid(), server.address, metrics_port)
         file = config.store / DAEMON_FILE
         part = file.with_suffix(f".{daemon.pid}")
         part.write_text(json.dumps(asdict(daemon)))

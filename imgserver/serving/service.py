@@ -6,8 +6,10 @@ The daemon puts gRPC around it; ``LocalTransport`` calls it in the same process.
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -16,24 +18,32 @@ import numpy as np
 from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.errors import CrossMediaError, InvalidRequest, NotReady, StoreError, VersionMismatch
-from imgserver.serving.misses import Misses, Model, Serving
+from imgserver.serving.admission import Admission
+from imgserver.serving.jobs import Caller, Model, Serving
+from imgserver.serving.metrics import Metrics
+from imgserver.serving.misses import Misses
+from imgserver.serving.negatives import Negatives
 from imgserver.storage.catalog import READ_TIMEOUT_S, open_catalog
 from imgserver.storage.index import Ids
 from imgserver.storage.store import Store
-from imgserver.storage.table import Table
+from imgserver.storage.table import SNAPSHOT_FROM, Table
 from imgserver.storage.versions import is_imported, load_head, split_version
 from imgserver.vision.decode import CorruptImage, ImageLimits, ImageTooLarge, thumbnail
 from imgserver.vision.embedder import Embedder
+from imgserver.wire import DTYPES, VectorsReply
 
 log = logging.getLogger(__name__)
 
 OK = pb.VECTOR_STATUS_OK
-DTYPES = {pb.DTYPE_UNSPECIFIED: "<f2", pb.DTYPE_FLOAT16: "<f2", pb.DTYPE_FLOAT32: "<f4"}
+PERMANENT = (pb.VECTOR_STATUS_NOT_FOUND, pb.VECTOR_STATUS_CORRUPT, pb.VECTOR_STATUS_TOO_LARGE)
 MAX_THUMBNAILS = 256
 MAX_PUT = 256
 MAX_THUMBNAIL_SIDE = 512
 DEFAULT_THUMBNAIL_SIDE = 128
 REFRESH_S = 1.0
+KEEP_IDLE_VERSION_S = 600.0
+MAX_WAITING_CALLS = 48
+OnCancel = Callable[[Callable[[], None]], bool]
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,9 @@ class ServiceConfig:
         catalogue: path or URL of photos; without one, ids that are not stored are NOT_FOUND.
         max_ids_per_call: most ids in one call.
         max_message_bytes: largest message taken or sent.
-        max_pending_ids: most images waiting for the CNN at once.
+        max_pending_ids: most images waiting for the CNN at once; a call never takes more ids than that.
+        max_pending_bytes: most bytes of replies under way, and of photos brought and waiting.
+        negative_ttl_s: seconds that an image's failure is remembered before its photo is looked at again.
         limits: of a photo.
         read_timeout_s: for one read of a photo behind a URL.
         threads: of the CNN; 0 takes all cores.
@@ -55,14 +67,19 @@ class ServiceConfig:
     catalogue: str | None = None
     max_ids_per_call: int = 100_000
     max_message_bytes: int = 64 << 20
-    max_pending_ids: int = 20_000
+    max_pending_ids: int = 100_000
+    max_pending_bytes: int = 1 << 30
+    negative_ttl_s: float = 600.0
     limits: ImageLimits = ImageLimits()
     read_timeout_s: float = READ_TIMEOUT_S
     threads: int = 0
 
 
 class ImageService:
-    """Serves the active version of a store and computes what is missing from a catalogue.
+    """Serves the versions of a store and computes what is missing from a catalogue.
+
+    The active version is served to who names none. Any other that the store holds is served to who names it, so that a
+    run goes on with its version when another becomes active; its table is given up when nobody asks for ten minutes.
 
     Raises:
         BadInput: no such catalogue, or the backbone's files have gone.
@@ -73,11 +90,18 @@ class ImageService:
         self.config = config
         self.catalog = open_catalog(config.catalogue, config.read_timeout_s) if config.catalogue else None
         self.store = Store(config.store)
-        self.misses = Misses(self.store, self.catalog, config.limits, config.max_pending_ids)
+        self.metrics = Metrics()
+        self.admission = Admission(config.max_pending_ids, config.max_pending_bytes)
+        self.negatives = Negatives(config.negative_ttl_s)
+        self.misses = Misses(
+            self.store, self.catalog, config.limits, self.admission, MAX_WAITING_CALLS, self.metrics.batch_size.observe
+        )
         self._serving: Serving | None = None
+        self._others: dict[str, tuple[Serving, float]] = {}
         self._started = time.monotonic()
         self._lock = threading.Lock()
-        self._ids_requested = self._ids_from_table = 0
+        self._version_lock = threading.Lock()
+        self.lookups = {"hit": 0, "negative": 0, "miss": 0}
         self._closing = threading.Event()
         self._trouble = ""
         try:
@@ -86,6 +110,7 @@ class ImageService:
             self.misses.close()
             self.store.close()
             raise
+        self.metrics.watch(self)
         self._refresher = threading.Thread(target=self._follow, name="follow-store", daemon=True)
         self._refresher.start()
 
@@ -101,18 +126,48 @@ class ImageService:
         """What is served now; None before the first precompute."""
         return self._serving
 
+    @property
+    def loading(self) -> bool:
+        """Whether the table is not complete yet; lookups are answered meanwhile, from the index."""
+        return self._serving is not None and not self._serving.table.loaded
+
     def refresh(self) -> None:
-        """Take over what other processes committed: another active version, or more vectors of this one."""
-        active = self.store.index.active
-        serving = self._serving
-        if active and (serving is None or serving.version != active):
-            space = self.store.index.space(active)
-            if space is None:
-                raise StoreError(f"The store names {active} as active and does not hold it.")
-            self._serving = Serving(active, Table(self.store, space), self._model(active))
-            log.info("serving %s: %d vectors", active, len(self._serving.table))
-        elif serving is not None and (added := serving.table.refresh()):
-            log.info("%d ids were added or changed in the store", added)
+        """Take over what other processes committed: another active version, or more vectors of those served."""
+        with self._version_lock:
+            active = self.store.index.active
+            former = self._serving
+            if active and (former is None or former.version != active):
+                known = self._others.pop(active, None)
+                self._serving = known[0] if known else self._open(active)
+                if former is not None:
+                    self._others[former.version] = former, time.monotonic()
+                log.info("serving %s", active)
+            held = {space.name for space in self.store.index.spaces("vector")}
+            for version, (_, asked_at) in list(self._others.items()):
+                if version not in held or time.monotonic() - asked_at > KEEP_IDLE_VERSION_S:
+                    del self._others[version]
+        for serving in [self._serving, *(other for other, _ in list(self._others.values()))]:
+            if serving is not None and serving.table.loaded and (added := serving.table.refresh()):
+                log.info("%d ids were added or changed in the store", added)
+
+    def _open(self, version: str) -> Serving:
+        space = self.store.index.space(version)
+        if space is None or space.kind != "vector":
+            raise StoreError(f"The store {self.config.store} does not hold {version}.")
+        table = Table(self.store, space)
+        if len(self.store.index) < SNAPSHOT_FROM:
+            table.load()  # at once: it takes less time than to explain that it is not there yet
+        return Serving(version, table, self._model(version))
+
+    def _load(self) -> None:
+        """Load the tables that are not, one after the other; until then the index answers for them."""
+        for serving in [self._serving, *(other for other, _ in list(self._others.values()))]:
+            if serving is not None and not serving.table.loaded:
+                started = time.monotonic()
+                serving.table.load()
+                log.info(
+                    "loaded %d ids of %s in %.2f s", len(serving.table), serving.version, time.monotonic() - started
+                )
 
     def _model(self, version: str) -> Model | None:
         """What makes more vectors of a version; the former one's embedder, if that is the same."""
@@ -122,9 +177,10 @@ class ImageService:
         features = self.store.index.space(name)
         if features is None:
             raise StoreError(f"The store holds {version} and not the features of {name}.")
-        former = self._serving.model if self._serving else None
-        if former is not None and former.features.name == name:
-            embedder = former.embedder
+        others = [serving for serving, _ in self._others.values()] + ([self._serving] if self._serving else [])
+        embedders = [s.model.embedder for s in others if s.model is not None and s.model.features.name == name]
+        if embedders:
+            embedder = embedders[0]
         else:
             embedder = Embedder(features.recipe, name, self.config.store / "engine", self.config.threads)
             if self.catalog is not None:
@@ -132,17 +188,21 @@ class ImageService:
         return Model(embedder, load_head(self.store, version), features)
 
     def _follow(self) -> None:
-        while not self._closing.wait(REFRESH_S):
+        while True:
             try:
                 self.refresh()
+                self._load()
                 if self.catalog is not None and self.catalog.changed():
                     self.catalog = self.misses.catalog = open_catalog(self.catalog.where, self.config.read_timeout_s)
+                    self.negatives.forget()
                     log.info("the catalogue was listed again: %d images", len(self.catalog))
                 self._trouble = ""
             except CrossMediaError as error:
                 if str(error) != self._trouble:  # once, not every second
                     log.error("the store could not be followed: %s", error)
                 self._trouble = str(error)
+            if self._closing.wait(REFRESH_S):
+                return
 
     def get_info(self) -> pb.GetInfoResponse:
         """Version, limits and counters."""
@@ -156,7 +216,7 @@ class ImageService:
             stored_dtype=pb.DTYPE_FLOAT16,
             generation=self.store.index.generation,
             versions=[space.name for space in self.store.index.spaces("vector")],
-            max_ids_per_call=config.max_ids_per_call,
+            max_ids_per_call=self._max_ids_per_call,
             max_thumbnails_per_call=MAX_THUMBNAILS,
             max_put_per_call=MAX_PUT,
             max_message_bytes=config.max_message_bytes,
@@ -168,46 +228,72 @@ class ImageService:
             computed_on_demand=counters.computed,
             cnn_passes_on_demand=counters.cnn_passes,
             cnn_batches_on_demand=counters.cnn_batches,
-            ids_requested=self._ids_requested,
-            ids_from_table=self._ids_from_table,
+            ids_requested=sum(self.lookups.values()),
+            ids_from_table=self.lookups["hit"],
             uptime_s=time.monotonic() - self._started,
             engine=model.embedder.engine_name if model else "none",
+            max_pending_bytes=config.max_pending_bytes,
+            negative_ttl_s=config.negative_ttl_s,
+            store_used_bytes=self.store.used_bytes(),
+            store_free_bytes=shutil.disk_usage(config.store).free,
+            images_pending=self.misses.waiting,
+            failed_on_demand=sum(counters.failed.values()),
         )
 
-    def get_vectors(self, request: pb.GetVectorsRequest, deadline: float) -> pb.GetVectorsResponse:
+    @property
+    def _max_ids_per_call(self) -> int:
+        # A call for images none of which is stored must be admitted by an idle server.
+        return min(self.config.max_ids_per_call, self.config.max_pending_ids)
+
+    def get_vectors(
+        self, request: pb.GetVectorsRequest, deadline: float, on_cancel: OnCancel | None = None
+    ) -> VectorsReply:
         """Vectors of the ids, in their order; what the table lacks is computed until ``deadline`` (monotonic clock).
+
+        Args:
+            request: what is asked for.
+            deadline: on the monotonic clock.
+            on_cancel: takes a function to be called when the caller goes away; False: it has gone already.
 
         Raises:
             InvalidRequest: a broken id block, too many ids, or an unknown dtype.
             NotReady: nothing was precomputed yet.
-            VersionMismatch: another version was asked for.
-            Overloaded: too many images wait for the CNN.
+            VersionMismatch: a version was asked for that the store does not hold.
+            Overloaded: too many images wait for the CNN, or too many bytes are under way.
         """
         started = time.perf_counter_ns()
-        ids = _ids(request.image_ids, self.config.max_ids_per_call)
-        if request.dtype not in DTYPES:
+        ids = _ids(request.image_ids, self._max_ids_per_call)
+        dtype = DTYPES.get(request.dtype or pb.DTYPE_FLOAT16)
+        if dtype is None:
             raise InvalidRequest(f"dtype {request.dtype} is unknown; this server knows float16 and float32.")
         serving = self._serving_of(request.version)
-        values, status, known = serving.table.get(ids, OK)
-        computed = 0
-        if not known.all():
-            computed = self._fill(serving, ids, values, status, known, deadline)
+        with self.admission.held(0, len(ids) * (serving.table.space.dim * dtype.itemsize + 1)):
+            values, status = serving.table.get(ids, OK)
+            caller = Caller(deadline)
+            computed = 0
+            if (status == OK).all():
+                self._count(len(ids), 0, 0)
+            else:
+                computed = self._fill(serving, ids, values, status, caller, on_cancel)
+            return VectorsReply(
+                serving.version,
+                self.store.index.generation,
+                values.astype(dtype, copy=False),
+                status,
+                computed,
+                time.perf_counter_ns() - started,
+                caller.queue_time_ns,
+                caller.compute_time_ns,
+            )
+
+    def _count(self, hits: int, negative: int, missed: int) -> None:
         with self._lock:
-            self._ids_requested += len(ids)
-            self._ids_from_table += int(known.sum())
-        return pb.GetVectorsResponse(
-            version=serving.version,
-            generation=self.store.index.generation,
-            dim=serving.table.space.dim,
-            dtype=request.dtype or pb.DTYPE_FLOAT16,
-            vectors=values.astype(DTYPES[request.dtype], copy=False).tobytes(),
-            status=status.tobytes(),
-            computed=computed,
-            server_time_ns=time.perf_counter_ns() - started,
-        )
+            self.lookups["hit"] += hits
+            self.lookups["negative"] += negative
+            self.lookups["miss"] += missed
 
     def _serving_of(self, version: str) -> Serving:
-        """What is served, if it is the version that the caller wants; an empty one takes any."""
+        """The active version, or the one that the caller wants."""
         serving = self._serving
         if serving is None:
             self.refresh()
@@ -216,14 +302,60 @@ class ImageService:
                     f"The image server has no vectors yet. Run 'imgserver precompute --store {self.config.store} "
                     f"--catalogue FOLDER' first; this server will see the result."
                 )
-        if version and version != serving.version:
-            raise VersionMismatch(
-                f"Vectors of {version} were asked for; this server serves {serving.version}. "
-                f"Activate the version that the run began with, or start a new run."
-            )
-        return serving
+        if not version or version == serving.version:
+            return serving
+        with self._version_lock:
+            known = self._others.get(version)
+            if known is None:
+                space = self.store.index.space(version)
+                if space is None or space.kind != "vector":
+                    raise VersionMismatch(
+                        f"Vectors of {version} were asked for, which this store does not hold; this server serves "
+                        f"{serving.version}. 'imgserver versions' lists what there is. Start a new run, or bring the "
+                        f"version back."
+                    )
+                known = self._open(version), 0.0
+            self._others[version] = known[0], time.monotonic()
+            return known[0]
 
-    def put_images(self, request: pb.PutImagesRequest, deadline: float) -> pb.PutImagesResponse:
+    def _fill(
+        self,
+        serving: Serving,
+        ids: Ids,
+        values: np.ndarray[tuple[int, int], np.dtype[np.float16]],
+        status: np.ndarray[tuple[int], np.dtype[np.uint8]],
+        caller: Caller,
+        on_cancel: OnCancel | None,
+    ) -> int:
+        """Compute the rows that have no vector, in place; return how many ids got one.
+
+        A failure that is remembered stands as it is. One that the store knows from earlier is looked at again, once in
+        a while, for the photo may have been replaced.
+        """
+        failed = np.flatnonzero(status != OK)
+        remembered = self.negatives.get(ids[failed])
+        status[failed] = np.where(remembered, remembered, status[failed])
+        todo = failed[remembered == 0]
+        self._count(len(ids) - len(failed), len(failed) - len(todo), len(todo))
+        if not len(todo):
+            return 0
+        if self.catalog is None or serving.model is None:
+            status[todo] = np.where(status[todo], status[todo], pb.VECTOR_STATUS_NOT_FOUND)
+            return 0
+        if on_cancel is not None and not on_cancel(caller.leave):
+            caller.leave()
+        unique, inverse = np.unique(ids[todo], return_inverse=True)
+        outcome = self.misses.resolve(serving, serving.model, unique, caller)
+        fresh, fresh_status = serving.table.get(unique, OK)
+        permanent = np.isin(outcome, PERMANENT)
+        self.negatives.put(unique[permanent], outcome[permanent])
+        values[todo] = fresh[inverse]
+        status[todo] = np.where(fresh_status == OK, OK, outcome)[inverse]
+        return int((outcome == OK).sum())
+
+    def put_images(
+        self, request: pb.PutImagesRequest, deadline: float, on_cancel: OnCancel | None = None
+    ) -> pb.PutImagesResponse:
         """Embed photos that the caller brings; the next ``get_vectors`` serves them.
 
         Raises:
@@ -246,30 +378,14 @@ class ImageService:
                 f"The vectors of {serving.version} were imported, so this server cannot make one. Import them again "
                 f"with the new images, or activate a version that has a backbone."
             )
-        status = self.misses.put(serving, serving.model, photos, deadline)
+        caller = Caller(deadline)
+        if on_cancel is not None and not on_cancel(caller.leave):
+            caller.leave()
+        with self.admission.held(0, sum(len(data) for _, data in photos)):
+            status = self.misses.put(serving, serving.model, photos, caller)
         return pb.PutImagesResponse(
             version=serving.version, generation=self.store.index.generation, status=status.tobytes()
         )
-
-    def _fill(
-        self,
-        serving: Serving,
-        ids: Ids,
-        values: np.ndarray[tuple[int, int], np.dtype[np.float16]],
-        status: np.ndarray[tuple[int], np.dtype[np.uint8]],
-        known: np.ndarray[tuple[int], np.dtype[np.bool_]],
-        deadline: float,
-    ) -> int:
-        """Compute the rows that the table did not know, in place; return how many ids got a vector."""
-        if self.catalog is None or serving.model is None:
-            status[~known] = pb.VECTOR_STATUS_NOT_FOUND
-            return 0
-        unique, inverse = np.unique(ids[~known], return_inverse=True)
-        outcome = self.misses.resolve(serving, serving.model, unique, deadline)
-        fresh, fresh_status, there = serving.table.get(unique, OK)
-        values[~known] = fresh[inverse]
-        status[~known] = np.where(there, fresh_status, outcome)[inverse]
-        return int((outcome == OK).sum())
 
     def get_thumbnails(self, request: pb.GetThumbnailsRequest) -> pb.GetThumbnailsResponse:
         """Small JPEGs; empty where there is no photo that can be decoded.

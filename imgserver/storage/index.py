@@ -3,6 +3,7 @@
     meta      "format" -> number, "generation" -> number, "active" -> version
     spaces    name -> JSON: a space is the features of one backbone version, or the vectors of one version
     entries   space number, image id -> entry: row, status, checksum, content hash, size and stamp of the photo
+    table-*   not LMDB: what a table held (id -> row), so that the next start need not walk over the entries
     changes   sequence number -> space number, image ids: what a commit added, so that readers can follow
 
 Whoever writes holds LMDB's write lock from the moment that rows are given out until the commit, so the daemon and
@@ -14,9 +15,11 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ from imgserver.errors import StoreError
 FORMAT = 2
 MAP_BYTES = 1 << 40  # sparse: address space, not disk
 KEEP_CHANGES = 10_000
+WALK_BLOCK = 50_000  # entries read from LMDB in one go
 SCAN_FROM, SCAN_SHARE = 10_000, 16  # ids asked for at once, and entries for each of them, from where ``get`` walks
 
 ENTRY = np.dtype(
@@ -46,6 +50,9 @@ ENTRY = np.dtype(
 NO_ROW = -1
 # Where a row came from: what is compared to notice a replaced photo. ``content`` hashes its bytes; 0: none were read.
 SOURCE = np.dtype([("size", "<u8"), ("stamp", "<u8"), ("content", "<u8")])
+
+KEY = np.dtype([("space", ">u4"), ("id", ">u8")])
+RECORD = np.dtype([("key", KEY), ("entry", ENTRY)])
 
 Ids = npt.NDArray[np.int64]
 Entries = npt.NDArray[Any]
@@ -72,6 +79,23 @@ class Space:
     dtype: str
     next_row: int = 0
     recipe: str = ""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Entries to be committed.
+
+    Attributes:
+        space: name of the space.
+        ids: shape (n,), each once.
+        entries: shape (n,), ``ENTRY``; ``row`` is filled in by ``put`` where it is not ``NO_ROW``.
+        write_rows: called with the first row; writes the rows of the entries that have one, and syncs.
+    """
+
+    space: str
+    ids: Ids
+    entries: Entries
+    write_rows: Callable[[int], None]
 
 
 class Index:
@@ -156,40 +180,105 @@ class Index:
         with self._write() as txn:
             if value := txn.get(name.encode(), db=self._spaces):
                 return Space(**json.loads(value))
-            number = txn.stat(self._spaces)["entries"] + 1
+            with txn.cursor(db=self._spaces) as cursor:
+                number = 1 + max((json.loads(bytes(found))["number"] for _, found in cursor), default=0)
             space = Space(number, name, kind, dim, dtype, recipe=recipe)
             txn.put(name.encode(), json.dumps(asdict(space)).encode(), db=self._spaces)
             return space
 
-    def put(self, name: str, ids: Ids, entries: Entries, write_rows: Any) -> None:
-        """Give rows to the entries that are OK, have them written, and commit the whole batch.
+    def put(self, batches: list[Batch]) -> None:
+        """Give rows to the entries that are OK, have them written, and commit all batches in one transaction.
 
-        Args:
-            name: the space.
-            ids: shape (n,), each once.
-            entries: shape (n,), ``ENTRY``; ``row`` is filled in here where it is not ``NO_ROW``.
-            write_rows: called with the first row; writes the rows of the entries that have one, and syncs.
+        Raises:
+            StoreError: the index cannot be written, or a space was deleted meanwhile; nothing of it was committed.
         """
-        order = np.argsort(ids, kind="stable")  # sorted keys append to LMDB's pages instead of splitting them
-        with_row = entries["row"] != NO_ROW
         with self._write() as txn:
-            space = Space(**json.loads(txn.get(name.encode(), db=self._spaces)))
-            entries["row"][with_row] = space.next_row + np.arange(int(with_row.sum()))
-            write_rows(space.next_row)
-            keys = _keys(space.number, ids)
             replaced = False
-            for i in order.tolist():
-                old = txn.get(keys[i], db=self._entries)
-                if old is not None:
-                    before = np.frombuffer(old, ENTRY)[0]
-                    replaced |= bool(before["row"] != NO_ROW and before["content"] != entries["content"][i])
-                txn.put(keys[i], entries[i].tobytes(), db=self._entries)
-            space = Space(**{**asdict(space), "next_row": space.next_row + int(with_row.sum())})
-            txn.put(name.encode(), json.dumps(asdict(space)).encode(), db=self._spaces)
+            for batch in batches:
+                replaced |= self._put_one(txn, batch)
             if replaced:
                 generation = int(txn.get(b"generation", default=b"1", db=self._meta)) + 1
                 txn.put(b"generation", str(generation).encode(), db=self._meta)
-            self._log_change(txn, space.number, ids)
+
+    def _put_one(self, txn: Any, batch: Batch) -> bool:
+        """Write one batch; return whether the content of an image that had a row changed."""
+        name, ids, entries = batch.space, batch.ids, batch.entries
+        found = txn.get(name.encode(), db=self._spaces)
+        if found is None:
+            raise StoreError(f"{name} was deleted from the store {self.folder.parent} while vectors of it were made.")
+        space = Space(**json.loads(found))
+        with_row = entries["row"] != NO_ROW
+        rows = int(with_row.sum())
+        entries["row"][with_row] = space.next_row + np.arange(rows)
+        batch.write_rows(space.next_row)
+        keys, blobs = _keys(space.number, ids), entries.tobytes()
+        replaced = False
+        size = ENTRY.itemsize
+        # Sorted keys append to LMDB's pages instead of splitting them.
+        for i in np.argsort(ids, kind="stable").tolist():
+            blob = blobs[i * size : (i + 1) * size]
+            if not txn.put(keys[i], blob, db=self._entries, overwrite=False):
+                before = np.frombuffer(txn.get(keys[i], db=self._entries), ENTRY)[0]
+                replaced |= bool(before["row"] != NO_ROW and before["content"] != entries["content"][i])
+                txn.put(keys[i], blob, db=self._entries)
+        space = replace(space, next_row=space.next_row + rows)
+        txn.put(name.encode(), json.dumps(asdict(space)).encode(), db=self._spaces)
+        self._log_change(txn, space.number, ids)
+        return replaced
+
+    def delete_space(self, name: str) -> int:
+        """Take a space and all its entries out of the index; return how many entries there were."""
+        space = self.space(name)
+        if space is None:
+            return 0
+        prefix, deleted = struct.pack(">I", space.number), 0
+        with self._write() as txn:
+            cursor = txn.cursor(db=self._entries)
+            there = cursor.set_range(prefix)
+            while there and cursor.key().startswith(prefix):
+                there = cursor.delete()
+                deleted += 1
+            txn.delete(name.encode(), db=self._spaces)
+            txn.delete(_snapshot_key(space.number), db=self._meta)
+        for file in self.folder.glob(f"table-{space.number}-*.npy"):
+            file.unlink(missing_ok=True)
+        return deleted
+
+    def save_snapshot(self, name: str, ids: Ids, values: npt.NDArray[np.int64], sequence: int) -> None:
+        """Keep what a table holds, as of ``sequence``, in a file beside the index, so that the next start is short.
+
+        Args:
+            name: the space.
+            ids: shape (n,).
+            values: shape (n,).
+            sequence: of the last change that is in them.
+        """
+        space = self.space(name)
+        if space is None:
+            return
+        # The index names the file, and no name comes twice: a snapshot of another history is never taken for this one.
+        file = self.folder / f"table-{space.number}-{sequence}-{uuid.uuid4().hex[:12]}.npy"
+        with open(file, "wb") as out:
+            np.save(out, np.stack([ids, values]))
+            out.flush()
+            os.fsync(out.fileno())
+        with self._write() as txn:
+            txn.put(_snapshot_key(space.number), file.name.encode(), db=self._meta)
+        for older in self.folder.glob(f"table-{space.number}-*.npy"):
+            if older != file:
+                older.unlink(missing_ok=True)
+
+    def load_snapshot(self, name: str) -> tuple[Ids, npt.NDArray[np.int64], int] | None:
+        """Ids and values that ``save_snapshot`` kept, mapped from the file, and their sequence; or None."""
+        space = self.space(name)
+        found = self._get(_snapshot_key(space.number)) if space else None
+        if found is None:
+            return None
+        try:
+            ids, values = np.load(self.folder / found.decode(), mmap_mode="r")
+        except (OSError, ValueError):  # a store that was copied without it
+            return None
+        return ids, values, int(found.decode().split("-")[2])
 
     def restamp(self, name: str, ids: Ids, sources: npt.NDArray[Any]) -> None:
         """Note a new size and stamp of photos whose content is what it was; rows and readers are not touched.
@@ -220,7 +309,7 @@ class Index:
         space = self.space(name)
         if space is None:
             return entries, found
-        if len(ids) > SCAN_FROM and SCAN_SHARE * len(ids) > self._count():
+        if len(ids) > SCAN_FROM and SCAN_SHARE * len(ids) > len(self):
             return self._get_by_scan(name, ids)
         with self._env.begin(db=self._entries) as txn:
             for i, key in enumerate(_keys(space.number, ids)):
@@ -228,7 +317,8 @@ class Index:
                     entries[i], found[i] = np.frombuffer(value, ENTRY)[0], True
         return entries, found
 
-    def _count(self) -> int:
+    def __len__(self) -> int:
+        """Entries of all spaces."""
         with self._env.begin() as txn:
             return int(txn.stat(self._entries)["entries"])
 
@@ -248,18 +338,18 @@ class Index:
         with self._env.begin() as txn:
             cursor = txn.cursor(db=self._changes)
             sequence = struct.unpack(">Q", cursor.key())[0] if cursor.last() else 0
-            keys, values = bytearray(), bytearray()
+            blocks: list[Entries] = []
             if space is not None:
-                prefix = struct.pack(">I", space.number)
                 cursor = txn.cursor(db=self._entries)
-                if cursor.set_range(prefix):
-                    for key, value in cursor:
-                        if not key.startswith(prefix):
-                            break
-                        keys += key
-                        values += value
-        raw = np.frombuffer(keys, dtype=[("space", ">u4"), ("id", ">u8")])
-        return raw["id"].astype(np.int64), np.frombuffer(values, ENTRY), sequence
+                there = cursor.set_range(struct.pack(">I", space.number))
+                pieces = chain.from_iterable(cursor.iternext()) if there else iter(())
+                while block := b"".join(islice(pieces, 2 * WALK_BLOCK)):
+                    records = np.frombuffer(block, RECORD)
+                    blocks.append(records[records["key"]["space"] == space.number])
+                    if len(blocks[-1]) < len(records):
+                        break
+        found = np.concatenate(blocks) if blocks else np.zeros(0, RECORD)
+        return found["key"]["id"].astype(np.int64), np.ascontiguousarray(found["entry"]), sequence
 
     def changes_since(self, sequence: int, name: str) -> tuple[Ids, int] | None:
         """Ids of a space that changed after ``sequence``, and the newest sequence; None when the log no longer says."""
@@ -281,10 +371,14 @@ class Index:
 
 def _keys(number: int, ids: Ids) -> list[bytes]:
     """LMDB keys, big-endian, so that a space's entries lie together in the order of the ids."""
-    keys = np.empty(len(ids), dtype=[("space", ">u4"), ("id", ">u8")])
+    keys = np.empty(len(ids), dtype=KEY)
     keys["space"], keys["id"] = number, ids
     block = keys.tobytes()
     return [block[i : i + 12] for i in range(0, len(block), 12)]
+
+
+def _snapshot_key(number: int) -> bytes:
+    return f"table:{number}".encode()
 
 
 def content_hash(data: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgserver.errors import StoreError
-from imgserver.storage.index import ENTRY, NO_ROW, SOURCE, Entries, Ids, Index, Space, row_checksums
+from imgserver.storage.index import ENTRY, NO_ROW, SOURCE, Batch, Entries, Ids, Index, Space, row_checksums
 from imgserver.storage.rows import RowFile
 
 
@@ -38,8 +39,11 @@ class Store:
     def rows(self, space: Space) -> RowFile:
         """The row file of a space."""
         if space.name not in self._rows:
-            self._rows[space.name] = RowFile(self.folder / "rows" / f"{space.number:04d}", space.dim, space.dtype)
+            self._rows[space.name] = RowFile(self._row_folder(space), space.dim, space.dtype)
         return self._rows[space.name]
+
+    def _row_folder(self, space: Space) -> Path:
+        return self.folder / "rows" / f"{space.number:04d}"
 
     def put(
         self,
@@ -60,6 +64,18 @@ class Store:
             sources: shape (n,), ``SOURCE``.
             ok: the status that means a row is there.
         """
+        self.index.put([self.batch(space, ids, values, status, sources, ok)])
+
+    def batch(
+        self,
+        space: Space,
+        ids: Ids,
+        values: npt.NDArray[Any] | None,
+        status: npt.NDArray[np.uint8],
+        sources: npt.NDArray[Any],
+        ok: int,
+    ) -> Batch:
+        """One part of a commit; the arguments are those of ``put``."""
         entries = np.zeros(len(ids), dtype=ENTRY)
         entries["status"] = status
         entries["row"] = np.where(status == ok, 0, NO_ROW)
@@ -68,7 +84,18 @@ class Store:
         stored = np.zeros((0, space.dim)) if values is None else values
         stored = np.ascontiguousarray(stored, dtype=space.dtype)
         entries["checksum"][status == ok] = row_checksums(stored)
-        self.index.put(space.name, ids, entries, lambda first: self.rows(space).write(first, stored))
+        return Batch(space.name, ids, entries, lambda first: self.rows(space).write(first, stored))
+
+    def delete(self, space: Space) -> int:
+        """Delete a space with its rows; return how many images it had. Who has mapped the rows keeps them."""
+        deleted = self.index.delete_space(space.name)
+        self._rows.pop(space.name, None)
+        shutil.rmtree(self._row_folder(space), ignore_errors=True)
+        return deleted
+
+    def used_bytes(self) -> int:
+        """Bytes that index and rows take on disk; holes in sparse files take none."""
+        return sum(file.stat().st_blocks * 512 for file in self.folder.rglob("*") if file.is_file())
 
     def read(self, space: Space, entries: Entries) -> npt.NDArray[Any]:
         """Rows of entries that have one, shape (n, dim), checksums verified.

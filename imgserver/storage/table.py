@@ -1,4 +1,4 @@
-"""The table: image id -> row of the served version, in memory, following what other processes add to the store."""
+"""The table: image id -> row of a version, in memory, following what other processes add to the store."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from imgserver.storage.hashtable import ABSENT, IdTable
 from imgserver.storage.index import NO_ROW, Entries, Ids, Space
 from imgserver.storage.store import Store
 
+SNAPSHOT_FROM = 100_000  # ids; fewer are read from the index in no time
+
 
 class Table:
     """Vectors of one version: a lookup in memory over rows that stay in the mapped files.
 
-    The hash holds ``row`` where there is a vector and ``-status`` where the image failed for good.
+    The hash holds ``row`` where there is a vector and ``-status`` where the image failed for good. Before ``load`` has
+    ended it knows nothing, and lookups go to the index, which is slower and right.
 
     Args:
         store: what is served.
@@ -27,24 +30,51 @@ class Table:
         self.space, self._store = space, store
         self._rows = store.rows(space)
         self._lock = threading.Lock()  # one writer at a time; readers take no lock
-        self._load()
-
-    def _load(self) -> None:
-        ids, entries, self._sequence = self._store.index.load(self.space.name)
-        table = IdTable(2 * len(ids) + 1024)
-        table.put(ids, _hash_values(entries))
-        self._ids = table
-        self._with_row = int((entries["row"] != NO_ROW).sum())
+        self._ids = IdTable()
+        self._sequence = self._with_row = self._unsaved = 0
+        self.loaded = False
 
     def __len__(self) -> int:
         return self._with_row
 
+    def load(self) -> None:
+        """Read what the store holds: from the snapshot of an earlier table and what was added since, else all of it."""
+        with self._lock:
+            snapshot = self._store.index.load_snapshot(self.space.name)
+            if snapshot is None:
+                self._load_all()
+                return
+            ids, values, self._sequence = snapshot
+            self._fill(ids, values)
+        self.refresh()
+
+    def _load_all(self) -> None:
+        ids, entries, self._sequence = self._store.index.load(self.space.name)
+        self._fill(ids, _hash_values(entries))
+        self._unsaved = len(ids)
+        self._save()
+
+    def _fill(self, ids: Ids, values: npt.NDArray[np.int64]) -> None:
+        table = IdTable(len(ids) + len(ids) // 8 + 1024)
+        table.put(ids, values)
+        self._ids = table
+        self._with_row = int(np.count_nonzero(values >= 0))
+        self.loaded = True
+
+    def _save(self) -> None:
+        """Keep a snapshot when a quarter of the table is in none."""
+        if self._unsaved >= max(SNAPSHOT_FROM, len(self._ids) // 4):
+            self._store.index.save_snapshot(self.space.name, *self._ids.items(), self._sequence)
+            self._unsaved = 0
+
     def refresh(self) -> int:
         """Take over what was committed since the last time, by whomever; return how many ids that were."""
         with self._lock:
+            if not self.loaded:
+                return 0
             found = self._store.index.changes_since(self._sequence, self.space.name)
             if found is None:
-                self._load()
+                self._load_all()
                 return len(self._ids)
             ids, self._sequence = found
             if len(ids):
@@ -53,24 +83,28 @@ class Table:
                 values = _hash_values(entries[there])
                 self._ids.put(ids[there], values)
                 self._with_row += int((values >= 0).sum()) - int((before >= 0).sum())
+                self._unsaved += len(ids)
+                self._save()
             return len(ids)
 
-    def get(self, ids: Ids, ok: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    def get(self, ids: Ids, ok: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
         """Vectors of ``ids`` as stored.
 
         Returns:
-            values, shape (n, dim), zeros where there is none; status, shape (n,), ``ok`` or the permanent failure;
-            known, shape (n,): False where the table has never heard of the id.
+            values, shape (n, dim), zeros where there is none; status, shape (n,): ``ok``, the permanent failure, or 0
+            where the store has never heard of the id.
         """
-        found = self._ids.get(ids)
-        known = found != ABSENT
+        found = self._ids.get(ids) if self.loaded else self._from_index(ids)
+        if not len(found) or found.min() >= 0:
+            return self._rows.gather(found), np.full(len(ids), ok, dtype=np.uint8)
         has_row = found >= 0
-        if has_row.all():
-            return self._rows.gather(found), np.full(len(ids), ok, dtype=np.uint8), known
         values = np.zeros((len(ids), self.space.dim), dtype=self.space.dtype)
         values[has_row] = self._rows.gather(found[has_row])
-        status = np.where(has_row, ok, np.where(known, -found, 0)).astype(np.uint8)
-        return values, status, known
+        return values, np.where(has_row, ok, np.where(found == ABSENT, 0, -found)).astype(np.uint8)
+
+    def _from_index(self, ids: Ids) -> npt.NDArray[np.int64]:
+        entries, there = self._store.index.get(self.space.name, ids)
+        return np.where(there, _hash_values(entries), ABSENT)
 
 
 def _hash_values(entries: Entries) -> npt.NDArray[np.int64]:

@@ -18,6 +18,7 @@ from imgserver.errors import (
     TooManyMissingImages,
     VersionMismatch,
 )
+from imgserver.wire import VectorsReply
 
 DIM = 8
 VECTORS = {i: np.full(DIM, i, dtype=np.float16) for i in range(0, 200, 2)}
@@ -49,16 +50,16 @@ class Flaky(MockTransport):
             raise_later = failure
 
             class Failing:
-                def result(self) -> pb.GetVectorsResponse:
+                def result(self) -> VectorsReply:
                     raise raise_later
 
             return Failing()
         reply = super().get_vectors(request, timeout_s).result()
         if failure is not None:
-            reply.status = bytes([failure]) * len(reply.status)
+            reply.status = np.full(len(reply.status), failure, dtype=np.uint8)
 
         class Done:
-            def result(self) -> pb.GetVectorsResponse:
+            def result(self) -> VectorsReply:
                 return reply
 
         return Done()

@@ -18,10 +18,11 @@ import grpc
 import numpy as np
 import pytest
 from conftest import DaemonProcess, copy_store, run_command
+from crossmedia.v1 import image_server_pb2 as pb
 from PIL import Image
 
 import imgserver
-from imgserver.client import ImageClient, MockTransport, Status
+from imgserver.client import GrpcTransport, ImageClient, MockTransport, Status
 from imgserver.errors import InvalidRequest, NotReady, Overloaded, ServerUnavailable, VersionMismatch
 
 
@@ -108,10 +109,6 @@ def test_thumbnails_come_over_the_wire(daemon: DaemonProcess) -> None:
 
 
 def test_faults_of_the_call(daemon: DaemonProcess) -> None:
-    from crossmedia.v1 import image_server_pb2 as pb
-
-    from imgserver.client import GrpcTransport
-
     transport = GrpcTransport(daemon.address)
     for request, message in [
         (pb.GetVectorsRequest(image_ids=b"123"), "3 bytes"),
@@ -121,7 +118,7 @@ def test_faults_of_the_call(daemon: DaemonProcess) -> None:
     ]:
         with pytest.raises(InvalidRequest, match=message):
             transport.get_vectors(request, 5).result()
-    with pytest.raises(VersionMismatch, match="this server serves efficientnet_lite0"):
+    with pytest.raises(VersionMismatch, match="this store does not hold"):
         ImageClient(transport, version="other@0+pca@0/16").get([1])
     transport.close()
 
@@ -286,11 +283,25 @@ def test_sigterm_drains(store: Path, photos: Path) -> None:
 def test_too_much_work_is_refused_with_a_hint(store: Path, photos: Path) -> None:
     process = DaemonProcess(store, photos, "--max-pending-ids=5")
     try:
-        with ImageClient(process.address, timeout_s=1.0) as client:
-            with pytest.raises(Overloaded, match="limit of 5") as caught:
-                client.get(list(range(100, 120)))
-            assert caught.value.retry_after_s >= 0.1
-            assert client.get(list(range(100, 105))).ok.all()
+        transport = GrpcTransport(process.address)
+        calls = [
+            transport.get_vectors(pb.GetVectorsRequest(image_ids=np.arange(i, i + 5, dtype="<i8").tobytes()), 10)
+            for i in range(100, 140, 5)
+        ]
+        refused = []
+        for call in calls:
+            try:
+                call.result()
+            except Overloaded as error:
+                refused.append(error)
+        assert refused, "eight calls for five images each cannot all be admitted"
+        assert "limit of 5 images" in str(refused[0])
+        assert all(error.retry_after_s >= 0.1 for error in refused)
+        with pytest.raises(InvalidRequest, match="the limit is 5"):
+            transport.get_vectors(pb.GetVectorsRequest(image_ids=np.arange(6, dtype="<i8").tobytes()), 10).result()
+        # The client splits and comes back when it is told to.
+        with ImageClient(process.address) as client:
+            assert client.get(list(range(140, 170))).ok.all()
     finally:
         process.stop()
 

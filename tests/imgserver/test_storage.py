@@ -61,17 +61,18 @@ def test_the_table_follows_what_another_opening_of_the_store_adds(tmp_path: Path
     space = store.index.space("v/4")
     assert space is not None
     table = Table(store, space)
+    table.load()
     code = (
         "import sys; sys.path[:0] = sys.argv[2:]\n"
         "from pathlib import Path; from test_storage import put; from imgserver.storage.store import Store\n"
         "put(Store(sys.argv[1]), 'v/4', [7, 8], 2.0)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)], check=True)
-    assert not table.get(np.array([7]), OK)[2][0]
+    assert table.get(np.array([7]), OK)[1][0] == 0
     assert table.refresh() == 2
-    values, _, known = table.get(np.array([7, 1, 100]), OK)
+    values, status = table.get(np.array([7, 1, 100]), OK)
     assert values[:, 0].tolist() == [2.0, 1.0, 0.0]
-    assert known.tolist() == [True, True, False]
+    assert status.tolist() == [OK, OK, 0]
     assert len(table) == 5
     store.close()
 
@@ -82,10 +83,13 @@ def test_failures_are_known_and_have_no_row(tmp_path: Path) -> None:
     put(store, "v/4", [6], 0.0, status=CORRUPT)
     space = store.index.space("v/4")
     assert space is not None
-    values, status, known = Table(store, space).get(np.array([6, 5]), OK)
-    assert status.tolist() == [CORRUPT, OK]
-    assert known.all()
-    assert values[0].tolist() == [0, 0, 0, 0]
+    table = Table(store, space)
+    for loaded in (False, True):  # answers are the same before and after loading
+        assert table.loaded == loaded
+        values, status = table.get(np.array([6, 5, 7]), OK)
+        assert status.tolist() == [CORRUPT, OK, 0]
+        assert values[:, 0].tolist() == [0.0, 1.0, 0.0]
+        table.load()
     store.close()
 
 

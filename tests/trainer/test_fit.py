@@ -21,6 +21,7 @@ from features.schema import load_schema
 from imgserver.client import ImageClient, MockTransport
 from imgserver.client.transports import Pending
 from imgserver.errors import BadInput, ServerUnavailable, TooManyMissingImages, VersionMismatch
+from imgserver.wire import VectorsReply
 from trainer.checkpoint import load_model
 from trainer.cli import trainer
 from trainer.compare import CompareConfig, compare
@@ -146,7 +147,7 @@ class Away(MockTransport):
         if self.calls > 10:
 
             class Gone:
-                def result(self) -> pb.GetVectorsResponse:
+                def result(self) -> VectorsReply:
                     raise ServerUnavailable("No image server answers at mock.")
 
             return Gone()

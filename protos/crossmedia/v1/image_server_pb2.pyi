@@ -120,6 +120,12 @@ class GetInfoResponse(google.protobuf.message.Message):
     UPTIME_S_FIELD_NUMBER: builtins.int
     ENGINE_FIELD_NUMBER: builtins.int
     MAX_PUT_PER_CALL_FIELD_NUMBER: builtins.int
+    MAX_PENDING_BYTES_FIELD_NUMBER: builtins.int
+    NEGATIVE_TTL_S_FIELD_NUMBER: builtins.int
+    STORE_USED_BYTES_FIELD_NUMBER: builtins.int
+    STORE_FREE_BYTES_FIELD_NUMBER: builtins.int
+    IMAGES_PENDING_FIELD_NUMBER: builtins.int
+    FAILED_ON_DEMAND_FIELD_NUMBER: builtins.int
     server_version: builtins.str
     """Version of the server software."""
     version: builtins.str
@@ -161,6 +167,19 @@ class GetInfoResponse(google.protobuf.message.Message):
     """What runs the CNN: openvino, torch-cuda or torch-cpu."""
     max_put_per_call: builtins.int
     """Most images in one PutImages call."""
+    max_pending_bytes: builtins.int
+    """Most bytes that replies under way, and photos brought and waiting, may hold at once; beyond it a call ends with
+    RESOURCE_EXHAUSTED.
+    """
+    negative_ttl_s: builtins.float
+    """Seconds that the failure of an image (NOT_FOUND, CORRUPT, TOO_LARGE) is remembered before it is looked at again."""
+    store_used_bytes: builtins.int
+    """Bytes that index and rows of the store take on disk, and bytes free on that disk."""
+    store_free_bytes: builtins.int
+    images_pending: builtins.int
+    """Images waiting for the CNN now."""
+    failed_on_demand: builtins.int
+    """Since the start of this server: images that failed on demand."""
     @property
     def versions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """All versions in the store, the active one included."""
@@ -191,8 +210,14 @@ class GetInfoResponse(google.protobuf.message.Message):
         uptime_s: builtins.float = ...,
         engine: builtins.str = ...,
         max_put_per_call: builtins.int = ...,
+        max_pending_bytes: builtins.int = ...,
+        negative_ttl_s: builtins.float = ...,
+        store_used_bytes: builtins.int = ...,
+        store_free_bytes: builtins.int = ...,
+        images_pending: builtins.int = ...,
+        failed_on_demand: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["backbone", b"backbone", "cnn_batches_on_demand", b"cnn_batches_on_demand", "cnn_passes_on_demand", b"cnn_passes_on_demand", "computed_on_demand", b"computed_on_demand", "dim", b"dim", "engine", b"engine", "generation", b"generation", "ids_from_table", b"ids_from_table", "ids_requested", b"ids_requested", "images_in_catalogue", b"images_in_catalogue", "images_stored", b"images_stored", "max_ids_per_call", b"max_ids_per_call", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "max_pending_ids", b"max_pending_ids", "max_put_per_call", b"max_put_per_call", "max_thumbnails_per_call", b"max_thumbnails_per_call", "server_version", b"server_version", "stored_dtype", b"stored_dtype", "uptime_s", b"uptime_s", "version", b"version", "versions", b"versions"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["backbone", b"backbone", "cnn_batches_on_demand", b"cnn_batches_on_demand", "cnn_passes_on_demand", b"cnn_passes_on_demand", "computed_on_demand", b"computed_on_demand", "dim", b"dim", "engine", b"engine", "failed_on_demand", b"failed_on_demand", "generation", b"generation", "ids_from_table", b"ids_from_table", "ids_requested", b"ids_requested", "images_in_catalogue", b"images_in_catalogue", "images_pending", b"images_pending", "images_stored", b"images_stored", "max_ids_per_call", b"max_ids_per_call", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "max_pending_bytes", b"max_pending_bytes", "max_pending_ids", b"max_pending_ids", "max_put_per_call", b"max_put_per_call", "max_thumbnails_per_call", b"max_thumbnails_per_call", "negative_ttl_s", b"negative_ttl_s", "server_version", b"server_version", "store_free_bytes", b"store_free_bytes", "store_used_bytes", b"store_used_bytes", "stored_dtype", b"stored_dtype", "uptime_s", b"uptime_s", "version", b"version", "versions", b"versions"]) -> None: ...
 
 global___GetInfoResponse = GetInfoResponse
 
@@ -234,6 +259,8 @@ class GetVectorsResponse(google.protobuf.message.Message):
     STATUS_FIELD_NUMBER: builtins.int
     COMPUTED_FIELD_NUMBER: builtins.int
     SERVER_TIME_NS_FIELD_NUMBER: builtins.int
+    QUEUE_TIME_NS_FIELD_NUMBER: builtins.int
+    COMPUTE_TIME_NS_FIELD_NUMBER: builtins.int
     version: builtins.str
     """The version that all vectors of this reply belong to."""
     generation: builtins.int
@@ -249,7 +276,12 @@ class GetVectorsResponse(google.protobuf.message.Message):
     computed: builtins.int
     """How many of the ids were computed for this call and for others waiting with it."""
     server_time_ns: builtins.int
-    """Nanoseconds spent in the server."""
+    """Nanoseconds spent in the server in all."""
+    queue_time_ns: builtins.int
+    """Of them, with images computed for this call: nanoseconds until the last of these left the queue for the CNN, and from there
+    until it was stored.
+    """
+    compute_time_ns: builtins.int
     def __init__(
         self,
         *,
@@ -261,8 +293,10 @@ class GetVectorsResponse(google.protobuf.message.Message):
         status: builtins.bytes = ...,
         computed: builtins.int = ...,
         server_time_ns: builtins.int = ...,
+        queue_time_ns: builtins.int = ...,
+        compute_time_ns: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["computed", b"computed", "dim", b"dim", "dtype", b"dtype", "generation", b"generation", "server_time_ns", b"server_time_ns", "status", b"status", "vectors", b"vectors", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["compute_time_ns", b"compute_time_ns", "computed", b"computed", "dim", b"dim", "dtype", b"dtype", "generation", b"generation", "queue_time_ns", b"queue_time_ns", "server_time_ns", b"server_time_ns", "status", b"status", "vectors", b"vectors", "version", b"version"]) -> None: ...
 
 global___GetVectorsResponse = GetVectorsResponse
 

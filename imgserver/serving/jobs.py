@@ -1,0 +1,113 @@
+"""One image under way, and the calls that wait for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from imgserver.head import Head
+from imgserver.storage.index import Space
+from imgserver.storage.table import Table
+from imgserver.vision.embedder import Embedder
+from imgserver.vision.photos import Photo
+
+NOT_YET = 0
+
+
+@dataclass(frozen=True)
+class Model:
+    """What makes more vectors of a version; imported vectors have none."""
+
+    embedder: Embedder
+    head: Head
+    features: Space
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A version that is served; replaced as a whole, so no reply mixes two versions."""
+
+    version: str
+    table: Table
+    model: Model | None
+
+
+class Caller:
+    """A call that waits for images: until when, and whether it went away meanwhile.
+
+    Args:
+        deadline: on the monotonic clock.
+    """
+
+    def __init__(self, deadline: float):
+        self.deadline = deadline
+        self.queue_time_ns = self.compute_time_ns = 0
+        self._began = time.perf_counter_ns()
+        self._left = 0
+        self._lock = threading.Lock()
+        self._woken = threading.Event()
+
+    @property
+    def waits(self) -> bool:
+        """Whether anybody still wants the answer."""
+        return not self._woken.is_set() and time.monotonic() < self.deadline
+
+    def leave(self) -> None:
+        """The call was given up."""
+        self._woken.set()
+
+    def expect(self, images: int) -> None:
+        """So many images are waited for; called before any of them can end."""
+        self._left = images
+        if not images:
+            self._woken.set()
+
+    def one_ended(self, started_ns: int) -> None:
+        """An image ended, with success or not; ``started_ns`` is when it left the queue, 0 if it never did."""
+        with self._lock:
+            self._left -= 1
+            if started_ns:
+                self.queue_time_ns = max(self.queue_time_ns, started_ns - self._began)
+                self.compute_time_ns = max(self.compute_time_ns, time.perf_counter_ns() - started_ns)
+            if self._left <= 0:
+                self._woken.set()
+
+    def wait(self) -> None:
+        """Until all images ended, the call was given up, or shortly before the deadline, so that an answer comes."""
+        self._woken.wait(max(0.0, self.deadline - time.monotonic() - 0.05))
+
+
+@dataclass
+class Job:
+    """One image under way, for all calls that wait for it."""
+
+    image_id: int
+    serving: Serving
+    model: Model
+    data: bytes | None = None  # brought by a caller; else the catalogue's
+    content: int = 0  # hash of ``data``
+    callers: list[Caller] = field(default_factory=list)
+    status: int = NOT_YET
+    photo: Photo | None = None
+    feature: npt.NDArray[Any] | None = None
+    started_ns: int = 0
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What one computation is enough for."""
+        return self.serving.version, self.image_id, self.content
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any caller still waits."""
+        return any(caller.waits for caller in self.callers)
+
+
+def features_of(jobs: list[Job]) -> npt.NDArray[Any] | None:
+    """Features of jobs that have one, shape (n, F); None when there is no job."""
+    return np.stack([job.feature for job in jobs if job.feature is not None]) if jobs else None

@@ -1,0 +1,133 @@
+"""``GetVectors`` replies as bytes: the protobuf message of the contract, without copying its blocks through protobuf.
+
+A protobuf message is the concatenation of its fields, in any order. So the small fields go through the generated
+class, and the two large ones, ``vectors`` and ``status``, are appended and found as they are: one copy when a reply is
+sent, none when it is read. Any other implementation of the contract reads and writes the same bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from crossmedia.v1 import image_server_pb2 as pb
+
+from imgserver.errors import ServerFault
+
+GET_VECTORS = f"/{pb.DESCRIPTOR.services_by_name['ImageService'].full_name}/GetVectors"
+DTYPES: dict[int, np.dtype[Any]] = {pb.DTYPE_FLOAT16: np.dtype("<f2"), pb.DTYPE_FLOAT32: np.dtype("<f4")}
+_CODES = {np.dtype("<f2"): pb.DTYPE_FLOAT16, np.dtype("<f4"): pb.DTYPE_FLOAT32}
+_FIELDS = pb.GetVectorsResponse.DESCRIPTOR.fields_by_name
+_VECTORS, _STATUS = _FIELDS["vectors"].number, _FIELDS["status"].number
+_VARINT, _FIXED64, _BLOCK, _FIXED32 = 0, 1, 2, 5  # wire types of protobuf
+
+
+@dataclass(slots=True)
+class VectorsReply:
+    """One answer of ``GetVectors``; the comments of the wire contract explain each field.
+
+    Attributes:
+        values: shape (n, D), float16 or float32, little-endian.
+        status: shape (n,), uint8.
+    """
+
+    version: str
+    generation: int
+    values: npt.NDArray[Any]
+    status: npt.NDArray[np.uint8]
+    computed: int = 0
+    server_time_ns: int = 0
+    queue_time_ns: int = 0
+    compute_time_ns: int = 0
+
+
+def encode_reply(reply: VectorsReply) -> bytes:
+    """The reply as ``GetVectorsResponse`` on the wire."""
+    small = pb.GetVectorsResponse(
+        version=reply.version,
+        generation=reply.generation,
+        dim=reply.values.shape[1],
+        dtype=_CODES[reply.values.dtype],
+        computed=reply.computed,
+        server_time_ns=reply.server_time_ns,
+        queue_time_ns=reply.queue_time_ns,
+        compute_time_ns=reply.compute_time_ns,
+    ).SerializeToString()
+    values, status = np.ascontiguousarray(reply.values), np.ascontiguousarray(reply.status)
+    return b"".join((small, _head(_VECTORS, values.nbytes), values, _head(_STATUS, status.nbytes), status))  # type: ignore[arg-type]
+
+
+def decode_reply(message: bytes) -> VectorsReply:
+    """Read ``GetVectorsResponse``; ``values`` and ``status`` are views into ``message``.
+
+    Raises:
+        ServerFault: the bytes are no such message.
+    """
+    blocks = {_VECTORS: (0, 0), _STATUS: (0, 0)}
+    small = []
+    place = 0
+    try:
+        while place < len(message):
+            start = place
+            tag, place = _varint(message, place)
+            number, kind = tag >> 3, tag & 7
+            if kind == _BLOCK:
+                size, place = _varint(message, place)
+                if number in blocks:
+                    blocks[number] = place, size
+                    place += size
+                    continue
+                place += size
+            elif kind == _VARINT:
+                _, place = _varint(message, place)
+            else:
+                place += {_FIXED64: 8, _FIXED32: 4}[kind]
+            small.append(message[start:place])
+        if place != len(message):
+            raise ValueError("it ends within a field")
+        found = pb.GetVectorsResponse.FromString(b"".join(small))
+        dtype = DTYPES[found.dtype]
+        start, size = blocks[_VECTORS]
+        values = np.frombuffer(message, dtype, size // dtype.itemsize, start).reshape(-1, max(found.dim, 1))
+        start, size = blocks[_STATUS]
+        status = np.frombuffer(message, np.uint8, size, start)
+    except Exception as error:  # protobuf, numpy and the walk each raise their own
+        raise ServerFault(
+            f"The reply cannot be read ({type(error).__name__}: {error}). "
+            f"Client and server may be of different releases."
+        ) from error
+    return VectorsReply(
+        found.version,
+        found.generation,
+        values,
+        status,
+        found.computed,
+        found.server_time_ns,
+        found.queue_time_ns,
+        found.compute_time_ns,
+    )
+
+
+def _head(number: int, size: int) -> bytes:
+    """Tag and length of a block."""
+    out = bytearray()
+    for value in (number << 3 | _BLOCK, size):
+        while value > 0x7F:
+            out.append(value & 0x7F | 0x80)
+            value >>= 7
+        out.append(value)
+    return bytes(out)
+
+
+def _varint(message: bytes, place: int) -> tuple[int, int]:
+    """A number and the place behind it."""
+    value = shift = 0
+    while True:
+        byte = message[place]
+        value |= (byte & 0x7F) << shift
+        place += 1
+        if byte < 0x80:
+            return value, place
+        shift += 7
