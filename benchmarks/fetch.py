@@ -66,8 +66,10 @@ def requests(n: int, size: int, count: int, kind: str) -> list[npt.NDArray[np.in
 
 def ours(address: str, todo: list[npt.NDArray[np.int64]]) -> Work:
     """Our client, four gets at a time."""
+    from imgserver.allocator import keep_freed_memory
     from imgserver.client import ImageClient
 
+    keep_freed_memory()  # as the trainer does
     client, pool = ImageClient(address), ThreadPoolExecutor(IN_FLIGHT)
 
     def work() -> int:

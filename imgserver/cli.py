@@ -6,8 +6,9 @@ import click
 
 from imgserver.commands.backbones import backbones
 from imgserver.commands.catalogue import add, manifest, precompute
-from imgserver.commands.daemon import health, serve, status, stop
+from imgserver.commands.daemon import health, info, serve, stop
 from imgserver.commands.vectors import export, import_command
+from imgserver.commands.versions import versions
 from imgserver.config import Group, config_option
 
 
@@ -17,5 +18,6 @@ def imgserver(config: str | None) -> None:
     """Run the image server, and embed catalogues of photos."""
 
 
-for command in (serve, status, health, stop, precompute, manifest, add, import_command, export, backbones):
+COMMANDS = (serve, info, health, stop, precompute, manifest, add, import_command, export, versions, backbones)
+for command in COMMANDS:
     imgserver.add_command(command)

@@ -183,7 +183,7 @@ def test_wrong_configuration_is_said(tmp_path: Path, text: str, message: str) ->
 def test_a_configuration_file_serves_all_groups(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text('[imgserver]\nserver = "localhost:1"\n[imgserver.status]\ntimeout-s = 0.2\n')
-    done = CliRunner().invoke(crossmedia, ["--config", str(file), "imgserver", "status"], prog_name="crossmedia")
+    done = CliRunner().invoke(crossmedia, ["--config", str(file), "imgserver", "info"], prog_name="crossmedia")
     assert done.exit_code == 3
     assert "localhost:1" in done.output
 

@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from imgserver.allocator import keep_freed_memory
 from imgserver.config import Command, Group, config_option, json_option, run
 from imgserver.errors import BadInput
 
@@ -56,6 +57,7 @@ def main() -> None:
 @config_option
 def trainer(config: str | None) -> None:
     """Train and compare CTR models on samples, with image vectors fetched on demand."""
+    keep_freed_memory()
 
 
 def _options(*, single: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:

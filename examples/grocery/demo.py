@@ -69,7 +69,7 @@ def main() -> None:
             *("trainer", "compare", f"--samples={samples}", f"--server={address}", "--models=embedding_mlp,din"),
             *("--seeds=3", "--epochs=4", f"--reference={logs / 'reference.json'}", f"--out={runs}"),
         )
-        status = json.loads(run("imgserver", "status", f"--server={address}", "--json", quiet=True))
+        status = json.loads(run("imgserver", "info", f"--server={address}", "--json", quiet=True))
         print(
             f"images computed on demand: {status['computed_on_demand']}, CNN passes for them: "
             f"{status['cnn_passes_on_demand']} (in {status['cnn_batches_on_demand']} batches); "

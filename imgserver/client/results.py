@@ -81,6 +81,17 @@ class ServerInfo:
     uptime_s: float
     engine: str
     max_put_per_call: int
+    max_pending_bytes: int
+    negative_ttl_s: float
+    store_used_bytes: int
+    store_free_bytes: int
+    images_pending: int
+    failed_on_demand: int
+
+    @property
+    def hit_ratio(self) -> float:
+        """Share of the ids asked for, since the server started, that were answered from the table."""
+        return self.ids_from_table / self.ids_requested if self.ids_requested else 1.0
 
     @classmethod
     def from_message(cls, message: pb.GetInfoResponse) -> ServerInfo:

@@ -39,13 +39,20 @@ if TYPE_CHECKING:
 @click.option(
     "--backbone",
     default="efficientnet_lite0",
-    help="CNN that makes the features: efficientnet_lite0, torchvision:<model>, onnx:<file>.",
+    help="CNN that makes the features: efficientnet_lite0, torchvision:<model>, onnx:<file>; with #bf16 behind it it "
+    "computes in bfloat16, which is faster and another version.",
 )
 @click.option("--dim", type=click.IntRange(min=1), default=64, help="Numbers in a vector.")
 @click.option(
     "--ids",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Embed only the image ids in this text file, one a line.",
+)
+@click.option(
+    "--new-head",
+    is_flag=True,
+    help="Fit the PCA anew on the photos that are there now, which makes another version; otherwise the head of the "
+    "active version is kept.",
 )
 @threads_option
 @photo_options
@@ -56,6 +63,7 @@ def precompute(
     backbone: str,
     dim: int,
     ids: Path | None,
+    new_head: bool,
     threads: int,
     read_timeout_s: float,
     max_image_mb: int,
@@ -75,7 +83,7 @@ def precompute(
     console = Console(stderr=True)
     catalog, net = open_catalog(catalogue, read_timeout_s), get_backbone(backbone)
     limits = ImageLimits(max_image_mb * MEGABYTE)
-    config = work.PrecomputeConfig(dim=dim, only=work.read_ids(ids) if ids else None, limits=limits)
+    config = work.PrecomputeConfig(dim, work.read_ids(ids) if ids else None, limits, new_head=new_head)
     opened = Store(store)
     try:
         plan = work.make_plan(opened, catalog, net, config)

@@ -120,19 +120,20 @@ def _serve_arguments(values: dict[str, Any]) -> dict[str, Any]:
 @store_option
 @click.option("--timeout-s", type=float, default=5.0, help="Seconds to wait for the answer.")
 @json_option
-def status(server: str | None, store: Path, timeout_s: float, as_json: bool) -> None:
-    """Show what a running server serves: version, limits, counters."""
+def info(server: str | None, store: Path, timeout_s: float, as_json: bool) -> None:
+    """Show what a running server serves: versions, limits, counters, and the share of ids answered from the table."""
     from imgserver.client import ImageClient
 
     address = server_address(server, store)
     with ImageClient(address, timeout_s=timeout_s) as client:
-        info = {"address": address, **asdict(client.info())}
+        told = client.info()
+    found = {"address": address, **asdict(told), "hit_ratio": told.hit_ratio}
     if as_json:
-        click.echo(json.dumps(info))
+        click.echo(json.dumps(found))
         return
     table = Table(show_header=False, box=None)
-    for name, value in info.items():
-        shown = ", ".join(value) if isinstance(value, tuple) else f"{value:.1f}" if isinstance(value, float) else value
+    for name, value in found.items():
+        shown = ", ".join(value) if isinstance(value, tuple) else f"{value:.3g}" if isinstance(value, float) else value
         table.add_row(name.replace("_", " "), str(shown) or "(none yet)")
     Console().print(table)
 

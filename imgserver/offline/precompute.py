@@ -49,12 +49,14 @@ class PrecomputeConfig:
         only: embed just these image ids; None is the whole catalogue.
         limits: of a photo.
         seed: of the sample that the PCA is fitted on.
+        new_head: fit a head even if the active version has one that fits.
     """
 
     dim: int = 64
     only: Ids | None = None
     limits: ImageLimits = ImageLimits()
     seed: int = 0
+    new_head: bool = False
 
 
 @dataclass(frozen=True)
@@ -255,7 +257,7 @@ def _store_features(store: Store, space: Space, engine: Engine, photos: list[Pho
 def _head(store: Store, space: Space, config: PrecomputeConfig) -> Head:
     """The head of the active version, if it fits; else a PCA of a sample of the stored features."""
     active = store.index.active
-    if active and split_version(active)[0] == space.name and not is_imported(active):
+    if active and not config.new_head and split_version(active)[0] == space.name and not is_imported(active):
         head = load_head(store, active)
         if head.spec.dim == config.dim:
             return head

@@ -13,6 +13,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from imgserver.allocator import keep_freed_memory
 from imgserver.errors import BadInput, ServerFault, ServerUnavailable
 from imgserver.serving.grpc_server import GrpcServer
 from imgserver.serving.service import ImageService, ServiceConfig
@@ -68,6 +69,7 @@ def serve(config: ServiceConfig, address: str, metrics_port: int | None = None, 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    keep_freed_memory()
     service = ImageService(config)
     try:
         server = GrpcServer(service, address)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
-from imgserver.errors import StoreError
+from imgserver.errors import BadInput, StoreError
 from imgserver.head import Head
 from imgserver.storage.index import Space
 from imgserver.storage.store import Store
@@ -46,6 +47,65 @@ def load_head(store: Store, version: str) -> Head:
     if not path.exists():
         raise StoreError(f"The head of {version} is missing: {path}. Run 'imgserver precompute' on another store.")
     return Head.from_bytes(path.read_bytes())
+
+
+@dataclass(frozen=True)
+class HeldVersion:
+    """A version, or the features of a backbone, in a store.
+
+    Attributes:
+        name: the version.
+        kind: ``vector`` or ``feature``.
+        dim: numbers in a row.
+        rows: rows that were written, replaced ones included.
+        active: whether it is served to who names no version.
+    """
+
+    name: str
+    kind: str
+    dim: int
+    rows: int
+    active: bool
+
+
+def held_versions(store: Store) -> list[HeldVersion]:
+    """All that a store holds: each backbone's features, then the versions."""
+    active = store.index.active
+    spaces = store.index.spaces("feature") + store.index.spaces("vector")
+    return [HeldVersion(s.name, s.kind, s.dim, s.next_row, s.name == active) for s in spaces]
+
+
+def activate(store: Store, version: str) -> None:
+    """Serve ``version`` from now on; a daemon follows within a second, without a mixed batch.
+
+    Raises:
+        BadInput: the store does not hold it.
+    """
+    _held(store, version, "vector")
+    store.index.activate(version)
+
+
+def delete(store: Store, name: str) -> int:
+    """Delete a version, or a backbone's features once no version needs them; return how many images it had.
+
+    Raises:
+        BadInput: the store does not hold it, or it is in use.
+    """
+    space = _held(store, name, "")
+    if name == store.index.active:
+        raise BadInput(f"{name} is the active version; activate another one before you delete it.")
+    needing = [s.name for s in store.index.spaces("vector") if s.name != name and split_version(s.name)[0] == name]
+    if needing and space.kind == "feature":
+        raise BadInput(f"The features of {name} are needed by {needing[0]}; delete that version first.")
+    return store.delete(space)
+
+
+def _held(store: Store, name: str, kind: str) -> Space:
+    space = store.index.space(name)
+    if space is None or (kind and space.kind != kind):
+        held = ", ".join(s.name for s in store.index.spaces("vector")) or "none"
+        raise BadInput(f"The store {store.folder} does not hold the version {name!r}. It holds: {held}.")
+    return space
 
 
 def feature_space(store: Store, backbone_version: str, dim: int, recipe: str) -> Space:

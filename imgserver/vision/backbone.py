@@ -14,6 +14,7 @@ from imgserver.vision.decode import Preprocessing
 from imgserver.vision.identity import backbone_version
 
 TORCHVISION, ONNX = "torchvision:", "onnx:"
+BF16 = "#bf16"  # ends recipe and version of a backbone that computes in bfloat16
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Backbone:
         graph: makes the module, from pixels uint8, shape (n, size, size, 3), to features fp32, shape (n, feature_dim);
             or an ONNX file.
         rest: what else changes its features; part of the version.
+        bf16: compute in bfloat16 instead of float32: other features, so another version.
     """
 
     recipe: str
@@ -50,11 +52,12 @@ class Backbone:
     weights: tuple[Path, ...]
     graph: Callable[[], nn.Module] | OnnxGraph
     rest: str = ""
+    bf16: bool = False
 
     @cached_property
     def version(self) -> str:
-        """``<name>@<12 hex of sha256(weights, preprocessing)>``."""
-        return backbone_version(self.name, self.weights, self.preprocessing, self.rest)
+        """``<name>@<12 hex of sha256(weights, preprocessing)>[#bf16]``."""
+        return backbone_version(self.name, self.weights, self.preprocessing, self.rest) + BF16 * self.bf16
 
 
 class Normalised(nn.Module):

@@ -4,12 +4,17 @@ efficientnet_lite0                         comes with the package
 torchvision:resnet50@IMAGENET1K_V2         any classifier of torchvision, with the weights of that entry
 torchvision:resnet50@weights.safetensors   the same net with weights from a file
 onnx:model.onnx                            any ONNX file, with its preprocessing in model.toml beside it
+
+Any of them with #bf16 behind it computes in bfloat16: up to twice as fast where the processor knows it, and a version
+of its own.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from imgserver.errors import BadInput
-from imgserver.vision.backbone import ONNX, TORCHVISION, Backbone
+from imgserver.vision.backbone import BF16, ONNX, TORCHVISION, Backbone
 from imgserver.vision.efficientnet_lite import DEFAULT, efficientnet_lite0
 
 
@@ -19,6 +24,8 @@ def get_backbone(recipe: str) -> Backbone:
     Raises:
         BadInput: there is no such backbone, or its files cannot be had or read.
     """
+    if recipe.endswith(BF16):
+        return replace(get_backbone(recipe.removesuffix(BF16)), recipe=recipe, bf16=True)
     if recipe == DEFAULT:
         return efficientnet_lite0()
     if recipe.startswith(TORCHVISION):

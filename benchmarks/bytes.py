@@ -1,0 +1,165 @@
+"""How many bytes do samples and traffic take, with vectors inside, features fetched, or vectors fetched?
+
+    python -m benchmarks.bytes
+
+The table of the AMS paper (section 1, "Image Matters", arXiv 1711.06505): in closed form at the paper's size, and
+measured here: samples are written to Parquet both ways, and requests and replies are encoded as they go over the wire.
+The logs are simulated: users click items of Zipf popularity.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from crossmedia.v1 import image_server_pb2 as pb
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.parts import finish
+from imgserver.wire import VectorsReply, encode_reply
+
+FEATURE_DIM, DIM = 1280, 12
+HISTORY, BATCH = 50, 1024
+VERSION = "efficientnet_lite0@0123456789ab+pca@0123456789ab/12"
+
+
+def wire_bytes(ids: Any, dim: int, dtype: str) -> int:
+    """Request and reply of a lookup of ``ids``, as they are encoded."""
+    request = pb.GetVectorsRequest(version=VERSION, image_ids=np.asarray(ids, "<i8").tobytes())
+    rng = np.random.default_rng(0)
+    reply = VectorsReply(VERSION, 1, rng.random((len(ids), dim)).astype(dtype), np.ones(len(ids), np.uint8))
+    return request.ByteSize() + len(encode_reply(reply))
+
+
+def simulated(users: int, items: int, rng: np.random.Generator) -> tuple[Any, Any]:
+    """Ids of the target, shape (users,), and of the history, shape (users, HISTORY)."""
+    weights = 1.0 / np.arange(1, items + 1)
+    draws = rng.choice(items, size=(users, HISTORY + 1), p=weights / weights.sum())
+    return draws[:, 0], draws[:, 1:]
+
+
+def parquet_bytes(path: Path, columns: dict[str, Any]) -> int:
+    """Size of the columns as a Parquet file with zstd."""
+    pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=True)
+    return path.stat().st_size
+
+
+def as_lists(flat: Any, rows: int) -> Any:
+    """A list column of ``rows`` rows of equal length."""
+    return pa.ListArray.from_arrays(np.arange(0, len(flat) + 1, len(flat) // rows, dtype=np.int32), flat)
+
+
+def measured_samples(rows: int, items: int, folder: Path) -> dict[str, float]:
+    """Bytes a sample: ids only, and joined with the vectors of all its images."""
+    rng = np.random.default_rng(0)
+    target, history = simulated(rows, items, rng)
+    columns: dict[str, Any] = {
+        "label": rng.integers(0, 2, rows).astype(np.int8),
+        "image_id": target,
+        "hist_image_id": as_lists(pa.array(history.ravel()), rows),
+    }
+    ids_only = parquet_bytes(folder / "ids.parquet", columns)
+    vectors = rng.standard_normal((items, DIM)).astype(np.float16)
+    joined = columns | {
+        "vector": as_lists(pa.array(vectors[target].ravel()), rows),
+        "hist_vector": as_lists(pa.array(vectors[history].ravel()), rows),
+    }
+    with_vectors = parquet_bytes(folder / "joined.parquet", joined)
+    features = rng.standard_normal((items, FEATURE_DIM)).astype(np.float32)
+    few = max(1, rows // 64)  # the whole would be 64 times the size for the same bytes a sample
+    with_features = parquet_bytes(
+        folder / "features.parquet",
+        {
+            "label": columns["label"][:few],
+            "image_id": target[:few],
+            "hist_image_id": as_lists(pa.array(history[:few].ravel()), few),
+            "feature": as_lists(pa.array(features[target[:few]].ravel()), few),
+            "hist_feature": as_lists(pa.array(features[history[:few]].ravel()), few),
+        },
+    )
+    return {"ids": ids_only / rows, "vectors": with_vectors / rows, "features": with_features / few}
+
+
+def measured_traffic(batches: int, items: int) -> dict[str, float]:
+    """Bytes a batch over the wire, before and after each image is asked for once."""
+    rng = np.random.default_rng(1)
+    total = dict.fromkeys(("images", "unique", "features_all", "features", "vectors_all", "vectors"), 0.0)
+    for _ in range(batches):
+        target, history = simulated(BATCH, items, rng)
+        asked = np.concatenate([target, history.ravel()])
+        unique = np.unique(asked)
+        total["images"] += len(asked) / batches
+        total["unique"] += len(unique) / batches
+        for name, ids in (("_all", asked), ("", unique)):
+            total[f"features{name}"] += wire_bytes(ids, FEATURE_DIM, "<f4") / batches
+            total[f"vectors{name}"] += wire_bytes(ids, DIM, "<f2") / batches
+    return total
+
+
+def paper() -> list[tuple[str, str, str, str]]:
+    """Table 2 of the paper, a mini-batch of the whole cluster: as printed, in closed form, and with our encodings."""
+    images, ids, feature, vector = 320_000, 1_400_000, 4096, 12
+    behind = 0.12e9 * feature * 4 / 65_000  # the catalogue once, spread over the batches of an epoch
+    once = images * vector
+    return [
+        ("samples with features inside", "5.1 GB", _size(images * feature * 4), _size(images * FEATURE_DIM * 4)),
+        ("features fetched", "5.0 GB", _size(images * feature * 4), _size(images * (FEATURE_DIM * 4 + 9))),
+        ("vectors fetched, gradients sent", "30 MB", _size(once * 4 * 2), _size(images * (vector * 2 + 9))),
+        ("id embeddings and gradients", "128 MB", _size(ids * vector * 4 * 2), "the same"),
+        ("the catalogue, a batch's share", "30.3 MB", _size(behind), _size(behind * FEATURE_DIM * 2 / feature / 4)),
+    ]
+
+
+def _size(n: float) -> str:
+    return f"{n / 1e9:.2f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"
+
+
+def main() -> None:
+    """Write, encode, count, print."""
+    parser = argparse.ArgumentParser(description="Bytes of samples and of traffic.")
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--quick", action="store_true", help="20,000 rows")
+    arguments = parser.parse_args()
+    rows = 20_000 if arguments.quick else arguments.rows
+    with tempfile.TemporaryDirectory() as folder:
+        samples = measured_samples(rows, arguments.items, Path(folder))
+    traffic = measured_traffic(3 if arguments.quick else 20, arguments.items)
+
+    table = Table("the paper's size, bytes a mini-batch", "printed", "closed form", "ours: fp16, ids and status")
+    for line in paper():
+        table.add_row(*line)
+    Console(width=120).print(table)
+    table = Table(f"samples here: {rows:,} rows, {HISTORY} behaviours, zstd", "bytes a sample", "times ours")
+    for name, size in samples.items():
+        shown = {
+            "ids": "ids only (ours)",
+            "vectors": f"joined, {DIM} x fp16",
+            "features": f"joined, {FEATURE_DIM} x fp32",
+        }
+        table.add_row(shown[name], f"{size:,.0f}", f"{size / samples['ids']:,.1f}")
+    Console(width=120).print(table)
+    table = Table(f"traffic here: batches of {BATCH:,}", "images a batch", "MB a batch", "times ours")
+    for name, what in (("features", f"features, {FEATURE_DIM} x fp32"), ("vectors", f"vectors, {DIM} x fp16")):
+        for tail, count in (("_all", "images"), ("", "unique")):
+            size = traffic[name + tail]
+            row = what + ("" if tail else ", each once")
+            table.add_row(row, f"{traffic[count]:,.0f}", f"{size / 1e6:,.2f}", f"{size / traffic['vectors']:,.1f}")
+    Console(width=120).print(table)
+    ratios = {
+        "traffic_features": traffic["features"] / traffic["vectors"],
+        "traffic_deduplication": traffic["vectors_all"] / traffic["vectors"],
+        "samples_joined": samples["features"] / samples["ids"],
+        "samples_joined_vectors": samples["vectors"] / samples["ids"],
+    }
+    finish("bytes", ratios, samples=samples, traffic=traffic, rows=rows, items=arguments.items)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The versions in a store: list them, serve another one, delete one."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from imgserver.commands.options import missing_extra, store_option
+from imgserver.config import Command, json_option
+from imgserver.errors import BadInput
+
+
+@click.command(cls=Command)
+@click.option("--activate", metavar="VERSION", help="Serve this version from now on; a running server follows.")
+@click.option("--delete", metavar="VERSION", help="Delete this version, or the features of this backbone.")
+@store_option
+@json_option
+def versions(activate: str | None, delete: str | None, store: Path, as_json: bool) -> None:
+    """List the versions in a store, or activate or delete one.
+
+    A run that trains on a version goes on with it when another becomes active. Deleting frees the disk at once, or when
+    a server that still has the version open ends.
+    """
+    try:
+        from imgserver.storage import versions as work
+        from imgserver.storage.store import Store
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    if activate and delete:
+        raise BadInput("Give either --activate or --delete.")
+    with closing(Store(store, create=False)) as opened:
+        if activate:
+            work.activate(opened, activate)
+        if delete:
+            deleted = work.delete(opened, delete)
+            click.echo(f"{delete} is deleted: {deleted} images.", err=True)
+        held = work.held_versions(opened)
+    if as_json:
+        click.echo(json.dumps([asdict(version) for version in held]))
+        return
+    table = Table(box=None)
+    for heading in ("", "version", "kind", "dim", "rows"):
+        table.add_column(heading, overflow="fold", justify="right" if heading in ("dim", "rows") else "left")
+    for version in held:
+        mark = "active" if version.active else ""
+        table.add_row(mark, version.name, version.kind, str(version.dim), f"{version.rows:,}")
+    Console().print(table)
