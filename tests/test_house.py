@@ -25,17 +25,21 @@ from trainer.cli import crossmedia
 
 # package or folder -> what it may import of ours beside itself
 ARROWS = {
-    "trainer": {"features", "imgserver.client", "imgserver.errors", "imgserver.config", "imgserver.head"},
+    "trainer": {
+        "features",
+        "imgserver.client",
+        "imgserver.errors",
+        "imgserver.config",
+        "imgserver.head",
+        "imgserver.allocator",
+    },
     "features": {"imgserver.client", "imgserver.errors", "imgserver.config"},
-    "imgserver/client": {"crossmedia.v1", "imgserver.errors"},
+    "imgserver/client": {"crossmedia.v1", "imgserver.errors", "imgserver.wire"},
     "imgserver/storage": {"imgserver.errors", "imgserver.head"},
     "imgserver/vision": {"crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage"},
     "imgserver/serving": {
-        "crossmedia.v1",
-        "imgserver.errors",
-        "imgserver.head",
-        "imgserver.storage",
-        "imgserver.vision",
+        *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
+        *("imgserver.allocator", "imgserver.client.results", "imgserver.wire"),
     },
     "imgserver/offline": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
@@ -182,7 +186,7 @@ def test_wrong_configuration_is_said(tmp_path: Path, text: str, message: str) ->
 
 def test_a_configuration_file_serves_all_groups(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
-    file.write_text('[imgserver]\nserver = "localhost:1"\n[imgserver.status]\ntimeout-s = 0.2\n')
+    file.write_text('[imgserver]\nserver = "localhost:1"\n[imgserver.info]\ntimeout-s = 0.2\n')
     done = CliRunner().invoke(crossmedia, ["--config", str(file), "imgserver", "info"], prog_name="crossmedia")
     assert done.exit_code == 3
     assert "localhost:1" in done.output

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -190,17 +191,19 @@ def precompute(
     result = PrecomputeResult(plan.found, skipped=plan.skipped)
     space = feature_space(store, backbone.version, backbone.feature_dim, backbone.recipe)
     reasons: dict[int, str] = {}
-    batch: list[Photo] = []
-    for photo in _decoded(catalog, backbone, config, plan.to_embed):
-        batch.append(photo)
-        if photo.status != OK:
-            reasons[photo.image_id] = f"{Status(photo.status).name}: {photo.reason}"
-        if len(batch) == COMMIT_PHOTOS:
-            _store_features(store, space, engine, batch, result)
+    with ThreadPoolExecutor(1, thread_name_prefix="commit") as writer:
+        committed: Future[None] | None = None
+        for batch in batched(_decoded(catalog, backbone, config, plan.to_embed), COMMIT_PHOTOS):
+            for photo in batch:
+                if photo.status != OK:
+                    reasons[photo.image_id] = f"{Status(photo.status).name}: {photo.reason}"
+            commit = _embed(store, space, engine, batch, result)
+            if committed is not None:
+                committed.result()  # one batch is written while the next goes through the CNN
+            committed = writer.submit(commit)
             progress(len(batch))
-            batch = []
-    _store_features(store, space, engine, batch, result)
-    progress(len(batch))
+        if committed is not None:
+            committed.result()
 
     head = _head(store, space, config)
     result.version = vector_version(backbone.version, head)
@@ -232,8 +235,16 @@ def _decoded(catalog: Catalog, backbone: Backbone, config: PrecomputeConfig, ids
                 future.cancel()
 
 
-def _store_features(store: Store, space: Space, engine: Engine, photos: list[Photo], result: PrecomputeResult) -> None:
-    """Embed and commit one batch; a photo that was only touched, with the content it had, is not embedded again."""
+def batched(photos: Iterator[Photo], size: int) -> Iterator[list[Photo]]:
+    """Lists of ``size`` photos; the last may be shorter."""
+    while batch := list(islice(photos, size)):
+        yield batch
+
+
+def _embed(
+    store: Store, space: Space, engine: Engine, photos: list[Photo], result: PrecomputeResult
+) -> Callable[[], None]:
+    """Embed one batch; return what commits it. A photo that was only touched, with the content it had, stays."""
     photos = [photo for photo in photos if photo.status not in (pb.VECTOR_STATUS_NOT_FOUND, pb.VECTOR_STATUS_FAILED)]
     ids = np.array([photo.image_id for photo in photos], dtype=np.int64)
     before, same = store.index.get(space.name, ids)
@@ -244,14 +255,14 @@ def _store_features(store: Store, space: Space, engine: Engine, photos: list[Pho
         result.skipped += int(same.sum())
     photos = [photo for photo, known in zip(photos, same.tolist(), strict=True) if not known]
     if not photos:
-        return
+        return lambda: None
     pixels, features = [p.pixels for p in photos if p.pixels is not None], np.zeros((0, space.dim), space.dtype)
     if pixels:
         blocks = [np.stack(pixels[start : start + MAX_BATCH]) for start in range(0, len(pixels), MAX_BATCH)]
         features = np.concatenate([engine.run(block) for block in blocks]).astype(space.dtype)
     status = np.array([photo.status for photo in photos], dtype=np.uint8)
-    store.put(space, ids[~same], features, status, sources_of(photos), OK)
     result.embedded += len(pixels)
+    return lambda: store.put(space, ids[~same], features, status, sources_of(photos), OK)
 
 
 def _head(store: Store, space: Space, config: PrecomputeConfig) -> Head:

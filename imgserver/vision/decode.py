@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 Pixels = npt.NDArray[np.uint8]
+ORIENTATION = 0x0112  # of EXIF
 
 
 class CorruptImage(Exception):
@@ -33,8 +34,9 @@ class Preprocessing:
         resize: of ``crop``, in pixels; 0 otherwise.
         interpolation: ``bilinear`` or ``bicubic``, with antialiasing.
         mean, scale: of each channel, red first: a pixel value x of 0 to 255 becomes (x - mean) / scale.
-        draft: JPEGs are decoded at the smallest scale of the format that is at least twice what is needed: faster, and
-            within half a grey level of the full decode.
+        draft: JPEGs are decoded at the smallest scale of the format (1, 1/2, 1/4, 1/8) that is at least so many times
+            what is needed; 0 decodes them whole. 1 takes less than half the time of that on large photos, and changes
+            no pixel of small ones.
         truncated: a photo that ends early is refused, not filled with grey.
         orientation: photos are turned as their EXIF tag says.
     """
@@ -45,7 +47,7 @@ class Preprocessing:
     interpolation: str = "bicubic"
     mean: tuple[float, ...] = (127.0, 127.0, 127.0)
     scale: tuple[float, ...] = (128.0, 128.0, 128.0)
-    draft: bool = True
+    draft: float = 1.0
     truncated: str = "refuse"
     orientation: str = "exif"
 
@@ -77,7 +79,7 @@ def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits) -> Pi
         CorruptImage: the bytes are no picture, or a truncated one.
     """
     need = max(preprocessing.size, preprocessing.resize)
-    image = open_image(data, limits, 2 * need if preprocessing.draft else None)
+    image = open_image(data, limits, int(preprocessing.draft * need))
     return np.asarray(_fit(image, preprocessing), dtype=np.uint8)
 
 
@@ -106,7 +108,7 @@ def thumbnail(data: bytes, max_side: int, limits: ImageLimits) -> bytes:
     return out.getvalue()
 
 
-def open_image(data: bytes, limits: ImageLimits, draft_size: int | None) -> Image.Image:
+def open_image(data: bytes, limits: ImageLimits, draft_size: int) -> Image.Image:
     """Decode to RGB: the first frame, turned upright, transparency on white, 16-bit scaled to 8."""
     if len(data) > limits.max_bytes:
         raise ImageTooLarge(f"the file has more than {limits.max_bytes} bytes")
@@ -119,7 +121,9 @@ def open_image(data: bytes, limits: ImageLimits, draft_size: int | None) -> Imag
             if draft_size:
                 image.draft("RGB", (draft_size, draft_size))
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            if image.getexif().get(ORIENTATION, 1) != 1:
+                image = ImageOps.exif_transpose(image)
+            return image if image.mode == "RGB" and "transparency" not in image.info else _to_rgb(image)
     except ImageTooLarge:
         raise
     except Image.DecompressionBombError as error:

@@ -91,4 +91,4 @@ def _read_spec(path: Path) -> tuple[Preprocessing, dict[str, str]]:
         raise BadInput(f"{path}: scale holds a 0; pixels are divided by it.")
     pixels = {key: value for key, value in values.items() if key in OF_PIXELS}
     options = {key: value for key, value in values.items() if key in OF_GRAPH}
-    return Preprocessing(**pixels, draft=False), options
+    return Preprocessing(**pixels, draft=0), options

@@ -135,7 +135,7 @@ def _preprocessing(preset: Any) -> Preprocessing:
         interpolation=preset.interpolation.value,
         mean=tuple(round(255 * value, 6) for value in preset.mean),
         scale=tuple(round(255 * value, 6) for value in preset.std),
-        draft=False,
+        draft=0,
     )
 
 

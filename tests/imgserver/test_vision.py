@@ -145,7 +145,7 @@ def test_the_version_depends_on_every_step(tmp_path: Path) -> None:
     others = [
         backbone_version("net", ac, Preprocessing()),
         backbone_version("net", ab, Preprocessing(size=192)),
-        backbone_version("net", ab, Preprocessing(draft=False)),
+        backbone_version("net", ab, Preprocessing(draft=0)),
         backbone_version("net", ab, Preprocessing(), "bgr"),
     ]
     assert len({base, *others}) == 5
