@@ -3,8 +3,8 @@
     python -m benchmarks.train
 
 A DIN with histories of 50 and of 1,000 behaviours over simulated logs: once with vectors from the image server, and
-once with all vectors in memory, as one ``.npy`` matrix. Then the trainer's peak memory over catalogues of 10,000, 100,000 and
-1,000,000 images; the log stays as large as it is.
+once with all vectors in memory, as one ``.npy`` matrix. Then the trainer's peak memory over catalogues of 10,000,
+100,000 and 1,000,000 images; the log stays as large as it is.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class Index:
     """
 
     def __init__(self, folder: Path, *, create: bool = True):
-        self.folder = folder
+        self.folder, self._pid = folder, os.getpid()
         try:
             if create:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,6 @@ class Index:
             raise StoreError(
                 f"There is no readable store in {folder}: {error}. 'imgserver precompute' makes one."
             ) from error
-        self._pid = os.getpid()
         found = self._get(b"format")
         if found is None:
             with self._write() as txn:
@@ -134,9 +133,18 @@ class Index:
         self._env.close()
 
     @contextmanager
-    def _write(self) -> Iterator[Any]:
+    def _read(self, db: Any = None) -> Iterator[Any]:
+        self._check_process()
+        with self._env.begin(db=db) as txn:
+            yield txn
+
+    def _check_process(self) -> None:
         if os.getpid() != self._pid:
             raise StoreError("The store was opened before this process was forked; open it again here.")
+
+    @contextmanager
+    def _write(self) -> Iterator[Any]:
+        self._check_process()
         try:
             with self._env.begin(write=True) as txn:
                 yield txn
@@ -144,7 +152,7 @@ class Index:
             raise StoreError(f"The index {self.folder} cannot be written: {error}. Is the disk full?") from error
 
     def _get(self, key: bytes) -> bytes | None:
-        with self._env.begin(db=self._meta) as txn:
+        with self._read(self._meta) as txn:
             value: bytes | None = txn.get(key)
             return value
 
@@ -165,13 +173,13 @@ class Index:
 
     def spaces(self, kind: str) -> list[Space]:
         """All spaces of a kind, in the order of their making."""
-        with self._env.begin(db=self._spaces) as txn:
+        with self._read(self._spaces) as txn:
             found = [Space(**json.loads(bytes(value))) for _, value in txn.cursor()]
         return sorted((s for s in found if s.kind == kind), key=lambda s: s.number)
 
     def space(self, name: str) -> Space | None:
         """The space of that name, or None."""
-        with self._env.begin(db=self._spaces) as txn:
+        with self._read(self._spaces) as txn:
             value = txn.get(name.encode())
         return Space(**json.loads(value)) if value else None
 
@@ -311,7 +319,7 @@ class Index:
             return entries, found
         if len(ids) > SCAN_FROM and SCAN_SHARE * len(ids) > len(self):
             return self._get_by_scan(name, ids)
-        with self._env.begin(db=self._entries) as txn:
+        with self._read(self._entries) as txn:
             for i, key in enumerate(_keys(space.number, ids)):
                 if value := txn.get(key):
                     entries[i], found[i] = np.frombuffer(value, ENTRY)[0], True
@@ -319,7 +327,7 @@ class Index:
 
     def __len__(self) -> int:
         """Entries of all spaces."""
-        with self._env.begin() as txn:
+        with self._read() as txn:
             return int(txn.stat(self._entries)["entries"])
 
     def _get_by_scan(self, name: str, ids: Ids) -> tuple[Entries, npt.NDArray[np.bool_]]:
@@ -335,7 +343,7 @@ class Index:
     def load(self, name: str) -> tuple[Ids, Entries, int]:
         """All ids and entries of a space, ascending, and the sequence number of the last change in them."""
         space = self.space(name)
-        with self._env.begin() as txn:
+        with self._read() as txn:
             cursor = txn.cursor(db=self._changes)
             sequence = struct.unpack(">Q", cursor.key())[0] if cursor.last() else 0
             blocks: list[Entries] = []
@@ -355,7 +363,7 @@ class Index:
         """Ids of a space that changed after ``sequence``, and the newest sequence; None when the log no longer says."""
         space = self.space(name)
         parts: list[Ids] = []
-        with self._env.begin(db=self._changes) as txn:
+        with self._read(self._changes) as txn:
             cursor = txn.cursor()
             newest = struct.unpack(">Q", cursor.key())[0] if cursor.last() else 0
             if newest == sequence:

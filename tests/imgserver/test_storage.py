@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from imgserver.errors import StoreError
 from imgserver.storage import index
 from imgserver.storage.hashtable import ABSENT, IdTable
-from imgserver.storage.index import SOURCE
+from imgserver.storage.index import SOURCE, Space
 from imgserver.storage.rows import RowFile
 from imgserver.storage.store import Store
 from imgserver.storage.table import Table
@@ -166,3 +166,142 @@ def test_acknowledged_batches_survive_kill_9(tmp_path: Path) -> None:
     assert set(range(acknowledged)) <= set(ids.tolist())
     assert (values[:, 0] == np.float16((ids // 50 * 50) % 1000)).all()
     store.close()
+
+
+def big_store(folder: Path, n: int) -> tuple[Store, Space]:
+    store = Store(folder)
+    put(store, "v/4", list(range(n)), 1.0)
+    space = store.index.space("v/4")
+    assert space is not None
+    return store, space
+
+
+def test_a_large_table_starts_from_its_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, space = big_store(tmp_path, 120_000)
+    first = Table(store, space)
+    first.load()
+    assert len(list((tmp_path / "index").glob("table-*.npy"))) == 1
+    put(store, "v/4", [500_000, 7], 3.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(store.index, "load", lambda name: pytest.fail("the entries were walked over"))
+        second = Table(store, space)
+        second.load()
+    values, status = second.get(np.array([7, 8, 500_000, 999_999]), OK)
+    assert values[:, 0].tolist() == [3.0, 1.0, 3.0, 0.0]
+    assert status.tolist() == [OK, OK, OK, 0]
+    assert len(second) == 120_001
+    for file in (tmp_path / "index").glob("table-*.npy"):  # a copy of the store may lack it
+        file.unlink()
+    third = Table(store, space)
+    third.load()
+    assert len(third) == 120_001
+    store.close()
+
+
+def test_readers_never_wait_for_a_writer(tmp_path: Path) -> None:
+    store, space = big_store(tmp_path, 1000)
+    table = Table(store, space)
+    table.load()
+    code = (
+        "import sys, time; sys.path[:0] = sys.argv[2:]\n"
+        "from imgserver.storage.store import Store\n"
+        "with Store(sys.argv[1]).index._write(): print('writing', flush=True); time.sleep(3)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "writing\n"
+        started = time.monotonic()
+        for _ in range(100):
+            assert (table.get(np.arange(1000), OK)[1] == OK).all()
+            assert table.refresh() == 0
+            store.index.get("v/4", np.arange(10))
+        assert time.monotonic() - started < 2.5
+        assert writer.poll() is None, "it held the lock all the while"
+    store.close()
+
+
+def test_what_a_killed_reader_held_is_given_free(tmp_path: Path) -> None:
+    store, _ = big_store(tmp_path, 10)
+    code = (
+        "import os, sys, signal\n"
+        "from imgserver.storage.store import Store\n"
+        "txn = Store(sys.argv[1]).index._env.begin(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    readers = store.index._env.readers()
+    assert readers.count("\n") >= 2, readers  # a heading and the dead one
+    store.close()
+    again = Store(tmp_path)
+    assert again.index._env.reader_check() == 0, "opening has cleared it"
+    again.close()
+
+
+def test_a_deleted_version_frees_its_disk(tmp_path: Path) -> None:
+    store, space = big_store(tmp_path, 5000)
+    put(store, "w/4", [1, 2], 2.0)
+    before = store.used_bytes()
+    assert store.delete(space) == 5000
+    assert store.index.space("v/4") is None
+    assert store.used_bytes() < before
+    put(store, "v/4", [9], 4.0)
+    again, other = store.index.space("v/4"), store.index.space("w/4")
+    assert again is not None
+    assert other is not None
+    table = Table(store, again)
+    table.load()
+    assert table.get(np.array([9, 1]), OK)[1].tolist() == [OK, 0]
+    table = Table(store, other)
+    table.load()
+    assert table.get(np.array([1, 9]), OK)[0][:, 0].tolist() == [2.0, 0.0]
+    store.close()
+
+
+def test_a_table_costs_at_most_forty_bytes_an_image() -> None:
+    for n in (100_000, 150_000, 1_000_000, 1_300_000):
+        table = IdTable()
+        for start in range(0, n, 50_000):
+            table.put(np.arange(start, start + 50_000), np.arange(start, start + 50_000))
+        assert table._slots.nbytes <= 40 * n
+
+
+MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
+
+
+def test_a_catalogue_larger_than_memory_is_served(tmp_path: Path) -> None:
+    """Rows of 600 MB, looked up by a process that may hold 350 MB, page cache included."""
+    group = MEMORY_GROUPS / f"crossmedia-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text(str(350 << 20))
+    except OSError as error:
+        pytest.skip(f"memory cannot be limited here: {error}")
+    try:
+        n, dim = 300_000, 1024
+        store = Store(tmp_path)
+        space = store.index.ensure_space(f"v/{dim}", "vector", dim, "float16")
+        for start in range(0, n, 10_000):
+            ids = np.arange(start, start + 10_000)
+            values = np.repeat((ids % 2048).astype(np.float16)[:, None], dim, axis=1)
+            store.put(space, ids, values, np.full(len(ids), OK, np.uint8), np.zeros(len(ids), SOURCE), OK)
+        store.close()
+        code = f"""
+import numpy as np, pathlib, resource
+from imgserver.storage.store import Store
+from imgserver.storage.table import Table
+store = Store({str(tmp_path)!r})
+table = Table(store, store.index.space("v/{dim}"))
+table.load()
+for seed in range(30):
+    ids = np.random.default_rng(seed).integers(0, {n}, 5000)
+    values, status = table.get(ids, {OK})
+    assert (status == {OK}).all()
+    assert (values == (ids % 2048)[:, None]).all()
+print("served")
+"""
+        inside = f"import os; open({str(group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n{code}"
+        done = subprocess.run([sys.executable, "-c", inside], capture_output=True, text=True, timeout=200)
+        assert done.stdout == "served\n", done.stderr
+        peak = int((group / "memory.max_usage_in_bytes").read_text())
+        assert peak <= 350 << 20
+    finally:
+        group.rmdir()

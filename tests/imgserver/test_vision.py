@@ -4,6 +4,7 @@ import io
 import struct
 import subprocess
 import sys
+import tarfile
 import zlib
 from pathlib import Path
 
@@ -108,6 +109,36 @@ def test_engines_agree_on_real_photos(photos: Path, graph_cache: Path) -> None:
     cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     assert a.shape == (16, 1280)
     assert cosine.min() > 0.9999
+
+
+@pytest.mark.data
+def test_engines_agree_on_posters(test_data: Path, graph_cache: Path) -> None:
+    backbone = get_backbone("efficientnet_lite0")
+    with tarfile.open(test_data / "movielens_posters" / "posters_128x192_q80.tar") as tar:
+        files = [tar.extractfile(member) for member in tar if member.isfile()][:48]
+        data = [file.read() for file in files if file is not None]
+    pixels = np.stack([decode(photo, backbone.preprocessing, LIMITS) for photo in data])
+    a = OpenVinoEngine(backbone, graph_cache / "engine").run(pixels)
+    b = TorchEngine(backbone, "cpu").run(pixels)
+    assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.9999
+
+
+def test_bf16_is_a_version_of_its_own_and_close(photos: Path, graph_cache: Path) -> None:
+    plain, half = get_backbone("efficientnet_lite0"), get_backbone("efficientnet_lite0#bf16")
+    assert half.version == plain.version + "#bf16"
+    pixels = np.stack([decode(f.read_bytes(), plain.preprocessing, LIMITS) for f in sorted(photos.iterdir())[:48]])
+    a = OpenVinoEngine(plain, graph_cache / "engine").run(pixels)
+    for b in (OpenVinoEngine(half, None).run(pixels), TorchEngine(half, "cpu").run(pixels)):
+        cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+        assert cosine.min() > 0.99
+
+
+def test_a_feature_does_not_depend_on_its_batch(photos: Path, graph_cache: Path) -> None:
+    backbone = get_backbone("efficientnet_lite0")
+    engine = OpenVinoEngine(backbone, graph_cache / "engine")
+    pixels = np.stack([decode(f.read_bytes(), backbone.preprocessing, LIMITS) for f in sorted(photos.iterdir())[:5]])
+    together = engine.run(pixels)
+    np.testing.assert_array_equal(together, np.concatenate([engine.run(one[None]) for one in pixels]))
 
 
 def test_converting_a_backbone_reports_nothing_to_anybody() -> None:

@@ -1,0 +1,368 @@
+"""Misses that hurt nobody but themselves: lanes, failures, callers that leave, versions, health, metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import DaemonProcess, run_command
+from crossmedia.v1 import image_server_pb2 as pb
+
+from imgserver.client import GrpcTransport, ImageClient, LocalTransport, Status
+from imgserver.errors import Overloaded, VersionMismatch
+from imgserver.serving.admission import Admission
+from imgserver.serving.health import Heartbeat
+from imgserver.serving.negatives import Negatives
+from imgserver.serving.service import ImageService, ServiceConfig
+from imgserver.vision.decode import ImageLimits
+
+
+@pytest.fixture
+def own_photos(photos: Path, tmp_path: Path) -> Path:
+    """A catalogue that the test may change."""
+    return Path(shutil.copytree(photos, tmp_path / "photos"))
+
+
+@pytest.fixture
+def service(store: Path, own_photos: Path) -> Iterator[ImageService]:
+    """In this process; failures are remembered for half a second."""
+    made = ImageService(ServiceConfig(store, str(own_photos), negative_ttl_s=0.5, threads=2))
+    yield made
+    made.close()
+
+
+def name(number: int) -> str:
+    return f"{number:03d}.jpg"
+
+
+def test_a_failure_is_remembered_and_looked_at_again(service: ImageService, own_photos: Path) -> None:
+    good = (own_photos / name(150)).read_bytes()
+    (own_photos / name(150)).write_bytes(b"no picture")
+    client = ImageClient(LocalTransport(service))
+    assert client.get([150]).status.tolist() == [Status.CORRUPT]
+    assert service.lookups["negative"] == 0
+    for _ in range(3):
+        assert client.get([150]).status.tolist() == [Status.CORRUPT]
+    assert service.lookups["negative"] == 3
+    assert service.misses.counters.failed == {int(Status.CORRUPT): 1}, "it was looked at once"
+    (own_photos / name(150)).write_bytes(good)
+    time.sleep(0.6)
+    found = client.get([150])
+    assert found.ok.all(), "a photo that was mended is seen when the failure is too old to be believed"
+    assert found.values.any()
+
+
+def test_an_untouched_failure_is_not_decoded_again(service: ImageService, own_photos: Path) -> None:
+    (own_photos / name(151)).write_bytes(b"no picture")
+    client = ImageClient(LocalTransport(service))
+    assert client.get([151]).status.tolist() == [Status.CORRUPT]
+    reads: list[int] = []
+    assert service.catalog is not None
+    read = service.catalog.read
+
+    def noted(image_id: int, max_bytes: int) -> bytes | None:
+        reads.append(image_id)
+        return read(image_id, max_bytes)
+
+    service.catalog.read = noted  # type: ignore[method-assign]
+    time.sleep(0.6)
+    assert client.get([151]).status.tolist() == [Status.CORRUPT]
+    assert reads == []
+
+
+def test_negatives_are_bounded_and_end() -> None:
+    known = Negatives(ttl_s=0.2)
+    known.put(np.array([5, 6]), np.array([2, 3], dtype=np.uint8))
+    assert known.get(np.array([5, 6, 7])).tolist() == [2, 3, 0]
+    time.sleep(0.25)
+    assert known.get(np.array([5, 6, 7])).tolist() == [0, 0, 0]
+    for start in range(0, 3_000_000, 500_000):
+        known.put(np.arange(start, start + 500_000), np.full(500_000, 2, dtype=np.uint8))
+        assert len(known._known) <= 1_000_000
+
+
+def test_lookups_go_before_photos_that_are_brought(service: ImageService, own_photos: Path) -> None:
+    photos = {1000 + i: (own_photos / name(i)).read_bytes() for i in range(200)}
+    client, ended = ImageClient(LocalTransport(service), timeout_s=120), []
+
+    def bring() -> None:
+        client.put(photos)
+        ended.append(time.monotonic())
+
+    thread = threading.Thread(target=bring)
+    thread.start()
+    while service.misses.waiting < 150:
+        time.sleep(0.005)
+    assert ImageClient(LocalTransport(service)).get([160, 161]).ok.all()
+    answered = time.monotonic()
+    assert service.misses.waiting > 50, "most of what was brought still waits"
+    thread.join()
+    assert answered < ended[0]
+
+
+def test_callers_that_went_away_cost_nothing(store: Path, photos: Path) -> None:
+    process = DaemonProcess(store, photos)
+    try:
+        transport = GrpcTransport(process.address)
+        request = pb.GetVectorsRequest(image_ids=np.arange(100, 243, dtype="<i8").tobytes())
+        call = transport.get_vectors(request, 60)
+        with ImageClient(process.address) as client:
+            while not (client.info().images_pending or client.info().computed_on_demand):
+                time.sleep(0.01)
+            call._call.cancel()  # type: ignore[attr-defined]
+            deadline = time.monotonic() + 10
+            while client.info().images_pending and time.monotonic() < deadline:
+                time.sleep(0.02)
+            info = client.info()
+            assert info.images_pending == 0
+            assert info.computed_on_demand < 120, "what nobody waits for any more is dropped"
+            assert client.get(list(range(100, 243))).ok.all(), "and can be asked for again"
+    finally:
+        process.stop()
+
+
+def test_one_rule_of_admission() -> None:
+    admission = Admission(max_ids=10, max_bytes=1000)
+    admission.take(9, 0)
+    for ids in (2, 10_000):
+        with pytest.raises(Overloaded, match="9 images wait") as caught:
+            admission.take(ids, 0)
+        assert 0.1 <= caught.value.retry_after_s <= 5
+    admission.take(1, 0)
+    admission.give_back(10, 0)
+    with admission.held(0, 1000), pytest.raises(Overloaded):
+        admission.take(0, 1)
+    admission.take(10, 1000)
+    assert admission.refused == 3
+
+
+def test_calls_that_wait_leave_threads_for_those_that_do_not(store: Path, own_photos: Path) -> None:
+    made = ImageService(ServiceConfig(store, str(own_photos), threads=2))
+    try:
+        made.misses._max_calls = 1
+        first = threading.Thread(target=lambda: ImageClient(LocalTransport(made)).get(list(range(100, 160))))
+        first.start()
+        while not made.misses.waiting:
+            time.sleep(0.001)
+        request = pb.GetVectorsRequest(image_ids=np.array([170], "<i8").tobytes())
+        with pytest.raises(Overloaded, match="calls wait"):
+            made.get_vectors(request, time.monotonic() + 5)
+        stored = made.get_vectors(pb.GetVectorsRequest(image_ids=np.array([7], "<i8").tobytes()), time.monotonic() + 5)
+        assert stored.status.tolist() == [Status.OK]
+        first.join()
+    finally:
+        made.close()
+
+
+def test_a_reply_tells_what_its_images_took(service: ImageService) -> None:
+    request = pb.GetVectorsRequest(image_ids=np.arange(100, 150, dtype="<i8").tobytes())
+    first = service.get_vectors(request, time.monotonic() + 30)
+    assert first.computed == 50
+    assert 0 < first.compute_time_ns < first.server_time_ns
+    assert 0 < first.queue_time_ns < first.server_time_ns
+    again = service.get_vectors(request, time.monotonic() + 30)
+    assert (again.computed, again.compute_time_ns, again.queue_time_ns) == (0, 0, 0)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # that is what is tested
+def test_health_notices_a_dead_worker(service: ImageService) -> None:
+    states: list[bool] = []
+    heartbeat = Heartbeat(service, states.append)
+    heartbeat.start()
+    assert states == [True]
+
+    def die() -> None:
+        raise SystemExit
+
+    service.misses._next_batch = die  # type: ignore[method-assign, assignment]
+    ImageClient(LocalTransport(service), timeout_s=0.5).get([1])
+    with pytest.raises(Exception, match="not ready"):
+        ImageClient(LocalTransport(service), timeout_s=0.5).get([101])
+    deadline = time.monotonic() + 10
+    while states[-1] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    heartbeat.stop()
+    assert states == [True, False]
+    # Let the fixture end: nothing is left that would wait for the dead thread.
+    with service.misses._changed:
+        service.misses._decoded.pop()
+
+
+@pytest.fixture
+def two_versions(store: Path, photos: Path) -> tuple[Path, str, str]:
+    """A store with dim 16, active, and dim 8."""
+    before = json.loads(run_command("imgserver", "versions", f"--store={store}", "--json").stdout)
+    old = next(v["name"] for v in before if v["active"])
+    ids = store.parent / "ids.txt"
+    ids.write_text("\n".join(str(i) for i in range(100)))
+    run_command("imgserver", "precompute", f"--store={store}", f"--catalogue={photos}", "--dim=8", f"--ids={ids}")
+    after = json.loads(run_command("imgserver", "versions", f"--store={store}", "--json").stdout)
+    new = next(v["name"] for v in after if v["active"])
+    assert new.endswith("/8")
+    run_command("imgserver", "versions", f"--store={store}", f"--activate={old}")
+    return store, old, new
+
+
+def test_versions_change_while_serving(two_versions: tuple[Path, str, str], photos: Path) -> None:
+    store, old, new = two_versions
+    process = DaemonProcess(store, photos)
+    try:
+        with ImageClient(process.address) as run, ImageClient(process.address) as other:
+            assert run.get([1]).version == old
+            seen: dict[str, int] = {}
+            wrong: list[str] = []
+            stop = threading.Event()
+
+            def watch() -> None:
+                transport = GrpcTransport(process.address)
+                request = pb.GetVectorsRequest(image_ids=np.arange(100, dtype="<i8").tobytes())
+                while not stop.is_set():
+                    reply = transport.get_vectors(request, 5).result()
+                    seen[reply.version] = reply.values.shape[1]
+                    if not (reply.status == Status.OK).all() or not reply.version.endswith(f"/{reply.values.shape[1]}"):
+                        wrong.append(reply.version)
+
+            thread = threading.Thread(target=watch)
+            thread.start()
+            run_command("imgserver", "versions", f"--store={store}", f"--activate={new}")
+            deadline = time.monotonic() + 10
+            while new not in seen and time.monotonic() < deadline:
+                time.sleep(0.05)
+            stop.set()
+            thread.join()
+            assert seen == {old: 16, new: 8}
+            assert not wrong
+            assert other.get([1]).version == new, "who names none gets the active one"
+            assert run.get([2, 3]).version == old, "who began with a version goes on with it"
+            assert run.get([120]).ok.all(), "also where it has to be computed"
+            refused = run_command("imgserver", "versions", f"--store={store}", f"--delete={new}", check=False)
+            assert refused.returncode == 2
+            assert "active" in refused.stderr
+            run_command("imgserver", "versions", f"--store={store}", f"--delete={old}")
+            time.sleep(1.5)
+            with pytest.raises(VersionMismatch, match="does not hold"):
+                run.get([4])
+            assert other.get([5]).ok.all()
+    finally:
+        process.stop()
+    held = json.loads(run_command("imgserver", "versions", f"--store={store}", "--json").stdout)
+    assert [v["name"] for v in held if v["kind"] == "vector"] == [new]
+    features = next(v["name"] for v in held if v["kind"] == "feature")
+    done = run_command("imgserver", "versions", f"--store={store}", f"--delete={features}", check=False)
+    assert "needed by" in done.stderr
+    missing = run_command("imgserver", "versions", f"--store={store}", "--activate=x", check=False)
+    assert "does not hold the version 'x'" in missing.stderr
+
+
+def test_a_new_head_is_another_version(store: Path, photos: Path) -> None:
+    before = json.loads(run_command("imgserver", "versions", f"--store={store}", "--json").stdout)
+    run_command("imgserver", "precompute", f"--store={store}", f"--catalogue={photos}", "--dim=16", "--new-head")
+    after = json.loads(run_command("imgserver", "versions", f"--store={store}", "--json").stdout)
+    vectors = [v for v in after if v["kind"] == "vector"]
+    assert len(vectors) == len([v for v in before if v["kind"] == "vector"]) + 1
+    assert {v["dim"] for v in vectors} == {16}
+
+
+def test_metrics_for_prometheus(store: Path, photos: Path) -> None:
+    process = DaemonProcess(store, photos, "--metrics-port=0")
+    try:
+        port = json.loads((store / "daemon.json").read_text())["metrics_port"]
+        with ImageClient(process.address) as client:
+            client.get([1, 2, 100, 10**9])
+            client.get([10**9])
+        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5).read().decode()
+    finally:
+        process.stop()
+    values = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
+    assert values['crossmedia_cache_lookups_total{result="hit"}'] == 2
+    assert values['crossmedia_cache_lookups_total{result="miss"}'] == 2
+    assert values['crossmedia_cache_lookups_total{result="negative"}'] == 1
+    assert values['crossmedia_images_failed_total{reason="NOT_FOUND"}'] == 1
+    assert values['crossmedia_rpc_duration_seconds_count{code="OK",method="GetVectors"}'] == 2
+    assert values["crossmedia_batch_size_count"] == 1
+    assert values["crossmedia_queue_items"] == 0
+    assert values["crossmedia_store_used_bytes"] > 100_000
+
+
+def test_poison_in_a_load_harms_only_itself(service: ImageService, own_photos: Path) -> None:
+    """Many callers, photos of which some are broken in every way at once; each failure keeps to its own id."""
+    bad = {100: b"", 110: b"text", 120: (own_photos / name(120)).read_bytes()[:500]}
+    for number, data in bad.items():
+        (own_photos / name(number)).write_bytes(data)
+    client = ImageClient(LocalTransport(service), timeout_s=60)
+    results: list[dict[int, int]] = []
+
+    def ask(seed: int) -> None:
+        ids = np.random.default_rng(seed).permutation(np.arange(95, 160))
+        results.append(dict(zip(ids.tolist(), client.get(ids).status.tolist(), strict=True)))
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 8
+    for found in results:
+        assert {i for i, status in found.items() if status != Status.OK} == set(bad)
+    assert service.misses.counters.computed == 60 - len(bad)
+    assert service.misses.alive
+
+
+def test_acknowledged_misses_survive_kill_9(store: Path, photos: Path) -> None:
+    process = DaemonProcess(store, photos)
+    with ImageClient(process.address) as client:
+        before = client.get(list(range(100, 140)))
+    os.kill(process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{process.pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    again = DaemonProcess(store, None)  # without a catalogue nothing can be computed
+    try:
+        with ImageClient(again.address) as client:
+            after = client.get(list(range(100, 140)))
+    finally:
+        again.stop()
+    assert after.ok.all()
+    np.testing.assert_array_equal(before.values, after.values)
+
+
+def test_a_store_is_not_used_across_a_fork(store: Path) -> None:
+    code = f"""
+import os
+from imgserver.errors import StoreError
+from imgserver.storage.store import Store
+opened = Store({str(store)!r})
+assert opened.index.active
+child = os.fork()
+if child == 0:
+    try:
+        opened.index.active
+    except StoreError as error:
+        os._exit(0 if "open it again" in str(error) else 3)
+    os._exit(4)
+_, status = os.waitpid(child, 0)
+assert os.waitstatus_to_exitcode(status) == 0, status
+assert opened.index.active
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_limits_are_told(service: ImageService) -> None:
+    info = ImageClient(LocalTransport(service)).info()
+    assert info.max_ids_per_call <= info.max_pending_ids
+    assert info.negative_ttl_s == 0.5
+    assert info.max_pending_bytes > info.max_message_bytes
+    assert info.max_image_bytes == ImageLimits().max_bytes
+    assert info.store_used_bytes > 0
+    assert info.store_free_bytes > 0
