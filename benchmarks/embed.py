@@ -205,9 +205,9 @@ def main() -> None:
             place.mkdir()
             start_store(photos, place, files)
             with ExitStack() as stack:
-                address, pid = stack.enter_context(daemon(place / "store", f"--catalogue={photos}"))
                 with_broken(photos, place / "broken")
                 shutil.copytree(place / "store", place / "store-broken")
+                address, pid = stack.enter_context(daemon(place / "store", f"--catalogue={photos}"))
                 catalogue = f"--catalogue={place / 'broken'}"
                 broken, broken_pid = stack.enter_context(daemon(place / "store-broken", catalogue))
                 parts = {
