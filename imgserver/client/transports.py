@@ -245,6 +245,9 @@ class MockTransport:
             versions=[self.version],
             max_ids_per_call=self.max_ids_per_call,
             max_thumbnails_per_call=256,
+            max_put_per_call=256,
+            max_image_bytes=20 << 20,
+            max_image_pixels=50_000_000,
             max_message_bytes=64 << 20,
             images_stored=len(self.vectors),
         )

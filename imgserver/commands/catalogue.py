@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ from imgserver.errors import BadInput, NothingEmbedded
 
 if TYPE_CHECKING:
     from imgserver.offline.precompute import PrecomputeResult
+
+BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 
 
 @click.command(cls=Command)
@@ -72,6 +75,7 @@ def precompute(
     """Embed a catalogue of photos, and activate the vectors. Run it again after a kill, or when photos were added."""
     try:
         from imgserver.offline import precompute as work
+        from imgserver.serving.process import running_daemon
         from imgserver.storage.catalog import open_catalog
         from imgserver.storage.store import Store
         from imgserver.vision.backbones import get_backbone
@@ -80,6 +84,8 @@ def precompute(
     except ImportError as error:
         raise missing_extra(error) from error
 
+    if running_daemon(store):
+        os.nice(BEHIND_REQUESTS)  # a server answers callers from this machine
     console = Console(stderr=True)
     catalog, net = open_catalog(catalogue, read_timeout_s), get_backbone(backbone)
     limits = ImageLimits(max_image_mb * MEGABYTE)

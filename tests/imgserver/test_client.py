@@ -13,6 +13,7 @@ from imgserver.client.transports import Pending
 from imgserver.errors import (
     DeadlineExceeded,
     InvalidRequest,
+    Overloaded,
     ServerFault,
     ServerUnavailable,
     TooManyMissingImages,
@@ -80,6 +81,16 @@ def test_a_fault_that_lasts_is_raised_within_the_deadline(failure: Exception | i
     with pytest.raises(error):
         ImageClient(Flaky([failure] * 100), timeout_s=0.5).get([2])
     assert time.monotonic() - started < 1.5
+
+
+def test_a_retry_hint_is_honoured_within_the_deadline() -> None:
+    started = time.monotonic()
+    assert ImageClient(Flaky([Overloaded("full", retry_after_s=0.4)])).get([2]).ok.all()
+    assert time.monotonic() - started >= 0.4
+    started = time.monotonic()
+    with pytest.raises(Overloaded, match="full"):
+        ImageClient(Flaky([Overloaded("full", retry_after_s=5.0)]), timeout_s=1.0).get([2])
+    assert time.monotonic() - started < 1.0, "there is no sense in waiting beyond the deadline"
 
 
 def test_an_unknown_status_is_an_error_of_the_reply() -> None:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import DaemonProcess, copy_store, run_command
 from crossmedia.v1 import image_server_pb2 as pb
@@ -23,7 +25,7 @@ from PIL import Image
 
 import imgserver
 from imgserver.client import GrpcTransport, ImageClient, MockTransport, Status
-from imgserver.errors import InvalidRequest, NotReady, Overloaded, ServerUnavailable, VersionMismatch
+from imgserver.errors import CrossMediaError, InvalidRequest, NotReady, Overloaded, ServerUnavailable, VersionMismatch
 
 
 def test_five_lines(daemon: DaemonProcess) -> None:
@@ -90,6 +92,46 @@ def test_every_transport_gives_the_same(daemon: DaemonProcess, graph_cache: Path
         assert a.status.tolist() == other.status.tolist()
         assert (a.version, a.generation) == (other.version, other.generation)
     assert a.status.tolist() == [1, 1, 2, 1, 1, 2]
+
+
+def test_every_operation_is_the_same_over_every_transport(tmp_path: Path, photos: Path) -> None:
+    """Over imported vectors, which a mock can stand for in every operation."""
+    vectors = {i: np.full(8, i / 8, dtype=np.float16) for i in range(20)}
+    table = pa.table({"image_id": list(vectors), "vector": [v.astype(np.float32).tolist() for v in vectors.values()]})
+    pq.write_table(table, tmp_path / "vectors.parquet")
+    file = str(tmp_path / "vectors.parquet")
+    run_command("imgserver", "import", file, "--name=clip", f"--store={tmp_path / 'a'}")
+    copy_store(tmp_path / "a", tmp_path / "b")
+    process = DaemonProcess(tmp_path / "a", None)
+    results: list[list[object]] = []
+    try:
+        version = json.loads(run_command("imgserver", "info", f"--server={process.address}", "--json").stdout)[
+            "version"
+        ]
+        for transport in (
+            GrpcTransport(process.address),
+            imgserver.open_local(tmp_path / "b"),
+            MockTransport(vectors, version=version),
+        ):
+            with ImageClient(transport) as client:
+                info, found = client.info(), client.get([3, 99, -1, 3, 0])
+                outcome: list[object] = [info.version, info.dim, info.generation, info.versions, info.images_stored]
+                outcome += [found.values.tolist(), found.status.tolist(), found.version, found.generation]
+                outcome += [client.thumbnails([1, -1, 99]), client.get([]).values.shape, client.stats.missing]
+                for call in (
+                    lambda client=client: client.put({5: (photos / "005.jpg").read_bytes()}),
+                    lambda client=client: client.get([-5]),
+                    lambda client=client: client.get([1.5]),
+                    lambda transport=transport: ImageClient(transport, version="other@0+pca@0/8").get([1]),
+                ):
+                    with pytest.raises(CrossMediaError) as caught:
+                        call()
+                    outcome.append(type(caught.value).__name__)
+                results.append(outcome)
+    finally:
+        process.stop()
+    assert results[0] == results[1] == results[2]
+    assert results[0][-4:] == ["VersionMismatch", "InvalidRequest", "InvalidRequest", "VersionMismatch"]
 
 
 def test_float32_is_the_widened_value(daemon: DaemonProcess) -> None:
