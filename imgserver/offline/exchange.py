@@ -21,6 +21,7 @@ from crossmedia.v1 import image_server_pb2 as pb
 from imgserver.errors import BadInput
 from imgserver.storage.index import SOURCE, Entries, Ids, Space
 from imgserver.storage.store import Store
+from imgserver.storage.table import leave_snapshot
 from imgserver.storage.versions import IMPORTED, VECTOR_DTYPE, vector_space
 
 OK = pb.VECTOR_STATUS_OK
@@ -155,6 +156,7 @@ def import_vectors(
             store.put(space, ids[new], values[new], np.full(len(nowhere), OK, dtype=np.uint8), nowhere, OK)
             added += len(nowhere)
         progress(len(ids))
+    leave_snapshot(store, space)
     store.index.activate(version)
     return ImportReport(version, len(every), added, dim, time.monotonic() - started)
 

@@ -27,6 +27,7 @@ from imgserver.head import Head, fit_pca
 from imgserver.storage.catalog import Catalog
 from imgserver.storage.index import SOURCE, Ids, Space
 from imgserver.storage.store import Store
+from imgserver.storage.table import leave_snapshot
 from imgserver.storage.versions import feature_space, is_imported, load_head, save_head, split_version, vector_space
 from imgserver.vision.backbone import Backbone
 from imgserver.vision.decode import ImageLimits
@@ -210,6 +211,7 @@ def precompute(
     save_head(store, head)
     vectors = vector_space(store, result.version, head.spec.dim)
     _store_vectors(store, space, vectors, head)
+    leave_snapshot(store, vectors)
     store.index.activate(result.version)
     result.rejected, result.rejects_file = _write_rejects(store, space, reasons, config.only)
     for reason in reasons.values():

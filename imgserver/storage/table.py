@@ -110,3 +110,9 @@ class Table:
 def _hash_values(entries: Entries) -> npt.NDArray[np.int64]:
     rows = entries["row"].astype(np.int64)
     return np.where(rows != NO_ROW, rows, -entries["status"].astype(np.int64))
+
+
+def leave_snapshot(store: Store, space: Space) -> None:
+    """What a large table starts from, made where vectors are made, so that the first server starts fast too."""
+    if len(store.index) >= SNAPSHOT_FROM:
+        Table(store, space).load()

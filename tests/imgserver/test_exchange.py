@@ -103,6 +103,19 @@ def test_imported_vectors_are_a_version_like_any_other(tmp_path: Path, photos: P
         daemon.stop()
 
 
+def test_a_large_import_leaves_a_snapshot(tmp_path: Path) -> None:
+    """From which the first server starts, so that it need not walk over every entry."""
+    n = 100_000
+    values = pa.FixedSizeListArray.from_arrays(np.tile(np.arange(n, dtype=np.float32) % 100, 2), 2)
+    pq.write_table(pa.table({"image_id": np.arange(n), "vector": values}), tmp_path / "many.parquet")
+    opened = Store(tmp_path / "store")
+    report = import_vectors(opened, tmp_path / "many.parquet", "many")
+    snapshot = opened.index.load_snapshot(report.version)
+    opened.close()
+    assert snapshot is not None
+    assert np.sort(snapshot[0]).tolist() == list(range(n))
+
+
 def test_an_export_can_be_imported(exported: Path, store: Path, tmp_path: Path) -> None:
     opened = Store(tmp_path / "other")
     import_vectors(opened, exported, "again")
