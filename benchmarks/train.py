@@ -131,27 +131,25 @@ def _source(kind: str, where: str) -> Any:
 def training(folder: Path, kind: str, where: str, steps: int) -> Work:
     """Steps of a DIN, as ``trainer fit`` makes them."""
     import torch
-    from torch.nn.functional import binary_cross_entropy_with_logits
 
     from features.images import fetch_ahead
     from features.samples import Samples
     from trainer.layers.inputs import InputSpec
-    from trainer.models import MODELS
+    from trainer.models import make
     from trainer.tensors import to_image_vectors, to_tensors
 
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     samples, source, device = Samples(folder / "samples"), _source(kind, where), torch.device("cpu")
-    model = MODELS["din"](InputSpec.of(samples, DIM), 16).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    model = make("din", InputSpec.of(samples, DIM), 16, {}).train()
+    (optimizer,) = model.optimizers(1e-3)
 
     def work() -> int:
         done = 0
         batches = islice(samples.batches("train", BATCH, shuffle_seed=0, epoch=0), steps)
         for batch, vectors in fetch_ahead(batches, source):
             tensors = to_tensors(batch, device)
-            logits = model(tensors, to_image_vectors(vectors, device))
-            loss = binary_cross_entropy_with_logits(logits, tensors.labels["click"])
+            loss = model.loss(tensors, to_image_vectors(vectors, device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -10,17 +10,19 @@ tensorboard/
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_model as load_tensors
+from safetensors.torch import save_model as save_tensors
 
 from features.samples import Samples
 from imgserver.errors import BadInput, VersionMismatch
 from trainer.layers.inputs import InputSpec
-from trainer.models import DIN, MODELS, EmbeddingMLP
+from trainer.models import make
+from trainer.models.base import Model
 
 CONFIG, WEIGHTS, METRICS, PREDICTIONS = (
     "config.json",
@@ -28,8 +30,6 @@ CONFIG, WEIGHTS, METRICS, PREDICTIONS = (
     "metrics.json",
     "predictions.parquet",
 )
-
-Model = EmbeddingMLP | DIN
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Lineage:
         inputs: columns and sizes.
         width: numbers in an embedding.
         model: name in ``MODELS``.
+        options: of the model.
     """
 
     vocabulary_hash: str
@@ -51,6 +52,7 @@ class Lineage:
     inputs: InputSpec
     width: int
     model: str
+    options: dict[str, Any] = field(default_factory=dict)
 
     def check_samples(self, samples: Samples) -> None:
         """Refuse samples of another vocabulary.
@@ -80,7 +82,7 @@ class Lineage:
 def save_model(folder: Path, model: Model, lineage: Lineage, config: dict[str, Any]) -> None:
     """Write ``config.json`` and ``model.safetensors``."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, str(folder / WEIGHTS))
+    save_tensors(model, str(folder / WEIGHTS))
     document = {"fit": config, "lineage": asdict(lineage)}
     (folder / CONFIG).write_text(json.dumps(document, indent=1) + "\n")
 
@@ -95,9 +97,10 @@ def load_model(folder: str | Path) -> tuple[Model, Lineage, dict[str, Any]]:
     try:
         document = json.loads((folder / CONFIG).read_text())
         fields = document["lineage"]
-        lineage = Lineage(**{**fields, "inputs": InputSpec(**fields["inputs"])})
-        model = MODELS[lineage.model](lineage.inputs, lineage.width)
-        model.load_state_dict(load_file(str(folder / WEIGHTS)))
+        inputs = InputSpec(**{**fields["inputs"], "labels": tuple(fields["inputs"]["labels"])})
+        lineage = Lineage(**{**fields, "inputs": inputs})
+        model = make(lineage.model, lineage.inputs, lineage.width, lineage.options)
+        load_tensors(model, str(folder / WEIGHTS))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise BadInput(f"{folder} holds no run that can be loaded: {error}. 'trainer fit' makes one.") from error
     return model.eval(), lineage, document["fit"]

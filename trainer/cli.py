@@ -76,6 +76,18 @@ def _options(*, single: bool) -> Callable[[Callable[..., None]], Callable[..., N
         click.option("--learning-rate", type=float, default=1e-3, help="Step size of Adam."),
         click.option("--width", type=click.IntRange(min=1), default=16, help="Numbers in an embedding."),
         click.option(
+            "--embedding-l2",
+            type=click.FloatRange(min=0),
+            default=0.0,
+            help="Lambda of the mini-batch aware regularisation of embeddings (DIN); 0 leaves it out.",
+        ),
+        click.option(
+            "--negative-rate",
+            type=click.FloatRange(0, 1, min_open=True),
+            default=1.0,
+            help="Share of the negative rows to train on; predictions are re-calibrated for it.",
+        ),
+        click.option(
             "--max-missing",
             type=click.FloatRange(0, 1),
             default=0.05,
@@ -118,19 +130,45 @@ class _Bar:
         self.progress.update(self.task, completed=done, total=total, description=what)
 
 
+def _metrics_line(found: dict[str, Any]) -> str:
+    from trainer.tables import number
+
+    return (
+        f"AUC {number(found['auc'])}, GAUC {number(found['gauc'])} ({found['gauc_users']} users), "
+        f"log loss {number(found['log_loss'])}, {found['rows']:,} rows"
+    )
+
+
 @trainer.command(name="fit", cls=Command)
-@click.option("--model", default="din", help="Which model: embedding_mlp or din.")
+@click.option("--model", default="din", help="Which model; 'trainer models' lists them.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of the model, such as hidden=200,80; may be given several times. 'trainer models' lists them.",
+)
 @click.option("--images/--no-images", default=True, help="Train with the images' vectors, or with ids only.")
+@click.option("--labels", default="", help="Labels to train, separated by commas; the first when it is not given.")
+@click.option("--warm-start", default="", help="Run folder whose weights to start from, such as yesterday's.")
+@click.option(
+    "--warm-up",
+    type=click.Choice(["partial", "full"]),
+    default="partial",
+    help="What to take of them: all but the weights of ids, or all.",
+)
 @click.option("--seed", type=int, default=0, help="Seed of the weights and of the order of the rows.")
 @_options(single=True)
-def fit_command(as_json: bool, **values: Any) -> None:
+def fit_command(as_json: bool, settings: tuple[str, ...], labels: str, **values: Any) -> None:
     """Train one model and write a run folder: weights, metrics, curves, predictions."""
     try:
         from trainer.fit import FitConfig, fit
-        from trainer.tables import number
+        from trainer.options import parse_options
     except ImportError as error:
         raise _missing_extra(error) from error
 
+    values["options"] = parse_options(values["model"], settings)
+    values["labels"] = tuple(name.strip() for name in labels.split(",") if name.strip())
     bar = _Bar()
     with bar.progress:
         result = fit(FitConfig(**values), progress=bar)
@@ -138,18 +176,54 @@ def fit_command(as_json: bool, **values: Any) -> None:
         click.echo(json.dumps(result))
         return
     for part, name in (("all", "test"), ("unseen_items", "test, unseen items")):
-        found = result["test"][part]
-        if found["rows"]:
-            click.echo(
-                f"{name}: AUC {number(found['auc'])}, GAUC {number(found['gauc'])} ({found['gauc_users']} users), "
-                f"log loss {number(found['log_loss'])}, {found['rows']:,} rows"
-            )
+        if result["test"][part]["rows"]:
+            click.echo(f"{name}: {_metrics_line(result['test'][part])}")
+    for label in list(result.get("labels", {}))[1:]:
+        click.echo(f"test, label {label}: {_metrics_line(result['labels'][label]['test']['all'])}")
+    if "booster" in result:
+        click.echo(f"test, booster: {_metrics_line(result['booster']['test']['all'])}")
+    if result["notes"]:
+        click.echo(", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in result["notes"].items()))
     cost = result["train"]
     click.echo(
         f"{cost['epochs']} epochs, best {cost['best_epoch']}; {cost['samples_per_s']:,.0f} samples/s; "
         f"{cost['images_fetched']:,} vectors fetched, {cost['fetch_wait_s']:.1f} s waited for them"
     )
     click.echo(f"run folder: {values['out']}")
+
+
+@trainer.command(cls=Command)
+@json_option
+def models(as_json: bool) -> None:
+    """List the models, with what each is, its paper, and the options that --set takes."""
+    try:
+        from trainer.models import MODELS, model_class, options_of
+    except ImportError as error:
+        raise _missing_extra(error) from error
+
+    found: dict[str, dict[str, Any]] = {
+        name: {
+            "about": (model_class(name).__doc__ or "").splitlines()[0],
+            "paper": model_class(name).paper,
+            "options": options_of(name),
+        }
+        for name in MODELS
+    }
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    console = Console(width=110, highlight=False)
+    for name, entry in found.items():
+        console.print(f"[bold]{name}[/bold]  {entry['about']}")
+        console.print(f"  paper: {entry['paper']}", markup=False)
+        console.print(f"  --set: {', '.join(_option_text(*item) for item in entry['options'].items())}\n", markup=False)
+
+
+def _option_text(name: str, default: Any) -> str:
+    if name.endswith("_options"):
+        return f"{name.removesuffix('_options')}.NAME"
+    text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default).lower()
+    return f"{name}={text}"
 
 
 @trainer.command(cls=Command)
@@ -179,10 +253,14 @@ def evaluate(run: Path, samples: str | None, server: str, split: str, timeout_s:
         client = ImageClient(server, timeout_s=timeout_s)
         lineage.check_version(client.info().version)
         client.version = lineage.vector_version
-    result = measure(opened, split, predict(model, opened, split, client, config["batch_size"], torch.device("cpu")))
-    click.echo(
-        json.dumps(result) if as_json else f"{split}: AUC {result['all']['auc']:.4f}, {result['all']['rows']:,} rows"
-    )
+    labels = lineage.inputs.labels
+    probabilities = predict(model, opened, split, client, config["batch_size"], torch.device("cpu"))
+    found = {label: measure(opened, split, probabilities[:, n], label) for n, label in enumerate(labels)}
+    if as_json:
+        click.echo(json.dumps(found[labels[0]] | ({"labels": found} if len(labels) > 1 else {})))
+        return
+    for label, result in found.items():
+        click.echo(f"{split}{f', label {label}' if len(labels) > 1 else ''}: {_metrics_line(result['all'])}")
 
 
 @trainer.command(cls=Command)

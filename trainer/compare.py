@@ -13,7 +13,7 @@ from imgserver.client import Transport
 from imgserver.errors import BadInput
 from trainer import results, summary
 from trainer.fit import FitConfig, fit, served_version
-from trainer.models import MODELS
+from trainer.models import model_class
 
 COMPARISON = "compare.json"
 
@@ -53,8 +53,8 @@ def compare(
         BadInput: a model, the samples, the results or the reference file are wrong.
         CrossMediaError: what ``fit`` raises.
     """
-    if unknown := [name for name in config.models if name not in MODELS]:
-        raise BadInput(f"There is no model {unknown[0]!r}; there are: {', '.join(MODELS)}.")
+    for name in config.models:
+        model_class(name)
     reference = _reference(config.reference)
     samples, out = Samples(config.base.samples), Path(config.base.out)
     data = config.data or samples.folder.resolve().name

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 
 from features.images import fetch_ahead
 from features.samples import Samples
 from imgserver.client import ImageClient
-from trainer.checkpoint import Model
 from trainer.metrics import auc, calibration, gauc, log_loss
+from trainer.models.base import Model
 from trainer.tensors import to_image_vectors, to_tensors
 
 BUCKETS = {"0": (0, 0), "1-4": (1, 4), "5-19": (5, 19), "20-99": (20, 99), "100+": (100, 2**62)}
@@ -24,7 +25,7 @@ Probabilities = npt.NDArray[np.float32]
 def predict(
     model: Model, samples: Samples, split: str, client: ImageClient | None, batch_size: int, device: torch.device
 ) -> Probabilities:
-    """Probabilities of the first label, shape (rows,), in file order."""
+    """Probabilities, shape (rows, L), in file order."""
     model.eval()
     parts = []
     for batch, vectors in fetch_ahead(samples.batches(split, batch_size), client):
@@ -33,14 +34,29 @@ def predict(
     return np.concatenate(parts)
 
 
-def measure(samples: Samples, split: str, probabilities: Probabilities) -> dict[str, Any]:
+def predictions_table(probabilities: Probabilities, labels: tuple[str, ...]) -> pa.Table:
+    """Probabilities, shape (rows, L), as columns: ``probability``, and ``probability_<label>`` for the other labels."""
+    names = ["probability", *(f"probability_{label}" for label in labels[1:])]
+    return pa.table({name: probabilities[:, number] for number, name in enumerate(names)})
+
+
+def measure(samples: Samples, split: str, probabilities: Probabilities, label: str = "") -> dict[str, Any]:
     """Metrics of a split: over all rows, over rows whose item has no training row, and by item-count bucket.
 
-    Where items were held out entirely, their rows of the test part are one more part, ``held_out_items``.
+    Args:
+        samples: the folder.
+        split: which rows.
+        probabilities: shape (rows,), in file order.
+        label: which label they are of; the first when it is not given.
+
+    Returns:
+        ``all``, ``unseen_items``, ``by_item_count``; where items were held out entirely, their rows of the test part
+        are one more part, ``held_out_items``.
     """
     held_out = ["held_out"] if samples.has_held_out and split == "test" else []
-    table = samples.frame(split, ["label", "user_id", "item_id", *held_out])
-    labels, users, items = (np.asarray(table[name].combine_chunks()) for name in ("label", "user_id", "item_id"))
+    column = "label" if label in ("", samples.labels[0]) else f"label_{label}"
+    table = samples.frame(split, [column, "user_id", "item_id", *held_out])
+    labels, users, items = (np.asarray(table[name].combine_chunks()) for name in (column, "user_id", "item_id"))
     # Place 0 is every unknown item at once; none of them was a target in training.
     counts = np.where(items == 0, 0, samples.item_counts()[items])
 

@@ -20,22 +20,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.tensorboard import SummaryWriter
 
 from features.images import fetch_ahead
 from features.samples import Samples
+from features.sampling import keep_negatives
 from imgserver.client import ImageClient, Transport
 from imgserver.errors import BadInput, CrossMediaError
-from trainer.checkpoint import METRICS, PREDICTIONS, Lineage, Model, save_model
-from trainer.evaluate import measure, predict
+from trainer.checkpoint import METRICS, PREDICTIONS, Lineage, save_model
+from trainer.evaluate import measure, predict, predictions_table
 from trainer.layers.inputs import InputSpec
-from trainer.models import MODELS
+from trainer.models import make, model_class
+from trainer.models.base import Model
+from trainer.models.rocket import booster_of
+from trainer.regularise import mini_batch_aware
 from trainer.tensors import to_image_vectors, to_tensors
+from trainer.warm_start import warm_start
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,12 @@ class FitConfig:
         batch_size: rows a step.
         learning_rate: of Adam.
         width: numbers in an embedding.
+        options: of the model, by name.
+        labels: those to train, by name; empty takes the first. The first of them decides when to stop.
+        embedding_l2: lambda of the mini-batch aware regularisation of the embeddings (DIN, section 5.2); 0: none.
+        negative_rate: share of the negative rows that are trained on; predictions are re-calibrated for it.
+        warm_start: run folder whose weights this one starts from; empty starts anew.
+        warm_up: ``full`` takes all weights, ``partial`` all but those of ids.
         max_missing: share of images that may be missing for good before training stops.
         timeout_s: seconds that a fetch may take, retries included.
         device: ``cpu``, ``cuda``, or empty: CUDA where there is one.
@@ -74,6 +83,12 @@ class FitConfig:
     batch_size: int = 1024
     learning_rate: float = 1e-3
     width: int = 16
+    options: dict[str, Any] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    embedding_l2: float = 0.0
+    negative_rate: float = 1.0
+    warm_start: str = ""
+    warm_up: str = "partial"
     max_missing: float = 0.05
     timeout_s: float = 30.0
     device: str = ""
@@ -114,8 +129,7 @@ def fit(
         TooManyMissingImages: more than ``max_missing`` of the images are missing.
         VersionMismatch: the server changed to another version.
     """
-    if config.model not in MODELS:
-        raise BadInput(f"There is no model {config.model!r}; there are: {', '.join(MODELS)}.")
+    model_class(config.model)  # before anybody is asked for vectors
     samples, out = Samples(config.samples), Path(config.out)
     if config.images and not samples.image_vocabulary_size:
         raise BadInput(f"The samples in {config.samples} have no images; train with --no-images.")
@@ -124,31 +138,43 @@ def fit(
     with _client(config, transport) as client:
         dim, version, generation = _what_is_served(client)
         torch.manual_seed(config.seed)
-        model = MODELS[config.model](InputSpec.of(samples, dim), config.width).to(device)
-        optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+        spec = InputSpec.of(samples, dim, config.labels)
+        model = make(config.model, spec, config.width, config.options).to(device)
+        model.sampled(config.negative_rate)
+        optimizers = model.optimizers(config.learning_rate)
         best: dict[str, Tensor] = {}
         state = _Progress()
         identity = {**asdict(config), "version": version, "rows": samples.hash}
         if saved := _load_state(out, identity):
             model.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
+            for optimizer, of_optimizer in zip(optimizers, saved["optimizers"], strict=True):
+                optimizer.load_state_dict(of_optimizer)
             best, state = saved["best"], _Progress(**saved["progress"])
+        elif config.warm_start:
+            warm_start(model, config.warm_start, samples, version, partial=config.warm_up == "partial")
+        model.prepare(samples, client, config.batch_size, config.seed)
+        regularise = mini_batch_aware(model, samples, config.embedding_l2)
         board = SummaryWriter(str(out / "tensorboard"), purge_step=state.step)
         total = samples.rows("train")
 
         while state.epoch < config.epochs and state.epoch - state.best_epoch <= config.patience:
             model.train()
+            torch.manual_seed(
+                config.seed * 1_000_003 + state.epoch + 1
+            )  # what a model draws is the same after a resume
             batches = samples.batches("train", config.batch_size, shuffle_seed=config.seed, epoch=state.epoch)
+            batches = keep_negatives(batches, spec.labels[0], config.negative_rate, config.seed, state.epoch)
             losses, done, started = [], 0, time.monotonic()
             asked = time.monotonic()
             for batch, vectors in fetch_ahead(batches, client):
                 state.wait_s += time.monotonic() - asked
                 tensors = to_tensors(batch, device)
-                logits = model(tensors, to_image_vectors(vectors, device))
-                loss = binary_cross_entropy_with_logits(logits, tensors.labels[samples.labels[0]])
-                optimizer.zero_grad(set_to_none=True)
+                loss = model.loss(tensors, to_image_vectors(vectors, device))
+                model.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
+                regularise(tensors)
+                for optimizer in optimizers:
+                    optimizer.step()
 
                 losses.append(_finite(loss.item(), state.step, config))
                 if state.step % 20 == 0:
@@ -162,9 +188,8 @@ def fit(
             state.seconds += time.monotonic() - started
             state.rows += done
 
-            found = measure(
-                samples, "validation", predict(model, samples, "validation", client, config.batch_size, device)
-            )
+            probabilities = predict(model, samples, "validation", client, config.batch_size, device)
+            found = measure(samples, "validation", probabilities[:, 0], spec.labels[0])
             line = {
                 "epoch": state.epoch + 1,
                 "step": state.step,
@@ -179,7 +204,7 @@ def fit(
                 state.best_auc, state.best_epoch = line["validation_auc"] or 0.5, state.epoch
                 best = copy.deepcopy(model.state_dict())
             state.epoch += 1
-            _save_state(out, identity, model, optimizer, best, state)
+            _save_state(out, identity, model, optimizers, best, state)
 
         board.close()
         model.load_state_dict(best)
@@ -194,7 +219,7 @@ def fit(
                 client.generation,
             )
         lineage = Lineage(
-            samples.vocabulary_hash, version, result["generation"], model.inputs.spec, config.width, config.model
+            samples.vocabulary_hash, version, result["generation"], spec, config.width, config.model, config.options
         )
         save_model(out, model, lineage, asdict(config))
         (out / METRICS).write_text(json.dumps(result, indent=1) + "\n")
@@ -244,14 +269,19 @@ def _finite(loss: float, step: int, config: FitConfig) -> float:
 
 
 def _save_state(
-    out: Path, identity: dict[str, Any], model: Model, optimizer: torch.optim.Optimizer, best: Any, state: _Progress
+    out: Path,
+    identity: dict[str, Any],
+    model: Model,
+    optimizers: list[torch.optim.Optimizer],
+    best: Any,
+    state: _Progress,
 ) -> None:
     part = out / f"{STATE}.part"
     torch.save(
         {
             "identity": identity,
             "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             "best": best,
             "progress": asdict(state),
         },
@@ -277,19 +307,31 @@ def _measure(
     state: _Progress,
     out: Path,
 ) -> dict[str, Any]:
-    """Metrics of the best weights, and what training cost; writes the test predictions."""
+    """Metrics of the best weights, what they say of themselves, and what training cost; writes the predictions."""
+    labels = model.spec.labels
     probabilities = {
         split: predict(model, samples, split, client, config.batch_size, device) for split in ("validation", "test")
     }
-    pq.write_table(pa.table({"probability": probabilities["test"]}), out / PREDICTIONS)
+    pq.write_table(predictions_table(probabilities["test"], labels), out / PREDICTIONS)
+    found: dict[str, Any] = {
+        split: measure(samples, split, values[:, 0], labels[0]) for split, values in probabilities.items()
+    }
+    if len(labels) > 1:
+        found["labels"] = {
+            label: {split: measure(samples, split, values[:, n], label) for split, values in probabilities.items()}
+            for n, label in enumerate(labels)
+        }
+    if booster := booster_of(model):
+        values = predict(booster, samples, "test", client, config.batch_size, device)
+        found["booster"] = {"test": measure(samples, "test", values[:, 0], labels[0])}
     stats = client.stats if client else None
     bytes_on_disk = sum(
         (samples.folder / f"{split}.parquet").stat().st_size for split in ("train", "validation", "test")
     )
     rows_on_disk = sum(samples.rows(split) for split in ("train", "validation", "test"))
     return {
-        "validation": measure(samples, "validation", probabilities["validation"]),
-        "test": measure(samples, "test", probabilities["test"]),
+        **found,
+        "notes": model.notes(),
         "train": {
             "epochs": state.epoch,
             "best_epoch": state.best_epoch + 1,

@@ -28,7 +28,11 @@ Line = dict[str, Any]
 KEY = ("data", "samples", "model", "images", "vector_version", "options", "seed")
 # Where things are and how long to wait change no number; the others are in the key by themselves.
 NOT_OPTIONS = {"samples", "out", "server", "timeout_s", "device", "max_missing", "model", "images", "seed"}
-DEFAULTS = {f.name: f.default for f in fields(FitConfig) if f.name not in NOT_OPTIONS}
+DEFAULTS = {
+    f.name: f.default_factory() if callable(f.default_factory) else f.default
+    for f in fields(FitConfig)
+    if f.name not in NOT_OPTIONS
+}
 
 
 def key_fields(config: FitConfig, data: str, samples: Samples, vector_version: str) -> Line:

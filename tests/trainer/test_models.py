@@ -1,135 +1,150 @@
-"""Layers against plain numpy, and the models over hand-made batches."""
+"""The models over hand-made batches."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from model_batches import LENGTHS, SPEC, make_batch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from trainer.layers.attention import ActivationUnit
-from trainer.layers.dice import Dice
-from trainer.layers.inputs import ImageProjection, InputSpec
-from trainer.layers.jagged import segment_mean, segment_sum
-from trainer.models import DIN, MODELS
-from trainer.tensors import ImageVectors, TensorBatch, TensorImages
+from imgserver.errors import BadInput
+from trainer.layers.inputs import InputSpec
+from trainer.models import MODELS, make
+from trainer.models.base import Model
+from trainer.models.dicm import AGGREGATORS
+from trainer.models.din import DIN
+from trainer.models.gbdt_lr import GBDTLR
+from trainer.models.rocket import Rocket
+from trainer.options import parse_options
+from trainer.tensors import TensorBatch, TensorImages
 
-LENGTHS = [3, 0, 2]
-SPEC = InputSpec({"item_id": 9, "shop_id": 4}, {"user_id": 5}, {"title": 6}, 7, 3, vector_dim=8)
-
-
-def make_batch(lengths: list[int] = LENGTHS, seed: int = 0) -> tuple[TensorBatch, ImageVectors]:
-    rng = torch.Generator().manual_seed(seed)
-
-    def ids(n: int, size: int) -> Tensor:
-        return torch.randint(0, size, (n,), generator=rng)
-
-    b, n, k = len(lengths), sum(lengths), 5
-    segments = torch.repeat_interleave(torch.arange(b), torch.tensor(lengths))
-    batch = TensorBatch(
-        labels={"click": torch.ones(b)},
-        ids={"item_id": ids(b, 9), "shop_id": ids(b, 4), "user_id": ids(b, 5)},
-        history={"item_id": ids(n, 9), "shop_id": ids(n, 4), "action": ids(n, 3)},
-        history_age=ids(n, 32),
-        segments=segments,
-        lengths=torch.tensor(lengths),
-        text={"title": (ids(4, 6), torch.tensor([0, 0, 1, 1]))},
-        images=TensorImages(ids(k, 7), ids(b, k + 1) - 1, ids(n, k + 1) - 1),
-    )
-    return batch, ImageVectors(torch.randn(k, 8, generator=rng), torch.tensor([True, True, False, True, True]))
+IDS_ONLY = replace(SPEC, vector_dim=0)
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in MODELS),
+    *(("dicm", {"aggregator": name, "base": "din"}) for name in AGGREGATORS),
+    *(("dicm", {"shown": shown}) for shown in ("ad", "behaviours")),
+    *(("dien", {"evolution": name}) for name in ("agru", "aigru")),
+    ("din", {"softmax": True, "activation": "prelu"}),
+    ("embedding_mlp", {"pooling": "sum", "activation": "dice"}),
+    ("lr", {"crosses": "hist_item_id*item_id user_id*shop_id", "hash_bits": 10}),
+    ("rocket", {"booster": "dien"}),
+]
 
 
-def test_segments() -> None:
-    values, segments = torch.randn(5, 2), torch.tensor([0, 0, 0, 2, 2])
-    plain = np.stack([values[:3].sum(0).numpy(), np.zeros(2), values[3:].sum(0).numpy()])
-    assert np.allclose(segment_sum(values, segments, 3), plain, atol=1e-6)
-    assert np.allclose(segment_mean(values, segments, 3), plain / np.array([[3], [1], [2]]), atol=1e-6)
-
-
-def test_dice_follows_its_equation_in_training_and_evaluation() -> None:
-    dice, x = Dice(4), torch.randn(50, 4) * 3 + 1
-    with torch.no_grad():
-        dice.alpha.copy_(torch.tensor([0.1, -0.2, 0.3, 0.0]))
-    s, alpha = x.numpy(), dice.alpha.detach().numpy()
-    p = 1 / (1 + np.exp(-(s - s.mean(0)) / np.sqrt(s.var(0) + 1e-8)))
-    assert np.allclose(dice(x).detach(), p * s + (1 - p) * alpha * s, atol=1e-5)
-    dice.eval()
-    assert dice.norm.running_mean is not None
-    assert dice.norm.running_var is not None
-    mean, var = dice.norm.running_mean.numpy(), dice.norm.running_var.numpy()
-    p = 1 / (1 + np.exp(-(s - mean) / np.sqrt(var + 1e-8)))
-    assert np.allclose(dice(x).detach(), p * s + (1 - p) * alpha * s, atol=1e-5)
-
-
-def test_factorised_attention_equals_the_plain_one_with_its_gradients() -> None:
-    torch.manual_seed(1)
-    unit = ActivationUnit(6).double()
-    h = torch.randn(5, 6, dtype=torch.double, requires_grad=True)
-    t = torch.randn(3, 6, dtype=torch.double, requires_grad=True)
-    segments = torch.tensor([0, 0, 0, 2, 2])
-    spread = t[segments]
-    plain = unit.rest(unit.first(torch.cat([h, spread, h - spread, h * spread], dim=1))).squeeze(-1)
-    fast = unit(h, t, segments)
-    assert torch.allclose(fast, plain)
-    weights = torch.randn(5, dtype=torch.double)
-    parameters = [h, t, *unit.parameters()]
-    for a, b in zip(
-        torch.autograd.grad((fast * weights).sum(), parameters),
-        torch.autograd.grad((plain * weights).sum(), parameters),
-        strict=True,
-    ):
-        assert torch.allclose(a, b)
-
-
-def test_missing_images_are_one_learned_vector() -> None:
-    projection = ImageProjection(8, 4)
-    with torch.no_grad():
-        projection.missing.fill_(7.0)
-    _, vectors = make_batch()
-    rows = projection(vectors)
-    assert rows.shape == (6, 4)
-    assert (rows[2] == 7).all()
-    assert (rows[-1] == 7).all()
-    assert torch.allclose(rows[0], projection.linear(vectors.values[0]))
-
-
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("images", [True, False])
-def test_a_row_does_not_depend_on_the_others(name: str, images: bool) -> None:
-    """Jagged rows: the logit of a row is the same alone, with others, and with its history in another order."""
+def ready(name: str, options: dict[str, Any], spec: InputSpec = SPEC) -> Model:
+    """A model with weights that are not all zero; trees are fitted to random labels."""
     torch.manual_seed(2)
-    spec = SPEC if images else InputSpec(**{**vars(SPEC), "vector_dim": 0})
-    model = MODELS[name](spec, width=4).eval()
+    if name in ("gbdt_lr", "lr", "mlr"):
+        options = {**options, "l1": 0.0}
+    model = make(name, spec, 4, {**options, **({"trees": 3, "leaves": 4} if name == "gbdt_lr" else {})})
+    if isinstance(model, GBDTLR):
+        import lightgbm
+
+        batch, vectors = make_batch([3] * 200)
+        columns = model.dense_columns(batch, vectors if spec.vector_dim else None)
+        labels = np.random.default_rng(0).integers(0, 2, 200)
+        settings = {"objective": "binary", "num_leaves": 4, "min_data_in_leaf": 5, "verbosity": -1}
+        model.booster = lightgbm.train(settings, lightgbm.Dataset(columns, labels), 3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model
+
+
+def row_alone(batch: TensorBatch, row: int, *, turned: bool) -> TensorBatch:
+    places = torch.arange(len(batch.segments))[batch.segments == row]
+    if turned:
+        places = torch.flip(places, [0])
+    assert batch.images is not None
+    words, owners = batch.text["title"]
+    return TensorBatch(
+        labels={},
+        ids={k: v[row : row + 1] for k, v in batch.ids.items()},
+        history={k: v[places] for k, v in batch.history.items()},
+        history_age=batch.history_age[places],
+        segments=torch.zeros(len(places), dtype=torch.int64),
+        lengths=torch.tensor([len(places)]),
+        text={"title": (words[owners == row], torch.zeros(int((owners == row).sum()), dtype=torch.int64))},
+        images=TensorImages(
+            batch.images.unique_index, batch.images.target[row : row + 1], batch.images.history[places]
+        ),
+    )
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+@pytest.mark.parametrize("images", [True, False])
+def test_a_row_does_not_depend_on_the_others(name: str, options: dict[str, Any], images: bool) -> None:
+    """Jagged rows: the logit of a row is the same alone and with others, and where order means nothing in any order."""
+    model = ready(name, options, SPEC if images else IDS_ONLY).eval()
     batch, vectors = make_batch()
     given = vectors if images else None
+    ordered = name == "dien" or options.get("aggregator") == "concat"
     with torch.no_grad():
         together = model(batch, given)
-        for row, length in enumerate(LENGTHS):
-            here = batch.segments == row
-            turned = torch.flip(torch.arange(len(batch.segments))[here], [0])
-            assert batch.images is not None
-            words, owners = batch.text["title"]
-            alone = TensorBatch(
-                labels={},
-                ids={k: v[row : row + 1] for k, v in batch.ids.items()},
-                history={k: v[turned] for k, v in batch.history.items()},
-                history_age=batch.history_age[turned],
-                segments=torch.zeros(length, dtype=torch.int64),
-                lengths=torch.tensor([length]),
-                text={"title": (words[owners == row], torch.zeros(int((owners == row).sum()), dtype=torch.int64))},
-                images=TensorImages(
-                    batch.images.unique_index, batch.images.target[row : row + 1], batch.images.history[turned]
-                ),
-            )
-            assert torch.allclose(model(alone, given)[0], together[row], atol=1e-5)
+        assert together.shape == (3, 1)
+        for row in range(len(LENGTHS)):
+            alone = model(row_alone(batch, row, turned=not ordered), given)
+            assert torch.allclose(alone[0], together[row], atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+def test_training_moves_every_weight_that_it_should_and_lowers_the_loss(name: str, options: dict[str, Any]) -> None:
+    model = ready(name, options).train()
+    batch, vectors = make_batch([3, 0, 2, 4, 1, 1, 5, 2] * 4, labels=True)
+    optimizers = model.optimizers(0.003)
+    losses = []
+    for step in range(60):
+        losses.append(model.cross_entropy(model(batch, vectors), batch).item())
+        loss = model.loss(batch, vectors)
+        model.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if step == 0:
+            without = [name for name, p in model.named_parameters() if p.grad is None]
+            assert not without
+        for optimizer in optimizers:
+            optimizer.step()
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+def test_a_batch_without_any_history_trains(name: str, options: dict[str, Any]) -> None:
+    batch, vectors = make_batch([0, 0, 0])
+    model = ready(name, options).train()
+    model.loss(batch, vectors).backward()  # type: ignore[no-untyped-call]
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            gradient = parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
+            assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "gbdt_lr"])
+def test_several_labels_are_trained_together(name: str) -> None:
+    spec = replace(SPEC, labels=("click", "buy"))
+    model = make(name, spec, 4, {}).train()
+    batch, vectors = make_batch([3, 0, 2])
+    batch = replace(batch, labels={"click": torch.tensor([1.0, 0.0, 1.0]), "buy": torch.tensor([0.0, 0.0, 1.0])})
+    logits = model(batch, vectors)
+    assert logits.shape == (3, 2)
+    labels = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
+    assert torch.allclose(model.cross_entropy(logits, batch), binary_cross_entropy_with_logits(logits, labels))
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_batch_without_any_history_trains(name: str) -> None:
-    batch, vectors = make_batch([0, 0, 0])
-    model = MODELS[name](SPEC, width=4)
-    model(batch, vectors).sum().backward()
-    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+def test_sampled_negatives_are_recalibrated_in_evaluation_only(name: str) -> None:
+    model = ready(name, {})
+    batch, vectors = make_batch()
+    with torch.no_grad():
+        before = torch.sigmoid(model.eval()(batch, vectors))
+        model.sampled(0.1)
+        after = torch.sigmoid(model(batch, vectors))
+        served = torch.sigmoid(model.served().eval()(batch, vectors))
+    assert torch.allclose(after, before / (before + (1 - before) / 0.1), atol=1e-6)
+    assert torch.allclose(served, after, atol=1e-6)
 
 
 def test_dins_interest_is_the_weighted_sum_of_its_attention() -> None:
@@ -148,9 +163,83 @@ def test_dins_interest_is_the_weighted_sum_of_its_attention() -> None:
     assert torch.allclose(logits, model(batch, vectors), atol=1e-5)
 
 
+def test_the_mixture_of_mlr_is_that_of_the_paper() -> None:
+    model = ready("mlr", {"regions": 3}).eval()
+    batch, vectors = make_batch()
+    sums = model.sums(batch, vectors).detach().double().numpy()  # type: ignore[operator]
+    u, w = sums[:, :3], sums[:, 3:]
+    gate = np.exp(u) / np.exp(u).sum(1, keepdims=True)
+    p = (gate / (1 + np.exp(-w))).sum(1)
+    assert np.allclose(torch.sigmoid(model(batch, vectors)).detach().numpy()[:, 0], p, atol=1e-6)
+
+
+def test_rockets_hint_moves_the_light_net_only() -> None:
+    batch, vectors = make_batch([3, 0, 2, 4], labels=True)
+
+    def gradients(hint: float, block: bool) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        rocket = make("rocket", SPEC, 4, {"hint": hint, "block": block}).train()
+        rocket.loss(batch, vectors).backward()  # type: ignore[no-untyped-call]
+        return {name: p.grad for name, p in rocket.named_parameters() if p.grad is not None}
+
+    without, with_hint, unblocked = gradients(0.0, True), gradients(2.0, True), gradients(2.0, False)
+    for name in without:
+        same = torch.allclose(without[name], with_hint[name])
+        assert same == name.startswith("booster."), name
+    assert any(not torch.allclose(unblocked[n], without[n]) for n in without if n.startswith("booster."))
+
+
+def test_rockets_light_net_is_exported_alone() -> None:
+    rocket = ready("rocket", {}).eval()
+    assert isinstance(rocket, Rocket)
+    batch, vectors = make_batch()
+    light = rocket.served()
+    assert torch.equal(light(batch, vectors), rocket(batch, vectors))
+    assert not any("booster" in name for name in light.state_dict())
+
+
 def test_images_on_needs_vectors_and_off_refuses_them() -> None:
     batch, vectors = make_batch()
-    with pytest.raises(ValueError, match="exactly when"):
-        DIN(SPEC, width=4)(batch, None)
-    with pytest.raises(ValueError, match="exactly when"):
-        DIN(InputSpec(**{**vars(SPEC), "vector_dim": 0}), width=4)(batch, vectors)
+    for name in ("din", "lr"):
+        with pytest.raises(ValueError, match="exactly when"):
+            make(name, SPEC, 4, {})(batch, None)
+        with pytest.raises(ValueError, match="exactly when"):
+            make(name, IDS_ONLY, 4, {})(batch, vectors)
+
+
+def test_options_are_read_by_the_type_of_their_default() -> None:
+    texts = ["hint=0.5", "light.hidden=32,16", "booster=dien", "booster.evolution=agru", "block=false"]
+    options = parse_options("rocket", texts)
+    assert options == {
+        **{"hint": 0.5, "block": False, "booster": "dien"},
+        **{"light_options": {"hidden": (32, 16)}, "booster_options": {"evolution": "agru"}},
+    }
+    assert isinstance(make("rocket", SPEC, 4, options), Rocket)
+    for texts, message in (
+        (["hidden"], "no name=value"),
+        (["hint=much"], "like its default 0.3"),
+        (["depth=3"], "rocket has no option 'depth'; its options are: light, booster"),
+        (["light.depth=3"], "embedding_mlp has no option 'depth'"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            parse_options("rocket", texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("dim", {}, "no model 'dim'; there are: lr, mlr"),
+        ("din", {"softmax": True, "depth": 3}, "din has no option 'depth'"),
+        ("din", {"activation": "relu"}, "no activation 'relu'"),
+        ("embedding_mlp", {"pooling": "max"}, "no pooling 'max'"),
+        ("dicm", {"aggregator": "mean"}, "no aggregator 'mean'"),
+        ("dien", {"evolution": "gru"}, "no evolution 'gru'"),
+        ("mlr", {"regions": 1}, "needs 2"),
+        ("lr", {"crosses": "item_id*colour"}, "is no cross of fields; the fields are: item_id"),
+        ("rocket", {"booster": "lr"}, "lr cannot share embeddings"),
+        ("rocket", {"booster": "rocket"}, "cannot be a net of rocket"),
+    ],
+)
+def test_wrong_options_are_said(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        make(name, SPEC, 4, options)

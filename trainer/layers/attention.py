@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -17,10 +20,13 @@ class ActivationUnit(nn.Module):
         hidden: widths of the hidden layers.
     """
 
-    def __init__(self, width: int, hidden: tuple[int, int] = (64, 16)):
+    def __init__(self, width: int, hidden: Sequence[int] = (64, 16)):
         super().__init__()
         self.first = nn.Linear(4 * width, hidden[0])
-        self.rest = nn.Sequential(nn.PReLU(), nn.Linear(hidden[0], hidden[1]), nn.PReLU(), nn.Linear(hidden[1], 1))
+        rest: list[nn.Module] = [nn.PReLU()]
+        for before, after in pairwise(hidden):
+            rest += [nn.Linear(before, after), nn.PReLU()]
+        self.rest = nn.Sequential(*rest, nn.Linear(hidden[-1], 1))
 
     def forward(self, history: Tensor, target: Tensor, segments: Tensor) -> Tensor:
         """Weights, shape (N,).

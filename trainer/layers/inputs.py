@@ -1,4 +1,4 @@
-"""From ids, text and image vectors to the numbers that a model starts from; shared by all models."""
+"""From ids, text and image vectors to the numbers that a model starts from; shared by all models with embeddings."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from features.samples import Samples
+from imgserver.errors import BadInput
 from trainer.layers.jagged import segment_mean
 from trainer.tensors import AGE_BUCKETS, ImageVectors, TensorBatch
 
@@ -25,6 +26,7 @@ class InputSpec:
         image_vocabulary_size: of ``image_id`` as a sparse feature; 0 when the samples have no images.
         actions: kinds of behaviours, 0 when there is no history.
         vector_dim: D of the image vectors; 0: images off.
+        labels: L labels that are trained, in order.
     """
 
     item_columns: dict[str, int]
@@ -33,10 +35,24 @@ class InputSpec:
     image_vocabulary_size: int
     actions: int
     vector_dim: int = 0
+    labels: tuple[str, ...] = ("label",)
 
     @classmethod
-    def of(cls, samples: Samples, vector_dim: int) -> InputSpec:
-        """What a folder of samples has; ``vector_dim`` 0 leaves the vectors out."""
+    def of(cls, samples: Samples, vector_dim: int, labels: tuple[str, ...] = ()) -> InputSpec:
+        """What a folder of samples has.
+
+        Args:
+            samples: the folder.
+            vector_dim: D of the vectors; 0 leaves them out.
+            labels: those to train; empty takes the first.
+
+        Raises:
+            BadInput: the samples have no such label.
+        """
+        if unknown := [name for name in labels if name not in samples.labels]:
+            raise BadInput(
+                f"The samples in {samples.folder} have no label {unknown[0]!r}; there are: {', '.join(samples.labels)}."
+            )
         item = {n: s for n, s in samples.history_columns.items() if n != CONTEXT} or {
             n: s for n, s in samples.id_columns.items() if n == "item_id"
         }
@@ -48,7 +64,14 @@ class InputSpec:
             samples.image_vocabulary_size,
             samples.history_columns.get(CONTEXT, 0),
             vector_dim,
+            labels or samples.labels[:1],
         )
+
+    @property
+    def vocabularies(self) -> dict[str, int]:
+        """Size of each vocabulary of ids and tokens, by name, ``image_id`` included."""
+        sizes = {**self.item_columns, **self.user_columns, **self.text_columns}
+        return sizes | ({"image_id": self.image_vocabulary_size} if self.image_vocabulary_size else {})
 
 
 class ImageProjection(nn.Module):
@@ -72,7 +95,7 @@ class ImageProjection(nn.Module):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What ``ModelInputs`` makes.
+    """What ``ModelInputs`` makes. The image's part of an item, when images are on, is its last W numbers.
 
     Attributes:
         target: shape (B, E), the impression's item.
@@ -89,21 +112,18 @@ class ModelInputs(nn.Module):
     """Embeds every column; history columns share the table of the id column of their name.
 
     Without vectors a model still gets ``image_id`` as a sparse id, so that what vectors add is the picture's and not
-    the id's. An item is the concatenation of its ids, of its image (when on), and of a context: for a behaviour its
-    kind and age, for the target place 0 of both.
+    the id's. An item is the concatenation of its ids, of a context (for a behaviour its kind and age, for the target
+    place 0 of both), and of its image when images are on.
 
     Args:
         spec: columns and sizes.
-        width: numbers in an embedding.
+        width: W, numbers in an embedding.
     """
 
     def __init__(self, spec: InputSpec, width: int):
         super().__init__()
         self.spec, self.width = spec, width
-        sizes = {**spec.item_columns, **spec.user_columns, **spec.text_columns}
-        if spec.image_vocabulary_size:
-            sizes["image_id"] = spec.image_vocabulary_size
-        self.tables = nn.ModuleDict({name: nn.Embedding(size, width) for name, size in sizes.items()})
+        self.tables = nn.ModuleDict({name: nn.Embedding(size, width) for name, size in spec.vocabularies.items()})
         self.action = nn.Embedding(max(spec.actions, 1), width)
         self.age = nn.Embedding(AGE_BUCKETS, width)
         for table in (*self.tables.values(), self.action, self.age):
@@ -130,23 +150,11 @@ class ModelInputs(nn.Module):
         """
         if (vectors is None) != (self.projection is None):
             raise ValueError("Image vectors must be given exactly when the model was made with images.")
-        target = [self.tables[name](batch.ids[name]) for name in self.spec.item_columns]
-        history = [self.tables[name](batch.history[name]) for name in self.spec.item_columns if batch.history]
-        if batch.images is not None:
-            rows = [
-                self.tables["image_id"](torch.cat([batch.images.unique_index, batch.images.unique_index.new_zeros(1)]))
-            ]
-            if self.projection is not None and vectors is not None:
-                rows.append(self.projection(vectors))
-            images = torch.cat(rows, dim=1)  # (K + 1, …): index -1 is the last row, the null image
-            places = torch.cat([batch.images.target, batch.images.history]) % len(images)
-            shown = images.index_select(0, places)
+        target, history = self._ids(batch)
+        if vectors is not None and self.projection is not None and batch.images is not None:
+            shown = _shown(self.projection(vectors), batch)
             target.append(shown[: len(batch)])
             history.append(shown[len(batch) :])
-        zero = batch.lengths.new_zeros(len(batch))
-        target.append(self.action(zero) + self.age(zero))
-        if batch.history:
-            history.append(self.action(batch.history[CONTEXT]) + self.age(batch.history_age))
         t = torch.cat(target, dim=1)
         h = torch.cat(history, dim=1) if batch.history else t.new_zeros((0, t.shape[1]))
         other = [self.tables[name](batch.ids[name]) for name in self.spec.user_columns]
@@ -154,3 +162,35 @@ class ModelInputs(nn.Module):
             segment_mean(self.tables[name](tokens), rows_, len(batch)) for name, (tokens, rows_) in batch.text.items()
         ]
         return Inputs(t, h, torch.cat(other, dim=1))
+
+    def _ids(self, batch: TensorBatch) -> tuple[list[Tensor], list[Tensor]]:
+        """Embeddings of targets and of behaviours, one a column, and the context."""
+        target = [self.tables[name](batch.ids[name]) for name in self.spec.item_columns]
+        history = [self.tables[name](batch.history[name]) for name in self.spec.item_columns if batch.history]
+        if batch.images is not None:
+            index = batch.images.unique_index
+            shown = _shown(self.tables["image_id"](torch.cat([index, index.new_zeros(1)])), batch)
+            target.append(shown[: len(batch)])
+            history.append(shown[len(batch) :])
+        zero = batch.lengths.new_zeros(len(batch))
+        target.append(self.action(zero) + self.age(zero))
+        if batch.history:
+            history.append(self.action(batch.history[CONTEXT]) + self.age(batch.history_age))
+        return target, history
+
+    def places(self, batch: TensorBatch) -> dict[str, Tensor]:
+        """Places of the batch in each table of ids and tokens, with repetitions, flat."""
+        found = {name: [ids] for name, ids in batch.ids.items()}
+        for name in self.spec.item_columns if batch.history else ():
+            found[name].append(batch.history[name])
+        found |= {name: [tokens] for name, (tokens, _) in batch.text.items()}
+        if batch.images is not None:
+            found["image_id"] = [batch.images.unique_index]
+        return {name: torch.cat(parts) if len(parts) > 1 else parts[0] for name, parts in found.items()}
+
+
+def _shown(images: Tensor, batch: TensorBatch) -> Tensor:
+    """Rows of ``images``, shape (K + 1, W), that targets and then behaviours show: shape (B + N, W)."""
+    assert batch.images is not None
+    places = torch.cat([batch.images.target, batch.images.history]) % images.shape[0]  # -1: the last row
+    return images.index_select(0, places)

@@ -1,33 +1,56 @@
-"""Embedding&MLP: embeddings, the mean of the behaviours, and a 200-80 net (the base model of DIN and DICM)."""
+"""Embedding&MLP: embeddings, pooled behaviours, and a 200-80 net (the base model of DIN and DICM)."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from trainer.layers.inputs import InputSpec, ModelInputs
-from trainer.layers.jagged import segment_mean
+from imgserver.errors import BadInput
+from trainer.layers.inputs import Inputs, InputSpec, ModelInputs
+from trainer.layers.jagged import segment_mean, segment_sum
 from trainer.layers.mlp import MLP
-from trainer.tensors import ImageVectors, TensorBatch
+from trainer.models.base import EmbeddingModel
+from trainer.tensors import TensorBatch
+
+POOLINGS = {"mean": segment_mean, "sum": segment_sum}
 
 
-class EmbeddingMLP(nn.Module):
-    """Target, mean of the behaviours, user and text, concatenated, into the MLP.
+class EmbeddingMLP(EmbeddingModel):
+    """Embeddings of target, pooled behaviours, user and text, concatenated, into an MLP.
 
     Args:
         spec: columns and sizes; ``vector_dim`` above 0 turns images on.
         width: numbers in an embedding.
+        inputs: embeddings shared with another model.
         hidden: widths of the MLP.
+        activation: ``prelu`` or ``dice``.
+        pooling: of the behaviours, ``mean`` or ``sum``.
+
+    Raises:
+        BadInput: there is no such activation or pooling.
     """
 
-    def __init__(self, spec: InputSpec, width: int = 16, hidden: tuple[int, ...] = (200, 80)):
-        super().__init__()
-        self.inputs = ModelInputs(spec, width)
-        self.mlp = MLP(2 * self.inputs.item_width + self.inputs.other_width, hidden, lambda _: nn.PReLU())
+    paper = "base model of Zhou et al., KDD 2018, arXiv 1706.06978"
 
-    def forward(self, batch: TensorBatch, image_vectors: ImageVectors | None = None) -> Tensor:
-        """Logits, shape (B,)."""
-        x = self.inputs(batch, image_vectors)
-        pooled = segment_mean(x.history, batch.segments, len(batch))
+    def __init__(
+        self,
+        spec: InputSpec,
+        width: int = 16,
+        inputs: ModelInputs | None = None,
+        *,
+        hidden: tuple[int, ...] = (200, 80),
+        activation: str = "prelu",
+        pooling: str = "mean",
+    ):
+        super().__init__(spec, width, inputs)
+        if pooling not in POOLINGS:
+            raise BadInput(f"There is no pooling {pooling!r}; there are: {', '.join(POOLINGS)}.")
+        self.pool = POOLINGS[pooling]
+        features = 2 * self.inputs.item_width + self.inputs.other_width
+        self.mlp = MLP(features, hidden, len(spec.labels), activation)
+
+    def top(self, x: Inputs, batch: TensorBatch) -> Tensor:
+        """Logits, shape (B, L)."""
+        pooled = self.pool(x.history, batch.segments, len(batch))
         logits: Tensor = self.mlp(torch.cat([x.target, pooled, x.other], dim=1))
         return logits

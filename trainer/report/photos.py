@@ -18,8 +18,9 @@ from features.batch import NULL_IMAGE
 from features.images import fetch_ahead
 from features.samples import Samples
 from imgserver.client import ImageClient
-from trainer.checkpoint import PREDICTIONS, Lineage, Model
-from trainer.models import DIN
+from trainer.checkpoint import PREDICTIONS, Lineage
+from trainer.models.base import Model
+from trainer.models.din import DIN
 from trainer.tensors import to_image_vectors, to_tensors
 
 QUERIES, NEIGHBOURS, MOST_VECTORS = 6, 6, 50_000

@@ -1,0 +1,306 @@
+"""Layers, optimizer and regulariser against plain versions, gradients included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from model_batches import SPEC, make_batch
+from torch import Tensor
+
+from trainer.ftrl import FTRL
+from trainer.layers import aggregators
+from trainer.layers.attention import ActivationUnit
+from trainer.layers.auxiliary import auxiliary_loss, draw_negatives
+from trainer.layers.dense import behaviour_features, image_features
+from trainer.layers.dice import Dice
+from trainer.layers.gru import JaggedGRU, Packing, Variant
+from trainer.layers.inputs import ImageProjection
+from trainer.layers.jagged import segment_max, segment_mean, segment_softmax, segment_sum
+from trainer.layers.sparse import SparseFeatures, SparseLinear
+
+Floats = npt.NDArray[np.float64]
+lengths_of_rows = st.lists(st.integers(0, 5), min_size=1, max_size=6)
+
+
+def segments_of(lengths: list[int]) -> Tensor:
+    return torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+
+
+@given(lengths_of_rows, st.integers(0, 9))
+def test_segments(lengths: list[int], seed: int) -> None:
+    torch.manual_seed(seed)
+    segments, rows = segments_of(lengths), len(lengths)
+    values = torch.randn(len(segments), 2, dtype=torch.double)
+    each = [values[segments == row].numpy() for row in range(rows)]
+
+    def plain(reduce: Callable[[Floats], Floats]) -> Floats:
+        return np.stack([reduce(part) if len(part) else np.zeros(2) for part in each])
+
+    assert np.allclose(segment_sum(values, segments, rows), plain(lambda part: part.sum(0)))
+    assert np.allclose(segment_mean(values, segments, rows), plain(lambda part: part.mean(0)))
+    assert np.allclose(segment_max(values, segments, rows), plain(lambda part: part.max(0)))
+    found = segment_softmax(values[:, 0], segments, rows).numpy()
+    for row, part in enumerate(each):
+        exps = np.exp(part[:, 0])
+        assert np.allclose(found[(segments == row).numpy()], exps / exps.sum() if len(exps) else exps)
+
+
+def test_dice_follows_its_equation_in_training_and_evaluation() -> None:
+    dice, x = Dice(4), torch.randn(50, 4) * 3 + 1
+    with torch.no_grad():
+        dice.alpha.copy_(torch.tensor([0.1, -0.2, 0.3, 0.0]))
+    s, alpha = x.numpy(), dice.alpha.detach().numpy()
+    p = 1 / (1 + np.exp(-(s - s.mean(0)) / np.sqrt(s.var(0) + 1e-8)))
+    assert np.allclose(dice(x).detach(), p * s + (1 - p) * alpha * s, atol=1e-5)
+    dice.eval()
+    assert dice.norm.running_mean is not None
+    assert dice.norm.running_var is not None
+    mean, var = dice.norm.running_mean.numpy(), dice.norm.running_var.numpy()
+    p = 1 / (1 + np.exp(-(s - mean) / np.sqrt(var + 1e-8)))
+    assert np.allclose(dice(x).detach(), p * s + (1 - p) * alpha * s, atol=1e-5)
+
+
+def test_factorised_attention_equals_the_plain_one_with_its_gradients() -> None:
+    torch.manual_seed(1)
+    unit = ActivationUnit(6).double()
+    h = torch.randn(5, 6, dtype=torch.double, requires_grad=True)
+    t = torch.randn(3, 6, dtype=torch.double, requires_grad=True)
+    segments = torch.tensor([0, 0, 0, 2, 2])
+    spread = t[segments]
+    plain = unit.rest(unit.first(torch.cat([h, spread, h - spread, h * spread], dim=1))).squeeze(-1)
+    fast = unit(h, t, segments)
+    assert torch.allclose(fast, plain)
+    weights = torch.randn(5, dtype=torch.double)
+    parameters = [h, t, *unit.parameters()]
+    for a, b in zip(
+        torch.autograd.grad((fast * weights).sum(), parameters),
+        torch.autograd.grad((plain * weights).sum(), parameters),
+        strict=True,
+    ):
+        assert torch.allclose(a, b)
+
+
+def test_missing_images_are_one_learned_vector() -> None:
+    projection = ImageProjection(8, 4)
+    with torch.no_grad():
+        projection.missing.fill_(7.0)
+    _, vectors = make_batch()
+    rows = projection(vectors)
+    assert rows.shape == (6, 4)
+    assert (rows[2] == 7).all()
+    assert (rows[-1] == 7).all()
+    assert torch.allclose(rows[0], projection.linear(vectors.values[0]))
+
+
+def plain_gru(layer: JaggedGRU, rows: list[Tensor], attention: list[Tensor]) -> list[Tensor]:
+    """The equations, one row and one step at a time."""
+    states = []
+    for entries, a in zip(rows, attention, strict=True):
+        h = torch.zeros(layer.recurrent.shape[1], dtype=entries.dtype)
+        for x, share in zip(entries, a, strict=True):
+            x_u, x_r, x_c = layer.input(x).chunk(3)
+            u_u, u_r, u_c = (layer.recurrent @ h).chunk(3)
+            u, r = torch.sigmoid(x_u + u_u), torch.sigmoid(x_r + u_r)
+            c = torch.tanh(x_c + r * u_c)
+            gate = {"gru": u, "agru": share, "augru": share * u}[layer.variant]
+            h = (1 - gate) * h + gate * c
+            states.append(h)
+    return states
+
+
+@pytest.mark.parametrize("variant", ["gru", "agru", "augru"])
+@given(lengths=lengths_of_rows, seed=st.integers(0, 9))
+@settings(max_examples=20, deadline=None)
+def test_the_jagged_gru_equals_its_equations_with_their_gradients(
+    variant: Variant, lengths: list[int], seed: int
+) -> None:
+    torch.manual_seed(seed)
+    layer, segments = JaggedGRU(3, 4, variant).double(), segments_of(lengths)
+    n = len(segments)
+    entries = torch.randn(n, 3, dtype=torch.double, requires_grad=True)
+    attention = torch.rand(n, dtype=torch.double, requires_grad=True)
+    packing = Packing.of(torch.tensor(lengths), segments)
+    packed = layer(entries[packing.order], packing, None if variant == "gru" else attention[packing.order])
+    fast = packed[packing.place]
+    by_row = [segments == row for row in range(len(lengths))]
+    slow = plain_gru(layer, [entries[here] for here in by_row], [attention[here] for here in by_row])
+    if not n:
+        assert fast.shape == (0, 4)
+        return
+    plain = torch.stack(slow)
+    assert torch.allclose(fast, plain)
+    weights = torch.randn(n, 4, dtype=torch.double)
+    parameters = [entries, *layer.parameters(), *([] if variant == "gru" else [attention])]
+    for a, b in zip(
+        torch.autograd.grad((fast * weights).sum(), parameters, retain_graph=True),
+        torch.autograd.grad((plain * weights).sum(), parameters, retain_graph=True),
+        strict=True,
+    ):
+        assert torch.allclose(a, b)
+    last = packing.last(packed)
+    ends = np.cumsum(lengths) - 1
+    for row, length in enumerate(lengths):
+        assert torch.allclose(last[row], plain[ends[row]] if length else torch.zeros(4, dtype=torch.double))
+
+
+@given(lengths_of_rows, st.integers(0, 99))
+def test_drawn_negatives_are_never_a_behaviour_of_their_row(lengths: list[int], seed: int) -> None:
+    segments = segments_of(lengths)
+    items = torch.randint(0, 6, (len(segments),), generator=torch.Generator().manual_seed(seed))
+    drawn, found = draw_negatives(items, segments, torch.Generator().manual_seed(seed))
+    for n in torch.nonzero(found).flatten().tolist():
+        assert items[drawn[n]] not in items[segments == segments[n]]
+
+
+def test_the_auxiliary_loss_is_its_equation(monkeypatch: pytest.MonkeyPatch) -> None:
+    segments = segments_of([3, 0, 2])
+    states, entries = torch.randn(5, 4), torch.randn(5, 4)
+    drawn, found = torch.tensor([3, 4, 3, 0, 1]), torch.tensor([True, True, False, True, True])
+    monkeypatch.setattr("trainer.layers.auxiliary.draw_negatives", lambda *_: (drawn, found))
+    terms = []
+    for t in (0, 3):  # 0 -> 1 and 3 -> 4; the negative of 2 was not found, 2 and 4 are the last of their rows
+        yes, no = states[t] @ entries[t + 1], states[t] @ entries[drawn[t + 1]]
+        terms.append(torch.log(torch.sigmoid(yes)) + torch.log(1 - torch.sigmoid(no)))
+    loss = auxiliary_loss(states, entries, torch.arange(5), segments)
+    assert torch.allclose(loss, -torch.stack(terms).mean(), atol=1e-6)
+
+
+def test_aggregators_against_loops_over_rows() -> None:
+    torch.manual_seed(4)
+    lengths = [3, 0, 2]
+    segments = segments_of(lengths)
+    images, of_target, ids = torch.randn(5, 4), torch.randn(3, 4), torch.randn(3, 6)
+    rows = [images[segments == row] for row in range(3)]
+    concat = aggregators.ConcatAggregator(4, 2)(images, of_target, ids, segments)
+    slow = torch.stack([torch.cat([torch.flip(part, [0])[:2], torch.zeros(2, 4)])[:2].flatten() for part in rows])
+    assert torch.equal(concat, slow)
+    most = aggregators.MaxAggregator(4)(images, of_target, ids, segments)
+    assert torch.equal(most, torch.stack([part.max(0).values if len(part) else torch.zeros(4) for part in rows]))
+    total = aggregators.SumAggregator(4)(images, of_target, ids, segments)
+    assert torch.allclose(total, torch.stack([part.sum(0) for part in rows]))
+    both = aggregators.MultiQueryAttentiveAggregator(4, 6)
+    attended = []
+    for channel, query in ((both.by_image, of_target), (both.by_ids, ids)):
+        for row, part in enumerate(rows):
+            weight = torch.cat([channel.of_image.weight, channel.of_query.weight], dim=1)
+            pairs = torch.cat([part, query[row].expand(len(part), -1)], dim=1)
+            attended.append((channel.rest(pairs @ weight.T + channel.of_query.bias) * part).sum(0))
+    slow = torch.cat([torch.stack(attended[:3]), torch.stack(attended[3:])], dim=1)
+    assert torch.allclose(both(images, of_target, ids, segments), slow, atol=1e-6)
+    assert torch.allclose(both.by_image(images, of_target, ids, segments), slow[:, :4], atol=1e-6)
+
+
+@pytest.mark.parametrize("hash_bits", [0, 8])
+def test_sparse_features_are_those_of_each_row(hash_bits: int) -> None:
+    """Against a dictionary a row: fields with their places, bags counting one over their number, crosses of both."""
+    torch.manual_seed(0)
+    batch, _ = make_batch()
+    features = SparseFeatures(SPEC, "hist_item_id*item_id user_id*shop_id", 6, hash_bits)
+    layer = SparseLinear(features, 2)
+    torch.nn.init.normal_(layer.weight)
+    places, rows, values = features(batch)
+    assert int(places.max()) < features.rows == len(layer.weight)
+    for row, length in enumerate([3, 0, 2]):
+        here = rows == row
+        # item, shop, user, image; bags of items, shops, images, actions and of a cross; one plain cross; words
+        words = int((batch.text["title"][1] == row).sum())
+        assert int(here.sum()) == 4 + 5 * length + 1 + words
+        bags = (5 if length else 0) + bool(words)
+        assert float(values[here].sum()) == pytest.approx(4 + 1 + bags)
+        slow = sum((layer.weight[p] * v for p, v in zip(places[here], values[here], strict=True)), torch.zeros(2))
+        assert torch.allclose(layer(batch)[row], slow + layer.bias, atol=1e-5)
+    if not hash_bits:
+        first = features.offsets["item_id"] + batch.ids["item_id"]
+        assert set(first.tolist()) <= set(places.tolist())
+
+
+def test_a_cross_has_one_place_for_one_pair_of_values() -> None:
+    batch, _ = make_batch([1, 1, 1, 1])
+    pairs = {"user_id": torch.tensor([1, 1, 2, 1]), "shop_id": torch.tensor([3, 3, 3, 2])}
+    batch = replace(batch, ids={**batch.ids, **pairs})
+    features = SparseFeatures(SPEC, "user_id*shop_id", 20, 0)
+    places, rows, _ = features(batch)
+    low = features.offsets["user_id*shop_id"]
+    crossed = [int(places[(rows == row) & (places >= low)][0]) for row in range(4)]
+    assert crossed[0] == crossed[1]
+    assert len(set(crossed)) == 3
+
+
+def plain_ftrl(gradients: Floats, *, alpha: float, beta: float, l1: float, l2: float, l21: float) -> Floats:
+    """Algorithm 1 with the group penalty, one number at a time; gradients (steps, F, R), NaN where a row was not on."""
+    _, rows, width = gradients.shape
+    z, n, w = (np.zeros((rows, width)) for _ in range(3))
+    for step in gradients:
+        for f in range(rows):
+            if np.isnan(step[f, 0]):
+                continue
+            u = np.zeros(width)
+            for r in range(width):
+                g = step[f, r]
+                z[f, r] += g - (np.sqrt(n[f, r] + g * g) - np.sqrt(n[f, r])) / alpha * w[f, r]
+                n[f, r] += g * g
+                u[r] = np.sign(z[f, r]) * max(abs(z[f, r]) - l1, 0)
+            norm = np.linalg.norm(u)
+            kept = max(1 - l21 * np.sqrt(width) / norm, 0) if norm else 0
+            w[f] = -u * kept / ((beta + np.sqrt(n[f])) / alpha + l2)
+    return w
+
+
+@pytest.mark.parametrize(("l1", "l2", "l21"), [(0, 0, 0), (0.3, 0, 0), (0, 0.5, 0), (0.1, 0.1, 0.4)])
+def test_ftrl_equals_the_plain_one_and_leaves_exact_zeros(l1: float, l2: float, l21: float) -> None:
+    rng = np.random.default_rng(1)
+    gradients = rng.normal(size=(12, 7, 3)) * 0.3
+    gradients[rng.random((12, 7)) < 0.4] = np.nan
+    weight = torch.nn.Parameter(torch.zeros(7, 3, dtype=torch.double))
+    optimizer = FTRL([weight], alpha=0.2, beta=0.7, l1=l1, l2=l2, l21=l21)
+    for step in gradients:
+        on = np.flatnonzero(~np.isnan(step[:, 0]))
+        # The same row twice, so that gradients are added up.
+        places = torch.from_numpy(np.concatenate([on, on]))
+        values = torch.from_numpy(np.concatenate([step[on] * 0.25, step[on] * 0.75]))
+        weight.grad = torch.sparse_coo_tensor(places[None], values, (7, 3), check_invariants=True)
+        optimizer.step()
+    expected = plain_ftrl(gradients, alpha=0.2, beta=0.7, l1=l1, l2=l2, l21=l21)
+    assert np.allclose(weight.detach(), expected)
+    assert ((weight == 0).numpy() == (expected == 0)).all()
+    if l21:
+        assert (weight == 0).all(dim=1).any()
+    # A warm start: the first step of a new optimizer begins where these weights are.
+    again = torch.nn.Parameter(weight.detach().clone())
+    later = FTRL([again], alpha=0.2, beta=0.7, l1=l1, l2=l2, l21=l21)
+    again.grad = torch.zeros(7, 3, dtype=torch.double)
+    later.step()
+    assert np.allclose(again.detach(), expected)
+
+
+def test_dense_features_against_loops_over_rows() -> None:
+    batch, vectors = make_batch()
+    assert batch.images is not None
+    found = image_features(batch, vectors).numpy()
+    rows = [v.numpy() * bool(ok) for v, ok in zip(vectors.values, vectors.ok, strict=True)] + [np.zeros(8)]
+    there = [*vectors.ok.tolist(), False]
+    for row in range(3):
+        target = int(batch.images.target[row])
+        seen = [int(i) for i in batch.images.history[batch.segments == row] if there[int(i)]]
+        mean = np.mean([rows[i] for i in seen], axis=0) if seen else np.zeros(8)
+        size = np.linalg.norm(rows[target]) * np.linalg.norm(mean)
+        cosine = rows[target] @ mean / size if size else 0.0
+        assert np.allclose(found[row], [*rows[target], *mean, cosine, there[target]], atol=1e-5)
+    statistics = behaviour_features(SPEC, batch).numpy()
+    for row, length in enumerate([3, 0, 2]):
+        here = batch.segments == row
+        actions = batch.history["action"][here].tolist()
+        ages = (32 - batch.history_age[here]).tolist() or [0]
+        expected = [np.log1p(length), *(actions.count(kind) / max(length, 1) for kind in range(3))]
+        expected += [max(ages), np.mean(ages)]
+        for name in ("item_id", "shop_id"):
+            same = (batch.history[name][here] == batch.ids[name][row]).tolist()
+            expected += [sum(s for s, a in zip(same, actions, strict=True) if a == kind) for kind in range(3)]
+        assert np.allclose(statistics[row], expected, atol=1e-6)

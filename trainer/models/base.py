@@ -1,0 +1,110 @@
+"""What every model is: one signature, its loss, its optimizers.
+
+Legend: B rows, N history entries of the batch, E numbers an item, O numbers beside items, L labels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from features.samples import Samples
+from imgserver.client import ImageClient
+from trainer.layers.inputs import Inputs, InputSpec, ModelInputs
+from trainer.tensors import ImageVectors, TensorBatch
+
+
+class Model(nn.Module):
+    """``forward(batch, image_vectors) -> logits``; a subclass says how in ``score``.
+
+    Args:
+        spec: columns and sizes; ``vector_dim`` above 0 turns images on.
+    """
+
+    paper: ClassVar[str] = ""  # what 'trainer models' shows beside the first line of the docstring
+    sampling_log_odds: Tensor
+
+    def __init__(self, spec: InputSpec):
+        super().__init__()
+        self.spec = spec
+        self.register_buffer("sampling_log_odds", torch.zeros(()))
+
+    def sampled(self, rate: float) -> None:
+        """Say that only this share of the negatives will be trained on.
+
+        In evaluation a prediction p is then re-calibrated to q = p / (p + (1 - p) / rate) (He et al. 2014, section
+        6.3), which is to add log(rate) to its logit.
+        """
+        self.sampling_log_odds.fill_(math.log(rate))
+
+    def prepare(self, samples: Samples, client: ImageClient | None, batch_size: int, seed: int) -> None:
+        """Whatever is fitted before the first step; nothing, for most."""
+
+    def forward(self, batch: TensorBatch, image_vectors: ImageVectors | None = None) -> Tensor:
+        """Logits, shape (B, L); re-calibrated in evaluation when negatives were sampled."""
+        logits = self.score(batch, image_vectors)
+        return logits if self.training else logits + self.sampling_log_odds
+
+    def score(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
+        """Logits as the model learns them, shape (B, L)."""
+        raise NotImplementedError
+
+    def loss(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
+        """What a step lowers: the mean cross entropy over rows and labels, and what a model adds to it."""
+        return self.cross_entropy(self(batch, image_vectors), batch)
+
+    def cross_entropy(self, logits: Tensor, batch: TensorBatch) -> Tensor:
+        """Mean over rows and labels, in nats."""
+        labels = torch.stack([batch.labels[name] for name in self.spec.labels], dim=1)
+        return binary_cross_entropy_with_logits(logits, labels)
+
+    def optimizers(self, learning_rate: float) -> list[torch.optim.Optimizer]:
+        """What steps the parameters: Adam over all of them."""
+        return [torch.optim.Adam(self.parameters(), lr=learning_rate, fused=True)]
+
+    def served(self) -> Model:
+        """The part that answers requests: the whole, unless something was there for training only."""
+        return self
+
+    def carry_over(self, before: Model) -> None:
+        """Take from the model of a warm start what is no tensor; nothing, for most."""
+
+    def id_rows(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """Parameters whose rows are places of vocabularies: name -> column -> first row and number of rows."""
+        raise NotImplementedError
+
+    def notes(self) -> dict[str, float]:
+        """What the trained weights say of themselves, for the run's metrics."""
+        return {}
+
+
+class EmbeddingModel(Model):
+    """A model that starts from embeddings; a subclass turns them into logits in ``top``.
+
+    Args:
+        spec: columns and sizes.
+        width: numbers in an embedding.
+        inputs: embeddings that are shared with another model; None makes new ones.
+    """
+
+    def __init__(self, spec: InputSpec, width: int, inputs: ModelInputs | None = None):
+        super().__init__(spec)
+        self.inputs = inputs or ModelInputs(spec, width)
+
+    def id_rows(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """As ``Model.id_rows``: the tables of ids, words and kinds of behaviours."""
+        sizes = {f"inputs.tables.{name}.weight": size for name, size in self.spec.vocabularies.items()}
+        sizes["inputs.action.weight"] = max(self.spec.actions, 1)
+        return {name: {"": (0, size)} for name, size in sizes.items()}
+
+    def score(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
+        """Logits as the model learns them, shape (B, L)."""
+        return self.top(self.inputs(batch, image_vectors), batch)
+
+    def top(self, x: Inputs, batch: TensorBatch) -> Tensor:
+        """Logits, shape (B, L), of embedded inputs."""
+        raise NotImplementedError

@@ -1,0 +1,100 @@
+"""DICM, the model of CrossMedia: ids as in a base model, images of ad and behaviours beside them (arXiv 1711.06505)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from imgserver.errors import BadInput
+from trainer.layers import aggregators
+from trainer.layers.attention import ActivationUnit
+from trainer.layers.inputs import Inputs, InputSpec, ModelInputs
+from trainer.layers.jagged import segment_mean, segment_sum
+from trainer.layers.mlp import MLP
+from trainer.models.base import EmbeddingModel
+from trainer.tensors import TensorBatch
+
+AGGREGATORS: dict[str, Callable[[int, int, int], aggregators.Aggregator]] = {
+    "concat": lambda width, ids, slots: aggregators.ConcatAggregator(width, slots),
+    "max": lambda width, ids, slots: aggregators.MaxAggregator(width),
+    "sum": lambda width, ids, slots: aggregators.SumAggregator(width),
+    "attentive": lambda width, ids, slots: aggregators.AttentiveAggregator(width, width),
+    "multi_query": lambda width, ids, slots: aggregators.MultiQueryAttentiveAggregator(width, ids),
+}
+BASES, SHOWN = ("embedding_mlp", "din"), ("ad", "behaviours", "both")
+
+
+class DICM(EmbeddingModel):
+    """The ad's image and the aggregated images of the behaviours, beside the ids of a base model.
+
+    With images off it is the base model with PReLU.
+
+    Args:
+        spec: columns and sizes; ``vector_dim`` above 0 turns images on.
+        width: numbers in an embedding, of an image too.
+        inputs: embeddings shared with another model.
+        base: what pools the behaviours' ids: ``embedding_mlp`` (their mean) or ``din`` (its attention).
+        aggregator: of the behaviours' images: concat, max, sum, attentive or multi_query.
+        shown: which images are used: ``ad``, ``behaviours`` or ``both``.
+        slots: latest behaviours that ``concat`` takes.
+        hidden: widths of the MLP.
+        activation: of the MLP, ``prelu`` or ``dice``.
+
+    Raises:
+        BadInput: an option is none of its choices.
+    """
+
+    paper = "Ge et al., CIKM 2018, arXiv 1711.06505"
+
+    def __init__(
+        self,
+        spec: InputSpec,
+        width: int = 16,
+        inputs: ModelInputs | None = None,
+        *,
+        base: str = "embedding_mlp",
+        aggregator: str = "multi_query",
+        shown: str = "both",
+        slots: int = 10,
+        hidden: tuple[int, ...] = (200, 80),
+        activation: str = "prelu",
+    ):
+        super().__init__(spec, width, inputs)
+        for name, value, known in (
+            *(("base", base, BASES), ("shown", shown, SHOWN)),
+            ("aggregator", aggregator, tuple(AGGREGATORS)),
+        ):
+            if value not in known:
+                raise BadInput(f"dicm has no {name} {value!r}; there are: {', '.join(known)}.")
+        images = width if spec.vector_dim else 0
+        ids = self.inputs.item_width - images
+        self.unit = ActivationUnit(ids) if base == "din" else None
+        self.ad = bool(images) and shown != "behaviours"
+        self.aggregate = AGGREGATORS[aggregator](width, ids, slots) if images and shown != "ad" else None
+        features = 2 * ids + self.inputs.other_width + self.ad * images
+        features += self.aggregate.width if self.aggregate else 0
+        self.mlp = MLP(features, hidden, len(spec.labels), activation)
+
+    def _of_ids(self, x: Inputs) -> Inputs:
+        ids = x.target.shape[1] - (self.inputs.width if self.spec.vector_dim else 0)
+        return replace(x, target=x.target[:, :ids], history=x.history[:, :ids])
+
+    def top(self, x: Inputs, batch: TensorBatch) -> Tensor:
+        """Logits, shape (B, L)."""
+        of_ids = self._of_ids(x)
+        ids = of_ids.target.shape[1]
+        if self.unit is None:
+            pooled = segment_mean(of_ids.history, batch.segments, len(batch))
+        else:
+            weights = self.unit(of_ids.history, of_ids.target, batch.segments)
+            pooled = segment_sum(of_ids.history * weights[:, None], batch.segments, len(batch))
+        parts = [of_ids.target, pooled, x.other]
+        if self.ad:
+            parts.append(x.target[:, ids:])
+        if self.aggregate is not None:
+            parts.append(self.aggregate(x.history[:, ids:], x.target[:, ids:], of_ids.target, batch.segments))
+        logits: Tensor = self.mlp(torch.cat(parts, dim=1))
+        return logits

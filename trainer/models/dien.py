@@ -1,0 +1,90 @@
+"""Deep Interest Evolution Network (Zhou et al., AAAI 2019, arXiv 1809.03672)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from imgserver.errors import BadInput
+from trainer.layers.auxiliary import auxiliary_loss
+from trainer.layers.gru import JaggedGRU, Packing, Variant
+from trainer.layers.inputs import Inputs, InputSpec, ModelInputs
+from trainer.layers.jagged import segment_softmax
+from trainer.layers.mlp import MLP
+from trainer.models.base import EmbeddingModel
+from trainer.tensors import ImageVectors, TensorBatch
+
+EVOLUTIONS: dict[str, Variant] = {"augru": "augru", "agru": "agru", "aigru": "gru"}
+
+
+class DIEN(EmbeddingModel):
+    """A GRU extracts interests from the behaviours; a second one, steered by attention to the target, evolves them.
+
+    Attention is softmax_t(h_t W e_a) (equation 8). AIGRU multiplies the second GRU's inputs by it, AGRU puts it in the
+    place of the update gate, AUGRU scales the update gate by it (section 4.3).
+
+    Args:
+        spec: columns and sizes; ``vector_dim`` above 0 turns images on.
+        width: numbers in an embedding.
+        inputs: embeddings shared with another model.
+        evolution: ``augru``, ``agru`` or ``aigru``.
+        auxiliary: weight of the auxiliary loss (alpha); 0 leaves it out.
+        hidden: widths of the MLP.
+        activation: of the MLP, ``dice`` or ``prelu``.
+
+    Raises:
+        BadInput: there is no such evolution.
+    """
+
+    paper = "Zhou et al., AAAI 2019, arXiv 1809.03672"
+
+    def __init__(
+        self,
+        spec: InputSpec,
+        width: int = 16,
+        inputs: ModelInputs | None = None,
+        *,
+        evolution: str = "augru",
+        auxiliary: float = 1.0,
+        hidden: tuple[int, ...] = (200, 80),
+        activation: str = "dice",
+    ):
+        super().__init__(spec, width, inputs)
+        if evolution not in EVOLUTIONS:
+            raise BadInput(f"There is no evolution {evolution!r}; there are: {', '.join(EVOLUTIONS)}.")
+        self.scales_inputs, self.auxiliary = evolution == "aigru", auxiliary
+        e = self.inputs.item_width
+        self.extractor = JaggedGRU(e, e)
+        self.attention_weight = nn.Linear(e, e, bias=False)
+        self.evolution = JaggedGRU(e, e, EVOLUTIONS[evolution])
+        self.mlp = MLP(2 * e + self.inputs.other_width, hidden, len(spec.labels), activation)
+
+    def _interests(self, x: Inputs, batch: TensorBatch) -> tuple[Tensor, Packing]:
+        """States of the extractor, shape (N, E), packed."""
+        packing = Packing.of(batch.lengths, batch.segments)
+        return self.extractor(x.history.index_select(0, packing.order), packing), packing
+
+    def _head(self, x: Inputs, batch: TensorBatch, interests: Tensor, packing: Packing) -> Tensor:
+        segments = batch.segments.index_select(0, packing.order)
+        asked = self.attention_weight(x.target).index_select(0, segments)
+        attention = segment_softmax((interests * asked).sum(1), segments, len(batch))
+        if self.scales_inputs:
+            evolved = self.evolution(interests * attention[:, None], packing)
+        else:
+            evolved = self.evolution(interests, packing, attention)
+        logits: Tensor = self.mlp(torch.cat([x.target, packing.last(evolved), x.other], dim=1))
+        return logits
+
+    def top(self, x: Inputs, batch: TensorBatch) -> Tensor:
+        """Logits, shape (B, L)."""
+        return self._head(x, batch, *self._interests(x, batch))
+
+    def loss(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
+        """Cross entropy and ``auxiliary`` times the auxiliary loss (equation 7)."""
+        x = self.inputs(batch, image_vectors)
+        interests, packing = self._interests(x, batch)
+        loss = self.cross_entropy(self._head(x, batch, interests, packing), batch)
+        if self.auxiliary and batch.history:
+            states = interests.index_select(0, packing.place)
+            loss = loss + self.auxiliary * auxiliary_loss(states, x.history, batch.history["item_id"], batch.segments)
+        return loss

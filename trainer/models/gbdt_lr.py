@@ -1,0 +1,117 @@
+"""Boosted trees whose leaves are features of a logistic regression (He et al., ADKDD 2014)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding
+
+from features.images import fetch_ahead
+from features.samples import Samples
+from imgserver.client import ImageClient
+from imgserver.errors import BadInput
+from trainer.layers.dense import behaviour_features, image_features
+from trainer.layers.inputs import InputSpec
+from trainer.models.base import Model
+from trainer.models.lr import LR
+from trainer.tensors import ImageVectors, TensorBatch, to_image_vectors, to_tensors
+
+
+class GBDTLR(LR):
+    """Each tree of a LightGBM forest is a categorical feature, the leaf, of a logistic regression over ids and leaves.
+
+    Trees see the ids as their places (the rank by frequency), statistics of the behaviours, and with images on the
+    image's vectors. They are fitted once, before the first epoch; the regression is then trained like any model.
+
+    Args:
+        spec: columns and sizes; ``vector_dim`` above 0 turns images on.
+        width: unused.
+        trees: how many.
+        leaves: a tree, at most.
+        shrinkage: learning rate of the trees.
+        tree_rows: training rows that the trees are fitted on, at most.
+        options: those of ``LR``.
+
+    Raises:
+        BadInput: more than one label.
+    """
+
+    paper = "He et al., ADKDD 2014"
+
+    def __init__(
+        self,
+        spec: InputSpec,
+        width: int = 0,
+        *,
+        trees: int = 200,
+        leaves: int = 12,
+        shrinkage: float = 0.1,
+        tree_rows: int = 1_000_000,
+        **options: Any,
+    ):
+        super().__init__(spec, width, **options)
+        if len(spec.labels) > 1:
+            raise BadInput("gbdt_lr is trained on one label; train one model a label.")
+        self.trees, self.leaves, self.shrinkage, self.tree_rows = trees, leaves, shrinkage, tree_rows
+        self.leaf_weight = nn.Parameter(torch.zeros(trees * leaves, 1))
+        self.booster: Any = None
+
+    def prepare(self, samples: Samples, client: ImageClient | None, batch_size: int, seed: int) -> None:
+        """Fit the trees, unless they came with a checkpoint."""
+        if self.booster is not None:
+            return
+        import lightgbm
+
+        found, labels, rows = [], [], 0
+        for batch, vectors in fetch_ahead(samples.batches("train", batch_size, shuffle_seed=seed), client):
+            tensors = to_tensors(batch, torch.device("cpu"))
+            found.append(self.dense_columns(tensors, to_image_vectors(vectors, torch.device("cpu"))))
+            labels.append(batch.labels[self.spec.labels[0]])
+            rows += len(batch)
+            if rows >= self.tree_rows:
+                break
+        settings = {
+            **{"objective": "binary", "num_leaves": self.leaves, "learning_rate": self.shrinkage, "seed": seed},
+            **{"verbosity": -1, "deterministic": True, "force_row_wise": True, "num_threads": torch.get_num_threads()},
+        }
+        data = lightgbm.Dataset(np.concatenate(found), np.concatenate(labels))
+        self.booster = lightgbm.train(settings, data, num_boost_round=self.trees)
+
+    def dense_columns(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> npt.NDArray[np.float32]:
+        """What the trees see, shape (B, C)."""
+        ids = [batch.ids[name].float()[:, None] for name in (*self.spec.item_columns, *self.spec.user_columns)]
+        parts = [*ids, behaviour_features(self.spec, batch), image_features(batch, image_vectors)]
+        columns: npt.NDArray[np.float32] = torch.cat(parts, dim=1).cpu().numpy()
+        return columns
+
+    def score(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
+        """Logits, shape (B, 1)."""
+        if self.booster is None:
+            raise RuntimeError("The trees are not fitted yet; call prepare first.")
+        with torch.no_grad():
+            columns = self.dense_columns(batch, image_vectors)
+        leaves = self.booster.predict(columns, pred_leaf=True).reshape(len(batch), -1)  # (B, trees)
+        places = torch.from_numpy(leaves.astype(np.int64) + np.arange(leaves.shape[1]) * self.leaves)
+        of_leaves = embedding(places.to(self.leaf_weight.device), self.leaf_weight).sum(dim=1)
+        return self.sums(batch, image_vectors) + of_leaves
+
+    def carry_over(self, before: Model) -> None:
+        """Take the trees: the leaves' weights mean nothing without them."""
+        assert isinstance(before, GBDTLR)
+        self.booster = before.booster
+
+    def get_extra_state(self) -> Tensor:
+        """LightGBM's text, as bytes, so that a checkpoint is one file of tensors."""
+        text = "" if self.booster is None else self.booster.model_to_string()
+        return torch.frombuffer(bytearray(text.encode() or b"\0"), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Read what ``get_extra_state`` wrote."""
+        import lightgbm
+
+        text = state.numpy().tobytes().decode()
+        self.booster = None if text == "\0" else lightgbm.Booster(model_str=text)

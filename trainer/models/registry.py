@@ -1,0 +1,70 @@
+"""Names of models; a model is a class in a file of its own, and one line here."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from imgserver.errors import BadInput
+
+if TYPE_CHECKING:
+    from trainer.layers.inputs import InputSpec
+    from trainer.models.base import Model
+
+# In the order in which Alimama climbed them. By name, so that listing them imports no torch.
+MODELS = {
+    "lr": "trainer.models.lr:LR",
+    "mlr": "trainer.models.mlr:MLR",
+    "gbdt_lr": "trainer.models.gbdt_lr:GBDTLR",
+    "embedding_mlp": "trainer.models.embedding_mlp:EmbeddingMLP",
+    "din": "trainer.models.din:DIN",
+    "dicm": "trainer.models.dicm:DICM",
+    "dien": "trainer.models.dien:DIEN",
+    "rocket": "trainer.models.rocket:Rocket",
+}
+
+
+def model_class(name: str) -> type[Model]:
+    """The class of that name.
+
+    Raises:
+        BadInput: there is none.
+    """
+    if name not in MODELS:
+        raise BadInput(f"There is no model {name!r}; there are: {', '.join(MODELS)}.")
+    module, _, attribute = MODELS[name].partition(":")
+    found: type[Model] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """Options of a model and their defaults: the keyword-only arguments of its class, and of what it inherits from."""
+    options: dict[str, Any] = {}
+    for cls in reversed(model_class(name).__mro__):
+        if "__init__" in vars(cls):
+            parameters = inspect.signature(vars(cls)["__init__"]).parameters.values()
+            options |= {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return options
+
+
+def make(name: str, spec: InputSpec, width: int, options: Mapping[str, Any], **shared: Any) -> Model:
+    """A new model.
+
+    Args:
+        name: in ``MODELS``.
+        spec: columns and sizes.
+        width: numbers in an embedding.
+        options: of the model, by name.
+        shared: ``inputs``, embeddings shared with another model.
+
+    Raises:
+        BadInput: there is no such model, option or value.
+    """
+    cls, known = model_class(name), options_of(name)
+    if unknown := [option for option in options if option not in known]:
+        raise BadInput(f"{name} has no option {unknown[0]!r}; its options are: {', '.join(known) or 'none'}.")
+    if shared and "inputs" not in inspect.signature(cls).parameters:
+        raise BadInput(f"{name} cannot share embeddings: it has none.")
+    return cls(spec, width, **options, **shared)  # type: ignore[call-arg]

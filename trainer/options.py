@@ -1,0 +1,48 @@
+"""``name=value`` texts to the options of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from imgserver.errors import BadInput
+from trainer.models import options_of
+
+
+def parse_options(model: str, texts: Iterable[str]) -> dict[str, Any]:
+    """Options of a model, each of the type of its default.
+
+    ``light.hidden=80,40`` is an option of the net that the model's own option ``light`` names.
+
+    Raises:
+        BadInput: a text is no ``name=value``, or the model has no such option, or the value is of another type.
+    """
+    options: dict[str, Any] = {}
+    inner: dict[str, list[str]] = {}
+    known = options_of(model)
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        net, dot, rest = name.partition(".")
+        if not equals:
+            raise BadInput(f"The option {text!r} is no name=value, such as hidden=200,80.")
+        if dot and f"{net}_options" in known:
+            inner.setdefault(net, []).append(f"{rest}={value}")
+        elif name not in known:
+            raise BadInput(f"{model} has no option {name!r}; its options are: {', '.join(known) or 'none'}.")
+        else:
+            options[name] = _value(name, value, known[name])
+    for net, of_net in inner.items():
+        options[f"{net}_options"] = parse_options(options.get(net, known[net]), of_net)
+    return options
+
+
+def _value(name: str, text: str, default: Any) -> Any:
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[text.lower()]
+        if isinstance(default, tuple):
+            return tuple(int(part) for part in text.split(",") if part.strip())
+        return type(default)(text)
+    except (KeyError, ValueError) as error:
+        kind = "whole numbers separated by commas" if isinstance(default, tuple) else type(default).__name__
+        raise BadInput(f"The option {name} is {text!r}; it must be like its default {default!r} ({kind}).") from error
