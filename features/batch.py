@@ -5,6 +5,7 @@ Legend: B rows of the batch, N all history entries of the batch together, K uniq
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,3 +85,44 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.timestamp)
+
+
+def concatenate(batches: Sequence[Batch]) -> Batch:
+    """One batch of the rows of several of the same samples, in order; one alone is returned as it is."""
+    if len(batches) == 1:
+        return batches[0]
+    first = batches[0]
+    return Batch(
+        labels={name: np.concatenate([b.labels[name] for b in batches]) for name in first.labels},
+        timestamp=np.concatenate([b.timestamp for b in batches]),
+        ids={name: np.concatenate([b.ids[name] for b in batches]) for name in first.ids},
+        history={name: _join([b.history[name] for b in batches]) for name in first.history},
+        history_age_s=np.concatenate([b.history_age_s for b in batches]),
+        text={name: _join([b.text[name] for b in batches]) for name in first.text},
+        images=_join_images([b.images for b in batches if b.images is not None]),
+    )
+
+
+def _join(parts: Sequence[Jagged]) -> Jagged:
+    lengths = np.concatenate([part.lengths for part in parts])
+    return Jagged(np.concatenate([part.values for part in parts]), np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def _join_images(parts: Sequence[BatchImages]) -> BatchImages | None:
+    if not parts:
+        return None
+    unique, first, index = np.unique(
+        np.concatenate([part.unique for part in parts]), return_index=True, return_inverse=True
+    )
+    moved, start = [], 0
+    for part in parts:
+        # Where each image of the part is now; the last entry is found by NULL_IMAGE.
+        moved.append(np.append(index[start : start + len(part.unique)], NULL_IMAGE))
+        start += len(part.unique)
+    history = [Jagged(to[part.history.values], part.history.offsets) for to, part in zip(moved, parts, strict=True)]
+    return BatchImages(
+        unique=unique,
+        unique_index=np.concatenate([part.unique_index for part in parts])[first],
+        target=np.concatenate([to[part.target] for to, part in zip(moved, parts, strict=True)]),
+        history=_join(history),
+    )

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from features import partitions
 from features.batch import NULL_IMAGE
 from features.counting import ValueCounts
 from features.encode import EncodedPart, Encoder, TrainingCounts, build_vocabularies
+from features.layout import FORMATS, META_FILE, sample_files
 from features.logs import (
     Attributes,
     behaviour_source,
@@ -37,15 +37,13 @@ from features.logs import (
 )
 from features.partitions import Partitions
 from features.parts import Part, make_part
-from features.schema import Schema
+from features.schema import BY_USER, TIME, Schema
 from features.splits import SPLITS, TimeCounts
 from features.vocabulary import FILE as VOCABULARY_FILE
 from features.vocabulary import Vocabularies
+from features.writing import SampleWriter
 from imgserver.errors import BadInput
 
-SCHEMA_VERSION = "1"
-ROW_GROUP = 50_000
-META_FILE = "samples.json"
 WORK_FOLDER = ".building"
 Progress = Callable[[str, int, int], None]
 
@@ -59,7 +57,7 @@ class BuildReport:
         positive_rate: label name -> share of ones over all rows.
         users, items, images: distinct ones in the log.
         mean_history: entries in the history of a row, on average.
-        bytes_per_sample: size of the three Parquet files over all rows.
+        bytes_per_sample: size of the Parquet files of samples over all rows.
         unknown: split name -> id column -> share of rows whose value is in no training row.
         notes: what was found on the way, by kind: behaviours of unknown items and the like.
         vocabulary_hash: of the vocabularies.
@@ -114,8 +112,11 @@ def build(
         with _Build(schema, work, old, progress) as building:
             report = building.run()
         report.seconds = time.monotonic() - started
-        for name in (*(f"{split}.parquet" for split in SPLITS), VOCABULARY_FILE, META_FILE):
+        names = sample_files(schema.layout)
+        for name in (*names, VOCABULARY_FILE, META_FILE):
             os.replace(work / name, folder / name)
+        for name in set(sample_files(BY_USER)) - set(names):  # of samples in another layout that were there before
+            (folder / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     report.peak_memory_bytes = memory("VmHWM")
@@ -181,7 +182,7 @@ class _Build:
         log_rows = self._partition()
         names, _ = self.item_counts.ordered()
         self.every_item = names.take(pc.sort_indices(names))
-        self.boundaries = self.times.boundaries(schema.split) if schema.split.method == "time" else None
+        self.boundaries = self.times.boundaries(schema.split) if schema.split.method == TIME else None
         item_rows = items.rows(self.every_item) if items else None
         if item_rows is not None and schema.items is not None and (item_rows < 0).all():
             raise BadInput(
@@ -226,7 +227,7 @@ class _Build:
         done, guess = 0, self.log.rows_guess()
         for table in stream_log(self.schema, self.log):
             self.item_counts.add(table["item"].combine_chunks())
-            if self.schema.split.method == "time":
+            if self.schema.split.method == TIME:
                 self.times.add(np.asarray(table["time"]))
             self.log_parts.write(table)
             done += len(table)
@@ -263,43 +264,32 @@ class _Build:
     def _write(self, encoder: Encoder, vocabulary: Vocabularies) -> int:
         """The third pass: the Parquet files and what describes them; returns the bytes of the files."""
         schema = self.schema
-        metadata = {
-            "schema_version": SCHEMA_VERSION,
+        meta: dict[str, Any] = {
+            "schema_version": FORMATS[schema.layout],
             "vocabulary_hash": vocabulary.hash,
             "image_id_space": str(schema.items.path.name) if schema.items and schema.items.image else "",
-            "labels": json.dumps(list(schema.labels)),
+            "labels": list(schema.labels),
         }
-        writers: dict[str, Any] = {}
 
         def write(part: Part) -> None:
             encoded = encoder.encode(part)
             self._count_unknown(encoder, encoded)
-            for number, split in enumerate(SPLITS):
-                for table in _tables(encoded, number):
-                    table = table.replace_schema_metadata(metadata)
-                    if split not in writers:
-                        path = self.work / f"{split}.parquet"
-                        writers[split] = pq.ParquetWriter(path, table.schema, compression="zstd")
-                    writers[split].write_table(table)
+            files.write(encoded)
 
-        try:
+        with SampleWriter(self.work, schema.layout, meta) as files:
             self._each_part("writing", write)
-        finally:
-            for writer in writers.values():
-                writer.close()
-        meta = {
-            **metadata,
-            "labels": list(schema.labels),
+        meta |= {
             "id_columns": [*schema.user_ids, *schema.item_ids],
             "history_columns": [*schema.item_ids, "action"] if schema.behaviours else [],
             "text_columns": list(schema.texts),
+            "max_history": schema.behaviours.max_length if schema.behaviours else 0,
             "has_images": bool(schema.items and schema.items.image),
             "has_held_out": bool(schema.split.hold_out_items),
             "extends": self.old.hash if self.old else "",
-            "samples_hash": _hash(self.work / f"{split}.parquet" for split in SPLITS),
+            "samples_hash": _hash(self.work / name for name in sample_files(schema.layout)),
         }
         (self.work / META_FILE).write_text(json.dumps(meta, indent=1) + "\n")
-        return sum((self.work / f"{split}.parquet").stat().st_size for split in SPLITS)
+        return sum((self.work / name).stat().st_size for name in sample_files(schema.layout))
 
     def _count_unknown(self, encoder: Encoder, encoded: EncodedPart) -> None:
         """Rows whose id is in no training row, by split and column; and rows whose item has no attributes."""
@@ -324,13 +314,6 @@ def _hash(files: Iterable[Path]) -> str:
             while block := file.read(1 << 20):
                 sha.update(block)
     return sha.hexdigest()[:12]
-
-
-def _tables(encoded: EncodedPart, split: int) -> Iterator[pa.Table]:
-    """Samples of one split of a part, a row group at a time."""
-    chosen = np.flatnonzero(encoded.part.split == split)
-    for first in range(0, len(chosen), ROW_GROUP):
-        yield encoded.table(chosen[first : first + ROW_GROUP])
 
 
 def _distinct_images(items: Attributes | None, rows: Any) -> int:

@@ -87,6 +87,7 @@ def inspect(samples: Path, rows: int, as_json: bool) -> None:
         splits.add_row(name, f"{found['rows']:,}", *rates, f"{found['mean_history']:.1f}")
         unknown.add_row(name, *(f"{share:.1%}" for share in found["unknown"].values()))
         lengths.add_row(name, *(f"{share:.0%}" for share in found["history_share"].values()))
+    click.echo(f"samples in {samples}, layout {opened.layout}")
     console.print(splits, lengths, unknown)
     sizes = Table("column", "values")
     for name, size in summary["vocabulary"].items():
@@ -103,6 +104,7 @@ def _summary(samples: Samples, rows: int) -> dict[str, Any]:
     splits = {split: _split_summary(samples, split) for split in SPLITS}
     return {
         "folder": str(samples.folder),
+        "layout": samples.layout,
         "splits": splits,
         "vocabulary": {name: len(values) for name, values in samples.vocabulary.values.items()},
         "vocabulary_hash": samples.vocabulary_hash,

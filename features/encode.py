@@ -14,7 +14,8 @@ from features.counting import Counts, ValueCounts
 from features.histories import covered
 from features.logs import Attributes
 from features.parts import Part
-from features.schema import Schema
+from features.schema import HISTORY_COLUMNS, Schema
+from features.slices import Chosen, Slices, gathered
 from features.splits import TRAIN
 from features.vocabulary import Vocabularies, extend
 
@@ -144,7 +145,7 @@ class Encoder:
 
 
 class EncodedPart:
-    """A part with its places; ``table`` makes samples of some of its rows."""
+    """A part with its places; makes columns of some of its rows."""
 
     def __init__(
         self,
@@ -159,8 +160,8 @@ class EncodedPart:
         self._encoder, self.part, self.user, self.item = encoder, part, user, item
         self.user_rows, self.item_rows, self._history = user_rows, item_rows, history
 
-    def table(self, rows: Int64Array) -> pa.Table:
-        """Samples of the rows ``rows`` of the part."""
+    def columns(self, rows: Int64Array) -> dict[str, Any]:
+        """Samples of the rows ``rows`` of the part, without their histories."""
         encoder, part = self._encoder, self.part
         columns: dict[str, Any] = {}
         for number, name in enumerate(encoder.schema.labels):
@@ -180,14 +181,43 @@ class EncodedPart:
                 columns[name] = lists.take(pa.array(np.where(at < 0, len(lists) - 1, at)))
         if encoder.schema.split.hold_out_items:
             columns["held_out"] = part.held_out[rows].astype(np.int8)
-        if self._history:
-            lengths = part.end[rows] - part.start[rows]
-            offsets = np.concatenate([[0], np.cumsum(lengths)])
-            flat = np.repeat(part.start[rows] - offsets[:-1], lengths) + np.arange(offsets[-1])
-            for name, values in self._history.items():
-                lists = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values[flat]))
-                columns[name] = lists
-        return pa.table(columns)
+        return columns
+
+    def inline(self, rows: Int64Array) -> dict[str, Any]:
+        """Their histories, each row's whole in list columns."""
+        start, end = self.part.start[rows], self.part.end[rows]
+        entries, offsets = Slices(start, end - start).entries(slice(None))
+        return self._lists(offsets, entries)
+
+    def by_user(self, rows: Int64Array) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Their histories, a user's behaviours once.
+
+        Args:
+            rows: ascending, so that the rows of a user follow each other.
+
+        Returns:
+            ``HISTORY_COLUMNS`` of the rows; and list columns, one row a user, of the behaviours that the rows need.
+        """
+        assert self.part.behaviours is not None
+        start, end, code = self.part.start[rows], self.part.end[rows], self.part.user_code[rows]
+        # Users are in order, among rows and among behaviours: only this range is looked at.
+        low, high = int(start.min()), int(end.max())
+        needed = covered(start - low, end - low, high - low)
+        place = np.concatenate([[0], np.cumsum(needed)])  # of each behaviour among the needed ones
+        users, number = np.unique(code, return_inverse=True)
+        bounds = np.append(users, users[-1] + 1)
+        offsets = place[np.clip(self.part.behaviours.user_start[bounds] - low, 0, high - low)]
+        first = place[start - low] - offsets[number]
+        found = (number, first, first + end - start)
+        of_rows = {name: values.astype(np.int32) for name, values in zip(HISTORY_COLUMNS, found, strict=True)}
+        return of_rows, self._lists(offsets, low + np.flatnonzero(needed))
+
+    def _lists(self, offsets: Int64Array, entries: Chosen) -> dict[str, pa.ListArray]:
+        ends = pa.array(offsets.astype(np.int32))
+        return {
+            name: pa.ListArray.from_arrays(ends, pa.array(gathered(values, entries)))
+            for name, values in self._history.items()
+        }
 
 
 def _by_row(vocabulary: Vocabularies, table: Attributes | None) -> dict[str, Int64Array]:

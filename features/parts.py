@@ -13,16 +13,19 @@ from features.batch import Int64Array
 from features.histories import SortedBehaviours, behaviours_in_log, history_slices, sort_behaviours
 from features.logs import LABEL
 from features.negatives import NONE, draw_negatives
-from features.schema import DEFAULT_HISTORY, POSITIVE, Schema
-from features.splits import TEST, by_time, by_user_tail, held_out
+from features.schema import DEFAULT_HISTORY, LEAVE_ONE_OUT, POSITIVE, Schema
+from features.splits import TEST, by_time, by_user_tail, held_out, leave_one_out
 
 
 @dataclass(frozen=True)
 class Part:
-    """Samples before they are encoded, n of them, in the order of the log, negatives behind their positive.
+    """Samples before they are encoded, n of them, user by user, negatives behind their positive.
+
+    Users stand in the order of their first rows in the log, and the rows of each in the order of the log.
 
     Attributes:
         user, item: keys, shape (n,).
+        user_code: number of the user in the part, ascending, shape (n,).
         time: seconds, shape (n,).
         labels: label name -> shape (n,).
         split: ``TRAIN``, ``VALIDATION`` or ``TEST``, shape (n,).
@@ -34,6 +37,7 @@ class Part:
     """
 
     user: pa.Array
+    user_code: Int64Array
     item: pa.Array
     time: Int64Array
     labels: dict[str, npt.NDArray[np.bool_]]
@@ -70,7 +74,12 @@ def make_part(
     time = np.asarray(log["time"]).astype(np.int64)
     user_keys = pc.unique(user)
     code = np.asarray(pc.index_in(user, value_set=user_keys)).astype(np.int64)
-    split = by_time(time, boundaries) if boundaries else by_user_tail(schema.split, code, time)
+    if boundaries is not None:
+        split = by_time(time, boundaries)
+    elif schema.split.method == LEAVE_ONE_OUT:
+        split = leave_one_out(code, time)
+    else:
+        split = by_user_tail(schema.split, code, time)
     out = held_out(schema.split, item)
     found = None
     if schema.behaviours is not None:
@@ -85,6 +94,7 @@ def make_part(
     rows = np.flatnonzero(~out | (split == TEST))
     if dropped := len(time) - len(rows):
         notes["rows_dropped_because_their_item_is_held_out"] = dropped
+    rows = rows[np.argsort(code[rows], kind="stable")]
     labels = {name: np.asarray(log[LABEL + name]) for name in schema.log.labels}
     if schema.negatives is not None:
         rows, item, labels = _with_negatives(schema, np.asarray(log["row"]), item, code, split, rows, every_item, notes)
@@ -93,6 +103,7 @@ def make_part(
         labels = {name: values[rows] for name, values in labels.items()}
     return Part(
         user.take(pa.array(rows)),
+        code[rows],
         item,
         time[rows],
         labels,

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from features.batch import NULL_IMAGE, Batch, BatchImages, Int64Array, Jagged
-from features.build import META_FILE, SCHEMA_VERSION
-from features.splits import SPLITS
+from features.batch import Batch, Int64Array, concatenate
+from features.distinct import ImageVocabulary
+from features.layout import LAYOUTS, META_FILE, SplitFiles, sample_files
+from features.occurrences import count_occurrences
+from features.row_groups import Columns, RowGroup
+from features.schema import DEFAULT_HISTORY
 from features.vocabulary import Vocabularies
 from imgserver.errors import BadInput
 
@@ -28,9 +29,13 @@ class Samples:
         id_columns: column -> size of its vocabulary, place 0 included.
         history_columns: the same for the history, names without ``hist_``; empty when there are no behaviours.
         text_columns: the same for text.
+        max_history: behaviours that a history holds at most.
         image_vocabulary_size: 0 when the samples have no images.
         vocabulary: the vocabularies themselves.
-        hash: of the rows: two folders with one hash hold the same samples.
+        vocabulary_hash: of the vocabularies.
+        extends: hash of the vocabularies that these continue; empty when they began anew.
+        layout: ``inline`` or ``by_user``, of the files; the rows and batches are the same.
+        hash: of the rows: two folders with one hash hold the same samples, in one layout.
         has_held_out: whether test rows tell if their item was held out entirely (column ``held_out``).
 
     Raises:
@@ -45,59 +50,89 @@ class Samples:
             raise BadInput(
                 f"{folder} is no samples folder ({META_FILE}: {error}). Make it with 'features build'."
             ) from error
-        if meta["schema_version"] != SCHEMA_VERSION:
+        if meta["schema_version"] not in LAYOUTS:
             raise BadInput(
-                f"The samples in {folder} have format {meta['schema_version']}; this release reads {SCHEMA_VERSION}. "
-                f"Run 'features build' again."
+                f"The samples in {folder} have format {meta['schema_version']}; this release reads "
+                f"{' and '.join(LAYOUTS)}. Run 'features build' again."
             )
+        self.layout = LAYOUTS[meta["schema_version"]]
         self.vocabulary = Vocabularies.load(self.folder)
         self.labels: tuple[str, ...] = tuple(meta["labels"])
         size = self.vocabulary.size
         self.id_columns = {name: size(name) for name in meta["id_columns"]}
         self.history_columns = {name: size(name) for name in meta["history_columns"]}
         self.text_columns = {name: size(name) for name in meta["text_columns"]}
+        self.max_history: int = meta.get("max_history", DEFAULT_HISTORY)  # formats 1 and 2 began without it
         self.image_vocabulary_size = size("image_id") if meta["has_images"] else 0
         self.vocabulary_hash: str = meta["vocabulary_hash"]
         self.hash: str = meta["samples_hash"]
+        self.extends: str = meta["extends"]
         self.has_held_out: bool = meta["has_held_out"]
         images = self.vocabulary.values["image_id"].cast(pa.int64()) if meta["has_images"] else []
-        # Ascending for the binary search; a vocabulary that was extended is not.
-        self._image_places = np.argsort(np.array(images, dtype=np.int64), kind="stable") + 1
-        self._image_values = np.array(images, dtype=np.int64)[self._image_places - 1]
+        self._images = ImageVocabulary(np.array(images, dtype=np.int64))
+        self._columns = Columns(
+            self.labels,
+            tuple(self.id_columns),
+            tuple(self.history_columns),
+            tuple(self.text_columns),
+            bool(self.image_vocabulary_size),
+        )
 
-    def _file(self, split: str) -> pq.ParquetFile:
-        if split not in SPLITS:
-            raise BadInput(f"There is no split {split!r}; there are: {', '.join(SPLITS)}.")
-        try:
-            return pq.ParquetFile(self.folder / f"{split}.parquet", memory_map=True)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise BadInput(f"The samples file {self.folder / split}.parquet cannot be read: {error}.") from error
+    def _files(self, split: str) -> SplitFiles:
+        return SplitFiles(self.folder, split, self.layout)
 
     def rows(self, split: str) -> int:
         """Rows of a split."""
-        with self._file(split) as file:
-            return int(file.metadata.num_rows)
+        with self._files(split) as files:
+            return files.rows
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the files that hold the samples of all splits, histories included."""
+        return sum((self.folder / name).stat().st_size for name in sample_files(self.layout))
 
     def item_counts(self) -> Int64Array:
         """How often each item is the target of a training row, by its place, shape (items + 1,)."""
         return self.vocabulary.counts["item_id"]
 
-    def frame(self, split: str, columns: list[str] | None = None) -> pa.Table:
-        """Some columns of a whole split, or all of them, in file order."""
-        with self._file(split) as file:
-            return file.read(columns=columns)
+    def occurrences(self) -> dict[str, Int64Array]:
+        """How often each place occurs in the training rows, as target, in histories, or as a token of the target.
 
-    def frames(self, split: str, columns: list[str]) -> Iterator[pa.Table]:
+        Reads the training part once. An image that is null or not in its vocabulary counts for place 0.
+
+        Returns:
+            vocabulary name (id columns, ``action``, text columns, ``image_id``) -> shape (size,).
+        """
+        sizes = self.id_columns | self.history_columns | self.text_columns
+        if self.image_vocabulary_size:
+            sizes = sizes | {"image_id": self.image_vocabulary_size}
+        with self._files("train") as files:
+            return count_occurrences(files, self._columns, sizes, self._images)
+
+    def frame(self, split: str, columns: list[str] | None = None) -> pa.Table:
+        """Some columns of a whole split, or all of them, in file order; histories in list columns in either layout."""
+        return pa.concat_tables(self.frames(split, columns))
+
+    def frames(self, split: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The same a row group at a time, for what does not fit into memory."""
-        with self._file(split) as file:
-            for group in range(file.metadata.num_row_groups):
-                yield file.read_row_group(group, columns=columns)
+        with self._files(split) as files:
+            for group in range(files.row_groups):
+                yield self._table(files, group, columns)
 
     def head(self, split: str, rows: int) -> list[dict[str, Any]]:
         """The first rows of a split as dictionaries."""
-        with self._file(split) as file:
-            found: list[dict[str, Any]] = next(file.iter_batches(max(rows, 1))).to_pylist()
-        return found[:rows]
+        found: list[dict[str, Any]] = []
+        with self._files(split) as files:
+            for group in range(files.row_groups):
+                if len(found) < rows:
+                    found += self._table(files, group, None, rows - len(found)).to_pylist()
+        return found
+
+    def _table(self, files: SplitFiles, group: int, columns: list[str] | None, limit: int | None = None) -> pa.Table:
+        wanted = files.columns if columns is None else columns
+        of_behaviours = [name for name in wanted if name in self._columns.of_behaviours]
+        of_rows = [name for name in wanted if name not in of_behaviours]
+        return files.read(group, of_rows, of_behaviours, limit).inlined().select(wanted)
 
     def batches(
         self, split: str, batch_size: int, *, shuffle_seed: int | None = None, epoch: int = 0
@@ -111,71 +146,23 @@ class Samples:
                 within a row group, so that memory holds one of them, whatever the size of the split.
             epoch: with the seed, draws another order.
         """
+        columns = self._columns
         rng = None if shuffle_seed is None else np.random.default_rng([shuffle_seed, epoch])
-        with self._file(split) as file:
-            groups = np.arange(file.metadata.num_row_groups)
+        with self._files(split) as files:
+            groups = np.arange(files.row_groups)
             if rng is not None:
                 groups = rng.permutation(groups)
-            rest: pa.Table | None = None
-            for group in groups.tolist():
-                table = file.read_row_group(group)
-                if rng is not None:
-                    table = table.take(pa.array(rng.permutation(len(table))))
-                if rest is not None:
-                    table = pa.concat_tables([rest, table])
-                table = table.combine_chunks()
-                full = len(table) - len(table) % batch_size
-                for start in range(0, full, batch_size):
-                    yield self._batch(table.slice(start, batch_size))
-                rest = table.slice(full) if full < len(table) else None
-            if rest is not None:
-                yield self._batch(rest.combine_chunks())
-
-    def _batch(self, table: pa.Table) -> Batch:
-        def column(name: str) -> npt.NDArray[Any]:
-            return np.asarray(table[name].combine_chunks())
-
-        history = {name: _jagged(table[f"hist_{name}"]) for name in self.history_columns}
-        offsets = next(iter(history.values())).offsets if history else np.zeros(len(table) + 1, dtype=np.int64)
-        timestamp = column("timestamp").astype(np.int64)
-        age = np.zeros(0, dtype=np.int64)
-        if history:
-            age = np.repeat(timestamp, np.diff(offsets)) - _jagged(table["hist_time"]).values
-        return Batch(
-            labels={
-                name: column("label" if number == 0 else f"label_{name}").astype(np.float32)
-                for number, name in enumerate(self.labels)
-            },
-            timestamp=timestamp,
-            ids={name: column(name).astype(np.int64) for name in self.id_columns},
-            history=history,
-            history_age_s=age,
-            text={name: _jagged(table[name]) for name in self.text_columns},
-            images=self._images(table, offsets) if self.image_vocabulary_size else None,
-        )
-
-    def _images(self, table: pa.Table, offsets: Int64Array) -> BatchImages:
-        target = np.asarray(table["image_id"].combine_chunks()).astype(np.int64)
-        history = _jagged(table["hist_image_id"]).values if self.history_columns else np.zeros(0, dtype=np.int64)
-        unique, inverse = np.unique(np.concatenate([target, history]), return_inverse=True)
-        null = int(len(unique) > 0 and unique[0] == NULL_IMAGE)
-        unique, index = unique[null:], inverse.reshape(-1).astype(np.int64) - null
-        values = self._image_values
-        place = np.searchsorted(values, unique)
-        known = place < len(values)
-        known[known] = values[place[known]] == unique[known]
-        places = np.zeros(len(unique), dtype=np.int64)
-        places[known] = self._image_places[place[known]]
-        return BatchImages(
-            unique=unique,
-            unique_index=places,
-            target=index[: len(target)],
-            history=Jagged(index[len(target) :], offsets),
-        )
-
-
-def _jagged(column: pa.ChunkedArray) -> Jagged:
-    lists = column.combine_chunks()
-    offsets = np.asarray(lists.offsets).astype(np.int64)
-    values = np.asarray(lists.values)[offsets[0] : offsets[-1]].astype(np.int64)
-    return Jagged(values, offsets - offsets[0])
+            waiting: list[Batch] = []  # parts of the next batch
+            for number in groups.tolist():
+                group = RowGroup(columns, files.read(number, columns.of_rows, columns.of_behaviours), self._images)
+                order = None if rng is None else rng.permutation(len(group))
+                start = 0
+                while start < len(group):
+                    end = min(len(group), start + batch_size - sum(map(len, waiting)))
+                    waiting.append(group.batch(slice(start, end) if order is None else order[start:end]))
+                    start = end
+                    if sum(map(len, waiting)) == batch_size:
+                        yield concatenate(waiting)
+                        waiting = []
+            if waiting:
+                yield concatenate(waiting)

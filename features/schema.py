@@ -1,5 +1,8 @@
 """The TOML file that says which column is what.
 
+layout = "inline"           # each row holds its history; "by_user": a user's behaviours are stored once, and a row says
+                            # where its history ends: for long histories
+
 [log]                       # one row an impression, or a rating
 path = "impressions.csv"    # CSV (also .csv.gz), Parquet, or a folder of either, relative to this file
 user = "user_id"
@@ -37,8 +40,9 @@ max_length = 50             # the latest so many make a history
 #                                         "all" takes every row
 
 [split]
-method = "user_tail"        # the last rows of each user, or "time": the last rows of the log
-test = 0.2
+method = "user_tail"        # the last rows of each user; "time": the last rows of the log; "leave_one_out": each user's
+                            # last row is test, the one before it validation (a user's first row is always training)
+test = 0.2                  # shares; not with "leave_one_out"
 validation = 0.1
 hold_out_items = 0.15       # optional: this share of the items is in no training or validation row and in no history
 hold_out_seed = 0
@@ -46,17 +50,18 @@ hold_out_seed = 0
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from features.toml_table import TomlTable
 from imgserver.errors import BadInput
 
 DEFAULT_HISTORY = 50
 ALL = "all"
+INLINE, BY_USER = "inline", "by_user"
+HISTORY_COLUMNS = ("history_user", "history_start", "history_end")  # of the layout by_user
+TIME, USER_TAIL, LEAVE_ONE_OUT = "time", "user_tail", "leave_one_out"
 POSITIVE = "positive"
 _RULE = re.compile(r"^\s*([^<>=]+?)\s*(>=|<=|==|>|<)\s*(-?\d+(?:\.\d+)?)\s*$")
 
@@ -123,9 +128,12 @@ class Behaviours:
 
 @dataclass(frozen=True)
 class Split:
-    """How rows are divided: method, the shares of test and validation, and the share of items held out entirely."""
+    """How rows are divided: method, the shares of test and validation, and the share of items held out entirely.
 
-    method: str = "user_tail"
+    ``LEAVE_ONE_OUT`` does not look at the shares.
+    """
+
+    method: str = USER_TAIL
     test: float = 0.2
     validation: float = 0.1
     hold_out_items: float = 0.0
@@ -150,6 +158,7 @@ class Schema:
     behaviours: Behaviours | None
     split: Split
     negatives: Negatives | None = None
+    layout: str = INLINE
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -179,84 +188,45 @@ def load_schema(path: str | Path) -> Schema:
         BadInput: the file is missing, is not TOML, or a key or value in it is wrong; the message names it.
     """
     file = Path(path)
-    try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"The schema file {file} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"The schema file {file} is not valid TOML: {error}.") from error
-    top = _Table(document, file, "")
+    top = TomlTable.read(file)
     log, items, users = top.table("log"), top.optional("items"), top.optional("users")
     behaviours, split, negatives = top.optional("behaviours"), top.optional("split"), top.optional("negatives")
+    layout = top.take("layout", str, INLINE)
     top.done()
+    if layout not in (INLINE, BY_USER):
+        raise top.fail(f'layout is {layout!r}; it must be "inline" or "by_user".')
+    if layout == BY_USER and behaviours is None:
+        raise top.fail('layout is "by_user", but there is no [behaviours] whose histories it could lay out.')
     drawn = _negatives(negatives)
-    schema = Schema(_log(log, drawn), _items(items), _users(users), _behaviours(behaviours), _split(split), drawn)
+    schema = Schema(
+        _log(log, drawn), _items(items), _users(users), _behaviours(behaviours), _split(split), drawn, layout
+    )
     names = [*schema.user_ids, *schema.item_ids]
     if twice := {name for name in names if names.count(name) > 1}:
         raise BadInput(f"{file} uses the id column {min(twice)!r} twice; every id column needs a name of its own.")
+    if layout == BY_USER and (taken := [name for name in HISTORY_COLUMNS if name in (*names, *schema.texts)]):
+        raise top.fail(f"the layout by_user has a column {taken[0]!r} of its own; give the column another name.")
     return schema
 
 
-class _Table:
-    """One table of the file: values are taken out by key, and what is left at the end is an error."""
-
-    def __init__(self, values: dict[str, Any], file: Path, name: str):
-        self.values, self.file, self.name = dict(values), file, name
-        self.known: list[str] = []
-
-    def fail(self, message: str) -> BadInput:
-        return BadInput(f"{self.file}, {f'[{self.name}]' if self.name else 'top level'}: {message}")
-
-    def take(self, key: str, kind: type | tuple[type, ...], default: Any = ...) -> Any:
-        self.known.append(key)
-        if key not in self.values:
-            if default is ...:
-                raise self.fail(f"the key {key!r} is missing.")
-            return default
-        value = self.values.pop(key)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise self.fail(f"{key} is {value!r}, which is of the wrong type.")
-        return value
-
-    def table(self, key: str) -> _Table:
-        return _Table(self.take(key, dict), self.file, f"{self.name}.{key}".lstrip("."))
-
-    def optional(self, key: str) -> _Table | None:
-        self.known.append(key)
-        return self.table(key) if key in self.values else None
-
-    def path(self) -> Path:
-        return self.file.parent / str(self.take("path", str))
-
-    def names(self, key: str) -> tuple[str, ...]:
-        found = self.take(key, list, [])
-        if not all(isinstance(name, str) for name in found):
-            raise self.fail(f"{key} must be a list of column names.")
-        return tuple(found)
-
-    def rules(self, key: str, *, columns: bool) -> dict[str, Rule]:
-        found = {}
-        for name, text in self.take(key, dict, {}).items():
-            match = _RULE.match(text) if isinstance(text, str) else None
-            if match:
-                found[name] = Rule(match[1], match[2], float(match[3]))
-            elif text == ALL and not columns:
-                found[name] = Rule("", ALL)
-            elif columns and isinstance(text, str) and not re.search("[<>=]", text):
-                found[name] = Rule(text)
-            else:
-                raise self.fail(f'{key}.{name} is {text!r}; write a rule such as "rating >= 4".')
-        return found
-
-    def done(self) -> None:
-        for key in self.values:
-            near = difflib.get_close_matches(key, self.known, 1)
-            hint = f" Did you mean {near[0]!r}?" if near else f" The keys here are: {', '.join(self.known)}."
-            raise self.fail(f"the key {key!r} is unknown.{hint}")
+def _rules(table: TomlTable, key: str, *, columns: bool) -> dict[str, Rule]:
+    """Rules by name; with ``columns`` a name alone is a column of 0 and 1, without it ``ALL`` is every row."""
+    found = {}
+    for name, text in table.take(key, dict, {}).items():
+        match = _RULE.match(text) if isinstance(text, str) else None
+        if match:
+            found[name] = Rule(match[1], match[2], float(match[3]))
+        elif text == ALL and not columns:
+            found[name] = Rule("", ALL)
+        elif columns and isinstance(text, str) and not re.search("[<>=]", text):
+            found[name] = Rule(text)
+        else:
+            raise table.fail(f'{key}.{name} is {text!r}; write a rule such as "rating >= 4".')
+    return found
 
 
-def _log(table: _Table, negatives: Negatives | None) -> Log:
-    labels = table.rules("labels", columns=True)
+def _log(table: TomlTable, negatives: Negatives | None) -> Log:
+    labels = _rules(table, "labels", columns=True)
     if labels and negatives:
         raise table.fail("labels and [negatives] exclude each other: negatives are drawn for a log of positives only.")
     if not labels and not negatives:
@@ -266,7 +236,7 @@ def _log(table: _Table, negatives: Negatives | None) -> Log:
     return log
 
 
-def _items(table: _Table | None) -> Items | None:
+def _items(table: TomlTable | None) -> Items | None:
     if table is None:
         return None
     manifest = table.take("image_manifest", str, None)
@@ -284,7 +254,7 @@ def _items(table: _Table | None) -> Items | None:
     return items
 
 
-def _negatives(table: _Table | None) -> Negatives | None:
+def _negatives(table: TomlTable | None) -> Negatives | None:
     if table is None:
         return None
     negatives = Negatives(table.take("per_positive", int), table.take("seed", int, 0))
@@ -294,7 +264,7 @@ def _negatives(table: _Table | None) -> Negatives | None:
     return negatives
 
 
-def _users(table: _Table | None) -> Users | None:
+def _users(table: TomlTable | None) -> Users | None:
     if table is None:
         return None
     users = Users(table.path(), table.take("user", str), table.names("ids"))
@@ -302,13 +272,13 @@ def _users(table: _Table | None) -> Users | None:
     return users
 
 
-def _behaviours(table: _Table | None) -> Behaviours | None:
+def _behaviours(table: TomlTable | None) -> Behaviours | None:
     if table is None:
         return None
     length = table.take("max_length", int, DEFAULT_HISTORY)
     if length < 1:
         raise table.fail(f"max_length is {length}; a history needs at least 1.")
-    rules = table.rules("from_log", columns=False)
+    rules = _rules(table, "from_log", columns=False)
     if rules:
         found = Behaviours(None, "", "", "", "", rules, length)
     else:
@@ -318,11 +288,19 @@ def _behaviours(table: _Table | None) -> Behaviours | None:
     return found
 
 
-def _split(table: _Table | None) -> Split:
+def _split(table: TomlTable | None) -> Split:
     if table is None:
         return Split()
+    method = table.take("method", str, USER_TAIL)
+    if method not in (USER_TAIL, TIME, LEAVE_ONE_OUT):
+        raise table.fail(f'method is {method!r}; it must be "user_tail", "time" or "leave_one_out".')
+    if method == LEAVE_ONE_OUT and (shares := [key for key in ("test", "validation") if key in table.values]):
+        raise table.fail(
+            f"{shares[0]} is a share, and leave_one_out takes one row of each user for test and one for validation. "
+            f"Leave {shares[0]} out."
+        )
     split = Split(
-        table.take("method", str, "user_tail"),
+        method,
         float(table.take("test", (int, float), 0.2)),
         float(table.take("validation", (int, float), 0.1)),
         float(table.take("hold_out_items", (int, float), 0.0)),
@@ -330,8 +308,6 @@ def _split(table: _Table | None) -> Split:
     )
     if not 0 <= split.hold_out_items < 1 or split.hold_out_seed < 0:
         raise table.fail(f"hold_out_items is {split.hold_out_items}; it must be a share from 0 to below 1.")
-    if split.method not in ("user_tail", "time"):
-        raise table.fail(f'method is {split.method!r}; it must be "user_tail" or "time".')
     if split.test <= 0 or split.validation <= 0 or split.test + split.validation >= 1:
         raise table.fail(f"test {split.test} and validation {split.validation} must be above 0 and below 1 together.")
     table.done()

@@ -57,15 +57,27 @@ def by_time(times: Int64Array, boundaries: tuple[int, int]) -> Int64Array:
 
 def by_user_tail(split: Split, user: Int64Array, times: Int64Array) -> Int64Array:
     """The same by user: of each user's rows in time order the last are test, those before them validation."""
+    rank, n = _ranks(user, times)
+    test_from = n - np.floor(n * split.test + 1e-9)
+    validation_from = test_from - np.floor(n * split.validation + 1e-9)
+    return np.where(rank >= test_from, TEST, np.where(rank >= validation_from, VALIDATION, TRAIN)).astype(np.int64)
+
+
+def leave_one_out(user: Int64Array, times: Int64Array) -> Int64Array:
+    """The same by user: the last row is test, the one before it validation; a user keeps at least one for training."""
+    rank, n = _ranks(user, times)
+    last, second = (rank == n - 1) & (n > 1), (rank == n - 2) & (n > 2)
+    return np.where(last, TEST, np.where(second, VALIDATION, TRAIN)).astype(np.int64)
+
+
+def _ranks(user: Int64Array, times: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Of each row, its place among its user's rows in time order, and how many these are; ties in the given order."""
     order = np.lexsort((np.arange(len(times)), times, user))
     counts = np.bincount(user)
     first = np.cumsum(counts) - counts
     rank = np.empty(len(times), dtype=np.int64)
     rank[order] = np.arange(len(times)) - first[user[order]]
-    n = counts[user]
-    test_from = n - np.floor(n * split.test + 1e-9)
-    validation_from = test_from - np.floor(n * split.validation + 1e-9)
-    return np.where(rank >= test_from, TEST, np.where(rank >= validation_from, VALIDATION, TRAIN)).astype(np.int64)
+    return rank, counts[user]
 
 
 def held_out(split: Split, items: pa.Array) -> npt.NDArray[np.bool_]:

@@ -81,6 +81,22 @@ class Vocabularies:
             raise BadInput(
                 f"{folder} is no samples folder: {FILE} cannot be read. Make it with 'features build'."
             ) from error
+        return cls._of(table)
+
+    @classmethod
+    def read(cls, data: bytes) -> Vocabularies:
+        """The same from the bytes of the file.
+
+        Raises:
+            BadInput: they are no such file.
+        """
+        try:
+            return cls._of(pq.read_table(pa.BufferReader(data)))
+        except pa.ArrowInvalid as error:
+            raise BadInput(f"The vocabulary of {len(data)} bytes cannot be read: {error}.") from error
+
+    @classmethod
+    def _of(cls, table: pa.Table) -> Vocabularies:
         values, counts = {}, {}
         for name in pc.unique(table["column"]).to_pylist():
             part = table.filter(pc.equal(table["column"], name)).sort_by("place").combine_chunks()

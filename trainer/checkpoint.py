@@ -87,6 +87,16 @@ def save_model(folder: Path, model: Model, lineage: Lineage, config: dict[str, A
     (folder / CONFIG).write_text(json.dumps(document, indent=1) + "\n")
 
 
+def lineage_of(fields: dict[str, Any]) -> Lineage:
+    """What ``asdict`` made of a lineage, after JSON.
+
+    Raises:
+        KeyError, TypeError: it is none.
+    """
+    inputs = {**fields["inputs"], "labels": tuple(fields["inputs"]["labels"])}
+    return Lineage(**{**fields, "inputs": InputSpec(**inputs)})
+
+
 def load_model(folder: str | Path) -> tuple[Model, Lineage, dict[str, Any]]:
     """The model of a run folder, its lineage, and its FitConfig as a dictionary.
 
@@ -96,9 +106,7 @@ def load_model(folder: str | Path) -> tuple[Model, Lineage, dict[str, Any]]:
     folder = Path(folder)
     try:
         document = json.loads((folder / CONFIG).read_text())
-        fields = document["lineage"]
-        inputs = InputSpec(**{**fields["inputs"], "labels": tuple(fields["inputs"]["labels"])})
-        lineage = Lineage(**{**fields, "inputs": inputs})
+        lineage = lineage_of(document["lineage"])
         model = make(lineage.model, lineage.inputs, lineage.width, lineage.options)
         load_tensors(model, str(folder / WEIGHTS))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from features.images import fetch_ahead
 from features.samples import Samples
 from imgserver.client import ImageClient
 from trainer.metrics import auc, calibration, gauc, log_loss
-from trainer.models.base import Model
-from trainer.tensors import to_image_vectors, to_tensors
+from trainer.tensors import ImageVectors, TensorBatch, to_image_vectors, to_tensors
 
 BUCKETS = {"0": (0, 0), "1-4": (1, 4), "5-19": (5, 19), "20-99": (20, 99), "100+": (100, 2**62)}
 
 Probabilities = npt.NDArray[np.float32]
 
 
+class Predictor(Protocol):
+    """A trained model in evaluation mode, or an exported one."""
+
+    def probabilities(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
+        """Shape (B, L)."""
+        ...
+
+
 @torch.inference_mode()
 def predict(
-    model: Model, samples: Samples, split: str, client: ImageClient | None, batch_size: int, device: torch.device
+    model: Predictor, samples: Samples, split: str, client: ImageClient | None, batch_size: int, device: torch.device
 ) -> Probabilities:
-    """Probabilities, shape (rows, L), in file order."""
-    model.eval()
+    """Probabilities, shape (rows, L), in file order, of a model in evaluation mode."""
     parts = []
     for batch, vectors in fetch_ahead(samples.batches(split, batch_size), client):
-        logits = model(to_tensors(batch, device), to_image_vectors(vectors, device))
-        parts.append(torch.sigmoid(logits).float().cpu().numpy())
+        found = model.probabilities(to_tensors(batch, device), to_image_vectors(vectors, device))
+        parts.append(found.float().cpu().numpy())
     return np.concatenate(parts)
 
 

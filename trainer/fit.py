@@ -188,6 +188,7 @@ def fit(
             state.seconds += time.monotonic() - started
             state.rows += done
 
+            model.eval()
             probabilities = predict(model, samples, "validation", client, config.batch_size, device)
             found = measure(samples, "validation", probabilities[:, 0], spec.labels[0])
             line = {
@@ -308,6 +309,7 @@ def _measure(
     out: Path,
 ) -> dict[str, Any]:
     """Metrics of the best weights, what they say of themselves, and what training cost; writes the predictions."""
+    model.eval()
     labels = model.spec.labels
     probabilities = {
         split: predict(model, samples, split, client, config.batch_size, device) for split in ("validation", "test")
@@ -325,9 +327,6 @@ def _measure(
         values = predict(booster, samples, "test", client, config.batch_size, device)
         found["booster"] = {"test": measure(samples, "test", values[:, 0], labels[0])}
     stats = client.stats if client else None
-    bytes_on_disk = sum(
-        (samples.folder / f"{split}.parquet").stat().st_size for split in ("train", "validation", "test")
-    )
     rows_on_disk = sum(samples.rows(split) for split in ("train", "validation", "test"))
     return {
         **found,
@@ -338,7 +337,7 @@ def _measure(
             "seconds": state.seconds,
             "samples_per_s": state.rows / state.seconds,
             "fetch_wait_s": state.wait_s if client else 0.0,
-            "bytes_per_sample": bytes_on_disk / rows_on_disk,
+            "bytes_per_sample": samples.size_bytes / rows_on_disk,
             "images_fetched": stats.unique if stats else 0,
             "images_per_s": stats.unique / stats.seconds if stats and stats.seconds else 0.0,
             "images_computed": stats.computed if stats else 0,

@@ -21,12 +21,12 @@ class FTRL(Optimizer):
     so that a weight is exactly zero while the sum of its gradients stays below ``l1``, and a whole row (a feature with
     all its R weights) while what is left of it stays below ``l21`` (the group penalty of LS-PLM, arXiv 1704.05194,
     solved as in group-lasso FTRL, Ni et al., arXiv 1908.05739). Rows whose feature was not on have no gradient, and
-    nothing of theirs changes, so a step costs what the batch's features cost.
+    nothing of theirs changes, so with sparse gradients a step costs what the batch's features cost.
 
     Args:
-        parameters: matrices of shape (F, R), with sparse gradients.
+        parameters: matrices of shape (F, R), with sparse or dense gradients.
         alpha: step size.
-        beta: smooths the first steps.
+        beta: smooths the first steps, in units of the gradient of the mean loss, like the penalties.
         l1, l2, l21: penalties, in units of the gradient of the mean loss, summed over steps.
     """
 
@@ -34,7 +34,7 @@ class FTRL(Optimizer):
         self,
         parameters: Iterable[Tensor],
         alpha: float = 0.1,
-        beta: float = 1.0,
+        beta: float = 1e-3,
         l1: float = 0.0,
         l2: float = 0.0,
         l21: float = 0.0,
@@ -53,22 +53,28 @@ class FTRL(Optimizer):
         state = self.state[parameter]
         if not state:
             state["z"], state["n"] = _z_of(parameter, group), torch.zeros_like(parameter)
-        if gradient.is_sparse:
-            gradient = gradient.coalesce()
-            rows, g = gradient.indices()[0], gradient.values()
-        else:
-            rows, g = torch.arange(len(parameter), device=parameter.device), gradient
-        alpha = group["alpha"]
-        w, z, n = (tensor.index_select(0, rows) for tensor in (parameter, state["z"], state["n"]))
-        grown = n + g * g
-        z += g - (grown.sqrt() - n.sqrt()) / alpha * w
-        u = z.sign() * (z.abs() - group["l1"]).clamp(min=0)
-        if group["l21"]:
-            norm = u.norm(dim=1, keepdim=True)
-            u *= (1 - group["l21"] * u.shape[1] ** 0.5 / norm.clamp(min=1e-30)).clamp(min=0)
-        parameter.index_copy_(0, rows, -u / ((group["beta"] + grown.sqrt()) / alpha + group["l2"]))
-        state["z"].index_copy_(0, rows, z)
-        state["n"].index_copy_(0, rows, grown)
+        if not gradient.is_sparse:  # a row without a gradient keeps z, and so its weights, here too
+            weights, state["z"], state["n"] = _leader(parameter, state["z"], state["n"], gradient, group)
+            parameter.copy_(weights)
+            return
+        gradient = gradient.coalesce()
+        rows = gradient.indices()[0]
+        before = (tensor.index_select(0, rows) for tensor in (parameter, state["z"], state["n"]))
+        after = _leader(*before, gradient.values(), group)
+        for tensor, values in zip((parameter, state["z"], state["n"]), after, strict=True):
+            tensor.index_copy_(0, rows, values)
+
+
+def _leader(w: Tensor, z: Tensor, n: Tensor, g: Tensor, group: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights, z and n after a step with gradient g; all of shape (rows, R)."""
+    alpha = group["alpha"]
+    grown = n + g * g
+    z = z + g - (grown.sqrt() - n.sqrt()) / alpha * w
+    u = z.sign() * (z.abs() - group["l1"]).clamp(min=0)
+    if group["l21"]:
+        norm = u.norm(dim=1, keepdim=True)
+        u = u * (1 - group["l21"] * u.shape[1] ** 0.5 / norm.clamp(min=1e-30)).clamp(min=0)
+    return -u / ((group["beta"] + grown.sqrt()) / alpha + group["l2"]), z, grown
 
 
 def _z_of(weights: Tensor, group: dict[str, Any]) -> Tensor:

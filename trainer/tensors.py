@@ -56,8 +56,10 @@ class TensorBatch:
     text: dict[str, tuple[Tensor, Tensor]]
     images: TensorImages | None
 
-    def __len__(self) -> int:
-        return len(self.lengths)
+    @property
+    def rows(self) -> int:
+        """B; of a traced batch a symbol, which ``len`` could not give."""
+        return self.lengths.shape[0]
 
 
 AGE_BUCKETS = 32

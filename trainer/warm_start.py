@@ -29,14 +29,14 @@ def warm_start(model: Model, run: str | Path, samples: Samples, version: str, *,
         VersionMismatch: the run was trained on other vectors.
     """
     before, lineage, _ = load_model(run)
-    if type(before) is not type(model) or _shapes(before) != _shapes(model):
-        raise BadInput(
-            f"The run {run} is a {lineage.model} of another shape; warm-start takes the same model and options."
-        )
     if lineage.vector_version != version:
         raise VersionMismatch(
             f"The run {run} was trained with vectors of {lineage.vector_version or 'no images'}, this one with "
             f"{version or 'no images'}: its weights do not fit."
+        )
+    if type(before) is not type(model) or _shapes(before) != _shapes(model):
+        raise BadInput(
+            f"The run {run} is a {lineage.model} of another shape; warm-start takes the same model and options."
         )
     if not partial and lineage.vocabulary_hash not in (samples.vocabulary_hash, samples.extends):
         raise BadInput(

@@ -96,6 +96,8 @@ def test_samples_equal_a_plain_builder(tmp_path: Path, impressions: list[Any], b
     boundaries = {split: [row["timestamp"] for s, row in found if s == split] for split in SPLITS}
     assert max(boundaries["train"]) < min(boundaries["validation"])
     assert max(boundaries["validation"]) < min(boundaries["test"])
+    users = list(dict.fromkeys(row[0] for row in log))  # rows stand user by user, users in the order of the log
+    log.sort(key=lambda row: users.index(row[0]))
     by_time = {split: [r for r in log if min(ts) <= r[2] <= max(ts)] for split, ts in boundaries.items()}
     for split in SPLITS:
         for raw, row in zip(by_time[split], [r for s, r in found if s == split], strict=True):

@@ -30,6 +30,7 @@ ITEMS = '[items]\npath = "items.csv"\nitem = "item"\nimage = "image"\nids = ["sh
 HISTORY = '[behaviours]\nfrom_log = { seen = "all" }\nmax_length = 5\n'
 BY_TIME = '[split]\nmethod = "time"\ntest = 0.3\nvalidation = 0.2\n'
 BY_USER = '[split]\nmethod = "user_tail"\ntest = 0.25\nvalidation = 0.2\n'
+LEAVE_ONE_OUT = '[split]\nmethod = "leave_one_out"\n'
 NEGATIVES = "[negatives]\nper_positive = 3\nseed = 7\n"
 HELD_OUT = "hold_out_items = 0.3\nhold_out_seed = 2\n"
 
@@ -153,6 +154,47 @@ def test_negatives_are_drawn_evenly(tmp_path: Path) -> None:
     assert all(abs(count - expected) < 6 * expected**0.5 for count in drawn.values())
 
 
+tied_logs = st.lists(
+    st.tuples(st.integers(0, 5), st.integers(0, 9), st.integers(1000, 1012), st.integers(1, 5)), min_size=4, max_size=50
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(log=tied_logs, negatives=st.booleans())
+def test_leave_one_out_equals_a_plain_split(tmp_path: Path, log: list[Any], negatives: bool) -> None:
+    rows = [(f"u{user}", f"i{item}", time, stars) for user, item, time, stars in log]
+    expected: dict[str, list[tuple[Any, ...]]] = {split: [] for split in SPLITS}
+    users = list(dict.fromkeys(row[0] for row in rows))
+    for user in users:
+        own = sorted((row for row in rows if row[0] == user), key=lambda row: row[2])  # ties stay in the log's order
+        if len(own) > 1:
+            expected["test"].append(own.pop())
+        if len(own) > 1:
+            expected["validation"].append(own.pop())
+        expected["train"] += own
+    schema = HEAD + (NEGATIVES if negatives else LABELS) + HISTORY + LEAVE_ONE_OUT
+    if not expected["validation"]:
+        with pytest.raises(BadInput, match="leaves no row for validation"):
+            make(tmp_path, rows, schema)
+        return
+    samples, _ = make(tmp_path, rows, schema)
+    names = samples.vocabulary.values["user_id"].to_pylist()  # every user has a training row
+    for split in SPLITS:
+        found = samples.frame(split).to_pylist()
+        positives = [row for row in found if row["label"]] if negatives else found
+        keys = [(names[row["user_id"] - 1], row["raw_item_id"], row["timestamp"]) for row in positives]
+        assert sorted(keys) == sorted(row[:3] for row in expected[split])
+        for row, group in itertools.groupby(found, key=lambda row: (row["user_id"], row["timestamp"])):
+            assert next(group)["label"] or not negatives, f"the negatives of {row} stand behind their positive"
+
+
+@pytest.mark.parametrize("key", ["test", "validation"])
+def test_leave_one_out_takes_no_shares(tmp_path: Path, key: str) -> None:
+    schema = lay_out(tmp_path, [("u1", "i1", 1000, 3)], HEAD + LABELS + LEAVE_ONE_OUT + f"{key} = 0.2\n")
+    with pytest.raises(BadInput, match=rf"\[split\]: {key} is a share, and leave_one_out takes one row .* Leave {key}"):
+        build(load_schema(schema), tmp_path / "out")
+
+
 def test_items_held_out_are_in_test_rows_only(tmp_path: Path) -> None:
     log = random_log()
     samples, report = make(tmp_path, log, HEAD + LABELS + ITEMS + HISTORY + BY_USER + HELD_OUT)
@@ -180,6 +222,7 @@ def test_extended_vocabularies_keep_every_place(tmp_path: Path) -> None:
     for name, values in old.vocabulary.values.items():
         assert new.vocabulary.values[name].to_pylist()[: len(values)] == values.to_pylist()
     assert len(new.vocabulary.values["item_id"]) > len(old.vocabulary.values["item_id"])
+    assert (old.extends, new.extends) == ("", old.vocabulary_hash)
     images = new.vocabulary.values["image_id"].to_pylist()
     assert images != sorted(images, key=int), "new images come behind the old ones"
     for batch in new.batches("train", 64):

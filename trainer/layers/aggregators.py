@@ -37,9 +37,9 @@ class ConcatAggregator(nn.Module):
 
     def forward(self, images: Tensor, target_image: Tensor, target_ids: Tensor, segments: Tensor) -> Tensor:
         """As ``Aggregator``."""
-        rows, w = len(target_image), images.shape[1]
+        rows, w = target_image.shape[0], images.shape[1]
         ends = torch.cumsum(segment_sum(torch.ones_like(segments), segments, rows), 0)
-        back = ends.index_select(0, segments) - 1 - torch.arange(len(segments), device=segments.device)
+        back = ends.index_select(0, segments) - 1 - torch.arange(segments.shape[0], device=segments.device)
         slot = torch.where(back < self.slots, segments * self.slots + back, rows * self.slots)  # the last: let go
         out = images.new_zeros(rows * self.slots + 1, w).index_add_(0, slot, images)
         return out[:-1].view(rows, self.slots * w)
@@ -54,7 +54,7 @@ class MaxAggregator(nn.Module):
 
     def forward(self, images: Tensor, target_image: Tensor, target_ids: Tensor, segments: Tensor) -> Tensor:
         """As ``Aggregator``."""
-        return segment_max(images, segments, len(target_image))
+        return segment_max(images, segments, target_image.shape[0])
 
 
 class SumAggregator(nn.Module):
@@ -66,7 +66,7 @@ class SumAggregator(nn.Module):
 
     def forward(self, images: Tensor, target_image: Tensor, target_ids: Tensor, segments: Tensor) -> Tensor:
         """As ``Aggregator``."""
-        return segment_sum(images, segments, len(target_image))
+        return segment_sum(images, segments, target_image.shape[0])
 
 
 class AttentiveAggregator(nn.Module):
@@ -88,7 +88,7 @@ class AttentiveAggregator(nn.Module):
     def attend(self, images: Tensor, query: Tensor, segments: Tensor) -> Tensor:
         """Weighted sums, shape (B, W), for queries (B, query)."""
         hidden = self.of_image(images) + self.of_query(query).index_select(0, segments)
-        return segment_sum(images * self.rest(hidden), segments, len(query))
+        return segment_sum(images * self.rest(hidden), segments, query.shape[0])
 
     def forward(self, images: Tensor, target_image: Tensor, target_ids: Tensor, segments: Tensor) -> Tensor:
         """As ``Aggregator``, the target's image being the query."""

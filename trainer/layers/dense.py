@@ -17,13 +17,13 @@ def image_features(batch: TensorBatch, vectors: ImageVectors | None) -> Tensor:
     Shape (B, 2 D + 2); a missing vector is zeros. Without vectors shape (B, 0).
     """
     if vectors is None or batch.images is None:
-        return batch.lengths.new_zeros((len(batch), 0), dtype=torch.float32)
+        return batch.lengths.new_zeros((batch.rows, 0), dtype=torch.float32)
     rows = torch.cat([vectors.values * vectors.ok[:, None], vectors.values.new_zeros(1, vectors.values.shape[1])])
     there = torch.cat([vectors.ok, vectors.ok.new_zeros(1)])
     target = rows[batch.images.target]
     seen = batch.images.history
-    total = segment_sum(rows[seen], batch.segments, len(batch))
-    mean = total / segment_sum(there[seen].float(), batch.segments, len(batch)).clamp(min=1)[:, None]
+    total = segment_sum(rows[seen], batch.segments, batch.rows)
+    mean = total / segment_sum(there[seen].float(), batch.segments, batch.rows).clamp(min=1)[:, None]
     cosine = cosine_similarity(target, mean, dim=1)
     return torch.cat([target, mean, cosine[:, None], there[batch.images.target].float()[:, None]], dim=1)
 
@@ -39,7 +39,7 @@ def behaviour_features(spec: InputSpec, batch: TensorBatch) -> Tensor:
     How many there are; the share of each kind; how old the latest and the mean one are; and for each id column of an
     item, how many behaviours of each kind have the target's.
     """
-    rows, segments = len(batch), batch.segments
+    rows, segments = batch.rows, batch.segments
     if not spec.actions:
         return batch.lengths.new_zeros((rows, 0), dtype=torch.float32)
     kinds = torch.nn.functional.one_hot(batch.history[CONTEXT].long(), spec.actions).float()

@@ -27,6 +27,7 @@ class InputSpec:
         actions: kinds of behaviours, 0 when there is no history.
         vector_dim: D of the image vectors; 0: images off.
         labels: L labels that are trained, in order.
+        max_history: behaviours that a history holds at most.
     """
 
     item_columns: dict[str, int]
@@ -36,6 +37,7 @@ class InputSpec:
     actions: int
     vector_dim: int = 0
     labels: tuple[str, ...] = ("label",)
+    max_history: int = 50
 
     @classmethod
     def of(cls, samples: Samples, vector_dim: int, labels: tuple[str, ...] = ()) -> InputSpec:
@@ -65,6 +67,7 @@ class InputSpec:
             samples.history_columns.get(CONTEXT, 0),
             vector_dim,
             labels or samples.labels[:1],
+            samples.max_history,
         )
 
     @property
@@ -152,14 +155,14 @@ class ModelInputs(nn.Module):
             raise ValueError("Image vectors must be given exactly when the model was made with images.")
         target, history = self._ids(batch)
         if vectors is not None and self.projection is not None and batch.images is not None:
-            shown = _shown(self.projection(vectors), batch)
-            target.append(shown[: len(batch)])
-            history.append(shown[len(batch) :])
+            of_target, of_history = _shown(self.projection(vectors), batch)
+            target.append(of_target)
+            history.append(of_history)
         t = torch.cat(target, dim=1)
         h = torch.cat(history, dim=1) if batch.history else t.new_zeros((0, t.shape[1]))
         other = [self.tables[name](batch.ids[name]) for name in self.spec.user_columns]
         other += [
-            segment_mean(self.tables[name](tokens), rows_, len(batch)) for name, (tokens, rows_) in batch.text.items()
+            segment_mean(self.tables[name](tokens), rows_, batch.rows) for name, (tokens, rows_) in batch.text.items()
         ]
         return Inputs(t, h, torch.cat(other, dim=1))
 
@@ -169,10 +172,10 @@ class ModelInputs(nn.Module):
         history = [self.tables[name](batch.history[name]) for name in self.spec.item_columns if batch.history]
         if batch.images is not None:
             index = batch.images.unique_index
-            shown = _shown(self.tables["image_id"](torch.cat([index, index.new_zeros(1)])), batch)
-            target.append(shown[: len(batch)])
-            history.append(shown[len(batch) :])
-        zero = batch.lengths.new_zeros(len(batch))
+            of_target, of_history = _shown(self.tables["image_id"](torch.cat([index, index.new_zeros(1)])), batch)
+            target.append(of_target)
+            history.append(of_history)
+        zero = batch.lengths.new_zeros(batch.rows)
         target.append(self.action(zero) + self.age(zero))
         if batch.history:
             history.append(self.action(batch.history[CONTEXT]) + self.age(batch.history_age))
@@ -189,8 +192,9 @@ class ModelInputs(nn.Module):
         return {name: torch.cat(parts) if len(parts) > 1 else parts[0] for name, parts in found.items()}
 
 
-def _shown(images: Tensor, batch: TensorBatch) -> Tensor:
-    """Rows of ``images``, shape (K + 1, W), that targets and then behaviours show: shape (B + N, W)."""
+def _shown(images: Tensor, batch: TensorBatch) -> tuple[Tensor, Tensor]:
+    """Rows of ``images``, shape (K + 1, W), that targets show, shape (B, W), and behaviours, shape (N, W)."""
     assert batch.images is not None
-    places = torch.cat([batch.images.target, batch.images.history]) % images.shape[0]  # -1: the last row
-    return images.index_select(0, places)
+    last = images.shape[0]  # which -1 stands for
+    target, history = (places % last for places in (batch.images.target, batch.images.history))
+    return images.index_select(0, target), images.index_select(0, history)

@@ -17,6 +17,7 @@ from trainer.layers.jagged import segment_sum
 from trainer.tensors import TensorBatch
 
 HIST = "hist_"
+DENSE_WEIGHTS = 200_000
 Entries = tuple[Tensor, Tensor | None]  # places and the rows they belong to; None: one a row, in order
 
 
@@ -74,14 +75,14 @@ class SparseFeatures(nn.Module):
         """Places in the table, their rows of the batch, and their values; each of shape (M,)."""
         fields = self._fields(batch)
         places, rows, values = [], [], []
-        every = torch.arange(len(batch), device=batch.lengths.device)
+        every = torch.arange(batch.rows, device=batch.lengths.device)
         share = 1.0 / batch.lengths.clamp(min=1).float()
 
         def add(name: str, found: Tensor, owners: Tensor | None, weights: Tensor | None) -> None:
             offset = self.offsets[name]
             places.append(_hash([found], offset) & (self.rows - 1) if self.hash_bits else found + offset)
             rows.append(every if owners is None else owners)
-            values.append(share.new_ones(len(found)) if weights is None else weights)
+            values.append(share.new_ones(found.shape[0]) if weights is None else weights)
 
         for name, (found, owners) in fields.items():
             add(name, found, owners, None if owners is None else share.index_select(0, owners))
@@ -94,7 +95,7 @@ class SparseFeatures(nn.Module):
             crossed = _hash(parts, len(parts)) & ((1 << cross.bits) - 1)
             add("*".join(cross.fields), crossed, owners, None if owners is None else share.index_select(0, owners))
         for name, (tokens, owners) in batch.text.items():
-            count = segment_sum(torch.ones_like(tokens, dtype=share.dtype), owners, len(batch))
+            count = segment_sum(torch.ones_like(tokens, dtype=share.dtype), owners, batch.rows)
             add(name, tokens, owners, (1.0 / count).index_select(0, owners))
         return torch.cat(places), torch.cat(rows), torch.cat(values)
 
@@ -135,7 +136,8 @@ class SparseLinear(nn.Module):
         self.bias = nn.Parameter(torch.randn(outputs) * std)
 
     def forward(self, batch: TensorBatch) -> Tensor:
-        """Sums, shape (B, R). The gradient of ``weight`` is sparse: rows of features that were on."""
+        """Sums, shape (B, R). The gradient of a large ``weight`` is sparse: rows of features that were on."""
         places, rows, values = self.features(batch)
-        found = embedding(places, self.weight, sparse=True) * values[:, None]
-        return segment_sum(found, rows, len(batch)) + self.bias
+        # Sorting out which rows were on costs more than to step over all of them, while they are few.
+        found = embedding(places, self.weight, sparse=self.weight.numel() > DENSE_WEIGHTS) * values[:, None]
+        return segment_sum(found, rows, batch.rows) + self.bias

@@ -49,6 +49,10 @@ class Model(nn.Module):
         logits = self.score(batch, image_vectors)
         return logits if self.training else logits + self.sampling_log_odds
 
+    def probabilities(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
+        """Of each label being 1, shape (B, L)."""
+        return torch.sigmoid(self(batch, image_vectors))
+
     def score(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
         """Logits as the model learns them, shape (B, L)."""
         raise NotImplementedError

@@ -87,10 +87,10 @@ class DICM(EmbeddingModel):
         of_ids = self._of_ids(x)
         ids = of_ids.target.shape[1]
         if self.unit is None:
-            pooled = segment_mean(of_ids.history, batch.segments, len(batch))
+            pooled = segment_mean(of_ids.history, batch.segments, batch.rows)
         else:
             weights = self.unit(of_ids.history, of_ids.target, batch.segments)
-            pooled = segment_sum(of_ids.history * weights[:, None], batch.segments, len(batch))
+            pooled = segment_sum(of_ids.history * weights[:, None], batch.segments, batch.rows)
         parts = [of_ids.target, pooled, x.other]
         if self.ad:
             parts.append(x.target[:, ids:])

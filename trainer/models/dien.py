@@ -67,7 +67,7 @@ class DIEN(EmbeddingModel):
     def _head(self, x: Inputs, batch: TensorBatch, interests: Tensor, packing: Packing) -> Tensor:
         segments = batch.segments.index_select(0, packing.order)
         asked = self.attention_weight(x.target).index_select(0, segments)
-        attention = segment_softmax((interests * asked).sum(1), segments, len(batch))
+        attention = segment_softmax((interests * asked).sum(1), segments, batch.rows)
         if self.scales_inputs:
             evolved = self.evolution(interests * attention[:, None], packing)
         else:
@@ -75,8 +75,29 @@ class DIEN(EmbeddingModel):
         logits: Tensor = self.mlp(torch.cat([x.target, packing.last(evolved), x.other], dim=1))
         return logits
 
+    def _padded(self, x: Inputs, batch: TensorBatch) -> Tensor:
+        """Logits by padded steps, for tracing, which cannot follow steps whose number the batch decides."""
+        rows, steps = batch.rows, self.spec.max_history
+        first = torch.cumsum(batch.lengths, 0) - batch.lengths
+        n = batch.segments.shape[0]
+        step = torch.arange(n, device=batch.segments.device) - first.index_select(0, batch.segments)
+        place = batch.segments * steps + step
+        entries = x.history.new_zeros(rows * steps, x.history.shape[1]).index_copy(0, place, x.history)
+        interests = self.extractor.padded(entries.view(rows, steps, -1), batch.lengths)
+        asked = (interests * self.attention_weight(x.target)[:, None]).sum(2)
+        there = torch.arange(steps, device=asked.device) < batch.lengths[:, None]
+        attention = torch.softmax(asked.masked_fill(~there, -1e30), dim=1) * there
+        if self.scales_inputs:
+            evolved = self.evolution.padded(interests * attention[:, :, None], batch.lengths)
+        else:
+            evolved = self.evolution.padded(interests, batch.lengths, attention)
+        logits: Tensor = self.mlp(torch.cat([x.target, evolved[:, -1], x.other], dim=1))
+        return logits
+
     def top(self, x: Inputs, batch: TensorBatch) -> Tensor:
         """Logits, shape (B, L)."""
+        if torch.compiler.is_exporting():
+            return self._padded(x, batch)
         return self._head(x, batch, *self._interests(x, batch))
 
     def loss(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:

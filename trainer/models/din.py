@@ -49,7 +49,7 @@ class DIN(EmbeddingModel):
 
     def _weights(self, x: Inputs, batch: TensorBatch) -> Tensor:
         weights: Tensor = self.unit(x.history, x.target, batch.segments)
-        return segment_softmax(weights, batch.segments, len(batch)) if self.softmax else weights
+        return segment_softmax(weights, batch.segments, batch.rows) if self.softmax else weights
 
     def attention(self, batch: TensorBatch, image_vectors: ImageVectors | None = None) -> Tensor:
         """The weight of each behaviour, shape (N,): what ``forward`` multiplies it with."""
@@ -57,6 +57,6 @@ class DIN(EmbeddingModel):
 
     def top(self, x: Inputs, batch: TensorBatch) -> Tensor:
         """Logits, shape (B, L)."""
-        interest = segment_sum(x.history * self._weights(x, batch)[:, None], batch.segments, len(batch))
+        interest = segment_sum(x.history * self._weights(x, batch)[:, None], batch.segments, batch.rows)
         logits: Tensor = self.mlp(torch.cat([x.target, interest, x.other], dim=1))
         return logits

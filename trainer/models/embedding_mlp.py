@@ -51,6 +51,6 @@ class EmbeddingMLP(EmbeddingModel):
 
     def top(self, x: Inputs, batch: TensorBatch) -> Tensor:
         """Logits, shape (B, L)."""
-        pooled = self.pool(x.history, batch.segments, len(batch))
+        pooled = self.pool(x.history, batch.segments, batch.rows)
         logits: Tensor = self.mlp(torch.cat([x.target, pooled, x.other], dim=1))
         return logits

@@ -1,0 +1,135 @@
+"""What does it save to store a user's behaviours once, in bytes and in reading?
+
+    python -m benchmarks.layouts
+
+Builds the same samples in both layouts, with histories of 50 and of 1,000 behaviours: items by Zipf's law, five
+behaviours between two impressions of a user, 20 impressions a user. Then one thread reads an epoch of batches of each,
+shuffled and in the order of the file. ``--quick`` takes a tenth of the rows, and 3 rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.parts import Part, Work, as_dict, finish, run_rounds, show
+
+ITEMS, IMAGES = 100_000, 1_000_000
+IMPRESSIONS, BETWEEN = 20, 5
+BATCH = 1024
+SCHEMA = """
+layout = "{layout}"
+[log]
+path = "log.parquet"
+user = "user"
+item = "item"
+time = "time"
+[log.labels]
+click = "click"
+[items]
+path = "items.parquet"
+item = "item"
+image = "image"
+ids = ["cate_id"]
+[behaviours]
+path = "behaviours.parquet"
+user = "user"
+item = "item"
+time = "time"
+action = "action"
+max_length = {length}
+[split]
+method = "user_tail"
+test = 0.05
+validation = 0.05
+"""
+
+
+def make_samples(folder: Path, length: int, rows: int) -> dict[str, float]:
+    """Samples in both layouts; returns the bytes a sample of each."""
+    from features.build import build
+    from features.samples import Samples
+    from features.schema import load_schema
+
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    users = rows // IMPRESSIONS
+    popularity = 1.0 / np.arange(1, ITEMS + 1)
+    popularity /= popularity.sum()
+    own = length + BETWEEN * IMPRESSIONS
+    done: dict[str, Any] = {"user": np.repeat(np.arange(users), own), "time": np.tile(np.arange(own) * 60, users)}
+    done |= {"item": rng.choice(ITEMS, users * own, p=popularity)}
+    done |= {
+        "action": pa.array(["click", "cart", "buy"]).take(pa.array(rng.choice(3, users * own, p=[0.9, 0.07, 0.03])))
+    }
+    pq.write_table(pa.table(done), folder / "behaviours.parquet")
+    shown: dict[str, Any] = {"user": np.repeat(np.arange(users), IMPRESSIONS)}
+    shown["time"] = np.tile((length + BETWEEN * np.arange(IMPRESSIONS)) * 60, users)
+    shown |= {"item": rng.choice(ITEMS, rows, p=popularity), "click": rng.integers(0, 2, rows)}
+    pq.write_table(pa.table(shown), folder / "log.parquet")
+    items = {
+        "item": np.arange(ITEMS),
+        "image": rng.choice(IMAGES, ITEMS, replace=False),
+        "cate_id": np.arange(ITEMS) % 500,
+    }
+    pq.write_table(pa.table(items), folder / "items.parquet")
+    sizes = {}
+    for layout in ("inline", "by_user"):
+        (folder / f"{layout}.toml").write_text(SCHEMA.format(layout=layout, length=length))
+        sizes[layout] = build(load_schema(folder / f"{layout}.toml"), folder / layout).bytes_per_sample
+        assert Samples(folder / layout).layout == layout
+    return sizes
+
+
+def reading(folder: Path, shuffled: bool) -> Work:
+    """An epoch of batches, read by one thread."""
+    from features.samples import Samples
+    from imgserver.allocator import keep_freed_memory
+
+    keep_freed_memory()  # as the trainer does
+    pa.set_cpu_count(1)
+    samples = Samples(folder)
+    return lambda: sum(len(batch) for batch in samples.batches("train", BATCH, shuffle_seed=0 if shuffled else None))
+
+
+def main() -> None:
+    """Build, read, and print bytes and rates."""
+    parser = argparse.ArgumentParser(description="Both layouts of samples: bytes a sample and samples read a second.")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the rows, 3 rounds")
+    quick = parser.parse_args().quick
+    rounds = 3 if quick else parser.parse_args().rounds
+    ratios: dict[str, float] = {}
+    found: dict[str, Any] = {}
+    table = Table("behaviours", "B/sample inline", "by_user")
+    for length, rows in ((50, 200_000), (1_000, 20_000)):
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "samples"
+            sizes = make_samples(folder, length, rows // 10 if quick else rows)
+            parts = {
+                f"{layout}, {order}": Part(reading, folder / layout, order == "shuffled")
+                for layout in ("inline", "by_user")
+                for order in ("shuffled", "in order")
+            }
+            taken = run_rounds(parts, rounds)
+            for part in parts.values():
+                part.close()
+        show(f"Histories of {length:,}, one thread", taken, "samples/s")
+        table.add_row(f"{length:,}", f"{sizes['inline']:,.0f}", f"{sizes['by_user']:,.0f}")
+        found[f"history_{length}"] = {"bytes": sizes, **{name: as_dict(part) for name, part in taken.items()}}
+        ratios[f"read_{length}"] = taken["by_user, shuffled"].rate / taken["inline, shuffled"].rate
+        ratios[f"bytes_{length}"] = sizes["by_user"] / sizes["inline"]
+    Console(width=120).print(table)
+    finish("layouts", ratios, rounds=rounds, parts=found)
+
+
+if __name__ == "__main__":
+    main()

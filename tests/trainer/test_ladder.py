@@ -1,0 +1,366 @@
+"""What the models do over real samples: every one trained, exported, scored; warm starts, labels, regulariser."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from click.testing import CliRunner
+
+from features.build import build
+from features.samples import Samples
+from features.schema import load_schema
+from imgserver.client import ImageClient, MockTransport
+from imgserver.errors import BadInput, VersionMismatch
+from trainer.checkpoint import load_model
+from trainer.cli import trainer
+from trainer.evaluate import predict
+from trainer.exported import Exported, export_model
+from trainer.fit import FitConfig, fit
+from trainer.layers.inputs import InputSpec
+from trainer.models import MODELS, make
+from trainer.models.base import EmbeddingModel
+from trainer.models.rocket import Rocket
+from trainer.regularise import mini_batch_aware
+from trainer.scorer import Scorer
+from trainer.tensors import to_tensors
+
+ITEMS, ROWS = 60, 1500
+SCHEMA = """
+[log]
+path = "impressions.csv"
+user = "user"
+item = "item"
+time = "time"
+labels = { click = "click", buy = "buy" }
+[items]
+path = "items.csv"
+item = "item"
+image = "image"
+ids = ["shop"]
+text = ["title"]
+[users]
+path = "users.csv"
+user = "user"
+ids = ["city"]
+[behaviours]
+from_log = { clicked = "click == 1", bought = "buy == 1" }
+max_length = 5
+[split]
+method = "time"
+test = 0.2
+validation = 0.1
+"""
+Raw = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clicks that item and user explain; some items have no image and no title."""
+    folder = tmp_path_factory.mktemp("ladder")
+    rng = np.random.default_rng(5)
+    taste, charm = rng.normal(size=30), rng.normal(size=ITEMS)
+    with open(folder / "impressions.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["user", "item", "time", "click", "buy"])
+        for n in range(ROWS):
+            user, item = int(rng.integers(30)), int(rng.integers(ITEMS))
+            click = rng.random() < 1 / (1 + np.exp(-2 * charm[item] - taste[user]))
+            writer.writerow([f"u{user}", f"i{item}", 1000 + 10 * n, int(click), int(click and rng.random() < 0.4)])
+    with open(folder / "items.csv", "w", newline="") as file:
+        rows = [
+            (f"i{i}", "" if i % 7 == 0 else i, f"s{i % 4}", "" if i % 5 == 0 else f"Red Thing {i % 3}")
+            for i in range(ITEMS)
+        ]
+        csv.writer(file).writerows([("item", "image", "shop", "title"), *rows])
+    with open(folder / "users.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("user", "city"), *((f"u{u}", f"c{u % 3}") for u in range(30))])
+    (folder / "samples.toml").write_text(SCHEMA)
+    build(load_schema(folder / "samples.toml"), folder / "samples")
+    np.save(folder / "vectors.npy", rng.normal(size=(ITEMS, 8)).astype(np.float16))
+    return folder
+
+
+@pytest.fixture
+def transport(folder: Path) -> MockTransport:
+    return MockTransport(dict(enumerate(np.load(folder / "vectors.npy"))))
+
+
+@pytest.fixture
+def config(folder: Path, tmp_path: Path) -> FitConfig:
+    return FitConfig(
+        str(folder / "samples"), str(tmp_path / "run"), epochs=2, batch_size=64, learning_rate=3e-3, width=4, patience=9
+    )
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("images", [True, False])
+def test_every_model_is_trained_exported_and_gives_the_same_numbers(
+    config: FitConfig, transport: MockTransport, model: str, images: bool, tmp_path: Path
+) -> None:
+    options = {"trees": 20} if model == "gbdt_lr" else {"auxiliary": 0.5} if model == "dien" else {}
+    fit(replace(config, model=model, images=images, options=options), transport if images else None)
+    samples, cpu = Samples(config.samples), torch.device("cpu")
+    loaded, lineage, _ = load_model(config.out)
+    of_run = pq.read_table(Path(config.out) / "predictions.parquet")["probability"].to_numpy()
+    exported = Exported(export_model(config.out, samples, tmp_path / "exported.pt2"))
+    assert exported.lineage.vector_version == (transport.version if images else "")
+    assert exported.lineage.inputs == lineage.inputs
+    client = ImageClient(transport) if images else None
+    for size in (64, 7):
+        assert predict(loaded, samples, "test", client, size, cpu)[:, 0] == pytest.approx(of_run, abs=1e-5)
+        assert predict(exported, samples, "test", client, size, cpu)[:, 0] == pytest.approx(of_run, abs=1e-5)
+
+
+def raw_tables(folder: Path) -> tuple[list[dict[str, str]], Raw, Raw]:
+    def rows(name: str) -> list[dict[str, str]]:
+        with open(folder / name, newline="") as file:
+            return list(csv.DictReader(file))
+
+    items = {row["item"]: row for row in rows("items.csv")}
+    return rows("impressions.csv"), items, {row["user"]: row for row in rows("users.csv")}
+
+
+def item_columns(items: Raw, names: list[str]) -> dict[str, list[Any]]:
+    return {
+        "item_id": names,
+        "shop": [items[name]["shop"] for name in names],
+        "image_id": [int(items[name]["image"]) if items[name]["image"] else None for name in names],
+    }
+
+
+@pytest.mark.parametrize("model", ["din", "rocket", "dien", "lr", "gbdt_lr"])
+def test_the_scorer_gives_the_numbers_of_trainer_score(
+    config: FitConfig, transport: MockTransport, folder: Path, model: str, tmp_path: Path
+) -> None:
+    """From the raw tables: a user's behaviours and the candidates of one second, which are rows of the test part."""
+    fit(replace(config, model=model, epochs=1, options={"trees": 5} if model == "gbdt_lr" else {}), transport)
+    samples = Samples(config.samples)
+    scores = pq.read_table(Path(config.out) / "predictions.parquet")["probability"].to_numpy()
+    frame = samples.frame("test", ["timestamp", "raw_item_id", "user_id"]).to_pylist()
+    log, items, users = raw_tables(folder)
+    export_model(config.out, samples, tmp_path / "exported.pt2")
+    with ImageClient(transport) as client:
+        scorers = [
+            Scorer.load(config.out, samples=config.samples, server=client),
+            Scorer.load(tmp_path / "exported.pt2", server=client),
+        ]
+        for row in range(0, len(frame), 40):
+            now = frame[row]["timestamp"]
+            user = next(line["user"] for line in log if int(line["time"]) == now)
+            before = [line for line in log if line["user"] == user and int(line["time"]) < now]
+            done = [
+                (line, name)
+                for line in before
+                for name, rule in (("clicked", "click"), ("bought", "buy"))
+                if line[rule] == "1"
+            ]
+            history = item_columns(items, [line["item"] for line, _ in done])
+            request = {"user_id": user, "city": users[user]["city"]}
+            request |= {f"hist_{name}": values for name, values in history.items()}
+            request |= {"hist_action": [name for _, name in done], "hist_time": [int(line["time"]) for line, _ in done]}
+            # The row's own item among others: a candidate does not depend on the others.
+            names = [frame[row]["raw_item_id"], "i0", "i7", "i59"]
+            candidates = item_columns(items, names) | {"title": [items[name]["title"] for name in names]}
+            for scorer in scorers:
+                found = scorer.score(request, candidates, now_s=now)
+                assert found.shape == (4,)
+                assert found[0] == pytest.approx(scores[row], abs=1e-5)
+        scorer = scorers[0]
+        assert scorer.score({"user_id": "nobody"}, {"item_id": ["i1", "what"]}).shape == (2,)
+        with pytest.raises(BadInput, match="have a column 'colour'; the model knows: item_id"):
+            scorer.score({}, {"colour": ["red"]})
+        with pytest.raises(BadInput, match="lists of several lengths"):
+            scorer.score({}, {"item_id": ["i1", "i2"], "shop": ["s1"]})
+
+
+def test_score_and_export_by_command(config: FitConfig, tmp_path: Path) -> None:
+    fit(replace(config, images=False))
+    runner = CliRunner()
+    exported, out = tmp_path / "din.pt2", tmp_path / "scores.parquet"
+    done = runner.invoke(trainer, ["export", config.out, f"--out={exported}"])
+    assert done.exit_code == 0, done.output
+    base = [f"--samples={config.samples}", "--json"]
+    done = runner.invoke(trainer, ["score", config.out, *base, f"--out={out}"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["rows"] == 300
+    mine = pq.read_table(out)
+    assert mine.column_names == ["timestamp", "raw_item_id", "label", "probability"]
+    of_run = pq.read_table(Path(config.out) / "predictions.parquet")["probability"]
+    assert np.array_equal(mine["probability"].to_numpy(), of_run.to_numpy())
+    done = runner.invoke(trainer, ["score", str(exported), "--exported", *base, f"--out={out}"])
+    assert done.exit_code == 0, done.output
+    assert pq.read_table(out)["probability"].to_numpy() == pytest.approx(of_run.to_numpy(), abs=1e-6)
+    for command in (["score", config.out, "--exported", *base], ["score", str(exported), *base]):
+        done = runner.invoke(trainer, command)
+        assert done.exit_code == 2
+        assert "holds no" in done.output
+
+
+def test_several_labels_are_trained_and_reported(config: FitConfig, tmp_path: Path) -> None:
+    runner = CliRunner()
+    base = [f"--samples={config.samples}", "--no-images", "--epochs=1", "--labels=click,buy", f"--out={tmp_path / 'r'}"]
+    done = runner.invoke(trainer, ["fit", *base, "--model=embedding_mlp", "--set=hidden=16,8"])
+    assert done.exit_code == 0, done.output
+    assert "test, label buy: AUC" in done.output
+    result = json.loads((tmp_path / "r" / "metrics.json").read_text())
+    assert result["labels"]["click"]["test"] == result["test"]
+    assert result["labels"]["buy"]["test"]["all"]["auc"] != result["test"]["all"]["auc"]
+    assert pq.read_table(tmp_path / "r" / "predictions.parquet").column_names == ["probability", "probability_buy"]
+    with pytest.raises(BadInput, match="no label 'like'; there are: click, buy"):
+        fit(replace(config, images=False, labels=("like",)))
+    with pytest.raises(BadInput, match="one label"):
+        fit(replace(config, images=False, labels=("click", "buy"), model="gbdt_lr"))
+
+
+def test_a_resumed_run_draws_what_the_whole_run_drew(config: FitConfig, transport: MockTransport) -> None:
+    """DIEN draws negatives for its auxiliary loss, and negatives are sampled: both the same after a kill."""
+    config = replace(config, model="dien", negative_rate=0.5, epochs=3)
+    whole = fit(config, transport)
+
+    class Killed(Exception):
+        pass
+
+    def kill(done: int, total: int, what: str) -> None:
+        if what.startswith("epoch 2"):
+            raise Killed
+
+    again = replace(config, out=config.out + "-again")
+    with pytest.raises(Killed):
+        fit(again, transport, kill)
+    assert fit(again, transport)["test"] == whole["test"]
+
+
+def test_sampled_negatives_leave_the_predictions_calibrated(config: FitConfig) -> None:
+    config = replace(config, images=False, model="embedding_mlp", epochs=3)
+    found = {rate: fit(replace(config, negative_rate=rate, out=f"{config.out}-{rate}")) for rate in (1.0, 0.25)}
+    means = [result["test"]["all"]["calibration"] for result in found.values()]
+    assert means[1] == pytest.approx(means[0], abs=0.15)  # without it, four times the odds: above 1.5
+
+
+@pytest.mark.parametrize("model", ["lr", "mlr", "gbdt_lr", "din", "rocket"])
+@pytest.mark.parametrize("partial", [True, False])
+def test_a_warm_start_takes_all_or_all_but_the_ids(
+    config: FitConfig, folder: Path, model: str, partial: bool, tmp_path: Path
+) -> None:
+    """The next day's samples extend the vocabulary; a full warm start keeps each id's weights at its place."""
+    options: dict[str, Any] = {"trees": 5} if model == "gbdt_lr" else {}
+    if model in ("lr", "mlr"):
+        options = {"l1": 0.0}
+    config = replace(config, images=False, model=model, options=options)
+    fit(config)
+    before, _, _ = load_model(config.out)
+    schema = SCHEMA.replace('path = "', f'path = "{folder}/').replace("test = 0.2", "test = 0.1")
+    (tmp_path / "next.toml").write_text(schema)
+    build(load_schema(tmp_path / "next.toml"), tmp_path / "next", extend=config.samples)
+    seen: list[dict[str, torch.Tensor]] = []
+
+    class Stop(Exception):
+        pass
+
+    def stop(done: int, total: int, what: str) -> None:
+        raise Stop
+
+    still = {"alpha": 1e-9} if model in ("lr", "mlr", "gbdt_lr") else {}
+    warm = {"warm_start": config.out, "warm_up": "partial" if partial else "full", "options": {**options, **still}}
+    following = replace(config, samples=str(tmp_path / "next"), out=str(tmp_path / "b"), learning_rate=0.0, **warm)
+    import trainer.fit as module
+
+    original = module.save_model
+    module.save_model = lambda folder, model, lineage, config: seen.append(  # type: ignore[assignment]
+        {name: value.clone() for name, value in model.named_parameters()}
+    )
+    try:
+        fit(replace(following, epochs=1))
+    finally:
+        module.save_model = original
+    ids = before.id_rows()
+    for name, value in before.named_parameters():
+        rows = slice(0, len(value)) if name in ids else slice(None)
+        same = (
+            torch.allclose(seen[0][name][rows], value, atol=1e-6) if seen[0][name][rows].shape == value.shape else False
+        )
+        if name in ids:
+            assert same != partial or not value.any(), name
+        elif "leaf_weight" not in name:
+            assert same, name
+    with pytest.raises(BadInput, match="another shape"):
+        fit(replace(following, model="embedding_mlp", options={}, out=str(tmp_path / "c")))
+    with pytest.raises(VersionMismatch, match="no images"):
+        fit(
+            replace(following, images=True, out=str(tmp_path / "d")),
+            MockTransport(dict(enumerate(np.load(folder / "vectors.npy")))),
+        )
+
+
+def test_ids_of_other_samples_are_no_warm_start(config: FitConfig, folder: Path, tmp_path: Path) -> None:
+    config = replace(config, images=False, epochs=1)
+    fit(config)
+    schema = SCHEMA.replace('path = "', f'path = "{folder}/').replace("test = 0.2", "test = 0.5")
+    (tmp_path / "other.toml").write_text(schema)
+    build(load_schema(tmp_path / "other.toml"), tmp_path / "other")
+    other = replace(config, samples=str(tmp_path / "other"), out=str(tmp_path / "b"), warm_start=config.out)
+    with pytest.raises(BadInput, match="--warm-up partial"):
+        fit(replace(other, warm_up="full"))
+    fit(other)
+
+
+def test_mini_batch_aware_regularisation_is_its_formula(config: FitConfig) -> None:
+    samples = Samples(config.samples)
+    model = make("embedding_mlp", InputSpec.of(samples, 0), 4, {})
+    assert isinstance(model, EmbeddingModel)
+    batch = to_tensors(next(samples.batches("train", 8)), torch.device("cpu"))
+    gradients = []
+    for strength in (0.0, 0.5):
+        model.zero_grad()
+        model.loss(batch, None).backward()  # type: ignore[no-untyped-call]
+        mini_batch_aware(model, samples, strength)(batch)
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    counts = samples.occurrences()
+    places = {name: set(found.tolist()) for name, found in model.inputs.places(batch).items()}
+    for name, table in model.inputs.tables.items():
+        grown = gradients[1][f"inputs.tables.{name}.weight"] - gradients[0][f"inputs.tables.{name}.weight"]
+        weight = table.weight.detach()
+        for row in range(len(weight)):
+            pull = 0.5 / max(int(counts[name][row]), 1) if row in places[name] else 0.0
+            assert torch.allclose(grown[row], pull * weight[row], atol=1e-6), (name, row)
+    for name in set(gradients[0]) - {f"inputs.tables.{table}.weight" for table in model.inputs.tables}:
+        assert torch.equal(gradients[0][name], gradients[1][name])
+    with pytest.raises(BadInput, match="needs a model that has embeddings"):
+        mini_batch_aware(make("lr", model.spec, 4, {}), samples, 0.5)
+
+
+def test_the_group_penalty_of_mlr_drops_features(config: FitConfig) -> None:
+    kept = {}
+    for l21 in (0.0, 0.01):
+        result = fit(replace(config, images=False, model="mlr", options={"l1": 0.0, "l21": l21, "regions": 4}))
+        kept[l21] = result["notes"]["features_kept"]
+        weight = dict(load_model(config.out)[0].named_parameters())["sparse.weight"]
+        assert int((weight != 0).any(dim=1).sum()) == kept[l21]
+        # A group penalty drops a feature with all its weights, or keeps them all.
+        assert ((weight != 0).all(dim=1) | (weight == 0).all(dim=1)).all()
+    assert kept[0.01] < 0.7 * kept[0.0]
+
+
+def test_rocket_reports_its_booster(config: FitConfig, transport: MockTransport) -> None:
+    result = fit(replace(config, model="rocket"), transport)
+    assert set(result["booster"]["test"]) == set(result["test"])
+    assert isinstance(load_model(config.out)[0], Rocket)
+
+
+def test_models_are_listed_with_their_options() -> None:
+    found = json.loads(CliRunner().invoke(trainer, ["models", "--json"]).output)
+    assert list(found) == list(MODELS)
+    assert all(entry["about"].endswith(".") and entry["paper"] for entry in found.values())
+    assert found["mlr"]["options"]["regions"] == 12
+    assert "crosses" in found["mlr"]["options"]
+    text = CliRunner().invoke(trainer, ["models"]).output
+    assert "hidden=200,80" in text
+    assert "light.NAME" in text

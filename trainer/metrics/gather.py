@@ -1,0 +1,38 @@
+"""Metrics over several processes: exact, because AUC and GAUC of parts cannot be averaged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import distributed
+
+Array = npt.NDArray[Any]
+
+
+def gather_rows(*columns: Array) -> tuple[Array, ...]:
+    """Rows of all processes, those of rank 0 first, in every process; as they are when there is one process only.
+
+    A metric of what comes back is the metric of all rows, whatever users or labels are split between processes.
+
+    Args:
+        columns: of this process, each of shape (n, …); n may differ between processes.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        return columns
+    device = torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")
+    world = distributed.get_world_size()
+    mine = torch.tensor([len(columns[0])], device=device)
+    counts = [torch.zeros_like(mine) for _ in range(world)]
+    distributed.all_gather(counts, mine)
+    sizes = [int(count.item()) for count in counts]
+    gathered = []
+    for column in columns:
+        padded = torch.zeros((max(sizes), *column.shape[1:]), dtype=torch.from_numpy(column[:0]).dtype, device=device)
+        padded[: len(column)] = torch.from_numpy(np.ascontiguousarray(column)).to(device)
+        parts = [torch.empty_like(padded) for _ in range(world)]
+        distributed.all_gather(parts, padded)
+        gathered.append(np.concatenate([p[:n].cpu().numpy() for p, n in zip(parts, sizes, strict=True)]))
+    return tuple(gathered)

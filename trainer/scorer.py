@@ -1,0 +1,169 @@
+"""Scores of one user's candidates, online: raw values in, probabilities out, vectors by image id.
+
+scorer = Scorer.load("runs/din", samples="samples", server="localhost:7070")
+scorer.score({"user_id": "u1", "hist_item_id": ["i7", "i3"], …}, {"item_id": ["i1", "i2"], "image_id": [1, None]})
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from features.batch import NULL_IMAGE, Batch, BatchImages, Int64Array, Jagged
+from features.images import BatchVectors
+from features.vocabulary import Vocabularies, tokenize
+from imgserver.client import ImageClient
+from imgserver.errors import BadInput
+from trainer.checkpoint import Lineage, load_model
+from trainer.evaluate import Predictor
+from trainer.exported import Exported
+from trainer.layers.inputs import CONTEXT
+from trainer.tensors import to_image_vectors, to_tensors
+
+CPU = torch.device("cpu")
+
+
+class Scorer:
+    """A model with its vocabulary, ready for requests.
+
+    Args:
+        predictor: gives probabilities.
+        lineage: what it was trained with.
+        vocabulary: raw values to places; kept as dictionaries, some 100 bytes a value.
+        client: where vectors come from; None for a model without images.
+    """
+
+    def __init__(self, predictor: Predictor, lineage: Lineage, vocabulary: Vocabularies, client: ImageClient | None):
+        self._predictor, self._spec, self._client = predictor, lineage.inputs, client
+        self._places = {
+            name: {value: place for place, value in enumerate(values.to_pylist(), 1)}
+            for name, values in vocabulary.values.items()
+        }
+
+    @classmethod
+    def load(cls, path: str | Path, samples: str | Path = "", server: str | ImageClient = "localhost:7070") -> Scorer:
+        """Load a run folder, or what ``trainer export`` wrote.
+
+        Args:
+            path: the run, or the exported file or folder.
+            samples: folder of samples of a run, for its vocabulary; an exported model has its own.
+            server: address of the image server, or a client; a model without images asks nobody.
+
+        Raises:
+            BadInput: there is no model, or the vocabulary is another.
+            VersionMismatch: the server has no vectors of the version that the model was trained with.
+        """
+        predictor: Predictor
+        if samples:
+            model, lineage, _ = load_model(path)
+            predictor, vocabulary = model.served(), Vocabularies.load(Path(samples))
+            if vocabulary.hash != lineage.vocabulary_hash:
+                raise BadInput(
+                    f"The samples in {samples} have another vocabulary than the model {path} was trained with."
+                )
+        else:
+            predictor = Exported(path)
+            lineage, vocabulary = predictor.lineage, Vocabularies.read(predictor.vocabulary)
+        client = None
+        if lineage.vector_version:
+            client = ImageClient(server) if isinstance(server, str) else server
+            client.version = lineage.vector_version
+        return cls(predictor, lineage, vocabulary, client)
+
+    def score(
+        self, user: Mapping[str, Any], candidates: Mapping[str, Sequence[Any]], now_s: float | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Probabilities of the labels for each candidate, shape (n,), or (n, L) with several labels.
+
+        Args:
+            user: raw values by the samples' column names: the user's ids, and the behaviours, oldest first, as lists of
+                one length: ``hist_item_id`` and the item's other id columns, ``hist_action``, ``hist_time`` (seconds),
+                ``hist_image_id``. A column that is not given is unknown.
+            candidates: lists of one length by column name: ``item_id``, its other id columns, text columns,
+                ``image_id``. None is unknown, and no image.
+            now_s: seconds, the time of the impression; now when it is not given.
+
+        Raises:
+            BadInput: a column is unknown to the model, or lists differ in length.
+            ServerUnavailable, DeadlineExceeded, VersionMismatch: the vectors could not be had.
+        """
+        batch = self._batch(user, candidates, time.time() if now_s is None else now_s)
+        vectors = None
+        if self._client is not None and batch.images is not None:
+            found = self._client.get(batch.images.unique)
+            vectors = BatchVectors(found.values.astype(np.float32), found.ok)
+        with torch.inference_mode():
+            scores = self._predictor.probabilities(to_tensors(batch, CPU), to_image_vectors(vectors, CPU)).numpy()
+        return scores[:, 0] if scores.shape[1] == 1 else scores
+
+    def _batch(self, user: Mapping[str, Any], candidates: Mapping[str, Sequence[Any]], now_s: float) -> Batch:
+        spec = self._spec
+        of_item = [*spec.item_columns, *(["image_id"] if spec.image_vocabulary_size else [])]
+        history = [f"hist_{name}" for name in (*of_item, CONTEXT, "time")] if spec.actions else []
+        _known("user", user, [*spec.user_columns, *history])
+        _known("candidates", candidates, [*of_item, *spec.text_columns])
+        n = _length("candidates", candidates, [*of_item, *spec.text_columns])
+        length = _length("user", user, history)
+        latest = slice(max(0, length - spec.max_history), length)
+        length = latest.stop - latest.start
+        offsets = np.arange(n + 1, dtype=np.int64) * length
+
+        def behaviours(name: str) -> Sequence[Any]:
+            values: Sequence[Any] = user.get(f"hist_{name}", [None] * latest.stop)[latest]
+            return values
+
+        times = np.array([now_s if t is None else t for t in behaviours("time")] if spec.actions else [], np.int64)
+        shared = (
+            {name: self._encode(name, behaviours(name)) for name in (*spec.item_columns, CONTEXT)} if history else {}
+        )
+        ids = {name: np.repeat(self._encode(name, [user.get(name)]), n) for name in spec.user_columns}
+        ids |= {name: self._encode(name, candidates.get(name, [None] * n)) for name in spec.item_columns}
+        images = None
+        if spec.image_vocabulary_size:
+            shown = behaviours("image_id") if history else []
+            images = self._images(candidates.get("image_id", [None] * n), shown, offsets)
+        return Batch(
+            labels={},
+            timestamp=np.full(n, int(now_s)),
+            ids=ids,
+            history={name: Jagged(np.tile(places, n), offsets) for name, places in shared.items()},
+            history_age_s=np.tile(np.maximum(int(now_s) - times, 1), n),
+            text={name: self._text(name, candidates.get(name, [None] * n)) for name in spec.text_columns},
+            images=images,
+        )
+
+    def _encode(self, column: str, values: Sequence[Any]) -> Int64Array:
+        places = self._places[column]
+        return np.array([0 if value is None else places.get(str(value), 0) for value in values], dtype=np.int64)
+
+    def _text(self, column: str, texts: Sequence[Any]) -> Jagged:
+        words = tokenize(pa.array(texts, pa.string()))
+        return Jagged(self._encode(column, words.values.to_pylist()), np.asarray(words.offsets).astype(np.int64))
+
+    def _images(self, target: Sequence[Any], shown: Sequence[Any], offsets: Int64Array) -> BatchImages:
+        every = np.array([NULL_IMAGE if image is None else image for image in (*target, *shown)], dtype=np.int64)
+        unique, index = np.unique(every, return_inverse=True)
+        null = int(len(unique) > 0 and unique[0] == NULL_IMAGE)
+        unique, index = unique[null:], index.reshape(-1) - null
+        n = len(target)
+        history = Jagged(np.tile(index[n:], n), offsets)
+        return BatchImages(unique, self._encode("image_id", unique.tolist()), index[:n], history)
+
+
+def _known(what: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    if unknown := [name for name in given if name not in known]:
+        raise BadInput(f"The {what} have a column {unknown[0]!r}; the model knows: {', '.join(known)}.")
+
+
+def _length(what: str, given: Mapping[str, Sequence[Any]], columns: Sequence[str]) -> int:
+    lengths = {name: len(given[name]) for name in columns if name in given}
+    if len(set(lengths.values())) > 1:
+        raise BadInput(f"The {what} have lists of several lengths: {lengths}; all must have one.")
+    return next(iter(lengths.values()), 0)
