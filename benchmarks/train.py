@@ -60,8 +60,19 @@ validation = 0.1
 """
 
 
-def make_samples(folder: Path, behaviours: int, rows: int, images: int) -> None:
-    """Samples whose users have ``behaviours`` behaviours before their first impression, of Zipf popularity."""
+def make_samples(
+    folder: Path, behaviours: int, rows: int, images: int, shortest: int = 0, layout: str = "inline"
+) -> None:
+    """Samples whose users have ``behaviours`` behaviours before their first impression, of Zipf popularity.
+
+    Args:
+        folder: where they go.
+        behaviours: of each user; with ``shortest`` of the user who has most.
+        rows: impressions in the log.
+        images: in the catalogue.
+        shortest: behaviours of the user who has fewest, others in between; 0: all have the same number.
+        layout: of the files.
+    """
     from features.build import build
     from features.schema import load_schema
 
@@ -70,13 +81,14 @@ def make_samples(folder: Path, behaviours: int, rows: int, images: int) -> None:
     users = max(1, min(2_000, rows // 20))
     popularity = 1.0 / np.arange(1, ITEMS + 1)
     popularity /= popularity.sum()
-    before = users * behaviours
+    lengths = rng.integers(shortest or behaviours, behaviours + 1, users)
+    before = int(lengths.sum())
     pq.write_table(
         pa.table(
             {
-                "user_id": np.repeat(np.arange(users), behaviours),
+                "user_id": np.repeat(np.arange(users), lengths),
                 "item_id": rng.choice(ITEMS, before, p=popularity),
-                "time": np.tile(np.arange(behaviours), users),
+                "time": np.concatenate([np.arange(length) for length in lengths]),
                 "action": ["click"] * before,
             }
         ),
@@ -103,7 +115,7 @@ def make_samples(folder: Path, behaviours: int, rows: int, images: int) -> None:
         ),
         folder / "items.parquet",
     )
-    (folder / "samples.toml").write_text(SCHEMA.format(behaviours=behaviours))
+    (folder / "samples.toml").write_text(f'layout = "{layout}"\n{SCHEMA.format(behaviours=behaviours)}')
     build(load_schema(folder / "samples.toml"), folder / "samples")
 
 

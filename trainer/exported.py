@@ -2,7 +2,7 @@
 
 ``trainer export`` writes ``<name>.pt2``, a program of torch.export that holds the weights, and in it ``schema.json``
 (columns, sizes, inputs with type and shape, labels, version of the vectors) and ``vocabulary.parquet``. Trees cannot be
-traced: GBDT+LR is a folder with LightGBM's text, the regression's weights as safetensors, and the same schema and vocabulary.
+traced: GBDT+LR is a folder with LightGBM's text, the weights as safetensors, the same schema and vocabulary.
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ class FTRL(Optimizer):
             return
         gradient = gradient.coalesce()
         rows = gradient.indices()[0]
-        before = (tensor.index_select(0, rows) for tensor in (parameter, state["z"], state["n"]))
-        after = _leader(*before, gradient.values(), group)
+        w, z, n = (tensor.index_select(0, rows) for tensor in (parameter, state["z"], state["n"]))
+        after = _leader(w, z, n, gradient.values(), group)
         for tensor, values in zip((parameter, state["z"], state["n"]), after, strict=True):
             tensor.index_copy_(0, rows, values)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,31 @@ T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # two-sided, by d
 COSTS = ("samples_per_s", "images_per_s", "bytes_per_sample", "bytes_received", "images_computed", "seconds")
 
 
+def model_name(line: Line) -> str:
+    """The model of a line, with those of its own options that were set."""
+    options = line["options"].get("options", {})
+    return " ".join([line["model"], *_texts(options)])
+
+
+def _texts(options: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in options.items():
+        if isinstance(value, dict):  # of a net inside the model
+            yield from _texts(value, f"{prefix}{name.removesuffix('_options')}.")
+        else:
+            text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            yield f"{prefix}{name}={text}"
+
+
 def groups(lines: Iterable[Line]) -> list[list[Line]]:
-    """Lines that can be compared with each other: same samples, same options; one version of vectors among them."""
+    """Lines that can be compared: same samples, same training; one version of vectors among them.
+
+    Models and their own options may differ.
+    """
     plain: dict[str, list[Line]] = {}
     versions: dict[str, set[str]] = {}
     for line in lines:
-        key = json.dumps([line["data"], line["samples"], sorted({**DEFAULTS, **line["options"]}.items())])
+        shared = sorted((DEFAULTS | line["options"] | {"options": {}}).items())
+        key = json.dumps([line["data"], line["samples"], shared])
         plain.setdefault(key, []).append(line)
         versions.setdefault(key, set()).update({line["vector_version"]} - {""})
     return [
@@ -37,8 +56,9 @@ def groups(lines: Iterable[Line]) -> list[list[Line]]:
 
 
 def options_text(line: Line) -> str:
-    """The options of a line that are not the defaults."""
-    changed = [f"{name}={value}" for name, value in line["options"].items() if DEFAULTS.get(name) != value]
+    """The options of training of a line that are not the defaults."""
+    options = {name: value for name, value in line["options"].items() if name != "options"}
+    changed = [f"{name}={value}" for name, value in options.items() if DEFAULTS.get(name) != value]
     return ", ".join(changed) or "default options"
 
 
@@ -49,16 +69,17 @@ def rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
     """
     runs: dict[tuple[str, bool], dict[int, Line]] = {}
     for line in lines:
-        runs.setdefault((line["model"], line["images"]), {})[line["seed"]] = line
+        runs.setdefault((model_name(line), line["images"]), {})[line["seed"]] = line
     return [
         _row(model, images, by_seed, runs.get((model, False), {}))
-        for model in dict.fromkeys(line["model"] for line in lines)
+        for model in dict.fromkeys(map(model_name, lines))
         for images in (False, True)
         if (by_seed := runs.get((model, images)))
     ]
 
 
-def _mean_std(values: Sequence[float | None]) -> dict[str, float | None] | None:
+def mean_std(values: Sequence[float | None]) -> dict[str, float | None] | None:
+    """Mean and standard deviation over the seeds; None when a value is missing, no deviation of one value."""
     known = [value for value in values if value is not None and np.isfinite(value)]
     if not known or len(known) < len(values):
         return None
@@ -69,7 +90,7 @@ def _row(model: str, images: bool, runs: dict[int, Line], base: dict[int, Line])
     row: dict[str, Any] = {"model": model, "images": images, "seeds": len(runs)}
     some = next(iter(runs.values()))
     for part in [name for name in PARTS if name in some["test"]]:
-        row[part] = {name: _mean_std([run["test"][part].get(name) for run in runs.values()]) for name in METRIC_NAMES}
+        row[part] = {name: mean_std([run["test"][part].get(name) for run in runs.values()]) for name in METRIC_NAMES}
         for name in METRIC_NAMES:
             row[part][f"{name}_gain"] = None
         row[part] |= {"rela_impr": None, "rows": some["test"][part]["rows"]}
@@ -78,9 +99,9 @@ def _row(model: str, images: bool, runs: dict[int, Line], base: dict[int, Line])
             for name in METRIC_NAMES:
                 values = [(a.get(name), b.get(name)) for a, b in pairs]
                 gains = [a - b if a is not None and b is not None else None for a, b in values]
-                row[part][f"{name}_gain"] = _mean_std(gains)
+                row[part][f"{name}_gain"] = mean_std(gains)
             if row[part]["auc_gain"]:
-                row[part]["rela_impr"] = _mean_std([rela_impr(a["auc"], b["auc"]) for a, b in pairs])
+                row[part]["rela_impr"] = mean_std([rela_impr(a["auc"], b["auc"]) for a, b in pairs])
         row[part]["pairs"] = len(pairs)
     row["train"] = {name: float(np.mean([run["train"][name] for run in runs.values()])) for name in COSTS}
     return row

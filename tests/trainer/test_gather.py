@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.multiprocessing.spawn import spawn
 
 from trainer.metrics import auc, calibration, gauc, log_loss
 from trainer.metrics.gather import gather_rows
@@ -37,7 +38,7 @@ def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
     grouped = gauc(labels, predictions, users)
     expected = [auc(labels, predictions), grouped.value, grouped.users, log_loss(labels, predictions)]
     out = str(tmp_path / "found")
-    torch.multiprocessing.spawn(measure, (2, str(tmp_path / "meeting"), out), nprocs=2)  # type: ignore[no-untyped-call]
+    spawn(measure, (2, str(tmp_path / "meeting"), out), nprocs=2)  # type: ignore[no-untyped-call]
     for rank in range(2):
         assert np.load(f"{out}-{rank}.npy") == pytest.approx(expected)
 

@@ -98,32 +98,6 @@ class _Scan(torch.autograd.Function):
         ctx.sizes, ctx.variant = sizes, variant
         return states
 
-    def padded(self, entries: Tensor, lengths: Tensor, attention: Tensor | None = None) -> Tensor:
-        """The same over padded rows, for tracing, where the number of steps must be known.
-
-        Args:
-            entries: shape (B, T, inputs), what there is of a row at its start.
-            lengths: shape (B,).
-            attention: shape (B, T).
-
-        Returns:
-            States, shape (B, T, H); after the end of a row they stay what they were.
-        """
-        gates = self.input(entries)
-        h = entries.new_zeros(entries.shape[0], self.recurrent.shape[1])
-        states = []
-        for step in range(entries.shape[1]):
-            update, reset, candidate = gates[:, step].chunk(3, dim=1)
-            of_update, of_reset, of_candidate = (h @ self.recurrent.t()).chunk(3, dim=1)
-            share = torch.sigmoid(update + of_update)
-            if self.variant != "gru" and attention is not None:
-                asked = attention[:, step, None]
-                share = share * asked if self.variant == "augru" else asked
-            moved = torch.tanh(candidate + torch.sigmoid(reset + of_reset) * of_candidate)
-            h = torch.where(lengths[:, None] > step, h + share * (moved - h), h)
-            states.append(h)
-        return torch.stack(states, dim=1)
-
     @staticmethod
     def backward(ctx: Any, d_states: Tensor) -> tuple[Tensor | None, ...]:
         recurrent, attention, active, before, of_state = ctx.saved_tensors

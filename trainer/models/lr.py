@@ -41,7 +41,7 @@ class LR(Model):
         cross_bits: int = 18,
         hash_bits: int = 0,
         alpha: float = 0.1,
-        l1: float = 1e-3,
+        l1: float = 1e-4,
         l2: float = 0.0,
         l21: float = 0.0,
     ):

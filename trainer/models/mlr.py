@@ -40,8 +40,8 @@ class MLR(LR):
         width: int = 0,
         *,
         regions: int = 12,
-        l1: float = 1e-3,
-        l21: float = 1e-3,
+        l1: float = 1e-4,
+        l21: float = 1e-4,
         **options: Any,
     ):
         if regions < 2:
