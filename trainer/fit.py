@@ -139,6 +139,10 @@ def fit(
         dim, version, generation = _what_is_served(client)
         torch.manual_seed(config.seed)
         spec = InputSpec.of(samples, dim, config.labels)
+        if config.negative_rate < 1 and len(spec.labels) > 1:
+            raise BadInput(
+                "Sampled negatives can be re-calibrated for one label only: train one, or keep all negatives."
+            )
         model = make(config.model, spec, config.width, config.options).to(device)
         model.sampled(config.negative_rate)
         optimizers = model.optimizers(config.learning_rate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
+from conftest import ROOT
 
 from features.build import build
 from features.samples import Samples
@@ -216,6 +218,8 @@ def test_several_labels_are_trained_and_reported(config: FitConfig, tmp_path: Pa
     assert pq.read_table(tmp_path / "r" / "predictions.parquet").column_names == ["probability", "probability_buy"]
     with pytest.raises(BadInput, match="no label 'like'; there are: click, buy"):
         fit(replace(config, images=False, labels=("like",)))
+    with pytest.raises(BadInput, match="re-calibrated for one label"):
+        fit(replace(config, images=False, labels=("click", "buy"), negative_rate=0.5))
     with pytest.raises(BadInput, match="one label"):
         fit(replace(config, images=False, labels=("click", "buy"), model="gbdt_lr"))
 
@@ -354,3 +358,19 @@ def test_models_are_listed_with_their_options() -> None:
     text = CliRunner().invoke(trainer, ["models"]).output
     assert "hidden=200,80" in text
     assert "light.NAME" in text
+
+
+def test_the_readmes_configuration_trains(config: FitConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The block with [trainer.fit], as it stands, but for the folders and the run to start from."""
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (block,) = (block for block in blocks if "[trainer.fit]" in block)
+    fit(replace(config, model="rocket", images=False, epochs=1, width=16, labels=("click", "buy")))
+    block = block.replace('"samples"', json.dumps(config.samples)).replace("runs/yesterday", config.out)
+    (tmp_path / "crossmedia.toml").write_text(block)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(trainer, ["fit", "--no-images", "--epochs=1", "--batch-size=64", "--out=next"])
+    assert done.exit_code == 0, done.output
+    saved = json.loads((tmp_path / "next" / "config.json").read_text())["fit"]
+    assert saved["options"] == {"light": "embedding_mlp", "booster": "din", "hint": 0.3}
+    assert (saved["labels"], saved["embedding_l2"], saved["warm_up"]) == (["click", "buy"], 0.1, "partial")
+    assert "test, booster: AUC" in done.output
