@@ -18,13 +18,16 @@ PARTS = {
     "held_out_items": " on items held out entirely",
 }
 T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # two-sided, by degrees of freedom from 1
+TUNED = ("learning_rate", "embedding_l2")
+OWN = ("options", *TUNED)
 COSTS = ("samples_per_s", "images_per_s", "bytes_per_sample", "bytes_received", "images_computed", "seconds")
 
 
 def model_name(line: Line) -> str:
-    """The model of a line, with those of its own options that were set."""
-    options = line["options"].get("options", {})
-    return " ".join([line["model"], *_texts(options)])
+    """The model of a line, with what was chosen for it: its own options, and what is not the default of ``TUNED``."""
+    options = line["options"]
+    chosen = {name: options[name] for name in TUNED if options.get(name, DEFAULTS[name]) != DEFAULTS[name]}
+    return " ".join([line["model"], *_texts(options.get("options", {})), *_texts(chosen)])
 
 
 def _texts(options: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -39,12 +42,12 @@ def _texts(options: dict[str, Any], prefix: str = "") -> Iterator[str]:
 def groups(lines: Iterable[Line]) -> list[list[Line]]:
     """Lines that can be compared: same samples, same training; one version of vectors among them.
 
-    Models and their own options may differ.
+    Models, their own options and what is tuned for each (``TUNED``) may differ.
     """
     plain: dict[str, list[Line]] = {}
     versions: dict[str, set[str]] = {}
     for line in lines:
-        shared = sorted((DEFAULTS | line["options"] | {"options": {}}).items())
+        shared = [item for item in sorted((DEFAULTS | line["options"]).items()) if item[0] not in OWN]
         key = json.dumps([line["data"], line["samples"], shared])
         plain.setdefault(key, []).append(line)
         versions.setdefault(key, set()).update({line["vector_version"]} - {""})
@@ -57,7 +60,7 @@ def groups(lines: Iterable[Line]) -> list[list[Line]]:
 
 def options_text(line: Line) -> str:
     """The options of training of a line that are not the defaults."""
-    options = {name: value for name, value in line["options"].items() if name != "options"}
+    options = {name: value for name, value in line["options"].items() if name not in OWN}
     changed = [f"{name}={value}" for name, value in options.items() if DEFAULTS.get(name) != value]
     return ", ".join(changed) or "default options"
 

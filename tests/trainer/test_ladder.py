@@ -218,7 +218,7 @@ def test_several_labels_are_trained_and_reported(config: FitConfig, tmp_path: Pa
     assert pq.read_table(tmp_path / "r" / "predictions.parquet").column_names == ["probability", "probability_buy"]
     with pytest.raises(BadInput, match="no label 'like'; there are: click, buy"):
         fit(replace(config, images=False, labels=("like",)))
-    with pytest.raises(BadInput, match="re-calibrated for one label"):
+    with pytest.raises(BadInput, match="re-calibrated for one label only"):
         fit(replace(config, images=False, labels=("click", "buy"), negative_rate=0.5))
     with pytest.raises(BadInput, match="one label"):
         fit(replace(config, images=False, labels=("click", "buy"), model="gbdt_lr"))
