@@ -37,12 +37,11 @@ from trainer.models import make, model_class
 from trainer.models.base import Model
 from trainer.models.rocket import booster_of
 from trainer.regularise import mini_batch_aware
+from trainer.state import STATE, Progress, load_state, save_state
 from trainer.tensors import to_image_vectors, to_tensors
 from trainer.warm_start import warm_start
 
 log = logging.getLogger(__name__)
-
-STATE = "state.pt"
 
 
 @dataclass(frozen=True)
@@ -94,20 +93,6 @@ class FitConfig:
     device: str = ""
 
 
-@dataclass
-class _Progress:
-    """What has happened so far; saved after each epoch."""
-
-    epoch: int = 0
-    step: int = 0
-    rows: int = 0
-    seconds: float = 0.0
-    wait_s: float = 0.0
-    best_auc: float = -math.inf
-    best_epoch: int = -1
-    curve: list[dict[str, Any]] = field(default_factory=list)
-
-
 def fit(
     config: FitConfig,
     transport: Transport | None = None,
@@ -147,13 +132,13 @@ def fit(
         model.sampled(config.negative_rate)
         optimizers = model.optimizers(config.learning_rate)
         best: dict[str, Tensor] = {}
-        state = _Progress()
+        state = Progress()
         identity = {**asdict(config), "version": version, "rows": samples.hash}
-        if saved := _load_state(out, identity):
+        if saved := load_state(out, identity):
             model.load_state_dict(saved["model"])
             for optimizer, of_optimizer in zip(optimizers, saved["optimizers"], strict=True):
                 optimizer.load_state_dict(of_optimizer)
-            best, state = saved["best"], _Progress(**saved["progress"])
+            best, state = saved["best"], Progress(**saved["progress"])
         elif config.warm_start:
             warm_start(model, config.warm_start, samples, version, partial=config.warm_up == "partial")
         model.prepare(samples, client, config.batch_size, config.seed)
@@ -209,7 +194,7 @@ def fit(
                 state.best_auc, state.best_epoch = line["validation_auc"] or 0.5, state.epoch
                 best = copy.deepcopy(model.state_dict())
             state.epoch += 1
-            _save_state(out, identity, model, optimizers, best, state)
+            save_state(out, identity, model, optimizers, best, state)
 
         board.close()
         model.load_state_dict(best)
@@ -273,43 +258,13 @@ def _finite(loss: float, step: int, config: FitConfig) -> float:
     return loss
 
 
-def _save_state(
-    out: Path,
-    identity: dict[str, Any],
-    model: Model,
-    optimizers: list[torch.optim.Optimizer],
-    best: Any,
-    state: _Progress,
-) -> None:
-    part = out / f"{STATE}.part"
-    torch.save(
-        {
-            "identity": identity,
-            "model": model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-            "best": best,
-            "progress": asdict(state),
-        },
-        part,
-    )
-    part.replace(out / STATE)
-
-
-def _load_state(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """What a killed run of the same configuration left, or None."""
-    if not (out / STATE).exists():
-        return None
-    saved: dict[str, Any] = torch.load(out / STATE, weights_only=True)
-    return saved if saved["identity"] == identity else None
-
-
 def _measure(
     config: FitConfig,
     samples: Samples,
     model: Model,
     client: ImageClient | None,
     device: torch.device,
-    state: _Progress,
+    state: Progress,
     out: Path,
 ) -> dict[str, Any]:
     """Metrics of the best weights, what they say of themselves, and what training cost; writes the predictions."""

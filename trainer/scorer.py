@@ -21,7 +21,7 @@ from features.images import BatchVectors
 from features.vocabulary import Vocabularies, tokenize
 from imgserver.client import ImageClient
 from imgserver.errors import BadInput
-from trainer.checkpoint import Lineage, load_model
+from trainer.checkpoint import METRICS, Lineage, load_model
 from trainer.evaluate import Predictor
 from trainer.exported import Exported
 from trainer.layers.inputs import CONTEXT
@@ -53,7 +53,8 @@ class Scorer:
 
         Args:
             path: the run, or the exported file or folder.
-            samples: folder of samples of a run, for its vocabulary; an exported model has its own.
+            samples: folder of samples of a run, for its vocabulary; empty takes the one it was trained with. An exported
+                model has its own vocabulary.
             server: address of the image server, or a client; a model without images asks nobody.
 
         Raises:
@@ -61,8 +62,9 @@ class Scorer:
             VersionMismatch: the server has no vectors of the version that the model was trained with.
         """
         predictor: Predictor
-        if samples:
-            model, lineage, _ = load_model(path)
+        if (Path(path) / METRICS).exists():  # a run folder
+            model, lineage, config = load_model(path)
+            samples = samples or config["samples"]
             predictor, vocabulary = model.served(), Vocabularies.load(Path(samples))
             if vocabulary.hash != lineage.vocabulary_hash:
                 raise BadInput(

@@ -151,7 +151,7 @@ def test_the_scorer_gives_the_numbers_of_trainer_score(
     export_model(config.out, samples, tmp_path / "exported.pt2")
     with ImageClient(transport) as client:
         scorers = [
-            Scorer.load(config.out, samples=config.samples, server=client),
+            Scorer.load(config.out, server=client),
             Scorer.load(tmp_path / "exported.pt2", server=client),
         ]
         for row in range(0, len(frame), 40):

@@ -1,0 +1,95 @@
+"""What several commands of the trainer share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from imgserver.config import json_option
+from imgserver.errors import BadInput
+
+
+def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Options of training, which ``fit`` and ``compare`` share."""
+    options = [
+        click.option("--samples", default="samples", help="Folder that 'features build' made."),
+        click.option("--server", default="localhost:7070", help="Address of the image server."),
+        click.option("--epochs", type=click.IntRange(min=1), default=5, help="At most so many passes over the rows."),
+        click.option(
+            "--patience",
+            type=click.IntRange(min=1),
+            default=1,
+            help="Stop after so many epochs without a better AUC on the validation part.",
+        ),
+        click.option("--batch-size", type=click.IntRange(min=2), default=1024, help="Rows in a step."),
+        click.option("--learning-rate", type=float, default=1e-3, help="Step size of Adam."),
+        click.option("--width", type=click.IntRange(min=1), default=16, help="Numbers in an embedding."),
+        click.option(
+            "--embedding-l2",
+            type=click.FloatRange(min=0),
+            default=0.0,
+            help="Lambda of the mini-batch aware regularisation of embeddings (DIN); 0 leaves it out.",
+        ),
+        click.option(
+            "--negative-rate",
+            type=click.FloatRange(0, 1, min_open=True),
+            default=1.0,
+            help="Share of the negative rows to train on; predictions are re-calibrated for it.",
+        ),
+        click.option(
+            "--max-missing",
+            type=click.FloatRange(0, 1),
+            default=0.05,
+            help="Share of images that may be missing for good; above it training stops, because a model that trains "
+            "on holes looks fine and is not.",
+        ),
+        click.option(
+            "--timeout-s", type=float, default=30.0, help="Seconds that a fetch of vectors may take, retries included."
+        ),
+        click.option("--device", default="", help="cpu or cuda; empty takes CUDA where there is one."),
+        click.option("--out", default="runs/run" if single else "runs/compare", help="Folder for what comes out."),
+        json_option,
+    ]
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+def missing_extra(error: ImportError) -> BadInput:
+    """What to install when an import fails."""
+    return BadInput(
+        f"This command needs the trainer's packages ({error.name} is missing). "
+        f'Install them with: pip install "crossmedia[trainer]"'
+    )
+
+
+class Bar:
+    """A progress bar on standard error that starts anew with each epoch."""
+
+    def __init__(self) -> None:
+        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+        console = Console(stderr=True)
+        self.progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.task = self.progress.add_task("starting", total=None)
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        """Show how far it is."""
+        self.progress.update(self.task, completed=done, total=total, description=what)
+
+
+def metrics_line(found: dict[str, Any]) -> str:
+    """A line of a part of ``measure``."""
+    from trainer.tables import number
+
+    return (
+        f"AUC {number(found['auc'])}, GAUC {number(found['gauc'])} ({found['gauc_users']} users), "
+        f"log loss {number(found['log_loss'])}, {found['rows']:,} rows"
+    )

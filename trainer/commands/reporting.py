@@ -1,0 +1,74 @@
+"""Show results: tables of results files, and the page of a comparison."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from imgserver.config import Command, json_option
+from imgserver.errors import BadInput
+from trainer.commands.options import missing_extra
+
+
+@click.command(cls=Command)
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the AUC by item count to this .png or .svg."
+)
+@json_option
+def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
+    """Tables of the results in FILES, which 'trainer compare' filled; one table for each data and settings."""
+    try:
+        from trainer import figures, summary
+        from trainer.results import read
+        from trainer.tables import comparison_table
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    found = summary.groups(read(files).values())
+    if not found:
+        raise BadInput(f"There is no result in {', '.join(map(str, files))}.")
+    documents, titles = [], []
+    for lines in found:
+        rows = summary.rows(lines)
+        some = max(lines, key=lambda line: len(line["vector_version"]))
+        documents.append(
+            {
+                **{name: some[name] for name in ("data", "samples", "vector_version", "options")},
+                "rows": rows,
+                "sentence": summary.sentence(rows),
+            }
+        )
+        titles.append(f"{some['data']} ({summary.options_text(some)})")
+    if plot:
+        figures.save(figures.auc_by_item_count(found, [lines[0]["data"] for lines in found]), plot)
+    if as_json:
+        click.echo(json.dumps(documents))
+        return
+    for title, document in zip(titles, documents, strict=True):
+        Console(width=160).print(comparison_table(title, document["rows"]))
+        click.echo(document["sentence"] + "\n")
+
+
+@click.command(cls=Command)
+@click.argument("comparison", type=click.Path(path_type=Path))
+@click.option("--server", default="localhost:7070", help="Address of the image server, for photos and vectors.")
+@click.option("--seed", type=int, default=0, help="Seed that draws the photos and impressions that are shown.")
+@click.option("--title", default="Were the pictures worth it?", help="Heading of the page.")
+@click.option("--note", default="", help="A sentence on the data, shown below the heading.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), default="report.html", help="The HTML file to write."
+)
+@json_option
+def report(comparison: Path, server: str, seed: int, title: str, note: str, out: Path, as_json: bool) -> None:
+    """Draw what 'trainer compare' left in the folder COMPARISON as one HTML file that needs no network."""
+    try:
+        from trainer.report.page import ReportConfig, write_report
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    write_report(ReportConfig(comparison, server, seed, title, note, out))
+    click.echo(json.dumps({"report": str(out), "seed": seed}) if as_json else f"report: {out}")

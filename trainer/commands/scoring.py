@@ -1,0 +1,141 @@
+"""Use a trained model: evaluate it, write its predictions, export it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from imgserver.config import Command, json_option
+from trainer.commands.options import metrics_line, missing_extra
+
+
+def client_for(lineage: Any, server: str, timeout_s: float) -> Any:
+    """A client that asks for the vectors of a model; None for a model without images."""
+    from imgserver.client import ImageClient
+
+    if not lineage.vector_version:
+        return None
+    client = ImageClient(server, timeout_s=timeout_s)
+    lineage.check_version(client.info().version)
+    client.version = lineage.vector_version
+    return client
+
+
+@click.command(cls=Command)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--samples", default=None, help="Folder of samples; the run's own when it is not given.")
+@click.option("--server", default="localhost:7070", help="Address of the image server.")
+@click.option("--split", type=click.Choice(["validation", "test"]), default="test", help="Rows to evaluate.")
+@click.option("--timeout-s", type=float, default=30.0, help="Seconds that a fetch may take, retries included.")
+@json_option
+def evaluate(run: Path, samples: str | None, server: str, split: str, timeout_s: float, as_json: bool) -> None:
+    """Evaluate the model of the folder RUN; refuses vectors of another version than it was trained with."""
+    try:
+        import torch
+
+        from trainer.checkpoint import load_model
+        from trainer.evaluate import measure, predict
+    except ImportError as error:
+        raise missing_extra(error) from error
+    from features.samples import Samples
+
+    model, lineage, config = load_model(run)
+    opened = Samples(samples or config["samples"])
+    lineage.check_samples(opened)
+    client = client_for(lineage, server, timeout_s)
+    labels = lineage.inputs.labels
+    probabilities = predict(model, opened, split, client, config["batch_size"], torch.device("cpu"))
+    found = {label: measure(opened, split, probabilities[:, n], label) for n, label in enumerate(labels)}
+    if as_json:
+        click.echo(json.dumps(found[labels[0]] | ({"labels": found} if len(labels) > 1 else {})))
+        return
+    for label, result in found.items():
+        click.echo(f"{split}{f', label {label}' if len(labels) > 1 else ''}: {metrics_line(result['all'])}")
+
+
+@click.command(cls=Command)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--exported", is_flag=True, help="MODEL is what 'trainer export' wrote, not a run folder.")
+@click.option("--samples", default="samples", help="Folder that 'features build' made.")
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", help="Rows to score.")
+@click.option("--server", default="localhost:7070", help="Address of the image server.")
+@click.option("--timeout-s", type=float, default=30.0, help="Seconds that a fetch may take, retries included.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=1024, help="Rows at a time.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="scores.parquet",
+    help="Parquet file to write: time, item, label and probability of each row, in the order of the samples.",
+)
+@json_option
+def score(
+    model: Path,
+    exported: bool,
+    samples: str,
+    split: str,
+    server: str,
+    timeout_s: float,
+    batch_size: int,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Write the predictions of MODEL, a run folder or an exported model, for a file of samples."""
+    try:
+        import pyarrow.parquet as pq
+        import torch
+
+        from trainer.checkpoint import load_model
+        from trainer.evaluate import Predictor, predict, predictions_table
+        from trainer.exported import Exported
+    except ImportError as error:
+        raise missing_extra(error) from error
+    from features.samples import Samples
+
+    predictor: Predictor
+    if exported:
+        predictor = found = Exported(model)
+        lineage = found.lineage
+    else:
+        loaded, lineage, _ = load_model(model)
+        predictor = loaded.served()
+    opened = Samples(samples)
+    lineage.check_samples(opened)
+    client = client_for(lineage, server, timeout_s)
+    probabilities = predict(predictor, opened, split, client, batch_size, torch.device("cpu"))
+    table = opened.frame(split, ["timestamp", "raw_item_id", "label"])
+    scored = predictions_table(probabilities, lineage.inputs.labels)
+    for name in scored.column_names:
+        table = table.append_column(name, scored[name])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, out)
+    mean = float(probabilities[:, 0].mean())
+    if as_json:
+        click.echo(json.dumps({"scores": str(out), "rows": len(table), "mean_probability": mean}))
+        return
+    click.echo(f"{len(table):,} rows of {split}, mean probability {mean:.4f}: {out}")
+
+
+@click.command(cls=Command)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--samples", default="", help="Folder of samples, for the vocabulary; the run's own when not given.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="model.pt2",
+    help="The file to write; for gbdt_lr, which is no single program, the folder.",
+)
+@json_option
+def export(run: Path, samples: str, out: Path, as_json: bool) -> None:
+    """Write the model of the folder RUN as one file that needs none of its classes; vectors are an input of it."""
+    try:
+        from trainer.checkpoint import load_model
+        from trainer.exported import export_model
+    except ImportError as error:
+        raise missing_extra(error) from error
+    from features.samples import Samples
+
+    written = export_model(run, Samples(samples or load_model(run)[2]["samples"]), out)
+    click.echo(json.dumps({"exported": str(written)}) if as_json else f"exported model: {written}")

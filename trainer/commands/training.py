@@ -1,0 +1,143 @@
+"""Train one model, train several side by side, and list the models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from imgserver.config import Command, json_option
+from trainer.commands.options import Bar, metrics_line, missing_extra, training_options
+
+
+@click.command(name="fit", cls=Command)
+@click.option("--model", default="din", help="Which model; 'trainer models' lists them.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of the model, such as hidden=200,80; may be given several times. 'trainer models' lists them.",
+)
+@click.option("--images/--no-images", default=True, help="Train with the images' vectors, or with ids only.")
+@click.option("--labels", default="", help="Labels to train, separated by commas; the first when it is not given.")
+@click.option("--warm-start", default="", help="Run folder whose weights to start from, such as yesterday's.")
+@click.option(
+    "--warm-up",
+    type=click.Choice(["partial", "full"]),
+    default="partial",
+    help="What to take of them: all but the weights of ids, or all.",
+)
+@click.option("--seed", type=int, default=0, help="Seed of the weights and of the order of the rows.")
+@training_options(single=True)
+def fit_command(as_json: bool, settings: tuple[str, ...], labels: str, **values: Any) -> None:
+    """Train one model and write a run folder: weights, metrics, curves, predictions."""
+    try:
+        from trainer.fit import FitConfig, fit
+        from trainer.options import parse_options
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    values["options"] = parse_options(values["model"], settings)
+    values["labels"] = tuple(name.strip() for name in labels.split(",") if name.strip())
+    bar = Bar()
+    with bar.progress:
+        result = fit(FitConfig(**values), progress=bar)
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    for part, name in (("all", "test"), ("unseen_items", "test, unseen items")):
+        if result["test"][part]["rows"]:
+            click.echo(f"{name}: {metrics_line(result['test'][part])}")
+    for label in list(result.get("labels", {}))[1:]:
+        click.echo(f"test, label {label}: {metrics_line(result['labels'][label]['test']['all'])}")
+    if "booster" in result:
+        click.echo(f"test, booster: {metrics_line(result['booster']['test']['all'])}")
+    if result["notes"]:
+        click.echo(", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in result["notes"].items()))
+    cost = result["train"]
+    click.echo(
+        f"{cost['epochs']} epochs, best {cost['best_epoch']}; {cost['samples_per_s']:,.0f} samples/s; "
+        f"{cost['images_fetched']:,} vectors fetched, {cost['fetch_wait_s']:.1f} s waited for them"
+    )
+    click.echo(f"run folder: {values['out']}")
+
+
+@click.command(cls=Command)
+@json_option
+def models(as_json: bool) -> None:
+    """List the models, with what each is, its paper, and the options that --set takes."""
+    try:
+        from trainer.models import MODELS, model_class, options_of
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    found: dict[str, dict[str, Any]] = {
+        name: {
+            "about": (model_class(name).__doc__ or "").splitlines()[0],
+            "paper": model_class(name).paper,
+            "options": options_of(name),
+        }
+        for name in MODELS
+    }
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    console = Console(width=110, highlight=False)
+    for name, entry in found.items():
+        console.print(f"[bold]{name}[/bold]  {entry['about']}")
+        console.print(f"  paper: {entry['paper']}", markup=False)
+        console.print(f"  --set: {', '.join(_option_text(*item) for item in entry['options'].items())}\n", markup=False)
+
+
+def _option_text(name: str, default: Any) -> str:
+    if name.endswith("_options"):
+        return f"{name.removesuffix('_options')}.NAME"
+    text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default).lower()
+    return f"{name}={text}"
+
+
+@click.command(cls=Command)
+@click.option("--models", default="embedding_mlp,din", help="Models to compare, separated by commas.")
+@click.option("--seeds", type=click.IntRange(min=1), default=3, help="How many seeds each.")
+@click.option(
+    "--reference",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="JSON file with the best AUC that any model could reach, which is known for simulated clicks only.",
+)
+@click.option(
+    "--results",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File that each run appends its line to; results.jsonl in the folder of --out when it is not given.",
+)
+@click.option("--data", default="", help="Name of the data in that file; the samples' folder when it is not given.")
+@training_options(single=False)
+def compare(models: str, seeds: int, reference: Path | None, as_json: bool, **values: Any) -> None:
+    """Train models with ids only and with images, over seeds, and say whether the pictures helped.
+
+    Each run is a line in the file of results. Runs that have a line there, of the same samples, vectors and settings,
+    are not trained again, so that a long comparison can be run in parts. Samples without images need no server.
+    """
+    try:
+        from trainer.compare import CompareConfig
+        from trainer.compare import compare as work
+        from trainer.fit import FitConfig
+        from trainer.tables import comparison_table
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    values["results"] = values["results"] or Path(values["out"]) / "results.jsonl"
+    own = {name: values.pop(name) for name in ("results", "data")}
+    names = tuple(name.strip() for name in models.split(",") if name.strip())
+    bar = Bar()
+    with bar.progress:
+        config = CompareConfig(FitConfig(**values), names, seeds, reference=reference, **own)
+        result = work(config, announce=bar.progress.console.print, progress=bar)
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    Console(width=160).print(comparison_table("test rows", result["rows"], result["reference"]))
+    click.echo(result["sentence"])

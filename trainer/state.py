@@ -1,0 +1,59 @@
+"""What a run leaves after each epoch, so that a run that was killed goes on and ends with the same numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.models.base import Model
+
+STATE = "state.pt"
+
+
+@dataclass
+class Progress:
+    """What has happened so far; saved after each epoch."""
+
+    epoch: int = 0
+    step: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    wait_s: float = 0.0
+    best_auc: float = -math.inf
+    best_epoch: int = -1
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save_state(
+    out: Path,
+    identity: dict[str, Any],
+    model: Model,
+    optimizers: list[torch.optim.Optimizer],
+    best: Any,
+    state: Progress,
+) -> None:
+    """Write the state beside the former one, then put it in its place."""
+    part = out / f"{STATE}.part"
+    torch.save(
+        {
+            "identity": identity,
+            "model": model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+            "best": best,
+            "progress": asdict(state),
+        },
+        part,
+    )
+    part.replace(out / STATE)
+
+
+def load_state(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """What a killed run of the same configuration left, or None."""
+    if not (out / STATE).exists():
+        return None
+    saved: dict[str, Any] = torch.load(out / STATE, weights_only=True)
+    return saved if saved["identity"] == identity else None
