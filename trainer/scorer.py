@@ -1,6 +1,6 @@
 """Scores of one user's candidates, online: raw values in, probabilities out, vectors by image id.
 
-scorer = Scorer.load("runs/din", samples="samples", server="localhost:7070")
+scorer = Scorer.load("runs/din", server="localhost:7070")
 scorer.score({"user_id": "u1", "hist_item_id": ["i7", "i3"], …}, {"item_id": ["i1", "i2"], "image_id": [1, None]})
 """
 
@@ -53,8 +53,8 @@ class Scorer:
 
         Args:
             path: the run, or the exported file or folder.
-            samples: folder of samples of a run, for its vocabulary; empty takes the one it was trained with. An exported
-                model has its own vocabulary.
+            samples: folder of samples of a run, for its vocabulary; empty takes the one it was trained with. An
+                exported model has its own vocabulary.
             server: address of the image server, or a client; a model without images asks nobody.
 
         Raises:
