@@ -45,10 +45,18 @@ ROOT = Path(__file__).resolve().parent.parent
 SIDES = {"crossmedia": "CrossMedia", "deepctr": "DeepCTR-Torch", "fuxi": "FuxiCTR"}
 MODELS = ("lr", "din", "dien")
 SHARE_OF_DIEN = 4  # every so manieth user
-# Step sizes times regularisation, 4 points a side; regularisation in each side's own scale, off or near its default.
-Points = tuple[tuple[float, float], tuple[float, float]]
-NETS: dict[str, Points] = {"crossmedia": ((1e-3, 3e-4), (0.1, 1.0)), "peers": ((1e-3, 3e-4), (0.0, 1e-5))}
-LINEAR: dict[str, Points] = {"crossmedia": ((0.03, 0.1), (1e-4, 1e-3)), "peers": ((1e-2, 1e-3), (0.0, 1e-5))}
+# Step sizes, and regularisation in each side's own scale: off or its default, and what its examples use.
+Points = tuple[tuple[float, ...], tuple[float, ...]]
+LINEAR: dict[str, Points] = {
+    "crossmedia": ((0.03, 0.1), (1e-4, 1e-3)),  # alpha and L1 of FTRL
+    "deepctr": ((1e-2, 1e-3), (0.0, 1e-5)),  # of a loss that is a sum over rows
+    "fuxi": ((1e-2, 1e-3), (0.0, 1e-6)),
+}
+NETS: dict[str, Points] = {
+    "crossmedia": ((1e-3, 3e-4), (0.1, 1.0)),  # lambda of the mini-batch aware regularisation
+    "deepctr": ((1e-3, 3e-4), (1e-6, 1e-5)),
+    "fuxi": ((1e-3, 3e-4), (0.0, 5e-3)),
+}
 KEY = ("data", "samples", "side", "model", "step", "regularisation", "seed")
 
 
