@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from imgserver.errors import BadInput
-from trainer.models import options_of
+from trainer.models import options_of, unknown_option
 
 
 def parse_options(model: str, texts: Iterable[str]) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def parse_options(model: str, texts: Iterable[str]) -> dict[str, Any]:
         if dot and f"{net}_options" in known:
             inner.setdefault(net, []).append(f"{rest}={value}")
         elif name not in known:
-            raise BadInput(f"{model} has no option {name!r}; its options are: {', '.join(known) or 'none'}.")
+            raise BadInput(unknown_option(model, name))
         else:
             options[name] = _value(name, value, known[name])
     for net, of_net in inner.items():

@@ -49,6 +49,12 @@ def options_of(name: str) -> dict[str, Any]:
     return options
 
 
+def unknown_option(name: str, option: str) -> str:
+    """What is wrong, and which options there are; those of a net inside are written ``net.NAME``."""
+    known = [f"{n.removesuffix('_options')}.NAME" if n.endswith("_options") else n for n in options_of(name)]
+    return f"{name} has no option {option!r}; its options are: {', '.join(known)}."
+
+
 def make(name: str, spec: InputSpec, width: int, options: Mapping[str, Any], **shared: Any) -> Model:
     """A new model.
 
@@ -64,7 +70,7 @@ def make(name: str, spec: InputSpec, width: int, options: Mapping[str, Any], **s
     """
     cls, known = model_class(name), options_of(name)
     if unknown := [option for option in options if option not in known]:
-        raise BadInput(f"{name} has no option {unknown[0]!r}; its options are: {', '.join(known) or 'none'}.")
+        raise BadInput(unknown_option(name, unknown[0]))
     if shared and "inputs" not in inspect.signature(cls).parameters:
         raise BadInput(f"{name} cannot share embeddings: it has none.")
     return cls(spec, width, **options, **shared)  # type: ignore[call-arg]
