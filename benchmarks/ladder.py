@@ -101,6 +101,7 @@ def rows(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
             if line["seed"] in base
         ]
         row["rela_impr_gauc"] = summary.mean_std(gains) if gains else None
+        row["model"] = row["model"].replace(f" embedding_l2={EMBEDDING_L2}", "")  # that of all nets here
         row["parameters"] = int(runs[0]["train"]["parameters"])
         row["by_item_count"] = {
             name: summary.mean_std([line["test"]["by_item_count"][name].get("auc") for line in runs])
@@ -171,7 +172,7 @@ def main() -> None:
     parser.add_argument("--models", default="", help="only these, separated by commas")
     parser.add_argument("--part", default="1/1", help="i/n: every n-th run, from the i-th on")
     parser.add_argument("--table", action="store_true", help="train nothing")
-    parser.add_argument("--plot", type=Path, help="draw AUC by item count to this file")
+    parser.add_argument("--plot", type=Path, help="draw the models side by side to this file")
     arguments = parser.parse_args()
     if not arguments.table:
         train(arguments, arguments.results)
@@ -182,7 +183,7 @@ def main() -> None:
     found = rows(lines)
     show(arguments.data, found)
     if arguments.plot:
-        figures.save(figures.auc_by_item_count([lines], [arguments.data]), arguments.plot)
+        figures.save(figures.models_side_by_side(found), arguments.plot)
     shares = kept_gain(found)
     speeds = {row["model"]: row["train"]["samples_per_s"] for row in found if not row["images"]}
     ratios = {f"rocket_kept_{kind}": share for kind, share in shares.items()}

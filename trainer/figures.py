@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from imgserver.errors import BadInput
 from trainer.results import Line
+from trainer.summary import model_name
 
 COLOURS = {False: "#7a7f87", True: "#1668a8"}
 NAMES = {False: "ids only", True: "with images"}
@@ -50,13 +51,13 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def _models(lines: Sequence[Line]) -> list[str]:
-    return list(dict.fromkeys(line["model"] for line in lines))
+    return list(dict.fromkeys(map(model_name, lines)))
 
 
 def _kinds(lines: Sequence[Line], model: str) -> Iterator[tuple[bool, list[Line]]]:
     """Lines of a model with images off and on, where there are any."""
     for images in (False, True):
-        if found := [line for line in lines if line["model"] == model and line["images"] == images]:
+        if found := [line for line in lines if model_name(line) == model and line["images"] == images]:
             yield images, found
 
 
@@ -83,6 +84,31 @@ def learning_curves(lines: Sequence[Line]) -> Figure:
             axis.xaxis.get_major_locator().set_params(integer=True)
         axes[0].set_ylabel("AUC on the validation part")
         axes[0].legend(frameon=False)
+        return figure
+
+
+def models_side_by_side(rows: Sequence[dict[str, Any]]) -> Figure:
+    """AUC, GAUC and AUC of unseen items of rows of ``summary.rows``: a dot a row, with the deviation over its seeds."""
+    names = list(dict.fromkeys(row["model"] for row in rows))
+    panels = (("AUC", "all", "auc"), ("GAUC", "all", "gauc"), ("AUC, items unseen in training", "unseen_items", "auc"))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(12, 0.32 * len(names) + 1), layout="constrained")
+        for axis, (title, part, metric) in zip(figure.subplots(1, 3, sharey=True), panels, strict=True):
+            for images in (False, True):
+                found = [row for row in rows if row["images"] == images and row[part][metric]]
+                axis.errorbar(
+                    [row[part][metric]["mean"] for row in found],
+                    [names.index(row["model"]) + (0.12 if images else -0.12) for row in found],
+                    xerr=[row[part][metric]["std"] or 0.0 for row in found],
+                    fmt="o",
+                    color=COLOURS[images],
+                    capsize=2,
+                    label=NAMES[images],
+                )
+            axis.set_title(title, loc="left")
+            axis.set_yticks(range(len(names)), names)
+        axis.invert_yaxis()
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), frameon=False, loc="outside upper right", ncols=2)
         return figure
 
 

@@ -183,6 +183,15 @@ def test_the_scorer_gives_the_numbers_of_trainer_score(
             scorer.score({}, {"item_id": ["i1", "i2"], "shop": ["s1"]})
 
 
+def test_both_layouts_of_samples_give_the_same_model(config: FitConfig, folder: Path, tmp_path: Path) -> None:
+    schema = 'layout = "by_user"\n' + SCHEMA.replace('path = "', f'path = "{folder}/')
+    (tmp_path / "samples.toml").write_text(schema)
+    build(load_schema(tmp_path / "samples.toml"), tmp_path / "by_user")
+    inline = fit(replace(config, images=False, epochs=1))
+    by_user = fit(replace(config, images=False, epochs=1, samples=str(tmp_path / "by_user"), out=str(tmp_path / "b")))
+    assert by_user["test"] == inline["test"]
+
+
 def test_score_and_export_by_command(config: FitConfig, tmp_path: Path) -> None:
     fit(replace(config, images=False))
     runner = CliRunner()

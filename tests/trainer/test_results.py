@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from imgserver.errors import BadInput
-from trainer import results, summary
+from trainer import figures, results, summary
 from trainer.cli import trainer
 
 
@@ -120,3 +120,21 @@ def test_the_command_prints_draws_and_speaks_json(tmp_path: Path) -> None:
     assert films["sentence"] == "No run with images can be compared with one without."
     wrong = CliRunner().invoke(trainer, ["results", str(path), f"--plot={tmp_path / 'x.doc'}"])
     assert (wrong.exit_code, "cannot be written" in wrong.output) == (2, True)
+
+
+def test_models_are_told_apart_by_their_options_and_drawn(tmp_path: Path) -> None:
+    lines = [
+        line(seed, images=images, auc=0.7 + seed / 100, options={"epochs": 5, "options": {"base": base}})
+        for seed in range(2)
+        for images in (False, True)
+        for base in ("din", "embedding_mlp")
+    ]
+    (group,) = summary.groups(lines)
+    rows = summary.rows(group)
+    assert [row["model"] for row in rows] == ["din base=din"] * 2 + ["din base=embedding_mlp"] * 2
+    assert all(row["seeds"] == 2 for row in rows)
+    nested = line(options={"epochs": 5, "embedding_l2": 1.0, "options": {"light_options": {"hidden": [8, 4]}}})
+    assert summary.model_name(nested) == "din light.hidden=8,4 embedding_l2=1.0"
+    assert len(summary.groups([*lines, nested, line(options={"epochs": 6})])) == 2
+    figures.save(figures.models_side_by_side(rows), tmp_path / "models.png")
+    assert (tmp_path / "models.png").stat().st_size > 10_000
