@@ -125,9 +125,7 @@ def fit(
         torch.manual_seed(config.seed)
         spec = InputSpec.of(samples, dim, config.labels)
         if config.negative_rate < 1 and len(spec.labels) > 1:
-            raise BadInput(
-                "Sampled negatives can be re-calibrated for one label only: train one, or keep all negatives."
-            )
+            raise BadInput("Sampled negatives are re-calibrated for one label only: train one, or keep them all.")
         model = make(config.model, spec, config.width, config.options).to(device)
         model.sampled(config.negative_rate)
         optimizers = model.optimizers(config.learning_rate)
@@ -148,9 +146,8 @@ def fit(
 
         while state.epoch < config.epochs and state.epoch - state.best_epoch <= config.patience:
             model.train()
-            torch.manual_seed(
-                config.seed * 1_000_003 + state.epoch + 1
-            )  # what a model draws is the same after a resume
+            # What a model draws is the same after a resume.
+            torch.manual_seed(config.seed * 1_000_003 + state.epoch + 1)
             batches = samples.batches("train", config.batch_size, shuffle_seed=config.seed, epoch=state.epoch)
             batches = keep_negatives(batches, spec.labels[0], config.negative_rate, config.seed, state.epoch)
             losses, done, started = [], 0, time.monotonic()
