@@ -12,16 +12,14 @@ trained again, so that it can be run in parts, by several processes too (``--par
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.parts import finish
 from features.samples import Samples
 from trainer import figures, results, summary
 from trainer.fit import FitConfig, fit, served_version
@@ -185,11 +183,7 @@ def main() -> None:
     if arguments.plot:
         figures.save(figures.models_side_by_side(found), arguments.plot)
     shares = kept_gain(found)
-    speeds = {row["model"]: row["train"]["samples_per_s"] for row in found if not row["images"]}
-    ratios = {f"rocket_kept_{kind}": share for kind, share in shares.items()}
-    middle = statistics.median(speeds.values())
-    ratios |= {f"speed_{name}": float(np.round(speed / middle, 3)) for name, speed in speeds.items()}
-    print(json.dumps({"benchmark": "ladder", "data": arguments.data, "ratios": ratios, "rows": found}))
+    finish("ladder", {f"rocket_kept_{kind}": share for kind, share in shares.items()}, data=arguments.data, rows=found)
 
 
 if __name__ == "__main__":

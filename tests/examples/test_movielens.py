@@ -50,7 +50,7 @@ def test_the_commands_of_the_example(prepared: Path) -> None:
             samples = prepared / name
             run_command("features", "build", str(prepared / "ml" / f"{name}.toml"), f"--out={samples}")
             compare = ["trainer", "compare", f"--samples={samples}", f"--server={daemon.address}", "--models=din"]
-            options = ["--seeds=1", "--epochs=1", f"--results={results}", f"--out={prepared / 'runs' / name}"]
+            options = ["--seeds=1", "--epochs=3", f"--results={results}", f"--out={prepared / 'runs' / name}"]
             run_command(*compare, *options)
             page, runs = prepared / f"{name}.html", prepared / "runs" / name
             run_command("trainer", "report", str(runs), f"--server={daemon.address}", f"--out={page}")
