@@ -190,9 +190,7 @@ def main() -> None:
                     data = f"{name}-quarter" if model == "dien" else name
                     samples = Samples(folders[data])
                     for side in SIDES:
-                        steps, strengths = (LINEAR if model == "lr" else NETS)[
-                            side if side == "crossmedia" else "peers"
-                        ]
+                        steps, strengths = (LINEAR if model == "lr" else NETS)[side]
                         points = [(step, strength) for step in steps for strength in strengths]
                         tried = [lines.get(data, samples, side, model, point, 0) for point in points]
                         best = points[int(np.argmax([line["validation_auc"] for line in tried]))]
