@@ -8,8 +8,11 @@ traced: GBDT+LR is a folder with LightGBM's text, the weights as safetensors, th
 from __future__ import annotations
 
 import base64
+import io
 import json
+import pickle
 import shutil
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -166,6 +169,31 @@ def _export_trees(model: GBDTLR, lineage: Lineage, samples: Samples, out: Path) 
     return out
 
 
+def _refuse_pickles(path: Path) -> None:
+    """Torch reads some parts of an archive by pickle when they ask for it, or when reading them safely fails.
+
+    Raises:
+        ValueError: the archive has such a part.
+    """
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if len(set(names)) < len(names) or not any(name.endswith("/archive_format") for name in names):
+            raise ValueError("it is no archive of torch.export")
+        for name in names:
+            inner = name.partition("/")[2]
+            if inner.startswith(("data/weights/", "data/constants/")) and inner.endswith(".json"):
+                entries = json.loads(archive.read(name))["config"]
+                if any(entry["use_pickle"] for entry in entries.values()):
+                    raise ValueError(f"{name} asks for pickle, which is never loaded")
+            elif inner.startswith("data/sample_inputs/"):
+                try:
+                    torch.load(io.BytesIO(archive.read(name)), weights_only=True)
+                except pickle.UnpicklingError as error:
+                    raise ValueError(f"{name} needs pickle, which is never loaded") from error
+            elif inner.startswith("data/") and not inner.startswith("data/weights/weight_"):
+                raise ValueError(f"{name} is no part that 'trainer export' writes")
+
+
 class Exported:
     """A model that ``export_model`` wrote: ``probabilities`` as of the model itself.
 
@@ -187,11 +215,12 @@ class Exported:
                 self.vocabulary = (path / VOCABULARY).read_bytes()
                 self._call: Any = _Program(model)
             else:
+                _refuse_pickles(path)
                 files = {SCHEMA: "", VOCABULARY: ""}
                 self._call = torch.export.load(str(path), extra_files=files).module()
                 self.lineage = lineage_of(json.loads(files[SCHEMA])["lineage"])
                 self.vocabulary = base64.b64decode(files[VOCABULARY])
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
             raise BadInput(f"{path} holds no exported model: {error}. 'trainer export' makes one.") from error
 
     @torch.inference_mode()
