@@ -62,11 +62,11 @@ class TimedClient(ImageClient):
 
     waited = 0.0
 
-    def get(self, image_ids: Any, timeout_s: float | None = None) -> Vectors:
+    def get(self, image_ids: Any, timeout_s: float | None = None, version: str | None = None) -> Vectors:
         """As ``ImageClient.get``."""
         started = time.perf_counter()
         try:
-            return super().get(image_ids, timeout_s)
+            return super().get(image_ids, timeout_s, version)
         finally:
             self.waited += time.perf_counter() - started
 

@@ -146,22 +146,23 @@ def training(folder: Path, kind: str, where: str, steps: int) -> Work:
 
     from features.images import fetch_ahead
     from features.samples import Samples
+    from trainer.image_head import ImageHead, vectors_of
     from trainer.layers.inputs import InputSpec
     from trainer.models import make
-    from trainer.tensors import to_image_vectors, to_tensors
+    from trainer.tensors import to_tensors
 
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
-    samples, source, device = Samples(folder / "samples"), _source(kind, where), torch.device("cpu")
+    samples, images, device = Samples(folder / "samples"), ImageHead(_source(kind, where)), torch.device("cpu")
     model = make("din", InputSpec.of(samples, DIM), 16, {}).train()
     (optimizer,) = model.optimizers(1e-3)
 
     def work() -> int:
         done = 0
         batches = islice(samples.batches("train", BATCH, shuffle_seed=0, epoch=0), steps)
-        for batch, vectors in fetch_ahead(batches, source):
+        for batch, fetched in fetch_ahead(batches, images.fetch):
             tensors = to_tensors(batch, device)
-            loss = model.loss(tensors, to_image_vectors(vectors, device))
+            loss = model.loss(tensors, vectors_of(images, batch, fetched))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,46 +24,101 @@ from imgserver.errors import BadInput
 Features = npt.NDArray[Any]
 
 
+ACTIVATIONS = ("relu", "prelu")
+NORMALISATIONS = ("none", "layer")
+STARTS = ("pca", "random")
+
+
 @dataclass(frozen=True)
 class HeadSpec:
     """What a head is, without its weights.
 
     Attributes:
-        name: how it was made, such as ``pca``; part of the version.
+        name: how it was made, such as ``pca`` or ``learned``; part of the version.
         widths: numbers in the feature, in each hidden layer, and in the vector.
         activation: between layers: ``relu`` or ``prelu``; a single layer has none.
+        normalisation: of each hidden layer before its activation: ``none``, or ``layer`` (LayerNorm). There is no batch
+            normalisation: the vector of an image would depend on the others that are asked for with it.
+
+    Raises:
+        BadInput: one of them is none of its choices.
     """
 
     name: str
     widths: tuple[int, ...]
     activation: str = "prelu"
+    normalisation: str = "none"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", self.name):  # it becomes part of a file's name
+            raise BadInput(f"A head cannot be named {self.name!r}; use up to 32 of a-z, 0-9, _ and -.")
+        if len(self.widths) < 2 or not all(isinstance(w, int) and w > 0 for w in self.widths):
+            raise BadInput(f"The widths of a head are two or more whole numbers above 0; got {self.widths}.")
+        for what, value, known in (
+            ("activation", self.activation, ACTIVATIONS),
+            ("normalisation", self.normalisation, NORMALISATIONS),
+        ):
+            if value not in known:
+                raise BadInput(f"A head has no {what} {value!r}; there are: {', '.join(known)}.")
 
     @property
     def dim(self) -> int:
         """Numbers in a vector."""
         return self.widths[-1]
 
+    @property
+    def parameters(self) -> int:
+        """Weights and biases of its linear layers."""
+        return sum((wide + 1) * narrow for wide, narrow in pairwise(self.widths))
+
     def canonical(self) -> str:
         """One JSON text for one spec, whatever made it."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        fields = asdict(self)
+        if self.normalisation == "none":
+            del fields["normalisation"]  # so that heads from before there was one keep their version
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_canonical(cls, text: str) -> HeadSpec:
+        """Read what ``canonical`` wrote.
+
+        Raises:
+            BadInput: it is no spec of a head.
+        """
+        try:
+            fields = json.loads(text)
+            return cls(**{**fields, "widths": tuple(fields["widths"])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadInput(f"This describes no head: {error}.") from error
 
 
 class Head(nn.Module):
     """Linear layers with an activation between them: feature, shape (K, F), to vector, shape (K, D).
 
     Args:
-        spec: widths ``(F, …, D)`` and activation.
+        spec: widths ``(F, …, D)``, activation and normalisation.
     """
 
     def __init__(self, spec: HeadSpec):
         super().__init__()
         self.spec = spec
         layers: list[nn.Module] = []
-        for wide, narrow in zip(spec.widths[:-1], spec.widths[1:], strict=True):
+        for wide, narrow in pairwise(spec.widths):
             if layers:
+                if spec.normalisation == "layer":
+                    layers.append(nn.LayerNorm(wide))
                 layers.append(nn.ReLU() if spec.activation == "relu" else nn.PReLU())
             layers.append(nn.Linear(wide, narrow))
         self.layers = nn.Sequential(*layers)
+
+    @property
+    def linear(self) -> list[nn.Linear]:
+        """Its linear layers, first to last."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+
+    def version(self, backbone: str) -> str:
+        """Version of the vectors that it makes from the features of ``backbone``."""
+        return f"{backbone}+{self.spec.name}@{self.digest()}/{self.spec.dim}"
 
     def forward(self, features: Tensor) -> Tensor:
         """Vectors, shape (K, D), of features, shape (K, F)."""
@@ -97,11 +154,13 @@ class Head(nn.Module):
         """
         try:
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            fields = json.loads(header["__metadata__"]["spec"])
-            head = cls(HeadSpec(fields["name"], tuple(fields["widths"]), fields["activation"]))
+            spec = HeadSpec.from_canonical(header["__metadata__"]["spec"])
+            if 4 * spec.parameters > len(data):  # before anything of that size is made
+                raise ValueError(f"its widths {spec.widths} need {4 * spec.parameters} bytes of weights")
+            head = cls(spec)
             head.load_state_dict(load(data))
-        except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise BadInput(f"This is no head that 'imgserver precompute' saved: {error}.") from error
+        except (BadInput, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise BadInput(f"This is no head that 'imgserver precompute' or 'trainer fit' saved: {error}.") from error
         return head
 
 
@@ -128,9 +187,47 @@ def fit_pca(features: Features, dim: int) -> Head:
     components *= np.where(components[np.abs(components).argmax(axis=0), np.arange(dim)] < 0, -1.0, 1.0)
     components /= np.sqrt(max(values[::-1][:dim].mean(), 1e-12))
     head = Head(HeadSpec("pca", (width, dim)))
-    linear = head.layers[0]
-    assert isinstance(linear, nn.Linear)
-    with torch.no_grad():
-        linear.weight.copy_(torch.from_numpy(components.T.copy()))
-        linear.bias.copy_(torch.from_numpy(-mean @ components))
+    _set(head.linear[0], components.T, -mean @ components)
     return head
+
+
+def new_head(spec: HeadSpec, features: Features, start: str = "pca") -> Head:
+    """A head to be trained.
+
+    Args:
+        spec: what it is.
+        features: shape (n, F), a sample of those that it will see.
+        start: ``pca``: its vectors are at first the first D principal components of the features: the first layer is
+            the PCA, the others hand its first numbers on, and PReLU has slope 1. ``random``: PyTorch's own start, for
+            features that the first layer brings to mean 0 and mean square 1.
+
+    Raises:
+        BadInput: too few features for the first layer's PCA, or a spec that ``pca`` cannot start.
+    """
+    head = Head(spec)
+    first = head.linear[0]
+    if start == "random":
+        mean = np.asarray(features, dtype=np.float64).mean(axis=0)
+        scale = float(np.sqrt(np.square(np.asarray(features, dtype=np.float64) - mean).mean())) or 1.0
+        weight = first.weight.detach().double().numpy() / scale
+        _set(first, weight, first.bias.detach().double().numpy() - weight @ mean)
+        return head
+    if start != "pca":
+        raise BadInput(f"A head does not start from {start!r}; there are: {', '.join(STARTS)}.")
+    if spec.activation != "prelu" or spec.normalisation != "none":
+        raise BadInput("Only a head with prelu and no normalisation can start as a PCA; use --head-start random.")
+    if any(wide < spec.dim for wide in spec.widths[1:]):
+        raise BadInput(f"A head that starts as a PCA has no layer narrower than its vector; got {spec.widths}.")
+    _set(first, *(t.detach().double().numpy() for t in fit_pca(features, spec.widths[1]).linear[0].parameters()))
+    for layer in head.linear[1:]:
+        _set(layer, np.eye(*layer.weight.shape), np.zeros(len(layer.bias)))
+    for module in head.layers:
+        if isinstance(module, nn.PReLU):
+            nn.init.ones_(module.weight)
+    return head
+
+
+@torch.no_grad()
+def _set(layer: nn.Linear, weight: npt.NDArray[np.float64], bias: npt.NDArray[np.float64]) -> None:
+    layer.weight.copy_(torch.from_numpy(weight.copy()))
+    layer.bias.copy_(torch.from_numpy(bias.copy()))

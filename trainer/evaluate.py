@@ -12,9 +12,9 @@ from torch import Tensor
 
 from features.images import fetch_ahead
 from features.samples import Samples
-from imgserver.client import ImageClient
+from trainer.image_head import ImageHead, vectors_of
 from trainer.metrics import auc, calibration, gauc, log_loss
-from trainer.tensors import ImageVectors, TensorBatch, to_image_vectors, to_tensors
+from trainer.tensors import ImageVectors, TensorBatch, to_tensors
 
 BUCKETS = {"0": (0, 0), "1-4": (1, 4), "5-19": (5, 19), "20-99": (20, 99), "100+": (100, 2**62)}
 
@@ -31,12 +31,12 @@ class Predictor(Protocol):
 
 @torch.inference_mode()
 def predict(
-    model: Predictor, samples: Samples, split: str, client: ImageClient | None, batch_size: int, device: torch.device
+    model: Predictor, samples: Samples, split: str, images: ImageHead | None, batch_size: int, device: torch.device
 ) -> Probabilities:
     """Probabilities, shape (rows, L), in file order, of a model in evaluation mode."""
     parts = []
-    for batch, vectors in fetch_ahead(samples.batches(split, batch_size), client):
-        found = model.probabilities(to_tensors(batch, device), to_image_vectors(vectors, device))
+    for batch, fetched in fetch_ahead(samples.batches(split, batch_size), images.fetch if images else None):
+        found = model.probabilities(to_tensors(batch, device), vectors_of(images, batch, fetched))
         parts.append(found.float().cpu().numpy())
     return np.concatenate(parts)
 

@@ -13,18 +13,18 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+import imgserver
 from features.images import fetch_ahead
 from features.samples import Samples
 from features.sampling import keep_negatives
@@ -32,13 +32,15 @@ from imgserver.client import ImageClient, Transport
 from imgserver.errors import BadInput, CrossMediaError
 from trainer.checkpoint import METRICS, PREDICTIONS, Lineage, save_model
 from trainer.evaluate import measure, predict, predictions_table
+from trainer.image_head import ImageHead, vectors_of
 from trainer.layers.inputs import InputSpec
 from trainer.models import make, model_class
 from trainer.models.base import Model
 from trainer.models.rocket import booster_of
+from trainer.open_images import HEAD, fix_version, open_images
 from trainer.regularise import mini_batch_aware
 from trainer.state import STATE, Progress, load_state, save_state
-from trainer.tensors import to_image_vectors, to_tensors
+from trainer.tensors import to_tensors
 from trainer.warm_start import warm_start
 
 log = logging.getLogger(__name__)
@@ -53,7 +55,15 @@ class FitConfig:
         out: run folder.
         model: name in ``MODELS``.
         images: train with the images' vectors.
-        server: address of the image server; only asked with images.
+        server: address of the image server; only asked with images. A head that learns takes several, with commas.
+        head: ``frozen`` takes vectors as the server has them; ``learn`` trains the net that makes them.
+        store: learn the head in this process, from the features in this store; no server is asked.
+        head_widths: widths of a learning head behind the feature; the last one is D.
+        head_activation: ``prelu`` or ``relu``.
+        head_normalisation: ``none`` or ``layer``.
+        head_start: ``pca``: the head begins as the PCA of the features; ``random``.
+        head_learning_rate: of Adam on the head; 0 takes ``learning_rate``.
+        max_staleness: steps that the head may be ahead of the vectors of a batch; above 0 they are asked for ahead.
         seed: of weights and of the order of the rows.
         epochs: at most so many passes over the training rows.
         patience: stop after so many epochs, at least one, without a better validation AUC.
@@ -76,6 +86,14 @@ class FitConfig:
     model: str = "din"
     images: bool = True
     server: str = "localhost:7070"
+    head: str = "frozen"
+    store: str = ""
+    head_widths: tuple[int, ...] = (256, 64, 12)
+    head_activation: str = "prelu"
+    head_normalisation: str = "none"
+    head_start: str = "pca"
+    head_learning_rate: float = 0.0
+    max_staleness: int = 0
     seed: int = 0
     epochs: int = 5
     patience: int = 1
@@ -114,49 +132,60 @@ def fit(
         TooManyMissingImages: more than ``max_missing`` of the images are missing.
         VersionMismatch: the server changed to another version.
     """
-    model_class(config.model)  # before anybody is asked for vectors
+    # Before anybody is asked for vectors:
+    if config.head == "learn" and not model_class(config.model).teaches_head:
+        raise BadInput(f"{config.model} has no gradient for a head to learn from; train it with --head frozen.")
+    model_class(config.model)
     samples, out = Samples(config.samples), Path(config.out)
     if config.images and not samples.image_vocabulary_size:
         raise BadInput(f"The samples in {config.samples} have no images; train with --no-images.")
     device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     out.mkdir(parents=True, exist_ok=True)
-    with _client(config, transport) as client:
-        dim, version, generation = _what_is_served(client)
+    torch.manual_seed(config.seed)
+    with open_images(config, samples, transport) as images:
+        version, generation = _base(images), images.source.generation if images else 0
         torch.manual_seed(config.seed)
-        spec = InputSpec.of(samples, dim, config.labels)
+        spec = InputSpec.of(samples, images.dim if images else 0, config.labels)
         if config.negative_rate < 1 and len(spec.labels) > 1:
             raise BadInput("Sampled negatives are re-calibrated for one label only: train one, or keep them all.")
         model = make(config.model, spec, config.width, config.options).to(device)
         model.sampled(config.negative_rate)
+        if images is not None:
+            images.to(device)
+        # All that learns, so that it is saved and resumed together; frozen images have nothing to save.
+        learner = nn.ModuleDict({"model": model} | ({"images": images} if images is not None else {}))
         optimizers = model.optimizers(config.learning_rate)
+        if images is not None and images.head is not None:
+            step = config.head_learning_rate or config.learning_rate
+            optimizers.append(torch.optim.Adam(images.parameters(), lr=step, fused=True))
         best: dict[str, Tensor] = {}
         state = Progress()
         identity = {**asdict(config), "version": version, "rows": samples.hash}
         if saved := load_state(out, identity):
-            model.load_state_dict(saved["model"])
+            learner.load_state_dict(saved["model"])
             for optimizer, of_optimizer in zip(optimizers, saved["optimizers"], strict=True):
                 optimizer.load_state_dict(of_optimizer)
             best, state = saved["best"], Progress(**saved["progress"])
         elif config.warm_start:
             warm_start(model, config.warm_start, samples, version, partial=config.warm_up == "partial")
-        model.prepare(samples, client, config.batch_size, config.seed)
+        model.prepare(samples, images, config.batch_size, config.seed)
         regularise = mini_batch_aware(model, samples, config.embedding_l2)
         board = SummaryWriter(str(out / "tensorboard"), purge_step=state.step)
         total = samples.rows("train")
 
         while state.epoch < config.epochs and state.epoch - state.best_epoch <= config.patience:
-            model.train()
+            learner.train()
             # What a model draws is the same after a resume.
             torch.manual_seed(config.seed * 1_000_003 + state.epoch + 1)
             batches = samples.batches("train", config.batch_size, shuffle_seed=config.seed, epoch=state.epoch)
             batches = keep_negatives(batches, spec.labels[0], config.negative_rate, config.seed, state.epoch)
             losses, done, started = [], 0, time.monotonic()
             asked = time.monotonic()
-            for batch, vectors in fetch_ahead(batches, client):
+            for batch, fetched in fetch_ahead(batches, images.fetch if images else None):
                 state.wait_s += time.monotonic() - asked
                 tensors = to_tensors(batch, device)
-                loss = model.loss(tensors, to_image_vectors(vectors, device))
-                model.zero_grad(set_to_none=True)
+                loss = model.loss(tensors, vectors_of(images, batch, fetched))
+                learner.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 regularise(tensors)
                 for optimizer in optimizers:
@@ -168,14 +197,14 @@ def fit(
                 state.step += 1
                 done += len(batch)
                 progress(done, total, f"epoch {state.epoch + 1} log loss {np.mean(losses[-50:]):.4f}")
-                if client is not None:
-                    client.check_missing(config.max_missing)
+                if images is not None:
+                    images.source.stats.check_missing(config.max_missing)
                 asked = time.monotonic()
             state.seconds += time.monotonic() - started
             state.rows += done
 
-            model.eval()
-            probabilities = predict(model, samples, "validation", client, config.batch_size, device)
+            learner.eval()
+            probabilities = predict(model, samples, "validation", images, config.batch_size, device)
             found = measure(samples, "validation", probabilities[:, 0], spec.labels[0])
             line = {
                 "epoch": state.epoch + 1,
@@ -189,25 +218,34 @@ def fit(
             board.add_scalar("validation/log_loss", line["validation_log_loss"], state.step)
             if (line["validation_auc"] or 0.5) > state.best_auc:
                 state.best_auc, state.best_epoch = line["validation_auc"] or 0.5, state.epoch
-                best = copy.deepcopy(model.state_dict())
+                best = copy.deepcopy(learner.state_dict())
             state.epoch += 1
-            save_state(out, identity, model, optimizers, best, state)
+            save_state(out, identity, learner, optimizers, best, state)
 
         board.close()
-        model.load_state_dict(best)
-        result = _measure(config, samples, model, client, device, state, out)
-        result["vector_version"], result["generation"] = version, client.generation if client else 0
+        learner.load_state_dict(best)
+        result = _measure(config, samples, model, images, device, state, out)
+        result["vector_version"] = images.version if images else ""
+        result["generation"] = images.source.generation or 0 if images else 0
         result["curve"] = state.curve
-        if client is not None and (client.generation or 0) != generation:
+        if result["generation"] != (generation or 0):
             result["generation_at_start"] = generation
             log.warning(
                 "photos were replaced while the model was trained: the store went from generation %d to %d",
                 generation,
-                client.generation,
+                result["generation"],
             )
         lineage = Lineage(
-            samples.vocabulary_hash, version, result["generation"], spec, config.width, config.model, config.options
+            samples.vocabulary_hash,
+            result["vector_version"],
+            result["generation"],
+            spec,
+            config.width,
+            config.model,
+            config.options,
         )
+        if images is not None and images.head is not None:
+            (out / HEAD).write_bytes(images.head.to_bytes())
         save_model(out, model, lineage, asdict(config))
         (out / METRICS).write_text(json.dumps(result, indent=1) + "\n")
         (out / STATE).unlink(missing_ok=True)
@@ -215,35 +253,20 @@ def fit(
 
 
 def served_version(config: FitConfig, transport: Transport | None = None) -> str:
-    """The version of the vectors that a run with images would be trained on.
+    """The version of the vectors, or with a head that learns the features, that a run would be trained on.
 
     Raises:
         ServerUnavailable, NotReady: there is none to be had.
     """
-    with _client(replace(config, images=True), transport) as client:
-        return _what_is_served(client)[1]
+    source = transport or (imgserver.open_local(config.store) if config.store else config.server.split(",")[0])
+    with ImageClient(source, timeout_s=config.timeout_s) as client:
+        info = fix_version(client)
+        return info.version if config.head == "frozen" else info.backbone
 
 
-@contextmanager
-def _client(config: FitConfig, transport: Transport | None) -> Iterator[ImageClient | None]:
-    if not config.images:
-        yield None
-        return
-    with ImageClient(transport or config.server, timeout_s=config.timeout_s) as client:
-        yield client
-
-
-def _what_is_served(client: ImageClient | None) -> tuple[int, str, int]:
-    """Dim, version and generation, which are fixed for the run from here on."""
-    if client is None:
-        return 0, "", 0
-    info = client.info()
-    if not info.version:
-        client.get([0])  # raises NotReady with the server's own words
-        info = client.info()
-    client.version = info.version
-    client.generation = info.generation
-    return info.dim, info.version, info.generation
+def _base(images: ImageHead | None) -> str:
+    """Version of what comes from outside the run: stored vectors, or features."""
+    return "" if images is None else images.backbone or images.version
 
 
 def _finite(loss: float, step: int, config: FitConfig) -> float:
@@ -259,7 +282,7 @@ def _measure(
     config: FitConfig,
     samples: Samples,
     model: Model,
-    client: ImageClient | None,
+    images: ImageHead | None,
     device: torch.device,
     state: Progress,
     out: Path,
@@ -268,7 +291,7 @@ def _measure(
     model.eval()
     labels = model.spec.labels
     probabilities = {
-        split: predict(model, samples, split, client, config.batch_size, device) for split in ("validation", "test")
+        split: predict(model, samples, split, images, config.batch_size, device) for split in ("validation", "test")
     }
     pq.write_table(predictions_table(probabilities["test"], labels), out / PREDICTIONS)
     found: dict[str, Any] = {
@@ -280,9 +303,9 @@ def _measure(
             for n, label in enumerate(labels)
         }
     if booster := booster_of(model):
-        values = predict(booster, samples, "test", client, config.batch_size, device)
+        values = predict(booster, samples, "test", images, config.batch_size, device)
         found["booster"] = {"test": measure(samples, "test", values[:, 0], labels[0])}
-    stats = client.stats if client else None
+    stats = images.source.stats if images else None
     rows_on_disk = sum(samples.rows(split) for split in ("train", "validation", "test"))
     return {
         **found,
@@ -292,13 +315,16 @@ def _measure(
             "best_epoch": state.best_epoch + 1,
             "seconds": state.seconds,
             "samples_per_s": state.rows / state.seconds,
-            "fetch_wait_s": state.wait_s if client else 0.0,
+            "fetch_wait_s": state.wait_s if images else 0.0,
             "bytes_per_sample": samples.size_bytes / rows_on_disk,
             "images_fetched": stats.unique if stats else 0,
             "images_per_s": stats.unique / stats.seconds if stats and stats.seconds else 0.0,
             "images_computed": stats.computed if stats else 0,
             "images_missing": dict(stats.missing) if stats else {},
             "bytes_received": stats.bytes_received if stats else 0,
+            "head_bytes": stats.head_bytes_sent + stats.head_bytes_received if stats else 0,
+            "head_parameters": sum(p.numel() for p in images.parameters()) if images else 0,
+            "staleness": float(np.mean(images.staleness)) if images and images.staleness else 0.0,
             "parameters": sum(p.numel() for p in model.parameters()),
         },
     }

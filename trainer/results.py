@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 Line = dict[str, Any]
 KEY = ("data", "samples", "model", "images", "vector_version", "options", "seed")
 # Where things are and how long to wait change no number; the others are in the key by themselves.
-NOT_OPTIONS = {"samples", "out", "server", "timeout_s", "device", "max_missing", "model", "images", "seed"}
+NOT_OPTIONS = {"samples", "out", "server", "store", "timeout_s", "device", "max_missing", "model", "images", "seed"}
 DEFAULTS = {
     f.name: f.default_factory() if callable(f.default_factory) else f.default
     for f in fields(FitConfig)

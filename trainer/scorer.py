@@ -17,15 +17,15 @@ import pyarrow as pa
 import torch
 
 from features.batch import NULL_IMAGE, Batch, BatchImages, Int64Array, Jagged
-from features.images import BatchVectors
 from features.vocabulary import Vocabularies, tokenize
 from imgserver.client import ImageClient
 from imgserver.errors import BadInput
 from trainer.checkpoint import METRICS, Lineage, load_model
 from trainer.evaluate import Predictor
 from trainer.exported import Exported
+from trainer.image_head import ImageHead, vectors_of
 from trainer.layers.inputs import CONTEXT
-from trainer.tensors import to_image_vectors, to_tensors
+from trainer.tensors import to_tensors
 
 CPU = torch.device("cpu")
 
@@ -41,7 +41,8 @@ class Scorer:
     """
 
     def __init__(self, predictor: Predictor, lineage: Lineage, vocabulary: Vocabularies, client: ImageClient | None):
-        self._predictor, self._spec, self._client = predictor, lineage.inputs, client
+        self._predictor, self._spec = predictor, lineage.inputs
+        self._vectors = ImageHead(client) if client is not None else None
         self._places = {
             name: {value: place for place, value in enumerate(values.to_pylist(), 1)}
             for name, values in vocabulary.values.items()
@@ -97,12 +98,9 @@ class Scorer:
             ServerUnavailable, DeadlineExceeded, VersionMismatch: the vectors could not be had.
         """
         batch = self._batch(user, candidates, time.time() if now_s is None else now_s)
-        vectors = None
-        if self._client is not None and batch.images is not None:
-            found = self._client.get(batch.images.unique)
-            vectors = BatchVectors(found.values.astype(np.float32), found.ok)
         with torch.inference_mode():
-            scores = self._predictor.probabilities(to_tensors(batch, CPU), to_image_vectors(vectors, CPU)).numpy()
+            vectors = vectors_of(self._vectors, batch, None)
+            scores = self._predictor.probabilities(to_tensors(batch, CPU), vectors).numpy()
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
     def _batch(self, user: Mapping[str, Any], candidates: Mapping[str, Sequence[Any]], now_s: float) -> Batch:

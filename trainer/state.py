@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from trainer.models.base import Model
+from torch import nn
 
 STATE = "state.pt"
 
@@ -31,7 +30,7 @@ class Progress:
 def save_state(
     out: Path,
     identity: dict[str, Any],
-    model: Model,
+    learner: nn.Module,
     optimizers: list[torch.optim.Optimizer],
     best: Any,
     state: Progress,
@@ -41,7 +40,7 @@ def save_state(
     torch.save(
         {
             "identity": identity,
-            "model": model.state_dict(),
+            "model": learner.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             "best": best,
             "progress": asdict(state),

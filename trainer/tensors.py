@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from features.batch import Batch, Jagged
-from features.images import BatchVectors
 
 
 @dataclass(frozen=True)
@@ -91,10 +90,3 @@ def to_tensors(batch: Batch, device: torch.device) -> TensorBatch:
         text={name: (tensor(jagged.values), rows(jagged)) for name, jagged in batch.text.items()},
         images=images,
     )
-
-
-def to_image_vectors(vectors: BatchVectors | None, device: torch.device) -> ImageVectors | None:
-    """Copy fetched vectors to ``device``."""
-    if vectors is None:
-        return None
-    return ImageVectors(torch.from_numpy(vectors.values).to(device), torch.from_numpy(vectors.ok).to(device))

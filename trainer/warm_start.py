@@ -21,7 +21,7 @@ def warm_start(model: Model, run: str | Path, samples: Samples, version: str, *,
         model: gets the weights.
         run: folder of the run that they come from.
         samples: of the new run.
-        version: of the new run's image vectors; empty without images.
+        version: of the new run's image vectors, or of the features that its head learns from; empty without images.
         partial: leave the weights of ids as they are: an id's weights over-fit, the others carry over.
 
     Raises:
@@ -29,7 +29,7 @@ def warm_start(model: Model, run: str | Path, samples: Samples, version: str, *,
         VersionMismatch: the run was trained on other vectors.
     """
     before, lineage, _ = load_model(run)
-    if lineage.vector_version != version:
+    if version not in (lineage.vector_version, lineage.vector_version.partition("+")[0]):
         raise VersionMismatch(
             f"The run {run} was trained with vectors of {lineage.vector_version or 'no images'}, this one with "
             f"{version or 'no images'}: its weights do not fit."

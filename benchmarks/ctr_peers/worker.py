@@ -107,13 +107,13 @@ def main() -> None:
         else:
             options.add_argument("--steps", type=int, default=20, help="batches a round")
     arguments = parser.parse_args()
-    torch.set_num_threads(THREADS)
     # Libraries print what they like: it goes to standard error, and standard output stays ours.
     to = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    if arguments.command == "train":
+    if arguments.command == "train":  # with as many threads as torch takes by itself
         train(arguments)
     else:
+        torch.set_num_threads(THREADS)
         rounds(arguments, to)
 
 

@@ -4,15 +4,18 @@ ImageClient     de-duplicates, splits, keeps order, retries under one deadline, 
   GrpcTransport   a daemon at an address
   LocalTransport  any object with the service's methods, in this process
   MockTransport   vectors from a dictionary, for tests
+HeadServers     vectors and gradients of a head that learns, through one client a server
 """
 
 from imgserver.client.client import ImageClient
+from imgserver.client.head_servers import HeadServers
 from imgserver.client.results import FetchStats, ServerInfo, Status, Vectors
 from imgserver.client.transports import GrpcTransport, LocalTransport, MockTransport, Transport
 
 __all__ = [
     "FetchStats",
     "GrpcTransport",
+    "HeadServers",
     "ImageClient",
     "LocalTransport",
     "MockTransport",

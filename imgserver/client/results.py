@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 
+from imgserver.errors import TooManyMissingImages
+
 
 class Status(IntEnum):
     """What became of one image id; the values of ``VectorStatus`` in the wire contract."""
@@ -24,6 +26,8 @@ class Status(IntEnum):
 
 PERMANENT = (Status.NOT_FOUND, Status.CORRUPT, Status.TOO_LARGE)
 TRANSIENT = (Status.TIMED_OUT, Status.FAILED)
+# A rule in per cent says nothing about a handful of ids.
+MISSING_RULE_FROM = 100
 KNOWN_STATUS = np.zeros(256, dtype=np.bool_)
 KNOWN_STATUS[[int(s) for s in Status]] = True
 
@@ -87,11 +91,27 @@ class ServerInfo:
     store_free_bytes: int
     images_pending: int
     failed_on_demand: int
+    feature_dim: int
+    heads_held: int
+    max_heads_per_run: int
+    max_head_bytes: int
 
     @property
     def hit_ratio(self) -> float:
         """Share of the ids asked for, since the server started, that were answered from the table."""
         return self.ids_from_table / self.ids_requested if self.ids_requested else 1.0
+
+    def dim_of(self, version: str) -> int:
+        """Numbers in a vector of ``version``; of the active one when none is named."""
+        if version == self.backbone:
+            return self.feature_dim or self.dim
+        return int(version.rpartition("/")[2]) if "/" in version else self.dim
+
+    def ids_per_call(self, bytes_per_id: int) -> int:
+        """Ids that one call takes, when each costs so many bytes beside its own 8 or its status byte."""
+        # 1 KiB is left for the rest of the message.
+        by_bytes = (self.max_message_bytes - 1024) // max(8, bytes_per_id + 1)
+        return max(1, min(self.max_ids_per_call, by_bytes))
 
     @classmethod
     def from_message(cls, message: pb.GetInfoResponse) -> ServerInfo:
@@ -117,6 +137,8 @@ class FetchStats:
         calls: calls that were answered.
         bytes_sent: payload bytes of the requests.
         bytes_received: payload bytes of the replies.
+        head_bytes_sent: bytes of heads that were put.
+        head_bytes_received: bytes of their gradients.
         seconds: time spent in ``get``.
         missing: status name -> ids, counted once a ``get``, for the permanent misses.
     """
@@ -127,6 +149,8 @@ class FetchStats:
     calls: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
+    head_bytes_sent: int = 0
+    head_bytes_received: int = 0
     seconds: float = 0.0
     missing: dict[str, int] = field(default_factory=dict)
 
@@ -134,3 +158,27 @@ class FetchStats:
     def missing_fraction(self) -> float:
         """Permanent misses over ids asked of the server; 0 before the first."""
         return sum(self.missing.values()) / self.unique if self.unique else 0.0
+
+    def check_missing(self, max_missing: float) -> None:
+        """Refuse to go on when too many of the images asked for so far are permanently missing.
+
+        The rule starts at 100 ids: before that a share says nothing.
+
+        Raises:
+            TooManyMissingImages: the share of missing images is above ``max_missing``.
+        """
+        if self.unique >= MISSING_RULE_FROM and self.missing_fraction > max_missing:
+            counts = ", ".join(f"{name} {count}" for name, count in sorted(self.missing.items()))
+            raise TooManyMissingImages(
+                f"{self.missing_fraction:.1%} of the {self.unique} images asked for are missing ({counts}), more "
+                f"than max_missing {max_missing:.1%}. Check that samples and catalogue use the same image ids, see the "
+                f"rejects of 'imgserver precompute', or raise max_missing."
+            )
+
+    def add(self, other: FetchStats) -> None:
+        """Add the totals of another client; the times too, though they may have passed side by side."""
+        for name in self.__dataclass_fields__:
+            if name != "missing":
+                setattr(self, name, getattr(self, name) + getattr(other, name))
+        for failure, count in other.missing.items():
+            self.missing[failure] = self.missing.get(failure, 0) + count

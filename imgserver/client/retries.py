@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
-from imgserver.errors import CrossMediaError, DeadlineExceeded, Overloaded
+from imgserver.errors import CrossMediaError, DeadlineExceeded, Overloaded, ServerUnavailable
+
+Reply = TypeVar("Reply")
 
 FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 2.0
@@ -39,3 +42,19 @@ def wait(error: CrossMediaError, pause: float, deadline: float) -> None:
     if time.monotonic() + pause >= deadline:
         raise error
     time.sleep(pause)
+
+
+def until_answered(call: Callable[[float], Reply], deadline: float, timeout_s: float) -> Reply:
+    """Make one call, again while the server is away or overloaded, and raise what it raised at the deadline.
+
+    Args:
+        call: makes it, given the seconds that it may take.
+        deadline: on the monotonic clock.
+        timeout_s: what an error names.
+    """
+    for pause in backoff():
+        try:
+            return call(seconds_left(deadline, timeout_s))
+        except (ServerUnavailable, Overloaded) as error:
+            wait(error, pause, deadline)
+    raise AssertionError("This is a bug: the backoff never ends.")

@@ -35,6 +35,8 @@ CONNECT_OPTIONS = [
     ("grpc.enable_retries", 0),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    # A server that was restarted is found again within seconds; gRPC's own pauses grow to two minutes.
+    ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
 
 
@@ -55,6 +57,14 @@ class Transport(Protocol):
 
     def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
         """Call ``GetThumbnails``."""
+        ...
+
+    def put_head(self, request: pb.PutHeadRequest, timeout_s: float) -> pb.PutHeadResponse:
+        """Call ``PutHead``."""
+        ...
+
+    def get_head_gradient(self, request: pb.GetHeadGradientRequest, timeout_s: float) -> pb.GetHeadGradientResponse:
+        """Call ``GetHeadGradient``."""
         ...
 
     def close(self) -> None:
@@ -140,6 +150,16 @@ class GrpcTransport:
         reply: pb.GetThumbnailsResponse = self._call(self._connected().GetThumbnails, request, timeout_s)
         return reply
 
+    def put_head(self, request: pb.PutHeadRequest, timeout_s: float) -> pb.PutHeadResponse:
+        """Call ``PutHead``."""
+        reply: pb.PutHeadResponse = self._call(self._connected().PutHead, request, timeout_s)
+        return reply
+
+    def get_head_gradient(self, request: pb.GetHeadGradientRequest, timeout_s: float) -> pb.GetHeadGradientResponse:
+        """Call ``GetHeadGradient``."""
+        reply: pb.GetHeadGradientResponse = self._call(self._connected().GetHeadGradient, request, timeout_s)
+        return reply
+
     def _call(self, method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
         try:
             return method(request, timeout=timeout_s)
@@ -172,7 +192,7 @@ def _translate(error: Any, address: str, timeout_s: float) -> CrossMediaError:
 
 
 class LocalTransport:
-    """Calls an object with the methods ``get_info``, ``get_vectors``, ``put_images``, ``get_thumbnails``, right here.
+    """Calls an object with the methods of the service (``get_info``, ``get_vectors``, ``put_images``, …), right here.
 
     ``imgserver.open_local(path)`` makes such an object over a store. The transport closes it when it is closed.
     """
@@ -202,6 +222,18 @@ class LocalTransport:
     def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
         """Call ``get_thumbnails`` of the service."""
         reply: pb.GetThumbnailsResponse = self._service.get_thumbnails(request)
+        return reply
+
+    def put_head(self, request: pb.PutHeadRequest, timeout_s: float) -> pb.PutHeadResponse:
+        """Call ``put_head`` of the service."""
+        reply: pb.PutHeadResponse = self._service.put_head(request)
+        return reply
+
+    def get_head_gradient(self, request: pb.GetHeadGradientRequest, timeout_s: float) -> pb.GetHeadGradientResponse:
+        """Call ``get_head_gradient`` of the service."""
+        reply: pb.GetHeadGradientResponse = self._service.get_head_gradient(
+            request, deadline=time.monotonic() + timeout_s
+        )
         return reply
 
     def close(self) -> None:
@@ -282,6 +314,22 @@ class MockTransport:
     def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
         """No photo has a thumbnail here."""
         return pb.GetThumbnailsResponse(jpegs=[b""] * (len(request.image_ids) // 8))
+
+    def put_head(self, request: pb.PutHeadRequest, timeout_s: float) -> pb.PutHeadResponse:
+        """There are no features here.
+
+        Raises:
+            VersionMismatch: always, as a server of imported vectors does.
+        """
+        raise VersionMismatch("The mock has no features that a head could be applied to.")
+
+    def get_head_gradient(self, request: pb.GetHeadGradientRequest, timeout_s: float) -> pb.GetHeadGradientResponse:
+        """No head can be put here.
+
+        Raises:
+            VersionMismatch: always.
+        """
+        raise VersionMismatch("The mock holds no heads.")
 
     def close(self) -> None:
         """Nothing to give up."""

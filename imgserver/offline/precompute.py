@@ -32,7 +32,6 @@ from imgserver.storage.versions import feature_space, is_imported, load_head, sa
 from imgserver.vision.backbone import Backbone
 from imgserver.vision.decode import ImageLimits
 from imgserver.vision.engines import MAX_BATCH, Engine
-from imgserver.vision.identity import vector_version
 from imgserver.vision.photos import Photo, read_photo, sources_of
 
 OK = pb.VECTOR_STATUS_OK
@@ -207,7 +206,7 @@ def precompute(
             committed.result()
 
     head = _head(store, space, config)
-    result.version = vector_version(backbone.version, head)
+    result.version = head.version(backbone.version)
     save_head(store, head)
     vectors = vector_space(store, result.version, head.spec.dim)
     _store_vectors(store, space, vectors, head)

@@ -56,6 +56,16 @@ class _Servicer(pb_grpc.ImageServiceServicer):
             "PutImages", context, lambda deadline: self._service.put_images(request, deadline, context.add_callback)
         )
 
+    def PutHead(self, request: pb.PutHeadRequest, context: Any) -> pb.PutHeadResponse:  # noqa: N802
+        return self._answer("PutHead", context, lambda deadline: self._service.put_head(request))
+
+    def GetHeadGradient(self, request: pb.GetHeadGradientRequest, context: Any) -> pb.GetHeadGradientResponse:  # noqa: N802
+        return self._answer(
+            "GetHeadGradient",
+            context,
+            lambda deadline: self._service.get_head_gradient(request, deadline, context.add_callback),
+        )
+
     def GetThumbnails(self, request: pb.GetThumbnailsRequest, context: Any) -> pb.GetThumbnailsResponse:  # noqa: N802
         return self._answer("GetThumbnails", context, lambda deadline: self._service.get_thumbnails(request))
 

@@ -89,7 +89,7 @@ class Heartbeat:
         return True
 
     def _work(self) -> None:
-        service, serving = self._service, self._service.serving
+        service, serving = self._service, self._service.served.active
         # An engine that nobody needed yet is not made for a probe.
         if serving is not None and serving.model is not None and serving.model.embedder.engine_name != "none":
             embedder = serving.model.embedder
@@ -98,6 +98,6 @@ class Heartbeat:
                 raise ArithmeticError("the CNN gave numbers that are not finite")
         if not service.misses.alive:
             raise RuntimeError("a thread that images pass through has ended")
-        if service.loading:
+        if service.served.loading:
             raise RuntimeError("the table is still loading")
         _ = service.store.index.generation

@@ -21,10 +21,16 @@ NOT_YET = 0
 
 @dataclass(frozen=True)
 class Model:
-    """What makes more vectors of a version; imported vectors have none."""
+    """What makes more vectors of a version; imported vectors have none.
+
+    Attributes:
+        embedder: makes features.
+        head: makes vectors of them; None: the version is the backbone's, and its vectors are the features.
+        features: where they are kept.
+    """
 
     embedder: Embedder
-    head: Head
+    head: Head | None
     features: Space
 
 

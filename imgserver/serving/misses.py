@@ -351,10 +351,12 @@ class Misses:
         batches = []
         if seen + failed:
             batches.append(self._batch(model.features, seen + failed, features_of(seen)))
-        features = features_of(done)
-        vectors = model.head.apply_numpy(features) if features is not None else None
-        batches.append(self._batch(serving.table.space, done + failed, vectors))
-        self._store.index.put(batches)
+        if model.head is not None:
+            features = features_of(done)
+            vectors = model.head.apply_numpy(features) if features is not None else None
+            batches.append(self._batch(serving.table.space, done + failed, vectors))
+        if batches:
+            self._store.index.put(batches)
         serving.table.refresh()
         self.counters.computed += len(done)
         for job in jobs:

@@ -9,27 +9,31 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.errors import CrossMediaError, InvalidRequest, NotReady, StoreError, VersionMismatch
+from imgserver.errors import CrossMediaError, InvalidRequest, VersionMismatch
+from imgserver.head import Head
 from imgserver.serving.admission import Admission
-from imgserver.serving.jobs import Caller, Model, Serving
+from imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES, Heads
+from imgserver.serving.jobs import Caller, Serving
+from imgserver.serving.learning import Learning
 from imgserver.serving.metrics import Metrics
 from imgserver.serving.misses import Misses
 from imgserver.serving.negatives import Negatives
+from imgserver.serving.served import Served
 from imgserver.storage.catalog import READ_TIMEOUT_S, open_catalog
 from imgserver.storage.index import Ids
 from imgserver.storage.store import Store
-from imgserver.storage.table import SNAPSHOT_FROM, Table
-from imgserver.storage.versions import is_imported, load_head, split_version
+from imgserver.storage.versions import split_version
 from imgserver.vision.decode import CorruptImage, ImageLimits, ImageTooLarge, thumbnail
-from imgserver.vision.embedder import Embedder
 from imgserver.wire import DTYPES, VectorsReply
 
 log = logging.getLogger(__name__)
@@ -41,7 +45,6 @@ MAX_PUT = 256
 MAX_THUMBNAIL_SIDE = 512
 DEFAULT_THUMBNAIL_SIDE = 128
 REFRESH_S = 1.0
-KEEP_IDLE_VERSION_S = 600.0
 MAX_WAITING_CALLS = 48
 OnCancel = Callable[[Callable[[], None]], bool]
 
@@ -78,9 +81,6 @@ class ServiceConfig:
 class ImageService:
     """Serves the versions of a store and computes what is missing from a catalogue.
 
-    The active version is served to who names none. Any other that the store holds is served to who names it, so that a
-    run goes on with its version when another becomes active; its table is given up when nobody asks for ten minutes.
-
     Raises:
         BadInput: no such catalogue, or the backbone's files have gone.
         StoreError: the store cannot be opened.
@@ -93,19 +93,18 @@ class ImageService:
         self.metrics = Metrics()
         self.admission = Admission(config.max_pending_ids, config.max_pending_bytes)
         self.negatives = Negatives(config.negative_ttl_s)
+        self.heads, self.learning = Heads(), Learning()
         self.misses = Misses(
             self.store, self.catalog, config.limits, self.admission, MAX_WAITING_CALLS, self.metrics.batch_size.observe
         )
-        self._serving: Serving | None = None
-        self._others: dict[str, tuple[Serving, float]] = {}
+        self.served = Served(self.store, config.threads, computes=self.catalog is not None)
         self._started = time.monotonic()
         self._lock = threading.Lock()
-        self._version_lock = threading.Lock()
         self.lookups = {"hit": 0, "negative": 0, "miss": 0}
         self._closing = threading.Event()
         self._trouble = ""
         try:
-            self.refresh()
+            self.served.refresh()
         except CrossMediaError:
             self.misses.close()
             self.store.close()
@@ -121,77 +120,11 @@ class ImageService:
         self.misses.close()
         self.store.close()
 
-    @property
-    def serving(self) -> Serving | None:
-        """What is served now; None before the first precompute."""
-        return self._serving
-
-    @property
-    def loading(self) -> bool:
-        """Whether the table is not complete yet; lookups are answered meanwhile, from the index."""
-        return self._serving is not None and not self._serving.table.loaded
-
-    def refresh(self) -> None:
-        """Take over what other processes committed: another active version, or more vectors of those served."""
-        with self._version_lock:
-            active = self.store.index.active
-            former = self._serving
-            if active and (former is None or former.version != active):
-                known = self._others.pop(active, None)
-                self._serving = known[0] if known else self._open(active)
-                if former is not None:
-                    self._others[former.version] = former, time.monotonic()
-                log.info("serving %s", active)
-            held = {space.name for space in self.store.index.spaces("vector")}
-            for version, (_, asked_at) in list(self._others.items()):
-                if version not in held or time.monotonic() - asked_at > KEEP_IDLE_VERSION_S:
-                    del self._others[version]
-        for serving in [self._serving, *(other for other, _ in list(self._others.values()))]:
-            if serving is not None and serving.table.loaded and (added := serving.table.refresh()):
-                log.info("%d ids were added or changed in the store", added)
-
-    def _open(self, version: str) -> Serving:
-        space = self.store.index.space(version)
-        if space is None or space.kind != "vector":
-            raise StoreError(f"The store {self.config.store} does not hold {version}.")
-        table = Table(self.store, space)
-        if len(self.store.index) < SNAPSHOT_FROM:
-            table.load()  # at once: it takes less time than to explain that it is not there yet
-        return Serving(version, table, self._model(version))
-
-    def _load(self) -> None:
-        """Load the tables that are not, one after the other; until then the index answers for them."""
-        for serving in [self._serving, *(other for other, _ in list(self._others.values()))]:
-            if serving is not None and not serving.table.loaded:
-                started = time.monotonic()
-                serving.table.load()
-                log.info(
-                    "loaded %d ids of %s in %.2f s", len(serving.table), serving.version, time.monotonic() - started
-                )
-
-    def _model(self, version: str) -> Model | None:
-        """What makes more vectors of a version; the former one's embedder, if that is the same."""
-        if is_imported(version):
-            return None
-        name = split_version(version)[0]
-        features = self.store.index.space(name)
-        if features is None:
-            raise StoreError(f"The store holds {version} and not the features of {name}.")
-        others = [serving for serving, _ in self._others.values()] + ([self._serving] if self._serving else [])
-        embedders = [s.model.embedder for s in others if s.model is not None and s.model.features.name == name]
-        if embedders:
-            embedder = embedders[0]
-        else:
-            embedder = Embedder(features.recipe, name, self.config.store / "engine", self.config.threads)
-            if self.catalog is not None:
-                _ = embedder.engine  # now, and not when the first caller waits
-        return Model(embedder, load_head(self.store, version), features)
-
     def _follow(self) -> None:
         while True:
             try:
-                self.refresh()
-                self._load()
+                self.served.refresh()
+                self.served.load()
                 if self.catalog is not None and self.catalog.changed():
                     self.catalog = self.misses.catalog = open_catalog(self.catalog.where, self.config.read_timeout_s)
                     self.negatives.forget()
@@ -206,7 +139,7 @@ class ImageService:
 
     def get_info(self) -> pb.GetInfoResponse:
         """Version, limits and counters."""
-        serving, config, counters = self._serving, self.config, self.misses.counters
+        serving, config, counters = self.served.active, self.config, self.misses.counters
         model = serving.model if serving else None
         return pb.GetInfoResponse(
             server_version=package_version("crossmedia"),
@@ -238,6 +171,10 @@ class ImageService:
             store_free_bytes=shutil.disk_usage(config.store).free,
             images_pending=self.misses.waiting,
             failed_on_demand=sum(counters.failed.values()),
+            feature_dim=model.features.dim if model else 0,
+            heads_held=len(self.heads),
+            max_heads_per_run=KEPT_PER_RUN,
+            max_head_bytes=min(MAX_HEAD_BYTES, config.max_message_bytes - 4096),
         )
 
     @property
@@ -266,25 +203,103 @@ class ImageService:
         dtype = DTYPES.get(request.dtype or pb.DTYPE_FLOAT16)
         if dtype is None:
             raise InvalidRequest(f"dtype {request.dtype} is unknown; this server knows float16 and float32.")
-        serving = self._serving_of(request.version)
-        with self.admission.held(0, len(ids) * (serving.table.space.dim * dtype.itemsize + 1)):
-            values, status = serving.table.get(ids, OK)
-            caller = Caller(deadline)
-            computed = 0
-            if (status == OK).all():
-                self._count(len(ids), 0, 0)
-            else:
-                computed = self._fill(serving, ids, values, status, caller, on_cancel)
-            return VectorsReply(
-                serving.version,
-                self.store.index.generation,
-                values.astype(dtype, copy=False),
-                status,
-                computed,
-                time.perf_counter_ns() - started,
-                caller.queue_time_ns,
-                caller.compute_time_ns,
+        caller = Caller(deadline)
+        if head := self.heads.get(request.version):
+            with self._features(request.version, ids, caller, on_cancel) as (values, status, computed):
+                ok = status == OK
+                values = self.learning.vectors(request.version, head, request.image_ids, values, ok, deadline)
+                version = request.version
+        else:
+            serving = self.served.of(request.version)
+            version = serving.version
+            with self.admission.held(0, len(ids) * (serving.table.space.dim * dtype.itemsize + 1)):
+                values, status, computed = self._look_up(serving, ids, caller, on_cancel)
+        return VectorsReply(
+            version,
+            self.store.index.generation,
+            values.astype(dtype, copy=False),
+            status,
+            computed,
+            time.perf_counter_ns() - started,
+            caller.queue_time_ns,
+            caller.compute_time_ns,
+        )
+
+    def put_head(self, request: pb.PutHeadRequest) -> pb.PutHeadResponse:
+        """Hold a head that a trainer brings, so that its vectors and gradients can be asked for.
+
+        Raises:
+            InvalidRequest, BadInput: the block is no head of finite weights, too large, or not of the version named.
+            NotReady: nothing was precomputed yet.
+            VersionMismatch: the store has no features of that backbone.
+            Overloaded: the heads of all runs would be too large together.
+        """
+        if len(request.head) > MAX_HEAD_BYTES:
+            raise InvalidRequest(f"The head has {len(request.head)} bytes; the limit is {MAX_HEAD_BYTES} (GetInfo).")
+        if request.owner not in (pb.HEAD_OWNER_UNSPECIFIED, pb.HEAD_OWNER_TRAINER):
+            raise InvalidRequest(f"The owner {request.owner} is unknown; this server knows heads that trainers own.")
+        head = Head.from_bytes(request.head)
+        backbone = split_version(request.version)[0]
+        if (right := head.version(backbone)) != request.version:
+            raise InvalidRequest(f"The head was put as {request.version}; its weights are those of {right}.")
+        features = self.served.of(backbone).table.space
+        if features.kind != "feature" or features.dim != head.spec.widths[0]:
+            raise InvalidRequest(
+                f"The head takes {head.spec.widths[0]} numbers; features of {backbone} have {features.dim}."
             )
+        return pb.PutHeadResponse(version=right, held=self.heads.put(request.run_id, right, head))
+
+    def get_head_gradient(
+        self, request: pb.GetHeadGradientRequest, deadline: float, on_cancel: OnCancel | None = None
+    ) -> pb.GetHeadGradientResponse:
+        """The gradient of a head's weights for gradients of its vectors.
+
+        Raises:
+            InvalidRequest: a broken block, a gradient that is not finite or belongs to an image without a feature.
+            VersionMismatch: no run holds that head (any more): put it again.
+            DeadlineExceeded: other calls took until the deadline.
+        """
+        started = time.perf_counter_ns()
+        ids = _ids(request.image_ids, self._max_ids_per_call)
+        head = self.heads.get(request.version)
+        if head is None:
+            raise VersionMismatch(f"No run holds the head of {request.version} here; put it again.")
+        if len(request.d_vectors) != 4 * len(ids) * head.spec.dim:
+            raise InvalidRequest(
+                f"d_vectors has {len(request.d_vectors)} bytes; {len(ids)} ids of {head.spec.dim} float32 numbers take "
+                f"{4 * len(ids) * head.spec.dim}."
+            )
+        d_vectors = np.frombuffer(request.d_vectors, dtype="<f4").reshape(len(ids), head.spec.dim).copy()
+
+        def features() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+            with self._features(request.version, ids, Caller(deadline), on_cancel) as (values, status, _):
+                return values, status == OK
+
+        gradient = self.learning.gradient(request.version, head, request.image_ids, d_vectors, features, deadline)
+        return pb.GetHeadGradientResponse(
+            version=request.version, gradient=gradient, server_time_ns=time.perf_counter_ns() - started
+        )
+
+    @contextmanager
+    def _features(
+        self, version: str, ids: Ids, caller: Caller, on_cancel: OnCancel | None
+    ) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], int]]:
+        """Features, status, and how many were computed, of images that a head is to be applied to."""
+        serving = self.served.of(split_version(version)[0])
+        # Stored as fp16, and what the head computes with as fp32.
+        with self.admission.held(0, len(ids) * serving.table.space.dim * 6):
+            yield self._look_up(serving, ids, caller, on_cancel)
+
+    def _look_up(
+        self, serving: Serving, ids: Ids, caller: Caller, on_cancel: OnCancel | None
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], int]:
+        """Rows of a version as stored, their status, and how many had to be computed first."""
+        values, status = serving.table.get(ids, OK)
+        if (status == OK).all():
+            self._count(len(ids), 0, 0)
+            return values, status, 0
+        computed = self._fill(serving, ids, values, status, caller, on_cancel)
+        return values, status, computed
 
     def _count(self, hits: int, negative: int, missed: int) -> None:
         with self._lock:
@@ -292,38 +307,12 @@ class ImageService:
             self.lookups["negative"] += negative
             self.lookups["miss"] += missed
 
-    def _serving_of(self, version: str) -> Serving:
-        """The active version, or the one that the caller wants."""
-        serving = self._serving
-        if serving is None:
-            self.refresh()
-            if (serving := self._serving) is None:
-                raise NotReady(
-                    f"The image server has no vectors yet. Run 'imgserver precompute --store {self.config.store} "
-                    f"--catalogue FOLDER' first; this server will see the result."
-                )
-        if not version or version == serving.version:
-            return serving
-        with self._version_lock:
-            known = self._others.get(version)
-            if known is None:
-                space = self.store.index.space(version)
-                if space is None or space.kind != "vector":
-                    raise VersionMismatch(
-                        f"Vectors of {version} were asked for, which this store does not hold; this server serves "
-                        f"{serving.version}. 'imgserver versions' lists what there is. Start a new run, or bring the "
-                        f"version back."
-                    )
-                known = self._open(version), 0.0
-            self._others[version] = known[0], time.monotonic()
-            return known[0]
-
     def _fill(
         self,
         serving: Serving,
         ids: Ids,
-        values: np.ndarray[tuple[int, int], np.dtype[np.float16]],
-        status: np.ndarray[tuple[int], np.dtype[np.uint8]],
+        values: np.ndarray[Any, Any],
+        status: np.ndarray[Any, Any],
         caller: Caller,
         on_cancel: OnCancel | None,
     ) -> int:
@@ -372,7 +361,7 @@ class ImageService:
             raise InvalidRequest(f"Image id {min(ids)} is negative; ids are 0 or more.")
         if len(set(ids)) < len(ids):
             raise InvalidRequest("An image id is there twice in one call; which photo should count?")
-        serving = self._serving_of("")
+        serving = self.served.of("")
         if serving.model is None:
             raise VersionMismatch(
                 f"The vectors of {serving.version} were imported, so this server cannot make one. Import them again "

@@ -1,7 +1,7 @@
 """Versions: a vector is only good for one backbone, one preprocessing and one head.
 
 backbone version  <backbone>@<12 hex of sha256(weights, preprocessing)>
-vector version    <backbone version>+<head>@<12 hex of sha256(canonical head spec, weights)>/<dim>
+vector version    <backbone version>+<head>@<12 hex of sha256(canonical head spec, weights)>/<dim>, see ``Head.version``
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from imgserver.head import Head
 from imgserver.vision.decode import Preprocessing
 
 
@@ -24,8 +23,3 @@ def backbone_version(name: str, files: Sequence[Path], preprocessing: Preprocess
             sha.update(hashlib.file_digest(file, "sha256").digest())
     sha.update(json.dumps(asdict(preprocessing), sort_keys=True, separators=(",", ":")).encode() + rest.encode())
     return f"{name}@{sha.hexdigest()[:12]}"
-
-
-def vector_version(backbone: str, head: Head) -> str:
-    """Version of the vectors that ``head`` makes from the features of ``backbone``."""
-    return f"{backbone}+{head.spec.name}@{head.digest()}/{head.spec.dim}"

@@ -27,10 +27,9 @@ VECTORS = {i: np.full(4, i, dtype=np.float16) for i in range(100)}
 
 def test_vectors_belong_to_their_batch() -> None:
     with ImageClient(MockTransport(VECTORS)) as client:
-        for i, (batch, vectors) in enumerate(fetch_ahead(batches(20), client, depth=3)):
+        for i, (batch, vectors) in enumerate(fetch_ahead(batches(20), client.get, depth=3)):
             assert vectors is not None
             assert batch.timestamp[0] == i
-            assert vectors.values.dtype == np.float32
             assert vectors.values.tolist() == [[i] * 4, [0] * 4]
             assert vectors.ok.tolist() == [True, False]
     assert i == 19
@@ -53,7 +52,7 @@ def test_it_fetches_ahead_and_not_without_bound() -> None:
 def test_an_error_surfaces_at_its_batch() -> None:
     transport = MockTransport(VECTORS)
     with ImageClient(transport) as client:
-        stream = fetch_ahead(batches(10), client, depth=1)
+        stream = fetch_ahead(batches(10), client.get, depth=1)
         next(stream)
         transport.version = "mock@222222222222+none@000000000000/8"
         with pytest.raises(VersionMismatch):

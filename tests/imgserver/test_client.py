@@ -112,14 +112,14 @@ def test_missing_images_are_counted_and_limited() -> None:
     client.get(list(range(100)))
     assert client.stats.missing == {"NOT_FOUND": 50}
     with pytest.raises(TooManyMissingImages, match=r"50\.0% of the 100 images .*NOT_FOUND 50"):
-        client.check_missing(0.05)
-    client.check_missing(0.5)
+        client.stats.check_missing(0.05)
+    client.stats.check_missing(0.5)
 
 
 def test_a_handful_of_ids_says_nothing_about_a_share() -> None:
     client = ImageClient(MockTransport(VECTORS))
     client.get([1, 3, 5])
-    client.check_missing(0.0)
+    client.stats.check_missing(0.0)
 
 
 @pytest.mark.parametrize(("ids", "message"), [([-2], "-2 is negative"), ([[1]], "flat list"), ([1.5], "float64")])

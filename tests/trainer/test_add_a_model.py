@@ -20,6 +20,7 @@ from trainer.checkpoint import load_model
 from trainer.evaluate import predict
 from trainer.exported import Exported, export_model
 from trainer.fit import FitConfig, fit
+from trainer.image_head import ImageHead
 from trainer.models import MODELS, make
 from trainer.models.base import EmbeddingModel
 
@@ -61,5 +62,5 @@ def test_it_is_trained_exported_and_scored_like_the_others(
     samples, cpu, client = Samples(config.samples), torch.device("cpu"), ImageClient(transport)
     exported = Exported(export_model(config.out, samples, tmp_path / "exported.pt2"))
     loaded, _, _ = load_model(config.out)
-    found = [predict(model, samples, "test", client, 64, cpu) for model in (loaded, exported)]
+    found = [predict(model, samples, "test", ImageHead(client), 64, cpu) for model in (loaded, exported)]
     assert found[1] == pytest.approx(found[0], abs=1e-5)

@@ -27,6 +27,7 @@ from trainer.cli import trainer
 from trainer.compare import CompareConfig, compare
 from trainer.evaluate import measure, predict
 from trainer.fit import FitConfig, fit
+from trainer.image_head import ImageHead
 from trainer.summary import sentence
 
 ITEMS, ROWS = 240, 3000
@@ -129,7 +130,9 @@ def test_a_loaded_model_gives_the_numbers_of_its_run(
     opened = Samples(samples)
     lineage.check_samples(opened)
     with ImageClient(transport) as client:
-        again = measure(opened, "test", predict(model, opened, "test", client, 64, torch.device("cpu"))[:, 0])
+        again = measure(
+            opened, "test", predict(model, opened, "test", ImageHead(client), 64, torch.device("cpu"))[:, 0]
+        )
     assert again["all"]["auc"] == pytest.approx(result["test"]["all"]["auc"], abs=1e-6)
     with pytest.raises(VersionMismatch, match=r"trained with vectors of mock@0.*serves other"):
         lineage.check_version("other@1+pca@2/8")

@@ -28,6 +28,7 @@ from trainer.cli import trainer
 from trainer.evaluate import predict
 from trainer.exported import Exported, export_model
 from trainer.fit import FitConfig, fit
+from trainer.image_head import ImageHead
 from trainer.layers.inputs import InputSpec
 from trainer.models import MODELS, make
 from trainer.models.base import EmbeddingModel
@@ -117,10 +118,10 @@ def test_every_model_is_trained_exported_and_gives_the_same_numbers(
     exported = Exported(export_model(config.out, samples, tmp_path / "exported.pt2"))
     assert exported.lineage.vector_version == (transport.version if images else "")
     assert exported.lineage.inputs == lineage.inputs
-    client = ImageClient(transport) if images else None
+    vectors = ImageHead(ImageClient(transport)) if images else None
     for size in (64, 7):
-        assert predict(loaded, samples, "test", client, size, cpu)[:, 0] == pytest.approx(of_run, abs=1e-5)
-        assert predict(exported, samples, "test", client, size, cpu)[:, 0] == pytest.approx(of_run, abs=1e-5)
+        assert predict(loaded, samples, "test", vectors, size, cpu)[:, 0] == pytest.approx(of_run, abs=1e-5)
+        assert predict(exported, samples, "test", vectors, size, cpu)[:, 0] == pytest.approx(of_run, abs=1e-5)
 
 
 def raw_tables(folder: Path) -> tuple[list[dict[str, str]], Raw, Raw]:

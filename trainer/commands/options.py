@@ -13,11 +13,73 @@ from imgserver.config import json_option
 from imgserver.errors import BadInput
 
 
+def _widths(context: click.Context, parameter: click.Parameter, value: Any) -> tuple[int, ...]:
+    if isinstance(value, tuple | list):
+        return tuple(int(width) for width in value)
+    try:
+        return tuple(int(width) for width in str(value).split(","))
+    except ValueError:
+        raise BadInput(f"--head-widths is {value!r}; give whole numbers separated by commas.") from None
+
+
 def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Options of training, which ``fit`` and ``compare`` share."""
     options = [
         click.option("--samples", default="samples", help="Folder that 'features build' made."),
-        click.option("--server", default="localhost:7070", help="Address of the image server."),
+        click.option(
+            "--server",
+            default="localhost:7070",
+            help="Address of the image server. A head that learns takes several, separated by commas: each answers for "
+            "the images that it owns, so give every one its own name.",
+        ),
+        click.option(
+            "--head",
+            type=click.Choice(["frozen", "learn"]),
+            default="frozen",
+            help="Take vectors as the server has them, or train the net that makes them from the features.",
+        ),
+        click.option(
+            "--store",
+            default="",
+            help="Learn the head from the features in this store, in this process, and ask no server.",
+        ),
+        click.option(
+            "--head-widths",
+            default="256,64,12",
+            callback=_widths,
+            help="Widths of the layers of a head that learns, behind the feature; the last is the vector's.",
+        ),
+        click.option(
+            "--head-activation",
+            type=click.Choice(["prelu", "relu"]),
+            default="prelu",
+            help="Activation between its layers.",
+        ),
+        click.option(
+            "--head-normalisation",
+            type=click.Choice(["none", "layer"]),
+            default="none",
+            help="Normalisation of its hidden layers.",
+        ),
+        click.option(
+            "--head-start",
+            type=click.Choice(["pca", "random"]),
+            default="pca",
+            help="It begins as the PCA of the features, or at random.",
+        ),
+        click.option(
+            "--head-learning-rate",
+            type=click.FloatRange(min=0),
+            default=0.0,
+            help="Step size of Adam on the head; 0 takes --learning-rate.",
+        ),
+        click.option(
+            "--max-staleness",
+            type=click.IntRange(min=0),
+            default=0,
+            help="Steps that a head on servers may be ahead of the vectors that a batch is trained with; above 0 they "
+            "are asked for while earlier batches are trained.",
+        ),
         click.option("--epochs", type=click.IntRange(min=1), default=5, help="At most so many passes over the rows."),
         click.option(
             "--patience",

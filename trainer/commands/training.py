@@ -59,6 +59,8 @@ def fit_command(as_json: bool, settings: tuple[str, ...], labels: str, **values:
     if result["notes"]:
         click.echo(", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in result["notes"].items()))
     cost = result["train"]
+    if cost["head_parameters"]:
+        click.echo(f"learned head: {result['vector_version']} ({cost['head_parameters']:,} parameters)")
     click.echo(
         f"{cost['epochs']} epochs, best {cost['best_epoch']}; {cost['samples_per_s']:,.0f} samples/s; "
         f"{cost['images_fetched']:,} vectors fetched, {cost['fetch_wait_s']:.1f} s waited for them"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from features.samples import Samples
-from imgserver.client import ImageClient
+from trainer.image_head import ImageHead
 from trainer.layers.inputs import Inputs, InputSpec, ModelInputs
 from trainer.tensors import ImageVectors, TensorBatch
 
@@ -26,6 +26,7 @@ class Model(nn.Module):
     """
 
     paper: ClassVar[str] = ""  # what 'trainer models' shows beside the first line of the docstring
+    teaches_head: ClassVar[bool] = True  # whether its loss has a gradient with respect to the image vectors
     sampling_log_odds: Tensor
 
     def __init__(self, spec: InputSpec):
@@ -41,7 +42,7 @@ class Model(nn.Module):
         """
         self.sampling_log_odds.fill_(math.log(rate))
 
-    def prepare(self, samples: Samples, client: ImageClient | None, batch_size: int, seed: int) -> None:
+    def prepare(self, samples: Samples, images: ImageHead | None, batch_size: int, seed: int) -> None:
         """Whatever is fitted before the first step; nothing, for most."""
 
     def forward(self, batch: TensorBatch, image_vectors: ImageVectors | None = None) -> Tensor:

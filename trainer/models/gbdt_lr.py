@@ -12,13 +12,13 @@ from torch.nn.functional import embedding
 
 from features.images import fetch_ahead
 from features.samples import Samples
-from imgserver.client import ImageClient
 from imgserver.errors import BadInput
+from trainer.image_head import ImageHead, vectors_of
 from trainer.layers.dense import behaviour_features, image_features
 from trainer.layers.inputs import InputSpec
 from trainer.models.base import Model
 from trainer.models.lr import LR
-from trainer.tensors import ImageVectors, TensorBatch, to_image_vectors, to_tensors
+from trainer.tensors import ImageVectors, TensorBatch, to_tensors
 
 
 class GBDTLR(LR):
@@ -41,6 +41,7 @@ class GBDTLR(LR):
     """
 
     paper = "He et al., ADKDD 2014"
+    teaches_head = False  # trees are fitted once, on vectors as they are
 
     def __init__(
         self,
@@ -60,16 +61,17 @@ class GBDTLR(LR):
         self.leaf_weight = nn.Parameter(torch.zeros(trees * leaves, 1))
         self.booster: Any = None
 
-    def prepare(self, samples: Samples, client: ImageClient | None, batch_size: int, seed: int) -> None:
+    def prepare(self, samples: Samples, images: ImageHead | None, batch_size: int, seed: int) -> None:
         """Fit the trees, unless they came with a checkpoint."""
         if self.booster is not None:
             return
         import lightgbm
 
         found, labels, rows = [], [], 0
-        for batch, vectors in fetch_ahead(samples.batches("train", batch_size, shuffle_seed=seed), client):
+        batches = samples.batches("train", batch_size, shuffle_seed=seed)
+        for batch, fetched in fetch_ahead(batches, images.fetch if images else None):
             tensors = to_tensors(batch, torch.device("cpu"))
-            found.append(self.dense_columns(tensors, to_image_vectors(vectors, torch.device("cpu"))))
+            found.append(self.dense_columns(tensors, vectors_of(images, batch, fetched)))
             labels.append(batch.labels[self.spec.labels[0]])
             rows += len(batch)
             if rows >= self.tree_rows:

@@ -19,9 +19,10 @@ from features.images import fetch_ahead
 from features.samples import Samples
 from imgserver.client import ImageClient
 from trainer.checkpoint import PREDICTIONS, Lineage
+from trainer.image_head import ImageHead, vectors_of
 from trainer.models.base import Model
 from trainer.models.din import DIN
-from trainer.tensors import to_image_vectors, to_tensors
+from trainer.tensors import to_tensors
 
 QUERIES, NEIGHBOURS, MOST_VECTORS = 6, 6, 50_000
 IMPRESSIONS, SHOWN_BEHAVIOURS = 6, 8
@@ -141,10 +142,11 @@ def _weights(
     model.eval()
     wanted, start, found = set(rows.tolist()), 0, []
     device = torch.device("cpu")
-    for batch, vectors in fetch_ahead(samples.batches("test", 1024), client):
+    images = ImageHead(client)
+    for batch, fetched in fetch_ahead(samples.batches("test", 1024), images.fetch):
         here = [row - start for row in sorted(wanted) if start <= row < start + len(batch)]
         if here:
-            values: Any = model.attention(to_tensors(batch, device), to_image_vectors(vectors, device)).numpy()
+            values: Any = model.attention(to_tensors(batch, device), vectors_of(images, batch, fetched)).numpy()
             offsets = next(iter(batch.history.values())).offsets
             found += [values[offsets[row] : offsets[row + 1]] for row in here]
         start += len(batch)

@@ -6,7 +6,9 @@ The wire contract of the CrossMedia image server: image ids in, vectors out.
 Lookups are unary, so that they can be retried, balanced and given a deadline one by one. Ids and vectors travel as
 one block of bytes each: `repeated float` is tens of times slower to encode and decode.
 
-Search, PutHead and GetHeadGradient are to join this service; their names are taken.
+A head that learns belongs to the trainer: it puts the head as it is now, gets vectors of that version, and asks for
+the gradient of the head's weights. The server is a pure function of (version, ids), so every call may be repeated, on
+another server too. Search is to join this service; its name is taken.
 """
 
 import builtins
@@ -83,6 +85,24 @@ VECTOR_STATUS_FAILED: VectorStatus.ValueType  # 6
 """Transient: reading or computing failed for a reason outside the image; ask again."""
 global___VectorStatus = VectorStatus
 
+class _HeadOwner:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _HeadOwnerEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_HeadOwner.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    HEAD_OWNER_UNSPECIFIED: _HeadOwner.ValueType  # 0
+    HEAD_OWNER_TRAINER: _HeadOwner.ValueType  # 1
+    """The trainer, which puts each new state. Heads that servers step themselves may join."""
+
+class HeadOwner(_HeadOwner, metaclass=_HeadOwnerEnumTypeWrapper):
+    """Who changes the weights of a head that was put."""
+
+HEAD_OWNER_UNSPECIFIED: HeadOwner.ValueType  # 0
+HEAD_OWNER_TRAINER: HeadOwner.ValueType  # 1
+"""The trainer, which puts each new state. Heads that servers step themselves may join."""
+global___HeadOwner = HeadOwner
+
 @typing.final
 class GetInfoRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -126,6 +146,10 @@ class GetInfoResponse(google.protobuf.message.Message):
     STORE_FREE_BYTES_FIELD_NUMBER: builtins.int
     IMAGES_PENDING_FIELD_NUMBER: builtins.int
     FAILED_ON_DEMAND_FIELD_NUMBER: builtins.int
+    FEATURE_DIM_FIELD_NUMBER: builtins.int
+    HEADS_HELD_FIELD_NUMBER: builtins.int
+    MAX_HEADS_PER_RUN_FIELD_NUMBER: builtins.int
+    MAX_HEAD_BYTES_FIELD_NUMBER: builtins.int
     server_version: builtins.str
     """Version of the server software."""
     version: builtins.str
@@ -180,6 +204,12 @@ class GetInfoResponse(google.protobuf.message.Message):
     """Images waiting for the CNN now."""
     failed_on_demand: builtins.int
     """Since the start of this server: images that failed on demand."""
+    feature_dim: builtins.int
+    """Numbers in a feature of `backbone`, which GetVectors serves under the backbone's version; 0 when there are none."""
+    heads_held: builtins.int
+    """Heads held now, of all runs; how many are kept of a run; and most bytes of a head."""
+    max_heads_per_run: builtins.int
+    max_head_bytes: builtins.int
     @property
     def versions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """All versions in the store, the active one included."""
@@ -216,10 +246,110 @@ class GetInfoResponse(google.protobuf.message.Message):
         store_free_bytes: builtins.int = ...,
         images_pending: builtins.int = ...,
         failed_on_demand: builtins.int = ...,
+        feature_dim: builtins.int = ...,
+        heads_held: builtins.int = ...,
+        max_heads_per_run: builtins.int = ...,
+        max_head_bytes: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["backbone", b"backbone", "cnn_batches_on_demand", b"cnn_batches_on_demand", "cnn_passes_on_demand", b"cnn_passes_on_demand", "computed_on_demand", b"computed_on_demand", "dim", b"dim", "engine", b"engine", "failed_on_demand", b"failed_on_demand", "generation", b"generation", "ids_from_table", b"ids_from_table", "ids_requested", b"ids_requested", "images_in_catalogue", b"images_in_catalogue", "images_pending", b"images_pending", "images_stored", b"images_stored", "max_ids_per_call", b"max_ids_per_call", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "max_pending_bytes", b"max_pending_bytes", "max_pending_ids", b"max_pending_ids", "max_put_per_call", b"max_put_per_call", "max_thumbnails_per_call", b"max_thumbnails_per_call", "negative_ttl_s", b"negative_ttl_s", "server_version", b"server_version", "store_free_bytes", b"store_free_bytes", "store_used_bytes", b"store_used_bytes", "stored_dtype", b"stored_dtype", "uptime_s", b"uptime_s", "version", b"version", "versions", b"versions"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["backbone", b"backbone", "cnn_batches_on_demand", b"cnn_batches_on_demand", "cnn_passes_on_demand", b"cnn_passes_on_demand", "computed_on_demand", b"computed_on_demand", "dim", b"dim", "engine", b"engine", "failed_on_demand", b"failed_on_demand", "feature_dim", b"feature_dim", "generation", b"generation", "heads_held", b"heads_held", "ids_from_table", b"ids_from_table", "ids_requested", b"ids_requested", "images_in_catalogue", b"images_in_catalogue", "images_pending", b"images_pending", "images_stored", b"images_stored", "max_head_bytes", b"max_head_bytes", "max_heads_per_run", b"max_heads_per_run", "max_ids_per_call", b"max_ids_per_call", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "max_pending_bytes", b"max_pending_bytes", "max_pending_ids", b"max_pending_ids", "max_put_per_call", b"max_put_per_call", "max_thumbnails_per_call", b"max_thumbnails_per_call", "negative_ttl_s", b"negative_ttl_s", "server_version", b"server_version", "store_free_bytes", b"store_free_bytes", "store_used_bytes", b"store_used_bytes", "stored_dtype", b"stored_dtype", "uptime_s", b"uptime_s", "version", b"version", "versions", b"versions"]) -> None: ...
 
 global___GetInfoResponse = GetInfoResponse
+
+@typing.final
+class PutHeadRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    HEAD_FIELD_NUMBER: builtins.int
+    OWNER_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """The run that the head belongs to: 1 to 64 letters, digits, dots, dashes or underscores."""
+    version: builtins.str
+    """The version that the caller will ask for: <backbone>@<hash>+<head>@<hash>/<dim>. It must be that of these weights."""
+    head: builtins.bytes
+    """Weights as one safetensors block, float32, with the head's spec in its metadata; never code."""
+    owner: global___HeadOwner.ValueType
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        version: builtins.str = ...,
+        head: builtins.bytes = ...,
+        owner: global___HeadOwner.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["head", b"head", "owner", b"owner", "run_id", b"run_id", "version", b"version"]) -> None: ...
+
+global___PutHeadRequest = PutHeadRequest
+
+@typing.final
+class PutHeadResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    HELD_FIELD_NUMBER: builtins.int
+    version: builtins.str
+    """The version, once more."""
+    @property
+    def held(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Versions of this run that are held now, the latest last."""
+
+    def __init__(
+        self,
+        *,
+        version: builtins.str = ...,
+        held: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["held", b"held", "version", b"version"]) -> None: ...
+
+global___PutHeadResponse = PutHeadResponse
+
+@typing.final
+class GetHeadGradientRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    IMAGE_IDS_FIELD_NUMBER: builtins.int
+    D_VECTORS_FIELD_NUMBER: builtins.int
+    version: builtins.str
+    """The version of a head that was put. One that is not held (any more) ends with FAILED_PRECONDITION: put it again."""
+    image_ids: builtins.bytes
+    """The image ids of a GetVectors call of this version, little-endian int64; none may be negative."""
+    d_vectors: builtins.bytes
+    """n * dim numbers, little-endian float32, row-major: the gradient of each vector; zeros where the status was not OK."""
+    def __init__(
+        self,
+        *,
+        version: builtins.str = ...,
+        image_ids: builtins.bytes = ...,
+        d_vectors: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["d_vectors", b"d_vectors", "image_ids", b"image_ids", "version", b"version"]) -> None: ...
+
+global___GetHeadGradientRequest = GetHeadGradientRequest
+
+@typing.final
+class GetHeadGradientResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    GRADIENT_FIELD_NUMBER: builtins.int
+    SERVER_TIME_NS_FIELD_NUMBER: builtins.int
+    version: builtins.str
+    gradient: builtins.bytes
+    """The gradient of each weight, float32, as one safetensors block with the names of the head's."""
+    server_time_ns: builtins.int
+    """Nanoseconds spent in the server."""
+    def __init__(
+        self,
+        *,
+        version: builtins.str = ...,
+        gradient: builtins.bytes = ...,
+        server_time_ns: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["gradient", b"gradient", "server_time_ns", b"server_time_ns", "version", b"version"]) -> None: ...
+
+global___GetHeadGradientResponse = GetHeadGradientResponse
 
 @typing.final
 class GetVectorsRequest(google.protobuf.message.Message):
@@ -229,8 +359,8 @@ class GetVectorsRequest(google.protobuf.message.Message):
     IMAGE_IDS_FIELD_NUMBER: builtins.int
     DTYPE_FIELD_NUMBER: builtins.int
     version: builtins.str
-    """The version that the caller wants; empty takes the active one. Another version than the active one ends with
-    FAILED_PRECONDITION.
+    """The version that the caller wants; empty takes the active one. It may be any that the store holds, a backbone's, which
+    gives features, or that of a head that was put. Any other ends with FAILED_PRECONDITION.
     """
     image_ids: builtins.bytes
     """Image ids, little-endian int64, 8 bytes each; none may be negative."""

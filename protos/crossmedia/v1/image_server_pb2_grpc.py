@@ -49,6 +49,16 @@ class ImageServiceStub(object):
                 request_serializer=crossmedia_dot_v1_dot_image__server__pb2.PutImagesRequest.SerializeToString,
                 response_deserializer=crossmedia_dot_v1_dot_image__server__pb2.PutImagesResponse.FromString,
                 _registered_method=True)
+        self.PutHead = channel.unary_unary(
+                '/crossmedia.v1.ImageService/PutHead',
+                request_serializer=crossmedia_dot_v1_dot_image__server__pb2.PutHeadRequest.SerializeToString,
+                response_deserializer=crossmedia_dot_v1_dot_image__server__pb2.PutHeadResponse.FromString,
+                _registered_method=True)
+        self.GetHeadGradient = channel.unary_unary(
+                '/crossmedia.v1.ImageService/GetHeadGradient',
+                request_serializer=crossmedia_dot_v1_dot_image__server__pb2.GetHeadGradientRequest.SerializeToString,
+                response_deserializer=crossmedia_dot_v1_dot_image__server__pb2.GetHeadGradientResponse.FromString,
+                _registered_method=True)
         self.GetThumbnails = channel.unary_unary(
                 '/crossmedia.v1.ImageService/GetThumbnails',
                 request_serializer=crossmedia_dot_v1_dot_image__server__pb2.GetThumbnailsRequest.SerializeToString,
@@ -81,6 +91,21 @@ class ImageServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PutHead(self, request, context):
+        """A head whose vectors may be asked for from now on, by the version that the reply names; nothing is stored on disk. The
+        latest few heads of a run are kept, those of a run that asks for nothing for a while are not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetHeadGradient(self, request, context):
+        """The gradient of a head's weights for given gradients of its vectors (a vector-Jacobian product).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetThumbnails(self, request, context):
         """Small JPEGs of some images, for reports and people; never for training.
         """
@@ -105,6 +130,16 @@ def add_ImageServiceServicer_to_server(servicer, server):
                     servicer.PutImages,
                     request_deserializer=crossmedia_dot_v1_dot_image__server__pb2.PutImagesRequest.FromString,
                     response_serializer=crossmedia_dot_v1_dot_image__server__pb2.PutImagesResponse.SerializeToString,
+            ),
+            'PutHead': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutHead,
+                    request_deserializer=crossmedia_dot_v1_dot_image__server__pb2.PutHeadRequest.FromString,
+                    response_serializer=crossmedia_dot_v1_dot_image__server__pb2.PutHeadResponse.SerializeToString,
+            ),
+            'GetHeadGradient': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetHeadGradient,
+                    request_deserializer=crossmedia_dot_v1_dot_image__server__pb2.GetHeadGradientRequest.FromString,
+                    response_serializer=crossmedia_dot_v1_dot_image__server__pb2.GetHeadGradientResponse.SerializeToString,
             ),
             'GetThumbnails': grpc.unary_unary_rpc_method_handler(
                     servicer.GetThumbnails,
@@ -193,6 +228,60 @@ class ImageService(object):
             '/crossmedia.v1.ImageService/PutImages',
             crossmedia_dot_v1_dot_image__server__pb2.PutImagesRequest.SerializeToString,
             crossmedia_dot_v1_dot_image__server__pb2.PutImagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutHead(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crossmedia.v1.ImageService/PutHead',
+            crossmedia_dot_v1_dot_image__server__pb2.PutHeadRequest.SerializeToString,
+            crossmedia_dot_v1_dot_image__server__pb2.PutHeadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetHeadGradient(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crossmedia.v1.ImageService/GetHeadGradient',
+            crossmedia_dot_v1_dot_image__server__pb2.GetHeadGradientRequest.SerializeToString,
+            crossmedia_dot_v1_dot_image__server__pb2.GetHeadGradientResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,7 +6,9 @@ The wire contract of the CrossMedia image server: image ids in, vectors out.
 Lookups are unary, so that they can be retried, balanced and given a deadline one by one. Ids and vectors travel as
 one block of bytes each: `repeated float` is tens of times slower to encode and decode.
 
-Search, PutHead and GetHeadGradient are to join this service; their names are taken.
+A head that learns belongs to the trainer: it puts the head as it is now, gets vectors of that version, and asks for
+the gradient of the head's weights. The server is a pure function of (version, ids), so every call may be repeated, on
+another server too. Search is to join this service; its name is taken.
 """
 
 import abc
@@ -45,6 +47,20 @@ class ImageServiceStub:
     of that id. The photo itself is not kept: bring it to the catalogue too, or another backbone will not find it.
     """
 
+    PutHead: grpc.UnaryUnaryMultiCallable[
+        crossmedia.v1.image_server_pb2.PutHeadRequest,
+        crossmedia.v1.image_server_pb2.PutHeadResponse,
+    ]
+    """A head whose vectors may be asked for from now on, by the version that the reply names; nothing is stored on disk. The
+    latest few heads of a run are kept, those of a run that asks for nothing for a while are not.
+    """
+
+    GetHeadGradient: grpc.UnaryUnaryMultiCallable[
+        crossmedia.v1.image_server_pb2.GetHeadGradientRequest,
+        crossmedia.v1.image_server_pb2.GetHeadGradientResponse,
+    ]
+    """The gradient of a head's weights for given gradients of its vectors (a vector-Jacobian product)."""
+
     GetThumbnails: grpc.UnaryUnaryMultiCallable[
         crossmedia.v1.image_server_pb2.GetThumbnailsRequest,
         crossmedia.v1.image_server_pb2.GetThumbnailsResponse,
@@ -71,6 +87,20 @@ class ImageServiceAsyncStub:
     """Photos in: each is embedded and stored, and the next GetVectors serves its vector, also in place of an older photo
     of that id. The photo itself is not kept: bring it to the catalogue too, or another backbone will not find it.
     """
+
+    PutHead: grpc.aio.UnaryUnaryMultiCallable[
+        crossmedia.v1.image_server_pb2.PutHeadRequest,
+        crossmedia.v1.image_server_pb2.PutHeadResponse,
+    ]
+    """A head whose vectors may be asked for from now on, by the version that the reply names; nothing is stored on disk. The
+    latest few heads of a run are kept, those of a run that asks for nothing for a while are not.
+    """
+
+    GetHeadGradient: grpc.aio.UnaryUnaryMultiCallable[
+        crossmedia.v1.image_server_pb2.GetHeadGradientRequest,
+        crossmedia.v1.image_server_pb2.GetHeadGradientResponse,
+    ]
+    """The gradient of a head's weights for given gradients of its vectors (a vector-Jacobian product)."""
 
     GetThumbnails: grpc.aio.UnaryUnaryMultiCallable[
         crossmedia.v1.image_server_pb2.GetThumbnailsRequest,
@@ -104,6 +134,24 @@ class ImageServiceServicer(metaclass=abc.ABCMeta):
         """Photos in: each is embedded and stored, and the next GetVectors serves its vector, also in place of an older photo
         of that id. The photo itself is not kept: bring it to the catalogue too, or another backbone will not find it.
         """
+
+    @abc.abstractmethod
+    def PutHead(
+        self,
+        request: crossmedia.v1.image_server_pb2.PutHeadRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[crossmedia.v1.image_server_pb2.PutHeadResponse, collections.abc.Awaitable[crossmedia.v1.image_server_pb2.PutHeadResponse]]:
+        """A head whose vectors may be asked for from now on, by the version that the reply names; nothing is stored on disk. The
+        latest few heads of a run are kept, those of a run that asks for nothing for a while are not.
+        """
+
+    @abc.abstractmethod
+    def GetHeadGradient(
+        self,
+        request: crossmedia.v1.image_server_pb2.GetHeadGradientRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[crossmedia.v1.image_server_pb2.GetHeadGradientResponse, collections.abc.Awaitable[crossmedia.v1.image_server_pb2.GetHeadGradientResponse]]:
+        """The gradient of a head's weights for given gradients of its vectors (a vector-Jacobian product)."""
 
     @abc.abstractmethod
     def GetThumbnails(

@@ -1,0 +1,111 @@
+"""Vectors from one server: asked for in calls that it takes, several in flight, tried again until one deadline."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+from crossmedia.v1 import image_server_pb2 as pb
+
+from imgserver.client.ids import Ids
+from imgserver.client.results import DTYPE_CODES, TRANSIENT, ServerInfo, Status
+from imgserver.client.retries import backoff, seconds_left, wait
+from imgserver.client.transports import Pending, Transport
+from imgserver.errors import CrossMediaError, DeadlineExceeded, Overloaded, ServerUnavailable
+from imgserver.wire import VectorsReply
+
+_STATUS_NAMES = {int(status): status.name for status in Status}
+
+
+class Fetch:
+    """One ``get``: parts of the unique ids, each in flight, answered, or waiting for another try.
+
+    Args:
+        transport: carries the calls.
+        ids: shape (n,), each once.
+        version: asked for; empty takes the active one.
+        dtype: how vectors travel.
+        limits: what the server told of itself.
+        in_flight: how many calls may be under way at once.
+        accept: checks a reply for so many rows.
+        deadline: on the monotonic clock.
+        timeout_s: what an error names.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        ids: Ids,
+        version: str,
+        dtype: str,
+        limits: ServerInfo,
+        in_flight: int,
+        accept: Callable[[VectorsReply, int], VectorsReply],
+        deadline: float,
+        timeout_s: float,
+    ):
+        self.ids, self.version, self.dtype = ids, version, dtype
+        self.transport, self.in_flight, self.accept = transport, in_flight, accept
+        self.deadline, self.timeout_s = deadline, timeout_s
+        dim = limits.dim_of(version)
+        self.step = limits.ids_per_call(dim * np.dtype(dtype).itemsize)
+        self.values = np.zeros((0, dim), dtype=dtype)
+        self.status = np.zeros(0, dtype=np.uint8)
+
+    def run(self) -> None:
+        """Fetch until every row has a final status, or raise at the deadline."""
+        rows = np.arange(len(self.ids))
+        if not len(rows):
+            return
+        for pause in backoff():
+            rows, error = self._one_round(rows)
+            if not len(rows):
+                return
+            wait(error, pause, self.deadline)
+
+    def _one_round(self, rows: Ids) -> tuple[Ids, CrossMediaError]:
+        """Ask once for ``rows``; return those to ask for again, and why."""
+        parts = deque(rows[start : start + self.step] for start in range(0, len(rows), self.step))
+        flying: deque[tuple[Ids, Pending]] = deque()
+        again: list[Ids] = []
+        why: CrossMediaError = DeadlineExceeded("")
+        while parts or flying:
+            while parts and len(flying) < self.in_flight:
+                part = parts.popleft()
+                flying.append((part, self._start(part)))
+            part, call = flying.popleft()
+            try:
+                reply = self.accept(call.result(), len(part))
+            except (ServerUnavailable, Overloaded) as error:
+                again.append(part)
+                why = error
+                continue
+            self._take(part, reply)
+            late = np.isin(reply.status, TRANSIENT) if reply.status.max() >= min(TRANSIENT) else part[:0]
+            if late.any():
+                again.append(part[late])
+                first = part[late][0]
+                why = DeadlineExceeded(
+                    f"{int(late.sum())} images were not ready within {self.timeout_s:.3g} s (the first: image "
+                    f"{self.ids[first]}, {_STATUS_NAMES[int(self.status[first])]}). Run 'imgserver precompute' first, "
+                    f"or allow more time."
+                )
+        return (np.concatenate(again) if again else rows[:0]), why
+
+    def _take(self, part: Ids, reply: VectorsReply) -> None:
+        """Put the rows of a reply in their places; a reply that holds all of them is taken as it is."""
+        if len(part) == len(self.ids):
+            self.values, self.status = reply.values, reply.status
+            return
+        if len(self.status) != len(self.ids):
+            self.values = np.zeros((len(self.ids), reply.values.shape[1]), dtype=self.dtype)
+            self.status = np.zeros(len(self.ids), dtype=np.uint8)
+        elif not self.status.flags.writeable:  # they are the former reply's own bytes
+            self.values, self.status = self.values.copy(), self.status.copy()
+        self.values[part], self.status[part] = reply.values, reply.status
+
+    def _start(self, part: Ids) -> Pending:
+        block = self.ids[part].astype("<i8").tobytes()
+        request = pb.GetVectorsRequest(version=self.version, image_ids=block, dtype=DTYPE_CODES[self.dtype])
+        return self.transport.get_vectors(request, seconds_left(self.deadline, self.timeout_s))

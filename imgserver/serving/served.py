@@ -1,0 +1,131 @@
+"""Which versions are served: the active one to who names none, any other that the store holds to who names it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from imgserver.errors import NotReady, StoreError, VersionMismatch
+from imgserver.serving.jobs import Model, Serving
+from imgserver.storage.store import Store
+from imgserver.storage.table import SNAPSHOT_FROM, Table
+from imgserver.storage.versions import is_imported, load_head, split_version
+from imgserver.vision.embedder import Embedder
+
+log = logging.getLogger(__name__)
+
+KEEP_IDLE_S = 600.0
+
+
+class Served:
+    """The versions of a store that are open, each with its table and what makes more of its vectors.
+
+    A run goes on with its version when another becomes active; its table is given up when nobody asks for ten minutes.
+    A backbone's version is served like any other: its vectors are the features.
+
+    Args:
+        store: what is served.
+        threads: of the CNN; 0 takes all cores.
+        computes: whether there is a catalogue to compute from, so that the CNN is made at once and not
+            for the first caller.
+    """
+
+    def __init__(self, store: Store, threads: int, *, computes: bool):
+        self._store, self._threads, self._computes = store, threads, computes
+        self.active: Serving | None = None
+        self._others: dict[str, tuple[Serving, float]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def loading(self) -> bool:
+        """Whether the active table is not complete yet; lookups are answered meanwhile, from the index."""
+        return self.active is not None and not self.active.table.loaded
+
+    def of(self, version: str) -> Serving:
+        """A version, the active one when none is named.
+
+        Raises:
+            NotReady: nothing was precomputed yet.
+            VersionMismatch: the store does not hold it.
+        """
+        if self.active is None:
+            self.refresh()
+        active = self.active
+        if active is None:
+            raise NotReady(
+                f"The image server has no vectors yet. Run 'imgserver precompute --store {self._store.folder} "
+                f"--catalogue FOLDER' first; this server will see the result."
+            )
+        if not version or version == active.version:
+            return active
+        with self._lock:
+            known = self._others.get(version)
+            if known is None:
+                if self._store.index.space(version) is None:
+                    raise VersionMismatch(
+                        f"Vectors of {version} were asked for, which this store does not hold and no run has put; this "
+                        f"server serves {active.version}. 'imgserver versions' lists what there is. Start a new run, "
+                        f"or bring the version back."
+                    )
+                known = self._open(version), 0.0
+            self._others[version] = known[0], time.monotonic()
+            return known[0]
+
+    def refresh(self) -> None:
+        """Take over what other processes committed: another active version, or more vectors of those served."""
+        with self._lock:
+            active = self._store.index.active
+            former = self.active
+            if active and (former is None or former.version != active):
+                known = self._others.pop(active, None)
+                self.active = known[0] if known else self._open(active)
+                if former is not None:
+                    self._others[former.version] = former, time.monotonic()
+                log.info("serving %s", active)
+            held = {space.name for kind in ("vector", "feature") for space in self._store.index.spaces(kind)}
+            for version, (_, asked_at) in list(self._others.items()):
+                if version not in held or time.monotonic() - asked_at > KEEP_IDLE_S:
+                    del self._others[version]
+        for serving in self._all():
+            if serving.table.loaded and (added := serving.table.refresh()):
+                log.info("%d ids of %s were added or changed in the store", added, serving.version)
+
+    def load(self) -> None:
+        """Load the tables that are not, one after the other; until then the index answers for them."""
+        for serving in self._all():
+            if not serving.table.loaded:
+                started = time.monotonic()
+                serving.table.load()
+                took = time.monotonic() - started
+                log.info("loaded %d ids of %s in %.2f s", len(serving.table), serving.version, took)
+
+    def _all(self) -> list[Serving]:
+        return [*([self.active] if self.active else []), *(other for other, _ in list(self._others.values()))]
+
+    def _open(self, version: str) -> Serving:
+        space = self._store.index.space(version)
+        if space is None:
+            raise StoreError(f"The store {self._store.folder} does not hold {version}.")
+        table = Table(self._store, space)
+        if len(self._store.index) < SNAPSHOT_FROM:
+            table.load()  # at once: it takes less time than to explain that it is not there yet
+        return Serving(version, table, self._model(version))
+
+    def _model(self, version: str) -> Model | None:
+        """What makes more vectors of a version; another one's embedder, if that is the same."""
+        if is_imported(version):
+            return None
+        backbone = split_version(version)[0]
+        features = self._store.index.space(backbone)
+        if features is None:
+            raise StoreError(f"The store holds {version} and not the features of {backbone}.")
+        models = [serving.model for serving in self._all() if serving.model is not None]
+        embedders = [model.embedder for model in models if model.features.name == backbone]
+        if embedders:
+            embedder = embedders[0]
+        else:
+            embedder = Embedder(features.recipe, backbone, self._store.folder / "engine", self._threads)
+            if self._computes:
+                _ = embedder.engine
+        return Model(embedder, None if version == backbone else load_head(self._store, version), features)

@@ -1,0 +1,124 @@
+"""The images of a run, as its configuration says: stored vectors, or a head that learns here or through servers."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import imgserver
+from features.samples import Samples
+from imgserver.client import HeadServers, ImageClient, Transport
+from imgserver.errors import BadInput
+from imgserver.head import Head, HeadSpec, new_head
+from trainer.image_head import ImageHead
+
+if TYPE_CHECKING:
+    from trainer.fit import FitConfig
+
+HEAD = "head.safetensors"
+HEADS = ("frozen", "learn")
+SAMPLE_IMAGES = 8192  # whose features a new head starts from
+LEARNED = "learned"
+
+
+@contextmanager
+def open_images(config: FitConfig, samples: Samples, transport: Transport | None) -> Iterator[ImageHead | None]:
+    """The images of a run; None when they are off. The version is fixed from here on.
+
+    Args:
+        config: of the run.
+        samples: what is trained on.
+        transport: instead of a connection to ``config.server``.
+
+    Raises:
+        BadInput: a setting of the head is wrong.
+        CrossMediaError: what the server or the way to it raised.
+    """
+    if config.head not in HEADS:
+        raise BadInput(f"head is {config.head!r}; it must be one of {', '.join(HEADS)}.")
+    if not config.images:
+        if config.head != "frozen":
+            raise BadInput("A head cannot learn with images off. Leave out --no-images, or --head learn.")
+        yield None
+        return
+    if config.head == "frozen":
+        with ImageClient(transport or _one(config.server), timeout_s=config.timeout_s) as client:
+            fix_version(client)
+            yield ImageHead(client)
+        return
+    if config.store:
+        with ImageClient(imgserver.open_local(config.store), timeout_s=config.timeout_s) as client:
+            backbone = fix_version(client).backbone
+            client.version = backbone
+            yield ImageHead(client, _head(config, samples, client, backbone), backbone)
+        return
+    servers = [transport] if transport else [name.strip() for name in config.server.split(",") if name.strip()]
+    with HeadServers(servers, uuid.uuid4().hex, config.timeout_s) as learning:
+        backbone = learning.backbone()
+        head = _head(config, samples, learning, backbone)
+        yield ImageHead(learning, head, backbone, config.max_staleness)
+
+
+def fix_version(client: ImageClient) -> imgserver.client.ServerInfo:
+    """What the server serves now, which is what this client will ask for from here on.
+
+    Raises:
+        NotReady: it has no vectors yet.
+    """
+    info = client.info()
+    if not info.version:
+        client.get([0])  # raises NotReady with the server's own words
+        info = client.info()
+    client.version, client.generation = info.version, info.generation
+    return info
+
+
+def load_head(run: str | Path) -> Head | None:
+    """The head that a run learned; None when its vectors were frozen.
+
+    Raises:
+        BadInput: the file is no head.
+    """
+    path = Path(run) / HEAD
+    return Head.from_bytes(path.read_bytes()) if path.exists() else None
+
+
+def _head(config: FitConfig, samples: Samples, source: ImageClient | HeadServers, backbone: str) -> Head:
+    """The head to begin with: that of the run to start from, or a new one."""
+    if config.warm_start:
+        before = load_head(config.warm_start)
+        if before is None:
+            raise BadInput(f"The run {config.warm_start} has no head to start from: its vectors were frozen.")
+        return before
+    features = _sample(samples, source, backbone, config.seed)
+    spec = HeadSpec(
+        LEARNED, (features.shape[1], *config.head_widths), config.head_activation, config.head_normalisation
+    )
+    return new_head(spec, features, config.head_start)
+
+
+def _sample(
+    samples: Samples, source: ImageClient | HeadServers, backbone: str, seed: int
+) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """Features of the images of some training rows."""
+    ids = np.zeros(0, dtype=np.int64)
+    for batch in samples.batches("train", 1024, shuffle_seed=seed):
+        assert batch.images is not None
+        ids = np.union1d(ids, batch.images.unique)
+        if len(ids) >= SAMPLE_IMAGES:
+            break
+    found = source.features(ids, backbone) if isinstance(source, HeadServers) else source.get(ids, version=backbone)
+    return found.values[found.ok].astype(np.float32)
+
+
+def _one(server: str) -> str:
+    if "," in server:
+        raise BadInput(
+            f"Stored vectors come from one server; --server names several: {server}. Only --head learn takes a list."
+        )
+    return server
