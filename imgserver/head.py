@@ -97,11 +97,12 @@ class Head(nn.Module):
 
     Args:
         spec: widths ``(F, …, D)``, activation and normalisation.
+        backbone: version of the features that it was trained on, where that is known; kept in its file.
     """
 
-    def __init__(self, spec: HeadSpec):
+    def __init__(self, spec: HeadSpec, backbone: str = ""):
         super().__init__()
-        self.spec = spec
+        self.spec, self.backbone = spec, backbone
         layers: list[nn.Module] = []
         for wide, narrow in pairwise(spec.widths):
             if layers:
@@ -143,7 +144,8 @@ class Head(nn.Module):
 
     def to_bytes(self) -> bytes:
         """Spec and weights as one safetensors block."""
-        return save({k: v.contiguous() for k, v in self.state_dict().items()}, metadata={"spec": self.spec.canonical()})
+        about = {"spec": self.spec.canonical()} | ({"backbone": self.backbone} if self.backbone else {})
+        return save({k: v.contiguous() for k, v in self.state_dict().items()}, metadata=about)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Head:
@@ -157,7 +159,7 @@ class Head(nn.Module):
             spec = HeadSpec.from_canonical(header["__metadata__"]["spec"])
             if 4 * spec.parameters > len(data):  # before anything of that size is made
                 raise ValueError(f"its widths {spec.widths} need {4 * spec.parameters} bytes of weights")
-            head = cls(spec)
+            head = cls(spec, header["__metadata__"].get("backbone", ""))
             head.load_state_dict(load(data))
         except (BadInput, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise BadInput(f"This is no head that 'imgserver precompute' or 'trainer fit' saved: {error}.") from error
@@ -191,12 +193,13 @@ def fit_pca(features: Features, dim: int) -> Head:
     return head
 
 
-def new_head(spec: HeadSpec, features: Features, start: str = "pca") -> Head:
+def new_head(spec: HeadSpec, features: Features, start: str = "pca", backbone: str = "") -> Head:
     """A head to be trained.
 
     Args:
         spec: what it is.
         features: shape (n, F), a sample of those that it will see.
+        backbone: version of the features.
         start: ``pca``: its vectors are at first the first D principal components of the features: the first layer is
             the PCA, the others hand its first numbers on, and PReLU has slope 1. ``random``: PyTorch's own start, for
             features that the first layer brings to mean 0 and mean square 1.
@@ -204,7 +207,7 @@ def new_head(spec: HeadSpec, features: Features, start: str = "pca") -> Head:
     Raises:
         BadInput: too few features for the first layer's PCA, or a spec that ``pca`` cannot start.
     """
-    head = Head(spec)
+    head = Head(spec, backbone)
     first = head.linear[0]
     if start == "random":
         mean = np.asarray(features, dtype=np.float64).mean(axis=0)

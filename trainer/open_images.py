@@ -94,12 +94,17 @@ def _head(config: FitConfig, samples: Samples, source: ImageClient | HeadServers
         before = load_head(config.warm_start)
         if before is None:
             raise BadInput(f"The run {config.warm_start} has no head to start from: its vectors were frozen.")
+        if before.backbone != backbone:
+            raise BadInput(
+                f"The head of {config.warm_start} was trained on features of {before.backbone}; the server has those "
+                f"of {backbone}."
+            )
         return before
     features = _sample(samples, source, backbone, config.seed)
     spec = HeadSpec(
         LEARNED, (features.shape[1], *config.head_widths), config.head_activation, config.head_normalisation
     )
-    return new_head(spec, features, config.head_start)
+    return new_head(spec, features, config.head_start, backbone)
 
 
 def _sample(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +37,6 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 @click.option(
     "--catalogue",
     metavar="PATH|URL",
-    required=True,
     help="Where photos are: a folder or URL with photos named <image id>.jpg, tars or Parquet files below it, or a "
     "manifest.",
 )
@@ -45,7 +46,11 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
     help="CNN that makes the features: efficientnet_lite0, torchvision:<model>, onnx:<file>; with #bf16 behind it it "
     "computes in bfloat16, which is faster and another version.",
 )
-@click.option("--dim", type=click.IntRange(min=1), default=64, help="Numbers in a vector.")
+@click.option(
+    "--dim",
+    type=click.IntRange(min=1),
+    help="Numbers in a vector, 64 for a new store; when it is not given the head of the active version is kept.",
+)
 @click.option(
     "--ids",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -57,22 +62,38 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
     help="Fit the PCA anew on the photos that are there now, which makes another version; otherwise the head of the "
     "active version is kept.",
 )
+@click.option(
+    "--head",
+    "head_file",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    help="Make the vectors of this head, such as head.safetensors of a run that learned one, from the features of the "
+    "active version: no catalogue and no CNN. 'imgserver versions --activate' then serves them.",
+)
 @threads_option
 @photo_options
 @json_option
 def precompute(
     store: Path,
-    catalogue: str,
+    catalogue: str | None,
     backbone: str,
-    dim: int,
+    dim: int | None,
     ids: Path | None,
     new_head: bool,
+    head_file: Path | None,
     threads: int,
     read_timeout_s: float,
     max_image_mb: int,
     as_json: bool,
 ) -> None:
-    """Embed a catalogue of photos, and activate the vectors. Run it again after a kill, or when photos were added."""
+    """Embed a catalogue of photos, and activate the vectors. Run it again after a kill, or when photos were added.
+
+    With --head: vectors of a learned head from the features that are stored, as a version beside the active one.
+    """
+    if head_file is not None:
+        _apply_head(store, head_file, as_json)
+        return
+    if catalogue is None:
+        raise BadInput("Give --catalogue, where the photos are, or --head for a head over stored features.")
     try:
         from imgserver.offline import precompute as work
         from imgserver.serving.process import running_daemon
@@ -117,6 +138,26 @@ def precompute(
     _report_precompute(result, as_json)
     if not result.embedded and not result.skipped:
         raise NothingEmbedded(f"Not one photo was embedded; the reasons are in {result.rejects_file}.")
+
+
+def _apply_head(store: Path, file: Path, as_json: bool) -> None:
+    try:
+        from imgserver.head import Head
+        from imgserver.offline.precompute import apply_head
+        from imgserver.storage.store import Store
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    started = time.monotonic()
+    with closing(Store(store, create=False)) as opened:
+        version, images = apply_head(opened, Head.from_bytes(file.read_bytes()))
+    seconds = time.monotonic() - started
+    if as_json:
+        click.echo(json.dumps({"version": version, "images": images, "seconds": seconds}))
+        return
+    click.echo(f"{images:,} images in {seconds:.1f} s, from stored features")
+    click.echo(f"version: {version}")
+    click.echo(f"serve it with: crossmedia imgserver versions --store {store} --activate '{version}'")
 
 
 def _report_precompute(result: PrecomputeResult, as_json: bool) -> None:

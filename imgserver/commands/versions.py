@@ -47,8 +47,8 @@ def versions(activate: str | None, delete: str | None, store: Path, as_json: boo
         return
     table = Table(box=None)
     for heading in ("", "version", "kind", "dim", "rows"):
-        table.add_column(heading, overflow="fold", justify="right" if heading in ("dim", "rows") else "left")
+        table.add_column(heading, no_wrap=True, justify="right" if heading in ("dim", "rows") else "left")
     for version in held:
         mark = "active" if version.active else ""
         table.add_row(mark, version.name, version.kind, str(version.dim), f"{version.rows:,}")
-    Console().print(table)
+    Console(width=max(Console().width, 130)).print(table)  # a version must stay in one piece to be copied

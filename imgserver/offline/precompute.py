@@ -37,6 +37,7 @@ from imgserver.vision.photos import Photo, read_photo, sources_of
 OK = pb.VECTOR_STATUS_OK
 COMMIT_PHOTOS = 256
 PCA_SAMPLE = 20_000
+DEFAULT_DIM = 64
 VECTOR_BLOCK = 16_384
 INDEX_BYTES_PER_IMAGE = 2 * 100  # an entry for the feature and one for the vector, with LMDB's page overhead
 
@@ -46,14 +47,14 @@ class PrecomputeConfig:
     """What to embed.
 
     Attributes:
-        dim: numbers in a vector.
+        dim: numbers in a vector; None keeps the head of the active version, and is 64 where there is none to keep.
         only: embed just these image ids; None is the whole catalogue.
         limits: of a photo.
         seed: of the sample that the PCA is fitted on.
         new_head: fit a head even if the active version has one that fits.
     """
 
-    dim: int = 64
+    dim: int | None = None
     only: Ids | None = None
     limits: ImageLimits = ImageLimits()
     seed: int = 0
@@ -74,9 +75,9 @@ class Plan:
     skipped: int
     to_embed: Ids
 
-    def disk_bytes(self, feature_dim: int, dim: int) -> int:
+    def disk_bytes(self, feature_dim: int, dim: int | None) -> int:
         """Bytes that the run will add to the store: fp16 rows of feature and vector, and the index."""
-        return len(self.to_embed) * (2 * feature_dim + 2 * dim + INDEX_BYTES_PER_IMAGE)
+        return len(self.to_embed) * (2 * feature_dim + 2 * (dim or DEFAULT_DIM) + INDEX_BYTES_PER_IMAGE)
 
 
 @dataclass
@@ -266,12 +267,47 @@ def _embed(
     return lambda: store.put(space, ids[~same], features, status, sources_of(photos), OK)
 
 
+def apply_head(store: Store, head: Head) -> tuple[str, int]:
+    """Vectors of ``head`` for every stored feature, without a CNN; return their version, not activated, and how many.
+
+    Run it again after a kill, or when features were added: what is there is not made again.
+
+    Args:
+        store: holds the features.
+        head: such as ``trainer fit --head learn`` saved; one that does not say which features it was trained on is
+            taken to be for those of the active version.
+
+    Raises:
+        BadInput: the store does not hold the head's features.
+        StoreError: the store cannot be written.
+    """
+    active = store.index.active
+    backbone = head.backbone or split_version(active or "")[0]
+    features = store.index.space(backbone) if backbone else None
+    if features is None:
+        held = ", ".join(space.name for space in store.index.spaces("feature")) or "none"
+        raise BadInput(
+            f"The head takes features of {backbone or 'a backbone'}, which the store {store.folder} does not hold; it "
+            f"holds: {held}. Run 'imgserver precompute --catalogue FOLDER' with that backbone first."
+        )
+    if features.dim != head.spec.widths[0]:
+        raise BadInput(
+            f"The head takes {head.spec.widths[0]} numbers; features of {features.name} have {features.dim}."
+        )
+    version = head.version(features.name)
+    save_head(store, head)
+    vectors = vector_space(store, version, head.spec.dim)
+    _store_vectors(store, features, vectors, head)
+    leave_snapshot(store, vectors)
+    return version, int((store.index.load(vectors.name)[1]["status"] == OK).sum())
+
+
 def _head(store: Store, space: Space, config: PrecomputeConfig) -> Head:
     """The head of the active version, if it fits; else a PCA of a sample of the stored features."""
     active = store.index.active
     if active and not config.new_head and split_version(active)[0] == space.name and not is_imported(active):
         head = load_head(store, active)
-        if head.spec.dim == config.dim:
+        if config.dim in (None, head.spec.dim):
             return head
     _, entries, _ = store.index.load(space.name)
     entries = entries[entries["status"] == OK]
@@ -282,7 +318,7 @@ def _head(store: Store, space: Space, config: PrecomputeConfig) -> Head:
     if len(entries) > PCA_SAMPLE:
         chosen = np.random.default_rng(config.seed).choice(len(entries), PCA_SAMPLE, replace=False)
         entries = entries[np.sort(chosen)]
-    return fit_pca(store.read(space, entries), config.dim)
+    return fit_pca(store.read(space, entries), config.dim or DEFAULT_DIM)
 
 
 def _store_vectors(store: Store, features: Space, vectors: Space, head: Head) -> None:

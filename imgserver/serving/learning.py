@@ -30,8 +30,12 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class _Kept:
-    """What a call for vectors left for the call for their gradient: the graph, and which rows had a feature."""
+    """What a call for vectors left for the call for their gradient: the graph, and which rows had a feature.
 
+    The head is the very one that is in the graph: one of the same version may have been put in its place meanwhile.
+    """
+
+    head: Head
     vectors: Tensor
     ok: npt.NDArray[np.bool_]
     size: int
@@ -68,7 +72,7 @@ class Learning:
                 vectors = head(torch.from_numpy(features).float())
                 # What the graph holds on to: the features and each layer's numbers, twice with the activation.
                 size = 4 * len(features) * (features.shape[1] + 2 * sum(head.spec.widths[1:]))
-                self._keep((version, block), _Kept(vectors, ok, size))
+                self._keep((version, block), _Kept(head, vectors, ok, size))
                 values: Array = vectors.detach().numpy()
             else:
                 values = head.apply_numpy(features)
@@ -91,7 +95,6 @@ class Learning:
             InvalidRequest: a gradient is not finite, or belongs to an image without a feature.
             DeadlineExceeded: others' calls took until then.
         """
-        names, weights = zip(*head.named_parameters(), strict=True)
         ids = np.frombuffer(block, dtype="<i8")
         _check_finite(ids, d_vectors)
         with self._in_turn(deadline):
@@ -99,10 +102,12 @@ class Learning:
         if kept is not None:
             _check_ok(ids, d_vectors, kept.ok)
             with self._in_turn(deadline):
+                weights = tuple(kept.head.parameters())
                 found = torch.autograd.grad(kept.vectors, weights, torch.from_numpy(d_vectors))
         else:
             values, ok = features()
             _check_ok(ids, d_vectors, ok)
+            weights = tuple(head.parameters())
             found = tuple(torch.zeros_like(weight) for weight in weights)
             with self._in_turn(deadline):
                 for start in range(0, len(values), BLOCK_ROWS):
@@ -110,6 +115,7 @@ class Learning:
                     part = torch.from_numpy(d_vectors[start : start + BLOCK_ROWS])
                     for total, more in zip(found, torch.autograd.grad(vectors, weights, part), strict=True):
                         total += more
+        names = [name for name, _ in head.named_parameters()]
         return save({name: gradient.contiguous() for name, gradient in zip(names, found, strict=True)})
 
     def _keep(self, key: tuple[str, bytes], kept: _Kept) -> None:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from imgserver.config import Command, json_option
 from trainer.commands.options import metrics_line, missing_extra
 
+if TYPE_CHECKING:
+    from trainer.checkpoint import Lineage
+    from trainer.image_head import ImageHead
 
-def client_for(lineage: Any, server: str, timeout_s: float) -> Any:
-    """A client that asks for the vectors of a model; None for a model without images."""
+
+def images_for(lineage: Lineage, server: str, timeout_s: float) -> ImageHead | None:
+    """The vectors of a model; None for a model without images."""
     from imgserver.client import ImageClient
+    from trainer.image_head import ImageHead
 
     if not lineage.vector_version:
         return None
     client = ImageClient(server, timeout_s=timeout_s)
     lineage.check_version(client.info().version)
     client.version = lineage.vector_version
-    return client
+    return ImageHead(client)
 
 
 @click.command(cls=Command)
@@ -45,9 +50,9 @@ def evaluate(run: Path, samples: str | None, server: str, split: str, timeout_s:
     model, lineage, config = load_model(run)
     opened = Samples(samples or config["samples"])
     lineage.check_samples(opened)
-    client = client_for(lineage, server, timeout_s)
+    images = images_for(lineage, server, timeout_s)
     labels = lineage.inputs.labels
-    probabilities = predict(model, opened, split, client, config["batch_size"], torch.device("cpu"))
+    probabilities = predict(model, opened, split, images, config["batch_size"], torch.device("cpu"))
     found = {label: measure(opened, split, probabilities[:, n], label) for n, label in enumerate(labels)}
     if as_json:
         click.echo(json.dumps(found[labels[0]] | ({"labels": found} if len(labels) > 1 else {})))
@@ -103,8 +108,8 @@ def score(
         predictor = loaded.served()
     opened = Samples(samples)
     lineage.check_samples(opened)
-    client = client_for(lineage, server, timeout_s)
-    probabilities = predict(predictor, opened, split, client, batch_size, torch.device("cpu"))
+    images = images_for(lineage, server, timeout_s)
+    probabilities = predict(predictor, opened, split, images, batch_size, torch.device("cpu"))
     table = opened.frame(split, ["timestamp", "raw_item_id", "label"])
     scored = predictions_table(probabilities, lineage.inputs.labels)
     for name in scored.column_names:
