@@ -148,6 +148,7 @@ class Head(nn.Module):
         return save({k: v.contiguous() for k, v in self.state_dict().items()}, metadata=about)
 
     @classmethod
+    @torch.inference_mode(False)  # its weights may learn, whoever reads them
     def from_bytes(cls, data: bytes) -> Head:
         """Read what ``to_bytes`` wrote.
 

@@ -63,7 +63,7 @@ class FitConfig:
         head_normalisation: ``none`` or ``layer``.
         head_start: ``pca``: the head begins as the PCA of the features; ``random``.
         head_learning_rate: of Adam on the head; 0 takes ``learning_rate``.
-        max_staleness: steps that the head may be ahead of the vectors of a batch; above 0 they are asked for ahead.
+        max_staleness: steps that the head may be ahead of the vectors of a batch; from 2 on they are asked for ahead.
         seed: of weights and of the order of the rows.
         epochs: at most so many passes over the training rows.
         patience: stop after so many epochs, at least one, without a better validation AUC.
@@ -181,7 +181,7 @@ def fit(
             batches = keep_negatives(batches, spec.labels[0], config.negative_rate, config.seed, state.epoch)
             losses, done, started = [], 0, time.monotonic()
             asked = time.monotonic()
-            for batch, fetched in fetch_ahead(batches, images.fetch if images else None):
+            for batch, fetched in fetch_ahead(batches, images.fetch if images else None, images.depth if images else 2):
                 state.wait_s += time.monotonic() - asked
                 tensors = to_tensors(batch, device)
                 loss = model.loss(tensors, vectors_of(images, batch, fetched))

@@ -50,8 +50,8 @@ class ImageHead(nn.Module):
         source: where vectors or features come from.
         head: what learns; None: ``frozen``.
         backbone: version of the features that the head takes.
-        max_staleness: steps that the head may have gone on since the vectors of a batch were made. Above 0 vectors can
-            be asked for ahead, while earlier batches are trained; only ``remote`` has a use for it.
+        max_staleness: steps that the head may have gone on since the vectors of a batch were made. From 2 on vectors
+            are asked for ahead, while earlier batches are trained; only ``remote`` has a use for it.
     """
 
     _where: Tensor
@@ -92,6 +92,14 @@ class ImageHead(nn.Module):
         """D, numbers in a vector."""
         return self.head.spec.dim if self.head is not None else int(self.version.rpartition("/")[2])
 
+    @property
+    def depth(self) -> int:
+        """Batches that it is worth to ``fetch`` ahead.
+
+        While a batch is trained, what is asked for ahead sees the head as it was one step before.
+        """
+        return 2 if self.mode != "remote" else max(1, min(2, self.max_staleness - 1))
+
     def fetch(self, image_ids: Int64Array) -> Vectors | None:
         """What can be had of a batch before its turn; may be called in another thread.
 
@@ -111,7 +119,7 @@ class ImageHead(nn.Module):
             found = self.source.get(image_ids)
             return replace(found, values=found.values.astype(np.float32))
         latest = self._latest
-        if latest is None or not self.max_staleness or not self.training:
+        if latest is None or not self.training or self.max_staleness < 2:
             return None
         return self.source.vectors(_unique(image_ids)[0], latest.version, lambda: latest.weights)
 

@@ -53,7 +53,7 @@ def open_images(config: FitConfig, samples: Samples, transport: Transport | None
         return
     if config.store:
         with ImageClient(imgserver.open_local(config.store), timeout_s=config.timeout_s) as client:
-            backbone = fix_version(client).backbone
+            backbone = fix_version(client).features()
             client.version = backbone
             yield ImageHead(client, _head(config, samples, client, backbone), backbone)
         return

@@ -71,16 +71,16 @@ class HeadServers:
         """The backbone whose features the servers hold; the same on all of them.
 
         Raises:
-            VersionMismatch: they hold features of different ones.
+            VersionMismatch: they hold none, or features of different ones.
             NotReady: a server has none.
         """
         found = {}
         for number, client in enumerate(self.clients):
             info = client.info()
-            if not info.backbone:
+            if not info.version:
                 client.get([0])  # raises NotReady with the server's own words
                 info = client.info()
-            found[info.backbone] = number
+            found[info.features()] = number
         if len(found) > 1:
             raise VersionMismatch(f"The servers hold features of different backbones: {', '.join(sorted(found))}.")
         return next(iter(found))

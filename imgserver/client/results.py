@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.errors import TooManyMissingImages
+from imgserver.errors import TooManyMissingImages, VersionMismatch
 
 
 class Status(IntEnum):
@@ -100,6 +100,19 @@ class ServerInfo:
     def hit_ratio(self) -> float:
         """Share of the ids asked for, since the server started, that were answered from the table."""
         return self.ids_from_table / self.ids_requested if self.ids_requested else 1.0
+
+    def features(self) -> str:
+        """The version of the features that a head can be applied to.
+
+        Raises:
+            VersionMismatch: there are none.
+        """
+        if not self.feature_dim:
+            raise VersionMismatch(
+                f"The server has no features that a head could learn from: it serves {self.version or 'nothing yet'}. "
+                f"Activate a version that was made by a backbone, with 'imgserver versions --activate'."
+            )
+        return self.backbone
 
     def dim_of(self, version: str) -> int:
         """Numbers in a vector of ``version``; of the active one when none is named."""

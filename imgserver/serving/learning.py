@@ -126,10 +126,12 @@ class Learning:
 
     @contextmanager
     def _in_turn(self, deadline: float) -> Iterator[None]:
+        """One call at a time, in torch's ordinary mode: in a trainer's process the caller may have set another."""
         if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise DeadlineExceeded("The head was busy with other calls until the deadline.")
         try:
-            yield
+            with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+                yield
         finally:
             self._turn.release()
 

@@ -77,8 +77,8 @@ def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callabl
             "--max-staleness",
             type=click.IntRange(min=0),
             default=0,
-            help="Steps that a head on servers may be ahead of the vectors that a batch is trained with; above 0 they "
-            "are asked for while earlier batches are trained.",
+            help="Steps that a head on servers may be ahead of the vectors of a batch; from 2 on they are asked for "
+            "while earlier batches are trained.",
         ),
         click.option("--epochs", type=click.IntRange(min=1), default=5, help="At most so many passes over the rows."),
         click.option(

@@ -1,0 +1,471 @@
+"""Training through the wire is training in one process, whatever happens to servers and workers on the way.
+
+Two servers or two workers add in another order than one process does, which is a difference of 1e-8 in each step; what
+``learning_worker.py`` trains keeps it small.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, DaemonProcess, copy_store, run_command
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from features.build import build
+from features.schema import load_schema
+from imgserver.client import HeadServers, ImageClient, LocalTransport, MockTransport
+from imgserver.errors import BadInput, CrossMediaError, DeadlineExceeded, InvalidRequest, ServerUnavailable
+from imgserver.head import Head, HeadSpec
+from imgserver.serving.service import ImageService, ServiceConfig
+from trainer.fit import FitConfig, fit
+from trainer.image_head import ImageHead
+from trainer.open_images import HEAD, load_head
+
+SCHEMA = """
+[log]
+path = "impressions.csv"
+user = "user"
+item = "item"
+time = "time"
+labels = { click = "click" }
+[items]
+path = "items.csv"
+item = "item"
+image = "image"
+[behaviours]
+from_log = { clicked = "click == 1" }
+max_length = 8
+[split]
+method = "time"
+test = 0.2
+validation = 0.1
+"""
+WORKER = Path(__file__).parent / "learning_worker.py"
+SPEC = HeadSpec("learned", (1280, 32, 8))
+
+
+def make_samples(folder: Path, items: int, rows: int, image_of: dict[int, int]) -> Path:
+    """Clicks at random, with histories; items without an entry in ``image_of`` have no image."""
+    rng = np.random.default_rng(5)
+    with open(folder / "impressions.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["user", "item", "time", "click"])
+        for n in range(rows):
+            writer.writerow([f"u{rng.integers(50)}", f"i{rng.integers(items)}", 1000 + n, int(rng.random() < 0.4)])
+    with open(folder / "items.csv", "w", newline="") as file:
+        rows_of_items = ((f"i{i}", image_of.get(i, "")) for i in range(items))
+        csv.writer(file).writerows([("item", "image"), *rows_of_items])
+    (folder / "samples.toml").write_text(SCHEMA)
+    build(load_schema(folder / "samples.toml"), folder / "samples")
+    return folder / "samples"
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images 0 to 99 are stored; 100 to 104 are in nobody's catalogue, and some items have none."""
+    return make_samples(tmp_path_factory.mktemp("learn"), 115, 4000, {i: i for i in range(105)})
+
+
+def start(store: Path, stack: ExitStack, *options: str) -> DaemonProcess:
+    daemon = DaemonProcess(store, None, "--threads=1", *options)
+    stack.callback(daemon.stop)
+    return daemon
+
+
+def worker(samples: Path, store: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    out.mkdir(exist_ok=True)
+    command = [sys.executable, str(WORKER), f"--samples={samples}", f"--store={store}", f"--out={out}", *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def finished(process: subprocess.Popen[str]) -> int:
+    process.communicate(timeout=120)
+    return process.returncode
+
+
+def difference(a: Path, b: Path) -> float:
+    one, other = load_file(a / "0.safetensors"), load_file(b / "0.safetensors")
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+@pytest.fixture(scope="module")
+def reference(samples: Path, graph_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 steps in one process, by plain autograd."""
+    out = tmp_path_factory.mktemp("reference")
+    assert finished(worker(samples, graph_cache, out)) == 0
+    return out
+
+
+@pytest.mark.parametrize(("servers", "workers"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_through_servers_100_steps_are_those_of_one_process(
+    samples: Path, graph_cache: Path, reference: Path, tmp_path: Path, servers: int, workers: int
+) -> None:
+    with ExitStack() as stack:
+        daemons = [start(copy_store(graph_cache, tmp_path / f"store-{n}"), stack) for n in range(servers)]
+        addresses = ",".join(daemon.address for daemon in daemons)
+        options = [f"--servers={addresses}", f"--world={workers}", f"--meeting={tmp_path / 'meeting'}"]
+        running = [
+            worker(samples, graph_cache, tmp_path / "out", *options, f"--rank={rank}") for rank in range(workers)
+        ]
+        assert [finished(process) for process in running] == [0] * workers
+    assert difference(tmp_path / "out", reference) <= 1e-5
+
+
+def test_with_posters_too(test_data: Path, tmp_path: Path) -> None:
+    posters = tmp_path / "posters"
+    posters.mkdir()
+    archive = test_data / "movielens_posters" / "posters_128x192_q80.tar"
+    names = subprocess.run(["tar", "-tf", archive], capture_output=True, text=True, check=True).stdout.split()[:600]
+    subprocess.run(["tar", "-xf", archive, "-C", posters, "--strip-components=1", *names], check=False)
+    if not any(posters.iterdir()):
+        subprocess.run(["tar", "-xf", archive, "-C", posters, *names], check=True)
+    numbers = sorted(int(path.stem) for path in posters.glob("*.jpg"))
+    # Numbered anew from 0, as the worker takes them.
+    for new, old in enumerate(numbers):
+        (posters / f"{old}.jpg").rename(posters / f"new-{new}.jpg")
+    for new in range(len(numbers)):
+        (posters / f"new-{new}.jpg").rename(posters / f"{new}.jpg")
+    store = tmp_path / "store"
+    run_command("imgserver", "precompute", f"--store={store}", f"--catalogue={posters}", "--dim=16")
+    samples = make_samples(tmp_path, len(numbers) + 5, 6000, {i: i for i in range(len(numbers))})
+    assert finished(worker(samples, store, tmp_path / "plain", "--rows=512")) == 0
+    with ExitStack() as stack:
+        addresses = [start(copy_store(store, tmp_path / f"store-{n}"), stack).address for n in range(2)]
+        process = worker(samples, store, tmp_path / "wire", "--rows=512", f"--servers={','.join(addresses)}")
+        assert finished(process) == 0
+    assert difference(tmp_path / "wire", tmp_path / "plain") <= 1e-5
+
+
+def test_a_server_that_is_killed_twice_changes_nothing(samples: Path, graph_cache: Path, tmp_path: Path) -> None:
+    assert finished(worker(samples, graph_cache, tmp_path / "calm", "--steps=400")) == 0
+    store = copy_store(graph_cache, tmp_path / "store")
+    with ExitStack() as stack:
+        daemon = start(store, stack)
+        port = daemon.address.rpartition(":")[2]
+        killed, longest, before = 0, 0.0, time.monotonic()
+        with worker(samples, graph_cache, tmp_path / "killed", "--steps=400", f"--servers={daemon.address}") as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                longest, before = max(longest, time.monotonic() - before), time.monotonic()
+                if line.strip() in ("step 100", "step 250"):
+                    os.kill(daemon.pid, signal.SIGKILL)
+                    killed += 1
+                    time.sleep(0.3)
+                    daemon = DaemonProcess(store, None, "--threads=1", f"--port={port}")
+        assert process.returncode == 0
+        assert killed == 2
+        assert longest < 30  # the deadline of a call
+    assert difference(tmp_path / "killed", tmp_path / "calm") <= 1e-5
+
+
+def test_a_worker_that_dies_between_forward_and_backward_leaves_nothing_behind(
+    samples: Path, graph_cache: Path, reference: Path, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        daemon = start(copy_store(graph_cache, tmp_path / "store"), stack)
+        options = [f"--servers={daemon.address}"]
+        assert finished(worker(samples, graph_cache, tmp_path / "dead", *options, "--die-between=20")) == 9
+        assert finished(worker(samples, graph_cache, tmp_path / "again", *options)) == 0
+    assert difference(tmp_path / "again", reference) <= 1e-5
+
+
+@pytest.fixture(scope="module")
+def service(graph_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageService]:
+    made = ImageService(ServiceConfig(copy_store(graph_cache, tmp_path_factory.mktemp("local") / "store")))
+    yield made
+    made.close()
+
+
+def head_of(seed: int) -> Head:
+    torch.manual_seed(seed)
+    return Head(SPEC)
+
+
+def both(service: ImageService, seed: int = 0, shards: int = 1) -> tuple[ImageHead, ImageHead]:
+    """Local and remote, with the same weights."""
+    local = ImageClient(LocalTransport(service))
+    backbone = local.info().backbone
+    servers = HeadServers([LocalTransport(service) for _ in range(shards)], "run", timeout_s=10)
+    return ImageHead(local, head_of(seed), backbone), ImageHead(servers, head_of(seed), backbone)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.one_of(st.integers(-1, 120)), max_size=40), st.integers(1, 3), st.integers(0, 3))
+def test_any_batch_gives_the_same_vectors_and_gradients(
+    service: ImageService, numbers: list[int], shards: int, seed: int
+) -> None:
+    local, remote = both(service, seed, shards)
+    ids = np.array(numbers, dtype=np.int64)
+    factors = torch.randn(len(ids), 8)
+    found = []
+    for images in (local, remote):
+        vectors = images(ids)
+        assert vectors.values.shape == (len(ids), 8)
+        (vectors.values * factors).sum().backward()
+        assert images.head is not None
+        found.append([vectors.values.detach(), vectors.ok, *(weight.grad for weight in images.head.parameters())])
+    assert found[0][1].tolist() == [0 <= number < 100 for number in numbers]
+    assert not found[0][0][~found[0][1]].any()
+    for one, other in zip(*found, strict=True):
+        if one is None or other is None:  # nothing at all was asked for
+            assert not any(grad is not None and grad.any() for grad in (one, other))
+        else:
+            assert torch.allclose(one.float(), other.float(), atol=1e-5)
+
+
+def test_ids_may_be_a_tensor(service: ImageService) -> None:
+    local, remote = both(service)
+    ids = torch.tensor([3, 3, -1, 200])
+    assert torch.allclose(remote(ids).values, local(ids).values, atol=1e-6)
+
+
+class Net(nn.Module):
+    """A loss over an image head, as small as one can be."""
+
+    def __init__(self, images: ImageHead):
+        super().__init__()
+        torch.manual_seed(1)
+        self.images, self.top = images, nn.Linear(8, 1)
+
+    def forward(self, ids: np.ndarray[Any, Any]) -> Tensor:
+        loss: Tensor = self.top(self.images(ids).values).square().mean()
+        return loss
+
+
+OPTIMIZERS: dict[str, Any] = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, nesterov=True),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=1e-3),
+    "fused": lambda p: torch.optim.Adam(p, lr=1e-3, fused=True),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=1e-3),
+}
+
+
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+@pytest.mark.parametrize("autocast", [False, True])
+def test_any_optimizer_with_clipping_with_autocast(service: ImageService, optimizer: str, autocast: bool) -> None:
+    losses = []
+    for images in both(service):
+        net = Net(images)
+        made = OPTIMIZERS[optimizer](net.parameters())
+        of_steps = []
+        for _ in range(10):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+                loss = net(np.arange(20))
+            made.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 0.1)
+            made.step()
+            of_steps.append(loss.item())
+        losses.append(of_steps)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0][-1] < losses[0][0]
+
+
+def test_a_gradient_that_is_not_a_number_names_its_image(service: ImageService) -> None:
+    _, remote = both(service)
+    vectors = remote(np.array([4, 17, 23]))
+    factors = torch.ones(3, 8)
+    factors[1, 2] = torch.nan
+    with pytest.raises(InvalidRequest, match="image 17 is nan"):
+        (vectors.values * factors).sum().backward()
+
+
+def test_under_fp16_the_gradient_scaler_sees_it(service: ImageService) -> None:
+    _, remote = both(service)
+    assert remote.head is not None
+    with torch.autocast("cpu", dtype=torch.float16):
+        vectors = remote(np.array([4, 17]))
+    (vectors.values * torch.inf).sum().backward()
+    assert all(weight.grad is not None and weight.grad.isnan().all() for weight in remote.head.parameters())
+
+
+def test_nothing_waits_longer_than_its_deadline(graph_cache: Path, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        daemon = start(copy_store(graph_cache, tmp_path / "store"), stack)
+        servers = HeadServers([daemon.address], "run", timeout_s=2.0)
+        images = ImageHead(servers, head_of(0), servers.backbone())
+        vectors = images(np.array([1, 2]))
+        os.kill(daemon.pid, signal.SIGKILL)
+        loss = vectors.values.sum()
+        for call in (loss.backward, partial(images, np.array([1, 2]))):
+            started = time.monotonic()
+            with pytest.raises((ServerUnavailable, DeadlineExceeded)):
+                call()
+            assert time.monotonic() - started < 4
+
+
+def test_staleness_is_bounded_and_counted(service: ImageService) -> None:
+    _, images = both(service)
+    images.max_staleness = 2
+    images.train()
+    assert images.head is not None
+    optimizer = torch.optim.SGD(images.parameters(), lr=0.1)
+    ids = np.arange(10)
+    assert images.fetch(ids) is None  # nobody has put a head yet
+    ahead = []
+    assert images.depth == 1
+    for step in range(6):
+        ahead.append(images.fetch(ids))  # for the next batch, as fetch_ahead does
+        loss = images(ids, ahead[step - 1] if step else None).values.square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert images.staleness == [0, 0, 2, 2, 2, 2]
+    images(ids, ahead[-2])  # too old by now: asked for again
+    assert images.staleness[-1] == 0
+    images.eval()
+    assert images.fetch(ids) is None
+
+
+@pytest.fixture
+def config(samples: Path, tmp_path: Path) -> FitConfig:
+    return FitConfig(
+        str(samples),
+        str(tmp_path / "run"),
+        head="learn",
+        head_widths=(64, 12),
+        epochs=2,
+        patience=9,
+        batch_size=256,
+        width=4,
+        max_missing=0.2,
+        learning_rate=3e-3,
+    )
+
+
+def test_fit_learns_a_head_and_its_version_evaluates_the_same(
+    config: FitConfig, graph_cache: Path, tmp_path: Path
+) -> None:
+    """From training to serving, by the commands a user types."""
+    store = copy_store(graph_cache, tmp_path / "store")
+    with ExitStack() as stack:
+        daemon = start(store, stack)
+        options = [f"--samples={config.samples}", f"--server={daemon.address}", f"--out={config.out}", "--head=learn"]
+        options += ["--epochs=2", "--batch-size=256", "--width=4", "--max-missing=0.2", "--head-widths=64,12", "--json"]
+        result = json.loads(run_command("trainer", "fit", *options).stdout)
+        version = result["vector_version"]
+        assert "+learned@" in version
+        assert result["train"]["head_parameters"] == 1281 * 64 + 65 * 12 + 1
+        refused = run_command("trainer", "evaluate", config.out, f"--server={daemon.address}", check=False)
+        assert refused.returncode == 4  # the version is not there yet
+        run_command("imgserver", "precompute", f"--store={store}", f"--head={config.out}/{HEAD}")
+        run_command("imgserver", "versions", f"--store={store}", f"--activate={version}")
+        for _ in range(50):
+            with ImageClient(daemon.address) as client:
+                if client.info().version == version:
+                    break
+            time.sleep(0.1)
+        found = json.loads(
+            run_command("trainer", "evaluate", config.out, f"--server={daemon.address}", "--json").stdout
+        )
+    assert found["all"]["auc"] == pytest.approx(result["test"]["all"]["auc"], abs=1e-4)
+
+
+def test_local_and_remote_end_with_the_same_numbers(config: FitConfig, service: ImageService, store: Path) -> None:
+    remote = fit(config, LocalTransport(_Unclosed(service)))
+    local = fit(replace(config, store=str(store), out=config.out + "-local"))
+    assert local["curve"] == remote["curve"]
+    heads = [load_head(out) for out in (config.out, config.out + "-local")]
+    assert heads[0] is not None
+    assert heads[1] is not None
+    assert heads[0].digest() == heads[1].digest()
+
+
+class _Unclosed:
+    """A service that other tests go on using."""
+
+    def __init__(self, service: ImageService):
+        self._service = service
+
+    def __getattr__(self, name: str) -> Any:
+        return (lambda: None) if name == "close" else getattr(self._service, name)
+
+
+def test_a_run_that_was_killed_between_forward_and_backward_goes_on(
+    config: FitConfig, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = fit(replace(config, store=str(store), out=config.out + "-calm"))
+    backward: Any = Tensor.backward
+    calls = 0
+
+    def dies(self: Tensor, *rest: Any, **more: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 16:  # in the second epoch
+            raise KeyboardInterrupt
+        backward(self, *rest, **more)
+
+    monkeypatch.setattr(Tensor, "backward", dies)
+    with pytest.raises(KeyboardInterrupt):
+        fit(replace(config, store=str(store)))
+    monkeypatch.undo()
+    again = fit(replace(config, store=str(store)))
+    assert again["curve"] == calm["curve"]
+    assert again["vector_version"] == calm["vector_version"]
+
+
+def test_tomorrow_starts_from_todays_head(config: FitConfig, store: Path) -> None:
+    fit(replace(config, store=str(store), epochs=1))
+    trained = load_head(config.out)
+    assert trained is not None
+    tomorrow = replace(config, store=str(store), warm_start=config.out, out=config.out + "-2", epochs=1)
+    fit(replace(tomorrow, learning_rate=0.0, head_learning_rate=1e-30))
+    again = load_head(tomorrow.out)
+    assert again is not None
+    assert again.digest() == trained.digest()
+    fit(replace(config, store=str(store), head="frozen", server="", out=config.out + "-f", images=False, epochs=1))
+    with pytest.raises(BadInput, match="no head to start from"):
+        fit(replace(tomorrow, warm_start=config.out + "-f"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"head": "thaw"}, "must be one of"),
+        ({"images": False}, "images off"),
+        ({"model": "gbdt_lr"}, "no gradient"),
+        ({"head_widths": (64, 0)}, "above 0"),
+        ({"head_activation": "tanh"}, "no activation"),
+        ({"head_start": "zeros"}, "does not start"),
+        ({"head_widths": (8, 12)}, "narrower"),
+    ],
+)
+def test_settings_of_a_head_that_make_no_sense(
+    config: FitConfig, store: Path, change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(BadInput, match=words):
+        fit(replace(config, store=str(store), **change))
+
+
+def test_stored_vectors_come_from_one_server(config: FitConfig) -> None:
+    with pytest.raises(BadInput, match="one server"):
+        fit(replace(config, head="frozen", server="a:1,b:2"))
+
+
+def test_too_many_missing_images_stop_it(config: FitConfig, store: Path) -> None:
+    with pytest.raises(CrossMediaError, match="max_missing"):
+        fit(replace(config, store=str(store), max_missing=0.01))
+
+
+def test_a_server_of_imported_vectors_has_no_features(config: FitConfig) -> None:
+    with pytest.raises(CrossMediaError, match="feature"):
+        fit(config, MockTransport({1: np.zeros(8)}))
