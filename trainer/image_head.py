@@ -145,7 +145,7 @@ class ImageHead(nn.Module):
         vectors = self._through_servers(self.source, self.head, unique, fetched)
         if self.training:
             self._step += 1
-        return vectors if place is None else _placed(vectors, torch.from_numpy(place).to(vectors.ok.device))
+        return vectors if place is None else _placed(vectors, _tensor(place, vectors.ok.device).long())
 
     def _here(self, found: Vectors) -> ImageVectors:
         values, ok = _tensor(found.values, self._where.device).float(), _tensor(found.ok, self._where.device)

@@ -13,6 +13,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+
 from imgserver.allocator import keep_freed_memory
 from imgserver.errors import BadInput, ServerFault, ServerUnavailable
 from imgserver.serving.grpc_server import GrpcServer
@@ -70,6 +72,8 @@ def serve(config: ServiceConfig, address: str, metrics_port: int | None = None, 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     keep_freed_memory()
+    if config.threads:
+        torch.set_num_threads(config.threads)  # of heads that learn
     service = ImageService(config)
     try:
         server = GrpcServer(service, address)

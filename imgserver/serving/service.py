@@ -63,7 +63,7 @@ class ServiceConfig:
         negative_ttl_s: seconds that an image's failure is remembered before its photo is looked at again.
         limits: of a photo.
         read_timeout_s: for one read of a photo behind a URL.
-        threads: of the CNN; 0 takes all cores.
+        threads: of the CNN, and in a daemon of heads that learn; 0 takes all cores.
     """
 
     store: Path
