@@ -64,6 +64,23 @@ class Stored:
     behaviours: dict[str, npt.NDArray[Any]]
     types: dict[str, pa.DataType]
 
+    @classmethod
+    def joined(cls, parts: list[Stored]) -> Stored:
+        """Several row groups as one, in order; one alone is returned as it is."""
+        if len(parts) == 1:
+            return parts[0]
+        stored = [len(next(iter(part.behaviours.values()), ())) for part in parts]
+        before = np.cumsum([0, *stored[:-1]])
+        return cls(
+            pa.concat_tables([part.table for part in parts]),
+            Slices(
+                np.concatenate([part.slices.start + first for part, first in zip(parts, before, strict=True)]),
+                np.concatenate([part.slices.length for part in parts]),
+            ),
+            {name: np.concatenate([part.behaviours[name] for part in parts]) for name in parts[0].behaviours},
+            parts[0].types,
+        )
+
     def inlined(self) -> pa.Table:
         """The rows with their histories in list columns behind them, whatever the layout."""
         table = self.table

@@ -12,12 +12,14 @@ import pyarrow as pa
 
 from features.batch import Batch, Int64Array, concatenate
 from features.distinct import ImageVocabulary
-from features.layout import LAYOUTS, META_FILE, SplitFiles, sample_files
+from features.layout import LAYOUTS, META_FILE, SplitFiles, Stored, sample_files
 from features.occurrences import count_occurrences
 from features.row_groups import Columns, RowGroup
 from features.schema import DEFAULT_HISTORY
 from features.vocabulary import Vocabularies
 from imgserver.errors import BadInput
+
+SHUFFLE_BYTES = 512 << 20
 
 
 class Samples:
@@ -142,19 +144,23 @@ class Samples:
         Args:
             split: ``train``, ``validation`` or ``test``.
             batch_size: rows in a batch.
-            shuffle_seed: None keeps the order of the file. Else row groups come in a drawn order, and rows are drawn
-                within a row group, so that memory holds one of them, whatever the size of the split.
+            shuffle_seed: None keeps the order of the file. Else row groups come in a drawn order, some at a time, and
+                rows are drawn from all of those: a row group holds few users, with all that they did, and batches from
+                it alone would be alike. Memory holds ``SHUFFLE_BYTES`` of them, or one, whatever the size of the split.
             epoch: with the seed, draws another order.
         """
         columns = self._columns
         rng = None if shuffle_seed is None else np.random.default_rng([shuffle_seed, epoch])
         with self._files(split) as files:
-            groups = np.arange(files.row_groups)
+            numbers = np.arange(files.row_groups)
+            together = [[number] for number in numbers.tolist()]
             if rng is not None:
-                groups = rng.permutation(groups)
+                windows = -(-files.row_groups // self._shuffled_together(files))
+                together = [window.tolist() for window in np.array_split(rng.permutation(numbers), windows)]
             waiting: list[Batch] = []  # parts of the next batch
-            for number in groups.tolist():
-                group = RowGroup(columns, files.read(number, columns.of_rows, columns.of_behaviours), self._images)
+            for window in together:
+                parts = [files.read(number, columns.of_rows, columns.of_behaviours) for number in window]
+                group = RowGroup(columns, Stored.joined(parts), self._images)
                 order = None if rng is None else rng.permutation(len(group))
                 start = 0
                 while start < len(group):
@@ -166,3 +172,12 @@ class Samples:
                         waiting = []
             if waiting:
                 yield concatenate(waiting)
+
+    def _shuffled_together(self, files: SplitFiles) -> int:
+        """Row groups that rows are drawn from at once: as many as ``SHUFFLE_BYTES`` take when histories are full.
+
+        It must not depend on how the files lie, for batches are the same in both layouts.
+        """
+        numbers_per_row = len(self._columns.of_rows) + self.max_history * len(self._columns.of_behaviours)
+        rows_per_group = -(-files.rows // max(1, files.row_groups))
+        return max(1, SHUFFLE_BYTES // max(1, 8 * numbers_per_row * rows_per_group))

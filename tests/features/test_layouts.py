@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features import partitions, writing
+from features import samples as samples_module
 from features.batch import Batch, Jagged
 from features.build import build
 from features.cli import features
@@ -162,6 +163,59 @@ def test_both_layouts_give_the_same_samples(
                 assert np.append(mine.images.unique, -1)[mine.images.history.values].tolist() == images
             seen += len(mine)
         assert seen == len(rows)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=cases, batch_size=st.sampled_from([1, 4, 16]), together=st.sampled_from([1, 2000, 1 << 20]))
+def test_shuffled_batches_hold_every_row_once_with_its_own_history(
+    tmp_path: Path, case: dict[str, Any], batch_size: int, together: int
+) -> None:
+    both = build_both(tmp_path, case)
+    for layout, seed in (("inline", 0), ("by_user", 1)) if both else ():
+        assert both is not None
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(samples_module, "SHUFFLE_BYTES", together)
+            shuffled = [rows_of(batch) for batch in both[layout].batches("train", batch_size, shuffle_seed=seed)]
+        plain = [rows_of(batch) for batch in both[layout].batches("train", batch_size)]
+        assert Counter(row for rows in shuffled for row in rows) == Counter(row for rows in plain for row in rows)
+
+
+def rows_of(batch: Batch) -> list[tuple[Any, ...]]:
+    """Each row's time, ids, label and history with its images."""
+    assert batch.images is not None
+    known = np.append(batch.images.unique, -1)
+    items, images = batch.history["item_id"], known[batch.images.history.values]
+    return [
+        (
+            int(batch.timestamp[row]),
+            *(int(ids[row]) for ids in batch.ids.values()),
+            *(float(labels[row]) for labels in batch.labels.values()),
+            int(known[batch.images.target[row]]),
+            tuple(items.values[items.offsets[row] : items.offsets[row + 1]].tolist()),
+            tuple(images[items.offsets[row] : items.offsets[row + 1]].tolist()),
+        )
+        for row in range(len(batch))
+    ]
+
+
+def test_a_shuffled_batch_mixes_the_users_of_several_row_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row groups hold some users each; drawn from one alone, batches are alike, and training on them is worse."""
+    log = [(n // 40, n % ITEMS, 1000 + n, n % 5 + 1) for n in range(2000)]
+    case = {"log": log, "behaviours": [], "split": "user_tail", "row_group": 100, "partition": 10_000}
+    both = build_both(
+        tmp_path, {**case, "negatives": False, "own_log": False, "held_out": False, "sparse_images": False}
+    )
+    assert both is not None
+
+    def users_in_a_batch() -> float:
+        batches = both["inline"].batches("train", 64, shuffle_seed=0)
+        return float(np.mean([len(np.unique(batch.ids["user_id"])) for batch in batches if len(batch) == 64]))
+
+    assert users_in_a_batch() > 30
+    monkeypatch.setattr(samples_module, "SHUFFLE_BYTES", 1)
+    assert users_in_a_batch() < 15
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
