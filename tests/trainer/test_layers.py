@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from model_batches import SPEC, make_batch
 from torch import Tensor
 
+from imgserver.errors import BadInput
 from trainer.ftrl import FTRL
 from trainer.layers import aggregators
 from trainer.layers.attention import ActivationUnit
@@ -23,7 +24,11 @@ from trainer.layers.dice import Dice
 from trainer.layers.gru import JaggedGRU, Packing, Variant
 from trainer.layers.inputs import ImageProjection
 from trainer.layers.jagged import segment_max, segment_mean, segment_softmax, segment_sum
+from trainer.layers.similarity import SimTiers, similarity
 from trainer.layers.sparse import SparseFeatures, SparseLinear
+from trainer.models import make
+from trainer.models.muse import MUSE
+from trainer.tensors import ImageVectors
 
 Floats = npt.NDArray[np.float64]
 lengths_of_rows = st.lists(st.integers(0, 5), min_size=1, max_size=6)
@@ -304,3 +309,62 @@ def test_dense_features_against_loops_over_rows() -> None:
             same = (batch.history[name][here] == batch.ids[name][row]).tolist()
             expected += [sum(s for s, a in zip(same, actions, strict=True) if a == kind) for kind in range(3)]
         assert np.allclose(statistics[row], expected, atol=1e-6)
+
+
+def test_similarity_and_its_tiers_beside_a_plain_count() -> None:
+    batch, vectors = make_batch([6, 0, 5], seed=5)
+    assert batch.images is not None
+    cosine, there = similarity(batch, vectors)
+    tiers = 5
+    layer = SimTiers(SPEC.actions, tiers)
+    found = layer(cosine, there, batch.history["action"], batch).numpy()
+    expected = np.zeros((3, SPEC.actions, tiers))
+    for n, row in enumerate(batch.segments.tolist()):
+        target, behaviour = int(batch.images.target[row]), int(batch.images.history[n])
+        if -1 in (target, behaviour) or not (vectors.ok[target] and vectors.ok[behaviour]):
+            assert not there[n]
+            assert cosine[n] == 0
+            continue
+        a, b = vectors.values[target].numpy(), vectors.values[behaviour].numpy()
+        alike = float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+        assert cosine[n].item() == pytest.approx(alike, abs=1e-5)
+        place = (min(max(alike, -1.0), 1.0) + 1) / 2 * (tiers - 1)
+        for tier in range(tiers):  # what lies between two tiers counts for both
+            expected[row, int(batch.history["action"][n]), tier] += max(0.0, 1 - abs(place - tier))
+    assert there.any()
+    assert found == pytest.approx(np.log1p(expected).reshape(3, -1), abs=1e-4)
+
+
+def test_a_head_learns_through_the_tiers() -> None:
+    batch, vectors = make_batch([3, 4, 2], seed=5)
+    values = vectors.values.clone().double().requires_grad_()
+
+    def counts(of: Tensor) -> Tensor:
+        cosine, there = similarity(batch, ImageVectors(of, vectors.ok))
+        found: Tensor = SimTiers(SPEC.actions, 7)(cosine, there, batch.history["action"], batch)
+        return found
+
+    assert torch.autograd.gradcheck(counts, (values,), eps=1e-6, atol=1e-4)
+
+
+def test_similarity_aware_attention_beside_its_formula() -> None:
+    torch.manual_seed(0)
+    batch, vectors = make_batch([3, 1, 2], seed=6)
+    model = make("muse", SPEC, 4, {}).eval()
+    assert isinstance(model, MUSE)
+    with torch.no_grad():
+        model.mix.copy_(torch.tensor([0.7, 1.3, -0.4]))
+        x = model.inputs(batch, vectors)
+        found = model.weights(x, batch).numpy()
+        ids = model.unit(x.history, x.target, batch.segments).numpy()
+        alike = similarity(batch, vectors)[0].numpy()
+    logits = 0.7 * ids + 1.3 * alike - 0.4 * ids * alike
+    for row in range(3):
+        mine = batch.segments.numpy() == row
+        expected = np.exp(logits[mine]) / np.exp(logits[mine]).sum()
+        assert found[mine] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_histogram_has_tiers() -> None:
+    with pytest.raises(BadInput, match="2 tiers or more"):
+        make("simtier", SPEC, 4, {"tiers": 1})

@@ -104,11 +104,13 @@ class Inputs:
         target: shape (B, E), the impression's item.
         history: shape (N, E), the behaviours, in the same space as the target.
         other: shape (B, O), user and text.
+        vectors: the images' vectors as they came, for models that compare them; None when images are off.
     """
 
     target: Tensor
     history: Tensor
     other: Tensor
+    vectors: ImageVectors | None = None
 
 
 class ModelInputs(nn.Module):
@@ -164,7 +166,7 @@ class ModelInputs(nn.Module):
         other += [
             segment_mean(self.tables[name](tokens), rows_, batch.rows) for name, (tokens, rows_) in batch.text.items()
         ]
-        return Inputs(t, h, torch.cat(other, dim=1))
+        return Inputs(t, h, torch.cat(other, dim=1), vectors)
 
     def _ids(self, batch: TensorBatch) -> tuple[list[Tensor], list[Tensor]]:
         """Embeddings of targets and of behaviours, one a column, and the context."""

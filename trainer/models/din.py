@@ -22,6 +22,7 @@ class DIN(EmbeddingModel):
         spec: columns and sizes; ``vector_dim`` above 0 turns images on.
         width: numbers in an embedding.
         inputs: embeddings shared with another model.
+        beside: numbers a row that a subclass adds to the MLP's input.
         hidden: widths of the MLP.
         activation: of the MLP, ``dice`` or ``prelu``.
         attention_hidden: widths of the activation unit.
@@ -35,6 +36,7 @@ class DIN(EmbeddingModel):
         spec: InputSpec,
         width: int = 16,
         inputs: ModelInputs | None = None,
+        beside: int = 0,
         *,
         hidden: tuple[int, ...] = (200, 80),
         activation: str = "dice",
@@ -44,19 +46,24 @@ class DIN(EmbeddingModel):
         super().__init__(spec, width, inputs)
         self.unit = ActivationUnit(self.inputs.item_width, attention_hidden)
         self.softmax = softmax
-        features = 2 * self.inputs.item_width + self.inputs.other_width
+        features = 2 * self.inputs.item_width + self.inputs.other_width + beside
         self.mlp = MLP(features, hidden, len(spec.labels), activation)
 
-    def _weights(self, x: Inputs, batch: TensorBatch) -> Tensor:
+    def weights(self, x: Inputs, batch: TensorBatch) -> Tensor:
+        """The weight of each behaviour, shape (N,)."""
         weights: Tensor = self.unit(x.history, x.target, batch.segments)
         return segment_softmax(weights, batch.segments, batch.rows) if self.softmax else weights
 
     def attention(self, batch: TensorBatch, image_vectors: ImageVectors | None = None) -> Tensor:
         """The weight of each behaviour, shape (N,): what ``forward`` multiplies it with."""
-        return self._weights(self.inputs(batch, image_vectors), batch)
+        return self.weights(self.inputs(batch, image_vectors), batch)
+
+    def pooled(self, x: Inputs, weights: Tensor, batch: TensorBatch) -> Tensor:
+        """Target, weighted behaviours and the rest, shape (B, 2 E + O)."""
+        interest = segment_sum(x.history * weights[:, None], batch.segments, batch.rows)
+        return torch.cat([x.target, interest, x.other], dim=1)
 
     def top(self, x: Inputs, batch: TensorBatch) -> Tensor:
         """Logits, shape (B, L)."""
-        interest = segment_sum(x.history * self._weights(x, batch)[:, None], batch.segments, batch.rows)
-        logits: Tensor = self.mlp(torch.cat([x.target, interest, x.other], dim=1))
+        logits: Tensor = self.mlp(self.pooled(x, self.weights(x, batch), batch))
         return logits

@@ -1,0 +1,73 @@
+"""How alike the pictures of target and behaviours are: what a ranker learns more from than from the vectors themselves.
+
+Legend: B rows, N behaviours of the batch, K unique images, A kinds of behaviours, T tiers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from trainer.tensors import ImageVectors, TensorBatch
+
+
+def similarity(batch: TensorBatch, vectors: ImageVectors) -> tuple[Tensor, Tensor]:
+    """Cosine of each behaviour's image with that of its row's target.
+
+    Args:
+        batch: with images.
+        vectors: of its unique images.
+
+    Returns:
+        cosine, shape (N,), 0 where an image is missing on either side; there, shape (N,), whether none is.
+    """
+    assert batch.images is not None
+    unit = normalize(vectors.values, dim=1)
+    unit = torch.cat([unit, unit.new_zeros(1, unit.shape[1])])
+    ok = torch.cat([vectors.ok, vectors.ok.new_zeros(1)])
+    last = vectors.ok.shape[0]  # which -1 stands for
+    target = (batch.images.target % (last + 1)).index_select(0, batch.segments)
+    behaviour = batch.images.history % (last + 1)
+    there = ok.index_select(0, target) & ok.index_select(0, behaviour)
+    cosine = (unit.index_select(0, target) * unit.index_select(0, behaviour)).sum(dim=1)
+    return torch.where(there, cosine, 0.0), there
+
+
+class SimTiers(nn.Module):
+    """SimTier: a histogram of the cosines of a row, a kind of behaviour each, as log(1 + count) (arXiv 2407.19467).
+
+    A cosine counts for the two tiers beside it, by how near it is to each, so that a head learns through the counts; a
+    plain histogram would have no gradient.
+
+    Args:
+        actions: A, kinds of behaviours.
+        tiers: T, evenly spaced from -1 to 1.
+    """
+
+    def __init__(self, actions: int, tiers: int):
+        super().__init__()
+        self.actions, self.tiers = max(actions, 1), tiers
+
+    @property
+    def width(self) -> int:
+        """A T."""
+        return self.actions * self.tiers
+
+    def forward(self, cosine: Tensor, there: Tensor, action: Tensor, batch: TensorBatch) -> Tensor:
+        """Log counts, shape (B, A T).
+
+        Args:
+            cosine: shape (N,).
+            there: shape (N,), which of them count.
+            action: shape (N,), the kind of each behaviour.
+            batch: whose rows they belong to.
+        """
+        place = (cosine.clamp(-1, 1) + 1) * ((self.tiers - 1) / 2)
+        low = place.detach().floor().long().clamp(max=self.tiers - 2)
+        share = place - low
+        first = (batch.segments * self.actions + action) * self.tiers + low
+        counts = cosine.new_zeros(batch.rows * self.width)
+        counts = counts.index_add(0, first, torch.where(there, 1 - share, 0.0))
+        counts = counts.index_add(0, first + 1, torch.where(there, share, 0.0))
+        return torch.log1p(counts).view(batch.rows, self.width)

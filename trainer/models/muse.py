@@ -1,0 +1,42 @@
+"""MUSE's ranker: attention that knows how alike the pictures are, beside SimTier (arXiv 2512.07216)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.layers.inputs import Inputs, InputSpec, ModelInputs
+from trainer.layers.jagged import segment_softmax
+from trainer.layers.similarity import similarity
+from trainer.models.simtier import SimTier
+from trainer.tensors import TensorBatch
+
+
+class MUSE(SimTier):
+    """Similarity-aware target attention, a = softmax(g1 a_id + g2 R + g3 a_id R), with R the cosine, and SimTier.
+
+    a_id is DIN's activation unit. With images off it is DIN with a softmax.
+
+    Args:
+        spec: columns and sizes; ``vector_dim`` above 0 turns images on.
+        width: numbers in an embedding.
+        inputs: embeddings shared with another model.
+        options: those of SimTier; the softmax is always on.
+    """
+
+    paper = "Wu et al., 2025, arXiv 2512.07216"
+
+    def __init__(self, spec: InputSpec, width: int = 16, inputs: ModelInputs | None = None, **options: Any):
+        super().__init__(spec, width, inputs, **options)
+        self.mix = nn.Parameter(torch.tensor([1.0, 1.0, 0.0]))  # g1, g2, g3
+
+    def weights(self, x: Inputs, batch: TensorBatch) -> Tensor:
+        """The weight of each behaviour, shape (N,)."""
+        of_ids: Tensor = self.unit(x.history, x.target, batch.segments)
+        if x.vectors is None:
+            return segment_softmax(of_ids, batch.segments, batch.rows)
+        alike, _ = similarity(batch, x.vectors)
+        mixed = self.mix[0] * of_ids + self.mix[1] * alike + self.mix[2] * of_ids * alike
+        return segment_softmax(mixed, batch.segments, batch.rows)

@@ -1,0 +1,51 @@
+"""DIN with SimTier: how many of the user's pictures are how alike the target's (arXiv 2407.19467)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imgserver.errors import BadInput
+from trainer.layers.inputs import CONTEXT, Inputs, InputSpec, ModelInputs
+from trainer.layers.similarity import SimTiers, similarity
+from trainer.models.din import DIN
+from trainer.tensors import TensorBatch
+
+
+class SimTier(DIN):
+    """DIN, and beside it a histogram of the cosines between the target's picture and those of the behaviours.
+
+    With images off it is DIN.
+
+    Args:
+        spec: columns and sizes; ``vector_dim`` above 0 turns images on.
+        width: numbers in an embedding.
+        inputs: embeddings shared with another model.
+        tiers: of the histogram, a kind of behaviour each.
+        options: those of DIN.
+
+    Raises:
+        BadInput: fewer than 2 tiers.
+    """
+
+    paper = "Sheng et al., CIKM 2024, arXiv 2407.19467"
+
+    def __init__(
+        self, spec: InputSpec, width: int = 16, inputs: ModelInputs | None = None, *, tiers: int = 20, **options: Any
+    ):
+        if tiers < 2:
+            raise BadInput(f"A histogram needs 2 tiers or more; got {tiers}.")
+        made = SimTiers(spec.actions, tiers) if spec.vector_dim and spec.actions else None
+        super().__init__(spec, width, inputs, made.width if made else 0, **options)
+        self.tiers = made
+
+    def top(self, x: Inputs, batch: TensorBatch) -> Tensor:
+        """Logits, shape (B, L)."""
+        parts = [self.pooled(x, self.weights(x, batch), batch)]
+        if self.tiers is not None and x.vectors is not None:
+            cosine, there = similarity(batch, x.vectors)
+            parts.append(self.tiers(cosine, there, batch.history[CONTEXT], batch))
+        logits: Tensor = self.mlp(torch.cat(parts, dim=1))
+        return logits
