@@ -24,10 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-import imgserver
 from features.images import fetch_ahead
 from features.samples import Samples
 from features.sampling import keep_negatives
+from imgserver import open_local
 from imgserver.client import ImageClient, Transport
 from imgserver.errors import BadInput, CrossMediaError
 from trainer.checkpoint import METRICS, PREDICTIONS, Lineage, save_model
@@ -258,7 +258,7 @@ def served_version(config: FitConfig, transport: Transport | None = None) -> str
     Raises:
         ServerUnavailable, NotReady: there is none to be had.
     """
-    source = transport or (imgserver.open_local(config.store) if config.store else config.server.split(",")[0])
+    source = transport or (open_local(config.store) if config.store else config.server.split(",")[0])
     with ImageClient(source, timeout_s=config.timeout_s) as client:
         info = fix_version(client)
         return info.version if config.head == "frozen" else info.backbone

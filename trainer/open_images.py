@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-import imgserver
 from features.samples import Samples
-from imgserver.client import HeadServers, ImageClient, Transport
+from imgserver import open_local
+from imgserver.client import HeadServers, ImageClient, ServerInfo, Transport
 from imgserver.errors import BadInput
 from imgserver.head import Head, HeadSpec, new_head
 from trainer.image_head import ImageHead
@@ -52,7 +52,7 @@ def open_images(config: FitConfig, samples: Samples, transport: Transport | None
             yield ImageHead(client)
         return
     if config.store:
-        with ImageClient(imgserver.open_local(config.store), timeout_s=config.timeout_s) as client:
+        with ImageClient(open_local(config.store), timeout_s=config.timeout_s) as client:
             backbone = fix_version(client).features()
             client.version = backbone
             yield ImageHead(client, _head(config, samples, client, backbone), backbone)
@@ -64,7 +64,7 @@ def open_images(config: FitConfig, samples: Samples, transport: Transport | None
         yield ImageHead(learning, head, backbone, config.max_staleness)
 
 
-def fix_version(client: ImageClient) -> imgserver.client.ServerInfo:
+def fix_version(client: ImageClient) -> ServerInfo:
     """What the server serves now, which is what this client will ask for from here on.
 
     Raises:
