@@ -67,6 +67,8 @@ def compare(
             for images in (False, True) if with_images else (False,):
                 name = f"{model}-{'images' if images else 'ids'}-{seed}"
                 run = replace(config.base, model=model, images=images, seed=seed, out=str(out / name))
+                if not images:
+                    run = replace(run, head="frozen")
                 key = results.key_fields(run, data, samples, version if images else "")
                 # Read again each time: another process may have filled in some of the same matrix.
                 known = results.read([config.results]) if config.results.exists() else {}

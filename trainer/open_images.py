@@ -88,6 +88,24 @@ def load_head(run: str | Path) -> Head | None:
     return Head.from_bytes(path.read_bytes()) if path.exists() else None
 
 
+def images_of(run: str | Path, version: str, client: ImageClient) -> ImageHead:
+    """The vectors that the model of a run was trained on.
+
+    Args:
+        run: its folder.
+        version: of its vectors.
+        client: of a server that has them, or the features behind them.
+
+    Raises:
+        BadInput: the file of its head is no head.
+    """
+    head = load_head(run)
+    if head is not None:
+        return ImageHead(client, head, head.backbone)
+    client.version = version
+    return ImageHead(client)
+
+
 def _head(config: FitConfig, samples: Samples, source: ImageClient | HeadServers, backbone: str) -> Head:
     """The head to begin with: that of the run to start from, or a new one."""
     if config.warm_start:

@@ -18,7 +18,8 @@ PARTS = {
     "held_out_items": " on items held out entirely",
 }
 T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # two-sided, by degrees of freedom from 1
-TUNED = ("learning_rate", "embedding_l2")
+HEAD = ("head", "head_widths", "head_activation", "head_normalisation", "head_start", "head_learning_rate")
+TUNED = ("learning_rate", "embedding_l2", *HEAD, "max_staleness")
 OWN = ("options", *TUNED)
 COSTS = ("samples_per_s", "images_per_s", "bytes_per_sample", "bytes_received", "images_computed", "seconds")
 
@@ -26,8 +27,15 @@ COSTS = ("samples_per_s", "images_per_s", "bytes_per_sample", "bytes_received", 
 def model_name(line: Line) -> str:
     """The model of a line, with what was chosen for it: its own options, and what is not the default of ``TUNED``."""
     options = line["options"]
-    chosen = {name: options[name] for name in TUNED if options.get(name, DEFAULTS[name]) != DEFAULTS[name]}
+    chosen = {
+        name: options[name] for name in TUNED if _plain(options.get(name, DEFAULTS[name])) != _plain(DEFAULTS[name])
+    }
     return " ".join([line["model"], *_texts(options.get("options", {})), *_texts(chosen)])
+
+
+def _plain(value: Any) -> Any:
+    """A tuple as JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _texts(options: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -61,7 +69,7 @@ def groups(lines: Iterable[Line]) -> list[list[Line]]:
 def options_text(line: Line) -> str:
     """The options of training of a line that are not the defaults."""
     options = {name: value for name, value in line["options"].items() if name not in OWN}
-    changed = [f"{name}={value}" for name, value in options.items() if DEFAULTS.get(name) != value]
+    changed = [f"{name}={value}" for name, value in options.items() if _plain(DEFAULTS.get(name)) != _plain(value)]
     return ", ".join(changed) or "default options"
 
 

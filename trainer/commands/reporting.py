@@ -64,7 +64,10 @@ def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
 )
 @json_option
 def report(comparison: Path, server: str, seed: int, title: str, note: str, out: Path, as_json: bool) -> None:
-    """Draw what 'trainer compare' left in the folder COMPARISON as one HTML file that needs no network."""
+    """Draw a comparison, or a run alone, as one HTML file that needs no network.
+
+    COMPARISON is the folder of 'trainer compare', or the run folder of 'trainer fit'.
+    """
     try:
         from trainer.report.page import ReportConfig, write_report
     except ImportError as error:

@@ -13,11 +13,16 @@ import jinja2
 from features.samples import Samples
 from imgserver.client import ImageClient
 from imgserver.errors import BadInput, CrossMediaError
-from trainer.checkpoint import load_model
+from trainer import summary
+from trainer.checkpoint import CONFIG, METRICS, load_model
 from trainer.compare import COMPARISON
 from trainer.figures import auc_by_item_count, learning_curves, svg
+from trainer.image_head import ImageHead
+from trainer.open_images import images_of
 from trainer.report.photos import Strip, attention, neighbours
 from trainer.tables import number
+
+ATTENDING = ("din", "simtier", "muse")
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class ReportConfig:
     """What to draw.
 
     Attributes:
-        comparison: folder of ``trainer compare``.
+        comparison: folder of ``trainer compare``, or the run folder of ``trainer fit``.
         server: address of the image server, for vectors and photos.
         seed: draws the photos and impressions.
         title: heading.
@@ -53,12 +58,9 @@ def write_report(config: ReportConfig) -> Path:
     """Write the page and return its path. Photos are left out, and the page says why, when the server cannot be had.
 
     Raises:
-        BadInput: the folder holds no comparison.
+        BadInput: the folder holds neither a comparison nor a run.
     """
-    try:
-        comparison = json.loads((config.comparison / COMPARISON).read_text())
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{config.comparison} holds no comparison: {error}. 'trainer compare' makes one.") from error
+    comparison = _comparison(config.comparison)
     samples = Samples(comparison["samples"])
     near, looked, version = _photo_sections(config, comparison, samples)
     environment = jinja2.Environment(
@@ -74,6 +76,7 @@ def write_report(config: ReportConfig) -> Path:
         curves=svg(learning_curves(comparison["runs"])),
         buckets=svg(auc_by_item_count([comparison["runs"]])),
         near=near,
+        learned=any(strip.text for strip in near.strips),
         looked=looked,
     )
     config.out.parent.mkdir(parents=True, exist_ok=True)
@@ -81,29 +84,50 @@ def write_report(config: ReportConfig) -> Path:
     return config.out
 
 
+def _comparison(folder: Path) -> dict[str, Any]:
+    """What ``trainer compare`` left in a folder; a run alone is a comparison of one line."""
+    try:
+        if (folder / METRICS).exists():
+            fitted, result = (
+                json.loads((folder / CONFIG).read_text())["fit"],
+                json.loads((folder / METRICS).read_text()),
+            )
+            about = {name: fitted[name] for name in ("model", "images", "seed")}
+            line = {**about, "options": fitted, "folder": str(folder), **result}
+            verdict = "One run, with nothing beside it: 'trainer compare' says whether the pictures helped."
+            run = {"samples": fitted["samples"], "seeds": 1, "reference": None, "sentence": verdict}
+            return {**run, "rows": summary.rows([line]), "runs": [line]}
+        found: dict[str, Any] = json.loads((folder / COMPARISON).read_text())
+        return found
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(
+            f"{folder} holds neither a comparison nor a run: {error}. 'trainer compare' and 'trainer fit' make them."
+        ) from error
+
+
 def _photo_sections(config: ReportConfig, comparison: dict[str, Any], samples: Samples) -> tuple[Section, Section, str]:
-    runs = [line for line in comparison["runs"] if line["model"] == "din" and line["images"]]
+    runs = [line for line in comparison["runs"] if line["model"] in ATTENDING and line["images"]]
     if not samples.image_vocabulary_size:
         absent = Section([], "The samples have no images.")
         return absent, absent, ""
     if not runs:
-        absent = Section([], "No DIN was trained with images.")
+        absent = Section([], f"None of {', '.join(ATTENDING)} was trained with images.")
         return absent, absent, ""
-    run = config.comparison / f"din-images-{runs[0]['seed']}"
+    run = Path(runs[0].get("folder") or config.comparison / f"{runs[0]['model']}-images-{runs[0]['seed']}")
     try:
         model, lineage, _ = load_model(run)
     except BadInput:  # its line came from a file of results; the weights are elsewhere
         absent = Section([], f"The weights of the run are not at {run}.")
         return absent, absent, runs[0]["vector_version"]
 
-    def section(work: Callable[[ImageClient], list[Strip]]) -> Section:
+    def section(work: Callable[[ImageClient, ImageHead], list[Strip]]) -> Section:
         try:
-            with ImageClient(config.server, version=lineage.vector_version, timeout_s=20) as client:
-                strips = work(client)
+            with ImageClient(config.server, timeout_s=20) as client:
+                strips = work(client, images_of(run, lineage.vector_version, client))
         except CrossMediaError as error:
             return Section([], f"Not drawn: {error}")
         return Section(strips, "" if strips else "There are too few rows to draw.")
 
-    near = section(lambda client: neighbours(samples, client, config.seed))
-    looked = section(lambda client: attention(samples, client, run, model, lineage, config.seed))
+    near = section(lambda client, images: neighbours(samples, client, images, config.seed))
+    looked = section(lambda client, images: attention(samples, client, images, run, model, config.seed))
     return near, looked, lineage.vector_version

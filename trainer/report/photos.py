@@ -18,7 +18,7 @@ from features.batch import NULL_IMAGE
 from features.images import fetch_ahead
 from features.samples import Samples
 from imgserver.client import ImageClient
-from trainer.checkpoint import PREDICTIONS, Lineage
+from trainer.checkpoint import PREDICTIONS
 from trainer.image_head import ImageHead, vectors_of
 from trainer.models.base import Model
 from trainer.models.din import DIN
@@ -69,38 +69,59 @@ def _data_uris(client: ImageClient, ids: list[int]) -> dict[int, str]:
     }
 
 
-def neighbours(samples: Samples, client: ImageClient, seed: int) -> list[Strip]:
-    """Photos of the test part, drawn by seed, each with the nearest others by cosine of their vectors."""
+@torch.inference_mode()
+def neighbours(samples: Samples, client: ImageClient, images: ImageHead, seed: int) -> list[Strip]:
+    """Photos of the test part, drawn by seed, each with the nearest others by cosine of their vectors.
+
+    Where the vectors come from a head that learned, each photo stands there twice: with its neighbours by feature,
+    which is what the head began with, and by vector.
+    """
     rng = np.random.default_rng(seed)
     ids = pc.unique(samples.frame("test", ["image_id"])["image_id"]).to_numpy()
     ids = np.sort(ids[ids != NULL_IMAGE])
     if len(ids) > MOST_VECTORS:
         ids = np.sort(rng.choice(ids, MOST_VECTORS, replace=False))
-    found = client.get(ids)
-    ids, vectors = ids[found.ok], found.values[found.ok].astype(np.float32)
+    found = images(ids)
+    there = found.ok.numpy()
+    ids = ids[there]
     if len(ids) <= NEIGHBOURS:
         return []
-    faiss.normalize_L2(vectors)
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
+    spaces = {"": found.values.numpy()[there]}
+    if images.head is not None:
+        features = client.get(ids, version=images.backbone).values.astype(np.float32)
+        spaces = {"before, by feature": features - features.mean(axis=0), "learned": spaces[""]}
     queries = np.sort(rng.choice(len(ids), min(QUERIES, len(ids)), replace=False))
-    scores, places = index.search(vectors[queries], NEIGHBOURS + 1)
-    uris = _data_uris(client, ids[np.unique(np.concatenate([queries, places.ravel()]))].tolist())
+    near = {title: _nearest(vectors, queries) for title, vectors in spaces.items()}
+    shown = np.unique(np.concatenate([queries, *(places.ravel() for _, places in near.values())]))
+    uris = _data_uris(client, ids[shown].tolist())
     strips = []
-    for query, row_scores, row_places in zip(queries, scores, places, strict=True):
-        others = [(int(ids[p]), float(s)) for p, s in zip(row_places, row_scores, strict=True) if p != query]
-        strips.append(
-            Strip(
-                Picture(int(ids[query]), uris.get(int(ids[query]), ""), f"image {ids[query]}"),
-                [Picture(i, uris.get(i, ""), f"{score:.2f}") for i, score in others[:NEIGHBOURS]],
+    for number, query in enumerate(queries.tolist()):
+        for title, (scores, places) in near.items():
+            pairs = zip(places[number].tolist(), scores[number].tolist(), strict=True)
+            others = [(int(ids[place]), score) for place, score in pairs if place != query]
+            strips.append(
+                Strip(
+                    Picture(int(ids[query]), uris.get(int(ids[query]), ""), f"image {ids[query]}"),
+                    [Picture(i, uris.get(i, ""), f"{score:.2f}") for i, score in others[:NEIGHBOURS]],
+                    title,
+                )
             )
-        )
     return strips
+
+
+def _nearest(vectors: npt.NDArray[np.float32], queries: npt.NDArray[np.int64]) -> tuple[Any, Any]:
+    """Cosines and places of the nearest of some vectors, themselves among them, shape (queries, NEIGHBOURS + 1)."""
+    unit = np.ascontiguousarray(vectors, dtype=np.float32)
+    faiss.normalize_L2(unit)
+    index = faiss.IndexFlatIP(unit.shape[1])
+    index.add(unit)
+    found: tuple[Any, Any] = index.search(unit[queries], NEIGHBOURS + 1)
+    return found
 
 
 @torch.inference_mode()
 def attention(
-    samples: Samples, client: ImageClient, run: Path, model: Model, lineage: Lineage, seed: int
+    samples: Samples, client: ImageClient, images: ImageHead, run: Path, model: Model, seed: int
 ) -> list[Strip]:
     """Test impressions drawn by seed: the target beside its latest behaviours, with DIN's weight for each."""
     if not isinstance(model, DIN) or not samples.history_columns:
@@ -113,7 +134,7 @@ def attention(
         return []
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.choice(rows, min(IMPRESSIONS, len(rows)), replace=False))
-    weights = _weights(samples, client, model, rows)
+    weights = _weights(samples, images, model, rows)
     predictions = pq.read_table(run / PREDICTIONS)["probability"].to_numpy()
     targets = frame["image_id"].to_numpy()[rows]
     histories = [frame["hist_image_id"][int(row)].as_py() for row in rows]
@@ -136,13 +157,12 @@ def attention(
 
 
 def _weights(
-    samples: Samples, client: ImageClient, model: DIN, rows: npt.NDArray[np.int64]
+    samples: Samples, images: ImageHead, model: DIN, rows: npt.NDArray[np.int64]
 ) -> list[npt.NDArray[np.float32]]:
     """Attention weights of some test rows, in file order."""
     model.eval()
     wanted, start, found = set(rows.tolist()), 0, []
     device = torch.device("cpu")
-    images = ImageHead(client)
     for batch, fetched in fetch_ahead(samples.batches("test", 1024), images.fetch):
         here = [row - start for row in sorted(wanted) if start <= row < start + len(batch)]
         if here:
