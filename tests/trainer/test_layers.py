@@ -316,8 +316,8 @@ def test_similarity_and_its_tiers_beside_a_plain_count() -> None:
     assert batch.images is not None
     cosine, there = similarity(batch, vectors)
     tiers = 5
-    layer = SimTiers(SPEC.actions, tiers)
-    found = layer(cosine, there, batch.history["action"], batch).numpy()
+    layer = SimTiers(SPEC.actions, tiers, 4)
+    found = layer.counts(cosine, there, batch.history["action"], batch).numpy()
     expected = np.zeros((3, SPEC.actions, tiers))
     for n, row in enumerate(batch.segments.tolist()):
         target, behaviour = int(batch.images.target[row]), int(batch.images.history[n])
@@ -341,8 +341,7 @@ def test_a_head_learns_through_the_tiers() -> None:
 
     def counts(of: Tensor) -> Tensor:
         cosine, there = similarity(batch, ImageVectors(of, vectors.ok))
-        found: Tensor = SimTiers(SPEC.actions, 7)(cosine, there, batch.history["action"], batch)
-        return found
+        return SimTiers(SPEC.actions, 7, 4).counts(cosine, there, batch.history["action"], batch)
 
     assert torch.autograd.gradcheck(counts, (values,), eps=1e-6, atol=1e-4)
 

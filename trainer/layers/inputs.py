@@ -13,6 +13,7 @@ from trainer.layers.jagged import segment_mean
 from trainer.tensors import AGE_BUCKETS, ImageVectors, TensorBatch
 
 CONTEXT = "action"
+EMBEDDING_STD = 0.02  # that a model begins with
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,9 @@ class InputSpec:
 class ImageProjection(nn.Module):
     """Image vectors to the width of the model; a missing image is a learned vector of its own.
 
+    It begins at the scale of embeddings, for vectors of mean square 1: at PyTorch's own, thirty times as large, images
+    drown the ids at first, and the model never quite recovers.
+
     Args:
         dim: D.
         width: W, numbers that the model sees.
@@ -88,6 +92,8 @@ class ImageProjection(nn.Module):
     def __init__(self, dim: int, width: int):
         super().__init__()
         self.linear = nn.Linear(dim, width)
+        nn.init.normal_(self.linear.weight, std=EMBEDDING_STD / dim**0.5)
+        nn.init.zeros_(self.linear.bias)
         self.missing = nn.Parameter(torch.zeros(width))
 
     def forward(self, vectors: ImageVectors) -> Tensor:
@@ -133,7 +139,7 @@ class ModelInputs(nn.Module):
         self.age = nn.Embedding(AGE_BUCKETS, width)
         for table in (*self.tables.values(), self.action, self.age):
             assert isinstance(table, nn.Embedding)
-            nn.init.normal_(table.weight, std=0.02)
+            nn.init.normal_(table.weight, std=EMBEDDING_STD)
         self.projection = ImageProjection(spec.vector_dim, width) if spec.vector_dim else None
 
     @property

@@ -1,6 +1,6 @@
 """How alike the pictures of target and behaviours are: what a ranker learns more from than from the vectors themselves.
 
-Legend: B rows, N behaviours of the batch, K unique images, A kinds of behaviours, T tiers.
+Legend: B rows, N behaviours of the batch, K unique images, A kinds of behaviours, T tiers, W numbers of an embedding.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from trainer.layers.inputs import EMBEDDING_STD
 from trainer.tensors import ImageVectors, TensorBatch
 
 
@@ -38,23 +39,27 @@ class SimTiers(nn.Module):
     """SimTier: a histogram of the cosines of a row, a kind of behaviour each, as log(1 + count) (arXiv 2407.19467).
 
     A cosine counts for the two tiers beside it, by how near it is to each, so that a head learns through the counts; a
-    plain histogram would have no gradient.
+    plain histogram would have no gradient. A linear layer brings the counts to the scale of embeddings.
 
     Args:
         actions: A, kinds of behaviours.
         tiers: T, evenly spaced from -1 to 1.
+        width: W, numbers that the model sees.
     """
 
-    def __init__(self, actions: int, tiers: int):
+    def __init__(self, actions: int, tiers: int, width: int):
         super().__init__()
         self.actions, self.tiers = max(actions, 1), tiers
-
-    @property
-    def width(self) -> int:
-        """A T."""
-        return self.actions * self.tiers
+        self.linear = nn.Linear(self.actions * tiers, width)
+        nn.init.normal_(self.linear.weight, std=EMBEDDING_STD)
+        nn.init.zeros_(self.linear.bias)
 
     def forward(self, cosine: Tensor, there: Tensor, action: Tensor, batch: TensorBatch) -> Tensor:
+        """What the histograms say, shape (B, W); the arguments are those of ``counts``."""
+        found: Tensor = self.linear(self.counts(cosine, there, action, batch))
+        return found
+
+    def counts(self, cosine: Tensor, there: Tensor, action: Tensor, batch: TensorBatch) -> Tensor:
         """Log counts, shape (B, A T).
 
         Args:
@@ -67,7 +72,7 @@ class SimTiers(nn.Module):
         low = place.detach().floor().long().clamp(max=self.tiers - 2)
         share = place - low
         first = (batch.segments * self.actions + action) * self.tiers + low
-        counts = cosine.new_zeros(batch.rows * self.width)
+        counts = cosine.new_zeros(batch.rows * self.actions * self.tiers)
         counts = counts.index_add(0, first, torch.where(there, 1 - share, 0.0))
         counts = counts.index_add(0, first + 1, torch.where(there, share, 0.0))
-        return torch.log1p(counts).view(batch.rows, self.width)
+        return torch.log1p(counts).view(batch.rows, self.actions * self.tiers)

@@ -23,11 +23,11 @@ class SimTier(DIN):
         spec: columns and sizes; ``vector_dim`` above 0 turns images on.
         width: numbers in an embedding.
         inputs: embeddings shared with another model.
-        tiers: of the histogram, a kind of behaviour each.
+        tiers: of the histogram, a kind of behaviour each; 0 leaves it out.
         options: those of DIN.
 
     Raises:
-        BadInput: fewer than 2 tiers.
+        BadInput: one tier alone.
     """
 
     paper = "Sheng et al., CIKM 2024, arXiv 2407.19467"
@@ -35,11 +35,11 @@ class SimTier(DIN):
     def __init__(
         self, spec: InputSpec, width: int = 16, inputs: ModelInputs | None = None, *, tiers: int = 20, **options: Any
     ):
-        if tiers < 2:
-            raise BadInput(f"A histogram needs 2 tiers or more; got {tiers}.")
-        made = SimTiers(spec.actions, tiers) if spec.vector_dim and spec.actions else None
-        super().__init__(spec, width, inputs, made.width if made else 0, **options)
-        self.tiers = made
+        if tiers == 1 or tiers < 0:
+            raise BadInput(f"A histogram needs 2 tiers or more, or 0 for none; got {tiers}.")
+        counted = bool(tiers and spec.vector_dim and spec.actions)
+        super().__init__(spec, width, inputs, width if counted else 0, **options)
+        self.tiers = SimTiers(spec.actions, tiers, width) if counted else None
 
     def top(self, x: Inputs, batch: TensorBatch) -> Tensor:
         """Logits, shape (B, L)."""

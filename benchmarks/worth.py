@@ -1,0 +1,189 @@
+"""What are the pictures worth: frozen vectors, a head that learns, and how alike the pictures are?
+
+    python -m benchmarks.worth --samples samples --store store --data movielens
+
+Trains each variant of ``VARIANTS`` with the same seeds on the same rows, from the features and vectors of a store, and
+prints one table: test AUC and GAUC of all rows, of items unseen in training and of items held out entirely, and the
+difference to ids only, seed by seed. What has a line in the results file is not trained again (``--part 1/2`` and
+``--part 2/2`` share the work), ``--table`` only prints. The id-only side knows the image's id as an id.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.parts import finish
+from features.samples import Samples
+from imgserver import open_local
+from trainer import results, summary
+from trainer.fit import FitConfig, fit, served_version
+from trainer.tables import number
+
+IDS = "ids only"
+PARTS = ("all", "unseen_items", "held_out_items")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Settings of a variant; what it does not name is that of ``trainer fit``."""
+
+    model: str = "din"
+    learned: bool = False
+    images: bool = True
+    options: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+VARIANTS = {
+    IDS: Variant(images=False),
+    "frozen vectors": Variant(),
+    "learning head": Variant(learned=True),
+    "SimTier": Variant("simtier"),
+    "learning head, SimTier": Variant("simtier", learned=True),
+    "similarity-aware attention": Variant("muse", options={"tiers": 0}),
+    "learning head, MUSE": Variant("muse", learned=True),
+    **{
+        f"learning head, DICM {name}": Variant("dicm", learned=True, options={"base": "din", "aggregator": name})
+        for name in ("concat", "max", "sum", "attentive", "multi_query")
+    },
+}
+SHARED: dict[str, Any] = {"embedding_l2": 1.0, "epochs": 10}
+
+
+def config(variant: Variant, arguments: argparse.Namespace, seed: int, out: Path) -> FitConfig:
+    """What one run is trained with."""
+    settings = {**SHARED, **variant.settings}
+    if variant.learned:
+        settings |= {"head": "learn", "store": str(arguments.store)}
+    return FitConfig(
+        str(arguments.samples),
+        str(out),
+        model=variant.model,
+        images=variant.images,
+        options=variant.options,
+        seed=seed,
+        **settings,
+    )
+
+
+def train(arguments: argparse.Namespace, names: list[str]) -> list[dict[str, Any]]:
+    """Every run that has no line yet; the lines of all of them, with the variant's name."""
+    samples = Samples(arguments.samples)
+    part, parts = (int(text) for text in arguments.part.split("/"))
+    versions: dict[bool, str] = {}
+    found, count = [], 0
+    for seed in range(arguments.seeds):
+        for name in names:
+            variant = VARIANTS[name]
+            run = config(variant, arguments, seed, Path(arguments.out) / f"{name.replace(' ', '-')}-{seed}")
+            if variant.images and variant.learned not in versions:
+                versions[variant.learned] = served_version(run, open_local(arguments.store))
+            version = versions[variant.learned] if variant.images else ""
+            key = results.key_fields(run, arguments.data, samples, version)
+            known = results.read([arguments.results]) if arguments.results.exists() else {}
+            line = known.get(results.identity(key))
+            count += 1
+            if line is None and not arguments.table and count % parts == part % parts:
+                print(f"{name}, seed {seed}: training", flush=True)
+                frozen = variant.images and not variant.learned
+                line = results.new_line(key, fit(run, open_local(arguments.store) if frozen else None))
+                results.append(arguments.results, line)
+            if line is not None:
+                found.append({**line, "variant": name})
+    return found
+
+
+def rows(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row a variant: mean and deviation of each metric, and the difference to ids only, of pairs with one seed."""
+    by_name: dict[str, dict[int, dict[str, Any]]] = {}
+    for line in lines:
+        by_name.setdefault(line["variant"], {})[line["seed"]] = line
+    base = by_name.get(IDS, {})
+    found = []
+    for name, runs in by_name.items():
+        row: dict[str, Any] = {"variant": name, "seeds": len(runs)}
+        row["validation_auc"] = summary.mean_std(
+            [max(point["validation_auc"] for point in run["curve"]) for run in runs.values()]
+        )
+        for part in PARTS:
+            if not all(part in run["test"] and run["test"][part].get("rows") for run in runs.values()):
+                continue
+            row[part] = {
+                metric: summary.mean_std([run["test"][part].get(metric) for run in runs.values()])
+                for metric in summary.METRIC_NAMES
+            }
+            pairs = sorted(runs.keys() & base.keys()) if name != IDS else []
+            for metric in summary.METRIC_NAMES:
+                gains = [runs[s]["test"][part][metric] - base[s]["test"][part][metric] for s in pairs]
+                row[part][f"{metric}_gain"] = summary.mean_std(gains) if pairs else None
+        buckets = next(iter(runs.values()))["test"]["by_item_count"]
+        row["by_item_count"] = {
+            bucket: summary.mean_std([run["test"]["by_item_count"][bucket].get("auc") for run in runs.values()])
+            for bucket in buckets
+        }
+        found.append(row)
+    return found
+
+
+def show(title: str, found: list[dict[str, Any]], reference: dict[str, float]) -> None:
+    """Print the tables."""
+    held_out = any("held_out_items" in row for row in found)
+    table = Table(title=title, title_justify="left")
+    of_parts = [("AUC", "all", "auc"), ("gain", "all", "auc_gain"), ("GAUC", "all", "gauc")]
+    of_parts += [("AUC unseen", "unseen_items", "auc"), ("gain", "unseen_items", "auc_gain")]
+    if held_out:
+        of_parts += [("AUC held out", "held_out_items", "auc"), ("gain", "held_out_items", "auc_gain")]
+    for name in ("", "seeds", *(heading for heading, _, _ in of_parts)):
+        table.add_column(name, no_wrap=True)
+    for row in found:
+        values = [number(row.get(part, {}).get(metric)) for _, part, metric in of_parts]
+        table.add_row(row["variant"], str(row["seeds"]), *values)
+    if reference:
+        best = {"all": "all", "unseen_items": "unseen_items"}
+        values = [number(reference.get(best.get(part, ""))) if metric == "auc" else "" for _, part, metric in of_parts]
+        table.add_section()
+        table.add_row("the best that is possible", "", *values)
+    Console(width=190).print(table)
+    buckets = list(found[0]["by_item_count"])
+    table = Table("", *(f"{name} training rows" for name in buckets), title="AUC by item count", title_justify="left")
+    for row in found:
+        table.add_row(row["variant"], *(number(row["by_item_count"][name]) for name in buckets))
+    Console(width=190).print(table)
+
+
+def main() -> None:
+    """Train what is missing, then print."""
+    parser = argparse.ArgumentParser(description="What pictures are worth to a CTR model.")
+    parser.add_argument("--samples", type=Path, default=Path("samples"))
+    parser.add_argument("--store", type=Path, default=Path("store"))
+    parser.add_argument("--data", default="movielens", help="name of the data in the results file")
+    parser.add_argument("--results", type=Path, default=Path("results/worth.jsonl"))
+    parser.add_argument("--out", default="runs/worth", help="run folders")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--variants", default="", help="only these, separated by semicolons")
+    parser.add_argument("--part", default="1/1", help="i/n: every n-th run, from the i-th on")
+    parser.add_argument("--reference", type=Path, help="reference.json of simulated clicks: the best possible AUC")
+    parser.add_argument("--table", action="store_true", help="train nothing")
+    arguments = parser.parse_args()
+    names = [name.strip() for name in arguments.variants.split(";") if name.strip()] or list(VARIANTS)
+    if unknown := [name for name in names if name not in VARIANTS]:
+        raise SystemExit(f"There is no variant {unknown[0]!r}; there are: {'; '.join(VARIANTS)}.")
+    found = rows(train(arguments, names))
+    if not found:
+        raise SystemExit(f"{arguments.results} has no line of {arguments.data} yet.")
+    reference = json.loads(arguments.reference.read_text())["test"] if arguments.reference else {}
+    show(arguments.data, found, reference)
+    gains = {row["variant"]: row["all"]["auc_gain"]["mean"] for row in found if row["all"].get("auc_gain") is not None}
+    finish("worth", {name: float(np.round(gain, 5)) for name, gain in gains.items()}, data=arguments.data, rows=found)
+
+
+if __name__ == "__main__":
+    main()
