@@ -22,7 +22,6 @@ from rich.table import Table
 
 from benchmarks.parts import finish
 from features.samples import Samples
-from imgserver import open_local
 from trainer import results, summary
 from trainer.fit import FitConfig, fit, served_version
 from trainer.tables import number
@@ -60,9 +59,9 @@ SHARED: dict[str, Any] = {"embedding_l2": 1.0, "epochs": 10}
 
 def config(variant: Variant, arguments: argparse.Namespace, seed: int, out: Path) -> FitConfig:
     """What one run is trained with."""
-    settings = {**SHARED, **variant.settings}
+    settings = {**SHARED, **variant.settings, "store": str(arguments.store)}
     if variant.learned:
-        settings |= {"head": "learn", "store": str(arguments.store)}
+        settings["head"] = "learn"
     return FitConfig(
         str(arguments.samples),
         str(out),
@@ -85,7 +84,7 @@ def train(arguments: argparse.Namespace, names: list[str]) -> list[dict[str, Any
             variant = VARIANTS[name]
             run = config(variant, arguments, seed, Path(arguments.out) / f"{name.replace(' ', '-')}-{seed}")
             if variant.images and variant.learned not in versions:
-                versions[variant.learned] = served_version(run, open_local(arguments.store))
+                versions[variant.learned] = served_version(run)
             version = versions[variant.learned] if variant.images else ""
             key = results.key_fields(run, arguments.data, samples, version)
             known = results.read([arguments.results]) if arguments.results.exists() else {}
@@ -93,8 +92,7 @@ def train(arguments: argparse.Namespace, names: list[str]) -> list[dict[str, Any
             count += 1
             if line is None and not arguments.table and count % parts == part % parts:
                 print(f"{name}, seed {seed}: training", flush=True)
-                frozen = variant.images and not variant.learned
-                line = results.new_line(key, fit(run, open_local(arguments.store) if frozen else None))
+                line = results.new_line(key, fit(run))
                 results.append(arguments.results, line)
             if line is not None:
                 found.append({**line, "variant": name})

@@ -57,7 +57,7 @@ class FitConfig:
         images: train with the images' vectors.
         server: address of the image server; only asked with images. A head that learns takes several, with commas.
         head: ``frozen`` takes vectors as the server has them; ``learn`` trains the net that makes them.
-        store: learn the head in this process, from the features in this store; no server is asked.
+        store: take vectors, or features for a head that learns, from this store in this process; no server is asked.
         head_widths: widths of a learning head behind the feature; the last one is D.
         head_activation: ``prelu`` or ``relu``.
         head_normalisation: ``none`` or ``layer``.

@@ -47,11 +47,12 @@ def open_images(config: FitConfig, samples: Samples, transport: Transport | None
         yield None
         return
     if config.head == "frozen":
-        with ImageClient(transport or _one(config.server), timeout_s=config.timeout_s) as client:
+        source = transport or (open_local(config.store) if config.store else _one(config.server))
+        with ImageClient(source, timeout_s=config.timeout_s) as client:
             fix_version(client)
             yield ImageHead(client)
         return
-    if config.store:
+    if config.store and not transport:
         with ImageClient(open_local(config.store), timeout_s=config.timeout_s) as client:
             backbone = fix_version(client).features()
             client.version = backbone

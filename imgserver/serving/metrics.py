@@ -83,6 +83,7 @@ class _Totals(Collector):
         yield GaugeMetricFamily("crossmedia_store_free_bytes", "Bytes free on its disk.", info.store_free_bytes)
         yield GaugeMetricFamily("crossmedia_store_images", "Vectors of the active version.", info.images_stored)
         yield GaugeMetricFamily("crossmedia_store_generation", "Grows when a photo is replaced.", info.generation)
+        yield GaugeMetricFamily("crossmedia_heads_held", "Heads that trainers have put.", info.heads_held)
         served = GaugeMetricFamily(
             "crossmedia_version_info", "The version that is served.", labels=("version", "engine")
         )

@@ -367,6 +367,9 @@ def test_fit_learns_a_head_and_its_version_evaluates_the_same(
         assert result["train"]["head_parameters"] == 1281 * 64 + 65 * 12 + 1
         refused = run_command("trainer", "evaluate", config.out, f"--server={daemon.address}", check=False)
         assert refused.returncode == 4  # the version is not there yet
+        page = tmp_path / "report.html"
+        run_command("trainer", "report", config.out, f"--server={daemon.address}", f"--out={page}")
+        assert page.read_text().count("before, by feature") == page.read_text().count(">learned<") == 6
         run_command("imgserver", "precompute", f"--store={store}", f"--head={config.out}/{HEAD}")
         run_command("imgserver", "versions", f"--store={store}", f"--activate={version}")
         for _ in range(50):
@@ -454,6 +457,12 @@ def test_settings_of_a_head_that_make_no_sense(
 ) -> None:
     with pytest.raises(BadInput, match=words):
         fit(replace(config, store=str(store), **change))
+
+
+def test_stored_vectors_need_no_server_either(config: FitConfig, store: Path) -> None:
+    frozen = fit(replace(config, head="frozen", store=str(store), server="nobody:1", epochs=1))
+    assert frozen["vector_version"].endswith("/16")
+    assert frozen["train"]["head_parameters"] == 0
 
 
 def test_stored_vectors_come_from_one_server(config: FitConfig) -> None:

@@ -41,7 +41,7 @@ def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callabl
         click.option(
             "--store",
             default="",
-            help="Learn the head from the features in this store, in this process, and ask no server.",
+            help="Take vectors, or features for a head that learns, from this store in this process, and ask no server.",
         ),
         click.option(
             "--head-widths",
