@@ -41,7 +41,8 @@ def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callabl
         click.option(
             "--store",
             default="",
-            help="Take vectors, or features for a head that learns, from this store in this process, and ask no server.",
+            help="Take vectors, or features for a head that learns, from this store in this process: no server is "
+            "asked.",
         ),
         click.option(
             "--head-widths",
