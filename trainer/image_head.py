@@ -138,7 +138,7 @@ class ImageHead(nn.Module):
         """
         ids = image_ids.cpu().numpy() if isinstance(image_ids, Tensor) else image_ids
         if self.head is None or not isinstance(self.source, HeadServers):
-            found = fetched or self.fetch(ids)
+            found = self.fetch(ids) if fetched is None else fetched
             assert found is not None, "without servers everything can be fetched"
             return self._here(found)
         unique, place = _unique(ids)
