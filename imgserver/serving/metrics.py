@@ -64,7 +64,7 @@ class _Totals(Collector):
         lookups = CounterMetricFamily(
             "crossmedia_cache_lookups", "Ids looked up: vector there, known failure, or neither.", labels=("result",)
         )
-        for result, count in self._service.lookups.items():
+        for result, count in self._service.lookup.counts.items():
             lookups.add_metric((result,), count)
         yield lookups
         failed = CounterMetricFamily("crossmedia_images_failed", "Images that failed on demand.", labels=("reason",))

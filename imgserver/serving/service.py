@@ -9,7 +9,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
@@ -23,8 +23,9 @@ from imgserver.errors import CrossMediaError, InvalidRequest, VersionMismatch
 from imgserver.head import Head
 from imgserver.serving.admission import Admission
 from imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES, Heads
-from imgserver.serving.jobs import Caller, Serving
+from imgserver.serving.jobs import Caller
 from imgserver.serving.learning import Learning
+from imgserver.serving.lookup import OK, Lookup, OnCancel
 from imgserver.serving.metrics import Metrics
 from imgserver.serving.misses import Misses
 from imgserver.serving.negatives import Negatives
@@ -38,15 +39,12 @@ from imgserver.wire import DTYPES, VectorsReply
 
 log = logging.getLogger(__name__)
 
-OK = pb.VECTOR_STATUS_OK
-PERMANENT = (pb.VECTOR_STATUS_NOT_FOUND, pb.VECTOR_STATUS_CORRUPT, pb.VECTOR_STATUS_TOO_LARGE)
 MAX_THUMBNAILS = 256
 MAX_PUT = 256
 MAX_THUMBNAIL_SIDE = 512
 DEFAULT_THUMBNAIL_SIDE = 128
 REFRESH_S = 1.0
 MAX_WAITING_CALLS = 48
-OnCancel = Callable[[Callable[[], None]], bool]
 
 
 @dataclass(frozen=True)
@@ -97,10 +95,9 @@ class ImageService:
         self.misses = Misses(
             self.store, self.catalog, config.limits, self.admission, MAX_WAITING_CALLS, self.metrics.batch_size.observe
         )
+        self.lookup = Lookup(self.misses, self.negatives)
         self.served = Served(self.store, config.threads, computes=self.catalog is not None)
         self._started = time.monotonic()
-        self._lock = threading.Lock()
-        self.lookups = {"hit": 0, "negative": 0, "miss": 0}
         self._closing = threading.Event()
         self._trouble = ""
         try:
@@ -161,8 +158,8 @@ class ImageService:
             computed_on_demand=counters.computed,
             cnn_passes_on_demand=counters.cnn_passes,
             cnn_batches_on_demand=counters.cnn_batches,
-            ids_requested=sum(self.lookups.values()),
-            ids_from_table=self.lookups["hit"],
+            ids_requested=sum(self.lookup.counts.values()),
+            ids_from_table=self.lookup.counts["hit"],
             uptime_s=time.monotonic() - self._started,
             engine=model.embedder.engine_name if model else "none",
             max_pending_bytes=config.max_pending_bytes,
@@ -213,7 +210,7 @@ class ImageService:
             serving = self.served.of(request.version)
             version = serving.version
             with self.admission.held(0, len(ids) * (serving.table.space.dim * dtype.itemsize + 1)):
-                values, status, computed = self._look_up(serving, ids, caller, on_cancel)
+                values, status, computed = self.lookup.rows(serving, ids, caller, on_cancel)
         return VectorsReply(
             version,
             self.store.index.generation,
@@ -288,59 +285,7 @@ class ImageService:
         serving = self.served.of(split_version(version)[0])
         # Stored as fp16, and what the head computes with as fp32.
         with self.admission.held(0, len(ids) * serving.table.space.dim * 6):
-            yield self._look_up(serving, ids, caller, on_cancel)
-
-    def _look_up(
-        self, serving: Serving, ids: Ids, caller: Caller, on_cancel: OnCancel | None
-    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], int]:
-        """Rows of a version as stored, their status, and how many had to be computed first."""
-        values, status = serving.table.get(ids, OK)
-        if (status == OK).all():
-            self._count(len(ids), 0, 0)
-            return values, status, 0
-        computed = self._fill(serving, ids, values, status, caller, on_cancel)
-        return values, status, computed
-
-    def _count(self, hits: int, negative: int, missed: int) -> None:
-        with self._lock:
-            self.lookups["hit"] += hits
-            self.lookups["negative"] += negative
-            self.lookups["miss"] += missed
-
-    def _fill(
-        self,
-        serving: Serving,
-        ids: Ids,
-        values: np.ndarray[Any, Any],
-        status: np.ndarray[Any, Any],
-        caller: Caller,
-        on_cancel: OnCancel | None,
-    ) -> int:
-        """Compute the rows that have no vector, in place; return how many ids got one.
-
-        A failure that is remembered stands as it is. One that the store knows from earlier is looked at again, once in
-        a while, for the photo may have been replaced.
-        """
-        failed = np.flatnonzero(status != OK)
-        remembered = self.negatives.get(ids[failed])
-        status[failed] = np.where(remembered, remembered, status[failed])
-        todo = failed[remembered == 0]
-        self._count(len(ids) - len(failed), len(failed) - len(todo), len(todo))
-        if not len(todo):
-            return 0
-        if self.catalog is None or serving.model is None:
-            status[todo] = np.where(status[todo], status[todo], pb.VECTOR_STATUS_NOT_FOUND)
-            return 0
-        if on_cancel is not None and not on_cancel(caller.leave):
-            caller.leave()
-        unique, inverse = np.unique(ids[todo], return_inverse=True)
-        outcome = self.misses.resolve(serving, serving.model, unique, caller)
-        fresh, fresh_status = serving.table.get(unique, OK)
-        permanent = np.isin(outcome, PERMANENT)
-        self.negatives.put(unique[permanent], outcome[permanent])
-        values[todo] = fresh[inverse]
-        status[todo] = np.where(fresh_status == OK, OK, outcome)[inverse]
-        return int((outcome == OK).sum())
+            yield self.lookup.rows(serving, ids, caller, on_cancel)
 
     def put_images(
         self, request: pb.PutImagesRequest, deadline: float, on_cancel: OnCancel | None = None

@@ -51,10 +51,10 @@ def test_a_failure_is_remembered_and_looked_at_again(service: ImageService, own_
     (own_photos / name(150)).write_bytes(b"no picture")
     client = ImageClient(LocalTransport(service))
     assert client.get([150]).status.tolist() == [Status.CORRUPT]
-    assert service.lookups["negative"] == 0
+    assert service.lookup.counts["negative"] == 0
     for _ in range(3):
         assert client.get([150]).status.tolist() == [Status.CORRUPT]
-    assert service.lookups["negative"] == 3
+    assert service.lookup.counts["negative"] == 3
     assert service.misses.counters.failed == {int(Status.CORRUPT): 1}, "it was looked at once"
     (own_photos / name(150)).write_bytes(good)
     time.sleep(0.6)

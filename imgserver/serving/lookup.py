@@ -1,0 +1,91 @@
+"""Rows of a version by image id: from its table, from what is known to fail, and from the CNN for the rest."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from crossmedia.v1 import image_server_pb2 as pb
+
+from imgserver.serving.jobs import Caller, Serving
+from imgserver.serving.misses import Misses
+from imgserver.serving.negatives import Negatives
+from imgserver.storage.index import Ids
+
+OK = pb.VECTOR_STATUS_OK
+PERMANENT = (pb.VECTOR_STATUS_NOT_FOUND, pb.VECTOR_STATUS_CORRUPT, pb.VECTOR_STATUS_TOO_LARGE)
+OnCancel = Callable[[Callable[[], None]], bool]
+Rows = npt.NDArray[Any]
+Statuses = npt.NDArray[np.uint8]
+
+
+class Lookup:
+    """Looks ids up, and counts how.
+
+    Args:
+        misses: computes what no table holds.
+        negatives: failures that are believed for a while.
+    """
+
+    def __init__(self, misses: Misses, negatives: Negatives):
+        self._misses, self._negatives = misses, negatives
+        self.counts = {"hit": 0, "negative": 0, "miss": 0}
+        self._lock = threading.Lock()
+
+    def rows(
+        self, serving: Serving, ids: Ids, caller: Caller, on_cancel: OnCancel | None
+    ) -> tuple[Rows, Statuses, int]:
+        """Rows of a version as stored, shape (n, dim), their status, and how many had to be computed first.
+
+        Args:
+            serving: the version.
+            ids: shape (n,).
+            caller: who waits, until when.
+            on_cancel: takes a function to be called when the caller goes away; False: it has gone already.
+
+        Raises:
+            Overloaded: too many images wait for the CNN.
+        """
+        values, status = serving.table.get(ids, OK)
+        if (status == OK).all():
+            self._count(len(ids), 0, 0)
+            return values, status, 0
+        return values, status, self._fill(serving, ids, values, status, caller, on_cancel)
+
+    def _count(self, hits: int, negative: int, missed: int) -> None:
+        with self._lock:
+            self.counts["hit"] += hits
+            self.counts["negative"] += negative
+            self.counts["miss"] += missed
+
+    def _fill(
+        self, serving: Serving, ids: Ids, values: Rows, status: Statuses, caller: Caller, on_cancel: OnCancel | None
+    ) -> int:
+        """Compute the rows that have no vector, in place; return how many ids got one.
+
+        A failure that is remembered stands as it is. One that the store knows from earlier is looked at again, once in
+        a while, for the photo may have been replaced.
+        """
+        failed = np.flatnonzero(status != OK)
+        remembered = self._negatives.get(ids[failed])
+        status[failed] = np.where(remembered, remembered, status[failed])
+        todo = failed[remembered == 0]
+        self._count(len(ids) - len(failed), len(failed) - len(todo), len(todo))
+        if not len(todo):
+            return 0
+        if self._misses.catalog is None or serving.model is None:
+            status[todo] = np.where(status[todo], status[todo], pb.VECTOR_STATUS_NOT_FOUND)
+            return 0
+        if on_cancel is not None and not on_cancel(caller.leave):
+            caller.leave()
+        unique, inverse = np.unique(ids[todo], return_inverse=True)
+        outcome = self._misses.resolve(serving, serving.model, unique, caller)
+        fresh, fresh_status = serving.table.get(unique, OK)
+        permanent = np.isin(outcome, PERMANENT)
+        self._negatives.put(unique[permanent], outcome[permanent])
+        values[todo] = fresh[inverse]
+        status[todo] = np.where(fresh_status == OK, OK, outcome)[inverse]
+        return int((outcome == OK).sum())
