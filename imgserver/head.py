@@ -202,19 +202,21 @@ def new_head(spec: HeadSpec, features: Features, start: str = "pca", backbone: s
         features: shape (n, F), a sample of those that it will see.
         backbone: version of the features.
         start: ``pca``: its vectors are at first the first D principal components of the features: the first layer is
-            the PCA, the others hand its first numbers on, and PReLU has slope 1. ``random``: PyTorch's own start, for
+            the PCA, the others hand its first numbers on, and PReLU has slope 1. Of fewer features than the first layer
+            is wide, the PCA is as wide as it can be, and the rest is random. ``random``: PyTorch's own start, for
             features that the first layer brings to mean 0 and mean square 1.
 
     Raises:
-        BadInput: too few features for the first layer's PCA, or a spec that ``pca`` cannot start.
+        BadInput: too few features for a PCA to D numbers, or a spec that ``pca`` cannot start.
     """
     head = Head(spec, backbone)
     first = head.linear[0]
+    mean = np.asarray(features, dtype=np.float64).mean(axis=0)
+    scale = float(np.sqrt(np.square(np.asarray(features, dtype=np.float64) - mean).mean())) or 1.0
+    weight = first.weight.detach().double().numpy() / scale
+    bias = first.bias.detach().double().numpy() - weight @ mean
     if start == "random":
-        mean = np.asarray(features, dtype=np.float64).mean(axis=0)
-        scale = float(np.sqrt(np.square(np.asarray(features, dtype=np.float64) - mean).mean())) or 1.0
-        weight = first.weight.detach().double().numpy() / scale
-        _set(first, weight, first.bias.detach().double().numpy() - weight @ mean)
+        _set(first, weight, bias)
         return head
     if start != "pca":
         raise BadInput(f"A head does not start from {start!r}; there are: {', '.join(STARTS)}.")
@@ -222,7 +224,14 @@ def new_head(spec: HeadSpec, features: Features, start: str = "pca", backbone: s
         raise BadInput("Only a head with prelu and no normalisation can start as a PCA; use --head-start random.")
     if any(wide < spec.dim for wide in spec.widths[1:]):
         raise BadInput(f"A head that starts as a PCA has no layer narrower than its vector; got {spec.widths}.")
-    _set(first, *(t.detach().double().numpy() for t in fit_pca(features, spec.widths[1]).linear[0].parameters()))
+    if len(features) <= spec.dim:
+        raise BadInput(
+            f"A head that starts as a PCA to {spec.dim} numbers needs more than {spec.dim} images; the training rows show "
+            f"{len(features)}. Use --head-start random, or a narrower head."
+        )
+    pca = fit_pca(features, min(spec.widths[1], len(features) - 1)).linear[0]
+    weight[: pca.out_features], bias[: pca.out_features] = pca.weight.detach().numpy(), pca.bias.detach().numpy()
+    _set(first, weight, bias)
     for layer in head.linear[1:]:
         _set(layer, np.eye(*layer.weight.shape), np.zeros(len(layer.bias)))
     for module in head.layers:

@@ -279,6 +279,18 @@ def test_a_head_starts_as_the_pca_of_its_features() -> None:
     assert vectors == pytest.approx(expected, abs=1e-4)
 
 
+def test_few_features_start_as_wide_a_pca_as_there_is() -> None:
+    few = features(15)
+    head = new_head(HeadSpec("learned", (40, 20, 10, 6)), few, "pca")
+    vectors = head(torch.from_numpy(few)).detach().numpy()
+    assert vectors == pytest.approx(fit_pca(few, 14).apply_numpy(few)[:, :6], abs=1e-4)
+    vectors = head(torch.from_numpy(few)).square().mean()
+    vectors.backward()
+    assert head.linear[0].weight.grad is not None
+    with pytest.raises(BadInput, match="show 6"):
+        new_head(HeadSpec("learned", (40, 20, 10, 6)), features(6), "pca")
+
+
 def test_a_random_start_sees_features_of_mean_0_and_scale_1() -> None:
     torch.manual_seed(3)
     spec = HeadSpec("learned", (40, 20, 6), normalisation="layer", activation="relu")
