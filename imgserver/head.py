@@ -226,8 +226,8 @@ def new_head(spec: HeadSpec, features: Features, start: str = "pca", backbone: s
         raise BadInput(f"A head that starts as a PCA has no layer narrower than its vector; got {spec.widths}.")
     if len(features) <= spec.dim:
         raise BadInput(
-            f"A head that starts as a PCA to {spec.dim} numbers needs more than {spec.dim} images; the training rows show "
-            f"{len(features)}. Use --head-start random, or a narrower head."
+            f"A head that starts as a PCA to {spec.dim} numbers needs more than {spec.dim} images; the training rows "
+            f"show {len(features)}. Use --head-start random, or a narrower head."
         )
     pca = fit_pca(features, min(spec.widths[1], len(features) - 1)).linear[0]
     weight[: pca.out_features], bias[: pca.out_features] = pca.weight.detach().numpy(), pca.bias.detach().numpy()
