@@ -20,9 +20,11 @@ def open_local(store: str | Path, catalogue: str | Path | None = None) -> LocalT
         catalogue: path or URL of photos, to compute what is not stored; without it such ids are NOT_FOUND.
 
     Raises:
-        StoreError: the store cannot be opened.
+        StoreError: there is no store, or it cannot be opened.
     """
     from imgserver.client import LocalTransport
     from imgserver.serving.service import ImageService, ServiceConfig
+    from imgserver.storage.store import Store
 
+    Store(store, create=False).close()  # a daemon may begin with an empty store; who trains from one means another
     return LocalTransport(ImageService(ServiceConfig(Path(store), str(catalogue) if catalogue else None)))

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from features.build import build
 from features.schema import load_schema
 from imgserver.client import HeadServers, ImageClient, LocalTransport, MockTransport
-from imgserver.errors import BadInput, CrossMediaError, DeadlineExceeded, InvalidRequest, ServerUnavailable
+from imgserver.errors import BadInput, CrossMediaError, DeadlineExceeded, InvalidRequest, ServerUnavailable, StoreError
 from imgserver.head import Head, HeadSpec
 from imgserver.serving.service import ImageService, ServiceConfig
 from trainer.fit import FitConfig, fit
@@ -463,6 +463,19 @@ def test_stored_vectors_need_no_server_either(config: FitConfig, store: Path) ->
     frozen = fit(replace(config, head="frozen", store=str(store), server="nobody:1", epochs=1))
     assert frozen["vector_version"].endswith("/16")
     assert frozen["train"]["head_parameters"] == 0
+
+
+def test_a_store_that_is_not_there_is_said_and_not_made(config: FitConfig, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="There is no store"):
+        fit(replace(config, store=str(tmp_path / "nowhere")))
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_widths_that_are_no_numbers_are_said(config: FitConfig) -> None:
+    done = run_command("trainer", "fit", f"--samples={config.samples}", "--head-widths=64,x", check=False)
+    assert done.returncode == 2
+    assert "64,x" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_stored_vectors_come_from_one_server(config: FitConfig) -> None:

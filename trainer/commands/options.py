@@ -19,7 +19,7 @@ def _widths(context: click.Context, parameter: click.Parameter, value: Any) -> t
     try:
         return tuple(int(width) for width in str(value).split(","))
     except ValueError:
-        raise BadInput(f"--head-widths is {value!r}; give whole numbers separated by commas.") from None
+        raise click.BadParameter(f"{value!r} is no list of whole numbers separated by commas.") from None
 
 
 def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
