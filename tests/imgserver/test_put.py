@@ -13,6 +13,7 @@ from conftest import DaemonProcess, run_command
 from imgserver import open_local
 from imgserver.client import ImageClient, Status
 from imgserver.errors import InvalidRequest, NotReady
+from imgserver.storage.store import Store
 
 
 @pytest.fixture
@@ -62,6 +63,7 @@ def test_a_bad_image_fails_alone(client: ImageClient, photos: Path) -> None:
 def test_what_cannot_be_put_is_said(client: ImageClient, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="id -5 is negative"):
         client.put({-5: b"x"})
+    Store(tmp_path / "new").close()
     with ImageClient(open_local(tmp_path / "new")) as empty, pytest.raises(NotReady, match="precompute"):
         empty.put({1: b"x"})
 
