@@ -81,6 +81,11 @@ def open_images(way: str, store: str, address: str) -> Any:
 
 def training(folder: Path, way: str, store: str, address: str, steps: int) -> Work:
     """Steps of a DIN, as ``trainer fit`` makes them."""
+    return steps_over(open_images(way, store, address), folder, steps)
+
+
+def steps_over(images: Any, folder: Path, steps: int) -> Work:
+    """Steps of a DIN over some images."""
     import torch
 
     from features.images import fetch_ahead
@@ -94,7 +99,8 @@ def training(folder: Path, way: str, store: str, address: str, steps: int) -> Wo
     keep_freed_memory()  # as the trainer does
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
-    samples, images = Samples(folder / "samples"), open_images(way, store, address).train()
+    samples = Samples(folder / "samples")
+    images.train()
     model = make("din", InputSpec.of(samples, images.dim), 16, {}).train()
     optimizers = model.optimizers(1e-3)
     if images.head is not None:
@@ -113,7 +119,6 @@ def training(folder: Path, way: str, store: str, address: str, steps: int) -> Wo
             done += len(batch)
         return done
 
-    work.images = images  # type: ignore[attr-defined]
     return work
 
 
@@ -161,15 +166,20 @@ def moved(folder: Path, store: str, address: str, steps: int) -> dict[str, float
     """Bytes a step: measured, by the formula, and what features or photos in the place of vectors would take."""
     from features.samples import Samples
 
-    work = training(folder, "remote", store, address, steps)
-    stats = work.images.source.stats  # type: ignore[attr-defined]
-    before = sum((stats.bytes_sent, stats.bytes_received, stats.head_bytes_sent, stats.head_bytes_received))
+    images = open_images("remote", store, address)
+    work = steps_over(images, folder, steps)
+
+    def so_far() -> int:
+        stats = images.source.stats
+        total: int = stats.bytes_sent + stats.bytes_received + stats.head_bytes_sent + stats.head_bytes_received
+        return total
+
+    before = so_far()
     work()
-    stats = work.images.source.stats  # type: ignore[attr-defined]
-    after = sum((stats.bytes_sent, stats.bytes_received, stats.head_bytes_sent, stats.head_bytes_received))
+    after = so_far()
     batches = islice(Samples(folder / "samples").batches("train", BATCH, shuffle_seed=0, epoch=0), steps)
     unique = statistics.mean(len(batch.images.unique) for batch in batches if batch.images is not None)
-    parameters = work.images.head.spec.parameters  # type: ignore[attr-defined]
+    parameters = images.head.spec.parameters
     dim = WIDTHS[-1]
     return {
         "unique images": unique,

@@ -132,10 +132,9 @@ def fit(
         TooManyMissingImages: more than ``max_missing`` of the images are missing.
         VersionMismatch: the server changed to another version.
     """
-    # Before anybody is asked for vectors:
-    if config.head == "learn" and not model_class(config.model).teaches_head:
+    teaches = model_class(config.model).teaches_head  # before anybody is asked for vectors
+    if config.head == "learn" and not teaches:
         raise BadInput(f"{config.model} has no gradient for a head to learn from; train it with --head frozen.")
-    model_class(config.model)
     samples, out = Samples(config.samples), Path(config.out)
     if config.images and not samples.image_vocabulary_size:
         raise BadInput(f"The samples in {config.samples} have no images; train with --no-images.")

@@ -143,7 +143,7 @@ def precompute(
 def _apply_head(store: Path, file: Path, as_json: bool) -> None:
     try:
         from imgserver.head import Head
-        from imgserver.offline.precompute import apply_head
+        from imgserver.offline.head_vectors import apply_head
         from imgserver.storage.store import Store
     except ImportError as error:
         raise missing_extra(error) from error

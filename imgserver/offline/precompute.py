@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.client.results import Status
 from imgserver.errors import BadInput, NothingEmbedded
 from imgserver.head import Head, fit_pca
+from imgserver.offline.head_vectors import store_vectors
 from imgserver.storage.catalog import Catalog
-from imgserver.storage.index import SOURCE, Ids, Space
+from imgserver.storage.index import Ids, Space
 from imgserver.storage.store import Store
 from imgserver.storage.table import leave_snapshot
 from imgserver.storage.versions import feature_space, is_imported, load_head, save_head, split_version, vector_space
@@ -38,7 +38,6 @@ OK = pb.VECTOR_STATUS_OK
 COMMIT_PHOTOS = 256
 PCA_SAMPLE = 20_000
 DEFAULT_DIM = 64
-VECTOR_BLOCK = 16_384
 INDEX_BYTES_PER_IMAGE = 2 * 100  # an entry for the feature and one for the vector, with LMDB's page overhead
 
 
@@ -210,7 +209,7 @@ def precompute(
     result.version = head.version(backbone.version)
     save_head(store, head)
     vectors = vector_space(store, result.version, head.spec.dim)
-    _store_vectors(store, space, vectors, head)
+    store_vectors(store, space, vectors, head)
     leave_snapshot(store, vectors)
     store.index.activate(result.version)
     result.rejected, result.rejects_file = _write_rejects(store, space, reasons, config.only)
@@ -267,41 +266,6 @@ def _embed(
     return lambda: store.put(space, ids[~same], features, status, sources_of(photos), OK)
 
 
-def apply_head(store: Store, head: Head) -> tuple[str, int]:
-    """Vectors of ``head`` for every stored feature, without a CNN; return their version, not activated, and how many.
-
-    Run it again after a kill, or when features were added: what is there is not made again.
-
-    Args:
-        store: holds the features.
-        head: such as ``trainer fit --head learn`` saved; one that does not say which features it was trained on is
-            taken to be for those of the active version.
-
-    Raises:
-        BadInput: the store does not hold the head's features.
-        StoreError: the store cannot be written.
-    """
-    active = store.index.active
-    backbone = head.backbone or split_version(active or "")[0]
-    features = store.index.space(backbone) if backbone else None
-    if features is None:
-        held = ", ".join(space.name for space in store.index.spaces("feature")) or "none"
-        raise BadInput(
-            f"The head takes features of {backbone or 'a backbone'}, which the store {store.folder} does not hold; it "
-            f"holds: {held}. Run 'imgserver precompute --catalogue FOLDER' with that backbone first."
-        )
-    if features.dim != head.spec.widths[0]:
-        raise BadInput(
-            f"The head takes {head.spec.widths[0]} numbers; features of {features.name} have {features.dim}."
-        )
-    version = head.version(features.name)
-    save_head(store, head)
-    vectors = vector_space(store, version, head.spec.dim)
-    _store_vectors(store, features, vectors, head)
-    leave_snapshot(store, vectors)
-    return version, int((store.index.load(vectors.name)[1]["status"] == OK).sum())
-
-
 def _head(store: Store, space: Space, config: PrecomputeConfig) -> Head:
     """The head of the active version, if it fits; else a PCA of a sample of the stored features."""
     active = store.index.active
@@ -319,32 +283,6 @@ def _head(store: Store, space: Space, config: PrecomputeConfig) -> Head:
         chosen = np.random.default_rng(config.seed).choice(len(entries), PCA_SAMPLE, replace=False)
         entries = entries[np.sort(chosen)]
     return fit_pca(store.read(space, entries), config.dim or DEFAULT_DIM)
-
-
-def _store_vectors(store: Store, features: Space, vectors: Space, head: Head) -> None:
-    """Vectors of every feature that has none, or an older one, in blocks; failures are carried over as they are."""
-    ids, entries, _ = store.index.load(features.name)
-    done_ids, done, _ = store.index.load(vectors.name)
-    old = np.zeros(len(ids), dtype=np.bool_)
-    place = np.searchsorted(done_ids, ids)
-    inside = place < len(done_ids)
-    place[~inside] = 0
-    if len(done_ids):
-        old = inside & (done_ids[place] == ids) & _same_source(done[place], entries)
-    for start in range(0, len(ids), VECTOR_BLOCK):
-        block = np.flatnonzero(~old[start : start + VECTOR_BLOCK]) + start
-        if not len(block):
-            continue
-        part = entries[block]
-        ok = part["status"] == OK
-        values: npt.NDArray[Any] | None = head.apply_numpy(store.read(features, part[ok])) if ok.any() else None
-        sources = part[list(SOURCE.names or ())].astype(SOURCE)
-        store.put(vectors, ids[block], values, part["status"], sources, OK)
-
-
-def _same_source(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    same: npt.NDArray[np.bool_] = (a["content"] == b["content"]) & (a["status"] == b["status"])
-    return same
 
 
 REJECTS_FILE = "rejects.csv"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +79,13 @@ class Learning:
         return values if ok.all() else np.where(ok[:, None], values, np.float32(0))
 
     def gradient(
-        self, version: str, head: Head, block: bytes, d_vectors: Array, features: Any, deadline: float
+        self,
+        version: str,
+        head: Head,
+        block: bytes,
+        d_vectors: Array,
+        features: Callable[[], tuple[Array, Array]],
+        deadline: float,
     ) -> bytes:
         """The gradient of each weight, as a safetensors block.
 

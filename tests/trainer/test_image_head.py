@@ -135,18 +135,12 @@ def test_with_posters_too(test_data: Path, tmp_path: Path) -> None:
     posters.mkdir()
     archive = test_data / "movielens_posters" / "posters_128x192_q80.tar"
     names = subprocess.run(["tar", "-tf", archive], capture_output=True, text=True, check=True).stdout.split()[:600]
-    subprocess.run(["tar", "-xf", archive, "-C", posters, "--strip-components=1", *names], check=False)
-    if not any(posters.iterdir()):
-        subprocess.run(["tar", "-xf", archive, "-C", posters, *names], check=True)
-    numbers = sorted(int(path.stem) for path in posters.glob("*.jpg"))
-    # Numbered anew from 0, as the worker takes them.
-    for new, old in enumerate(numbers):
-        (posters / f"{old}.jpg").rename(posters / f"new-{new}.jpg")
-    for new in range(len(numbers)):
-        (posters / f"new-{new}.jpg").rename(posters / f"{new}.jpg")
+    subprocess.run(["tar", "-xf", archive, "-C", tmp_path, *names], check=True)
+    for number, name in enumerate(names):  # from 0 on, as the worker takes them
+        (tmp_path / name).rename(posters / f"{number}.jpg")
     store = tmp_path / "store"
     run_command("imgserver", "precompute", f"--store={store}", f"--catalogue={posters}", "--dim=16")
-    samples = make_samples(tmp_path, len(numbers) + 5, 6000, {i: i for i in range(len(numbers))})
+    samples = make_samples(tmp_path, len(names) + 5, 6000, {i: i for i in range(len(names))})
     assert finished(worker(samples, store, tmp_path / "plain", "--rows=512")) == 0
     with ExitStack() as stack:
         addresses = [start(copy_store(store, tmp_path / f"store-{n}"), stack).address for n in range(2)]
@@ -469,6 +463,20 @@ def test_a_store_that_is_not_there_is_said_and_not_made(config: FitConfig, tmp_p
     with pytest.raises(StoreError, match="There is no store"):
         fit(replace(config, store=str(tmp_path / "nowhere")))
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_widths_stand_in_a_list_in_the_configuration_file(
+    config: FitConfig, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = {"samples": config.samples, "store": str(store), "out": config.out, "head": "learn", "epochs": 1}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
+    Path("crossmedia.toml").write_text(
+        "\n".join(["[trainer.fit]", *lines, "head-widths = [32, 8]", "max-missing = 0.5"])
+    )
+    found = json.loads(run_command("trainer", "fit", "--json").stdout)
+    assert found["vector_version"].endswith("/8")
+    assert found["train"]["head_parameters"] == 1281 * 32 + 33 * 8 + 1
 
 
 def test_widths_that_are_no_numbers_are_said(config: FitConfig) -> None:

@@ -13,13 +13,17 @@ from imgserver.config import json_option
 from imgserver.errors import BadInput
 
 
-def _widths(context: click.Context, parameter: click.Parameter, value: Any) -> tuple[int, ...]:
-    if isinstance(value, tuple | list):
-        return tuple(int(width) for width in value)
-    try:
-        return tuple(int(width) for width in str(value).split(","))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is no list of whole numbers separated by commas.") from None
+class _Widths(click.ParamType):  # type: ignore[type-arg]  # generic in late releases of click only
+    """Whole numbers: ``256,64,12``, or a list in the configuration file."""
+
+    name = "widths"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        parts = value if isinstance(value, list | tuple) else str(value).split(",")
+        try:
+            return tuple(int(part) for part in parts)
+        except (TypeError, ValueError):
+            self.fail(f"{value!r} is no list of whole numbers separated by commas.", param, ctx)
 
 
 def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -46,8 +50,8 @@ def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callabl
         ),
         click.option(
             "--head-widths",
+            type=_Widths(),
             default="256,64,12",
-            callback=_widths,
             help="Widths of the layers of a head that learns, behind the feature; the last is the vector's.",
         ),
         click.option(

@@ -1,0 +1,80 @@
+"""A head over stored features: vectors of a version without a CNN."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from crossmedia.v1 import image_server_pb2 as pb
+
+from imgserver.errors import BadInput
+from imgserver.head import Head
+from imgserver.storage.index import SOURCE, Space
+from imgserver.storage.store import Store
+from imgserver.storage.table import leave_snapshot
+from imgserver.storage.versions import save_head, split_version, vector_space
+
+OK = pb.VECTOR_STATUS_OK
+VECTOR_BLOCK = 16_384
+
+
+def apply_head(store: Store, head: Head) -> tuple[str, int]:
+    """Vectors of ``head`` for every stored feature, without a CNN; return their version, not activated, and how many.
+
+    Run it again after a kill, or when features were added: what is there is not made again.
+
+    Args:
+        store: holds the features.
+        head: such as ``trainer fit --head learn`` saved; one that does not say which features it was trained on is
+            taken to be for those of the active version.
+
+    Raises:
+        BadInput: the store does not hold the head's features.
+        StoreError: the store cannot be written.
+    """
+    active = store.index.active
+    backbone = head.backbone or split_version(active or "")[0]
+    features = store.index.space(backbone) if backbone else None
+    if features is None:
+        held = ", ".join(space.name for space in store.index.spaces("feature")) or "none"
+        raise BadInput(
+            f"The head takes features of {backbone or 'a backbone'}, which the store {store.folder} does not hold; it "
+            f"holds: {held}. Run 'imgserver precompute --catalogue FOLDER' with that backbone first."
+        )
+    if features.dim != head.spec.widths[0]:
+        raise BadInput(
+            f"The head takes {head.spec.widths[0]} numbers; features of {features.name} have {features.dim}."
+        )
+    version = head.version(features.name)
+    save_head(store, head)
+    vectors = vector_space(store, version, head.spec.dim)
+    store_vectors(store, features, vectors, head)
+    leave_snapshot(store, vectors)
+    return version, int((store.index.load(vectors.name)[1]["status"] == OK).sum())
+
+
+def store_vectors(store: Store, features: Space, vectors: Space, head: Head) -> None:
+    """Vectors of every feature that has none, or an older one, in blocks; failures are carried over as they are."""
+    ids, entries, _ = store.index.load(features.name)
+    done_ids, done, _ = store.index.load(vectors.name)
+    old = np.zeros(len(ids), dtype=np.bool_)
+    place = np.searchsorted(done_ids, ids)
+    inside = place < len(done_ids)
+    place[~inside] = 0
+    if len(done_ids):
+        old = inside & (done_ids[place] == ids) & _same_source(done[place], entries)
+    for start in range(0, len(ids), VECTOR_BLOCK):
+        block = np.flatnonzero(~old[start : start + VECTOR_BLOCK]) + start
+        if not len(block):
+            continue
+        part = entries[block]
+        ok = part["status"] == OK
+        values: npt.NDArray[Any] | None = head.apply_numpy(store.read(features, part[ok])) if ok.any() else None
+        sources = part[list(SOURCE.names or ())].astype(SOURCE)
+        store.put(vectors, ids[block], values, part["status"], sources, OK)
+
+
+def _same_source(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    same: npt.NDArray[np.bool_] = (a["content"] == b["content"]) & (a["status"] == b["status"])
+    return same
