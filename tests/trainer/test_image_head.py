@@ -38,6 +38,7 @@ from imgserver.serving.service import ImageService, ServiceConfig
 from trainer.fit import FitConfig, fit
 from trainer.image_head import ImageHead
 from trainer.open_images import HEAD, load_head
+from trainer.state import STATE
 
 SCHEMA = """
 [log]
@@ -171,14 +172,25 @@ def test_a_server_that_is_killed_twice_changes_nothing(samples: Path, graph_cach
     assert difference(tmp_path / "killed", tmp_path / "calm") <= 1e-5
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_worker_that_dies_between_forward_and_backward_leaves_nothing_behind(
-    samples: Path, graph_cache: Path, reference: Path, tmp_path: Path
+    samples: Path, graph_cache: Path, reference: Path, tmp_path: Path, workers: int
 ) -> None:
+    """The servers hold nothing of it; the other worker of its group ends too, with an error, and both start again."""
     with ExitStack() as stack:
         daemon = start(copy_store(graph_cache, tmp_path / "store"), stack)
-        options = [f"--servers={daemon.address}"]
-        assert finished(worker(samples, graph_cache, tmp_path / "dead", *options, "--die-between=20")) == 9
-        assert finished(worker(samples, graph_cache, tmp_path / "again", *options)) == 0
+
+        def group(name: str, die_between: int = -1) -> list[int]:
+            options = [f"--servers={daemon.address}", f"--world={workers}", f"--meeting={tmp_path / name}.meeting"]
+            ranks = [[f"--rank={rank}", *options] for rank in range(workers)]
+            ranks[-1].append(f"--die-between={die_between}")
+            running = [worker(samples, graph_cache, tmp_path / name, *rank) for rank in ranks]
+            return [finished(process) for process in running]
+
+        codes = group("dead", die_between=20)
+        assert codes[-1] == 9
+        assert 0 not in codes
+        assert group("again") == [0] * workers
     assert difference(tmp_path / "again", reference) <= 1e-5
 
 
@@ -417,6 +429,25 @@ def test_a_run_that_was_killed_between_forward_and_backward_goes_on(
     monkeypatch.undo()
     again = fit(replace(config, store=str(store)))
     assert again["curve"] == calm["curve"]
+    assert again["vector_version"] == calm["vector_version"]
+
+
+def test_a_fit_through_a_server_that_was_killed_goes_on(config: FitConfig, graph_cache: Path, tmp_path: Path) -> None:
+    """Killed by the kernel in its second epoch, while its head is on the server."""
+    with ExitStack() as stack:
+        daemon = start(copy_store(graph_cache, tmp_path / "store"), stack)
+        options = [f"--samples={config.samples}", f"--server={daemon.address}", "--head=learn", "--head-widths=64,12"]
+        options += ["--epochs=3", "--patience=9", "--batch-size=64", "--width=4", "--max-missing=0.2", "--json"]
+        calm = json.loads(run_command("trainer", "fit", *options, f"--out={tmp_path / 'calm'}").stdout)
+        command = [sys.executable, "-m", "trainer", "fit", *options, f"--out={config.out}"]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            while process.poll() is None and not (Path(config.out) / STATE).exists():
+                time.sleep(0.01)
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+        again = json.loads(run_command("trainer", "fit", *options, f"--out={config.out}").stdout)
+    assert again["curve"] == calm["curve"]
+    assert again["test"] == calm["test"]
     assert again["vector_version"] == calm["vector_version"]
 
 
