@@ -5,7 +5,8 @@
 Trains each variant of ``VARIANTS`` with the same seeds on the same rows, from the features and vectors of a store, and
 prints one table: test AUC and GAUC of all rows, of items unseen in training and of items held out entirely, and the
 difference to ids only, seed by seed. What has a line in the results file is not trained again (``--part 1/2`` and
-``--part 2/2`` share the work), ``--table`` only prints. The id-only side knows the image's id as an id.
+``--part 2/2`` share the work), ``--table`` only prints. The id-only side knows the image's id as an id, and is trained
+by the same recipe.
 """
 
 from __future__ import annotations
@@ -27,22 +28,29 @@ from trainer.fit import FitConfig, fit, served_version
 from trainer.tables import number
 
 IDS = "ids only"
-PARTS = ("all", "unseen_items", "held_out_items")
+PARTS = {
+    "all": "all rows of the test part",
+    "unseen_items": "items unseen in training",
+    "held_out_items": "items held out entirely",
+}
+KNOWN = {"true logits without the photos' part": "without_photos", "the best that is possible": "test"}
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Settings of a variant; what it does not name is that of ``trainer fit``."""
+    """Settings of a variant beside the recipe; ``served``: features stay on the server of ``--server``."""
 
     model: str = "din"
     learned: bool = False
     images: bool = True
+    served: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
 
 
 VARIANTS = {
     IDS: Variant(images=False),
+    "ids only, none hidden": Variant(images=False, settings={"id_dropout": 0.0}),
     "frozen vectors": Variant(),
     "learning head": Variant(learned=True),
     "SimTier": Variant("simtier"),
@@ -50,18 +58,24 @@ VARIANTS = {
     "similarity-aware attention": Variant("muse", options={"tiers": 0}),
     "learning head, MUSE": Variant("muse", learned=True),
     **{
+        f"learning head, {steps} steps late": Variant(learned=True, served=True, settings={"max_staleness": steps})
+        for steps in (2, 4)
+    },
+    **{
         f"learning head, DICM {name}": Variant("dicm", learned=True, options={"base": "din", "aggregator": name})
         for name in ("concat", "max", "sum", "attentive", "multi_query")
     },
 }
-SHARED: dict[str, Any] = {"embedding_l2": 1.0, "epochs": 10}
+# Each the best on the validation part among those that docs/results.md names.
+RECIPE: dict[str, Any] = {"embedding_l2": 1.0, "id_dropout": 0.3, "epochs": 10, "patience": 3}
+RECIPES: dict[str, dict[str, Any]] = {"grocery": {**RECIPE, "batch_size": 128}}
+LEARNED: dict[str, Any] = {"head": "learn", "head_learning_rate": 3e-4}
 
 
 def config(variant: Variant, arguments: argparse.Namespace, seed: int, out: Path) -> FitConfig:
     """What one run is trained with."""
-    settings = {**SHARED, **variant.settings, "store": str(arguments.store)}
-    if variant.learned:
-        settings["head"] = "learn"
+    settings = {**RECIPES.get(arguments.data, RECIPE), **(LEARNED if variant.learned else {}), **variant.settings}
+    settings |= {"server": arguments.server} if variant.served else {"store": str(arguments.store)}
     return FitConfig(
         str(arguments.samples),
         str(out),
@@ -122,6 +136,7 @@ def rows(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
             for metric in summary.METRIC_NAMES:
                 gains = [runs[s]["test"][part][metric] - base[s]["test"][part][metric] for s in pairs]
                 row[part][f"{metric}_gain"] = summary.mean_std(gains) if pairs else None
+        row["rows"] = {part: next(iter(runs.values()))["test"].get(part, {}).get("rows") for part in PARTS}
         buckets = next(iter(runs.values()))["test"]["by_item_count"]
         row["by_item_count"] = {
             bucket: summary.mean_std([run["test"]["by_item_count"][bucket].get("auc") for run in runs.values()])
@@ -131,30 +146,26 @@ def rows(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def show(title: str, found: list[dict[str, Any]], reference: dict[str, float]) -> None:
+def show(title: str, found: list[dict[str, Any]], reference: dict[str, Any]) -> None:
     """Print the tables."""
-    held_out = any("held_out_items" in row for row in found)
-    table = Table(title=title, title_justify="left")
-    of_parts = [("AUC", "all", "auc"), ("gain", "all", "auc_gain"), ("GAUC", "all", "gauc")]
-    of_parts += [("AUC unseen", "unseen_items", "auc"), ("gain", "unseen_items", "auc_gain")]
-    if held_out:
-        of_parts += [("AUC held out", "held_out_items", "auc"), ("gain", "held_out_items", "auc_gain")]
-    for name in ("", "seeds", *(heading for heading, _, _ in of_parts)):
-        table.add_column(name, no_wrap=True)
-    for row in found:
-        values = [number(row.get(part, {}).get(metric)) for _, part, metric in of_parts]
-        table.add_row(row["variant"], str(row["seeds"]), *values)
-    if reference:
-        best = {"all": "all", "unseen_items": "unseen_items"}
-        values = [number(reference.get(best.get(part, ""))) if metric == "auc" else "" for _, part, metric in of_parts]
-        table.add_section()
-        table.add_row("the best that is possible", "", *values)
-    Console(width=190).print(table)
+    columns = ("auc", "auc_gain", "gauc", "gauc_gain", "log_loss")
+    for part, of_part in PARTS.items():
+        if part not in found[0]:
+            continue
+        table = Table(title=f"{title}, {of_part}: {found[0]['rows'][part]:,} rows", title_justify="left")
+        for heading in ("", "seeds", "AUC", "gain", "GAUC", "gain", "log loss"):
+            table.add_column(heading, no_wrap=True)
+        for row in found:
+            table.add_row(row["variant"], str(row["seeds"]), *(number(row[part].get(name)) for name in columns))
+        for heading, known in KNOWN.items():
+            if part in reference.get(known, {}):
+                table.add_row(heading, "", number(reference[known][part]))
+        Console(width=140).print(table)
     buckets = list(found[0]["by_item_count"])
     table = Table("", *(f"{name} training rows" for name in buckets), title="AUC by item count", title_justify="left")
     for row in found:
         table.add_row(row["variant"], *(number(row["by_item_count"][name]) for name in buckets))
-    Console(width=190).print(table)
+    Console(width=140).print(table)
 
 
 def main() -> None:
@@ -162,6 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What pictures are worth to a CTR model.")
     parser.add_argument("--samples", type=Path, default=Path("samples"))
     parser.add_argument("--store", type=Path, default=Path("store"))
+    parser.add_argument("--server", default="localhost:7070", help="of the same store, for what is trained late")
     parser.add_argument("--data", default="movielens", help="name of the data in the results file")
     parser.add_argument("--results", type=Path, default=Path("results/worth.jsonl"))
     parser.add_argument("--out", default="runs/worth", help="run folders")
@@ -177,7 +189,7 @@ def main() -> None:
     found = rows(train(arguments, names))
     if not found:
         raise SystemExit(f"{arguments.results} has no line of {arguments.data} yet.")
-    reference = json.loads(arguments.reference.read_text())["test"] if arguments.reference else {}
+    reference = json.loads(arguments.reference.read_text()) if arguments.reference else {}
     show(arguments.data, found, reference)
     gains = {row["variant"]: row["all"]["auc_gain"]["mean"] for row in found if row["all"].get("auc_gain") is not None}
     finish("worth", {name: float(np.round(gain, 5)) for name, gain in gains.items()}, data=arguments.data, rows=found)

@@ -32,6 +32,7 @@ from imgserver.client import ImageClient, Transport
 from imgserver.errors import BadInput, CrossMediaError
 from trainer.checkpoint import METRICS, PREDICTIONS, Lineage, save_model
 from trainer.evaluate import measure, predict, predictions_table
+from trainer.id_dropout import without_ids
 from trainer.image_head import ImageHead, vectors_of
 from trainer.layers.inputs import InputSpec
 from trainer.models import make, model_class
@@ -73,6 +74,7 @@ class FitConfig:
         options: of the model, by name.
         labels: those to train, by name; empty takes the first. The first of them decides when to stop.
         embedding_l2: lambda of the mini-batch aware regularisation of the embeddings (DIN, section 5.2); 0: none.
+        id_dropout: share of a batch's items whose ids are hidden in training (``id_dropout.py``).
         negative_rate: share of the negative rows that are trained on; predictions are re-calibrated for it.
         warm_start: run folder whose weights this one starts from; empty starts anew.
         warm_up: ``full`` takes all weights, ``partial`` all but those of ids.
@@ -103,6 +105,7 @@ class FitConfig:
     options: dict[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     embedding_l2: float = 0.0
+    id_dropout: float = 0.0
     negative_rate: float = 1.0
     warm_start: str = ""
     warm_up: str = "partial"
@@ -182,7 +185,7 @@ def fit(
             asked = time.monotonic()
             for batch, fetched in fetch_ahead(batches, images.fetch if images else None, images.depth if images else 2):
                 state.wait_s += time.monotonic() - asked
-                tensors = to_tensors(batch, device)
+                tensors = without_ids(to_tensors(batch, device), config.id_dropout)
                 loss = model.loss(tensors, vectors_of(images, batch, fetched))
                 learner.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]

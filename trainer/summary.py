@@ -19,7 +19,7 @@ PARTS = {
 }
 T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # two-sided, by degrees of freedom from 1
 HEAD = ("head", "head_widths", "head_activation", "head_normalisation", "head_start", "head_learning_rate")
-TUNED = ("learning_rate", "embedding_l2", *HEAD, "max_staleness")
+TUNED = ("learning_rate", "embedding_l2", "id_dropout", *HEAD, "max_staleness")
 OWN = ("options", *TUNED)
 COSTS = ("samples_per_s", "images_per_s", "bytes_per_sample", "bytes_received", "images_computed", "seconds")
 

@@ -28,7 +28,8 @@ probabilities 0.3, 0.2 and 0.1 that rise by half when the shop's shift is positi
 behaviours, 5 to 300 seconds after the impression.
 
 ``truth.json`` holds the coefficients, ``reference.json`` the AUC of the true probabilities on the test rows: no model
-can do better but by luck.
+can do better but by luck. Beside it stands the AUC of the same logits without the photos' part, and the standard
+deviation of that part: how much the photos are worth.
 """
 
 from __future__ import annotations
@@ -187,6 +188,7 @@ def simulate(out: Path, seed: int) -> dict[str, Any]:
     affinity = _Affinity()
     pending: list[tuple[int, int, int, str]] = []  # (time, user, item, action), still to happen
     impressions, behaviours, probabilities = [], [], np.zeros(IMPRESSIONS)
+    of_photo = np.zeros(IMPRESSIONS)  # logits
     for n, at in enumerate(times.tolist()):
         while pending and pending[0][0] < at:
             moment, user, item, action = pending.pop(0)
@@ -194,12 +196,13 @@ def simulate(out: Path, seed: int) -> dict[str, Any]:
             affinity.add(user, int(items.category[item]), moment, HISTORY_WEIGHT[action])
         user = int(rng.integers(USERS))
         item = int(rng.choice(late if n >= test_from and rng.random() < LATE_SHOWN else early))
+        of_photo[n] = visual[item, group[user]]
         logit = (
             BIAS
             + effects.activity[user]
             + effects.city[city[user]]
             + items.static[item]
-            + visual[item, group[user]]
+            + of_photo[n]
             + affinity.read(user, int(items.category[item]), at)
         )
         probabilities[n] = 1 / (1 + np.exp(-logit))
@@ -217,12 +220,12 @@ def simulate(out: Path, seed: int) -> dict[str, Any]:
     clicks = np.array([row[3] for row in impressions])
     shown_late = np.isin([row[1] for row in impressions], items.item_id[items.late])
     test = np.arange(IMPRESSIONS) >= test_from
+    blind = np.log(probabilities / (1 - probabilities)) - of_photo
     reference = {
         "name": "best possible (true probabilities)",
-        "test": {
-            "all": plain_auc(clicks[test], probabilities[test]),
-            "unseen_items": plain_auc(clicks[test & shown_late], probabilities[test & shown_late]),
-        },
+        "test": _auc_of_parts(clicks, probabilities, test, shown_late),
+        "without_photos": _auc_of_parts(clicks, blind, test, shown_late),
+        "photo_effect_std": float(of_photo[test].std()),
     }
     (out / "reference.json").write_text(json.dumps(reference, indent=1) + "\n")
     truth = {
@@ -237,6 +240,15 @@ def simulate(out: Path, seed: int) -> dict[str, Any]:
     }
     (out / "truth.json").write_text(json.dumps(truth) + "\n")
     return truth
+
+
+def _auc_of_parts(
+    clicks: npt.NDArray[np.int64], scores: Floats, test: npt.NDArray[np.bool_], late: npt.NDArray[np.bool_]
+) -> dict[str, float]:
+    return {
+        "all": plain_auc(clicks[test], scores[test]),
+        "unseen_items": plain_auc(clicks[test & late], scores[test & late]),
+    }
 
 
 def plain_auc(labels: npt.NDArray[Any], scores: Floats) -> float:
@@ -287,12 +299,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="Seed of everything that is drawn.")
     arguments = parser.parse_args()
     truth = simulate(arguments.out, arguments.seed)
-    best = truth["reference"]["test"]
+    best, blind = truth["reference"]["test"], truth["reference"]["without_photos"]
     print(
         f"simulated {IMPRESSIONS:,} impressions, click rate {truth['click_rate']:.1%}, "
         f"{truth['late_share_of_test']:.0%} of the test rows show items launched then"
     )
     print(f"best AUC any model could reach: {best['all']:.4f}, on those items {best['unseen_items']:.4f}")
+    print(f"the same without the photos' part: {blind['all']:.4f}, on those items {blind['unseen_items']:.4f}")
 
 
 if __name__ == "__main__":

@@ -268,8 +268,8 @@ def test_several_labels_are_trained_and_reported(config: FitConfig, tmp_path: Pa
 
 
 def test_a_resumed_run_draws_what_the_whole_run_drew(config: FitConfig, transport: MockTransport) -> None:
-    """DIEN draws negatives for its auxiliary loss, and negatives are sampled: both the same after a kill."""
-    config = replace(config, model="dien", negative_rate=0.5, epochs=3)
+    """DIEN draws negatives for its auxiliary loss, negatives are sampled, ids are hidden: all the same after a kill."""
+    config = replace(config, model="dien", negative_rate=0.5, id_dropout=0.3, epochs=3)
     whole = fit(config, transport)
 
     class Killed(Exception):

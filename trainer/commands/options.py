@@ -102,6 +102,13 @@ def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callabl
             help="Lambda of the mini-batch aware regularisation of embeddings (DIN); 0 leaves it out.",
         ),
         click.option(
+            "--id-dropout",
+            type=click.FloatRange(0, 1, max_open=True),
+            default=0.0,
+            help="Share of a batch's items whose ids the model does not see, so that it learns what pictures and words "
+            "say of items that it will not know.",
+        ),
+        click.option(
             "--negative-rate",
             type=click.FloatRange(0, 1, min_open=True),
             default=1.0,
