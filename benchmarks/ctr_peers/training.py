@@ -14,7 +14,7 @@ from benchmarks.ctr_peers.peer import BATCH, Peer
 from features.batch import Int64Array
 from trainer.metrics import auc
 
-EPOCHS = 10
+EPOCHS = 20
 PATIENCE = 1
 
 
