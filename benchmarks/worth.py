@@ -68,7 +68,7 @@ VARIANTS = {
 }
 # What each side is trained with, by data: each the best of those tried for it, none of them on the test part
 # (docs/results.md).
-RECIPE: dict[str, Any] = {"embedding_l2": 1.0, "epochs": 10, "patience": 2}
+RECIPE: dict[str, Any] = {"embedding_l2": 1.0, "epochs": 10}
 RECIPES: dict[str, dict[bool, dict[str, Any]]] = {
     "grocery": {
         False: {**RECIPE, "patience": 3, "id_dropout": 0.3},
