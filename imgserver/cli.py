@@ -7,6 +7,7 @@ import click
 from imgserver.commands.backbones import backbones
 from imgserver.commands.catalogue import add, manifest, precompute
 from imgserver.commands.daemon import health, info, serve, stop
+from imgserver.commands.similarity import duplicates, index, search
 from imgserver.commands.vectors import export, import_command
 from imgserver.commands.versions import versions
 from imgserver.config import Group, config_option
@@ -18,6 +19,10 @@ def imgserver(config: str | None) -> None:
     """Run the image server, and embed catalogues of photos."""
 
 
-COMMANDS = (serve, info, health, stop, precompute, manifest, add, import_command, export, versions, backbones)
+COMMANDS = (
+    *(serve, info, health, stop),
+    *(precompute, manifest, add, import_command, export, versions, backbones),
+    *(index, search, duplicates),
+)
 for command in COMMANDS:
     imgserver.add_command(command)

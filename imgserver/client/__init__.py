@@ -9,7 +9,7 @@ HeadServers     vectors and gradients of a head that learns, through one client 
 
 from imgserver.client.client import ImageClient
 from imgserver.client.head_servers import HeadServers
-from imgserver.client.results import FetchStats, ServerInfo, Status, Vectors
+from imgserver.client.results import FetchStats, Neighbours, ServerInfo, Status, Vectors
 from imgserver.client.transports import GrpcTransport, LocalTransport, MockTransport, Transport
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "ImageClient",
     "LocalTransport",
     "MockTransport",
+    "Neighbours",
     "ServerInfo",
     "Status",
     "Transport",

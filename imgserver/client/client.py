@@ -21,11 +21,13 @@ from imgserver.client.results import (
     KNOWN_STATUS,
     PERMANENT,
     FetchStats,
+    Neighbours,
     ServerInfo,
     Status,
     Vectors,
 )
 from imgserver.client.retries import until_answered
+from imgserver.client.searching import search
 from imgserver.client.transports import GrpcTransport, Transport
 from imgserver.errors import InvalidRequest, ServerFault, VersionMismatch
 from imgserver.wire import VectorsReply
@@ -227,6 +229,30 @@ class ImageClient:
                 self._stats.bytes_sent += len(request.image_ids) + len(request.d_vectors)
                 self._stats.head_bytes_received += len(blocks[-1])
         return blocks
+
+    def search(
+        self,
+        queries: Sequence[int] | npt.NDArray[Any] | Sequence[bytes],
+        k: int = 10,
+        timeout_s: float | None = None,
+    ) -> Neighbours:
+        """The images that are most alike, by the cosine of their vectors, from the server's similarity index.
+
+        Args:
+            queries: image ids, which are not among their own neighbours; or photos, as bytes, which are not kept.
+            k: neighbours of each.
+            timeout_s: seconds for all of it, retries included; None takes the client's.
+
+        Raises:
+            NotReady: the store has no index; 'imgserver index' builds one.
+            VersionMismatch: the index is of another version than this client's, or than the server serves.
+            InvalidRequest: k is out of the server's limits, or an id is negative.
+            ServerUnavailable, Overloaded, DeadlineExceeded: still so at the deadline.
+        """
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        deadline = time.monotonic() + timeout_s
+        self._limits = self._limits or self.info(timeout_s)
+        return search(self._transport, self._limits, self.version or "", queries, k, deadline, timeout_s)
 
     def thumbnails(self, image_ids: Sequence[int] | npt.NDArray[Any], max_side: int = 128) -> list[bytes | None]:
         """Small JPEGs of the photos, in the order asked; None where there is no photo or it cannot be decoded."""

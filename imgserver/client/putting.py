@@ -21,7 +21,9 @@ def put_photos(
     todo = [image_id for image_id in photos if image_id not in result]
     for pause in backoff():
         error: CrossMediaError = DeadlineExceeded(f"The photos were not embedded within {timeout_s:.3g} s.")
-        for part in _parts(todo, photos, limits):
+        sizes = [len(photos[i]) for i in todo]
+        for run in parts(sizes, limits.max_put_per_call, limits.max_message_bytes):
+            part = todo[run]
             request = pb.PutImagesRequest(images=[pb.PutImage(image_id=i, data=photos[i]) for i in part])
             try:
                 reply = transport.put_images(request, seconds_left(deadline, timeout_s))
@@ -41,16 +43,20 @@ def put_photos(
     raise AssertionError("This is a bug: the backoff never ends.")
 
 
-def _parts(ids: Sequence[int], photos: Mapping[int, bytes], limits: ServerInfo) -> Iterator[list[int]]:
-    """``ids`` in parts that one ``PutImages`` call takes; an image costs some bytes beside its own."""
-    part: list[int] = []
-    size = 0
-    for image_id in ids:
-        cost = len(photos[image_id]) + 32
-        if part and (len(part) == limits.max_put_per_call or size + cost > limits.max_message_bytes - 1024):
-            yield part
-            part, size = [], 0
-        part.append(image_id)
+def parts(sizes: Sequence[int], most: int, max_bytes: int) -> Iterator[slice]:
+    """Runs of photos that one call takes; a photo costs some bytes beside its own.
+
+    Args:
+        sizes: bytes of each photo.
+        most: photos in a call.
+        max_bytes: of a message.
+    """
+    first, size = 0, 0
+    for place, bytes_ in enumerate(sizes):
+        cost = bytes_ + 32
+        if place > first and (place - first == most or size + cost > max_bytes - 1024):
+            yield slice(first, place)
+            first, size = place, 0
         size += cost
-    if part:
-        yield part
+    if first < len(sizes):
+        yield slice(first, len(sizes))

@@ -59,6 +59,25 @@ class Vectors:
 
 
 @dataclass(frozen=True)
+class Neighbours:
+    """The images most alike ``n`` queries, in the order asked, best first.
+
+    Attributes:
+        image_ids: shape (n, k), int64; -1 where there are fewer, or the query failed.
+        cosines: shape (n, k), float32; 0 there.
+        status: shape (n,), uint8, a ``Status`` each: what became of the query.
+        version: the version whose vectors were compared.
+        images: in the index; those that were added after it was built are not found.
+    """
+
+    image_ids: npt.NDArray[np.int64]
+    cosines: npt.NDArray[np.float32]
+    status: npt.NDArray[np.uint8]
+    version: str
+    images: int
+
+
+@dataclass(frozen=True)
 class ServerInfo:
     """What ``GetInfo`` says: version, limits and counters; the comments of the wire contract explain each field."""
 
@@ -95,6 +114,11 @@ class ServerInfo:
     heads_held: int
     max_heads_per_run: int
     max_head_bytes: int
+    images_indexed: int
+    indexed_version: str
+    index_kind: str
+    max_queries_per_search: int
+    max_neighbours: int
 
     @property
     def hit_ratio(self) -> float:

@@ -20,6 +20,7 @@ from imgserver.errors import (
     RETRY_AFTER_KEY,
     CrossMediaError,
     DeadlineExceeded,
+    NotReady,
     Overloaded,
     ServerUnavailable,
     VersionMismatch,
@@ -53,6 +54,10 @@ class Transport(Protocol):
 
     def put_images(self, request: pb.PutImagesRequest, timeout_s: float) -> pb.PutImagesResponse:
         """Call ``PutImages``."""
+        ...
+
+    def search(self, request: pb.SearchRequest, timeout_s: float) -> pb.SearchResponse:
+        """Call ``Search``."""
         ...
 
     def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
@@ -145,6 +150,11 @@ class GrpcTransport:
         reply: pb.PutImagesResponse = self._call(self._connected().PutImages, request, timeout_s)
         return reply
 
+    def search(self, request: pb.SearchRequest, timeout_s: float) -> pb.SearchResponse:
+        """Call ``Search``."""
+        reply: pb.SearchResponse = self._call(self._connected().Search, request, timeout_s)
+        return reply
+
     def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
         """Call ``GetThumbnails``."""
         reply: pb.GetThumbnailsResponse = self._call(self._connected().GetThumbnails, request, timeout_s)
@@ -217,6 +227,11 @@ class LocalTransport:
     def put_images(self, request: pb.PutImagesRequest, timeout_s: float) -> pb.PutImagesResponse:
         """Call ``put_images`` of the service."""
         reply: pb.PutImagesResponse = self._service.put_images(request, deadline=time.monotonic() + timeout_s)
+        return reply
+
+    def search(self, request: pb.SearchRequest, timeout_s: float) -> pb.SearchResponse:
+        """Call ``search`` of the service."""
+        reply: pb.SearchResponse = self._service.search(request, deadline=time.monotonic() + timeout_s)
         return reply
 
     def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
@@ -310,6 +325,14 @@ class MockTransport:
             VersionMismatch: always, as a server of imported vectors does.
         """
         raise VersionMismatch("The mock has no CNN that could embed photos.")
+
+    def search(self, request: pb.SearchRequest, timeout_s: float) -> pb.SearchResponse:
+        """There is no index here.
+
+        Raises:
+            NotReady: always, as a server without one does.
+        """
+        raise NotReady("The mock has no similarity index.")
 
     def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
         """No photo has a thumbnail here."""

@@ -66,6 +66,11 @@ class _Servicer(pb_grpc.ImageServiceServicer):
             lambda deadline: self._service.get_head_gradient(request, deadline, context.add_callback),
         )
 
+    def Search(self, request: pb.SearchRequest, context: Any) -> pb.SearchResponse:  # noqa: N802
+        return self._answer(
+            "Search", context, lambda deadline: self._service.search(request, deadline, context.add_callback)
+        )
+
     def GetThumbnails(self, request: pb.GetThumbnailsRequest, context: Any) -> pb.GetThumbnailsResponse:  # noqa: N802
         return self._answer("GetThumbnails", context, lambda deadline: self._service.get_thumbnails(request))
 

@@ -29,6 +29,8 @@ from imgserver.serving.lookup import OK, Lookup, OnCancel
 from imgserver.serving.metrics import Metrics
 from imgserver.serving.misses import Misses
 from imgserver.serving.negatives import Negatives
+from imgserver.serving.requests import ids_of
+from imgserver.serving.searching import MAX_NEIGHBOURS, MAX_QUERIES, Searching
 from imgserver.serving.served import Served
 from imgserver.storage.catalog import READ_TIMEOUT_S, open_catalog
 from imgserver.storage.index import Ids
@@ -97,6 +99,7 @@ class ImageService:
         )
         self.lookup = Lookup(self.misses, self.negatives)
         self.served = Served(self.store, config.threads, computes=self.catalog is not None)
+        self.searching = Searching(self.store, self.served, self.lookup, self.admission, config.limits)
         self._started = time.monotonic()
         self._closing = threading.Event()
         self._trouble = ""
@@ -122,6 +125,7 @@ class ImageService:
             try:
                 self.served.refresh()
                 self.served.load()
+                self.searching.files.open()
                 if self.catalog is not None and self.catalog.changed():
                     self.catalog = self.misses.catalog = open_catalog(self.catalog.where, self.config.read_timeout_s)
                     self.negatives.forget()
@@ -138,6 +142,7 @@ class ImageService:
         """Version, limits and counters."""
         serving, config, counters = self.served.active, self.config, self.misses.counters
         model = serving.model if serving else None
+        indexed = self.searching.files.current()
         return pb.GetInfoResponse(
             server_version=package_version("crossmedia"),
             version=serving.version if serving else "",
@@ -172,6 +177,11 @@ class ImageService:
             heads_held=len(self.heads),
             max_heads_per_run=KEPT_PER_RUN,
             max_head_bytes=min(MAX_HEAD_BYTES, config.max_message_bytes - 4096),
+            images_indexed=indexed.images if indexed else 0,
+            indexed_version=indexed.version if indexed else "",
+            index_kind=indexed.kind if indexed else "",
+            max_queries_per_search=MAX_QUERIES,
+            max_neighbours=MAX_NEIGHBOURS,
         )
 
     @property
@@ -196,7 +206,7 @@ class ImageService:
             Overloaded: too many images wait for the CNN, or too many bytes are under way.
         """
         started = time.perf_counter_ns()
-        ids = _ids(request.image_ids, self._max_ids_per_call)
+        ids = ids_of(request.image_ids, self._max_ids_per_call)
         dtype = DTYPES.get(request.dtype or pb.DTYPE_FLOAT16)
         if dtype is None:
             raise InvalidRequest(f"dtype {request.dtype} is unknown; this server knows float16 and float32.")
@@ -257,7 +267,7 @@ class ImageService:
             DeadlineExceeded: other calls took until the deadline.
         """
         started = time.perf_counter_ns()
-        ids = _ids(request.image_ids, self._max_ids_per_call)
+        ids = ids_of(request.image_ids, self._max_ids_per_call)
         head = self.heads.get(request.version)
         if head is None:
             raise VersionMismatch(f"No run holds the head of {request.version} here; put it again.")
@@ -321,13 +331,19 @@ class ImageService:
             version=serving.version, generation=self.store.index.generation, status=status.tobytes()
         )
 
+    def search(
+        self, request: pb.SearchRequest, deadline: float, on_cancel: OnCancel | None = None
+    ) -> pb.SearchResponse:
+        """As ``Searching.search``."""
+        return self.searching.search(request, deadline, on_cancel)
+
     def get_thumbnails(self, request: pb.GetThumbnailsRequest) -> pb.GetThumbnailsResponse:
         """Small JPEGs; empty where there is no photo that can be decoded.
 
         Raises:
             InvalidRequest: a broken id block, too many ids, or too large a side.
         """
-        ids = _ids(request.image_ids, MAX_THUMBNAILS)
+        ids = ids_of(request.image_ids, MAX_THUMBNAILS)
         side = request.max_side or DEFAULT_THUMBNAIL_SIDE
         if side > MAX_THUMBNAIL_SIDE:
             raise InvalidRequest(f"max_side is {side}; thumbnails have at most {MAX_THUMBNAIL_SIDE} pixels a side.")
@@ -340,14 +356,3 @@ class ImageService:
             return thumbnail(data, side, limits) if data else b""
         except (CorruptImage, ImageTooLarge, OSError):
             return b""
-
-
-def _ids(block: bytes, most: int) -> Ids:
-    if len(block) % 8:
-        raise InvalidRequest(f"image_ids has {len(block)} bytes; it must be int64 numbers of 8 bytes each.")
-    ids = np.frombuffer(block, dtype="<i8").astype(np.int64, copy=False)
-    if len(ids) > most:
-        raise InvalidRequest(f"{len(ids)} ids were asked for in one call; the limit is {most} (see GetInfo).")
-    if len(ids) and ids.min() < 0:
-        raise InvalidRequest(f"Image id {ids.min()} is negative; the null image is never sent.")
-    return ids

@@ -8,7 +8,7 @@ one block of bytes each: `repeated float` is tens of times slower to encode and 
 
 A head that learns belongs to the trainer: it puts the head as it is now, gets vectors of that version, and asks for
 the gradient of the head's weights. The server is a pure function of (version, ids), so every call may be repeated, on
-another server too. Search is to join this service; its name is taken.
+another server too.
 """
 
 import builtins
@@ -150,6 +150,11 @@ class GetInfoResponse(google.protobuf.message.Message):
     HEADS_HELD_FIELD_NUMBER: builtins.int
     MAX_HEADS_PER_RUN_FIELD_NUMBER: builtins.int
     MAX_HEAD_BYTES_FIELD_NUMBER: builtins.int
+    IMAGES_INDEXED_FIELD_NUMBER: builtins.int
+    INDEXED_VERSION_FIELD_NUMBER: builtins.int
+    INDEX_KIND_FIELD_NUMBER: builtins.int
+    MAX_QUERIES_PER_SEARCH_FIELD_NUMBER: builtins.int
+    MAX_NEIGHBOURS_FIELD_NUMBER: builtins.int
     server_version: builtins.str
     """Version of the server software."""
     version: builtins.str
@@ -210,6 +215,13 @@ class GetInfoResponse(google.protobuf.message.Message):
     """Heads held now, of all runs; how many are kept of a run; and most bytes of a head."""
     max_heads_per_run: builtins.int
     max_head_bytes: builtins.int
+    images_indexed: builtins.int
+    """Images in the similarity index, 0 without one, the version of their vectors, and its kind: flat, hnsw or ivf-pq."""
+    indexed_version: builtins.str
+    index_kind: builtins.str
+    max_queries_per_search: builtins.int
+    """Most queries, photos among them, and most neighbours of each, in one Search call."""
+    max_neighbours: builtins.int
     @property
     def versions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """All versions in the store, the active one included."""
@@ -250,8 +262,13 @@ class GetInfoResponse(google.protobuf.message.Message):
         heads_held: builtins.int = ...,
         max_heads_per_run: builtins.int = ...,
         max_head_bytes: builtins.int = ...,
+        images_indexed: builtins.int = ...,
+        indexed_version: builtins.str = ...,
+        index_kind: builtins.str = ...,
+        max_queries_per_search: builtins.int = ...,
+        max_neighbours: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["backbone", b"backbone", "cnn_batches_on_demand", b"cnn_batches_on_demand", "cnn_passes_on_demand", b"cnn_passes_on_demand", "computed_on_demand", b"computed_on_demand", "dim", b"dim", "engine", b"engine", "failed_on_demand", b"failed_on_demand", "feature_dim", b"feature_dim", "generation", b"generation", "heads_held", b"heads_held", "ids_from_table", b"ids_from_table", "ids_requested", b"ids_requested", "images_in_catalogue", b"images_in_catalogue", "images_pending", b"images_pending", "images_stored", b"images_stored", "max_head_bytes", b"max_head_bytes", "max_heads_per_run", b"max_heads_per_run", "max_ids_per_call", b"max_ids_per_call", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "max_pending_bytes", b"max_pending_bytes", "max_pending_ids", b"max_pending_ids", "max_put_per_call", b"max_put_per_call", "max_thumbnails_per_call", b"max_thumbnails_per_call", "negative_ttl_s", b"negative_ttl_s", "server_version", b"server_version", "store_free_bytes", b"store_free_bytes", "store_used_bytes", b"store_used_bytes", "stored_dtype", b"stored_dtype", "uptime_s", b"uptime_s", "version", b"version", "versions", b"versions"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["backbone", b"backbone", "cnn_batches_on_demand", b"cnn_batches_on_demand", "cnn_passes_on_demand", b"cnn_passes_on_demand", "computed_on_demand", b"computed_on_demand", "dim", b"dim", "engine", b"engine", "failed_on_demand", b"failed_on_demand", "feature_dim", b"feature_dim", "generation", b"generation", "heads_held", b"heads_held", "ids_from_table", b"ids_from_table", "ids_requested", b"ids_requested", "images_in_catalogue", b"images_in_catalogue", "images_indexed", b"images_indexed", "images_pending", b"images_pending", "images_stored", b"images_stored", "index_kind", b"index_kind", "indexed_version", b"indexed_version", "max_head_bytes", b"max_head_bytes", "max_heads_per_run", b"max_heads_per_run", "max_ids_per_call", b"max_ids_per_call", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "max_neighbours", b"max_neighbours", "max_pending_bytes", b"max_pending_bytes", "max_pending_ids", b"max_pending_ids", "max_put_per_call", b"max_put_per_call", "max_queries_per_search", b"max_queries_per_search", "max_thumbnails_per_call", b"max_thumbnails_per_call", "negative_ttl_s", b"negative_ttl_s", "server_version", b"server_version", "store_free_bytes", b"store_free_bytes", "store_used_bytes", b"store_used_bytes", "stored_dtype", b"stored_dtype", "uptime_s", b"uptime_s", "version", b"version", "versions", b"versions"]) -> None: ...
 
 global___GetInfoResponse = GetInfoResponse
 
@@ -429,6 +446,72 @@ class GetVectorsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["compute_time_ns", b"compute_time_ns", "computed", b"computed", "dim", b"dim", "dtype", b"dtype", "generation", b"generation", "queue_time_ns", b"queue_time_ns", "server_time_ns", b"server_time_ns", "status", b"status", "vectors", b"vectors", "version", b"version"]) -> None: ...
 
 global___GetVectorsResponse = GetVectorsResponse
+
+@typing.final
+class SearchRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    K_FIELD_NUMBER: builtins.int
+    IMAGE_IDS_FIELD_NUMBER: builtins.int
+    PHOTOS_FIELD_NUMBER: builtins.int
+    version: builtins.str
+    """The version that the caller wants; empty takes that of the index. Any other ends with FAILED_PRECONDITION."""
+    k: builtins.int
+    """Neighbours for each query."""
+    image_ids: builtins.bytes
+    """Queries are images by id, little-endian int64, 8 bytes each, which are not among their own neighbours ..."""
+    @property
+    def photos(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """... or photos that need not be in the catalogue, and are not kept. One of the two is given."""
+
+    def __init__(
+        self,
+        *,
+        version: builtins.str = ...,
+        k: builtins.int = ...,
+        image_ids: builtins.bytes = ...,
+        photos: collections.abc.Iterable[builtins.bytes] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["image_ids", b"image_ids", "k", b"k", "photos", b"photos", "version", b"version"]) -> None: ...
+
+global___SearchRequest = SearchRequest
+
+@typing.final
+class SearchResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    IMAGE_IDS_FIELD_NUMBER: builtins.int
+    COSINES_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    IMAGES_FIELD_NUMBER: builtins.int
+    SERVER_TIME_NS_FIELD_NUMBER: builtins.int
+    version: builtins.str
+    """The version whose vectors were compared."""
+    image_ids: builtins.bytes
+    """n * k image ids, little-endian int64, best first; -1 where the index has fewer, or the query failed."""
+    cosines: builtins.bytes
+    """n * k cosines, little-endian float32."""
+    status: builtins.bytes
+    """One byte a query: a VectorStatus."""
+    images: builtins.int
+    """Images in the index. Those that were added after it was built are not found."""
+    server_time_ns: builtins.int
+    """Nanoseconds spent in the server."""
+    def __init__(
+        self,
+        *,
+        version: builtins.str = ...,
+        image_ids: builtins.bytes = ...,
+        cosines: builtins.bytes = ...,
+        status: builtins.bytes = ...,
+        images: builtins.int = ...,
+        server_time_ns: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cosines", b"cosines", "image_ids", b"image_ids", "images", b"images", "server_time_ns", b"server_time_ns", "status", b"status", "version", b"version"]) -> None: ...
+
+global___SearchResponse = SearchResponse
 
 @typing.final
 class PutImage(google.protobuf.message.Message):

@@ -59,6 +59,11 @@ class ImageServiceStub(object):
                 request_serializer=crossmedia_dot_v1_dot_image__server__pb2.GetHeadGradientRequest.SerializeToString,
                 response_deserializer=crossmedia_dot_v1_dot_image__server__pb2.GetHeadGradientResponse.FromString,
                 _registered_method=True)
+        self.Search = channel.unary_unary(
+                '/crossmedia.v1.ImageService/Search',
+                request_serializer=crossmedia_dot_v1_dot_image__server__pb2.SearchRequest.SerializeToString,
+                response_deserializer=crossmedia_dot_v1_dot_image__server__pb2.SearchResponse.FromString,
+                _registered_method=True)
         self.GetThumbnails = channel.unary_unary(
                 '/crossmedia.v1.ImageService/GetThumbnails',
                 request_serializer=crossmedia_dot_v1_dot_image__server__pb2.GetThumbnailsRequest.SerializeToString,
@@ -106,6 +111,13 @@ class ImageServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Search(self, request, context):
+        """The images that are most alike, by the cosine of their vectors, from the similarity index of the store.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetThumbnails(self, request, context):
         """Small JPEGs of some images, for reports and people; never for training.
         """
@@ -140,6 +152,11 @@ def add_ImageServiceServicer_to_server(servicer, server):
                     servicer.GetHeadGradient,
                     request_deserializer=crossmedia_dot_v1_dot_image__server__pb2.GetHeadGradientRequest.FromString,
                     response_serializer=crossmedia_dot_v1_dot_image__server__pb2.GetHeadGradientResponse.SerializeToString,
+            ),
+            'Search': grpc.unary_unary_rpc_method_handler(
+                    servicer.Search,
+                    request_deserializer=crossmedia_dot_v1_dot_image__server__pb2.SearchRequest.FromString,
+                    response_serializer=crossmedia_dot_v1_dot_image__server__pb2.SearchResponse.SerializeToString,
             ),
             'GetThumbnails': grpc.unary_unary_rpc_method_handler(
                     servicer.GetThumbnails,
@@ -282,6 +299,33 @@ class ImageService(object):
             '/crossmedia.v1.ImageService/GetHeadGradient',
             crossmedia_dot_v1_dot_image__server__pb2.GetHeadGradientRequest.SerializeToString,
             crossmedia_dot_v1_dot_image__server__pb2.GetHeadGradientResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Search(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crossmedia.v1.ImageService/Search',
+            crossmedia_dot_v1_dot_image__server__pb2.SearchRequest.SerializeToString,
+            crossmedia_dot_v1_dot_image__server__pb2.SearchResponse.FromString,
             options,
             channel_credentials,
             insecure,

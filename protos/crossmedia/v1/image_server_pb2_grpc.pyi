@@ -8,7 +8,7 @@ one block of bytes each: `repeated float` is tens of times slower to encode and 
 
 A head that learns belongs to the trainer: it puts the head as it is now, gets vectors of that version, and asks for
 the gradient of the head's weights. The server is a pure function of (version, ids), so every call may be repeated, on
-another server too. Search is to join this service; its name is taken.
+another server too.
 """
 
 import abc
@@ -61,6 +61,12 @@ class ImageServiceStub:
     ]
     """The gradient of a head's weights for given gradients of its vectors (a vector-Jacobian product)."""
 
+    Search: grpc.UnaryUnaryMultiCallable[
+        crossmedia.v1.image_server_pb2.SearchRequest,
+        crossmedia.v1.image_server_pb2.SearchResponse,
+    ]
+    """The images that are most alike, by the cosine of their vectors, from the similarity index of the store."""
+
     GetThumbnails: grpc.UnaryUnaryMultiCallable[
         crossmedia.v1.image_server_pb2.GetThumbnailsRequest,
         crossmedia.v1.image_server_pb2.GetThumbnailsResponse,
@@ -101,6 +107,12 @@ class ImageServiceAsyncStub:
         crossmedia.v1.image_server_pb2.GetHeadGradientResponse,
     ]
     """The gradient of a head's weights for given gradients of its vectors (a vector-Jacobian product)."""
+
+    Search: grpc.aio.UnaryUnaryMultiCallable[
+        crossmedia.v1.image_server_pb2.SearchRequest,
+        crossmedia.v1.image_server_pb2.SearchResponse,
+    ]
+    """The images that are most alike, by the cosine of their vectors, from the similarity index of the store."""
 
     GetThumbnails: grpc.aio.UnaryUnaryMultiCallable[
         crossmedia.v1.image_server_pb2.GetThumbnailsRequest,
@@ -152,6 +164,14 @@ class ImageServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[crossmedia.v1.image_server_pb2.GetHeadGradientResponse, collections.abc.Awaitable[crossmedia.v1.image_server_pb2.GetHeadGradientResponse]]:
         """The gradient of a head's weights for given gradients of its vectors (a vector-Jacobian product)."""
+
+    @abc.abstractmethod
+    def Search(
+        self,
+        request: crossmedia.v1.image_server_pb2.SearchRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[crossmedia.v1.image_server_pb2.SearchResponse, collections.abc.Awaitable[crossmedia.v1.image_server_pb2.SearchResponse]]:
+        """The images that are most alike, by the cosine of their vectors, from the similarity index of the store."""
 
     @abc.abstractmethod
     def GetThumbnails(

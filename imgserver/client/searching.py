@@ -1,0 +1,67 @@
+"""Queries to the similarity index, in calls that the server takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from crossmedia.v1 import image_server_pb2 as pb
+
+from imgserver.client.ids import as_ids
+from imgserver.client.putting import parts
+from imgserver.client.results import KNOWN_STATUS, Neighbours, ServerInfo
+from imgserver.client.retries import until_answered
+from imgserver.client.transports import Transport
+from imgserver.errors import ServerFault, VersionMismatch
+
+Queries = Sequence[int] | npt.NDArray[Any] | Sequence[bytes]
+
+
+def search(
+    transport: Transport,
+    limits: ServerInfo,
+    version: str,
+    queries: Queries,
+    k: int,
+    deadline: float,
+    timeout_s: float,
+) -> Neighbours:
+    """What ``ImageClient.search`` does, within the limits that the server told."""
+    ids, cosines, status = [np.zeros((0, k), np.int64)], [np.zeros((0, k), np.float32)], [np.zeros(0, np.uint8)]
+    images = 0
+    for request, rows in _requests(limits, queries):
+        request.version, request.k = version, k
+        reply = until_answered(partial(transport.search, request), deadline, timeout_s)
+        if version and reply.version != version:
+            raise VersionMismatch(
+                f"The index changed from {version} to {reply.version} between two calls. Search again."
+            )
+        version, images = reply.version, reply.images
+        if (len(reply.status), len(reply.image_ids), len(reply.cosines)) != (rows, 8 * rows * k, 4 * rows * k):
+            raise ServerFault(
+                f"The reply is broken: {rows} queries were asked, {len(reply.status)} answered. "
+                f"Client and server may be of different releases."
+            )
+        ids.append(np.frombuffer(reply.image_ids, dtype="<i8").reshape(rows, k))
+        cosines.append(np.frombuffer(reply.cosines, dtype="<f4").reshape(rows, k))
+        status.append(np.frombuffer(reply.status, dtype=np.uint8))
+    found = np.concatenate(status)
+    if not KNOWN_STATUS[found].all():
+        raise ServerFault(f"The reply holds the unknown status {int(found[~KNOWN_STATUS[found]][0])}.")
+    return Neighbours(np.concatenate(ids), np.concatenate(cosines), found, version, images)
+
+
+def _requests(limits: ServerInfo, queries: Queries) -> Iterator[tuple[pb.SearchRequest, int]]:
+    most = max(1, limits.max_queries_per_search)  # a server without Search says 0, and then what is wrong
+    if len(queries) and isinstance(queries[0], bytes):
+        photos = [bytes(photo) for photo in queries]
+        for run in parts([len(photo) for photo in photos], most, limits.max_message_bytes):
+            yield pb.SearchRequest(photos=photos[run]), len(photos[run])
+        return
+    ids = as_ids(queries)  # type: ignore[arg-type]
+    for start in range(0, len(ids), most):
+        block = ids[start : start + most]
+        yield pb.SearchRequest(image_ids=block.astype("<i8").tobytes()), len(block)

@@ -1,0 +1,214 @@
+"""Which photos are alike: build the index, ask it, and list a catalogue's near-duplicates."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from imgserver.commands.options import missing_extra, server_address, server_option, store_option
+from imgserver.config import Command, json_option
+from imgserver.errors import BadInput, NothingEmbedded
+
+if TYPE_CHECKING:
+    from imgserver.vision.contact_sheet import Cell
+
+SHOWN_GROUPS, SHOWN_IMAGES = 30, 10
+
+
+@click.command(cls=Command)
+@store_option
+@click.option(
+    "--kind",
+    type=click.Choice(["auto", "flat", "hnsw", "ivf-pq"]),
+    default="auto",
+    help="flat compares with every image, hnsw walks a graph, ivf-pq holds a byte for two numbers; auto goes by the "
+    "number of images.",
+)
+@json_option
+def index(store: Path, kind: str, as_json: bool) -> None:
+    """Build the similarity index of the active version; a running server takes it into use within a second.
+
+    Run it again when photos were added or another version was activated.
+    """
+    try:
+        from imgserver.offline.similarity import build_index
+        from imgserver.storage.store import Store
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    with closing(Store(store, create=False)) as opened, Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("indexing", total=None)
+        report = build_index(opened, kind, progress=lambda done: progress.advance(task, done))
+    info = report.info
+    if as_json:
+        click.echo(json.dumps(asdict(report)))
+        return
+    click.echo(f"{info.images:,} images of {info.version}")
+    click.echo(f"kind {info.kind}, {info.bytes_per_image:.0f} bytes an image, {report.seconds:.1f} s")
+    click.echo(
+        f"recall@10 {info.recall_at_10:.3f}; {report.queries_per_s:,.0f} queries/s, "
+        f"{report.brute_force_queries_per_s:,.0f} by brute force over the store"
+    )
+
+
+@click.command(cls=Command)
+@click.argument("queries", nargs=-1, required=True)
+@click.option("--k", type=click.IntRange(min=1), default=10, help="Neighbours of each.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Draw queries and neighbours into this PNG."
+)
+@server_option
+@store_option
+@click.option("--timeout-s", type=float, default=30.0, help="Seconds for all of it, retries included.")
+@json_option
+def search(
+    queries: tuple[str, ...],
+    k: int,
+    out: Path | None,
+    server: str | None,
+    store: Path,
+    timeout_s: float,
+    as_json: bool,
+) -> None:
+    """The images most alike QUERIES: image ids, or files of photos that need not be in the catalogue.
+
+    Asks a running server, whose store has an index ('imgserver index').
+    """
+    from imgserver.client import ImageClient
+
+    ids = [int(query) for query in queries if query.isascii() and query.isdigit()]
+    files = [Path(query) for query in queries if not (query.isascii() and query.isdigit())]
+    if absent := [file for file in files if not file.is_file()]:
+        raise BadInput(f"{absent[0]} is neither an image id nor a file.")
+    photos = [file.read_bytes() for file in files]
+    names = [f"image {image_id}" for image_id in ids] + [file.name for file in files]
+    with ImageClient(server_address(server, store), timeout_s=timeout_s) as client:
+        parts = [client.search(part, k) for part in (ids, photos) if part]
+        near = [
+            list(zip(*row, strict=True))
+            for part in parts
+            for row in zip(part.image_ids.tolist(), part.cosines.tolist(), strict=True)
+        ]
+        status = [_status_name(value) for part in parts for value in part.status.tolist()]
+        near = [[(image_id, cosine) for image_id, cosine in row if image_id >= 0] for row in near]
+        if out is not None:
+            _draw(out, client, ids, photos, names, near)
+    if as_json:
+        rows = [
+            {"query": name, "status": state, "neighbours": [{"image_id": i, "cosine": c} for i, c in row]}
+            for name, state, row in zip(names, status, near, strict=True)
+        ]
+        click.echo(json.dumps({"version": parts[0].version, "images": parts[0].images, "queries": rows}))
+    else:
+        for name, state, row in zip(names, status, near, strict=True):
+            found = "  ".join(f"{image_id} ({cosine:.3f})" for image_id, cosine in row)
+            click.echo(f"{name}: {found if state == 'OK' else state}")
+        if out is not None:
+            click.echo(f"drawn: {out}")
+    if failed := [name for name, state in zip(names, status, strict=True) if state != "OK"]:
+        raise NothingEmbedded(f"{len(failed)} of {len(names)} queries have no vector; the first is {failed[0]}.")
+
+
+@click.command(cls=Command)
+@store_option
+@click.option("--threshold", type=click.FloatRange(0, 1), default=0.95, help="Least cosine of two images in a group.")
+@click.option("--catalogue", metavar="PATH|URL", help="Where the photos are, to draw the largest groups.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="duplicates.csv",
+    help="File of groups: group, image_id, cosine, same_bytes. With --catalogue a PNG of its name is drawn beside it.",
+)
+@json_option
+def duplicates(store: Path, threshold: float, catalogue: str | None, out: Path, as_json: bool) -> None:
+    """List groups of photos that are the same, or nearly, by the similarity index ('imgserver index').
+
+    What photos are alike depends on the backbone and the head: look at the picture before you delete anything.
+    """
+    try:
+        from imgserver.offline.duplicates import find_duplicates
+        from imgserver.storage.catalog import READ_TIMEOUT_S, open_catalog
+        from imgserver.storage.store import Store
+        from imgserver.vision.contact_sheet import SIDE, contact_sheet
+        from imgserver.vision.decode import ImageLimits, thumbnail
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    with closing(Store(store, create=False)) as opened, Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("comparing", total=None)
+        groups, images = find_duplicates(opened, threshold, lambda done: progress.advance(task, done))
+    lines = [
+        f"{number},{image_id},{group.cosine:.4f},{int(group.same_bytes)}"
+        for number, group in enumerate(groups, start=1)
+        for image_id in group.image_ids
+    ]
+    _write(out, "\n".join(["group,image_id,cosine,same_bytes", *lines, ""]).encode())
+    picture = out.with_suffix(".png") if catalogue and groups else None
+    if picture is not None and catalogue is not None:
+        photos, limits = open_catalog(catalogue, READ_TIMEOUT_S), ImageLimits()
+
+        def cell(image_id: int) -> Cell:
+            data = photos.read(image_id, limits.max_bytes)
+            return (thumbnail(data, SIDE, limits) if data else None), str(image_id)
+
+        shown = [group.image_ids[:SHOWN_IMAGES] for group in groups[:SHOWN_GROUPS]]
+        _write(picture, contact_sheet([[cell(image_id) for image_id in ids] for ids in shown]))
+    many = sum(len(group.image_ids) for group in groups)
+    if as_json:
+        found = {"images": images, "groups": [asdict(group) for group in groups], "file": str(out)}
+        click.echo(json.dumps(found | {"picture": str(picture) if picture else None}))
+        return
+    click.echo(f"{images:,} images, {len(groups):,} groups of {many:,} images with a cosine of {threshold} or more")
+    click.echo(f"groups: {out}" + (f"; the largest drawn: {picture}" if picture else ""))
+
+
+def _draw(
+    out: Path,
+    client: Any,
+    ids: Sequence[int],
+    photos: Sequence[bytes],
+    names: Sequence[str],
+    near: Sequence[Sequence[tuple[int, float]]],
+) -> None:
+    try:
+        from imgserver.vision.contact_sheet import SIDE, contact_sheet
+        from imgserver.vision.decode import CorruptImage, ImageLimits, ImageTooLarge, thumbnail
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    def small(photo: bytes) -> bytes | None:
+        try:
+            return thumbnail(photo, SIDE, ImageLimits())
+        except (CorruptImage, ImageTooLarge):
+            return None
+
+    every = sorted({*ids, *(image_id for row in near for image_id, _ in row)})
+    jpegs = dict(zip(every, client.thumbnails(every), strict=True))
+    own = [jpegs[image_id] for image_id in ids] + [small(photo) for photo in photos]
+    rows = [
+        [(jpeg, name), *((jpegs[image_id], f"{image_id}  {cosine:.3f}") for image_id, cosine in row)]
+        for jpeg, name, row in zip(own, names, near, strict=True)
+    ]
+    _write(out, contact_sheet(rows))
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_bytes(data)
+    os.replace(part, path)
+
+
+def _status_name(value: int) -> str:
+    from imgserver.client import Status
+
+    return Status(value).name

@@ -1,0 +1,28 @@
+"""Checks that several calls share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from imgserver.errors import InvalidRequest
+from imgserver.storage.index import Ids
+
+
+def ids_of(block: bytes, most: int) -> Ids:
+    """Image ids of a request, shape (n,).
+
+    Args:
+        block: little-endian int64, 8 bytes each.
+        most: that one call may ask for.
+
+    Raises:
+        InvalidRequest: the block is broken, holds a negative id, or too many.
+    """
+    if len(block) % 8:
+        raise InvalidRequest(f"image_ids has {len(block)} bytes; it must be int64 numbers of 8 bytes each.")
+    ids = np.frombuffer(block, dtype="<i8").astype(np.int64, copy=False)
+    if len(ids) > most:
+        raise InvalidRequest(f"{len(ids)} ids were asked for in one call; the limit is {most} (see GetInfo).")
+    if len(ids) and ids.min() < 0:
+        raise InvalidRequest(f"Image id {ids.min()} is negative; the null image is never sent.")
+    return ids
