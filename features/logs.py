@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.batch import NULL_IMAGE, Int64Array
-from features.schema import Items, Schema
+from features.schema import Images, Items, Schema
 from features.tables import Source, flags, full_keys, keys, seconds
 from features.vocabulary import tokenize
 from imgserver.errors import BadInput
@@ -119,7 +119,21 @@ def read_items(schema: Schema, notes: dict[str, int]) -> Attributes | None:
     image = _images(items, table, notes) if items.image else None
     text = {name: tokenize(table[name].combine_chunks()) for name in items.text}
     key = _unique_key(items.path, items.item, keys(table, items.item))
-    return Attributes(key, {name: keys(table, name) for name in items.ids}, image, text)
+    ids = {name: keys(table, name) for name in items.ids}
+    if schema.images is not None and image is not None:
+        ids |= _ids_of_images(schema.images, image, notes)
+    return Attributes(key, ids, image, text)
+
+
+def _ids_of_images(images: Images, image: Int64Array, notes: dict[str, int]) -> dict[str, pa.Array]:
+    """Id columns of the image table, by item; null where an item has no image, or its image no row."""
+    table = Source(images.path, [images.image, *images.ids]).read()
+    key = _unique_key(images.path, images.image, keys(table, images.image))
+    shown = pa.array(image, mask=image == NULL_IMAGE).cast(pa.string())
+    row = pc.index_in(shown, value_set=key)
+    if absent := len(shown) - shown.null_count - int(pc.count(row).as_py()):
+        notes["items_whose_image_is_not_in_the_image_table"] = absent
+    return {name: keys(table, name).take(row) for name in images.ids}
 
 
 def _images(items: Items, table: pa.Table, notes: dict[str, int]) -> Int64Array:

@@ -24,6 +24,11 @@ image_manifest = "m.parquet"    # only when the column holds names: the manifest
 ids = ["shop_id"]           # id columns
 text = ["title"]            # text columns: lower-cased words of letters and digits
 
+[images]                    # optional: attributes of the items' images, such as what 'imgserver semantic-ids' writes
+path = "semantic_ids.parquet"
+image = "image_id"
+ids = ["sid_1", "sid_2"]    # id columns, which the items get
+
 [users]                     # optional: attributes of the users
 path = "users.csv"
 user = "user_id"
@@ -105,6 +110,15 @@ class Items:
 
 
 @dataclass(frozen=True)
+class Images:
+    """Image table: path, its image id column, id columns."""
+
+    path: Path
+    image: str
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Users:
     """User table: path, its user column, id columns."""
 
@@ -159,6 +173,7 @@ class Schema:
     split: Split
     negatives: Negatives | None = None
     layout: str = INLINE
+    images: Images | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -172,8 +187,8 @@ class Schema:
 
     @property
     def item_ids(self) -> tuple[str, ...]:
-        """Id columns of an item, its own id first."""
-        return ("item_id", *(self.items.ids if self.items else ()))
+        """Id columns of an item, its own id first, those of its image last."""
+        return ("item_id", *(self.items.ids if self.items else ()), *(self.images.ids if self.images else ()))
 
     @property
     def user_ids(self) -> tuple[str, ...]:
@@ -191,6 +206,7 @@ def load_schema(path: str | Path) -> Schema:
     top = TomlTable.read(file)
     log, items, users = top.table("log"), top.optional("items"), top.optional("users")
     behaviours, split, negatives = top.optional("behaviours"), top.optional("split"), top.optional("negatives")
+    images = top.optional("images")
     layout = top.take("layout", str, INLINE)
     top.done()
     if layout not in (INLINE, BY_USER):
@@ -199,8 +215,17 @@ def load_schema(path: str | Path) -> Schema:
         raise top.fail('layout is "by_user", but there is no [behaviours] whose histories it could lay out.')
     drawn = _negatives(negatives)
     schema = Schema(
-        _log(log, drawn), _items(items), _users(users), _behaviours(behaviours), _split(split), drawn, layout
+        _log(log, drawn),
+        _items(items),
+        _users(users),
+        _behaviours(behaviours),
+        _split(split),
+        drawn,
+        layout,
+        _images(images),
     )
+    if schema.images and not (schema.items and schema.items.image):
+        raise top.fail("[images] is given, but [items] has no image column that it could be joined by.")
     names = [*schema.user_ids, *schema.item_ids]
     if twice := {name for name in names if names.count(name) > 1}:
         raise BadInput(f"{file} uses the id column {min(twice)!r} twice; every id column needs a name of its own.")
@@ -252,6 +277,14 @@ def _items(table: TomlTable | None) -> Items | None:
     if manifest and not items.image:
         raise table.fail("image_manifest is given without image, the column whose names it gives ids to.")
     return items
+
+
+def _images(table: TomlTable | None) -> Images | None:
+    if table is None:
+        return None
+    images = Images(table.path(), table.take("image", str), table.names("ids"))
+    table.done()
+    return images
 
 
 def _negatives(table: TomlTable | None) -> Negatives | None:

@@ -30,8 +30,8 @@ SHOWN_GROUPS, SHOWN_IMAGES = 30, 10
     "--kind",
     type=click.Choice(["auto", "flat", "hnsw", "ivf-pq"]),
     default="auto",
-    help="flat compares with every image, hnsw walks a graph, ivf-pq holds a byte for two numbers; auto goes by the "
-    "number of images.",
+    help="How: flat compares with every image, hnsw walks a graph, ivf-pq holds a byte for two numbers; auto goes by "
+    "the number of images.",
 )
 @json_option
 def index(store: Path, kind: str, as_json: bool) -> None:
@@ -169,6 +169,40 @@ def duplicates(store: Path, threshold: float, catalogue: str | None, out: Path, 
         return
     click.echo(f"{images:,} images, {len(groups):,} groups of {many:,} images with a cosine of {threshold} or more")
     click.echo(f"groups: {out}" + (f"; the largest drawn: {picture}" if picture else ""))
+
+
+@click.command(name="semantic-ids", cls=Command)
+@store_option
+@click.option("--levels", type=click.IntRange(1, 8), default=3, help="Codes of an image.")
+@click.option("--codes", type=int, default=64, help="Different codes of a level: a power of two, at most 256.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="semantic_ids.parquet",
+    help="File to write: image_id, sid_1, sid_2, …; name it in a samples schema under [images].",
+)
+@json_option
+def semantic_ids(store: Path, levels: int, codes: int, out: Path, as_json: bool) -> None:
+    """Write ids that images which look alike share: codes of the active version's vectors, coarse to fine.
+
+    Any model takes them as id features. Run it again when photos were added: the codes keep their meaning.
+    """
+    try:
+        from imgserver.offline.semantic_ids import write_semantic_ids
+        from imgserver.storage.store import Store
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    with closing(Store(store, create=False)) as opened:
+        report = write_semantic_ids(opened, out, levels, codes)
+    if as_json:
+        click.echo(json.dumps(asdict(report)))
+        return
+    distinct = ", ".join(f"{count:,}" for count in report.distinct)
+    click.echo(
+        f"{report.images:,} images; different ids by level: {distinct}; {report.error:.0%} of the variance is left"
+    )
+    click.echo(f"{'codes of an earlier run go on; ' if report.kept else ''}written: {report.file}")
 
 
 def _draw(

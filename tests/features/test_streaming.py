@@ -312,3 +312,37 @@ def test_amazon_sequences_need_no_images(test_data: Path, tmp_path: Path) -> Non
     batch = next(samples.batches("test", 512))
     assert batch.images is None
     assert batch.history["item_id"].values.size > 512
+
+
+IMAGES = '[images]\npath = "codes.parquet"\nimage = "image_id"\nids = ["sid_1", "sid_2"]\n'
+
+
+def test_ids_of_images_are_ids_of_their_items(tmp_path: Path) -> None:
+    """As semantic ids are: an image may have none, and an item no image."""
+    images = list(range(480, 497))
+    codes = pa.table(
+        {"image_id": images, "sid_1": [f"{i % 2}" for i in images], "sid_2": [f"{i % 2}-{i}" for i in images]}
+    )
+    folder = tmp_path / "codes"
+    folder.mkdir()
+    pq.write_table(codes, folder / "codes.parquet")
+    samples, report = make(folder, random_log(), HEAD + LABELS + ITEMS + IMAGES + BY_USER)
+    code_of = {row["image_id"]: row for row in codes.to_pylist()}
+    seen = set()
+    for row in samples.frame("test").to_pylist():
+        code = code_of.get(row["image_id"])
+        for name in ("sid_1", "sid_2"):
+            place = row[name]
+            found = samples.vocabulary.values[name][place - 1].as_py() if place else None
+            assert found == (code[name] if code else None)
+            seen.add(found)
+    assert len(seen) > 3
+    assert "items_whose_image_is_not_in_the_image_table" in report.notes
+    assert {"sid_1", "sid_2"} <= set(samples.id_columns)
+
+
+def test_a_table_of_images_needs_images(tmp_path: Path) -> None:
+    schema = HEAD + LABELS + ITEMS.replace('image = "image"\n', "") + IMAGES + BY_USER
+    (tmp_path / "samples.toml").write_text(schema)
+    with pytest.raises(BadInput, match="no image column"):
+        load_schema(tmp_path / "samples.toml")

@@ -23,6 +23,7 @@ from imgserver.client.putting import parts
 from imgserver.errors import BadInput, InvalidRequest, NotReady, StoreError, VersionMismatch
 from imgserver.offline.duplicates import find_duplicates
 from imgserver.offline.exchange import import_vectors
+from imgserver.offline.semantic_ids import write_semantic_ids
 from imgserver.offline.similarity import build_index
 from imgserver.storage.similarity import SimilarityFiles
 from imgserver.storage.store import Store
@@ -306,3 +307,49 @@ def test_groups_are_the_connected_parts_of_the_pairs(
                     group[a] = group[b] = min(group[a], group[b])
     right = {tuple(sorted(ids[group == g].tolist())) for g in group if (group == g).sum() > 1}
     assert {found.image_ids for found in groups} == right
+
+
+def test_semantic_ids_are_coarse_to_fine_and_keep_their_meaning(tmp_path: Path) -> None:
+    vectors = clustered(3_000)
+    store = imported(tmp_path, vectors[:2_500])
+    out = tmp_path / "ids.parquet"
+    report = write_semantic_ids(store, out, levels=3, codes=16)
+    rows = {row.pop("image_id"): row for row in pq.read_table(out).to_pylist()}
+    assert report.images == len(rows) == 2_500
+    assert report.distinct[0] == 16
+    assert list(report.distinct) == sorted(report.distinct)
+    for row in rows.values():
+        assert row["sid_2"].startswith(row["sid_1"] + "-")
+        assert row["sid_3"].startswith(row["sid_2"] + "-")
+    ids, entries, _ = store.index.load(store.index.active)
+    space = store.index.space(store.index.active)
+    assert space is not None
+    values = store.read(space, entries).astype(np.float32)
+    unit = values / np.linalg.norm(values, axis=1, keepdims=True)
+    groups = np.array([rows[i]["sid_2"] for i in ids.tolist()])
+    within = sum(float(((unit[groups == g] - unit[groups == g].mean(axis=0)) ** 2).sum()) for g in set(groups))
+    everything = float(((unit - unit.mean(axis=0)) ** 2).sum())
+    assert within < 0.6 * everything, "who shares an id looks alike"
+    assert report.error < write_semantic_ids(store, out, levels=1, codes=16).error < 1
+
+    again = write_semantic_ids(store, out, levels=3, codes=16, seed=9)
+    assert again.kept
+    assert {row.pop("image_id"): row for row in pq.read_table(out).to_pylist()} == rows
+    few = imported(tmp_path / "few", vectors[:100])
+    with pytest.raises(BadInput, match="too few for 256 codes"):
+        write_semantic_ids(few, out, 2, 256)
+    few.close()
+    for levels, codes in ((0, 16), (9, 16), (2, 100), (2, 1), (2, 512)):
+        with pytest.raises(BadInput, match="levels"):
+            write_semantic_ids(store, out, levels, codes)
+    store.close()
+
+
+def test_semantic_ids_by_command(indexed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ids.parquet"
+    options = [f"--store={indexed}", f"--out={out}", "--levels=2", "--codes=8", "--json"]
+    found = json.loads(run_command("imgserver", "semantic-ids", *options).stdout)
+    assert found["images"] == 100
+    assert pq.read_schema(out).names == ["image_id", "sid_1", "sid_2"]
+    refused = run_command("imgserver", "semantic-ids", f"--store={indexed}", "--codes=12", check=False)
+    assert refused.returncode == 2
