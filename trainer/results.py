@@ -56,8 +56,16 @@ def identity(line: Line) -> str:
 
 
 def new_line(key: Line, result: dict[str, Any]) -> Line:
-    """The key, the commit and the date, and what ``fit`` returned."""
-    return {**key, "commit": code_version(), "date": datetime.now(UTC).isoformat(timespec="seconds"), **result}
+    """The key, the commit and the date, and what ``fit`` returned.
+
+    The vectors of a head that learned are of a version that only the run itself knew: it stands beside the key, as
+    ``learned_version``, for the key names what the run started from.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    line = {**key, "commit": code_version(), "date": now, **result}
+    if key["images"] and key["options"].get("head") == "learn":
+        line |= {"vector_version": key["vector_version"], "learned_version": result["vector_version"]}
+    return line
 
 
 def append(path: Path, line: Line) -> None:

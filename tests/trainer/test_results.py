@@ -54,6 +54,17 @@ def test_what_decides_the_numbers_is_the_key_and_nothing_else() -> None:
         assert results.identity(other) != plain
 
 
+def test_a_line_is_found_again_by_what_its_run_started_from() -> None:
+    for head, started, ended in (
+        ("learn", "cnn@1", "cnn@1+learned@2/12"),
+        ("frozen", "cnn@1+pca@2/8", "cnn@1+pca@2/8"),
+    ):
+        key = {name: line(images=True, options={"head": head}, vector_version=started)[name] for name in results.KEY}
+        found = results.new_line(key, {"vector_version": ended, "test": {}})
+        assert results.identity(found) == results.identity(key)
+        assert found.get("learned_version", started) == ended
+
+
 def _append(path: Path, first: int) -> None:
     for seed in range(first, first + 50):
         results.append(path, line(seed))
