@@ -30,7 +30,7 @@ SHOWN_GROUPS, SHOWN_IMAGES = 30, 10
     "--kind",
     type=click.Choice(["auto", "flat", "hnsw", "ivf-pq"]),
     default="auto",
-    help="How: flat compares with every image, hnsw walks a graph, ivf-pq holds a byte for two numbers; auto goes by "
+    help="How: flat compares with every image, hnsw walks a graph, ivf-pq holds a byte for eight numbers; auto goes by "
     "the number of images.",
 )
 @json_option
