@@ -5,8 +5,8 @@
 Trains each variant of ``VARIANTS`` with the same seeds on the same rows, from the features and vectors of a store, and
 prints one table: test AUC and GAUC of all rows, of items unseen in training and of items held out entirely, and the
 difference to ids only, seed by seed. What has a line in the results file is not trained again (``--part 1/2`` and
-``--part 2/2`` share the work), ``--table`` only prints. The id-only side knows the image's id as an id, and is trained
-by the same recipe.
+``--part 2/2`` share the work), ``--table`` only prints. The id-only side knows the image's id as an id; each
+side has the recipe that was best for it.
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@ HeadServers     vectors and gradients of a head that learns, through one client 
 
 from imgserver.client.client import ImageClient
 from imgserver.client.head_servers import HeadServers
+from imgserver.client.mock import MockTransport
 from imgserver.client.results import FetchStats, Neighbours, ServerInfo, Status, Vectors
-from imgserver.client.transports import GrpcTransport, LocalTransport, MockTransport, Transport
+from imgserver.client.transports import GrpcTransport, LocalTransport, Transport
 
 __all__ = [
     "FetchStats",

@@ -15,7 +15,7 @@ from imgserver.client.putting import parts
 from imgserver.client.results import KNOWN_STATUS, Neighbours, ServerInfo
 from imgserver.client.retries import until_answered
 from imgserver.client.transports import Transport
-from imgserver.errors import ServerFault, VersionMismatch
+from imgserver.errors import InvalidRequest, ServerFault, VersionMismatch
 
 Queries = Sequence[int] | npt.NDArray[Any] | Sequence[bytes]
 
@@ -30,6 +30,8 @@ def search(
     timeout_s: float,
 ) -> Neighbours:
     """What ``ImageClient.search`` does, within the limits that the server told."""
+    if k < 1:
+        raise InvalidRequest(f"k is {k}; ask for 1 neighbour or more.")
     ids, cosines, status = [np.zeros((0, k), np.int64)], [np.zeros((0, k), np.float32)], [np.zeros(0, np.uint8)]
     images = 0
     for request, rows in _requests(limits, queries):

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
 
 import grpc
-import numpy as np
-import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 from crossmedia.v1 import image_server_pb2_grpc as pb_grpc
 
@@ -20,13 +18,11 @@ from imgserver.errors import (
     RETRY_AFTER_KEY,
     CrossMediaError,
     DeadlineExceeded,
-    NotReady,
     Overloaded,
     ServerUnavailable,
-    VersionMismatch,
     error_class,
 )
-from imgserver.wire import DTYPES, GET_VECTORS, VectorsReply, decode_reply
+from imgserver.wire import GET_VECTORS, VectorsReply, decode_reply
 
 CONNECT_OPTIONS = [
     # The client checks sizes by what GetInfo says, so gRPC's own 4 MiB ceiling only gets in the way.
@@ -254,105 +250,3 @@ class LocalTransport:
     def close(self) -> None:
         """Close the service."""
         self._service.close()
-
-
-class MockTransport:
-    """Vectors from a dictionary, for tests: an id that is not in it is NOT_FOUND.
-
-    Args:
-        vectors: image id -> vector; all of one length.
-        version: the version that every reply names.
-        generation: the generation that every reply names.
-        status: image id -> status byte, for ids that are to fail.
-        max_ids_per_call: the limit that ``get_info`` tells.
-    """
-
-    def __init__(
-        self,
-        vectors: Mapping[int, npt.NDArray[Any]],
-        *,
-        version: str = "mock@000000000000+none@000000000000/8",
-        generation: int = 1,
-        status: Mapping[int, int] | None = None,
-        max_ids_per_call: int = 10_000,
-    ):
-        self.vectors, self.version, self.generation = dict(vectors), version, generation
-        self.status, self.max_ids_per_call = dict(status or {}), max_ids_per_call
-        self.dim = len(next(iter(self.vectors.values()))) if self.vectors else int(version.rsplit("/", 1)[1])
-        self.requests: list[pb.GetVectorsRequest] = []
-
-    def get_info(self, timeout_s: float) -> pb.GetInfoResponse:
-        """A description with the mock's version and limits."""
-        return pb.GetInfoResponse(
-            server_version="mock",
-            version=self.version,
-            dim=self.dim,
-            stored_dtype=pb.DTYPE_FLOAT16,
-            generation=self.generation,
-            versions=[self.version],
-            max_ids_per_call=self.max_ids_per_call,
-            max_thumbnails_per_call=256,
-            max_put_per_call=256,
-            max_image_bytes=20 << 20,
-            max_image_pixels=50_000_000,
-            max_message_bytes=64 << 20,
-            images_stored=len(self.vectors),
-        )
-
-    def get_vectors(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
-        """Look the ids up in the dictionary."""
-        self.requests.append(request)
-        done: Future[VectorsReply] = Future()
-        if request.version and request.version != self.version:
-            done.set_exception(VersionMismatch(f"The mock serves {self.version}, not {request.version}."))
-            return done
-        ids = np.frombuffer(request.image_ids, dtype="<i8")
-        dtype = request.dtype or pb.DTYPE_FLOAT16
-        values = np.zeros((len(ids), self.dim), dtype=DTYPES[dtype])
-        status = np.full(len(ids), pb.VECTOR_STATUS_NOT_FOUND, dtype=np.uint8)
-        for row, image_id in enumerate(ids.tolist()):
-            if image_id in self.status:
-                status[row] = self.status[image_id]
-            elif image_id in self.vectors:
-                values[row], status[row] = self.vectors[image_id], pb.VECTOR_STATUS_OK
-        done.set_result(VectorsReply(self.version, self.generation, values, status))
-        return done
-
-    def put_images(self, request: pb.PutImagesRequest, timeout_s: float) -> pb.PutImagesResponse:
-        """There is no CNN here.
-
-        Raises:
-            VersionMismatch: always, as a server of imported vectors does.
-        """
-        raise VersionMismatch("The mock has no CNN that could embed photos.")
-
-    def search(self, request: pb.SearchRequest, timeout_s: float) -> pb.SearchResponse:
-        """There is no index here.
-
-        Raises:
-            NotReady: always, as a server without one does.
-        """
-        raise NotReady("The mock has no similarity index.")
-
-    def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
-        """No photo has a thumbnail here."""
-        return pb.GetThumbnailsResponse(jpegs=[b""] * (len(request.image_ids) // 8))
-
-    def put_head(self, request: pb.PutHeadRequest, timeout_s: float) -> pb.PutHeadResponse:
-        """There are no features here.
-
-        Raises:
-            VersionMismatch: always, as a server of imported vectors does.
-        """
-        raise VersionMismatch("The mock has no features that a head could be applied to.")
-
-    def get_head_gradient(self, request: pb.GetHeadGradientRequest, timeout_s: float) -> pb.GetHeadGradientResponse:
-        """No head can be put here.
-
-        Raises:
-            VersionMismatch: always.
-        """
-        raise VersionMismatch("The mock holds no heads.")
-
-    def close(self) -> None:
-        """Nothing to give up."""

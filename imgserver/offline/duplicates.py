@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.errors import NotReady, VersionMismatch
 from imgserver.storage.index import Ids
 from imgserver.storage.similarity import SimilarityFiles
 from imgserver.storage.store import Store
+from imgserver.storage.versions import active_rows
 
-OK = pb.VECTOR_STATUS_OK
 BLOCK = 4096
 NEIGHBOURS = 20
 
@@ -57,12 +56,9 @@ def find_duplicates(
     if opened is None:
         raise NotReady(f"The store {store.folder} has no similarity index. Run 'imgserver index' first.")
     info, index = opened
-    if info.version != store.index.active:
-        raise VersionMismatch(f"The index is of {info.version}, {store.index.active} is active. Run 'imgserver index'.")
-    space = store.index.space(info.version)
-    assert space is not None, "the active version is held"
-    ids, entries, _ = store.index.load(space.name)
-    ids, entries = ids[entries["status"] == OK], entries[entries["status"] == OK]
+    space, ids, entries = active_rows(store)
+    if info.version != space.name:
+        raise VersionMismatch(f"The index is of {info.version}, {space.name} is active. Run 'imgserver index'.")
     groups = _Groups(len(ids))
     for start in range(0, len(ids), BLOCK):
         block = entries[start : start + BLOCK]

@@ -31,7 +31,7 @@ from imgserver.storage.table import leave_snapshot
 from imgserver.storage.versions import feature_space, is_imported, load_head, save_head, split_version, vector_space
 from imgserver.vision.backbone import Backbone
 from imgserver.vision.decode import ImageLimits
-from imgserver.vision.engines import MAX_BATCH, Engine
+from imgserver.vision.engines import MAX_BATCH, Engine, run_all
 from imgserver.vision.photos import Photo, read_photo, sources_of
 
 OK = pb.VECTOR_STATUS_OK
@@ -259,8 +259,7 @@ def _embed(
         return lambda: None
     pixels, features = [p.pixels for p in photos if p.pixels is not None], np.zeros((0, space.dim), space.dtype)
     if pixels:
-        blocks = [np.stack(pixels[start : start + MAX_BATCH]) for start in range(0, len(pixels), MAX_BATCH)]
-        features = np.concatenate([engine.run(block) for block in blocks]).astype(space.dtype)
+        features = run_all(engine, pixels).astype(space.dtype)
     status = np.array([photo.status for photo in photos], dtype=np.uint8)
     result.embedded += len(pixels)
     return lambda: store.put(space, ids[~same], features, status, sources_of(photos), OK)

@@ -17,13 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.errors import BadInput, NotReady
+from imgserver.errors import BadInput
 from imgserver.storage.similarity import Vectors, faiss_module, unit
 from imgserver.storage.store import Store
+from imgserver.storage.versions import active_rows
 
-OK = pb.VECTOR_STATUS_OK
 SAMPLE = 100_000
 BLOCK = 65_536
 MAX_LEVELS = 8
@@ -69,13 +68,8 @@ def write_semantic_ids(store: Store, out: Path, levels: int, codes: int, seed: i
     bits = codes.bit_length() - 1
     if not 1 <= levels <= MAX_LEVELS or codes != 1 << bits or not 1 <= bits <= 8:
         raise BadInput(f"{levels} levels of {codes} codes: levels go from 1 to {MAX_LEVELS}, codes are 2, 4, … or 256.")
-    version = store.index.active
-    space = store.index.space(version) if version else None
-    if space is None:
-        raise NotReady(f"The store {store.folder} has no vectors yet. Run 'imgserver precompute' first.")
-    ids, entries, _ = store.index.load(space.name)
-    ids, entries = ids[entries["status"] == OK], entries[entries["status"] == OK]
-    name = f"{hashlib.sha256(version.encode()).hexdigest()[:12]}-{levels}x{codes}.faiss"
+    space, ids, entries = active_rows(store)
+    name = f"{hashlib.sha256(space.name.encode()).hexdigest()[:12]}-{levels}x{codes}.faiss"
     path = store.folder / "semantic" / name
     kept = path.exists()
     if kept:
@@ -105,10 +99,10 @@ def write_semantic_ids(store: Store, out: Path, levels: int, codes: int, seed: i
     table = pa.table([pa.array(ids), *arrays], names=["image_id", *(f"sid_{n + 1}" for n in range(levels))])
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(f".{out.name}.{os.getpid()}")
-    pq.write_table(table.replace_schema_metadata({"crossmedia.version": version}), part)
+    pq.write_table(table.replace_schema_metadata({"crossmedia.version": space.name}), part)
     os.replace(part, out)
     distinct = tuple(len(array.unique()) for array in arrays)
-    return SemanticIds(version, len(ids), distinct, left / spread if spread else 0.0, str(out), kept)
+    return SemanticIds(space.name, len(ids), distinct, left / spread if spread else 0.0, str(out), kept)
 
 
 def _fitted(vectors: Vectors, levels: int, bits: int) -> Any:

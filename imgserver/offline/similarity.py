@@ -9,9 +9,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.errors import BadInput, NotReady
+from imgserver.errors import BadInput
 from imgserver.storage.index import Entries, Ids, Space
 from imgserver.storage.similarity import (
     SimilarityFiles,
@@ -23,8 +22,8 @@ from imgserver.storage.similarity import (
     unit,
 )
 from imgserver.storage.store import Store
+from imgserver.storage.versions import active_rows
 
-OK = pb.VECTOR_STATUS_OK
 KINDS = ("flat", "hnsw", "ivf-pq")
 HNSW_FROM, IVF_PQ_FROM = 50_000, 2_000_000
 HNSW_LINKS = 32
@@ -73,12 +72,7 @@ def build_index(
     started = time.monotonic()
     if kind not in ("auto", *KINDS):
         raise BadInput(f"There is no index of kind {kind!r}; there are: auto, {', '.join(KINDS)}.")
-    version = store.index.active
-    space = store.index.space(version) if version else None
-    if space is None:
-        raise NotReady(f"The store {store.folder} has no vectors yet. Run 'imgserver precompute' first.")
-    ids, entries, _ = store.index.load(space.name)
-    ids, entries = ids[entries["status"] == OK], entries[entries["status"] == OK]
+    space, ids, entries = active_rows(store)
     if kind == "auto":
         kind = "flat" if len(ids) < HNSW_FROM else "hnsw" if len(ids) < IVF_PQ_FROM else "ivf-pq"
     rng = np.random.default_rng(seed)
@@ -105,7 +99,7 @@ def build_index(
         if recall >= GOOD_RECALL:
             break
     size = len(faiss_module().serialize_index(index)) / max(len(ids), 1)
-    info = SimilarityInfo(new_build(), version, kind, len(ids), space.dim, size, width, recall)
+    info = SimilarityInfo(new_build(), space.name, kind, len(ids), space.dim, size, width, recall)
     SimilarityFiles(store.folder).swap(index, ids, info)
     return IndexReport(info, time.monotonic() - started, len(queries) / search_s, len(queries) / brute_force_s)
 

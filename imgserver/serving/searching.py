@@ -19,7 +19,7 @@ from imgserver.storage.index import Ids
 from imgserver.storage.similarity import SimilarityFiles, SimilarityIndex, SimilarityInfo
 from imgserver.storage.store import Store
 from imgserver.vision.decode import ImageLimits
-from imgserver.vision.engines import MAX_BATCH
+from imgserver.vision.engines import run_all
 from imgserver.vision.photos import Source, photo_from_bytes
 
 MAX_QUERIES, MAX_NEIGHBOURS = 256, 1000
@@ -115,10 +115,9 @@ class Searching:
         status = np.array([photo.status for photo in decoded], dtype=np.uint8)
         vectors = np.zeros((len(photos), serving.table.space.dim), dtype=np.float32)
         if pixels:
-            blocks = [np.stack(pixels[start : start + MAX_BATCH]) for start in range(0, len(pixels), MAX_BATCH)]
-            features = np.concatenate([model.embedder.engine.run(block) for block in blocks])
             # Rounded as stored ones are, so that a photo of the catalogue finds itself.
-            vectors[status == OK] = model.head.apply_numpy(features.astype(model.features.dtype))
+            features = run_all(model.embedder.engine, pixels).astype(model.features.dtype)
+            vectors[status == OK] = model.head.apply_numpy(features)
         return vectors, status
 
 

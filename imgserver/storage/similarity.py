@@ -137,12 +137,16 @@ class SimilarityFiles:
             StoreError: its files are damaged.
         """
         with self._lock:
-            info = self.current()
-            if info is None:
-                return None
-            if self._opened is None or self._opened[0] != info:
-                self._opened = info, self._read(info)
-            return self._opened
+            while (info := self.current()) is not None:
+                if self._opened is not None and self._opened[0] == info:
+                    return self._opened
+                try:
+                    self._opened = info, self._read(info)
+                except StoreError:
+                    if self.current() == info:
+                        raise
+                    # Another process took a new build into use meanwhile, and the former one's files are gone.
+            return None
 
     def _read(self, info: SimilarityInfo) -> SimilarityIndex:
         try:
@@ -157,15 +161,14 @@ class SimilarityFiles:
     def swap(self, index: Any, ids: Ids, info: SimilarityInfo) -> None:
         """Write a build, then take it into use in one step; who has the former one open goes on with it."""
         self.folder.mkdir(exist_ok=True)
-        former = self.current()
         faiss_module().write_index(index, str(self.folder / f"{info.build}.faiss"))
         np.save(self.folder / f"{info.build}.npy", ids)
         part = self.folder / f".{info.build}.json"
         part.write_text(json.dumps(asdict(info), indent=1) + "\n")
         os.replace(part, self.folder / "current.json")
-        if former is not None:
-            for suffix in ("faiss", "npy"):
-                (self.folder / f"{former.build}.{suffix}").unlink(missing_ok=True)
+        for file in self.folder.iterdir():  # former builds, and what a kill left of one
+            if file.name != "current.json" and not file.name.startswith(info.build):
+                file.unlink(missing_ok=True)
 
 
 def new_build() -> str:

@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgserver.errors import BadInput, StoreError
+from imgserver.errors import BadInput, NotReady, StoreError
 from imgserver.head import Head
-from imgserver.storage.index import Space
+from imgserver.storage.index import NO_ROW, Entries, Ids, Space
 from imgserver.storage.store import Store
 
 # In the place of the head: vectors that came from elsewhere. There is no feature and no photo behind them.
@@ -73,6 +73,21 @@ def held_versions(store: Store) -> list[HeldVersion]:
     active = store.index.active
     spaces = store.index.spaces("feature") + store.index.spaces("vector")
     return [HeldVersion(s.name, s.kind, s.dim, s.next_row, s.name == active) for s in spaces]
+
+
+def active_rows(store: Store) -> tuple[Space, Ids, Entries]:
+    """The active version, with the ids and entries of all its images that have a vector, ascending.
+
+    Raises:
+        NotReady: the store has no vectors yet.
+    """
+    version = store.index.active
+    space = store.index.space(version) if version else None
+    if space is None:
+        raise NotReady(f"The store {store.folder} has no vectors yet. Run 'imgserver precompute' first.")
+    ids, entries, _ = store.index.load(space.name)
+    there = entries["row"] != NO_ROW
+    return space, ids[there], entries[there]
 
 
 def activate(store: Store, version: str) -> None:

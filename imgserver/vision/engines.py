@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +32,12 @@ class Engine(Protocol):
     def run(self, pixels: Pixels) -> FeatureArray:
         """Features, shape (n, F), of pixels, uint8, shape (n, size, size, 3)."""
         ...
+
+
+def run_all(engine: Engine, pixels: Sequence[Pixels]) -> FeatureArray:
+    """Features, shape (n, F), of any number of images but none, in batches that memory does not notice."""
+    blocks = [np.stack(pixels[start : start + MAX_BATCH]) for start in range(0, len(pixels), MAX_BATCH)]
+    return np.concatenate([engine.run(block) for block in blocks])
 
 
 class OpenVinoEngine:

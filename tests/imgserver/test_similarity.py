@@ -25,7 +25,7 @@ from imgserver.offline.duplicates import find_duplicates
 from imgserver.offline.exchange import import_vectors
 from imgserver.offline.semantic_ids import write_semantic_ids
 from imgserver.offline.similarity import build_index
-from imgserver.storage.similarity import SimilarityFiles
+from imgserver.storage.similarity import SimilarityFiles, SimilarityIndex, SimilarityInfo
 from imgserver.storage.store import Store
 
 
@@ -143,7 +143,7 @@ def test_parts_hold_every_photo_once_within_the_limits(sizes: list[int], most: i
         assert sum(sizes[run]) + 32 * len(sizes[run]) <= max_bytes - 1024
 
 
-@pytest.mark.parametrize("k", [0, 1001])
+@pytest.mark.parametrize("k", [-1, 0, 1001])
 def test_k_has_limits(client: ImageClient, k: int) -> None:
     with pytest.raises(InvalidRequest, match=f"k is {k}"):
         client.search([1], k)
@@ -189,6 +189,27 @@ def test_damaged_files_are_said(indexed: Path) -> None:
     (indexed / "similarity" / "current.json").write_text("{}")
     with pytest.raises(StoreError, match=r"Run 'imgserver index'"):
         SimilarityFiles(indexed).open()
+
+
+def test_a_build_that_is_replaced_while_it_is_read_is_no_damage(indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the pointer and the files another process may swap, and take the former files away."""
+    other = SimilarityFiles(indexed)
+    swapped: list[SimilarityInfo] = []
+    read = SimilarityFiles._read
+
+    def meanwhile(files: SimilarityFiles, info: SimilarityInfo) -> SimilarityIndex:
+        if not swapped:
+            store = Store(indexed, create=False)
+            swapped.append(build_index(store).info)
+            store.close()
+        return read(files, info)
+
+    monkeypatch.setattr(SimilarityFiles, "_read", meanwhile)
+    (indexed / "similarity" / "left-by-a-kill.faiss").write_bytes(b"half")
+    opened = other.open()
+    assert opened is not None
+    assert opened[0] == swapped[0]
+    assert len(list((indexed / "similarity").iterdir())) == 3, "what a kill left goes with the next build"
 
 
 def test_an_index_is_swapped_under_load(indexed: Path) -> None:
