@@ -135,7 +135,7 @@ def info(server: str | None, store: Path, timeout_s: float, as_json: bool) -> No
     for name, value in found.items():
         shown = ", ".join(value) if isinstance(value, tuple) else f"{value:.3g}" if isinstance(value, float) else value
         table.add_row(name.replace("_", " "), str(shown) or "(none yet)")
-    Console().print(table)
+    Console(width=max(Console().width, 130)).print(table)  # a version must stay in one piece to be copied
 
 
 @click.command(cls=Command)

@@ -54,10 +54,8 @@ def index(store: Path, kind: str, as_json: bool) -> None:
         return
     click.echo(f"{info.images:,} images of {info.version}")
     click.echo(f"kind {info.kind}, {info.bytes_per_image:.0f} bytes an image, {report.seconds:.1f} s")
-    click.echo(
-        f"recall@10 {info.recall_at_10:.3f}; {report.queries_per_s:,.0f} queries/s, "
-        f"{report.brute_force_queries_per_s:,.0f} by brute force over the store"
-    )
+    speed = f"recall@10 {info.recall_at_10:.3f}; {report.queries_per_s:,.0f} queries/s"
+    click.echo(speed + ("" if info.kind == "flat" else f", {report.brute_force_queries_per_s:,.0f} by brute force"))
 
 
 @click.command(cls=Command)
@@ -168,6 +166,8 @@ def duplicates(store: Path, threshold: float, catalogue: str | None, out: Path, 
         click.echo(json.dumps(found | {"picture": str(picture) if picture else None}))
         return
     click.echo(f"{images:,} images, {len(groups):,} groups of {many:,} images with a cosine of {threshold} or more")
+    if 2 * many > images:
+        click.echo("More than half of all images are in groups: raise --threshold, or index a version of more numbers.")
     click.echo(f"groups: {out}" + (f"; the largest drawn: {picture}" if picture else ""))
 
 

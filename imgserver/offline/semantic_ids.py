@@ -110,6 +110,7 @@ def _fitted(vectors: Vectors, levels: int, bits: int) -> Any:
     quantiser = faiss.IndexResidualQuantizer(vectors.shape[1], levels, bits)
     # One candidate at a time: the first code is then the nearest centre, whatever the others are.
     quantiser.rq.max_beam_size = 1
+    quantiser.rq.cp.min_points_per_centroid = 1  # FAISS would say for each level that more images would be better
     quantiser.train(vectors)
     return quantiser
 
