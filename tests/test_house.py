@@ -34,7 +34,7 @@ ARROWS = {
         "imgserver.allocator",
     },
     "features": {"imgserver.client", "imgserver.errors", "imgserver.config"},
-    "imgserver/client": {"crossmedia.v1", "imgserver.errors", "imgserver.wire"},
+    "imgserver/client": {"crossmedia.v1", "imgserver.errors", "imgserver.shards", "imgserver.wire"},
     "imgserver/storage": {"imgserver.errors", "imgserver.head"},
     "imgserver/vision": {"crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage"},
     "imgserver/serving": {
@@ -43,7 +43,7 @@ ARROWS = {
     },
     "imgserver/offline": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
-        "imgserver.client.results",
+        *("imgserver.client.results", "imgserver.shards"),
     },
 }
 

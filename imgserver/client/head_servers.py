@@ -15,9 +15,9 @@ from imgserver.client.client import ImageClient
 from imgserver.client.ids import Ids
 from imgserver.client.results import FetchStats, Status, Vectors
 from imgserver.client.retries import seconds_left
-from imgserver.client.shards import owners, shards_of
 from imgserver.client.transports import Transport
 from imgserver.errors import BadInput, VersionMismatch
+from imgserver.shards import owners, shards_of
 
 Reply = TypeVar("Reply")
 RowNumbers = npt.NDArray[np.int64]

@@ -8,14 +8,14 @@ import time
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from imgserver.commands.options import (
     MEGABYTE,
+    embedding_progress,
     missing_extra,
     photo_options,
     server_address,
@@ -23,6 +23,7 @@ from imgserver.commands.options import (
     store_option,
     threads_option,
 )
+from imgserver.commands.shards import embed_files, merge_files
 from imgserver.config import Command, json_option
 from imgserver.errors import BadInput, NothingEmbedded
 
@@ -69,6 +70,30 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
     help="Make the vectors of this head, such as head.safetensors of a run that learned one, from the features of the "
     "active version: no catalogue and no CNN. 'imgserver versions --activate' then serves them.",
 )
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Embed only shard I of N, into Parquet files below --out and no store: one process a shard, under any "
+    "scheduler, on machines that share a folder. 'imgserver merge' then takes the files into a store.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["process", "ray"]),
+    default="process",
+    help="What runs the CNN: this process, or actors of a Ray cluster, which write files below --out that are then "
+    "merged into the store.",
+)
+@click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="Of the cluster, such as auto or ray://host:10001; without it RAY_ADDRESS counts, else Ray is started here.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="embedded",
+    help="Folder of the files of --shard and --engine ray, the same for all machines.",
+)
 @threads_option
 @photo_options
 @json_option
@@ -80,6 +105,10 @@ def precompute(
     ids: Path | None,
     new_head: bool,
     head_file: Path | None,
+    shard: str | None,
+    engine: str,
+    ray_address: str | None,
+    out: Path,
     threads: int,
     read_timeout_s: float,
     max_image_mb: int,
@@ -87,15 +116,18 @@ def precompute(
 ) -> None:
     """Embed a catalogue of photos, and activate the vectors. Run it again after a kill, or when photos were added.
 
-    With --head: vectors of a learned head from the features that are stored, as a version beside the active one.
+    With --head: vectors of a learned head from the features that are stored, as a version beside the active one. With
+    --shard or --engine ray: by many processes or machines, into files; with --head as well, vectors beside features.
     """
-    if head_file is not None:
+    if head_file is not None and catalogue is None:
         _apply_head(store, head_file, as_json)
         return
     if catalogue is None:
         raise BadInput("Give --catalogue, where the photos are, or --head for a head over stored features.")
     try:
         from imgserver.offline import precompute as work
+        from imgserver.offline.image_ids import read_ids
+        from imgserver.offline.shards import Job
         from imgserver.serving.process import running_daemon
         from imgserver.storage.catalog import open_catalog
         from imgserver.storage.store import Store
@@ -105,39 +137,55 @@ def precompute(
     except ImportError as error:
         raise missing_extra(error) from error
 
+    limits = ImageLimits(max_image_mb * MEGABYTE)
+    only = read_ids(ids) if ids else None
+    if shard is not None or engine == "ray":
+        job = Job(out, catalogue, backbone, read_timeout_s, limits, only)
+        found = embed_files(
+            *(job, shard or "1/1"),
+            threads=threads,
+            on_ray=engine == "ray",
+            ray_address=ray_address,
+            head_file=head_file,
+        )
+        if shard is None:
+            found["merged"] = merge_files(out, store, dim)
+        _say_files(found, as_json)
+        return
+    if head_file is not None:
+        raise BadInput("--head takes stored features, so leave out --catalogue; with --shard both are needed.")
     if running_daemon(store):
         os.nice(BEHIND_REQUESTS)  # a server answers callers from this machine
     console = Console(stderr=True)
     catalog, net = open_catalog(catalogue, read_timeout_s), get_backbone(backbone)
-    limits = ImageLimits(max_image_mb * MEGABYTE)
-    config = work.PrecomputeConfig(dim, work.read_ids(ids) if ids else None, limits, new_head=new_head)
+    config = work.PrecomputeConfig(dim, only, limits, new_head=new_head)
     opened = Store(store)
     try:
         plan = work.make_plan(opened, catalog, net, config)
-        engine = make_engine(net, store / "engine", threads)
+        cnn = make_engine(net, store / "engine", threads)
         todo = len(plan.to_embed)
         console.print(f"{plan.found} photos, {plan.skipped} of them embedded already, {todo} to embed.")
         if todo:
-            rate = work.measure_rate(catalog, net, engine, config, plan.to_embed)
+            rate = work.measure_rate(catalog, net, cnn, config, plan.to_embed)
             megabytes = plan.disk_bytes(net.feature_dim, dim) / 1e6
             console.print(f"Estimate: {todo / rate:.0f} s at {rate:.0f} images/s, {megabytes:.1f} MB on disk.")
-        columns = [
-            TextColumn("embedding"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        ]
-        with Progress(*columns, console=console) as progress:
+        with embedding_progress(console) as progress:
             task = progress.add_task("embedding", total=todo)
-            result = work.precompute(
-                opened, catalog, net, engine, config, plan, lambda done: progress.advance(task, done)
-            )
+            result = work.precompute(opened, catalog, net, cnn, config, plan, lambda done: progress.advance(task, done))
     finally:
         opened.close()
     _report_precompute(result, as_json)
     if not result.embedded and not result.skipped:
         raise NothingEmbedded(f"Not one photo was embedded; the reasons are in {result.rejects_file}.")
+
+
+def _say_files(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(found))
+    elif "merged" in found:
+        click.echo(f"active version: {found['merged']['version']}")
+    else:
+        click.echo(f"When all shards are there: crossmedia imgserver merge {found['folder']} --store STORE")
 
 
 def _apply_head(store: Path, file: Path, as_json: bool) -> None:

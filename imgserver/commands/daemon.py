@@ -92,6 +92,7 @@ def serve(
         arguments = [f"--{name}={value}" for name, value in _serve_arguments(locals()).items()]
         say(serve_in_background(arguments, store))
         return
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which of its builds fits this CPU
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if host not in ("127.0.0.1", "localhost", "::1"):
         logging.getLogger(__name__).warning(

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from imgserver.errors import BadInput
 
@@ -59,3 +61,9 @@ def server_address(server: str | None, store: Path) -> str:
         return str(json.loads(file.read_text())["address"])
     except (OSError, ValueError, KeyError, TypeError):
         return DEFAULT_SERVER
+
+
+def embedding_progress(console: Console) -> Progress:
+    """A bar of photos, with the time that is left."""
+    columns = [TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
+    return Progress(*columns, console=console)

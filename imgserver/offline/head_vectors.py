@@ -8,15 +8,18 @@ import numpy as np
 import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.errors import BadInput
-from imgserver.head import Head
+from imgserver.errors import BadInput, NothingEmbedded
+from imgserver.head import Head, fit_pca
+from imgserver.offline.rejects import REJECTS_FILE
 from imgserver.storage.index import SOURCE, Space
 from imgserver.storage.store import Store
 from imgserver.storage.table import leave_snapshot
-from imgserver.storage.versions import save_head, split_version, vector_space
+from imgserver.storage.versions import is_imported, load_head, save_head, split_version, vector_space
 
 OK = pb.VECTOR_STATUS_OK
 VECTOR_BLOCK = 16_384
+PCA_SAMPLE = 20_000
+DEFAULT_DIM = 64
 
 
 def apply_head(store: Store, head: Head) -> tuple[str, int]:
@@ -46,12 +49,56 @@ def apply_head(store: Store, head: Head) -> tuple[str, int]:
         raise BadInput(
             f"The head takes {head.spec.widths[0]} numbers; features of {features.name} have {features.dim}."
         )
-    version = head.version(features.name)
+    vectors = _of_head(store, features, head)
+    return vectors.name, int((store.index.load(vectors.name)[1]["status"] == OK).sum())
+
+
+def make_vectors(store: Store, features: Space, dim: int | None, seed: int = 0, *, new_head: bool = False) -> str:
+    """Vectors of every stored feature by the head of the active version, or by a new PCA; then activate them.
+
+    Args:
+        store: holds the features.
+        features: of one backbone.
+        dim: numbers in a vector; None keeps the head of the active version, and is 64 where there is none to keep.
+        seed: of the sample that a PCA is fitted on.
+        new_head: fit one even if the active version has a head that fits.
+
+    Raises:
+        NothingEmbedded: there is not one feature.
+        BadInput: too few photos for a PCA of this dim.
+    """
+    head = _head(store, features, dim, seed, new_head=new_head)
+    vectors = _of_head(store, features, head)
+    store.index.activate(vectors.name)
+    return vectors.name
+
+
+def _of_head(store: Store, features: Space, head: Head) -> Space:
+    """The version that a head makes of these features, with all its vectors."""
     save_head(store, head)
-    vectors = vector_space(store, version, head.spec.dim)
+    vectors = vector_space(store, head.version(features.name), head.spec.dim)
     store_vectors(store, features, vectors, head)
     leave_snapshot(store, vectors)
-    return version, int((store.index.load(vectors.name)[1]["status"] == OK).sum())
+    return vectors
+
+
+def _head(store: Store, features: Space, dim: int | None, seed: int, *, new_head: bool) -> Head:
+    """The head of the active version, if it fits; else a PCA of a sample of the stored features."""
+    active = store.index.active
+    if active and not new_head and split_version(active)[0] == features.name and not is_imported(active):
+        head = load_head(store, active)
+        if dim in (None, head.spec.dim):
+            return head
+    _, entries, _ = store.index.load(features.name)
+    entries = entries[entries["status"] == OK]
+    if not len(entries):
+        raise NothingEmbedded(
+            f"Not one photo could be embedded. The reasons are in {store.folder / REJECTS_FILE} if there are any."
+        )
+    if len(entries) > PCA_SAMPLE:
+        chosen = np.random.default_rng(seed).choice(len(entries), PCA_SAMPLE, replace=False)
+        entries = entries[np.sort(chosen)]
+    return fit_pca(store.read(features, entries), dim or DEFAULT_DIM)
 
 
 def store_vectors(store: Store, features: Space, vectors: Space, head: Head) -> None:

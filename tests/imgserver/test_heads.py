@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 
 from imgserver.client import HeadServers, ImageClient, LocalTransport, Status
-from imgserver.client.shards import SHARDS, owners, shards_of
 from imgserver.errors import (
     BadInput,
     DeadlineExceeded,
@@ -30,6 +29,7 @@ from imgserver.head import Head, HeadSpec, fit_pca, new_head
 from imgserver.serving import heads as heads_module
 from imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES, Heads
 from imgserver.serving.service import ImageService, ServiceConfig
+from imgserver.shards import SHARDS, owners, shards_of
 
 SPEC = HeadSpec("learned", (1280, 24, 12))
 

@@ -1,4 +1,4 @@
-"""Which server of a list answers for an image: 1,024 virtual shards, each owned by one server by rendezvous hashing.
+"""Virtual shards: 1,024 parts of all image ids, each owned by one server of a list by rendezvous hashing.
 
 Every client finds the same owner from the same list, in whatever order it is written; when a server joins or leaves,
 only the shards that it gains or held have another owner.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from imgserver.client.ids import Ids
+Ids = npt.NDArray[np.int64]
 
 SHARDS = 1024
 

@@ -1,0 +1,56 @@
+"""Which images of a catalogue are to be embedded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from imgserver.errors import BadInput, NothingEmbedded
+from imgserver.storage.catalog import Catalog
+from imgserver.storage.index import Ids
+
+
+def read_ids(path: Path) -> Ids:
+    """Image ids from a text file, one a line; empty lines are skipped.
+
+    Raises:
+        BadInput: the file does not exist or a line is no image id.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"The file of image ids {path} cannot be read: {error}.") from error
+    ids = []
+    for number, line in enumerate(lines, start=1):
+        text = line.strip()
+        if not text:
+            continue
+        if not (text.isascii() and text.isdigit()):
+            raise BadInput(f"Line {number} of {path} is {text!r}; each line must be one image id, a whole number.")
+        ids.append(int(text))
+    return np.unique(np.array(ids, dtype=np.int64))
+
+
+def wanted_ids(catalog: Catalog, only: Ids | None) -> Ids:
+    """The image ids to embed: all of the catalogue, or those that are asked for.
+
+    Raises:
+        BadInput: an id of ``only`` is not in the catalogue.
+        NothingEmbedded: the catalogue has no photo.
+    """
+    ids = catalog.ids()
+    if only is not None:
+        absent = np.setdiff1d(only, ids)
+        if len(absent):
+            raise BadInput(
+                f"{len(absent)} of the {len(only)} image ids asked for are not in {catalog.where}; "
+                f"the first is {absent[0]}."
+            )
+        ids = only
+    if not len(ids):
+        raise NothingEmbedded(
+            f"No photo was found in {catalog.where}. Photos are files named <image id>.jpg (or .png, .webp, …), "
+            f"alone or in tars, or rows of Parquet files."
+        )
+    return ids

@@ -1,0 +1,35 @@
+"""The list of photos that cannot be embedded, each with its reason."""
+
+from __future__ import annotations
+
+import os
+
+from crossmedia.v1 import image_server_pb2 as pb
+
+from imgserver.client.results import Status
+from imgserver.storage.index import Ids, Space
+from imgserver.storage.store import Store
+
+OK = pb.VECTOR_STATUS_OK
+REJECTS_FILE = "rejects.csv"
+
+
+def write_rejects(
+    store: Store, space: Space, reasons: dict[int, str], only: Ids | None = None
+) -> tuple[int, str | None]:
+    """Write every rejected id with its reason; of earlier runs only the status is known."""
+    ids, entries, _ = store.index.load(space.name)
+    bad = entries["status"] != OK
+    for image_id, status in zip(ids[bad].tolist(), entries["status"][bad].tolist(), strict=True):
+        reasons.setdefault(image_id, f"{Status(status).name}: found in an earlier run")
+    chosen = set(only.tolist()) if only is not None else None
+    rows = [(i, reason) for i, reason in sorted(reasons.items()) if chosen is None or i in chosen]
+    path = store.folder / REJECTS_FILE
+    if not rows:
+        path.unlink(missing_ok=True)
+        return 0, None
+    part = path.with_suffix(f".{os.getpid()}")
+    lines = [f'{image_id},"{reason.replace(chr(34), chr(39))}"' for image_id, reason in rows]
+    part.write_text("image_id,reason\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    os.replace(part, path)
+    return len(rows), str(path)

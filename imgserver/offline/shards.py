@@ -1,0 +1,244 @@
+"""One shard of a catalogue, embedded into files: for machines that share a folder and no store.
+
+Shard i of n holds the virtual shards whose number leaves i - 1 when divided by n, so every image is in one shard
+whoever embeds it, and a shard is a whole number of the files' folders.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from crossmedia.v1 import image_server_pb2 as pb
+
+from imgserver.client.results import Status
+from imgserver.errors import BadInput
+from imgserver.head import Head
+from imgserver.offline.embedding import batched, decoded, features_of
+from imgserver.offline.image_ids import wanted_ids
+from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, new_place
+from imgserver.shards import SHARDS, shards_of
+from imgserver.storage.catalog import open_catalog
+from imgserver.storage.index import Ids
+from imgserver.vision.backbones import get_backbone
+from imgserver.vision.decode import ImageLimits
+from imgserver.vision.engines import make_engine
+from imgserver.vision.photos import Photo, sources_of
+
+OK = pb.VECTOR_STATUS_OK
+CNN_PHOTOS = 256
+BLOCK_PHOTOS = 8192  # what a kill costs at most
+NOT_KEPT = (pb.VECTOR_STATUS_NOT_FOUND, pb.VECTOR_STATUS_FAILED)  # what another time may bring
+
+
+@dataclass
+class ShardResult:
+    """What a run did.
+
+    Attributes:
+        shard: ``i/n``.
+        found: photos of the catalogue that belong to the shard.
+        skipped: photos that were embedded already and have not changed.
+        embedded: photos that went through the CNN.
+        rejected: reason by image id, of photos that cannot be embedded.
+        seconds: of the run.
+    """
+
+    shard: str
+    found: int = 0
+    skipped: int = 0
+    embedded: int = 0
+    rejected: dict[int, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Shard ``number`` of ``of``, from 1 on."""
+
+    number: int = 1
+    of: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Of ``i/n``.
+
+        Raises:
+            BadInput: it is none, or n is above the number of virtual shards.
+        """
+        first, _, of = text.partition("/")
+        if not (first.isdigit() and of.isdigit() and 1 <= int(first) <= int(of) <= SHARDS):
+            raise BadInput(f"The shard {text!r} must be i/n with i from 1 to n, such as 3/64, and n at most {SHARDS}.")
+        return cls(int(first), int(of))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    @property
+    def virtual(self) -> range:
+        """Its virtual shards."""
+        return range(self.number - 1, SHARDS, self.of)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every process that embeds a catalogue must know; the same on all machines.
+
+    Attributes:
+        folder: of everything that is embedded, shared by all.
+        catalogue: path or URL of the photos.
+        backbone: name of the CNN.
+        read_timeout_s: of one read behind a URL.
+        limits: of a photo.
+        only: image ids, shape (n,); None is the whole catalogue.
+    """
+
+    folder: Path
+    catalogue: str
+    backbone: str = "efficientnet_lite0"
+    read_timeout_s: float = 20.0
+    limits: ImageLimits = ImageLimits()
+    only: Ids | None = None
+
+
+class Catalogue:
+    """The photos of a job and the files that they are embedded into.
+
+    Raises:
+        BadInput: there is no such catalogue or backbone.
+        NothingEmbedded: the catalogue has no photo.
+    """
+
+    def __init__(self, job: Job):
+        self.job = job
+        self.photos = open_catalog(job.catalogue, job.read_timeout_s)
+        self.backbone = get_backbone(job.backbone)
+        self.files = ShardFiles(job.folder, FEATURES, self.backbone.version)
+
+    def of_shard(self, shard: Shard) -> Ids:
+        """Ids of a shard."""
+        ids = wanted_ids(self.photos, self.job.only)
+        mine: Ids = ids[shards_of(ids) % shard.of == shard.number - 1]
+        return mine
+
+    def left(self, ids: Ids, shard: Shard) -> Ids:
+        """Ids that no file has, or whose photo changed, by virtual shard, within it as photos are best read."""
+        known, sources = self.files.known(shard.virtual)
+        place = np.searchsorted(known, ids)
+        done = place < len(known)
+        done[done] = known[place[done]] == ids[done]
+        now, before = self.photos.fingerprints(ids[done]), sources[place[done]]
+        done[done] = now.there & (now.size == before["size"]) & (now.stamp == before["stamp"])
+        todo = self.photos.reading_order(ids[~done])
+        by_shard: Ids = todo[np.argsort(shards_of(todo), kind="stable")]
+        return by_shard
+
+
+class Embedder:
+    """A CNN that writes files.
+
+    Args:
+        of: the catalogue.
+        threads: of the CNN; 0 takes all cores.
+    """
+
+    def __init__(self, of: Catalogue, threads: int = 0):
+        self._of = of
+        self._engine = make_engine(of.backbone, of.job.folder / "engine", threads)
+
+    def embed(self, ids: Ids, progress: Callable[[int], None] = lambda done: None) -> tuple[int, dict[int, str]]:
+        """Write the features of some images; return how many, and why others have none."""
+        block, rejected = self._block(ids, progress)
+        of_row = shards_of(block.ids)
+        for number in np.unique(of_row).tolist():
+            self._of.files.write(new_place(number), block.rows(of_row == number))
+        return int((block.status == OK).sum()), rejected
+
+    def _block(self, ids: Ids, progress: Callable[[int], None]) -> tuple[Block, dict[int, str]]:
+        dim = self._of.backbone.feature_dim
+        kept: list[Photo] = []
+        rejected = {}
+        features = [np.zeros((0, dim), np.float16)]
+        photos_in_turn = decoded(self._of.photos, self._of.backbone, self._of.job.limits, ids)
+        for photos in batched(photos_in_turn, CNN_PHOTOS):
+            for photo in photos:
+                if photo.status != OK:
+                    rejected[photo.image_id] = f"{Status(photo.status).name}: {photo.reason}"
+            features.append(features_of(self._engine, photos, dim))
+            kept += [replace(photo, pixels=None) for photo in photos if photo.status not in NOT_KEPT]
+            progress(len(photos))
+        status = np.array([photo.status for photo in kept], dtype=np.uint8)
+        values = np.zeros((len(kept), dim), dtype=np.float16)
+        values[status == OK] = np.concatenate(features)
+        kept_ids = np.array([photo.image_id for photo in kept], dtype=np.int64)
+        return Block(kept_ids, status, sources_of(kept), values, self._of.backbone.recipe), rejected
+
+
+def embed_shard(
+    of: Catalogue, ids: Ids, shard: Shard, threads: int = 0, progress: Callable[[int], None] = lambda done: None
+) -> ShardResult:
+    """Embed what is left of a shard; run it again after a kill, and it goes on with the block that it was at.
+
+    Args:
+        of: the catalogue.
+        ids: ``of.of_shard(shard)``.
+        shard: which one it is.
+        threads: of the CNN; 0 takes all cores.
+        progress: told how many photos were just dealt with.
+
+    Raises:
+        BadInput: a file of an earlier run is damaged.
+        OSError: the folder cannot be written.
+    """
+    started = time.monotonic()
+    todo = of.left(ids, shard)
+    result = ShardResult(str(shard), len(ids), len(ids) - len(todo))
+    progress(result.skipped)
+    if len(todo):
+        embedder = Embedder(of, threads)
+        for start in range(0, len(todo), BLOCK_PHOTOS):
+            embedded, rejected = embedder.embed(todo[start : start + BLOCK_PHOTOS], progress)
+            result.embedded += embedded
+            result.rejected |= rejected
+    result.seconds = time.monotonic() - started
+    return result
+
+
+def apply_head_to_files(folder: Path, head: Head, backbone_version: str, shard: Shard) -> tuple[str, int]:
+    """Vectors of a head beside the features of a shard, file by file; return their version and how many were made.
+
+    A file of vectors has the name of its file of features, so what is there is not made again.
+
+    Args:
+        folder: of everything that is embedded.
+        head: such as ``trainer fit --head learn`` saved.
+        backbone_version: of the features.
+        shard: which one it is.
+
+    Raises:
+        BadInput: the head is for other features, or a file is damaged.
+    """
+    if head.backbone and head.backbone != backbone_version:
+        raise BadInput(f"The head takes features of {head.backbone}; those of this shard are of {backbone_version}.")
+    version = head.version(backbone_version)
+    features, vectors = ShardFiles(folder, FEATURES, backbone_version), ShardFiles(folder, VECTORS, version)
+    done, made = set(vectors.places(shard.virtual)), 0
+    for place in features.places(shard.virtual):
+        if place in done:
+            continue
+        block = features.read(place)
+        ok = block.status == OK
+        values = np.zeros((len(ok), head.spec.dim), dtype=np.float16)
+        if ok.any():
+            values[ok] = head.apply_numpy(block.values[ok])
+        vectors.write(place, Block(block.ids, block.status, block.sources, values))
+        made += int(ok.sum())
+    return version, made
