@@ -260,7 +260,7 @@ def served_version(config: FitConfig, transport: Transport | None = None) -> str
     Raises:
         ServerUnavailable, NotReady: there is none to be had.
     """
-    source = transport or (open_local(config.store) if config.store else config.server.split(",")[0])
+    source = transport or (open_local(config.store) if config.store else config.server)
     with ImageClient(source, timeout_s=config.timeout_s) as client:
         info = fix_version(client)
         return info.version if config.head == "frozen" else info.backbone
@@ -323,6 +323,7 @@ def _measure(
             "images_per_s": stats.unique / stats.seconds if stats and stats.seconds else 0.0,
             "images_computed": stats.computed if stats else 0,
             "images_missing": dict(stats.missing) if stats else {},
+            "retries": stats.retries if stats else 0,
             "bytes_received": stats.bytes_received if stats else 0,
             "head_bytes": stats.head_bytes_sent + stats.head_bytes_received if stats else 0,
             "head_parameters": sum(p.numel() for p in images.parameters()) if images else 0,

@@ -47,7 +47,7 @@ def open_images(config: FitConfig, samples: Samples, transport: Transport | None
         yield None
         return
     if config.head == "frozen":
-        source = transport or (open_local(config.store) if config.store else _one(config.server))
+        source = transport or (open_local(config.store) if config.store else config.server)
         with ImageClient(source, timeout_s=config.timeout_s) as client:
             fix_version(client)
             yield ImageHead(client)
@@ -138,11 +138,3 @@ def _sample(
             break
     found = source.features(ids, backbone) if isinstance(source, HeadServers) else source.get(ids, version=backbone)
     return found.values[found.ok].astype(np.float32)
-
-
-def _one(server: str) -> str:
-    if "," in server:
-        raise BadInput(
-            f"Stored vectors come from one server; --server names several: {server}. Only --head learn takes a list."
-        )
-    return server

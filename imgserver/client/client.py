@@ -45,7 +45,8 @@ class ImageClient:
             vectors.values, vectors.status, vectors.version
 
     Args:
-        server: address of a daemon, or a transport.
+        server: ``host:port`` of a daemon; ``host:port,host:port`` or ``dns:///name:port`` of copies, among which calls
+            go round; or a transport.
         version: the version that must be served; None takes the active one of the first reply.
         timeout_s: seconds that a ``get`` may take in all, retries included.
         dtype: how vectors travel: ``float16``, or ``float32``, which is the widened value where fp16 is stored.
@@ -142,6 +143,7 @@ class ImageClient:
         with self._lock:
             self._stats.requested += len(asked)
             self._stats.unique += len(unique)
+            self._stats.retries += fetch.retries
             self._stats.seconds += time.monotonic() - started
             for failure, count in _failures(status):
                 self._stats.missing[failure] = self._stats.missing.get(failure, 0) + count

@@ -31,6 +31,11 @@ class Fetch:
         accept: checks a reply for so many rows.
         deadline: on the monotonic clock.
         timeout_s: what an error names.
+
+    Attributes:
+        values: shape (n, D), once it ran.
+        status: shape (n,), likewise.
+        retries: calls that were made again because a server was away or overloaded.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Fetch:
         self.step = limits.ids_per_call(dim * np.dtype(dtype).itemsize)
         self.values = np.zeros((0, dim), dtype=dtype)
         self.status = np.zeros(0, dtype=np.uint8)
+        self.retries = 0
 
     def run(self) -> None:
         """Fetch until every row has a final status, or raise at the deadline."""
@@ -78,6 +84,7 @@ class Fetch:
             try:
                 reply = self.accept(call.result(), len(part))
             except (ServerUnavailable, Overloaded) as error:
+                self.retries += 1
                 again.append(part)
                 why = error
                 continue

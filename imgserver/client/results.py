@@ -172,6 +172,7 @@ class FetchStats:
         unique: ids that crossed the wire: each once a ``get``.
         computed: images that the server had to compute for these calls.
         calls: calls that were answered.
+        retries: calls of a ``get`` that were made again because a server was away or overloaded.
         bytes_sent: payload bytes of the requests.
         bytes_received: payload bytes of the replies.
         head_bytes_sent: bytes of heads that were put.
@@ -184,6 +185,7 @@ class FetchStats:
     unique: int = 0
     computed: int = 0
     calls: int = 0
+    retries: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
     head_bytes_sent: int = 0

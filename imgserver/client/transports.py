@@ -13,6 +13,7 @@ import grpc
 from crossmedia.v1 import image_server_pb2 as pb
 from crossmedia.v1 import image_server_pb2_grpc as pb_grpc
 
+from imgserver.client.addresses import channel_target
 from imgserver.errors import (
     ERROR_NAME_KEY,
     RETRY_AFTER_KEY,
@@ -97,7 +98,7 @@ class _GrpcPending:
 
 
 class GrpcTransport:
-    """A daemon at ``address`` (``host:port`` or ``unix:path``).
+    """A daemon at ``address``, or copies of one among which calls go round: see ``channel_target``.
 
     The channel is opened by the first call of each process, so that a transport that was made, or even used, before
     a fork works in the child too: a gRPC channel must not be used by a forked process.
@@ -123,7 +124,8 @@ class GrpcTransport:
                 self._lock = threading.Lock()  # the parent's may have been held during the fork
             with self._lock:
                 if self._stub is None or self._pid != os.getpid():
-                    self._channel = grpc.insecure_channel(self.address, options=CONNECT_OPTIONS)
+                    target, options = channel_target(self.address)
+                    self._channel = grpc.insecure_channel(target, options=[*CONNECT_OPTIONS, *options])
                     self._stub = pb_grpc.ImageServiceStub(self._channel)
                     self._get_vectors = self._channel.unary_unary(
                         GET_VECTORS, request_serializer=pb.GetVectorsRequest.SerializeToString

@@ -34,6 +34,7 @@ Reply = TypeVar("Reply")
 # A call that waits for the CNN holds a thread; more threads than callers cost nothing but stack.
 CALL_THREADS = 64
 NO_DEADLINE_S = 60.0
+MAX_CONNECTION_AGE_MS = 120_000
 
 
 class _Servicer(pb_grpc.ImageServiceServicer):
@@ -125,6 +126,8 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+                # So that callers look the name up again from time to time, and find copies that were added.
+                ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE_MS),
             ],
         )
         servicer = _Servicer(service)

@@ -33,8 +33,8 @@ def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callabl
         click.option(
             "--server",
             default="localhost:7070",
-            help="Address of the image server. A head that learns takes several, separated by commas: each answers for "
-            "the images that it owns, so give every one its own name.",
+            help="Address of the image server. Several, separated by commas, are copies that take turns, as are all "
+            "addresses behind dns:///NAME:PORT; with a head that learns each answers for the images that it owns.",
         ),
         click.option(
             "--head",
