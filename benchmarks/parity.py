@@ -115,7 +115,8 @@ def run(side: str, model: str, samples: Samples, step: float, regularisation: fl
                 else {"learning_rate": step, "embedding_l2": regularisation}
             )
             if model == "dien":
-                settings["options"] = {"auxiliary": 0.0}  # as both libraries have it by default
+                # No auxiliary loss, and no Dice in the MLP: as both libraries have it.
+                settings["options"] = {"auxiliary": 0.0, "activation": "prelu"}
             config = FitConfig(str(samples.folder), out, model, images=False, seed=seed, epochs=20, **settings)
             result = fit(config)
             validation, train = result["validation"]["all"]["auc"], result["train"]
