@@ -517,11 +517,6 @@ def test_widths_that_are_no_numbers_are_said(config: FitConfig) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_stored_vectors_come_from_one_server(config: FitConfig) -> None:
-    with pytest.raises(BadInput, match="one server"):
-        fit(replace(config, head="frozen", server="a:1,b:2"))
-
-
 def test_too_many_missing_images_stop_it(config: FitConfig, store: Path) -> None:
     with pytest.raises(CrossMediaError, match="max_missing"):
         fit(replace(config, store=str(store), max_missing=0.01))
