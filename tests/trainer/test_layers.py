@@ -202,12 +202,12 @@ def test_aggregators_against_loops_over_rows() -> None:
     assert torch.allclose(both.by_image(images, of_target, ids, segments), slow[:, :4], atol=1e-6)
 
 
-@pytest.mark.parametrize("hash_bits", [0, 8])
-def test_sparse_features_are_those_of_each_row(hash_bits: int) -> None:
-    """Against a dictionary a row: fields with their places, bags counting one over their number, crosses of both."""
+@pytest.mark.parametrize(("hash_bits", "bag_power"), [(0, 1.0), (8, 1.0), (0, 0.5), (0, 0.0)])
+def test_sparse_features_are_those_of_each_row(hash_bits: int, bag_power: float) -> None:
+    """Against a dictionary a row: fields with their places, what a bag counts, crosses of both."""
     torch.manual_seed(0)
     batch, _ = make_batch()
-    features = SparseFeatures(SPEC, "hist_item_id*item_id user_id*shop_id", 6, hash_bits)
+    features = SparseFeatures(SPEC, "hist_item_id*item_id user_id*shop_id", 6, hash_bits, bag_power)
     layer = SparseLinear(features, 2)
     torch.nn.init.normal_(layer.weight)
     places, rows, values = features(batch)
@@ -217,7 +217,7 @@ def test_sparse_features_are_those_of_each_row(hash_bits: int) -> None:
         # item, shop, user, image; bags of items, shops, images, actions and of a cross; one plain cross; words
         words = int((batch.text["title"][1] == row).sum())
         assert int(here.sum()) == 4 + 5 * length + 1 + words
-        bags = (5 if length else 0) + bool(words)
+        bags = (5 * length ** (1 - bag_power) if length else 0) + bool(words)
         assert float(values[here].sum()) == pytest.approx(4 + 1 + bags)
         slow = sum((layer.weight[p] * v for p, v in zip(places[here], values[here], strict=True)), torch.zeros(2))
         assert torch.allclose(layer(batch)[row], slow + layer.bias, atol=1e-5)

@@ -32,8 +32,8 @@ class Cross:
 class SparseFeatures(nn.Module):
     """What is on in a row: places in one table of all fields.
 
-    A field is a column of ids, ``hist_<column>`` (the bag of the behaviours' ids, each counting one over their number),
-    text column (likewise), or a cross. A field has the rows of its vocabulary; with ``hash_bits`` all share a table.
+    A field is a column of ids, ``hist_<column>`` (the bag of the behaviours' ids), a text column (a bag of words, each
+    counting one over their number), or a cross. A field has the rows of its vocabulary; with ``hash_bits`` all share a table.
 
     Args:
         spec: columns and sizes.
@@ -41,14 +41,15 @@ class SparseFeatures(nn.Module):
             is over each behaviour.
         cross_bits: a cross has 2 to the power of it rows.
         hash_bits: 0: vocabularies; above: all fields are hashed into 2 to the power of it rows.
+        bag_power: p; each of n behaviours counts 1 / n^p: 1 is their mean, .5 gives all bags one length, 0 is their sum.
 
     Raises:
         BadInput: a cross names a field that is not there.
     """
 
-    def __init__(self, spec: InputSpec, crosses: str, cross_bits: int, hash_bits: int):
+    def __init__(self, spec: InputSpec, crosses: str, cross_bits: int, hash_bits: int, bag_power: float = 1.0):
         super().__init__()
-        self.spec, self.hash_bits = spec, hash_bits
+        self.spec, self.hash_bits, self.bag_power = spec, hash_bits, bag_power
         item = dict(spec.item_columns)
         if spec.image_vocabulary_size:
             item["image_id"] = spec.image_vocabulary_size
@@ -76,7 +77,7 @@ class SparseFeatures(nn.Module):
         fields = self._fields(batch)
         places, rows, values = [], [], []
         every = torch.arange(batch.rows, device=batch.lengths.device)
-        share = 1.0 / batch.lengths.clamp(min=1).float()
+        share = batch.lengths.clamp(min=1).float() ** -self.bag_power
 
         def add(name: str, found: Tensor, owners: Tensor | None, weights: Tensor | None) -> None:
             offset = self.offsets[name]

@@ -24,6 +24,7 @@ class LR(Model):
         crosses: fields to cross, such as ``hist_item_id*item_id user_id*cate_id``.
         cross_bits: a cross has 2 to the power of it weights, by hash.
         hash_bits: 0: a weight a place of each vocabulary; above: all are hashed into 2 to the power of it weights.
+        bag_power: p; each of n behaviours counts 1 / n^p: 1 is their mean, .5 gives all bags one length, 0 is their sum.
         alpha: step size of FTRL; ``learning_rate`` steps the dense weights only.
         l1, l2, l21: penalties of FTRL; l21 counts a feature's weights as one group.
     """
@@ -40,6 +41,7 @@ class LR(Model):
         crosses: str = "",
         cross_bits: int = 18,
         hash_bits: int = 0,
+        bag_power: float = 1.0,
         alpha: float = 0.1,
         l1: float = 1e-4,
         l2: float = 0.0,
@@ -48,7 +50,7 @@ class LR(Model):
         super().__init__(spec)
         self.penalties = {"alpha": alpha, "l1": l1, "l2": l2, "l21": l21}
         outputs = len(spec.labels) * self.outputs_per_label
-        features = SparseFeatures(spec, crosses, cross_bits, hash_bits)
+        features = SparseFeatures(spec, crosses, cross_bits, hash_bits, bag_power)
         self.sparse = SparseLinear(features, outputs, self.initial_std)
         count = image_feature_count(spec)
         self.scale = nn.BatchNorm1d(count, affine=False) if count else None
