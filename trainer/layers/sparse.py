@@ -33,7 +33,8 @@ class SparseFeatures(nn.Module):
     """What is on in a row: places in one table of all fields.
 
     A field is a column of ids, ``hist_<column>`` (the bag of the behaviours' ids), a text column (a bag of words, each
-    counting one over their number), or a cross. A field has the rows of its vocabulary; with ``hash_bits`` all share a table.
+    counting one over their number), or a cross. A field has the rows of its vocabulary; with ``hash_bits`` all share a
+    table.
 
     Args:
         spec: columns and sizes.
@@ -41,7 +42,7 @@ class SparseFeatures(nn.Module):
             is over each behaviour.
         cross_bits: a cross has 2 to the power of it rows.
         hash_bits: 0: vocabularies; above: all fields are hashed into 2 to the power of it rows.
-        bag_power: p; each of n behaviours counts 1 / n^p: 1 is their mean, .5 gives all bags one length, 0 is their sum.
+        bag_power: p; each of n behaviours counts 1 / n^p: 1 is their mean, 0 their sum, .5 gives bags one length.
 
     Raises:
         BadInput: a cross names a field that is not there.

@@ -24,7 +24,7 @@ class LR(Model):
         crosses: fields to cross, such as ``hist_item_id*item_id user_id*cate_id``.
         cross_bits: a cross has 2 to the power of it weights, by hash.
         hash_bits: 0: a weight a place of each vocabulary; above: all are hashed into 2 to the power of it weights.
-        bag_power: p; each of n behaviours counts 1 / n^p: 1 is their mean, .5 gives all bags one length, 0 is their sum.
+        bag_power: p; each of n behaviours counts 1 / n^p: 1 is their mean, 0 their sum, .5 gives bags one length.
         alpha: step size of FTRL; ``learning_rate`` steps the dense weights only.
         l1, l2, l21: penalties of FTRL; l21 counts a feature's weights as one group.
     """
