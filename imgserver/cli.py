@@ -7,6 +7,7 @@ import click
 from imgserver.commands.backbones import backbones
 from imgserver.commands.catalogue import add, manifest, precompute
 from imgserver.commands.daemon import health, info, serve, stop
+from imgserver.commands.planning import plan
 from imgserver.commands.shards import merge
 from imgserver.commands.similarity import duplicates, index, search, semantic_ids
 from imgserver.commands.vectors import export, import_command
@@ -24,6 +25,7 @@ COMMANDS = (
     *(serve, info, health, stop),
     *(precompute, merge, manifest, add, import_command, export, versions, backbones),
     *(index, search, duplicates, semantic_ids),
+    plan,
 )
 for command in COMMANDS:
     imgserver.add_command(command)
