@@ -148,8 +148,8 @@ def _notes(sizes: Sizes, plan: Plan, by_memory: int) -> list[str]:
         notes.append(
             f"Vectors do not fit the memory of one server. Rows are mapped, so what is rarely asked for may stay on "
             f"disk, but the table alone takes {sizes.images * TABLE_BYTES_PER_IMAGE / 1e9:,.0f} GB. The {by_memory} "
-            f"servers must each hold a part of the images, as they do for a head that learns; for stored vectors that is not "
-            f"built: take larger machines, or vectors of fewer numbers."
+            f"servers must each hold a part of the images, as they do for a head that learns; for stored vectors that "
+            f"is not built: take larger machines, or vectors of fewer numbers."
         )
     if plan.feature_tb > 16:
         notes.append(
@@ -165,7 +165,7 @@ def _notes(sizes: Sizes, plan: Plan, by_memory: int) -> list[str]:
     if of_head > plan.step_mb / 2:
         notes.append(
             f"{of_head:,.1f} of the {plan.step_mb:,.1f} MB of a step are the head, to each of {plan.servers} servers, "
-            f"and its gradient. Larger batches make that less; a head that belongs to the servers would not travel, and "
-            f"is not built."
+            f"and its gradient. Larger batches make that less; a head that belongs to the servers would not travel, "
+            f"and is not built."
         )
     return notes
