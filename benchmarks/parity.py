@@ -116,8 +116,8 @@ def run(side: str, model: str, samples: Samples, step: float, regularisation: fl
                 else {"learning_rate": step, "embedding_l2": regularisation}
             )
             if model == "dien":
-                # No auxiliary loss, and no Dice in the MLP: as both libraries have it.
-                settings["options"] = {"auxiliary": 0.0, "activation": "prelu"}
+                # No auxiliary loss, as both libraries have it; batch normalisation and ReLU, as FuxiCTR's.
+                settings["options"] = {"auxiliary": 0.0, "activation": "batch_norm"}
             config = FitConfig(str(samples.folder), out, model, images=False, seed=seed, epochs=20, **settings)
             result = fit(config)
             validation, train = result["validation"]["all"]["auc"], result["train"]

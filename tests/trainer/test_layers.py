@@ -20,6 +20,7 @@ from trainer.layers import aggregators
 from trainer.layers.attention import ActivationUnit
 from trainer.layers.auxiliary import auxiliary_loss, draw_negatives
 from trainer.layers.dense import behaviour_features, image_features
+from trainer.layers.batch_norm import BatchNormReLU
 from trainer.layers.dice import Dice
 from trainer.layers.gru import JaggedGRU, Packing, Variant
 from trainer.layers.inputs import ImageProjection
@@ -55,6 +56,21 @@ def test_segments(lengths: list[int], seed: int) -> None:
     for row, part in enumerate(each):
         exps = np.exp(part[:, 0])
         assert np.allclose(found[(segments == row).numpy()], exps / exps.sum() if len(exps) else exps)
+
+
+def test_batch_norm_follows_its_equation_in_training_and_evaluation() -> None:
+    layer, x = BatchNormReLU(4), torch.randn(50, 4) * 3 + 1
+    with torch.no_grad():
+        layer.norm.weight.copy_(torch.tensor([0.5, -1.0, 2.0, 1.0]))
+        layer.norm.bias.copy_(torch.tensor([0.0, 0.1, -0.2, 0.3]))
+    s, gamma, beta = x.numpy(), layer.norm.weight.detach().numpy(), layer.norm.bias.detach().numpy()
+    by_hand = np.maximum(0, gamma * (s - s.mean(0)) / np.sqrt(s.var(0) + 1e-5) + beta)
+    assert np.allclose(layer(x).detach(), by_hand, atol=1e-5)
+    mean, var = 0.1 * s.mean(0), 0.9 + 0.1 * s.var(0, ddof=1)
+    by_averages = np.maximum(0, gamma * (s - mean) / np.sqrt(var + 1e-5) + beta)
+    assert np.allclose(layer(x[:1]).detach(), by_averages[:1], atol=1e-5)  # one row alone, in training
+    layer.eval()
+    assert np.allclose(layer(x).detach(), by_averages, atol=1e-5)
 
 
 def test_dice_follows_its_equation_in_training_and_evaluation() -> None:

@@ -7,9 +7,14 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from imgserver.errors import BadInput
+from trainer.layers.batch_norm import BatchNormReLU
 from trainer.layers.dice import Dice
 
-ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {"dice": Dice, "prelu": lambda _: nn.PReLU()}
+ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
+    "dice": Dice,
+    "prelu": lambda _: nn.PReLU(),
+    "batch_norm": BatchNormReLU,
+}
 
 
 def activation(name: str, width: int) -> nn.Module:
@@ -30,7 +35,7 @@ class MLP(nn.Module):
         width: numbers in an input row.
         hidden: widths of the hidden layers (200 and 80 in DIN and DICM).
         outputs: L, logits a row.
-        activation_name: ``prelu`` or ``dice``.
+        activation_name: ``dice``, ``prelu``, or ``batch_norm``: batch normalisation and ReLU.
     """
 
     def __init__(self, width: int, hidden: Sequence[int], outputs: int, activation_name: str):

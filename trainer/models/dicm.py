@@ -41,7 +41,7 @@ class DICM(EmbeddingModel):
         shown: which images are used: ``ad``, ``behaviours`` or ``both``.
         slots: latest behaviours that ``concat`` takes.
         hidden: widths of the MLP.
-        activation: of the MLP, ``prelu`` or ``dice``.
+        activation: of the MLP, ``prelu``, ``dice`` or ``batch_norm`` (with ReLU).
 
     Raises:
         BadInput: an option is none of its choices.

@@ -30,7 +30,7 @@ class DIEN(EmbeddingModel):
         evolution: ``augru``, ``agru`` or ``aigru``.
         auxiliary: weight of the auxiliary loss (alpha); 0 leaves it out.
         hidden: widths of the MLP.
-        activation: of the MLP, ``dice`` or ``prelu``.
+        activation: of the MLP, ``dice``, ``prelu`` or ``batch_norm`` (with ReLU).
 
     Raises:
         BadInput: there is no such evolution.

@@ -24,7 +24,7 @@ class DIN(EmbeddingModel):
         inputs: embeddings shared with another model.
         beside: numbers a row that a subclass adds to the MLP's input.
         hidden: widths of the MLP.
-        activation: of the MLP, ``dice`` or ``prelu``.
+        activation: of the MLP, ``dice``, ``prelu`` or ``batch_norm`` (with ReLU).
         attention_hidden: widths of the activation unit.
         softmax: normalise the weights over the behaviours, which the paper advises against.
     """

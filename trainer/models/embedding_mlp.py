@@ -23,7 +23,7 @@ class EmbeddingMLP(EmbeddingModel):
         width: numbers in an embedding.
         inputs: embeddings shared with another model.
         hidden: widths of the MLP.
-        activation: ``prelu`` or ``dice``.
+        activation: ``prelu``, ``dice`` or ``batch_norm`` (with ReLU).
         pooling: of the behaviours, ``mean`` or ``sum``.
 
     Raises:
