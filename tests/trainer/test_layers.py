@@ -19,8 +19,8 @@ from trainer.ftrl import FTRL
 from trainer.layers import aggregators
 from trainer.layers.attention import ActivationUnit
 from trainer.layers.auxiliary import auxiliary_loss, draw_negatives
-from trainer.layers.dense import behaviour_features, image_features
 from trainer.layers.batch_norm import BatchNormReLU
+from trainer.layers.dense import behaviour_features, image_features
 from trainer.layers.dice import Dice
 from trainer.layers.gru import JaggedGRU, Packing, Variant
 from trainer.layers.inputs import ImageProjection
