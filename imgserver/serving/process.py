@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,6 +26,8 @@ from imgserver.serving.service import ImageService, ServiceConfig
 log = logging.getLogger(__name__)
 
 DAEMON_FILE = "daemon.json"
+LOCK_FILE = "daemon.lock"
+LOCK_TRIES = 5
 LOG_FILE = "daemon.log"
 GRACE_S = 10.0
 
@@ -46,9 +51,31 @@ def running_daemon(store: Path) -> Daemon | None:
     """The daemon that serves ``store`` on this machine, or None."""
     try:
         daemon = Daemon(**json.loads((store / DAEMON_FILE).read_text()))
+        with _lock(store, fcntl.LOCK_SH):
+            return None  # no daemon holds it: the file was left behind by a kill
+    except BlockingIOError:
+        return daemon
     except (OSError, ValueError, TypeError):
         return None
-    return daemon if _is_alive(daemon.pid) else None
+
+
+@contextmanager
+def _lock(store: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold what only one daemon of a store can; a process id would not do, for another program may have it by now.
+
+    Raises:
+        BlockingIOError: a daemon holds it.
+    """
+    with open(store / LOCK_FILE, "a") as file:
+        for left in reversed(range(LOCK_TRIES)):  # who only looks holds it for a moment too
+            try:
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not left or kind == fcntl.LOCK_SH:
+                    raise
+                time.sleep(0.05)
+        yield
 
 
 def serve(config: ServiceConfig, address: str, metrics_port: int | None = None, on_ready: object = None) -> None:
@@ -63,11 +90,21 @@ def serve(config: ServiceConfig, address: str, metrics_port: int | None = None, 
     Raises:
         BadInput: another daemon serves this store, or the port is taken.
     """
-    if other := running_daemon(config.store):
+    try:
+        with _lock(config.store):
+            (config.store / DAEMON_FILE).unlink(missing_ok=True)  # a killed one's
+            _serve(config, address, metrics_port, on_ready)
+    except BlockingIOError:
+        other = running_daemon(config.store)
         raise BadInput(
-            f"The store {config.store} is already served by process {other.pid} at {other.address}. "
+            f"The store {config.store} is already served"
+            f"{f' by process {other.pid} at {other.address}' if other else ''}. "
             f"Stop it with 'imgserver stop --store {config.store}'."
-        )
+        ) from None
+    log.info("stopped")
+
+
+def _serve(config: ServiceConfig, address: str, metrics_port: int | None, on_ready: object) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -96,7 +133,6 @@ def serve(config: ServiceConfig, address: str, metrics_port: int | None = None, 
             file.unlink(missing_ok=True)
     finally:
         service.close()
-    log.info("stopped")
 
 
 def serve_in_background(arguments: list[str], store: Path, timeout_s: float = 60.0) -> Daemon:
@@ -151,17 +187,8 @@ def stop_daemon(store: Path, timeout_s: float = GRACE_S + 10.0) -> Daemon:
         raise ServerUnavailable(f"No image server runs for the store {store}.")
     os.kill(daemon.pid, signal.SIGTERM)
     deadline = time.monotonic() + timeout_s
-    while _is_alive(daemon.pid):
+    while running_daemon(store) == daemon:
         if time.monotonic() > deadline:
             raise ServerUnavailable(f"Process {daemon.pid} did not end within {timeout_s:.0f} s of SIGTERM.")
         time.sleep(0.05)
     return daemon
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether ``pid`` is a running process of ours (a zombie has ended; a recycled pid is another program)."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return state != "Z" and b"imgserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False

@@ -301,6 +301,21 @@ def test_a_taken_port_and_a_served_store_are_said(daemon: DaemonProcess, store: 
     assert "already served by process" in done.stderr
 
 
+def test_a_killed_daemon_is_none_though_another_program_has_its_process_id(
+    daemon: DaemonProcess, store: Path
+) -> None:
+    killed = DaemonProcess(store, None)
+    os.kill(killed.pid, signal.SIGKILL)
+    file = store / "daemon.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "pid": daemon.pid}))
+    done = run_command("imgserver", "stop", f"--store={store}", check=False)
+    assert done.returncode == 3
+    assert "No image server runs" in done.stderr
+    again = DaemonProcess(store, None)
+    again.stop()
+    assert ImageClient(daemon.address).info().version
+
+
 def test_sigterm_drains(store: Path, photos: Path) -> None:
     process = DaemonProcess(store, photos)
     client = ImageClient(process.address, timeout_s=20)
