@@ -47,7 +47,7 @@ class Rocket(EmbeddingModel):
         *,
         light: str = "embedding_mlp",
         booster: str = "din",
-        hint: float = 0.3,
+        hint: float = 0.1,
         block: bool = True,
         light_options: Mapping[str, Any] | None = None,
         booster_options: Mapping[str, Any] | None = None,
