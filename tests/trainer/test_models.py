@@ -217,7 +217,7 @@ def test_options_are_read_by_the_type_of_their_default() -> None:
     assert isinstance(make("rocket", SPEC, 4, options), Rocket)
     for texts, message in (
         (["hidden"], "no name=value"),
-        (["hint=much"], "like its default 0.3"),
+        (["hint=much"], "like its default 0.1"),
         (["depth=3"], "rocket has no option 'depth'; its options are: light, booster"),
         (["light.depth=3"], "embedding_mlp has no option 'depth'"),
     ):
