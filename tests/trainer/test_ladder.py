@@ -414,6 +414,6 @@ def test_the_readmes_configuration_trains(config: FitConfig, tmp_path: Path, mon
     done = CliRunner().invoke(trainer, ["fit", "--no-images", "--epochs=1", "--batch-size=64", "--out=next"])
     assert done.exit_code == 0, done.output
     saved = json.loads((tmp_path / "next" / "config.json").read_text())["fit"]
-    assert saved["options"] == {"light": "embedding_mlp", "booster": "din", "hint": 0.3}
+    assert saved["options"] == {"light": "embedding_mlp", "booster": "din", "hint": 0.1}
     assert (saved["labels"], saved["embedding_l2"], saved["warm_up"]) == (["click", "buy"], 0.1, "partial")
     assert "test, booster: AUC" in done.output
