@@ -301,9 +301,7 @@ def test_a_taken_port_and_a_served_store_are_said(daemon: DaemonProcess, store: 
     assert "already served by process" in done.stderr
 
 
-def test_a_killed_daemon_is_none_though_another_program_has_its_process_id(
-    daemon: DaemonProcess, store: Path
-) -> None:
+def test_a_killed_daemon_is_none_though_another_program_has_its_process_id(daemon: DaemonProcess, store: Path) -> None:
     killed = DaemonProcess(store, None)
     os.kill(killed.pid, signal.SIGKILL)
     file = store / "daemon.json"
