@@ -149,7 +149,7 @@ def precompute(
             head_file=head_file,
         )
         if shard is None:
-            found["merged"] = merge_files(out, store, dim)
+            found["merged"] = merge_files(out, store, dim, new_head=new_head)
         _say_files(found, as_json)
         return
     if head_file is not None:

@@ -70,13 +70,13 @@ def _embed_on_ray(*arguments: Any) -> ShardResult:
         raise BadInput(f"There is no Ray cluster: {error}") from error
 
 
-def merge_files(folder: Path, store: Path, dim: int | None) -> dict[str, Any]:
+def merge_files(folder: Path, store: Path, dim: int | None, *, new_head: bool = False) -> dict[str, Any]:
     """Take files into a store and make vectors; say what was done, and return it."""
     from imgserver.offline.merge import merge as work
     from imgserver.storage.store import Store
 
     with closing(Store(store)) as opened:
-        report = work(opened, folder, dim)
+        report = work(opened, folder, dim, new_head=new_head)
     console = Console(stderr=True)
     console.print(
         f"{report.images} images in files, {report.added} new, {report.rejected} rejected, in {report.seconds:.1f} s"

@@ -116,7 +116,9 @@ def test_a_shard_is_not_embedded_twice_and_a_changed_photo_is(tmp_path: Path) ->
     os.utime(catalogue / photo_of(3).name, (1, 1))
     second = embed("--shard=1/1", out=out, catalogue=catalogue)
     assert (second["embedded"], second["skipped"], second["rejected"]) == (1, 12, {})
-    run_command("imgserver", "merge", str(out), f"--store={tmp_path / 'store'}", "--dim=4")
+    merge = ("imgserver", "merge", str(out), f"--store={tmp_path / 'store'}", "--dim=4", "--json")
+    counts = [json.loads(run_command(*merge).stdout) for _ in range(2)]
+    assert [(report["images"], report["added"]) for report in counts] == [(13, 13), (13, 0)]
     with closing(Store(tmp_path / "store", create=False)) as store:
         (space,) = store.index.spaces("feature")
         entries, known = store.index.get(space.name, np.array([3, 5]))
