@@ -12,6 +12,9 @@ import numpy.typing as npt
 from imgserver.errors import StoreError
 from imgserver.storage.index import ENTRY, NO_ROW, SOURCE, Batch, Entries, Ids, Index, Space, row_checksums
 from imgserver.storage.rows import RowFile
+from imgserver.storage.stores import Lookups, Part, Stored
+
+SNAPSHOT_FROM = 100_000  # ids; fewer are read from the index in no time
 
 
 class Store:
@@ -30,7 +33,12 @@ class Store:
         if not create and not (self.folder / "index" / "data.mdb").exists():
             raise StoreError(f"There is no store in {self.folder}. 'imgserver precompute' makes one.")
         self.index = Index(self.folder / "index", create=create)
+        self.fill_hint = f"Run 'imgserver precompute --store {self.folder} --catalogue FOLDER' first"
+        self.index_hint = f"Run 'imgserver index --store {self.folder}'"
         self._rows: dict[str, RowFile] = {}
+
+    def __str__(self) -> str:
+        return str(self.folder)
 
     def close(self) -> None:
         """Close the index."""
@@ -66,6 +74,11 @@ class Store:
         """
         self.index.put([self.batch(space, ids, values, status, sources, ok)])
 
+    def put_all(self, parts: list[Part], ok: int) -> Ids:
+        """Store several parts, as ``put`` does one, in one commit; return the ids that were not kept: none."""
+        self.index.put([self.batch(*part, ok) for part in parts])
+        return np.zeros(0, dtype=np.int64)
+
     def batch(
         self,
         space: Space,
@@ -92,6 +105,40 @@ class Store:
         self._rows.pop(space.name, None)
         shutil.rmtree(self._row_folder(space), ignore_errors=True)
         return deleted
+
+    def table(self, space: Space) -> Lookups:
+        """Lookups of a version; loaded already where that takes less time than to explain that it is not."""
+        from imgserver.storage.table import Table  # numba compiles for a while
+
+        table = Table(self, space)
+        if len(self.index) < SNAPSHOT_FROM:
+            table.load()
+        return table
+
+    def fetch(self, space: Space, image_id: int) -> Stored | None:
+        """What is stored of an image, or None.
+
+        Raises:
+            StoreError: its row is damaged.
+        """
+        entries, found = self.index.get(space.name, np.array([image_id]))
+        if not found[0]:
+            return None
+        has_row = entries["row"][0] != NO_ROW
+        return Stored(entries[0], self.read(space, entries)[0] if has_row else np.zeros(space.dim, space.dtype))
+
+    def head_path(self, name: str) -> Path:
+        """The file of a head, ``<name>@<hash>``."""
+        return self.folder / "heads" / f"{name}.safetensors"
+
+    def read_head(self, name: str) -> bytes | None:
+        """A head's bytes, or None."""
+        path = self.head_path(name)
+        return path.read_bytes() if path.exists() else None
+
+    def free_bytes(self) -> int:
+        """Bytes free on the store's disk."""
+        return shutil.disk_usage(self.folder).free
 
     def used_bytes(self) -> int:
         """Bytes that index and rows take on disk; holes in sparse files take none."""
