@@ -63,7 +63,7 @@ class Served:
                 if self._store.index.space(version) is None:
                     raise VersionMismatch(
                         f"Vectors of {version} were asked for, which this store does not hold and no run has put; this "
-                        f"server serves {active.version}. 'imgserver versions' lists what there is. Start a new run, "
+                        f"server serves {active.version}. 'imgserver info' lists what else it has. Start a new run, "
                         f"or bring the version back."
                     )
                 known = self._open(version), 0.0

@@ -35,6 +35,7 @@ class Store:
         self.index = Index(self.folder / "index", create=create)
         self.fill_hint = f"Run 'imgserver precompute --store {self.folder} --catalogue FOLDER' first"
         self.index_hint = f"Run 'imgserver index --store {self.folder}'"
+        self.answers = True
         self._rows: dict[str, RowFile] = {}
 
     def __str__(self) -> str:

@@ -61,6 +61,7 @@ class ServedStore(Protocol):
         folder: of this machine; what a server keeps of its own lies there.
         fill_hint: what to do when there are no vectors.
         index_hint: what to do when there is no similarity index.
+        answers: whether any row can be read now.
     """
 
     folder: Path
@@ -69,6 +70,8 @@ class ServedStore(Protocol):
 
     @property
     def index(self) -> Versions: ...  # noqa: D102
+    @property
+    def answers(self) -> bool: ...  # noqa: D102
     def table(self, space: Space) -> Lookups: ...  # noqa: D102
     def fetch(self, space: Space, image_id: int) -> Stored | None: ...  # noqa: D102
     def put_all(self, parts: list[Part], ok: int) -> Ids: ...  # noqa: D102

@@ -153,17 +153,14 @@ class Codec:
             values, shape (n,), zeros where there is none; which are there and are what was written, shape (n,).
         """
         width = self.value.itemsize
-        if None not in replies and set(map(len, replies)) <= {width}:
-            values = np.frombuffer(b"".join(replies), dtype=self.value)
-            good = self._checksums(ids, values) == values["checksum"]
-            return values, good
-        there = np.array([reply is not None and len(reply) == width for reply in replies], dtype=np.bool_)
-        values = np.zeros(len(ids), dtype=self.value)
-        if there.any():
-            places = np.flatnonzero(there)
-            found = np.frombuffer(b"".join(replies[place] for place in places.tolist()), dtype=self.value)
-            values[places] = found
-            there[places] = self._checksums(ids[places], found) == found["checksum"]
+        there = np.ones(len(ids), dtype=np.bool_)
+        if None in replies or set(map(len, replies)) - {width}:
+            there = np.array([reply is not None and len(reply) == width for reply in replies], dtype=np.bool_)
+            replies = [reply if good else bytes(width) for reply, good in zip(replies, there.tolist(), strict=True)]
+        values = np.frombuffer(b"".join(replies), dtype=self.value)
+        there &= self._checksums(ids, values) == values["checksum"]
+        if not there.all():
+            values = np.where(there, values, np.zeros(1, dtype=self.value))
         return values, there
 
     def _checksums(self, ids: Ids, values: Values) -> npt.NDArray[np.uint32]:

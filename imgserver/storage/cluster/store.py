@@ -107,6 +107,11 @@ class RedisStore:
         self._look()
         return any(self.evicted)
 
+    @property
+    def answers(self) -> bool:
+        """Whether any node does."""
+        return len(self.nodes.lost) < len(self.nodes.all)
+
     def used_bytes(self) -> int:
         """Bytes that the nodes use, of whatever is in them."""
         return self._memory[0]
