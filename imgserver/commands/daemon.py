@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,9 @@ from imgserver.commands.options import (
 from imgserver.config import Command, json_option
 from imgserver.errors import BadInput, ServerUnavailable
 from imgserver.places import is_url, own_folder
+
+
+STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
 
 
 @click.command(cls=Command)
@@ -99,7 +103,10 @@ def serve(
             click.echo(f"The image server answers at {daemon.address} (process {daemon.pid}).")
 
     if background:
-        arguments = [f"--{name}={value}" for name, value in _serve_arguments(locals()).items()]
+        given = _serve_arguments(locals())
+        if is_url(store):
+            os.environ[STORE_ENV] = given.pop("store")  # it may have a password, and everybody can list arguments
+        arguments = [f"--{name}={value}" for name, value in given.items()]
         say(serve_in_background(arguments, own_folder(store, folder)))
         return
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which of its builds fits this CPU

@@ -442,6 +442,10 @@ def test_one_redis_will_do_with_a_password(graph_cache: Path, tmp_path: Path) ->
     url = f"redis://:secret@127.0.0.1:{node.port}"
     try:
         assert bring(graph_cache, url).written == 100
+        process = RedisDaemon(url, tmp_path / "daemon")
+        assert (asked(process.address)[1] == OK).all()
+        assert b"secret" not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        process.stop()
         service = ImageService(ServiceConfig(url, None, folder=tmp_path / "server"))
         found = ImageClient(LocalTransport(service)).get(IDS)
         assert found.values.tobytes() == local_vectors(graph_cache).tobytes()

@@ -90,7 +90,7 @@ class Nodes:
             ) from error
         self.url = url
         self._errors: Any = redis.exceptions
-        self._lock = threading.Lock()
+        self._lock, self._losing = threading.Lock(), threading.Lock()
         self._nodes: dict[str, Node] = {}
         self._owners: list[Node | None] = [None] * len(TAG_NAMES)
         self._named = [self._node(host, port) for host, port in url.hosts]
@@ -240,6 +240,7 @@ class Nodes:
             replies[place] = Lost(f"{node.address}: {error}")
 
     def _lose(self, node: Node, error: Exception) -> None:
-        if not node.trouble:
+        with self._losing:
+            first, node.trouble = not node.trouble, str(error) or type(error).__name__
+        if first:  # of the requests that met it at the same time
             log.error("the Redis node %s does not answer: %s; what it holds counts as lost", node.address, error)
-        node.trouble = str(error) or type(error).__name__
