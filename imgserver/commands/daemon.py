@@ -27,7 +27,6 @@ from imgserver.config import Command, json_option
 from imgserver.errors import BadInput, ServerUnavailable
 from imgserver.places import is_url, own_folder
 
-
 STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
 
 
