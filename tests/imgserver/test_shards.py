@@ -249,7 +249,7 @@ def test_a_node_that_is_lost_loses_nothing(tmp_path: Path) -> None:
         cluster.remove_node(node, allow_graceful=False)
         told, errors = job.communicate(timeout=240)
     finally:
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
     assert job.returncode == 0, errors.decode()
     assert json.loads(told)["found"] == 972
     (backbone,) = names_below(out, FEATURES)
