@@ -16,6 +16,8 @@ from rich.table import Table
 from imgserver.commands.options import (
     MEGABYTE,
     missing_extra,
+    ownership_of,
+    ownership_options,
     photo_options,
     server_address,
     server_option,
@@ -55,6 +57,7 @@ from imgserver.errors import ServerUnavailable
     type=click.IntRange(0, 65535),
     help="Serve metrics for Prometheus over HTTP at this port, path /metrics; 0 takes a free one. Off by default.",
 )
+@ownership_options
 @threads_option
 @photo_options
 @click.option("--background", is_flag=True, help="Return once the server answers, and leave it running.")
@@ -67,13 +70,20 @@ def serve(
     max_pending_ids: int,
     negative_ttl_s: float,
     metrics_port: int | None,
+    servers: tuple[str, ...] | None,
+    me: str,
     threads: int,
     read_timeout_s: float,
     max_image_mb: int,
     background: bool,
     as_json: bool,
 ) -> None:
-    """Serve vectors until SIGTERM or Ctrl-C, computing on demand what is missing."""
+    """Serve vectors until SIGTERM or Ctrl-C, computing on demand what is missing.
+
+    With --servers and --me it answers for the images that it owns and refuses others, and clients that are given the
+    same list ask each server for its own.
+    """
+    ownership = ownership_of(servers, me)
     try:
         from imgserver.serving.process import Daemon, serve_in_background
         from imgserver.serving.process import serve as run
@@ -107,13 +117,15 @@ def serve(
         limits=ImageLimits(max_image_mb * MEGABYTE),
         read_timeout_s=read_timeout_s,
         threads=threads,
+        ownership=ownership,
     )
     run(config, f"{host}:{port}", metrics_port, say)
 
 
 def _serve_arguments(values: dict[str, Any]) -> dict[str, Any]:
     names = [option.name for option in serve.params if option.name not in ("background", "as_json")]
-    return {name.replace("_", "-"): values[name] for name in names if values[name] is not None}
+    given = {name.replace("_", "-"): values[name] for name in names if values[name] is not None}
+    return {name: ",".join(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
 @click.command(cls=Command)

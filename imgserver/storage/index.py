@@ -252,6 +252,27 @@ class Index:
             file.unlink(missing_ok=True)
         return deleted
 
+    def remove(self, parts: list[tuple[str, Ids, Entries]]) -> None:
+        """Take entries of several spaces out of the index in one transaction; their rows stay in the files, unnamed.
+
+        Args:
+            parts: name of a space, ids, shape (n,), and their entries as they were read, shape (n,).
+
+        Raises:
+            StoreError: an entry is no longer what was read, or the index cannot be written; nothing was removed.
+        """
+        with self._write() as txn:
+            for name, ids, entries in parts:
+                space = Space(**json.loads(txn.get(name.encode(), db=self._spaces)))
+                blobs, size = entries.tobytes(), ENTRY.itemsize
+                for place, key in enumerate(_keys(space.number, ids)):
+                    if txn.pop(key, db=self._entries) != blobs[place * size : (place + 1) * size]:
+                        raise StoreError(
+                            f"Image {ids[place]} of {name} changed in {self.folder} while it was to be removed. Nothing "
+                            f"was removed with it: start again."
+                        )
+                self._log_change(txn, space.number, ids)
+
     def save_snapshot(self, name: str, ids: Ids, values: npt.NDArray[np.int64], sequence: int) -> None:
         """Keep what a table holds, as of ``sequence``, in a file beside the index, so that the next start is short.
 
