@@ -15,6 +15,7 @@ from imgserver.storage.store import Store
 IMPORTED = "imported"
 FEATURE_DTYPE = "float16"
 VECTOR_DTYPE = "float16"
+HEADS = "heads"
 
 
 def split_version(version: str) -> tuple[str, str]:
@@ -30,10 +31,19 @@ def is_imported(version: str) -> bool:
 
 def save_head(store: Store, head: Head) -> None:
     """Keep ``head`` beside its vectors."""
-    path = _head_path(store, f"{head.spec.name}@{head.digest()}")
+    _write_whole(_head_path(store, f"{head.spec.name}@{head.digest()}"), head.to_bytes())
+
+
+def copy_heads(source: Path, target: Path) -> None:
+    """Bring all heads below one folder, a store's or that of moved shards, to another."""
+    for head in (source / HEADS).glob("*.safetensors"):
+        _write_whole(target / HEADS / head.name, head.read_bytes())
+
+
+def _write_whole(path: Path, data: bytes) -> None:
     path.parent.mkdir(exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}")
-    part.write_bytes(head.to_bytes())
+    part.write_bytes(data)
     os.replace(part, path)
 
 
@@ -134,4 +144,4 @@ def vector_space(store: Store, version: str, dim: int) -> Space:
 
 
 def _head_path(store: Store, name: str) -> Path:
-    return store.folder / "heads" / f"{name}.safetensors"
+    return store.folder / HEADS / f"{name}.safetensors"
