@@ -20,6 +20,7 @@ from imgserver.storage.store import Store
 from imgserver.storage.versions import copy_heads, feature_space, split_version, vector_space
 
 OK = pb.VECTOR_STATUS_OK
+COMMIT_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _take(
     """Rows of one version into the store; return how many there were, and how many it did not hold like this."""
     space = None
     images = added = 0
-    for block in latest_rows(ShardFiles(folder, kind, name), shards):
+    for block in _together(latest_rows(ShardFiles(folder, kind, name), shards)):
         dim = block.values.shape[1]
         if space is None:
             is_feature = kind == FEATURES
@@ -121,6 +122,18 @@ def _take(
         added += int(new.sum())
         progress(len(block.ids))
     return images, added
+
+
+def _together(blocks: Iterator[Block]) -> Iterator[Block]:
+    """Small blocks of several files as one: a commit waits for the disk, however few its rows are."""
+    waiting: list[Block] = []
+    for block in blocks:
+        waiting.append(block)
+        if sum(len(block.ids) for block in waiting) >= COMMIT_ROWS:
+            yield Block.of(waiting)
+            waiting = []
+    if waiting:
+        yield Block.of(waiting)
 
 
 def latest_rows(files: ShardFiles, shards: Iterable[int]) -> Iterator[Block]:

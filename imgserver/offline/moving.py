@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from crossmedia.v1 import image_server_pb2 as pb
 from imgserver.errors import BadInput, NotReady
 from imgserver.offline.rejects import write_rejects
 from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below, new_place
-from imgserver.shards import Ownership, shards_of
+from imgserver.shards import SHARDS, Ownership, shards_of
 from imgserver.storage.index import NO_ROW, SOURCE, Entries, Ids, Space, places_in
 from imgserver.storage.store import Store
 from imgserver.storage.versions import copy_heads, split_version
@@ -36,6 +36,7 @@ from imgserver.storage.versions import copy_heads, split_version
 OK = pb.VECTOR_STATUS_OK
 WRITTEN, HELD = "written", "held"
 BLOCK_ROWS = 8192
+COMMIT_ROWS = 4096
 Shards = npt.NDArray[np.int64]
 
 
@@ -65,9 +66,9 @@ class _Part:
     entries: Entries
     shards: Shards
 
-    def of(self, shard: int) -> tuple[Ids, Entries]:
-        """Those of one shard, ids ascending."""
-        first, last = np.searchsorted(self.shards, [shard, shard + 1])
+    def of(self, shard: int, end: int | None = None) -> tuple[Ids, Entries]:
+        """Those of one shard, ids ascending; or of all shards before ``end``, one after the other."""
+        first, last = np.searchsorted(self.shards, [shard, shard + 1 if end is None else end])
         return self.ids[first:last], self.entries[first:last]
 
 
@@ -137,8 +138,8 @@ def drop_moved(store: Store, folder: Path, ownership: Ownership) -> MoveReport:
                     f"'imgserver reshard' without --drop, 'imgserver merge {folder}' with --me {owner} on its store, "
                     f"and this again."
                 )
-    for shard in sorted({shard for part in parts for shard in part.shards.tolist()}):
-        store.index.remove([(part.space.name, *part.of(shard)) for part in parts])
+    for first, end in _whole_shards(parts):
+        store.index.remove([(part.space.name, *part.of(first, end)) for part in parts])
     features = store.index.space(split_version(store.index.active)[0]) if store.index.active else None
     if features is not None:
         write_rejects(store, features, {})
@@ -205,6 +206,16 @@ def _sorted_by_shard(space: Space, ids: Ids, entries: Entries) -> _Part:
     shards = shards_of(ids)
     order = np.argsort(shards, kind="stable")
     return _Part(space, ids[order], entries[order], shards[order])
+
+
+def _whole_shards(parts: list[_Part]) -> Iterator[tuple[int, int]]:
+    """Ranges of shards, from the first to before the last, of some thousand rows: a commit waits for the disk."""
+    rows = np.sum([np.bincount(part.shards, minlength=SHARDS) for part in parts], axis=0)
+    first = 0
+    for end in range(1, SHARDS + 1):
+        if (found := rows[first:end].sum()) >= COMMIT_ROWS or (end == SHARDS and found):
+            yield first, end
+            first = end
 
 
 def _files(folder: Path, space: Space) -> ShardFiles:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,17 @@ class Block:
         return Block(
             self.ids[chosen], self.status[chosen], self.sources[chosen], self.values[chosen], self.recipe
         )  # fmt: skip
+
+    @classmethod
+    def of(cls, blocks: Sequence[Block]) -> Block:
+        """Several in a row."""
+        return cls(
+            np.concatenate([block.ids for block in blocks]),
+            np.concatenate([block.status for block in blocks]),
+            np.concatenate([block.sources for block in blocks]),
+            np.concatenate([block.values for block in blocks]),
+            blocks[0].recipe,
+        )
 
 
 class ShardFiles:
