@@ -1,6 +1,6 @@
 """Fetch image vectors by id: ``ImageClient`` is policy, a ``Transport`` carries single calls.
 
-ImageClient     de-duplicates, splits by owner and by size, keeps order, retries under one deadline, counts what is missing
+ImageClient     de-duplicates, splits by owner and size, keeps order, retries under one deadline, counts misses
   GrpcTransport   a daemon at an address
   LocalTransport  any object with the service's methods, in this process
   MockTransport   vectors from a dictionary, for tests
