@@ -125,6 +125,13 @@ def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callabl
         click.option(
             "--timeout-s", type=float, default=30.0, help="Seconds that a fetch of vectors may take, retries included."
         ),
+        click.option(
+            "--shard-tables",
+            type=click.IntRange(min=0),
+            default=0,
+            help="Under torchrun, spread the rows of each table with so many ids over the processes, for vocabularies "
+            "that do not fit one; 0 keeps all tables in each process.",
+        ),
         click.option("--device", default="", help="cpu or cuda; empty takes CUDA where there is one."),
         click.option("--out", default="runs/run" if single else "runs/compare", help="Folder for what comes out."),
         json_option,
@@ -147,12 +154,16 @@ def missing_extra(error: ImportError) -> BadInput:
 
 
 class Bar:
-    """A progress bar on standard error that starts anew with each epoch."""
+    """A progress bar on standard error that starts anew with each epoch.
 
-    def __init__(self) -> None:
+    Args:
+        shown: whether to draw it; where standard error is no terminal it is not.
+    """
+
+    def __init__(self, *, shown: bool = True) -> None:
         columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
         console = Console(stderr=True)
-        self.progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.progress = Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal))
         self.task = self.progress.add_task("starting", total=None)
 
     def __call__(self, done: int, total: int, what: str) -> None:
