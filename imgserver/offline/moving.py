@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,16 +72,13 @@ class _Part:
         return self.ids[first:last], self.entries[first:last]
 
 
-def write_moved(
-    store: Store, folder: Path, ownership: Ownership, progress: Callable[[int], None] = lambda done: None
-) -> MoveReport:
+def write_moved(store: Store, folder: Path, ownership: Ownership) -> MoveReport:
     """Write what other servers own into files, features and vectors of all versions; the store stays as it is.
 
     Args:
         store: of ``ownership.me``.
         folder: where the files go, the same for all servers.
         ownership: from now on.
-        progress: told how many rows were just dealt with.
 
     Raises:
         BadInput: the folder is of another list of servers, or a file in it is damaged.
@@ -106,7 +103,6 @@ def write_moved(
                 if len(rows):
                     files.write(new_place(shard), _block(store, part.space, ids[rows], entries[rows]))
             written += int(new.sum())
-            progress(len(ids))
     copy_heads(store.folder, folder)
     _write(_path(folder, WRITTEN, ownership.me), ownership, {"active": store.index.active})
     return _report(parts, ownership, written, started)
