@@ -15,8 +15,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, DaemonProcess
+from made_samples import make_samples
 from safetensors.torch import load_file
-from test_image_head import make_samples
 from test_ladder import folder as ladder_folder  # noqa: F401  # a fixture
 
 from features.samples import Samples
