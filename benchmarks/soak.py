@@ -210,7 +210,7 @@ def draw(looks: list[Look], title: str, out: Path) -> None:
         ("daemon's memory, MiB", [[look.resident / 2**20 for look in looks]], [""]),
         (
             "open files, threads",
-            [[look.files for look in looks], [look.threads for look in looks]],
+            [files, threads],
             ["files", "threads"],
         ),
         ("time of a call, ms", [[look.p50_ms for look in looks], [look.p99_ms for look in looks]], ["p50", "p99"]),
