@@ -42,7 +42,7 @@ from imgserver.errors import CrossMediaError
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "grocery"
 PHOTOS = EXAMPLE / "images"
-LOOK_S, CALLERS, IDS = 10.0, 3, 200
+LOOK_S, CALLERS, IDS, PAUSE_S = 10.0, 3, 200, 0.02
 WARM_UP = 0.25  # of the time: what a process takes once is no leak
 NEW_PHOTOS, ROUND_S = 20, 45.0
 FIRST_NEW, FIRST_PUT, NOWHERE = 1_000, 1_000_000, 2_000_000
@@ -134,7 +134,7 @@ class Soak:
                 found = client.get(np.concatenate([known, others]))
                 self.happened.seconds.append(time.perf_counter() - started)
                 self.happened.count("vectors", int(found.ok.sum()))
-                if self.over.is_set():
+                if self.over.wait(PAUSE_S):
                     return
 
     def bring(self, number: int) -> None:
@@ -165,6 +165,7 @@ class Soak:
         out = self.folder / "run"
         shutil.rmtree(out, ignore_errors=True)
         self.command(f"models trained, {head}", "trainer", "fit", *options, f"--out={out}")
+        self.over.wait(ROUND_S / 3)
 
     def again(self, work: Callable[[int], None]) -> None:
         """Do some work until the end; an error is noted and does not end it."""
@@ -205,7 +206,7 @@ def prepare(folder: Path) -> None:
 def draw(looks: list[Look], title: str, out: Path) -> None:
     """Four curves over time."""
     minutes = [look.minute for look in looks]
-    files, threads = [look.files for look in looks], [look.threads for look in looks]
+    files, threads = [float(look.files) for look in looks], [float(look.threads) for look in looks]
     panels: list[tuple[str, list[list[float]], list[str]]] = [
         ("daemon's memory, MiB", [[look.resident / 2**20 for look in looks]], [""]),
         (
