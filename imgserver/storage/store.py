@@ -61,6 +61,7 @@ class Store:
                 raise StoreError(f"The codebook of {space.name} cannot be read from {path}: {error}") from error
             if (found.name, found.dim) != (name, space.dim):
                 raise StoreError(f"The codebook {path} is not the one that {space.name} was made with; it is damaged.")
+            found.decode(found.encode(np.zeros((1, space.dim))))  # compiles, so that no reply waits for it
             self._codebooks[name] = found
         return self._codebooks[name] if name else None
 
