@@ -12,8 +12,10 @@ from torch import Tensor
 
 from features.images import fetch_ahead
 from features.samples import Samples
+from trainer import processes
 from trainer.image_head import ImageHead, vectors_of
 from trainer.metrics import auc, calibration, gauc, log_loss
+from trainer.metrics.gather import gather_rows
 from trainer.tensors import ImageVectors, TensorBatch, to_tensors
 
 BUCKETS = {"0": (0, 0), "1-4": (1, 4), "5-19": (5, 19), "20-99": (20, 99), "100+": (100, 2**62)}
@@ -33,12 +35,21 @@ class Predictor(Protocol):
 def predict(
     model: Predictor, samples: Samples, split: str, images: ImageHead | None, batch_size: int, device: torch.device
 ) -> Probabilities:
-    """Probabilities, shape (rows, L), in file order, of a model in evaluation mode."""
+    """Probabilities, shape (rows, L), in file order, of a model in evaluation mode.
+
+    Several processes share the rows; each gets the probabilities of all.
+    """
+    batches = processes.own_rows(samples.batches(split, batch_size))
     parts = []
-    for batch, fetched in fetch_ahead(samples.batches(split, batch_size), images.fetch if images else None):
+    for batch, fetched in fetch_ahead(batches, images.fetch if images else None):
         found = model.probabilities(to_tensors(batch, device), vectors_of(images, batch, fetched))
         parts.append(found.float().cpu().numpy())
-    return np.concatenate(parts)
+    numbers = np.arange(samples.rows(split))
+    own = numbers[numbers % batch_size % processes.world() == processes.rank()]
+    rows, found_rows = gather_rows(own, np.concatenate(parts))
+    probabilities: Probabilities = np.empty_like(found_rows)
+    probabilities[rows] = found_rows
+    return probabilities
 
 
 def predictions_table(probabilities: Probabilities, labels: tuple[str, ...]) -> pa.Table:

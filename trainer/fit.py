@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from features.images import fetch_ahead
@@ -30,15 +29,17 @@ from features.sampling import keep_negatives
 from imgserver import open_local
 from imgserver.client import ImageClient, Transport
 from imgserver.errors import BadInput, CrossMediaError
-from trainer.checkpoint import METRICS, PREDICTIONS, Lineage, save_model
-from trainer.evaluate import measure, predict, predictions_table
+from trainer import processes
+from trainer.checkpoint import METRICS, Lineage, save_model
+from trainer.evaluate import measure, predict
 from trainer.id_dropout import without_ids
-from trainer.image_head import ImageHead, vectors_of
+from trainer.image_head import ImageHead
 from trainer.layers.inputs import InputSpec
+from trainer.learner import Learner
+from trainer.metrics.gather import gather_rows
 from trainer.models import make, model_class
-from trainer.models.base import Model
-from trainer.models.rocket import booster_of
 from trainer.open_images import HEAD, fix_version, open_images
+from trainer.outcome import outcome
 from trainer.regularise import mini_batch_aware
 from trainer.state import STATE, Progress, load_state, save_state
 from trainer.tensors import to_tensors
@@ -138,14 +139,15 @@ def fit(
     teaches = model_class(config.model).teaches_head  # before anybody is asked for vectors
     if config.head == "learn" and not teaches:
         raise BadInput(f"{config.model} has no gradient for a head to learn from; train it with --head frozen.")
-    samples, out = Samples(config.samples), Path(config.out)
+    samples, out, first = Samples(config.samples), Path(config.out), processes.rank() == 0
     if config.images and not samples.image_vocabulary_size:
         raise BadInput(f"The samples in {config.samples} have no images; train with --no-images.")
-    device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = processes.own_device(config.device)
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     with open_images(config, samples, transport) as images:
         version, generation = _base(images), images.source.generation if images else 0
+        processes.check_same({"samples": samples.hash, "image vectors": version}, device)
         torch.manual_seed(config.seed)
         spec = InputSpec.of(samples, images.dim if images else 0, config.labels)
         if config.negative_rate < 1 and len(spec.labels) > 1:
@@ -154,8 +156,7 @@ def fit(
         model.sampled(config.negative_rate)
         if images is not None:
             images.to(device)
-        # All that learns, so that it is saved and resumed together; frozen images have nothing to save.
-        learner = nn.ModuleDict({"model": model} | ({"images": images} if images is not None else {}))
+        learner = Learner(model, images)
         optimizers = model.optimizers(config.learning_rate)
         if images is not None and images.head is not None:
             step = config.head_learning_rate or config.learning_rate
@@ -163,7 +164,7 @@ def fit(
         best: dict[str, Tensor] = {}
         state = Progress()
         identity = {**asdict(config), "version": version, "rows": samples.hash}
-        if saved := load_state(out, identity):
+        if saved := load_state(out, identity, device):
             learner.load_state_dict(saved["model"])
             for optimizer, of_optimizer in zip(optimizers, saved["optimizers"], strict=True):
                 optimizer.load_state_dict(of_optimizer)
@@ -172,38 +173,43 @@ def fit(
             warm_start(model, config.warm_start, samples, version, partial=config.warm_up == "partial")
         model.prepare(samples, images, config.batch_size, config.seed)
         regularise = mini_batch_aware(model, samples, config.embedding_l2)
-        board = SummaryWriter(str(out / "tensorboard"), purge_step=state.step)
+        board = SummaryWriter(str(out / "tensorboard"), purge_step=state.step) if first else None
+        in_step = processes.in_step(learner)
         total = samples.rows("train")
 
         while state.epoch < config.epochs and state.epoch - state.best_epoch <= config.patience:
             learner.train()
             # What a model draws is the same after a resume.
-            torch.manual_seed(config.seed * 1_000_003 + state.epoch + 1)
+            torch.manual_seed((config.seed * 1_000_003 + state.epoch + 1) * processes.world() + processes.rank())
             batches = samples.batches("train", config.batch_size, shuffle_seed=config.seed, epoch=state.epoch)
             batches = keep_negatives(batches, spec.labels[0], config.negative_rate, config.seed, state.epoch)
+            batches = processes.own_rows(batches)
             losses, done, started = [], 0, time.monotonic()
             asked = time.monotonic()
             for batch, fetched in fetch_ahead(batches, images.fetch if images else None, images.depth if images else 2):
                 state.wait_s += time.monotonic() - asked
                 tensors = without_ids(to_tensors(batch, device), config.id_dropout)
-                loss = model.loss(tensors, vectors_of(images, batch, fetched))
+                loss = in_step(tensors, batch, fetched)
                 learner.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 regularise(tensors)
                 for optimizer in optimizers:
                     optimizer.step()
 
                 losses.append(_finite(loss.item(), state.step, config))
-                if state.step % 20 == 0:
+                if board and state.step % 20 == 0:
                     board.add_scalar("train/log_loss", losses[-1], state.step)
                 state.step += 1
                 done += len(batch)
-                progress(done, total, f"epoch {state.epoch + 1} log loss {np.mean(losses[-50:]):.4f}")
+                progress(
+                    done * processes.world(), total, f"epoch {state.epoch + 1} log loss {np.mean(losses[-50:]):.4f}"
+                )
                 if images is not None:
                     images.source.stats.check_missing(config.max_missing)
                 asked = time.monotonic()
             state.seconds += time.monotonic() - started
-            state.rows += done
+            state.rows += int(processes.total({"rows": done}, device)["rows"])
+            of_all = gather_rows(np.array(losses))[0]  # the mean over processes is that over rows
 
             learner.eval()
             probabilities = predict(model, samples, "validation", images, config.batch_size, device)
@@ -211,22 +217,25 @@ def fit(
             line = {
                 "epoch": state.epoch + 1,
                 "step": state.step,
-                "train_log_loss": float(np.mean(losses)),
+                "train_log_loss": float(np.mean(of_all)),
                 "validation_auc": found["all"]["auc"],
                 "validation_log_loss": found["all"]["log_loss"],
             }
             state.curve.append(line)
-            board.add_scalar("validation/auc", line["validation_auc"] or 0.5, state.step)
-            board.add_scalar("validation/log_loss", line["validation_log_loss"], state.step)
+            if board:
+                board.add_scalar("validation/auc", line["validation_auc"] or 0.5, state.step)
+                board.add_scalar("validation/log_loss", line["validation_log_loss"], state.step)
             if (line["validation_auc"] or 0.5) > state.best_auc:
                 state.best_auc, state.best_epoch = line["validation_auc"] or 0.5, state.epoch
                 best = copy.deepcopy(learner.state_dict())
             state.epoch += 1
-            save_state(out, identity, learner, optimizers, best, state)
+            if first:
+                save_state(out, identity, learner, optimizers, best, state)
 
-        board.close()
+        if board:
+            board.close()
         learner.load_state_dict(best)
-        result = _measure(config, samples, model, images, device, state, out)
+        result = outcome(config, samples, model, images, device, state, out)
         result["vector_version"] = images.version if images else ""
         result["generation"] = images.source.generation or 0 if images else 0
         result["curve"] = state.curve
@@ -246,11 +255,12 @@ def fit(
             config.model,
             config.options,
         )
-        if images is not None and images.head is not None:
-            (out / HEAD).write_bytes(images.head.to_bytes())
-        save_model(out, model, lineage, asdict(config))
-        (out / METRICS).write_text(json.dumps(result, indent=1) + "\n")
-        (out / STATE).unlink(missing_ok=True)
+        if first:
+            if images is not None and images.head is not None:
+                (out / HEAD).write_bytes(images.head.to_bytes())
+            save_model(out, model, lineage, asdict(config))
+            (out / METRICS).write_text(json.dumps(result, indent=1) + "\n")
+            (out / STATE).unlink(missing_ok=True)
     return result
 
 
@@ -278,56 +288,3 @@ def _finite(loss: float, step: int, config: FitConfig) -> float:
             f"Try a learning rate below {config.learning_rate}."
         )
     return loss
-
-
-def _measure(
-    config: FitConfig,
-    samples: Samples,
-    model: Model,
-    images: ImageHead | None,
-    device: torch.device,
-    state: Progress,
-    out: Path,
-) -> dict[str, Any]:
-    """Metrics of the best weights, what they say of themselves, and what training cost; writes the predictions."""
-    model.eval()
-    labels = model.spec.labels
-    probabilities = {
-        split: predict(model, samples, split, images, config.batch_size, device) for split in ("validation", "test")
-    }
-    pq.write_table(predictions_table(probabilities["test"], labels), out / PREDICTIONS)
-    found: dict[str, Any] = {
-        split: measure(samples, split, values[:, 0], labels[0]) for split, values in probabilities.items()
-    }
-    if len(labels) > 1:
-        found["labels"] = {
-            label: {split: measure(samples, split, values[:, n], label) for split, values in probabilities.items()}
-            for n, label in enumerate(labels)
-        }
-    if booster := booster_of(model):
-        values = predict(booster, samples, "test", images, config.batch_size, device)
-        found["booster"] = {"test": measure(samples, "test", values[:, 0], labels[0])}
-    stats = images.source.stats if images else None
-    rows_on_disk = sum(samples.rows(split) for split in ("train", "validation", "test"))
-    return {
-        **found,
-        "notes": model.notes(),
-        "train": {
-            "epochs": state.epoch,
-            "best_epoch": state.best_epoch + 1,
-            "seconds": state.seconds,
-            "samples_per_s": state.rows / state.seconds,
-            "fetch_wait_s": state.wait_s if images else 0.0,
-            "bytes_per_sample": samples.size_bytes / rows_on_disk,
-            "images_fetched": stats.unique if stats else 0,
-            "images_per_s": stats.unique / stats.seconds if stats and stats.seconds else 0.0,
-            "images_computed": stats.computed if stats else 0,
-            "images_missing": dict(stats.missing) if stats else {},
-            "retries": stats.retries if stats else 0,
-            "bytes_received": stats.bytes_received if stats else 0,
-            "head_bytes": stats.head_bytes_sent + stats.head_bytes_received if stats else 0,
-            "head_parameters": sum(p.numel() for p in images.parameters()) if images else 0,
-            "staleness": float(np.mean(images.staleness)) if images and images.staleness else 0.0,
-            "parameters": sum(p.numel() for p in model.parameters()),
-        },
-    }

@@ -15,6 +15,7 @@ from imgserver import open_local
 from imgserver.client import HeadServers, ImageClient, ServerInfo, Transport
 from imgserver.errors import BadInput
 from imgserver.head import Head, HeadSpec, new_head
+from trainer import processes
 from trainer.image_head import ImageHead
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def open_images(config: FitConfig, samples: Samples, transport: Transport | None
             yield ImageHead(client, _head(config, samples, client, backbone), backbone)
         return
     servers = [transport] if transport else [name.strip() for name in config.server.split(",") if name.strip()]
-    with HeadServers(servers, uuid.uuid4().hex, config.timeout_s) as learning:
+    run_id = processes.from_first(uuid.uuid4().hex.encode(), processes.own_device(config.device)).decode()
+    with HeadServers(servers, run_id, config.timeout_s) as learning:
         backbone = learning.backbone()
         head = _head(config, samples, learning, backbone)
         yield ImageHead(learning, head, backbone, config.max_staleness)

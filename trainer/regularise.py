@@ -9,6 +9,7 @@ from torch import nn
 
 from features.samples import Samples
 from imgserver.errors import BadInput
+from trainer import processes
 from trainer.models.base import EmbeddingModel, Model
 from trainer.tensors import TensorBatch
 
@@ -51,7 +52,7 @@ def mini_batch_aware(model: Model, samples: Samples, strength: float) -> AfterBa
                 continue
             occurs = torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
             occurs[places] = True
-            rows = torch.nonzero(occurs).squeeze(1)
+            rows = torch.nonzero(processes.anywhere(occurs)).squeeze(1)
             weight.grad.index_add_(0, rows, weight.index_select(0, rows) * pull.index_select(0, rows)[:, None])
 
     return add_gradient

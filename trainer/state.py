@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from trainer import processes
 
 STATE = "state.pt"
 
@@ -50,9 +53,17 @@ def save_state(
     part.replace(out / STATE)
 
 
-def load_state(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """What a killed run of the same configuration left, or None."""
-    if not (out / STATE).exists():
+def load_state(out: Path, identity: dict[str, Any], device: torch.device) -> dict[str, Any] | None:
+    """What a killed run of the same configuration left, or None; of several processes the first one reads it for all.
+
+    Args:
+        out: run folder.
+        identity: of this run.
+        device: that trains.
+    """
+    path = out / STATE
+    block = processes.from_first(path.read_bytes() if processes.rank() == 0 and path.exists() else b"", device)
+    if not block:
         return None
-    saved: dict[str, Any] = torch.load(out / STATE, weights_only=True)
+    saved: dict[str, Any] = torch.load(io.BytesIO(block), map_location="cpu", weights_only=True)
     return saved if saved["identity"] == identity else None

@@ -22,15 +22,15 @@ def make_batch(
         return torch.randint(0, size, (n,), generator=rng)
 
     b, n, k = len(lengths), sum(lengths), 5
-    segments = torch.repeat_interleave(torch.arange(b), torch.tensor(lengths))
+    segments = torch.repeat_interleave(torch.arange(b), torch.tensor(lengths, dtype=torch.int64))
     batch = TensorBatch(
         labels={"label": ids(b, 2).float() if labels else torch.ones(b)},
         ids={"item_id": ids(b, 9), "shop_id": ids(b, 4), "user_id": ids(b, 5)},
         history={"item_id": ids(n, 9), "shop_id": ids(n, 4), "action": ids(n, 3)},
         history_age=ids(n, 32),
         segments=segments,
-        lengths=torch.tensor(lengths),
-        text={"title": (ids(4, 6), torch.tensor([0, 0, 1, 1]))},
+        lengths=torch.tensor(lengths, dtype=torch.int64),
+        text={"title": (ids(4, 6), torch.tensor([0, 0, 1, 1])) if b else (ids(0, 6), ids(0, 1))},
         images=TensorImages(ids(k, 7), ids(b, k + 1) - 1, ids(n, k + 1) - 1),
     )
     return batch, ImageVectors(torch.randn(k, 8, generator=rng), torch.tensor([True, True, False, True, True]))

@@ -379,7 +379,7 @@ def test_the_group_penalty_of_mlr_drops_features(config: FitConfig) -> None:
     for l21 in (0.0, 0.01):
         result = fit(replace(config, images=False, model="mlr", options={"l1": 0.0, "l21": l21, "regions": 4}))
         kept[l21] = result["notes"]["features_kept"]
-        weight = dict(load_model(config.out)[0].named_parameters())["sparse.weight"]
+        weight = dict(load_model(config.out)[0].named_parameters())["sparse.table.weight"]
         assert int((weight != 0).any(dim=1).sum()) == kept[l21]
         # A group penalty drops a feature with all its weights, or keeps them all.
         assert ((weight != 0).all(dim=1) | (weight == 0).all(dim=1)).all()

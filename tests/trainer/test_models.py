@@ -111,15 +111,19 @@ def test_training_moves_every_weight_that_it_should_and_lowers_the_loss(name: st
     assert losses[-1] < 0.9 * losses[0]
 
 
+@pytest.mark.parametrize("lengths", [[0, 0, 0], []])
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
-def test_a_batch_without_any_history_trains(name: str, options: dict[str, Any]) -> None:
-    batch, vectors = make_batch([0, 0, 0])
+def test_a_batch_without_any_history_or_any_row_has_a_gradient_for_every_weight(
+    name: str, options: dict[str, Any], lengths: list[int]
+) -> None:
+    batch, vectors = make_batch(lengths)
     model = ready(name, options).train()
     model.loss(batch, vectors).backward()  # type: ignore[no-untyped-call]
-    for parameter in model.parameters():
-        if parameter.grad is not None:
-            gradient = parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
-            assert torch.isfinite(gradient).all()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name  # processes that train together wait for each other's
+        gradient = parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
+        assert torch.isfinite(gradient).all()
+        assert lengths or not gradient.any()
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "gbdt_lr"])

@@ -146,12 +146,16 @@ def missing_extra(error: ImportError) -> BadInput:
 
 
 class Bar:
-    """A progress bar on standard error that starts anew with each epoch."""
+    """A progress bar on standard error that starts anew with each epoch.
 
-    def __init__(self) -> None:
+    Args:
+        shown: whether to draw it; where standard error is no terminal it is not.
+    """
+
+    def __init__(self, *, shown: bool = True) -> None:
         columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
         console = Console(stderr=True)
-        self.progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.progress = Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal))
         self.task = self.progress.add_task("starting", total=None)
 
     def __call__(self, done: int, total: int, what: str) -> None:

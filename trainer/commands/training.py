@@ -34,8 +34,12 @@ from trainer.commands.options import Bar, metrics_line, missing_extra, training_
 @click.option("--seed", type=int, default=0, help="Seed of the weights and of the order of the rows.")
 @training_options(single=True)
 def fit_command(as_json: bool, settings: tuple[str, ...], labels: str, **values: Any) -> None:
-    """Train one model and write a run folder: weights, metrics, curves, predictions."""
+    """Train one model and write a run folder: weights, metrics, curves, predictions.
+
+    Started by torchrun, its processes train one model together: each takes its part of every batch of --batch-size.
+    """
     try:
+        from trainer import processes
         from trainer.fit import FitConfig, fit
         from trainer.options import parse_options
     except ImportError as error:
@@ -43,9 +47,13 @@ def fit_command(as_json: bool, settings: tuple[str, ...], labels: str, **values:
 
     values["options"] = parse_options(values["model"], settings)
     values["labels"] = tuple(name.strip() for name in labels.split(",") if name.strip())
-    bar = Bar()
-    with bar.progress:
-        result = fit(FitConfig(**values), progress=bar)
+    with processes.joined(values["device"]):
+        first = processes.rank() == 0
+        bar = Bar(shown=first)
+        with bar.progress:
+            result = fit(FitConfig(**values), progress=bar)
+    if not first:
+        return
     if as_json:
         click.echo(json.dumps(result))
         return
@@ -61,8 +69,9 @@ def fit_command(as_json: bool, settings: tuple[str, ...], labels: str, **values:
     cost = result["train"]
     if cost["head_parameters"]:
         click.echo(f"learned head: {result['vector_version']} ({cost['head_parameters']:,} parameters)")
+    together = f", {cost['processes']} processes" if cost["processes"] > 1 else ""
     click.echo(
-        f"{cost['epochs']} epochs, best {cost['best_epoch']}; {cost['samples_per_s']:,.0f} samples/s; "
+        f"{cost['epochs']} epochs, best {cost['best_epoch']}; {cost['samples_per_s']:,.0f} samples/s{together}; "
         f"{cost['images_fetched']:,} vectors fetched, {cost['fetch_wait_s']:.1f} s waited for them"
     )
     click.echo(f"run folder: {values['out']}")

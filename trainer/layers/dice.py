@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from trainer.layers.batch_norm import BatchNorm
+
 
 class Dice(nn.Module):
     """f(s) = p(s) s + (1 - p(s)) alpha s with p(s) = sigmoid((s - E[s]) / sqrt(Var[s] + eps)).
 
-    Mean and variance are those of the mini-batch in training, and moving averages in evaluation.
+    Mean and variance are those of ``BatchNorm``.
 
     Args:
         width: W, numbers in an input row; ``alpha`` is learned for each.
@@ -17,11 +19,10 @@ class Dice(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.norm = nn.BatchNorm1d(width, eps=1e-8, affine=False)
+        self.norm = BatchNorm(width, eps=1e-8, affine=False)
         self.alpha = nn.Parameter(torch.zeros(width))
 
     def forward(self, s: Tensor) -> Tensor:
-        """Activate ``s``, shape (n, W), to the same shape; one row alone has no variance: p = 1/2."""
-        single = self.training and len(s) < 2
-        p = torch.full_like(s, 0.5) if single else torch.sigmoid(self.norm(s))
+        """Activate ``s``, shape (n, W), to the same shape."""
+        p = torch.sigmoid(self.norm(s))
         return s * (p + (1 - p) * self.alpha)

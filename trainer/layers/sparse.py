@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding
 
 from imgserver.errors import BadInput
 from trainer.layers.inputs import CONTEXT, InputSpec
@@ -134,12 +133,18 @@ class SparseLinear(nn.Module):
     def __init__(self, features: SparseFeatures, outputs: int, std: float = 0.0):
         super().__init__()
         self.features = features
-        self.weight = nn.Parameter(torch.zeros(features.rows, outputs))
+        # Sorting out which rows were on costs more than to step over all of them, while they are few.
+        zeros, sparse = torch.zeros(features.rows, outputs), features.rows * outputs > DENSE_WEIGHTS
+        self.table = nn.Embedding(features.rows, outputs, sparse=sparse, _weight=zeros)
         self.bias = nn.Parameter(torch.randn(outputs) * std)
+
+    @property
+    def weight(self) -> Tensor:
+        """Of each feature, shape (F, R)."""
+        return self.table.weight
 
     def forward(self, batch: TensorBatch) -> Tensor:
         """Sums, shape (B, R). The gradient of a large ``weight`` is sparse: rows of features that were on."""
         places, rows, values = self.features(batch)
-        # Sorting out which rows were on costs more than to step over all of them, while they are few.
-        found = embedding(places, self.weight, sparse=self.weight.numel() > DENSE_WEIGHTS) * values[:, None]
+        found = self.table(places) * values[:, None]
         return segment_sum(found, rows, batch.rows) + self.bias

@@ -9,6 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import distributed
 
+from trainer import processes
+
 Array = npt.NDArray[Any]
 
 
@@ -20,10 +22,10 @@ def gather_rows(*columns: Array) -> tuple[Array, ...]:
     Args:
         columns: of this process, each of shape (n, …); n may differ between processes.
     """
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+    world = processes.world()
+    if world == 1:
         return columns
     device = torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")
-    world = distributed.get_world_size()
     mine = torch.tensor([len(columns[0])], device=device)
     counts = [torch.zeros_like(mine) for _ in range(world)]
     distributed.all_gather(counts, mine)

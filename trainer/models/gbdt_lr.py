@@ -96,6 +96,8 @@ class GBDTLR(LR):
             raise RuntimeError("The trees are not fitted yet; call prepare first.")
         with torch.no_grad():
             columns = self.dense_columns(batch, image_vectors)
+        if not len(columns):  # which LightGBM refuses
+            return self.sums(batch, image_vectors) + 0.0 * self.leaf_weight.sum()
         leaves = self.booster.predict(columns, pred_leaf=True).reshape(batch.rows, -1)  # (B, trees)
         places = torch.from_numpy(leaves.astype(np.int64) + np.arange(leaves.shape[1]) * self.leaves)
         of_leaves = embedding(places.to(self.leaf_weight.device), self.leaf_weight).sum(dim=1)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.ftrl import FTRL
+from trainer.layers.batch_norm import BatchNorm
 from trainer.layers.dense import image_feature_count, image_features
 from trainer.layers.inputs import InputSpec
 from trainer.layers.sparse import SparseFeatures, SparseLinear
@@ -53,7 +54,7 @@ class LR(Model):
         features = SparseFeatures(spec, crosses, cross_bits, hash_bits, bag_power)
         self.sparse = SparseLinear(features, outputs, self.initial_std)
         count = image_feature_count(spec)
-        self.scale = nn.BatchNorm1d(count, affine=False) if count else None
+        self.scale = BatchNorm(count, affine=False) if count else None
         self.dense = nn.Linear(count, outputs, bias=False) if count else None
         if self.dense is not None:
             nn.init.zeros_(self.dense.weight)
@@ -84,7 +85,7 @@ class LR(Model):
         """As ``Model.id_rows``: the sparse weights, by field; when all are hashed, as one."""
         features = self.sparse.features
         fields = {name: (features.offsets[name], size) for name, size in features.sizes.items()}
-        return {"sparse.weight": {"": (0, features.rows)} if features.hash_bits else fields}
+        return {"sparse.table.weight": {"": (0, features.rows)} if features.hash_bits else fields}
 
     def notes(self) -> dict[str, float]:
         """How sparse the weights are: features there are, features with a weight, weights that are not zero."""

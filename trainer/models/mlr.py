@@ -51,7 +51,7 @@ class MLR(LR):
 
     def score(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
         """Logits, shape (B, L): log p - log(1 - p), from sums in the log domain."""
-        found = self.sums(batch, image_vectors).view(batch.rows, len(self.spec.labels), 2, -1)
+        found = self.sums(batch, image_vectors).view(batch.rows, len(self.spec.labels), 2, self.outputs_per_label // 2)
         share, inside = log_softmax(found[:, :, 0], dim=-1), found[:, :, 1]
         positive = torch.logsumexp(share + logsigmoid(inside), dim=-1)
         negative = torch.logsumexp(share + logsigmoid(-inside), dim=-1)
