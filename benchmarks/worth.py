@@ -4,9 +4,9 @@
 
 Trains each variant of ``VARIANTS`` with the same seeds on the same rows, from the features and vectors of a store, and
 prints one table: test AUC and GAUC of all rows, of items unseen in training and of items held out entirely, and the
-difference to ids only, seed by seed. What has a line in the results file is not trained again (``--part 1/2`` and
-``--part 2/2`` share the work), ``--table`` only prints. The id-only side knows the image's id as an id; each
-side has the recipe that was best for it. ``frozen vectors, 16 bytes`` takes its vectors from the store
+difference to ids only, or to another ``--base``, seed by seed. What has a line in the results file is not trained
+again (``--part 1/2`` and ``--part 2/2`` share the work), ``--table`` only prints. The id-only side knows the image's id
+as an id; each side has the recipe that was best for it. ``frozen vectors, 16 bytes`` takes its vectors from the store
 ``<store>-pq16``, ``ids and semantic ids`` its rows from ``<samples>-semantic`` (docs/results.md makes them).
 """
 
@@ -130,12 +130,12 @@ def train(arguments: argparse.Namespace, names: list[str]) -> list[dict[str, Any
     return found
 
 
-def rows(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row a variant: mean and deviation of each metric, and the difference to ids only, of pairs with one seed."""
+def rows(lines: list[dict[str, Any]], base_name: str) -> list[dict[str, Any]]:
+    """A row a variant: mean and deviation of each metric, and the difference to the base, of pairs with one seed."""
     by_name: dict[str, dict[int, dict[str, Any]]] = {}
     for line in lines:
         by_name.setdefault(line["variant"], {})[line["seed"]] = line
-    base = by_name.get(IDS, {})
+    base = by_name.get(base_name, {})
     found = []
     for name, runs in by_name.items():
         row: dict[str, Any] = {"variant": name, "seeds": len(runs)}
@@ -149,7 +149,7 @@ def rows(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 metric: summary.mean_std([run["test"][part].get(metric) for run in runs.values()])
                 for metric in summary.METRIC_NAMES
             }
-            pairs = sorted(runs.keys() & base.keys()) if name != IDS else []
+            pairs = sorted(runs.keys() & base.keys()) if name != base_name else []
             for metric in summary.METRIC_NAMES:
                 gains = [runs[s]["test"][part][metric] - base[s]["test"][part][metric] for s in pairs]
                 row[part][f"{metric}_gain"] = summary.mean_std(gains) if pairs else None
@@ -195,6 +195,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results/worth.jsonl"))
     parser.add_argument("--out", default="runs/worth", help="run folders")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--base", default=IDS, choices=VARIANTS, help="variant that the others' gain is over")
     parser.add_argument("--variants", default="", help="only these, separated by semicolons")
     parser.add_argument(
         "--settings", default="{}", help="of trainer fit, as JSON, in place of the recipe's: for tuning"
@@ -206,7 +207,7 @@ def main() -> None:
     names = [name.strip() for name in arguments.variants.split(";") if name.strip()] or list(VARIANTS)
     if unknown := [name for name in names if name not in VARIANTS]:
         raise SystemExit(f"There is no variant {unknown[0]!r}; there are: {'; '.join(VARIANTS)}.")
-    found = rows(train(arguments, names))
+    found = rows(train(arguments, names), arguments.base)
     if not found:
         raise SystemExit(f"{arguments.results} has no line of {arguments.data} yet.")
     reference = json.loads(arguments.reference.read_text()) if arguments.reference else {}
