@@ -159,7 +159,7 @@ def _notes(sizes: Sizes, plan: Plan, by_memory: int) -> list[str]:
     if plan.workers > 1:
         notes.append(
             f"Training needs {plan.workers} machines, or {sizes.train_hours * plan.workers:,.0f} hours on one. "
-            f"'trainer fit' is one process; ImageHead spans machines in a DistributedDataParallel program of one's own."
+            f"'torchrun … -m trainer fit' spans them."
         )
     of_head = plan.servers * 8 * head_parameters(sizes) / 1e6 if sizes.head else 0.0
     if of_head > plan.step_mb / 2:

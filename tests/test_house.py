@@ -35,11 +35,11 @@ ARROWS = {
     },
     "features": {"imgserver.client", "imgserver.errors", "imgserver.config"},
     "imgserver/client": {"crossmedia.v1", "imgserver.errors", "imgserver.shards", "imgserver.wire"},
-    "imgserver/storage": {"imgserver.errors", "imgserver.head"},
+    "imgserver/storage": {"imgserver.errors", "imgserver.head", "imgserver.places"},
     "imgserver/vision": {"crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage"},
     "imgserver/serving": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
-        *("imgserver.allocator", "imgserver.client.results", "imgserver.wire"),
+        *("imgserver.allocator", "imgserver.client.results", "imgserver.places", "imgserver.wire"),
     },
     "imgserver/offline": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),

@@ -35,6 +35,7 @@ from trainer.evaluate import measure, predict
 from trainer.id_dropout import without_ids
 from trainer.image_head import ImageHead
 from trainer.layers.inputs import InputSpec
+from trainer.layers.sharded import shard_tables, spread, spread_optimizer, whole_tables
 from trainer.learner import Learner
 from trainer.metrics.gather import gather_rows
 from trainer.models import make, model_class
@@ -82,6 +83,7 @@ class FitConfig:
         max_missing: share of images that may be missing for good before training stops.
         timeout_s: seconds that a fetch may take, retries included.
         device: ``cpu``, ``cuda``, or empty: CUDA where there is one.
+        shard_tables: with several processes, tables of ids with so many rows are spread over them; 0: none is.
     """
 
     samples: str
@@ -113,6 +115,7 @@ class FitConfig:
     max_missing: float = 0.05
     timeout_s: float = 30.0
     device: str = ""
+    shard_tables: int = 0
 
 
 def fit(
@@ -156,6 +159,9 @@ def fit(
         model.sampled(config.negative_rate)
         if images is not None:
             images.to(device)
+        if config.warm_start:
+            warm_start(model, config.warm_start, samples, version, partial=config.warm_up == "partial")
+        apart = [f"model.{name}" for name in shard_tables(model, config.shard_tables, device)]
         learner = Learner(model, images)
         optimizers = model.optimizers(config.learning_rate)
         if images is not None and images.head is not None:
@@ -165,16 +171,15 @@ def fit(
         state = Progress()
         identity = {**asdict(config), "version": version, "rows": samples.hash}
         if saved := load_state(out, identity, device):
-            learner.load_state_dict(saved["model"])
+            like = learner.state_dict()
+            learner.load_state_dict(spread(saved["model"], like))
             for optimizer, of_optimizer in zip(optimizers, saved["optimizers"], strict=True):
-                optimizer.load_state_dict(of_optimizer)
-            best, state = saved["best"], Progress(**saved["progress"])
-        elif config.warm_start:
-            warm_start(model, config.warm_start, samples, version, partial=config.warm_up == "partial")
+                optimizer.load_state_dict(spread_optimizer(of_optimizer, optimizer))
+            best, state = spread(saved["best"], like), Progress(**saved["progress"])
         model.prepare(samples, images, config.batch_size, config.seed)
         regularise = mini_batch_aware(model, samples, config.embedding_l2)
         board = SummaryWriter(str(out / "tensorboard"), purge_step=state.step) if first else None
-        in_step = processes.in_step(learner)
+        in_step = processes.in_step(learner, apart)
         total = samples.rows("train")
 
         while state.epoch < config.epochs and state.epoch - state.best_epoch <= config.patience:
@@ -229,8 +234,7 @@ def fit(
                 state.best_auc, state.best_epoch = line["validation_auc"] or 0.5, state.epoch
                 best = copy.deepcopy(learner.state_dict())
             state.epoch += 1
-            if first:
-                save_state(out, identity, learner, optimizers, best, state)
+            save_state(out, identity, learner, optimizers, best, state)
 
         if board:
             board.close()
@@ -255,6 +259,7 @@ def fit(
             config.model,
             config.options,
         )
+        whole_tables(model)
         if first:
             if images is not None and images.head is not None:
                 (out / HEAD).write_bytes(images.head.to_bytes())

@@ -73,13 +73,19 @@ def own_rows(batches: Iterable[Batch]) -> Iterator[Batch]:
         yield batch if step == 1 else take_rows(batch, np.arange(first, len(batch), step))
 
 
-def in_step(learner: nn.Module) -> nn.Module:
+def in_step(learner: nn.Module, apart: Iterable[str] = ()) -> nn.Module:
     """A module whose backward pass gives every process the mean of all gradients; ``learner`` itself, alone.
 
     Args:
         learner: whose forward gives the loss.
+        apart: names of parameters that are not the same in all processes, and see to their gradients themselves.
     """
-    return DistributedDataParallel(learner) if world() > 1 else learner
+    if world() == 1:
+        return learner
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]
+        learner, list(apart)
+    )
+    return DistributedDataParallel(learner)
 
 
 def share(rows: int, device: torch.device) -> float:
@@ -120,13 +126,22 @@ def summed(tensor: Tensor) -> Tensor:
     return total
 
 
-def anywhere(flags: Tensor) -> Tensor:
-    """Which flags, bool of any shape, are set in some process."""
+def most(count: int, device: torch.device) -> int:
+    """The highest count of any process."""
     if world() == 1:
-        return flags
-    found = flags.to(torch.uint8)
+        return count
+    found = torch.tensor(count, device=device)
     distributed.all_reduce(found, distributed.ReduceOp.MAX)
-    return found.bool()
+    return int(found)
+
+
+def everyones(tensor: Tensor) -> Tensor:
+    """The tensors of all processes one after the other, along the first axis; of one shape in all of them."""
+    if world() == 1:
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(world())]
+    distributed.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
 
 
 def from_first(data: bytes, device: torch.device) -> bytes:

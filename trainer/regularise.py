@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from features.samples import Samples
 from imgserver.errors import BadInput
 from trainer import processes
+from trainer.layers.sharded import held_rows
 from trainer.models.base import EmbeddingModel, Model
 from trainer.tensors import TensorBatch
 
@@ -39,20 +40,24 @@ def mini_batch_aware(model: Model, samples: Samples, strength: float) -> AfterBa
     weights = {}
     for name, counts in samples.occurrences().items():
         if name in inputs.tables:
-            table = inputs.tables[name]
-            assert isinstance(table, nn.Embedding)
-            found = torch.from_numpy(counts).clamp(min=1).to(table.weight.device)
-            weights[name] = (table.weight, strength / found.float())
+            weight = inputs.tables[name].weight
+            assert isinstance(weight, Tensor)
+            found = torch.from_numpy(counts).clamp(min=1).to(weight.device)
+            weights[name] = (weight, strength / found.float())
 
     @torch.no_grad()
     def add_gradient(batch: TensorBatch) -> None:
         for name, places in inputs.places(batch).items():
-            weight, pull = weights[name]
-            if weight.grad is None:
+            parameter, pull = weights[name]
+            if parameter.grad is None:
                 continue
+            weight, gradient, first = held_rows(parameter)
+            padded = places.new_full((processes.most(len(places), places.device),), -1)
+            padded[: len(places)] = places
+            of_all = processes.everyones(padded)
             occurs = torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
-            occurs[places] = True
-            rows = torch.nonzero(processes.anywhere(occurs)).squeeze(1)
-            weight.grad.index_add_(0, rows, weight.index_select(0, rows) * pull.index_select(0, rows)[:, None])
+            occurs[of_all[(of_all >= first) & (of_all < first + len(weight))] - first] = True
+            rows = torch.nonzero(occurs).squeeze(1)
+            gradient.index_add_(0, rows, weight.index_select(0, rows) * pull.index_select(0, rows + first)[:, None])
 
     return add_gradient

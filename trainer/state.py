@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from trainer import processes
+from trainer.layers.sharded import gathered
 
 STATE = "state.pt"
 
@@ -38,19 +39,18 @@ def save_state(
     best: Any,
     state: Progress,
 ) -> None:
-    """Write the state beside the former one, then put it in its place."""
-    part = out / f"{STATE}.part"
-    torch.save(
+    """Write the state beside the former one, then put it in its place; the first of several processes does so."""
+    learned = gathered(
         {
-            "identity": identity,
             "model": learner.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             "best": best,
-            "progress": asdict(state),
-        },
-        part,
+        }
     )
-    part.replace(out / STATE)
+    if processes.rank() == 0:
+        part = out / f"{STATE}.part"
+        torch.save({"identity": identity, **learned, "progress": asdict(state)}, part)
+        part.replace(out / STATE)
 
 
 def load_state(out: Path, identity: dict[str, Any], device: torch.device) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from imgserver.commands.options import (
     embedding_progress,
     missing_extra,
     photo_options,
+    served_store_option,
     server_address,
     server_option,
     store_option,
@@ -254,11 +255,11 @@ def manifest(catalogue: str, out: Path, as_json: bool) -> None:
 @click.argument("photos", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--id", "image_id", type=click.IntRange(min=0), help="Image id of the one photo that is given.")
 @server_option
-@store_option
+@served_store_option
 @click.option("--timeout-s", type=float, default=60.0, help="Seconds for all of it, retries included.")
 @json_option
 def add(
-    photos: tuple[Path, ...], image_id: int | None, server: str | None, store: Path, timeout_s: float, as_json: bool
+    photos: tuple[Path, ...], image_id: int | None, server: str | None, store: str, timeout_s: float, as_json: bool
 ) -> None:
     """Have a running server embed new PHOTOS at once, or take new photos in place of old ones.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -17,21 +18,30 @@ from imgserver.commands.options import (
     MEGABYTE,
     missing_extra,
     photo_options,
+    served_store_option,
     server_address,
     server_option,
-    store_option,
     threads_option,
 )
 from imgserver.config import Command, json_option
-from imgserver.errors import ServerUnavailable
+from imgserver.errors import BadInput, ServerUnavailable
+from imgserver.places import is_url, own_folder
+
+STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
 
 
 @click.command(cls=Command)
-@store_option
+@served_store_option
 @click.option(
     "--catalogue",
     metavar="PATH|URL",
     help="Where photos are, to compute vectors that are not stored; without it such ids are reported as NOT_FOUND.",
+)
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="With a store behind redis://: where this server keeps its address, its log and the converted backbone; a "
+    "second server on the machine needs one of its own. A folder of your cache (~/.cache/crossmedia) when not given.",
 )
 @click.option(
     "--host", default="127.0.0.1", help="Address to listen at; the default is reached from this machine only."
@@ -60,8 +70,9 @@ from imgserver.errors import ServerUnavailable
 @click.option("--background", is_flag=True, help="Return once the server answers, and leave it running.")
 @json_option
 def serve(
-    store: Path,
+    store: str,
     catalogue: str | None,
+    folder: Path | None,
     host: str,
     port: int,
     max_pending_ids: int,
@@ -74,6 +85,8 @@ def serve(
     as_json: bool,
 ) -> None:
     """Serve vectors until SIGTERM or Ctrl-C, computing on demand what is missing."""
+    if folder is not None and not is_url(store):
+        raise BadInput(f"--folder is for a store behind redis://; what is a server's own lies in the store {store}.")
     try:
         from imgserver.serving.process import Daemon, serve_in_background
         from imgserver.serving.process import serve as run
@@ -89,8 +102,11 @@ def serve(
             click.echo(f"The image server answers at {daemon.address} (process {daemon.pid}).")
 
     if background:
-        arguments = [f"--{name}={value}" for name, value in _serve_arguments(locals()).items()]
-        say(serve_in_background(arguments, store))
+        given = _serve_arguments(locals())
+        if is_url(store):
+            os.environ[STORE_ENV] = given.pop("store")  # it may have a password, and everybody can list arguments
+        arguments = [f"--{name}={value}" for name, value in given.items()]
+        say(serve_in_background(arguments, own_folder(store, folder)))
         return
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which of its builds fits this CPU
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -98,7 +114,6 @@ def serve(
         logging.getLogger(__name__).warning(
             "listening at %s: everybody who reaches this address can read the vectors; there is no TLS", host
         )
-    store.mkdir(parents=True, exist_ok=True)
     config = ServiceConfig(
         store,
         catalogue,
@@ -107,6 +122,7 @@ def serve(
         limits=ImageLimits(max_image_mb * MEGABYTE),
         read_timeout_s=read_timeout_s,
         threads=threads,
+        folder=folder,
     )
     run(config, f"{host}:{port}", metrics_port, say)
 
@@ -118,10 +134,10 @@ def _serve_arguments(values: dict[str, Any]) -> dict[str, Any]:
 
 @click.command(cls=Command)
 @server_option
-@store_option
+@served_store_option
 @click.option("--timeout-s", type=float, default=5.0, help="Seconds to wait for the answer.")
 @json_option
-def info(server: str | None, store: Path, timeout_s: float, as_json: bool) -> None:
+def info(server: str | None, store: str, timeout_s: float, as_json: bool) -> None:
     """Show what a running server serves: versions, limits, counters, and the share of ids answered from the table."""
     from imgserver.client import ImageClient
 
@@ -140,23 +156,23 @@ def info(server: str | None, store: Path, timeout_s: float, as_json: bool) -> No
 
 
 @click.command(cls=Command)
-@store_option
+@served_store_option
 @json_option
-def stop(store: Path, as_json: bool) -> None:
+def stop(store: str, as_json: bool) -> None:
     """Drain and stop the server that serves a store on this machine."""
     from imgserver.serving.process import stop_daemon
 
-    daemon = stop_daemon(store)
+    daemon = stop_daemon(own_folder(store))
     click.echo(json.dumps(asdict(daemon)) if as_json else f"The image server at {daemon.address} has stopped.")
 
 
 @click.command(cls=Command)
 @server_option
-@store_option
+@served_store_option
 @click.option("--wait", is_flag=True, help="Wait until the server is healthy, for at most --timeout-s seconds.")
 @click.option("--timeout-s", type=float, default=30.0, help="Seconds to wait.")
 @json_option
-def health(server: str | None, store: Path, wait: bool, timeout_s: float, as_json: bool) -> None:
+def health(server: str | None, store: str, wait: bool, timeout_s: float, as_json: bool) -> None:
     """Tell whether work really goes through the server; the exit code is 0 when it does, else 3."""
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc

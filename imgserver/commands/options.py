@@ -12,15 +12,37 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from imgserver.errors import BadInput
+from imgserver.places import is_url, own_folder
 
 DEFAULT_SERVER = "localhost:7070"
 MEGABYTE = 1 << 20
 
+
+class _Folder(click.Path):
+    """A store's folder; a cluster is refused by name, not made into a folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if is_url(value):
+            self.fail(
+                "A store behind redis:// is served, and filled by 'imgserver publish'; this command needs the folder "
+                "of a local store.",
+                param,
+                ctx,
+            )
+        return super().convert(value, param, ctx)
+
+
 store_option = click.option(
     "--store",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_Folder(file_okay=False, path_type=Path),
     default="store",
     help="Folder of the store: features, vectors and index.",
+)
+served_store_option = click.option(
+    "--store",
+    metavar="FOLDER|URL",
+    default="store",
+    help="Folder of the store, or redis://host:port,host:port for vectors that copies of a server share.",
 )
 server_option = click.option("--server", default=None, metavar="HOST:PORT", help="Address of the image server.")
 threads_option = click.option(
@@ -52,11 +74,11 @@ def missing_extra(error: ImportError) -> BadInput:
     )
 
 
-def server_address(server: str | None, store: Path) -> str:
+def server_address(server: str | None, store: str) -> str:
     """The address given, else that of the daemon which serves ``store`` here, else the default."""
     if server:
         return server
-    file = store / "daemon.json"
+    file = own_folder(store) / "daemon.json"
     try:
         return str(json.loads(file.read_text())["address"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from imgserver.commands.options import missing_extra, server_address, server_option, store_option
+from imgserver.commands.options import missing_extra, served_store_option, server_address, server_option, store_option
 from imgserver.config import Command, json_option
 from imgserver.errors import BadInput, NothingEmbedded
 
@@ -65,7 +65,7 @@ def index(store: Path, kind: str, as_json: bool) -> None:
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Draw queries and neighbours into this PNG."
 )
 @server_option
-@store_option
+@served_store_option
 @click.option("--timeout-s", type=float, default=30.0, help="Seconds for all of it, retries included.")
 @json_option
 def search(
@@ -73,7 +73,7 @@ def search(
     k: int,
     out: Path | None,
     server: str | None,
-    store: Path,
+    store: str,
     timeout_s: float,
     as_json: bool,
 ) -> None:

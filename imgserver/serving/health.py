@@ -101,3 +101,5 @@ class Heartbeat:
         if service.served.loading:
             raise RuntimeError("the table is still loading")
         _ = service.store.index.generation
+        if service.catalog is None and not service.store.answers:
+            raise RuntimeError("no node of the store answers, and there is no catalogue to compute from")

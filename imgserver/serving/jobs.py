@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from imgserver.head import Head
 from imgserver.storage.index import Space
-from imgserver.storage.table import Table
+from imgserver.storage.stores import Lookups
 from imgserver.vision.embedder import Embedder
 from imgserver.vision.photos import Photo
 
@@ -39,7 +39,7 @@ class Serving:
     """A version that is served; replaced as a whole, so no reply mixes two versions."""
 
     version: str
-    table: Table
+    table: Lookups
     model: Model | None
 
 
@@ -101,6 +101,7 @@ class Job:
     status: int = NOT_YET
     photo: Photo | None = None
     feature: npt.NDArray[Any] | None = None
+    vector: npt.NDArray[Any] | None = None
     started_ns: int = 0
 
     @property

@@ -14,6 +14,7 @@ from imgserver.serving.jobs import Caller, Serving
 from imgserver.serving.misses import Misses
 from imgserver.serving.negatives import Negatives
 from imgserver.storage.index import Ids
+from imgserver.storage.stores import LOST
 
 OK = pb.VECTOR_STATUS_OK
 PERMANENT = (pb.VECTOR_STATUS_NOT_FOUND, pb.VECTOR_STATUS_CORRUPT, pb.VECTOR_STATUS_TOO_LARGE)
@@ -69,6 +70,7 @@ class Lookup:
         A failure that is remembered stands as it is. One that the store knows from earlier is looked at again, once in
         a while, for the photo may have been replaced.
         """
+        status[status == LOST] = pb.VECTOR_STATUS_TIMED_OUT  # to be asked for again; it is not known to be missing
         failed = np.flatnonzero(status != OK)
         remembered = self._negatives.get(ids[failed])
         status[failed] = np.where(remembered, remembered, status[failed])
@@ -82,10 +84,9 @@ class Lookup:
         if on_cancel is not None and not on_cancel(caller.leave):
             caller.leave()
         unique, inverse = np.unique(ids[todo], return_inverse=True)
-        outcome = self._misses.resolve(serving, serving.model, unique, caller)
-        fresh, fresh_status = serving.table.get(unique, OK)
+        fresh, outcome = self._misses.resolve(serving, serving.model, unique, caller)
         permanent = np.isin(outcome, PERMANENT)
         self._negatives.put(unique[permanent], outcome[permanent])
         values[todo] = fresh[inverse]
-        status[todo] = np.where(fresh_status == OK, OK, outcome)[inverse]
+        status[todo] = outcome[inverse]
         return int((outcome == OK).sum())

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +25,8 @@ from imgserver.errors import CrossMediaError, Overloaded
 from imgserver.serving.admission import Admission
 from imgserver.serving.jobs import NOT_YET, Caller, Job, Model, Serving, features_of
 from imgserver.storage.catalog import Catalog
-from imgserver.storage.index import SOURCE, Batch, Entries, Ids, Space, content_hash
-from imgserver.storage.store import Store
+from imgserver.storage.index import SOURCE, Ids, Space, content_hash
+from imgserver.storage.stores import Part, ServedStore, Stored
 from imgserver.vision.decode import ImageLimits
 from imgserver.vision.engines import MAX_BATCH
 from imgserver.vision.photos import Photo, Source, photo_from_bytes, read_photo, sources_of
@@ -82,7 +83,7 @@ class Misses:
 
     def __init__(
         self,
-        store: Store,
+        store: ServedStore,
         catalog: Catalog | None,
         limits: ImageLimits,
         admission: Admission,
@@ -126,7 +127,9 @@ class Misses:
         for thread in self._threads:
             thread.join()
 
-    def resolve(self, serving: Serving, model: Model, ids: Ids, caller: Caller) -> npt.NDArray[np.uint8]:
+    def resolve(
+        self, serving: Serving, model: Model, ids: Ids, caller: Caller
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
         """Have the vectors of ``ids`` computed and stored; wait until they are, or as long as the caller does.
 
         Args:
@@ -136,19 +139,22 @@ class Misses:
             caller: who waits.
 
         Returns:
-            status, shape (n,): OK means that the table now knows the image.
+            vectors as they are stored, shape (n, D), zeros where there is none; status, shape (n,). They come from the
+            computation and not from the store, which may have lost them again.
 
         Raises:
             Overloaded: more images would be under way than are admitted; nothing was begun.
         """
-        outcome = np.full(len(ids), OK, dtype=np.uint8)
+        # Somebody else's computation may have ended since the caller looked; each job asks the store before it works.
         with self._changed:
-            # Somebody else's computation may have ended since the caller looked: jobs leave under this lock, and
-            # only after the table has them, so an id that is in neither is new.
-            missing = serving.table.get(ids, OK)[1] != OK
-            jobs = self._admit([Job(image_id, serving, model) for image_id in ids[missing].tolist()], caller)
-        outcome[missing] = self._wait(jobs, caller)
-        return outcome
+            jobs = self._admit([Job(image_id, serving, model) for image_id in ids.tolist()], caller)
+        status = self._wait(jobs, caller)
+        space = serving.table.space
+        vectors = np.zeros((len(ids), space.dim), dtype=space.value_dtype)
+        for row, job in enumerate(jobs):
+            if status[row] == OK:
+                vectors[row] = job.vector
+        return vectors, status
 
     def put(
         self, serving: Serving, model: Model, photos: list[tuple[int, bytes]], caller: Caller
@@ -226,35 +232,27 @@ class Misses:
 
     def _decode(self, job: Job) -> int:
         """Bring a stored feature or pixels to one image, or say its final status."""
-        if job.data is not None and self._stored(job, job.serving.table.space) is not None:
+        known = self._store.fetch(job.serving.table.space, job.image_id)
+        if known is not None and _is_of(known, job):
+            job.vector = known.row
             return OK
-        entry = self._stored(job, job.model.features)
-        if entry is not None:
-            job.feature = self._store.read(job.model.features, entry)[0]
-            job.photo = Photo(job.image_id, OK, Source(*(int(entry[name][0]) for name in SOURCE.names or ())))
+        feature = self._store.fetch(job.model.features, job.image_id)
+        if feature is not None and _is_of(feature, job):
+            job.feature = feature.row
+            job.photo = Photo(job.image_id, OK, Source(*(int(feature.entry[name]) for name in SOURCE.names or ())))
             return NOT_YET
-        if (failure := self._same_failure(job)) != NOT_YET:
+        if known is not None and (failure := self._same_failure(job, known)) != NOT_YET:
             return failure
         job.photo = self._photo(job)
         return job.photo.status if job.photo.status in MAY_CHANGE else NOT_YET
 
-    def _stored(self, job: Job, space: Space) -> Entries | None:
-        """The image's entry, shape (1,), if it holds a row made from the bytes of this job."""
-        entries, found = self._store.index.get(space.name, np.array([job.image_id]))
-        right = found[0] and entries["status"][0] == OK and (job.data is None or entries["content"][0] == job.content)
-        return entries if right else None
-
-    def _same_failure(self, job: Job) -> int:
+    def _same_failure(self, job: Job, known: Stored) -> int:
         """The stored failure of an image whose photo has not been touched since: it need not be read again."""
-        if job.data is not None or self.catalog is None:
+        if job.data is not None or self.catalog is None or known.entry["status"] == OK:
             return NOT_YET
-        ids = np.array([job.image_id])
-        entries, found = self._store.index.get(job.serving.table.space.name, ids)
-        if not found[0] or entries["status"][0] == OK:
-            return NOT_YET
-        now = self.catalog.fingerprints(ids)
-        same = now.there[0] and now.size[0] == entries["size"][0] and now.stamp[0] == entries["stamp"][0]
-        return int(entries["status"][0]) if same else NOT_YET
+        now = self.catalog.fingerprints(np.array([job.image_id]))
+        same = now.there[0] and now.size[0] == known.entry["size"] and now.stamp[0] == known.entry["stamp"]
+        return int(known.entry["status"]) if same else NOT_YET
 
     def _photo(self, job: Job) -> Photo:
         preprocessing = job.model.embedder.backbone.preprocessing
@@ -348,25 +346,25 @@ class Misses:
         failed = [job for job in jobs if job.photo is not None and job.photo.status != OK]
         done = [job for job in jobs if job.feature is not None]
         seen = [job for job in done if job.photo is not None and job.photo.pixels is not None]
-        batches = []
+        parts = []
         if seen + failed:
-            batches.append(self._batch(model.features, seen + failed, features_of(seen)))
+            parts.append(_part(model.features, seen + failed, features_of(seen)))
+        features = vectors = features_of(done)
         if model.head is not None:
-            features = features_of(done)
             vectors = model.head.apply_numpy(features) if features is not None else None
-            batches.append(self._batch(serving.table.space, done + failed, vectors))
-        if batches:
-            self._store.index.put(batches)
+            parts.append(_part(serving.table.space, done + failed, vectors))
+        if vectors is not None:
+            # As they are stored, as whoever asks next will get them.
+            for job, vector in zip(done, self._store.as_stored(serving.table.space, vectors), strict=True):
+                job.vector = vector
+        lost = set(self._store.put_all(parts, OK).tolist()) if parts else set()
         serving.table.refresh()
         self.counters.computed += len(done)
         for job in jobs:
-            self._finish([job], job.photo.status if job.photo else OK)
-
-    def _batch(self, space: Space, jobs: list[Job], values: npt.NDArray[np.float32] | None) -> Batch:
-        photos = [job.photo for job in jobs if job.photo is not None]
-        ids = np.array([photo.image_id for photo in photos], dtype=np.int64)
-        status = np.array([photo.status for photo in photos], dtype=np.uint8)
-        return self._store.batch(space, ids, values, status, sources_of(photos), OK)
+            status = job.photo.status if job.photo else OK
+            # Who brings a photo is told that it is not kept; who looks one up has got the vector all the same.
+            brought_in_vain = job.data is not None and job.image_id in lost
+            self._finish([job], pb.VECTOR_STATUS_TIMED_OUT if brought_in_vain else status)
 
     def _finish(self, jobs: list[Job], status: int) -> None:
         """Give the jobs their status and wake who waits."""
@@ -379,9 +377,21 @@ class Misses:
                 self.counters.failed[status] = self.counters.failed.get(status, 0) + len(jobs)
         self._admission.give_back(len(jobs), 0)
         for job in jobs:
-            job.status, job.photo = status, None
+            job.status, job.photo, job.feature = status, None, None
             for caller in job.callers:
                 caller.one_ended(job.started_ns)
+
+
+def _is_of(known: Stored, job: Job) -> bool:
+    """Whether what is stored is a row made from the bytes of this job."""
+    return bool(known.entry["status"] == OK and (job.data is None or known.entry["content"] == job.content))
+
+
+def _part(space: Space, jobs: list[Job], values: npt.NDArray[np.float32] | None) -> Part:
+    photos = [job.photo for job in jobs if job.photo is not None]
+    ids = np.array([photo.image_id for photo in photos], dtype=np.int64)
+    status = np.array([photo.status for photo in photos], dtype=np.uint8)
+    return Part(space, ids, values, status, sources_of(photos))
 
 
 def _say(error: Exception, what: str, images: int) -> None:

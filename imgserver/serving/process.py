@@ -91,15 +91,19 @@ def serve(config: ServiceConfig, address: str, metrics_port: int | None = None, 
         BadInput: another daemon serves this store, or the port is taken.
     """
     try:
-        with _lock(config.store):
-            (config.store / DAEMON_FILE).unlink(missing_ok=True)  # a killed one's
+        config.own_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"The folder {config.own_folder} cannot be made: {error}. Choose another one.") from error
+    try:
+        with _lock(config.own_folder):
+            (config.own_folder / DAEMON_FILE).unlink(missing_ok=True)  # a killed one's
             _serve(config, address, metrics_port, on_ready)
     except BlockingIOError:
-        other = running_daemon(config.store)
+        other = running_daemon(config.own_folder)
         raise BadInput(
-            f"The store {config.store} is already served"
+            f"The store {config.own_folder} is already served"
             f"{f' by process {other.pid} at {other.address}' if other else ''}. "
-            f"Stop it with 'imgserver stop --store {config.store}'."
+            f"Stop it with 'imgserver stop --store {config.own_folder}'."
         ) from None
     log.info("stopped")
 
@@ -118,7 +122,7 @@ def _serve(config: ServiceConfig, address: str, metrics_port: int | None, on_rea
         if metrics_port is not None:
             metrics_port = service.metrics.listen(address.rpartition(":")[0], metrics_port)
         daemon = Daemon(os.getpid(), server.address, metrics_port)
-        file = config.store / DAEMON_FILE
+        file = config.own_folder / DAEMON_FILE
         part = file.with_suffix(f".{daemon.pid}")
         part.write_text(json.dumps(asdict(daemon)))
         os.replace(part, file)

@@ -17,7 +17,7 @@ from imgserver.serving.requests import ids_of
 from imgserver.serving.served import Served
 from imgserver.storage.index import Ids
 from imgserver.storage.similarity import SimilarityFiles, SimilarityIndex, SimilarityInfo
-from imgserver.storage.store import Store
+from imgserver.storage.stores import ServedStore
 from imgserver.vision.decode import ImageLimits
 from imgserver.vision.engines import run_all
 from imgserver.vision.photos import Source, photo_from_bytes
@@ -37,7 +37,7 @@ class Searching:
         limits: of a photo.
     """
 
-    def __init__(self, store: Store, served: Served, lookup: Lookup, admission: Admission, limits: ImageLimits):
+    def __init__(self, store: ServedStore, served: Served, lookup: Lookup, admission: Admission, limits: ImageLimits):
         self.files = SimilarityFiles(store.folder)
         self._store, self._served, self._lookup = store, served, lookup
         self._admission, self._limits = admission, limits
@@ -91,14 +91,13 @@ class Searching:
         opened = self.files.open()
         if opened is None:
             raise NotReady(
-                f"The store has no similarity index yet. Run 'imgserver index --store {self._store.folder}'; this "
-                f"server will see the result."
+                f"The store has no similarity index yet. {self._store.index_hint}; this server will see the result."
             )
         served = self._served.of("").version
         if opened[0].version != (wanted or served):
             raise VersionMismatch(
-                f"The similarity index is of {opened[0].version}, and {wanted or served} was to be searched. Run "
-                f"'imgserver index --store {self._store.folder}' again."
+                f"The similarity index is of {opened[0].version}, and {wanted or served} was to be searched. "
+                f"{self._store.index_hint} again."
             )
         return opened
 

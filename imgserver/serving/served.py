@@ -8,8 +8,7 @@ import time
 
 from imgserver.errors import NotReady, StoreError, VersionMismatch
 from imgserver.serving.jobs import Model, Serving
-from imgserver.storage.store import Store
-from imgserver.storage.table import SNAPSHOT_FROM, Table
+from imgserver.storage.stores import ServedStore
 from imgserver.storage.versions import is_imported, load_head, split_version
 from imgserver.vision.embedder import Embedder
 
@@ -31,7 +30,7 @@ class Served:
             for the first caller.
     """
 
-    def __init__(self, store: Store, threads: int, *, computes: bool):
+    def __init__(self, store: ServedStore, threads: int, *, computes: bool):
         self._store, self._threads, self._computes = store, threads, computes
         self.active: Serving | None = None
         self._others: dict[str, tuple[Serving, float]] = {}
@@ -54,8 +53,7 @@ class Served:
         active = self.active
         if active is None:
             raise NotReady(
-                f"The image server has no vectors yet. Run 'imgserver precompute --store {self._store.folder} "
-                f"--catalogue FOLDER' first; this server will see the result."
+                f"The image server has no vectors yet. {self._store.fill_hint}; this server will see the result."
             )
         if not version or version == active.version:
             return active
@@ -65,7 +63,7 @@ class Served:
                 if self._store.index.space(version) is None:
                     raise VersionMismatch(
                         f"Vectors of {version} were asked for, which this store does not hold and no run has put; this "
-                        f"server serves {active.version}. 'imgserver versions' lists what there is. Start a new run, "
+                        f"server serves {active.version}. 'imgserver info' lists what else it has. Start a new run, "
                         f"or bring the version back."
                     )
                 known = self._open(version), 0.0
@@ -106,11 +104,8 @@ class Served:
     def _open(self, version: str) -> Serving:
         space = self._store.index.space(version)
         if space is None:
-            raise StoreError(f"The store {self._store.folder} does not hold {version}.")
-        table = Table(self._store, space)
-        if len(self._store.index) < SNAPSHOT_FROM:
-            table.load()  # at once: it takes less time than to explain that it is not there yet
-        return Serving(version, table, self._model(version))
+            raise StoreError(f"The store {self._store} does not hold {version}.")
+        return Serving(version, self._store.table(space), self._model(version))
 
     def _model(self, version: str) -> Model | None:
         """What makes more vectors of a version; another one's embedder, if that is the same."""

@@ -6,7 +6,6 @@ The daemon puts gRPC around it; ``LocalTransport`` calls it in the same process.
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.errors import CrossMediaError, InvalidRequest, VersionMismatch
 from imgserver.head import Head
+from imgserver.places import own_folder
 from imgserver.serving.admission import Admission
 from imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES, Heads
 from imgserver.serving.jobs import Caller
@@ -34,7 +34,7 @@ from imgserver.serving.searching import MAX_NEIGHBOURS, MAX_QUERIES, Searching
 from imgserver.serving.served import Served
 from imgserver.storage.catalog import READ_TIMEOUT_S, open_catalog
 from imgserver.storage.index import Ids
-from imgserver.storage.store import Store
+from imgserver.storage.stores import open_store
 from imgserver.storage.versions import split_version
 from imgserver.vision.decode import CorruptImage, ImageLimits, ImageTooLarge, thumbnail
 from imgserver.wire import DTYPES, VectorsReply
@@ -54,7 +54,7 @@ class ServiceConfig:
     """How a store is served.
 
     Attributes:
-        store: folder of features and vectors.
+        store: folder of features and vectors, or ``redis://host:port,…``.
         catalogue: path or URL of photos; without one, ids that are not stored are NOT_FOUND.
         max_ids_per_call: most ids in one call.
         max_message_bytes: largest message taken or sent.
@@ -64,9 +64,10 @@ class ServiceConfig:
         limits: of a photo.
         read_timeout_s: for one read of a photo behind a URL.
         threads: of the CNN, and in a daemon of heads that learn; 0 takes all cores.
+        folder: of a server of redis://, for what is its own; None: a folder of the user's cache.
     """
 
-    store: Path
+    store: Path | str
     catalogue: str | None = None
     max_ids_per_call: int = 100_000
     max_message_bytes: int = 64 << 20
@@ -76,6 +77,12 @@ class ServiceConfig:
     limits: ImageLimits = ImageLimits()
     read_timeout_s: float = READ_TIMEOUT_S
     threads: int = 0
+    folder: Path | None = None
+
+    @property
+    def own_folder(self) -> Path:
+        """Where a server keeps what is its own: its address, its log, the converted backbone."""
+        return own_folder(self.store, self.folder)
 
 
 class ImageService:
@@ -89,7 +96,7 @@ class ImageService:
     def __init__(self, config: ServiceConfig):
         self.config = config
         self.catalog = open_catalog(config.catalogue, config.read_timeout_s) if config.catalogue else None
-        self.store = Store(config.store)
+        self.store = open_store(config.store, config.folder)
         self.metrics = Metrics()
         self.admission = Admission(config.max_pending_ids, config.max_pending_bytes)
         self.negatives = Negatives(config.negative_ttl_s)
@@ -170,7 +177,7 @@ class ImageService:
             max_pending_bytes=config.max_pending_bytes,
             negative_ttl_s=config.negative_ttl_s,
             store_used_bytes=self.store.used_bytes(),
-            store_free_bytes=shutil.disk_usage(config.store).free,
+            store_free_bytes=self.store.free_bytes(),
             images_pending=self.misses.waiting,
             failed_on_demand=sum(counters.failed.values()),
             feature_dim=model.features.dim if model else 0,

@@ -14,6 +14,9 @@ from imgserver.errors import BadInput, StoreError
 from imgserver.storage.codebook import Codebook
 from imgserver.storage.index import ENTRY, NO_ROW, SOURCE, Batch, Entries, Ids, Index, Space, row_checksums
 from imgserver.storage.rows import RowFile
+from imgserver.storage.stores import Lookups, Part, Stored
+
+SNAPSHOT_FROM = 100_000  # ids; fewer are read from the index in no time
 
 
 class Store:
@@ -32,8 +35,14 @@ class Store:
         if not create and not (self.folder / "index" / "data.mdb").exists():
             raise StoreError(f"There is no store in {self.folder}. 'imgserver precompute' makes one.")
         self.index = Index(self.folder / "index", create=create)
+        self.fill_hint = f"Run 'imgserver precompute --store {self.folder} --catalogue FOLDER' first"
+        self.index_hint = f"Run 'imgserver index --store {self.folder}'"
+        self.answers = True
         self._rows: dict[str, RowFile] = {}
         self._codebooks: dict[str, Codebook] = {}
+
+    def __str__(self) -> str:
+        return str(self.folder)
 
     def close(self) -> None:
         """Close the index."""
@@ -100,6 +109,11 @@ class Store:
         """
         self.index.put([self.batch(space, ids, values, status, sources, ok)])
 
+    def put_all(self, parts: list[Part], ok: int) -> Ids:
+        """Store several parts, as ``put`` does one, in one commit; return the ids that were not kept: none."""
+        self.index.put([self.batch(*part, ok) for part in parts])
+        return np.zeros(0, dtype=np.int64)
+
     def batch(
         self,
         space: Space,
@@ -129,6 +143,45 @@ class Store:
         if space.codebook and all(other.codebook != space.codebook for other in self.index.spaces(space.kind)):
             self._codebook_path(space.codebook).unlink(missing_ok=True)
         return deleted
+
+    def table(self, space: Space) -> Lookups:
+        """Lookups of a version; loaded already where that takes less time than to explain that it is not."""
+        from imgserver.storage.table import Table  # numba compiles for a while
+
+        table = Table(self, space)
+        if len(self.index) < SNAPSHOT_FROM:
+            table.load()
+        return table
+
+    def fetch(self, space: Space, image_id: int) -> Stored | None:
+        """What is stored of an image, or None.
+
+        Raises:
+            StoreError: its row is damaged.
+        """
+        entries, found = self.index.get(space.name, np.array([image_id]))
+        if not found[0]:
+            return None
+        has_row = entries["row"][0] != NO_ROW
+        return Stored(entries[0], self.read(space, entries)[0] if has_row else np.zeros(space.dim, space.value_dtype))
+
+    def as_stored(self, space: Space, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Rows, shape (n, dim), as they will be read once they are stored."""
+        codebook = self.codebook(space)
+        return codebook.decode(codebook.encode(values)) if codebook else values.astype(space.dtype)
+
+    def head_path(self, name: str) -> Path:
+        """The file of a head, ``<name>@<hash>``."""
+        return self.folder / "heads" / f"{name}.safetensors"
+
+    def read_head(self, name: str) -> bytes | None:
+        """A head's bytes, or None."""
+        path = self.head_path(name)
+        return path.read_bytes() if path.exists() else None
+
+    def free_bytes(self) -> int:
+        """Bytes free on the store's disk."""
+        return shutil.disk_usage(self.folder).free
 
     def used_bytes(self) -> int:
         """Bytes that index and rows take on disk; holes in sparse files take none."""

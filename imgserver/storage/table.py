@@ -10,9 +10,7 @@ import numpy.typing as npt
 
 from imgserver.storage.hashtable import ABSENT, IdTable
 from imgserver.storage.index import NO_ROW, Entries, Ids, Space
-from imgserver.storage.store import Store
-
-SNAPSHOT_FROM = 100_000  # ids; fewer are read from the index in no time
+from imgserver.storage.store import SNAPSHOT_FROM, Store
 
 
 class Table:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from imgserver.errors import BadInput, NotReady, StoreError
 from imgserver.head import Head
 from imgserver.storage.index import NO_ROW, Entries, Ids, Space
 from imgserver.storage.store import Store
+from imgserver.storage.stores import ServedStore
 
 # In the place of the head: vectors that came from elsewhere. There is no feature and no photo behind them.
 IMPORTED = "imported"
@@ -43,23 +43,23 @@ def is_imported(version: str) -> bool:
 
 def save_head(store: Store, head: Head) -> None:
     """Keep ``head`` beside its vectors."""
-    path = _head_path(store, f"{head.spec.name}@{head.digest()}")
+    path = store.head_path(f"{head.spec.name}@{head.digest()}")
     path.parent.mkdir(exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}")
     part.write_bytes(head.to_bytes())
     os.replace(part, path)
 
 
-def load_head(store: Store, version: str) -> Head:
+def load_head(store: ServedStore, version: str) -> Head:
     """The head of a version in this store.
 
     Raises:
         StoreError: it is not there.
     """
-    path = _head_path(store, split_version(version)[1])
-    if not path.exists():
-        raise StoreError(f"The head of {version} is missing: {path}. Run 'imgserver precompute' on another store.")
-    return Head.from_bytes(path.read_bytes())
+    data = store.read_head(split_version(version)[1])
+    if data is None:
+        raise StoreError(f"The head of {version} is missing in {store}. {store.fill_hint}.")
+    return Head.from_bytes(data)
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,3 @@ def feature_space(store: Store, backbone_version: str, dim: int, recipe: str) ->
 def vector_space(store: Store, version: str, dim: int, codebook: str = "") -> Space:
     """Vectors of a version, as the codes of a codebook if one is named; made if it is not there."""
     return store.index.ensure_space(version, "vector", dim, codebook or VECTOR_DTYPE)
-
-
-def _head_path(store: Store, name: str) -> Path:
-    return store.folder / "heads" / f"{name}.safetensors"

@@ -21,6 +21,7 @@ from imgserver.client import ImageClient
 from imgserver.errors import BadInput, StoreError, VersionMismatch
 from imgserver.offline.compress import CompressReport, compress, train_codebook
 from imgserver.offline.exchange import export_vectors
+from imgserver.offline.publish import images_of
 from imgserver.offline.similarity import build_index
 from imgserver.storage.codebook import Codebook
 from imgserver.storage.store import Store
@@ -329,6 +330,14 @@ def test_a_deleted_version_takes_its_codebook_along(compressed: tuple[Path, Comp
         assert list((folder / "codebooks").iterdir()) == []
         again = compress(store, BYTES)
         assert (again.version, again.added, again.kept) == (report.version, 100, False)
+
+
+def test_a_cluster_is_not_given_codes(compressed: tuple[Path, CompressReport]) -> None:
+    folder, report = compressed
+    with closing(Store(folder)) as store:
+        with pytest.raises(BadInput, match=r"is compressed, .* and .*/16 if the store"):
+            images_of(store, [])
+        assert images_of(store, [report.of])[1] == 100
 
 
 def test_damage_is_noticed(compressed: tuple[Path, CompressReport]) -> None:

@@ -224,6 +224,40 @@ def test_ray_and_shards_mixed_with_killed_actors(plain: tuple[str, Vectors], tmp
     assert vectors(store) == plain
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_here")
+def test_a_node_that_is_lost_loses_nothing(tmp_path: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    photos, out = tmp_path / "photos", tmp_path / "embedded"
+    photos.mkdir()
+    for number, photo in enumerate([*sorted(PHOTOS.iterdir())] * 4):  # several blocks, so that both nodes have work
+        (photos / f"{number}.jpg").symlink_to(photo)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        node = cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        command = [sys.executable, "-m", "imgserver", "precompute", f"--catalogue={photos}", f"--out={out}"]
+        job = subprocess.Popen(
+            [*command, "--engine=ray", f"--ray-address={cluster.address}", "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        while job.poll() is None and not [*out.glob("features/*/*/*.parquet")]:
+            time.sleep(0.05)
+        assert job.poll() is None, job.communicate()
+        cluster.remove_node(node, allow_graceful=False)
+        told, errors = job.communicate(timeout=240)
+    finally:
+        cluster.shutdown()  # type: ignore[no-untyped-call]
+    assert job.returncode == 0, errors.decode()
+    assert json.loads(told)["found"] == 972
+    (backbone,) = names_below(out, FEATURES)
+    files = ShardFiles(out, FEATURES, backbone)
+    ids = np.concatenate([files.read(place).ids for place in files.places()])
+    assert set(ids.tolist()) == set(range(972))
+
+
 def test_without_ray_the_extra_is_named(tmp_path: Path) -> None:
     (tmp_path / "ray.py").write_text("raise ModuleNotFoundError('no ray', name='ray')")
     done = subprocess.run(

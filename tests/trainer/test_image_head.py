@@ -6,7 +6,6 @@ Two servers or two workers add in another order than one process does, which is 
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -26,11 +25,10 @@ import torch
 from conftest import ROOT, DaemonProcess, copy_store, run_command
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_samples import make_samples
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from features.build import build
-from features.schema import load_schema
 from imgserver.client import HeadServers, ImageClient, LocalTransport, MockTransport
 from imgserver.errors import BadInput, CrossMediaError, DeadlineExceeded, InvalidRequest, ServerUnavailable, StoreError
 from imgserver.head import Head, HeadSpec
@@ -40,43 +38,8 @@ from trainer.image_head import ImageHead
 from trainer.open_images import HEAD, load_head
 from trainer.state import STATE
 
-SCHEMA = """
-[log]
-path = "impressions.csv"
-user = "user"
-item = "item"
-time = "time"
-labels = { click = "click" }
-[items]
-path = "items.csv"
-item = "item"
-image = "image"
-[behaviours]
-from_log = { clicked = "click == 1" }
-max_length = 8
-[split]
-method = "time"
-test = 0.2
-validation = 0.1
-"""
 WORKER = Path(__file__).parent / "learning_worker.py"
 SPEC = HeadSpec("learned", (1280, 32, 8))
-
-
-def make_samples(folder: Path, items: int, rows: int, image_of: dict[int, int]) -> Path:
-    """Clicks at random, with histories; items without an entry in ``image_of`` have no image."""
-    rng = np.random.default_rng(5)
-    with open(folder / "impressions.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["user", "item", "time", "click"])
-        for n in range(rows):
-            writer.writerow([f"u{rng.integers(50)}", f"i{rng.integers(items)}", 1000 + n, int(rng.random() < 0.4)])
-    with open(folder / "items.csv", "w", newline="") as file:
-        rows_of_items = ((f"i{i}", image_of.get(i, "")) for i in range(items))
-        csv.writer(file).writerows([("item", "image"), *rows_of_items])
-    (folder / "samples.toml").write_text(SCHEMA)
-    build(load_schema(folder / "samples.toml"), folder / "samples")
-    return folder / "samples"
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, DaemonProcess
+from made_samples import make_samples
 from safetensors.torch import load_file
-from test_image_head import make_samples
 from test_ladder import folder as ladder_folder  # noqa: F401  # a fixture
 
 from features.samples import Samples
@@ -41,27 +41,30 @@ def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 @pytest.fixture(scope="module")
 def trained(ladder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
-    """Every model, trained by one process and by three."""
+    """Every model, trained by one process and by three; some by three that share their tables."""
     out = tmp_path_factory.mktemp("together")
-    for world in (1, 3):
-        models = ",".join(MODELS)
-        process = torchrun(
-            world, str(WORKER), f"--folder={ladder_folder}", f"--models={models}", f"--out={out / str(world)}"
-        )
-        code, _, err = finished(process)
+    for name, world, models, rows in (
+        ("1", 1, ",".join(MODELS), 0),
+        ("3", 3, ",".join(MODELS), 0),
+        ("shared", 3, "din,rocket", 20),
+    ):
+        options = (f"--models={models}", f"--out={out / name}", f"--shard-tables={rows}")
+        code, _, err = finished(torchrun(world, str(WORKER), f"--folder={ladder_folder}", *options))
         assert code == 0, err
     return out
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_three_processes_train_the_model_of_one(trained: Path, model: str) -> None:
-    one, three = (load_file(trained / world / model / "model.safetensors") for world in ("1", "3"))
+@pytest.mark.parametrize(
+    ("model", "of_three"), [*((name, "3") for name in MODELS), *(("din", "shared"), ("rocket", "shared"))]
+)
+def test_three_processes_train_the_model_of_one(trained: Path, model: str, of_three: str) -> None:
+    one, three = (load_file(trained / world / model / "model.safetensors") for world in ("1", of_three))
     assert one.keys() == three.keys()
     # At the kink of a PReLU, and where a batch has hardly any variance, rounding shows: 18 steps of 3e-3 each later the
     # weights are within 2e-3.
     for name, tensor in one.items():
         assert np.allclose(tensor.numpy(), three[name].numpy(), atol=2e-3), name
-    found = [json.loads((trained / world / model / "metrics.json").read_text()) for world in ("1", "3")]
+    found = [json.loads((trained / world / model / "metrics.json").read_text()) for world in ("1", of_three)]
     for split in ("validation", "test"):
         for metric in ("auc", "log_loss"):
             assert found[0][split]["all"][metric] == pytest.approx(found[1][split]["all"][metric], abs=1e-3)
@@ -79,9 +82,21 @@ def test_predictions_are_in_file_order_and_of_every_row(trained: Path) -> None:
 
 
 def test_normalisation_is_over_the_rows_of_all(trained: Path) -> None:
-    one, three = (load_file(trained / world / "batch_norm.safetensors") for world in ("1", "3"))
+    one, three = (load_file(trained / world / "layers.safetensors") for world in ("1", "3"))
     for name, tensor in one.items():
         assert np.allclose(tensor.numpy(), three[name].numpy(), rtol=1e-4, atol=1e-5 * abs(tensor).max()), name
+
+
+def test_a_table_whose_rows_are_spread_is_one_table(trained: Path) -> None:
+    found = load_file(trained / "shared" / "layers.safetensors")
+    table = np.arange(20.0).reshape(10, 2)
+    assert (found["rows"].numpy() == table[[9, 0, 4, 4, 4, 3]]).all()
+    assert (found["whole"].numpy() == table).all()
+    assert found["holder"].tolist() == [0] * 4 + [1] * 4 + [2] * 2
+    expected = np.zeros((10, 2))
+    for place, weight in ((9, 1), (0, 1), (4, 1), (4, 1), (4, 3), (3, 3)):
+        expected[place] += weight / 3  # the mean over processes
+    assert found["gradients"].numpy() == pytest.approx(expected)
 
 
 def test_processes_that_see_other_samples_are_refused(
@@ -100,7 +115,13 @@ def test_a_killed_process_resumes(daemon: DaemonProcess, tmp_path: Path) -> None
     samples = make_samples(tmp_path, 100, 4000, {i: i for i in range(100)})
 
     def start(out: str) -> subprocess.Popen[str]:
-        options = (f"--samples={samples}", f"--server={daemon.address}", "--head=learn", "--head-widths=16,8")
+        options = (
+            f"--samples={samples}",
+            f"--server={daemon.address}",
+            "--head=learn",
+            "--head-widths=16,8",
+            "--shard-tables=40",
+        )
         settings = ("--epochs=3", "--patience=9", "--batch-size=512", f"--out={tmp_path / out}", "--json")
         return torchrun(2, "-m", "trainer", "fit", *options, *settings)
 

@@ -2,7 +2,7 @@
 
     torchrun --standalone --nproc-per-node 3 together_worker.py --folder F --models lr,din --out OUT
 
-``F`` holds ``samples`` and ``vectors.npy``. Before it trains it writes what ``BatchNorm`` and ``predict`` gave here.
+``F`` holds ``samples`` and ``vectors.npy``. Before it trains it writes what layers gave here.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from imgserver.client import MockTransport
 from trainer import processes
 from trainer.fit import FitConfig, fit
 from trainer.layers.batch_norm import BatchNorm
+from trainer.layers.inputs import InputSpec, ModelInputs
+from trainer.layers.sharded import ShardedEmbedding, held_rows, shard_tables
 from trainer.metrics.gather import gather_rows
 
 
@@ -37,6 +39,33 @@ def normalised(parts: list[torch.Tensor]) -> dict[str, torch.Tensor]:
     return found | {"mean": layer.running_mean, "var": layer.running_var}
 
 
+def looked_up() -> dict[str, torch.Tensor]:
+    """What lookups in a table of 10 rows, spread over three processes, give, and the gradients of its rows."""
+    table = torch.nn.Embedding(10, 2, _weight=torch.arange(20.0).view(10, 2))
+    model = torch.nn.Module()
+    model.inputs = ModelInputs(InputSpec({"item_id": 10}, {}, {}, 0, 0), 2)
+    model.inputs.tables["item_id"] = table
+    names = shard_tables(model, 9, torch.device("cpu"))
+    assert names == ["inputs.tables.item_id.weight"]
+    spread = model.inputs.tables["item_id"]
+    assert isinstance(spread, ShardedEmbedding)
+    ids = [torch.tensor([9, 0, 4, 4]), torch.tensor([], dtype=torch.int64), torch.tensor([4, 3])][processes.rank()]
+    out = spread(ids)
+    (out * (1 + processes.rank())).sum().backward()
+    weight, gradient, first = held_rows(spread.weight)
+    assert gradient.shape == weight.shape
+    held = torch.full((10,), -1.0)
+    held[first : first + len(weight)] = processes.rank()
+    rows = gather_rows(out.detach().numpy(), weight.new_full((len(out),), processes.rank()).numpy())[0]
+    gradients = gather_rows(gradient.numpy())[0]
+    return {
+        "rows": torch.from_numpy(rows),
+        "gradients": torch.from_numpy(gradients),
+        "holder": torch.from_numpy(gather_rows(held.numpy()[held.numpy() >= 0])[0]),
+        "whole": spread.whole().weight.detach(),
+    }
+
+
 def main() -> None:
     """Train each model."""
     parser = argparse.ArgumentParser()
@@ -44,19 +73,21 @@ def main() -> None:
     parser.add_argument("--models", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--others-samples", type=Path, help="what all processes but the first train on")
+    parser.add_argument("--shard-tables", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with processes.joined("cpu"):
         rows = torch.randn(11, 3, generator=torch.Generator().manual_seed(1)) * 3 + 50
         # Uneven parts, one of them empty.
-        found = normalised([rows[:4], rows[4:4], rows[4:]] if processes.world() == 3 else [rows, rows[:0]])
+        found = looked_up() if arguments.shard_tables else {}
+        found |= normalised([rows[:4], rows[4:4], rows[4:]] if processes.world() == 3 else [rows, rows[:0]])
         samples = arguments.folder / "samples"
         if arguments.others_samples and processes.rank():
             samples = arguments.others_samples
         transport = MockTransport(dict(enumerate(np.load(arguments.folder / "vectors.npy"))))
         arguments.out.mkdir(exist_ok=True)
         if processes.rank() == 0:
-            save_file(found, arguments.out / "batch_norm.safetensors")
+            save_file(found, arguments.out / "layers.safetensors")
         # The last batch of an epoch has fewer rows than there are processes.
         batch_size = next(size for size in range(60, 200) if 0 < Samples(samples).rows("train") % size < 3)
         for model in arguments.models.split(","):
@@ -71,6 +102,7 @@ def main() -> None:
                 width=4,
                 embedding_l2=0.1 if model == "din" else 0.0,
                 negative_rate=0.7 if model == "embedding_mlp" else 1.0,
+                shard_tables=arguments.shard_tables,
             )
             fit(config, transport)
 

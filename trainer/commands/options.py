@@ -124,6 +124,13 @@ def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callabl
         click.option(
             "--timeout-s", type=float, default=30.0, help="Seconds that a fetch of vectors may take, retries included."
         ),
+        click.option(
+            "--shard-tables",
+            type=click.IntRange(min=0),
+            default=0,
+            help="Under torchrun, spread the rows of each table with so many ids over the processes, for vocabularies "
+            "that do not fit one; 0 keeps all tables in each process.",
+        ),
         click.option("--device", default="", help="cpu or cuda; empty takes CUDA where there is one."),
         click.option("--out", default="runs/run" if single else "runs/compare", help="Folder for what comes out."),
         json_option,

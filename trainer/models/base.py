@@ -15,6 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from features.samples import Samples
 from trainer.image_head import ImageHead
 from trainer.layers.inputs import Inputs, InputSpec, ModelInputs
+from trainer.layers.sharded import is_spread
 from trainer.tensors import ImageVectors, TensorBatch
 
 
@@ -69,7 +70,11 @@ class Model(nn.Module):
 
     def optimizers(self, learning_rate: float) -> list[torch.optim.Optimizer]:
         """What steps the parameters: Adam over all of them."""
-        return [torch.optim.Adam(self.parameters(), lr=learning_rate, fused=True)]
+        # Tables whose rows are spread over processes are stepped apart, for one call takes tensors of one kind.
+        apart = [parameter for parameter in self.parameters() if is_spread(parameter)]
+        others = [parameter for parameter in self.parameters() if not is_spread(parameter)]
+        groups = [{"params": found} for found in (others, apart) if found]
+        return [torch.optim.Adam(groups, lr=learning_rate, fused=True)]
 
     def served(self) -> Model:
         """The part that answers requests: the whole, unless something was there for training only."""

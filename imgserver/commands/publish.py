@@ -1,0 +1,63 @@
+"""A store's versions into a cluster that copies of a server share."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from imgserver.commands.options import missing_extra, store_option
+from imgserver.config import Command, json_option
+from imgserver.errors import BadInput
+from imgserver.places import is_url, own_folder
+
+
+@click.command(cls=Command)
+@store_option
+@click.option("--to", metavar="URL", required=True, help="The cluster: redis://host:port,host:port.")
+@click.option(
+    "--version",
+    "versions",
+    multiple=True,
+    help="Version to publish, the active one when none is given; may be given several times. The name of a backbone "
+    "publishes its features, which a head that learns needs.",
+)
+@json_option
+def publish(store: Path, to: str, versions: tuple[str, ...], as_json: bool) -> None:
+    """Copy vectors into a Redis-protocol cluster, from which copies of a server serve them.
+
+    Run it again after each precompute, or when it was stopped: what the cluster has already is compared and not
+    written. The store's active version becomes active there when it is published; running servers follow.
+    """
+    if not is_url(to):
+        raise BadInput(f"--to takes the URL of a cluster, redis://host:port,host:port; got {to!r}.")
+    try:
+        from imgserver.offline.publish import images_of
+        from imgserver.offline.publish import publish as work
+        from imgserver.storage.cluster.store import RedisStore
+        from imgserver.storage.store import Store
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    console = Console(stderr=True)
+    columns = [TextColumn("publishing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
+    with closing(Store(store, create=False)) as opened:
+        spaces, images = images_of(opened, versions)
+        with closing(RedisStore(to, own_folder(to))) as cluster, Progress(*columns, console=console) as progress:
+            task = progress.add_task("", total=images)
+            report = work(opened, cluster, spaces, lambda done: progress.advance(task, done))
+    if report.evicted:
+        console.print(
+            "A node has thrown keys away for want of memory (evicted_keys in redis-cli info stats). Servers without a "
+            "catalogue cannot tell what was never there from what was thrown away."
+        )
+    if as_json:
+        click.echo(json.dumps(asdict(report)))
+        return
+    click.echo(f"{report.images} images, {report.written} of them written, in {report.seconds:.1f} s")
+    click.echo(f"active version: {report.active}")

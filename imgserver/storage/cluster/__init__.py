@@ -1,0 +1,1 @@
+"""Vectors in a Redis-protocol cluster, shared by copies of a server."""

@@ -1,0 +1,103 @@
+"""What serving needs of a store, whichever it is, and how one is opened by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from imgserver.places import is_url, own_folder
+from imgserver.storage.index import Ids, Space
+
+LOST = 255  # in the place of a status: a row may exist, and is not to be had now
+
+
+class Stored(NamedTuple):
+    """What a store has of one image: its entry, with ``SOURCE`` and ``status``, and its row, shape (dim,)."""
+
+    entry: Any
+    row: npt.NDArray[Any]
+
+
+class Part(NamedTuple):
+    """What ``Store.put`` takes: rows to be stored, of one space."""
+
+    space: Space
+    ids: Ids
+    values: npt.NDArray[Any] | None
+    status: npt.NDArray[np.uint8]
+    sources: npt.NDArray[Any]
+
+
+class Versions(Protocol):
+    """Which versions there are; what of ``Index`` serving needs."""
+
+    @property
+    def active(self) -> str: ...  # noqa: D102
+    @property
+    def generation(self) -> int: ...  # noqa: D102
+    def space(self, name: str) -> Space | None: ...  # noqa: D102
+    def spaces(self, kind: str) -> list[Space]: ...  # noqa: D102
+
+
+class Lookups(Protocol):
+    """Rows of one version by id; see ``Table``."""
+
+    space: Space
+    loaded: bool
+
+    def __len__(self) -> int: ...
+    def load(self) -> None: ...  # noqa: D102
+    def refresh(self) -> int: ...  # noqa: D102
+    def get(self, ids: Ids, ok: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]: ...  # noqa: D102
+
+
+class ServedStore(Protocol):
+    """What serving needs of a store; see ``Store``, and ``RedisStore``.
+
+    Attributes:
+        folder: of this machine; what a server keeps of its own lies there.
+        fill_hint: what to do when there are no vectors.
+        index_hint: what to do when there is no similarity index.
+        answers: whether any row can be read now.
+    """
+
+    folder: Path
+    fill_hint: str
+    index_hint: str
+
+    @property
+    def index(self) -> Versions: ...  # noqa: D102
+    @property
+    def answers(self) -> bool: ...  # noqa: D102
+    def table(self, space: Space) -> Lookups: ...  # noqa: D102
+    def fetch(self, space: Space, image_id: int) -> Stored | None: ...  # noqa: D102
+    def as_stored(self, space: Space, values: npt.NDArray[Any]) -> npt.NDArray[Any]: ...  # noqa: D102
+    def put_all(self, parts: list[Part], ok: int) -> Ids: ...  # noqa: D102
+    def read_head(self, name: str) -> bytes | None: ...  # noqa: D102
+    def used_bytes(self) -> int: ...  # noqa: D102
+    def free_bytes(self) -> int: ...  # noqa: D102
+    def close(self) -> None: ...  # noqa: D102
+
+
+def open_store(store: str | Path, folder: Path | None = None) -> ServedStore:
+    """Open a store to serve it: a folder, made if it is not there, or ``redis://host:port,…``.
+
+    Args:
+        store: which.
+        folder: see ``own_folder``.
+
+    Raises:
+        BadInput: the URL is none, or its client is not installed.
+        StoreError: it cannot be opened, or nobody answers there.
+    """
+    own = own_folder(store, folder)
+    if is_url(store):
+        from imgserver.storage.cluster.store import RedisStore
+
+        return RedisStore(str(store), own)
+    from imgserver.storage.store import Store
+
+    return Store(own)

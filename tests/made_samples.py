@@ -1,0 +1,47 @@
+"""Samples with images and histories, clicked at random, for tests of how they are trained."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from features.build import build
+from features.schema import load_schema
+
+SCHEMA = """
+[log]
+path = "impressions.csv"
+user = "user"
+item = "item"
+time = "time"
+labels = { click = "click" }
+[items]
+path = "items.csv"
+item = "item"
+image = "image"
+[behaviours]
+from_log = { clicked = "click == 1" }
+max_length = 8
+[split]
+method = "time"
+test = 0.2
+validation = 0.1
+"""
+
+
+def make_samples(folder: Path, items: int, rows: int, image_of: dict[int, int]) -> Path:
+    """Clicks at random, with histories; items without an entry in ``image_of`` have no image."""
+    rng = np.random.default_rng(5)
+    with open(folder / "impressions.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["user", "item", "time", "click"])
+        for n in range(rows):
+            writer.writerow([f"u{rng.integers(50)}", f"i{rng.integers(items)}", 1000 + n, int(rng.random() < 0.4)])
+    with open(folder / "items.csv", "w", newline="") as file:
+        rows_of_items = ((f"i{i}", image_of.get(i, "")) for i in range(items))
+        csv.writer(file).writerows([("item", "image"), *rows_of_items])
+    (folder / "samples.toml").write_text(SCHEMA)
+    build(load_schema(folder / "samples.toml"), folder / "samples")
+    return folder / "samples"
