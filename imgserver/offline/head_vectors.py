@@ -12,7 +12,7 @@ from crossmedia.v1 import image_server_pb2 as pb
 from imgserver.errors import BadInput, NothingEmbedded
 from imgserver.head import Head, fit_pca
 from imgserver.offline.rejects import REJECTS_FILE
-from imgserver.storage.index import SOURCE, Space
+from imgserver.storage.index import SOURCE, Space, places_in
 from imgserver.storage.store import Store
 from imgserver.storage.table import leave_snapshot
 from imgserver.storage.versions import is_imported, load_head, plain_version, save_head, split_version, vector_space
@@ -115,12 +115,8 @@ def fill(store: Store, source: Space, target: Space, make: Callable[[Rows], Rows
     """
     ids, entries, _ = store.index.load(source.name)
     done_ids, done, _ = store.index.load(target.name)
-    old = np.zeros(len(ids), dtype=np.bool_)
-    place = np.searchsorted(done_ids, ids)
-    inside = place < len(done_ids)
-    place[~inside] = 0
-    if len(done_ids):
-        old = inside & (done_ids[place] == ids) & _same_source(done[place], entries)
+    place, old = places_in(done_ids, ids)
+    old[old] = _same_source(done[place[old]], entries[old])
     for start in range(0, len(ids), VECTOR_BLOCK):
         block = np.flatnonzero(~old[start : start + VECTOR_BLOCK]) + start
         if not len(block):

@@ -18,6 +18,8 @@ from imgserver.storage.stores import Lookups, Part, Stored
 
 SNAPSHOT_FROM = 100_000  # ids; fewer are read from the index in no time
 
+HEADS = "heads"
+
 
 class Store:
     """Features and vectors below one folder: ``index/`` (LMDB), ``rows/<space>/`` and ``codebooks/``.
@@ -172,7 +174,7 @@ class Store:
 
     def head_path(self, name: str) -> Path:
         """The file of a head, ``<name>@<hash>``."""
-        return self.folder / "heads" / f"{name}.safetensors"
+        return self.folder / HEADS / f"{name}.safetensors"
 
     def read_head(self, name: str) -> bytes | None:
         """A head's bytes, or None."""

@@ -76,10 +76,8 @@ class Table:
                 return len(self._ids)
             ids, self._sequence = found
             if len(ids):
-                entries, there = self._store.index.get(self.space.name, ids)
-                before = self._ids.get(ids[there])
-                values = _hash_values(entries[there])
-                self._ids.put(ids[there], values)
+                before, values = self._ids.get(ids), self._from_index(ids)  # what was removed is ABSENT from here on
+                self._ids.put(ids, values)
                 self._with_row += int((values >= 0).sum()) - int((before >= 0).sum())
                 self._unsaved += len(ids)
                 self._save()

@@ -21,8 +21,10 @@ from imgserver.client import ImageClient
 from imgserver.errors import BadInput, StoreError, VersionMismatch
 from imgserver.offline.compress import CompressReport, compress, train_codebook
 from imgserver.offline.exchange import export_vectors
+from imgserver.offline.moving import write_moved
 from imgserver.offline.publish import images_of
 from imgserver.offline.similarity import build_index
+from imgserver.shards import Ownership
 from imgserver.storage.codebook import Codebook
 from imgserver.storage.store import Store
 from imgserver.storage.table import Table
@@ -338,6 +340,12 @@ def test_a_cluster_is_not_given_codes(compressed: tuple[Path, CompressReport]) -
         with pytest.raises(BadInput, match=r"is compressed, .* and .*/16 if the store"):
             images_of(store, [])
         assert images_of(store, [report.of])[1] == 100
+
+
+def test_codes_do_not_move_to_other_servers(compressed: tuple[Path, CompressReport], tmp_path: Path) -> None:
+    with closing(Store(compressed[0])) as store, pytest.raises(BadInput, match=r"#pq4@.* its vectors cannot move"):
+        write_moved(store, tmp_path / "moved", Ownership(["a:1", "b:1"], "a:1"))
+    assert not (tmp_path / "moved").exists()
 
 
 def test_damage_is_noticed(compressed: tuple[Path, CompressReport]) -> None:
