@@ -81,7 +81,7 @@ def write_moved(store: Store, folder: Path, ownership: Ownership) -> MoveReport:
         ownership: from now on.
 
     Raises:
-        BadInput: the folder is of another list of servers, or a file in it is damaged.
+        BadInput: the folder is of another list of servers, a file in it is damaged, or a version is compressed.
         NotReady: the store has no vectors.
         StoreError: a row is damaged.
         OSError: the folder cannot be written.
@@ -89,6 +89,11 @@ def write_moved(store: Store, folder: Path, ownership: Ownership) -> MoveReport:
     started, written = time.monotonic(), 0
     if not store.index.active:
         raise NotReady(f"The store {store.folder} serves no version, so there is nothing to move.")
+    if coded := [space.name for space in store.index.spaces("vector") if space.codebook]:
+        raise BadInput(
+            f"{coded[0]} is compressed by a codebook that only {store.folder} has, so its vectors cannot move. "
+            f"Delete it first with 'imgserver versions --delete'; another version must be active then."
+        )
     _notes(folder, WRITTEN, ownership)
     (folder / WRITTEN).mkdir(parents=True, exist_ok=True)
     _path(folder, WRITTEN, ownership.me).unlink(missing_ok=True)  # until all is there

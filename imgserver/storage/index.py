@@ -48,6 +48,7 @@ ENTRY = np.dtype(
     ]
 )
 NO_ROW = -1
+VALUE_DTYPE = "float16"  # of what a codebook decodes to
 # Where a row came from: what is compared to notice a replaced photo. ``content`` hashes its bytes; 0: none were read.
 SOURCE = np.dtype([("size", "<u8"), ("stamp", "<u8"), ("content", "<u8")])
 
@@ -67,7 +68,7 @@ class Space:
         name: the version.
         kind: ``feature`` or ``vector``.
         dim: numbers in a row.
-        dtype: of the stored numbers.
+        dtype: of the stored numbers; or the name of the codebook whose codes are stored instead.
         next_row: first free row.
         recipe: of features: what makes their backbone again.
     """
@@ -79,6 +80,22 @@ class Space:
     dtype: str
     next_row: int = 0
     recipe: str = ""
+
+    @property
+    def codebook(self) -> str:
+        """Name of the codebook whose codes its rows are; empty where they are the numbers themselves."""
+        return self.dtype if "@" in self.dtype else ""
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row, in memory and on disk."""
+        coded = self.codebook.partition("@")[0].removeprefix("pq")
+        return int(coded) if coded else self.dim * np.dtype(self.dtype).itemsize
+
+    @property
+    def value_dtype(self) -> str:
+        """Of its numbers as they are read: of decoded ones, where codes are stored."""
+        return VALUE_DTYPE if self.codebook else self.dtype
 
 
 @dataclass(frozen=True)

@@ -461,6 +461,21 @@ def test_stored_vectors_need_no_server_either(config: FitConfig, store: Path) ->
     assert frozen["train"]["head_parameters"] == 0
 
 
+def test_a_run_on_compressed_vectors_records_their_version(config: FitConfig, store: Path) -> None:
+    run_command("imgserver", "compress", "--bytes=4", f"--store={store}")
+    (name,) = [v["name"] for v in versions_of(store) if "#pq4@" in v["name"]]
+    run_command("imgserver", "versions", f"--activate={name}", f"--store={store}")
+    frozen = fit(replace(config, head="frozen", store=str(store), epochs=1))
+    assert frozen["vector_version"] == name
+    learned = fit(replace(config, store=str(store), out=config.out + "-learned", epochs=1))
+    assert "#" not in learned["vector_version"]  # a head learns from the features, which are as they were
+
+
+def versions_of(store: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(run_command("imgserver", "versions", f"--store={store}", "--json").stdout)
+    return found
+
+
 def test_a_store_that_is_not_there_is_said_and_not_made(config: FitConfig, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="There is no store"):
         fit(replace(config, store=str(tmp_path / "nowhere")))
