@@ -33,6 +33,8 @@ CONNECT_OPTIONS = [
     ("grpc.enable_retries", 0),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    # A connection behind which nobody is any more was given up after gRPC's own minute.
+    ("grpc.http2.ping_timeout_ms", 20_000),
     # A server that was restarted is found again within seconds; gRPC's own pauses grow to two minutes.
     ("grpc.max_reconnect_backoff_ms", 2_000),
 ]

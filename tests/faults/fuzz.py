@@ -23,6 +23,7 @@ from typing import Any
 RUNS = {"reply": 500_000, "requests": 350_000, "head": 100_000, "config": 30_000, "image": 15_000, "catalogue": 5_000}
 PHOTOS = Path(__file__).resolve().parents[2] / "examples" / "grocery" / "images"
 MAX_LENGTH = 4096
+MAX_MEMORY_MB = 8192  # pyarrow believes what a Parquet file says of the size of its columns, before it has read them
 COMPILED = "imgserver.storage.hashtable"  # by numba, which knows no counters of a fuzzer
 Target = Callable[[bytes], None]
 
@@ -218,7 +219,7 @@ def run_target(name: str, options: list[str]) -> None:
         corpus.mkdir()
         for number, seed in enumerate(seeds):
             (corpus / str(number)).write_bytes(seed)
-        own = [*options, f"-max_len={MAX_LENGTH}"]
+        own = [*options, f"-max_len={MAX_LENGTH}", f"-rss_limit_mb={MAX_MEMORY_MB}"]
         if not any(Path(option).is_file() for option in options):
             own.append(str(corpus))
         atheris.Setup([sys.argv[0], *own], target)

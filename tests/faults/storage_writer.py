@@ -51,14 +51,14 @@ def spaces(store: Store, width: int) -> tuple[Space, Space]:
     )
 
 
-def write(store: Store, known: npt.NDArray[Any], batch: int) -> None:
-    """Store one batch as the daemon does: features and vectors in one commit."""
+def parts_of(store: Store, known: npt.NDArray[Any], batch: int) -> list[Part]:
+    """One batch as the daemon stores it: features and vectors, for one commit."""
     ids = ids_of(batch)
     rows = rows_of(known, ids, batch)
     ok = np.full(len(ids), OK, dtype=np.uint8)
     sources = np.array([(1, 1, batch)] * len(ids), dtype=SOURCE)
     features, vectors = spaces(store, known.shape[1])
-    store.put_all([Part(features, ids, rows, ok, sources), Part(vectors, ids, rows[:, :DIM], ok, sources)], OK)
+    return [Part(features, ids, rows, ok, sources), Part(vectors, ids, rows[:, :DIM], ok, sources)]
 
 
 def main() -> None:
@@ -70,8 +70,9 @@ def main() -> None:
     store = Store(target)
     batch = first
     while True:
+        parts = parts_of(store, known, batch)
         os.write(1, b"begin %d\n" % batch)
-        write(store, known, batch)
+        store.put_all(parts, OK)
         os.write(1, b"ack %d\n" % batch)
         batch += 1
 

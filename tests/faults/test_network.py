@@ -117,7 +117,7 @@ def test_keepalive_gives_a_deaf_connection_up(daemon: DaemonProcess, proxy: Prox
         while proxy.connections == 1:
             with pytest.raises((DeadlineExceeded, ServerUnavailable)):
                 client.get(IDS, timeout_s=1)
-            assert time.monotonic() - started < 60
+            assert time.monotonic() - started < 90
         print(f"\na deaf connection was given up after {time.monotonic() - started:.0f} s")
         proxy.deaf = False
         answered_within(client, 10)

@@ -85,7 +85,7 @@ class LocalFiles:
         """Size and time of change in ns."""
         try:
             found = os.stat(path)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null byte, which no name has
             return None
         return FoundFile(path, found.st_size, found.st_mtime_ns)
 
@@ -98,7 +98,7 @@ class LocalFiles:
         try:
             with open(path, "rb", buffering=0) as file:
                 return os.pread(file.fileno(), length, start)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null byte, which no name has
             return None
 
 

@@ -58,7 +58,12 @@ class ParquetRows:
                 return None
             except pa.ArrowException as error:
                 raise OSError(str(error)) from error
-        data: bytes | None = column[row - int(opened.first_row[group])].as_py()
+        place = row - int(opened.first_row[group])
+        if place >= len(column):
+            raise OSError(f"{path} holds fewer rows than it says")
+        data = column[place].as_py()
+        if not isinstance(data, bytes | None):
+            raise OSError(f"the column {BYTES_COLUMN!r} of {path} holds no bytes")
         return data
 
     def _open_file(self, path: str) -> _Open:

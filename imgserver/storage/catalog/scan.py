@@ -95,7 +95,7 @@ def _parquet_rows(files: Files, file: FoundFile, root: str) -> Entries | None:
                     f"The Parquet file {file.path} has no column 'bytes' with the photos; its columns are: "
                     f"{', '.join(names)}."
                 )
-            _check_groups(parquet, file.path)
+            _check_groups(parquet, file.path, file.size)
             keys = parquet.read(columns=[key])[key].combine_chunks()
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise BadInput(f"The Parquet file {file.path} cannot be read: {error}.") from error
@@ -141,17 +141,28 @@ def key_array(column: pa.Array, path: str, name: str) -> pa.Array:
     raise BadInput(f"The column {name!r} of {path} is of type {column.type}; ids are whole numbers or strings.")
 
 
-def _check_groups(parquet: pq.ParquetFile, path: str) -> None:
-    """A row group is what is read at once; one that does not fit into memory beside others is refused now."""
+def check_rows(metadata: pq.FileMetaData, path: str, size: int) -> None:
+    """Room for as many rows as a file says is taken before they are read; more than it can hold is a lie.
+
+    Raises:
+        BadInput: there are more than 8 rows a byte.
+    """
+    rows = max(metadata.num_rows, sum(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)))
+    if size >= 0 and rows > 8 * size:
+        raise BadInput(f"{path} says that it holds {rows} rows, in {size} bytes: it is damaged.")
+
+
+def _check_groups(parquet: pq.ParquetFile, path: str, file_size: int) -> None:
+    """A row group is what is read at once; one that does not fit into memory beside others is refused now.
+
+    Its columns are not looked at one by one: a damaged file may make pyarrow end the process there (release 26).
+    """
     metadata = parquet.metadata
+    check_rows(metadata, path, file_size)
     for group in range(metadata.num_row_groups):
-        columns = metadata.row_group(group)
-        for number in range(columns.num_columns):
-            column = columns.column(number)
-            if column.path_in_schema.partition(".")[0] == BYTES_COLUMN and (
-                column.total_uncompressed_size > MAX_GROUP_BYTES
-            ):
-                raise BadInput(
-                    f"Row group {group} of {path} holds {column.total_uncompressed_size >> 20} MiB of photos; at most "
-                    f"{MAX_GROUP_BYTES >> 20} MiB are read at once. Write the file with smaller row groups."
-                )
+        size = metadata.row_group(group).total_byte_size
+        if size > MAX_GROUP_BYTES:
+            raise BadInput(
+                f"Row group {group} of {path} holds {size >> 20} MiB; at most {MAX_GROUP_BYTES >> 20} MiB are read at "
+                f"once. Write the file with smaller row groups."
+            )
