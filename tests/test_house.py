@@ -34,12 +34,15 @@ ARROWS = {
         "imgserver.allocator",
     },
     "features": {"imgserver.client", "imgserver.errors", "imgserver.config"},
-    "imgserver/client": {"crossmedia.v1", "imgserver.errors", "imgserver.shards", "imgserver.wire"},
+    "imgserver/client": {
+        *("crossmedia.v1", "imgserver.errors", "imgserver.secret_files", "imgserver.shards", "imgserver.wire"),
+    },
     "imgserver/storage": {"imgserver.errors", "imgserver.head", "imgserver.places"},
     "imgserver/vision": {"crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage"},
     "imgserver/serving": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
         *("imgserver.allocator", "imgserver.client.results", "imgserver.places", "imgserver.wire"),
+        "imgserver.secret_files",
     },
     "imgserver/offline": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),

@@ -28,6 +28,7 @@ from imgserver.client.results import (
 )
 from imgserver.client.retries import until_answered
 from imgserver.client.searching import search
+from imgserver.client.security import ClientSecurity
 from imgserver.client.transports import GrpcTransport, Transport
 from imgserver.errors import InvalidRequest, ServerFault, VersionMismatch
 from imgserver.wire import VectorsReply
@@ -51,6 +52,7 @@ class ImageClient:
         timeout_s: seconds that a ``get`` may take in all, retries included.
         dtype: how vectors travel: ``float16``, or ``float32``, which is the widened value where fp16 is stored.
         in_flight: how many calls of one ``get`` may be under way at once.
+        security: TLS and token of a connection to an address; None takes what the environment says.
     """
 
     def __init__(
@@ -61,10 +63,11 @@ class ImageClient:
         timeout_s: float = 30.0,
         dtype: Literal["float16", "float32"] = "float16",
         in_flight: int = 4,
+        security: ClientSecurity | None = None,
     ):
         if dtype not in DTYPE_CODES:
             raise InvalidRequest(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPE_CODES)}.")
-        self._transport: Transport = GrpcTransport(server) if isinstance(server, str) else server
+        self._transport: Transport = GrpcTransport(server, security) if isinstance(server, str) else server
         self.version = version
         self.generation: int | None = None
         self._timeout_s, self._dtype, self._in_flight = timeout_s, dtype, in_flight

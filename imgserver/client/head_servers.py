@@ -15,6 +15,7 @@ from imgserver.client.client import ImageClient
 from imgserver.client.ids import Ids
 from imgserver.client.results import FetchStats, Status, Vectors
 from imgserver.client.retries import seconds_left
+from imgserver.client.security import ClientSecurity
 from imgserver.client.transports import Transport
 from imgserver.errors import BadInput, VersionMismatch
 from imgserver.shards import owners, shards_of
@@ -37,16 +38,25 @@ class HeadServers:
             name for them all: it has to be known which server owns what.
         run_id: names the run to the servers.
         timeout_s: seconds that a call may take in all, retries included.
+        security: TLS and token of connections to addresses; None takes what the environment says.
 
     Raises:
         BadInput: no server, or one twice.
     """
 
-    def __init__(self, servers: Sequence[str | Transport], run_id: str, timeout_s: float = 30.0):
+    def __init__(
+        self,
+        servers: Sequence[str | Transport],
+        run_id: str,
+        timeout_s: float = 30.0,
+        security: ClientSecurity | None = None,
+    ):
         names = [server if isinstance(server, str) else f"transport-{n}" for n, server in enumerate(servers)]
         if not names or len(set(names)) < len(names):
             raise BadInput(f"A learning head takes a list of servers, each once; got {', '.join(names) or 'none'}.")
-        self.clients = [ImageClient(server, timeout_s=timeout_s, dtype="float32") for server in servers]
+        self.clients = [
+            ImageClient(server, timeout_s=timeout_s, dtype="float32", security=security) for server in servers
+        ]
         self.run_id, self.timeout_s = run_id, timeout_s
         self._owners = owners(names)
         self._pool = ThreadPoolExecutor(len(names), thread_name_prefix="head") if len(names) > 1 else None

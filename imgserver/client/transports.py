@@ -13,7 +13,7 @@ import grpc
 from crossmedia.v1 import image_server_pb2 as pb
 from crossmedia.v1 import image_server_pb2_grpc as pb_grpc
 
-from imgserver.client.addresses import channel_target
+from imgserver.client.security import ClientSecurity, Metadata, open_channel
 from imgserver.errors import (
     ERROR_NAME_KEY,
     RETRY_AFTER_KEY,
@@ -23,6 +23,7 @@ from imgserver.errors import (
     ServerUnavailable,
     error_class,
 )
+from imgserver.secret_files import Followed
 from imgserver.wire import GET_VECTORS, VectorsReply, decode_reply
 
 CONNECT_OPTIONS = [
@@ -102,10 +103,16 @@ class GrpcTransport:
 
     The channel is opened by the first call of each process, so that a transport that was made, or even used, before
     a fork works in the child too: a gRPC channel must not be used by a forked process.
+
+    Args:
+        address: of the server.
+        security: TLS and token; None takes what the environment says.
     """
 
-    def __init__(self, address: str):
+    def __init__(self, address: str, security: ClientSecurity | None = None):
         self.address = address
+        self._security = security or ClientSecurity.from_environment()
+        self._token: Followed[Metadata] | None = None
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
         self._stub: pb_grpc.ImageServiceStub | None = None
@@ -113,10 +120,10 @@ class GrpcTransport:
         self._pid = -1
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"address": self.address}
+        return {"address": self.address, "security": self._security}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["address"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
     def _connected(self) -> pb_grpc.ImageServiceStub:
         if self._stub is None or self._pid != os.getpid():
@@ -124,8 +131,8 @@ class GrpcTransport:
                 self._lock = threading.Lock()  # the parent's may have been held during the fork
             with self._lock:
                 if self._stub is None or self._pid != os.getpid():
-                    target, options = channel_target(self.address)
-                    self._channel = grpc.insecure_channel(target, options=[*CONNECT_OPTIONS, *options])
+                    self._token = self._security.token()
+                    self._channel = open_channel(self.address, self._security, CONNECT_OPTIONS)
                     self._stub = pb_grpc.ImageServiceStub(self._channel)
                     self._get_vectors = self._channel.unary_unary(
                         GET_VECTORS, request_serializer=pb.GetVectorsRequest.SerializeToString
@@ -141,7 +148,8 @@ class GrpcTransport:
     def get_vectors(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
         """Start ``GetVectors``."""
         self._connected()
-        return _GrpcPending(self._get_vectors.future(request, timeout=timeout_s), self.address, timeout_s)
+        call = self._get_vectors.future(request, timeout=timeout_s, metadata=self._metadata())
+        return _GrpcPending(call, self.address, timeout_s)
 
     def put_images(self, request: pb.PutImagesRequest, timeout_s: float) -> pb.PutImagesResponse:
         """Call ``PutImages``."""
@@ -168,9 +176,12 @@ class GrpcTransport:
         reply: pb.GetHeadGradientResponse = self._call(self._connected().GetHeadGradient, request, timeout_s)
         return reply
 
+    def _metadata(self) -> Metadata | None:
+        return None if self._token is None else self._token.now()
+
     def _call(self, method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
         try:
-            return method(request, timeout=timeout_s)
+            return method(request, timeout=timeout_s, metadata=self._metadata())
         except grpc.RpcError as error:
             raise _translate(error, self.address, timeout_s) from None
 
@@ -190,7 +201,7 @@ def _translate(error: Any, address: str, timeout_s: float) -> CrossMediaError:
     if name is None and cls is ServerUnavailable:
         return ServerUnavailable(
             f"No image server answers at {address}. Start one with 'crossmedia imgserver serve', or check the "
-            f"address ({details})."
+            f"address, and whether it takes TLS ({details})."
         )
     if name is None and cls is DeadlineExceeded:
         return DeadlineExceeded(f"The image server at {address} did not answer within {timeout_s:.3g} s.")

@@ -65,6 +65,34 @@ STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
     type=click.IntRange(0, 65535),
     help="Serve metrics for Prometheus over HTTP at this port, path /metrics; 0 takes a free one. Off by default.",
 )
+@click.option(
+    "--tls-cert",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="PEM file of the server's certificate: callers are answered by TLS alone. A renewed file is taken without a "
+    "restart, here and in the two options below.",
+)
+@click.option(
+    "--tls-key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="PEM file of its key, readable by its owner alone.",
+)
+@click.option(
+    "--tls-client-ca",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="PEM file of authorities: callers need a certificate of one of them.",
+)
+@click.option(
+    "--tokens",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File of lines 'name scope token', readable by its owner alone; scopes are read, write and admin. Calls "
+    "without one of these tokens are refused. A changed file is taken without a restart.",
+)
+@click.option(
+    "--max-ids-per-second",
+    type=click.IntRange(min=1),
+    help="Most images that one client may ask for in a second, by its token's name, else by its host; no limit when it "
+    "is not given.",
+)
 @threads_option
 @photo_options
 @click.option("--background", is_flag=True, help="Return once the server answers, and leave it running.")
@@ -78,9 +106,15 @@ def serve(
     max_pending_ids: int,
     negative_ttl_s: float,
     metrics_port: int | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    tokens: Path | None,
+    max_ids_per_second: int | None,
     threads: int,
     read_timeout_s: float,
     max_image_mb: int,
+    photo_roots: tuple[str, ...],
     background: bool,
     as_json: bool,
 ) -> None:
@@ -90,6 +124,7 @@ def serve(
     try:
         from imgserver.serving.process import Daemon, serve_in_background
         from imgserver.serving.process import serve as run
+        from imgserver.serving.security import ServerSecurity
         from imgserver.serving.service import ServiceConfig
         from imgserver.vision.decode import ImageLimits
     except ImportError as error:
@@ -105,15 +140,15 @@ def serve(
         given = _serve_arguments(locals())
         if is_url(store):
             os.environ[STORE_ENV] = given.pop("store")  # it may have a password, and everybody can list arguments
-        arguments = [f"--{name}={value}" for name, value in given.items()]
+        arguments = [f"--{name}={value}" for name, value in given.items() if name != "photo-roots"]
+        arguments += [f"--photo-root={root}" for root in photo_roots]
         say(serve_in_background(arguments, own_folder(store, folder)))
         return
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which of its builds fits this CPU
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        logging.getLogger(__name__).warning(
-            "listening at %s: everybody who reaches this address can read the vectors; there is no TLS", host
-        )
+    security = ServerSecurity(tls_cert, tls_key, tls_client_ca, tokens, max_ids_per_second)
+    for warning in security.warnings(host):
+        logging.getLogger(__name__).warning("%s", warning)
     config = ServiceConfig(
         store,
         catalogue,
@@ -123,8 +158,9 @@ def serve(
         read_timeout_s=read_timeout_s,
         threads=threads,
         folder=folder,
+        photo_roots=photo_roots,
     )
-    run(config, f"{host}:{port}", metrics_port, say)
+    run(config, f"{host}:{port}", metrics_port, say, security)
 
 
 def _serve_arguments(values: dict[str, Any]) -> dict[str, Any]:
@@ -177,11 +213,14 @@ def health(server: str | None, store: str, wait: bool, timeout_s: float, as_json
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+    from imgserver.client.security import ClientSecurity, open_channel
+
+    security = ClientSecurity.from_environment()
     deadline = time.monotonic() + timeout_s
     state, address = "", ""
     while True:
         address = server_address(server, store)  # a daemon that is just starting has not written its address yet
-        with grpc.insecure_channel(address) as channel:
+        with open_channel(address, security) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             try:
                 left = max(0.1, min(deadline - time.monotonic(), 5.0))

@@ -16,15 +16,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from imgserver.errors import (
-    ERROR_NAME_KEY,
-    RETRY_AFTER_KEY,
     BadInput,
     CrossMediaError,
     DeadlineExceeded,
-    Overloaded,
     ServerFault,
 )
+from imgserver.serving.failures import end_call
 from imgserver.serving.health import SERVICE_NAME, Heartbeat
+from imgserver.serving.security import OPEN, ServerSecurity
 from imgserver.serving.service import ImageService
 from imgserver.wire import encode_reply
 
@@ -78,23 +77,18 @@ class _Servicer(pb_grpc.ImageServiceServicer):
     def _answer(self, method: str, context: Any, work: Callable[[float], Reply]) -> Reply:
         """Do the work; an error of ours ends the call with its code, its class name, and when to retry."""
         started = time.perf_counter()
-        code, message, metadata = grpc.StatusCode.OK, "", []
+        failed: CrossMediaError | None = None
         try:
             return work(time.monotonic() + _seconds_left(context))
         except CrossMediaError as error:
-            code, message = error.grpc_code, str(error)
-            metadata = [(ERROR_NAME_KEY, type(error).__name__)]
-            if isinstance(error, Overloaded):
-                metadata.append((RETRY_AFTER_KEY, str(int(error.retry_after_s * 1000))))
+            failed = error
         except Exception:
             log.exception("a call failed")  # the trace stays here; the peer learns only that it happened
-            code, message = grpc.StatusCode.INTERNAL, "The image server failed; its log says more."
-            metadata = [(ERROR_NAME_KEY, ServerFault.__name__)]
+            failed = ServerFault("The image server failed; its log says more.")
         finally:
+            code = failed.grpc_code if failed else grpc.StatusCode.OK
             self._durations.labels(method, code.name).observe(time.perf_counter() - started)
-        context.set_trailing_metadata(metadata)
-        context.abort(code, message)
-        raise AssertionError("This is a bug: abort always raises.")
+        end_call(context, failed)
 
 
 def _seconds_left(context: Any) -> float:
@@ -111,15 +105,18 @@ class GrpcServer:
     Args:
         service: what answers.
         address: ``host:port``; port 0 takes a free one.
+        security: who may call it, and how.
 
     Raises:
-        BadInput: the port is taken, or the address cannot be bound.
+        BadInput: the port is taken, or the address cannot be bound; or a file of ``security`` cannot be used.
     """
 
-    def __init__(self, service: ImageService, address: str):
+    def __init__(self, service: ImageService, address: str, security: ServerSecurity = OPEN):
         most = service.config.max_message_bytes
+        credentials = security.credentials()
         self._server = grpc.server(
             ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="call"),
+            interceptors=security.interceptors(service.metrics.rpc_duration),
             options=[
                 ("grpc.max_receive_message_length", most),
                 ("grpc.max_send_message_length", most),
@@ -144,7 +141,10 @@ class GrpcServer:
         try:
             # gRPC would say a taken port on standard error in its own words before it fails.
             socket.create_server((host, int(port))).close()
-            bound = self._server.add_insecure_port(address)
+            if credentials is None:
+                bound = self._server.add_insecure_port(address)
+            else:
+                bound = self._server.add_secure_port(address, credentials)
         except (OSError, RuntimeError):
             bound = 0
         if not bound:

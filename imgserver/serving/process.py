@@ -20,7 +20,9 @@ import torch
 
 from imgserver.allocator import keep_freed_memory
 from imgserver.errors import BadInput, ServerFault, ServerUnavailable
+from imgserver.secret_files import private_opener
 from imgserver.serving.grpc_server import GrpcServer
+from imgserver.serving.security import OPEN, ServerSecurity
 from imgserver.serving.service import ImageService, ServiceConfig
 
 log = logging.getLogger(__name__)
@@ -66,7 +68,7 @@ def _lock(store: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
     Raises:
         BlockingIOError: a daemon holds it.
     """
-    with open(store / LOCK_FILE, "a") as file:
+    with open(store / LOCK_FILE, "a", opener=private_opener) as file:
         for left in reversed(range(LOCK_TRIES)):  # who only looks holds it for a moment too
             try:
                 fcntl.flock(file, kind | fcntl.LOCK_NB)
@@ -78,7 +80,13 @@ def _lock(store: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
         yield
 
 
-def serve(config: ServiceConfig, address: str, metrics_port: int | None = None, on_ready: object = None) -> None:
+def serve(
+    config: ServiceConfig,
+    address: str,
+    metrics_port: int | None = None,
+    on_ready: object = None,
+    security: ServerSecurity = OPEN,
+) -> None:
     """Serve until SIGTERM or SIGINT, then drain: no new calls, those under way end, the store is closed.
 
     Args:
@@ -86,18 +94,19 @@ def serve(config: ServiceConfig, address: str, metrics_port: int | None = None, 
         address: ``host:port``.
         metrics_port: serve metrics over HTTP there, on the same host; 0 takes a free port, None serves none.
         on_ready: called with the ``Daemon`` once calls are taken.
+        security: who may call it, and how.
 
     Raises:
-        BadInput: another daemon serves this store, or the port is taken.
+        BadInput: another daemon serves this store, the port is taken, or a file of ``security`` cannot be used.
     """
     try:
-        config.own_folder.mkdir(parents=True, exist_ok=True)
+        config.own_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"The folder {config.own_folder} cannot be made: {error}. Choose another one.") from error
     try:
         with _lock(config.own_folder):
             (config.own_folder / DAEMON_FILE).unlink(missing_ok=True)  # a killed one's
-            _serve(config, address, metrics_port, on_ready)
+            _serve(config, address, metrics_port, on_ready, security)
     except BlockingIOError:
         other = running_daemon(config.own_folder)
         raise BadInput(
@@ -108,7 +117,9 @@ def serve(config: ServiceConfig, address: str, metrics_port: int | None = None, 
     log.info("stopped")
 
 
-def _serve(config: ServiceConfig, address: str, metrics_port: int | None, on_ready: object) -> None:
+def _serve(
+    config: ServiceConfig, address: str, metrics_port: int | None, on_ready: object, security: ServerSecurity
+) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -117,14 +128,15 @@ def _serve(config: ServiceConfig, address: str, metrics_port: int | None, on_rea
         torch.set_num_threads(config.threads)  # of heads that learn
     service = ImageService(config)
     try:
-        server = GrpcServer(service, address)
+        server = GrpcServer(service, address, security)
         server.start()
         if metrics_port is not None:
             metrics_port = service.metrics.listen(address.rpartition(":")[0], metrics_port)
         daemon = Daemon(os.getpid(), server.address, metrics_port)
         file = config.own_folder / DAEMON_FILE
         part = file.with_suffix(f".{daemon.pid}")
-        part.write_text(json.dumps(asdict(daemon)))
+        with open(part, "w", opener=private_opener) as out:
+            json.dump(asdict(daemon), out)
         os.replace(part, file)
         try:
             if callable(on_ready):
@@ -153,9 +165,9 @@ def serve_in_background(arguments: list[str], store: Path, timeout_s: float = 60
     """
     if other := running_daemon(store):
         raise BadInput(f"The store {store} is already served by process {other.pid} at {other.address}.")
-    store.mkdir(parents=True, exist_ok=True)
+    store.mkdir(mode=0o700, parents=True, exist_ok=True)
     log_file = store / LOG_FILE
-    with open(log_file, "ab") as out:
+    with open(log_file, "ab", opener=private_opener) as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "imgserver", "serve", *arguments],
             stdin=subprocess.DEVNULL,

@@ -1,0 +1,17 @@
+"""How a call ends that failed: the error's code and sentence, its class name, and when to try again."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from imgserver.errors import ERROR_NAME_KEY, RETRY_AFTER_KEY, CrossMediaError, Overloaded
+
+
+def end_call(context: Any, error: CrossMediaError) -> NoReturn:
+    """End a call of gRPC with an error of ours, so that the client raises the same class."""
+    metadata = [(ERROR_NAME_KEY, type(error).__name__)]
+    if isinstance(error, Overloaded):
+        metadata.append((RETRY_AFTER_KEY, str(int(error.retry_after_s * 1000))))
+    context.set_trailing_metadata(metadata)
+    context.abort(error.grpc_code, str(error))
+    raise AssertionError("This is a bug: abort always raises.")
