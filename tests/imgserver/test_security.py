@@ -590,10 +590,6 @@ def test_a_server_that_listens_wider_says_what_that_means(
     assert all(word in line for word, line in zip(words, told, strict=True))
 
 
-def test_the_warning_is_in_the_log(start: Callable[..., DaemonProcess]) -> None:
-    assert "Listening at 0.0.0.0 without TLS" in log_of(start("--host=0.0.0.0"))
-
-
 def test_commands_take_security_from_environment_and_file(
     start: Callable[..., DaemonProcess], files: Files, tmp_path: Path, photos: Path
 ) -> None:
@@ -683,7 +679,8 @@ def test_files_that_are_being_written_are_not_taken_half(tmp_path: Path, caplog:
 
 
 def test_what_a_daemon_writes_of_itself_is_private(start: Callable[..., DaemonProcess]) -> None:
-    daemon = start()
+    daemon = start("--host=0.0.0.0")
+    assert "Listening at 0.0.0.0 without TLS" in log_of(daemon)
     for name in ("daemon.json", "daemon.log", "daemon.lock"):
         assert stat.S_IMODE((daemon.store / name).stat().st_mode) == 0o600, name
 
@@ -900,7 +897,7 @@ def test_the_secured_deployments_give_options_and_variables_that_there_are() -> 
     plain, secured = (yaml.safe_load((deploy / name).read_text()) for name in ("compose.yaml", "compose.secure.yaml"))
     command = secured["services"]["imgserver"]["command"]
     assert command[: len(plain["services"]["imgserver"]["command"])] == plain["services"]["imgserver"]["command"]
-    patches = yaml.safe_load((deploy / "kubernetes/secure/imgserver.yaml").read_text())
+    patches = yaml.safe_load((deploy / "kubernetes-secure/imgserver.yaml").read_text())
     arguments = [patch["value"] for patch in patches if patch["path"].endswith("/args/-")]
     assert {"--tls-cert", "--tls-key", "--tokens"} <= {word.partition("=")[0] for word in arguments} <= options
     assert {word.partition("=")[0] for word in command[2:]} <= options
@@ -918,7 +915,7 @@ def test_kustomize_reads_the_secured_servers() -> None:
 
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed")
-    folder = ROOT / "deploy/kubernetes/secure"
+    folder = ROOT / "deploy/kubernetes-secure"
     done = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True, check=True)
     things = {thing["kind"]: thing for thing in yaml.safe_load_all(done.stdout)}
     (container,) = things["StatefulSet"]["spec"]["template"]["spec"]["containers"]
