@@ -17,6 +17,8 @@ from rich.table import Table
 from imgserver.commands.options import (
     MEGABYTE,
     missing_extra,
+    ownership_of,
+    ownership_options,
     photo_options,
     served_store_option,
     server_address,
@@ -93,6 +95,7 @@ STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
     help="Most images that one client may ask for in a second, by its token's name, else by its host; no limit when it "
     "is not given.",
 )
+@ownership_options
 @threads_option
 @photo_options
 @click.option("--background", is_flag=True, help="Return once the server answers, and leave it running.")
@@ -111,6 +114,8 @@ def serve(
     tls_client_ca: Path | None,
     tokens: Path | None,
     max_ids_per_second: int | None,
+    servers: tuple[str, ...] | None,
+    me: str,
     threads: int,
     read_timeout_s: float,
     max_image_mb: int,
@@ -118,9 +123,14 @@ def serve(
     background: bool,
     as_json: bool,
 ) -> None:
-    """Serve vectors until SIGTERM or Ctrl-C, computing on demand what is missing."""
+    """Serve vectors until SIGTERM or Ctrl-C, computing on demand what is missing.
+
+    With --servers and --me it answers for the images that it owns and refuses others, and clients that are given the
+    same list ask each server for its own.
+    """
     if folder is not None and not is_url(store):
         raise BadInput(f"--folder is for a store behind redis://; what is a server's own lies in the store {store}.")
+    ownership = ownership_of(servers, me)
     try:
         from imgserver.serving.process import Daemon, serve_in_background
         from imgserver.serving.process import serve as run
@@ -159,13 +169,15 @@ def serve(
         threads=threads,
         folder=folder,
         photo_roots=photo_roots,
+        ownership=ownership,
     )
     run(config, f"{host}:{port}", metrics_port, say, security)
 
 
 def _serve_arguments(values: dict[str, Any]) -> dict[str, Any]:
     names = [option.name for option in serve.params if option.name not in ("background", "as_json")]
-    return {name.replace("_", "-"): values[name] for name in names if values[name] is not None}
+    given = {name.replace("_", "-"): values[name] for name in names if values[name] is not None}
+    return {name: ",".join(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
 @click.command(cls=Command)
