@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +227,7 @@ def health(server: str | None, store: str, wait: bool, timeout_s: float, as_json
 
     from imgserver.client.security import ClientSecurity, open_channel
 
-    security = ClientSecurity.from_environment()
+    security = replace(ClientSecurity.from_environment(), token_file=None)  # health is told without one
     deadline = time.monotonic() + timeout_s
     state, address = "", ""
     while True:

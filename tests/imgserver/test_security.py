@@ -897,7 +897,8 @@ def test_the_secured_deployments_give_options_and_variables_that_there_are() -> 
     plain, secured = (yaml.safe_load((deploy / name).read_text()) for name in ("compose.yaml", "compose.secure.yaml"))
     command = secured["services"]["imgserver"]["command"]
     assert command[: len(plain["services"]["imgserver"]["command"])] == plain["services"]["imgserver"]["command"]
-    patches = yaml.safe_load((deploy / "kubernetes-secure/imgserver.yaml").read_text())
+    overlay = yaml.safe_load((deploy / "kubernetes-secure/kustomization.yaml").read_text())
+    patches = yaml.safe_load(overlay["patches"][0]["patch"])
     arguments = [patch["value"] for patch in patches if patch["path"].endswith("/args/-")]
     assert {"--tls-cert", "--tls-key", "--tokens"} <= {word.partition("=")[0] for word in arguments} <= options
     assert {word.partition("=")[0] for word in command[2:]} <= options
