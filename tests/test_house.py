@@ -39,7 +39,7 @@ ARROWS = {
     "imgserver/vision": {"crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage"},
     "imgserver/serving": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
-        *("imgserver.allocator", "imgserver.client.results", "imgserver.places", "imgserver.wire"),
+        *("imgserver.allocator", "imgserver.client.results", "imgserver.places", "imgserver.shards", "imgserver.wire"),
     },
     "imgserver/offline": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),

@@ -17,6 +17,8 @@ from rich.table import Table
 from imgserver.commands.options import (
     MEGABYTE,
     missing_extra,
+    ownership_of,
+    ownership_options,
     photo_options,
     served_store_option,
     server_address,
@@ -65,6 +67,7 @@ STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
     type=click.IntRange(0, 65535),
     help="Serve metrics for Prometheus over HTTP at this port, path /metrics; 0 takes a free one. Off by default.",
 )
+@ownership_options
 @threads_option
 @photo_options
 @click.option("--background", is_flag=True, help="Return once the server answers, and leave it running.")
@@ -78,15 +81,22 @@ def serve(
     max_pending_ids: int,
     negative_ttl_s: float,
     metrics_port: int | None,
+    servers: tuple[str, ...] | None,
+    me: str,
     threads: int,
     read_timeout_s: float,
     max_image_mb: int,
     background: bool,
     as_json: bool,
 ) -> None:
-    """Serve vectors until SIGTERM or Ctrl-C, computing on demand what is missing."""
+    """Serve vectors until SIGTERM or Ctrl-C, computing on demand what is missing.
+
+    With --servers and --me it answers for the images that it owns and refuses others, and clients that are given the
+    same list ask each server for its own.
+    """
     if folder is not None and not is_url(store):
         raise BadInput(f"--folder is for a store behind redis://; what is a server's own lies in the store {store}.")
+    ownership = ownership_of(servers, me)
     try:
         from imgserver.serving.process import Daemon, serve_in_background
         from imgserver.serving.process import serve as run
@@ -123,13 +133,15 @@ def serve(
         read_timeout_s=read_timeout_s,
         threads=threads,
         folder=folder,
+        ownership=ownership,
     )
     run(config, f"{host}:{port}", metrics_port, say)
 
 
 def _serve_arguments(values: dict[str, Any]) -> dict[str, Any]:
     names = [option.name for option in serve.params if option.name not in ("background", "as_json")]
-    return {name.replace("_", "-"): values[name] for name in names if values[name] is not None}
+    given = {name.replace("_", "-"): values[name] for name in names if values[name] is not None}
+    return {name: ",".join(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
 @click.command(cls=Command)
