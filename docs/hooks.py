@@ -57,13 +57,13 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made: documents outside of docs/, and the files that pages link to."""
-    for page, file in PAGES.items():
-        if (ROOT / file).exists():
-            files.append(File.generated(config, page, content=(ROOT / file).read_text()))
+    for name, document in PAGES.items():
+        if (ROOT / document).exists():
+            files.append(File.generated(config, name, content=(ROOT / document).read_text()))
     linked = set()
-    for file in files.documentation_pages():
-        for link in LINK.finditer(file.content_string):
-            target = _repository_path(file.src_uri, link[1])
+    for page in files.documentation_pages():
+        for link in LINK.finditer(page.content_string):
+            target = _repository_path(page.src_uri, link[1])
             if _site_path(target).startswith(SOURCE + "/") and (ROOT / target).exists():
                 linked.add(target)
     for target in sorted(linked):

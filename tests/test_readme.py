@@ -83,7 +83,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "photos").symlink_to(PHOTOS)
     shutil.copy(PHOTOS / "200.jpg", tmp_path / "4711.jpg")
     grocery = ROOT / "examples" / "grocery"
-    simulate = [sys.executable, grocery / "simulate.py", f"--out={tmp_path / 'full'}"]
+    simulate = [sys.executable, str(grocery / "simulate.py"), f"--out={tmp_path / 'full'}"]
     subprocess.run(simulate, check=True, capture_output=True)
     (tmp_path / "logs").mkdir()
     for file in ("items.csv", "users.csv", "behaviours.csv"):
@@ -154,7 +154,7 @@ def test_the_readme_runs(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_demo(tmp_path: Path) -> None:
-    demo = [sys.executable, ROOT / "examples" / "grocery" / "demo.py"]
+    demo = [sys.executable, str(ROOT / "examples" / "grocery" / "demo.py")]
     done = subprocess.run(demo, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "images computed on demand: 24, CNN passes for them: 24" in done.stdout
