@@ -141,3 +141,10 @@ def test_the_tutorials_page_has_the_commands_and_the_schema_of_its_script() -> N
     assert commands_of(page) == commands_of((TUTORIAL / "tutorial.sh").read_text())
     (shown,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
     assert tomllib.loads(shown) == tomllib.loads((TUTORIAL / "clicks.toml").read_text())
+
+
+def test_the_learning_heads_module_is_the_one_that_the_readme_runs() -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (DOCS / "learning-head.md").read_text(), flags=re.DOTALL)
+    readme = (ROOT / "README.md").read_text()
+    for line in filter(None, block.splitlines()):
+        assert re.sub(r"\s+#.*", "", line) in readme
