@@ -128,7 +128,8 @@ def test_blocks_are_found() -> None:
 @pytest.mark.timeout(900)
 def test_the_readme_runs(folder: Path) -> None:
     port = free_port()
-    env, said, version = environment(port), [], ""
+    env, said = environment(port), []
+    names = {"WIDE_VERSION": "", "VERSION": ""}  # what the README calls a version -> the one that a command printed
     try:
         blocks = sorted(blocks_of(ROOT / "README.md"), key=lambda block: block.first == LAST)
         for number, block in enumerate(block for block in blocks if block.first not in NOT_RUN):
@@ -140,13 +141,17 @@ def test_the_readme_runs(folder: Path) -> None:
                 said.append(run([sys.executable, "-c", needs + text], folder, env))
             else:
                 for line in text.splitlines():
-                    said.append(run(["bash", "-c", line.replace("VERSION", version)], folder, env))
-                    version = next(iter(re.findall(r"\S+\+learned@[0-9a-f]{12}/\d+", said[-1])), version)
+                    for name, version in names.items():
+                        line = line.replace(name, version)
+                    said.append(run(["bash", "-c", line], folder, env))
+                    for name, head in (("WIDE_VERSION", "pca"), ("VERSION", "learned")):
+                        printed = re.findall(rf"\S+\+{head}@[0-9a-f]{{12}}/\d+", said[-1])
+                        names[name] = printed[0] if printed else names[name]
         assert blocks[-1].first == LAST
     except BaseException:
         subprocess.run(["bash", "-c", LAST], cwd=folder, env=env, capture_output=True)
         raise
-    assert version
+    assert all(names.values())
     for made in ("report.html", "scores.parquet", "din.pt2", "similar.png", "duplicates.csv", "semantic_ids.parquet"):
         assert (folder / made).stat().st_size > 100, made
 
