@@ -277,7 +277,7 @@ def test_the_base_install_alone_fetches_vectors(wheel: Path, tmp_path: Path, dae
     assert 'pip install "crossmedia[server]"' in lacking.stderr
 
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
