@@ -124,7 +124,7 @@ def test_the_tree_in_architecture_is_the_tree() -> None:
 def test_the_arrows_in_architecture_are_those_that_are_checked() -> None:
     rows = dict(re.findall(r"^\| `([a-z/]+)` \| (.+) \|$", (DOCS / "architecture.md").read_text(), flags=re.MULTILINE))
     for package, targets in ARROWS.items():
-        named = set(re.findall(r"`([a-z.]+)`", rows[package])) | ({"v1"} if "the stubs" in rows[package] else set())
+        named = set(re.findall(r"`([a-z_.]+)`", rows[package])) | ({"v1"} if "the stubs" in rows[package] else set())
         last = {name.removeprefix("imgserver.") for name in named}
         assert last == {target.removeprefix("imgserver.").removeprefix("crossmedia.") for target in targets}, package
 
