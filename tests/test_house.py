@@ -34,12 +34,16 @@ ARROWS = {
         "imgserver.allocator",
     },
     "features": {"imgserver.client", "imgserver.errors", "imgserver.config"},
-    "imgserver/client": {"crossmedia.v1", "imgserver.errors", "imgserver.shards", "imgserver.wire"},
+    "imgserver/client": {"crossmedia.v1", "imgserver.errors", "imgserver.logs", "imgserver.shards", "imgserver.wire"},
     "imgserver/storage": {"imgserver.errors", "imgserver.head", "imgserver.places"},
     "imgserver/vision": {"crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage"},
     "imgserver/serving": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
-        *("imgserver.allocator", "imgserver.client.results", "imgserver.places", "imgserver.wire"),
+        *("imgserver.allocator", "imgserver.client.results", "imgserver.logs", "imgserver.places", "imgserver.wire"),
+    },
+    "imgserver/operations": {
+        *("imgserver.client", "imgserver.errors", "imgserver.head", "imgserver.serving", "imgserver.storage"),
+        "imgserver.vision",
     },
     "imgserver/offline": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),

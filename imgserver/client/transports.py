@@ -23,6 +23,7 @@ from imgserver.errors import (
     ServerUnavailable,
     error_class,
 )
+from imgserver.logs import REQUEST_ID_KEY, new_request_id
 from imgserver.wire import GET_VECTORS, VectorsReply, decode_reply
 
 CONNECT_OPTIONS = [
@@ -87,14 +88,14 @@ class Pending(Protocol):
 
 
 class _GrpcPending:
-    def __init__(self, call: Any, address: str, timeout_s: float):
-        self._call, self._address, self._timeout_s = call, address, timeout_s
+    def __init__(self, call: Any, address: str, timeout_s: float, request: str):
+        self._call, self._address, self._timeout_s, self._request = call, address, timeout_s, request
 
     def result(self) -> VectorsReply:
         try:
             return decode_reply(self._call.result())
         except grpc.RpcError as error:
-            raise _translate(error, self._address, self._timeout_s) from None
+            raise _translate(error, self._address, self._timeout_s, self._request) from None
 
 
 class GrpcTransport:
@@ -141,7 +142,9 @@ class GrpcTransport:
     def get_vectors(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
         """Start ``GetVectors``."""
         self._connected()
-        return _GrpcPending(self._get_vectors.future(request, timeout=timeout_s), self.address, timeout_s)
+        number = new_request_id()
+        call = self._get_vectors.future(request, timeout=timeout_s, metadata=((REQUEST_ID_KEY, number),))
+        return _GrpcPending(call, self.address, timeout_s, number)
 
     def put_images(self, request: pb.PutImagesRequest, timeout_s: float) -> pb.PutImagesResponse:
         """Call ``PutImages``."""
@@ -169,10 +172,11 @@ class GrpcTransport:
         return reply
 
     def _call(self, method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
+        number = new_request_id()
         try:
-            return method(request, timeout=timeout_s)
+            return method(request, timeout=timeout_s, metadata=((REQUEST_ID_KEY, number),))
         except grpc.RpcError as error:
-            raise _translate(error, self.address, timeout_s) from None
+            raise _translate(error, self.address, timeout_s, number) from None
 
     def close(self) -> None:
         """Close the channel."""
@@ -181,11 +185,20 @@ class GrpcTransport:
         self._channel = self._stub = None
 
 
-def _translate(error: Any, address: str, timeout_s: float) -> CrossMediaError:
-    """The class that the server raised, with its message; for faults of the way, a message that says what to do."""
+def _translate(error: Any, address: str, timeout_s: float, request: str) -> CrossMediaError:
+    """The class that the server raised, with its message and the id of the request, by which its log can be searched.
+
+    For faults of the way, a message that says what to do.
+    """
+    translated = _translated(error, address, timeout_s, request)
+    translated.request_id = request
+    return translated
+
+
+def _translated(error: Any, address: str, timeout_s: float, request: str) -> CrossMediaError:
     code, details = error.code(), error.details() or ""
     metadata = dict(error.trailing_metadata() or ())
-    name = metadata.get(ERROR_NAME_KEY)
+    name, in_log = metadata.get(ERROR_NAME_KEY), f" (request {request})"
     cls = error_class(name, code)
     if name is None and cls is ServerUnavailable:
         return ServerUnavailable(
@@ -193,10 +206,11 @@ def _translate(error: Any, address: str, timeout_s: float) -> CrossMediaError:
             f"address ({details})."
         )
     if name is None and cls is DeadlineExceeded:
-        return DeadlineExceeded(f"The image server at {address} did not answer within {timeout_s:.3g} s.")
+        return DeadlineExceeded(f"The image server at {address} did not answer within {timeout_s:.3g} s{in_log}.")
+    details = (details or f"The image server at {address} failed with {code.name}.") + in_log
     if cls is Overloaded:
         return Overloaded(details, retry_after_s=float(metadata.get(RETRY_AFTER_KEY, 100)) / 1000)
-    return cls(details or f"The image server at {address} failed with {code.name}.")
+    return cls(details)
 
 
 class LocalTransport:

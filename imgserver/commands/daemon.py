@@ -25,6 +25,7 @@ from imgserver.commands.options import (
 )
 from imgserver.config import Command, json_option
 from imgserver.errors import BadInput, ServerUnavailable
+from imgserver.logs import LogFormat, set_up_logs
 from imgserver.places import is_url, own_folder
 
 STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
@@ -65,6 +66,19 @@ STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
     type=click.IntRange(0, 65535),
     help="Serve metrics for Prometheus over HTTP at this port, path /metrics; 0 takes a free one. Off by default.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="How log lines look on standard error: text, or one JSON object a line with time, level, logger, message and "
+    "the id of the request.",
+)
+@click.option(
+    "--otel",
+    is_flag=True,
+    help="Send a span of every call to OpenTelemetry, where the OTEL_* variables say; the extra otel is needed. When "
+    "OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_TRACES_EXPORTER is set and the extra is there, this is on by itself.",
+)
 @threads_option
 @photo_options
 @click.option("--background", is_flag=True, help="Return once the server answers, and leave it running.")
@@ -78,6 +92,8 @@ def serve(
     max_pending_ids: int,
     negative_ttl_s: float,
     metrics_port: int | None,
+    log_format: LogFormat,
+    otel: bool,
     threads: int,
     read_timeout_s: float,
     max_image_mb: int,
@@ -91,12 +107,13 @@ def serve(
         from imgserver.serving.process import Daemon, serve_in_background
         from imgserver.serving.process import serve as run
         from imgserver.serving.service import ServiceConfig
+        from imgserver.serving.tracing import tracing
         from imgserver.vision.decode import ImageLimits
     except ImportError as error:
         raise missing_extra(error) from error
 
     def say(daemon: Daemon) -> None:
-        if as_json:
+        if as_json or (log_format == "json" and not background):  # standard output is often the same file as the log
             click.echo(json.dumps(asdict(daemon)))
         else:
             click.echo(f"The image server answers at {daemon.address} (process {daemon.pid}).")
@@ -105,11 +122,11 @@ def serve(
         given = _serve_arguments(locals())
         if is_url(store):
             os.environ[STORE_ENV] = given.pop("store")  # it may have a password, and everybody can list arguments
-        arguments = [f"--{name}={value}" for name, value in given.items()]
+        arguments = [f"--{name}" if value is True else f"--{name}={value}" for name, value in given.items()]
         say(serve_in_background(arguments, own_folder(store, folder)))
         return
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which of its builds fits this CPU
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logs(log_format)
     if host not in ("127.0.0.1", "localhost", "::1"):
         logging.getLogger(__name__).warning(
             "listening at %s: everybody who reaches this address can read the vectors; there is no TLS", host
@@ -124,12 +141,15 @@ def serve(
         threads=threads,
         folder=folder,
     )
-    run(config, f"{host}:{port}", metrics_port, say)
+    with tracing(otel) as interceptors:
+        run(config, f"{host}:{port}", metrics_port, say, interceptors)
 
 
 def _serve_arguments(values: dict[str, Any]) -> dict[str, Any]:
     names = [option.name for option in serve.params if option.name not in ("background", "as_json")]
-    return {name.replace("_", "-"): values[name] for name in names if values[name] is not None}
+    return {
+        name.replace("_", "-"): values[name] for name in names if values[name] is not None and values[name] is not False
+    }
 
 
 @click.command(cls=Command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from imgserver.errors import (
     Overloaded,
     ServerFault,
 )
+from imgserver.logs import REQUEST_ID_KEY, Sparingly, request_id, request_id_of
 from imgserver.serving.health import SERVICE_NAME, Heartbeat
 from imgserver.serving.service import ImageService
 from imgserver.wire import encode_reply
@@ -34,6 +35,7 @@ Reply = TypeVar("Reply")
 # A call that waits for the CNN holds a thread; more threads than callers cost nothing but stack.
 CALL_THREADS = 64
 NO_DEADLINE_S = 60.0
+SLOW_CALL_S = 5.0  # such a call is logged
 MAX_CONNECTION_AGE_MS = 120_000
 
 
@@ -41,6 +43,7 @@ class _Servicer(pb_grpc.ImageServiceServicer):
     def __init__(self, service: ImageService):
         self._service = service
         self._durations = service.metrics.rpc_duration
+        self._sparingly = Sparingly()
 
     def GetInfo(self, request: pb.GetInfoRequest, context: Any) -> pb.GetInfoResponse:  # noqa: N802
         return self._answer("GetInfo", context, lambda deadline: self._service.get_info())
@@ -76,22 +79,34 @@ class _Servicer(pb_grpc.ImageServiceServicer):
         return self._answer("GetThumbnails", context, lambda deadline: self._service.get_thumbnails(request))
 
     def _answer(self, method: str, context: Any, work: Callable[[float], Reply]) -> Reply:
-        """Do the work; an error of ours ends the call with its code, its class name, and when to retry."""
+        """Do the work; an error of ours ends the call with its code, its class name, and when to retry.
+
+        The id of the request goes back with every answer, and stands in every line that is logged meanwhile.
+        """
         started = time.perf_counter()
-        code, message, metadata = grpc.StatusCode.OK, "", []
+        code, message = grpc.StatusCode.OK, ""
+        metadata = [(REQUEST_ID_KEY, request_id_of(context.invocation_metadata()))]
+        context.set_trailing_metadata(metadata)
+        request_id.set(metadata[0][1])  # threads belong to one call at a time
         try:
             return work(time.monotonic() + _seconds_left(context))
         except CrossMediaError as error:
             code, message = error.grpc_code, str(error)
-            metadata = [(ERROR_NAME_KEY, type(error).__name__)]
+            metadata.append((ERROR_NAME_KEY, type(error).__name__))
+            if self._sparingly.allows(type(error).__name__):
+                log.warning("%s failed: %s: %s", method, type(error).__name__, message)
             if isinstance(error, Overloaded):
                 metadata.append((RETRY_AFTER_KEY, str(int(error.retry_after_s * 1000))))
         except Exception:
             log.exception("a call failed")  # the trace stays here; the peer learns only that it happened
             code, message = grpc.StatusCode.INTERNAL, "The image server failed; its log says more."
-            metadata = [(ERROR_NAME_KEY, ServerFault.__name__)]
+            metadata.append((ERROR_NAME_KEY, ServerFault.__name__))
         finally:
-            self._durations.labels(method, code.name).observe(time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._durations.labels(method, code.name).observe(seconds)
+            if seconds > SLOW_CALL_S:
+                log.warning("%s took %.1f s", method, seconds)
+            request_id.set("")
         context.set_trailing_metadata(metadata)
         context.abort(code, message)
         raise AssertionError("This is a bug: abort always raises.")
@@ -111,15 +126,17 @@ class GrpcServer:
     Args:
         service: what answers.
         address: ``host:port``; port 0 takes a free one.
+        interceptors: around every call.
 
     Raises:
         BadInput: the port is taken, or the address cannot be bound.
     """
 
-    def __init__(self, service: ImageService, address: str):
+    def __init__(self, service: ImageService, address: str, interceptors: Sequence[grpc.ServerInterceptor] = ()):
         most = service.config.max_message_bytes
         self._server = grpc.server(
             ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="call"),
+            interceptors=list(interceptors),
             options=[
                 ("grpc.max_receive_message_length", most),
                 ("grpc.max_send_message_length", most),

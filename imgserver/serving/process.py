@@ -11,11 +11,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import grpc
 import torch
 
 from imgserver.allocator import keep_freed_memory
@@ -78,7 +79,13 @@ def _lock(store: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
         yield
 
 
-def serve(config: ServiceConfig, address: str, metrics_port: int | None = None, on_ready: object = None) -> None:
+def serve(
+    config: ServiceConfig,
+    address: str,
+    metrics_port: int | None = None,
+    on_ready: object = None,
+    interceptors: Sequence[grpc.ServerInterceptor] = (),
+) -> None:
     """Serve until SIGTERM or SIGINT, then drain: no new calls, those under way end, the store is closed.
 
     Args:
@@ -86,6 +93,7 @@ def serve(config: ServiceConfig, address: str, metrics_port: int | None = None, 
         address: ``host:port``.
         metrics_port: serve metrics over HTTP there, on the same host; 0 takes a free port, None serves none.
         on_ready: called with the ``Daemon`` once calls are taken.
+        interceptors: around every call, such as those of ``tracing``.
 
     Raises:
         BadInput: another daemon serves this store, or the port is taken.
@@ -97,7 +105,7 @@ def serve(config: ServiceConfig, address: str, metrics_port: int | None = None, 
     try:
         with _lock(config.own_folder):
             (config.own_folder / DAEMON_FILE).unlink(missing_ok=True)  # a killed one's
-            _serve(config, address, metrics_port, on_ready)
+            _serve(config, address, metrics_port, on_ready, interceptors)
     except BlockingIOError:
         other = running_daemon(config.own_folder)
         raise BadInput(
@@ -108,7 +116,13 @@ def serve(config: ServiceConfig, address: str, metrics_port: int | None = None, 
     log.info("stopped")
 
 
-def _serve(config: ServiceConfig, address: str, metrics_port: int | None, on_ready: object) -> None:
+def _serve(
+    config: ServiceConfig,
+    address: str,
+    metrics_port: int | None,
+    on_ready: object,
+    interceptors: Sequence[grpc.ServerInterceptor],
+) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -117,7 +131,7 @@ def _serve(config: ServiceConfig, address: str, metrics_port: int | None, on_rea
         torch.set_num_threads(config.threads)  # of heads that learn
     service = ImageService(config)
     try:
-        server = GrpcServer(service, address)
+        server = GrpcServer(service, address, interceptors)
         server.start()
         if metrics_port is not None:
             metrics_port = service.metrics.listen(address.rpartition(":")[0], metrics_port)

@@ -17,6 +17,11 @@ from imgserver.storage.stores import Lookups, Part, Stored
 SNAPSHOT_FROM = 100_000  # ids; fewer are read from the index in no time
 
 
+def row_folder(store: Path, space: Space) -> Path:
+    """Where the rows of a space lie."""
+    return store / "rows" / f"{space.number:04d}"
+
+
 class Store:
     """Features and vectors below one folder: ``index/`` (LMDB) and ``rows/<space>/``.
 
@@ -48,11 +53,8 @@ class Store:
     def rows(self, space: Space) -> RowFile:
         """The row file of a space."""
         if space.name not in self._rows:
-            self._rows[space.name] = RowFile(self._row_folder(space), space.dim, space.dtype)
+            self._rows[space.name] = RowFile(row_folder(self.folder, space), space.dim, space.dtype)
         return self._rows[space.name]
-
-    def _row_folder(self, space: Space) -> Path:
-        return self.folder / "rows" / f"{space.number:04d}"
 
     def put(
         self,
@@ -104,7 +106,7 @@ class Store:
         """Delete a space with its rows; return how many images it had. Who has mapped the rows keeps them."""
         deleted = self.index.delete_space(space.name)
         self._rows.pop(space.name, None)
-        shutil.rmtree(self._row_folder(space), ignore_errors=True)
+        shutil.rmtree(row_folder(self.folder, space), ignore_errors=True)
         return deleted
 
     def table(self, space: Space) -> Lookups:
