@@ -67,7 +67,8 @@ def limits(subject: Subject) -> Finding:
 def memory(subject: Subject) -> Finding:
     """Whether the table of the active version fits into memory, beside the server itself."""
     store = subject.store
-    space = store.index.space(store.index.active)
+    active = store.index.active
+    space = store.index.space(active) if active else None
     if space is None:
         raise NotExamined
     needed = PROCESS_BYTES + BYTES_AN_ID * len(store.index.load(space.name)[0])

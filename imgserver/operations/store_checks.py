@@ -153,7 +153,7 @@ def engine(subject: Subject) -> Finding:
         backbone = get_backbone(space.recipe)
         if isinstance(backbone.graph, OnnxGraph) or backbone.version != space.name:
             continue
-        pixels = decode(built_in_photo(), backbone.preprocessing, ImageLimits())[None]
+        pixels = decode(built_in_photo(), backbone.preprocessing, ImageLimits())[None].copy()
         try:
             here = OpenVinoEngine(backbone, store.folder / "engine").run(pixels)[0]
         except RuntimeError as error:
