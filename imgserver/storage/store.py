@@ -158,6 +158,6 @@ class Store:
         if bad.any():
             raise StoreError(
                 f"{int(bad.sum())} rows of {space.name} in {self.folder} do not match their checksum. "
-                f"The disk or the files are damaged: restore a backup, or remove the store and run 'imgserver precompute'."
+                f"The disk or the files are damaged: restore a backup, or precompute anew."
             )
         return values
