@@ -4,9 +4,10 @@
 
 Trains each variant of ``VARIANTS`` with the same seeds on the same rows, from the features and vectors of a store, and
 prints one table: test AUC and GAUC of all rows, of items unseen in training and of items held out entirely, and the
-difference to ids only, seed by seed. What has a line in the results file is not trained again (``--part 1/2`` and
-``--part 2/2`` share the work), ``--table`` only prints. The id-only side knows the image's id as an id; each
-side has the recipe that was best for it.
+difference to ids only, or to another ``--base``, seed by seed. What has a line in the results file is not trained
+again (``--part 1/2`` and ``--part 2/2`` share the work), ``--table`` only prints. The id-only side knows the image's id
+as an id; each side has the recipe that was best for it. ``frozen vectors, 16 bytes`` takes its vectors from the store
+``<store>-pq16``, ``ids and semantic ids`` its rows from ``<samples>-semantic`` (docs/results.md makes them).
 """
 
 from __future__ import annotations
@@ -38,12 +39,19 @@ KNOWN = {"true logits without the photos' part": "without_photos", "the best tha
 
 @dataclass(frozen=True)
 class Variant:
-    """Settings of a variant beside the recipe; ``served``: features stay on the server of ``--server``."""
+    """Settings of a variant beside the recipe.
+
+    Attributes:
+        served: features stay on the server of ``--server``.
+        store, samples: ending of the folder's name, where a variant has a store or samples of its own.
+    """
 
     model: str = "din"
     learned: bool = False
     images: bool = True
     served: bool = False
+    store: str = ""
+    samples: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -53,6 +61,8 @@ VARIANTS = {
     "ids only, none hidden": Variant(images=False, settings={"id_dropout": 0.0}),
     "frozen vectors": Variant(),
     "learning head": Variant(learned=True),
+    **{f"frozen vectors, {size} bytes": Variant(store=f"-pq{size}") for size in (32, 16, 8)},
+    "ids and semantic ids": Variant(images=False, samples="-semantic"),
     "SimTier": Variant("simtier"),
     "learning head, SimTier": Variant("simtier", learned=True),
     "similarity-aware attention": Variant("muse", options={"tiers": 0}),
@@ -82,9 +92,9 @@ def config(variant: Variant, arguments: argparse.Namespace, seed: int, out: Path
     """What one run is trained with."""
     recipe = RECIPES[arguments.data][variant.images] if arguments.data in RECIPES else RECIPE
     settings = {**recipe, **(LEARNED if variant.learned else {}), **variant.settings, **json.loads(arguments.settings)}
-    settings |= {"server": arguments.server} if variant.served else {"store": str(arguments.store)}
+    settings |= {"server": arguments.server} if variant.served else {"store": f"{arguments.store}{variant.store}"}
     return FitConfig(
-        str(arguments.samples),
+        f"{arguments.samples}{variant.samples}",
         str(out),
         model=variant.model,
         images=variant.images,
@@ -96,18 +106,18 @@ def config(variant: Variant, arguments: argparse.Namespace, seed: int, out: Path
 
 def train(arguments: argparse.Namespace, names: list[str]) -> list[dict[str, Any]]:
     """Every run that has no line yet; the lines of all of them, with the variant's name."""
-    samples = Samples(arguments.samples)
     part, parts = (int(text) for text in arguments.part.split("/"))
-    versions: dict[bool, str] = {}
+    versions: dict[tuple[bool, str], str] = {}
     found, count = [], 0
     for seed in range(arguments.seeds):
         for name in names:
             variant = VARIANTS[name]
             run = config(variant, arguments, seed, Path(arguments.out) / f"{name.replace(' ', '-')}-{seed}")
-            if variant.images and variant.learned not in versions:
-                versions[variant.learned] = served_version(run)
-            version = versions[variant.learned] if variant.images else ""
-            key = results.key_fields(run, arguments.data, samples, version)
+            source = variant.learned, variant.store
+            if variant.images and source not in versions:
+                versions[source] = served_version(run)
+            version = versions[source] if variant.images else ""
+            key = results.key_fields(run, arguments.data, Samples(run.samples), version)
             known = results.read([arguments.results]) if arguments.results.exists() else {}
             line = known.get(results.identity(key))
             count += 1
@@ -120,12 +130,12 @@ def train(arguments: argparse.Namespace, names: list[str]) -> list[dict[str, Any
     return found
 
 
-def rows(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row a variant: mean and deviation of each metric, and the difference to ids only, of pairs with one seed."""
+def rows(lines: list[dict[str, Any]], base_name: str) -> list[dict[str, Any]]:
+    """A row a variant: mean and deviation of each metric, and the difference to the base, of pairs with one seed."""
     by_name: dict[str, dict[int, dict[str, Any]]] = {}
     for line in lines:
         by_name.setdefault(line["variant"], {})[line["seed"]] = line
-    base = by_name.get(IDS, {})
+    base = by_name.get(base_name, {})
     found = []
     for name, runs in by_name.items():
         row: dict[str, Any] = {"variant": name, "seeds": len(runs)}
@@ -139,7 +149,7 @@ def rows(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 metric: summary.mean_std([run["test"][part].get(metric) for run in runs.values()])
                 for metric in summary.METRIC_NAMES
             }
-            pairs = sorted(runs.keys() & base.keys()) if name != IDS else []
+            pairs = sorted(runs.keys() & base.keys()) if name != base_name else []
             for metric in summary.METRIC_NAMES:
                 gains = [runs[s]["test"][part][metric] - base[s]["test"][part][metric] for s in pairs]
                 row[part][f"{metric}_gain"] = summary.mean_std(gains) if pairs else None
@@ -185,6 +195,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results/worth.jsonl"))
     parser.add_argument("--out", default="runs/worth", help="run folders")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--base", default=IDS, choices=VARIANTS, help="variant that the others' gain is over")
     parser.add_argument("--variants", default="", help="only these, separated by semicolons")
     parser.add_argument(
         "--settings", default="{}", help="of trainer fit, as JSON, in place of the recipe's: for tuning"
@@ -196,7 +207,7 @@ def main() -> None:
     names = [name.strip() for name in arguments.variants.split(";") if name.strip()] or list(VARIANTS)
     if unknown := [name for name in names if name not in VARIANTS]:
         raise SystemExit(f"There is no variant {unknown[0]!r}; there are: {'; '.join(VARIANTS)}.")
-    found = rows(train(arguments, names))
+    found = rows(train(arguments, names), arguments.base)
     if not found:
         raise SystemExit(f"{arguments.results} has no line of {arguments.data} yet.")
     reference = json.loads(arguments.reference.read_text()) if arguments.reference else {}

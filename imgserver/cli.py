@@ -10,9 +10,9 @@ from imgserver.commands.daemon import health, info, serve, stop
 from imgserver.commands.operations import backup, compact, doctor, restore, upgrade
 from imgserver.commands.planning import plan
 from imgserver.commands.publish import publish
-from imgserver.commands.shards import merge
+from imgserver.commands.shards import merge, reshard
 from imgserver.commands.similarity import duplicates, index, search, semantic_ids
-from imgserver.commands.vectors import export, import_command
+from imgserver.commands.vectors import compress, export, import_command
 from imgserver.commands.versions import versions
 from imgserver.config import Group, config_option
 
@@ -25,7 +25,7 @@ def imgserver(config: str | None) -> None:
 
 COMMANDS = (
     *(serve, info, health, stop),
-    *(precompute, merge, manifest, add, import_command, export, publish, versions, backbones),
+    *(precompute, merge, reshard, manifest, add, import_command, export, publish, compress, versions, backbones),
     *(index, search, duplicates, semantic_ids),
     *(doctor, backup, restore, compact, upgrade),
     plan,

@@ -11,7 +11,8 @@ and ``default_map`` is read from the TOML file, whose tables are named like the 
 
 The file is ``crossmedia.toml`` in the working folder, or what ``--config`` or ``CROSSMEDIA_CONFIG`` names.
 Exit codes: 0 done, 1 the work failed, 2 wrong usage or input, 3 the server cannot be reached or is overloaded,
-4 the server has no vectors or another version of them, 5 images are missing or rejected beyond the limit.
+4 the server has no vectors, another version of them or another part of the images, 5 images are missing or rejected
+beyond the limit.
 """
 
 from __future__ import annotations

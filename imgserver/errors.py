@@ -5,6 +5,7 @@
       InvalidRequest         a call that can never succeed as it is            INVALID_ARGUMENT
       NotReady               nothing has been precomputed yet                  FAILED_PRECONDITION
       VersionMismatch        vectors of another version were asked for         FAILED_PRECONDITION
+      WrongShard             another server owns the image                     FAILED_PRECONDITION
       Overloaded             the server has more work than it admits           RESOURCE_EXHAUSTED
       DeadlineExceeded       the answer did not come in time                   DEADLINE_EXCEEDED
       ServerUnavailable      nobody answers at the address                     UNAVAILABLE
@@ -62,6 +63,13 @@ class NotReady(CrossMediaError):
 
 class VersionMismatch(CrossMediaError):
     """Vectors of a version were asked for that the server does not serve, or a run met another version than its own."""
+
+    grpc_code = grpc.StatusCode.FAILED_PRECONDITION
+    exit_code = 4
+
+
+class WrongShard(CrossMediaError):
+    """An image was asked of a server that does not own it, or client and servers know different lists of servers."""
 
     grpc_code = grpc.StatusCode.FAILED_PRECONDITION
     exit_code = 4

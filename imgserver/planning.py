@@ -148,8 +148,7 @@ def _notes(sizes: Sizes, plan: Plan, by_memory: int) -> list[str]:
         notes.append(
             f"Vectors do not fit the memory of one server. Rows are mapped, so what is rarely asked for may stay on "
             f"disk, but the table alone takes {sizes.images * TABLE_BYTES_PER_IMAGE / 1e9:,.0f} GB. The {by_memory} "
-            f"servers must each hold a part of the images, as they do for a head that learns; for stored vectors that "
-            f"is not built: take larger machines, or vectors of fewer numbers."
+            f"servers must each hold a part of the images: 'imgserver serve --servers --me', 'imgserver reshard'."
         )
     if plan.feature_tb > 16:
         notes.append(

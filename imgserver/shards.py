@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from imgserver.errors import BadInput, WrongShard
+
 Ids = npt.NDArray[np.int64]
 
 SHARDS = 1024
@@ -34,3 +36,50 @@ def owners(servers: Sequence[str]) -> npt.NDArray[np.int64]:
     return np.array(
         [max(range(len(servers)), key=lambda place: weight(servers[place], shard)) for shard in range(SHARDS)]
     )
+
+
+class Ownership:
+    """What one server of a list owns, and who owns the rest.
+
+    Args:
+        servers: addresses, in any order.
+        me: this server's among them; or one that is not (any more), which owns nothing.
+
+    Attributes:
+        servers: sorted.
+        me: as given.
+        owner: the place in ``servers`` of each virtual shard's owner, shape (1024,).
+        mine: which virtual shards this server owns, shape (1024,).
+
+    Raises:
+        BadInput: no servers, one twice, or no name of this one.
+    """
+
+    def __init__(self, servers: Sequence[str], me: str):
+        if not servers or len(set(servers)) < len(servers) or not all(servers):
+            raise BadInput(f"A list of servers names each once; got {', '.join(servers) or 'none'}.")
+        if not me:
+            raise BadInput(f"Which of {', '.join(servers)} is meant? Give --me, as it stands in the list.")
+        self.servers, self.me = sorted(servers), me
+        self.owner = owners(self.servers)
+        self.mine: npt.NDArray[np.bool_] = np.array([server == me for server in self.servers])[self.owner]
+
+    def check(self, ids: Ids) -> None:
+        """Refuse images that this server does not own.
+
+        Args:
+            ids: shape (n,).
+
+        Raises:
+            WrongShard: there is one among them.
+        """
+        shards = shards_of(ids)
+        mine = self.mine[shards]
+        if mine.all():
+            return
+        first = int(np.argmin(mine))
+        raise WrongShard(
+            f"Image {ids[first]} is in virtual shard {shards[first]}, which {self.servers[self.owner[shards[first]]]} "
+            f"owns; this server is {self.me}, and {len(ids) - int(mine.sum())} of {len(ids)} ids are not its own. Give "
+            f"clients the whole list, --server {','.join(self.servers)}; after a change of it start the run again."
+        )

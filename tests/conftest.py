@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,32 @@ def copy_store(source: Path, target: Path) -> Path:
     """A copy; cp keeps the holes in row files, which Python's copytree would fill."""
     subprocess.run(["cp", "-a", source, target], check=True)
     return target
+
+
+def free_addresses(n: int) -> list[str]:
+    """Addresses at which nobody listens, for servers that must know theirs before they start."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(n)]
+        return [f"127.0.0.1:{opened.getsockname()[1]}" for opened in sockets]
+
+
+def ownership(servers: list[str], me: str) -> list[str]:
+    """The options that say which server of a list is meant."""
+    return [f"--servers={','.join(servers)}", f"--me={me}"]
+
+
+def shared_out(full: Path, folder: Path, servers: list[str]) -> list[Path]:
+    """A store for each server with the images that it owns, made from a store of all by the commands of a user."""
+    folder.mkdir()
+    stores = [folder / f"store-{n}" for n in range(len(servers))]
+    moved = folder / "moved"
+    first = ["imgserver", "reshard", f"--store={copy_store(full, stores[0])}", f"--out={moved}"]
+    first += ownership(servers, servers[0])
+    run_command(*first)
+    for store, server in zip(stores[1:], servers[1:], strict=True):
+        run_command("imgserver", "merge", str(moved), f"--store={store}", *ownership(servers, server))
+    run_command(*first, "--drop")
+    return stores
 
 
 class DaemonProcess:

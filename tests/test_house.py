@@ -39,7 +39,8 @@ ARROWS = {
     "imgserver/vision": {"crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage"},
     "imgserver/serving": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
-        *("imgserver.allocator", "imgserver.client.results", "imgserver.logs", "imgserver.places", "imgserver.wire"),
+        *("imgserver.allocator", "imgserver.client.results", "imgserver.logs", "imgserver.places", "imgserver.shards"),
+        "imgserver.wire",
     },
     "imgserver/operations": {
         *("imgserver.client", "imgserver.errors", "imgserver.head", "imgserver.serving", "imgserver.storage"),

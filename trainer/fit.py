@@ -277,6 +277,9 @@ def served_version(config: FitConfig, transport: Transport | None = None) -> str
     """
     source = transport or (open_local(config.store) if config.store else config.server)
     with ImageClient(source, timeout_s=config.timeout_s) as client:
+        # Servers that each own a part may have different versions active; a head only needs the same features.
+        if config.head != "frozen" and (backbone := client.infos()[0].backbone):
+            return backbone
         info = fix_version(client)
         return info.version if config.head == "frozen" else info.backbone
 

@@ -77,7 +77,7 @@ def fix_version(client: ImageClient) -> ServerInfo:
     if not info.version:
         client.get([0])  # raises NotReady with the server's own words
         info = client.info()
-    client.version, client.generation = info.version, info.generation
+    client.version = info.version
     return info
 
 

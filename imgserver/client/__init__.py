@@ -1,10 +1,10 @@
 """Fetch image vectors by id: ``ImageClient`` is policy, a ``Transport`` carries single calls.
 
-ImageClient     de-duplicates, splits, keeps order, retries under one deadline, counts what is missing
+ImageClient     de-duplicates, splits by owner and size, keeps order, retries under one deadline, counts misses
   GrpcTransport   a daemon at an address
   LocalTransport  any object with the service's methods, in this process
   MockTransport   vectors from a dictionary, for tests
-HeadServers     vectors and gradients of a head that learns, through one client a server
+HeadServers     vectors and gradients of a head that learns, through servers that each own a part of the images
 """
 
 from imgserver.client.client import ImageClient

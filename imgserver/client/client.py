@@ -27,8 +27,9 @@ from imgserver.client.results import (
     Vectors,
 )
 from imgserver.client.retries import until_answered
-from imgserver.client.searching import search
-from imgserver.client.transports import GrpcTransport, Transport
+from imgserver.client.searching import best_of, search
+from imgserver.client.servers import Servers, at_once
+from imgserver.client.transports import Transport
 from imgserver.errors import InvalidRequest, ServerFault, VersionMismatch
 from imgserver.wire import VectorsReply
 
@@ -45,17 +46,21 @@ class ImageClient:
             vectors.values, vectors.status, vectors.version
 
     Args:
-        server: ``host:port`` of a daemon; ``host:port,host:port`` or ``dns:///name:port`` of copies, among which calls
-            go round; or a transport.
+        server: ``host:port`` of a daemon; ``host:port,host:port`` of servers that each own a part of the images, if
+            they say so, else of copies, among which calls go round, as they do behind ``dns:///name:port``; a
+            transport; or a list of addresses or transports, each asked for the images that it owns.
         version: the version that must be served; None takes the active one of the first reply.
         timeout_s: seconds that a ``get`` may take in all, retries included.
         dtype: how vectors travel: ``float16``, or ``float32``, which is the widened value where fp16 is stored.
-        in_flight: how many calls of one ``get`` may be under way at once.
+        in_flight: how many calls of one ``get`` may be under way at once, to each server.
+
+    Raises:
+        BadInput: a list is empty or names a server twice.
     """
 
     def __init__(
         self,
-        server: str | Transport,
+        server: str | Transport | Sequence[str | Transport],
         *,
         version: str | None = None,
         timeout_s: float = 30.0,
@@ -64,9 +69,9 @@ class ImageClient:
     ):
         if dtype not in DTYPE_CODES:
             raise InvalidRequest(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPE_CODES)}.")
-        self._transport: Transport = GrpcTransport(server) if isinstance(server, str) else server
+        self._servers = Servers(server)
         self.version = version
-        self.generation: int | None = None
+        self._generations: dict[Transport, int] = {}
         self._timeout_s, self._dtype, self._in_flight = timeout_s, dtype, in_flight
         self._limits: ServerInfo | None = None
         self._stats = FetchStats()
@@ -81,8 +86,13 @@ class ImageClient:
         self.close()
 
     def close(self) -> None:
-        """Give up the connection."""
-        self._transport.close()
+        """Give up the connections."""
+        self._servers.close()
+
+    @property
+    def generation(self) -> int | None:
+        """The highest generation that the server has told, summed over servers that each own a part; None before."""
+        return sum(self._generations.values()) if self._generations else None
 
     @property
     def stats(self) -> FetchStats:
@@ -92,12 +102,41 @@ class ImageClient:
     def info(self, timeout_s: float | None = None) -> ServerInfo:
         """Ask the server what it serves; retried until the deadline, as every call.
 
+        Returns:
+            of servers that each own a part, what they are together.
+
         Raises:
             ServerUnavailable: nobody answered within the deadline.
+            VersionMismatch: servers that each own a part serve different versions.
+            WrongShard: they know another list of servers than this client.
         """
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        reply = until_answered(self._transport.get_info, time.monotonic() + timeout_s, timeout_s)
-        return ServerInfo.from_message(reply)
+        infos = self.infos(timeout_s)
+        if len({info.version for info in infos}) > 1:
+            serving = "; ".join(f"{info.server_name or 'one'}: {info.version or 'nothing yet'}" for info in infos)
+            raise VersionMismatch(
+                f"The servers that share the images serve different versions ({serving}). Activate the same on all, "
+                f"with 'imgserver versions --activate'."
+            )
+        return ServerInfo.of_parts(infos)
+
+    def infos(self, timeout_s: float | None = None) -> list[ServerInfo]:
+        """As ``info``, of each server that owns a part; they may serve different versions.
+
+        Raises:
+            ServerUnavailable: one did not answer within the deadline.
+            WrongShard: they know another list of servers than this client.
+        """
+        infos = self._servers.infos(self._timeout_s if timeout_s is None else timeout_s)
+        with self._lock:
+            for transport, info in zip(self._servers.transports, infos, strict=True):
+                self._generations[transport] = max(self._generations.get(transport, 0), info.generation)
+        return infos
+
+    def _described(self, timeout_s: float) -> ServerInfo:
+        """Limits of the servers, asked for once."""
+        if self._limits is None:
+            self._limits = ServerInfo.of_parts(self.infos(timeout_s))
+        return self._limits
 
     def get(
         self, image_ids: Sequence[int] | npt.NDArray[Any], timeout_s: float | None = None, version: str | None = None
@@ -118,6 +157,7 @@ class ImageClient:
             ServerUnavailable, Overloaded, DeadlineExceeded: still so at the deadline.
             VersionMismatch: the server serves another version than this client's.
             NotReady: the server has no vectors yet.
+            WrongShard: the server owns a part of the images, and an id is of another part.
             InvalidRequest: an id is negative (other than -1) or no integer.
         """
         started = time.monotonic()
@@ -125,14 +165,15 @@ class ImageClient:
         deadline = started + timeout_s
         asked = as_ids(image_ids)
         unique, place = deduplicated(asked)
-        if self._limits is None:
-            self._limits = self.info(timeout_s)
+        limits = self._described(timeout_s)
+        if len(self._servers) > 1 and not (version or self.version):
+            self.version = self.info(timeout_s).version or None  # all of them must serve it
         fetch = Fetch(
-            self._transport,
+            self._servers,
             unique,
             version or self.version or "",
             self._dtype,
-            self._limits,
+            limits,
             self._in_flight,
             partial(self._accept, version),
             deadline,
@@ -172,11 +213,19 @@ class ImageClient:
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + timeout_s
-        self._limits = self._limits or self.info(timeout_s)
-        return put_photos(self._transport, self._limits, photos, deadline, timeout_s)
+        limits = self._described(timeout_s)
+        ids = list(photos)
+
+        def put(transport: Transport, rows: Ids) -> dict[int, Status]:
+            mine = {ids[row]: photos[ids[row]] for row in rows.tolist()}
+            return put_photos(transport, limits, mine, deadline, timeout_s)
+
+        parts = self._servers.of_each(np.array(ids, dtype=np.int64), put)
+        found = {image_id: status for _, part in parts for image_id, status in part.items()}
+        return {image_id: found[image_id] for image_id in ids}
 
     def put_head(self, run_id: str, version: str, head: bytes, timeout_s: float | None = None) -> None:
-        """Have the server hold a head, so that vectors and gradients of its version can be asked for.
+        """Have the servers hold a head, so that vectors and gradients of its version can be asked for.
 
         Args:
             run_id: the run that it belongs to; the server keeps the latest few of each.
@@ -191,9 +240,11 @@ class ImageClient:
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         request = pb.PutHeadRequest(run_id=run_id, version=version, head=head, owner=pb.HEAD_OWNER_TRAINER)
-        until_answered(lambda left: self._transport.put_head(request, left), time.monotonic() + timeout_s, timeout_s)
+        deadline = time.monotonic() + timeout_s
+        puts = [partial(transport.put_head, request) for transport in self._servers.transports]
+        at_once([partial(until_answered, put, deadline, timeout_s) for put in puts])
         with self._lock:
-            self._stats.head_bytes_sent += len(head)
+            self._stats.head_bytes_sent += len(head) * len(puts)
 
     def head_gradient(
         self, version: str, image_ids: Ids, d_vectors: npt.NDArray[np.float32], timeout_s: float | None = None
@@ -207,7 +258,8 @@ class ImageClient:
             timeout_s: seconds, retries included; None takes the client's.
 
         Returns:
-            safetensors blocks whose sum it is: one, unless the ids took several calls.
+            safetensors blocks whose sum it is: one, unless the ids took several calls; in the same order for the same
+            servers.
 
         Raises:
             VersionMismatch: the server does not hold the head (any more): put it again.
@@ -216,21 +268,25 @@ class ImageClient:
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + timeout_s
-        self._limits = self._limits or self.info(timeout_s)
-        step = self._limits.ids_per_call(8 + 4 * d_vectors.shape[1])
-        blocks = []
-        for start in range(0, len(image_ids), step):
-            request = pb.GetHeadGradientRequest(
-                version=version,
-                image_ids=image_ids[start : start + step].astype("<i8").tobytes(),
-                d_vectors=np.ascontiguousarray(d_vectors[start : start + step], dtype="<f4").tobytes(),
-            )
-            call = partial(self._transport.get_head_gradient, request)
-            blocks.append(until_answered(call, deadline, timeout_s).gradient)
-            with self._lock:
-                self._stats.bytes_sent += len(request.image_ids) + len(request.d_vectors)
-                self._stats.head_bytes_received += len(blocks[-1])
-        return blocks
+        step = self._described(timeout_s).ids_per_call(8 + 4 * d_vectors.shape[1])
+
+        def of_server(transport: Transport, rows: Ids) -> list[bytes]:
+            blocks = []
+            for start in range(0, len(rows), step):
+                part = rows[start : start + step]
+                request = pb.GetHeadGradientRequest(
+                    version=version,
+                    image_ids=image_ids[part].astype("<i8").tobytes(),
+                    d_vectors=np.ascontiguousarray(d_vectors[part], dtype="<f4").tobytes(),
+                )
+                call = partial(transport.get_head_gradient, request)
+                blocks.append(until_answered(call, deadline, timeout_s).gradient)
+                with self._lock:
+                    self._stats.bytes_sent += len(request.image_ids) + len(request.d_vectors)
+                    self._stats.head_bytes_received += len(blocks[-1])
+            return blocks
+
+        return [block for _, blocks in self._servers.of_each(image_ids, of_server) for block in blocks]
 
     def search(
         self,
@@ -241,38 +297,50 @@ class ImageClient:
         """The images that are most alike, by the cosine of their vectors, from the server's similarity index.
 
         Args:
-            queries: image ids, which are not among their own neighbours; or photos, as bytes, which are not kept.
+            queries: image ids, which are not among their own neighbours; or photos, as bytes, which are not kept. Of
+                servers that each own a part photos alone can be asked.
             k: neighbours of each.
             timeout_s: seconds for all of it, retries included; None takes the client's.
 
         Raises:
             NotReady: the store has no index; 'imgserver index' builds one.
             VersionMismatch: the index is of another version than this client's, or than the server serves.
-            InvalidRequest: k is out of the server's limits, or an id is negative.
+            InvalidRequest: k is out of the server's limits, an id is negative, or ids are asked of several servers.
             ServerUnavailable, Overloaded, DeadlineExceeded: still so at the deadline.
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + timeout_s
-        self._limits = self._limits or self.info(timeout_s)
-        return search(self._transport, self._limits, self.version or "", queries, k, deadline, timeout_s)
+        limits = self._described(timeout_s)
+
+        def ask(transport: Transport) -> Neighbours:
+            return search(transport, limits, self.version or "", queries, k, deadline, timeout_s)
+
+        if len(self._servers) > 1 and len(queries) and not isinstance(queries[0], bytes):
+            raise InvalidRequest(
+                "The images most alike another are on all servers, and each knows the vectors of its own only. Search "
+                "with the photo, which all are asked for."
+            )
+        return best_of(at_once([partial(ask, transport) for transport in self._servers.transports]))
 
     def thumbnails(self, image_ids: Sequence[int] | npt.NDArray[Any], max_side: int = 128) -> list[bytes | None]:
         """Small JPEGs of the photos, in the order asked; None where there is no photo or it cannot be decoded."""
         ids = as_ids(image_ids)
-        if self._limits is None:
-            self._limits = self.info()
+        step = self._described(self._timeout_s).max_thumbnails_per_call
         result: list[bytes | None] = [None] * len(ids)
         real = np.flatnonzero(ids != NULL_IMAGE)
-        step = self._limits.max_thumbnails_per_call
-        for start in range(0, len(real), step):
-            part = real[start : start + step]
-            request = pb.GetThumbnailsRequest(image_ids=ids[part].astype("<i8").tobytes(), max_side=max_side)
-            reply = self._transport.get_thumbnails(request, self._timeout_s)
-            for row, jpeg in zip(part.tolist(), reply.jpegs, strict=True):
-                result[row] = jpeg or None
+
+        def ask(transport: Transport, rows: Ids) -> None:
+            for start in range(0, len(rows), step):
+                part = real[rows[start : start + step]]
+                request = pb.GetThumbnailsRequest(image_ids=ids[part].astype("<i8").tobytes(), max_side=max_side)
+                reply = transport.get_thumbnails(request, self._timeout_s)
+                for row, jpeg in zip(part.tolist(), reply.jpegs, strict=True):
+                    result[row] = jpeg or None
+
+        self._servers.of_each(ids[real], ask)
         return result
 
-    def _accept(self, asked: str | None, reply: VectorsReply, rows: int) -> VectorsReply:
+    def _accept(self, asked: str | None, transport: Transport, reply: VectorsReply, rows: int) -> VectorsReply:
         """Check one reply; the first to a ``get`` that asked for no version of its own fixes the client's."""
         values, status = reply.values, reply.status
         if len(status) != rows or len(values) != rows or values.dtype != self._dtype:
@@ -293,7 +361,7 @@ class ImageClient:
                     f"The server now serves {reply.version}; this client began with {wanted}. Vectors of two "
                     f"versions do not mix: start the run again, or activate the former version."
                 )
-            self.generation = max(self.generation or 0, reply.generation)
+            self._generations[transport] = max(self._generations.get(transport, 0), reply.generation)
             self._stats.calls += 1
             self._stats.computed += reply.computed
             self._stats.bytes_sent += 8 * rows

@@ -1,9 +1,10 @@
-"""Vectors from one server: asked for in calls that it takes, several in flight, tried again until one deadline."""
+"""Vectors from the servers that own them: in calls they take, several in flight, tried again until one deadline."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import chain, zip_longest
 
 import numpy as np
 from crossmedia.v1 import image_server_pb2 as pb
@@ -11,6 +12,7 @@ from crossmedia.v1 import image_server_pb2 as pb
 from imgserver.client.ids import Ids
 from imgserver.client.results import DTYPE_CODES, TRANSIENT, ServerInfo, Status
 from imgserver.client.retries import backoff, seconds_left, wait
+from imgserver.client.servers import Servers
 from imgserver.client.transports import Pending, Transport
 from imgserver.errors import CrossMediaError, DeadlineExceeded, Overloaded, ServerUnavailable
 from imgserver.wire import VectorsReply
@@ -22,13 +24,13 @@ class Fetch:
     """One ``get``: parts of the unique ids, each in flight, answered, or waiting for another try.
 
     Args:
-        transport: carries the calls.
+        servers: carry the calls, each for the ids that it owns.
         ids: shape (n,), each once.
         version: asked for; empty takes the active one.
         dtype: how vectors travel.
-        limits: what the server told of itself.
-        in_flight: how many calls may be under way at once.
-        accept: checks a reply for so many rows.
+        limits: what the servers told of themselves.
+        in_flight: how many calls to each server may be under way at once.
+        accept: checks a reply that a transport brought for so many rows.
         deadline: on the monotonic clock.
         timeout_s: what an error names.
 
@@ -40,18 +42,18 @@ class Fetch:
 
     def __init__(
         self,
-        transport: Transport,
+        servers: Servers,
         ids: Ids,
         version: str,
         dtype: str,
         limits: ServerInfo,
         in_flight: int,
-        accept: Callable[[VectorsReply, int], VectorsReply],
+        accept: Callable[[Transport, VectorsReply, int], VectorsReply],
         deadline: float,
         timeout_s: float,
     ):
         self.ids, self.version, self.dtype = ids, version, dtype
-        self.transport, self.in_flight, self.accept = transport, in_flight, accept
+        self.servers, self.in_flight, self.accept = servers, in_flight * len(servers), accept
         self.deadline, self.timeout_s = deadline, timeout_s
         dim = limits.dim_of(version)
         self.step = limits.ids_per_call(dim * np.dtype(dtype).itemsize)
@@ -72,17 +74,17 @@ class Fetch:
 
     def _one_round(self, rows: Ids) -> tuple[Ids, CrossMediaError]:
         """Ask once for ``rows``; return those to ask for again, and why."""
-        parts = deque(rows[start : start + self.step] for start in range(0, len(rows), self.step))
-        flying: deque[tuple[Ids, Pending]] = deque()
+        parts = deque(self._parts(rows))
+        flying: deque[tuple[Transport, Ids, Pending]] = deque()
         again: list[Ids] = []
         why: CrossMediaError = DeadlineExceeded("")
         while parts or flying:
             while parts and len(flying) < self.in_flight:
-                part = parts.popleft()
-                flying.append((part, self._start(part)))
-            part, call = flying.popleft()
+                transport, part = parts.popleft()
+                flying.append((transport, part, self._start(transport, part)))
+            transport, part, call = flying.popleft()
             try:
-                reply = self.accept(call.result(), len(part))
+                reply = self.accept(transport, call.result(), len(part))
             except (ServerUnavailable, Overloaded) as error:
                 self.retries += 1
                 again.append(part)
@@ -100,6 +102,14 @@ class Fetch:
                 )
         return (np.concatenate(again) if again else rows[:0]), why
 
+    def _parts(self, rows: Ids) -> list[tuple[Transport, Ids]]:
+        """Rows that go into one call each; the servers take turns, so that all are busy from the start."""
+        of_servers = [
+            [(transport, rows[mine[start : start + self.step]]) for start in range(0, len(mine), self.step)]
+            for transport, mine in self.servers.split(self.ids[rows])
+        ]
+        return [part for part in chain.from_iterable(zip_longest(*of_servers)) if part is not None]
+
     def _take(self, part: Ids, reply: VectorsReply) -> None:
         """Put the rows of a reply in their places; a reply that holds all of them is taken as it is."""
         if len(part) == len(self.ids):
@@ -112,7 +122,7 @@ class Fetch:
             self.values, self.status = self.values.copy(), self.status.copy()
         self.values[part], self.status[part] = reply.values, reply.status
 
-    def _start(self, part: Ids) -> Pending:
+    def _start(self, transport: Transport, part: Ids) -> Pending:
         block = self.ids[part].astype("<i8").tobytes()
         request = pb.GetVectorsRequest(version=self.version, image_ids=block, dtype=DTYPE_CODES[self.dtype])
-        return self.transport.get_vectors(request, seconds_left(self.deadline, self.timeout_s))
+        return transport.get_vectors(request, seconds_left(self.deadline, self.timeout_s))

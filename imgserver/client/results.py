@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
@@ -41,7 +42,8 @@ class Vectors:
             of the reply themselves, not a copy.
         status: shape (n,), uint8, a ``Status`` each.
         version: the version that every row belongs to.
-        generation: the store's generation when the reply was made (the highest of them, if it took several calls).
+        generation: the store's generation when the reply was made (the highest of them, if it took several calls; the
+            sum over servers that each own a part).
     """
 
     values: npt.NDArray[Any]
@@ -119,6 +121,8 @@ class ServerInfo:
     index_kind: str
     max_queries_per_search: int
     max_neighbours: int
+    servers: tuple[str, ...]
+    server_name: str
 
     @property
     def hit_ratio(self) -> float:
@@ -154,11 +158,29 @@ class ServerInfo:
     def from_message(cls, message: pb.GetInfoResponse) -> ServerInfo:
         """Read the reply of ``GetInfo``."""
         values = {name: getattr(message, name) for name in cls.__dataclass_fields__}
-        values["versions"] = tuple(message.versions)
+        values["versions"], values["servers"] = tuple(message.versions), tuple(message.servers)
         values["stored_dtype"] = DTYPE_NAMES.get(message.stored_dtype, "")
         return cls(**values)
 
+    @classmethod
+    def of_parts(cls, infos: Sequence[ServerInfo]) -> ServerInfo:
+        """Servers that each own a part as if they were one: the least of limits, the sum of counters.
 
+        What is the same on all, or should be, is the first one's.
+        """
+        if len(infos) == 1:
+            return infos[0]
+        least = [name for name in cls.__dataclass_fields__ if name.startswith("max_")]
+        values: dict[str, Any] = {name: min(getattr(info, name) for info in infos) for name in least}
+        values |= {name: sum(getattr(info, name) for info in infos) for name in SUMMED}
+        return replace(infos[0], **values, server_name="")
+
+
+SUMMED = (
+    *("generation", "images_stored", "images_indexed", "store_used_bytes", "store_free_bytes"),
+    *("computed_on_demand", "failed_on_demand", "cnn_passes_on_demand", "cnn_batches_on_demand"),
+    *("ids_requested", "ids_from_table", "images_pending"),
+)
 DTYPE_NAMES = {pb.DTYPE_FLOAT16: "float16", pb.DTYPE_FLOAT32: "float32"}
 DTYPE_CODES = {name: code for code, name in DTYPE_NAMES.items()}
 

@@ -56,6 +56,29 @@ def search(
     return Neighbours(np.concatenate(ids), np.concatenate(cosines), found, version, images)
 
 
+def best_of(parts: Sequence[Neighbours]) -> Neighbours:
+    """The nearest of all, from what servers that each own a part found to the same queries.
+
+    Raises:
+        VersionMismatch: they compared vectors of different versions.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    if len(versions := {part.version for part in parts}) > 1:
+        raise VersionMismatch(f"The servers searched different versions: {', '.join(sorted(versions))}.")
+    k = parts[0].image_ids.shape[1]
+    ids = np.concatenate([part.image_ids for part in parts], axis=1)
+    cosines = np.concatenate([part.cosines for part in parts], axis=1)
+    best = np.argsort(np.where(ids < 0, 2.0, -cosines), axis=1, kind="stable")[:, :k]
+    return Neighbours(
+        np.take_along_axis(ids, best, axis=1),
+        np.take_along_axis(cosines, best, axis=1),
+        parts[0].status,
+        parts[0].version,
+        sum(part.images for part in parts),
+    )
+
+
 def _requests(limits: ServerInfo, queries: Queries) -> Iterator[tuple[pb.SearchRequest, int]]:
     most = max(1, limits.max_queries_per_search)  # a server without Search says 0, and then what is wrong
     if len(queries) and isinstance(queries[0], bytes):

@@ -17,6 +17,8 @@ from imgserver.commands.options import (
     MEGABYTE,
     embedding_progress,
     missing_extra,
+    ownership_of,
+    ownership_options,
     photo_options,
     served_store_option,
     server_address,
@@ -27,6 +29,7 @@ from imgserver.commands.options import (
 from imgserver.commands.shards import embed_files, merge_files
 from imgserver.config import Command, json_option
 from imgserver.errors import BadInput, NothingEmbedded
+from imgserver.shards import shards_of
 
 if TYPE_CHECKING:
     from imgserver.offline.precompute import PrecomputeResult
@@ -95,6 +98,7 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
     default="embedded",
     help="Folder of the files of --shard and --engine ray, the same for all machines.",
 )
+@ownership_options
 @threads_option
 @photo_options
 @json_option
@@ -110,6 +114,8 @@ def precompute(
     engine: str,
     ray_address: str | None,
     out: Path,
+    servers: tuple[str, ...] | None,
+    me: str,
     threads: int,
     read_timeout_s: float,
     max_image_mb: int,
@@ -119,7 +125,10 @@ def precompute(
 
     With --head: vectors of a learned head from the features that are stored, as a version beside the active one. With
     --shard or --engine ray: by many processes or machines, into files; with --head as well, vectors beside features.
+
+    With --servers and --me a store gets the images that its server owns.
     """
+    ownership = ownership_of(servers, me)
     if head_file is not None and catalogue is None:
         _apply_head(store, head_file, as_json)
         return
@@ -159,6 +168,9 @@ def precompute(
         os.nice(BEHIND_REQUESTS)  # a server answers callers from this machine
     console = Console(stderr=True)
     catalog, net = open_catalog(catalogue, read_timeout_s), get_backbone(backbone)
+    if ownership is not None:
+        only = catalog.ids() if only is None else only
+        only = only[ownership.mine[shards_of(only)]]
     config = work.PrecomputeConfig(dim, only, limits, new_head=new_head)
     opened = Store(store)
     try:

@@ -17,6 +17,8 @@ from rich.table import Table
 from imgserver.commands.options import (
     MEGABYTE,
     missing_extra,
+    ownership_of,
+    ownership_options,
     photo_options,
     served_store_option,
     server_address,
@@ -79,6 +81,7 @@ STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
     help="Send a span of every call to OpenTelemetry, where the OTEL_* variables say; the extra otel is needed. When "
     "OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_TRACES_EXPORTER is set and the extra is there, this is on by itself.",
 )
+@ownership_options
 @threads_option
 @photo_options
 @click.option("--background", is_flag=True, help="Return once the server answers, and leave it running.")
@@ -94,15 +97,22 @@ def serve(
     metrics_port: int | None,
     log_format: LogFormat,
     otel: bool,
+    servers: tuple[str, ...] | None,
+    me: str,
     threads: int,
     read_timeout_s: float,
     max_image_mb: int,
     background: bool,
     as_json: bool,
 ) -> None:
-    """Serve vectors until SIGTERM or Ctrl-C, computing on demand what is missing."""
+    """Serve vectors until SIGTERM or Ctrl-C, computing on demand what is missing.
+
+    With --servers and --me it answers for the images that it owns and refuses others, and clients that are given the
+    same list ask each server for its own.
+    """
     if folder is not None and not is_url(store):
         raise BadInput(f"--folder is for a store behind redis://; what is a server's own lies in the store {store}.")
+    ownership = ownership_of(servers, me)
     try:
         from imgserver.serving.process import Daemon, serve_in_background
         from imgserver.serving.process import serve as run
@@ -140,6 +150,7 @@ def serve(
         read_timeout_s=read_timeout_s,
         threads=threads,
         folder=folder,
+        ownership=ownership,
     )
     with tracing(otel) as interceptors:
         run(config, f"{host}:{port}", metrics_port, say, interceptors)
@@ -147,9 +158,10 @@ def serve(
 
 def _serve_arguments(values: dict[str, Any]) -> dict[str, Any]:
     names = [option.name for option in serve.params if option.name not in ("background", "as_json")]
-    return {
+    given = {
         name.replace("_", "-"): values[name] for name in names if values[name] is not None and values[name] is not False
     }
+    return {name: ",".join(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
 @click.command(cls=Command)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from imgserver.errors import BadInput
 from imgserver.places import is_url, own_folder
+from imgserver.shards import Ownership
 
 DEFAULT_SERVER = "localhost:7070"
 MEGABYTE = 1 << 20
@@ -30,6 +31,51 @@ class _Folder(click.Path):
                 ctx,
             )
         return super().convert(value, param, ctx)
+
+
+class _Names(click.ParamType):  # type: ignore[type-arg]  # generic in late releases of click only
+    """Names: ``a:7070,b:7070``, or a list in the configuration file."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        parts = value if isinstance(value, list | tuple) else str(value).split(",")
+        return tuple(str(part).strip() for part in parts)
+
+
+def ownership_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Which servers share the images out among them, and which one is meant."""
+    function = click.option(
+        "--me", default="", metavar="HOST:PORT", help="Which of --servers this one is, as it stands in that list."
+    )(function)
+    return click.option(
+        "--servers",
+        type=_Names(),
+        metavar="HOST:PORT,...",
+        help="The servers that share the images out among them, in any order, under the addresses that clients are "
+        "given: each owns the virtual shards for which its hash is highest. Without it one server has all images.",
+    )(function)
+
+
+def ownership_of(servers: tuple[str, ...] | None, me: str, *, leaving: bool = False) -> Ownership | None:
+    """What ``me`` owns; None without servers.
+
+    Args:
+        servers: of ``--servers``.
+        me: of ``--me``.
+        leaving: whether ``me`` may be none of them.
+
+    Raises:
+        BadInput: one of the two is missing or wrong.
+    """
+    if not servers:
+        if me:
+            raise BadInput(f"--me {me} says nothing without --servers, the list that it is one of.")
+        return None
+    ownership = Ownership(servers, me)
+    if not leaving and me not in servers:
+        raise BadInput(f"--me {me} is none of --servers {','.join(servers)}. Write it as it stands in the list.")
+    return ownership
 
 
 store_option = click.option(

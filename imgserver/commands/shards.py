@@ -1,4 +1,4 @@
-"""A catalogue embedded into files by many processes or machines, and the files taken into a store."""
+"""Shards as files: a catalogue embedded into them by many machines, files into stores, from one store to another."""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from imgserver.commands.options import embedding_progress, missing_extra, store_option
+from imgserver.commands.options import (
+    embedding_progress,
+    missing_extra,
+    ownership_of,
+    ownership_options,
+    store_option,
+)
 from imgserver.config import Command, json_option
 from imgserver.errors import BadInput
 
 if TYPE_CHECKING:
     from imgserver.offline.shards import Job, ShardResult
+    from imgserver.shards import Ownership
 
 SHOWN_REJECTS = 10
 
@@ -70,13 +77,15 @@ def _embed_on_ray(*arguments: Any) -> ShardResult:
         raise BadInput(f"There is no Ray cluster: {error}") from error
 
 
-def merge_files(folder: Path, store: Path, dim: int | None, *, new_head: bool = False) -> dict[str, Any]:
+def merge_files(
+    folder: Path, store: Path, dim: int | None, *, ownership: Ownership | None = None, new_head: bool = False
+) -> dict[str, Any]:
     """Take files into a store and make vectors; say what was done, and return it."""
     from imgserver.offline.merge import merge as work
     from imgserver.storage.store import Store
 
     with closing(Store(store)) as opened:
-        report = work(opened, folder, dim, new_head=new_head)
+        report = work(opened, folder, dim, ownership=ownership, new_head=new_head)
     console = Console(stderr=True)
     console.print(
         f"{report.images} images in files, {report.added} new, {report.rejected} rejected, in {report.seconds:.1f} s"
@@ -94,14 +103,84 @@ def merge_files(folder: Path, store: Path, dim: int | None, *, new_head: bool = 
     type=click.IntRange(min=1),
     help="Numbers in a vector, 64 for a new store; when it is not given the head of the active version is kept.",
 )
+@ownership_options
 @json_option
-def merge(folder: Path, store: Path, dim: int | None, as_json: bool) -> None:
+def merge(folder: Path, store: Path, dim: int | None, servers: tuple[str, ...] | None, me: str, as_json: bool) -> None:
     """Take what shards embedded into a store, make the vectors, and activate them.
 
-    FOLDER is the --out of 'imgserver precompute --shard'. Run it again when more shards are there.
+    FOLDER is the --out of 'imgserver precompute --shard', or of 'imgserver reshard'. Run it again when more shards are
+    there. With --servers and --me only what this server owns is taken.
     """
+    ownership = ownership_of(servers, me)
     try:
-        found = merge_files(folder, store, dim)
+        found = merge_files(folder, store, dim, ownership=ownership)
     except ImportError as error:
         raise missing_extra(error) from error
     click.echo(json.dumps(found) if as_json else f"active version: {found['version']}")
+
+
+@click.command(cls=Command)
+@store_option
+@ownership_options
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="moved",
+    help="Folder of the files, the same for all servers of the list.",
+)
+@click.option(
+    "--drop",
+    is_flag=True,
+    help="Take out of the store what other servers own, once the folder says that their stores hold it.",
+)
+@json_option
+def reshard(store: Path, servers: tuple[str, ...] | None, me: str, out: Path, drop: bool, as_json: bool) -> None:
+    """Move the images that other servers own, after the list of servers has changed.
+
+    --servers is the list from now on; a server that leaves gives its former name as --me. Without --drop their rows are
+    written into files, and the store stays as it is. The new owners take them with 'imgserver merge'. With --drop they
+    are then taken out of this store; the server that runs on it must know the new list by then. Each step can be
+    repeated at any time.
+    """
+    ownership = ownership_of(servers, me, leaving=True)
+    if ownership is None:
+        raise BadInput("Give --servers, the list from now on, and --me, which of them this store belongs to.")
+    try:
+        from imgserver.offline.moving import drop_moved, write_moved
+        from imgserver.storage.store import Store
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    if drop:
+        _refuse_if_served(store, ownership)
+    with closing(Store(store, create=False)) as opened:
+        report = drop_moved(opened, out, ownership) if drop else write_moved(opened, out, ownership)
+    if as_json:
+        click.echo(json.dumps(asdict(report)))
+        return
+    shards = ", ".join(f"{count} to {server}" for server, count in report.to.items()) or "none"
+    click.echo(f"virtual shards for others: {shards} ({report.images} images)")
+    click.echo(f"{report.rows} rows {'dropped' if drop else 'written'} in {report.seconds:.1f} s")
+    if drop:
+        click.echo("An index for similarity still names what was dropped: build it again with 'imgserver index'.")
+        return
+    for server in report.to:
+        click.echo(f"at {server}: crossmedia imgserver merge {out} --servers {','.join(servers or ())} --me {server}")
+
+
+def _refuse_if_served(store: Path, ownership: Ownership) -> None:
+    """Refuse to drop images for which a running server would then answer NOT_FOUND."""
+    from imgserver.client import ImageClient
+    from imgserver.serving.process import running_daemon
+
+    daemon = running_daemon(store)
+    if daemon is None:
+        return
+    with ImageClient(daemon.address, timeout_s=5.0) as client:
+        knows = client.info().servers
+    if list(knows) != ownership.servers:
+        raise BadInput(
+            f"The server of this store (process {daemon.pid}) was started with --servers "
+            f"{','.join(knows) or '(none)'}. Start it again with --servers {','.join(ownership.servers)}, or stop it, "
+            f"before its images are dropped."
+        )

@@ -1,4 +1,4 @@
-"""Vectors in and out of the store as files."""
+"""Vectors in and out of the store as files, and compressed within it."""
 
 from __future__ import annotations
 
@@ -63,3 +63,42 @@ def export(out: Path, version: str, store: Path, as_json: bool) -> None:
         return
     click.echo(f"{report.images} vectors of {report.dim} numbers in {', '.join(report.files)} ({report.seconds:.1f} s)")
     click.echo(f"version: {report.version}")
+
+
+@click.command(cls=Command)
+@click.option(
+    "--bytes",
+    "size",
+    type=click.IntRange(min=1),
+    required=True,
+    help="Of a vector: as many numbers as there are bytes are coded side by side, so it must divide --dim. A byte for "
+    "four numbers loses little; docs/performance.md has what each costs.",
+)
+@click.option("--version", default="", help="Version to compress; the active one if it is not given.")
+@store_option
+@json_option
+def compress(size: int, version: str, store: Path, as_json: bool) -> None:
+    """Make a version of a few bytes a vector out of one that the store holds: no catalogue and no CNN.
+
+    Its vectors are what a codebook (product quantisation) leaves of the others, so it is a version of its own, beside
+    them; 'imgserver versions --activate' serves it. New photos get vectors of it like of any other. Run the command
+    again after a kill, or when photos were added.
+    """
+    try:
+        from imgserver.offline.compress import compress as work
+        from imgserver.storage.store import Store
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    with closing(Store(store, create=False)) as opened:
+        report = work(opened, size, version)
+    if as_json:
+        click.echo(json.dumps(asdict(report)))
+        return
+    kept = "the codebook of an earlier run goes on" if report.kept else "a new codebook"
+    click.echo(
+        f"{report.images:,} vectors of {report.bytes} instead of {report.plain_bytes} bytes, {report.added:,} new"
+    )
+    click.echo(f"{kept}; mean cosine to the vectors as they were: {report.cosine:.4f} ({report.seconds:.1f} s)")
+    click.echo(f"version: {report.version}")
+    click.echo(f"serve it with: crossmedia imgserver versions --store {store} --activate '{report.version}'")

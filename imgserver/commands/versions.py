@@ -46,9 +46,10 @@ def versions(activate: str | None, delete: str | None, store: Path, as_json: boo
         click.echo(json.dumps([asdict(version) for version in held]))
         return
     table = Table(box=None)
-    for heading in ("", "version", "kind", "dim", "rows"):
-        table.add_column(heading, no_wrap=True, justify="right" if heading in ("dim", "rows") else "left")
+    for heading in ("", "version", "kind", "dim", "bytes a row", "rows"):
+        table.add_column(heading, no_wrap=True, justify="left" if heading in ("", "version", "kind") else "right")
     for version in held:
         mark = "active" if version.active else ""
-        table.add_row(mark, version.name, version.kind, str(version.dim), f"{version.rows:,}")
+        numbers = (f"{number:,}" for number in (version.dim, version.row_bytes, version.rows))
+        table.add_row(mark, version.name, version.kind, *numbers)
     Console(width=max(Console().width, 130)).print(table)  # a version must stay in one piece to be copied

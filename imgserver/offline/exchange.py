@@ -99,7 +99,7 @@ def _write_parquet(store: Store, space: Space, ids: Ids, entries: Entries, out: 
 
 def _write_npy(store: Store, space: Space, ids: Ids, entries: Entries, out: Path) -> list[Path]:
     part, ids_file, about = _part(out), out.with_suffix(".ids.npy"), out.with_suffix(".json")
-    matrix = np.lib.format.open_memmap(part, mode="w+", dtype=space.dtype, shape=(len(ids), space.dim))
+    matrix = np.lib.format.open_memmap(part, mode="w+", dtype=space.value_dtype, shape=(len(ids), space.dim))
     for start in range(0, len(ids), BLOCK):
         matrix[start : start + BLOCK] = store.read(space, entries[start : start + BLOCK])
     matrix.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ from crossmedia.v1 import image_server_pb2 as pb
 from imgserver.errors import BadInput, NothingEmbedded
 from imgserver.head import Head, fit_pca
 from imgserver.offline.rejects import REJECTS_FILE
-from imgserver.storage.index import SOURCE, Space
+from imgserver.storage.index import SOURCE, Space, places_in
 from imgserver.storage.store import Store
 from imgserver.storage.table import leave_snapshot
-from imgserver.storage.versions import is_imported, load_head, save_head, split_version, vector_space
+from imgserver.storage.versions import is_imported, load_head, plain_version, save_head, split_version, vector_space
 
 OK = pb.VECTOR_STATUS_OK
+Rows = npt.NDArray[Any]
 VECTOR_BLOCK = 16_384
 PCA_SAMPLE = 20_000
 DEFAULT_DIM = 64
@@ -49,7 +51,7 @@ def apply_head(store: Store, head: Head) -> tuple[str, int]:
         raise BadInput(
             f"The head takes {head.spec.widths[0]} numbers; features of {features.name} have {features.dim}."
         )
-    vectors = _of_head(store, features, head)
+    vectors = _of_head(store, features, head, head.version(features.name))
     return vectors.name, int((store.index.load(vectors.name)[1]["status"] == OK).sum())
 
 
@@ -67,18 +69,19 @@ def make_vectors(store: Store, features: Space, dim: int | None, seed: int = 0, 
         NothingEmbedded: there is not one feature.
         BadInput: too few photos for a PCA of this dim.
     """
-    head = _head(store, features, dim, seed, new_head=new_head)
-    vectors = _of_head(store, features, head)
+    head, active = _head(store, features, dim, seed, new_head=new_head), store.index.active
+    version = head.version(features.name)
+    # A compressed version goes on as it is: with its codebook, and without the version that it was made of.
+    vectors = _of_head(store, features, head, active if plain_version(active) == version else version)
     store.index.activate(vectors.name)
     return vectors.name
 
 
-def _of_head(store: Store, features: Space, head: Head) -> Space:
-    """The version that a head makes of these features, with all its vectors."""
+def _of_head(store: Store, features: Space, head: Head, version: str) -> Space:
+    """A version that a head makes of these features, with all its vectors."""
     save_head(store, head)
-    vectors = vector_space(store, head.version(features.name), head.spec.dim)
-    store_vectors(store, features, vectors, head)
-    leave_snapshot(store, vectors)
+    vectors = vector_space(store, version, head.spec.dim)
+    fill(store, features, vectors, head.apply_numpy)
     return vectors
 
 
@@ -101,25 +104,29 @@ def _head(store: Store, features: Space, dim: int | None, seed: int, *, new_head
     return fit_pca(store.read(features, entries), dim or DEFAULT_DIM)
 
 
-def store_vectors(store: Store, features: Space, vectors: Space, head: Head) -> None:
-    """Vectors of every feature that has none, or an older one, in blocks; failures are carried over as they are."""
-    ids, entries, _ = store.index.load(features.name)
-    done_ids, done, _ = store.index.load(vectors.name)
-    old = np.zeros(len(ids), dtype=np.bool_)
-    place = np.searchsorted(done_ids, ids)
-    inside = place < len(done_ids)
-    place[~inside] = 0
-    if len(done_ids):
-        old = inside & (done_ids[place] == ids) & _same_source(done[place], entries)
+def fill(store: Store, source: Space, target: Space, make: Callable[[Rows], Rows]) -> None:
+    """Make the vectors of ``target`` that are not there, or older than their source; failures are carried over.
+
+    Args:
+        store: holds both.
+        source: features, or vectors of another version.
+        target: the version that is to be filled, block by block.
+        make: rows of the source, shape (n, F), to those of the target, shape (n, dim).
+    """
+    ids, entries, _ = store.index.load(source.name)
+    done_ids, done, _ = store.index.load(target.name)
+    place, old = places_in(done_ids, ids)
+    old[old] = _same_source(done[place[old]], entries[old])
     for start in range(0, len(ids), VECTOR_BLOCK):
         block = np.flatnonzero(~old[start : start + VECTOR_BLOCK]) + start
         if not len(block):
             continue
         part = entries[block]
         ok = part["status"] == OK
-        values: npt.NDArray[Any] | None = head.apply_numpy(store.read(features, part[ok])) if ok.any() else None
+        values = make(store.read(source, part[ok])) if ok.any() else None
         sources = part[list(SOURCE.names or ())].astype(SOURCE)
-        store.put(vectors, ids[block], values, part["status"], sources, OK)
+        store.put(target, ids[block], values, part["status"], sources, OK)
+    leave_snapshot(store, target)
 
 
 def _same_source(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

@@ -1,9 +1,9 @@
-"""Files of embedded shards into a store: once, or again whenever more of them are there."""
+"""Files of embedded or moved shards into a store: once, or again whenever more of them are there."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,15 @@ from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.errors import BadInput
 from imgserver.offline.head_vectors import make_vectors
+from imgserver.offline.moving import active_among, note_held
 from imgserver.offline.rejects import write_rejects
-from imgserver.offline.shard_files import FEATURES, Block, ShardFiles, names_below
-from imgserver.shards import SHARDS
+from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below
+from imgserver.shards import SHARDS, Ownership
 from imgserver.storage.store import Store
-from imgserver.storage.versions import feature_space
+from imgserver.storage.versions import copy_heads, feature_space, split_version, vector_space
 
 OK = pb.VECTOR_STATUS_OK
+COMMIT_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,20 @@ def merge(
     folder: Path,
     dim: int | None = None,
     *,
+    ownership: Ownership | None = None,
     new_head: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> MergeReport:
-    """Take the features of all files below ``folder`` into the store, make vectors, and activate them.
+    """Take the rows of all files below ``folder`` into the store, make the vectors that lack, and activate them.
+
+    Features that were embedded get vectors by the store's head, or a new one. Shards that were moved bring their
+    vectors of all versions along, and an empty store activates what their former owners had active.
 
     Args:
         store: where they go; what it holds already with the same content stays as it is.
-        folder: of everything that was embedded, by one backbone.
+        folder: of everything that was embedded, by one backbone; or of moved shards.
         dim: numbers in a vector, as of ``precompute``.
+        ownership: take only what this server owns, and note for former owners what the store then holds of that.
         new_head: fit a head even if the active version has one that fits.
         progress: told how many rows were just dealt with.
 
@@ -65,14 +72,44 @@ def merge(
         StoreError: the store cannot be written.
     """
     started = time.monotonic()
+    moved = active_among(folder, ownership)
+    shards = np.flatnonzero(ownership.mine).tolist() if ownership else range(SHARDS)
     names = names_below(folder, FEATURES)
-    if len(names) != 1:
+    if moved is None and len(names) != 1:
         found = f"of {len(names)} backbones: {', '.join(names)}" if names else "none"
         raise BadInput(f"{folder} must hold files of embedded shards of one backbone; there are {found}.")
+    taken = [_take(store, folder, FEATURES, name, shards, progress) for name in names]
+    if moved is not None:
+        copy_heads(folder, store.folder)
+        taken += [_take(store, folder, VECTORS, name, shards, progress) for name in names_below(folder, VECTORS)]
+    if not any(images for images, _ in taken):
+        raise BadInput(f"{folder} holds no rows{f' that {ownership.me} owns' if ownership else ''} yet.")
+    if moved and not store.index.active:
+        store.index.activate(moved)
+    backbone = split_version(store.index.active)[0] if moved else names[0]
+    features = store.index.space(backbone)
+    if features is None:  # imported vectors have none
+        version, rejected, file = store.index.active, 0, None
+    else:
+        version = make_vectors(store, features, dim, new_head=new_head)
+        rejected, file = write_rejects(store, features, {})
+    if moved is not None and ownership is not None:
+        note_held(store, folder, ownership)
+    images, added = (max(counts) for counts in zip(*taken, strict=True))
+    return MergeReport(version, images, added, rejected, file, time.monotonic() - started)
+
+
+def _take(
+    store: Store, folder: Path, kind: str, name: str, shards: Iterable[int], progress: Callable[[int], None]
+) -> tuple[int, int]:
+    """Rows of one version into the store; return how many there were, and how many it did not hold like this."""
     space = None
     images = added = 0
-    for block in latest_rows(ShardFiles(folder, FEATURES, names[0])):
-        space = space or feature_space(store, names[0], block.values.shape[1], block.recipe)
+    for block in _together(latest_rows(ShardFiles(folder, kind, name), shards)):
+        dim = block.values.shape[1]
+        if space is None:
+            is_feature = kind == FEATURES
+            space = feature_space(store, name, dim, block.recipe) if is_feature else vector_space(store, name, dim)
         before, same = store.index.get(space.name, block.ids)
         same &= (before["content"] == block.sources["content"]) & (before["status"] == block.status)
         if same.any():
@@ -84,16 +121,24 @@ def merge(
         images += len(block.ids)
         added += int(new.sum())
         progress(len(block.ids))
-    if space is None:
-        raise BadInput(f"{folder} holds no rows of {names[0]} yet.")
-    version = make_vectors(store, space, dim, new_head=new_head)
-    rejected, file = write_rejects(store, space, {})
-    return MergeReport(version, images, added, rejected, file, time.monotonic() - started)
+    return images, added
 
 
-def latest_rows(files: ShardFiles) -> Iterator[Block]:
+def _together(blocks: Iterator[Block]) -> Iterator[Block]:
+    """Small blocks of several files as one: a commit waits for the disk, however few its rows are."""
+    waiting: list[Block] = []
+    for block in blocks:
+        waiting.append(block)
+        if sum(len(block.ids) for block in waiting) >= COMMIT_ROWS:
+            yield Block.of(waiting)
+            waiting = []
+    if waiting:
+        yield Block.of(waiting)
+
+
+def latest_rows(files: ShardFiles, shards: Iterable[int]) -> Iterator[Block]:
     """Every image once, by its latest row: file by file of each virtual shard, from the newest back."""
-    for shard in range(SHARDS):
+    for shard in shards:
         taken = np.zeros(0, dtype=np.int64)
         for place in reversed(files.places([shard])):
             block = files.read(place)

@@ -20,7 +20,7 @@ from imgserver.storage.cluster.store import RedisStore, encode_part
 from imgserver.storage.index import SOURCE, Entries, Ids, Space
 from imgserver.storage.store import Store
 from imgserver.storage.stores import Part
-from imgserver.storage.versions import is_imported, split_version
+from imgserver.storage.versions import is_imported, plain_version, split_version
 
 OK = pb.VECTOR_STATUS_OK
 BLOCK_BYTES = 8 << 20
@@ -51,7 +51,7 @@ def images_of(store: Store, versions: Sequence[str]) -> tuple[list[Space], int]:
 
     Raises:
         NotReady: there is no active version.
-        BadInput: the store does not hold one of them.
+        BadInput: the store does not hold one of them, or one is compressed.
     """
     if not versions and not store.index.active:
         raise NotReady(f"The store {store} has no vectors yet. {store.fill_hint}.")
@@ -61,6 +61,11 @@ def images_of(store: Store, versions: Sequence[str]) -> tuple[list[Space], int]:
         if space is None:
             held = ", ".join(s.name for kind in ("vector", "feature") for s in store.index.spaces(kind)) or "none"
             raise BadInput(f"The store {store} does not hold the version {version!r}. It holds: {held}.")
+        if space.codebook:
+            raise BadInput(
+                f"{version} is compressed, and a cluster holds vectors as numbers. Publish another version: with "
+                f"--version, and {plain_version(version)} if the store still has it."
+            )
         spaces.append(space)
     return spaces, sum(len(store.index.load(space.name)[0]) for space in spaces)
 

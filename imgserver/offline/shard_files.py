@@ -1,4 +1,4 @@
-"""What was embedded without a store: Parquet by virtual shard, written by any number of processes, merged once.
+"""Rows outside a store: Parquet by virtual shard, written by any number of processes, then merged into stores.
 
     embedded/features/<backbone>/shard=0017/<time>-<writer>.parquet
     embedded/vectors/<version>/shard=0017/<the same name>.parquet
@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,17 @@ class Block:
             self.ids[chosen], self.status[chosen], self.sources[chosen], self.values[chosen], self.recipe
         )  # fmt: skip
 
+    @classmethod
+    def of(cls, blocks: Sequence[Block]) -> Block:
+        """Several in a row."""
+        return cls(
+            np.concatenate([block.ids for block in blocks]),
+            np.concatenate([block.status for block in blocks]),
+            np.concatenate([block.sources for block in blocks]),
+            np.concatenate([block.values for block in blocks]),
+            blocks[0].recipe,
+        )
+
 
 class ShardFiles:
     """Rows of one version.
@@ -75,7 +86,7 @@ class ShardFiles:
         path = self._folder / place
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{uuid.uuid4().hex}.part")
-        pq.write_table(to_table(block), part, compression="zstd")
+        pq.write_table(to_table(block), part, compression="zstd", write_page_checksum=True)
         os.replace(part, path)
 
     def places(self, shards: Iterable[int] = range(SHARDS)) -> list[str]:
@@ -91,27 +102,28 @@ class ShardFiles:
         """
         return from_table(self._table(place, COLUMNS))
 
-    def known(self, shards: Iterable[int]) -> tuple[Ids, npt.NDArray[Any]]:
-        """Ids that these virtual shards hold, ascending, and the source of the latest row of each; values stay unread.
+    def known(self, shards: Iterable[int]) -> tuple[Ids, npt.NDArray[np.uint8], npt.NDArray[Any]]:
+        """Ids that these virtual shards hold, ascending, with status and source of the latest row of each.
 
         Raises:
             BadInput: a file is damaged or of another kind.
         """
-        ids, sources = [np.zeros(0, np.int64)], [np.zeros(0, SOURCE)]
+        ids, status, sources = [np.zeros(0, np.int64)], [np.zeros(0, np.uint8)], [np.zeros(0, SOURCE)]
         for place in self.places(shards):
-            table = self._table(place, ["image_id", *SOURCE_COLUMNS])
+            table = self._table(place, [name for name in COLUMNS if name != "values"])
             ids.append(table["image_id"].to_numpy())
+            status.append(table["status"].to_numpy())
             sources.append(_sources(table))
-        every, of_every = np.concatenate(ids), np.concatenate(sources)
+        every = np.concatenate(ids)
         order = np.argsort(every, kind="stable")
-        every, of_every = every[order], of_every[order]
-        latest = np.append(every[1:] != every[:-1], True)[: len(every)]
-        return every[latest], of_every[latest]
+        every = every[order]
+        latest = order[np.append(every[1:] != every[:-1], True)[: len(every)]]
+        return np.concatenate(ids)[latest], np.concatenate(status)[latest], np.concatenate(sources)[latest]
 
     def _table(self, place: str, columns: list[str]) -> pa.Table:
         path = self._folder / place
         try:
-            table = pq.read_table(path, columns=columns, partitioning=None)
+            table = pq.read_table(path, columns=columns, partitioning=None, page_checksum_verification=True)
         except (pa.ArrowInvalid, OSError) as error:
             raise BadInput(f"{path} cannot be read: {error}. Remove it, and run its shard again.") from error
         if missing := [name for name in columns if name not in table.column_names]:

@@ -23,7 +23,7 @@ from imgserver.offline.image_ids import wanted_ids
 from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, new_place
 from imgserver.shards import SHARDS, shards_of
 from imgserver.storage.catalog import open_catalog
-from imgserver.storage.index import Ids
+from imgserver.storage.index import Ids, places_in
 from imgserver.vision.backbones import get_backbone
 from imgserver.vision.decode import ImageLimits
 from imgserver.vision.engines import make_engine
@@ -131,10 +131,8 @@ class Catalogue:
 
     def left(self, ids: Ids, shard: Shard) -> Ids:
         """Ids that no file has, or whose photo changed, by virtual shard, within it as photos are best read."""
-        known, sources = self.files.known(shard.virtual)
-        place = np.searchsorted(known, ids)
-        done = place < len(known)
-        done[done] = known[place[done]] == ids[done]
+        known, _, sources = self.files.known(shard.virtual)
+        place, done = places_in(known, ids)
         now, before = self.photos.fingerprints(ids[done]), sources[place[done]]
         done[done] = now.there & (now.size == before["size"]) & (now.stamp == before["stamp"])
         todo = self.photos.reading_order(ids[~done])

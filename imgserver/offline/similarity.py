@@ -32,7 +32,8 @@ PER_CENTRE, TRAINED_PER_CENTRE = 39, 64  # vectors that FAISS asks for, and that
 NUMBERS_PER_CODE = 8  # that one byte of a product quantiser stands for
 BLOCK = 65_536
 QUERIES, NEIGHBOURS = 500, 10
-GOOD_RECALL = 0.95
+GOOD_RECALL, LITTLE_RECALL = 0.95, 0.01
+CANDIDATES = (10, 40, 160)  # for each neighbour, that an index of codes gives to the stored vectors to decide
 
 
 @dataclass(frozen=True)
@@ -90,17 +91,26 @@ def build_index(
     def exact(of: Ids) -> Any:
         return store.read(space, entries[np.searchsorted(ids, of)])
 
-    for width in _widths(kind, index):
-        searched = SimilarityIndex(index, ids, width)
+    def measured(width: int, candidates: int) -> tuple[float, float]:
+        searched = SimilarityIndex(index, ids, width, candidates)
         searched.search(queries[:1], NEIGHBOURS, exact)  # the first search sets things up
         began = time.perf_counter()
         found, _ = searched.search(queries, NEIGHBOURS + 1, exact)
-        search_s = time.perf_counter() - began
-        recall = _recall(found, right, ids[places])
+        return _recall(found, right, ids[places]), time.perf_counter() - began
+
+    # Wider until that finds no more, for then it is the codes that lose the nearest; then with more candidates.
+    widths = iter(_widths(kind, index))
+    width = next(widths)
+    for candidates in CANDIDATES if kind == "ivf-pq" else (1,):
+        recall, search_s = measured(width, candidates)
+        before = 0.0
+        while recall < GOOD_RECALL and recall - before >= LITTLE_RECALL and (wider := next(widths, 0)):
+            before, width = recall, wider
+            recall, search_s = measured(width, candidates)
         if recall >= GOOD_RECALL:
             break
     size = len(faiss_module().serialize_index(index)) / max(len(ids), 1)
-    info = SimilarityInfo(new_build(), space.name, kind, len(ids), space.dim, size, width, recall)
+    info = SimilarityInfo(new_build(), space.name, kind, len(ids), space.dim, size, width, recall, candidates)
     SimilarityFiles(store.folder).swap(index, ids, info)
     return IndexReport(info, time.monotonic() - started, len(queries) / search_s, len(queries) / brute_force_s)
 

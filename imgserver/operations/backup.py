@@ -1,9 +1,9 @@
 """A copy of a store that is in use, checked while it is made, and a store made of it again.
 
 A backup is laid out as the store is: ``index/data.mdb`` as LMDB copied it in one transaction, the row files up to the
-last row that this index names, and heads, rejects and similarity index. Rows are only ever added, so what is written
-meanwhile lies behind what is copied. ``backup.json`` has the size and SHA-256 of every file. The converted backbone is
-left out: it is made again.
+last row that this index names, and the small files beside them. Rows are only ever added, so what is written meanwhile
+lies behind what is copied. ``backup.json`` has the size and SHA-256 of every file. Left out is what is made again: the
+converted backbone and the snapshots of tables.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from imgserver.storage.store import row_folder
 
 MANIFEST = "backup.json"
 CHUNK_BYTES = 8 << 20
-SMALL_FILES = ("rejects.csv",)
+SMALL_FILES = ("heads/*.safetensors", "codebooks/*.safetensors", "semantic/*.faiss", "rejects.csv")
 SIMILARITY_TRIES = 3
 OnProgress = Callable[[int, int], None]
 
@@ -97,9 +97,9 @@ def backup(store: Path, to: Path, on_progress: OnProgress = lambda done, of: Non
 
 def _fill(store: Path, part: Path, index: Index, on_progress: OnProgress) -> Backup:
     spaces = index.spaces("feature") + index.spaces("vector")
-    others = [*(store / "heads").glob("*.safetensors"), *(store / name for name in SMALL_FILES)]
+    others = [path for pattern in SMALL_FILES for path in store.glob(pattern) if not path.name.startswith(".")]
     to_copy = [(space, path, size) for space in spaces for path, size in _row_files(store, space)]
-    total = sum(size for _, _, size in to_copy) + sum(path.stat().st_size for path in others if path.exists())
+    total = sum(size for _, _, size in to_copy) + sum(path.stat().st_size for path in others)
     if (free := shutil.disk_usage(part).free) < total:
         raise BadInput(f"The backup takes {total / 1e9:.2f} GB, and the disk of {part} has {free / 1e9:.2f} GB free.")
     files, done = {"index/data.mdb": _copy(part / "index" / "data.mdb", None)}, 0
@@ -112,10 +112,10 @@ def _fill(store: Path, part: Path, index: Index, on_progress: OnProgress) -> Bac
         first = 0
         for path, size in _row_files(store, space):
             name = str(path.relative_to(store))
-            rows = size // _width(space)
+            rows = size // space.row_bytes
             check = _RowCheck(path, space, expected[first : first + rows], named[first : first + rows])
             try:
-                files[name] = _copy(path, part / name, size, _width(space), check)
+                files[name] = _copy(path, part / name, size, space.row_bytes, check)
             except FileNotFoundError as error:
                 raise StoreError(
                     f"{path} has gone: was {space.name} deleted while the backup was made? Run it again."
@@ -123,10 +123,9 @@ def _fill(store: Path, part: Path, index: Index, on_progress: OnProgress) -> Bac
             first, done = first + rows, done + size
             on_progress(done, total)
     for path in others:
-        if path.exists():
-            files[str(path.relative_to(store))] = _copy(path, part / path.relative_to(store))
-            done += path.stat().st_size
-            on_progress(done, total)
+        files[str(path.relative_to(store))] = _copy(path, part / path.relative_to(store))
+        done += path.stat().st_size
+        on_progress(done, total)
     files |= _copy_similarity(store, part)
     return Backup(time.time(), package_version("crossmedia"), index.format, index.active, len(index), files)
 
@@ -139,7 +138,7 @@ class _RowCheck:
         self._at = 0
 
     def __call__(self, data: bytes) -> None:
-        rows = np.frombuffer(data, dtype=self._space.dtype).reshape(-1, self._space.dim)
+        rows = np.frombuffer(data, dtype=np.uint8).reshape(-1, self._space.row_bytes)
         here = slice(self._at, self._at + len(rows))
         self._at += len(rows)
         bad = (row_checksums(rows) != self._expected[here]) & self._named[here]
@@ -151,16 +150,12 @@ class _RowCheck:
             )
 
 
-def _width(space: Space) -> int:
-    return space.dim * np.dtype(space.dtype).itemsize
-
-
 def _row_files(store: Path, space: Space) -> Iterator[tuple[Path, int]]:
     """The files of a space with the bytes of each that its rows take."""
-    per_file = rows_in_segment(space.dim, space.dtype)
+    per_file = rows_in_segment(space.row_bytes)
     for number in range(-(-space.next_row // per_file)):
         rows = min(per_file, space.next_row - number * per_file)
-        yield row_folder(store, space) / f"{number:05d}.rows", rows * _width(space)
+        yield row_folder(store, space) / f"{number:05d}.rows", rows * space.row_bytes
 
 
 def _copy(

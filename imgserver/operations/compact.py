@@ -22,8 +22,8 @@ import numpy as np
 from imgserver.errors import BadInput, StoreError
 from imgserver.operations.exclusive import alone
 from imgserver.storage.index import FORMAT, NO_ROW, Entries, Index, Space, row_checksums
-from imgserver.storage.rows import MAX_SEGMENT_ROWS, RowFile
-from imgserver.storage.store import row_folder
+from imgserver.storage.rows import MAX_SEGMENT_ROWS
+from imgserver.storage.store import open_rows, row_folder
 
 ANEW = "anew"
 BLOCK_BYTES = 32 << 20
@@ -97,7 +97,7 @@ def _fill(store: Path, old: Index, spaces: list[Space], on_progress: Callable[[i
     free_number = 1 + max((space.number for space in spaces), default=0)
     live = {space.name: int((old.load(space.name)[1]["row"] != NO_ROW).sum()) for space in spaces}
     rewritten = [space for space in spaces if old.format != FORMAT or live[space.name] < space.next_row]
-    to_write = sum(live[space.name] * space.dim * np.dtype(space.dtype).itemsize for space in rewritten)
+    to_write = sum(live[space.name] * space.row_bytes for space in rewritten)
     index_bytes = (store / "index" / "data.mdb").stat().st_size
     if (free := shutil.disk_usage(store).free) < to_write + index_bytes:
         raise BadInput(
@@ -129,11 +129,11 @@ def _copy_rows(store: Path, space: Space, target: Space, entries: Entries, found
     """Write the rows that ``entries`` name one behind the other, and their new numbers into ``entries``."""
     # In format 1 a file had 1 Mi rows, however wide they were.
     former = MAX_SEGMENT_ROWS if found_format == 1 else None
-    source = RowFile(row_folder(store, space), space.dim, space.dtype, former)
-    written_to = RowFile(row_folder(store, target), target.dim, target.dtype)
+    source = open_rows(store, space, former)
+    written_to = open_rows(store, target)
     there = np.flatnonzero(entries["row"] != NO_ROW)
     there = there[np.argsort(entries["row"][there], kind="stable")]
-    block = max(1, BLOCK_BYTES // (space.dim * np.dtype(space.dtype).itemsize))
+    block = max(1, BLOCK_BYTES // space.row_bytes)
     for start in range(0, len(there), block):
         part = there[start : start + block]
         values = source.gather(entries["row"][part].astype(np.int64))

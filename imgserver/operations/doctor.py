@@ -17,6 +17,7 @@ CHECKS: dict[str, Check] = {
     "store": store_checks.store_opens,
     "active version": store_checks.active_version,
     "heads": store_checks.heads,
+    "codebooks": store_checks.codebooks,
     "features": store_checks.features,
     "rows": store_checks.rows,
     "dropped rows": store_checks.dropped_rows,

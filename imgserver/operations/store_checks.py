@@ -67,6 +67,18 @@ def heads(subject: Subject) -> Finding:
     return ok(f"{len(names)} there, hashes right")
 
 
+def codebooks(subject: Subject) -> Finding:
+    """Whether what decodes compressed versions is there, and is what its name says."""
+    store = subject.store
+    coded = [space for space in store.index.spaces("vector") if space.codebook]
+    for space in coded:
+        try:
+            store.codebook(space)
+        except CrossMediaError as error:
+            return problem(str(error), "Bring it back from a backup: without it the version cannot be served.")
+    return ok(f"of {len(coded)} compressed versions")
+
+
 def features(subject: Subject) -> Finding:
     """Whether the features behind every version are there, without which no more of its vectors can be made."""
     store = subject.store

@@ -15,7 +15,7 @@ BLOCK = 8192  # rows read at once
 
 def missing_files(store: Store, space: Space) -> list[str]:
     """Row files of a space that are not there or too short for the rows that the index names."""
-    per_file, width = rows_in_segment(space.dim, space.dtype), space.dim * np.dtype(space.dtype).itemsize
+    per_file, width = rows_in_segment(space.row_bytes), space.row_bytes
     missing = []
     for number in range(-(-space.next_row // per_file)):
         path = row_folder(store.folder, space) / f"{number:05d}.rows"

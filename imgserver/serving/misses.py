@@ -150,7 +150,7 @@ class Misses:
             jobs = self._admit([Job(image_id, serving, model) for image_id in ids.tolist()], caller)
         status = self._wait(jobs, caller)
         space = serving.table.space
-        vectors = np.zeros((len(ids), space.dim), dtype=space.dtype)
+        vectors = np.zeros((len(ids), space.dim), dtype=space.value_dtype)
         for row, job in enumerate(jobs):
             if status[row] == OK:
                 vectors[row] = job.vector
@@ -354,8 +354,8 @@ class Misses:
             vectors = model.head.apply_numpy(features) if features is not None else None
             parts.append(_part(serving.table.space, done + failed, vectors))
         if vectors is not None:
-            # Rounded to what is stored, as whoever asks next will get them.
-            for job, vector in zip(done, vectors.astype(serving.table.space.dtype), strict=True):
+            # As they are stored, as whoever asks next will get them.
+            for job, vector in zip(done, self._store.as_stored(serving.table.space, vectors), strict=True):
                 job.vector = vector
         lost = set(self._store.put_all(parts, OK).tolist()) if parts else set()
         serving.table.refresh()

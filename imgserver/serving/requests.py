@@ -5,18 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from imgserver.errors import InvalidRequest
+from imgserver.shards import Ownership
 from imgserver.storage.index import Ids
 
 
-def ids_of(block: bytes, most: int) -> Ids:
+def ids_of(block: bytes, most: int, ownership: Ownership | None) -> Ids:
     """Image ids of a request, shape (n,).
 
     Args:
         block: little-endian int64, 8 bytes each.
         most: that one call may ask for.
+        ownership: what this server owns; None: all images.
 
     Raises:
         InvalidRequest: the block is broken, holds a negative id, or too many.
+        WrongShard: another server owns one of them.
     """
     if len(block) % 8:
         raise InvalidRequest(f"image_ids has {len(block)} bytes; it must be int64 numbers of 8 bytes each.")
@@ -25,4 +28,6 @@ def ids_of(block: bytes, most: int) -> Ids:
         raise InvalidRequest(f"{len(ids)} ids were asked for in one call; the limit is {most} (see GetInfo).")
     if len(ids) and ids.min() < 0:
         raise InvalidRequest(f"Image id {ids.min()} is negative; the null image is never sent.")
+    if ownership is not None:
+        ownership.check(ids)
     return ids

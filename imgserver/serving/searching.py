@@ -15,6 +15,7 @@ from imgserver.serving.jobs import Caller, Serving
 from imgserver.serving.lookup import OK, Lookup, OnCancel, Statuses
 from imgserver.serving.requests import ids_of
 from imgserver.serving.served import Served
+from imgserver.shards import Ownership
 from imgserver.storage.index import Ids
 from imgserver.storage.similarity import SimilarityFiles, SimilarityIndex, SimilarityInfo
 from imgserver.storage.stores import ServedStore
@@ -35,12 +36,21 @@ class Searching:
         lookup: brings vectors of images that are asked for by id.
         admission: counts what is under way.
         limits: of a photo.
+        ownership: which images may be asked for by id; None: all. A photo is compared with all that are here.
     """
 
-    def __init__(self, store: ServedStore, served: Served, lookup: Lookup, admission: Admission, limits: ImageLimits):
+    def __init__(
+        self,
+        store: ServedStore,
+        served: Served,
+        lookup: Lookup,
+        admission: Admission,
+        limits: ImageLimits,
+        ownership: Ownership | None,
+    ):
         self.files = SimilarityFiles(store.folder)
         self._store, self._served, self._lookup = store, served, lookup
-        self._admission, self._limits = admission, limits
+        self._admission, self._limits, self._ownership = admission, limits, ownership
 
     def search(
         self, request: pb.SearchRequest, deadline: float, on_cancel: OnCancel | None = None
@@ -56,6 +66,7 @@ class Searching:
             InvalidRequest: no queries, ids and photos together, too many of them, or k out of its limits.
             NotReady: no index was built yet.
             VersionMismatch: the index is of another version than is asked for, or than is served.
+            WrongShard: another server owns one of the images.
             Overloaded: too much is under way.
         """
         started = time.perf_counter_ns()
@@ -67,7 +78,7 @@ class Searching:
             raise InvalidRequest(
                 f"{len(request.photos)} photos came in one call; the limit is {MAX_QUERIES} (GetInfo)."
             )
-        ids = ids_of(request.image_ids, MAX_QUERIES)
+        ids = ids_of(request.image_ids, MAX_QUERIES, self._ownership)
         info, index = self._index(request.version)
         serving = self._served.of(info.version)
         queries = len(ids) or len(request.photos)

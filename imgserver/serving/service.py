@@ -32,6 +32,7 @@ from imgserver.serving.negatives import Negatives
 from imgserver.serving.requests import ids_of
 from imgserver.serving.searching import MAX_NEIGHBOURS, MAX_QUERIES, Searching
 from imgserver.serving.served import Served
+from imgserver.shards import Ownership
 from imgserver.storage.catalog import READ_TIMEOUT_S, open_catalog
 from imgserver.storage.index import Ids
 from imgserver.storage.stores import open_store
@@ -65,6 +66,7 @@ class ServiceConfig:
         read_timeout_s: for one read of a photo behind a URL.
         threads: of the CNN, and in a daemon of heads that learn; 0 takes all cores.
         folder: of a server of redis://, for what is its own; None: a folder of the user's cache.
+        ownership: which images it answers for; None: all.
     """
 
     store: Path | str
@@ -77,6 +79,7 @@ class ServiceConfig:
     limits: ImageLimits = ImageLimits()
     read_timeout_s: float = READ_TIMEOUT_S
     threads: int = 0
+    ownership: Ownership | None = None
     folder: Path | None = None
 
     @property
@@ -106,7 +109,9 @@ class ImageService:
         )
         self.lookup = Lookup(self.misses, self.negatives)
         self.served = Served(self.store, config.threads, computes=self.catalog is not None)
-        self.searching = Searching(self.store, self.served, self.lookup, self.admission, config.limits)
+        self.searching = Searching(
+            self.store, self.served, self.lookup, self.admission, config.limits, config.ownership
+        )
         self._started = time.monotonic()
         self._closing = threading.Event()
         self._trouble = ""
@@ -149,7 +154,7 @@ class ImageService:
         """Version, limits and counters."""
         serving, config, counters = self.served.active, self.config, self.misses.counters
         model = serving.model if serving else None
-        indexed = self.searching.files.current()
+        indexed, ownership = self.searching.files.current(), config.ownership
         return pb.GetInfoResponse(
             server_version=package_version("crossmedia"),
             version=serving.version if serving else "",
@@ -189,6 +194,8 @@ class ImageService:
             index_kind=indexed.kind if indexed else "",
             max_queries_per_search=MAX_QUERIES,
             max_neighbours=MAX_NEIGHBOURS,
+            servers=ownership.servers if ownership else (),
+            server_name=ownership.me if ownership else "",
         )
 
     @property
@@ -210,10 +217,11 @@ class ImageService:
             InvalidRequest: a broken id block, too many ids, or an unknown dtype.
             NotReady: nothing was precomputed yet.
             VersionMismatch: a version was asked for that the store does not hold.
+            WrongShard: another server owns one of the images.
             Overloaded: too many images wait for the CNN, or too many bytes are under way.
         """
         started = time.perf_counter_ns()
-        ids = ids_of(request.image_ids, self._max_ids_per_call)
+        ids = ids_of(request.image_ids, self._max_ids_per_call, self.config.ownership)
         dtype = DTYPES.get(request.dtype or pb.DTYPE_FLOAT16)
         if dtype is None:
             raise InvalidRequest(f"dtype {request.dtype} is unknown; this server knows float16 and float32.")
@@ -271,10 +279,11 @@ class ImageService:
         Raises:
             InvalidRequest: a broken block, a gradient that is not finite or belongs to an image without a feature.
             VersionMismatch: no run holds that head (any more): put it again.
+            WrongShard: another server owns one of the images.
             DeadlineExceeded: other calls took until the deadline.
         """
         started = time.perf_counter_ns()
-        ids = ids_of(request.image_ids, self._max_ids_per_call)
+        ids = ids_of(request.image_ids, self._max_ids_per_call, self.config.ownership)
         head = self.heads.get(request.version)
         if head is None:
             raise VersionMismatch(f"No run holds the head of {request.version} here; put it again.")
@@ -313,6 +322,7 @@ class ImageService:
             InvalidRequest: too many photos, a negative id, or an id twice.
             NotReady: nothing was precomputed yet, so there is no head.
             VersionMismatch: the vectors served were imported; there is no CNN behind them.
+            WrongShard: another server owns one of the images.
             Overloaded: too many images wait for the CNN.
         """
         photos = [(photo.image_id, photo.data) for photo in request.images]
@@ -323,6 +333,8 @@ class ImageService:
             raise InvalidRequest(f"Image id {min(ids)} is negative; ids are 0 or more.")
         if len(set(ids)) < len(ids):
             raise InvalidRequest("An image id is there twice in one call; which photo should count?")
+        if self.config.ownership is not None:
+            self.config.ownership.check(np.array(ids, dtype=np.int64))
         serving = self.served.of("")
         if serving.model is None:
             raise VersionMismatch(
@@ -349,8 +361,9 @@ class ImageService:
 
         Raises:
             InvalidRequest: a broken id block, too many ids, or too large a side.
+            WrongShard: another server owns one of the images.
         """
-        ids = ids_of(request.image_ids, MAX_THUMBNAILS)
+        ids = ids_of(request.image_ids, MAX_THUMBNAILS, self.config.ownership)
         side = request.max_side or DEFAULT_THUMBNAIL_SIDE
         if side > MAX_THUMBNAIL_SIDE:
             raise InvalidRequest(f"max_side is {side}; thumbnails have at most {MAX_THUMBNAIL_SIDE} pixels a side.")

@@ -48,6 +48,7 @@ ENTRY = np.dtype(
     ]
 )
 NO_ROW = -1
+VALUE_DTYPE = "float16"  # of what a codebook decodes to
 # Where a row came from: what is compared to notice a replaced photo. ``content`` hashes its bytes; 0: none were read.
 SOURCE = np.dtype([("size", "<u8"), ("stamp", "<u8"), ("content", "<u8")])
 
@@ -67,7 +68,7 @@ class Space:
         name: the version.
         kind: ``feature`` or ``vector``.
         dim: numbers in a row.
-        dtype: of the stored numbers.
+        dtype: of the stored numbers; or the name of the codebook whose codes are stored instead.
         next_row: first free row.
         recipe: of features: what makes their backbone again.
     """
@@ -79,6 +80,22 @@ class Space:
     dtype: str
     next_row: int = 0
     recipe: str = ""
+
+    @property
+    def codebook(self) -> str:
+        """Name of the codebook whose codes its rows are; empty where they are the numbers themselves."""
+        return self.dtype if "@" in self.dtype else ""
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row, in memory and on disk."""
+        coded = self.codebook.partition("@")[0].removeprefix("pq")
+        return int(coded) if coded else self.dim * np.dtype(self.dtype).itemsize
+
+    @property
+    def value_dtype(self) -> str:
+        """Of its numbers as they are read: of decoded ones, where codes are stored."""
+        return VALUE_DTYPE if self.codebook else self.dtype
 
 
 @dataclass(frozen=True)
@@ -308,6 +325,30 @@ class Index:
         info = self._env.info()
         return (info["last_pgno"] + 1) * self._env.stat()["psize"], info["map_size"]
 
+    def remove(self, parts: list[tuple[str, Ids, Entries]]) -> None:
+        """Take entries of several spaces out of the index in one transaction; their rows stay in the files, unnamed.
+
+        Args:
+            parts: name of a space, ids, shape (n,), and their entries as they were read, shape (n,).
+
+        Raises:
+            StoreError: an entry is no longer what was read, or the index cannot be written; nothing was removed.
+        """
+        with self._write() as txn:
+            for name, ids, entries in parts:
+                found = txn.get(name.encode(), db=self._spaces)
+                if found is None:  # deleted meanwhile, with all its entries
+                    continue
+                space = Space(**json.loads(found))
+                blobs, size = entries.tobytes(), ENTRY.itemsize
+                for place, key in enumerate(_keys(space.number, ids)):
+                    if txn.pop(key, db=self._entries) != blobs[place * size : (place + 1) * size]:
+                        raise StoreError(
+                            f"Image {ids[place]} of {name} changed in {self.folder} while it was to be removed; it and "
+                            f"those with it are still there. Start again."
+                        )
+                self._log_change(txn, space.number, ids)
+
     def save_snapshot(self, name: str, ids: Ids, values: npt.NDArray[np.int64], sequence: int) -> None:
         """Keep what a table holds, as of ``sequence``, in a file beside the index, so that the next start is short.
 
@@ -389,9 +430,7 @@ class Index:
     def _get_by_scan(self, name: str, ids: Ids) -> tuple[Entries, npt.NDArray[np.bool_]]:
         """``get`` for a large part of the space: one walk over it costs less than a search for each id."""
         stored, values, _ = self.load(name)
-        place = np.searchsorted(stored, ids)
-        place[place == len(stored)] = 0
-        found = stored[place] == ids if len(stored) else np.zeros(len(ids), dtype=np.bool_)
+        place, found = places_in(stored, ids)
         entries = np.zeros(len(ids), dtype=ENTRY)
         entries[found] = values[place[found]]
         return entries, found
@@ -431,6 +470,14 @@ class Index:
                 if space is not None and struct.unpack("<I", value[:4])[0] == space.number:
                     parts.append(np.frombuffer(value[4:], dtype="<i8"))
         return (np.unique(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.int64)), newest
+
+
+def places_in(stored: Ids, ids: Ids) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Where each of ``ids``, shape (n,), stands in ``stored``, which ascends, and which do stand there."""
+    place = np.searchsorted(stored, ids)
+    place[place == len(stored)] = 0
+    found: npt.NDArray[np.bool_] = stored[place] == ids if len(stored) else np.zeros(len(ids), dtype=np.bool_)
+    return place, found
 
 
 def _keys(number: int, ids: Ids) -> list[bytes]:

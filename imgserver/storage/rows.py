@@ -23,10 +23,9 @@ Rows = npt.NDArray[Any]
 RowNumbers = npt.NDArray[np.int64]
 
 
-def rows_in_segment(dim: int, dtype: str) -> int:
+def rows_in_segment(row_bytes: int) -> int:
     """Rows in a segment file: the power of two that makes files of at most 128 MiB."""
-    fitting = max(1, SEGMENT_BYTES // (dim * np.dtype(dtype).itemsize))
-    return min(1 << (fitting.bit_length() - 1), MAX_SEGMENT_ROWS)
+    return min(1 << (max(1, SEGMENT_BYTES // row_bytes).bit_length() - 1), MAX_SEGMENT_ROWS)
 
 
 class RowFile:
@@ -42,7 +41,7 @@ class RowFile:
 
     def __init__(self, folder: Path, dim: int, dtype: str, segment_rows: int | None = None):
         self.folder, self.dim, self.dtype = folder, dim, np.dtype(dtype)
-        self._segment_rows = segment_rows or rows_in_segment(dim, dtype)
+        self._segment_rows = segment_rows or rows_in_segment(dim * self.dtype.itemsize)
         self._segments: list[Rows] = []
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)

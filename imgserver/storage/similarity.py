@@ -23,7 +23,6 @@ from imgserver.errors import BadInput, StoreError
 from imgserver.storage.index import Ids
 
 FOLDER = "similarity"
-RERANKED = 10  # candidates for each neighbour asked for, of an index that holds codes
 NONE = -1  # in the place of a neighbour, where an index has fewer
 Vectors = npt.NDArray[np.float32]
 Cosines = npt.NDArray[np.float32]
@@ -43,6 +42,7 @@ class SimilarityInfo:
         bytes_per_image: of the index in memory.
         search_width: nodes (hnsw) or lists (ivf-pq) that a query looks at; 0: all there is.
         recall_at_10: share of the 10 nearest of a sample of its images that it finds.
+        candidates: for each neighbour asked for, of an index that holds codes; the stored vectors decide among them.
     """
 
     build: str
@@ -53,6 +53,7 @@ class SimilarityInfo:
     bytes_per_image: float
     search_width: int
     recall_at_10: float
+    candidates: int = 1
 
 
 class SimilarityIndex:
@@ -62,10 +63,11 @@ class SimilarityIndex:
         index: FAISS's, by inner product, over vectors of length 1.
         ids: shape (n,), of its places.
         search_width: see ``SimilarityInfo``.
+        candidates: see ``SimilarityInfo``.
     """
 
-    def __init__(self, index: Any, ids: Ids, search_width: int):
-        self._index, self._ids, self._width = index, ids, search_width
+    def __init__(self, index: Any, ids: Ids, search_width: int, candidates: int = 1):
+        self._index, self._ids, self._width, self._candidates = index, ids, search_width, candidates
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -85,7 +87,7 @@ class SimilarityIndex:
         faiss = faiss_module()
         queries = unit(vectors)
         coded = isinstance(self._index, faiss.IndexIVFPQ)
-        asked = min(RERANKED * k if coded else k, len(self._ids))
+        asked = min(self._candidates * k, len(self._ids))
         scores, places = self._index.search(queries, asked, params=self._parameters())
         if coded:
             unique, inverse = np.unique(places, return_inverse=True)
@@ -156,7 +158,7 @@ class SimilarityFiles:
             raise StoreError(
                 f"The similarity index in {self.folder} is damaged: {error}. Run 'imgserver index'."
             ) from error
-        return SimilarityIndex(index, ids, info.search_width)
+        return SimilarityIndex(index, ids, info.search_width, info.candidates)
 
     def swap(self, index: Any, ids: Ids, info: SimilarityInfo) -> None:
         """Write a build, then take it into use in one step; who has the former one open goes on with it."""

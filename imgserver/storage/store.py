@@ -1,7 +1,8 @@
-"""The store: features and vectors, rows and index together."""
+"""The store: features and vectors, rows, codebooks and index together."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from imgserver.errors import StoreError
+from imgserver.errors import BadInput, StoreError
+from imgserver.storage.codebook import Codebook
 from imgserver.storage.index import ENTRY, NO_ROW, SOURCE, Batch, Entries, Ids, Index, Space, row_checksums
 from imgserver.storage.rows import RowFile
 from imgserver.storage.stores import Lookups, Part, Stored
 
 SNAPSHOT_FROM = 100_000  # ids; fewer are read from the index in no time
+HEADS = "heads"
+CODEBOOKS = "codebooks"
 
 
 def row_folder(store: Path, space: Space) -> Path:
@@ -22,8 +26,14 @@ def row_folder(store: Path, space: Space) -> Path:
     return store / "rows" / f"{space.number:04d}"
 
 
+def open_rows(store: Path, space: Space, segment_rows: int | None = None) -> RowFile:
+    """The rows of a space: its numbers, or the codes that its codebook decodes."""
+    width, dtype = (space.row_bytes, "uint8") if space.codebook else (space.dim, space.dtype)
+    return RowFile(row_folder(store, space), width, dtype, segment_rows)
+
+
 class Store:
-    """Features and vectors below one folder: ``index/`` (LMDB) and ``rows/<space>/``.
+    """Features and vectors below one folder: ``index/`` (LMDB), ``rows/<space>/`` and ``codebooks/``.
 
     Args:
         folder: the store's folder.
@@ -42,6 +52,7 @@ class Store:
         self.index_hint = f"Run 'imgserver index --store {self.folder}'"
         self.answers = True
         self._rows: dict[str, RowFile] = {}
+        self._codebooks: dict[str, Codebook] = {}
 
     def __str__(self) -> str:
         return str(self.folder)
@@ -51,10 +62,40 @@ class Store:
         self.index.close()
 
     def rows(self, space: Space) -> RowFile:
-        """The row file of a space."""
+        """The row file of a space: of its numbers, or of the codes that its codebook decodes."""
         if space.name not in self._rows:
-            self._rows[space.name] = RowFile(row_folder(self.folder, space), space.dim, space.dtype)
+            self._rows[space.name] = open_rows(self.folder, space)
         return self._rows[space.name]
+
+    def codebook(self, space: Space) -> Codebook | None:
+        """What encodes and decodes the rows of a space; None where they are the numbers themselves.
+
+        Raises:
+            StoreError: it is missing or damaged.
+        """
+        name = space.codebook
+        if name and name not in self._codebooks:
+            path = self._codebook_path(name)
+            try:
+                found = Codebook.from_bytes(path.read_bytes())
+            except (OSError, BadInput) as error:
+                raise StoreError(f"The codebook of {space.name} cannot be read from {path}: {error}") from error
+            if (found.name, found.dim) != (name, space.dim):
+                raise StoreError(f"The codebook {path} is not the one that {space.name} was made with; it is damaged.")
+            found.decode(found.encode(np.zeros((1, space.dim))))  # compiles, so that no reply waits for it
+            self._codebooks[name] = found
+        return self._codebooks[name] if name else None
+
+    def save_codebook(self, codebook: Codebook) -> None:
+        """Keep a codebook; call it before the first space with its codes is made."""
+        path = self._codebook_path(codebook.name)
+        path.parent.mkdir(exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}")
+        part.write_bytes(codebook.to_bytes())
+        os.replace(part, path)
+
+    def _codebook_path(self, name: str) -> Path:
+        return self.folder / CODEBOOKS / f"{name}.safetensors"
 
     def put(
         self,
@@ -98,7 +139,8 @@ class Store:
         for name in SOURCE.names or ():
             entries[name] = sources[name]
         stored = np.zeros((0, space.dim)) if values is None else values
-        stored = np.ascontiguousarray(stored, dtype=space.dtype)
+        codebook = self.codebook(space)
+        stored = codebook.encode(stored) if codebook else np.ascontiguousarray(stored, dtype=space.dtype)
         entries["checksum"][status == ok] = row_checksums(stored)
         return Batch(space.name, ids, entries, lambda first: self.rows(space).write(first, stored))
 
@@ -107,6 +149,8 @@ class Store:
         deleted = self.index.delete_space(space.name)
         self._rows.pop(space.name, None)
         shutil.rmtree(row_folder(self.folder, space), ignore_errors=True)
+        if space.codebook and all(other.codebook != space.codebook for other in self.index.spaces(space.kind)):
+            self._codebook_path(space.codebook).unlink(missing_ok=True)
         return deleted
 
     def table(self, space: Space) -> Lookups:
@@ -128,11 +172,16 @@ class Store:
         if not found[0]:
             return None
         has_row = entries["row"][0] != NO_ROW
-        return Stored(entries[0], self.read(space, entries)[0] if has_row else np.zeros(space.dim, space.dtype))
+        return Stored(entries[0], self.read(space, entries)[0] if has_row else np.zeros(space.dim, space.value_dtype))
+
+    def as_stored(self, space: Space, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Rows, shape (n, dim), as they will be read once they are stored."""
+        codebook = self.codebook(space)
+        return codebook.decode(codebook.encode(values)) if codebook else values.astype(space.dtype)
 
     def head_path(self, name: str) -> Path:
         """The file of a head, ``<name>@<hash>``."""
-        return self.folder / "heads" / f"{name}.safetensors"
+        return self.folder / HEADS / f"{name}.safetensors"
 
     def read_head(self, name: str) -> bytes | None:
         """A head's bytes, or None."""
@@ -148,7 +197,7 @@ class Store:
         return sum(file.stat().st_blocks * 512 for file in self.folder.rglob("*") if file.is_file())
 
     def read(self, space: Space, entries: Entries) -> npt.NDArray[Any]:
-        """Rows of entries that have one, shape (n, dim), checksums verified.
+        """Rows of entries that have one, shape (n, dim), checksums verified, codes decoded.
 
         Raises:
             StoreError: a row is not what was written.
@@ -160,4 +209,5 @@ class Store:
                 f"{int(bad.sum())} rows of {space.name} in {self.folder} do not match their checksum. "
                 f"The disk or the files are damaged: restore a backup, or precompute anew."
             )
-        return values
+        codebook = self.codebook(space)
+        return codebook.decode(values) if codebook else values

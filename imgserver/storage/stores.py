@@ -74,6 +74,7 @@ class ServedStore(Protocol):
     def answers(self) -> bool: ...  # noqa: D102
     def table(self, space: Space) -> Lookups: ...  # noqa: D102
     def fetch(self, space: Space, image_id: int) -> Stored | None: ...  # noqa: D102
+    def as_stored(self, space: Space, values: npt.NDArray[Any]) -> npt.NDArray[Any]: ...  # noqa: D102
     def put_all(self, parts: list[Part], ok: int) -> Ids: ...  # noqa: D102
     def read_head(self, name: str) -> bytes | None: ...  # noqa: D102
     def used_bytes(self) -> int: ...  # noqa: D102

@@ -26,7 +26,7 @@ class Table:
 
     def __init__(self, store: Store, space: Space):
         self.space, self._store = space, store
-        self._rows = store.rows(space)
+        self._rows, self._codebook = store.rows(space), store.codebook(space)
         self._lock = threading.Lock()  # one writer at a time; readers take no lock
         self._ids = IdTable()
         self._sequence = self._with_row = self._unsaved = 0
@@ -76,17 +76,15 @@ class Table:
                 return len(self._ids)
             ids, self._sequence = found
             if len(ids):
-                entries, there = self._store.index.get(self.space.name, ids)
-                before = self._ids.get(ids[there])
-                values = _hash_values(entries[there])
-                self._ids.put(ids[there], values)
+                before, values = self._ids.get(ids), self._from_index(ids)  # what was removed is ABSENT from here on
+                self._ids.put(ids, values)
                 self._with_row += int((values >= 0).sum()) - int((before >= 0).sum())
                 self._unsaved += len(ids)
                 self._save()
             return len(ids)
 
     def get(self, ids: Ids, ok: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
-        """Vectors of ``ids`` as stored.
+        """Vectors of ``ids`` as stored; of codes, what they decode to.
 
         Returns:
             values, shape (n, dim), zeros where there is none; status, shape (n,): ``ok``, the permanent failure, or 0
@@ -94,11 +92,15 @@ class Table:
         """
         found = self._ids.get(ids) if self.loaded else self._from_index(ids)
         if not len(found) or found.min() >= 0:
-            return self._rows.gather(found), np.full(len(ids), ok, dtype=np.uint8)
+            return self._gather(found), np.full(len(ids), ok, dtype=np.uint8)
         has_row = found >= 0
-        values = np.zeros((len(ids), self.space.dim), dtype=self.space.dtype)
-        values[has_row] = self._rows.gather(found[has_row])
+        values = np.zeros((len(ids), self.space.dim), dtype=self.space.value_dtype)
+        values[has_row] = self._gather(found[has_row])
         return values, np.where(has_row, ok, np.where(found == ABSENT, 0, -found)).astype(np.uint8)
+
+    def _gather(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        stored = self._rows.gather(rows)
+        return stored if self._codebook is None else self._codebook.decode(stored)
 
     def _from_index(self, ids: Ids) -> npt.NDArray[np.int64]:
         entries, there = self._store.index.get(self.space.name, ids)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from imgserver.errors import BadInput, NotReady, StoreError
 from imgserver.head import Head
 from imgserver.storage.index import NO_ROW, Entries, Ids, Space
-from imgserver.storage.store import Store
+from imgserver.storage.store import HEADS, Store
 from imgserver.storage.stores import ServedStore
 
 # In the place of the head: vectors that came from elsewhere. There is no feature and no photo behind them.
@@ -18,9 +19,22 @@ VECTOR_DTYPE = "float16"
 
 
 def split_version(version: str) -> tuple[str, str]:
-    """``<backbone>@<hash>+<head>@<hash>/<dim>`` into backbone version and ``<head>@<hash>``."""
+    """``<backbone>@<hash>+<head>@<hash>[#<codebook>]/<dim>`` into backbone version and ``<head>@<hash>``."""
     backbone, _, rest = version.partition("+")
-    return backbone, rest.partition("/")[0]
+    return backbone, rest.partition("/")[0].partition("#")[0]
+
+
+def compressed_version(version: str, codebook: str) -> str:
+    """The version of what the codebook of that name leaves of the vectors of ``version``."""
+    head, _, dim = version.rpartition("/")
+    return f"{head}#{codebook}/{dim}"
+
+
+def plain_version(version: str) -> str:
+    """The version that a compressed one was made of; any other as it is."""
+    backbone, plus, rest = version.partition("+")  # a backbone may have a # of its own
+    head, slash, dim = rest.partition("/")
+    return f"{backbone}{plus}{head.partition('#')[0]}{slash}{dim}"
 
 
 def is_imported(version: str) -> bool:
@@ -30,10 +44,19 @@ def is_imported(version: str) -> bool:
 
 def save_head(store: Store, head: Head) -> None:
     """Keep ``head`` beside its vectors."""
-    path = store.head_path(f"{head.spec.name}@{head.digest()}")
+    _write_whole(store.head_path(f"{head.spec.name}@{head.digest()}"), head.to_bytes())
+
+
+def copy_heads(source: Path, target: Path) -> None:
+    """Bring all heads below one folder, a store's or that of moved shards, to another."""
+    for head in (source / HEADS).glob("*.safetensors"):
+        _write_whole(target / HEADS / head.name, head.read_bytes())
+
+
+def _write_whole(path: Path, data: bytes) -> None:
     path.parent.mkdir(exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}")
-    part.write_bytes(head.to_bytes())
+    part.write_bytes(data)
     os.replace(part, path)
 
 
@@ -57,6 +80,7 @@ class HeldVersion:
         name: the version.
         kind: ``vector`` or ``feature``.
         dim: numbers in a row.
+        row_bytes: that a row takes in memory and on disk.
         rows: rows that were written, replaced ones included.
         active: whether it is served to who names no version.
     """
@@ -64,6 +88,7 @@ class HeldVersion:
     name: str
     kind: str
     dim: int
+    row_bytes: int
     rows: int
     active: bool
 
@@ -72,7 +97,7 @@ def held_versions(store: Store) -> list[HeldVersion]:
     """All that a store holds: each backbone's features, then the versions."""
     active = store.index.active
     spaces = store.index.spaces("feature") + store.index.spaces("vector")
-    return [HeldVersion(s.name, s.kind, s.dim, s.next_row, s.name == active) for s in spaces]
+    return [HeldVersion(s.name, s.kind, s.dim, s.row_bytes, s.next_row, s.name == active) for s in spaces]
 
 
 def active_rows(store: Store) -> tuple[Space, Ids, Entries]:
@@ -96,7 +121,7 @@ def activate(store: Store, version: str) -> None:
     Raises:
         BadInput: the store does not hold it.
     """
-    _held(store, version, "vector")
+    held(store, version, "vector")
     store.index.activate(version)
 
 
@@ -106,7 +131,7 @@ def delete(store: Store, name: str) -> int:
     Raises:
         BadInput: the store does not hold it, or it is in use.
     """
-    space = _held(store, name, "")
+    space = held(store, name)
     if name == store.index.active:
         raise BadInput(f"{name} is the active version; activate another one before you delete it.")
     needing = [s.name for s in store.index.spaces("vector") if s.name != name and split_version(s.name)[0] == name]
@@ -115,11 +140,16 @@ def delete(store: Store, name: str) -> int:
     return store.delete(space)
 
 
-def _held(store: Store, name: str, kind: str) -> Space:
+def held(store: Store, name: str, kind: str = "") -> Space:
+    """What a store holds under a name.
+
+    Raises:
+        BadInput: it holds nothing of that name, or of another kind.
+    """
     space = store.index.space(name)
     if space is None or (kind and space.kind != kind):
-        held = ", ".join(s.name for s in store.index.spaces("vector")) or "none"
-        raise BadInput(f"The store {store.folder} does not hold the version {name!r}. It holds: {held}.")
+        known = ", ".join(s.name for s in store.index.spaces("vector")) or "none"
+        raise BadInput(f"The store {store.folder} does not hold the version {name!r}. It holds: {known}.")
     return space
 
 
@@ -128,6 +158,6 @@ def feature_space(store: Store, backbone_version: str, dim: int, recipe: str) ->
     return store.index.ensure_space(backbone_version, "feature", dim, FEATURE_DTYPE, recipe)
 
 
-def vector_space(store: Store, version: str, dim: int) -> Space:
-    """Vectors of a version; made if it is not there."""
-    return store.index.ensure_space(version, "vector", dim, VECTOR_DTYPE)
+def vector_space(store: Store, version: str, dim: int, codebook: str = "") -> Space:
+    """Vectors of a version, as the codes of a codebook if one is named; made if it is not there."""
+    return store.index.ensure_space(version, "vector", dim, codebook or VECTOR_DTYPE)

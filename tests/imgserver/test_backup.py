@@ -100,6 +100,8 @@ def taken(tmp_path_factory: pytest.TempPathFactory, graph_cache: Path) -> Path:
     folder = tmp_path_factory.mktemp("backup") / "day"
     store = copy_store(graph_cache, folder.parent / "store")
     run_command("imgserver", "index", f"--store={store}")
+    run_command("imgserver", "compress", f"--store={store}", "--bytes=4")
+    run_command("imgserver", "semantic-ids", f"--store={store}", "--codes=4", f"--out={folder.parent / 'ids.parquet'}")
     (store / "rejects.csv").write_text("image_id,reason\n70,CORRUPT: image file is truncated\n")
     backup(store, folder)
     return folder
@@ -112,7 +114,10 @@ def flip(file: Path) -> None:
     file.write_bytes(data)
 
 
-@pytest.mark.parametrize("pattern", ["index/data.mdb", "rows/*/*.rows", "heads/*", "similarity/*.faiss", "rejects.csv"])
+@pytest.mark.parametrize(
+    "pattern",
+    ["index/data.mdb", "rows/*/*.rows", "heads/*", "similarity/*.faiss", "codebooks/*", "semantic/*", "rejects.csv"],
+)
 @pytest.mark.parametrize("damage", [flip, Path.unlink, lambda file: file.write_bytes(file.read_bytes()[:-1])])
 def test_a_damaged_backup_is_refused_by_name(
     taken: Path, tmp_path: Path, pattern: str, damage: Callable[[Path], object]
@@ -130,7 +135,7 @@ def test_every_file_is_in_the_manifest_and_comes_back(taken: Path, tmp_path: Pat
     told = json.loads((taken / "backup.json").read_text())
     files = {str(file.relative_to(taken)) for file in taken.rglob("*") if file.is_file()}
     assert set(told["files"]) == files - {"backup.json"}
-    assert {name.split("/")[0] for name in files} >= {"index", "rows", "heads", "similarity"}
+    assert {name.split("/")[0] for name in files} >= {"index", "rows", "heads", "codebooks", "semantic", "similarity"}
     restore(taken, tmp_path / "store")
     for name in told["files"]:
         assert (tmp_path / "store" / name).read_bytes() == (taken / name).read_bytes()

@@ -107,6 +107,12 @@ def index_of_another_version(store: Path) -> None:
     change_index(store, change)
 
 
+def damage_codebook(store: Path) -> None:
+    run_command("imgserver", "compress", f"--store={store}", "--bytes=4")
+    (file,) = store.glob("codebooks/*")
+    overwrite(file, file.stat().st_size - 64, bytes(64))
+
+
 def engine_weights(store: Path) -> Path:
     (file,) = store.glob("engine/*.bin")
     return file
@@ -136,6 +142,7 @@ BROKEN: dict[str, tuple[str, str, Callable[[Path], object], str]] = {
     "the head gone": ("heads", "problem", lambda s: head_file(s).unlink(), "head pca@.* is missing .*from a backup"),
     "the head cut short": ("heads", "problem", lambda s: head_file(s).write_bytes(b"no head"), "cannot be read"),
     "the head changed": ("heads", "problem", change_a_weight, "has the hash"),
+    "codebook damaged": ("codebooks", "problem", damage_codebook, "it is damaged.* from a backup"),
     "features gone": ("features", "problem", lambda s: forget(s, "feature"), "not the features of"),
     "rows gone": ("rows", "problem", lambda s: row_file(s, 0).unlink(), "is missing or cut short .*Restore a backup"),
     "rows cut short": ("rows", "problem", lambda s: os.truncate(row_file(s, 1), 100), "is missing or cut short"),

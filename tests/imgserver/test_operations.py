@@ -160,6 +160,20 @@ def test_compact_gives_back_what_nobody_names(wasteful: Path, tmp_path: Path) ->
     assert status.tolist() == [1, 1, 1, 3]
 
 
+def test_compact_keeps_the_codes_of_a_compressed_version(store: Path) -> None:
+    run_command("imgserver", "compress", f"--store={store}", "--bytes=4")
+    opened = Store(store)
+    (coded,) = [space for space in opened.index.spaces("vector") if space.codebook]
+    ids, values = np.arange(50), np.random.default_rng(0).standard_normal((50, 16))
+    opened.put(coded, ids, values, np.ones(50, np.uint8), np.ones(50, SOURCE), 1)
+    opened.close()
+    before = content(store)
+    report = compact(store)
+    assert report.rows_dropped == 50
+    assert content(store) == before
+    assert len(before[coded.name]) == 100
+
+
 KILLED = """
 import os, signal
 from imgserver.operations import compact as work

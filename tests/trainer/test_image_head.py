@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, DaemonProcess, copy_store, run_command
+from conftest import ROOT, DaemonProcess, copy_store, free_addresses, ownership, run_command, shared_out
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_samples import make_samples
@@ -321,34 +321,42 @@ def config(samples: Path, tmp_path: Path) -> FitConfig:
     )
 
 
+@pytest.mark.parametrize("servers", [1, 2])
 def test_fit_learns_a_head_and_its_version_evaluates_the_same(
-    config: FitConfig, graph_cache: Path, tmp_path: Path
+    config: FitConfig, graph_cache: Path, tmp_path: Path, servers: int
 ) -> None:
-    """From training to serving, by the commands a user types."""
-    store = copy_store(graph_cache, tmp_path / "store")
+    """From training to serving, by the commands a user types; with two servers each has its part of the images."""
+    names = free_addresses(servers)
+    parts = servers > 1
+    stores = shared_out(graph_cache, tmp_path / "shared", names) if parts else [copy_store(graph_cache, tmp_path / "s")]
     with ExitStack() as stack:
-        daemon = start(store, stack)
-        options = [f"--samples={config.samples}", f"--server={daemon.address}", f"--out={config.out}", "--head=learn"]
+        for store, name in zip(stores, names, strict=True):
+            start(store, stack, f"--port={name.rpartition(':')[2]}", *(ownership(names, name) if parts else ()))
+        server = ",".join(reversed(names))
+        options = [f"--samples={config.samples}", f"--server={server}", f"--out={config.out}", "--head=learn"]
         options += ["--epochs=2", "--batch-size=256", "--width=4", "--max-missing=0.2", "--head-widths=64,12", "--json"]
         result = json.loads(run_command("trainer", "fit", *options).stdout)
         version = result["vector_version"]
         assert "+learned@" in version
         assert result["train"]["head_parameters"] == 1281 * 64 + 65 * 12 + 1
-        refused = run_command("trainer", "evaluate", config.out, f"--server={daemon.address}", check=False)
+        refused = run_command("trainer", "evaluate", config.out, f"--server={server}", check=False)
         assert refused.returncode == 4  # the version is not there yet
         page = tmp_path / "report.html"
-        run_command("trainer", "report", config.out, f"--server={daemon.address}", f"--out={page}")
+        run_command("trainer", "report", config.out, f"--server={server}", f"--out={page}")
         assert page.read_text().count("before, by feature") == page.read_text().count(">learned<") == 6
-        run_command("imgserver", "precompute", f"--store={store}", f"--head={config.out}/{HEAD}")
-        run_command("imgserver", "versions", f"--store={store}", f"--activate={version}")
-        for _ in range(50):
-            with ImageClient(daemon.address) as client:
-                if client.info().version == version:
+        for store in stores:
+            run_command("imgserver", "precompute", f"--store={store}", f"--head={config.out}/{HEAD}")
+            run_command("imgserver", "versions", f"--store={store}", f"--activate={version}")
+        with ImageClient(server) as client:
+            for _ in range(50):
+                if {info.version for info in client.infos()} == {version}:
                     break
-            time.sleep(0.1)
-        found = json.loads(
-            run_command("trainer", "evaluate", config.out, f"--server={daemon.address}", "--json").stdout
-        )
+                time.sleep(0.1)
+        found = json.loads(run_command("trainer", "evaluate", config.out, f"--server={server}", "--json").stdout)
+        if parts:
+            frozen = [*options[:2], f"--out={config.out}-frozen", "--epochs=1", "--width=4", "--max-missing=0.2"]
+            again = json.loads(run_command("trainer", "fit", *frozen, "--json").stdout)
+            assert again["vector_version"] == version
     assert found["all"]["auc"] == pytest.approx(result["test"]["all"]["auc"], abs=1e-4)
 
 
@@ -451,6 +459,21 @@ def test_stored_vectors_need_no_server_either(config: FitConfig, store: Path) ->
     frozen = fit(replace(config, head="frozen", store=str(store), server="nobody:1", epochs=1))
     assert frozen["vector_version"].endswith("/16")
     assert frozen["train"]["head_parameters"] == 0
+
+
+def test_a_run_on_compressed_vectors_records_their_version(config: FitConfig, store: Path) -> None:
+    run_command("imgserver", "compress", "--bytes=4", f"--store={store}")
+    (name,) = [v["name"] for v in versions_of(store) if "#pq4@" in v["name"]]
+    run_command("imgserver", "versions", f"--activate={name}", f"--store={store}")
+    frozen = fit(replace(config, head="frozen", store=str(store), epochs=1))
+    assert frozen["vector_version"] == name
+    learned = fit(replace(config, store=str(store), out=config.out + "-learned", epochs=1))
+    assert "#" not in learned["vector_version"]  # a head learns from the features, which are as they were
+
+
+def versions_of(store: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(run_command("imgserver", "versions", f"--store={store}", "--json").stdout)
+    return found
 
 
 def test_a_store_that_is_not_there_is_said_and_not_made(config: FitConfig, tmp_path: Path) -> None:

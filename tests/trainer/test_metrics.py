@@ -51,6 +51,17 @@ def test_log_loss_and_calibration() -> None:
     assert math.isnan(calibration(np.zeros(3), np.ones(3)))
 
 
+def test_log_loss_of_a_wrong_certainty_is_that_of_double_precision() -> None:
+    # 1 - 1e-7 is no float32: there the loss would be 15.9.
+    assert log_loss(np.array([0]), np.array([1], dtype=np.float32)) == pytest.approx(-math.log(1e-7), rel=1e-6)
+    assert log_loss(np.array([1]), np.array([0], dtype=np.float32)) == pytest.approx(-math.log(1e-7), rel=1e-6)
+
+
+def test_rela_impr_over_a_base_that_is_no_better_than_chance_is_nothing() -> None:
+    assert math.isnan(rela_impr(0.6, 0.5))
+    assert math.isnan(rela_impr(0.6, 0.4))
+
+
 def test_rela_impr_gives_the_figures_of_dins_table() -> None:
     assert rela_impr(0.7348, 0.7300) == pytest.approx(2.09, abs=0.005)
     assert rela_impr(0.6029, 0.5970) == pytest.approx(6.08, abs=0.005)

@@ -33,8 +33,9 @@ def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callabl
         click.option(
             "--server",
             default="localhost:7070",
-            help="Address of the image server. Several, separated by commas, are copies that take turns, as are all "
-            "addresses behind dns:///NAME:PORT; with a head that learns each answers for the images that it owns.",
+            help="Address of the image server. Several, separated by commas, are asked each for the images that it "
+            "owns, if they were started with --servers or a head learns; else they are copies that take turns, as are "
+            "all addresses behind dns:///NAME:PORT.",
         ),
         click.option(
             "--head",

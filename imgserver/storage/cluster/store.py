@@ -172,6 +172,10 @@ class RedisStore:
             whole[tag] = marked and not self.evicted[tag]
         return whole[tags]
 
+    def as_stored(self, space: Space, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Rows, shape (n, dim), as they will be read once they are stored."""
+        return values.astype(space.dtype)
+
     def put_all(self, parts: list[Part], ok: int) -> Ids:
         """Keep rows for all servers; return the ids that a node did not take, and say why in the log."""
         refused = [np.zeros(0, dtype=np.int64)]

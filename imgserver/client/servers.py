@@ -1,0 +1,130 @@
+"""Where a client's calls go: one server, copies of one, or servers that each own a part of the images."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from imgserver.client.addresses import SCHEMES
+from imgserver.client.ids import Ids
+from imgserver.client.results import ServerInfo
+from imgserver.client.retries import until_answered
+from imgserver.client.transports import GrpcTransport, Transport
+from imgserver.errors import BadInput, WrongShard
+from imgserver.shards import owners, shards_of
+
+Reply = TypeVar("Reply")
+RowNumbers = npt.NDArray[np.int64]
+
+
+class Servers:
+    """The transports of a client, and which of them is asked for which image.
+
+    Args:
+        servers: an address or a transport, asked for every image; or a list of them, each asked for the images that it
+            owns. An address with commas is copies that take turns, unless they say that each owns a part.
+
+    Raises:
+        BadInput: a list is empty or names a server twice.
+    """
+
+    def __init__(self, servers: str | Transport | Sequence[str | Transport]):
+        alone = isinstance(servers, str) or not isinstance(servers, Sequence)
+        every: Sequence[str | Transport] = [servers] if alone else servers  # type: ignore[assignment,list-item]
+        self._names = [server if isinstance(server, str) else f"transport-{n}" for n, server in enumerate(every)]
+        if not every or len(set(self._names)) < len(every):
+            raise BadInput(f"A list of servers names each once; got {', '.join(self._names) or 'none'}.")
+        self.transports = [GrpcTransport(server) if isinstance(server, str) else server for server in every]
+        self._owner = owners(self._names) if len(every) > 1 else None
+        self._own_parts = not alone
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.transports)
+
+    def infos(self, timeout_s: float) -> list[ServerInfo]:
+        """What each server that owns a part says of itself, or what the one server or one copy says.
+
+        Raises:
+            WrongShard: the servers know another list than this client, or are not where the list says.
+            BadInput: an address stands for several servers that each own a part, and does not name them.
+            ServerUnavailable: a server did not answer within the deadline.
+        """
+        deadline = time.monotonic() + timeout_s
+
+        def ask(transport: Transport) -> ServerInfo:
+            return ServerInfo.from_message(until_answered(transport.get_info, deadline, timeout_s))
+
+        infos = at_once([partial(ask, transport) for transport in self.transports])
+        if infos[0].servers and not self._own_parts and (names := self._named(infos[0])):
+            with self._lock:
+                if not self._own_parts:  # another thread may have been told the same
+                    (copies,) = self.transports
+                    self._names, self._owner, self._own_parts = names, owners(names), True
+                    self.transports = [GrpcTransport(name) for name in names]
+                    copies.close()
+            return self.infos(deadline - time.monotonic())
+        if self._own_parts:
+            for name, info in zip(self._names, infos, strict=True):
+                self._check(name, info, any(other.servers for other in infos))
+        return infos
+
+    def _named(self, info: ServerInfo) -> list[str]:
+        """The servers that the one address names; empty when it is a single server, which itself says what it owns."""
+        (name,) = self._names
+        if name.startswith(SCHEMES):
+            raise BadInput(
+                f"Each of the servers behind {name} owns a part of the images, so the list must name them: "
+                f"{','.join(info.servers)}."
+            )
+        return [part.strip() for part in name.split(",") if part.strip()] if "," in name else []
+
+    def _check(self, name: str, info: ServerInfo, parts: bool) -> None:
+        """Refuse a server that sees itself or the list in another way than this client."""
+        if not parts:  # servers that hold all images serve a part as well as any
+            return
+        if set(info.servers) != set(self._names):
+            raise WrongShard(
+                f"The image server {name} shares the images out among {', '.join(info.servers) or 'nobody'}; this "
+                f"client was given {', '.join(sorted(self._names))}. The lists must be the same, addresses written "
+                f"alike: start the server with 'imgserver serve --servers', or the run with --server, of the right one."
+            )
+        if info.server_name != name:
+            raise WrongShard(
+                f"The image server at {name} was started as --me {info.server_name}. One of the two is wrong: each "
+                f"server of a list is started under the address at which clients find it."
+            )
+
+    def split(self, ids: Ids) -> list[tuple[Transport, RowNumbers]]:
+        """Whom to ask for which rows of ``ids``, shape (n,); servers that own none of them are left out."""
+        if self._owner is None:
+            return [(self.transports[0], np.arange(len(ids)))]
+        owner = self._owner[shards_of(ids)]
+        parts = [np.flatnonzero(owner == place) for place in range(len(self.transports))]
+        return [(transport, rows) for transport, rows in zip(self.transports, parts, strict=True) if len(rows)]
+
+    def of_each(self, ids: Ids, call: Callable[[Transport, RowNumbers], Reply]) -> list[tuple[RowNumbers, Reply]]:
+        """``call`` for the rows of each server, all at once; in the servers' order."""
+        parts = self.split(ids)
+        replies = at_once([partial(call, transport, rows) for transport, rows in parts])
+        return [(rows, reply) for (_, rows), reply in zip(parts, replies, strict=True)]
+
+    def close(self) -> None:
+        """Give up the connections."""
+        for transport in self.transports:
+            transport.close()
+
+
+def at_once(calls: Sequence[Callable[[], Reply]]) -> list[Reply]:
+    """What the calls return, made side by side; threads cost some 50 µs each, and none is left for a fork to break."""
+    if len(calls) < 2:
+        return [call() for call in calls]
+    with ThreadPoolExecutor(len(calls), thread_name_prefix="server") as pool:
+        return list(pool.map(lambda call: call(), calls))

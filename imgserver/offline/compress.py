@@ -1,0 +1,149 @@
+"""A version of a few bytes a vector, made out of another one: product quantisation by a codebook that FAISS trains."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from crossmedia.v1 import image_server_pb2 as pb
+
+from imgserver.errors import BadInput
+from imgserver.offline.head_vectors import fill
+from imgserver.storage.codebook import CENTRES, Codebook
+from imgserver.storage.index import Space
+from imgserver.storage.similarity import faiss_module, unit
+from imgserver.storage.store import Store
+from imgserver.storage.versions import (
+    compressed_version,
+    held,
+    is_imported,
+    load_head,
+    plain_version,
+    split_version,
+    vector_space,
+)
+
+OK = pb.VECTOR_STATUS_OK
+SAMPLE = 256 * CENTRES  # vectors; FAISS takes no more
+COMPARED = 10_000
+
+
+@dataclass(frozen=True)
+class CompressReport:
+    """What ``compress`` did.
+
+    Attributes:
+        version: of the compressed vectors; it is not activated.
+        of: the version that they were made of.
+        images: that have a vector.
+        added: vectors that were not there before, or older.
+        bytes: of a vector.
+        plain_bytes: of a vector as it was.
+        cosine: mean of vectors to what they were, of a sample.
+        kept: whether the codebook of an earlier run was used.
+        seconds: of it all.
+    """
+
+    version: str
+    of: str
+    images: int
+    added: int
+    bytes: int
+    plain_bytes: int
+    cosine: float
+    kept: bool
+    seconds: float
+
+
+def compress(store: Store, size: int, version: str = "", seed: int = 0) -> CompressReport:
+    """Make a version of ``size`` bytes a vector, beside the one that it is made of.
+
+    Run it again after a kill, or when photos were added: a codebook that is there is used, so it is the same version.
+
+    Args:
+        store: holds the vectors, and from then on the codebook.
+        size: bytes of a vector; divides its numbers.
+        version: to compress; the active one when it is empty.
+        seed: of the sample that the codebook is trained on.
+
+    Raises:
+        BadInput: no such version, one that is compressed, bytes that do not divide its numbers, or fewer than 2 images.
+        StoreError: a row is damaged, or the store cannot be written.
+    """
+    started = time.monotonic()
+    source = held(store, version or store.index.active, "vector")
+    if source.codebook:
+        raise BadInput(f"{source.name} is compressed already; compress {plain_version(source.name)} instead.")
+    if not 1 <= size <= source.dim or source.dim % size:
+        fitting = ", ".join(str(n) for n in range(1, source.dim + 1) if source.dim % n == 0)
+        raise BadInput(f"{size} bytes do not divide the {source.dim} numbers of a vector; {fitting} do.")
+    of_size = [
+        space
+        for space in store.index.spaces("vector")
+        if space.codebook.startswith(f"pq{size}@") and plain_version(space.name) == source.name
+    ]
+    if of_size:
+        target = of_size[-1]
+    else:
+        codebook = train_codebook(_sample(store, source, SAMPLE, seed), size, seed)
+        store.save_codebook(codebook)
+        target = vector_space(store, compressed_version(source.name, codebook.name), source.dim, codebook.name)
+    before = target.next_row
+    if is_imported(source.name):
+        fill(store, source, target, lambda values: values)
+    else:  # from the features, of which there may be newer ones than the source has vectors of
+        fill(store, held(store, split_version(source.name)[0]), target, load_head(store, source.name).apply_numpy)
+    images = int((store.index.load(target.name)[1]["status"] == OK).sum())
+    return CompressReport(
+        target.name,
+        source.name,
+        images,
+        held(store, target.name).next_row - before,
+        size,
+        source.row_bytes,
+        _cosine(store, source, target, seed),
+        bool(of_size),
+        time.monotonic() - started,
+    )
+
+
+def train_codebook(vectors: npt.NDArray[np.float32], size: int, seed: int = 0) -> Codebook:
+    """A codebook of ``size`` bytes for vectors like these, shape (n, D).
+
+    Of fewer vectors than a byte tells apart, it has as many centres as the power of two below n, each several times.
+
+    Raises:
+        BadInput: there are fewer than 2 vectors.
+    """
+    n, dim = vectors.shape
+    if n < 2:
+        raise BadInput(f"{n} vectors are too few for a codebook; it takes 2, better {CENTRES} and more.")
+    bits = min(CENTRES, n).bit_length() - 1
+    # As ``Codebook`` deals a vector's numbers out to its bytes.
+    dealt = vectors.reshape(n, dim // size, size).transpose(0, 2, 1).reshape(n, dim)
+    faiss = faiss_module()
+    quantiser = faiss.ProductQuantizer(dim, size, bits)
+    quantiser.cp.seed = seed
+    quantiser.cp.min_points_per_centroid = 1  # FAISS would say for each byte that more images would be better
+    quantiser.train(np.ascontiguousarray(dealt, dtype=np.float32))
+    centres = faiss.vector_to_array(quantiser.centroids).reshape(size, 1 << bits, dim // size)
+    return Codebook(np.tile(centres, (1, CENTRES >> bits, 1)))
+
+
+def _sample(store: Store, space: Space, most: int, seed: int) -> npt.NDArray[np.float32]:
+    _, entries, _ = store.index.load(space.name)
+    entries = entries[entries["status"] == OK]
+    if len(entries) > most:
+        entries = entries[np.sort(np.random.default_rng(seed).choice(len(entries), most, replace=False))]
+    return store.read(space, entries).astype(np.float32)
+
+
+def _cosine(store: Store, source: Space, target: Space, seed: int) -> float:
+    ids, entries, _ = store.index.load(source.name)
+    ids, entries = ids[entries["status"] == OK], entries[entries["status"] == OK]
+    chosen = np.sort(np.random.default_rng(seed).choice(len(ids), min(COMPARED, len(ids)), replace=False))
+    plain = unit(store.read(source, entries[chosen]))
+    coded = unit(store.read(target, store.index.get(target.name, ids[chosen])[0]))
+    return float((plain * coded).sum(axis=1).mean())
