@@ -163,7 +163,7 @@ def console_spans(text: str) -> list[dict[str, object]]:
 
 def test_the_spans_of_client_and_server_join(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
-    process = DaemonProcess(store, None)  # the environment alone turns it on
+    process = DaemonProcess(store, None, "--otel")
     try:
         done = subprocess.run(
             [sys.executable, "-c", CLIENT, process.address], capture_output=True, text=True, timeout=60
@@ -199,7 +199,9 @@ def test_without_the_extra_otel_is_named_and_the_environment_alone_does_nothing(
     assert "OTEL_TRACES_EXPORTER is 'jaeger'" in done.output
     from imgserver.serving import tracing as work
 
-    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
+    with work.tracing(False) as interceptors:  # the environment alone turns it on
+        assert len(interceptors) == 1
     monkeypatch.setattr(work, "find_spec", lambda name: None)
     with work.tracing(False) as interceptors:
         assert interceptors == []
