@@ -31,8 +31,13 @@ RETRY_AFTER_KEY = "retry-after-ms"
 
 
 class CrossMediaError(Exception):
-    """Root of all errors that CrossMedia raises on purpose."""
+    """Root of all errors that CrossMedia raises on purpose.
 
+    Attributes:
+        request_id: of the call that failed, by which the server's log names it; empty where no server failed.
+    """
+
+    request_id: str = ""
     grpc_code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
     exit_code: ClassVar[int] = 1
 

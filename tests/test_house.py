@@ -35,14 +35,19 @@ ARROWS = {
     },
     "features": {"imgserver.client", "imgserver.errors", "imgserver.config"},
     "imgserver/client": {
-        *("crossmedia.v1", "imgserver.errors", "imgserver.secret_files", "imgserver.shards", "imgserver.wire"),
+        *("crossmedia.v1", "imgserver.errors", "imgserver.logs", "imgserver.secret_files", "imgserver.shards"),
+        "imgserver.wire",
     },
     "imgserver/storage": {"imgserver.errors", "imgserver.head", "imgserver.places"},
     "imgserver/vision": {"crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage"},
     "imgserver/serving": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
-        *("imgserver.allocator", "imgserver.client.results", "imgserver.places", "imgserver.shards", "imgserver.wire"),
-        "imgserver.secret_files",
+        *("imgserver.allocator", "imgserver.client.results", "imgserver.logs", "imgserver.places", "imgserver.shards"),
+        *("imgserver.secret_files", "imgserver.wire"),
+    },
+    "imgserver/operations": {
+        *("imgserver.client", "imgserver.errors", "imgserver.head", "imgserver.serving", "imgserver.storage"),
+        "imgserver.vision",
     },
     "imgserver/offline": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),

@@ -23,6 +23,7 @@ from imgserver.errors import (
     ServerUnavailable,
     error_class,
 )
+from imgserver.logs import REQUEST_ID_KEY, new_request_id
 from imgserver.secret_files import Followed
 from imgserver.wire import GET_VECTORS, VectorsReply, decode_reply
 
@@ -88,14 +89,14 @@ class Pending(Protocol):
 
 
 class _GrpcPending:
-    def __init__(self, call: Any, address: str, timeout_s: float):
-        self._call, self._address, self._timeout_s = call, address, timeout_s
+    def __init__(self, call: Any, address: str, timeout_s: float, request: str):
+        self._call, self._address, self._timeout_s, self._request = call, address, timeout_s, request
 
     def result(self) -> VectorsReply:
         try:
             return decode_reply(self._call.result())
         except grpc.RpcError as error:
-            raise _translate(error, self._address, self._timeout_s) from None
+            raise _translate(error, self._address, self._timeout_s, self._request) from None
 
 
 class GrpcTransport:
@@ -148,8 +149,9 @@ class GrpcTransport:
     def get_vectors(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
         """Start ``GetVectors``."""
         self._connected()
-        call = self._get_vectors.future(request, timeout=timeout_s, metadata=self._metadata())
-        return _GrpcPending(call, self.address, timeout_s)
+        number = new_request_id()
+        call = self._get_vectors.future(request, timeout=timeout_s, metadata=self._metadata(number))
+        return _GrpcPending(call, self.address, timeout_s, number)
 
     def put_images(self, request: pb.PutImagesRequest, timeout_s: float) -> pb.PutImagesResponse:
         """Call ``PutImages``."""
@@ -176,14 +178,16 @@ class GrpcTransport:
         reply: pb.GetHeadGradientResponse = self._call(self._connected().GetHeadGradient, request, timeout_s)
         return reply
 
-    def _metadata(self) -> Metadata | None:
-        return None if self._token is None else self._token.now()
+    def _metadata(self, request: str) -> Metadata:
+        token = () if self._token is None else self._token.now()
+        return ((REQUEST_ID_KEY, request), *token)
 
     def _call(self, method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
+        number = new_request_id()
         try:
-            return method(request, timeout=timeout_s, metadata=self._metadata())
+            return method(request, timeout=timeout_s, metadata=self._metadata(number))
         except grpc.RpcError as error:
-            raise _translate(error, self.address, timeout_s) from None
+            raise _translate(error, self.address, timeout_s, number) from None
 
     def close(self) -> None:
         """Close the channel."""
@@ -192,11 +196,20 @@ class GrpcTransport:
         self._channel = self._stub = None
 
 
-def _translate(error: Any, address: str, timeout_s: float) -> CrossMediaError:
-    """The class that the server raised, with its message; for faults of the way, a message that says what to do."""
+def _translate(error: Any, address: str, timeout_s: float, request: str) -> CrossMediaError:
+    """The class that the server raised, with its message and the id of the request, by which its log can be searched.
+
+    For faults of the way, a message that says what to do.
+    """
+    translated = _translated(error, address, timeout_s, request)
+    translated.request_id = request
+    return translated
+
+
+def _translated(error: Any, address: str, timeout_s: float, request: str) -> CrossMediaError:
     code, details = error.code(), error.details() or ""
     metadata = dict(error.trailing_metadata() or ())
-    name = metadata.get(ERROR_NAME_KEY)
+    name, in_log = metadata.get(ERROR_NAME_KEY), f" (request {request})"
     cls = error_class(name, code)
     if name is None and cls is ServerUnavailable:
         return ServerUnavailable(
@@ -204,10 +217,11 @@ def _translate(error: Any, address: str, timeout_s: float) -> CrossMediaError:
             f"address, and whether it takes TLS ({details})."
         )
     if name is None and cls is DeadlineExceeded:
-        return DeadlineExceeded(f"The image server at {address} did not answer within {timeout_s:.3g} s.")
+        return DeadlineExceeded(f"The image server at {address} did not answer within {timeout_s:.3g} s{in_log}.")
+    details = (details or f"The image server at {address} failed with {code.name}.") + in_log
     if cls is Overloaded:
         return Overloaded(details, retry_after_s=float(metadata.get(RETRY_AFTER_KEY, 100)) / 1000)
-    return cls(details or f"The image server at {address} failed with {code.name}.")
+    return cls(details)
 
 
 class LocalTransport:

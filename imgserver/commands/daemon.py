@@ -27,6 +27,7 @@ from imgserver.commands.options import (
 )
 from imgserver.config import Command, json_option
 from imgserver.errors import BadInput, ServerUnavailable
+from imgserver.logs import LogFormat, set_up_logs
 from imgserver.places import is_url, own_folder
 
 STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
@@ -95,6 +96,19 @@ STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
     help="Most images that one client may ask for in a second, by its token's name, else by its host; no limit when it "
     "is not given.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="How log lines look on standard error: text, or one JSON object a line with time, level, logger, message and "
+    "the id of the request.",
+)
+@click.option(
+    "--otel",
+    is_flag=True,
+    help="Send a span of every call to OpenTelemetry, where the OTEL_* variables say; the extra otel is needed. When "
+    "OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_TRACES_EXPORTER is set and the extra is there, this is on by itself.",
+)
 @ownership_options
 @threads_option
 @photo_options
@@ -114,6 +128,8 @@ def serve(
     tls_client_ca: Path | None,
     tokens: Path | None,
     max_ids_per_second: int | None,
+    log_format: LogFormat,
+    otel: bool,
     servers: tuple[str, ...] | None,
     me: str,
     threads: int,
@@ -136,12 +152,13 @@ def serve(
         from imgserver.serving.process import serve as run
         from imgserver.serving.security import ServerSecurity
         from imgserver.serving.service import ServiceConfig
+        from imgserver.serving.tracing import tracing
         from imgserver.vision.decode import ImageLimits
     except ImportError as error:
         raise missing_extra(error) from error
 
     def say(daemon: Daemon) -> None:
-        if as_json:
+        if as_json or (log_format == "json" and not background):  # standard output is often the same file as the log
             click.echo(json.dumps(asdict(daemon)))
         else:
             click.echo(f"The image server answers at {daemon.address} (process {daemon.pid}).")
@@ -150,12 +167,13 @@ def serve(
         given = _serve_arguments(locals())
         if is_url(store):
             os.environ[STORE_ENV] = given.pop("store")  # it may have a password, and everybody can list arguments
-        arguments = [f"--{name}={value}" for name, value in given.items() if name != "photo-roots"]
+        names = [name for name in given if name != "photo-roots"]
+        arguments = [f"--{name}" if given[name] is True else f"--{name}={given[name]}" for name in names]
         arguments += [f"--photo-root={root}" for root in photo_roots]
         say(serve_in_background(arguments, own_folder(store, folder)))
         return
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which of its builds fits this CPU
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logs(log_format)
     security = ServerSecurity(tls_cert, tls_key, tls_client_ca, tokens, max_ids_per_second)
     for warning in security.warnings(host):
         logging.getLogger(__name__).warning("%s", warning)
@@ -171,12 +189,15 @@ def serve(
         photo_roots=photo_roots,
         ownership=ownership,
     )
-    run(config, f"{host}:{port}", metrics_port, say, security)
+    with tracing(otel) as interceptors:
+        run(config, f"{host}:{port}", metrics_port, say, security, interceptors)
 
 
 def _serve_arguments(values: dict[str, Any]) -> dict[str, Any]:
     names = [option.name for option in serve.params if option.name not in ("background", "as_json")]
-    given = {name.replace("_", "-"): values[name] for name in names if values[name] is not None}
+    given = {
+        name.replace("_", "-"): values[name] for name in names if values[name] is not None and values[name] is not False
+    }
     return {name: ",".join(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from imgserver.errors import ERROR_NAME_KEY, RETRY_AFTER_KEY, CrossMediaError, Overloaded
 
 
-def end_call(context: Any, error: CrossMediaError) -> NoReturn:
-    """End a call of gRPC with an error of ours, so that the client raises the same class."""
-    metadata = [(ERROR_NAME_KEY, type(error).__name__)]
+def end_call(context: Any, error: CrossMediaError, metadata: Sequence[tuple[str, str]] = ()) -> NoReturn:
+    """End a call of gRPC with an error of ours, so that the client raises the same class.
+
+    Args:
+        context: of the call.
+        error: why it failed.
+        metadata: what else goes back.
+    """
+    metadata = [*metadata, (ERROR_NAME_KEY, type(error).__name__)]
     if isinstance(error, Overloaded):
         metadata.append((RETRY_AFTER_KEY, str(int(error.retry_after_s * 1000))))
     context.set_trailing_metadata(metadata)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from imgserver.errors import (
     DeadlineExceeded,
     ServerFault,
 )
+from imgserver.logs import REQUEST_ID_KEY, Sparingly, request_id, request_id_of
 from imgserver.serving.failures import end_call
 from imgserver.serving.health import SERVICE_NAME, Heartbeat
 from imgserver.serving.security import OPEN, ServerSecurity
@@ -33,6 +34,7 @@ Reply = TypeVar("Reply")
 # A call that waits for the CNN holds a thread; more threads than callers cost nothing but stack.
 CALL_THREADS = 64
 NO_DEADLINE_S = 60.0
+SLOW_CALL_S = 5.0  # such a call is logged
 MAX_CONNECTION_AGE_MS = 120_000
 
 
@@ -40,6 +42,7 @@ class _Servicer(pb_grpc.ImageServiceServicer):
     def __init__(self, service: ImageService):
         self._service = service
         self._durations = service.metrics.rpc_duration
+        self._sparingly = Sparingly()
 
     def GetInfo(self, request: pb.GetInfoRequest, context: Any) -> pb.GetInfoResponse:  # noqa: N802
         return self._answer("GetInfo", context, lambda deadline: self._service.get_info())
@@ -75,20 +78,32 @@ class _Servicer(pb_grpc.ImageServiceServicer):
         return self._answer("GetThumbnails", context, lambda deadline: self._service.get_thumbnails(request))
 
     def _answer(self, method: str, context: Any, work: Callable[[float], Reply]) -> Reply:
-        """Do the work; an error of ours ends the call with its code, its class name, and when to retry."""
+        """Do the work; an error of ours ends the call with its code, its class name, and when to retry.
+
+        The id of the request goes back with every answer, and stands in every line that is logged meanwhile.
+        """
         started = time.perf_counter()
+        number = request_id_of(context.invocation_metadata())
+        context.set_trailing_metadata([(REQUEST_ID_KEY, number)])
+        request_id.set(number)  # threads belong to one call at a time
         failed: CrossMediaError | None = None
         try:
             return work(time.monotonic() + _seconds_left(context))
         except CrossMediaError as error:
             failed = error
+            if self._sparingly.allows(type(error).__name__):
+                log.warning("%s failed: %s: %s", method, type(error).__name__, error)
         except Exception:
             log.exception("a call failed")  # the trace stays here; the peer learns only that it happened
             failed = ServerFault("The image server failed; its log says more.")
         finally:
+            seconds = time.perf_counter() - started
             code = failed.grpc_code if failed else grpc.StatusCode.OK
-            self._durations.labels(method, code.name).observe(time.perf_counter() - started)
-        end_call(context, failed)
+            self._durations.labels(method, code.name).observe(seconds)
+            if seconds > SLOW_CALL_S:
+                log.warning("%s took %.1f s", method, seconds)
+            request_id.set("")
+        end_call(context, failed, [(REQUEST_ID_KEY, number)])
 
 
 def _seconds_left(context: Any) -> float:
@@ -106,17 +121,24 @@ class GrpcServer:
         service: what answers.
         address: ``host:port``; port 0 takes a free one.
         security: who may call it, and how.
+        interceptors: around every call, such as those of ``tracing``.
 
     Raises:
         BadInput: the port is taken, or the address cannot be bound; or a file of ``security`` cannot be used.
     """
 
-    def __init__(self, service: ImageService, address: str, security: ServerSecurity = OPEN):
+    def __init__(
+        self,
+        service: ImageService,
+        address: str,
+        security: ServerSecurity = OPEN,
+        interceptors: Sequence[grpc.ServerInterceptor] = (),
+    ):
         most = service.config.max_message_bytes
         credentials = security.credentials()
         self._server = grpc.server(
             ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="call"),
-            interceptors=security.interceptors(service.metrics.rpc_duration),
+            interceptors=[*interceptors, *security.interceptors(service.metrics.rpc_duration)],
             options=[
                 ("grpc.max_receive_message_length", most),
                 ("grpc.max_send_message_length", most),

@@ -11,11 +11,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import grpc
 import torch
 
 from imgserver.allocator import keep_freed_memory
@@ -86,6 +87,7 @@ def serve(
     metrics_port: int | None = None,
     on_ready: object = None,
     security: ServerSecurity = OPEN,
+    interceptors: Sequence[grpc.ServerInterceptor] = (),
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain: no new calls, those under way end, the store is closed.
 
@@ -95,6 +97,7 @@ def serve(
         metrics_port: serve metrics over HTTP there, on the same host; 0 takes a free port, None serves none.
         on_ready: called with the ``Daemon`` once calls are taken.
         security: who may call it, and how.
+        interceptors: around every call, such as those of ``tracing``.
 
     Raises:
         BadInput: another daemon serves this store, the port is taken, or a file of ``security`` cannot be used.
@@ -106,7 +109,7 @@ def serve(
     try:
         with _lock(config.own_folder):
             (config.own_folder / DAEMON_FILE).unlink(missing_ok=True)  # a killed one's
-            _serve(config, address, metrics_port, on_ready, security)
+            _serve(config, address, metrics_port, on_ready, security, interceptors)
     except BlockingIOError:
         other = running_daemon(config.own_folder)
         raise BadInput(
@@ -118,7 +121,12 @@ def serve(
 
 
 def _serve(
-    config: ServiceConfig, address: str, metrics_port: int | None, on_ready: object, security: ServerSecurity
+    config: ServiceConfig,
+    address: str,
+    metrics_port: int | None,
+    on_ready: object,
+    security: ServerSecurity,
+    interceptors: Sequence[grpc.ServerInterceptor],
 ) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -128,7 +136,7 @@ def _serve(
         torch.set_num_threads(config.threads)  # of heads that learn
     service = ImageService(config)
     try:
-        server = GrpcServer(service, address, security)
+        server = GrpcServer(service, address, security, interceptors)
         server.start()
         if metrics_port is not None:
             metrics_port = service.metrics.listen(address.rpartition(":")[0], metrics_port)
