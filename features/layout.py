@@ -128,7 +128,7 @@ class SplitFiles:
     def _file(self, path: Path) -> pq.ParquetFile:
         try:
             return self._open.enter_context(pq.ParquetFile(path, memory_map=True))
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException) as error:
             self._open.close()
             raise BadInput(f"The samples file {path} cannot be read: {error}.") from error
 

@@ -168,7 +168,7 @@ def _digits(column: pa.Array) -> bool:
 def _ids_of_names(manifest: Path, names: pa.Array, notes: dict[str, int]) -> Int64Array:
     try:
         table = pq.read_table(manifest, columns=["image_id", "key"])
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise BadInput(
             f"The manifest {manifest} cannot be read: {error}. 'imgserver manifest' writes one with the columns "
             f"image_id and key."

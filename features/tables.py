@@ -58,7 +58,7 @@ class Source:
             else:
                 self._data = ds.dataset(files, format="parquet")
                 _check_columns(path, self.columns, self._data.schema.names)
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             if "Empty CSV" in str(error):
                 raise BadInput(f"The file {path} is empty.") from error
             raise BadInput(f"The file {path} cannot be read: {error}.") from error
@@ -83,7 +83,7 @@ class Source:
                 total += len(batch)
                 if len(batch):
                     yield pa.Table.from_batches([batch])
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise BadInput(f"The file {self.path} cannot be read: {error}.") from error
         if not total:
             raise BadInput(f"The file {self.path} has no rows.")

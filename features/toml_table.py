@@ -34,7 +34,7 @@ class TomlTable:
             return cls(tomllib.loads(file.read_text(encoding="utf-8")), file, "")
         except OSError as error:
             raise BadInput(f"The schema file {file} cannot be read: {error.strerror}.") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadInput(f"The schema file {file} is not valid TOML: {error}.") from error
 
     def fail(self, message: str) -> BadInput:

@@ -77,7 +77,7 @@ class Vocabularies:
         """
         try:
             table = pq.read_table(folder / FILE)
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException) as error:
             raise BadInput(
                 f"{folder} is no samples folder: {FILE} cannot be read. Make it with 'features build'."
             ) from error
@@ -92,7 +92,7 @@ class Vocabularies:
         """
         try:
             return cls._of(pq.read_table(pa.BufferReader(data)))
-        except pa.ArrowInvalid as error:
+        except pa.ArrowException as error:
             raise BadInput(f"The vocabulary of {len(data)} bytes cannot be read: {error}.") from error
 
     @classmethod

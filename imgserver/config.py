@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import sys
 import tomllib
@@ -90,7 +91,7 @@ def load_config_file(path: str | None) -> dict[str, Any]:
         return {}
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         _usage_error(f"The configuration file {file} is not valid TOML: {error}.")
 
 
@@ -114,19 +115,16 @@ def _usage_error(message: str) -> NoReturn:
 
 def _defaults(command: click.Command, ctx: click.Context, table: Any, inherited: dict[str, Any] | None = None) -> Any:
     """``default_map`` of ``command``: its table over the plain values of the tables above; unknown keys are refused."""
-    table = table or {}
+    table = {} if table is None else table
+    if not isinstance(table, dict):
+        _usage_error(f"The configuration file says {command.name} = {table!r}; it must be a table, [{command.name}].")
     if not isinstance(command, click.Group):
-        names = {p.name: p for p in command.params}
-        by_flag = {o.lstrip("-").replace("-", "_"): p.name for p in command.params for o in p.opts}
+        by_flag = {o.lstrip("-").replace("-", "_"): p for p in command.params for o in p.opts}
         unknown = sorted(k for k in table if k.replace("-", "_") not in by_flag)
         if unknown:
             _usage_error(f"The configuration file sets {unknown[0]!r} for {command.name!r}, which has no such option.")
-        merged = {**(inherited or {}), **table}
-        return {
-            by_flag[k.replace("-", "_")]: v
-            for k, v in merged.items()
-            if k.replace("-", "_") in by_flag and by_flag[k.replace("-", "_")] in names
-        }
+        merged = {k.replace("-", "_"): v for k, v in {**(inherited or {}), **table}.items()}
+        return {by_flag[k].name: _checked(by_flag[k], v) for k, v in merged.items() if k in by_flag}
     plain = {**(inherited or {}), **{k: v for k, v in table.items() if not isinstance(v, dict)}}
     known = command.list_commands(ctx)
     unknown = sorted(k for k, v in table.items() if isinstance(v, dict) and k not in known)
@@ -140,6 +138,15 @@ def _defaults(command: click.Command, ctx: click.Context, table: Any, inherited:
         if sub is not None:
             result[name] = _defaults(sub, ctx, table.get(name), plain)
     return result
+
+
+def _checked(parameter: click.Parameter, value: Any) -> Any:
+    """A value that click can convert; it would fail with a trace on a list for a number, or on infinity."""
+    several = isinstance(value, list) and (getattr(parameter, "multiple", False) or parameter.nargs != 1)
+    for one in value if several else [value]:
+        if not isinstance(one, str | int | float) or (isinstance(one, float) and not math.isfinite(one)):
+            _usage_error(f"The configuration file sets {parameter.name!r} to {one!r}, which is no value of an option.")
+    return value
 
 
 def config_option(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -21,6 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PHOTOS = ROOT / "examples" / "grocery" / "images"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``make test-faults KILLS=1000``."""
+    parser.addoption("--kills", type=int, default=190, help="How many storage writers tests/faults kills.")
+
+
 @pytest.fixture(scope="session")
 def photos() -> Path:
     """The 243 photos that ship with the project."""

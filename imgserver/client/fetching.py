@@ -17,6 +17,7 @@ from imgserver.client.transports import Pending, Transport
 from imgserver.errors import CrossMediaError, DeadlineExceeded, Overloaded, ServerUnavailable
 from imgserver.wire import VectorsReply
 
+_TAKE_TIME = "Run 'imgserver precompute' first, or allow more time."
 _STATUS_NAMES = {int(status): status.name for status in Status}
 
 
@@ -95,10 +96,11 @@ class Fetch:
             if late.any():
                 again.append(part[late])
                 first = part[late][0]
+                failed = self.status[first] == Status.FAILED
                 why = DeadlineExceeded(
                     f"{int(late.sum())} images were not ready within {self.timeout_s:.3g} s (the first: image "
-                    f"{self.ids[first]}, {_STATUS_NAMES[int(self.status[first])]}). Run 'imgserver precompute' first, "
-                    f"or allow more time."
+                    f"{self.ids[first]}, {_STATUS_NAMES[int(self.status[first])]}). "
+                    + ("The image server failed on it; its log says why." if failed else _TAKE_TIME)
                 )
         return (np.concatenate(again) if again else rows[:0]), why
 

@@ -165,7 +165,7 @@ def _open_vectors(path: Path) -> Callable[[], Iterator[tuple[Ids, Vectors]]]:
     """Reads the file as often as it is called: ids and vectors as they are stored, a block at a time."""
     try:
         data = ds.dataset(path, format="parquet")
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise BadInput(f"The vectors {path} cannot be read: {error}.") from error
     names = data.schema.names
     key = next((n for n in ("image_id", "id") if n in names), None)
@@ -185,7 +185,7 @@ def _open_vectors(path: Path) -> Callable[[], Iterator[tuple[Ids, Vectors]]]:
                 if len(batch):
                     yield _block(batch, first, path)
                 first += len(batch)
-        except pa.ArrowInvalid as error:
+        except pa.ArrowException as error:
             raise BadInput(f"The vectors {path} cannot be read: {error}.") from error
 
     return blocks

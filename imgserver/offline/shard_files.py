@@ -124,7 +124,7 @@ class ShardFiles:
         path = self._folder / place
         try:
             table = pq.read_table(path, columns=columns, partitioning=None, page_checksum_verification=True)
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
             raise BadInput(f"{path} cannot be read: {error}. Remove it, and run its shard again.") from error
         if missing := [name for name in columns if name not in table.column_names]:
             raise BadInput(f"{path} has no column {missing[0]!r}; 'precompute --shard' did not write it. Remove it.")

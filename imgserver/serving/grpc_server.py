@@ -7,11 +7,14 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
 from crossmedia.v1 import image_server_pb2 as pb
 from crossmedia.v1 import image_server_pb2_grpc as pb_grpc
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -19,6 +22,7 @@ from imgserver.errors import (
     BadInput,
     CrossMediaError,
     DeadlineExceeded,
+    InvalidRequest,
     ServerFault,
 )
 from imgserver.logs import REQUEST_ID_KEY, Sparingly, request_id, request_id_of
@@ -114,6 +118,38 @@ def _seconds_left(context: Any) -> float:
     return seconds
 
 
+def _handlers(servicer: _Servicer) -> dict[str, Any]:
+    """In the place of the generated ones: what is malformed is the caller's fault, and replies may be bytes already."""
+    return {
+        method.name: grpc.unary_unary_rpc_method_handler(
+            partial(_call, servicer, method.name),
+            request_deserializer=partial(_parse, GetMessageClass(method.input_type)),
+            response_serializer=None
+            if method.name == "GetVectors"
+            else GetMessageClass(method.output_type).SerializeToString,
+        )
+        for method in pb.DESCRIPTOR.services_by_name["ImageService"].methods
+    }
+
+
+def _parse(kind: type[Message], data: bytes) -> Message | DecodeError:
+    """A request, or why it is none: raised here, gRPC would log a trace and call it an error of the server."""
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        return error
+
+
+def _call(servicer: _Servicer, method: str, request: Message | DecodeError, context: Any) -> Any:
+    if not isinstance(request, DecodeError):
+        return getattr(servicer, method)(request, context)
+
+    def refuse(deadline: float) -> None:
+        raise InvalidRequest(f"The bytes are no request of {method}. Client and server may be of different releases.")
+
+    return servicer._answer(method, context, refuse)
+
+
 class GrpcServer:
     """A service at an address.
 
@@ -151,9 +187,7 @@ class GrpcServer:
         )
         servicer = _Servicer(service)
         pb_grpc.add_ImageServiceServicer_to_server(servicer, self._server)
-        # In the place of the generated handler: replies that are bytes already.
-        get_vectors: Any = grpc.unary_unary_rpc_method_handler(servicer.GetVectors, pb.GetVectorsRequest.FromString)
-        self._server.add_registered_method_handlers(SERVICE_NAME, {"GetVectors": get_vectors})
+        self._server.add_registered_method_handlers(SERVICE_NAME, _handlers(servicer))
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._set_health(False)

@@ -62,6 +62,16 @@ def running_daemon(store: Path) -> Daemon | None:
         return None
 
 
+def _make_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        open(folder / LOCK_FILE, "a", opener=private_opener).close()
+    except OSError as error:
+        raise BadInput(
+            f"The folder {folder} cannot be written: {error}. Choose another one, or let this user write there."
+        ) from error
+
+
 @contextmanager
 def _lock(store: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
     """Hold what only one daemon of a store can; a process id would not do, for another program may have it by now.
@@ -100,12 +110,10 @@ def serve(
         interceptors: around every call, such as those of ``tracing``.
 
     Raises:
-        BadInput: another daemon serves this store, the port is taken, or a file of ``security`` cannot be used.
+        BadInput: another daemon serves this store, its folder cannot be written, the port is taken, or a file of
+            ``security`` cannot be used.
     """
-    try:
-        config.own_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"The folder {config.own_folder} cannot be made: {error}. Choose another one.") from error
+    _make_writable(config.own_folder)
     try:
         with _lock(config.own_folder):
             (config.own_folder / DAEMON_FILE).unlink(missing_ok=True)  # a killed one's
@@ -168,12 +176,12 @@ def serve_in_background(arguments: list[str], store: Path, timeout_s: float = 60
         timeout_s: seconds to wait for it.
 
     Raises:
-        BadInput: another daemon serves this store.
+        BadInput: another daemon serves this store, or its folder cannot be written.
         ServerFault: it ended, or did not answer in time; the message has the end of its log.
     """
     if other := running_daemon(store):
         raise BadInput(f"The store {store} is already served by process {other.pid} at {other.address}.")
-    store.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_writable(store)
     log_file = store / LOG_FILE
     with open(log_file, "ab", opener=private_opener) as out:
         process = subprocess.Popen(

@@ -357,18 +357,25 @@ class Index:
             ids: shape (n,).
             values: shape (n,).
             sequence: of the last change that is in them.
+
+        Raises:
+            StoreError: it cannot be written; the former one stands.
         """
         space = self.space(name)
         if space is None:
             return
         # The index names the file, and no name comes twice: a snapshot of another history is never taken for this one.
         file = self.folder / f"table-{space.number}-{sequence}-{uuid.uuid4().hex[:12]}.npy"
-        with open(file, "wb") as out:
-            np.save(out, np.stack([ids, values]))
-            out.flush()
-            os.fsync(out.fileno())
-        with self._write() as txn:
-            txn.put(_snapshot_key(space.number), file.name.encode(), db=self._meta)
+        try:
+            with open(file, "wb") as out:
+                np.save(out, np.stack([ids, values]))
+                out.flush()
+                os.fsync(out.fileno())
+            with self._write() as txn:
+                txn.put(_snapshot_key(space.number), file.name.encode(), db=self._meta)
+        except (OSError, StoreError) as error:
+            file.unlink(missing_ok=True)
+            raise StoreError(f"The snapshot {file} cannot be written: {error}. Is the disk full?") from error
         for older in self.folder.glob(f"table-{space.number}-*.npy"):
             if older != file:
                 older.unlink(missing_ok=True)

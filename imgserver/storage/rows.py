@@ -58,7 +58,7 @@ class RowFile:
                         file.truncate(max(os.path.getsize(path), self._segment_rows * self.dim * self.dtype.itemsize))
                     self._segments.append(np.memmap(path, dtype=self.dtype, mode="r", shape=shape))
                 except OSError as error:
-                    raise StoreError(f"The row file {path} cannot be opened: {error}.") from error
+                    raise StoreError(f"The row file {path} cannot be opened: {error}. Is the disk full?") from error
         return self._segments[number]
 
     def write(self, first_row: int, rows: Rows) -> None:

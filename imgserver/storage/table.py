@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from imgserver.errors import StoreError
 from imgserver.storage.hashtable import ABSENT, IdTable
 from imgserver.storage.index import NO_ROW, Entries, Ids, Space
 from imgserver.storage.store import SNAPSHOT_FROM, Store
+
+log = logging.getLogger(__name__)
 
 
 class Table:
@@ -60,10 +64,16 @@ class Table:
         self.loaded = True
 
     def _save(self) -> None:
-        """Keep a snapshot when a quarter of the table is in none."""
+        """Keep a snapshot when a quarter of the table is in none; without room for it, the next start is slow.
+
+        It is tried again when as much was added once more.
+        """
         if self._unsaved >= max(SNAPSHOT_FROM, len(self._ids) // 4):
-            self._store.index.save_snapshot(self.space.name, *self._ids.items(), self._sequence)
             self._unsaved = 0
+            try:
+                self._store.index.save_snapshot(self.space.name, *self._ids.items(), self._sequence)
+            except StoreError as error:
+                log.warning("%s", error)
 
     def refresh(self) -> int:
         """Take over what was committed since the last time, by whomever; return how many ids that were."""

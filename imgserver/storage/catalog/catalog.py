@@ -187,6 +187,6 @@ def open_catalog(
         elif not is_url(path) and os.path.isfile(path) and not path.lower().endswith(SHARD_SUFFIXES):
             raise BadInput(f"The catalogue {path} is a file, and neither a tar nor a Parquet file.")
         entries = concat(scan(files, path))
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise BadInput(f"The catalogue {path} cannot be listed: {error}.") from error
     return Catalog(path, Listing(entries, ids_from_keys(entries, path)), timeout_s, local, stamp)

@@ -146,7 +146,7 @@ def read_manifest(path: str, timeout_s: float, local: LocalFiles) -> Listing:
             names = parquet.schema_arrow.names
             key = id_column(names, path)
             table = parquet.read(columns=[key, *(name for name in COLUMNS[2:] if name in names)])
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise BadInput(f"The manifest {path} cannot be read: {error}.") from error
     n = len(table)
     ids = key_array(table[key].combine_chunks(), path, key)
@@ -155,10 +155,15 @@ def read_manifest(path: str, timeout_s: float, local: LocalFiles) -> Listing:
     uris = table[URI_COLUMN].combine_chunks().dictionary_encode()
     if uris.null_count:
         raise BadInput(f"The column 'uri' of the manifest {path} is empty in {uris.null_count} rows.")
-    check_uris(uris.dictionary, path, local)
+    try:
+        files = uris.dictionary.cast(pa.large_string())
+        files.validate(full=True)  # a damaged file may hold bytes that are no text
+    except pa.ArrowException as error:
+        raise BadInput(f"The column 'uri' of the manifest {path} cannot be read: {error}.") from error
+    check_uris(files, path, local)
     entries = Entries(
         ids,
-        uris.dictionary.cast(pa.large_string()),
+        files,
         np.asarray(uris.indices).astype(np.int32),
         _column(table, "offset", np.full(n, WHOLE_FILE, dtype=np.int64)),
         _column(table, "size", np.full(n, UNKNOWN, dtype=np.int64)),
@@ -170,7 +175,7 @@ def read_manifest(path: str, timeout_s: float, local: LocalFiles) -> Listing:
     if n and numbers.min() < 0:
         raise BadInput(f"The manifest {path} holds the image id {numbers.min()}; ids are whole numbers from 0 on.")
     listing = Listing(entries, numbers)
-    del table, uris, entries, ids, numbers
+    del table, uris, files, entries, ids, numbers
     pa.default_memory_pool().release_unused()  # reading takes several times what the listing holds
     return listing
 

@@ -97,7 +97,7 @@ def _parquet_rows(files: Files, file: FoundFile, root: str) -> Entries | None:
                 )
             _check_groups(parquet, file.path)
             keys = parquet.read(columns=[key])[key].combine_chunks()
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise BadInput(f"The Parquet file {file.path} cannot be read: {error}.") from error
     keys = key_array(keys, file.path, key)
     return Entries(

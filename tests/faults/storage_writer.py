@@ -1,0 +1,80 @@
+"""A process that writes stored features into another store, batch after batch, until it is killed.
+
+    python storage_writer.py SOURCE TARGET FIRST_BATCH
+
+It says ``begin N`` before it hands batch N to the store and ``ack N`` once the store has returned. What is in a batch
+follows from its number alone, so whoever killed the process knows what must be there. Ids repeat from batch to batch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from imgserver.storage.index import SOURCE, Ids, Space
+from imgserver.storage.store import Store
+from imgserver.storage.stores import Part
+
+OK = 1
+IDS, BATCH, DIM = 4000, 96, 16
+
+
+def features_in(store: Store) -> npt.NDArray[Any]:
+    """All features of a prepared store, shape (n, F)."""
+    (space,) = store.index.spaces("feature")
+    _, entries, _ = store.index.load(space.name)
+    return store.read(space, entries)
+
+
+def ids_of(batch: int) -> Ids:
+    """Image ids of a batch, each once."""
+    return np.unique(np.random.default_rng(batch).integers(0, IDS, BATCH))
+
+
+def rows_of(known: npt.NDArray[Any], ids: Ids, batch: int) -> npt.NDArray[Any]:
+    """Features that a batch writes for ``ids``, shape (n, F): those of a photo, shifted by the number of the batch."""
+    width = known.shape[1]
+    places = (np.arange(width)[None, :] + batch) % width
+    rows: npt.NDArray[Any] = known[(ids % len(known))[:, None], places]
+    return rows
+
+
+def spaces(store: Store, width: int) -> tuple[Space, Space]:
+    """Where features and vectors go."""
+    return (
+        store.index.ensure_space("net@0", "feature", width, "float16"),
+        store.index.ensure_space(f"net@0+cut@0/{DIM}", "vector", DIM, "float16"),
+    )
+
+
+def write(store: Store, known: npt.NDArray[Any], batch: int) -> None:
+    """Store one batch as the daemon does: features and vectors in one commit."""
+    ids = ids_of(batch)
+    rows = rows_of(known, ids, batch)
+    ok = np.full(len(ids), OK, dtype=np.uint8)
+    sources = np.array([(1, 1, batch)] * len(ids), dtype=SOURCE)
+    features, vectors = spaces(store, known.shape[1])
+    store.put_all([Part(features, ids, rows, ok, sources), Part(vectors, ids, rows[:, :DIM], ok, sources)], OK)
+
+
+def main() -> None:
+    """Write until killed."""
+    source, target, first = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    prepared = Store(source, create=False)
+    known = features_in(prepared)
+    prepared.close()
+    store = Store(target)
+    batch = first
+    while True:
+        os.write(1, b"begin %d\n" % batch)
+        write(store, known, batch)
+        os.write(1, b"ack %d\n" % batch)
+        batch += 1
+
+
+if __name__ == "__main__":
+    main()
