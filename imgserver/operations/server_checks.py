@@ -6,6 +6,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from imgserver.client import GrpcTransport, ImageClient
+from imgserver.client.security import ClientSecurity, open_channel
 from imgserver.errors import CrossMediaError
 from imgserver.operations.findings import Finding, NotExamined, Subject, ok, problem, warning
 from imgserver.serving.process import DAEMON_FILE, running_daemon
@@ -29,14 +30,14 @@ def daemon(subject: Subject) -> Finding:
 def health(subject: Subject) -> Finding:
     """Whether work really goes through the server: the probe that load balancers ask for."""
     address = _address(subject)
-    with grpc.insecure_channel(address) as channel:
+    with open_channel(address, ClientSecurity.from_environment()) as channel:
         try:
             asked = health_pb2.HealthCheckRequest(service="")
             reply = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=TIMEOUT_S)
         except grpc.RpcError as error:
             return problem(
                 f"{address} does not answer: {error.code().name}",
-                "Check the address, the network between, and whether the server runs.",
+                "Check the address, the network between, whether the server runs, and whether it takes TLS.",
             )
     state = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
     if state != "SERVING":
