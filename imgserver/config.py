@@ -8,6 +8,8 @@ and ``default_map`` is read from the TOML file, whose tables are named like the 
     store = "/data/store"
     [imgserver.serve]
     port = 7070
+    [client]               # TLS and token of every command that calls a server: imgserver/client/security.py
+    tls-ca = "/etc/crossmedia/ca.pem"
 
 The file is ``crossmedia.toml`` in the working folder, or what ``--config`` or ``CROSSMEDIA_CONFIG`` names.
 Exit codes: 0 done, 1 the work failed, 2 wrong usage or input, 3 the server cannot be reached or is overloaded,
@@ -69,6 +71,7 @@ class Group(click.Group):
         """Load the TOML file into ``default_map`` before any command below parses its options."""
         if ctx.parent is None:
             tables = load_config_file(ctx.params.get("config"))
+            _set_client(tables.pop("client", {}))
             ctx.default_map = _defaults(
                 self, ctx, tables if ctx.info_name == "crossmedia" else tables.get(self.name or "")
             )
@@ -90,6 +93,20 @@ def load_config_file(path: str | None) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         _usage_error(f"The configuration file {file} is not valid TOML: {error}.")
+
+
+def _set_client(table: Any) -> None:
+    """Put ``[client]`` where clients look, and processes that are started from here too; the environment goes first."""
+    if not table:
+        return
+    from imgserver.client.security import ENVIRONMENT
+
+    for key, value in table.items() if isinstance(table, dict) else [("client", table)]:
+        name = key.replace("-", "_")
+        if name not in ENVIRONMENT or not isinstance(value, str):
+            known = ", ".join(known.replace("_", "-") for known in ENVIRONMENT)
+            _usage_error(f"The configuration file sets {key!r} for the client; it takes strings for: {known}.")
+        os.environ.setdefault(ENVIRONMENT[name], value)
 
 
 def _usage_error(message: str) -> NoReturn:

@@ -7,6 +7,8 @@
       VersionMismatch        vectors of another version were asked for         FAILED_PRECONDITION
       WrongShard             another server owns the image                     FAILED_PRECONDITION
       Overloaded             the server has more work than it admits           RESOURCE_EXHAUSTED
+      Unauthenticated        no token, or one that the server does not know    UNAUTHENTICATED
+      PermissionDenied       the token's scope does not reach                  PERMISSION_DENIED
       DeadlineExceeded       the answer did not come in time                   DEADLINE_EXCEEDED
       ServerUnavailable      nobody answers at the address                     UNAVAILABLE
       StoreError             the store cannot be opened, read or written       DATA_LOSS
@@ -29,8 +31,13 @@ RETRY_AFTER_KEY = "retry-after-ms"
 
 
 class CrossMediaError(Exception):
-    """Root of all errors that CrossMedia raises on purpose."""
+    """Root of all errors that CrossMedia raises on purpose.
 
+    Attributes:
+        request_id: of the call that failed, by which the server's log names it; empty where no server failed.
+    """
+
+    request_id: str = ""
     grpc_code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
     exit_code: ClassVar[int] = 1
 
@@ -81,6 +88,20 @@ class Overloaded(CrossMediaError):
         self.retry_after_s = retry_after_s
 
 
+class Unauthenticated(CrossMediaError):
+    """The server answers calls with a token alone, and there was none, or none that it knows."""
+
+    grpc_code = grpc.StatusCode.UNAUTHENTICATED
+    exit_code = 2
+
+
+class PermissionDenied(CrossMediaError):
+    """The token is known, and its scope is not enough for the call."""
+
+    grpc_code = grpc.StatusCode.PERMISSION_DENIED
+    exit_code = 2
+
+
 class DeadlineExceeded(CrossMediaError):
     """The answer did not come within the deadline."""
 
@@ -126,6 +147,8 @@ _BY_CODE: dict[grpc.StatusCode, type[CrossMediaError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.FAILED_PRECONDITION: VersionMismatch,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.UNAVAILABLE: ServerUnavailable,
     grpc.StatusCode.DATA_LOSS: StoreError,

@@ -34,12 +34,20 @@ ARROWS = {
         "imgserver.allocator",
     },
     "features": {"imgserver.client", "imgserver.errors", "imgserver.config"},
-    "imgserver/client": {"crossmedia.v1", "imgserver.errors", "imgserver.shards", "imgserver.wire"},
+    "imgserver/client": {
+        *("crossmedia.v1", "imgserver.errors", "imgserver.logs", "imgserver.secret_files", "imgserver.shards"),
+        "imgserver.wire",
+    },
     "imgserver/storage": {"imgserver.errors", "imgserver.head", "imgserver.places"},
     "imgserver/vision": {"crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage"},
     "imgserver/serving": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
-        *("imgserver.allocator", "imgserver.client.results", "imgserver.places", "imgserver.shards", "imgserver.wire"),
+        *("imgserver.allocator", "imgserver.client.results", "imgserver.logs", "imgserver.places", "imgserver.shards"),
+        *("imgserver.secret_files", "imgserver.wire"),
+    },
+    "imgserver/operations": {
+        *("imgserver.client", "imgserver.errors", "imgserver.head", "imgserver.serving", "imgserver.storage"),
+        "imgserver.vision",
     },
     "imgserver/offline": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
@@ -274,7 +282,7 @@ def test_the_base_install_alone_fetches_vectors(wheel: Path, tmp_path: Path, dae
     assert 'pip install "crossmedia[server]"' in lacking.stderr
 
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)

@@ -4,6 +4,7 @@ ImageClient     de-duplicates, splits by owner and size, keeps order, retries un
   GrpcTransport   a daemon at an address
   LocalTransport  any object with the service's methods, in this process
   MockTransport   vectors from a dictionary, for tests
+ClientSecurity  TLS and token of the connections
 HeadServers     vectors and gradients of a head that learns, through servers that each own a part of the images
 """
 
@@ -11,9 +12,11 @@ from imgserver.client.client import ImageClient
 from imgserver.client.head_servers import HeadServers
 from imgserver.client.mock import MockTransport
 from imgserver.client.results import FetchStats, Neighbours, ServerInfo, Status, Vectors
+from imgserver.client.security import ClientSecurity
 from imgserver.client.transports import GrpcTransport, LocalTransport, Transport
 
 __all__ = [
+    "ClientSecurity",
     "FetchStats",
     "GrpcTransport",
     "HeadServers",

@@ -28,6 +28,7 @@ from imgserver.client.results import (
 )
 from imgserver.client.retries import until_answered
 from imgserver.client.searching import best_of, search
+from imgserver.client.security import ClientSecurity
 from imgserver.client.servers import Servers, at_once
 from imgserver.client.transports import Transport
 from imgserver.errors import InvalidRequest, ServerFault, VersionMismatch
@@ -53,6 +54,7 @@ class ImageClient:
         timeout_s: seconds that a ``get`` may take in all, retries included.
         dtype: how vectors travel: ``float16``, or ``float32``, which is the widened value where fp16 is stored.
         in_flight: how many calls of one ``get`` may be under way at once, to each server.
+        security: TLS and token of connections to addresses; None takes what the environment says.
 
     Raises:
         BadInput: a list is empty or names a server twice.
@@ -66,10 +68,11 @@ class ImageClient:
         timeout_s: float = 30.0,
         dtype: Literal["float16", "float32"] = "float16",
         in_flight: int = 4,
+        security: ClientSecurity | None = None,
     ):
         if dtype not in DTYPE_CODES:
             raise InvalidRequest(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPE_CODES)}.")
-        self._servers = Servers(server)
+        self._servers = Servers(server, security)
         self.version = version
         self._generations: dict[Transport, int] = {}
         self._timeout_s, self._dtype, self._in_flight = timeout_s, dtype, in_flight

@@ -14,6 +14,7 @@ from imgserver.client.client import ImageClient
 from imgserver.client.ids import Ids
 from imgserver.client.results import FetchStats, Vectors
 from imgserver.client.retries import seconds_left
+from imgserver.client.security import ClientSecurity
 from imgserver.client.transports import Transport
 from imgserver.errors import NotReady, VersionMismatch
 
@@ -34,13 +35,20 @@ class HeadServers:
             name for them all: it has to be known which server owns what.
         run_id: names the run to the servers.
         timeout_s: seconds that a call may take in all, retries included.
+        security: TLS and token of connections to addresses; None takes what the environment says.
 
     Raises:
         BadInput: no server, or one twice.
     """
 
-    def __init__(self, servers: Sequence[str | Transport], run_id: str, timeout_s: float = 30.0):
-        self.client = ImageClient(list(servers), timeout_s=timeout_s, dtype="float32")
+    def __init__(
+        self,
+        servers: Sequence[str | Transport],
+        run_id: str,
+        timeout_s: float = 30.0,
+        security: ClientSecurity | None = None,
+    ):
+        self.client = ImageClient(list(servers), timeout_s=timeout_s, dtype="float32", security=security)
         self.run_id, self.timeout_s = run_id, timeout_s
         self._held = ""  # the version that all servers were given last
 

@@ -16,6 +16,7 @@ from imgserver.client.addresses import SCHEMES
 from imgserver.client.ids import Ids
 from imgserver.client.results import ServerInfo
 from imgserver.client.retries import until_answered
+from imgserver.client.security import ClientSecurity
 from imgserver.client.transports import GrpcTransport, Transport
 from imgserver.errors import BadInput, WrongShard
 from imgserver.shards import owners, shards_of
@@ -30,18 +31,20 @@ class Servers:
     Args:
         servers: an address or a transport, asked for every image; or a list of them, each asked for the images that it
             owns. An address with commas is copies that take turns, unless they say that each owns a part.
+        security: TLS and token of connections to addresses; None takes what the environment says.
 
     Raises:
         BadInput: a list is empty or names a server twice.
     """
 
-    def __init__(self, servers: str | Transport | Sequence[str | Transport]):
+    def __init__(self, servers: str | Transport | Sequence[str | Transport], security: ClientSecurity | None = None):
+        self._security = security
         alone = isinstance(servers, str) or not isinstance(servers, Sequence)
         every: Sequence[str | Transport] = [servers] if alone else servers  # type: ignore[assignment,list-item]
         self._names = [server if isinstance(server, str) else f"transport-{n}" for n, server in enumerate(every)]
         if not every or len(set(self._names)) < len(every):
             raise BadInput(f"A list of servers names each once; got {', '.join(self._names) or 'none'}.")
-        self.transports = [GrpcTransport(server) if isinstance(server, str) else server for server in every]
+        self.transports = [GrpcTransport(server, security) if isinstance(server, str) else server for server in every]
         self._owner = owners(self._names) if len(every) > 1 else None
         self._own_parts = not alone
         self._lock = threading.Lock()
@@ -68,7 +71,7 @@ class Servers:
                 if not self._own_parts:  # another thread may have been told the same
                     (copies,) = self.transports
                     self._names, self._owner, self._own_parts = names, owners(names), True
-                    self.transports = [GrpcTransport(name) for name in names]
+                    self.transports = [GrpcTransport(name, self._security) for name in names]
                     copies.close()
             return self.infos(deadline - time.monotonic())
         if self._own_parts:

@@ -13,7 +13,7 @@ import grpc
 from crossmedia.v1 import image_server_pb2 as pb
 from crossmedia.v1 import image_server_pb2_grpc as pb_grpc
 
-from imgserver.client.addresses import channel_target
+from imgserver.client.security import ClientSecurity, Metadata, open_channel
 from imgserver.errors import (
     ERROR_NAME_KEY,
     RETRY_AFTER_KEY,
@@ -23,6 +23,8 @@ from imgserver.errors import (
     ServerUnavailable,
     error_class,
 )
+from imgserver.logs import REQUEST_ID_KEY, new_request_id
+from imgserver.secret_files import Followed
 from imgserver.wire import GET_VECTORS, VectorsReply, decode_reply
 
 CONNECT_OPTIONS = [
@@ -89,14 +91,14 @@ class Pending(Protocol):
 
 
 class _GrpcPending:
-    def __init__(self, call: Any, address: str, timeout_s: float):
-        self._call, self._address, self._timeout_s = call, address, timeout_s
+    def __init__(self, call: Any, address: str, timeout_s: float, request: str):
+        self._call, self._address, self._timeout_s, self._request = call, address, timeout_s, request
 
     def result(self) -> VectorsReply:
         try:
             return decode_reply(self._call.result())
         except grpc.RpcError as error:
-            raise _translate(error, self._address, self._timeout_s) from None
+            raise _translate(error, self._address, self._timeout_s, self._request) from None
 
 
 class GrpcTransport:
@@ -104,10 +106,16 @@ class GrpcTransport:
 
     The channel is opened by the first call of each process, so that a transport that was made, or even used, before
     a fork works in the child too: a gRPC channel must not be used by a forked process.
+
+    Args:
+        address: of the server.
+        security: TLS and token; None takes what the environment says.
     """
 
-    def __init__(self, address: str):
+    def __init__(self, address: str, security: ClientSecurity | None = None):
         self.address = address
+        self._security = security or ClientSecurity.from_environment()
+        self._token: Followed[Metadata] | None = None
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
         self._stub: pb_grpc.ImageServiceStub | None = None
@@ -115,10 +123,10 @@ class GrpcTransport:
         self._pid = -1
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"address": self.address}
+        return {"address": self.address, "security": self._security}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["address"])  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
     def _connected(self) -> pb_grpc.ImageServiceStub:
         if self._stub is None or self._pid != os.getpid():
@@ -126,8 +134,8 @@ class GrpcTransport:
                 self._lock = threading.Lock()  # the parent's may have been held during the fork
             with self._lock:
                 if self._stub is None or self._pid != os.getpid():
-                    target, options = channel_target(self.address)
-                    self._channel = grpc.insecure_channel(target, options=[*CONNECT_OPTIONS, *options])
+                    self._token = self._security.token()
+                    self._channel = open_channel(self.address, self._security, CONNECT_OPTIONS)
                     self._stub = pb_grpc.ImageServiceStub(self._channel)
                     self._get_vectors = self._channel.unary_unary(
                         GET_VECTORS, request_serializer=pb.GetVectorsRequest.SerializeToString
@@ -143,7 +151,9 @@ class GrpcTransport:
     def get_vectors(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
         """Start ``GetVectors``."""
         self._connected()
-        return _GrpcPending(self._get_vectors.future(request, timeout=timeout_s), self.address, timeout_s)
+        number = new_request_id()
+        call = self._get_vectors.future(request, timeout=timeout_s, metadata=self._metadata(number))
+        return _GrpcPending(call, self.address, timeout_s, number)
 
     def put_images(self, request: pb.PutImagesRequest, timeout_s: float) -> pb.PutImagesResponse:
         """Call ``PutImages``."""
@@ -170,11 +180,16 @@ class GrpcTransport:
         reply: pb.GetHeadGradientResponse = self._call(self._connected().GetHeadGradient, request, timeout_s)
         return reply
 
+    def _metadata(self, request: str) -> Metadata:
+        token = () if self._token is None else self._token.now()
+        return ((REQUEST_ID_KEY, request), *token)
+
     def _call(self, method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
+        number = new_request_id()
         try:
-            return method(request, timeout=timeout_s)
+            return method(request, timeout=timeout_s, metadata=self._metadata(number))
         except grpc.RpcError as error:
-            raise _translate(error, self.address, timeout_s) from None
+            raise _translate(error, self.address, timeout_s, number) from None
 
     def close(self) -> None:
         """Close the channel."""
@@ -183,22 +198,32 @@ class GrpcTransport:
         self._channel = self._stub = None
 
 
-def _translate(error: Any, address: str, timeout_s: float) -> CrossMediaError:
-    """The class that the server raised, with its message; for faults of the way, a message that says what to do."""
+def _translate(error: Any, address: str, timeout_s: float, request: str) -> CrossMediaError:
+    """The class that the server raised, with its message and the id of the request, by which its log can be searched.
+
+    For faults of the way, a message that says what to do.
+    """
+    translated = _translated(error, address, timeout_s, request)
+    translated.request_id = request
+    return translated
+
+
+def _translated(error: Any, address: str, timeout_s: float, request: str) -> CrossMediaError:
     code, details = error.code(), error.details() or ""
     metadata = dict(error.trailing_metadata() or ())
-    name = metadata.get(ERROR_NAME_KEY)
+    name, in_log = metadata.get(ERROR_NAME_KEY), f" (request {request})"
     cls = error_class(name, code)
     if name is None and cls is ServerUnavailable:
         return ServerUnavailable(
             f"No image server answers at {address}. Start one with 'crossmedia imgserver serve', or check the "
-            f"address ({details})."
+            f"address, and whether it takes TLS ({details})."
         )
     if name is None and cls is DeadlineExceeded:
-        return DeadlineExceeded(f"The image server at {address} did not answer within {timeout_s:.3g} s.")
+        return DeadlineExceeded(f"The image server at {address} did not answer within {timeout_s:.3g} s{in_log}.")
+    details = (details or f"The image server at {address} failed with {code.name}.") + in_log
     if cls is Overloaded:
         return Overloaded(details, retry_after_s=float(metadata.get(RETRY_AFTER_KEY, 100)) / 1000)
-    return cls(details or f"The image server at {address} failed with {code.name}.")
+    return cls(details)
 
 
 class LocalTransport:

@@ -119,6 +119,7 @@ def precompute(
     threads: int,
     read_timeout_s: float,
     max_image_mb: int,
+    photo_roots: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Embed a catalogue of photos, and activate the vectors. Run it again after a kill, or when photos were added.
@@ -150,7 +151,7 @@ def precompute(
     limits = ImageLimits(max_image_mb * MEGABYTE)
     only = read_ids(ids) if ids else None
     if shard is not None or engine == "ray":
-        job = Job(out, catalogue, backbone, read_timeout_s, limits, only)
+        job = Job(out, catalogue, backbone, read_timeout_s, limits, only, photo_roots)
         found = embed_files(
             *(job, shard or "1/1"),
             threads=threads,
@@ -167,7 +168,7 @@ def precompute(
     if running_daemon(store):
         os.nice(BEHIND_REQUESTS)  # a server answers callers from this machine
     console = Console(stderr=True)
-    catalog, net = open_catalog(catalogue, read_timeout_s), get_backbone(backbone)
+    catalog, net = open_catalog(catalogue, read_timeout_s, photo_roots), get_backbone(backbone)
     if ownership is not None:
         only = catalog.ids() if only is None else only
         only = only[ownership.mine[shards_of(only)]]

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from imgserver.commands.options import (
 )
 from imgserver.config import Command, json_option
 from imgserver.errors import BadInput, ServerUnavailable
+from imgserver.logs import LogFormat, set_up_logs
 from imgserver.places import is_url, own_folder
 
 STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
@@ -67,6 +68,47 @@ STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
     type=click.IntRange(0, 65535),
     help="Serve metrics for Prometheus over HTTP at this port, path /metrics; 0 takes a free one. Off by default.",
 )
+@click.option(
+    "--tls-cert",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="PEM file of the server's certificate: callers are answered by TLS alone. A renewed file is taken without a "
+    "restart, here and in the two options below.",
+)
+@click.option(
+    "--tls-key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="PEM file of its key, readable by its owner alone.",
+)
+@click.option(
+    "--tls-client-ca",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="PEM file of authorities: callers need a certificate of one of them.",
+)
+@click.option(
+    "--tokens",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File of lines 'name scope token', readable by its owner alone; scopes are read, write and admin. Calls "
+    "without one of these tokens are refused. A changed file is taken without a restart.",
+)
+@click.option(
+    "--max-ids-per-second",
+    type=click.IntRange(min=1),
+    help="Most images that one client may ask for in a second, by its token's name, else by its host; no limit when it "
+    "is not given.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="How log lines look on standard error: text, or one JSON object a line with time, level, logger, message and "
+    "the id of the request.",
+)
+@click.option(
+    "--otel",
+    is_flag=True,
+    help="Send a span of every call to OpenTelemetry, where the OTEL_* variables say; the extra otel is needed. When "
+    "OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_TRACES_EXPORTER is set and the extra is there, this is on by itself.",
+)
 @ownership_options
 @threads_option
 @photo_options
@@ -81,11 +123,19 @@ def serve(
     max_pending_ids: int,
     negative_ttl_s: float,
     metrics_port: int | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    tokens: Path | None,
+    max_ids_per_second: int | None,
+    log_format: LogFormat,
+    otel: bool,
     servers: tuple[str, ...] | None,
     me: str,
     threads: int,
     read_timeout_s: float,
     max_image_mb: int,
+    photo_roots: tuple[str, ...],
     background: bool,
     as_json: bool,
 ) -> None:
@@ -100,13 +150,15 @@ def serve(
     try:
         from imgserver.serving.process import Daemon, serve_in_background
         from imgserver.serving.process import serve as run
+        from imgserver.serving.security import ServerSecurity
         from imgserver.serving.service import ServiceConfig
+        from imgserver.serving.tracing import tracing
         from imgserver.vision.decode import ImageLimits
     except ImportError as error:
         raise missing_extra(error) from error
 
     def say(daemon: Daemon) -> None:
-        if as_json:
+        if as_json or (log_format == "json" and not background):  # standard output is often the same file as the log
             click.echo(json.dumps(asdict(daemon)))
         else:
             click.echo(f"The image server answers at {daemon.address} (process {daemon.pid}).")
@@ -115,15 +167,16 @@ def serve(
         given = _serve_arguments(locals())
         if is_url(store):
             os.environ[STORE_ENV] = given.pop("store")  # it may have a password, and everybody can list arguments
-        arguments = [f"--{name}={value}" for name, value in given.items()]
+        names = [name for name in given if name != "photo-roots"]
+        arguments = [f"--{name}" if given[name] is True else f"--{name}={given[name]}" for name in names]
+        arguments += [f"--photo-root={root}" for root in photo_roots]
         say(serve_in_background(arguments, own_folder(store, folder)))
         return
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which of its builds fits this CPU
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        logging.getLogger(__name__).warning(
-            "listening at %s: everybody who reaches this address can read the vectors; there is no TLS", host
-        )
+    set_up_logs(log_format)
+    security = ServerSecurity(tls_cert, tls_key, tls_client_ca, tokens, max_ids_per_second)
+    for warning in security.warnings(host):
+        logging.getLogger(__name__).warning("%s", warning)
     config = ServiceConfig(
         store,
         catalogue,
@@ -133,14 +186,18 @@ def serve(
         read_timeout_s=read_timeout_s,
         threads=threads,
         folder=folder,
+        photo_roots=photo_roots,
         ownership=ownership,
     )
-    run(config, f"{host}:{port}", metrics_port, say)
+    with tracing(otel) as interceptors:
+        run(config, f"{host}:{port}", metrics_port, say, security, interceptors)
 
 
 def _serve_arguments(values: dict[str, Any]) -> dict[str, Any]:
     names = [option.name for option in serve.params if option.name not in ("background", "as_json")]
-    given = {name.replace("_", "-"): values[name] for name in names if values[name] is not None}
+    given = {
+        name.replace("_", "-"): values[name] for name in names if values[name] is not None and values[name] is not False
+    }
     return {name: ",".join(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
@@ -189,11 +246,14 @@ def health(server: str | None, store: str, wait: bool, timeout_s: float, as_json
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+    from imgserver.client.security import ClientSecurity, open_channel
+
+    security = replace(ClientSecurity.from_environment(), token_file=None)  # health is told without one
     deadline = time.monotonic() + timeout_s
     state, address = "", ""
     while True:
         address = server_address(server, store)  # a daemon that is just starting has not written its address yet
-        with grpc.insecure_channel(address) as channel:
+        with open_channel(address, security) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             try:
                 left = max(0.1, min(deadline - time.monotonic(), 5.0))

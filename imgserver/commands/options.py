@@ -96,6 +96,16 @@ threads_option = click.option(
 )
 
 
+photo_root_option = click.option(
+    "--photo-root",
+    "photo_roots",
+    type=click.Path(exists=True, file_okay=False),
+    multiple=True,
+    help="Folder of this machine that links and manifests may lead to; may be given again. Without it photos are read "
+    "below the catalogue's own folder alone.",
+)
+
+
 def photo_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Limits of one photo."""
     function = click.option(
@@ -104,6 +114,7 @@ def photo_options(function: Callable[..., Any]) -> Callable[..., Any]:
         default=20,
         help="Largest photo in MiB; a larger one is rejected as TOO_LARGE.",
     )(function)
+    function = photo_root_option(function)
     return click.option(
         "--read-timeout-s",
         type=click.FloatRange(min=0, min_open=True),

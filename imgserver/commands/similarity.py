@@ -14,7 +14,14 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from imgserver.commands.options import missing_extra, served_store_option, server_address, server_option, store_option
+from imgserver.commands.options import (
+    missing_extra,
+    photo_root_option,
+    served_store_option,
+    server_address,
+    server_option,
+    store_option,
+)
 from imgserver.config import Command, json_option
 from imgserver.errors import BadInput, NothingEmbedded
 
@@ -120,6 +127,7 @@ def search(
 @store_option
 @click.option("--threshold", type=click.FloatRange(0, 1), default=0.95, help="Least cosine of two images in a group.")
 @click.option("--catalogue", metavar="PATH|URL", help="Where the photos are, to draw the largest groups.")
+@photo_root_option
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -127,7 +135,9 @@ def search(
     help="File of groups: group, image_id, cosine, same_bytes. With --catalogue a PNG of its name is drawn beside it.",
 )
 @json_option
-def duplicates(store: Path, threshold: float, catalogue: str | None, out: Path, as_json: bool) -> None:
+def duplicates(
+    store: Path, threshold: float, catalogue: str | None, photo_roots: tuple[str, ...], out: Path, as_json: bool
+) -> None:
     """List groups of photos that are the same, or nearly, by the similarity index ('imgserver index').
 
     What photos are alike depends on the backbone and the head: look at the picture before you delete anything.
@@ -152,7 +162,7 @@ def duplicates(store: Path, threshold: float, catalogue: str | None, out: Path, 
     _write(out, "\n".join(["group,image_id,cosine,same_bytes", *lines, ""]).encode())
     picture = out.with_suffix(".png") if catalogue and groups else None
     if picture is not None and catalogue is not None:
-        photos, limits = open_catalog(catalogue, READ_TIMEOUT_S), ImageLimits()
+        photos, limits = open_catalog(catalogue, READ_TIMEOUT_S, photo_roots), ImageLimits()
 
         def cell(image_id: int) -> Cell:
             data = photos.read(image_id, limits.max_bytes)

@@ -99,6 +99,7 @@ class Job:
         read_timeout_s: of one read behind a URL.
         limits: of a photo.
         only: image ids, shape (n,); None is the whole catalogue.
+        photo_roots: folders that links and manifests of the catalogue may lead to, beside its own.
     """
 
     folder: Path
@@ -107,6 +108,7 @@ class Job:
     read_timeout_s: float = 20.0
     limits: ImageLimits = ImageLimits()
     only: Ids | None = None
+    photo_roots: tuple[str, ...] = ()
 
 
 class Catalogue:
@@ -119,7 +121,7 @@ class Catalogue:
 
     def __init__(self, job: Job):
         self.job = job
-        self.photos = open_catalog(job.catalogue, job.read_timeout_s)
+        self.photos = open_catalog(job.catalogue, job.read_timeout_s, job.photo_roots)
         self.backbone = get_backbone(job.backbone)
         self.files = ShardFiles(job.folder, FEATURES, self.backbone.version)
 

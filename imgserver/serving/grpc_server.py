@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -19,16 +19,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from imgserver.errors import (
-    ERROR_NAME_KEY,
-    RETRY_AFTER_KEY,
     BadInput,
     CrossMediaError,
     DeadlineExceeded,
     InvalidRequest,
-    Overloaded,
     ServerFault,
 )
+from imgserver.logs import REQUEST_ID_KEY, Sparingly, request_id, request_id_of
+from imgserver.serving.failures import end_call
 from imgserver.serving.health import SERVICE_NAME, Heartbeat
+from imgserver.serving.security import OPEN, ServerSecurity
 from imgserver.serving.service import ImageService
 from imgserver.wire import encode_reply
 
@@ -38,14 +38,15 @@ Reply = TypeVar("Reply")
 # A call that waits for the CNN holds a thread; more threads than callers cost nothing but stack.
 CALL_THREADS = 64
 NO_DEADLINE_S = 60.0
+SLOW_CALL_S = 5.0  # such a call is logged
 MAX_CONNECTION_AGE_MS = 120_000
-MAX_SAID = 1000  # characters of an error: it travels in a header, and may quote what a caller sent
 
 
 class _Servicer(pb_grpc.ImageServiceServicer):
     def __init__(self, service: ImageService):
         self._service = service
         self._durations = service.metrics.rpc_duration
+        self._sparingly = Sparingly()
 
     def GetInfo(self, request: pb.GetInfoRequest, context: Any) -> pb.GetInfoResponse:  # noqa: N802
         return self._answer("GetInfo", context, lambda deadline: self._service.get_info())
@@ -81,25 +82,32 @@ class _Servicer(pb_grpc.ImageServiceServicer):
         return self._answer("GetThumbnails", context, lambda deadline: self._service.get_thumbnails(request))
 
     def _answer(self, method: str, context: Any, work: Callable[[float], Reply]) -> Reply:
-        """Do the work; an error of ours ends the call with its code, its class name, and when to retry."""
+        """Do the work; an error of ours ends the call with its code, its class name, and when to retry.
+
+        The id of the request goes back with every answer, and stands in every line that is logged meanwhile.
+        """
         started = time.perf_counter()
-        code, message, metadata = grpc.StatusCode.OK, "", []
+        number = request_id_of(context.invocation_metadata())
+        context.set_trailing_metadata([(REQUEST_ID_KEY, number)])
+        request_id.set(number)  # threads belong to one call at a time
+        failed: CrossMediaError | None = None
         try:
             return work(time.monotonic() + _seconds_left(context))
         except CrossMediaError as error:
-            code, message = error.grpc_code, str(error)
-            metadata = [(ERROR_NAME_KEY, type(error).__name__)]
-            if isinstance(error, Overloaded):
-                metadata.append((RETRY_AFTER_KEY, str(int(error.retry_after_s * 1000))))
+            failed = error
+            if self._sparingly.allows(type(error).__name__):
+                log.warning("%s failed: %s: %s", method, type(error).__name__, error)
         except Exception:
             log.exception("a call failed")  # the trace stays here; the peer learns only that it happened
-            code, message = grpc.StatusCode.INTERNAL, "The image server failed; its log says more."
-            metadata = [(ERROR_NAME_KEY, ServerFault.__name__)]
+            failed = ServerFault("The image server failed; its log says more.")
         finally:
-            self._durations.labels(method, code.name).observe(time.perf_counter() - started)
-        context.set_trailing_metadata(metadata)
-        context.abort(code, message if len(message) <= MAX_SAID else f"{message[:MAX_SAID]}…")
-        raise AssertionError("This is a bug: abort always raises.")
+            seconds = time.perf_counter() - started
+            code = failed.grpc_code if failed else grpc.StatusCode.OK
+            self._durations.labels(method, code.name).observe(seconds)
+            if seconds > SLOW_CALL_S:
+                log.warning("%s took %.1f s", method, seconds)
+            request_id.set("")
+        end_call(context, failed, [(REQUEST_ID_KEY, number)])
 
 
 def _seconds_left(context: Any) -> float:
@@ -148,15 +156,25 @@ class GrpcServer:
     Args:
         service: what answers.
         address: ``host:port``; port 0 takes a free one.
+        security: who may call it, and how.
+        interceptors: around every call, such as those of ``tracing``.
 
     Raises:
-        BadInput: the port is taken, or the address cannot be bound.
+        BadInput: the port is taken, or the address cannot be bound; or a file of ``security`` cannot be used.
     """
 
-    def __init__(self, service: ImageService, address: str):
+    def __init__(
+        self,
+        service: ImageService,
+        address: str,
+        security: ServerSecurity = OPEN,
+        interceptors: Sequence[grpc.ServerInterceptor] = (),
+    ):
         most = service.config.max_message_bytes
+        credentials = security.credentials()
         self._server = grpc.server(
             ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="call"),
+            interceptors=[*interceptors, *security.interceptors(service.metrics.rpc_duration)],
             options=[
                 ("grpc.max_receive_message_length", most),
                 ("grpc.max_send_message_length", most),
@@ -179,7 +197,10 @@ class GrpcServer:
         try:
             # gRPC would say a taken port on standard error in its own words before it fails.
             socket.create_server((host, int(port))).close()
-            bound = self._server.add_insecure_port(address)
+            if credentials is None:
+                bound = self._server.add_insecure_port(address)
+            else:
+                bound = self._server.add_secure_port(address, credentials)
         except (OSError, RuntimeError):
             bound = 0
         if not bound:

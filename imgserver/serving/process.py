@@ -11,16 +11,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import grpc
 import torch
 
 from imgserver.allocator import keep_freed_memory
 from imgserver.errors import BadInput, ServerFault, ServerUnavailable
+from imgserver.secret_files import private_opener
 from imgserver.serving.grpc_server import GrpcServer
+from imgserver.serving.security import OPEN, ServerSecurity
 from imgserver.serving.service import ImageService, ServiceConfig
 
 log = logging.getLogger(__name__)
@@ -61,8 +64,8 @@ def running_daemon(store: Path) -> Daemon | None:
 
 def _make_writable(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        open(folder / LOCK_FILE, "a").close()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        open(folder / LOCK_FILE, "a", opener=private_opener).close()
     except OSError as error:
         raise BadInput(
             f"The folder {folder} cannot be written: {error}. Choose another one, or let this user write there."
@@ -76,7 +79,7 @@ def _lock(store: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
     Raises:
         BlockingIOError: a daemon holds it.
     """
-    with open(store / LOCK_FILE, "a") as file:
+    with open(store / LOCK_FILE, "a", opener=private_opener) as file:
         for left in reversed(range(LOCK_TRIES)):  # who only looks holds it for a moment too
             try:
                 fcntl.flock(file, kind | fcntl.LOCK_NB)
@@ -88,7 +91,14 @@ def _lock(store: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
         yield
 
 
-def serve(config: ServiceConfig, address: str, metrics_port: int | None = None, on_ready: object = None) -> None:
+def serve(
+    config: ServiceConfig,
+    address: str,
+    metrics_port: int | None = None,
+    on_ready: object = None,
+    security: ServerSecurity = OPEN,
+    interceptors: Sequence[grpc.ServerInterceptor] = (),
+) -> None:
     """Serve until SIGTERM or SIGINT, then drain: no new calls, those under way end, the store is closed.
 
     Args:
@@ -96,15 +106,18 @@ def serve(config: ServiceConfig, address: str, metrics_port: int | None = None, 
         address: ``host:port``.
         metrics_port: serve metrics over HTTP there, on the same host; 0 takes a free port, None serves none.
         on_ready: called with the ``Daemon`` once calls are taken.
+        security: who may call it, and how.
+        interceptors: around every call, such as those of ``tracing``.
 
     Raises:
-        BadInput: another daemon serves this store, its folder cannot be written, or the port is taken.
+        BadInput: another daemon serves this store, its folder cannot be written, the port is taken, or a file of
+            ``security`` cannot be used.
     """
     _make_writable(config.own_folder)
     try:
         with _lock(config.own_folder):
             (config.own_folder / DAEMON_FILE).unlink(missing_ok=True)  # a killed one's
-            _serve(config, address, metrics_port, on_ready)
+            _serve(config, address, metrics_port, on_ready, security, interceptors)
     except BlockingIOError:
         other = running_daemon(config.own_folder)
         raise BadInput(
@@ -115,7 +128,14 @@ def serve(config: ServiceConfig, address: str, metrics_port: int | None = None, 
     log.info("stopped")
 
 
-def _serve(config: ServiceConfig, address: str, metrics_port: int | None, on_ready: object) -> None:
+def _serve(
+    config: ServiceConfig,
+    address: str,
+    metrics_port: int | None,
+    on_ready: object,
+    security: ServerSecurity,
+    interceptors: Sequence[grpc.ServerInterceptor],
+) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -124,14 +144,15 @@ def _serve(config: ServiceConfig, address: str, metrics_port: int | None, on_rea
         torch.set_num_threads(config.threads)  # of heads that learn
     service = ImageService(config)
     try:
-        server = GrpcServer(service, address)
+        server = GrpcServer(service, address, security, interceptors)
         server.start()
         if metrics_port is not None:
             metrics_port = service.metrics.listen(address.rpartition(":")[0], metrics_port)
         daemon = Daemon(os.getpid(), server.address, metrics_port)
         file = config.own_folder / DAEMON_FILE
         part = file.with_suffix(f".{daemon.pid}")
-        part.write_text(json.dumps(asdict(daemon)))
+        with open(part, "w", opener=private_opener) as out:
+            json.dump(asdict(daemon), out)
         os.replace(part, file)
         try:
             if callable(on_ready):
@@ -162,7 +183,7 @@ def serve_in_background(arguments: list[str], store: Path, timeout_s: float = 60
         raise BadInput(f"The store {store} is already served by process {other.pid} at {other.address}.")
     _make_writable(store)
     log_file = store / LOG_FILE
-    with open(log_file, "ab") as out:
+    with open(log_file, "ab", opener=private_opener) as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "imgserver", "serve", *arguments],
             stdin=subprocess.DEVNULL,

@@ -33,7 +33,7 @@ from imgserver.serving.requests import ids_of
 from imgserver.serving.searching import MAX_NEIGHBOURS, MAX_QUERIES, Searching
 from imgserver.serving.served import Served
 from imgserver.shards import Ownership
-from imgserver.storage.catalog import READ_TIMEOUT_S, open_catalog
+from imgserver.storage.catalog import READ_TIMEOUT_S, Catalog, open_catalog
 from imgserver.storage.index import Ids
 from imgserver.storage.stores import open_store
 from imgserver.storage.versions import split_version
@@ -66,6 +66,7 @@ class ServiceConfig:
         read_timeout_s: for one read of a photo behind a URL.
         threads: of the CNN, and in a daemon of heads that learn; 0 takes all cores.
         folder: of a server of redis://, for what is its own; None: a folder of the user's cache.
+        photo_roots: folders that links and manifests of the catalogue may lead to, beside its own.
         ownership: which images it answers for; None: all.
     """
 
@@ -81,6 +82,7 @@ class ServiceConfig:
     threads: int = 0
     ownership: Ownership | None = None
     folder: Path | None = None
+    photo_roots: tuple[str, ...] = ()
 
     @property
     def own_folder(self) -> Path:
@@ -98,7 +100,7 @@ class ImageService:
 
     def __init__(self, config: ServiceConfig):
         self.config = config
-        self.catalog = open_catalog(config.catalogue, config.read_timeout_s) if config.catalogue else None
+        self.catalog = self._listed(config.catalogue) if config.catalogue else None
         self.store = open_store(config.store, config.folder)
         self.metrics = Metrics()
         self.admission = Admission(config.max_pending_ids, config.max_pending_bytes)
@@ -125,6 +127,9 @@ class ImageService:
         self._refresher = threading.Thread(target=self._follow, name="follow-store", daemon=True)
         self._refresher.start()
 
+    def _listed(self, where: str) -> Catalog:
+        return open_catalog(where, self.config.read_timeout_s, self.config.photo_roots)
+
     def close(self) -> None:
         """Finish the misses under way, then close the store."""
         self._closing.set()
@@ -139,7 +144,7 @@ class ImageService:
                 self.served.load()
                 self.searching.files.open()
                 if self.catalog is not None and self.catalog.changed():
-                    self.catalog = self.misses.catalog = open_catalog(self.catalog.where, self.config.read_timeout_s)
+                    self.catalog = self.misses.catalog = self._listed(self.catalog.where)
                     self.negatives.forget()
                     log.info("the catalogue was listed again: %d images", len(self.catalog))
                 self._trouble = ""

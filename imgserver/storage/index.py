@@ -118,19 +118,36 @@ class Batch:
 class Index:
     """The LMDB environment below ``folder``. Open it once a process.
 
+    Args:
+        folder: holds ``data.mdb``.
+        create: make it if it is not there.
+        unlocked: read only, without LMDB's lock; for who knows that nobody writes (see ``operations.exclusive``).
+        formats: that the caller can read.
+
     Raises:
         StoreError: the folder holds no store, or one of another format, or cannot be opened.
     """
 
-    def __init__(self, folder: Path, *, create: bool = True):
+    def __init__(
+        self, folder: Path, *, create: bool = True, unlocked: bool = False, formats: tuple[int, ...] = (FORMAT,)
+    ):
         self.folder, self._pid = folder, os.getpid()
+        create = create and not unlocked
         try:
             if create:
                 folder.mkdir(parents=True, exist_ok=True)
             self._env = lmdb.open(
-                str(folder), map_size=MAP_BYTES, max_dbs=8, max_readers=512, create=create, readahead=False
+                str(folder),
+                map_size=MAP_BYTES,
+                max_dbs=8,
+                max_readers=512,
+                create=create,
+                readahead=False,
+                readonly=unlocked,
+                lock=not unlocked,
             )
-            self._env.reader_check()
+            if not unlocked:
+                self._env.reader_check()
             self._meta, self._spaces, self._entries, self._changes = (
                 self._env.open_db(name, create=create) for name in (b"meta", b"spaces", b"entries", b"changes")
             )
@@ -142,8 +159,17 @@ class Index:
         if found is None:
             with self._write() as txn:
                 txn.put(b"format", str(FORMAT).encode(), db=self._meta)
-        elif int(found) != FORMAT:
-            raise StoreError(f"The store {folder} has format {found.decode()}; this release reads format {FORMAT}.")
+        elif (number := int(found)) not in formats:
+            self._env.close()
+            raise StoreError(
+                f"The store {folder.parent} has format {number}, and this release reads format {FORMAT}. "
+                + (
+                    f"Run 'imgserver upgrade --store {folder.parent}'."
+                    if number < FORMAT
+                    else "A newer release made it: install that release of CrossMedia, or restore a backup from before."
+                )
+            )
+        self.format = int(found or FORMAT)
 
     def close(self) -> None:
         """Close the environment."""
@@ -268,6 +294,36 @@ class Index:
         for file in self.folder.glob(f"table-{space.number}-*.npy"):
             file.unlink(missing_ok=True)
         return deleted
+
+    def adopt(self, space: Space, ids: Ids, entries: Entries) -> None:
+        """Take over a space whose rows lie in their places, into an index that has none of a higher number.
+
+        Args:
+            space: with its number and next row.
+            ids: shape (n,), ascending.
+            entries: shape (n,), ``ENTRY``, with their rows.
+        """
+        size, blobs = ENTRY.itemsize, entries.tobytes()
+        values = (blobs[i : i + size] for i in range(0, len(blobs), size))
+        with self._write() as txn:
+            txn.put(space.name.encode(), json.dumps(asdict(space)).encode(), db=self._spaces)
+            txn.cursor(db=self._entries).putmulti(zip(_keys(space.number, ids), values, strict=True), append=True)
+
+    def adopt_facts(self, other: Index) -> None:
+        """Take over which version is active, and the generation."""
+        with self._write() as txn:
+            txn.put(b"active", other.active.encode(), db=self._meta)
+            txn.put(b"generation", str(other.generation).encode(), db=self._meta)
+
+    def copy(self, folder: Path) -> None:
+        """Write the index as it is now into an empty folder, while others may go on writing here."""
+        self._check_process()
+        self._env.copy(str(folder), compact=True)
+
+    def map_use(self) -> tuple[int, int]:
+        """Bytes of LMDB's map that are taken, and its size."""
+        info = self._env.info()
+        return (info["last_pgno"] + 1) * self._env.stat()["psize"], info["map_size"]
 
     def remove(self, parts: list[tuple[str, Ids, Entries]]) -> None:
         """Take entries of several spaces out of the index in one transaction; their rows stay in the files, unnamed.

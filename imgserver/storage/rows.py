@@ -23,6 +23,11 @@ Rows = npt.NDArray[Any]
 RowNumbers = npt.NDArray[np.int64]
 
 
+def rows_in_segment(row_bytes: int) -> int:
+    """Rows in a segment file: the power of two that makes files of at most 128 MiB."""
+    return min(1 << (max(1, SEGMENT_BYTES // row_bytes).bit_length() - 1), MAX_SEGMENT_ROWS)
+
+
 class RowFile:
     """Rows ``0, 1, 2, …`` of ``dim`` numbers each.
 
@@ -30,14 +35,13 @@ class RowFile:
         folder: holds ``00000.rows, 00001.rows, …``.
         dim: numbers in a row.
         dtype: of the numbers, as stored.
-        segment_rows: rows in a segment file; None: the power of two that makes files of at most 128 MiB, so that a
-            copy by a tool that knows no sparse files does not grow without measure.
+        segment_rows: rows in a segment file; None: as many as ``rows_in_segment`` says, so that a copy by a tool that
+            knows no sparse files does not grow without measure.
     """
 
     def __init__(self, folder: Path, dim: int, dtype: str, segment_rows: int | None = None):
         self.folder, self.dim, self.dtype = folder, dim, np.dtype(dtype)
-        fitting = max(1, SEGMENT_BYTES // (dim * self.dtype.itemsize))
-        self._segment_rows = segment_rows or min(1 << (fitting.bit_length() - 1), MAX_SEGMENT_ROWS)
+        self._segment_rows = segment_rows or rows_in_segment(dim * self.dtype.itemsize)
         self._segments: list[Rows] = []
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)

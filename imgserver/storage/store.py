@@ -17,8 +17,19 @@ from imgserver.storage.rows import RowFile
 from imgserver.storage.stores import Lookups, Part, Stored
 
 SNAPSHOT_FROM = 100_000  # ids; fewer are read from the index in no time
-
 HEADS = "heads"
+CODEBOOKS = "codebooks"
+
+
+def row_folder(store: Path, space: Space) -> Path:
+    """Where the rows of a space lie."""
+    return store / "rows" / f"{space.number:04d}"
+
+
+def open_rows(store: Path, space: Space, segment_rows: int | None = None) -> RowFile:
+    """The rows of a space: its numbers, or the codes that its codebook decodes."""
+    width, dtype = (space.row_bytes, "uint8") if space.codebook else (space.dim, space.dtype)
+    return RowFile(row_folder(store, space), width, dtype, segment_rows)
 
 
 class Store:
@@ -53,8 +64,7 @@ class Store:
     def rows(self, space: Space) -> RowFile:
         """The row file of a space: of its numbers, or of the codes that its codebook decodes."""
         if space.name not in self._rows:
-            width, dtype = (space.row_bytes, "uint8") if space.codebook else (space.dim, space.dtype)
-            self._rows[space.name] = RowFile(self._row_folder(space), width, dtype)
+            self._rows[space.name] = open_rows(self.folder, space)
         return self._rows[space.name]
 
     def codebook(self, space: Space) -> Codebook | None:
@@ -85,10 +95,7 @@ class Store:
         os.replace(part, path)
 
     def _codebook_path(self, name: str) -> Path:
-        return self.folder / "codebooks" / f"{name}.safetensors"
-
-    def _row_folder(self, space: Space) -> Path:
-        return self.folder / "rows" / f"{space.number:04d}"
+        return self.folder / CODEBOOKS / f"{name}.safetensors"
 
     def put(
         self,
@@ -141,7 +148,7 @@ class Store:
         """Delete a space with its rows; return how many images it had. Who has mapped the rows keeps them."""
         deleted = self.index.delete_space(space.name)
         self._rows.pop(space.name, None)
-        shutil.rmtree(self._row_folder(space), ignore_errors=True)
+        shutil.rmtree(row_folder(self.folder, space), ignore_errors=True)
         if space.codebook and all(other.codebook != space.codebook for other in self.index.spaces(space.kind)):
             self._codebook_path(space.codebook).unlink(missing_ok=True)
         return deleted
@@ -200,7 +207,7 @@ class Store:
         if bad.any():
             raise StoreError(
                 f"{int(bad.sum())} rows of {space.name} in {self.folder} do not match their checksum. "
-                f"The disk or the files are damaged: remove the store and run 'imgserver precompute' again."
+                f"The disk or the files are damaged: restore a backup, or precompute anew."
             )
         codebook = self.codebook(space)
         return codebook.decode(values) if codebook else values

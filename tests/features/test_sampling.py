@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -37,6 +39,7 @@ def shown(batch: Batch, row: int) -> list[int]:
     """Image ids of a row: its own and its behaviours'."""
     assert batch.images is not None
     places = [batch.images.target[row], *jagged_row(batch.images.history, row)]
+    assert min(places) >= -1
     return [int(batch.images.unique[p]) if p >= 0 else -1 for p in places]
 
 
@@ -62,6 +65,20 @@ def test_rows_that_are_taken_are_what_they_were(lengths: list[int], seed: int, d
         assert shown(taken, new) == shown(batch, old)
     used = {image for row in range(len(rows)) for image in shown(taken, row)} - {-1}
     assert set(taken.images.unique.tolist()) == used  # nothing is fetched for rows that are gone
+    assert batch.images is not None
+    index = dict(zip(batch.images.unique.tolist(), batch.images.unique_index.tolist(), strict=True))
+    assert taken.images.unique_index.tolist() == [index[image] for image in taken.images.unique.tolist()]
+
+
+def test_rows_without_behaviours_and_images_are_taken() -> None:
+    none = np.zeros(0, dtype=np.int64)
+    batch = replace(make_batch([2, 1, 3], 0), history={}, history_age_s=none, images=None)
+    taken = take_rows(batch, np.array([2, 0]))
+    assert taken.ids["item_id"].tolist() == batch.ids["item_id"][[2, 0]].tolist()
+    assert taken.history == {}
+    assert taken.images is None
+    assert taken.history_age_s.dtype == np.int64
+    assert len(taken.history_age_s) == 0
 
 
 def test_every_positive_stays_and_the_share_of_negatives() -> None:

@@ -239,7 +239,7 @@ def test_a_node_that_is_lost_loses_nothing(tmp_path: Path) -> None:
         cluster.wait_for_nodes()
         command = [sys.executable, "-m", "imgserver", "precompute", f"--catalogue={photos}", f"--out={out}"]
         job = subprocess.Popen(
-            [*command, "--engine=ray", f"--ray-address={cluster.address}", "--json"],
+            [*command, f"--photo-root={PHOTOS}", "--engine=ray", f"--ray-address={cluster.address}", "--json"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )

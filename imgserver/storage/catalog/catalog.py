@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,17 @@ import pyarrow.parquet as pq
 import xxhash
 
 from imgserver.errors import BadInput
-from imgserver.storage.catalog.files import PARQUET_SUFFIXES, SHARD_SUFFIXES, files_for, is_url, join, root_of
+from imgserver.storage.catalog.files import (
+    PARQUET_SUFFIXES,
+    SHARD_SUFFIXES,
+    Files,
+    LocalFiles,
+    files_for,
+    is_url,
+    join,
+    local_files,
+    root_of,
+)
 from imgserver.storage.catalog.listing import (
     WHOLE_FILE,
     Ids,
@@ -49,17 +60,22 @@ class Catalog:
         where: path or URL, as the user wrote it.
         listing: what was found there.
         timeout_s: seconds for one read behind a URL.
+        local: reads files of this machine.
         stamp: of the file that was listed, for ``changed``; None for folders and URLs.
     """
 
-    def __init__(self, where: str, listing: Listing, timeout_s: float, stamp: int | None = None):
+    def __init__(self, where: str, listing: Listing, timeout_s: float, local: LocalFiles, stamp: int | None = None):
         self.where, self._listing, self._timeout_s, self._stamp = where, listing, timeout_s, stamp
+        self._local = local
         self._root = root_of(where)
         # Only a folder of this machine is asked for photos that came after it was listed.
         self._late_folder = None if self._root != where or is_url(where) else where
-        self._rows = ParquetRows(timeout_s)
+        self._rows = ParquetRows(self._files)
         first = str(listing.files[0]) if len(listing.files) else ""
-        self.readers = files_for(join(self._root, first), timeout_s).readers
+        self.readers = self._files(join(self._root, first)).readers
+
+    def _files(self, path: str) -> Files:
+        return files_for(path, self._timeout_s, self._local)
 
     def __len__(self) -> int:
         return len(self._listing)
@@ -68,7 +84,7 @@ class Catalog:
         """Whether the manifest, tar or Parquet file was written again since it was listed; False for all others."""
         if self._stamp is None:
             return False
-        file = files_for(self.where, self._timeout_s).stat(self.where)
+        file = self._files(self.where).stat(self.where)
         return file is not None and file.stamp != self._stamp
 
     def ids(self) -> Ids:
@@ -102,7 +118,7 @@ class Catalog:
                 # Nothing is known but the address: another address is another photo.
                 found.stamp[row] = xxhash.xxh3_64_intdigest(path.encode())
             else:
-                file = files_for(path, self._timeout_s).stat(path)
+                file = self._files(path).stat(path)
                 found.there[row] = file is not None
                 if file is not None:
                     found.size[row], found.stamp[row] = file.size, file.stamp
@@ -122,10 +138,11 @@ class Catalog:
         if offset != WHOLE_FILE and path.lower().endswith(PARQUET_SUFFIXES):
             data = self._rows.read(path, offset)
             return None if data is None else data[: max_bytes + 1]
-        files = files_for(path, self._timeout_s)
+        files = self._files(path)
         if offset == WHOLE_FILE:
             return files.read(path, 0, max_bytes + 1)
-        return files.read(path, offset, min(int(self._listing.size[place]), max_bytes + 1))
+        size = int(self._listing.size[place])
+        return files.read(path, offset, min(size, max_bytes + 1) if size >= 0 else max_bytes + 1)
 
     def _path(self, image_id: int) -> str | None:
         """The file that holds an image, or None."""
@@ -140,19 +157,24 @@ class Catalog:
         return None
 
 
-def open_catalog(where: str | os.PathLike[str], timeout_s: float = READ_TIMEOUT_S) -> Catalog:
+def open_catalog(
+    where: str | os.PathLike[str], timeout_s: float = READ_TIMEOUT_S, photo_roots: Sequence[str] = ()
+) -> Catalog:
     """List the catalogue at ``where``.
 
     Args:
         where: a folder or URL with photos, tars or Parquet files of photos below it; one tar; one Parquet file, with
             photos or a manifest. Photos and tar members are named ``<image id>.<jpg, png, …>``: ``007.jpg`` is image 7.
         timeout_s: seconds for one read behind a URL, before it is tried again.
+        photo_roots: folders of this machine that links and manifests may lead to, beside the catalogue's own.
 
     Raises:
-        BadInput: there is nothing at ``where``, an image's name is no number, or an id is there twice.
+        BadInput: there is nothing at ``where``, an image's name is no number, an id is there twice, or a manifest
+            leads out of its folder.
     """
     path = os.fspath(where)
-    files = files_for(path, timeout_s)
+    local = local_files(path, photo_roots)
+    files = files_for(path, timeout_s, local)
     if not is_url(path) and not os.path.exists(path):
         raise BadInput(f"The catalogue {path} does not exist.")
     stamp = None if is_url(path) or not os.path.isfile(path) else os.stat(path).st_mtime_ns
@@ -161,10 +183,10 @@ def open_catalog(where: str | os.PathLike[str], timeout_s: float = READ_TIMEOUT_
             with files.open(path) as source:
                 names = pq.read_schema(source).names
             if is_manifest(names):
-                return Catalog(path, read_manifest(path, timeout_s), timeout_s, stamp)
+                return Catalog(path, read_manifest(path, timeout_s, local), timeout_s, local, stamp)
         elif not is_url(path) and os.path.isfile(path) and not path.lower().endswith(SHARD_SUFFIXES):
             raise BadInput(f"The catalogue {path} is a file, and neither a tar nor a Parquet file.")
         entries = concat(scan(files, path))
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise BadInput(f"The catalogue {path} cannot be listed: {error}.") from error
-    return Catalog(path, Listing(entries, ids_from_keys(entries, path)), timeout_s, stamp)
+    return Catalog(path, Listing(entries, ids_from_keys(entries, path)), timeout_s, local, stamp)

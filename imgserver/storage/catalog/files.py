@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
@@ -12,6 +14,8 @@ from typing import Any, BinaryIO, Protocol, TypeVar, cast
 import xxhash
 
 from imgserver.errors import BadInput
+
+log = logging.getLogger(__name__)
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 SHARD_SUFFIXES = (*PARQUET_SUFFIXES, ".tar")
@@ -55,13 +59,67 @@ class Files(Protocol):
         ...
 
 
+class NotBelow(PermissionError):
+    """A file of this machine that lies below no folder which may be read, or is no regular file."""
+
+
 class LocalFiles:
-    """Files of this machine."""
+    """Files of this machine, below some folders alone: no name and no link leads out of them.
+
+    Where a file really lies is asked of the kernel after it was opened, so that a link that is put in the place of a
+    file meanwhile is found out too.
+
+    Args:
+        below: the folders, and single files.
+    """
 
     readers = 2
 
+    def __init__(self, below: Sequence[str]):
+        self._below = tuple(below)
+        self._real = self._resolved()
+        self._told = False
+
+    def _resolved(self) -> tuple[str, ...]:
+        return tuple(os.path.join(os.path.realpath(path), "") for path in self._below)
+
+    def allows(self, path: str) -> bool:
+        """Whether ``path``, with all links followed, lies below one of the folders."""
+        return self._inside(os.path.realpath(path))
+
+    def _inside(self, real: str) -> bool:
+        path = os.path.join(real, "")
+        if path.startswith(self._real):
+            return True
+        self._real = self._resolved()  # a folder may be a link that its owner has changed
+        return path.startswith(self._real)
+
+    def _descriptor(self, path: str) -> int:
+        # Without O_NONBLOCK a pipe that lies among the photos would hold its reader for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise NotBelow(f"{path} is no regular file.")
+            if not self._inside(os.readlink(f"/proc/self/fd/{descriptor}")):
+                self._tell(path)
+                raise NotBelow(f"{path} leads out of {', '.join(self._below)}.")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _tell(self, path: str) -> None:
+        if not self._told:  # once; there may be millions
+            self._told = True
+            log.warning(
+                "%s leads out of %s, and is not read, as all others of its kind; if it may be, name the folder that it "
+                "leads to: --photo-root FOLDER",
+                path,
+                ", ".join(self._below),
+            )
+
     def walk(self, root: str) -> Iterator[list[FoundFile]]:
-        """Files below ``root``, without a look at each: only their names are read here."""
+        """Files below ``root``, without a look at each: only their names are read here, and where links lead."""
         if os.path.isfile(root):
             yield [FoundFile(root)]
             return
@@ -71,6 +129,9 @@ class LocalFiles:
             with os.scandir(folders.pop()) as found:
                 for entry in found:
                     if entry.name.startswith("."):
+                        continue
+                    if entry.is_symlink() and not self.allows(entry.path):
+                        self._tell(entry.path)
                         continue
                     if entry.is_dir():
                         folders.append(entry.path)
@@ -91,15 +152,18 @@ class LocalFiles:
 
     def open(self, path: str) -> BinaryIO:
         """The file."""
-        return open(path, "rb")
+        return open(self._descriptor(path), "rb")
 
     def read(self, path: str, start: int, length: int) -> bytes | None:
         """Bytes of the file."""
         try:
-            with open(path, "rb", buffering=0) as file:
-                return os.pread(file.fileno(), length, start)
-        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null byte, which no name has
+            descriptor = self._descriptor(path)
+        except (FileNotFoundError, NotADirectoryError, NotBelow, ValueError):  # ValueError: a null byte
             return None
+        try:
+            return os.pread(descriptor, length, start)
+        finally:
+            os.close(descriptor)
 
 
 class RemoteFiles:
@@ -223,18 +287,21 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
-_LOCAL = LocalFiles()
-
-
 @lru_cache(maxsize=32)
 def _remote(start: str, timeout_s: float) -> RemoteFiles:
     return RemoteFiles(start, timeout_s)
 
 
-def files_for(path: str, timeout_s: float) -> Files:
+def local_files(where: str, photo_roots: Sequence[str] = ()) -> LocalFiles:
+    """This machine's files for the catalogue ``where``: below its folder and the ``photo_roots``, no others."""
+    own = () if is_url(where) else (root_of(where) or ".", where)
+    return LocalFiles((*own, *photo_roots))
+
+
+def files_for(path: str, timeout_s: float, local: LocalFiles) -> Files:
     """What reads ``path``: this machine's files, or one reader for each file system behind URLs."""
     if not is_url(path):
-        return _LOCAL
+        return local
     protocol, _, rest = path.partition("://")
     return _remote(f"{protocol}://{rest.partition('/')[0]}", timeout_s)
 

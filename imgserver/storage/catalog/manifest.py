@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from imgserver.errors import BadInput
-from imgserver.storage.catalog.files import files_for, is_url, join, root_of
+from imgserver.storage.catalog.files import LocalFiles, files_for, is_url, join, local_files, root_of
 from imgserver.storage.catalog.listing import (
     UNKNOWN,
     WHOLE_FILE,
@@ -36,6 +36,7 @@ from imgserver.storage.catalog.listing import (
     numeric_keys,
 )
 from imgserver.storage.catalog.scan import URI_COLUMN, id_column, key_array, scan
+from imgserver.storage.catalog.uris import check_uris
 
 COLUMNS = ("image_id", "key", "uri", "offset", "size", "stamp")
 NUMBERS, GIVEN = "keys are the ids", "ids were given to the keys"
@@ -65,7 +66,7 @@ def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
     Raises:
         BadInput: nothing was found, a key is there twice, or ``out`` gave its ids by the other rule.
     """
-    found = concat(scan(files_for(where, timeout_s), where))
+    found = concat(scan(files_for(where, timeout_s, local_files(where)), where))
     if not len(found):
         raise BadInput(f"No image was found in {where}: no photo, no tar and no Parquet file with photos.")
     keys = pc.cast(found.keys, pa.large_string())
@@ -134,14 +135,14 @@ def _uris(found: Entries, where: str, out: Path) -> pa.Array:
     return pa.array(names if base == "." else [join(base, name) for name in names], pa.large_string())
 
 
-def read_manifest(path: str, timeout_s: float) -> Listing:
+def read_manifest(path: str, timeout_s: float, local: LocalFiles) -> Listing:
     """The listing that a manifest describes.
 
     Raises:
-        BadInput: it cannot be read, or a column is wrong.
+        BadInput: it cannot be read, a column is wrong, or it leads to files that ``local`` does not read.
     """
     try:
-        with files_for(path, timeout_s).open(path) as source, pq.ParquetFile(source) as parquet:
+        with files_for(path, timeout_s, local).open(path) as source, pq.ParquetFile(source) as parquet:
             names = parquet.schema_arrow.names
             key = id_column(names, path)
             table = parquet.read(columns=[key, *(name for name in COLUMNS[2:] if name in names)])
@@ -159,6 +160,7 @@ def read_manifest(path: str, timeout_s: float) -> Listing:
         files.validate(full=True)  # a damaged file may hold bytes that are no text
     except pa.ArrowException as error:
         raise BadInput(f"The column 'uri' of the manifest {path} cannot be read: {error}.") from error
+    check_uris(files, path, local)
     entries = Entries(
         ids,
         files,
@@ -167,6 +169,8 @@ def read_manifest(path: str, timeout_s: float) -> Listing:
         _column(table, "size", np.full(n, UNKNOWN, dtype=np.int64)),
         _column(table, "stamp", np.zeros(n, dtype=np.uint64)),
     )
+    if n and entries.offset.min() < WHOLE_FILE:
+        raise BadInput(f"The manifest {path} holds the offset {entries.offset.min()}; offsets count from 0 on.")
     numbers: Ids = np.asarray(ids)
     if n and numbers.min() < 0:
         raise BadInput(f"The manifest {path} holds the image id {numbers.min()}; ids are whole numbers from 0 on.")

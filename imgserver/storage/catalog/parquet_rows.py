@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imgserver.storage.catalog.files import files_for, is_url
+from imgserver.storage.catalog.files import Files, NotBelow
 from imgserver.storage.catalog.scan import BYTES_COLUMN
 
 KEEP_BYTES = 512 << 20
@@ -31,11 +33,11 @@ class ParquetRows:
     Whoever reads many rows reads them in the order of the file, so that each group is decoded once.
 
     Args:
-        timeout_s: of a read behind a URL.
+        files_for: what reads a path.
     """
 
-    def __init__(self, timeout_s: float):
-        self._timeout_s = timeout_s
+    def __init__(self, files_for: Callable[[str], Files]):
+        self._files_for = files_for
         self._lock = threading.Lock()
         self._groups: OrderedDict[tuple[str, int], pa.ChunkedArray] = OrderedDict()
         self._bytes = 0
@@ -54,7 +56,7 @@ class ParquetRows:
                 if group >= len(opened.first_row) - 1:
                     return None
                 column = self._group(path, opened, group)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotBelow):
                 return None
             except pa.ArrowException as error:
                 raise OSError(str(error)) from error
@@ -67,7 +69,9 @@ class ParquetRows:
         return data
 
     def _open_file(self, path: str) -> _Open:
-        file = pq.ParquetFile(files_for(path, self._timeout_s).open(path) if is_url(path) else path)
+        source = self._files_for(path).open(path)
+        file = pq.ParquetFile(source)
+        weakref.finalize(file, source.close)
         rows = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
         return _Open(file, np.cumsum([0, *rows]))
 

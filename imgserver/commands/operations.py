@@ -1,0 +1,154 @@
+"""Operations: examine a store and its server, back up, restore, compact, upgrade."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from imgserver.commands.options import missing_extra, server_option, store_option
+from imgserver.config import Command, json_option
+
+if TYPE_CHECKING:
+    from imgserver.operations.compact import CompactReport
+
+COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
+
+
+@contextmanager
+def _bytes_progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    columns = [TextColumn(what), BarColumn(), DownloadColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, of: progress.update(task, completed=done, total=of)
+
+
+@click.command(cls=Command)
+@store_option
+@server_option
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Compare every row with its checksum, not a sample, and look at weights that may have to be fetched.",
+)
+@json_option
+def doctor(store: Path, server: str | None, full: bool, as_json: bool) -> None:
+    """Examine a store, this machine and the server, and say what to do; the exit code is 1 when there is a problem.
+
+    Nothing is changed. A running server is asked at its own address, or at --server.
+    """
+    try:
+        from imgserver.operations.doctor import examine
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    found = examine(store, server, full=full)
+    problems = [name for name, finding in found.items() if finding.level == "problem"]
+    if as_json:
+        click.echo(json.dumps({"problems": problems, "checks": {name: asdict(f) for name, f in found.items()}}))
+    else:
+        for name, finding in found.items():
+            advice = f" -> {finding.advice}" if finding.advice else ""
+            level = click.style(f"{finding.level:7}", fg=COLOURS[finding.level])
+            click.echo(f"{level}  {name:14}  {finding.found}{advice}")
+    if problems:
+        click.get_current_context().exit(1)
+
+
+@click.command(cls=Command)
+@store_option
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder to make; while it is not complete it has .part behind its name.",
+)
+@json_option
+def backup(store: Path, to: Path, as_json: bool) -> None:
+    """Copy a store while it is served and written; every row is compared with its checksum on the way."""
+    try:
+        from imgserver.operations.backup import backup as work
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    with _bytes_progress("copying") as progress:
+        made = work(store, to, progress)
+    if as_json:
+        click.echo(json.dumps({"folder": str(to), "bytes": made.total_bytes, **asdict(made)}))
+        return
+    click.echo(f"{to}: {made.images:,} entries in {len(made.files)} files, {made.total_bytes / 1e6:,.1f} MB")
+    click.echo(f"active version: {made.active}")
+
+
+@click.command(cls=Command)
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@store_option
+@json_option
+def restore(folder: Path, store: Path, as_json: bool) -> None:
+    """Make a store of the backup in FOLDER; every file is compared with its SHA-256. Nothing is overwritten."""
+    try:
+        from imgserver.operations.backup import restore as work
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    with _bytes_progress("copying") as progress:
+        made = work(folder, store, progress)
+    if as_json:
+        click.echo(json.dumps({"store": str(store), "bytes": made.total_bytes, **asdict(made)}))
+        return
+    click.echo(f"{store}: {made.images:,} entries, {made.total_bytes / 1e6:,.1f} MB, checked")
+    click.echo(f"active version: {made.active}")
+
+
+@click.command(cls=Command)
+@store_option
+@json_option
+def compact(store: Path, as_json: bool) -> None:
+    """Give back the disk of rows that were replaced or deleted, and of the index. No server may have the store open.
+
+    What is kept is written beside what is there, and takes its place in one step: a kill loses nothing.
+    """
+    try:
+        from imgserver.operations.compact import compact as work
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    with _bytes_progress("writing") as progress:
+        report = work(store, progress)
+    _say(report, as_json)
+
+
+@click.command(cls=Command)
+@store_option
+@json_option
+def upgrade(store: Path, as_json: bool) -> None:
+    """Bring a store that an older release made to the format of this one. No server may have it open.
+
+    Vectors stay what they are, bit for bit. A kill loses nothing. Back up first: an older release cannot read it then.
+    """
+    try:
+        from imgserver.operations.compact import upgrade as work
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    with _bytes_progress("writing") as progress:
+        report = work(store, progress)
+    if report is not None:
+        _say(report, as_json)
+    else:
+        click.echo(json.dumps({"upgraded": False}) if as_json else f"{store} has today's format already.")
+
+
+def _say(report: CompactReport, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(asdict(report)))
+        return
+    click.echo(f"{report.rows:,} rows kept, {report.rows_dropped:,} dropped")
+    click.echo(f"{report.bytes_before / 1e6:,.1f} MB before, {report.bytes_after / 1e6:,.1f} MB now")

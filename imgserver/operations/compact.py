@@ -1,0 +1,172 @@
+"""A store written anew beside itself: without the rows that no entry names, and in today's format.
+
+    rows/<new numbers>/   the rows that entries name, in their order; nothing points at them yet
+    index/anew/data.mdb   an index that does
+    index/data.mdb        replaced by it in one rename: before it the old store counts, after it the new one
+    rows/<old numbers>/   removed
+
+A kill at any moment leaves one whole store, and what it leaves beside is removed by the next run. The rename needs the
+store alone, so that no process goes on with the index that was there before.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from imgserver.errors import BadInput, StoreError
+from imgserver.operations.exclusive import alone
+from imgserver.storage.index import FORMAT, NO_ROW, Entries, Index, Space, row_checksums
+from imgserver.storage.rows import MAX_SEGMENT_ROWS
+from imgserver.storage.store import open_rows, row_folder
+
+ANEW = "anew"
+BLOCK_BYTES = 32 << 20
+OLDER_FORMATS = (1,)
+
+
+@dataclass(frozen=True)
+class CompactReport:
+    """What was done.
+
+    Attributes:
+        format_before: of the store; it has today's now.
+        rows: that are kept.
+        rows_dropped: that no entry named.
+        bytes_before: of index and rows on disk.
+        bytes_after: the same, afterwards.
+    """
+
+    format_before: int
+    rows: int
+    rows_dropped: int
+    bytes_before: int
+    bytes_after: int
+
+
+def compact(store: Path, on_progress: Callable[[int, int], None] = lambda done, of: None) -> CompactReport:
+    """Give back the space of rows that were replaced or deleted, and of the index.
+
+    Args:
+        store: its folder; no process may have it open.
+        on_progress: called with bytes of rows written, and to be written.
+
+    Raises:
+        BadInput: another process has the store open, or the disk has no room for what is written beside.
+        StoreError: it cannot be read, or a row is damaged; the store is as it was.
+    """
+    return _write_anew(store, (FORMAT,), on_progress)
+
+
+def upgrade(store: Path, on_progress: Callable[[int, int], None] = lambda done, of: None) -> CompactReport | None:
+    """Bring a store of an older format to today's; None when it has that already. Raises as ``compact`` does."""
+    with alone(store):
+        index = Index(store / "index", create=False, unlocked=True, formats=(*OLDER_FORMATS, FORMAT))
+        found = index.format
+        index.close()
+    return None if found == FORMAT else _write_anew(store, OLDER_FORMATS, on_progress)
+
+
+def _write_anew(store: Path, formats: tuple[int, ...], on_progress: Callable[[int, int], None]) -> CompactReport:
+    with alone(store):
+        old = Index(store / "index", create=False, unlocked=True, formats=formats)
+        try:
+            spaces = old.spaces("feature") + old.spaces("vector")
+            _clean(store, spaces)
+            before = _used_bytes(store)
+            found = old.format
+            kept, dropped = _fill(store, old, spaces, on_progress)
+        finally:
+            old.close()
+        os.replace(store / "index" / ANEW / "data.mdb", store / "index" / "data.mdb")
+        _sync_folder(store / "index")
+        # Opened once by LMDB's own rules, so that its lock file knows the new history before anybody else comes.
+        fresh = Index(store / "index", create=False)
+        _clean(store, fresh.spaces("feature") + fresh.spaces("vector"))
+        fresh.close()
+        return CompactReport(found, kept, dropped, before, _used_bytes(store))
+
+
+def _fill(store: Path, old: Index, spaces: list[Space], on_progress: Callable[[int, int], None]) -> tuple[int, int]:
+    """Write the new rows and the new index; return how many rows it has, and how many fewer than before."""
+    free_number = 1 + max((space.number for space in spaces), default=0)
+    live = {space.name: int((old.load(space.name)[1]["row"] != NO_ROW).sum()) for space in spaces}
+    rewritten = [space for space in spaces if old.format != FORMAT or live[space.name] < space.next_row]
+    to_write = sum(live[space.name] * space.row_bytes for space in rewritten)
+    index_bytes = (store / "index" / "data.mdb").stat().st_size
+    if (free := shutil.disk_usage(store).free) < to_write + index_bytes:
+        raise BadInput(
+            f"The rows that are kept are written anew beside the old ones, {(to_write + index_bytes) / 1e9:.2f} GB, "
+            f"and the disk of {store} has {free / 1e9:.2f} GB free. Make room, or move the store by 'imgserver backup'."
+        )
+    new, done, rows = Index(store / "index" / ANEW), 0, sum(live.values())
+    try:
+        kept = sorted((space for space in spaces if space not in rewritten), key=lambda space: space.number)
+        for space in kept + rewritten:
+            target = space
+            ids, entries, _ = old.load(space.name)
+            if space in rewritten:
+                target = replace(space, number=free_number, next_row=live[space.name])
+                free_number += 1
+                for written in _copy_rows(store, space, target, entries, old.format):
+                    done += written
+                    on_progress(done, to_write)
+            new.adopt(target, ids, entries)
+        new.adopt_facts(old)
+    finally:
+        new.close()
+    if rewritten:
+        _sync_folder(store / "rows")
+    return rows, sum(space.next_row for space in spaces) - rows
+
+
+def _copy_rows(store: Path, space: Space, target: Space, entries: Entries, found_format: int) -> Iterator[int]:
+    """Write the rows that ``entries`` name one behind the other, and their new numbers into ``entries``."""
+    # In format 1 a file had 1 Mi rows, however wide they were.
+    former = MAX_SEGMENT_ROWS if found_format == 1 else None
+    source = open_rows(store, space, former)
+    written_to = open_rows(store, target)
+    there = np.flatnonzero(entries["row"] != NO_ROW)
+    there = there[np.argsort(entries["row"][there], kind="stable")]
+    block = max(1, BLOCK_BYTES // space.row_bytes)
+    for start in range(0, len(there), block):
+        part = there[start : start + block]
+        values = source.gather(entries["row"][part].astype(np.int64))
+        if (bad := row_checksums(values) != entries["checksum"][part]).any():
+            raise StoreError(
+                f"{int(bad.sum())} rows of {space.name} in {store} do not match their checksum; nothing was changed. "
+                f"'imgserver doctor --full --store {store}' names the images."
+            )
+        written_to.write(start, values)
+        entries["row"][part] = start + np.arange(len(part))
+        yield values.nbytes
+    _sync_folder(row_folder(store, target))
+
+
+def _clean(store: Path, spaces: list[Space]) -> None:
+    """Remove rows of no space, the index that was being made, and table snapshots, which name former rows."""
+    named = {row_folder(store, space) for space in spaces}
+    for folder in (store / "rows").glob("*"):
+        if folder not in named:
+            shutil.rmtree(folder)
+    shutil.rmtree(store / "index" / ANEW, ignore_errors=True)
+    for file in (store / "index").glob("table-*.npy"):
+        file.unlink()
+
+
+def _used_bytes(store: Path) -> int:
+    files = [file for part in ("index", "rows") for file in (store / part).rglob("*") if file.is_file()]
+    return sum(file.stat().st_blocks * 512 for file in files)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,218 @@
+"""Checks of what a store holds."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from imgserver.errors import BadInput, CrossMediaError
+from imgserver.head import Head
+from imgserver.operations.findings import Finding, NotExamined, Subject, ok, problem, warning
+from imgserver.operations.verify import damaged_rows, missing_files
+from imgserver.serving.health import built_in_photo
+from imgserver.storage.index import FORMAT, Space
+from imgserver.storage.similarity import SimilarityFiles
+from imgserver.storage.store import Store, row_folder
+from imgserver.storage.versions import IMPORTED, is_imported, split_version
+from imgserver.vision.backbone import TORCHVISION, OnnxGraph
+from imgserver.vision.backbones import get_backbone
+from imgserver.vision.decode import ImageLimits, decode
+from imgserver.vision.engines import OpenVinoEngine, TorchEngine
+
+LEAST_COSINE = 0.99  # bfloat16 included
+SAMPLE = 1000  # rows of each version that are compared with their checksum
+AHEAD_S = 60.0
+MAP_SHARE = 0.8
+
+
+def store_opens(subject: Subject) -> Finding:
+    """Whether there is a store of the format that this release reads."""
+    store = subject.opened
+    if store is None:
+        return problem(subject.trouble, "")
+    spaces = len(store.index.spaces("feature")) + len(store.index.spaces("vector"))
+    return ok(f"{subject.folder}, format {FORMAT}, {spaces} versions and backbones, {len(store.index):,} entries")
+
+
+def active_version(subject: Subject) -> Finding:
+    """Whether there is something to serve to who names no version."""
+    store = subject.store
+    active = store.index.active
+    if not active:
+        return problem("no version is active, so nothing is served", store.fill_hint + ".")
+    if store.index.space(active) is None:
+        held = ", ".join(space.name for space in store.index.spaces("vector")) or "none"
+        return problem(
+            f"the active version {active} is not in the store", f"Activate one of: {held} ('imgserver versions')."
+        )
+    return ok(active)
+
+
+def heads(subject: Subject) -> Finding:
+    """Whether the head of every version is there, and is what its name says."""
+    store = subject.store
+    names = {split_version(space.name)[1] for space in store.index.spaces("vector")} - {IMPORTED}
+    for name in sorted(names):
+        data = store.read_head(name)
+        advice = f"Bring {store.head_path(name)} back from a backup; stored vectors are served meanwhile."
+        if data is None:
+            return problem(f"the head {name} is missing", advice)
+        try:
+            head = Head.from_bytes(data)
+        except CrossMediaError as error:
+            return problem(f"the head {name} cannot be read: {error}", advice)
+        if f"{head.spec.name}@{head.digest()}" != name:
+            return problem(f"the head {name} has the hash {head.digest()}", advice)
+    return ok(f"{len(names)} there, hashes right")
+
+
+def codebooks(subject: Subject) -> Finding:
+    """Whether what decodes compressed versions is there, and is what its name says."""
+    store = subject.store
+    coded = [space for space in store.index.spaces("vector") if space.codebook]
+    for space in coded:
+        try:
+            store.codebook(space)
+        except CrossMediaError as error:
+            return problem(str(error), "Bring it back from a backup: without it the version cannot be served.")
+    return ok(f"of {len(coded)} compressed versions")
+
+
+def features(subject: Subject) -> Finding:
+    """Whether the features behind every version are there, without which no more of its vectors can be made."""
+    store = subject.store
+    held = {space.name for space in store.index.spaces("feature")}
+    for space in store.index.spaces("vector"):
+        backbone = split_version(space.name)[0]
+        if not is_imported(space.name) and backbone not in held:
+            return problem(
+                f"{space.name} is there, and not the features of {backbone}",
+                "A server refuses to start with it: restore a backup, or run precompute.",
+            )
+    return ok(f"of {len(held)} backbones")
+
+
+def rows(subject: Subject) -> Finding:
+    """Whether rows are what the index says: a sample of each version, or all with ``--full``."""
+    store = subject.store
+    compared = 0
+    for space in _spaces(store):
+        advice = (
+            f"Restore a backup; or delete {space.name} with 'imgserver versions --delete', and run precompute again."
+        )
+        if missing := missing_files(store, space):
+            return problem(f"{missing[0]} is missing or cut short", advice)
+        checked, bad = damaged_rows(store, space, None if subject.full else SAMPLE)
+        compared += checked
+        if len(bad):
+            shown = ", ".join(str(image_id) for image_id in bad[:10].tolist())
+            of = f"{len(bad):,} of {checked:,} rows of {space.name} do not match their checksum"
+            return problem(f"{of}; images {shown}{', …' if len(bad) > 10 else ''}", advice)
+    return ok(f"{compared:,} compared with their checksum{'' if subject.full else ' (a sample; --full takes all)'}")
+
+
+def dropped_rows(subject: Subject) -> Finding:
+    """How much disk the rows of replaced photos take."""
+    store = subject.store
+    named = sum(int((store.index.load(space.name)[1]["row"] >= 0).sum()) for space in _spaces(store))
+    written = sum(space.next_row for space in _spaces(store))
+    orphans = set((store.folder / "rows").glob("*")) - {row_folder(store.folder, space) for space in _spaces(store)}
+    if orphans:
+        return warning(
+            f"{len(orphans)} folders of rows belong to nothing, such as {min(orphans)}",
+            f"Stop the server and run 'imgserver compact --store {store.folder}'.",
+        )
+    if written and named < 0.7 * written:
+        return warning(
+            f"{written - named:,} of {written:,} rows belong to replaced photos",
+            f"Stop the server and run 'imgserver compact --store {store.folder}'.",
+        )
+    return ok(f"{written - named:,} of {written:,} rows belong to replaced photos")
+
+
+def weights(subject: Subject) -> Finding:
+    """Whether the backbones whose features are stored are here, with the same weights and preprocessing."""
+    store = subject.store
+    found = []
+    for space in store.index.spaces("feature"):
+        if space.recipe.startswith(TORCHVISION) and not subject.full:
+            found.append(f"{space.recipe} not looked at: it may have to be fetched (--full does)")
+            continue
+        advice = "Stored vectors are served; to compute more, bring the former weights back or run precompute."
+        try:
+            here = get_backbone(space.recipe).version
+        except BadInput as error:
+            return problem(f"the backbone {space.recipe} cannot be had: {error}", advice)
+        if here != space.name:
+            return problem(f"{space.recipe} is {here} here, and the store holds features of {space.name}", advice)
+        graph = store.folder / "engine" / f"{here}.xml"
+        if graph.exists() != graph.with_suffix(".bin").exists():
+            return problem(f"half of the converted {graph} is missing", f"Remove {graph.parent}: it is made again.")
+        found.append(f"{here}{'' if graph.exists() else ' (converted when first needed)'}")
+    return ok(", ".join(found) or "none needed: all vectors were imported")
+
+
+def engine(subject: Subject) -> Finding:
+    """Whether the converted backbone gives the features that its weights give; looked at with ``--full``."""
+    store = subject.store
+    if not subject.full:
+        raise NotExamined
+    compared = []
+    for space in store.index.spaces("feature"):
+        if not (store.folder / "engine" / f"{space.name}.xml").exists():
+            continue
+        backbone = get_backbone(space.recipe)
+        if isinstance(backbone.graph, OnnxGraph) or backbone.version != space.name:
+            continue
+        pixels = decode(built_in_photo(), backbone.preprocessing, ImageLimits())[None].copy()
+        try:
+            here = OpenVinoEngine(backbone, store.folder / "engine").run(pixels)[0]
+        except RuntimeError as error:
+            here, told = np.zeros(space.dim), f"cannot be read: {str(error)[:100]}"
+        else:
+            told = "gives other features than its weights"
+        there = TorchEngine(backbone, "cpu").run(pixels)[0]
+        cosine = float(here @ there / max(1e-9, np.linalg.norm(here) * np.linalg.norm(there)))
+        if not cosine > LEAST_COSINE:
+            return problem(
+                f"the converted {space.name} {told} (cosine {cosine:.4f})",
+                f"Stop the server and remove {store.folder / 'engine'}; it is made again. What it made is wrong.",
+            )
+        compared.append(f"{space.name}: cosine {cosine:.5f} to its weights")
+    return ok(", ".join(compared) or "none is converted")
+
+
+def similarity(subject: Subject) -> Finding:
+    """Whether the similarity index, if there is one, can be read and belongs to the active version."""
+    store = subject.store
+    try:
+        opened = SimilarityFiles(store.folder).open()
+    except CrossMediaError as error:
+        return problem(str(error), "")
+    if opened is None:
+        return ok("none was made")
+    if opened[0].version != store.index.active:
+        return warning(f"it is of {opened[0].version}, which is not active", store.index_hint + ".")
+    return ok(f"{opened[0].kind} of {opened[0].images:,} images")
+
+
+def index_map(subject: Subject) -> Finding:
+    """Whether the index has room in LMDB's map."""
+    taken, size = subject.store.index.map_use()
+    found = f"{taken / 1e6:,.1f} MB of LMDB's map of {size / 1e9:,.0f} GB are taken"
+    if taken > MAP_SHARE * size:
+        return problem(found, "Compact the store, or delete versions: a full map takes no more images.")
+    return ok(found)
+
+
+def clock(subject: Subject) -> Finding:
+    """Whether the clock is behind the store's own files: then it was set back, and stamps of photos mislead."""
+    ahead = (subject.store.folder / "index" / "data.mdb").stat().st_mtime - time.time()
+    if ahead > AHEAD_S:
+        return warning(f"the index was written {ahead:,.0f} s in the future", "Set the clock (timedatectl, chrony).")
+    return ok(time.strftime("%Y-%m-%d %H:%M:%S %z"))
+
+
+def _spaces(store: Store) -> list[Space]:
+    return store.index.spaces("feature") + store.index.spaces("vector")

@@ -1,0 +1,178 @@
+"""Every command and every piece of Python in the README is run, in order, in one folder; so are demo and tutorial."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import PHOTOS, ROOT
+
+# First line of each block that is not run here, and why.
+NOT_RUN = {
+    "photos ──> imgserver: frozen CNN ──> feature ──> head ──> vector, cached by image id and version": "a drawing",
+    "git clone <this repository> crossmedia && cd crossmedia": "make demo is test_the_demo",
+    "python3 -m venv .venv && .venv/bin/pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu": (
+        "installs by gigabytes"
+    ),
+    'pip install "crossmedia[all]"       # or [server] and [trainer] on the machines that need them;': "installs",
+    "make test": "this is it",
+}
+LAST = "crossmedia imgserver stop --store store"  # what stands behind it asks the server too
+PYTHON_NEEDS = {"from imgserver.client import HeadServers": "import torch\nimage_ids = torch.tensor([1, 2, -1])\n"}
+ROWS = 6_000
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a document: ``shell``, ``python`` or ``toml``, and its text."""
+
+    kind: str
+    text: str
+
+    @property
+    def first(self) -> str:
+        return self.text.splitlines()[0]
+
+
+def blocks_of(document: Path) -> list[Block]:
+    """Blocks between fences, and blocks that are indented behind an empty line."""
+    found: list[Block] = []
+    pattern = r"^```([a-z]*)\n(.*?)^```|(?<=\n\n)((?: {4}[^\n]*\n|\n(?= {4}))+)"
+    for match in re.finditer(pattern, document.read_text(), flags=re.MULTILINE | re.DOTALL):
+        if match[3]:
+            text = re.sub(r"^ {4}", "", match[3], flags=re.MULTILINE)
+            found.append(Block("python" if re.match(r"(from|import) ", text) else "shell", text))
+        else:
+            found.append(Block(match[1] or "shell", match[2]))
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def environment(port: int) -> dict[str, str]:
+    """The commands as they stand, with another port and fewer epochs."""
+    commands = Path(sys.executable).parent
+    asking = ("FIT", "COMPARE", "EVALUATE", "SCORE", "REPORT")
+    servers = {f"CROSSMEDIA_TRAINER_{name}_SERVER": f"localhost:{port}" for name in asking}
+    return {
+        **os.environ,
+        **servers,
+        "CROSSMEDIA_IMGSERVER_SERVE_PORT": str(port),
+        "CROSSMEDIA_TRAINER_FIT_EPOCHS": "1",
+        "CROSSMEDIA_TRAINER_COMPARE_EPOCHS": "1",
+        "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What the README's reader has: photos by id, logs, a new photo."""
+    (tmp_path / "photos").symlink_to(PHOTOS)
+    shutil.copy(PHOTOS / "200.jpg", tmp_path / "4711.jpg")
+    grocery = ROOT / "examples" / "grocery"
+    simulate = [sys.executable, str(grocery / "simulate.py"), f"--out={tmp_path / 'full'}"]
+    subprocess.run(simulate, check=True, capture_output=True)
+    (tmp_path / "logs").mkdir()
+    for file in ("items.csv", "users.csv", "behaviours.csv"):
+        shutil.copy(tmp_path / "full" / file, tmp_path / "logs")
+    with open(tmp_path / "full" / "impressions.csv", newline="") as source:
+        rows = list(csv.reader(source))[: ROWS + 1]
+    with open(tmp_path / "logs" / "impressions.csv", "w", newline="") as out:
+        csv.writer(out).writerows(rows)
+    shutil.copy(grocery / "samples.toml", tmp_path / "logs")
+    return tmp_path
+
+
+def run(command: list[str], folder: Path, env: dict[str, str]) -> str:
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def check_settings(block: Block, folder: Path, env: dict[str, str], number: int) -> None:
+    """A configuration file is used by the command that it is for."""
+    file = folder / f"settings-{number}.toml"
+    file.write_text(block.text.replace("/data/store", str(folder / "store")).replace("/data/photos", str(PHOTOS)))
+    crossmedia = ["crossmedia", "--config", str(file)]
+    if "[trainer.fit]" in block.text:
+        run([*crossmedia, "trainer", "fit", "--warm-start=", "--out=runs/yesterday"], folder, env)
+        run([*crossmedia, "trainer", "fit", "--out=runs/today"], folder, env)
+        assert "rocket" in (folder / "runs" / "today" / "config.json").read_text()
+    else:
+        assert "active" in run([*crossmedia, "imgserver", "versions"], folder, env)
+
+
+def test_blocks_are_found() -> None:
+    blocks = blocks_of(ROOT / "README.md")
+    lines = [line for block in blocks if block.kind == "shell" for line in block.text.splitlines()]
+    every = re.findall(r"^ {4}(crossmedia .+)$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    assert len(every) > 20
+    assert [line for line in lines if line.startswith("crossmedia ")] == every
+    assert not set(NOT_RUN) - {block.first for block in blocks}, "no such block any more"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_readme_runs(folder: Path) -> None:
+    port = free_port()
+    env, said = environment(port), []
+    names = {"WIDE_VERSION": "", "VERSION": ""}  # what the README calls a version -> the one that a command printed
+    try:
+        blocks = sorted(blocks_of(ROOT / "README.md"), key=lambda block: block.first == LAST)
+        for number, block in enumerate(block for block in blocks if block.first not in NOT_RUN):
+            text = block.text.replace("localhost:7070", f"localhost:{port}")
+            if block.kind == "toml":
+                check_settings(block, folder, env, number)
+            elif block.kind == "python":
+                needs = next((code for start, code in PYTHON_NEEDS.items() if block.text.startswith(start)), "")
+                said.append(run([sys.executable, "-c", needs + text], folder, env))
+            else:
+                for line in text.splitlines():
+                    for name, version in names.items():
+                        line = line.replace(name, version)
+                    said.append(run(["bash", "-c", line], folder, env))
+                    for name, head in (("WIDE_VERSION", "pca"), ("VERSION", "learned")):
+                        printed = re.findall(rf"\S+\+{head}@[0-9a-f]{{12}}/\d+", said[-1])
+                        names[name] = printed[0] if printed else names[name]
+        assert blocks[-1].first == LAST
+    except BaseException:
+        subprocess.run(["bash", "-c", LAST], cwd=folder, env=env, capture_output=True)
+        raise
+    assert all(names.values())
+    for made in ("report.html", "scores.parquet", "din.pt2", "similar.png", "duplicates.csv", "semantic_ids.parquet"):
+        assert (folder / made).stat().st_size > 100, made
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_demo(tmp_path: Path) -> None:
+    demo = [sys.executable, str(ROOT / "examples" / "grocery" / "demo.py")]
+    done = subprocess.run(demo, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "images computed on demand: 24, CNN passes for them: 24" in done.stdout
+    assert (tmp_path / "demo" / "report.html").stat().st_size > 100_000
+
+
+@pytest.mark.slow
+def test_the_tutorial(tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    port = free_port()
+    script = (ROOT / "examples/own_catalogue/tutorial.sh").read_text().replace("localhost:7070", f"localhost:{port}")
+    said = run(["bash", "-c", script], tmp_path, environment(port))
+    assert "243 images in shop/photos.parquet: 243 new" in said
+    assert "found 243, embedded 243, skipped 0, rejected 0" in said
+    assert len(re.findall(r"^0\.\d{3}  [a-z-]+-\d{3}$", said, flags=re.MULTILINE)) == 5
+    assert (tmp_path / "shop" / "scores.parquet").exists()
