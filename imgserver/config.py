@@ -142,7 +142,10 @@ def _defaults(command: click.Command, ctx: click.Context, table: Any, inherited:
 
 def _checked(parameter: click.Parameter, value: Any) -> Any:
     """A value that click can convert; it would fail with a trace on a list for a number, or on infinity."""
-    several = isinstance(value, list) and (getattr(parameter, "multiple", False) or parameter.nargs != 1)
+    lists = (
+        getattr(parameter, "multiple", False) or parameter.nargs != 1 or getattr(parameter.type, "takes_lists", False)
+    )
+    several = isinstance(value, list) and lists
     for one in value if several else [value]:
         if not isinstance(one, str | int | float) or (isinstance(one, float) and not math.isfinite(one)):
             _usage_error(f"The configuration file sets {parameter.name!r} to {one!r}, which is no value of an option.")

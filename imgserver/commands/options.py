@@ -37,6 +37,7 @@ class _Names(click.ParamType):  # type: ignore[type-arg]  # generic in late rele
     """Names: ``a:7070,b:7070``, or a list in the configuration file."""
 
     name = "names"
+    takes_lists = True
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         parts = value if isinstance(value, list | tuple) else str(value).split(",")

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -508,7 +509,7 @@ def test_the_client_of_redis_is_an_extra(tmp_path: Path) -> None:
         "try: open_store('redis://a:1')\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )
-    done = subprocess.run(["python", "-c", code], capture_output=True, text=True, env={**os.environ}, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ}, check=True)
     assert "BadInput" in done.stdout
     assert 'pip install "crossmedia[redis]"' in done.stdout
 

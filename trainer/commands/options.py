@@ -17,6 +17,7 @@ class _Widths(click.ParamType):  # type: ignore[type-arg]  # generic in late rel
     """Whole numbers: ``256,64,12``, or a list in the configuration file."""
 
     name = "widths"
+    takes_lists = True
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
         parts = value if isinstance(value, list | tuple) else str(value).split(",")
