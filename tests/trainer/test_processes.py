@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from conftest import ROOT, DaemonProcess
 from made_samples import make_samples
 from safetensors.torch import load_file
@@ -21,6 +22,7 @@ from test_ladder import folder as ladder_folder  # noqa: F401  # a fixture
 
 from features.samples import Samples
 from trainer import processes
+from trainer.cli import trainer
 from trainer.models import MODELS
 
 WORKER = Path(__file__).parent / "together_worker.py"
@@ -109,6 +111,13 @@ def test_processes_that_see_other_samples_are_refused(
     assert code != 0
     assert "Process 1 has samples" in err
     assert "All processes must see the same files" in err
+
+
+def test_a_comparison_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused = CliRunner().invoke(trainer, ["compare"])
+    assert refused.exit_code == 2
+    assert "torchrun starts 'trainer fit'" in refused.output
 
 
 def test_a_killed_process_resumes(daemon: DaemonProcess, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 from rich.console import Console
 
 from imgserver.config import Command, json_option
+from imgserver.errors import BadInput
 from trainer.commands.options import Bar, metrics_line, missing_extra, training_options
 
 
@@ -140,6 +142,8 @@ def compare(models: str, seeds: int, reference: Path | None, as_json: bool, **va
     except ImportError as error:
         raise missing_extra(error) from error
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise BadInput("'trainer compare' is one process: torchrun starts 'trainer fit', one run at a time.")
     values["results"] = values["results"] or Path(values["out"]) / "results.jsonl"
     own = {name: values.pop(name) for name in ("results", "data")}
     names = tuple(name.strip() for name in models.split(",") if name.strip())
