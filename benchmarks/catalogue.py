@@ -30,7 +30,7 @@ from rich.table import Table
 from features.build import memory
 from imgserver.offline.precompute import PrecomputeConfig, make_plan
 from imgserver.storage.catalog import open_catalog
-from imgserver.storage.index import ENTRY, Batch
+from imgserver.storage.records import ENTRY, Batch
 from imgserver.storage.store import Store
 from imgserver.storage.versions import feature_space
 from imgserver.vision.backbones import get_backbone

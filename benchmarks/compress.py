@@ -30,7 +30,7 @@ from rich.table import Table as Printed
 from benchmarks.fetch import IN_FLIGHT
 from benchmarks.parts import Part, Taken, Work, as_dict, daemon, finish, run_rounds
 from imgserver.offline.compress import compress
-from imgserver.storage.index import SOURCE, Ids, Space
+from imgserver.storage.records import SOURCE, Ids, Space
 from imgserver.storage.similarity import faiss_module, unit
 from imgserver.storage.store import Store
 from imgserver.storage.table import Table

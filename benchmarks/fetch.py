@@ -27,7 +27,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from benchmarks.parts import Part, Work, as_dict, daemon, finish, run_rounds, show
-from imgserver.storage.index import SOURCE
+from imgserver.storage.records import SOURCE
 from imgserver.storage.store import Store
 from imgserver.storage.versions import vector_space
 

@@ -27,7 +27,7 @@ from benchmarks.fetch import OK
 from benchmarks.parts import Part, Work, as_dict, daemon, finish, run_rounds, show
 from benchmarks.train import BATCH, THREADS, make_samples
 from imgserver.head import HeadSpec, fit_pca
-from imgserver.storage.index import SOURCE
+from imgserver.storage.records import SOURCE
 from imgserver.storage.store import Store
 from imgserver.storage.versions import feature_space, save_head, vector_space
 

@@ -30,7 +30,7 @@ from benchmarks.parts import finish
 from imgserver.head import fit_pca
 from imgserver.offline.exchange import import_vectors
 from imgserver.offline.similarity import KINDS, IndexReport, build_index
-from imgserver.storage.index import Ids
+from imgserver.storage.records import Ids
 from imgserver.storage.similarity import SimilarityFiles, SimilarityIndex
 from imgserver.storage.store import Store
 from imgserver.storage.table import Table

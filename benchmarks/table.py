@@ -20,7 +20,7 @@ from rich.table import Table as Printed
 
 from benchmarks.fetch import DIM, VERSION
 from benchmarks.parts import finish
-from imgserver.storage.index import ENTRY, Batch
+from imgserver.storage.records import ENTRY, Batch
 from imgserver.storage.store import Store
 from imgserver.storage.table import Table
 from imgserver.storage.versions import vector_space

@@ -12,7 +12,7 @@ from crossmedia.v1 import image_server_pb2 as pb
 from imgserver.errors import BadInput
 from imgserver.offline.head_vectors import fill
 from imgserver.storage.codebook import CENTRES, Codebook
-from imgserver.storage.index import Space
+from imgserver.storage.records import Space
 from imgserver.storage.similarity import faiss_module, unit
 from imgserver.storage.store import Store
 from imgserver.storage.versions import (

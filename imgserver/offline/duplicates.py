@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgserver.errors import NotReady, VersionMismatch
-from imgserver.storage.index import Ids
+from imgserver.storage.records import Ids
 from imgserver.storage.similarity import SimilarityFiles
 from imgserver.storage.store import Store
 from imgserver.storage.versions import active_rows

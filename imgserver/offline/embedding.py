@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgserver.storage.catalog import Catalog
-from imgserver.storage.index import Ids
+from imgserver.storage.records import Ids
 from imgserver.storage.versions import FEATURE_DTYPE
 from imgserver.vision.backbone import Backbone
 from imgserver.vision.decode import ImageLimits

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.errors import BadInput
-from imgserver.storage.index import SOURCE, Entries, Ids, Space
+from imgserver.storage.records import SOURCE, Entries, Ids, Space
 from imgserver.storage.store import Store
 from imgserver.storage.table import leave_snapshot
 from imgserver.storage.versions import IMPORTED, VECTOR_DTYPE, vector_space

@@ -12,7 +12,7 @@ from crossmedia.v1 import image_server_pb2 as pb
 from imgserver.errors import BadInput, NothingEmbedded
 from imgserver.head import Head, fit_pca
 from imgserver.offline.rejects import REJECTS_FILE
-from imgserver.storage.index import SOURCE, Space, places_in
+from imgserver.storage.records import SOURCE, Space, places_in
 from imgserver.storage.store import Store
 from imgserver.storage.table import leave_snapshot
 from imgserver.storage.versions import is_imported, load_head, plain_version, save_head, split_version, vector_space

@@ -8,7 +8,7 @@ import numpy as np
 
 from imgserver.errors import BadInput, NothingEmbedded
 from imgserver.storage.catalog import Catalog
-from imgserver.storage.index import Ids
+from imgserver.storage.records import Ids
 
 
 def read_ids(path: Path) -> Ids:

@@ -29,7 +29,7 @@ from imgserver.errors import BadInput, NotReady
 from imgserver.offline.rejects import write_rejects
 from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below, new_place
 from imgserver.shards import SHARDS, Ownership, shards_of
-from imgserver.storage.index import NO_ROW, SOURCE, Entries, Ids, Space, places_in
+from imgserver.storage.records import NO_ROW, SOURCE, Entries, Ids, Space, places_in
 from imgserver.storage.store import Store
 from imgserver.storage.versions import copy_heads, split_version
 

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from imgserver.offline.shards import BLOCK_PHOTOS, Catalogue, Embedder, Job, Shard, ShardResult
-from imgserver.storage.index import Ids
+from imgserver.storage.records import Ids
 
 LEAST_PHOTOS = 256  # of a block, however small the catalogue is
 BLOCKS_AN_ACTOR = 8  # so that none waits long for the last one

@@ -23,7 +23,7 @@ from imgserver.offline.head_vectors import DEFAULT_DIM, make_vectors
 from imgserver.offline.image_ids import wanted_ids
 from imgserver.offline.rejects import write_rejects
 from imgserver.storage.catalog import Catalog
-from imgserver.storage.index import Ids, Space
+from imgserver.storage.records import Ids, Space
 from imgserver.storage.store import Store
 from imgserver.storage.versions import feature_space
 from imgserver.vision.backbone import Backbone

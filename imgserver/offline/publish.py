@@ -17,7 +17,7 @@ from imgserver.errors import BadInput, NotReady, StoreError
 from imgserver.storage.cluster.codec import TAGS, Codec, Mask, Values, command
 from imgserver.storage.cluster.facts import Published
 from imgserver.storage.cluster.store import RedisStore, encode_part
-from imgserver.storage.index import SOURCE, Entries, Ids, Space
+from imgserver.storage.records import SOURCE, Entries, Ids, Space
 from imgserver.storage.store import Store
 from imgserver.storage.stores import Part
 from imgserver.storage.versions import is_imported, plain_version, split_version

@@ -7,7 +7,7 @@ import os
 from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.client.results import Status
-from imgserver.storage.index import Ids, Space
+from imgserver.storage.records import Ids, Space
 from imgserver.storage.store import Store
 
 OK = pb.VECTOR_STATUS_OK

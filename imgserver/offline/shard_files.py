@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from imgserver.errors import BadInput
 from imgserver.shards import SHARDS
-from imgserver.storage.index import SOURCE, Ids
+from imgserver.storage.records import SOURCE, Ids
 
 FEATURES, VECTORS = "features", "vectors"
 RECIPE_KEY = b"crossmedia.recipe"

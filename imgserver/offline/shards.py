@@ -23,7 +23,7 @@ from imgserver.offline.image_ids import wanted_ids
 from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, new_place
 from imgserver.shards import SHARDS, shards_of
 from imgserver.storage.catalog import open_catalog
-from imgserver.storage.index import Ids, places_in
+from imgserver.storage.records import Ids, places_in
 from imgserver.vision.backbones import get_backbone
 from imgserver.vision.decode import ImageLimits
 from imgserver.vision.engines import make_engine

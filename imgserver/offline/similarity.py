@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from imgserver.errors import BadInput
-from imgserver.storage.index import Entries, Ids, Space
+from imgserver.storage.records import Entries, Ids, Space
 from imgserver.storage.similarity import (
     SimilarityFiles,
     SimilarityIndex,

@@ -21,7 +21,8 @@ import numpy as np
 
 from imgserver.errors import BadInput, StoreError
 from imgserver.operations.exclusive import alone
-from imgserver.storage.index import FORMAT, NO_ROW, Entries, Index, Space, row_checksums
+from imgserver.storage.index import FORMAT, Index
+from imgserver.storage.records import NO_ROW, Entries, Space, row_checksums
 from imgserver.storage.rows import MAX_SEGMENT_ROWS
 from imgserver.storage.store import open_rows, row_folder
 

@@ -11,7 +11,8 @@ from imgserver.head import Head
 from imgserver.operations.findings import Finding, NotExamined, Subject, ok, problem, warning
 from imgserver.operations.verify import damaged_rows, missing_files
 from imgserver.serving.health import built_in_photo
-from imgserver.storage.index import FORMAT, Space
+from imgserver.storage.index import FORMAT
+from imgserver.storage.records import Space
 from imgserver.storage.similarity import SimilarityFiles
 from imgserver.storage.store import Store, row_folder
 from imgserver.storage.versions import IMPORTED, is_imported, split_version

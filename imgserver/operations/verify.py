@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from imgserver.storage.index import NO_ROW, Ids, Space, row_checksums
+from imgserver.storage.records import NO_ROW, Ids, Space, row_checksums
 from imgserver.storage.rows import rows_in_segment
 from imgserver.storage.store import Store, row_folder
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgserver.head import Head
-from imgserver.storage.index import Space
+from imgserver.storage.records import Space
 from imgserver.storage.stores import Lookups
 from imgserver.vision.embedder import Embedder
 from imgserver.vision.photos import Photo

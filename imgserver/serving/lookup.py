@@ -13,7 +13,7 @@ from crossmedia.v1 import image_server_pb2 as pb
 from imgserver.serving.jobs import Caller, Serving
 from imgserver.serving.misses import Misses
 from imgserver.serving.negatives import Negatives
-from imgserver.storage.index import Ids
+from imgserver.storage.records import Ids
 from imgserver.storage.stores import LOST
 
 OK = pb.VECTOR_STATUS_OK

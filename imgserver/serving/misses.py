@@ -25,7 +25,7 @@ from imgserver.errors import CrossMediaError, Overloaded
 from imgserver.serving.admission import Admission
 from imgserver.serving.jobs import NOT_YET, Caller, Job, Model, Serving, features_of
 from imgserver.storage.catalog import Catalog
-from imgserver.storage.index import SOURCE, Ids, Space, content_hash
+from imgserver.storage.records import SOURCE, Ids, Space, content_hash
 from imgserver.storage.stores import Part, ServedStore, Stored
 from imgserver.vision.decode import ImageLimits
 from imgserver.vision.engines import MAX_BATCH

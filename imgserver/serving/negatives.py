@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgserver.storage.hashtable import ABSENT, IdTable
-from imgserver.storage.index import Ids
+from imgserver.storage.records import Ids
 
 MAX_REMEMBERED = 1_000_000
 _STATUS_BITS = 8

@@ -6,7 +6,7 @@ import numpy as np
 
 from imgserver.errors import InvalidRequest
 from imgserver.shards import Ownership
-from imgserver.storage.index import Ids
+from imgserver.storage.records import Ids
 
 
 def ids_of(block: bytes, most: int, ownership: Ownership | None) -> Ids:

@@ -16,7 +16,7 @@ from imgserver.serving.lookup import OK, Lookup, OnCancel, Statuses
 from imgserver.serving.requests import ids_of
 from imgserver.serving.served import Served
 from imgserver.shards import Ownership
-from imgserver.storage.index import Ids
+from imgserver.storage.records import Ids
 from imgserver.storage.similarity import SimilarityFiles, SimilarityIndex, SimilarityInfo
 from imgserver.storage.stores import ServedStore
 from imgserver.vision.decode import ImageLimits

@@ -34,7 +34,7 @@ from imgserver.serving.searching import MAX_NEIGHBOURS, MAX_QUERIES, Searching
 from imgserver.serving.served import Served
 from imgserver.shards import Ownership
 from imgserver.storage.catalog import READ_TIMEOUT_S, Catalog, open_catalog
-from imgserver.storage.index import Ids
+from imgserver.storage.records import Ids
 from imgserver.storage.stores import open_store
 from imgserver.storage.versions import split_version
 from imgserver.vision.decode import CorruptImage, ImageLimits, ImageTooLarge, thumbnail

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from imgserver.errors import BadInput
-from imgserver.storage.index import VALUE_DTYPE
+from imgserver.storage.records import VALUE_DTYPE
 
 CENTRES = 256  # what a byte tells apart
 

@@ -16,9 +16,9 @@ import json
 import os
 import struct
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -26,93 +26,15 @@ from typing import Any
 import lmdb
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from imgserver.errors import StoreError
+from imgserver.storage.records import ENTRY, KEY, NO_ROW, RECORD, Batch, Entries, Ids, Space, places_in
 
 FORMAT = 2
 MAP_BYTES = 1 << 40  # sparse: address space, not disk
 KEEP_CHANGES = 10_000
 WALK_BLOCK = 50_000  # entries read from LMDB in one go
 SCAN_FROM, SCAN_SHARE = 10_000, 16  # ids asked for at once, and entries for each of them, from where ``get`` walks
-
-ENTRY = np.dtype(
-    [
-        ("row", "<i8"),
-        ("size", "<u8"),
-        ("stamp", "<u8"),
-        ("content", "<u8"),
-        ("checksum", "<u4"),
-        ("status", "u1"),
-        ("pad", "V3"),
-    ]
-)
-NO_ROW = -1
-VALUE_DTYPE = "float16"  # of what a codebook decodes to
-# Where a row came from: what is compared to notice a replaced photo. ``content`` hashes its bytes; 0: none were read.
-SOURCE = np.dtype([("size", "<u8"), ("stamp", "<u8"), ("content", "<u8")])
-
-KEY = np.dtype([("space", ">u4"), ("id", ">u8")])
-RECORD = np.dtype([("key", KEY), ("entry", ENTRY)])
-
-Ids = npt.NDArray[np.int64]
-Entries = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Space:
-    """Rows that belong together: the features of a backbone version, or the vectors of a version.
-
-    Attributes:
-        number: prefix of its entries' keys.
-        name: the version.
-        kind: ``feature`` or ``vector``.
-        dim: numbers in a row.
-        dtype: of the stored numbers; or the name of the codebook whose codes are stored instead.
-        next_row: first free row.
-        recipe: of features: what makes their backbone again.
-    """
-
-    number: int
-    name: str
-    kind: str
-    dim: int
-    dtype: str
-    next_row: int = 0
-    recipe: str = ""
-
-    @property
-    def codebook(self) -> str:
-        """Name of the codebook whose codes its rows are; empty where they are the numbers themselves."""
-        return self.dtype if "@" in self.dtype else ""
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row, in memory and on disk."""
-        coded = self.codebook.partition("@")[0].removeprefix("pq")
-        return int(coded) if coded else self.dim * np.dtype(self.dtype).itemsize
-
-    @property
-    def value_dtype(self) -> str:
-        """Of its numbers as they are read: of decoded ones, where codes are stored."""
-        return VALUE_DTYPE if self.codebook else self.dtype
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Entries to be committed.
-
-    Attributes:
-        space: name of the space.
-        ids: shape (n,), each once.
-        entries: shape (n,), ``ENTRY``; ``row`` is filled in by ``put`` where it is not ``NO_ROW``.
-        write_rows: called with the first row; writes the rows of the entries that have one, and syncs.
-    """
-
-    space: str
-    ids: Ids
-    entries: Entries
-    write_rows: Callable[[int], None]
 
 
 class Index:
@@ -479,14 +401,6 @@ class Index:
         return (np.unique(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.int64)), newest
 
 
-def places_in(stored: Ids, ids: Ids) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Where each of ``ids``, shape (n,), stands in ``stored``, which ascends, and which do stand there."""
-    place = np.searchsorted(stored, ids)
-    place[place == len(stored)] = 0
-    found: npt.NDArray[np.bool_] = stored[place] == ids if len(stored) else np.zeros(len(ids), dtype=np.bool_)
-    return place, found
-
-
 def _keys(number: int, ids: Ids) -> list[bytes]:
     """LMDB keys, big-endian, so that a space's entries lie together in the order of the ids."""
     keys = np.empty(len(ids), dtype=KEY)
@@ -497,14 +411,3 @@ def _keys(number: int, ids: Ids) -> list[bytes]:
 
 def _snapshot_key(number: int) -> bytes:
     return f"table:{number}".encode()
-
-
-def content_hash(data: bytes) -> int:
-    """64-bit hash of a photo's bytes: tells whether a touched file really changed."""
-    return xxhash.xxh3_64_intdigest(data)
-
-
-def row_checksums(rows: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
-    """A 32-bit checksum a row, shape (n,), of rows as they are stored."""
-    rows = np.ascontiguousarray(rows)
-    return np.fromiter((xxhash.xxh32_intdigest(memoryview(row)) for row in rows), dtype=np.uint32, count=len(rows))

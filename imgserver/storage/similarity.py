@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgserver.errors import BadInput, StoreError
-from imgserver.storage.index import Ids
+from imgserver.storage.records import Ids
 
 FOLDER = "similarity"
 NONE = -1  # in the place of a neighbour, where an index has fewer

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from imgserver.errors import BadInput, StoreError
 from imgserver.storage.codebook import Codebook
-from imgserver.storage.index import ENTRY, NO_ROW, SOURCE, Batch, Entries, Ids, Index, Space, row_checksums
+from imgserver.storage.index import Index
+from imgserver.storage.records import ENTRY, NO_ROW, SOURCE, Batch, Entries, Ids, Space, row_checksums
 from imgserver.storage.rows import RowFile
 from imgserver.storage.stores import Lookups, Part, Stored
 

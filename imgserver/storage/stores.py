@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgserver.places import is_url, own_folder
-from imgserver.storage.index import Ids, Space
+from imgserver.storage.records import Ids, Space
 
 LOST = 255  # in the place of a status: a row may exist, and is not to be had now
 

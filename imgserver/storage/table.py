@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from imgserver.errors import StoreError
 from imgserver.storage.hashtable import ABSENT, IdTable
-from imgserver.storage.index import NO_ROW, Entries, Ids, Space
+from imgserver.storage.records import NO_ROW, Entries, Ids, Space
 from imgserver.storage.store import SNAPSHOT_FROM, Store
 
 log = logging.getLogger(__name__)

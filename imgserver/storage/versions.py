@@ -8,7 +8,7 @@ from pathlib import Path
 
 from imgserver.errors import BadInput, NotReady, StoreError
 from imgserver.head import Head
-from imgserver.storage.index import NO_ROW, Entries, Ids, Space
+from imgserver.storage.records import NO_ROW, Entries, Ids, Space
 from imgserver.storage.store import HEADS, Store
 from imgserver.storage.stores import ServedStore
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from imgserver.storage.index import SOURCE, Ids, Space
+from imgserver.storage.records import SOURCE, Ids, Space
 from imgserver.storage.store import Store
 from imgserver.storage.stores import Part
 

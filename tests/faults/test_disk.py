@@ -15,7 +15,7 @@ from conftest import DaemonProcess, copy_store, run_command
 from imgserver.client import ImageClient
 from imgserver.errors import DeadlineExceeded, StoreError
 from imgserver.storage import index, table
-from imgserver.storage.index import SOURCE, Space
+from imgserver.storage.records import SOURCE, Space
 from imgserver.storage.store import Store
 from imgserver.storage.table import Table
 

@@ -28,7 +28,7 @@ from conftest import DaemonProcess, copy_store, run_command
 from imgserver.client import ImageClient
 from imgserver.errors import CrossMediaError
 from imgserver.serving.process import running_daemon
-from imgserver.storage.index import Entries
+from imgserver.storage.records import Entries
 from imgserver.storage.store import Store
 
 KILLS_A_STORE = 40  # then a new one, for each kill leaves some megabytes of rows that newer ones have replaced

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imgserver.storage.index import NO_ROW, SOURCE
+from imgserver.storage.records import NO_ROW, SOURCE
 from imgserver.storage.store import Store
 
 OK, CORRUPT = 1, 3

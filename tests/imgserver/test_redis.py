@@ -26,7 +26,7 @@ from imgserver.serving.service import ImageService, ServiceConfig
 from imgserver.storage.cluster.codec import Codec, grouped, tags_of
 from imgserver.storage.cluster.nodes import REPLY_TIMEOUT_S
 from imgserver.storage.cluster.store import RedisStore
-from imgserver.storage.index import SOURCE
+from imgserver.storage.records import SOURCE
 from imgserver.storage.store import Store
 from imgserver.storage.stores import LOST
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from imgserver.errors import StoreError
 from imgserver.storage import index
 from imgserver.storage.hashtable import ABSENT, IdTable
-from imgserver.storage.index import SOURCE, Space
+from imgserver.storage.records import SOURCE, Space
 from imgserver.storage.rows import RowFile
 from imgserver.storage.store import Store
 from imgserver.storage.table import Table

@@ -19,7 +19,7 @@ import xxhash
 from imgserver.errors import StoreError
 from imgserver.storage.cluster.codec import TAGS, command, named_key
 from imgserver.storage.cluster.nodes import Nodes
-from imgserver.storage.index import Space
+from imgserver.storage.records import Space
 
 COPIES = range(0, TAGS, TAGS // 8)
 FORMAT = 1

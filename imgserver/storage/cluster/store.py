@@ -19,7 +19,7 @@ from imgserver.storage.cluster.codec import TAGS, Codec, Grouped, Mask, Values, 
 from imgserver.storage.cluster.facts import Facts
 from imgserver.storage.cluster.nodes import Nodes
 from imgserver.storage.cluster.url import RedisUrl
-from imgserver.storage.index import Ids, Space
+from imgserver.storage.records import Ids, Space
 from imgserver.storage.stores import LOST, Part, Stored
 
 log = logging.getLogger(__name__)
