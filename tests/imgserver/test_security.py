@@ -797,7 +797,7 @@ def test_tars_and_shards_that_are_links_out_are_not_read(tmp_path: Path, outside
     home.mkdir()
     pq.write_table(pa.table({"image_id": [1], "bytes": pa.array([b"x"], pa.binary())}), rows)
     with tarfile.open(tmp_path / "private" / "a.tar", "w") as tar:
-        tar.add(outside, "../../../../tmp/9.jpg")  # a member's name is its last part, and nothing is unpacked
+        tar.add(outside, "../../../../outside/9.jpg")  # a member's name is its last part, and nothing is unpacked
     for name in ("a.tar", "rows.parquet"):
         (home / name).symlink_to(tmp_path / "private" / name)
     assert len(open_catalog(home)) == 0

@@ -26,15 +26,11 @@ def gather_rows(*columns: Array) -> tuple[Array, ...]:
     if world == 1:
         return columns
     device = torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")
-    mine = torch.tensor([len(columns[0])], device=device)
-    counts = [torch.zeros_like(mine) for _ in range(world)]
-    distributed.all_gather(counts, mine)
-    sizes = [int(count.item()) for count in counts]
+    sizes = processes.everyones(torch.tensor([len(columns[0])], device=device)).tolist()
     gathered = []
     for column in columns:
         padded = torch.zeros((max(sizes), *column.shape[1:]), dtype=torch.from_numpy(column[:0]).dtype, device=device)
         padded[: len(column)] = torch.from_numpy(np.ascontiguousarray(column)).to(device)
-        parts = [torch.empty_like(padded) for _ in range(world)]
-        distributed.all_gather(parts, padded)
+        parts = processes.everyones(padded).chunk(world) if max(sizes) else [padded] * world
         gathered.append(np.concatenate([p[:n].cpu().numpy() for p, n in zip(parts, sizes, strict=True)]))
     return tuple(gathered)
