@@ -56,6 +56,7 @@ def encode_reply(reply: VectorsReply) -> bytes:
         compute_time_ns=reply.compute_time_ns,
     ).SerializeToString()
     values, status = np.ascontiguousarray(reply.values), np.ascontiguousarray(reply.status)
+    # Arrays are buffers, which numpy says to type checkers from Python 3.12 on.
     return b"".join((small, _head(_VECTORS, values.nbytes), values, _head(_STATUS, status.nbytes), status))  # type: ignore[arg-type]
 
 
@@ -131,3 +132,5 @@ def _varint(message: bytes, place: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, place
         shift += 7
+        if shift > 63:
+            raise ValueError("a number has more than 64 bits")

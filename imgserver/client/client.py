@@ -26,7 +26,7 @@ from imgserver.client.results import (
     Status,
     Vectors,
 )
-from imgserver.client.retries import until_answered
+from imgserver.client.retries import seconds_left, until_answered
 from imgserver.client.searching import best_of, search
 from imgserver.client.security import ClientSecurity
 from imgserver.client.servers import Servers, at_once
@@ -73,7 +73,7 @@ class ImageClient:
         if dtype not in DTYPE_CODES:
             raise InvalidRequest(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPE_CODES)}.")
         self._servers = Servers(server, security)
-        self.version = version
+        self.version = version or None
         self._generations: dict[Transport, int] = {}
         self._timeout_s, self._dtype, self._in_flight = timeout_s, dtype, in_flight
         self._limits: ServerInfo | None = None
@@ -129,11 +129,11 @@ class ImageClient:
             ServerUnavailable: one did not answer within the deadline.
             WrongShard: they know another list of servers than this client.
         """
-        infos = self._servers.infos(self._timeout_s if timeout_s is None else timeout_s)
+        told = self._servers.infos(self._timeout_s if timeout_s is None else timeout_s)
         with self._lock:
-            for transport, info in zip(self._servers.transports, infos, strict=True):
+            for transport, info in told:
                 self._generations[transport] = max(self._generations.get(transport, 0), info.generation)
-        return infos
+        return [info for _, info in told]
 
     def _described(self, timeout_s: float) -> ServerInfo:
         """Limits of the servers, asked for once."""
@@ -161,7 +161,7 @@ class ImageClient:
             VersionMismatch: the server serves another version than this client's.
             NotReady: the server has no vectors yet.
             WrongShard: the server owns a part of the images, and an id is of another part.
-            InvalidRequest: an id is negative (other than -1) or no integer.
+            InvalidRequest: an id is negative (other than -1), above 2**63 - 1 or no integer.
         """
         started = time.monotonic()
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
@@ -170,7 +170,8 @@ class ImageClient:
         unique, place = deduplicated(asked)
         limits = self._described(timeout_s)
         if len(self._servers) > 1 and not (version or self.version):
-            self.version = self.info(timeout_s).version or None  # all of them must serve it
+            told = self.info(seconds_left(deadline, timeout_s))
+            self.version = told.version or None  # all of them must serve it
         fetch = Fetch(
             self._servers,
             unique,
@@ -178,7 +179,7 @@ class ImageClient:
             self._dtype,
             limits,
             self._in_flight,
-            partial(self._accept, version),
+            partial(self._accept, version or None),
             deadline,
             timeout_s,
         )
@@ -212,7 +213,7 @@ class ImageClient:
             ServerUnavailable, Overloaded, DeadlineExceeded: still so at the deadline.
             NotReady: nothing was precomputed yet.
             VersionMismatch: the vectors served were imported.
-            InvalidRequest: an id is negative.
+            InvalidRequest: an id is negative or above 2**63 - 1.
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + timeout_s
@@ -223,7 +224,7 @@ class ImageClient:
             mine = {ids[row]: photos[ids[row]] for row in rows.tolist()}
             return put_photos(transport, limits, mine, deadline, timeout_s)
 
-        parts = self._servers.of_each(np.array(ids, dtype=np.int64), put)
+        parts = self._servers.of_each(as_ids(ids), put)
         found = {image_id: status for _, part in parts for image_id, status in part.items()}
         return {image_id: found[image_id] for image_id in ids}
 
@@ -326,7 +327,18 @@ class ImageClient:
         return best_of(at_once([partial(ask, transport) for transport in self._servers.transports]))
 
     def thumbnails(self, image_ids: Sequence[int] | npt.NDArray[Any], max_side: int = 128) -> list[bytes | None]:
-        """Small JPEGs of the photos, in the order asked; None where there is no photo or it cannot be decoded."""
+        """Small JPEGs of the photos, in the order asked; None where there is no photo or it cannot be decoded.
+
+        Args:
+            image_ids: shape (n,), integers; -1 is the null image.
+            max_side: pixels of the longest side.
+
+        Raises:
+            InvalidRequest: an id is none, or ``max_side`` is more than the server draws.
+            WrongShard: the server owns a part of the images, and an id is of another part.
+            ServerUnavailable, Overloaded, DeadlineExceeded: still so when the client's ``timeout_s`` is over.
+        """
+        deadline = time.monotonic() + self._timeout_s
         ids = as_ids(image_ids)
         step = self._described(self._timeout_s).max_thumbnails_per_call
         result: list[bytes | None] = [None] * len(ids)
@@ -336,7 +348,12 @@ class ImageClient:
             for start in range(0, len(rows), step):
                 part = real[rows[start : start + step]]
                 request = pb.GetThumbnailsRequest(image_ids=ids[part].astype("<i8").tobytes(), max_side=max_side)
-                reply = transport.get_thumbnails(request, self._timeout_s)
+                reply = until_answered(partial(transport.get_thumbnails, request), deadline, self._timeout_s)
+                if len(reply.jpegs) != len(part):
+                    raise ServerFault(
+                        f"The reply is broken: {len(part)} thumbnails were asked, {len(reply.jpegs)} came. "
+                        f"Client and server may be of different releases."
+                    )
                 for row, jpeg in zip(part.tolist(), reply.jpegs, strict=True):
                     result[row] = jpeg or None
 

@@ -10,15 +10,12 @@ import numpy as np
 from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.client.ids import Ids
-from imgserver.client.results import DTYPE_CODES, TRANSIENT, ServerInfo, Status
+from imgserver.client.results import DTYPE_CODES, TRANSIENT, ServerInfo
 from imgserver.client.retries import backoff, seconds_left, wait
 from imgserver.client.servers import Servers
 from imgserver.client.transports import Pending, Transport
 from imgserver.errors import CrossMediaError, DeadlineExceeded, Overloaded, ServerUnavailable
 from imgserver.wire import VectorsReply
-
-_TAKE_TIME = "Run 'imgserver precompute' first, or allow more time."
-_STATUS_NAMES = {int(status): status.name for status in Status}
 
 
 class Fetch:
@@ -56,6 +53,7 @@ class Fetch:
         self.ids, self.version, self.dtype = ids, version, dtype
         self.servers, self.in_flight, self.accept = servers, in_flight * len(servers), accept
         self.deadline, self.timeout_s = deadline, timeout_s
+        self.limits = limits
         dim = limits.dim_of(version)
         self.step = limits.ids_per_call(dim * np.dtype(dtype).itemsize)
         self.values = np.zeros((0, dim), dtype=dtype)
@@ -96,11 +94,8 @@ class Fetch:
             if late.any():
                 again.append(part[late])
                 first = part[late][0]
-                failed = self.status[first] == Status.FAILED
-                why = DeadlineExceeded(
-                    f"{int(late.sum())} images were not ready within {self.timeout_s:.3g} s (the first: image "
-                    f"{self.ids[first]}, {_STATUS_NAMES[int(self.status[first])]}). "
-                    + ("The image server failed on it; its log says why." if failed else _TAKE_TIME)
+                why = self.limits.not_ready(
+                    int(self.ids[first]), int(self.status[first]), int(late.sum()), self.timeout_s
                 )
         return (np.concatenate(again) if again else rows[:0]), why
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from imgserver.errors import InvalidRequest
 
 NULL_IMAGE = -1
+MAX_ID = 2**63 - 1
 
 Ids = npt.NDArray[np.int64]
 
@@ -20,13 +21,15 @@ def as_ids(image_ids: Sequence[int] | npt.NDArray[Any]) -> Ids:
     """A flat array of them.
 
     Raises:
-        InvalidRequest: they are not flat, no integers, or negative beyond the null image.
+        InvalidRequest: they are not flat, no integers, negative beyond the null image, or above 2**63 - 1.
     """
     ids = np.asarray(image_ids)
     if ids.size == 0:
         return np.zeros(0, dtype=np.int64)
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         raise InvalidRequest(f"Image ids must be a flat list of integers; got shape {ids.shape} of {ids.dtype}.")
+    if ids.dtype == np.uint64 and ids.max() > MAX_ID:  # as int64 it would be another one, or the null image
+        raise InvalidRequest(f"Image id {ids.max()} is too large; ids are at most {MAX_ID}.")
     ids = ids.astype(np.int64)
     if ids.min() < NULL_IMAGE:
         raise InvalidRequest(f"Image id {ids.min()} is negative; ids are 0 or more, and -1 stands for no image.")

@@ -9,7 +9,7 @@ from crossmedia.v1 import image_server_pb2 as pb
 from imgserver.client.results import KNOWN_STATUS, TRANSIENT, ServerInfo, Status
 from imgserver.client.retries import backoff, seconds_left, wait
 from imgserver.client.transports import Transport
-from imgserver.errors import CrossMediaError, DeadlineExceeded, Overloaded, ServerFault, ServerUnavailable
+from imgserver.errors import CrossMediaError, Overloaded, ServerFault, ServerUnavailable
 
 
 def put_photos(
@@ -20,7 +20,7 @@ def put_photos(
     result = {image_id: Status.TOO_LARGE for image_id, data in photos.items() if len(data) > most}
     todo = [image_id for image_id in photos if image_id not in result]
     for pause in backoff():
-        error: CrossMediaError = DeadlineExceeded(f"The photos were not embedded within {timeout_s:.3g} s.")
+        error: CrossMediaError | None = None
         sizes = [len(photos[i]) for i in todo]
         for run in parts(sizes, limits.max_put_per_call, limits.max_message_bytes):
             part = todo[run]
@@ -39,7 +39,7 @@ def put_photos(
         todo = [i for i in todo if result.get(i, Status.TIMED_OUT) in TRANSIENT]
         if not todo:
             return result
-        wait(error, pause, deadline)
+        wait(error or limits.not_ready(todo[0], result[todo[0]], len(todo), timeout_s), pause, deadline)
     raise AssertionError("This is a bug: the backoff never ends.")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.errors import TooManyMissingImages, VersionMismatch
+from imgserver.errors import DeadlineExceeded, TooManyMissingImages, VersionMismatch
 
 
 class Status(IntEnum):
@@ -141,6 +141,29 @@ class ServerInfo:
                 f"Activate a version that was made by a backbone, with 'imgserver versions --activate'."
             )
         return self.backbone
+
+    def not_ready(self, image_id: int, status: int, images: int, timeout_s: float) -> DeadlineExceeded:
+        """What to raise of images that the server could not answer for in time.
+
+        Args:
+            image_id: the first of them.
+            status: its transient status.
+            images: how many there are.
+            timeout_s: that they had.
+        """
+        if status == Status.FAILED:
+            advice = "The image server failed on it; its log says why."
+        elif self.images_in_catalogue:
+            advice = (
+                "The image server was still computing them, or a part of its store does not answer, which its log then "
+                "says. Allow more time, or have them embedded before, by 'imgserver precompute'."
+            )
+        else:
+            advice = "A part of the image server's store does not answer, or it was still computing; its log says more."
+        return DeadlineExceeded(
+            f"{images} images were not ready within {timeout_s:.3g} s (the first: image {image_id}, "
+            f"{Status(status).name}). {advice}"
+        )
 
     def dim_of(self, version: str) -> int:
         """Numbers in a vector of ``version``; of the active one when none is named."""

@@ -13,6 +13,7 @@ Reply = TypeVar("Reply")
 
 FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 2.0
+LONGEST_CALL_S = 86_400.0
 
 
 def backoff() -> Iterator[float]:
@@ -24,15 +25,15 @@ def backoff() -> Iterator[float]:
 
 
 def seconds_left(deadline: float, timeout_s: float) -> float:
-    """Until ``deadline``.
+    """Until ``deadline``, for one call: at most a day, for nobody takes an infinite number of seconds.
 
     Raises:
         DeadlineExceeded: it is over; ``timeout_s`` is what the message names.
     """
     left = deadline - time.monotonic()
-    if left <= 0:
+    if not left > 0:  # over, or no number
         raise DeadlineExceeded(f"The image server did not answer within {timeout_s:.3g} s.")
-    return left
+    return min(left, LONGEST_CALL_S)
 
 
 def wait(error: CrossMediaError, pause: float, deadline: float) -> None:

@@ -127,7 +127,7 @@ def _first_host(address: str) -> str | None:
 def _authorization(path: Path) -> Metadata:
     words = read_private(path, "token").decode(errors="replace").split()
     if len(words) != 1 or not words[0].isascii():
-        raise BadInput(f"The token file {path} must hold one word, the token; it holds {len(words)}.")
+        raise BadInput(f"The token file {path} must hold one word of ASCII, the token; it holds {len(words)} words.")
     return (("authorization", f"Bearer {words[0]}"),)
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from imgserver.client.addresses import SCHEMES
 from imgserver.client.ids import Ids
 from imgserver.client.results import ServerInfo
-from imgserver.client.retries import until_answered
+from imgserver.client.retries import seconds_left, until_answered
 from imgserver.client.security import ClientSecurity
 from imgserver.client.transports import GrpcTransport, Transport
 from imgserver.errors import BadInput, WrongShard
@@ -39,49 +39,52 @@ class Servers:
 
     def __init__(self, servers: str | Transport | Sequence[str | Transport], security: ClientSecurity | None = None):
         self._security = security
-        alone = isinstance(servers, str) or not isinstance(servers, Sequence)
-        every: Sequence[str | Transport] = [servers] if alone else servers  # type: ignore[assignment,list-item]
+        every: Sequence[str | Transport]
+        if isinstance(servers, str) or not isinstance(servers, Sequence):
+            every, self._own_parts = [servers], False
+        else:
+            every, self._own_parts = servers, True
         self._names = [server if isinstance(server, str) else f"transport-{n}" for n, server in enumerate(every)]
         if not every or len(set(self._names)) < len(every):
             raise BadInput(f"A list of servers names each once; got {', '.join(self._names) or 'none'}.")
         self.transports = [GrpcTransport(server, security) if isinstance(server, str) else server for server in every]
         self._owner = owners(self._names) if len(every) > 1 else None
-        self._own_parts = not alone
+        self._former: list[Transport] = []
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.transports)
 
-    def infos(self, timeout_s: float) -> list[ServerInfo]:
+    def infos(self, timeout_s: float) -> list[tuple[Transport, ServerInfo]]:
         """What each server that owns a part says of itself, or what the one server or one copy says.
 
         Raises:
             WrongShard: the servers know another list than this client, or are not where the list says.
             BadInput: an address stands for several servers that each own a part, and does not name them.
-            ServerUnavailable: a server did not answer within the deadline.
+            ServerUnavailable, DeadlineExceeded: a server did not answer within the deadline.
         """
         deadline = time.monotonic() + timeout_s
 
         def ask(transport: Transport) -> ServerInfo:
             return ServerInfo.from_message(until_answered(transport.get_info, deadline, timeout_s))
 
-        infos = at_once([partial(ask, transport) for transport in self.transports])
-        if infos[0].servers and not self._own_parts and (names := self._named(infos[0])):
-            with self._lock:
-                if not self._own_parts:  # another thread may have been told the same
-                    (copies,) = self.transports
-                    self._names, self._owner, self._own_parts = names, owners(names), True
-                    self.transports = [GrpcTransport(name, self._security) for name in names]
-                    copies.close()
-            return self.infos(deadline - time.monotonic())
-        if self._own_parts:
-            for name, info in zip(self._names, infos, strict=True):
+        with self._lock:  # another thread may be told meanwhile that each of them owns a part
+            asked, names, own_parts = self.transports, self._names, self._own_parts
+        infos = at_once([partial(ask, transport) for transport in asked])
+        if own_parts:
+            for name, info in zip(names, infos, strict=True):
                 self._check(name, info, any(other.servers for other in infos))
-        return infos
+        elif infos[0].servers and (parts := self._named(names[0], infos[0])):
+            with self._lock:
+                if not self._own_parts:
+                    self._names, self._owner, self._own_parts = parts, owners(parts), True
+                    self._former = self.transports  # closed with the others, for other threads may be asking there
+                    self.transports = [GrpcTransport(part, self._security) for part in parts]
+            return self.infos(seconds_left(deadline, timeout_s))
+        return list(zip(asked, infos, strict=True))
 
-    def _named(self, info: ServerInfo) -> list[str]:
+    def _named(self, name: str, info: ServerInfo) -> list[str]:
         """The servers that the one address names; empty when it is a single server, which itself says what it owns."""
-        (name,) = self._names
         if name.startswith(SCHEMES):
             raise BadInput(
                 f"Each of the servers behind {name} owns a part of the images, so the list must name them: "
@@ -121,7 +124,7 @@ class Servers:
 
     def close(self) -> None:
         """Give up the connections."""
-        for transport in self.transports:
+        for transport in (*self.transports, *self._former):
             transport.close()
 
 

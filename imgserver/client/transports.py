@@ -19,6 +19,7 @@ from imgserver.errors import (
     RETRY_AFTER_KEY,
     CrossMediaError,
     DeadlineExceeded,
+    InvalidRequest,
     Overloaded,
     ServerUnavailable,
     error_class,
@@ -126,7 +127,7 @@ class GrpcTransport:
         return {"address": self.address, "security": self._security}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]  # a subclass may take other arguments; there is none
 
     def _connected(self) -> pb_grpc.ImageServiceStub:
         if self._stub is None or self._pid != os.getpid():
@@ -218,6 +219,8 @@ def _translated(error: Any, address: str, timeout_s: float, request: str) -> Cro
             f"No image server answers at {address}. Start one with 'crossmedia imgserver serve', or check the "
             f"address, and whether it takes TLS ({details})."
         )
+    if name is None and cls is Overloaded and "message larger than max" in details:  # of gRPC, which never relents
+        return InvalidRequest(f"A message to or from the image server at {address} is too large: {details}{in_log}.")
     if name is None and cls is DeadlineExceeded:
         return DeadlineExceeded(f"The image server at {address} did not answer within {timeout_s:.3g} s{in_log}.")
     details = (details or f"The image server at {address} failed with {code.name}.") + in_log

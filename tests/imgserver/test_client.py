@@ -83,6 +83,69 @@ def test_a_fault_that_lasts_is_raised_within_the_deadline(failure: Exception | i
     assert time.monotonic() - started < 1.5
 
 
+@pytest.mark.parametrize(
+    ("status", "images", "message"),
+    [
+        (Status.TIMED_OUT, 0, r"image 2, TIMED_OUT\)\. A part of the image server's store does not answer"),
+        (Status.TIMED_OUT, 9, r"image 2, TIMED_OUT\)\. The image server was still computing them"),
+        (Status.FAILED, 9, r"image 2, FAILED\)\. The image server failed on it; its log says why"),
+    ],
+)
+def test_what_was_not_ready_is_said_by_what_can_be_the_reason(status: Status, images: int, message: str) -> None:
+    class Server(MockTransport):
+        def get_info(self, timeout_s: float) -> pb.GetInfoResponse:
+            info = super().get_info(timeout_s)
+            info.images_in_catalogue = images
+            return info
+
+        def put_images(self, request: pb.PutImagesRequest, timeout_s: float) -> pb.PutImagesResponse:
+            return pb.PutImagesResponse(version=self.version, status=bytes([status]) * len(request.images))
+
+    client = ImageClient(Server(VECTORS, status={2: status}), timeout_s=0.3)
+    with pytest.raises(DeadlineExceeded, match=message):
+        client.get([2, 4])
+    with pytest.raises(DeadlineExceeded, match=message):
+        client.put({2: b"photo"})
+
+
+def test_thumbnails_are_asked_for_again_while_the_server_is_away() -> None:
+    class Away(MockTransport):
+        tries = 0
+
+        def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
+            self.tries += 1
+            if self.tries < 3:
+                raise ServerUnavailable("away")
+            return pb.GetThumbnailsResponse(jpegs=[b"jpeg"] * (len(request.image_ids) // 8))
+
+    transport = Away(VECTORS)
+    assert ImageClient(transport).thumbnails([1, -1]) == [b"jpeg", None]
+    assert transport.tries == 3
+    transport.tries = -(10**6)
+    started = time.monotonic()
+    with pytest.raises(ServerUnavailable):
+        ImageClient(transport, timeout_s=0.3).thumbnails([1])
+    assert time.monotonic() - started < 1.0
+
+
+def test_all_that_a_get_asks_for_shares_its_deadline() -> None:
+    class Slow(MockTransport):
+        def __init__(self) -> None:
+            super().__init__(VECTORS)
+            self.given_s: list[float] = []
+
+        def get_info(self, timeout_s: float) -> pb.GetInfoResponse:
+            self.given_s.append(timeout_s)
+            time.sleep(0.3)
+            return super().get_info(timeout_s)
+
+    servers = [Slow(), Slow()]
+    assert ImageClient(servers, timeout_s=5).get([1]).status.tolist() == [Status.NOT_FOUND]
+    for server in servers:
+        limits, version = server.given_s
+        assert version <= limits - 0.3
+
+
 def test_a_retry_hint_is_honoured_within_the_deadline() -> None:
     started = time.monotonic()
     assert ImageClient(Flaky([Overloaded("full", retry_after_s=0.4)])).get([2]).ok.all()
@@ -122,10 +185,33 @@ def test_a_handful_of_ids_says_nothing_about_a_share() -> None:
     client.stats.check_missing(0.0)
 
 
-@pytest.mark.parametrize(("ids", "message"), [([-2], "-2 is negative"), ([[1]], "flat list"), ([1.5], "float64")])
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([-2], "-2 is negative"),
+        ([[1]], "flat list"),
+        ([1.5], "float64"),
+        (np.array([1, 2**63], dtype=np.uint64), "9223372036854775808 is too large"),
+        (np.array([2**64 - 1], dtype=np.uint64), "18446744073709551615 is too large"),  # not the null image
+        ([2**70], "flat list of integers"),
+    ],
+)
 def test_ids_that_are_none(ids: list[int], message: str) -> None:
-    with pytest.raises(InvalidRequest, match=message):
-        ImageClient(MockTransport(VECTORS)).get(ids)
+    client = ImageClient(MockTransport(VECTORS))
+    for call in (client.get, client.thumbnails):
+        with pytest.raises(InvalidRequest, match=message):
+            call(ids)
+
+
+def test_photos_under_ids_that_are_none() -> None:
+    for image_id in (-2, 2**63, 2**70):
+        with pytest.raises(InvalidRequest):
+            ImageClient(MockTransport(VECTORS)).put({image_id: b"photo"})
+
+
+def test_no_version_is_no_version_however_it_is_written() -> None:
+    client = ImageClient(MockTransport(VECTORS), version="")
+    assert client.get([2], version="").version == client.get([2]).version == client.version
 
 
 def test_statuses_mirror_the_contract() -> None:

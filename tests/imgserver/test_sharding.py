@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,6 +178,14 @@ def test_a_fetch_through_both_is_that_of_one_store(pair: Pair, full: Path) -> No
         for server in pair.servers:
             with ImageClient(server) as one:
                 assert 0.25 < one.info().images_stored / 243 < 0.75
+
+
+def test_threads_that_begin_together_learn_of_the_parts_together(pair: Pair) -> None:
+    ids = np.arange(100)
+    for _ in range(5):
+        with ImageClient(pair.together, timeout_s=20) as client, ThreadPoolExecutor(16) as pool:
+            found = list(pool.map(lambda _, client=client: client.get(ids), range(16)))
+        assert all(same(vectors, found[0]) and vectors.ok.all() for vectors in found)
 
 
 def test_a_wrong_shard_is_refused_in_every_call(pair: Pair) -> None:

@@ -63,6 +63,11 @@ def test_no_bytes_break_the_reader(message: bytes) -> None:
         assert found.status.ndim == 1
 
 
+def test_a_number_without_an_end_is_given_up() -> None:
+    with pytest.raises(ServerFault, match="64 bits"):
+        decode_reply(b"\xff" * 1_000_000)
+
+
 @given(reply=replies(), cut=st.integers(1, 50))
 def test_a_reply_that_was_cut_off_is_refused(reply: VectorsReply, cut: int) -> None:
     message = encode_reply(reply)
