@@ -50,6 +50,10 @@ class _TextLines(logging.Formatter):
         record.in_request = f" [request {found}]" if found else ""
         return super().format(record)
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # of logging
+        """The line before a trace; what quotes a caller must not look like a line of its own."""
+        return super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
+
 
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:

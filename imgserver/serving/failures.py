@@ -7,7 +7,14 @@ from typing import Any, NoReturn
 
 from imgserver.errors import ERROR_NAME_KEY, RETRY_AFTER_KEY, CrossMediaError, Overloaded
 
-MAX_SAID = 1000  # characters of an error: it travels in a header, and may quote what a caller sent
+MAX_SAID = 1000  # bytes of an error: it travels in a header, where one takes up to three, and in the log
+
+
+def said(error: CrossMediaError) -> str:
+    """What an error says, cut where it is too long, for it may quote what a caller sent."""
+    text = str(error)
+    cut = text.encode(errors="replace")[:MAX_SAID].decode(errors="ignore")
+    return text if cut == text else f"{cut}…"
 
 
 def end_call(context: Any, error: CrossMediaError, metadata: Sequence[tuple[str, str]] = ()) -> NoReturn:
@@ -22,6 +29,5 @@ def end_call(context: Any, error: CrossMediaError, metadata: Sequence[tuple[str,
     if isinstance(error, Overloaded):
         metadata.append((RETRY_AFTER_KEY, str(int(error.retry_after_s * 1000))))
     context.set_trailing_metadata(metadata)
-    said = str(error)
-    context.abort(error.grpc_code, said if len(said) <= MAX_SAID else f"{said[:MAX_SAID]}…")
+    context.abort(error.grpc_code, said(error))
     raise AssertionError("This is a bug: abort always raises.")

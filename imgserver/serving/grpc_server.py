@@ -26,7 +26,7 @@ from imgserver.errors import (
     ServerFault,
 )
 from imgserver.logs import REQUEST_ID_KEY, Sparingly, request_id, request_id_of
-from imgserver.serving.failures import end_call
+from imgserver.serving.failures import end_call, said
 from imgserver.serving.health import SERVICE_NAME, Heartbeat
 from imgserver.serving.security import OPEN, ServerSecurity
 from imgserver.serving.service import ImageService
@@ -96,7 +96,7 @@ class _Servicer(pb_grpc.ImageServiceServicer):
         except CrossMediaError as error:
             failed = error
             if self._sparingly.allows(type(error).__name__):
-                log.warning("%s failed: %s: %s", method, type(error).__name__, error)
+                log.warning("%s failed: %s: %s", method, type(error).__name__, said(error))
         except Exception:
             log.exception("a call failed")  # the trace stays here; the peer learns only that it happened
             failed = ServerFault("The image server failed; its log says more.")

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from imgserver.head import Head
+from imgserver.logs import request_id
 from imgserver.storage.records import Space
 from imgserver.storage.stores import Lookups
 from imgserver.vision.embedder import Embedder
 from imgserver.vision.photos import Photo
 
 NOT_YET = 0
+MOST_NAMED = 10  # calls in a line of the log
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class Caller:
 
     def __init__(self, deadline: float):
         self.deadline = deadline
+        self.request = request_id.get()
         self.queue_time_ns = self.compute_time_ns = 0
         self._began = time.perf_counter_ns()
         self._left = 0
@@ -113,6 +119,17 @@ class Job:
     def wanted(self) -> bool:
         """Whether any caller still waits."""
         return any(caller.waits for caller in self.callers)
+
+
+@contextmanager
+def for_callers(jobs: list[Job]) -> Iterator[None]:
+    """Lines that are logged meanwhile have the ids of the calls that wait for these images."""
+    waiting = dict.fromkeys(caller.request for job in jobs for caller in job.callers if caller.request)
+    token = request_id.set(",".join(islice(waiting, MOST_NAMED)))
+    try:
+        yield
+    finally:
+        request_id.reset(token)
 
 
 def features_of(jobs: list[Job]) -> npt.NDArray[Any] | None:

@@ -22,8 +22,9 @@ import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.errors import CrossMediaError, Overloaded
+from imgserver.logs import Sparingly
 from imgserver.serving.admission import Admission
-from imgserver.serving.jobs import NOT_YET, Caller, Job, Model, Serving, features_of
+from imgserver.serving.jobs import NOT_YET, Caller, Job, Model, Serving, features_of, for_callers
 from imgserver.storage.catalog import Catalog
 from imgserver.storage.records import SOURCE, Ids, Space, content_hash
 from imgserver.storage.stores import Part, ServedStore, Stored
@@ -100,7 +101,8 @@ class Misses:
         self._to_decode, self._decoded = _Lanes(), _Lanes()
         self._decoding = 0
         self._unwritten: deque[list[Job]] = deque()
-        self._writing = self._closed = False
+        self._closed = False
+        self._sparingly = Sparingly()
         self._changed = threading.Condition()
         readers = catalog.readers if catalog else DECODE_THREADS
         work = [(self._decode_all, f"decode-{i}") for i in range(readers)]
@@ -218,10 +220,8 @@ class Misses:
             status: int = pb.VECTOR_STATUS_FAILED
             try:
                 status = self._decode(job) if job.wanted else pb.VECTOR_STATUS_TIMED_OUT
-            except CrossMediaError as error:
-                log.error("image %d failed before the CNN: %s", job.image_id, error)
-            except Exception:
-                log.exception("image %d failed before the CNN", job.image_id)
+            except Exception as error:
+                _say(error, "failed before the CNN", [job])
             with self._changed:
                 self._decoding -= 1
                 if status == NOT_YET:
@@ -244,6 +244,9 @@ class Misses:
         if known is not None and (failure := self._same_failure(job, known)) != NOT_YET:
             return failure
         job.photo = self._photo(job)
+        if job.photo.status == pb.VECTOR_STATUS_FAILED and self._sparingly.allows("photo"):
+            with for_callers([job]):
+                log.warning("image %d %s", job.image_id, job.photo.reason)
         return job.photo.status if job.photo.status in MAY_CHANGE else NOT_YET
 
     def _same_failure(self, job: Job, known: Stored) -> int:
@@ -278,7 +281,7 @@ class Misses:
             try:
                 self._embed(batch)
             except Exception as error:
-                _say(error, "the CNN failed", len(batch))
+                _say(error, "the CNN failed", batch)
                 self._finish(batch, pb.VECTOR_STATUS_FAILED)
                 continue
             with self._changed:
@@ -337,7 +340,7 @@ class Misses:
             try:
                 self._write(batch)
             except Exception as error:
-                _say(error, "writing failed", len(batch))
+                _say(error, "writing failed", batch)
                 self._finish(batch, pb.VECTOR_STATUS_FAILED)
 
     def _write(self, jobs: list[Job]) -> None:
@@ -394,8 +397,7 @@ def _part(space: Space, jobs: list[Job], values: npt.NDArray[np.float32] | None)
     return Part(space, ids, values, status, sources_of(photos))
 
 
-def _say(error: Exception, what: str, images: int) -> None:
-    if isinstance(error, CrossMediaError):
-        log.error("%s for a batch of %d images: %s", what, images, error)
-    else:
-        log.error("%s for a batch of %d images", what, images, exc_info=error)
+def _say(error: Exception, what: str, jobs: list[Job]) -> None:
+    trace = None if isinstance(error, CrossMediaError) else error
+    with for_callers(jobs):
+        log.error("%s (images: %d, the first is %d): %s", what, len(jobs), jobs[0].image_id, error, exc_info=trace)

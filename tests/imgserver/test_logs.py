@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from conftest import DaemonProcess, copy_store
+from conftest import DaemonProcess, copy_store, free_addresses
 from crossmedia.v1 import image_server_pb2 as pb
 from crossmedia.v1 import image_server_pb2_grpc as pb_grpc
 
 from imgserver.cli import imgserver
-from imgserver.client import ImageClient
+from imgserver.client import ImageClient, Status
 from imgserver.errors import InvalidRequest, VersionMismatch
 from imgserver.logs import REQUEST_ID_KEY, Sparingly, request_id_of
 from imgserver.serving import grpc_server
@@ -130,6 +132,47 @@ def test_a_storm_of_failures_does_not_fill_the_log(server: GrpcServer, caplog: p
     sparing = Sparingly(a_second=2)
     assert [sparing.allows("a") for _ in range(4)].count(True) in (2, 4)  # 4: a second ended meanwhile
     assert sparing.allows("b")
+
+
+def test_a_caller_forges_no_lines_and_fills_no_disk(server: GrpcServer, caplog: pytest.LogCaptureFixture) -> None:
+    from imgserver import logs
+
+    caplog.handler.setFormatter(logs._TextLines(logs.TEXT))
+    forged = "2026-01-01 00:00:00,000 INFO imgserver.serving.process: stopped"
+    for version in (f"x\n{forged}", f"x\r{forged}", "𝄞" * 500_000):
+        with ImageClient(server.address, version=version, timeout_s=5) as client, pytest.raises(VersionMismatch):
+            client.get([1])
+    failed = [line for line in caplog.text.splitlines() if "GetVectors failed" in line]
+    assert len(failed) == 3
+    assert not any(line.startswith("2026-01-01") for line in caplog.text.splitlines())
+    assert max(len(line.encode()) for line in failed) < 2000
+
+
+def test_a_line_about_an_image_names_the_calls_that_wait_for_it(
+    graph_cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from imgserver import logs
+
+    caplog.handler.setFormatter(logs._TextLines(logs.TEXT))
+    manifest = tmp_path / "manifest.parquet"
+    (nobody,) = free_addresses(1)
+    pq.write_table(pa.table({"image_id": [500], "uri": [f"http://{nobody}/500.jpg"]}), manifest)
+    service = ImageService(ServiceConfig(copy_store(graph_cache, tmp_path / "store"), str(manifest), read_timeout_s=5))
+    server = GrpcServer(service, "127.0.0.1:0")
+    server.start()
+    try:
+        with grpc.insecure_channel(server.address) as channel:
+            request = pb.GetVectorsRequest(image_ids=(500).to_bytes(8, "little"))
+            ask = pb_grpc.ImageServiceStub(channel).GetVectors
+            calls = [ask.future(request, timeout=20, metadata=((REQUEST_ID_KEY, name),)) for name in ("one", "two")]
+            assert [call.result().status for call in calls] == [bytes([Status.FAILED])] * 2
+    finally:
+        server.stop(0)
+        service.close()
+    lines = [line for line in caplog.text.splitlines() if "image 500 cannot be read" in line]
+    assert lines
+    named = [re.fullmatch(r".* \[request ([a-z,]+)\]", line) for line in lines]
+    assert {name for found in named if found for name in found[1].split(",")} == {"one", "two"}
 
 
 CLIENT = """
