@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 SCHEMES = ("redis://", "rediss://")
+DAEMON_FILE = "daemon.json"  # where a server answers, while it runs
 
 
 def is_url(store: str | Path) -> bool:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from imgserver.commands.options import (
     MEGABYTE,
-    embedding_progress,
+    images_progress,
     missing_extra,
     ownership_of,
     ownership_options,
@@ -130,11 +130,14 @@ def precompute(
     With --servers and --me a store gets the images that its server owns.
     """
     ownership = ownership_of(servers, me)
-    if head_file is not None and catalogue is None:
+    into_files = shard is not None or engine == "ray"
+    if head_file is not None and catalogue is None and not into_files:
         _apply_head(store, head_file, as_json)
         return
     if catalogue is None:
-        raise BadInput("Give --catalogue, where the photos are, or --head for a head over stored features.")
+        raise BadInput("Give --catalogue, where the photos are, or --head alone for a head over stored features.")
+    if shard is not None and ownership is not None:
+        raise BadInput("--shard makes files for all servers: leave out --servers and --me, and give them to 'merge'.")
     try:
         from imgserver.offline import precompute as work
         from imgserver.offline.image_ids import read_ids
@@ -150,7 +153,7 @@ def precompute(
 
     limits = ImageLimits(max_image_mb * MEGABYTE)
     only = read_ids(ids) if ids else None
-    if shard is not None or engine == "ray":
+    if into_files:
         job = Job(out, catalogue, backbone, read_timeout_s, limits, only, photo_roots)
         found = embed_files(
             *(job, shard or "1/1"),
@@ -160,7 +163,7 @@ def precompute(
             head_file=head_file,
         )
         if shard is None:
-            found["merged"] = merge_files(out, store, dim, new_head=new_head)
+            found["merged"] = merge_files(out, store, dim, ownership=ownership, new_head=new_head)
         _say_files(found, as_json)
         return
     if head_file is not None:
@@ -183,7 +186,7 @@ def precompute(
             rate = work.measure_rate(catalog, net, cnn, config, plan.to_embed)
             megabytes = plan.disk_bytes(net.feature_dim, dim) / 1e6
             console.print(f"Estimate: {todo / rate:.0f} s at {rate:.0f} images/s, {megabytes:.1f} MB on disk.")
-        with embedding_progress(console) as progress:
+        with images_progress("embedding", console) as progress:
             task = progress.add_task("embedding", total=todo)
             result = work.precompute(opened, catalog, net, cnn, config, plan, lambda done: progress.advance(task, done))
     finally:

@@ -250,7 +250,6 @@ def health(server: str | None, store: str, wait: bool, timeout_s: float, as_json
 
     security = replace(ClientSecurity.from_environment(), token_file=None)  # health is told without one
     deadline = time.monotonic() + timeout_s
-    state, address = "", ""
     while True:
         address = server_address(server, store)  # a daemon that is just starting has not written its address yet
         with open_channel(address, security) as channel:

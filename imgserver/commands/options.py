@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from imgserver.errors import BadInput
-from imgserver.places import is_url, own_folder
+from imgserver.places import DAEMON_FILE, is_url, own_folder
 from imgserver.shards import Ownership
 
 DEFAULT_SERVER = "localhost:7070"
@@ -136,14 +136,14 @@ def server_address(server: str | None, store: str) -> str:
     """The address given, else that of the daemon which serves ``store`` here, else the default."""
     if server:
         return server
-    file = own_folder(store) / "daemon.json"
+    file = own_folder(store) / DAEMON_FILE
     try:
         return str(json.loads(file.read_text())["address"])
     except (OSError, ValueError, KeyError, TypeError):
         return DEFAULT_SERVER
 
 
-def embedding_progress(console: Console) -> Progress:
-    """A bar of photos, with the time that is left."""
-    columns = [TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
+def images_progress(what: str, console: Console) -> Progress:
+    """A bar of images, with the time that is left; ``what`` is done to them."""
+    columns = [TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
     return Progress(*columns, console=console)

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from imgserver.commands.options import missing_extra, store_option
+from imgserver.commands.options import images_progress, missing_extra, store_option
 from imgserver.config import Command, json_option
 from imgserver.errors import BadInput
 from imgserver.places import is_url, own_folder
@@ -45,10 +44,9 @@ def publish(store: Path, to: str, versions: tuple[str, ...], as_json: bool) -> N
         raise missing_extra(error) from error
 
     console = Console(stderr=True)
-    columns = [TextColumn("publishing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
     with closing(Store(store, create=False)) as opened:
         spaces, images = images_of(opened, versions)
-        with closing(RedisStore(to, own_folder(to))) as cluster, Progress(*columns, console=console) as progress:
+        with closing(RedisStore(to, own_folder(to))) as cluster, images_progress("publishing", console) as progress:
             task = progress.add_task("", total=images)
             report = work(opened, cluster, spaces, lambda done: progress.advance(task, done))
     if report.evicted:

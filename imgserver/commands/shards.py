@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 
 from imgserver.commands.options import (
-    embedding_progress,
+    images_progress,
     missing_extra,
     ownership_of,
     ownership_options,
@@ -41,12 +41,10 @@ def embed_files(
     catalogue = shards.Catalogue(job)
     ids = catalogue.of_shard(shard)
     console = Console(stderr=True)
-    with embedding_progress(console) as progress:
+    with images_progress("embedding", console) as progress:
         task = progress.add_task("embedding", total=len(ids))
         if on_ray:
-            result = _embed_on_ray(
-                catalogue, ids, shard, ray_address, lambda done: progress.advance(task, done)
-            )  # fmt: skip
+            result = _embed_on_ray(catalogue, ids, shard, ray_address, lambda done: progress.advance(task, done))
         else:
             result = shards.embed_shard(catalogue, ids, shard, threads, lambda done: progress.advance(task, done))
     console.print(

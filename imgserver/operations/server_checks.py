@@ -9,7 +9,8 @@ from imgserver.client import GrpcTransport, ImageClient
 from imgserver.client.security import ClientSecurity, open_channel
 from imgserver.errors import CrossMediaError
 from imgserver.operations.findings import Finding, NotExamined, Subject, ok, problem, warning
-from imgserver.serving.process import DAEMON_FILE, running_daemon
+from imgserver.places import DAEMON_FILE
+from imgserver.serving.process import running_daemon
 
 TIMEOUT_S = 5.0
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 
 from imgserver.allocator import keep_freed_memory
 from imgserver.errors import BadInput, ServerFault, ServerUnavailable
+from imgserver.places import DAEMON_FILE
 from imgserver.secret_files import private_opener
 from imgserver.serving.grpc_server import GrpcServer
 from imgserver.serving.security import OPEN, ServerSecurity
@@ -28,7 +29,6 @@ from imgserver.serving.service import ImageService, ServiceConfig
 
 log = logging.getLogger(__name__)
 
-DAEMON_FILE = "daemon.json"
 LOCK_FILE = "daemon.lock"
 LOCK_TRIES = 5
 LOG_FILE = "daemon.log"
@@ -94,8 +94,8 @@ def _lock(store: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
 def serve(
     config: ServiceConfig,
     address: str,
-    metrics_port: int | None = None,
-    on_ready: object = None,
+    metrics_port: int | None,
+    on_ready: Callable[[Daemon], None],
     security: ServerSecurity = OPEN,
     interceptors: Sequence[grpc.ServerInterceptor] = (),
 ) -> None:
@@ -116,8 +116,12 @@ def serve(
     _make_writable(config.own_folder)
     try:
         with _lock(config.own_folder):
-            (config.own_folder / DAEMON_FILE).unlink(missing_ok=True)  # a killed one's
-            _serve(config, address, metrics_port, on_ready, security, interceptors)
+            file = config.own_folder / DAEMON_FILE
+            file.unlink(missing_ok=True)  # a killed one's
+            try:
+                _serve(config, address, metrics_port, on_ready, security, interceptors)
+            finally:
+                file.unlink(missing_ok=True)  # who waits for the end waits for this: the store is closed by now
     except BlockingIOError:
         other = running_daemon(config.own_folder)
         raise BadInput(
@@ -132,7 +136,7 @@ def _serve(
     config: ServiceConfig,
     address: str,
     metrics_port: int | None,
-    on_ready: object,
+    on_ready: Callable[[Daemon], None],
     security: ServerSecurity,
     interceptors: Sequence[grpc.ServerInterceptor],
 ) -> None:
@@ -154,15 +158,11 @@ def _serve(
         with open(part, "w", opener=private_opener) as out:
             json.dump(asdict(daemon), out)
         os.replace(part, file)
-        try:
-            if callable(on_ready):
-                on_ready(daemon)
-            while not stop.wait(1.0):
-                pass
-            log.info("draining for at most %.0f s", GRACE_S)
-            server.stop(GRACE_S)
-        finally:
-            file.unlink(missing_ok=True)
+        on_ready(daemon)
+        while not stop.wait(1.0):
+            pass
+        log.info("draining for at most %.0f s", GRACE_S)
+        server.stop(GRACE_S)
     finally:
         service.close()
 

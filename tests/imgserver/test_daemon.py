@@ -25,7 +25,15 @@ from PIL import Image
 
 import imgserver
 from imgserver.client import GrpcTransport, ImageClient, MockTransport, Status
-from imgserver.errors import CrossMediaError, InvalidRequest, NotReady, Overloaded, ServerUnavailable, VersionMismatch
+from imgserver.errors import (
+    CrossMediaError,
+    DeadlineExceeded,
+    InvalidRequest,
+    NotReady,
+    Overloaded,
+    ServerUnavailable,
+    VersionMismatch,
+)
 
 
 def test_five_lines(daemon: DaemonProcess) -> None:
@@ -132,6 +140,15 @@ def test_every_operation_is_the_same_over_every_transport(tmp_path: Path, photos
         process.stop()
     assert results[0] == results[1] == results[2]
     assert results[0][-4:] == ["VersionMismatch", "InvalidRequest", "InvalidRequest", "VersionMismatch"]
+
+
+def test_a_client_may_wait_for_ever(daemon: DaemonProcess, store: Path, photos: Path) -> None:
+    for server in (daemon.address, imgserver.open_local(store, photos)):
+        with ImageClient(server, timeout_s=float("inf")) as client:
+            assert client.get([1, 240]).ok.all()  # 240 has to be embedded
+            assert client.thumbnails([1])[0]
+        with pytest.raises(DeadlineExceeded):
+            ImageClient(daemon.address, timeout_s=float("nan")).get([1])
 
 
 def test_float32_is_the_widened_value(daemon: DaemonProcess) -> None:
@@ -333,6 +350,20 @@ def test_sigterm_drains(store: Path, photos: Path) -> None:
         ImageClient(process.address, timeout_s=1).get([1])
     done = run_command("imgserver", "health", f"--store={store}", f"--server={process.address}", check=False)
     assert done.returncode == 3
+
+
+def test_a_server_that_was_stopped_has_ended(store: Path, tmp_path: Path) -> None:
+    """Also one that has to wait for a photo first: whoever starts another at once finds the store free."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # takes connections, and never answers
+        manifest = tmp_path / "manifest.parquet"
+        uri = f"http://127.0.0.1:{deaf.getsockname()[1]}/500.jpg"
+        pq.write_table(pa.table({"image_id": [500], "uri": [uri]}), manifest)
+        process = DaemonProcess(store, manifest, "--read-timeout-s=1")
+        with ImageClient(process.address, timeout_s=0.5) as client, pytest.raises(DeadlineExceeded):
+            client.get([500])
+        assert "has stopped" in run_command("imgserver", "stop", f"--store={store}").stdout
+        again = DaemonProcess(store, None)
+        again.stop()
 
 
 def test_too_much_work_is_refused_with_a_hint(store: Path, photos: Path) -> None:

@@ -16,12 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
-from conftest import PHOTOS, run_command
+from click.testing import CliRunner
+from conftest import PHOTOS, ownership, run_command
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imgserver.cli import imgserver
+from imgserver.commands import catalogue
 from imgserver.errors import BadInput
-from imgserver.head import Head
+from imgserver.head import Head, HeadSpec
 from imgserver.offline.shard_files import FEATURES, VECTORS, ShardFiles, names_below
 from imgserver.offline.shards import Shard
 from imgserver.storage.store import Store
@@ -268,3 +271,37 @@ def test_without_ray_the_extra_is_named(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert 'pip install "crossmedia[ray]"' in done.stderr
+
+
+def test_a_server_that_embeds_by_ray_takes_its_own_images_alone(
+    embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The files are there already; that Ray makes the same is tested above.
+    monkeypatch.setattr(catalogue, "embed_files", lambda *_, **__: {"folder": str(embedded)})
+    servers = ["a:7070", "b:7070"]
+    common = ["precompute", f"--catalogue={PHOTOS}", f"--out={embedded}", "--engine=ray", "--json"]
+    taken = []
+    for me in servers:
+        arguments = [*common, f"--store={tmp_path / me[0]}", *ownership(servers, me)]
+        done = CliRunner().invoke(imgserver, arguments)
+        assert done.exit_code == 0, done.output
+        taken.append(set(vectors(tmp_path / me[0])[1]))
+    assert not taken[0] & taken[1]
+    assert taken[0] | taken[1] == set(range(243))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--shard=1/2", "--head={head}"], "Give --catalogue"),
+        (["--engine=ray", "--head={head}"], "Give --catalogue"),
+        (["--shard=1/2", f"--catalogue={PHOTOS}", "--servers=a:1,b:1", "--me=a:1"], "give them to 'merge'"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(tmp_path: Path, options: list[str], message: str) -> None:
+    head = tmp_path / "head.safetensors"
+    head.write_bytes(Head(HeadSpec("learned", (1280, 4))).to_bytes())
+    given_options = [option.format(head=head) for option in options]
+    done = CliRunner().invoke(imgserver, ["precompute", f"--store={tmp_path / 'store'}", *given_options])
+    assert done.exit_code == 2
+    assert message in done.output
