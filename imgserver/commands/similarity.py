@@ -146,8 +146,8 @@ def duplicates(
         from imgserver.offline.duplicates import find_duplicates
         from imgserver.storage.catalog import READ_TIMEOUT_S, open_catalog
         from imgserver.storage.store import Store
-        from imgserver.vision.contact_sheet import SIDE, contact_sheet
-        from imgserver.vision.decode import ImageLimits, thumbnail
+        from imgserver.vision.contact_sheet import contact_sheet
+        from imgserver.vision.decode import ImageLimits
     except ImportError as error:
         raise missing_extra(error) from error
 
@@ -162,11 +162,14 @@ def duplicates(
     _write(out, "\n".join(["group,image_id,cosine,same_bytes", *lines, ""]).encode())
     picture = out.with_suffix(".png") if catalogue and groups else None
     if picture is not None and catalogue is not None:
-        photos, limits = open_catalog(catalogue, READ_TIMEOUT_S, photo_roots), ImageLimits()
+        photos, most = open_catalog(catalogue, READ_TIMEOUT_S, photo_roots), ImageLimits().max_bytes
 
         def cell(image_id: int) -> Cell:
-            data = photos.read(image_id, limits.max_bytes)
-            return (thumbnail(data, SIDE, limits) if data else None), str(image_id)
+            try:
+                data = photos.read(image_id, most)
+            except OSError:
+                data = None
+            return _small(data), str(image_id)
 
         shown = [group.image_ids[:SHOWN_IMAGES] for group in groups[:SHOWN_GROUPS]]
         _write(picture, contact_sheet([[cell(image_id) for image_id in ids] for ids in shown]))
@@ -224,25 +227,29 @@ def _draw(
     near: Sequence[Sequence[tuple[int, float]]],
 ) -> None:
     try:
-        from imgserver.vision.contact_sheet import SIDE, contact_sheet
-        from imgserver.vision.decode import CorruptImage, ImageLimits, ImageTooLarge, thumbnail
+        from imgserver.vision.contact_sheet import contact_sheet
     except ImportError as error:
         raise missing_extra(error) from error
 
-    def small(photo: bytes) -> bytes | None:
-        try:
-            return thumbnail(photo, SIDE, ImageLimits())
-        except (CorruptImage, ImageTooLarge):
-            return None
-
     every = sorted({*ids, *(image_id for row in near for image_id, _ in row)})
     jpegs = dict(zip(every, client.thumbnails(every), strict=True))
-    own = [jpegs[image_id] for image_id in ids] + [small(photo) for photo in photos]
+    own = [jpegs[image_id] for image_id in ids] + [_small(photo) for photo in photos]
     rows = [
         [(jpeg, name), *((jpegs[image_id], f"{image_id}  {cosine:.3f}") for image_id, cosine in row)]
         for jpeg, name, row in zip(own, names, near, strict=True)
     ]
     _write(out, contact_sheet(rows))
+
+
+def _small(photo: bytes | None) -> bytes | None:
+    """A thumbnail for a picture; None where there is no photo, or a broken one."""
+    from imgserver.vision.contact_sheet import SIDE
+    from imgserver.vision.decode import CorruptImage, ImageLimits, ImageTooLarge, thumbnail
+
+    try:
+        return thumbnail(photo, SIDE, ImageLimits()) if photo else None
+    except (CorruptImage, ImageTooLarge):
+        return None
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.errors import InvalidRequest, NotReady, VersionMismatch
+from imgserver.errors import InvalidRequest, NotReady, StoreError, VersionMismatch
 from imgserver.serving.admission import Admission
 from imgserver.serving.jobs import Caller, Serving
 from imgserver.serving.lookup import OK, Lookup, OnCancel, Statuses
@@ -52,6 +52,14 @@ class Searching:
         self._store, self._served, self._lookup = store, served, lookup
         self._admission, self._limits, self._ownership = admission, limits, ownership
 
+    @property
+    def info(self) -> SimilarityInfo | None:
+        """The index that is in use; None without one, or with a damaged one, which harms searches alone."""
+        try:
+            return self.files.current()
+        except StoreError:
+            return None
+
     def search(
         self, request: pb.SearchRequest, deadline: float, on_cancel: OnCancel | None = None
     ) -> pb.SearchResponse:
@@ -65,6 +73,7 @@ class Searching:
         Raises:
             InvalidRequest: no queries, ids and photos together, too many of them, or k out of its limits.
             NotReady: no index was built yet.
+            StoreError: the index is damaged.
             VersionMismatch: the index is of another version than is asked for, or than is served.
             WrongShard: another server owns one of the images.
             Overloaded: too much is under way.

@@ -191,6 +191,16 @@ def test_damaged_files_are_said(indexed: Path) -> None:
         SimilarityFiles(indexed).open()
 
 
+def test_a_damaged_index_harms_searches_alone(indexed: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (indexed / "similarity" / "current.json").write_text("{}")
+    with ImageClient(open_local(indexed)) as client:
+        assert client.get([1]).ok.all()
+        assert (client.info().images_stored, client.info().images_indexed) == (100, 0)
+        with pytest.raises(StoreError, match=r"current\.json is damaged"):
+            client.search([1], 3)
+    assert "current.json is damaged" in caplog.text
+
+
 def test_a_build_that_is_replaced_while_it_is_read_is_no_damage(indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the pointer and the files another process may swap, and take the former files away."""
     other = SimilarityFiles(indexed)
@@ -286,6 +296,7 @@ def test_duplicates_of_a_catalogue(photos: Path, tmp_path: Path) -> None:
     store, out = tmp_path / "store", tmp_path / "found.csv"
     run_command("imgserver", "precompute", f"--store={store}", f"--catalogue={catalogue}", "--dim=16")
     run_command("imgserver", "index", f"--store={store}")
+    (catalogue / "101.jpg").write_bytes(b"broken since")
     options = [f"--store={store}", f"--catalogue={catalogue}", f"--out={out}", "--threshold=0.99", "--json"]
     found = json.loads(run_command("imgserver", "duplicates", *options).stdout)
     groups = {tuple(group["image_ids"]): group["same_bytes"] for group in found["groups"]}
