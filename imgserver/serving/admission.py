@@ -41,10 +41,12 @@ class Admission:
                 return
             self.refused += 1
             hint = min(MAX_HINT_S, max(0.1, self.ids / self._rate))
+            too_many = self.ids + ids > self._max_ids
             raise Overloaded(
                 f"{self.ids} images wait for the CNN and {self.bytes >> 20} MiB are under way; {ids} images and "
                 f"{size >> 20} MiB more would exceed the limit of {self._max_ids} images or "
-                f"{self._max_bytes >> 20} MiB. Try again in {hint:.1f} s, or run 'imgserver precompute' first.",
+                f"{self._max_bytes >> 20} MiB. Try again in {hint:.1f} s"
+                f"{', or embed the catalogue before, by imgserver precompute' if too_many else ''}.",
                 retry_after_s=hint,
             )
 

@@ -34,7 +34,8 @@ class Heads:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return sum(len(run.heads) for run in self._runs.values())
+        with self._lock:
+            return sum(len(run.heads) for run in self._runs.values())
 
     def put(self, run_id: str, version: str, head: Head) -> list[str]:
         """Hold a head; return the versions of this run that are held now.

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 
+from imgserver.client.results import PERMANENT
 from imgserver.serving.jobs import Caller, Serving
 from imgserver.serving.misses import Misses
 from imgserver.serving.negatives import Negatives
@@ -17,7 +18,6 @@ from imgserver.storage.records import Ids
 from imgserver.storage.stores import LOST
 
 OK = pb.VECTOR_STATUS_OK
-PERMANENT = (pb.VECTOR_STATUS_NOT_FOUND, pb.VECTOR_STATUS_CORRUPT, pb.VECTOR_STATUS_TOO_LARGE)
 OnCancel = Callable[[Callable[[], None]], bool]
 Rows = npt.NDArray[Any]
 Statuses = npt.NDArray[np.uint8]

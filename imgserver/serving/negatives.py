@@ -12,6 +12,7 @@ from imgserver.storage.hashtable import ABSENT, IdTable
 from imgserver.storage.records import Ids
 
 MAX_REMEMBERED = 1_000_000
+LONGEST_S = 10 * 365 * 86_400.0  # what "for ever" comes to
 _STATUS_BITS = 8
 
 
@@ -23,7 +24,7 @@ class Negatives:
     """
 
     def __init__(self, ttl_s: float):
-        self._ttl_s = ttl_s
+        self._ttl_s = min(ttl_s, LONGEST_S)
         self._lock = threading.Lock()
         self._known = IdTable()
 

@@ -48,6 +48,7 @@ MAX_THUMBNAIL_SIDE = 512
 DEFAULT_THUMBNAIL_SIDE = 128
 REFRESH_S = 1.0
 MAX_WAITING_CALLS = 48
+FEATURE_BYTES = 6  # of each number of a feature that a head is applied to: stored as fp16, computed with as fp32
 
 
 @dataclass(frozen=True)
@@ -142,16 +143,18 @@ class ImageService:
             try:
                 self.served.refresh()
                 self.served.load()
-                self.searching.files.open()
                 if self.catalog is not None and self.catalog.changed():
                     self.catalog = self.misses.catalog = self._listed(self.catalog.where)
                     self.negatives.forget()
                     log.info("the catalogue was listed again: %d images", len(self.catalog))
+                self.searching.files.open()  # last: where it is damaged, the rest goes on
                 self._trouble = ""
-            except CrossMediaError as error:
-                if str(error) != self._trouble:  # once, not every second
-                    log.error("the store could not be followed: %s", error)
-                self._trouble = str(error)
+            except Exception as error:  # whatever it is, the store is followed again when it has passed
+                trouble = f"{type(error).__name__}: {error}"
+                if trouble != self._trouble:  # once, not every second
+                    trace = None if isinstance(error, CrossMediaError) else error
+                    log.error("the store could not be followed: %s", error, exc_info=trace)
+                self._trouble = trouble
             if self._closing.wait(REFRESH_S):
                 return
 
@@ -159,7 +162,9 @@ class ImageService:
         """Version, limits and counters."""
         serving, config, counters = self.served.active, self.config, self.misses.counters
         model = serving.model if serving else None
-        indexed, ownership = self.searching.files.current(), config.ownership
+        indexed, ownership = self.searching.info, config.ownership
+        # So that an idle server admits a call for a head's vectors, which takes the most of all.
+        most_bytes = model.features.dim * FEATURE_BYTES if model else 1
         return pb.GetInfoResponse(
             server_version=package_version("crossmedia"),
             version=serving.version if serving else "",
@@ -168,7 +173,7 @@ class ImageService:
             stored_dtype=pb.DTYPE_FLOAT16,
             generation=self.store.index.generation,
             versions=[space.name for space in self.store.index.spaces("vector")],
-            max_ids_per_call=self._max_ids_per_call,
+            max_ids_per_call=max(1, min(self._max_ids_per_call, config.max_pending_bytes // most_bytes)),
             max_thumbnails_per_call=MAX_THUMBNAILS,
             max_put_per_call=MAX_PUT,
             max_message_bytes=config.max_message_bytes,
@@ -314,8 +319,7 @@ class ImageService:
     ) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], int]]:
         """Features, status, and how many were computed, of images that a head is to be applied to."""
         serving = self.served.of(split_version(version)[0])
-        # Stored as fp16, and what the head computes with as fp32.
-        with self.admission.held(0, len(ids) * serving.table.space.dim * 6):
+        with self.admission.held(0, len(ids) * serving.table.space.dim * FEATURE_BYTES):
             yield self.lookup.rows(serving, ids, caller, on_cancel)
 
     def put_images(

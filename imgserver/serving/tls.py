@@ -57,6 +57,6 @@ def _load(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCertifica
     if trusted is not None:
         try:
             context.load_verify_locations(cadata=trusted.decode("ascii"))
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:  # ValueError: empty, or not in ASCII
             raise BadInput(f"The authorities {client_ca} cannot be used: {error}. It must be a PEM file.") from error
     return grpc.ssl_server_certificate_configuration([(secret, chain)], trusted)

@@ -258,6 +258,10 @@ def test_a_renewed_certificate_is_taken_and_a_broken_one_is_not(
         ({"tls_cert": "client.pem", "tls_key": "server.key"}, "must be PEM files, of one pair"),
         ({"tls_cert": "server.pem", "tls_key": "locked.key"}, "the key must have no password"),
         ({"tls_cert": "server.pem", "tls_key": "server.key", "tls_client_ca": "server.key"}, "cannot be used"),
+        (
+            {"tls_cert": "server.pem", "tls_key": "server.key", "tls_client_ca": "empty"},
+            "authorities .* Empty",
+        ),
         ({"tokens": "absent"}, "cannot be read: No such file"),
         ({"tokens": "open.tokens"}, r"can be read by others \(its mode is 0644\)"),
         ({"tokens": "empty.tokens"}, "has no token, so that nobody could call"),
@@ -271,6 +275,7 @@ def test_a_server_does_not_start_half_secured(files: Files, given_files: dict[st
     private(files["locked.key"], pem.decode())
     private(files["open.tokens"], f"reader read {TOKENS['read']}\n").chmod(0o644)
     private(files["empty.tokens"], "# nobody yet\n\n")
+    private(files["empty"], "")
     security = ServerSecurity(**{name: files[file] for name, file in given_files.items()})  # type: ignore[arg-type]
     with pytest.raises(BadInput, match=message) as caught:
         security.credentials(), security.interceptors(Metrics().rpc_duration)
@@ -621,6 +626,32 @@ def test_commands_take_security_from_environment_and_file(
     assert done.returncode == 2
     assert "'tls-cart' for the client; it takes strings for: tls-ca, tls-cert" in done.stderr
     assert load_config_file(str(file)) == {"client": {"tls-cart": "x"}}
+
+
+def test_the_doctor_examines_a_server_behind_tls_and_tokens(
+    start: Callable[..., DaemonProcess], files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = private(files["tokens"], f"all read {TOKENS['read']}")
+    daemon = start(*tls(files), f"--tokens={tokens}", catalogue=None)
+    command = ("imgserver", "doctor", f"--store={daemon.store}", f"--server={daemon.address}", "--json")
+
+    def examined() -> dict[str, dict[str, str]]:
+        checks: dict[str, dict[str, str]] = json.loads(run_command(*command, check=False).stdout)["checks"]
+        return checks
+
+    found = examined()
+    assert found["health"]["level"] == found["served"]["level"] == "problem"
+    assert "whether it takes TLS" in found["health"]["advice"]
+    assert "whether it takes TLS" in found["served"]["found"]
+    monkeypatch.setenv("CROSSMEDIA_TLS_CA", str(files.authority.file))
+    found = examined()
+    assert found["health"]["found"] == f"{daemon.address} is SERVING", "health is told without a token"
+    assert "CROSSMEDIA_TOKEN_FILE" in found["served"]["found"]
+    monkeypatch.setenv("CROSSMEDIA_TOKEN_FILE", str(private(files["token"], TOKENS["read"])))
+    found = examined()
+    assert [name for name, check in found.items() if check["level"] == "problem"] == []
+    assert "100 images of efficientnet_lite0@" in found["served"]["found"]
+    assert "as in the store" in found["served"]["found"]
 
 
 def test_a_client_says_what_it_lacks(files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,12 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import DaemonProcess, run_command
 from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.client import GrpcTransport, ImageClient, LocalTransport, Status
-from imgserver.errors import Overloaded, VersionMismatch
+from imgserver.client import GrpcTransport, HeadServers, ImageClient, LocalTransport, Status
+from imgserver.errors import InvalidRequest, Overloaded, VersionMismatch
+from imgserver.head import Head, HeadSpec
 from imgserver.serving.admission import Admission
+from imgserver.serving.grpc_server import GrpcServer
 from imgserver.serving.health import Heartbeat
 from imgserver.serving.negatives import Negatives
 from imgserver.serving.service import ImageService, ServiceConfig
@@ -90,6 +93,9 @@ def test_negatives_are_bounded_and_end() -> None:
     for start in range(0, 3_000_000, 500_000):
         known.put(np.arange(start, start + 500_000), np.full(500_000, 2, dtype=np.uint8))
         assert len(known._known) <= 1_000_000
+    for_ever = Negatives(ttl_s=float("inf"))
+    for_ever.put(np.array([5]), np.array([2], dtype=np.uint8))
+    assert for_ever.get(np.array([5])).tolist() == [2]
 
 
 def test_lookups_go_before_photos_that_are_brought(service: ImageService, own_photos: Path) -> None:
@@ -147,6 +153,14 @@ def test_one_rule_of_admission() -> None:
     assert admission.refused == 3
 
 
+def test_precompute_is_advised_where_images_wait_and_not_where_bytes_do() -> None:
+    admission = Admission(max_ids=10, max_bytes=1000)
+    with pytest.raises(Overloaded, match="precompute"):
+        admission.take(11, 0)
+    with pytest.raises(Overloaded, match=r"Try again in 0\.1 s\.$"):
+        admission.take(0, 1001)
+
+
 def test_calls_that_wait_leave_threads_for_those_that_do_not(store: Path, own_photos: Path) -> None:
     made = ImageService(ServiceConfig(store, str(own_photos), threads=2))
     try:
@@ -197,6 +211,26 @@ def test_health_notices_a_dead_worker(service: ImageService) -> None:
     # Let the fixture end: nothing is left that would wait for the dead thread.
     with service.misses._changed:
         service.misses._decoded.pop()
+
+
+def test_a_store_is_followed_again_after_any_fault(
+    service: ImageService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries: list[float] = []
+    refresh = service.served.refresh
+
+    def fail() -> None:
+        tries.append(time.monotonic())
+        if len(tries) <= 2:
+            raise MemoryError
+        refresh()
+
+    monkeypatch.setattr(service.served, "refresh", fail)
+    deadline = time.monotonic() + 10
+    while len(tries) < 4:
+        assert time.monotonic() < deadline, "the thread that follows the store has ended"
+        time.sleep(0.05)
+    assert caplog.text.count("the store could not be followed") == 1
 
 
 @pytest.fixture
@@ -366,3 +400,33 @@ def test_limits_are_told(service: ImageService) -> None:
     assert info.max_image_bytes == ImageLimits().max_bytes
     assert info.store_used_bytes > 0
     assert info.store_free_bytes > 0
+
+
+def test_an_idle_server_admits_a_call_of_the_size_that_it_tells(store: Path) -> None:
+    """A head's vectors take the most memory: the features of all images of the call."""
+    service = ImageService(ServiceConfig(store, max_pending_bytes=10 * 6 * 1280))
+    try:
+        with HeadServers([LocalTransport(service)], "run", timeout_s=5) as servers:
+            torch.manual_seed(0)
+            head = Head(HeadSpec("learned", (1280, 4)))
+            version = head.version(servers.backbone())
+            assert servers.vectors(np.arange(100), version, head.to_bytes).ok.all()
+            assert servers.client.info().max_ids_per_call == 10
+    finally:
+        service.close()
+
+
+def test_a_message_that_is_too_large_is_refused_at_once(store: Path) -> None:
+    service = ImageService(ServiceConfig(store, max_message_bytes=1 << 20))
+    server = GrpcServer(service, "127.0.0.1:0")
+    server.start()
+    try:
+        with ImageClient(server.address, timeout_s=20) as client:
+            started = time.monotonic()
+            with pytest.raises(InvalidRequest, match=r"is too large: .*larger than max"):
+                client.put_head("run", "net@1+learned@2/4", bytes(2 << 20))
+            assert time.monotonic() - started < 5, "trying again would not help"
+            assert client.get([1]).ok.all()
+    finally:
+        server.stop(0)
+        service.close()
