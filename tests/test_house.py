@@ -46,8 +46,8 @@ ARROWS = {
         *("imgserver.secret_files", "imgserver.wire"),
     },
     "imgserver/operations": {
-        *("imgserver.client", "imgserver.errors", "imgserver.head", "imgserver.serving", "imgserver.storage"),
-        "imgserver.vision",
+        *("imgserver.client", "imgserver.errors", "imgserver.head", "imgserver.places", "imgserver.serving"),
+        *("imgserver.storage", "imgserver.vision"),
     },
     "imgserver/offline": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
