@@ -90,6 +90,8 @@ def reader_process(cluster: RedisCluster, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def reader(reader_process: RedisDaemon, published: str, graph_cache: Path) -> RedisDaemon:
     """A daemon over the cluster that has no photos; it has seen what was published."""
+    with ImageClient(reader_process.address) as client:
+        until(lambda: bool(client.info().version))
     until(lambda: asked(reader_process.address)[0].tobytes() == local_vectors(graph_cache).tobytes())
     return reader_process
 
