@@ -317,7 +317,7 @@ def test_files_that_do_not_belong_together_are_said(tmp_path: Path) -> None:
     [
         ('"by_user"', '"users"', r'top level: layout is \'users\'; it must be "inline" or "by_user"'),
         ("[behaviours]\n" + OWN_LOG, "", r'layout is "by_user", but there is no \[behaviours\]'),
-        ('["shop"]', '["history_end"]', r"the layout by_user has a column 'history_end' of its own"),
+        ('["shop"]', '["history_end"]', r"samples have a column 'history_end' of their own"),
     ],
 )
 def test_a_wrong_layout_is_said(tmp_path: Path, old: str, new: str, message: str) -> None:
