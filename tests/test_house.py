@@ -283,6 +283,7 @@ def test_the_base_install_alone_fetches_vectors(wheel: Path, tmp_path: Path, dae
 
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS += [ROOT / "deploy" / "README.md", ROOT / "benchmarks" / "README.md"]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
@@ -298,6 +299,10 @@ def test_links_and_commands_in_documents_exist(document: Path) -> None:
         flags = {o for p in commands[name].params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
         for flag in re.findall(r"(--[a-z-]+)", line):
             assert flag in flags, f"{document.name}: crossmedia {name} has no {flag}"
+    for name, options in re.findall(r"benchmarks\.([a-z_]+)((?:[^`\n\\]|\\\n)*)", text):
+        source = (ROOT / "benchmarks" / f"{name}.py").read_text()
+        for flag in re.findall(r"(--[a-z-]+)", options):
+            assert f'"{flag}"' in source, f"{document.name}: benchmarks.{name} has no {flag}"
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     for target in re.findall(r"`make ([a-z-]+)`", text):
         assert target in targets
