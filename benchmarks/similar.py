@@ -26,6 +26,8 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table as Printed
 
+from benchmarks.embed import PHOTOS
+from benchmarks.fetch import OK
 from benchmarks.parts import finish
 from imgserver.head import fit_pca
 from imgserver.offline.exchange import import_vectors
@@ -38,7 +40,6 @@ from imgserver.vision.backbones import get_backbone
 from imgserver.vision.decode import ImageLimits, decode
 from imgserver.vision.engines import make_engine
 
-PHOTOS = Path(__file__).resolve().parent.parent / "examples" / "grocery" / "images"
 DIM, BLOCK, AT_ONCE, ALONE, K = 64, 100_000, 100, 20, 10
 Vectors = npt.NDArray[np.float32]
 
@@ -151,7 +152,7 @@ def main() -> None:
 
 
 def _search(index: SimilarityIndex, table: Table, queries: Vectors, k: int) -> tuple[Ids, Any]:
-    return index.search(queries, k, lambda ids: table.get(ids, 1)[0])
+    return index.search(queries, k, lambda ids: table.get(ids, OK)[0])
 
 
 def _recall(found: Ids, right: Ids) -> float:

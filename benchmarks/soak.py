@@ -73,7 +73,7 @@ class Look:
 
 @dataclass
 class Happened:
-    """What the work did; errors are kept by their text, without numbers of their own."""
+    """What the work did: seconds of each call, how often each thing was done, and errors by the start of their text."""
 
     seconds: list[float] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
