@@ -102,10 +102,10 @@ def main() -> None:
     """Compress, measure, print."""
     parser = argparse.ArgumentParser(description="Vectors as codes of a few bytes.")
     parser.add_argument("--store", type=Path, default=Path("store"))
-    parser.add_argument("--bytes", default="32,16,8")
+    parser.add_argument("--bytes", default="32,16,8", help="of a vector, each a size of its own")
     parser.add_argument("--vectors", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="3 rounds of 100,000 vectors")
     arguments = parser.parse_args()
     n, rounds = (100_000, 3) if arguments.quick else (arguments.vectors, arguments.rounds)
     sizes = [int(size) for size in arguments.bytes.split(",")]

@@ -94,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Similarity indexes beside brute force.")
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="2 rounds of 20,000 images")
     arguments = parser.parse_args()
     images, rounds = (20_000, 2) if arguments.quick else (arguments.images, arguments.rounds)
     photos = photo_vectors()

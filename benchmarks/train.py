@@ -210,8 +210,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Training with vectors fetched, beside vectors in memory.")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="3 short rounds, histories of 50, two catalogues")
-    quick = parser.parse_args().quick
-    rounds = 3 if quick else parser.parse_args().rounds
+    arguments = parser.parse_args()
+    quick, rounds = arguments.quick, 3 if arguments.quick else arguments.rounds
     catalogues = (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000)
     ratios: dict[str, float] = {}
     found: dict[str, Any] = {}

@@ -250,13 +250,8 @@ def test_the_base_install_alone_fetches_vectors(wheel: Path, tmp_path: Path, dae
     venv.create(place, with_pip=False)
     site = next((place / "lib").glob("python*")) / "site-packages"
     zipfile.ZipFile(wheel).extractall(site)
-    wanted, done = (
-        [
-            re.split(r"[<>=!~ ;\[]", d)[0]
-            for d in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-        ],
-        set(),
-    )
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    wanted, done = [re.split(r"[<>=!~ ;\[]", dependency)[0] for dependency in dependencies], set[str]()
     while wanted:
         name = wanted.pop()
         if name.lower() in done:
