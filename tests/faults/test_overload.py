@@ -40,7 +40,7 @@ def busy(store: Path, photos: Path, tmp_path: Path) -> Iterator[DaemonProcess]:
     ids = np.arange(1000, 1_000_000)
     table = pa.table({"image_id": ids, "uri": pa.array(files[ids % len(files)]).dictionary_encode().cast(pa.string())})
     pq.write_table(table, tmp_path / "m.parquet")
-    options = ("--threads=1", f"--max-pending-ids={MAX_PENDING}", "--metrics-port=0")
+    options = ("--threads=1", f"--max-pending-ids={MAX_PENDING}", "--metrics-port=0", f"--photo-root={photos}")
     process = DaemonProcess(store, tmp_path / "m.parquet", *options)
     yield process
     process.stop()
