@@ -191,7 +191,7 @@ def embedding(folder: Path, count: int) -> dict[str, float]:
     """Photos by one process, two shards, and Ray."""
     photos = folder / "photos"
     make_photos(photos, PHOTOS)
-    embed(folder, photos, [0])  # converts the CNN
+    embed(folder, photos, [0])  # what is read from the disk is in memory then; the CNN is converted in each run
     cases: dict[str, Callable[[], float]] = {
         "1 process": lambda: embed(folder, photos, [0]),
         "2 shards": lambda: embed(folder, photos, [0, 1]),
