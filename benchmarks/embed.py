@@ -122,14 +122,14 @@ def best_loop(folder: Path, files: int, n: int, ready: bool) -> Work:
     from imgserver.vision.backbone import OnnxGraph
     from imgserver.vision.backbones import get_backbone
     from imgserver.vision.decode import ImageLimits, decode
-    from imgserver.vision.engines import _converted
+    from imgserver.vision.engines import REQUESTS_A_STREAM, _converted
 
     backbone, rounds = get_backbone(BACKBONE), _next(files, n)
     core = openvino.Core()
     assert not isinstance(backbone.graph, OnnxGraph)
     model = _converted(core, backbone, backbone.graph, None)
     config = {"NUM_STREAMS": str(THREADS), "INFERENCE_NUM_THREADS": str(THREADS), "INFERENCE_PRECISION_HINT": "f32"}
-    queue = openvino.AsyncInferQueue(core.compile_model(model, "CPU", config), THREADS)
+    queue = openvino.AsyncInferQueue(core.compile_model(model, "CPU", config), REQUESTS_A_STREAM * THREADS)
     features: dict[int, Any] = {}
     queue.set_callback(lambda request, i: features.__setitem__(i, np.array(request.get_output_tensor(0).data)))
     pool = ThreadPoolExecutor(THREADS)

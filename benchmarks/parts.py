@@ -99,6 +99,7 @@ class Part:
 
 def _serve_rounds(pipe: Any, make: Callable[..., Work], arguments: tuple[Any, ...]) -> None:
     work: Work | None = None
+    told: dict[str, Any]
     while True:
         try:
             pipe.recv()
