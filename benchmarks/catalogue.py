@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.parts import finish
 from features.build import memory
 from imgserver.offline.precompute import PrecomputeConfig, make_plan
 from imgserver.storage.catalog import open_catalog
@@ -153,7 +154,7 @@ def main() -> None:
             cells = [f"{n:,}", f"{s:.2f}", f"{n / s:,.0f}", f"{grown / 2**20:,.0f}", f"{grown / n:.0f}", held, look]
             table.add_row(part, *cells)
     Console(width=120).print(table)
-    print(json.dumps({"benchmark": "catalogue", "ratios": {}, "parts": parts}))
+    finish("catalogue", {}, parts=parts)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,8 +26,8 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table as Printed
 
-from benchmarks.fetch import IN_FLIGHT
-from benchmarks.parts import Part, Taken, Work, as_dict, daemon, finish, run_rounds
+from benchmarks.fetch import IN_FLIGHT, OK
+from benchmarks.parts import Part, Taken, Work, as_dict, copy_store, daemon, finish, run_rounds
 from imgserver.offline.compress import compress
 from imgserver.storage.records import SOURCE, Ids, Space
 from imgserver.storage.similarity import faiss_module, unit
@@ -37,7 +36,6 @@ from imgserver.storage.table import Table
 from imgserver.storage.versions import IMPORTED, compressed_version, held, plain_version, vector_space
 
 QUERIES, K, IDS, CALLS, BLOCK = 500, 10, 10_000, 100, 100_000
-OK = 1
 Vectors = npt.NDArray[Any]
 
 
@@ -104,15 +102,15 @@ def main() -> None:
     """Compress, measure, print."""
     parser = argparse.ArgumentParser(description="Vectors as codes of a few bytes.")
     parser.add_argument("--store", type=Path, default=Path("store"))
-    parser.add_argument("--bytes", default="32,16,8")
+    parser.add_argument("--bytes", default="32,16,8", help="of a vector, each a size of its own")
     parser.add_argument("--vectors", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="3 rounds of 100,000 vectors")
     arguments = parser.parse_args()
     n, rounds = (100_000, 3) if arguments.quick else (arguments.vectors, arguments.rounds)
     sizes = [int(size) for size in arguments.bytes.split(",")]
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["cp", "-a", arguments.store, f"{folder}/copy"], check=True)
+        copy_store(arguments.store, Path(folder) / "copy")
         with closing(Store(f"{folder}/copy", create=False)) as store, closing(Store(f"{folder}/large")) as large:
             plain = held(store, plain_version(store.index.active))
             ids, vectors = vectors_of(store, plain)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -27,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.fetch import make_store, make_vectors
-from benchmarks.parts import daemon, finish
+from benchmarks.parts import copy_store, daemon, finish
 from imgserver.client import ImageClient
 from imgserver.errors import CrossMediaError
 
@@ -107,7 +106,7 @@ def main() -> None:
         stores = [Path(folder) / f"store{number}" for number in range(COPIES)]
         make_store(stores[0], make_vectors(VECTORS))
         for other in stores[1:]:
-            shutil.copytree(stores[0], other)
+            copy_store(stores[0], other)
         mortal = ExitStack()
         running = [(mortal if n == 1 else servers).enter_context(daemon(store)) for n, store in enumerate(stores)]
         addresses = [address for address, _ in running]

@@ -9,9 +9,7 @@ data when ``CROSSMEDIA_TEST_DATA`` names it. OpenCV and simplejpeg join when the
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,7 +22,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.embed import PHOTOS, make_photos
+from benchmarks.embed import PHOTOS, make_photos, posters_archive, unpack_posters
 from benchmarks.parts import finish
 from imgserver.vision.backbones import get_backbone
 from imgserver.vision.decode import ImageLimits, Preprocessing, decode
@@ -81,17 +79,16 @@ def decoders() -> dict[str, Decoder]:
 
 
 def photo_sets(folder: Path, n: int) -> dict[str, list[bytes]]:
-    """Bytes of ``n`` photos of each kind."""
+    """Bytes of ``n`` photos of each kind, which are made below ``folder``."""
     make_photos(folder / "photos", n)
     sets = {
         "500x500": [(folder / "photos" / f"{i}.jpg").read_bytes() for i in range(n)],
         "the demo's": [file.read_bytes() for file in sorted(PHOTOS.iterdir())[:n]],
     }
-    archive = Path(os.environ.get("CROSSMEDIA_TEST_DATA", "")) / "movielens_posters" / "posters_128x192_q80.tar"
-    if archive.exists():
-        with tarfile.open(archive) as tar:
-            members = [tar.extractfile(member) for member in tar if member.isfile()][:n]
-            sets["posters"] = [member.read() for member in members if member is not None]
+    archive = posters_archive()
+    if archive is not None:
+        there = unpack_posters(archive, folder / "posters", n)
+        sets["posters"] = [(folder / "posters" / f"{i}.jpg").read_bytes() for i in range(there)]
     return sets
 
 

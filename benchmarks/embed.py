@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.parts import Part, Work, as_dict, daemon, finish, run_rounds, show
+from benchmarks.parts import Part, Work, as_dict, copy_store, daemon, finish, run_rounds, show
 
 PHOTOS = Path(__file__).resolve().parent.parent / "examples" / "grocery" / "images"
 BACKBONE = "efficientnet_lite0"
@@ -47,8 +46,14 @@ def make_photos(folder: Path, n: int) -> None:
         crop.save(folder / f"{number}.jpg", quality=85)
 
 
+def posters_archive() -> Path | None:
+    """The posters of the shared data; None where ``CROSSMEDIA_TEST_DATA`` names none."""
+    archive = Path(os.environ.get("CROSSMEDIA_TEST_DATA", "")) / "movielens_posters" / "posters_128x192_q80.tar"
+    return archive if archive.exists() else None
+
+
 def unpack_posters(archive: Path, folder: Path, n: int) -> int:
-    """The first ``n`` posters; return how many there were."""
+    """The first ``n`` posters as ``0.jpg`` and so on; return how many there were."""
     folder.mkdir()
     with tarfile.open(archive) as tar:
         members = [member for member in tar if member.isfile()][:n]
@@ -114,15 +119,17 @@ def best_loop(folder: Path, files: int, n: int, ready: bool) -> Work:
     """OpenVINO with a stream a core, fed by decode threads a little ahead; with ``ready``, pixels are there already."""
     import openvino
 
+    from imgserver.vision.backbone import OnnxGraph
     from imgserver.vision.backbones import get_backbone
     from imgserver.vision.decode import ImageLimits, decode
-    from imgserver.vision.engines import _converted
+    from imgserver.vision.engines import REQUESTS_A_STREAM, _converted
 
     backbone, rounds = get_backbone(BACKBONE), _next(files, n)
     core = openvino.Core()
-    model = _converted(core, backbone, backbone.graph, None)  # type: ignore[arg-type]
+    assert not isinstance(backbone.graph, OnnxGraph)
+    model = _converted(core, backbone, backbone.graph, None)
     config = {"NUM_STREAMS": str(THREADS), "INFERENCE_NUM_THREADS": str(THREADS), "INFERENCE_PRECISION_HINT": "f32"}
-    queue = openvino.AsyncInferQueue(core.compile_model(model, "CPU", config), THREADS)
+    queue = openvino.AsyncInferQueue(core.compile_model(model, "CPU", config), REQUESTS_A_STREAM * THREADS)
     features: dict[int, Any] = {}
     queue.set_callback(lambda request, i: features.__setitem__(i, np.array(request.get_output_tensor(0).data)))
     pool = ThreadPoolExecutor(THREADS)
@@ -153,12 +160,14 @@ def torch_eager(folder: Path, files: int, n: int) -> Work:
     """What a first script does: Pillow, torch in eager mode, batches of 32."""
     import torch
 
+    from imgserver.vision.backbone import OnnxGraph
     from imgserver.vision.backbones import get_backbone
     from imgserver.vision.decode import ImageLimits, decode
 
     backbone, rounds = get_backbone(BACKBONE), _next(files, n)
     torch.set_num_threads(THREADS)
-    net = backbone.graph()  # type: ignore[operator]
+    assert not isinstance(backbone.graph, OnnxGraph)
+    net = backbone.graph()
 
     def work() -> int:
         ids = next(rounds)
@@ -195,9 +204,8 @@ def main() -> None:
         folder = Path(temporary)
         sets = {"500x500": folder / "photos"}
         make_photos(sets["500x500"], files + 64)
-        data = os.environ.get("CROSSMEDIA_TEST_DATA", "")
-        posters = Path(data) / "movielens_posters" / "posters_128x192_q80.tar"
-        if posters.exists() and not arguments.quick:
+        posters = posters_archive()
+        if posters is not None and not arguments.quick:
             sets["posters"] = folder / "posters"
             assert unpack_posters(posters, sets["posters"], files + 64) == files + 64
         for name, photos in sets.items():
@@ -206,7 +214,7 @@ def main() -> None:
             start_store(photos, place, files)
             with ExitStack() as stack:
                 with_broken(photos, place / "broken")
-                shutil.copytree(place / "store", place / "store-broken")
+                copy_store(place / "store", place / "store-broken")
                 address, pid = stack.enter_context(daemon(place / "store", f"--catalogue={photos}"))
                 catalogue = f"--catalogue={place / 'broken'}"
                 broken, broken_pid = stack.enter_context(daemon(place / "store-broken", catalogue))

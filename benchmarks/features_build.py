@@ -22,6 +22,8 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.parts import finish
+
 PART_ROWS = 1_000_000
 SPLITS = ("user_tail", "time")
 SCHEMA = """
@@ -110,7 +112,7 @@ def main() -> None:
         f"memory_growth_{method}": runs[2 * n + 1]["peak_memory_bytes"] / runs[2 * n]["peak_memory_bytes"]
         for n, method in enumerate(arguments.split or SPLITS)
     }
-    print(json.dumps({"benchmark": "features_build", "ratios": ratios, "runs": runs}))
+    finish("features_build", ratios, runs=runs)
 
 
 if __name__ == "__main__":

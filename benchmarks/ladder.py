@@ -175,7 +175,13 @@ def main() -> None:
     if not arguments.table:
         train(arguments, arguments.results)
     every = [line for line in results.read([arguments.results]).values() if line["data"] == arguments.data]
-    (lines,) = summary.groups(every)
+    groups = summary.groups(every)
+    if len(groups) != 1:
+        raise SystemExit(
+            f"{arguments.results} has {len(groups)} kinds of lines of {arguments.data!r}; a table takes one: the same "
+            f"samples, vectors and settings."
+        )
+    lines = groups[0]
     order = {variant.model: place for place, variant in enumerate(VARIANTS)}
     lines.sort(key=lambda line: (order.get(line["model"], 99), line["images"], line["seed"]))
     found = rows(lines)

@@ -105,8 +105,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Both layouts of samples: bytes a sample and samples read a second.")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows, 3 rounds")
-    quick = parser.parse_args().quick
-    rounds = 3 if quick else parser.parse_args().rounds
+    arguments = parser.parse_args()
+    quick, rounds = arguments.quick, 3 if arguments.quick else arguments.rounds
     ratios: dict[str, float] = {}
     found: dict[str, Any] = {}
     table = Table("behaviours", "B/sample inline", "by_user")

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from benchmarks.fetch import OK
 from benchmarks.parts import Part, Work, as_dict, daemon, finish, run_rounds, show
-from benchmarks.train import BATCH, THREADS, make_samples
+from benchmarks.train import BATCH, THREADS, make_samples, steps_over
 from imgserver.head import HeadSpec, fit_pca
 from imgserver.storage.records import SOURCE
 from imgserver.storage.store import Store
@@ -80,46 +80,9 @@ def open_images(way: str, store: str, address: str) -> Any:
 
 
 def training(folder: Path, way: str, store: str, address: str, steps: int) -> Work:
-    """Steps of a DIN, as ``trainer fit`` makes them."""
-    return steps_over(open_images(way, store, address), folder, steps)
-
-
-def steps_over(images: Any, folder: Path, steps: int) -> Work:
-    """Steps of a DIN over some images."""
-    import torch
-
-    from features.images import fetch_ahead
-    from features.samples import Samples
-    from imgserver.allocator import keep_freed_memory
-    from trainer.image_head import vectors_of
-    from trainer.layers.inputs import InputSpec
-    from trainer.models import make
-    from trainer.tensors import to_tensors
-
-    keep_freed_memory()  # as the trainer does
-    torch.set_num_threads(THREADS)
-    torch.manual_seed(0)
-    samples = Samples(folder / "samples")
-    images.train()
-    model = make("din", InputSpec.of(samples, images.dim), 16, {}).train()
-    optimizers = model.optimizers(1e-3)
-    if images.head is not None:
-        optimizers.append(torch.optim.Adam(images.parameters(), lr=1e-3, fused=True))
-
-    def work() -> int:
-        done = 0
-        batches = islice(samples.batches("train", BATCH, shuffle_seed=0, epoch=0), steps)
-        for batch, fetched in fetch_ahead(batches, images.fetch, images.depth):
-            loss = model.loss(to_tensors(batch, torch.device("cpu")), vectors_of(images, batch, fetched))
-            for optimizer in optimizers:
-                optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            for optimizer in optimizers:
-                optimizer.step()
-            done += len(batch)
-        return done
-
-    return work
+    """Steps of a DIN, one way."""
+    images = open_images(way, store, address)
+    return steps_over(images, images.dim, folder, steps)
 
 
 def profile(folder: Path, store: str, address: str, steps: int) -> dict[str, float]:
@@ -167,7 +130,7 @@ def moved(folder: Path, store: str, address: str, steps: int) -> dict[str, float
     from features.samples import Samples
 
     images = open_images("remote", store, address)
-    work = steps_over(images, folder, steps)
+    work = steps_over(images, images.dim, folder, steps)
 
     def so_far() -> int:
         stats = images.source.stats

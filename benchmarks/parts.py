@@ -98,20 +98,23 @@ class Part:
 
 
 def _serve_rounds(pipe: Any, make: Callable[..., Work], arguments: tuple[Any, ...]) -> None:
-    try:
-        work = make(*arguments)
-        while True:
+    work: Work | None = None
+    told: dict[str, Any]
+    while True:
+        try:
             pipe.recv()
+        except EOFError:
+            return
+        try:
+            work = work or make(*arguments)
             cpu, started = time.process_time(), time.perf_counter()
             items = work()
             seconds = time.perf_counter() - started
             cpu = time.process_time() - cpu
-            pipe.send({"items": items, "seconds": seconds, "cpu": cpu, "peak": peak_bytes(os.getpid())})
-    except EOFError:
-        return
-    except Exception as error:  # tell the parent, which otherwise would wait
-        pipe.recv()
-        pipe.send({"error": f"{type(error).__name__}: {error}"})
+            told = {"items": items, "seconds": seconds, "cpu": cpu, "peak": peak_bytes(os.getpid())}
+        except Exception as error:  # tell the parent, which otherwise would wait
+            told = {"error": f"{type(error).__name__}: {error}"}
+        pipe.send(told)
 
 
 def run_rounds(parts: dict[str, Part], rounds: int) -> dict[str, Taken]:
@@ -162,6 +165,11 @@ def as_dict(taken: Taken) -> dict[str, Any]:
 def finish(benchmark: str, ratios: dict[str, float], **more: Any) -> None:
     """Print the one line of JSON that ends a benchmark."""
     print(json.dumps({"benchmark": benchmark, "ratios": {k: round(v, 3) for k, v in ratios.items()}, **more}))
+
+
+def copy_store(source: Path, target: Path) -> None:
+    """A copy; cp keeps the holes in row files, which Python's copytree would fill."""
+    subprocess.run(["cp", "-a", source, target], check=True)
 
 
 @contextmanager

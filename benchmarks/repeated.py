@@ -16,8 +16,8 @@ def _messages() -> tuple[Any, Any]:
         made.field.add(name=field, number=1, type=kind, label=_REPEATED)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    found = [pool.FindMessageTypeByName(f"repeated.{name}") for name in ("Request", "Response")]
-    return tuple(message_factory.GetMessageClass(descriptor) for descriptor in found)  # type: ignore[return-value]
+    request, response = (pool.FindMessageTypeByName(f"repeated.{name}") for name in ("Request", "Response"))
+    return message_factory.GetMessageClass(request), message_factory.GetMessageClass(response)
 
 
 Request, Response = _messages()

@@ -31,7 +31,7 @@ from rich.table import Table
 
 from benchmarks import learn
 from benchmarks.embed import make_photos
-from benchmarks.parts import cpu_seconds, finish
+from benchmarks.parts import copy_store, cpu_seconds, finish
 from benchmarks.train import make_samples
 
 BEHAVIOURS, ROWS, PHOTOS = 50, 60_000, 1_500
@@ -90,7 +90,7 @@ def owners(store: Path, count: int, core: int) -> Iterator[tuple[str, list[int]]
         for number in range(count):
             copy = store.parent / f"owner-{number}"
             shutil.rmtree(copy, ignore_errors=True)
-            subprocess.run(["cp", "--sparse=always", "-r", str(store), str(copy)], check=True)
+            copy_store(store, copy)
             options = (f"--store={copy}", "--port=0", "--threads=1", "--background", "--json")
             found = outcome(start(core, "imgserver", "serve", *options))
             stop = [sys.executable, "-m", "imgserver", "stop", f"--store={copy}"]
@@ -191,7 +191,7 @@ def embedding(folder: Path, count: int) -> dict[str, float]:
     """Photos by one process, two shards, and Ray."""
     photos = folder / "photos"
     make_photos(photos, PHOTOS)
-    embed(folder, photos, [0])  # converts the CNN
+    embed(folder, photos, [0])  # what is read from the disk is in memory then; the CNN is converted in each run
     cases: dict[str, Callable[[], float]] = {
         "1 process": lambda: embed(folder, photos, [0]),
         "2 shards": lambda: embed(folder, photos, [0, 1]),

@@ -26,6 +26,8 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table as Printed
 
+from benchmarks.embed import PHOTOS
+from benchmarks.fetch import OK
 from benchmarks.parts import finish
 from imgserver.head import fit_pca
 from imgserver.offline.exchange import import_vectors
@@ -38,7 +40,6 @@ from imgserver.vision.backbones import get_backbone
 from imgserver.vision.decode import ImageLimits, decode
 from imgserver.vision.engines import make_engine
 
-PHOTOS = Path(__file__).resolve().parent.parent / "examples" / "grocery" / "images"
 DIM, BLOCK, AT_ONCE, ALONE, K = 64, 100_000, 100, 20, 10
 Vectors = npt.NDArray[np.float32]
 
@@ -93,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Similarity indexes beside brute force.")
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="2 rounds of 20,000 images")
     arguments = parser.parse_args()
     images, rounds = (20_000, 2) if arguments.quick else (arguments.images, arguments.rounds)
     photos = photo_vectors()
@@ -151,7 +152,7 @@ def main() -> None:
 
 
 def _search(index: SimilarityIndex, table: Table, queries: Vectors, k: int) -> tuple[Ids, Any]:
-    return index.search(queries, k, lambda ids: table.get(ids, 1)[0])
+    return index.search(queries, k, lambda ids: table.get(ids, OK)[0])
 
 
 def _recall(found: Ids, right: Ids) -> float:

@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as Printed
 
-from benchmarks.fetch import DIM, VERSION
+from benchmarks.fetch import DIM, OK, VERSION
 from benchmarks.parts import finish
 from imgserver.storage.records import ENTRY, Batch
 from imgserver.storage.store import Store
@@ -34,7 +34,7 @@ def make_index(store: Store, ids: int) -> None:
     for start in range(0, ids, BLOCK):
         part = 7 * np.arange(start, min(start + BLOCK, ids)) + 3
         entries = np.zeros(len(part), dtype=ENTRY)
-        entries["status"], entries["content"] = 1, 1
+        entries["status"], entries["content"] = OK, 1
         store.index.put([Batch(VERSION, part, entries, lambda first: None)])
 
 

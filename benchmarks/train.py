@@ -132,40 +132,54 @@ class InMemory:
         return Vectors(self._vectors[ids], np.ones(len(ids), dtype=np.uint8), "memory", 1)
 
 
-def _source(kind: str, where: str) -> Any:
-    from imgserver.allocator import keep_freed_memory
-    from imgserver.client import ImageClient
-
-    keep_freed_memory()  # as the trainer does
-    return InMemory(where) if kind == "memory" else ImageClient(where)
-
-
 def training(folder: Path, kind: str, where: str, steps: int) -> Work:
-    """Steps of a DIN, as ``trainer fit`` makes them."""
+    """Steps of a DIN, over vectors in memory or fetched."""
+    from imgserver.client import ImageClient
+    from trainer.image_head import ImageHead
+
+    source: Any = InMemory(where) if kind == "memory" else ImageClient(where)
+    return steps_over(ImageHead(source), DIM, folder, steps)
+
+
+def steps_over(images: Any, dim: int, folder: Path, steps: int) -> Work:
+    """Steps of a DIN, and of a head that learns, as ``trainer fit`` makes them.
+
+    Args:
+        images: an ``ImageHead``.
+        dim: numbers in a vector.
+        folder: of ``make_samples``.
+        steps: batches a round.
+    """
     import torch
 
     from features.images import fetch_ahead
     from features.samples import Samples
-    from trainer.image_head import ImageHead, vectors_of
+    from imgserver.allocator import keep_freed_memory
+    from trainer.image_head import vectors_of
     from trainer.layers.inputs import InputSpec
     from trainer.models import make
     from trainer.tensors import to_tensors
 
+    keep_freed_memory()  # as the trainer does
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
-    samples, images, device = Samples(folder / "samples"), ImageHead(_source(kind, where)), torch.device("cpu")
-    model = make("din", InputSpec.of(samples, DIM), 16, {}).train()
-    (optimizer,) = model.optimizers(1e-3)
+    samples, device = Samples(folder / "samples"), torch.device("cpu")
+    images.train()
+    model = make("din", InputSpec.of(samples, dim), 16, {}).train()
+    optimizers = model.optimizers(1e-3)
+    if images.head is not None:
+        optimizers.append(torch.optim.Adam(images.parameters(), lr=1e-3, fused=True))
 
     def work() -> int:
         done = 0
         batches = islice(samples.batches("train", BATCH, shuffle_seed=0, epoch=0), steps)
-        for batch, fetched in fetch_ahead(batches, images.fetch):
-            tensors = to_tensors(batch, device)
-            loss = model.loss(tensors, vectors_of(images, batch, fetched))
-            optimizer.zero_grad(set_to_none=True)
+        for batch, fetched in fetch_ahead(batches, images.fetch, images.depth):
+            loss = model.loss(to_tensors(batch, device), vectors_of(images, batch, fetched))
+            for optimizer in optimizers:
+                optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             done += len(batch)
         return done
 
@@ -175,8 +189,11 @@ def training(folder: Path, kind: str, where: str, steps: int) -> Work:
 def fetching(folder: Path, address: str, steps: int) -> Work:
     """The fetches of the same steps, and nothing else."""
     from features.samples import Samples
+    from imgserver.allocator import keep_freed_memory
+    from imgserver.client import ImageClient
 
-    source = _source("server", address)
+    keep_freed_memory()  # as the trainer does
+    source = ImageClient(address)
     batches = list(islice(Samples(folder / "samples").batches("train", BATCH, shuffle_seed=0, epoch=0), steps))
 
     def work() -> int:
@@ -193,8 +210,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Training with vectors fetched, beside vectors in memory.")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="3 short rounds, histories of 50, two catalogues")
-    quick = parser.parse_args().quick
-    rounds = 3 if quick else parser.parse_args().rounds
+    arguments = parser.parse_args()
+    quick, rounds = arguments.quick, 3 if arguments.quick else arguments.rounds
     catalogues = (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000)
     ratios: dict[str, float] = {}
     found: dict[str, Any] = {}

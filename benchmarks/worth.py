@@ -4,10 +4,11 @@
 
 Trains each variant of ``VARIANTS`` with the same seeds on the same rows, from the features and vectors of a store, and
 prints one table: test AUC and GAUC of all rows, of items unseen in training and of items held out entirely, and the
-difference to ids only, or to another ``--base``, seed by seed. What has a line in the results file is not trained
-again (``--part 1/2`` and ``--part 2/2`` share the work), ``--table`` only prints. The id-only side knows the image's id
-as an id; each side has the recipe that was best for it. ``frozen vectors, 16 bytes`` takes its vectors from the store
-``<store>-pq16``, ``ids and semantic ids`` its rows from ``<samples>-semantic`` (docs/results.md makes them).
+difference to ids only, or to another ``--base``, seed by seed. What has a line in the results file is not trained again
+(``--part 1/2`` and ``--part 2/2`` share the work), ``--table`` only prints what the file has of these samples and this
+store. The id-only side knows the image's id as an id; each side has the recipe that was best for it. ``frozen vectors,
+16 bytes`` takes its vectors from the store ``<store>-pq16``, ``ids and semantic ids`` its rows from
+``<samples>-semantic`` (docs/results.md makes them).
 """
 
 from __future__ import annotations

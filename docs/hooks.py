@@ -3,7 +3,7 @@
 - ``commands.md`` gets the ``--help`` of every command, asked of the command tree, so it cannot be out of date.
 - Documents of the repository's root and of its folders (``PAGES``) become pages.
 - A link to any other file of the repository leads to a page that shows the file.
-- The decisions are listed in the navigation by their file names; entries of pages that do not exist are left out.
+- The decisions are listed in the navigation by their file names.
 """
 
 from __future__ import annotations
@@ -35,21 +35,13 @@ HELP_WIDTH = 96  # columns that fit the page
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Complete the navigation."""
-    made = {page for page, file in PAGES.items() if (ROOT / file).exists()}
+    """Put the decisions where the navigation says ``adr/``."""
     decisions = ["adr/README.md", *(f"adr/{path.name}" for path in sorted((ROOT / "docs/adr").glob("0*.md")))]
 
-    def complete(items: list[Any]) -> list[Any]:
-        kept = []
-        for item in items:
-            ((title, target),) = item.items()
-            if isinstance(target, list):
-                kept.append({title: complete(target)})
-            elif target == "adr/":
-                kept.append({title: decisions})
-            elif target in made or (ROOT / "docs" / target).exists():
-                kept.append(item)
-        return kept
+    def complete(target: Any) -> Any:
+        if isinstance(target, list):
+            return [{title: complete(below) for title, below in entry.items()} for entry in target]
+        return decisions if target == "adr/" else target
 
     config.nav = complete(config.nav or [])
     return config
@@ -58,8 +50,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made: documents outside of docs/, and the files that pages link to."""
     for name, document in PAGES.items():
-        if (ROOT / document).exists():
-            files.append(File.generated(config, name, content=(ROOT / document).read_text()))
+        files.append(File.generated(config, name, content=(ROOT / document).read_text()))
     linked = set()
     for page in files.documentation_pages():
         for link in LINK.finditer(page.content_string):

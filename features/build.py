@@ -113,6 +113,8 @@ def build(
             report = building.run()
         report.seconds = time.monotonic() - started
         names = sample_files(schema.layout)
+        # Whoever is killed from here on leaves a folder that says that it holds no samples, and not some of both.
+        (folder / META_FILE).unlink(missing_ok=True)
         for name in (*names, VOCABULARY_FILE, META_FILE):
             os.replace(work / name, folder / name)
         for name in set(sample_files(BY_USER)) - set(names):  # of samples in another layout that were there before

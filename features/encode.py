@@ -14,7 +14,8 @@ from features.counting import Counts, ValueCounts
 from features.histories import covered
 from features.logs import Attributes
 from features.parts import Part
-from features.schema import HISTORY_COLUMNS, Schema
+from features.reserved import HISTORY_COLUMNS
+from features.schema import Schema
 from features.slices import Chosen, Slices, gathered
 from features.splits import TRAIN
 from features.vocabulary import Vocabularies, extend

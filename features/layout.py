@@ -21,7 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.schema import BY_USER, HISTORY_COLUMNS, INLINE
+from features.reserved import HISTORY_COLUMNS
+from features.schema import BY_USER, INLINE
 from features.slices import Slices, column, list_values
 from features.splits import SPLITS
 from imgserver.errors import BadInput
@@ -30,7 +31,6 @@ META_FILE = "samples.json"
 # An older release reads the first format only, and says so when it meets another.
 FORMATS = {INLINE: "1", BY_USER: "2"}
 LAYOUTS = {version: layout for layout, version in FORMATS.items()}
-USER, START, END = HISTORY_COLUMNS
 
 
 def rows_file(split: str) -> str:

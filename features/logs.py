@@ -139,9 +139,9 @@ def _ids_of_images(images: Images, image: Int64Array, notes: dict[str, int]) -> 
 def _images(items: Items, table: pa.Table, notes: dict[str, int]) -> Int64Array:
     """Image ids, shape (rows,), ``NULL_IMAGE`` where the cell is empty."""
     assert items.image is not None
-    column = table[items.image].combine_chunks()
     if items.image_manifest is not None:
-        return _ids_of_names(items.image_manifest, column, notes)
+        return _ids_of_names(items.image_manifest, keys(table, items.image), notes)
+    column = table[items.image].combine_chunks()
     if pa.types.is_floating(column.type):  # what pandas makes of whole numbers with empty cells
         column = pc.cast(column, pa.int64(), safe=False) if _whole(column) else column
     if pa.types.is_string(column.type) and _digits(column):  # the item's own key, which is read as a string

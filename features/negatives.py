@@ -51,8 +51,8 @@ def draw_negatives(
             found[pending[~bad], k] = drawn[~bad]
             pending = pending[bad]
         for row in pending.tolist():  # a user who has most of the items: look at what is left
-            mine = positives[np.searchsorted(positives, [user[row] * items, (user[row] + 1) * items])[0] :]
-            mine = mine[: np.searchsorted(mine, (user[row] + 1) * items)] - user[row] * items
+            start, end = np.searchsorted(positives, [user[row] * items, (user[row] + 1) * items])
+            mine = positives[start:end] - user[row] * items
             left = np.setdiff1d(candidates, np.concatenate([mine, found[row, :k]]))
             if len(left):
                 number = draw(spec.seed, rows[row], k, TRIES)[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from features.hashing import hash_strings
+from imgserver.errors import BadInput
 
 ROWS = 2_000_000
+OTHER_FILES = 256  # that a process has open
 
 
 def partitions_for(rows: int) -> int:
@@ -26,9 +29,13 @@ class Partitions:
         folder: where they go.
         name: of the table.
         count: how many.
+
+    Raises:
+        BadInput: the system lets nobody open so many files.
     """
 
     def __init__(self, folder: Path, name: str, count: int):
+        _allow_files(count + OTHER_FILES)
         self._folder, self._name, self.count = folder, name, count
         self._writers: list[Any] = [None] * count
         self._schema: pa.Schema | None = None
@@ -68,3 +75,12 @@ class Partitions:
 
     def _path(self, number: int) -> str:
         return str(self._folder / f"{self._name}-{number:04d}.arrow")
+
+
+def _allow_files(count: int) -> None:
+    """Let this process open so many files: all partitions are written at once, and a thousand is a common limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        if hard != resource.RLIM_INFINITY and hard < count:
+            raise BadInput(f"A log of this size takes {count} open files; the system allows {hard}. Raise: ulimit -Hn.")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))

@@ -148,7 +148,12 @@ class Samples:
                 rows are drawn from all of those: a row group holds few users, with all that they did, and batches from
                 it alone would be alike. Memory holds ``SHUFFLE_BYTES`` of them, or one, whatever the size of the split.
             epoch: with the seed, draws another order.
+
+        Raises:
+            BadInput: ``batch_size`` is below 1, or there is no such split.
         """
+        if batch_size < 1:
+            raise BadInput(f"batch_size is {batch_size}; a batch has 1 row or more.")
         columns = self._columns
         rng = None if shuffle_seed is None else np.random.default_rng([shuffle_seed, epoch])
         with self._files(split) as files:

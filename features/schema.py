@@ -59,13 +59,13 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from features import reserved
 from features.toml_table import TomlTable
 from imgserver.errors import BadInput
 
 DEFAULT_HISTORY = 50
 ALL = "all"
 INLINE, BY_USER = "inline", "by_user"
-HISTORY_COLUMNS = ("history_user", "history_start", "history_end")  # of the layout by_user
 TIME, USER_TAIL, LEAVE_ONE_OUT = "time", "user_tail", "leave_one_out"
 POSITIVE = "positive"
 _RULE = re.compile(r"^\s*([^<>=]+?)\s*(>=|<=|==|>|<)\s*(-?\d+(?:\.\d+)?)\s*$")
@@ -226,11 +226,11 @@ def load_schema(path: str | Path) -> Schema:
     )
     if schema.images and not (schema.items and schema.items.image):
         raise top.fail("[images] is given, but [items] has no image column that it could be joined by.")
-    names = [*schema.user_ids, *schema.item_ids]
+    names = [*schema.user_ids, *schema.item_ids, *schema.texts]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise BadInput(f"{file} uses the id column {min(twice)!r} twice; every id column needs a name of its own.")
-    if layout == BY_USER and (taken := [name for name in HISTORY_COLUMNS if name in (*names, *schema.texts)]):
-        raise top.fail(f"the layout by_user has a column {taken[0]!r} of its own; give the column another name.")
+        raise BadInput(f"{file} uses the column {min(twice)!r} twice; every column needs a name of its own.")
+    if taken := reserved.taken(schema, by_user=layout == BY_USER):
+        raise top.fail(f"samples have a column {taken[0]!r} of their own; give the column another name.")
     return schema
 
 
@@ -341,7 +341,7 @@ def _split(table: TomlTable | None) -> Split:
     )
     if not 0 <= split.hold_out_items < 1 or split.hold_out_seed < 0:
         raise table.fail(f"hold_out_items is {split.hold_out_items}; it must be a share from 0 to below 1.")
-    if split.test <= 0 or split.validation <= 0 or split.test + split.validation >= 1:
+    if not (split.test > 0 and split.validation > 0 and split.test + split.validation < 1):
         raise table.fail(f"test {split.test} and validation {split.validation} must be above 0 and below 1 together.")
     table.done()
     return split

@@ -15,6 +15,7 @@
       ServerFault            the server failed in a way nobody foresaw         INTERNAL
       TooManyMissingImages   more images are missing than the run allows
       NothingEmbedded        precompute ended without a single vector
+      TrainingDiverged       the loss of a model that is trained is no number any more
 
 The server puts the class name into the trailing metadata of a failed call; the client raises the same class.
 Messages are full sentences: what went wrong, with which value, and what to do.
@@ -140,6 +141,10 @@ class NothingEmbedded(CrossMediaError):
     """Precompute found photos and embedded none, or found none at all."""
 
     exit_code = 5
+
+
+class TrainingDiverged(CrossMediaError):
+    """The loss of a model that is trained is no number any more."""
 
 
 _BY_NAME: dict[str, type[CrossMediaError]] = {cls.__name__: cls for cls in CrossMediaError.__subclasses__()}

@@ -38,9 +38,6 @@ def kubernetes() -> list[dict[str, Any]]:
 
 def commands() -> Iterator[tuple[str, list[str]]]:
     """Where a command of ours is written, and its words behind ``crossmedia``."""
-    for word, line in re.findall(r"^(CMD|ENTRYPOINT) (\[.*\])$", (DEPLOY / "Dockerfile").read_text(), re.M):
-        if word == "CMD":
-            yield "Dockerfile", json.loads(line)
     for line in re.findall(r"CMD (\[.*\])$", (DEPLOY / "Dockerfile").read_text(), re.M):
         yield "Dockerfile", [part for part in json.loads(line) if part != "crossmedia"]
     (compose,) = documents(DEPLOY / "compose.yaml")
@@ -134,6 +131,14 @@ def test_systemd_reads_the_unit(tmp_path: Path) -> None:
     done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True)
     assert unit.name not in done.stderr, done.stderr
     assert done.returncode == 0, done.stderr
+
+
+def test_the_unit_may_write_what_the_server_compiles() -> None:
+    """Where numba can write neither beside the package nor into a cache, importing the server fails."""
+    text = (DEPLOY / "systemd" / "crossmedia-imgserver.service").read_text()
+    settings = dict(re.findall(r"^(\w+)=(.*)$", text, re.M))
+    assert settings["ProtectSystem"] == "strict"
+    assert settings["Environment"] == f"XDG_CACHE_HOME=/var/cache/{settings['CacheDirectory']}"
 
 
 def test_the_dashboard_shows_metrics_that_the_server_has(graph_cache: Path, tmp_path: Path) -> None:

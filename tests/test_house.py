@@ -250,13 +250,8 @@ def test_the_base_install_alone_fetches_vectors(wheel: Path, tmp_path: Path, dae
     venv.create(place, with_pip=False)
     site = next((place / "lib").glob("python*")) / "site-packages"
     zipfile.ZipFile(wheel).extractall(site)
-    wanted, done = (
-        [
-            re.split(r"[<>=!~ ;\[]", d)[0]
-            for d in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-        ],
-        set(),
-    )
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    wanted, done = [re.split(r"[<>=!~ ;\[]", dependency)[0] for dependency in dependencies], set[str]()
     while wanted:
         name = wanted.pop()
         if name.lower() in done:
@@ -283,6 +278,7 @@ def test_the_base_install_alone_fetches_vectors(wheel: Path, tmp_path: Path, dae
 
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS += [ROOT / "deploy" / "README.md", ROOT / "benchmarks" / "README.md"]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
@@ -298,6 +294,10 @@ def test_links_and_commands_in_documents_exist(document: Path) -> None:
         flags = {o for p in commands[name].params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
         for flag in re.findall(r"(--[a-z-]+)", line):
             assert flag in flags, f"{document.name}: crossmedia {name} has no {flag}"
+    for name, options in re.findall(r"benchmarks\.([a-z_]+)((?:[^`\n\\]|\\\n)*)", text):
+        source = (ROOT / "benchmarks" / f"{name}.py").read_text()
+        for flag in re.findall(r"(--[a-z-]+)", options):
+            assert f'"{flag}"' in source, f"{document.name}: benchmarks.{name} has no {flag}"
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     for target in re.findall(r"`make ([a-z-]+)`", text):
         assert target in targets

@@ -6,14 +6,13 @@ import csv
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import PHOTOS, ROOT
+from conftest import PHOTOS, ROOT, free_addresses
 
 # First line of each block that is not run here, and why.
 NOT_RUN = {
@@ -56,10 +55,8 @@ def blocks_of(document: Path) -> list[Block]:
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    (address,) = free_addresses(1)
+    return int(address.rpartition(":")[2])
 
 
 def environment(port: int) -> dict[str, str]:

@@ -67,6 +67,8 @@ def measure(samples: Samples, split: str, probabilities: Probabilities, label: s
         probabilities: shape (rows,), in file order.
         label: which label they are of; the first when it is not given.
 
+    GAUC is over users that training knows: the others are one place of the vocabulary, and cannot be told apart.
+
     Returns:
         ``all``, ``unseen_items``, ``by_item_count``; where items were held out entirely, their rows of the test part
         are one more part, ``held_out_items``.
@@ -82,7 +84,8 @@ def measure(samples: Samples, split: str, probabilities: Probabilities, label: s
         y, p = labels[chosen], probabilities[chosen]
         if not len(y):
             return {"rows": 0}
-        grouped = gauc(y, p, users[chosen])
+        known = users[chosen] > 0  # place 0 is every unknown user at once, whose rows are nobody's to order
+        grouped = gauc(y[known], p[known], users[chosen][known])
         return {
             "rows": len(y),
             "auc": _finite(auc(y, p)),

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from imgserver.errors import BadInput
 from trainer.results import Line
-from trainer.summary import model_name
+from trainer.summary import base_name, model_name
 
 COLOURS = {False: "#7a7f87", True: "#1668a8"}
 NAMES = {False: "ids only", True: "with images"}
@@ -51,14 +51,19 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def _models(lines: Sequence[Line]) -> list[str]:
-    return list(dict.fromkeys(map(model_name, lines)))
+    """Names of models; one with ids only that stands beside the same with images has no panel of its own."""
+    beside = {base_name(line) for line in lines if line["images"]}
+    return list(dict.fromkeys(model_name(line) for line in lines if line["images"] or model_name(line) not in beside))
 
 
 def _kinds(lines: Sequence[Line], model: str) -> Iterator[tuple[bool, list[Line]]]:
     """Lines of a model with images off and on, where there are any."""
-    for images in (False, True):
-        if found := [line for line in lines if model_name(line) == model and line["images"] == images]:
-            yield images, found
+    shown = [line for line in lines if line["images"] and model_name(line) == model]
+    base = base_name(shown[0]) if shown else model
+    if plain := [line for line in lines if not line["images"] and model_name(line) == base]:
+        yield False, plain
+    if shown:
+        yield True, shown
 
 
 def learning_curves(lines: Sequence[Line]) -> Figure:

@@ -14,6 +14,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from features.samples import Samples
 from features.sampling import keep_negatives
 from imgserver import open_local
 from imgserver.client import ImageClient, Transport
-from imgserver.errors import BadInput, CrossMediaError
+from imgserver.errors import BadInput, TrainingDiverged
 from trainer import processes
 from trainer.checkpoint import METRICS, Lineage, save_model
 from trainer.evaluate import measure, predict
@@ -137,6 +138,7 @@ def fit(
         BadInput: the samples or a setting are wrong.
         ServerUnavailable, DeadlineExceeded, Overloaded: vectors could not be had within ``timeout_s``.
         TooManyMissingImages: more than ``max_missing`` of the images are missing.
+        TrainingDiverged: the loss, or a prediction, is no number any more.
         VersionMismatch: the server changed to another version.
     """
     teaches = model_class(config.model).teaches_head  # before anybody is asked for vectors
@@ -148,8 +150,8 @@ def fit(
     device = processes.own_device(config.device)
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    with open_images(config, samples, transport) as images:
-        version, generation = _base(images), images.source.generation if images else 0
+    with open_images(config, samples, transport) as images, ExitStack() as opened:
+        version, generation = _base(images), (images.source.generation or 0) if images else 0
         processes.check_same({"samples": samples.hash, "image vectors": version}, device)
         torch.manual_seed(config.seed)
         spec = InputSpec.of(samples, images.dim if images else 0, config.labels)
@@ -179,6 +181,8 @@ def fit(
         model.prepare(samples, images, config.batch_size, config.seed)
         regularise = mini_batch_aware(model, samples, config.embedding_l2)
         board = SummaryWriter(str(out / "tensorboard"), purge_step=state.step) if first else None
+        if board:
+            opened.callback(board.close)
         in_step = processes.in_step(learner, apart)
         total = samples.rows("train")
 
@@ -227,23 +231,24 @@ def fit(
                 "validation_log_loss": found["all"]["log_loss"],
             }
             state.curve.append(line)
+            _finite(line["validation_log_loss"], state.step, config)
+            auc = 0.5 if line["validation_auc"] is None else line["validation_auc"]  # None: labels of one class only
             if board:
-                board.add_scalar("validation/auc", line["validation_auc"] or 0.5, state.step)
+                board.add_scalar("validation/auc", auc, state.step)
                 board.add_scalar("validation/log_loss", line["validation_log_loss"], state.step)
-            if (line["validation_auc"] or 0.5) > state.best_auc:
-                state.best_auc, state.best_epoch = line["validation_auc"] or 0.5, state.epoch
+            if auc > state.best_auc:
+                state.best_auc, state.best_epoch = auc, state.epoch
                 best = copy.deepcopy(learner.state_dict())
             state.epoch += 1
             save_state(out, identity, learner, optimizers, best, state)
 
-        if board:
-            board.close()
         learner.load_state_dict(best)
+        learner.eval()
         result = outcome(config, samples, model, images, device, state, out)
         result["vector_version"] = images.version if images else ""
-        result["generation"] = images.source.generation or 0 if images else 0
+        result["generation"] = (images.source.generation or 0) if images else 0
         result["curve"] = state.curve
-        if result["generation"] != (generation or 0):
+        if result["generation"] != generation:
             result["generation_at_start"] = generation
             log.warning(
                 "photos were replaced while the model was trained: the store went from generation %d to %d",
@@ -263,6 +268,8 @@ def fit(
         if first:
             if images is not None and images.head is not None:
                 (out / HEAD).write_bytes(images.head.to_bytes())
+            else:
+                (out / HEAD).unlink(missing_ok=True)  # of an earlier run in this folder
             save_model(out, model, lineage, asdict(config))
             (out / METRICS).write_text(json.dumps(result, indent=1) + "\n")
             (out / STATE).unlink(missing_ok=True)
@@ -291,8 +298,9 @@ def _base(images: ImageHead | None) -> str:
 
 def _finite(loss: float, step: int, config: FitConfig) -> float:
     if not math.isfinite(loss):
-        raise CrossMediaError(
+        of_head = f", and of the head below {config.head_learning_rate}" if config.head_learning_rate else ""
+        raise TrainingDiverged(
             f"The loss is {loss} at step {step}; the model has diverged. "
-            f"Try a learning rate below {config.learning_rate}."
+            f"Try a learning rate below {config.learning_rate}{of_head}."
         )
     return loss

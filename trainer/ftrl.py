@@ -42,7 +42,7 @@ class FTRL(Optimizer):
         super().__init__(parameters, {"alpha": alpha, "beta": beta, "l1": l1, "l2": l2, "l21": l21})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # torch's may return a loss
         """Update the rows that have a gradient; ``closure`` is not called."""
         for group in self.param_groups:
             for parameter in group["params"]:

@@ -69,9 +69,8 @@ class ImageHead(nn.Module):
         self._published: OrderedDict[str, _Published] = OrderedDict()
         self._latest: _Published | None = None
         self.staleness: list[int] = []  # of each training batch, in steps
-        self.register_buffer(
-            "_where", torch.zeros(0), persistent=False
-        )  # is where the module is, with a head or without
+        # Has no numbers: it is moved with the module, and so says where that is when there is no head.
+        self.register_buffer("_where", torch.zeros(0), persistent=False)
 
     @property
     def mode(self) -> str:

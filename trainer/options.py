@@ -27,7 +27,7 @@ def parse_options(model: str, texts: Iterable[str]) -> dict[str, Any]:
             raise BadInput(f"The option {text!r} is no name=value, such as hidden=200,80.")
         if dot and f"{net}_options" in known:
             inner.setdefault(net, []).append(f"{rest}={value}")
-        elif name not in known:
+        elif name not in known or name.endswith("_options"):
             raise BadInput(unknown_option(model, name))
         else:
             options[name] = _value(name, value, known[name])

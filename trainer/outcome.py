@@ -38,8 +38,8 @@ def outcome(
     Args:
         config: of the run.
         samples: what it was trained on.
-        model: with its best weights.
-        images: None: images are off.
+        model: with its best weights, in evaluation mode.
+        images: likewise; None: images are off.
         device: that trains.
         state: what has happened.
         out: run folder.
@@ -47,7 +47,6 @@ def outcome(
     Returns:
         most of what ``metrics.json`` holds.
     """
-    model.eval()
     labels = model.spec.labels
     probabilities = {
         split: predict(model, samples, split, images, config.batch_size, device) for split in ("validation", "test")

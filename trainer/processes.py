@@ -39,8 +39,16 @@ def own_device(name: str) -> torch.device:
 
     Args:
         name: ``cpu``, ``cuda``, or empty.
+
+    Raises:
+        BadInput: there is no such device.
     """
-    device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise BadInput(f"There is no device {name!r}; give cpu or cuda.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise BadInput(f"The device is {name!r}, and PyTorch finds no GPU here. Give cpu.")
     if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return device

@@ -117,7 +117,10 @@ def read(paths: Iterable[Path]) -> dict[str, Line]:
 
 def code_version() -> str:
     """The commit of the checkout that this code runs from, with ``-dirty`` when it was changed; else the release."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():  # installed, perhaps into the environment of somebody else's checkout
+        return version("crossmedia")
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):

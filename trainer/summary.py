@@ -19,16 +19,27 @@ PARTS = {
 }
 T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # two-sided, by degrees of freedom from 1
 HEAD = ("head", "head_widths", "head_activation", "head_normalisation", "head_start", "head_learning_rate")
-TUNED = ("learning_rate", "embedding_l2", "id_dropout", *HEAD, "max_staleness")
+OF_IMAGES = (*HEAD, "max_staleness")  # runs with ids only have none of these
+OF_ALL = ("learning_rate", "embedding_l2", "id_dropout")
+TUNED = (*OF_ALL, *OF_IMAGES)
 OWN = ("options", *TUNED)
 COSTS = ("samples_per_s", "images_per_s", "bytes_per_sample", "bytes_received", "images_computed", "seconds")
 
 
 def model_name(line: Line) -> str:
     """The model of a line, with what was chosen for it: its own options, and what is not the default of ``TUNED``."""
+    return _name(line, TUNED) if line["images"] else base_name(line)
+
+
+def base_name(line: Line) -> str:
+    """The name of the runs with ids only that a line is compared with: they have no head that could learn."""
+    return _name(line, OF_ALL)
+
+
+def _name(line: Line, tuned: Iterable[str]) -> str:
     options = line["options"]
     chosen = {
-        name: options[name] for name in TUNED if _plain(options.get(name, DEFAULTS[name])) != _plain(DEFAULTS[name])
+        name: options[name] for name in tuned if _plain(options.get(name, DEFAULTS[name])) != _plain(DEFAULTS[name])
     }
     return " ".join([line["model"], *_texts(options.get("options", {})), *_texts(chosen)])
 
@@ -82,7 +93,7 @@ def rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
     for line in lines:
         runs.setdefault((model_name(line), line["images"]), {})[line["seed"]] = line
     return [
-        _row(model, images, by_seed, runs.get((model, False), {}))
+        _row(model, images, by_seed, runs.get((base_name(next(iter(by_seed.values()))), False), {}))
         for model in dict.fromkeys(map(model_name, lines))
         for images in (False, True)
         if (by_seed := runs.get((model, images)))

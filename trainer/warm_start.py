@@ -51,6 +51,11 @@ def warm_start(model: Model, run: str | Path, samples: Samples, version: str, *,
             tensor.copy_(values[name])
         elif not partial:
             for column, (start, size) in ids[name].items():
+                if column not in old_ids[name]:
+                    raise BadInput(
+                        f"The run {run} has no weights of {column!r}, a column of {samples.folder}. Start anew, or "
+                        f"take all but the ids with --warm-up partial."
+                    )
                 first, count = old_ids[name][column]
                 count = min(count, size)
                 tensor[start : start + count] = values[name][first : first + count]

@@ -8,7 +8,7 @@ place, its kind and its age; the target gets place 0 of the latter two, as in ou
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -94,10 +94,10 @@ def read(samples: Samples, columns: Columns, split: str) -> Arrays:
     return _joined([to_arrays(batch, samples, columns) for batch in samples.batches(split, READ)])
 
 
-def read_some(samples: Samples, columns: Columns, rows: int, seed: int, batch_size: int = READ) -> Arrays:
-    """The first ``rows`` training rows of the order that the seed draws, which is our trainer's of its first epoch."""
-    batches = islice(samples.batches("train", batch_size, shuffle_seed=seed, epoch=0), -(-rows // batch_size))
-    return _first(_joined([to_arrays(batch, samples, columns) for batch in batches]), rows)
+def read_steps(samples: Samples, columns: Columns, steps: int, batch_size: int, seed: int) -> Arrays:
+    """The training rows of our trainer's first steps: those of its first epoch, in the order that the seed draws."""
+    batches = islice(samples.batches("train", batch_size, shuffle_seed=seed, epoch=0), steps)
+    return _joined([to_arrays(batch, samples, columns) for batch in batches])
 
 
 def to_arrays(batch: Batch, samples: Samples, columns: Columns) -> Arrays:
@@ -159,11 +159,3 @@ def _joined(parts: list[Arrays]) -> Arrays:
         join(part.user for part in parts),
         join(part.text for part in parts),
     )
-
-
-def _first(arrays: Arrays, rows: int) -> Arrays:
-    dicts = {
-        name: {column: values[:rows] for column, values in getattr(arrays, name).items()}
-        for name in ("target", "history", "user", "text")
-    }
-    return replace(arrays, labels=arrays.labels[:rows], lengths=arrays.lengths[:rows], **dicts)

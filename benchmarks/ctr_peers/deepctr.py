@@ -83,7 +83,7 @@ class DeepCTR:
     """A model of DeepCTR-Torch."""
 
     def __init__(self, model: str, columns: Columns, tuned: Tuned, seed: int):
-        settings = SETTINGS[model] | (tuned.settings or {})
+        settings = dict(SETTINGS[model])
         l2 = REGULARISATION[model] if tuned.regularisation is None else tuned.regularisation
         # The wide part adds its weights to zeros of its input's type; the others only look up.
         self.dtype = torch.float32 if model == "lr" else torch.int64

@@ -21,22 +21,19 @@ class PeersUnavailable(RuntimeError):
     """The environment cannot be made."""
 
 
-def peers_python(folder: Path = FOLDER) -> Path:
-    """The environment's python; makes the environment when it is not there or of other requirements.
-
-    Args:
-        folder: of the environment; whatever is in it is removed when it is made anew.
+def peers_python() -> Path:
+    """The environment's python; makes the environment anew when it is not there or of other requirements.
 
     Raises:
         PeersUnavailable: with the last words of what failed.
     """
-    python, marker = folder / "bin" / "python", folder / "installed"
+    python, marker = FOLDER / "bin" / "python", FOLDER / "installed"
     wanted = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
     if python.exists() and marker.exists() and marker.read_text() == wanted:
         return python
-    print(f"making {folder.name} for the peers, once (2 GB, a few minutes)", file=sys.stderr)
-    shutil.rmtree(folder, ignore_errors=True)
-    _run(sys.executable, "-m", "venv", str(folder))
+    print(f"making {FOLDER.name} for the peers, once (2 GB, a few minutes)", file=sys.stderr)
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    _run(sys.executable, "-m", "venv", str(FOLDER))
     _run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(REQUIREMENTS))
     marker.write_text(wanted)  # last: an environment that was cut off is made anew
     return python
@@ -52,7 +49,3 @@ def _run(*command: str) -> None:
         raise PeersUnavailable(
             f"The peers' environment cannot be made; {' '.join(command[:4])} ended with {done.returncode}:\n{said}"
         )
-
-
-if __name__ == "__main__":
-    print(peers_python())

@@ -75,7 +75,7 @@ class Fuxi:
         self.flat = model == "lr"
         regularisation = REGULARISATION if tuned.regularisation is None else tuned.regularisation
         features = _flat_features(columns) if self.flat else _features(columns)
-        settings = SETTINGS[model] | (tuned.settings or {})
+        settings = SETTINGS[model]
         common: dict[str, Any] = {
             "learning_rate": tuned.learning_rate,
             "optimizer": "adam",

@@ -21,12 +21,10 @@ class Tuned:
         learning_rate: of Adam.
         regularisation: L2 weight of the embeddings (of all weights for LR), in the library's own scale; None takes
             the library's own default.
-        settings: replace those that are committed, to try them.
     """
 
     learning_rate: float = 1e-3
     regularisation: float | None = None
-    settings: dict[str, Any] | None = None
 
 
 class Peer(Protocol):

@@ -37,14 +37,13 @@ class PeerPart(Part):
         model: ``lr``, ``din`` or ``dien``.
         samples: folder of samples.
         steps: batches of 1,024 rows a round.
-        more: other options of the worker.
     """
 
-    def __init__(self, peer: str, model: str, samples: Path, steps: int, more: Sequence[str] = ()):
+    def __init__(self, peer: str, model: str, samples: Path, steps: int):
         self._servers: Sequence[int] = ()
         self.taken = Taken()
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed by close()
-        options = [f"--peer={peer}", f"--model={model}", f"--samples={samples}", f"--steps={steps}", *more]
+        options = [f"--peer={peer}", f"--model={model}", f"--samples={samples}", f"--steps={steps}"]
         self._worker = subprocess.Popen(
             _command("rounds", *options),
             env=_environment(),
@@ -88,11 +87,9 @@ def train_peer(
     model: str,
     samples: Path,
     out: Path,
-    seed: int = 0,
-    learning_rate: float = 1e-3,
-    regularisation: float | None = None,
-    max_rows: int = 0,
-    settings: dict[str, Any] | None = None,
+    seed: int,
+    learning_rate: float,
+    regularisation: float,
 ) -> dict[str, Any]:
     """Train a peer's model, early-stopped on the validation part.
 
@@ -103,23 +100,17 @@ def train_peer(
         out: JSON file; the probabilities of the test part go beside it.
         seed: of weights and of the order of the rows.
         learning_rate: of Adam.
-        regularisation: L2 weight in the library's scale; None: its default.
-        max_rows: train on so many rows; 0: all of them.
-        settings: replace those that are committed, to try them.
+        regularisation: L2 weight in the library's scale.
 
     Returns:
-        what ``worker`` writes: ``curve``, ``best_epoch``, ``seconds``, ``samples_per_s``, ``parameters``, ``rows``,
-        ``samples_hash`` and ``probabilities``, the path of a ``.npy`` of shape (R,), float32, in file order.
+        what ``worker`` writes: ``curve``, ``best_epoch``, ``samples_per_s``, ``parameters``, and ``probabilities``,
+        the path of a ``.npy`` of shape (R,), float32, in file order.
 
     Raises:
         RuntimeError: it failed; with its last words.
     """
     options = [f"--peer={peer}", f"--model={model}", f"--samples={samples}", f"--out={out}", f"--seed={seed}"]
-    options += [f"--learning-rate={learning_rate}", f"--max-rows={max_rows}"]
-    if regularisation is not None:
-        options.append(f"--regularisation={regularisation}")
-    if settings:
-        options.append(f"--settings={json.dumps(settings)}")
+    options += [f"--learning-rate={learning_rate}", f"--regularisation={regularisation}"]
     done = subprocess.run(_command("train", *options), env=_environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"Training {model} of {peer} ended with {done.returncode}:\n{_tail(done.stderr)}")

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
-from benchmarks.ctr_peers.arrays import Columns, read, read_some
+from benchmarks.ctr_peers.arrays import Columns, read, read_steps
 from benchmarks.ctr_peers.peer import BATCH, Peer, Tuned
 from features.samples import Samples
 
@@ -32,8 +32,7 @@ def make(arguments: argparse.Namespace, columns: Columns) -> Peer:
     """The model that the arguments name; its library is imported here, and no other."""
     if arguments.model != "lr" and not columns.history:
         raise SystemExit(f"{arguments.model} needs behaviours; the samples in {arguments.samples} have none.")
-    settings = json.loads(arguments.settings) if arguments.settings else None
-    tuned = Tuned(arguments.learning_rate, arguments.regularisation, settings)
+    tuned = Tuned(arguments.learning_rate, arguments.regularisation)
     module = importlib.import_module(f"benchmarks.ctr_peers.{arguments.peer}")
     peer: Peer = getattr(module, PEERS[arguments.peer])(arguments.model, columns, tuned, arguments.seed)
     return peer
@@ -45,17 +44,14 @@ def train(arguments: argparse.Namespace) -> None:
 
     samples = Samples(arguments.samples)
     columns = Columns.of(samples)
-    if arguments.max_rows:
-        rows = read_some(samples, columns, arguments.max_rows, arguments.seed)
-    else:
-        rows = read(samples, columns, "train")
+    rows, beside = read(samples, columns, "train"), read(samples, columns, "validation")
     peer = make(arguments, columns)
-    result = training.train(peer, rows, read(samples, columns, "validation"), arguments.seed)
+    result = training.train(peer, rows, beside, arguments.seed)
     test = read(samples, columns, "test")
     found = training.predict(peer, peer.prepare(test), len(test))
     probabilities = arguments.out.with_suffix(".npy")
     np.save(probabilities, found)
-    result |= {"rows": len(rows), "probabilities": str(probabilities), "samples_hash": samples.hash}
+    result["probabilities"] = str(probabilities)
     arguments.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
@@ -63,7 +59,7 @@ def rounds(arguments: argparse.Namespace, to: TextIO) -> None:
     """Answer each line ``round`` with what the steps took; the rows are those of our trainer's first steps."""
     samples = Samples(arguments.samples)
     columns = Columns.of(samples)
-    rows = read_some(samples, columns, arguments.steps * BATCH, arguments.seed, BATCH)
+    rows = read_steps(samples, columns, arguments.steps, BATCH, arguments.seed)
     peer = make(arguments, columns)
     prepared = peer.prepare(rows)
     places = [np.arange(start, min(start + BATCH, len(rows))) for start in range(0, len(rows), BATCH)]
@@ -100,9 +96,7 @@ def main() -> None:
         options.add_argument("--seed", type=int, default=0)
         options.add_argument("--learning-rate", type=float, default=1e-3)
         options.add_argument("--regularisation", type=float, help="the library's default when it is not given")
-        options.add_argument("--settings", help="JSON object that replaces some of the committed settings")
         if command == "train":
-            options.add_argument("--max-rows", type=int, default=0, help="train on so many rows; 0: all of them")
             options.add_argument("--out", type=Path, required=True, help="JSON file; probabilities go beside it, .npy")
         else:
             options.add_argument("--steps", type=int, default=20, help="batches a round")

@@ -1,4 +1,4 @@
-"""The whole line on the photos that ship with the project: ``make demo``.
+"""The whole pipeline on the photos that ship with the project: ``make demo``.
 
 Runs the commands that a user would, prints each before its output, and stops the server that it started. The clicks
 are simulated (see ``simulate.py``); the photos, the server and the training are real. Everything is written below

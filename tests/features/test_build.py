@@ -231,6 +231,7 @@ def break_file(folder: Path, name: str, old: str, new: str) -> None:
         ),
         ("samples.toml", '"stars >= 4"', '"stars => 4"', r"labels.good is 'stars => 4'; write a rule"),
         ("samples.toml", "test = 0.3", "test = 1.3", r"must be above 0 and below 1"),
+        ("samples.toml", "test = 0.3", "test = nan", r"must be above 0 and below 1"),
         ("samples.toml", '"time"\ntest', '"times"\ntest', r"method is 'times'"),
         ("samples.toml", "[split]", "[split", r"not valid TOML"),
         (
@@ -252,6 +253,38 @@ def test_bad_input_is_named(tmp_path: Path, name: str, old: str, new: str, messa
         build(load_schema(schema), tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "name"),
+    [
+        ('["shop"]', '["label"]', "label"),
+        ('["city"]', '["label_good"]', "label_good"),
+        ('["shop"]', '["image_id"]', "image_id"),
+        ('["shop"]', '["time"]', "time"),  # hist_time is when a behaviour was
+        ('["title"]', '["raw_item_id"]', "raw_item_id"),
+        ('["city"]', '["action"]', "action"),
+        ('["city"]', '["hist_shop"]', "hist_shop"),
+        ("[split]", "[split]\nhold_out_items = 0.2", "held_out"),
+    ],
+)
+def test_a_column_that_would_be_written_over_another_is_said(tmp_path: Path, old: str, new: str, name: str) -> None:
+    text = SCHEMA.replace('["city"]', '["held_out"]') if name == "held_out" else SCHEMA
+    assert old in text
+    (tmp_path / "samples.toml").write_text(text.replace(old, new))
+    with pytest.raises(BadInput, match=f"samples have a column '{name}' of their own"):
+        load_schema(tmp_path / "samples.toml")
+    # Without images, behaviours and items held out these are names like any other.
+    log = '[log]\npath = "l.csv"\nuser = "u"\nitem = "i"\ntime = "t"\nlabels = { click = "c" }\n'
+    users = '[users]\npath = "u.csv"\nuser = "u"\nids = ["action", "held_out", "time", "image_id"]\n'
+    (tmp_path / "samples.toml").write_text(log + users)
+    assert load_schema(tmp_path / "samples.toml").user_ids[1:] == ("action", "held_out", "time", "image_id")
+
+
+def test_a_column_used_twice_is_said(tmp_path: Path) -> None:
+    (tmp_path / "samples.toml").write_text(SCHEMA.replace('["title"]', '["shop"]'))
+    with pytest.raises(BadInput, match="uses the column 'shop' twice"):
+        load_schema(tmp_path / "samples.toml")
+
+
 def test_empty_logs_are_said(tmp_path: Path) -> None:
     schema = make_logs(tmp_path, *regular_logs())
     (tmp_path / "impressions.csv").write_text("user,item,time,click,stars\n")
@@ -268,6 +301,12 @@ def test_item_tables_of_other_items_are_said(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text("\n".join([rows[0], *("x" + row for row in rows[1:])]))
     with pytest.raises(BadInput, match=r"Not one item of .*impressions.csv is in .*items.csv"):
         build(load_schema(schema), tmp_path / "out")
+
+
+def test_batches_of_no_rows_are_refused(samples: Samples) -> None:
+    for size in (0, -1):
+        with pytest.raises(BadInput, match=f"batch_size is {size}"):
+            next(samples.batches("train", size))
 
 
 def test_a_folder_without_samples_is_said(tmp_path: Path) -> None:

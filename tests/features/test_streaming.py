@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import itertools
+import os
+import resource
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,21 @@ def test_samples_do_not_depend_on_how_the_log_is_divided(
         assert divided.vocabulary.counts[name].tolist() == counts.tolist()
     for name in ("rows", "positive_rate", "users", "items", "images", "mean_history", "unknown", "notes"):
         assert getattr(again, name) == getattr(report, name), name
+
+
+def test_a_log_of_more_partitions_than_files_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partitions, "ROWS", 10)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    already = len(os.listdir("/proc/self/fd"))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (already + 60, limits[1]))
+        _, report = make(tmp_path, random_log(2000, users=300), HEAD + LABELS + BY_USER)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert report.partitions > 100
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (10, 20))
+    with pytest.raises(BadInput, match="takes 257 open files; the system allows 20"):
+        partitions.Partitions(tmp_path, "log", 1)
 
 
 def test_the_same_log_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -252,6 +269,17 @@ def test_images_may_be_names_that_a_manifest_gives_ids(tmp_path: Path) -> None:
     assert any("manifest" in kind for kind in report.notes), report.notes
 
 
+def test_names_of_images_may_be_whole_numbers(tmp_path: Path) -> None:
+    schema = HEAD + LABELS + ITEMS.replace('"image"\n', '"photo"\nimage_manifest = "m.parquet"\n') + BY_USER
+    path = lay_out(tmp_path, random_log(), schema.replace("items.csv", "items.parquet"))
+    table = {"item": [f"i{n}" for n in range(30)], "photo": list(range(30)), "shop": ["s"] * 30, "title": [""] * 30}
+    pq.write_table(pa.table(table), tmp_path / "items.parquet")
+    pq.write_table(pa.table({"image_id": [70, 71, 72], "key": ["3", "4", "front"]}), tmp_path / "m.parquet")
+    build(load_schema(path), tmp_path / "out")
+    images = {row["raw_item_id"]: row["image_id"] for row in Samples(tmp_path / "out").frame("train").to_pylist()}
+    assert (images["i3"], images["i4"], images["i5"]) == (70, 71, -1)
+
+
 def test_values_keep_their_spelling(tmp_path: Path) -> None:
     log = [(("007", "7", "NA", "u,1")[n % 4], f"{n % 5:03d}", 1000 + n, n % 5 + 1) for n in range(80)]
     samples, report = make(tmp_path, log, HEAD + LABELS + HISTORY + BY_USER)
@@ -294,6 +322,29 @@ def test_a_build_that_fails_leaves_the_samples_that_were_there(tmp_path: Path) -
     assert rows_of(Samples(samples.folder)) == rows_of(samples)
     again, _ = make(tmp_path, log, schema)
     assert again.hash == samples.hash
+
+
+def test_a_build_that_is_killed_while_files_change_places_leaves_no_mixture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema = HEAD + LABELS + ITEMS + BY_USER
+    make(tmp_path, random_log(), schema)
+    moves = itertools.count()
+    move = os.replace
+
+    def dies(source: Path, target: Path) -> None:
+        if next(moves) == 2:
+            raise KeyboardInterrupt
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", dies)
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, random_log(300), schema)
+    with pytest.raises(BadInput, match="is no samples folder"):
+        Samples(tmp_path / "out")
+    monkeypatch.undo()
+    again, _ = make(tmp_path, random_log(), schema)
+    assert sum(again.rows(split) for split in SPLITS) == 400
 
 
 @pytest.mark.data

@@ -14,13 +14,14 @@ import pytest
 from click.testing import CliRunner
 from conftest import DaemonProcess
 from crossmedia.v1 import image_server_pb2 as pb
+from made_samples import SCHEMA
 
 from features.build import build
 from features.samples import Samples
 from features.schema import load_schema
 from imgserver.client import ImageClient, MockTransport
 from imgserver.client.transports import Pending
-from imgserver.errors import BadInput, ServerUnavailable, TooManyMissingImages, VersionMismatch
+from imgserver.errors import BadInput, ServerUnavailable, TooManyMissingImages, TrainingDiverged, VersionMismatch
 from imgserver.wire import VectorsReply
 from trainer.checkpoint import load_model
 from trainer.cli import trainer
@@ -28,28 +29,10 @@ from trainer.compare import CompareConfig, compare
 from trainer.evaluate import measure, predict
 from trainer.fit import FitConfig, fit
 from trainer.image_head import ImageHead
+from trainer.metrics import auc
 from trainer.summary import sentence
 
 ITEMS, ROWS = 240, 3000
-SCHEMA = """
-[log]
-path = "impressions.csv"
-user = "user"
-item = "item"
-time = "time"
-labels = { click = "click" }
-[items]
-path = "items.csv"
-item = "item"
-image = "image"
-[behaviours]
-from_log = { clicked = "click == 1" }
-max_length = 5
-[split]
-method = "time"
-test = 0.2
-validation = 0.1
-"""
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +226,45 @@ def test_metrics_of_held_out_items(samples: Path, tmp_path: Path) -> None:
     assert "held_out_items" not in measure(opened, "validation", np.zeros(opened.rows("validation"), dtype=np.float32))
 
 
+def test_users_that_training_does_not_know_are_no_user_of_gauc(tmp_path: Path) -> None:
+    """They share one place: an AUC over the rows of all of them would be nobody's."""
+    with open(tmp_path / "impressions.csv", "w", newline="") as file:
+        rows = [(f"u{n % 4}", f"i{n % 7}", 1000 + n, int(n % 3 == 0)) for n in range(80)]
+        rows += [(f"new{n}" if n % 2 else "u1", f"i{n % 7}", 2000 + n, int(n % 5 == 0)) for n in range(20)]
+        csv.writer(file).writerows([("user", "item", "time", "click"), *rows])
+    plain = SCHEMA[: SCHEMA.index("[items]")] + SCHEMA[SCHEMA.index("[split]") :]
+    (tmp_path / "samples.toml").write_text(plain)
+    build(load_schema(tmp_path / "samples.toml"), tmp_path / "samples")
+    opened = Samples(tmp_path / "samples")
+    users = np.asarray(opened.frame("test")["user_id"])
+    assert (users == 0).sum() == 10
+    scores = np.random.default_rng(0).random(20).astype(np.float32)
+    found = measure(opened, "test", scores)["all"]
+    of_one = [n for n in range(20) if users[n]]
+    assert (found["rows"], found["gauc_users"]) == (20, 1)
+    assert found["gauc"] == auc(np.array([float(rows[80 + n][3]) for n in of_one]), scores[of_one])
+
+
+@pytest.mark.parametrize("batch_size", [64, 10_000])
+def test_a_model_that_diverges_is_said_and_leaves_no_run(config: FitConfig, batch_size: int) -> None:
+    """In the next step, and after the only one of an epoch, whose own loss was a number still."""
+    config = replace(config, images=False, learning_rate=1e38, batch_size=batch_size, epochs=1)
+    with pytest.raises(TrainingDiverged, match=r"The loss is nan at step 1; .* below 1e\+38\.$"):
+        fit(config)
+    assert not (Path(config.out) / "metrics.json").exists()
+
+
+def test_the_best_epoch_is_the_one_of_the_best_auc(config: FitConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An AUC of 0 is one, and no missing AUC."""
+    found = iter([0.0, 0.3, 0.2])
+
+    def measured(samples: Samples, split: str, *rest: Any) -> dict[str, Any]:
+        return {"all": {"auc": next(found), "log_loss": 0.7}}
+
+    monkeypatch.setattr("trainer.fit.measure", measured)
+    assert fit(replace(config, images=False, epochs=3, patience=9))["train"]["best_epoch"] == 2
+
+
 def row(mean: float, std: float | None, seeds: int) -> dict[str, Any]:
     gain = {"auc_gain": {"mean": mean, "std": std}, "pairs": seeds}
     return {"model": "din", "images": True, "seeds": seeds, "all": gain, "unseen_items": {"auc_gain": None}}
@@ -271,6 +293,11 @@ def test_the_sentence(mean: float, std: float | None, seeds: int, verdict: str) 
 def test_wrong_settings_are_said(config: FitConfig, samples: Path) -> None:
     with pytest.raises(BadInput, match="There is no model"):
         fit(replace(config, model="dim"))
+    with pytest.raises(BadInput, match="There is no device 'gpu'"):
+        fit(replace(config, device="gpu", images=False))
+    for option in ("--seed=-1", "--learning-rate=-1"):
+        done = CliRunner().invoke(trainer, ["fit", f"--samples={samples}", option])
+        assert (done.exit_code, "is not in the range" in done.output) == (2, True)
     done = CliRunner().invoke(trainer, ["compare", f"--samples={samples.parent}", "--json"])
     assert done.exit_code == 2
     assert "is no samples folder" in done.output

@@ -455,6 +455,30 @@ def test_settings_of_a_head_that_make_no_sense(
         fit(replace(config, store=str(store), **change))
 
 
+def test_a_run_on_stored_vectors_leaves_no_head_of_an_earlier_one(config: FitConfig, store: Path) -> None:
+    """Its model would be scored by the vectors of that head."""
+    fit(replace(config, store=str(store), epochs=1))
+    assert load_head(config.out) is not None
+    fit(replace(config, store=str(store), head="frozen", epochs=1))
+    assert load_head(config.out) is None
+
+
+def test_a_run_that_was_killed_after_its_last_epoch_only_measures(
+    config: FitConfig, service: ImageService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, max_staleness=2)
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trainer.fit.outcome", dies)
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, LocalTransport(_Unclosed(service)))
+    monkeypatch.undo()
+    resumed = fit(config, LocalTransport(_Unclosed(service)))
+    assert resumed["train"]["staleness"] == 0.0, "no batch was trained"
+
+
 def test_stored_vectors_need_no_server_either(config: FitConfig, store: Path) -> None:
     frozen = fit(replace(config, head="frozen", store=str(store), server="nobody:1", epochs=1))
     assert frozen["vector_version"].endswith("/16")

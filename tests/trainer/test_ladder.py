@@ -348,6 +348,19 @@ def test_ids_of_other_samples_are_no_warm_start(config: FitConfig, folder: Path,
     fit(other)
 
 
+def test_a_new_column_of_ids_has_no_weights_to_start_from(config: FitConfig, folder: Path, tmp_path: Path) -> None:
+    config = replace(config, images=False, epochs=1, model="lr")
+    fit(config)
+    (tmp_path / "more.toml").write_text(
+        SCHEMA.replace('path = "', f'path = "{folder}/').replace('["shop"]', '["shop", "image"]')
+    )
+    build(load_schema(tmp_path / "more.toml"), tmp_path / "more", extend=config.samples)
+    more = replace(config, samples=str(tmp_path / "more"), out=str(tmp_path / "b"), warm_start=config.out)
+    with pytest.raises(BadInput, match="has no weights of 'image', a column of"):
+        fit(replace(more, warm_up="full"))
+    fit(more)
+
+
 def test_mini_batch_aware_regularisation_is_its_formula(config: FitConfig) -> None:
     samples = Samples(config.samples)
     model = make("embedding_mlp", InputSpec.of(samples, 0), 4, {})

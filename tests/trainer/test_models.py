@@ -224,9 +224,16 @@ def test_options_are_read_by_the_type_of_their_default() -> None:
         (["hint=much"], "like its default 0.1"),
         (["depth=3"], "rocket has no option 'depth'; its options are: light, booster"),
         (["light.depth=3"], "embedding_mlp has no option 'depth'"),
+        (["light_options=hidden"], "rocket has no option 'light_options'"),
     ):
         with pytest.raises(BadInput, match=message):
             parse_options("rocket", texts)
+
+
+@pytest.mark.parametrize("column", ["type", "keys", "a.b"])
+def test_a_column_that_no_table_can_be_called_by_is_said(column: str) -> None:
+    with pytest.raises(BadInput, match="has a name that PyTorch cannot give to a table"):
+        make("din", replace(SPEC, user_columns={"user_id": 5, column: 3}), 4, {})
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import subprocess
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,20 @@ def test_processes_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
     assert sorted(one["seed"] for one in results.read([path]).values()) == list(range(150))
 
 
+def test_the_commit_is_that_of_this_checkout_and_of_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed package lies in an environment, which may lie in somebody's own checkout."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message=first"], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
+    (tmp_path / "env" / "trainer").mkdir(parents=True)
+    monkeypatch.setattr(results, "__file__", str(tmp_path / "env" / "trainer" / "results.py"))
+    assert results.code_version() == version("crossmedia")
+    (tmp_path / "trainer").mkdir()
+    monkeypatch.setattr(results, "__file__", str(tmp_path / "trainer" / "results.py"))
+    assert commit.startswith(results.code_version())
+
+
 def test_a_file_of_something_else_is_said(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"a": 1}\n')
     with pytest.raises(BadInput, match=r"Line 1 of .*x\.jsonl is no result"):
@@ -100,6 +116,26 @@ def test_rows_pair_runs_of_one_seed() -> None:
     assert images["unseen_items"]["auc_gain"]["mean"] == pytest.approx(0.05)
     assert images["unseen_items"]["rela_impr"] is None  # the base is a coin there
     assert "One seed cannot tell" in summary.sentence([ids, images])
+
+
+def test_runs_with_a_head_that_learns_are_compared_with_those_of_ids_only() -> None:
+    """Which have no head, as 'trainer compare' trains them."""
+    lines = []
+    for seed in range(3):
+        for images, head in ((False, "frozen"), (True, "frozen"), (True, "learn")):
+            options = {"head": head, "head_widths": [64, 8], "id_dropout": 0.3}
+            lines.append(line(seed, images=images, auc=0.7 + 0.05 * images + 0.01 * (head == "learn"), options=options))
+    rows = summary.rows(lines)
+    assert [(row["model"], row["images"], row["all"]["pairs"]) for row in rows] == [
+        ("din id_dropout=0.3", False, 3),
+        ("din id_dropout=0.3 head_widths=64,8", True, 3),
+        ("din id_dropout=0.3 head=learn head_widths=64,8", True, 3),
+    ]
+    assert rows[2]["all"]["auc_gain"]["mean"] == pytest.approx(0.06)
+    assert "helped din id_dropout=0.3 head=learn head_widths=64,8 (AUC +0.0600" in summary.sentence(rows)
+    panels = figures.learning_curves(lines).axes
+    assert [panel.get_title() for panel in panels] == [row["model"] for row in rows[1:]]
+    assert [len(panel.lines) for panel in panels] == [6, 6]  # three seeds with images, and beside them ids only
 
 
 def test_groups_hold_what_can_be_compared() -> None:

@@ -95,7 +95,7 @@ def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callabl
             help="Stop after so many epochs without a better AUC on the validation part.",
         ),
         click.option("--batch-size", type=click.IntRange(min=2), default=1024, help="Rows in a step."),
-        click.option("--learning-rate", type=float, default=1e-3, help="Step size of Adam."),
+        click.option("--learning-rate", type=click.FloatRange(min=0), default=1e-3, help="Step size of Adam."),
         click.option("--width", type=click.IntRange(min=1), default=16, help="Numbers in an embedding."),
         click.option(
             "--embedding-l2",
@@ -130,8 +130,8 @@ def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callabl
             "--shard-tables",
             type=click.IntRange(min=0),
             default=0,
-            help="Under torchrun, spread the rows of each table with so many ids over the processes, for vocabularies "
-            "that do not fit one; 0 keeps all tables in each process.",
+            help="Under torchrun, spread the rows of each table with so many ids, with gradient and optimizer state, "
+            "over the processes, for vocabularies that cannot be trained in one; 0 keeps all tables in each process.",
         ),
         click.option("--device", default="", help="cpu or cuda; empty takes CUDA where there is one."),
         click.option("--out", default="runs/run" if single else "runs/compare", help="Folder for what comes out."),

@@ -56,7 +56,12 @@ def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
 @click.command(cls=Command)
 @click.argument("comparison", type=click.Path(path_type=Path))
 @click.option("--server", default="localhost:7070", help="Address of the image server, for photos and vectors.")
-@click.option("--seed", type=int, default=0, help="Seed that draws the photos and impressions that are shown.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Seed that draws the photos and impressions that are shown.",
+)
 @click.option("--title", default="Were the pictures worth it?", help="Heading of the page.")
 @click.option("--note", default="", help="A sentence on the data, shown below the heading.")
 @click.option(

@@ -33,7 +33,7 @@ from trainer.commands.options import Bar, metrics_line, missing_extra, training_
     default="partial",
     help="What to take of them: all but the weights of ids, or all.",
 )
-@click.option("--seed", type=int, default=0, help="Seed of the weights and of the order of the rows.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the weights and of the order of the rows.")
 @training_options(single=True)
 def fit_command(as_json: bool, settings: tuple[str, ...], labels: str, **values: Any) -> None:
     """Train one model and write a run folder: weights, metrics, curves, predictions.

@@ -129,12 +129,22 @@ class ModelInputs(nn.Module):
     Args:
         spec: columns and sizes.
         width: W, numbers in an embedding.
+
+    Raises:
+        BadInput: a column has the name of an attribute of modules, such as ``type``, or a dot in its name.
     """
 
     def __init__(self, spec: InputSpec, width: int):
         super().__init__()
         self.spec, self.width = spec, width
-        self.tables = nn.ModuleDict({name: nn.Embedding(size, width) for name, size in spec.vocabularies.items()})
+        tables = {name: nn.Embedding(size, width) for name, size in spec.vocabularies.items()}
+        try:
+            self.tables = nn.ModuleDict(tables)
+        except KeyError as error:  # it keeps tables beside its own attributes
+            raise BadInput(
+                f"A column of the samples has a name that PyTorch cannot give to a table ({error.args[0]}). Give the "
+                f"column another name in the files that the schema reads."
+            ) from error
         self.action = nn.Embedding(max(spec.actions, 1), width)
         self.age = nn.Embedding(AGE_BUCKETS, width)
         for table in (*self.tables.values(), self.action, self.age):

@@ -1,4 +1,8 @@
-"""Embedding tables whose rows are spread over the processes, for vocabularies that do not fit one of them."""
+"""Embedding tables whose rows are spread over the processes, for vocabularies that cannot be trained in one of them.
+
+What is spread are rows, gradient and optimizer state. A table is whole in every process until ``shard_tables``, and
+again from ``whole_tables`` on.
+"""
 
 from __future__ import annotations
 

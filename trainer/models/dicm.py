@@ -63,10 +63,8 @@ class DICM(EmbeddingModel):
         activation: str = "prelu",
     ):
         super().__init__(spec, width, inputs)
-        for name, value, known in (
-            *(("base", base, BASES), ("shown", shown, SHOWN)),
-            ("aggregator", aggregator, tuple(AGGREGATORS)),
-        ):
+        choices = (("base", base, BASES), ("shown", shown, SHOWN), ("aggregator", aggregator, tuple(AGGREGATORS)))
+        for name, value, known in choices:
             if value not in known:
                 raise BadInput(f"dicm has no {name} {value!r}; there are: {', '.join(known)}.")
         images = width if spec.vector_dim else 0

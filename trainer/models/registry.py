@@ -75,4 +75,4 @@ def make(name: str, spec: InputSpec, width: int, options: Mapping[str, Any], **s
         raise BadInput(unknown_option(name, unknown[0]))
     if shared and "inputs" not in inspect.signature(cls).parameters:
         raise BadInput(f"{name} cannot share embeddings: it has none.")
-    return cls(spec, width, **options, **shared)  # type: ignore[call-arg]
+    return cls(spec, width, **options, **shared)  # type: ignore[call-arg]  # of the subclasses; Model has the spec alone

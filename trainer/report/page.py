@@ -88,10 +88,8 @@ def _comparison(folder: Path) -> dict[str, Any]:
     """What ``trainer compare`` left in a folder; a run alone is a comparison of one line."""
     try:
         if (folder / METRICS).exists():
-            fitted, result = (
-                json.loads((folder / CONFIG).read_text())["fit"],
-                json.loads((folder / METRICS).read_text()),
-            )
+            fitted = json.loads((folder / CONFIG).read_text())["fit"]
+            result = json.loads((folder / METRICS).read_text())
             about = {name: fitted[name] for name in ("model", "images", "seed")}
             line = {**about, "options": fitted, "folder": str(folder), **result}
             verdict = "One run, with nothing beside it: 'trainer compare' says whether the pictures helped."
