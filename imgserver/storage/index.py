@@ -1,9 +1,8 @@
 """The index in LMDB: the truth about what the store holds.
 
-    meta      "format" -> number, "generation" -> number, "active" -> version
+    meta      "format", "generation", "last space" -> number; "active" -> version; "table:<space>" -> file of a snapshot
     spaces    name -> JSON: a space is the features of one backbone version, or the vectors of one version
     entries   space number, image id -> entry: row, status, checksum, content hash, size and stamp of the photo
-    table-*   not LMDB: what a table held (id -> row), so that the next start need not walk over the entries
     changes   sequence number -> space number, image ids: what a commit added, so that readers can follow
 
 Whoever writes holds LMDB's write lock from the moment that rows are given out until the commit, so the daemon and
@@ -153,8 +152,11 @@ class Index:
         with self._write() as txn:
             if value := txn.get(name.encode(), db=self._spaces):
                 return Space(**json.loads(value))
+            # Above that of a deleted space too: a process may still remove its rows, or have them mapped.
+            last = int(txn.get(b"last space", default=b"0", db=self._meta))
             with txn.cursor(db=self._spaces) as cursor:
-                number = 1 + max((json.loads(bytes(found))["number"] for _, found in cursor), default=0)
+                number = 1 + max([last, *(json.loads(bytes(found))["number"] for _, found in cursor)])
+            txn.put(b"last space", str(number).encode(), db=self._meta)
             space = Space(number, name, kind, dim, dtype, recipe=recipe)
             txn.put(name.encode(), json.dumps(asdict(space)).encode(), db=self._spaces)
             return space
@@ -175,11 +177,11 @@ class Index:
 
     def _put_one(self, txn: Any, batch: Batch) -> bool:
         """Write one batch; return whether the content of an image that had a row changed."""
-        name, ids, entries = batch.space, batch.ids, batch.entries
+        name, ids, entries = batch.space.name, batch.ids, batch.entries
         found = txn.get(name.encode(), db=self._spaces)
-        if found is None:
+        space = Space(**json.loads(found)) if found else None
+        if space is None or space.number != batch.space.number:
             raise StoreError(f"{name} was deleted from the store {self.folder.parent} while vectors of it were made.")
-        space = Space(**json.loads(found))
         with_row = entries["row"] != NO_ROW
         rows = int(with_row.sum())
         entries["row"][with_row] = space.next_row + np.arange(rows)
@@ -238,9 +240,18 @@ class Index:
             txn.put(b"generation", str(other.generation).encode(), db=self._meta)
 
     def copy(self, folder: Path) -> None:
-        """Write the index as it is now into an empty folder, while others may go on writing here."""
+        """Write the index as it is now into an empty folder, while others may go on writing here.
+
+        Raises:
+            StoreError: the copy cannot be written.
+        """
         self._check_process()
-        self._env.copy(str(folder), compact=True)
+        try:
+            self._env.copy(str(folder), compact=True)
+        except lmdb.Error as error:
+            raise StoreError(
+                f"The index {self.folder} cannot be copied to {folder}: {error}. Is the disk full?"
+            ) from error
 
     def map_use(self) -> tuple[int, int]:
         """Bytes of LMDB's map that are taken, and its size."""
@@ -317,16 +328,21 @@ class Index:
     def restamp(self, name: str, ids: Ids, sources: npt.NDArray[Any]) -> None:
         """Note a new size and stamp of photos whose content is what it was; rows and readers are not touched.
 
+        What another process took out of the index meanwhile is passed over.
+
         Args:
             name: the space.
-            ids: shape (n,), all of them stored.
+            ids: shape (n,).
             sources: shape (n,), ``SOURCE``.
         """
-        space = self.space(name)
-        assert space is not None
         with self._write() as txn:
-            for key, source in zip(_keys(space.number, ids), sources, strict=True):
-                entry = np.frombuffer(txn.get(key, db=self._entries), ENTRY).copy()
+            found = txn.get(name.encode(), db=self._spaces)
+            number = json.loads(found)["number"] if found else 0  # of no space
+            for key, source in zip(_keys(number, ids), sources, strict=True):
+                value = txn.get(key, db=self._entries)
+                if value is None:
+                    continue
+                entry = np.frombuffer(value, ENTRY).copy()
                 entry["size"], entry["stamp"] = source["size"], source["stamp"]
                 txn.put(key, entry.tobytes(), db=self._entries)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from imgserver.errors import BadInput, NotReady, StoreError
 from imgserver.head import Head
+from imgserver.storage.disk import replacing
 from imgserver.storage.records import NO_ROW, Entries, Ids, Space
 from imgserver.storage.store import HEADS, Store
 from imgserver.storage.stores import ServedStore
@@ -44,20 +44,15 @@ def is_imported(version: str) -> bool:
 
 def save_head(store: Store, head: Head) -> None:
     """Keep ``head`` beside its vectors."""
-    _write_whole(store.head_path(f"{head.spec.name}@{head.digest()}"), head.to_bytes())
+    with replacing(store.head_path(f"{head.spec.name}@{head.digest()}")) as part:
+        part.write_bytes(head.to_bytes())
 
 
 def copy_heads(source: Path, target: Path) -> None:
     """Bring all heads below one folder, a store's or that of moved shards, to another."""
     for head in (source / HEADS).glob("*.safetensors"):
-        _write_whole(target / HEADS / head.name, head.read_bytes())
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    path.parent.mkdir(exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}")
-    part.write_bytes(data)
-    os.replace(part, path)
+        with replacing(target / HEADS / head.name) as part:
+            part.write_bytes(head.read_bytes())
 
 
 def load_head(store: ServedStore, version: str) -> Head:
