@@ -45,10 +45,11 @@ class Table:
             snapshot = self._store.index.load_snapshot(self.space.name)
             if snapshot is None:
                 self._load_all()
-                return
-            ids, values, self._sequence = snapshot
-            self._fill(ids, values)
-        self.refresh()
+            else:
+                ids, values, self._sequence = snapshot
+                self._fill(ids, values)
+                self._follow()
+            self.loaded = True  # only now: a snapshot alone is of the past
 
     def _load_all(self) -> None:
         ids, entries, self._sequence = self._store.index.load(self.space.name)
@@ -61,7 +62,6 @@ class Table:
         table.put(ids, values)
         self._ids = table
         self._with_row = int(np.count_nonzero(values >= 0))
-        self.loaded = True
 
     def _save(self) -> None:
         """Keep a snapshot when a quarter of the table is in none; without room for it, the next start is slow.
@@ -78,20 +78,21 @@ class Table:
     def refresh(self) -> int:
         """Take over what was committed since the last time, by whomever; return how many ids that were."""
         with self._lock:
-            if not self.loaded:
-                return 0
-            found = self._store.index.changes_since(self._sequence, self.space.name)
-            if found is None:
-                self._load_all()
-                return len(self._ids)
-            ids, self._sequence = found
-            if len(ids):
-                before, values = self._ids.get(ids), self._from_index(ids)  # what was removed is ABSENT from here on
-                self._ids.put(ids, values)
-                self._with_row += int((values >= 0).sum()) - int((before >= 0).sum())
-                self._unsaved += len(ids)
-                self._save()
-            return len(ids)
+            return self._follow() if self.loaded else 0
+
+    def _follow(self) -> int:
+        found = self._store.index.changes_since(self._sequence, self.space.name)
+        if found is None:
+            self._load_all()
+            return len(self._ids)
+        ids, self._sequence = found
+        if len(ids):
+            before, values = self._ids.get(ids), self._from_index(ids)  # what was removed is ABSENT from here on
+            self._ids.put(ids, values)
+            self._with_row += int((values >= 0).sum()) - int((before >= 0).sum())
+            self._unsaved += len(ids)
+            self._save()
+        return len(ids)
 
     def get(self, ids: Ids, ok: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
         """Vectors of ``ids`` as stored; of codes, what they decode to.
