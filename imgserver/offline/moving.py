@@ -196,7 +196,7 @@ def _mine(ownership: Ownership) -> list[int]:
 
 def _others_own(store: Store, ownership: Ownership) -> list[_Part]:
     parts = []
-    for space in store.index.spaces("feature") + store.index.spaces("vector"):
+    for space in store.index.spaces():
         ids, entries, _ = store.index.load(space.name)
         others = ~ownership.mine[shards_of(ids)]
         parts.append(_sorted_by_shard(space, ids[others], entries[others]))

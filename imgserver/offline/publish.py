@@ -20,7 +20,7 @@ from imgserver.storage.cluster.store import RedisStore, encode_part
 from imgserver.storage.records import SOURCE, Entries, Ids, Space
 from imgserver.storage.store import Store
 from imgserver.storage.stores import Part
-from imgserver.storage.versions import is_imported, plain_version, split_version
+from imgserver.storage.versions import held, is_imported, plain_version, split_version
 
 OK = pb.VECTOR_STATUS_OK
 BLOCK_BYTES = 8 << 20
@@ -57,10 +57,7 @@ def images_of(store: Store, versions: Sequence[str]) -> tuple[list[Space], int]:
         raise NotReady(f"The store {store} has no vectors yet. {store.fill_hint}.")
     spaces = []
     for version in versions or [store.index.active]:
-        space = store.index.space(version)
-        if space is None:
-            held = ", ".join(s.name for kind in ("vector", "feature") for s in store.index.spaces(kind)) or "none"
-            raise BadInput(f"The store {store} does not hold the version {version!r}. It holds: {held}.")
+        space = held(store, version)
         if space.codebook:
             raise BadInput(
                 f"{version} is compressed, and a cluster holds vectors as numbers. Publish another version: with "

@@ -97,7 +97,7 @@ def backup(store: Path, to: Path, on_progress: OnProgress = lambda done, of: Non
 
 
 def _fill(store: Path, part: Path, index: Index, on_progress: OnProgress) -> Backup:
-    spaces = index.spaces("feature") + index.spaces("vector")
+    spaces = index.spaces()
     others = [path for pattern in SMALL_FILES for path in store.glob(pattern) if not path.name.startswith(".")]
     to_copy = [(space, path, size) for space in spaces for path, size in _row_files(store, space)]
     total = sum(size for _, _, size in to_copy) + sum(path.stat().st_size for path in others)

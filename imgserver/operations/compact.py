@@ -77,7 +77,7 @@ def _write_anew(store: Path, formats: tuple[int, ...], on_progress: Callable[[in
     with alone(store):
         old = Index(store / "index", create=False, unlocked=True, formats=formats)
         try:
-            spaces = old.spaces("feature") + old.spaces("vector")
+            spaces = old.spaces()
             _clean(store, spaces)
             before = _used_bytes(store)
             found = old.format
@@ -88,7 +88,7 @@ def _write_anew(store: Path, formats: tuple[int, ...], on_progress: Callable[[in
         _sync_folder(store / "index")
         # Opened once by LMDB's own rules, so that its lock file knows the new history before anybody else comes.
         fresh = Index(store / "index", create=False)
-        _clean(store, fresh.spaces("feature") + fresh.spaces("vector"))
+        _clean(store, fresh.spaces())
         fresh.close()
         return CompactReport(found, kept, dropped, before, _used_bytes(store))
 

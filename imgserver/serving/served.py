@@ -75,16 +75,17 @@ class Served:
         with self._lock:
             active = self._store.index.active
             former = self.active
-            if active and (former is None or former.version != active):
+            # By number: a version that was deleted and made again has other rows.
+            held = {space.name: space.number for space in self._store.index.spaces()}
+            for version, (serving, asked_at) in list(self._others.items()):
+                if held.get(version) != serving.table.space.number or time.monotonic() - asked_at > KEEP_IDLE_S:
+                    del self._others[version]
+            if active and (former is None or held.get(active) not in (None, former.table.space.number)):
                 known = self._others.pop(active, None)
                 self.active = known[0] if known else self._open(active)
-                if former is not None:
+                if former is not None and former.version != active:
                     self._others[former.version] = former, time.monotonic()
                 log.info("serving %s", active)
-            held = {space.name for kind in ("vector", "feature") for space in self._store.index.spaces(kind)}
-            for version, (_, asked_at) in list(self._others.items()):
-                if version not in held or time.monotonic() - asked_at > KEEP_IDLE_S:
-                    del self._others[version]
         for serving in self._all():
             if serving.table.loaded and (added := serving.table.refresh()):
                 log.info("%d ids of %s were added or changed in the store", added, serving.version)

@@ -135,11 +135,11 @@ class Index:
         with self._write() as txn:
             txn.put(b"active", version.encode(), db=self._meta)
 
-    def spaces(self, kind: str) -> list[Space]:
-        """All spaces of a kind, in the order of their making."""
+    def spaces(self, kind: str = "") -> list[Space]:
+        """All spaces of a kind, in the order of their making; without one those of features, then those of vectors."""
         with self._read(self._spaces) as txn:
             found = [Space(**json.loads(bytes(value))) for _, value in txn.cursor()]
-        return sorted((s for s in found if s.kind == kind), key=lambda s: s.number)
+        return sorted((s for s in found if kind in ("", s.kind)), key=lambda s: (s.kind, s.number))
 
     def space(self, name: str) -> Space | None:
         """The space of that name, or None."""

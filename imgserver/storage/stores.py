@@ -39,7 +39,7 @@ class Versions(Protocol):
     @property
     def generation(self) -> int: ...  # noqa: D102
     def space(self, name: str) -> Space | None: ...  # noqa: D102
-    def spaces(self, kind: str) -> list[Space]: ...  # noqa: D102
+    def spaces(self, kind: str = "") -> list[Space]: ...  # noqa: D102
 
 
 class Lookups(Protocol):

@@ -91,8 +91,10 @@ class HeldVersion:
 def held_versions(store: Store) -> list[HeldVersion]:
     """All that a store holds: each backbone's features, then the versions."""
     active = store.index.active
-    spaces = store.index.spaces("feature") + store.index.spaces("vector")
-    return [HeldVersion(s.name, s.kind, s.dim, s.row_bytes, s.next_row, s.name == active) for s in spaces]
+    return [
+        HeldVersion(space.name, space.kind, space.dim, space.row_bytes, space.next_row, space.name == active)
+        for space in store.index.spaces()
+    ]
 
 
 def active_rows(store: Store) -> tuple[Space, Ids, Entries]:

@@ -63,9 +63,9 @@ class Facts:
         """Grows when the content of an image that had been stored changes."""
         return self._generation
 
-    def spaces(self, kind: str) -> list[Space]:
-        """All spaces of a kind, by name."""
-        found = [known.space for known in list(self._published.values()) if known.space.kind == kind]
+    def spaces(self, kind: str = "") -> list[Space]:
+        """All spaces, of a kind if one is given, by name."""
+        found = [known.space for known in list(self._published.values()) if kind in ("", known.space.kind)]
         return sorted(found, key=lambda space: space.name)
 
     def space(self, name: str) -> Space | None:
