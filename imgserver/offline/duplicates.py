@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgserver.errors import NotReady, VersionMismatch
-from imgserver.storage.records import Ids
+from imgserver.storage.records import Ids, places_in
 from imgserver.storage.similarity import SimilarityFiles
 from imgserver.storage.store import Store
 from imgserver.storage.versions import active_rows
@@ -63,7 +63,9 @@ def find_duplicates(
     for start in range(0, len(ids), BLOCK):
         block = entries[start : start + BLOCK]
         found, cosines = index.search(
-            store.read(space, block), NEIGHBOURS + 1, lambda of: store.read(space, entries[np.searchsorted(ids, of)])
+            # Of an image that has gone since the index was built, any vector will do: it is passed over below.
+            *(store.read(space, block), NEIGHBOURS + 1),
+            lambda of: store.read(space, entries[places_in(ids, of)[0]]),
         )
         here = ids[start : start + BLOCK]
         near = (cosines >= threshold) & (found != here[:, None]) & (found >= 0) & np.isin(found, ids)

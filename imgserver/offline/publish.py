@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.errors import BadInput, NotReady, StoreError
+from imgserver.errors import BadInput, StoreError
 from imgserver.storage.cluster.codec import TAGS, Codec, Mask, Values, command
 from imgserver.storage.cluster.facts import Published
 from imgserver.storage.cluster.store import RedisStore, encode_part
@@ -53,15 +53,13 @@ def images_of(store: Store, versions: Sequence[str]) -> tuple[list[Space], int]:
         NotReady: there is no active version.
         BadInput: the store does not hold one of them, or one is compressed.
     """
-    if not versions and not store.index.active:
-        raise NotReady(f"The store {store} has no vectors yet. {store.fill_hint}.")
     spaces = []
-    for version in versions or [store.index.active]:
+    for version in versions or [""]:
         space = held(store, version)
         if space.codebook:
             raise BadInput(
-                f"{version} is compressed, and a cluster holds vectors as numbers. Publish another version: with "
-                f"--version, and {plain_version(version)} if the store still has it."
+                f"{space.name} is compressed, and a cluster holds vectors as numbers. Publish another version: with "
+                f"--version, and {plain_version(space.name)} if the store still has it."
             )
         spaces.append(space)
     return spaces, sum(len(store.index.load(space.name)[0]) for space in spaces)
