@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,13 +61,14 @@ def find_duplicates(
     if info.version != space.name:
         raise VersionMismatch(f"The index is of {info.version}, {space.name} is active. Run 'imgserver index'.")
     groups = _Groups(len(ids))
+
+    def exact(of: Ids) -> npt.NDArray[Any]:
+        # Of an image that has gone since the index was built, any vector will do: it is passed over below.
+        return store.read(space, entries[places_in(ids, of)[0]])
+
     for start in range(0, len(ids), BLOCK):
         block = entries[start : start + BLOCK]
-        found, cosines = index.search(
-            # Of an image that has gone since the index was built, any vector will do: it is passed over below.
-            *(store.read(space, block), NEIGHBOURS + 1),
-            lambda of: store.read(space, entries[places_in(ids, of)[0]]),
-        )
+        found, cosines = index.search(store.read(space, block), NEIGHBOURS + 1, exact)
         here = ids[start : start + BLOCK]
         near = (cosines >= threshold) & (found != here[:, None]) & (found >= 0) & np.isin(found, ids)
         for row, column in np.argwhere(near).tolist():

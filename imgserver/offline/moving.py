@@ -12,7 +12,6 @@ so after a kill it is run again.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from imgserver.errors import BadInput, NotReady
 from imgserver.offline.rejects import write_rejects
 from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below, new_place
 from imgserver.shards import SHARDS, Ownership, shards_of
+from imgserver.storage.disk import replacing
 from imgserver.storage.records import NO_ROW, SOURCE, Entries, Ids, Space, places_in
 from imgserver.storage.store import Store
 from imgserver.storage.versions import copy_heads, split_version
@@ -94,7 +94,7 @@ def write_moved(store: Store, folder: Path, ownership: Ownership) -> MoveReport:
             f"{coded[0]} is compressed by a codebook that only {store.folder} has, so its vectors cannot move. "
             f"Delete it first with 'imgserver versions --delete'; another version must be active then."
         )
-    _notes(folder, WRITTEN, ownership)
+    _notes(folder, WRITTEN, ownership)  # of another list, they are refused
     (folder / WRITTEN).mkdir(parents=True, exist_ok=True)
     _path(folder, WRITTEN, ownership.me).unlink(missing_ok=True)  # until all is there
     parts = _others_own(store, ownership)
@@ -258,10 +258,8 @@ def _path(folder: Path, kind: str, server: str) -> Path:
 
 
 def _write(path: Path, ownership: Ownership, found: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}")
-    part.write_text(json.dumps({"server": ownership.me, "servers": ownership.servers, **found}))
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_text(json.dumps({"server": ownership.me, "servers": ownership.servers, **found}))
 
 
 def _notes(folder: Path, kind: str, ownership: Ownership | None) -> dict[str, Any]:

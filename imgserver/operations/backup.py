@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgserver.errors import BadInput, CrossMediaError, StoreError
+from imgserver.storage.disk import sync
 from imgserver.storage.index import Index
 from imgserver.storage.records import NO_ROW, Space, row_checksums
 from imgserver.storage.rows import rows_in_segment
@@ -89,10 +90,10 @@ def backup(store: Path, to: Path, on_progress: OnProgress = lambda done, of: Non
         raise
     (part / MANIFEST).write_text(json.dumps(asdict(made), indent=1) + "\n")
     for folder in [part, *(found for found in part.rglob("*") if found.is_dir())]:
-        _sync(folder)
-    _sync(part / MANIFEST)
+        sync(folder)
+    sync(part / MANIFEST)
     os.rename(part, to)
-    _sync(to.parent)
+    sync(to.parent)
     return made
 
 
@@ -271,9 +272,9 @@ def restore(folder: Path, store: Path, on_progress: OnProgress = lambda done, of
         raise
     for path in store.rglob("*"):
         if path.is_dir():
-            _sync(path)
+            sync(path)
     os.replace(unfinished, index)
-    _sync(index.parent)
+    sync(index.parent)
     return made
 
 
@@ -292,11 +293,3 @@ def _empty(store: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,7 +14,7 @@ from imgserver.serving.health import built_in_photo
 from imgserver.storage.index import FORMAT
 from imgserver.storage.records import NO_ROW
 from imgserver.storage.similarity import SimilarityFiles
-from imgserver.storage.store import Store, row_folder
+from imgserver.storage.store import row_folder
 from imgserver.storage.versions import IMPORTED, is_imported, split_version
 from imgserver.vision.backbone import TORCHVISION, OnnxGraph
 from imgserver.vision.backbones import get_backbone

@@ -249,9 +249,7 @@ class Index:
         try:
             self._env.copy(str(folder), compact=True)
         except lmdb.Error as error:
-            raise StoreError(
-                f"The index {self.folder} cannot be copied to {folder}: {error}. Is the disk full?"
-            ) from error
+            raise StoreError(f"The index cannot be copied to {folder}: {error}. Is the disk full?") from error
 
     def map_use(self) -> tuple[int, int]:
         """Bytes of LMDB's map that are taken, and its size."""

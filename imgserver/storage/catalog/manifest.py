@@ -37,6 +37,7 @@ from imgserver.storage.catalog.listing import (
 )
 from imgserver.storage.catalog.scan import URI_COLUMN, id_column, key_array, scan
 from imgserver.storage.catalog.uris import check_uris
+from imgserver.storage.disk import replacing
 
 COLUMNS = ("image_id", "key", "uri", "offset", "size", "stamp")
 NUMBERS, GIVEN = "keys are the ids", "ids were given to the keys"
@@ -108,10 +109,8 @@ def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
     if len(kept):
         table = pa.concat_tables([table, kept.cast(table.schema)])
     table = table.sort_by("image_id").replace_schema_metadata({RULE: rule.encode()})
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{os.getpid()}")
-    pq.write_table(table, part, compression="zstd")
-    os.replace(part, out)
+    with replacing(out) as part:
+        pq.write_table(table, part, compression="zstd")
     return ManifestReport(len(table), len(new), len(kept), str(out))
 
 
