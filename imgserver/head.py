@@ -23,7 +23,6 @@ from imgserver.errors import BadInput
 
 Features = npt.NDArray[Any]
 
-
 ACTIVATIONS = ("relu", "prelu")
 NORMALISATIONS = ("none", "layer")
 STARTS = ("pca", "random")
@@ -173,10 +172,12 @@ def fit_pca(features: Features, dim: int) -> Head:
     One scale for all components keeps their proportions, so dot products mean what they meant among the features.
 
     Raises:
-        BadInput: fewer photos than there are numbers in a vector, or ``dim`` above F.
+        BadInput: no more photos than there are numbers in a vector, or ``dim`` above F.
     """
     n, width = features.shape
-    if not 1 <= dim <= min(n - 1, width):
+    if dim > width:
+        raise BadInput(f"A PCA of {width} numbers has no more than {width}, so not {dim}. Choose a smaller --dim.")
+    if not 1 <= dim < n:
         raise BadInput(
             f"A PCA to {dim} numbers needs more than {dim} embedded photos; there are {n}. "
             f"Choose a smaller --dim, or embed more photos."
@@ -203,7 +204,7 @@ def new_head(spec: HeadSpec, features: Features, start: str = "pca", backbone: s
         backbone: version of the features.
         start: ``pca``: its vectors are at first the first D principal components of the features: the first layer is
             the PCA, the others hand its first numbers on, and PReLU has slope 1. Of fewer features than the first layer
-            is wide, the PCA is as wide as it can be, and the rest is random. ``random``: PyTorch's own start, for
+            is wide, or narrower ones, the PCA is as wide as it can be, and the rest is random. ``random``: PyTorch's own start, for
             features that the first layer brings to mean 0 and mean square 1.
 
     Raises:
@@ -229,7 +230,7 @@ def new_head(spec: HeadSpec, features: Features, start: str = "pca", backbone: s
             f"A head that starts as a PCA to {spec.dim} numbers needs more than {spec.dim} images; the training rows "
             f"show {len(features)}. Use --head-start random, or a narrower head."
         )
-    pca = fit_pca(features, min(spec.widths[1], len(features) - 1)).linear[0]
+    pca = fit_pca(features, min(spec.widths[1], len(features) - 1, spec.widths[0])).linear[0]
     weight[: pca.out_features], bias[: pca.out_features] = pca.weight.detach().numpy(), pca.bias.detach().numpy()
     _set(first, weight, bias)
     for layer in head.linear[1:]:
