@@ -39,7 +39,7 @@ def apply_head(store: Store, head: Head) -> tuple[str, int]:
         StoreError: the store cannot be written.
     """
     active = store.index.active
-    backbone = head.backbone or split_version(active or "")[0]
+    backbone = head.backbone or split_version(active)[0]
     features = store.index.space(backbone) if backbone else None
     if features is None:
         held = ", ".join(space.name for space in store.index.spaces("feature")) or "none"

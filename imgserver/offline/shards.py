@@ -75,7 +75,7 @@ class Shard:
             BadInput: it is none, or n is above the number of virtual shards.
         """
         first, _, of = text.partition("/")
-        if not (first.isdigit() and of.isdigit() and 1 <= int(first) <= int(of) <= SHARDS):
+        if not (text.isascii() and first.isdigit() and of.isdigit() and 1 <= int(first) <= int(of) <= SHARDS):
             raise BadInput(f"The shard {text!r} must be i/n with i from 1 to n, such as 3/64, and n at most {SHARDS}.")
         return cls(int(first), int(of))
 
@@ -235,6 +235,11 @@ def apply_head_to_files(folder: Path, head: Head, backbone_version: str, shard: 
         if place in done:
             continue
         block = features.read(place)
+        if block.values.shape[1] != head.spec.widths[0]:
+            raise BadInput(
+                f"The head takes {head.spec.widths[0]} numbers; features of {backbone_version} have "
+                f"{block.values.shape[1]}."
+            )
         ok = block.status == OK
         values = np.zeros((len(ok), head.spec.dim), dtype=np.float16)
         if ok.any():

@@ -31,6 +31,9 @@ class Part(NamedTuple):
     sources: npt.NDArray[Any]
 
 
+# D102: what a method does is said once, where it is made: in ``Index``, ``Table``, ``Store``.
+
+
 class Versions(Protocol):
     """Which versions there are; what of ``Index`` serving needs."""
 
