@@ -73,7 +73,8 @@ def backup(store: Path, to: Path, on_progress: OnProgress = lambda done, of: Non
 
     Raises:
         BadInput: ``to`` is there already, or has no room.
-        StoreError: the store cannot be read, a row is damaged, or a version was deleted meanwhile.
+        StoreError: the store cannot be read, the copy cannot be written, a row is damaged, or a version was deleted
+            meanwhile. There is no backup then, and no ``<to>.part``.
     """
     if to.exists():
         raise BadInput(f"{to} is there already. Give a folder that is not, such as one named after the day.")
@@ -85,13 +86,15 @@ def backup(store: Path, to: Path, on_progress: OnProgress = lambda done, of: Non
             live.copy(part / "index")
             with closing(Index(part / "index", create=False, unlocked=True)) as index:
                 made = _fill(store, part, index, on_progress)
-    except CrossMediaError:
+        (part / MANIFEST).write_text(json.dumps(asdict(made), indent=1) + "\n")
+        sync(part / MANIFEST)
+        for folder in [part, *(found for found in part.rglob("*") if found.is_dir())]:
+            sync(folder)
+    except (CrossMediaError, OSError) as error:
         shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise StoreError(f"The backup {to} cannot be made: {error}. Mend that, and run it again.") from error
         raise
-    (part / MANIFEST).write_text(json.dumps(asdict(made), indent=1) + "\n")
-    for folder in [part, *(found for found in part.rglob("*") if found.is_dir())]:
-        sync(folder)
-    sync(part / MANIFEST)
     os.rename(part, to)
     sync(to.parent)
     return made
@@ -241,7 +244,7 @@ def restore(folder: Path, store: Path, on_progress: OnProgress = lambda done, of
 
     Raises:
         BadInput: there is no backup, or the store is not empty, or has no room.
-        StoreError: a file of the backup is damaged; there is no store then.
+        StoreError: a file of the backup is damaged, or one of the store cannot be written; there is no store then.
     """
     made = read_manifest(folder)
     unfinished, index = store / "index" / "data.mdb.part", store / "index" / "data.mdb"
@@ -267,12 +270,13 @@ def restore(folder: Path, store: Path, on_progress: OnProgress = lambda done, of
                 )
             done += size
             on_progress(done, made.total_bytes)
-    except CrossMediaError:
-        _empty(store)
-        raise
-    for path in store.rglob("*"):
-        if path.is_dir():
+        for path in [store, *(found for found in store.rglob("*") if found.is_dir())]:
             sync(path)
+    except (CrossMediaError, OSError) as error:
+        _empty(store)
+        if isinstance(error, OSError):
+            raise StoreError(f"The store {store} cannot be made: {error}. Mend that, and run it again.") from error
+        raise
     os.replace(unfinished, index)
     sync(index.parent)
     return made
