@@ -167,7 +167,9 @@ def active_among(folder: Path, ownership: Ownership | None) -> str | None:
 
 
 def note_held(store: Store, folder: Path, ownership: Ownership) -> None:
-    """Note for former owners what this store holds of the shards in ``folder`` that it owns; every row is read for it.
+    """Note for former owners what this store holds of the images in ``folder`` that it owns; every row is read for it.
+
+    Images that came to the store by another way are theirs alone, and no reason to refuse a drop.
 
     Raises:
         StoreError: a row is damaged.
@@ -182,6 +184,8 @@ def note_held(store: Store, folder: Path, ownership: Ownership) -> None:
             part = _sorted_by_shard(space, *store.index.load(name)[:2])
             for shard in sorted(moved):
                 ids, entries = part.of(shard)
+                came = places_in(files.known([shard])[0], ids)[1]
+                ids, entries = ids[came], entries[came]
                 for start in range(0, len(ids), BLOCK_ROWS):
                     rows = entries[start : start + BLOCK_ROWS]
                     store.read(space, rows[rows["row"] != NO_ROW])
