@@ -65,9 +65,13 @@ def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
     Keys that are whole numbers are their own ids when all of them are; else ids are given in the order of the keys.
 
     Raises:
-        BadInput: nothing was found, a key is there twice, or ``out`` gave its ids by the other rule.
+        BadInput: nothing was found, it cannot be listed, a key or an id is there twice, or ``out`` is no manifest, or
+            gave its ids by the other rule.
     """
-    found = concat(scan(files_for(where, timeout_s, local_files(where)), where))
+    try:
+        found = concat(scan(files_for(where, timeout_s, local_files(where)), where))
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise BadInput(f"The catalogue {where} cannot be listed: {error}.") from error
     if not len(found):
         raise BadInput(f"No image was found in {where}: no photo, no tar and no Parquet file with photos.")
     keys = pc.cast(found.keys, pa.large_string())
@@ -79,16 +83,14 @@ def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
             f"The key {key!r} is there {twice[0]['counts']} times, in {' and '.join(map(found.where, rows))}. Keys are "
             f"names without folder and suffix; rename one of them."
         )
-    before = pq.read_table(out) if out.exists() else None
+    before = _read_former(out) if out.exists() else None
     rule = NUMBERS if numeric_keys(found).all() else GIVEN
     ids = np.full(len(found), -1, dtype=np.int64)
-    kept = pa.table({})
     if before is not None:
         rule = _rule_of(before, out, rule)
         place = pc.index_in(keys, value_set=before["key"].combine_chunks().cast(pa.large_string()))
         known = np.asarray(pc.is_valid(place))
         ids[known] = np.asarray(before["image_id"])[np.asarray(pc.fill_null(place, 0))[known]]
-        kept = before.filter(pc.invert(pc.is_in(before["image_id"], value_set=pa.array(ids[known]))))
     new = np.flatnonzero(ids < 0)
     if rule == NUMBERS:
         ids[new] = np.asarray(pc.cast(keys.take(pa.array(new)), pa.int64()))
@@ -96,6 +98,7 @@ def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
         first = int(pc.max(before["image_id"]).as_py()) + 1 if before is not None and len(before) else 0
         order = np.asarray(pc.sort_indices(keys.take(pa.array(new))))
         ids[new[order]] = first + np.arange(len(new))
+    Listing(found, ids)  # refuses an id that is there twice, such as that of 7.jpg and 007.jpg
     table = pa.table(
         {
             "image_id": ids,
@@ -106,12 +109,21 @@ def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
             "stamp": found.stamp,
         }
     )
-    if len(kept):
-        table = pa.concat_tables([table, kept.cast(table.schema)])
+    former = 0 if before is None else len(before)
+    if before is not None:  # what has gone keeps its id
+        gone = before.filter(pc.invert(pc.is_in(before["image_id"], value_set=pa.array(ids))))
+        table = pa.concat_tables([table, gone.select(COLUMNS).cast(table.schema)])
     table = table.sort_by("image_id").replace_schema_metadata({RULE: rule.encode()})
     with replacing(out) as part:
         pq.write_table(table, part, compression="zstd")
-    return ManifestReport(len(table), len(new), len(kept), str(out))
+    return ManifestReport(len(table), len(table) - former, len(table) - len(found), str(out))
+
+
+def _read_former(out: Path) -> pa.Table:
+    try:
+        return pq.read_table(out)
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        raise BadInput(f"{out} is there, and cannot be read: {error}. Choose another --out, or remove it.") from error
 
 
 def _rule_of(before: pa.Table, out: Path, rule: str) -> str:
