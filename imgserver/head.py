@@ -176,7 +176,7 @@ def fit_pca(features: Features, dim: int) -> Head:
     """
     n, width = features.shape
     if dim > width:
-        raise BadInput(f"A PCA of {width} numbers has no more than {width}, so not {dim}. Choose a smaller --dim.")
+        raise BadInput(f"A PCA of {width} numbers has at most as many, and not {dim}. Choose a smaller --dim.")
     if not 1 <= dim < n:
         raise BadInput(
             f"A PCA to {dim} numbers needs more than {dim} embedded photos; there are {n}. "

@@ -1,1 +1,1 @@
-"""Work on a whole catalogue: embed it, here or by shards; make, compress, compare, publish, import and export vectors."""
+"""Work on a whole catalogue: embed it, here or by shards; make, compress, compare, publish and exchange vectors."""

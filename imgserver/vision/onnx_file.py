@@ -16,6 +16,7 @@ pool = ""                           # for outputs (n, tokens, F): "first" or "me
 from __future__ import annotations
 
 import json
+import math
 import re
 import tomllib
 from dataclasses import asdict, fields
@@ -58,6 +59,10 @@ def onnx_backbone(recipe: str) -> Backbone:
     return Backbone(f"{ONNX}{path}", name, dim, preprocessing, weights, graph, rest)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def _read_spec(path: Path) -> tuple[Preprocessing, dict[str, str]]:
     try:
         values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -75,7 +80,7 @@ def _read_spec(path: Path) -> tuple[Preprocessing, dict[str, str]]:
         if key in CHOICES and value not in CHOICES[key]:
             raise BadInput(f"{path}: {key} is {value!r}; it must be one of {', '.join(map(repr, CHOICES[key]))}.")
         if key in ("mean", "scale"):
-            if not (isinstance(value, list) and len(value) == 3 and all(isinstance(x, int | float) for x in value)):
+            if not (isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))):
                 raise BadInput(f"{path}: {key} is {value!r}; it must be a list of three numbers, red first.")
             values[key] = tuple(float(x) for x in value)
         if key in ("size", "resize") and not (isinstance(value, int) and 1 <= value <= 4096):
