@@ -204,8 +204,8 @@ def new_head(spec: HeadSpec, features: Features, start: str = "pca", backbone: s
         backbone: version of the features.
         start: ``pca``: its vectors are at first the first D principal components of the features: the first layer is
             the PCA, the others hand its first numbers on, and PReLU has slope 1. Of fewer features than the first layer
-            is wide, or narrower ones, the PCA is as wide as it can be, and the rest is random. ``random``: PyTorch's own start, for
-            features that the first layer brings to mean 0 and mean square 1.
+            is wide, or narrower ones, the PCA is as wide as it can be, and the rest is random. ``random``: PyTorch's
+            own start, for features that the first layer brings to mean 0 and mean square 1.
 
     Raises:
         BadInput: too few features for a PCA to D numbers, or a spec that ``pca`` cannot start.

@@ -25,6 +25,7 @@ from imgserver.storage.disk import sync, used_bytes
 from imgserver.storage.index import FORMAT, Index
 from imgserver.storage.records import NO_ROW, Entries, Space, row_checksums
 from imgserver.storage.rows import MAX_SEGMENT_ROWS
+from imgserver.storage.snapshots import remove_snapshots
 from imgserver.storage.store import open_rows, row_folder
 
 ANEW = "anew"
@@ -157,8 +158,7 @@ def _clean(store: Path, spaces: list[Space]) -> None:
         if folder not in named:
             shutil.rmtree(folder)
     shutil.rmtree(store / "index" / ANEW, ignore_errors=True)
-    for file in (store / "index").glob("table-*.npy"):
-        file.unlink()
+    remove_snapshots(store / "index")
 
 
 def _used_bytes(store: Path) -> int:

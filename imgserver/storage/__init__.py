@@ -1,1 +1,1 @@
-"""Where things are: catalogues of photos, fixed-width rows in mapped files, the LMDB index, tables in memory, a cluster."""
+"""Where things are: catalogues, fixed-width rows in mapped files, the LMDB index, tables in memory, a cluster."""

@@ -15,6 +15,7 @@ from imgserver.storage.disk import replacing, used_bytes
 from imgserver.storage.index import Index
 from imgserver.storage.records import ENTRY, NO_ROW, SOURCE, Batch, Entries, Ids, Space, row_checksums
 from imgserver.storage.rows import RowFile
+from imgserver.storage.snapshots import remove_snapshots
 from imgserver.storage.stores import Lookups, Part, Stored
 
 SNAPSHOT_FROM = 100_000  # ids; fewer are read from the index in no time
@@ -147,6 +148,7 @@ class Store:
         """Delete a space with its rows; return how many images it had. Who has mapped the rows keeps them."""
         deleted = self.index.delete_space(space.name)
         self._rows.pop(space.number, None)
+        remove_snapshots(self.index.folder, space.number)
         shutil.rmtree(row_folder(self.folder, space), ignore_errors=True)
         if space.codebook and all(other.codebook != space.codebook for other in self.index.spaces(space.kind)):
             self._codebook_path(space.codebook).unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from imgserver.errors import StoreError
 from imgserver.storage.hashtable import ABSENT, IdTable
 from imgserver.storage.records import NO_ROW, Entries, Ids, Space
+from imgserver.storage.snapshots import load_snapshot, save_snapshot
 from imgserver.storage.store import SNAPSHOT_FROM, Store
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Table:
     def load(self) -> None:
         """Read what the store holds: from the snapshot of an earlier table and what was added since, else all of it."""
         with self._lock:
-            snapshot = self._store.index.load_snapshot(self.space.name)
+            snapshot = load_snapshot(self._store.index, self.space.name)
             if snapshot is None:
                 self._load_all()
             else:
@@ -71,7 +72,7 @@ class Table:
         if self._unsaved >= max(SNAPSHOT_FROM, len(self._ids) // 4):
             self._unsaved = 0
             try:
-                self._store.index.save_snapshot(self.space.name, *self._ids.items(), self._sequence)
+                save_snapshot(self._store.index, self.space.name, *self._ids.items(), self._sequence)
             except StoreError as error:
                 log.warning("%s", error)
 

@@ -17,7 +17,7 @@ from imgserver.vision.decode import Preprocessing
 
 
 def backbone_version(name: str, files: Sequence[Path], preprocessing: Preprocessing, rest: str = "") -> str:
-    """Version of a backbone in fp32: of weights, every step from bytes to pixels, and what else changes its features."""
+    """Version of a backbone in fp32: weights, every step from bytes to pixels, and what else changes its features."""
     sha = hashlib.sha256()
     for path in files:
         with open(path, "rb") as file:

@@ -14,6 +14,7 @@ from imgserver import open_local
 from imgserver.client import ImageClient, Status
 from imgserver.errors import BadInput, VersionMismatch
 from imgserver.offline.exchange import export_vectors, import_vectors
+from imgserver.storage.snapshots import load_snapshot
 from imgserver.storage.store import Store
 
 
@@ -110,7 +111,7 @@ def test_a_large_import_leaves_a_snapshot(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image_id": np.arange(n), "vector": values}), tmp_path / "many.parquet")
     opened = Store(tmp_path / "store")
     report = import_vectors(opened, tmp_path / "many.parquet", "many")
-    snapshot = opened.index.load_snapshot(report.version)
+    snapshot = load_snapshot(opened.index, report.version)
     opened.close()
     assert snapshot is not None
     assert np.sort(snapshot[0]).tolist() == list(range(n))
