@@ -12,7 +12,7 @@ from crossmedia.v1 import image_server_pb2 as pb
 from imgserver.errors import BadInput, NothingEmbedded
 from imgserver.head import Head, fit_pca
 from imgserver.offline.rejects import REJECTS_FILE
-from imgserver.storage.records import SOURCE, Space, places_in
+from imgserver.storage.records import Space, places_in, sources_in
 from imgserver.storage.store import Store
 from imgserver.storage.table import leave_snapshot
 from imgserver.storage.versions import is_imported, load_head, plain_version, save_head, split_version, vector_space
@@ -124,8 +124,7 @@ def fill(store: Store, source: Space, target: Space, make: Callable[[Rows], Rows
         part = entries[block]
         ok = part["status"] == OK
         values = make(store.read(source, part[ok])) if ok.any() else None
-        sources = part[list(SOURCE.names or ())].astype(SOURCE)
-        store.put(target, ids[block], values, part["status"], sources, OK)
+        store.put(target, ids[block], values, part["status"], sources_in(part), OK)
     leave_snapshot(store, target)
 
 

@@ -29,7 +29,7 @@ from imgserver.offline.rejects import write_rejects
 from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below, new_place
 from imgserver.shards import SHARDS, Ownership, shards_of
 from imgserver.storage.disk import replacing
-from imgserver.storage.records import NO_ROW, SOURCE, Entries, Ids, Space, places_in
+from imgserver.storage.records import NO_ROW, Entries, Ids, Space, places_in, sources_in
 from imgserver.storage.store import Store
 from imgserver.storage.versions import copy_heads, split_version
 
@@ -241,7 +241,7 @@ def _block(store: Store, space: Space, ids: Ids, entries: Entries) -> Block:
     with_row = entries["row"] != NO_ROW
     values = np.zeros((len(ids), space.dim), dtype=space.dtype)
     values[with_row] = store.read(space, entries[with_row])
-    return Block(ids, entries["status"], entries[list(SOURCE.names or ())].astype(SOURCE), values, space.recipe)
+    return Block(ids, entries["status"], sources_in(entries), values, space.recipe)
 
 
 def _digest(ids: Ids, entries: Entries) -> list[Any]:

@@ -17,7 +17,7 @@ from imgserver.errors import BadInput, StoreError
 from imgserver.storage.cluster.codec import TAGS, Codec, Mask, Values, command
 from imgserver.storage.cluster.facts import Published
 from imgserver.storage.cluster.store import RedisStore, encode_part
-from imgserver.storage.records import SOURCE, Entries, Ids, Space
+from imgserver.storage.records import Entries, Ids, Space, sources_in
 from imgserver.storage.store import Store
 from imgserver.storage.stores import Part
 from imgserver.storage.versions import held, is_imported, plain_version, split_version
@@ -127,10 +127,8 @@ def _publish_block(
 ) -> tuple[int, bool]:
     """How many images were written, and whether one had another content before."""
     ok = entries["status"] == OK
-    sources = np.zeros(len(ids), dtype=SOURCE)
-    for name in SOURCE.names or ():
-        sources[name] = entries[name]
-    values = encode_part(codec, Part(space, ids, store.read(space, entries[ok]), entries["status"], sources), OK)
+    part = Part(space, ids, store.read(space, entries[ok]), entries["status"], sources_in(entries))
+    values = encode_part(codec, part, OK)
     before, there, lost = cluster.get(codec, ids)
     if lost.any():
         raise StoreError(_gone(cluster))

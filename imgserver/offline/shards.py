@@ -111,8 +111,8 @@ class Job:
     photo_roots: tuple[str, ...] = ()
 
 
-class Catalogue:
-    """The photos of a job and the files that they are embedded into.
+class OpenJob:
+    """A job with its photos, its backbone, and the files that they are embedded into.
 
     Raises:
         BadInput: there is no such catalogue or backbone.
@@ -142,15 +142,15 @@ class Catalogue:
         return by_shard
 
 
-class Embedder:
+class FileEmbedder:
     """A CNN that writes files.
 
     Args:
-        of: the catalogue.
+        of: the job.
         threads: of the CNN; 0 takes all cores.
     """
 
-    def __init__(self, of: Catalogue, threads: int = 0):
+    def __init__(self, of: OpenJob, threads: int = 0):
         self._of = of
         self._engine = make_engine(of.backbone, of.job.folder / "engine", threads)
 
@@ -183,12 +183,12 @@ class Embedder:
 
 
 def embed_shard(
-    of: Catalogue, ids: Ids, shard: Shard, threads: int = 0, progress: Callable[[int], None] = lambda done: None
+    of: OpenJob, ids: Ids, shard: Shard, threads: int = 0, progress: Callable[[int], None] = lambda done: None
 ) -> ShardResult:
     """Embed what is left of a shard; run it again after a kill, and it goes on with the block that it was at.
 
     Args:
-        of: the catalogue.
+        of: the job.
         ids: ``of.of_shard(shard)``.
         shard: which one it is.
         threads: of the CNN; 0 takes all cores.
@@ -203,7 +203,7 @@ def embed_shard(
     result = ShardResult(str(shard), len(ids), len(ids) - len(todo))
     progress(result.skipped)
     if len(todo):
-        embedder = Embedder(of, threads)
+        embedder = FileEmbedder(of, threads)
         for start in range(0, len(todo), BLOCK_PHOTOS):
             embedded, rejected = embedder.embed(todo[start : start + BLOCK_PHOTOS], progress)
             result.embedded += embedded

@@ -97,6 +97,11 @@ def places_in(stored: Ids, ids: Ids) -> tuple[npt.NDArray[np.int64], npt.NDArray
     return place, found
 
 
+def sources_in(entries: Entries) -> npt.NDArray[Any]:
+    """Where the rows of entries, shape (n,), came from, shape (n,), ``SOURCE``."""
+    return entries[list(SOURCE.names or ())].astype(SOURCE)
+
+
 def content_hash(data: bytes) -> int:
     """64-bit hash of a photo's bytes: tells whether a touched file really changed."""
     return xxhash.xxh3_64_intdigest(data)

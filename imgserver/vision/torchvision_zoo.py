@@ -20,6 +20,8 @@ from imgserver.errors import BadInput
 from imgserver.vision.backbone import TORCHVISION, Backbone, Normalised
 from imgserver.vision.decode import Preprocessing
 
+HUGE_MB = 1000
+
 
 def import_torchvision() -> Any:
     """torchvision.models; also beside a CPU build of torch, where a torchvision built for CUDA does not import.
@@ -42,9 +44,6 @@ def import_torchvision() -> Any:
         sys.modules["torchvision._meta_registrations"] = types.ModuleType("torchvision._meta_registrations")
         import torchvision.models
     return torchvision.models
-
-
-HUGE_MB = 1000
 
 
 @dataclass(frozen=True)

@@ -204,6 +204,7 @@ def test_an_onnx_file_gives_the_features_of_its_net(onnx_file: Path, photos: Pat
         (SPEC.replace("stretch", "squeeze"), "fit is 'squeeze'"),
         (SPEC.replace("stretch", "crop"), "resize must be at least size"),
         (SPEC.replace("[127, 127, 127]", "127"), "mean is 127"),
+        (SPEC.replace("[127, 127, 127]", "[0, 0, nan]"), "mean is .*nan"),
         (SPEC.replace("[128, 128, 128]", "[1, 1, 0]"), "holds a 0"),
         (SPEC + "output = 'logits'", "no output 'logits'"),
         (SPEC + "input = 'x'", "calls 'x'"),

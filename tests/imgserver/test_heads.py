@@ -287,6 +287,9 @@ def test_few_features_start_as_wide_a_pca_as_there_is() -> None:
     vectors = head(torch.from_numpy(few)).square().mean()
     vectors.backward()
     assert head.linear[0].weight.grad is not None
+    wide = new_head(HeadSpec("learned", (40, 60, 10)), features(), "pca")
+    vectors = wide(torch.from_numpy(features())).detach().numpy()
+    assert vectors == pytest.approx(fit_pca(features(), 40).apply_numpy(features())[:, :10], abs=1e-4)
     with pytest.raises(BadInput, match="show 6"):
         new_head(HeadSpec("learned", (40, 20, 10, 6)), features(6), "pca")
 

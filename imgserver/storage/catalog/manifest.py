@@ -26,18 +26,11 @@ import pyarrow.parquet as pq
 
 from imgserver.errors import BadInput
 from imgserver.storage.catalog.files import LocalFiles, files_for, is_url, join, local_files, root_of
-from imgserver.storage.catalog.listing import (
-    UNKNOWN,
-    WHOLE_FILE,
-    Entries,
-    Ids,
-    Listing,
-    concat,
-    numeric_keys,
-)
+from imgserver.storage.catalog.listing import UNKNOWN, WHOLE_FILE, FoundImages, Listing, concat, numeric_keys
 from imgserver.storage.catalog.scan import URI_COLUMN, id_column, key_array, scan
 from imgserver.storage.catalog.uris import check_uris
 from imgserver.storage.disk import replacing
+from imgserver.storage.records import Ids
 
 COLUMNS = ("image_id", "key", "uri", "offset", "size", "stamp")
 NUMBERS, GIVEN = "keys are the ids", "ids were given to the keys"
@@ -138,7 +131,7 @@ def _rule_of(before: pa.Table, out: Path, rule: str) -> str:
     return old or rule
 
 
-def _uris(found: Entries, where: str, out: Path) -> pa.Array:
+def _uris(found: FoundImages, where: str, out: Path) -> pa.Array:
     """Where each of the files is, seen from the manifest's folder; URLs as they are."""
     root = root_of(where)
     base = root.rstrip("/") if is_url(root) else os.path.relpath(root or ".", out.parent)
@@ -172,7 +165,7 @@ def read_manifest(path: str, timeout_s: float, local: LocalFiles) -> Listing:
     except pa.ArrowException as error:
         raise BadInput(f"The column 'uri' of the manifest {path} cannot be read: {error}.") from error
     check_uris(files, path, local)
-    entries = Entries(
+    entries = FoundImages(
         ids,
         files,
         np.asarray(uris.indices).astype(np.int32),
