@@ -152,7 +152,7 @@ class Head(nn.Module):
         """Read what ``to_bytes`` wrote.
 
         Raises:
-            BadInput: the block is no head.
+            BadInput: the block is no head, or a weight is not finite.
         """
         try:
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -163,6 +163,12 @@ class Head(nn.Module):
             head.load_state_dict(load(data))
         except (BadInput, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise BadInput(f"This is no head that 'imgserver precompute' or 'trainer fit' saved: {error}.") from error
+        for name, weight in head.state_dict().items():
+            if not torch.isfinite(weight).all():
+                raise BadInput(
+                    f"The head's weights {name} are not finite: training has diverged. Start again from the last "
+                    f"checkpoint, with a smaller step size of the head."
+                )
         return head
 
 
