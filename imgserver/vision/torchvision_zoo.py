@@ -56,6 +56,7 @@ class Entry:
         size: height and width of its input, in pixels.
         megabytes: of its weights.
         path: where torch.hub keeps them.
+        default: whether they are what the model's name alone means.
     """
 
     recipe: str
@@ -63,6 +64,7 @@ class Entry:
     size: int
     megabytes: float
     path: Path
+    default: bool
 
 
 def entries() -> list[Entry]:
@@ -76,14 +78,15 @@ def entries() -> list[Entry]:
     for model in models.list_models(module=models):
         if model.startswith("squeezenet"):  # ends in a convolution
             continue
-        published = list(models.get_model_weights(model))
+        published = models.get_model_weights(model)
         dim = None
-        if not (model.startswith("regnet") and published[0].meta["_file_size"] > HUGE_MB):
+        if not (model.startswith("regnet") and next(iter(published)).meta["_file_size"] > HUGE_MB):
             dim = _feature_dim(models, model)
         for weights in published:
             size = int(weights.transforms().crop_size[0])
             recipe = f"{TORCHVISION}{model}@{weights.name}"
-            found.append(Entry(recipe, dim, size, weights.meta["_file_size"], _hub_path(weights)))
+            default = weights is published.DEFAULT
+            found.append(Entry(recipe, dim, size, weights.meta["_file_size"], _hub_path(weights), default))
     return found
 
 

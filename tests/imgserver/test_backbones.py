@@ -18,7 +18,7 @@ from imgserver.errors import BadInput
 from imgserver.vision.backbones import get_backbone
 from imgserver.vision.decode import ImageLimits, decode
 from imgserver.vision.engines import OpenVinoEngine, TorchEngine
-from imgserver.vision.torchvision_zoo import import_torchvision, torchvision_backbone
+from imgserver.vision.torchvision_zoo import entries, import_torchvision, torchvision_backbone
 
 LIMITS = ImageLimits()
 
@@ -222,6 +222,14 @@ def test_an_onnx_file_without_a_spec_shows_one(onnx_file: Path) -> None:
     onnx_file.with_suffix(".toml").unlink(missing_ok=True)
     with pytest.raises(BadInput, match="size = 224"):
         get_backbone(f"onnx:{onnx_file}")
+
+
+def test_the_name_of_a_net_means_its_best_weights() -> None:
+    published = entries()
+    best = [entry.recipe for entry in published if entry.default]
+    assert "torchvision:resnet50@IMAGENET1K_V2" in best
+    assert {name.partition("@")[0] for name in best} == {entry.recipe.partition("@")[0] for entry in published}
+    assert len(best) < len(published)
 
 
 def test_backbones_are_listed_with_what_they_cost_here() -> None:
