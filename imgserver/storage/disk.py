@@ -8,22 +8,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from imgserver.errors import StoreError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A new file to write, which takes the place of ``path`` in one step, synced; after an error there is none of it.
 
     Its folder is made if it is not there.
+
+    Raises:
+        StoreError: it cannot be written; what was there before stands.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     try:
-        yield part
-        sync(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    sync(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            sync(part)
+            os.replace(part, path)
+            sync(path.parent)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error}. Is the disk full?") from error
 
 
 def sync(path: Path) -> None:

@@ -161,10 +161,19 @@ class SimilarityFiles:
         return SimilarityIndex(index, ids, info.search_width, info.candidates)
 
     def swap(self, index: Any, ids: Ids, info: SimilarityInfo) -> None:
-        """Write a build, then take it into use in one step; who has the former one open goes on with it."""
-        self.folder.mkdir(exist_ok=True)
-        faiss_module().write_index(index, str(self.folder / f"{info.build}.faiss"))
-        np.save(self.folder / f"{info.build}.npy", ids)
+        """Write a build, then take it into use in one step; who has the former one open goes on with it.
+
+        Raises:
+            StoreError: it cannot be written; the former one stays in use.
+        """
+        try:
+            self.folder.mkdir(exist_ok=True)
+            faiss_module().write_index(index, str(self.folder / f"{info.build}.faiss"))
+            np.save(self.folder / f"{info.build}.npy", ids)
+        except (OSError, RuntimeError) as error:
+            for file in self.folder.glob(f"{info.build}.*"):
+                file.unlink(missing_ok=True)
+            raise StoreError(f"The index cannot be written to {self.folder}: {error}. Is the disk full?") from error
         with replacing(self.folder / "current.json") as part:
             part.write_text(json.dumps(asdict(info), indent=1) + "\n")
         for file in self.folder.iterdir():  # former builds, and what a kill left of one

@@ -51,8 +51,9 @@ def save_head(store: Store, head: Head) -> None:
 def copy_heads(source: Path, target: Path) -> None:
     """Bring all heads below one folder, a store's or that of moved shards, to another."""
     for head in (source / HEADS).glob("*.safetensors"):
+        data = head.read_bytes()
         with replacing(target / HEADS / head.name) as part:
-            part.write_bytes(head.read_bytes())
+            part.write_bytes(data)
 
 
 def load_head(store: ServedStore, version: str) -> Head:

@@ -381,6 +381,8 @@ def test_a_file_takes_the_place_of_another_whole_or_not_at_all(tmp_path: Path) -
 
     with pytest.raises(ValueError, match="stop"):
         stopped()
+    with pytest.raises(StoreError, match=r"file/below cannot be written: .*exists"), replacing(file / "below"):
+        pass
     assert [path.name for path in file.parent.iterdir()] == ["file"]
     assert file.read_bytes() == b"one"
     with open(tmp_path / "sparse", "wb") as sparse:
