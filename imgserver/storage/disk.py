@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from imgserver.errors import StoreError
@@ -27,7 +27,8 @@ def replacing(path: Path) -> Iterator[Path]:
             yield part
             sync(part)
             os.replace(part, path)
-            sync(path.parent)
+            with suppress(OSError):  # of a file system that syncs no folders
+                sync(path.parent)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:

@@ -52,7 +52,8 @@ def onnx_backbone(recipe: str) -> Backbone:
     preprocessing, options = _read_spec(path.with_suffix(".toml"))
     graph = OnnxGraph(path, **options)
     # Weights above 2 GB lie in files beside the graph.
-    weights = (path, *sorted(p for p in path.parent.glob(f"{path.name}*") if p != path))
+    beside = (other for other in path.parent.iterdir() if other.name.startswith(path.name) and other.is_file())
+    weights = (path, *sorted(other for other in beside if other != path))
     dim = onnx_feature_dim(graph, preprocessing.size)
     name = "onnx:" + re.sub(r"[^\w.-]", "_", path.stem)
     rest = json.dumps({k: v for k, v in asdict(graph).items() if k != "path"}, sort_keys=True)

@@ -218,6 +218,15 @@ def test_a_wrong_onnx_spec_is_said(onnx_file: Path, spec: str, message: str) -> 
         get_backbone(f"onnx:{onnx_file}")
 
 
+def test_weights_beside_an_onnx_file_are_part_of_its_version(onnx_file: Path, tmp_path: Path) -> None:
+    net = tmp_path / "net [v1].onnx"
+    net.write_bytes(onnx_file.read_bytes())
+    net.with_suffix(".toml").write_text(SPEC)
+    alone = get_backbone(f"onnx:{net}").version
+    (tmp_path / "net [v1].onnx.data").write_bytes(b"weights")
+    assert get_backbone(f"onnx:{net}").version != alone
+
+
 def test_an_onnx_file_without_a_spec_shows_one(onnx_file: Path) -> None:
     onnx_file.with_suffix(".toml").unlink(missing_ok=True)
     with pytest.raises(BadInput, match="size = 224"):
