@@ -75,12 +75,12 @@ class Served:
         with self._lock:
             active = self._store.index.active
             former = self.active
-            # By number: a version that was deleted and made again has other rows.
             held = {space.name: space.number for space in self._store.index.spaces()}
-            for version, (serving, asked_at) in list(self._others.items()):
-                if held.get(version) != serving.table.space.number or time.monotonic() - asked_at > KEEP_IDLE_S:
+            for version, (other, asked_at) in list(self._others.items()):
+                idle = time.monotonic() - asked_at > KEEP_IDLE_S
+                if version not in held or _made_again(other, held) or idle:
                     del self._others[version]
-            if active and (former is None or held.get(active) not in (None, former.table.space.number)):
+            if active and (former is None or former.version != active or _made_again(former, held)):
                 known = self._others.pop(active, None)
                 self.active = known[0] if known else self._open(active)
                 if former is not None and former.version != active:
@@ -125,3 +125,8 @@ class Served:
             if self._computes:
                 _ = embedder.engine
         return Model(embedder, None if version == backbone else load_head(self._store, version), features)
+
+
+def _made_again(serving: Serving, held: dict[str, int]) -> bool:
+    """Whether a version was deleted and made again since it was opened: then its rows are others."""
+    return held.get(serving.version, serving.table.space.number) != serving.table.space.number
