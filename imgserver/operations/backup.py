@@ -270,7 +270,7 @@ def restore(folder: Path, store: Path, on_progress: OnProgress = lambda done, of
                 )
             done += size
             on_progress(done, made.total_bytes)
-        for path in [store, *(found for found in store.rglob("*") if found.is_dir())]:
+        for path in {store / folder for name in made.files for folder in Path(name).parents}:
             sync(path)
     except (CrossMediaError, OSError) as error:
         _empty(store)

@@ -226,6 +226,19 @@ def test_a_version_deleted_meanwhile_is_said(tmp_path: Path, monkeypatch: pytest
     assert not list(tmp_path.glob("day*"))
 
 
+def test_a_volume_of_its_own_is_restored_to(taken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lost+found belongs to root, and is not opened."""
+    from imgserver.operations import backup as work
+
+    synced = []
+    monkeypatch.setattr(work, "sync", lambda path: synced.append(path.relative_to(tmp_path / "volume").as_posix()))
+    (tmp_path / "volume" / "lost+found").mkdir(parents=True, mode=0)
+    restore(taken, tmp_path / "volume")
+    assert {".", "index", "rows", "heads"} < set(synced)
+    assert "lost+found" not in synced
+    assert content(tmp_path / "volume") == content(taken.parent / "store")
+
+
 def test_a_full_disk_leaves_nothing_half_made(
     taken: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
