@@ -96,7 +96,10 @@ class Facts:
 
     def _merge(self, copy: dict[bytes, bytes]) -> None:
         if (found := int(copy.get(b"format", FORMAT))) != FORMAT:
-            raise StoreError(f"The vectors in {self._nodes.url} have format {found}; this release reads {FORMAT}.")
+            raise StoreError(
+                f"The vectors in {self._nodes.url} have format {found}, and this release reads format {FORMAT}. Serve "
+                f"with the release that published them, or empty the cluster and publish anew."
+            )
         for name, value in copy.items():
             if name.startswith(b"space "):
                 told = json.loads(value)
