@@ -204,7 +204,8 @@ def serve_in_background(arguments: list[str], store: Path, timeout_s: float = 60
         process.terminate()
     tail = "\n".join(log_file.read_text(errors="replace").splitlines()[-5:])
     if ended == BadInput.exit_code:
-        raise BadInput(tail.splitlines()[-1] if tail else "The image server refused to start.")
+        _, _, reason = tail.rpartition(" serve: ")  # this command says its own name
+        raise BadInput(reason or "The image server refused to start.")
     raise ServerFault(f"The image server did not start. The end of {log_file}:\n{tail}")
 
 

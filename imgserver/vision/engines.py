@@ -22,6 +22,7 @@ from imgserver.vision.decode import Pixels, Preprocessing
 FeatureArray = npt.NDArray[np.float32]
 MAX_BATCH = 32
 FP32_AT_ONCE, BF16_AT_ONCE = 1, 8  # images that one core works on at a time
+REQUESTS_A_STREAM = 4  # so that a core goes on with the next while Python, which others hold up, takes a result
 
 
 class Engine(Protocol):
@@ -69,7 +70,7 @@ class OpenVinoEngine:
         config = {"INFERENCE_PRECISION_HINT": "bf16" if backbone.bf16 else "f32", "NUM_STREAMS": str(streams)}
         config["INFERENCE_NUM_THREADS"] = str(streams)
         self._at_once = BF16_AT_ONCE if backbone.bf16 else FP32_AT_ONCE
-        self._queue = ov.AsyncInferQueue(core.compile_model(model, "CPU", config), streams)
+        self._queue = ov.AsyncInferQueue(core.compile_model(model, "CPU", config), REQUESTS_A_STREAM * streams)
         self._queue.set_callback(self._take)
         self._lock = threading.Lock()
 

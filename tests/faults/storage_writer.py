@@ -2,8 +2,9 @@
 
     python storage_writer.py SOURCE TARGET FIRST_BATCH
 
-It says ``begin N`` before it hands batch N to the store and ``ack N`` once the store has returned. What is in a batch
-follows from its number alone, so whoever killed the process knows what must be there. Ids repeat from batch to batch.
+It says ``begin N`` before it hands batch N to the store, ``transaction N`` once LMDB's transaction is open, and
+``ack N`` when the store has returned. What is in a batch follows from its number alone, so whoever killed the process
+knows what must be there. Ids repeat from batch to batch.
 """
 
 from __future__ import annotations
@@ -61,6 +62,24 @@ def parts_of(store: Store, known: npt.NDArray[Any], batch: int) -> list[Part]:
     return [Part(features, ids, rows, ok, sources), Part(vectors, ids, rows[:, :DIM], ok, sources)]
 
 
+class Announced:
+    """LMDB's environment, saying when a transaction that writes is open."""
+
+    def __init__(self, environment: Any):
+        self._environment = environment
+        self.batch = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._environment, name)
+
+    def begin(self, *args: Any, write: bool = False, **kwargs: Any) -> Any:
+        """As LMDB's."""
+        transaction = self._environment.begin(*args, write=write, **kwargs)
+        if write and self.batch:
+            os.write(1, b"transaction %d\n" % self.batch)
+        return transaction
+
+
 def main() -> None:
     """Write until killed."""
     source, target, first = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -68,12 +87,16 @@ def main() -> None:
     known = features_in(prepared)
     prepared.close()
     store = Store(target)
+    environment = Announced(store.index._env)
+    store.index._env = environment  # type: ignore[assignment]  # it has what the index calls
     batch = first
     while True:
         parts = parts_of(store, known, batch)
+        environment.batch = batch
         os.write(1, b"begin %d\n" % batch)
         store.put_all(parts, OK)
         os.write(1, b"ack %d\n" % batch)
+        environment.batch = 0
         batch += 1
 
 

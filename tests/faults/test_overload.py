@@ -40,7 +40,7 @@ def busy(store: Path, photos: Path, tmp_path: Path) -> Iterator[DaemonProcess]:
     ids = np.arange(1000, 1_000_000)
     table = pa.table({"image_id": ids, "uri": pa.array(files[ids % len(files)]).dictionary_encode().cast(pa.string())})
     pq.write_table(table, tmp_path / "m.parquet")
-    options = ("--threads=1", f"--max-pending-ids={MAX_PENDING}", "--metrics-port=0")
+    options = ("--threads=1", f"--max-pending-ids={MAX_PENDING}", "--metrics-port=0", f"--photo-root={photos}")
     process = DaemonProcess(store, tmp_path / "m.parquet", *options)
     yield process
     process.stop()
@@ -139,7 +139,7 @@ def test_ten_times_what_the_cnn_can_do(busy: DaemonProcess) -> None:
         assert all(0.1 <= error.retry_after_s <= 5 for error in load.refused)
         assert all("Try again in" in str(error) for error in load.refused)
     assert load.late == 0, "what is admitted is answered in time"
-    assert float(np.median(shares)) >= 0.6  # callers and server share the cores; see docs/reliability.md
+    assert float(np.median(shares)) >= 0.75  # callers and server share the cores; see docs/reliability.md
     assert float(np.median(p99s)) <= 6 * MAX_PENDING / peak + 1
     assert max(memories) < 150
     with ImageClient(busy.address) as client:

@@ -24,6 +24,7 @@ from features.distinct import distinct
 from features.layout import histories_file, rows_file, sample_files
 from features.samples import Samples
 from features.schema import load_schema
+from features.slices import Slices, list_values
 from features.splits import SPLITS
 from imgserver.errors import BadInput
 
@@ -151,15 +152,18 @@ def test_both_layouts_give_the_same_samples(
             assert arrays.keys() == others.keys()
             for name, values in arrays.items():
                 assert values.dtype == others[name].dtype
+                assert values.dtype in (np.int64, np.float32), name
                 assert values.flags.writeable
                 assert others[name].flags.writeable, "torch takes no read-only array"
                 assert values.tobytes() == others[name].tobytes(), name
+            assert mine.images is not None
+            used = {*mine.images.target.tolist(), *mine.images.history.values.tolist()} - {-1}
+            assert used == set(range(len(mine.images.unique))), "no image that only another batch has"
             if seed is None:  # the rows of the file
                 assert mine.timestamp.tolist() == [row["timestamp"] for row in rows[seen : seen + len(mine)]]
                 ages = [row["timestamp"] - time for row in rows[seen : seen + len(mine)] for time in row["hist_time"]]
                 assert mine.history_age_s.tolist() == ages
                 images = [image for row in rows[seen : seen + len(mine)] for image in row["hist_image_id"]]
-                assert mine.images is not None
                 assert np.append(mine.images.unique, -1)[mine.images.history.values].tolist() == images
             seen += len(mine)
         assert seen == len(rows)
@@ -351,3 +355,12 @@ def test_distinct_images_equal_a_set(images: list[int], dense: bool) -> None:
     ids, index = distinct(np.array(images, dtype=np.int64))
     assert ids.tolist() == sorted(set(images) - {-1})
     assert np.append(ids, -1)[index].tolist() == images
+
+
+def test_slices_of_a_column_that_is_a_part_of_another() -> None:
+    lists = pa.array([[1, 2], [], [3], [4, 5, 6]])[1:]
+    slices, values = Slices.of(lists), list_values(lists)
+    chosen, offsets = slices.entries(np.array([2, 0, 1]))
+    assert values[chosen].tolist() == [4, 5, 6, 3]
+    assert offsets.tolist() == [0, 3, 3, 4]
+    assert slices.uses(len(values)).tolist() == [1, 1, 1, 1]

@@ -29,6 +29,8 @@ VECTORS = {i: np.full(DIM, i, dtype=np.float16) for i in range(0, 200, 2)}
 def test_any_ids_come_back_in_order_whatever_the_limits(ids: list[int], limit: int, in_flight: int) -> None:
     transport = MockTransport(VECTORS, max_ids_per_call=limit)
     result = ImageClient(transport, in_flight=in_flight).get(ids)
+    assert result.values.dtype == np.float16
+    assert result.values.shape == (len(ids), DIM)
     for row, image_id in enumerate(ids):
         there = image_id in VECTORS
         assert result.ok[row] == there

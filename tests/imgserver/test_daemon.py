@@ -298,9 +298,11 @@ def test_a_taken_port_and_a_served_store_are_said(daemon: DaemonProcess, store: 
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = run_command("imgserver", "serve", f"--store={store}", f"--port={port}", check=False)
-    assert done.returncode == 2
-    assert f"127.0.0.1:{port} cannot be bound" in done.stderr
+        for how in ((), ("--background",)):
+            done = run_command("imgserver", "serve", f"--store={store}", f"--port={port}", *how, check=False)
+            assert done.returncode == 2
+            assert f"127.0.0.1:{port} cannot be bound" in done.stderr
+            assert done.stderr.count("serve: ") == 1
     done = run_command("imgserver", "serve", f"--store={daemon.store}", "--port=0", "--background", check=False)
     assert done.returncode == 2
     assert "already served by process" in done.stderr

@@ -53,6 +53,16 @@ def test_fields_of_a_newer_server_are_passed_over() -> None:
     unknown = pb.PutImagesResponse(status=b"x" * 300)  # fields 1 to 3, moved behind by their number
     newer = encode_reply(reply) + b"\xfa\x01" + bytes([len(unknown.status) & 0x7F | 0x80, 2]) + unknown.status
     same(reply, decode_reply(newer))
+    eight, four = b"\xf9\x01" + b"\xff" * 8, b"\xfd\x01" + b"\xff" * 4  # field 31 of a fixed width
+    same(reply, decode_reply(eight + four + encode_reply(reply)))
+
+
+@pytest.mark.parametrize("rows", [1, 63, 64, 8191, 8192, 1_048_576])
+def test_blocks_whose_length_takes_one_to_four_bytes(rows: int) -> None:
+    reply = VectorsReply("v", 1, np.arange(rows, dtype="<f2")[:, None], np.ones(rows, np.uint8))
+    message = encode_reply(reply)
+    assert pb.GetVectorsResponse.FromString(message).vectors == reply.values.tobytes()
+    same(reply, decode_reply(message))
 
 
 @given(message=st.binary(max_size=200))
