@@ -30,12 +30,12 @@ BLOCK = 500_000
 
 def make_index(store: Store, ids: int) -> None:
     """Entries as precompute writes them, of ids that are no run of numbers."""
-    vector_space(store, VERSION, DIM)
+    space = vector_space(store, VERSION, DIM)
     for start in range(0, ids, BLOCK):
         part = 7 * np.arange(start, min(start + BLOCK, ids)) + 3
         entries = np.zeros(len(part), dtype=ENTRY)
         entries["status"], entries["content"] = OK, 1
-        store.index.put([Batch(VERSION, part, entries, lambda first: None)])
+        store.index.put([Batch(space, part, entries, lambda first: None)])
 
 
 def timed_load(store: Store) -> tuple[float, Table]:

@@ -82,7 +82,7 @@ def load_config_file(path: str | None) -> dict[str, Any]:
     """Tables of the TOML file at ``path``, of ``crossmedia.toml`` when there is no path, else nothing.
 
     Raises:
-        BadInput: the named file does not exist, or the file is not TOML.
+        click.UsageError: the named file does not exist, or the file cannot be read, or is not TOML.
     """
     file = Path(path or CONFIG_FILE)
     if not file.is_file():
@@ -93,6 +93,8 @@ def load_config_file(path: str | None) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         _usage_error(f"The configuration file {file} is not valid TOML: {error}.")
+    except OSError as error:
+        _usage_error(f"The configuration file {file} cannot be read: {error}.")
 
 
 def _set_client(table: Any) -> None:

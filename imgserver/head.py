@@ -23,7 +23,6 @@ from imgserver.errors import BadInput
 
 Features = npt.NDArray[Any]
 
-
 ACTIVATIONS = ("relu", "prelu")
 NORMALISATIONS = ("none", "layer")
 STARTS = ("pca", "random")
@@ -153,7 +152,7 @@ class Head(nn.Module):
         """Read what ``to_bytes`` wrote.
 
         Raises:
-            BadInput: the block is no head.
+            BadInput: the block is no head, or a weight is not finite.
         """
         try:
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -164,6 +163,12 @@ class Head(nn.Module):
             head.load_state_dict(load(data))
         except (BadInput, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise BadInput(f"This is no head that 'imgserver precompute' or 'trainer fit' saved: {error}.") from error
+        for name, weight in head.state_dict().items():
+            if not torch.isfinite(weight).all():
+                raise BadInput(
+                    f"The head's weights {name} are not finite: training has diverged. Start again from the last "
+                    f"checkpoint, with a smaller step size of the head."
+                )
         return head
 
 
@@ -173,10 +178,12 @@ def fit_pca(features: Features, dim: int) -> Head:
     One scale for all components keeps their proportions, so dot products mean what they meant among the features.
 
     Raises:
-        BadInput: fewer photos than there are numbers in a vector, or ``dim`` above F.
+        BadInput: no more photos than there are numbers in a vector, or ``dim`` above F.
     """
     n, width = features.shape
-    if not 1 <= dim <= min(n - 1, width):
+    if dim > width:
+        raise BadInput(f"A PCA of {width} numbers has at most as many, and not {dim}. Choose a smaller --dim.")
+    if not 1 <= dim < n:
         raise BadInput(
             f"A PCA to {dim} numbers needs more than {dim} embedded photos; there are {n}. "
             f"Choose a smaller --dim, or embed more photos."
@@ -203,8 +210,8 @@ def new_head(spec: HeadSpec, features: Features, start: str = "pca", backbone: s
         backbone: version of the features.
         start: ``pca``: its vectors are at first the first D principal components of the features: the first layer is
             the PCA, the others hand its first numbers on, and PReLU has slope 1. Of fewer features than the first layer
-            is wide, the PCA is as wide as it can be, and the rest is random. ``random``: PyTorch's own start, for
-            features that the first layer brings to mean 0 and mean square 1.
+            is wide, or narrower ones, the PCA is as wide as it can be, and the rest is random. ``random``: PyTorch's
+            own start, for features that the first layer brings to mean 0 and mean square 1.
 
     Raises:
         BadInput: too few features for a PCA to D numbers, or a spec that ``pca`` cannot start.
@@ -229,7 +236,7 @@ def new_head(spec: HeadSpec, features: Features, start: str = "pca", backbone: s
             f"A head that starts as a PCA to {spec.dim} numbers needs more than {spec.dim} images; the training rows "
             f"show {len(features)}. Use --head-start random, or a narrower head."
         )
-    pca = fit_pca(features, min(spec.widths[1], len(features) - 1)).linear[0]
+    pca = fit_pca(features, min(spec.widths[1], len(features) - 1, spec.widths[0])).linear[0]
     weight[: pca.out_features], bias[: pca.out_features] = pca.weight.detach().numpy(), pca.bias.detach().numpy()
     _set(first, weight, bias)
     for layer in head.linear[1:]:

@@ -38,15 +38,15 @@ def embed_files(
 
     shard = shards.Shard.parse(shard_text)
     head = Head.from_bytes(head_file.read_bytes()) if head_file else None
-    catalogue = shards.Catalogue(job)
-    ids = catalogue.of_shard(shard)
+    opened = shards.OpenJob(job)
+    ids = opened.of_shard(shard)
     console = Console(stderr=True)
     with images_progress("embedding", console) as progress:
         task = progress.add_task("embedding", total=len(ids))
         if on_ray:
-            result = _embed_on_ray(catalogue, ids, shard, ray_address, lambda done: progress.advance(task, done))
+            result = _embed_on_ray(opened, ids, shard, ray_address, lambda done: progress.advance(task, done))
         else:
-            result = shards.embed_shard(catalogue, ids, shard, threads, lambda done: progress.advance(task, done))
+            result = shards.embed_shard(opened, ids, shard, threads, lambda done: progress.advance(task, done))
     console.print(
         f"shard {shard}: found {result.found}, embedded {result.embedded}, skipped {result.skipped}, "
         f"rejected {len(result.rejected)} in {result.seconds:.1f} s"
@@ -55,7 +55,7 @@ def embed_files(
         console.print(f"image {image_id}: {reason}")
     found = {**result.as_dict(), "folder": str(job.folder)}
     if head is not None:
-        version, made = shards.apply_head_to_files(job.folder, head, catalogue.backbone.version, shard)
+        version, made = shards.apply_head_to_files(job.folder, head, opened.backbone.version, shard)
         console.print(f"{made} vectors of {version}")
         found |= {"version": version, "vectors": made}
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -253,10 +252,10 @@ def _small(photo: bytes | None) -> bytes | None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(data)
-    os.replace(part, path)
+    from imgserver.storage.disk import replacing
+
+    with replacing(path) as part:
+        part.write_bytes(data)
 
 
 def _status_name(value: int) -> str:

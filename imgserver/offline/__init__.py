@@ -1,1 +1,1 @@
-"""Work on a whole catalogue: precompute."""
+"""Work on a whole catalogue: embed it, here or by shards; make, compress, compare, publish and exchange vectors."""

@@ -41,7 +41,7 @@ class CompressReport:
         added: vectors that were not there before, or older.
         bytes: of a vector.
         plain_bytes: of a vector as it was.
-        cosine: mean of vectors to what they were, of a sample.
+        cosine: mean of vectors to what they were, of a sample; 0 where every photo was replaced since.
         kept: whether the codebook of an earlier run was used.
         seconds: of it all.
     """
@@ -69,11 +69,12 @@ def compress(store: Store, size: int, version: str = "", seed: int = 0) -> Compr
         seed: of the sample that the codebook is trained on.
 
     Raises:
+        NotReady: no version is named, and none is active.
         BadInput: no such version, one that is compressed, bytes that do not divide its numbers, or fewer than 2 images.
         StoreError: a row is damaged, or the store cannot be written.
     """
     started = time.monotonic()
-    source = held(store, version or store.index.active, "vector")
+    source = held(store, version, "vector")
     if source.codebook:
         raise BadInput(f"{source.name} is compressed already; compress {plain_version(source.name)} instead.")
     if not 1 <= size <= source.dim or source.dim % size:
@@ -144,6 +145,8 @@ def _cosine(store: Store, source: Space, target: Space, seed: int) -> float:
     ids, entries, _ = store.index.load(source.name)
     ids, entries = ids[entries["status"] == OK], entries[entries["status"] == OK]
     chosen = np.sort(np.random.default_rng(seed).choice(len(ids), min(COMPARED, len(ids)), replace=False))
-    plain = unit(store.read(source, entries[chosen]))
-    coded = unit(store.read(target, store.index.get(target.name, ids[chosen])[0]))
-    return float((plain * coded).sum(axis=1).mean())
+    now, there = store.index.get(target.name, ids[chosen])
+    # A photo that was replaced since has another vector in the target, or, broken now, none.
+    same = there & (now["status"] == OK) & (now["content"] == entries[chosen]["content"])
+    plain, coded = unit(store.read(source, entries[chosen][same])), unit(store.read(target, now[same]))
+    return float((plain * coded).sum(axis=1).mean()) if same.any() else 0.0

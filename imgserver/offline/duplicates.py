@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from imgserver.errors import NotReady, VersionMismatch
-from imgserver.storage.records import Ids
+from imgserver.storage.records import Ids, places_in
 from imgserver.storage.similarity import SimilarityFiles
 from imgserver.storage.store import Store
 from imgserver.storage.versions import active_rows
@@ -60,11 +61,14 @@ def find_duplicates(
     if info.version != space.name:
         raise VersionMismatch(f"The index is of {info.version}, {space.name} is active. Run 'imgserver index'.")
     groups = _Groups(len(ids))
+
+    def exact(of: Ids) -> npt.NDArray[Any]:
+        # Of an image that has gone since the index was built, any vector will do: it is passed over below.
+        return store.read(space, entries[places_in(ids, of)[0]])
+
     for start in range(0, len(ids), BLOCK):
         block = entries[start : start + BLOCK]
-        found, cosines = index.search(
-            store.read(space, block), NEIGHBOURS + 1, lambda of: store.read(space, entries[np.searchsorted(ids, of)])
-        )
+        found, cosines = index.search(store.read(space, block), NEIGHBOURS + 1, exact)
         here = ids[start : start + BLOCK]
         near = (cosines >= threshold) & (found != here[:, None]) & (found >= 0) & np.isin(found, ids)
         for row, column in np.argwhere(near).tolist():

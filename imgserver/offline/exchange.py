@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -19,10 +18,11 @@ import pyarrow.parquet as pq
 from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.errors import BadInput
+from imgserver.storage.disk import replacing
 from imgserver.storage.records import SOURCE, Entries, Ids, Space
 from imgserver.storage.store import Store
 from imgserver.storage.table import leave_snapshot
-from imgserver.storage.versions import IMPORTED, VECTOR_DTYPE, vector_space
+from imgserver.storage.versions import IMPORTED, VECTOR_DTYPE, held, vector_space
 
 OK = pb.VECTOR_STATUS_OK
 BLOCK = 65_536
@@ -62,24 +62,20 @@ def export_vectors(store: Store, out: Path, version: str = "") -> ExportReport:
         version: the active one when it is empty.
 
     Raises:
+        NotReady: no version is named, and none is active.
         BadInput: the store has no such version, or ``out`` is of another kind.
         StoreError: a row is damaged.
     """
     started = time.monotonic()
-    version = version or store.index.active
-    space = store.index.space(version) if version else None
-    if space is None or space.kind != "vector":
-        held = ", ".join(space.name for space in store.index.spaces("vector")) or "none yet"
-        raise BadInput(f"The store {store.folder} has no version {version!r}. It holds: {held}.")
+    space = held(store, version, "vector")
     ids, entries, _ = store.index.load(space.name)
     ok = entries["status"] == OK
     ids, entries = ids[ok], entries[ok]
     write = {".parquet": _write_parquet, ".npy": _write_npy}.get(out.suffix)
     if write is None:
         raise BadInput(f"The file {out} must end in .parquet or .npy.")
-    out.parent.mkdir(parents=True, exist_ok=True)
     files = write(store, space, ids, entries, out)
-    return ExportReport(version, len(ids), space.dim, tuple(map(str, files)), time.monotonic() - started)
+    return ExportReport(space.name, len(ids), space.dim, tuple(map(str, files)), time.monotonic() - started)
 
 
 def _write_parquet(store: Store, space: Space, ids: Ids, entries: Entries, out: Path) -> list[Path]:
@@ -87,30 +83,24 @@ def _write_parquet(store: Store, space: Space, ids: Ids, entries: Entries, out: 
         [("image_id", pa.int64()), ("vector", pa.list_(pa.float16(), space.dim))],
         metadata={VERSION_KEY: space.name, GENERATION_KEY: str(store.index.generation)},
     )
-    part = _part(out)
-    with pq.ParquetWriter(part, schema, compression="zstd") as writer:
+    with replacing(out) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
         for start in range(0, len(ids), BLOCK):
             values = store.read(space, entries[start : start + BLOCK])
             lists = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), space.dim)
             writer.write_table(pa.table([pa.array(ids[start : start + BLOCK]), lists], schema=schema))
-    os.replace(part, out)
     return [out]
 
 
 def _write_npy(store: Store, space: Space, ids: Ids, entries: Entries, out: Path) -> list[Path]:
-    part, ids_file, about = _part(out), out.with_suffix(".ids.npy"), out.with_suffix(".json")
-    matrix = np.lib.format.open_memmap(part, mode="w+", dtype=space.value_dtype, shape=(len(ids), space.dim))
-    for start in range(0, len(ids), BLOCK):
-        matrix[start : start + BLOCK] = store.read(space, entries[start : start + BLOCK])
-    matrix.flush()
-    np.save(ids_file, ids)
-    about.write_text(json.dumps({"version": space.name, "generation": store.index.generation}) + "\n")
-    os.replace(part, out)
+    ids_file, about = out.with_suffix(".ids.npy"), out.with_suffix(".json")
+    with replacing(out) as part:
+        matrix = np.lib.format.open_memmap(part, mode="w+", dtype=space.value_dtype, shape=(len(ids), space.dim))
+        for start in range(0, len(ids), BLOCK):
+            matrix[start : start + BLOCK] = store.read(space, entries[start : start + BLOCK])
+        matrix.flush()
+        np.save(ids_file, ids)
+        about.write_text(json.dumps({"version": space.name, "generation": store.index.generation}) + "\n")
     return [out, ids_file, about]
-
-
-def _part(out: Path) -> Path:
-    return out.with_name(f".{out.name}.{os.getpid()}")
 
 
 def import_vectors(
@@ -205,6 +195,8 @@ def _block(batch: pa.RecordBatch, first: int, path: Path) -> tuple[Ids, Vectors]
     if ids.min() < 0:
         raise BadInput(f"{path} holds the image id {ids.min()}; ids are 0 or more.")
     lengths = np.asarray(lists.value_lengths())
+    if not lengths[0]:
+        raise BadInput(f"The vector in row {first + 1} of {path} is empty.")
     if (lengths != lengths[0]).any():
         row = first + int(np.argmax(lengths != lengths[0])) + 1
         raise BadInput(f"The vector in row {row} of {path} has {lengths[row - first - 1]} numbers, not {lengths[0]}.")

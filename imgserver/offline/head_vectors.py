@@ -12,10 +12,18 @@ from crossmedia.v1 import image_server_pb2 as pb
 from imgserver.errors import BadInput, NothingEmbedded
 from imgserver.head import Head, fit_pca
 from imgserver.offline.rejects import REJECTS_FILE
-from imgserver.storage.records import SOURCE, Space, places_in
+from imgserver.storage.records import Ids, Space, places_in, sources_in
 from imgserver.storage.store import Store
 from imgserver.storage.table import leave_snapshot
-from imgserver.storage.versions import is_imported, load_head, plain_version, save_head, split_version, vector_space
+from imgserver.storage.versions import (
+    VECTOR_DTYPE,
+    is_imported,
+    load_head,
+    plain_version,
+    save_head,
+    split_version,
+    vector_space,
+)
 
 OK = pb.VECTOR_STATUS_OK
 Rows = npt.NDArray[Any]
@@ -35,11 +43,11 @@ def apply_head(store: Store, head: Head) -> tuple[str, int]:
             taken to be for those of the active version.
 
     Raises:
-        BadInput: the store does not hold the head's features.
+        BadInput: the store does not hold the head's features, or float16 cannot hold a number of a vector.
         StoreError: the store cannot be written.
     """
     active = store.index.active
-    backbone = head.backbone or split_version(active or "")[0]
+    backbone = head.backbone or split_version(active)[0]
     features = store.index.space(backbone) if backbone else None
     if features is None:
         held = ", ".join(space.name for space in store.index.spaces("feature")) or "none"
@@ -112,6 +120,10 @@ def fill(store: Store, source: Space, target: Space, make: Callable[[Rows], Rows
         source: features, or vectors of another version.
         target: the version that is to be filled, block by block.
         make: rows of the source, shape (n, F), to those of the target, shape (n, dim).
+
+    Raises:
+        BadInput: float16 cannot hold a number of a vector.
+        StoreError: a row of the source is damaged, or the store cannot be written.
     """
     ids, entries, _ = store.index.load(source.name)
     done_ids, done, _ = store.index.load(target.name)
@@ -124,9 +136,21 @@ def fill(store: Store, source: Space, target: Space, make: Callable[[Rows], Rows
         part = entries[block]
         ok = part["status"] == OK
         values = make(store.read(source, part[ok])) if ok.any() else None
-        sources = part[list(SOURCE.names or ())].astype(SOURCE)
-        store.put(target, ids[block], values, part["status"], sources, OK)
+        if values is not None:
+            _check_range(target, ids[block][ok], values)
+        store.put(target, ids[block], values, part["status"], sources_in(part), OK)
     leave_snapshot(store, target)
+
+
+def _check_range(space: Space, ids: Ids, values: Rows) -> None:
+    with np.errstate(over="ignore"):
+        bad = ~np.isfinite(values.astype(VECTOR_DTYPE)).all(axis=1)
+    if bad.any():
+        raise BadInput(
+            f"float16 cannot hold the vectors of {int(bad.sum())} images in {space.name}, such as image "
+            f"{ids[bad][0]}: numbers reach {np.abs(values[bad][0]).max():.3g}. The head is not fit for these features; "
+            f"delete the version, and take another head."
+        )
 
 
 def _same_source(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

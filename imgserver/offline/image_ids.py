@@ -8,6 +8,7 @@ import numpy as np
 
 from imgserver.errors import BadInput, NothingEmbedded
 from imgserver.storage.catalog import Catalog
+from imgserver.storage.catalog.listing import MAX_IMAGE_ID
 from imgserver.storage.records import Ids
 
 
@@ -15,7 +16,7 @@ def read_ids(path: Path) -> Ids:
     """Image ids from a text file, one a line; empty lines are skipped.
 
     Raises:
-        BadInput: the file does not exist or a line is no image id.
+        BadInput: the file does not exist, a line is no image id, or there is none.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -26,9 +27,13 @@ def read_ids(path: Path) -> Ids:
         text = line.strip()
         if not text:
             continue
-        if not (text.isascii() and text.isdigit()):
-            raise BadInput(f"Line {number} of {path} is {text!r}; each line must be one image id, a whole number.")
+        if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MAX_IMAGE_ID):
+            raise BadInput(
+                f"Line {number} of {path} is {text[:50]!r}; each line must be one image id, a whole number below 2^63."
+            )
         ids.append(int(text))
+    if not ids:
+        raise BadInput(f"The file of image ids {path} is empty.")
     return np.unique(np.array(ids, dtype=np.int64))
 
 

@@ -12,7 +12,6 @@ so after a kill it is run again.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +28,8 @@ from imgserver.errors import BadInput, NotReady
 from imgserver.offline.rejects import write_rejects
 from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below, new_place
 from imgserver.shards import SHARDS, Ownership, shards_of
-from imgserver.storage.records import NO_ROW, SOURCE, Entries, Ids, Space, places_in
+from imgserver.storage.disk import replacing
+from imgserver.storage.records import NO_ROW, Entries, Ids, Space, places_in, sources_in
 from imgserver.storage.store import Store
 from imgserver.storage.versions import copy_heads, split_version
 
@@ -94,7 +94,7 @@ def write_moved(store: Store, folder: Path, ownership: Ownership) -> MoveReport:
             f"{coded[0]} is compressed by a codebook that only {store.folder} has, so its vectors cannot move. "
             f"Delete it first with 'imgserver versions --delete'; another version must be active then."
         )
-    _notes(folder, WRITTEN, ownership)
+    _notes(folder, WRITTEN, ownership)  # of another list, they are refused
     (folder / WRITTEN).mkdir(parents=True, exist_ok=True)
     _path(folder, WRITTEN, ownership.me).unlink(missing_ok=True)  # until all is there
     parts = _others_own(store, ownership)
@@ -167,7 +167,9 @@ def active_among(folder: Path, ownership: Ownership | None) -> str | None:
 
 
 def note_held(store: Store, folder: Path, ownership: Ownership) -> None:
-    """Note for former owners what this store holds of the shards in ``folder`` that it owns; every row is read for it.
+    """Note for former owners what this store holds of the images in ``folder`` that it owns; every row is read for it.
+
+    Images that came to the store by another way are theirs alone, and no reason to refuse a drop.
 
     Raises:
         StoreError: a row is damaged.
@@ -182,6 +184,8 @@ def note_held(store: Store, folder: Path, ownership: Ownership) -> None:
             part = _sorted_by_shard(space, *store.index.load(name)[:2])
             for shard in sorted(moved):
                 ids, entries = part.of(shard)
+                came = places_in(files.known([shard])[0], ids)[1]
+                ids, entries = ids[came], entries[came]
                 for start in range(0, len(ids), BLOCK_ROWS):
                     rows = entries[start : start + BLOCK_ROWS]
                     store.read(space, rows[rows["row"] != NO_ROW])
@@ -196,7 +200,7 @@ def _mine(ownership: Ownership) -> list[int]:
 
 def _others_own(store: Store, ownership: Ownership) -> list[_Part]:
     parts = []
-    for space in store.index.spaces("feature") + store.index.spaces("vector"):
+    for space in store.index.spaces():
         ids, entries, _ = store.index.load(space.name)
         others = ~ownership.mine[shards_of(ids)]
         parts.append(_sorted_by_shard(space, ids[others], entries[others]))
@@ -237,7 +241,7 @@ def _block(store: Store, space: Space, ids: Ids, entries: Entries) -> Block:
     with_row = entries["row"] != NO_ROW
     values = np.zeros((len(ids), space.dim), dtype=space.dtype)
     values[with_row] = store.read(space, entries[with_row])
-    return Block(ids, entries["status"], entries[list(SOURCE.names or ())].astype(SOURCE), values, space.recipe)
+    return Block(ids, entries["status"], sources_in(entries), values, space.recipe)
 
 
 def _digest(ids: Ids, entries: Entries) -> list[Any]:
@@ -258,10 +262,8 @@ def _path(folder: Path, kind: str, server: str) -> Path:
 
 
 def _write(path: Path, ownership: Ownership, found: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}")
-    part.write_text(json.dumps({"server": ownership.me, "servers": ownership.servers, **found}))
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_text(json.dumps({"server": ownership.me, "servers": ownership.servers, **found}))
 
 
 def _notes(folder: Path, kind: str, ownership: Ownership | None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from imgserver.offline.shards import BLOCK_PHOTOS, Catalogue, Embedder, Job, Shard, ShardResult
+from imgserver.offline.shards import BLOCK_PHOTOS, FileEmbedder, Job, OpenJob, Shard, ShardResult
 from imgserver.storage.records import Ids
 
 LEAST_PHOTOS = 256  # of a block, however small the catalogue is
@@ -27,7 +27,7 @@ class Actor:
     """A CNN on one core, or on one GPU where the cluster has some."""
 
     def __init__(self, job: Job):
-        self._embedder = Embedder(Catalogue(job), threads=1)
+        self._embedder = FileEmbedder(OpenJob(job), threads=1)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Embed a block and write its files; return how many were embedded, and who was rejected and why."""
@@ -44,12 +44,12 @@ class Actor:
 
 
 def embed_on_ray(
-    of: Catalogue, ids: Ids, shard: Shard, address: str | None, progress: Callable[[int], None] = lambda done: None
+    of: OpenJob, ids: Ids, shard: Shard, address: str | None, progress: Callable[[int], None] = lambda done: None
 ) -> ShardResult:
     """``embed_shard`` on a cluster: actors come and go with the cluster's size, one at least.
 
     Args:
-        of: the catalogue; its folder and its photos are at the same place on every machine.
+        of: the job; its folder and its photos are at the same place on every machine.
         ids: ``of.of_shard(shard)``.
         shard: which one it is.
         address: of the cluster, as ``ray.init`` takes it; None uses ``RAY_ADDRESS``, or starts Ray on this machine.
@@ -58,7 +58,7 @@ def embed_on_ray(
     Raises:
         ImportError: Ray is not installed.
         ConnectionError: there is no cluster at the address.
-        RuntimeError: Ray failed three times on end without embedding a photo.
+        RuntimeError: Ray failed three times in a row without embedding a photo.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
@@ -85,8 +85,8 @@ def embed_on_ray(
                 failures = failures + 1 if len(todo) == before else 0
                 if failures == TRIES_WITHOUT_PROGRESS:
                     raise RuntimeError(
-                        f"Ray failed {failures} times on end without embedding a photo; {len(todo)} are left. The last "
-                        f"time: {error}"
+                        f"Ray failed {failures} times in a row without embedding a photo; {len(todo)} are left. "
+                        f"The last time: {error}"
                     ) from error
     finally:
         ray.shutdown()

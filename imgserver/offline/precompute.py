@@ -6,7 +6,6 @@ killed goes on where it stopped. Photos that changed since they were embedded ar
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -86,6 +85,7 @@ class PrecomputeResult:
         version: of the vectors, now active.
         seconds: of the whole run.
         rejects_file: lists each rejected id with its reason, or None.
+        reasons: how many photos failed in this run, by the name of their status.
     """
 
     found: int
@@ -147,7 +147,7 @@ def precompute(
         StoreError: the store cannot be written.
     """
     started = time.monotonic()
-    if (free := shutil.disk_usage(store.folder).free) < (need := plan.disk_bytes(backbone.feature_dim, config.dim)):
+    if (free := store.free_bytes()) < (need := plan.disk_bytes(backbone.feature_dim, config.dim)):
         raise BadInput(f"The run needs {need} bytes on the disk of {store.folder}; {free} are free.")
     result = PrecomputeResult(plan.found, skipped=plan.skipped)
     space = feature_space(store, backbone.version, backbone.feature_dim, backbone.recipe)

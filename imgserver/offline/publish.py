@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.errors import BadInput, NotReady, StoreError
+from imgserver.errors import BadInput, StoreError
 from imgserver.storage.cluster.codec import TAGS, Codec, Mask, Values, command
 from imgserver.storage.cluster.facts import Published
 from imgserver.storage.cluster.store import RedisStore, encode_part
-from imgserver.storage.records import SOURCE, Entries, Ids, Space
+from imgserver.storage.records import Entries, Ids, Space, sources_in
 from imgserver.storage.store import Store
 from imgserver.storage.stores import Part
-from imgserver.storage.versions import is_imported, plain_version, split_version
+from imgserver.storage.versions import held, is_imported, plain_version, split_version
 
 OK = pb.VECTOR_STATUS_OK
 BLOCK_BYTES = 8 << 20
@@ -53,18 +53,13 @@ def images_of(store: Store, versions: Sequence[str]) -> tuple[list[Space], int]:
         NotReady: there is no active version.
         BadInput: the store does not hold one of them, or one is compressed.
     """
-    if not versions and not store.index.active:
-        raise NotReady(f"The store {store} has no vectors yet. {store.fill_hint}.")
     spaces = []
-    for version in versions or [store.index.active]:
-        space = store.index.space(version)
-        if space is None:
-            held = ", ".join(s.name for kind in ("vector", "feature") for s in store.index.spaces(kind)) or "none"
-            raise BadInput(f"The store {store} does not hold the version {version!r}. It holds: {held}.")
+    for version in versions or [""]:
+        space = held(store, version)
         if space.codebook:
             raise BadInput(
-                f"{version} is compressed, and a cluster holds vectors as numbers. Publish another version: with "
-                f"--version, and {plain_version(version)} if the store still has it."
+                f"{space.name} is compressed, and a cluster holds vectors as numbers. Publish another version: with "
+                f"--version, and {plain_version(space.name)} if the store still has it."
             )
         spaces.append(space)
     return spaces, sum(len(store.index.load(space.name)[0]) for space in spaces)
@@ -132,10 +127,8 @@ def _publish_block(
 ) -> tuple[int, bool]:
     """How many images were written, and whether one had another content before."""
     ok = entries["status"] == OK
-    sources = np.zeros(len(ids), dtype=SOURCE)
-    for name in SOURCE.names or ():
-        sources[name] = entries[name]
-    values = encode_part(codec, Part(space, ids, store.read(space, entries[ok]), entries["status"], sources), OK)
+    part = Part(space, ids, store.read(space, entries[ok]), entries["status"], sources_in(entries))
+    values = encode_part(codec, part, OK)
     before, there, lost = cluster.get(codec, ids)
     if lost.any():
         raise StoreError(_gone(cluster))

@@ -8,7 +8,6 @@ The centres are kept in the store, so that photos that come later get codes of t
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imgserver.errors import BadInput
+from imgserver.errors import BadInput, StoreError
+from imgserver.storage.disk import replacing
 from imgserver.storage.similarity import Vectors, faiss_module, unit
 from imgserver.storage.store import Store
 from imgserver.storage.versions import active_rows
@@ -64,22 +64,30 @@ def write_semantic_ids(store: Store, out: Path, levels: int, codes: int, seed: i
     Raises:
         NotReady: the store has no vectors yet.
         BadInput: levels or codes out of their limits, or too few images for so many codes.
+        StoreError: the centres of an earlier run, or a row, are damaged.
     """
     bits = codes.bit_length() - 1
-    if not 1 <= levels <= MAX_LEVELS or codes != 1 << bits or not 1 <= bits <= 8:
+    if not 1 <= levels <= MAX_LEVELS or not 1 <= bits <= 8 or codes != 1 << bits:
         raise BadInput(f"{levels} levels of {codes} codes: levels go from 1 to {MAX_LEVELS}, codes are 2, 4, … or 256.")
     space, ids, entries = active_rows(store)
     name = f"{hashlib.sha256(space.name.encode()).hexdigest()[:12]}-{levels}x{codes}.faiss"
     path = store.folder / "semantic" / name
     kept = path.exists()
     if kept:
-        quantiser = faiss_module().read_index(str(path))
+        try:
+            quantiser = faiss_module().read_index(str(path))
+        except RuntimeError as error:
+            raise StoreError(
+                f"The centres of an earlier run in {path} are damaged: {error}. Bring the file back from a backup; or "
+                f"remove it, and all codes get another meaning."
+            ) from error
     else:
         if len(ids) < codes:
             raise BadInput(f"{len(ids)} images are too few for {codes} codes; take fewer.")
         rows = np.sort(np.random.default_rng(seed).choice(len(ids), min(SAMPLE, len(ids)), replace=False))
         quantiser = _fitted(unit(store.read(space, entries[rows])), levels, bits)
-        _save(quantiser, path)
+        with replacing(path) as part:
+            faiss_module().write_index(quantiser, str(part))
     columns: list[list[npt.NDArray[Any]]] = [[] for _ in range(levels)]
     left = spread = 0.0
     mean = np.zeros(space.dim)
@@ -97,10 +105,8 @@ def write_semantic_ids(store: Store, out: Path, levels: int, codes: int, seed: i
     spread -= float((mean**2).sum()) / max(len(ids), 1)
     arrays = [pa.array(np.concatenate(parts)) for parts in columns]
     table = pa.table([pa.array(ids), *arrays], names=["image_id", *(f"sid_{n + 1}" for n in range(levels))])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{os.getpid()}")
-    pq.write_table(table.replace_schema_metadata({"crossmedia.version": space.name}), part)
-    os.replace(part, out)
+    with replacing(out) as part:
+        pq.write_table(table.replace_schema_metadata({"crossmedia.version": space.name}), part)
     distinct = tuple(len(array.unique()) for array in arrays)
     return SemanticIds(space.name, len(ids), distinct, left / spread if spread else 0.0, str(out), kept)
 
@@ -113,10 +119,3 @@ def _fitted(vectors: Vectors, levels: int, bits: int) -> Any:
     quantiser.rq.cp.min_points_per_centroid = 1  # FAISS would say for each level that more images would be better
     quantiser.train(vectors)
     return quantiser
-
-
-def _save(quantiser: Any, path: Path) -> None:
-    path.parent.mkdir(exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    faiss_module().write_index(quantiser, str(part))
-    os.replace(part, path)

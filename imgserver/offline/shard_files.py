@@ -54,8 +54,8 @@ class Block:
     def rows(self, chosen: npt.NDArray[Any]) -> Block:
         """Some of the rows."""
         return Block(
-            self.ids[chosen], self.status[chosen], self.sources[chosen], self.values[chosen], self.recipe
-        )  # fmt: skip
+            self.ids[chosen], self.status[chosen], self.sources[chosen], self.values[chosen], recipe=self.recipe
+        )
 
     @classmethod
     def of(cls, blocks: Sequence[Block]) -> Block:

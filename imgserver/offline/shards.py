@@ -75,7 +75,7 @@ class Shard:
             BadInput: it is none, or n is above the number of virtual shards.
         """
         first, _, of = text.partition("/")
-        if not (first.isdigit() and of.isdigit() and 1 <= int(first) <= int(of) <= SHARDS):
+        if not (text.isascii() and first.isdigit() and of.isdigit() and 1 <= int(first) <= int(of) <= SHARDS):
             raise BadInput(f"The shard {text!r} must be i/n with i from 1 to n, such as 3/64, and n at most {SHARDS}.")
         return cls(int(first), int(of))
 
@@ -111,8 +111,8 @@ class Job:
     photo_roots: tuple[str, ...] = ()
 
 
-class Catalogue:
-    """The photos of a job and the files that they are embedded into.
+class OpenJob:
+    """A job with its photos, its backbone, and the files that they are embedded into.
 
     Raises:
         BadInput: there is no such catalogue or backbone.
@@ -142,15 +142,15 @@ class Catalogue:
         return by_shard
 
 
-class Embedder:
+class FileEmbedder:
     """A CNN that writes files.
 
     Args:
-        of: the catalogue.
+        of: the job.
         threads: of the CNN; 0 takes all cores.
     """
 
-    def __init__(self, of: Catalogue, threads: int = 0):
+    def __init__(self, of: OpenJob, threads: int = 0):
         self._of = of
         self._engine = make_engine(of.backbone, of.job.folder / "engine", threads)
 
@@ -183,12 +183,12 @@ class Embedder:
 
 
 def embed_shard(
-    of: Catalogue, ids: Ids, shard: Shard, threads: int = 0, progress: Callable[[int], None] = lambda done: None
+    of: OpenJob, ids: Ids, shard: Shard, threads: int = 0, progress: Callable[[int], None] = lambda done: None
 ) -> ShardResult:
     """Embed what is left of a shard; run it again after a kill, and it goes on with the block that it was at.
 
     Args:
-        of: the catalogue.
+        of: the job.
         ids: ``of.of_shard(shard)``.
         shard: which one it is.
         threads: of the CNN; 0 takes all cores.
@@ -203,7 +203,7 @@ def embed_shard(
     result = ShardResult(str(shard), len(ids), len(ids) - len(todo))
     progress(result.skipped)
     if len(todo):
-        embedder = Embedder(of, threads)
+        embedder = FileEmbedder(of, threads)
         for start in range(0, len(todo), BLOCK_PHOTOS):
             embedded, rejected = embedder.embed(todo[start : start + BLOCK_PHOTOS], progress)
             result.embedded += embedded
@@ -235,6 +235,11 @@ def apply_head_to_files(folder: Path, head: Head, backbone_version: str, shard: 
         if place in done:
             continue
         block = features.read(place)
+        if block.values.shape[1] != head.spec.widths[0]:
+            raise BadInput(
+                f"The head takes {head.spec.widths[0]} numbers; features of {backbone_version} have "
+                f"{block.values.shape[1]}."
+            )
         ok = block.status == OK
         values = np.zeros((len(ok), head.spec.dim), dtype=np.float16)
         if ok.any():

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from imgserver.errors import BadInput
+from imgserver.storage.codebook import CENTRES
 from imgserver.storage.records import Entries, Ids, Space
 from imgserver.storage.similarity import (
     SimilarityFiles,
@@ -27,7 +28,6 @@ from imgserver.storage.versions import active_rows
 KINDS = ("flat", "hnsw", "ivf-pq")
 HNSW_FROM, IVF_PQ_FROM = 50_000, 2_000_000
 HNSW_LINKS = 32
-CENTRES = 256  # of a product quantiser: what a byte tells apart
 PER_CENTRE, TRAINED_PER_CENTRE = 39, 64  # vectors that FAISS asks for, and that it gets
 NUMBERS_PER_CODE = 8  # that one byte of a product quantiser stands for
 BLOCK = 65_536

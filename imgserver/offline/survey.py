@@ -65,8 +65,8 @@ def _named(name: str, threads: int) -> SurveyEntry:
     if name.startswith(TORCHVISION):
         from imgserver.vision.torchvision_zoo import entries, torchvision_backbone
 
-        published = {entry.recipe: entry for entry in entries()}
-        entry = published.get(name) or next((e for r, e in published.items() if r.startswith(f"{name}@")), None)
+        meant = [e for e in entries() if e.recipe == name or (e.default and e.recipe.startswith(f"{name}@"))]
+        entry = meant[0] if meant else None
         if entry is not None and not entry.path.exists():
             here, backbone = False, torchvision_backbone(name, random_weights=True)
             megabytes = entry.megabytes

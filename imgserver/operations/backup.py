@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgserver.errors import BadInput, CrossMediaError, StoreError
+from imgserver.storage.disk import sync
 from imgserver.storage.index import Index
 from imgserver.storage.records import NO_ROW, Space, row_checksums
 from imgserver.storage.rows import rows_in_segment
@@ -72,7 +73,8 @@ def backup(store: Path, to: Path, on_progress: OnProgress = lambda done, of: Non
 
     Raises:
         BadInput: ``to`` is there already, or has no room.
-        StoreError: the store cannot be read, a row is damaged, or a version was deleted meanwhile.
+        StoreError: the store cannot be read, the copy cannot be written, a row is damaged, or a version was deleted
+            meanwhile. There is no backup then, and no ``<to>.part``.
     """
     if to.exists():
         raise BadInput(f"{to} is there already. Give a folder that is not, such as one named after the day.")
@@ -84,20 +86,22 @@ def backup(store: Path, to: Path, on_progress: OnProgress = lambda done, of: Non
             live.copy(part / "index")
             with closing(Index(part / "index", create=False, unlocked=True)) as index:
                 made = _fill(store, part, index, on_progress)
-    except CrossMediaError:
+        (part / MANIFEST).write_text(json.dumps(asdict(made), indent=1) + "\n")
+        sync(part / MANIFEST)
+        for folder in [part, *(found for found in part.rglob("*") if found.is_dir())]:
+            sync(folder)
+    except (CrossMediaError, OSError) as error:
         shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise StoreError(f"The backup {to} cannot be made: {error}. Mend that, and run it again.") from error
         raise
-    (part / MANIFEST).write_text(json.dumps(asdict(made), indent=1) + "\n")
-    for folder in [part, *(found for found in part.rglob("*") if found.is_dir())]:
-        _sync(folder)
-    _sync(part / MANIFEST)
     os.rename(part, to)
-    _sync(to.parent)
+    sync(to.parent)
     return made
 
 
 def _fill(store: Path, part: Path, index: Index, on_progress: OnProgress) -> Backup:
-    spaces = index.spaces("feature") + index.spaces("vector")
+    spaces = index.spaces()
     others = [path for pattern in SMALL_FILES for path in store.glob(pattern) if not path.name.startswith(".")]
     to_copy = [(space, path, size) for space in spaces for path, size in _row_files(store, space)]
     total = sum(size for _, _, size in to_copy) + sum(path.stat().st_size for path in others)
@@ -240,7 +244,7 @@ def restore(folder: Path, store: Path, on_progress: OnProgress = lambda done, of
 
     Raises:
         BadInput: there is no backup, or the store is not empty, or has no room.
-        StoreError: a file of the backup is damaged; there is no store then.
+        StoreError: a file of the backup is damaged, or one of the store cannot be written; there is no store then.
     """
     made = read_manifest(folder)
     unfinished, index = store / "index" / "data.mdb.part", store / "index" / "data.mdb"
@@ -266,14 +270,15 @@ def restore(folder: Path, store: Path, on_progress: OnProgress = lambda done, of
                 )
             done += size
             on_progress(done, made.total_bytes)
-    except CrossMediaError:
+        for path in {store / folder for name in made.files for folder in Path(name).parents}:
+            sync(path)
+    except (CrossMediaError, OSError) as error:
         _empty(store)
+        if isinstance(error, OSError):
+            raise StoreError(f"The store {store} cannot be made: {error}. Mend that, and run it again.") from error
         raise
-    for path in store.rglob("*"):
-        if path.is_dir():
-            _sync(path)
     os.replace(unfinished, index)
-    _sync(index.parent)
+    sync(index.parent)
     return made
 
 
@@ -292,11 +297,3 @@ def _empty(store: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -21,9 +21,11 @@ import numpy as np
 
 from imgserver.errors import BadInput, StoreError
 from imgserver.operations.exclusive import alone
+from imgserver.storage.disk import sync, used_bytes
 from imgserver.storage.index import FORMAT, Index
 from imgserver.storage.records import NO_ROW, Entries, Space, row_checksums
 from imgserver.storage.rows import MAX_SEGMENT_ROWS
+from imgserver.storage.snapshots import remove_snapshots
 from imgserver.storage.store import open_rows, row_folder
 
 ANEW = "anew"
@@ -77,7 +79,7 @@ def _write_anew(store: Path, formats: tuple[int, ...], on_progress: Callable[[in
     with alone(store):
         old = Index(store / "index", create=False, unlocked=True, formats=formats)
         try:
-            spaces = old.spaces("feature") + old.spaces("vector")
+            spaces = old.spaces()
             _clean(store, spaces)
             before = _used_bytes(store)
             found = old.format
@@ -85,10 +87,10 @@ def _write_anew(store: Path, formats: tuple[int, ...], on_progress: Callable[[in
         finally:
             old.close()
         os.replace(store / "index" / ANEW / "data.mdb", store / "index" / "data.mdb")
-        _sync_folder(store / "index")
+        sync(store / "index")
         # Opened once by LMDB's own rules, so that its lock file knows the new history before anybody else comes.
         fresh = Index(store / "index", create=False)
-        _clean(store, fresh.spaces("feature") + fresh.spaces("vector"))
+        _clean(store, fresh.spaces())
         fresh.close()
         return CompactReport(found, kept, dropped, before, _used_bytes(store))
 
@@ -122,7 +124,7 @@ def _fill(store: Path, old: Index, spaces: list[Space], on_progress: Callable[[i
     finally:
         new.close()
     if rewritten:
-        _sync_folder(store / "rows")
+        sync(store / "rows")
     return rows, sum(space.next_row for space in spaces) - rows
 
 
@@ -146,7 +148,7 @@ def _copy_rows(store: Path, space: Space, target: Space, entries: Entries, found
         written_to.write(start, values)
         entries["row"][part] = start + np.arange(len(part))
         yield values.nbytes
-    _sync_folder(row_folder(store, target))
+    sync(row_folder(store, target))
 
 
 def _clean(store: Path, spaces: list[Space]) -> None:
@@ -156,18 +158,8 @@ def _clean(store: Path, spaces: list[Space]) -> None:
         if folder not in named:
             shutil.rmtree(folder)
     shutil.rmtree(store / "index" / ANEW, ignore_errors=True)
-    for file in (store / "index").glob("table-*.npy"):
-        file.unlink()
+    remove_snapshots(store / "index")
 
 
 def _used_bytes(store: Path) -> int:
-    files = [file for part in ("index", "rows") for file in (store / part).rglob("*") if file.is_file()]
-    return sum(file.stat().st_blocks * 512 for file in files)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return sum(used_bytes(store / part) for part in ("index", "rows"))

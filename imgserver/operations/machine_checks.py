@@ -99,5 +99,4 @@ def _max_maps() -> int:
 
 
 def _segments(subject: Subject) -> int:
-    spaces = subject.store.index.spaces("feature") + subject.store.index.spaces("vector")
-    return sum(-(-space.next_row // rows_in_segment(space.row_bytes)) for space in spaces)
+    return sum(-(-space.next_row // rows_in_segment(space.row_bytes)) for space in subject.store.index.spaces())

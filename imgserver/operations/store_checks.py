@@ -12,9 +12,9 @@ from imgserver.operations.findings import Finding, NotExamined, Subject, ok, pro
 from imgserver.operations.verify import damaged_rows, missing_files
 from imgserver.serving.health import built_in_photo
 from imgserver.storage.index import FORMAT
-from imgserver.storage.records import Space
+from imgserver.storage.records import NO_ROW
 from imgserver.storage.similarity import SimilarityFiles
-from imgserver.storage.store import Store, row_folder
+from imgserver.storage.store import row_folder
 from imgserver.storage.versions import IMPORTED, is_imported, split_version
 from imgserver.vision.backbone import TORCHVISION, OnnxGraph
 from imgserver.vision.backbones import get_backbone
@@ -32,7 +32,7 @@ def store_opens(subject: Subject) -> Finding:
     store = subject.opened
     if store is None:
         return problem(subject.trouble, "")
-    spaces = len(store.index.spaces("feature")) + len(store.index.spaces("vector"))
+    spaces = len(store.index.spaces())
     return ok(f"{subject.folder}, format {FORMAT}, {spaces} versions and backbones, {len(store.index):,} entries")
 
 
@@ -98,7 +98,7 @@ def rows(subject: Subject) -> Finding:
     """Whether rows are what the index says: a sample of each version, or all with ``--full``."""
     store = subject.store
     compared = 0
-    for space in _spaces(store):
+    for space in store.index.spaces():
         advice = (
             f"Restore a backup; or delete {space.name} with 'imgserver versions --delete', and run precompute again."
         )
@@ -116,9 +116,10 @@ def rows(subject: Subject) -> Finding:
 def dropped_rows(subject: Subject) -> Finding:
     """How much disk the rows of replaced photos take."""
     store = subject.store
-    named = sum(int((store.index.load(space.name)[1]["row"] >= 0).sum()) for space in _spaces(store))
-    written = sum(space.next_row for space in _spaces(store))
-    orphans = set((store.folder / "rows").glob("*")) - {row_folder(store.folder, space) for space in _spaces(store)}
+    spaces = store.index.spaces()
+    named = sum(int((store.index.load(space.name)[1]["row"] != NO_ROW).sum()) for space in spaces)
+    written = sum(space.next_row for space in spaces)
+    orphans = set((store.folder / "rows").glob("*")) - {row_folder(store.folder, space) for space in spaces}
     if orphans:
         return warning(
             f"{len(orphans)} folders of rows belong to nothing, such as {min(orphans)}",
@@ -213,7 +214,3 @@ def clock(subject: Subject) -> Finding:
     if ahead > AHEAD_S:
         return warning(f"the index was written {ahead:,.0f} s in the future", "Set the clock (timedatectl, chrony).")
     return ok(time.strftime("%Y-%m-%d %H:%M:%S %z"))
-
-
-def _spaces(store: Store) -> list[Space]:
-    return store.index.spaces("feature") + store.index.spaces("vector")

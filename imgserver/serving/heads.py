@@ -8,8 +8,6 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-import torch
-
 from imgserver.errors import InvalidRequest, Overloaded
 from imgserver.head import Head
 
@@ -41,17 +39,11 @@ class Heads:
         """Hold a head; return the versions of this run that are held now.
 
         Raises:
-            InvalidRequest: the run has no proper name, or a weight is not finite.
+            InvalidRequest: the run has no proper name.
             Overloaded: the heads of all runs would be too large together.
         """
         if not _RUN_ID.fullmatch(run_id):
             raise InvalidRequest(f"A run cannot be named {run_id!r}; use 1 to 64 letters, digits, '.', '_' or '-'.")
-        for name, weight in head.state_dict().items():
-            if not torch.isfinite(weight).all():
-                raise InvalidRequest(
-                    f"The head's weights {name} are not finite: training has diverged. Start again from the last "
-                    f"checkpoint, with a smaller step size of the head."
-                )
         with self._lock:
             now = time.monotonic()
             for name in [name for name, run in self._runs.items() if now - run.used_at > IDLE_S]:

@@ -75,16 +75,17 @@ class Served:
         with self._lock:
             active = self._store.index.active
             former = self.active
-            if active and (former is None or former.version != active):
+            held = {space.name: space.number for space in self._store.index.spaces()}
+            for version, (other, asked_at) in list(self._others.items()):
+                idle = time.monotonic() - asked_at > KEEP_IDLE_S
+                if version not in held or _made_again(other, held) or idle:
+                    del self._others[version]
+            if active and (former is None or former.version != active or _made_again(former, held)):
                 known = self._others.pop(active, None)
                 self.active = known[0] if known else self._open(active)
-                if former is not None:
+                if former is not None and former.version != active:
                     self._others[former.version] = former, time.monotonic()
                 log.info("serving %s", active)
-            held = {space.name for kind in ("vector", "feature") for space in self._store.index.spaces(kind)}
-            for version, (_, asked_at) in list(self._others.items()):
-                if version not in held or time.monotonic() - asked_at > KEEP_IDLE_S:
-                    del self._others[version]
         for serving in self._all():
             if serving.table.loaded and (added := serving.table.refresh()):
                 log.info("%d ids of %s were added or changed in the store", added, serving.version)
@@ -124,3 +125,8 @@ class Served:
             if self._computes:
                 _ = embedder.engine
         return Model(embedder, None if version == backbone else load_head(self._store, version), features)
+
+
+def _made_again(serving: Serving, held: dict[str, int]) -> bool:
+    """Whether a version was deleted and made again since it was opened: then its rows are others."""
+    return held.get(serving.version, serving.table.space.number) != serving.table.space.number

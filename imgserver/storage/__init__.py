@@ -1,1 +1,1 @@
-"""Where things are: the catalogue of photos, fixed-width rows in mapped files, the LMDB index, the table in memory."""
+"""Where things are: catalogues, fixed-width rows in mapped files, the LMDB index, tables in memory, a cluster."""

@@ -32,7 +32,7 @@ class IdTable:
         return self._used
 
     def get(self, ids: Int64) -> Int64:
-        """Values of ``ids``, shape (n,); ``ABSENT`` where an id is not in the table."""
+        """Values of ``ids``, shape (n,), not negative; ``ABSENT`` where an id is not in the table."""
         out = np.empty(len(ids), dtype=np.int64)
         _lookup(self._slots, np.ascontiguousarray(ids, dtype=np.int64), out)
         return out

@@ -1,10 +1,9 @@
 """The index in LMDB: the truth about what the store holds.
 
-    meta      "format" -> number, "generation" -> number, "active" -> version
+    meta      "format", "generation", "last space" -> number; "active" -> version; "table:<space>" -> file of a snapshot
     spaces    name -> JSON: a space is the features of one backbone version, or the vectors of one version
     entries   space number, image id -> entry: row, status, checksum, content hash, size and stamp of the photo
-    table-*   not LMDB: what a table held (id -> row), so that the next start need not walk over the entries
-    changes   sequence number -> space number, image ids: what a commit added, so that readers can follow
+    changes   see ``changes``
 
 Whoever writes holds LMDB's write lock from the moment that rows are given out until the commit, so the daemon and
 precompute may write at the same time. Rows are on disk before the commit that names them.
@@ -15,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import struct
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -28,11 +26,13 @@ import numpy as np
 import numpy.typing as npt
 
 from imgserver.errors import StoreError
+from imgserver.storage.changes import Changes
 from imgserver.storage.records import ENTRY, KEY, NO_ROW, RECORD, Batch, Entries, Ids, Space, places_in
 
+# 1: release 0.1. 2: row files of at most 128 MiB; codes in place of numbers, which came before a release had format 2.
+# To be raised by whatever a release that reads the present one would not understand.
 FORMAT = 2
 MAP_BYTES = 1 << 40  # sparse: address space, not disk
-KEEP_CHANGES = 10_000
 WALK_BLOCK = 50_000  # entries read from LMDB in one go
 SCAN_FROM, SCAN_SHARE = 10_000, 16  # ids asked for at once, and entries for each of them, from where ``get`` walks
 
@@ -70,9 +70,10 @@ class Index:
             )
             if not unlocked:
                 self._env.reader_check()
-            self._meta, self._spaces, self._entries, self._changes = (
+            self._meta, self._spaces, self._entries, changes = (
                 self._env.open_db(name, create=create) for name in (b"meta", b"spaces", b"entries", b"changes")
             )
+            self._changes = Changes(changes)
         except (lmdb.Error, OSError) as error:
             raise StoreError(
                 f"There is no readable store in {folder}: {error}. 'imgserver precompute' makes one."
@@ -136,11 +137,11 @@ class Index:
         with self._write() as txn:
             txn.put(b"active", version.encode(), db=self._meta)
 
-    def spaces(self, kind: str) -> list[Space]:
-        """All spaces of a kind, in the order of their making."""
+    def spaces(self, kind: str = "") -> list[Space]:
+        """All spaces of a kind, in the order of their making; without one those of features, then those of vectors."""
         with self._read(self._spaces) as txn:
             found = [Space(**json.loads(bytes(value))) for _, value in txn.cursor()]
-        return sorted((s for s in found if s.kind == kind), key=lambda s: s.number)
+        return sorted((s for s in found if kind in ("", s.kind)), key=lambda s: (s.kind, s.number))
 
     def space(self, name: str) -> Space | None:
         """The space of that name, or None."""
@@ -153,8 +154,11 @@ class Index:
         with self._write() as txn:
             if value := txn.get(name.encode(), db=self._spaces):
                 return Space(**json.loads(value))
+            # Above that of a deleted space too: a process may still remove its rows, or have them mapped.
+            last = int(txn.get(b"last space", default=b"0", db=self._meta))
             with txn.cursor(db=self._spaces) as cursor:
-                number = 1 + max((json.loads(bytes(found))["number"] for _, found in cursor), default=0)
+                number = 1 + max([last, *(json.loads(bytes(found))["number"] for _, found in cursor)])
+            txn.put(b"last space", str(number).encode(), db=self._meta)
             space = Space(number, name, kind, dim, dtype, recipe=recipe)
             txn.put(name.encode(), json.dumps(asdict(space)).encode(), db=self._spaces)
             return space
@@ -175,11 +179,11 @@ class Index:
 
     def _put_one(self, txn: Any, batch: Batch) -> bool:
         """Write one batch; return whether the content of an image that had a row changed."""
-        name, ids, entries = batch.space, batch.ids, batch.entries
+        name, ids, entries = batch.space.name, batch.ids, batch.entries
         found = txn.get(name.encode(), db=self._spaces)
-        if found is None:
+        space = Space(**json.loads(found)) if found else None
+        if space is None or space.number != batch.space.number:
             raise StoreError(f"{name} was deleted from the store {self.folder.parent} while vectors of it were made.")
-        space = Space(**json.loads(found))
         with_row = entries["row"] != NO_ROW
         rows = int(with_row.sum())
         entries["row"][with_row] = space.next_row + np.arange(rows)
@@ -196,7 +200,7 @@ class Index:
                 txn.put(keys[i], blob, db=self._entries)
         space = replace(space, next_row=space.next_row + rows)
         txn.put(name.encode(), json.dumps(asdict(space)).encode(), db=self._spaces)
-        self._log_change(txn, space.number, ids)
+        self._changes.add(txn, space.number, ids)
         return replaced
 
     def delete_space(self, name: str) -> int:
@@ -213,8 +217,6 @@ class Index:
                 deleted += 1
             txn.delete(name.encode(), db=self._spaces)
             txn.delete(_snapshot_key(space.number), db=self._meta)
-        for file in self.folder.glob(f"table-{space.number}-*.npy"):
-            file.unlink(missing_ok=True)
         return deleted
 
     def adopt(self, space: Space, ids: Ids, entries: Entries) -> None:
@@ -238,9 +240,16 @@ class Index:
             txn.put(b"generation", str(other.generation).encode(), db=self._meta)
 
     def copy(self, folder: Path) -> None:
-        """Write the index as it is now into an empty folder, while others may go on writing here."""
+        """Write the index as it is now into an empty folder, while others may go on writing here.
+
+        Raises:
+            StoreError: the copy cannot be written.
+        """
         self._check_process()
-        self._env.copy(str(folder), compact=True)
+        try:
+            self._env.copy(str(folder), compact=True)
+        except lmdb.Error as error:
+            raise StoreError(f"The index cannot be copied to {folder}: {error}. Is the disk full?") from error
 
     def map_use(self) -> tuple[int, int]:
         """Bytes of LMDB's map that are taken, and its size."""
@@ -269,73 +278,37 @@ class Index:
                             f"Image {ids[place]} of {name} changed in {self.folder} while it was to be removed; it and "
                             f"those with it are still there. Start again."
                         )
-                self._log_change(txn, space.number, ids)
+                self._changes.add(txn, space.number, ids)
 
-    def save_snapshot(self, name: str, ids: Ids, values: npt.NDArray[np.int64], sequence: int) -> None:
-        """Keep what a table holds, as of ``sequence``, in a file beside the index, so that the next start is short.
+    def snapshot(self, space: Space) -> str:
+        """Name of the file with the snapshot of a space's table, see ``snapshots``; empty where there is none."""
+        return (self._get(_snapshot_key(space.number)) or b"").decode()
 
-        Args:
-            name: the space.
-            ids: shape (n,).
-            values: shape (n,).
-            sequence: of the last change that is in them.
-
-        Raises:
-            StoreError: it cannot be written; the former one stands.
-        """
-        space = self.space(name)
-        if space is None:
-            return
-        # The index names the file, and no name comes twice: a snapshot of another history is never taken for this one.
-        file = self.folder / f"table-{space.number}-{sequence}-{uuid.uuid4().hex[:12]}.npy"
-        try:
-            with open(file, "wb") as out:
-                np.save(out, np.stack([ids, values]))
-                out.flush()
-                os.fsync(out.fileno())
-            with self._write() as txn:
-                txn.put(_snapshot_key(space.number), file.name.encode(), db=self._meta)
-        except (OSError, StoreError) as error:
-            file.unlink(missing_ok=True)
-            raise StoreError(f"The snapshot {file} cannot be written: {error}. Is the disk full?") from error
-        for older in self.folder.glob(f"table-{space.number}-*.npy"):
-            if older != file:
-                older.unlink(missing_ok=True)
-
-    def load_snapshot(self, name: str) -> tuple[Ids, npt.NDArray[np.int64], int] | None:
-        """Ids and values that ``save_snapshot`` kept, mapped from the file, and their sequence; or None."""
-        space = self.space(name)
-        found = self._get(_snapshot_key(space.number)) if space else None
-        if found is None:
-            return None
-        try:
-            ids, values = np.load(self.folder / found.decode(), mmap_mode="r")
-        except (OSError, ValueError):  # a store that was copied without it
-            return None
-        return ids, values, int(found.decode().split("-")[2])
+    def name_snapshot(self, space: Space, file: str) -> None:
+        """Take a snapshot into use."""
+        with self._write() as txn:
+            txn.put(_snapshot_key(space.number), file.encode(), db=self._meta)
 
     def restamp(self, name: str, ids: Ids, sources: npt.NDArray[Any]) -> None:
         """Note a new size and stamp of photos whose content is what it was; rows and readers are not touched.
 
+        What another process took out of the index meanwhile is passed over.
+
         Args:
             name: the space.
-            ids: shape (n,), all of them stored.
+            ids: shape (n,).
             sources: shape (n,), ``SOURCE``.
         """
-        space = self.space(name)
-        assert space is not None
         with self._write() as txn:
-            for key, source in zip(_keys(space.number, ids), sources, strict=True):
-                entry = np.frombuffer(txn.get(key, db=self._entries), ENTRY).copy()
+            found = txn.get(name.encode(), db=self._spaces)
+            number = json.loads(found)["number"] if found else 0  # of no space
+            for key, source in zip(_keys(number, ids), sources, strict=True):
+                value = txn.get(key, db=self._entries)
+                if value is None:
+                    continue
+                entry = np.frombuffer(value, ENTRY).copy()
                 entry["size"], entry["stamp"] = source["size"], source["stamp"]
                 txn.put(key, entry.tobytes(), db=self._entries)
-
-    def _log_change(self, txn: Any, number: int, ids: Ids) -> None:
-        cursor = txn.cursor(db=self._changes)
-        last = struct.unpack(">Q", cursor.key())[0] if cursor.last() else 0
-        txn.put(struct.pack(">Q", last + 1), struct.pack("<I", number) + ids.astype("<i8").tobytes(), db=self._changes)
-        while cursor.first() and struct.unpack(">Q", cursor.key())[0] <= last + 1 - KEEP_CHANGES:
-            cursor.delete()
 
     def get(self, name: str, ids: Ids) -> tuple[Entries, npt.NDArray[np.bool_]]:
         """Entries of ``ids``, shape (n,), and which of them exist, shape (n,)."""
@@ -368,8 +341,7 @@ class Index:
         """All ids and entries of a space, ascending, and the sequence number of the last change in them."""
         space = self.space(name)
         with self._read() as txn:
-            cursor = txn.cursor(db=self._changes)
-            sequence = struct.unpack(">Q", cursor.key())[0] if cursor.last() else 0
+            sequence = self._changes.newest(txn)
             blocks: list[Entries] = []
             if space is not None:
                 cursor = txn.cursor(db=self._entries)
@@ -386,19 +358,9 @@ class Index:
     def changes_since(self, sequence: int, name: str) -> tuple[Ids, int] | None:
         """Ids of a space that changed after ``sequence``, and the newest sequence; None when the log no longer says."""
         space = self.space(name)
-        parts: list[Ids] = []
-        with self._read(self._changes) as txn:
-            cursor = txn.cursor()
-            newest = struct.unpack(">Q", cursor.key())[0] if cursor.last() else 0
-            if newest == sequence:
-                return np.zeros(0, dtype=np.int64), newest
-            if not cursor.first() or struct.unpack(">Q", cursor.key())[0] > sequence + 1 or newest < sequence:
-                return None
-            cursor.set_range(struct.pack(">Q", sequence + 1))
-            for _, value in cursor:
-                if space is not None and struct.unpack("<I", value[:4])[0] == space.number:
-                    parts.append(np.frombuffer(value[4:], dtype="<i8"))
-        return (np.unique(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.int64)), newest
+        with self._read() as txn:
+            ids = self._changes.since(txn, sequence, space.number if space else 0)
+            return None if ids is None else (ids, self._changes.newest(txn))
 
 
 def _keys(number: int, ids: Ids) -> list[bytes]:

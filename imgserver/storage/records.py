@@ -38,7 +38,7 @@ class Space:
     """Rows that belong together: the features of a backbone version, or the vectors of a version.
 
     Attributes:
-        number: prefix of its entries' keys.
+        number: prefix of its entries' keys, and name of its row folder; never given twice in a store.
         name: the version.
         kind: ``feature`` or ``vector``.
         dim: numbers in a row.
@@ -77,13 +77,13 @@ class Batch:
     """Entries to be committed.
 
     Attributes:
-        space: name of the space.
+        space: that they belong to, as it was when the rows were made.
         ids: shape (n,), each once.
         entries: shape (n,), ``ENTRY``; ``row`` is filled in by ``put`` where it is not ``NO_ROW``.
         write_rows: called with the first row; writes the rows of the entries that have one, and syncs.
     """
 
-    space: str
+    space: Space
     ids: Ids
     entries: Entries
     write_rows: Callable[[int], None]
@@ -95,6 +95,11 @@ def places_in(stored: Ids, ids: Ids) -> tuple[npt.NDArray[np.int64], npt.NDArray
     place[place == len(stored)] = 0
     found: npt.NDArray[np.bool_] = stored[place] == ids if len(stored) else np.zeros(len(ids), dtype=np.bool_)
     return place, found
+
+
+def sources_in(entries: Entries) -> npt.NDArray[Any]:
+    """Where the rows of entries, shape (n,), came from, shape (n,), ``SOURCE``."""
+    return entries[list(SOURCE.names or ())].astype(SOURCE)
 
 
 def content_hash(data: bytes) -> int:

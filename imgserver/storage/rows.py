@@ -46,12 +46,16 @@ class RowFile:
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
 
-    def _segment(self, number: int) -> Rows:
+    def _segment(self, number: int, *, create: bool = False) -> Rows:
         while len(self._segments) <= number:
             with self._lock:
                 if len(self._segments) > number:
                     break
                 path = self.folder / f"{len(self._segments):05d}.rows"
+                if not create and not path.exists():  # made now, it would hold zeros for rows
+                    raise StoreError(
+                        f"The row file {path} is missing. Restore a backup, or precompute into a new store."
+                    )
                 shape = (self._segment_rows, self.dim)
                 try:
                     with open(path, "ab") as file:
@@ -72,7 +76,7 @@ class RowFile:
         while done < len(rows):
             number, offset = divmod(first_row + done, self._segment_rows)
             part = rows[done : done + self._segment_rows - offset]
-            self._segment(number)
+            self._segment(number, create=True)
             path = self.folder / f"{number:05d}.rows"
             try:
                 with open(path, "r+b", buffering=0) as file:
@@ -86,7 +90,11 @@ class RowFile:
             done += len(part)
 
     def gather(self, rows: RowNumbers) -> Rows:
-        """Copy the rows ``rows``, shape (n,), into a new array, shape (n, dim)."""
+        """Copy the rows ``rows``, shape (n,), into a new array, shape (n, dim).
+
+        Raises:
+            StoreError: a file is missing, or cannot be opened.
+        """
         out = np.empty((len(rows), self.dim), dtype=self.dtype)
         if not len(rows):
             return out

@@ -8,7 +8,6 @@ similarity/<build>.npy    image ids, shape (n,), in the order of the index's pla
 from __future__ import annotations
 
 import json
-import os
 import threading
 import uuid
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgserver.errors import BadInput, StoreError
+from imgserver.storage.disk import replacing
 from imgserver.storage.records import Ids
 
 FOLDER = "similarity"
@@ -161,13 +161,21 @@ class SimilarityFiles:
         return SimilarityIndex(index, ids, info.search_width, info.candidates)
 
     def swap(self, index: Any, ids: Ids, info: SimilarityInfo) -> None:
-        """Write a build, then take it into use in one step; who has the former one open goes on with it."""
-        self.folder.mkdir(exist_ok=True)
-        faiss_module().write_index(index, str(self.folder / f"{info.build}.faiss"))
-        np.save(self.folder / f"{info.build}.npy", ids)
-        part = self.folder / f".{info.build}.json"
-        part.write_text(json.dumps(asdict(info), indent=1) + "\n")
-        os.replace(part, self.folder / "current.json")
+        """Write a build, then take it into use in one step; who has the former one open goes on with it.
+
+        Raises:
+            StoreError: it cannot be written; the former one stays in use.
+        """
+        try:
+            self.folder.mkdir(exist_ok=True)
+            faiss_module().write_index(index, str(self.folder / f"{info.build}.faiss"))
+            np.save(self.folder / f"{info.build}.npy", ids)
+        except (OSError, RuntimeError) as error:
+            for file in self.folder.glob(f"{info.build}.*"):
+                file.unlink(missing_ok=True)
+            raise StoreError(f"The index cannot be written to {self.folder}: {error}. Is the disk full?") from error
+        with replacing(self.folder / "current.json") as part:
+            part.write_text(json.dumps(asdict(info), indent=1) + "\n")
         for file in self.folder.iterdir():  # former builds, and what a kill left of one
             if file.name != "current.json" and not file.name.startswith(info.build):
                 file.unlink(missing_ok=True)

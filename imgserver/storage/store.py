@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,11 @@ import numpy.typing as npt
 
 from imgserver.errors import BadInput, StoreError
 from imgserver.storage.codebook import Codebook
+from imgserver.storage.disk import replacing, used_bytes
 from imgserver.storage.index import Index
 from imgserver.storage.records import ENTRY, NO_ROW, SOURCE, Batch, Entries, Ids, Space, row_checksums
 from imgserver.storage.rows import RowFile
+from imgserver.storage.snapshots import remove_snapshots
 from imgserver.storage.stores import Lookups, Part, Stored
 
 SNAPSHOT_FROM = 100_000  # ids; fewer are read from the index in no time
@@ -52,7 +53,8 @@ class Store:
         self.fill_hint = f"Run 'imgserver precompute --store {self.folder} --catalogue FOLDER' first"
         self.index_hint = f"Run 'imgserver index --store {self.folder}'"
         self.answers = True
-        self._rows: dict[str, RowFile] = {}
+        # By number: a version that was deleted and made again, by another process too, has other files.
+        self._rows: dict[int, RowFile] = {}
         self._codebooks: dict[str, Codebook] = {}
 
     def __str__(self) -> str:
@@ -64,9 +66,9 @@ class Store:
 
     def rows(self, space: Space) -> RowFile:
         """The row file of a space: of its numbers, or of the codes that its codebook decodes."""
-        if space.name not in self._rows:
-            self._rows[space.name] = open_rows(self.folder, space)
-        return self._rows[space.name]
+        if space.number not in self._rows:
+            self._rows[space.number] = open_rows(self.folder, space)
+        return self._rows[space.number]
 
     def codebook(self, space: Space) -> Codebook | None:
         """What encodes and decodes the rows of a space; None where they are the numbers themselves.
@@ -89,11 +91,8 @@ class Store:
 
     def save_codebook(self, codebook: Codebook) -> None:
         """Keep a codebook; call it before the first space with its codes is made."""
-        path = self._codebook_path(codebook.name)
-        path.parent.mkdir(exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}")
-        part.write_bytes(codebook.to_bytes())
-        os.replace(part, path)
+        with replacing(self._codebook_path(codebook.name)) as part:
+            part.write_bytes(codebook.to_bytes())
 
     def _codebook_path(self, name: str) -> Path:
         return self.folder / CODEBOOKS / f"{name}.safetensors"
@@ -143,12 +142,13 @@ class Store:
         codebook = self.codebook(space)
         stored = codebook.encode(stored) if codebook else np.ascontiguousarray(stored, dtype=space.dtype)
         entries["checksum"][status == ok] = row_checksums(stored)
-        return Batch(space.name, ids, entries, lambda first: self.rows(space).write(first, stored))
+        return Batch(space, ids, entries, lambda first: self.rows(space).write(first, stored))
 
     def delete(self, space: Space) -> int:
         """Delete a space with its rows; return how many images it had. Who has mapped the rows keeps them."""
         deleted = self.index.delete_space(space.name)
-        self._rows.pop(space.name, None)
+        self._rows.pop(space.number, None)
+        remove_snapshots(self.index.folder, space.number)
         shutil.rmtree(row_folder(self.folder, space), ignore_errors=True)
         if space.codebook and all(other.codebook != space.codebook for other in self.index.spaces(space.kind)):
             self._codebook_path(space.codebook).unlink(missing_ok=True)
@@ -194,8 +194,8 @@ class Store:
         return shutil.disk_usage(self.folder).free
 
     def used_bytes(self) -> int:
-        """Bytes that index and rows take on disk; holes in sparse files take none."""
-        return sum(file.stat().st_blocks * 512 for file in self.folder.rglob("*") if file.is_file())
+        """Bytes that the store's files take on disk; holes in sparse files take none."""
+        return used_bytes(self.folder)
 
     def read(self, space: Space, entries: Entries) -> npt.NDArray[Any]:
         """Rows of entries that have one, shape (n, dim), checksums verified, codes decoded.

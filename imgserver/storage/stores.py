@@ -31,6 +31,9 @@ class Part(NamedTuple):
     sources: npt.NDArray[Any]
 
 
+# D102: what a method does is said once, where it is made: in ``Index``, ``Table``, ``Store``.
+
+
 class Versions(Protocol):
     """Which versions there are; what of ``Index`` serving needs."""
 
@@ -39,7 +42,7 @@ class Versions(Protocol):
     @property
     def generation(self) -> int: ...  # noqa: D102
     def space(self, name: str) -> Space | None: ...  # noqa: D102
-    def spaces(self, kind: str) -> list[Space]: ...  # noqa: D102
+    def spaces(self, kind: str = "") -> list[Space]: ...  # noqa: D102
 
 
 class Lookups(Protocol):

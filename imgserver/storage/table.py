@@ -12,6 +12,7 @@ import numpy.typing as npt
 from imgserver.errors import StoreError
 from imgserver.storage.hashtable import ABSENT, IdTable
 from imgserver.storage.records import NO_ROW, Entries, Ids, Space
+from imgserver.storage.snapshots import load_snapshot, save_snapshot
 from imgserver.storage.store import SNAPSHOT_FROM, Store
 
 log = logging.getLogger(__name__)
@@ -42,13 +43,14 @@ class Table:
     def load(self) -> None:
         """Read what the store holds: from the snapshot of an earlier table and what was added since, else all of it."""
         with self._lock:
-            snapshot = self._store.index.load_snapshot(self.space.name)
+            snapshot = load_snapshot(self._store.index, self.space.name)
             if snapshot is None:
                 self._load_all()
-                return
-            ids, values, self._sequence = snapshot
-            self._fill(ids, values)
-        self.refresh()
+            else:
+                ids, values, self._sequence = snapshot
+                self._fill(ids, values)
+                self._follow()
+            self.loaded = True  # only now: a snapshot alone is of the past
 
     def _load_all(self) -> None:
         ids, entries, self._sequence = self._store.index.load(self.space.name)
@@ -61,7 +63,6 @@ class Table:
         table.put(ids, values)
         self._ids = table
         self._with_row = int(np.count_nonzero(values >= 0))
-        self.loaded = True
 
     def _save(self) -> None:
         """Keep a snapshot when a quarter of the table is in none; without room for it, the next start is slow.
@@ -71,27 +72,28 @@ class Table:
         if self._unsaved >= max(SNAPSHOT_FROM, len(self._ids) // 4):
             self._unsaved = 0
             try:
-                self._store.index.save_snapshot(self.space.name, *self._ids.items(), self._sequence)
+                save_snapshot(self._store.index, self.space.name, *self._ids.items(), self._sequence)
             except StoreError as error:
                 log.warning("%s", error)
 
     def refresh(self) -> int:
         """Take over what was committed since the last time, by whomever; return how many ids that were."""
         with self._lock:
-            if not self.loaded:
-                return 0
-            found = self._store.index.changes_since(self._sequence, self.space.name)
-            if found is None:
-                self._load_all()
-                return len(self._ids)
-            ids, self._sequence = found
-            if len(ids):
-                before, values = self._ids.get(ids), self._from_index(ids)  # what was removed is ABSENT from here on
-                self._ids.put(ids, values)
-                self._with_row += int((values >= 0).sum()) - int((before >= 0).sum())
-                self._unsaved += len(ids)
-                self._save()
-            return len(ids)
+            return self._follow() if self.loaded else 0
+
+    def _follow(self) -> int:
+        found = self._store.index.changes_since(self._sequence, self.space.name)
+        if found is None:
+            self._load_all()
+            return len(self._ids)
+        ids, self._sequence = found
+        if len(ids):
+            before, values = self._ids.get(ids), self._from_index(ids)  # what was removed is ABSENT from here on
+            self._ids.put(ids, values)
+            self._with_row += int((values >= 0).sum()) - int((before >= 0).sum())
+            self._unsaved += len(ids)
+            self._save()
+        return len(ids)
 
     def get(self, ids: Ids, ok: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
         """Vectors of ``ids`` as stored; of codes, what they decode to.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from imgserver.errors import BadInput, NotReady, StoreError
 from imgserver.head import Head
+from imgserver.storage.disk import replacing
 from imgserver.storage.records import NO_ROW, Entries, Ids, Space
 from imgserver.storage.store import HEADS, Store
 from imgserver.storage.stores import ServedStore
@@ -44,20 +44,16 @@ def is_imported(version: str) -> bool:
 
 def save_head(store: Store, head: Head) -> None:
     """Keep ``head`` beside its vectors."""
-    _write_whole(store.head_path(f"{head.spec.name}@{head.digest()}"), head.to_bytes())
+    with replacing(store.head_path(f"{head.spec.name}@{head.digest()}")) as part:
+        part.write_bytes(head.to_bytes())
 
 
 def copy_heads(source: Path, target: Path) -> None:
     """Bring all heads below one folder, a store's or that of moved shards, to another."""
     for head in (source / HEADS).glob("*.safetensors"):
-        _write_whole(target / HEADS / head.name, head.read_bytes())
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    path.parent.mkdir(exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}")
-    part.write_bytes(data)
-    os.replace(part, path)
+        data = head.read_bytes()
+        with replacing(target / HEADS / head.name) as part:
+            part.write_bytes(data)
 
 
 def load_head(store: ServedStore, version: str) -> Head:
@@ -96,22 +92,23 @@ class HeldVersion:
 def held_versions(store: Store) -> list[HeldVersion]:
     """All that a store holds: each backbone's features, then the versions."""
     active = store.index.active
-    spaces = store.index.spaces("feature") + store.index.spaces("vector")
-    return [HeldVersion(s.name, s.kind, s.dim, s.row_bytes, s.next_row, s.name == active) for s in spaces]
+    return [
+        HeldVersion(space.name, space.kind, space.dim, space.row_bytes, space.next_row, space.name == active)
+        for space in store.index.spaces()
+    ]
 
 
 def active_rows(store: Store) -> tuple[Space, Ids, Entries]:
     """The active version, with the ids and entries of all its images that have a vector, ascending.
 
     Raises:
-        NotReady: the store has no vectors yet.
+        NotReady: the store has no vectors yet, or none of the active version.
     """
-    version = store.index.active
-    space = store.index.space(version) if version else None
-    if space is None:
-        raise NotReady(f"The store {store.folder} has no vectors yet. Run 'imgserver precompute' first.")
+    space = held(store, "", "vector")
     ids, entries, _ = store.index.load(space.name)
     there = entries["row"] != NO_ROW
+    if not there.any():
+        raise NotReady(f"The store {store.folder} holds no vector of its active version {space.name}.")
     return space, ids[there], entries[there]
 
 
@@ -121,8 +118,7 @@ def activate(store: Store, version: str) -> None:
     Raises:
         BadInput: the store does not hold it.
     """
-    held(store, version, "vector")
-    store.index.activate(version)
+    store.index.activate(held(store, version, "vector").name)
 
 
 def delete(store: Store, name: str) -> int:
@@ -132,20 +128,25 @@ def delete(store: Store, name: str) -> int:
         BadInput: the store does not hold it, or it is in use.
     """
     space = held(store, name)
-    if name == store.index.active:
-        raise BadInput(f"{name} is the active version; activate another one before you delete it.")
-    needing = [s.name for s in store.index.spaces("vector") if s.name != name and split_version(s.name)[0] == name]
-    if needing and space.kind == "feature":
-        raise BadInput(f"The features of {name} are needed by {needing[0]}; delete that version first.")
+    if space.name == store.index.active:
+        raise BadInput(f"{space.name} is the active version; activate another one before you delete it.")
+    if space.kind == "feature":
+        for version in store.index.spaces("vector"):
+            if split_version(version.name)[0] == space.name:
+                raise BadInput(f"The features of {space.name} are needed by {version.name}; delete that version first.")
     return store.delete(space)
 
 
 def held(store: Store, name: str, kind: str = "") -> Space:
-    """What a store holds under a name.
+    """What a store holds under a name; of the active version when it is empty.
 
     Raises:
+        NotReady: no version is active.
         BadInput: it holds nothing of that name, or of another kind.
     """
+    name = name or store.index.active
+    if not name:
+        raise NotReady(f"The store {store.folder} has no vectors yet. {store.fill_hint}.")
     space = store.index.space(name)
     if space is None or (kind and space.kind != kind):
         known = ", ".join(s.name for s in store.index.spaces("vector")) or "none"

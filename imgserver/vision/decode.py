@@ -61,7 +61,7 @@ class ImageLimits:
 
     Attributes:
         max_bytes: of the file.
-        max_pixels: of the picture, by its header, before anything is decoded.
+        max_pixels: of the picture, by its header, before anything is decoded; and of what ``crop`` scales it to.
     """
 
     max_bytes: int = 20 << 20
@@ -80,17 +80,22 @@ def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits) -> Pi
     """
     need = max(preprocessing.size, preprocessing.resize)
     image = open_image(data, limits, int(preprocessing.draft * need))
-    return np.asarray(_fit(image, preprocessing), dtype=np.uint8)
+    return np.asarray(_fit(image, preprocessing, limits), dtype=np.uint8)
 
 
-def _fit(image: Image.Image, how: Preprocessing) -> Image.Image:
+def _fit(image: Image.Image, how: Preprocessing, limits: ImageLimits) -> Image.Image:
     resampling = RESAMPLING[how.interpolation]
     if how.fit == "stretch":
         return image.resize((how.size, how.size), resampling)
     # As torchvision does it, to the pixel: the longer side is cut to a whole number, the middle is rounded.
     width, height = image.size
     shorter = min(width, height)
-    image = image.resize((how.resize * width // shorter, how.resize * height // shorter), resampling)
+    wide, high = how.resize * width // shorter, how.resize * height // shorter
+    if wide * high > limits.max_pixels:  # a strip of a few pixels' width becomes larger than memory
+        raise ImageTooLarge(
+            f"{width} x {height} pixels would be scaled to {wide} x {high}, more than {limits.max_pixels}"
+        )
+    image = image.resize((wide, high), resampling)
     left, top = round((image.width - how.size) / 2), round((image.height - how.size) / 2)
     return image.crop((left, top, left + how.size, top + how.size))
 

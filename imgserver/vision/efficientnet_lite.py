@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,12 @@ DEFAULT = "efficientnet_lite0"
 
 
 class _FeatureMaps(nn.Module):
-    def __init__(self, net: nn.Module):
+    def __init__(self, net: Any):
         super().__init__()
         self.net = net
 
     def forward(self, x: Tensor) -> Tensor:
-        maps: Tensor = self.net.extract_features(x)  # type: ignore[operator]
+        maps: Tensor = self.net.extract_features(x)
         return maps
 
 

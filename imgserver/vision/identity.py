@@ -1,7 +1,8 @@
 """Versions: a vector is only good for one backbone, one preprocessing and one head.
 
-backbone version  <backbone>@<12 hex of sha256(weights, preprocessing)>
-vector version    <backbone version>+<head>@<12 hex of sha256(canonical head spec, weights)>/<dim>, see ``Head.version``
+backbone version  <backbone>@<12 hex of sha256(weights, preprocessing)>[#bf16]
+vector version    <backbone version>+<head>@<12 hex of sha256(canonical head spec, weights)>[#<codebook>]/<dim>, see
+                  ``Head.version`` and ``storage.versions``
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from imgserver.vision.decode import Preprocessing
 
 
 def backbone_version(name: str, files: Sequence[Path], preprocessing: Preprocessing, rest: str = "") -> str:
-    """Version of a backbone: its weights, every step from bytes to pixels, and what else changes its features."""
+    """Version of a backbone in fp32: weights, every step from bytes to pixels, and what else changes its features."""
     sha = hashlib.sha256()
     for path in files:
         with open(path, "rb") as file:

@@ -16,6 +16,7 @@ pool = ""                           # for outputs (n, tokens, F): "first" or "me
 from __future__ import annotations
 
 import json
+import math
 import re
 import tomllib
 from dataclasses import asdict, fields
@@ -51,11 +52,16 @@ def onnx_backbone(recipe: str) -> Backbone:
     preprocessing, options = _read_spec(path.with_suffix(".toml"))
     graph = OnnxGraph(path, **options)
     # Weights above 2 GB lie in files beside the graph.
-    weights = (path, *sorted(p for p in path.parent.glob(f"{path.name}*") if p != path))
+    beside = (other for other in path.parent.iterdir() if other.name.startswith(path.name) and other.is_file())
+    weights = (path, *sorted(other for other in beside if other != path))
     dim = onnx_feature_dim(graph, preprocessing.size)
     name = "onnx:" + re.sub(r"[^\w.-]", "_", path.stem)
     rest = json.dumps({k: v for k, v in asdict(graph).items() if k != "path"}, sort_keys=True)
     return Backbone(f"{ONNX}{path}", name, dim, preprocessing, weights, graph, rest)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _read_spec(path: Path) -> tuple[Preprocessing, dict[str, str]]:
@@ -75,7 +81,7 @@ def _read_spec(path: Path) -> tuple[Preprocessing, dict[str, str]]:
         if key in CHOICES and value not in CHOICES[key]:
             raise BadInput(f"{path}: {key} is {value!r}; it must be one of {', '.join(map(repr, CHOICES[key]))}.")
         if key in ("mean", "scale"):
-            if not (isinstance(value, list) and len(value) == 3 and all(isinstance(x, int | float) for x in value)):
+            if not (isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))):
                 raise BadInput(f"{path}: {key} is {value!r}; it must be a list of three numbers, red first.")
             values[key] = tuple(float(x) for x in value)
         if key in ("size", "resize") and not (isinstance(value, int) and 1 <= value <= 4096):

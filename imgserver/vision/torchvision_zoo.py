@@ -20,6 +20,8 @@ from imgserver.errors import BadInput
 from imgserver.vision.backbone import TORCHVISION, Backbone, Normalised
 from imgserver.vision.decode import Preprocessing
 
+HUGE_MB = 1000
+
 
 def import_torchvision() -> Any:
     """torchvision.models; also beside a CPU build of torch, where a torchvision built for CUDA does not import.
@@ -44,9 +46,6 @@ def import_torchvision() -> Any:
     return torchvision.models
 
 
-HUGE_MB = 1000
-
-
 @dataclass(frozen=True)
 class Entry:
     """One set of published weights.
@@ -57,6 +56,7 @@ class Entry:
         size: height and width of its input, in pixels.
         megabytes: of its weights.
         path: where torch.hub keeps them.
+        default: whether they are what the model's name alone means.
     """
 
     recipe: str
@@ -64,6 +64,7 @@ class Entry:
     size: int
     megabytes: float
     path: Path
+    default: bool
 
 
 def entries() -> list[Entry]:
@@ -77,14 +78,15 @@ def entries() -> list[Entry]:
     for model in models.list_models(module=models):
         if model.startswith("squeezenet"):  # ends in a convolution
             continue
-        published = list(models.get_model_weights(model))
+        published = models.get_model_weights(model)
         dim = None
-        if not (model.startswith("regnet") and published[0].meta["_file_size"] > HUGE_MB):
+        if not (model.startswith("regnet") and next(iter(published)).meta["_file_size"] > HUGE_MB):
             dim = _feature_dim(models, model)
         for weights in published:
             size = int(weights.transforms().crop_size[0])
             recipe = f"{TORCHVISION}{model}@{weights.name}"
-            found.append(Entry(recipe, dim, size, weights.meta["_file_size"], _hub_path(weights)))
+            default = weights is published.DEFAULT
+            found.append(Entry(recipe, dim, size, weights.meta["_file_size"], _hub_path(weights), default))
     return found
 
 

@@ -18,7 +18,7 @@ from imgserver.errors import BadInput
 from imgserver.vision.backbones import get_backbone
 from imgserver.vision.decode import ImageLimits, decode
 from imgserver.vision.engines import OpenVinoEngine, TorchEngine
-from imgserver.vision.torchvision_zoo import import_torchvision, torchvision_backbone
+from imgserver.vision.torchvision_zoo import entries, import_torchvision, torchvision_backbone
 
 LIMITS = ImageLimits()
 
@@ -204,6 +204,7 @@ def test_an_onnx_file_gives_the_features_of_its_net(onnx_file: Path, photos: Pat
         (SPEC.replace("stretch", "squeeze"), "fit is 'squeeze'"),
         (SPEC.replace("stretch", "crop"), "resize must be at least size"),
         (SPEC.replace("[127, 127, 127]", "127"), "mean is 127"),
+        (SPEC.replace("[127, 127, 127]", "[0, 0, nan]"), "mean is .*nan"),
         (SPEC.replace("[128, 128, 128]", "[1, 1, 0]"), "holds a 0"),
         (SPEC + "output = 'logits'", "no output 'logits'"),
         (SPEC + "input = 'x'", "calls 'x'"),
@@ -217,10 +218,27 @@ def test_a_wrong_onnx_spec_is_said(onnx_file: Path, spec: str, message: str) -> 
         get_backbone(f"onnx:{onnx_file}")
 
 
+def test_weights_beside_an_onnx_file_are_part_of_its_version(onnx_file: Path, tmp_path: Path) -> None:
+    net = tmp_path / "net [v1].onnx"
+    net.write_bytes(onnx_file.read_bytes())
+    net.with_suffix(".toml").write_text(SPEC)
+    alone = get_backbone(f"onnx:{net}").version
+    (tmp_path / "net [v1].onnx.data").write_bytes(b"weights")
+    assert get_backbone(f"onnx:{net}").version != alone
+
+
 def test_an_onnx_file_without_a_spec_shows_one(onnx_file: Path) -> None:
     onnx_file.with_suffix(".toml").unlink(missing_ok=True)
     with pytest.raises(BadInput, match="size = 224"):
         get_backbone(f"onnx:{onnx_file}")
+
+
+def test_the_name_of_a_net_means_its_best_weights() -> None:
+    published = entries()
+    best = [entry.recipe for entry in published if entry.default]
+    assert "torchvision:resnet50@IMAGENET1K_V2" in best
+    assert {name.partition("@")[0] for name in best} == {entry.recipe.partition("@")[0] for entry in published}
+    assert len(best) < len(published)
 
 
 def test_backbones_are_listed_with_what_they_cost_here() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 import signal
@@ -222,6 +224,42 @@ def test_a_version_deleted_meanwhile_is_said(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(StoreError, match=r"was v/64 deleted while the backup was made"):
         backup(tmp_path / "store", tmp_path / "day")
     assert not list(tmp_path.glob("day*"))
+
+
+def test_a_volume_of_its_own_is_restored_to(taken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lost+found belongs to root, and is not opened."""
+    from imgserver.operations import backup as work
+
+    synced = []
+    monkeypatch.setattr(work, "sync", lambda path: synced.append(path.relative_to(tmp_path / "volume").as_posix()))
+    (tmp_path / "volume" / "lost+found").mkdir(parents=True, mode=0)
+    restore(taken, tmp_path / "volume")
+    assert {".", "index", "rows", "heads"} < set(synced)
+    assert "lost+found" not in synced
+    assert content(tmp_path / "volume") == content(taken.parent / "store")
+
+
+def test_a_full_disk_leaves_nothing_half_made(
+    taken: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from imgserver.operations import backup as work
+
+    copy, times = work._copy, []
+
+    def copy_some(*given: Any) -> Any:
+        times.append(1)
+        if len(times) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return copy(*given)
+
+    monkeypatch.setattr(work, "_copy", copy_some)
+    with pytest.raises(StoreError, match=r"The backup .*day cannot be made: .*No space left"):
+        backup(store, tmp_path / "day")
+    assert not list(tmp_path.glob("day*"))
+    times.clear()
+    with pytest.raises(StoreError, match=r"The store .*again cannot be made: .*No space left"):
+        restore(taken, tmp_path / "again")
+    assert not list((tmp_path / "again").iterdir())
 
 
 def test_rows_behind_the_last_one_are_left_out(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from conftest import DaemonProcess, copy_store, run_command
 from imgserver import open_local
 from imgserver.client import ImageClient, Status
 from imgserver.errors import BadInput
+from imgserver.offline.image_ids import read_ids
 from imgserver.storage.catalog import Catalog, open_catalog
 from imgserver.storage.catalog.manifest import write_manifest
 
@@ -203,6 +204,43 @@ def test_manifest_refuses(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match="No image was found"):
         write_manifest(str(tmp_path / "empty"), tmp_path / "m2.parquet", 5)
+    with pytest.raises(BadInput, match="/none cannot be listed"):
+        write_manifest(str(tmp_path / "none"), tmp_path / "m2.parquet", 5)
+    (tmp_path / "text.parquet").write_text("no Parquet")
+    with pytest.raises(BadInput, match=r"text.parquet is there, and cannot be read.*another --out"):
+        write_manifest(str(tmp_path / "c" / "a"), tmp_path / "text.parquet", 5)
+
+
+def test_a_number_is_an_id_however_it_is_written(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "m.parquet"
+    photos.mkdir()
+    for name in ("7", "8"):
+        (photos / f"{name}.jpg").write_bytes(name.encode())
+    write_manifest(str(photos), out, 5)
+    (photos / "7.jpg").rename(photos / "007.jpg")
+    report = write_manifest(str(photos), out, 5)
+    assert (report.images, report.added, report.gone) == (2, 0, 0)
+    assert open_catalog(out).read(7, MOST) == b"7"
+    (photos / "07.jpg").write_bytes(b"another")
+    with pytest.raises(BadInput, match=r"Image id 7 has two photos, (07|007).jpg and (07|007).jpg"):
+        write_manifest(str(photos), out, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1\n\n x \n", "Line 3 .* is 'x'"),
+        ("9223372036854775808", "Line 1 .* below 2.63"),
+        ("9" * 5000, "below 2"),
+        (" \n", "is empty"),
+    ],
+)
+def test_files_of_image_ids_that_are_none(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "ids.txt").write_text(f"{2**63 - 1}\n\n7\n7")
+    assert read_ids(tmp_path / "ids.txt").tolist() == [7, 2**63 - 1]
+    (tmp_path / "ids.txt").write_text(text)
+    with pytest.raises(BadInput, match=message):
+        read_ids(tmp_path / "ids.txt")
 
 
 def test_precompute_and_serve_from_a_manifest_of_tars(tmp_path: Path, photos: Path, graph_cache: Path) -> None:

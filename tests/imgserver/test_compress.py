@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from imgserver import open_local
 from imgserver.client import ImageClient
-from imgserver.errors import BadInput, StoreError, VersionMismatch
+from imgserver.errors import BadInput, NotReady, StoreError, VersionMismatch
 from imgserver.offline.compress import CompressReport, compress, train_codebook
 from imgserver.offline.exchange import export_vectors
 from imgserver.offline.moving import write_moved
@@ -26,6 +26,7 @@ from imgserver.offline.publish import images_of
 from imgserver.offline.similarity import build_index
 from imgserver.shards import Ownership
 from imgserver.storage.codebook import Codebook
+from imgserver.storage.records import SOURCE
 from imgserver.storage.store import Store
 from imgserver.storage.table import Table
 from imgserver.storage.versions import (
@@ -229,6 +230,26 @@ def test_what_cannot_be_compressed_is_said(
         names = {"feature": split_version(report.of)[0], "compressed": report.version, "": report.of}
         with pytest.raises(BadInput, match=words):
             compress(store, size, names.get(version, version))
+
+
+def test_a_store_without_vectors_says_so(tmp_path: Path) -> None:
+    with closing(Store(tmp_path / "store")) as store:
+        for work in (lambda: compress(store, 4), lambda: export_vectors(store, tmp_path / "v.npy")):
+            with pytest.raises(NotReady, match=r"has no vectors yet\. Run 'imgserver precompute"):
+                work()
+
+
+def test_photos_that_broke_since_are_not_compared(compressed: tuple[Path, CompressReport]) -> None:
+    """The features say that a photo is broken now; the version that is compressed is not active, and has its vector."""
+    folder, report = compressed
+    with closing(Store(folder)) as store:
+        features = held(store, split_version(report.of)[0])
+        broken = np.array([3, 4])
+        corrupt = np.full(2, 3, dtype=np.uint8)
+        store.put(features, broken, None, corrupt, np.array([(1, 2, 3)] * 2, dtype=SOURCE), OK)
+        again = compress(store, 2 * BYTES, report.of)
+        assert (again.images, again.added) == (98, 98)
+        assert 0.5 < again.cosine <= 1.0
 
 
 def test_a_daemon_computes_misses_as_precompute_does(compressed: tuple[Path, CompressReport], photos: Path) -> None:

@@ -243,6 +243,11 @@ def test_precompute_rejects_resumes_and_notices_changes(poisoned: Path, tmp_path
         assert (first["found"], first["embedded"], first["skipped"], first["rejected"]) == (36, 32, 0, 4)
         rejects = Path(first["rejects_file"]).read_text().splitlines()
         assert [line.split(",")[0] for line in rejects[1:]] == ["102", "103", "104", "105"]
+        assert sum(first["reasons"].values()) == 4
+        ids = tmp_path / "ids.txt"
+        ids.write_text("1")
+        some = json.loads(run_command(*common, f"--ids={ids}").stdout)
+        assert (some["rejected"], some["reasons"], some["rejects_file"]) == (0, {}, None)
         assert client.get([1]).ok.all(), "the running daemon sees what precompute made"
         before = client.get([7])
         shutil.copy(poisoned / "8.jpg", poisoned / "7.jpg")

@@ -14,6 +14,7 @@ from imgserver import open_local
 from imgserver.client import ImageClient, Status
 from imgserver.errors import BadInput, VersionMismatch
 from imgserver.offline.exchange import export_vectors, import_vectors
+from imgserver.storage.snapshots import load_snapshot
 from imgserver.storage.store import Store
 
 
@@ -110,7 +111,7 @@ def test_a_large_import_leaves_a_snapshot(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image_id": np.arange(n), "vector": values}), tmp_path / "many.parquet")
     opened = Store(tmp_path / "store")
     report = import_vectors(opened, tmp_path / "many.parquet", "many")
-    snapshot = opened.index.load_snapshot(report.version)
+    snapshot = load_snapshot(opened.index, report.version)
     opened.close()
     assert snapshot is not None
     assert np.sort(snapshot[0]).tolist() == list(range(n))
@@ -134,6 +135,7 @@ def test_an_export_can_be_imported(exported: Path, store: Path, tmp_path: Path) 
         ({"image_id": [1, 7], "vector": [[1.0], [1e6]]}, r"row 2 .*image 7.* float16 cannot: 1000000.0"),
         ({"image_id": [1], "vector": [[float("nan")]]}, "float16 cannot: nan"),
         ({"image_id": [-1], "vector": [[1.0]]}, "image id -1"),
+        ({"image_id": [1], "vector": pa.array([[]], pa.list_(pa.float32()))}, "row 1 .* is empty"),
         ({"image_id": [1], "vector": [["x"]]}, "must be lists of floats"),
         ({"image_id": pa.array([], pa.int64()), "vector": pa.array([], pa.list_(pa.float32()))}, "holds no vectors"),
     ],
@@ -145,6 +147,7 @@ def test_vectors_that_lie_are_refused(tmp_path: Path, columns: dict[str, Any], m
         with pytest.raises(BadInput, match=message):
             import_vectors(store, tmp_path / "v.parquet", "clip")
         assert not store.index.active
+        assert not store.index.spaces()
         with pytest.raises(BadInput, match="may hold letters"):
             import_vectors(store, tmp_path / "v.parquet", "a/b")
     finally:

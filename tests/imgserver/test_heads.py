@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ from imgserver.errors import (
     VersionMismatch,
 )
 from imgserver.head import Head, HeadSpec, fit_pca, new_head
+from imgserver.offline.head_vectors import apply_head
 from imgserver.serving import heads as heads_module
 from imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES, Heads
 from imgserver.serving.service import ImageService, ServiceConfig
 from imgserver.shards import SHARDS, owners, shards_of
+from imgserver.storage.store import Store
 
 SPEC = HeadSpec("learned", (1280, 24, 12))
 
@@ -287,6 +290,9 @@ def test_few_features_start_as_wide_a_pca_as_there_is() -> None:
     vectors = head(torch.from_numpy(few)).square().mean()
     vectors.backward()
     assert head.linear[0].weight.grad is not None
+    wide = new_head(HeadSpec("learned", (40, 60, 10)), features(), "pca")
+    vectors = wide(torch.from_numpy(features())).detach().numpy()
+    assert vectors == pytest.approx(fit_pca(features(), 40).apply_numpy(features())[:, :10], abs=1e-4)
     with pytest.raises(BadInput, match="show 6"):
         new_head(HeadSpec("learned", (40, 20, 10, 6)), features(6), "pca")
 
@@ -352,6 +358,17 @@ def test_a_learned_head_becomes_a_version(store: Path, photos: Path, tmp_path: P
     refused = run_command(*command, check=False)
     assert refused.returncode == 2
     assert "other@1" in refused.stderr
+
+
+def test_vectors_that_float16_cannot_hold_are_not_stored(store: Path) -> None:
+    with closing(Store(store)) as opened:
+        (features,) = opened.index.spaces("feature")
+        head = Head(HeadSpec("learned", (1280, 4)), features.name)
+        with torch.no_grad():
+            head.linear[0].bias[2] = 1e5
+        with pytest.raises(BadInput, match=r"of 100 images in .*\+learned@.* reach 1e\+05"):
+            apply_head(opened, head)
+        assert not len(opened.index.load(head.version(features.name))[0])
 
 
 def test_new_photos_keep_a_learned_head(store: Path, photos: Path, tmp_path: Path) -> None:

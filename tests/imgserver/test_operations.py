@@ -96,7 +96,7 @@ def test_rows_of_format_1_that_fill_several_of_todays_files(tmp_path: Path, monk
     ids, values = np.arange(100), np.random.default_rng(0).standard_normal((100, 64)).astype(np.float16)
     entries = store.batch(space, ids, values, np.ones(100, np.uint8), np.zeros(100, SOURCE), 1).entries
     old = RowFile(row_folder(store.folder, space), 64, "float16", MAX_SEGMENT_ROWS)
-    store.index.put([Batch("v/64", ids, entries, lambda first: old.write(first, values))])
+    store.index.put([Batch(space, ids, entries, lambda first: old.write(first, values))])
     set_format(store, 1)
     store.close()
     report = upgrade(tmp_path / "store")

@@ -432,6 +432,27 @@ def test_what_changed_since_it_was_written_is_not_dropped(full: Path, catalogue:
     assert rows_of(one) | rows_of(other) == everything
 
 
+def test_what_the_new_owner_has_of_its_own_does_not_keep_the_former_one_from_dropping(
+    full: Path, catalogue: Path, tmp_path: Path
+) -> None:
+    """It serves already, and has embedded a photo that nobody had, when a merge is repeated."""
+    servers, moved = ["a:1", "b:1"], tmp_path / "moved"
+    one, other = copy_store(full, tmp_path / "one"), tmp_path / "other"
+    reshard(one, servers, "a:1", moved)
+    merge(moved, other, servers, "b:1")
+    theirs = np.flatnonzero(owners(servers)[shards_of(np.arange(1000, 5000))] == 1) + 1000
+    used = set(shards_of(np.arange(243)).tolist())
+    new = next(i for i in theirs.tolist() if int(shards_of(np.array([i]))[0]) in used)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    shutil.copy(PHOTOS / "001.jpg", photos / f"{new}.jpg")
+    run_command("imgserver", "precompute", f"--store={other}", f"--catalogue={photos}")
+    assert merge(moved, other, servers, "b:1").added == 0
+    before = rows_of(one) | rows_of(other)
+    drop(one, servers, "a:1", moved)
+    assert rows_of(one) | rows_of(other) == before
+
+
 def test_a_file_that_was_damaged_on_its_way_is_not_taken(full: Path, tmp_path: Path) -> None:
     servers, moved = ["a:1", "b:1"], tmp_path / "moved"
     reshard(full, servers, "a:1", moved)

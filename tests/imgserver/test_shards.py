@@ -26,7 +26,7 @@ from imgserver.commands import catalogue
 from imgserver.errors import BadInput
 from imgserver.head import Head, HeadSpec
 from imgserver.offline.shard_files import FEATURES, VECTORS, ShardFiles, names_below
-from imgserver.offline.shards import Shard
+from imgserver.offline.shards import Shard, apply_head_to_files
 from imgserver.storage.store import Store
 
 Vectors = dict[int, bytes]
@@ -83,7 +83,7 @@ def test_every_image_is_in_one_shard(of: int, data: st.DataObject) -> None:
     assert Shard.parse(f"{number}/{of}") == Shard(number, of)
 
 
-@pytest.mark.parametrize("text", ["0/3", "4/3", "1/2000", "1", "a/b", "-1/3", "1/"])
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1/2000", "1", "a/b", "-1/3", "1/", "²/3"])
 def test_a_shard_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="must be i/n"):
         Shard.parse(text)
@@ -165,6 +165,8 @@ def test_vectors_of_a_head_beside_the_features(embedded: Path, plain: tuple[str,
     made = [embed(f"--shard={i}/2", f"--head={head}", out=out)["vectors"] for i in (1, 2)]
     assert sum(int(str(count)) for count in made) == 243
     assert embed("--shard=1/2", f"--head={head}", out=out)["vectors"] == 0
+    with pytest.raises(BadInput, match=r"takes 8 numbers; features of .* have 1280"):
+        apply_head_to_files(out, Head(HeadSpec("learned", (8, 4))), plain[0].partition("+")[0], Shard())
     (version,) = names_below(out, VECTORS)
     assert version == plain[0]
     files = ShardFiles(out, VECTORS, version)

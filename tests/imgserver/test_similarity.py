@@ -341,6 +341,24 @@ def test_groups_are_the_connected_parts_of_the_pairs(
     assert {found.image_ids for found in groups} == right
 
 
+def test_images_that_have_gone_since_the_index_was_built(tmp_path: Path) -> None:
+    """Their ids are found still, and are passed over; an active version without any image is said."""
+    store = imported(tmp_path, clustered(10_000))
+    build_index(store, "ivf-pq")
+    name = store.index.active
+    ids, entries, _ = store.index.load(name)
+    store.index.remove([(name, ids[5_000:], entries[5_000:])])
+    groups, looked_at = find_duplicates(store, 0.95)
+    assert looked_at == 5_000
+    assert groups
+    assert max(max(group.image_ids) for group in groups) <= ids[4_999]
+    store.index.remove([(name, ids[:5_000], entries[:5_000])])
+    for work in (build_index, lambda store: find_duplicates(store, 0.9)):
+        with pytest.raises(NotReady, match="holds no vector of its active version made@"):
+            work(store)
+    store.close()
+
+
 def test_semantic_ids_are_coarse_to_fine_and_keep_their_meaning(tmp_path: Path) -> None:
     vectors = clustered(3_000)
     store = imported(tmp_path, vectors[:2_500])
@@ -371,9 +389,13 @@ def test_semantic_ids_are_coarse_to_fine_and_keep_their_meaning(tmp_path: Path) 
     with pytest.raises(BadInput, match="too few for 256 codes"):
         write_semantic_ids(few, out, 2, 256)
     few.close()
-    for levels, codes in ((0, 16), (9, 16), (2, 100), (2, 1), (2, 512)):
+    for levels, codes in ((0, 16), (9, 16), (2, 100), (2, 1), (2, 512), (2, 0), (2, -4)):
         with pytest.raises(BadInput, match="levels"):
             write_semantic_ids(store, out, levels, codes)
+    (centres,) = (store.folder / "semantic").glob("*-3x16.faiss")
+    centres.write_bytes(centres.read_bytes()[:100])
+    with pytest.raises(StoreError, match=f"{centres} are damaged"):
+        write_semantic_ids(store, out, 3, 16)
     store.close()
 
 

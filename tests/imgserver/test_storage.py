@@ -6,14 +6,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from imgserver import open_local
+from imgserver.client import ImageClient
 from imgserver.errors import StoreError
-from imgserver.storage import index
+from imgserver.storage import changes, index
+from imgserver.storage.disk import replacing, used_bytes
 from imgserver.storage.hashtable import ABSENT, IdTable
 from imgserver.storage.records import SOURCE, Space
 from imgserver.storage.rows import RowFile
@@ -198,6 +202,26 @@ def test_a_large_table_starts_from_its_snapshot(tmp_path: Path, monkeypatch: pyt
     store.close()
 
 
+def test_a_table_says_that_it_is_loaded_when_it_has_followed_its_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, space = big_store(tmp_path, 120_000)
+    Table(store, space).load()
+    put(store, "v/4", [500_000, 7], 3.0)
+    table, seen = Table(store, space), []
+    changes_since = store.index.changes_since
+
+    def asked_meanwhile(sequence: int, name: str) -> Any:
+        seen.append(table.get(np.array([7, 500_000]), OK)[0][:, 0].tolist())
+        return changes_since(sequence, name)
+
+    monkeypatch.setattr(store.index, "changes_since", asked_meanwhile)
+    table.load()
+    assert table.loaded
+    assert seen == [[3.0, 3.0]], "the index answered, and not the snapshot"
+    store.close()
+
+
 def test_readers_never_wait_for_a_writer(tmp_path: Path) -> None:
     store, space = big_store(tmp_path, 1000)
     table = Table(store, space)
@@ -254,6 +278,117 @@ def test_a_deleted_version_frees_its_disk(tmp_path: Path) -> None:
     table.load()
     assert table.get(np.array([1, 9]), OK)[0][:, 0].tolist() == [2.0, 0.0]
     store.close()
+
+
+def elsewhere(folder: Path, code: str) -> None:
+    """Run ``code`` in another process, which has the store ``folder`` open as ``store``."""
+    head = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from test_storage import put; from imgserver.storage.store import Store\nstore = Store(sys.argv[1])\n"
+    )
+    subprocess.run([sys.executable, "-c", head + code, str(folder), str(Path(__file__).parent)], check=True)
+
+
+MADE_AGAIN = "store.delete(store.index.space('{0}')); put(store, '{0}', [2, 1], {1})"
+
+
+def test_a_version_that_is_deleted_and_made_again_has_rows_of_its_own(tmp_path: Path) -> None:
+    """Another process does it, while this one has the former rows mapped and is about to write."""
+    store = Store(tmp_path)
+    put(store, "v/4", [1, 2], 1.0)
+    former = store.index.space("v/4")
+    assert former is not None
+    table = Table(store, former)
+    table.load()
+    assert table.get(np.array([2]), OK)[0][0, 0] == 1.0
+    elsewhere(tmp_path, MADE_AGAIN.format("v/4", 5.0))
+    again = store.index.space("v/4")
+    assert again is not None
+    assert again.number > former.number, "so that who removes the former rows does not meet the new ones"
+    table = Table(store, again)
+    table.load()
+    assert table.get(np.array([1, 2]), OK)[0][:, 0].tolist() == [5.0, 5.0]
+    late = np.full(1, OK, dtype=np.uint8), np.array([(1, 2, 3)], dtype=SOURCE)
+    with pytest.raises(StoreError, match="was deleted from the store"):
+        store.put(former, np.array([3]), np.full((1, 4), 9.0), *late, OK)
+    store.index.restamp("v/4", np.array([1, 77]), np.array([(8, 9, 1)] * 2, dtype=SOURCE))  # 77 has gone
+    entries, found = store.index.get("v/4", np.array([1, 77]))
+    assert (entries["stamp"].tolist(), found.tolist()) == ([9, 0], [True, False])
+    store.close()
+
+
+def test_a_version_made_again_is_served_anew(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for name in ("a@1+imported/4", "b@1+imported/4"):
+        put(store, name, [1, 2], 1.0)
+    store.index.activate("a@1+imported/4")
+    store.close()
+    with ImageClient(open_local(tmp_path)) as client:
+        for name, value in (("b@1+imported/4", 5.0), ("a@1+imported/4", 6.0)):
+            assert client.get([1], version=name).values[0, 0] == 1.0
+            elsewhere(tmp_path, MADE_AGAIN.format(name, value))
+            deadline = time.monotonic() + 10
+            while client.get([1], version=name).values[0, 0] != value:
+                assert time.monotonic() < deadline, "a server follows within seconds"
+                time.sleep(0.1)
+
+
+def test_a_row_file_that_is_missing_is_not_taken_for_zeros(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(store, "v/4", [1], 1.0)
+    space = store.index.space("v/4")
+    assert space is not None
+    store.close()
+    (file,) = (tmp_path / "rows").rglob("*.rows")
+    file.unlink()
+    store = Store(tmp_path)
+    table = Table(store, space)
+    table.load()
+    with pytest.raises(StoreError, match=f"{file} is missing"):
+        table.get(np.array([1]), OK)
+    assert not file.exists()
+    store.close()
+
+
+def test_a_table_that_fell_behind_the_log_reads_all_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "KEEP_CHANGES", 3)
+    store = Store(tmp_path)
+    put(store, "v/4", [1], 1.0)
+    space = store.index.space("v/4")
+    assert space is not None
+    table = Table(store, space)
+    table.load()
+    for image_id in (2, 3, 4):
+        put(store, "v/4", [image_id], 2.0)
+    assert table.refresh() == 3
+    for image_id in (5, 6, 7, 8, 1):
+        put(store, "v/4", [image_id], 3.0)
+    assert store.index.changes_since(1, "v/4") is None
+    assert table.refresh() == 8
+    assert table.get(np.arange(1, 9), OK)[0][:, 0].tolist() == [3.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0, 3.0]
+    store.close()
+
+
+def test_a_file_takes_the_place_of_another_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "file"
+    with replacing(file) as part:
+        part.write_bytes(b"one")
+
+    def stopped() -> None:
+        with replacing(file) as part:
+            part.write_bytes(b"two")
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        stopped()
+    with pytest.raises(StoreError, match=r"file/below cannot be written: .*exists"), replacing(file / "below"):
+        pass
+    assert [path.name for path in file.parent.iterdir()] == ["file"]
+    assert file.read_bytes() == b"one"
+    with open(tmp_path / "sparse", "wb") as sparse:
+        sparse.truncate(1 << 30)
+    assert 0 < used_bytes(tmp_path) < 1 << 20
+    assert used_bytes(tmp_path / "none") == 0
 
 
 def test_a_table_costs_at_most_forty_bytes_an_image() -> None:

@@ -95,6 +95,14 @@ def test_poison_raises_for_itself(data: bytes, error: type[Exception]) -> None:
         decode(data, PLAIN, LIMITS)
 
 
+def test_a_strip_is_refused_before_it_is_scaled_up() -> None:
+    """Its shorter side becomes ``resize`` pixels, and its longer one more than memory holds."""
+    strip = encoded(Image.new("RGB", (60_000, 2)), "PNG")
+    assert decode(strip, PLAIN, LIMITS).shape == (224, 224, 3)
+    with pytest.raises(ImageTooLarge, match="would be scaled to 7680000 x 256"):
+        decode(strip, Preprocessing(fit="crop", resize=256), LIMITS)
+
+
 def test_thumbnails_fit() -> None:
     small = Image.open(io.BytesIO(thumbnail(encoded(RED, "JPEG"), 30, LIMITS)))
     assert small.size == (30, 20)
@@ -211,3 +219,5 @@ def test_a_head_survives_saving_and_refuses_other_files() -> None:
 def test_too_few_photos_for_a_pca() -> None:
     with pytest.raises(BadInput, match=r"more than 64 embedded photos; there are 10.*smaller --dim"):
         fit_pca(np.zeros((10, 1280), dtype=np.float32), 64)
+    with pytest.raises(BadInput, match=r"PCA of 8 numbers .* and not 20"):
+        fit_pca(np.zeros((100, 8), dtype=np.float32), 20)

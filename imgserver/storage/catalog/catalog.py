@@ -24,16 +24,11 @@ from imgserver.storage.catalog.files import (
     local_files,
     root_of,
 )
-from imgserver.storage.catalog.listing import (
-    WHOLE_FILE,
-    Ids,
-    Listing,
-    concat,
-    ids_from_keys,
-)
+from imgserver.storage.catalog.listing import WHOLE_FILE, Listing, concat, ids_from_keys
 from imgserver.storage.catalog.manifest import is_manifest, read_manifest
 from imgserver.storage.catalog.parquet_rows import ParquetRows
 from imgserver.storage.catalog.scan import scan
+from imgserver.storage.records import Ids
 
 READ_TIMEOUT_S = 20.0
 

@@ -12,15 +12,15 @@ import pyarrow.compute as pc
 
 from imgserver.errors import BadInput
 from imgserver.storage.catalog.files import PARQUET_SUFFIXES
+from imgserver.storage.records import Ids, places_in
 
-Ids = npt.NDArray[np.int64]
 MAX_IMAGE_ID = 2**63 - 1
 WHOLE_FILE = -1
 UNKNOWN = -1
 
 
 @dataclass(frozen=True)
-class Entries:
+class FoundImages:
     """Images as they were found: n of them in m files.
 
     Attributes:
@@ -50,17 +50,17 @@ class Entries:
         return f"{name} ({'row' if name.endswith(PARQUET_SUFFIXES) else 'byte'} {self.offset[row]})"
 
 
-def concat(parts: Iterable[Entries]) -> Entries:
-    """Entries of all parts, in order."""
+def concat(parts: Iterable[FoundImages]) -> FoundImages:
+    """Images of all parts, in order."""
     found = [part for part in parts if len(part)]
     if not found:
         none = np.zeros(0, dtype=np.int64)
         text = pa.array([], pa.large_string())
-        return Entries(text, text, none.astype(np.int32), none, none, none.astype(np.uint64))
+        return FoundImages(text, text, none.astype(np.int32), none, none, none.astype(np.uint64))
     shifts = np.cumsum([0, *(len(part.files) for part in found)])
     mixed = len({part.keys.type for part in found}) > 1
     keys = [part.keys.cast(pa.large_string()) if mixed else part.keys for part in found]
-    return Entries(
+    return FoundImages(
         pa.concat_arrays(keys),
         pa.concat_arrays([part.files.cast(pa.large_string()) for part in found]),
         np.concatenate([part.file + np.int32(shift) for part, shift in zip(found, shifts, strict=False)]),
@@ -70,7 +70,7 @@ def concat(parts: Iterable[Entries]) -> Entries:
     )
 
 
-def numeric_keys(entries: Entries) -> npt.NDArray[np.bool_]:
+def numeric_keys(entries: FoundImages) -> npt.NDArray[np.bool_]:
     """Which keys are image ids as they are: whole numbers from 0 on that fit into int64, shape (n,)."""
     if pa.types.is_integer(entries.keys.type):
         return np.asarray(pc.greater_equal(entries.keys, 0))
@@ -82,7 +82,7 @@ def numeric_keys(entries: Entries) -> npt.NDArray[np.bool_]:
 
 
 class Listing:
-    """Entries in the order of their image ids.
+    """Images in the order of their ids.
 
     Args:
         entries: what was found.
@@ -92,7 +92,7 @@ class Listing:
         BadInput: an id is there twice.
     """
 
-    def __init__(self, entries: Entries, ids: Ids):
+    def __init__(self, entries: FoundImages, ids: Ids):
         order = np.argsort(ids, kind="stable")
         sorted_ids = ids[order]
         if len(twice := np.flatnonzero(sorted_ids[1:] == sorted_ids[:-1])):
@@ -110,14 +110,11 @@ class Listing:
 
     def places(self, ids: Ids) -> Ids:
         """Where each id stands in this listing, shape (n,); -1 where it does not."""
-        if not len(self.ids):
-            return np.full(len(ids), -1, dtype=np.int64)
-        place = np.searchsorted(self.ids, ids)
-        place[place == len(self.ids)] = 0
-        return np.where(self.ids[place] == ids, place, -1).astype(np.int64)
+        place, found = places_in(self.ids, ids)
+        return np.where(found, place, -1)
 
 
-def ids_from_keys(entries: Entries, root: str) -> Ids:
+def ids_from_keys(entries: FoundImages, root: str) -> Ids:
     """Image ids of entries whose keys are whole numbers, shape (n,).
 
     Raises:

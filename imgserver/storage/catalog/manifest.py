@@ -26,17 +26,11 @@ import pyarrow.parquet as pq
 
 from imgserver.errors import BadInput
 from imgserver.storage.catalog.files import LocalFiles, files_for, is_url, join, local_files, root_of
-from imgserver.storage.catalog.listing import (
-    UNKNOWN,
-    WHOLE_FILE,
-    Entries,
-    Ids,
-    Listing,
-    concat,
-    numeric_keys,
-)
+from imgserver.storage.catalog.listing import UNKNOWN, WHOLE_FILE, FoundImages, Listing, concat, numeric_keys
 from imgserver.storage.catalog.scan import URI_COLUMN, id_column, key_array, scan
 from imgserver.storage.catalog.uris import check_uris
+from imgserver.storage.disk import replacing
+from imgserver.storage.records import Ids
 
 COLUMNS = ("image_id", "key", "uri", "offset", "size", "stamp")
 NUMBERS, GIVEN = "keys are the ids", "ids were given to the keys"
@@ -64,9 +58,13 @@ def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
     Keys that are whole numbers are their own ids when all of them are; else ids are given in the order of the keys.
 
     Raises:
-        BadInput: nothing was found, a key is there twice, or ``out`` gave its ids by the other rule.
+        BadInput: nothing was found, it cannot be listed, a key or an id is there twice, or ``out`` is no manifest, or
+            gave its ids by the other rule.
     """
-    found = concat(scan(files_for(where, timeout_s, local_files(where)), where))
+    try:
+        found = concat(scan(files_for(where, timeout_s, local_files(where)), where))
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise BadInput(f"The catalogue {where} cannot be listed: {error}.") from error
     if not len(found):
         raise BadInput(f"No image was found in {where}: no photo, no tar and no Parquet file with photos.")
     keys = pc.cast(found.keys, pa.large_string())
@@ -78,16 +76,14 @@ def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
             f"The key {key!r} is there {twice[0]['counts']} times, in {' and '.join(map(found.where, rows))}. Keys are "
             f"names without folder and suffix; rename one of them."
         )
-    before = pq.read_table(out) if out.exists() else None
+    before = _read_former(out) if out.exists() else None
     rule = NUMBERS if numeric_keys(found).all() else GIVEN
     ids = np.full(len(found), -1, dtype=np.int64)
-    kept = pa.table({})
     if before is not None:
         rule = _rule_of(before, out, rule)
         place = pc.index_in(keys, value_set=before["key"].combine_chunks().cast(pa.large_string()))
         known = np.asarray(pc.is_valid(place))
         ids[known] = np.asarray(before["image_id"])[np.asarray(pc.fill_null(place, 0))[known]]
-        kept = before.filter(pc.invert(pc.is_in(before["image_id"], value_set=pa.array(ids[known]))))
     new = np.flatnonzero(ids < 0)
     if rule == NUMBERS:
         ids[new] = np.asarray(pc.cast(keys.take(pa.array(new)), pa.int64()))
@@ -95,6 +91,7 @@ def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
         first = int(pc.max(before["image_id"]).as_py()) + 1 if before is not None and len(before) else 0
         order = np.asarray(pc.sort_indices(keys.take(pa.array(new))))
         ids[new[order]] = first + np.arange(len(new))
+    Listing(found, ids)  # refuses an id that is there twice, such as that of 7.jpg and 007.jpg
     table = pa.table(
         {
             "image_id": ids,
@@ -105,14 +102,21 @@ def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
             "stamp": found.stamp,
         }
     )
-    if len(kept):
-        table = pa.concat_tables([table, kept.cast(table.schema)])
+    former = 0 if before is None else len(before)
+    if before is not None:  # what has gone keeps its id
+        gone = before.filter(pc.invert(pc.is_in(before["image_id"], value_set=pa.array(ids))))
+        table = pa.concat_tables([table, gone.select(COLUMNS).cast(table.schema)])
     table = table.sort_by("image_id").replace_schema_metadata({RULE: rule.encode()})
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{os.getpid()}")
-    pq.write_table(table, part, compression="zstd")
-    os.replace(part, out)
-    return ManifestReport(len(table), len(new), len(kept), str(out))
+    with replacing(out) as part:
+        pq.write_table(table, part, compression="zstd")
+    return ManifestReport(len(table), len(table) - former, len(table) - len(found), str(out))
+
+
+def _read_former(out: Path) -> pa.Table:
+    try:
+        return pq.read_table(out)
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        raise BadInput(f"{out} is there, and cannot be read: {error}. Choose another --out, or remove it.") from error
 
 
 def _rule_of(before: pa.Table, out: Path, rule: str) -> str:
@@ -127,7 +131,7 @@ def _rule_of(before: pa.Table, out: Path, rule: str) -> str:
     return old or rule
 
 
-def _uris(found: Entries, where: str, out: Path) -> pa.Array:
+def _uris(found: FoundImages, where: str, out: Path) -> pa.Array:
     """Where each of the files is, seen from the manifest's folder; URLs as they are."""
     root = root_of(where)
     base = root.rstrip("/") if is_url(root) else os.path.relpath(root or ".", out.parent)
@@ -161,7 +165,7 @@ def read_manifest(path: str, timeout_s: float, local: LocalFiles) -> Listing:
     except pa.ArrowException as error:
         raise BadInput(f"The column 'uri' of the manifest {path} cannot be read: {error}.") from error
     check_uris(files, path, local)
-    entries = Entries(
+    entries = FoundImages(
         ids,
         files,
         np.asarray(uris.indices).astype(np.int32),

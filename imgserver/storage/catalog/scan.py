@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from imgserver.errors import BadInput
 from imgserver.storage.catalog.files import PARQUET_SUFFIXES, Files, FoundFile, root_of
-from imgserver.storage.catalog.listing import UNKNOWN, WHOLE_FILE, Entries
+from imgserver.storage.catalog.listing import UNKNOWN, WHOLE_FILE, FoundImages
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 ID_COLUMNS = ("image_id", "id", "key")
@@ -22,7 +22,7 @@ URI_COLUMN = "uri"
 MAX_GROUP_BYTES = 512 << 20
 
 
-def scan(files: Files, where: str) -> Iterator[Entries]:
+def scan(files: Files, where: str) -> Iterator[FoundImages]:
     """All images in ``where``, some at a time; other files are passed over.
 
     Raises:
@@ -40,9 +40,9 @@ def scan(files: Files, where: str) -> Iterator[Entries]:
                 yield rows
 
 
-def _photos(photos: list[FoundFile], root: str) -> Entries:
+def _photos(photos: list[FoundFile], root: str) -> FoundImages:
     names = [os.path.splitext(os.path.basename(photo.path))[0] for photo in photos]
-    return Entries(
+    return FoundImages(
         pa.array(names, pa.large_string()),
         pa.array([_below(photo.path, root) for photo in photos], pa.large_string()),
         np.arange(len(photos), dtype=np.int32),
@@ -57,7 +57,7 @@ def _below(path: str, root: str) -> str:
     return path.removeprefix(root.rstrip("/") + "/")
 
 
-def _tar_members(files: Files, file: FoundFile, root: str) -> Entries:
+def _tar_members(files: Files, file: FoundFile, root: str) -> FoundImages:
     """Photos in a tar, as WebDataset writes them: ``<key>.jpg`` beside other members, which are passed over."""
     file = (files.stat(file.path) if file.size < 0 else file) or file
     keys, offsets, sizes = [], [], []
@@ -71,7 +71,7 @@ def _tar_members(files: Files, file: FoundFile, root: str) -> Entries:
                 tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep an object a member
     except (tarfile.TarError, EOFError, OSError) as error:
         raise BadInput(f"The tar {file.path} cannot be listed: {error}.") from error
-    return Entries(
+    return FoundImages(
         pa.array(keys, pa.large_string()),
         pa.array([_below(file.path, root)], pa.large_string()),
         np.zeros(len(keys), dtype=np.int32),
@@ -81,7 +81,7 @@ def _tar_members(files: Files, file: FoundFile, root: str) -> Entries:
     )
 
 
-def _parquet_rows(files: Files, file: FoundFile, root: str) -> Entries | None:
+def _parquet_rows(files: Files, file: FoundFile, root: str) -> FoundImages | None:
     """Rows of a Parquet file with an id column and ``bytes``; None for a manifest that lies beside its photos."""
     file = (files.stat(file.path) if file.size < 0 else file) or file
     try:
@@ -100,7 +100,7 @@ def _parquet_rows(files: Files, file: FoundFile, root: str) -> Entries | None:
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise BadInput(f"The Parquet file {file.path} cannot be read: {error}.") from error
     keys = key_array(keys, file.path, key)
-    return Entries(
+    return FoundImages(
         keys,
         pa.array([_below(file.path, root)], pa.large_string()),
         np.zeros(len(keys), dtype=np.int32),

@@ -63,9 +63,9 @@ class Facts:
         """Grows when the content of an image that had been stored changes."""
         return self._generation
 
-    def spaces(self, kind: str) -> list[Space]:
-        """All spaces of a kind, by name."""
-        found = [known.space for known in list(self._published.values()) if known.space.kind == kind]
+    def spaces(self, kind: str = "") -> list[Space]:
+        """All spaces, of a kind if one is given, by name."""
+        found = [known.space for known in list(self._published.values()) if kind in ("", known.space.kind)]
         return sorted(found, key=lambda space: space.name)
 
     def space(self, name: str) -> Space | None:
@@ -96,7 +96,10 @@ class Facts:
 
     def _merge(self, copy: dict[bytes, bytes]) -> None:
         if (found := int(copy.get(b"format", FORMAT))) != FORMAT:
-            raise StoreError(f"The vectors in {self._nodes.url} have format {found}; this release reads {FORMAT}.")
+            raise StoreError(
+                f"The vectors in {self._nodes.url} have format {found}, and this release reads format {FORMAT}. Serve "
+                f"with the release that published them, or empty the cluster and publish anew."
+            )
         for name, value in copy.items():
             if name.startswith(b"space "):
                 told = json.loads(value)

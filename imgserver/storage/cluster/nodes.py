@@ -81,7 +81,7 @@ class Nodes:
 
     def __init__(self, url: RedisUrl):
         try:
-            import hiredis  # noqa: F401
+            import hiredis  # noqa: F401  # redis takes it by itself; without it, it would parse replies in Python
             import redis
         except ImportError as error:
             raise BadInput(
