@@ -22,6 +22,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import math
 import os
 import sys
 import tomllib
@@ -53,6 +54,9 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error of ours becomes one line and its exit code, with ``--json`` a JSON object."""
         try:
+            for name, value in ctx.params.items():
+                if isinstance(value, float) and math.isnan(value):  # neither below a range nor above
+                    raise BadInput(f"--{name.replace('_', '-')} is nan; give a number.")
             return super().invoke(ctx)
         except CrossMediaError as error:
             if ctx.params.get("as_json"):

@@ -194,6 +194,12 @@ def test_wrong_configuration_is_said(tmp_path: Path, text: str, message: str) ->
     assert message in done.output
 
 
+def test_an_option_that_is_not_a_number_is_said() -> None:
+    done = CliRunner().invoke(crossmedia, ["imgserver", "info", "--timeout-s=nan"])
+    assert done.exit_code == 2
+    assert "--timeout-s is nan" in done.output
+
+
 def test_a_configuration_file_serves_all_groups(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
     file.write_text('[imgserver]\nserver = "localhost:1"\n[imgserver.info]\ntimeout-s = 0.2\n')
