@@ -22,7 +22,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import math
 import os
 import sys
 import tomllib
