@@ -27,16 +27,21 @@ def replacing(path: Path) -> Iterator[Path]:
             yield part
             sync(part)
             os.replace(part, path)
-            with suppress(OSError):  # of a file system that syncs no folders
-                sync(path.parent)
+            sync_names(path.parent)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error}. Is the disk full?") from error
 
 
+def sync_names(folder: Path) -> None:
+    """Wait until the names of the files in a folder are on disk, where its file system can say so."""
+    with suppress(OSError):
+        sync(folder)
+
+
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on disk."""
+    """Wait until a file is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

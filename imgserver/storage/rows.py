@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgserver.errors import StoreError
+from imgserver.storage.disk import sync_names
 
 SEGMENT_BYTES = 128 << 20
 MAX_SEGMENT_ROWS = 1 << 20
@@ -52,7 +53,8 @@ class RowFile:
                 if len(self._segments) > number:
                     break
                 path = self.folder / f"{len(self._segments):05d}.rows"
-                if not create and not path.exists():  # made now, it would hold zeros for rows
+                new = not path.exists()
+                if new and not create:  # made now, it would hold zeros for rows
                     raise StoreError(
                         f"The row file {path} is missing. Restore a backup, or precompute into a new store."
                     )
@@ -60,6 +62,8 @@ class RowFile:
                 try:
                     with open(path, "ab") as file:
                         file.truncate(max(os.path.getsize(path), self._segment_rows * self.dim * self.dtype.itemsize))
+                    if new:
+                        sync_names(self.folder)
                     self._segments.append(np.memmap(path, dtype=self.dtype, mode="r", shape=shape))
                 except OSError as error:
                     raise StoreError(f"The row file {path} cannot be opened: {error}. Is the disk full?") from error
