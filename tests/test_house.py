@@ -202,7 +202,7 @@ def test_an_option_that_is_not_a_number_is_said() -> None:
 
 def test_a_configuration_file_serves_all_groups(tmp_path: Path) -> None:
     file = tmp_path / "c.toml"
-    file.write_text('[imgserver]\nserver = "localhost:1"\n[imgserver.info]\ntimeout-s = 0.2\n')
+    file.write_text('[imgserver]\nserver = "localhost:1"\n[imgserver.info]\ntimeout-s = 2\n')
     done = CliRunner().invoke(crossmedia, ["--config", str(file), "imgserver", "info"], prog_name="crossmedia")
     assert done.exit_code == 3
     assert "localhost:1" in done.output
