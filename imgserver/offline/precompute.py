@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.client.results import Status
 from imgserver.errors import BadInput
-from imgserver.offline.embedding import batched, decoded, features_of
+from imgserver.offline.decoding import batched, decoded, reasons_of
 from imgserver.offline.head_vectors import DEFAULT_DIM, make_vectors
 from imgserver.offline.image_ids import wanted_ids
 from imgserver.offline.rejects import write_rejects
@@ -27,6 +26,7 @@ from imgserver.storage.store import Store
 from imgserver.storage.versions import feature_space
 from imgserver.vision.backbone import Backbone
 from imgserver.vision.decode import ImageLimits
+from imgserver.vision.embedding import embed
 from imgserver.vision.engines import MAX_BATCH, Engine
 from imgserver.vision.photos import Photo, read_photo, sources_of
 
@@ -155,10 +155,7 @@ def precompute(
     with ThreadPoolExecutor(1, thread_name_prefix="commit") as writer:
         committed: Future[None] | None = None
         for batch in batched(decoded(catalog, backbone, config.limits, plan.to_embed), COMMIT_PHOTOS):
-            for photo in batch:
-                if photo.status != OK:
-                    reasons[photo.image_id] = f"{Status(photo.status).name}: {photo.reason}"
-            commit = _embed(store, space, engine, batch, result)
+            commit = _embed(store, space, engine, batch, result, reasons)
             if committed is not None:
                 committed.result()  # one batch is written while the next goes through the CNN
             committed = writer.submit(commit)
@@ -176,9 +173,15 @@ def precompute(
 
 
 def _embed(
-    store: Store, space: Space, engine: Engine, photos: list[Photo], result: PrecomputeResult
+    store: Store,
+    space: Space,
+    engine: Engine,
+    photos: list[Photo],
+    result: PrecomputeResult,
+    reasons: dict[int, str],
 ) -> Callable[[], None]:
     """Embed one batch; return what commits it. A photo that was only touched, with the content it had, stays."""
+    reasons.update(reasons_of(photos))
     photos = [photo for photo in photos if photo.status not in (pb.VECTOR_STATUS_NOT_FOUND, pb.VECTOR_STATUS_FAILED)]
     ids = np.array([photo.image_id for photo in photos], dtype=np.int64)
     before, same = store.index.get(space.name, ids)
@@ -190,7 +193,8 @@ def _embed(
     photos = [photo for photo, known in zip(photos, same.tolist(), strict=True) if not known]
     if not photos:
         return lambda: None
-    features = features_of(engine, photos, space.dim)
+    photos, features = embed(engine, photos, space.dim)
+    reasons.update(reasons_of(photos))
     status = np.array([photo.status for photo in photos], dtype=np.uint8)
     result.embedded += len(features)
     return lambda: store.put(space, ids[~same], features, status, sources_of(photos), OK)

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.client.results import Status
 from imgserver.errors import BadInput
 from imgserver.head import Head
-from imgserver.offline.embedding import batched, decoded, features_of
+from imgserver.offline.decoding import batched, decoded, reasons_of
 from imgserver.offline.image_ids import wanted_ids
 from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, new_place
 from imgserver.shards import SHARDS, shards_of
@@ -26,6 +25,7 @@ from imgserver.storage.catalog import open_catalog
 from imgserver.storage.records import Ids, places_in
 from imgserver.vision.backbones import get_backbone
 from imgserver.vision.decode import ImageLimits
+from imgserver.vision.embedding import embed
 from imgserver.vision.engines import make_engine
 from imgserver.vision.photos import Photo, sources_of
 
@@ -165,14 +165,13 @@ class FileEmbedder:
     def _block(self, ids: Ids, progress: Callable[[int], None]) -> tuple[Block, dict[int, str]]:
         dim = self._of.backbone.feature_dim
         kept: list[Photo] = []
-        rejected = {}
+        rejected: dict[int, str] = {}
         features = [np.zeros((0, dim), np.float16)]
         photos_in_turn = decoded(self._of.photos, self._of.backbone, self._of.job.limits, ids)
         for photos in batched(photos_in_turn, CNN_PHOTOS):
-            for photo in photos:
-                if photo.status != OK:
-                    rejected[photo.image_id] = f"{Status(photo.status).name}: {photo.reason}"
-            features.append(features_of(self._engine, photos, dim))
+            photos, found = embed(self._engine, photos, dim)
+            features.append(found)
+            rejected.update(reasons_of(photos))
             kept += [replace(photo, pixels=None) for photo in photos if photo.status not in NOT_KEPT]
             progress(len(photos))
         status = np.array([photo.status for photo in kept], dtype=np.uint8)

@@ -29,6 +29,7 @@ from imgserver.storage.catalog import Catalog
 from imgserver.storage.records import SOURCE, Ids, Space, content_hash
 from imgserver.storage.stores import Part, ServedStore, Stored
 from imgserver.vision.decode import ImageLimits
+from imgserver.vision.embedding import embed
 from imgserver.vision.engines import MAX_BATCH
 from imgserver.vision.photos import Photo, Source, photo_from_bytes, read_photo, sources_of
 
@@ -310,10 +311,10 @@ class Misses:
         seen = [job for job in batch if job.photo is not None and job.photo.pixels is not None]
         if not seen:
             return
-        pixels = np.stack([job.photo.pixels for job in seen if job.photo and job.photo.pixels is not None])
-        # Rounded to what is stored, so that a vector is the same whether its feature was just computed or read.
-        features = model.embedder.engine.run(pixels).astype(model.features.dtype)
-        for job, feature in zip(seen, features, strict=True):
+        photos, features = embed(model.embedder.engine, [job.photo for job in seen if job.photo], model.features.dim)
+        for job, photo in zip(seen, photos, strict=True):
+            job.photo = photo
+        for job, feature in zip([job for job in seen if job.photo and job.photo.status == OK], features, strict=True):
             job.feature = feature
         self.counters.cnn_passes += len(seen)
         self.counters.cnn_batches += 1

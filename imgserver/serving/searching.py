@@ -20,7 +20,7 @@ from imgserver.storage.records import Ids
 from imgserver.storage.similarity import SimilarityFiles, SimilarityIndex, SimilarityInfo
 from imgserver.storage.stores import ServedStore
 from imgserver.vision.decode import ImageLimits
-from imgserver.vision.engines import run_all
+from imgserver.vision.embedding import embed
 from imgserver.vision.photos import Source, photo_from_bytes
 
 MAX_QUERIES, MAX_NEIGHBOURS = 256, 1000
@@ -130,12 +130,10 @@ class Searching:
             )
         preprocessing = model.embedder.backbone.preprocessing
         decoded = [photo_from_bytes(0, data, Source(), preprocessing, self._limits) for data in photos]
-        pixels = [photo.pixels for photo in decoded if photo.pixels is not None]
+        decoded, features = embed(model.embedder.engine, decoded, model.features.dim)
         status = np.array([photo.status for photo in decoded], dtype=np.uint8)
         vectors = np.zeros((len(photos), serving.table.space.dim), dtype=np.float32)
-        if pixels:
-            # Rounded as stored ones are, so that a photo of the catalogue finds itself.
-            features = run_all(model.embedder.engine, pixels).astype(model.features.dtype)
+        if len(features):
             vectors[status == OK] = model.head.apply_numpy(features)
         return vectors, status
 

@@ -2,18 +2,20 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from conftest import DaemonProcess, run_command
 from PIL import Image
 
 from imgserver import open_local
-from imgserver.client import ImageClient
+from imgserver.client import ImageClient, Status
 from imgserver.errors import BadInput
 from imgserver.vision.backbones import get_backbone
 from imgserver.vision.decode import ImageLimits, decode
@@ -249,3 +251,42 @@ def test_backbones_are_listed_with_what_they_cost_here() -> None:
     assert len(found) > 100
     one = json.loads(run_command("imgserver", "backbones", "torchvision:resnet18", "--json").stdout)
     assert one[0]["images_per_s"] > 0
+
+
+def test_photos_that_a_net_has_no_numbers_for_are_corrupt_and_the_others_are_embedded(
+    photos: Path, tmp_path: Path
+) -> None:
+    """A net that divides by the contrast of a picture, and a picture that has none."""
+    net = tmp_path / "contrast.onnx"
+    nodes = [
+        onnx.helper.make_node("AveragePool", ["x"], ["means"], kernel_shape=[56, 56], strides=[56, 56]),
+        onnx.helper.make_node("Flatten", ["means"], ["flat"]),
+        onnx.helper.make_node("ReduceMean", ["flat"], ["mean"], axes=[1], keepdims=1),
+        onnx.helper.make_node("Sub", ["flat", "mean"], ["off"]),
+        onnx.helper.make_node("ReduceL2", ["off"], ["contrast"], axes=[1], keepdims=1),
+        onnx.helper.make_node("Div", ["off", "contrast"], ["features"]),
+    ]
+    float32 = onnx.TensorProto.FLOAT
+    pictures = onnx.helper.make_tensor_value_info("x", float32, ["n", 3, 224, 224])
+    features = onnx.helper.make_tensor_value_info("features", float32, ["n", 48])
+    graph = onnx.helper.make_graph(nodes, "contrast", [pictures], [features])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8), net)
+    net.with_suffix(".toml").write_text("size = 224\nfit = 'stretch'\nmean = [0, 0, 0]\nscale = [255, 255, 255]\n")
+    catalogue = tmp_path / "photos"
+    catalogue.mkdir()
+    for number, photo in enumerate(sorted(photos.glob("*.jpg"))[:40]):
+        shutil.copy(photo, catalogue / f"{number}.jpg")
+    Image.new("RGB", (64, 64)).save(catalogue / "7.jpg")
+    common = ("imgserver", "precompute", f"--catalogue={catalogue}", f"--backbone=onnx:{net}", "--dim=8")
+    done = run_command(*common, f"--store={tmp_path / 'store'}", "--json")
+    report = json.loads(done.stdout)
+    assert (report["embedded"], report["rejected"], report["reasons"]) == (39, 1, {"CORRUPT": 1})
+    assert "not finite" in Path(report["rejects_file"]).read_text()
+    with ImageClient(open_local(tmp_path / "store")) as client:
+        found = client.get(range(40))
+        assert np.flatnonzero(~found.ok).tolist() == [7]
+        assert found.status[7] == Status.CORRUPT
+        assert np.isfinite(found.values).all()
+    run_command(*common, f"--out={tmp_path / 'files'}", "--shard=1/1")
+    merge = ("imgserver", "merge", str(tmp_path / "files"), f"--store={tmp_path / 'merged'}", "--dim=8", "--json")
+    assert json.loads(run_command(*merge).stdout)["rejected"] == 1

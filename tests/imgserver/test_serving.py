@@ -19,16 +19,18 @@ import pytest
 import torch
 from conftest import DaemonProcess, run_command
 from crossmedia.v1 import image_server_pb2 as pb
+from PIL import Image
 
 from imgserver.client import GrpcTransport, HeadServers, ImageClient, LocalTransport, Status
-from imgserver.errors import InvalidRequest, Overloaded, VersionMismatch
+from imgserver.errors import DeadlineExceeded, InvalidRequest, Overloaded, VersionMismatch
 from imgserver.head import Head, HeadSpec
 from imgserver.serving.admission import Admission
 from imgserver.serving.grpc_server import GrpcServer
 from imgserver.serving.health import Heartbeat
 from imgserver.serving.negatives import Negatives
 from imgserver.serving.service import ImageService, ServiceConfig
-from imgserver.vision.decode import ImageLimits
+from imgserver.vision.decode import ImageLimits, Pixels
+from imgserver.vision.engines import FeatureArray
 
 
 @pytest.fixture
@@ -211,6 +213,82 @@ def test_health_notices_a_dead_worker(service: ImageService) -> None:
     # Let the fixture end: nothing is left that would wait for the dead thread.
     with service.misses._changed:
         service.misses._decoded.pop()
+
+
+def test_a_cnn_that_fails_harms_its_images_alone_and_health_says_so(
+    service: ImageService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = ImageClient(LocalTransport(service), timeout_s=0.5)
+    client.get([150], timeout_s=10)
+    assert service.served.active is not None
+    assert service.served.active.model is not None
+    engine = service.served.active.model.embedder.engine
+    states: list[bool] = []
+    heartbeat = Heartbeat(service, states.append, probe_after_s=0)
+    heartbeat.start()
+
+    def wait_for(expected: list[bool]) -> None:
+        deadline = time.monotonic() + 10
+        while states != expected and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert states == expected
+
+    with monkeypatch.context() as broken:
+        broken.setattr(engine, "run", lambda pixels: 1 / 0)
+        with pytest.raises(DeadlineExceeded, match=r"image 151, FAILED.*its log says why"):
+            client.get([1, 151])
+        assert "the CNN failed (images: 1, the first is 151): division by zero" in caplog.text
+        assert client.get([1]).ok.all(), "what is stored is served"
+        wait_for([True, False])
+    with monkeypatch.context() as broken:
+        broken.setattr(engine, "run", lambda pixels: np.full((len(pixels), 1280), np.nan, dtype=np.float32))
+        time.sleep(1.5)
+        assert states == [True, False], "numbers that are none are no answer"
+        assert "numbers that are not finite" in caplog.text
+    wait_for([True, False, True])
+    heartbeat.stop()
+    assert client.get([151], timeout_s=10).ok.all(), "and it was not stored as broken"
+
+
+def test_a_photo_that_the_cnn_has_no_numbers_for_is_corrupt(
+    service: ImageService, own_photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a picture without any contrast, where a net divides by it; or features beyond what float16 holds."""
+    client = ImageClient(LocalTransport(service), timeout_s=10)
+    client.get([150])
+    for number, shade in ((151, 0), (152, 255)):
+        Image.new("RGB", (64, 64), (shade, shade, shade)).save(own_photos / name(number))
+    assert service.served.active is not None
+    assert service.served.active.model is not None
+    engine = service.served.active.model.embedder.engine
+    run = engine.run
+
+    def divides(pixels: Pixels) -> FeatureArray:
+        found = run(pixels)
+        found[(pixels == 0).all(axis=(1, 2, 3))] = np.nan
+        found[(pixels == 255).all(axis=(1, 2, 3)), 7] = 70_000
+        return found
+
+    monkeypatch.setattr(engine, "run", divides)
+    found = client.get([1, 151, 152, 153])
+    assert found.status.tolist() == [Status.OK, Status.CORRUPT, Status.CORRUPT, Status.OK]
+    assert not found.values[1:3].any()
+    reopened = ImageClient(LocalTransport(service), timeout_s=10).get([151, 152])
+    assert reopened.status.tolist() == [Status.CORRUPT, Status.CORRUPT], "it is stored as that"
+
+
+def test_a_fault_before_the_cnn_harms_its_image_alone(
+    service: ImageService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = ImageClient(LocalTransport(service), timeout_s=0.5)
+    with monkeypatch.context() as broken:
+        broken.setattr(service.catalog, "read", lambda image_id, most: [][0])
+        with pytest.raises(DeadlineExceeded, match="image 152, FAILED"):
+            client.get([152])
+    assert "failed before the CNN (images: 1, the first is 152)" in caplog.text
+    assert client.get([152], timeout_s=10).ok.all()
+    assert service.misses.alive
+    assert service.admission.ids == 0
 
 
 def test_a_store_is_followed_again_after_any_fault(

@@ -1,22 +1,23 @@
-"""Photos through the CNN: read and decoded ahead, in batches, a broken one for itself."""
+"""Photos on their way to the CNN: read and decoded ahead, in batches, and why some never get there."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
-import numpy as np
-import numpy.typing as npt
+from crossmedia.v1 import image_server_pb2 as pb
 
+from imgserver.client.results import Status
 from imgserver.storage.catalog import Catalog
 from imgserver.storage.records import Ids
-from imgserver.storage.versions import FEATURE_DTYPE
 from imgserver.vision.backbone import Backbone
 from imgserver.vision.decode import ImageLimits
-from imgserver.vision.engines import MAX_BATCH, Engine, run_all
+from imgserver.vision.engines import MAX_BATCH
 from imgserver.vision.photos import Photo, read_photo
+
+OK = pb.VECTOR_STATUS_OK
 
 
 def decoded(catalog: Catalog, backbone: Backbone, limits: ImageLimits, ids: Ids) -> Iterator[Photo]:
@@ -41,9 +42,6 @@ def batched(photos: Iterator[Photo], size: int) -> Iterator[list[Photo]]:
         yield batch
 
 
-def features_of(engine: Engine, photos: Sequence[Photo], dim: int) -> npt.NDArray[np.float16]:
-    """Features of the photos that could be decoded, in their order, shape (m, F), rounded to what is stored."""
-    pixels = [photo.pixels for photo in photos if photo.pixels is not None]
-    if not pixels:
-        return np.zeros((0, dim), FEATURE_DTYPE)
-    return run_all(engine, pixels).astype(FEATURE_DTYPE)
+def reasons_of(photos: Iterable[Photo]) -> dict[int, str]:
+    """Why photos have no feature, by image id."""
+    return {photo.image_id: f"{Status(photo.status).name}: {photo.reason}" for photo in photos if photo.status != OK}
