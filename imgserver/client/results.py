@@ -258,11 +258,3 @@ class FetchStats:
                 f"than max_missing {max_missing:.1%}. Check that samples and catalogue use the same image ids, see the "
                 f"rejects of 'imgserver precompute', or raise max_missing."
             )
-
-    def add(self, other: FetchStats) -> None:
-        """Add the totals of another client; the times too, though they may have passed side by side."""
-        for name in self.__dataclass_fields__:
-            if name != "missing":
-                setattr(self, name, getattr(self, name) + getattr(other, name))
-        for failure, count in other.missing.items():
-            self.missing[failure] = self.missing.get(failure, 0) + count

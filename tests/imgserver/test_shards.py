@@ -25,6 +25,7 @@ from imgserver.cli import imgserver
 from imgserver.commands import catalogue
 from imgserver.errors import BadInput
 from imgserver.head import Head, HeadSpec
+from imgserver.offline import merge
 from imgserver.offline.shard_files import FEATURES, VECTORS, ShardFiles, names_below
 from imgserver.offline.shards import Shard, apply_head_to_files
 from imgserver.storage.store import Store
@@ -96,6 +97,16 @@ def test_shards_merged_are_what_one_process_makes(embedded: Path, plain: tuple[s
     assert vectors(store) == plain
     again = json.loads(run_command("imgserver", "merge", str(embedded), f"--store={store}", "--json").stdout)
     assert (again["images"], again["added"], again["version"]) == (243, 0, plain[0])
+
+
+def test_a_merge_of_many_commits_makes_the_same(
+    embedded: Path, plain: tuple[str, Vectors], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merge, "COMMIT_ROWS", 7)
+    store = tmp_path / "store"
+    done = CliRunner().invoke(imgserver, ["merge", str(embedded), f"--store={store}", "--json"], catch_exceptions=False)
+    assert json.loads(done.stdout)["added"] == 243
+    assert vectors(store) == plain
 
 
 def test_files_are_parquet_that_others_read(embedded: Path) -> None:
