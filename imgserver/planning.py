@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-# python -m benchmarks.embed: 162 images/s of precompute on 2 cores that others used too, and 287 on the same cores alone;
-# EfficientNet-Lite0, photos of 500 x 500. A plan takes the lower figure.
+# python -m benchmarks.embed: 162 images/s of precompute on 2 cores that others used too, 287 on the same cores alone
+# (EfficientNet-Lite0, photos of 500 x 500). A plan takes the lower figure.
 IMAGES_PER_CORE_S = 81.0
 # python -m benchmarks.fetch, 10,000 uniform ids: CPU of the server a vector
 SERVER_US_PER_VECTOR = 0.18
