@@ -64,6 +64,9 @@ class _Context:
     def time_remaining(self) -> float:
         return 5.0
 
+    def invocation_metadata(self) -> list[tuple[str, str]]:
+        return []
+
     def add_callback(self, function: Callable[[], None]) -> bool:
         return True
 

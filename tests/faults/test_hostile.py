@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fuzz
 import grpc
 import numpy as np
 import pyarrow as pa
@@ -252,3 +253,10 @@ def test_parquet_files_that_lie(tmp_path: Path, photos: Path) -> None:
             except BadInput:
                 refused += 1
         assert refused > 100
+
+
+@pytest.mark.parametrize("name", fuzz.RUNS)
+def test_what_make_fuzz_starts_from_is_read(name: str, tmp_path: Path) -> None:
+    target, seeds = getattr(fuzz, f"fuzz_{name}")(tmp_path)
+    for seed in (b"", *seeds):
+        target(seed)
