@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,23 @@ def daemon(graph_cache: Path, photos: Path, tmp_path_factory: pytest.TempPathFac
     process = DaemonProcess(copy, photos)
     yield process
     process.stop()
+
+
+@contextmanager
+def name_server(hosts: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A DNS server on loopback that knows the names of a hosts file; SIGHUP has it read the file again.
+
+    Yields:
+        its port and its process.
+    """
+    if shutil.which("dnsmasq") is None:
+        pytest.skip("dnsmasq, a DNS server, is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = ["dnsmasq", "--no-daemon", "--no-resolv", "--no-hosts", f"--addn-hosts={hosts}", f"--port={port}"]
+    process = subprocess.Popen([*command, "--listen-address=127.0.0.1", "--bind-interfaces"], stderr=subprocess.DEVNULL)
+    try:
+        yield port, process
+    finally:
+        process.terminate()
+        process.wait()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DaemonProcess, copy_store
+from conftest import DaemonProcess, copy_store, name_server
 from proxy import Proxy
 
 from imgserver.client import ImageClient
@@ -181,35 +181,28 @@ def test_a_cable_that_is_pulled_and_put_back(
 
 @pytest.mark.faults
 def test_a_name_that_moves_to_another_machine(graph_cache: Path, tmp_path: Path) -> None:
-    if shutil.which("dnsmasq") is None:
-        pytest.skip("dnsmasq, a DNS server, is not installed")
-    with socket.create_server(("127.0.0.1", 0)) as free, socket.create_server(("127.0.0.2", 0)) as same:
-        dns, port = free.getsockname()[1], same.getsockname()[1]
+    with socket.create_server(("127.0.0.2", 0)) as same:
+        port = same.getsockname()[1]
     hosts = tmp_path / "hosts"
     hosts.write_text("127.0.0.2 moves.test\n")
-    command = ["dnsmasq", "--no-daemon", "--no-resolv", "--no-hosts", f"--addn-hosts={hosts}", f"--port={dns}"]
-    name_server = subprocess.Popen(
-        [*command, "--listen-address=127.0.0.1", "--bind-interfaces"], stderr=subprocess.DEVNULL
-    )
-    old, new = (
-        DaemonProcess(copy_store(graph_cache, tmp_path / host), None, f"--host={host}", f"--port={port}")
-        for host in ("127.0.0.2", "127.0.0.3")
-    )
-    try:
-        with ImageClient(f"dns://127.0.0.1:{dns}/moves.test:{port}") as client:
-            assert client.get(IDS, timeout_s=20).ok.all()
-            hosts.write_text("127.0.0.3 moves.test\n")
-            name_server.send_signal(signal.SIGHUP)
+    with name_server(hosts) as (dns, process):
+        old, new = (
+            DaemonProcess(copy_store(graph_cache, tmp_path / host), None, f"--host={host}", f"--port={port}")
+            for host in ("127.0.0.2", "127.0.0.3")
+        )
+        try:
+            with ImageClient(f"dns://127.0.0.1:{dns}/moves.test:{port}") as client:
+                assert client.get(IDS, timeout_s=20).ok.all()
+                hosts.write_text("127.0.0.3 moves.test\n")
+                process.send_signal(signal.SIGHUP)
+                old.stop()
+                took = answered_within(client, 60)
+                print(f"\na name that moved: answered from the other machine after {took:.1f} s")
+                with ImageClient(new.address) as direct:
+                    assert direct.info().ids_requested >= len(IDS)
+        finally:
+            new.stop()
             old.stop()
-            took = answered_within(client, 60)
-            print(f"\na name that moved: answered from the other machine after {took:.1f} s")
-            with ImageClient(new.address) as direct:
-                assert direct.info().ids_requested >= len(IDS)
-    finally:
-        new.stop()
-        old.stop()
-        name_server.terminate()
-        name_server.wait()
 
 
 # What a program sees of the wall clock, moved by the number of seconds in a file; the monotonic clock goes on.

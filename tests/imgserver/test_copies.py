@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DaemonProcess, copy_store
+from conftest import DaemonProcess, copy_store, name_server
 
 from imgserver.client import ImageClient
 from imgserver.client.addresses import channel_target
@@ -71,23 +69,14 @@ def test_a_copy_that_is_killed_is_not_noticed_and_is_used_again(
 
 
 def test_calls_go_round_the_addresses_of_a_name(start: Callable[..., DaemonProcess], tmp_path: Path) -> None:
-    if shutil.which("dnsmasq") is None:
-        pytest.skip("dnsmasq, a DNS server, is not installed")
-    with socket.create_server(("127.0.0.1", 0)) as free, socket.create_server(("127.0.0.2", 0)) as same:
-        dns, port = free.getsockname()[1], same.getsockname()[1]
+    with socket.create_server(("127.0.0.2", 0)) as same:
+        port = same.getsockname()[1]
     hosts = tmp_path / "hosts"
     hosts.write_text("127.0.0.2 copies.test\n127.0.0.3 copies.test\n")
-    command = ["dnsmasq", "--no-daemon", "--no-resolv", "--no-hosts", f"--addn-hosts={hosts}", f"--port={dns}"]
-    name_server = subprocess.Popen(
-        [*command, "--listen-address=127.0.0.1", "--bind-interfaces"], stderr=subprocess.DEVNULL
-    )
-    try:
+    with name_server(hosts) as (dns, _):
         copies = [start(f"--host={host}", f"--port={port}") for host in ("127.0.0.2", "127.0.0.3")]
         with ImageClient(f"dns://127.0.0.1:{dns}/copies.test:{port}") as client:
             get_until(client, lambda: all(requested(copy.address) > 300 for copy in copies))
-    finally:
-        name_server.terminate()
-        name_server.wait()
 
 
 @pytest.mark.parametrize("address", ["localhost:1,localhost", "a:b,localhost:1"])
