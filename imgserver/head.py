@@ -26,6 +26,7 @@ Features = npt.NDArray[Any]
 ACTIVATIONS = ("relu", "prelu")
 NORMALISATIONS = ("none", "layer")
 STARTS = ("pca", "random")
+LEAST_ROWS = 64  # of a product of matrices: of few rows it takes another way, which rounds otherwise
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,18 @@ class Head(nn.Module):
 
     @torch.inference_mode()
     def apply_numpy(self, features: Features) -> npt.NDArray[np.float32]:
-        """``forward`` for numpy arrays, without gradients; in blocks, so that a catalogue is never fp32 at once."""
-        blocks = [
-            self(torch.from_numpy(np.asarray(features[start : start + 8192], dtype=np.float32))).numpy()
-            for start in range(0, len(features), 8192)
-        ]
-        return np.concatenate(blocks) if blocks else np.zeros((0, self.spec.dim), dtype=np.float32)
+        """``forward`` for numpy arrays, without gradients; in blocks, so that a catalogue is never fp32 at once.
+
+        A vector does not depend on how many others are made with it.
+        """
+        blocks = [np.zeros((0, self.spec.dim), dtype=np.float32)]
+        for start in range(0, len(features), 8192):
+            block = np.asarray(features[start : start + 8192], dtype=np.float32)
+            n = len(block)
+            if n < LEAST_ROWS:
+                block = np.concatenate([block, np.zeros((LEAST_ROWS - n, block.shape[1]), dtype=np.float32)])
+            blocks.append(self(torch.from_numpy(block)).numpy()[:n])
+        return np.concatenate(blocks)
 
     def digest(self) -> str:
         """12 hex of sha256 over the canonical spec and the weights."""

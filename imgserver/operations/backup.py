@@ -23,9 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from imgserver.errors import BadInput, CrossMediaError, StoreError
+from imgserver.storage.checksums import row_checksums
 from imgserver.storage.disk import sync
 from imgserver.storage.index import Index
-from imgserver.storage.records import NO_ROW, Space, row_checksums
+from imgserver.storage.records import NO_ROW, Space
 from imgserver.storage.rows import rows_in_segment
 from imgserver.storage.similarity import FOLDER as SIMILARITY
 from imgserver.storage.store import row_folder

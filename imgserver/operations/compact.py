@@ -22,15 +22,16 @@ import numpy as np
 from imgserver.errors import BadInput, StoreError
 from imgserver.operations.exclusive import alone
 from imgserver.storage.disk import sync, used_bytes
-from imgserver.storage.index import FORMAT, Index
-from imgserver.storage.records import NO_ROW, Entries, Space, row_checksums
+from imgserver.storage.environment import FORMAT
+from imgserver.storage.index import Index
+from imgserver.storage.records import NO_ROW, Entries, Space
 from imgserver.storage.rows import MAX_SEGMENT_ROWS
 from imgserver.storage.snapshots import remove_snapshots
 from imgserver.storage.store import open_rows, row_folder
 
 ANEW = "anew"
 BLOCK_BYTES = 32 << 20
-OLDER_FORMATS = (1,)
+OLDER_FORMATS = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _fill(store: Path, old: Index, spaces: list[Space], on_progress: Callable[[i
     """Write the new rows and the new index; return how many rows it has, and how many fewer than before."""
     free_number = 1 + max((space.number for space in spaces), default=0)
     live = {space.name: int((old.load(space.name)[1]["row"] != NO_ROW).sum()) for space in spaces}
-    rewritten = [space for space in spaces if old.format != FORMAT or live[space.name] < space.next_row]
+    rewritten = [space for space in spaces if old.format == 1 or live[space.name] < space.next_row]
     to_write = sum(live[space.name] * space.row_bytes for space in rewritten)
     index_bytes = (store / "index" / "data.mdb").stat().st_size
     if (free := shutil.disk_usage(store).free) < to_write + index_bytes:
@@ -139,8 +140,8 @@ def _copy_rows(store: Path, space: Space, target: Space, entries: Entries, found
     block = max(1, BLOCK_BYTES // space.row_bytes)
     for start in range(0, len(there), block):
         part = there[start : start + block]
-        values = source.gather(entries["row"][part].astype(np.int64))
-        if (bad := row_checksums(values) != entries["checksum"][part]).any():
+        values, bad = source.gather(entries["row"][part].astype(np.int64), entries["checksum"][part])
+        if bad is not None:
             raise StoreError(
                 f"{int(bad.sum())} rows of {space.name} in {store} do not match their checksum; nothing was changed. "
                 f"'imgserver doctor --full --store {store}' names the images."

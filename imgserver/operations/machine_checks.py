@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from imgserver.operations.findings import Finding, NotExamined, Subject, ok, problem, warning
-from imgserver.storage.index import MAP_BYTES
+from imgserver.storage.environment import MAP_BYTES
 from imgserver.storage.rows import rows_in_segment
 
 PACKAGES = ("crossmedia", "grpcio", "protobuf", "numpy", "lmdb", "numba", "torch", "openvino", "faiss-cpu", "pillow")
@@ -71,7 +71,7 @@ def memory(subject: Subject) -> Finding:
     space = store.index.space(active) if active else None
     if space is None:
         raise NotExamined
-    needed = PROCESS_BYTES + BYTES_AN_ID * len(store.index.load(space.name)[0])
+    needed = PROCESS_BYTES + BYTES_AN_ID * len(store.index.survey(space.name).ids)
     available = available_bytes()
     found = f"a server of this store needs {needed / 1e9:,.2f} GB, {available / 1e9:,.2f} GB are available"
     if needed > available:

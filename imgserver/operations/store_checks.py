@@ -9,9 +9,9 @@ import numpy as np
 from imgserver.errors import BadInput, CrossMediaError
 from imgserver.head import Head
 from imgserver.operations.findings import Finding, NotExamined, Subject, ok, problem, warning
-from imgserver.operations.verify import damaged_rows, missing_files
+from imgserver.operations.verify import find_damage
 from imgserver.serving.health import built_in_photo
-from imgserver.storage.index import FORMAT
+from imgserver.storage.environment import FORMAT
 from imgserver.storage.records import NO_ROW
 from imgserver.storage.similarity import SimilarityFiles
 from imgserver.storage.store import row_folder
@@ -95,21 +95,21 @@ def features(subject: Subject) -> Finding:
 
 
 def rows(subject: Subject) -> Finding:
-    """Whether rows are what the index says: a sample of each version, or all with ``--full``."""
+    """Whether entries and rows are what was written: of the rows a sample of each version, or all with ``--full``."""
     store = subject.store
-    compared = 0
+    compared, told = 0, []
     for space in store.index.spaces():
-        advice = (
-            f"Restore a backup; or delete {space.name} with 'imgserver versions --delete', and run precompute again."
-        )
-        if missing := missing_files(store, space):
-            return problem(f"{missing[0]} is missing or cut short", advice)
-        checked, bad = damaged_rows(store, space, None if subject.full else SAMPLE)
-        compared += checked
-        if len(bad):
-            shown = ", ".join(str(image_id) for image_id in bad[:10].tolist())
-            of = f"{len(bad):,} of {checked:,} rows of {space.name} do not match their checksum"
-            return problem(f"{of}; images {shown}{', …' if len(bad) > 10 else ''}", advice)
+        found = find_damage(store, space, None if subject.full else SAMPLE)
+        compared += found.compared
+        if len(found.ids):
+            shown = ", ".join(str(image_id) for image_id in found.ids[:10].tolist())
+            of = f"{len(found.ids):,} of the {found.compared:,} rows of {space.name} that were compared"
+            told.append(f"{of} do not match their checksum; images {shown}{', …' if len(found.ids) > 10 else ''}")
+        if found.sealed or found.lost:
+            told.append(f"{found.sealed:,} entries of {space.name} are damaged, {found.lost:,} are lost")
+    if told:
+        advice = f"Run 'imgserver mend --store {store.folder}': it takes them out, and says what makes them again."
+        return problem("; ".join(told), f"{advice} Or restore a backup.")
     return ok(f"{compared:,} compared with their checksum{'' if subject.full else ' (a sample; --full takes all)'}")
 
 
@@ -117,7 +117,7 @@ def dropped_rows(subject: Subject) -> Finding:
     """How much disk the rows of replaced photos take."""
     store = subject.store
     spaces = store.index.spaces()
-    named = sum(int((store.index.load(space.name)[1]["row"] != NO_ROW).sum()) for space in spaces)
+    named = sum(int((store.index.survey(space.name).entries["row"] != NO_ROW).sum()) for space in spaces)
     written = sum(space.next_row for space in spaces)
     orphans = set((store.folder / "rows").glob("*")) - {row_folder(store.folder, space) for space in spaces}
     if orphans:

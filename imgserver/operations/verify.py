@@ -1,49 +1,64 @@
-"""Do the rows on disk match what the index says of them?"""
+"""Is what a store holds what was written?"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from imgserver.storage.records import NO_ROW, Ids, Space, row_checksums
-from imgserver.storage.rows import rows_in_segment
-from imgserver.storage.store import Store, row_folder
+from imgserver.storage.records import DAMAGED, NO_ROW, Entries, Ids, Space
+from imgserver.storage.store import Store
 
-BLOCK = 8192  # rows read at once
-
-
-def missing_files(store: Store, space: Space) -> list[str]:
-    """Row files of a space that are not there or too short for the rows that the index names."""
-    per_file, width = rows_in_segment(space.row_bytes), space.row_bytes
-    missing = []
-    for number in range(-(-space.next_row // per_file)):
-        path = row_folder(store.folder, space) / f"{number:05d}.rows"
-        if not path.exists() or path.stat().st_size < min(per_file, space.next_row - number * per_file) * width:
-            missing.append(str(path))
-    return missing
+BLOCK_BYTES = 16 << 20  # of rows, read at once
 
 
-def damaged_rows(
+@dataclass(frozen=True)
+class Damage:
+    """What is wrong with a space.
+
+    Attributes:
+        compared: rows that were compared with their checksum.
+        ids: of images whose row is damaged, ascending, shape (n,).
+        entries: of them, as the index has them, shape (n,).
+        sealed: entries of the index that are damaged themselves.
+        lost: entries that are gone.
+    """
+
+    compared: int
+    ids: Ids
+    entries: Entries
+    sealed: int
+    lost: int
+
+    def __bool__(self) -> bool:
+        return bool(len(self.ids) or self.sealed or self.lost)
+
+
+def find_damage(
     store: Store, space: Space, sample: int | None = None, on_progress: Callable[[int], None] = lambda rows: None
-) -> tuple[int, Ids]:
-    """How many rows were compared with their checksum, and the images, shape (n,), whose row does not match.
+) -> Damage:
+    """Look at all entries of a space, and at its rows.
 
     Args:
         store: whose.
-        space: its rows.
-        sample: compare at most so many, chosen at random; None: all.
+        space: what is looked at.
+        sample: compare the bytes of at most so many rows, chosen at random; None: of all.
         on_progress: called with how many rows more were compared.
     """
-    ids, entries, _ = store.index.load(space.name)
-    there = np.flatnonzero(entries["row"] != NO_ROW)
+    found = store.index.survey(space.name)
+    there = np.flatnonzero((found.entries["row"] != NO_ROW) & (found.entries["status"] != DAMAGED))
+    rows = store.rows(space)
+    bad = np.zeros(len(found.ids), dtype=np.bool_)
+    bad[there] = rows.missing(found.entries["row"][there].astype(np.int64))
     if sample is not None and len(there) > sample:
         there = np.random.default_rng().choice(there, sample, replace=False)
-    there = there[np.argsort(entries["row"][there])]  # in the order of the disk
-    bad: list[Ids] = [np.zeros(0, dtype=np.int64)]
-    for start in range(0, len(there), BLOCK):
-        part = there[start : start + BLOCK]
-        found = row_checksums(store.rows(space).gather(entries["row"][part].astype(np.int64)))
-        bad.append(ids[part[found != entries["checksum"][part]]])
+    there = there[np.argsort(found.entries["row"][there])]  # in the order of the disk
+    block = max(1, BLOCK_BYTES // space.row_bytes)
+    for start in range(0, len(there), block):
+        part = there[start : start + block]
+        wrong = rows.gather(found.entries["row"][part].astype(np.int64), found.entries["checksum"][part])[1]
+        if wrong is not None:
+            bad[part[wrong]] = True
         on_progress(len(part))
-    return len(there), np.concatenate(bad)
+    return Damage(len(there), found.ids[bad], found.entries[bad], found.damaged, found.lost)

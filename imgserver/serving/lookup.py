@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,16 +12,20 @@ import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.client.results import PERMANENT
+from imgserver.logs import Sparingly
 from imgserver.serving.jobs import Caller, Serving
 from imgserver.serving.misses import Misses
 from imgserver.serving.negatives import Negatives
-from imgserver.storage.records import Ids
+from imgserver.storage.records import DAMAGED, Ids
 from imgserver.storage.stores import LOST
 
 OK = pb.VECTOR_STATUS_OK
 OnCancel = Callable[[Callable[[], None]], bool]
 Rows = npt.NDArray[Any]
 Statuses = npt.NDArray[np.uint8]
+
+log = logging.getLogger(__name__)
+_sparingly = Sparingly()
 
 
 class Lookup:
@@ -68,9 +73,14 @@ class Lookup:
         """Compute the rows that have no vector, in place; return how many ids got one.
 
         A failure that is remembered stands as it is. One that the store knows from earlier is looked at again, once in
-        a while, for the photo may have been replaced.
+        a while, for the photo may have been replaced. What is damaged in the store is made anew from its feature or its
+        photo, and FAILED where neither is to be had.
         """
         status[status == LOST] = pb.VECTOR_STATUS_TIMED_OUT  # to be asked for again; it is not known to be missing
+        damaged = status == DAMAGED
+        if damaged.any():
+            status[damaged] = pb.VECTOR_STATUS_FAILED
+            _warn(serving.version, ids[damaged])
         failed = np.flatnonzero(status != OK)
         remembered = self._negatives.get(ids[failed])
         status[failed] = np.where(remembered, remembered, status[failed])
@@ -80,13 +90,25 @@ class Lookup:
             return 0
         if self._misses.catalog is None or serving.model is None:
             status[todo] = np.where(status[todo], status[todo], pb.VECTOR_STATUS_NOT_FOUND)
-            return 0
+            todo = todo[damaged[todo]] if serving.model is not None else todo[:0]
+            if serving.model is None or not len(todo):
+                return 0
         if on_cancel is not None and not on_cancel(caller.leave):
             caller.leave()
         unique, inverse = np.unique(ids[todo], return_inverse=True)
         fresh, outcome = self._misses.resolve(serving, serving.model, unique, caller)
+        # The photo has gone, and there was a vector: that is no image that nobody knows.
+        outcome[np.isin(unique, ids[damaged]) & (outcome == pb.VECTOR_STATUS_NOT_FOUND)] = pb.VECTOR_STATUS_FAILED
         permanent = np.isin(outcome, PERMANENT)
         self._negatives.put(unique[permanent], outcome[permanent])
         values[todo] = fresh[inverse]
         status[todo] = outcome[inverse]
         return int((outcome == OK).sum())
+
+
+def _warn(version: str, ids: Ids) -> None:
+    if _sparingly.allows("damage"):
+        log.error(
+            "%d images of %s are damaged in the store, such as image %d; 'imgserver doctor --full' says what to do",
+            *(len(ids), version, ids[0]),
+        )

@@ -1,9 +1,9 @@
 """The log of changes in the index: what each commit added or took away, so that tables can follow.
 
-    sequence number -> space number, image ids
+    sequence number -> space number, image ids, behind a checksum
 
-All methods run in a transaction of the caller. The latest ten thousand commits are kept; who fell behind reads all
-entries anew.
+All methods run in a transaction of the caller. The latest ten thousand commits are kept; who fell behind, or meets a
+damaged piece of the log, reads all entries anew.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from imgserver.storage.checksums import open_fact, seal_fact
 from imgserver.storage.records import Ids
 
 KEEP_CHANGES = 10_000
@@ -42,7 +43,8 @@ class Changes:
             ids: shape (n,).
         """
         sequence = self.newest(txn) + 1
-        txn.put(struct.pack(">Q", sequence), struct.pack("<I", number) + ids.astype("<i8").tobytes(), db=self._db)
+        key = struct.pack(">Q", sequence)
+        txn.put(key, seal_fact(key, struct.pack("<I", number) + ids.astype("<i8").tobytes()), db=self._db)
         cursor = txn.cursor(db=self._db)
         while cursor.first() and _sequence(cursor) <= sequence - KEEP_CHANGES:
             cursor.delete()
@@ -53,15 +55,27 @@ class Changes:
         if newest == sequence:
             return np.zeros(0, dtype=np.int64)
         cursor = txn.cursor(db=self._db)
-        if newest < sequence or not cursor.first() or _sequence(cursor) > sequence + 1:
+        if newest < sequence or not cursor.set_key(struct.pack(">Q", sequence + 1)):
             return None
-        cursor.set_range(struct.pack(">Q", sequence + 1))
-        parts = [
-            np.frombuffer(value[4:], dtype="<i8") for _, value in cursor if struct.unpack("<I", value[:4])[0] == number
-        ]
-        return np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *parts]))
+        found = [open_fact(bytes(key), bytes(value)) for key, value in cursor.iternext()]
+        if len(found) != newest - sequence:
+            return None
+        parts = [np.zeros(0, dtype=np.int64)]
+        for change in found:
+            if change is None:
+                return None
+            if struct.unpack("<I", change[:4])[0] == number:
+                parts.append(np.frombuffer(change[4:], dtype="<i8"))
+        return np.unique(np.concatenate(parts))
+
+    def forget(self, txn: Any) -> None:
+        """Have all tables read all entries anew."""
+        sequence = self.newest(txn) + 2  # a gap, over which nobody follows
+        txn.drop(self._db, delete=False)
+        key = struct.pack(">Q", sequence)
+        txn.put(key, seal_fact(key, struct.pack("<I", 0)), db=self._db)
 
 
 def _sequence(cursor: Any) -> int:
-    number: int = struct.unpack(">Q", cursor.key())[0]
+    number: int = struct.unpack(">Q", cursor.key()[:8].ljust(8, b"\0"))[0]
     return number

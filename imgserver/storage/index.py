@@ -1,44 +1,73 @@
 """The index in LMDB: the truth about what the store holds.
 
-    meta      "format", "generation", "last space" -> number; "active" -> version; "table:<space>" -> file of a snapshot
+    meta      "format", "generation", "last space" -> number; "active" -> version; "table:<space>" -> file of a snapshot;
+              "entries:<space>" -> how many entries it has
     spaces    name -> JSON: a space is the features of one backbone version, or the vectors of one version
-    entries   space number, image id -> entry: row, status, checksum, content hash, size and stamp of the photo
+    entries   space number, image id -> entry: row, status, checksum, content hash, size and stamp of the photo, seal
     changes   see ``changes``
 
 Whoever writes holds LMDB's write lock from the moment that rows are given out until the commit, so the daemon and
 precompute may write at the same time. Rows are on disk before the commit that names them.
+
+An entry that is not what was sealed is never taken for one: ``load`` refuses, ``survey`` and ``get`` say which it is.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import lmdb
 import numpy as np
 import numpy.typing as npt
 
 from imgserver.errors import StoreError
 from imgserver.storage.changes import Changes
-from imgserver.storage.records import ENTRY, KEY, NO_ROW, RECORD, Batch, Entries, Ids, Space, places_in
+from imgserver.storage.checksums import Mask
+from imgserver.storage.environment import FORMAT, Environment
+from imgserver.storage.records import (
+    DAMAGED,
+    ENTRY,
+    KEY,
+    MAX_ROWS,
+    NO_ROW,
+    RECORD,
+    Batch,
+    Entries,
+    Ids,
+    Space,
+    places_in,
+    seal_entries,
+    whole_entries,
+)
 
-# 1: release 0.1. 2: row files of at most 128 MiB; codes in place of numbers, which came before a release had format 2.
-# To be raised by whatever a release that reads the present one would not understand.
-FORMAT = 2
-MAP_BYTES = 1 << 40  # sparse: address space, not disk
 WALK_BLOCK = 50_000  # entries read from LMDB in one go
 SCAN_FROM, SCAN_SHARE = 10_000, 16  # ids asked for at once, and entries for each of them, from where ``get`` walks
 
 
+class Survey(NamedTuple):
+    """What a space has: ids, ascending, and entries, shape (n,); the last change in them; entries that are lost.
+
+    The status of a damaged entry is ``DAMAGED``, and nothing else of it counts.
+    """
+
+    ids: Ids
+    entries: Entries
+    sequence: int
+    lost: int
+
+    @property
+    def damaged(self) -> int:
+        """Entries that are not what was written."""
+        return int((self.entries["status"] == DAMAGED).sum())
+
+
 class Index:
-    """The LMDB environment below ``folder``. Open it once a process.
+    """The index in ``folder``. Open it once a process.
 
     Args:
         folder: holds ``data.mdb``.
@@ -47,120 +76,80 @@ class Index:
         formats: that the caller can read.
 
     Raises:
-        StoreError: the folder holds no store, or one of another format, or cannot be opened.
+        StoreError: the folder holds no store, or a damaged one, or one of another format, or cannot be opened.
     """
 
     def __init__(
         self, folder: Path, *, create: bool = True, unlocked: bool = False, formats: tuple[int, ...] = (FORMAT,)
     ):
-        self.folder, self._pid = folder, os.getpid()
-        create = create and not unlocked
-        try:
-            if create:
-                folder.mkdir(parents=True, exist_ok=True)
-            self._env = lmdb.open(
-                str(folder),
-                map_size=MAP_BYTES,
-                max_dbs=8,
-                max_readers=512,
-                create=create,
-                readahead=False,
-                readonly=unlocked,
-                lock=not unlocked,
-            )
-            if not unlocked:
-                self._env.reader_check()
-            self._meta, self._spaces, self._entries, changes = (
-                self._env.open_db(name, create=create) for name in (b"meta", b"spaces", b"entries", b"changes")
-            )
-            self._changes = Changes(changes)
-        except (lmdb.Error, OSError) as error:
-            raise StoreError(
-                f"There is no readable store in {folder}: {error}. 'imgserver precompute' makes one."
-            ) from error
-        found = self._get(b"format")
-        if found is None:
-            with self._write() as txn:
-                txn.put(b"format", str(FORMAT).encode(), db=self._meta)
-        elif (number := int(found)) not in formats:
-            self._env.close()
-            raise StoreError(
-                f"The store {folder.parent} has format {number}, and this release reads format {FORMAT}. "
-                + (
-                    f"Run 'imgserver upgrade --store {folder.parent}'."
-                    if number < FORMAT
-                    else "A newer release made it: install that release of CrossMedia, or restore a backup from before."
-                )
-            )
-        self.format = int(found or FORMAT)
+        self.folder = folder
+        self._env = Environment(folder, create=create, unlocked=unlocked, formats=formats)
+        self.format = self._env.format
+        self._changes = Changes(self._env.changes)
+        self.close, self.copy, self.map_use = self._env.close, self._env.copy, self._env.map_use
 
-    def close(self) -> None:
-        """Close the environment."""
-        self._env.close()
+    def _fact(self, key: bytes) -> bytes | None:
+        with self._env.read() as txn:
+            return self._env.fact(txn, self._env.meta, key)
 
-    @contextmanager
-    def _read(self, db: Any = None) -> Iterator[Any]:
-        self._check_process()
-        with self._env.begin(db=db) as txn:
-            yield txn
+    def _put_fact(self, txn: Any, key: bytes, value: object) -> None:
+        self._env.put_fact(txn, self._env.meta, key, str(value).encode())
 
-    def _check_process(self) -> None:
-        if os.getpid() != self._pid:
-            raise StoreError("The store was opened before this process was forked; open it again here.")
+    def _number(self, txn: Any, key: bytes, default: int) -> int:
+        found = self._env.fact(txn, self._env.meta, key)
+        return default if found is None else int(found)
 
-    @contextmanager
-    def _write(self) -> Iterator[Any]:
-        self._check_process()
-        try:
-            with self._env.begin(write=True) as txn:
-                yield txn
-        except lmdb.Error as error:
-            raise StoreError(f"The index {self.folder} cannot be written: {error}. Is the disk full?") from error
+    def _space(self, txn: Any, name: str) -> Space | None:
+        found = self._env.fact(txn, self._env.spaces, name.encode())
+        return Space(**json.loads(found)) if found else None
 
-    def _get(self, key: bytes) -> bytes | None:
-        with self._read(self._meta) as txn:
-            value: bytes | None = txn.get(key)
-            return value
+    def _put_space(self, txn: Any, space: Space) -> None:
+        self._env.put_fact(txn, self._env.spaces, space.name.encode(), json.dumps(asdict(space)).encode())
+
+    def _count(self, txn: Any, number: int, more: int) -> None:
+        self._put_fact(txn, _count_key(number), self._number(txn, _count_key(number), 0) + more)
 
     @property
     def active(self) -> str:
         """The version that is served; empty before the first precompute."""
-        return (self._get(b"active") or b"").decode()
+        return (self._fact(b"active") or b"").decode()
 
     @property
     def generation(self) -> int:
         """Grows when the content of an image that had been stored changes."""
-        return int(self._get(b"generation") or b"1")
+        return int(self._fact(b"generation") or b"1")
 
     def activate(self, version: str) -> None:
         """Serve ``version`` from now on."""
-        with self._write() as txn:
-            txn.put(b"active", version.encode(), db=self._meta)
+        with self._env.write() as txn:
+            self._put_fact(txn, b"active", version)
 
     def spaces(self, kind: str = "") -> list[Space]:
         """All spaces of a kind, in the order of their making; without one those of features, then those of vectors."""
-        with self._read(self._spaces) as txn:
-            found = [Space(**json.loads(bytes(value))) for _, value in txn.cursor()]
+        with self._env.read() as txn:
+            found = self._all_spaces(txn)
         return sorted((s for s in found if kind in ("", s.kind)), key=lambda s: (s.kind, s.number))
 
     def space(self, name: str) -> Space | None:
         """The space of that name, or None."""
-        with self._read(self._spaces) as txn:
-            value = txn.get(name.encode())
-        return Space(**json.loads(value)) if value else None
+        with self._env.read() as txn:
+            return self._space(txn, name)
+
+    def _all_spaces(self, txn: Any) -> list[Space]:
+        cursor = txn.cursor(db=self._env.spaces)
+        return [Space(**json.loads(self._env.opened(bytes(key), bytes(value)))) for key, value in cursor]
 
     def ensure_space(self, name: str, kind: str, dim: int, dtype: str, recipe: str = "") -> Space:
         """The space of that name, made if it is not there."""
-        with self._write() as txn:
-            if value := txn.get(name.encode(), db=self._spaces):
-                return Space(**json.loads(value))
+        with self._env.write() as txn:
+            if known := self._space(txn, name):
+                return known
             # Above that of a deleted space too: a process may still remove its rows, or have them mapped.
-            last = int(txn.get(b"last space", default=b"0", db=self._meta))
-            with txn.cursor(db=self._spaces) as cursor:
-                number = 1 + max([last, *(json.loads(bytes(found))["number"] for _, found in cursor)])
-            txn.put(b"last space", str(number).encode(), db=self._meta)
+            last = self._number(txn, b"last space", 0)
+            number = 1 + max([last, *(space.number for space in self._all_spaces(txn))])
+            self._put_fact(txn, b"last space", number)
             space = Space(number, name, kind, dim, dtype, recipe=recipe)
-            txn.put(name.encode(), json.dumps(asdict(space)).encode(), db=self._spaces)
+            self._put_space(txn, space)
             return space
 
     def put(self, batches: list[Batch]) -> None:
@@ -169,37 +158,40 @@ class Index:
         Raises:
             StoreError: the index cannot be written, or a space was deleted meanwhile; nothing of it was committed.
         """
-        with self._write() as txn:
+        with self._env.write() as txn:
             replaced = False
             for batch in batches:
                 replaced |= self._put_one(txn, batch)
             if replaced:
-                generation = int(txn.get(b"generation", default=b"1", db=self._meta)) + 1
-                txn.put(b"generation", str(generation).encode(), db=self._meta)
+                self._put_fact(txn, b"generation", self._number(txn, b"generation", 1) + 1)
 
     def _put_one(self, txn: Any, batch: Batch) -> bool:
         """Write one batch; return whether the content of an image that had a row changed."""
         name, ids, entries = batch.space.name, batch.ids, batch.entries
-        found = txn.get(name.encode(), db=self._spaces)
-        space = Space(**json.loads(found)) if found else None
+        space = self._space(txn, name)
         if space is None or space.number != batch.space.number:
             raise StoreError(f"{name} was deleted from the store {self.folder.parent} while vectors of it were made.")
         with_row = entries["row"] != NO_ROW
         rows = int(with_row.sum())
-        entries["row"][with_row] = space.next_row + np.arange(rows)
-        batch.write_rows(space.next_row)
+        first = batch.write_rows(space.next_row) if rows else space.next_row
+        if first + rows > MAX_ROWS:
+            raise StoreError(f"{name} has {first:,} rows, and {MAX_ROWS:,} are the most. Run 'imgserver compact'.")
+        entries["row"][with_row] = first + np.arange(rows)
+        seal_entries(space.number, ids, entries)
         keys, blobs = _keys(space.number, ids), entries.tobytes()
-        replaced = False
+        replaced, new = False, 0
         size = ENTRY.itemsize
         # Sorted keys append to LMDB's pages instead of splitting them.
         for i in np.argsort(ids, kind="stable").tolist():
             blob = blobs[i * size : (i + 1) * size]
-            if not txn.put(keys[i], blob, db=self._entries, overwrite=False):
-                before = np.frombuffer(txn.get(keys[i], db=self._entries), ENTRY)[0]
+            if txn.put(keys[i], blob, db=self._env.entries, overwrite=False):
+                new += 1
+            else:
+                before, _ = self._entry(space.number, int(ids[i]), txn.get(keys[i], db=self._env.entries))
                 replaced |= bool(before["row"] != NO_ROW and before["content"] != entries["content"][i])
-                txn.put(keys[i], blob, db=self._entries)
-        space = replace(space, next_row=space.next_row + rows)
-        txn.put(name.encode(), json.dumps(asdict(space)).encode(), db=self._spaces)
+                txn.put(keys[i], blob, db=self._env.entries)
+        self._put_space(txn, replace(space, next_row=first + rows))
+        self._count(txn, space.number, new)
         self._changes.add(txn, space.number, ids)
         return replaced
 
@@ -209,14 +201,15 @@ class Index:
         if space is None:
             return 0
         prefix, deleted = struct.pack(">I", space.number), 0
-        with self._write() as txn:
-            cursor = txn.cursor(db=self._entries)
+        with self._env.write() as txn:
+            cursor = txn.cursor(db=self._env.entries)
             there = cursor.set_range(prefix)
             while there and cursor.key().startswith(prefix):
                 there = cursor.delete()
                 deleted += 1
-            txn.delete(name.encode(), db=self._spaces)
-            txn.delete(_snapshot_key(space.number), db=self._meta)
+            txn.delete(name.encode(), db=self._env.spaces)
+            for key in (_snapshot_key(space.number), _count_key(space.number)):
+                txn.delete(key, db=self._env.meta)
         return deleted
 
     def adopt(self, space: Space, ids: Ids, entries: Entries) -> None:
@@ -227,34 +220,19 @@ class Index:
             ids: shape (n,), ascending.
             entries: shape (n,), ``ENTRY``, with their rows.
         """
+        seal_entries(space.number, ids, entries)
         size, blobs = ENTRY.itemsize, entries.tobytes()
         values = (blobs[i : i + size] for i in range(0, len(blobs), size))
-        with self._write() as txn:
-            txn.put(space.name.encode(), json.dumps(asdict(space)).encode(), db=self._spaces)
-            txn.cursor(db=self._entries).putmulti(zip(_keys(space.number, ids), values, strict=True), append=True)
+        with self._env.write() as txn:
+            self._put_space(txn, space)
+            self._count(txn, space.number, len(ids))
+            txn.cursor(db=self._env.entries).putmulti(zip(_keys(space.number, ids), values, strict=True), append=True)
 
     def adopt_facts(self, other: Index) -> None:
         """Take over which version is active, and the generation."""
-        with self._write() as txn:
-            txn.put(b"active", other.active.encode(), db=self._meta)
-            txn.put(b"generation", str(other.generation).encode(), db=self._meta)
-
-    def copy(self, folder: Path) -> None:
-        """Write the index as it is now into an empty folder, while others may go on writing here.
-
-        Raises:
-            StoreError: the copy cannot be written.
-        """
-        self._check_process()
-        try:
-            self._env.copy(str(folder), compact=True)
-        except lmdb.Error as error:
-            raise StoreError(f"The index cannot be copied to {folder}: {error}. Is the disk full?") from error
-
-    def map_use(self) -> tuple[int, int]:
-        """Bytes of LMDB's map that are taken, and its size."""
-        info = self._env.info()
-        return (info["last_pgno"] + 1) * self._env.stat()["psize"], info["map_size"]
+        with self._env.write() as txn:
+            self._put_fact(txn, b"active", other.active)
+            self._put_fact(txn, b"generation", other.generation)
 
     def remove(self, parts: list[tuple[str, Ids, Entries]]) -> None:
         """Take entries of several spaces out of the index in one transaction; their rows stay in the files, unnamed.
@@ -265,100 +243,151 @@ class Index:
         Raises:
             StoreError: an entry is no longer what was read, or the index cannot be written; nothing was removed.
         """
-        with self._write() as txn:
+        with self._env.write() as txn:
             for name, ids, entries in parts:
-                found = txn.get(name.encode(), db=self._spaces)
-                if found is None:  # deleted meanwhile, with all its entries
+                space = self._space(txn, name)
+                if space is None:  # deleted meanwhile, with all its entries
                     continue
-                space = Space(**json.loads(found))
                 blobs, size = entries.tobytes(), ENTRY.itemsize
                 for place, key in enumerate(_keys(space.number, ids)):
-                    if txn.pop(key, db=self._entries) != blobs[place * size : (place + 1) * size]:
+                    if txn.pop(key, db=self._env.entries) != blobs[place * size : (place + 1) * size]:
                         raise StoreError(
                             f"Image {ids[place]} of {name} changed in {self.folder} while it was to be removed; it and "
                             f"those with it are still there. Start again."
                         )
+                self._count(txn, space.number, -len(ids))
                 self._changes.add(txn, space.number, ids)
 
     def snapshot(self, space: Space) -> str:
         """Name of the file with the snapshot of a space's table, see ``snapshots``; empty where there is none."""
-        return (self._get(_snapshot_key(space.number)) or b"").decode()
+        return (self._fact(_snapshot_key(space.number)) or b"").decode()
 
     def name_snapshot(self, space: Space, file: str) -> None:
         """Take a snapshot into use."""
-        with self._write() as txn:
-            txn.put(_snapshot_key(space.number), file.encode(), db=self._meta)
+        with self._env.write() as txn:
+            self._put_fact(txn, _snapshot_key(space.number), file)
 
     def restamp(self, name: str, ids: Ids, sources: npt.NDArray[Any]) -> None:
         """Note a new size and stamp of photos whose content is what it was; rows and readers are not touched.
 
-        What another process took out of the index meanwhile is passed over.
+        What another process took out of the index meanwhile is passed over, and so is a damaged entry.
 
         Args:
             name: the space.
             ids: shape (n,).
             sources: shape (n,), ``SOURCE``.
         """
-        with self._write() as txn:
-            found = txn.get(name.encode(), db=self._spaces)
-            number = json.loads(found)["number"] if found else 0  # of no space
-            for key, source in zip(_keys(number, ids), sources, strict=True):
-                value = txn.get(key, db=self._entries)
-                if value is None:
-                    continue
-                entry = np.frombuffer(value, ENTRY).copy()
-                entry["size"], entry["stamp"] = source["size"], source["stamp"]
-                txn.put(key, entry.tobytes(), db=self._entries)
+        with self._env.write() as txn:
+            space = self._space(txn, name)
+            number = space.number if space else 0  # of no space
+            for image_id, key, source in zip(ids.tolist(), _keys(number, ids), sources, strict=True):
+                entry, whole = self._entry(number, image_id, txn.get(key, db=self._env.entries))
+                if whole:
+                    entry["size"], entry["stamp"] = source["size"], source["stamp"]
+                    seal_entries(number, np.array([image_id]), entry[None])
+                    txn.put(key, entry.tobytes(), db=self._env.entries)
 
-    def get(self, name: str, ids: Ids) -> tuple[Entries, npt.NDArray[np.bool_]]:
-        """Entries of ``ids``, shape (n,), and which of them exist, shape (n,)."""
+    def get(self, name: str, ids: Ids) -> tuple[Entries, Mask]:
+        """Entries of ``ids``, shape (n,), and which of them exist and are whole, shape (n,).
+
+        The status of one that exists and is damaged is ``DAMAGED``.
+        """
         entries, found = np.zeros(len(ids), dtype=ENTRY), np.zeros(len(ids), dtype=np.bool_)
         space = self.space(name)
         if space is None:
             return entries, found
         if len(ids) > SCAN_FROM and SCAN_SHARE * len(ids) > len(self):
             return self._get_by_scan(name, ids)
-        with self._read(self._entries) as txn:
+        with self._env.read(self._env.entries) as txn:
             for i, key in enumerate(_keys(space.number, ids)):
-                if value := txn.get(key):
-                    entries[i], found[i] = np.frombuffer(value, ENTRY)[0], True
+                if (value := txn.get(key)) is not None:
+                    found[i] = len(value) == ENTRY.itemsize
+                    entries[i] = np.frombuffer(value, ENTRY)[0] if found[i] else _DAMAGED
+        self._mark(np.full(len(ids), space.number), ids, entries, found)
         return entries, found
+
+    def _entry(self, number: int, image_id: int, value: bytes | None) -> tuple[Any, bool]:
+        """The entry of one image, as LMDB has it, and whether it is there and whole."""
+        if value is None or len(value) != ENTRY.itemsize:
+            return _DAMAGED.copy(), False
+        entries = np.frombuffer(value, ENTRY).copy()
+        found = np.ones(1, dtype=np.bool_)
+        self._mark(np.array([number]), np.array([image_id]), entries, found)
+        return entries[0], bool(found[0])
+
+    def _mark(self, numbers: npt.NDArray[Any], ids: Ids, entries: Entries, found: Mask) -> None:
+        """Put ``DAMAGED`` in the place of entries that were found, shape (n,), and are not what was sealed."""
+        if self._env.sealed and len(ids):
+            bad = found & ~whole_entries(numbers, ids, entries)
+            if bad.any():
+                entries[bad], found[bad] = _DAMAGED, False
 
     def __len__(self) -> int:
         """Entries of all spaces."""
-        with self._read() as txn:
-            return int(txn.stat(self._entries)["entries"])
+        with self._env.read() as txn:
+            return int(txn.stat(self._env.entries)["entries"])
 
-    def _get_by_scan(self, name: str, ids: Ids) -> tuple[Entries, npt.NDArray[np.bool_]]:
+    def _get_by_scan(self, name: str, ids: Ids) -> tuple[Entries, Mask]:
         """``get`` for a large part of the space: one walk over it costs less than a search for each id."""
-        stored, values, _ = self.load(name)
+        stored, values, _, _ = self.survey(name)
         place, found = places_in(stored, ids)
         entries = np.zeros(len(ids), dtype=ENTRY)
         entries[found] = values[place[found]]
+        found &= entries["status"] != DAMAGED
         return entries, found
 
     def load(self, name: str) -> tuple[Ids, Entries, int]:
-        """All ids and entries of a space, ascending, and the sequence number of the last change in them."""
+        """All ids and entries of a space, ascending, and the sequence number of the last change in them.
+
+        Raises:
+            StoreError: an entry is damaged, or lost.
+        """
+        found = self.survey(name)
+        if found.damaged or found.lost:
+            raise self._env.damaged(f"{found.damaged:,} entries of {name} are not what was written, {found.lost:,} are lost")
+        return found.ids, found.entries, found.sequence
+
+    def survey(self, name: str) -> Survey:
+        """As ``load``, for who goes on with what is whole."""
         space = self.space(name)
-        with self._read() as txn:
+        if space is None:
+            with self._env.read() as txn:
+                return Survey(np.zeros(0, np.int64), np.zeros(0, ENTRY), self._changes.newest(txn), 0)
+        with self._env.read() as txn:
             sequence = self._changes.newest(txn)
-            blocks: list[Entries] = []
-            if space is not None:
-                cursor = txn.cursor(db=self._entries)
-                there = cursor.set_range(struct.pack(">I", space.number))
-                pieces = chain.from_iterable(cursor.iternext()) if there else iter(())
-                while block := b"".join(islice(pieces, 2 * WALK_BLOCK)):
-                    records = np.frombuffer(block, RECORD)
-                    blocks.append(records[records["key"]["space"] == space.number])
-                    if len(blocks[-1]) < len(records):
-                        break
-        found = np.concatenate(blocks) if blocks else np.zeros(0, RECORD)
-        return found["key"]["id"].astype(np.int64), np.ascontiguousarray(found["entry"]), sequence
+            expected = self._number(txn, _count_key(space.number), 0) if self._env.sealed else None
+            blocks = [np.zeros(0, RECORD), *self._records(txn, space.number)]
+        records = np.concatenate(blocks)
+        ids, entries = records["key"]["id"].astype(np.int64), np.ascontiguousarray(records["entry"])
+        whole = np.ones(len(ids), dtype=np.bool_)
+        self._mark(records["key"]["space"], ids, entries, whole)
+        lost = 0 if expected is None else max(0, expected - len(ids))
+        if not whole.all():  # a damaged key may be any number
+            order = np.lexsort((~whole, ids))
+            order = order[ids[order] >= 0]
+            order = order[np.append(True, ids[order][1:] != ids[order][:-1])[: len(order)]]
+            ids, entries = ids[order], entries[order]
+        return Survey(ids, entries, sequence, lost)
+
+    def _records(self, txn: Any, number: int) -> Iterator[npt.NDArray[Any]]:
+        """All records of a space, a block at a time; one of a wrong length counts as damaged, whatever is in it."""
+        cursor = txn.cursor(db=self._env.entries)
+        there = cursor.set_range(struct.pack(">I", number))
+        pieces = chain.from_iterable(cursor.iternext()) if there else iter(())
+        while parts := list(islice(pieces, 2 * WALK_BLOCK)):
+            block = b"".join(parts)
+            if len(block) != len(parts) // 2 * RECORD.itemsize:
+                block = b"".join(map(_fitted, parts[::2], parts[1::2]))
+            records = np.frombuffer(block, RECORD)
+            here = records["key"]["space"] == number
+            yield records[here]
+            if not here.all():
+                break
 
     def changes_since(self, sequence: int, name: str) -> tuple[Ids, int] | None:
         """Ids of a space that changed after ``sequence``, and the newest sequence; None when the log no longer says."""
         space = self.space(name)
-        with self._read() as txn:
+        with self._env.read() as txn:
             ids = self._changes.since(txn, sequence, space.number if space else 0)
             return None if ids is None else (ids, self._changes.newest(txn))
 
@@ -373,3 +402,17 @@ def _keys(number: int, ids: Ids) -> list[bytes]:
 
 def _snapshot_key(number: int) -> bytes:
     return f"table:{number}".encode()
+
+
+def _count_key(number: int) -> bytes:
+    return f"entries:{number}".encode()
+
+
+def _fitted(key: bytes, value: bytes) -> bytes:
+    """A record as long as one is; what was of another length is sealed by nothing."""
+    fits = len(key) == KEY.itemsize and len(value) == ENTRY.itemsize
+    return bytes(key) + bytes(value) if fits else bytes(key[:12]).ljust(12, b"\0") + bytes(ENTRY.itemsize)
+
+
+_DAMAGED = np.zeros(1, ENTRY)[0]
+_DAMAGED["row"], _DAMAGED["status"] = NO_ROW, DAMAGED

@@ -1,4 +1,4 @@
-"""What the index keeps of an image, and what entries belong to: dtypes, spaces, batches, checksums."""
+"""What the index keeps of an image, and what entries belong to: dtypes, spaces, batches, seals."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from imgserver.storage.checksums import Mask, seals
+
 ENTRY = np.dtype(
     [
         ("row", "<i8"),
@@ -18,10 +20,12 @@ ENTRY = np.dtype(
         ("content", "<u8"),
         ("checksum", "<u4"),
         ("status", "u1"),
-        ("pad", "V3"),
+        ("seal", "u1", (3,)),  # of the key and all of this: see ``seal_entries``
     ]
 )
 NO_ROW = -1
+DAMAGED = 254  # in the place of a status: there was an entry or a row, and it is not what was written
+MAX_ROWS = 1 << 31  # of a space: what a table has room for beside a checksum
 VALUE_DTYPE = "float16"  # of what a codebook decodes to
 # Where a row came from: what is compared to notice a replaced photo. ``content`` hashes its bytes; 0: none were read.
 SOURCE = np.dtype([("size", "<u8"), ("stamp", "<u8"), ("content", "<u8")])
@@ -80,13 +84,14 @@ class Batch:
         space: that they belong to, as it was when the rows were made.
         ids: shape (n,), each once.
         entries: shape (n,), ``ENTRY``; ``row`` is filled in by ``put`` where it is not ``NO_ROW``.
-        write_rows: called with the first row; writes the rows of the entries that have one, and syncs.
+        write_rows: called with the first free row; writes the rows of the entries that have one, syncs, and returns
+            the first row that they took.
     """
 
     space: Space
     ids: Ids
     entries: Entries
-    write_rows: Callable[[int], None]
+    write_rows: Callable[[int], int]
 
 
 def places_in(stored: Ids, ids: Ids) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
@@ -107,7 +112,18 @@ def content_hash(data: bytes) -> int:
     return xxhash.xxh3_64_intdigest(data)
 
 
-def row_checksums(rows: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
-    """A 32-bit checksum a row, shape (n,), of rows as they are stored."""
-    rows = np.ascontiguousarray(rows)
-    return np.fromiter((xxhash.xxh32_intdigest(memoryview(row)) for row in rows), dtype=np.uint32, count=len(rows))
+def seal_entries(number: int, ids: Ids, entries: Entries) -> None:
+    """Write the seals of entries, shape (n,), that are about to be stored under the ids, shape (n,), of a space."""
+    entries["seal"] = _seal_bytes(np.full(len(ids), number), ids, entries)
+
+
+def whole_entries(numbers: npt.NDArray[Any], ids: Ids, entries: Entries) -> Mask:
+    """Which entries, shape (n,), are what was sealed under these spaces and ids, each of shape (n,)."""
+    whole: Mask = (entries["seal"] == _seal_bytes(numbers, ids, entries)).all(axis=1)
+    return whole
+
+
+def _seal_bytes(numbers: npt.NDArray[Any], ids: Ids, entries: Entries) -> npt.NDArray[np.uint8]:
+    words = np.ascontiguousarray(entries).view(np.uint64).reshape(len(entries), -1)
+    words = np.concatenate([words[:, :-1], words[:, -1:] & np.uint64(0xFF_FFFF_FFFF)], axis=1)  # without the seal
+    return seals(numbers, ids, words).astype("<u4").view(np.uint8).reshape(-1, 4)[:, :3]

@@ -1,13 +1,15 @@
 """Fixed-width rows in append-only segment files, mapped into memory.
 
-A segment has its full size from the start (sparse, so it costs no disk), is mapped once and never again: readers
-never see a file grow. Which rows exist is the index's business; rows behind the last one that it names are free.
+A segment has its full size from the start (sparse, so it costs no disk): readers never see a file grow. Which rows
+exist is the index's business; rows behind the last one that it names are free. A file that is shorter than that, or
+gone, is damaged: the rows that it lacks are damaged rows, and nothing is ever written into it again.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from imgserver.errors import StoreError
+from imgserver.storage.checksums import Mask, Sums, find_damaged
 from imgserver.storage.disk import sync_names
 
 SEGMENT_BYTES = 128 << 20
 MAX_SEGMENT_ROWS = 1 << 20
+VERIFY_EVERY_S = 60.0  # what was compared longer ago is compared again: disks and memory go on to fail
 
 Rows = npt.NDArray[Any]
 RowNumbers = npt.NDArray[np.int64]
@@ -38,53 +42,74 @@ class RowFile:
         dtype: of the numbers, as stored.
         segment_rows: rows in a segment file; None: as many as ``rows_in_segment`` says, so that a copy by a tool that
             knows no sparse files does not grow without measure.
+
+    Attributes:
+        damaged: different rows that were found not to be what was written.
     """
 
     def __init__(self, folder: Path, dim: int, dtype: str, segment_rows: int | None = None):
         self.folder, self.dim, self.dtype = folder, dim, np.dtype(dtype)
-        self._segment_rows = segment_rows or rows_in_segment(dim * self.dtype.itemsize)
-        self._segments: list[Rows] = []
+        self.damaged = 0
+        self._row_bytes = dim * self.dtype.itemsize
+        self._segment_rows = segment_rows or rows_in_segment(self._row_bytes)
+        self._segments: dict[int, Rows] = {}
         self._lock = threading.Lock()
+        # A bit a row: it was compared with its checksum lately, and it was found damaged once. They grow by being replaced.
+        self._verified, self._known_bad = np.zeros(0, dtype=np.uint8), np.zeros(0, dtype=np.uint8)
+        self._verified_since = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
 
-    def _segment(self, number: int, *, create: bool = False) -> Rows:
-        while len(self._segments) <= number:
-            with self._lock:
-                if len(self._segments) > number:
-                    break
-                path = self.folder / f"{len(self._segments):05d}.rows"
-                new = not path.exists()
-                if new and not create:  # made now, it would hold zeros for rows
-                    raise StoreError(
-                        f"The row file {path} is missing. Restore a backup, or precompute into a new store."
-                    )
-                shape = (self._segment_rows, self.dim)
-                try:
-                    with open(path, "ab") as file:
-                        file.truncate(max(os.path.getsize(path), self._segment_rows * self.dim * self.dtype.itemsize))
-                    if new:
-                        sync_names(self.folder)
-                    self._segments.append(np.memmap(path, dtype=self.dtype, mode="r", shape=shape))
-                except OSError as error:
-                    raise StoreError(f"The row file {path} cannot be opened: {error}. Is the disk full?") from error
-        return self._segments[number]
+    def _path(self, number: int) -> str:
+        return f"{self.folder}/{number:05d}.rows"
 
-    def write(self, first_row: int, rows: Rows) -> None:
-        """Write ``rows``, shape (n, dim), from ``first_row`` on, and wait until they are on disk.
+    def _segment(self, number: int) -> Rows:
+        """The rows that a file has now, shape (n, dim); it may have been cut since it was mapped."""
+        path = self._path(number)
+        try:
+            size = os.stat(path).st_size
+            rows = min(size // self._row_bytes, self._segment_rows)
+            known = self._segments.get(number)
+            if known is None or len(known) > rows:
+                if not rows:
+                    return np.zeros((0, self.dim), dtype=self.dtype)
+                known = np.memmap(path, dtype=self.dtype, mode="r", shape=(rows, self.dim))
+                if rows == self._segment_rows:
+                    self._segments[number] = known
+            return known
+        except FileNotFoundError:
+            return np.zeros((0, self.dim), dtype=self.dtype)
+        except OSError as error:
+            raise StoreError(
+                f"The row file {path} cannot be read: {error}. Mend its permissions or its disk, or restore a backup."
+            ) from error
+
+    def write(self, first_row: int, rows: Rows) -> int:
+        """Write ``rows``, shape (n, dim), behind what is there, and wait until they are on disk.
+
+        Args:
+            first_row: the first that no entry names.
+            rows: to be written.
+
+        Returns:
+            the row that the first one became: ``first_row``; or, where its file is damaged, the first of the next file.
 
         Raises:
             StoreError: the disk is full or the file cannot be written. Nothing names the rows yet, so nothing is lost.
         """
         rows = np.ascontiguousarray(rows, dtype=self.dtype)
+        number, offset = divmod(first_row, self._segment_rows)
+        if offset and self._size(number) < self._segment_rows * self._row_bytes:
+            first_row = (number + 1) * self._segment_rows
         done = 0
         while done < len(rows):
             number, offset = divmod(first_row + done, self._segment_rows)
             part = rows[done : done + self._segment_rows - offset]
-            self._segment(number, create=True)
-            path = self.folder / f"{number:05d}.rows"
+            if not offset:
+                self._create(number)
+            path = self._path(number)
             try:
                 with open(path, "r+b", buffering=0) as file:
-                    file.seek(offset * self.dim * self.dtype.itemsize)
+                    file.seek(offset * self._row_bytes)
                     view = memoryview(part.tobytes())
                     while view:
                         view = view[file.write(view) :]
@@ -92,23 +117,91 @@ class RowFile:
             except OSError as error:
                 raise StoreError(f"Rows cannot be written to {path}: {error}. Is the disk full?") from error
             done += len(part)
+        return first_row
 
-    def gather(self, rows: RowNumbers) -> Rows:
-        """Copy the rows ``rows``, shape (n,), into a new array, shape (n, dim).
+    def _size(self, number: int) -> int:
+        try:
+            return os.stat(self._path(number)).st_size
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise StoreError(f"The row file {self._path(number)} cannot be read: {error}.") from error
+
+    def _create(self, number: int) -> None:
+        """A file that no entry names a row of, at its full size; a writer that was killed may have left one."""
+        path = self._path(number)
+        try:
+            with open(path, "ab") as file:
+                file.truncate(max(file.tell(), self._segment_rows * self._row_bytes))
+            sync_names(self.folder)
+        except OSError as error:
+            raise StoreError(f"The row file {path} cannot be made: {error}. Is the disk full?") from error
+
+    def gather(self, rows: RowNumbers, sums: Sums) -> tuple[Rows, Mask | None]:
+        """Copy rows into a new array; each is compared with its checksum, unless that was done within the last minute.
+
+        Args:
+            rows: numbers, shape (n,).
+            sums: their checksums, shape (n,).
+
+        Returns:
+            the rows, shape (n, dim), and which are damaged, shape (n,); None when none is. Those are zeros.
 
         Raises:
-            StoreError: a file is missing, or cannot be opened.
+            StoreError: a file cannot be read.
         """
         out = np.empty((len(rows), self.dim), dtype=self.dtype)
         if not len(rows):
-            return out
-        last = int(rows.max()) // self._segment_rows
-        if last == 0:
-            # clip: numpy then takes without a bounds check a row, which is faster; the index vouches for the rows.
-            np.take(self._segment(0), rows, axis=0, out=out, mode="clip")
-            return out
-        segment, offset = np.divmod(rows, self._segment_rows)
-        for number in np.unique(segment).tolist():
-            here = segment == number
-            out[here] = np.take(self._segment(number), offset[here], axis=0, mode="clip")
-        return out
+            return out, None
+        last = int(rows.max())
+        if last >= 8 * len(self._verified) or time.monotonic() - self._verified_since > VERIFY_EVERY_S:
+            self._forget(last)
+        verified, missing = self._verified, None
+        if last < self._segment_rows and last < len(segment := self._segment(0)):
+            # clip: numpy then takes without a bounds check a row, which is faster, and the rows are within.
+            np.take(segment, rows, axis=0, out=out, mode="clip")
+        else:
+            missing = self._take(rows, out)
+        bad = find_damaged(out, rows, sums, verified)
+        if missing is not None:
+            bad = missing if bad is None else bad | missing
+        if bad is not None:
+            out[bad] = 0
+            self._count(rows[bad])
+        return out, bad
+
+    def _take(self, rows: RowNumbers, out: Rows) -> Mask | None:
+        """``gather`` from several files; which rows no file has, shape (n,)."""
+        missing = np.zeros(len(rows), dtype=np.bool_)
+        of, offset = np.divmod(rows, self._segment_rows)
+        for number in np.unique(of).tolist():
+            segment = self._segment(number)
+            here = of == number
+            missing |= here & (offset >= len(segment))
+            if len(segment):
+                out[here] = np.take(segment, offset[here], axis=0, mode="clip")
+        return missing if missing.any() else None
+
+    def missing(self, rows: RowNumbers) -> Mask:
+        """Which rows, shape (n,), lie in no file; a look at the files' sizes alone."""
+        of, offset = np.divmod(rows, self._segment_rows)
+        found = np.zeros(len(rows), dtype=np.bool_)
+        for number in np.unique(of).tolist():
+            found |= (of == number) & (offset >= self._size(number) // self._row_bytes)
+        return found
+
+    def _forget(self, last: int) -> None:
+        """Compare all rows anew from now on, those up to ``last`` among them."""
+        with self._lock:
+            segments = last // self._segment_rows + 1
+            self._verified = np.zeros(max(len(self._verified), segments * self._segment_rows // 8 + 1), dtype=np.uint8)
+            self._verified_since = time.monotonic()
+
+    def _count(self, rows: RowNumbers) -> None:
+        with self._lock:
+            if (lacking := len(self._verified) - len(self._known_bad)) > 0:
+                self._known_bad = np.concatenate([self._known_bad, np.zeros(lacking, dtype=np.uint8)])
+            for row in np.unique(rows).tolist():
+                if not self._known_bad[row >> 3] >> (row & 7) & 1:
+                    self._known_bad[row >> 3] |= 1 << (row & 7)
+                    self.damaged += 1

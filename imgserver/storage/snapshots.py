@@ -1,22 +1,26 @@
 """What a table held, id -> row, in a file beside the index, so that the next start need not walk over the entries.
 
-    index/table-<space>-<sequence>-<random>.npy   ids and values, shape (2, n), as of the change of that sequence number
+    index/table-<space>-<sequence>-<hash>.npy   ids and values, shape (2, n), as of the change of that sequence number
 
-The index names the file that counts, and no name comes twice: a snapshot of another history is never taken for it.
+The index names the file that counts, and the name has the hash of its content: a damaged one, or one of another history,
+is never taken for it.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-import uuid
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from imgserver.errors import StoreError
 from imgserver.storage.index import Index
 from imgserver.storage.records import Ids
+
+log = logging.getLogger(__name__)
 
 Values = npt.NDArray[np.int64]
 
@@ -37,10 +41,11 @@ def save_snapshot(index: Index, name: str, ids: Ids, values: Values, sequence: i
     space = index.space(name)
     if space is None:
         return
-    file = index.folder / f"table-{space.number}-{sequence}-{uuid.uuid4().hex[:12]}.npy"
+    block = np.stack([ids, values])
+    file = index.folder / f"table-{space.number}-{sequence}-{_hash(block)}.npy"
     try:
         with open(file, "wb") as out:
-            np.save(out, np.stack([ids, values]))
+            np.save(out, block)
             out.flush()
             os.fsync(out.fileno())
         index.name_snapshot(space, file.name)
@@ -56,11 +61,19 @@ def load_snapshot(index: Index, name: str) -> tuple[Ids, Values, int] | None:
     file = index.snapshot(space) if space else ""
     if not file:
         return None
+    _, _, sequence, expected = file.removesuffix(".npy").split("-")
     try:
-        ids, values = np.load(index.folder / file, mmap_mode="r")
-    except (OSError, ValueError):  # a store that was copied without it
+        block = np.load(index.folder / file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, SyntaxError, EOFError):  # a store that was copied without it, or a damaged head of it
         return None
-    return ids, values, int(file.split("-")[2])
+    if block.dtype != np.int64 or block.ndim != 2 or len(block) != 2 or _hash(block) != expected:
+        log.warning("The snapshot %s is damaged; the table is read from the index, which takes longer", index.folder / file)
+        return None
+    return block[0], block[1], int(sequence)
+
+
+def _hash(block: Values) -> str:
+    return xxhash.xxh3_128_hexdigest(memoryview(np.ascontiguousarray(block)).cast("B")) if block.size else ""
 
 
 def remove_snapshots(folder: Path, number: int | None = None, keep: Path | None = None) -> None:

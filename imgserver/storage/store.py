@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from imgserver.errors import BadInput, StoreError
+from imgserver.storage.checksums import Mask, row_checksums
 from imgserver.storage.codebook import Codebook
 from imgserver.storage.disk import replacing, used_bytes
 from imgserver.storage.index import Index
-from imgserver.storage.records import ENTRY, NO_ROW, SOURCE, Batch, Entries, Ids, Space, row_checksums
+from imgserver.storage.records import ENTRY, NO_ROW, SOURCE, Batch, Entries, Ids, Space
 from imgserver.storage.rows import RowFile
 from imgserver.storage.snapshots import remove_snapshots
 from imgserver.storage.stores import Lookups, Part, Stored
@@ -55,6 +56,7 @@ class Store:
         self.answers = True
         # By number: a version that was deleted and made again, by another process too, has other files.
         self._rows: dict[int, RowFile] = {}
+        self._damaged_entries: dict[int, int] = {}
         self._codebooks: dict[str, Codebook] = {}
 
     def __str__(self) -> str:
@@ -63,6 +65,15 @@ class Store:
     def close(self) -> None:
         """Close the index."""
         self.index.close()
+
+    @property
+    def damaged(self) -> int:
+        """Rows, and entries of tables, that were found damaged or lost since the store was opened."""
+        return sum(rows.damaged for rows in list(self._rows.values())) + sum(list(self._damaged_entries.values()))
+
+    def note_damaged(self, space: Space, entries: int) -> None:
+        """A table of a space found so many entries damaged or lost when it was loaded."""
+        self._damaged_entries[space.number] = entries
 
     def rows(self, space: Space) -> RowFile:
         """The row file of a space: of its numbers, or of the codes that its codebook decodes."""
@@ -164,16 +175,14 @@ class Store:
         return table
 
     def fetch(self, space: Space, image_id: int) -> Stored | None:
-        """What is stored of an image, or None.
-
-        Raises:
-            StoreError: its row is damaged.
-        """
+        """What is stored of an image; None where nothing is, or it is damaged."""
         entries, found = self.index.get(space.name, np.array([image_id]))
         if not found[0]:
             return None
-        has_row = entries["row"][0] != NO_ROW
-        return Stored(entries[0], self.read(space, entries)[0] if has_row else np.zeros(space.dim, space.value_dtype))
+        if entries["row"][0] == NO_ROW:
+            return Stored(entries[0], np.zeros(space.dim, space.value_dtype))
+        values, bad = self.look(space, entries)
+        return None if bad is not None else Stored(entries[0], values[0])
 
     def as_stored(self, space: Space, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Rows, shape (n, dim), as they will be read once they are stored."""
@@ -203,12 +212,21 @@ class Store:
         Raises:
             StoreError: a row is not what was written.
         """
-        values = self.rows(space).gather(entries["row"].astype(np.int64))
-        bad = row_checksums(values) != entries["checksum"]
-        if bad.any():
+        values, bad = self.look(space, entries)
+        if bad is not None:
             raise StoreError(
                 f"{int(bad.sum())} rows of {space.name} in {self.folder} do not match their checksum. "
-                f"The disk or the files are damaged: restore a backup, or precompute anew."
+                f"The disk or the files are damaged. Run 'imgserver doctor --full --store {self.folder}', which says "
+                f"what to do."
             )
+        return values
+
+    def look(self, space: Space, entries: Entries) -> tuple[npt.NDArray[Any], Mask | None]:
+        """As ``read``, for who goes on with what is whole.
+
+        Returns:
+            rows, shape (n, dim), codes decoded; which are damaged, shape (n,), and count for nothing; None: none is.
+        """
+        values, bad = self.rows(space).gather(entries["row"].astype(np.int64), entries["checksum"])
         codebook = self.codebook(space)
-        return codebook.decode(values) if codebook else values
+        return codebook.decode(values) if codebook else values, bad

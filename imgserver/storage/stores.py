@@ -65,6 +65,7 @@ class ServedStore(Protocol):
         fill_hint: what to do when there are no vectors.
         index_hint: what to do when there is no similarity index.
         answers: whether any row can be read now.
+        damaged: rows and entries that were found damaged since the store was opened.
     """
 
     folder: Path
@@ -75,6 +76,8 @@ class ServedStore(Protocol):
     def index(self) -> Versions: ...  # noqa: D102
     @property
     def answers(self) -> bool: ...  # noqa: D102
+    @property
+    def damaged(self) -> int: ...  # noqa: D102
     def table(self, space: Space) -> Lookups: ...  # noqa: D102
     def fetch(self, space: Space, image_id: int) -> Stored | None: ...  # noqa: D102
     def as_stored(self, space: Space, values: npt.NDArray[Any]) -> npt.NDArray[Any]: ...  # noqa: D102

@@ -10,19 +10,23 @@ import numpy as np
 import numpy.typing as npt
 
 from imgserver.errors import StoreError
+from imgserver.storage.checksums import Mask
 from imgserver.storage.hashtable import ABSENT, IdTable
-from imgserver.storage.records import NO_ROW, Entries, Ids, Space
+from imgserver.storage.records import DAMAGED, NO_ROW, Entries, Ids, Space
 from imgserver.storage.snapshots import load_snapshot, save_snapshot
 from imgserver.storage.store import SNAPSHOT_FROM, Store
 
 log = logging.getLogger(__name__)
 
+_SUM_BITS = 32
+
 
 class Table:
     """Vectors of one version: a lookup in memory over rows that stay in the mapped files.
 
-    The hash holds ``row`` where there is a vector and ``-status`` where the image failed for good. Before ``load`` has
-    ended it knows nothing, and lookups go to the index, which is slower and right.
+    The hash holds the row and its checksum where there is a vector, and ``-status`` where the image failed for good, or
+    its entry is damaged. Before ``load`` has ended it knows nothing, and lookups go to the index, which is slower and
+    right.
 
     Args:
         store: what is served.
@@ -35,6 +39,8 @@ class Table:
         self._lock = threading.Lock()  # one writer at a time; readers take no lock
         self._ids = IdTable()
         self._sequence = self._with_row = self._unsaved = 0
+        # Of an id that is not in the table: nobody knows it; or, where entries are lost, it may be one of them.
+        self._unknown = 0
         self.loaded = False
 
     def __len__(self) -> int:
@@ -53,8 +59,16 @@ class Table:
             self.loaded = True  # only now: a snapshot alone is of the past
 
     def _load_all(self) -> None:
-        ids, entries, self._sequence = self._store.index.load(self.space.name)
-        self._fill(ids, _hash_values(entries))
+        found = self._store.index.survey(self.space.name)
+        ids, self._sequence = found.ids, found.sequence
+        if found.damaged or found.lost:
+            log.error(
+                "%s: %d entries are damaged, %d are lost; their images have no vector. Run 'imgserver doctor --store %s'",
+                *(self.space.name, found.damaged, found.lost, self._store),
+            )
+        self._unknown = DAMAGED if found.lost else 0
+        self._store.note_damaged(self.space, found.damaged + found.lost)
+        self._fill(ids, _hash_values(found.entries))
         self._unsaved = len(ids)
         self._save()
 
@@ -99,29 +113,42 @@ class Table:
         """Vectors of ``ids`` as stored; of codes, what they decode to.
 
         Returns:
-            values, shape (n, dim), zeros where there is none; status, shape (n,): ``ok``, the permanent failure, or 0
-            where the store has never heard of the id.
+            values, shape (n, dim), zeros where there is none; status, shape (n,): ``ok``, the permanent failure,
+            ``DAMAGED`` where what was stored is not what was written, or 0 where the store has never heard of the id.
         """
         found = self._ids.get(ids) if self.loaded else self._from_index(ids)
         if not len(found) or found.min() >= 0:
-            return self._gather(found), np.full(len(ids), ok, dtype=np.uint8)
+            values, bad = self._gather(found)
+            status = np.full(len(ids), ok, dtype=np.uint8)
+            if bad is not None:
+                status[bad] = DAMAGED
+            return values, status
         has_row = found >= 0
         values = np.zeros((len(ids), self.space.dim), dtype=self.space.value_dtype)
-        values[has_row] = self._gather(found[has_row])
-        return values, np.where(has_row, ok, np.where(found == ABSENT, 0, -found)).astype(np.uint8)
+        values[has_row], bad = self._gather(found[has_row])
+        status = np.where(has_row, ok, np.where(found == ABSENT, self._unknown, -found)).astype(np.uint8)
+        if bad is not None:
+            status[np.flatnonzero(has_row)[bad]] = DAMAGED
+        return values, status
 
-    def _gather(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        stored = self._rows.gather(rows)
-        return stored if self._codebook is None else self._codebook.decode(stored)
+    def _gather(self, found: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], Mask | None]:
+        """Vectors, zeros where one is damaged, and which are; None when none is."""
+        stored, bad = self._rows.gather(found >> _SUM_BITS, found.astype(np.uint32))
+        if self._codebook is None:
+            return stored, bad
+        values = self._codebook.decode(stored)
+        if bad is not None:
+            values[bad] = 0
+        return values, bad
 
     def _from_index(self, ids: Ids) -> npt.NDArray[np.int64]:
         entries, there = self._store.index.get(self.space.name, ids)
-        return np.where(there, _hash_values(entries), ABSENT)
+        return np.where(there | (entries["status"] == DAMAGED), _hash_values(entries), ABSENT)
 
 
 def _hash_values(entries: Entries) -> npt.NDArray[np.int64]:
-    rows = entries["row"].astype(np.int64)
-    return np.where(rows != NO_ROW, rows, -entries["status"].astype(np.int64))
+    rows, status = entries["row"].astype(np.int64), entries["status"].astype(np.int64)
+    return np.where(rows != NO_ROW, rows << _SUM_BITS | entries["checksum"], -status)
 
 
 def leave_snapshot(store: Store, space: Space) -> None:

@@ -84,8 +84,8 @@ def test_a_store_of_a_newer_format_is_refused_with_what_to_do(tmp_path: Path) ->
 
 
 def set_format(store: Store, number: int) -> None:
-    with store.index._write() as txn:
-        txn.put(b"format", str(number).encode(), db=store.index._meta)
+    with store.index._env.write() as txn:
+        txn.put(b"format", str(number).encode(), db=store.index._env.meta)
 
 
 def test_rows_of_format_1_that_fill_several_of_todays_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

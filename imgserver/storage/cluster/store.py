@@ -48,6 +48,7 @@ class RedisStore:
         self.nodes = Nodes(self.url)
         self.index = Facts(self.nodes)
         self.evicted = [False] * TAGS
+        self.damaged = 0  # what is damaged here is not there
         self._memory = (0, 0)
         self._trouble = ""
         self._closing = threading.Event()

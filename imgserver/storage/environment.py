@@ -1,0 +1,193 @@
+"""LMDB as the index uses it: opened once a process, its errors in words, its facts behind checksums.
+
+A fact is a value of the databases ``meta`` and ``spaces``, and of the log of changes. The format of the store alone is
+kept plain, so that every release can read it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from imgserver.errors import StoreError
+from imgserver.storage.checksums import open_fact, seal_fact
+from imgserver.storage.pages import check_pages
+
+# 1: release 0.1. 2: row files of at most 128 MiB; codes in place of numbers, which came before a release had format 2.
+# 3: seals of entries and facts, the number of entries of each space. To be raised by whatever a release that reads the
+# present one would not understand.
+FORMAT = 3
+SEALED_FROM = 3
+MAP_BYTES = 1 << 40  # sparse: address space, not disk
+
+
+class Environment:
+    """The LMDB environment in ``folder``.
+
+    Args:
+        folder: holds ``data.mdb``.
+        create: make it if it is not there.
+        unlocked: read only, without LMDB's lock; for who knows that nobody writes (see ``operations.exclusive``).
+        formats: that the caller can read.
+
+    Attributes:
+        format: of the store.
+        sealed: whether its entries and facts have checksums.
+
+    Raises:
+        StoreError: the folder holds no store, or a damaged one, or one of another format, or cannot be opened.
+    """
+
+    def __init__(self, folder: Path, *, create: bool, unlocked: bool, formats: tuple[int, ...]):
+        self.folder, self._pid = folder, os.getpid()
+        create = create and not unlocked
+        try:
+            if create:
+                folder.mkdir(parents=True, exist_ok=True)
+            self._lmdb = lmdb.open(
+                str(folder),
+                map_size=MAP_BYTES,
+                max_dbs=8,
+                max_readers=512,
+                create=create,
+                readahead=False,
+                readonly=unlocked,
+                lock=not unlocked,
+            )
+        except (lmdb.Error, OSError) as error:
+            raise StoreError(
+                f"There is no readable store in {folder}: {error}. 'imgserver precompute' makes one."
+            ) from error
+        try:
+            if not unlocked:
+                self._lmdb.reader_check()
+            with self._lmdb.begin() as txn:
+                trouble = check_pages(folder / "data.mdb", txn.id())
+            if trouble:
+                raise self.damaged(trouble)
+            self.meta, self.spaces, self.entries, self.changes = (
+                self._lmdb.open_db(name, create=create) for name in (b"meta", b"spaces", b"entries", b"changes")
+            )
+            self.format = self._format(formats, create=create)
+            self.sealed = self.format >= SEALED_FROM
+        except (lmdb.Error, OSError) as error:
+            self._lmdb.close()
+            raise self.damaged(str(error)) from error
+        except StoreError:
+            self._lmdb.close()
+            raise
+
+    def _format(self, formats: tuple[int, ...], *, create: bool) -> int:
+        with self._lmdb.begin(db=self.meta) as txn:
+            found = txn.get(b"format")
+        if found is None:
+            if not create:
+                raise self.damaged("its format is not in it")
+            with self.write() as txn:
+                txn.put(b"format", str(FORMAT).encode(), db=self.meta)
+            return FORMAT
+        if not found.isdigit():
+            raise self.damaged(f"its format is {found!r}")
+        if (number := int(found)) not in formats:
+            raise StoreError(
+                f"The store {self.folder.parent} has format {number}, and this release reads format {FORMAT}. "
+                + (
+                    f"Run 'imgserver upgrade --store {self.folder.parent}'."
+                    if number < FORMAT
+                    else "A newer release made it: install that release of CrossMedia, or restore a backup from before."
+                )
+            )
+        return number
+
+    def damaged(self, what: str) -> StoreError:
+        """The error for an index that is not what was written."""
+        return StoreError(
+            f"The index {self.folder} is damaged: {what}. Run 'imgserver mend --store {self.folder.parent}', which "
+            f"keeps what is whole; or restore a backup."
+        )
+
+    def close(self) -> None:
+        """Close it."""
+        self._lmdb.close()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise StoreError("The store was opened before this process was forked; open it again here.")
+
+    @contextmanager
+    def read(self, db: Any = None) -> Iterator[Any]:
+        """A transaction that reads.
+
+        Raises:
+            StoreError: LMDB meets damage.
+        """
+        self._check_process()
+        try:
+            with self._lmdb.begin(db=db) as txn:
+                yield txn
+        except lmdb.Error as error:
+            raise self.damaged(str(error)) from error
+
+    @contextmanager
+    def write(self) -> Iterator[Any]:
+        """The transaction that writes; one at a time, of all processes.
+
+        Raises:
+            StoreError: it cannot be committed; nothing of it was.
+        """
+        self._check_process()
+        try:
+            with self._lmdb.begin(write=True) as txn:
+                yield txn
+        except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError) as error:
+            raise self.damaged(str(error)) from error
+        except lmdb.Error as error:
+            raise StoreError(f"The index {self.folder} cannot be written: {error}. Is the disk full?") from error
+
+    def fact(self, txn: Any, db: Any, key: bytes) -> bytes | None:
+        """A fact, or None.
+
+        Raises:
+            StoreError: it is not what was written.
+        """
+        value = txn.get(key, db=db)
+        return None if value is None else self.opened(key, value)
+
+    def opened(self, key: bytes, value: bytes) -> bytes:
+        """A fact as it was given to ``put_fact``, of what LMDB has under its key.
+
+        Raises:
+            StoreError: it is not what was written.
+        """
+        if not self.sealed:
+            return value
+        found = open_fact(key, value)
+        if found is None:
+            raise self.damaged(f"what it says of {key.decode(errors='replace')!r} does not match its checksum")
+        return found
+
+    def put_fact(self, txn: Any, db: Any, key: bytes, value: bytes) -> None:
+        """Keep a fact, in a transaction that writes."""
+        txn.put(key, seal_fact(key, value), db=db)
+
+    def copy(self, folder: Path) -> None:
+        """Write the index as it is now into an empty folder, while others may go on writing here.
+
+        Raises:
+            StoreError: the copy cannot be written.
+        """
+        self._check_process()
+        try:
+            self._lmdb.copy(str(folder), compact=True)
+        except lmdb.Error as error:
+            raise StoreError(f"The index cannot be copied to {folder}: {error}. Is the disk full?") from error
+
+    def map_use(self) -> tuple[int, int]:
+        """Bytes of LMDB's map that are taken, and its size."""
+        info = self._lmdb.info()
+        return (info["last_pgno"] + 1) * self._lmdb.stat()["psize"], info["map_size"]
