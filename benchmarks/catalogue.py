@@ -71,7 +71,7 @@ def make_store(folder: Path, entries: int) -> None:
         ids = np.arange(start, min(start + BLOCK, entries))
         found = np.zeros(len(ids), dtype=ENTRY)
         found["size"], found["stamp"], found["content"], found["status"] = ids % 90_000 + 10_000, ids + 1, 1, 1
-        store.index.put([Batch(space, ids, found, lambda first: None)])
+        store.index.put([Batch(space, ids, found, lambda first: first)])
     store.close()
 
 

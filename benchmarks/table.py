@@ -35,7 +35,7 @@ def make_index(store: Store, ids: int) -> None:
         part = 7 * np.arange(start, min(start + BLOCK, ids)) + 3
         entries = np.zeros(len(part), dtype=ENTRY)
         entries["status"], entries["content"] = OK, 1
-        store.index.put([Batch(space, part, entries, lambda first: None)])
+        store.index.put([Batch(space, part, entries, lambda first: first)])
 
 
 def timed_load(store: Store) -> tuple[float, Table]:

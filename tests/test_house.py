@@ -38,12 +38,12 @@ ARROWS = {
         *("crossmedia.v1", "imgserver.errors", "imgserver.logs", "imgserver.secret_files", "imgserver.shards"),
         "imgserver.wire",
     },
-    "imgserver/storage": {"imgserver.errors", "imgserver.head", "imgserver.places"},
+    "imgserver/storage": {"imgserver.errors", "imgserver.head", "imgserver.notes", "imgserver.places"},
     "imgserver/vision": {"crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage"},
     "imgserver/serving": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
         *("imgserver.allocator", "imgserver.client.results", "imgserver.logs", "imgserver.places", "imgserver.shards"),
-        *("imgserver.secret_files", "imgserver.wire"),
+        *("imgserver.notes", "imgserver.secret_files", "imgserver.wire"),
     },
     "imgserver/operations": {
         *("imgserver.client", "imgserver.errors", "imgserver.head", "imgserver.places", "imgserver.serving"),
@@ -51,7 +51,7 @@ ARROWS = {
     },
     "imgserver/offline": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
-        *("imgserver.client.results", "imgserver.shards"),
+        *("imgserver.client.results", "imgserver.notes", "imgserver.shards"),
     },
 }
 

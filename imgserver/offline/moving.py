@@ -11,7 +11,6 @@ so after a kill it is run again.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import xxhash
 from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.errors import BadInput, NotReady
+from imgserver.notes import note, read_note
 from imgserver.offline.rejects import write_rejects
 from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below, new_place
 from imgserver.shards import SHARDS, Ownership, shards_of
@@ -153,7 +153,7 @@ def active_among(folder: Path, ownership: Ownership | None) -> str | None:
     Raises:
         BadInput: they were moved to another list of servers, different versions were active, or not all is there yet.
     """
-    found = {note["active"] for note in _notes(folder, WRITTEN, ownership).values()}
+    found = {told["active"] for told in _notes(folder, WRITTEN, ownership).values()}
     if not found and (folder / WRITTEN).exists():
         raise BadInput(
             f"No 'imgserver reshard' into {folder} has come to its end yet. Run it, again if it was stopped."
@@ -263,7 +263,7 @@ def _path(folder: Path, kind: str, server: str) -> Path:
 
 def _write(path: Path, ownership: Ownership, found: dict[str, Any]) -> None:
     with replacing(path) as part:
-        part.write_text(json.dumps({"server": ownership.me, "servers": ownership.servers, **found}))
+        part.write_text(note({"server": ownership.me, "servers": ownership.servers, **found}))
 
 
 def _notes(folder: Path, kind: str, ownership: Ownership | None) -> dict[str, Any]:
@@ -275,9 +275,9 @@ def _notes(folder: Path, kind: str, ownership: Ownership | None) -> dict[str, An
     found = {}
     for path in sorted((folder / kind).glob("*.json")):
         try:
-            note = json.loads(path.read_text())
-            servers = note["servers"]
-            found[note["server"]] = note
+            told = read_note(path.read_bytes())
+            servers = told["servers"]
+            found[told["server"]] = told
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BadInput(f"{path} cannot be read: {error}. Remove it, and run what wrote it again.") from error
         if ownership is not None and servers != ownership.servers:

@@ -20,7 +20,7 @@ from imgserver.storage.cluster.store import RedisStore, encode_part
 from imgserver.storage.records import Entries, Ids, Space, sources_in
 from imgserver.storage.store import Store
 from imgserver.storage.stores import Part
-from imgserver.storage.versions import held, is_imported, plain_version, split_version
+from imgserver.storage.versions import held, is_imported, load_head, plain_version, split_version
 
 OK = pb.VECTOR_STATUS_OK
 BLOCK_BYTES = 8 << 20
@@ -114,10 +114,10 @@ def publish(
 def _publish_model(store: Store, cluster: RedisStore, version: str) -> None:
     """What makes more vectors of a version: the head's weights, and which backbone it is."""
     backbone, head = split_version(version)
-    features, weights = store.index.space(backbone), store.read_head(head)
-    if features is None or weights is None:
-        raise StoreError(f"The store {store} holds {version} and not the head or the features behind it.")
-    cluster.index.keep_head(head, weights)
+    features = store.index.space(backbone)
+    if features is None:
+        raise StoreError(f"The store {store} holds {version} and not the features behind it.")
+    cluster.index.keep_head(head, load_head(store, version).to_bytes())
     if cluster.index.published(backbone) is None:
         cluster.index.declare(Published(replace(features, number=0, next_row=0), False))
 

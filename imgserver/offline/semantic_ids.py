@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
 from imgserver.errors import BadInput, StoreError
 from imgserver.storage.disk import replacing
@@ -26,6 +27,7 @@ from imgserver.storage.versions import active_rows
 SAMPLE = 100_000
 BLOCK = 65_536
 MAX_LEVELS = 8
+UNSEALED = b"IxRq"  # centres that a release before 0.2 wrote: FAISS's own file, without a hash before it
 
 
 @dataclass(frozen=True)
@@ -74,20 +76,15 @@ def write_semantic_ids(store: Store, out: Path, levels: int, codes: int, seed: i
     path = store.folder / "semantic" / name
     kept = path.exists()
     if kept:
-        try:
-            quantiser = faiss_module().read_index(str(path))
-        except RuntimeError as error:
-            raise StoreError(
-                f"The centres of an earlier run in {path} are damaged: {error}. Bring the file back from a backup; or "
-                f"remove it, and all codes get another meaning."
-            ) from error
+        quantiser = _read(path)
     else:
         if len(ids) < codes:
             raise BadInput(f"{len(ids)} images are too few for {codes} codes; take fewer.")
         rows = np.sort(np.random.default_rng(seed).choice(len(ids), min(SAMPLE, len(ids)), replace=False))
         quantiser = _fitted(unit(store.read(space, entries[rows])), levels, bits)
+        data = faiss_module().serialize_index(quantiser).tobytes()
         with replacing(path) as part:
-            faiss_module().write_index(quantiser, str(part))
+            part.write_bytes(xxhash.xxh3_128_digest(data) + data)
     columns: list[list[npt.NDArray[Any]]] = [[] for _ in range(levels)]
     left = spread = 0.0
     mean = np.zeros(space.dim)
@@ -109,6 +106,26 @@ def write_semantic_ids(store: Store, out: Path, levels: int, codes: int, seed: i
         pq.write_table(table.replace_schema_metadata({"crossmedia.version": space.name}), part)
     distinct = tuple(len(array.unique()) for array in arrays)
     return SemanticIds(space.name, len(ids), distinct, left / spread if spread else 0.0, str(out), kept)
+
+
+def _read(path: Path) -> Any:
+    """The centres of an earlier run.
+
+    Raises:
+        StoreError: they are not what was written.
+    """
+    try:
+        data = path.read_bytes()
+        if not data.startswith(UNSEALED):
+            seal, data = data[:16], data[16:]
+            if xxhash.xxh3_128_digest(data) != seal:
+                raise ValueError("they are not what was written")
+        return faiss_module().deserialize_index(np.frombuffer(data, dtype=np.uint8))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise StoreError(
+            f"The centres of an earlier run in {path} are damaged: {error}. Bring the file back from a backup; or "
+            f"remove it, and all codes get another meaning."
+        ) from error
 
 
 def _fitted(vectors: Vectors, levels: int, bits: int) -> Any:

@@ -264,7 +264,7 @@ class Misses:
             source = Source(len(job.data), 0, job.content)
             return photo_from_bytes(job.image_id, job.data, source, preprocessing, self._limits)
         if self.catalog is None:
-            return Photo(job.image_id, pb.VECTOR_STATUS_FAILED, reason="is damaged in the store, and there is no catalogue")
+            return Photo(job.image_id, pb.VECTOR_STATUS_FAILED, Source(), reason="is damaged in the store")
         return read_photo(self.catalog, job.image_id, preprocessing, self._limits)
 
     def _embed_all(self) -> None:

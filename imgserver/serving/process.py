@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import signal
@@ -21,6 +20,7 @@ import torch
 
 from imgserver.allocator import keep_freed_memory
 from imgserver.errors import BadInput, ServerFault, ServerUnavailable
+from imgserver.notes import note, read_note
 from imgserver.places import DAEMON_FILE
 from imgserver.secret_files import private_opener
 from imgserver.serving.grpc_server import GrpcServer
@@ -53,7 +53,7 @@ class Daemon:
 def running_daemon(store: Path) -> Daemon | None:
     """The daemon that serves ``store`` on this machine, or None."""
     try:
-        daemon = Daemon(**json.loads((store / DAEMON_FILE).read_text()))
+        daemon = Daemon(**read_note((store / DAEMON_FILE).read_bytes()))
         with _lock(store, fcntl.LOCK_SH):
             return None  # no daemon holds it: the file was left behind by a kill
     except BlockingIOError:
@@ -156,7 +156,7 @@ def _serve(
         file = config.own_folder / DAEMON_FILE
         part = file.with_suffix(f".{daemon.pid}")
         with open(part, "w", opener=private_opener) as out:
-            json.dump(asdict(daemon), out)
+            out.write(note(asdict(daemon)))
         os.replace(part, file)
         on_ready(daemon)
         while not stop.wait(1.0):

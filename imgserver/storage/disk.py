@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import xxhash
+
 from imgserver.errors import StoreError
+
+PIECE_BYTES = 8 << 20
 
 
 @contextmanager
@@ -47,6 +51,15 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def hash_of(path: Path) -> str:
+    """XXH3 of a file, 32 hex: whether it is what was written, not who wrote it."""
+    found = xxhash.xxh3_128()
+    with open(path, "rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            found.update(piece)
+    return found.hexdigest()
 
 
 def used_bytes(folder: Path) -> int:

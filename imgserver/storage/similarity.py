@@ -1,17 +1,16 @@
 """The similarity index of a store: one immutable file a build, and a pointer that is swapped when a new one is whole.
 
-similarity/current.json   which build, of which version and kind, what it costs and what it recalls
+similarity/current.json   which build, of which version and kind, what it costs and what it recalls, hashes of its files
 similarity/<build>.faiss  the index, over vectors of length 1
 similarity/<build>.npy    image ids, shape (n,), in the order of the index's places
 """
 
 from __future__ import annotations
 
-import json
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from imgserver.errors import BadInput, StoreError
-from imgserver.storage.disk import replacing
+from imgserver.notes import note, read_note
+from imgserver.storage.disk import hash_of, replacing, sync
 from imgserver.storage.records import Ids
 
 FOLDER = "similarity"
@@ -43,6 +43,7 @@ class SimilarityInfo:
         search_width: nodes (hnsw) or lists (ivf-pq) that a query looks at; 0: all there is.
         recall_at_10: share of the 10 nearest of a sample of its images that it finds.
         candidates: for each neighbour asked for, of an index that holds codes; the stored vectors decide among them.
+        hashes: of its two files.
     """
 
     build: str
@@ -54,6 +55,7 @@ class SimilarityInfo:
     search_width: int
     recall_at_10: float
     candidates: int = 1
+    hashes: tuple[str, ...] = ()
 
 
 class SimilarityIndex:
@@ -122,14 +124,19 @@ class SimilarityFiles:
         self.folder = store / FOLDER
         self._lock = threading.Lock()
         self._opened: tuple[SimilarityInfo, SimilarityIndex] | None = None
+        self._failed: tuple[SimilarityInfo, StoreError] | None = None
+
+    def _files(self, info: SimilarityInfo) -> tuple[Path, Path]:
+        return self.folder / f"{info.build}.faiss", self.folder / f"{info.build}.npy"
 
     def current(self) -> SimilarityInfo | None:
         """The build that is in use; None before the first."""
         try:
-            return SimilarityInfo(**json.loads((self.folder / "current.json").read_text()))
+            told = read_note((self.folder / "current.json").read_bytes())
+            return SimilarityInfo(**{**told, "hashes": tuple(told["hashes"])})
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise StoreError(f"{self.folder / 'current.json'} is damaged: {error}. Run 'imgserver index'.") from error
 
     def open(self) -> tuple[SimilarityInfo, SimilarityIndex] | None:
@@ -142,18 +149,24 @@ class SimilarityFiles:
             while (info := self.current()) is not None:
                 if self._opened is not None and self._opened[0] == info:
                     return self._opened
+                if self._failed is not None and self._failed[0] == info:
+                    raise self._failed[1]
                 try:
                     self._opened = info, self._read(info)
-                except StoreError:
+                except StoreError as error:
                     if self.current() == info:
+                        self._failed = info, error  # it is not read again each second
                         raise
                     # Another process took a new build into use meanwhile, and the former one's files are gone.
             return None
 
     def _read(self, info: SimilarityInfo) -> SimilarityIndex:
         try:
-            index = faiss_module().read_index(str(self.folder / f"{info.build}.faiss"))
-            ids = np.load(self.folder / f"{info.build}.npy")
+            # Before FAISS reads it, which believes what a file says of itself.
+            if tuple(map(hash_of, self._files(info))) != info.hashes:
+                raise ValueError("a file is not what was written")
+            graph, places = self._files(info)
+            index, ids = faiss_module().read_index(str(graph)), np.load(places, allow_pickle=False)
         except (RuntimeError, OSError, ValueError) as error:
             raise StoreError(
                 f"The similarity index in {self.folder} is damaged: {error}. Run 'imgserver index'."
@@ -168,14 +181,18 @@ class SimilarityFiles:
         """
         try:
             self.folder.mkdir(exist_ok=True)
-            faiss_module().write_index(index, str(self.folder / f"{info.build}.faiss"))
-            np.save(self.folder / f"{info.build}.npy", ids)
+            graph, places = self._files(info)
+            faiss_module().write_index(index, str(graph))
+            np.save(places, ids)
+            sync(graph)
+            sync(places)
+            info = replace(info, hashes=(hash_of(graph), hash_of(places)))
         except (OSError, RuntimeError) as error:
             for file in self.folder.glob(f"{info.build}.*"):
                 file.unlink(missing_ok=True)
             raise StoreError(f"The index cannot be written to {self.folder}: {error}. Is the disk full?") from error
         with replacing(self.folder / "current.json") as part:
-            part.write_text(json.dumps(asdict(info), indent=1) + "\n")
+            part.write_text(note(asdict(info)))
         for file in self.folder.iterdir():  # former builds, and what a kill left of one
             if file.name != "current.json" and not file.name.startswith(info.build):
                 file.unlink(missing_ok=True)

@@ -49,23 +49,51 @@ def save_head(store: Store, head: Head) -> None:
 
 
 def copy_heads(source: Path, target: Path) -> None:
-    """Bring all heads below one folder, a store's or that of moved shards, to another."""
-    for head in (source / HEADS).glob("*.safetensors"):
-        data = head.read_bytes()
-        with replacing(target / HEADS / head.name) as part:
+    """Bring all heads below one folder, a store's or that of moved shards, to another.
+
+    Raises:
+        StoreError: one of them is damaged.
+    """
+    for file in (source / HEADS).glob("*.safetensors"):
+        data = file.read_bytes()
+        read_head(file.stem, data, file)
+        with replacing(target / HEADS / file.name) as part:
             part.write_bytes(data)
+
+
+def read_head(name: str, data: bytes, where: object) -> Head:
+    """The head of that name, ``<name>@<hash>``, from its bytes.
+
+    Raises:
+        StoreError: it is another one, or none.
+    """
+    try:
+        head = Head.from_bytes(data)
+        found = f"{head.spec.name}@{head.digest()}"
+    except BadInput as error:
+        found = str(error)
+    if found != name:
+        raise StoreError(
+            f"The head {name} in {where} is damaged: its weights are those of {found}. Bring it back from a backup; or "
+            f"make another version with 'imgserver precompute --new-head'."
+        )
+    return head
 
 
 def load_head(store: ServedStore, version: str) -> Head:
     """The head of a version in this store.
 
     Raises:
-        StoreError: it is not there.
+        StoreError: it is not there, or damaged.
     """
-    data = store.read_head(split_version(version)[1])
+    name = split_version(version)[1]
+    data = store.read_head(name)
     if data is None:
-        raise StoreError(f"The head of {version} is missing in {store}. {store.fill_hint}.")
-    return Head.from_bytes(data)
+        raise StoreError(
+            f"The head of {version} is missing in {store}. Bring it back from a backup; or make another version with "
+            f"'imgserver precompute --new-head'."
+        )
+    return read_head(name, data, store)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +17,14 @@ import torch
 from torch import nn
 
 from imgserver.errors import BadInput
+from imgserver.storage.disk import hash_of, replacing
 from imgserver.vision.backbone import Backbone, OnnxGraph
 from imgserver.vision.decode import Pixels, Preprocessing
 
 FeatureArray = npt.NDArray[np.float32]
 MAX_BATCH = 32
 FP32_AT_ONCE, BF16_AT_ONCE = 1, 8  # images that one core works on at a time
+HASHES = ".hashes"  # beside a converted graph: of its two files
 REQUESTS_A_STREAM = 4  # so that a core goes on with the next while Python, which others hold up, takes a result
 
 
@@ -98,11 +101,12 @@ def _openvino() -> Any:
 
 
 def _converted(core: Any, backbone: Backbone, build: Callable[[], nn.Module], cache: Path | None) -> Any:
-    """A torch module as OpenVINO's graph, from the cache when it is there."""
+    """A torch module as OpenVINO's graph, from the cache when it is there and is what was written."""
     ov = _openvino()
     graph = cache / f"{backbone.version}.xml" if cache else None
-    if graph is not None and graph.exists():
-        return core.read_model(graph)
+    if graph is not None and engine_state(graph) == "whole":
+        with suppress(RuntimeError):  # another OpenVINO wrote it
+            return core.read_model(graph)
     size = backbone.preprocessing.size
     example = torch.zeros((1, size, size, 3), dtype=torch.uint8)
     with warnings.catch_warnings():
@@ -112,9 +116,30 @@ def _converted(core: Any, backbone: Backbone, build: Callable[[], nn.Module], ca
         graph.parent.mkdir(parents=True, exist_ok=True)
         part = graph.with_name(f"{os.getpid()}-{graph.name}")
         ov.save_model(model, part, compress_to_fp16=False)
+        written = _hashes(part)
         os.replace(part.with_suffix(".bin"), graph.with_suffix(".bin"))
         os.replace(part, graph)
+        with replacing(graph.with_suffix(HASHES)) as told:
+            told.write_text(written)
     return model
+
+
+def engine_state(graph: Path) -> Literal["none", "whole", "damaged"]:
+    """What is there of a converted graph, ``<version>.xml``: it is a cache, and one that is damaged is made again."""
+    try:
+        told = graph.with_suffix(HASHES).read_text()
+    except FileNotFoundError:
+        return "none"
+    except (OSError, ValueError):
+        return "damaged"
+    try:
+        return "whole" if told == _hashes(graph) else "damaged"
+    except OSError:
+        return "damaged"
+
+
+def _hashes(graph: Path) -> str:
+    return f"{hash_of(graph)} {hash_of(graph.with_suffix('.bin'))}\n"
 
 
 def _onnx_model(core: Any, graph: OnnxGraph, size: int, preprocessing: Preprocessing) -> tuple[Any, int, str]:

@@ -87,8 +87,8 @@ def main() -> None:
     known = features_in(prepared)
     prepared.close()
     store = Store(target)
-    environment = Announced(store.index._env)
-    store.index._env = environment  # type: ignore[assignment]  # it has what the index calls
+    environment = Announced(store.index._env._lmdb)
+    store.index._env._lmdb = environment
     batch = first
     while True:
         parts = parts_of(store, known, batch)

@@ -14,7 +14,7 @@ from conftest import DaemonProcess, copy_store, run_command
 
 from imgserver.client import ImageClient
 from imgserver.errors import DeadlineExceeded, StoreError
-from imgserver.storage import index, table
+from imgserver.storage import environment, table
 from imgserver.storage.records import SOURCE, Space
 from imgserver.storage.store import Store
 from imgserver.storage.table import Table
@@ -142,7 +142,7 @@ def test_a_daemon_on_a_full_disk(graph_cache: Path, mount: Path, photos: Path) -
 
 
 def test_a_full_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "MAP_BYTES", 1 << 20)
+    monkeypatch.setattr(environment, "MAP_BYTES", 1 << 20)
     small = Store(tmp_path)
     rows, said = put_until_it_fails(small)
     assert rows > 0

@@ -20,7 +20,7 @@ from imgserver.storage import changes, index
 from imgserver.storage.checksums import row_checksums
 from imgserver.storage.disk import replacing, used_bytes
 from imgserver.storage.hashtable import ABSENT, IdTable
-from imgserver.storage.records import SOURCE, Space
+from imgserver.storage.records import DAMAGED, SOURCE, Space
 from imgserver.storage.rows import RowFile
 from imgserver.storage.store import Store
 from imgserver.storage.table import Table
@@ -347,8 +347,11 @@ def test_a_row_file_that_is_missing_is_not_taken_for_zeros(tmp_path: Path) -> No
     store = Store(tmp_path)
     table = Table(store, space)
     table.load()
-    with pytest.raises(StoreError, match=f"{file} is missing"):
-        table.get(np.array([1]), OK)
+    values, status = table.get(np.array([1]), OK)
+    assert (values == 0).all()
+    assert status.tolist() == [DAMAGED]
+    with pytest.raises(StoreError, match="do not match their checksum"):
+        store.read(space, store.index.load("v/4")[1])
     assert not file.exists()
     store.close()
 
