@@ -7,7 +7,7 @@ import click
 from imgserver.commands.backbones import backbones
 from imgserver.commands.catalogue import add, manifest, precompute
 from imgserver.commands.daemon import health, info, serve, stop
-from imgserver.commands.operations import backup, compact, doctor, restore, upgrade
+from imgserver.commands.operations import backup, compact, doctor, mend, restore, upgrade
 from imgserver.commands.planning import plan
 from imgserver.commands.publish import publish
 from imgserver.commands.shards import merge, reshard
@@ -27,7 +27,7 @@ COMMANDS = (
     *(serve, info, health, stop),
     *(precompute, merge, reshard, manifest, add, import_command, export, publish, compress, versions, backbones),
     *(index, search, duplicates, semantic_ids),
-    *(doctor, backup, restore, compact, upgrade),
+    *(doctor, mend, backup, restore, compact, upgrade),
     plan,
 )
 for command in COMMANDS:

@@ -1,6 +1,6 @@
 """Small JSON files that say of themselves when they are damaged.
 
-    {…, "check": "<16 hex of xxh3_64 over the rest>"}
+{…, "check": "<16 hex of xxh3_64 over the rest>"}
 """
 
 from __future__ import annotations

@@ -64,6 +64,37 @@ def doctor(store: Path, server: str | None, full: bool, as_json: bool) -> None:
 
 @click.command(cls=Command)
 @store_option
+@json_option
+def mend(store: Path, as_json: bool) -> None:
+    """Take what is damaged out of a store, and say which commands make it again. A server may go on meanwhile.
+
+    Every row is compared with its checksum, and every entry of the index with its seal. An index whose pages are
+    damaged is written anew from those that are whole; then no server may have the store open.
+    """
+    try:
+        from imgserver.operations.mend import mend as work
+    except ImportError as error:
+        raise missing_extra(error) from error
+
+    report = work(store)
+    if as_json:
+        click.echo(json.dumps(asdict(report)))
+        return
+    if report.rebuilt:
+        click.echo("The index was written anew from the pages that are whole.")
+    for name, count in report.entries.items():
+        click.echo(f"{name}: {count:,} entries were damaged or lost")
+    for name, ids in report.rows.items():
+        shown = ", ".join(map(str, ids[:20]))
+        click.echo(f"{name}: {len(ids):,} rows were damaged and are taken out: {shown}{', …' if len(ids) > 20 else ''}")
+    for file in report.removed:
+        click.echo(f"{file} was damaged and is removed")
+    for line in report.advice or ["Nothing is damaged."]:
+        click.echo(line)
+
+
+@click.command(cls=Command)
+@store_option
 @click.option(
     "--to",
     type=click.Path(path_type=Path),

@@ -87,13 +87,18 @@ def _write_anew(store: Path, formats: tuple[int, ...], on_progress: Callable[[in
             kept, dropped = _fill(store, old, spaces, on_progress)
         finally:
             old.close()
-        os.replace(store / "index" / ANEW / "data.mdb", store / "index" / "data.mdb")
-        sync(store / "index")
-        # Opened once by LMDB's own rules, so that its lock file knows the new history before anybody else comes.
-        fresh = Index(store / "index", create=False)
+        fresh = take_into_use(store)
         _clean(store, fresh.spaces())
         fresh.close()
         return CompactReport(found, kept, dropped, before, _used_bytes(store))
+
+
+def take_into_use(store: Path) -> Index:
+    """The index that was made in ``index/anew`` in the place of the store's; who calls has the store alone."""
+    os.replace(store / "index" / ANEW / "data.mdb", store / "index" / "data.mdb")
+    sync(store / "index")
+    # Opened once by LMDB's own rules, so that its lock file knows the new history before anybody else comes.
+    return Index(store / "index", create=False)
 
 
 def _fill(store: Path, old: Index, spaces: list[Space], on_progress: Callable[[int, int], None]) -> tuple[int, int]:
@@ -121,7 +126,7 @@ def _fill(store: Path, old: Index, spaces: list[Space], on_progress: Callable[[i
                     done += written
                     on_progress(done, to_write)
             new.adopt(target, ids, entries)
-        new.adopt_facts(old)
+        new.adopt_facts(old.active, old.generation)
     finally:
         new.close()
     if rewritten:

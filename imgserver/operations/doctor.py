@@ -56,6 +56,8 @@ def examine(folder: Path, server: str | None = None, *, full: bool = False) -> d
                 found[name] = check(subject)
             except NotExamined:
                 continue
+            except CrossMediaError as error:
+                found[name] = problem(str(error), "")
             except Exception as error:  # a damaged store may fail in any way, and the other checks still say something
                 found[name] = problem(f"the check failed: {type(error).__name__}: {error}", "")
     finally:

@@ -7,7 +7,6 @@ import time
 import numpy as np
 
 from imgserver.errors import BadInput, CrossMediaError
-from imgserver.head import Head
 from imgserver.operations.findings import Finding, NotExamined, Subject, ok, problem, warning
 from imgserver.operations.verify import find_damage
 from imgserver.serving.health import built_in_photo
@@ -15,11 +14,11 @@ from imgserver.storage.environment import FORMAT
 from imgserver.storage.records import NO_ROW
 from imgserver.storage.similarity import SimilarityFiles
 from imgserver.storage.store import row_folder
-from imgserver.storage.versions import IMPORTED, is_imported, split_version
+from imgserver.storage.versions import is_imported, load_head, split_version
 from imgserver.vision.backbone import TORCHVISION, OnnxGraph
 from imgserver.vision.backbones import get_backbone
 from imgserver.vision.decode import ImageLimits, decode
-from imgserver.vision.engines import OpenVinoEngine, TorchEngine
+from imgserver.vision.engines import OpenVinoEngine, TorchEngine, engine_state
 
 LEAST_COSINE = 0.99  # bfloat16 included
 SAMPLE = 1000  # rows of each version that are compared with their checksum
@@ -53,19 +52,13 @@ def active_version(subject: Subject) -> Finding:
 def heads(subject: Subject) -> Finding:
     """Whether the head of every version is there, and is what its name says."""
     store = subject.store
-    names = {split_version(space.name)[1] for space in store.index.spaces("vector")} - {IMPORTED}
-    for name in sorted(names):
-        data = store.read_head(name)
-        advice = f"Bring {store.head_path(name)} back from a backup; stored vectors are served meanwhile."
-        if data is None:
-            return problem(f"the head {name} is missing", advice)
+    made = [space.name for space in store.index.spaces("vector") if not is_imported(space.name)]
+    for version in made:
         try:
-            head = Head.from_bytes(data)
+            load_head(store, version)
         except CrossMediaError as error:
-            return problem(f"the head {name} cannot be read: {error}", advice)
-        if f"{head.spec.name}@{head.digest()}" != name:
-            return problem(f"the head {name} has the hash {head.digest()}", advice)
-    return ok(f"{len(names)} there, hashes right")
+            return problem(str(error), "A server that runs has it in memory; one that starts refuses.")
+    return ok(f"of {len(made)} versions, hashes right")
 
 
 def codebooks(subject: Subject) -> Finding:
@@ -76,7 +69,11 @@ def codebooks(subject: Subject) -> Finding:
         try:
             store.codebook(space)
         except CrossMediaError as error:
-            return problem(str(error), "Bring it back from a backup: without it the version cannot be served.")
+            return problem(
+                str(error),
+                "Bring it back from a backup; or run 'imgserver precompute --new-head', which makes and activates a "
+                "version without one, delete this one, and compress that.",
+            )
     return ok(f"of {len(coded)} compressed versions")
 
 
@@ -148,10 +145,8 @@ def weights(subject: Subject) -> Finding:
             return problem(f"the backbone {space.recipe} cannot be had: {error}", advice)
         if here != space.name:
             return problem(f"{space.recipe} is {here} here, and the store holds features of {space.name}", advice)
-        graph = store.folder / "engine" / f"{here}.xml"
-        if graph.exists() != graph.with_suffix(".bin").exists():
-            return problem(f"half of the converted {graph} is missing", f"Remove {graph.parent}: it is made again.")
-        found.append(f"{here}{'' if graph.exists() else ' (converted when first needed)'}")
+        state = engine_state(store.folder / "engine" / f"{here}.xml")
+        found.append(f"{here}{'' if state == 'whole' else ' (converted when first needed)'}")
     return ok(", ".join(found) or "none needed: all vectors were imported")
 
 
@@ -162,23 +157,18 @@ def engine(subject: Subject) -> Finding:
         raise NotExamined
     compared = []
     for space in store.index.spaces("feature"):
-        if not (store.folder / "engine" / f"{space.name}.xml").exists():
+        if engine_state(store.folder / "engine" / f"{space.name}.xml") != "whole":
             continue
         backbone = get_backbone(space.recipe)
         if isinstance(backbone.graph, OnnxGraph) or backbone.version != space.name:
             continue
         pixels = decode(built_in_photo(), backbone.preprocessing, ImageLimits())[None].copy()
-        try:
-            here = OpenVinoEngine(backbone, store.folder / "engine").run(pixels)[0]
-        except RuntimeError as error:
-            here, told = np.zeros(space.dim), f"cannot be read: {str(error)[:100]}"
-        else:
-            told = "gives other features than its weights"
+        here = OpenVinoEngine(backbone, store.folder / "engine").run(pixels)[0]
         there = TorchEngine(backbone, "cpu").run(pixels)[0]
         cosine = float(here @ there / max(1e-9, np.linalg.norm(here) * np.linalg.norm(there)))
         if not cosine > LEAST_COSINE:
             return problem(
-                f"the converted {space.name} {told} (cosine {cosine:.4f})",
+                f"the converted {space.name} gives other features than its weights (cosine {cosine:.4f})",
                 f"Stop the server and remove {store.folder / 'engine'}; it is made again. What it made is wrong.",
             )
         compared.append(f"{space.name}: cosine {cosine:.5f} to its weights")

@@ -38,7 +38,9 @@ def row_checksums(rows: Rows) -> Sums:
     return out
 
 
-def find_damaged(rows: Rows, numbers: npt.NDArray[np.int64], sums: Sums, verified: npt.NDArray[np.uint8]) -> Mask | None:
+def find_damaged(
+    rows: Rows, numbers: npt.NDArray[np.int64], sums: Sums, verified: npt.NDArray[np.uint8]
+) -> Mask | None:
     """Which rows are not what was written, shape (n,); None when all are.
 
     Args:
@@ -80,18 +82,18 @@ def open_fact(key: bytes, sealed: bytes) -> bytes | None:
     return value if seal_fact(key, value) == sealed else None
 
 
-@njit(inline="always")
+@njit(cache=True)
 def _word(row: Any, at: Any) -> Any:
     low = np.uint32(row[at]) | (np.uint32(row[at + 1]) << np.uint32(8))
     return low | (np.uint32(row[at + 2]) << np.uint32(16)) | (np.uint32(row[at + 3]) << np.uint32(24))
 
 
-@njit(inline="always")
+@njit(cache=True)
 def _turned(x: Any, by: Any) -> Any:
     return np.uint32((x << np.uint32(by)) | (x >> np.uint32(32 - by)))
 
 
-@njit(inline="always")
+@njit(cache=True)
 def _round(lane: Any, word: Any) -> Any:
     return np.uint32(_turned(np.uint32(lane + np.uint32(word * _P2)), 13) * _P1)
 

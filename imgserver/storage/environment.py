@@ -26,6 +26,10 @@ SEALED_FROM = 3
 MAP_BYTES = 1 << 40  # sparse: address space, not disk
 
 
+class DamagedIndex(StoreError):
+    """The index is not what was written."""
+
+
 class Environment:
     """The LMDB environment in ``folder``.
 
@@ -104,9 +108,9 @@ class Environment:
             )
         return number
 
-    def damaged(self, what: str) -> StoreError:
+    def damaged(self, what: str) -> DamagedIndex:
         """The error for an index that is not what was written."""
-        return StoreError(
+        return DamagedIndex(
             f"The index {self.folder} is damaged: {what}. Run 'imgserver mend --store {self.folder.parent}', which "
             f"keeps what is whole; or restore a backup."
         )

@@ -1,7 +1,7 @@
 """The index in LMDB: the truth about what the store holds.
 
-    meta      "format", "generation", "last space" -> number; "active" -> version; "table:<space>" -> file of a snapshot;
-              "entries:<space>" -> how many entries it has
+    meta      "format", "generation", "last space" -> number; "active" -> version; "table:<space>" -> file of a
+              snapshot; "entries:<space>" -> how many entries it has
     spaces    name -> JSON: a space is the features of one backbone version, or the vectors of one version
     entries   space number, image id -> entry: row, status, checksum, content hash, size and stamp of the photo, seal
     changes   see ``changes``
@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from imgserver.errors import StoreError
 from imgserver.storage.changes import Changes
-from imgserver.storage.checksums import Mask
+from imgserver.storage.checksums import Mask, open_fact
 from imgserver.storage.environment import FORMAT, Environment
 from imgserver.storage.records import (
     DAMAGED,
@@ -46,6 +46,7 @@ from imgserver.storage.records import (
 )
 
 WALK_BLOCK = 50_000  # entries read from LMDB in one go
+MOST_DELETED = 1_000_000  # spaces; where the last number that was given is lost
 SCAN_FROM, SCAN_SHARE = 10_000, 16  # ids asked for at once, and entries for each of them, from where ``get`` walks
 
 
@@ -228,11 +229,11 @@ class Index:
             self._count(txn, space.number, len(ids))
             txn.cursor(db=self._env.entries).putmulti(zip(_keys(space.number, ids), values, strict=True), append=True)
 
-    def adopt_facts(self, other: Index) -> None:
+    def adopt_facts(self, active: str, generation: int) -> None:
         """Take over which version is active, and the generation."""
         with self._env.write() as txn:
-            self._put_fact(txn, b"active", other.active)
-            self._put_fact(txn, b"generation", other.generation)
+            self._put_fact(txn, b"active", active)
+            self._put_fact(txn, b"generation", generation)
 
     def remove(self, parts: list[tuple[str, Ids, Entries]]) -> None:
         """Take entries of several spaces out of the index in one transaction; their rows stay in the files, unnamed.
@@ -257,6 +258,51 @@ class Index:
                         )
                 self._count(txn, space.number, -len(ids))
                 self._changes.add(txn, space.number, ids)
+
+    def drop_damaged(self) -> dict[str, tuple[int, int]]:
+        """Take out what is damaged, count what is left, and have all tables read it anew.
+
+        Returns:
+            of each space where something was: entries that were taken out, and that were lost before.
+
+        Raises:
+            StoreError: what the index says of a space is damaged: its rows mean nothing without.
+        """
+        taken: dict[str, tuple[int, int]] = {}
+        with self._env.write() as txn:
+            spaces = {space.number: space for space in self._all_spaces(txn)}
+            left = dict.fromkeys(spaces, 0)
+            bad: list[bytes] = []
+            for keys, records in _blocks(txn.cursor(db=self._env.entries)):
+                numbers = records["key"]["space"].astype(np.int64)
+                ids, entries = records["key"]["id"].astype(np.int64), np.ascontiguousarray(records["entry"])
+                whole = np.isin(numbers, list(spaces))
+                self._mark(numbers, ids, entries, whole)
+                bad += [keys[place] for place in np.flatnonzero(~whole).tolist()]
+                for number in np.unique(numbers[whole]).tolist():
+                    left[number] += int((numbers[whole] == number).sum())
+            for key in bad:
+                txn.delete(key, db=self._env.entries)
+            self._drop_damaged_facts(txn, list(spaces.values()))
+            for number, space in spaces.items():
+                lost = self._number(txn, _count_key(number), left[number]) - left[number]
+                damaged = sum(key[:4] == struct.pack(">I", number) for key in bad)
+                if lost or damaged:
+                    taken[space.name] = damaged, max(0, lost - damaged)
+                    self._put_fact(txn, _count_key(number), left[number])
+            if taken or bad:
+                self._changes.forget(txn)
+        return taken
+
+    def _drop_damaged_facts(self, txn: Any, spaces: list[Space]) -> None:
+        """What is counted anew, or was a cache, is given up; numbers that only grow become what they were at most."""
+        for key, value in list(txn.cursor(db=self._env.meta)):
+            if key != b"format" and open_fact(bytes(key), bytes(value)) is None:
+                txn.delete(key, db=self._env.meta)
+                if key == b"generation":
+                    self._put_fact(txn, key, 1 + sum(space.next_row for space in spaces))
+                if key == b"last space":
+                    self._put_fact(txn, key, MOST_DELETED + max([0, *(space.number for space in spaces)]))
 
     def snapshot(self, space: Space) -> str:
         """Name of the file with the snapshot of a space's table, see ``snapshots``; empty where there is none."""
@@ -344,7 +390,9 @@ class Index:
         """
         found = self.survey(name)
         if found.damaged or found.lost:
-            raise self._env.damaged(f"{found.damaged:,} entries of {name} are not what was written, {found.lost:,} are lost")
+            raise self._env.damaged(
+                f"{found.damaged:,} entries of {name} are not what was written, {found.lost:,} are lost"
+            )
         return found.ids, found.entries, found.sequence
 
     def survey(self, name: str) -> Survey:
@@ -370,15 +418,11 @@ class Index:
         return Survey(ids, entries, sequence, lost)
 
     def _records(self, txn: Any, number: int) -> Iterator[npt.NDArray[Any]]:
-        """All records of a space, a block at a time; one of a wrong length counts as damaged, whatever is in it."""
+        """All records of a space, a block at a time."""
         cursor = txn.cursor(db=self._env.entries)
-        there = cursor.set_range(struct.pack(">I", number))
-        pieces = chain.from_iterable(cursor.iternext()) if there else iter(())
-        while parts := list(islice(pieces, 2 * WALK_BLOCK)):
-            block = b"".join(parts)
-            if len(block) != len(parts) // 2 * RECORD.itemsize:
-                block = b"".join(map(_fitted, parts[::2], parts[1::2]))
-            records = np.frombuffer(block, RECORD)
+        if not cursor.set_range(struct.pack(">I", number)):
+            return
+        for _, records in _blocks(cursor):
             here = records["key"]["space"] == number
             yield records[here]
             if not here.all():
@@ -406,6 +450,16 @@ def _snapshot_key(number: int) -> bytes:
 
 def _count_key(number: int) -> bytes:
     return f"entries:{number}".encode()
+
+
+def _blocks(cursor: Any) -> Iterator[tuple[list[bytes], npt.NDArray[Any]]]:
+    """Keys and records from where a cursor stands; a record of a wrong length is one that no seal fits."""
+    pieces = chain.from_iterable(cursor.iternext())
+    while parts := list(islice(pieces, 2 * WALK_BLOCK)):
+        block = b"".join(parts)
+        if len(block) != len(parts) // 2 * RECORD.itemsize:
+            block = b"".join(map(_fitted, parts[::2], parts[1::2]))
+        yield parts[::2], np.frombuffer(block, RECORD)
 
 
 def _fitted(key: bytes, value: bytes) -> bytes:

@@ -15,6 +15,8 @@ that leads to a page of the past leaves another page that nothing reaches.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,11 +25,12 @@ import numpy.typing as npt
 from numba import njit
 
 HEADER, META, TREE = 16, struct.Struct("<IIQQ"), struct.Struct("<IHHQQQQQ")
-TAIL = struct.Struct("<QQ")
+TAIL, PAGE, NODE = struct.Struct("<QQ"), struct.Struct("<QHHHH"), struct.Struct("<HHHH")
+META_BYTES = HEADER + META.size + 2 * TREE.size + TAIL.size
 MAGIC, DATA_VERSION = 0xBEEFC0DE, 1
 NO_PAGE = 2**64 - 1
-BRANCH, LEAF, OVERFLOW, META_PAGE = 1, 2, 4, 8
-BIG_VALUE, SUB_TREE, DUPLICATES = 1, 2, 4
+BRANCH, LEAF = 1, 2
+BIG_VALUE, SUB_TREE = 1, 2
 INTEGER_KEYS = 0x08
 TREE_FLAGS = 0x7F
 MOST_DEPTH = 32
@@ -49,6 +52,16 @@ class _Tree(NamedTuple):
     root: int
 
 
+class _Node(NamedTuple):
+    """One of the nodes of a page: of a leaf the value, or the page where it lies; of a branch the child."""
+
+    key: bytes
+    value: bytes
+    size: int
+    flags: int
+    child: int
+
+
 class _Meta(NamedTuple):
     """The root of all, as of one transaction."""
 
@@ -68,18 +81,29 @@ def check_pages(file: Path, transaction: int) -> str:
     """
     for _ in range(TRIES):  # others may commit between the two
         data = np.memmap(file, dtype=np.uint8, mode="r")
-        metas = [meta for meta in (_meta(data, 0), _meta(data, 1)) if meta is not None]
-        found = [meta for meta in metas if meta.transaction == transaction]
-        if found:
-            return _Check(data, found[-1]).trouble
+        if found := [meta for meta in _metas(data) if meta.transaction == transaction]:
+            return _Pages(data, found[0]).trouble()
     return f"none of its two roots is that of transaction {transaction}"
+
+
+def readable(file: Path) -> dict[bytes, dict[bytes, bytes]]:
+    """What can be read of a damaged file that nobody writes: of each database the values by key, in their order.
+
+    Pages that are not what they should be are passed over, and what only they lead to with them.
+    """
+    data = np.memmap(file, dtype=np.uint8, mode="r") if file.stat().st_size else np.zeros(0, dtype=np.uint8)
+    metas = sorted(_metas(data), key=lambda meta: meta.transaction)
+    return _Pages(data, metas[-1]).databases() if metas else {}
+
+
+def _metas(data: Bytes) -> list[_Meta]:
+    return [meta for meta in (_meta(data, 0), _meta(data, 1)) if meta is not None]
 
 
 def _meta(data: Bytes, number: int) -> _Meta | None:
     for size in (4096, 8192, 16384, 32768, 65536):
-        at = number * size
-        block = bytes(data[at : at + HEADER + META.size + 2 * TREE.size + TAIL.size])
-        if len(block) < HEADER + META.size + 2 * TREE.size + TAIL.size:
+        block = bytes(data[number * size : number * size + META_BYTES])
+        if len(block) < META_BYTES:
             return None
         magic, version, _, _ = META.unpack_from(block, HEADER)
         free = _Tree(*TREE.unpack_from(block, HEADER + META.size))
@@ -90,78 +114,125 @@ def _meta(data: Bytes, number: int) -> _Meta | None:
     return None
 
 
-class _Check:
+class _Pages:
+    """The pages of a file, as of one transaction.
+
+    Args:
+        data: the file.
+        meta: the transaction's.
+    """
+
     def __init__(self, data: Bytes, meta: _Meta):
-        self._data, self._size = data, meta.page_bytes
-        self._pages = meta.last_page + 1
-        self._halves = data[: len(data) // 2 * 2].view(np.uint16)
-        if self._pages * self._size > len(data):
-            self.trouble = f"it is cut: it should have {self._pages} pages, and has {len(data) // self._size}"
-            return
-        self._seen = np.zeros(self._pages, dtype=np.uint8)
+        self._data, self._size, self._meta = data, meta.page_bytes, meta
+        self._there = min(meta.last_page + 1, len(data) // self._size)
+        self._seen = np.zeros(self._there, dtype=np.uint8)
+
+    def trouble(self) -> str:
+        """What is wrong with them; empty when nothing is."""
+        if self._there <= self._meta.last_page:
+            return f"it is cut: it should have {self._meta.last_page + 1:,} pages, and has {self._there:,}"
         self._seen[:2] = 1
-        self.trouble = (
-            self._tree(meta.free, "the list of free pages")
-            or self._tree(meta.main, "the list of databases")
-            or self._named(meta.main)
-            or self._free(meta.free)
-            or ("" if self._seen.all() else f"{int((self._seen == 0).sum())} of its pages are neither used nor free")
+        return (
+            self._walked(self._meta.free, "the list of free pages")
+            or self._walked(self._meta.main, "the list of databases")
+            or self._walked_all()
+            or self._marked_free()
+            or ("" if self._seen.all() else f"{int((self._seen == 0).sum()):,} of its pages are neither used nor free")
         )
 
-    def _tree(self, tree: _Tree, name: str) -> str:
-        """Look at all pages of a tree; what is wrong with them."""
+    def _walked(self, tree: _Tree, name: str) -> str:
         if tree.root == NO_PAGE:
             return "" if tree.entries == 0 else f"{name} has no root"
-        if tree.flags & ~TREE_FLAGS or tree.depth > MOST_DEPTH or tree.root >= self._pages:
+        if tree.flags & ~TREE_FLAGS or tree.depth > MOST_DEPTH or tree.root >= self._there:
             return f"the root of {name} is damaged"
         counts = np.zeros(4, dtype=np.int64)
-        integers = bool(tree.flags & INTEGER_KEYS)
-        code, page = _walk(
-            *(self._data, self._halves, self._size, tree.root, tree.depth, integers), self._seen, counts
-        )
+        halves, integers = self._data.view(np.uint16), bool(tree.flags & INTEGER_KEYS)
+        code, page = _walk(*(self._data, halves, self._size, tree.root, tree.depth, integers, self._seen, counts))
         if code:
-            return f"page {page} of {name} {_TROUBLES[code]}"
+            return f"page {page:,} of {name} {_TROUBLES[code]}"
         if counts.tolist() != [tree.branches, tree.leaves, tree.overflows, tree.entries]:
             return f"{name} does not have the pages and entries that its root says"
         return ""
 
-    def _leaves(self, tree: _Tree) -> list[tuple[bytes, bytes, int]]:
-        """Key, value and flags of all nodes of a tree that was looked at; for the few of small trees."""
-        found, todo = [], [tree.root] if tree.root != NO_PAGE else []
-        while todo:
-            page = bytes(self._data[(at := todo.pop() * self._size) : at + self._size])
-            flags, lower = struct.unpack_from("<HH", page, 10)
-            for place in struct.unpack_from(f"<{(lower - HEADER) // 2}H", page, HEADER):
-                low, high, node_flags, key_size = struct.unpack_from("<HHHH", page, place)
-                if flags & BRANCH:
-                    todo.append(low | high << 16 | node_flags << 32)
-                    continue
-                key, start, size = page[place + 8 : place + 8 + key_size], place + 8 + key_size, low | high << 16
-                value = page[start : start + (8 if node_flags & BIG_VALUE else size)]
-                if node_flags & BIG_VALUE:
-                    begin = struct.unpack("<Q", value)[0] * self._size + HEADER
-                    value = bytes(self._data[begin : begin + size])
-                found.append((key, value, node_flags))
-        return found
-
-    def _named(self, main: _Tree) -> str:
-        for key, value, flags in self._leaves(main):
+    def _walked_all(self) -> str:
+        for key, value, flags in self._nodes(self._meta.main):
             if not flags & SUB_TREE or len(value) != TREE.size:
                 return f"{key!r} is no database"
-            if trouble := self._tree(_Tree(*TREE.unpack(value)), f"the database {key.decode(errors='replace')!r}"):
-                return trouble
+            if said := self._walked(_Tree(*TREE.unpack(value)), f"the database {key.decode(errors='replace')!r}"):
+                return said
         return ""
 
-    def _free(self, tree: _Tree) -> str:
-        for _, value, _ in self._leaves(tree):
-            numbers = np.frombuffer(value[: len(value) // 8 * 8], dtype="<u8")
-            if not len(numbers) or int(numbers[0]) != len(numbers) - 1 and int(numbers[0]) > len(numbers) - 1:
+    def _marked_free(self) -> str:
+        for _, value, _ in self._nodes(self._meta.free):
+            free = np.frombuffer(value[: len(value) // 8 * 8], dtype="<u8")
+            if not len(free) or int(free[0]) >= len(free):
                 return "a list of free pages is damaged"
-            free = numbers[1 : 1 + int(numbers[0])]
-            if (free >= self._pages).any() or self._seen[free.astype(np.int64)].any() or len(np.unique(free)) < len(free):
+            free = free[1 : 1 + int(free[0])]
+            if (free >= self._there).any() or self._seen[free].any() or len(np.unique(free)) < len(free):
                 return "a page is free and used at once"
-            self._seen[free.astype(np.int64)] = 1
+            self._seen[free] = 1
         return ""
+
+    def databases(self) -> dict[bytes, dict[bytes, bytes]]:
+        """As ``readable``."""
+        self._marked_free()  # a pointer into the past leads to a page that is free
+        seen = set(np.flatnonzero(self._seen).tolist())
+        found = {}
+        for name, value, flags in self._nodes(self._meta.main, seen):
+            if flags & SUB_TREE and len(value) == TREE.size:
+                tree = _Tree(*TREE.unpack(value))
+                found[name] = {key: value for key, value, _ in self._nodes(tree, seen)}
+        return found
+
+    def _nodes(self, tree: _Tree, seen: set[int] | None = None) -> Iterator[tuple[bytes, bytes, int]]:
+        """Key, value and flags of the nodes of a tree, in their order, from pages that are what they should be."""
+        seen = set() if seen is None else seen
+        todo = [(tree.root, 1, b"", b"")]
+        while todo:
+            page, level, low, high = todo.pop()
+            if not 2 <= page < self._there or page in seen or level > min(tree.depth, MOST_DEPTH):
+                continue
+            nodes = _nodes_of(bytes(self._data[page * self._size : (page + 1) * self._size]), page, level == tree.depth)
+            keys = [node.key for node in nodes[level < tree.depth :]]  # the first key of a branch counts for nothing
+            order = [key[::-1] for key in keys] if tree.flags & INTEGER_KEYS else keys
+            ascend = all(one < other for one, other in pairwise(order))
+            if not ascend or (
+                not tree.flags & INTEGER_KEYS and any(key < low or (high and key >= high) for key in keys)
+            ):
+                continue
+            seen.add(page)
+            if level == tree.depth:
+                for node in nodes:
+                    yield node.key, self._value(node), node.flags
+                continue
+            bounds = [low, *keys, high]
+            children = [(node.child, level + 1, *pair) for node, pair in zip(nodes, pairwise(bounds), strict=True)]
+            todo += reversed(children)
+
+    def _value(self, node: _Node) -> bytes:
+        if not node.flags & BIG_VALUE:
+            return node.value
+        at = int.from_bytes(node.value, "little") * self._size + HEADER
+        return bytes(self._data[at : at + node.size])
+
+
+def _nodes_of(page: bytes, number: int, leaf: bool) -> list[_Node]:
+    """The nodes of a page; none where it is not the page that it should be."""
+    found, _, flags, lower, upper = PAGE.unpack_from(page)
+    if found != number or flags != (LEAF if leaf else BRANCH) or not HEADER <= lower <= upper <= len(page):
+        return []
+    nodes = []
+    for place in struct.unpack_from(f"<{(lower - HEADER) // 2}H", page, HEADER):
+        if not upper <= place <= len(page) - NODE.size:
+            return []
+        low, high, node_flags, key_size = NODE.unpack_from(page, place)
+        start, size = place + NODE.size + key_size, low | high << 16
+        stored = 0 if not leaf else 8 if node_flags & BIG_VALUE else size
+        if start + stored > len(page):
+            return []
+        key, value = page[place + NODE.size : start], page[start : start + stored]
+        nodes.append(_Node(key, value, size, node_flags, size | node_flags << 32))
+    return nodes
 
 
 _TROUBLES = {
@@ -173,12 +244,12 @@ _TROUBLES = {
 }
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def _u2(halves: Any, at: Any) -> Any:
     return np.int64(halves[at >> 1])
 
 
-@njit(cache=True, inline="always")
+@njit(cache=True)
 def _u4(halves: Any, at: Any) -> Any:
     return _u2(halves, at) | _u2(halves, at + 2) << 16
 

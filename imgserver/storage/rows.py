@@ -54,7 +54,7 @@ class RowFile:
         self._segment_rows = segment_rows or rows_in_segment(self._row_bytes)
         self._segments: dict[int, Rows] = {}
         self._lock = threading.Lock()
-        # A bit a row: it was compared with its checksum lately, and it was found damaged once. They grow by being replaced.
+        # A bit a row: it was compared with its checksum lately, it was found damaged once. They grow by being replaced.
         self._verified, self._known_bad = np.zeros(0, dtype=np.uint8), np.zeros(0, dtype=np.uint8)
         self._verified_since = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)

@@ -2,8 +2,8 @@
 
     index/table-<space>-<sequence>-<hash>.npy   ids and values, shape (2, n), as of the change of that sequence number
 
-The index names the file that counts, and the name has the hash of its content: a damaged one, or one of another history,
-is never taken for it.
+The index names the file that counts, and the name has the hash of its content: a damaged one, or one of another
+history, is never taken for it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def load_snapshot(index: Index, name: str) -> tuple[Ids, Values, int] | None:
     except (OSError, ValueError, SyntaxError, EOFError):  # a store that was copied without it, or a damaged head of it
         return None
     if block.dtype != np.int64 or block.ndim != 2 or len(block) != 2 or _hash(block) != expected:
-        log.warning("The snapshot %s is damaged; the table is read from the index, which takes longer", index.folder / file)
+        log.warning(
+            "The snapshot %s is damaged; the table is read from the index, which takes longer", index.folder / file
+        )
         return None
     return block[0], block[1], int(sequence)
 

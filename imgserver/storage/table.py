@@ -63,7 +63,7 @@ class Table:
         ids, self._sequence = found.ids, found.sequence
         if found.damaged or found.lost:
             log.error(
-                "%s: %d entries are damaged, %d are lost; their images have no vector. Run 'imgserver doctor --store %s'",
+                "%s: %d entries are damaged, %d are lost; their images have no vector. Run 'imgserver mend --store %s'",
                 *(self.space.name, found.damaged, found.lost, self._store),
             )
         self._unknown = DAMAGED if found.lost else 0
