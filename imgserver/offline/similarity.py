@@ -111,7 +111,7 @@ def build_index(
             break
     size = len(faiss_module().serialize_index(index)) / max(len(ids), 1)
     info = SimilarityInfo(new_build(), space.name, kind, len(ids), space.dim, size, width, recall, candidates)
-    SimilarityFiles(store.folder).swap(index, ids, info)
+    info = SimilarityFiles(store.folder).swap(index, ids, info)
     return IndexReport(info, time.monotonic() - started, len(queries) / search_s, len(queries) / brute_force_s)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from imgserver.errors import CrossMediaError, StoreError
+from imgserver.errors import StoreError
 from imgserver.operations.compact import ANEW, take_into_use
 from imgserver.operations.exclusive import alone
 from imgserver.operations.verify import find_damage
@@ -29,7 +29,7 @@ from imgserver.storage.similarity import FOLDER as SIMILARITY
 from imgserver.storage.similarity import SimilarityFiles
 from imgserver.storage.snapshots import remove_snapshots
 from imgserver.storage.store import Store
-from imgserver.storage.versions import is_imported, load_head, plain_version, split_version
+from imgserver.storage.versions import is_imported, load_head, other_head, plain_version, split_version
 
 
 @dataclass
@@ -145,11 +145,25 @@ def _advise(store: Store, report: MendReport) -> None:
         try:
             if not is_imported(space.name):
                 load_head(store, space.name)
-            store.codebook(space)
-        except CrossMediaError as error:
+        except StoreError as error:
             advice.append(str(error))
+        try:
+            store.codebook(space)
+        except StoreError as error:
+            advice.append(f"{error} Bring it back from a backup; or {without_codebook(store, space)}")
     if report.removed:
         advice.append(f"The similarity index: '{run.format('index')}'.")
+
+
+def without_codebook(store: Store, space: Space) -> str:
+    """How to come to a compressed version again when its codebook has gone."""
+    run, plain = f"imgserver {{}} --store {store.folder}", plain_version(space.name)
+    steps = [f"'{run.format('versions')} --delete {space.name}'"]
+    steps.append(f"'{run.format('compress')} --bytes {space.row_bytes} --version {plain}'")
+    if store.index.active == space.name:
+        held = store.index.space(plain) is not None
+        steps.insert(0, f"'{run.format('versions')} --activate {plain}'" if held else other_head(store, plain))
+    return ", then ".join(steps) + "."
 
 
 def _again(store: Store, space: Space, run: str) -> str:
@@ -161,5 +175,7 @@ def _again(store: Store, space: Space, run: str) -> str:
     if space.codebook:
         return f"'{run.format('compress')} --bytes {space.row_bytes} --version {plain_version(space.name)}'."
     if is_imported(space.name):
-        return f"'{run.format('import')} --name {backbone.partition('@')[0]} FILE', of the file that they came from."
+        again = f"'{run.format('import')} --name {backbone.partition('@')[0]} FILE', of the file that they came from"
+        back = f"{run.format('versions')} --activate {store.index.active}"  # what is imported is activated
+        return f"{again}." if store.index.active == space.name else f"{again}; then '{back}'."
     return f"'{run.format('precompute')} --head {store.head_path(head)}', of the features that are stored."

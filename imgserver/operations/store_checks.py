@@ -8,6 +8,7 @@ import numpy as np
 
 from imgserver.errors import BadInput, CrossMediaError
 from imgserver.operations.findings import Finding, NotExamined, Subject, ok, problem, warning
+from imgserver.operations.mend import without_codebook
 from imgserver.operations.verify import find_damage
 from imgserver.serving.health import built_in_photo
 from imgserver.storage.environment import FORMAT
@@ -69,11 +70,7 @@ def codebooks(subject: Subject) -> Finding:
         try:
             store.codebook(space)
         except CrossMediaError as error:
-            return problem(
-                str(error),
-                "Bring it back from a backup; or run 'imgserver precompute --new-head', which makes and activates a "
-                "version without one, delete this one, and compress that.",
-            )
+            return problem(str(error), f"Bring it back from a backup; or {without_codebook(store, space)}")
     return ok(f"of {len(coded)} compressed versions")
 
 

@@ -173,8 +173,11 @@ class SimilarityFiles:
             ) from error
         return SimilarityIndex(index, ids, info.search_width, info.candidates)
 
-    def swap(self, index: Any, ids: Ids, info: SimilarityInfo) -> None:
+    def swap(self, index: Any, ids: Ids, info: SimilarityInfo) -> SimilarityInfo:
         """Write a build, then take it into use in one step; who has the former one open goes on with it.
+
+        Returns:
+            ``info``, with the hashes of its files.
 
         Raises:
             StoreError: it cannot be written; the former one stays in use.
@@ -196,6 +199,7 @@ class SimilarityFiles:
         for file in self.folder.iterdir():  # former builds, and what a kill left of one
             if file.name != "current.json" and not file.name.startswith(info.build):
                 file.unlink(missing_ok=True)
+        return info
 
 
 def new_build() -> str:

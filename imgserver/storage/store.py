@@ -93,7 +93,7 @@ class Store:
             try:
                 found = Codebook.from_bytes(path.read_bytes())
             except (OSError, BadInput) as error:
-                raise StoreError(f"The codebook of {space.name} cannot be read from {path}: {error}") from error
+                raise StoreError(f"The codebook of {space.name}, {path}, is missing or cannot be read.") from error
             if (found.name, found.dim) != (name, space.dim):
                 raise StoreError(f"The codebook {path} is not the one that {space.name} was made with; it is damaged.")
             found.decode(found.encode(np.zeros((1, space.dim))))  # compiles, so that no reply waits for it

@@ -69,14 +69,10 @@ def read_head(name: str, data: bytes, where: object) -> Head:
     """
     try:
         head = Head.from_bytes(data)
-        found = f"{head.spec.name}@{head.digest()}"
     except BadInput as error:
-        found = str(error)
-    if found != name:
-        raise StoreError(
-            f"The head {name} in {where} is damaged: its weights are those of {found}. Bring it back from a backup; or "
-            f"make another version with 'imgserver precompute --new-head'."
-        )
+        raise StoreError(f"The head {name} in {where} is damaged and cannot be read.") from error
+    if (found := f"{head.spec.name}@{head.digest()}") != name:
+        raise StoreError(f"The head {name} in {where} is damaged: its weights are those of {found}.")
     return head
 
 
@@ -88,12 +84,19 @@ def load_head(store: ServedStore, version: str) -> Head:
     """
     name = split_version(version)[1]
     data = store.read_head(name)
-    if data is None:
-        raise StoreError(
-            f"The head of {version} is missing in {store}. Bring it back from a backup; or make another version with "
-            f"'imgserver precompute --new-head'."
-        )
-    return read_head(name, data, store)
+    try:
+        if data is None:
+            raise StoreError(f"The head of {version} is missing in {store}.")
+        return read_head(name, data, store)
+    except StoreError as error:
+        raise StoreError(f"{error} Bring it back from a backup; or {other_head(store, version)}.") from error
+
+
+def other_head(store: object, version: str) -> str:
+    """What makes another version in the place of one whose head, or whose codebook, has gone."""
+    dim = version.rpartition("/")[2]
+    command = f"imgserver precompute --store {store} --catalogue FOLDER --new-head --dim {dim}"
+    return f"make another version of the features that are stored: '{command}'"
 
 
 @dataclass(frozen=True)
