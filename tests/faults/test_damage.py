@@ -48,7 +48,8 @@ class Worker:
         line = self._process.stdout.readline()
         if not line:
             self.died += 1
-            return {"died": self._process.wait()}
+            self.close()
+            return {"died": self._process.returncode}
         found: dict[str, Any] = json.loads(line)
         return found
 
@@ -56,7 +57,7 @@ class Worker:
         """End it."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._process.communicate()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from imgserver.client import ImageClient, Status
 from imgserver.errors import BadInput, StoreError
 from imgserver.operations.compact import compact, upgrade
 from imgserver.operations.exclusive import alone
-from imgserver.storage import rows
+from imgserver.storage import environment, rows
 from imgserver.storage.checksums import row_checksums
 from imgserver.storage.environment import FORMAT
 from imgserver.storage.records import SOURCE, Batch
@@ -54,17 +54,18 @@ def check_serves(store: Path, number: int) -> None:
 
 def test_a_store_of_todays_format_serves_what_it_served(tmp_path: Path) -> None:
     """If this fails, the format changed: see fixtures/README.md."""
-    assert FORMAT == 2
+    assert FORMAT == 3
     check_serves(kept_store(FORMAT, tmp_path / "kept"), FORMAT)
 
 
-def test_a_store_of_format_1_is_refused_with_what_to_do_and_upgraded(tmp_path: Path) -> None:
-    store = kept_store(1, tmp_path / "kept")
-    with pytest.raises(StoreError, match=r"has format 1.*imgserver upgrade --store"):
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_store_of_an_older_format_is_refused_with_what_to_do_and_upgraded(number: int, tmp_path: Path) -> None:
+    store = kept_store(number, tmp_path / "kept")
+    with pytest.raises(StoreError, match=rf"has format {number}.*imgserver upgrade --store"):
         Store(store)
     report = json.loads(run_command("imgserver", "upgrade", f"--store={store}", "--json").stdout)
-    assert (report["format_before"], report["rows"], report["rows_dropped"]) == (1, 14, 0)
-    check_serves(store, 1)
+    assert (report["format_before"], report["rows"], report["rows_dropped"]) == (number, 14, 0)
+    check_serves(store, number)
     again = run_command("imgserver", "upgrade", f"--store={store}")
     assert "today's format already" in again.stdout
     longest = max(file.stat().st_size for file in store.rglob("*.rows"))
@@ -92,6 +93,8 @@ def set_format(store: Store, number: int) -> None:
 def test_rows_of_format_1_that_fill_several_of_todays_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Format 1 had 1 Mi rows in a file, however wide: the same rows, in files made small here."""
     monkeypatch.setattr(rows, "SEGMENT_BYTES", 1 << 10)
+    monkeypatch.setattr(environment, "seal_fact", lambda key, value: value)
+    monkeypatch.setattr(environment, "open_fact", lambda key, value: value)
     store = Store(tmp_path / "store")
     space = store.index.ensure_space("v/64", "vector", 64, "float16")
     ids, values = np.arange(100), np.random.default_rng(0).standard_normal((100, 64)).astype(np.float16)
@@ -100,6 +103,8 @@ def test_rows_of_format_1_that_fill_several_of_todays_files(tmp_path: Path, monk
     store.index.put([Batch(space, ids, entries, lambda first: old.write(first, values))])
     set_format(store, 1)
     store.close()
+    monkeypatch.undo()
+    monkeypatch.setattr(rows, "SEGMENT_BYTES", 1 << 10)
     report = upgrade(tmp_path / "store")
     assert report is not None
     assert report.rows == 100
@@ -312,8 +317,8 @@ def test_a_store_held_by_another_process_is_not_had_alone(tmp_path: Path) -> Non
 
 def test_checksums_of_the_fixture_are_those_of_its_rows(tmp_path: Path) -> None:
     """What verifies rows is part of the format too."""
-    told = json.loads((FIXTURES / "store-format-2.json").read_text())
-    store = Store(kept_store(2, tmp_path / "kept"))
+    told = json.loads((FIXTURES / f"store-format-{FORMAT}.json").read_text())
+    store = Store(kept_store(FORMAT, tmp_path / "kept"))
     ids, entries, _ = store.index.load(told["active"])
     for image_id, entry in zip(ids.tolist(), entries, strict=True):
         if row := told["spaces"][told["active"]]["rows"].get(str(image_id)):
