@@ -123,6 +123,7 @@ class ServerInfo:
     max_neighbours: int
     servers: tuple[str, ...]
     server_name: str
+    rows_damaged: int
 
     @property
     def hit_ratio(self) -> float:
@@ -202,7 +203,7 @@ class ServerInfo:
 SUMMED = (
     *("generation", "images_stored", "images_indexed", "store_used_bytes", "store_free_bytes"),
     *("computed_on_demand", "failed_on_demand", "cnn_passes_on_demand", "cnn_batches_on_demand"),
-    *("ids_requested", "ids_from_table", "images_pending"),
+    *("ids_requested", "ids_from_table", "images_pending", "rows_damaged"),
 )
 DTYPE_NAMES = {pb.DTYPE_FLOAT16: "float16", pb.DTYPE_FLOAT32: "float32"}
 DTYPE_CODES = {name: code for code, name in DTYPE_NAMES.items()}

@@ -17,7 +17,7 @@ from imgserver.offline.rejects import write_rejects
 from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below
 from imgserver.shards import SHARDS, Ownership
 from imgserver.storage.store import Store
-from imgserver.storage.versions import copy_heads, feature_space, split_version, vector_space
+from imgserver.storage.versions import activate, copy_heads, feature_space, split_version, vector_space
 
 OK = pb.VECTOR_STATUS_OK
 COMMIT_ROWS = 4096
@@ -85,7 +85,7 @@ def merge(
     if not any(images for images, _ in taken):
         raise BadInput(f"{folder} holds no rows{f' that {ownership.me} owns' if ownership else ''} yet.")
     if moved and not store.index.active:
-        store.index.activate(moved)
+        activate(store, moved)
     backbone = split_version(store.index.active)[0] if moved else names[0]
     features = store.index.space(backbone)
     if features is None:  # imported vectors have none

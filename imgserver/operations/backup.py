@@ -115,18 +115,19 @@ def _fill(store: Path, part: Path, index: Index, on_progress: OnProgress) -> Bac
         expected = np.zeros(space.next_row, dtype=np.uint32)
         named = np.zeros(space.next_row, dtype=np.bool_)
         expected[entries["row"]], named[entries["row"]] = entries["checksum"], True
-        first = 0
-        for path, size in _row_files(store, space):
+        for number, (path, size) in enumerate(_row_files(store, space)):
             name = str(path.relative_to(store))
+            first = number * rows_in_segment(space.row_bytes)
             rows = size // space.row_bytes
+            if named[first + rows : first + rows_in_segment(space.row_bytes)].any():
+                raise _damaged(space, path, "are not in it") if path.exists() else _gone(space, path)
             check = _RowCheck(path, space, expected[first : first + rows], named[first : first + rows])
             try:
-                files[name] = _copy(path, part / name, size, space.row_bytes, check)
+                if size:
+                    files[name] = _copy(path, part / name, size, space.row_bytes, check)
             except FileNotFoundError as error:
-                raise StoreError(
-                    f"{path} has gone: was {space.name} deleted while the backup was made? Run it again."
-                ) from error
-            first, done = first + rows, done + size
+                raise _gone(space, path) from error
+            done += size
             on_progress(done, total)
     for path in others:
         files[str(path.relative_to(store))] = _copy(path, part / path.relative_to(store))
@@ -149,19 +150,33 @@ class _RowCheck:
         self._at += len(rows)
         bad = (row_checksums(rows) != self._expected[here]) & self._named[here]
         if bad.any():
-            raise StoreError(
-                f"{int(bad.sum())} rows of {self._space.name} in {self._path} do not match their checksum, so no "
-                f"backup was made. 'imgserver doctor --full' names the images. Restore "
-                f"an earlier backup."
-            )
+            raise _damaged(self._space, self._path, "do not match their checksum")
+
+
+def _gone(space: Space, path: Path) -> StoreError:
+    return StoreError(
+        f"{path} has gone: was {space.name} deleted while the backup was made? Then run it again. Else the store is "
+        f"damaged, and 'imgserver mend' takes out what is missing."
+    )
+
+
+def _damaged(space: Space, path: Path, what: str) -> StoreError:
+    return StoreError(
+        f"Rows of {space.name} in {path} {what}, so no backup was made. 'imgserver doctor --full' names the images, and "
+        f"'imgserver mend' takes them out; or restore an earlier backup."
+    )
 
 
 def _row_files(store: Path, space: Space) -> Iterator[tuple[Path, int]]:
-    """The files of a space with the bytes of each that its rows take."""
+    """The files of a space with the bytes of each that its rows take; one that is shorter has lost the others."""
     per_file = rows_in_segment(space.row_bytes)
     for number in range(-(-space.next_row // per_file)):
+        path = row_folder(store, space) / f"{number:05d}.rows"
         rows = min(per_file, space.next_row - number * per_file)
-        yield row_folder(store, space) / f"{number:05d}.rows", rows * space.row_bytes
+        if path.exists():
+            yield path, min(rows, path.stat().st_size // space.row_bytes) * space.row_bytes
+        else:
+            yield path, 0
 
 
 def _copy(

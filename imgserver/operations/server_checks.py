@@ -64,6 +64,11 @@ def serves_the_store(subject: Subject) -> Finding:
             f"generation {index.generation}",
             "A server follows within a second. If this stays, its log says why it cannot follow the store.",
         )
+    if told.rows_damaged:
+        return warning(
+            f"it met {told.rows_damaged:,} damaged rows and entries of the store since it started",
+            f"Run 'imgserver doctor --full --store {subject.folder}', which finds them all.",
+        )
     return ok(f"{found}, as in the store")
 
 

@@ -72,6 +72,11 @@ class _Totals(Collector):
             failed.add_metric((Status(status).name,), count)
         yield failed
         yield CounterMetricFamily("crossmedia_images_computed", "Vectors made on demand.", info.computed_on_demand)
+        yield GaugeMetricFamily(
+            "crossmedia_rows_damaged",
+            "Rows and entries of the store found not to be what was written.",
+            info.rows_damaged,
+        )
         yield CounterMetricFamily(
             "crossmedia_requests_refused", "Calls refused for overload.", self._service.admission.refused
         )

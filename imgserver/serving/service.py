@@ -206,6 +206,7 @@ class ImageService:
             max_neighbours=MAX_NEIGHBOURS,
             servers=ownership.servers if ownership else (),
             server_name=ownership.me if ownership else "",
+            rows_damaged=self.store.damaged,
         )
 
     @property
