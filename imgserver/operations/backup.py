@@ -162,7 +162,7 @@ def _gone(space: Space, path: Path) -> StoreError:
 
 def _damaged(space: Space, path: Path, what: str) -> StoreError:
     return StoreError(
-        f"Rows of {space.name} in {path} {what}, so no backup was made. 'imgserver doctor --full' names the images, and "
+        f"Rows of {space.name} in {path} {what}, so no backup was made. 'imgserver doctor --full' names the images, "
         f"'imgserver mend' takes them out; or restore an earlier backup."
     )
 

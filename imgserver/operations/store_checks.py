@@ -25,6 +25,11 @@ LEAST_COSINE = 0.99  # bfloat16 included
 SAMPLE = 1000  # rows of each version that are compared with their checksum
 AHEAD_S = 60.0
 MAP_SHARE = 0.8
+ENGINE_STATES = {
+    "whole": "",
+    "none": " (converted when first needed)",
+    "damaged": " (what was converted is damaged: it is converted again when it is needed)",
+}
 
 
 def store_opens(subject: Subject) -> Finding:
@@ -143,7 +148,7 @@ def weights(subject: Subject) -> Finding:
         if here != space.name:
             return problem(f"{space.recipe} is {here} here, and the store holds features of {space.name}", advice)
         state = engine_state(store.folder / "engine" / f"{here}.xml")
-        found.append(f"{here}{'' if state == 'whole' else ' (converted when first needed)'}")
+        found.append(here + ENGINE_STATES[state])
     return ok(", ".join(found) or "none needed: all vectors were imported")
 
 

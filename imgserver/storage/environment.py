@@ -63,6 +63,8 @@ class Environment:
                 readonly=unlocked,
                 lock=not unlocked,
             )
+        except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError) as error:
+            raise self.damaged(str(error)) from error
         except (lmdb.Error, OSError) as error:
             raise StoreError(
                 f"There is no readable store in {folder}: {error}. 'imgserver precompute' makes one."

@@ -75,7 +75,7 @@ def load_snapshot(index: Index, name: str) -> tuple[Ids, Values, int] | None:
 
 
 def _hash(block: Values) -> str:
-    return xxhash.xxh3_128_hexdigest(memoryview(np.ascontiguousarray(block)).cast("B")) if block.size else ""
+    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(block).data)
 
 
 def remove_snapshots(folder: Path, number: int | None = None, keep: Path | None = None) -> None:

@@ -24,6 +24,10 @@ HEADS = "heads"
 CODEBOOKS = "codebooks"
 
 
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
 def row_folder(store: Path, space: Space) -> Path:
     """Where the rows of a space lie."""
     return store / "rows" / f"{space.number:04d}"
@@ -50,6 +54,11 @@ class Store:
         self.folder = Path(folder)
         if not create and not (self.folder / "index" / "data.mdb").exists():
             raise StoreError(f"There is no store in {self.folder}. 'imgserver precompute' makes one.")
+        if not _size(self.folder / "index" / "data.mdb") and any((self.folder / "rows").glob("*/*.rows")):
+            raise StoreError(
+                f"The index of {self.folder} has gone, without which its rows mean nothing. Restore a backup; or move "
+                f"the store away and run 'imgserver precompute' into a new one."
+            )
         self.index = Index(self.folder / "index", create=create)
         self.fill_hint = f"Run 'imgserver precompute --store {self.folder} --catalogue FOLDER' first"
         self.index_hint = f"Run 'imgserver index --store {self.folder}'"

@@ -31,7 +31,8 @@ from imgserver.vision.engines import OpenVinoEngine
 OK, NOT_FOUND = pb.VECTOR_STATUS_OK, pb.VECTOR_STATUS_NOT_FOUND
 IMAGES = 60
 IDS = np.arange(IMAGES, dtype="<i8")
-stores.SNAPSHOT_FROM = tables.SNAPSHOT_FROM = 10  # so that small stores have snapshots
+for module in (stores, tables):
+    setattr(module, "SNAPSHOT_FROM", 10)  # noqa: B010  # so that small stores have snapshots
 
 
 def run(command: str) -> None:
@@ -142,7 +143,7 @@ def mend(store: Path, _: Path) -> dict[str, Any]:
     """Do what ``imgserver mend`` does and what it advises, to the letter; what it said."""
     done = CliRunner().invoke(imgserver, ["mend", "--store", str(store), "--json"])
     if done.exit_code:
-        return {"said": done.output, "rebuilt": False}
+        return {"said": done.output, "mended": False}
     report = json.loads(done.stdout)
     for line in report["advice"]:
         for command in re.findall(r"'imgserver ([^']*)'", line):
@@ -150,7 +151,7 @@ def mend(store: Path, _: Path) -> dict[str, Any]:
             words = command.replace("FOLDER", str(catalogue_of(store))).replace("FILE", str(imported_file(store)))
             words = words.replace("VERSION", active)
             run(words)
-    return {"said": "; ".join(report["advice"]), "rebuilt": report["rebuilt"]}
+    return {"said": "; ".join(report["advice"]), "mended": True}
 
 
 def main() -> None:

@@ -88,7 +88,7 @@ def main() -> None:
     prepared.close()
     store = Store(target)
     environment = Announced(store.index._env._lmdb)
-    store.index._env._lmdb = environment
+    store.index._env._lmdb = environment  # type: ignore[assignment]  # it has what the index calls
     batch = first
     while True:
         parts = parts_of(store, known, batch)

@@ -19,8 +19,9 @@ from operations_stores import fill
 from imgserver.operations import machine_checks
 from imgserver.operations.doctor import CHECKS, examine
 from imgserver.operations.findings import Finding
-from imgserver.storage.index import Index
+from imgserver.storage.environment import Environment
 from imgserver.storage.store import Store
+from imgserver.vision import engines
 
 SERVER_CHECKS = {"health", "served"}
 
@@ -84,6 +85,16 @@ def rename_features(store: Path) -> None:
     change_index(store, change)
 
 
+def damage_engine(store: Path) -> None:
+    overwrite(engine_weights(store), 400_000, os.urandom(400_000))
+
+
+def other_engine(store: Path) -> None:
+    damage_engine(store)
+    graph = engine_weights(store).with_suffix(".xml")
+    graph.with_suffix(engines.HASHES).write_text(engines._hashes(graph))
+
+
 def replace_most(store: Path) -> None:
     def change(opened: Store) -> None:
         for value in (1.0, 2.0, 3.0):
@@ -130,7 +141,7 @@ BROKEN: dict[str, tuple[str, str, Callable[[Path], object], str]] = {
         "store",
         "problem",
         lambda s: overwrite(s / "index/data.mdb", 0, b"x" * 8192),
-        "no readable store",
+        "is damaged: .*imgserver mend --store",
     ),
     "nothing active": (
         "active version",
@@ -140,30 +151,35 @@ BROKEN: dict[str, tuple[str, str, Callable[[Path], object], str]] = {
     ),
     "the active version gone": ("active version", "problem", lambda s: forget(s, "vector"), "is not in the store"),
     "the head gone": ("heads", "problem", lambda s: head_file(s).unlink(), "head pca@.* is missing .*from a backup"),
-    "the head cut short": ("heads", "problem", lambda s: head_file(s).write_bytes(b"no head"), "cannot be read"),
-    "the head changed": ("heads", "problem", change_a_weight, "has the hash"),
+    "the head cut short": (
+        "heads",
+        "problem",
+        lambda s: head_file(s).write_bytes(b"no head"),
+        "cannot be read.*from a backup",
+    ),
+    "the head changed": ("heads", "problem", change_a_weight, "its weights are those of pca@"),
     "codebook damaged": ("codebooks", "problem", damage_codebook, "it is damaged.* from a backup"),
     "features gone": ("features", "problem", lambda s: forget(s, "feature"), "not the features of"),
-    "rows gone": ("rows", "problem", lambda s: row_file(s, 0).unlink(), "is missing or cut short .*Restore a backup"),
-    "rows cut short": ("rows", "problem", lambda s: os.truncate(row_file(s, 1), 100), "is missing or cut short"),
+    "rows gone": (
+        "rows",
+        "problem",
+        lambda s: row_file(s, 0).unlink(),
+        "100 of the 100 rows .*imgserver mend .*restore a backup",
+    ),
+    "rows cut short": ("rows", "problem", lambda s: os.truncate(row_file(s, 1), 100), "97 of the 100 rows"),
     "a row damaged": (
         "rows",
         "problem",
         lambda s: overwrite(row_file(s, 1), 32 * 7, b"\xff\xff"),
-        "1 of 100 rows .* images 7 ",
+        "1 of the 100 rows .* images 7",
     ),
-    "all rows zero": ("rows", "problem", lambda s: overwrite(row_file(s, 1), 0, bytes(3200)), "100 of 100 .* 9, … "),
+    "all rows zero": ("rows", "problem", lambda s: overwrite(row_file(s, 1), 0, bytes(3200)), "100 of the 100 .* 9, …"),
     "rows replaced": ("dropped rows", "warning", replace_most, "600 of 1,100 rows .*imgserver compact"),
     "rows of nobody": ("dropped rows", "warning", lambda s: (s / "rows/0099").mkdir(), "belong to nothing, .*0099"),
     "other weights": ("weights", "problem", rename_features, "efficientnet_lite0 is .* here, and the store holds"),
-    "half an engine": ("weights", "problem", lambda s: engine_weights(s).unlink(), "half of .* Remove .*engine"),
-    "engine damaged": (
-        "engine",
-        "problem",
-        lambda s: overwrite(engine_weights(s), 400_000, os.urandom(400_000)),
-        "other features",
-    ),
-    "engine cut short": ("engine", "problem", lambda s: os.truncate(engine_weights(s), 1000), "cannot be read"),
+    "half an engine": ("weights", "ok", lambda s: engine_weights(s).unlink(), "damaged: it is converted again"),
+    "engine damaged": ("weights", "ok", damage_engine, "damaged: it is converted again"),
+    "an engine of other weights": ("engine", "problem", other_engine, "other features"),
     "index of another": ("similarity", "warning", index_of_another_version, "not active .*imgserver index"),
     "index damaged": (
         "similarity",
@@ -200,7 +216,10 @@ def test_each_problem_is_an_exit_code(store: Path) -> None:
     head_file(store).unlink()
     done = run_command("imgserver", "doctor", f"--store={store}", check=False)
     assert done.returncode == 1
-    assert any(line.startswith("problem  heads ") and " -> Bring " in line for line in done.stdout.splitlines())
+    assert any(
+        line.startswith("problem  heads ") and "Bring it back from a backup" in line
+        for line in done.stdout.splitlines()
+    )
     done = run_command("imgserver", "doctor", f"--store={store}", "--json", check=False)
     assert done.returncode == 1
     told = json.loads(done.stdout)
@@ -220,7 +239,7 @@ def test_a_sample_is_a_sample_and_full_is_all(tmp_path: Path) -> None:
 
 def test_a_full_disk_map_or_little_memory_is_said(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Store, "free_bytes", lambda self: 5 << 20)
-    monkeypatch.setattr(Index, "map_use", lambda self: (90, 100))
+    monkeypatch.setattr(Environment, "map_use", lambda self: (90, 100))
     monkeypatch.setattr(machine_checks, "available_bytes", lambda: 100 << 20)
     monkeypatch.setattr(machine_checks, "PACKAGES", ("crossmedia", "no-such-package"))
     found = examine(store)
