@@ -409,12 +409,12 @@ class Index:
         ids, entries = records["key"]["id"].astype(np.int64), np.ascontiguousarray(records["entry"])
         whole = np.ones(len(ids), dtype=np.bool_)
         self._mark(records["key"]["space"], ids, entries, whole)
-        lost = 0 if expected is None else max(0, expected - len(ids))
         if not whole.all():  # a damaged key may be any number
             order = np.lexsort((~whole, ids))
             order = order[ids[order] >= 0]
             order = order[np.append(True, ids[order][1:] != ids[order][:-1])[: len(order)]]
             ids, entries = ids[order], entries[order]
+        lost = 0 if expected is None else max(0, expected - len(ids))
         return Survey(ids, entries, sequence, lost)
 
     def _records(self, txn: Any, number: int) -> Iterator[npt.NDArray[Any]]:

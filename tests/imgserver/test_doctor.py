@@ -20,6 +20,7 @@ from imgserver.operations import machine_checks
 from imgserver.operations.doctor import CHECKS, examine
 from imgserver.operations.findings import Finding
 from imgserver.storage.environment import Environment
+from imgserver.storage.index import Index
 from imgserver.storage.store import Store
 from imgserver.vision import engines
 
