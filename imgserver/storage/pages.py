@@ -196,9 +196,8 @@ class _Pages:
             keys = [node.key for node in nodes[level < tree.depth :]]  # the first key of a branch counts for nothing
             order = [key[::-1] for key in keys] if tree.flags & INTEGER_KEYS else keys
             ascend = all(one < other for one, other in pairwise(order))
-            if not ascend or (
-                not tree.flags & INTEGER_KEYS and any(key < low or (high and key >= high) for key in keys)
-            ):
+            within = tree.flags & INTEGER_KEYS or all(low <= key and (not high or key < high) for key in keys)
+            if not (nodes and ascend and within):
                 continue
             seen.add(page)
             if level == tree.depth:

@@ -139,5 +139,6 @@ def test_a_damaged_store_is_noticed_and_mended(whole: tuple[Path, Worker], photo
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(7200)
 def test_two_thousand_damages(whole: tuple[Path, Worker], photos: Path) -> None:
     try_damages(*whole, photos, tries=2000, seed=2)

@@ -130,12 +130,14 @@ def test_every_bit_of_an_entry_counts(tmp_path: Path) -> None:
         for table in (Table(store, space), table_of(store, space)):
             values, status = table.get(np.arange(40), OK)
             assert (values[status == OK] == right[status == OK]).all()
-            assert (status != OK).sum() == 1
+            assert status[bit % 40] != OK
+            assert (status != OK).sum() <= 2, "its key may have become that of another image"
         with pytest.raises(StoreError, match=r"entries of v@0\+imported/64 are not what was written"):
             store.index.load(NAME)
         with store.index._env.write() as txn:
             txn.delete(bytes(changed[:12]), db=store.index._env.entries)
-            txn.put(key, value, db=store.index._env.entries)
+            for right_key, right_value in entries.items():
+                txn.put(right_key, right_value, db=store.index._env.entries)
     store.close()
 
 
