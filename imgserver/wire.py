@@ -88,7 +88,8 @@ def decode_reply(message: bytes) -> VectorsReply:
         if place != len(message):
             raise ValueError("it ends within a field")
         found = pb.GetVectorsResponse.FromString(b"".join(small))
-        dtype = DTYPES[found.dtype]
+        if (dtype := DTYPES.get(found.dtype)) is None:
+            raise ValueError(f"dtype is {found.dtype}, which is unknown")
         start, size = blocks[_VECTORS]
         rows, rest = divmod(size, max(found.dim, 1) * dtype.itemsize)
         if rest:

@@ -31,7 +31,7 @@ def put_photos(
             except (ServerUnavailable, Overloaded) as failed:
                 error = failed
                 break
-            statuses = replies.statuses(reply.status, part, transport.address)
+            statuses = replies.statuses(reply.status, "image", part, transport.address)
             result |= {i: Status(status) for i, status in zip(part, statuses.tolist(), strict=True)}
         todo = [i for i in todo if result.get(i, Status.TIMED_OUT) in TRANSIENT]
         if not todo:

@@ -111,7 +111,7 @@ def vectors(
         raise broken(server, f"version is {reply.version!r}, which does not end with the length of its vectors")
     if values.shape[1] not in ((dim,) if dim else range(1, MAX_DIM + 1)):
         raise broken(server, f"its vectors have {values.shape[1]} numbers, those of {reply.version!r} have {dim}")
-    failed = _known(status, ids, server) != Status.OK
+    failed = _known(status, "image", ids, server) != Status.OK
     if failed.any() and values[failed].any():
         values = np.where(failed[:, None], values.dtype.type(0), values)
     if not finite(values):
@@ -137,12 +137,13 @@ def finite(values: npt.NDArray[Any]) -> bool:
     return bool(signed.max() < infinity and values.view(f"u{values.itemsize}").max() < infinity + sign)
 
 
-def statuses(block: bytes, asked: Sequence[int] | Ids, server: str) -> Statuses:
+def statuses(block: bytes, what: str, asked: Sequence[int] | Ids, server: str) -> Statuses:
     """The status of each of the images, or queries, of a call, shape (n,).
 
     Args:
         block: one byte each, as it came.
-        asked: how an error names each.
+        what: they are, in an error: image or query.
+        asked: id or number of each.
         server: its address.
 
     Raises:
@@ -150,7 +151,7 @@ def statuses(block: bytes, asked: Sequence[int] | Ids, server: str) -> Statuses:
     """
     if len(block) != len(asked):
         raise broken(server, f"status has {len(block)} bytes, and {len(asked)} were asked for")
-    return _known(np.frombuffer(block, dtype=np.uint8), asked, server)
+    return _known(np.frombuffer(block, dtype=np.uint8), what, asked, server)
 
 
 def neighbours(
@@ -169,7 +170,7 @@ def neighbours(
         ServerFault: a length that is not n or n * k, a negative id, a cosine that is none, an order that is not best
             first, an id twice or a query's own, or neighbours of a query that failed.
     """
-    status = statuses(reply.status, range(queries), server)
+    status = statuses(reply.status, "query", range(queries), server)
     for name, size in (("image_ids", 8), ("cosines", 4)):
         if (found := len(getattr(reply, name))) != size * queries * k:
             raise broken(server, f"{name} has {found} bytes; {queries} queries of {k} take {size * queries * k}")
@@ -276,11 +277,11 @@ def _named(field: str, value: str, server: str) -> str:
     return value
 
 
-def _known(status: Statuses, asked: Sequence[int] | Ids, server: str) -> Statuses:
+def _known(status: Statuses, what: str, asked: Sequence[int] | Ids, server: str) -> Statuses:
     known = KNOWN_STATUS[status]
     if not known.all():
         row = int(np.argmin(known))
-        raise broken(server, f"the unknown status {status[row]} stands at {asked[row]}; a newer server may know it")
+        raise broken(server, f"the status of {what} {asked[row]} is {status[row]}, which is unknown")
     return status
 
 

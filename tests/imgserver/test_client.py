@@ -163,7 +163,7 @@ def test_a_retry_hint_is_honoured_within_the_deadline() -> None:
 
 
 def test_an_unknown_status_is_an_error_of_the_reply() -> None:
-    with pytest.raises(ServerFault, match="unknown status 99"):
+    with pytest.raises(ServerFault, match="status of image 2 is 99, which is unknown"):
         ImageClient(MockTransport(VECTORS, status={2: 99})).get([2])
 
 
