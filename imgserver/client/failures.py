@@ -83,6 +83,8 @@ def _translated(error: Any, address: str, timeout_s: float, in_log: str) -> Cros
                 f"The image server at {address} broke the call off ({details}). It may be restarting, or out of "
                 f"memory, threads or files; its log says more{in_log}."
             )
+        if cls is Overloaded and "CLIENT: Received message larger than max" in details:
+            return broken(address, f"it is larger than this client takes ({details})")
         if cls is Overloaded and "message larger than max" in details:  # of gRPC, which never relents
             return InvalidRequest(
                 f"A message to or from the image server at {address} is too large: {details}{in_log}."

@@ -273,7 +273,7 @@ def held(reply: pb.PutHeadResponse, version: str, server: str) -> None:
 
 def _named(field: str, value: str, server: str) -> str:
     if len(value) > MAX_NAME or not value.isprintable():
-        raise broken(server, f"{field} is {printable(value, 100)!r}: too long for a name, or it cannot be printed")
+        raise broken(server, f"{field} is '{printable(value, 100)}': too long for a name, or it cannot be printed")
     return value
 
 

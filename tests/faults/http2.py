@@ -102,11 +102,14 @@ FLOODS: dict[str, Callable[[], Iterator[bytes]]] = {
         frame(HEADERS, 0, 1, request_headers()), frame(CONTINUATION, 0, 1, field("x", "y" * 16_000))
     ),
     "headers": lambda: _streams(
-        lambda stream: frame(HEADERS, END_HEADERS, stream, request_headers(METHOD, ("x", "y" * 16_000)))
+        lambda stream: frame(HEADERS, END_HEADERS | END_STREAM, stream, request_headers(METHOD, ("x", "y" * 16_000)))
     ),
     "hpack": lambda: _streams(
         lambda stream: frame(
-            HEADERS, END_HEADERS, stream, request_headers() + (REMEMBERED if stream == 1 else b"\xbe" * 16_000)
+            HEADERS,
+            END_HEADERS | END_STREAM,
+            stream,
+            request_headers() + (REMEMBERED if stream == 1 else b"\xbe" * 16_000),
         )
     ),
     "empty-data": lambda: _again(OPEN, frame(DATA, 0, 1)),
