@@ -489,7 +489,10 @@ def test_megabytes_that_nobody_asked_for(liar: Liar) -> None:
     """The client says how large a message may be, and not the server."""
     big = bytes(300 << 20)
     liar.answer = lambda request, context: big
-    with ImageClient(liar.address, timeout_s=20) as client, pytest.raises(ServerFault, match="larger than this client takes"):
+    with (
+        ImageClient(liar.address, timeout_s=20) as client,
+        pytest.raises(ServerFault, match="larger than this client takes"),
+    ):
         client.info()
 
 
