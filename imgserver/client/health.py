@@ -23,6 +23,6 @@ def health_state(channel: grpc.Channel, timeout_s: float) -> str:
     answer = channel.unary_unary(_CHECK)(request, timeout=timeout_s)
     try:
         status = health_pb2.HealthCheckResponse.FromString(answer).status
-        return health_pb2.HealthCheckResponse.ServingStatus.Name(status)
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(status))
     except (DecodeError, ValueError):
         return "answering with what is no state of health"

@@ -95,9 +95,9 @@ def fuzz_replies(folder: Path) -> tuple[Target, list[bytes]]:
             return Method(Answered.replies["Check"])
 
     version = "a@1+b@2/4"
-    limits = dict.fromkeys(("max_ids_per_call", "max_thumbnails_per_call", "max_put_per_call"), 100)
-    limits |= {"max_message_bytes": 1 << 20, "max_image_bytes": 1 << 20, "max_image_pixels": 1 << 20}
-    honest = {"GetInfo": pb.GetInfoResponse(version=version, dim=4, **limits).SerializeToString()}
+    told = pb.GetInfoResponse(version=version, dim=4, max_message_bytes=1 << 20, max_image_bytes=1 << 20)
+    told.max_ids_per_call = told.max_thumbnails_per_call = told.max_put_per_call = told.max_image_pixels = 100
+    honest = {"GetInfo": told.SerializeToString()}
     shapes = {"w": (2, 3)}
     # From offset 2 on: SOI, a quantisation table of no size, and the frame's header.
     jpeg = b"\xff\xd8\xff\xdb\0\2\xff\xc0\0\x0b\x08\0\x10\0\x10\1\1\x11\0"
@@ -123,13 +123,17 @@ def fuzz_replies(folder: Path) -> tuple[Target, list[bytes]]:
         assert found["w"].shape == (2, 3)
         assert np.isfinite(found["w"]).all()
 
-    def told(client: ImageClient) -> None:
+    def limits(client: ImageClient) -> None:
         assert client.info().max_ids_per_call > 0
 
     photos = dict.fromkeys(range(3), b"photo")
     calls: list[tuple[Callable[[ImageClient], Any], str, Any]] = [
-        (told, "GetInfo", pb.GetInfoResponse.FromString(honest["GetInfo"])),
-        (vectors, "GetVectors", pb.GetVectorsResponse(version=version, dim=4, dtype=1, vectors=b"\0" * 24, status=ok)),
+        (limits, "GetInfo", told),
+        (
+            vectors,
+            "GetVectors",
+            pb.GetVectorsResponse(version=version, dim=4, dtype=pb.DTYPE_FLOAT16, vectors=b"\0" * 24, status=ok),
+        ),
         (near, "Search", pb.SearchResponse(version=version, image_ids=b"\xff" * 48, cosines=b"\0" * 24, status=ok)),
         (small, "GetThumbnails", pb.GetThumbnailsResponse(jpegs=[jpeg] * 3)),
         (lambda client: client.put(photos), "PutImages", pb.PutImagesResponse(version=version, status=ok)),

@@ -64,21 +64,25 @@ def honest(request: Any, context: Any) -> Any:
     n = len(getattr(request, "image_ids", b"")) // 8
     ok = bytes([pb.VECTOR_STATUS_OK])
     if isinstance(request, pb.GetInfoRequest):
-        limits = dict.fromkeys(("max_ids_per_call", "max_thumbnails_per_call", "max_put_per_call"), 100)
-        return pb.GetInfoResponse(
-            server_version="1", version=VERSION, backbone="net@000000000001", dim=DIM, feature_dim=4, stored_dtype=1,
-            versions=[VERSION], max_message_bytes=64 << 20, max_image_bytes=1 << 20, max_image_pixels=10**6,
-            max_queries_per_search=100, max_neighbours=10, engine="none", uptime_s=1.0, **limits,
-        )  # fmt: skip
+        told = pb.GetInfoResponse(
+            server_version="1", version=VERSION, backbone="net@000000000001", dim=DIM, feature_dim=4
+        )
+        told.stored_dtype, told.max_message_bytes, told.max_image_bytes = pb.DTYPE_FLOAT16, 64 << 20, 1 << 20
+        told.max_ids_per_call = told.max_thumbnails_per_call = told.max_put_per_call = 100
+        told.max_queries_per_search, told.max_neighbours, told.max_image_pixels = 100, 10, 10**6
+        return told
     if isinstance(request, pb.GetVectorsRequest):
         version, values = request.version or VERSION, np.ones((n, DIM), "<f2")
-        return pb.GetVectorsResponse(version=version, dim=DIM, dtype=1, vectors=values.tobytes(), status=ok * n)
+        return pb.GetVectorsResponse(
+            version=version, dim=DIM, dtype=pb.DTYPE_FLOAT16, vectors=values.tobytes(), status=ok * n
+        )
     if isinstance(request, pb.PutImagesRequest):
         return pb.PutImagesResponse(version=VERSION, status=ok * len(request.images))
     if isinstance(request, pb.SearchRequest):
         ids, cosines = np.tile([100, 101, -1], n), np.tile([0.9, 0.5, 0.0], n)
-        blocks = {"image_ids": ids.astype("<i8").tobytes(), "cosines": cosines.astype("<f4").tobytes()}
-        return pb.SearchResponse(version=VERSION, status=ok * n, images=9, **blocks)
+        found = pb.SearchResponse(version=VERSION, status=ok * n, images=9)
+        found.image_ids, found.cosines = ids.astype("<i8").tobytes(), cosines.astype("<f4").tobytes()
+        return found
     if isinstance(request, pb.GetThumbnailsRequest):
         return pb.GetThumbnailsResponse(jpegs=[jpeg()] * n)
     if isinstance(request, pb.PutHeadRequest):
@@ -137,6 +141,10 @@ class Liar(grpc.GenericRpcHandler):
         lying = self.answer
         kind = REQUESTS[method]
         self.answer = lambda request, context: (lying if isinstance(request, kind) else honest)(request, context)
+
+    def answers(self, kind: type, data: bytes) -> None:
+        """Requests of one kind are answered by bytes."""
+        self.answer = lambda request, context: data if isinstance(request, kind) else honest(request, context)
 
     def fails(self, code: grpc.StatusCode, message: str = "words", **metadata: str) -> None:
         """Every call but GetInfo fails."""
@@ -257,7 +265,7 @@ def test_lengths_that_differ_between_replies(liar: Liar) -> None:
             return reply
         dim = next(sizes)
         block = np.ones(dim, "<f2").tobytes()
-        return pb.GetVectorsResponse(version="other@1", dim=dim, dtype=1, vectors=block, status=b"\1")
+        return pb.GetVectorsResponse(version="other@1", dim=dim, dtype=pb.DTYPE_FLOAT16, vectors=block, status=b"\1")
 
     liar.answer = answer
     with ImageClient(liar.address, timeout_s=3, in_flight=1) as client:
@@ -475,9 +483,9 @@ def test_what_a_server_says_is_printed_in_one_line(liar: Liar, client: ImageClie
     assert str(caught.value).isprintable()
     assert "x\\nfake line (request " in str(caught.value)
     liar.fails(grpc.StatusCode.INVALID_ARGUMENT, "long " * 1000)
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequest) as cut:
         client.get([1])
-    assert 900 < len(str(caught.value)) < 1100
+    assert 900 < len(str(cut.value)) < 1100
 
 
 def test_megabytes_of_error(liar: Liar, client: ImageClient) -> None:
