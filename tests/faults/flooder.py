@@ -1,6 +1,6 @@
-"""HTTP/2 by hand: frames that no library would send, for floods and for servers that break calls off.
+"""HTTP/2 by hand, as an attacker writes it: frames that no library would send, in floods.
 
-``python tests/faults/http2.py KIND HOST:PORT SECONDS CONNECTIONS`` floods a server and prints what it did as JSON.
+``python tests/faults/flooder.py KIND HOST:PORT SECONDS CONNECTIONS`` floods a server and prints what it did as JSON.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, _, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 CANCEL = 8
+ANOTHER_HOST = "127.0.0.2"  # to the server another caller than those of 127.0.0.1
 METHOD = "/crossmedia.v1.ImageService/GetVectors"
 
 
@@ -45,18 +46,6 @@ def request_headers(method: str = METHOD, *more: tuple[str, str]) -> bytes:
     return b"".join(field(*pair) for pair in [*fields, ("content-type", "application/grpc"), *more])
 
 
-def message(data: bytes, compressed: bool = False) -> bytes:
-    """A message of gRPC."""
-    return bytes([compressed]) + len(data).to_bytes(4, "big") + data
-
-
-def frames_in(buffer: bytearray) -> Iterator[tuple[int, int, int, bytes]]:
-    """Kind, flags, stream and payload of the whole frames at the start of a buffer, which are taken from it."""
-    while len(buffer) >= 9 and len(buffer) >= (end := 9 + int.from_bytes(buffer[:3], "big")):
-        yield buffer[3], buffer[4], int.from_bytes(buffer[5:9], "big"), bytes(buffer[9:end])
-        del buffer[:end]
-
-
 def _streams(one: Callable[[int], bytes]) -> Iterator[bytes]:
     for stream in range(1, 1 << 31, 2):
         yield one(stream)
@@ -68,24 +57,7 @@ def _again(first: bytes, then: bytes) -> Iterator[bytes]:
         yield then * max(1, 16_384 // max(1, len(then)))
 
 
-def _many_ids(stream: int) -> bytes:
-    ids = b"".join(number.to_bytes(8, "little") for number in range(100)) * 1000
-    body = message(b"\x12" + _varint(len(ids)) + ids)
-    parts = [body[place : place + 16_384] for place in range(0, len(body), 16_384)]
-    frames = [frame(DATA, 0, stream, part) for part in parts[:-1]] + [frame(DATA, END_STREAM, stream, parts[-1])]
-    return frame(HEADERS, END_HEADERS, stream, request_headers()) + b"".join(frames)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value % 128 + 128)
-        value //= 128
-    return bytes([*out, value])
-
-
 OPEN = frame(HEADERS, END_HEADERS, 1, request_headers())
-NO_WINDOW = frame(SETTINGS, 0, 0, (4).to_bytes(2, "big") + (0).to_bytes(4, "big"))
 # A header of 4 KB that is remembered, and then named by one byte as often as fits into a frame.
 REMEMBERED = b"\x40" + _length("x") + b"x" + _length("y" * 3900) + b"y" * 3900
 FLOODS: dict[str, Callable[[], Iterator[bytes]]] = {
@@ -115,11 +87,10 @@ FLOODS: dict[str, Callable[[], Iterator[bytes]]] = {
     "empty-data": lambda: _again(OPEN, frame(DATA, 0, 1)),
     "window-update": lambda: _again(OPEN, frame(WINDOW_UPDATE, 0, 1, (1).to_bytes(4, "big"))),
     "priority": lambda: _again(b"", frame(PRIORITY, 0, 1, b"\0\0\0\0\x10")),
-    "unread": lambda: _streams(lambda stream: (NO_WINDOW if stream == 1 else b"") + _many_ids(stream)),
 }
 
 
-def flood(kind: str, address: str, seconds: float, connections: int) -> dict[str, float]:
+def flood(kind: str, address: str, seconds: float, connections: int) -> dict[str, int]:
     """Send one kind of frames as fast as the server takes them, on some connections that are made again when it ends
     them.
 
@@ -127,12 +98,12 @@ def flood(kind: str, address: str, seconds: float, connections: int) -> dict[str
         bytes that were sent, streams or pieces, connections made and ended by the server.
     """
     host, _, port = address.rpartition(":")
-    reads = kind not in ("unread", "settings", "ping")  # who never reads has the answers pile up at the server
+    reads = kind not in ("settings", "ping")  # who never reads has the answers pile up at the server
     found = {"bytes": 0, "pieces": 0, "connections": 0, "ended": 0}
     selector = selectors.DefaultSelector()
 
     def connect() -> None:
-        made = socket.create_connection((host, int(port)), 5)
+        made = socket.create_connection((host, int(port)), 5, source_address=(ANOTHER_HOST, 0))
         made.setblocking(False)
         found["connections"] += 1
         events = selectors.EVENT_WRITE | selectors.EVENT_READ * reads
