@@ -20,7 +20,8 @@ def health_state(channel: grpc.Channel, timeout_s: float) -> str:
         grpc.RpcError: it does not answer.
     """
     request = health_pb2.HealthCheckRequest(service="").SerializeToString()
-    answer = channel.unary_unary(_CHECK)(request, timeout=timeout_s)
+    ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_CHECK)
+    answer = ask(request, timeout=timeout_s)
     try:
         status = health_pb2.HealthCheckResponse.FromString(answer).status
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(status))

@@ -184,8 +184,8 @@ class GrpcServer:
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
                 # So that callers look the name up again from time to time, and find copies that were added.
                 ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE_MS),
-                # More wait with the caller. Without a limit gRPC keeps thousands of calls that were opened and cancelled
-                # at once, and drops calls of others for them ("rapid reset").
+                # More wait with the caller. Without a limit gRPC keeps thousands of calls that were opened and
+                # cancelled at once, and drops calls of others for them ("rapid reset").
                 ("grpc.max_concurrent_streams", MAX_STREAMS),
             ],
         )

@@ -81,12 +81,11 @@ class Beside:
 @contextmanager
 def attacking(kind: str, address: str, seconds: float) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, flooder.__file__, kind, address, str(seconds), str(CONNECTIONS)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.fixture(scope="module")
