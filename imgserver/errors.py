@@ -147,7 +147,9 @@ class TrainingDiverged(CrossMediaError):
     """The loss of a model that is trained is no number any more."""
 
 
-_BY_NAME: dict[str, type[CrossMediaError]] = {cls.__name__: cls for cls in CrossMediaError.__subclasses__()}
+_BY_NAME: dict[str, type[CrossMediaError]] = {
+    cls.__name__: cls for cls in CrossMediaError.__subclasses__() if cls.grpc_code != CrossMediaError.grpc_code
+}
 _BY_CODE: dict[grpc.StatusCode, type[CrossMediaError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.FAILED_PRECONDITION: VersionMismatch,
@@ -161,5 +163,9 @@ _BY_CODE: dict[grpc.StatusCode, type[CrossMediaError]] = {
 
 
 def error_class(name: str | None, code: grpc.StatusCode) -> type[CrossMediaError]:
-    """The class that a failed call stands for: by the name the server sent, else by the gRPC code."""
-    return _BY_NAME.get(name or "") or _BY_CODE.get(code, ServerFault)
+    """The class that a failed call stands for: by the name that the server sent, where the code is that class's.
+
+    So a server can say of itself what servers can say, and not that the caller's training has diverged.
+    """
+    named = _BY_NAME.get(name or "")
+    return named if named is not None and named.grpc_code == code else _BY_CODE.get(code, ServerFault)

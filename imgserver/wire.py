@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.errors import ServerFault
-
-GET_VECTORS = f"/{pb.DESCRIPTOR.services_by_name['ImageService'].full_name}/GetVectors"
+_SERVICE = pb.DESCRIPTOR.services_by_name["ImageService"]
+METHODS = {method.name: f"/{_SERVICE.full_name}/{method.name}" for method in _SERVICE.methods}
 DTYPES: dict[int, np.dtype[Any]] = {pb.DTYPE_FLOAT16: np.dtype("<f2"), pb.DTYPE_FLOAT32: np.dtype("<f4")}
 _CODES = {np.dtype("<f2"): pb.DTYPE_FLOAT16, np.dtype("<f4"): pb.DTYPE_FLOAT32}
 _FIELDS = pb.GetVectorsResponse.DESCRIPTOR.fields_by_name
@@ -64,7 +63,7 @@ def decode_reply(message: bytes) -> VectorsReply:
     """Read ``GetVectorsResponse``; ``values`` and ``status`` are views into ``message``.
 
     Raises:
-        ServerFault: the bytes are no such message.
+        ValueError: the bytes are no such message, or ``vectors`` are no whole rows; why.
     """
     blocks = {_VECTORS: (0, 0), _STATUS: (0, 0)}
     small = []
@@ -89,16 +88,17 @@ def decode_reply(message: bytes) -> VectorsReply:
         if place != len(message):
             raise ValueError("it ends within a field")
         found = pb.GetVectorsResponse.FromString(b"".join(small))
-        dtype = DTYPES[found.dtype]
+        if (dtype := DTYPES.get(found.dtype)) is None:
+            raise ValueError(f"dtype is {found.dtype}, which is unknown")
         start, size = blocks[_VECTORS]
-        values = np.frombuffer(message, dtype, size // dtype.itemsize, start).reshape(-1, max(found.dim, 1))
+        rows, rest = divmod(size, max(found.dim, 1) * dtype.itemsize)
+        if rest:
+            raise ValueError(f"vectors have {size} bytes, which are no rows of {found.dim} numbers of {dtype}")
+        values = np.frombuffer(message, dtype, size // dtype.itemsize, start).reshape(rows, max(found.dim, 1))
         start, size = blocks[_STATUS]
         status = np.frombuffer(message, np.uint8, size, start)
     except Exception as error:  # protobuf, numpy and the walk each raise their own
-        raise ServerFault(
-            f"The reply cannot be read ({type(error).__name__}: {error}). "
-            f"Client and server may be of different releases."
-        ) from error
+        raise ValueError(f"it cannot be read ({type(error).__name__}: {error})") from error
     return VectorsReply(
         found.version,
         found.generation,

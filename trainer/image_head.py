@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import load
 from torch import Tensor, nn
 
 from features.batch import Batch, Int64Array
@@ -215,9 +214,11 @@ class _Remote(torch.autograd.Function):
         total: dict[str, Tensor] = {}
         if len(ctx.ids):
             weights = ctx.used.weights
-            for block in ctx.servers.gradient(ctx.ids, ctx.used.version, d_vectors.cpu().numpy(), lambda: weights):
-                part = load(block)
-                total = {name: total[name] + more for name, more in part.items()} if total else part
+            shapes = dict(zip(ctx.names, ctx.shapes, strict=True))
+            d = d_vectors.cpu().numpy()
+            for part in ctx.servers.gradient(ctx.ids, ctx.used.version, d, lambda: weights, shapes):
+                for name, more in part.items():
+                    total[name] = total[name] + torch.from_numpy(more) if name in total else torch.from_numpy(more)
         found = [
             total[name].to(device) if total else torch.zeros(shape, device=device)
             for name, shape in zip(ctx.names, ctx.shapes, strict=True)

@@ -13,25 +13,17 @@ import numpy as np
 import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 
+from imgserver.client import replies
 from imgserver.client.fetching import Fetch
 from imgserver.client.ids import NULL_IMAGE, Ids, as_ids, deduplicated, in_place
 from imgserver.client.putting import put_photos
-from imgserver.client.results import (
-    DTYPE_CODES,
-    KNOWN_STATUS,
-    PERMANENT,
-    FetchStats,
-    Neighbours,
-    ServerInfo,
-    Status,
-    Vectors,
-)
+from imgserver.client.results import DTYPE_CODES, PERMANENT, FetchStats, Neighbours, ServerInfo, Status, Vectors
 from imgserver.client.retries import seconds_left, until_answered
 from imgserver.client.searching import best_of, search
 from imgserver.client.security import ClientSecurity
 from imgserver.client.servers import Servers, at_once
 from imgserver.client.transports import Transport
-from imgserver.errors import InvalidRequest, ServerFault, VersionMismatch
+from imgserver.errors import InvalidRequest, VersionMismatch
 from imgserver.wire import VectorsReply
 
 
@@ -162,6 +154,7 @@ class ImageClient:
             NotReady: the server has no vectors yet.
             WrongShard: the server owns a part of the images, and an id is of another part.
             InvalidRequest: an id is negative (other than -1), above 2**63 - 1 or no integer.
+            ServerFault: a reply does not fit what was asked: see ``replies``.
         """
         started = time.monotonic()
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
@@ -179,7 +172,7 @@ class ImageClient:
             self._dtype,
             limits,
             self._in_flight,
-            partial(self._accept, version or None),
+            partial(self._accept, version or None, limits),
             deadline,
             timeout_s,
         )
@@ -240,42 +233,54 @@ class ImageClient:
         Raises:
             InvalidRequest, BadInput: the server refuses it.
             VersionMismatch: the server has no features of that backbone.
+            ServerFault: the server says that it holds another.
             ServerUnavailable, Overloaded, DeadlineExceeded: still so at the deadline.
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         request = pb.PutHeadRequest(run_id=run_id, version=version, head=head, owner=pb.HEAD_OWNER_TRAINER)
         deadline = time.monotonic() + timeout_s
-        puts = [partial(transport.put_head, request) for transport in self._servers.transports]
-        at_once([partial(until_answered, put, deadline, timeout_s) for put in puts])
+
+        def put(transport: Transport) -> None:
+            reply = until_answered(partial(transport.put_head, request), deadline, timeout_s)
+            replies.held(reply, version, transport.address)
+
+        at_once([partial(put, transport) for transport in self._servers.transports])
         with self._lock:
-            self._stats.head_bytes_sent += len(head) * len(puts)
+            self._stats.head_bytes_sent += len(head) * len(self._servers)
 
     def head_gradient(
-        self, version: str, image_ids: Ids, d_vectors: npt.NDArray[np.float32], timeout_s: float | None = None
-    ) -> list[bytes]:
+        self,
+        version: str,
+        image_ids: Ids,
+        d_vectors: npt.NDArray[np.float32],
+        shapes: Mapping[str, Sequence[int]],
+        timeout_s: float | None = None,
+    ) -> list[replies.Gradient]:
         """The gradient of a head's weights for gradients of its vectors.
 
         Args:
             version: of a head that was put.
             image_ids: shape (n,), as they were asked for.
             d_vectors: shape (n, D); zeros where there was no vector.
+            shapes: of the head's weights, by name.
             timeout_s: seconds, retries included; None takes the client's.
 
         Returns:
-            safetensors blocks whose sum it is: one, unless the ids took several calls; in the same order for the same
-            servers.
+            parts whose sum it is, name of a weight -> its gradient: one part, unless the ids took several calls; in the
+            same order for the same servers.
 
         Raises:
             VersionMismatch: the server does not hold the head (any more): put it again.
             InvalidRequest: a gradient is not finite.
+            ServerFault: what came is no gradient of such weights.
             ServerUnavailable, Overloaded, DeadlineExceeded: still so at the deadline.
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + timeout_s
         step = self._described(timeout_s).ids_per_call(8 + 4 * d_vectors.shape[1])
 
-        def of_server(transport: Transport, rows: Ids) -> list[bytes]:
-            blocks = []
+        def of_server(transport: Transport, rows: Ids) -> list[replies.Gradient]:
+            gradients = []
             for start in range(0, len(rows), step):
                 part = rows[start : start + step]
                 request = pb.GetHeadGradientRequest(
@@ -284,13 +289,14 @@ class ImageClient:
                     d_vectors=np.ascontiguousarray(d_vectors[part], dtype="<f4").tobytes(),
                 )
                 call = partial(transport.get_head_gradient, request)
-                blocks.append(until_answered(call, deadline, timeout_s).gradient)
+                reply = until_answered(call, deadline, timeout_s)
+                gradients.append(replies.gradient(reply, version, shapes, transport.address))
                 with self._lock:
                     self._stats.bytes_sent += len(request.image_ids) + len(request.d_vectors)
-                    self._stats.head_bytes_received += len(blocks[-1])
-            return blocks
+                    self._stats.head_bytes_received += len(reply.gradient)
+            return gradients
 
-        return [block for _, blocks in self._servers.of_each(image_ids, of_server) for block in blocks]
+        return [one for _, gradients in self._servers.of_each(image_ids, of_server) for one in gradients]
 
     def search(
         self,
@@ -349,30 +355,18 @@ class ImageClient:
                 part = real[rows[start : start + step]]
                 request = pb.GetThumbnailsRequest(image_ids=ids[part].astype("<i8").tobytes(), max_side=max_side)
                 reply = until_answered(partial(transport.get_thumbnails, request), deadline, self._timeout_s)
-                if len(reply.jpegs) != len(part):
-                    raise ServerFault(
-                        f"The reply is broken: {len(part)} thumbnails were asked, {len(reply.jpegs)} came. "
-                        f"Client and server may be of different releases."
-                    )
-                for row, jpeg in zip(part.tolist(), reply.jpegs, strict=True):
-                    result[row] = jpeg or None
+                jpegs = replies.thumbnails(reply, ids[part], max_side, transport.address)
+                for row, jpeg in zip(part.tolist(), jpegs, strict=True):
+                    result[row] = jpeg
 
         self._servers.of_each(ids[real], ask)
         return result
 
-    def _accept(self, asked: str | None, transport: Transport, reply: VectorsReply, rows: int) -> VectorsReply:
+    def _accept(
+        self, asked: str | None, limits: ServerInfo, transport: Transport, reply: VectorsReply, ids: Ids
+    ) -> VectorsReply:
         """Check one reply; the first to a ``get`` that asked for no version of its own fixes the client's."""
-        values, status = reply.values, reply.status
-        if len(status) != rows or len(values) != rows or values.dtype != self._dtype:
-            raise ServerFault(
-                f"The reply is broken: {rows} ids were asked, it holds {len(status)} statuses and {len(values)} "
-                f"vectors of {values.dtype}. Client and server may be of different releases."
-            )
-        if not KNOWN_STATUS[status].all():
-            raise ServerFault(
-                f"The reply holds the unknown status {int(status[~KNOWN_STATUS[status]][0])}. "
-                f"The server may be newer than this client: update crossmedia here."
-            )
+        reply = replies.vectors(reply, ids, self._dtype, asked or self.version, limits, transport.address)
         with self._lock:
             if self.version is None and asked is None:
                 self.version = reply.version
@@ -384,8 +378,8 @@ class ImageClient:
             self._generations[transport] = max(self._generations.get(transport, 0), reply.generation)
             self._stats.calls += 1
             self._stats.computed += reply.computed
-            self._stats.bytes_sent += 8 * rows
-            self._stats.bytes_received += values.nbytes + status.nbytes
+            self._stats.bytes_sent += 8 * len(ids)
+            self._stats.bytes_received += reply.values.nbytes + reply.status.nbytes
         return reply
 
 

@@ -9,6 +9,7 @@ from itertools import chain, zip_longest
 import numpy as np
 from crossmedia.v1 import image_server_pb2 as pb
 
+from imgserver.client.failures import broken
 from imgserver.client.ids import Ids
 from imgserver.client.results import DTYPE_CODES, TRANSIENT, ServerInfo
 from imgserver.client.retries import backoff, seconds_left, wait
@@ -28,7 +29,7 @@ class Fetch:
         dtype: how vectors travel.
         limits: what the servers told of themselves.
         in_flight: how many calls to each server may be under way at once.
-        accept: checks a reply that a transport brought for so many rows.
+        accept: checks the reply that a transport brought for some ids.
         deadline: on the monotonic clock.
         timeout_s: what an error names.
 
@@ -46,7 +47,7 @@ class Fetch:
         dtype: str,
         limits: ServerInfo,
         in_flight: int,
-        accept: Callable[[Transport, VectorsReply, int], VectorsReply],
+        accept: Callable[[Transport, VectorsReply, Ids], VectorsReply],
         deadline: float,
         timeout_s: float,
     ):
@@ -83,13 +84,13 @@ class Fetch:
                 flying.append((transport, part, self._start(transport, part)))
             transport, part, call = flying.popleft()
             try:
-                reply = self.accept(transport, call.result(), len(part))
+                reply = self.accept(transport, call.result(), self.ids[part])
             except (ServerUnavailable, Overloaded) as error:
                 self.retries += 1
                 again.append(part)
                 why = error
                 continue
-            self._take(part, reply)
+            self._take(part, reply, transport)
             late = np.isin(reply.status, TRANSIENT) if reply.status.max() >= min(TRANSIENT) else part[:0]
             if late.any():
                 again.append(part[late])
@@ -107,14 +108,21 @@ class Fetch:
         ]
         return [part for part in chain.from_iterable(zip_longest(*of_servers)) if part is not None]
 
-    def _take(self, part: Ids, reply: VectorsReply) -> None:
+    def _take(self, part: Ids, reply: VectorsReply, transport: Transport) -> None:
         """Put the rows of a reply in their places; a reply that holds all of them is taken as it is."""
+        dim = reply.values.shape[1]
         if len(part) == len(self.ids):
             self.values, self.status = reply.values, reply.status
             return
         if len(self.status) != len(self.ids):
-            self.values = np.zeros((len(self.ids), reply.values.shape[1]), dtype=self.dtype)
+            try:
+                self.values = np.zeros((len(self.ids), dim), dtype=self.dtype)
+            except MemoryError:
+                what = f"{len(self.ids)} vectors of {dim} numbers, of {reply.version}, do not fit into memory here"
+                raise broken(transport.address, what) from None
             self.status = np.zeros(len(self.ids), dtype=np.uint8)
+        elif dim != self.values.shape[1]:
+            raise broken(transport.address, f"some of its vectors have {dim} numbers, others {self.values.shape[1]}")
         elif not self.status.flags.writeable:  # they are the former reply's own bytes
             self.values, self.status = self.values.copy(), self.status.copy()
         self.values[part], self.status[part] = reply.values, reply.status

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from imgserver.client.client import ImageClient
 from imgserver.client.ids import Ids
+from imgserver.client.replies import Gradient
 from imgserver.client.results import FetchStats, Vectors
 from imgserver.client.retries import seconds_left
 from imgserver.client.security import ClientSecurity
@@ -101,21 +102,27 @@ class HeadServers:
         return self._with_head(version, head, lambda left: self.client.get(image_ids, left, version))
 
     def gradient(
-        self, image_ids: Ids, version: str, d_vectors: npt.NDArray[np.float32], head: Callable[[], bytes]
-    ) -> list[bytes]:
-        """Blocks whose sum is the gradient of the head's weights; always in the same order for the same servers.
+        self,
+        image_ids: Ids,
+        version: str,
+        d_vectors: npt.NDArray[np.float32],
+        head: Callable[[], bytes],
+        shapes: Mapping[str, Sequence[int]],
+    ) -> list[Gradient]:
+        """Parts whose sum is the gradient of the head's weights; always in the same order for the same servers.
 
         Args:
             image_ids: shape (n,), as in ``vectors``.
             version: of the head.
             d_vectors: shape (n, D), zeros where there was no vector.
             head: gives its weights, when a server has to be given them again.
+            shapes: of the weights, by name.
 
         Raises:
             CrossMediaError: as ``ImageClient.head_gradient``.
         """
         return self._with_head(
-            version, head, lambda left: self.client.head_gradient(version, image_ids, d_vectors, left)
+            version, head, lambda left: self.client.head_gradient(version, image_ids, d_vectors, shapes, left)
         )
 
     @property

@@ -26,6 +26,8 @@ class MockTransport:
         max_ids_per_call: the limit that ``get_info`` tells.
     """
 
+    address = "(a mock)"
+
     def __init__(
         self,
         vectors: Mapping[int, npt.NDArray[Any]],

@@ -6,23 +6,24 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.client.results import KNOWN_STATUS, TRANSIENT, ServerInfo, Status
+from imgserver.client import replies
+from imgserver.client.results import TRANSIENT, ServerInfo, Status
 from imgserver.client.retries import backoff, seconds_left, wait
 from imgserver.client.transports import Transport
-from imgserver.errors import CrossMediaError, Overloaded, ServerFault, ServerUnavailable
+from imgserver.errors import CrossMediaError, Overloaded, ServerUnavailable
 
 
 def put_photos(
     transport: Transport, limits: ServerInfo, photos: Mapping[int, bytes], deadline: float, timeout_s: float
 ) -> dict[int, Status]:
     """What ``ImageClient.put`` does, within the limits that the server told."""
-    most = min(limits.max_image_bytes, limits.max_message_bytes - 1024)
+    most = min(limits.max_image_bytes, limits.message_bytes - 1024)
     result = {image_id: Status.TOO_LARGE for image_id, data in photos.items() if len(data) > most}
     todo = [image_id for image_id in photos if image_id not in result]
     for pause in backoff():
         error: CrossMediaError | None = None
         sizes = [len(photos[i]) for i in todo]
-        for run in parts(sizes, limits.max_put_per_call, limits.max_message_bytes):
+        for run in parts(sizes, limits.max_put_per_call, limits.message_bytes):
             part = todo[run]
             request = pb.PutImagesRequest(images=[pb.PutImage(image_id=i, data=photos[i]) for i in part])
             try:
@@ -30,12 +31,8 @@ def put_photos(
             except (ServerUnavailable, Overloaded) as failed:
                 error = failed
                 break
-            if len(reply.status) != len(part) or not KNOWN_STATUS[list(reply.status)].all():
-                raise ServerFault(
-                    f"The reply is broken: {len(part)} photos were put, {len(reply.status)} answered. "
-                    f"Client and server may be of different releases."
-                )
-            result |= {i: Status(status) for i, status in zip(part, reply.status, strict=True)}
+            statuses = replies.statuses(reply.status, "image", part, transport.address)
+            result |= {i: Status(status) for i, status in zip(part, statuses.tolist(), strict=True)}
         todo = [i for i in todo if result.get(i, Status.TIMED_OUT) in TRANSIENT]
         if not todo:
             return result

@@ -27,10 +27,18 @@ class Status(IntEnum):
 
 PERMANENT = (Status.NOT_FOUND, Status.CORRUPT, Status.TOO_LARGE)
 TRANSIENT = (Status.TIMED_OUT, Status.FAILED)
+# Whatever a server says: a message is held in memory as a whole.
+MAX_MESSAGE_BYTES = 256 << 20
 # A rule in per cent says nothing about a handful of ids.
 MISSING_RULE_FROM = 100
 KNOWN_STATUS = np.zeros(256, dtype=np.bool_)
 KNOWN_STATUS[[int(s) for s in Status]] = True
+
+
+def dim_in(version: str) -> int | None:
+    """Numbers in a vector, as the end of its version says; None where it does not."""
+    _, slash, dim = version.rpartition("/")
+    return int(dim) if slash and dim.isascii() and dim.isdigit() and len(dim) < 10 else None
 
 
 @dataclass(frozen=True)
@@ -166,25 +174,26 @@ class ServerInfo:
             f"{Status(status).name}). {advice}"
         )
 
+    def dim_known(self, version: str) -> int | None:
+        """Numbers in a vector of ``version``, or in a feature; None where neither its name nor the server says."""
+        if version and version == self.backbone:
+            return self.feature_dim or self.dim or None
+        return dim_in(version)
+
     def dim_of(self, version: str) -> int:
-        """Numbers in a vector of ``version``; of the active one when none is named."""
-        if version == self.backbone:
-            return self.feature_dim or self.dim
-        return int(version.rpartition("/")[2]) if "/" in version else self.dim
+        """Numbers in a vector of ``version``, as far as is known before the first reply."""
+        return self.dim_known(version) or self.dim
+
+    @property
+    def message_bytes(self) -> int:
+        """Most bytes of a message to or from the server."""
+        return min(self.max_message_bytes, MAX_MESSAGE_BYTES)
 
     def ids_per_call(self, bytes_per_id: int) -> int:
         """Ids that one call takes, when each costs so many bytes beside its own 8 or its status byte."""
         # 1 KiB is left for the rest of the message.
-        by_bytes = (self.max_message_bytes - 1024) // max(8, bytes_per_id + 1)
+        by_bytes = (self.message_bytes - 1024) // max(8, bytes_per_id + 1)
         return max(1, min(self.max_ids_per_call, by_bytes))
-
-    @classmethod
-    def from_message(cls, message: pb.GetInfoResponse) -> ServerInfo:
-        """Read the reply of ``GetInfo``."""
-        values = {name: getattr(message, name) for name in cls.__dataclass_fields__}
-        values["versions"], values["servers"] = tuple(message.versions), tuple(message.servers)
-        values["stored_dtype"] = DTYPE_NAMES.get(message.stored_dtype, "")
-        return cls(**values)
 
     @classmethod
     def of_parts(cls, infos: Sequence[ServerInfo]) -> ServerInfo:

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.client.ids import as_ids
+from imgserver.client import replies
+from imgserver.client.ids import Ids, as_ids
 from imgserver.client.putting import parts
-from imgserver.client.results import KNOWN_STATUS, Neighbours, ServerInfo
+from imgserver.client.results import Neighbours, ServerInfo
 from imgserver.client.retries import until_answered
 from imgserver.client.transports import Transport
-from imgserver.errors import InvalidRequest, ServerFault, VersionMismatch
+from imgserver.errors import InvalidRequest, VersionMismatch
 
 Queries = Sequence[int] | npt.NDArray[Any] | Sequence[bytes]
 
@@ -34,26 +35,19 @@ def search(
         raise InvalidRequest(f"k is {k}; ask for 1 neighbour or more.")
     ids, cosines, status = [np.zeros((0, k), np.int64)], [np.zeros((0, k), np.float32)], [np.zeros(0, np.uint8)]
     images = 0
-    for request, rows in _requests(limits, queries):
+    for request, rows, own in _requests(limits, queries):
         request.version, request.k = version, k
         reply = until_answered(partial(transport.search, request), deadline, timeout_s)
         if version and reply.version != version:
             raise VersionMismatch(
                 f"The index changed from {version} to {reply.version} between two calls. Search again."
             )
+        near, alike, answered = replies.neighbours(reply, rows, k, own, transport.address)
+        ids.append(near)
+        cosines.append(alike)
+        status.append(answered)
         version, images = reply.version, reply.images
-        if (len(reply.status), len(reply.image_ids), len(reply.cosines)) != (rows, 8 * rows * k, 4 * rows * k):
-            raise ServerFault(
-                f"The reply is broken: {rows} queries were asked, {len(reply.status)} answered. "
-                f"Client and server may be of different releases."
-            )
-        ids.append(np.frombuffer(reply.image_ids, dtype="<i8").reshape(rows, k))
-        cosines.append(np.frombuffer(reply.cosines, dtype="<f4").reshape(rows, k))
-        status.append(np.frombuffer(reply.status, dtype=np.uint8))
-    found = np.concatenate(status)
-    if not KNOWN_STATUS[found].all():
-        raise ServerFault(f"The reply holds the unknown status {int(found[~KNOWN_STATUS[found]][0])}.")
-    return Neighbours(np.concatenate(ids), np.concatenate(cosines), found, version, images)
+    return Neighbours(np.concatenate(ids), np.concatenate(cosines), np.concatenate(status), version, images)
 
 
 def best_of(parts: Sequence[Neighbours]) -> Neighbours:
@@ -79,14 +73,15 @@ def best_of(parts: Sequence[Neighbours]) -> Neighbours:
     )
 
 
-def _requests(limits: ServerInfo, queries: Queries) -> Iterator[tuple[pb.SearchRequest, int]]:
+def _requests(limits: ServerInfo, queries: Queries) -> Iterator[tuple[pb.SearchRequest, int, Ids | None]]:
+    """Requests, how many queries each holds, and their ids, if they are no photos."""
     most = max(1, limits.max_queries_per_search)  # a server without Search says 0, and then what is wrong
     if len(queries) and isinstance(queries[0], bytes):
         photos = [bytes(photo) for photo in queries]
-        for run in parts([len(photo) for photo in photos], most, limits.max_message_bytes):
-            yield pb.SearchRequest(photos=photos[run]), len(photos[run])
+        for run in parts([len(photo) for photo in photos], most, limits.message_bytes):
+            yield pb.SearchRequest(photos=photos[run]), len(photos[run]), None
         return
     ids = as_ids(queries)  # type: ignore[arg-type]  # photos have returned above
     for start in range(0, len(ids), most):
         block = ids[start : start + most]
-        yield pb.SearchRequest(image_ids=block.astype("<i8").tobytes()), len(block)
+        yield pb.SearchRequest(image_ids=block.astype("<i8").tobytes()), len(block), block

@@ -12,7 +12,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from imgserver.client import replies
 from imgserver.client.addresses import SCHEMES
+from imgserver.client.failures import printable
 from imgserver.client.ids import Ids
 from imgserver.client.results import ServerInfo
 from imgserver.client.retries import seconds_left, until_answered
@@ -62,11 +64,12 @@ class Servers:
             WrongShard: the servers know another list than this client, or are not where the list says.
             BadInput: an address stands for several servers that each own a part, and does not name them.
             ServerUnavailable, DeadlineExceeded: a server did not answer within the deadline.
+            ServerFault: what one says cannot be.
         """
         deadline = time.monotonic() + timeout_s
 
         def ask(transport: Transport) -> ServerInfo:
-            return ServerInfo.from_message(until_answered(transport.get_info, deadline, timeout_s))
+            return replies.info(until_answered(transport.get_info, deadline, timeout_s), transport.address)
 
         with self._lock:  # another thread may be told meanwhile that each of them owns a part
             asked, names, own_parts = self.transports, self._names, self._own_parts
@@ -84,11 +87,14 @@ class Servers:
         return list(zip(asked, infos, strict=True))
 
     def _named(self, name: str, info: ServerInfo) -> list[str]:
-        """The servers that the one address names; empty when it is a single server, which itself says what it owns."""
+        """The servers that the one address names; empty when it is a single server, which itself says what it owns.
+
+        Never those that a server names: whoever answers would choose where this client goes, and its token with it.
+        """
         if name.startswith(SCHEMES):
             raise BadInput(
                 f"Each of the servers behind {name} owns a part of the images, so the list must name them: "
-                f"{','.join(info.servers)}."
+                f"{printable(','.join(info.servers))}."
             )
         return [part.strip() for part in name.split(",") if part.strip()] if "," in name else []
 
@@ -97,10 +103,11 @@ class Servers:
         if not parts:  # servers that hold all images serve a part as well as any
             return
         if set(info.servers) != set(self._names):
+            told = printable(", ".join(info.servers))
             raise WrongShard(
-                f"The image server {name} shares the images out among {', '.join(info.servers) or 'nobody'}; this "
-                f"client was given {', '.join(sorted(self._names))}. The lists must be the same, addresses written "
-                f"alike: start the server with 'imgserver serve --servers', or the run with --server, of the right one."
+                f"The image server {name} shares the images out among {told or 'nobody'}; this client was given "
+                f"{', '.join(sorted(self._names))}. The lists must be the same, addresses written alike: start the "
+                f"server with 'imgserver serve --servers', or the run with --server, of the right one."
             )
         if info.server_name != name:
             raise WrongShard(

@@ -5,32 +5,27 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import grpc
 from crossmedia.v1 import image_server_pb2 as pb
-from crossmedia.v1 import image_server_pb2_grpc as pb_grpc
+from google.protobuf.message import Message
 
+from imgserver.client import replies
+from imgserver.client.failures import broken, translated
+from imgserver.client.results import MAX_MESSAGE_BYTES
 from imgserver.client.security import ClientSecurity, Metadata, open_channel
-from imgserver.errors import (
-    ERROR_NAME_KEY,
-    RETRY_AFTER_KEY,
-    CrossMediaError,
-    DeadlineExceeded,
-    InvalidRequest,
-    Overloaded,
-    ServerUnavailable,
-    error_class,
-)
+from imgserver.errors import CrossMediaError
 from imgserver.logs import REQUEST_ID_KEY, new_request_id
 from imgserver.secret_files import Followed
-from imgserver.wire import GET_VECTORS, VectorsReply, decode_reply
+from imgserver.wire import METHODS, VectorsReply, decode_reply
+
+Reply = TypeVar("Reply", bound=Message)
 
 CONNECT_OPTIONS = [
-    # The client checks sizes by what GetInfo says, so gRPC's own 4 MiB ceiling only gets in the way.
-    ("grpc.max_receive_message_length", -1),
+    # What is asked for at once fits, whatever limits a server tells; gRPC's own 4 MiB ceiling only gets in the way.
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", -1),
     # Retries are ours: they share one deadline over all the calls of a ``get``.
     ("grpc.enable_retries", 0),
@@ -45,6 +40,11 @@ CONNECT_OPTIONS = [
 
 class Transport(Protocol):
     """One call each; failures are raised as the classes of ``imgserver.errors``."""
+
+    @property
+    def address(self) -> str:
+        """How errors name the server."""
+        ...
 
     def get_info(self, timeout_s: float) -> pb.GetInfoResponse:
         """Call ``GetInfo``."""
@@ -99,7 +99,9 @@ class _GrpcPending:
         try:
             return decode_reply(self._call.result())
         except grpc.RpcError as error:
-            raise _translate(error, self._address, self._timeout_s, self._request) from None
+            raise translated(error, self._address, self._timeout_s, self._request) from None
+        except ValueError as error:
+            raise broken(self._address, str(error)) from None
 
 
 class GrpcTransport:
@@ -119,8 +121,7 @@ class GrpcTransport:
         self._token: Followed[Metadata] | None = None
         self._lock = threading.Lock()
         self._channel: grpc.Channel | None = None
-        self._stub: pb_grpc.ImageServiceStub | None = None
-        self._get_vectors: Any = None
+        self._methods: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {}
         self._pid = -1
 
     def __getstate__(self) -> dict[str, Any]:
@@ -129,104 +130,66 @@ class GrpcTransport:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # a subclass may take other arguments; there is none
 
-    def _connected(self) -> pb_grpc.ImageServiceStub:
-        if self._stub is None or self._pid != os.getpid():
+    def _method(self, name: str) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
+        """One that takes and gives bytes, which are read here: gRPC would log a trace of those that it cannot read."""
+        if self._channel is None or self._pid != os.getpid():
             if self._pid != os.getpid():
                 self._lock = threading.Lock()  # the parent's may have been held during the fork
             with self._lock:
-                if self._stub is None or self._pid != os.getpid():
+                if self._channel is None or self._pid != os.getpid():
                     self._token = self._security.token()
                     self._channel = open_channel(self.address, self._security, CONNECT_OPTIONS)
-                    self._stub = pb_grpc.ImageServiceStub(self._channel)
-                    self._get_vectors = self._channel.unary_unary(
-                        GET_VECTORS, request_serializer=pb.GetVectorsRequest.SerializeToString
-                    )
+                    self._methods = {method: self._channel.unary_unary(path) for method, path in METHODS.items()}
                     self._pid = os.getpid()
-        return self._stub
+        return self._methods[name]
 
     def get_info(self, timeout_s: float) -> pb.GetInfoResponse:
         """Call ``GetInfo``."""
-        reply: pb.GetInfoResponse = self._call(self._connected().GetInfo, pb.GetInfoRequest(), timeout_s)
-        return reply
+        return self._call("GetInfo", pb.GetInfoRequest(), pb.GetInfoResponse, timeout_s)
 
     def get_vectors(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
         """Start ``GetVectors``."""
-        self._connected()
-        number = new_request_id()
-        call = self._get_vectors.future(request, timeout=timeout_s, metadata=self._metadata(number))
+        method, number = self._method("GetVectors"), new_request_id()
+        call = method.future(request.SerializeToString(), timeout=timeout_s, metadata=self._metadata(number))
         return _GrpcPending(call, self.address, timeout_s, number)
 
     def put_images(self, request: pb.PutImagesRequest, timeout_s: float) -> pb.PutImagesResponse:
         """Call ``PutImages``."""
-        reply: pb.PutImagesResponse = self._call(self._connected().PutImages, request, timeout_s)
-        return reply
+        return self._call("PutImages", request, pb.PutImagesResponse, timeout_s)
 
     def search(self, request: pb.SearchRequest, timeout_s: float) -> pb.SearchResponse:
         """Call ``Search``."""
-        reply: pb.SearchResponse = self._call(self._connected().Search, request, timeout_s)
-        return reply
+        return self._call("Search", request, pb.SearchResponse, timeout_s)
 
     def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
         """Call ``GetThumbnails``."""
-        reply: pb.GetThumbnailsResponse = self._call(self._connected().GetThumbnails, request, timeout_s)
-        return reply
+        return self._call("GetThumbnails", request, pb.GetThumbnailsResponse, timeout_s)
 
     def put_head(self, request: pb.PutHeadRequest, timeout_s: float) -> pb.PutHeadResponse:
         """Call ``PutHead``."""
-        reply: pb.PutHeadResponse = self._call(self._connected().PutHead, request, timeout_s)
-        return reply
+        return self._call("PutHead", request, pb.PutHeadResponse, timeout_s)
 
     def get_head_gradient(self, request: pb.GetHeadGradientRequest, timeout_s: float) -> pb.GetHeadGradientResponse:
         """Call ``GetHeadGradient``."""
-        reply: pb.GetHeadGradientResponse = self._call(self._connected().GetHeadGradient, request, timeout_s)
-        return reply
+        return self._call("GetHeadGradient", request, pb.GetHeadGradientResponse, timeout_s)
 
     def _metadata(self, request: str) -> Metadata:
         token = () if self._token is None else self._token.now()
         return ((REQUEST_ID_KEY, request), *token)
 
-    def _call(self, method: Callable[..., Any], request: Any, timeout_s: float) -> Any:
-        number = new_request_id()
+    def _call(self, name: str, request: Message, kind: type[Reply], timeout_s: float) -> Reply:
+        method, number = self._method(name), new_request_id()
         try:
-            return method(request, timeout=timeout_s, metadata=self._metadata(number))
+            reply = method(request.SerializeToString(), timeout=timeout_s, metadata=self._metadata(number))
         except grpc.RpcError as error:
-            raise _translate(error, self.address, timeout_s, number) from None
+            raise translated(error, self.address, timeout_s, number) from None
+        return replies.parsed(kind, reply, self.address)
 
     def close(self) -> None:
         """Close the channel."""
         if self._channel is not None and self._pid == os.getpid():
             self._channel.close()
-        self._channel = self._stub = None
-
-
-def _translate(error: Any, address: str, timeout_s: float, request: str) -> CrossMediaError:
-    """The class that the server raised, with its message and the id of the request, by which its log can be searched.
-
-    For faults of the way, a message that says what to do.
-    """
-    translated = _translated(error, address, timeout_s, request)
-    translated.request_id = request
-    return translated
-
-
-def _translated(error: Any, address: str, timeout_s: float, request: str) -> CrossMediaError:
-    code, details = error.code(), error.details() or ""
-    metadata = dict(error.trailing_metadata() or ())
-    name, in_log = metadata.get(ERROR_NAME_KEY), f" (request {request})"
-    cls = error_class(name, code)
-    if name is None and cls is ServerUnavailable:
-        return ServerUnavailable(
-            f"No image server answers at {address}. Start one with 'crossmedia imgserver serve', or check the "
-            f"address, and whether it takes TLS ({details})."
-        )
-    if name is None and cls is Overloaded and "message larger than max" in details:  # of gRPC, which never relents
-        return InvalidRequest(f"A message to or from the image server at {address} is too large: {details}{in_log}.")
-    if name is None and cls is DeadlineExceeded:
-        return DeadlineExceeded(f"The image server at {address} did not answer within {timeout_s:.3g} s{in_log}.")
-    details = (details or f"The image server at {address} failed with {code.name}.") + in_log
-    if cls is Overloaded:
-        return Overloaded(details, retry_after_s=float(metadata.get(RETRY_AFTER_KEY, 100)) / 1000)
-    return cls(details)
+        self._channel = None
 
 
 class LocalTransport:
@@ -234,6 +197,8 @@ class LocalTransport:
 
     ``imgserver.open_local(path)`` makes such an object over a store. The transport closes it when it is closed.
     """
+
+    address = "(in this process)"
 
     def __init__(self, service: Any):
         self._service = service

@@ -244,8 +244,8 @@ def stop(store: str, as_json: bool) -> None:
 def health(server: str | None, store: str, wait: bool, timeout_s: float, as_json: bool) -> None:
     """Tell whether work really goes through the server; the exit code is 0 when it does, else 3."""
     import grpc
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+    from imgserver.client.health import health_state
     from imgserver.client.security import ClientSecurity, open_channel
 
     security = replace(ClientSecurity.from_environment(), token_file=None)  # health is told without one
@@ -253,11 +253,8 @@ def health(server: str | None, store: str, wait: bool, timeout_s: float, as_json
     while True:
         address = server_address(server, store)  # a daemon that is just starting has not written its address yet
         with open_channel(address, security) as channel:
-            stub = health_pb2_grpc.HealthStub(channel)
             try:
-                left = max(0.1, min(deadline - time.monotonic(), 5.0))
-                reply = stub.Check(health_pb2.HealthCheckRequest(service=""), timeout=left)
-                state = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
+                state = health_state(channel, max(0.1, min(deadline - time.monotonic(), 5.0)))
             except grpc.RpcError as error:
                 state = error.code().name
         if state == "SERVING":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from imgserver.client import GrpcTransport, ImageClient
+from imgserver.client.health import health_state
 from imgserver.client.security import ClientSecurity, open_channel
 from imgserver.errors import CrossMediaError
 from imgserver.operations.findings import Finding, NotExamined, Subject, ok, problem, warning
@@ -33,14 +33,12 @@ def health(subject: Subject) -> Finding:
     address = _address(subject)
     with open_channel(address, ClientSecurity.from_environment()) as channel:
         try:
-            asked = health_pb2.HealthCheckRequest(service="")
-            reply = health_pb2_grpc.HealthStub(channel).Check(asked, timeout=TIMEOUT_S)
+            state = health_state(channel, TIMEOUT_S)
         except grpc.RpcError as error:
             return problem(
                 f"{address} does not answer: {error.code().name}",
                 "Check the address, the network between, whether the server runs, and whether it takes TLS.",
             )
-    state = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
     if state != "SERVING":
         return problem(f"{address} is {state}", "Its log says why its probe fails, or it is loading or draining.")
     return ok(f"{address} is SERVING")

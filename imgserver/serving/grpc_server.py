@@ -40,6 +40,7 @@ CALL_THREADS = 64
 NO_DEADLINE_S = 60.0
 SLOW_CALL_S = 5.0  # such a call is logged
 MAX_CONNECTION_AGE_MS = 120_000
+MAX_STREAMS = 128  # calls under way on a connection
 
 
 class _Servicer(pb_grpc.ImageServiceServicer):
@@ -183,6 +184,9 @@ class GrpcServer:
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
                 # So that callers look the name up again from time to time, and find copies that were added.
                 ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE_MS),
+                # More wait with the caller. Without a limit gRPC keeps thousands of calls that were opened and
+                # cancelled at once, and drops calls of others for them ("rapid reset").
+                ("grpc.max_concurrent_streams", MAX_STREAMS),
             ],
         )
         servicer = _Servicer(service)

@@ -17,10 +17,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-RUNS = {"reply": 500_000, "requests": 350_000, "head": 100_000, "config": 30_000, "image": 15_000, "catalogue": 5_000}
+RUNS = {
+    **{"reply": 250_000, "replies": 200_000, "failures": 100_000, "requests": 300_000, "head": 100_000},
+    **{"config": 30_000, "image": 15_000, "catalogue": 5_000},
+}
 PHOTOS = Path(__file__).resolve().parents[2] / "examples" / "grocery" / "images"
 MAX_LENGTH = 4096
 MAX_MEMORY_MB = 8192  # pyarrow believes what a Parquet file says of the size of its columns, before it has read them
@@ -29,17 +33,16 @@ Target = Callable[[bytes], None]
 
 
 def fuzz_reply(folder: Path) -> tuple[Target, list[bytes]]:
-    """``decode_reply``: ServerFault, or what protobuf reads from the same bytes."""
+    """``decode_reply``: ValueError, or what protobuf reads from the same bytes."""
     import numpy as np
     from crossmedia.v1 import image_server_pb2 as pb
 
-    from imgserver.errors import ServerFault
     from imgserver.wire import VectorsReply, decode_reply, encode_reply
 
     def run(data: bytes) -> None:
         try:
             found = decode_reply(data)
-        except ServerFault:
+        except ValueError:
             return
         assert found.values.ndim == 2
         with contextlib.suppress(Exception):
@@ -52,6 +55,153 @@ def fuzz_reply(folder: Path) -> tuple[Target, list[bytes]]:
 
     values = np.arange(12, dtype="<f2").reshape(3, 4)
     return run, [encode_reply(VectorsReply("a@1+b@2/4", 7, values, np.ones(3, np.uint8), 1, 2, 3, 4))]
+
+
+def fuzz_replies(folder: Path) -> tuple[Target, list[bytes]]:
+    """A client's calls, answered by anything: the first byte chooses one, the others are the reply.
+
+    An error of ours, in a line that can be printed; or what the client promises of its result.
+    """
+    import numpy as np
+    from crossmedia.v1 import image_server_pb2 as pb
+    from safetensors.numpy import save
+
+    from imgserver.client import GrpcTransport, ImageClient
+    from imgserver.client.health import health_state
+    from imgserver.errors import CrossMediaError
+
+    class Method:
+        """One of a server that answers with bytes made before."""
+
+        def __init__(self, reply: bytes):
+            self.reply = reply
+
+        def __call__(self, request: bytes, **options: Any) -> bytes:
+            return self.reply
+
+        def future(self, request: bytes, **options: Any) -> Any:
+            done: Future[bytes] = Future()
+            done.set_result(self.reply)
+            return done
+
+    class Answered(GrpcTransport):
+        replies: ClassVar[dict[str, bytes]] = {}
+
+        def _method(self, name: str) -> Any:
+            return Method(self.replies[name])
+
+    class Channel:
+        def unary_unary(self, path: str) -> Any:
+            return Method(Answered.replies["Check"])
+
+    version = "a@1+b@2/4"
+    told = pb.GetInfoResponse(version=version, dim=4, max_message_bytes=1 << 20, max_image_bytes=1 << 20)
+    told.max_ids_per_call = told.max_thumbnails_per_call = told.max_put_per_call = told.max_image_pixels = 100
+    honest = {"GetInfo": told.SerializeToString()}
+    shapes = {"w": (2, 3)}
+    # From offset 2 on: SOI, a quantisation table of no size, and the frame's header.
+    jpeg = b"\xff\xd8\xff\xdb\0\2\xff\xc0\0\x0b\x08\0\x10\0\x10\1\1\x11\0"
+    ids, ok = np.arange(3), b"\1" * 3
+
+    def vectors(client: ImageClient) -> None:
+        found = client.get(ids)
+        assert found.values.shape == (3, 4)
+        assert np.isfinite(found.values).all()
+        assert not found.values[~found.ok].any()
+
+    def near(client: ImageClient) -> None:
+        found = client.search(ids, k=2)
+        assert found.image_ids.shape == found.cosines.shape == (3, 2)
+        assert (found.image_ids >= -1).all()
+        assert (np.abs(found.cosines) <= 1).all()
+
+    def small(client: ImageClient) -> None:
+        assert all(one is None or one[:2] == b"\xff\xd8" for one in client.thumbnails(ids))
+
+    def gradient(client: ImageClient) -> None:
+        (found,) = client.head_gradient(version, ids, np.ones((3, 4), np.float32), shapes)
+        assert found["w"].shape == (2, 3)
+        assert np.isfinite(found["w"]).all()
+
+    def limits(client: ImageClient) -> None:
+        assert client.info().max_ids_per_call > 0
+
+    photos = dict.fromkeys(range(3), b"photo")
+    calls: list[tuple[Callable[[ImageClient], Any], str, Any]] = [
+        (limits, "GetInfo", told),
+        (
+            vectors,
+            "GetVectors",
+            pb.GetVectorsResponse(version=version, dim=4, dtype=pb.DTYPE_FLOAT16, vectors=b"\0" * 24, status=ok),
+        ),
+        (near, "Search", pb.SearchResponse(version=version, image_ids=b"\xff" * 48, cosines=b"\0" * 24, status=ok)),
+        (small, "GetThumbnails", pb.GetThumbnailsResponse(jpegs=[jpeg] * 3)),
+        (lambda client: client.put(photos), "PutImages", pb.PutImagesResponse(version=version, status=ok)),
+        (lambda client: client.put_head("r", version, b"h"), "PutHead", pb.PutHeadResponse(version=version)),
+        (
+            gradient,
+            "GetHeadGradient",
+            pb.GetHeadGradientResponse(version=version, gradient=save({"w": np.ones((2, 3), np.float32)})),
+        ),
+    ]
+
+    def run(data: bytes) -> None:
+        number, reply = (data[0] if data else 0) % (len(calls) + 1), data[1:]
+        if number == len(calls):
+            Answered.replies = {"Check": reply}
+            assert health_state(Channel(), 1.0).isprintable()  # type: ignore[arg-type]
+            return
+        call, name, _ = calls[number]
+        Answered.replies = {**honest, name: reply}
+        said = ""
+        try:
+            # What is transient would be asked for again until the deadline: a pause is longer than that.
+            with ImageClient(Answered("server"), timeout_s=0.02) as client:
+                call(client)
+        except CrossMediaError as error:
+            said = str(error)
+        assert said.isprintable(), "an error holds what cannot be printed"
+
+    seeds = [bytes([place]) + reply.SerializeToString() for place, (_, _, reply) in enumerate(calls)]
+    return run, [*seeds, bytes([len(calls)]) + b"\x08\1"]
+
+
+def fuzz_failures(folder: Path) -> tuple[Target, list[bytes]]:
+    """A failed call: its code, its class, the time to come back, and text; one of our errors, which can be printed."""
+    import grpc
+
+    from imgserver.client.failures import translated
+    from imgserver.errors import ERROR_NAME_KEY, RETRY_AFTER_KEY, CrossMediaError, Overloaded
+
+    codes = list(grpc.StatusCode)
+
+    class Failed:
+        def __init__(self, data: bytes):
+            name, hint, *text = data[1:].decode(errors="surrogateescape").split("\0", 2)
+            self._code, self._text = codes[data[0] % len(codes)], "".join(text)
+            self._metadata = ((ERROR_NAME_KEY, name), (RETRY_AFTER_KEY, hint))
+
+        def code(self) -> grpc.StatusCode:
+            return self._code
+
+        def details(self) -> str:
+            return self._text
+
+        def trailing_metadata(self) -> Any:
+            return self._metadata
+
+    def run(data: bytes) -> None:
+        if data.count(b"\0", 1) < 1:
+            return
+        found = translated(Failed(data), "server:7070", 1.0, "0" * 32)
+        assert isinstance(found, CrossMediaError)
+        assert str(found).isprintable()
+        assert len(str(found)) < 2000
+        assert not isinstance(found, Overloaded) or 0 <= found.retry_after_s < 1e6
+
+    place = codes.index(grpc.StatusCode.RESOURCE_EXHAUSTED)
+    seeds = [b"Overloaded\0" + b"100\0full", b"Overloaded\0nan\0\x1b[2J", b"SystemExit\0\0" + "\u202e".encode()]
+    return run, [bytes([place]) + seed for seed in seeds]
 
 
 class _Aborted(Exception):

@@ -205,7 +205,7 @@ def test_a_wrong_shard_is_refused_in_every_call(pair: Pair) -> None:
         with pytest.raises(WrongShard, match=words):
             client.search([other])
         with pytest.raises(WrongShard, match=words):
-            client.head_gradient(client.info().version, np.array([other]), np.zeros((1, 16), np.float32))
+            client.head_gradient(client.info().version, np.array([other]), np.zeros((1, 16), np.float32), {})
         assert client.search([mine], k=3).status.tolist() == [Status.OK]
 
 

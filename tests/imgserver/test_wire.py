@@ -10,7 +10,6 @@ from crossmedia.v1 import image_server_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgserver.errors import ServerFault
 from imgserver.wire import VectorsReply, decode_reply, encode_reply
 
 
@@ -67,14 +66,14 @@ def test_blocks_whose_length_takes_one_to_four_bytes(rows: int) -> None:
 
 @given(message=st.binary(max_size=200))
 def test_no_bytes_break_the_reader(message: bytes) -> None:
-    with suppress(ServerFault):  # any other exception fails
+    with suppress(ValueError):  # any other exception fails
         found = decode_reply(message)
         assert found.values.ndim == 2
         assert found.status.ndim == 1
 
 
 def test_a_number_without_an_end_is_given_up() -> None:
-    with pytest.raises(ServerFault, match="64 bits"):
+    with pytest.raises(ValueError, match="64 bits"):
         decode_reply(b"\xff" * 1_000_000)
 
 
@@ -82,5 +81,5 @@ def test_a_number_without_an_end_is_given_up() -> None:
 def test_a_reply_that_was_cut_off_is_refused(reply: VectorsReply, cut: int) -> None:
     message = encode_reply(reply)
     if cut <= len(reply.status):  # within the last field
-        with pytest.raises(ServerFault, match="ends within a field"):
+        with pytest.raises(ValueError, match="ends within a field"):
             decode_reply(message[:-cut])
