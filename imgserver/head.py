@@ -54,9 +54,7 @@ class HeadSpec:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", self.name):  # it becomes part of a file's name
             raise BadInput(f"A head cannot be named {self.name!r}; use up to 32 of a-z, 0-9, _ and -.")
         if not 2 <= len(self.widths) <= MAX_LAYERS + 1:
-            raise BadInput(
-                f"A head has 1 to {MAX_LAYERS} layers, so 2 to {MAX_LAYERS + 1} widths; got {len(self.widths)}."
-            )
+            raise BadInput(f"The widths of a head are two or more, at most {MAX_LAYERS + 1}; got {len(self.widths)}.")
         if not all(type(w) is int and w > 0 for w in self.widths):
             raise BadInput(f"The widths of a head are whole numbers above 0; got {self.widths}.")
         for what, value, known in (

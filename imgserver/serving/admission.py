@@ -58,6 +58,7 @@ class Admission:
         self._lock = threading.Lock()
         self.images = self.size = self.slow = self.refused = 0
         self._held: dict[str, _Held] = {}
+        self._most_held = 0
         self._rate = FIRST_RATE
         self._ended_at = 0.0
 
@@ -93,6 +94,7 @@ class Admission:
                 raise Overloaded(f"{trouble} Try again in {hint:.1f} s{advice}.", retry_after_s=hint)
             self.images += cost.images
             self.size += cost.size
+            self._most_held = max(self._most_held, self.size)
             self.slow += cost.slow
             if cost.size or cost.slow:
                 held.size += cost.size
@@ -130,6 +132,14 @@ class Admission:
                 held.slow -= cost.slow
                 if not held.size and not held.slow:
                     del self._held[name]
+
+    def burst_is_over(self, size: int) -> bool:
+        """Whether more than ``size`` bytes were held since this was last so, and less than a quarter of it are now."""
+        with self._lock:
+            if self._most_held <= size or self.size > size // 4:
+                return False
+            self._most_held = self.size
+            return True
 
     def note_rate(self, images: int) -> None:
         """So many images left the CNN just now: what the retry hint is reckoned from."""

@@ -38,7 +38,7 @@ class Calls:
     """
 
     def __init__(self, most: int, deadlines: Deadlines):
-        self._share, self._deadlines = max(1, int(SHARE * most)), deadlines
+        self.share, self._deadlines = max(1, int(SHARE * most)), deadlines
         self._lock = threading.Lock()
         self._callers: dict[str, _Caller] = {}
 
@@ -62,7 +62,7 @@ class Calls:
         """
         with self._lock:
             caller = self._callers.setdefault(name, _Caller())
-            if caller.calls >= self._share:
+            if caller.calls >= self.share:
                 raise Overloaded(
                     f"{caller.calls} calls of {name} are under way, which is the share of one caller. Try again in "
                     f"0.5 s.",

@@ -45,6 +45,7 @@ SLOW_CALL_S = 5.0  # such a call is logged
 MAX_CONNECTION_AGE_MS, MAX_CONNECTION_IDLE_MS = 120_000, 60_000
 # A connection that says nothing, or not all of a greeting, is closed soon: it takes an open file.
 HANDSHAKE_MS = 10_000
+UNREAD_BYTES = 256 << 10
 NO_FILES = (errno.EMFILE, errno.ENFILE)
 METHODS = pb.DESCRIPTOR.services_by_name["ImageService"].methods
 
@@ -60,7 +61,7 @@ class Methods:
 
     def __init__(self, service: ImageService, deadlines: Deadlines, limit: RateLimit | None = None):
         self._service, self._limit = service, limit
-        self._calls = Calls(MAX_CALLS, deadlines)
+        self.calls = Calls(MAX_CALLS, deadlines)
         self._durations = service.metrics.rpc_duration
         self._sparingly = Sparingly()
         self._work: dict[str, tuple[type[Message], Work]] = {
@@ -119,8 +120,8 @@ class Methods:
         kind, work = self._work[method]
         name, seconds = caller_name.get(), _seconds_left(context)
         deadline = time.monotonic() + seconds
-        with self._calls.one(name, context, seconds):
-            message = self._calls.read(name, requests, context)
+        with self.calls.one(name, context, seconds):
+            message = self.calls.read(name, requests, context)
             cost = Cost(size=len(message))
             self._service.admission.take(cost, name)
             try:
@@ -191,16 +192,19 @@ class GrpcServer:
                 ("grpc.max_connection_idle_ms", MAX_CONNECTION_IDLE_MS),
                 ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
                 ("grpc.max_concurrent_streams", MAX_CALLS),  # of a connection; what is more waits with the caller
+                # What a connection takes of a message before the call reads it; else it grows to 4 MiB a call.
+                ("grpc.http2.bdp_probe", 0),
+                ("grpc.http2.lookahead_bytes", UNREAD_BYTES),
                 *limited,
             ],
         )
         self._deadlines = Deadlines()
-        methods = Methods(service, self._deadlines, security.rate_limit())
-        self._server.add_registered_method_handlers(SERVICE_NAME, methods.handlers())
+        self.methods = Methods(service, self._deadlines, security.rate_limit())
+        self._server.add_registered_method_handlers(SERVICE_NAME, self.methods.handlers())
         names = (SERVICE_NAME, health.SERVICE_NAME)
-        self._health = Health(("", *names), self._deadlines)
+        self.health = Health(("", *names), self._deadlines)
         reflected = Reflection(names, self._deadlines)
-        self._server.add_generic_rpc_handlers((self._health.handler(), reflected.handler()))
+        self._server.add_generic_rpc_handlers((self.health.handler(), reflected.handler()))
         host, _, port = address.rpartition(":")
         try:
             # gRPC would say a taken port on standard error in its own words before it fails.
@@ -217,7 +221,7 @@ class GrpcServer:
                 f"Choose another --port (0 takes a free one), or stop what listens there."
             )
         self.address = f"{host}:{bound}"
-        self._heartbeat = Heartbeat(service, self._health.set)
+        self._heartbeat = Heartbeat(service, self.health.set)
 
     def start(self) -> None:
         """Take calls; healthy once a probe went through."""
@@ -228,6 +232,6 @@ class GrpcServer:
     def stop(self, grace_s: float) -> None:
         """Say NOT_SERVING, take no new calls, let those under way end for at most ``grace_s`` seconds."""
         self._heartbeat.stop()
-        self._health.set(False)
+        self.health.set(False)
         self._server.stop(grace_s).wait()
         self._deadlines.stop()

@@ -43,7 +43,7 @@ class Health:
 
     def __init__(self, names: tuple[str, ...], deadlines: Deadlines):
         self._names, self._deadlines = names, deadlines
-        self._calls = Calls(MAX_PROBES, deadlines)
+        self.calls = Calls(MAX_PROBES, deadlines)
         self._lock = threading.Lock()
         self._state: int = _STATES.NOT_SERVING
         self._watchers: dict[Callable[[bytes | None], None], str] = {}
@@ -88,8 +88,8 @@ class Health:
     def _check(self, requests: Iterator[bytes], context: Any) -> bytes:
         try:
             host = host_of(context.peer())
-            with self._calls.one(host, context, PROBE_S):
-                state = self._state_of(self._calls.read(host, requests, context))
+            with self.calls.one(host, context, PROBE_S):
+                state = self._state_of(self.calls.read(host, requests, context))
         except CrossMediaError as error:
             end_call(context, error)
         if state == _STATES.SERVICE_UNKNOWN:
@@ -99,8 +99,8 @@ class Health:
     def _watch(self, requests: Iterator[bytes], context: Any, send: Callable[[bytes | None], None]) -> None:
         host = host_of(context.peer())
         try:
-            with self._calls.one(host, context, PROBE_S):
-                state = self._state_of(self._calls.read(host, requests, context))
+            with self.calls.one(host, context, PROBE_S):
+                state = self._state_of(self.calls.read(host, requests, context))
                 send(_STATES(status=state).SerializeToString())
             with self._lock:
                 if state == self._state and context.add_callback(lambda: self._forget(send)):

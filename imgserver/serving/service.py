@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from crossmedia.v1 import image_server_pb2 as pb
 
+from imgserver.allocator import KEEP_BYTES, give_back_freed_memory
 from imgserver.errors import CrossMediaError, InvalidRequest, StoreError, VersionMismatch
 from imgserver.places import own_folder
 from imgserver.serving.admission import Admission, Cost, Turns
@@ -112,6 +113,7 @@ class ImageService:
             self.store, self.served, self.lookup, self.admission, decoding, config.limits, config.ownership
         )
         self._started = time.monotonic()
+        self._release = package_version("crossmedia")
         self._closing = threading.Event()
         self._trouble = ""
         try:
@@ -145,6 +147,8 @@ class ImageService:
         while True:
             try:
                 self.live_heads.forget()
+                if self.admission.burst_is_over(KEEP_BYTES):
+                    give_back_freed_memory()
                 self.served.refresh()
                 self.served.load()
                 if self.catalog is not None and self.catalog.changed():
@@ -171,7 +175,7 @@ class ImageService:
         # So that an idle server admits a call for a head's vectors, which takes the most of all.
         most_bytes = model.features.dim * FEATURE_BYTES if model else 1
         return pb.GetInfoResponse(
-            server_version=package_version("crossmedia"),
+            server_version=self._release,
             version=serving.version if serving else "",
             backbone=split_version(serving.version)[0] if serving else "",
             dim=serving.table.space.dim if serving else 0,

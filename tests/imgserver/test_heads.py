@@ -240,9 +240,9 @@ def test_a_server_that_lost_a_head_is_given_it_again(service: ImageService) -> N
     servers = HeadServers([LocalTransport(service)], "run", timeout_s=10)
     version = head.version(servers.backbone())
     before = servers.vectors(ids(1, 2), version, head.to_bytes).values
-    service.heads._runs.clear()
+    service.live_heads.heads._runs.clear()
     assert (servers.vectors(ids(1, 2), version, head.to_bytes).values == before).all()
-    service.heads._runs.clear()
+    service.live_heads.heads._runs.clear()
     assert len(servers.gradient(ids(1, 2), version, np.ones((2, 12), np.float32), head.to_bytes)) == 1
 
 

@@ -22,7 +22,7 @@ from crossmedia.v1 import image_server_pb2 as pb
 from PIL import Image
 
 from imgserver.client import GrpcTransport, HeadServers, ImageClient, LocalTransport, Status
-from imgserver.errors import DeadlineExceeded, InvalidRequest, Overloaded, VersionMismatch
+from imgserver.errors import DeadlineExceeded, InvalidRequest, VersionMismatch
 from imgserver.head import Head, HeadSpec
 from imgserver.serving.grpc_server import GrpcServer
 from imgserver.serving.health import Heartbeat
@@ -440,14 +440,14 @@ def test_limits_are_told(service: ImageService) -> None:
 
 def test_an_idle_server_admits_a_call_of_the_size_that_it_tells(store: Path) -> None:
     """A head's vectors take the most memory: the features of all images of the call."""
-    service = ImageService(ServiceConfig(store, max_pending_bytes=14 * 6 * 1280))
+    service = ImageService(ServiceConfig(store, max_pending_bytes=41 * 6 * 1280))
     try:
         with HeadServers([LocalTransport(service)], "run", timeout_s=5) as servers:
             torch.manual_seed(0)
             head = Head(HeadSpec("learned", (1280, 4)))
             version = head.version(servers.backbone())
             assert servers.vectors(np.arange(100), version, head.to_bytes).ok.all()
-            assert servers.client.info().max_ids_per_call == 10
+            assert servers.client.info().max_ids_per_call == 30
     finally:
         service.close()
 
