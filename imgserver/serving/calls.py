@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from imgserver.errors import DeadlineExceeded, InvalidRequest, Overloaded
@@ -19,14 +19,14 @@ from imgserver.serving.admission import LOOK_S, SHARE
 
 MAX_CALLS = 512
 MAX_CALL_S = 60.0  # of any call, its message and its reply included
-READING = 8  # messages of one caller that are being read: each may take a whole message of memory
+READING = 8  # each message that is being read may take as much memory as a message can
 LOOK_FOR_ENDED_S = 0.5
 
 
 @dataclass
 class _Caller:
+    reading: threading.Semaphore
     calls: int = 0
-    reading: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(READING))
 
 
 class Calls:
@@ -35,10 +35,11 @@ class Calls:
     Args:
         most: of all callers; gRPC itself refuses what is more.
         deadlines: ends what takes too long.
+        reading: messages of one caller that are read at a time.
     """
 
-    def __init__(self, most: int, deadlines: Deadlines):
-        self.share, self._deadlines = max(1, int(SHARE * most)), deadlines
+    def __init__(self, most: int, deadlines: Deadlines, reading: int = READING):
+        self.share, self._deadlines, self._reading = max(1, int(SHARE * most)), deadlines, reading
         self._lock = threading.Lock()
         self._callers: dict[str, _Caller] = {}
 
@@ -61,7 +62,7 @@ class Calls:
             Overloaded: the caller has its share of calls.
         """
         with self._lock:
-            caller = self._callers.setdefault(name, _Caller())
+            caller = self._callers.setdefault(name, _Caller(threading.Semaphore(self._reading)))
             if caller.calls >= self.share:
                 raise Overloaded(
                     f"{caller.calls} calls of {name} are under way, which is the share of one caller. Try again in "

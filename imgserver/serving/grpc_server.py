@@ -76,7 +76,7 @@ class Methods:
         answer = getattr(self._service, re.sub("(?<!^)(?=[A-Z])", "_", method).lower())
         return lambda request, deadline, on_end: answer(request, deadline, on_end).SerializeToString()
 
-    def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
+    def handlers(self) -> dict[str, Any]:
         """In the place of the generated ones: of streams, so that a call is counted before its message is read."""
         return {name: grpc.stream_unary_rpc_method_handler(partial(self.answer, name)) for name in self._work}
 

@@ -43,7 +43,7 @@ class Health:
 
     def __init__(self, names: tuple[str, ...], deadlines: Deadlines):
         self._names, self._deadlines = names, deadlines
-        self.calls = Calls(MAX_PROBES, deadlines)
+        self.calls = Calls(MAX_PROBES, deadlines, reading=1)
         self._lock = threading.Lock()
         self._state: int = _STATES.NOT_SERVING
         self._watchers: dict[Callable[[bytes | None], None], str] = {}
@@ -94,7 +94,8 @@ class Health:
             end_call(context, error)
         if state == _STATES.SERVICE_UNKNOWN:
             context.abort(grpc.StatusCode.NOT_FOUND, "This server has no service of that name.")
-        return _STATES(status=state).SerializeToString()
+        answer: bytes = _STATES(status=state).SerializeToString()
+        return answer
 
     def _watch(self, requests: Iterator[bytes], context: Any, send: Callable[[bytes | None], None]) -> None:
         host = host_of(context.peer())
@@ -135,7 +136,7 @@ class Reflection:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """To be added to a server."""
-        method = grpc.stream_stream_rpc_method_handler(
+        method: Any = grpc.stream_stream_rpc_method_handler(
             self._answer, response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString
         )
         return grpc.method_handlers_generic_handler(reflection.SERVICE_NAME, {"ServerReflectionInfo": method})

@@ -8,13 +8,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from crossmedia.v1 import image_server_pb2 as pb
+from numpy.typing import DTypeLike
 
 from imgserver.allocator import KEEP_BYTES, give_back_freed_memory
 from imgserver.errors import CrossMediaError, InvalidRequest, StoreError, VersionMismatch
@@ -246,26 +249,14 @@ class ImageService:
         caller = Caller(deadline, on_end)
         head = self.live_heads.heads.get(request.version)
         if head is not None:
-            serving, version, dim, made = None, request.version, head.spec.dim, 4
+            version = request.version
+            with self._reply(len(ids), head.spec.dim, np.float32, dtype, caller):
+                values, status, computed = self.live_heads.vectors(version, head, request.image_ids, ids, caller)
         else:
             serving = self.served.of(request.version)
-            version, dim, made = (
-                serving.version,
-                serving.table.space.dim,
-                np.dtype(serving.table.space.value_dtype).itemsize,
-            )
-        if (size := len(ids) * (dim * dtype.itemsize + 1) + MESSAGE_REST) > self.config.max_message_bytes:
-            raise InvalidRequest(
-                f"The vectors of {len(ids)} images, {dim} numbers each, take {size} bytes, and a message has at most "
-                f"{self.config.max_message_bytes}. Ask for fewer images in a call."
-            )
-        cost = Cost(size=len(ids) * dim * (made + REPLY_COPIES * dtype.itemsize))
-        with self.admission.held_until_sent(cost, caller):
-            if serving is None:
-                found = self.live_heads.vectors(version, head, request.image_ids, ids, caller)
-            else:
-                found = self.lookup.rows(serving, ids, caller)
-        values, status, computed = found
+            version, space = serving.version, serving.table.space
+            with self._reply(len(ids), space.dim, space.value_dtype, dtype, caller):
+                values, status, computed = self.lookup.rows(serving, ids, caller)
         return VectorsReply(
             version,
             self.store.index.generation,
@@ -276,6 +267,20 @@ class ImageService:
             caller.queue_time_ns,
             caller.compute_time_ns,
         )
+
+    @contextmanager
+    def _reply(
+        self, images: int, dim: int, made_as: DTypeLike, sent_as: np.dtype[Any], caller: Caller
+    ) -> Iterator[None]:
+        """Hold what a reply of vectors costs, until it was sent; one that is larger than a message is refused."""
+        if (size := images * (dim * sent_as.itemsize + 1) + MESSAGE_REST) > self.config.max_message_bytes:
+            raise InvalidRequest(
+                f"The vectors of {images} images, {dim} numbers each, take {size} bytes, and a message has at most "
+                f"{self.config.max_message_bytes}. Ask for fewer images in a call."
+            )
+        cost = Cost(size=images * dim * (np.dtype(made_as).itemsize + REPLY_COPIES * sent_as.itemsize))
+        with self.admission.held_until_sent(cost, caller):
+            yield
 
     def put_head(self, request: pb.PutHeadRequest, deadline: float, on_end: OnEnd | None = None) -> pb.PutHeadResponse:
         """Hold a head that a trainer brings, so that its vectors and gradients can be asked for.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import contextlib
 import errno
 import io
 import json
@@ -298,9 +297,10 @@ def test_half_messages_hold_threads_of_their_caller_alone(served: GrpcServer) ->
     for _ in range(under.share):
         silent.call("/crossmedia.v1.ImageService/GetVectors")
     assert soon(lambda: under.under_way == under.share)
-    with contextlib.closing(GrpcTransport(served.address)) as same_host:
-        with pytest.raises(Overloaded, match=r"127\.0\.0\.1 are under way, which is the share"):
-            same_host.get_info(5)
+    same_host = GrpcTransport(served.address)
+    with pytest.raises(Overloaded, match=r"127\.0\.0\.1 are under way, which is the share"):
+        same_host.get_info(5)
+    same_host.close()
     port = served.address.rpartition(":")[2]
     elsewhere = socket.create_connection(("127.0.0.1", int(port)), 5, source_address=("127.0.0.2", 0))
     other = Http2(elsewhere)
@@ -426,6 +426,7 @@ def test_no_file_is_opened_to_answer(served: GrpcServer, monkeypatch: pytest.Mon
             monkeypatch.setattr(os, name, guarded(getattr(os, name)))
         assert client.info().store_used_bytes > 0
         assert client.get([1, 2]).ok.all()
-        with contextlib.closing(GrpcTransport(served.address)) as transport:
-            with pytest.raises(Overloaded, match="no file left to open"):
-                transport.get_thumbnails(pb.GetThumbnailsRequest(image_ids=ONE), 5)
+        transport = GrpcTransport(served.address)
+        with pytest.raises(Overloaded, match="no file left to open"):
+            transport.get_thumbnails(pb.GetThumbnailsRequest(image_ids=ONE), 5)
+        transport.close()
