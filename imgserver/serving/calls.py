@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from imgserver.errors import DeadlineExceeded, InvalidRequest, Overloaded
-from imgserver.serving.admission import LOOK_S, SHARE
+from imgserver.serving.admission import SHARE
 
 MAX_CALLS = 512
 MAX_CALL_S = 60.0  # of any call, its message and its reply included
 READING = 8  # each message that is being read may take as much memory as a message can
 LOOK_FOR_ENDED_S = 0.5
+LOOK_FOR_GONE_S = 1.0  # hundreds of threads may wait: each look of theirs takes time from the others
 
 
 @dataclass
@@ -88,7 +89,7 @@ class Calls:
             grpc.RpcError: the call ended before all of it had come.
         """
         reading = self._callers[name].reading
-        while not reading.acquire(timeout=LOOK_S):
+        while not reading.acquire(timeout=LOOK_FOR_GONE_S):
             if not context.is_active():
                 raise DeadlineExceeded(f"Other messages of {name} were being read until the call ended.")
         try:

@@ -10,7 +10,7 @@ from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.errors import InvalidRequest, VersionMismatch
 from imgserver.head import Head
-from imgserver.serving.admission import Admission, Cost
+from imgserver.serving.admission import Admission, Cost, Turns
 from imgserver.serving.heads import MAX_HEAD_BYTES, Heads
 from imgserver.serving.jobs import Caller
 from imgserver.serving.learning import Learning, working_bytes
@@ -37,6 +37,7 @@ class LiveHeads:
     def __init__(self, served: Served, lookup: Lookup, admission: Admission):
         self.heads, self.learning = Heads(), Learning()
         self._served, self._lookup, self._admission = served, lookup, admission
+        self._reading = Turns(1)
 
     def forget(self) -> None:
         """Give up what nobody asked for for a while."""
@@ -49,7 +50,8 @@ class LiveHeads:
             raise InvalidRequest(f"The head has {len(request.head)} bytes; the limit is {MAX_HEAD_BYTES} (GetInfo).")
         if request.owner not in (pb.HEAD_OWNER_UNSPECIFIED, pb.HEAD_OWNER_TRAINER):
             raise InvalidRequest(f"The owner {request.owner} is unknown; this server knows heads that trainers own.")
-        with self._admission.held(Cost(size=READING_COPIES * len(request.head), slow=1), caller):
+        cost = Cost(size=READING_COPIES * len(request.head), slow=1)
+        with self._admission.held(cost, caller), self._reading.one(caller):
             head = Head.from_bytes(request.head)
             backbone = split_version(request.version)[0]
             if (right := head.version(backbone)) != request.version:
