@@ -23,3 +23,11 @@ def keep_freed_memory() -> bool:
     settings = ((_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, KEEP_BYTES), (_ARENA_MAX, ARENAS))
     taken = [mallopt(name, value) == 1 for name, value in settings]
     return all(taken)
+
+
+def give_back_freed_memory() -> None:
+    """Have malloc give back what lies free between what is used; what it keeps at the end stays kept."""
+    try:
+        ctypes.CDLL(None).malloc_trim(KEEP_BYTES)
+    except (OSError, AttributeError):
+        return

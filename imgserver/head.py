@@ -27,6 +27,8 @@ ACTIVATIONS = ("relu", "prelu")
 NORMALISATIONS = ("none", "layer")
 STARTS = ("pca", "random")
 LEAST_ROWS = 64  # of a product of matrices: of few rows it takes another way, which rounds otherwise
+MAX_LAYERS = 64  # linear ones: each takes some KiB beside its weights
+MAX_HEADER_BYTES = 64 << 10  # of a head's file: names and shapes of all that MAX_LAYERS can have take less
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,10 @@ class HeadSpec:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", self.name):  # it becomes part of a file's name
             raise BadInput(f"A head cannot be named {self.name!r}; use up to 32 of a-z, 0-9, _ and -.")
-        if len(self.widths) < 2 or not all(isinstance(w, int) and w > 0 for w in self.widths):
-            raise BadInput(f"The widths of a head are two or more whole numbers above 0; got {self.widths}.")
+        if not 2 <= len(self.widths) <= MAX_LAYERS + 1:
+            raise BadInput(f"The widths of a head are two or more, at most {MAX_LAYERS + 1}; got {len(self.widths)}.")
+        if not all(type(w) is int and w > 0 for w in self.widths):
+            raise BadInput(f"The widths of a head are whole numbers above 0; got {self.widths}.")
         for what, value, known in (
             ("activation", self.activation, ACTIVATIONS),
             ("normalisation", self.normalisation, NORMALISATIONS),
@@ -162,13 +166,21 @@ class Head(nn.Module):
             BadInput: the block is no head, or a weight is not finite.
         """
         try:
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            spec = HeadSpec.from_canonical(header["__metadata__"]["spec"])
+            header = _header(data)
+            about = header.pop("__metadata__")
+            spec = HeadSpec.from_canonical(about["spec"])
             if 4 * spec.parameters > len(data):  # before anything of that size is made
                 raise ValueError(f"its widths {spec.widths} need {4 * spec.parameters} bytes of weights")
-            head = cls(spec, header["__metadata__"].get("backbone", ""))
+            head = cls(spec, about.get("backbone", ""))
+            said = {name: (tensor["dtype"], tuple(tensor["shape"])) for name, tensor in header.items()}
+            right = {name: ("F32", tuple(weight.shape)) for name, weight in head.state_dict().items()}
+            if said != right:
+                names = ", ".join(
+                    sorted(name for name in said.keys() | right.keys() if said.get(name) != right.get(name))
+                )
+                raise ValueError(f"its weights are not float32 numbers of the shapes that its widths need: {names}")
             head.load_state_dict(load(data))
-        except (BadInput, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        except (BadInput, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             raise BadInput(f"This is no head that 'imgserver precompute' or 'trainer fit' saved: {error}.") from error
         for name, weight in head.state_dict().items():
             if not torch.isfinite(weight).all():
@@ -177,6 +189,24 @@ class Head(nn.Module):
                     f"checkpoint, with a smaller step size of the head."
                 )
         return head
+
+
+def _header(data: bytes) -> dict[str, Any]:
+    """What a safetensors block says of itself, each name once; nothing is read on the word of a length that lies."""
+    size = int.from_bytes(data[:8], "little")
+    if size > min(MAX_HEADER_BYTES, len(data) - 8):
+        raise ValueError(
+            f"it claims {size} bytes of header; there are {max(0, len(data) - 8)}, and the limit is {MAX_HEADER_BYTES}"
+        )
+    header: dict[str, Any] = json.loads(data[8 : 8 + size], object_pairs_hook=_each_once)
+    return header
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is there twice")
+    return found
 
 
 def fit_pca(features: Features, dim: int) -> Head:

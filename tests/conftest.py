@@ -42,9 +42,12 @@ def test_data() -> Path:
     return Path(folder)
 
 
-def run_command(*arguments: str, check: bool = True, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m …`` as a user would."""
-    done = subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=timeout_s)
+def run_command(
+    *arguments: str, check: bool = True, timeout_s: float = 120, limited: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m …`` as a user would, behind another command if one is given."""
+    command = [*limited, sys.executable, "-m", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
     assert not check or done.returncode == 0, f"{arguments} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done
 
@@ -97,15 +100,21 @@ def shared_out(full: Path, folder: Path, servers: list[str]) -> list[Path]:
     return stores
 
 
-class DaemonProcess:
-    """A daemon started by ``imgserver serve --background``."""
+def resident(pid: int) -> int:
+    """Bytes of memory that a process holds now."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    def __init__(self, store: Path, catalogue: Path | None, *options: str):
+
+class DaemonProcess:
+    """A daemon started by ``imgserver serve --background``; ``files`` is the limit of those that it may have open."""
+
+    def __init__(self, store: Path, catalogue: Path | None, *options: str, files: int | None = None):
         self.store = store
         arguments = ["imgserver", "serve", f"--store={store}", "--port=0", "--background", "--json", *options]
         if catalogue is not None:
             arguments.append(f"--catalogue={catalogue}")
-        found = json.loads(run_command(*arguments).stdout)
+        limited = () if files is None else ("prlimit", f"--nofile={files}:{files}")
+        found = json.loads(run_command(*arguments, limited=limited).stdout)
         self.address: str = found["address"]
         self.pid: int = found["pid"]
 

@@ -229,12 +229,12 @@ class LocalTransport:
 
     def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
         """Call ``get_thumbnails`` of the service."""
-        reply: pb.GetThumbnailsResponse = self._service.get_thumbnails(request)
+        reply: pb.GetThumbnailsResponse = self._service.get_thumbnails(request, deadline=time.monotonic() + timeout_s)
         return reply
 
     def put_head(self, request: pb.PutHeadRequest, timeout_s: float) -> pb.PutHeadResponse:
         """Call ``put_head`` of the service."""
-        reply: pb.PutHeadResponse = self._service.put_head(request)
+        reply: pb.PutHeadResponse = self._service.put_head(request, deadline=time.monotonic() + timeout_s)
         return reply
 
     def get_head_gradient(self, request: pb.GetHeadGradientRequest, timeout_s: float) -> pb.GetHeadGradientResponse:

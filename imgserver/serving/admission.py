@@ -1,4 +1,4 @@
-"""How much work is taken on: one rule for a call with one id and with ten thousand, counted in ids and in bytes."""
+"""How much work is taken on: one rule for every call, counted in what it will cost, before the work begins."""
 
 from __future__ import annotations
 
@@ -6,55 +6,140 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from imgserver.errors import Overloaded
+from imgserver.errors import InvalidRequest, Overloaded
+from imgserver.serving.jobs import Caller
 
 FIRST_RATE = 100.0  # images a second that even a slow machine computes
 MAX_HINT_S = 5.0
+MAX_SLOW = 48  # calls that take long: more are no faster, and each holds a thread and memory
+SHARE = 0.75  # of anything, the most that one caller may hold: the rest is there for the others
+LOOK_S = 0.2
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a call takes while it is under way.
+
+    Attributes:
+        images: that wait for the CNN.
+        size: bytes of memory: of the message, photos, features, what a head makes of them on the way, and the reply.
+        slow: 1 for a call that computes, decodes or searches; 0 for a look into a table.
+    """
+
+    images: int = 0
+    size: int = 0
+    slow: int = 0
+
+
+@dataclass
+class _Held:
+    """What one caller holds."""
+
+    size: int = 0
+    slow: int = 0
 
 
 class Admission:
-    """Counts what is under way: images that wait for the CNN, and bytes of photos brought and of replies.
+    """Counts what is under way, in all and of each caller.
+
+    Images have no share: their queue is of lookups, and its length is the operator's choice. A caller without a name
+    is the process itself, and has all there is.
 
     Args:
-        max_ids: most images waiting.
-        max_bytes: most bytes held.
+        max_images: most images waiting.
+        max_size: most bytes held.
+        max_slow: most calls that take long.
     """
 
-    def __init__(self, max_ids: int, max_bytes: int):
-        self._max_ids, self._max_bytes = max_ids, max_bytes
+    def __init__(self, max_images: int, max_size: int, max_slow: int = MAX_SLOW):
+        self._max_images, self._max_size, self._max_slow = max_images, max_size, max_slow
         self._lock = threading.Lock()
-        self.ids = self.bytes = self.refused = 0
+        self.images = self.size = self.slow = self.refused = 0
+        self._held: dict[str, _Held] = {}
+        self._most_held = 0
         self._rate = FIRST_RATE
         self._ended_at = 0.0
 
-    def take(self, ids: int, size: int) -> None:
-        """Take on ``ids`` images and ``size`` bytes, or nothing.
+    @property
+    def share(self) -> int:
+        """Most bytes that one caller may hold, and so the most that a call may cost."""
+        return int(SHARE * self._max_size)
+
+    def take(self, cost: Cost, name: str = "") -> None:
+        """Take on all of a cost, or nothing.
+
+        Args:
+            cost: of the work.
+            name: of the caller.
 
         Raises:
+            InvalidRequest: not even an idle server would take it on.
             Overloaded: it would be more than is admitted; with the time after which a try may go better.
         """
-        with self._lock:
-            if self.ids + ids <= self._max_ids and self.bytes + size <= self._max_bytes:
-                self.ids += ids
-                self.bytes += size
-                return
-            self.refused += 1
-            hint = min(MAX_HINT_S, max(0.1, self.ids / self._rate))
-            too_many = self.ids + ids > self._max_ids
-            raise Overloaded(
-                f"{self.ids} images wait for the CNN and {self.bytes >> 20} MiB are under way; {ids} images and "
-                f"{size >> 20} MiB more would exceed the limit of {self._max_ids} images or "
-                f"{self._max_bytes >> 20} MiB. Try again in {hint:.1f} s"
-                f"{', or embed the catalogue before, by imgserver precompute' if too_many else ''}.",
-                retry_after_s=hint,
+        if cost.size > self.share:
+            raise InvalidRequest(
+                f"This call would take {_mib(cost.size)} of memory here, and one caller may hold {_mib(self.share)}. "
+                f"Ask for fewer images in a call."
             )
+        with self._lock:
+            held = self._held.get(name) or _Held()
+            if trouble := self._trouble(cost, name, held):
+                self.refused += 1
+                hint = min(MAX_HINT_S, max(0.1, self.images / self._rate))
+                advice = ""
+                if self.images + cost.images > self._max_images:
+                    advice = ", or embed the catalogue before, by imgserver precompute"
+                raise Overloaded(f"{trouble} Try again in {hint:.1f} s{advice}.", retry_after_s=hint)
+            self.images += cost.images
+            self.size += cost.size
+            self._most_held = max(self._most_held, self.size)
+            self.slow += cost.slow
+            if cost.size or cost.slow:
+                held.size += cost.size
+                held.slow += cost.slow
+                self._held[name] = held
 
-    def give_back(self, ids: int, size: int) -> None:
+    def _trouble(self, cost: Cost, name: str, held: _Held) -> str:
+        """Why a cost is too much now; empty when it is not."""
+        if self.images + cost.images > self._max_images:
+            return (
+                f"{self.images} images wait for the CNN; {cost.images} more would exceed the limit of "
+                f"{self._max_images}."
+            )
+        for what, here, mine, more, most in (
+            (_mib, self.size, held.size, cost.size, self._max_size),
+            (_calls, self.slow, held.slow, cost.slow, self._max_slow),
+        ):
+            if here + more > most:
+                return f"{what(here)} are under way; {what(more)} more would exceed the limit of {what(most)}."
+            if name and more and mine + more > SHARE * most:
+                return (
+                    f"{what(mine)} are under way for {name}; {what(more)} more would exceed the share of one caller, "
+                    f"{what(int(SHARE * most))}."
+                )
+        return ""
+
+    def give_back(self, cost: Cost, name: str = "") -> None:
         """The work has ended."""
         with self._lock:
-            self.ids -= ids
-            self.bytes -= size
+            self.images -= cost.images
+            self.size -= cost.size
+            self.slow -= cost.slow
+            if held := self._held.get(name):
+                held.size -= cost.size
+                held.slow -= cost.slow
+                if not held.size and not held.slow:
+                    del self._held[name]
+
+    def burst_is_over(self, size: int) -> bool:
+        """Whether more than ``size`` bytes were held since this was last so, and less than a quarter of it are now."""
+        with self._lock:
+            if self._most_held <= size or self.size > size // 4:
+                return False
+            self._most_held = self.size
+            return True
 
     def note_rate(self, images: int) -> None:
         """So many images left the CNN just now: what the retry hint is reckoned from."""
@@ -65,14 +150,64 @@ class Admission:
         self._ended_at = now
 
     @contextmanager
-    def held(self, ids: int, size: int) -> Iterator[None]:
+    def held(self, cost: Cost, caller: Caller) -> Iterator[None]:
         """Take on work for the time of a block.
 
         Raises:
-            Overloaded: as ``take``.
+            InvalidRequest, Overloaded: as ``take``.
         """
-        self.take(ids, size)
+        self.take(cost, caller.name)
         try:
             yield
         finally:
-            self.give_back(ids, size)
+            self.give_back(cost, caller.name)
+
+    @contextmanager
+    def held_until_sent(self, cost: Cost, caller: Caller) -> Iterator[None]:
+        """Take on what a reply costs: for the time of a block, and on until the caller has the reply or has gone.
+
+        Raises:
+            InvalidRequest, Overloaded: as ``take``.
+        """
+        self.take(cost, caller.name)
+        sent = False
+        try:
+            yield
+            sent = caller.at_end(lambda: self.give_back(cost, caller.name))
+        finally:
+            if not sent:
+                self.give_back(cost, caller.name)
+
+
+class Turns:
+    """So many at a time; the others wait for their turn, as long as their callers do.
+
+    Args:
+        at_once: how many.
+    """
+
+    def __init__(self, at_once: int):
+        self._free = threading.Semaphore(at_once)
+
+    @contextmanager
+    def one(self, caller: Caller) -> Iterator[None]:
+        """Wait for a turn, and have it for the time of a block.
+
+        Raises:
+            DeadlineExceeded: the caller has gone, or its deadline is over.
+        """
+        caller.check()
+        while not self._free.acquire(timeout=min(LOOK_S, max(0.0, caller.deadline - time.monotonic()))):
+            caller.check()
+        try:
+            yield
+        finally:
+            self._free.release()
+
+
+def _mib(size: int) -> str:
+    return f"{size >> 20} MiB"
+
+
+def _calls(count: int) -> str:
+    return f"{count} calls that take long"

@@ -2,88 +2,87 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import re
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 from crossmedia.v1 import image_server_pb2 as pb
-from crossmedia.v1 import image_server_pb2_grpc as pb_grpc
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health
 
 from imgserver.errors import (
     BadInput,
     CrossMediaError,
     DeadlineExceeded,
     InvalidRequest,
+    Overloaded,
     ServerFault,
 )
 from imgserver.logs import REQUEST_ID_KEY, Sparingly, request_id, request_id_of
+from imgserver.serving.admission import Cost
+from imgserver.serving.calls import MAX_CALL_S, MAX_CALLS, Calls, Deadlines
 from imgserver.serving.failures import end_call, said
 from imgserver.serving.health import SERVICE_NAME, Heartbeat
+from imgserver.serving.jobs import OnEnd, caller_name
+from imgserver.serving.probes import Health, Reflection
+from imgserver.serving.rates import RateLimit, host_of, images_in
 from imgserver.serving.security import OPEN, ServerSecurity
 from imgserver.serving.service import ImageService
 from imgserver.wire import encode_reply
 
 log = logging.getLogger(__name__)
 
-Reply = TypeVar("Reply")
-# A call that waits for the CNN holds a thread; more threads than callers cost nothing but stack.
-CALL_THREADS = 64
-NO_DEADLINE_S = 60.0
+Work = Callable[[Any, float, OnEnd], bytes]
 SLOW_CALL_S = 5.0  # such a call is logged
-MAX_CONNECTION_AGE_MS = 120_000
 MAX_STREAMS = 128  # calls under way on a connection
+MAX_CONNECTION_AGE_MS, MAX_CONNECTION_IDLE_MS = 120_000, 60_000
+# A connection that says nothing, or not all of a greeting, is closed soon: it takes an open file.
+HANDSHAKE_MS = 10_000
+UNREAD_BYTES = 256 << 10
+NO_FILES = (errno.EMFILE, errno.ENFILE)
+METHODS = pb.DESCRIPTOR.services_by_name["ImageService"].methods
 
 
-class _Servicer(pb_grpc.ImageServiceServicer):
-    def __init__(self, service: ImageService):
-        self._service = service
+class Methods:
+    """The methods of ``ImageService``: a message in, a reply out, and an error of ours for whatever goes wrong.
+
+    Args:
+        service: what answers.
+        deadlines: ends what takes too long.
+        limit: of each caller's images a second; None: no limit.
+    """
+
+    def __init__(self, service: ImageService, deadlines: Deadlines, limit: RateLimit | None = None):
+        self._service, self._limit = service, limit
+        self.calls = Calls(MAX_CALLS, deadlines)
         self._durations = service.metrics.rpc_duration
         self._sparingly = Sparingly()
+        self._work: dict[str, tuple[type[Message], Work]] = {
+            method.name: (GetMessageClass(method.input_type), self._work_of(method.name)) for method in METHODS
+        }
 
-    def GetInfo(self, request: pb.GetInfoRequest, context: Any) -> pb.GetInfoResponse:  # noqa: N802
-        return self._answer("GetInfo", context, lambda deadline: self._service.get_info())
+    def _work_of(self, method: str) -> Work:
+        if method == "GetInfo":
+            return lambda request, deadline, on_end: self._service.get_info().SerializeToString()
+        if method == "GetVectors":
+            return lambda request, deadline, on_end: encode_reply(self._service.get_vectors(request, deadline, on_end))
+        answer = getattr(self._service, re.sub("(?<!^)(?=[A-Z])", "_", method).lower())
+        return lambda request, deadline, on_end: answer(request, deadline, on_end).SerializeToString()
 
-    def GetVectors(self, request: pb.GetVectorsRequest, context: Any) -> bytes:  # type: ignore[override]  # noqa: N802
-        return self._answer(
-            "GetVectors",
-            context,
-            lambda deadline: encode_reply(self._service.get_vectors(request, deadline, context.add_callback)),
-        )
+    def handlers(self) -> dict[str, Any]:
+        """In the place of the generated ones: of streams, so that a call is counted before its message is read."""
+        return {name: grpc.stream_unary_rpc_method_handler(partial(self.answer, name)) for name in self._work}
 
-    def PutImages(self, request: pb.PutImagesRequest, context: Any) -> pb.PutImagesResponse:  # noqa: N802
-        return self._answer(
-            "PutImages", context, lambda deadline: self._service.put_images(request, deadline, context.add_callback)
-        )
-
-    def PutHead(self, request: pb.PutHeadRequest, context: Any) -> pb.PutHeadResponse:  # noqa: N802
-        return self._answer("PutHead", context, lambda deadline: self._service.put_head(request))
-
-    def GetHeadGradient(self, request: pb.GetHeadGradientRequest, context: Any) -> pb.GetHeadGradientResponse:  # noqa: N802
-        return self._answer(
-            "GetHeadGradient",
-            context,
-            lambda deadline: self._service.get_head_gradient(request, deadline, context.add_callback),
-        )
-
-    def Search(self, request: pb.SearchRequest, context: Any) -> pb.SearchResponse:  # noqa: N802
-        return self._answer(
-            "Search", context, lambda deadline: self._service.search(request, deadline, context.add_callback)
-        )
-
-    def GetThumbnails(self, request: pb.GetThumbnailsRequest, context: Any) -> pb.GetThumbnailsResponse:  # noqa: N802
-        return self._answer("GetThumbnails", context, lambda deadline: self._service.get_thumbnails(request))
-
-    def _answer(self, method: str, context: Any, work: Callable[[float], Reply]) -> Reply:
-        """Do the work; an error of ours ends the call with its code, its class name, and when to retry.
+    def answer(self, method: str, requests: Iterator[bytes], context: Any) -> bytes:
+        """Answer one call; an error of ours ends it with its code, its class name, and when to retry.
 
         The id of the request goes back with every answer, and stands in every line that is logged meanwhile.
         """
@@ -91,64 +90,66 @@ class _Servicer(pb_grpc.ImageServiceServicer):
         number = request_id_of(context.invocation_metadata())
         context.set_trailing_metadata([(REQUEST_ID_KEY, number)])
         request_id.set(number)  # threads belong to one call at a time
-        failed: CrossMediaError | None = None
+        caller_name.set(caller_name.get() or host_of(context.peer()))
+        code, failed = grpc.StatusCode.OK, None
         try:
-            return work(time.monotonic() + _seconds_left(context))
+            return self._answered(method, requests, context)
         except CrossMediaError as error:
             failed = error
             if self._sparingly.allows(type(error).__name__):
                 log.warning("%s failed: %s: %s", method, type(error).__name__, said(error))
-        except Exception:
-            log.exception("a call failed")  # the trace stays here; the peer learns only that it happened
-            failed = ServerFault("The image server failed; its log says more.")
+        except grpc.RpcError:  # the caller has gone
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in NO_FILES:
+                failed = Overloaded("The image server has no file left to open. Try again in 1 s.", 1.0)
+                log.error("%s failed: %s; raise the limit of open files (ulimit -n)", method, error)
+            else:
+                log.exception("a call failed")  # the trace stays here; the peer learns only that it happened
+                failed = ServerFault("The image server failed; its log says more.")
         finally:
             seconds = time.perf_counter() - started
-            code = failed.grpc_code if failed else grpc.StatusCode.OK
+            code = failed.grpc_code if failed else code
             self._durations.labels(method, code.name).observe(seconds)
             if seconds > SLOW_CALL_S:
                 log.warning("%s took %.1f s", method, seconds)
             request_id.set("")
         end_call(context, failed, [(REQUEST_ID_KEY, number)])
 
+    def _answered(self, method: str, requests: Iterator[bytes], context: Any) -> bytes:
+        kind, work = self._work[method]
+        name, seconds = caller_name.get(), _seconds_left(context)
+        deadline = time.monotonic() + seconds
+        with self.calls.one(name, context, seconds):
+            message = self.calls.read(name, requests, context)
+            cost = Cost(size=len(message))
+            self._service.admission.take(cost, name)
+            try:
+                request = _parsed(method, kind, message)
+                del message
+                if self._limit is not None:
+                    self._limit.take(name, images_in(request))
+                return work(request, deadline, context.add_callback)
+            finally:
+                self._service.admission.give_back(cost, name)
+
+
+def _parsed(method: str, kind: type[Message], message: bytes) -> Message:
+    try:
+        return kind.FromString(message)
+    except DecodeError:
+        raise InvalidRequest(
+            f"The bytes are no request of {method}. Client and server may be of different releases."
+        ) from None
+
 
 def _seconds_left(context: Any) -> float:
     left = context.time_remaining()
-    seconds = NO_DEADLINE_S if left is None else min(float(left), NO_DEADLINE_S)
+    seconds = MAX_CALL_S if left is None else min(float(left), MAX_CALL_S)
     if seconds <= 0:
         raise DeadlineExceeded("The deadline was over before the work began.")
     return seconds
-
-
-def _handlers(servicer: _Servicer) -> dict[str, Any]:
-    """In the place of the generated ones: what is malformed is the caller's fault, and replies may be bytes already."""
-    return {
-        method.name: grpc.unary_unary_rpc_method_handler(
-            partial(_call, servicer, method.name),
-            request_deserializer=partial(_parse, GetMessageClass(method.input_type)),
-            response_serializer=None
-            if method.name == "GetVectors"
-            else GetMessageClass(method.output_type).SerializeToString,
-        )
-        for method in pb.DESCRIPTOR.services_by_name["ImageService"].methods
-    }
-
-
-def _parse(kind: type[Message], data: bytes) -> Message | DecodeError:
-    """A request, or why it is none: raised here, gRPC would log a trace and call it an error of the server."""
-    try:
-        return kind.FromString(data)
-    except DecodeError as error:
-        return error
-
-
-def _call(servicer: _Servicer, method: str, request: Message | DecodeError, context: Any) -> Any:
-    if not isinstance(request, DecodeError):
-        return getattr(servicer, method)(request, context)
-
-    def refuse(deadline: float) -> None:
-        raise InvalidRequest(f"The bytes are no request of {method}. Client and server may be of different releases.")
-
-    return servicer._answer(method, context, refuse)
 
 
 class GrpcServer:
@@ -159,6 +160,7 @@ class GrpcServer:
         address: ``host:port``; port 0 takes a free one.
         security: who may call it, and how.
         interceptors: around every call, such as those of ``tracing``.
+        max_connections: that are open at once; None: as many as the system allows.
 
     Raises:
         BadInput: the port is taken, or the address cannot be bound; or a file of ``security`` cannot be used.
@@ -170,11 +172,14 @@ class GrpcServer:
         address: str,
         security: ServerSecurity = OPEN,
         interceptors: Sequence[grpc.ServerInterceptor] = (),
+        max_connections: int | None = None,
     ):
         most = service.config.max_message_bytes
         credentials = security.credentials()
+        limited = [] if max_connections is None else [("grpc.max_allowed_incoming_connections", max_connections)]
         self._server = grpc.server(
-            ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="call"),
+            ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="call"),  # those that idle cost nothing but stack
+            maximum_concurrent_rpcs=MAX_CALLS,
             interceptors=[*interceptors, *security.interceptors(service.metrics.rpc_duration)],
             options=[
                 ("grpc.max_receive_message_length", most),
@@ -187,16 +192,22 @@ class GrpcServer:
                 # More wait with the caller. Without a limit gRPC keeps thousands of calls that were opened and
                 # cancelled at once, and drops calls of others for them ("rapid reset").
                 ("grpc.max_concurrent_streams", MAX_STREAMS),
+                ("grpc.max_connection_age_grace_ms", int(2000 * MAX_CALL_S)),
+                ("grpc.max_connection_idle_ms", MAX_CONNECTION_IDLE_MS),
+                ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+                # What a connection takes of a message before the call reads it; else it grows to 4 MiB a call.
+                ("grpc.http2.bdp_probe", 0),
+                ("grpc.http2.lookahead_bytes", UNREAD_BYTES),
+                *limited,
             ],
         )
-        servicer = _Servicer(service)
-        pb_grpc.add_ImageServiceServicer_to_server(servicer, self._server)
-        self._server.add_registered_method_handlers(SERVICE_NAME, _handlers(servicer))
-        self._health = health.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self._set_health(False)
-        names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        self._deadlines = Deadlines()
+        self.methods = Methods(service, self._deadlines, security.rate_limit())
+        self._server.add_registered_method_handlers(SERVICE_NAME, self.methods.handlers())
+        names = (SERVICE_NAME, health.SERVICE_NAME)
+        self.health = Health(("", *names), self._deadlines)
+        reflected = Reflection(names, self._deadlines)
+        self._server.add_generic_rpc_handlers((self.health.handler(), reflected.handler()))
         host, _, port = address.rpartition(":")
         try:
             # gRPC would say a taken port on standard error in its own words before it fails.
@@ -213,20 +224,17 @@ class GrpcServer:
                 f"Choose another --port (0 takes a free one), or stop what listens there."
             )
         self.address = f"{host}:{bound}"
-        self._heartbeat = Heartbeat(service, self._set_health)
+        self._heartbeat = Heartbeat(service, self.health.set)
 
     def start(self) -> None:
         """Take calls; healthy once a probe went through."""
+        self._deadlines.start()
         self._server.start()
         self._heartbeat.start()
 
     def stop(self, grace_s: float) -> None:
         """Say NOT_SERVING, take no new calls, let those under way end for at most ``grace_s`` seconds."""
         self._heartbeat.stop()
-        self._health.enter_graceful_shutdown()
+        self.health.set(False)
         self._server.stop(grace_s).wait()
-
-    def _set_health(self, serving: bool) -> None:
-        states = health_pb2.HealthCheckResponse
-        for name in ("", SERVICE_NAME):
-            self._health.set(name, states.SERVING if serving else states.NOT_SERVING)
+        self._deadlines.stop()

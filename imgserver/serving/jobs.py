@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from imgserver.errors import DeadlineExceeded
 from imgserver.head import Head
 from imgserver.logs import request_id
 from imgserver.storage.records import Space
@@ -22,6 +24,9 @@ from imgserver.vision.photos import Photo
 
 NOT_YET = 0
 MOST_NAMED = 10  # calls in a line of the log
+# Takes a function to be called when a call has ended, the reply sent or the caller gone; False: it has ended already.
+OnEnd = Callable[[Callable[[], None]], bool]
+caller_name: ContextVar[str] = ContextVar("caller_name", default="")  # of a call: by its token, else by its host
 
 
 @dataclass(frozen=True)
@@ -49,28 +54,60 @@ class Serving:
 
 
 class Caller:
-    """A call that waits for images: until when, and whether it went away meanwhile.
+    """A call: who makes it, until when, and whether it went away meanwhile.
 
     Args:
         deadline: on the monotonic clock.
+        on_end: tells when the call has ended; None: there is nobody who could go away.
     """
 
-    def __init__(self, deadline: float):
+    def __init__(self, deadline: float, on_end: OnEnd | None = None):
         self.deadline = deadline
-        self.request = request_id.get()
+        self.name, self.request = caller_name.get(), request_id.get()
         self.queue_time_ns = self.compute_time_ns = 0
         self._began = time.perf_counter_ns()
         self._left = 0
         self._lock = threading.Lock()
         self._woken = threading.Event()
+        self._at_end: list[Callable[[], None]] | None = None if on_end is None else []
+        self._gone = False
+        if on_end is not None and not on_end(self._end):
+            self._end()
 
     @property
     def waits(self) -> bool:
         """Whether anybody still wants the answer."""
         return not self._woken.is_set() and time.monotonic() < self.deadline
 
+    def check(self) -> None:
+        """Look up between two pieces of work.
+
+        Raises:
+            DeadlineExceeded: nobody waits for the rest any more.
+        """
+        if self._gone:
+            raise DeadlineExceeded("The caller has gone, so that the rest was not done.")
+        if time.monotonic() >= self.deadline:
+            raise DeadlineExceeded("The deadline was over before all was done. Allow more time, or ask for less.")
+
+    def at_end(self, function: Callable[[], None]) -> bool:
+        """Have a function called when the call has ended; False, and it is not: there is no end to wait for."""
+        with self._lock:
+            if self._at_end is None:
+                return False
+            self._at_end.append(function)
+            return True
+
+    def _end(self) -> None:
+        self._gone = True
+        self._woken.set()
+        with self._lock:
+            functions, self._at_end = self._at_end or [], None
+        for function in functions:
+            function()
+
     def leave(self) -> None:
-        """The call was given up."""
+        """The images are not waited for any more."""
         self._woken.set()
 
     def expect(self, images: int) -> None:

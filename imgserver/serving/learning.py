@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,16 @@ from safetensors.torch import save
 from torch import Tensor
 
 from imgserver.client.results import Status
-from imgserver.errors import DeadlineExceeded, InvalidRequest
-from imgserver.head import Head
+from imgserver.errors import InvalidRequest
+from imgserver.head import Head, HeadSpec
+from imgserver.serving.admission import Turns
+from imgserver.serving.jobs import Caller
 
 BLOCK_ROWS = 16_384
+BLOCK_BYTES = 64 << 20  # of the numbers of all layers
+BLOCK_PRODUCTS = 4_000_000_000  # some tenths of a second: between blocks others have their turn
 MAX_KEPT_BYTES = 256 << 20
+KEPT_S = 8.0  # a step of training asks sooner; later the gradient is computed from the features
 Array = npt.NDArray[Any]
 
 
@@ -36,24 +41,46 @@ class _Kept:
     """
 
     head: Head
-    vectors: Tensor
+    blocks: list[Tensor]
     ok: npt.NDArray[np.bool_]
     size: int
+    made_at: float = field(default_factory=time.monotonic)
+
+
+def row_bytes(spec: HeadSpec) -> int:
+    """What a graph holds of one image: its feature, and each layer's numbers, with normalisation and activation."""
+    return 4 * (spec.widths[0] + (2 if spec.normalisation == "none" else 3) * sum(spec.widths[1:]))
+
+
+def block_rows(spec: HeadSpec) -> int:
+    """Images whose vectors are computed in one go."""
+    return max(1, min(BLOCK_ROWS, BLOCK_BYTES // row_bytes(spec), BLOCK_PRODUCTS // spec.parameters))
+
+
+def keeps_graph(spec: HeadSpec, images: int) -> bool:
+    """Whether a forward pass over so many images is kept for its gradient."""
+    return images * row_bytes(spec) <= MAX_KEPT_BYTES
+
+
+def working_bytes(spec: HeadSpec, images: int) -> int:
+    """What computing the vectors of so many images takes, beside features and vectors."""
+    return row_bytes(spec) * (images if keeps_graph(spec, images) else min(images, block_rows(spec)))
 
 
 class Learning:
-    """Runs heads forwards and backwards, one call at a time, each with all threads.
+    """Runs heads forwards and backwards, one block at a time, each with all threads; calls take turns.
 
-    A forward pass of moderate size is kept until its gradient is asked for, so that it is not computed twice. When it
-    is not there, the server having been restarted perhaps, the gradient is computed from the features alone, and is the
-    same.
+    A forward pass of moderate size is kept until its gradient is asked for, for some seconds, so that it is not
+    computed twice. When it is not there, the server having been restarted perhaps, the gradient is computed from the
+    features alone, and is the same.
     """
 
     def __init__(self) -> None:
-        self._turn = threading.Lock()
+        self._turns = Turns(1)
+        self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[str, bytes], _Kept] = OrderedDict()
 
-    def vectors(self, version: str, head: Head, block: bytes, features: Array, ok: Array, deadline: float) -> Array:
+    def vectors(self, version: str, head: Head, block: bytes, features: Array, ok: Array, caller: Caller) -> Array:
         """Vectors, shape (n, D), fp32; rows without a feature are zeros.
 
         Args:
@@ -62,21 +89,23 @@ class Learning:
             block: the ids as they came.
             features: shape (n, F), fp16.
             ok: shape (n,), which rows hold a feature.
-            deadline: on the monotonic clock.
+            caller: who waits.
 
         Raises:
-            DeadlineExceeded: others' calls took until then.
+            DeadlineExceeded: it took too long, or the caller has gone.
         """
-        with self._in_turn(deadline):
-            if len(features) <= BLOCK_ROWS:
-                vectors = head(torch.from_numpy(features).float())
-                # What the graph holds on to: the features and each layer's numbers, twice with the activation.
-                size = 4 * len(features) * (features.shape[1] + 2 * sum(head.spec.widths[1:]))
-                self._keep((version, block), _Kept(head, vectors, ok, size))
-                values: Array = vectors.detach().numpy()
-            else:
-                values = head.apply_numpy(features)
-        return values if ok.all() else np.where(ok[:, None], values, np.float32(0))
+        values = np.zeros((len(features), head.spec.dim), dtype=np.float32)
+        graph, rows, blocks = keeps_graph(head.spec, len(features)), block_rows(head.spec), []
+        for start in range(0, len(features), rows):
+            with self._turn(caller, graph):
+                vectors = head(torch.from_numpy(features[start : start + rows]).float())
+            values[start : start + rows] = vectors.detach().numpy()
+            if graph:
+                blocks.append(vectors)
+        if graph:
+            self._keep((version, block), _Kept(head, blocks, ok, len(features) * row_bytes(head.spec)))
+        values[~ok] = 0
+        return values
 
     def gradient(
         self,
@@ -85,7 +114,7 @@ class Learning:
         block: bytes,
         d_vectors: Array,
         features: Callable[[], tuple[Array, Array]],
-        deadline: float,
+        caller: Caller,
     ) -> bytes:
         """The gradient of each weight, as a safetensors block.
 
@@ -95,51 +124,59 @@ class Learning:
             block: the ids as they came.
             d_vectors: shape (n, D), fp32.
             features: called when the forward pass was not kept; returns features, shape (n, F), and which are real.
-            deadline: on the monotonic clock.
+            caller: who waits.
 
         Raises:
             InvalidRequest: a gradient is not finite, or belongs to an image without a feature.
-            DeadlineExceeded: others' calls took until then.
+            DeadlineExceeded: it took too long, or the caller has gone.
         """
         ids = np.frombuffer(block, dtype="<i8")
         _check_finite(ids, d_vectors)
-        with self._in_turn(deadline):
+        with self._lock:
             kept = self._kept.pop((version, block), None)
         if kept is not None:
-            _check_ok(ids, d_vectors, kept.ok)
-            with self._in_turn(deadline):
-                weights = tuple(kept.head.parameters())
-                found = torch.autograd.grad(kept.vectors, weights, torch.from_numpy(d_vectors))
+            head, blocks, ok = kept.head, kept.blocks, kept.ok
         else:
+            blocks = []
             values, ok = features()
-            _check_ok(ids, d_vectors, ok)
-            weights = tuple(head.parameters())
-            found = tuple(torch.zeros_like(weight) for weight in weights)
-            with self._in_turn(deadline):
-                for start in range(0, len(values), BLOCK_ROWS):
-                    vectors = head(torch.from_numpy(values[start : start + BLOCK_ROWS]).float())
-                    part = torch.from_numpy(d_vectors[start : start + BLOCK_ROWS])
-                    for total, more in zip(found, torch.autograd.grad(vectors, weights, part), strict=True):
-                        total += more
+        _check_ok(ids, d_vectors, ok)
+        weights, rows = tuple(head.parameters()), block_rows(head.spec)
+        found = tuple(torch.zeros_like(weight) for weight in weights)
+        for start in range(0, len(ids), rows):
+            with self._turn(caller, graph=True):
+                if kept is not None:
+                    vectors = blocks.pop(0)
+                else:
+                    vectors = head(torch.from_numpy(values[start : start + rows]).float())
+                part = torch.from_numpy(d_vectors[start : start + rows])
+                for total, more in zip(found, torch.autograd.grad(vectors, weights, part), strict=True):
+                    total += more
         names = [name for name, _ in head.named_parameters()]
         return save({name: gradient.contiguous() for name, gradient in zip(names, found, strict=True)})
 
+    def forget(self) -> None:
+        """Give up what was kept and not asked for."""
+        with self._lock:
+            while self._kept and time.monotonic() - next(iter(self._kept.values())).made_at > KEPT_S:
+                self._kept.popitem(last=False)
+
     def _keep(self, key: tuple[str, bytes], kept: _Kept) -> None:
-        self._kept.pop(key, None)
-        self._kept[key] = kept
-        while sum(one.size for one in self._kept.values()) > MAX_KEPT_BYTES:
-            self._kept.popitem(last=False)
+        with self._lock:
+            self._kept.pop(key, None)
+            self._kept[key] = kept
+            while sum(one.size for one in self._kept.values()) > MAX_KEPT_BYTES:
+                self._kept.popitem(last=False)
 
     @contextmanager
-    def _in_turn(self, deadline: float) -> Iterator[None]:
-        """One call at a time, in torch's ordinary mode: in a trainer's process the caller may have set another."""
-        if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise DeadlineExceeded("The head was busy with other calls until the deadline.")
-        try:
-            with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
-                yield
-        finally:
-            self._turn.release()
+    def _turn(self, caller: Caller, graph: bool) -> Iterator[None]:
+        """A turn in torch's ordinary mode: in a trainer's process the caller may have set another."""
+        with (
+            self._turns.one(caller),
+            torch.inference_mode(False),
+            torch.set_grad_enabled(graph),
+            torch.autocast("cpu", enabled=False),
+        ):
+            yield
 
 
 def _check_finite(ids: Array, d_vectors: Array) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.client.results import PERMANENT
 from imgserver.logs import Sparingly
+from imgserver.serving.admission import Admission, Cost
 from imgserver.serving.jobs import Caller, Serving
 from imgserver.serving.misses import Misses
 from imgserver.serving.negatives import Negatives
@@ -20,7 +20,6 @@ from imgserver.storage.records import DAMAGED, Ids
 from imgserver.storage.stores import LOST
 
 OK = pb.VECTOR_STATUS_OK
-OnCancel = Callable[[Callable[[], None]], bool]
 Rows = npt.NDArray[Any]
 Statuses = npt.NDArray[np.uint8]
 
@@ -34,32 +33,30 @@ class Lookup:
     Args:
         misses: computes what no table holds.
         negatives: failures that are believed for a while.
+        admission: counts the calls that wait for images.
     """
 
-    def __init__(self, misses: Misses, negatives: Negatives):
-        self._misses, self._negatives = misses, negatives
+    def __init__(self, misses: Misses, negatives: Negatives, admission: Admission):
+        self._misses, self._negatives, self._admission = misses, negatives, admission
         self.counts = {"hit": 0, "negative": 0, "miss": 0}
         self._lock = threading.Lock()
 
-    def rows(
-        self, serving: Serving, ids: Ids, caller: Caller, on_cancel: OnCancel | None
-    ) -> tuple[Rows, Statuses, int]:
+    def rows(self, serving: Serving, ids: Ids, caller: Caller) -> tuple[Rows, Statuses, int]:
         """Rows of a version as stored, shape (n, dim), their status, and how many had to be computed first.
 
         Args:
             serving: the version.
             ids: shape (n,).
             caller: who waits, until when.
-            on_cancel: takes a function to be called when the caller goes away; False: it has gone already.
 
         Raises:
-            Overloaded: too many images wait for the CNN.
+            Overloaded: too many images, or calls for them, wait for the CNN.
         """
         values, status = serving.table.get(ids, OK)
         if (status == OK).all():
             self._count(len(ids), 0, 0)
             return values, status, 0
-        return values, status, self._fill(serving, ids, values, status, caller, on_cancel)
+        return values, status, self._fill(serving, ids, values, status, caller)
 
     def _count(self, hits: int, negative: int, missed: int) -> None:
         with self._lock:
@@ -67,9 +64,7 @@ class Lookup:
             self.counts["negative"] += negative
             self.counts["miss"] += missed
 
-    def _fill(
-        self, serving: Serving, ids: Ids, values: Rows, status: Statuses, caller: Caller, on_cancel: OnCancel | None
-    ) -> int:
+    def _fill(self, serving: Serving, ids: Ids, values: Rows, status: Statuses, caller: Caller) -> int:
         """Compute the rows that have no vector, in place; return how many ids got one.
 
         A failure that is remembered stands as it is. One that the store knows from earlier is looked at again, once in
@@ -93,10 +88,9 @@ class Lookup:
             todo = todo[damaged[todo]] if serving.model is not None else todo[:0]
             if serving.model is None or not len(todo):
                 return 0
-        if on_cancel is not None and not on_cancel(caller.leave):
-            caller.leave()
         unique, inverse = np.unique(ids[todo], return_inverse=True)
-        fresh, outcome = self._misses.resolve(serving, serving.model, unique, caller)
+        with self._admission.held(Cost(slow=1), caller):
+            fresh, outcome = self._misses.resolve(serving, serving.model, unique, caller)
         # The photo has gone, and there was a vector: that is no image that nobody knows.
         outcome[np.isin(unique, ids[damaged]) & (outcome == pb.VECTOR_STATUS_NOT_FOUND)] = pb.VECTOR_STATUS_FAILED
         permanent = np.isin(outcome, PERMANENT)

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.errors import CrossMediaError, Overloaded
+from imgserver.errors import CrossMediaError
 from imgserver.logs import Sparingly
-from imgserver.serving.admission import Admission
+from imgserver.serving.admission import Admission, Cost
 from imgserver.serving.jobs import NOT_YET, Caller, Job, Model, Serving, features_of, for_callers
 from imgserver.storage.catalog import Catalog
 from imgserver.storage.records import SOURCE, Ids, Space, content_hash
@@ -79,7 +79,6 @@ class Misses:
         catalog: where photos come from; None when callers bring all of them.
         limits: of a photo.
         admission: counts the images under way.
-        max_calls: most calls that may wait at once; the threads beyond them answer lookups and health.
         on_batch: told the size of each CNN batch.
     """
 
@@ -89,15 +88,13 @@ class Misses:
         catalog: Catalog | None,
         limits: ImageLimits,
         admission: Admission,
-        max_calls: int,
         on_batch: Callable[[int], None] = lambda size: None,
     ):
         self.catalog = catalog
-        self._store, self._limits, self._admission, self._max_calls = store, limits, admission, max_calls
+        self._store, self._limits, self._admission = store, limits, admission
         self._on_batch = on_batch
         self.counters = MissCounters()
         self.last_batch_at = time.monotonic()
-        self._calls = 0
         self._jobs: dict[tuple[str, int, int], Job] = {}
         self._to_decode, self._decoded = _Lanes(), _Lanes()
         self._decoding = 0
@@ -184,9 +181,7 @@ class Misses:
     def _admit(self, wanted: list[Job], caller: Caller) -> list[Job]:
         """The jobs to wait for, those under way already among them; called under the lock."""
         new = [job for job in wanted if job.key not in self._jobs]
-        if self._calls >= self._max_calls:
-            raise Overloaded(f"{self._calls} calls wait for the CNN, which is the limit. Try again in 0.5 s.", 0.5)
-        self._admission.take(len(new), 0)
+        self._admission.take(Cost(images=len(new)))
         for job in new:
             self._jobs[job.key] = job
             self._to_decode.append(job)
@@ -194,7 +189,6 @@ class Misses:
         caller.expect(len(jobs))
         for job in jobs:
             job.callers.append(caller)
-        self._calls += 1
         if new:
             self._changed.notify_all()
         return jobs
@@ -204,8 +198,6 @@ class Misses:
             caller.wait()
         finally:
             caller.leave()
-            with self._changed:
-                self._calls -= 1
         return np.array([job.status or pb.VECTOR_STATUS_TIMED_OUT for job in jobs], dtype=np.uint8)
 
     def _decode_all(self) -> None:
@@ -380,7 +372,7 @@ class Misses:
                 self._jobs.pop(job.key, None)
             if status != OK:
                 self.counters.failed[status] = self.counters.failed.get(status, 0) + len(jobs)
-        self._admission.give_back(len(jobs), 0)
+        self._admission.give_back(Cost(images=len(jobs)))
         for job in jobs:
             job.status, job.photo, job.feature = status, None, None
             for caller in job.callers:

@@ -24,6 +24,7 @@ from imgserver.notes import note, read_note
 from imgserver.places import DAEMON_FILE
 from imgserver.secret_files import private_opener
 from imgserver.serving.grpc_server import GrpcServer
+from imgserver.serving.open_files import allowed_connections
 from imgserver.serving.security import OPEN, ServerSecurity
 from imgserver.serving.service import ImageService, ServiceConfig
 
@@ -146,9 +147,10 @@ def _serve(
     keep_freed_memory()
     if config.threads:
         torch.set_num_threads(config.threads)  # of heads that learn
+    max_connections = allowed_connections()
     service = ImageService(config)
     try:
-        server = GrpcServer(service, address, security, interceptors)
+        server = GrpcServer(service, address, security, interceptors, max_connections)
         server.start()
         if metrics_port is not None:
             metrics_port = service.metrics.listen(address.rpartition(":")[0], metrics_port)

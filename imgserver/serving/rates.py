@@ -1,10 +1,14 @@
-"""How many ids a second one client may ask for: a token bucket a client."""
+"""How many ids a second one client may ask for: a token bucket a client, which is a token's name or a host."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import OrderedDict
+from typing import Any
+from urllib.parse import unquote
+
+from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.errors import Overloaded
 
@@ -53,3 +57,17 @@ class RateLimit:
                 f"client. Try again in {pause:.2f} s.",
                 retry_after_s=pause,
             )
+
+
+def images_in(request: Any) -> int:
+    """How many images a request asks for or brings; at least one, for every call is some work."""
+    if isinstance(request, pb.PutImagesRequest):
+        return max(1, len(request.images))
+    photos = len(request.photos) if isinstance(request, pb.SearchRequest) else 0
+    return max(1, len(getattr(request, "image_ids", b"")) // 8 + photos)
+
+
+def host_of(peer: str) -> str:
+    """Of ``ipv4:10.0.0.1:5000`` or ``ipv6:%5B::1%5D:5000``: without the port, which is another one each time."""
+    kind, _, rest = unquote(peer).partition(":")
+    return rest.rpartition(":")[0] if kind in ("ipv4", "ipv6") else peer

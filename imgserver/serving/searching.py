@@ -10,9 +10,9 @@ import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.errors import InvalidRequest, NotReady, StoreError, VersionMismatch
-from imgserver.serving.admission import Admission
-from imgserver.serving.jobs import Caller, Serving
-from imgserver.serving.lookup import OK, Lookup, OnCancel, Statuses
+from imgserver.serving.admission import Admission, Cost, Turns
+from imgserver.serving.jobs import Caller, Model, Serving
+from imgserver.serving.lookup import OK, Lookup, Statuses
 from imgserver.serving.requests import ids_of
 from imgserver.serving.served import Served
 from imgserver.shards import Ownership
@@ -21,10 +21,14 @@ from imgserver.storage.similarity import SimilarityFiles, SimilarityIndex, Simil
 from imgserver.storage.stores import ServedStore
 from imgserver.vision.decode import ImageLimits
 from imgserver.vision.embedding import embed
+from imgserver.vision.engines import MAX_BATCH
 from imgserver.vision.photos import Source, photo_from_bytes
 
 MAX_QUERIES, MAX_NEIGHBOURS = 256, 1000
 ANSWER_BYTES = 12  # an id and a cosine
+REPLY_COPIES = 3
+BLOCK_PRODUCTS = 4_000_000_000  # of an index that compares with all: some tenths of a second
+BLOCK_BYTES = 64 << 20  # of candidates whose vectors are compared
 
 
 class Searching:
@@ -35,6 +39,7 @@ class Searching:
         served: the versions that are open.
         lookup: brings vectors of images that are asked for by id.
         admission: counts what is under way.
+        decoding: turns of those who decode while a caller waits.
         limits: of a photo.
         ownership: which images may be asked for by id; None: all. A photo is compared with all that are here.
     """
@@ -45,30 +50,41 @@ class Searching:
         served: Served,
         lookup: Lookup,
         admission: Admission,
+        decoding: Turns,
         limits: ImageLimits,
         ownership: Ownership | None,
     ):
-        self.files = SimilarityFiles(store.folder)
+        self._files = SimilarityFiles(store.folder)
+        self._opened: tuple[SimilarityInfo, SimilarityIndex] | None = None
+        self._damage: StoreError | None = None
         self._store, self._served, self._lookup = store, served, lookup
         self._admission, self._limits, self._ownership = admission, limits, ownership
+        self._decoding, self._turns = decoding, Turns(1)
+
+    def follow(self) -> None:
+        """Take a new build into use; calls open no file.
+
+        Raises:
+            StoreError: its files are damaged; searches say so too, and nothing else is harmed.
+        """
+        try:
+            self._opened, self._damage = self._files.open(), None
+        except StoreError as error:
+            self._opened, self._damage = None, error
+            raise
 
     @property
     def info(self) -> SimilarityInfo | None:
-        """The index that is in use; None without one, or with a damaged one, which harms searches alone."""
-        try:
-            return self.files.current()
-        except StoreError:
-            return None
+        """The index that is in use; None without one, or with a damaged one."""
+        opened = self._opened
+        return opened[0] if opened else None
 
-    def search(
-        self, request: pb.SearchRequest, deadline: float, on_cancel: OnCancel | None = None
-    ) -> pb.SearchResponse:
+    def search(self, request: pb.SearchRequest, caller: Caller) -> pb.SearchResponse:
         """Neighbours of each query.
 
         Args:
             request: what is asked for.
-            deadline: on the monotonic clock.
-            on_cancel: see ``Lookup.rows``.
+            caller: who waits.
 
         Raises:
             InvalidRequest: no queries, ids and photos together, too many of them, or k out of its limits.
@@ -77,6 +93,7 @@ class Searching:
             VersionMismatch: the index is of another version than is asked for, or than is served.
             WrongShard: another server owns one of the images.
             Overloaded: too much is under way.
+            DeadlineExceeded: it took too long, or the caller has gone.
         """
         started = time.perf_counter_ns()
         if bool(request.image_ids) == bool(request.photos):
@@ -91,13 +108,14 @@ class Searching:
         info, index = self._index(request.version)
         serving = self._served.of(info.version)
         queries = len(ids) or len(request.photos)
-        held = sum(map(len, request.photos)) + queries * (request.k + 1) * ANSWER_BYTES
-        with self._admission.held(0, held):
+        reply = Cost(size=REPLY_COPIES * queries * (request.k + 1) * ANSWER_BYTES)
+        cost = Cost(size=sum(map(len, request.photos)) + BLOCK_BYTES, slow=1)
+        with self._admission.held_until_sent(reply, caller), self._admission.held(cost, caller):
             if request.photos:
-                vectors, status = self._seen(serving, list(request.photos))
+                vectors, status = self._seen(serving, list(request.photos), caller)
             else:
-                vectors, status, _ = self._lookup.rows(serving, ids, Caller(deadline), on_cancel)
-            near, cosines = _neighbours(serving, index, vectors, status, ids, request.k)
+                vectors, status, _ = self._lookup.rows(serving, ids, caller)
+            near, cosines = self._neighbours(serving, index, vectors, status, ids, request.k, caller)
         return pb.SearchResponse(
             version=info.version,
             image_ids=near.astype("<i8").tobytes(),
@@ -108,7 +126,9 @@ class Searching:
         )
 
     def _index(self, wanted: str) -> tuple[SimilarityInfo, SimilarityIndex]:
-        opened = self.files.open()
+        opened, damage = self._opened, self._damage
+        if damage is not None:
+            raise damage
         if opened is None:
             raise NotReady(
                 f"The store has no similarity index yet. {self._store.index_hint}; this server will see the result."
@@ -121,32 +141,56 @@ class Searching:
             )
         return opened
 
-    def _seen(self, serving: Serving, photos: list[bytes]) -> tuple[npt.NDArray[Any], Statuses]:
+    def _seen(self, serving: Serving, photos: list[bytes], caller: Caller) -> tuple[npt.NDArray[Any], Statuses]:
         """Vectors of photos that are not kept, shape (n, D), zeros where one is broken, and status, shape (n,)."""
         model = serving.model
         if model is None or model.head is None:
             raise VersionMismatch(
                 f"The vectors of {serving.version} were imported: there is no CNN to see a photo with."
             )
-        preprocessing = model.embedder.backbone.preprocessing
-        decoded = [photo_from_bytes(0, data, Source(), preprocessing, self._limits) for data in photos]
-        decoded, features = embed(model.embedder.engine, decoded, model.features.dim)
-        status = np.array([photo.status for photo in decoded], dtype=np.uint8)
+        status = np.zeros(len(photos), dtype=np.uint8)
         vectors = np.zeros((len(photos), serving.table.space.dim), dtype=np.float32)
-        if len(features):
-            vectors[status == OK] = model.head.apply_numpy(features)
+        for start in range(0, len(photos), MAX_BATCH):
+            block = slice(start, start + MAX_BATCH)
+            status[block], features = self._embedded(model, photos[block], caller)
+            if len(features):
+                vectors[block][status[block] == OK] = model.head.apply_numpy(features)
         return vectors, status
 
+    def _embedded(self, model: Model, photos: list[bytes], caller: Caller) -> tuple[Statuses, npt.NDArray[Any]]:
+        """Status of each photo, shape (n,), and the features of those that are OK."""
+        preprocessing = model.embedder.backbone.preprocessing
+        decoded = []
+        for data in photos:
+            with self._decoding.one(caller):
+                decoded.append(photo_from_bytes(0, data, Source(), preprocessing, self._limits))
+        caller.check()
+        decoded, features = embed(model.embedder.engine, decoded, model.features.dim)
+        return np.array([photo.status for photo in decoded], dtype=np.uint8), features
 
-def _neighbours(
-    serving: Serving, index: SimilarityIndex, vectors: npt.NDArray[Any], status: Statuses, own: Ids, k: int
-) -> tuple[Ids, npt.NDArray[np.float32]]:
-    """Of each query, shape (n, k); ``own`` are the queries' ids, shape (n,), or empty."""
-    found, cosines = index.search(
-        vectors.astype(np.float32), k + bool(len(own)), lambda ids: serving.table.get(ids, OK)[0]
-    )
-    if len(own):
-        last = np.argsort(found == own[:, None], axis=1, kind="stable")[:, :k]
-        found, cosines = np.take_along_axis(found, last, axis=1), np.take_along_axis(cosines, last, axis=1)
-    found[status != OK], cosines[status != OK] = -1, 0
-    return found, cosines
+    def _neighbours(
+        self,
+        serving: Serving,
+        index: SimilarityIndex,
+        vectors: npt.NDArray[Any],
+        status: Statuses,
+        own: Ids,
+        k: int,
+        caller: Caller,
+    ) -> tuple[Ids, npt.NDArray[np.float32]]:
+        """Of each query, shape (n, k); ``own`` are the queries' ids, shape (n,), or empty."""
+        asked = k + bool(len(own))
+        found = np.zeros((len(vectors), asked), dtype=np.int64)
+        cosines = np.zeros((len(vectors), asked), dtype=np.float32)
+        rows = index.queries_at_once(asked, BLOCK_PRODUCTS, BLOCK_BYTES)
+        for start in range(0, len(vectors), rows):
+            block = slice(start, start + rows)
+            with self._turns.one(caller):
+                found[block], cosines[block] = index.search(
+                    vectors[block].astype(np.float32), asked, lambda ids: serving.table.get(ids, OK)[0]
+                )
+        if len(own):
+            last = np.argsort(found == own[:, None], axis=1, kind="stable")[:, :k]
+            found, cosines = np.take_along_axis(found, last, axis=1), np.take_along_axis(cosines, last, axis=1)
+        found[status != OK], cosines[status != OK] = -1, 0
+        return found, cosines

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import unquote
 
 import grpc
 from crossmedia.v1 import image_server_pb2 as pb
 from prometheus_client import Histogram
 
-from imgserver.errors import BadInput, CrossMediaError, Overloaded, PermissionDenied, Unauthenticated
+from imgserver.errors import BadInput, CrossMediaError, PermissionDenied, Unauthenticated
 from imgserver.secret_files import Followed
 from imgserver.serving.failures import end_call
+from imgserver.serving.jobs import caller_name
 from imgserver.serving.rates import RateLimit
 from imgserver.serving.tls import server_credentials
 from imgserver.serving.tokens import Tokens, followed_tokens
@@ -68,16 +68,16 @@ class ServerSecurity:
         return server_credentials(self.tls_cert, self.tls_key, self.tls_client_ca)
 
     def interceptors(self, durations: Histogram) -> list[grpc.ServerInterceptor]:
-        """What calls pass through; nothing when there are neither tokens nor a limit.
+        """What calls pass through; nothing when there are no tokens.
 
         Raises:
             BadInput: the file of tokens cannot be used.
         """
-        if self.tokens is None and self.max_ids_per_second is None:
-            return []
-        tokens = followed_tokens(self.tokens) if self.tokens else None
-        limit = RateLimit(self.max_ids_per_second) if self.max_ids_per_second else None
-        return [Guard(tokens, limit, durations)]
+        return [Guard(followed_tokens(self.tokens), durations)] if self.tokens else []
+
+    def rate_limit(self) -> RateLimit | None:
+        """Of each client, if there is one."""
+        return RateLimit(self.max_ids_per_second) if self.max_ids_per_second else None
 
     def warnings(self, host: str) -> Iterator[str]:
         """In plain words, what everybody on the network can do to a server that listens at ``host``."""
@@ -100,46 +100,30 @@ OPEN = ServerSecurity()
 
 
 class Guard(grpc.ServerInterceptor):
-    """Refuses calls before their messages are read when the token is wrong, and before the work when they are too many.
+    """Refuses calls before their messages are read when the token is wrong, and says who calls when it is right.
 
     Args:
-        tokens: who may call what; None: everybody everything.
-        limit: how often; None: without limit.
+        tokens: who may call what.
         durations: refused calls are counted here too.
     """
 
-    def __init__(self, tokens: Followed[Tokens] | None, limit: RateLimit | None, durations: Histogram):
-        self._tokens, self._limit, self._durations = tokens, limit, durations
+    def __init__(self, tokens: Followed[Tokens], durations: Histogram):
+        self._tokens, self._durations = tokens, durations
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         """The handler of a call, or one that refuses it."""
         method: str = handler_call_details.method
-        if method.startswith(_OPEN):
-            return continuation(handler_call_details)
-        caller = ""
-        if self._tokens is not None:
+        if not method.startswith(_OPEN):
             try:
-                caller = self._tokens.now().caller(handler_call_details.invocation_metadata, scope_of(method))
+                name = self._tokens.now().caller(handler_call_details.invocation_metadata, scope_of(method))
             except (Unauthenticated, PermissionDenied) as error:
                 return self._refuse(method, error)
-        handler = continuation(handler_call_details)
-        if self._limit is None or handler is None or handler.unary_unary is None:
-            return handler
-        return self._limited(method, caller, handler, self._limit)
+            caller_name.set(name)  # the context is the call's own
+        return continuation(handler_call_details)
 
     def _refuse(self, method: str, error: CrossMediaError) -> Any:
         # As a handler of streams it is run at once: one of single messages would wait for a body of up to 64 MiB.
         return grpc.stream_stream_rpc_method_handler(lambda _, context: self._end(method, context, error))
-
-    def _limited(self, method: str, caller: str, handler: Any, limit: RateLimit) -> Any:
-        def work(request: Any, context: Any) -> Any:
-            try:
-                limit.take(caller or _host(context.peer()), _images(request))
-            except Overloaded as error:
-                self._end(method, context, error)
-            return handler.unary_unary(request, context)
-
-        return grpc.unary_unary_rpc_method_handler(work, handler.request_deserializer, handler.response_serializer)
 
     def _end(self, method: str, context: Any, error: CrossMediaError) -> NoReturn:
         name = method.removeprefix(_SERVICE)
@@ -153,20 +137,6 @@ def scope_of(method: str) -> str:
     if method.startswith(_REFLECTION):
         return "read"
     return SCOPE_OF.get(method.removeprefix(_SERVICE), "admin")
-
-
-def _images(request: Any) -> int:
-    """How many images a request asks for or brings; at least one, for every call is some work."""
-    if isinstance(request, pb.PutImagesRequest):
-        return max(1, len(request.images))
-    photos = len(request.photos) if isinstance(request, pb.SearchRequest) else 0
-    return max(1, len(getattr(request, "image_ids", b"")) // 8 + photos)
-
-
-def _host(peer: str) -> str:
-    """Of ``ipv4:10.0.0.1:5000`` or ``ipv6:%5B::1%5D:5000``: without the port, which is another one each time."""
-    kind, _, rest = unquote(peer).partition(":")
-    return rest.rpartition(":")[0] if kind in ("ipv4", "ipv6") else peer
 
 
 def _is_loopback(host: str) -> bool:

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -17,38 +17,38 @@ from typing import Any
 
 import numpy as np
 from crossmedia.v1 import image_server_pb2 as pb
+from numpy.typing import DTypeLike
 
-from imgserver.errors import CrossMediaError, InvalidRequest, VersionMismatch
-from imgserver.head import Head
+from imgserver.allocator import KEEP_BYTES, give_back_freed_memory
+from imgserver.errors import CrossMediaError, InvalidRequest, StoreError, VersionMismatch
 from imgserver.places import own_folder
-from imgserver.serving.admission import Admission
-from imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES, Heads
-from imgserver.serving.jobs import Caller
-from imgserver.serving.learning import Learning
-from imgserver.serving.lookup import OK, Lookup, OnCancel
+from imgserver.serving.admission import Admission, Cost, Turns
+from imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES
+from imgserver.serving.jobs import Caller, OnEnd
+from imgserver.serving.live_heads import LiveHeads
+from imgserver.serving.lookup import Lookup
 from imgserver.serving.metrics import Metrics
 from imgserver.serving.misses import Misses
 from imgserver.serving.negatives import Negatives
 from imgserver.serving.requests import ids_of
 from imgserver.serving.searching import MAX_NEIGHBOURS, MAX_QUERIES, Searching
 from imgserver.serving.served import Served
+from imgserver.serving.thumbnails import MAX_THUMBNAILS, Thumbnails
 from imgserver.shards import Ownership
 from imgserver.storage.catalog import READ_TIMEOUT_S, Catalog, open_catalog
-from imgserver.storage.records import Ids
 from imgserver.storage.stores import open_store
 from imgserver.storage.versions import split_version
-from imgserver.vision.decode import CorruptImage, ImageLimits, ImageTooLarge, thumbnail
+from imgserver.vision.decode import ImageLimits
 from imgserver.wire import DTYPES, VectorsReply
 
 log = logging.getLogger(__name__)
 
-MAX_THUMBNAILS = 256
 MAX_PUT = 256
-MAX_THUMBNAIL_SIDE = 512
-DEFAULT_THUMBNAIL_SIDE = 128
 REFRESH_S = 1.0
-MAX_WAITING_CALLS = 48
 FEATURE_BYTES = 6  # of each number of a feature that a head is applied to: stored as fp16, computed with as fp32
+REPLY_COPIES = 2  # of a reply: the message, and what gRPC sends of it
+DECODING_CALLS = 2  # that decode while their callers wait, searches and thumbnails; the others wait for their turn
+MESSAGE_REST = 1024  # of a message, beside its blocks
 
 
 @dataclass(frozen=True)
@@ -106,24 +106,28 @@ class ImageService:
         self.metrics = Metrics()
         self.admission = Admission(config.max_pending_ids, config.max_pending_bytes)
         self.negatives = Negatives(config.negative_ttl_s)
-        self.heads, self.learning = Heads(), Learning()
-        self.misses = Misses(
-            self.store, self.catalog, config.limits, self.admission, MAX_WAITING_CALLS, self.metrics.batch_size.observe
-        )
-        self.lookup = Lookup(self.misses, self.negatives)
+        self.misses = Misses(self.store, self.catalog, config.limits, self.admission, self.metrics.batch_size.observe)
+        self.lookup = Lookup(self.misses, self.negatives, self.admission)
         self.served = Served(self.store, config.threads, computes=self.catalog is not None)
+        self.live_heads = LiveHeads(self.served, self.lookup, self.admission)
+        decoding = Turns(DECODING_CALLS)
+        self.thumbnails = Thumbnails(self.admission, decoding, config.limits)
         self.searching = Searching(
-            self.store, self.served, self.lookup, self.admission, config.limits, config.ownership
+            self.store, self.served, self.lookup, self.admission, decoding, config.limits, config.ownership
         )
         self._started = time.monotonic()
+        self._release = package_version("crossmedia")
         self._closing = threading.Event()
         self._trouble = ""
         try:
             self.served.refresh()
+            self._look_at_disk()
         except CrossMediaError:
             self.misses.close()
             self.store.close()
             raise
+        with suppress(StoreError):  # a damaged index harms searches alone, and they say so
+            self.searching.follow()
         self.metrics.watch(self)
         self._refresher = threading.Thread(target=self._follow, name="follow-store", daemon=True)
         self._refresher.start()
@@ -138,16 +142,24 @@ class ImageService:
         self.misses.close()
         self.store.close()
 
+    def _look_at_disk(self) -> None:
+        """So that ``get_info`` opens nothing: it must answer when no file can be opened any more."""
+        self._store_bytes = self.store.used_bytes(), self.store.free_bytes()
+
     def _follow(self) -> None:
         while True:
             try:
+                self.live_heads.forget()
+                if self.admission.burst_is_over(KEEP_BYTES):
+                    give_back_freed_memory()
                 self.served.refresh()
                 self.served.load()
                 if self.catalog is not None and self.catalog.changed():
                     self.catalog = self.misses.catalog = self._listed(self.catalog.where)
                     self.negatives.forget()
                     log.info("the catalogue was listed again: %d images", len(self.catalog))
-                self.searching.files.open()  # last: where it is damaged, the rest goes on
+                self._look_at_disk()
+                self.searching.follow()  # last: where it is damaged, the rest goes on
                 self._trouble = ""
             except Exception as error:  # whatever it is, the store is followed again when it has passed
                 trouble = f"{type(error).__name__}: {error}"
@@ -166,14 +178,14 @@ class ImageService:
         # So that an idle server admits a call for a head's vectors, which takes the most of all.
         most_bytes = model.features.dim * FEATURE_BYTES if model else 1
         return pb.GetInfoResponse(
-            server_version=package_version("crossmedia"),
+            server_version=self._release,
             version=serving.version if serving else "",
             backbone=split_version(serving.version)[0] if serving else "",
             dim=serving.table.space.dim if serving else 0,
             stored_dtype=pb.DTYPE_FLOAT16,
             generation=self.store.index.generation,
             versions=[space.name for space in self.store.index.spaces("vector")],
-            max_ids_per_call=max(1, min(self._max_ids_per_call, config.max_pending_bytes // most_bytes)),
+            max_ids_per_call=max(1, min(self._max_ids_per_call, self.admission.share // most_bytes)),
             max_thumbnails_per_call=MAX_THUMBNAILS,
             max_put_per_call=MAX_PUT,
             max_message_bytes=config.max_message_bytes,
@@ -191,12 +203,12 @@ class ImageService:
             engine=model.embedder.engine_name if model else "none",
             max_pending_bytes=config.max_pending_bytes,
             negative_ttl_s=config.negative_ttl_s,
-            store_used_bytes=self.store.used_bytes(),
-            store_free_bytes=self.store.free_bytes(),
+            store_used_bytes=self._store_bytes[0],
+            store_free_bytes=self._store_bytes[1],
             images_pending=self.misses.waiting,
             failed_on_demand=sum(counters.failed.values()),
             feature_dim=model.features.dim if model else 0,
-            heads_held=len(self.heads),
+            heads_held=len(self.live_heads.heads),
             max_heads_per_run=KEPT_PER_RUN,
             max_head_bytes=min(MAX_HEAD_BYTES, config.max_message_bytes - 4096),
             images_indexed=indexed.images if indexed else 0,
@@ -214,39 +226,38 @@ class ImageService:
         # A call for images none of which is stored must be admitted by an idle server.
         return min(self.config.max_ids_per_call, self.config.max_pending_ids)
 
-    def get_vectors(
-        self, request: pb.GetVectorsRequest, deadline: float, on_cancel: OnCancel | None = None
-    ) -> VectorsReply:
+    def get_vectors(self, request: pb.GetVectorsRequest, deadline: float, on_end: OnEnd | None = None) -> VectorsReply:
         """Vectors of the ids, in their order; what the table lacks is computed until ``deadline`` (monotonic clock).
 
         Args:
             request: what is asked for.
             deadline: on the monotonic clock.
-            on_cancel: takes a function to be called when the caller goes away; False: it has gone already.
+            on_end: see ``OnEnd``.
 
         Raises:
-            InvalidRequest: a broken id block, too many ids, or an unknown dtype.
+            InvalidRequest: a broken id block, too many ids, an unknown dtype, or a reply larger than a message.
             NotReady: nothing was precomputed yet.
             VersionMismatch: a version was asked for that the store does not hold.
             WrongShard: another server owns one of the images.
-            Overloaded: too many images wait for the CNN, or too many bytes are under way.
+            Overloaded: too many images wait for the CNN, or too much is under way.
+            DeadlineExceeded: a head's vectors took too long.
         """
         started = time.perf_counter_ns()
         ids = ids_of(request.image_ids, self._max_ids_per_call, self.config.ownership)
         dtype = DTYPES.get(request.dtype or pb.DTYPE_FLOAT16)
         if dtype is None:
             raise InvalidRequest(f"dtype {request.dtype} is unknown; this server knows float16 and float32.")
-        caller = Caller(deadline)
-        if head := self.heads.get(request.version):
-            with self._features(request.version, ids, caller, on_cancel) as (values, status, computed):
-                ok = status == OK
-                values = self.learning.vectors(request.version, head, request.image_ids, values, ok, deadline)
-                version = request.version
+        caller = Caller(deadline, on_end)
+        head = self.live_heads.heads.get(request.version)
+        if head is not None:
+            version = request.version
+            with self._reply(len(ids), head.spec.dim, np.float32, dtype, caller):
+                values, status, computed = self.live_heads.vectors(version, head, request.image_ids, ids, caller)
         else:
             serving = self.served.of(request.version)
-            version = serving.version
-            with self.admission.held(0, len(ids) * (serving.table.space.dim * dtype.itemsize + 1)):
-                values, status, computed = self.lookup.rows(serving, ids, caller, on_cancel)
+            version, space = serving.version, serving.table.space
+            with self._reply(len(ids), space.dim, space.value_dtype, dtype, caller):
+                values, status, computed = self.lookup.rows(serving, ids, caller)
         return VectorsReply(
             version,
             self.store.index.generation,
@@ -258,32 +269,33 @@ class ImageService:
             caller.compute_time_ns,
         )
 
-    def put_head(self, request: pb.PutHeadRequest) -> pb.PutHeadResponse:
+    @contextmanager
+    def _reply(
+        self, images: int, dim: int, made_as: DTypeLike, sent_as: np.dtype[Any], caller: Caller
+    ) -> Iterator[None]:
+        """Hold what a reply of vectors costs, until it was sent; one that is larger than a message is refused."""
+        if (size := images * (dim * sent_as.itemsize + 1) + MESSAGE_REST) > self.config.max_message_bytes:
+            raise InvalidRequest(
+                f"The vectors of {images} images, {dim} numbers each, take {size} bytes, and a message has at most "
+                f"{self.config.max_message_bytes}. Ask for fewer images in a call."
+            )
+        cost = Cost(size=images * dim * (np.dtype(made_as).itemsize + REPLY_COPIES * sent_as.itemsize))
+        with self.admission.held_until_sent(cost, caller):
+            yield
+
+    def put_head(self, request: pb.PutHeadRequest, deadline: float, on_end: OnEnd | None = None) -> pb.PutHeadResponse:
         """Hold a head that a trainer brings, so that its vectors and gradients can be asked for.
 
         Raises:
             InvalidRequest, BadInput: the block is no head of finite weights, too large, or not of the version named.
             NotReady: nothing was precomputed yet.
             VersionMismatch: the store has no features of that backbone.
-            Overloaded: the heads of all runs would be too large together.
+            Overloaded: the heads of all runs would be too large together, or too much is under way.
         """
-        if len(request.head) > MAX_HEAD_BYTES:
-            raise InvalidRequest(f"The head has {len(request.head)} bytes; the limit is {MAX_HEAD_BYTES} (GetInfo).")
-        if request.owner not in (pb.HEAD_OWNER_UNSPECIFIED, pb.HEAD_OWNER_TRAINER):
-            raise InvalidRequest(f"The owner {request.owner} is unknown; this server knows heads that trainers own.")
-        head = Head.from_bytes(request.head)
-        backbone = split_version(request.version)[0]
-        if (right := head.version(backbone)) != request.version:
-            raise InvalidRequest(f"The head was put as {request.version}; its weights are those of {right}.")
-        features = self.served.of(backbone).table.space
-        if features.kind != "feature" or features.dim != head.spec.widths[0]:
-            raise InvalidRequest(
-                f"The head takes {head.spec.widths[0]} numbers; features of {backbone} have {features.dim}."
-            )
-        return pb.PutHeadResponse(version=right, held=self.heads.put(request.run_id, right, head))
+        return self.live_heads.put(request, Caller(deadline, on_end))
 
     def get_head_gradient(
-        self, request: pb.GetHeadGradientRequest, deadline: float, on_cancel: OnCancel | None = None
+        self, request: pb.GetHeadGradientRequest, deadline: float, on_end: OnEnd | None = None
     ) -> pb.GetHeadGradientResponse:
         """The gradient of a head's weights for gradients of its vectors.
 
@@ -291,40 +303,14 @@ class ImageService:
             InvalidRequest: a broken block, a gradient that is not finite or belongs to an image without a feature.
             VersionMismatch: no run holds that head (any more): put it again.
             WrongShard: another server owns one of the images.
-            DeadlineExceeded: other calls took until the deadline.
+            Overloaded: too much is under way.
+            DeadlineExceeded: it took too long.
         """
-        started = time.perf_counter_ns()
         ids = ids_of(request.image_ids, self._max_ids_per_call, self.config.ownership)
-        head = self.heads.get(request.version)
-        if head is None:
-            raise VersionMismatch(f"No run holds the head of {request.version} here; put it again.")
-        if len(request.d_vectors) != 4 * len(ids) * head.spec.dim:
-            raise InvalidRequest(
-                f"d_vectors has {len(request.d_vectors)} bytes; {len(ids)} ids of {head.spec.dim} float32 numbers take "
-                f"{4 * len(ids) * head.spec.dim}."
-            )
-        d_vectors = np.frombuffer(request.d_vectors, dtype="<f4").reshape(len(ids), head.spec.dim).copy()
-
-        def features() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-            with self._features(request.version, ids, Caller(deadline), on_cancel) as (values, status, _):
-                return values, status == OK
-
-        gradient = self.learning.gradient(request.version, head, request.image_ids, d_vectors, features, deadline)
-        return pb.GetHeadGradientResponse(
-            version=request.version, gradient=gradient, server_time_ns=time.perf_counter_ns() - started
-        )
-
-    @contextmanager
-    def _features(
-        self, version: str, ids: Ids, caller: Caller, on_cancel: OnCancel | None
-    ) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], int]]:
-        """Features, status, and how many were computed, of images that a head is to be applied to."""
-        serving = self.served.of(split_version(version)[0])
-        with self.admission.held(0, len(ids) * serving.table.space.dim * FEATURE_BYTES):
-            yield self.lookup.rows(serving, ids, caller, on_cancel)
+        return self.live_heads.gradient(request, ids, Caller(deadline, on_end))
 
     def put_images(
-        self, request: pb.PutImagesRequest, deadline: float, on_cancel: OnCancel | None = None
+        self, request: pb.PutImagesRequest, deadline: float, on_end: OnEnd | None = None
     ) -> pb.PutImagesResponse:
         """Embed photos that the caller brings; the next ``get_vectors`` serves them.
 
@@ -333,7 +319,7 @@ class ImageService:
             NotReady: nothing was precomputed yet, so there is no head.
             VersionMismatch: the vectors served were imported; there is no CNN behind them.
             WrongShard: another server owns one of the images.
-            Overloaded: too many images wait for the CNN.
+            Overloaded: too many images wait for the CNN, or too much is under way.
         """
         photos = [(photo.image_id, photo.data) for photo in request.images]
         ids = [image_id for image_id, _ in photos]
@@ -351,38 +337,28 @@ class ImageService:
                 f"The vectors of {serving.version} were imported, so this server cannot make one. Import them again "
                 f"with the new images, or activate a version that has a backbone."
             )
-        caller = Caller(deadline)
-        if on_cancel is not None and not on_cancel(caller.leave):
-            caller.leave()
-        with self.admission.held(0, sum(len(data) for _, data in photos)):
+        caller = Caller(deadline, on_end)
+        with self.admission.held(Cost(size=sum(len(data) for _, data in photos), slow=1), caller):
             status = self.misses.put(serving, serving.model, photos, caller)
         return pb.PutImagesResponse(
             version=serving.version, generation=self.store.index.generation, status=status.tobytes()
         )
 
-    def search(
-        self, request: pb.SearchRequest, deadline: float, on_cancel: OnCancel | None = None
-    ) -> pb.SearchResponse:
+    def search(self, request: pb.SearchRequest, deadline: float, on_end: OnEnd | None = None) -> pb.SearchResponse:
         """As ``Searching.search``."""
-        return self.searching.search(request, deadline, on_cancel)
+        return self.searching.search(request, Caller(deadline, on_end))
 
-    def get_thumbnails(self, request: pb.GetThumbnailsRequest) -> pb.GetThumbnailsResponse:
+    def get_thumbnails(
+        self, request: pb.GetThumbnailsRequest, deadline: float, on_end: OnEnd | None = None
+    ) -> pb.GetThumbnailsResponse:
         """Small JPEGs; empty where there is no photo that can be decoded.
 
         Raises:
             InvalidRequest: a broken id block, too many ids, or too large a side.
             WrongShard: another server owns one of the images.
+            Overloaded: too much is under way.
+            DeadlineExceeded: it took too long.
         """
         ids = ids_of(request.image_ids, MAX_THUMBNAILS, self.config.ownership)
-        side = request.max_side or DEFAULT_THUMBNAIL_SIDE
-        if side > MAX_THUMBNAIL_SIDE:
-            raise InvalidRequest(f"max_side is {side}; thumbnails have at most {MAX_THUMBNAIL_SIDE} pixels a side.")
-        return pb.GetThumbnailsResponse(jpegs=[self._thumbnail(image_id, side) for image_id in ids.tolist()])
-
-    def _thumbnail(self, image_id: int, side: int) -> bytes:
-        limits = self.config.limits
-        try:
-            data = self.catalog.read(image_id, limits.max_bytes) if self.catalog else None
-            return thumbnail(data, side, limits) if data else b""
-        except (CorruptImage, ImageTooLarge, OSError):
-            return b""
+        caller = Caller(deadline, on_end)
+        return pb.GetThumbnailsResponse(jpegs=self.thumbnails.of(self.catalog, ids, request.max_side, caller))

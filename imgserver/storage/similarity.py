@@ -74,6 +74,12 @@ class SimilarityIndex:
     def __len__(self) -> int:
         return len(self._ids)
 
+    def queries_at_once(self, k: int, products: int, size: int) -> int:
+        """Queries for ``k`` neighbours that one ``search`` answers within so many products and bytes; at least one."""
+        compared = len(self._ids) if not self._width else self._candidates * k
+        dim = int(self._index.d)
+        return max(1, min(products // (compared * dim or 1), size // (8 * self._candidates * k * dim)))
+
     def search(self, vectors: Vectors, k: int, exact: Exact) -> tuple[Ids, Cosines]:
         """The nearest images of each vector, best first.
 

@@ -214,6 +214,9 @@ class _Context:
     def time_remaining(self) -> float:
         return 5.0
 
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
     def invocation_metadata(self) -> list[tuple[str, str]]:
         return []
 
@@ -233,9 +236,9 @@ def fuzz_requests(folder: Path) -> tuple[Target, list[bytes]]:
     """Every method of the service over a prepared store: the first byte chooses it, the others are its request."""
     import numpy as np
     from crossmedia.v1 import image_server_pb2 as pb
-    from google.protobuf.message_factory import GetMessageClass
 
-    from imgserver.serving.grpc_server import _call, _parse, _Servicer
+    from imgserver.serving.calls import Deadlines
+    from imgserver.serving.grpc_server import Methods
     from imgserver.serving.service import ImageService, ServiceConfig
 
     ids = folder / "ids.txt"
@@ -243,14 +246,13 @@ def fuzz_requests(folder: Path) -> tuple[Target, list[bytes]]:
     command = [sys.executable, "-m", "imgserver", "precompute", f"--store={folder / 'store'}", f"--catalogue={PHOTOS}"]
     subprocess.run([*command, f"--ids={ids}", "--dim=16"], check=True, capture_output=True)
     service = ImageService(ServiceConfig(folder / "store", max_message_bytes=1 << 20))
-    servicer = _Servicer(service)
-    methods = pb.DESCRIPTOR.services_by_name["ImageService"].methods
-    readers = [(method.name, GetMessageClass(method.input_type)) for method in methods]
+    answering = Methods(service, Deadlines())
+    names = [method.name for method in pb.DESCRIPTOR.services_by_name["ImageService"].methods]
 
     def run(data: bytes) -> None:
-        name, kind = readers[(data[0] if data else 0) % len(readers)]
+        name = names[(data[0] if data else 0) % len(names)]
         with contextlib.suppress(_Aborted):
-            _call(servicer, name, _parse(kind, data[1:]), _Context())
+            answering.answer(name, iter([data[1:]]), _Context())
 
     block = np.arange(5, dtype="<i8").tobytes()
     version = service.get_info().version
@@ -264,7 +266,6 @@ def fuzz_requests(folder: Path) -> tuple[Target, list[bytes]]:
         "GetThumbnails": pb.GetThumbnailsRequest(image_ids=block, max_side=16),
         "GetInfo": pb.GetInfoRequest(),
     }
-    names = [name for name, _ in readers]
     return run, [bytes([names.index(name)]) + request.SerializeToString() for name, request in requests.items()]
 
 

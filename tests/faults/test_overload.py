@@ -5,7 +5,6 @@ The machine may be shared, so the peak is measured right before and after the ov
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import time
@@ -18,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import DaemonProcess
+from conftest import DaemonProcess, resident
 from crossmedia.v1 import image_server_pb2 as pb
 from proxy import Proxy
 
@@ -44,11 +43,6 @@ def busy(store: Path, photos: Path, tmp_path: Path) -> Iterator[DaemonProcess]:
     process = DaemonProcess(store, tmp_path / "m.parquet", *options)
     yield process
     process.stop()
-
-
-def resident(pid: int) -> int:
-    """Bytes of memory that a process holds now."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass

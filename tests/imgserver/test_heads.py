@@ -203,11 +203,12 @@ def test_idle_runs_are_forgotten_and_bytes_are_bounded(monkeypatch: pytest.Monke
     held = Heads()
     held.put("a", "v1", head_of(1))
     monkeypatch.setattr(heads_module, "IDLE_S", -1.0)
+    held.forget()
     held.put("b", "v2", head_of(2))
     assert held.get("v1") is None
     assert held.get("v2") is not None
     monkeypatch.setattr(heads_module, "IDLE_S", 600.0)
-    monkeypatch.setattr(heads_module, "MAX_BYTES", 5 * 4 * SPEC.parameters)
+    monkeypatch.setattr(heads_module, "MAX_BYTES", 5 * heads_module._bytes(head_of(1)))
     held.put("b", "v3", head_of(3))
     with pytest.raises(Overloaded):
         held.put("c", "v4", head_of(4))
@@ -216,7 +217,7 @@ def test_idle_runs_are_forgotten_and_bytes_are_bounded(monkeypatch: pytest.Monke
 
 def test_a_head_that_is_busy_keeps_nobody_longer_than_the_deadline(service: ImageService, client: ImageClient) -> None:
     version = put(client, head_of(1))
-    with service.learning._turn, pytest.raises((DeadlineExceeded, ServerUnavailable)):
+    with service.live_heads.learning._turns._free, pytest.raises((DeadlineExceeded, ServerUnavailable)):
         client.get(ids(1), timeout_s=0.2, version=version)
     assert client.get(ids(1), version=version).ok.all()
 
@@ -242,9 +243,9 @@ def test_a_server_that_lost_a_head_is_given_it_again(service: ImageService) -> N
     servers = HeadServers([LocalTransport(service)], "run", timeout_s=10)
     version = head.version(servers.backbone())
     before = servers.vectors(ids(1, 2), version, head.to_bytes).values
-    service.heads._runs.clear()
+    service.live_heads.heads._runs.clear()
     assert (servers.vectors(ids(1, 2), version, head.to_bytes).values == before).all()
-    service.heads._runs.clear()
+    service.live_heads.heads._runs.clear()
     assert len(servers.gradient(ids(1, 2), version, np.ones((2, 12), np.float32), head.to_bytes, SHAPES)) == 1
 
 

@@ -22,9 +22,8 @@ from crossmedia.v1 import image_server_pb2 as pb
 from PIL import Image
 
 from imgserver.client import GrpcTransport, HeadServers, ImageClient, LocalTransport, Status
-from imgserver.errors import DeadlineExceeded, InvalidRequest, Overloaded, VersionMismatch
+from imgserver.errors import DeadlineExceeded, InvalidRequest, VersionMismatch
 from imgserver.head import Head, HeadSpec
-from imgserver.serving.admission import Admission
 from imgserver.serving.grpc_server import GrpcServer
 from imgserver.serving.health import Heartbeat
 from imgserver.serving.negatives import Negatives
@@ -140,47 +139,6 @@ def test_callers_that_went_away_cost_nothing(store: Path, photos: Path) -> None:
         process.stop()
 
 
-def test_one_rule_of_admission() -> None:
-    admission = Admission(max_ids=10, max_bytes=1000)
-    admission.take(9, 0)
-    for ids in (2, 10_000):
-        with pytest.raises(Overloaded, match="9 images wait") as caught:
-            admission.take(ids, 0)
-        assert 0.1 <= caught.value.retry_after_s <= 5
-    admission.take(1, 0)
-    admission.give_back(10, 0)
-    with admission.held(0, 1000), pytest.raises(Overloaded):
-        admission.take(0, 1)
-    admission.take(10, 1000)
-    assert admission.refused == 3
-
-
-def test_precompute_is_advised_where_images_wait_and_not_where_bytes_do() -> None:
-    admission = Admission(max_ids=10, max_bytes=1000)
-    with pytest.raises(Overloaded, match="precompute"):
-        admission.take(11, 0)
-    with pytest.raises(Overloaded, match=r"Try again in 0\.1 s\.$"):
-        admission.take(0, 1001)
-
-
-def test_calls_that_wait_leave_threads_for_those_that_do_not(store: Path, own_photos: Path) -> None:
-    made = ImageService(ServiceConfig(store, str(own_photos), threads=2))
-    try:
-        made.misses._max_calls = 1
-        first = threading.Thread(target=lambda: ImageClient(LocalTransport(made)).get(list(range(100, 160))))
-        first.start()
-        while not made.misses.waiting:
-            time.sleep(0.001)
-        request = pb.GetVectorsRequest(image_ids=np.array([170], "<i8").tobytes())
-        with pytest.raises(Overloaded, match="calls wait"):
-            made.get_vectors(request, time.monotonic() + 5)
-        stored = made.get_vectors(pb.GetVectorsRequest(image_ids=np.array([7], "<i8").tobytes()), time.monotonic() + 5)
-        assert stored.status.tolist() == [Status.OK]
-        first.join()
-    finally:
-        made.close()
-
-
 def test_a_reply_tells_what_its_images_took(service: ImageService) -> None:
     request = pb.GetVectorsRequest(image_ids=np.arange(100, 150, dtype="<i8").tobytes())
     first = service.get_vectors(request, time.monotonic() + 30)
@@ -288,7 +246,7 @@ def test_a_fault_before_the_cnn_harms_its_image_alone(
     assert "failed before the CNN (images: 1, the first is 152)" in caplog.text
     assert client.get([152], timeout_s=10).ok.all()
     assert service.misses.alive
-    assert service.admission.ids == 0
+    assert service.admission.images == 0
 
 
 def test_a_store_is_followed_again_after_any_fault(
@@ -482,14 +440,14 @@ def test_limits_are_told(service: ImageService) -> None:
 
 def test_an_idle_server_admits_a_call_of_the_size_that_it_tells(store: Path) -> None:
     """A head's vectors take the most memory: the features of all images of the call."""
-    service = ImageService(ServiceConfig(store, max_pending_bytes=10 * 6 * 1280))
+    service = ImageService(ServiceConfig(store, max_pending_bytes=41 * 6 * 1280))
     try:
         with HeadServers([LocalTransport(service)], "run", timeout_s=5) as servers:
             torch.manual_seed(0)
             head = Head(HeadSpec("learned", (1280, 4)))
             version = head.version(servers.backbone())
             assert servers.vectors(np.arange(100), version, head.to_bytes).ok.all()
-            assert servers.client.info().max_ids_per_call == 10
+            assert servers.client.info().max_ids_per_call == 30
     finally:
         service.close()
 

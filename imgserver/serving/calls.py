@@ -1,0 +1,144 @@
+"""Calls under way: how many of one caller, who reads a message, and until when; what gRPC leaves to the application.
+
+A call has a thread as soon as it comes, and its message is read in that thread: until then it lies with the caller, for
+the connection takes no more than a window of it. So a caller who sends half a message, or none, holds threads of its
+own share alone, and messages of one caller are read a few at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from imgserver.errors import DeadlineExceeded, InvalidRequest, Overloaded
+from imgserver.serving.admission import SHARE
+
+MAX_CALLS = 512
+MAX_CALL_S = 60.0  # of any call, its message and its reply included
+READING = 8  # each message that is being read may take as much memory as a message can
+LOOK_FOR_ENDED_S = 0.5
+LOOK_FOR_GONE_S = 1.0  # hundreds of threads may wait: each look of theirs takes time from the others
+
+
+@dataclass
+class _Caller:
+    reading: threading.Semaphore
+    calls: int = 0
+
+
+class Calls:
+    """Counts the calls that have a thread, of each caller.
+
+    Args:
+        most: of all callers; gRPC itself refuses what is more.
+        deadlines: ends what takes too long.
+        reading: messages of one caller that are read at a time.
+    """
+
+    def __init__(self, most: int, deadlines: Deadlines, reading: int = READING):
+        self.share, self._deadlines, self._reading = max(1, int(SHARE * most)), deadlines, reading
+        self._lock = threading.Lock()
+        self._callers: dict[str, _Caller] = {}
+
+    @property
+    def under_way(self) -> int:
+        """Calls that have a thread now."""
+        with self._lock:
+            return sum(caller.calls for caller in self._callers.values())
+
+    @contextmanager
+    def one(self, name: str, context: Any, seconds: float) -> Iterator[None]:
+        """Count a call for the time of a block.
+
+        Args:
+            name: of the caller.
+            context: of the call; cancelled when its time is over, whatever it waits for then.
+            seconds: that it may take in all.
+
+        Raises:
+            Overloaded: the caller has its share of calls.
+        """
+        with self._lock:
+            caller = self._callers.setdefault(name, _Caller(threading.Semaphore(self._reading)))
+            if caller.calls >= self.share:
+                raise Overloaded(
+                    f"{caller.calls} calls of {name} are under way, which is the share of one caller. Try again in "
+                    f"0.5 s.",
+                    retry_after_s=0.5,
+                )
+            caller.calls += 1
+        try:
+            self._deadlines.watch(context, seconds)
+            yield
+        finally:
+            with self._lock:
+                caller.calls -= 1
+                if not caller.calls:
+                    del self._callers[name]
+
+    def read(self, name: str, requests: Iterator[bytes], context: Any) -> bytes:
+        """The one message of a call that is counted.
+
+        Raises:
+            InvalidRequest: there is none.
+            DeadlineExceeded: the call ended before it was its turn.
+            grpc.RpcError: the call ended before all of it had come.
+        """
+        reading = self._callers[name].reading
+        while not reading.acquire(timeout=LOOK_FOR_GONE_S):
+            if not context.is_active():
+                raise DeadlineExceeded(f"Other messages of {name} were being read until the call ended.")
+        try:
+            message = next(requests, None)
+        finally:
+            reading.release()
+        if message is None:
+            raise InvalidRequest("The call ended without a message; it has exactly one.")
+        return message
+
+
+class Deadlines:
+    """Ends calls whose time is over: where a message does not come, or nobody reads the reply.
+
+    gRPC does so by the deadline that the caller gave, if it gave one.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until: dict[int, tuple[float, Any]] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        self._stop.set()
+
+    def watch(self, context: Any, seconds: float) -> None:
+        """End a call in so many seconds, unless it has ended before."""
+        if (context.time_remaining() or 0) <= seconds:
+            return  # gRPC will
+        with self._lock:
+            self._until[id(context)] = time.monotonic() + seconds, context
+        if not context.add_callback(lambda: self.release(context)):
+            self.release(context)
+
+    def release(self, context: Any) -> None:
+        """The call may take longer."""
+        with self._lock:
+            self._until.pop(id(context), None)
+
+    def _run(self) -> None:
+        while not self._stop.wait(LOOK_FOR_ENDED_S):
+            with self._lock:
+                over = [context for until, context in self._until.values() if time.monotonic() > until]
+            for context in over:
+                context.cancel()
+                self.release(context)

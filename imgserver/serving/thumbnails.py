@@ -1,0 +1,64 @@
+"""Small JPEGs of photos, for reports and people."""
+
+from __future__ import annotations
+
+import errno
+
+from imgserver.errors import InvalidRequest
+from imgserver.serving.admission import Admission, Cost, Turns
+from imgserver.serving.jobs import Caller
+from imgserver.storage.catalog import Catalog
+from imgserver.storage.records import Ids
+from imgserver.vision.decode import CorruptImage, ImageLimits, ImageTooLarge, thumbnail
+
+MAX_THUMBNAILS = 120  # of the largest side, in bytes of the worst photo, they fit a message
+MAX_SIDE, DEFAULT_SIDE = 512, 128
+PIXEL_BYTES = 2  # of a JPEG; of photos it has a tenth of that
+
+
+class Thumbnails:
+    """Answers ``GetThumbnails``.
+
+    Args:
+        admission: counts what is under way.
+        decoding: turns of those who decode while a caller waits.
+        limits: of a photo.
+    """
+
+    def __init__(self, admission: Admission, decoding: Turns, limits: ImageLimits):
+        self._admission, self._decoding, self._limits = admission, decoding, limits
+
+    def of(self, catalog: Catalog | None, ids: Ids, side: int, caller: Caller) -> list[bytes]:
+        """A JPEG for each image; empty where there is no photo that can be decoded.
+
+        Args:
+            catalog: where photos are; None: nowhere.
+            ids: shape (n,).
+            side: longest side in pixels; 0 takes the default.
+            caller: who waits.
+
+        Raises:
+            InvalidRequest: too large a side.
+            Overloaded: too much is under way.
+            DeadlineExceeded: it took too long, or the caller has gone.
+        """
+        side = side or DEFAULT_SIDE
+        if side > MAX_SIDE:
+            raise InvalidRequest(f"max_side is {side}; thumbnails have at most {MAX_SIDE} pixels a side.")
+        reply = Cost(size=len(ids) * PIXEL_BYTES * side * side)
+        with self._admission.held_until_sent(reply, caller), self._admission.held(Cost(slow=1), caller):
+            return [self._one(catalog, image_id, side, caller) for image_id in ids.tolist()]
+
+    def _one(self, catalog: Catalog | None, image_id: int, side: int, caller: Caller) -> bytes:
+        if catalog is None:
+            return b""
+        with self._decoding.one(caller):
+            try:
+                data = catalog.read(image_id, self._limits.max_bytes)
+                return thumbnail(data, side, self._limits) if data else b""
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    raise  # says nothing of the photo
+                return b""
+            except (CorruptImage, ImageTooLarge):
+                return b""

@@ -1,0 +1,432 @@
+"""What is taken on, of one caller and in all; what a call costs; and that nothing is held when it has ended."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import io
+import json
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import torch
+from crossmedia.v1 import image_server_pb2 as pb
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from http2 import Http2
+from safetensors.torch import save
+
+from imgserver.client import GrpcTransport, ImageClient, LocalTransport
+from imgserver.errors import BadInput, DeadlineExceeded, InvalidRequest, Overloaded
+from imgserver.head import MAX_LAYERS, Head, HeadSpec
+from imgserver.serving import learning
+from imgserver.serving.admission import SHARE, Admission, Cost, Turns
+from imgserver.serving.grpc_server import GrpcServer
+from imgserver.serving.jobs import Caller, caller_name
+from imgserver.serving.open_files import KEPT, LEAST, allowed_connections
+from imgserver.serving.service import ImageService, ServiceConfig
+
+ONE = np.array([1], "<i8").tobytes()
+
+
+def test_one_rule_of_admission() -> None:
+    admission = Admission(max_images=10, max_size=1000)
+    admission.take(Cost(images=9))
+    for images in (2, 10_000):
+        with pytest.raises(Overloaded, match="9 images wait") as caught:
+            admission.take(Cost(images=images))
+        assert 0.1 <= caught.value.retry_after_s <= 5
+    admission.take(Cost(images=1))
+    admission.give_back(Cost(images=10))
+    admission.take(Cost(size=700))
+    with pytest.raises(Overloaded):
+        admission.take(Cost(size=301))
+    admission.take(Cost(images=10, size=300))
+    assert admission.refused == 3
+
+
+def test_precompute_is_advised_where_images_wait_and_not_where_bytes_do() -> None:
+    admission = Admission(max_images=10, max_size=1000)
+    with pytest.raises(Overloaded, match="precompute"):
+        admission.take(Cost(images=11))
+    admission.take(Cost(size=700))
+    with pytest.raises(Overloaded, match=r"Try again in 0\.1 s\.$"):
+        admission.take(Cost(size=700))
+    with pytest.raises(InvalidRequest, match="one caller may hold"):
+        admission.take(Cost(size=1001))
+
+
+def test_one_caller_leaves_a_quarter_to_the_others() -> None:
+    admission = Admission(max_images=10, max_size=1000, max_slow=8)
+    for _ in range(6):
+        admission.take(Cost(size=100, slow=1), "greedy")
+    with pytest.raises(Overloaded, match="6 calls that take long are under way for greedy"):
+        admission.take(Cost(slow=1), "greedy")
+    with pytest.raises(Overloaded, match="for greedy"):
+        admission.take(Cost(size=200), "greedy")
+    admission.take(Cost(size=100, slow=2), "other")
+    with pytest.raises(Overloaded, match="8 calls that take long are under way;"):
+        admission.take(Cost(slow=1), "third")
+    for _ in range(6):
+        admission.give_back(Cost(size=100, slow=1), "greedy")
+    admission.give_back(Cost(size=100, slow=2), "other")
+    assert (admission.images, admission.size, admission.slow, admission._held) == (0, 0, 0, {})
+
+
+def test_a_turn_is_waited_for_as_long_as_the_caller_waits() -> None:
+    turns, ended = Turns(1), []
+    with turns.one(Caller(time.monotonic() + 60)):
+        with pytest.raises(DeadlineExceeded, match="deadline"), turns.one(Caller(time.monotonic() + 0.1)):
+            pass
+        gone = Caller(time.monotonic() + 60, lambda function: ended.append(function) is None)
+        threading.Timer(0.2, lambda: ended[0]()).start()
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceeded, match="has gone"), turns.one(gone):
+            pass
+        assert time.monotonic() - started < 2
+    with turns.one(Caller(time.monotonic() + 1)):
+        pass
+
+
+def test_a_reply_is_counted_until_it_was_sent() -> None:
+    admission, ended = Admission(1, 1000), []
+    caller = Caller(time.monotonic() + 60, lambda function: ended.append(function) is None)
+    with admission.held_until_sent(Cost(size=100), caller):
+        pass
+    assert admission.size == 100
+    ended[0]()
+    assert admission.size == 0
+    with admission.held_until_sent(Cost(size=100), caller):
+        assert admission.size == 100  # the caller has gone, and the work goes on
+    assert admission.size == 0
+    with pytest.raises(ZeroDivisionError), admission.held_until_sent(Cost(size=100), Caller(time.monotonic())):
+        raise ZeroDivisionError
+    assert admission.size == 0
+
+
+def test_the_limit_of_open_files_leaves_some_for_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    limits = [(256, 4096)]
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits[0])
+    monkeypatch.setattr(resource, "setrlimit", lambda which, new: limits.__setitem__(0, new))
+    assert allowed_connections() == 4096 - KEPT
+    assert limits == [(4096, 4096)]
+    limits[0] = (100, 100)
+    assert allowed_connections() == LEAST
+
+
+@pytest.fixture
+def service(store: Path, photos: Path) -> Iterator[ImageService]:
+    made = ImageService(ServiceConfig(store, str(photos), threads=2))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def served(service: ImageService) -> Iterator[GrpcServer]:
+    server = GrpcServer(service, "127.0.0.1:0")
+    server.start()
+    yield server
+    server.stop(0)
+
+
+def soon(true: Callable[[], bool], seconds: float = 5.0) -> bool:
+    """Whether something becomes true."""
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.02)
+    return true()
+
+
+def test_calls_that_wait_leave_places_for_those_that_do_not(service: ImageService) -> None:
+    service.admission._max_slow = 1
+    first = threading.Thread(target=lambda: ImageClient(LocalTransport(service)).get(list(range(100, 160))))
+    first.start()
+    while not service.misses.waiting:
+        time.sleep(0.001)
+    request = pb.GetVectorsRequest(image_ids=np.array([170], "<i8").tobytes())
+    with pytest.raises(Overloaded, match="calls that take long"):
+        service.get_vectors(request, time.monotonic() + 5)
+    assert service.get_vectors(pb.GetVectorsRequest(image_ids=ONE), time.monotonic() + 5).status.tolist() == [1]
+    first.join()
+    assert service.admission.slow == 0
+
+
+def slow_calls(service: ImageService) -> dict[str, Callable[[], Any]]:
+    """A call of each method that takes long."""
+    backbone, end = service.get_info().backbone, time.monotonic() + 60
+    torch.manual_seed(0)
+    head = Head(HeadSpec("learned", (1280, 4)))
+    version = head.version(backbone)
+    photo = (service.catalog.read(1, 1 << 20) if service.catalog else None) or b""
+    return {
+        "PutHead": lambda: service.put_head(pb.PutHeadRequest(run_id="r", version=version, head=head.to_bytes()), end),
+        "GetVectors of a head": lambda: service.get_vectors(pb.GetVectorsRequest(version=version, image_ids=ONE), end),
+        "GetHeadGradient": lambda: service.get_head_gradient(
+            pb.GetHeadGradientRequest(version=version, image_ids=ONE, d_vectors=b"\0" * 16), end
+        ),
+        "GetVectors of no stored image": lambda: service.get_vectors(
+            pb.GetVectorsRequest(image_ids=np.array([150], "<i8").tobytes()), end
+        ),
+        "PutImages": lambda: service.put_images(pb.PutImagesRequest(images=[pb.PutImage(image_id=1, data=photo)]), end),
+        "GetThumbnails": lambda: service.get_thumbnails(pb.GetThumbnailsRequest(image_ids=ONE), end),
+    }
+
+
+def test_every_call_that_takes_long_needs_a_place_and_gives_it_back(service: ImageService) -> None:
+    name = caller_name.set("greedy")
+    try:
+        service.admission.take(Cost(slow=int(SHARE * 48)), "greedy")
+        work = slow_calls(service)
+        for method, call in work.items():
+            if method != "PutHead":
+                continue
+            with pytest.raises(Overloaded, match="take long are under way for greedy"):
+                call()
+        service.admission.give_back(Cost(slow=int(SHARE * 48)), "greedy")
+        for method, call in work.items():
+            call()
+            assert (service.admission.images, service.admission.size, service.admission.slow) == (0, 0, 0), method
+        service.admission.take(Cost(slow=int(SHARE * 48)), "greedy")
+        for method in ("GetVectors of a head", "GetHeadGradient", "PutImages", "GetThumbnails"):
+            with pytest.raises(Overloaded, match="take long are under way for greedy"):
+                work[method]()
+        service.get_vectors(pb.GetVectorsRequest(image_ids=ONE), time.monotonic() + 5)
+    finally:
+        caller_name.reset(name)
+
+
+def test_a_call_whose_deadline_is_over_or_whose_caller_has_gone_does_no_more(service: ImageService) -> None:
+    work = pb.GetThumbnailsRequest(image_ids=np.arange(100, dtype="<i8").tobytes())
+    with pytest.raises(DeadlineExceeded, match="deadline was over"):
+        service.get_thumbnails(work, time.monotonic() + 0.01)
+    with pytest.raises(DeadlineExceeded, match="has gone"):
+        service.get_thumbnails(work, time.monotonic() + 60, lambda function: False)
+    head = Head(HeadSpec("learned", (1280, 4)))
+    version = head.version(service.get_info().backbone)
+    service.put_head(pb.PutHeadRequest(run_id="r", version=version, head=head.to_bytes()), time.monotonic() + 5)
+    with pytest.raises(DeadlineExceeded, match="has gone"):
+        service.get_vectors(
+            pb.GetVectorsRequest(version=version, image_ids=ONE), time.monotonic() + 60, lambda function: False
+        )
+    assert (service.admission.size, service.admission.slow) == (0, 0)
+
+
+def test_a_head_that_is_wide_is_computed_in_blocks_and_a_reply_fits_a_message(service: ImageService) -> None:
+    wide = HeadSpec("learned", (1280, 6000))
+    assert learning.block_rows(wide) * learning.row_bytes(wide) <= learning.BLOCK_BYTES
+    assert learning.working_bytes(wide, 100_000) <= learning.BLOCK_BYTES
+    head = Head(wide)
+    version = head.version(service.get_info().backbone)
+    service.put_head(pb.PutHeadRequest(run_id="r", version=version, head=head.to_bytes()), time.monotonic() + 20)
+    request = pb.GetVectorsRequest(version=version, image_ids=ONE * 50_000, dtype=pb.DTYPE_FLOAT32)
+    with pytest.raises(InvalidRequest, match=r"a message has at most 67108864\. Ask for fewer"):
+        service.get_vectors(request, time.monotonic() + 20)
+    few = pb.GetVectorsRequest(version=version, image_ids=ONE * 3000, dtype=pb.DTYPE_FLOAT16)
+    found = service.get_vectors(few, time.monotonic() + 20)
+    assert (found.values == found.values[0]).mean() > 0.99
+    assert service.admission.size == 0
+
+
+def test_what_is_kept_for_a_gradient_is_given_up(service: ImageService, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = slow_calls(service)
+    work["PutHead"]()
+    work["GetVectors of a head"]()
+    assert len(service.live_heads.learning._kept) == 1
+    monkeypatch.setattr(learning, "KEPT_S", 0.0)
+    assert soon(lambda: not service.live_heads.learning._kept), "the thread that follows the store gives it up"
+
+
+def header_of(spec: str, tensors: str = "") -> bytes:
+    text = f'{{"__metadata__":{{"spec":{json.dumps(spec)}}}{tensors}}}'.encode()
+    return struct.pack("<Q", len(text)) + text
+
+
+def lying_heads() -> dict[str, bytes]:
+    spec = HeadSpec("learned", (4, 3))
+    right = {name: value.contiguous() for name, value in Head(spec).state_dict().items()}
+    about = {"spec": spec.canonical()}
+    many = HeadSpec("x", (1, 1)).canonical().replace("[1,1]", json.dumps([1] * 100_001))
+    tensor = ',"layers.0.weight":{"dtype":"F32","shape":[3,4],"data_offsets":[0,48]}'
+    return {
+        "layers": header_of(many) + b"\0" * 800_000,
+        "layers, few bytes": header_of(HeadSpec("x", (1, 1)).canonical().replace("[1,1]", str([1] * (MAX_LAYERS + 2)))),
+        "product": header_of(HeadSpec("x", (2**40, 2**40)).canonical()),
+        "a header that is longer than the file": struct.pack("<Q", 2**63) + b"{}",
+        "a header of megabytes": struct.pack("<Q", 1 << 20) + b" " * (1 << 20),
+        "deep": struct.pack("<Q", 60_000) + b"[" * 60_000,
+        "no object": struct.pack("<Q", 2) + b"[]",
+        "metadata that is none": struct.pack("<Q", 19) + b'{"__metadata__":[]}',
+        "a name twice": header_of(spec.canonical(), tensor * 2) + b"\0" * 60,
+        "float64": save({name: value.double() for name, value in right.items()}, about),
+        "another shape": save(right | {"layers.0.weight": right["layers.0.weight"].T.contiguous()}, about),
+        "one weight more": save(right | {"more": torch.zeros(1000)}, about),
+        "true for one": header_of(spec.canonical().replace("[4,3]", "[4,true]")) + b"\0" * 100,
+    }
+
+
+@pytest.mark.parametrize("what", list(lying_heads()))
+def test_a_head_that_lies_is_refused_before_it_is_made(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(data: bytes) -> None:
+        raise AssertionError("its weights were read")
+
+    monkeypatch.setattr("imgserver.head.load", load)
+    with pytest.raises(BadInput):
+        Head.from_bytes(lying_heads()[what])
+
+
+def test_a_head_of_many_layers_survives_its_file() -> None:
+    head = Head(HeadSpec("learned", (3,) * (MAX_LAYERS + 1), normalisation="layer"))
+    assert Head.from_bytes(head.to_bytes()).digest() == head.digest()
+
+
+def test_half_messages_hold_threads_of_their_caller_alone(served: GrpcServer) -> None:
+    """Calls whose message never comes: the caller's others wait or are refused, a caller from elsewhere is not."""
+    under = served.methods.calls
+    silent = Http2(served.address)
+    for _ in range(under.share):
+        silent.call("/crossmedia.v1.ImageService/GetVectors")
+    assert soon(lambda: under.under_way == under.share)
+    same_host = GrpcTransport(served.address)
+    with pytest.raises(Overloaded, match=r"127\.0\.0\.1 are under way, which is the share"):
+        same_host.get_info(5)
+    same_host.close()
+    port = served.address.rpartition(":")[2]
+    elsewhere = socket.create_connection(("127.0.0.1", int(port)), 5, source_address=("127.0.0.2", 0))
+    other = Http2(elsewhere)
+    other.call("/crossmedia.v1.ImageService/GetInfo", b"")
+    assert b"efficientnet" in other.read()
+    silent.close()
+    assert soon(lambda: under.under_way == 0), "who has gone holds nothing"
+    other.close()
+
+
+def test_a_caller_without_a_deadline_has_the_servers(
+    served: GrpcServer, service: ImageService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a message, and a reply that nobody reads: the call is ended, and nothing is held."""
+    monkeypatch.setattr("imgserver.serving.grpc_server.MAX_CALL_S", 2.0)
+    half, deaf = Http2(served.address), Http2(served.address, window=0)
+    half.call("/crossmedia.v1.ImageService/GetVectors")
+    deaf.call(
+        "/crossmedia.v1.ImageService/GetVectors", pb.GetVectorsRequest(image_ids=ONE * 90_000).SerializeToString()
+    )
+    assert soon(lambda: service.admission.size > 0 and served.methods.calls.under_way == 1)
+    assert soon(lambda: service.admission.size == 0 and served.methods.calls.under_way == 0)
+    for connection in (half, deaf):
+        connection.close()
+
+
+def test_health_keeps_nothing_and_waits_for_nobody(served: GrpcServer) -> None:
+    states = health_pb2.HealthCheckResponse
+    with grpc.insecure_channel(served.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for name in ("x", "x" * 100_000):
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
+            assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+            watch = stub.Watch(health_pb2.HealthCheckRequest(service=name), timeout=5)
+            assert next(watch).status == states.SERVICE_UNKNOWN
+            with pytest.raises(grpc.RpcError) as caught:
+                next(watch)
+            assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+        assert served.health.watchers == 0
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service="crossmedia.v1.ImageService"))
+        assert next(watch).status == states.SERVING
+        assert soon(lambda: served.health.watchers == 1)
+        deaf = Http2(served.address, window=0)
+        deaf.call("/grpc.health.v1.Health/Watch", b"")
+        deaf.call("/grpc.health.v1.Health/Check", b"")
+        started = time.monotonic()
+        served.health.set(False)
+        assert list(watch) == [], "the stream ends, and the caller asks again"
+        assert stub.Check(health_pb2.HealthCheckRequest(), timeout=5).status == states.NOT_SERVING
+        assert time.monotonic() - started < 2, "nobody waits for a caller who reads nothing"
+        deaf.close()
+        assert soon(lambda: served.health.watchers == 0 and served.health.calls.under_way == 0)
+
+
+def test_watchers_are_bounded(served: GrpcServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imgserver.serving.probes.MAX_WATCHERS", 4)
+    with grpc.insecure_channel(served.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        watches = [stub.Watch(health_pb2.HealthCheckRequest(), timeout=20) for _ in range(3)]
+        for watch in watches:
+            next(watch)
+        assert soon(lambda: served.health.watchers == 3)
+        more = stub.Watch(health_pb2.HealthCheckRequest(), timeout=20)
+        next(more)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(more)
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        for watch in watches:
+            watch.cancel()
+        assert soon(lambda: served.health.watchers == 0)
+
+
+def test_reflection_answers_a_few_streams_and_small_requests(served: GrpcServer) -> None:
+    def asked(*requests: reflection_pb2.ServerReflectionRequest) -> Any:
+        return stub.ServerReflectionInfo(iter(requests), timeout=5)
+
+    def endless() -> Iterator[reflection_pb2.ServerReflectionRequest]:
+        yield listed
+        ended.wait()
+
+    listed, ended = reflection_pb2.ServerReflectionRequest(list_services=""), threading.Event()
+    with grpc.insecure_channel(served.address) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        names = [service.name for service in next(asked(listed)).list_services_response.service]
+        assert names == [
+            "crossmedia.v1.ImageService",
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1alpha.ServerReflection",
+        ]
+        found = list(asked(reflection_pb2.ServerReflectionRequest(file_containing_symbol=names[0]), listed))
+        assert len(found) == 2
+        assert found[0].file_descriptor_response.file_descriptor_proto
+        with pytest.raises(grpc.RpcError) as caught:
+            list(asked(reflection_pb2.ServerReflectionRequest(file_by_filename="x" * 5000)))
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        streams = [stub.ServerReflectionInfo(endless(), timeout=20) for _ in range(6)]
+        for stream in streams:
+            next(stream)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(asked(listed))
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        ended.set()
+
+
+def test_no_file_is_opened_to_answer(served: GrpcServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With none left, info and vectors are told; what needs a file is refused as something that passes."""
+
+    def guarded(opens: Callable[..., Any]) -> Callable[..., Any]:
+        def none_left(*arguments: Any, **named: Any) -> Any:
+            if threading.current_thread().name.startswith("call"):
+                raise OSError(errno.EMFILE, "Too many open files")
+            return opens(*arguments, **named)
+
+        return none_left
+
+    with ImageClient(served.address) as client:
+        client.get([1])
+        client.thumbnails([1])
+        monkeypatch.setattr(io, "open", guarded(io.open))
+        monkeypatch.setattr(builtins, "open", guarded(builtins.open))
+        for name in ("scandir", "open", "listdir"):
+            monkeypatch.setattr(os, name, guarded(getattr(os, name)))
+        assert client.info().store_used_bytes > 0
+        assert client.get([1, 2]).ok.all()
+        transport = GrpcTransport(served.address)
+        with pytest.raises(Overloaded, match="no file left to open"):
+            transport.get_thumbnails(pb.GetThumbnailsRequest(image_ids=ONE), 5)
+        transport.close()
