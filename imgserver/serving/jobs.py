@@ -116,6 +116,11 @@ class Job:
         return self.serving.version, self.image_id, self.content
 
     @property
+    def brought(self) -> bool:
+        """Whether a caller brought the photo."""
+        return self.data is not None
+
+    @property
     def wanted(self) -> bool:
         """Whether any caller still waits."""
         return any(caller.waits for caller in self.callers)

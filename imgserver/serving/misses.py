@@ -1,10 +1,11 @@
-"""Vectors that are not there yet: decode in threads, one CNN batch of whatever waits, one writer.
+"""Vectors that are not there yet: decode in processes, one CNN batch of whatever waits, one writer.
 
-    admitted ──> decode threads ──> CNN ──> writer: rows and index in one transaction, table ──> callers wake
+    admitted ──> decode threads, which wait for decoders ──> CNN ──> writer: rows and index in one transaction, table ──> callers wake
 
 An image is computed once, however many callers wait for it; a failure is that image's alone; an image that nobody
 waits for any more is dropped before it costs anything. There is no linger: an idle CNN takes a single image at once,
-and the writer commits what came while it wrote. Lookups go before photos that are brought.
+and the writer commits what came while it wrote. Lookups go before photos that are brought, and neither waits for a decoder
+of the other.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,14 +30,14 @@ from imgserver.serving.jobs import NOT_YET, Caller, Job, Model, Serving, feature
 from imgserver.storage.catalog import Catalog
 from imgserver.storage.records import SOURCE, Ids, Space, content_hash
 from imgserver.storage.stores import Part, ServedStore, Stored
-from imgserver.vision.decode import ImageLimits
+from imgserver.vision.decoders import Decoders
 from imgserver.vision.embedding import embed
 from imgserver.vision.engines import MAX_BATCH
 from imgserver.vision.photos import Photo, Source, photo_from_bytes, read_photo, sources_of
 
 log = logging.getLogger(__name__)
 
-DECODE_THREADS = 2
+CLOSE_S = 2.0  # for what is being decoded when the service ends
 MAX_DECODED = 4 * MAX_BATCH  # pixels held in memory; decoding is faster than any CNN on a CPU
 MAX_UNWRITTEN = 4  # batches between CNN and writer
 OK = pb.VECTOR_STATUS_OK
@@ -62,7 +64,10 @@ class _Lanes:
         return len(self._lanes[0]) + len(self._lanes[1])
 
     def append(self, job: Job) -> None:
-        self._lanes[job.data is not None].append(job)
+        self._lanes[job.brought].append(job)
+
+    def lane(self, brought: bool) -> deque[Job]:
+        return self._lanes[brought]
 
     def first(self) -> Job:
         return (self._lanes[0] or self._lanes[1])[0]
@@ -77,7 +82,8 @@ class Misses:
     Args:
         store: where results go.
         catalog: where photos come from; None when callers bring all of them.
-        limits: of a photo.
+        decoders: of the catalogue's photos.
+        callers_decoders: of photos that callers bring.
         admission: counts the images under way.
         max_calls: most calls that may wait at once; the threads beyond them answer lookups and health.
         on_batch: told the size of each CNN batch.
@@ -87,13 +93,15 @@ class Misses:
         self,
         store: ServedStore,
         catalog: Catalog | None,
-        limits: ImageLimits,
+        decoders: Decoders,
+        callers_decoders: Decoders,
         admission: Admission,
         max_calls: int,
         on_batch: Callable[[int], None] = lambda size: None,
     ):
         self.catalog = catalog
-        self._store, self._limits, self._admission, self._max_calls = store, limits, admission, max_calls
+        self._store, self._admission, self._max_calls = store, admission, max_calls
+        self._decoders, self._callers_decoders = decoders, callers_decoders
         self._on_batch = on_batch
         self.counters = MissCounters()
         self.last_batch_at = time.monotonic()
@@ -105,10 +113,12 @@ class Misses:
         self._closed = False
         self._sparingly = Sparingly()
         self._changed = threading.Condition()
-        readers = catalog.readers if catalog else DECODE_THREADS
-        work = [(self._decode_all, f"decode-{i}") for i in range(readers)]
-        work += [(self._embed_all, "cnn"), (self._write_all, "writer")]
-        self._threads = [threading.Thread(target=target, name=name, daemon=True) for target, name in work]
+        readers = max(catalog.readers if catalog else 0, decoders.workers)
+        work: list[tuple[str, Callable[[], None]]] = []
+        work += [(f"decode-{i}", partial(self._decode_all, False)) for i in range(readers)]
+        work += [(f"decode-brought-{i}", partial(self._decode_all, True)) for i in range(callers_decoders.workers)]
+        work += [("cnn", self._embed_all), ("writer", self._write_all)]
+        self._threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in work]
         for thread in self._threads:
             thread.start()
 
@@ -123,10 +133,15 @@ class Misses:
         return len(self._jobs)
 
     def close(self) -> None:
-        """Finish what is under way, then stop."""
+        """Finish what is under way, then stop; a photo that is still decoded after ``CLOSE_S`` fails, and all behind it."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        until = time.monotonic() + CLOSE_S
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        for decoders in (self._decoders, self._callers_decoders):
+            decoders.close()
         for thread in self._threads:
             thread.join()
 
@@ -208,15 +223,16 @@ class Misses:
                 self._calls -= 1
         return np.array([job.status or pb.VECTOR_STATUS_TIMED_OUT for job in jobs], dtype=np.uint8)
 
-    def _decode_all(self) -> None:
-        """A decode thread."""
+    def _decode_all(self, brought: bool) -> None:
+        """A decode thread, of photos that callers bring or of the catalogue's."""
+        waiting = self._to_decode.lane(brought)
         while True:
             with self._changed:
-                while not self._to_decode or len(self._decoded) + self._decoding >= MAX_DECODED:
-                    if self._closed and not self._to_decode:
+                while not waiting or len(self._decoded) + self._decoding >= MAX_DECODED:
+                    if self._closed and not waiting:
                         return
                     self._changed.wait()
-                job = self._to_decode.pop()
+                job = waiting.popleft()
                 self._decoding += 1
             status: int = pb.VECTOR_STATUS_FAILED
             try:
@@ -262,9 +278,9 @@ class Misses:
         preprocessing = job.model.embedder.backbone.preprocessing
         if job.data is not None:
             source = Source(len(job.data), 0, job.content)
-            return photo_from_bytes(job.image_id, job.data, source, preprocessing, self._limits)
+            return photo_from_bytes(job.image_id, job.data, source, preprocessing, self._callers_decoders)
         assert self.catalog is not None, "without a catalogue nothing is resolved"
-        return read_photo(self.catalog, job.image_id, preprocessing, self._limits)
+        return read_photo(self.catalog, job.image_id, preprocessing, self._decoders)
 
     def _embed_all(self) -> None:
         """The CNN's thread."""

@@ -19,7 +19,7 @@ from imgserver.shards import Ownership
 from imgserver.storage.records import Ids
 from imgserver.storage.similarity import SimilarityFiles, SimilarityIndex, SimilarityInfo
 from imgserver.storage.stores import ServedStore
-from imgserver.vision.decode import ImageLimits
+from imgserver.vision.decoders import Decoders
 from imgserver.vision.embedding import embed
 from imgserver.vision.photos import Source, photo_from_bytes
 
@@ -35,7 +35,7 @@ class Searching:
         served: the versions that are open.
         lookup: brings vectors of images that are asked for by id.
         admission: counts what is under way.
-        limits: of a photo.
+        decoders: of photos that callers bring.
         ownership: which images may be asked for by id; None: all. A photo is compared with all that are here.
     """
 
@@ -45,12 +45,12 @@ class Searching:
         served: Served,
         lookup: Lookup,
         admission: Admission,
-        limits: ImageLimits,
+        decoders: Decoders,
         ownership: Ownership | None,
     ):
         self.files = SimilarityFiles(store.folder)
         self._store, self._served, self._lookup = store, served, lookup
-        self._admission, self._limits, self._ownership = admission, limits, ownership
+        self._admission, self._decoders, self._ownership = admission, decoders, ownership
 
     @property
     def info(self) -> SimilarityInfo | None:
@@ -129,7 +129,7 @@ class Searching:
                 f"The vectors of {serving.version} were imported: there is no CNN to see a photo with."
             )
         preprocessing = model.embedder.backbone.preprocessing
-        decoded = [photo_from_bytes(0, data, Source(), preprocessing, self._limits) for data in photos]
+        decoded = [photo_from_bytes(0, data, Source(), preprocessing, self._decoders) for data in photos]
         decoded, features = embed(model.embedder.engine, decoded, model.features.dim)
         status = np.array([photo.status for photo in decoded], dtype=np.uint8)
         vectors = np.zeros((len(photos), serving.table.space.dim), dtype=np.float32)

@@ -37,7 +37,9 @@ from imgserver.storage.catalog import READ_TIMEOUT_S, Catalog, open_catalog
 from imgserver.storage.records import Ids
 from imgserver.storage.stores import open_store
 from imgserver.storage.versions import split_version
-from imgserver.vision.decode import CorruptImage, ImageLimits, ImageTooLarge, thumbnail
+from imgserver.vision.decode import ImageLimits
+from imgserver.vision.decoders import Decoders, DecodingFailed
+from imgserver.vision.formats import CorruptImage, ImageTooLarge
 from imgserver.wire import DTYPES, VectorsReply
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ MAX_THUMBNAIL_SIDE = 512
 DEFAULT_THUMBNAIL_SIDE = 128
 REFRESH_S = 1.0
 MAX_WAITING_CALLS = 48
+CALLERS_DECODERS = 2
 FEATURE_BYTES = 6  # of each number of a feature that a head is applied to: stored as fp16, computed with as fp32
 
 
@@ -107,13 +110,21 @@ class ImageService:
         self.admission = Admission(config.max_pending_ids, config.max_pending_bytes)
         self.negatives = Negatives(config.negative_ttl_s)
         self.heads, self.learning = Heads(), Learning()
+        # Two, so that no photo which a caller brings or wants to see keeps a lookup waiting.
+        self.decoders, self.callers_decoders = Decoders(config.limits), Decoders(config.limits, CALLERS_DECODERS)
         self.misses = Misses(
-            self.store, self.catalog, config.limits, self.admission, MAX_WAITING_CALLS, self.metrics.batch_size.observe
+            self.store,
+            self.catalog,
+            self.decoders,
+            self.callers_decoders,
+            self.admission,
+            MAX_WAITING_CALLS,
+            self.metrics.batch_size.observe,
         )
         self.lookup = Lookup(self.misses, self.negatives)
         self.served = Served(self.store, config.threads, computes=self.catalog is not None)
         self.searching = Searching(
-            self.store, self.served, self.lookup, self.admission, config.limits, config.ownership
+            self.store, self.served, self.lookup, self.admission, self.callers_decoders, config.ownership
         )
         self._started = time.monotonic()
         self._closing = threading.Event()
@@ -379,9 +390,8 @@ class ImageService:
         return pb.GetThumbnailsResponse(jpegs=[self._thumbnail(image_id, side) for image_id in ids.tolist()])
 
     def _thumbnail(self, image_id: int, side: int) -> bytes:
-        limits = self.config.limits
         try:
-            data = self.catalog.read(image_id, limits.max_bytes) if self.catalog else None
-            return thumbnail(data, side, limits) if data else b""
-        except (CorruptImage, ImageTooLarge, OSError):
+            data = self.catalog.read(image_id, self.config.limits.max_bytes) if self.catalog else None
+            return self.callers_decoders.thumbnail(data, side) if data else b""
+        except (CorruptImage, ImageTooLarge, DecodingFailed, OSError):
             return b""
