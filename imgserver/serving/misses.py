@@ -38,6 +38,7 @@ from imgserver.vision.photos import Photo, Source, photo_from_bytes, read_photo,
 log = logging.getLogger(__name__)
 
 CLOSE_S = 2.0  # for what is being decoded when the service ends
+PROBE_ID = -1  # of no image
 MAX_DECODED = 4 * MAX_BATCH  # pixels held in memory; decoding is faster than any CNN on a CPU
 MAX_UNWRITTEN = 4  # batches between CNN and writer
 OK = pb.VECTOR_STATUS_OK
@@ -64,9 +65,13 @@ class _Lanes:
         return len(self._lanes[0]) + len(self._lanes[1])
 
     def append(self, job: Job) -> None:
-        self._lanes[job.brought].append(job)
+        if job.probe:  # what is in front of it says nothing about whether work goes through
+            self._lanes[False].appendleft(job)
+        else:
+            self._lanes[job.brought].append(job)
 
     def lane(self, brought: bool) -> deque[Job]:
+        """What waits in one of them."""
         return self._lanes[brought]
 
     def first(self) -> Job:
@@ -196,6 +201,19 @@ class Misses:
             jobs = self._admit(wanted, caller)
         return self._wait(jobs, caller)
 
+    def probe(self, serving: Serving, model: Model, photo: bytes, deadline: float) -> int:
+        """The status of a photo that goes the way of lookups, through decoders, CNN and writer, and is not stored."""
+        caller = Caller(deadline)
+        job = Job(PROBE_ID, serving, model, photo, content_hash(photo), probe=True, callers=[caller])
+        caller.expect(1)
+        with self._changed:
+            self._jobs[job.key] = job
+            self._to_decode.append(job)
+            self._changed.notify_all()
+        caller.wait()
+        caller.leave()
+        return job.status or pb.VECTOR_STATUS_TIMED_OUT
+
     def _admit(self, wanted: list[Job], caller: Caller) -> list[Job]:
         """The jobs to wait for, those under way already among them; called under the lock."""
         new = [job for job in wanted if job.key not in self._jobs]
@@ -278,7 +296,8 @@ class Misses:
         preprocessing = job.model.embedder.backbone.preprocessing
         if job.data is not None:
             source = Source(len(job.data), 0, job.content)
-            return photo_from_bytes(job.image_id, job.data, source, preprocessing, self._callers_decoders)
+            decoders = self._callers_decoders if job.brought else self._decoders
+            return photo_from_bytes(job.image_id, job.data, source, preprocessing, decoders)
         assert self.catalog is not None, "without a catalogue nothing is resolved"
         return read_photo(self.catalog, job.image_id, preprocessing, self._decoders)
 
@@ -332,11 +351,12 @@ class Misses:
             job.photo = photo
         for job, feature in zip([job for job in seen if job.photo and job.photo.status == OK], features, strict=True):
             job.feature = feature
-        self.counters.cnn_passes += len(seen)
-        self.counters.cnn_batches += 1
-        self._on_batch(len(seen))
-        self._admission.note_rate(len(seen))
         self.last_batch_at = time.monotonic()
+        if asked := sum(not job.probe for job in seen):
+            self.counters.cnn_passes += asked
+            self.counters.cnn_batches += 1
+            self._on_batch(asked)
+            self._admission.note_rate(asked)
 
     def _write_all(self) -> None:
         """The writer's thread: one transaction for all that the CNN made while the last one was written."""
@@ -361,7 +381,16 @@ class Misses:
                 self._finish(batch, pb.VECTOR_STATUS_FAILED)
 
     def _write(self, jobs: list[Job]) -> None:
-        """Head, rows and index, table, callers: in this order."""
+        asked = [job for job in jobs if not job.probe]
+        lost = self._keep(asked) if asked else set()
+        for job in jobs:
+            status = job.photo.status if job.photo else OK
+            # Who brings a photo is told that it is not kept; who looks one up has got the vector all the same.
+            brought_in_vain = job.brought and job.image_id in lost
+            self._finish([job], pb.VECTOR_STATUS_TIMED_OUT if brought_in_vain else status)
+
+    def _keep(self, jobs: list[Job]) -> set[int]:
+        """Head, rows and index, table: in this order. Returns ids of photos that others replaced meanwhile."""
         serving, model = jobs[0].serving, jobs[0].model
         failed = [job for job in jobs if job.photo is not None and job.photo.status != OK]
         done = [job for job in jobs if job.feature is not None]
@@ -380,22 +409,19 @@ class Misses:
         lost = set(self._store.put_all(parts, OK).tolist()) if parts else set()
         serving.table.refresh()
         self.counters.computed += len(done)
-        for job in jobs:
-            status = job.photo.status if job.photo else OK
-            # Who brings a photo is told that it is not kept; who looks one up has got the vector all the same.
-            brought_in_vain = job.data is not None and job.image_id in lost
-            self._finish([job], pb.VECTOR_STATUS_TIMED_OUT if brought_in_vain else status)
+        return lost
 
     def _finish(self, jobs: list[Job], status: int) -> None:
         """Give the jobs their status and wake who waits."""
         if not jobs:
             return
+        asked = sum(not job.probe for job in jobs)
         with self._changed:
             for job in jobs:
                 self._jobs.pop(job.key, None)
             if status != OK:
-                self.counters.failed[status] = self.counters.failed.get(status, 0) + len(jobs)
-        self._admission.give_back(len(jobs), 0)
+                self.counters.failed[status] = self.counters.failed.get(status, 0) + asked
+        self._admission.give_back(asked, 0)
         for job in jobs:
             job.status, job.photo, job.feature = status, None, None
             for caller in job.callers:

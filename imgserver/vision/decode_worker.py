@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import struct
+import sys
 from functools import lru_cache
 from typing import Any
 
@@ -92,3 +93,7 @@ def _parsed(task: bytes) -> Preprocessing | int:
 def _send(replies: Any, kind: int, answer: bytes) -> None:
     replies.write(REPLY.pack(kind, len(answer)) + answer)
     replies.flush()
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

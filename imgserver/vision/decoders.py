@@ -13,10 +13,10 @@ import math
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import asdict
 from functools import lru_cache
 
@@ -27,15 +27,21 @@ from imgserver.vision.decode import ImageLimits, Pixels, Preprocessing
 from imgserver.vision.decode_worker import CORRUPT, DONE, REPLY, REQUEST, TOO_LARGE
 from imgserver.vision.formats import CorruptImage, ImageTooLarge
 
-MAX_ANSWER_S = 60.0  # by the clock, for a worker that sleeps; one that works ends by its processor time
+MAX_ANSWER_S = 60  # by the clock, for a worker that sleeps; one that works ends by its processor time
+ENDING_S = 1.0  # from the end of its socket to its exit code
 MOST_WORKERS = 8
+WORKER = "imgserver.vision.decode_worker"
 TRIES = 2  # of a photo whose worker was ended by somebody else
 MAX_ANSWER = 16 << 20  # bytes; pixels of 224 x 224 are 150 KB
 CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGSYS}
 # Of the environment; what else is there, such as keys of an object store, is not for who decodes photos of strangers.
 INHERITED = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME")
-ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # of numpy, which computes next to nothing there
-CODE = "import sys; sys.path[:] = {path}; from imgserver.vision.decode_worker import main; main{arguments}"
+SETTINGS = {
+    "OPENBLAS_NUM_THREADS": "1",  # numpy computes next to nothing there
+    # Of glibc: memory of small pictures is kept for the next one, which saves 100 page faults; that of large ones is not.
+    "MALLOC_TRIM_THRESHOLD_": str(32 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(8 << 20),
+}
 
 
 class DecodingFailed(Exception):
@@ -106,9 +112,9 @@ class Decoders:
             worker = self._borrow()
             try:
                 kind, answer = worker.ask(task, data)
-            except (OSError, DecodingFailed) as error:
+            except OSError:
                 self._drop(worker)
-                self._blame(worker.end(), error)
+                self._blame(worker.end())
                 continue
             self._give_back(worker)
             if kind == DONE:
@@ -116,14 +122,14 @@ class Decoders:
             raise (ImageTooLarge if kind == TOO_LARGE else CorruptImage)(answer.decode(errors="replace"))
         raise DecodingFailed("the process that decoded it was ended from outside")
 
-    def _blame(self, code: int, error: Exception) -> None:
-        """Say why a worker ended, where that was the photo, or time to give up."""
+    def _blame(self, code: int | None) -> None:
+        """Say why a worker ended, where that was the photo's doing, or a worker that only sleeps."""
+        if code is None:
+            raise DecodingFailed(f"no answer came within {MAX_ANSWER_S} s") from None
         if code == -signal.SIGPROF:
             raise ImageTooLarge(f"it takes more than {self.limits.decode_s:.0f} s to decode") from None
         if -code in CRASHES:
             raise CorruptImage(f"its decoder crashed ({signal.Signals(-code).name})") from None
-        if isinstance(error, TimeoutError):
-            raise DecodingFailed(f"no answer came within {MAX_ANSWER_S:.0f} s") from None
 
     def _borrow(self) -> _Worker:
         if os.getpid() != self._pid:
@@ -177,14 +183,17 @@ class _Worker:
 
     def __init__(self, limits: ImageLimits, lifeline: int):
         self._socket, theirs = socket.socketpair()
-        arguments = lifeline, limits.max_bytes, limits.max_pixels
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            self._socket.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", MAX_ANSWER_S, 0))
+        own = {name: os.environ[name] for name in INHERITED if name in os.environ}
+        own["PYTHONPATH"] = os.pathsep.join(part or os.getcwd() for part in sys.path)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", CODE.format(path=sys.path, arguments=arguments)],
+                [sys.executable, "-P", "-m", WORKER, *map(str, (lifeline, limits.max_bytes, limits.max_pixels))],
                 stdin=theirs,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[lifeline],
-                env={name: os.environ[name] for name in INHERITED if name in os.environ} | ONE_THREAD,
+                env=own | SETTINGS,
                 start_new_session=True,  # Ctrl-C in a terminal is for the parent
             )
         except OSError as error:
@@ -193,11 +202,11 @@ class _Worker:
         finally:
             theirs.close()
         try:
-            self._receive(time.monotonic() + MAX_ANSWER_S)
-        except (OSError, DecodingFailed):
+            self._receive()
+        except OSError:
             raise ServerFault(
                 f"A process that decodes photos ended with code {self.end()} before it began. Does "
-                f"'{sys.executable} -c \"import imgserver.vision.decode_worker\"' run?"
+                f"'{sys.executable} -c \"import {WORKER}\"' run?"
             ) from None
 
     @property
@@ -209,44 +218,36 @@ class _Worker:
         """Send a photo, receive what became of it.
 
         Raises:
-            OSError: it has ended, or did not answer in time.
-            DecodingFailed: the answer is none that a worker gives.
+            OSError: it has ended, did not answer in time, or answered as no worker does.
         """
-        until = time.monotonic() + MAX_ANSWER_S
-        self._socket.settimeout(MAX_ANSWER_S)
-        self._socket.sendall(REQUEST.pack(len(task), len(data)) + task)
-        self._socket.sendall(data)
-        return self._receive(until)
+        self._socket.sendall(b"".join((REQUEST.pack(len(task), len(data)), task, data)))
+        return self._receive()
 
-    def _receive(self, until: float) -> tuple[int, bytearray]:
-        kind, size = REPLY.unpack(self._exactly(REPLY.size, until))
+    def _receive(self) -> tuple[int, bytearray]:
+        kind, size = REPLY.unpack(self._exactly(REPLY.size))
         if kind not in (DONE, TOO_LARGE, CORRUPT) or size > MAX_ANSWER:
-            raise DecodingFailed(f"the process that decodes answered with kind {kind} and {size} bytes")
-        return kind, self._exactly(size, until)
+            raise OSError("this is no answer of a worker")
+        return kind, self._exactly(size)
 
-    def _exactly(self, size: int, until: float) -> bytearray:
+    def _exactly(self, size: int) -> bytearray:
         buffer = bytearray(size)
-        left = memoryview(buffer)
-        while left:
-            self._socket.settimeout(max(until - time.monotonic(), 0.001))
-            got = self._socket.recv_into(left)
-            if not got:
-                raise ConnectionResetError("the process that decodes has ended")
-            left = left[got:]
+        if size and self._socket.recv_into(buffer, size, socket.MSG_WAITALL) < size:
+            raise OSError("the worker has ended, or sleeps")
         return buffer
 
     def kill(self) -> None:
         """End it now, whatever it does; who waits for its answer sees that."""
         self._process.kill()
 
-    def end(self) -> int:
-        """End it if it has not ended, and return its exit code; the negative number of the signal that ended it."""
+    def end(self) -> int | None:
+        """Its exit code, the negative number of the signal that ended it; None: it runs still, and is ended now."""
         self._socket.close()
         try:
-            self._process.wait(0.1)  # what ended it may be a moment ahead of its exit code
+            return self._process.wait(ENDING_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-        return self._process.wait()
+            self._process.wait()
+            return None
 
 
 @lru_cache
