@@ -243,7 +243,8 @@ def _draw(
 def _small(photo: bytes | None) -> bytes | None:
     """A thumbnail for a picture; None where there is no photo, or a broken one."""
     from imgserver.vision.contact_sheet import SIDE
-    from imgserver.vision.decode import CorruptImage, ImageLimits, ImageTooLarge, thumbnail
+    from imgserver.vision.decode import ImageLimits, thumbnail
+    from imgserver.vision.formats import CorruptImage, ImageTooLarge
 
     try:
         return thumbnail(photo, SIDE, ImageLimits()) if photo else None

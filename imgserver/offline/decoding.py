@@ -13,20 +13,20 @@ from imgserver.client.results import Status
 from imgserver.storage.catalog import Catalog
 from imgserver.storage.records import Ids
 from imgserver.vision.backbone import Backbone
-from imgserver.vision.decode import ImageLimits
+from imgserver.vision.decoders import Decoders
 from imgserver.vision.engines import MAX_BATCH
 from imgserver.vision.photos import Photo, read_photo
 
 OK = pb.VECTOR_STATUS_OK
 
 
-def decoded(catalog: Catalog, backbone: Backbone, limits: ImageLimits, ids: Ids) -> Iterator[Photo]:
-    """Photos in the order of ``ids``, read and decoded ahead in threads, a bounded number at a time."""
-    with ThreadPoolExecutor(catalog.readers, thread_name_prefix="decode") as pool:
+def decoded(catalog: Catalog, backbone: Backbone, decoders: Decoders, ids: Ids) -> Iterator[Photo]:
+    """Photos in the order of ``ids``, read in threads and decoded ahead, a bounded number at a time."""
+    with ThreadPoolExecutor(max(catalog.readers, decoders.workers), thread_name_prefix="decode") as pool:
         ahead: deque[Future[Photo]] = deque()
         try:
             for image_id in ids.tolist():
-                ahead.append(pool.submit(read_photo, catalog, image_id, backbone.preprocessing, limits))
+                ahead.append(pool.submit(read_photo, catalog, image_id, backbone.preprocessing, decoders))
                 if len(ahead) > 2 * MAX_BATCH:
                     yield ahead.popleft().result()
             while ahead:

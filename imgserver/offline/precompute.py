@@ -26,6 +26,7 @@ from imgserver.storage.store import Store
 from imgserver.storage.versions import feature_space
 from imgserver.vision.backbone import Backbone
 from imgserver.vision.decode import ImageLimits
+from imgserver.vision.decoders import Decoders
 from imgserver.vision.embedding import embed
 from imgserver.vision.engines import MAX_BATCH, Engine
 from imgserver.vision.photos import Photo, read_photo, sources_of
@@ -123,8 +124,10 @@ def measure_rate(catalog: Catalog, backbone: Backbone, engine: Engine, config: P
     sample = ids[np.linspace(0, len(ids) - 1, min(len(ids), MAX_BATCH), dtype=np.int64)]
     size = backbone.preprocessing.size
     engine.run(np.zeros((len(sample), size, size, 3), dtype=np.uint8))  # the first run of a shape sets things up
-    started = time.perf_counter()
-    photos = [read_photo(catalog, int(i), backbone.preprocessing, config.limits) for i in sample]
+    with Decoders(config.limits, workers=1) as decoders:
+        read_photo(catalog, int(sample[0]), backbone.preprocessing, decoders)  # starts the process
+        started = time.perf_counter()
+        photos = [read_photo(catalog, int(i), backbone.preprocessing, decoders) for i in sample]
     if pixels := [photo.pixels for photo in photos if photo.pixels is not None]:
         engine.run(np.stack(pixels))
     return len(sample) / (time.perf_counter() - started)
@@ -152,9 +155,9 @@ def precompute(
     result = PrecomputeResult(plan.found, skipped=plan.skipped)
     space = feature_space(store, backbone.version, backbone.feature_dim, backbone.recipe)
     reasons: dict[int, str] = {}
-    with ThreadPoolExecutor(1, thread_name_prefix="commit") as writer:
+    with Decoders(config.limits) as decoders, ThreadPoolExecutor(1, thread_name_prefix="commit") as writer:
         committed: Future[None] | None = None
-        for batch in batched(decoded(catalog, backbone, config.limits, plan.to_embed), COMMIT_PHOTOS):
+        for batch in batched(decoded(catalog, backbone, decoders, plan.to_embed), COMMIT_PHOTOS):
             commit = _embed(store, space, engine, batch, result, reasons)
             if committed is not None:
                 committed.result()  # one batch is written while the next goes through the CNN

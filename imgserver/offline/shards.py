@@ -25,6 +25,7 @@ from imgserver.storage.catalog import open_catalog
 from imgserver.storage.records import Ids, places_in
 from imgserver.vision.backbones import get_backbone
 from imgserver.vision.decode import ImageLimits
+from imgserver.vision.decoders import Decoders
 from imgserver.vision.embedding import embed
 from imgserver.vision.engines import make_engine
 from imgserver.vision.photos import Photo, sources_of
@@ -143,7 +144,7 @@ class OpenJob:
 
 
 class FileEmbedder:
-    """A CNN that writes files.
+    """A CNN that writes files; ``with`` ends the processes that decode for it.
 
     Args:
         of: the job.
@@ -153,6 +154,13 @@ class FileEmbedder:
     def __init__(self, of: OpenJob, threads: int = 0):
         self._of = of
         self._engine = make_engine(of.backbone, of.job.folder / "engine", threads)
+        self._decoders = Decoders(of.job.limits)
+
+    def __enter__(self) -> FileEmbedder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._decoders.close()
 
     def embed(self, ids: Ids, progress: Callable[[int], None] = lambda done: None) -> tuple[int, dict[int, str]]:
         """Write the features of some images; return how many, and why others have none."""
@@ -167,7 +175,7 @@ class FileEmbedder:
         kept: list[Photo] = []
         rejected: dict[int, str] = {}
         features = [np.zeros((0, dim), np.float16)]
-        photos_in_turn = decoded(self._of.photos, self._of.backbone, self._of.job.limits, ids)
+        photos_in_turn = decoded(self._of.photos, self._of.backbone, self._decoders, ids)
         for photos in batched(photos_in_turn, CNN_PHOTOS):
             photos, found = embed(self._engine, photos, dim)
             features.append(found)
@@ -202,11 +210,11 @@ def embed_shard(
     result = ShardResult(str(shard), len(ids), len(ids) - len(todo))
     progress(result.skipped)
     if len(todo):
-        embedder = FileEmbedder(of, threads)
-        for start in range(0, len(todo), BLOCK_PHOTOS):
-            embedded, rejected = embedder.embed(todo[start : start + BLOCK_PHOTOS], progress)
-            result.embedded += embedded
-            result.rejected |= rejected
+        with FileEmbedder(of, threads) as embedder:
+            for start in range(0, len(todo), BLOCK_PHOTOS):
+                embedded, rejected = embedder.embed(todo[start : start + BLOCK_PHOTOS], progress)
+                result.embedded += embedded
+                result.rejected |= rejected
     result.seconds = time.monotonic() - started
     return result
 

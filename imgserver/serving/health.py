@@ -1,7 +1,9 @@
 """Health that means something: work really goes through.
 
-When no CNN batch ran for 10 s, a built-in picture goes through decoding, CNN and a read of the store. A probe that
-fails or does not end in time turns the service NOT_SERVING, and the next good one turns it back.
+When no CNN batch ran for 10 s, a built-in picture goes the way of every photo that is asked for: a read of the store,
+decoding, CNN, the writer's thread. It waits as others do, only not behind them, and is not stored. A probe that fails,
+or does not end in time while no other photo gets through the CNN, turns the service NOT_SERVING, and the next good one
+turns it back.
 """
 
 from __future__ import annotations
@@ -14,16 +16,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from crossmedia.v1 import image_server_pb2 as pb
 from PIL import Image
 
+from imgserver.client.results import Status
+from imgserver.serving.jobs import Serving
 from imgserver.serving.service import ImageService
-from imgserver.vision.decode import decode
 
 log = logging.getLogger(__name__)
 
 SERVICE_NAME = "crossmedia.v1.ImageService"
 PROBE_AFTER_S = 10.0
-PROBE_TIMEOUT_S = 10.0
+PROBE_TIMEOUT_S = 20.0  # twice what it waits for a decoder while each of them is at the slowest photo there can be
 CHECK_EVERY_S = 1.0
 
 
@@ -81,7 +85,7 @@ class Heartbeat:
 
     def _probe(self) -> bool:
         try:
-            self._prober.submit(self._work).result(PROBE_TIMEOUT_S)
+            self._prober.submit(self._work).result(PROBE_TIMEOUT_S + 1)
         except Exception as error:
             log.error("the health probe failed: %s: %s", type(error).__name__, error)
             return False
@@ -90,12 +94,8 @@ class Heartbeat:
 
     def _work(self) -> None:
         service, serving = self._service, self._service.served.active
-        # An engine that nobody needed yet is not made for a probe.
-        if serving is not None and serving.model is not None and serving.model.embedder.engine_name != "none":
-            embedder = serving.model.embedder
-            pixels = decode(self._photo, embedder.backbone.preprocessing, service.config.limits)
-            if not np.isfinite(embedder.engine.run(pixels[None])).all():
-                raise ArithmeticError("the CNN gave numbers that are not finite")
+        if serving is not None:
+            self._see_a_photo(serving)
         if not service.misses.alive:
             raise RuntimeError("a thread that images pass through has ended")
         if service.served.loading:
@@ -103,3 +103,16 @@ class Heartbeat:
         _ = service.store.index.generation
         if service.catalog is None and not service.store.answers:
             raise RuntimeError("no node of the store answers, and there is no catalogue to compute from")
+
+    def _see_a_photo(self, serving: Serving) -> None:
+        misses, started = self._service.misses, time.monotonic()
+        # An engine that nobody needed yet is not made for a probe.
+        if serving.model is None or serving.model.embedder.engine_name == "none" or not misses.alive:
+            return
+        status = misses.probe(serving, serving.model, self._photo, started + PROBE_TIMEOUT_S)
+        late = status == pb.VECTOR_STATUS_TIMED_OUT
+        if late and misses.last_batch_at < started:
+            raise TimeoutError(f"no photo got through decoding and CNN within {PROBE_TIMEOUT_S:.0f} s")
+        if not late and status != pb.VECTOR_STATUS_OK:
+            name = Status(status).name
+            raise RuntimeError(f"the built-in photo ended as {name}: not decoded, or with numbers that are not finite")

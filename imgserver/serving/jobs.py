@@ -140,6 +140,7 @@ class Job:
     model: Model
     data: bytes | None = None  # brought by a caller; else the catalogue's
     content: int = 0  # hash of ``data``
+    probe: bool = False  # goes all the way in the lane of lookups, and is not stored
     callers: list[Caller] = field(default_factory=list)
     status: int = NOT_YET
     photo: Photo | None = None
@@ -151,6 +152,11 @@ class Job:
     def key(self) -> tuple[str, int, int]:
         """What one computation is enough for."""
         return self.serving.version, self.image_id, self.content
+
+    @property
+    def brought(self) -> bool:
+        """Whether a caller brought the photo, who may be asked to wait longer."""
+        return self.data is not None and not self.probe
 
     @property
     def wanted(self) -> bool:

@@ -1,10 +1,11 @@
-"""Vectors that are not there yet: decode in threads, one CNN batch of whatever waits, one writer.
+"""Vectors that are not there yet: decode in processes, one CNN batch of whatever waits, one writer.
 
-    admitted ──> decode threads ──> CNN ──> writer: rows and index in one transaction, table ──> callers wake
+    admitted ──> decode threads, which wait for decoders ──> CNN ──> writer: rows and index in one transaction, table ──> callers wake
 
 An image is computed once, however many callers wait for it; a failure is that image's alone; an image that nobody
 waits for any more is dropped before it costs anything. There is no linger: an idle CNN takes a single image at once,
-and the writer commits what came while it wrote. Lookups go before photos that are brought.
+and the writer commits what came while it wrote. Lookups go before photos that are brought, and neither waits for a decoder
+of the other.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,14 +30,15 @@ from imgserver.serving.jobs import NOT_YET, Caller, Job, Model, Serving, feature
 from imgserver.storage.catalog import Catalog
 from imgserver.storage.records import SOURCE, Ids, Space, content_hash
 from imgserver.storage.stores import Part, ServedStore, Stored
-from imgserver.vision.decode import ImageLimits
+from imgserver.vision.decoders import Decoders
 from imgserver.vision.embedding import embed
 from imgserver.vision.engines import MAX_BATCH
 from imgserver.vision.photos import Photo, Source, photo_from_bytes, read_photo, sources_of
 
 log = logging.getLogger(__name__)
 
-DECODE_THREADS = 2
+CLOSE_S = 2.0  # for what is being decoded when the service ends
+PROBE_ID = -1  # of no image
 MAX_DECODED = 4 * MAX_BATCH  # pixels held in memory; decoding is faster than any CNN on a CPU
 MAX_UNWRITTEN = 4  # batches between CNN and writer
 OK = pb.VECTOR_STATUS_OK
@@ -62,7 +65,14 @@ class _Lanes:
         return len(self._lanes[0]) + len(self._lanes[1])
 
     def append(self, job: Job) -> None:
-        self._lanes[job.data is not None].append(job)
+        if job.probe:  # what is in front of it says nothing about whether work goes through
+            self._lanes[False].appendleft(job)
+        else:
+            self._lanes[job.brought].append(job)
+
+    def lane(self, brought: bool) -> deque[Job]:
+        """What waits in one of them."""
+        return self._lanes[brought]
 
     def first(self) -> Job:
         return (self._lanes[0] or self._lanes[1])[0]
@@ -77,7 +87,8 @@ class Misses:
     Args:
         store: where results go.
         catalog: where photos come from; None when callers bring all of them.
-        limits: of a photo.
+        decoders: of the catalogue's photos.
+        callers_decoders: of photos that callers bring.
         admission: counts the images under way.
         on_batch: told the size of each CNN batch.
     """
@@ -86,12 +97,14 @@ class Misses:
         self,
         store: ServedStore,
         catalog: Catalog | None,
-        limits: ImageLimits,
+        decoders: Decoders,
+        callers_decoders: Decoders,
         admission: Admission,
         on_batch: Callable[[int], None] = lambda size: None,
     ):
         self.catalog = catalog
-        self._store, self._limits, self._admission = store, limits, admission
+        self._store, self._admission = store, admission
+        self._decoders, self._callers_decoders = decoders, callers_decoders
         self._on_batch = on_batch
         self.counters = MissCounters()
         self.last_batch_at = time.monotonic()
@@ -102,10 +115,12 @@ class Misses:
         self._closed = False
         self._sparingly = Sparingly()
         self._changed = threading.Condition()
-        readers = catalog.readers if catalog else DECODE_THREADS
-        work = [(self._decode_all, f"decode-{i}") for i in range(readers)]
-        work += [(self._embed_all, "cnn"), (self._write_all, "writer")]
-        self._threads = [threading.Thread(target=target, name=name, daemon=True) for target, name in work]
+        readers = max(catalog.readers if catalog else 0, decoders.workers)
+        work: list[tuple[str, Callable[[], None]]] = []
+        work += [(f"decode-{i}", partial(self._decode_all, False)) for i in range(readers)]
+        work += [(f"decode-brought-{i}", partial(self._decode_all, True)) for i in range(callers_decoders.workers)]
+        work += [("cnn", self._embed_all), ("writer", self._write_all)]
+        self._threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in work]
         for thread in self._threads:
             thread.start()
 
@@ -120,10 +135,15 @@ class Misses:
         return len(self._jobs)
 
     def close(self) -> None:
-        """Finish what is under way, then stop."""
+        """Finish what is under way, then stop; a photo that is still decoded after ``CLOSE_S`` fails, and all behind it."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        until = time.monotonic() + CLOSE_S
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        for decoders in (self._decoders, self._callers_decoders):
+            decoders.close()
         for thread in self._threads:
             thread.join()
 
@@ -178,6 +198,19 @@ class Misses:
             jobs = self._admit(wanted, caller)
         return self._wait(jobs, caller)
 
+    def probe(self, serving: Serving, model: Model, photo: bytes, deadline: float) -> int:
+        """The status of a photo that goes the way of lookups, through decoders, CNN and writer, and is not stored."""
+        caller = Caller(deadline)
+        job = Job(PROBE_ID, serving, model, photo, content_hash(photo), probe=True, callers=[caller])
+        caller.expect(1)
+        with self._changed:
+            self._jobs[job.key] = job
+            self._to_decode.append(job)
+            self._changed.notify_all()
+        caller.wait()
+        caller.leave()
+        return job.status or pb.VECTOR_STATUS_TIMED_OUT
+
     def _admit(self, wanted: list[Job], caller: Caller) -> list[Job]:
         """The jobs to wait for, those under way already among them; called under the lock."""
         new = [job for job in wanted if job.key not in self._jobs]
@@ -200,15 +233,16 @@ class Misses:
             caller.leave()
         return np.array([job.status or pb.VECTOR_STATUS_TIMED_OUT for job in jobs], dtype=np.uint8)
 
-    def _decode_all(self) -> None:
-        """A decode thread."""
+    def _decode_all(self, brought: bool) -> None:
+        """A decode thread, of photos that callers bring or of the catalogue's."""
+        waiting = self._to_decode.lane(brought)
         while True:
             with self._changed:
-                while not self._to_decode or len(self._decoded) + self._decoding >= MAX_DECODED:
-                    if self._closed and not self._to_decode:
+                while not waiting or len(self._decoded) + self._decoding >= MAX_DECODED:
+                    if self._closed and not waiting:
                         return
                     self._changed.wait()
-                job = self._to_decode.pop()
+                job = waiting.popleft()
                 self._decoding += 1
             status: int = pb.VECTOR_STATUS_FAILED
             try:
@@ -254,10 +288,11 @@ class Misses:
         preprocessing = job.model.embedder.backbone.preprocessing
         if job.data is not None:
             source = Source(len(job.data), 0, job.content)
-            return photo_from_bytes(job.image_id, job.data, source, preprocessing, self._limits)
+            decoders = self._callers_decoders if job.brought else self._decoders
+            return photo_from_bytes(job.image_id, job.data, source, preprocessing, decoders)
         if self.catalog is None:
             return Photo(job.image_id, pb.VECTOR_STATUS_FAILED, Source(), reason="is damaged in the store")
-        return read_photo(self.catalog, job.image_id, preprocessing, self._limits)
+        return read_photo(self.catalog, job.image_id, preprocessing, self._decoders)
 
     def _embed_all(self) -> None:
         """The CNN's thread."""
@@ -309,11 +344,12 @@ class Misses:
             job.photo = photo
         for job, feature in zip([job for job in seen if job.photo and job.photo.status == OK], features, strict=True):
             job.feature = feature
-        self.counters.cnn_passes += len(seen)
-        self.counters.cnn_batches += 1
-        self._on_batch(len(seen))
-        self._admission.note_rate(len(seen))
         self.last_batch_at = time.monotonic()
+        if asked := sum(not job.probe for job in seen):
+            self.counters.cnn_passes += asked
+            self.counters.cnn_batches += 1
+            self._on_batch(asked)
+            self._admission.note_rate(asked)
 
     def _write_all(self) -> None:
         """The writer's thread: one transaction for all that the CNN made while the last one was written."""
@@ -338,7 +374,16 @@ class Misses:
                 self._finish(batch, pb.VECTOR_STATUS_FAILED)
 
     def _write(self, jobs: list[Job]) -> None:
-        """Head, rows and index, table, callers: in this order."""
+        asked = [job for job in jobs if not job.probe]
+        lost = self._keep(asked) if asked else set()
+        for job in jobs:
+            status = job.photo.status if job.photo else OK
+            # Who brings a photo is told that it is not kept; who looks one up has got the vector all the same.
+            brought_in_vain = job.brought and job.image_id in lost
+            self._finish([job], pb.VECTOR_STATUS_TIMED_OUT if brought_in_vain else status)
+
+    def _keep(self, jobs: list[Job]) -> set[int]:
+        """Head, rows and index, table: in this order. Returns ids of photos that others replaced meanwhile."""
         serving, model = jobs[0].serving, jobs[0].model
         failed = [job for job in jobs if job.photo is not None and job.photo.status != OK]
         done = [job for job in jobs if job.feature is not None]
@@ -357,22 +402,19 @@ class Misses:
         lost = set(self._store.put_all(parts, OK).tolist()) if parts else set()
         serving.table.refresh()
         self.counters.computed += len(done)
-        for job in jobs:
-            status = job.photo.status if job.photo else OK
-            # Who brings a photo is told that it is not kept; who looks one up has got the vector all the same.
-            brought_in_vain = job.data is not None and job.image_id in lost
-            self._finish([job], pb.VECTOR_STATUS_TIMED_OUT if brought_in_vain else status)
+        return lost
 
     def _finish(self, jobs: list[Job], status: int) -> None:
         """Give the jobs their status and wake who waits."""
         if not jobs:
             return
+        asked = sum(not job.probe for job in jobs)
         with self._changed:
             for job in jobs:
                 self._jobs.pop(job.key, None)
             if status != OK:
-                self.counters.failed[status] = self.counters.failed.get(status, 0) + len(jobs)
-        self._admission.give_back(Cost(images=len(jobs)))
+                self.counters.failed[status] = self.counters.failed.get(status, 0) + asked
+        self._admission.give_back(Cost(images=asked))
         for job in jobs:
             job.status, job.photo, job.feature = status, None, None
             for caller in job.callers:

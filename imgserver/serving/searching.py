@@ -19,7 +19,7 @@ from imgserver.shards import Ownership
 from imgserver.storage.records import Ids
 from imgserver.storage.similarity import SimilarityFiles, SimilarityIndex, SimilarityInfo
 from imgserver.storage.stores import ServedStore
-from imgserver.vision.decode import ImageLimits
+from imgserver.vision.decoders import Decoders
 from imgserver.vision.embedding import embed
 from imgserver.vision.engines import MAX_BATCH
 from imgserver.vision.photos import Source, photo_from_bytes
@@ -40,7 +40,7 @@ class Searching:
         lookup: brings vectors of images that are asked for by id.
         admission: counts what is under way.
         decoding: turns of those who decode while a caller waits.
-        limits: of a photo.
+        decoders: of photos that callers bring.
         ownership: which images may be asked for by id; None: all. A photo is compared with all that are here.
     """
 
@@ -51,14 +51,14 @@ class Searching:
         lookup: Lookup,
         admission: Admission,
         decoding: Turns,
-        limits: ImageLimits,
+        decoders: Decoders,
         ownership: Ownership | None,
     ):
         self._files = SimilarityFiles(store.folder)
         self._opened: tuple[SimilarityInfo, SimilarityIndex] | None = None
         self._damage: StoreError | None = None
         self._store, self._served, self._lookup = store, served, lookup
-        self._admission, self._limits, self._ownership = admission, limits, ownership
+        self._admission, self._decoders, self._ownership = admission, decoders, ownership
         self._decoding, self._turns = decoding, Turns(1)
 
     def follow(self) -> None:
@@ -163,7 +163,7 @@ class Searching:
         decoded = []
         for data in photos:
             with self._decoding.one(caller):
-                decoded.append(photo_from_bytes(0, data, Source(), preprocessing, self._limits))
+                decoded.append(photo_from_bytes(0, data, Source(), preprocessing, self._decoders))
         caller.check()
         decoded, features = embed(model.embedder.engine, decoded, model.features.dim)
         return np.array([photo.status for photo in decoded], dtype=np.uint8), features

@@ -39,15 +39,16 @@ from imgserver.storage.catalog import READ_TIMEOUT_S, Catalog, open_catalog
 from imgserver.storage.stores import open_store
 from imgserver.storage.versions import split_version
 from imgserver.vision.decode import ImageLimits
+from imgserver.vision.decoders import Decoders
 from imgserver.wire import DTYPES, VectorsReply
 
 log = logging.getLogger(__name__)
 
 MAX_PUT = 256
 REFRESH_S = 1.0
+CALLERS_DECODERS = 2  # of photos that callers bring or want to see; who needs one waits for a turn
 FEATURE_BYTES = 6  # of each number of a feature that a head is applied to: stored as fp16, computed with as fp32
 REPLY_COPIES = 2  # of a reply: the message, and what gRPC sends of it
-DECODING_CALLS = 2  # that decode while their callers wait, searches and thumbnails; the others wait for their turn
 MESSAGE_REST = 1024  # of a message, beside its blocks
 
 
@@ -106,14 +107,23 @@ class ImageService:
         self.metrics = Metrics()
         self.admission = Admission(config.max_pending_ids, config.max_pending_bytes)
         self.negatives = Negatives(config.negative_ttl_s)
-        self.misses = Misses(self.store, self.catalog, config.limits, self.admission, self.metrics.batch_size.observe)
+        # Two, so that no photo which a caller brings or wants to see keeps a lookup waiting.
+        self.decoders, self.callers_decoders = Decoders(config.limits), Decoders(config.limits, CALLERS_DECODERS)
+        self.misses = Misses(
+            self.store,
+            self.catalog,
+            self.decoders,
+            self.callers_decoders,
+            self.admission,
+            self.metrics.batch_size.observe,
+        )
         self.lookup = Lookup(self.misses, self.negatives, self.admission)
         self.served = Served(self.store, config.threads, computes=self.catalog is not None)
         self.live_heads = LiveHeads(self.served, self.lookup, self.admission)
-        decoding = Turns(DECODING_CALLS)
-        self.thumbnails = Thumbnails(self.admission, decoding, config.limits)
+        decoding = Turns(CALLERS_DECODERS)
+        self.thumbnails = Thumbnails(self.admission, decoding, self.callers_decoders)
         self.searching = Searching(
-            self.store, self.served, self.lookup, self.admission, decoding, config.limits, config.ownership
+            self.store, self.served, self.lookup, self.admission, decoding, self.callers_decoders, config.ownership
         )
         self._started = time.monotonic()
         self._release = package_version("crossmedia")

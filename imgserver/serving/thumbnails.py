@@ -9,7 +9,8 @@ from imgserver.serving.admission import Admission, Cost, Turns
 from imgserver.serving.jobs import Caller
 from imgserver.storage.catalog import Catalog
 from imgserver.storage.records import Ids
-from imgserver.vision.decode import CorruptImage, ImageLimits, ImageTooLarge, thumbnail
+from imgserver.vision.decoders import Decoders, DecodingFailed
+from imgserver.vision.formats import CorruptImage, ImageTooLarge
 
 MAX_THUMBNAILS = 120  # of the largest side, in bytes of the worst photo, they fit a message
 MAX_SIDE, DEFAULT_SIDE = 512, 128
@@ -22,11 +23,11 @@ class Thumbnails:
     Args:
         admission: counts what is under way.
         decoding: turns of those who decode while a caller waits.
-        limits: of a photo.
+        decoders: of photos that callers want to see.
     """
 
-    def __init__(self, admission: Admission, decoding: Turns, limits: ImageLimits):
-        self._admission, self._decoding, self._limits = admission, decoding, limits
+    def __init__(self, admission: Admission, decoding: Turns, decoders: Decoders):
+        self._admission, self._decoding, self._decoders = admission, decoding, decoders
 
     def of(self, catalog: Catalog | None, ids: Ids, side: int, caller: Caller) -> list[bytes]:
         """A JPEG for each image; empty where there is no photo that can be decoded.
@@ -54,11 +55,11 @@ class Thumbnails:
             return b""
         with self._decoding.one(caller):
             try:
-                data = catalog.read(image_id, self._limits.max_bytes)
-                return thumbnail(data, side, self._limits) if data else b""
+                data = catalog.read(image_id, self._decoders.limits.max_bytes)
+                return self._decoders.thumbnail(data, side) if data else b""
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
                     raise  # says nothing of the photo
                 return b""
-            except (CorruptImage, ImageTooLarge):
+            except (CorruptImage, ImageTooLarge, DecodingFailed):
                 return b""

@@ -7,8 +7,12 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
+from imgserver.vision.decode import ImageLimits, open_image
+from imgserver.vision.formats import CorruptImage, ImageTooLarge
+
 SIDE, GAP, TEXT = 128, 8, 18
 GREY, INK = (225, 225, 225), (40, 40, 40)
+LIMITS = ImageLimits(max_bytes=1 << 20, max_pixels=1 << 20)  # of what a server sends as a thumbnail
 Cell = tuple[bytes | None, str]
 
 
@@ -16,7 +20,7 @@ def contact_sheet(rows: Sequence[Sequence[Cell]]) -> bytes:
     """A PNG.
 
     Args:
-        rows: of JPEGs (None: a grey square) with the text below each.
+        rows: of JPEGs (None, and what is no small picture: a grey square) with the text below each.
     """
     columns = max((len(row) for row in rows), default=1)
     step, height = SIDE + GAP, SIDE + TEXT + GAP
@@ -25,15 +29,21 @@ def contact_sheet(rows: Sequence[Sequence[Cell]]) -> bytes:
     for line, row in enumerate(rows):
         for column, (jpeg, text) in enumerate(row):
             left, top = GAP + column * step, GAP + line * height
-            if jpeg is None:
+            if (photo := _opened(jpeg)) is None:
                 draw.rectangle((left, top, left + SIDE, top + SIDE), fill=GREY)
             else:
-                with Image.open(io.BytesIO(jpeg)) as photo:
-                    photo.thumbnail((SIDE, SIDE))
-                    sheet.paste(photo, (left + (SIDE - photo.width) // 2, top + (SIDE - photo.height) // 2))
+                photo.thumbnail((SIDE, SIDE))
+                sheet.paste(photo, (left + (SIDE - photo.width) // 2, top + (SIDE - photo.height) // 2))
             while text and draw.textlength(text, font) > SIDE:
                 text = text[:-2] + "…" if len(text) > 2 else ""
             draw.text((left, top + SIDE + 2), text, fill=INK, font=font)
     out = io.BytesIO()
     sheet.save(out, format="PNG")
     return out.getvalue()
+
+
+def _opened(jpeg: bytes | None) -> Image.Image | None:
+    try:
+        return open_image(jpeg, LIMITS, 0) if jpeg else None
+    except (CorruptImage, ImageTooLarge):
+        return None

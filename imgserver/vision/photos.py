@@ -12,7 +12,9 @@ from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.storage.catalog import Catalog
 from imgserver.storage.records import SOURCE, content_hash
-from imgserver.vision.decode import CorruptImage, ImageLimits, ImageTooLarge, Pixels, Preprocessing, decode
+from imgserver.vision.decode import Pixels, Preprocessing
+from imgserver.vision.decoders import Decoders, DecodingFailed
+from imgserver.vision.formats import CorruptImage, ImageTooLarge
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def sources_of(photos: Iterable[Photo]) -> npt.NDArray[Any]:
     return np.array([(p.source.size, p.source.stamp, p.source.content) for p in photos], dtype=SOURCE)
 
 
-def read_photo(catalog: Catalog, image_id: int, preprocessing: Preprocessing, limits: ImageLimits) -> Photo:
+def read_photo(catalog: Catalog, image_id: int, preprocessing: Preprocessing, decoders: Decoders) -> Photo:
     """Read and decode one photo of the catalogue; never raises for what is wrong with it."""
     try:
         found = catalog.fingerprints(np.array([image_id]))
@@ -56,23 +58,23 @@ def read_photo(catalog: Catalog, image_id: int, preprocessing: Preprocessing, li
             reason = "the catalogue has no such image"
             return Photo(image_id, pb.VECTOR_STATUS_NOT_FOUND, Source(), reason=reason)
         size, stamp = int(found.size[0]), int(found.stamp[0])
-        data = catalog.read(image_id, limits.max_bytes)
+        data = catalog.read(image_id, decoders.limits.max_bytes)
     except OSError as error:
         return Photo(image_id, pb.VECTOR_STATUS_FAILED, Source(), reason=f"cannot be read: {error}")
     if data is None:
         return Photo(image_id, pb.VECTOR_STATUS_NOT_FOUND, Source(), reason="vanished while it was read")
-    return photo_from_bytes(image_id, data, Source(size, stamp, content_hash(data)), preprocessing, limits)
+    return photo_from_bytes(image_id, data, Source(size, stamp, content_hash(data)), preprocessing, decoders)
 
 
 def photo_from_bytes(
-    image_id: int, data: bytes, source: Source, preprocessing: Preprocessing, limits: ImageLimits
+    image_id: int, data: bytes, source: Source, preprocessing: Preprocessing, decoders: Decoders
 ) -> Photo:
     """Decode the bytes of one photo; never raises for what is wrong with them."""
     try:
-        return Photo(image_id, pb.VECTOR_STATUS_OK, source, decode(data, preprocessing, limits))
+        return Photo(image_id, pb.VECTOR_STATUS_OK, source, decoders.pixels(data, preprocessing))
     except ImageTooLarge as error:
         return Photo(image_id, pb.VECTOR_STATUS_TOO_LARGE, source, reason=str(error))
     except CorruptImage as error:
         return Photo(image_id, pb.VECTOR_STATUS_CORRUPT, source, reason=str(error))
-    except MemoryError:
-        return Photo(image_id, pb.VECTOR_STATUS_FAILED, source, reason="not enough memory to decode it")
+    except DecodingFailed as error:
+        return Photo(image_id, pb.VECTOR_STATUS_FAILED, source, reason=str(error))
