@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
+from imgserver.disk import sync, used_bytes
 from imgserver.errors import BadInput, StoreError
 from imgserver.operations.exclusive import alone
-from imgserver.storage.disk import sync, used_bytes
 from imgserver.storage.index import FORMAT, Index
 from imgserver.storage.records import NO_ROW, Entries, Space, row_checksums
 from imgserver.storage.rows import MAX_SEGMENT_ROWS

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from imgserver.disk import replacing
 from imgserver.errors import BadInput, StoreError
-from imgserver.storage.disk import replacing
 from imgserver.storage.records import Ids
 
 FOLDER = "similarity"
