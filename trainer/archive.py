@@ -40,7 +40,9 @@ def _check_form(data: bytes, archive: zipfile.ZipFile) -> None:
         stored = info.compress_type == zipfile.ZIP_STORED and info.file_size == info.compress_size
         if info.header_offset != at or info.flag_bits != FLAGS or not stored:
             raise ValueError(f"{info.filename} does not lie there as PyTorch would have written it")
-        at += LOCAL + name + extra + info.file_size + (24 if info.extra else 16)  # of a large archive the extra field, and sizes in 8 bytes
+        at += (
+            LOCAL + name + extra + info.file_size + (24 if info.extra else 16)
+        )  # of a large archive the extra field, and sizes in 8 bytes
         directory += CENTRAL + len(info.orig_filename.encode()) + len(info.extra) + len(info.comment)
     ends = (at + directory + END, at + directory + END_64 + END)
     if archive.start_dir != at or len(data) not in ends or archive.comment:

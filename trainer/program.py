@@ -1,8 +1,8 @@
 """A program of torch.export as data: nodes that name operators, run one after the other.
 
-``torch.export.load`` takes names from the file to Python functions, evaluates expressions and guards that are text, writes
-Python source with names of the file in it, and falls back to pickle. Nothing of that is here: an operator is one of
-``OPERATORS`` or the program is refused, and everything else in it is a number, a name of a value, or is not read.
+``torch.export.load`` takes names in the file for Python functions, evaluates expressions and guards that are text,
+writes Python source with names of the file in it, and falls back to pickle. Nothing of that is here: an operator is one
+of ``OPERATORS`` or the program is refused; all else in it is a number, the name of a value, or is not read.
 """
 
 from __future__ import annotations
@@ -21,37 +21,38 @@ TYPES = {
     **{1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64},
     **{6: torch.float16, 7: torch.float32, 8: torch.float64, 12: torch.bool, 13: torch.bfloat16},
 }
-# What models compute with: no operator here reads or writes a file, takes a function, or sees memory that is not its own.
+# What models compute with. None reads or writes a file, takes a function, or sees memory that is not its own.
 ATEN = """
     __and__.Scalar __and__.Tensor __or__.Tensor __rshift__.Scalar __xor__.Tensor _assert_tensor_metadata.default
     abs.default add.Scalar add.Tensor addmm.default amax.default amin.default arange.default arange.start
     argmax.default argsort.default baddbmm.default batch_norm.default bitwise_and.Tensor bitwise_not.default
     bitwise_or.Tensor bmm.default cat.default chunk.default clamp.default clamp_max.default clamp_min.default
-    clone.default contiguous.default cos.default cosine_similarity.default cumsum.default detach.default div.Scalar
-    div.Tensor elu.default embedding.default eq.Scalar eq.Tensor exp.default
-    expand.default expand_as.default expm1.default flatten.using_ints flip.default floor.default floor_divide.default
-    full.default full_like.default gather.default ge.Scalar ge.Tensor gelu.default gt.Scalar gt.Tensor index.Tensor
-    index_add.default index_add_.default index_copy.default index_select.default isnan.default
-    layer_norm.default le.Scalar le.Tensor leaky_relu.default linalg_vector_norm.default linear.default log.default
-    log1p.default log_sigmoid.default log_softmax.int logical_and.default logical_not.default logical_or.default
-    logsumexp.default lt.Scalar lt.Tensor masked_fill.Scalar matmul.default max.default max.dim maximum.default
-    mean.default mean.dim min.default min.dim minimum.default mm.default mul.Scalar mul.Tensor ne.Scalar ne.Tensor
-    neg.default new_full.default new_ones.default new_zeros.default numpy_T.default one_hot.default ones.default
-    ones_like.default permute.default pow.Tensor_Scalar pow.Tensor_Tensor prelu.default reciprocal.default relu.default
-    remainder.Scalar remainder.Tensor reshape.default rsqrt.default rsub.Scalar scatter_add.default scatter_reduce.two
-    select.int sigmoid.default sign.default silu.default sin.default slice.Tensor softmax.int softplus.default
-    split.Tensor split_with_sizes.default sqrt.default square.default squeeze.dim squeeze.default stack.default
-    sub.Scalar sub.Tensor sum.default sum.dim_IntList sym_size.int t.default take.default tanh.default to.dtype
+    clone.default contiguous.default cos.default cosine_similarity.default cumsum.default detach.default
+    div.Scalar div.Tensor elu.default embedding.default eq.Scalar eq.Tensor exp.default expand.default
+    expand_as.default expm1.default flatten.using_ints flip.default floor.default floor_divide.default
+    full.default full_like.default gather.default ge.Scalar ge.Tensor gelu.default gt.Scalar gt.Tensor
+    index.Tensor index_add.default index_add_.default index_copy.default index_select.default isnan.default
+    layer_norm.default le.Scalar le.Tensor leaky_relu.default linalg_vector_norm.default linear.default
+    log.default log1p.default log_sigmoid.default log_softmax.int logical_and.default logical_not.default
+    logical_or.default logsumexp.default lt.Scalar lt.Tensor masked_fill.Scalar matmul.default max.default
+    max.dim maximum.default mean.default mean.dim min.default min.dim minimum.default mm.default mul.Scalar
+    mul.Tensor ne.Scalar ne.Tensor neg.default new_full.default new_ones.default new_zeros.default
+    numpy_T.default one_hot.default ones.default ones_like.default permute.default pow.Tensor_Scalar
+    pow.Tensor_Tensor prelu.default reciprocal.default relu.default remainder.Scalar remainder.Tensor
+    reshape.default rsqrt.default rsub.Scalar scatter_add.default scatter_reduce.two select.int sigmoid.default
+    sign.default silu.default sin.default slice.Tensor softmax.int softplus.default split.Tensor
+    split_with_sizes.default sqrt.default square.default squeeze.dim squeeze.default stack.default sub.Scalar
+    sub.Tensor sum.default sum.dim_IntList sym_size.int t.default take.default tanh.default to.dtype
     topk.default transpose.int unbind.int unsqueeze.default view.default where.Scalar where.ScalarOther
     where.ScalarSelf where.self zeros.default zeros_like.default
-""".split()
+"""
 
 
 def _operators() -> dict[str, Callable[..., Any]]:
     found: dict[str, Callable[..., Any]] = {
         f"_operator.{name}": getattr(operator, name) for name in ("add", "floordiv", "mod", "mul", "neg", "sub")
     }
-    for name in ATEN:
+    for name in ATEN.split():
         packet, _, overload = name.partition(".")
         found[f"torch.ops.aten.{name}"] = getattr(getattr(torch.ops.aten, packet), overload)
     return found

@@ -16,7 +16,6 @@ from trainer.image_head import ImageHead, vectors_of
 from trainer.layers.dense import behaviour_features, image_features
 from trainer.layers.forest import Forest
 from trainer.layers.inputs import InputSpec
-from trainer.models.base import Model
 from trainer.models.lr import LR
 from trainer.tensors import ImageVectors, TensorBatch, to_tensors
 
