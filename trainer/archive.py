@@ -1,8 +1,8 @@
 """The parts of a ``.pt2`` archive, each read once, by this one reader.
 
 An archive that two readers take for two things can pass the check of the one and run code in the other. So nothing else
-opens the file, and an archive of any other form than PyTorch's writer makes is refused: entries one after the other from
-the first byte on, stored as they are, each with its checksum, and no byte that belongs to none of them.
+opens the file, and any other form than that of PyTorch's writer is refused: entries one after the other from the first
+byte on, stored as they are, each with its checksum, and no byte that belongs to none of them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import zipfile
 
 LOCAL, CENTRAL, END = 30, 46, 22  # bytes of a local header, of one in the directory, and of the end, all without names
 END_64 = 56 + 20
+SIZES, LARGE_SIZES = 16, 24  # behind the data: checksum and sizes; of an archive above 4 GiB, with an extra field
 FLAGS = 0x0808  # names in UTF-8, sizes behind the data
 
 
@@ -40,9 +41,7 @@ def _check_form(data: bytes, archive: zipfile.ZipFile) -> None:
         stored = info.compress_type == zipfile.ZIP_STORED and info.file_size == info.compress_size
         if info.header_offset != at or info.flag_bits != FLAGS or not stored:
             raise ValueError(f"{info.filename} does not lie there as PyTorch would have written it")
-        at += (
-            LOCAL + name + extra + info.file_size + (24 if info.extra else 16)
-        )  # of a large archive the extra field, and sizes in 8 bytes
+        at += LOCAL + name + extra + info.file_size + (LARGE_SIZES if info.extra else SIZES)
         directory += CENTRAL + len(info.orig_filename.encode()) + len(info.extra) + len(info.comment)
     ends = (at + directory + END, at + directory + END_64 + END)
     if archive.start_dir != at or len(data) not in ends or archive.comment:

@@ -1,6 +1,6 @@
 """A run folder: the model, what it was trained with, and the checks before it is used again.
 
-config.json          FitConfig, vector version and generation, vocabulary hash, input sizes; digests of the others and its own
+config.json          FitConfig, vector version and generation, vocabulary hash, input sizes; digests of all files
 model.safetensors    best weights
 head.safetensors     the head that it learned, where it learned one
 metrics.json         validation, test, the learning curve, and what training cost
@@ -135,15 +135,14 @@ def _checked(path: Path, files: dict[str, str] | None) -> Path | None:
     if path.name not in files:
         return None
     if file_digest(path) != files[path.name]:
-        raise ValueError(
-            f"{path.name} is not the file that was written with {CONFIG}: it is damaged, or of another run"
-        )
+        raise ValueError(f"{path.name} is not what was written with {CONFIG}: it is damaged, or of another run")
     return path
 
 
 def _no_run(folder: Path, error: Exception) -> BadInput:
     return BadInput(
-        f"{folder} holds no run that can be loaded: {error}. 'trainer fit' makes one; a copy of the folder may be whole."
+        f"{folder} holds no run that can be loaded: {error}. 'trainer fit' makes one; of one that was whole, copy the "
+        f"folder again."
     )
 
 

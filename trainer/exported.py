@@ -1,8 +1,8 @@
 """A trained model as one file that needs none of its classes: batches and vectors in, probabilities out.
 
 ``trainer export`` writes ``<name>.pt2``, a program of torch.export that holds the weights, and in it ``schema.json``
-(columns, sizes, inputs with type and shape, labels, version of the vectors) and ``vocabulary.parquet``. Others load it with
-``torch.export.load``, which runs code of the file if its writer wants so; here it is read as data (``archive.py``,
+(columns, sizes, inputs with type and shape, labels, version of the vectors) and ``vocabulary.parquet``. Others load it
+with ``torch.export.load``, which runs code if the file says so; here it is read as data (``archive.py``,
 ``program.py``).
 """
 

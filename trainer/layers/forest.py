@@ -1,4 +1,4 @@
-"""Boosted trees as tensors: which leaf of each tree a row falls into. LightGBM fits them; nothing of it is read back."""
+"""Boosted trees as tensors: the leaf of each tree that a row falls into. LightGBM fits them, and reads nothing back."""
 
 from __future__ import annotations
 
