@@ -27,7 +27,7 @@ class Board:
         name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file: RecordWriter | None = RecordWriter(open(folder / name, "wb"))  # noqa: SIM115
+            self._file: RecordWriter | None = RecordWriter(open(folder / name, "wb", buffering=0))  # noqa: SIM115
         except OSError as error:
             self._file = None
             log.warning("the curves for TensorBoard are left out: %s", error)
@@ -45,12 +45,12 @@ class Board:
         event.wall_time = time.time()
         try:
             self._file.write(event.SerializeToString())
-            self._file.flush()
         except OSError as error:
-            self._file = None
+            self.close()
             log.warning("the curves for TensorBoard end here: %s", error)
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+            self._file = None

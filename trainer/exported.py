@@ -124,9 +124,12 @@ def export_model(run: str | Path, samples: Samples, out: str | Path) -> Path:
     }
     block = io.BytesIO()
     torch.export.save(program, block, extra_files=files)
+    try:
+        _read(block.getvalue())
+    except ValueError as error:
+        raise BadInput(f"The model of {run} cannot be exported: {error}.") from error
     with replacing(out) as part:
         part.write_bytes(block.getbuffer())
-        Exported(part)  # refuses what it could not read again, such as an operator that it does not know
     return out
 
 
@@ -190,6 +193,18 @@ def _tensor(data: bytes, meta: dict[str, Any]) -> Tensor:
     return values.as_strided(sizes, strides, meta["storage_offset"]["as_int"])
 
 
+def _read(data: bytes) -> tuple[Program, Lineage, bytes]:
+    """The program in an exported file, what it was trained with, and its vocabulary."""
+    parts = read_parts(data)
+    used = {*OF_PYTORCH, PROGRAM, f"extra/{SCHEMA}", f"extra/{VOCABULARY}"}
+    tensors = _stored(parts, "weights", used) | _stored(parts, "constants", used)
+    if others := used ^ parts.keys():
+        raise ValueError(f"{min(others)} is missing, or is no part that 'trainer export' writes")
+    schema = json.loads(parts[f"extra/{SCHEMA}"])
+    program = Program(json.loads(parts[PROGRAM]), tensors, list(schema["inputs"]))
+    return program, lineage_of(schema["lineage"]), base64.b64decode(parts[f"extra/{VOCABULARY}"])
+
+
 class Exported:
     """A model that ``export_model`` wrote: ``probabilities`` as of the model itself.
 
@@ -206,15 +221,7 @@ class Exported:
         """
         self._path = Path(path)
         try:
-            parts = read_parts(self._path.read_bytes())
-            used = {*OF_PYTORCH, PROGRAM, *(f"extra/{name}" for name in (SCHEMA, VOCABULARY))}
-            tensors = _stored(parts, "weights", used) | _stored(parts, "constants", used)
-            if others := used ^ parts.keys():
-                raise ValueError(f"{min(others)} is missing, or is no part that 'trainer export' writes")
-            schema = json.loads(parts[f"extra/{SCHEMA}"])
-            self.lineage = lineage_of(schema["lineage"])
-            self.vocabulary = base64.b64decode(parts[f"extra/{VOCABULARY}"])
-            self._program = Program(json.loads(parts[PROGRAM]), tensors, list(schema["inputs"]))
+            self._program, self.lineage, self.vocabulary = _read(self._path.read_bytes())
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
             raise BadInput(f"{path} holds no exported model: {error}. 'trainer export' makes one.") from error
 
@@ -227,7 +234,7 @@ class Exported:
         """
         try:
             found = self._program(flat(batch, image_vectors))
-        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, RuntimeError, MemoryError) as error:
             raise BadInput(f"The program in {self._path} fails: {error} Export the model again.") from error
         if not isinstance(found, Tensor) or found.shape != (batch.rows, len(self.lineage.inputs.labels)):
             raise BadInput(f"The program in {self._path} gives no probability a row and label. Export it again.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import pickle
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,11 +80,11 @@ def load_state(out: Path, identity: dict[str, Any], device: torch.device) -> dic
     if not (data := processes.from_first(data, device)):
         return None
     try:
-        block = opened(data.removeprefix(b"there:"))
-    except ValueError as error:
+        block = io.BytesIO(opened(data.removeprefix(b"there:")))
+        saved: dict[str, Any] = torch.load(block, map_location="cpu", weights_only=True)
+    except (ValueError, TypeError, LookupError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise BadInput(
-            f"{path}, from which the run would go on, is damaged: {error}. Delete it, and the run starts anew; or give "
-            f"another --out."
+            f"{path}, from which the run would go on, is damaged: {str(error)[:100]}. Delete it, and the run "
+            f"starts anew; or give another --out."
         ) from error
-    saved: dict[str, Any] = torch.load(io.BytesIO(block), map_location="cpu", weights_only=True)
     return saved if saved["identity"] == identity else None
