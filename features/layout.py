@@ -113,7 +113,7 @@ class SplitFiles:
     def __init__(self, folder: Path, split: str, layout: str):
         if split not in SPLITS:
             raise BadInput(f"There is no split {split!r}; there are: {', '.join(SPLITS)}.")
-        self._open = ExitStack()
+        self._folder, self._open = folder, ExitStack()
         self._rows = self._file(folder / rows_file(split))
         self._histories = self._file(folder / histories_file(split)) if layout == BY_USER else None
         self.rows, self.row_groups = int(self._rows.metadata.num_rows), int(self._rows.metadata.num_row_groups)
@@ -127,7 +127,7 @@ class SplitFiles:
 
     def _file(self, path: Path) -> pq.ParquetFile:
         try:
-            return self._open.enter_context(pq.ParquetFile(path, memory_map=True))
+            return self._open.enter_context(pq.ParquetFile(path, memory_map=True, page_checksum_verification=True))
         except (OSError, pa.ArrowException) as error:
             self._open.close()
             raise BadInput(f"The samples file {path} cannot be read: {error}.") from error
@@ -154,7 +154,18 @@ class SplitFiles:
             of_rows: columns of the rows.
             of_behaviours: columns ``hist_*``.
             limit: only the first so many rows, one or more; None reads all of them.
+
+        Raises:
+            BadInput: the files are damaged.
         """
+        try:
+            return self._stored(group, of_rows, of_behaviours, limit)
+        except (OSError, pa.ArrowException) as error:
+            raise BadInput(
+                f"The samples in {self._folder} are damaged: {error}. Copy them again, or run 'features build' again."
+            ) from error
+
+    def _stored(self, group: int, of_rows: list[str], of_behaviours: list[str], limit: int | None) -> Stored:
         if self._histories is None:
             table = self._read_rows(group, [*of_rows, *of_behaviours], limit)
             lists = {name: column(table, name) for name in of_behaviours}

@@ -67,6 +67,11 @@ class Samples:
         self.max_history: int = meta.get("max_history", DEFAULT_HISTORY)  # formats 1 and 2 began without it
         self.image_vocabulary_size = size("image_id") if meta["has_images"] else 0
         self.vocabulary_hash: str = meta["vocabulary_hash"]
+        if self.vocabulary.hash != self.vocabulary_hash:
+            raise BadInput(
+                f"The vocabulary in {folder} is not the one that its {META_FILE} tells of: a file is damaged. Copy the "
+                f"folder again, or run 'features build' again."
+            )
         self.hash: str = meta["samples_hash"]
         self.extends: str = meta["extends"]
         self.has_held_out: bool = meta["has_held_out"]

@@ -66,7 +66,7 @@ class Vocabularies:
             )
             unknown = {"column": [name], "place": [0], "value": [""], "count": [int(self.counts[name][0])]}
             parts.append(pa.table(unknown, schema=parts[-1].schema))
-        pq.write_table(pa.concat_tables(parts), folder / FILE, compression="zstd")
+        pq.write_table(pa.concat_tables(parts), folder / FILE, compression="zstd", write_page_checksum=True)
 
     @classmethod
     def load(cls, folder: Path) -> Vocabularies:
@@ -76,12 +76,11 @@ class Vocabularies:
             BadInput: there is none in the folder.
         """
         try:
-            table = pq.read_table(folder / FILE)
-        except (OSError, pa.ArrowException) as error:
+            return cls._of(pq.read_table(folder / FILE, page_checksum_verification=True))
+        except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
             raise BadInput(
-                f"{folder} is no samples folder: {FILE} cannot be read. Make it with 'features build'."
+                f"{folder} is no samples folder: {FILE} cannot be read ({error}). Make it with 'features build'."
             ) from error
-        return cls._of(table)
 
     @classmethod
     def read(cls, data: bytes) -> Vocabularies:
@@ -92,7 +91,7 @@ class Vocabularies:
         """
         try:
             return cls._of(pq.read_table(pa.BufferReader(data)))
-        except pa.ArrowException as error:
+        except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
             raise BadInput(f"The vocabulary of {len(data)} bytes cannot be read: {error}.") from error
 
     @classmethod

@@ -58,6 +58,6 @@ class SampleWriter:
     def _row_group(self, file: str, columns: dict[str, Any]) -> None:
         table = pa.table(columns).replace_schema_metadata(self._metadata)
         if file not in self._writers:
-            writer = pq.ParquetWriter(self._folder / file, table.schema, compression="zstd")
+            writer = pq.ParquetWriter(self._folder / file, table.schema, compression="zstd", write_page_checksum=True)
             self._writers[file] = self._open.enter_context(writer)
         self._writers[file].write_table(table)

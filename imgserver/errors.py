@@ -11,7 +11,7 @@
       PermissionDenied       the token's scope does not reach                  PERMISSION_DENIED
       DeadlineExceeded       the answer did not come in time                   DEADLINE_EXCEEDED
       ServerUnavailable      nobody answers at the address                     UNAVAILABLE
-      StoreError             the store cannot be opened, read or written       DATA_LOSS
+      StoreError             the store, or a file, cannot be read or written   DATA_LOSS
       ServerFault            the server failed in a way nobody foresaw         INTERNAL
       TooManyMissingImages   more images are missing than the run allows
       NothingEmbedded        precompute ended without a single vector
@@ -118,7 +118,7 @@ class ServerUnavailable(CrossMediaError):
 
 
 class StoreError(CrossMediaError):
-    """The store cannot be opened, read or written."""
+    """The store, or a file that is to be written, cannot be opened, read or written."""
 
     grpc_code = grpc.StatusCode.DATA_LOSS
     exit_code = 1

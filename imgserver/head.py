@@ -155,7 +155,12 @@ class Head(nn.Module):
     def to_bytes(self) -> bytes:
         """Spec and weights as one safetensors block."""
         about = {"spec": self.spec.canonical()} | ({"backbone": self.backbone} if self.backbone else {})
+        about["digest"] = self._whole_digest()
         return save({k: v.contiguous() for k, v in self.state_dict().items()}, metadata=about)
+
+    def _whole_digest(self) -> str:
+        """Of all that is in its file: ``digest`` does not know the backbone."""
+        return hashlib.sha256(f"{self.backbone}+{self.digest()}".encode()).hexdigest()
 
     @classmethod
     @torch.inference_mode(False)  # its weights may learn, whoever reads them
@@ -163,11 +168,13 @@ class Head(nn.Module):
         """Read what ``to_bytes`` wrote.
 
         Raises:
-            BadInput: the block is no head, or a weight is not finite.
+            BadInput: the block is no head, or a damaged one, or a weight is not finite.
         """
         try:
             header = _header(data)
             about = header.pop("__metadata__")
+            if unknown := about.keys() - {"spec", "backbone", "digest"}:
+                raise ValueError(f"its file says {min(unknown)!r}, which heads do not have")
             spec = HeadSpec.from_canonical(about["spec"])
             if 4 * spec.parameters > len(data):  # before anything of that size is made
                 raise ValueError(f"its widths {spec.widths} need {4 * spec.parameters} bytes of weights")
@@ -180,7 +187,9 @@ class Head(nn.Module):
                 )
                 raise ValueError(f"its weights are not float32 numbers of the shapes that its widths need: {names}")
             head.load_state_dict(load(data))
-        except (BadInput, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+            if about.get("digest", head._whole_digest()) != head._whole_digest():  # heads of former releases have none
+                raise ValueError("its digest is that of another head: it is damaged. Copy it again, or train it again")
+        except (BadInput, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             raise BadInput(f"This is no head that 'imgserver precompute' or 'trainer fit' saved: {error}.") from error
         for name, weight in head.state_dict().items():
             if not torch.isfinite(weight).all():

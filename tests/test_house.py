@@ -30,6 +30,7 @@ ARROWS = {
         "imgserver.client",
         "imgserver.errors",
         "imgserver.config",
+        "imgserver.disk",
         "imgserver.head",
         "imgserver.allocator",
     },
@@ -38,20 +39,22 @@ ARROWS = {
         *("crossmedia.v1", "imgserver.errors", "imgserver.logs", "imgserver.secret_files", "imgserver.shards"),
         "imgserver.wire",
     },
-    "imgserver/storage": {"imgserver.errors", "imgserver.head", "imgserver.notes", "imgserver.places"},
-    "imgserver/vision": {"crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage"},
+    "imgserver/storage": {
+        *("imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.notes", "imgserver.places"),
+    },
+    "imgserver/vision": {"crossmedia.v1", "imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.storage"},
     "imgserver/serving": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
         *("imgserver.allocator", "imgserver.client.results", "imgserver.logs", "imgserver.places", "imgserver.shards"),
         *("imgserver.notes", "imgserver.secret_files", "imgserver.wire"),
     },
     "imgserver/operations": {
-        *("imgserver.client", "imgserver.errors", "imgserver.head", "imgserver.places", "imgserver.serving"),
-        *("imgserver.storage", "imgserver.vision"),
+        *("imgserver.client", "imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.places"),
+        *("imgserver.serving", "imgserver.storage", "imgserver.vision"),
     },
     "imgserver/offline": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
-        *("imgserver.client.results", "imgserver.notes", "imgserver.shards"),
+        *("imgserver.client.results", "imgserver.disk", "imgserver.notes", "imgserver.shards"),
     },
 }
 

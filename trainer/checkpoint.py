@@ -1,7 +1,8 @@
 """A run folder: the model, what it was trained with, and the checks before it is used again.
 
-config.json          FitConfig, vector version and generation, vocabulary hash, input sizes
+config.json          FitConfig, vector version and generation, vocabulary hash, input sizes; digests of all files
 model.safetensors    best weights
+head.safetensors     the head that it learned, where it learned one
 metrics.json         validation, test, the learning curve, and what training cost
 predictions.parquet  test probabilities, in file order
 tensorboard/
@@ -10,6 +11,7 @@ tensorboard/
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,13 +25,18 @@ from imgserver.errors import BadInput, VersionMismatch
 from trainer.layers.inputs import InputSpec
 from trainer.models import make
 from trainer.models.base import Model
+from trainer.sealed import file_digest, open_json, replacing_whole, sealed_json
 
-CONFIG, WEIGHTS, METRICS, PREDICTIONS = (
+log = logging.getLogger(__name__)
+
+CONFIG, WEIGHTS, HEAD, METRICS, PREDICTIONS = (
     "config.json",
     "model.safetensors",
+    "head.safetensors",
     "metrics.json",
     "predictions.parquet",
 )
+FILES = (WEIGHTS, HEAD, METRICS, PREDICTIONS)
 
 
 @dataclass(frozen=True)
@@ -79,12 +86,64 @@ class Lineage:
             )
 
 
-def save_model(folder: Path, model: Model, lineage: Lineage, config: dict[str, Any]) -> None:
-    """Write ``config.json`` and ``model.safetensors``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_tensors(model, str(folder / WEIGHTS))
-    document = {"fit": config, "lineage": asdict(lineage)}
-    (folder / CONFIG).write_text(json.dumps(document, indent=1) + "\n")
+def save_run(folder: Path, model: Model, lineage: Lineage, config: dict[str, Any]) -> None:
+    """Write ``model.safetensors``, and last ``config.json``, which holds the digests of all files that the run has.
+
+    Raises:
+        StoreError: they cannot be written.
+    """
+    with replacing_whole(folder / WEIGHTS) as part:
+        save_tensors(model, str(part))
+    files = {name: file_digest(folder / name) for name in FILES if (folder / name).exists()}
+    with replacing_whole(folder / CONFIG) as part:
+        part.write_text(sealed_json({"fit": config, "lineage": asdict(lineage), "files": files}))
+
+
+def document_of(folder: Path) -> dict[str, Any]:
+    """What ``config.json`` of a run says.
+
+    Raises:
+        OSError, ValueError: there is none, or it is damaged.
+    """
+    text = (folder / CONFIG).read_text()
+    if (document := json.loads(text)).keys() == {"fit", "lineage"}:
+        log.warning("the run %s is of a release that kept no digests: damage to it is not noticed", folder)
+        return {**document, "files": None}
+    return open_json(text)
+
+
+def of_run(folder: str | Path, name: str) -> Path | None:
+    """The path of a file of a run, once its content is what was written; None: the run has no such file.
+
+    Args:
+        folder: of the run.
+        name: one of ``FILES``.
+
+    Raises:
+        BadInput: the folder is no run, or the file is damaged.
+    """
+    path = Path(folder) / name
+    try:
+        return _checked(path, document_of(path.parent)["files"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _no_run(path.parent, error) from error
+
+
+def _checked(path: Path, files: dict[str, str] | None) -> Path | None:
+    if files is None:  # of a former release
+        return path if path.exists() else None
+    if path.name not in files:
+        return None
+    if file_digest(path) != files[path.name]:
+        raise ValueError(f"{path.name} is not what was written with {CONFIG}: it is damaged, or of another run")
+    return path
+
+
+def _no_run(folder: Path, error: Exception) -> BadInput:
+    return BadInput(
+        f"{folder} holds no run that can be loaded: {error}. 'trainer fit' makes one; of one that was whole, copy the "
+        f"folder again."
+    )
 
 
 def lineage_of(fields: dict[str, Any]) -> Lineage:
@@ -105,10 +164,12 @@ def load_model(folder: str | Path) -> tuple[Model, Lineage, dict[str, Any]]:
     """
     folder = Path(folder)
     try:
-        document = json.loads((folder / CONFIG).read_text())
+        document = document_of(folder)
         lineage = lineage_of(document["lineage"])
         model = make(lineage.model, lineage.inputs, lineage.width, lineage.options)
-        load_tensors(model, str(folder / WEIGHTS))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise BadInput(f"{folder} holds no run that can be loaded: {error}. 'trainer fit' makes one.") from error
-    return model.eval(), lineage, document["fit"]
+        if (path := _checked(folder / WEIGHTS, document["files"])) is None:
+            raise ValueError(f"there is no {WEIGHTS}")
+        load_tensors(model, str(path))
+        return model.eval(), lineage, document["fit"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise _no_run(folder, error) from error

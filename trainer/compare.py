@@ -10,10 +10,12 @@ from typing import Any
 
 from features.samples import Samples
 from imgserver.client import Transport
+from imgserver.disk import replacing
 from imgserver.errors import BadInput
 from trainer import results, summary
 from trainer.fit import FitConfig, fit, served_version
 from trainer.models import model_class
+from trainer.sealed import sealed_json
 
 COMPARISON = "compare.json"
 
@@ -88,8 +90,8 @@ def compare(
         "sentence": verdict,
         "runs": lines,
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / COMPARISON).write_text(json.dumps(result, indent=1) + "\n")
+    with replacing(out / COMPARISON) as part:
+        part.write_text(sealed_json(result))
     return result
 
 

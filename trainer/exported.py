@@ -1,8 +1,9 @@
 """A trained model as one file that needs none of its classes: batches and vectors in, probabilities out.
 
 ``trainer export`` writes ``<name>.pt2``, a program of torch.export that holds the weights, and in it ``schema.json``
-(columns, sizes, inputs with type and shape, labels, version of the vectors) and ``vocabulary.parquet``. Trees cannot be
-traced: GBDT+LR is a folder with LightGBM's text, the weights as safetensors, the same schema and vocabulary.
+(columns, sizes, inputs with type and shape, labels, version of the vectors) and ``vocabulary.parquet``. Others load it
+with ``torch.export.load``, which runs code if the file says so; here it is read as data (``archive.py``,
+``program.py``).
 """
 
 from __future__ import annotations
@@ -10,9 +11,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import pickle
-import shutil
-import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,13 +20,21 @@ from torch import Tensor, nn
 
 from features.samples import Samples
 from features.vocabulary import FILE as VOCABULARY
+from imgserver.disk import replacing
 from imgserver.errors import BadInput
-from trainer.checkpoint import Lineage, lineage_of, load_model, save_model
+from trainer.archive import read_parts
+from trainer.checkpoint import Lineage, lineage_of, load_model
 from trainer.models.base import Model
-from trainer.models.gbdt_lr import GBDTLR
+from trainer.program import TYPES, Program
 from trainer.tensors import ImageVectors, TensorBatch, TensorImages
 
-SCHEMA, TREES, FORMAT = "schema.json", "trees.txt", 1
+SCHEMA, FORMAT = "schema.json", 1
+PROGRAM = "models/model.json"
+# Of no use here; the sample inputs are a pickle, which nobody opens.
+OF_PYTORCH = (
+    *("archive_format", "archive_version", "byteorder", ".data/version", ".data/serialization_id"),
+    "data/sample_inputs/model.pt",
+)
 Inputs = dict[str, Tensor]
 
 
@@ -51,7 +57,7 @@ def _part(inputs: Inputs, prefix: str) -> Inputs:
     return {name.removeprefix(prefix): tensor for name, tensor in inputs.items() if name.startswith(prefix)}
 
 
-class _Program(nn.Module):
+class _Traced(nn.Module):
     """What is traced: named tensors to probabilities."""
 
     def __init__(self, model: Model):
@@ -96,28 +102,34 @@ def export_model(run: str | Path, samples: Samples, out: str | Path) -> Path:
     Args:
         run: run folder.
         samples: those it was trained with: for the vocabulary.
-        out: the file ``.pt2``, or for GBDT+LR the folder.
+        out: the file ``.pt2``.
 
     Raises:
-        BadInput: the folder is no run, or the samples are others.
+        BadInput: the folder is no run, the samples are others, or the model uses an operator that is not in
+            ``program.OPERATORS``.
+        StoreError: the file cannot be written.
     """
     model, lineage, _ = load_model(run)
     lineage.check_samples(samples)
     served, out = model.served().eval(), Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(served, GBDTLR):
-        return _export_trees(served, lineage, samples, out)
     inputs = _example(served)
     symbols = _sizes(inputs)
     dimensions = {symbol: torch.export.Dim(symbol, min=0) for symbol in set(symbols.values())}
     shapes = {name: {0: dimensions[symbol]} for name, symbol in symbols.items()}
     with torch.no_grad():
-        program = torch.export.export(_Program(served), (inputs,), dynamic_shapes=(shapes,))
+        program = torch.export.export(_Traced(served), (inputs,), dynamic_shapes=(shapes,))
     files = {
         SCHEMA: json.dumps(_schema(lineage, inputs), indent=1),
         VOCABULARY: base64.b64encode((samples.folder / VOCABULARY).read_bytes()).decode(),
     }
-    torch.export.save(program, str(out), extra_files=files)
+    block = io.BytesIO()
+    torch.export.save(program, block, extra_files=files)
+    try:
+        _read(block.getvalue())
+    except ValueError as error:
+        raise BadInput(f"The model of {run} cannot be exported: {error}.") from error
+    with replacing(out) as part:
+        part.write_bytes(block.getbuffer())
     return out
 
 
@@ -161,37 +173,36 @@ def _example(model: Model) -> Inputs:
     return found
 
 
-def _export_trees(model: GBDTLR, lineage: Lineage, samples: Samples, out: Path) -> Path:
-    save_model(out, model, lineage, {})
-    (out / TREES).write_text(model.booster.model_to_string())
-    (out / SCHEMA).write_text(json.dumps(_schema(lineage, _example(model)), indent=1) + "\n")
-    shutil.copy(samples.folder / VOCABULARY, out / VOCABULARY)
-    return out
+def _stored(parts: dict[str, bytes], kind: str, used: set[str]) -> dict[str, Tensor]:
+    """Tensors below ``data/<kind>``, by the names that a program has for them; ``used`` gets the parts they are in."""
+    config = f"data/{kind}/model_{kind}_config.json"
+    used.add(config)
+    found = {}
+    for name, entry in json.loads(parts[config])["config"].items():
+        if entry["use_pickle"] or entry["tensor_meta"] is None:
+            raise ValueError(f"{name} is a pickle, which is never loaded")
+        used.add(part := f"data/{kind}/{entry['path_name']}")
+        found[name] = _tensor(parts[part], entry["tensor_meta"])
+    return found
 
 
-def _refuse_pickles(path: Path) -> None:
-    """Torch reads some parts of an archive by pickle when they ask for it, or when reading them safely fails.
+def _tensor(data: bytes, meta: dict[str, Any]) -> Tensor:
+    sizes, strides = ([side["as_int"] for side in meta[name]] for name in ("sizes", "strides"))
+    kind = TYPES[meta["dtype"]]
+    values = torch.frombuffer(bytearray(data), dtype=kind) if data else torch.empty(0, dtype=kind)
+    return values.as_strided(sizes, strides, meta["storage_offset"]["as_int"])
 
-    Raises:
-        ValueError: the archive has such a part.
-    """
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        if len(set(names)) < len(names) or not any(name.endswith("/archive_format") for name in names):
-            raise ValueError("it is no archive of torch.export")
-        for name in names:
-            inner = name.partition("/")[2]
-            if inner.startswith(("data/weights/", "data/constants/")) and inner.endswith(".json"):
-                entries = json.loads(archive.read(name))["config"]
-                if any(entry["use_pickle"] for entry in entries.values()):
-                    raise ValueError(f"{name} asks for pickle, which is never loaded")
-            elif inner.startswith("data/sample_inputs/"):
-                try:
-                    torch.load(io.BytesIO(archive.read(name)), weights_only=True)
-                except pickle.UnpicklingError as error:
-                    raise ValueError(f"{name} needs pickle, which is never loaded") from error
-            elif inner.startswith("data/") and not inner.startswith("data/weights/weight_"):
-                raise ValueError(f"{name} is no part that 'trainer export' writes")
+
+def _read(data: bytes) -> tuple[Program, Lineage, bytes]:
+    """The program in an exported file, what it was trained with, and its vocabulary."""
+    parts = read_parts(data)
+    used = {*OF_PYTORCH, PROGRAM, f"extra/{SCHEMA}", f"extra/{VOCABULARY}"}
+    tensors = _stored(parts, "weights", used) | _stored(parts, "constants", used)
+    if others := used ^ parts.keys():
+        raise ValueError(f"{min(others)} is missing, or is no part that 'trainer export' writes")
+    schema = json.loads(parts[f"extra/{SCHEMA}"])
+    program = Program(json.loads(parts[PROGRAM]), tensors, list(schema["inputs"]))
+    return program, lineage_of(schema["lineage"]), base64.b64decode(parts[f"extra/{VOCABULARY}"])
 
 
 class Exported:
@@ -208,23 +219,23 @@ class Exported:
         Raises:
             BadInput: there is no exported model, or one that is damaged.
         """
-        path = Path(path)
+        self._path = Path(path)
         try:
-            if path.is_dir():
-                model, self.lineage, _ = load_model(path)
-                self.vocabulary = (path / VOCABULARY).read_bytes()
-                self._call: Any = _Program(model)
-            else:
-                _refuse_pickles(path)
-                files = {SCHEMA: "", VOCABULARY: ""}
-                self._call = torch.export.load(str(path), extra_files=files).module()
-                self.lineage = lineage_of(json.loads(files[SCHEMA])["lineage"])
-                self.vocabulary = base64.b64decode(files[VOCABULARY])
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
+            self._program, self.lineage, self.vocabulary = _read(self._path.read_bytes())
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
             raise BadInput(f"{path} holds no exported model: {error}. 'trainer export' makes one.") from error
 
     @torch.inference_mode()
     def probabilities(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
-        """Shape (B, L)."""
-        found: Tensor = self._call(flat(batch, image_vectors))
+        """Shape (B, L).
+
+        Raises:
+            BadInput: the program in the file does not fit its description.
+        """
+        try:
+            found = self._program(flat(batch, image_vectors))
+        except (LookupError, TypeError, ValueError, RuntimeError, MemoryError) as error:
+            raise BadInput(f"The program in {self._path} fails: {error} Export the model again.") from error
+        if not isinstance(found, Tensor) or found.shape != (batch.rows, len(self.lineage.inputs.labels)):
+            raise BadInput(f"The program in {self._path} gives no probability a row and label. Export it again.")
         return found

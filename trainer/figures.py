@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from imgserver.disk import replacing
 from imgserver.errors import BadInput
 from trainer.results import Line
 from trainer.summary import base_name, model_name
@@ -41,12 +42,13 @@ def save(figure: Figure, path: Path) -> None:
     """Write the figure to a file; its ending says the format.
 
     Raises:
-        BadInput: the format is unknown, or the file cannot be written.
+        BadInput: the format is unknown.
+        StoreError: the file cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, bbox_inches="tight", dpi=150)
-    except (OSError, ValueError) as error:
+        with replacing(path) as part:
+            figure.savefig(part, format=path.suffix[1:], bbox_inches="tight", dpi=150)
+    except ValueError as error:
         raise BadInput(f"The figure cannot be written to {path}: {error}.") from error
 
 

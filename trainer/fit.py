@@ -22,16 +22,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from features.images import fetch_ahead
 from features.samples import Samples
 from features.sampling import keep_negatives
 from imgserver import open_local
 from imgserver.client import ImageClient, Transport
+from imgserver.disk import replacing
 from imgserver.errors import BadInput, TrainingDiverged
 from trainer import processes
-from trainer.checkpoint import METRICS, Lineage, save_model
+from trainer.board import Board
+from trainer.checkpoint import HEAD, METRICS, Lineage, save_run
 from trainer.evaluate import measure, predict
 from trainer.id_dropout import without_ids
 from trainer.image_head import ImageHead
@@ -40,7 +41,7 @@ from trainer.layers.sharded import shard_tables, spread, spread_optimizer, whole
 from trainer.learner import Learner
 from trainer.metrics.gather import gather_rows
 from trainer.models import make, model_class
-from trainer.open_images import HEAD, fix_version, open_images
+from trainer.open_images import fix_version, open_images
 from trainer.outcome import outcome
 from trainer.regularise import mini_batch_aware
 from trainer.state import STATE, Progress, load_state, save_state
@@ -140,6 +141,7 @@ def fit(
         TooManyMissingImages: more than ``max_missing`` of the images are missing.
         TrainingDiverged: the loss, or a prediction, is no number any more.
         VersionMismatch: the server changed to another version.
+        StoreError: the run folder cannot be written, the disk being full; a run that is tried again goes on.
     """
     teaches = model_class(config.model).teaches_head  # before anybody is asked for vectors
     if config.head == "learn" and not teaches:
@@ -180,7 +182,7 @@ def fit(
             best, state = spread(saved["best"], like), Progress(**saved["progress"])
         model.prepare(samples, images, config.batch_size, config.seed)
         regularise = mini_batch_aware(model, samples, config.embedding_l2)
-        board = SummaryWriter(str(out / "tensorboard"), purge_step=state.step) if first else None
+        board = Board(out / "tensorboard", state.step) if first else None
         if board:
             opened.callback(board.close)
         in_step = processes.in_step(learner, apart)
@@ -207,7 +209,7 @@ def fit(
 
                 losses.append(_finite(loss.item(), state.step, config))
                 if board and state.step % 20 == 0:
-                    board.add_scalar("train/log_loss", losses[-1], state.step)
+                    board.add("train/log_loss", losses[-1], state.step)
                 state.step += 1
                 done += len(batch)
                 progress(
@@ -234,8 +236,8 @@ def fit(
             _finite(line["validation_log_loss"], state.step, config)
             auc = 0.5 if line["validation_auc"] is None else line["validation_auc"]  # None: labels of one class only
             if board:
-                board.add_scalar("validation/auc", auc, state.step)
-                board.add_scalar("validation/log_loss", line["validation_log_loss"], state.step)
+                board.add("validation/auc", auc, state.step)
+                board.add("validation/log_loss", line["validation_log_loss"], state.step)
             if auc > state.best_auc:
                 state.best_auc, state.best_epoch = auc, state.epoch
                 best = copy.deepcopy(learner.state_dict())
@@ -267,11 +269,13 @@ def fit(
         whole_tables(model)
         if first:
             if images is not None and images.head is not None:
-                (out / HEAD).write_bytes(images.head.to_bytes())
+                with replacing(out / HEAD) as part:
+                    part.write_bytes(images.head.to_bytes())
             else:
                 (out / HEAD).unlink(missing_ok=True)  # of an earlier run in this folder
-            save_model(out, model, lineage, asdict(config))
-            (out / METRICS).write_text(json.dumps(result, indent=1) + "\n")
+            with replacing(out / METRICS) as part:
+                part.write_text(json.dumps(result, indent=1) + "\n")
+            save_run(out, model, lineage, asdict(config))
             (out / STATE).unlink(missing_ok=True)
     return result
 

@@ -16,12 +16,12 @@ from imgserver.client import HeadServers, ImageClient, ServerInfo, Transport
 from imgserver.errors import BadInput
 from imgserver.head import Head, HeadSpec, new_head
 from trainer import processes
+from trainer.checkpoint import HEAD, of_run
 from trainer.image_head import ImageHead
 
 if TYPE_CHECKING:
     from trainer.fit import FitConfig
 
-HEAD = "head.safetensors"
 HEADS = ("frozen", "learn")
 SAMPLE_IMAGES = 8192  # whose features a new head starts from
 LEARNED = "learned"
@@ -85,10 +85,10 @@ def load_head(run: str | Path) -> Head | None:
     """The head that a run learned; None when its vectors were frozen.
 
     Raises:
-        BadInput: the file is no head.
+        BadInput: the folder is no run, or the file is no head or damaged.
     """
-    path = Path(run) / HEAD
-    return Head.from_bytes(path.read_bytes()) if path.exists() else None
+    path = of_run(run, HEAD)
+    return Head.from_bytes(path.read_bytes()) if path else None
 
 
 def images_of(run: str | Path, version: str, client: ImageClient) -> ImageHead:

@@ -12,6 +12,7 @@ import torch
 
 from features.samples import Samples
 from imgserver.client import FetchStats, Status
+from imgserver.disk import replacing
 from trainer import processes
 from trainer.checkpoint import PREDICTIONS
 from trainer.evaluate import measure, predict, predictions_table
@@ -52,7 +53,8 @@ def outcome(
         split: predict(model, samples, split, images, config.batch_size, device) for split in ("validation", "test")
     }
     if processes.rank() == 0:
-        pq.write_table(predictions_table(probabilities["test"], labels), out / PREDICTIONS)
+        with replacing(out / PREDICTIONS) as part:
+            pq.write_table(predictions_table(probabilities["test"], labels), part)
     found: dict[str, Any] = {
         split: measure(samples, split, values[:, 0], labels[0]) for split, values in probabilities.items()
     }

@@ -67,13 +67,11 @@ class Scorer:
             model, lineage, config = load_model(path)
             samples = samples or config["samples"]
             predictor, vocabulary = model.served(), Vocabularies.load(Path(samples))
-            if vocabulary.hash != lineage.vocabulary_hash:
-                raise BadInput(
-                    f"The samples in {samples} have another vocabulary than the model {path} was trained with."
-                )
         else:
-            predictor = Exported(path)
+            predictor, samples = Exported(path), path
             lineage, vocabulary = predictor.lineage, Vocabularies.read(predictor.vocabulary)
+        if vocabulary.hash != lineage.vocabulary_hash:
+            raise BadInput(f"The vocabulary in {samples} is another one than the model {path} was trained with.")
         client = None
         if lineage.vector_version:
             client = ImageClient(server) if isinstance(server, str) else server

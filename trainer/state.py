@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import pickle
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from imgserver.disk import remove_parts
+from imgserver.errors import BadInput
 from trainer import processes
 from trainer.layers.sharded import gathered
+from trainer.sealed import opened, replacing_whole, seal
 
 STATE = "state.pt"
 
@@ -39,7 +43,11 @@ def save_state(
     best: Any,
     state: Progress,
 ) -> None:
-    """Write the state beside the former one, then put it in its place; the first of several processes does so."""
+    """Put the state in the place of the former one; the first of several processes does so.
+
+    Raises:
+        StoreError: it cannot be written; the former one stands.
+    """
     learned = gathered(
         {
             "model": learner.state_dict(),
@@ -48,9 +56,9 @@ def save_state(
         }
     )
     if processes.rank() == 0:
-        part = out / f"{STATE}.part"
-        torch.save({"identity": identity, **learned, "progress": asdict(state)}, part)
-        part.replace(out / STATE)
+        with replacing_whole(out / STATE) as part:
+            torch.save({"identity": identity, **learned, "progress": asdict(state)}, part)
+            seal(part)
 
 
 def load_state(out: Path, identity: dict[str, Any], device: torch.device) -> dict[str, Any] | None:
@@ -60,10 +68,23 @@ def load_state(out: Path, identity: dict[str, Any], device: torch.device) -> dic
         out: run folder.
         identity: of this run.
         device: that trains.
+
+    Raises:
+        BadInput: it is damaged.
     """
     path = out / STATE
-    block = processes.from_first(path.read_bytes() if processes.rank() == 0 and path.exists() else b"", device)
-    if not block:
+    data = b""
+    if processes.rank() == 0:
+        remove_parts(path)
+        data = b"there:" + path.read_bytes() if path.exists() else b""
+    if not (data := processes.from_first(data, device)):
         return None
-    saved: dict[str, Any] = torch.load(io.BytesIO(block), map_location="cpu", weights_only=True)
+    try:
+        block = io.BytesIO(opened(data.removeprefix(b"there:")))
+        saved: dict[str, Any] = torch.load(block, map_location="cpu", weights_only=True)
+    except (ValueError, TypeError, LookupError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise BadInput(
+            f"{path}, from which the run would go on, is damaged: {str(error)[:100]}. Delete it, and the run "
+            f"starts anew; or give another --out."
+        ) from error
     return saved if saved["identity"] == identity else None

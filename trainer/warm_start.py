@@ -43,7 +43,6 @@ def warm_start(model: Model, run: str | Path, samples: Samples, version: str, *,
             f"The ids of {run} have other places than those of {samples.folder}. Build the samples with "
             f"'features build --extend', or take all but the ids with --warm-up partial."
         )
-    model.carry_over(before)
     ids, old_ids = model.id_rows(), before.id_rows()
     values = _tensors(before)
     for name, tensor in _tensors(model).items():

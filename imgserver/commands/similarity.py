@@ -253,7 +253,7 @@ def _small(photo: bytes | None) -> bytes | None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    from imgserver.storage.disk import replacing
+    from imgserver.disk import replacing
 
     with replacing(path) as part:
         part.write_bytes(data)

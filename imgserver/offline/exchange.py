@@ -17,8 +17,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from crossmedia.v1 import image_server_pb2 as pb
 
+from imgserver.disk import replacing
 from imgserver.errors import BadInput
-from imgserver.storage.disk import replacing
 from imgserver.storage.records import SOURCE, Entries, Ids, Space
 from imgserver.storage.store import Store
 from imgserver.storage.table import leave_snapshot

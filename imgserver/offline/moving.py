@@ -23,12 +23,12 @@ import numpy.typing as npt
 import xxhash
 from crossmedia.v1 import image_server_pb2 as pb
 
+from imgserver.disk import replacing
 from imgserver.errors import BadInput, NotReady
 from imgserver.notes import note, read_note
 from imgserver.offline.rejects import write_rejects
 from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below, new_place
 from imgserver.shards import SHARDS, Ownership, shards_of
-from imgserver.storage.disk import replacing
 from imgserver.storage.records import NO_ROW, Entries, Ids, Space, places_in, sources_in
 from imgserver.storage.store import Store
 from imgserver.storage.versions import copy_heads, split_version

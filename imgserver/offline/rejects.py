@@ -5,7 +5,7 @@ from __future__ import annotations
 from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.client.results import Status
-from imgserver.storage.disk import replacing
+from imgserver.disk import replacing
 from imgserver.storage.records import Ids, Space
 from imgserver.storage.store import Store
 

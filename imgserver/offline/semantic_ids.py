@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from imgserver.disk import replacing
 from imgserver.errors import BadInput, StoreError
-from imgserver.storage.disk import replacing
 from imgserver.storage.similarity import Vectors, faiss_module, unit
 from imgserver.storage.store import Store
 from imgserver.storage.versions import active_rows

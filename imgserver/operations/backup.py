@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from imgserver.disk import sync
 from imgserver.errors import BadInput, CrossMediaError, StoreError
 from imgserver.storage.checksums import row_checksums
-from imgserver.storage.disk import sync
 from imgserver.storage.index import Index
 from imgserver.storage.records import NO_ROW, Space
 from imgserver.storage.rows import rows_in_segment

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
+from imgserver.disk import sync, used_bytes
 from imgserver.errors import BadInput, StoreError
 from imgserver.operations.exclusive import alone
-from imgserver.storage.disk import sync, used_bytes
 from imgserver.storage.environment import FORMAT
 from imgserver.storage.index import Index
 from imgserver.storage.records import NO_ROW, Entries, Space

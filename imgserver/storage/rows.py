@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from imgserver.disk import sync_names
 from imgserver.errors import StoreError
 from imgserver.storage.checksums import Mask, Sums, find_damaged
-from imgserver.storage.disk import sync_names
 
 SEGMENT_BYTES = 128 << 20
 MAX_SEGMENT_ROWS = 1 << 20

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from imgserver.disk import hash_of, replacing, sync
 from imgserver.errors import BadInput, StoreError
 from imgserver.notes import note, read_note
-from imgserver.storage.disk import hash_of, replacing, sync
 from imgserver.storage.records import Ids
 
 FOLDER = "similarity"

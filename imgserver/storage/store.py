@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from imgserver.disk import replacing, used_bytes
 from imgserver.errors import BadInput, StoreError
 from imgserver.storage.checksums import Mask, row_checksums
 from imgserver.storage.codebook import Codebook
-from imgserver.storage.disk import replacing, used_bytes
 from imgserver.storage.index import Index
 from imgserver.storage.records import ENTRY, NO_ROW, SOURCE, Batch, Entries, Ids, Space
 from imgserver.storage.rows import RowFile

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from imgserver.disk import replacing
 from imgserver.errors import BadInput, NotReady, StoreError
 from imgserver.head import Head
-from imgserver.storage.disk import replacing
 from imgserver.storage.records import NO_ROW, Entries, Ids, Space
 from imgserver.storage.store import HEADS, Store
 from imgserver.storage.stores import ServedStore

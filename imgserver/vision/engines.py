@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from imgserver.disk import hash_of, replacing
 from imgserver.errors import BadInput
-from imgserver.storage.disk import hash_of, replacing
 from imgserver.vision.backbone import Backbone, OnnxGraph
 from imgserver.vision.decode import Pixels, Preprocessing
 

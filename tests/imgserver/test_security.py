@@ -864,7 +864,17 @@ def test_photo_root_reaches_every_command(tmp_path: Path, photos: Path, graph_ca
 
 # Nothing that is read can run code.
 
-CALLS = ("eval", "exec", "compile", "os.system", "os.popen", "torch.hub.load", "yaml.load", "yaml.unsafe_load")
+CALLS = (
+    "eval",
+    "exec",
+    "compile",
+    "os.system",
+    "os.popen",
+    "torch.hub.load",
+    "torch.export.load",
+    "yaml.load",
+    "yaml.unsafe_load",
+)
 # torch.distributed sends objects by pickle.
 CALLS_OF_ANYTHING = ("read_pickle", "extractall", "gather_object", "broadcast_object_list", "scatter_object_list")
 LOADERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

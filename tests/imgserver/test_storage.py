@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from imgserver import open_local
 from imgserver.client import ImageClient
+from imgserver.disk import replacing, used_bytes
 from imgserver.errors import StoreError
 from imgserver.storage import changes, index
 from imgserver.storage.checksums import row_checksums
-from imgserver.storage.disk import replacing, used_bytes
 from imgserver.storage.hashtable import ABSENT, IdTable
 from imgserver.storage.records import DAMAGED, SOURCE, Space
 from imgserver.storage.rows import RowFile

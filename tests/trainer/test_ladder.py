@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -216,37 +214,6 @@ def test_score_and_export_by_command(config: FitConfig, tmp_path: Path) -> None:
         done = runner.invoke(trainer, command)
         assert done.exit_code == 2
         assert "holds no" in done.output
-
-
-def test_an_exported_file_that_asks_for_pickle_is_refused(config: FitConfig, tmp_path: Path) -> None:
-    """torch.export would load these parts by pickle: sample inputs as a fall-back, weights when their entry says so."""
-    fit(replace(config, images=False, epochs=1))
-    good = export_model(config.out, Samples(config.samples), tmp_path / "good.pt2")
-    touched = tmp_path / "touched"
-
-    class Evil:
-        def __reduce__(self) -> Any:
-            return Path.touch, (touched,)
-
-    evil = io.BytesIO()
-    torch.save(Evil(), evil)
-    for part, change in (
-        ("sample_inputs", lambda data: evil.getvalue()),
-        ("model_weights_config.json", lambda data: data.replace(b'"use_pickle": false', b'"use_pickle": true', 1)),
-    ):
-        bad = tmp_path / "bad.pt2"
-        with zipfile.ZipFile(good) as source, zipfile.ZipFile(bad, "w") as target:
-            for name in source.namelist():
-                data = source.read(name)
-                changed = change(data) if part in name else data
-                assert part not in name or changed != data
-                target.writestr(name, changed)
-        with pytest.raises(BadInput, match="pickle, which is never loaded"):
-            Exported(bad)
-    assert not touched.exists()
-    for wrong in (tmp_path / "none.pt2", Path(config.samples) / "train.parquet"):
-        with pytest.raises(BadInput, match="holds no exported model"):
-            Exported(wrong)
 
 
 def test_several_labels_are_trained_and_reported(config: FitConfig, tmp_path: Path) -> None:

@@ -46,10 +46,10 @@ def ready(name: str, options: dict[str, Any], spec: InputSpec = SPEC) -> Model:
         import lightgbm
 
         batch, vectors = make_batch([3] * 200)
-        columns = model.dense_columns(batch, vectors if spec.vector_dim else None)
+        columns = model.dense_columns(batch, vectors if spec.vector_dim else None).numpy()
         labels = np.random.default_rng(0).integers(0, 2, 200)
         settings = {"objective": "binary", "num_leaves": 4, "min_data_in_leaf": 5, "verbosity": -1}
-        model.booster = lightgbm.train(settings, lightgbm.Dataset(columns, labels), 3)
+        model.forest.plant(lightgbm.train(settings, lightgbm.Dataset(columns, labels), 3))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)

@@ -98,6 +98,7 @@ def score(
     except ImportError as error:
         raise missing_extra(error) from error
     from features.samples import Samples
+    from imgserver.disk import replacing
 
     predictor: Predictor
     if exported:
@@ -114,8 +115,8 @@ def score(
     scored = predictions_table(probabilities, lineage.inputs.labels)
     for name in scored.column_names:
         table = table.append_column(name, scored[name])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, out)
+    with replacing(out) as part:
+        pq.write_table(table, part)
     mean = float(probabilities[:, 0].mean())
     if as_json:
         click.echo(json.dumps({"scores": str(out), "rows": len(table), "mean_probability": mean}))
@@ -130,7 +131,7 @@ def score(
     "--out",
     type=click.Path(path_type=Path),
     default="model.pt2",
-    help="The file to write; for gbdt_lr, which is no single program, the folder.",
+    help="The file to write.",
 )
 @json_option
 def export(run: Path, samples: str, out: Path, as_json: bool) -> None:

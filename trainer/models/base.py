@@ -80,9 +80,6 @@ class Model(nn.Module):
         """The part that answers requests: the whole, unless something was there for training only."""
         return self
 
-    def carry_over(self, before: Model) -> None:
-        """Take from the model of a warm start what is no tensor; nothing, for most."""
-
     def id_rows(self) -> dict[str, dict[str, tuple[int, int]]]:
         """Parameters whose rows are places of vocabularies: name -> column -> first row and number of rows."""
         raise NotImplementedError

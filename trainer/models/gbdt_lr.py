@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
@@ -15,8 +14,8 @@ from features.samples import Samples
 from imgserver.errors import BadInput
 from trainer.image_head import ImageHead, vectors_of
 from trainer.layers.dense import behaviour_features, image_features
+from trainer.layers.forest import Forest
 from trainer.layers.inputs import InputSpec
-from trainer.models.base import Model
 from trainer.models.lr import LR
 from trainer.tensors import ImageVectors, TensorBatch, to_tensors
 
@@ -59,11 +58,11 @@ class GBDTLR(LR):
             raise BadInput("gbdt_lr is trained on one label; train one model a label.")
         self.trees, self.leaves, self.shrinkage, self.tree_rows = trees, leaves, shrinkage, tree_rows
         self.leaf_weight = nn.Parameter(torch.zeros(trees * leaves, 1))
-        self.booster: Any = None
+        self.forest = Forest(trees, leaves)
 
     def prepare(self, samples: Samples, images: ImageHead | None, batch_size: int, seed: int) -> None:
         """Fit the trees, unless they came with a checkpoint."""
-        if self.booster is not None:
+        if self.forest.grown.any():
             return
         import lightgbm
 
@@ -71,7 +70,7 @@ class GBDTLR(LR):
         batches = samples.batches("train", batch_size, shuffle_seed=seed)
         for batch, fetched in fetch_ahead(batches, images.fetch if images else None):
             tensors = to_tensors(batch, torch.device("cpu"))
-            found.append(self.dense_columns(tensors, vectors_of(images, batch, fetched)))
+            found.append(self.dense_columns(tensors, vectors_of(images, batch, fetched)).numpy())
             labels.append(batch.labels[self.spec.labels[0]])
             rows += len(batch)
             if rows >= self.tree_rows:
@@ -81,41 +80,17 @@ class GBDTLR(LR):
             **{"verbosity": -1, "deterministic": True, "force_row_wise": True, "num_threads": torch.get_num_threads()},
         }
         data = lightgbm.Dataset(np.concatenate(found), np.concatenate(labels))
-        self.booster = lightgbm.train(settings, data, num_boost_round=self.trees)
+        self.forest.plant(lightgbm.train(settings, data, num_boost_round=self.trees))
 
-    def dense_columns(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> npt.NDArray[np.float32]:
+    def dense_columns(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
         """What the trees see, shape (B, C)."""
         ids = [batch.ids[name].float()[:, None] for name in (*self.spec.item_columns, *self.spec.user_columns)]
-        parts = [*ids, behaviour_features(self.spec, batch), image_features(batch, image_vectors)]
-        columns: npt.NDArray[np.float32] = torch.cat(parts, dim=1).cpu().numpy()
-        return columns
+        return torch.cat([*ids, behaviour_features(self.spec, batch), image_features(batch, image_vectors)], dim=1)
 
     def score(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
         """Logits, shape (B, 1)."""
-        if self.booster is None:
-            raise RuntimeError("The trees are not fitted yet; call prepare first.")
         with torch.no_grad():
-            columns = self.dense_columns(batch, image_vectors)
-        if not len(columns):  # which LightGBM refuses
-            return self.sums(batch, image_vectors) + 0.0 * self.leaf_weight.sum()
-        leaves = self.booster.predict(columns, pred_leaf=True).reshape(batch.rows, -1)  # (B, trees)
-        places = torch.from_numpy(leaves.astype(np.int64) + np.arange(leaves.shape[1]) * self.leaves)
-        of_leaves = embedding(places.to(self.leaf_weight.device), self.leaf_weight).sum(dim=1)
-        return self.sums(batch, image_vectors) + of_leaves
-
-    def carry_over(self, before: Model) -> None:
-        """Take the trees: the leaves' weights mean nothing without them."""
-        assert isinstance(before, GBDTLR)
-        self.booster = before.booster
-
-    def get_extra_state(self) -> Tensor:
-        """LightGBM's text, as bytes, so that a checkpoint is one file of tensors."""
-        text = "" if self.booster is None else self.booster.model_to_string()
-        return torch.frombuffer(bytearray(text.encode() or b"\0"), dtype=torch.uint8)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Read what ``get_extra_state`` wrote."""
-        import lightgbm
-
-        text = state.numpy().tobytes().decode()
-        self.booster = None if text == "\0" else lightgbm.Booster(model_str=text)
+            leaves = self.forest(self.dense_columns(batch, image_vectors))
+        places = leaves + torch.arange(self.trees, device=leaves.device) * self.leaves
+        of_leaves = embedding(places, self.leaf_weight)  # (B, trees, 1)
+        return self.sums(batch, image_vectors) + (of_leaves * self.forest.grown[:, None]).sum(dim=1)

@@ -12,14 +12,16 @@ import jinja2
 
 from features.samples import Samples
 from imgserver.client import ImageClient
+from imgserver.disk import replacing
 from imgserver.errors import BadInput, CrossMediaError
 from trainer import summary
-from trainer.checkpoint import CONFIG, METRICS, load_model
+from trainer.checkpoint import METRICS, document_of, load_model, of_run
 from trainer.compare import COMPARISON
 from trainer.figures import auc_by_item_count, learning_curves, svg
 from trainer.image_head import ImageHead
 from trainer.open_images import images_of
 from trainer.report.photos import Strip, attention, neighbours
+from trainer.sealed import open_json
 from trainer.tables import number
 
 ATTENDING = ("din", "simtier", "muse")
@@ -79,8 +81,8 @@ def write_report(config: ReportConfig) -> Path:
         learned=any(strip.text for strip in near.strips),
         looked=looked,
     )
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    config.out.write_text(html, encoding="utf-8")
+    with replacing(config.out) as part:
+        part.write_text(html, encoding="utf-8")
     return config.out
 
 
@@ -88,15 +90,14 @@ def _comparison(folder: Path) -> dict[str, Any]:
     """What ``trainer compare`` left in a folder; a run alone is a comparison of one line."""
     try:
         if (folder / METRICS).exists():
-            fitted = json.loads((folder / CONFIG).read_text())["fit"]
-            result = json.loads((folder / METRICS).read_text())
+            fitted = document_of(folder)["fit"]
+            result = json.loads((of_run(folder, METRICS) or folder / METRICS).read_text())
             about = {name: fitted[name] for name in ("model", "images", "seed")}
             line = {**about, "options": fitted, "folder": str(folder), **result}
             verdict = "One run, with nothing beside it: 'trainer compare' says whether the pictures helped."
             run = {"samples": fitted["samples"], "seeds": 1, "reference": None, "sentence": verdict}
             return {**run, "rows": summary.rows([line]), "runs": [line]}
-        found: dict[str, Any] = json.loads((folder / COMPARISON).read_text())
-        return found
+        return open_json((folder / COMPARISON).read_text())
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(
             f"{folder} holds neither a comparison nor a run: {error}. 'trainer compare' and 'trainer fit' make them."

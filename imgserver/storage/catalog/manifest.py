@@ -24,12 +24,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from imgserver.disk import replacing
 from imgserver.errors import BadInput
 from imgserver.storage.catalog.files import LocalFiles, files_for, is_url, join, local_files, root_of
 from imgserver.storage.catalog.listing import UNKNOWN, WHOLE_FILE, FoundImages, Listing, concat, numeric_keys
 from imgserver.storage.catalog.scan import URI_COLUMN, id_column, key_array, scan
 from imgserver.storage.catalog.uris import check_uris
-from imgserver.storage.disk import replacing
 from imgserver.storage.records import Ids
 
 COLUMNS = ("image_id", "key", "uri", "offset", "size", "stamp")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import uuid
 from collections.abc import Iterator
@@ -36,6 +37,12 @@ def replacing(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error}. Is the disk full?") from error
+
+
+def remove_parts(path: Path) -> None:
+    """Remove what writers of ``path`` that were killed in ``replacing`` have left; none may be at work."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        part.unlink(missing_ok=True)
 
 
 def sync_names(folder: Path) -> None:

@@ -1,0 +1,281 @@
+"""Exported models from strangers: read as data, whatever is in them; others load ours with PyTorch alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_ladder import folder as ladder_folder  # noqa: F401
+
+from features.samples import Samples
+from imgserver.errors import BadInput
+from trainer.archive import read_parts
+from trainer.exported import Exported, export_model, flat
+from trainer.fit import FitConfig, fit
+from trainer.tensors import TensorBatch, to_tensors
+
+Parts = dict[str, bytes]
+PROGRAM, WEIGHTS, CONSTANTS = (
+    "models/model.json",
+    "data/weights/model_weights_config.json",
+    "data/constants/model_constants_config.json",
+)
+
+
+@pytest.fixture(scope="module")
+def good(ladder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+    out = tmp_path_factory.mktemp("good")
+    fit(FitConfig(str(ladder_folder / "samples"), str(out / "run"), images=False, epochs=1, batch_size=64, width=4))
+    return export_model(out / "run", Samples(ladder_folder / "samples"), out / "good.pt2")
+
+
+@pytest.fixture
+def batch(ladder_folder: Path) -> TensorBatch:  # noqa: F811
+    return to_tensors(next(Samples(ladder_folder / "samples").batches("test", 16)), torch.device("cpu"))
+
+
+@pytest.fixture
+def evil(tmp_path: Path) -> Iterator[str]:
+    """Python that leaves a mark; the test fails where the mark is there afterwards."""
+    mark = tmp_path / "mark"
+    yield f"__import__('os').mkdir('{mark}')"
+    assert not mark.exists(), "code of the file was run"
+
+
+def pickled(code: str) -> bytes:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return eval, (code,)
+
+    block = io.BytesIO()
+    torch.save(Evil(), block)
+    return block.getvalue()
+
+
+def write(parts: Parts, path: Path) -> Path:
+    """An archive as PyTorch writes it, so that nothing but its content can be refused."""
+    writer = torch._C.PyTorchFileWriter(str(path))
+    writer.set_min_version(6)
+    for name, data in parts.items():
+        if not name.startswith(".data"):  # which it writes itself
+            writer.write_record(name, data, len(data))
+    writer.write_end_of_file()
+    return path
+
+
+def edit(name: str, change: Callable[[Any], None]) -> Callable[[Parts], None]:
+    def edited(parts: Parts) -> None:
+        document = json.loads(parts[name])
+        change(document)
+        parts[name] = json.dumps(document).encode()
+
+    return edited
+
+
+def nodes(document: Any) -> Any:
+    return document["graph_module"]["graph"]["nodes"]
+
+
+def test_others_load_it_with_torch_alone(good: Path, batch: TensorBatch, tmp_path: Path) -> None:
+    torch.save(flat(batch, None), tmp_path / "inputs.pt")
+    code = """
+import sys, torch
+assert not any(name.split(".")[0] in ("trainer", "imgserver", "features") for name in sys.modules)
+found = torch.export.load(sys.argv[1]).module()(torch.load(sys.argv[2], weights_only=True))
+torch.save(found.detach(), sys.argv[3])
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code, good, tmp_path / "inputs.pt", tmp_path / "found.pt"]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    of_torch = torch.load(tmp_path / "found.pt", weights_only=True)
+    assert torch.equal(of_torch, Exported(good).probabilities(batch, None))
+
+
+def never_read(code: str, mark: str) -> dict[str, Callable[[Parts], None]]:
+    """Places whose text or pickle ``torch.export.load``, or the module that it makes, would run."""
+
+    def shape(document: Any) -> None:
+        graph = document["graph_module"]["graph"]
+        for value in graph["sym_int_values"].values():
+            value["as_expr"]["expr_str"] = code
+
+    def spec(document: Any) -> None:
+        signature = document["graph_module"]["module_call_graph"][0]["signature"]
+        context = json.dumps({"default_factory_module": "os", "default_factory_name": "getcwd", "dict_context": []})
+        tree = {"type": "collections.defaultdict", "context": context, "children_spec": []}
+        signature["in_spec"] = json.dumps([1, tree])
+
+    return {
+        "sample inputs": lambda parts: parts.update({"data/sample_inputs/model.pt": pickled(code)}),
+        "shapes": edit(PROGRAM, shape),
+        "guards": edit(PROGRAM, lambda document: document.update(guards_code=[code])),
+        "tree": edit(PROGRAM, spec),
+        "metadata": edit(PROGRAM, lambda document: nodes(document)[0]["metadata"].update(source_fn_stack=f"x,{mark}")),
+        "ranges": edit(PROGRAM, lambda document: document["range_constraints"].update({code: {"min_val": 0}})),
+    }
+
+
+@pytest.mark.parametrize("place", never_read("", ""))
+def test_what_is_not_read_changes_nothing(
+    good: Path, batch: TensorBatch, tmp_path: Path, evil: str, place: str
+) -> None:
+    parts = read_parts(good.read_bytes())
+    never_read(evil, "torch.os.abort")[place](parts)
+    assert parts != read_parts(good.read_bytes())
+    found = Exported(write(parts, tmp_path / "bad.pt2"))
+    assert torch.equal(found.probabilities(batch, None), Exported(good).probabilities(batch, None))
+
+
+def refused(code: str, mark: str) -> dict[str, tuple[Callable[[Parts], None], str]]:
+    """What is in the way of reading a file, and what is said of it."""
+
+    def target(name: str) -> Callable[[Parts], None]:
+        return edit(PROGRAM, lambda document: nodes(document)[0].update(target=name))
+
+    def argument(arg: Any) -> Callable[[Parts], None]:
+        return edit(PROGRAM, lambda document: nodes(document)[0]["inputs"].append({"name": "x", "arg": arg, "kind": 1}))
+
+    def first(document: Any) -> Any:
+        return next(iter(document["config"].values()))
+
+    def custom(name: str) -> Callable[[Parts], None]:
+        def change(parts: Parts) -> None:
+            entry = {"path_name": name, "is_param": False, "use_pickle": True, "tensor_meta": None}
+            edit(CONSTANTS, lambda document: document["config"].update(c=entry))(parts)
+            parts[f"data/constants/{name}"] = pickle.dumps(None)
+
+        return change
+
+    def elsewhere(document: Any) -> None:
+        first(document)["path_name"] = "../sample_inputs/model.pt"
+
+    def wider(document: Any) -> None:
+        first(document)["tensor_meta"]["sizes"][0]["as_int"] = 1 << 40
+
+    def legacy(parts: Parts) -> None:
+        parts["serialized_exported_program.json"] = parts.pop(PROGRAM)
+        for name in ("state_dict", "constants", "example_inputs"):
+            parts[f"serialized_{name}.pt"] = pickled(code)
+
+    operator = "not in OPERATORS"
+    argument_kind = "argument of kind"
+    return {
+        "a function": (target("torch.os.system"), operator),
+        "a function of math": (target("math.factorial"), operator),
+        "an operator of Python": (target("_operator.attrgetter"), operator),
+        "an extension": (target("#x:y"), operator),
+        "a file": (target("torch.ops.aten.from_file.default"), operator),
+        "a higher-order operator": (target("torch.ops.higher_order.cond"), operator),
+        "a library": (target("torch.ops.load_library"), operator),
+        "an operator as argument": (argument({"as_operator": "torch.os.system"}), argument_kind),
+        "a graph as argument": (argument({"as_graph": {"name": "g", "graph": {}}}), argument_kind),
+        "an object as argument": (argument({"as_custom_obj": {"name": "c", "class_fqn": "x"}}), argument_kind),
+        "a device": (argument({"as_device": {"type": "cuda", "index": 0}}), argument_kind),
+        "weights by pickle": (edit(WEIGHTS, lambda document: first(document).update(use_pickle=True)), "is a pickle"),
+        "an object": (custom("custom_obj_0"), "is a pickle"),
+        "an opaque object": (custom("opaque_obj_0"), "is a pickle"),
+        "weights elsewhere": (edit(WEIGHTS, elsewhere), "data/weights/../sample_inputs"),
+        "weights larger than their part": (edit(WEIGHTS, wider), "holds no exported model"),
+        "weights of a model of that name": (
+            lambda parts: parts.update({"data/weights/weight_x.pt": pickled(code)}),
+            "data/weights/weight_x.pt is missing, or is no part",
+        ),
+        "weights as they were once": (
+            lambda parts: parts.update({"data/weights/model.pt": pickled(code)}),
+            "data/weights/model.pt",
+        ),
+        "a compiled library": (lambda parts: parts.update({"data/aotinductor/model/x.so": b""}), "aotinductor"),
+        "a second model": (lambda parts: parts.update({"models/other.json": parts[PROGRAM]}), "models/other.json"),
+        "the format of once": (legacy, "holds no exported model"),
+        "no weights": (lambda parts: parts.pop("data/weights/weight_0") and None, "weight_0"),
+        "nested JSON": (lambda parts: parts.update({PROGRAM: b"[" * 100_000}), "holds no exported model"),
+        "another format": (
+            edit(PROGRAM, lambda document: document["schema_version"].update(major=9)),
+            "of format 9, and this release reads 8",
+        ),
+    }
+
+
+@pytest.mark.parametrize("what", refused("", ""))
+def test_what_no_export_writes_is_refused(good: Path, tmp_path: Path, evil: str, what: str) -> None:
+    parts = read_parts(good.read_bytes())
+    change, said = refused(evil, "")[what]
+    change(parts)
+    with pytest.raises(BadInput, match="holds no exported model") as error:
+        Exported(write(parts, tmp_path / "bad.pt2"))
+    assert said in str(error.value)
+
+
+def reshaped() -> dict[str, Callable[[bytes, bytes], bytes]]:
+    """Bytes of an archive, and of another with other content, in forms that two readers may take for two things."""
+
+    def zipped(data: bytes, **options: Any) -> bytes:
+        block = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(block, "w", **options) as target:
+            for name in source.namelist():
+                target.writestr(name, source.read(name))
+        return block.getvalue()
+
+    def twice(data: bytes, other: bytes) -> bytes:
+        block = io.BytesIO(data)
+        with zipfile.ZipFile(io.BytesIO(other)) as source, zipfile.ZipFile(block, "a") as target:
+            name = source.namelist()[0]
+            target.writestr(name, source.read(name))
+        return block.getvalue()
+
+    return {
+        "behind another": lambda data, other: other + data,
+        "before another": lambda data, other: data + other,
+        "behind bytes": lambda data, other: b"#!/bin/sh\n" + data,
+        "before bytes": lambda data, other: data + b"x",
+        "with a comment": lambda data, other: data[:-2] + b"\1\0x",
+        "bytes between": lambda data, other: data[:64] + b"\0" * 64 + data[64:],
+        "of another writer": lambda data, other: zipped(data),
+        "compressed": lambda data, other: zipped(data, compression=zipfile.ZIP_DEFLATED),
+        "a name twice": twice,
+    }
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("form", reshaped())
+def test_an_archive_of_another_form_is_refused(good: Path, tmp_path: Path, evil: str, form: str) -> None:
+    parts = read_parts(good.read_bytes())
+    parts["data/sample_inputs/model.pt"] = pickled(evil)
+    other = write(parts, tmp_path / "other.pt2").read_bytes()
+    (tmp_path / "bad.pt2").write_bytes(reshaped()[form](good.read_bytes(), other))
+    with pytest.raises(BadInput, match="holds no exported model"):
+        Exported(tmp_path / "bad.pt2")
+
+
+def test_what_is_no_file_of_ours_is_refused(good: Path, ladder_folder: Path, tmp_path: Path) -> None:  # noqa: F811
+    shutil.copy(good, tmp_path / "cut.pt2")
+    os.truncate(tmp_path / "cut.pt2", 5000)
+    (tmp_path / "empty.pt2").touch()
+    for name in ("none.pt2", "cut.pt2", "empty.pt2", "."):
+        with pytest.raises(BadInput, match="holds no exported model"):
+            Exported(tmp_path / name)
+    with pytest.raises(BadInput, match="holds no exported model"):
+        Exported(ladder_folder / "samples" / "train.parquet")
+
+
+def test_a_program_that_does_not_fit_its_description_says_so(good: Path, batch: TensorBatch, tmp_path: Path) -> None:
+    for change in (
+        lambda document: nodes(document).pop(0),
+        lambda document: nodes(document)[-1].update(target="torch.ops.aten.t.default"),
+        lambda document: nodes(document)[-1].update(target="_operator.mul"),
+    ):
+        parts = read_parts(good.read_bytes())
+        edit(PROGRAM, change)(parts)
+        found = Exported(write(parts, tmp_path / "bad.pt2"))
+        with pytest.raises(BadInput, match="xport"):
+            found.probabilities(batch, None)
