@@ -82,13 +82,21 @@ def test_one_caller_leaves_a_quarter_to_the_others() -> None:
     assert (admission.images, admission.size, admission.slow, admission._held) == (0, 0, 0, {})
 
 
+class Ends:
+    """What is told of the end of a call."""
+
+    def note(self, function: Callable[[], None]) -> bool:
+        self.end = function
+        return True
+
+
 def test_a_turn_is_waited_for_as_long_as_the_caller_waits() -> None:
-    turns, ended = Turns(1), []
+    turns, ends = Turns(1), Ends()
     with turns.one(Caller(time.monotonic() + 60)):
         with pytest.raises(DeadlineExceeded, match="deadline"), turns.one(Caller(time.monotonic() + 0.1)):
             pass
-        gone = Caller(time.monotonic() + 60, lambda function: ended.append(function) is None)
-        threading.Timer(0.2, lambda: ended[0]()).start()
+        gone = Caller(time.monotonic() + 60, ends.note)
+        threading.Timer(0.2, ends.end).start()
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded, match="has gone"), turns.one(gone):
             pass
@@ -98,12 +106,12 @@ def test_a_turn_is_waited_for_as_long_as_the_caller_waits() -> None:
 
 
 def test_a_reply_is_counted_until_it_was_sent() -> None:
-    admission, ended = Admission(1, 1000), []
-    caller = Caller(time.monotonic() + 60, lambda function: ended.append(function) is None)
+    admission, ends = Admission(1, 1000), Ends()
+    caller = Caller(time.monotonic() + 60, ends.note)
     with admission.held_until_sent(Cost(size=100), caller):
         pass
     assert admission.size == 100
-    ended[0]()
+    ends.end()
     assert admission.size == 0
     with admission.held_until_sent(Cost(size=100), caller):
         assert admission.size == 100  # the caller has gone, and the work goes on
