@@ -183,7 +183,7 @@ def without_messages(attacked: Attacked) -> Iterator[None]:
 
 @contextmanager
 def replies_not_read(attacked: Attacked) -> Iterator[None]:
-    request = pb.GetVectorsRequest(image_ids=STORED * 900, dtype=pb.DTYPE_FLOAT32).SerializeToString()
+    request = pb.GetVectorsRequest(image_ids=STORED * 300, dtype=pb.DTYPE_FLOAT32).SerializeToString()
     with by_hand(attacked, 60, 0) as connections:
         for connection in connections:
             connection.call("/crossmedia.v1.ImageService/GetVectors", request, authorization=f"Bearer {GREEDY}")

@@ -327,7 +327,7 @@ def test_a_caller_without_a_deadline_has_the_servers(
     half, deaf = Http2(served.address), Http2(served.address, window=0)
     half.call("/crossmedia.v1.ImageService/GetVectors")
     deaf.call(
-        "/crossmedia.v1.ImageService/GetVectors", pb.GetVectorsRequest(image_ids=ONE * 90_000).SerializeToString()
+        "/crossmedia.v1.ImageService/GetVectors", pb.GetVectorsRequest(image_ids=ONE * 20_000).SerializeToString()
     )
     assert soon(lambda: service.admission.size > 0 and served.methods.calls.under_way == 1)
     assert soon(lambda: service.admission.size == 0 and served.methods.calls.under_way == 0)
