@@ -26,8 +26,8 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_freed_memory() -> None:
-    """Have malloc give back what lies free between what is used; what it keeps at the end stays kept."""
+    """Have malloc give back all that lies free, between what is used too; for after a burst."""
     try:
-        ctypes.CDLL(None).malloc_trim(KEEP_BYTES)
+        ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError):
         return

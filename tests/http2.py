@@ -40,7 +40,7 @@ class Http2:
         where.sendall(frame(SETTINGS, ACK, 0))
 
     def call(self, path: str, message: bytes | None = None, **more: str) -> None:
-        """Begin a call without a deadline, and with a message end it."""
+        """Begin a call without a deadline, and end it with a message, at most what a server takes unread (256 KiB)."""
         pairs = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "x", "te": "trailers"}
         pairs |= {"content-type": "application/grpc", **more}
         block = b"".join(header(name, value) for name, value in pairs.items())

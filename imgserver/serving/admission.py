@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from imgserver.allocator import KEEP_BYTES
 from imgserver.errors import InvalidRequest, Overloaded
 from imgserver.serving.jobs import Caller
 
@@ -16,6 +17,7 @@ MAX_HINT_S = 5.0
 MAX_SLOW = 48  # calls that take long: more are no faster, and each holds a thread and memory
 SHARE = 0.75  # of anything, the most that one caller may hold: the rest is there for the others
 LOOK_S = 0.2
+BURST, AFTER_BURST_S = KEEP_BYTES, 5.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Admission:
         self._lock = threading.Lock()
         self.images = self.size = self.slow = self.refused = 0
         self._held: dict[str, _Held] = {}
-        self._most_held = 0
+        self._much_at = -AFTER_BURST_S
         self._rate = FIRST_RATE
         self._ended_at = 0.0
 
@@ -94,7 +96,6 @@ class Admission:
                 raise Overloaded(f"{trouble} Try again in {hint:.1f} s{advice}.", retry_after_s=hint)
             self.images += cost.images
             self.size += cost.size
-            self._most_held = max(self._most_held, self.size)
             self.slow += cost.slow
             if cost.size or cost.slow:
                 held.size += cost.size
@@ -124,6 +125,8 @@ class Admission:
     def give_back(self, cost: Cost, name: str = "") -> None:
         """The work has ended."""
         with self._lock:
+            if self.size > BURST:
+                self._much_at = time.monotonic()
             self.images -= cost.images
             self.size -= cost.size
             self.slow -= cost.slow
@@ -133,13 +136,11 @@ class Admission:
                 if not held.size and not held.slow:
                     del self._held[name]
 
-    def burst_is_over(self, size: int) -> bool:
-        """Whether more than ``size`` bytes were held since this was last so, and less than a quarter of it are now."""
+    @property
+    def burst_is_over(self) -> bool:
+        """Whether much was held some seconds ago, and little is now."""
         with self._lock:
-            if self._most_held <= size or self.size > size // 4:
-                return False
-            self._most_held = self.size
-            return True
+            return self.size < BURST // 4 and time.monotonic() - self._much_at < AFTER_BURST_S
 
     def note_rate(self, images: int) -> None:
         """So many images left the CNN just now: what the retry hint is reckoned from."""

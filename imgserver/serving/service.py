@@ -19,7 +19,7 @@ import numpy as np
 from crossmedia.v1 import image_server_pb2 as pb
 from numpy.typing import DTypeLike
 
-from imgserver.allocator import KEEP_BYTES, give_back_freed_memory
+from imgserver.allocator import give_back_freed_memory
 from imgserver.errors import CrossMediaError, InvalidRequest, StoreError, VersionMismatch
 from imgserver.places import own_folder
 from imgserver.serving.admission import Admission, Cost, Turns
@@ -160,7 +160,7 @@ class ImageService:
         while True:
             try:
                 self.live_heads.forget()
-                if self.admission.burst_is_over(KEEP_BYTES):
+                if self.admission.burst_is_over:
                     give_back_freed_memory()
                 self.served.refresh()
                 self.served.load()
