@@ -187,7 +187,7 @@ class Head(nn.Module):
                 )
                 raise ValueError(f"its weights are not float32 numbers of the shapes that its widths need: {names}")
             head.load_state_dict(load(data))
-            if about.get("digest", head._whole_digest()) != head._whole_digest():  # heads of former releases have none
+            if "digest" in about and about["digest"] != head._whole_digest():  # heads of former releases have none
                 raise ValueError("its digest is that of another head: it is damaged. Copy it again, or train it again")
         except (BadInput, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             raise BadInput(f"This is no head that 'imgserver precompute' or 'trainer fit' saved: {error}.") from error

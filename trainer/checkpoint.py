@@ -129,6 +129,17 @@ def of_run(folder: str | Path, name: str) -> Path | None:
         raise _no_run(path.parent, error) from error
 
 
+def needed(folder: str | Path, name: str) -> Path:
+    """As ``of_run``, of a file that the run must have.
+
+    Raises:
+        BadInput: it has none, or what ``of_run`` raises.
+    """
+    if (path := of_run(folder, name)) is None:
+        raise _no_run(Path(folder), ValueError(f"there is no {name}"))
+    return path
+
+
 def _checked(path: Path, files: dict[str, str] | None) -> Path | None:
     if files is None:  # of a former release
         return path if path.exists() else None

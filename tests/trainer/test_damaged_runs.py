@@ -223,7 +223,7 @@ def test_a_full_disk_ends_no_file_in_the_middle(
     model, lineage, fitted = load_model(run)
     home = small_disk / "run"
     save_run(home, model, lineage, fitted)
-    first = [torch.optim.Adam(model.parameters())]
+    first: list[torch.optim.Optimizer] = [torch.optim.Adam(model.parameters())]
     save_state(home, IDENTITY, model, first, {}, Progress(epoch=1))
     before = state_of(home / STATE)
     for leave in (30_000, 0):

@@ -15,7 +15,7 @@ from imgserver.client import ImageClient
 from imgserver.disk import replacing
 from imgserver.errors import BadInput, CrossMediaError
 from trainer import summary
-from trainer.checkpoint import METRICS, document_of, load_model, of_run
+from trainer.checkpoint import METRICS, document_of, load_model, needed
 from trainer.compare import COMPARISON
 from trainer.figures import auc_by_item_count, learning_curves, svg
 from trainer.image_head import ImageHead
@@ -91,7 +91,7 @@ def _comparison(folder: Path) -> dict[str, Any]:
     try:
         if (folder / METRICS).exists():
             fitted = document_of(folder)["fit"]
-            result = json.loads((of_run(folder, METRICS) or folder / METRICS).read_text())
+            result = json.loads(needed(folder, METRICS).read_text())
             about = {name: fitted[name] for name in ("model", "images", "seed")}
             line = {**about, "options": fitted, "folder": str(folder), **result}
             verdict = "One run, with nothing beside it: 'trainer compare' says whether the pictures helped."

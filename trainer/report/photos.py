@@ -18,7 +18,7 @@ from features.batch import NULL_IMAGE
 from features.images import fetch_ahead
 from features.samples import Samples
 from imgserver.client import ImageClient
-from trainer.checkpoint import PREDICTIONS, of_run
+from trainer.checkpoint import PREDICTIONS, needed
 from trainer.image_head import ImageHead, vectors_of
 from trainer.models.base import Model
 from trainer.models.din import DIN
@@ -135,7 +135,7 @@ def attention(
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.choice(rows, min(IMPRESSIONS, len(rows)), replace=False))
     weights = _weights(samples, images, model, rows)
-    predictions = pq.read_table(of_run(run, PREDICTIONS) or run / PREDICTIONS)["probability"].to_numpy()
+    predictions = pq.read_table(needed(run, PREDICTIONS))["probability"].to_numpy()
     targets = frame["image_id"].to_numpy()[rows]
     histories = [frame["hist_image_id"][int(row)].as_py() for row in rows]
     uris = _data_uris(client, [*targets.tolist(), *(i for history in histories for i in history[-SHOWN_BEHAVIOURS:])])
