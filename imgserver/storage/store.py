@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgserver.errors import BadInput, StoreError
-from imgserver.storage.checksums import Mask, row_checksums
+from imgserver.storage.checksums import Mask, name_rows, row_checksums
 from imgserver.storage.codebook import Codebook
 from imgserver.storage.disk import replacing, used_bytes
 from imgserver.storage.index import Index
@@ -236,6 +236,6 @@ class Store:
         Returns:
             rows, shape (n, dim), codes decoded; which are damaged, shape (n,), and count for nothing; None: none is.
         """
-        values, bad = self.rows(space).gather(entries["row"].astype(np.int64), entries["checksum"])
+        values, bad = self.rows(space).gather(name_rows(entries["row"], entries["checksum"]))
         codebook = self.codebook(space)
         return codebook.decode(values) if codebook else values, bad

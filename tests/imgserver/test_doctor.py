@@ -151,7 +151,12 @@ BROKEN: dict[str, tuple[str, str, Callable[[Path], object], str]] = {
         "precompute",
     ),
     "the active version gone": ("active version", "problem", lambda s: forget(s, "vector"), "is not in the store"),
-    "the head gone": ("heads", "problem", lambda s: head_file(s).unlink(), "head of .*pca@.* is missing .*from a backup"),
+    "the head gone": (
+        "heads",
+        "problem",
+        lambda s: head_file(s).unlink(),
+        "head of .*pca@.* is missing .*from a backup",
+    ),
     "the head cut short": (
         "heads",
         "problem",
