@@ -1,6 +1,6 @@
 """What a table held, id -> row, in a file beside the index, so that the next start need not walk over the entries.
 
-    index/table-<space>-<sequence>-<hash>   ids and values, int64, shape (2, n), as of the change of that sequence number
+    index/table-<space>-<sequence>-<hash>   ids and values, int64, shape (2, n), as of the change of that number
 
 The index names the file that counts, and the name has the hash of its content: a damaged one, or one of another
 history, is never taken for it.
