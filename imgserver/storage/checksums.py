@@ -43,7 +43,8 @@ def row_checksums(rows: Rows) -> Sums:
 
 def name_rows(rows: npt.NDArray[Any], sums: npt.NDArray[Any]) -> Named:
     """Row numbers below 2^31 and their checksums, both of shape (n,), as one number each."""
-    return rows.astype(np.int64) << SUM_BITS | sums
+    named: Named = rows.astype(np.int64) << SUM_BITS | sums
+    return named
 
 
 def find_damaged(rows: Rows, named: Named, first: int, there: int, verified: Bits, bad: Mask) -> int:

@@ -63,7 +63,7 @@ def load_snapshot(index: Index, name: str) -> tuple[Ids, Values, int] | None:
         return None
     _, _, sequence, expected = file.split("-")
     try:
-        block = np.memmap(index.folder / file, dtype=np.int64, mode="r")
+        block: Values = np.memmap(index.folder / file, dtype=np.int64, mode="r")
     except FileNotFoundError:  # a store that was copied without it
         return None
     except (OSError, ValueError):  # cut, or empty
