@@ -52,13 +52,13 @@ class Store:
 
     def __init__(self, folder: str | Path, *, create: bool = True):
         self.folder = Path(folder)
-        if not create and not (self.folder / "index" / "data.mdb").exists():
-            raise StoreError(f"There is no store in {self.folder}. 'imgserver precompute' makes one.")
         if not _size(self.folder / "index" / "data.mdb") and any((self.folder / "rows").glob("*/*.rows")):
             raise StoreError(
                 f"The index of {self.folder} has gone, without which its rows mean nothing. Restore a backup; or move "
                 f"the store away and run 'imgserver precompute' into a new one."
             )
+        if not create and not (self.folder / "index" / "data.mdb").exists():
+            raise StoreError(f"There is no store in {self.folder}. 'imgserver precompute' makes one.")
         self.index = Index(self.folder / "index", create=create)
         self.fill_hint = f"Run 'imgserver precompute --store {self.folder} --catalogue FOLDER' first"
         self.index_hint = f"Run 'imgserver index --store {self.folder}'"
