@@ -60,7 +60,7 @@ def main() -> None:
         make_index(store, n)
         timed_load(store)  # compiles, and leaves the snapshot
         snapshot = [timed_load(store) for _ in range(5)]
-        for file in (Path(folder) / "index").glob("table-*.npy"):
+        for file in (Path(folder) / "index").glob("table-*"):
             file.unlink()
         index = [timed_load(store)[0]]
         held = snapshot[0][1]._ids._slots.nbytes

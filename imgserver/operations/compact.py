@@ -22,6 +22,7 @@ import numpy as np
 from imgserver.disk import sync, used_bytes
 from imgserver.errors import BadInput, StoreError
 from imgserver.operations.exclusive import alone
+from imgserver.storage.checksums import name_rows
 from imgserver.storage.environment import FORMAT
 from imgserver.storage.index import Index
 from imgserver.storage.records import NO_ROW, Entries, Space
@@ -145,7 +146,7 @@ def _copy_rows(store: Path, space: Space, target: Space, entries: Entries, found
     block = max(1, BLOCK_BYTES // space.row_bytes)
     for start in range(0, len(there), block):
         part = there[start : start + block]
-        values, bad = source.gather(entries["row"][part].astype(np.int64), entries["checksum"][part])
+        values, bad = source.gather(name_rows(entries["row"][part], entries["checksum"][part]))
         if bad is not None:
             raise StoreError(
                 f"{int(bad.sum())} rows of {space.name} in {store} do not match their checksum; nothing was changed. "

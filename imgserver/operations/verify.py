@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from imgserver.storage.checksums import name_rows
 from imgserver.storage.records import DAMAGED, NO_ROW, Entries, Ids, Space
 from imgserver.storage.store import Store
 
@@ -57,7 +58,7 @@ def find_damage(
     block = max(1, BLOCK_BYTES // space.row_bytes)
     for start in range(0, len(there), block):
         part = there[start : start + block]
-        wrong = rows.gather(found.entries["row"][part].astype(np.int64), found.entries["checksum"][part])[1]
+        wrong = rows.gather(name_rows(found.entries["row"][part], found.entries["checksum"][part]))[1]
         if wrong is not None:
             bad[part[wrong]] = True
         on_progress(len(part))

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from imgserver.disk import sync_names
 from imgserver.errors import StoreError
-from imgserver.storage.checksums import Mask, Sums, find_damaged
+from imgserver.storage.checksums import SUM_BITS, Bits, Mask, Named, find_damaged
 
 SEGMENT_BYTES = 128 << 20
 MAX_SEGMENT_ROWS = 1 << 20
@@ -50,17 +50,19 @@ class RowFile:
     def __init__(self, folder: Path, dim: int, dtype: str, segment_rows: int | None = None):
         self.folder, self.dim, self.dtype = folder, dim, np.dtype(dtype)
         self.damaged = 0
+        self._prefix = f"{folder}{os.sep}"
         self._row_bytes = dim * self.dtype.itemsize
         self._segment_rows = segment_rows or rows_in_segment(self._row_bytes)
         self._segments: dict[int, Rows] = {}
         self._lock = threading.Lock()
-        # A bit a row: it was compared with its checksum lately, it was found damaged once. They grow by being replaced.
-        self._verified, self._known_bad = np.zeros(0, dtype=np.uint8), np.zeros(0, dtype=np.uint8)
+        # Of each file a bit a row: it was compared with its checksum lately; it was found damaged once.
+        self._verified: dict[int, Bits] = {}
+        self._known_bad: dict[int, Bits] = {}
         self._verified_since = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
 
     def _path(self, number: int) -> str:
-        return f"{self.folder}/{number:05d}.rows"
+        return f"{self._prefix}{number:05d}.rows"
 
     def _segment(self, number: int) -> Rows:
         """The rows that a file has now, shape (n, dim); it may have been cut since it was mapped."""
@@ -72,7 +74,7 @@ class RowFile:
             if known is None or len(known) > rows:
                 if not rows:
                     return np.zeros((0, self.dim), dtype=self.dtype)
-                known = np.memmap(path, dtype=self.dtype, mode="r", shape=(rows, self.dim))
+                known = np.asarray(np.memmap(path, dtype=self.dtype, mode="r", shape=(rows, self.dim)))
                 if rows == self._segment_rows:
                     self._segments[number] = known
             return known
@@ -137,12 +139,11 @@ class RowFile:
         except OSError as error:
             raise StoreError(f"The row file {path} cannot be made: {error}. Is the disk full?") from error
 
-    def gather(self, rows: RowNumbers, sums: Sums) -> tuple[Rows, Mask | None]:
+    def gather(self, named: Named) -> tuple[Rows, Mask | None]:
         """Copy rows into a new array; each is compared with its checksum, unless that was done within the last minute.
 
         Args:
-            rows: numbers, shape (n,).
-            sums: their checksums, shape (n,).
+            named: the rows, as ``name_rows`` makes them, shape (n,).
 
         Returns:
             the rows, shape (n, dim), and which are damaged, shape (n,); None when none is. Those are zeros.
@@ -150,37 +151,48 @@ class RowFile:
         Raises:
             StoreError: a file cannot be read.
         """
-        out = np.empty((len(rows), self.dim), dtype=self.dtype)
-        if not len(rows):
+        if not len(named):
+            return np.empty((0, self.dim), dtype=self.dtype), None
+        if time.monotonic() - self._verified_since > VERIFY_EVERY_S:
+            self._verified, self._verified_since = {}, time.monotonic()
+        rows = named >> SUM_BITS
+        if rows.max() < self._segment_rows:
+            return self._gather_from(0, rows, named)
+        out, bad = np.empty((len(named), self.dim), dtype=self.dtype), np.zeros(len(named), dtype=np.bool_)
+        of = rows // self._segment_rows
+        for number in np.unique(of).tolist():
+            here = np.flatnonzero(of == number)
+            out[here], wrong = self._gather_from(number, rows[here], named[here])
+            if wrong is not None:
+                bad[here] = wrong
+        return out, bad if bad.any() else None
+
+    def _gather_from(self, number: int, rows: RowNumbers, named: Named) -> tuple[Rows, Mask | None]:
+        """``gather`` from one file."""
+        segment, first = self._segment(number), number * self._segment_rows
+        out, bad = np.empty((len(rows), self.dim), dtype=self.dtype), np.zeros(len(rows), dtype=np.bool_)
+        if len(segment):
+            # clip: numpy then takes without a bounds check a row, which is faster; what lies beyond is damaged.
+            np.take(segment, rows - first if first else rows, axis=0, out=out, mode="clip")
+        # Of a file that was cut no row is believed for having been compared before.
+        whole = len(segment) == self._segment_rows
+        verified = self._bits(self._verified if whole else {}, number)
+        if not find_damaged(out, named, first, len(segment), verified, bad):
             return out, None
-        last = int(rows.max())
-        if last >= 8 * len(self._verified) or time.monotonic() - self._verified_since > VERIFY_EVERY_S:
-            self._forget(last)
-        verified, missing = self._verified, None
-        if last < self._segment_rows and last < len(segment := self._segment(0)):
-            # clip: numpy then takes without a bounds check a row, which is faster, and the rows are within.
-            np.take(segment, rows, axis=0, out=out, mode="clip")
-        else:
-            missing = self._take(rows, out)
-        bad = find_damaged(out, rows, sums, verified)
-        if missing is not None:
-            bad = missing if bad is None else bad | missing
-        if bad is not None:
-            out[bad] = 0
-            self._count(rows[bad])
+        out[bad] = 0
+        with self._lock:
+            known = self._bits(self._known_bad, number)
+            for row in np.unique(rows[bad] - first).tolist():
+                self.damaged += not known[row >> 3] >> (row & 7) & 1
+                known[row >> 3] |= 1 << (row & 7)
         return out, bad
 
-    def _take(self, rows: RowNumbers, out: Rows) -> Mask | None:
-        """``gather`` from several files; which rows no file has, shape (n,)."""
-        missing = np.zeros(len(rows), dtype=np.bool_)
-        of, offset = np.divmod(rows, self._segment_rows)
-        for number in np.unique(of).tolist():
-            segment = self._segment(number)
-            here = of == number
-            missing |= here & (offset >= len(segment))
-            if len(segment):
-                out[here] = np.take(segment, offset[here], axis=0, mode="clip")
-        return missing if missing.any() else None
+    def _bits(self, of: dict[int, Bits], number: int) -> Bits:
+        """A bit for each row of a file."""
+        found = of.get(number)
+        if found is None:
+            found = of.setdefault(number, np.zeros(self._segment_rows // 8 + 1, dtype=np.uint8))
+        return found
 
     def missing(self, rows: RowNumbers) -> Mask:
         """Which rows, shape (n,), lie in no file; a look at the files' sizes alone."""
@@ -189,19 +201,3 @@ class RowFile:
         for number in np.unique(of).tolist():
             found |= (of == number) & (offset >= self._size(number) // self._row_bytes)
         return found
-
-    def _forget(self, last: int) -> None:
-        """Compare all rows anew from now on, those up to ``last`` among them."""
-        with self._lock:
-            segments = last // self._segment_rows + 1
-            self._verified = np.zeros(max(len(self._verified), segments * self._segment_rows // 8 + 1), dtype=np.uint8)
-            self._verified_since = time.monotonic()
-
-    def _count(self, rows: RowNumbers) -> None:
-        with self._lock:
-            if (lacking := len(self._verified) - len(self._known_bad)) > 0:
-                self._known_bad = np.concatenate([self._known_bad, np.zeros(lacking, dtype=np.uint8)])
-            for row in np.unique(rows).tolist():
-                if not self._known_bad[row >> 3] >> (row & 7) & 1:
-                    self._known_bad[row >> 3] |= 1 << (row & 7)
-                    self.damaged += 1

@@ -1,6 +1,6 @@
 """What a table held, id -> row, in a file beside the index, so that the next start need not walk over the entries.
 
-    index/table-<space>-<sequence>-<hash>.npy   ids and values, shape (2, n), as of the change of that sequence number
+    index/table-<space>-<sequence>-<hash>   ids and values, int64, shape (2, n), as of the change of that number
 
 The index names the file that counts, and the name has the hash of its content: a damaged one, or one of another
 history, is never taken for it.
@@ -42,10 +42,10 @@ def save_snapshot(index: Index, name: str, ids: Ids, values: Values, sequence: i
     if space is None:
         return
     block = np.stack([ids, values])
-    file = index.folder / f"table-{space.number}-{sequence}-{_hash(block)}.npy"
+    file = index.folder / f"table-{space.number}-{sequence}-{_hash(block)}"
     try:
         with open(file, "wb") as out:
-            np.save(out, block)
+            block.tofile(out)
             out.flush()
             os.fsync(out.fileno())
         index.name_snapshot(space, file.name)
@@ -61,17 +61,20 @@ def load_snapshot(index: Index, name: str) -> tuple[Ids, Values, int] | None:
     file = index.snapshot(space) if space else ""
     if not file:
         return None
-    _, _, sequence, expected = file.removesuffix(".npy").split("-")
+    _, _, sequence, expected = file.split("-")
     try:
-        block = np.load(index.folder / file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, SyntaxError, EOFError):  # a store that was copied without it, or a damaged head of it
+        block: Values = np.memmap(index.folder / file, dtype=np.int64, mode="r")
+    except FileNotFoundError:  # a store that was copied without it
         return None
-    if block.dtype != np.int64 or block.ndim != 2 or len(block) != 2 or _hash(block) != expected:
+    except (OSError, ValueError):  # cut, or empty
+        block = np.zeros(0, dtype=np.int64)
+    if len(block) % 2 or _hash(block) != expected:
         log.warning(
             "The snapshot %s is damaged; the table is read from the index, which takes longer", index.folder / file
         )
         return None
-    return block[0], block[1], int(sequence)
+    ids, values = block.reshape(2, -1)
+    return ids, values, int(sequence)
 
 
 def _hash(block: Values) -> str:
@@ -80,6 +83,6 @@ def _hash(block: Values) -> str:
 
 def remove_snapshots(folder: Path, number: int | None = None, keep: Path | None = None) -> None:
     """Remove the files of the space ``number``, or of all spaces, below the index ``folder``, but for ``keep``."""
-    for file in folder.glob(f"table-{'*' if number is None else number}-*.npy"):
+    for file in folder.glob(f"table-{'*' if number is None else number}-*"):
         if file != keep:
             file.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from imgserver.disk import replacing, used_bytes
 from imgserver.errors import BadInput, StoreError
-from imgserver.storage.checksums import Mask, row_checksums
+from imgserver.storage.checksums import Mask, name_rows, row_checksums
 from imgserver.storage.codebook import Codebook
 from imgserver.storage.index import Index
 from imgserver.storage.records import ENTRY, NO_ROW, SOURCE, Batch, Entries, Ids, Space
@@ -52,13 +52,13 @@ class Store:
 
     def __init__(self, folder: str | Path, *, create: bool = True):
         self.folder = Path(folder)
-        if not create and not (self.folder / "index" / "data.mdb").exists():
-            raise StoreError(f"There is no store in {self.folder}. 'imgserver precompute' makes one.")
         if not _size(self.folder / "index" / "data.mdb") and any((self.folder / "rows").glob("*/*.rows")):
             raise StoreError(
                 f"The index of {self.folder} has gone, without which its rows mean nothing. Restore a backup; or move "
                 f"the store away and run 'imgserver precompute' into a new one."
             )
+        if not create and not (self.folder / "index" / "data.mdb").exists():
+            raise StoreError(f"There is no store in {self.folder}. 'imgserver precompute' makes one.")
         self.index = Index(self.folder / "index", create=create)
         self.fill_hint = f"Run 'imgserver precompute --store {self.folder} --catalogue FOLDER' first"
         self.index_hint = f"Run 'imgserver index --store {self.folder}'"
@@ -236,6 +236,6 @@ class Store:
         Returns:
             rows, shape (n, dim), codes decoded; which are damaged, shape (n,), and count for nothing; None: none is.
         """
-        values, bad = self.rows(space).gather(entries["row"].astype(np.int64), entries["checksum"])
+        values, bad = self.rows(space).gather(name_rows(entries["row"], entries["checksum"]))
         codebook = self.codebook(space)
         return codebook.decode(values) if codebook else values, bad

@@ -10,15 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from imgserver.errors import StoreError
-from imgserver.storage.checksums import Mask
+from imgserver.storage.checksums import Mask, name_rows
 from imgserver.storage.hashtable import ABSENT, IdTable
 from imgserver.storage.records import DAMAGED, NO_ROW, Entries, Ids, Space
 from imgserver.storage.snapshots import load_snapshot, save_snapshot
 from imgserver.storage.store import SNAPSHOT_FROM, Store
 
 log = logging.getLogger(__name__)
-
-_SUM_BITS = 32
 
 
 class Table:
@@ -133,7 +131,7 @@ class Table:
 
     def _gather(self, found: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], Mask | None]:
         """Vectors, zeros where one is damaged, and which are; None when none is."""
-        stored, bad = self._rows.gather(found >> _SUM_BITS, found.astype(np.uint32))
+        stored, bad = self._rows.gather(found)
         if self._codebook is None:
             return stored, bad
         values = self._codebook.decode(stored)
@@ -147,8 +145,8 @@ class Table:
 
 
 def _hash_values(entries: Entries) -> npt.NDArray[np.int64]:
-    rows, status = entries["row"].astype(np.int64), entries["status"].astype(np.int64)
-    return np.where(rows != NO_ROW, rows << _SUM_BITS | entries["checksum"], -status)
+    named = name_rows(entries["row"], entries["checksum"])
+    return np.where(entries["row"] != NO_ROW, named, -entries["status"].astype(np.int64))
 
 
 def leave_snapshot(store: Store, space: Space) -> None:
