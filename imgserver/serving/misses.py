@@ -30,6 +30,7 @@ from imgserver.serving.jobs import NOT_YET, Caller, Job, Model, Serving, feature
 from imgserver.storage.catalog import Catalog
 from imgserver.storage.records import SOURCE, Ids, Space, content_hash
 from imgserver.storage.stores import Part, ServedStore, Stored
+from imgserver.storage.versions import VECTOR_DTYPE
 from imgserver.vision.decoders import Decoders
 from imgserver.vision.embedding import embed
 from imgserver.vision.engines import MAX_BATCH
@@ -388,12 +389,23 @@ class Misses:
         failed = [job for job in jobs if job.photo is not None and job.photo.status != OK]
         done = [job for job in jobs if job.feature is not None]
         seen = [job for job in done if job.photo is not None and job.photo.pixels is not None]
-        parts = []
-        if seen + failed:
-            parts.append(_part(model.features, seen + failed, features_of(seen)))
         features = vectors = features_of(done)
         if model.head is not None:
             vectors = model.head.apply_numpy(features) if features is not None else None
+            if vectors is not None and not (fits := _fits(vectors)).all():
+                wrong = [job for job, fine in zip(done, fits.tolist(), strict=True) if not fine]
+                log.error(
+                    "the head of %s is not fit for %d images, such as %d: float16 cannot hold their vectors",
+                    serving.version, len(wrong), wrong[0].image_id,
+                )  # fmt: skip
+                self._finish(wrong, pb.VECTOR_STATUS_FAILED)
+                if rest := [job for job in jobs if all(job is not one for one in wrong)]:
+                    self._write(rest)
+                return
+        parts = []
+        if seen + failed:
+            parts.append(_part(model.features, seen + failed, features_of(seen)))
+        if model.head is not None:
             parts.append(_part(serving.table.space, done + failed, vectors))
         if vectors is not None:
             # As they are stored, as whoever asks next will get them.
@@ -437,3 +449,10 @@ def _say(error: Exception, what: str, jobs: list[Job]) -> None:
     trace = None if isinstance(error, CrossMediaError) else error
     with for_callers(jobs):
         log.error("%s (images: %d, the first is %d): %s", what, len(jobs), jobs[0].image_id, error, exc_info=trace)
+
+
+def _fits(vectors: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which of some vectors, shape (n, D), are finite as they are stored, shape (n,)."""
+    with np.errstate(over="ignore"):
+        fits: npt.NDArray[np.bool_] = np.isfinite(vectors.astype(VECTOR_DTYPE)).all(axis=1)
+    return fits

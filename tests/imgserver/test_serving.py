@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,6 +84,27 @@ def test_an_untouched_failure_is_not_decoded_again(service: ImageService, own_ph
     time.sleep(0.6)
     assert client.get([151]).status.tolist() == [Status.CORRUPT]
     assert reads == []
+
+
+def test_vectors_that_float16_cannot_hold_are_not_served(
+    service: ImageService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others of their batch are, and are stored."""
+    apply = Head.apply_numpy
+
+    def too_large(head: Head, features: Any) -> Any:
+        vectors = apply(head, features)
+        vectors[0] *= 1e8
+        return vectors
+
+    client = ImageClient(LocalTransport(service), timeout_s=2)
+    monkeypatch.setattr(Head, "apply_numpy", lambda head, features: too_large(head, features))
+    with pytest.raises(DeadlineExceeded, match=r"\(the first: image 160, FAILED\)"):
+        client.get([160])
+    assert "image" in caplog.text
+    assert "float16 cannot hold" in caplog.text
+    monkeypatch.setattr(Head, "apply_numpy", apply)
+    assert client.get([160]).ok.all()
 
 
 def test_negatives_are_bounded_and_end() -> None:

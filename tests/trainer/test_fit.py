@@ -21,7 +21,14 @@ from features.samples import Samples
 from features.schema import load_schema
 from imgserver.client import ImageClient, MockTransport
 from imgserver.client.transports import Pending
-from imgserver.errors import BadInput, ServerUnavailable, TooManyMissingImages, TrainingDiverged, VersionMismatch
+from imgserver.errors import (
+    BadInput,
+    ServerFault,
+    ServerUnavailable,
+    TooManyMissingImages,
+    TrainingDiverged,
+    VersionMismatch,
+)
 from imgserver.wire import VectorsReply
 from trainer.checkpoint import load_model
 from trainer.cli import trainer
@@ -145,6 +152,29 @@ def test_training_ends_within_its_deadline_when_the_server_goes(config: FitConfi
     with pytest.raises(ServerUnavailable, match="No image server answers"):
         fit(replace(config, timeout_s=1.0), Away(transport.vectors))
     assert time.monotonic() - started < 10
+
+
+class Lying(MockTransport):
+    """Serves vectors that are no numbers after a number of calls."""
+
+    calls = 0
+
+    def get_vectors(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
+        self.calls += 1
+        pending = super().get_vectors(request, timeout_s)
+        if self.calls == 60:
+            pending.result().values[0] = np.nan
+        return pending
+
+
+def test_a_run_whose_server_lied_goes_on_when_it_does_not(config: FitConfig, transport: MockTransport) -> None:
+    """An error of the reply, not of the learning rate; and what was trained before is as good as ever."""
+    config = replace(config, epochs=2, patience=9)
+    with pytest.raises(ServerFault, match=r"the vector of image [0-9]+ holds nan, and its status is OK"):
+        fit(config, Lying(transport.vectors))
+    seen: set[str] = set()
+    assert fit(config, transport, lambda done, total, what: seen.add(what[:7]))["test"]
+    assert seen == {"epoch 2"}, "it did not begin anew"
 
 
 def test_a_stopped_daemon_is_said_by_the_command(samples: Path, tmp_path: Path, store: Path) -> None:
