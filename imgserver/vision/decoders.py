@@ -188,7 +188,7 @@ class _Worker:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", WORKER, *map(str, (lifeline, limits.max_bytes, limits.max_pixels))],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 pass_fds=[lifeline],
                 env=own | SETTINGS,
@@ -242,7 +242,8 @@ class _Worker:
         """Its exit code, the negative number of the signal that ended it; None: it runs still, and is ended now."""
         self._close()
         try:
-            return self._process.wait(ENDING_S)
+            code: int = self._process.wait(ENDING_S)
+            return code
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
