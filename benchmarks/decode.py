@@ -2,8 +2,9 @@
 
     python -m benchmarks.decode
 
-One thread; then two threads against two that have worker processes decode, in turn. Photos of 500 x 500 made from the photos of the demo, those photos themselves, and the posters of the shared
-data when ``CROSSMEDIA_TEST_DATA`` names it. OpenCV and simplejpeg join when they are installed.
+One thread; then two threads against two that have worker processes decode, in turn. Photos of 500 x 500 made from the
+photos of the demo, those photos themselves, and the posters of the shared data when ``CROSSMEDIA_TEST_DATA`` names it.
+OpenCV and simplejpeg join when they are installed.
 """
 
 from __future__ import annotations
@@ -123,7 +124,8 @@ def main() -> None:
                 parts[f"{kind}: {name}"] = {"rate": rate, "cosine_min": float(cosine.min()), "grey_levels": levels}
             Console(width=120).print(table)
             parts[f"{kind}: processes"] = rates = by_processes(data)
-            print("Two threads {threads:,.0f} photos/s, two processes {processes:,.0f}, pairs {ratio:.2f}".format(**rates))
+            said = f"Two threads {rates['threads']:,.0f} photos/s, two processes {rates['processes']:,.0f}"
+            print(f"{said}, pairs {rates['ratio']:.2f}")
     first, chosen = "500x500: Pillow, whole, bicubic", "500x500: Pillow, draft 1, bicubic (ours)"
     finish("decode", {"chosen_whole": parts[chosen]["rate"] / parts[first]["rate"]}, parts=parts)
 
