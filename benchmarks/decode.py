@@ -2,8 +2,9 @@
 
     python -m benchmarks.decode
 
-One thread. Photos of 500 x 500 made from the photos of the demo, those photos themselves, and the posters of the shared
-data when ``CROSSMEDIA_TEST_DATA`` names it. OpenCV and simplejpeg join when they are installed.
+One thread; then two threads against two that have worker processes decode, in turn. Photos of 500 x 500 made from the
+photos of the demo, those photos themselves, and the posters of the shared data when ``CROSSMEDIA_TEST_DATA`` names it.
+OpenCV and simplejpeg join when they are installed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,11 @@ from benchmarks.embed import PHOTOS, make_photos, posters_archive, unpack_poster
 from benchmarks.parts import finish
 from imgserver.vision.backbones import get_backbone
 from imgserver.vision.decode import ImageLimits, Preprocessing, decode
+from imgserver.vision.decoders import Decoders
 from imgserver.vision.engines import OpenVinoEngine
 
 SIZE = 224
+ROUNDS = 15
 Decoder = Callable[[bytes], Any]
 
 
@@ -119,8 +123,32 @@ def main() -> None:
                 table.add_row(name, *cells)
                 parts[f"{kind}: {name}"] = {"rate": rate, "cosine_min": float(cosine.min()), "grey_levels": levels}
             Console(width=120).print(table)
+            parts[f"{kind}: processes"] = rates = by_processes(data)
+            said = f"Two threads {rates['threads']:,.0f} photos/s, two processes {rates['processes']:,.0f}"
+            print(f"{said}, pairs {rates['ratio']:.2f}")
     first, chosen = "500x500: Pillow, whole, bicubic", "500x500: Pillow, draft 1, bicubic (ours)"
     finish("decode", {"chosen_whole": parts[chosen]["rate"] / parts[first]["rate"]}, parts=parts)
+
+
+def by_processes(data: list[bytes]) -> dict[str, float]:
+    """Photos a second by two threads and by two processes, and the median ratio of runs in turn."""
+    how, limits = Preprocessing(), ImageLimits()
+    rates: dict[str, list[float]] = {"threads": [], "processes": []}
+    with ThreadPoolExecutor(2) as pool, Decoders(limits, workers=2) as decoders:
+        ways: dict[str, Decoder] = {
+            "threads": lambda photo: decode(photo, how, limits),
+            "processes": lambda photo: decoders.pixels(photo, how),
+        }
+        for read in ways.values():
+            list(pool.map(read, data))
+        for _ in range(ROUNDS):
+            for name, read in ways.items():
+                started = time.perf_counter()
+                list(pool.map(read, data))
+                rates[name].append(len(data) / (time.perf_counter() - started))
+    pairs = zip(rates["threads"], rates["processes"], strict=True)
+    ratio = statistics.median(processes / threads for threads, processes in pairs)
+    return {name: statistics.median(found) for name, found in rates.items()} | {"ratio": ratio}
 
 
 def _timed(read: Decoder, data: list[bytes]) -> float:

@@ -1,11 +1,11 @@
 """Vectors that are not there yet: decode in processes, one CNN batch of whatever waits, one writer.
 
-    admitted ──> decode threads, which wait for decoders ──> CNN ──> writer: rows and index in one transaction, table ──> callers wake
+    admitted ──> decode threads ──> CNN ──> writer: rows and index in one transaction, table ──> callers wake
 
 An image is computed once, however many callers wait for it; a failure is that image's alone; an image that nobody
 waits for any more is dropped before it costs anything. There is no linger: an idle CNN takes a single image at once,
-and the writer commits what came while it wrote. Lookups go before photos that are brought, and neither waits for a decoder
-of the other.
+and the writer commits what came while it wrote. Lookups go before photos that are brought, and neither waits for a
+decoder of the other.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Misses:
         return len(self._jobs)
 
     def close(self) -> None:
-        """Finish what is under way, then stop; a photo that is still decoded after ``CLOSE_S`` fails, and all behind it."""
+        """Finish what is under way, then stop; what is not decoded within ``CLOSE_S`` fails."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -168,7 +168,8 @@ def _orientation(info: dict[str, Any]) -> int:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     deep = image.mode.startswith("I") or image.mode == "F"
-    scale = 257.0 if deep and image.getextrema()[1] > 255 else 1.0  # 65535 -> 255
+    brightest: Any = image.getextrema()[1] if deep else 0
+    scale = 257.0 if brightest > 255 else 1.0  # 65535 -> 255
     out = Image.new("RGB", image.size)
     rows = max(1, BAND_PIXELS // image.width)
     for top in range(0, image.height, rows):

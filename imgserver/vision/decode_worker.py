@@ -34,8 +34,8 @@ def main(lifeline: int, max_bytes: int, max_pixels: int) -> None:
     """Decode until the parent closes the socket.
 
     Args:
-        lifeline: the read end of a pipe that nobody writes to. The parent's end of it closes when it ends, however
-            it does, and ends this process.
+        lifeline: the read end of a pipe that nobody writes to and no other process has. The parent's end of it
+            closes when the parent ends, however it does, and ends this process.
         max_bytes: of ``ImageLimits``.
         max_pixels: of ``ImageLimits``.
     """

@@ -1,4 +1,4 @@
-"""Processes that decode photos, so that one photo costs no more than a stated time and memory, and nobody else anything.
+"""Processes that decode photos, so that one photo costs no more than a stated time and memory, and others nothing.
 
     caller's thread ── photo ──> worker ── pixels, or why there are none ──> caller's thread
 
@@ -38,7 +38,7 @@ CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.S
 INHERITED = ("PATH", "LD_LIBRARY_PATH", "PYTHONHOME")
 SETTINGS = {
     "OPENBLAS_NUM_THREADS": "1",  # numpy computes next to nothing there
-    # Of glibc: memory of small pictures is kept for the next one, which saves 100 page faults; that of large ones is not.
+    # Of glibc: memory of small pictures is kept for the next one, which saves 100 page faults; that of large ones not.
     "MALLOC_TRIM_THRESHOLD_": str(32 << 20),
     "MALLOC_MMAP_THRESHOLD_": str(8 << 20),
 }
@@ -65,7 +65,6 @@ class Decoders:
         self._starting = 0
         self._closed = False
         self._changed = threading.Condition()
-        self._lifeline = os.pipe()
 
     def __enter__(self) -> Decoders:
         return self
@@ -85,8 +84,6 @@ class Decoders:
             self._changed.notify_all()
         for worker in idle:
             worker.end()
-        for end in self._lifeline:
-            os.close(end)
 
     def pixels(self, data: bytes, preprocessing: Preprocessing) -> Pixels:
         """As ``decode``.
@@ -149,7 +146,7 @@ class Decoders:
                 raise DecodingFailed("photos are not decoded any more, for the server ends")
             self._starting += 1
         try:
-            worker = _Worker(self.limits, self._lifeline[0])
+            worker = _Worker(self.limits)
             with self._changed:
                 self._all.add(worker)
                 if self._closed:
@@ -175,32 +172,34 @@ class Decoders:
 
 
 class _Worker:
-    """One process, and this end of its socket.
+    """One process, this end of its socket, and of the pipe whose end ends it.
 
     Raises:
         ServerFault: it cannot be started.
     """
 
-    def __init__(self, limits: ImageLimits, lifeline: int):
+    def __init__(self, limits: ImageLimits):
         self._socket, theirs = socket.socketpair()
         for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
             self._socket.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", MAX_ANSWER_S, 0))
+        lifeline, self._lifeline = os.pipe()
         own = {name: os.environ[name] for name in INHERITED if name in os.environ}
         own["PYTHONPATH"] = os.pathsep.join(part or os.getcwd() for part in sys.path)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", WORKER, *map(str, (lifeline, limits.max_bytes, limits.max_pixels))],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 pass_fds=[lifeline],
                 env=own | SETTINGS,
                 start_new_session=True,  # Ctrl-C in a terminal is for the parent
             )
         except OSError as error:
-            self._socket.close()
+            self._close()
             raise ServerFault(f"A process that decodes photos cannot be started: {error}.") from error
         finally:
             theirs.close()
+            os.close(lifeline)
         try:
             self._receive()
         except OSError:
@@ -241,13 +240,18 @@ class _Worker:
 
     def end(self) -> int | None:
         """Its exit code, the negative number of the signal that ended it; None: it runs still, and is ended now."""
-        self._socket.close()
+        self._close()
         try:
-            return self._process.wait(ENDING_S)
+            code: int = self._process.wait(ENDING_S)
+            return code
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
             return None
+
+    def _close(self) -> None:
+        self._socket.close()
+        os.close(self._lifeline)
 
 
 @lru_cache

@@ -93,7 +93,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         length = int.from_bytes(data[at : at + 2])
         if length < 2 or at + length > len(data):
             raise _end_within("a segment")
-        yield marker, found.start(), at + length
+        yield marker, at - 2, at + length  # without the padding before it
         at += length
     raise ImageTooLarge(f"the file has more than {MAX_SEGMENTS} segments")
 
@@ -106,7 +106,7 @@ def _jpeg(data: bytes, max_pixels: int) -> tuple[bytes, Tags]:
             if scans > MAX_SCANS:
                 raise ImageTooLarge(f"the file has more than {MAX_SCANS} scans")
         elif not first and marker == _APP1:
-            body = data[begin:end].lstrip(b"\xff")[3:]
+            body = data[begin + 4 : end]
             for key, prefix in (("exif", _EXIF), ("xmp", _XMP)):
                 if body.startswith(prefix):
                     tags.setdefault(key, body.removeprefix(prefix))

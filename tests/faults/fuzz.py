@@ -306,7 +306,8 @@ def fuzz_image(folder: Path) -> tuple[Target, list[bytes]]:
 
     from PIL import Image
 
-    from imgserver.vision.decode import CorruptImage, ImageLimits, ImageTooLarge, Preprocessing, decode, thumbnail
+    from imgserver.vision.decode import ImageLimits, Preprocessing, decode, thumbnail
+    from imgserver.vision.formats import CorruptImage, ImageTooLarge
 
     limits = ImageLimits(max_pixels=1_000_000)
 
@@ -316,7 +317,7 @@ def fuzz_image(folder: Path) -> tuple[Target, list[bytes]]:
                 work()
 
     seeds = []
-    for kind in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"):
+    for kind in ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP"):
         out = io.BytesIO()
         Image.new("RGB", (9, 7), "red").save(out, kind)
         seeds.append(out.getvalue())

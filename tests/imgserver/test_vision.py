@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from PIL import Image
 from imgserver.errors import BadInput
 from imgserver.head import Head, HeadSpec, fit_pca
 from imgserver.vision.backbones import get_backbone
-from imgserver.vision.decode import CorruptImage, ImageLimits, ImageTooLarge, Preprocessing, decode, thumbnail
+from imgserver.vision.decode import ImageLimits, Preprocessing, decode, thumbnail
 from imgserver.vision.engines import OpenVinoEngine, TorchEngine
+from imgserver.vision.formats import CorruptImage, ImageTooLarge
 
 LIMITS = ImageLimits()
 PLAIN = Preprocessing()
@@ -93,6 +95,22 @@ def test_exif_rotation_is_applied() -> None:
 def test_poison_raises_for_itself(data: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
         decode(data, PLAIN, LIMITS)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "ICO", "ICNS", "JPEG2000", "PPM", "TGA", "PCX", "DDS", "EPS", "PDF", "QOI"])
+def test_no_other_format_is_opened(kind: str) -> None:
+    with pytest.raises(CorruptImage, match="none of the formats JPEG, PNG, WEBP, GIF, BMP, AVIF"):
+        decode(encoded(RED, kind), PLAIN, LIMITS)
+
+
+def test_no_program_is_started_for_a_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(CorruptImage):
+        decode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n", PLAIN, LIMITS)
+    assert not (tmp_path / "started").exists()
 
 
 def test_a_strip_is_refused_before_it_is_scaled_up() -> None:

@@ -15,7 +15,7 @@ from imgserver.errors import BadInput
 from imgserver.storage.catalog.files import PARQUET_SUFFIXES, Files, FoundFile, root_of
 from imgserver.storage.catalog.listing import UNKNOWN, WHOLE_FILE, FoundImages
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif", ".tif", ".tiff")
 ID_COLUMNS = ("image_id", "id", "key")
 BYTES_COLUMN = "bytes"
 URI_COLUMN = "uri"
