@@ -87,7 +87,7 @@ def write_semantic_ids(store: Store, out: Path, levels: int, codes: int, seed: i
         rows = np.sort(np.random.default_rng(seed).choice(len(ids), min(SAMPLE, len(ids)), replace=False))
         quantiser = _fitted(unit(store.read(space, entries[rows])), levels, bits)
         with replacing(path) as part:
-            faiss_module().write_index(quantiser, str(part))
+            part.write_bytes(faiss_module().serialize_index(quantiser).tobytes())
     columns: list[list[npt.NDArray[Any]]] = [[] for _ in range(levels)]
     left = spread = 0.0
     mean = np.zeros(space.dim)

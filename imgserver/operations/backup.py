@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from imgserver.errors import BadInput, CrossMediaError, StoreError
 from imgserver.storage.disk import sync
-from imgserver.storage.index import Index
+from imgserver.storage.index import UNFINISHED_INDEX, Index
 from imgserver.storage.records import NO_ROW, Space, row_checksums
 from imgserver.storage.rows import rows_in_segment
 from imgserver.storage.similarity import FOLDER as SIMILARITY
@@ -247,10 +247,10 @@ def restore(folder: Path, store: Path, on_progress: OnProgress = lambda done, of
         StoreError: a file of the backup is damaged, or one of the store cannot be written; there is no store then.
     """
     made = read_manifest(folder)
-    unfinished, index = store / "index" / "data.mdb.part", store / "index" / "data.mdb"
+    unfinished, index = store / "index" / UNFINISHED_INDEX, store / "index" / "data.mdb"
     if unfinished.exists() and not index.exists():  # of a restore that was killed
         _empty(store)
-    if store.exists() and any(path.name != "lost+found" for path in store.iterdir()):
+    if store.exists() and not _is_empty(store):
         raise BadInput(f"The folder {store} is not empty, and restore overwrites nothing. Move it away first.")
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     unfinished.touch()
@@ -289,8 +289,15 @@ def _copied_back(source: Path, target: Path) -> tuple[int, str]:
         raise StoreError(f"The file {source} of the backup is missing. Restore another backup.") from error
 
 
+def _is_empty(store: Path) -> bool:
+    """Whether nothing is there but an empty folder of an index, which a restore makes first and removes last."""
+    there = [path for path in store.iterdir() if path.name != "lost+found"]
+    return not there or (there == [store / "index"] and there[0].is_dir() and not any(there[0].iterdir()))
+
+
 def _empty(store: Path) -> None:
-    for path in store.iterdir():
+    """Remove what a restore made, last the file that says that it is not complete."""
+    for path in sorted(store.iterdir(), key=lambda path: path.name == "index"):
         if path.name == "lost+found":
             continue
         if path.is_dir():

@@ -26,7 +26,7 @@ from imgserver.storage.index import FORMAT, Index
 from imgserver.storage.records import NO_ROW, Entries, Space, row_checksums
 from imgserver.storage.rows import MAX_SEGMENT_ROWS
 from imgserver.storage.snapshots import remove_snapshots
-from imgserver.storage.store import open_rows, row_folder
+from imgserver.storage.store import CODEBOOKS, open_rows, row_folder
 
 ANEW = "anew"
 BLOCK_BYTES = 32 << 20
@@ -152,11 +152,15 @@ def _copy_rows(store: Path, space: Space, target: Space, entries: Entries, found
 
 
 def _clean(store: Path, spaces: list[Space]) -> None:
-    """Remove rows of no space, the index that was being made, and table snapshots, which name former rows."""
+    """Remove rows and codebooks of no space, the index that was being made, and table snapshots of former rows."""
     named = {row_folder(store, space) for space in spaces}
     for folder in (store / "rows").glob("*"):
         if folder not in named:
             shutil.rmtree(folder)
+    codebooks = {space.codebook for space in spaces}
+    for file in (store / CODEBOOKS).glob("*.safetensors"):  # of a compression that was killed before it made a version
+        if file.stem not in codebooks:
+            file.unlink()
     shutil.rmtree(store / "index" / ANEW, ignore_errors=True)
     remove_snapshots(store / "index")
 

@@ -192,14 +192,16 @@ def serve_in_background(arguments: list[str], store: Path, timeout_s: float = 60
             start_new_session=True,
         )
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        daemon = running_daemon(store)
-        if daemon is not None and daemon.pid == process.pid:
-            return daemon
-        if process.poll() is not None:
-            break
-        time.sleep(0.05)
-    ended = process.poll()
+    try:
+        while time.monotonic() < deadline and process.poll() is None:
+            daemon = running_daemon(store)
+            if daemon is not None and daemon.pid == process.pid:
+                return daemon
+            time.sleep(0.05)
+        ended = process.poll()
+    except BaseException:  # this command was interrupted, and nobody knows of that process
+        process.terminate()
+        raise
     if ended is None:
         process.terminate()
     tail = "\n".join(log_file.read_text(errors="replace").splitlines()[-5:])

@@ -1,6 +1,8 @@
 """The index in LMDB: the truth about what the store holds.
 
-    meta      "format", "generation", "last space" -> number; "active" -> version; "table:<space>" -> file of a snapshot
+    meta      "format", "generation", "last space" -> number; "active" -> version;
+              "table:<space>" -> file of a snapshot;
+              "deleted:<space>" -> JSON of a space whose files are being removed
     spaces    name -> JSON: a space is the features of one backbone version, or the vectors of one version
     entries   space number, image id -> entry: row, status, checksum, content hash, size and stamp of the photo
     changes   see ``changes``
@@ -32,8 +34,10 @@ from imgserver.storage.records import ENTRY, KEY, NO_ROW, RECORD, Batch, Entries
 # 1: release 0.1. 2: row files of at most 128 MiB; codes in place of numbers, which came before a release had format 2.
 # To be raised by whatever a release that reads the present one would not understand.
 FORMAT = 2
+UNFINISHED_INDEX = "data.mdb.part"  # is there while a store is restored, and its index not yet
 MAP_BYTES = 1 << 40  # sparse: address space, not disk
 WALK_BLOCK = 50_000  # entries read from LMDB in one go
+DELETED = b"deleted:"
 SCAN_FROM, SCAN_SHARE = 10_000, 16  # ids asked for at once, and entries for each of them, from where ``get`` walks
 
 
@@ -133,8 +137,14 @@ class Index:
         return int(self._get(b"generation") or b"1")
 
     def activate(self, version: str) -> None:
-        """Serve ``version`` from now on."""
+        """Serve ``version`` from now on.
+
+        Raises:
+            StoreError: it was deleted meanwhile, or the index cannot be written.
+        """
         with self._write() as txn:
+            if txn.get(version.encode(), db=self._spaces) is None:
+                raise StoreError(f"{version} was deleted from the store {self.folder.parent} before it was activated.")
             txn.put(b"active", version.encode(), db=self._meta)
 
     def spaces(self, kind: str = "") -> list[Space]:
@@ -204,12 +214,20 @@ class Index:
         return replaced
 
     def delete_space(self, name: str) -> int:
-        """Take a space and all its entries out of the index; return how many entries there were."""
-        space = self.space(name)
-        if space is None:
-            return 0
-        prefix, deleted = struct.pack(">I", space.number), 0
+        """Take a space and all its entries out of the index; return how many entries there were.
+
+        It is ``deleted`` from then on, until ``forget_deleted``.
+
+        Raises:
+            StoreError: the index cannot be written; nothing was deleted.
+        """
         with self._write() as txn:
+            found = txn.get(name.encode(), db=self._spaces)
+            if found is None:
+                return 0
+            space = Space(**json.loads(found))
+            prefix, deleted = struct.pack(">I", space.number), 0
+            txn.put(_deleted_key(space.number), found, db=self._meta)
             cursor = txn.cursor(db=self._entries)
             there = cursor.set_range(prefix)
             while there and cursor.key().startswith(prefix):
@@ -218,6 +236,18 @@ class Index:
             txn.delete(name.encode(), db=self._spaces)
             txn.delete(_snapshot_key(space.number), db=self._meta)
         return deleted
+
+    def deleted(self) -> list[Space]:
+        """Spaces that were deleted, and may have files still."""
+        with self._read(self._meta) as txn, txn.cursor() as cursor:
+            cursor.set_range(DELETED)
+            found = [value for key, value in cursor if key.startswith(DELETED)]
+        return [Space(**json.loads(value)) for value in found]
+
+    def forget_deleted(self, space: Space) -> None:
+        """Note that a deleted space has no files any more."""
+        with self._write() as txn:
+            txn.delete(_deleted_key(space.number), db=self._meta)
 
     def adopt(self, space: Space, ids: Ids, entries: Entries) -> None:
         """Take over a space whose rows lie in their places, into an index that has none of a higher number.
@@ -369,6 +399,10 @@ def _keys(number: int, ids: Ids) -> list[bytes]:
     keys["space"], keys["id"] = number, ids
     block = keys.tobytes()
     return [block[i : i + 12] for i in range(0, len(block), 12)]
+
+
+def _deleted_key(number: int) -> bytes:
+    return DELETED + str(number).encode()
 
 
 def _snapshot_key(number: int) -> bytes:

@@ -45,7 +45,6 @@ class RowFile:
         self._segment_rows = segment_rows or rows_in_segment(dim * self.dtype.itemsize)
         self._segments: list[Rows] = []
         self._lock = threading.Lock()
-        folder.mkdir(parents=True, exist_ok=True)
 
     def _segment(self, number: int, *, create: bool = False) -> Rows:
         while len(self._segments) <= number:
@@ -60,6 +59,7 @@ class RowFile:
                     )
                 shape = (self._segment_rows, self.dim)
                 try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
                     with open(path, "ab") as file:
                         file.truncate(max(os.path.getsize(path), self._segment_rows * self.dim * self.dtype.itemsize))
                     if new:
