@@ -77,7 +77,8 @@ def backup(store: Path, to: Path, on_progress: OnProgress = lambda done, of: Non
             meanwhile. There is no backup then, and no ``<to>.part``.
     """
     if to.exists():
-        raise BadInput(f"{to} is there already. Give a folder that is not, such as one named after the day.")
+        what = ", a complete backup" if (to / MANIFEST).exists() else ""
+        raise BadInput(f"{to} is there already{what}. Give a folder that is not, such as one named after the day.")
     part = to.with_name(to.name + ".part")
     shutil.rmtree(part, ignore_errors=True)  # of a backup that was killed
     try:
@@ -239,7 +240,7 @@ def restore(folder: Path, store: Path, on_progress: OnProgress = lambda done, of
 
     Args:
         folder: the backup.
-        store: not there, empty, or with what a killed restore left.
+        store: not there, empty, or with what a killed restore left; nothing is done where it was restored already.
         on_progress: called with bytes copied, and to be copied.
 
     Raises:
@@ -250,6 +251,8 @@ def restore(folder: Path, store: Path, on_progress: OnProgress = lambda done, of
     unfinished, index = store / "index" / UNFINISHED_INDEX, store / "index" / "data.mdb"
     if unfinished.exists() and not index.exists():  # of a restore that was killed
         _empty(store)
+    if index.exists() and _copy(index, None) == made.files["index/data.mdb"]:
+        return made  # the index came last: it was restored already
     if store.exists() and not _is_empty(store):
         raise BadInput(f"The folder {store} is not empty, and restore overwrites nothing. Move it away first.")
     unfinished.parent.mkdir(parents=True, exist_ok=True)

@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from imgserver.errors import BadInput, StoreError
-from imgserver.operations.exclusive import alone
+from imgserver.storage.copied import NOTE
 from imgserver.storage.disk import sync, used_bytes
+from imgserver.storage.exclusive import alone
 from imgserver.storage.index import FORMAT, Index
 from imgserver.storage.records import NO_ROW, Entries, Space, row_checksums
 from imgserver.storage.rows import MAX_SEGMENT_ROWS
@@ -86,6 +87,7 @@ def _write_anew(store: Path, formats: tuple[int, ...], on_progress: Callable[[in
             kept, dropped = _fill(store, old, spaces, on_progress)
         finally:
             old.close()
+        (store / "index" / NOTE).unlink(missing_ok=True)  # of the former file
         os.replace(store / "index" / ANEW / "data.mdb", store / "index" / "data.mdb")
         sync(store / "index")
         # Opened once by LMDB's own rules, so that its lock file knows the new history before anybody else comes.

@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 from imgserver.errors import StoreError
 from imgserver.storage.changes import Changes
+from imgserver.storage.copied import examine_copy, note_file
 from imgserver.storage.records import ENTRY, KEY, NO_ROW, RECORD, Batch, Entries, Ids, Space, places_in
 
 # 1: release 0.1. 2: row files of at most 128 MiB; codes in place of numbers, which came before a release had format 2.
@@ -47,7 +48,7 @@ class Index:
     Args:
         folder: holds ``data.mdb``.
         create: make it if it is not there.
-        unlocked: read only, without LMDB's lock; for who knows that nobody writes (see ``operations.exclusive``).
+        unlocked: read only, without LMDB's lock; for who knows that nobody writes (see ``storage.exclusive``).
         formats: that the caller can read.
 
     Raises:
@@ -62,6 +63,8 @@ class Index:
         try:
             if create:
                 folder.mkdir(parents=True, exist_ok=True)
+            if not unlocked:
+                examine_copy(folder)
             self._env = lmdb.open(
                 str(folder),
                 map_size=MAP_BYTES,
@@ -74,6 +77,7 @@ class Index:
             )
             if not unlocked:
                 self._env.reader_check()
+                note_file(folder)
             self._meta, self._spaces, self._entries, changes = (
                 self._env.open_db(name, create=create) for name in (b"meta", b"spaces", b"entries", b"changes")
             )
@@ -83,6 +87,9 @@ class Index:
                 f"There is no readable store in {folder}: {error}. 'imgserver precompute' makes one."
             ) from error
         found = self._get(b"format")
+        if found is None and unlocked:
+            self._env.close()
+            raise StoreError(f"The index {folder} names no format; it is damaged.")
         if found is None:
             with self._write() as txn:
                 txn.put(b"format", str(FORMAT).encode(), db=self._meta)

@@ -17,8 +17,8 @@ import imgserver
 from imgserver.client import ImageClient, Status
 from imgserver.errors import BadInput, StoreError
 from imgserver.operations.compact import compact, upgrade
-from imgserver.operations.exclusive import alone
 from imgserver.storage import rows
+from imgserver.storage.exclusive import alone
 from imgserver.storage.index import FORMAT
 from imgserver.storage.records import SOURCE, Batch, row_checksums
 from imgserver.storage.rows import MAX_SEGMENT_ROWS, RowFile
