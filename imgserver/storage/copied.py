@@ -52,9 +52,9 @@ def examine_copy(index: Path) -> None:
         [sys.executable, "-m", "imgserver.storage.copied", str(index)], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        reason = done.stderr.strip().rpartition("\n")[2] or f"its examination ended with {done.returncode}"
+        reason = done.stderr.strip().rpartition("\n")[2].rstrip(".") or f"its examination ended with {done.returncode}"
         raise StoreError(
-            f"The store {index.parent} is a copy of files, and not whole ({reason.rstrip('.')}). Was the store that it was copied "
+            f"The store {index.parent} is a copy of files, and not whole ({reason}). Was the store that it was copied "
             f"from written meanwhile? Copy it by 'imgserver backup' and 'imgserver restore', at any time, or while no "
             f"process has it open."
         )

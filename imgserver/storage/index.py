@@ -83,6 +83,12 @@ class Index:
             )
             self._changes = Changes(changes)
         except (lmdb.Error, OSError) as error:
+            if any(path.exists() and not os.access(path, os.W_OK) for path in (folder, folder / "lock.mdb")):
+                raise StoreError(
+                    f"The store {folder.parent} cannot be written: {error}. Whoever opens a store, if only to read, says "
+                    f"in {folder / 'lock.mdb'} what must not be overwritten meanwhile. Make it writable, or restore a "
+                    f"backup of it where it is."
+                ) from error
             raise StoreError(
                 f"There is no readable store in {folder}: {error}. 'imgserver precompute' makes one."
             ) from error

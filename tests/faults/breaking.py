@@ -51,9 +51,8 @@ class Breaker:
         return Ended(**json.loads(self._process.stdout.readline()))
 
     def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        with self._process:  # closes what it reads from, which ends it
+            pass
 
 
 def spread(steps: int, times: int) -> list[int]:
