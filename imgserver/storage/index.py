@@ -85,9 +85,9 @@ class Index:
         except (lmdb.Error, OSError) as error:
             if any(path.exists() and not os.access(path, os.W_OK) for path in (folder, folder / "lock.mdb")):
                 raise StoreError(
-                    f"The store {folder.parent} cannot be written: {error}. Whoever opens a store, if only to read, says "
-                    f"in {folder / 'lock.mdb'} what must not be overwritten meanwhile. Make it writable, or restore a "
-                    f"backup of it where it is."
+                    f"The store {folder.parent} cannot be written: {error}. Who opens a store, if only to read, says "
+                    f"in {folder / 'lock.mdb'} what must not be overwritten. Make it writable, or copy it to a "
+                    f"place that is."
                 ) from error
             raise StoreError(
                 f"There is no readable store in {folder}: {error}. 'imgserver precompute' makes one."

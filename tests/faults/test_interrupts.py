@@ -1,4 +1,4 @@
-"""Ctrl-C, which reaches all processes of a terminal, and SIGTERM: the end within seconds, one sentence, nothing left."""
+"""Ctrl-C, which reaches all processes of a terminal, and SIGTERM: an end within seconds, one sentence, nothing left."""
 
 from __future__ import annotations
 
