@@ -33,7 +33,7 @@ from typing import Any, NoReturn
 import click
 
 from imgserver.errors import BadInput, CrossMediaError
-from imgserver.interrupts import ending_in_time, say_when_interrupted
+from imgserver.interrupts import as_usual, end_on_signals, say_when_interrupted
 
 CONFIG_FILE = "crossmedia.toml"
 CONFIG_ENV = "CROSSMEDIA_CONFIG"
@@ -216,6 +216,9 @@ def run(group: click.Group, prefix: str) -> NoReturn:
         click.echo(str(error), err=True)
         sys.exit(error.exit_code)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own log lines would garble ours; errors are raised anyway
-    with ending_in_time():
+    end_on_signals()
+    try:
         group(auto_envvar_prefix=prefix)
+    finally:
+        as_usual()
     sys.exit(0)

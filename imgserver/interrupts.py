@@ -1,9 +1,9 @@
-"""Ctrl-C and SIGTERM: a command ends within seconds, whatever it is doing, with a sentence and no trace.
+"""Ctrl-C and SIGTERM: a command ends at once, whatever it is doing, with one sentence and no trace.
 
-A signal raises ``Interrupted`` in the main thread, so that files under way are removed and pools end. A library may
-hold that up, or swallow it: a thread beside sees every signal too, and ends the process when the grace is over or a
-second one comes. Either way the process ends without Python's own end, in which threads of C++ libraries may crash it.
-What commands write stands any kill, and so it stands this one.
+Nothing is raised: an exception in the middle of anything may be swallowed, or end a C++ library that expects none. The
+handler of the signal undoes what is under way and ends the process, without Python's own end, in which threads of such
+libraries may crash. Where the main thread computes in C, and handlers have to wait for it, a thread beside does so,
+which sees every signal too. What commands write stands any kill, and so it stands this one.
 """
 
 from __future__ import annotations
@@ -14,46 +14,36 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-GRACE_S = 5.0
+GRACE_S = 2.0  # that the main thread has before the other one ends the process
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SHOW_CURSOR = "\x1b[?25h"  # which progress bars hide
 
 _sentence = "Interrupted."
-_said = False
+_undo: list[Callable[[], None]] = []
+_ending = threading.Lock()
 
 
-class Interrupted(BaseException):
-    """A signal asked the command to end.
-
-    Attributes:
-        number: of the signal.
-    """
-
-    def __init__(self, number: int):
-        super().__init__(number)
-        self.number = number
-
-
-@contextmanager
-def ending_in_time() -> Iterator[None]:
-    """Let signals end what is done within, which must be all that the process does; needs the main thread."""
+def end_on_signals() -> None:
+    """Let signals end this process from now on; for the main thread."""
+    if signal.getsignal(signal.SIGINT) is _on_signal:
+        return
     told, tell = os.pipe()
     os.set_blocking(tell, False)
-    _handle(_raise)
+    _handle(_on_signal)
     signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-    os.register_at_fork(after_in_child=_as_usual)  # or both would hear each signal twice
+    os.register_at_fork(after_in_child=as_usual)  # or both would hear each signal twice
     threading.Thread(target=_watch, args=(told,), name="interrupts", daemon=True).start()
-    try:
-        yield
-    except Interrupted as interrupted:
-        _handle(signal.SIG_IGN)
-        _end(interrupted.number)
-    finally:
-        _as_usual()
+
+
+def as_usual() -> None:
+    """Let signals do what they do to any process."""
+    signal.set_wakeup_fd(-1)
+    _handle(signal.SIG_DFL)
 
 
 def say_when_interrupted(sentence: str) -> None:
@@ -62,36 +52,44 @@ def say_when_interrupted(sentence: str) -> None:
     _sentence = sentence
 
 
+@contextmanager
+def undone_if_interrupted(undo: Callable[[], None]) -> Iterator[None]:
+    """Have ``undo`` called when a signal ends the process within; it should remove what nobody else would."""
+    _undo.append(undo)
+    try:
+        yield
+    finally:
+        _undo.remove(undo)
+
+
 def _handle(handler: Any) -> None:
     for number in SIGNALS:
         signal.signal(number, handler)
 
 
-def _as_usual() -> None:
-    signal.set_wakeup_fd(-1)
-    _handle(signal.SIG_DFL)
-
-
-def _raise(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(number)
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    _end(number)
 
 
 def _watch(told: int) -> None:
-    """End the process when a signal comes and it does not end by itself; not for who has handlers of its own."""
+    """End the process when a signal comes and the main thread does not; not for who has handlers of its own."""
     while True:
         number = os.read(told, 1)[0]
-        if number in SIGNALS and signal.getsignal(number) is _raise:
-            select.select([told], [], [], GRACE_S)
+        if number in SIGNALS and signal.getsignal(number) is _on_signal:
+            select.select([told], [], [], GRACE_S)  # or until a second one
             _end(number)
 
 
 def _end(number: int) -> NoReturn:
-    global _said
-    for child in multiprocessing.active_children():
-        child.kill()
-    if not _said:
-        _said = True
+    if _ending.acquire(blocking=False):
         with suppress(OSError, ValueError):  # nobody reads it any more
-            print(f"\n{_sentence}", file=sys.stderr, flush=True)
+            cursor = SHOW_CURSOR if sys.stderr.isatty() else ""
+            print(f"{cursor}\n{_sentence}", file=sys.stderr, flush=True)
+        for child in multiprocessing.active_children():
+            child.kill()
+        for undo in reversed(_undo):
+            with suppress(Exception):
+                undo()
+        with suppress(OSError, ValueError):
             sys.stdout.flush()
     os._exit(128 + number)

@@ -32,22 +32,23 @@ ARROWS = {
         "imgserver.config",
         "imgserver.head",
         "imgserver.allocator",
+        "imgserver.interrupts",
     },
-    "features": {"imgserver.client", "imgserver.errors", "imgserver.config"},
+    "features": {"imgserver.client", "imgserver.errors", "imgserver.config", "imgserver.interrupts"},
     "imgserver/client": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.logs", "imgserver.secret_files", "imgserver.shards"),
         "imgserver.wire",
     },
-    "imgserver/storage": {"imgserver.errors", "imgserver.head", "imgserver.places"},
+    "imgserver/storage": {"imgserver.errors", "imgserver.head", "imgserver.interrupts", "imgserver.places"},
     "imgserver/vision": {"crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage"},
     "imgserver/serving": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
         *("imgserver.allocator", "imgserver.client.results", "imgserver.logs", "imgserver.places", "imgserver.shards"),
-        *("imgserver.secret_files", "imgserver.wire"),
+        *("imgserver.interrupts", "imgserver.secret_files", "imgserver.wire"),
     },
     "imgserver/operations": {
         *("imgserver.client", "imgserver.errors", "imgserver.head", "imgserver.places", "imgserver.serving"),
-        *("imgserver.storage", "imgserver.vision"),
+        *("imgserver.interrupts", "imgserver.storage", "imgserver.vision"),
     },
     "imgserver/offline": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgserver.errors import BadInput, CrossMediaError, StoreError
+from imgserver.interrupts import undone_if_interrupted
 from imgserver.storage.disk import sync
 from imgserver.storage.index import UNFINISHED_INDEX, Index
 from imgserver.storage.records import NO_ROW, Space, row_checksums
@@ -82,7 +83,9 @@ def backup(store: Path, to: Path, on_progress: OnProgress = lambda done, of: Non
     part = to.with_name(to.name + ".part")
     shutil.rmtree(part, ignore_errors=True)  # of a backup that was killed
     try:
-        with closing(Index(store / "index", create=False)) as live:  # open until the end: compact then stays away
+        undo = undone_if_interrupted(lambda: shutil.rmtree(part, ignore_errors=True))
+        # Open until the end: compact then stays away.
+        with undo, closing(Index(store / "index", create=False)) as live:
             (part / "index").mkdir(parents=True)
             live.copy(part / "index")
             with closing(Index(part / "index", create=False, unlocked=True)) as index:
@@ -264,15 +267,16 @@ def restore(folder: Path, store: Path, on_progress: OnProgress = lambda done, of
         )
     done = 0
     try:
-        for name, (size, sha) in made.files.items():
-            found = _copied_back(folder / name, unfinished if name == "index/data.mdb" else store / name)
-            if found != (size, sha):
-                raise StoreError(
-                    f"The file {folder / name} of the backup is damaged: it has {found[0]} bytes with SHA-256 "
-                    f"{found[1][:12]}…, and was made with {size} and {sha[:12]}…. Restore another backup."
-                )
-            done += size
-            on_progress(done, made.total_bytes)
+        with undone_if_interrupted(lambda: _empty(store)):
+            for name, (size, sha) in made.files.items():
+                found = _copied_back(folder / name, unfinished if name == "index/data.mdb" else store / name)
+                if found != (size, sha):
+                    raise StoreError(
+                        f"The file {folder / name} of the backup is damaged: it has {found[0]} bytes with SHA-256 "
+                        f"{found[1][:12]}…, and was made with {size} and {sha[:12]}…. Restore another backup."
+                    )
+                done += size
+                on_progress(done, made.total_bytes)
         for path in {store / folder for name in made.files for folder in Path(name).parents}:
             sync(path)
     except (CrossMediaError, OSError) as error:

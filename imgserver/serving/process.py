@@ -21,6 +21,7 @@ import torch
 
 from imgserver.allocator import keep_freed_memory
 from imgserver.errors import BadInput, ServerFault, ServerUnavailable
+from imgserver.interrupts import undone_if_interrupted
 from imgserver.places import DAEMON_FILE
 from imgserver.secret_files import private_opener
 from imgserver.serving.grpc_server import GrpcServer
@@ -192,16 +193,13 @@ def serve_in_background(arguments: list[str], store: Path, timeout_s: float = 60
             start_new_session=True,
         )
     deadline = time.monotonic() + timeout_s
-    try:
+    with undone_if_interrupted(process.terminate):
         while time.monotonic() < deadline and process.poll() is None:
             daemon = running_daemon(store)
             if daemon is not None and daemon.pid == process.pid:
                 return daemon
             time.sleep(0.05)
-        ended = process.poll()
-    except BaseException:  # this command was interrupted, and nobody knows of that process
-        process.terminate()
-        raise
+    ended = process.poll()
     if ended is None:
         process.terminate()
     tail = "\n".join(log_file.read_text(errors="replace").splitlines()[-5:])

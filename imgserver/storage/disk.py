@@ -7,9 +7,11 @@ import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from imgserver.errors import StoreError
+from imgserver.interrupts import undone_if_interrupted
 
 UNFINISHED = ".unfinished"  # the end of the name of a file that is being written
 
@@ -45,7 +47,8 @@ def _locked_part(path: Path) -> Iterator[Path]:
                 with suppress(OSError):  # on a disk without locks nobody removes what others left, see below
                     fcntl.flock(mine, fcntl.LOCK_EX)
                 if os.fstat(mine.fileno()).st_nlink:  # else it was removed in between
-                    yield part
+                    with undone_if_interrupted(partial(part.unlink, missing_ok=True)):
+                        yield part
                     return
             finally:
                 part.unlink(missing_ok=True)
