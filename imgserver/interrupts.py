@@ -82,14 +82,14 @@ def _watch(told: int) -> None:
 
 def _end(number: int) -> NoReturn:
     if _ending.acquire(blocking=False):
-        with suppress(OSError, ValueError):  # nobody reads it any more
-            cursor = SHOW_CURSOR if sys.stderr.isatty() else ""
-            print(f"{cursor}\n{_sentence}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # nobody reads it any more
+            cursor = SHOW_CURSOR if os.isatty(2) else ""
+            os.write(2, f"{cursor}\n{_sentence}\n".encode())  # Python's own file may be in the middle of a line
         for child in multiprocessing.active_children():
             child.kill()
         for undo in reversed(_undo):
             with suppress(Exception):
                 undo()
-        with suppress(OSError, ValueError):
+        with suppress(Exception):
             sys.stdout.flush()
     os._exit(128 + number)

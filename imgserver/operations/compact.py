@@ -21,7 +21,7 @@ import numpy as np
 
 from imgserver.errors import BadInput, StoreError
 from imgserver.storage.copied import NOTE
-from imgserver.storage.disk import sync, used_bytes
+from imgserver.storage.disk import sync, sync_names, used_bytes
 from imgserver.storage.exclusive import alone
 from imgserver.storage.index import FORMAT, Index
 from imgserver.storage.records import NO_ROW, Entries, Space, row_checksums
@@ -126,7 +126,7 @@ def _fill(store: Path, old: Index, spaces: list[Space], on_progress: Callable[[i
     finally:
         new.close()
     if rewritten:
-        sync(store / "rows")
+        sync_names(store / "rows")
     return rows, sum(space.next_row for space in spaces) - rows
 
 
@@ -150,7 +150,7 @@ def _copy_rows(store: Path, space: Space, target: Space, entries: Entries, found
         written_to.write(start, values)
         entries["row"][part] = start + np.arange(len(part))
         yield values.nbytes
-    sync(row_folder(store, target))
+    sync_names(row_folder(store, target))
 
 
 def _clean(store: Path, spaces: list[Space]) -> None:

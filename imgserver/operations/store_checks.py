@@ -123,7 +123,7 @@ def dropped_rows(subject: Subject) -> Finding:
     if gone := [space for space in store.index.deleted() if row_folder(store.folder, space) in orphans]:
         return warning(
             f"the rows of {gone[0].name}, which was deleted, are still there",
-            f"Run 'imgserver versions --delete '{gone[0].name}' --store {store.folder}' to its end.",
+            f"Run 'imgserver versions --delete {gone[0].name} --store {store.folder}' to its end.",
         )
     if orphans:
         return warning(

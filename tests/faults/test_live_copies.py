@@ -50,8 +50,12 @@ def opened_right(copy: Path) -> bool:
     space = store.index.space(store.index.active)
     assert space is not None
     ids, entries, _ = store.index.load(space.name)
-    rows = store.read(space, entries)  # checksums compared
-    store.close()
+    try:
+        rows = store.read(space, entries)
+    except StoreError:  # rows were copied before the index, and their checksum says so
+        return False
+    finally:
+        store.close()
     assert np.isin(np.arange(0, 1_000_000, 4), ids).all()
     assert (rows == (ids % 1000).astype(np.float16)[:, None]).all()
     return True
