@@ -54,27 +54,32 @@ def test_a_server_whose_clock_is_set_back(
 
 @pytest.mark.faults
 @pytest.mark.timeout(300)
-def test_offline_work_whose_clock_is_set_back(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A photo that is replaced after the clock was set back, embedded into files and into a store."""
+def test_shards_whose_clock_is_set_back(
+    graph_cache: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Photos that are replaced after the clock was set back are embedded again, once, and merged."""
     offset, env = moved_clock(tmp_path)
-    catalogue, store, out = tmp_path / "photos", tmp_path / "store", tmp_path / "embedded"
+    catalogue, out = tmp_path / "photos", tmp_path / "embedded"
     catalogue.mkdir()
+    shutil.copytree(graph_cache / "engine", out / "engine")
     for number in range(20):
         shutil.copy(photos / f"{number:03d}.jpg", catalogue)
     for name, value in env.items():
         monkeypatch.setenv(name, value)
 
-    def embed() -> tuple[dict[str, int], dict[str, int]]:
-        shard = ("imgserver", "precompute", "--shard=1/1", f"--out={out}", f"--catalogue={catalogue}", "--json")
-        into = ("imgserver", "precompute", f"--store={store}", f"--catalogue={catalogue}", "--dim=8", "--json")
-        merged = ("imgserver", "merge", str(out), f"--store={tmp_path / 'merged'}", "--dim=8", "--json")
-        found = [json.loads(run_command(*words).stdout) for words in (shard, into, merged)]
-        return found[0], found[2]
+    def embed() -> int:
+        shard = run_command(
+            "imgserver", "precompute", "--shard=1/1", f"--out={out}", f"--catalogue={catalogue}", "--json"
+        )
+        return int(json.loads(shard.stdout)["embedded"])
 
-    embed()
+    def merge() -> int:
+        merged = run_command("imgserver", "merge", str(out), f"--store={tmp_path / 'merged'}", "--dim=8", "--json")
+        return int(json.loads(merged.stdout)["added"])
+
+    assert (embed(), merge()) == (20, 20)
     offset.write_text(str(-DAY))
     os.replace(catalogue / "001.jpg", catalogue / "000.jpg")
     shutil.copy(photos / "002.jpg", catalogue / "001.jpg")
-    again, merged = embed()
-    assert again["embedded"] == merged["added"] == 2
-    assert embed()[0]["embedded"] == 0, "the later row counts, though the clock says that it is earlier"
+    assert (embed(), merge()) == (2, 2)
+    assert embed() == 0, "the later row counts, though the clock said that it was earlier"
