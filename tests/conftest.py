@@ -24,7 +24,12 @@ PHOTOS = ROOT / "examples" / "grocery" / "images"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``make test-faults KILLS=1000``."""
-    parser.addoption("--kills", type=int, default=190, help="Storage writers that tests/faults kills, and nine times as many as it breaks each command.")
+    parser.addoption(
+        "--kills",
+        type=int,
+        default=190,
+        help="Storage writers that tests/faults kills, and nine times as many as it breaks each command.",
+    )
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import mmap
 import os
@@ -13,22 +14,19 @@ import sys
 import tempfile
 import traceback
 
-import faiss  # noqa: F401
+import click
 
-import imgserver.offline.compress
-import imgserver.offline.exchange
-import imgserver.offline.merge
-import imgserver.offline.moving
-import imgserver.offline.publish
-import imgserver.offline.semantic_ids
-import imgserver.offline.similarity
-import imgserver.operations.backup
-import imgserver.operations.compact
-import imgserver.storage.table
 from features.cli import features
 from imgserver.cli import imgserver
 
-GROUPS = {"imgserver": imgserver, "features": features}
+GROUPS: dict[str, click.Group] = {"imgserver": imgserver, "features": features}
+OFFLINE = ("compress", "exchange", "merge", "moving", "publish", "semantic_ids", "similarity")
+HEAVY = (
+    "faiss",
+    "imgserver.storage.table",
+    "imgserver.operations.backup",
+    *(f"imgserver.offline.{n}" for n in OFFLINE),
+)
 
 
 def run(arguments: list[str]) -> int:
@@ -43,6 +41,8 @@ def run(arguments: list[str]) -> int:
 
 
 def main() -> None:
+    for name in HEAVY:
+        importlib.import_module(name)
     counter = mmap.mmap(-1, 8)
     steps = ctypes.c_long.from_buffer(counter)
     preloaded = ctypes.CDLL(None)
