@@ -43,6 +43,7 @@ from features.vocabulary import FILE as VOCABULARY_FILE
 from features.vocabulary import Vocabularies
 from features.writing import SampleWriter
 from imgserver.errors import BadInput
+from imgserver.interrupts import undone_if_interrupted
 
 WORK_FOLDER = ".building"
 Progress = Callable[[str, int, int], None]
@@ -109,7 +110,8 @@ def build(
     shutil.rmtree(work, ignore_errors=True)  # what a killed build left
     work.mkdir(parents=True)
     try:
-        with _Build(schema, work, old, progress) as building:
+        undo = undone_if_interrupted(lambda: shutil.rmtree(work, ignore_errors=True))
+        with undo, _Build(schema, work, old, progress) as building:
             report = building.run()
         report.seconds = time.monotonic() - started
         names = sample_files(schema.layout)

@@ -19,6 +19,7 @@ beyond the limit.
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import math
@@ -32,16 +33,25 @@ from typing import Any, NoReturn
 import click
 
 from imgserver.errors import BadInput, CrossMediaError
+from imgserver.interrupts import as_usual, end_on_signals, say_when_interrupted
 
 CONFIG_FILE = "crossmedia.toml"
 CONFIG_ENV = "CROSSMEDIA_CONFIG"
+KEPT = "What was committed is kept: the same command goes on with the rest."
+NOTHING_LOST = "Nothing is lost: run the same command again."
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a write says so without naming the file
 OUR_PACKAGES = ("imgserver", "features", "trainer", "crossmedia")
 
 
 class Command(click.Command):
-    """A command whose help shows the default and the environment name of each option."""
+    """A command whose help shows the default and the environment name of each option.
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    Args:
+        goes_on: whether it goes on where a run of it was ended by a kill; others start anew.
+    """
+
+    def __init__(self, *args: Any, goes_on: bool = False, **kwargs: Any):
+        self._when_interrupted = KEPT if goes_on else NOTHING_LOST
         kwargs.setdefault("context_settings", {})
         kwargs["context_settings"].setdefault("show_default", True)
         kwargs["context_settings"].setdefault("max_content_width", 110)
@@ -51,17 +61,24 @@ class Command(click.Command):
                 parameter.show_envvar = True
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an error of ours becomes one line and its exit code, with ``--json`` a JSON object."""
+        """Run the command; an error of ours becomes one line and its exit code, with ``--json`` a JSON object.
+
+        So does one of the system about files: no room, no permission, a file that is not there.
+        """
+        say_when_interrupted(f"{ctx.command_path}: Interrupted. {self._when_interrupted}")
         try:
             for name, value in ctx.params.items():
                 if isinstance(value, float) and math.isnan(value):  # neither below a range nor above
                     raise BadInput(f"--{name.replace('_', '-')} is nan; give a number.")
             return super().invoke(ctx)
-        except CrossMediaError as error:
+        except (CrossMediaError, OSError) as error:
+            if isinstance(error, OSError) and (error.filename is None and error.errno not in NO_ROOM):
+                raise  # of no file; click knows broken pipes, and the rest nobody foresaw
+            message = str(error) if isinstance(error, CrossMediaError) else f"A file cannot be used: {error}."
             if ctx.params.get("as_json"):
-                click.echo(json.dumps({"error": type(error).__name__, "message": str(error)}))
-            click.echo(f"{ctx.command_path}: {error}", err=True)
-            ctx.exit(error.exit_code)
+                click.echo(json.dumps({"error": type(error).__name__, "message": message}))
+            click.echo(f"{ctx.command_path}: {message}", err=True)
+            ctx.exit(error.exit_code if isinstance(error, CrossMediaError) else CrossMediaError.exit_code)
 
 
 class Group(click.Group):
@@ -199,5 +216,9 @@ def run(group: click.Group, prefix: str) -> NoReturn:
         click.echo(str(error), err=True)
         sys.exit(error.exit_code)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own log lines would garble ours; errors are raised anyway
-    group(auto_envvar_prefix=prefix)
+    end_on_signals()
+    try:
+        group(auto_envvar_prefix=prefix)
+    finally:
+        as_usual()
     sys.exit(0)

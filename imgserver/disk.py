@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import glob
+import fcntl
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
-import xxhash
-
 from imgserver.errors import StoreError
+from imgserver.interrupts import undone_if_interrupted
+
+UNFINISHED = ".unfinished"  # the end of the name of a file that is being written
 
 PIECE_BYTES = 8 << 20
 
@@ -20,29 +22,46 @@ PIECE_BYTES = 8 << 20
 def replacing(path: Path) -> Iterator[Path]:
     """A new file to write, which takes the place of ``path`` in one step, synced; after an error there is none of it.
 
-    Its folder is made if it is not there.
+    Its folder is made if it is not there. What killed processes left of such files in it is removed.
 
     Raises:
         StoreError: it cannot be written; what was there before stands.
     """
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        remove_unfinished(path.parent)
+        with _locked_part(path) as part:
             yield part
             sync(part)
             os.replace(part, path)
-            sync_names(path.parent)
-        finally:
-            part.unlink(missing_ok=True)
+        sync_names(path.parent)
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error}. Is the disk full?") from error
 
 
-def remove_parts(path: Path) -> None:
-    """Remove what writers of ``path`` that were killed in ``replacing`` have left; none may be at work."""
-    for part in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        part.unlink(missing_ok=True)
+@contextmanager
+def _locked_part(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` that this process holds locked, so that others can tell it from what a killed one left."""
+    while True:
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{UNFINISHED}")
+        with open(part, "xb") as mine:
+            try:
+                with suppress(OSError):  # on a disk without locks nobody removes what others left, see below
+                    fcntl.flock(mine, fcntl.LOCK_EX)
+                if os.fstat(mine.fileno()).st_nlink:  # else it was removed in between
+                    with undone_if_interrupted(partial(part.unlink, missing_ok=True)):
+                        yield part
+                    return
+            finally:
+                part.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed in ``replacing`` left in a folder: files that nobody holds locked."""
+    for part in folder.glob(f".*{UNFINISHED}"):
+        with suppress(OSError), open(part, "rb") as found:
+            fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
 
 
 def sync_names(folder: Path) -> None:
@@ -62,6 +81,8 @@ def sync(path: Path) -> None:
 
 def hash_of(path: Path) -> str:
     """XXH3 of a file, 32 hex: whether it is what was written, not who wrote it."""
+    import xxhash  # of the server alone
+
     found = xxhash.xxh3_128()
     with open(path, "rb") as file:
         while piece := file.read(PIECE_BYTES):

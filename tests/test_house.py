@@ -33,24 +33,26 @@ ARROWS = {
         "imgserver.disk",
         "imgserver.head",
         "imgserver.allocator",
+        "imgserver.interrupts",
     },
-    "features": {"imgserver.client", "imgserver.errors", "imgserver.config"},
+    "features": {"imgserver.client", "imgserver.errors", "imgserver.config", "imgserver.interrupts"},
     "imgserver/client": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.logs", "imgserver.secret_files", "imgserver.shards"),
         "imgserver.wire",
     },
     "imgserver/storage": {
-        *("imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.notes", "imgserver.places"),
+        *("imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.interrupts", "imgserver.notes"),
+        "imgserver.places",
     },
     "imgserver/vision": {"crossmedia.v1", "imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.storage"},
     "imgserver/serving": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
         *("imgserver.allocator", "imgserver.client.results", "imgserver.logs", "imgserver.places", "imgserver.shards"),
-        *("imgserver.notes", "imgserver.secret_files", "imgserver.wire"),
+        *("imgserver.interrupts", "imgserver.notes", "imgserver.secret_files", "imgserver.wire"),
     },
     "imgserver/operations": {
         *("imgserver.client", "imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.places"),
-        *("imgserver.serving", "imgserver.storage", "imgserver.vision"),
+        *("imgserver.interrupts", "imgserver.serving", "imgserver.storage", "imgserver.vision"),
     },
     "imgserver/offline": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from imgserver.disk import remove_parts
 from imgserver.errors import BadInput
 from trainer import processes
 from trainer.layers.sharded import gathered
@@ -75,7 +74,6 @@ def load_state(out: Path, identity: dict[str, Any], device: torch.device) -> dic
     path = out / STATE
     data = b""
     if processes.rank() == 0:
-        remove_parts(path)
         data = b"there:" + path.read_bytes() if path.exists() else b""
     if not (data := processes.from_first(data, device)):
         return None

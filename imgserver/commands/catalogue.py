@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, goes_on=True)
 @store_option
 @click.option(
     "--catalogue",
@@ -267,7 +267,7 @@ def manifest(catalogue: str, out: Path, as_json: bool) -> None:
     click.echo(f"{report.images} images in {report.out}: {report.added} new{gone}")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, goes_on=True)
 @click.argument("photos", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--id", "image_id", type=click.IntRange(min=0), help="Image id of the one photo that is given.")
 @server_option

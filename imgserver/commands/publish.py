@@ -16,7 +16,7 @@ from imgserver.errors import BadInput
 from imgserver.places import is_url, own_folder
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, goes_on=True)
 @store_option
 @click.option("--to", metavar="URL", required=True, help="The cluster: redis://host:port,host:port.")
 @click.option(

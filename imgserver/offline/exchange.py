@@ -58,7 +58,8 @@ def export_vectors(store: Store, out: Path, version: str = "") -> ExportReport:
     Args:
         store: where they are.
         out: ``.parquet``: image_id int64, vector fixed_size_list<float16>, version and generation in the metadata;
-            or ``.npy``: a matrix, shape (n, dim), the ids in ``<name>.ids.npy``, the version in ``<name>.json``.
+            or ``.npy``: a matrix, shape (n, dim), the ids in ``<name>.ids.npy``, the version in ``<name>.json``,
+            which is not there while the others are replaced.
         version: the active one when it is empty.
 
     Raises:
@@ -93,13 +94,17 @@ def _write_parquet(store: Store, space: Space, ids: Ids, entries: Entries, out: 
 
 def _write_npy(store: Store, space: Space, ids: Ids, entries: Entries, out: Path) -> list[Path]:
     ids_file, about = out.with_suffix(".ids.npy"), out.with_suffix(".json")
-    with replacing(out) as part:
-        matrix = np.lib.format.open_memmap(part, mode="w+", dtype=space.value_dtype, shape=(len(ids), space.dim))
-        for start in range(0, len(ids), BLOCK):
-            matrix[start : start + BLOCK] = store.read(space, entries[start : start + BLOCK])
-        matrix.flush()
-        np.save(ids_file, ids)
-        about.write_text(json.dumps({"version": space.name, "generation": store.index.generation}) + "\n")
+    dtype = np.lib.format.dtype_to_descr(np.dtype(space.value_dtype))
+    header = {"descr": dtype, "fortran_order": False, "shape": (len(ids), space.dim)}
+    with replacing(about) as told, replacing(ids_file) as order, replacing(out) as part:
+        with open(part, "wb") as file:  # not mapped: a full disk would end the process
+            np.lib.format.write_array_header_1_0(file, header)
+            for start in range(0, len(ids), BLOCK):
+                file.write(store.read(space, entries[start : start + BLOCK]).tobytes())
+        with open(order, "wb") as file:
+            np.save(file, ids)
+        told.write_text(json.dumps({"version": space.name, "generation": store.index.generation}) + "\n")
+        about.unlink(missing_ok=True)  # it comes back last: without it, matrix and ids may be of two exports
     return [out, ids_file, about]
 
 

@@ -24,10 +24,10 @@ import xxhash
 from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.disk import replacing
-from imgserver.errors import BadInput, NotReady
+from imgserver.errors import BadInput, NotReady, StoreError
 from imgserver.notes import note, read_note
 from imgserver.offline.rejects import write_rejects
-from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below, new_place
+from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below
 from imgserver.shards import SHARDS, Ownership, shards_of
 from imgserver.storage.records import NO_ROW, Entries, Ids, Space, places_in, sources_in
 from imgserver.storage.store import Store
@@ -83,8 +83,7 @@ def write_moved(store: Store, folder: Path, ownership: Ownership) -> MoveReport:
     Raises:
         BadInput: the folder is of another list of servers, a file in it is damaged, or a version is compressed.
         NotReady: the store has no vectors.
-        StoreError: a row is damaged.
-        OSError: the folder cannot be written.
+        StoreError: a row is damaged, or the folder cannot be written.
     """
     started, written = time.monotonic(), 0
     if not store.index.active:
@@ -95,8 +94,11 @@ def write_moved(store: Store, folder: Path, ownership: Ownership) -> MoveReport:
             f"Delete it first with 'imgserver versions --delete'; another version must be active then."
         )
     _notes(folder, WRITTEN, ownership)  # of another list, they are refused
-    (folder / WRITTEN).mkdir(parents=True, exist_ok=True)
-    _path(folder, WRITTEN, ownership.me).unlink(missing_ok=True)  # until all is there
+    try:
+        (folder / WRITTEN).mkdir(parents=True, exist_ok=True)
+        _path(folder, WRITTEN, ownership.me).unlink(missing_ok=True)  # until all is there
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written: {error}. Is the disk full?") from error
     parts = _others_own(store, ownership)
     for part in parts:
         files = _files(folder, part.space)
@@ -106,7 +108,7 @@ def write_moved(store: Store, folder: Path, ownership: Ownership) -> MoveReport:
             for start in range(0, len(ids), BLOCK_ROWS):
                 rows = np.flatnonzero(new[start : start + BLOCK_ROWS]) + start
                 if len(rows):
-                    files.write(new_place(shard), _block(store, part.space, ids[rows], entries[rows]))
+                    files.write(files.new_place(shard), _block(store, part.space, ids[rows], entries[rows]))
             written += int(new.sum())
     copy_heads(store.folder, folder)
     _write(_path(folder, WRITTEN, ownership.me), ownership, {"active": store.index.active})

@@ -83,6 +83,14 @@ def publish(
     started = time.monotonic()
     images = written = 0
     replaced = False
+
+    def grow() -> None:
+        """Before a block changes what was published: who is killed after it has not changed it unnoticed."""
+        nonlocal replaced
+        if not replaced:
+            cluster.index.raise_generation(store.index.generation)
+        replaced = True
+
     for space in spaces:
         if space.kind == "vector" and not is_imported(space.name):
             _publish_model(store, cluster, space.name)
@@ -91,11 +99,11 @@ def publish(
         block = max(1, BLOCK_BYTES // codec.value.itemsize)
         for start in range(0, len(ids), block):
             part = slice(start, start + block)
-            wrote, changed = _publish_block(store, cluster, codec, space, ids[part], entries[part])
-            written, replaced = written + wrote, replaced or changed
+            written += _publish_block(store, cluster, codec, space, ids[part], entries[part], grow)
             progress(len(ids[part]))
         images += len(ids)
-        stamp = str(time.time_ns())
+        former = cluster.index.published(space.name)
+        stamp = str(max(time.time_ns(), 1 + int(former.stamp if former and former.stamp else 0)))  # the latest counts
         _mark_complete(cluster, codec, stamp)
         cluster.index.declare(Published(replace(space, number=0, next_row=len(ids)), True, stamp))
     if replaced or store.index.generation > cluster.index.generation:
@@ -123,9 +131,15 @@ def _publish_model(store: Store, cluster: RedisStore, version: str) -> None:
 
 
 def _publish_block(
-    store: Store, cluster: RedisStore, codec: Codec, space: Space, ids: Ids, entries: Entries
-) -> tuple[int, bool]:
-    """How many images were written, and whether one had another content before."""
+    store: Store,
+    cluster: RedisStore,
+    codec: Codec,
+    space: Space,
+    ids: Ids,
+    entries: Entries,
+    before_a_change: Callable[[], None],
+) -> int:
+    """Bring images to the cluster; return how many were written."""
     ok = entries["status"] == OK
     part = Part(space, ids, store.read(space, entries[ok]), entries["status"], sources_in(entries))
     values = encode_part(codec, part, OK)
@@ -134,7 +148,10 @@ def _publish_block(
         raise StoreError(_gone(cluster))
     todo = ~(there & _same(before, values))
     if not todo.any():
-        return 0, False
+        return 0
+    changed = there & ok & (before["status"] == OK) & (before["content"] != values["content"])
+    if changed.any():
+        before_a_change()
     taken, why = cluster.set(codec, ids[todo], values[todo])
     if why:
         raise StoreError(f"{cluster} did not take {int((~taken).sum())} vectors: {why}. Mend that, then run it again.")
@@ -146,8 +163,7 @@ def _publish_block(
             f"{cluster} did not keep {kept} of {int(todo.sum())} vectors just written. Has it enough memory (redis-cli "
             f"info memory), and does nobody else write? Then run it again."
         )
-    changed = there & ok & (before["status"] == OK) & (before["content"] != values["content"])
-    return int(todo.sum()), bool(changed.any())
+    return int(todo.sum())
 
 
 def _same(one: Values, other: Values) -> Mask:

@@ -4,12 +4,11 @@
     embedded/vectors/<version>/shard=0017/<the same name>.parquet
 
 A file is whole or not there. Of an image that stands in several the latest file counts, so a photo that was replaced is
-simply embedded again.
+simply embedded again. A file is later than all that its writer saw in the folder, whatever the clock says.
 """
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -23,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from imgserver.disk import replacing
 from imgserver.errors import BadInput
 from imgserver.shards import SHARDS
 from imgserver.storage.records import SOURCE, Ids
@@ -82,12 +82,19 @@ class ShardFiles:
         self._folder = folder / kind / quote(name, safe="@+#")
 
     def write(self, place: str, block: Block) -> None:
-        """Write rows of one virtual shard at a ``place`` of ``new_place`` or ``places``."""
-        path = self._folder / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{uuid.uuid4().hex}.part")
-        pq.write_table(to_table(block), part, compression="zstd", write_page_checksum=True)
-        os.replace(part, path)
+        """Write rows of one virtual shard at a ``place`` of ``new_place`` or ``places``.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        with replacing(self._folder / place) as part:
+            pq.write_table(to_table(block), part, compression="zstd", write_page_checksum=True)
+
+    def new_place(self, shard: int) -> str:
+        """Of a file that is to be written now, behind all that were written earlier, by a clock that was ahead too."""
+        stamps = (Path(place).name.partition("-")[0] for place in self.places([shard]))
+        last = max((int(stamp) for stamp in stamps if stamp.isdecimal()), default=0)
+        return f"{_folder_name(shard)}/{max(time.time_ns(), last + 1):020d}-{uuid.uuid4().hex[:8]}.parquet"
 
     def places(self, shards: Iterable[int] = range(SHARDS)) -> list[str]:
         """Where files of these virtual shards are, below the folder, in the order in which they were written."""
@@ -129,11 +136,6 @@ class ShardFiles:
         if missing := [name for name in columns if name not in table.column_names]:
             raise BadInput(f"{path} has no column {missing[0]!r}; 'precompute --shard' did not write it. Remove it.")
         return table
-
-
-def new_place(shard: int) -> str:
-    """Of a file that is to be written now, behind all that were written earlier."""
-    return f"{_folder_name(shard)}/{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet"
 
 
 def _folder_name(shard: int) -> str:

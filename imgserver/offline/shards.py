@@ -19,7 +19,7 @@ from imgserver.errors import BadInput
 from imgserver.head import Head
 from imgserver.offline.decoding import batched, decoded, reasons_of
 from imgserver.offline.image_ids import wanted_ids
-from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, new_place
+from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles
 from imgserver.shards import SHARDS, shards_of
 from imgserver.storage.catalog import open_catalog
 from imgserver.storage.records import Ids, places_in
@@ -167,7 +167,7 @@ class FileEmbedder:
         block, rejected = self._block(ids, progress)
         of_row = shards_of(block.ids)
         for number in np.unique(of_row).tolist():
-            self._of.files.write(new_place(number), block.rows(of_row == number))
+            self._of.files.write(self._of.files.new_place(number), block.rows(of_row == number))
         return int((block.status == OK).sum()), rejected
 
     def _block(self, ids: Ids, progress: Callable[[int], None]) -> tuple[Block, dict[int, str]]:
@@ -203,7 +203,7 @@ def embed_shard(
 
     Raises:
         BadInput: a file of an earlier run is damaged.
-        OSError: the folder cannot be written.
+        StoreError: the folder cannot be written.
     """
     started = time.monotonic()
     todo = of.left(ids, shard)

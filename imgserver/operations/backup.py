@@ -24,8 +24,9 @@ import numpy.typing as npt
 
 from imgserver.disk import sync
 from imgserver.errors import BadInput, CrossMediaError, StoreError
+from imgserver.interrupts import undone_if_interrupted
 from imgserver.storage.checksums import row_checksums
-from imgserver.storage.index import Index
+from imgserver.storage.index import UNFINISHED_INDEX, Index
 from imgserver.storage.records import NO_ROW, Space
 from imgserver.storage.rows import rows_in_segment
 from imgserver.storage.similarity import FOLDER as SIMILARITY
@@ -78,11 +79,14 @@ def backup(store: Path, to: Path, on_progress: OnProgress = lambda done, of: Non
             meanwhile. There is no backup then, and no ``<to>.part``.
     """
     if to.exists():
-        raise BadInput(f"{to} is there already. Give a folder that is not, such as one named after the day.")
+        what = ", a complete backup" if (to / MANIFEST).exists() else ""
+        raise BadInput(f"{to} is there already{what}. Give a folder that is not, such as one named after the day.")
     part = to.with_name(to.name + ".part")
     shutil.rmtree(part, ignore_errors=True)  # of a backup that was killed
     try:
-        with closing(Index(store / "index", create=False)) as live:  # open until the end: compact then stays away
+        undo = undone_if_interrupted(lambda: shutil.rmtree(part, ignore_errors=True))
+        # Open until the end: compact then stays away.
+        with undo, closing(Index(store / "index", create=False)) as live:
             (part / "index").mkdir(parents=True)
             live.copy(part / "index")
             with closing(Index(part / "index", create=False, unlocked=True)) as index:
@@ -255,7 +259,7 @@ def restore(folder: Path, store: Path, on_progress: OnProgress = lambda done, of
 
     Args:
         folder: the backup.
-        store: not there, empty, or with what a killed restore left.
+        store: not there, empty, or with what a killed restore left; nothing is done where it was restored already.
         on_progress: called with bytes copied, and to be copied.
 
     Raises:
@@ -263,10 +267,12 @@ def restore(folder: Path, store: Path, on_progress: OnProgress = lambda done, of
         StoreError: a file of the backup is damaged, or one of the store cannot be written; there is no store then.
     """
     made = read_manifest(folder)
-    unfinished, index = store / "index" / "data.mdb.part", store / "index" / "data.mdb"
+    unfinished, index = store / "index" / UNFINISHED_INDEX, store / "index" / "data.mdb"
     if unfinished.exists() and not index.exists():  # of a restore that was killed
         _empty(store)
-    if store.exists() and any(path.name != "lost+found" for path in store.iterdir()):
+    if index.exists() and _copy(index, None) == made.files["index/data.mdb"]:
+        return made  # the index came last: it was restored already
+    if store.exists() and not _is_empty(store):
         raise BadInput(f"The folder {store} is not empty, and restore overwrites nothing. Move it away first.")
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     unfinished.touch()
@@ -277,15 +283,16 @@ def restore(folder: Path, store: Path, on_progress: OnProgress = lambda done, of
         )
     done = 0
     try:
-        for name, (size, sha) in made.files.items():
-            found = _copied_back(folder / name, unfinished if name == "index/data.mdb" else store / name)
-            if found != (size, sha):
-                raise StoreError(
-                    f"The file {folder / name} of the backup is damaged: it has {found[0]} bytes with SHA-256 "
-                    f"{found[1][:12]}…, and was made with {size} and {sha[:12]}…. Restore another backup."
-                )
-            done += size
-            on_progress(done, made.total_bytes)
+        with undone_if_interrupted(lambda: _empty(store)):
+            for name, (size, sha) in made.files.items():
+                found = _copied_back(folder / name, unfinished if name == "index/data.mdb" else store / name)
+                if found != (size, sha):
+                    raise StoreError(
+                        f"The file {folder / name} of the backup is damaged: it has {found[0]} bytes with SHA-256 "
+                        f"{found[1][:12]}…, and was made with {size} and {sha[:12]}…. Restore another backup."
+                    )
+                done += size
+                on_progress(done, made.total_bytes)
         for path in {store / folder for name in made.files for folder in Path(name).parents}:
             sync(path)
     except (CrossMediaError, OSError) as error:
@@ -305,8 +312,15 @@ def _copied_back(source: Path, target: Path) -> tuple[int, str]:
         raise StoreError(f"The file {source} of the backup is missing. Restore another backup.") from error
 
 
+def _is_empty(store: Path) -> bool:
+    """Whether nothing is there but an empty folder of an index, which a restore makes first and removes last."""
+    there = [path for path in store.iterdir() if path.name != "lost+found"]
+    return not there or (there == [store / "index"] and there[0].is_dir() and not any(there[0].iterdir()))
+
+
 def _empty(store: Path) -> None:
-    for path in store.iterdir():
+    """Remove what a restore made, last the file that says that it is not complete."""
+    for path in sorted(store.iterdir(), key=lambda path: path.name == "index"):
         if path.name == "lost+found":
             continue
         if path.is_dir():

@@ -19,16 +19,17 @@ from pathlib import Path
 
 import numpy as np
 
-from imgserver.disk import sync, used_bytes
+from imgserver.disk import sync, sync_names, used_bytes
 from imgserver.errors import BadInput, StoreError
-from imgserver.operations.exclusive import alone
 from imgserver.storage.checksums import name_rows
+from imgserver.storage.copied import NOTE
 from imgserver.storage.environment import FORMAT
+from imgserver.storage.exclusive import alone
 from imgserver.storage.index import Index
 from imgserver.storage.records import NO_ROW, Entries, Space
 from imgserver.storage.rows import MAX_SEGMENT_ROWS
 from imgserver.storage.snapshots import remove_snapshots
-from imgserver.storage.store import open_rows, row_folder
+from imgserver.storage.store import CODEBOOKS, open_rows, row_folder
 
 ANEW = "anew"
 BLOCK_BYTES = 32 << 20
@@ -96,6 +97,7 @@ def _write_anew(store: Path, formats: tuple[int, ...], on_progress: Callable[[in
 
 def take_into_use(store: Path) -> Index:
     """The index that was made in ``index/anew`` in the place of the store's; who calls has the store alone."""
+    (store / "index" / NOTE).unlink(missing_ok=True)  # of the former file
     os.replace(store / "index" / ANEW / "data.mdb", store / "index" / "data.mdb")
     sync(store / "index")
     # Opened once by LMDB's own rules, so that its lock file knows the new history before anybody else comes.
@@ -131,7 +133,7 @@ def _fill(store: Path, old: Index, spaces: list[Space], on_progress: Callable[[i
     finally:
         new.close()
     if rewritten:
-        sync(store / "rows")
+        sync_names(store / "rows")
     return rows, sum(space.next_row for space in spaces) - rows
 
 
@@ -155,15 +157,19 @@ def _copy_rows(store: Path, space: Space, target: Space, entries: Entries, found
         written_to.write(start, values)
         entries["row"][part] = start + np.arange(len(part))
         yield values.nbytes
-    sync(row_folder(store, target))
+    sync_names(row_folder(store, target))
 
 
 def _clean(store: Path, spaces: list[Space]) -> None:
-    """Remove rows of no space, the index that was being made, and table snapshots, which name former rows."""
+    """Remove rows and codebooks of no space, the index that was being made, and table snapshots of former rows."""
     named = {row_folder(store, space) for space in spaces}
     for folder in (store / "rows").glob("*"):
         if folder not in named:
             shutil.rmtree(folder)
+    codebooks = {space.codebook for space in spaces}
+    for file in (store / CODEBOOKS).glob("*.safetensors"):  # of a compression that was killed before it made a version
+        if file.stem not in codebooks:
+            file.unlink()
     shutil.rmtree(store / "index" / ANEW, ignore_errors=True)
     remove_snapshots(store / "index")
 

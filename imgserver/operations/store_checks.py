@@ -119,6 +119,11 @@ def dropped_rows(subject: Subject) -> Finding:
     named = sum(int((store.index.survey(space.name).entries["row"] != NO_ROW).sum()) for space in spaces)
     written = sum(space.next_row for space in spaces)
     orphans = set((store.folder / "rows").glob("*")) - {row_folder(store.folder, space) for space in spaces}
+    if gone := [space for space in store.index.deleted() if row_folder(store.folder, space) in orphans]:
+        return warning(
+            f"the rows of {gone[0].name}, which was deleted, are still there",
+            f"Run 'imgserver versions --delete {gone[0].name} --store {store.folder}' to its end.",
+        )
     if orphans:
         return warning(
             f"{len(orphans)} folders of rows belong to nothing, such as {min(orphans)}",

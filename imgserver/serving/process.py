@@ -20,6 +20,7 @@ import torch
 
 from imgserver.allocator import keep_freed_memory
 from imgserver.errors import BadInput, ServerFault, ServerUnavailable
+from imgserver.interrupts import undone_if_interrupted
 from imgserver.notes import note, read_note
 from imgserver.places import DAEMON_FILE
 from imgserver.secret_files import private_opener
@@ -194,13 +195,12 @@ def serve_in_background(arguments: list[str], store: Path, timeout_s: float = 60
             start_new_session=True,
         )
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        daemon = running_daemon(store)
-        if daemon is not None and daemon.pid == process.pid:
-            return daemon
-        if process.poll() is not None:
-            break
-        time.sleep(0.05)
+    with undone_if_interrupted(process.terminate):
+        while time.monotonic() < deadline and process.poll() is None:
+            daemon = running_daemon(store)
+            if daemon is not None and daemon.pid == process.pid:
+                return daemon
+            time.sleep(0.05)
     ended = process.poll()
     if ended is None:
         process.terminate()

@@ -16,6 +16,7 @@ import lmdb
 
 from imgserver.errors import StoreError
 from imgserver.storage.checksums import open_fact, seal_fact
+from imgserver.storage.copied import examine_copy, note_file
 from imgserver.storage.pages import check_pages
 
 # 1: release 0.1. 2: row files of at most 128 MiB; codes in place of numbers, which came before a release had format 2.
@@ -36,7 +37,7 @@ class Environment:
     Args:
         folder: holds ``data.mdb``.
         create: make it if it is not there.
-        unlocked: read only, without LMDB's lock; for who knows that nobody writes (see ``operations.exclusive``).
+        unlocked: read only, without LMDB's lock; for who knows that nobody writes (see ``storage.exclusive``).
         formats: that the caller can read.
 
     Attributes:
@@ -53,6 +54,8 @@ class Environment:
         try:
             if create:
                 folder.mkdir(parents=True, exist_ok=True)
+            if not unlocked:
+                examine_copy(folder)
             self._lmdb = lmdb.open(
                 str(folder),
                 map_size=MAP_BYTES,
@@ -66,12 +69,19 @@ class Environment:
         except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError) as error:
             raise self.damaged(str(error)) from error
         except (lmdb.Error, OSError) as error:
+            if any(path.exists() and not os.access(path, os.W_OK) for path in (folder, folder / "lock.mdb")):
+                raise StoreError(
+                    f"The store {folder.parent} cannot be written: {error}. Who opens a store, if only to read, says "
+                    f"in {folder / 'lock.mdb'} what must not be overwritten. Make it writable, or copy it to a "
+                    f"place that is."
+                ) from error
             raise StoreError(
                 f"There is no readable store in {folder}: {error}. 'imgserver precompute' makes one."
             ) from error
         try:
             if not unlocked:
                 self._lmdb.reader_check()
+                note_file(folder)
             with self._lmdb.begin() as txn:
                 trouble = check_pages(folder / "data.mdb", txn.id())
             if trouble:

@@ -1,7 +1,8 @@
 """The index in LMDB: the truth about what the store holds.
 
     meta      "format", "generation", "last space" -> number; "active" -> version; "table:<space>" -> file of a
-              snapshot; "entries:<space>" -> how many entries it has
+              snapshot; "entries:<space>" -> how many entries it has; "deleted:<space>" -> JSON of a space whose files
+              are being removed
     spaces    name -> JSON: a space is the features of one backbone version, or the vectors of one version
     entries   space number, image id -> entry: row, status, checksum, content hash, size and stamp of the photo, seal
     changes   see ``changes``
@@ -46,6 +47,8 @@ from imgserver.storage.records import (
 )
 
 WALK_BLOCK = 50_000  # entries read from LMDB in one go
+UNFINISHED_INDEX = "data.mdb.part"  # is there while a store is restored, and its index not yet
+DELETED = b"deleted:"
 MOST_DELETED = 1_000_000  # spaces; where the last number that was given is lost
 SCAN_FROM, SCAN_SHARE = 10_000, 16  # ids asked for at once, and entries for each of them, from where ``get`` walks
 
@@ -73,7 +76,7 @@ class Index:
     Args:
         folder: holds ``data.mdb``.
         create: make it if it is not there.
-        unlocked: read only, without LMDB's lock; for who knows that nobody writes (see ``operations.exclusive``).
+        unlocked: read only, without LMDB's lock; for who knows that nobody writes (see ``storage.exclusive``).
         formats: that the caller can read.
 
     Raises:
@@ -121,8 +124,14 @@ class Index:
         return int(self._fact(b"generation") or b"1")
 
     def activate(self, version: str) -> None:
-        """Serve ``version`` from now on."""
+        """Serve ``version`` from now on.
+
+        Raises:
+            StoreError: it was deleted meanwhile, or the index cannot be written.
+        """
         with self._env.write() as txn:
+            if self._space(txn, version) is None:
+                raise StoreError(f"{version} was deleted from the store {self.folder.parent} before it was activated.")
             self._put_fact(txn, b"active", version)
 
     def spaces(self, kind: str = "") -> list[Space]:
@@ -197,12 +206,19 @@ class Index:
         return replaced
 
     def delete_space(self, name: str) -> int:
-        """Take a space and all its entries out of the index; return how many entries there were."""
-        space = self.space(name)
-        if space is None:
-            return 0
-        prefix, deleted = struct.pack(">I", space.number), 0
+        """Take a space and all its entries out of the index; return how many entries there were.
+
+        It is ``deleted`` from then on, until ``forget_deleted``.
+
+        Raises:
+            StoreError: the index cannot be written; nothing was deleted.
+        """
         with self._env.write() as txn:
+            space = self._space(txn, name)
+            if space is None:
+                return 0
+            prefix, deleted = struct.pack(">I", space.number), 0
+            self._put_fact(txn, _deleted_key(space.number), json.dumps(asdict(space)))
             cursor = txn.cursor(db=self._env.entries)
             there = cursor.set_range(prefix)
             while there and cursor.key().startswith(prefix):
@@ -212,6 +228,18 @@ class Index:
             for key in (_snapshot_key(space.number), _count_key(space.number)):
                 txn.delete(key, db=self._env.meta)
         return deleted
+
+    def deleted(self) -> list[Space]:
+        """Spaces that were deleted, and may have files still."""
+        with self._env.read(self._env.meta) as txn, txn.cursor() as cursor:
+            cursor.set_range(DELETED)
+            found = [self._env.opened(bytes(key), value) for key, value in cursor if key.startswith(DELETED)]
+        return [Space(**json.loads(value)) for value in found]
+
+    def forget_deleted(self, space: Space) -> None:
+        """Note that a deleted space has no files any more."""
+        with self._env.write() as txn:
+            txn.delete(_deleted_key(space.number), db=self._env.meta)
 
     def adopt(self, space: Space, ids: Ids, entries: Entries) -> None:
         """Take over a space whose rows lie in their places, into an index that has none of a higher number.
@@ -442,6 +470,10 @@ def _keys(number: int, ids: Ids) -> list[bytes]:
     keys["space"], keys["id"] = number, ids
     block = keys.tobytes()
     return [block[i : i + 12] for i in range(0, len(block), 12)]
+
+
+def _deleted_key(number: int) -> bytes:
+    return DELETED + str(number).encode()
 
 
 def _snapshot_key(number: int) -> bytes:

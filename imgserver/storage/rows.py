@@ -59,7 +59,6 @@ class RowFile:
         self._verified: dict[int, Bits] = {}
         self._known_bad: dict[int, Bits] = {}
         self._verified_since = time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
 
     def _path(self, number: int) -> str:
         return f"{self._prefix}{number:05d}.rows"
@@ -133,6 +132,7 @@ class RowFile:
         """A file that no entry names a row of, at its full size; a writer that was killed may have left one."""
         path = self._path(number)
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             with open(path, "ab") as file:
                 file.truncate(max(file.tell(), self._segment_rows * self._row_bytes))
             sync_names(self.folder)

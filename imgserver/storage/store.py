@@ -13,7 +13,7 @@ from imgserver.disk import replacing, used_bytes
 from imgserver.errors import BadInput, StoreError
 from imgserver.storage.checksums import Mask, name_rows, row_checksums
 from imgserver.storage.codebook import Codebook
-from imgserver.storage.index import Index
+from imgserver.storage.index import UNFINISHED_INDEX, Index
 from imgserver.storage.records import ENTRY, NO_ROW, SOURCE, Batch, Entries, Ids, Space
 from imgserver.storage.rows import RowFile
 from imgserver.storage.snapshots import remove_snapshots
@@ -52,7 +52,13 @@ class Store:
 
     def __init__(self, folder: str | Path, *, create: bool = True):
         self.folder = Path(folder)
-        if not _size(self.folder / "index" / "data.mdb") and any((self.folder / "rows").glob("*/*.rows")):
+        index = self.folder / "index"
+        if (index / UNFINISHED_INDEX).exists() and not (index / "data.mdb").exists():
+            raise StoreError(
+                f"{self.folder} is a store that is being restored, or was when that was killed. Run "
+                f"'imgserver restore BACKUP --store {self.folder}' to its end."
+            )
+        if not _size(index / "data.mdb") and any((self.folder / "rows").glob("*/*.rows")):
             raise StoreError(
                 f"The index of {self.folder} has gone, without which its rows mean nothing. Restore a backup; or move "
                 f"the store away and run 'imgserver precompute' into a new one."
@@ -165,14 +171,33 @@ class Store:
         return Batch(space, ids, entries, lambda first: self.rows(space).write(first, stored))
 
     def delete(self, space: Space) -> int:
-        """Delete a space with its rows; return how many images it had. Who has mapped the rows keeps them."""
+        """Delete a space with its rows; return how many images it had. Who has mapped the rows keeps them.
+
+        Raises:
+            StoreError: the index cannot be written, or a file cannot be removed.
+        """
         deleted = self.index.delete_space(space.name)
-        self._rows.pop(space.number, None)
-        remove_snapshots(self.index.folder, space.number)
-        shutil.rmtree(row_folder(self.folder, space), ignore_errors=True)
-        if space.codebook and all(other.codebook != space.codebook for other in self.index.spaces(space.kind)):
-            self._codebook_path(space.codebook).unlink(missing_ok=True)
+        self.finish_deletions()
         return deleted
+
+    def finish_deletions(self) -> list[str]:
+        """Remove the files of what was deleted, by a process that was killed then too; return the names.
+
+        Raises:
+            StoreError: the index cannot be written, or a file cannot be removed.
+        """
+        deleted = self.index.deleted()
+        for space in deleted:
+            self._rows.pop(space.number, None)
+            remove_snapshots(self.index.folder, space.number)
+            rows = row_folder(self.folder, space)
+            shutil.rmtree(rows, ignore_errors=True)
+            if space.codebook and all(other.codebook != space.codebook for other in self.index.spaces(space.kind)):
+                self._codebook_path(space.codebook).unlink(missing_ok=True)
+            if rows.exists():
+                raise StoreError(f"{space.name} is deleted, and its rows in {rows} cannot be removed. Delete it again.")
+            self.index.forget_deleted(space)
+        return [space.name for space in deleted]
 
     def table(self, space: Space) -> Lookups:
         """Lookups of a version; loaded already where that takes less time than to explain that it is not."""

@@ -155,9 +155,15 @@ def activate(store: Store, version: str) -> None:
 def delete(store: Store, name: str) -> int:
     """Delete a version, or a backbone's features once no version needs them; return how many images it had.
 
+    Run it again after a kill: what the killed one left is removed, 0 images.
+
     Raises:
         BadInput: the store does not hold it, or it is in use.
+        StoreError: the store cannot be written.
     """
+    finished = store.finish_deletions()
+    if name in finished and store.index.space(name) is None:
+        return 0
     space = held(store, name)
     if space.name == store.index.active:
         raise BadInput(f"{space.name} is the active version; activate another one before you delete it.")

@@ -198,18 +198,22 @@ def read_only(graph_cache: Path, mount: Path) -> Iterator[Path]:
     subprocess.run(["mount", "-o", "remount,rw", mount], check=True)
 
 
-@pytest.mark.parametrize("command", ["serve", "precompute", "versions"])
-def test_a_folder_that_cannot_be_written(read_only: Path, photos: Path, command: str) -> None:
+@pytest.mark.parametrize("command", ["serve", "precompute", "versions", "export", "doctor"])
+def test_a_folder_that_cannot_be_written(read_only: Path, photos: Path, tmp_path: Path, command: str) -> None:
     options = {
         "serve": ("--port=0",),
         "precompute": (f"--catalogue={photos}", "--dim=16"),
         "versions": ("--activate=x",),
+        "export": (f"--out={tmp_path / 'vectors.parquet'}",),
+        "doctor": (),
     }[command]
     done = run_command("imgserver", command, f"--store={read_only}", *options, check=False)
     assert done.returncode in (1, 2)
-    assert "Read-only file system" in done.stderr
-    assert str(read_only) in done.stderr
-    assert "Traceback" not in done.stderr
+    said = done.stdout + done.stderr
+    assert "Read-only file system" in said
+    assert str(read_only) in said
+    assert "cannot be written" in said
+    assert "Traceback" not in said
 
 
 def test_rows_that_may_no_longer_be_written(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clock import moved_clock
 from conftest import DaemonProcess, copy_store, name_server
 from proxy import Proxy
 
@@ -205,41 +205,6 @@ def test_a_name_that_moves_to_another_machine(graph_cache: Path, tmp_path: Path)
             old.stop()
 
 
-# What a program sees of the wall clock, moved by the number of seconds in a file; the monotonic clock goes on.
-SHIM = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/time.h>
-#include <time.h>
-static long offset(void) {
-    long seconds = 0;
-    FILE *file = fopen(getenv("CLOCK_OFFSET_FILE"), "r");
-    if (file) { if (fscanf(file, "%ld", &seconds) != 1) seconds = 0; fclose(file); }
-    return seconds;
-}
-int clock_gettime(clockid_t clock, struct timespec *now) {
-    static int (*real)(clockid_t, struct timespec *);
-    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
-    int result = real(clock, now);
-    if (clock == CLOCK_REALTIME) now->tv_sec += offset();
-    return result;
-}
-int gettimeofday(struct timeval *restrict now, void *restrict zone) {
-    struct timespec found;
-    clock_gettime(CLOCK_REALTIME, &found);
-    now->tv_sec = found.tv_sec;
-    now->tv_usec = found.tv_nsec / 1000;
-    return 0;
-}
-time_t time(time_t *out) {
-    struct timespec found;
-    clock_gettime(CLOCK_REALTIME, &found);
-    if (out) *out = found.tv_sec;
-    return found.tv_sec;
-}
-"""
 JUMPING = """
 import sys, time
 import numpy as np
@@ -272,20 +237,12 @@ print("fine")
 
 
 def test_a_wall_clock_that_jumps(daemon: DaemonProcess, tmp_path: Path) -> None:
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("There is no C compiler, which makes the library that moves the clock.")
-    (tmp_path / "clock.c").write_text(SHIM)
-    library = tmp_path / "clock.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "clock.c", "-ldl"], check=True)
-    offset = tmp_path / "offset"
-    offset.write_text("0")
-    env = {**os.environ, "LD_PRELOAD": str(library), "CLOCK_OFFSET_FILE": str(offset)}
+    offset, env = moved_clock(tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", JUMPING, daemon.address, str(offset)],
         capture_output=True,
         text=True,
-        env=env,
+        env={**os.environ, **env},
         timeout=90,
     )
     assert done.stdout == "fine\n", done.stderr

@@ -200,8 +200,9 @@ def test_a_killed_backup_or_restore_is_done_again(taken: Path, store: Path, tmp_
             backup(source, target)
             assert not target.with_name("day.part").exists()
         else:
-            with pytest.raises(StoreError, match="There is no store"):
-                Store(target, create=False)
+            for create in (False, True):
+                with pytest.raises(StoreError, match=r"being restored.*imgserver restore"):
+                    Store(target, create=create)
             restore(source, target)
             assert content(target) == content(taken.parent / "store")
 

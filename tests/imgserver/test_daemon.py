@@ -34,8 +34,8 @@ from imgserver.errors import (
     ServerUnavailable,
     VersionMismatch,
 )
-from imgserver.operations.exclusive import alone
 from imgserver.serving.process import stop_daemon
+from imgserver.storage.exclusive import alone
 
 
 def test_five_lines(daemon: DaemonProcess) -> None:

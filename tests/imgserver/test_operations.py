@@ -17,10 +17,10 @@ import imgserver
 from imgserver.client import ImageClient, Status
 from imgserver.errors import BadInput, StoreError
 from imgserver.operations.compact import compact, upgrade
-from imgserver.operations.exclusive import alone
 from imgserver.storage import environment, rows
 from imgserver.storage.checksums import row_checksums
 from imgserver.storage.environment import FORMAT
+from imgserver.storage.exclusive import alone
 from imgserver.storage.records import SOURCE, Batch
 from imgserver.storage.rows import MAX_SEGMENT_ROWS, RowFile
 from imgserver.storage.store import Store, row_folder

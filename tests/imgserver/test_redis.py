@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,18 @@ def of_node(store: RedisStore, node: RedisNode, ids: np.ndarray) -> np.ndarray:
     """Which ids lie on a node."""
     owners = [store.nodes.owner(tag) for tag in tags_of(ids).tolist()]
     return np.array([owner is not None and owner.address.endswith(f":{node.port}") for owner in owners])
+
+
+def test_the_later_publishing_counts_though_the_clock_was_set_back(
+    published: str, graph_cache: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda: 10**15)
+    bring(graph_cache, published)
+    with closing(RedisStore(published, store)) as shared:
+        space = shared.index.space(shared.index.active)
+        assert space is not None
+        status = shared.table(space).get(np.array([1, 12345]), OK)[1]
+    assert status.tolist() == [OK, 0], "what was never published is known to be absent, not held to be lost"
 
 
 def test_commands_publish_and_serve_the_same_bits(

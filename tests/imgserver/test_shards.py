@@ -26,8 +26,10 @@ from imgserver.commands import catalogue
 from imgserver.errors import BadInput
 from imgserver.head import Head, HeadSpec
 from imgserver.offline import merge
-from imgserver.offline.shard_files import FEATURES, VECTORS, ShardFiles, names_below
+from imgserver.offline.merge import latest_rows
+from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below
 from imgserver.offline.shards import Shard, apply_head_to_files
+from imgserver.storage.records import SOURCE
 from imgserver.storage.store import Store
 
 Vectors = dict[int, bytes]
@@ -143,6 +145,18 @@ def test_a_shard_is_not_embedded_twice_and_a_changed_photo_is(tmp_path: Path) ->
         entries, _ = store.index.get(space.name, np.array([100, 5]))
         assert (np.stack([changed, same]) == store.read(space, entries)).all()
     assert "image_id,reason\n12," in (tmp_path / "store" / "rejects.csv").read_text()
+
+
+def test_the_later_file_counts_though_the_clock_was_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = ShardFiles(tmp_path, FEATURES, "net@1")
+    for content, now in enumerate((10**18, 10**15, 10**17), start=1):
+        monkeypatch.setattr(time, "time_ns", lambda now=now: now)
+        source = np.array([(1, 1, content)], dtype=SOURCE)
+        values = np.full((1, 2), content, np.float16)
+        files.write(files.new_place(7), Block(np.array([3]), np.array([1], np.uint8), source, values))
+    assert files.known([7])[2]["content"].tolist() == [3]
+    (block,) = latest_rows(files, [7])
+    assert block.values.tolist() == [[3, 3]]
 
 
 def test_a_killed_shard_goes_on(plain: tuple[str, Vectors], tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from imgserver import open_local
 from imgserver.client import ImageClient
 from imgserver.disk import replacing, used_bytes
-from imgserver.errors import StoreError
+from imgserver.errors import BadInput, StoreError
+from imgserver.operations.doctor import examine
 from imgserver.storage import changes, index
 from imgserver.storage.checksums import name_rows, row_checksums
 from imgserver.storage.hashtable import ABSENT, IdTable
@@ -24,6 +25,7 @@ from imgserver.storage.records import DAMAGED, SOURCE, Space
 from imgserver.storage.rows import RowFile
 from imgserver.storage.store import Store
 from imgserver.storage.table import Table
+from imgserver.storage.versions import delete
 
 OK = 1
 CORRUPT = 3
@@ -429,6 +431,7 @@ def test_a_catalogue_larger_than_memory_is_served(tmp_path: Path) -> None:
 import numpy as np, pathlib, resource
 from imgserver.storage.store import Store
 from imgserver.storage.table import Table
+from imgserver.storage.versions import delete
 store = Store({str(tmp_path)!r})
 table = Table(store, store.index.space("v/{dim}"))
 table.load()
@@ -446,3 +449,45 @@ print("served")
         assert peak <= 350 << 20
     finally:
         group.rmdir()
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path: Path) -> None:
+    """Files under way are locked by who writes them."""
+    code = """
+import os, signal, sys
+from pathlib import Path
+from imgserver.disk import replacing
+with replacing(Path(sys.argv[1])) as part:
+    part.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "other")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    with replacing(tmp_path / "live") as part:
+        part.write_text("whole")
+        with replacing(tmp_path / "file") as other:
+            other.write_text("whole")
+        assert not left.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "live"]
+    assert (tmp_path / "live").read_text() == "whole"
+
+
+def test_a_deletion_that_was_killed_is_ended_by_the_next(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for name in ("v", "w"):
+        put(store, name, [1, 2], 1.0)
+    store.index.activate("w")
+    space = store.index.space("v")
+    assert space is not None
+    store.index.delete_space("v")  # killed here
+    store.close()
+    rows = tmp_path / "rows" / f"{space.number:04d}"
+    assert rows.exists()
+    assert "which was deleted" in examine(tmp_path)["dropped rows"].found
+    store = Store(tmp_path)
+    assert delete(store, "v") == 0
+    assert not rows.exists()
+    with pytest.raises(BadInput, match="does not hold"):
+        delete(store, "v")
+    store.close()

@@ -15,7 +15,7 @@ from imgserver.errors import BadInput
 from trainer.commands.options import Bar, metrics_line, missing_extra, training_options
 
 
-@click.command(name="fit", cls=Command)
+@click.command(name="fit", cls=Command, goes_on=True)
 @click.option("--model", default="din", help="Which model; 'trainer models' lists them.")
 @click.option(
     "--set",
@@ -113,7 +113,7 @@ def _option_text(name: str, default: Any) -> str:
     return f"{name}={text}"
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, goes_on=True)
 @click.option("--models", default="embedding_mlp,din", help="Models to compare, separated by commas.")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, help="How many seeds each.")
 @click.option(
