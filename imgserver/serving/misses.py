@@ -378,6 +378,8 @@ class Misses:
         asked = [job for job in jobs if not job.probe]
         lost = self._keep(asked) if asked else set()
         for job in jobs:
+            if job.status != NOT_YET:  # it failed on the way
+                continue
             status = job.photo.status if job.photo else OK
             # Who brings a photo is told that it is not kept; who looks one up has got the vector all the same.
             brought_in_vain = job.brought and job.image_id in lost
@@ -399,9 +401,8 @@ class Misses:
                     serving.version, len(wrong), wrong[0].image_id,
                 )  # fmt: skip
                 self._finish(wrong, pb.VECTOR_STATUS_FAILED)
-                if rest := [job for job in jobs if all(job is not one for one in wrong)]:
-                    self._write(rest)
-                return
+                rest = [job for job in jobs if job.status == NOT_YET]
+                return self._keep(rest) if rest else set()
         parts = []
         if seen + failed:
             parts.append(_part(model.features, seen + failed, features_of(seen)))

@@ -384,10 +384,10 @@ def test_a_head_that_learns_needs_features_there(
     service = ImageService(ServiceConfig(published, None, folder=tmp_path / "server", threads=1))
     try:
         with pytest.raises(VersionMismatch, match=f"publish --version {backbone[:10]}"):
-            service.put_head(request)
+            service.put_head(request, time.monotonic() + 10)
         bring(graph_cache, published, backbone)
         until(lambda: service.store.index.published(backbone).rows)  # type: ignore[attr-defined]
-        service.put_head(request)
+        service.put_head(request, time.monotonic() + 10)
         ask = pb.GetVectorsRequest(
             image_ids=IDS.astype("<i8").tobytes(), version=request.version, dtype=pb.DTYPE_FLOAT32
         )
