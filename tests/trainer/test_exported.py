@@ -95,17 +95,8 @@ assert not any(name.split(".")[0] in ("trainer", "imgserver", "features") for na
 found = torch.export.load(sys.argv[1]).module()(torch.load(sys.argv[2], weights_only=True))
 torch.save(found.detach(), sys.argv[3])
 """
-    command: list[str | Path] = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-c",
-        code,
-        good,
-        tmp_path / "inputs.pt",
-        tmp_path / "found.pt",
-    ]
-    subprocess.run(command, check=True, cwd=tmp_path)
+    files = [good, tmp_path / "inputs.pt", tmp_path / "found.pt"]
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code, *files], check=True, cwd=tmp_path)
     of_torch = torch.load(tmp_path / "found.pt", weights_only=True)
     assert torch.equal(of_torch, Exported(good).probabilities(batch, None))
 
