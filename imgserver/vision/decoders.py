@@ -28,7 +28,7 @@ from imgserver.vision.decode_worker import CORRUPT, DONE, REPLY, REQUEST, TOO_LA
 from imgserver.vision.formats import CorruptImage, ImageTooLarge
 
 MAX_ANSWER_S = 60  # by the clock, for a worker that sleeps; one that works ends by its processor time
-ENDING_S = 1.0  # from the end of its socket to its exit code
+ENDING_S = 5.0  # from the end of its socket to its exit code, on a busy machine
 MOST_WORKERS = 8
 WORKER = "imgserver.vision.decode_worker"
 TRIES = 2  # of a photo whose worker was ended by somebody else
@@ -105,6 +105,7 @@ class Decoders:
         return bytes(self._ask(_task(max_side), data))
 
     def _ask(self, task: bytes, data: bytes) -> bytearray:
+        self.limits.check(data)
         for _ in range(TRIES):
             worker = self._borrow()
             try:
@@ -119,9 +120,9 @@ class Decoders:
             raise (ImageTooLarge if kind == TOO_LARGE else CorruptImage)(answer.decode(errors="replace"))
         raise DecodingFailed("the process that decoded it was ended from outside")
 
-    def _blame(self, code: int | None) -> None:
+    def _blame(self, code: int) -> None:
         """Say why a worker ended, where that was the photo's doing, or a worker that only sleeps."""
-        if code is None:
+        if code == -signal.SIGIO:  # it was still there
             raise DecodingFailed(f"no answer came within {MAX_ANSWER_S} s") from None
         if code == -signal.SIGPROF:
             raise ImageTooLarge(f"it takes more than {self.limits.decode_s:.0f} s to decode") from None
@@ -238,16 +239,15 @@ class _Worker:
         """End it now, whatever it does; who waits for its answer sees that."""
         self._process.kill()
 
-    def end(self) -> int | None:
-        """Its exit code, the negative number of the signal that ended it; None: it runs still, and is ended now."""
+    def end(self) -> int:
+        """Its exit code, or the negative number of the signal that ended it: SIGIO where it had not ended before."""
         self._close()
         try:
-            code: int = self._process.wait(ENDING_S)
-            return code
-        except subprocess.TimeoutExpired:
+            return int(self._process.wait(ENDING_S))
+        except subprocess.TimeoutExpired:  # somebody stopped it
             self._process.kill()
             self._process.wait()
-            return None
+            return -signal.SIGIO
 
     def _close(self) -> None:
         self._socket.close()

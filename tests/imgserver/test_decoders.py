@@ -29,6 +29,7 @@ from imgserver.serving.health import Heartbeat
 from imgserver.serving.service import ImageService, ServiceConfig
 from imgserver.storage.catalog import open_catalog
 from imgserver.storage.store import Store
+from imgserver.vision import decoders as decoders_module
 from imgserver.vision.backbones import get_backbone
 from imgserver.vision.decode import ImageLimits, Preprocessing, decode, thumbnail
 from imgserver.vision.decoders import Decoders, DecodingFailed
@@ -49,7 +50,7 @@ if any("decode_worker" in word for word in sys.orig_argv):
         b"spin": lambda: re.match("(a+)+$", "a" * 60 + "b"),  # within C, without a look at Python's signals
         b"crash": lambda: ctypes.string_at(8),
         b"eat": lambda: bytearray(8 << 30),
-        b"sleep": lambda: time.sleep(2),
+        b"sleep": lambda: time.sleep(4),
         b"read": lambda: open(__file__).read(),
         b"write": lambda: open("/tmp/written-by-a-photo", "w").close(),
         b"call": lambda: socket.create_connection(("127.0.0.1", 1)),
@@ -263,6 +264,15 @@ def test_a_worker_that_somebody_ends_is_replaced(decoders: Decoders) -> None:
         os.kill(workers_of(decoders)[0], signal.SIGKILL)
         with pytest.raises(CorruptImage, match="did sleep"):  # another worker was given the photo
             under_way.result()
+
+
+@pytest.mark.usefixtures("broken_into")
+def test_a_worker_that_only_sleeps_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoders_module, "MAX_ANSWER_S", 1)
+    with Decoders(SMALL) as decoders:
+        with pytest.raises(DecodingFailed, match="no answer came within 1 s"):
+            decoders.pixels(b"BMsleep", PLAIN)
+        assert not decoders._all
 
 
 @pytest.mark.usefixtures("broken_into")
