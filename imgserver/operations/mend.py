@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from imgserver.errors import StoreError
+from imgserver.errors import DamagedIndex, StoreError
 from imgserver.operations.compact import ANEW, take_into_use
 from imgserver.operations.exclusive import alone
 from imgserver.operations.verify import find_damage
 from imgserver.storage.checksums import open_fact
-from imgserver.storage.environment import DamagedIndex
 from imgserver.storage.index import Index
 from imgserver.storage.pages import readable
 from imgserver.storage.records import KEY, RECORD, Ids, Space, whole_entries
