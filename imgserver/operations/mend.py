@@ -123,11 +123,14 @@ def _records(found: dict[bytes, bytes]) -> Any:
 
 
 def _mend_similarity(store: Store, report: MendReport) -> None:
+    folder = store.folder / SIMILARITY
     try:
-        SimilarityFiles(store.folder).open()
+        whole = SimilarityFiles(store.folder).open() is not None or not folder.exists()
     except StoreError:
-        shutil.rmtree(store.folder / SIMILARITY)
-        report.removed.append(str(store.folder / SIMILARITY))
+        whole = False
+    if not whole:  # or what says which build counts has gone
+        shutil.rmtree(folder)
+        report.removed.append(str(folder))
 
 
 def _advise(store: Store, report: MendReport) -> None:
