@@ -12,6 +12,7 @@
       DeadlineExceeded       the answer did not come in time                   DEADLINE_EXCEEDED
       ServerUnavailable      nobody answers at the address                     UNAVAILABLE
       StoreError             the store, or a file, cannot be read or written   DATA_LOSS
+        DamagedIndex         the index of a store is not what was written      DATA_LOSS
       ServerFault            the server failed in a way nobody foresaw         INTERNAL
       TooManyMissingImages   more images are missing than the run allows
       NothingEmbedded        precompute ended without a single vector
@@ -122,6 +123,10 @@ class StoreError(CrossMediaError):
 
     grpc_code = grpc.StatusCode.DATA_LOSS
     exit_code = 1
+
+
+class DamagedIndex(StoreError):
+    """The store's index is not what was written; to who calls a server it is a ``StoreError``."""
 
 
 class ServerFault(CrossMediaError):

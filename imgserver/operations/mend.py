@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from imgserver.errors import StoreError
+from imgserver.errors import DamagedIndex, StoreError
 from imgserver.operations.compact import ANEW, take_into_use
 from imgserver.operations.verify import find_damage
 from imgserver.storage.checksums import open_fact
-from imgserver.storage.environment import DamagedIndex
 from imgserver.storage.exclusive import alone
 from imgserver.storage.index import Index
 from imgserver.storage.pages import readable
@@ -124,11 +123,14 @@ def _records(found: dict[bytes, bytes]) -> Any:
 
 
 def _mend_similarity(store: Store, report: MendReport) -> None:
+    folder = store.folder / SIMILARITY
     try:
-        SimilarityFiles(store.folder).open()
+        whole = SimilarityFiles(store.folder).open() is not None or not folder.exists()
     except StoreError:
-        shutil.rmtree(store.folder / SIMILARITY)
-        report.removed.append(str(store.folder / SIMILARITY))
+        whole = False
+    if not whole:  # or what says which build counts has gone
+        shutil.rmtree(folder)
+        report.removed.append(str(folder))
 
 
 def _advise(store: Store, report: MendReport) -> None:

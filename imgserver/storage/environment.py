@@ -14,7 +14,7 @@ from typing import Any
 
 import lmdb
 
-from imgserver.errors import StoreError
+from imgserver.errors import DamagedIndex, StoreError
 from imgserver.storage.checksums import open_fact, seal_fact
 from imgserver.storage.copied import examine_copy, note_file
 from imgserver.storage.pages import check_pages
@@ -25,10 +25,6 @@ from imgserver.storage.pages import check_pages
 FORMAT = 3
 SEALED_FROM = 3
 MAP_BYTES = 1 << 40  # sparse: address space, not disk
-
-
-class DamagedIndex(StoreError):
-    """The index is not what was written."""
 
 
 class Environment:
