@@ -38,7 +38,7 @@ KNOWN_STATUS[[int(s) for s in Status]] = True
 def dim_in(version: str) -> int | None:
     """Numbers in a vector, as the end of its version says; None where it does not."""
     _, slash, dim = version.rpartition("/")
-    return int(dim) if slash and dim.isascii() and dim.isdigit() and len(dim) < 10 else None
+    return (int(dim) or None) if slash and dim.isascii() and dim.isdigit() and len(dim) < 10 else None
 
 
 @dataclass(frozen=True)
