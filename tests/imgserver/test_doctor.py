@@ -136,7 +136,7 @@ BROKEN: dict[str, tuple[str, str, Callable[[Path], object], str]] = {
         "store",
         "problem",
         lambda s: shutil.rmtree(s / "index"),
-        "There is no store in .*imgserver precompute",
+        "The index of .* has gone, .*Restore a backup; or .*imgserver precompute",
     ),
     "a damaged index": (
         "store",
