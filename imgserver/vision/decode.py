@@ -156,7 +156,8 @@ def open_image(data: bytes, limits: ImageLimits, draft_size: int) -> Image.Image
             if draft_size:
                 image.draft("RGB", (draft_size, draft_size))
             image.load()
-            if (turn := TURNS.get(_orientation({**image.info, **tags}))) is not None:
+            tags = {**image.info, **tags}
+            if (turn := TURNS.get(orientation(tags.get("exif") or b"", tags.get("xmp") or b""))) is not None:
                 image = image.transpose(turn)
             return image if image.mode == "RGB" and "transparency" not in image.info else _to_rgb(image)
     except (ImageTooLarge, CorruptImage, MemoryError):
@@ -165,13 +166,6 @@ def open_image(data: bytes, limits: ImageLimits, draft_size: int) -> Image.Image
         raise ImageTooLarge(str(error)) from error
     except Exception as error:  # Pillow's plugins raise anything from OSError to SyntaxError and struct.error
         raise CorruptImage(f"{type(error).__name__}: {error}") from error
-
-
-def _orientation(info: dict[str, Any]) -> int:
-    exif = info.get("exif") or b""
-    if not exif and (lines := info.get("Raw profile type exif")):  # of a PNG, hexadecimal after a heading
-        exif = bytes.fromhex("".join(lines.split("\n")[3:]))
-    return orientation(exif, info.get("xmp") or b"")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

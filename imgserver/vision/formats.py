@@ -7,6 +7,7 @@ file is walked first, without decoding; what the pixels need is kept, and more p
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -75,9 +76,11 @@ def _end_within(what: str) -> CorruptImage:
 
 
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
-_MARKER = re.compile(rb"\xff+([^\x00\xff])")  # zero bytes after 0xFF belong to coded data
-_SOS, _EOI, _COM, _JFIF, _APP1, _ADOBE = 0xDA, 0xD9, 0xFE, 0xE0, 0xE1, 0xEE
+# Zero bytes after 0xFF belong to coded data, and so do the marks between which it can be picked up after an error.
+_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
+_SOS, _EOI, _SOI, _COM, _APP0, _APP1, _APP14 = 0xDA, 0xD9, 0xD8, 0xFE, 0xE0, 0xE1, 0xEE
 _APPS = range(0xE0, 0xF0)
+_OF_COLOURS = {_APP0: b"JFIF\0", _APP14: b"Adobe"}  # how the numbers are to be read; once
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -88,7 +91,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if found is None or found[1][0] == _EOI:
             return
         marker, at = found[1][0], found.end()
-        if marker < 0xC0 or 0xD0 <= marker <= 0xD8:  # has no length
+        if marker < 0xC0 or marker == _SOI:  # has no length
             continue
         length = int.from_bytes(data[at : at + 2])
         if length < 2 or at + length > len(data):
@@ -100,6 +103,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 def _jpeg(data: bytes, max_pixels: int) -> tuple[bytes, Tags]:
     kept, tags, scans, first, dropped = [data[:2]], Tags(), 0, 0, {_COM, *_APPS}
+    wanted = dict(_OF_COLOURS)
     for marker, begin, end in _segments(data):
         if marker == _SOS:
             scans, first = scans + 1, first or begin
@@ -110,7 +114,11 @@ def _jpeg(data: bytes, max_pixels: int) -> tuple[bytes, Tags]:
             for key, prefix in (("exif", _EXIF), ("xmp", _XMP)):
                 if body.startswith(prefix):
                     tags.setdefault(key, body.removeprefix(prefix))
-        elif not first and (marker not in dropped or marker in (_JFIF, _ADOBE)):
+        elif not first and marker in wanted:
+            if data.startswith(wanted[marker], begin + 4):
+                kept.append(data[begin:end])
+                del wanted[marker]
+        elif not first and marker not in dropped:
             kept.append(data[begin:end])
     if not first:
         raise _end_within("its header")
@@ -120,23 +128,46 @@ def _jpeg(data: bytes, max_pixels: int) -> tuple[bytes, Tags]:
 
 
 _PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
-_TURNS = re.compile(rb"eXIf|iTXtXML:com\.adobe\.xmp\0|(?:tEXt|zTXt)Raw profile type exif\0")
+_PNG_XMP, _PNG_EXIF = b"XML:com.adobe.xmp\0", b"Raw profile type exif\0"
 
 
 def _png(data: bytes, max_pixels: int) -> tuple[bytes, Tags]:
     """The first picture of an animation, too, for its others lie in chunks of their own."""
-    kept, at, seen = [data[:8]], 8, set[bytes]()
+    kept, at, tags = [data[:8]], 8, Tags()
     for _ in range(MAX_CHUNKS):
         kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4])
-        turns = _TURNS.match(data, at + 4) if end - at <= MAX_TAGS else None
-        if kind in _PIXEL_CHUNKS or end > len(data) or (turns and turns[0] not in seen):
+        if kind in _PIXEL_CHUNKS or end > len(data):
             kept.append(data[at:end])
-        if turns:
-            seen.add(turns[0])
+        elif end - at <= MAX_TAGS and (tag := _png_tag(kind, data[at + 8 : end - 4])):
+            tags.setdefault(*tag)
         if kind == b"IEND" or end > len(data):  # that its end is missing is for the decoder to say
-            return b"".join(kept), {}
+            return b"".join(kept), tags
         at = end
     raise ImageTooLarge(f"the file has more than {MAX_CHUNKS} chunks")
+
+
+def _png_tag(kind: bytes, body: bytes) -> tuple[str, bytes] | None:
+    """A block that may say how the photo is turned, and which; None where a chunk is none, or a damaged one."""
+    try:
+        if kind == b"eXIf":
+            return "exif", body
+        if kind == b"iTXt" and body.startswith(_PNG_XMP):
+            packed, text = body[len(_PNG_XMP)], body[len(_PNG_XMP) + 2 :].split(b"\0", 2)[2]
+            return "xmp", _inflated(text) if packed else text
+        if kind in (b"tEXt", b"zTXt") and body.startswith(_PNG_EXIF):
+            text = body[len(_PNG_EXIF) :]
+            lines = (_inflated(text[1:]) if kind == b"zTXt" else text).split(b"\n")
+            return "exif", bytes.fromhex(b"".join(lines[3:]).decode())  # hexadecimal after a heading
+    except (ValueError, IndexError, zlib.error):
+        pass
+    return None
+
+
+def _inflated(data: bytes) -> bytes:
+    return zlib.decompressobj().decompress(data, MAX_TAGS)
+
+
+_GIF_PART = re.compile(rb"[!,;]")  # what else stands between blocks is passed over, as every reader does
 
 
 def _gif(data: bytes, max_pixels: int) -> tuple[bytes, Tags]:
@@ -145,7 +176,10 @@ def _gif(data: bytes, max_pixels: int) -> tuple[bytes, Tags]:
         raise _end_within("its header")
     at = 13 + _colours(data[10])
     kept, left = [data[:at]], MAX_BLOCKS
-    while data[at : at + 1] == b"!":
+    while found := _GIF_PART.search(data, at):
+        at = found.start()
+        if found[0] != b"!":
+            break
         end, left = _past_blocks(data, at + 2, left)
         if data[at + 1 : at + 2] == b"\xf9":
             kept.append(data[at:end])

@@ -17,9 +17,9 @@ from PIL import Image
 from imgserver.errors import BadInput
 from imgserver.head import Head, HeadSpec, fit_pca
 from imgserver.vision.backbones import get_backbone
-from imgserver.vision.decode import ImageLimits, Preprocessing, decode, thumbnail
+from imgserver.vision.decode import ImageLimits, Preprocessing, decode, open_image, thumbnail
 from imgserver.vision.engines import OpenVinoEngine, TorchEngine
-from imgserver.vision.formats import CorruptImage, ImageTooLarge
+from imgserver.vision.formats import MAX_SEGMENTS, CorruptImage, ImageTooLarge
 
 LIMITS = ImageLimits()
 PLAIN = Preprocessing()
@@ -67,6 +67,49 @@ def test_odd_photos_decode_to_what_they_show(data: bytes) -> None:
 def test_sixteen_bits_are_scaled_not_clipped() -> None:
     gray = Image.fromarray(np.full((40, 40), 128 * 257, dtype=np.uint16))
     assert abs(decode(encoded(gray, "PNG"), PLAIN, LIMITS).mean() - 128) < 2
+
+
+def _in_png(kind: bytes, body: bytes) -> bytes:
+    """A PNG with a chunk more, before its pixels."""
+    plain = encoded(Image.new("RGB", (40, 20), (200, 10, 10)), "PNG")
+    chunk = len(body).to_bytes(4) + kind + body + zlib.crc32(kind + body).to_bytes(4)
+    return plain[:33] + chunk + plain[33:]
+
+
+TURNED = b"MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"
+XMP = b"XML:com.adobe.xmp\0"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "size"),
+    [
+        (b"eXIf", TURNED, (20, 40)),
+        (b"tEXt", b"Raw profile type exif\0\nexif\n 9\n" + TURNED.hex().encode(), (20, 40)),
+        (b"iTXt", XMP + b"\1\0\0\0" + zlib.compress(b'tiff:Orientation="6"'), (20, 40)),
+        (b"eXIf", b"\xff" * 50, (40, 20)),
+        (b"tEXt", b"Raw profile type exif\0\nexif\n 9\nzz zz", (40, 20)),
+        (b"zTXt", b"Raw profile type exif\0\0garbage", (40, 20)),
+        (b"iTXt", XMP + b"\1\0\0\0garbage", (40, 20)),
+        (b"iTXt", XMP + b"\1\0\0\0" + zlib.compress(b" " * (2 << 20)), (40, 20)),
+        (b"iTXt", XMP, (40, 20)),
+    ],
+)
+def test_a_damaged_tag_of_a_png_costs_the_tag(kind: bytes, body: bytes, size: tuple[int, int]) -> None:
+    assert open_image(_in_png(kind, body), LIMITS, 0).size == size
+
+
+def test_what_other_readers_pass_over_is_no_fault_of_a_photo() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1200, 1600, 3), dtype=np.uint8)
+    jpeg = encoded(Image.fromarray(noise), "JPEG", restart_marker_blocks=1, subsampling=0)
+    assert 8 * jpeg.count(b"\xff\xd0") > MAX_SEGMENTS
+    old = encoded(Image.fromarray(noise[:64, :64]), "JPEG")
+    many = old[:2] + 40 * (b"\xff\xe0\x10\0" + b"JFXX\0" + bytes(4089)) + old[2:]
+    gif = encoded(Image.fromarray(noise[:64, :64]), "GIF")
+    picture = gif.index(b",", 13 + 3 * 256)
+    for data in (jpeg, many, gif[:picture] + bytes(3) + gif[picture:]):
+        with Image.open(io.BytesIO(data)) as image:
+            expected = np.asarray(image.convert("RGB"))
+        assert (np.asarray(open_image(data, LIMITS, 0)) == expected).all()
 
 
 def test_exif_rotation_is_applied() -> None:
