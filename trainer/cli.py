@@ -8,7 +8,7 @@ from importlib.metadata import version
 import click
 
 from imgserver.allocator import keep_freed_memory
-from imgserver.config import Group, config_option, run
+from imgserver.config import Group, config_option
 from trainer.commands.reporting import report, results
 from trainer.commands.scoring import evaluate, export, score
 from trainer.commands.training import compare, fit_command, models
@@ -42,11 +42,6 @@ class _LazyGroup(Group):
 @click.version_option(version("crossmedia"), prog_name="crossmedia")
 def crossmedia(config: str | None) -> None:
     """Train click-through-rate models on pictures that stay on an image server."""
-
-
-def main() -> None:
-    """Entry point of the command ``crossmedia``."""
-    run(crossmedia, "CROSSMEDIA")
 
 
 @click.group(cls=Group, name="trainer")

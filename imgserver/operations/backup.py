@@ -26,6 +26,7 @@ from imgserver.disk import sync
 from imgserver.errors import BadInput, CrossMediaError, StoreError
 from imgserver.interrupts import undone_if_interrupted
 from imgserver.storage.checksums import row_checksums
+from imgserver.storage.environment import FORMAT
 from imgserver.storage.index import UNFINISHED_INDEX, Index
 from imgserver.storage.records import NO_ROW, Space
 from imgserver.storage.rows import rows_in_segment
@@ -293,6 +294,8 @@ def restore(folder: Path, store: Path, on_progress: OnProgress = lambda done, of
                     )
                 done += size
                 on_progress(done, made.total_bytes)
+            if made.store_format == FORMAT:
+                _fill_up(folder / "index", store)
         for path in {store / folder for name in made.files for folder in Path(name).parents}:
             sync(path)
     except (CrossMediaError, OSError) as error:
@@ -310,6 +313,14 @@ def _copied_back(source: Path, target: Path) -> tuple[int, str]:
         return _copy(source, target)
     except FileNotFoundError as error:
         raise StoreError(f"The file {source} of the backup is missing. Restore another backup.") from error
+
+
+def _fill_up(index: Path, store: Path) -> None:
+    """Make row files as long as they were: a backup has of the last one what is in use."""
+    with closing(Index(index, create=False, unlocked=True)) as found:
+        for space in found.spaces():
+            for path in row_folder(store, space).glob("*.rows"):
+                os.truncate(path, rows_in_segment(space.row_bytes) * space.row_bytes)
 
 
 def _is_empty(store: Path) -> bool:

@@ -63,7 +63,10 @@ def heads(subject: Subject) -> Finding:
         try:
             load_head(store, version)
         except CrossMediaError as error:
-            return problem(str(error), "A server that runs has it in memory; one that starts refuses.")
+            if version == store.index.active:
+                return problem(f"{error} A server that runs has it in memory; one that starts refuses.", "")
+            delete = f"'imgserver versions --store {store.folder} --delete {version}'"
+            return warning(str(error), f"It is not active. Where nobody asks for it any more: {delete}.")
     return ok(f"of {len(made)} versions, hashes right")
 
 
@@ -117,7 +120,7 @@ def dropped_rows(subject: Subject) -> Finding:
     store = subject.store
     spaces = store.index.spaces()
     named = sum(int((store.index.survey(space.name).entries["row"] != NO_ROW).sum()) for space in spaces)
-    written = sum(space.next_row for space in spaces)
+    written = sum(store.rows(space).held(space.next_row) for space in spaces)
     orphans = set((store.folder / "rows").glob("*")) - {row_folder(store.folder, space) for space in spaces}
     if gone := [space for space in store.index.deleted() if row_folder(store.folder, space) in orphans]:
         return warning(

@@ -37,13 +37,16 @@ LOG_FILE = "daemon.log"
 GRACE_S = 10.0
 
 
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+
+
 @dataclass(frozen=True)
 class Daemon:
     """A running daemon.
 
     Attributes:
         pid: its process.
-        address: where it answers.
+        address: where it answers on this machine.
         metrics_port: where it serves metrics over HTTP; None: nowhere.
     """
 
@@ -155,7 +158,7 @@ def _serve(
         server.start()
         if metrics_port is not None:
             metrics_port = service.metrics.listen(address.rpartition(":")[0], metrics_port)
-        daemon = Daemon(os.getpid(), server.address, metrics_port)
+        daemon = Daemon(os.getpid(), _from_here(server.address), metrics_port)
         file = config.own_folder / DAEMON_FILE
         part = file.with_suffix(f".{daemon.pid}")
         with open(part, "w", opener=private_opener) as out:
@@ -168,6 +171,12 @@ def _serve(
         server.stop(GRACE_S)
     finally:
         service.close()
+
+
+def _from_here(address: str) -> str:
+    """Where commands of this machine reach a server that listens everywhere: no certificate names such an address."""
+    host, _, port = address.rpartition(":")
+    return f"{EVERYWHERE.get(host, host)}:{port}"
 
 
 def serve_in_background(arguments: list[str], store: Path, timeout_s: float = 60.0) -> Daemon:

@@ -120,7 +120,7 @@ class Environment:
         """The error for an index that is not what was written."""
         return DamagedIndex(
             f"The index {self.folder} is damaged: {what}. Run 'imgserver mend --store {self.folder.parent}', which "
-            f"keeps what is whole; or restore a backup."
+            f"keeps what is whole, if anything is; else restore a backup, or precompute into a new store."
         )
 
     def close(self) -> None:

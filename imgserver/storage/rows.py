@@ -1,8 +1,8 @@
 """Fixed-width rows in append-only segment files, mapped into memory.
 
 A segment has its full size from the start (sparse, so it costs no disk): readers never see a file grow. Which rows
-exist is the index's business; rows behind the last one that it names are free. A file that is shorter than that, or
-gone, is damaged: the rows that it lacks are damaged rows, and nothing is ever written into it again.
+exist is the index's business; rows behind the last one that it names are free. A file that lacks rows that were given
+out, or is gone, is damaged: these rows are damaged ones, and nothing is ever written into it again.
 """
 
 from __future__ import annotations
@@ -99,8 +99,11 @@ class RowFile:
         """
         rows = np.ascontiguousarray(rows, dtype=self.dtype)
         number, offset = divmod(first_row, self._segment_rows)
-        if offset and self._size(number) < self._segment_rows * self._row_bytes:
-            first_row = (number + 1) * self._segment_rows
+        if offset:
+            if self._size(number) < offset * self._row_bytes:  # it lacks rows that were given out
+                first_row = (number + 1) * self._segment_rows
+            else:
+                self._create(number)
         done = 0
         while done < len(rows):
             number, offset = divmod(first_row + done, self._segment_rows)
@@ -129,7 +132,7 @@ class RowFile:
             raise StoreError(f"The row file {self._path(number)} cannot be read: {error}.") from error
 
     def _create(self, number: int) -> None:
-        """A file that no entry names a row of, at its full size; a writer that was killed may have left one."""
+        """A file at its full size; of what it lacks no entry names a row. A writer that was killed may have left it."""
         path = self._path(number)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -193,6 +196,12 @@ class RowFile:
         if found is None:
             found = of.setdefault(number, np.zeros(self._segment_rows // 8 + 1, dtype=np.uint8))
         return found
+
+    def held(self, next_row: int) -> int:
+        """How many of the rows below ``next_row`` lie in a file."""
+        last, most = (next_row - 1) // self._segment_rows, self._segment_rows
+        sizes = (self._size(number) // self._row_bytes for number in range(last + 1))
+        return sum(min(size, most, next_row - number * most) for number, size in enumerate(sizes))
 
     def missing(self, rows: RowNumbers) -> Mask:
         """Which rows, shape (n,), lie in no file; a look at the files' sizes alone."""

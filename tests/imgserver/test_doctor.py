@@ -147,7 +147,7 @@ BROKEN: dict[str, tuple[str, str, Callable[[Path], object], str]] = {
     "nothing active": (
         "active version",
         "problem",
-        lambda s: change_index(s, lambda o: o.index.activate("")),
+        lambda s: change_index(s, lambda opened: opened.index.adopt_facts("", 1)),
         "precompute",
     ),
     "the active version gone": ("active version", "problem", lambda s: forget(s, "vector"), "is not in the store"),
