@@ -176,8 +176,9 @@ class Misses:
         vectors = np.zeros((len(ids), space.dim), dtype=space.value_dtype)
         status = np.full(len(ids), pb.VECTOR_STATUS_NOT_FOUND, dtype=np.uint8)
         rows = np.flatnonzero(~self._nowhere(space, model, ids))
-        with self._changed:
-            self.counters.failed[pb.VECTOR_STATUS_NOT_FOUND] += len(ids) - len(rows)
+        if missing := len(ids) - len(rows):
+            with self._changed:
+                self.counters.failed[pb.VECTOR_STATUS_NOT_FOUND] += missing
         # Somebody else's computation may have ended since the caller looked; each job asks the store before it works.
         with self._changed:
             jobs = self._admit([Job(image_id, serving, model) for image_id in ids[rows].tolist()], caller)

@@ -221,7 +221,7 @@ class Store:
     def knows(self, space: Space, ids: Ids) -> Mask:
         """Of which ids, shape (n,), there is an entry, be it damaged."""
         entries, found = self.index.get(space.name, ids)
-        return found | (entries["status"] == DAMAGED)
+        return np.logical_or(found, entries["status"] == DAMAGED)
 
     def as_stored(self, space: Space, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Rows, shape (n, dim), as they will be read once they are stored."""
