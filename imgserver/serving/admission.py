@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from imgserver.allocator import KEEP_BYTES
 from imgserver.errors import InvalidRequest, Overloaded
+from imgserver.serving.fair import FairQueue
 from imgserver.serving.jobs import Caller
 
 FIRST_RATE = 100.0  # images a second that even a slow machine computes
@@ -39,6 +40,7 @@ class Cost:
 class _Held:
     """What one caller holds."""
 
+    images: int = 0
     size: int = 0
     slow: int = 0
 
@@ -46,8 +48,7 @@ class _Held:
 class Admission:
     """Counts what is under way, in all and of each caller.
 
-    Images have no share: their queue is of lookups, and its length is the operator's choice. A caller without a name
-    is the process itself, and has all there is.
+    A caller without a name is the process itself, and has all there is.
 
     Args:
         max_images: most images waiting.
@@ -67,7 +68,12 @@ class Admission:
     @property
     def share(self) -> int:
         """Most bytes that one caller may hold, and so the most that a call may cost."""
-        return int(SHARE * self._max_size)
+        return _share(self._max_size)
+
+    @property
+    def share_of_images(self) -> int:
+        """Most images that may wait for one caller, and so the most that a call may ask for."""
+        return _share(self._max_images)
 
     def take(self, cost: Cost, name: str = "") -> None:
         """Take on all of a cost, or nothing.
@@ -90,14 +96,13 @@ class Admission:
             if trouble := self._trouble(cost, name, held):
                 self.refused += 1
                 hint = min(MAX_HINT_S, max(0.1, self.images / self._rate))
-                advice = ""
-                if self.images + cost.images > self._max_images:
-                    advice = ", or embed the catalogue before, by imgserver precompute"
+                advice = ", or embed the catalogue before, by imgserver precompute" if cost.images else ""
                 raise Overloaded(f"{trouble} Try again in {hint:.1f} s{advice}.", retry_after_s=hint)
             self.images += cost.images
             self.size += cost.size
             self.slow += cost.slow
-            if cost.size or cost.slow:
+            if cost != Cost():
+                held.images += cost.images
                 held.size += cost.size
                 held.slow += cost.slow
                 self._held[name] = held
@@ -110,15 +115,16 @@ class Admission:
                 f"{self._max_images}."
             )
         for what, here, mine, more, most in (
+            (_images, self.images, held.images, cost.images, self._max_images),
             (_mib, self.size, held.size, cost.size, self._max_size),
             (_calls, self.slow, held.slow, cost.slow, self._max_slow),
         ):
             if here + more > most:
                 return f"{what(here)} are under way; {what(more)} more would exceed the limit of {what(most)}."
-            if name and more and mine + more > SHARE * most:
+            if name and more and mine + more > _share(most):
                 return (
                     f"{what(mine)} are under way for {name}; {what(more)} more would exceed the share of one caller, "
-                    f"{what(int(SHARE * most))}."
+                    f"{what(_share(most))}."
                 )
         return ""
 
@@ -131,9 +137,10 @@ class Admission:
             self.size -= cost.size
             self.slow -= cost.slow
             if held := self._held.get(name):
+                held.images -= cost.images
                 held.size -= cost.size
                 held.slow -= cost.slow
-                if not held.size and not held.slow:
+                if held == _Held():
                     del self._held[name]
 
     @property
@@ -181,14 +188,16 @@ class Admission:
 
 
 class Turns:
-    """So many at a time; the others wait for their turn, as long as their callers do.
+    """So many at a time; the others wait for their turn, as long as their callers do, and callers are served in turn.
 
     Args:
         at_once: how many.
     """
 
     def __init__(self, at_once: int):
-        self._free = threading.Semaphore(at_once)
+        self._free = at_once
+        self._lock = threading.Lock()
+        self._waiting: FairQueue[threading.Event] = FairQueue()
 
     @contextmanager
     def one(self, caller: Caller) -> Iterator[None]:
@@ -198,16 +207,39 @@ class Turns:
             DeadlineExceeded: the caller has gone, or its deadline is over.
         """
         caller.check()
-        while not self._free.acquire(timeout=min(LOOK_S, max(0.0, caller.deadline - time.monotonic()))):
-            caller.check()
+        turn = threading.Event()
+        with self._lock:
+            self._waiting.append(caller.name, turn)
+            self._give()
         try:
+            while not turn.wait(min(LOOK_S, max(0.0, caller.deadline - time.monotonic()))):
+                caller.check()
             yield
         finally:
-            self._free.release()
+            with self._lock:
+                if turn in self._waiting:
+                    self._waiting.remove(turn)
+                else:
+                    self._free += 1
+                self._give()
+
+    def _give(self) -> None:
+        """Hand out the turns that are free, so that nobody who comes later takes them; called under the lock."""
+        while self._free and self._waiting:
+            self._free -= 1
+            self._waiting.pop().set()
+
+
+def _share(most: int) -> int:
+    return max(1, int(SHARE * most))
 
 
 def _mib(size: int) -> str:
     return f"{size >> 20} MiB"
+
+
+def _images(count: int) -> str:
+    return f"{count} images that wait for the CNN"
 
 
 def _calls(count: int) -> str:

@@ -131,7 +131,7 @@ class Caller:
         self._woken.wait(max(0.0, self.deadline - time.monotonic() - 0.05))
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """One image under way, for all calls that wait for it."""
 
@@ -140,6 +140,7 @@ class Job:
     model: Model
     data: bytes | None = None  # brought by a caller; else the catalogue's
     content: int = 0  # hash of ``data``
+    name: str = ""  # of the caller who asked first, of whose share it is
     probe: bool = False  # goes all the way in the lane of lookups, and is not stored
     callers: list[Caller] = field(default_factory=list)
     status: int = NOT_YET

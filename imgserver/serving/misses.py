@@ -5,7 +5,7 @@
 An image is computed once, however many callers wait for it; a failure is that image's alone; an image that nobody
 waits for any more is dropped before it costs anything. There is no linger: an idle CNN takes a single image at once,
 and the writer commits what came while it wrote. Lookups go before photos that are brought, and neither waits for a
-decoder of the other.
+decoder of the other; within each, callers take turns.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,9 +23,10 @@ import numpy as np
 import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.errors import CrossMediaError
+from imgserver.errors import CrossMediaError, StoreError
 from imgserver.logs import Sparingly
 from imgserver.serving.admission import Admission, Cost
+from imgserver.serving.fair import FairQueue
 from imgserver.serving.jobs import NOT_YET, Caller, Job, Model, Serving, features_of, for_callers
 from imgserver.storage.catalog import Catalog
 from imgserver.storage.records import SOURCE, Ids, Space, content_hash
@@ -53,33 +54,38 @@ class MissCounters:
     computed: int = 0
     cnn_passes: int = 0
     cnn_batches: int = 0
-    failed: dict[int, int] = field(default_factory=dict)
+    failed: Counter[int] = field(default_factory=Counter)
 
 
 class _Lanes:
     """A queue of jobs with two lanes: what a lookup waits for, and what may take its time."""
 
     def __init__(self) -> None:
-        self._lanes: tuple[deque[Job], deque[Job]] = deque(), deque()
+        self._lanes: tuple[FairQueue[Job], FairQueue[Job]] = FairQueue(), FairQueue()
 
     def __len__(self) -> int:
         return len(self._lanes[0]) + len(self._lanes[1])
 
     def append(self, job: Job) -> None:
         if job.probe:  # what is in front of it says nothing about whether work goes through
-            self._lanes[False].appendleft(job)
-        else:
-            self._lanes[job.brought].append(job)
+            self.push(job)
+        for caller in job.callers:
+            self._lanes[job.brought].append(caller.name, job)
 
-    def lane(self, brought: bool) -> deque[Job]:
+    def push(self, job: Job) -> None:
+        self._lanes[job.brought].push(job.name, job)
+
+    def join(self, job: Job, name: str) -> None:
+        """One more caller waits for a job, if it is still here."""
+        if job in self._lanes[job.brought]:
+            self._lanes[job.brought].append(name, job)
+
+    def lane(self, brought: bool) -> FairQueue[Job]:
         """What waits in one of them."""
         return self._lanes[brought]
 
-    def first(self) -> Job:
-        return (self._lanes[0] or self._lanes[1])[0]
-
     def pop(self) -> Job:
-        return (self._lanes[0] or self._lanes[1]).popleft()
+        return (self._lanes[0] or self._lanes[1]).pop()
 
 
 class Misses:
@@ -166,16 +172,35 @@ class Misses:
         Raises:
             Overloaded: more images would be under way than are admitted; nothing was begun.
         """
-        # Somebody else's computation may have ended since the caller looked; each job asks the store before it works.
-        with self._changed:
-            jobs = self._admit([Job(image_id, serving, model) for image_id in ids.tolist()], caller)
-        status = self._wait(jobs, caller)
         space = serving.table.space
         vectors = np.zeros((len(ids), space.dim), dtype=space.value_dtype)
-        for row, job in enumerate(jobs):
+        status = np.full(len(ids), pb.VECTOR_STATUS_NOT_FOUND, dtype=np.uint8)
+        rows = np.flatnonzero(~self._nowhere(space, model, ids))
+        if missing := len(ids) - len(rows):
+            with self._changed:
+                self.counters.failed[pb.VECTOR_STATUS_NOT_FOUND] += missing
+        # Somebody else's computation may have ended since the caller looked; each job asks the store before it works.
+        with self._changed:
+            jobs = self._admit([Job(image_id, serving, model) for image_id in ids[rows].tolist()], caller)
+        status[rows] = self._wait(jobs, caller)
+        for row, job in zip(rows.tolist(), jobs, strict=True):
             if status[row] == OK:
                 vectors[row] = job.vector
         return vectors, status
+
+    def _nowhere(self, space: Space, model: Model, ids: Ids) -> npt.NDArray[np.bool_]:
+        """Which ids, shape (n,), have neither photo, row nor feature: they need no place among the images that have."""
+        nowhere = np.zeros(len(ids), dtype=np.bool_)
+        if self.catalog is None:
+            return nowhere
+        lacking = np.flatnonzero(self.catalog.lacks(ids))
+        try:
+            for kept in (space, model.features):
+                lacking = lacking[~self._store.knows(kept, ids[lacking])]
+        except StoreError:  # each image fails by itself
+            return nowhere
+        nowhere[lacking] = True
+        return nowhere
 
     def put(
         self, serving: Serving, model: Model, photos: list[tuple[int, bytes]], caller: Caller
@@ -215,14 +240,17 @@ class Misses:
     def _admit(self, wanted: list[Job], caller: Caller) -> list[Job]:
         """The jobs to wait for, those under way already among them; called under the lock."""
         new = [job for job in wanted if job.key not in self._jobs]
-        self._admission.take(Cost(images=len(new)))
+        self._admission.take(Cost(images=len(new)), caller.name)
         for job in new:
+            job.name = caller.name
             self._jobs[job.key] = job
-            self._to_decode.append(job)
         jobs = [self._jobs[job.key] for job in wanted]
         caller.expect(len(jobs))
         for job in jobs:
             job.callers.append(caller)
+            self._to_decode.join(job, caller.name)
+        for job in new:
+            self._to_decode.append(job)
         if new:
             self._changed.notify_all()
         return jobs
@@ -243,7 +271,7 @@ class Misses:
                     if self._closed and not waiting:
                         return
                     self._changed.wait()
-                job = waiting.popleft()
+                job = waiting.pop()
                 self._decoding += 1
             status: int = pb.VECTOR_STATUS_FAILED
             try:
@@ -320,19 +348,21 @@ class Misses:
 
     def _next_batch(self) -> tuple[list[Job], list[Job]]:
         """What waits, of one version, and an image once; and what nobody waits for any more."""
-        serving = self._decoded.first().serving
         batch: dict[int, Job] = {}
-        late = []
+        late, others = [], []
+        serving = None
         while self._decoded and len(batch) < MAX_BATCH:
-            job = self._decoded.first()
+            job = self._decoded.pop()
+            serving = serving or job.serving
             if job.serving is not serving or job.image_id in batch:
-                break
-            self._decoded.pop()
-            if job.wanted:
+                others.append(job)
+            elif job.wanted:
                 batch[job.image_id] = job
                 job.started_ns = time.perf_counter_ns()
             else:
                 late.append(job)
+        for job in reversed(others):  # callers of two versions take turns by batches, not by images
+            self._decoded.push(job)
         return list(batch.values()), late
 
     def _embed(self, batch: list[Job]) -> None:
@@ -426,8 +456,9 @@ class Misses:
             for job in jobs:
                 self._jobs.pop(job.key, None)
             if status != OK:
-                self.counters.failed[status] = self.counters.failed.get(status, 0) + asked
-        self._admission.give_back(Cost(images=asked))
+                self.counters.failed[status] += asked
+        for name, count in Counter(job.name for job in jobs if not job.probe).items():
+            self._admission.give_back(Cost(images=count), name)
         for job in jobs:
             job.status, job.photo, job.feature = status, None, None
             for caller in job.callers:

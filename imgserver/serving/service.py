@@ -61,7 +61,7 @@ class ServiceConfig:
         catalogue: path or URL of photos; without one, ids that are not stored are NOT_FOUND.
         max_ids_per_call: most ids in one call.
         max_message_bytes: largest message taken or sent.
-        max_pending_ids: most images waiting for the CNN at once; a call never takes more ids than that.
+        max_pending_ids: most images waiting for the CNN at once; a call never takes more ids than one caller's share.
         max_pending_bytes: most bytes of replies under way, and of photos brought and waiting.
         negative_ttl_s: seconds that an image's failure is remembered before its photo is looked at again.
         limits: of a photo.
@@ -197,7 +197,7 @@ class ImageService:
             versions=[space.name for space in self.store.index.spaces("vector")],
             max_ids_per_call=max(1, min(self._max_ids_per_call, self.admission.share // most_bytes)),
             max_thumbnails_per_call=MAX_THUMBNAILS,
-            max_put_per_call=MAX_PUT,
+            max_put_per_call=self._max_put_per_call,
             max_message_bytes=config.max_message_bytes,
             max_pending_ids=config.max_pending_ids,
             max_image_bytes=config.limits.max_bytes,
@@ -234,7 +234,11 @@ class ImageService:
     @property
     def _max_ids_per_call(self) -> int:
         # A call for images none of which is stored must be admitted by an idle server.
-        return min(self.config.max_ids_per_call, self.config.max_pending_ids)
+        return min(self.config.max_ids_per_call, self.admission.share_of_images)
+
+    @property
+    def _max_put_per_call(self) -> int:
+        return min(MAX_PUT, self.admission.share_of_images)
 
     def get_vectors(self, request: pb.GetVectorsRequest, deadline: float, on_end: OnEnd | None = None) -> VectorsReply:
         """Vectors of the ids, in their order; what the table lacks is computed until ``deadline`` (monotonic clock).
@@ -333,8 +337,8 @@ class ImageService:
         """
         photos = [(photo.image_id, photo.data) for photo in request.images]
         ids = [image_id for image_id, _ in photos]
-        if len(photos) > MAX_PUT:
-            raise InvalidRequest(f"{len(photos)} photos came in one call; the limit is {MAX_PUT} (see GetInfo).")
+        if len(photos) > (most := self._max_put_per_call):
+            raise InvalidRequest(f"{len(photos)} photos came in one call; the limit is {most} (see GetInfo).")
         if ids and min(ids) < 0:
             raise InvalidRequest(f"Image id {min(ids)} is negative; ids are 0 or more.")
         if len(set(ids)) < len(ids):

@@ -14,7 +14,7 @@ from imgserver.errors import BadInput, StoreError
 from imgserver.storage.checksums import Mask, name_rows, row_checksums
 from imgserver.storage.codebook import Codebook
 from imgserver.storage.index import UNFINISHED_INDEX, Index
-from imgserver.storage.records import ENTRY, NO_ROW, SOURCE, Batch, Entries, Ids, Space
+from imgserver.storage.records import DAMAGED, ENTRY, NO_ROW, SOURCE, Batch, Entries, Ids, Space
 from imgserver.storage.rows import RowFile
 from imgserver.storage.snapshots import remove_snapshots
 from imgserver.storage.stores import Lookups, Part, Stored
@@ -217,6 +217,11 @@ class Store:
             return Stored(entries[0], np.zeros(space.dim, space.value_dtype))
         values, bad = self.look(space, entries)
         return None if bad is not None else Stored(entries[0], values[0])
+
+    def knows(self, space: Space, ids: Ids) -> Mask:
+        """Of which ids, shape (n,), there is an entry, be it damaged."""
+        entries, found = self.index.get(space.name, ids)
+        return np.logical_or(found, entries["status"] == DAMAGED)
 
     def as_stored(self, space: Space, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Rows, shape (n, dim), as they will be read once they are stored."""

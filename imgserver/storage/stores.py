@@ -80,6 +80,7 @@ class ServedStore(Protocol):
     def damaged(self) -> int: ...  # noqa: D102
     def table(self, space: Space) -> Lookups: ...  # noqa: D102
     def fetch(self, space: Space, image_id: int) -> Stored | None: ...  # noqa: D102
+    def knows(self, space: Space, ids: Ids) -> npt.NDArray[np.bool_]: ...  # noqa: D102
     def as_stored(self, space: Space, values: npt.NDArray[Any]) -> npt.NDArray[Any]: ...  # noqa: D102
     def put_all(self, parts: list[Part], ok: int) -> Ids: ...  # noqa: D102
     def read_head(self, name: str) -> bytes | None: ...  # noqa: D102

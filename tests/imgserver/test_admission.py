@@ -30,8 +30,9 @@ from imgserver.errors import BadInput, DeadlineExceeded, InvalidRequest, Overloa
 from imgserver.head import MAX_LAYERS, Head, HeadSpec
 from imgserver.serving import learning
 from imgserver.serving.admission import SHARE, Admission, Cost, Turns
+from imgserver.serving.fair import FairQueue
 from imgserver.serving.grpc_server import GrpcServer
-from imgserver.serving.jobs import Caller, caller_name
+from imgserver.serving.jobs import Caller, Job, caller_name
 from imgserver.serving.open_files import KEPT, LEAST, allowed_connections
 from imgserver.serving.service import ImageService, ServiceConfig
 
@@ -105,6 +106,75 @@ def test_a_turn_is_waited_for_as_long_as_the_caller_waits() -> None:
         pass
 
 
+def named(name: str, seconds: float = 60.0) -> Caller:
+    """A call of a caller."""
+    token = caller_name.set(name)
+    try:
+        return Caller(time.monotonic() + seconds)
+    finally:
+        caller_name.reset(token)
+
+
+def test_callers_have_their_turns_one_after_the_other() -> None:
+    """Five calls of one wait already when two of another come, and who is served asks again at once."""
+    turns, had = Turns(1), list[str]()
+
+    def work(name: str, times: int) -> None:
+        for _ in range(times):
+            with turns.one(named(name)):
+                had.append(name)
+
+    threads = []
+    with turns.one(named("first")):
+        for name, times in [("greedy", 3)] * 5 + [("patient", 2)] * 2:
+            threads.append(threading.Thread(target=work, args=(name, times)))
+            threads[-1].start()
+            assert soon(lambda: len(turns._waiting) == len(threads))
+    for thread in threads:
+        thread.join()
+    assert had[:7] == ["greedy", "patient"] * 3 + ["greedy"]
+    assert len(had) == 19
+
+
+def test_who_goes_while_it_waits_for_a_turn_leaves_no_trace() -> None:
+    turns = Turns(1)
+    with turns.one(named("first")):
+        with pytest.raises(DeadlineExceeded), turns.one(named("hasty", 0.05)):
+            pass
+        assert not turns._waiting
+        assert not turns._waiting._queues
+    with turns.one(named("second", 1)):
+        assert turns._free == 0
+    assert turns._free == 1
+
+
+def test_a_queue_takes_callers_in_turn_and_their_items_in_order() -> None:
+    queue = FairQueue[str]()
+    for name, items in {"a": "123", "b": "45", "c": "6"}.items():
+        for item in items:
+            queue.append(name, item)
+    queue.append("c", "3")  # both wait for it: it comes with the first turn of either
+    queue.append("c", "3")
+    queue.remove("2")
+    queue.push("d", "0")
+    assert len(queue) == 6
+    assert "3" in queue
+    assert [queue.pop() for _ in range(6)] == list("014635")
+    assert not queue._queues
+    assert not queue._names
+
+
+def test_images_of_one_caller_leave_a_quarter_to_the_others() -> None:
+    admission = Admission(max_images=8, max_size=1000)
+    admission.take(Cost(images=admission.share_of_images), "greedy")
+    with pytest.raises(Overloaded, match=r"6 images that wait for the CNN are under way for greedy.*precompute"):
+        admission.take(Cost(images=1), "greedy")
+    admission.take(Cost(images=2), "other")
+    admission.give_back(Cost(images=6), "greedy")
+    admission.give_back(Cost(images=2), "other")
+    assert (admission.images, admission._held) == (0, {})
+
+
 def test_a_reply_is_counted_until_it_was_sent() -> None:
     admission, ends = Admission(1, 1000), Ends()
     caller = Caller(time.monotonic() + 60, ends.note)
@@ -168,6 +238,56 @@ def test_calls_that_wait_leave_places_for_those_that_do_not(service: ImageServic
     assert service.get_vectors(pb.GetVectorsRequest(image_ids=ONE), time.monotonic() + 5).status.tolist() == [1]
     first.join()
     assert service.admission.slow == 0
+
+
+def test_images_that_nobody_knows_wait_for_nothing(service: ImageService) -> None:
+    """Nothing has a place for images any more, and the CNN's thread stands still."""
+    service.admission.take(Cost(images=100_000))
+    unknown = pb.GetVectorsRequest(image_ids=np.arange(10**12, 10**12 + 1000, dtype="<i8").tobytes())
+    found = service.get_vectors(unknown, time.monotonic() + 20)
+    assert (found.status == pb.VECTOR_STATUS_NOT_FOUND).all()
+    assert (service.negatives.get(np.arange(10**12, 10**12 + 1000)) == pb.VECTOR_STATUS_NOT_FOUND).all()
+    assert service.misses.counters.failed[pb.VECTOR_STATUS_NOT_FOUND] == 1000
+    with pytest.raises(Overloaded):
+        service.get_vectors(pb.GetVectorsRequest(image_ids=np.array([150], "<i8").tobytes()), time.monotonic() + 5)
+    service.admission.give_back(Cost(images=100_000))
+
+
+def test_a_new_photo_does_not_wait_for_all_of_another_caller(
+    service: ImageService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does one that the other asked for before, far back in its queue."""
+    decoded, go, decode = list[int](), threading.Event(), service.misses._decode
+
+    def slowly(job: Job) -> int:
+        go.wait(20)
+        decoded.append(job.image_id)
+        return decode(job)
+
+    def get(name: str, ids: list[int]) -> None:
+        caller_name.set(name)
+        service.get_vectors(pb.GetVectorsRequest(image_ids=np.array(ids, "<i8").tobytes()), time.monotonic() + 60)
+
+    monkeypatch.setattr(service.misses, "_decode", slowly)
+    calls = []
+    for name, ids, waiting in (("greedy", list(range(101, 181)), 80), ("patient", [179, 190], 81)):
+        calls.append(threading.Thread(target=get, args=(name, ids)))
+        calls[-1].start()
+        while service.misses.waiting != waiting:
+            time.sleep(0.01)
+    assert soon(lambda: all("patient" in {c.name for c in job.callers} for job in asked(service, [179, 190])))
+    go.set()
+    for call in calls:
+        call.join()
+    busy = len(service.misses._threads)  # had begun before, or end beside it
+    assert decoded.index(179) < 2 * busy + 2
+    assert decoded.index(190) < 2 * busy + 4
+    assert (service.admission.images, service.admission._held) == (0, {})
+
+
+def asked(service: ImageService, ids: list[int]) -> list[Job]:
+    """Images under way."""
+    return [job for job in list(service.misses._jobs.values()) if job.image_id in ids]
 
 
 def slow_calls(service: ImageService) -> dict[str, Callable[[], Any]]:

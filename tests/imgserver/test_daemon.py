@@ -423,7 +423,7 @@ print("fine")
 
 def test_status_tells_the_limits(daemon: DaemonProcess) -> None:
     info = json.loads(run_command("imgserver", "info", f"--server={daemon.address}", "--json").stdout)
-    assert info["max_ids_per_call"] == 100_000
+    assert info["max_ids_per_call"] == 75_000
     assert info["images_in_catalogue"] == 243
     done = run_command("imgserver", "info", "--server=localhost:1", "--timeout-s=0.5", "--json", check=False)
     assert done.returncode == 3

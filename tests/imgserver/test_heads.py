@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -30,6 +31,7 @@ from imgserver.head import Head, HeadSpec, fit_pca, new_head
 from imgserver.offline.head_vectors import apply_head
 from imgserver.serving import heads as heads_module
 from imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES, Heads
+from imgserver.serving.jobs import Caller
 from imgserver.serving.service import ImageService, ServiceConfig
 from imgserver.shards import SHARDS, owners, shards_of
 from imgserver.storage.store import Store
@@ -217,7 +219,10 @@ def test_idle_runs_are_forgotten_and_bytes_are_bounded(monkeypatch: pytest.Monke
 
 def test_a_head_that_is_busy_keeps_nobody_longer_than_the_deadline(service: ImageService, client: ImageClient) -> None:
     version = put(client, head_of(1))
-    with service.live_heads.learning._turns._free, pytest.raises((DeadlineExceeded, ServerUnavailable)):
+    with (
+        service.live_heads.learning._turns.one(Caller(time.monotonic() + 60)),
+        pytest.raises((DeadlineExceeded, ServerUnavailable)),
+    ):
         client.get(ids(1), timeout_s=0.2, version=version)
     assert client.get(ids(1), version=version).ok.all()
 

@@ -91,6 +91,13 @@ class Catalog:
         listing, places = self._listing, self._listing.places(ids)
         return ids[np.lexsort((places, listing.offset[places], listing.file[places]))] if len(listing) else ids
 
+    def lacks(self, ids: Ids) -> npt.NDArray[np.bool_]:
+        """Which ids have no photo, shape (n,): by the listing and, in a folder, by name; no URL is asked."""
+        lacking = self._listing.places(ids) < 0
+        if self._late_folder is not None:
+            lacking[lacking] = [self._late(image_id) is None for image_id in ids[lacking].tolist()]
+        return lacking
+
     def fingerprints(self, ids: Ids) -> Fingerprints:
         """Size and stamp of photos, now."""
         listing, places = self._listing, self._listing.places(ids)
@@ -144,6 +151,10 @@ class Catalog:
         place = int(self._listing.places(np.array([image_id]))[0])
         if place >= 0:
             return join(self._root, self._listing.files[int(self._listing.file[place])].as_py())
+        return self._late(image_id)
+
+    def _late(self, image_id: int) -> str | None:
+        """The file of an image that came into the folder after it was listed, or None."""
         if self._late_folder is not None:
             for suffix in (".jpg", ".jpeg", ".png"):
                 path = os.path.join(self._late_folder, f"{image_id}{suffix}")

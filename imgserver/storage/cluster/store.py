@@ -147,6 +147,13 @@ class RedisStore:
         values, there, _ = self.get(codec, ids)
         return Stored(values[0], values["row"][0]) if there[0] else None
 
+    def knows(self, space: Space, ids: Ids) -> Mask:
+        """Of which ids, shape (n,), there is a value, or may be one on a node that is lost."""
+        if not self._keeps(space):
+            return np.zeros(len(ids), dtype=np.bool_)
+        _, there, lost = self.get(Codec(space), ids)
+        return there | lost
+
     def get(self, codec: Codec, ids: Ids) -> tuple[Values, Mask, Mask]:
         """Values of ids, shape (n,), which are there, and which were not to be had now."""
         groups = grouped(ids)
