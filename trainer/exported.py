@@ -3,7 +3,8 @@
 ``trainer export`` writes ``<name>.pt2``, a program of torch.export that holds the weights, and in it ``schema.json``
 (columns, sizes, inputs with type and shape, labels, version of the vectors) and ``vocabulary.parquet``. Others load it
 with ``torch.export.load``, which runs code if the file says so; here it is read as data (``archive.py``,
-``program.py``).
+``program.py``). Nothing in a file is compressed: reading it takes three times its size in memory, and there is no
+other limit on the size, nor on what a program computes.
 """
 
 from __future__ import annotations
@@ -222,20 +223,37 @@ class Exported:
         self._path = Path(path)
         try:
             self._program, self.lineage, self.vocabulary = _read(self._path.read_bytes())
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
-            raise BadInput(f"{path} holds no exported model: {error}. 'trainer export' makes one.") from error
+        except Exception as error:  # what is wrong with a file of a stranger may be of any kind
+            raise BadInput(f"{path} holds no exported model: {_said(error)}. 'trainer export' makes one.") from error
 
     @torch.inference_mode()
     def probabilities(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
         """Shape (B, L).
 
         Raises:
-            BadInput: the program in the file does not fit its description.
+            BadInput: the program in the file does not fit its description, or gives no probabilities.
         """
         try:
-            found = self._program(flat(batch, image_vectors))
-        except (LookupError, TypeError, ValueError, RuntimeError, MemoryError) as error:
-            raise BadInput(f"The program in {self._path} fails: {error} Export the model again.") from error
-        if not isinstance(found, Tensor) or found.shape != (batch.rows, len(self.lineage.inputs.labels)):
-            raise BadInput(f"The program in {self._path} gives no probability a row and label. Export it again.")
+            found: Tensor = self._program(flat(batch, image_vectors))
+            fault = _fault(found, (batch.rows, len(self.lineage.inputs.labels)))
+        except Exception as error:  # as above; each operator has errors of its own
+            raise BadInput(f"The program in {self._path} fails: {_said(error)}. Export the model again.") from error
+        if fault:
+            raise BadInput(f"The program in {self._path} gives no probability: {fault}. Export the model again.")
         return found
+
+
+def _said(error: Exception) -> str:
+    return str(error).rstrip(".") or type(error).__name__  # MemoryError says nothing
+
+
+def _fault(found: Any, shape: tuple[int, int]) -> str:
+    """Why an output is not a probability a row and label; empty: it is."""
+    if not isinstance(found, Tensor):
+        return f"its output is of type {type(found).__name__}, not a tensor"
+    if found.dtype != torch.float32 or found.shape != shape:
+        return f"its output is {found.dtype} of shape {tuple(found.shape)}, not torch.float32 of shape {shape}"
+    outside = found[~((found >= 0) & (found <= 1))]  # NaN too
+    if len(outside):
+        return f"{len(outside)} of {found.numel()} values are not from 0 to 1, the first {outside[0]}"
+    return ""

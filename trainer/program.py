@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 SCHEMA_MAJOR = 8  # of the JSON that torch.export writes
+INT64 = range(-(2**63), 2**63)
 STRIDED = 7
 TYPES = {
     **{1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64},
@@ -48,9 +49,22 @@ ATEN = """
 """
 
 
+def _whole(value: Any) -> int:
+    """The value, if it is an integer that a tensor's size could be: Python's own have no end, and take all memory."""
+    if type(value) is not int or value not in INT64:
+        raise ValueError(f"its program has {str(value)[:80]!r} where an integer of 64 bits belongs")
+    return value
+
+
+def _of_sizes(name: str) -> Callable[..., int]:
+    """Python's operator for what programs use it for, sizes; of text, lists and tensors it would make anything."""
+    apply = getattr(operator, name)
+    return lambda *values: _whole(apply(*map(_whole, values)))
+
+
 def _operators() -> dict[str, Callable[..., Any]]:
     found: dict[str, Callable[..., Any]] = {
-        f"_operator.{name}": getattr(operator, name) for name in ("add", "floordiv", "mod", "mul", "neg", "sub")
+        f"_operator.{name}": _of_sizes(name) for name in ("add", "floordiv", "mod", "mul", "neg", "sub")
     }
     for name in ATEN.split():
         packet, _, overload = name.partition(".")
@@ -87,7 +101,8 @@ class Program:
         inputs: names of the inputs, in the order in which the program takes them.
 
     Raises:
-        ValueError, KeyError, TypeError: it is no such program, or has an operator that is not in ``OPERATORS``.
+        ValueError: it has an operator that is not in ``OPERATORS``, or an argument that no exported model has.
+        Exception: of any other kind, it is no such program.
     """
 
     def __init__(self, document: dict[str, Any], tensors: Mapping[str, Tensor], inputs: list[str]):
@@ -118,7 +133,7 @@ class Program:
         """Run it.
 
         Raises:
-            KeyError, RuntimeError, ValueError, IndexError, TypeError: the inputs, or its operators, do not fit.
+            Exception: of any kind, the inputs, or its operators, do not fit.
         """
         values = self._fixed | {own: inputs[name] for own, name in self._inputs.items()}
         for node in self._nodes:
@@ -161,19 +176,31 @@ def _value(found: dict[str, Any]) -> _Name:
     return _Name(str(name))
 
 
+def _value_or_size(found: dict[str, Any]) -> _Name | int:
+    return _whole(found["as_int"]) if "as_int" in found else _value(found)
+
+
+SCALARS: dict[str, Callable[[Any], Any]] = {
+    "as_int": _whole,
+    "as_float": float,  # infinity is text in JSON
+    "as_bool": bool,
+    "as_string": str,
+}
+
+
 def _argument(arg: dict[str, Any]) -> Any:
     """A number, a type, or the name of a value, or a list of those."""
     ((kind, value),) = arg.items()
-    if kind in ("as_int", "as_float", "as_bool", "as_string") and isinstance(value, int | float | str):
-        return float(value) if kind == "as_float" else value  # infinity is text in JSON
+    if kind in SCALARS:
+        return SCALARS[kind](value)
+    if (of_each := kind.removesuffix("s")) in SCALARS:
+        return [*map(SCALARS[of_each], value)]
     if kind in ("as_tensor", "as_sym_int"):
-        return value["as_int"] if "as_int" in value else _value(value)
+        return _value_or_size(value)
     if kind in ("as_tensors", "as_sym_ints"):
-        return [one["as_int"] if "as_int" in one else _value(one) for one in value]
+        return [*map(_value_or_size, value)]
     if kind == "as_optional_tensors":
         return [None if "as_none" in one else _value(one["as_tensor"]) for one in value]
-    if kind in ("as_ints", "as_floats", "as_bools"):
-        return [*map({"as_ints": int, "as_floats": float, "as_bools": bool}[kind], value)]
     if kind == "as_none":
         return None
     if kind == "as_scalar_type":

@@ -169,6 +169,7 @@ def refused(code: str, mark: str) -> dict[str, tuple[Callable[[Parts], None], st
 
     operator = "not in OPERATORS"
     argument_kind = "argument of kind"
+    no_integer = "where an integer of 64 bits belongs"
     return {
         "a function": (target("torch.os.system"), operator),
         "a function of math": (target("math.factorial"), operator),
@@ -181,6 +182,13 @@ def refused(code: str, mark: str) -> dict[str, tuple[Callable[[Parts], None], st
         "a graph as argument": (argument({"as_graph": {"name": "g", "graph": {}}}), argument_kind),
         "an object as argument": (argument({"as_custom_obj": {"name": "c", "class_fqn": "x"}}), argument_kind),
         "a device": (argument({"as_device": {"type": "cuda", "index": 0}}), argument_kind),
+        "a float without end": (argument({"as_float": 10**400}), "too large"),
+        "an infinite integer": (argument({"as_int": 1e999}), no_integer),
+        "infinite sizes": (argument({"as_ints": [1e999]}), no_integer),
+        "an integer without end": (argument({"as_int": 10**400}), no_integer),
+        "text for an integer": (argument({"as_int": "a"}), no_integer),
+        "a list for a size": (argument({"as_sym_int": {"as_int": [1]}}), no_integer),
+        "infinite sizes by symbol": (argument({"as_sym_ints": [{"as_int": 1e999}]}), no_integer),
         "weights by pickle": (edit(WEIGHTS, lambda document: first(document).update(use_pickle=True)), "is a pickle"),
         "an object": (custom("custom_obj_0"), "is a pickle"),
         "an opaque object": (custom("opaque_obj_0"), "is a pickle"),
@@ -268,14 +276,69 @@ def test_what_is_no_file_of_ours_is_refused(good: Path, ladder_folder: Path, tmp
         Exported(ladder_folder / "samples" / "train.parquet")
 
 
-def test_a_program_that_does_not_fit_its_description_says_so(good: Path, batch: TensorBatch, tmp_path: Path) -> None:
-    for change in (
-        lambda document: nodes(document).pop(0),
-        lambda document: nodes(document)[-1].update(target="torch.ops.aten.t.default"),
-        lambda document: nodes(document)[-1].update(target="_operator.mul"),
-    ):
-        parts = read_parts(good.read_bytes())
-        edit(PROGRAM, change)(parts)
-        found = Exported(write(parts, tmp_path / "bad.pt2"))
-        with pytest.raises(BadInput, match="xport"):
-            found.probabilities(batch, None)
+def hostile() -> dict[str, tuple[Callable[[Any], None], str]]:
+    """Programs that are read, and what is said of them when they are run."""
+
+    def node(target: str, *args: tuple[str, Any], result: str = "x") -> Any:
+        inputs = [{"name": "", "arg": {kind: value}, "kind": 1} for kind, value in args]
+        return {"target": target, "inputs": inputs, "outputs": [{"as_tensor": {"name": result}}], "metadata": {}}
+
+    def name(of: str) -> tuple[str, Any]:
+        return "as_tensor", {"name": of}
+
+    def first(*added: Any) -> Callable[[Any], None]:
+        return lambda document: nodes(document).__setitem__(slice(0, 0), added)
+
+    def operator(of: str, *args: tuple[str, Any]) -> Callable[[Any], None]:
+        return first(node(f"_operator.{of}", *args))
+
+    def last(target: str, *args: tuple[str, Any]) -> Callable[[Any], None]:
+        def change(document: Any) -> None:
+            (output,) = document["graph_module"]["graph"]["outputs"]
+            nodes(document).append(node(f"torch.ops.aten.{target}", name(output["as_tensor"]["name"]), *args))
+            output["as_tensor"]["name"] = "x"
+
+        return change
+
+    def one(value: int) -> tuple[str, Any]:
+        return "as_int", value
+
+    squares = [node("_operator.mul", name(f"x{n}"), name(f"x{n}"), result=f"x{n + 1}") for n in range(24)]
+    no_integer, outside = "where an integer of 64 bits belongs", "gives no probability: 16 of 16 values are not from 0"
+    return {
+        "a value that no node gives": (lambda document: nodes(document).pop(0) and None, "fails"),
+        "another operator's arguments": (lambda document: nodes(document)[-1].update(target="_operator.mul"), "fails"),
+        "floor division by zero": (operator("floordiv", one(1), one(0)), "by zero"),
+        "modulo by zero": (operator("mod", one(1), one(0)), "by zero"),
+        "a sum beyond 64 bits": (operator("add", one(2**63 - 1), one(1)), no_integer),
+        "squares of squares": (first(node("_operator.add", one(9), one(0), result="x0"), *squares), no_integer),
+        "formatted text": (operator("mod", ("as_string", "%c"), one(-1)), no_integer),
+        "repeated text": (operator("mul", ("as_string", "a"), one(2**62)), no_integer),
+        "joined text": (operator("add", ("as_string", "a"), ("as_string", "b")), no_integer),
+        "a repeated list": (operator("mul", ("as_ints", [1]), one(2**62)), no_integer),
+        "a truth value": (operator("mul", ("as_bool", True), one(1)), no_integer),
+        "a float": (operator("mul", ("as_float", 1.5), one(2)), no_integer),
+        "all memory": (first(node("torch.ops.aten.arange.default", one(10**15))), "fails"),
+        "integers": (last("to.dtype", ("as_scalar_type", 5)), "gives no probability: its output is torch.int64"),
+        "truth values": (last("to.dtype", ("as_scalar_type", 12)), "gives no probability: its output is torch.bool"),
+        "halves": (last("to.dtype", ("as_scalar_type", 13)), "gives no probability: its output is torch.bfloat16"),
+        "another shape": (last("t.default"), "gives no probability: its output is torch.float32 of shape (1, 16)"),
+        "a number": (last("sym_size.int", one(0)), "gives no probability: its output is of type int"),
+        "no number": (last("mul.Tensor", ("as_float", "NaN")), outside),
+        "infinity": (last("add.Tensor", ("as_float", "Infinity")), outside),
+        "below 0": (last("neg.default"), outside),
+        "above 1": (last("mul.Tensor", ("as_float", 1e30)), outside),
+    }
+
+
+@pytest.mark.parametrize("what", hostile())
+def test_a_program_that_goes_wrong_is_an_error_in_words(
+    good: Path, batch: TensorBatch, tmp_path: Path, what: str
+) -> None:
+    parts = read_parts(good.read_bytes())
+    change, said = hostile()[what]
+    edit(PROGRAM, change)(parts)
+    found = Exported(write(parts, tmp_path / "bad.pt2"))
+    with pytest.raises(BadInput, match="Export the model again") as error:
+        found.probabilities(batch, None)
+    assert said in str(error.value)
