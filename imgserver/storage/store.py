@@ -221,7 +221,8 @@ class Store:
     def knows(self, space: Space, ids: Ids) -> Mask:
         """Of which ids, shape (n,), there is an entry, be it damaged."""
         entries, found = self.index.get(space.name, ids)
-        return np.logical_or(found, entries["status"] == DAMAGED)
+        known: Mask = found | (entries["status"] == DAMAGED)
+        return known
 
     def as_stored(self, space: Space, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Rows, shape (n, dim), as they will be read once they are stored."""
