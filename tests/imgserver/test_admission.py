@@ -31,7 +31,7 @@ from imgserver.head import MAX_LAYERS, Head, HeadSpec
 from imgserver.serving import learning
 from imgserver.serving.admission import SHARE, Admission, Cost, Turns
 from imgserver.serving.fair import FairQueue
-from imgserver.serving.grpc_server import GrpcServer
+from imgserver.serving.grpc_server import MAX_STREAMS, GrpcServer
 from imgserver.serving.jobs import Caller, Job, caller_name
 from imgserver.serving.open_files import KEPT, LEAST, allowed_connections
 from imgserver.serving.service import ImageService, ServiceConfig
@@ -421,9 +421,9 @@ def test_a_head_of_many_layers_survives_its_file() -> None:
 def test_half_messages_hold_threads_of_their_caller_alone(served: GrpcServer) -> None:
     """Calls whose message never comes: the caller's others wait or are refused, a caller from elsewhere is not."""
     under = served.methods.calls
-    silent = Http2(served.address)
-    for _ in range(under.share):
-        silent.call("/crossmedia.v1.ImageService/GetVectors")
+    silent = [Http2(served.address) for _ in range(0, under.share, MAX_STREAMS)]
+    for number in range(under.share):
+        silent[number // MAX_STREAMS].call("/crossmedia.v1.ImageService/GetVectors")
     assert soon(lambda: under.under_way == under.share)
     same_host = GrpcTransport(served.address)
     with pytest.raises(Overloaded, match=r"127\.0\.0\.1 are under way, which is the share"):
@@ -434,7 +434,8 @@ def test_half_messages_hold_threads_of_their_caller_alone(served: GrpcServer) ->
     other = Http2(elsewhere)
     other.call("/crossmedia.v1.ImageService/GetInfo", b"")
     assert b"efficientnet" in other.read()
-    silent.close()
+    for connection in silent:
+        connection.close()
     assert soon(lambda: under.under_way == 0), "who has gone holds nothing"
     other.close()
 

@@ -376,12 +376,12 @@ def test_a_server_that_was_stopped_has_ended(store: Path, tmp_path: Path) -> Non
 
 
 def test_too_much_work_is_refused_with_a_hint(store: Path, photos: Path) -> None:
-    process = DaemonProcess(store, photos, "--max-pending-ids=5")
+    process = DaemonProcess(store, photos, "--max-pending-ids=8")
     try:
         transport = GrpcTransport(process.address)
         calls = [
-            transport.get_vectors(pb.GetVectorsRequest(image_ids=np.arange(i, i + 5, dtype="<i8").tobytes()), 10)
-            for i in range(100, 140, 5)
+            transport.get_vectors(pb.GetVectorsRequest(image_ids=np.arange(i, i + 6, dtype="<i8").tobytes()), 10)
+            for i in range(100, 148, 6)
         ]
         refused = []
         for call in calls:
@@ -389,11 +389,11 @@ def test_too_much_work_is_refused_with_a_hint(store: Path, photos: Path) -> None
                 call.result()
             except Overloaded as error:
                 refused.append(error)
-        assert refused, "eight calls for five images each cannot all be admitted"
-        assert "limit of 5 images" in str(refused[0])
+        assert refused, "eight calls for six images each cannot all be admitted"
+        assert "6 images wait for the CNN" in str(refused[0])
         assert all(error.retry_after_s >= 0.1 for error in refused)
-        with pytest.raises(InvalidRequest, match="the limit is 5"):
-            transport.get_vectors(pb.GetVectorsRequest(image_ids=np.arange(6, dtype="<i8").tobytes()), 10).result()
+        with pytest.raises(InvalidRequest, match="the limit is 6"):
+            transport.get_vectors(pb.GetVectorsRequest(image_ids=np.arange(7, dtype="<i8").tobytes()), 10).result()
         # The client splits and comes back when it is told to.
         with ImageClient(process.address) as client:
             assert client.get(list(range(140, 170))).ok.all()
