@@ -195,7 +195,7 @@ class Misses:
             return nowhere
         lacking = np.flatnonzero(self.catalog.lacks(ids))
         try:
-            for kept in (space, model.features):
+            for kept in (space, model.features) if len(lacking) else ():
                 lacking = lacking[~self._store.knows(kept, ids[lacking])]
         except StoreError:  # each image fails by itself
             return nowhere

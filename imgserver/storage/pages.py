@@ -129,7 +129,9 @@ class _Pages:
 
     def trouble(self) -> str:
         """What is wrong with them; empty when nothing is."""
-        if self._there <= self._meta.last_page:
+        # Pages that one transaction took and gave back are not written: at the end of the file they may be missing.
+        missing = self._meta.last_page + 1 - self._there
+        if missing and sum(int((free >= self._there).sum()) for free in self._free()) != missing:
             return f"it is cut: it should have {self._meta.last_page + 1:,} pages, and has {self._there:,}"
         self._seen[:2] = 1
         return (
@@ -162,15 +164,20 @@ class _Pages:
                 return said
         return ""
 
-    def _marked_free(self) -> str:
+    def _free(self) -> Iterator[npt.NDArray[np.uint64]]:
+        """Numbers of free pages, list by list; an empty list is a damaged one."""
         for _, value, _ in self._nodes(self._meta.free):
             free = np.frombuffer(value[: len(value) // 8 * 8], dtype="<u8")
-            if not len(free) or int(free[0]) >= len(free):
+            yield free[1 : 1 + int(free[0])] if len(free) and int(free[0]) < len(free) else free[:0]
+
+    def _marked_free(self) -> str:
+        for free in self._free():
+            if not len(free) or (free > self._meta.last_page).any():
                 return "a list of free pages is damaged"
-            free = free[1 : 1 + int(free[0])]
-            if (free >= self._there).any() or self._seen[free].any() or len(np.unique(free)) < len(free):
+            here = free[free < self._there]
+            if self._seen[here].any() or len(np.unique(free)) < len(free):
                 return "a page is free and used at once"
-            self._seen[free] = 1
+            self._seen[here] = 1
         return ""
 
     def databases(self) -> dict[bytes, dict[bytes, bytes]]:

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 import xxhash
@@ -203,6 +204,27 @@ def test_a_page_that_is_damaged_is_noticed_before_it_is_believed(tmp_path: Path)
     after = content(tmp_path / "store")[NAME]
     assert after.items() <= before[NAME].items()
     assert len(after) + report["entries"].get(NAME, 0) == 3000
+
+
+def test_free_pages_that_lmdb_never_wrote_are_no_damage(tmp_path: Path) -> None:
+    with lmdb.open(str(tmp_path), map_size=1 << 30, max_dbs=1) as env:
+        db = env.open_db(b"entries")
+        for _ in range(3):  # each takes pages and gives some back before it ends
+            with env.begin(write=True, db=db) as txn:
+                for key in range(50):
+                    txn.put(b"%04d" % key, b"x" * 1500)
+                for key in range(3):
+                    txn.put(b"b%04d" % key, b"x" * 9000)
+                for key in range(3):
+                    txn.delete(b"b%04d" % key)
+                for key in range(20, 50):
+                    txn.delete(b"%04d" % key)
+        file = tmp_path / "data.mdb"
+        with env.begin() as txn:
+            assert file.stat().st_size < (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+            assert check_pages(file, txn.id()) == ""
+        os.truncate(file, file.stat().st_size // 2)
+    assert "it is cut" in check_pages(file, 3)
 
 
 def test_the_daemon_makes_damaged_rows_anew_from_features_or_says_that_it_failed(store: Path) -> None:
