@@ -41,7 +41,7 @@ test: install-dev ## Lint, types and the test suite, without what takes its time
 test-slow: install-dev ## The tests that take minutes: every command of the README, the demo, Ray, compaction under kills
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "slow and not faults"
 
-test-faults: install-dev ## Faults: kills, full disks, networks, overload, hostile input (15 minutes); KILLS=1000 kills more
+test-faults: install-dev ## Faults: kills, full disks, networks, overload, damage, floods, hostile input; it takes long, and KILLS=1000 longer
 	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest tests/faults -s --kills $(KILLS)
 
 soak: install-dev ## Everything at once for MINUTES=60, drawn in soak.png
