@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 
+from imgserver.client.results import dim_in
 from imgserver.client.transports import Pending
 from imgserver.errors import NotReady, VersionMismatch
 from imgserver.wire import DTYPES, VectorsReply
@@ -20,7 +21,7 @@ class MockTransport:
 
     Args:
         vectors: image id -> vector; all of one length.
-        version: the version that every reply names.
+        version: the version that every reply names; empty: one of vectors of that length, of 8 where there are none.
         generation: the generation that every reply names.
         status: image id -> status byte, for ids that are to fail.
         max_ids_per_call: the limit that ``get_info`` tells.
@@ -32,14 +33,15 @@ class MockTransport:
         self,
         vectors: Mapping[int, npt.NDArray[Any]],
         *,
-        version: str = "mock@000000000000+none@000000000000/8",
+        version: str = "",
         generation: int = 1,
         status: Mapping[int, int] | None = None,
         max_ids_per_call: int = 10_000,
     ):
-        self.vectors, self.version, self.generation = dict(vectors), version, generation
+        self.vectors, self.generation = dict(vectors), generation
         self.status, self.max_ids_per_call = dict(status or {}), max_ids_per_call
-        self.dim = len(next(iter(self.vectors.values()))) if self.vectors else int(version.rsplit("/", 1)[1])
+        self.dim = len(next(iter(self.vectors.values()))) if self.vectors else dim_in(version) or 8
+        self.version = version or f"mock@000000000000+none@000000000000/{self.dim}"
         self.requests: list[pb.GetVectorsRequest] = []
 
     def get_info(self, timeout_s: float) -> pb.GetInfoResponse:

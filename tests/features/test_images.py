@@ -54,7 +54,7 @@ def test_an_error_surfaces_at_its_batch() -> None:
     with ImageClient(transport) as client:
         stream = fetch_ahead(batches(10), client.get, depth=1)
         next(stream)
-        transport.version = "mock@222222222222+none@000000000000/8"
+        transport.version = "mock@222222222222+none@000000000000/4"
         with pytest.raises(VersionMismatch):
             for _ in stream:
                 pass
