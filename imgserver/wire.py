@@ -8,6 +8,7 @@ sent, none when it is read. Any other implementation of the contract reads and w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,7 @@ def decode_reply(message: bytes) -> VectorsReply:
     )
 
 
+@lru_cache(1024)  # of few sizes, each many times
 def _head(number: int, size: int) -> bytes:
     """Tag and length of a block."""
     out = bytearray()

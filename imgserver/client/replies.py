@@ -28,6 +28,7 @@ MAX_NAME, MAX_NAMES = 1024, 10_000  # characters of a name that a server tells, 
 LEAST_MESSAGE_BYTES = 4096
 MAX_JPEG_BYTES, DEFAULT_SIDE = 1 << 20, 128
 COSINE_SLACK = 1e-3  # cosines are sums of rounded products
+_OK = int(Status.OK)  # a member of an enum is slow to look up, and each reply is compared with it
 
 Statuses = npt.NDArray[np.uint8]
 Gradient = dict[str, npt.NDArray[np.float32]]
@@ -111,14 +112,14 @@ def vectors(
         raise broken(server, f"version is {reply.version!r}, which does not end with the length of its vectors")
     if values.shape[1] not in ((dim,) if dim else range(1, MAX_DIM + 1)):
         raise broken(server, f"its vectors have {values.shape[1]} numbers, those of {reply.version!r} have {dim}")
-    failed = _known(status, "image", ids, server) != Status.OK
+    failed = _known(status, "image", ids, server) != _OK
     if failed.any() and values[failed].any():
         values = np.where(failed[:, None], values.dtype.type(0), values)
     if not finite(values):
         row = int(np.argmin(np.isfinite(values).all(axis=1)))
         number = values[row][~np.isfinite(values[row])][0]
         raise broken(server, f"the vector of image {ids[row]} holds {number}, and its status is OK")
-    return replace(reply, values=values)
+    return reply if values is reply.values else replace(reply, values=values)
 
 
 def finite(values: npt.NDArray[Any]) -> bool:

@@ -68,7 +68,7 @@ class Caller:
         self._began = time.perf_counter_ns()
         self._left = 0
         self._lock = threading.Lock()
-        self._woken = threading.Event()
+        self._woken: threading.Event | None = None  # made where it waits: most calls never do
         self._at_end: list[Callable[[], None]] | None = None if on_end is None else []
         self._gone = False
         if on_end is not None and not on_end(self._end):
@@ -77,7 +77,8 @@ class Caller:
     @property
     def waits(self) -> bool:
         """Whether anybody still wants the answer."""
-        return not self._woken.is_set() and time.monotonic() < self.deadline
+        woken = self._woken
+        return not (self._gone or (woken and woken.is_set())) and time.monotonic() < self.deadline
 
     def check(self) -> None:
         """Look up between two pieces of work.
@@ -100,7 +101,7 @@ class Caller:
 
     def _end(self) -> None:
         self._gone = True
-        self._woken.set()
+        self._wake()
         with self._lock:
             functions, self._at_end = self._at_end or [], None
         for function in functions:
@@ -108,13 +109,17 @@ class Caller:
 
     def leave(self) -> None:
         """The images are not waited for any more."""
-        self._woken.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._woken is not None:
+            self._woken.set()
 
     def expect(self, images: int) -> None:
         """So many images are waited for; called before any of them can end."""
-        self._left = images
-        if not images:
-            self._woken.set()
+        self._left, self._woken = images, threading.Event()
+        if not images or self._gone:  # it may have gone before there was anything to wake
+            self._wake()
 
     def one_ended(self, started_ns: int) -> None:
         """An image ended, with success or not; ``started_ns`` is when it left the queue, 0 if it never did."""
@@ -124,11 +129,12 @@ class Caller:
                 self.queue_time_ns = max(self.queue_time_ns, started_ns - self._began)
                 self.compute_time_ns = max(self.compute_time_ns, time.perf_counter_ns() - started_ns)
             if self._left <= 0:
-                self._woken.set()
+                self._wake()
 
     def wait(self) -> None:
         """Until all images ended, the call was given up, or shortly before the deadline, so that an answer comes."""
-        self._woken.wait(max(0.0, self.deadline - time.monotonic() - 0.05))
+        if self._woken is not None:
+            self._woken.wait(max(0.0, self.deadline - time.monotonic() - 0.05))
 
 
 @dataclass(eq=False)

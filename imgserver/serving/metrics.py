@@ -82,7 +82,9 @@ class _Totals(Collector):
         )
         yield GaugeMetricFamily("crossmedia_queue_items", "Images waiting for the CNN.", info.images_pending)
         yield GaugeMetricFamily(
-            "crossmedia_pending_bytes", "Bytes of memory that calls under way hold.", self._service.admission.size
+            "crossmedia_pending_bytes",
+            "Bytes of memory that calls under way hold.",
+            self._service.admission.under_way.size,
         )
         yield GaugeMetricFamily("crossmedia_store_used_bytes", "Bytes of the store on disk.", info.store_used_bytes)
         yield GaugeMetricFamily("crossmedia_store_free_bytes", "Bytes free on its disk.", info.store_free_bytes)

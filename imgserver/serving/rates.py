@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -67,6 +68,7 @@ def images_in(request: Any) -> int:
     return max(1, len(getattr(request, "image_ids", b"")) // 8 + photos)
 
 
+@lru_cache(MOST_CLIENTS)  # asked for in each call
 def host_of(peer: str) -> str:
     """Of ``ipv4:10.0.0.1:5000`` or ``ipv6:%5B::1%5D:5000``: without the port, which is another one each time."""
     kind, _, rest = unquote(peer).partition(":")

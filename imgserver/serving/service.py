@@ -8,8 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -283,10 +282,9 @@ class ImageService:
             caller.compute_time_ns,
         )
 
-    @contextmanager
     def _reply(
         self, images: int, dim: int, made_as: DTypeLike, sent_as: np.dtype[Any], caller: Caller
-    ) -> Iterator[None]:
+    ) -> AbstractContextManager[None]:
         """Hold what a reply of vectors costs, until it was sent; one that is larger than a message is refused."""
         if (size := images * (dim * sent_as.itemsize + 1) + MESSAGE_REST) > self.config.max_message_bytes:
             raise InvalidRequest(
@@ -294,8 +292,7 @@ class ImageService:
                 f"{self.config.max_message_bytes}. Ask for fewer images in a call."
             )
         cost = Cost(size=images * dim * (np.dtype(made_as).itemsize + REPLY_COPIES * sent_as.itemsize))
-        with self.admission.held_until_sent(cost, caller):
-            yield
+        return self.admission.held_until_sent(cost, caller)
 
     def put_head(self, request: pb.PutHeadRequest, deadline: float, on_end: OnEnd | None = None) -> pb.PutHeadResponse:
         """Hold a head that a trainer brings, so that its vectors and gradients can be asked for.

@@ -29,7 +29,7 @@ from imgserver.client import GrpcTransport, ImageClient, LocalTransport
 from imgserver.errors import BadInput, DeadlineExceeded, InvalidRequest, Overloaded
 from imgserver.head import MAX_LAYERS, Head, HeadSpec
 from imgserver.serving import learning
-from imgserver.serving.admission import SHARE, Admission, Cost, Turns
+from imgserver.serving.admission import NOTHING, SHARE, Admission, Cost, Turns
 from imgserver.serving.fair import FairQueue
 from imgserver.serving.grpc_server import MAX_STREAMS, GrpcServer
 from imgserver.serving.jobs import Caller, Job, caller_name
@@ -80,7 +80,7 @@ def test_one_caller_leaves_a_quarter_to_the_others() -> None:
     for _ in range(6):
         admission.give_back(Cost(size=100, slow=1), "greedy")
     admission.give_back(Cost(size=100, slow=2), "other")
-    assert (admission.images, admission.size, admission.slow, admission._held) == (0, 0, 0, {})
+    assert (admission.under_way, admission._held) == (NOTHING, {})
 
 
 class Ends:
@@ -172,7 +172,7 @@ def test_images_of_one_caller_leave_a_quarter_to_the_others() -> None:
     admission.take(Cost(images=2), "other")
     admission.give_back(Cost(images=6), "greedy")
     admission.give_back(Cost(images=2), "other")
-    assert (admission.images, admission._held) == (0, {})
+    assert (admission.under_way, admission._held) == (NOTHING, {})
 
 
 def test_a_reply_is_counted_until_it_was_sent() -> None:
@@ -180,15 +180,15 @@ def test_a_reply_is_counted_until_it_was_sent() -> None:
     caller = Caller(time.monotonic() + 60, ends.note)
     with admission.held_until_sent(Cost(size=100), caller):
         pass
-    assert admission.size == 100
+    assert admission.under_way.size == 100
     ends.end()
-    assert admission.size == 0
+    assert admission.under_way.size == 0
     with admission.held_until_sent(Cost(size=100), caller):
-        assert admission.size == 100  # the caller has gone, and the work goes on
-    assert admission.size == 0
+        assert admission.under_way.size == 100  # the caller has gone, and the work goes on
+    assert admission.under_way.size == 0
     with pytest.raises(ZeroDivisionError), admission.held_until_sent(Cost(size=100), Caller(time.monotonic())):
         raise ZeroDivisionError
-    assert admission.size == 0
+    assert admission.under_way.size == 0
 
 
 def test_the_limit_of_open_files_leaves_some_for_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +227,7 @@ def soon(true: Callable[[], bool], seconds: float = 5.0) -> bool:
 
 
 def test_calls_that_wait_leave_places_for_those_that_do_not(service: ImageService) -> None:
-    service.admission._max_slow = 1
+    service.admission._most = Cost(1000, 1 << 30, 1)
     first = threading.Thread(target=lambda: ImageClient(LocalTransport(service)).get(list(range(100, 160))))
     first.start()
     while not service.misses.waiting:
@@ -237,7 +237,7 @@ def test_calls_that_wait_leave_places_for_those_that_do_not(service: ImageServic
         service.get_vectors(request, time.monotonic() + 5)
     assert service.get_vectors(pb.GetVectorsRequest(image_ids=ONE), time.monotonic() + 5).status.tolist() == [1]
     first.join()
-    assert service.admission.slow == 0
+    assert service.admission.under_way.slow == 0
 
 
 def test_images_that_nobody_knows_wait_for_nothing(service: ImageService) -> None:
@@ -282,7 +282,7 @@ def test_a_new_photo_does_not_wait_for_all_of_another_caller(
     busy = len(service.misses._threads)  # had begun before, or end beside it
     assert decoded.index(179) < 2 * busy + 2
     assert decoded.index(190) < 2 * busy + 4
-    assert (service.admission.images, service.admission._held) == (0, {})
+    assert (service.admission.under_way, service.admission._held) == (NOTHING, {})
 
 
 def asked(service: ImageService, ids: list[int]) -> list[Job]:
@@ -324,7 +324,7 @@ def test_every_call_that_takes_long_needs_a_place_and_gives_it_back(service: Ima
         service.admission.give_back(Cost(slow=int(SHARE * 48)), "greedy")
         for method, call in work.items():
             call()
-            assert (service.admission.images, service.admission.size, service.admission.slow) == (0, 0, 0), method
+            assert service.admission.under_way == NOTHING, method
         service.admission.take(Cost(slow=int(SHARE * 48)), "greedy")
         for method in ("GetVectors of a head", "GetHeadGradient", "PutImages", "GetThumbnails"):
             with pytest.raises(Overloaded, match="take long are under way for greedy"):
@@ -347,7 +347,7 @@ def test_a_call_whose_deadline_is_over_or_whose_caller_has_gone_does_no_more(ser
         service.get_vectors(
             pb.GetVectorsRequest(version=version, image_ids=ONE), time.monotonic() + 60, lambda function: False
         )
-    assert (service.admission.size, service.admission.slow) == (0, 0)
+    assert service.admission.under_way == NOTHING
 
 
 def test_a_head_that_is_wide_is_computed_in_blocks_and_a_reply_fits_a_message(service: ImageService) -> None:
@@ -363,7 +363,7 @@ def test_a_head_that_is_wide_is_computed_in_blocks_and_a_reply_fits_a_message(se
     few = pb.GetVectorsRequest(version=version, image_ids=ONE * 3000, dtype=pb.DTYPE_FLOAT16)
     found = service.get_vectors(few, time.monotonic() + 20)
     assert (found.values == found.values[0]).mean() > 0.99
-    assert service.admission.size == 0
+    assert service.admission.under_way.size == 0
 
 
 def test_what_is_kept_for_a_gradient_is_given_up(service: ImageService, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -450,8 +450,8 @@ def test_a_caller_without_a_deadline_has_the_servers(
     deaf.call(
         "/crossmedia.v1.ImageService/GetVectors", pb.GetVectorsRequest(image_ids=ONE * 20_000).SerializeToString()
     )
-    assert soon(lambda: service.admission.size > 0 and served.methods.calls.under_way == 1)
-    assert soon(lambda: service.admission.size == 0 and served.methods.calls.under_way == 0)
+    assert soon(lambda: service.admission.under_way.size > 0 and served.methods.calls.under_way == 1)
+    assert soon(lambda: service.admission.under_way.size == 0 and served.methods.calls.under_way == 0)
     for connection in (half, deaf):
         connection.close()
 

@@ -268,7 +268,7 @@ def test_a_fault_before_the_cnn_harms_its_image_alone(
     assert "failed before the CNN (images: 1, the first is 152)" in caplog.text
     assert client.get([152], timeout_s=10).ok.all()
     assert service.misses.alive
-    assert service.admission.images == 0
+    assert service.admission.under_way.images == 0
 
 
 def test_a_store_is_followed_again_after_any_fault(
