@@ -59,6 +59,7 @@ class Fetch:
         self.step = limits.ids_per_call(dim * np.dtype(dtype).itemsize)
         self.values = np.zeros((0, dim), dtype=dtype)
         self.status = np.zeros(0, dtype=np.uint8)
+        self._late = np.zeros(len(ids), dtype=np.uint8)  # of rows that are asked for again, why
         self.retries = 0
 
     def run(self) -> None:
@@ -93,11 +94,11 @@ class Fetch:
             self._take(part, reply, transport)
             late = np.isin(reply.status, TRANSIENT) if reply.status.max() >= min(TRANSIENT) else part[:0]
             if late.any():
-                again.append(part[late])
-                first = part[late][0]
-                why = self.limits.not_ready(
-                    int(self.ids[first]), int(self.status[first]), int(late.sum()), self.timeout_s
-                )
+                again.append(waiting := part[late])
+                # FAILED is above TIMED_OUT: the last try may have no time to find out what an earlier one did.
+                self._late[waiting] = np.maximum(self._late[waiting], reply.status[late])
+                first = int(waiting[0])
+                why = self.limits.not_ready(int(self.ids[first]), int(self._late[first]), len(waiting), self.timeout_s)
         return (np.concatenate(again) if again else rows[:0]), why
 
     def _parts(self, rows: Ids) -> list[tuple[Transport, Ids]]:

@@ -162,6 +162,16 @@ def test_a_retry_hint_is_honoured_within_the_deadline() -> None:
     assert time.monotonic() - started < 1.0, "there is no sense in waiting beyond the deadline"
 
 
+def test_what_a_try_found_out_is_said_though_the_last_one_had_no_time() -> None:
+    class Hurried(MockTransport):
+        def get_vectors(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
+            self.status = {2: Status.TIMED_OUT if self.requests else Status.FAILED}
+            return super().get_vectors(request, timeout_s)
+
+    with pytest.raises(Exception, match="image 2, FAILED"):
+        ImageClient(Hurried(VECTORS), timeout_s=0.5).get([1, 2])
+
+
 def test_an_unknown_status_is_an_error_of_the_reply() -> None:
     with pytest.raises(ServerFault, match="status of image 2 is 99, which is unknown"):
         ImageClient(MockTransport(VECTORS, status={2: 99})).get([2])
