@@ -123,8 +123,9 @@ class _Pages:
     """
 
     def __init__(self, data: Bytes, meta: _Meta):
-        self._data, self._size, self._meta = data, meta.page_bytes, meta
+        self._size, self._meta = meta.page_bytes, meta
         self._there = min(meta.last_page + 1, len(data) // self._size)
+        self._data = data[: self._there * self._size]  # where the file was cut, the rest of a page is no page
         self._seen = np.zeros(self._there, dtype=np.uint8)
 
     def trouble(self) -> str:
