@@ -223,25 +223,12 @@ def test_free_pages_that_lmdb_never_wrote_are_no_damage(tmp_path: Path) -> None:
         with env.begin() as txn:
             assert file.stat().st_size < (env.info()["last_pgno"] + 1) * env.stat()["psize"]
             assert check_pages(file, txn.id()) == ""
+            os.truncate(file, file.stat().st_size + 1001)  # a page that is not whole, where a free one may be missing
+            assert check_pages(file, txn.id()) == ""
         os.truncate(file, file.stat().st_size // 2)
     assert "it is cut" in check_pages(file, 3)
     os.truncate(file, file.stat().st_size - 1001)  # within a page, at an odd place
     assert "it is cut" in check_pages(file, 3)
-
-
-def test_a_file_that_was_cut_at_any_place_is_walked_over(tmp_path: Path) -> None:
-    with lmdb.open(str(tmp_path), map_size=1 << 30, max_dbs=1) as env:
-        db = env.open_db(b"entries")
-        for size in (30_000, 10):  # what the first takes is free behind the second
-            with env.begin(write=True, db=db) as txn:
-                txn.put(b"key", b"x" * size)
-        with env.begin() as txn:
-            number = txn.id()
-    file = tmp_path / "data.mdb"
-    for left in range(file.stat().st_size - 1, 2 * 4096, -997):
-        os.truncate(file, left)
-        check_pages(file, number)
-        readable(file)
 
 
 def test_the_daemon_makes_damaged_rows_anew_from_features_or_says_that_it_failed(store: Path) -> None:
