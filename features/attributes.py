@@ -198,4 +198,5 @@ def _ids_of_names(manifest: Path, names: pa.Array, notes: Notes) -> Int64Array:
             f"that is not is {_first(absent)!r}. Keys are names of files without folder and suffix."
         )
     notes.add("items_whose_image_is_not_in_the_manifest", len(absent), _first(absent))
-    return np.append(ids, NULL_IMAGE)[np.asarray(pc.fill_null(place, -1))]
+    found: Int64Array = np.append(ids, NULL_IMAGE)[np.asarray(pc.fill_null(place, -1))]
+    return found
