@@ -39,6 +39,8 @@ def seconds(column: Column) -> Int64Array:
     if values.null_count:
         row = column.row(pc.is_null(values))
         raise BadInput(f"The column {column.name!r} of {column.where} is empty in row {row}; every row needs a time.")
+    if pa.types.is_null(kind):  # and no row
+        return np.zeros(0, dtype=np.int64)
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         return _of_stamps(values)
     if pa.types.is_string(kind):

@@ -228,7 +228,7 @@ def key_of(value: Any, name: str, where: str) -> str | None:
     return found
 
 
-def names(column: Column) -> pa.Array:
+def catalogue_keys(column: Column) -> pa.Array:
     """Keys of a catalogue: int64 when the column is one of numbers, else ``large_string``.
 
     Raises:
