@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.batch import NULL_IMAGE, Int64Array
-from features.notes import Notes
+from features.notes import Notes, first_of
 from features.schema import Images, Schema
 from features.tables import Source
 from features.vocabulary import tokenize
@@ -147,7 +147,7 @@ def _latest(source: Source, wanted: Readers, who: str, notes: Notes) -> pa.Table
     key = table[KEY].combine_chunks()
     last = np.asarray(pc.index_in(key, value_set=key)) == np.arange(len(key))
     differ = pc.unique(key.filter(pa.array(~last)))
-    notes.add(f"{who}_whose_columns_change_in_the_log_of_which_the_last_row_counts", len(differ), _first(differ))
+    notes.add(f"{who}_whose_columns_change_in_the_log_of_which_the_last_row_counts", len(differ), first_of(differ))
     return table.filter(pa.array(last))
 
 
@@ -155,10 +155,6 @@ def _distinct(parts: list[pa.Table], names: list[str]) -> pa.Table:
     """Rows that differ in more than their number, each with its last number."""
     every = pa.concat_tables(parts).group_by(names).aggregate([(ROW, "max")])
     return every.select([*names, f"{ROW}_max"]).rename_columns([*names, ROW])
-
-
-def _first(keys_: pa.Array) -> str | None:
-    return str(keys_[0].as_py()) if len(keys_) else None
 
 
 def _ids_of_images(images: Images, image: Int64Array, notes: Notes) -> dict[str, pa.Array]:
@@ -170,10 +166,10 @@ def _ids_of_images(images: Images, image: Int64Array, notes: Notes) -> dict[str,
     absent = shown.filter(pc.and_(pc.is_valid(shown), pc.is_null(row)))
     if len(absent) and not row.drop_null():
         raise BadInput(
-            f"Not one image of the items is in {images.path}; the first that is not is {_first(absent)}. Check that "
+            f"Not one image of the items is in {images.path}; the first that is not is {first_of(absent)}. Check that "
             f"{images.image!r} holds the image ids of the items."
         )
-    notes.add("items_whose_image_is_not_in_the_image_table", len(absent), _first(absent))
+    notes.add("items_whose_image_is_not_in_the_image_table", len(absent), first_of(absent))
     return {name: table[ID + name].combine_chunks().take(row) for name in images.ids}
 
 
@@ -194,9 +190,9 @@ def _ids_of_names(manifest: Path, names: pa.Array, notes: Notes) -> Int64Array:
     absent = names.filter(pc.and_(pc.is_valid(names), pc.is_null(place)))
     if len(absent) == len(names) - names.null_count and len(absent):
         raise BadInput(
-            f"Not one image of the items is in the manifest {manifest}, whose first key is {_first(key)!r}; the first "
-            f"that is not is {_first(absent)!r}. Keys are names of files without folder and suffix."
+            f"Not one image of the items is in the manifest {manifest}, whose first key is {first_of(key)!r}; the "
+            f"first that is not is {first_of(absent)!r}. Keys are names of files without folder and suffix."
         )
-    notes.add("items_whose_image_is_not_in_the_manifest", len(absent), _first(absent))
+    notes.add("items_whose_image_is_not_in_the_manifest", len(absent), first_of(absent))
     found: Int64Array = np.append(ids, NULL_IMAGE)[np.asarray(pc.fill_null(place, -1))]
     return found

@@ -26,6 +26,7 @@ from features.encode import EncodedPart, Encoder, TrainingCounts, build_vocabula
 from features.layout import FORMATS, META_FILE, sample_files
 from features.logs import behaviour_source, log_source, stream_behaviours, stream_log
 from features.matching import check_histories, check_known, check_times
+from features.notes import first_of
 from features.partitions import Partitions
 from features.parts import Part, make_part
 from features.report import BuildReport, Totals, memory
@@ -103,7 +104,8 @@ class _Build:
         self.every_item = names.take(pc.sort_indices(names))
         self.boundaries = self.times.boundaries(schema.split) if schema.split.method == TIME else None
         item_rows = items.rows(self.every_item) if items else None
-        check_known(schema, self.every_item, items, "item")
+        absent = check_known(schema, self.every_item, items, "item")
+        totals.notes.add("items_without_a_row_in_the_item_table", len(absent), first_of(absent))
         counts = TrainingCounts()
 
         def count(part: Part) -> None:
@@ -117,7 +119,7 @@ class _Build:
                 f"The split leaves no row for {empty[0]}: {schema.log.path} has {log_rows} rows. Use more data."
             )
         absent = check_known(schema, counts.user.ordered()[0], users, "user")
-        totals.notes.add("users_of_training_rows_who_are_not_in_the_user_table", absent)
+        totals.notes.add("users_without_a_row_in_the_user_table", len(absent), first_of(absent))
         vocabulary = build_vocabularies(schema, counts, items, users, self.old)
         vocabulary.save(self.work)
         size = self._write(Encoder(schema, vocabulary, items, users), vocabulary)

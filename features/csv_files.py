@@ -51,12 +51,12 @@ class CsvFile:
         _check_encoding(path, head)
         try:
             with pyarrow.csv.open_csv(path, parse_options=_parse(), convert_options=_convert()) as reader:
-                guessed = reader.schema
+                guessed = {field.name: field.type for field in reader.schema}
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise self._unreadable(error) from error
-        check_columns(path, self._wanted, guessed.names)
-        self._types: dict[str, pa.DataType] = {name: _number(guessed.field(name).type) for name in numbers}
-        self._types |= {name: _time(guessed.field(name).type) for name in times}
+        check_columns(path, self._wanted, list(guessed))
+        self._types: dict[str, pa.DataType] = {name: _number(guessed[name]) for name in numbers}
+        self._types |= {name: _time(guessed[name]) for name in times}
         self._types |= {name: pa.string() for name in texts}
 
     def batches(self) -> Iterator[pa.RecordBatch]:

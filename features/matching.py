@@ -12,8 +12,8 @@ from features.times import Span
 from imgserver.errors import BadInput
 
 
-def check_known(schema: Schema, keys: pa.Array, table: Attributes | None, who: str) -> int:
-    """A table of attributes has a row for one of the ``keys`` of the log at least; returns for how many it has none.
+def check_known(schema: Schema, keys: pa.Array, table: Attributes | None, who: str) -> pa.Array:
+    """A table of attributes has a row for one of the ``keys`` of the log at least; returns those without any.
 
     Args:
         schema: with the paths.
@@ -26,9 +26,9 @@ def check_known(schema: Schema, keys: pa.Array, table: Attributes | None, who: s
     """
     of = schema.items if who == "item" else schema.users
     if table is None or of is None or of.path is None:
-        return 0
-    absent = int((table.rows(keys) < 0).sum())
-    if absent == len(keys):
+        return keys[:0]
+    absent = keys.filter(pa.array(table.rows(keys) < 0))
+    if len(absent) == len(keys):
         mine, theirs = getattr(schema.log, who), getattr(of, who)
         raise BadInput(
             f"Not one {who} of {schema.log.path} is in {of.path} (the first here is {keys[0].as_py()!r}, there "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pyarrow as pa
+
 
 @dataclass
 class Notes:
@@ -23,3 +25,8 @@ class Notes:
             self.counts[kind] = self.counts.get(kind, 0) + count
             if first is not None:
                 self.first.setdefault(kind, first)
+
+
+def first_of(keys: pa.Array) -> str | None:
+    """The first of some keys; None without any."""
+    return str(keys[0].as_py()) if len(keys) else None

@@ -17,6 +17,7 @@ from imgserver.keys import Column
 
 ALL = "all"
 _RULE = re.compile(r"^\s*([^<>=]+?)\s*(>=|<=|==|>|<)\s*(-?\d+(?:\.\d+)?)\s*$")
+_NUMBER = r"^(?:[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|nan|NaN)$"
 _COMPARE = {
     ">=": pc.greater_equal,
     ">": pc.greater,
@@ -52,8 +53,12 @@ class Rule:
         column = column.plain()
         values, kind = column.values, column.values.type
         numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-        if not (numeric or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
-            raise self._no_number(column)
+        what = f"a label is 0 or 1, and a rule compares numbers.{self._advice()}"
+        if pa.types.is_string(kind):
+            if (bad := np.asarray(pc.fill_null(pc.invert(pc.match_substring_regex(values, _NUMBER)), False))).any():
+                raise column.wrong(bad, what)
+        elif not (numeric or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
+            raise column.of_type(what)
         numbers = np.asarray(pc.cast(values, pa.float64(), safe=False))  # a null is NaN here
         if (empty := np.isnan(numbers)).any():
             raise BadInput(
@@ -68,14 +73,6 @@ class Rule:
             raise column.wrong(bad, f"a label is 0 or 1.{self._advice()}")
         positives: npt.NDArray[np.bool_] = numbers == 1
         return positives
-
-    def _no_number(self, column: Column) -> BadInput:
-        if not pa.types.is_string(column.values.type):
-            return column.of_type(f"a label is 0 or 1, and a rule compares numbers.{self._advice()}")
-        first = np.asarray(pc.is_valid(column.values))
-        return column.wrong(
-            first if first.any() else ~first, f"a label is 0 or 1, and a rule compares numbers.{self._advice()}"
-        )
 
     def _advice(self) -> str:
         return "" if self.operator else f' For a rating write a rule, such as like = "{self.column} >= 4"'

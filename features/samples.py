@@ -33,6 +33,8 @@ class Samples:
         text_columns: the same for text.
         max_history: behaviours that a history holds at most.
         image_vocabulary_size: 0 when the samples have no images.
+        has_images: whether a training row, or a behaviour of one, has an image.
+        image_manifest_hash: of the manifest that gave the images their ids; empty without one.
         vocabulary: the vocabularies themselves.
         vocabulary_hash: of the vocabularies.
         extends: hash of the vocabularies that these continue; empty when they began anew.
@@ -66,6 +68,8 @@ class Samples:
         self.text_columns = {name: size(name) for name in meta["text_columns"]}
         self.max_history: int = meta.get("max_history", DEFAULT_HISTORY)  # formats 1 and 2 began without it
         self.image_vocabulary_size = size("image_id") if meta["has_images"] else 0
+        self.has_images = self.image_vocabulary_size > 1
+        self.image_manifest_hash: str = meta.get("image_manifest_hash", "")  # formats 1 and 2 began without it
         self.vocabulary_hash: str = meta["vocabulary_hash"]
         if self.vocabulary.hash != self.vocabulary_hash:
             raise BadInput(

@@ -59,14 +59,16 @@ def _of_stamps(values: pa.Array) -> Int64Array:
 
 def _of_text(column: Column, values: pa.Array) -> Int64Array:
     """Numbers, or timestamps of ISO 8601, all with a zone or all without."""
-    if pc.all(pc.match_substring_regex(values, r"^-?[0-9]+(\.[0-9]+)?$")).as_py():
-        return _of_numbers(column, pc.cast(values, pa.float64()))
-    bad = pc.invert(pc.match_substring_regex(values, _ISO))
-    if pc.any(bad).as_py():
+    number = np.asarray(pc.match_substring_regex(values, r"^-?[0-9]+(?:\.[0-9]+)?$"))
+    zone = np.asarray(pc.match_substring_regex(values, _ZONE)) & ~number
+    bad = ~(number | np.asarray(pc.match_substring_regex(values, _ISO)))
+    if bad.any():
         raise column.wrong(bad, READ)
-    zone = np.asarray(pc.match_substring_regex(values, _ZONE))
-    if zone.any() and not zone.all():
-        raise column.wrong(zone != zone[0], "the rows before it are " + ("with" if zone[0] else "without") + " a zone")
+    for mask in (number, zone):
+        if (other := mask != mask[0]).any():
+            raise column.wrong(other, f"the rows before it are written in another way; {READ}")
+    if number.all():
+        return _of_numbers(column, pc.cast(values, pa.float64()))
     unit = "ns" if pc.any(pc.match_substring_regex(values, r"\.[0-9]{7,}")).as_py() else "us"
     try:
         return _of_stamps(pc.cast(values, pa.timestamp(unit, "UTC" if zone.any() else None)))

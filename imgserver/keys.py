@@ -201,6 +201,21 @@ def image_ids(column: Column, hint: str = "") -> Int64Array:
     return np.asarray(pc.fill_null(pc.cast(words, pa.int64()), NULL_IMAGE))
 
 
+def full_image_ids(column: Column, hint: str = "") -> Int64Array:
+    """A column as image ids, every cell filled, shape (n,).
+
+    Raises:
+        BadInput: a cell is empty, or what ``image_ids`` raises.
+    """
+    found = image_ids(column, hint)
+    if (none := found == NULL_IMAGE).any():
+        raise BadInput(
+            f"The column {column.name!r} of {column.where} is empty in row {column.row(none)}, or holds NaN or -1; "
+            f"every row needs an image id."
+        )
+    return found
+
+
 def is_number(words: pa.Array) -> pa.Array:
     """Which keys are whole numbers from 0 to 2^63 - 1, shape (n,); null where there is no key."""
     digits = pc.match_substring_regex(words, r"^0*[0-9]{1,19}$")
@@ -209,23 +224,12 @@ def is_number(words: pa.Array) -> pa.Array:
     return pc.and_(digits, least)
 
 
-def image_id(word: str) -> int | None:
-    """The image id that one word is; None when it is none."""
+def as_image_id(word: str) -> int | None:
+    """The image id that a word is, such as one of a command; None when it is none."""
     try:
-        found = int(image_ids(Column(pa.array([word.strip()]), "", "a word"))[0])
+        return int(full_image_ids(Column(pa.array([word.strip()]), "", "the words"))[0])
     except BadInput:
         return None
-    return found if found >= 0 else None
-
-
-def key_of(value: Any, name: str, where: str) -> str | None:
-    """The key of one value; None for no value.
-
-    Raises:
-        BadInput: it is none.
-    """
-    found: str | None = keys(column_of([value], name, where))[0].as_py()
-    return found
 
 
 def catalogue_keys(column: Column) -> pa.Array:

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from imgserver import keys
 from imgserver.errors import BadInput, InvalidRequest
-from imgserver.keys import NULL_IMAGE
+from imgserver.keys import NULL_IMAGE, column_of
+from imgserver.keys import image_ids as read_image_ids
 
 Ids = npt.NDArray[np.int64]
 
@@ -36,7 +36,7 @@ def as_ids(image_ids: Sequence[Any] | npt.NDArray[Any]) -> Ids:
             raise InvalidRequest(f"Image id {ids.min()} is negative; ids are 0 or more, and -1 stands for no image.")
         return ids
     try:
-        return keys.image_ids(keys.column_of(image_ids, "image_ids", "the call"))
+        return read_image_ids(column_of(image_ids, "image_ids", "the call"))
     except BadInput as error:
         raise InvalidRequest(str(error)) from error
 

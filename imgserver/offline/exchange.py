@@ -19,7 +19,7 @@ from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.disk import replacing
 from imgserver.errors import BadInput
-from imgserver.keys import NULL_IMAGE, Column, image_ids
+from imgserver.keys import Column, full_image_ids
 from imgserver.storage.records import SOURCE, Entries, Ids, Space
 from imgserver.storage.store import Store
 from imgserver.storage.table import leave_snapshot
@@ -188,9 +188,10 @@ def _block(batch: pa.RecordBatch, keys: Column) -> tuple[Ids, Vectors]:
         pa.types.is_fixed_size_list(lists.type) or pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)
     ) or not pa.types.is_floating(lists.type.value_type):
         raise BadInput(f"The vectors of {path} are of type {lists.type}; they must be lists of floats.")
-    ids = image_ids(keys, "; 'imgserver manifest' gives numbers to names")
-    if (none := (ids == NULL_IMAGE) | np.asarray(lists.is_null())).any():
-        raise BadInput(f"Row {keys.row(none)} of {path} has an empty cell; every row needs an id and a vector.")
+    ids = full_image_ids(keys, "; 'imgserver manifest' gives numbers to names")
+    if lists.null_count:
+        row = keys.row(lists.is_null())
+        raise BadInput(f"Row {row} of {path} has an empty cell; every row needs an id and a vector.")
     lengths = np.asarray(lists.value_lengths())
     if not lengths[0]:
         raise BadInput(f"The vector in row {first + 1} of {path} is empty.")

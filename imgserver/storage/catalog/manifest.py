@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from imgserver.disk import replacing
 from imgserver.errors import BadInput
-from imgserver.keys import NULL_IMAGE, Column, image_ids
+from imgserver.keys import Column, full_image_ids
 from imgserver.storage.catalog.files import LocalFiles, files_for, is_url, join, local_files, root_of
 from imgserver.storage.catalog.listing import UNKNOWN, WHOLE_FILE, FoundImages, Listing, concat, numeric_keys
 from imgserver.storage.catalog.scan import URI_COLUMN, id_column, scan
@@ -154,10 +154,7 @@ def read_manifest(path: str, timeout_s: float, local: LocalFiles) -> Listing:
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise BadInput(f"The manifest {path} cannot be read: {error}.") from error
     n = len(table)
-    given = Column(table[key], key, f"the manifest {path}")
-    numbers: Ids = image_ids(given)
-    if (none := numbers == NULL_IMAGE).any():
-        raise given.wrong(none, "every image needs an id, a whole number from 0 on")
+    numbers: Ids = full_image_ids(Column(table[key], key, f"the manifest {path}"))
     uris = table[URI_COLUMN].combine_chunks().dictionary_encode()
     if uris.null_count:
         raise BadInput(f"The column 'uri' of the manifest {path} is empty in {uris.null_count} rows.")
@@ -178,7 +175,7 @@ def read_manifest(path: str, timeout_s: float, local: LocalFiles) -> Listing:
     if n and entries.offset.min() < WHOLE_FILE:
         raise BadInput(f"The manifest {path} holds the offset {entries.offset.min()}; offsets count from 0 on.")
     listing = Listing(entries, numbers)
-    del table, uris, files, entries, given, numbers
+    del table, uris, files, entries, numbers
     pa.default_memory_pool().release_unused()  # reading takes several times what the listing holds
     return listing
 
