@@ -8,7 +8,6 @@ encodes and writes. Memory holds a partition, the item table and the vocabularie
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -23,9 +22,10 @@ from features.attributes import Attributes, read_items, read_users
 from features.batch import NULL_IMAGE
 from features.counting import ValueCounts
 from features.encode import EncodedPart, Encoder, TrainingCounts, build_vocabularies
-from features.layout import FORMATS, META_FILE, sample_files
+from features.layout import FORMATS, sample_files
 from features.logs import behaviour_source, log_source, stream_behaviours, stream_log
 from features.matching import check_histories, check_known, check_times
+from features.meta import Meta
 from features.notes import first_of
 from features.partitions import Partitions
 from features.parts import Part, make_part
@@ -191,10 +191,11 @@ class _Build:
         """The third pass: the Parquet files and what describes them; returns the bytes of the files."""
         schema, manifest = self.schema, self.schema.items.image_manifest if self.schema.items else None
         has_images = bool(schema.items and schema.items.image)
-        meta: dict[str, Any] = {
+        space = (schema.items.path or schema.log.path).name if has_images and schema.items else ""
+        of_files = {
             "schema_version": FORMATS[schema.layout],
             "vocabulary_hash": vocabulary.hash,
-            "image_id_space": str((schema.items.path or schema.log.path).name) if has_images and schema.items else "",
+            "image_id_space": space,
             "labels": list(schema.labels),
         }
 
@@ -203,20 +204,23 @@ class _Build:
             self._count_unknown(encoder, encoded)
             files.write(encoded)
 
-        with SampleWriter(self.work, schema.layout, meta) as files:
+        with SampleWriter(self.work, schema.layout, of_files) as files:
             self._each_part("writing", write)
-        meta |= {
-            "id_columns": [*schema.user_ids, *schema.item_ids],
-            "history_columns": [*schema.item_ids, "action"] if schema.behaviours else [],
-            "text_columns": list(schema.texts),
-            "max_history": schema.behaviours.max_length if schema.behaviours else 0,
-            "has_images": has_images,
-            "image_manifest_hash": _hash([manifest]) if manifest else "",
-            "has_held_out": bool(schema.split.hold_out_items),
-            "extends": self.old.hash if self.old else "",
-            "samples_hash": _hash(self.work / name for name in sample_files(schema.layout)),
-        }
-        (self.work / META_FILE).write_text(json.dumps(meta, indent=1) + "\n")
+        Meta(
+            schema_version=FORMATS[schema.layout],
+            vocabulary_hash=vocabulary.hash,
+            samples_hash=_hash(self.work / name for name in sample_files(schema.layout)),
+            labels=schema.labels,
+            id_columns=(*schema.user_ids, *schema.item_ids),
+            history_columns=(*schema.item_ids, "action") if schema.behaviours else (),
+            text_columns=schema.texts,
+            image_id_space=space,
+            has_images=has_images,
+            has_held_out=bool(schema.split.hold_out_items),
+            extends=self.old.hash if self.old else "",
+            max_history=schema.behaviours.max_length if schema.behaviours else 0,
+            image_manifest_hash=_hash([manifest]) if manifest else "",
+        ).write(self.work)
         return sum((self.work / name).stat().st_size for name in sample_files(schema.layout))
 
     def _count_unknown(self, encoder: Encoder, encoded: EncodedPart) -> None:

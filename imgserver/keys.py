@@ -87,6 +87,8 @@ class Column:
 
 
 def _short(cell: Any) -> str:
+    if isinstance(cell, float) and cell.is_integer() and abs(cell) < EXACT:
+        return str(int(cell))  # as the file has it, where it was read as a float
     text = repr(cell) if isinstance(cell, str | bytes) else str(cell)
     return text if len(text) <= 60 else f"{text[:60]}…"
 
@@ -194,10 +196,9 @@ def image_ids(column: Column, hint: str = "") -> Int64Array:
             raise column.wrong(pc.fill_null(beyond, False), what)
         return np.asarray(pc.fill_null(pc.cast(values, pa.int64()), NULL_IMAGE))
     words = keys(column)
-    good = pc.fill_null(is_number(words), True)
-    good = pc.or_(good, pc.fill_null(pc.equal(words, str(NULL_IMAGE)), False))
-    if not pc.all(good).as_py():
-        raise column.wrong(pc.invert(good), what)
+    bad = np.asarray(pc.fill_null(pc.invert(pc.or_(is_number(words), pc.equal(words, str(NULL_IMAGE)))), False))
+    if bad.any():
+        raise column.wrong(bad, what)
     return np.asarray(pc.fill_null(pc.cast(words, pa.int64()), NULL_IMAGE))
 
 

@@ -46,6 +46,9 @@ class Scorer:
 
     def __init__(self, predictor: Predictor, lineage: Lineage, vocabulary: Vocabularies, client: ImageClient | None):
         self._predictor, self._spec = predictor, lineage.inputs
+        needed = [*self._spec.vocabularies, *([CONTEXT] if self._spec.actions else [])]
+        if absent := [name for name in needed if name not in vocabulary.values]:
+            raise BadInput(f"The model has a column {absent[0]!r} that its vocabulary lacks: its file is damaged.")
         self._vectors = ImageHead(client) if client is not None else None
         self._places = {
             name: {value: place for place, value in enumerate(values.to_pylist(), 1)}

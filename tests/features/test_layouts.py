@@ -312,6 +312,26 @@ def test_files_that_do_not_belong_together_are_said(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"train.histories.parquet cannot be read"):
         samples.rows("train")
     meta = json.loads((samples.folder / "samples.json").read_text())
+    for field, value in (
+        ("labels", 5),
+        ("labels", "click"),
+        ("labels", []),
+        ("id_columns", ["user_id", 3]),
+        ("id_columns", ["user_id", "colour"]),
+        ("text_columns", {"title": 1}),
+        ("max_history", "50"),
+        ("has_images", "no"),
+        ("samples_hash", None),
+        ("schema_version", 1),
+        ("schema_version", [1]),
+    ):
+        (samples.folder / "samples.json").write_text(json.dumps(meta | {field: value}))
+        with pytest.raises(BadInput, match=r"samples\.json|have format 1"):
+            Samples(samples.folder)
+    for text in ("[]", "null", "[" * 100_000, json.dumps({k: v for k, v in meta.items() if k != "labels"})):
+        (samples.folder / "samples.json").write_text(text)
+        with pytest.raises(BadInput, match=r"is no samples folder \(samples.json"):
+            Samples(samples.folder)
     (samples.folder / "samples.json").write_text(json.dumps(meta | {"schema_version": "99"}))
     with pytest.raises(BadInput, match="have format 99; this release reads 1 and 2"):
         Samples(samples.folder)
