@@ -113,6 +113,7 @@ class _Build:
             counts.add(part)
 
         self._each_part("counting", count)
+        totals.note_labels()
         check_histories(schema, totals, self.behaviour_rows, (self.log_span, self.behaviour_span))
         if empty := [name for name, rows in zip(SPLITS, totals.rows, strict=True) if not rows]:
             raise BadInput(

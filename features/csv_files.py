@@ -49,12 +49,14 @@ class CsvFile:
         if self.empty:
             return
         _check_encoding(path, head)
+        _check_separator(path, self._wanted, head)
         try:
             with pyarrow.csv.open_csv(path, parse_options=_parse(), convert_options=_convert()) as reader:
-                guessed = {field.name: field.type for field in reader.schema}
+                names, types = list(reader.schema.names), list(reader.schema.types)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise self._unreadable(error) from error
-        check_columns(path, self._wanted, list(guessed))
+        check_columns(path, self._wanted, names)
+        guessed = dict(zip(names, types, strict=True))
         self._types: dict[str, pa.DataType] = {name: _number(guessed[name]) for name in numbers}
         self._types |= {name: _time(guessed[name]) for name in times}
         self._types |= {name: pa.string() for name in texts}
@@ -139,21 +141,33 @@ class _Counted(io.RawIOBase):
 
 
 def check_columns(path: Path, wanted: Sequence[str], names: Sequence[str]) -> None:
-    """All columns are there.
+    """All columns are there, each once.
 
     Raises:
-        BadInput: one is not; the message says which there are, and what else separates them.
+        BadInput: one is not; the message says which there are.
     """
-    missing = [name for name in wanted if name not in names]
-    if not missing:
-        return
+    for name in wanted:
+        if name not in names:
+            shown = ", ".join(n if n == n.strip() else repr(n) for n in names)
+            raise BadInput(f"The file {path} has no column {name!r}; its columns are: {shown}.")
+        if names.count(name) > 1:
+            raise BadInput(f"The file {path} has {names.count(name)} columns {name!r}; rename one of them.")
+
+
+def _check_separator(path: Path, wanted: Sequence[str], head: bytes) -> None:
+    """The columns are not there by commas, and are there by something else."""
+    header = head.decode("utf-8-sig", "replace").lstrip().partition("\n")[0]
+
+    def found(separator: str) -> bool:
+        names = {name.strip().strip('"') for name in header.split(separator)}
+        return names.issuperset(wanted)
+
     for separator, what in _SEPARATORS.items():
-        if len(names) == 1 and separator in names[0]:
+        if not found(",") and found(separator):
             raise BadInput(
                 f"The file {path} separates its columns by {what}, and commas are read. Write it anew, for example: "
                 f"pandas.read_csv(…, sep={separator!r}, dtype=str).to_csv(…, index=False)."
             )
-    raise BadInput(f"The file {path} has no column {missing[0]!r}; its columns are: {', '.join(names)}.")
 
 
 def _stream(path: Path) -> Any:

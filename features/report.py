@@ -80,3 +80,10 @@ class Totals:
         self.users += part.users
         for kind, count in part.notes.items():
             self.notes.add(kind, count)
+
+    def note_labels(self) -> None:
+        """Note the labels that are the same in all rows: nothing can be learned from them."""
+        rows = sum(self.rows)
+        for name, positive in self.positive.items():
+            if positive in (0, rows):
+                self.notes.add(f"rows_that_all_have_one_label_{name}", rows, str(int(positive > 0)))

@@ -311,6 +311,17 @@ def test_columns_that_begin_empty(tmp_path: Path) -> None:
         (lambda data: data + b"1,2,,1\n", r"'time' of .*log.csv is empty in row 61"),
         (lambda data: data + b"1,2,1700000900,maybe\n", r"'click' of .*log.csv holds 'maybe' in row 61"),
         (lambda data: data + b"1,2\n", r"log.csv cannot be read: .*Expected 4 columns, got 2"),
+        (lambda data: data.replace(b",", b"\t").replace(b"click", b"click\ta, b"), r"log.csv separates .* by tabs"),
+        (
+            lambda data: data.replace(b",", b", "),
+            r"no column 'item'; its columns are: user, ' item', ' time', ' click'",
+        ),
+        (
+            lambda data: (
+                data.replace(b"click", b"click,user").replace(b",0\r\n", b",0,9\r\n").replace(b",1\r\n", b",1,9\r\n")
+            ),
+            r"log.csv has 2 columns 'user'; rename one of them",
+        ),
         (lambda data: b"PAR1" + data, r"log.csv is no CSV file"),
         (lambda data: data.replace(b"user", b"person"), r"log.csv has no column 'user'; its columns are: person, item"),
     ],
@@ -380,6 +391,11 @@ def test_names_of_images_may_have_folder_and_suffix(tmp_path: Path) -> None:
         make(tmp_path, more=MANIFEST + SEEN)
     put(tmp_path / "m.parquet", {"image_id": [float(n) for n in range(9)], "key": keys})
     assert make(tmp_path, more=MANIFEST + SEEN)[0].image_manifest_hash not in ("", first)
+
+
+def test_a_label_that_is_the_same_everywhere_is_said(tmp_path: Path) -> None:
+    put(tmp_path / "log.parquet", log(click=[0] * ROWS))
+    assert make(tmp_path, more=ITEMS)[1].notes == {"rows_that_all_have_one_label_click": ROWS}
 
 
 def test_items_without_images_are_said(tmp_path: Path) -> None:

@@ -90,9 +90,9 @@ def test_a_frame_may_come_as_arrays_with_nan_for_nothing(scorer: Scorer) -> None
         (request(at=NOW * 1000), "'hist_time' of the user holds 1699999950000|1700000000000 in row 1; .*milliseconds"),
     ],
 )
-def test_what_is_no_key_is_said(scorer: Scorer, given: Any, message: str) -> None:
+def test_what_is_no_key_is_said(scorer: Scorer, given: tuple[Any, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        scorer.score(*given, now_s=NOW)
+        scorer.score(*given, NOW)
 
 
 def test_a_time_of_another_unit_is_said(scorer: Scorer) -> None:
