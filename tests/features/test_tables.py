@@ -439,6 +439,15 @@ def test_samples_are_not_built_over_others(tmp_path: Path) -> None:
     assert Samples(samples.folder).hash == samples.hash
 
 
+def test_a_log_is_not_written_over(tmp_path: Path) -> None:
+    put(tmp_path / "out" / "train.parquet", log())
+    before = (tmp_path / "out" / "train.parquet").read_bytes()
+    with pytest.raises(BadInput, match=r"out/train.parquet is no file of samples, and would be written over"):
+        make(tmp_path, "out/train.parquet")
+    assert (tmp_path / "out" / "train.parquet").read_bytes() == before
+    assert os.listdir(tmp_path / "out") == ["train.parquet"]
+
+
 def test_two_builds_do_not_share_a_folder(tmp_path: Path) -> None:
     put(tmp_path / "log.parquet", log())
     samples, _ = make(tmp_path)
