@@ -91,6 +91,8 @@ class CsvFile:
             return _no_utf8(self.path)
         if "conversion error" in text and (found := self._misfit()) is not None:
             return found
+        if "Expected" in text and "columns" in text:
+            self._check_cells()
         return BadInput(f"The file {self.path} cannot be read: {text[:500]}.")
 
     def _misfit(self) -> BadInput | None:
@@ -107,8 +109,20 @@ class CsvFile:
                 first += len(batch)
         return None
 
+    def _check_cells(self) -> None:
+        """Each row has a cell for each column of the header."""
+        with _stream(self.path) as stream, io.TextIOWrapper(stream, "utf-8-sig", "replace", newline="") as lines:
+            rows = filter(None, csv.reader(lines))
+            header = next(rows, [])
+            for number, row in enumerate(rows, 1):
+                if len(row) != len(header):
+                    raise BadInput(
+                        f"The file {self.path} has {len(row)} cells in row {number}, and {len(header)} columns in its "
+                        f"header. A cell with a comma or a line break in it stands in quotes."
+                    )
+
     def _check_quotes(self) -> None:
-        with _stream(self.path) as stream, io.TextIOWrapper(stream, "utf-8", "replace", newline="") as lines:
+        with _stream(self.path) as stream, io.TextIOWrapper(stream, "utf-8-sig", "replace", newline="") as lines:
             rows, number = csv.reader(lines, strict=True), 0
             try:
                 for _ in rows:

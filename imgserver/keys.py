@@ -31,6 +31,8 @@ Mask = npt.NDArray[np.bool_]
 # How programs write a whole number that they hold as a float. The sign in the exponent keeps 12e3, which may be a hash,
 # what it is.
 _SPELLED = r"^-?(?:(?:0|[1-9][0-9]*)\.0+|[0-9](?:\.[0-9]+)?[eE]\+[0-9]{2,3})$"
+_VIEWS = [make() for name in ("string_view", "binary_view") if (make := getattr(pa, name, None))]
+_TEXTS = frozenset([pa.string(), pa.large_string(), pa.binary(), pa.large_binary(), *_VIEWS])
 _IMAGE_IDS = "image ids are whole numbers from 0 to 2^63 - 1"
 _TAKEN = "ids are whole numbers or text"
 
@@ -96,9 +98,7 @@ def _short(cell: Any) -> str:
 
 def is_text(kind: pa.DataType) -> bool:
     """Whether a type is text, or bytes that some writers of Parquet mean as text."""
-    kinds = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
-    views = [make() for name in ("string_view", "binary_view") if (make := getattr(pa, name, None))]
-    return kind in (*kinds, *views)
+    return kind in _TEXTS
 
 
 def column_of(values: Any, name: str, where: str) -> Column:

@@ -220,7 +220,13 @@ def test_a_log_and_behaviours_of_two_units_are_noticed(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"Not one user of .*done.parquet has a row in .*log.parquet"):
         make(tmp_path, more=ITEMS + OWN)
     put(tmp_path / "done.parquet", done | {"time": [START - 10 + n for n in range(ROWS)]})
-    assert make(tmp_path, more=ITEMS + OWN)[1].mean_history > 0
+    whole = make(tmp_path, more=ITEMS + OWN)[1]
+    assert (whole.mean_history > 0, whole.notes) == (True, {})
+    put(
+        tmp_path / "done.parquet",
+        done | {"time": [START - 10] * ROWS, "action": [*done["action"][:-3], None, None, ""]},
+    )
+    assert make(tmp_path, more=ITEMS + OWN)[1].notes == {"behaviours_without_user_item_or_action": 2}
 
 
 def test_line_breaks_in_cells_at_any_size(tmp_path: Path) -> None:
@@ -310,7 +316,7 @@ def test_columns_that_begin_empty(tmp_path: Path) -> None:
         (lambda data: data + b"1,2,soon,1\n", r"'time' of .*log.csv holds 'soon' in row 61; times are"),
         (lambda data: data + b"1,2,,1\n", r"'time' of .*log.csv is empty in row 61"),
         (lambda data: data + b"1,2,1700000900,maybe\n", r"'click' of .*log.csv holds 'maybe' in row 61"),
-        (lambda data: data + b"1,2\n", r"log.csv cannot be read: .*Expected 4 columns, got 2"),
+        (lambda data: data + b"1,2\n", r"log.csv has 2 cells in row 61, and 4 columns in its header"),
         (lambda data: data.replace(b",", b"\t").replace(b"click", b"click\ta, b"), r"log.csv separates .* by tabs"),
         (
             lambda data: data.replace(b",", b", "),
