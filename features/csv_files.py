@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +112,9 @@ class CsvFile:
 
     def _check_cells(self) -> None:
         """Each row has a cell for each column of the header."""
-        with _stream(self.path) as stream, io.TextIOWrapper(stream, "utf-8-sig", "replace", newline="") as lines:
-            rows = filter(None, csv.reader(lines))
+        with suppress(csv.Error), _plain_rows(self.path) as rows:
             header = next(rows, [])
-            for number, row in enumerate(rows, 1):
+            for number, row in enumerate(filter(None, rows), 1):
                 if len(row) != len(header):
                     raise BadInput(
                         f"The file {self.path} has {len(row)} cells in row {number}, and {len(header)} columns in its "
@@ -122,8 +122,9 @@ class CsvFile:
                     )
 
     def _check_quotes(self) -> None:
-        with _stream(self.path) as stream, io.TextIOWrapper(stream, "utf-8-sig", "replace", newline="") as lines:
-            rows, number = csv.reader(lines, strict=True), 0
+        """Each cell that begins with a quote ends with one."""
+        number = 0
+        with _plain_rows(self.path) as rows:
             try:
                 for _ in rows:
                     number += 1
@@ -132,6 +133,17 @@ class CsvFile:
                     f"The file {self.path} has a quote in or behind row {max(number, 1)} that does not end its cell "
                     f"({error}). A cell that begins with a quote ends with one, and a quote in it is written twice."
                 ) from error
+
+
+@contextmanager
+def _plain_rows(path: Path) -> Iterator[Iterator[list[str]]]:
+    """Rows as Python reads them, which is slow: to find out what is wrong with one."""
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        with _stream(path) as stream, io.TextIOWrapper(stream, "utf-8-sig", "replace", newline="") as lines:
+            yield csv.reader(lines, strict=True)
+    finally:
+        csv.field_size_limit(limit)
 
 
 class _Counted(io.RawIOBase):
