@@ -202,6 +202,13 @@ def test_wrong_configuration_is_said(tmp_path: Path, text: str, message: str) ->
     assert message in done.output
 
 
+def test_a_byte_order_mark_is_no_part_of_the_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_bytes(b'\xef\xbb\xbf[imgserver]\nserver = "localhost:1"\n')
+    done = CliRunner().invoke(imgserver, ["--config", str(file), "info", "--timeout-s=1"])
+    assert "localhost:1" in done.output
+
+
 def test_an_option_that_is_not_a_number_is_said() -> None:
     done = CliRunner().invoke(crossmedia, ["imgserver", "info", "--timeout-s=nan"])
     assert done.exit_code == 2
