@@ -28,9 +28,9 @@ NOT_A_NUMBER = ("nan", "NaN")  # what Python, numpy and pandas write where there
 Int64Array = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-# How programs write a whole number that they hold as a float. The sign in the exponent keeps 12e3, which may be a hash,
-# what it is.
-_SPELLED = r"^-?(?:(?:0|[1-9][0-9]*)\.0+|[0-9](?:\.[0-9]+)?[eE]\+[0-9]{2,3})$"
+# How programs write a whole number that they hold as a float: 3.0, 1.2e+12 and, those in Java, 1.2E12. A point or a sign
+# is in all of them, so that 12e3, which may be a hash, stays what it is.
+_SPELLED = r"^-?(?:(?:0|[1-9][0-9]*)\.0+|[0-9]\.[0-9]+[eE]\+?[0-9]{1,3}|[0-9][eE]\+[0-9]{2,3})$"
 _VIEWS = [make() for name in ("string_view", "binary_view") if (make := getattr(pa, name, None))]
 _TEXTS = frozenset([pa.string(), pa.large_string(), pa.binary(), pa.large_binary(), *_VIEWS])
 _IMAGE_IDS = "image ids are whole numbers from 0 to 2^63 - 1"
@@ -266,7 +266,7 @@ def _without_nan(text: pa.Array) -> pa.Array:
 
 def _of_text(column: Column) -> pa.Array:
     text = _without_nan(column.values)
-    if not (_holds(text, b".", [b".0"]) or _holds(text, b"+", [b"e+", b"E+"])):
+    if not (_holds(text, b".", [b".0", b"E"]) or _holds(text, b"+", [b"e+", b"E+"])):
         return text
     spelled = pc.fill_null(pc.match_substring_regex(text, _SPELLED), False)
     if not pc.any(spelled).as_py():

@@ -48,7 +48,7 @@ def test_a_whole_number_is_one_key_in_every_type(number: int) -> None:
             ["007", "7", "NA", "null", "12e3", "1.5", "3.0.0"],
         ),
         (
-            pa.array(["1.2e+12", "1.2E+12", "3.00", "-0.0", "nan", "NaN", None]),
+            pa.array(["1.2e+12", "1.2E12", "3.00", "-0.0", "nan", "NaN", None]),
             ["1200000000000"] * 2 + ["3", "0"] + [None] * 3,
         ),
         (pa.array([MAX_IMAGE_ID, 5], pa.uint64()), [str(MAX_IMAGE_ID), "5"]),
