@@ -26,10 +26,9 @@ EXACT = 2**53  # whole numbers up to here differ in float64
 NOT_A_NUMBER = ("nan", "NaN")  # what Python, numpy and pandas write where there is no number
 
 Int64Array = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
-# How programs write a whole number that they hold as a float: 3.0, 1.2e+12 and, those in Java, 1.2E12. A point or a sign
-# is in all of them, so that 12e3, which may be a hash, stays what it is.
+# How programs write a whole number that they hold as a float: 3.0, 1.2e+12 and, those in Java, 1.2E12. There is a point
+# or a plus in all of them, so that 12e3, which may be a hash, stays what it is.
 _SPELLED = r"^-?(?:(?:0|[1-9][0-9]*)\.0+|[0-9]\.[0-9]+[eE]\+?[0-9]{1,3}|[0-9][eE]\+[0-9]{2,3})$"
 _VIEWS = [make() for name in ("string_view", "binary_view") if (make := getattr(pa, name, None))]
 _TEXTS = frozenset([pa.string(), pa.large_string(), pa.binary(), pa.large_binary(), *_VIEWS])
