@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.batch import NULL_IMAGE, Int64Array
+from features.csv_files import check_columns
 from features.notes import Notes, first_of
 from features.schema import Images, Schema
 from features.tables import Source
@@ -176,6 +177,7 @@ def _ids_of_images(images: Images, image: Int64Array, notes: Notes) -> dict[str,
 def _ids_of_names(manifest: Path, names: pa.Array, notes: Notes) -> Int64Array:
     """The ids that a manifest gives to names of images, which may have a folder and a suffix that its keys lack."""
     try:
+        check_columns(manifest, ["image_id", "key"], pq.read_schema(manifest).names)
         table = pq.read_table(manifest, columns=["image_id", "key"])
     except (OSError, pa.ArrowException) as error:
         raise BadInput(

@@ -165,6 +165,8 @@ class _Build:
                 self.behaviour_parts.write(table)
                 self.behaviour_rows += len(table)
                 self.progress("reading behaviours", self.behaviour_rows, max(self.behaviour_rows, guess))
+            if not self.behaviour_rows:
+                raise BadInput(f"No row of {self.behaviours.path} has a user, an item and an action.")
             check_times(self.schema, self.log_span, self.behaviour_span)
         self.behaviour_parts.close()
         return done

@@ -165,6 +165,10 @@ def test_a_log_and_behaviours_of_two_units_are_noticed(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"Not one user of .*done.parquet has a row in .*log.parquet"):
         make(tmp_path, more=ITEMS + OWN)
     put(tmp_path / "done.parquet", done | {"time": [START - 10 + n for n in range(ROWS)]})
+    put(tmp_path / "done.parquet", done | {"user": [NAN] * ROWS})
+    with pytest.raises(BadInput, match=r"No row of .*done.parquet has a user, an item and an action"):
+        make(tmp_path, more=ITEMS + OWN)
+    put(tmp_path / "done.parquet", done | {"time": [START - 10 + n for n in range(ROWS)]})
     whole = make(tmp_path, more=ITEMS + OWN)[1]
     assert (whole.mean_history > 0, whole.notes) == (True, {})
     put(
