@@ -34,15 +34,18 @@ ARROWS = {
         "imgserver.head",
         "imgserver.allocator",
         "imgserver.interrupts",
+        "imgserver.keys",
     },
-    "features": {"imgserver.client", "imgserver.errors", "imgserver.config", "imgserver.interrupts"},
+    "features": {
+        *("imgserver.client", "imgserver.errors", "imgserver.config", "imgserver.interrupts", "imgserver.keys"),
+    },
     "imgserver/client": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.logs", "imgserver.secret_files", "imgserver.shards"),
-        "imgserver.wire",
+        *("imgserver.keys", "imgserver.wire"),
     },
     "imgserver/storage": {
         *("imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.interrupts", "imgserver.notes"),
-        "imgserver.places",
+        *("imgserver.keys", "imgserver.places"),
     },
     "imgserver/vision": {"crossmedia.v1", "imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.storage"},
     "imgserver/serving": {
@@ -56,7 +59,7 @@ ARROWS = {
     },
     "imgserver/offline": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
-        *("imgserver.client.results", "imgserver.disk", "imgserver.notes", "imgserver.shards"),
+        *("imgserver.client.results", "imgserver.disk", "imgserver.keys", "imgserver.notes", "imgserver.shards"),
     },
 }
 
@@ -197,6 +200,13 @@ def test_wrong_configuration_is_said(tmp_path: Path, text: str, message: str) ->
     done = CliRunner().invoke(imgserver, ["--config", str(file), "status"])
     assert done.exit_code == 2
     assert message in done.output
+
+
+def test_a_byte_order_mark_is_no_part_of_the_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_bytes(b'\xef\xbb\xbf[imgserver]\nserver = "localhost:1"\n')
+    done = CliRunner().invoke(imgserver, ["--config", str(file), "info", "--timeout-s=1"])
+    assert "localhost:1" in done.output
 
 
 def test_an_option_that_is_not_a_number_is_said() -> None:

@@ -29,6 +29,7 @@ from imgserver.commands.options import (
 from imgserver.commands.shards import embed_files, merge_files
 from imgserver.config import Command, json_option
 from imgserver.errors import BadInput, NothingEmbedded
+from imgserver.keys import as_image_id
 from imgserver.shards import shards_of
 
 if TYPE_CHECKING:
@@ -286,12 +287,15 @@ def add(
 
     brought: dict[int, bytes] = {}
     for path in photos:
-        number = path.stem if image_id is None else str(image_id)
-        if not (number.isascii() and number.isdigit()):
-            raise BadInput(f"The photo {path} is not named after an image id. Rename it, or give its id with --id.")
-        if int(number) in brought:
-            raise BadInput(f"Image id {int(number)} is given twice; the second photo is {path}.")
-        brought[int(number)] = path.read_bytes()
+        number = as_image_id(path.stem if image_id is None else str(image_id))
+        if number is None:
+            raise BadInput(
+                f"The photo {path} is not named after an image id, a whole number from 0 to 2^63 - 1. Rename it, or "
+                f"give its id with --id."
+            )
+        if number in brought:
+            raise BadInput(f"Image id {number} is given twice; the second photo is {path}.")
+        brought[number] = path.read_bytes()
     with ImageClient(server_address(server, store), timeout_s=timeout_s) as client:
         result = client.put(brought)
     refused = {number: status.name for number, status in result.items() if status != Status.OK}

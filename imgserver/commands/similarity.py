@@ -23,6 +23,7 @@ from imgserver.commands.options import (
 )
 from imgserver.config import Command, json_option
 from imgserver.errors import BadInput, NothingEmbedded
+from imgserver.keys import as_image_id
 
 if TYPE_CHECKING:
     from imgserver.vision.contact_sheet import Cell
@@ -89,8 +90,9 @@ def search(
     """
     from imgserver.client import ImageClient
 
-    ids = [int(query) for query in queries if query.isascii() and query.isdigit()]
-    files = [Path(query) for query in queries if not (query.isascii() and query.isdigit())]
+    numbers = [as_image_id(query) for query in queries]
+    ids = [number for number in numbers if number is not None]
+    files = [Path(query) for query, number in zip(queries, numbers, strict=True) if number is None]
     if absent := [file for file in files if not file.is_file()]:
         raise BadInput(f"{absent[0]} is neither an image id nor a file.")
     photos = [file.read_bytes() for file in files]

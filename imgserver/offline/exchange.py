@@ -19,6 +19,7 @@ from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.disk import replacing
 from imgserver.errors import BadInput
+from imgserver.keys import Column, full_image_ids
 from imgserver.storage.records import SOURCE, Entries, Ids, Space
 from imgserver.storage.store import Store
 from imgserver.storage.table import leave_snapshot
@@ -167,18 +168,13 @@ def _open_vectors(path: Path) -> Callable[[], Iterator[tuple[Ids, Vectors]]]:
     column = next((n for n in ("vector", "embedding") if n in names), None)
     if key is None or column is None:
         raise BadInput(f"{path} needs the columns image_id and vector; its columns are: {', '.join(names)}.")
-    if not pa.types.is_integer(data.schema.field(key).type):
-        raise BadInput(
-            f"The column {key!r} of {path} is of type {data.schema.field(key).type}; image ids are whole numbers. "
-            f"'imgserver manifest' gives numbers to names."
-        )
 
     def blocks() -> Iterator[tuple[Ids, Vectors]]:
         first = 0
         try:
             for batch in data.to_batches(columns=[key, column], batch_size=BLOCK):
                 if len(batch):
-                    yield _block(batch, first, path)
+                    yield _block(batch, Column(batch.column(0), key, str(path), first))
                 first += len(batch)
         except pa.ArrowException as error:
             raise BadInput(f"The vectors {path} cannot be read: {error}.") from error
@@ -186,19 +182,16 @@ def _open_vectors(path: Path) -> Callable[[], Iterator[tuple[Ids, Vectors]]]:
     return blocks
 
 
-def _block(batch: pa.RecordBatch, first: int, path: Path) -> tuple[Ids, Vectors]:
-    keys, lists = batch.column(0), batch.column(1)
+def _block(batch: pa.RecordBatch, keys: Column) -> tuple[Ids, Vectors]:
+    lists, first, path = batch.column(1), keys.first_row, keys.where
     if not (
         pa.types.is_fixed_size_list(lists.type) or pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)
     ) or not pa.types.is_floating(lists.type.value_type):
         raise BadInput(f"The vectors of {path} are of type {lists.type}; they must be lists of floats.")
-    for what in (keys, lists):
-        if what.null_count:
-            row = first + int(np.argmax(np.asarray(what.is_null()))) + 1
-            raise BadInput(f"Row {row} of {path} has an empty cell; every row needs an id and a vector.")
-    ids = np.asarray(keys.cast(pa.int64()))
-    if ids.min() < 0:
-        raise BadInput(f"{path} holds the image id {ids.min()}; ids are 0 or more.")
+    ids = full_image_ids(keys, "; 'imgserver manifest' gives numbers to names")
+    if lists.null_count:
+        row = keys.row(lists.is_null())
+        raise BadInput(f"Row {row} of {path} has an empty cell; every row needs an id and a vector.")
     lengths = np.asarray(lists.value_lengths())
     if not lengths[0]:
         raise BadInput(f"The vector in row {first + 1} of {path} is empty.")

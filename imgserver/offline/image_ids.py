@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from imgserver.errors import BadInput, NothingEmbedded
+from imgserver.keys import NULL_IMAGE, Column, image_ids
 from imgserver.storage.catalog import Catalog
-from imgserver.storage.catalog.listing import MAX_IMAGE_ID
 from imgserver.storage.records import Ids
 
 
@@ -19,22 +20,16 @@ def read_ids(path: Path) -> Ids:
         BadInput: the file does not exist, a line is no image id, or there is none.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"The file of image ids {path} cannot be read: {error}.") from error
-    ids = []
-    for number, line in enumerate(lines, start=1):
-        text = line.strip()
-        if not text:
-            continue
-        if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MAX_IMAGE_ID):
-            raise BadInput(
-                f"Line {number} of {path} is {text[:50]!r}; each line must be one image id, a whole number below 2^63."
-            )
-        ids.append(int(text))
-    if not ids:
+    given = Column(pa.array([line or None for line in lines], pa.string()), "", str(path))
+    ids = image_ids(given)
+    if (none := (ids == NULL_IMAGE) & np.array([bool(line) for line in lines], dtype=np.bool_)).any():
+        raise given.wrong(none, "each line is one image id")
+    if (ids == NULL_IMAGE).all():
         raise BadInput(f"The file of image ids {path} is empty.")
-    return np.unique(np.array(ids, dtype=np.int64))
+    return np.unique(ids[ids != NULL_IMAGE])
 
 
 def wanted_ids(catalog: Catalog, only: Ids | None) -> Ids:
