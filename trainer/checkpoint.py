@@ -51,6 +51,7 @@ class Lineage:
         width: numbers in an embedding.
         model: name in ``MODELS``.
         options: of the model.
+        samples_hash: of the rows; empty in runs of former releases.
     """
 
     vocabulary_hash: str
@@ -60,6 +61,7 @@ class Lineage:
     width: int
     model: str
     options: dict[str, Any] = field(default_factory=dict)
+    samples_hash: str = ""
 
     def check_samples(self, samples: Samples) -> None:
         """Refuse samples of another vocabulary.

@@ -14,7 +14,7 @@ from features.images import fetch_ahead
 from features.samples import Samples
 from trainer import processes
 from trainer.image_head import ImageHead, vectors_of
-from trainer.metrics import auc, calibration, gauc, log_loss
+from trainer.metrics import auc, base_log_loss, calibration, gauc, log_loss
 from trainer.metrics.gather import gather_rows
 from trainer.tensors import ImageVectors, TensorBatch, to_tensors
 
@@ -88,10 +88,12 @@ def measure(samples: Samples, split: str, probabilities: Probabilities, label: s
         grouped = gauc(y[known], p[known], users[chosen][known])
         return {
             "rows": len(y),
+            "positives": int(y.sum()),
             "auc": _finite(auc(y, p)),
             "gauc": _finite(grouped.value),
             "gauc_users": grouped.users,
             "log_loss": log_loss(y, p),
+            "base_log_loss": base_log_loss(y),
             "calibration": _finite(calibration(y, p)),
         }
 
