@@ -47,8 +47,8 @@ def doubts(split: str, found: Mapping[str, Any]) -> list[str]:
     elif auc <= 0.5 + chance:
         below = "below .5, and " if auc < 0.5 else ""
         said.append(
-            f"The AUC on the {split} part, {auc:.4f}, is {below}no better than that of a constant, .5: on {rows:,} rows "
-            f"with {positives:,} positives chance alone gives .5 ± {chance:.3f}."
+            f"The AUC on the {split} part, {auc:.4f}, is {below}no better than that of a constant, .5: on {rows:,} "
+            f"rows with {positives:,} positives chance alone gives .5 ± {chance:.3f}."
         )
     if found["log_loss"] >= found["base_log_loss"]:
         share = positives / rows

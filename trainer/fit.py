@@ -62,7 +62,7 @@ def fit(
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
     announce: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Train, measure, and write the run folder; a run of these settings that ended in the folder before is not repeated.
+    """Train, measure, and write the run folder; a run of these settings that ended there before is not repeated.
 
     Args:
         config: how.
@@ -184,9 +184,7 @@ def fit(
                 if auc is not None:
                     board.add("validation/auc", auc, state.step)
                 board.add("validation/log_loss", line["validation_log_loss"], state.step)
-            if (
-                auc is None or auc > state.best_auc
-            ):  # None: of labels of one class no epoch is better, and the last is kept
+            if auc is None or auc > state.best_auc:  # None: labels of one class, where no epoch is better
                 state.best_auc, state.best_epoch = auc or 0.0, state.epoch
                 best = copy.deepcopy(learner.state_dict())
             state.epoch += 1

@@ -31,8 +31,8 @@ def claimed(
 ) -> Iterator[tuple[Path, dict[str, Any] | None]]:
     """The folder of a run, held until the run ends, and what a run of this identity found that ended there before.
 
-    It is made if it is not there. What may be in it: a run of the same identity, interrupted or finished. A finished one,
-    or another run, is removed where ``config.overwrite`` says so. Without a name the folder is the first of
+    It is made if it is not there. What may be in it: a run of the same identity, interrupted or finished. A finished
+    one, or another run, is removed where ``config.overwrite`` says so. Without a name the folder is the first of
     ``runs/<model>``, ``runs/<model>-2``, … that is free, or holds this run, interrupted. Of several processes the first
     one holds the folder for all.
 
@@ -77,7 +77,7 @@ def _taken(config: FitConfig, own: dict[str, Any], holding: ExitStack) -> Path:
 
 
 def fresh_names(name: str) -> Iterator[Path]:
-    """``runs/name``, ``runs/name-2``, …"""
+    """Yield ``runs/name``, ``runs/name-2`` and so on."""
     yield RUNS / name
     yield from (RUNS / f"{name}-{number}" for number in count(2))
 

@@ -115,8 +115,9 @@ LEAST_BATCH = 32
 def suited(rows: int) -> dict[str, int]:
     """Batch size, epochs and patience for a log of so many training rows.
 
-    From 100 steps of 1,024 rows on they are the defaults of ``FitConfig``. In a smaller log the batch is halved until an epoch
-    has 100 steps, down to 32 rows; where it still has fewer, as many epochs count for one as have 100 steps together.
+    From 100 steps of 1,024 rows on they are the defaults of ``FitConfig``. In a smaller log the batch is halved until
+    an epoch has 100 steps, down to 32 rows; where it still has fewer, as many epochs count for one as have 100 steps
+    together.
     """
     batch = FitConfig.batch_size
     while batch > LEAST_BATCH and rows < STEPS * batch:

@@ -220,6 +220,9 @@ def test_compare_skips_what_is_done_and_says_what_came_out(config: FitConfig, tr
     assert again["rows"] == first["rows"]
     assert sum("training" in text for text in said) == sum("done before" in text for text in said) == 4
     transport.version = "mock@999999999999+none@000000000000/8"
+    with pytest.raises(BadInput, match="holds a comparison of other samples, vectors or settings"):
+        compare(replace(small, seeds=1), transport, said.append)
+    small = replace(small, base=replace(small.base, overwrite=True))
     compare(replace(small, seeds=1), transport, said.append)  # other vectors are another line
     assert said[-2:] == ["embedding_mlp-ids-0: done before", "embedding_mlp-images-0: training"]
 
@@ -289,7 +292,7 @@ def test_the_best_epoch_is_the_one_of_the_best_auc(config: FitConfig, monkeypatc
     found = iter([0.0, 0.3, 0.2])
 
     def measured(samples: Samples, split: str, *rest: Any) -> dict[str, Any]:
-        return {"all": {"auc": next(found), "log_loss": 0.7}}
+        return {"all": {"auc": next(found), "log_loss": 0.7, "rows": 10, "positives": 5, "base_log_loss": 0.7}}
 
     monkeypatch.setattr("trainer.fit.measure", measured)
     assert fit(replace(config, images=False, epochs=3, patience=9))["train"]["best_epoch"] == 2

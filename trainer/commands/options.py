@@ -145,8 +145,8 @@ def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callabl
         click.option(
             "--out",
             default="",
-            help=f"Folder for what comes out; a fresh {'runs/MODEL' if single else 'runs/compare'}, numbered where that "
-            "is taken, when not given.",
+            help=f"Folder for what comes out; a fresh {'runs/MODEL' if single else 'runs/compare'}, numbered where "
+            "that is taken, when not given.",
         ),
         click.option(
             "--overwrite",
