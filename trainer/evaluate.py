@@ -58,6 +58,35 @@ def predictions_table(probabilities: Probabilities, labels: tuple[str, ...]) -> 
     return pa.table({name: probabilities[:, number] for number, name in enumerate(names)})
 
 
+def scores_table(samples: Samples, split: str, probabilities: Probabilities, labels: tuple[str, ...]) -> pa.Table:
+    """Predictions of a split beside what each row can be joined by.
+
+    Args:
+        samples: the folder.
+        split: which rows.
+        probabilities: shape (rows, L), in file order.
+        labels: which labels they are of, L of them.
+
+    Returns:
+        ``timestamp``, ``raw_user_id`` and ``raw_item_id``, which are the keys of the log; ``label``, of the first of
+        ``labels``, and ``label_<label>`` of the others; and what ``predictions_table`` gives.
+    """
+    named = {
+        label_column(samples, label): f"label_{label}" if number else "label" for number, label in enumerate(labels)
+    }
+    table = samples.frame(split, [*KEYS, *named])
+    table = table.rename_columns([*KEYS, *named.values()])
+    scored = predictions_table(probabilities, labels)
+    for name in scored.column_names:
+        table = table.append_column(name, scored[name])
+    return table
+
+
+def label_column(samples: Samples, label: str) -> str:
+    """The column of a label; of the first one when it is empty."""
+    return "label" if label in ("", samples.labels[0]) else f"label_{label}"
+
+
 def measure(samples: Samples, split: str, probabilities: Probabilities, label: str = "") -> dict[str, Any]:
     """Metrics of a split: over all rows, over rows whose item has no training row, and by item-count bucket.
 
@@ -74,7 +103,7 @@ def measure(samples: Samples, split: str, probabilities: Probabilities, label: s
         are one more part, ``held_out_items``.
     """
     held_out = ["held_out"] if samples.has_held_out and split == "test" else []
-    column = "label" if label in ("", samples.labels[0]) else f"label_{label}"
+    column = label_column(samples, label)
     table = samples.frame(split, [column, "user_id", "item_id", *held_out])
     labels, users, items = (np.asarray(table[name].combine_chunks()) for name in (column, "user_id", "item_id"))
     # Place 0 is every unknown item at once; none of them was a target in training.

@@ -31,7 +31,7 @@ from imgserver.disk import replacing
 from imgserver.errors import BadInput, TrainingDiverged
 from trainer import processes
 from trainer.board import Board
-from trainer.checkpoint import HEAD, METRICS, Lineage, save_run
+from trainer.checkpoint import HEAD, METRICS, STATE, Lineage, save_run
 from trainer.doubts import of_one_class
 from trainer.evaluate import measure, predict
 from trainer.id_dropout import without_ids
@@ -47,7 +47,7 @@ from trainer.regularise import mini_batch_aware
 from trainer.results import made
 from trainer.run_folder import claimed, kept_said
 from trainer.settings import FitConfig, identity_of
-from trainer.state import STATE, Progress, load_state, save_state
+from trainer.state import Progress, load_state, save_state
 from trainer.tensors import to_tensors
 from trainer.warm_start import warm_start
 

@@ -15,9 +15,9 @@ import torch
 from imgserver.disk import held
 from imgserver.errors import BadInput, DeadlineExceeded, Overloaded, ServerFault, ServerUnavailable, StoreError
 from trainer import processes
-from trainer.checkpoint import CONFIG, FILES, METRICS, document_of, needed
+from trainer.checkpoint import CONFIG, FILES, METRICS, STATE, document_of, needed
 from trainer.settings import FitConfig, identity
-from trainer.state import STATE, Progress, is_interrupted
+from trainer.state import Progress, is_interrupted
 
 LOCK = ".lock"
 RUNS = Path("runs")

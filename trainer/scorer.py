@@ -6,6 +6,7 @@ scorer.score({"user_id": "u1", "hist_item_id": ["i7", "i3"], …}, {"item_id": [
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from features.batch import NULL_IMAGE, Batch, BatchImages, Int64Array, Jagged
@@ -28,6 +30,8 @@ from trainer.layers.inputs import CONTEXT
 from trainer.tensors import to_tensors
 
 CPU = torch.device("cpu")
+UNNAMED = "image names that the manifest lacks"  # beside names of columns
+log = logging.getLogger(__name__)
 
 
 class Scorer:
@@ -38,10 +42,19 @@ class Scorer:
         lineage: what it was trained with.
         vocabulary: raw values to places; kept as dictionaries, some 100 bytes a value.
         client: where vectors come from; None for a model without images.
+        image_ids: image id by name, for requests that name images; None: requests give ids.
     """
 
-    def __init__(self, predictor: Predictor, lineage: Lineage, vocabulary: Vocabularies, client: ImageClient | None):
-        self._predictor, self._spec = predictor, lineage.inputs
+    def __init__(
+        self,
+        predictor: Predictor,
+        lineage: Lineage,
+        vocabulary: Vocabularies,
+        client: ImageClient | None,
+        image_ids: Mapping[str, int] | None = None,
+    ):
+        self._predictor, self._spec, self._image_ids = predictor, lineage.inputs, image_ids
+        self._said: set[str] = set()
         self._vectors = ImageHead(client) if client is not None else None
         self._places = {
             name: {value: place for place, value in enumerate(values.to_pylist(), 1)}
@@ -49,7 +62,13 @@ class Scorer:
         }
 
     @classmethod
-    def load(cls, path: str | Path, samples: str | Path = "", server: str | ImageClient = "localhost:7070") -> Scorer:
+    def load(
+        cls,
+        path: str | Path,
+        samples: str | Path = "",
+        server: str | ImageClient = "localhost:7070",
+        manifest: str | Path = "",
+    ) -> Scorer:
         """Load a run folder, or what ``trainer export`` wrote.
 
         Args:
@@ -57,9 +76,10 @@ class Scorer:
             samples: folder of samples of a run, for its vocabulary; empty takes the one it was trained with. An
                 exported model has its own vocabulary.
             server: address of the image server, or a client; a model without images asks nobody.
+            manifest: of ``imgserver manifest``, where requests give images by the names that it has, as text.
 
         Raises:
-            BadInput: there is no model, or the vocabulary is another.
+            BadInput: there is no model, or the vocabulary is another, or the manifest cannot be read.
             VersionMismatch: the server has no vectors of the version that the model was trained with.
         """
         predictor: Predictor
@@ -76,7 +96,7 @@ class Scorer:
         if lineage.vector_version:
             client = ImageClient(server) if isinstance(server, str) else server
             client.version = lineage.vector_version
-        return cls(predictor, lineage, vocabulary, client)
+        return cls(predictor, lineage, vocabulary, client, _image_ids(manifest) if manifest else None)
 
     def score(
         self, user: Mapping[str, Any], candidates: Mapping[str, Sequence[Any]], now_s: float | None = None
@@ -86,9 +106,9 @@ class Scorer:
         Args:
             user: raw values by the samples' column names: the user's ids, and the behaviours, oldest first, as lists of
                 one length: ``hist_item_id`` and the item's other id columns, ``hist_action``, ``hist_time`` (seconds),
-                ``hist_image_id``. A column that is not given is unknown.
+                ``hist_image_id``. A column that is not given is unknown; which those are is logged once.
             candidates: lists of one length by column name: ``item_id``, its other id columns, text columns,
-                ``image_id``. None is unknown, and no image.
+                ``image_id``. None is unknown, and no image; so is a name that the manifest lacks, which is logged once.
             now_s: seconds, the time of the impression; now when it is not given.
 
         Raises:
@@ -107,6 +127,8 @@ class Scorer:
         history = [f"hist_{name}" for name in (*of_item, CONTEXT, "time")] if spec.actions else []
         _known("user", user, [*spec.user_columns, *history])
         _known("candidates", candidates, [*of_item, *spec.text_columns])
+        self._say_missing("user", user, [*spec.user_columns, *history])
+        self._say_missing("candidates", candidates, [*of_item, *spec.text_columns])
         n = _length("candidates", candidates, [*of_item, *spec.text_columns])
         length = _length("user", user, history)
         latest = slice(max(0, length - spec.max_history), length)
@@ -126,7 +148,7 @@ class Scorer:
         images = None
         if spec.image_vocabulary_size:
             shown = behaviours("image_id") if history else []
-            images = self._images(candidates.get("image_id", [None] * n), shown, offsets)
+            images = self._images(self._ids(candidates.get("image_id", [None] * n)), self._ids(shown), offsets)
         return Batch(
             labels={},
             timestamp=np.full(n, int(now_s)),
@@ -136,6 +158,28 @@ class Scorer:
             text={name: self._text(name, candidates.get(name, [None] * n)) for name in spec.text_columns},
             images=images,
         )
+
+    def _say_missing(self, what: str, given: Mapping[str, Any], columns: Sequence[str]) -> None:
+        """Log which columns a request lacks, each of them in the first request that does."""
+        missing = [name for name in columns if name not in given]
+        if new := [name for name in missing if name not in self._said]:
+            self._said.update(new)
+            log.warning(
+                "the %s of a request lack %s: unknown to the model here, and in later requests that lack it",
+                what,
+                ", ".join(map(repr, new)),
+            )
+
+    def _ids(self, images: Sequence[Any]) -> Sequence[Any]:
+        """Image ids of what a request gives, where it may give names."""
+        if self._image_ids is None:
+            return images
+        found = [self._image_ids.get(image) if isinstance(image, str) else image for image in images]
+        for image, number in zip(images, found, strict=True):
+            if number is None and image is not None and UNNAMED not in self._said:
+                self._said.add(UNNAMED)
+                log.warning("the manifest has no image %r: it and others like it count as no image", image)
+        return found
 
     def _encode(self, column: str, values: Sequence[Any]) -> Int64Array:
         places = self._places[column]
@@ -153,6 +197,17 @@ class Scorer:
         n = len(target)
         history = Jagged(np.tile(index[n:], n), offsets)
         return BatchImages(unique, self._encode("image_id", unique.tolist()), index[:n], history)
+
+
+def _image_ids(manifest: str | Path) -> dict[str, int]:
+    try:
+        table = pq.read_table(manifest, columns=["key", "image_id"])
+        return dict(zip(table["key"].cast(pa.string()).to_pylist(), table["image_id"].to_pylist(), strict=True))
+    except (OSError, pa.ArrowException) as error:
+        raise BadInput(
+            f"The manifest {manifest} cannot be read: {error}. 'imgserver manifest' writes one with the columns "
+            f"image_id and key."
+        ) from error
 
 
 def _known(what: str, given: Mapping[str, Any], known: Sequence[str]) -> None:

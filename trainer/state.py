@@ -15,10 +15,9 @@ from torch import nn
 
 from imgserver.errors import BadInput
 from trainer import processes
+from trainer.checkpoint import STATE
 from trainer.layers.sharded import gathered
 from trainer.sealed import opened, replacing_whole, seal
-
-STATE = "state.pt"
 
 
 @dataclass

@@ -33,11 +33,10 @@ from imgserver.client import HeadServers, ImageClient, LocalTransport, MockTrans
 from imgserver.errors import BadInput, CrossMediaError, DeadlineExceeded, InvalidRequest, ServerUnavailable, StoreError
 from imgserver.head import Head, HeadSpec
 from imgserver.serving.service import ImageService, ServiceConfig
-from trainer.checkpoint import HEAD
+from trainer.checkpoint import HEAD, STATE
 from trainer.fit import FitConfig, fit
 from trainer.image_head import ImageHead
 from trainer.open_images import load_head
-from trainer.state import STATE
 
 WORKER = Path(__file__).parent / "learning_worker.py"
 SPEC = HeadSpec("learned", (1280, 32, 8))
