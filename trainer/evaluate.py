@@ -71,15 +71,20 @@ def scores_table(samples: Samples, split: str, probabilities: Probabilities, lab
         ``timestamp``, ``raw_user_id`` and ``raw_item_id``, which are the keys of the log; ``label``, of the first of
         ``labels``, and ``label_<label>`` of the others; and what ``predictions_table`` gives.
     """
-    named = {
-        label_column(samples, label): f"label_{label}" if number else "label" for number, label in enumerate(labels)
-    }
-    table = samples.frame(split, [*KEYS, *named])
-    table = table.rename_columns([*KEYS, *named.values()])
+    names = ["label", *(f"label_{label}" for label in labels[1:])]
+    frame = samples.frame(split, ["timestamp", "raw_item_id", *(label_column(samples, label) for label in labels)])
+    time, item, *of_labels = frame.columns
     scored = predictions_table(probabilities, labels)
-    for name in scored.column_names:
-        table = table.append_column(name, scored[name])
-    return table
+    columns = [time, _raw_users(samples, split), item, *of_labels, *scored.columns]
+    return pa.table(columns, names=["timestamp", "raw_user_id", "raw_item_id", *names, *scored.column_names])
+
+
+def _raw_users(samples: Samples, split: str) -> pa.ChunkedArray:
+    """The users of a split as the log has them; of samples of former releases, null where training did not know them."""
+    if "raw_user_id" in samples.head(split, 1)[0]:
+        return samples.frame(split, ["raw_user_id"])["raw_user_id"]
+    known = pa.concat_arrays([pa.nulls(1, pa.string()), samples.vocabulary.values["user_id"]])
+    return pa.chunked_array([known.take(samples.frame(split, ["user_id"])["user_id"].combine_chunks())])
 
 
 def label_column(samples: Samples, label: str) -> str:
