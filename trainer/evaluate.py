@@ -80,7 +80,7 @@ def scores_table(samples: Samples, split: str, probabilities: Probabilities, lab
 
 
 def _raw_users(samples: Samples, split: str) -> pa.ChunkedArray:
-    """The users of a split as the log has them; of samples of former releases, null where training did not know them."""
+    """The users of a split as the log has them; of samples of former releases null where training has none."""
     if "raw_user_id" in samples.head(split, 1)[0]:
         return samples.frame(split, ["raw_user_id"])["raw_user_id"]
     known = pa.concat_arrays([pa.nulls(1, pa.string()), samples.vocabulary.values["user_id"]])

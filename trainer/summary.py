@@ -152,6 +152,25 @@ def _half_width(std: float, n: int) -> float:
     return float(T95[min(n - 1, len(T95)) - 1] * std / np.sqrt(n))
 
 
+def is_chance(gain: dict[str, Any], pairs: int) -> bool:
+    """Whether the 95 % confidence interval of a gain over some pairs of seeds, two or more, has a zero in it."""
+    return bool(abs(gain["mean"]) <= _half_width(gain["std"], pairs))
+
+
+def certainty(gain: dict[str, Any], pairs: int) -> str:
+    """A sentence on whether a gain may be chance.
+
+    Args:
+        gain: mean and deviation over the seeds.
+        pairs: how many seeds.
+    """
+    if gain["std"] is None:
+        return "One seed cannot tell a difference from chance."
+    if is_chance(gain, pairs):
+        return f"{pairs} seeds cannot tell this from chance."
+    return f"Over {pairs} seeds this is more than chance explains."
+
+
 def sentence(table: list[dict[str, Any]]) -> str:
     """Whether the pictures helped: a difference counts when its 95 % confidence interval over the seeds has no zero."""
     parts = []
@@ -167,7 +186,7 @@ def sentence(table: list[dict[str, Any]]) -> str:
             else:
                 change += f" ± {gain['std']:.4f}"
                 verdict = "helped" if gain["mean"] > 0 else "hurt"
-                if abs(gain["mean"]) <= _half_width(gain["std"], row[part]["pairs"]):
+                if is_chance(gain, row[part]["pairs"]):
                     verdict = "had no effect that so few seeds can tell from chance on"
             parts.append(f"{verdict} {row['model']}{where} ({change})")
     if not parts:
