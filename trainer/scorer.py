@@ -22,7 +22,7 @@ from features.batch import NULL_IMAGE, Batch, BatchImages, Int64Array, Jagged
 from features.vocabulary import Vocabularies, tokenize
 from imgserver.client import ImageClient
 from imgserver.errors import BadInput
-from trainer.checkpoint import METRICS, Lineage, load_model
+from trainer.checkpoint import Lineage, load_model
 from trainer.evaluate import Predictor
 from trainer.exported import Exported
 from trainer.image_head import ImageHead, vectors_of
@@ -72,7 +72,7 @@ class Scorer:
         """Load a run folder, or what ``trainer export`` wrote.
 
         Args:
-            path: the run, or the exported file or folder.
+            path: the run folder, or the exported file.
             samples: folder of samples of a run, for its vocabulary; empty takes the one it was trained with. An
                 exported model has its own vocabulary.
             server: address of the image server, or a client; a model without images asks nobody.
@@ -83,7 +83,7 @@ class Scorer:
             VersionMismatch: the server has no vectors of the version that the model was trained with.
         """
         predictor: Predictor
-        if (Path(path) / METRICS).exists():  # a run folder
+        if Path(path).is_dir():  # a run folder
             model, lineage, config = load_model(path)
             samples = samples or config["samples"]
             predictor, vocabulary = model.served(), Vocabularies.load(Path(samples))

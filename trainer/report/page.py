@@ -16,7 +16,7 @@ from imgserver.client import ImageClient
 from imgserver.disk import replacing
 from imgserver.errors import BadInput, CrossMediaError
 from trainer import summary
-from trainer.checkpoint import METRICS, document_of, load_model, needed
+from trainer.checkpoint import METRICS, STATE, document_of, load_model, needed
 from trainer.compare import COMPARISON
 from trainer.figures import auc_by_item_count, auc_span, by_model, learning_curves, svg
 from trainer.image_head import ImageHead
@@ -111,9 +111,9 @@ def _label(line: dict[str, Any], samples: Samples) -> str:
 def _comparison(folder: Path) -> dict[str, Any]:
     """What ``trainer compare`` left in a folder; a run alone is a comparison of one line."""
     try:
-        if (folder / METRICS).exists():
-            fitted = document_of(folder)["fit"]
+        if (folder / METRICS).exists() or (folder / STATE).exists():
             result = json.loads(needed(folder, METRICS).read_text())
+            fitted = document_of(folder)["fit"]
             about = {name: fitted[name] for name in ("model", "images", "seed")}
             line = {**about, "options": fitted, "folder": str(folder), **result}
             verdict = "One run has nothing beside it: 'trainer compare' says whether the pictures helped."
