@@ -112,15 +112,19 @@ STEPS = 100  # in an epoch, for AUC to say something after each
 LEAST_BATCH = 32
 
 
-def suited(rows: int) -> dict[str, int]:
+def suited(rows: int, batch_size: int | None = None) -> dict[str, int]:
     """Batch size, epochs and patience for a log of so many training rows.
 
     From 100 steps of 1,024 rows on they are the defaults of ``FitConfig``. In a smaller log the batch is halved until
     an epoch has 100 steps, down to 32 rows; where it still has fewer, as many epochs count for one as have 100 steps
     together.
+
+    Args:
+        rows: of training.
+        batch_size: where it is given; None: it is chosen.
     """
-    batch = FitConfig.batch_size
-    while batch > LEAST_BATCH and rows < STEPS * batch:
+    batch = batch_size or FitConfig.batch_size
+    while not batch_size and batch > LEAST_BATCH and rows < STEPS * batch:
         batch //= 2
     longer = max(1, math.ceil(STEPS * batch / max(1, rows)))
     return {"batch_size": batch, "epochs": FitConfig.epochs * longer, "patience": FitConfig.patience * longer}

@@ -80,7 +80,8 @@ def test_other_samples_are_another_run(plain: FitConfig, tmp_path: Path) -> None
 
 def test_the_same_run_that_ended_is_not_repeated_and_says_so(plain: FitConfig) -> None:
     """Wherever its samples lie, and whichever server is asked."""
-    first, said = fit(plain), []
+    first = fit(plain)
+    said: list[str] = []
     written = (Path(plain.out) / METRICS).stat().st_mtime_ns
     again = fit(replace(plain, server="elsewhere:1", timeout_s=3.0), announce=said.append)
     assert again == first
@@ -195,9 +196,9 @@ def test_a_server_that_goes_leaves_a_run_that_goes_on(
 
 def test_a_comparison_without_a_name_goes_on_where_it_was(
     plain: FitConfig,
-    transport: MockTransport,
+    transport: MockTransport,  # noqa: F811
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     small = CompareConfig(replace(plain, images=True, out="", epochs=1), ("lr",), 1)
@@ -212,8 +213,8 @@ def test_a_comparison_without_a_name_goes_on_where_it_was(
 
 def test_a_comparison_that_was_killed_before_its_line_trains_nothing_twice(
     plain: FitConfig,
-    transport: MockTransport,
-    tmp_path: Path,  # noqa: F811
+    transport: MockTransport,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     small = CompareConfig(replace(plain, images=True, epochs=1, out=str(tmp_path / "c")), ("lr",), 1)
     first = compare(small, transport)

@@ -170,7 +170,7 @@ def for_the_log(values: dict[str, Any], announce: Callable[[str], None]) -> dict
     from trainer.settings import FitConfig, suited
 
     rows = Samples(values["samples"]).rows("train")
-    chosen = {name: value for name, value in suited(rows).items() if values[name] is None}
+    chosen = {name: value for name, value in suited(rows, values["batch_size"]).items() if values[name] is None}
     if any(value != getattr(FitConfig, name) for name, value in chosen.items()):
         text = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in chosen.items())
         announce(f"For {rows:,} training rows: {text}.")

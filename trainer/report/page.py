@@ -23,6 +23,7 @@ from trainer.image_head import ImageHead
 from trainer.open_images import images_of
 from trainer.report.facts import headline, of_splits, warnings
 from trainer.report.photos import Strip, attention, neighbours
+from trainer.results import DEFAULTS
 from trainer.sealed import open_json
 from trainer.tables import number
 
@@ -115,7 +116,8 @@ def _comparison(folder: Path) -> dict[str, Any]:
             result = json.loads(needed(folder, METRICS).read_text())
             fitted = document_of(folder)["fit"]
             about = {name: fitted[name] for name in ("model", "images", "seed")}
-            line = {**about, "options": fitted, "folder": str(folder), **result}
+            options = {name: fitted[name] for name in DEFAULTS if name in fitted}
+            line = {**about, "options": options, "folder": str(folder), **result}
             verdict = "One run has nothing beside it: 'trainer compare' says whether the pictures helped."
             run = {"samples": fitted["samples"], "seeds": 1, "reference": None, "sentence": verdict}
             return {**run, "rows": summary.rows([line]), "runs": [line]}
