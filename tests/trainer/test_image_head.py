@@ -459,7 +459,7 @@ def test_a_run_on_stored_vectors_leaves_no_head_of_an_earlier_one(config: FitCon
     """Its model would be scored by the vectors of that head."""
     fit(replace(config, store=str(store), epochs=1))
     assert load_head(config.out) is not None
-    fit(replace(config, store=str(store), head="frozen", epochs=1))
+    fit(replace(config, store=str(store), head="frozen", epochs=1, overwrite=True))
     assert load_head(config.out) is None
 
 

@@ -460,7 +460,8 @@ def test_mini_batch_aware_regularisation_is_its_formula(config: FitConfig) -> No
 def test_the_group_penalty_of_mlr_drops_features(config: FitConfig) -> None:
     kept = {}
     for l21 in (0.0, 0.01):
-        result = fit(replace(config, images=False, model="mlr", options={"l1": 0.0, "l21": l21, "regions": 4}))
+        options = {"l1": 0.0, "l21": l21, "regions": 4}
+        result = fit(replace(config, images=False, model="mlr", options=options, overwrite=True))
         kept[l21] = result["notes"]["features_kept"]
         weight = dict(load_model(config.out)[0].named_parameters())["sparse.table.weight"]
         assert int((weight != 0).any(dim=1).sum()) == kept[l21]
