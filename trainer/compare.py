@@ -124,10 +124,19 @@ def _folder(base: FitConfig, key: results.Line) -> Path:
                 f"what is there with --overwrite."
             )
     else:
-        folder = next(name for name in fresh_names("compare") if there(name) == own or not name.exists())
+        folder = next(name for name in fresh_names("compare") if there(name) == own or _made(name))
     with replacing(folder / SETTINGS) as part:
         part.write_text(json.dumps(own, indent=1) + "\n")
     return folder
+
+
+def _made(folder: Path) -> bool:
+    """Make a folder; False: it is somebody's already."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _reference(path: Path | None) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -187,8 +187,8 @@ def fit(
             if auc is None or auc > state.best_auc:  # None: labels of one class, where no epoch is better
                 state.best_auc, state.best_epoch = auc or 0.0, state.epoch
                 best = copy.deepcopy(learner.state_dict())
+            save_state(out, identity, learner, optimizers, best, replace(state, epoch=state.epoch + 1))
             state.epoch += 1
-            save_state(out, identity, learner, optimizers, best, state)
 
         learner.load_state_dict(best)
         learner.eval()

@@ -26,6 +26,7 @@ from trainer.compare import CompareConfig, compare
 from trainer.fit import FitConfig, fit
 from trainer.run_folder import LOCK
 from trainer.scorer import Scorer
+from trainer.state import save_state
 
 
 class Killed(Exception):
@@ -249,3 +250,25 @@ def test_a_run_is_evaluated_with_its_own_version_of_vectors(graph_cache: Path, p
     finally:
         server.stop()
     assert (run / CONFIG).exists()
+
+
+def test_a_disk_that_is_full_says_which_epoch_is_kept(plain: FitConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The epoch whose state could not be written is not kept, though it was trained."""
+    written = iter([save_state])
+
+    def full(out: Path, *rest: Any) -> None:
+        try:
+            save = next(written)
+        except StopIteration:
+            raise StoreError(f"{out / STATE} cannot be written. Is the disk full?") from None
+        save(out, *rest)
+
+    monkeypatch.setattr("trainer.fit.save_state", full)
+    with pytest.raises(
+        StoreError, match="Is the disk full[?] The run in .* is kept up to the end of epoch 1: the same"
+    ):
+        fit(plain)
+    monkeypatch.undo()
+    seen: set[str] = set()
+    fit(plain, progress=lambda done, total, what: seen.add(what[:7]))
+    assert seen == {"epoch 2"}
