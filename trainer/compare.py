@@ -15,10 +15,10 @@ from imgserver.errors import BadInput
 from trainer import results, summary
 from trainer.fit import FitConfig, fit, served_version
 from trainer.models import model_class
-from trainer.run_folder import fresh_names
+from trainer.run_folder import COMPARISON, SETTINGS, fresh_names, holds_run
 from trainer.sealed import sealed_json
 
-COMPARISON, SETTINGS, RESULTS = "compare.json", "settings.json", "results.jsonl"
+RESULTS = "results.jsonl"
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,8 @@ def _folder(base: FitConfig, key: results.Line) -> Path:
 
     if base.out:
         folder = Path(base.out)
+        if holds_run(folder):
+            raise BadInput(f"{folder} holds a run of 'trainer fit'. Give another --out.")
         if there(folder) not in (None, own) and not base.overwrite:
             raise BadInput(
                 f"{folder} holds a comparison of other samples, vectors or settings. Give another --out, or replace "

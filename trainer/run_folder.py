@@ -20,6 +20,7 @@ from trainer.settings import FitConfig, identity
 from trainer.state import Progress, is_interrupted
 
 LOCK = ".lock"
+OF_COMPARISONS = SETTINGS, COMPARISON = "settings.json", "compare.json"  # never in the folder of a run
 RUNS = Path("runs")
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a disk where nobody can hold a file
 MAY_END = (ServerUnavailable, DeadlineExceeded, Overloaded, ServerFault, StoreError)  # a later try may not meet it
@@ -58,6 +59,8 @@ def _taken(config: FitConfig, own: dict[str, Any], holding: ExitStack) -> Path:
     if config.out:
         folder = Path(config.out)
         holding.enter_context(_alone(folder))
+        if any((folder / name).exists() for name in OF_COMPARISONS):
+            raise BadInput(f"{folder} holds a comparison. Give another --out.")
         if is_interrupted(folder, own):
             return folder
         if config.overwrite:
@@ -98,6 +101,11 @@ def _alone(folder: Path) -> Iterator[None]:
             yield
         finally:
             (folder / LOCK).unlink(missing_ok=True)
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run ended in a folder, or was interrupted there."""
+    return any((folder / name).exists() for name in (STATE, CONFIG, METRICS))
 
 
 def _finished(folder: Path, own: dict[str, Any]) -> dict[str, Any] | None:

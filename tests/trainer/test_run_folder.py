@@ -212,6 +212,22 @@ def test_a_comparison_without_a_name_goes_on_where_it_was(
         compare(replace(small, base=replace(small.base, epochs=2, out="runs/compare")), transport)
 
 
+def test_runs_and_comparisons_have_no_folder_together(
+    plain: FitConfig,
+    transport: MockTransport,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """The report would show one for the other."""
+    fit(plain)
+    small = CompareConfig(replace(plain, images=True, epochs=1, overwrite=True), ("lr",), 1)
+    with pytest.raises(BadInput, match="holds a run of 'trainer fit'"):
+        compare(small, transport)
+    other = str(tmp_path / "c")
+    compare(replace(small, base=replace(small.base, out=other)), transport)
+    with pytest.raises(BadInput, match="holds a comparison"):
+        fit(replace(plain, out=other, overwrite=True))
+
+
 def test_a_comparison_that_was_killed_before_its_line_trains_nothing_twice(
     plain: FitConfig,
     transport: MockTransport,  # noqa: F811

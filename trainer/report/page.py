@@ -16,14 +16,14 @@ from imgserver.client import ImageClient
 from imgserver.disk import replacing
 from imgserver.errors import BadInput, CrossMediaError
 from trainer import summary
-from trainer.checkpoint import METRICS, STATE, document_of, load_model, needed
-from trainer.compare import COMPARISON
+from trainer.checkpoint import METRICS, document_of, load_model, needed
 from trainer.figures import auc_by_item_count, auc_span, by_model, learning_curves, svg
 from trainer.image_head import ImageHead
 from trainer.open_images import images_of
 from trainer.report.facts import headline, of_splits, warnings
 from trainer.report.photos import Strip, attention, neighbours
 from trainer.results import DEFAULTS
+from trainer.run_folder import COMPARISON, holds_run
 from trainer.sealed import open_json
 from trainer.tables import number
 
@@ -112,7 +112,7 @@ def _label(line: dict[str, Any], samples: Samples) -> str:
 def _comparison(folder: Path) -> dict[str, Any]:
     """What ``trainer compare`` left in a folder; a run alone is a comparison of one line."""
     try:
-        if (folder / METRICS).exists() or (folder / STATE).exists():
+        if holds_run(folder):
             result = json.loads(needed(folder, METRICS).read_text())
             fitted = document_of(folder)["fit"]
             about = {name: fitted[name] for name in ("model", "images", "seed")}
