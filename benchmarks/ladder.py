@@ -79,6 +79,7 @@ def train(arguments: argparse.Namespace, path: Path) -> None:
                     epochs=arguments.epochs,
                     options=variant.options,
                     embedding_l2=variant.embedding_l2,
+                    overwrite=True,  # what counts is the results file
                 )
                 key = results.key_fields(run, arguments.data, samples, version if images else "")
                 known = results.read([path]) if path.exists() else {}

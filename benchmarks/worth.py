@@ -101,6 +101,7 @@ def config(variant: Variant, arguments: argparse.Namespace, seed: int, out: Path
         images=variant.images,
         options=variant.options,
         seed=seed,
+        overwrite=True,  # what counts is the results file
         **settings,
     )
 

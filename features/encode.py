@@ -169,6 +169,7 @@ class EncodedPart:
             columns["label" if number == 0 else f"label_{name}"] = part.labels[name][rows].astype(np.int8)
         columns["timestamp"] = part.time[rows]
         columns["user_id"] = self.user[rows]
+        columns["raw_user_id"] = part.user.take(pa.array(rows))
         if self.user_rows is not None:
             columns |= {name: places[self.user_rows[rows]] for name, places in encoder.user_places.items()}
         columns["item_id"] = self.item[rows]

@@ -17,7 +17,7 @@ def taken(schema: Schema, *, by_user: bool) -> list[str]:
         schema: names of columns.
         by_user: whether the layout is ``by_user``.
     """
-    own = {"label", *(f"label_{name}" for name in schema.labels[1:]), "timestamp", "raw_item_id"}
+    own = {"label", *(f"label_{name}" for name in schema.labels[1:]), "timestamp", "raw_user_id", "raw_item_id"}
     if schema.items is not None and schema.items.image:
         own.add("image_id")
     if schema.split.hold_out_items:

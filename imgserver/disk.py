@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import os
+import struct
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from imgserver.errors import StoreError
+from imgserver.errors import BadInput, StoreError
 from imgserver.interrupts import undone_if_interrupted
 
 UNFINISHED = ".unfinished"  # the end of the name of a file that is being written
 
 PIECE_BYTES = 8 << 20
+FLOCK = "hhqqi4x"  # struct flock of Linux on 64 bits: type, whence, start, length, pid
 
 
 @contextmanager
@@ -62,6 +64,41 @@ def remove_unfinished(folder: Path) -> None:
         with suppress(OSError), open(part, "rb") as found:
             fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
             part.unlink()
+
+
+@contextmanager
+def held(path: Path, refusal: Callable[[str], str]) -> Iterator[None]:
+    """Hold the first byte of a file, which is made if it is not there, against all other processes.
+
+    Locks of one process do not differ: it must not have the file open otherwise.
+
+    Args:
+        path: the file; who unlinks it does so while holding it.
+        refusal: a sentence, given who holds it.
+
+    Raises:
+        BadInput: another process holds it.
+    """
+    while True:
+        with open(path, "a+b") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0, os.SEEK_SET)
+            except (BlockingIOError, PermissionError):
+                raise BadInput(refusal(_holder(file.fileno()))) from None
+            if os.fstat(file.fileno()).st_nlink:  # else it was unlinked in between, and others would make another
+                yield
+                return
+
+
+def _holder(descriptor: int) -> str:
+    """Who has the lock, as far as the kernel tells."""
+    asked = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+    pid = struct.unpack(FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))[4]
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return "another process"
+    return f"process {pid} ({words[:200]})"
 
 
 def sync_names(folder: Path) -> None:

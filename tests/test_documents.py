@@ -144,7 +144,7 @@ def test_the_tutorials_page_has_the_commands_and_the_schema_of_its_script() -> N
 
 
 def test_the_learning_heads_module_is_the_one_that_the_readme_runs() -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", (DOCS / "learning-head.md").read_text(), flags=re.DOTALL)
+    block, *_ = re.findall(r"```python\n(.*?)```", (DOCS / "learning-head.md").read_text(), flags=re.DOTALL)
     readme = (ROOT / "README.md").read_text()
     for line in filter(None, block.splitlines()):
         assert re.sub(r"\s+#.*", "", line) in readme

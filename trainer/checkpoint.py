@@ -22,7 +22,7 @@ from safetensors.torch import save_model as save_tensors
 
 from features.samples import Samples
 from features.typed import typed
-from imgserver.errors import BadInput, VersionMismatch
+from imgserver.errors import BadInput
 from trainer.layers.inputs import InputSpec
 from trainer.models import make
 from trainer.models.base import Model
@@ -37,6 +37,7 @@ CONFIG, WEIGHTS, HEAD, METRICS, PREDICTIONS = (
     "metrics.json",
     "predictions.parquet",
 )
+STATE = "state.pt"  # of a run that has not ended: state.py
 FILES = (WEIGHTS, HEAD, METRICS, PREDICTIONS)
 
 
@@ -52,6 +53,7 @@ class Lineage:
         width: numbers in an embedding.
         model: name in ``MODELS``.
         options: of the model.
+        samples_hash: of the rows; empty in runs of former releases.
     """
 
     vocabulary_hash: str
@@ -61,6 +63,7 @@ class Lineage:
     width: int
     model: str
     options: dict[str, Any] = field(default_factory=dict)
+    samples_hash: str = ""
 
     def check_samples(self, samples: Samples) -> None:
         """Refuse samples of another vocabulary.
@@ -72,18 +75,6 @@ class Lineage:
             raise BadInput(
                 f"The samples in {samples.folder} have vocabulary {samples.vocabulary_hash}; the model was trained "
                 f"with {self.vocabulary_hash}. Use the samples that it was trained with."
-            )
-
-    def check_version(self, served: str) -> None:
-        """Refuse vectors of another version.
-
-        Raises:
-            VersionMismatch: the server serves another version than the model was trained with.
-        """
-        if served != self.vector_version:
-            raise VersionMismatch(
-                f"The model was trained with vectors of {self.vector_version}; the server serves {served}. "
-                f"Serve the former version, or train again."
             )
 
 
@@ -152,6 +143,11 @@ def _checked(path: Path, files: dict[str, str] | None) -> Path | None:
 
 
 def _no_run(folder: Path, error: Exception) -> BadInput:
+    if (folder / STATE).exists() and not (folder / CONFIG).exists():
+        return BadInput(
+            f"{folder} holds a run that was interrupted before it ended: there is no model to load yet. The 'trainer "
+            f"fit' that began it goes on from its last epoch when the same command is given."
+        )
     return BadInput(
         f"{folder} holds no run that can be loaded: {error}. 'trainer fit' makes one; of one that was whole, copy the "
         f"folder again."

@@ -15,9 +15,10 @@ from imgserver.errors import BadInput
 from trainer import results, summary
 from trainer.fit import FitConfig, fit, served_version
 from trainer.models import model_class
+from trainer.run_folder import COMPARISON, SETTINGS, fresh_names, holds_run
 from trainer.sealed import sealed_json
 
-COMPARISON = "compare.json"
+RESULTS = "results.jsonl"
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,11 @@ class CompareConfig:
     """Which runs.
 
     Attributes:
-        base: configuration of every run; model, images, seed and out are set for each.
+        base: configuration of every run; model, images, seed and out are set for each. Its ``out`` is the folder of the
+            comparison; empty takes a fresh one.
         models: names in ``MODELS``.
         seeds: how many: 0, 1, …
-        results: file of results; runs that have a line there are not trained again.
+        results: file of results; runs that have a line there are not trained again. None: one in the folder.
         data: the name of the data in that file; empty takes the name of the samples' folder.
         reference: JSON file with the best AUC that any model could reach, known for simulated clicks only.
     """
@@ -36,7 +38,7 @@ class CompareConfig:
     base: FitConfig
     models: tuple[str, ...]
     seeds: int
-    results: Path
+    results: Path | None = None
     data: str = ""
     reference: Path | None = None
 
@@ -51,18 +53,24 @@ def compare(
 
     Samples without images are trained with ids only, and no server is asked.
 
+    Returns:
+        what ``compare.json`` holds, and the folder as ``out``.
+
     Raises:
-        BadInput: a model, the samples, the results or the reference file are wrong.
+        BadInput: a model, the samples, the results or the reference file are wrong, or the folder holds another
+            comparison.
         CrossMediaError: what ``fit`` raises.
     """
     for name in config.models:
         model_class(name)
     reference = _reference(config.reference)
-    samples, out = Samples(config.base.samples), Path(config.base.out)
+    samples = Samples(config.base.samples)
     data = config.data or samples.folder.resolve().name
     with_images = samples.has_images
     # Asked first, so that nothing is trained when the server cannot be reached.
     version = served_version(config.base, transport) if with_images else ""
+    out = _folder(config.base, results.key_fields(config.base, data, samples, version))
+    file = config.results or out / RESULTS
     lines = []
     for seed in range(config.seeds):
         for model in config.models:
@@ -73,12 +81,12 @@ def compare(
                     run = replace(run, head="frozen")
                 key = results.key_fields(run, data, samples, version if images else "")
                 # Read again each time: another process may have filled in some of the same matrix.
-                known = results.read([config.results]) if config.results.exists() else {}
+                known = results.read([file]) if file.exists() else {}
                 line = known.get(results.identity(key))
                 announce(f"{name}: {'training' if line is None else 'done before'}")
                 if line is None:
-                    line = results.new_line(key, fit(run, transport, progress))
-                    results.append(config.results, line)
+                    line = results.new_line(key, fit(run, transport, progress, announce))
+                    results.append(file, line)
                 lines.append(line)
     rows = summary.rows(lines)
     verdict = summary.sentence(rows) if with_images else "The samples have no images: there is nothing to compare."
@@ -88,11 +96,49 @@ def compare(
         "rows": rows,
         "reference": reference,
         "sentence": verdict,
+        "doubts": summary.doubts(lines),
         "runs": lines,
     }
     with replacing(out / COMPARISON) as part:
         part.write_text(sealed_json(result))
-    return result
+    return {**result, "out": str(out)}
+
+
+def _folder(base: FitConfig, key: results.Line) -> Path:
+    """The folder of a comparison, which holds nothing else: of one that was begun with the same settings, the rest."""
+    own = json.loads(json.dumps({name: key[name] for name in ("data", "samples", "vector_version", "options")}))
+
+    def there(folder: Path) -> Any:
+        try:
+            return json.loads((folder / SETTINGS).read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            return {}
+
+    if base.out:
+        folder = Path(base.out)
+        if holds_run(folder):
+            raise BadInput(f"{folder} holds a run of 'trainer fit'. Give another --out.")
+        if there(folder) not in (None, own) and not base.overwrite:
+            raise BadInput(
+                f"{folder} holds a comparison of other samples, vectors or settings. Give another --out, or replace "
+                f"what is there with --overwrite."
+            )
+    else:
+        folder = next(name for name in fresh_names("compare") if there(name) == own or _made(name))
+    with replacing(folder / SETTINGS) as part:
+        part.write_text(json.dumps(own, indent=1) + "\n")
+    return folder
+
+
+def _made(folder: Path) -> bool:
+    """Make a folder; False: it is somebody's already."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _reference(path: Path | None) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from features.images import fetch_ahead
 from features.samples import Samples
 from trainer import processes
 from trainer.image_head import ImageHead, vectors_of
-from trainer.metrics import auc, calibration, gauc, log_loss
+from trainer.metrics import auc, base_log_loss, calibration, gauc, log_loss
 from trainer.metrics.gather import gather_rows
 from trainer.tensors import ImageVectors, TensorBatch, to_tensors
 
@@ -58,6 +58,40 @@ def predictions_table(probabilities: Probabilities, labels: tuple[str, ...]) -> 
     return pa.table({name: probabilities[:, number] for number, name in enumerate(names)})
 
 
+def scores_table(samples: Samples, split: str, probabilities: Probabilities, labels: tuple[str, ...]) -> pa.Table:
+    """Predictions of a split beside what each row can be joined by.
+
+    Args:
+        samples: the folder.
+        split: which rows.
+        probabilities: shape (rows, L), in file order.
+        labels: which labels they are of, L of them.
+
+    Returns:
+        ``timestamp``, ``raw_user_id`` and ``raw_item_id``, which are the keys of the log; ``label``, of the first of
+        ``labels``, and ``label_<label>`` of the others; and what ``predictions_table`` gives.
+    """
+    names = ["label", *(f"label_{label}" for label in labels[1:])]
+    frame = samples.frame(split, ["timestamp", "raw_item_id", *(label_column(samples, label) for label in labels)])
+    time, item, *of_labels = frame.columns
+    scored = predictions_table(probabilities, labels)
+    columns = [time, _raw_users(samples, split), item, *of_labels, *scored.columns]
+    return pa.table(columns, names=["timestamp", "raw_user_id", "raw_item_id", *names, *scored.column_names])
+
+
+def _raw_users(samples: Samples, split: str) -> pa.ChunkedArray:
+    """The users of a split as the log has them; of samples of former releases null where training has none."""
+    if "raw_user_id" in samples.head(split, 1)[0]:
+        return samples.frame(split, ["raw_user_id"])["raw_user_id"]
+    known = pa.concat_arrays([pa.nulls(1, pa.string()), samples.vocabulary.values["user_id"]])
+    return pa.chunked_array([known.take(samples.frame(split, ["user_id"])["user_id"].combine_chunks())])
+
+
+def label_column(samples: Samples, label: str) -> str:
+    """The column of a label; of the first one when it is empty."""
+    return "label" if label in ("", samples.labels[0]) else f"label_{label}"
+
+
 def measure(samples: Samples, split: str, probabilities: Probabilities, label: str = "") -> dict[str, Any]:
     """Metrics of a split: over all rows, over rows whose item has no training row, and by item-count bucket.
 
@@ -74,7 +108,7 @@ def measure(samples: Samples, split: str, probabilities: Probabilities, label: s
         are one more part, ``held_out_items``.
     """
     held_out = ["held_out"] if samples.has_held_out and split == "test" else []
-    column = "label" if label in ("", samples.labels[0]) else f"label_{label}"
+    column = label_column(samples, label)
     table = samples.frame(split, [column, "user_id", "item_id", *held_out])
     labels, users, items = (np.asarray(table[name].combine_chunks()) for name in (column, "user_id", "item_id"))
     # Place 0 is every unknown item at once; none of them was a target in training.
@@ -88,10 +122,12 @@ def measure(samples: Samples, split: str, probabilities: Probabilities, label: s
         grouped = gauc(y[known], p[known], users[chosen][known])
         return {
             "rows": len(y),
+            "positives": int(y.sum()),
             "auc": _finite(auc(y, p)),
             "gauc": _finite(grouped.value),
             "gauc_users": grouped.users,
             "log_loss": log_loss(y, p),
+            "base_log_loss": base_log_loss(y),
             "calibration": _finite(calibration(y, p)),
         }
 

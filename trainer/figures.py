@@ -68,8 +68,29 @@ def _kinds(lines: Sequence[Line], model: str) -> Iterator[tuple[bool, list[Line]
         yield True, shown
 
 
-def learning_curves(lines: Sequence[Line]) -> Figure:
-    """Validation AUC by epoch: a thin line a seed, one panel a model."""
+def by_model(lines: Sequence[Line]) -> list[list[Line]]:
+    """The lines of each model that has a panel, with those of ids only beside it."""
+    return [[line for _, found in _kinds(lines, model) for line in found] for model in _models(lines)]
+
+
+def auc_span(lines: Sequence[Line]) -> tuple[float, float] | None:
+    """The range of the validation AUC in all epochs, with a margin; None: there is none."""
+    every = [
+        point["validation_auc"] for line in lines for point in line["curve"] if point["validation_auc"] is not None
+    ]
+    if not every:
+        return None
+    margin = 0.05 * (max(every) - min(every)) or 0.01
+    return min(every) - margin, max(every) + margin
+
+
+def learning_curves(lines: Sequence[Line], span: tuple[float, float] | None = None) -> Figure:
+    """Validation AUC by epoch: a thin line a seed, one panel a model.
+
+    Args:
+        lines: of results.
+        span: of the AUC that is shown; the range of these lines when it is not given.
+    """
     with mpl.rc_context(STYLE):
         models = _models(lines)
         figure = Figure(figsize=(4.2 * len(models), 2.8))
@@ -90,6 +111,8 @@ def learning_curves(lines: Sequence[Line]) -> Figure:
             axis.set_xlabel("epoch")
             axis.xaxis.get_major_locator().set_params(integer=True)
         axes[0].set_ylabel("AUC on the validation part")
+        if span is not None:
+            axes[0].set_ylim(*span)
         axes[0].legend(frameon=False)
         return figure
 

@@ -15,8 +15,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,8 @@ from imgserver.disk import replacing
 from imgserver.errors import BadInput, TrainingDiverged
 from trainer import processes
 from trainer.board import Board
-from trainer.checkpoint import HEAD, METRICS, Lineage, save_run
+from trainer.checkpoint import HEAD, METRICS, STATE, Lineage, save_run
+from trainer.doubts import of_one_class
 from trainer.evaluate import measure, predict
 from trainer.id_dropout import without_ids
 from trainer.image_head import ImageHead
@@ -44,99 +44,37 @@ from trainer.models import make, model_class
 from trainer.open_images import fix_version, open_images
 from trainer.outcome import outcome
 from trainer.regularise import mini_batch_aware
-from trainer.state import STATE, Progress, load_state, save_state
+from trainer.results import made
+from trainer.run_folder import claimed, kept_said
+from trainer.settings import FitConfig, identity_of
+from trainer.state import Progress, load_state, save_state
 from trainer.tensors import to_tensors
 from trainer.warm_start import warm_start
 
+__all__ = ["FitConfig", "fit", "served_version"]
+
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """How a model is trained.
-
-    Attributes:
-        samples: folder of samples.
-        out: run folder.
-        model: name in ``MODELS``.
-        images: train with the images' vectors.
-        server: address of the image server; only asked with images. A head that learns takes several, with commas.
-        head: ``frozen`` takes vectors as the server has them; ``learn`` trains the net that makes them.
-        store: take vectors, or features for a head that learns, from this store in this process; no server is asked.
-        head_widths: widths of a learning head behind the feature; the last one is D.
-        head_activation: ``prelu`` or ``relu``.
-        head_normalisation: ``none`` or ``layer``.
-        head_start: ``pca``: the head begins as the PCA of the features; ``random``.
-        head_learning_rate: of Adam on the head; 0 takes ``learning_rate``.
-        max_staleness: steps that the head may be ahead of the vectors of a batch; from 2 on they are asked for ahead.
-        seed: of weights and of the order of the rows.
-        epochs: at most so many passes over the training rows.
-        patience: stop after so many epochs, at least one, without a better validation AUC.
-        batch_size: rows a step.
-        learning_rate: of Adam.
-        width: numbers in an embedding.
-        options: of the model, by name.
-        labels: those to train, by name; empty takes the first. The first of them decides when to stop.
-        embedding_l2: lambda of the mini-batch aware regularisation of the embeddings (DIN, section 5.2); 0: none.
-        id_dropout: share of a batch's items whose ids are hidden in training (``id_dropout.py``).
-        negative_rate: share of the negative rows that are trained on; predictions are re-calibrated for it.
-        warm_start: run folder whose weights this one starts from; empty starts anew.
-        warm_up: ``full`` takes all weights, ``partial`` all but those of ids.
-        max_missing: share of images that may be missing for good before training stops.
-        timeout_s: seconds that a fetch may take, retries included.
-        device: ``cpu``, ``cuda``, or empty: CUDA where there is one.
-        shard_tables: with several processes, tables of ids with so many rows are spread over them; 0: none is.
-    """
-
-    samples: str
-    out: str
-    model: str = "din"
-    images: bool = True
-    server: str = "localhost:7070"
-    head: str = "frozen"
-    store: str = ""
-    head_widths: tuple[int, ...] = (256, 64, 12)
-    head_activation: str = "prelu"
-    head_normalisation: str = "none"
-    head_start: str = "pca"
-    head_learning_rate: float = 0.0
-    max_staleness: int = 0
-    seed: int = 0
-    epochs: int = 5
-    patience: int = 1
-    batch_size: int = 1024
-    learning_rate: float = 1e-3
-    width: int = 16
-    options: dict[str, Any] = field(default_factory=dict)
-    labels: tuple[str, ...] = ()
-    embedding_l2: float = 0.0
-    id_dropout: float = 0.0
-    negative_rate: float = 1.0
-    warm_start: str = ""
-    warm_up: str = "partial"
-    max_missing: float = 0.05
-    timeout_s: float = 30.0
-    device: str = ""
-    shard_tables: int = 0
 
 
 def fit(
     config: FitConfig,
     transport: Transport | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    announce: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Train, measure, and write the run folder.
+    """Train, measure, and write the run folder; a run of these settings that ended there before is not repeated.
 
     Args:
         config: how.
         transport: instead of a connection to ``config.server``.
         progress: told rows done, rows in all of the epoch, and a line on the state.
+        announce: told that the run goes on from what was kept of it, or ended before.
 
     Returns:
-        what ``metrics.json`` holds.
+        what ``metrics.json`` holds, and the run folder as ``out``.
 
     Raises:
-        BadInput: the samples or a setting are wrong.
+        BadInput: the samples or a setting are wrong, or the run folder holds another run, or is in use.
         ServerUnavailable, DeadlineExceeded, Overloaded: vectors could not be had within ``timeout_s``.
         TooManyMissingImages: more than ``max_missing`` of the images are missing.
         TrainingDiverged: the loss, or a prediction, is no number any more.
@@ -146,15 +84,19 @@ def fit(
     teaches = model_class(config.model).teaches_head  # before anybody is asked for vectors
     if config.head == "learn" and not teaches:
         raise BadInput(f"{config.model} has no gradient for a head to learn from; train it with --head frozen.")
-    samples, out, first = Samples(config.samples), Path(config.out), processes.rank() == 0
+    samples, first = Samples(config.samples), processes.rank() == 0
     if config.images and not samples.has_images:
         raise BadInput(f"The samples in {config.samples} have no images; train with --no-images.")
     device = processes.own_device(config.device)
-    out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     with open_images(config, samples, transport) as images, ExitStack() as opened:
         version, generation = _base(images), (images.source.generation or 0) if images else 0
         processes.check_same({"samples": samples.hash, "image vectors": version}, device)
+        identity = identity_of(config, samples.hash, version)
+        out, ended = opened.enter_context(claimed(config, identity, device))
+        if ended is not None:
+            announce(f"{out} holds this very run, finished: it is not trained again; with --overwrite it is.")
+            return {**ended, "out": str(out)}
         torch.manual_seed(config.seed)
         spec = InputSpec.of(samples, images.dim if images else 0, config.labels)
         if config.negative_rate < 1 and len(spec.labels) > 1:
@@ -173,13 +115,14 @@ def fit(
             optimizers.append(torch.optim.Adam(images.parameters(), lr=step, fused=True))
         best: dict[str, Tensor] = {}
         state = Progress()
-        identity = {**asdict(config), "version": version, "rows": samples.hash}
         if saved := load_state(out, identity, device):
             like = learner.state_dict()
             learner.load_state_dict(spread(saved["model"], like))
             for optimizer, of_optimizer in zip(optimizers, saved["optimizers"], strict=True):
                 optimizer.load_state_dict(spread_optimizer(of_optimizer, optimizer))
             best, state = spread(saved["best"], like), Progress(**saved["progress"])
+            announce(f"The run in {out} was interrupted: it goes on behind epoch {state.epoch}.")
+        opened.enter_context(kept_said(out, state))
         model.prepare(samples, images, config.batch_size, config.seed)
         regularise = mini_batch_aware(model, samples, config.embedding_l2)
         board = Board(out / "tensorboard", state.step) if first else None
@@ -234,15 +177,18 @@ def fit(
             }
             state.curve.append(line)
             _finite(line["validation_log_loss"], state.step, config)
-            auc = 0.5 if line["validation_auc"] is None else line["validation_auc"]  # None: labels of one class only
+            auc = line["validation_auc"]
+            if state.epoch == 0 and (alike := of_one_class("validation", found["all"])):
+                announce(f"{alike} No epoch can be told from another: all are trained, and the last one is kept.")
             if board:
-                board.add("validation/auc", auc, state.step)
+                if auc is not None:
+                    board.add("validation/auc", auc, state.step)
                 board.add("validation/log_loss", line["validation_log_loss"], state.step)
-            if auc > state.best_auc:
-                state.best_auc, state.best_epoch = auc, state.epoch
+            if auc is None or auc > state.best_auc:  # None: labels of one class, where no epoch is better
+                state.best_auc, state.best_epoch = auc or 0.0, state.epoch
                 best = copy.deepcopy(learner.state_dict())
+            save_state(out, identity, learner, optimizers, best, replace(state, epoch=state.epoch + 1))
             state.epoch += 1
-            save_state(out, identity, learner, optimizers, best, state)
 
         learner.load_state_dict(best)
         learner.eval()
@@ -250,6 +196,7 @@ def fit(
         result["vector_version"] = images.version if images else ""
         result["generation"] = (images.source.generation or 0) if images else 0
         result["curve"] = state.curve
+        result |= made()
         if result["generation"] != generation:
             result["generation_at_start"] = generation
             log.warning(
@@ -265,6 +212,7 @@ def fit(
             config.width,
             config.model,
             config.options,
+            samples.hash,
         )
         whole_tables(model)
         if first:
@@ -277,7 +225,7 @@ def fit(
                 part.write_text(json.dumps(result, indent=1) + "\n")
             save_run(out, model, lineage, asdict(config))
             (out / STATE).unlink(missing_ok=True)
-    return result
+        return {**result, "out": str(out)}
 
 
 def served_version(config: FitConfig, transport: Transport | None = None) -> str:

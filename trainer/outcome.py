@@ -15,6 +15,7 @@ from imgserver.client import FetchStats, Status
 from imgserver.disk import replacing
 from trainer import processes
 from trainer.checkpoint import PREDICTIONS
+from trainer.doubts import doubts, of_one_class
 from trainer.evaluate import measure, predict, predictions_table
 from trainer.image_head import ImageHead
 from trainer.models.base import Model
@@ -70,6 +71,7 @@ def outcome(
     rows_on_disk = sum(samples.rows(split) for split in ("train", "validation", "test"))
     return {
         **found,
+        "doubts": _doubts(found, labels),
         "notes": model.notes(),
         "train": {
             "epochs": state.epoch,
@@ -91,6 +93,15 @@ def outcome(
             "parameters": sum(p.numel() for p in model.parameters()),
         },
     }
+
+
+def _doubts(found: dict[str, Any], labels: tuple[str, ...]) -> list[str]:
+    """What speaks against the model, in sentences."""
+    said = [one for one in [of_one_class("validation", found["validation"]["all"])] if one]
+    said += doubts("test", found["test"]["all"])
+    for label in labels[1:]:
+        said += doubts(f"test (label {label})", found["labels"][label]["test"]["all"])
+    return said
 
 
 def _stats_of_all(images: ImageHead | None, device: torch.device) -> FetchStats:

@@ -12,7 +12,7 @@ import logging
 import os
 import subprocess
 from collections.abc import Iterable
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,19 +20,15 @@ from typing import Any
 
 from features.samples import Samples
 from imgserver.errors import BadInput
-from trainer.fit import FitConfig
+from trainer import settings
+from trainer.settings import PLACES, FitConfig
 
 log = logging.getLogger(__name__)
 
 Line = dict[str, Any]
 KEY = ("data", "samples", "model", "images", "vector_version", "options", "seed")
-# Where things are and how long to wait change no number; the others are in the key by themselves.
-NOT_OPTIONS = {"samples", "out", "server", "store", "timeout_s", "device", "max_missing", "model", "images", "seed"}
-DEFAULTS = {
-    f.name: f.default_factory() if callable(f.default_factory) else f.default
-    for f in fields(FitConfig)
-    if f.name not in NOT_OPTIONS
-}
+NOT_OPTIONS = PLACES | {"model", "images", "seed"}  # these three are in the key by themselves
+DEFAULTS = {name: default for name, default in settings.DEFAULTS.items() if name not in NOT_OPTIONS}
 
 
 def key_fields(config: FitConfig, data: str, samples: Samples, vector_version: str) -> Line:
@@ -56,13 +52,12 @@ def identity(line: Line) -> str:
 
 
 def new_line(key: Line, result: dict[str, Any]) -> Line:
-    """The key, the commit and the date, and what ``fit`` returned.
+    """The key, and what ``fit`` returned, but for where it did so.
 
     The vectors of a head that learned are of a version that only the run itself knew: it stands beside the key, as
     ``learned_version``, for the key names what the run started from.
     """
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    line = {**key, "commit": code_version(), "date": now, **result}
+    line = {**key, **{name: value for name, value in result.items() if name != "out"}}
     if key["images"] and key["options"].get("head") == "learn":
         line |= {"vector_version": key["vector_version"], "learned_version": result["vector_version"]}
     return line
@@ -113,6 +108,11 @@ def read(paths: Iterable[Path]) -> dict[str, Line]:
             found.pop(identity(line), None)
             found[identity(line)] = line
     return found
+
+
+def made() -> dict[str, str]:
+    """When something was made, and by which code."""
+    return {"commit": code_version(), "date": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 def code_version() -> str:

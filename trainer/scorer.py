@@ -6,6 +6,7 @@ scorer.score({"user_id": "u1", "hist_item_id": ["i7", "i3"], …}, {"item_id": [
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 
 from features.batch import NULL_IMAGE, Batch, BatchImages, Int64Array, Jagged
@@ -24,7 +26,7 @@ from features.vocabulary import Vocabularies, tokenize
 from imgserver.client import ImageClient
 from imgserver.errors import BadInput
 from imgserver.keys import Column, column_of, image_ids, keys, texts
-from trainer.checkpoint import METRICS, Lineage, load_model
+from trainer.checkpoint import Lineage, load_model
 from trainer.evaluate import Predictor
 from trainer.exported import Exported
 from trainer.image_head import ImageHead, vectors_of
@@ -32,6 +34,8 @@ from trainer.layers.inputs import CONTEXT
 from trainer.tensors import to_tensors
 
 CPU = torch.device("cpu")
+UNNAMED = "image names that the manifest lacks"  # beside names of columns
+log = logging.getLogger(__name__)
 
 
 class Scorer:
@@ -42,10 +46,19 @@ class Scorer:
         lineage: what it was trained with.
         vocabulary: raw values to places; kept as dictionaries, some 100 bytes a value.
         client: where vectors come from; None for a model without images.
+        image_ids: image id by name, for requests that name images; None: requests give ids.
     """
 
-    def __init__(self, predictor: Predictor, lineage: Lineage, vocabulary: Vocabularies, client: ImageClient | None):
-        self._predictor, self._spec = predictor, lineage.inputs
+    def __init__(
+        self,
+        predictor: Predictor,
+        lineage: Lineage,
+        vocabulary: Vocabularies,
+        client: ImageClient | None,
+        image_ids: Mapping[str, int] | None = None,
+    ):
+        self._predictor, self._spec, self._image_ids = predictor, lineage.inputs, image_ids
+        self._said: set[str] = set()
         needed = [*self._spec.vocabularies, *([CONTEXT] if self._spec.actions else [])]
         if absent := [name for name in needed if name not in vocabulary.values]:
             raise BadInput(f"The model has a column {absent[0]!r} that its vocabulary lacks: its file is damaged.")
@@ -56,21 +69,28 @@ class Scorer:
         }
 
     @classmethod
-    def load(cls, path: str | Path, samples: str | Path = "", server: str | ImageClient = "localhost:7070") -> Scorer:
+    def load(
+        cls,
+        path: str | Path,
+        samples: str | Path = "",
+        server: str | ImageClient = "localhost:7070",
+        manifest: str | Path = "",
+    ) -> Scorer:
         """Load a run folder, or what ``trainer export`` wrote.
 
         Args:
-            path: the run, or the exported file or folder.
+            path: the run folder, or the exported file.
             samples: folder of samples of a run, for its vocabulary; empty takes the one it was trained with. An
                 exported model has its own vocabulary.
             server: address of the image server, or a client; a model without images asks nobody.
+            manifest: of ``imgserver manifest``, where requests give images by the names that it has, as text.
 
         Raises:
-            BadInput: there is no model, or the vocabulary is another.
+            BadInput: there is no model, or the vocabulary is another, or the manifest cannot be read.
             VersionMismatch: the server has no vectors of the version that the model was trained with.
         """
         predictor: Predictor
-        if (Path(path) / METRICS).exists():  # a run folder
+        if Path(path).is_dir():  # a run folder
             model, lineage, config = load_model(path)
             samples = samples or config["samples"]
             predictor, vocabulary = model.served(), Vocabularies.load(Path(samples))
@@ -83,7 +103,7 @@ class Scorer:
         if lineage.vector_version:
             client = ImageClient(server) if isinstance(server, str) else server
             client.version = lineage.vector_version
-        return cls(predictor, lineage, vocabulary, client)
+        return cls(predictor, lineage, vocabulary, client, _image_ids(manifest) if manifest else None)
 
     def score(
         self, user: Mapping[str, Any], candidates: Mapping[str, Sequence[Any]], now_s: float | None = None
@@ -93,9 +113,9 @@ class Scorer:
         Args:
             user: raw values by the samples' column names: the user's ids, and the behaviours, oldest first, as lists of
                 one length: ``hist_item_id`` and the item's other id columns, ``hist_action``, ``hist_time`` (seconds),
-                ``hist_image_id``. A column that is not given is unknown.
+                ``hist_image_id``. A column that is not given is unknown; which those are is logged once.
             candidates: lists of one length by column name: ``item_id``, its other id columns, text columns,
-                ``image_id``. None is unknown, and no image.
+                ``image_id``. None is unknown, and no image; so is a name that the manifest lacks, which is logged once.
             now_s: seconds, the time of the impression; now when it is not given.
 
         Raises:
@@ -114,6 +134,8 @@ class Scorer:
         history = [f"hist_{name}" for name in (*of_item, CONTEXT, "time")] if spec.actions else []
         _known("user", user, [*spec.user_columns, *history])
         _known("candidates", candidates, [*of_item, *spec.text_columns])
+        self._say_missing("user", user, [*spec.user_columns, *history])
+        self._say_missing("candidates", candidates, [*of_item, *spec.text_columns])
         n = _length("candidates", candidates, [*of_item, *spec.text_columns])
         length = _length("user", user, history)
         latest = slice(max(0, length - spec.max_history), length)
@@ -140,8 +162,8 @@ class Scorer:
         ids |= {name: self._encode(name, keys(of_candidates(name))) for name in spec.item_columns}
         images = None
         if spec.image_vocabulary_size:
-            shown = image_ids(behaviours("image_id")) if history else np.zeros(0, dtype=np.int64)
-            images = self._images(image_ids(of_candidates("image_id")), shown, offsets)
+            shown = self._ids(behaviours("image_id")) if history else np.zeros(0, dtype=np.int64)
+            images = self._images(self._ids(of_candidates("image_id")), shown, offsets)
         return Batch(
             labels={},
             timestamp=np.full(n, now),
@@ -151,6 +173,29 @@ class Scorer:
             text={name: self._text(name, texts(of_candidates(name))) for name in spec.text_columns},
             images=images,
         )
+
+    def _say_missing(self, what: str, given: Mapping[str, Any], columns: Sequence[str]) -> None:
+        """Log which columns a request lacks, each of them in the first request that does."""
+        missing = [name for name in columns if name not in given]
+        if new := [name for name in missing if name not in self._said]:
+            self._said.update(new)
+            log.warning(
+                "the %s of a request lack %s: unknown to the model here, and in later requests that lack it",
+                what,
+                ", ".join(map(repr, new)),
+            )
+
+    def _ids(self, images: Column) -> Int64Array:
+        """Image ids of what a request gives, where it may give names."""
+        if self._image_ids is None:
+            return image_ids(images)
+        given = images.values.to_pylist()
+        found = [self._image_ids.get(image) if isinstance(image, str) else image for image in given]
+        for image, number in zip(given, found, strict=True):
+            if number is None and image is not None and UNNAMED not in self._said:
+                self._said.add(UNNAMED)
+                log.warning("the manifest has no image %r: it and others like it count as no image", image)
+        return image_ids(column_of(found, images.name, images.where))
 
     def _encode(self, column: str, found: pa.Array) -> Int64Array:
         places = self._places[column]
@@ -176,6 +221,17 @@ def _times(column: Column, now: int) -> Int64Array:
     found = np.full(len(column.values), now, dtype=np.int64)
     found[np.asarray(there)] = seconds(replace(column, values=column.values.filter(there)))
     return found
+
+
+def _image_ids(manifest: str | Path) -> dict[str, int]:
+    try:
+        table = pq.read_table(manifest, columns=["key", "image_id"])
+        return dict(zip(table["key"].cast(pa.string()).to_pylist(), table["image_id"].to_pylist(), strict=True))
+    except (OSError, pa.ArrowException) as error:
+        raise BadInput(
+            f"The manifest {manifest} cannot be read: {error}. 'imgserver manifest' writes one with the columns "
+            f"image_id and key."
+        ) from error
 
 
 def _known(what: str, given: Mapping[str, Any], known: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import pickle
 from dataclasses import asdict, dataclass, field
@@ -14,10 +15,9 @@ from torch import nn
 
 from imgserver.errors import BadInput
 from trainer import processes
+from trainer.checkpoint import STATE
 from trainer.layers.sharded import gathered
 from trainer.sealed import opened, replacing_whole, seal
-
-STATE = "state.pt"
 
 
 @dataclass
@@ -77,12 +77,27 @@ def load_state(out: Path, identity: dict[str, Any], device: torch.device) -> dic
         data = b"there:" + path.read_bytes() if path.exists() else b""
     if not (data := processes.from_first(data, device)):
         return None
+    return _of_run(path, data.removeprefix(b"there:"), identity)
+
+
+def is_interrupted(out: Path, identity: dict[str, Any]) -> bool:
+    """Whether ``load_state`` would find something; for one process alone.
+
+    Raises:
+        BadInput: what is there is damaged.
+    """
+    path = out / STATE
+    return path.exists() and _of_run(path, path.read_bytes(), identity) is not None
+
+
+def _of_run(path: Path, data: bytes, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """The state in the bytes of a file, where it is of the run of this identity."""
     try:
-        block = io.BytesIO(opened(data.removeprefix(b"there:")))
-        saved: dict[str, Any] = torch.load(block, map_location="cpu", weights_only=True)
+        saved: dict[str, Any] = torch.load(io.BytesIO(opened(data)), map_location="cpu", weights_only=True)
+        there = json.loads(json.dumps(saved["identity"]))
+        return saved if {name: there.get(name) for name in identity} == identity else None
     except (ValueError, TypeError, LookupError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise BadInput(
             f"{path}, from which the run would go on, is damaged: {str(error)[:100]}. Delete it, and the run "
             f"starts anew; or give another --out."
         ) from error
-    return saved if saved["identity"] == identity else None

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from trainer.doubts import doubts as no_better
 from trainer.metrics import rela_impr
 from trainer.results import DEFAULTS, Line
 
 METRIC_NAMES = ("auc", "gauc", "log_loss")
+ABOUT_ROWS = ("rows", "positives", "base_log_loss")  # the same for all models
 PARTS = {
     "all": "",
     "unseen_items": " on items unseen in training",
@@ -100,6 +102,22 @@ def rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
     ]
 
 
+def doubts(lines: Sequence[Line]) -> list[str]:
+    """Sentences on models that are no better than a constant on the test part, one a model and images off or on."""
+    said = []
+    for model, images in dict.fromkeys((model_name(line), line["images"]) for line in lines):
+        runs = [line for line in lines if (model_name(line), line["images"]) == (model, images)]
+        if found := [text for line in runs if (text := " ".join(no_better("test", line["test"]["all"])))]:
+            seeds = f" in {len(found)} of {len(runs)} seeds" if len(runs) > 1 else ""
+            said.append(f"{model} {kind(images)}{seeds}: {found[0]}")
+    return said
+
+
+def kind(images: bool) -> str:
+    """How a model with images on or off is called."""
+    return "with images" if images else "ids only"
+
+
 def mean_std(values: Sequence[float | None]) -> dict[str, float | None] | None:
     """Mean and standard deviation over the seeds; None when a value is missing, no deviation of one value."""
     known = [value for value in values if value is not None and np.isfinite(value)]
@@ -115,7 +133,7 @@ def _row(model: str, images: bool, runs: dict[int, Line], base: dict[int, Line])
         row[part] = {name: mean_std([run["test"][part].get(name) for run in runs.values()]) for name in METRIC_NAMES}
         for name in METRIC_NAMES:
             row[part][f"{name}_gain"] = None
-        row[part] |= {"rela_impr": None, "rows": some["test"][part]["rows"]}
+        row[part] |= {"rela_impr": None, **{name: some["test"][part].get(name) for name in ABOUT_ROWS}}
         pairs = [(runs[seed]["test"][part], base[seed]["test"][part]) for seed in sorted(runs.keys() & base.keys())]
         if images and pairs:
             for name in METRIC_NAMES:
@@ -134,6 +152,25 @@ def _half_width(std: float, n: int) -> float:
     return float(T95[min(n - 1, len(T95)) - 1] * std / np.sqrt(n))
 
 
+def is_chance(gain: dict[str, Any], pairs: int) -> bool:
+    """Whether the 95 % confidence interval of a gain over some pairs of seeds, two or more, has a zero in it."""
+    return bool(abs(gain["mean"]) <= _half_width(gain["std"], pairs))
+
+
+def certainty(gain: dict[str, Any], pairs: int) -> str:
+    """A sentence on whether a gain may be chance.
+
+    Args:
+        gain: mean and deviation over the seeds.
+        pairs: how many seeds.
+    """
+    if gain["std"] is None:
+        return "One seed cannot tell a difference from chance."
+    if is_chance(gain, pairs):
+        return f"{pairs} seeds cannot tell this from chance."
+    return f"Over {pairs} seeds this is more than chance explains."
+
+
 def sentence(table: list[dict[str, Any]]) -> str:
     """Whether the pictures helped: a difference counts when its 95 % confidence interval over the seeds has no zero."""
     parts = []
@@ -149,7 +186,7 @@ def sentence(table: list[dict[str, Any]]) -> str:
             else:
                 change += f" ± {gain['std']:.4f}"
                 verdict = "helped" if gain["mean"] > 0 else "hurt"
-                if abs(gain["mean"]) <= _half_width(gain["std"], row[part]["pairs"]):
+                if is_chance(gain, row[part]["pairs"]):
                     verdict = "had no effect that so few seeds can tell from chance on"
             parts.append(f"{verdict} {row['model']}{where} ({change})")
     if not parts:

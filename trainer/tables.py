@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
+CONSTANT = "a constant, the share of positives"
+
 
 def number(value: dict[str, float | None] | float | None, digits: int = 4) -> str:
     """``mean ± std``, a plain number (one seed has no deviation), or a dash."""
@@ -42,8 +44,13 @@ def comparison_table(title: str, rows: list[dict[str, Any]], reference: dict[str
             f"{train['images_per_s']:,.0f}" if row["images"] else "-",
             f"{train['bytes_per_sample']:.0f}",
         )
+    base = next((row["all"]["base_log_loss"] for row in rows if row["all"].get("base_log_loss") is not None), None)
+    if base is not None or reference:
+        table.add_section()
+    if base is not None:
+        table.add_row(CONSTANT, number(0.5), number(0.5), number(base), "", number(0.5), *[""] * held_out, "", "", "")
     if reference:
         test = reference["test"]
-        table.add_section()
-        table.add_row(reference["name"], number(test["all"]), "", "", "", number(test.get("unseen_items")), "", "", "")
+        unseen_items = number(test.get("unseen_items"))
+        table.add_row(reference["name"], number(test["all"]), "", "", "", unseen_items, *[""] * held_out, "", "", "")
     return table

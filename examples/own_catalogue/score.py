@@ -13,23 +13,21 @@ import pyarrow.parquet as pq
 from trainer.scorer import Scorer
 
 model, server, manifest = sys.argv[1:]
-table = pq.read_table(manifest, columns=["key", "image_id"]).to_pydict()
-image_id = dict(zip(table["key"], table["image_id"], strict=True))
-
-seen = list(image_id)[:3]  # what the customer clicked, oldest first
-candidates = list(image_id)[-5:]
+names = pq.read_table(manifest, columns=["key"])["key"].to_pylist()
+seen = names[:3]  # what the customer clicked, oldest first
+candidates = names[-5:]
 now = int(time.time())
 
-scorer = Scorer.load(model, server=server)
+scorer = Scorer.load(model, server=server, manifest=manifest)  # photos by the names that the manifest has
 scores = scorer.score(
     {
         "user_id": "customer-7",
         "hist_item_id": seen,
-        "hist_image_id": [image_id[name] for name in seen],
+        "hist_image_id": seen,
         "hist_action": ["click"] * len(seen),
         "hist_time": [now - 3600] * len(seen),
     },
-    {"item_id": candidates, "image_id": [image_id[name] for name in candidates]},
+    {"item_id": candidates, "image_id": candidates},
     now_s=now,
 )
 for score, name in sorted(zip(scores.tolist(), candidates, strict=True), reverse=True):

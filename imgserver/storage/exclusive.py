@@ -6,16 +6,12 @@ byte exclusively therefore means that nobody else is there; who comes now waits 
 
 from __future__ import annotations
 
-import fcntl
-import os
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from imgserver.errors import BadInput, StoreError
-
-FLOCK = "hhqqi4x"  # struct flock of Linux on 64 bits: type, whence, start, length, pid
+from imgserver.disk import held
+from imgserver.errors import StoreError
 
 
 @contextmanager
@@ -28,23 +24,12 @@ def alone(store: Path) -> Iterator[None]:
     """
     if not (store / "index" / "data.mdb").exists():
         raise StoreError(f"There is no store in {store}. 'imgserver precompute' makes one.")
-    with open(store / "index" / "lock.mdb", "a+b") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0, os.SEEK_SET)
-        except (BlockingIOError, PermissionError):
-            raise BadInput(
-                f"The store {store} is open in {_holder(file.fileno())}, and this needs it alone. Stop what uses it, "
-                f"a server with 'imgserver stop --store {store}'; let a precompute, backup or training end."
-            ) from None
+
+    def refusal(holder: str) -> str:
+        return (
+            f"The store {store} is open in {holder}, and this needs it alone. Stop what uses it, a server with "
+            f"'imgserver stop --store {store}'; let a precompute, backup or training end."
+        )
+
+    with held(store / "index" / "lock.mdb", refusal):
         yield
-
-
-def _holder(descriptor: int) -> str:
-    """Who has the lock, as far as the kernel tells."""
-    asked = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
-    pid = struct.unpack(FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))[4]
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    except OSError:
-        return "another process"
-    return f"process {pid} ({words[:200]})"

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -137,7 +138,7 @@ def page(logs: Path, samples: Samples, daemon: DaemonProcess) -> Path:
     )
     out = logs / "report.html"
     run_command(
-        "trainer", "report", str(folder), f"--server={daemon.address}", f"--out={out}", "--seed=2", "--title=A <title>"
+        "trainer", "report", str(folder), f"--server={daemon.address}", f"--out={out}", "--seed=8", "--title=A <title>"
     )
     return out
 
@@ -154,6 +155,58 @@ def test_the_report_needs_no_network_and_hides_nothing(page: Path) -> None:
         assert heading in html
 
 
+def test_the_report_says_what_came_out_in_one_number(page: Path) -> None:
+    """The difference of the AUC in pairs of 100, beside the metrics that it is from."""
+    html = page.read_text()
+    (number,) = re.findall(r'<span class="number">([^<]*)</span>', html)
+    comparison = json.loads((page.parent / "runs" / "compare.json").read_text())
+    ids, images = (row["all"]["auc"]["mean"] for row in comparison["rows"])
+    assert number == f"{100 * (images - ids):+.1f}"
+    assert "With pictures, din puts so many" in html
+    assert "One seed cannot tell a difference from chance." in html
+
+
+def test_the_report_says_what_it_was_made_from(page: Path, samples: Samples) -> None:
+    html = page.read_text()
+    for name in ("train", "validation", "test"):
+        label = np.asarray(samples.frame(name, ["label"])["label"])
+        item = np.asarray(samples.frame(name, ["item_id"])["item_id"])
+        user = np.asarray(samples.frame(name, ["user_id"])["user_id"])
+        cells = [
+            f"{len(label):,}",
+            f"{label.sum():,}",
+            *(f"{100 * share:.1f} %" for share in (label.mean(), (item == 0).mean(), (user == 0).mean())),
+        ]
+        (row,) = re.findall(rf"<tr><td>{name}</td>(.*?)</tr>", html, flags=re.DOTALL)
+        assert re.findall(r"<td>([^<]*)</td>", row) == cells
+    run = json.loads((page.parent / "runs" / "compare.json").read_text())["runs"][0]
+    for said in (run["commit"], run["date"], "epochs=1", "batch_size=128", samples.hash, samples.vocabulary_hash):
+        assert said in html, said
+    constant = run["test"]["all"]["base_log_loss"]
+    rate = run["test"]["all"]["positives"] / run["test"]["all"]["rows"]
+    assert constant == pytest.approx(-rate * np.log(rate) - (1 - rate) * np.log(1 - rate))
+    assert f"<td>{constant:.4f}</td>" in html
+
+
+def test_the_report_says_which_way_is_better(page: Path) -> None:
+    html = page.read_text()
+    for heading in ("AUC ↑", "GAUC ↑", "log loss ↓", "RelaImpr % ↑", "AUC, unseen ↑", "samples/s ↑", "bytes/row ↓"):
+        assert f"<th>{heading}</th>" in html
+    explained = re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", html)
+    assert {"AUC ↑", "GAUC ↑", "log loss ↓", "RelaImpr ↑"} <= {name for name, text in explained if len(text) > 30}
+
+
+def test_the_report_shows_attention_on_one_scale(page: Path) -> None:
+    """As many positive rows as negative; the bar of a weight is its size, not its share of the row's largest."""
+    html = page.read_text()
+    assert html.count("Positive row, predicted") == html.count("Negative row, predicted") == 3
+    assert re.search(r"Attention (does (nothing|little) here|tells behaviours apart): in 400 such rows", html)
+    bars = re.findall(r'width: (\d+)%"></span></div>\s*<figcaption>([+-][0-9.]+)</figcaption>', html)
+    assert len(bars) > 12
+    for width, weight in bars:
+        assert int(width) == pytest.approx(min(100.0, 100 * abs(float(weight))), abs=1)
+
+
 def test_the_report_says_why_photos_are_absent(page: Path, tmp_path: Path) -> None:
     import os
 
@@ -163,18 +216,31 @@ def test_the_report_says_why_photos_are_absent(page: Path, tmp_path: Path) -> No
     assert "Not drawn: No image server answers at localhost:1." in (tmp_path / "r.html").read_text()
 
 
+# What is measured in a page: of itself, or of the same page in a frame as wide as a phone.
+PROBE = """<script>addEventListener("load", () => { const measured = (page, wide) => { const images = [...page.images];
+  const small = [...page.querySelectorAll("p, td, th, dd, dt, figcaption, svg text")].map(text =>
+  text.closest("svg") ? parseFloat(getComputedStyle(text).fontSize) * text.closest("svg").getBoundingClientRect().width
+  / text.closest("svg").viewBox.baseVal.width : parseFloat(getComputedStyle(text).fontSize));
+  return {images: images.length, drawn: images.filter(i => i.naturalWidth > 0).length,
+  charts: [...page.querySelectorAll("svg")].filter(s => s.getBoundingClientRect().width > 200).length,
+  tooWide: page.documentElement.scrollWidth > wide, smallest: Math.min(...small),
+  requests: page.defaultView.performance.getEntriesByType("resource").filter(r => !r.name.startsWith("data:")).length};
+  }; const frame = document.querySelector("iframe"); document.title = JSON.stringify(
+  frame ? measured(frame.contentDocument, 420) : measured(document, innerWidth)); })</script></body>"""
+
+
 @pytest.mark.browser
-def test_the_report_in_a_browser(page: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("width", [1280, 420])
+def test_the_report_in_a_browser(page: Path, tmp_path: Path, width: int) -> None:
+    """On a screen and on a phone: nothing is wider than the page, and no text, of charts too, is smaller than 10 px."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no Chromium is installed")
-    probe = tmp_path / "probe.html"
-    script = """<script>addEventListener("load", () => { const images = [...document.images];
-      document.title = JSON.stringify({images: images.length, drawn: images.filter(i => i.naturalWidth > 0).length,
-      charts: [...document.querySelectorAll("svg")].filter(s => s.getBoundingClientRect().width > 200).length,
-      tooWide: document.documentElement.scrollWidth > innerWidth, requests: performance.getEntriesByType("resource")
-      .filter(r => !r.name.startsWith("data:")).length}) })</script></body>"""
-    probe.write_text(page.read_text().replace("</body>", script))
+    probe, shown = tmp_path / "probe.html", page.read_text()
+    if width < 500:  # a window is not made that narrow
+        frame = f'<iframe style="border: 0" width="{width}" height="900" srcdoc="{escape(shown)}"></iframe>'
+        shown = f"<!doctype html><body>{frame}</body>"
+    probe.write_text(shown.replace("</body>", PROBE))
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
     done = subprocess.run(
         [
@@ -195,4 +261,5 @@ def test_the_report_in_a_browser(page: Path, tmp_path: Path) -> None:
     assert found["images"] == found["drawn"] > 40
     assert found["charts"] == 2
     assert not found["tooWide"]
+    assert found["smallest"] >= 10
     assert found["requests"] == 0

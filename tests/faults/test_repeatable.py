@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from conftest import ROOT, DaemonProcess, run_command
 
-MACHINE = ("second", "wait", "address", "server", "memory")
+MACHINE = ("second", "wait", "address", "server", "memory", "date")
 GROCERY = ROOT / "examples" / "grocery"
 
 

@@ -19,13 +19,13 @@ from test_ladder import folder as ladder_folder  # noqa: F401
 from features.samples import Samples
 from imgserver.errors import BadInput, StoreError
 from imgserver.head import Head, HeadSpec
-from trainer.checkpoint import CONFIG, FILES, HEAD, load_model, of_run, save_run
+from trainer.checkpoint import CONFIG, FILES, HEAD, STATE, load_model, of_run, save_run
 from trainer.cli import trainer
 from trainer.exported import Exported, export_model
 from trainer.fit import FitConfig, fit
 from trainer.open_images import load_head
 from trainer.sealed import seal
-from trainer.state import STATE, Progress, load_state, save_state
+from trainer.state import Progress, load_state, save_state
 from trainer.tensors import TensorBatch, to_tensors
 
 CPU = torch.device("cpu")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,11 +34,10 @@ from imgserver.client import HeadServers, ImageClient, LocalTransport, MockTrans
 from imgserver.errors import BadInput, CrossMediaError, DeadlineExceeded, InvalidRequest, ServerUnavailable, StoreError
 from imgserver.head import Head, HeadSpec
 from imgserver.serving.service import ImageService, ServiceConfig
-from trainer.checkpoint import HEAD
+from trainer.checkpoint import HEAD, STATE
 from trainer.fit import FitConfig, fit
 from trainer.image_head import ImageHead
 from trainer.open_images import load_head
-from trainer.state import STATE
 
 WORKER = Path(__file__).parent / "learning_worker.py"
 SPEC = HeadSpec("learned", (1280, 32, 8))
@@ -340,8 +340,12 @@ def test_fit_learns_a_head_and_its_version_evaluates_the_same(
         version = result["vector_version"]
         assert "+learned@" in version
         assert result["train"]["head_parameters"] == 1281 * 64 + 65 * 12 + 1
-        refused = run_command("trainer", "evaluate", config.out, f"--server={server}", check=False)
-        assert refused.returncode == 4  # the version is not there yet
+        # The servers still have the head that the run put; one that never had it refuses.
+        early = json.loads(run_command("trainer", "evaluate", config.out, f"--server={server}", "--json").stdout)
+        other = start(copy_store(graph_cache, tmp_path / "other"), stack)
+        refused = run_command("trainer", "evaluate", config.out, f"--server={other.address}", check=False)
+        assert refused.returncode == 4
+        assert version in refused.stderr
         page = tmp_path / "report.html"
         run_command("trainer", "report", config.out, f"--server={server}", f"--out={page}")
         assert page.read_text().count("before, by feature") == page.read_text().count(">learned<") == 6
@@ -358,7 +362,8 @@ def test_fit_learns_a_head_and_its_version_evaluates_the_same(
             frozen = [*options[:2], f"--out={config.out}-frozen", "--epochs=1", "--width=4", "--max-missing=0.2"]
             again = json.loads(run_command("trainer", "fit", *frozen, "--json").stdout)
             assert again["vector_version"] == version
-    assert found["all"]["auc"] == pytest.approx(result["test"]["all"]["auc"], abs=1e-4)
+    for evaluated in (early, found):
+        assert evaluated["all"]["auc"] == pytest.approx(result["test"]["all"]["auc"], abs=1e-4)
 
 
 def test_local_and_remote_end_with_the_same_numbers(config: FitConfig, service: ImageService, store: Path) -> None:
@@ -460,7 +465,7 @@ def test_a_run_on_stored_vectors_leaves_no_head_of_an_earlier_one(config: FitCon
     """Its model would be scored by the vectors of that head."""
     fit(replace(config, store=str(store), epochs=1))
     assert load_head(config.out) is not None
-    fit(replace(config, store=str(store), head="frozen", epochs=1))
+    fit(replace(config, store=str(store), head="frozen", epochs=1, overwrite=True))
     assert load_head(config.out) is None
 
 
@@ -536,3 +541,27 @@ def test_too_many_missing_images_stop_it(config: FitConfig, store: Path) -> None
 def test_a_server_of_imported_vectors_has_no_features(config: FitConfig) -> None:
     with pytest.raises(CrossMediaError, match="feature"):
         fit(config, MockTransport({1: np.zeros(8)}))
+
+
+def test_a_head_of_ones_own_is_saved_as_the_page_says(store: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """The page's lines, run as they stand; precompute then serves the very vectors that the program had."""
+    page = (ROOT / "docs" / "learning-head.md").read_text()
+    (block,) = (text for text in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL) if "to_bytes" in text)
+    monkeypatch.chdir(tmp_path)
+    with ExitStack() as stack:
+        daemon = start(store, stack)
+        servers = stack.enter_context(HeadServers([daemon.address], run_id="mine"))
+        images = ImageHead(servers, Head(HeadSpec("learned", (1280, 32, 8))), servers.backbone())
+        ids = torch.arange(20)
+        vectors = images(ids)
+        vectors.values.square().sum().backward()
+        torch.optim.SGD(images.parameters(), lr=0.01).step()
+        exec(block, {"images": images})
+        trained = images(ids).values.detach()
+        run_command("imgserver", "precompute", f"--store={store}", f"--head={tmp_path / HEAD}")
+        again = Head.from_bytes((tmp_path / HEAD).read_bytes())
+        assert (again.backbone, again.digest()) == (servers.backbone(), images.head.digest() if images.head else "")
+        with ImageClient(daemon.address) as client:
+            client.version = images.version
+            served = client.get(ids.numpy()).values.astype(np.float32)
+    assert torch.allclose(torch.from_numpy(served), trained, atol=2e-2)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -204,7 +206,7 @@ def test_score_and_export_by_command(config: FitConfig, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert json.loads(done.output)["rows"] == 300
     mine = pq.read_table(out)
-    assert mine.column_names == ["timestamp", "raw_item_id", "label", "probability"]
+    assert mine.column_names == ["timestamp", "raw_user_id", "raw_item_id", "label", "probability"]
     of_run = pq.read_table(Path(config.out) / "predictions.parquet")["probability"]
     assert np.array_equal(mine["probability"].to_numpy(), of_run.to_numpy())
     done = runner.invoke(trainer, ["score", str(exported), "--exported", *base, f"--out={out}"])
@@ -214,6 +216,107 @@ def test_score_and_export_by_command(config: FitConfig, tmp_path: Path) -> None:
         done = runner.invoke(trainer, command)
         assert done.exit_code == 2
         assert "holds no" in done.output
+
+
+@pytest.mark.parametrize("labels", [("click", "buy"), ("buy",), ("buy", "click")])
+@pytest.mark.parametrize("layout", ["inline", "by_user"])
+def test_scores_can_be_joined_with_the_log(
+    config: FitConfig, folder: Path, labels: tuple[str, ...], layout: str, tmp_path: Path
+) -> None:
+    """By user, item and time, users that training never saw too; each label stands beside its own probability."""
+    log, _, _ = raw_tables(folder)
+    with open(tmp_path / "impressions.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(log[0]))
+        writer.writeheader()
+        late = [{**row, "user": f"new{n}"} if n % 9 == 0 else row for n, row in enumerate(log[-250:])]
+        writer.writerows([*log[:-250], *late])
+    schema = f'layout = "{layout}"\n' + SCHEMA.replace('path = "', f'path = "{folder}/')
+    (tmp_path / "s.toml").write_text(schema.replace(f"{folder}/impressions", f"{tmp_path}/impressions"))
+    build(load_schema(tmp_path / "s.toml"), tmp_path / "samples")
+    fit(replace(config, images=False, epochs=1, samples=str(tmp_path / "samples"), labels=labels))
+    out = tmp_path / "scores.parquet"
+    done = CliRunner().invoke(trainer, ["score", config.out, f"--samples={tmp_path / 'samples'}", f"--out={out}"])
+    assert done.exit_code == 0, done.output
+    found = pq.read_table(out)
+    suffixes = ["", *(f"_{name}" for name in labels[1:])]
+    named = [f"{what}{suffix}" for what in ("label", "probability") for suffix in suffixes]
+    assert found.column_names == ["timestamp", "raw_user_id", "raw_item_id", *named]
+    of_log = {(row["user"], row["item"], int(row["time"])): row for row in [*log[:-250], *late]}
+    rows = found.to_pylist()
+    assert len(rows) == 300
+    for row in rows:
+        logged = of_log[row["raw_user_id"], row["raw_item_id"], row["timestamp"]]
+        assert [str(row[f"label{suffix}"]) for suffix in suffixes] == [logged[name] for name in labels]
+    assert sum(row["raw_user_id"].startswith("new") for row in rows) == 28
+
+
+def test_samples_of_former_releases_have_the_users_that_training_knew(
+    config: FitConfig, folder: Path, tmp_path: Path
+) -> None:
+    fit(replace(config, images=False, epochs=1))
+    old = tmp_path / "old"
+    shutil.copytree(config.samples, old)
+    table = pq.read_table(old / "test.parquet")
+    pq.write_table(table.drop_columns(["raw_user_id"]), old / "test.parquet", write_page_checksum=True)
+    out = tmp_path / "scores.parquet"
+    done = CliRunner().invoke(trainer, ["score", config.out, f"--samples={old}", f"--out={out}"])
+    assert done.exit_code == 0, done.output
+    expected = [
+        user if place else None
+        for user, place in zip(*(table[c].to_pylist() for c in ("raw_user_id", "user_id")), strict=True)
+    ]
+    assert pq.read_table(out)["raw_user_id"].to_pylist() == expected
+
+
+def test_a_request_that_lacks_columns_is_said_once(
+    config: FitConfig, transport: MockTransport, caplog: pytest.LogCaptureFixture
+) -> None:
+    fit(replace(config, epochs=1), transport)
+    with ImageClient(transport) as client:
+        scorer = Scorer.load(config.out, server=client)
+        scorer.score({"user_id": "u1", "city": "c1"}, {"item_id": ["i1"], "shop": ["s1"], "title": ["red"]})
+        first = [record.message for record in caplog.records]
+        assert len(first) == 2
+        assert "the user of a request lack 'hist_item_id', 'hist_shop', 'hist_image_id'" in first[0]
+        assert "the candidates of a request lack 'image_id'" in first[1]
+        scorer.score({"user_id": "u1", "city": "c1"}, {"item_id": ["i1"], "shop": ["s1"], "title": ["red"]})
+        assert len(caplog.records) == 2
+        scorer.score({"user_id": "u1"}, {"item_id": ["i1"], "shop": ["s1"], "title": ["red"]})
+        assert "lack 'city'" in caplog.records[-1].message
+        assert len(caplog.records) == 3
+
+
+def test_images_of_a_request_by_the_names_of_a_manifest(
+    config: FitConfig, transport: MockTransport, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the history and among the candidates: the scores of their ids; a name that is in no manifest is said."""
+    fit(replace(config, epochs=1), transport)
+    names = {f"photo/{i}": i for i in range(ITEMS)}
+    manifest = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"image_id": list(names.values()), "key": pa.array(names, pa.large_string())}), manifest)
+
+    def request(images: list[Any], shown: list[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        user: dict[str, Any] = {"user_id": "u1", "city": "c1", "hist_item_id": ["i3", "i4"], "hist_shop": ["s3", "s0"]}
+        user |= {"hist_image_id": shown, "hist_action": ["clicked"] * 2, "hist_time": [5, 6]}
+        return user, {"item_id": ["i1", "i2"], "shop": ["s1", "s2"], "title": ["red", None], "image_id": images}
+
+    with ImageClient(transport) as client:
+        by_id = Scorer.load(config.out, server=client)
+        by_name = Scorer.load(config.out, server=client, manifest=manifest)
+        expected = by_id.score(*request([1, None], [3, 4]), now_s=99)
+        assert (expected != by_id.score(*request([None, None], [None, None]), now_s=99)).any()
+        found = by_name.score(*request(["photo/1", None], ["photo/3", "photo/4"]), now_s=99)
+        assert np.array_equal(found, expected)
+        assert np.array_equal(by_name.score(*request([1, None], [3, 4]), now_s=99), expected)
+        assert not caplog.records
+        for _ in range(2):
+            found = by_name.score(*request(["photo/1", "nobody"], ["photo/3", "photo/4"]), now_s=99)
+            assert np.array_equal(found, expected)
+        assert [record.message for record in caplog.records] == [
+            "the manifest has no image 'nobody': it and others like it count as no image"
+        ]
+        with pytest.raises(BadInput, match=r"The manifest .*none\.parquet cannot be read"):
+            Scorer.load(config.out, server=client, manifest=tmp_path / "none.parquet")
 
 
 def test_several_labels_are_trained_and_reported(config: FitConfig, tmp_path: Path) -> None:
@@ -357,7 +460,8 @@ def test_mini_batch_aware_regularisation_is_its_formula(config: FitConfig) -> No
 def test_the_group_penalty_of_mlr_drops_features(config: FitConfig) -> None:
     kept = {}
     for l21 in (0.0, 0.01):
-        result = fit(replace(config, images=False, model="mlr", options={"l1": 0.0, "l21": l21, "regions": 4}))
+        options = {"l1": 0.0, "l21": l21, "regions": 4}
+        result = fit(replace(config, images=False, model="mlr", options=options, overwrite=True))
         kept[l21] = result["notes"]["features_kept"]
         weight = dict(load_model(config.out)[0].named_parameters())["sparse.table.weight"]
         assert int((weight != 0).any(dim=1).sum()) == kept[l21]

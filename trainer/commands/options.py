@@ -87,14 +87,22 @@ def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callabl
             help="Steps that a head on servers may be ahead of the vectors of a batch; from 2 on they are asked for "
             "while earlier batches are trained.",
         ),
-        click.option("--epochs", type=click.IntRange(min=1), default=5, help="At most so many passes over the rows."),
+        click.option(
+            "--epochs",
+            type=click.IntRange(min=1),
+            help="At most so many passes over the rows; 5, more in small logs, when not given.",
+        ),
         click.option(
             "--patience",
             type=click.IntRange(min=1),
-            default=1,
-            help="Stop after so many epochs without a better AUC on the validation part.",
+            help="Stop after so many epochs without a better AUC on the validation part; 1, more in small logs, when "
+            "not given.",
         ),
-        click.option("--batch-size", type=click.IntRange(min=2), default=1024, help="Rows in a step."),
+        click.option(
+            "--batch-size",
+            type=click.IntRange(min=2),
+            help="Rows in a step; 1024, less in small logs, when not given (docs/models.md has the rule).",
+        ),
         click.option("--learning-rate", type=click.FloatRange(min=0), default=1e-3, help="Step size of Adam."),
         click.option("--width", type=click.IntRange(min=1), default=16, help="Numbers in an embedding."),
         click.option(
@@ -134,7 +142,17 @@ def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callabl
             "over the processes, for vocabularies that cannot be trained in one; 0 keeps all tables in each process.",
         ),
         click.option("--device", default="", help="cpu or cuda; empty takes CUDA where there is one."),
-        click.option("--out", default="runs/run" if single else "runs/compare", help="Folder for what comes out."),
+        click.option(
+            "--out",
+            default="",
+            help=f"Folder for what comes out; a fresh {'runs/MODEL' if single else 'runs/compare'}, numbered where "
+            "that is taken, when not given.",
+        ),
+        click.option(
+            "--overwrite",
+            is_flag=True,
+            help="Replace a finished run, or one of other settings, in that folder; else it is refused.",
+        ),
         json_option,
     ]
 
@@ -144,6 +162,19 @@ def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callabl
         return function
 
     return add
+
+
+def for_the_log(values: dict[str, Any], announce: Callable[[str], None]) -> dict[str, Any]:
+    """Values of options of training, with those that nobody gave chosen for the size of the log; says which."""
+    from features.samples import Samples
+    from trainer.settings import FitConfig, suited
+
+    rows = Samples(values["samples"]).rows("train")
+    chosen = {name: value for name, value in suited(rows, values["batch_size"]).items() if values[name] is None}
+    if any(value != getattr(FitConfig, name) for name, value in chosen.items()):
+        text = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in chosen.items())
+        announce(f"For {rows:,} training rows: {text}.")
+    return values | chosen
 
 
 def missing_extra(error: ImportError) -> BadInput:
@@ -167,6 +198,10 @@ class Bar:
         self.progress = Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal))
         self.task = self.progress.add_task("starting", total=None)
 
+    def say(self, text: str) -> None:
+        """A line above the bar, on standard error."""
+        self.progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def __call__(self, done: int, total: int, what: str) -> None:
         """Show how far it is."""
         self.progress.update(self.task, completed=done, total=total, description=what)
@@ -176,7 +211,8 @@ def metrics_line(found: dict[str, Any]) -> str:
     """A line of a part of ``measure``."""
     from trainer.tables import number
 
+    constant = f" (a constant: {number(found['base_log_loss'])})" if "base_log_loss" in found else ""
     return (
         f"AUC {number(found['auc'])}, GAUC {number(found['gauc'])} ({found['gauc_users']} users), "
-        f"log loss {number(found['log_loss'])}, {found['rows']:,} rows"
+        f"log loss {number(found['log_loss'])}{constant}, {found['rows']:,} rows"
     )

@@ -40,6 +40,7 @@ def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
                 **{name: some[name] for name in ("data", "samples", "vector_version", "options")},
                 "rows": rows,
                 "sentence": summary.sentence(rows),
+                "doubts": summary.doubts(lines),
             }
         )
         titles.append(f"{some['data']} ({summary.options_text(some)})")
@@ -50,7 +51,7 @@ def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
         return
     for title, document in zip(titles, documents, strict=True):
         Console(width=160).print(comparison_table(title, document["rows"]))
-        click.echo(document["sentence"] + "\n")
+        click.echo("\n".join([document["sentence"], *document["doubts"]]) + "\n")
 
 
 @click.command(cls=Command)

@@ -17,14 +17,13 @@ if TYPE_CHECKING:
 
 
 def images_for(lineage: Lineage, server: str, timeout_s: float) -> ImageHead | None:
-    """The vectors of a model; None for a model without images."""
+    """The vectors of a model, of its version whichever is active; None for a model without images."""
     from imgserver.client import ImageClient
     from trainer.image_head import ImageHead
 
     if not lineage.vector_version:
         return None
     client = ImageClient(server, timeout_s=timeout_s)
-    lineage.check_version(client.info().version)
     client.version = lineage.vector_version
     return ImageHead(client)
 
@@ -37,11 +36,12 @@ def images_for(lineage: Lineage, server: str, timeout_s: float) -> ImageHead | N
 @click.option("--timeout-s", type=float, default=30.0, help="Seconds that a fetch may take, retries included.")
 @json_option
 def evaluate(run: Path, samples: str | None, server: str, split: str, timeout_s: float, as_json: bool) -> None:
-    """Evaluate the model of the folder RUN; refuses vectors of another version than it was trained with."""
+    """Evaluate the model of the folder RUN, with vectors of the version that it was trained with."""
     try:
         import torch
 
         from trainer.checkpoint import load_model
+        from trainer.doubts import doubts
         from trainer.evaluate import measure, predict
     except ImportError as error:
         raise missing_extra(error) from error
@@ -58,7 +58,8 @@ def evaluate(run: Path, samples: str | None, server: str, split: str, timeout_s:
         click.echo(json.dumps(found[labels[0]] | ({"labels": found} if len(labels) > 1 else {})))
         return
     for label, result in found.items():
-        click.echo(f"{split}{f', label {label}' if len(labels) > 1 else ''}: {metrics_line(result['all'])}")
+        part = f"{split}{f', label {label}' if len(labels) > 1 else ''}"
+        click.echo("\n".join([f"{part}: {metrics_line(result['all'])}", *doubts(part, result["all"])]))
 
 
 @click.command(cls=Command)
@@ -73,7 +74,7 @@ def evaluate(run: Path, samples: str | None, server: str, split: str, timeout_s:
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     default="scores.parquet",
-    help="Parquet file to write: time, item, label and probability of each row, in the order of the samples.",
+    help="Parquet file to write: time, user, item, labels and probabilities of each row, in the order of the samples.",
 )
 @json_option
 def score(
@@ -93,7 +94,7 @@ def score(
         import torch
 
         from trainer.checkpoint import load_model
-        from trainer.evaluate import Predictor, predict, predictions_table
+        from trainer.evaluate import Predictor, predict, scores_table
         from trainer.exported import Exported
     except ImportError as error:
         raise missing_extra(error) from error
@@ -111,10 +112,7 @@ def score(
     lineage.check_samples(opened)
     images = images_for(lineage, server, timeout_s)
     probabilities = predict(predictor, opened, split, images, batch_size, torch.device("cpu"))
-    table = opened.frame(split, ["timestamp", "raw_item_id", "label"])
-    scored = predictions_table(probabilities, lineage.inputs.labels)
-    for name in scored.column_names:
-        table = table.append_column(name, scored[name])
+    table = scores_table(opened, split, probabilities, lineage.inputs.labels)
     with replacing(out) as part:
         pq.write_table(table, part)
     mean = float(probabilities[:, 0].mean())

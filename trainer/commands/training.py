@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from imgserver.config import Command, json_option
 from imgserver.errors import BadInput
-from trainer.commands.options import Bar, metrics_line, missing_extra, training_options
+from trainer.commands.options import Bar, for_the_log, metrics_line, missing_extra, training_options
 
 
 @click.command(name="fit", cls=Command, goes_on=True)
@@ -53,30 +54,33 @@ def fit_command(as_json: bool, settings: tuple[str, ...], labels: str, **values:
         first = processes.rank() == 0
         bar = Bar(shown=first)
         with bar.progress:
-            result = fit(FitConfig(**values), progress=bar)
-    if not first:
-        return
-    if as_json:
-        click.echo(json.dumps(result))
-        return
+            announce = bar.say if first else (lambda text: None)
+            result = fit(FitConfig(**for_the_log(values, announce)), progress=bar, announce=announce)
+    if first:
+        click.echo(json.dumps(result) if as_json else "\n".join(_said(result)))
+
+
+def _said(result: dict[str, Any]) -> Iterator[str]:
+    """The lines that a run ends with."""
     for part, name in (("all", "test"), ("unseen_items", "test, unseen items")):
         if result["test"][part]["rows"]:
-            click.echo(f"{name}: {metrics_line(result['test'][part])}")
+            yield f"{name}: {metrics_line(result['test'][part])}"
     for label in list(result.get("labels", {}))[1:]:
-        click.echo(f"test, label {label}: {metrics_line(result['labels'][label]['test']['all'])}")
+        yield f"test, label {label}: {metrics_line(result['labels'][label]['test']['all'])}"
     if "booster" in result:
-        click.echo(f"test, booster: {metrics_line(result['booster']['test']['all'])}")
+        yield f"test, booster: {metrics_line(result['booster']['test']['all'])}"
+    yield from result["doubts"]
     if result["notes"]:
-        click.echo(", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in result["notes"].items()))
+        yield ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in result["notes"].items())
     cost = result["train"]
     if cost["head_parameters"]:
-        click.echo(f"learned head: {result['vector_version']} ({cost['head_parameters']:,} parameters)")
+        yield f"learned head: {result['vector_version']} ({cost['head_parameters']:,} parameters)"
     together = f", {cost['processes']} processes" if cost["processes"] > 1 else ""
-    click.echo(
+    yield (
         f"{cost['epochs']} epochs, best {cost['best_epoch']}; {cost['samples_per_s']:,.0f} samples/s{together}; "
         f"{cost['images_fetched']:,} vectors fetched, {cost['fetch_wait_s']:.1f} s waited for them"
     )
-    click.echo(f"run folder: {values['out']}")
+    yield f"run folder: {result['out']}"
 
 
 @click.command(cls=Command)
@@ -144,15 +148,14 @@ def compare(models: str, seeds: int, reference: Path | None, as_json: bool, **va
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise BadInput("'trainer compare' is one process: torchrun starts 'trainer fit', one run at a time.")
-    values["results"] = values["results"] or Path(values["out"]) / "results.jsonl"
     own = {name: values.pop(name) for name in ("results", "data")}
     names = tuple(name.strip() for name in models.split(",") if name.strip())
     bar = Bar()
     with bar.progress:
-        config = CompareConfig(FitConfig(**values), names, seeds, reference=reference, **own)
-        result = work(config, announce=bar.progress.console.print, progress=bar)
+        config = CompareConfig(FitConfig(**for_the_log(values, bar.say)), names, seeds, reference=reference, **own)
+        result = work(config, announce=bar.say, progress=bar)
     if as_json:
         click.echo(json.dumps(result))
         return
     Console(width=160).print(comparison_table("test rows", result["rows"], result["reference"]))
-    click.echo(result["sentence"])
+    click.echo("\n".join([result["sentence"], *result["doubts"], f"comparison: {result['out']}"]))

@@ -22,6 +22,16 @@ def log_loss(labels: Floats, probabilities: Floats) -> float:
     return float(-(y * np.log(p) + (1 - y) * np.log1p(-p)).mean())
 
 
+def base_log_loss(labels: Floats) -> float:
+    """Log loss of the best constant, the share of positives among these labels, in nats.
+
+    Args:
+        labels: shape (B,), 0 or 1; B is at least 1.
+    """
+    y = np.asarray(labels, dtype=np.float64)
+    return log_loss(y, np.full(len(y), y.mean()))
+
+
 def calibration(labels: Floats, probabilities: Floats) -> float:
     """Mean prediction over mean label: 1 is calibrated, above 1 predicts too much; NaN without a positive."""
     mean = float(np.asarray(labels, dtype=np.float64).mean())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from imgserver.disk import replacing
 from imgserver.errors import BadInput, CrossMediaError
 from trainer import summary
 from trainer.checkpoint import METRICS, document_of, load_model, needed
-from trainer.compare import COMPARISON
-from trainer.figures import auc_by_item_count, learning_curves, svg
+from trainer.figures import auc_by_item_count, auc_span, by_model, learning_curves, svg
 from trainer.image_head import ImageHead
 from trainer.open_images import images_of
+from trainer.report.facts import headline, of_splits, warnings
 from trainer.report.photos import Strip, attention, neighbours
+from trainer.results import DEFAULTS
+from trainer.run_folder import COMPARISON, holds_run
 from trainer.sealed import open_json
 from trainer.tables import number
 
@@ -50,10 +53,11 @@ class ReportConfig:
 
 @dataclass(frozen=True)
 class Section:
-    """Strips of photos, or why there are none."""
+    """Strips of photos, or why there are none; and a sentence on them."""
 
     strips: list[Strip]
     absent: str = ""
+    said: str = ""
 
 
 def write_report(config: ReportConfig) -> Path:
@@ -64,19 +68,32 @@ def write_report(config: ReportConfig) -> Path:
     """
     comparison = _comparison(config.comparison)
     samples = Samples(comparison["samples"])
+    runs, rows = comparison["runs"], comparison["rows"]
+    label = _label(runs[0], samples)
     near, looked, version = _photo_sections(config, comparison, samples)
+    span = auc_span(runs)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("trainer.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     html = environment.get_template("page.html").render(
         config=config,
         comparison=comparison,
+        headline=headline(rows),
+        warnings=warnings(comparison),
+        kind=summary.kind,
         number=number,
         samples=samples,
+        label=label,
+        splits=of_splits(samples, label),
+        constant=next((row["all"]["base_log_loss"] for row in rows if row["all"].get("base_log_loss")), None),
         held_out=samples.has_held_out,
         version=version,
-        curves=svg(learning_curves(comparison["runs"])),
-        buckets=svg(auc_by_item_count([comparison["runs"]])),
+        options=sorted({summary.options_text(line) for line in runs}),
+        commits=sorted({line["commit"] for line in runs if line.get("commit")}),
+        dates=sorted(line["date"] for line in runs if line.get("date")),
+        today=datetime.now(UTC).isoformat(timespec="minutes"),
+        curves=[svg(learning_curves(lines, span)) for lines in by_model(runs)],
+        buckets=[svg(auc_by_item_count([lines])) for lines in by_model(runs)],
         near=near,
         learned=any(strip.text for strip in near.strips),
         looked=looked,
@@ -86,15 +103,22 @@ def write_report(config: ReportConfig) -> Path:
     return config.out
 
 
+def _label(line: dict[str, Any], samples: Samples) -> str:
+    """The label that decided when to stop, and that metrics are of."""
+    labels = line["options"].get("labels") or samples.labels
+    return str(labels[0])
+
+
 def _comparison(folder: Path) -> dict[str, Any]:
     """What ``trainer compare`` left in a folder; a run alone is a comparison of one line."""
     try:
-        if (folder / METRICS).exists():
-            fitted = document_of(folder)["fit"]
+        if holds_run(folder):
             result = json.loads(needed(folder, METRICS).read_text())
+            fitted = document_of(folder)["fit"]
             about = {name: fitted[name] for name in ("model", "images", "seed")}
-            line = {**about, "options": fitted, "folder": str(folder), **result}
-            verdict = "One run, with nothing beside it: 'trainer compare' says whether the pictures helped."
+            options = {name: fitted[name] for name in DEFAULTS if name in fitted}
+            line = {**about, "options": options, "folder": str(folder), **result}
+            verdict = "One run has nothing beside it: 'trainer compare' says whether the pictures helped."
             run = {"samples": fitted["samples"], "seeds": 1, "reference": None, "sentence": verdict}
             return {**run, "rows": summary.rows([line]), "runs": [line]}
         return open_json((folder / COMPARISON).read_text())
@@ -119,14 +143,14 @@ def _photo_sections(config: ReportConfig, comparison: dict[str, Any], samples: S
         absent = Section([], f"The weights of the run are not at {run}.")
         return absent, absent, runs[0]["vector_version"]
 
-    def section(work: Callable[[ImageClient, ImageHead], list[Strip]]) -> Section:
+    def section(work: Callable[[ImageClient, ImageHead], tuple[list[Strip], str]]) -> Section:
         try:
             with ImageClient(config.server, timeout_s=20) as client:
-                strips = work(client, images_of(run, lineage.vector_version, client))
+                strips, said = work(client, images_of(run, lineage.vector_version, client))
         except CrossMediaError as error:
             return Section([], f"Not drawn: {error}")
-        return Section(strips, "" if strips else "There are too few rows to draw.")
+        return Section(strips, "" if strips else "There are too few rows to draw.", said)
 
-    near = section(lambda client, images: neighbours(samples, client, images, config.seed))
+    near = section(lambda client, images: (neighbours(samples, client, images, config.seed), ""))
     looked = section(lambda client, images: attention(samples, client, images, run, model, config.seed))
     return near, looked, lineage.vector_version

@@ -19,13 +19,16 @@ from features.images import fetch_ahead
 from features.samples import Samples
 from imgserver.client import ImageClient
 from trainer.checkpoint import PREDICTIONS, needed
+from trainer.evaluate import label_column
 from trainer.image_head import ImageHead, vectors_of
 from trainer.models.base import Model
 from trainer.models.din import DIN
 from trainer.tensors import to_tensors
 
 QUERIES, NEIGHBOURS, MOST_VECTORS = 6, 6, 50_000
-IMPRESSIONS, SHOWN_BEHAVIOURS = 6, 8
+IMPRESSIONS, SHOWN_BEHAVIOURS, JUDGED = 6, 8, 400
+IDLE = 0.01  # weights of this size are nothing
+IDLE_SHARE, LITTLE_SHARE = 0.05, 0.25  # of their size, by which weights that differ less are alike, or nearly
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Picture:
         image_id: -1: the item has no image.
         data: a data URI, or empty when there is no photo to show.
         caption: below the frame.
-        share: 0 to 1, the length of the bar below the frame; negative: no bar.
+        share: 0 to 1, the length of the bar below the frame, the same scale for all rows; negative: no bar.
         negative: the bar stands for a weight below zero.
     """
 
@@ -122,38 +125,62 @@ def _nearest(vectors: npt.NDArray[np.float32], queries: npt.NDArray[np.int64]) -
 @torch.inference_mode()
 def attention(
     samples: Samples, client: ImageClient, images: ImageHead, run: Path, model: Model, seed: int
-) -> list[Strip]:
-    """Test impressions drawn by seed: the target beside its latest behaviours, with DIN's weight for each."""
+) -> tuple[list[Strip], str]:
+    """Test impressions drawn by seed, half of them positive: the target beside its latest behaviours and their weights.
+
+    Returns:
+        the strips, positive ones first; and what the weights of ``JUDGED`` such rows say of the attention.
+    """
     if not isinstance(model, DIN) or not samples.history_columns:
-        return []
-    frame = samples.frame("test", ["label", "image_id", "hist_image_id", "raw_item_id"])
+        return [], ""
+    column = label_column(samples, model.spec.labels[0])
+    frame = samples.frame("test", [column, "image_id", "hist_image_id", "raw_item_id"])
     lengths = np.asarray(pc.list_value_length(frame["hist_image_id"]).combine_chunks())
+    positive = np.asarray(frame[column].combine_chunks()) > 0
     # Only impressions with something to attend to; among those the seed decides.
-    rows = np.flatnonzero(lengths >= 2)
-    if not len(rows):
-        return []
     rng = np.random.default_rng(seed)
-    rows = np.sort(rng.choice(rows, min(IMPRESSIONS, len(rows)), replace=False))
-    weights = _weights(samples, images, model, rows)
+    kinds = [rng.permutation(np.flatnonzero((lengths >= 2) & (positive == kind))) for kind in (True, False)]
+    judged = np.sort(np.concatenate([rows[: JUDGED // 2] for rows in kinds]))
+    if not len(judged):
+        return [], ""
+    found = dict(zip(judged.tolist(), _weights(samples, images, model, judged), strict=True))
     predictions = pq.read_table(needed(run, PREDICTIONS))["probability"].to_numpy()
-    targets = frame["image_id"].to_numpy()[rows]
-    histories = [frame["hist_image_id"][int(row)].as_py() for row in rows]
-    uris = _data_uris(client, [*targets.tolist(), *(i for history in histories for i in history[-SHOWN_BEHAVIOURS:])])
+    rows = np.concatenate([np.sort(rows[: IMPRESSIONS // 2]) for rows in kinds]).tolist()
+    targets = frame["image_id"].to_numpy()
+    histories = {row: frame["hist_image_id"][row].as_py() for row in rows}
+    shown = [i for history in histories.values() for i in history[-SHOWN_BEHAVIOURS:]]
+    uris = _data_uris(client, [*targets[rows].tolist(), *shown])
     strips = []
-    for row, target, history, weight in zip(rows, targets.tolist(), histories, weights, strict=True):
-        most = float(np.abs(weight).max()) or 1.0
-        shown = zip(history[-SHOWN_BEHAVIOURS:], weight[-SHOWN_BEHAVIOURS:].tolist(), strict=True)
-        clicked = "positive" if frame["label"][int(row)].as_py() else "negative"
-        item = frame["raw_item_id"][int(row)].as_py()
+    for row in rows:
+        target, history = int(targets[row]), histories[row]
+        latest = zip(history[-SHOWN_BEHAVIOURS:], found[row][-SHOWN_BEHAVIOURS:].tolist(), strict=True)
         strips.append(
             Strip(
-                Picture(target, uris.get(target, ""), f"item {item}"),
-                [Picture(i, uris.get(i, ""), f"{w:+.2f}", abs(w) / most, w < 0) for i, w in shown],
-                f"label {clicked}, predicted {predictions[row]:.2f}; the latest "
+                Picture(target, uris.get(target, ""), f"item {frame['raw_item_id'][row].as_py()}"),
+                [Picture(i, uris.get(i, ""), f"{w:+.2f}", min(1.0, abs(w)), w < 0) for i, w in latest],
+                f"{'Positive' if positive[row] else 'Negative'} row, predicted {predictions[row]:.2f}; the latest "
                 f"{min(len(history), SHOWN_BEHAVIOURS)} of {len(history)} behaviours, oldest first",
             )
         )
-    return strips
+    return strips, judgement(list(found.values()))
+
+
+def judgement(weights: list[npt.NDArray[np.float32]]) -> str:
+    """Whether attention tells behaviours apart, in a sentence.
+
+    Args:
+        weights: of each row, shape (T,), T at least 2.
+    """
+    size = float(np.mean([np.abs(row).mean() for row in weights]))
+    spread = float(np.mean([row.std() for row in weights]))
+    what = f"in {len(weights):,} such rows weights have a size of {size:.3f}, and differ within a row by {spread:.3f}"
+    if size < IDLE:
+        return f"Attention does nothing here: {what}, so that no behaviour counts."
+    if spread < IDLE_SHARE * size:
+        return f"Attention does nothing here: {what}, so that all behaviours of a row count alike, whatever is shown."
+    if spread < LITTLE_SHARE * size:
+        return f"Attention does little here: {what}, so that the behaviours of a row count nearly alike."
+    return f"Attention tells behaviours apart: {what} (means over rows)."
 
 
 def _weights(

@@ -1,0 +1,59 @@
+"""Whether a model is any better than a constant, in sentences: what its metrics say against it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+CHANCE = 1.96  # standard errors: 95 % of models that know nothing have an AUC as near to 1/2
+
+
+def of_one_class(split: str, found: Mapping[str, Any]) -> str:
+    """A sentence on a part of the rows whose labels are all alike; empty: they are not.
+
+    Args:
+        split: name of the part.
+        found: metrics of its rows, as ``measure`` gives them.
+    """
+    rows, positives = found["rows"], found.get("positives")
+    if not rows or positives not in (0, rows):
+        return ""
+    return f"All {rows:,} rows of the {split} part are {'positive' if positives else 'negative'}: they have no AUC."
+
+
+def doubts(split: str, found: Mapping[str, Any]) -> list[str]:
+    """Sentences on a model that is no better than a constant; none: nothing speaks against it.
+
+    The constant is the share of positives of these very rows, which nobody knows beforehand: none has a lower log loss.
+
+    Args:
+        split: name of the part of the rows.
+        found: metrics of its rows, as ``measure`` gives them; those of older releases lack what is needed.
+    """
+    if not found["rows"] or "positives" not in found:
+        return []
+    if one_class := of_one_class(split, found):
+        return [one_class]
+    said = []
+    auc, rows, positives = found["auc"], found["rows"], found["positives"]
+    # Of ranks that are drawn (Mann and Whitney).
+    chance = CHANCE * math.sqrt((rows + 1) / (12 * positives * (rows - positives)))
+    if auc < 0.5 - chance:
+        said.append(
+            f"The AUC on the {split} part, {auc:.4f}, is below .5: the model orders rows worse than a constant, which "
+            f"has .5."
+        )
+    elif auc <= 0.5 + chance:
+        below = "below .5, and " if auc < 0.5 else ""
+        said.append(
+            f"The AUC on the {split} part, {auc:.4f}, is {below}no better than that of a constant, .5: on {rows:,} "
+            f"rows with {positives:,} positives chance alone gives .5 ± {chance:.3f}."
+        )
+    if found["log_loss"] >= found["base_log_loss"]:
+        share = positives / rows
+        said.append(
+            f"The log loss on the {split} part, {found['log_loss']:.4f}, is no better than that of a constant, "
+            f"{found['base_log_loss']:.4f} of the share of positives {share:.1%}: its numbers are no probabilities."
+        )
+    return said
