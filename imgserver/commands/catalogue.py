@@ -8,6 +8,7 @@ import time
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -172,6 +173,7 @@ def precompute(
         os.nice(BEHIND_REQUESTS)  # a server answers callers from this machine
     console = Console(stderr=True)
     catalog, net = open_catalog(catalogue, read_timeout_s, photo_roots), get_backbone(backbone)
+    _say(catalog.passed_over)
     if ownership is not None:
         only = catalog.ids() if only is None else only
         only = only[ownership.mine[shards_of(only)]]
@@ -238,6 +240,11 @@ def _report_precompute(result: PrecomputeResult, as_json: bool) -> None:
     click.echo(f"active version: {result.version}")
 
 
+def _say(passed_over: tuple[str, ...]) -> None:
+    for sentence in passed_over:
+        click.echo(sentence, err=True)
+
+
 @click.command(cls=Command)
 @click.argument("catalogue", metavar="PATH|URL")
 @click.option(
@@ -260,11 +267,17 @@ def manifest(catalogue: str, out: Path, as_json: bool) -> None:
         raise missing_extra(error) from error
 
     report = write_manifest(catalogue, out, READ_TIMEOUT_S)
+    _say(report.passed_over)
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return
     gone = f", {report.gone} no longer in the catalogue" if report.gone else ""
     click.echo(f"{report.images} images in {report.out}: {report.added} new{gone}")
+    if report.photo_root:
+        click.echo(
+            f"its photos lie out of its own folder; precompute and serve read them when you say so: --catalogue "
+            f"{quote(report.out)} --photo-root {quote(report.photo_root)}"
+        )
 
 
 @click.command(cls=Command, goes_on=True)

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from heapq import heappop, heappush
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
+from urllib.parse import quote
 
 import xxhash
 
 from imgserver.errors import BadInput
+from imgserver.storage.catalog.passed_over import AGAIN, NOWHERE, PassedOver, is_hidden, is_text, shown
 
 log = logging.getLogger(__name__)
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 SHARD_SUFFIXES = (*PARQUET_SUFFIXES, ".tar")
+PHOTO_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".avif"),
+    *(".tif", ".tiff"),  # refused when they are opened: a shop's own pictures, which get an id and a reason
+)
 TRIES = 3
 FIRST_PAUSE_S = 0.2
 T = TypeVar("T")
@@ -38,8 +47,13 @@ class Files(Protocol):
 
     readers: int
 
-    def walk(self, root: str) -> Iterator[list[FoundFile]]:
-        """Files below ``root``, a folder at a time; ``root`` itself when it is a file."""
+    def walk(self, root: str, passed: PassedOver) -> Iterator[list[FoundFile]]:
+        """Files below ``root``, a folder at a time, without hidden ones; ``root`` itself when it is a file.
+
+        Args:
+            root: a path or URL.
+            passed: told which links are not followed.
+        """
         ...
 
     def stat(self, path: str) -> FoundFile | None:
@@ -118,23 +132,36 @@ class LocalFiles:
                 ", ".join(self._below),
             )
 
-    def walk(self, root: str) -> Iterator[list[FoundFile]]:
-        """Files below ``root``, without a look at each: only their names are read here, and where links lead."""
+    def walk(self, root: str, passed: PassedOver) -> Iterator[list[FoundFile]]:
+        """Files below ``root``, without a look at each: only their names are read here, and where links lead.
+
+        Each folder is listed once, whatever links lead to it; by its own path, if that lies below ``root``.
+        """
         if os.path.isfile(root):
             yield [FoundFile(root)]
             return
-        folders = [root]
-        while folders:
+        folders = [(root, os.path.realpath(root))]
+        links: list[tuple[str, str]] = []  # to folders, which are looked at last, in the order of their names
+        seen = set()
+        while folders or links:
+            folder, real = folders.pop() if folders else heappop(links)
+            if real in seen:
+                passed.add(AGAIN, folder)
+                continue
+            seen.add(real)
             files = []
-            with os.scandir(folders.pop()) as found:
+            with os.scandir(folder) as found:
                 for entry in found:
-                    if entry.name.startswith("."):
+                    if is_hidden(entry.name):
                         continue
-                    if entry.is_symlink() and not self.allows(entry.path):
-                        self._tell(entry.path)
-                        continue
-                    if entry.is_dir():
-                        folders.append(entry.path)
+                    if entry.is_symlink():
+                        end = self._end(entry.path, passed)
+                        if end is not None and os.path.isdir(end):
+                            heappush(links, (entry.path, end))
+                        elif end is not None:
+                            files.append(FoundFile(entry.path))
+                    elif entry.is_dir():
+                        folders.append((entry.path, os.path.join(real, entry.name)))
                     else:
                         files.append(FoundFile(entry.path))
                     if len(files) == 100_000:
@@ -142,12 +169,25 @@ class LocalFiles:
                         files = []
             yield files
 
+    def _end(self, link: str, passed: PassedOver) -> str | None:
+        """Where a link leads; None where that is nowhere, in a circle, or out of the folders that may be read."""
+        end = os.path.realpath(link)
+        if not self._inside(end):
+            self._tell(link)
+        elif not os.path.exists(end):
+            passed.add(NOWHERE, link)
+        else:
+            return end
+        return None
+
     def stat(self, path: str) -> FoundFile | None:
         """Size and time of change in ns."""
         try:
             found = os.stat(path)
-        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null byte, which no name has
-            return None
+        except (OSError, ValueError) as error:
+            if _is_absent(error):
+                return None
+            raise
         return FoundFile(path, found.st_size, found.st_mtime_ns)
 
     def open(self, path: str) -> BinaryIO:
@@ -158,12 +198,20 @@ class LocalFiles:
         """Bytes of the file."""
         try:
             descriptor = self._descriptor(path)
-        except (FileNotFoundError, NotADirectoryError, NotBelow, ValueError):  # ValueError: a null byte
-            return None
+        except (OSError, ValueError) as error:
+            if isinstance(error, NotBelow) or _is_absent(error):
+                return None
+            raise
         try:
             return os.pread(descriptor, length, start)
         finally:
             os.close(descriptor)
+
+
+def _is_absent(error: Exception) -> bool:
+    """Whether an error says that there is no such file; ValueError: a null byte, which no name has."""
+    absent = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+    return isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno in absent)
 
 
 class RemoteFiles:
@@ -186,9 +234,11 @@ class RemoteFiles:
 
         self._timeout_s = timeout_s
         self._protocol = url.partition("://")[0]
+        # Addresses are asked as they are written, and so are those that a server sends on to: signatures are of these.
+        exact = {"encoded": True, "client_kwargs": {"requote_redirect_url": False}} if is_web(url) else {}
         try:
             # Listings must not be cached: that would keep a Python object an image for as long as the process lives.
-            self._fs: Any = fsspec.url_to_fs(url, use_listings_cache=False)[0]
+            self._fs: Any = fsspec.url_to_fs(url, use_listings_cache=False, **exact)[0]
         except (ImportError, ValueError) as error:
             raise BadInput(
                 f"The catalogue {url} cannot be opened: {error}. For s3:// and https:// install: "
@@ -197,13 +247,13 @@ class RemoteFiles:
         except Exception as error:  # some connect at once, with errors of their own
             raise BadInput(f"The catalogue {url} cannot be reached: {error}.") from error
 
-    def walk(self, root: str) -> Iterator[list[FoundFile]]:
+    def walk(self, root: str, passed: PassedOver) -> Iterator[list[FoundFile]]:
         """Files below ``root`` with size and stamp, which a listing of an object store brings along."""
-        if root.lower().endswith(SHARD_SUFFIXES):  # asking would not tell: to fsspec every web page is a file
-            yield [self._found(self._again(lambda: self._fs.info(root)))]
+        if has_suffix(root, SHARD_SUFFIXES):  # asking would not tell: to fsspec every web page is a file
+            yield [self._found(self._again(lambda: self._fs.info(self._asked(root))))]
             return
         # A part that cannot be listed must not look like a part without photos.
-        folders = self._fs.walk(root, detail=True, on_error="raise")
+        folders = self._fs.walk(self._asked(root), detail=True, on_error="raise")
         while True:
             try:
                 _, _, files = next(folders)
@@ -212,28 +262,31 @@ class RemoteFiles:
             except OSError:
                 raise
             except Exception as error:  # each file system raises errors of its own
-                raise OSError(f"{type(error).__name__}: {error}") from error
-            yield [self._found(info) for info in files.values()]
+                raise OSError(in_words(error)) from error
+            found = [self._found(info) for info in files.values()]
+            yield [file for file in found if not is_hidden(below(file.path, root))]
 
     def stat(self, path: str) -> FoundFile | None:
         """Size and stamp, from the object's description."""
         try:
-            return self._found(self._again(lambda: self._fs.info(path)))
+            return self._found(self._again(lambda: self._fs.info(self._asked(path))))
         except FileNotFoundError:
             return None
 
     def open(self, path: str) -> BinaryIO:
         """The file, read ahead in blocks."""
-        return cast(BinaryIO, self._again(lambda: self._fs.open(path, "rb")))
+        return cast(BinaryIO, self._again(lambda: self._fs.open(self._asked(path), "rb")))
 
     def read(self, path: str, start: int, length: int) -> bytes | None:
         """Bytes of the object, by a range request."""
         from fsspec.asyn import AsyncFileSystem, sync
 
+        path = self._asked(path)
+
         def once() -> bytes:
             if not isinstance(self._fs, AsyncFileSystem):
                 return bytes(self._fs.cat_file(path, start=start, end=start + length))
-            if self._protocol in ("http", "https") and start == 0:
+            if is_web(path) and start == 0:
                 # A web server may answer a range request with the whole file: stop reading in time.
                 work = _read_http(self._fs, path, length)
             else:
@@ -244,6 +297,10 @@ class RemoteFiles:
             return self._again(once)
         except FileNotFoundError:
             return None
+
+    def _asked(self, path: str) -> str:
+        """What is asked for: the address as it is, and in one that nobody has encoded what no address may hold."""
+        return quote(path, safe="%/:?#[]@!$&'()*+,;=~-._") if is_web(path) else path
 
     def _found(self, info: dict[str, Any]) -> FoundFile:
         mark = info.get("ETag") or info.get("etag") or info.get("LastModified") or info.get("mtime") or ""
@@ -261,14 +318,14 @@ class RemoteFiles:
                 if not left:
                     if isinstance(error, TimeoutError):
                         raise OSError(f"no answer within {self._timeout_s:.3g} s, {TRIES} times") from error
-                    raise OSError(f"{type(error).__name__}: {error}, {TRIES} times") from error
+                    raise OSError(f"{in_words(error)}, {TRIES} times") from error
                 time.sleep(FIRST_PAUSE_S * 2 ** (TRIES - 1 - left))
         raise AssertionError("This is a bug: the last try returns or raises.")
 
 
 async def _read_http(fs: Any, url: str, length: int) -> bytes:
     session = await fs.set_session()
-    async with session.get(url, headers={"Range": f"bytes=0-{length - 1}"}) as response:
+    async with session.get(fs.encode_url(url), headers={"Range": f"bytes=0-{length - 1}"}) as response:
         if response.status == 404:
             raise FileNotFoundError(url)
         if response.status == 416:  # an empty file has no first byte
@@ -282,6 +339,26 @@ async def _read_http(fs: Any, url: str, length: int) -> bytes:
         return bytes(data[:length])
 
 
+def in_words(error: BaseException) -> str:
+    """What an error of a file system says, for people: no names of classes, no addresses of memory, no signatures."""
+    if status := getattr(error, "status", None):
+        return f"HTTP {status} {getattr(error, 'message', '')}".rstrip()
+    if isinstance(error, OSError) and error.strerror and not getattr(error, "os_error", None):
+        return error.strerror
+    said = re.sub(r"<[^<>]*>|\b0x[0-9a-f]+\b", "", " ".join(str(error).split())).strip(" :,")
+    return said or "the connection failed"
+
+
+def is_web(path: str) -> bool:
+    """Whether ``path`` is an address of a web server."""
+    return path.startswith(("http://", "https://"))
+
+
+def has_suffix(path: str, suffixes: str | tuple[str, ...]) -> bool:
+    """Whether a path ends so, whatever its case; an address of a web server before its query."""
+    return (path.partition("?")[0] if is_web(path) else path).lower().endswith(suffixes)
+
+
 def is_url(path: str) -> bool:
     """Whether ``path`` is a URL and not a path of this machine."""
     return "://" in path
@@ -290,6 +367,18 @@ def is_url(path: str) -> bool:
 @lru_cache(maxsize=32)
 def _remote(start: str, timeout_s: float) -> RemoteFiles:
     return RemoteFiles(start, timeout_s)
+
+
+def check_where(where: str) -> None:
+    """Look at a catalogue's path before anything is listed.
+
+    Raises:
+        BadInput: there is nothing, or its name cannot stand in a manifest.
+    """
+    if not is_text(where):
+        raise BadInput(f"The name of the catalogue {shown(where)} is no UTF-8. Rename it.")
+    if not is_url(where) and not os.path.exists(where):
+        raise BadInput(f"The catalogue {where} does not exist.")
 
 
 def local_files(where: str, photo_roots: Sequence[str] = ()) -> LocalFiles:
@@ -308,7 +397,14 @@ def files_for(path: str, timeout_s: float, local: LocalFiles) -> Files:
 
 def root_of(where: str) -> str:
     """The folder that paths in a listing of ``where`` are relative to: ``where`` itself, or the folder of that file."""
-    return os.path.dirname(where) if where.lower().endswith(SHARD_SUFFIXES) else where
+    if not has_suffix(where, SHARD_SUFFIXES):
+        return where
+    return os.path.dirname(where.partition("?")[0] if is_web(where) else where)
+
+
+def below(path: str, root: str) -> str:
+    """``path`` without the root, which a million photos would repeat."""
+    return path.removeprefix(root.rstrip("/") + "/")
 
 
 def join(root: str, path: str) -> str:

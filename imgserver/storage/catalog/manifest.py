@@ -26,8 +26,9 @@ import pyarrow.parquet as pq
 
 from imgserver.disk import replacing
 from imgserver.errors import BadInput
-from imgserver.storage.catalog.files import LocalFiles, files_for, is_url, join, local_files, root_of
+from imgserver.storage.catalog.files import LocalFiles, check_where, files_for, is_url, join, local_files, root_of
 from imgserver.storage.catalog.listing import UNKNOWN, WHOLE_FILE, FoundImages, Listing, concat, numeric_keys
+from imgserver.storage.catalog.passed_over import PassedOver
 from imgserver.storage.catalog.scan import URI_COLUMN, id_column, key_array, scan
 from imgserver.storage.catalog.uris import check_uris
 from imgserver.storage.records import Ids
@@ -39,12 +40,24 @@ RULE = b"crossmedia.ids"
 
 @dataclass(frozen=True)
 class ManifestReport:
-    """What ``write_manifest`` did: images in the manifest, how many are new, and how many have gone."""
+    """What ``write_manifest`` did.
+
+    Attributes:
+        images: in the manifest.
+        added: that are new.
+        gone: whose photos are not there any more.
+        out: the manifest.
+        photo_root: the folder that ``--photo-root`` must name where the manifest is used, for the photos lie out of
+            its own; empty where they do not.
+        passed_over: sentences about files that are no photos.
+    """
 
     images: int
     added: int
     gone: int
     out: str
+    photo_root: str = ""
+    passed_over: tuple[str, ...] = ()
 
 
 def is_manifest(names: list[str]) -> bool:
@@ -61,20 +74,26 @@ def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
         BadInput: nothing was found, it cannot be listed, a key or an id is there twice, or ``out`` is no manifest, or
             gave its ids by the other rule.
     """
+    check_where(where)
+    passed = PassedOver()
     try:
-        found = concat(scan(files_for(where, timeout_s, local_files(where)), where))
+        found = concat(scan(files_for(where, timeout_s, local_files(where)), where, passed))
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise BadInput(f"The catalogue {where} cannot be listed: {error}.") from error
     if not len(found):
-        raise BadInput(f"No image was found in {where}: no photo, no tar and no Parquet file with photos.")
+        raise BadInput(
+            f"No image was found in {where}: no photo, no tar and no Parquet file with photos. "
+            f"{'; '.join(passed.said())}".rstrip()
+        )
     keys = pc.cast(found.keys, pa.large_string())
     counts = pc.value_counts(keys)
     if len(twice := counts.filter(pc.greater(counts.field("counts"), 1))):
-        key = twice[0]["values"].as_py()
-        rows = np.flatnonzero(np.asarray(pc.equal(keys, key)))[:2].tolist()
+        key = pc.min(twice.field("values")).as_py()
+        rows = np.flatnonzero(np.asarray(pc.equal(keys, key))).tolist()
         raise BadInput(
-            f"The key {key!r} is there {twice[0]['counts']} times, in {' and '.join(map(found.where, rows))}. Keys are "
-            f"names without folder and suffix; rename one of them."
+            f"The key {key!r} is there {len(rows)} times, in {' and '.join(sorted(map(found.where, rows))[:2])}"
+            f"{f'; {len(twice) - 1} other keys, too' if len(twice) > 1 else ''}. Keys are names without folder and "
+            f"suffix; rename one of them."
         )
     before = _read_former(out) if out.exists() else None
     rule = NUMBERS if numeric_keys(found).all() else GIVEN
@@ -109,7 +128,13 @@ def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
     table = table.sort_by("image_id").replace_schema_metadata({RULE: rule.encode()})
     with replacing(out) as part:
         pq.write_table(table, part, compression="zstd")
-    return ManifestReport(len(table), len(table) - former, len(table) - len(found), str(out))
+    root = root_of(where) or "."
+    leads_out = not is_url(where) and not local_files(str(out)).allows(root)
+    return ManifestReport(
+        *(len(table), len(table) - former, len(table) - len(found), str(out)),
+        photo_root=os.path.realpath(root) if leads_out else "",
+        passed_over=passed.said(),
+    )
 
 
 def _read_former(out: Path) -> pa.Table:
