@@ -34,15 +34,16 @@ ARROWS = {
         "imgserver.head",
         "imgserver.allocator",
         "imgserver.interrupts",
+        "imgserver.names",
     },
-    "features": {"imgserver.client", "imgserver.errors", "imgserver.config", "imgserver.interrupts"},
+    "features": {"imgserver.names", "imgserver.client", "imgserver.errors", "imgserver.config", "imgserver.interrupts"},
     "imgserver/client": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.logs", "imgserver.secret_files", "imgserver.shards"),
         "imgserver.wire",
     },
     "imgserver/storage": {
         *("imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.interrupts", "imgserver.notes"),
-        "imgserver.places",
+        *("imgserver.names", "imgserver.places"),
     },
     "imgserver/vision": {"crossmedia.v1", "imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.storage"},
     "imgserver/serving": {
@@ -56,7 +57,7 @@ ARROWS = {
     },
     "imgserver/offline": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
-        *("imgserver.client.results", "imgserver.disk", "imgserver.notes", "imgserver.shards"),
+        *("imgserver.client.results", "imgserver.disk", "imgserver.names", "imgserver.notes", "imgserver.shards"),
     },
 }
 

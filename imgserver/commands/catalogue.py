@@ -18,6 +18,7 @@ from imgserver.commands.options import (
     MEGABYTE,
     images_progress,
     missing_extra,
+    names_of,
     ownership_of,
     ownership_options,
     photo_options,
@@ -33,6 +34,7 @@ from imgserver.errors import BadInput, NothingEmbedded
 from imgserver.shards import shards_of
 
 if TYPE_CHECKING:
+    from imgserver.names import ImageNames
     from imgserver.offline.precompute import PrecomputeResult
 
 BEHIND_REQUESTS = 10  # niceness of offline work beside a server
@@ -130,6 +132,7 @@ def precompute(
 
     With --servers and --me a store gets the images that its server owns.
     """
+    began = time.monotonic()
     ownership = ownership_of(servers, me)
     into_files = shard is not None or engine == "ray"
     if head_file is not None and catalogue is None and not into_files:
@@ -188,11 +191,13 @@ def precompute(
             rate = work.measure_rate(catalog, net, cnn, config, plan.to_embed)
             megabytes = plan.disk_bytes(net.feature_dim, dim) / 1e6
             console.print(f"Estimate: {todo / rate:.0f} s at {rate:.0f} images/s, {megabytes:.1f} MB on disk.")
-        with images_progress("embedding", console) as progress:
+        with images_progress("embedding", console, disable=not todo) as progress:
             task = progress.add_task("embedding", total=todo)
+            ready = time.monotonic()
             result = work.precompute(opened, catalog, net, cnn, config, plan, lambda done: progress.advance(task, done))
     finally:
         opened.close()
+    result.start_s, result.seconds = ready - began, time.monotonic() - began
     _report_precompute(result, as_json)
     if not result.embedded and not result.skipped:
         raise NothingEmbedded(f"Not one photo was embedded; the reasons are in {result.rejects_file}.")
@@ -233,10 +238,12 @@ def _report_precompute(result: PrecomputeResult, as_json: bool) -> None:
         return
     click.echo(
         f"found {result.found}, embedded {result.embedded}, skipped {result.skipped}, rejected {result.rejected} "
-        f"in {result.seconds:.1f} s"
+        f"in {result.seconds:.1f} s, {result.start_s:.1f} s of them before the first photo (packages, list, CNN)"
     )
     if result.rejects_file:
-        click.echo(f"rejected ids and reasons: {result.rejects_file}")
+        click.echo(f"rejected photos and reasons: {result.rejects_file}")
+    if result.note:
+        click.echo(result.note)
     click.echo(f"active version: {result.version}")
 
 
@@ -292,19 +299,18 @@ def add(
 ) -> None:
     """Have a running server embed new PHOTOS at once, or take new photos in place of old ones.
 
-    Files are named <image id>.jpg, or --id names the image. The server keeps the vector, not the photo: bring it to the
-    catalogue too.
+    Files are named <image id>.jpg, or by a key of the manifest that the store was filled from, or --id names the image.
+    The server keeps the vector, not the photo: bring it to the catalogue too.
     """
     from imgserver.client import ImageClient, Status
 
+    names = names_of(store) if server is None else None
     brought: dict[int, bytes] = {}
     for path in photos:
-        number = path.stem if image_id is None else str(image_id)
-        if not (number.isascii() and number.isdigit()):
-            raise BadInput(f"The photo {path} is not named after an image id. Rename it, or give its id with --id.")
-        if int(number) in brought:
-            raise BadInput(f"Image id {int(number)} is given twice; the second photo is {path}.")
-        brought[int(number)] = path.read_bytes()
+        number = _image_id(path, names) if image_id is None else image_id
+        if number in brought:
+            raise BadInput(f"Image id {number} is given twice; the second photo is {path}.")
+        brought[number] = path.read_bytes()
     with ImageClient(server_address(server, store), timeout_s=timeout_s) as client:
         result = client.put(brought)
     refused = {number: status.name for number, status in result.items() if status != Status.OK}
@@ -313,6 +319,29 @@ def add(
     else:
         click.echo(f"added {len(result) - len(refused)}, refused {len(refused)}")
         for refused_id, name in refused.items():
-            click.echo(f"image {refused_id}: {name}")
+            click.echo(f"image {refused_id}: {name}{_why(brought[refused_id])}")
     if refused:
-        raise NothingEmbedded(f"{len(refused)} of {len(result)} photos were refused; the reasons are above.")
+        raise NothingEmbedded(f"{len(refused)} of {len(result)} photos were refused; what became of each is above.")
+
+
+def _image_id(path: Path, names: ImageNames | None) -> int:
+    """The image that a file is named after: a key of the manifest, else a whole number."""
+    if names is not None and (found := int(names.find([path.name])[0])) >= 0:
+        return found
+    if path.stem.isascii() and path.stem.isdigit():
+        return int(path.stem)
+    known = (
+        ", nor by a key of the store's manifest: give it an id there first, by 'imgserver manifest'," if names else ""
+    )
+    raise BadInput(f"The photo {path} is not named after an image id{known}. Rename it, or give its id with --id.")
+
+
+def _why(data: bytes) -> str:
+    """What the bytes of a refused photo look like, where they do not begin as one."""
+    from imgserver.vision.formats import CorruptImage, format_of
+
+    try:
+        format_of(data)
+    except CorruptImage as error:
+        return f": {error}"
+    return ""

@@ -41,7 +41,7 @@ def embed_files(
     opened = shards.OpenJob(job)
     ids = opened.of_shard(shard)
     console = Console(stderr=True)
-    with images_progress("embedding", console) as progress:
+    with images_progress("embedding", console, disable=not len(ids)) as progress:
         task = progress.add_task("embedding", total=len(ids))
         if on_ray:
             result = _embed_on_ray(opened, ids, shard, ray_address, lambda done: progress.advance(task, done))
@@ -89,7 +89,9 @@ def merge_files(
         f"{report.images} images in files, {report.added} new, {report.rejected} rejected, in {report.seconds:.1f} s"
     )
     if report.rejects_file:
-        console.print(f"rejected ids: {report.rejects_file}")
+        console.print(f"rejected photos: {report.rejects_file}")
+    if report.note:
+        console.print(report.note)
     return asdict(report)
 
 

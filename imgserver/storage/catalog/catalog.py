@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from imgserver.errors import BadInput
+from imgserver.names import ImageNames
 from imgserver.storage.catalog.files import (
     PARQUET_SUFFIXES,
     SHARD_SUFFIXES,
@@ -27,7 +28,7 @@ from imgserver.storage.catalog.files import (
     root_of,
 )
 from imgserver.storage.catalog.listing import WHOLE_FILE, Listing, concat, ids_from_keys
-from imgserver.storage.catalog.manifest import is_manifest, read_manifest
+from imgserver.storage.catalog.manifest import is_manifest, read_manifest, read_names
 from imgserver.storage.catalog.parquet_rows import ParquetRows
 from imgserver.storage.catalog.passed_over import PassedOver
 from imgserver.storage.catalog.scan import scan
@@ -70,6 +71,7 @@ class Catalog:
     def __init__(self, where: str, listing: Listing, timeout_s: float, local: LocalFiles, stamp: int | None = None):
         self.where, self._listing, self._timeout_s, self._stamp = where, listing, timeout_s, stamp
         self._local = local
+        self._named = False
         self.passed_over: tuple[str, ...] = ()
         self._root = root_of(where)
         # Only a folder of this machine is asked for photos that came after it was listed.
@@ -110,6 +112,14 @@ class Catalog:
     def place(self, image_id: int) -> str:
         """The file of a photo, for people: its path below the catalogue, or its URL; empty where it has none."""
         return self._listing.where(image_id) or os.path.basename(self._late(image_id) or "")
+
+    def names(self) -> ImageNames | None:
+        """What a manifest calls the photos; None where they are called by their ids.
+
+        Raises:
+            BadInput: the manifest cannot be read any more.
+        """
+        return read_names(self.where, self._timeout_s, self._local) if self._named else None
 
     def fingerprints(self, ids: Ids) -> Fingerprints:
         """Size and stamp of photos, now."""
@@ -202,7 +212,9 @@ def open_catalog(
             with files.open(path) as source:
                 names = pq.read_schema(source).names
             if is_manifest(names):
-                return Catalog(path, read_manifest(path, timeout_s, local), timeout_s, local, stamp)
+                catalog = Catalog(path, read_manifest(path, timeout_s, local), timeout_s, local, stamp)
+                catalog._named = True
+                return catalog
         elif not is_url(path) and os.path.isfile(path) and not has_suffix(path, SHARD_SUFFIXES):
             raise BadInput(f"The catalogue {path} is a file, and neither a tar nor a Parquet file.")
         entries = concat(scan(files, path, passed))

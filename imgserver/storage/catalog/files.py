@@ -24,10 +24,6 @@ log = logging.getLogger(__name__)
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 SHARD_SUFFIXES = (*PARQUET_SUFFIXES, ".tar")
-PHOTO_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".avif"),
-    *(".tif", ".tiff"),  # refused when they are opened: a shop's own pictures, which get an id and a reason
-)
 TRIES = 3
 FIRST_PAUSE_S = 0.2
 T = TypeVar("T")
@@ -286,9 +282,8 @@ class RemoteFiles:
         def once() -> bytes:
             if not isinstance(self._fs, AsyncFileSystem):
                 return bytes(self._fs.cat_file(path, start=start, end=start + length))
-            if is_web(path) and start == 0:
-                # A web server may answer a range request with the whole file: stop reading in time.
-                work = _read_http(self._fs, path, length)
+            if is_web(path):
+                work = _read_http(self._fs, path, start, length)
             else:
                 work = self._fs._cat_file(path, start=start, end=start + length)
             return bytes(sync(self._fs.loop, lambda: work, timeout=self._timeout_s))
@@ -323,20 +318,23 @@ class RemoteFiles:
         raise AssertionError("This is a bug: the last try returns or raises.")
 
 
-async def _read_http(fs: Any, url: str, length: int) -> bytes:
+async def _read_http(fs: Any, url: str, start: int, length: int) -> bytes:
+    """A part of a file, also from a web server that answers with the whole of it: of that no more is read than needed."""
     session = await fs.set_session()
-    async with session.get(fs.encode_url(url), headers={"Range": f"bytes=0-{length - 1}"}) as response:
+    headers = {"Range": f"bytes={start}-{start + length - 1}"}
+    async with session.get(fs.encode_url(url), headers=headers) as response:
         if response.status == 404:
             raise FileNotFoundError(url)
         if response.status == 416:  # an empty file has no first byte
             return b""
         response.raise_for_status()
+        first = 0 if response.status == 206 else start
         data = bytearray()
         async for chunk in response.content.iter_chunked(1 << 16):
             data += chunk
-            if len(data) >= length:
+            if len(data) >= first + length:
                 break
-        return bytes(data[:length])
+        return bytes(data[first : first + length])
 
 
 def in_words(error: BaseException) -> str:

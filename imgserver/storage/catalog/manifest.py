@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from imgserver.disk import replacing
 from imgserver.errors import BadInput
+from imgserver.names import ImageNames
 from imgserver.storage.catalog.files import LocalFiles, check_where, files_for, is_url, join, local_files, root_of
 from imgserver.storage.catalog.listing import UNKNOWN, WHOLE_FILE, FoundImages, Listing, concat, numeric_keys
 from imgserver.storage.catalog.passed_over import PassedOver
@@ -207,6 +208,24 @@ def read_manifest(path: str, timeout_s: float, local: LocalFiles) -> Listing:
     del table, uris, files, entries, ids, numbers
     pa.default_memory_pool().release_unused()  # reading takes several times what the listing holds
     return listing
+
+
+def read_names(path: str, timeout_s: float, local: LocalFiles) -> ImageNames | None:
+    """The keys of a manifest; None where they are the ids, or it has none.
+
+    Raises:
+        BadInput: it cannot be read.
+    """
+    try:
+        with files_for(path, timeout_s, local).open(path) as source, pq.ParquetFile(source) as parquet:
+            schema = parquet.schema_arrow
+            if "key" not in schema.names or (schema.metadata or {}).get(RULE, b"").decode() == NUMBERS:
+                return None
+            table = parquet.read(columns=[id_column(schema.names, path), "key"]).combine_chunks()
+        ids, keys = (table[name].combine_chunks() for name in table.column_names)
+        return ImageNames(np.asarray(pc.cast(ids, pa.int64())), pc.fill_null(pc.cast(keys, pa.large_string()), ""))
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        raise BadInput(f"The manifest {path} cannot be read: {error}.") from error
 
 
 def _column(table: pa.Table, name: str, default: npt.NDArray[Any]) -> npt.NDArray[Any]:

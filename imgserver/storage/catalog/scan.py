@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from imgserver.errors import BadInput
+from imgserver.names import PHOTO_SUFFIXES
 from imgserver.storage.catalog.files import (
     PARQUET_SUFFIXES,
-    PHOTO_SUFFIXES,
     Files,
     FoundFile,
     below,

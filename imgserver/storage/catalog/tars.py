@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from imgserver.storage.catalog.files import PHOTO_SUFFIXES
+from imgserver.names import PHOTO_SUFFIXES
 from imgserver.storage.catalog.passed_over import NO_TEXT, NOWHERE, SPARSE, PassedOver, is_hidden, is_text
 
 
