@@ -11,7 +11,7 @@ import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.storage.catalog import Catalog
-from imgserver.storage.catalog.files import in_words
+from imgserver.storage.catalog.remote import in_words
 from imgserver.storage.records import SOURCE, content_hash
 from imgserver.vision.decode import Pixels, Preprocessing
 from imgserver.vision.decoders import Decoders, DecodingFailed

@@ -18,8 +18,8 @@ from conftest import run_command
 
 from imgserver.errors import BadInput
 from imgserver.storage.catalog import open_catalog
-from imgserver.storage.catalog.files import in_words
 from imgserver.storage.catalog.manifest import write_manifest
+from imgserver.storage.catalog.remote import in_words
 
 MOST = 1 << 20
 

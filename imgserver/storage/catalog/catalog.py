@@ -18,19 +18,17 @@ from imgserver.storage.catalog.files import (
     PARQUET_SUFFIXES,
     SHARD_SUFFIXES,
     Files,
-    LocalFiles,
-    check_where,
-    files_for,
     has_suffix,
     is_url,
     join,
-    local_files,
     root_of,
 )
 from imgserver.storage.catalog.listing import WHOLE_FILE, Listing, concat, ids_from_keys
+from imgserver.storage.catalog.local import LocalFiles, check_where, local_files
 from imgserver.storage.catalog.manifest import is_manifest, read_manifest, read_names
 from imgserver.storage.catalog.parquet_rows import ParquetRows
 from imgserver.storage.catalog.passed_over import PassedOver
+from imgserver.storage.catalog.remote import files_for
 from imgserver.storage.catalog.scan import scan
 from imgserver.storage.records import Ids
 

@@ -27,9 +27,11 @@ import pyarrow.parquet as pq
 from imgserver.disk import replacing
 from imgserver.errors import BadInput
 from imgserver.names import ImageNames
-from imgserver.storage.catalog.files import LocalFiles, check_where, files_for, is_url, join, local_files, root_of
+from imgserver.storage.catalog.files import is_url, join, root_of
 from imgserver.storage.catalog.listing import UNKNOWN, WHOLE_FILE, FoundImages, Listing, concat, numeric_keys
+from imgserver.storage.catalog.local import LocalFiles, check_where, local_files
 from imgserver.storage.catalog.passed_over import PassedOver
+from imgserver.storage.catalog.remote import files_for
 from imgserver.storage.catalog.scan import URI_COLUMN, id_column, key_array, scan
 from imgserver.storage.catalog.uris import check_uris
 from imgserver.storage.records import Ids

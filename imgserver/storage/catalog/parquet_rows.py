@@ -15,7 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imgserver.storage.catalog.files import Files, NotBelow
+from imgserver.storage.catalog.files import Files
+from imgserver.storage.catalog.local import NotBelow
 from imgserver.storage.catalog.scan import BYTES_COLUMNS, bytes_column
 
 KEEP_BYTES = 512 << 20

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgserver.errors import BadInput
-from imgserver.storage.catalog.files import LocalFiles, is_url, root_of
+from imgserver.storage.catalog.files import is_url, root_of
+from imgserver.storage.catalog.local import LocalFiles
 
 REMOTE = ("s3", "s3a", "https", "http", "gs", "gcs", "az", "abfs", "abfss", "adl", "hdfs", "oci", "oss", "swift")
 
