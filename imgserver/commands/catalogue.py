@@ -62,7 +62,7 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 @click.option(
     "--ids",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Embed only the image ids in this text file, one a line.",
+    help="Embed only the images in this text file, one a line: ids, or keys of the manifest.",
 )
 @click.option(
     "--new-head",
@@ -147,7 +147,7 @@ def precompute(
         from imgserver.offline.image_ids import read_ids
         from imgserver.offline.shards import Job
         from imgserver.serving.process import running_daemon
-        from imgserver.storage.catalog import open_catalog
+        from imgserver.storage.catalog import names_in, open_catalog
         from imgserver.storage.store import Store
         from imgserver.vision.backbones import get_backbone
         from imgserver.vision.decode import ImageLimits
@@ -156,7 +156,7 @@ def precompute(
         raise missing_extra(error) from error
 
     limits = ImageLimits(max_image_mb * MEGABYTE)
-    only = read_ids(ids) if ids else None
+    only = read_ids(ids, names_in(catalogue, read_timeout_s, photo_roots)) if ids else None
     if into_files:
         job = Job(out, catalogue, backbone, read_timeout_s, limits, only, photo_roots)
         found = embed_files(

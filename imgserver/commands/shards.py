@@ -40,6 +40,8 @@ def embed_files(
     head = Head.from_bytes(head_file.read_bytes()) if head_file else None
     opened = shards.OpenJob(job)
     ids = opened.of_shard(shard)
+    if (names := opened.photos.names()) is not None:
+        names.keep(job.folder)
     console = Console(stderr=True)
     with images_progress("embedding", console, disable=not len(ids)) as progress:
         task = progress.add_task("embedding", total=len(ids))

@@ -7,25 +7,33 @@ from pathlib import Path
 import numpy as np
 
 from imgserver.errors import BadInput, NothingEmbedded
+from imgserver.names import ImageNames
 from imgserver.storage.catalog import Catalog
 from imgserver.storage.catalog.listing import MAX_IMAGE_ID
 from imgserver.storage.records import Ids
 
 
-def read_ids(path: Path) -> Ids:
-    """Image ids from a text file, one a line; empty lines are skipped.
+def read_ids(path: Path, names: ImageNames | None = None) -> Ids:
+    """Image ids from a text file, one a line, or keys of a manifest; empty lines are skipped.
+
+    Args:
+        path: of the file.
+        names: that the manifest gave ids to; a line that is one of them is that image, though it is a number as well.
 
     Raises:
-        BadInput: the file does not exist, a line is no image id, or there is none.
+        BadInput: the file does not exist, a line is no image id and no key, or there is none.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"The file of image ids {path} cannot be read: {error}.") from error
+    keyed = names.find(lines).tolist() if names is not None else [-1] * len(lines)
     ids = []
-    for number, line in enumerate(lines, start=1):
-        text = line.strip()
+    for number, text in enumerate(lines, start=1):
         if not text:
+            continue
+        if keyed[number - 1] >= 0:
+            ids.append(keyed[number - 1])
             continue
         if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MAX_IMAGE_ID):
             raise BadInput(

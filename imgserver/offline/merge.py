@@ -11,6 +11,7 @@ import numpy as np
 from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.errors import BadInput
+from imgserver.names import ImageNames
 from imgserver.offline.head_vectors import few_numbers, make_vectors
 from imgserver.offline.moving import active_among, note_held
 from imgserver.offline.rejects import write_rejects
@@ -81,6 +82,8 @@ def merge(
         found = f"of {len(names)} backbones: {', '.join(names)}" if names else "none"
         raise BadInput(f"{folder} must hold files of embedded shards of one backbone; there are {found}.")
     taken = [_take(store, folder, FEATURES, name, shards, progress) for name in names]
+    if (images := ImageNames.of_store(folder)) is not None:
+        images.keep(store.folder)
     if moved is not None:
         copy_heads(folder, store.folder)
         taken += [_take(store, folder, VECTORS, name, shards, progress) for name in names_below(folder, VECTORS)]

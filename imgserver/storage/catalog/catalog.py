@@ -69,7 +69,6 @@ class Catalog:
     def __init__(self, where: str, listing: Listing, timeout_s: float, local: LocalFiles, stamp: int | None = None):
         self.where, self._listing, self._timeout_s, self._stamp = where, listing, timeout_s, stamp
         self._local = local
-        self._named = False
         self.passed_over: tuple[str, ...] = ()
         self._root = root_of(where)
         # Only a folder of this machine is asked for photos that came after it was listed.
@@ -117,7 +116,7 @@ class Catalog:
         Raises:
             BadInput: the manifest cannot be read any more.
         """
-        return read_names(self.where, self._timeout_s, self._local) if self._named else None
+        return _names(self.where, self._timeout_s, self._local)
 
     def fingerprints(self, ids: Ids) -> Fingerprints:
         """Size and stamp of photos, now."""
@@ -184,6 +183,20 @@ class Catalog:
         return None
 
 
+def names_in(where: str, timeout_s: float = READ_TIMEOUT_S, photo_roots: Sequence[str] = ()) -> ImageNames | None:
+    """What a manifest calls its photos, without listing them; None for a catalogue of photos called by their ids.
+
+    Raises:
+        BadInput: the manifest cannot be read.
+    """
+    check_where(where)
+    return _names(where, timeout_s, local_files(where, photo_roots))
+
+
+def _names(where: str, timeout_s: float, local: LocalFiles) -> ImageNames | None:
+    return read_names(where, timeout_s, local) if has_suffix(where, PARQUET_SUFFIXES) else None
+
+
 def open_catalog(
     where: str | os.PathLike[str], timeout_s: float = READ_TIMEOUT_S, photo_roots: Sequence[str] = ()
 ) -> Catalog:
@@ -210,11 +223,12 @@ def open_catalog(
             with files.open(path) as source:
                 names = pq.read_schema(source).names
             if is_manifest(names):
-                catalog = Catalog(path, read_manifest(path, timeout_s, local), timeout_s, local, stamp)
-                catalog._named = True
-                return catalog
+                return Catalog(path, read_manifest(path, timeout_s, local), timeout_s, local, stamp)
         elif not is_url(path) and os.path.isfile(path) and not has_suffix(path, SHARD_SUFFIXES):
-            raise BadInput(f"The catalogue {path} is a file, and neither a tar nor a Parquet file.")
+            raise BadInput(
+                f"The catalogue {path} is a file, and neither a tar nor a Parquet file. An archive of another kind is "
+                f"to be unpacked, or packed as plain .tar."
+            )
         entries = concat(scan(files, path, passed))
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise BadInput(f"The catalogue {path} cannot be listed: {error}.") from error

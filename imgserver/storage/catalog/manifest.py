@@ -213,7 +213,7 @@ def read_manifest(path: str, timeout_s: float, local: LocalFiles) -> Listing:
 
 
 def read_names(path: str, timeout_s: float, local: LocalFiles) -> ImageNames | None:
-    """The keys of a manifest; None where they are the ids, or it has none.
+    """The keys of a manifest; None where they are the ids, or it has none, or is a file of photos.
 
     Raises:
         BadInput: it cannot be read.
@@ -221,7 +221,10 @@ def read_names(path: str, timeout_s: float, local: LocalFiles) -> ImageNames | N
     try:
         with files_for(path, timeout_s, local).open(path) as source, pq.ParquetFile(source) as parquet:
             schema = parquet.schema_arrow
-            if "key" not in schema.names or (schema.metadata or {}).get(RULE, b"").decode() == NUMBERS:
+            if (
+                not {"key", URI_COLUMN} <= set(schema.names)
+                or (schema.metadata or {}).get(RULE, b"").decode() == NUMBERS
+            ):
                 return None
             table = parquet.read(columns=[id_column(schema.names, path), "key"]).combine_chunks()
         ids, keys = (table[name].combine_chunks() for name in table.column_names)
