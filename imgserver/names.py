@@ -50,7 +50,9 @@ class ImageNames:
         """
         try:
             table = pq.read_table(path, columns=[ID, KEY])
-            return cls(np.asarray(pc.cast(table[ID], pa.int64())), table[KEY].combine_chunks())
+            keys = table[KEY].combine_chunks()
+            keys.validate(full=True)
+            return cls(np.asarray(pc.cast(table[ID], pa.int64())), keys)
         except (pa.ArrowException, UnicodeDecodeError, OSError, KeyError) as error:
             raise BadInput(
                 f"The names of images in {path} cannot be read: {error}. 'imgserver manifest' writes them, as columns "

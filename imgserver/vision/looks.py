@@ -42,7 +42,7 @@ def looks_like(data: bytes) -> str:
     """What the bytes of a file look like, as the rest of a sentence that begins with "it is"."""
     head = data[:HEAD]
     if not data:
-        return "empty"
+        return "empty (0 bytes)"
     if not data.strip(b"\0"):
         return f"{len(data)} zero bytes"
     for what, pattern in _COMPILED.items():

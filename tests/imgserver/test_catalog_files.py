@@ -17,6 +17,7 @@ import pytest
 from conftest import run_command
 
 from imgserver.errors import BadInput
+from imgserver.names import ImageNames
 from imgserver.storage.catalog import open_catalog
 from imgserver.storage.catalog.manifest import write_manifest
 from imgserver.storage.catalog.remote import in_words
@@ -168,6 +169,21 @@ def test_what_img2dataset_writes(column: str, tmp_path: Path) -> None:
     assert "2 Parquet files without photos" in catalog.passed_over[0]
     with pytest.raises(BadInput, match="no column 'bytes'"):
         open_catalog(folder / "00000.parquet")
+
+
+def test_keys_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    raw = pa.array([b"a\xf1", b"b"], pa.binary())
+    keys = pa.Array.from_buffers(pa.string(), len(raw), raw.buffers())
+    pq.write_table(pa.table({"key": keys, "bytes": raw}), tmp_path / "photos.parquet")
+    pq.write_table(pa.table({"image_id": [1, 2], "key": keys, "uri": ["a", "b"]}), tmp_path / "m.parquet")
+    for refused in (
+        lambda: open_catalog(tmp_path / "photos.parquet"),
+        lambda: write_manifest(str(tmp_path / "photos.parquet"), tmp_path / "n.parquet", 5),
+        lambda: open_catalog(tmp_path / "m.parquet").names(),
+        lambda: ImageNames.read(tmp_path / "m.parquet"),
+    ):
+        with pytest.raises(BadInput, match="cannot be read: Invalid UTF8"):
+            refused()
 
 
 def test_a_manifest_says_which_root_its_photos_need(tmp_path: Path) -> None:

@@ -96,6 +96,12 @@ def test_rejects_have_key_file_and_reason_and_keep_them(shop: Path) -> None:
     path.unlink()
     assert "found 28, embedded 0, skipped 28, rejected 3" in embed(shop)
     assert path.read_text() == first, "a photo whose reason is not known is looked at again"
+    (shop / "some.txt").write_text(f"SKU-03\nSKU-04.jpg\n{ids['empty']}\n")
+    assert "found 3, embedded 0, skipped 3, rejected 1" in embed(shop, f"--ids={shop / 'some.txt'}")
+    assert path.read_text() == first, "what a run did not ask for stays in the file"
+    (shop / "some.txt").write_text("SKU-03\nSKU-99\n")
+    where = (f"--store={shop / 'store'}", f"--catalogue={shop / 'm.parquet'}", f"--ids={shop / 'some.txt'}")
+    assert "Line 2" in run("precompute", *where, code=2).stderr
 
 
 def test_search_and_add_take_and_give_keys(shop: Path, tmp_path: Path) -> None:
@@ -145,9 +151,9 @@ def test_files_that_leave_and_enter_the_store_have_keys(shop: Path, tmp_path: Pa
     run("export", store, f"--out={tmp_path / 'v.parquet'}")
     for file in ("s.parquet", "v.parquet"):
         table = pq.read_table(tmp_path / file)
-        keys = dict(zip(table["key"].to_pylist(), table["image_id"].to_pylist(), strict=True))
-        assert len(keys) == 25
-        assert all(ids[key] == number for key, number in keys.items())
+        found = dict(zip(table["key"].to_pylist(), table["image_id"].to_pylist(), strict=True))
+        assert len(found) == 25
+        assert all(ids[key] == number for key, number in found.items())
 
     named = pq.read_table(tmp_path / "v.parquet").drop_columns(["image_id"])
     pq.write_table(named, tmp_path / "named.parquet")
@@ -163,6 +169,22 @@ def test_files_that_leave_and_enter_the_store_have_keys(shop: Path, tmp_path: Pa
     pq.write_table(pa.table({"key": ["SKU-00", "?"], "vector": [[1.0], [2.0]]}), tmp_path / "named.parquet")
     wrong = run(*bring, code=2)
     assert "the first is '?'" in wrong.stderr
+
+
+def test_names_travel_with_shards(shop: Path, tmp_path: Path) -> None:
+    (shop / "few.txt").write_text("SKU-01\nSKU-02\nSKU-03\n")
+    run(
+        "precompute",
+        f"--catalogue={shop / 'm.parquet'}",
+        f"--ids={shop / 'few.txt'}",
+        "--shard=1/1",
+        f"--out={tmp_path}",
+    )
+    said = run("merge", str(tmp_path), f"--store={tmp_path / 'merged'}")
+    assert "2 numbers and not 64, for a PCA of 3 photos" in said.stderr
+    kept = ImageNames.of_store(tmp_path / "merged")
+    assert kept is not None
+    assert kept.find(["SKU-02"]).tolist() == [ids_in(shop)["SKU-02"]]
 
 
 def test_a_first_try_with_ten_photos(graph_cache: Path, photos: Path, tmp_path: Path) -> None:

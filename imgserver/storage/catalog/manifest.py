@@ -221,13 +221,12 @@ def read_names(path: str, timeout_s: float, local: LocalFiles) -> ImageNames | N
     try:
         with files_for(path, timeout_s, local).open(path) as source, pq.ParquetFile(source) as parquet:
             schema = parquet.schema_arrow
-            if (
-                not {"key", URI_COLUMN} <= set(schema.names)
-                or (schema.metadata or {}).get(RULE, b"").decode() == NUMBERS
-            ):
+            numbers = (schema.metadata or {}).get(RULE, b"").decode() == NUMBERS
+            if numbers or not {"key", URI_COLUMN} <= set(schema.names):
                 return None
             table = parquet.read(columns=[id_column(schema.names, path), "key"]).combine_chunks()
         ids, keys = (table[name].combine_chunks() for name in table.column_names)
+        keys.validate(full=True)  # a damaged file may hold bytes that are no text
         return ImageNames(np.asarray(pc.cast(ids, pa.int64())), pc.fill_null(pc.cast(keys, pa.large_string()), ""))
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise BadInput(f"The manifest {path} cannot be read: {error}.") from error

@@ -119,6 +119,7 @@ def _parquet_rows(files: Files, file: FoundFile, root: str, passed: PassedOver |
                 )
             _check_groups(parquet, file.path, file.size)
             keys = parquet.read(columns=[key])[key].combine_chunks()
+            keys.validate(full=True)  # a damaged file may hold bytes that are no text
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise BadInput(f"The Parquet file {file.path} cannot be read: {error}.") from error
     keys = key_array(keys, file.path, key)
@@ -137,7 +138,7 @@ def bytes_column(schema: pa.Schema) -> str | None:
     for name in BYTES_COLUMNS:
         if name in schema.names:
             kind = schema.field(name).type
-            if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            if kind in (pa.binary(), pa.large_binary(), pa.binary_view()) or pa.types.is_fixed_size_binary(kind):
                 return name
     return None
 
