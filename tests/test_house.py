@@ -317,7 +317,8 @@ def test_links_and_commands_in_documents_exist(document: Path) -> None:
 
 
 def test_the_documents_python_runs(store: Path, photos: Path, tmp_path: Path) -> None:
-    (tmp_path / "4711.jpg").write_bytes((photos / "200.jpg").read_bytes())
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "4711.jpg").write_bytes((photos / "200.jpg").read_bytes())
     process = DaemonProcess(store, photos)
     try:
         for document in (ROOT / "README.md", ROOT / "docs" / "own-data.md"):
