@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.parts import finish
-from features.build import memory
+from features.report import memory
 from imgserver.offline.precompute import PrecomputeConfig, make_plan
 from imgserver.storage.catalog import open_catalog
 from imgserver.storage.records import ENTRY, Batch

@@ -84,7 +84,8 @@ def make_samples(folder: Path, length: int, rows: int) -> dict[str, float]:
     sizes = {}
     for layout in ("inline", "by_user"):
         (folder / f"{layout}.toml").write_text(SCHEMA.format(layout=layout, length=length))
-        sizes[layout] = build(load_schema(folder / f"{layout}.toml"), folder / layout).bytes_per_sample
+        report = build(load_schema(folder / f"{layout}.toml"), folder / layout, overwrite=True)
+        sizes[layout] = report.bytes_per_sample
         assert Samples(folder / layout).layout == layout
     return sizes
 

@@ -90,7 +90,7 @@ def prepare(folder: Path, data: Path) -> dict[str, Path]:
         movies = data / "movielens_small3" / "movies.csv"
         subprocess.run([*command, f"--movies={movies}", f"--posters={posters}", f"--out={logs}"], check=True, stdout=2)
         found[f"movielens{part}"] = folder / f"movielens{part}"
-        build(load_schema(logs / "samples.toml"), found[f"movielens{part}"])
+        build(load_schema(logs / "samples.toml"), found[f"movielens{part}"], overwrite=True)
 
         sequences = folder / f"beauty{part}.txt"
         lines = (data / "amazon_sequences" / "Beauty.txt").read_text().splitlines(keepends=True)
@@ -102,7 +102,7 @@ def prepare(folder: Path, data: Path) -> dict[str, Path]:
         schema = (logs / "samples.toml").read_text()
         (logs / "samples.toml").write_text(schema[: schema.index("[split]")] + '[split]\nmethod = "leave_one_out"\n')
         found[f"beauty{part}"] = folder / f"beauty{part}"
-        build(load_schema(logs / "samples.toml"), found[f"beauty{part}"])
+        build(load_schema(logs / "samples.toml"), found[f"beauty{part}"], overwrite=True)
     return found
 
 

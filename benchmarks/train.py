@@ -116,7 +116,7 @@ def make_samples(
         folder / "items.parquet",
     )
     (folder / "samples.toml").write_text(f'layout = "{layout}"\n{SCHEMA.format(behaviours=behaviours)}')
-    build(load_schema(folder / "samples.toml"), folder / "samples")
+    build(load_schema(folder / "samples.toml"), folder / "samples", overwrite=True)
 
 
 class InMemory:

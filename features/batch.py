@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-NULL_IMAGE = -1
+from imgserver.keys import NULL_IMAGE
+
+__all__ = ["NULL_IMAGE", "Batch", "BatchImages", "Float32Array", "Int64Array", "Jagged", "concatenate"]
 
 Int64Array = npt.NDArray[np.int64]
 Float32Array = npt.NDArray[np.float32]

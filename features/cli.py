@@ -38,8 +38,9 @@ def features(config: str | None) -> None:
     help="Continue the vocabularies of these samples: every place in them stays, new values come behind, so that "
     "tomorrow's model can start from today's weights.",
 )
+@click.option("--overwrite", is_flag=True, help="Replace the samples that are in the folder already.")
 @json_option
-def build_command(schema: Path, out: Path, extend: Path | None, as_json: bool) -> None:
+def build_command(schema: Path, out: Path, extend: Path | None, overwrite: bool, as_json: bool) -> None:
     """Build samples from the logs that the TOML file SCHEMA describes; logs may be larger than memory."""
     columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()]
     console = Console(stderr=True)
@@ -50,6 +51,7 @@ def build_command(schema: Path, out: Path, extend: Path | None, as_json: bool) -
             out,
             extend,
             lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
+            overwrite=overwrite,
         )
     if as_json:
         click.echo(json.dumps(report.as_dict()))
@@ -64,7 +66,8 @@ def build_command(schema: Path, out: Path, extend: Path | None, as_json: bool) -
         shares = ", ".join(f"{name} {share:.1%}" for name, share in unknown.items())
         click.echo(f"test rows whose value is in no training row: {shares}")
     for kind, count in report.notes.items():
-        click.echo(f"note: {count:,} {kind.replace('_', ' ')}")
+        first = f"; the first is {report.first[kind]!r}" if kind in report.first else ""
+        click.echo(f"note: {count:,} {kind.replace('_', ' ')}{first}")
 
 
 @features.command(cls=Command)

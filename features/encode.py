@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from features.attributes import Attributes
 from features.batch import NULL_IMAGE, Int64Array
 from features.counting import Counts, ValueCounts
 from features.histories import covered
-from features.logs import Attributes
 from features.parts import Part
 from features.reserved import HISTORY_COLUMNS
 from features.schema import Schema

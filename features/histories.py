@@ -15,6 +15,8 @@ from features.schema import Schema
 from features.splits import held_out
 from imgserver.errors import BadInput
 
+HISTORY_LESS = "behaviours_of_users_without_impressions"
+
 
 @dataclass(frozen=True)
 class SortedBehaviours:
@@ -61,7 +63,7 @@ def sort_behaviours(schema: Schema, found: pa.Table, user_keys: pa.Array, notes:
     at = np.asarray(found["time"]).astype(np.int64)
     code = np.asarray(pc.fill_null(pc.index_in(user, value_set=user_keys), -1)).astype(np.int64)
     out = held_out(schema.split, item)
-    _note(notes, "behaviours_of_users_without_impressions", int((code < 0).sum()))
+    _note(notes, HISTORY_LESS, int((code < 0).sum()))
     _note(notes, "behaviours_of_items_that_are_held_out", int(out.sum()))
     chosen = np.flatnonzero((code >= 0) & ~out)
     order = chosen[np.lexsort((chosen, at[chosen], code[chosen]))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import pyarrow as pa
 from features.batch import Batch, Int64Array, concatenate
 from features.distinct import ImageVocabulary
 from features.layout import LAYOUTS, META_FILE, SplitFiles, Stored, sample_files
+from features.meta import Meta
 from features.occurrences import count_occurrences
 from features.row_groups import Columns, RowGroup
-from features.schema import DEFAULT_HISTORY
 from features.vocabulary import Vocabularies
 from imgserver.errors import BadInput
 
@@ -33,6 +32,8 @@ class Samples:
         text_columns: the same for text.
         max_history: behaviours that a history holds at most.
         image_vocabulary_size: 0 when the samples have no images.
+        has_images: whether a training row, or a behaviour of one, has an image.
+        image_manifest_hash: of the manifest that gave the images their ids; empty without one.
         vocabulary: the vocabularies themselves.
         vocabulary_hash: of the vocabularies.
         extends: hash of the vocabularies that these continue; empty when they began anew.
@@ -46,36 +47,22 @@ class Samples:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        try:
-            meta = json.loads((self.folder / META_FILE).read_text())
-        except (OSError, ValueError) as error:
-            raise BadInput(
-                f"{folder} is no samples folder ({META_FILE}: {error}). Make it with 'features build'."
-            ) from error
-        if meta["schema_version"] not in LAYOUTS:
-            raise BadInput(
-                f"The samples in {folder} have format {meta['schema_version']}; this release reads "
-                f"{' and '.join(LAYOUTS)}. Run 'features build' again."
-            )
-        self.layout = LAYOUTS[meta["schema_version"]]
+        meta = Meta.read(self.folder)
+        self.layout = LAYOUTS[meta.schema_version]
         self.vocabulary = Vocabularies.load(self.folder)
-        self.labels: tuple[str, ...] = tuple(meta["labels"])
-        size = self.vocabulary.size
-        self.id_columns = {name: size(name) for name in meta["id_columns"]}
-        self.history_columns = {name: size(name) for name in meta["history_columns"]}
-        self.text_columns = {name: size(name) for name in meta["text_columns"]}
-        self.max_history: int = meta.get("max_history", DEFAULT_HISTORY)  # formats 1 and 2 began without it
-        self.image_vocabulary_size = size("image_id") if meta["has_images"] else 0
-        self.vocabulary_hash: str = meta["vocabulary_hash"]
+        self.vocabulary_hash = meta.vocabulary_hash
         if self.vocabulary.hash != self.vocabulary_hash:
-            raise BadInput(
-                f"The vocabulary in {folder} is not the one that its {META_FILE} tells of: a file is damaged. Copy the "
-                f"folder again, or run 'features build' again."
-            )
-        self.hash: str = meta["samples_hash"]
-        self.extends: str = meta["extends"]
-        self.has_held_out: bool = meta["has_held_out"]
-        images = self.vocabulary.values["image_id"].cast(pa.int64()) if meta["has_images"] else []
+            raise self._damaged("The vocabulary is not the one that it tells of")
+        self.labels = meta.labels
+        self.id_columns = self._sizes(meta.id_columns)
+        self.history_columns = self._sizes(meta.history_columns)
+        self.text_columns = self._sizes(meta.text_columns)
+        self.max_history = meta.max_history
+        self.image_vocabulary_size = self._sizes(("image_id",))["image_id"] if meta.has_images else 0
+        self.has_images = self.image_vocabulary_size > 1
+        self.image_manifest_hash, self.hash, self.extends = meta.image_manifest_hash, meta.samples_hash, meta.extends
+        self.has_held_out = meta.has_held_out
+        images = self.vocabulary.values["image_id"].cast(pa.int64()) if meta.has_images else []
         self._images = ImageVocabulary(np.array(images, dtype=np.int64))
         self._columns = Columns(
             self.labels,
@@ -83,6 +70,17 @@ class Samples:
             tuple(self.history_columns),
             tuple(self.text_columns),
             bool(self.image_vocabulary_size),
+        )
+
+    def _sizes(self, names: tuple[str, ...]) -> dict[str, int]:
+        if absent := [name for name in names if name not in self.vocabulary.values]:
+            raise self._damaged(f"The vocabulary has no column {absent[0]!r}, which it names")
+        return {name: self.vocabulary.size(name) for name in names}
+
+    def _damaged(self, what: str) -> BadInput:
+        return BadInput(
+            f"{self.folder / META_FILE} and the files beside it do not belong together: a file is damaged. {what}. "
+            f"Copy the folder again, or run 'features build' again."
         )
 
     def _files(self, split: str) -> SplitFiles:

@@ -7,7 +7,7 @@ layout = "inline"           # each row holds its history; "by_user": a user's be
 path = "impressions.csv"    # CSV (also .csv.gz), Parquet, or a folder of either, relative to this file
 user = "user_id"
 item = "item_id"
-time = "time"               # whole seconds, or a timestamp
+time = "time"               # whole seconds since 1970, or timestamps and dates, in UTC where they name no zone
 [log.labels]                # in order; the first is trained
 click = "click"             # a column of 0 and 1 ...
 like = "rating >= 4"        # ... or a rule: column, one of >= > <= < ==, number
@@ -17,10 +17,11 @@ per_positive = 4            # rows with label 0 a log row: same user and time, i
 seed = 0
 
 [items]                     # optional: attributes of the items
-path = "items.csv"
+path = "items.csv"          # without a path, and then without item: the columns stand in the log, the last row counts
 item = "item_id"
 image = "image_id"          # optional; an empty cell is an item without an image
-image_manifest = "m.parquet"    # only when the column holds names: the manifest that gives them ids
+image_manifest = "m.parquet"    # only when the column holds names: the manifest that gives them ids; a name is found
+                            # with or without its folder and suffix
 ids = ["shop_id"]           # id columns
 text = ["title"]            # text columns: lower-cased words of letters and digits
 
@@ -30,7 +31,7 @@ image = "image_id"
 ids = ["sid_1", "sid_2"]    # id columns, which the items get
 
 [users]                     # optional: attributes of the users
-path = "users.csv"
+path = "users.csv"          # or without path and user: in the log, as with the items
 user = "user_id"
 ids = ["city"]
 
@@ -55,35 +56,18 @@ hold_out_seed = 0
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from features import reserved
+from features.rules import Rule, take_rules
 from features.toml_table import TomlTable
 from imgserver.errors import BadInput
 
 DEFAULT_HISTORY = 50
-ALL = "all"
 INLINE, BY_USER = "inline", "by_user"
 TIME, USER_TAIL, LEAVE_ONE_OUT = "time", "user_tail", "leave_one_out"
 POSITIVE = "positive"
-_RULE = re.compile(r"^\s*([^<>=]+?)\s*(>=|<=|==|>|<)\s*(-?\d+(?:\.\d+)?)\s*$")
-
-
-@dataclass(frozen=True)
-class Rule:
-    """``column operator number``: which rows of the log count as positive.
-
-    Attributes:
-        column: of the log.
-        operator: ``>=``, ``>``, ``<=``, ``<`` or ``==``; empty: the column itself holds 0 and 1; ``ALL``: every row.
-        number: what the column is compared to.
-    """
-
-    column: str
-    operator: str = ""
-    number: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -99,9 +83,12 @@ class Log:
 
 @dataclass(frozen=True)
 class Items:
-    """Item table: path, its item column, and which columns are image id, ids and text; the manifest of image names."""
+    """Item table: path, its item column, and which columns are image id, ids and text; the manifest of image names.
 
-    path: Path
+    Without a path the columns are the log's own.
+    """
+
+    path: Path | None
     item: str
     image: str | None = None
     image_manifest: Path | None = None
@@ -120,9 +107,9 @@ class Images:
 
 @dataclass(frozen=True)
 class Users:
-    """User table: path, its user column, id columns."""
+    """User table: path, its user column, id columns; without a path they are the log's own."""
 
-    path: Path
+    path: Path | None
     user: str
     ids: tuple[str, ...] = ()
 
@@ -214,10 +201,11 @@ def load_schema(path: str | Path) -> Schema:
     if layout == BY_USER and behaviours is None:
         raise top.fail('layout is "by_user", but there is no [behaviours] whose histories it could lay out.')
     drawn = _negatives(negatives)
+    impressions = _log(log, drawn)
     schema = Schema(
-        _log(log, drawn),
-        _items(items),
-        _users(users),
+        impressions,
+        _items(items, impressions),
+        _users(users, impressions),
         _behaviours(behaviours),
         _split(split),
         drawn,
@@ -234,24 +222,8 @@ def load_schema(path: str | Path) -> Schema:
     return schema
 
 
-def _rules(table: TomlTable, key: str, *, columns: bool) -> dict[str, Rule]:
-    """Rules by name; with ``columns`` a name alone is a column of 0 and 1, without it ``ALL`` is every row."""
-    found = {}
-    for name, text in table.take(key, dict, {}).items():
-        match = _RULE.match(text) if isinstance(text, str) else None
-        if match:
-            found[name] = Rule(match[1], match[2], float(match[3]))
-        elif text == ALL and not columns:
-            found[name] = Rule("", ALL)
-        elif columns and isinstance(text, str) and not re.search("[<>=]", text):
-            found[name] = Rule(text)
-        else:
-            raise table.fail(f'{key}.{name} is {text!r}; write a rule such as "rating >= 4".')
-    return found
-
-
 def _log(table: TomlTable, negatives: Negatives | None) -> Log:
-    labels = _rules(table, "labels", columns=True)
+    labels = take_rules(table, "labels", columns=True)
     if labels and negatives:
         raise table.fail("labels and [negatives] exclude each other: negatives are drawn for a log of positives only.")
     if not labels and not negatives:
@@ -261,13 +233,21 @@ def _log(table: TomlTable, negatives: Negatives | None) -> Log:
     return log
 
 
-def _items(table: TomlTable | None) -> Items | None:
+def _own_table(table: TomlTable, log: Log, key: str, column: str) -> tuple[Path | None, str]:
+    """Path and key column of a table of attributes; no path when the attributes are columns of the log."""
+    if "path" not in table.values:
+        table.known.append("path")
+        return None, table.take(key, str, column)
+    path = table.path()
+    return (None if path.resolve() == log.path.resolve() else path), table.take(key, str)
+
+
+def _items(table: TomlTable | None, log: Log) -> Items | None:
     if table is None:
         return None
     manifest = table.take("image_manifest", str, None)
     items = Items(
-        table.path(),
-        table.take("item", str),
+        *_own_table(table, log, "item", log.item),
         table.take("image", str, None),
         table.file.parent / manifest if manifest else None,
         table.names("ids"),
@@ -297,10 +277,10 @@ def _negatives(table: TomlTable | None) -> Negatives | None:
     return negatives
 
 
-def _users(table: TomlTable | None) -> Users | None:
+def _users(table: TomlTable | None, log: Log) -> Users | None:
     if table is None:
         return None
-    users = Users(table.path(), table.take("user", str), table.names("ids"))
+    users = Users(*_own_table(table, log, "user", log.user), table.names("ids"))
     table.done()
     return users
 
@@ -311,7 +291,7 @@ def _behaviours(table: TomlTable | None) -> Behaviours | None:
     length = table.take("max_length", int, DEFAULT_HISTORY)
     if length < 1:
         raise table.fail(f"max_length is {length}; a history needs at least 1.")
-    rules = _rules(table, "from_log", columns=False)
+    rules = take_rules(table, "from_log", columns=False)
     if rules:
         found = Behaviours(None, "", "", "", "", rules, length)
     else:

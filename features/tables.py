@@ -3,99 +3,107 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.dataset as ds
 
-from features.schema import ALL, Rule
+from features.csv_files import CsvFile, check_columns
 from imgserver.errors import BadInput
+from imgserver.keys import Column
 
-_COMPARE = {
-    ">=": pc.greater_equal,
-    ">": pc.greater,
-    "<=": pc.less_equal,
-    "<": pc.less,
-    "==": pc.equal,
-}
 PARQUET_SUFFIXES = (".parquet", ".pq")
-CSV_SUFFIXES = (".csv", ".csv.gz")
+CSV_SUFFIXES = (".csv", ".csv.gz", ".csv.bz2", ".csv.zst")
 BATCH_ROWS = 1 << 18
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a table: their columns, the file that they are in, and how many of its rows stand before them."""
+
+    batch: pa.RecordBatch
+    file: Path
+    first_row: int
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def column(self, name: str) -> Column:
+        """One of the columns."""
+        return Column(self.batch.column(name), name, str(self.file), self.first_row)
 
 
 class Source:
     """A table on disk, read some columns and some rows at a time.
 
+    Each file has types of its own: a column may be empty in one and hold text in the next.
+
     Args:
-        path: CSV, also gzipped, or Parquet, or a folder of files of one of these kinds.
-        keys: columns that are read as strings, so that 007 stays 007.
-        others: columns that are read as what they look like; whole numbers as float64 if they are ``numbers``.
-        numbers: columns of ``others`` in which a fraction may come late in the file.
+        path: CSV, also gzipped, or Parquet, or a folder of files of one of these kinds; what is hidden in it (a name
+            that begins with . or _) is none of them.
+        texts: columns that are read as text from CSV, so that 007 stays 007.
+        times: columns of whole seconds or timestamps.
+        numbers: columns of numbers.
 
     Raises:
         BadInput: no such file, not of that format, or a column is missing.
     """
 
-    def __init__(self, path: Path, keys: Sequence[str], others: Sequence[str] = (), numbers: Sequence[str] = ()):
+    def __init__(
+        self, path: Path, texts: Sequence[str], times: Sequence[str] = (), numbers: Sequence[str] = ()
+    ) -> None:
         self.path = path
-        self.columns = list(dict.fromkeys([*keys, *others]))
-        files = _files(path)
-        self._is_csv = files[0].name.endswith(CSV_SUFFIXES) or not files[0].name.endswith(PARQUET_SUFFIXES)
+        self._columns = (texts, times, numbers)
+        self._files = _files(path)
+        self._is_csv = not _ends(self._files[0], PARQUET_SUFFIXES)
+        if self._is_csv and CsvFile(self._files[0], *self._columns).empty and len(self._files) == 1:
+            raise BadInput(f"The file {path} is empty.")
+        if not self._is_csv:
+            self._parquet(self._files[0])
+
+    def _parquet(self, file: Path) -> ds.Dataset:
         try:
-            if self._is_csv:
-                with pyarrow.csv.open_csv(files[0], convert_options=_convert()) as reader:
-                    schema = reader.schema
-                _check_columns(path, self.columns, schema.names)
-                types = {name: pa.string() for name in keys}
-                types |= {n: pa.float64() for n in numbers if pa.types.is_integer(schema.field(n).type)}
-                options = _convert(column_types=types)
-                self._data = ds.dataset(files, format=ds.CsvFileFormat(convert_options=options))
-            else:
-                self._data = ds.dataset(files, format="parquet")
-                _check_columns(path, self.columns, self._data.schema.names)
-        except (pa.ArrowException, OSError) as error:
-            if "Empty CSV" in str(error):
-                raise BadInput(f"The file {path} is empty.") from error
-            raise BadInput(f"The file {path} cannot be read: {error}.") from error
-        self._bytes = sum(file.stat().st_size for file in files)
-        self._gzipped = files[0].name.endswith(".gz")
+            data = ds.dataset([str(file)], format="parquet")
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"The file {file} cannot be read: {error}.") from error
+        check_columns(file, [name for names in self._columns for name in names], data.schema.names)
+        return data
 
     def rows_guess(self) -> int:
         """About how many rows there are, without reading them; the same for the same files."""
         if not self._is_csv:
-            return int(self._data.count_rows())
-        return self._bytes // (6 if self._gzipped else 20)
+            return sum(int(self._parquet(file).count_rows()) for file in self._files)
+        size = sum(file.stat().st_size for file in self._files)
+        return size // (20 if self._files[0].name.lower().endswith(".csv") else 6)
 
-    def batches(self) -> Iterator[pa.Table]:
-        """All rows in the order of the files.
+    def batches(self) -> Iterator[Rows]:
+        """All rows in the order of the files; parts without any are passed over.
 
         Raises:
-            BadInput: a cell is not of the column's type, or there is no row.
+            BadInput: a file is not what its name says, a cell is not of its column's type, or there is no row at all.
         """
         total = 0
-        try:
-            for batch in self._data.to_batches(columns=self.columns, batch_size=BATCH_ROWS):
-                total += len(batch)
+        for file in self._files:
+            first = 0
+            for batch in self._of_csv(file) if self._is_csv else self._of_parquet(file):
                 if len(batch):
-                    yield pa.Table.from_batches([batch])
-        except (pa.ArrowException, OSError) as error:
-            raise BadInput(f"The file {self.path} cannot be read: {error}.") from error
+                    yield Rows(batch, file, first)
+                first += len(batch)
+            total += first
         if not total:
             raise BadInput(f"The file {self.path} has no rows.")
 
-    def read(self) -> pa.Table:
-        """All rows at once."""
-        return pa.concat_tables(self.batches())
+    def _of_csv(self, file: Path) -> Iterator[pa.RecordBatch]:
+        found = CsvFile(file, *self._columns)
+        return iter(()) if found.empty else found.batches()
 
-
-def _convert(**options: Any) -> pyarrow.csv.ConvertOptions:
-    # Only an empty cell is null: NA is a country, and null may be a name.
-    return pyarrow.csv.ConvertOptions(strings_can_be_null=True, null_values=[""], **options)
+    def _of_parquet(self, file: Path) -> Iterator[pa.RecordBatch]:
+        columns = list(dict.fromkeys(name for names in self._columns for name in names))
+        try:
+            yield from self._parquet(file).to_batches(columns=columns, batch_size=BATCH_ROWS)
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"The file {file} cannot be read: {error}.") from error
 
 
 def _files(path: Path) -> list[Path]:
@@ -103,85 +111,21 @@ def _files(path: Path) -> list[Path]:
         raise BadInput(f"The file {path} does not exist.")
     if path.is_file():
         return [path]
-    found = sorted(p for p in path.rglob("*") if p.name.endswith((*PARQUET_SUFFIXES, *CSV_SUFFIXES)))
+    found = sorted(
+        file
+        for file in path.rglob("*")
+        if _ends(file, (*PARQUET_SUFFIXES, *CSV_SUFFIXES))
+        and file.is_file()
+        and not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
+    )
     if not found:
-        raise BadInput(f"The folder {path} holds no .parquet, .csv or .csv.gz file.")
-    if len({p.name.endswith(PARQUET_SUFFIXES) for p in found}) > 1:
+        raise BadInput(
+            f"The folder {path} holds no .parquet, .csv or .csv.gz file (names that begin with . or _ are passed over)."
+        )
+    if len({_ends(file, PARQUET_SUFFIXES) for file in found}) > 1:
         raise BadInput(f"The folder {path} holds both Parquet and CSV files; a table is of one kind.")
     return found
 
 
-def _check_columns(path: Path, wanted: Sequence[str], names: Sequence[str]) -> None:
-    for name in wanted:
-        if name not in names:
-            raise BadInput(f"The file {path} has no column {name!r}; its columns are: {', '.join(names)}.")
-
-
-def keys(table: pa.Table, name: str) -> pa.Array:
-    """A column as strings: ids of any type become keys; null stays null."""
-    column = table[name].combine_chunks()
-    return column if pa.types.is_string(column.type) else pc.cast(column, pa.string())
-
-
-def full_keys(path: Path, table: pa.Table, name: str, first_row: int) -> pa.Array:
-    """A column as strings, every cell filled.
-
-    Raises:
-        BadInput: a cell is empty.
-    """
-    column = keys(table, name)
-    if column.null_count:
-        raise BadInput(f"The column {name!r} of {path} is empty in row {_row(pc.is_null(column), first_row)}.")
-    return column
-
-
-def _row(bad: Any, first_row: int) -> int:
-    """The number of the first bad row, as people count, without the header."""
-    return first_row + int(np.argmax(np.asarray(bad))) + 1
-
-
-def seconds(path: Path, table: pa.Table, name: str, first_row: int) -> npt.NDArray[np.int64]:
-    """A time column as whole seconds, shape (rows,).
-
-    Raises:
-        BadInput: it is neither whole numbers nor timestamps, or has an empty cell.
-    """
-    column = table[name].combine_chunks()
-    if column.null_count:
-        row = _row(pc.is_null(column), first_row)
-        raise BadInput(f"The column {name!r} of {path} is empty in row {row}; every row needs a time.")
-    if pa.types.is_timestamp(column.type):
-        column = pc.cast(pc.cast(column, pa.timestamp("s"), safe=False), pa.int64())
-    elif not pa.types.is_integer(column.type):
-        raise BadInput(
-            f"The column {name!r} of {path} is of type {column.type}; times are whole seconds or timestamps."
-        )
-    return np.asarray(pc.cast(column, pa.int64()))
-
-
-def flags(path: Path, table: pa.Table, rule: Rule, first_row: int) -> npt.NDArray[np.bool_]:
-    """Which rows a rule calls positive, shape (rows,).
-
-    Raises:
-        BadInput: a plain label column holds something else than 0 and 1, or a rule's column is not numeric.
-    """
-    if rule.operator == ALL:
-        return np.ones(len(table), dtype=np.bool_)
-    column = table[rule.column].combine_chunks()
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)):
-        raise BadInput(f"The label column {rule.column!r} of {path} is of type {column.type}; labels are numbers.")
-    if column.null_count:
-        row = _row(pc.is_null(column), first_row)
-        raise BadInput(f"The label column {rule.column!r} of {path} is empty in row {row}.")
-    if rule.operator:
-        positive: Any = _COMPARE[rule.operator](pc.cast(column, pa.float64()), rule.number)
-        return np.asarray(positive, dtype=np.bool_)
-    values = np.asarray(pc.cast(column, pa.float64()))
-    bad = (values != 0) & (values != 1)
-    if bad.any():
-        raise BadInput(
-            f"The label column {rule.column!r} of {path} holds {values[bad][0]:g} in row {_row(bad, first_row)}; "
-            f'labels are 0 or 1. For a rating write a rule, such as like = "{rule.column} >= 4".'
-        )
-    positives: npt.NDArray[np.bool_] = values == 1
-    return positives
+def _ends(file: Path, suffixes: tuple[str, ...]) -> bool:
+    return file.name.lower().endswith(suffixes)

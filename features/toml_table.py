@@ -31,7 +31,7 @@ class TomlTable:
             BadInput: it is missing, or is not TOML.
         """
         try:
-            return cls(tomllib.loads(file.read_text(encoding="utf-8")), file, "")
+            return cls(tomllib.loads(file.read_text(encoding="utf-8-sig")), file, "")
         except OSError as error:
             raise BadInput(f"The schema file {file} cannot be read: {error.strerror}.") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:

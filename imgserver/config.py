@@ -110,7 +110,7 @@ def load_config_file(path: str | None) -> dict[str, Any]:
             _usage_error(f"The configuration file {path} does not exist.")
         return {}
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         _usage_error(f"The configuration file {file} is not valid TOML: {error}.")
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from imgserver.disk import replacing
 from imgserver.errors import BadInput
+from imgserver.keys import Column, image_ids, is_text
 
 PHOTO_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".avif"),
@@ -124,3 +126,22 @@ class ImageNames:
         there = self._ids[place] == asked if len(self._ids) else np.zeros(len(asked), dtype=np.bool_)
         known = iter(self._keys.take(pa.array(place[there])).to_pylist())
         return [next(known) if found else str(i) for i, found in zip(asked.tolist(), there.tolist(), strict=True)]
+
+
+def ids_or_keys(column: Column, names: ImageNames | None, hint: str = "") -> Ids:
+    """A column as image ids, shape (n,); -1 where a cell is empty.
+
+    Args:
+        column: ids, or keys. A cell that is a key is that image, though it is a number as well.
+        names: what images are called; None: by their ids.
+        hint: as of ``image_ids``.
+
+    Raises:
+        BadInput: a cell is no image id and no key; the message names it.
+    """
+    column = column.plain()
+    if names is None or not is_text(column.values.type):
+        return image_ids(column, hint)
+    found = names.find(column.values)
+    others = pc.if_else(pa.array(found < 0), column.values, pa.scalar(None, column.values.type))
+    return np.where(found < 0, image_ids(replace(column, values=others), hint), found)

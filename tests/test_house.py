@@ -34,16 +34,19 @@ ARROWS = {
         "imgserver.head",
         "imgserver.allocator",
         "imgserver.interrupts",
+        *("imgserver.keys", "imgserver.names"),
+    },
+    "features": {
+        *("imgserver.client", "imgserver.errors", "imgserver.config", "imgserver.interrupts", "imgserver.keys"),
         "imgserver.names",
     },
-    "features": {"imgserver.names", "imgserver.client", "imgserver.errors", "imgserver.config", "imgserver.interrupts"},
     "imgserver/client": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.logs", "imgserver.secret_files", "imgserver.shards"),
-        "imgserver.wire",
+        *("imgserver.keys", "imgserver.wire"),
     },
     "imgserver/storage": {
         *("imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.interrupts", "imgserver.notes"),
-        *("imgserver.names", "imgserver.places"),
+        *("imgserver.keys", "imgserver.names", "imgserver.places"),
     },
     "imgserver/vision": {"crossmedia.v1", "imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.storage"},
     "imgserver/serving": {
@@ -57,7 +60,8 @@ ARROWS = {
     },
     "imgserver/offline": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
-        *("imgserver.client.results", "imgserver.disk", "imgserver.names", "imgserver.notes", "imgserver.shards"),
+        *("imgserver.client.results", "imgserver.disk", "imgserver.keys", "imgserver.names", "imgserver.notes"),
+        "imgserver.shards",
     },
 }
 

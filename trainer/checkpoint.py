@@ -21,6 +21,7 @@ from safetensors.torch import load_model as load_tensors
 from safetensors.torch import save_model as save_tensors
 
 from features.samples import Samples
+from features.typed import typed
 from imgserver.errors import BadInput, VersionMismatch
 from trainer.layers.inputs import InputSpec
 from trainer.models import make
@@ -161,10 +162,12 @@ def lineage_of(fields: dict[str, Any]) -> Lineage:
     """What ``asdict`` made of a lineage, after JSON.
 
     Raises:
-        KeyError, TypeError: it is none.
+        KeyError, TypeError, ValueError: it is none.
     """
-    inputs = {**fields["inputs"], "labels": tuple(fields["inputs"]["labels"])}
-    return Lineage(**{**fields, "inputs": InputSpec(**inputs)})
+    inputs = typed(InputSpec, fields["inputs"])
+    if min(inputs.max_history, inputs.actions, inputs.vector_dim, *inputs.vocabularies.values()) < 0:
+        raise ValueError("the size of an input is below 0")
+    return typed(Lineage, {**fields, "inputs": inputs})
 
 
 def load_model(folder: str | Path) -> tuple[Model, Lineage, dict[str, Any]]:

@@ -60,7 +60,7 @@ def compare(
     reference = _reference(config.reference)
     samples, out = Samples(config.base.samples), Path(config.base.out)
     data = config.data or samples.folder.resolve().name
-    with_images = bool(samples.image_vocabulary_size)
+    with_images = samples.has_images
     # Asked first, so that nothing is trained when the server cannot be reached.
     version = served_version(config.base, transport) if with_images else ""
     lines = []

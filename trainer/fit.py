@@ -147,7 +147,7 @@ def fit(
     if config.head == "learn" and not teaches:
         raise BadInput(f"{config.model} has no gradient for a head to learn from; train it with --head frozen.")
     samples, out, first = Samples(config.samples), Path(config.out), processes.rank() == 0
-    if config.images and not samples.image_vocabulary_size:
+    if config.images and not samples.has_images:
         raise BadInput(f"The samples in {config.samples} have no images; train with --no-images.")
     device = processes.own_device(config.device)
     out.mkdir(parents=True, exist_ok=True)

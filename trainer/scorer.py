@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from features.batch import NULL_IMAGE, Batch, BatchImages, Int64Array, Jagged
+from features.times import seconds
 from features.vocabulary import Vocabularies, tokenize
 from imgserver.client import ImageClient
 from imgserver.errors import BadInput
+from imgserver.keys import Column, column_of, image_ids, keys, texts
 from trainer.checkpoint import METRICS, Lineage, load_model
 from trainer.evaluate import Predictor
 from trainer.exported import Exported
@@ -42,6 +46,9 @@ class Scorer:
 
     def __init__(self, predictor: Predictor, lineage: Lineage, vocabulary: Vocabularies, client: ImageClient | None):
         self._predictor, self._spec = predictor, lineage.inputs
+        needed = [*self._spec.vocabularies, *([CONTEXT] if self._spec.actions else [])]
+        if absent := [name for name in needed if name not in vocabulary.values]:
+            raise BadInput(f"The model has a column {absent[0]!r} that its vocabulary lacks: its file is damaged.")
         self._vectors = ImageHead(client) if client is not None else None
         self._places = {
             name: {value: place for place, value in enumerate(values.to_pylist(), 1)}
@@ -92,7 +99,7 @@ class Scorer:
             now_s: seconds, the time of the impression; now when it is not given.
 
         Raises:
-            BadInput: a column is unknown to the model, or lists differ in length.
+            BadInput: a column is unknown to the model, lists differ in length, or a value is no key, image id or time.
             ServerUnavailable, DeadlineExceeded, VersionMismatch: the vectors could not be had.
         """
         batch = self._batch(user, candidates, time.time() if now_s is None else now_s)
@@ -113,46 +120,62 @@ class Scorer:
         length = latest.stop - latest.start
         offsets = np.arange(n + 1, dtype=np.int64) * length
 
-        def behaviours(name: str) -> Sequence[Any]:
-            values: Sequence[Any] = user.get(f"hist_{name}", [None] * latest.stop)[latest]
-            return values
+        def behaviours(name: str) -> Column:
+            return column_of(user.get(f"hist_{name}", [None] * latest.stop)[latest], f"hist_{name}", "the user")
 
-        times = np.array([now_s if t is None else t for t in behaviours("time")] if spec.actions else [], np.int64)
+        def of_candidates(name: str) -> Column:
+            return column_of(candidates.get(name, [None] * n), name, "the candidates")
+
+        now = int(seconds(column_of([now_s], "now_s", "the request"))[0])
+        times = _times(behaviours("time"), now) if history else np.zeros(0, dtype=np.int64)
         shared = (
-            {name: self._encode(name, behaviours(name)) for name in (*spec.item_columns, CONTEXT)} if history else {}
+            {name: self._encode(name, keys(behaviours(name))) for name in (*spec.item_columns, CONTEXT)}
+            if history
+            else {}
         )
-        ids = {name: np.repeat(self._encode(name, [user.get(name)]), n) for name in spec.user_columns}
-        ids |= {name: self._encode(name, candidates.get(name, [None] * n)) for name in spec.item_columns}
+        ids = {
+            name: np.repeat(self._encode(name, keys(column_of([user.get(name)], name, "the user"))), n)
+            for name in spec.user_columns
+        }
+        ids |= {name: self._encode(name, keys(of_candidates(name))) for name in spec.item_columns}
         images = None
         if spec.image_vocabulary_size:
-            shown = behaviours("image_id") if history else []
-            images = self._images(candidates.get("image_id", [None] * n), shown, offsets)
+            shown = image_ids(behaviours("image_id")) if history else np.zeros(0, dtype=np.int64)
+            images = self._images(image_ids(of_candidates("image_id")), shown, offsets)
         return Batch(
             labels={},
-            timestamp=np.full(n, int(now_s)),
+            timestamp=np.full(n, now),
             ids=ids,
             history={name: Jagged(np.tile(places, n), offsets) for name, places in shared.items()},
-            history_age_s=np.tile(np.maximum(int(now_s) - times, 1), n),
-            text={name: self._text(name, candidates.get(name, [None] * n)) for name in spec.text_columns},
+            history_age_s=np.tile(np.maximum(now - times, 1), n),
+            text={name: self._text(name, texts(of_candidates(name))) for name in spec.text_columns},
             images=images,
         )
 
-    def _encode(self, column: str, values: Sequence[Any]) -> Int64Array:
+    def _encode(self, column: str, found: pa.Array) -> Int64Array:
         places = self._places[column]
-        return np.array([0 if value is None else places.get(str(value), 0) for value in values], dtype=np.int64)
+        return np.array([places.get(key, 0) for key in found.to_pylist()], dtype=np.int64)
 
-    def _text(self, column: str, texts: Sequence[Any]) -> Jagged:
-        words = tokenize(pa.array(texts, pa.string()))
-        return Jagged(self._encode(column, words.values.to_pylist()), np.asarray(words.offsets).astype(np.int64))
+    def _text(self, column: str, found: pa.Array) -> Jagged:
+        words = tokenize(found)
+        return Jagged(self._encode(column, words.values), np.asarray(words.offsets).astype(np.int64))
 
-    def _images(self, target: Sequence[Any], shown: Sequence[Any], offsets: Int64Array) -> BatchImages:
-        every = np.array([NULL_IMAGE if image is None else image for image in (*target, *shown)], dtype=np.int64)
+    def _images(self, target: Int64Array, shown: Int64Array, offsets: Int64Array) -> BatchImages:
+        every = np.concatenate([target, shown])
         unique, index = np.unique(every, return_inverse=True)
         null = int(len(unique) > 0 and unique[0] == NULL_IMAGE)
         unique, index = unique[null:], index.reshape(-1) - null
         n = len(target)
         history = Jagged(np.tile(index[n:], n), offsets)
-        return BatchImages(unique, self._encode("image_id", unique.tolist()), index[:n], history)
+        return BatchImages(unique, self._encode("image_id", pa.array(unique).cast(pa.string())), index[:n], history)
+
+
+def _times(column: Column, now: int) -> Int64Array:
+    """When behaviours were; one of an unknown time was now."""
+    there = pc.is_valid(column.values)
+    found = np.full(len(column.values), now, dtype=np.int64)
+    found[np.asarray(there)] = seconds(replace(column, values=column.values.filter(there)))
+    return found
 
 
 def _known(what: str, given: Mapping[str, Any], known: Sequence[str]) -> None:

@@ -64,7 +64,7 @@ def main() -> None:
         run("imgserver", "precompute", f"--store={store}", f"--catalogue={PHOTOS}", f"--ids={ids}")
         run(str(HERE / "simulate.py"), f"--out={logs}", f"--seed={SEED}")
         shutil.copy(HERE / "samples.toml", logs)
-        run("features", "build", str(logs / "samples.toml"), f"--out={samples}")
+        run("features", "build", str(logs / "samples.toml"), f"--out={samples}", "--overwrite")
         run(
             *("trainer", "compare", f"--samples={samples}", f"--server={address}", "--models=embedding_mlp,din"),
             *("--seeds=3", "--epochs=4", f"--reference={logs / 'reference.json'}", f"--out={runs}"),

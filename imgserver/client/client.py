@@ -15,7 +15,7 @@ from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.client import replies
 from imgserver.client.fetching import Fetch
-from imgserver.client.ids import NULL_IMAGE, Ids, as_ids, deduplicated, in_place
+from imgserver.client.ids import Ids, as_ids, deduplicated, in_place
 from imgserver.client.putting import put_photos
 from imgserver.client.results import DTYPE_CODES, PERMANENT, FetchStats, Neighbours, ServerInfo, Status, Vectors
 from imgserver.client.retries import seconds_left, until_answered
@@ -24,6 +24,7 @@ from imgserver.client.security import ClientSecurity
 from imgserver.client.servers import Servers, at_once
 from imgserver.client.transports import Transport
 from imgserver.errors import InvalidRequest, VersionMismatch
+from imgserver.keys import NULL_IMAGE
 from imgserver.wire import VectorsReply
 
 
@@ -211,15 +212,17 @@ class ImageClient:
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         deadline = time.monotonic() + timeout_s
         limits = self._described(timeout_s)
-        ids = list(photos)
+        ids, data = as_ids(list(photos)), list(photos.values())
+        if NULL_IMAGE in ids or len(np.unique(ids)) < len(ids):
+            raise InvalidRequest("A photo is given under -1, which stands for no image, or two are under one id.")
 
         def put(transport: Transport, rows: Ids) -> dict[int, Status]:
-            mine = {ids[row]: photos[ids[row]] for row in rows.tolist()}
+            mine = {int(ids[row]): data[row] for row in rows.tolist()}
             return put_photos(transport, limits, mine, deadline, timeout_s)
 
-        parts = self._servers.of_each(as_ids(ids), put)
+        parts = self._servers.of_each(ids, put)
         found = {image_id: status for _, part in parts for image_id, status in part.items()}
-        return {image_id: found[image_id] for image_id in ids}
+        return {given: found[image_id] for given, image_id in zip(photos, ids.tolist(), strict=True)}
 
     def put_head(self, run_id: str, version: str, head: bytes, timeout_s: float | None = None) -> None:
         """Have the servers hold a head, so that vectors and gradients of its version can be asked for.

@@ -9,31 +9,36 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from imgserver.errors import InvalidRequest
-
-NULL_IMAGE = -1
-MAX_ID = 2**63 - 1
+from imgserver.errors import BadInput, InvalidRequest
+from imgserver.keys import NULL_IMAGE, column_of
+from imgserver.keys import image_ids as read_image_ids
 
 Ids = npt.NDArray[np.int64]
 
 
-def as_ids(image_ids: Sequence[int] | npt.NDArray[Any]) -> Ids:
-    """A flat array of them.
+def as_ids(image_ids: Sequence[Any] | npt.NDArray[Any]) -> Ids:
+    """A flat array of them: whole numbers as ``imgserver.keys`` reads them; None and NaN are the null image.
 
     Raises:
-        InvalidRequest: they are not flat, no integers, negative beyond the null image, or above 2**63 - 1.
+        InvalidRequest: they are not flat, no whole numbers, negative beyond the null image, or above 2**63 - 1.
     """
-    ids = np.asarray(image_ids)
+    try:
+        ids = np.asarray(image_ids)
+    except ValueError as error:  # lists of several lengths
+        raise InvalidRequest(f"Image ids must be a flat list of whole numbers; {error}.") from error
     if ids.size == 0:
         return np.zeros(0, dtype=np.int64)
-    if ids.ndim != 1 or ids.dtype.kind not in "iu":
-        raise InvalidRequest(f"Image ids must be a flat list of integers; got shape {ids.shape} of {ids.dtype}.")
-    if ids.dtype == np.uint64 and ids.max() > MAX_ID:  # as int64 it would be another one, or the null image
-        raise InvalidRequest(f"Image id {ids.max()} is too large; ids are at most {MAX_ID}.")
-    ids = ids.astype(np.int64)
-    if ids.min() < NULL_IMAGE:
-        raise InvalidRequest(f"Image id {ids.min()} is negative; ids are 0 or more, and -1 stands for no image.")
-    return ids
+    if ids.ndim != 1:
+        raise InvalidRequest(f"Image ids must be a flat list of whole numbers; got shape {ids.shape}.")
+    if ids.dtype.kind == "i":
+        ids = ids.astype(np.int64)
+        if ids.min() < NULL_IMAGE:
+            raise InvalidRequest(f"Image id {ids.min()} is negative; ids are 0 or more, and -1 stands for no image.")
+        return ids
+    try:
+        return read_image_ids(column_of(image_ids, "image_ids", "the call"))
+    except BadInput as error:
+        raise InvalidRequest(str(error)) from error
 
 
 def deduplicated(asked: Ids) -> tuple[Ids, Ids | None]:

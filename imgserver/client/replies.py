@@ -19,8 +19,9 @@ from crossmedia.v1 import image_server_pb2 as pb
 from google.protobuf.message import DecodeError, Message
 
 from imgserver.client.failures import broken, printable
-from imgserver.client.ids import NULL_IMAGE, Ids
+from imgserver.client.ids import Ids
 from imgserver.client.results import DTYPE_NAMES, KNOWN_STATUS, ServerInfo, Status, dim_in
+from imgserver.keys import NULL_IMAGE
 from imgserver.wire import VectorsReply
 
 MAX_DIM = 1 << 16

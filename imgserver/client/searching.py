@@ -81,7 +81,7 @@ def _requests(limits: ServerInfo, queries: Queries) -> Iterator[tuple[pb.SearchR
         for run in parts([len(photo) for photo in photos], most, limits.message_bytes):
             yield pb.SearchRequest(photos=photos[run]), len(photos[run]), None
         return
-    ids = as_ids(queries)  # type: ignore[arg-type]  # photos have returned above
+    ids = as_ids(queries)
     for start in range(0, len(ids), most):
         block = ids[start : start + most]
         yield pb.SearchRequest(image_ids=block.astype("<i8").tobytes()), len(block), block

@@ -31,6 +31,7 @@ from imgserver.commands.options import (
 from imgserver.commands.shards import embed_files, merge_files
 from imgserver.config import Command, json_option
 from imgserver.errors import BadInput, NothingEmbedded
+from imgserver.keys import as_image_id
 from imgserver.shards import shards_of
 
 if TYPE_CHECKING:
@@ -328,12 +329,17 @@ def _image_id(path: Path, names: ImageNames | None) -> int:
     """The image that a file is named after: a key of the manifest, else a whole number."""
     if names is not None and (found := int(names.find([path.name])[0])) >= 0:
         return found
-    if path.stem.isascii() and path.stem.isdigit():
-        return int(path.stem)
-    known = (
-        ", nor by a key of the store's manifest: give it an id there first, by 'imgserver manifest'," if names else ""
+    if (number := as_image_id(path.stem)) is not None:
+        return number
+    if names is not None:
+        raise BadInput(
+            f"The photo {path} is not named after an image id, nor by a key of the store's manifest. Give it an id "
+            f"there first, by 'imgserver manifest', or by --id."
+        )
+    raise BadInput(
+        f"The photo {path} is not named after an image id, a whole number from 0 to 2^63 - 1. Rename it, or give its "
+        f"id with --id."
     )
-    raise BadInput(f"The photo {path} is not named after an image id{known}. Rename it, or give its id with --id.")
 
 
 def _why(data: bytes) -> str:

@@ -27,6 +27,7 @@ from imgserver.commands.options import (
 )
 from imgserver.config import Command, json_option
 from imgserver.errors import BadInput, NothingEmbedded
+from imgserver.keys import as_image_id
 
 if TYPE_CHECKING:
     from imgserver.names import ImageNames
@@ -135,11 +136,11 @@ def _asked(queries: Sequence[str], names: ImageNames | None) -> tuple[list[int],
     keyed = dict(zip(queries, names.find(queries).tolist(), strict=True)) if names is not None else {}
     ids, files = [], []
     for query in queries:
-        found, number = keyed.get(query, -1), query.isascii() and query.isdigit()
+        found, number = keyed.get(query, -1), as_image_id(query)
         if found >= 0 and (names is None or names.keys([found]) == [query] or not Path(query).is_file()):
             ids.append(found)
-        elif number:
-            ids.append(int(query))
+        elif number is not None:
+            ids.append(number)
         elif Path(query).is_file():
             files.append(Path(query))
         else:

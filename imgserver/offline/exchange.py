@@ -19,7 +19,8 @@ from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.disk import replacing
 from imgserver.errors import BadInput
-from imgserver.names import ImageNames
+from imgserver.keys import NULL_IMAGE, Column
+from imgserver.names import ImageNames, ids_or_keys
 from imgserver.storage.records import SOURCE, Entries, Ids, Space
 from imgserver.storage.store import Store
 from imgserver.storage.table import leave_snapshot
@@ -180,22 +181,13 @@ def _open_vectors(path: Path, images: ImageNames | None) -> Callable[[], Iterato
     column = next((n for n in ("vector", "embedding") if n in names), None)
     if key is None or column is None:
         raise BadInput(f"{path} needs the columns image_id and vector; its columns are: {', '.join(names)}.")
-    kind = data.schema.field(key).type
-    named = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    if named and images is None:
-        raise BadInput(
-            f"The column {key!r} of {path} holds names, and the store knows none. 'imgserver manifest' gives ids to "
-            f"names: import with --manifest FILE."
-        )
-    if not named and not pa.types.is_integer(kind):
-        raise BadInput(f"The column {key!r} of {path} is of type {kind}; image ids are whole numbers.")
 
     def blocks() -> Iterator[tuple[Ids, Vectors]]:
         first = 0
         try:
             for batch in data.to_batches(columns=[key, column], batch_size=BLOCK):
                 if len(batch):
-                    yield _block(batch, first, path, images if named else None)
+                    yield _block(batch, Column(batch.column(0), key, str(path), first), images)
                 first += len(batch)
         except pa.ArrowException as error:
             raise BadInput(f"The vectors {path} cannot be read: {error}.") from error
@@ -203,19 +195,20 @@ def _open_vectors(path: Path, images: ImageNames | None) -> Callable[[], Iterato
     return blocks
 
 
-def _block(batch: pa.RecordBatch, first: int, path: Path, images: ImageNames | None) -> tuple[Ids, Vectors]:
-    keys, lists = batch.column(0), batch.column(1)
+def _block(batch: pa.RecordBatch, keys: Column, images: ImageNames | None) -> tuple[Ids, Vectors]:
+    lists, first, path = batch.column(1), keys.first_row, keys.where
     if not (
         pa.types.is_fixed_size_list(lists.type) or pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)
     ) or not pa.types.is_floating(lists.type.value_type):
         raise BadInput(f"The vectors of {path} are of type {lists.type}; they must be lists of floats.")
-    for what in (keys, lists):
-        if what.null_count:
-            row = first + int(np.argmax(np.asarray(what.is_null()))) + 1
-            raise BadInput(f"Row {row} of {path} has an empty cell; every row needs an id and a vector.")
-    ids = np.asarray(keys.cast(pa.int64())) if images is None else images.ids(keys)
-    if ids.min() < 0:
-        raise BadInput(f"{path} holds the image id {ids.min()}; ids are 0 or more.")
+    ids = ids_or_keys(keys, images, "; 'imgserver manifest' gives numbers to names: import with --manifest FILE")
+    if (none := ids == NULL_IMAGE).any():
+        raise BadInput(
+            f"The column {keys.name!r} of {path} is empty in row {keys.row(none)}, or holds NaN or -1; every row needs an "
+            f"image id."
+        )
+    if lists.null_count:
+        raise BadInput(f"Row {keys.row(lists.is_null())} of {path} has an empty cell; every row needs a vector.")
     lengths = np.asarray(lists.value_lengths())
     if not lengths[0]:
         raise BadInput(f"The vector in row {first + 1} of {path} is empty.")

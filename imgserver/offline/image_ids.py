@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from imgserver.errors import BadInput, NothingEmbedded
-from imgserver.names import ImageNames
+from imgserver.keys import NULL_IMAGE, Column
+from imgserver.names import ImageNames, ids_or_keys
 from imgserver.storage.catalog import Catalog
-from imgserver.storage.catalog.listing import MAX_IMAGE_ID
 from imgserver.storage.records import Ids
 
 
@@ -24,25 +25,16 @@ def read_ids(path: Path, names: ImageNames | None = None) -> Ids:
         BadInput: the file does not exist, a line is no image id and no key, or there is none.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"The file of image ids {path} cannot be read: {error}.") from error
-    keyed = names.find(lines).tolist() if names is not None else [-1] * len(lines)
-    ids = []
-    for number, text in enumerate(lines, start=1):
-        if not text:
-            continue
-        if keyed[number - 1] >= 0:
-            ids.append(keyed[number - 1])
-            continue
-        if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MAX_IMAGE_ID):
-            raise BadInput(
-                f"Line {number} of {path} is {text[:50]!r}; each line must be one image id, a whole number below 2^63."
-            )
-        ids.append(int(text))
-    if not ids:
+    given = Column(pa.array([line or None for line in lines], pa.string()), "", str(path))
+    ids = ids_or_keys(given, names)
+    if (none := (ids == NULL_IMAGE) & np.array([bool(line) for line in lines], dtype=np.bool_)).any():
+        raise given.wrong(none, "each line is one image id")
+    if (ids == NULL_IMAGE).all():
         raise BadInput(f"The file of image ids {path} is empty.")
-    return np.unique(np.array(ids, dtype=np.int64))
+    return np.unique(ids[ids != NULL_IMAGE])
 
 
 def wanted_ids(catalog: Catalog, only: Ids | None) -> Ids:

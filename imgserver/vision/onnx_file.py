@@ -66,7 +66,7 @@ def _is_number(value: Any) -> bool:
 
 def _read_spec(path: Path) -> tuple[Preprocessing, dict[str, str]]:
     try:
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise BadInput(
             f"{path} cannot be read ({error.strerror}). An ONNX file needs its preprocessing beside it, such as: "

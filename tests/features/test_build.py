@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,9 @@ def test_samples_equal_a_plain_builder(tmp_path: Path, impressions: list[Any], b
     if len({t for _, _, t, _, _ in log}) < 8:
         return  # too few seconds for three parts
     try:
-        build(load_schema(make_logs(tmp_path, log, done)), tmp_path / "out")
+        build(load_schema(make_logs(tmp_path, log, done)), tmp_path / "out", overwrite=True)
     except BadInput as error:
-        if "leaves no row" not in str(error):
+        if not re.search("leaves no row|Not one (user|row) of .*behaviours.csv", str(error)):
             raise
         return
     samples = Samples(tmp_path / "out")
@@ -238,11 +239,21 @@ def break_file(folder: Path, name: str, old: str, new: str) -> None:
             "impressions.csv",
             "u0,i0,1000,1,",
             "u0,i0,1000,7,",
-            r"'click' of .* holds 7 in row 1; labels are 0 or 1.*rule",
+            r"'click' of .* holds 7 in row 1; a label is 0 or 1.*rule",
         ),
         ("impressions.csv", "u0,i0,1000,", ",i0,1000,", r"'user' of .*impressions.csv is empty in row 1"),
-        ("impressions.csv", "u0,i0,1000,", "u0,i0,soon,", r"'time' of .* is of type string; times are whole seconds"),
-        ("items.csv", "i1,101", "i1,photo.jpg", r"'image' of .*items.csv is of type string; image ids are whole"),
+        (
+            "impressions.csv",
+            "u0,i0,1000,",
+            "u0,i0,soon,",
+            r"'time' of .* holds 'soon' in row 1; times are whole seconds",
+        ),
+        (
+            "items.csv",
+            "i1,101",
+            "i1,photo.jpg",
+            r"'image' of .*items.csv holds 'photo.jpg' in row 2; image ids are whole",
+        ),
         ("items.csv", "i1,101", "i0,101", r"'item' of .*items.csv must name each row once"),
     ],
 )

@@ -22,11 +22,12 @@ def batches(n: int, log: list[int] | None = None) -> Iterator[Batch]:
         yield Batch({}, np.array([i, i]), {}, {}, np.zeros(0, np.int64), {}, images)
 
 
+VERSION = "mock@000000000000+none@000000000000/4"
 VECTORS = {i: np.full(4, i, dtype=np.float16) for i in range(100)}
 
 
 def test_vectors_belong_to_their_batch() -> None:
-    with ImageClient(MockTransport(VECTORS)) as client:
+    with ImageClient(MockTransport(VECTORS, version=VERSION)) as client:
         for i, (batch, vectors) in enumerate(fetch_ahead(batches(20), client.get, depth=3)):
             assert vectors is not None
             assert batch.timestamp[0] == i
@@ -50,11 +51,11 @@ def test_it_fetches_ahead_and_not_without_bound() -> None:
 
 
 def test_an_error_surfaces_at_its_batch() -> None:
-    transport = MockTransport(VECTORS)
+    transport = MockTransport(VECTORS, version=VERSION)
     with ImageClient(transport) as client:
         stream = fetch_ahead(batches(10), client.get, depth=1)
         next(stream)
-        transport.version = "mock@222222222222+none@000000000000/8"
+        transport.version = VERSION.replace("000", "222")
         with pytest.raises(VersionMismatch):
             for _ in stream:
                 pass

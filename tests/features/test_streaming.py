@@ -19,11 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features import partitions
-from features.build import WORK_FOLDER, BuildReport, build
+from features.build import build
 from features.cli import features
+from features.report import BuildReport
 from features.samples import Samples
 from features.schema import load_schema
 from features.splits import SPLITS
+from features.target import WORK_FOLDER
 from imgserver.errors import BadInput
 
 HEAD = '[log]\npath = "LOG"\nuser = "user"\nitem = "item"\ntime = "time"\n'
@@ -68,7 +70,7 @@ def lay_out(folder: Path, log: Log, schema: str, items: int = 30, parts: int = 1
 
 def make(folder: Path, log: Log, schema: str, **options: Any) -> tuple[Samples, BuildReport]:
     parts = options.pop("parts", 1)
-    report = build(load_schema(lay_out(folder, log, schema, parts=parts)), folder / "out", **options)
+    report = build(load_schema(lay_out(folder, log, schema, parts=parts)), folder / "out", overwrite=True, **options)
     return Samples(folder / "out"), report
 
 
@@ -317,7 +319,7 @@ def test_a_build_that_fails_leaves_the_samples_that_were_there(tmp_path: Path) -
     with open(tmp_path / "log.csv", "a") as file:
         file.write("u1,i1,soon,3\n")
     with pytest.raises(BadInput, match=r"'time' of .*log.csv"):
-        build(load_schema(tmp_path / "samples.toml"), samples.folder)
+        build(load_schema(tmp_path / "samples.toml"), samples.folder, overwrite=True)
     assert not (samples.folder / WORK_FOLDER).exists()
     assert rows_of(Samples(samples.folder)) == rows_of(samples)
     again, _ = make(tmp_path, log, schema)

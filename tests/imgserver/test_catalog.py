@@ -8,6 +8,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -132,14 +133,37 @@ def test_a_catalogue_that_cannot_be_used_says_why(tmp_path: Path, files: dict[st
 
 
 @pytest.mark.parametrize(
+    "ids",
+    [
+        pa.array([3.0, 5.0]),
+        pa.array([3, 5], pa.uint64()),
+        pa.array([Decimal(3), Decimal(5)]),
+        pa.array(["3", "5.0"]),
+        pa.array(["3", "5"], pa.large_string()),
+        pa.array(["3", "5"]).dictionary_encode(),
+    ],
+    ids=lambda ids: str(ids.type),
+)
+def test_ids_of_parquet_files_are_numbers_in_any_type(tmp_path: Path, ids: pa.Array, photos: Path) -> None:
+    photo = (photos / "200.jpg").read_bytes()
+    pq.write_table(pa.table({"id": ids, "bytes": [photo, photo]}), tmp_path / "a.parquet")
+    assert open_catalog(tmp_path / "a.parquet").ids().tolist() == [3, 5]
+    pq.write_table(pa.table({"image_id": ids, "uri": ["x.jpg", "y.jpg"]}), tmp_path / "m.parquet")
+    assert open_catalog(tmp_path / "m.parquet").ids().tolist() == [3, 5]
+
+
+@pytest.mark.parametrize(
     ("columns", "message"),
     [
         ({"picture": [b"x"]}, "no column 'image_id'"),
         ({"id": [1], "picture": [b"x"]}, "no column 'bytes'"),
         ({"id": [1, None], "bytes": [b"x", b"y"]}, "empty in row 2"),
-        ({"id": [1.5], "bytes": [b"x"]}, "of type double"),
-        ({"id": [-1], "uri": ["x"]}, "image id -1"),
-        ({"id": ["a"], "uri": ["x"]}, "holds strings"),
+        ({"id": [1.5], "bytes": [b"x"]}, "holds 1.5 in row 1"),
+        ({"id": [-1], "uri": ["x"]}, "holds NaN or -1"),
+        ({"id": [2.0**53 + 2], "uri": ["x"]}, "'id' of .* holds 9007199254740994.0 in row 1; .* not told apart"),
+        ({"id": pa.array([2**63], pa.uint64()), "bytes": [b"x"]}, "'id' of .* holds 9223372036854775808 in row 1"),
+        ({"id": [True], "bytes": [b"x"]}, "'id' of .* is of type bool"),
+        ({"id": ["a"], "uri": ["x"]}, "holds 'a' in row 1; image ids are whole numbers"),
         ({"id": [1], "uri": [None]}, "empty in 1 rows"),
         ({"id": [3, 3], "uri": ["x", "y"]}, "id 3 has two photos"),
     ],
@@ -231,14 +255,17 @@ def test_a_number_is_an_id_however_it_is_written(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("1\n\n x \n", "Line 3 .* is 'x'"),
-        ("9223372036854775808", "Line 1 .* below 2.63"),
-        ("9" * 5000, "below 2"),
+        ("9223372036854775808", "Line 1 .* to 2.63 - 1"),
+        ("7\n-1\n", "Line 2 .* is '-1'"),
+        ("9" * 5000, "Line 1 .* to 2.63 - 1"),
         (" \n", "is empty"),
     ],
 )
 def test_files_of_image_ids_that_are_none(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "ids.txt").write_text(f"{2**63 - 1}\n\n7\n7")
     assert read_ids(tmp_path / "ids.txt").tolist() == [7, 2**63 - 1]
+    (tmp_path / "ids.txt").write_bytes(b"\xef\xbb\xbf7.0\r\n1.2e+12\n")
+    assert read_ids(tmp_path / "ids.txt").tolist() == [7, 1_200_000_000_000]
     (tmp_path / "ids.txt").write_text(text)
     with pytest.raises(BadInput, match=message):
         read_ids(tmp_path / "ids.txt")

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import io
 import time
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from crossmedia.v1 import image_server_pb2 as pb
 from hypothesis import given
@@ -196,10 +198,14 @@ def test_a_handful_of_ids_says_nothing_about_a_share() -> None:
     [
         ([-2], "-2 is negative"),
         ([[1]], "flat list"),
-        ([1.5], "float64"),
-        (np.array([1, 2**63], dtype=np.uint64), "9223372036854775808 is too large"),
-        (np.array([2**64 - 1], dtype=np.uint64), "18446744073709551615 is too large"),  # not the null image
-        ([2**70], "flat list of integers"),
+        ([1.5], "holds 1.5 in row 1; image ids are whole numbers"),
+        (np.array([1, 2**63], dtype=np.uint64), "holds 9223372036854775808 in row 2"),
+        (np.array([2**64 - 1], dtype=np.uint64), "holds 18446744073709551615 in row 1"),  # not the null image
+        ([2**70], "holds '1180591620717411303424' in row 1"),
+        ([2.0**53 + 2], "not told apart"),
+        ([True], "of type bool"),
+        (["front.jpg"], "holds 'front.jpg' in row 1"),
+        ([[1], [1, 2]], "flat list"),
     ],
 )
 def test_ids_that_are_none(ids: list[int], message: str) -> None:
@@ -209,8 +215,16 @@ def test_ids_that_are_none(ids: list[int], message: str) -> None:
             call(ids)
 
 
+def test_ids_may_be_what_frames_make_of_them() -> None:
+    client = ImageClient(MockTransport(VECTORS))
+    wanted = client.get([2, -1, 4]).values
+    every: list[Any] = [[2.0, float("nan"), 4.0], ["2", None, "4.0"], pa.array([2, None, 4])]
+    for asked in every:
+        assert client.get(asked).values.tolist() == wanted.tolist()
+
+
 def test_photos_under_ids_that_are_none() -> None:
-    for image_id in (-2, 2**63, 2**70):
+    for image_id in (-2, -1, 2**63, 2**70):
         with pytest.raises(InvalidRequest):
             ImageClient(MockTransport(VECTORS)).put({image_id: b"photo"})
 

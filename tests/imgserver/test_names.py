@@ -168,7 +168,7 @@ def test_files_that_leave_and_enter_the_store_have_keys(shop: Path, tmp_path: Pa
         np.testing.assert_array_equal(theirs.get(known.ids(keys)).values, ours.get([ids[k] for k in keys]).values)
     pq.write_table(pa.table({"key": ["SKU-00", "?"], "vector": [[1.0], [2.0]]}), tmp_path / "named.parquet")
     wrong = run(*bring, code=2)
-    assert "the first is '?'" in wrong.stderr
+    assert "holds '?' in row 2" in wrong.stderr
 
 
 def test_names_travel_with_shards(shop: Path, tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from test_ladder import folder as ladder_folder  # noqa: F401
 from features.samples import Samples
 from imgserver.errors import BadInput
 from trainer.archive import read_parts
-from trainer.exported import Exported, export_model, flat
+from trainer.exported import SCHEMA, Exported, export_model, flat
 from trainer.fit import FitConfig, fit
+from trainer.scorer import Scorer
 from trainer.tensors import TensorBatch, to_tensors
 
 Parts = dict[str, bytes]
@@ -222,6 +223,45 @@ def test_what_no_export_writes_is_refused(good: Path, tmp_path: Path, evil: str,
     with pytest.raises(BadInput, match="holds no exported model") as error:
         Exported(write(parts, tmp_path / "bad.pt2"))
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_history", "50"),
+        ("max_history", -1),
+        ("item_columns", ["item_id"]),
+        ("item_columns", {"item_id": 1.5}),
+        ("user_columns", {"user_id": True}),
+        ("text_columns", {"title": -2}),
+        ("labels", "click"),
+        ("labels", [1]),
+        ("actions", None),
+        ("colour", 1),
+    ],
+)
+def test_what_a_model_was_trained_with_has_types(good: Path, tmp_path: Path, field: str, value: Any) -> None:
+    parts = read_parts(good.read_bytes())
+    edit(f"extra/{SCHEMA}", lambda schema: schema["lineage"]["inputs"].update({field: value}))(parts)
+    with pytest.raises(BadInput, match=rf"holds no exported model: ('{field}' is|the size of an input is below 0)"):
+        Exported(write(parts, tmp_path / "bad.pt2"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("vector_version", 5), ("options", []), ("inputs", None), ("width", "4"), ("model", {})]
+)
+def test_its_lineage_has_types(good: Path, tmp_path: Path, field: str, value: Any) -> None:
+    parts = read_parts(good.read_bytes())
+    edit(f"extra/{SCHEMA}", lambda schema: schema["lineage"].update({field: value}))(parts)
+    with pytest.raises(BadInput, match="holds no exported model: "):
+        Exported(write(parts, tmp_path / "bad.pt2"))
+
+
+def test_its_columns_are_those_of_its_vocabulary(good: Path, tmp_path: Path) -> None:
+    parts = read_parts(good.read_bytes())
+    edit(f"extra/{SCHEMA}", lambda schema: schema["lineage"]["inputs"]["user_columns"].update(colour=3))(parts)
+    with pytest.raises(BadInput, match="a column 'colour' that its vocabulary lacks"):
+        Scorer.load(write(parts, tmp_path / "bad.pt2"))
 
 
 def reshaped() -> dict[str, Callable[[bytes, bytes], bytes]]:

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgserver.errors import BadInput
+from imgserver.keys import is_number
 from imgserver.storage.catalog.files import PARQUET_SUFFIXES, has_suffix
 from imgserver.storage.records import Ids, places_in
 
-MAX_IMAGE_ID = 2**63 - 1
 WHOLE_FILE = -1
 SHOWN = 3  # of the photos that have no number
 UNKNOWN = -1
@@ -80,11 +80,7 @@ def numeric_keys(entries: FoundImages) -> npt.NDArray[np.bool_]:
     """Which keys are image ids as they are: whole numbers from 0 on that fit into int64, shape (n,)."""
     if pa.types.is_integer(entries.keys.type):
         return np.asarray(pc.greater_equal(entries.keys, 0))
-    digits = np.asarray(pc.match_substring_regex(entries.keys, r"^[0-9]{1,19}$"))
-    longest = np.flatnonzero(digits & np.asarray(pc.equal(pc.utf8_length(entries.keys), 19)))
-    for row in longest.tolist():
-        digits[row] = int(entries.keys[row].as_py()) <= MAX_IMAGE_ID
-    return digits
+    return np.asarray(is_number(entries.keys))
 
 
 class Listing:

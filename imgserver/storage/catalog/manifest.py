@@ -26,13 +26,14 @@ import pyarrow.parquet as pq
 
 from imgserver.disk import replacing
 from imgserver.errors import BadInput
+from imgserver.keys import Column, full_image_ids
 from imgserver.names import ImageNames
 from imgserver.storage.catalog.files import is_url, join, root_of
 from imgserver.storage.catalog.listing import UNKNOWN, WHOLE_FILE, FoundImages, Listing, concat, numeric_keys
 from imgserver.storage.catalog.local import LocalFiles, check_where, local_files
 from imgserver.storage.catalog.passed_over import PassedOver
 from imgserver.storage.catalog.remote import files_for
-from imgserver.storage.catalog.scan import URI_COLUMN, id_column, key_array, scan
+from imgserver.storage.catalog.scan import URI_COLUMN, id_column, scan
 from imgserver.storage.catalog.uris import check_uris
 from imgserver.storage.records import Ids
 
@@ -181,9 +182,7 @@ def read_manifest(path: str, timeout_s: float, local: LocalFiles) -> Listing:
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise BadInput(f"The manifest {path} cannot be read: {error}.") from error
     n = len(table)
-    ids = key_array(table[key].combine_chunks(), path, key)
-    if not pa.types.is_integer(ids.type):
-        raise BadInput(f"The column {key!r} of the manifest {path} holds strings; a manifest's ids are whole numbers.")
+    numbers: Ids = full_image_ids(Column(table[key], key, f"the manifest {path}"))
     uris = table[URI_COLUMN].combine_chunks().dictionary_encode()
     if uris.null_count:
         raise BadInput(f"The column 'uri' of the manifest {path} is empty in {uris.null_count} rows.")
@@ -194,7 +193,7 @@ def read_manifest(path: str, timeout_s: float, local: LocalFiles) -> Listing:
         raise BadInput(f"The column 'uri' of the manifest {path} cannot be read: {error}.") from error
     check_uris(files, path, local)
     entries = FoundImages(
-        ids,
+        pa.array(numbers),
         files,
         np.asarray(uris.indices).astype(np.int32),
         _column(table, "offset", np.full(n, WHOLE_FILE, dtype=np.int64)),
@@ -203,11 +202,8 @@ def read_manifest(path: str, timeout_s: float, local: LocalFiles) -> Listing:
     )
     if n and entries.offset.min() < WHOLE_FILE:
         raise BadInput(f"The manifest {path} holds the offset {entries.offset.min()}; offsets count from 0 on.")
-    numbers: Ids = np.asarray(ids)
-    if n and numbers.min() < 0:
-        raise BadInput(f"The manifest {path} holds the image id {numbers.min()}; ids are whole numbers from 0 on.")
     listing = Listing(entries, numbers)
-    del table, uris, files, entries, ids, numbers
+    del table, uris, files, entries, numbers
     pa.default_memory_pool().release_unused()  # reading takes several times what the listing holds
     return listing
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from imgserver.errors import BadInput
+from imgserver.keys import Column, catalogue_keys
 from imgserver.names import PHOTO_SUFFIXES
 from imgserver.storage.catalog.files import (
     PARQUET_SUFFIXES,
@@ -159,19 +160,17 @@ def id_column(names: list[str], path: str) -> str:
 
 
 def key_array(column: pa.Array, path: str, name: str) -> pa.Array:
-    """Keys as int64 or large_string.
+    """Keys as int64, or as large_string when the column is one of text.
 
     Raises:
-        BadInput: the column is of another type, or has empty cells.
+        BadInput: the column holds no keys, or has empty cells.
     """
-    if column.null_count:
-        row = int(np.argmax(np.asarray(pc.is_null(column)))) + 1
+    given = Column(column, name, path)
+    found = catalogue_keys(given)
+    if found.null_count:
+        row = given.row(pc.is_null(found))
         raise BadInput(f"The column {name!r} of {path} is empty in row {row}; every image needs an id.")
-    if pa.types.is_integer(column.type):
-        return pc.cast(column, pa.int64())
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return pc.cast(column, pa.large_string())
-    raise BadInput(f"The column {name!r} of {path} is of type {column.type}; ids are whole numbers or strings.")
+    return found
 
 
 def check_rows(metadata: pq.FileMetaData, path: str, size: int) -> None:

@@ -1,0 +1,76 @@
+"""Tables that name each other's users and items, or ought to: what matches nothing is said, and not trained on."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from features.attributes import Attributes
+from features.histories import HISTORY_LESS
+from features.report import Totals
+from features.schema import Schema
+from features.times import Span
+from imgserver.errors import BadInput
+
+
+def check_known(schema: Schema, keys: pa.Array, table: Attributes | None, who: str) -> pa.Array:
+    """A table of attributes has a row for one of the ``keys`` of the log at least; returns those without any.
+
+    Args:
+        schema: with the paths.
+        keys: distinct, of the log.
+        table: of the attributes; None without any.
+        who: ``item`` or ``user``.
+
+    Raises:
+        BadInput: it has no row for any of them.
+    """
+    of = schema.items if who == "item" else schema.users
+    if table is None or of is None or of.path is None:
+        return keys[:0]
+    absent = keys.filter(pa.array(table.rows(keys) < 0))
+    if len(absent) == len(keys):
+        mine, theirs = getattr(schema.log, who), getattr(of, who)
+        raise BadInput(
+            f"Not one {who} of {schema.log.path} is in {of.path} (the first here is {keys[0].as_py()!r}, there "
+            f"{table.key[0].as_py()!r}). Check that {mine!r} and {theirs!r} hold the same ids."
+        )
+    return absent
+
+
+def check_times(schema: Schema, log: Span, behaviours: Span) -> None:
+    """The log and the behaviours count time alike.
+
+    Raises:
+        BadInput: they do not.
+    """
+    if schema.behaviours is not None and log.other_unit(behaviours):
+        raise BadInput(
+            f"The times of {schema.log.path} are {log}, and those of {schema.behaviours.path} are {behaviours}: one of "
+            f"them is not in seconds since 1970. Bring both to one unit."
+        )
+
+
+def check_histories(schema: Schema, totals: Totals, behaviours: int, times: tuple[Span, Span]) -> None:
+    """Behaviours of a log of their own are in the history of one impression at least.
+
+    Args:
+        schema: with the paths.
+        totals: over all parts.
+        behaviours: how many were read.
+        times: of the log, and of the behaviours.
+
+    Raises:
+        BadInput: they are in none.
+    """
+    if schema.behaviours is None or schema.behaviours.path is None or totals.history:
+        return
+    path, log = schema.behaviours.path, schema.log.path
+    if totals.notes.counts.get(HISTORY_LESS, 0) == behaviours:
+        raise BadInput(
+            f"Not one user of {path} has a row in {log}. Check that {schema.behaviours.user!r} and {schema.log.user!r} "
+            f"hold the same ids."
+        )
+    raise BadInput(
+        f"Not one row of {path} is earlier than an impression of its user, so every history is empty. The times of "
+        f"{log} are {times[0]}, those of {path} are {times[1]}."
+    )

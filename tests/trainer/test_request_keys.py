@@ -1,0 +1,100 @@
+"""The same frame is the same user, item and image in ``features build`` and in ``Scorer``."""
+
+from __future__ import annotations
+
+import datetime
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from features.build import build
+from features.schema import load_schema
+from imgserver.client import ImageClient, MockTransport
+from imgserver.errors import BadInput
+from trainer.fit import FitConfig, fit
+from trainer.scorer import Scorer
+
+USER, ITEM, NOW = 4915112345678, 1_200_000_000_000, 1_700_000_000
+SCHEMA = """
+[log]
+path = "log.parquet"
+user = "user"
+item = "item"
+time = "time"
+[log.labels]
+click = "click"
+[items]
+path = "items.parquet"
+item = "item"
+image = "image"
+ids = ["size"]
+text = ["title"]
+[behaviours]
+from_log = { seen = "click == 1" }
+"""
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    """Of a model that learned from frames as pandas makes them: all numbers are floats."""
+    folder = tmp_path_factory.mktemp("frames")
+    rng = np.random.default_rng(3)
+    users, items = rng.integers(0, 6, 300), rng.integers(0, 10, 300)
+    log = {"user": USER + users * 1.0, "item": ITEM + items * 1.0, "time": NOW - 10_000 + 10.0 * np.arange(300)}
+    pq.write_table(pa.table({**log, "click": rng.random(300) < 0.15 * users}), folder / "log.parquet")
+    table = {"item": ITEM + np.arange(10.0), "image": np.arange(10.0), "size": 36.5 + np.arange(10.0)}
+    pq.write_table(pa.table({**table, "title": [f"size {i}.0" for i in range(10)]}), folder / "items.parquet")
+    (folder / "samples.toml").write_text(SCHEMA)
+    build(load_schema(folder / "samples.toml"), folder / "samples")
+    transport = MockTransport({i: rng.normal(size=8).astype(np.float16) for i in range(10)})
+    paths = (str(folder / "samples"), str(folder / "run"))
+    fit(FitConfig(*paths, epochs=3, batch_size=32, width=8, learning_rate=0.01), transport)
+    return Scorer.load(folder / "run", server=ImageClient(transport))
+
+
+def request(user: Any = USER + 5, item: Any = ITEM + 3, image: Any = 3, at: Any = NOW - 50) -> tuple[Any, Any]:
+    history = {"hist_item_id": [item], "hist_image_id": [image], "hist_size": [39.5], "hist_action": ["seen"]}
+    candidates = {"item_id": [item, ITEM], "image_id": [image, 0], "size": [39.5, None], "title": ["size 3.0", None]}
+    return {"user_id": user, "hist_time": [at]} | history, candidates
+
+
+@pytest.mark.parametrize("kind", [int, float, str, np.int64, np.float64, Decimal, lambda n: f"{n}.0"])
+def test_a_number_is_the_same_in_any_type(scorer: Scorer, kind: Any) -> None:
+    expected = scorer.score(*request(), now_s=NOW)
+    given = request(kind(USER + 5), kind(ITEM + 3), kind(3), kind(NOW - 50) if kind is not Decimal else NOW - 50)
+    assert scorer.score(*given, now_s=NOW) == pytest.approx(expected)
+    unknown = scorer.score(*request("nobody", "nothing", None, None), now_s=NOW)
+    assert abs(unknown - expected).max() > 1e-4
+
+
+def test_a_frame_may_come_as_arrays_with_nan_for_nothing(scorer: Scorer) -> None:
+    nothing = scorer.score({"user_id": None}, {"item_id": [ITEM, None], "image_id": [0, None]}, now_s=NOW)
+    candidates: dict[str, Any] = {"item_id": np.array([ITEM, np.nan]), "image_id": np.array([0, np.nan])}
+    assert scorer.score({"user_id": float("nan")}, candidates, now_s=NOW) == pytest.approx(nothing)
+    at = datetime.datetime.fromtimestamp(NOW - 50, datetime.UTC)
+    assert scorer.score(*request(at=at), now_s=NOW) == pytest.approx(scorer.score(*request(), now_s=NOW))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (request(user=2.0**53 + 2), "'user_id' of the user holds 9007199254740994.0 in row 1"),
+        (request(user=True), "'user_id' of the user is of type bool"),
+        (request(user=[1]), "'user_id' of the user is of type list"),
+        (request(image="front.jpg"), "'(hist_)?image_id' of the (user|candidates) holds 'front.jpg' in row 1"),
+        (request(image=-7), "image_id' of the .* holds -7 in row 1"),
+        (request(at=NOW * 1000), "'hist_time' of the user holds 1699999950000|1700000000000 in row 1; .*milliseconds"),
+    ],
+)
+def test_what_is_no_key_is_said(scorer: Scorer, given: tuple[Any, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        scorer.score(*given, NOW)
+
+
+def test_a_time_of_another_unit_is_said(scorer: Scorer) -> None:
+    with pytest.raises(BadInput, match=r"'now_s' of the request holds 1700000000000 in row 1; .*milliseconds"):
+        scorer.score(*request(), NOW * 1000.0)
