@@ -204,8 +204,8 @@ def _block(batch: pa.RecordBatch, keys: Column, images: ImageNames | None) -> tu
     ids = ids_or_keys(keys, images, "; 'imgserver manifest' gives numbers to names: import with --manifest FILE")
     if (none := ids == NULL_IMAGE).any():
         raise BadInput(
-            f"The column {keys.name!r} of {path} is empty in row {keys.row(none)}, or holds NaN or -1; every row needs an "
-            f"image id."
+            f"The column {keys.name!r} of {path} is empty in row {keys.row(none)}, or holds NaN or -1; every row needs "
+            f"an image id."
         )
     if lists.null_count:
         raise BadInput(f"Row {keys.row(lists.is_null())} of {path} has an empty cell; every row needs a vector.")
