@@ -46,9 +46,12 @@ ARROWS = {
     },
     "imgserver/storage": {
         *("imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.interrupts", "imgserver.notes"),
-        *("imgserver.keys", "imgserver.names", "imgserver.places"),
+        *("imgserver.keys", "imgserver.looks", "imgserver.names", "imgserver.places"),
     },
-    "imgserver/vision": {"crossmedia.v1", "imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.storage"},
+    "imgserver/vision": {
+        *("crossmedia.v1", "imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.looks"),
+        "imgserver.storage",
+    },
     "imgserver/serving": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
         *("imgserver.allocator", "imgserver.client.results", "imgserver.logs", "imgserver.places", "imgserver.shards"),

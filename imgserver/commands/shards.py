@@ -54,7 +54,7 @@ def embed_files(
         f"rejected {len(result.rejected)} in {result.seconds:.1f} s"
     )
     for image_id, reason in list(result.rejected.items())[:SHOWN_REJECTS]:
-        console.print(f"image {image_id}: {reason}")
+        console.print(f"image {image_id}: {reason}", markup=False)  # a reason may quote a file
     found = {**result.as_dict(), "folder": str(job.folder)}
     if head is not None:
         version, made = shards.apply_head_to_files(job.folder, head, opened.backbone.version, shard)
@@ -91,7 +91,7 @@ def merge_files(
         f"{report.images} images in files, {report.added} new, {report.rejected} rejected, in {report.seconds:.1f} s"
     )
     if report.rejects_file:
-        console.print(f"rejected photos: {report.rejects_file}")
+        console.print(f"rejected photos: {report.rejects_file}", markup=False)
     if report.note:
         console.print(report.note)
     return asdict(report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -137,11 +138,11 @@ def _asked(queries: Sequence[str], names: ImageNames | None) -> tuple[list[int],
     ids, files = [], []
     for query in queries:
         found, number = keyed.get(query, -1), as_image_id(query)
-        if found >= 0 and (names is None or names.keys([found]) == [query] or not Path(query).is_file()):
+        if found >= 0 and (names is None or names.keys([found]) == [query] or not os.path.isfile(query)):
             ids.append(found)
         elif number is not None:
             ids.append(number)
-        elif Path(query).is_file():
+        elif os.path.isfile(query):
             files.append(Path(query))
         else:
             key = "a key of the manifest, " if names is not None else ""

@@ -186,6 +186,22 @@ def test_keys_that_are_no_text_are_refused(tmp_path: Path) -> None:
             refused()
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "what"),
+    [
+        ("a.tar", b"version https://git-lfs.github.com/spec/v1\noid", "It is a Git LFS pointer"),
+        ("a.parquet", b"<!doctype html><html>", "It is an HTML page"),
+        ("a.tar", b"\x1f\x8b\x08\0" + bytes(600), "It is a gzip archive"),
+        ("a.parquet", b"PAR1 and no more", r"cannot be read: [^.]*\.?[^I]*$"),
+    ],
+)
+def test_shards_that_are_something_else_are_named(name: str, data: bytes, what: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    for where in (tmp_path, tmp_path / name):
+        with pytest.raises(BadInput, match=what):
+            write_manifest(str(where), tmp_path / "out" / "m.parquet", 5)
+
+
 def test_a_manifest_says_which_root_its_photos_need(tmp_path: Path) -> None:
     put(tmp_path / "photos", "a.jpg")
     (tmp_path / "elsewhere").mkdir()

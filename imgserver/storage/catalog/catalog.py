@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from imgserver.storage.catalog.passed_over import PassedOver
 from imgserver.storage.catalog.remote import files_for
 from imgserver.storage.catalog.scan import scan
 from imgserver.storage.records import Ids
+
+log = logging.getLogger(__name__)
 
 READ_TIMEOUT_S = 20.0
 
@@ -234,4 +237,6 @@ def open_catalog(
         raise BadInput(f"The catalogue {path} cannot be listed: {error}.") from error
     catalog = Catalog(path, Listing(entries, ids_from_keys(entries, path)), timeout_s, local, stamp)
     catalog.passed_over = passed.said()
+    for sentence in catalog.passed_over:
+        log.info("%s: %s", path, sentence)
     return catalog

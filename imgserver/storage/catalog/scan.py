@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from imgserver.errors import BadInput
 from imgserver.keys import Column, catalogue_keys
+from imgserver.looks import HEAD, PARQUET, TAR, looks_like
 from imgserver.names import PHOTO_SUFFIXES
 from imgserver.storage.catalog.files import (
     PARQUET_SUFFIXES,
@@ -80,7 +81,7 @@ def _tar_members(files: Files, file: FoundFile, root: str, passed: PassedOver) -
         with files.open(file.path) as source:
             members = photos_in(source, name, passed)
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise BadInput(f"The tar {file.path} cannot be listed: {error}.") from error
+        raise BadInput(f"The tar {file.path} cannot be listed: {error}.{_instead(files, file.path)}") from error
     return FoundImages(
         pa.array([_key(member) for member in members.names], pa.large_string()),
         pa.array([name], pa.large_string()),
@@ -122,7 +123,8 @@ def _parquet_rows(files: Files, file: FoundFile, root: str, passed: PassedOver |
             keys = parquet.read(columns=[key])[key].combine_chunks()
             keys.validate(full=True)  # a damaged file may hold bytes that are no text
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        raise BadInput(f"The Parquet file {file.path} cannot be read: {error}.") from error
+        said = f"The Parquet file {file.path} cannot be read: {error}.{_instead(files, file.path)}"
+        raise BadInput(said) from error
     keys = key_array(keys, file.path, key)
     return FoundImages(
         keys,
@@ -132,6 +134,16 @@ def _parquet_rows(files: Files, file: FoundFile, root: str, passed: PassedOver |
         np.full(len(keys), UNKNOWN, dtype=np.int64),
         np.full(len(keys), file.stamp, dtype=np.uint64),
     )
+
+
+def _instead(files: Files, path: str) -> str:
+    """What a file is that is neither tar nor Parquet, as a sentence; nothing where it begins as one, or as nothing."""
+    try:
+        with files.open(path) as source:
+            what = looks_like(source.read(HEAD))
+    except OSError:
+        return ""
+    return "" if what.startswith(("none of", TAR, PARQUET)) else f" It is {what}."
 
 
 def bytes_column(schema: pa.Schema) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 HEAD = 1024  # bytes that are looked at
+TAR, PARQUET = "a tar", "a Parquet file"
 SHOWN = 40  # characters of a text
 
 _LOOKS = {
@@ -26,8 +27,9 @@ _LOOKS = {
     "a PostScript file (EPS)": rb"%!PS|\xc5\xd0\xd3\xc6",
     "a ZIP archive": rb"PK\x03\x04|PK\x05\x06",
     "a gzip archive": rb"\x1f\x8b",
-    "another archive": rb"7z\xbc\xaf|Rar!|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|.{257}ustar",
-    "a Parquet file": rb"PAR1",
+    "another archive": rb"7z\xbc\xaf|Rar!|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd",
+    TAR: rb".{257}ustar",
+    PARQUET: rb"PAR1",
     "what macOS keeps beside a file (AppleDouble), and not the file": rb"\x00\x05\x16[\x00\x07]",
     "a QOI picture": rb"qoif",
     "a DDS picture": rb"DDS ",
