@@ -331,15 +331,8 @@ def _image_id(path: Path, names: ImageNames | None) -> int:
         return found
     if (number := as_image_id(path.stem)) is not None:
         return number
-    if names is not None:
-        raise BadInput(
-            f"The photo {path} is not named after an image id, nor by a key of the store's manifest. Give it an id "
-            f"there first, by 'imgserver manifest', or by --id."
-        )
-    raise BadInput(
-        f"The photo {path} is not named after an image id, a whole number from 0 to 2^63 - 1. Rename it, or give its "
-        f"id with --id."
-    )
+    other = ", nor by a key of the store's manifest" if names is not None else ", a whole number from 0 to 2^63 - 1"
+    raise BadInput(f"The photo {path} is not named after an image id{other}. Rename it, or give its id with --id.")
 
 
 def _why(data: bytes) -> str:

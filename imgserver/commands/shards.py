@@ -43,6 +43,8 @@ def embed_files(
     if (names := opened.photos.names()) is not None:
         names.keep(job.folder)
     console = Console(stderr=True)
+    for sentence in opened.photos.passed_over:
+        console.print(sentence, markup=False, soft_wrap=True)
     with images_progress("embedding", console, disable=not len(ids)) as progress:
         task = progress.add_task("embedding", total=len(ids))
         if on_ray:
