@@ -84,10 +84,18 @@ class ImageNames:
             old = ~np.isin(before._ids, ids)
             ids = np.concatenate([ids, before._ids[old]])
             keys = pa.concat_arrays([keys, before._keys.filter(pa.array(old))])
-        order = np.argsort(ids, kind="stable")
-        table = pa.table({ID: ids[order], KEY: keys.take(pa.array(order))})
-        with replacing(folder / NAMES_FILE) as part:
-            pq.write_table(table, part, compression="zstd")
+        _write(folder, ids, keys)
+
+    @staticmethod
+    def forget(folder: Path, ids: Ids) -> None:
+        """Take images out of a store's names, for they are called by their ids now.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        before = ImageNames.of_store(folder)
+        if before is not None and (gone := np.isin(before._ids, ids)).any():
+            _write(folder, before._ids[~gone], before._keys.filter(pa.array(~gone)))
 
     def find(self, names: Sequence[str] | pa.Array) -> Ids:
         """The id of each name, shape (n,); -1 where there is none.
@@ -126,6 +134,15 @@ class ImageNames:
         there = self._ids[place] == asked if len(self._ids) else np.zeros(len(asked), dtype=np.bool_)
         known = iter(self._keys.take(pa.array(place[there])).to_pylist())
         return [next(known) if found else str(i) for i, found in zip(asked.tolist(), there.tolist(), strict=True)]
+
+
+def _write(folder: Path, ids: Ids, keys: pa.Array) -> None:
+    if not len(ids):
+        (folder / NAMES_FILE).unlink(missing_ok=True)
+        return
+    order = np.argsort(ids, kind="stable")
+    with replacing(folder / NAMES_FILE) as part:
+        pq.write_table(pa.table({ID: ids[order], KEY: keys.take(pa.array(order))}), part, compression="zstd")
 
 
 def ids_or_keys(column: Column, names: ImageNames | None, hint: str = "") -> Ids:

@@ -16,6 +16,7 @@ import numpy as np
 from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.errors import BadInput
+from imgserver.names import ImageNames
 from imgserver.offline.decoding import batched, decoded, reasons_of
 from imgserver.offline.head_vectors import DEFAULT_DIM, check_photos, few_numbers, make_vectors
 from imgserver.offline.image_ids import wanted_ids
@@ -164,6 +165,8 @@ def precompute(
     space = feature_space(store, backbone.version, backbone.feature_dim, backbone.recipe)
     if (names := catalog.names()) is not None:
         names.keep(store.folder)
+    else:
+        ImageNames.forget(store.folder, catalog.ids())
     reasons: dict[int, str] = {}
     with Decoders(config.limits) as decoders, ThreadPoolExecutor(1, thread_name_prefix="commit") as writer:
         committed: Future[None] | None = None

@@ -44,6 +44,11 @@ def test_names_and_ids(tmp_path: Path) -> None:
     assert kept is not None
     assert kept.keys([3, 7, 8]) == ["dog", "cat", "emu"]
     assert pq.read_table(tmp_path / NAMES_FILE)["image_id"].to_pylist() == [3, 7, 8, 2**62]
+    ImageNames.forget(tmp_path, np.array([3, 9]))
+    assert (kept := ImageNames.of_store(tmp_path)) is not None
+    assert kept.keys([3, 7]) == ["3", "cat"], "photos that are called by their ids now have no key"
+    ImageNames.forget(tmp_path, np.array([7, 8, 2**62]))
+    assert not (tmp_path / NAMES_FILE).exists()
     (tmp_path / NAMES_FILE).write_bytes(b"damaged")
     with pytest.raises(BadInput, match=f"{NAMES_FILE} cannot be read.*imgserver manifest"):
         ImageNames.of_store(tmp_path)
