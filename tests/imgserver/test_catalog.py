@@ -117,7 +117,7 @@ def test_a_replaced_photo_is_noticed(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"cat.jpg": b"x"}, "'crossmedia imgserver manifest"),
+        ({"cat.jpg": b"x"}, "lasts: crossmedia imgserver manifest .*; then"),
         ({"my cat.jpg": b"x", "7.jpg": b"x", "cat (1).jpg": b"x"}, r"2 of 3 photos .*: cat \(1\).jpg .*my cat.jpg"),
         ({"1.jpg": b"x", "01.png": b"x"}, "id 1 has two photos, .*1.* and .*1"),
         ({"9223372036854775808.jpg": b"x"}, "1 of 1 photos .* whole number"),

@@ -57,12 +57,12 @@ def test_names_that_are_no_utf8_are_passed_over_and_named(tmp_path: Path) -> Non
             member(tar, name, b"x")
     keys, said = keys_of(folder, tmp_path / "m.parquet")
     assert keys == ["plain", "é"]
-    assert "3 photos whose names are no UTF-8" in said
+    assert "photos whose names are no UTF-8: 2 (.jpg 2)" in said
     assert r"Mu\xf1oz.jpg" in said
     assert "convmv" in said
     keys, said = keys_of(tmp_path / "old.tar", tmp_path / "m.parquet")
     assert keys == ["plain"]
-    assert r"1 photos whose names are no UTF-8 (.jpg 1), the first is old.tar/Mu\xf1oz.jpg" in said
+    assert r"photos whose names are no UTF-8: 1 (.jpg 1), the first is old.tar/Mu\xf1oz.jpg" in said
     done = run_command("imgserver", "manifest", str(folder), f"--out={tmp_path / 'n.parquet'}")
     assert r"Mu\xf1oz.jpg" in done.stderr
     os.rename(folder, os.fsencode(tmp_path) + b"/caf\xe9")
@@ -100,7 +100,7 @@ def test_links_in_tars_are_the_photos_that_they_lead_to(tmp_path: Path) -> None:
     catalog = open_catalog(tmp_path / "m.parquet")
     read = {key: catalog.read(number, MOST) for number, key in enumerate(keys)}
     assert read == dict.fromkeys(("hard", "one", "soft", "twice"), b"one") | {"early": b"seventy-seven"}
-    assert "2 links that lead to no file (.jpg 2), the first is links.tar/b/loop.jpg" in said
+    assert "links that lead to no file: 2 (.jpg 2), the first is links.tar/b/loop.jpg" in said
 
 
 def test_links_of_folders_are_followed_once(tmp_path: Path) -> None:
@@ -113,8 +113,8 @@ def test_links_of_folders_are_followed_once(tmp_path: Path) -> None:
     (photos / "4.jpg").symlink_to("nothing.jpg")
     keys, said = keys_of(photos, tmp_path / "m.parquet")
     assert keys == ["0", "1", "2"]
-    assert "2 links to folders that are listed already" in said
-    assert "2 links that lead to no file" in said
+    assert "links to folders that are listed already: 2 " in said
+    assert "links that lead to no file: 2 " in said
     catalog = open_catalog(photos)
     assert catalog.read(2, MOST) == b"real/0.jpg"
     for absent in (3, 4):
@@ -140,13 +140,13 @@ def test_other_formats_and_archives_are_counted_and_named(tmp_path: Path) -> Non
     )
     keys, said = keys_of(photos, tmp_path / "m.parquet")
     assert keys == ["0", "1", "2"]
-    assert "4 pictures of formats that are not read (.heic 2, .jxl 1, .svg 1), the first is 3.heic: convert" in said
-    assert "2 archives (.gz 1, .zip 1), the first is more.tar.gz: unpack" in said
-    assert "2 other files (.json 1, without suffix 1)" in said
+    assert "pictures of formats that are not read: 4 (.heic 2, .jxl 1, .svg 1), the first is 3.heic; convert" in said
+    assert "archives: 2 (.gz 1, .zip 1), the first is more.tar.gz; unpack" in said
+    assert "other files: 2 (.json 1, without suffix 1)" in said
     assert open_catalog(photos).passed_over == tuple(said.splitlines())
     only = tmp_path / "only"
     put(only, "3.heic", "x.zip")
-    with pytest.raises(BadInput, match=r"No image was found in .*1 pictures of formats that are not read \(.heic 1\)"):
+    with pytest.raises(BadInput, match=r"No image was found in .*pictures of formats that are not read: 1 \(.heic 1\)"):
         write_manifest(str(only), tmp_path / "n.parquet", 5)
     done = run_command("imgserver", "precompute", f"--store={tmp_path / 's'}", f"--catalogue={only}", check=False)
     assert done.returncode == 5
@@ -166,7 +166,7 @@ def test_what_img2dataset_writes(column: str, tmp_path: Path) -> None:
     catalog = open_catalog(folder)
     assert catalog.ids().tolist() == [0, 1, 2]
     assert catalog.read(1, MOST) == b"b"
-    assert "2 Parquet files without photos" in catalog.passed_over[0]
+    assert "Parquet files without photos: 2 " in catalog.passed_over[0]
     with pytest.raises(BadInput, match="no column 'bytes'"):
         open_catalog(folder / "00000.parquet")
 

@@ -137,6 +137,6 @@ def ids_from_keys(entries: FoundImages, root: str) -> Ids:
         raise BadInput(
             f"{len(rows)} of {len(entries)} photos in {root} are not named after an image id, a whole number from 0 "
             f"on: {some}{', …' if len(rows) > SHOWN else ''}. Rename them, or give every name an id that lasts: "
-            f"'crossmedia imgserver manifest {quote(root)} --out manifest.parquet', and use that as the catalogue."
+            f"crossmedia imgserver manifest {quote(root)} --out manifest.parquet; then use that as the catalogue."
         )
     return np.asarray(pc.cast(entries.keys, pa.int64()))

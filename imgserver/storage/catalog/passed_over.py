@@ -13,7 +13,7 @@ ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z"
 
 PICTURE = "pictures of formats that are not read: convert them to JPEG, PNG, WebP or AVIF"
 ARCHIVE = "archives: unpack them, or pack their photos as plain .tar without compression"
-TABLE = "Parquet files without photos (a column of ids, and 'bytes', 'jpg', 'png' or 'webp' with the photos)"
+TABLE = "Parquet files without photos"
 NO_TEXT = "photos whose names are no UTF-8: rename them, such as by 'convmv -f latin1 -t utf8'"
 AGAIN = "links to folders that are listed already"
 NOWHERE = "links that lead to no file"
@@ -71,9 +71,8 @@ class PassedOver:
         some = ", ".join(f"{suffix} {count}" for suffix, count in sorted(counts.items(), key=_most_first)[:SHOWN])
         more = ", …" if len(counts) > SHOWN else ""
         first = shown(self._first[kind])
-        return (
-            f"passed over: {counts.total()} {what} ({some}{more}), the first is {first}{': ' if to_do else ''}{to_do}"
-        )
+        advice = f"; {to_do}" if to_do else ""
+        return f"passed over {what}: {counts.total()} ({some}{more}), the first is {first}{advice}"
 
 
 def _most_first(item: tuple[str, int]) -> tuple[int, str]:

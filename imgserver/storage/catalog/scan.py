@@ -16,7 +16,7 @@ from imgserver.keys import Column, catalogue_keys
 from imgserver.looks import HEAD, PARQUET, TAR, looks_like
 from imgserver.names import PHOTO_SUFFIXES
 from imgserver.storage.catalog.files import (
-    PARQUET_SUFFIXES,
+    SHARD_SUFFIXES,
     Files,
     FoundFile,
     below,
@@ -44,14 +44,15 @@ def scan(files: Files, where: str, passed: PassedOver) -> Iterator[FoundImages]:
     for found in files.walk(where, passed):
         photos = []
         for file in found:
-            if not is_text(path := below(file.path, root)):
+            path = below(file.path, root)
+            if not has_suffix(file.path, (*PHOTO_SUFFIXES, *SHARD_SUFFIXES)):
+                passed.add_file(path)
+            elif not is_text(path):
                 passed.add(NO_TEXT, path)
             elif has_suffix(file.path, PHOTO_SUFFIXES):
                 photos.append(file)
             elif has_suffix(file.path, ".tar"):
                 yield _tar_members(files, file, root, passed)
-            elif not has_suffix(file.path, PARQUET_SUFFIXES):
-                passed.add_file(path)
             elif rows := _parquet_rows(files, file, root, None if file.path == where else passed):
                 yield rows
         if photos:

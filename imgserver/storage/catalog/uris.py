@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from shlex import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -45,7 +46,7 @@ def check_uris(uris: pa.Array, manifest: str, local: LocalFiles) -> None:
         if not local.allows(os.path.join(root_of(manifest), folder)):
             raise BadInput(
                 f"The manifest {manifest} leads to {folder!r}, out of its own folder. If photos may be read there, "
-                f"say so: --photo-root {os.path.normpath(os.path.join(root_of(manifest), folder))}"
+                f"say so: --photo-root {quote(os.path.normpath(os.path.join(root_of(manifest), folder)))}"
             )
 
 
