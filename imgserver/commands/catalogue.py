@@ -204,6 +204,11 @@ def precompute(
         raise NothingEmbedded(f"Not one photo was embedded; the reasons are in {result.rejects_file}.")
 
 
+def _say(passed_over: tuple[str, ...]) -> None:
+    for sentence in passed_over:
+        click.echo(sentence, err=True)
+
+
 def _say_files(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found))
@@ -246,11 +251,6 @@ def _report_precompute(result: PrecomputeResult, as_json: bool) -> None:
     if result.note:
         click.echo(result.note)
     click.echo(f"active version: {result.version}")
-
-
-def _say(passed_over: tuple[str, ...]) -> None:
-    for sentence in passed_over:
-        click.echo(sentence, err=True)
 
 
 @click.command(cls=Command)

@@ -222,16 +222,6 @@ def duplicates(
     click.echo(f"groups: {out}" + (f"; the largest drawn: {picture}" if picture else ""))
 
 
-def _table(groups: Sequence[Group], called: dict[int, str]) -> bytes:
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(("group", "image_id", "key", "cosine", "same_bytes"))
-    for number, group in enumerate(groups, start=1):
-        for image_id in group.image_ids:
-            lines.writerow((number, image_id, called[image_id], f"{group.cosine:.4f}", int(group.same_bytes)))
-    return text.getvalue().encode()
-
-
 @click.command(name="semantic-ids", cls=Command)
 @store_option
 @click.option("--levels", type=click.IntRange(1, 8), default=3, help="Codes of an image.")
@@ -289,6 +279,16 @@ def _draw(
         for jpeg, name, row in zip(own, names, near, strict=True)
     ]
     _write(out, contact_sheet(rows))
+
+
+def _table(groups: Sequence[Group], called: dict[int, str]) -> bytes:
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(("group", "image_id", "key", "cosine", "same_bytes"))
+    for number, group in enumerate(groups, start=1):
+        for image_id in group.image_ids:
+            lines.writerow((number, image_id, called[image_id], f"{group.cosine:.4f}", int(group.same_bytes)))
+    return text.getvalue().encode()
 
 
 def _small(photo: bytes | None) -> bytes | None:
