@@ -158,7 +158,7 @@ class _Build:
         self.log_parts.close()
         if self.behaviours is not None:
             guess = self.behaviours.rows_guess()
-            for table in stream_behaviours(self.schema, self.behaviours):
+            for table in stream_behaviours(self.schema, self.behaviours, self.totals.notes):
                 if not len(table):
                     continue
                 self.behaviour_span.add(np.asarray(table["time"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,8 @@ class CsvFile:
             return _no_utf8(self.path)
         if "conversion error" in text and (found := self._misfit()) is not None:
             return found
+        if "Expected" in text and "columns" in text:
+            self._check_cells()
         return BadInput(f"The file {self.path} cannot be read: {text[:500]}.")
 
     def _misfit(self) -> BadInput | None:
@@ -107,9 +110,21 @@ class CsvFile:
                 first += len(batch)
         return None
 
+    def _check_cells(self) -> None:
+        """Each row has a cell for each column of the header."""
+        with suppress(csv.Error), _plain_rows(self.path) as rows:
+            header = next(rows, [])
+            for number, row in enumerate(filter(None, rows), 1):
+                if len(row) != len(header):
+                    raise BadInput(
+                        f"The file {self.path} has {len(row)} cells in row {number}, and {len(header)} columns in its "
+                        f"header. A cell with a comma or a line break in it stands in quotes."
+                    )
+
     def _check_quotes(self) -> None:
-        with _stream(self.path) as stream, io.TextIOWrapper(stream, "utf-8", "replace", newline="") as lines:
-            rows, number = csv.reader(lines, strict=True), 0
+        """Each cell that begins with a quote ends with one."""
+        number = 0
+        with _plain_rows(self.path) as rows:
             try:
                 for _ in rows:
                     number += 1
@@ -118,6 +133,17 @@ class CsvFile:
                     f"The file {self.path} has a quote in or behind row {max(number, 1)} that does not end its cell "
                     f"({error}). A cell that begins with a quote ends with one, and a quote in it is written twice."
                 ) from error
+
+
+@contextmanager
+def _plain_rows(path: Path) -> Iterator[Iterator[list[str]]]:
+    """Rows as Python reads them, which is slow: to find out what is wrong with one."""
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        with _stream(path) as stream, io.TextIOWrapper(stream, "utf-8-sig", "replace", newline="") as lines:
+            yield csv.reader(lines, strict=True)
+    finally:
+        csv.field_size_limit(limit)
 
 
 class _Counted(io.RawIOBase):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
+from features.notes import Notes
 from features.rules import ALL, Rule
 from features.schema import Schema
 from features.tables import Rows, Source
@@ -68,10 +69,10 @@ def behaviour_source(schema: Schema) -> Source | None:
     return Source(found.path, [found.user, found.item, found.action], [found.time])
 
 
-def stream_behaviours(schema: Schema, source: Source) -> Iterator[pa.Table]:
+def stream_behaviours(schema: Schema, source: Source, notes: Notes) -> Iterator[pa.Table]:
     """Behaviours of a log of their own, some at a time: ``user``, ``item``, ``action`` (keys), ``time`` (seconds).
 
-    Rows without a user, item or action are left out.
+    Rows without a user, item or action are left out, and counted in ``notes``.
 
     Raises:
         BadInput: a value is wrong; the message names file, column and row.
@@ -80,4 +81,6 @@ def stream_behaviours(schema: Schema, source: Source) -> Iterator[pa.Table]:
     assert found is not None
     for rows in source.batches():
         columns = {name: keys(rows.column(getattr(found, name))) for name in ("user", "item", "action")}
-        yield pa.table({**columns, "time": seconds(rows.column(found.time))}).drop_null()
+        table = pa.table({**columns, "time": seconds(rows.column(found.time))}).drop_null()
+        notes.add("behaviours_without_user_item_or_action", len(rows) - len(table))
+        yield table

@@ -235,11 +235,10 @@ def _log(table: TomlTable, negatives: Negatives | None) -> Log:
 
 def _own_table(table: TomlTable, log: Log, key: str, column: str) -> tuple[Path | None, str]:
     """Path and key column of a table of attributes; no path when the attributes are columns of the log."""
-    if "path" not in table.values:
-        table.known.append("path")
-        return None, table.take(key, str, column)
-    path = table.path()
-    return (None if path.resolve() == log.path.resolve() else path), table.take(key, str)
+    if "path" in table.values and (path := table.path()).resolve() != log.path.resolve():
+        return path, table.take(key, str)
+    table.known.append("path")
+    return None, table.take(key, str, column)
 
 
 def _items(table: TomlTable | None, log: Log) -> Items | None:

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from features.layout import META_FILE, sample_files
 from features.schema import BY_USER
 from features.vocabulary import FILE as VOCABULARY_FILE
@@ -37,8 +40,7 @@ def claimed(folder: Path, *, overwrite: bool) -> Iterator[Path]:
             ) from None
         except OSError:  # a disk without locks
             pass
-        if (folder / META_FILE).exists() and not overwrite:
-            raise BadInput(f"{folder} holds samples already. Give another --out, or --overwrite to replace them.")
+        _check_free(folder, overwrite=overwrite)
         shutil.rmtree(work, ignore_errors=True)  # what a killed build left
         work.mkdir()
         try:
@@ -48,6 +50,26 @@ def claimed(folder: Path, *, overwrite: bool) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
     finally:
         os.close(descriptor)
+
+
+def _check_free(folder: Path, *, overwrite: bool) -> None:
+    if (folder / META_FILE).exists():
+        if not overwrite:
+            raise BadInput(f"{folder} holds samples already. Give another --out, or --overwrite to replace them.")
+        return
+    for path in (folder / name for name in sample_files(BY_USER)):
+        if not _is_ours(path):
+            raise BadInput(f"{path} is no file of samples, and would be written over. Give another --out, or move it.")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is one of samples, or not there; a build that was killed may have left some."""
+    if not path.exists():
+        return True
+    try:
+        return b"vocabulary_hash" in (pq.read_schema(path).metadata or {})
+    except (pa.ArrowException, OSError):
+        return False
 
 
 def put_in_place(work: Path, folder: Path, layout: str) -> None:

@@ -31,6 +31,9 @@ Mask = npt.NDArray[np.bool_]
 # How programs write a whole number that they hold as a float. The sign in the exponent keeps 12e3, which may be a hash,
 # what it is.
 _SPELLED = r"^-?(?:(?:0|[1-9][0-9]*)\.0+|[0-9](?:\.[0-9]+)?[eE]\+[0-9]{2,3})$"
+_VIEWS = [make() for name in ("string_view", "binary_view") if (make := getattr(pa, name, None))]
+_TEXTS = frozenset([pa.string(), pa.large_string(), pa.binary(), pa.large_binary(), *_VIEWS])
+_IMAGE_IDS = "image ids are whole numbers from 0 to 2^63 - 1"
 _TAKEN = "ids are whole numbers or text"
 
 
@@ -95,9 +98,7 @@ def _short(cell: Any) -> str:
 
 def is_text(kind: pa.DataType) -> bool:
     """Whether a type is text, or bytes that some writers of Parquet mean as text."""
-    kinds = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
-    views = [make() for name in ("string_view", "binary_view") if (make := getattr(pa, name, None))]
-    return kind in (*kinds, *views)
+    return kind in _TEXTS
 
 
 def column_of(values: Any, name: str, where: str) -> Column:
@@ -184,7 +185,7 @@ def image_ids(column: Column, hint: str = "") -> Int64Array:
     Raises:
         BadInput: a cell is no image id; the message names it.
     """
-    what = f"image ids are whole numbers from 0 to 2^63 - 1{hint}"
+    what = f"{_IMAGE_IDS}{hint}"
     column = column.plain()
     values = column.values
     if pa.types.is_integer(values.type):
@@ -242,12 +243,12 @@ def catalogue_keys(column: Column) -> pa.Array:
     column = column.plain()
     if pa.types.is_string(column.values.type):
         return pc.cast(keys(column), pa.large_string())
-    words = keys(column)
+    numbers = column.values if pa.types.is_integer(column.values.type) else keys(column)
     try:
-        return pc.cast(words, pa.int64())
+        return pc.cast(numbers, pa.int64())
     except pa.ArrowInvalid:
-        bad = pc.fill_null(pc.invert(is_number(words)), False)
-        raise column.wrong(bad, "image ids are whole numbers from 0 to 2^63 - 1") from None
+        bad = pc.fill_null(pc.invert(is_number(keys(column))), False)
+        raise column.wrong(bad, _IMAGE_IDS) from None
 
 
 def _holds(text: pa.Array, byte: bytes, words: Sequence[bytes]) -> bool:

@@ -335,6 +335,14 @@ def test_commands(tmp_path: Path) -> None:
     built = runner.invoke(features, ["build", str(schema), "--out", str(out), "--json"])
     assert built.exit_code == 0, built.output
     assert json.loads(built.stdout)["rows"] == {"train": 30, "validation": 12, "test": 18}
+    again = ["build", str(schema), "--out", str(out)]
+    refused = runner.invoke(features, again)
+    assert refused.exit_code == 2
+    assert "holds samples already. Give another --out, or --overwrite" in refused.output
+    (tmp_path / "users.csv").write_text("user,city\nu0,c\n")
+    replaced = runner.invoke(features, [*again, "--overwrite"])
+    assert replaced.exit_code == 0, replaced.output
+    assert "note: 3 users without a row in the user table; the first is 'u1'" in replaced.output
     shown = json.loads(runner.invoke(features, ["inspect", str(out), "--json"]).stdout)
     found = shown["splits"]["test"]
     assert found["rows"] == 18

@@ -1,11 +1,8 @@
-"""Tables as people have them: types of ids, times and labels, CSV of all makes, folders with other things in them."""
+"""Tables as people have them: types of ids, times and labels, tables that match nobody, logs of one file."""
 
 from __future__ import annotations
 
-import csv
 import datetime
-import gzip
-import io
 import os
 from collections.abc import Callable
 from decimal import Decimal
@@ -14,70 +11,27 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from small_tables import (
+    ISO,
+    ITEMS,
+    OWN,
+    ROWS,
+    SEEN,
+    START,
+    USERS,
+    Table,
+    items,
+    log,
+    make,
+    put,
+    rows_in,
+)
 
 from features.build import build
-from features.report import BuildReport
 from features.samples import Samples
 from features.schema import load_schema
-from features.splits import SPLITS
 from imgserver.errors import BadInput
-
-Table = dict[str, Any]
-TEXT = '[log]\npath = "LOG"\nuser = "user"\nitem = "item"\ntime = "time"\n[log.labels]\nclick = "click"\n'
-ITEMS = '[items]\npath = "items.parquet"\nitem = "item"\nimage = "image"\nids = ["shop"]\ntext = ["title"]\n'
-USERS = '[users]\npath = "users.parquet"\nuser = "user"\nids = ["city"]\n'
-SPLIT = '[split]\nmethod = "user_tail"\n'
-SEEN = '[behaviours]\nfrom_log = { seen = "click == 1" }\n'
-OWN = '[behaviours]\npath = "done.parquet"\nuser = "user"\nitem = "item"\ntime = "time"\naction = "action"\n'
-ROWS, START = 60, 1_700_000_000
-
-
-def log(**changed: Any) -> Table:
-    table: Table = {
-        "user": [n % 6 for n in range(ROWS)],
-        "item": [n * 7 % 10 for n in range(ROWS)],
-        "time": [START + 10 * n for n in range(ROWS)],
-        "click": [int(n % 3 == 0) for n in range(ROWS)],
-    }
-    return table | changed
-
-
-def items(**changed: Any) -> Table:
-    return {
-        "item": list(range(10)),
-        "image": [100 + n for n in range(10)],
-        "shop": [f"s{n % 3}" for n in range(10)],
-        "title": [f"nice thing {n}" for n in range(10)],
-    } | changed
-
-
-def put(path: Path, table: Table) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".parquet":
-        pq.write_table(pa.table(table), path)
-    else:
-        path.write_bytes(as_csv(table))
-
-
-def as_csv(table: Table) -> bytes:
-    text = io.StringIO()
-    csv.writer(text).writerows([list(table), *zip(*table.values(), strict=True)])
-    return text.getvalue().encode()
-
-
-def make(folder: Path, name: str = "log.parquet", more: str = ITEMS + SEEN) -> tuple[Samples, BuildReport]:
-    if not (folder / "items.parquet").exists():
-        put(folder / "items.parquet", items())
-    (folder / "s.toml").write_text(TEXT.replace("LOG", name) + more + SPLIT)
-    report = build(load_schema(folder / "s.toml"), folder / "out", overwrite=True)
-    return Samples(folder / "out"), report
-
-
-def rows_in(samples: Samples) -> list[dict[str, Any]]:
-    return [row for split in SPLITS for row in samples.frame(split).to_pylist()]
-
 
 NUMBERS = [7340032000000000001 + n for n in range(10)]
 TYPES: dict[str, Callable[[list[int]], Any]] = {
@@ -176,9 +130,6 @@ def test_what_is_wrong_in_an_item_table_is_named(tmp_path: Path, changed: Table)
         make(tmp_path)
 
 
-ISO = datetime.datetime.fromtimestamp(START, datetime.UTC).replace(tzinfo=None)
-
-
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 @pytest.mark.parametrize(
     ("times", "step"),
@@ -199,12 +150,6 @@ def test_times_that_are_read(tmp_path: Path, times: list[Any], step: int, kind: 
     assert found == [first + step * n for n in range(ROWS)]
 
 
-def test_a_fraction_may_come_late_among_times(tmp_path: Path) -> None:
-    times = [str(ISO + datetime.timedelta(seconds=10 * n)) for n in range(ROWS)]
-    put(tmp_path / "log.csv", log(time=[*times[:-2], times[-2] + ".5", str(ISO.date() + datetime.timedelta(days=1))]))
-    assert sum(make(tmp_path, "log.csv")[1].rows.values()) == ROWS
-
-
 def test_a_log_and_behaviours_of_two_units_are_noticed(tmp_path: Path) -> None:
     done = log(action=["buy"] * ROWS)
     put(tmp_path / "log.parquet", log())
@@ -220,56 +165,13 @@ def test_a_log_and_behaviours_of_two_units_are_noticed(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"Not one user of .*done.parquet has a row in .*log.parquet"):
         make(tmp_path, more=ITEMS + OWN)
     put(tmp_path / "done.parquet", done | {"time": [START - 10 + n for n in range(ROWS)]})
-    assert make(tmp_path, more=ITEMS + OWN)[1].mean_history > 0
-
-
-def test_line_breaks_in_cells_at_any_size(tmp_path: Path) -> None:
-    n = 60_000
-    table = log()
-    for name in table:
-        table[name] = (table[name] * (n // ROWS + 1))[:n]
-    table["time"] = list(range(START, START + n))
-    put(tmp_path / "log.csv", {"comment": ['a\n7,8,9,1\r\n\r\nsays "good"'] * n} | table)
-    assert (tmp_path / "log.csv").stat().st_size > 2 << 20
-    _, report = make(tmp_path, "log.csv")
-    assert (sum(report.rows.values()), report.users) == (n, 6)
-
-
-def test_a_quote_that_is_not_closed_swallows_no_rows(tmp_path: Path) -> None:
-    lines = as_csv(log(comment=["fine"] * ROWS)).decode().splitlines()
-    lines[20] = lines[20].replace("fine", '"not fine')
-    (tmp_path / "log.csv").write_text("\n".join(lines))
-    with pytest.raises(BadInput, match=r"log.csv has a quote in or behind row (19|20)"):
-        make(tmp_path, "log.csv")
-    lines[20] = lines[20].replace('"not fine', '5" wide')  # inside a cell that does not begin with it
-    (tmp_path / "log.csv").write_text("\n".join(lines))
-    assert sum(make(tmp_path, "log.csv")[1].rows.values()) == ROWS
-
-
-def test_parts_of_nothing_and_hidden_ones_are_passed_over(tmp_path: Path) -> None:
-    whole = as_csv(log())
-    header = whole.split(b"\n")[0] + b"\n"
-    half = whole.split(b"\n")
-    (tmp_path / "log").mkdir()
-    for name, data in {
-        "part-0.csv": b"",
-        "part-1.csv": header,
-        "part-2.csv": b"\n".join(half[:31]) + b"\n",
-        "part-3.CSV": header + b"\n".join(half[31:]),
-        "part-4.csv.gz": gzip.compress(b""),
-        "._part-2.csv": b"\0\5\x16\7",
-        "_SUCCESS": b"",
-    }.items():
-        (tmp_path / "log" / name).write_bytes(data)
-    for name in (".ipynb_checkpoints", "_temporary/0", "deeper/.Trash-1000/files"):
-        (tmp_path / "log" / name).mkdir(parents=True)
-        (tmp_path / "log" / name / "part.csv").write_bytes(whole)
-    _, report = make(tmp_path, "log")
-    assert sum(report.rows.values()) == ROWS
-    for name in ("part-2.csv", "part-3.CSV"):
-        (tmp_path / "log" / name).unlink()
-    with pytest.raises(BadInput, match="log has no rows"):
-        make(tmp_path, "log")
+    whole = make(tmp_path, more=ITEMS + OWN)[1]
+    assert (whole.mean_history > 0, whole.notes) == (True, {})
+    put(
+        tmp_path / "done.parquet",
+        done | {"time": [START - 10] * ROWS, "action": [*done["action"][:-3], None, None, ""]},
+    )
+    assert make(tmp_path, more=ITEMS + OWN)[1].notes == {"behaviours_without_user_item_or_action": 2}
 
 
 def test_parts_have_types_of_their_own(tmp_path: Path) -> None:
@@ -284,69 +186,6 @@ def test_parts_have_types_of_their_own(tmp_path: Path) -> None:
     put(tmp_path / "log" / "1.parquet", texts | {"click": [float(x) for x in texts["click"]]})
     _, report = make(tmp_path, "log", ITEMS.replace("items.parquet", "items") + SEEN)
     assert (sum(report.rows.values()), report.users, report.items, report.images) == (ROWS, 6, 10, 5)
-
-
-def test_columns_that_begin_empty(tmp_path: Path) -> None:
-    n = 300_000
-    rows = [f"{i % 50},{i % 10},{START + i},{i % 2},{'' if i < n - 9 else f's{i}'}" for i in range(n)]
-    (tmp_path / "log.csv").write_text("user,item,time,click,shop\n" + "\n".join(rows))
-    samples, report = make(tmp_path, "log.csv", '[items]\nids = ["shop"]\n')
-    assert report.rows["train"] == 7 * n // 10
-    assert len(samples.vocabulary.values["shop"]) == 9
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda data: data.decode().encode("utf-16"), r"log.csv looks like UTF-16.* iconv -f UTF-16 -t UTF-8"),
-        (lambda data: data.decode().encode("utf-16-le"), r"log.csv looks like UTF-16"),
-        (
-            lambda data: data.replace(b"\n0,", "\n用户,".encode("gb18030")),
-            r"log.csv is no text in UTF-8.* iconv -f GB18030",
-        ),
-        (lambda data: data.replace(b"user", "用户".encode("gb18030")), r"log.csv is no text in UTF-8"),
-        (lambda data: data.replace(b",", b"\t"), r"log.csv separates its columns by tabs.*sep='\\t'"),
-        (lambda data: data.replace(b",", b";"), r"log.csv separates its columns by semicolons.*sep=';'"),
-        (lambda data: data + b"1,2,soon,1\n", r"'time' of .*log.csv holds 'soon' in row 61; times are"),
-        (lambda data: data + b"1,2,,1\n", r"'time' of .*log.csv is empty in row 61"),
-        (lambda data: data + b"1,2,1700000900,maybe\n", r"'click' of .*log.csv holds 'maybe' in row 61"),
-        (lambda data: data + b"1,2\n", r"log.csv cannot be read: .*Expected 4 columns, got 2"),
-        (lambda data: data.replace(b",", b"\t").replace(b"click", b"click\ta, b"), r"log.csv separates .* by tabs"),
-        (
-            lambda data: data.replace(b",", b", "),
-            r"no column 'item'; its columns are: user, ' item', ' time', ' click'",
-        ),
-        (
-            lambda data: (
-                data.replace(b"click", b"click,user").replace(b",0\r\n", b",0,9\r\n").replace(b",1\r\n", b",1,9\r\n")
-            ),
-            r"log.csv has 2 columns 'user'; rename one of them",
-        ),
-        (lambda data: b"PAR1" + data, r"log.csv is no CSV file"),
-        (lambda data: data.replace(b"user", b"person"), r"log.csv has no column 'user'; its columns are: person, item"),
-    ],
-)
-def test_what_is_wrong_in_a_csv_is_named(tmp_path: Path, change: Callable[[bytes], bytes], message: str) -> None:
-    (tmp_path / "log.csv").write_bytes(change(as_csv(log())))
-    with pytest.raises(BadInput, match=message):
-        make(tmp_path, "log.csv")
-
-
-def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
-    (tmp_path / "log.csv").write_bytes(b"\xef\xbb\xbf" + as_csv(log()))
-    put(tmp_path / "items.parquet", items())
-    (tmp_path / "s.toml").write_bytes(b"\xef\xbb\xbf" + (TEXT.replace("LOG", "log.csv") + ITEMS + SPLIT).encode())
-    assert sum(build(load_schema(tmp_path / "s.toml"), tmp_path / "out").rows.values()) == ROWS
-
-
-def test_the_file_of_a_folder_is_named(tmp_path: Path) -> None:
-    put(tmp_path / "log" / "a.csv", log())
-    put(tmp_path / "log" / "b.csv", log(click=[1] * 9 + [7] * 51))
-    with pytest.raises(BadInput, match=r"'click' of .*log/b.csv holds 7.* in row 10"):
-        make(tmp_path, "log")
-    put(tmp_path / "log" / "b.csv", {name: values for name, values in log().items() if name != "time"})
-    with pytest.raises(BadInput, match=r"log/b.csv has no column 'time'"):
-        make(tmp_path, "log")
 
 
 def test_tables_that_match_nobody_are_said(tmp_path: Path) -> None:
@@ -437,6 +276,15 @@ def test_samples_are_not_built_over_others(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"out holds samples already. .*--overwrite"):
         build(schema, samples.folder)
     assert Samples(samples.folder).hash == samples.hash
+
+
+def test_a_log_is_not_written_over(tmp_path: Path) -> None:
+    put(tmp_path / "out" / "train.parquet", log())
+    before = (tmp_path / "out" / "train.parquet").read_bytes()
+    with pytest.raises(BadInput, match=r"out/train.parquet is no file of samples, and would be written over"):
+        make(tmp_path, "out/train.parquet")
+    assert (tmp_path / "out" / "train.parquet").read_bytes() == before
+    assert os.listdir(tmp_path / "out") == ["train.parquet"]
 
 
 def test_two_builds_do_not_share_a_folder(tmp_path: Path) -> None:

@@ -241,6 +241,31 @@ def test_samples_without_images_are_compared_without_a_server(samples: Path, tmp
     assert "The samples have no images." in page.read_text()
 
 
+def test_pictures_of_which_there_are_none_are_said(samples: Path, tmp_path: Path) -> None:
+    """A column of images that is empty is no reason to ask a server, and then to train without a picture."""
+    with open(samples.parent / "items.csv", newline="") as file:
+        rows = [row | {"image": ""} for row in csv.DictReader(file)]
+    with open(tmp_path / "items.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    schema = SCHEMA.replace('path = "items.csv"', f'path = "{tmp_path}/items.csv"')
+    schema = schema.replace('path = "impressions', f'path = "{samples.parent}/impressions')
+    (tmp_path / "samples.toml").write_text(schema)
+    report = build(load_schema(tmp_path / "samples.toml"), tmp_path / "none")
+    assert report.notes["items_of_which_not_one_has_an_image"] == len(rows)
+    arguments = [
+        "fit",
+        f"--samples={tmp_path / 'none'}",
+        "--images",
+        "--server=localhost:1",
+        f"--out={tmp_path / 'run'}",
+    ]
+    done = CliRunner().invoke(trainer, arguments)
+    assert done.exit_code == 2
+    assert "have no images; train with --no-images" in done.output
+
+
 def test_metrics_of_held_out_items(samples: Path, tmp_path: Path) -> None:
     split = "[split]\nhold_out_items = 0.2\nhold_out_seed = 1"
     schema = SCHEMA.replace("[split]", split).replace('path = "', f'path = "{samples.parent}/')
