@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from imgserver.disk import replacing
-from imgserver.errors import BadInput
+from imgserver.errors import BadInput, StoreError
 from imgserver.keys import Column, image_ids, is_text
 
 PHOTO_SUFFIXES = (
@@ -66,10 +66,16 @@ class ImageNames:
         """Of the catalogue that a store was filled from; None where its photos are named after their ids.
 
         Raises:
-            BadInput: the store's file is damaged.
+            StoreError: the store's file is damaged.
         """
         path = folder / NAMES_FILE
-        return cls.read(path) if path.exists() else None
+        try:
+            return cls.read(path) if path.exists() else None
+        except BadInput as error:
+            raise StoreError(
+                f"What photos are called is damaged in {path}. Remove that file; 'imgserver precompute' over the manifest "
+                f"writes it again."
+            ) from error
 
     def keep(self, folder: Path) -> None:
         """Write them into a store, beside what it has of other catalogues; a key that changed counts.

@@ -138,7 +138,8 @@ def names_of(store: str | Path, manifest: Path | None = None) -> ImageNames | No
     """What images are called: by a manifest, else as the store knows; None where they are called by their ids.
 
     Raises:
-        BadInput: the file cannot be read.
+        BadInput: the manifest cannot be read.
+        StoreError: the store's names are damaged.
     """
     from imgserver.names import ImageNames
 

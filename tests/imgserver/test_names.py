@@ -17,7 +17,7 @@ from conftest import DaemonProcess, run_command
 from imgserver import open_local
 from imgserver.cli import imgserver
 from imgserver.client import ImageClient
-from imgserver.errors import BadInput
+from imgserver.errors import BadInput, StoreError
 from imgserver.names import NAMES_FILE, ImageNames
 
 HTML = b"<!DOCTYPE html><html><body>404</body></html>"
@@ -50,8 +50,10 @@ def test_names_and_ids(tmp_path: Path) -> None:
     ImageNames.forget(tmp_path, np.array([7, 8, 2**62]))
     assert not (tmp_path / NAMES_FILE).exists()
     (tmp_path / NAMES_FILE).write_bytes(b"damaged")
-    with pytest.raises(BadInput, match=f"{NAMES_FILE} cannot be read.*imgserver manifest"):
+    with pytest.raises(StoreError, match=f"damaged in .*{NAMES_FILE}. Remove that file"):
         ImageNames.of_store(tmp_path)
+    with pytest.raises(BadInput, match=f"{NAMES_FILE} cannot be read.*imgserver manifest"):
+        ImageNames.read(tmp_path / NAMES_FILE)
     empty = ImageNames(np.zeros(0, np.int64), pa.array([], pa.string()))
     assert empty.find(["a"]).tolist() == [-1]
     assert empty.keys([5]) == ["5"]
