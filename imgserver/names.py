@@ -73,8 +73,8 @@ class ImageNames:
             return cls.read(path) if path.exists() else None
         except BadInput as error:
             raise StoreError(
-                f"What photos are called is damaged in {path}. Remove that file; 'imgserver precompute' over the manifest "
-                f"writes it again."
+                f"What photos are called is damaged in {path}. Remove that file; 'imgserver precompute' over the "
+                f"manifest writes it again."
             ) from error
 
     def keep(self, folder: Path) -> None:
