@@ -78,27 +78,9 @@ def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
         BadInput: nothing was found, it cannot be listed, a key or an id is there twice, or ``out`` is no manifest, or
             gave its ids by the other rule.
     """
-    check_where(where)
-    passed = PassedOver()
-    try:
-        found = concat(scan(files_for(where, timeout_s, local_files(where)), where, passed))
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise BadInput(f"The catalogue {where} cannot be listed: {error}.") from error
-    if not len(found):
-        raise BadInput(
-            f"No image was found in {where}: no photo, no tar and no Parquet file with photos. "
-            f"{'; '.join(passed.said())}".rstrip()
-        )
+    found, passed = _found_in(where, timeout_s)
     keys = pc.cast(found.keys, pa.large_string())
-    counts = pc.value_counts(keys)
-    if len(twice := counts.filter(pc.greater(counts.field("counts"), 1))):
-        key = pc.min(twice.field("values")).as_py()
-        rows = np.flatnonzero(np.asarray(pc.equal(keys, key))).tolist()
-        raise BadInput(
-            f"The key {key!r} is there {len(rows)} times, in {' and '.join(sorted(map(found.where, rows))[:2])}"
-            f"{f'; {len(twice) - 1} other keys, too' if len(twice) > 1 else ''}. Keys are names without folder and "
-            f"suffix; rename one of them."
-        )
+    _refuse_twice(found, keys)
     before = _read_former(out) if out.exists() else None
     rule = NUMBERS if numeric_keys(found).all() else GIVEN
     ids = np.full(len(found), -1, dtype=np.int64)
@@ -139,6 +121,33 @@ def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
         photo_root=os.path.realpath(root) if leads_out else "",
         passed_over=passed.said(),
     )
+
+
+def _found_in(where: str, timeout_s: float) -> tuple[FoundImages, PassedOver]:
+    check_where(where)
+    passed = PassedOver()
+    try:
+        found = concat(scan(files_for(where, timeout_s, local_files(where)), where, passed))
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise BadInput(f"The catalogue {where} cannot be listed: {error}.") from error
+    if not len(found):
+        raise BadInput(
+            f"No image was found in {where}: no photo, no tar and no Parquet file with photos. "
+            f"{'; '.join(passed.said())}".rstrip()
+        )
+    return found, passed
+
+
+def _refuse_twice(found: FoundImages, keys: pa.Array) -> None:
+    counts = pc.value_counts(keys)
+    if len(twice := counts.filter(pc.greater(counts.field("counts"), 1))):
+        key = pc.min(twice.field("values")).as_py()
+        rows = np.flatnonzero(np.asarray(pc.equal(keys, key))).tolist()
+        raise BadInput(
+            f"The key {key!r} is there {len(rows)} times, in {' and '.join(sorted(map(found.where, rows))[:2])}"
+            f"{f'; {len(twice) - 1} other keys, too' if len(twice) > 1 else ''}. Keys are names without folder and "
+            f"suffix; rename one of them."
+        )
 
 
 def _read_former(out: Path) -> pa.Table:
