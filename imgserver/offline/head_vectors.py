@@ -105,7 +105,7 @@ def kept_head(store: Store, features: Space, dim: int | None, *, new_head: bool)
 
 
 def check_photos(store: Store, features: Space, dim: int | None, coming: int, *, new_head: bool) -> None:
-    """Before photos are embedded: whether there will be enough of them for a PCA.
+    """Before photos are embedded: whether there will be enough of them for a PCA to as many numbers as were asked for.
 
     Args:
         store: holds the features so far.
@@ -117,7 +117,7 @@ def check_photos(store: Store, features: Space, dim: int | None, coming: int, *,
     Raises:
         BadInput: there will not be.
     """
-    if kept_head(store, features, dim, new_head=new_head) is None:
+    if dim is not None and kept_head(store, features, dim, new_head=new_head) is None:
         status = store.index.load(features.name)[1]["status"]
         _check_dim(int((status == OK).sum()) + coming, dim)
 
