@@ -34,10 +34,11 @@ ARROWS = {
         "imgserver.head",
         "imgserver.allocator",
         "imgserver.interrupts",
-        "imgserver.keys",
+        *("imgserver.keys", "imgserver.names"),
     },
     "features": {
         *("imgserver.client", "imgserver.errors", "imgserver.config", "imgserver.interrupts", "imgserver.keys"),
+        "imgserver.names",
     },
     "imgserver/client": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.logs", "imgserver.secret_files", "imgserver.shards"),
@@ -45,9 +46,12 @@ ARROWS = {
     },
     "imgserver/storage": {
         *("imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.interrupts", "imgserver.notes"),
-        *("imgserver.keys", "imgserver.places"),
+        *("imgserver.keys", "imgserver.looks", "imgserver.names", "imgserver.places"),
     },
-    "imgserver/vision": {"crossmedia.v1", "imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.storage"},
+    "imgserver/vision": {
+        *("crossmedia.v1", "imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.looks"),
+        "imgserver.storage",
+    },
     "imgserver/serving": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
         *("imgserver.allocator", "imgserver.client.results", "imgserver.logs", "imgserver.places", "imgserver.shards"),
@@ -59,7 +63,8 @@ ARROWS = {
     },
     "imgserver/offline": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
-        *("imgserver.client.results", "imgserver.disk", "imgserver.keys", "imgserver.notes", "imgserver.shards"),
+        *("imgserver.client.results", "imgserver.disk", "imgserver.keys", "imgserver.names", "imgserver.notes"),
+        "imgserver.shards",
     },
 }
 
@@ -326,7 +331,8 @@ def test_links_and_commands_in_documents_exist(document: Path) -> None:
 
 
 def test_the_documents_python_runs(store: Path, photos: Path, tmp_path: Path) -> None:
-    (tmp_path / "4711.jpg").write_bytes((photos / "200.jpg").read_bytes())
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "4711.jpg").write_bytes((photos / "200.jpg").read_bytes())
     process = DaemonProcess(store, photos)
     try:
         for document in (ROOT / "README.md", ROOT / "docs" / "own-data.md", ROOT / "docs" / "python.md"):

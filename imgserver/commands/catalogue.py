@@ -8,6 +8,7 @@ import time
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +18,7 @@ from imgserver.commands.options import (
     MEGABYTE,
     images_progress,
     missing_extra,
+    names_of,
     ownership_of,
     ownership_options,
     photo_options,
@@ -33,6 +35,7 @@ from imgserver.keys import as_image_id
 from imgserver.shards import shards_of
 
 if TYPE_CHECKING:
+    from imgserver.names import ImageNames
     from imgserver.offline.precompute import PrecomputeResult
 
 BEHIND_REQUESTS = 10  # niceness of offline work beside a server
@@ -60,7 +63,7 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 @click.option(
     "--ids",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Embed only the image ids in this text file, one a line.",
+    help="Embed only the images in this text file, one a line: ids, or keys of the manifest.",
 )
 @click.option(
     "--new-head",
@@ -130,6 +133,7 @@ def precompute(
 
     With --servers and --me a store gets the images that its server owns.
     """
+    began = time.monotonic()
     ownership = ownership_of(servers, me)
     into_files = shard is not None or engine == "ray"
     if head_file is not None and catalogue is None and not into_files:
@@ -144,7 +148,7 @@ def precompute(
         from imgserver.offline.image_ids import read_ids
         from imgserver.offline.shards import Job
         from imgserver.serving.process import running_daemon
-        from imgserver.storage.catalog import open_catalog
+        from imgserver.storage.catalog import names_in, open_catalog
         from imgserver.storage.store import Store
         from imgserver.vision.backbones import get_backbone
         from imgserver.vision.decode import ImageLimits
@@ -153,7 +157,7 @@ def precompute(
         raise missing_extra(error) from error
 
     limits = ImageLimits(max_image_mb * MEGABYTE)
-    only = read_ids(ids) if ids else None
+    only = read_ids(ids, names_in(catalogue, read_timeout_s, photo_roots)) if ids else None
     if into_files:
         job = Job(out, catalogue, backbone, read_timeout_s, limits, only, photo_roots)
         found = embed_files(
@@ -173,6 +177,7 @@ def precompute(
         os.nice(BEHIND_REQUESTS)  # a server answers callers from this machine
     console = Console(stderr=True)
     catalog, net = open_catalog(catalogue, read_timeout_s, photo_roots), get_backbone(backbone)
+    _say(catalog.passed_over)
     if ownership is not None:
         only = catalog.ids() if only is None else only
         only = only[ownership.mine[shards_of(only)]]
@@ -187,14 +192,21 @@ def precompute(
             rate = work.measure_rate(catalog, net, cnn, config, plan.to_embed)
             megabytes = plan.disk_bytes(net.feature_dim, dim) / 1e6
             console.print(f"Estimate: {todo / rate:.0f} s at {rate:.0f} images/s, {megabytes:.1f} MB on disk.")
-        with images_progress("embedding", console) as progress:
+        with images_progress("embedding", console, disable=not todo) as progress:
             task = progress.add_task("embedding", total=todo)
+            ready = time.monotonic()
             result = work.precompute(opened, catalog, net, cnn, config, plan, lambda done: progress.advance(task, done))
     finally:
         opened.close()
+    result.start_s, result.seconds = ready - began, time.monotonic() - began
     _report_precompute(result, as_json)
     if not result.embedded and not result.skipped:
         raise NothingEmbedded(f"Not one photo was embedded; the reasons are in {result.rejects_file}.")
+
+
+def _say(passed_over: tuple[str, ...]) -> None:
+    for sentence in passed_over:
+        click.echo(sentence, err=True)
 
 
 def _say_files(found: dict[str, Any], as_json: bool) -> None:
@@ -232,10 +244,12 @@ def _report_precompute(result: PrecomputeResult, as_json: bool) -> None:
         return
     click.echo(
         f"found {result.found}, embedded {result.embedded}, skipped {result.skipped}, rejected {result.rejected} "
-        f"in {result.seconds:.1f} s"
+        f"in {result.seconds:.1f} s, {result.start_s:.1f} s of them before the first photo (packages, list, CNN)"
     )
     if result.rejects_file:
-        click.echo(f"rejected ids and reasons: {result.rejects_file}")
+        click.echo(f"rejected photos and reasons: {result.rejects_file}")
+    if result.note:
+        click.echo(result.note)
     click.echo(f"active version: {result.version}")
 
 
@@ -261,11 +275,17 @@ def manifest(catalogue: str, out: Path, as_json: bool) -> None:
         raise missing_extra(error) from error
 
     report = write_manifest(catalogue, out, READ_TIMEOUT_S)
+    _say(report.passed_over)
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return
     gone = f", {report.gone} no longer in the catalogue" if report.gone else ""
     click.echo(f"{report.images} images in {report.out}: {report.added} new{gone}")
+    if report.photo_root:
+        click.echo(
+            f"its photos lie out of its own folder; precompute and serve read them when you say so: --catalogue "
+            f"{quote(report.out)} --photo-root {quote(report.photo_root)}"
+        )
 
 
 @click.command(cls=Command, goes_on=True)
@@ -280,19 +300,15 @@ def add(
 ) -> None:
     """Have a running server embed new PHOTOS at once, or take new photos in place of old ones.
 
-    Files are named <image id>.jpg, or --id names the image. The server keeps the vector, not the photo: bring it to the
-    catalogue too.
+    Files are named <image id>.jpg, or by a key of the manifest that the store was filled from, or --id names the image.
+    The server keeps the vector, not the photo: bring it to the catalogue too.
     """
     from imgserver.client import ImageClient, Status
 
+    names = names_of(store) if server is None else None
     brought: dict[int, bytes] = {}
     for path in photos:
-        number = as_image_id(path.stem if image_id is None else str(image_id))
-        if number is None:
-            raise BadInput(
-                f"The photo {path} is not named after an image id, a whole number from 0 to 2^63 - 1. Rename it, or "
-                f"give its id with --id."
-            )
+        number = _image_id(path, names) if image_id is None else image_id
         if number in brought:
             raise BadInput(f"Image id {number} is given twice; the second photo is {path}.")
         brought[number] = path.read_bytes()
@@ -304,6 +320,27 @@ def add(
     else:
         click.echo(f"added {len(result) - len(refused)}, refused {len(refused)}")
         for refused_id, name in refused.items():
-            click.echo(f"image {refused_id}: {name}")
+            click.echo(f"image {refused_id}: {name}{_why(brought[refused_id])}")
     if refused:
-        raise NothingEmbedded(f"{len(refused)} of {len(result)} photos were refused; the reasons are above.")
+        raise NothingEmbedded(f"{len(refused)} of {len(result)} photos were refused; what became of each is above.")
+
+
+def _image_id(path: Path, names: ImageNames | None) -> int:
+    """The image that a file is named after: a key of the manifest, else a whole number."""
+    if names is not None and (found := int(names.find([path.name])[0])) >= 0:
+        return found
+    if (number := as_image_id(path.stem)) is not None:
+        return number
+    other = ", nor by a key of the store's manifest" if names is not None else ", a whole number from 0 to 2^63 - 1"
+    raise BadInput(f"The photo {path} is not named after an image id{other}. Rename it, or give its id with --id.")
+
+
+def _why(data: bytes) -> str:
+    """What the bytes of a refused photo look like, where they do not begin as one."""
+    from imgserver.vision.formats import CorruptImage, format_of
+
+    try:
+        format_of(data)
+    except CorruptImage as error:
+        return f": {error}"
+    return ""

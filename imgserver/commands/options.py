@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from imgserver.errors import BadInput
 from imgserver.places import DAEMON_FILE, is_url, own_folder
 from imgserver.shards import Ownership
+
+if TYPE_CHECKING:
+    from imgserver.names import ImageNames
 
 DEFAULT_SERVER = "localhost:7070"
 MEGABYTE = 1 << 20
@@ -124,6 +127,25 @@ def photo_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
+manifest_option = click.option(
+    "--manifest",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Manifest whose keys name the images; without it a store's own names count, which precompute keeps.",
+)
+
+
+def names_of(store: str | Path, manifest: Path | None = None) -> ImageNames | None:
+    """What images are called: by a manifest, else as the store knows; None where they are called by their ids.
+
+    Raises:
+        BadInput: the manifest cannot be read.
+        StoreError: the store's names are damaged.
+    """
+    from imgserver.names import ImageNames
+
+    return ImageNames.read(manifest) if manifest is not None else ImageNames.of_store(own_folder(store))
+
+
 def missing_extra(error: ImportError) -> BadInput:
     """What to install when a command's packages are not there."""
     return BadInput(
@@ -143,7 +165,7 @@ def server_address(server: str | None, store: str) -> str:
         return DEFAULT_SERVER
 
 
-def images_progress(what: str, console: Console) -> Progress:
-    """A bar of images, with the time that is left; ``what`` is done to them."""
+def images_progress(what: str, console: Console, *, disable: bool = False) -> Progress:
+    """A bar of images, with the time that is left; ``what`` is done to them. Of none there is no bar: ``disable``."""
     columns = [TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
-    return Progress(*columns, console=console)
+    return Progress(*columns, console=console, disable=disable)

@@ -40,8 +40,12 @@ def embed_files(
     head = Head.from_bytes(head_file.read_bytes()) if head_file else None
     opened = shards.OpenJob(job)
     ids = opened.of_shard(shard)
+    if (names := opened.photos.names()) is not None:
+        names.keep(job.folder)
     console = Console(stderr=True)
-    with images_progress("embedding", console) as progress:
+    for sentence in opened.photos.passed_over:
+        console.print(sentence, markup=False, soft_wrap=True)
+    with images_progress("embedding", console, disable=not len(ids)) as progress:
         task = progress.add_task("embedding", total=len(ids))
         if on_ray:
             result = _embed_on_ray(opened, ids, shard, ray_address, lambda done: progress.advance(task, done))
@@ -52,7 +56,7 @@ def embed_files(
         f"rejected {len(result.rejected)} in {result.seconds:.1f} s"
     )
     for image_id, reason in list(result.rejected.items())[:SHOWN_REJECTS]:
-        console.print(f"image {image_id}: {reason}")
+        console.print(f"image {image_id}: {reason}", markup=False)  # a reason may quote a file
     found = {**result.as_dict(), "folder": str(job.folder)}
     if head is not None:
         version, made = shards.apply_head_to_files(job.folder, head, opened.backbone.version, shard)
@@ -89,7 +93,9 @@ def merge_files(
         f"{report.images} images in files, {report.added} new, {report.rejected} rejected, in {report.seconds:.1f} s"
     )
     if report.rejects_file:
-        console.print(f"rejected ids: {report.rejects_file}")
+        console.print(f"rejected photos: {report.rejects_file}", markup=False)
+    if report.note:
+        console.print(report.note)
     return asdict(report)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +17,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from imgserver.commands.options import (
+    manifest_option,
     missing_extra,
+    names_of,
     photo_root_option,
     served_store_option,
     server_address,
@@ -26,6 +31,8 @@ from imgserver.errors import BadInput, NothingEmbedded
 from imgserver.keys import as_image_id
 
 if TYPE_CHECKING:
+    from imgserver.names import ImageNames
+    from imgserver.offline.duplicates import Group
     from imgserver.vision.contact_sheet import Cell
 
 SHOWN_GROUPS, SHOWN_IMAGES = 30, 10
@@ -71,6 +78,7 @@ def index(store: Path, kind: str, as_json: bool) -> None:
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Draw queries and neighbours into this PNG."
 )
+@manifest_option
 @server_option
 @served_store_option
 @click.option("--timeout-s", type=float, default=30.0, help="Seconds for all of it, retries included.")
@@ -79,24 +87,23 @@ def search(
     queries: tuple[str, ...],
     k: int,
     out: Path | None,
+    manifest: Path | None,
     server: str | None,
     store: str,
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    """The images most alike QUERIES: image ids, or files of photos that need not be in the catalogue.
+    """The images most alike QUERIES: keys of the manifest, image ids, or files of photos that are in no catalogue.
 
-    Asks a running server, whose store has an index ('imgserver index').
+    Asks a running server, whose store has an index ('imgserver index'). A word that is a key is that image, though it
+    is a number or a file as well.
     """
     from imgserver.client import ImageClient
 
-    numbers = [as_image_id(query) for query in queries]
-    ids = [number for number in numbers if number is not None]
-    files = [Path(query) for query, number in zip(queries, numbers, strict=True) if number is None]
-    if absent := [file for file in files if not file.is_file()]:
-        raise BadInput(f"{absent[0]} is neither an image id nor a file.")
+    names = names_of(store, manifest) if manifest is not None or server is None else None
+    ids, files = _asked(queries, names)
     photos = [file.read_bytes() for file in files]
-    names = [f"image {image_id}" for image_id in ids] + [file.name for file in files]
+    labels = [_label(image_id, names) for image_id in ids] + [file.name for file in files]
     with ImageClient(server_address(server, store), timeout_s=timeout_s) as client:
         parts = [client.search(part, k) for part in (ids, photos) if part]
         near = [
@@ -106,22 +113,55 @@ def search(
         ]
         status = [_status_name(value) for part in parts for value in part.status.tolist()]
         near = [[(image_id, cosine) for image_id, cosine in row if image_id >= 0] for row in near]
+        called = _keys({image_id for row in near for image_id, _ in row}, names)
         if out is not None:
-            _draw(out, client, ids, photos, names, near)
+            _draw(out, client, ids, photos, labels, near, called)
     if as_json:
         rows = [
-            {"query": name, "status": state, "neighbours": [{"image_id": i, "cosine": c} for i, c in row]}
-            for name, state, row in zip(names, status, near, strict=True)
+            {"query": label, "status": state, "neighbours": [_neighbour(i, c, names, called) for i, c in row]}
+            for label, state, row in zip(labels, status, near, strict=True)
         ]
         click.echo(json.dumps({"version": parts[0].version, "images": parts[0].images, "queries": rows}))
     else:
-        for name, state, row in zip(names, status, near, strict=True):
-            found = "  ".join(f"{image_id} ({cosine:.3f})" for image_id, cosine in row)
-            click.echo(f"{name}: {found if state == 'OK' else state}")
+        for label, state, row in zip(labels, status, near, strict=True):
+            found = "  ".join(f"{called[image_id]} ({cosine:.3f})" for image_id, cosine in row)
+            click.echo(f"{label}: {found if state == 'OK' else state}")
         if out is not None:
             click.echo(f"drawn: {out}")
-    if failed := [name for name, state in zip(names, status, strict=True) if state != "OK"]:
-        raise NothingEmbedded(f"{len(failed)} of {len(names)} queries have no vector; the first is {failed[0]}.")
+    if failed := [label for label, state in zip(labels, status, strict=True) if state != "OK"]:
+        raise NothingEmbedded(f"{len(failed)} of {len(labels)} queries have no vector; the first is {failed[0]}.")
+
+
+def _asked(queries: Sequence[str], names: ImageNames | None) -> tuple[list[int], list[Path]]:
+    """Image ids and files that are meant: a key first, then a number, a file, and a key with a suffix behind it."""
+    keyed = dict(zip(queries, names.find(queries).tolist(), strict=True)) if names is not None else {}
+    ids, files = [], []
+    for query in queries:
+        found, number = keyed.get(query, -1), as_image_id(query)
+        if found >= 0 and (names is None or names.keys([found]) == [query] or not os.path.isfile(query)):
+            ids.append(found)
+        elif number is not None:
+            ids.append(number)
+        elif os.path.isfile(query):
+            files.append(Path(query))
+        else:
+            key = "a key of the manifest, " if names is not None else ""
+            raise BadInput(f"{query} is neither {key}an image id nor a file.")
+    return ids, files
+
+
+def _keys(ids: Collection[int], names: ImageNames | None) -> dict[int, str]:
+    """What each image is called."""
+    ordered = sorted(ids)
+    return dict(zip(ordered, names.keys(ordered) if names is not None else map(str, ordered), strict=True))
+
+
+def _label(image_id: int, names: ImageNames | None) -> str:
+    return f"image {image_id}" if names is None else names.keys([image_id])[0]
+
+
+def _neighbour(image_id: int, cosine: float, names: ImageNames | None, called: dict[int, str]) -> dict[str, Any]:
+    return {"image_id": image_id, "cosine": cosine} | ({} if names is None else {"key": called[image_id]})
 
 
 @click.command(cls=Command)
@@ -133,7 +173,7 @@ def search(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     default="duplicates.csv",
-    help="File of groups: group, image_id, cosine, same_bytes. With --catalogue a PNG of its name is drawn beside it.",
+    help="File of groups: group, image_id, key, cosine, same_bytes. With --catalogue a PNG is drawn beside it.",
 )
 @json_option
 def duplicates(
@@ -155,12 +195,8 @@ def duplicates(
     with closing(Store(store, create=False)) as opened, Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("comparing", total=None)
         groups, images = find_duplicates(opened, threshold, lambda done: progress.advance(task, done))
-    lines = [
-        f"{number},{image_id},{group.cosine:.4f},{int(group.same_bytes)}"
-        for number, group in enumerate(groups, start=1)
-        for image_id in group.image_ids
-    ]
-    _write(out, "\n".join(["group,image_id,cosine,same_bytes", *lines, ""]).encode())
+    called = _keys({image_id for group in groups for image_id in group.image_ids}, names_of(store))
+    _write(out, _table(groups, called))
     picture = out.with_suffix(".png") if catalogue and groups else None
     if picture is not None and catalogue is not None:
         photos, most = open_catalog(catalogue, READ_TIMEOUT_S, photo_roots), ImageLimits().max_bytes
@@ -170,13 +206,14 @@ def duplicates(
                 data = photos.read(image_id, most)
             except OSError:
                 data = None
-            return _small(data), str(image_id)
+            return _small(data), called[image_id]
 
         shown = [group.image_ids[:SHOWN_IMAGES] for group in groups[:SHOWN_GROUPS]]
         _write(picture, contact_sheet([[cell(image_id) for image_id in ids] for ids in shown]))
     many = sum(len(group.image_ids) for group in groups)
     if as_json:
-        found = {"images": images, "groups": [asdict(group) for group in groups], "file": str(out)}
+        listed = [asdict(group) | {"keys": [called[i] for i in group.image_ids]} for group in groups]
+        found = {"images": images, "groups": listed, "file": str(out)}
         click.echo(json.dumps(found | {"picture": str(picture) if picture else None}))
         return
     click.echo(f"{images:,} images, {len(groups):,} groups of {many:,} images with a cosine of {threshold} or more")
@@ -193,7 +230,8 @@ def duplicates(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     default="semantic_ids.parquet",
-    help="File to write: image_id, sid_1, sid_2, …; name it in a samples schema under [images].",
+    help="File to write: image_id, sid_1, sid_2, …, and key where a manifest gave the ids; name it in a samples schema "
+    "under [images].",
 )
 @json_option
 def semantic_ids(store: Path, levels: int, codes: int, out: Path, as_json: bool) -> None:
@@ -226,6 +264,7 @@ def _draw(
     photos: Sequence[bytes],
     names: Sequence[str],
     near: Sequence[Sequence[tuple[int, float]]],
+    called: dict[int, str],
 ) -> None:
     try:
         from imgserver.vision.contact_sheet import contact_sheet
@@ -236,10 +275,20 @@ def _draw(
     jpegs = dict(zip(every, client.thumbnails(every), strict=True))
     own = [jpegs[image_id] for image_id in ids] + [_small(photo) for photo in photos]
     rows = [
-        [(jpeg, name), *((jpegs[image_id], f"{image_id}  {cosine:.3f}") for image_id, cosine in row)]
+        [(jpeg, name), *((jpegs[image_id], f"{called[image_id]}  {cosine:.3f}") for image_id, cosine in row)]
         for jpeg, name, row in zip(own, names, near, strict=True)
     ]
     _write(out, contact_sheet(rows))
+
+
+def _table(groups: Sequence[Group], called: dict[int, str]) -> bytes:
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(("group", "image_id", "key", "cosine", "same_bytes"))
+    for number, group in enumerate(groups, start=1):
+        for image_id in group.image_ids:
+            lines.writerow((number, image_id, called[image_id], f"{group.cosine:.4f}", int(group.same_bytes)))
+    return text.getvalue().encode()
 
 
 def _small(photo: bytes | None) -> bytes | None:

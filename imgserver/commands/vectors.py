@@ -9,28 +9,31 @@ from pathlib import Path
 
 import click
 
-from imgserver.commands.options import missing_extra, store_option
+from imgserver.commands.options import manifest_option, missing_extra, store_option
 from imgserver.config import Command, json_option
 
 
 @click.command(name="import", cls=Command, goes_on=True)
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
 @click.option("--name", required=True, help="Name of the net that made the vectors; it becomes part of the version.")
+@manifest_option
 @store_option
 @json_option
-def import_command(file: Path, name: str, store: Path, as_json: bool) -> None:
+def import_command(file: Path, name: str, manifest: Path | None, store: Path, as_json: bool) -> None:
     """Serve vectors that exist already: a Parquet FILE, or a folder of them, with the columns image_id and vector.
 
-    Vectors are lists of floats of one length; they are stored as float16. The same file again changes nothing.
+    Images are ids, or keys of a manifest. Vectors are lists of floats of one length; they are stored as float16. The
+    same file again changes nothing.
     """
     try:
+        from imgserver.names import ImageNames
         from imgserver.offline.exchange import import_vectors
         from imgserver.storage.store import Store
     except ImportError as error:
         raise missing_extra(error) from error
 
     with closing(Store(store)) as opened:
-        report = import_vectors(opened, file, name)
+        report = import_vectors(opened, file, name, names=ImageNames.read(manifest) if manifest else None)
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return

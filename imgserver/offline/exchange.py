@@ -19,7 +19,8 @@ from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.disk import replacing
 from imgserver.errors import BadInput
-from imgserver.keys import Column, full_image_ids
+from imgserver.keys import NULL_IMAGE, Column
+from imgserver.names import ImageNames, ids_or_keys
 from imgserver.storage.records import SOURCE, Entries, Ids, Space
 from imgserver.storage.store import Store
 from imgserver.storage.table import leave_snapshot
@@ -58,7 +59,8 @@ def export_vectors(store: Store, out: Path, version: str = "") -> ExportReport:
 
     Args:
         store: where they are.
-        out: ``.parquet``: image_id int64, vector fixed_size_list<float16>, version and generation in the metadata;
+        out: ``.parquet``: image_id int64, vector fixed_size_list<float16>, and key where the store knows what images
+            are called; version and generation in the metadata;
             or ``.npy``: a matrix, shape (n, dim), the ids in ``<name>.ids.npy``, the version in ``<name>.json``,
             which is not there while the others are replaced.
         version: the active one when it is empty.
@@ -81,15 +83,19 @@ def export_vectors(store: Store, out: Path, version: str = "") -> ExportReport:
 
 
 def _write_parquet(store: Store, space: Space, ids: Ids, entries: Entries, out: Path) -> list[Path]:
+    names = ImageNames.of_store(store.folder)
+    key = [("key", pa.string())] if names is not None else []
     schema = pa.schema(
-        [("image_id", pa.int64()), ("vector", pa.list_(pa.float16(), space.dim))],
+        [("image_id", pa.int64()), ("vector", pa.list_(pa.float16(), space.dim)), *key],
         metadata={VERSION_KEY: space.name, GENERATION_KEY: str(store.index.generation)},
     )
     with replacing(out) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
         for start in range(0, len(ids), BLOCK):
             values = store.read(space, entries[start : start + BLOCK])
             lists = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), space.dim)
-            writer.write_table(pa.table([pa.array(ids[start : start + BLOCK]), lists], schema=schema))
+            here = ids[start : start + BLOCK]
+            keys = [pa.array(names.keys(here))] if names is not None else []
+            writer.write_table(pa.table([pa.array(here), lists, *keys], schema=schema))
     return [out]
 
 
@@ -110,7 +116,11 @@ def _write_npy(store: Store, space: Space, ids: Ids, entries: Entries, out: Path
 
 
 def import_vectors(
-    store: Store, path: Path, name: str, progress: Callable[[int], None] = lambda done: None
+    store: Store,
+    path: Path,
+    name: str,
+    progress: Callable[[int], None] = lambda done: None,
+    names: ImageNames | None = None,
 ) -> ImportReport:
     """Store vectors that another net made as a version of their own, and activate it.
 
@@ -118,10 +128,11 @@ def import_vectors(
 
     Args:
         store: where they go.
-        path: a Parquet file, or a folder of them: ``image_id`` (or ``id``), int64, and ``vector`` (or ``embedding``),
-            lists of floats of one length.
+        path: a Parquet file, or a folder of them: ``image_id`` (or ``id``, ``key``), whole numbers or names, and
+            ``vector`` (or ``embedding``), lists of floats of one length.
         name: of the net.
         progress: told how many rows were just stored.
+        names: what images are called, kept in the store; None: as the store knows already.
 
     Raises:
         BadInput: the name or the file is wrong; the message says which row.
@@ -129,7 +140,9 @@ def import_vectors(
     started = time.monotonic()
     if not re.fullmatch(r"[\w.-]+", name):
         raise BadInput(f"The name {name!r} may hold letters, digits, '.', '_' and '-' only.")
-    source = _open_vectors(path)
+    if names is not None:
+        names.keep(store.folder)
+    source = _open_vectors(path, ImageNames.of_store(store.folder))
     sha, seen, dim = hashlib.sha256(), [np.zeros(0, dtype=np.int64)], 0
     for ids, values in source():
         if dim and values.shape[1] != dim:
@@ -157,14 +170,14 @@ def import_vectors(
     return ImportReport(version, len(every), added, dim, time.monotonic() - started)
 
 
-def _open_vectors(path: Path) -> Callable[[], Iterator[tuple[Ids, Vectors]]]:
+def _open_vectors(path: Path, images: ImageNames | None) -> Callable[[], Iterator[tuple[Ids, Vectors]]]:
     """Reads the file as often as it is called: ids and vectors as they are stored, a block at a time."""
     try:
         data = ds.dataset(path, format="parquet")
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise BadInput(f"The vectors {path} cannot be read: {error}.") from error
     names = data.schema.names
-    key = next((n for n in ("image_id", "id") if n in names), None)
+    key = next((n for n in ("image_id", "id", "key") if n in names), None)
     column = next((n for n in ("vector", "embedding") if n in names), None)
     if key is None or column is None:
         raise BadInput(f"{path} needs the columns image_id and vector; its columns are: {', '.join(names)}.")
@@ -174,7 +187,7 @@ def _open_vectors(path: Path) -> Callable[[], Iterator[tuple[Ids, Vectors]]]:
         try:
             for batch in data.to_batches(columns=[key, column], batch_size=BLOCK):
                 if len(batch):
-                    yield _block(batch, Column(batch.column(0), key, str(path), first))
+                    yield _block(batch, Column(batch.column(0), key, str(path), first), images)
                 first += len(batch)
         except pa.ArrowException as error:
             raise BadInput(f"The vectors {path} cannot be read: {error}.") from error
@@ -182,16 +195,20 @@ def _open_vectors(path: Path) -> Callable[[], Iterator[tuple[Ids, Vectors]]]:
     return blocks
 
 
-def _block(batch: pa.RecordBatch, keys: Column) -> tuple[Ids, Vectors]:
+def _block(batch: pa.RecordBatch, keys: Column, images: ImageNames | None) -> tuple[Ids, Vectors]:
     lists, first, path = batch.column(1), keys.first_row, keys.where
     if not (
         pa.types.is_fixed_size_list(lists.type) or pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)
     ) or not pa.types.is_floating(lists.type.value_type):
         raise BadInput(f"The vectors of {path} are of type {lists.type}; they must be lists of floats.")
-    ids = full_image_ids(keys, "; 'imgserver manifest' gives numbers to names")
+    ids = ids_or_keys(keys, images, "; 'imgserver manifest' gives numbers to names: import with --manifest FILE")
+    if (none := ids == NULL_IMAGE).any():
+        raise BadInput(
+            f"The column {keys.name!r} of {path} is empty in row {keys.row(none)}, or holds NaN or -1; every row needs "
+            f"an image id."
+        )
     if lists.null_count:
-        row = keys.row(lists.is_null())
-        raise BadInput(f"Row {row} of {path} has an empty cell; every row needs an id and a vector.")
+        raise BadInput(f"Row {keys.row(lists.is_null())} of {path} has an empty cell; every row needs a vector.")
     lengths = np.asarray(lists.value_lengths())
     if not lengths[0]:
         raise BadInput(f"The vector in row {first + 1} of {path} is empty.")

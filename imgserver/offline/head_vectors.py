@@ -69,7 +69,8 @@ def make_vectors(store: Store, features: Space, dim: int | None, seed: int = 0, 
     Args:
         store: holds the features.
         features: of one backbone.
-        dim: numbers in a vector; None keeps the head of the active version, and is 64 where there is none to keep.
+        dim: numbers in a vector; None keeps the head of the active version, and where there is none to keep is 64, or
+            what a PCA of fewer photos has.
         seed: of the sample that a PCA is fitted on.
         new_head: fit one even if the active version has a head that fits.
 
@@ -93,23 +94,71 @@ def _of_head(store: Store, features: Space, head: Head, version: str) -> Space:
     return vectors
 
 
-def _head(store: Store, features: Space, dim: int | None, seed: int, *, new_head: bool) -> Head:
-    """The head of the active version, if it fits; else a PCA of a sample of the stored features."""
+def kept_head(store: Store, features: Space, dim: int | None, *, new_head: bool) -> Head | None:
+    """The head of the active version, if vectors are to be made by it; None where a PCA is fitted."""
     active = store.index.active
     if active and not new_head and split_version(active)[0] == features.name and not is_imported(active):
         head = load_head(store, active)
         if dim in (None, head.spec.dim):
             return head
+    return None
+
+
+def check_photos(store: Store, features: Space, dim: int | None, coming: int, *, new_head: bool) -> None:
+    """Before photos are embedded: whether there will be enough of them for a PCA to as many numbers as were asked for.
+
+    Args:
+        store: holds the features so far.
+        features: of one backbone.
+        dim: as of ``make_vectors``.
+        coming: photos that are yet to be embedded.
+        new_head: as of ``make_vectors``.
+
+    Raises:
+        BadInput: there will not be.
+    """
+    if dim is not None and kept_head(store, features, dim, new_head=new_head) is None:
+        status = store.index.load(features.name)[1]["status"]
+        _check_dim(int((status == OK).sum()) + coming, dim)
+
+
+def _check_dim(photos: int, dim: int | None) -> None:
+    if photos < 2:
+        raise BadInput(f"A PCA takes two photos at least; there is {photos or 'none'}. Bring more photos.")
+    if dim is not None and dim >= photos:
+        raise BadInput(
+            f"A PCA to {dim} numbers needs more than {dim} photos; there are {photos}. Bring more photos, or leave out "
+            f"--dim: vectors then have as many numbers as {photos} photos allow, {min(photos - 1, DEFAULT_DIM)}."
+        )
+
+
+def few_numbers(store: Store, features: Space, version: str, dim: int | None) -> str:
+    """A sentence where vectors have fewer numbers than they would have of more photos; else nothing."""
+    has = int(version.rpartition("/")[2])
+    if dim is not None or has >= DEFAULT_DIM or load_head(store, version).spec.name != "pca":
+        return ""
+    photos = int((store.index.load(features.name)[1]["status"] == OK).sum())
+    if photos <= DEFAULT_DIM:
+        return f"vectors have {has} numbers and not {DEFAULT_DIM}, for a PCA of {photos} photos has no more"
+    return (
+        f"vectors have {has} numbers, as the active version's head makes them; of the {photos} photos that there are "
+        f"now --new-head makes {DEFAULT_DIM}"
+    )
+
+
+def _head(store: Store, features: Space, dim: int | None, seed: int, *, new_head: bool) -> Head:
+    """The head of the active version, if it fits; else a PCA of a sample of the stored features."""
+    if (kept := kept_head(store, features, dim, new_head=new_head)) is not None:
+        return kept
     _, entries, _ = store.index.load(features.name)
     entries = entries[entries["status"] == OK]
     if not len(entries):
-        raise NothingEmbedded(
-            f"Not one photo could be embedded. The reasons are in {store.folder / REJECTS_FILE} if there are any."
-        )
+        raise NothingEmbedded(f"Not one photo could be embedded. The reasons are in {store.folder / REJECTS_FILE}.")
+    _check_dim(len(entries), dim)
     if len(entries) > PCA_SAMPLE:
         chosen = np.random.default_rng(seed).choice(len(entries), PCA_SAMPLE, replace=False)
         entries = entries[np.sort(chosen)]
-    return fit_pca(store.read(features, entries), dim or DEFAULT_DIM)
+    return fit_pca(store.read(features, entries), dim or min(DEFAULT_DIM, len(entries) - 1))
 
 
 def fill(store: Store, source: Space, target: Space, make: Callable[[Rows], Rows]) -> None:

@@ -8,23 +8,28 @@ import numpy as np
 import pyarrow as pa
 
 from imgserver.errors import BadInput, NothingEmbedded
-from imgserver.keys import NULL_IMAGE, Column, image_ids
+from imgserver.keys import NULL_IMAGE, Column
+from imgserver.names import ImageNames, ids_or_keys
 from imgserver.storage.catalog import Catalog
 from imgserver.storage.records import Ids
 
 
-def read_ids(path: Path) -> Ids:
-    """Image ids from a text file, one a line; empty lines are skipped.
+def read_ids(path: Path, names: ImageNames | None = None) -> Ids:
+    """Image ids from a text file, one a line, or keys of a manifest; empty lines are skipped.
+
+    Args:
+        path: of the file.
+        names: that the manifest gave ids to; a line that is one of them is that image, though it is a number as well.
 
     Raises:
-        BadInput: the file does not exist, a line is no image id, or there is none.
+        BadInput: the file does not exist, a line is no image id and no key, or there is none.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"The file of image ids {path} cannot be read: {error}.") from error
     given = Column(pa.array([line or None for line in lines], pa.string()), "", str(path))
-    ids = image_ids(given)
+    ids = ids_or_keys(given, names)
     if (none := (ids == NULL_IMAGE) & np.array([bool(line) for line in lines], dtype=np.bool_)).any():
         raise given.wrong(none, "each line is one image id")
     if (ids == NULL_IMAGE).all():

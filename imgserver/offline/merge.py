@@ -11,7 +11,8 @@ import numpy as np
 from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.errors import BadInput
-from imgserver.offline.head_vectors import make_vectors
+from imgserver.names import ImageNames
+from imgserver.offline.head_vectors import few_numbers, make_vectors
 from imgserver.offline.moving import active_among, note_held
 from imgserver.offline.rejects import write_rejects
 from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below
@@ -34,6 +35,7 @@ class MergeReport:
         rejected: images of the backbone, of this merge or earlier, that cannot be embedded.
         rejects_file: lists them, or None.
         seconds: of it all.
+        note: where vectors have fewer numbers than they would have of more photos; else empty.
     """
 
     version: str
@@ -42,6 +44,7 @@ class MergeReport:
     rejected: int
     rejects_file: str | None
     seconds: float
+    note: str = ""
 
 
 def merge(
@@ -79,6 +82,8 @@ def merge(
         found = f"of {len(names)} backbones: {', '.join(names)}" if names else "none"
         raise BadInput(f"{folder} must hold files of embedded shards of one backbone; there are {found}.")
     taken = [_take(store, folder, FEATURES, name, shards, progress) for name in names]
+    if (images := ImageNames.of_store(folder)) is not None:
+        images.keep(store.folder)
     if moved is not None:
         copy_heads(folder, store.folder)
         taken += [_take(store, folder, VECTORS, name, shards, progress) for name in names_below(folder, VECTORS)]
@@ -89,14 +94,15 @@ def merge(
     backbone = split_version(store.index.active)[0] if moved else names[0]
     features = store.index.space(backbone)
     if features is None:  # imported vectors have none
-        version, rejected, file = store.index.active, 0, None
+        version, rejected, file, note = store.index.active, 0, None, ""
     else:
         version = make_vectors(store, features, dim, new_head=new_head)
         rejected, file = write_rejects(store, features, {})
+        note = few_numbers(store, features, version, dim)
     if moved is not None and ownership is not None:
         note_held(store, folder, ownership)
     images, added = (max(counts) for counts in zip(*taken, strict=True))
-    return MergeReport(version, images, added, rejected, file, time.monotonic() - started)
+    return MergeReport(version, images, added, rejected, file, time.monotonic() - started, note)
 
 
 def _take(

@@ -25,6 +25,7 @@ from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.disk import replacing
 from imgserver.errors import BadInput, NotReady, StoreError
+from imgserver.names import ImageNames
 from imgserver.notes import note, read_note
 from imgserver.offline.rejects import write_rejects
 from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below
@@ -111,6 +112,8 @@ def write_moved(store: Store, folder: Path, ownership: Ownership) -> MoveReport:
                     files.write(files.new_place(shard), _block(store, part.space, ids[rows], entries[rows]))
             written += int(new.sum())
     copy_heads(store.folder, folder)
+    if (names := ImageNames.of_store(store.folder)) is not None:
+        names.keep(folder)
     _write(_path(folder, WRITTEN, ownership.me), ownership, {"active": store.index.active})
     return _report(parts, ownership, written, started)
 

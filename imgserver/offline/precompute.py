@@ -16,10 +16,11 @@ import numpy as np
 from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.errors import BadInput
+from imgserver.names import ImageNames
 from imgserver.offline.decoding import batched, decoded, reasons_of
-from imgserver.offline.head_vectors import DEFAULT_DIM, make_vectors
+from imgserver.offline.head_vectors import DEFAULT_DIM, check_photos, few_numbers, make_vectors
 from imgserver.offline.image_ids import wanted_ids
-from imgserver.offline.rejects import write_rejects
+from imgserver.offline.rejects import without_reason, write_rejects
 from imgserver.storage.catalog import Catalog
 from imgserver.storage.records import Ids, Space
 from imgserver.storage.store import Store
@@ -84,9 +85,11 @@ class PrecomputeResult:
         skipped: photos that were embedded already.
         rejected: photos that cannot be embedded, now or in an earlier run.
         version: of the vectors, now active.
-        seconds: of the whole run.
+        seconds: of the whole run; by the command, from its start on.
+        start_s: seconds of them before the first photo: packages, listing, the CNN made ready, the estimate.
         rejects_file: lists each rejected id with its reason, or None.
         reasons: how many photos failed in this run, by the name of their status.
+        note: where vectors have fewer numbers than they would have of more photos; else empty.
     """
 
     found: int
@@ -95,8 +98,10 @@ class PrecomputeResult:
     rejected: int = 0
     version: str = ""
     seconds: float = 0.0
+    start_s: float = 0.0
     rejects_file: str | None = None
     reasons: dict[str, int] = field(default_factory=dict)
+    note: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -107,7 +112,7 @@ def make_plan(store: Store, catalog: Catalog, backbone: Backbone, config: Precom
     """See what is to be done.
 
     Raises:
-        BadInput: an id of ``config.only`` is not in the catalogue.
+        BadInput: an id of ``config.only`` is not in the catalogue, or there are too few photos for ``config.dim``.
         NothingEmbedded: the catalogue has no photo.
     """
     ids = wanted_ids(catalog, config.only)
@@ -116,7 +121,11 @@ def make_plan(store: Store, catalog: Catalog, backbone: Backbone, config: Precom
     found = catalog.fingerprints(ids[known])
     unchanged = np.zeros(len(ids), dtype=np.bool_)
     unchanged[known] = found.there & (found.size == entries["size"][known]) & (found.stamp == entries["stamp"][known])
-    return Plan(len(ids), int(unchanged.sum()), catalog.reading_order(ids[~unchanged]))
+    failed = np.flatnonzero(unchanged & (entries["status"] != OK))
+    unchanged[failed] = ~without_reason(store.folder, ids[failed])
+    plan = Plan(len(ids), int(unchanged.sum()), catalog.reading_order(ids[~unchanged]))
+    check_photos(store, space, config.dim, len(plan.to_embed), new_head=config.new_head)
+    return plan
 
 
 def measure_rate(catalog: Catalog, backbone: Backbone, engine: Engine, config: PrecomputeConfig, ids: Ids) -> float:
@@ -154,6 +163,10 @@ def precompute(
         raise BadInput(f"The run needs {need} bytes on the disk of {store.folder}; {free} are free.")
     result = PrecomputeResult(plan.found, skipped=plan.skipped)
     space = feature_space(store, backbone.version, backbone.feature_dim, backbone.recipe)
+    if (names := catalog.names()) is not None:
+        names.keep(store.folder)
+    else:
+        ImageNames.forget(store.folder, catalog.ids())
     reasons: dict[int, str] = {}
     with Decoders(config.limits) as decoders, ThreadPoolExecutor(1, thread_name_prefix="commit") as writer:
         committed: Future[None] | None = None
@@ -166,8 +179,9 @@ def precompute(
         if committed is not None:
             committed.result()
 
+    result.rejected, result.rejects_file = write_rejects(store, space, reasons, config.only, catalog)
     result.version = make_vectors(store, space, config.dim, config.seed, new_head=config.new_head)
-    result.rejected, result.rejects_file = write_rejects(store, space, reasons, config.only)
+    result.note = few_numbers(store, space, result.version, config.dim)
     for reason in reasons.values():
         name = reason.partition(":")[0]
         result.reasons[name] = result.reasons.get(name, 0) + 1

@@ -1,45 +1,114 @@
-"""The list of photos that cannot be embedded, each with its reason."""
+"""The list of photos that cannot be embedded: each with its key, its file, and the reason."""
 
 from __future__ import annotations
 
+import csv
+import io
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.client.results import Status
 from imgserver.disk import replacing
+from imgserver.names import ImageNames
+from imgserver.storage.catalog import Catalog
 from imgserver.storage.records import Ids, Space
 from imgserver.storage.store import Store
 
 OK = pb.VECTOR_STATUS_OK
 REJECTS_FILE = "rejects.csv"
+NOT_KNOWN = "why is not known here"
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A photo that cannot be embedded: a line of the file.
+
+    Attributes:
+        image_id: its id.
+        key: what a manifest calls it; empty where it is called by its id.
+        file: where it is, below the catalogue; empty where that is not known.
+        reason: its status, and why.
+    """
+
+    image_id: int
+    key: str
+    file: str
+    reason: str
+
+
+COLUMNS = tuple(field.name for field in fields(Reject))
+
+
+def read_rejects(folder: Path) -> dict[int, Reject]:
+    """What earlier runs wrote, by image id; nothing where there is no file, or another one."""
+    try:
+        with open(folder / REJECTS_FILE, encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file)
+            if tuple(rows.fieldnames or ()) != COLUMNS:
+                return {}
+            found = [Reject(int(row["image_id"]), row["key"], row["file"], row["reason"]) for row in rows]
+    except (OSError, ValueError, TypeError, csv.Error):
+        return {}
+    return {reject.image_id: reject for reject in found}
+
+
+def without_reason(folder: Path, ids: Ids) -> npt.NDArray[np.bool_]:
+    """Which of some photos that are known to fail have no reason in the file, shape (n,): worth another look."""
+    known = {i for i, reject in read_rejects(folder).items() if NOT_KNOWN not in reject.reason} if len(ids) else set()
+    return np.array([i not in known for i in ids.tolist()], dtype=np.bool_)
 
 
 def write_rejects(
-    store: Store, space: Space, reasons: dict[int, str], only: Ids | None = None
+    store: Store, space: Space, reasons: dict[int, str], only: Ids | None = None, catalog: Catalog | None = None
 ) -> tuple[int, str | None]:
-    """Write every rejected id with its reason.
+    """Write every rejected photo with its reason; reasons of earlier runs stay.
 
     Args:
         store: where the file goes.
         space: features, with what is known to fail from earlier runs, and of these the status only.
         reasons: of this run, by image id.
-        only: leave out all other ids, shape (n,); None: write all.
+        only: count these ids alone, shape (n,); None: all.
+        catalog: knows their files; None: what earlier runs wrote of them stays.
 
     Returns:
-        how many there are, and the file; None where there is none to write.
+        how many of those that count are rejected, and the file; None where none of them is.
     """
     ids, entries, _ = store.index.load(space.name)
-    bad = entries["status"] != OK
-    every = {
-        image_id: f"{Status(status).name}: found in an earlier run"
-        for image_id, status in zip(ids[bad].tolist(), entries["status"][bad].tolist(), strict=True)
-    } | reasons
+    status = dict(zip(ids.tolist(), entries["status"].tolist(), strict=True)) if len(ids) else {}
+    before = read_rejects(store.folder)
+    found = {i: Status(state).name for i, state in status.items() if state != OK}
+    every = {i: _former(before.get(i), name) for i, name in found.items()} | reasons
     chosen = set(only.tolist()) if only is not None else None
-    rows = [(i, reason) for i, reason in sorted(every.items()) if chosen is None or i in chosen]
+    if chosen is not None:  # what this run did not ask for stays as it was, such as a photo that could not be read
+        others = {i: reject.reason for i, reject in before.items() if i not in chosen and status.get(i) != OK}
+        every = others | every
     path = store.folder / REJECTS_FILE
-    if not rows:
+    if not every:
         path.unlink(missing_ok=True)
         return 0, None
-    lines = [f'{image_id},"{reason.replace(chr(34), chr(39))}"' for image_id, reason in rows]
+    rejects = [Reject(i, "", before[i].file if i in before else "", reason) for i, reason in sorted(every.items())]
+    _write(path, rejects, ImageNames.of_store(store.folder), catalog)
+    count = len(every) if chosen is None else len(chosen & every.keys())
+    return count, str(path) if count else None
+
+
+def _former(before: Reject | None, status: str) -> str:
+    if before is not None and before.reason.startswith(f"{status}:"):
+        return before.reason
+    return f"{status}: {NOT_KNOWN}; 'imgserver precompute' over its catalogue looks at it again and says so"
+
+
+def _write(path: Path, rejects: list[Reject], names: ImageNames | None, catalog: Catalog | None) -> None:
+    keys = names.keys([reject.image_id for reject in rejects]) if names else [""] * len(rejects)
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(COLUMNS)
+    for reject, key in zip(rejects, keys, strict=True):
+        file = catalog.place(reject.image_id) if catalog else ""
+        lines.writerow(astuple(Reject(reject.image_id, key, file or reject.file, " ".join(reject.reason.split()))))
     with replacing(path) as part:
-        part.write_text("image_id,reason\n" + "\n".join(lines) + "\n", encoding="utf-8")
-    return len(rows), str(path)
+        part.write_text(text.getvalue(), encoding="utf-8", newline="")

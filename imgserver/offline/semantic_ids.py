@@ -20,6 +20,7 @@ import xxhash
 
 from imgserver.disk import replacing
 from imgserver.errors import BadInput, StoreError
+from imgserver.names import ImageNames
 from imgserver.storage.similarity import Vectors, faiss_module, unit
 from imgserver.storage.store import Store
 from imgserver.storage.versions import active_rows
@@ -39,7 +40,7 @@ class SemanticIds:
         images: that have codes.
         distinct: different ids with 1, 2, … levels.
         error: share of the vectors' variance that all levels leave.
-        file: Parquet: image_id, sid_1, sid_2, …
+        file: Parquet: image_id, sid_1, sid_2, …, and key where the store knows what images are called.
         kept: whether the centres of an earlier run were used.
     """
 
@@ -102,6 +103,8 @@ def write_semantic_ids(store: Store, out: Path, levels: int, codes: int, seed: i
     spread -= float((mean**2).sum()) / max(len(ids), 1)
     arrays = [pa.array(np.concatenate(parts)) for parts in columns]
     table = pa.table([pa.array(ids), *arrays], names=["image_id", *(f"sid_{n + 1}" for n in range(levels))])
+    if (names := ImageNames.of_store(store.folder)) is not None:
+        table = table.append_column("key", pa.array(names.keys(ids)))
     with replacing(out) as part:
         pq.write_table(table.replace_schema_metadata({"crossmedia.version": space.name}), part)
     distinct = tuple(len(array.unique()) for array in arrays)

@@ -35,7 +35,7 @@ from imgserver.storage.store import row_folder
 
 MANIFEST = "backup.json"
 CHUNK_BYTES = 8 << 20
-SMALL_FILES = ("heads/*.safetensors", "codebooks/*.safetensors", "semantic/*.faiss", "rejects.csv")
+SMALL_FILES = ("heads/*.safetensors", "codebooks/*.safetensors", "semantic/*.faiss", "rejects.csv", "names.parquet")
 SIMILARITY_TRIES = 3
 OnProgress = Callable[[int, int], None]
 

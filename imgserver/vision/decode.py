@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import AvifImagePlugin, Image, WebPImagePlugin
+from PIL import AvifImagePlugin, Image, UnidentifiedImageError, WebPImagePlugin
 
-from imgserver.vision.formats import CorruptImage, ImageTooLarge, essentials, format_of, orientation
+from imgserver.vision.formats import CorruptImage, ImageTooLarge, essentials, format_of, not_read, orientation
 
 Pixels = npt.NDArray[np.uint8]
 # Imported here, for Pillow would import the plugins of all its formats to find these two.
@@ -145,7 +146,7 @@ def open_image(data: bytes, limits: ImageLimits, draft_size: int) -> Image.Image
     This is the one place where bytes of others are opened as a picture.
     """
     limits.check(data)
-    name = format_of(data)
+    name, whole = format_of(data), data
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of what we refuse or accept ourselves
@@ -163,23 +164,35 @@ def open_image(data: bytes, limits: ImageLimits, draft_size: int) -> Image.Image
     except (ImageTooLarge, CorruptImage, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise ImageTooLarge(str(error)) from error
+        raise ImageTooLarge(f"a picture in the file has more than {limits.max_pixels} pixels") from error
     except Exception as error:  # Pillow's plugins raise anything from OSError to SyntaxError and struct.error
-        raise CorruptImage(f"{type(error).__name__}: {error}") from error
+        raise _damaged(name, whole, error) from error
+
+
+def _damaged(name: str, data: bytes, error: Exception) -> CorruptImage:
+    """Why a file cannot be decoded that begins as a photo does, without what Python calls the error."""
+    if name == "AVIF" and not any(brand in data[: int.from_bytes(data[:4])] for brand in (b"avif", b"avis")):
+        return not_read(data)  # HEIC may begin with the same letters
+    said = str(error) if isinstance(error, OSError | SyntaxError) else ""  # others speak of Python, and not of photos
+    if isinstance(error, UnidentifiedImageError) or not said or re.search(r"0x|<|b'", said):
+        said = "its header or its picture is damaged"
+    return CorruptImage(f"it begins as {'an' if name == 'AVIF' else 'a'} {name}, and cannot be decoded: {said}")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    deep = image.mode.startswith("I") or image.mode == "F"
-    brightest: Any = image.getextrema()[1] if deep else 0
-    scale = 257.0 if brightest > 255 else 1.0  # 65535 -> 255
+    deep = image.mode.startswith("I;16")  # a PNG's grey; whatever the picture holds, 65535 is white
+    if image.mode in ("I", "F"):
+        raise CorruptImage("its numbers have no white that is known; save it with 8 or 16 bits")
+    clear = image.info.get("transparency") if deep else None
     out = Image.new("RGB", image.size)
     rows = max(1, BAND_PIXELS // image.width)
     for top in range(0, image.height, rows):
         box = (0, top, image.width, min(top + rows, image.height))
         band = image.crop(box)
         if deep:
-            values = np.asarray(band, dtype=np.float32) / np.float32(scale)
-            band = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+            values = np.asarray(band)
+            values = np.where(values == clear, 65535, values) if clear is not None else values
+            band = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
         if band.mode in ("RGBA", "LA", "PA") or "transparency" in band.info:
             white = Image.new("RGBA", band.size, (255, 255, 255, 255))
             band = Image.alpha_composite(white, band.convert("RGBA"))

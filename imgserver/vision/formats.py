@@ -11,6 +11,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Literal
 
+from imgserver.looks import looks_like
+
 # Cameras, phones, shops and browsers make these. MPO, a JPEG with more pictures behind it, is read as its first.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 MAX_SCANS = 100  # of a JPEG, each a pass over the whole picture; encoders make 10, and no script more than some dozens
@@ -40,7 +42,12 @@ def format_of(data: bytes) -> str:
     for name, signature in SIGNATURES.items():
         if signature.match(data):
             return name
-    raise CorruptImage(f"the file is none of the formats {', '.join(FORMATS)}")
+    raise not_read(data)
+
+
+def not_read(data: bytes) -> CorruptImage:
+    """That bytes are no photo that is read here, and what they look like."""
+    return CorruptImage(f"it is {looks_like(data)}; photos are {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
 
 
 def essentials(name: str, data: bytes, max_pixels: int) -> tuple[bytes, Tags]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.storage.catalog import Catalog
+from imgserver.storage.catalog.remote import in_words
 from imgserver.storage.records import SOURCE, content_hash
 from imgserver.vision.decode import Pixels, Preprocessing
 from imgserver.vision.decoders import Decoders, DecodingFailed
@@ -60,9 +61,10 @@ def read_photo(catalog: Catalog, image_id: int, preprocessing: Preprocessing, de
         size, stamp = int(found.size[0]), int(found.stamp[0])
         data = catalog.read(image_id, decoders.limits.max_bytes)
     except OSError as error:
-        return Photo(image_id, pb.VECTOR_STATUS_FAILED, Source(), reason=f"cannot be read: {error}")
+        return Photo(image_id, pb.VECTOR_STATUS_FAILED, Source(), reason=f"cannot be read: {in_words(error)}")
     if data is None:
-        return Photo(image_id, pb.VECTOR_STATUS_NOT_FOUND, Source(), reason="vanished while it was read")
+        reason = "it has gone, its cell is empty, or it leads to where no photos are read (--photo-root)"
+        return Photo(image_id, pb.VECTOR_STATUS_NOT_FOUND, Source(), reason=reason)
     return photo_from_bytes(image_id, data, Source(size, stamp, content_hash(data)), preprocessing, decoders)
 
 

@@ -117,9 +117,10 @@ def test_a_replaced_photo_is_noticed(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"cat.jpg": b"x"}, "'imgserver manifest"),
+        ({"cat.jpg": b"x"}, "lasts: crossmedia imgserver manifest .*; then"),
+        ({"my cat.jpg": b"x", "7.jpg": b"x", "cat (1).jpg": b"x"}, r"2 of 3 photos .*: cat \(1\).jpg .*my cat.jpg"),
         ({"1.jpg": b"x", "01.png": b"x"}, "id 1 has two photos, .*1.* and .*1"),
-        ({"9223372036854775808.jpg": b"x"}, "no whole number"),
+        ({"9223372036854775808.jpg": b"x"}, "1 of 1 photos .* whole number"),
         ({"a.tar": b"no tar"}, "a.tar cannot be listed"),
         ({"a.parquet": b"no parquet"}, "a.parquet cannot be read"),
     ],
@@ -228,7 +229,7 @@ def test_manifest_refuses(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match="No image was found"):
         write_manifest(str(tmp_path / "empty"), tmp_path / "m2.parquet", 5)
-    with pytest.raises(BadInput, match="/none cannot be listed"):
+    with pytest.raises(BadInput, match="/none does not exist"):
         write_manifest(str(tmp_path / "none"), tmp_path / "m2.parquet", 5)
     (tmp_path / "text.parquet").write_text("no Parquet")
     with pytest.raises(BadInput, match=r"text.parquet is there, and cannot be read.*another --out"):

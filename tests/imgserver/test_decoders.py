@@ -55,9 +55,11 @@ if any("decode_worker" in word for word in sys.orig_argv):
         b"write": lambda: open("/tmp/written-by-a-photo", "w").close(),
         b"call": lambda: socket.create_connection(("127.0.0.1", 1)),
         b"start": lambda: subprocess.run(["true"]),
-        b"secrets": lambda: os.environ["AWS_SECRET_ACCESS_KEY"],
-        b"descriptors": lambda: os.write(max(f for f in range(3, 1024) if is_open(f) and not is_pipe(f)), b"x"),
+        b"secrets": lambda: os.environ.get("AWS_SECRET_ACCESS_KEY") or missing("secret"),
+        b"descriptors": lambda: any(is_open(f) and not is_pipe(f) for f in range(3, 1024)) or missing("descriptor"),
     }
+    def missing(what):
+        raise OSError(f"there is no such {what}")
     def is_open(fd):
         try:
             return bool(os.fstat(fd))
@@ -243,11 +245,11 @@ def test_who_breaks_into_a_decoder_finds_little(decoders: Decoders, monkeypatch:
         for word in (b"read", b"write", b"call"):
             with pytest.raises(CorruptImage, match=r"Too many open files"):
                 decoders.pixels(b"BM" + word, PLAIN)
-        with pytest.raises(CorruptImage, match=r"OSError"):
+        with pytest.raises(CorruptImage, match=r"Too many open files|unavailable"):
             decoders.pixels(b"BMstart", PLAIN)
-        with pytest.raises(CorruptImage, match="KeyError"):
+        with pytest.raises(CorruptImage, match="there is no such secret"):
             decoders.pixels(b"BMsecrets", PLAIN)
-        with pytest.raises(CorruptImage, match=r"max\(\)"):
+        with pytest.raises(CorruptImage, match="there is no such descriptor"):
             decoders.pixels(b"BMdescriptors", PLAIN)
     assert not Path("/tmp/written-by-a-photo").exists()
 
@@ -349,7 +351,12 @@ def test_precompute_passes_over_photos_that_never_end(bombed: Path, store: Path,
         result = precompute(opened, catalog, backbone, engine, config, plan)
         assert result.reasons == {"TOO_LARGE": 2}
         rejects = (store / "rejects.csv").read_text()
-        assert len(re.findall(r"^700[12],\"TOO_LARGE: it takes more than 1 s to decode\"$", rejects, re.MULTILINE)) == 2
+        assert (
+            len(
+                re.findall(r"^700[12],,700[12].bmp,TOO_LARGE: it takes more than 1 s to decode$", rejects, re.MULTILINE)
+            )
+            == 2
+        )
         space = opened.index.spaces("feature")[0]
         entries, known = opened.index.get(space.name, np.arange(190, 200))
         assert known.all()

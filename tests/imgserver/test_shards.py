@@ -144,7 +144,7 @@ def test_a_shard_is_not_embedded_twice_and_a_changed_photo_is(tmp_path: Path) ->
     with closing(Store(tmp_path / "all", create=False)) as store:
         entries, _ = store.index.get(space.name, np.array([100, 5]))
         assert (np.stack([changed, same]) == store.read(space, entries)).all()
-    assert "image_id,reason\n12," in (tmp_path / "store" / "rejects.csv").read_text()
+    assert "image_id,key,file,reason\n12,,,CORRUPT: " in (tmp_path / "store" / "rejects.csv").read_text()
 
 
 def test_the_later_file_counts_though_the_clock_was_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

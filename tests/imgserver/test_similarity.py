@@ -304,7 +304,7 @@ def test_duplicates_of_a_catalogue(photos: Path, tmp_path: Path) -> None:
     assert not groups[20, 102]
     assert found["images"] == 63
     rows = [line.split(",") for line in out.read_text().splitlines()]
-    assert rows[0] == ["group", "image_id", "cosine", "same_bytes"]
+    assert rows[0] == ["group", "image_id", "key", "cosine", "same_bytes"]
     assert [row[1] for row in rows[1:4]] == ["3", "100", "101"]
     with Image.open(found["picture"]) as picture:
         assert picture.format == "PNG"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -67,6 +68,43 @@ def test_odd_photos_decode_to_what_they_show(data: bytes) -> None:
 def test_sixteen_bits_are_scaled_not_clipped() -> None:
     gray = Image.fromarray(np.full((40, 40), 128 * 257, dtype=np.uint16))
     assert abs(decode(encoded(gray, "PNG"), PLAIN, LIMITS).mean() - 128) < 2
+
+
+@pytest.mark.parametrize("brightest", [200, 255, 256, 25_000, 65_535])
+def test_sixteen_bits_are_scaled_by_their_mode_whatever_the_picture_holds(brightest: int) -> None:
+    ramp = np.linspace(0, brightest, 40 * 40).reshape(40, 40).round().astype(np.uint16)
+    deep = open_image(encoded(Image.fromarray(ramp), "PNG"), LIMITS, 0)
+    plain = Image.fromarray((ramp / 257).round().astype(np.uint8)).convert("RGB")
+    assert (np.asarray(deep) == np.asarray(plain)).all()
+
+
+def test_a_clear_colour_of_sixteen_bits_is_white() -> None:
+    gray = np.full((8, 8), 1000, dtype=np.uint16)
+    gray[:4] = 40_000
+    clear = (2).to_bytes(4) + b"tRNS" + (1000).to_bytes(2) + zlib.crc32(b"tRNS" + (1000).to_bytes(2)).to_bytes(4)
+    png = encoded(Image.fromarray(gray), "PNG")
+    pixels = np.asarray(open_image(png[:33] + clear + png[33:], LIMITS, 0))
+    assert (pixels[:4] == round(40_000 / 257)).all()
+    assert (pixels[4:] == 255).all()
+
+
+def test_damaged_and_large_tags_cost_the_tag_in_every_format() -> None:
+    damaged = b"Exif\0\0" + b"\x00\x08\x00\x02\x01\x12\x00\x03" * 4
+    for kind in ("JPEG", "PNG", "WEBP", "AVIF"):
+        plain = encoded(RED, kind)
+        tagged = [encoded(RED, kind, icc_profile=bytes(3_000_000))]
+        if kind == "AVIF":  # Pillow writes no damaged EXIF there
+            exif = Image.Exif()
+            exif[0x010F] = "Acme"
+            whole = encoded(RED, kind, exif=exif.tobytes())
+            tagged.append(re.sub(rb"MM\0\*|II\*\0", b"\xff" * 4, whole))
+            assert tagged[-1] != whole
+        else:
+            tagged += [encoded(RED, kind, exif=exif) for exif in (damaged, b"Exif\0\0" + TURNED[:14], b"Exif\0\0")]
+        for data in tagged:
+            assert (np.asarray(open_image(data, LIMITS, 0)) == np.asarray(open_image(plain, LIMITS, 0))).all(), kind
+    gif = encoded(RED, "GIF", comment=b"x" * 200_000)
+    assert open_image(gif, LIMITS, 0).size == RED.size
 
 
 def _in_png(kind: bytes, body: bytes) -> bytes:
@@ -142,8 +180,54 @@ def test_poison_raises_for_itself(data: bytes, error: type[Exception]) -> None:
 
 @pytest.mark.parametrize("kind", ["TIFF", "ICO", "ICNS", "JPEG2000", "PPM", "TGA", "PCX", "DDS", "EPS", "PDF", "QOI"])
 def test_no_other_format_is_opened(kind: str) -> None:
-    with pytest.raises(CorruptImage, match="none of the formats JPEG, PNG, WEBP, GIF, BMP, AVIF"):
+    with pytest.raises(CorruptImage, match=r"it is .*; photos are JPEG, PNG, WEBP, GIF, BMP or AVIF"):
         decode(encoded(RED, kind), PLAIN, LIMITS)
+
+
+HEIC_LIKE_AVIF = b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(50)
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"", "it is empty"),
+        (bytes(100), "100 zero bytes"),
+        (b"\n<!DOCTYPE html>\n<html><svg></svg>", "an HTML page"),
+        (b"<h1>404 Not Found</h1>", "HTML"),
+        (b'<?xml version="1.0"?>\n<!-- Created by -->\n<svg xmlns="http://www.w3.org/2000/svg"', "an SVG drawing"),
+        (b'\xef\xbb\xbf<svg width="1">', "an SVG drawing"),
+        (b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code>', "XML"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+            "a Git LFS pointer.*git lfs pull",
+        ),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50), "a HEIC photo"),
+        (HEIC_LIKE_AVIF, "a HEIC photo"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL photo"),
+        (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2", "a video"),
+        (encoded(RED, "TIFF"), "a TIFF"),
+        (b"%PDF-1.7", "a PDF"),
+        (b"PK\3\4\x14", "a ZIP archive"),
+        (b"\0\5\x16\7\0\2\0\0Mac OS X", "AppleDouble"),
+        (b'{"error": "not found"}', "JSON"),
+        ("Bild nicht verfügbar".encode(), "text, which begins 'Bild nicht verfügbar'"),
+        (b"<!---->" * 5000, "text"),
+        (b"\x01\x02\x03\x04", "none of what is known here, beginning with 01 02 03 04"),
+        (encoded(RED, "JPEG")[:300], "JPEG|segment"),
+        (encoded(RED, "PNG")[:33] + b"\xee" * 100, "begins as a PNG, and cannot be decoded"),
+        (encoded(RED, "WEBP")[:60], "begins as a WEBP, and cannot be decoded"),
+        (b"RIFF\x10\0\0\0WEBPnothing", "begins as a WEBP"),
+        (b"BMW 320i", "begins as a BMP, and cannot be decoded"),
+    ],
+)
+def test_a_reason_says_what_the_bytes_look_like(data: bytes, what: str) -> None:
+    said = []
+    for _ in range(2):
+        with pytest.raises(CorruptImage, match=what) as raised:
+            decode(data, PLAIN, LIMITS)
+        said.append(str(raised.value))
+    assert said[0] == said[1]
+    assert not re.search(r"0x|object at|Error\b(?! of)|<.*>", said[0].replace("<!---->", "")), said[0]
 
 
 def test_no_program_is_started_for_a_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,22 +14,26 @@ import pyarrow.parquet as pq
 import xxhash
 
 from imgserver.errors import BadInput
+from imgserver.names import ImageNames
 from imgserver.storage.catalog.files import (
     PARQUET_SUFFIXES,
     SHARD_SUFFIXES,
     Files,
-    LocalFiles,
-    files_for,
+    has_suffix,
     is_url,
     join,
-    local_files,
     root_of,
 )
 from imgserver.storage.catalog.listing import WHOLE_FILE, Listing, concat, ids_from_keys
-from imgserver.storage.catalog.manifest import is_manifest, read_manifest
+from imgserver.storage.catalog.local import LocalFiles, check_where, local_files
+from imgserver.storage.catalog.manifest import is_manifest, read_manifest, read_names
 from imgserver.storage.catalog.parquet_rows import ParquetRows
+from imgserver.storage.catalog.passed_over import PassedOver
+from imgserver.storage.catalog.remote import files_for
 from imgserver.storage.catalog.scan import scan
 from imgserver.storage.records import Ids
+
+log = logging.getLogger(__name__)
 
 READ_TIMEOUT_S = 20.0
 
@@ -57,11 +62,17 @@ class Catalog:
         timeout_s: seconds for one read behind a URL.
         local: reads files of this machine.
         stamp: of the file that was listed, for ``changed``; None for folders and URLs.
+
+    Attributes:
+        where: as above.
+        readers: how many reads at once make sense.
+        passed_over: sentences about files that are no photos of it.
     """
 
     def __init__(self, where: str, listing: Listing, timeout_s: float, local: LocalFiles, stamp: int | None = None):
         self.where, self._listing, self._timeout_s, self._stamp = where, listing, timeout_s, stamp
         self._local = local
+        self.passed_over: tuple[str, ...] = ()
         self._root = root_of(where)
         # Only a folder of this machine is asked for photos that came after it was listed.
         self._late_folder = None if self._root != where or is_url(where) else where
@@ -97,6 +108,18 @@ class Catalog:
         if self._late_folder is not None:
             lacking[lacking] = [self._late(image_id) is None for image_id in ids[lacking].tolist()]
         return lacking
+
+    def place(self, image_id: int) -> str:
+        """The file of a photo, for people: its path below the catalogue, or its URL; empty where it has none."""
+        return self._listing.where(image_id) or os.path.basename(self._late(image_id) or "")
+
+    def names(self) -> ImageNames | None:
+        """What a manifest calls the photos; None where they are called by their ids.
+
+        Raises:
+            BadInput: the manifest cannot be read any more.
+        """
+        return _names(self.where, self._timeout_s, self._local)
 
     def fingerprints(self, ids: Ids) -> Fingerprints:
         """Size and stamp of photos, now."""
@@ -137,7 +160,7 @@ class Catalog:
             return None
         place = int(self._listing.places(np.array([image_id]))[0])
         offset = WHOLE_FILE if place < 0 else int(self._listing.offset[place])
-        if offset != WHOLE_FILE and path.lower().endswith(PARQUET_SUFFIXES):
+        if offset != WHOLE_FILE and has_suffix(path, PARQUET_SUFFIXES):
             data = self._rows.read(path, offset)
             return None if data is None else data[: max_bytes + 1]
         files = self._files(path)
@@ -163,6 +186,20 @@ class Catalog:
         return None
 
 
+def names_in(where: str, timeout_s: float = READ_TIMEOUT_S, photo_roots: Sequence[str] = ()) -> ImageNames | None:
+    """What a manifest calls its photos, without listing them; None for a catalogue of photos called by their ids.
+
+    Raises:
+        BadInput: the manifest cannot be read.
+    """
+    check_where(where)
+    return _names(where, timeout_s, local_files(where, photo_roots))
+
+
+def _names(where: str, timeout_s: float, local: LocalFiles) -> ImageNames | None:
+    return read_names(where, timeout_s, local) if has_suffix(where, PARQUET_SUFFIXES) else None
+
+
 def open_catalog(
     where: str | os.PathLike[str], timeout_s: float = READ_TIMEOUT_S, photo_roots: Sequence[str] = ()
 ) -> Catalog:
@@ -179,20 +216,27 @@ def open_catalog(
             leads out of its folder.
     """
     path = os.fspath(where)
+    check_where(path)
     local = local_files(path, photo_roots)
     files = files_for(path, timeout_s, local)
-    if not is_url(path) and not os.path.exists(path):
-        raise BadInput(f"The catalogue {path} does not exist.")
     stamp = None if is_url(path) or not os.path.isfile(path) else os.stat(path).st_mtime_ns
+    passed = PassedOver()
     try:
-        if path.lower().endswith(PARQUET_SUFFIXES):
+        if has_suffix(path, PARQUET_SUFFIXES):
             with files.open(path) as source:
                 names = pq.read_schema(source).names
             if is_manifest(names):
                 return Catalog(path, read_manifest(path, timeout_s, local), timeout_s, local, stamp)
-        elif not is_url(path) and os.path.isfile(path) and not path.lower().endswith(SHARD_SUFFIXES):
-            raise BadInput(f"The catalogue {path} is a file, and neither a tar nor a Parquet file.")
-        entries = concat(scan(files, path))
+        elif not is_url(path) and os.path.isfile(path) and not has_suffix(path, SHARD_SUFFIXES):
+            raise BadInput(
+                f"The catalogue {path} is a file, and neither a tar nor a Parquet file. An archive of another kind is "
+                f"to be unpacked, or packed as plain .tar."
+            )
+        entries = concat(scan(files, path, passed))
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise BadInput(f"The catalogue {path} cannot be listed: {error}.") from error
-    return Catalog(path, Listing(entries, ids_from_keys(entries, path)), timeout_s, local, stamp)
+    catalog = Catalog(path, Listing(entries, ids_from_keys(entries, path)), timeout_s, local, stamp)
+    catalog.passed_over = passed.said()
+    for sentence in catalog.passed_over:
+        log.info("%s: %s", path, sentence)
+    return catalog

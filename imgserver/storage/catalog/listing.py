@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from shlex import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,11 @@ import pyarrow.compute as pc
 
 from imgserver.errors import BadInput
 from imgserver.keys import is_number
-from imgserver.storage.catalog.files import PARQUET_SUFFIXES
+from imgserver.storage.catalog.files import PARQUET_SUFFIXES, has_suffix
 from imgserver.storage.records import Ids, places_in
 
 WHOLE_FILE = -1
+SHOWN = 3  # of the photos that have no number
 UNKNOWN = -1
 
 
@@ -44,10 +46,14 @@ class FoundImages:
 
     def where(self, row: int) -> str:
         """A sentence's worth of where entry ``row`` is."""
-        name = str(self.files[int(self.file[row])])
-        if self.offset[row] == WHOLE_FILE:
-            return name
-        return f"{name} ({'row' if name.endswith(PARQUET_SUFFIXES) else 'byte'} {self.offset[row]})"
+        return place_in_words(str(self.files[int(self.file[row])]), int(self.offset[row]))
+
+
+def place_in_words(name: str, offset: int) -> str:
+    """Where an image is: a file, or what part of it."""
+    if offset == WHOLE_FILE:
+        return name
+    return f"{name} ({'row' if has_suffix(name, PARQUET_SUFFIXES) else 'byte'} {offset})"
 
 
 def concat(parts: Iterable[FoundImages]) -> FoundImages:
@@ -109,6 +115,13 @@ class Listing:
         place, found = places_in(self.ids, ids)
         return np.where(found, place, -1)
 
+    def where(self, image_id: int) -> str | None:
+        """Where an image is, for people; None where it is not here."""
+        place = int(self.places(np.array([image_id]))[0])
+        if place < 0:
+            return None
+        return place_in_words(str(self.files[int(self.file[place])]), int(self.offset[place]))
+
 
 def ids_from_keys(entries: FoundImages, root: str) -> Ids:
     """Image ids of entries whose keys are whole numbers, shape (n,).
@@ -118,10 +131,12 @@ def ids_from_keys(entries: FoundImages, root: str) -> Ids:
     """
     numeric = numeric_keys(entries)
     if not numeric.all():
-        row = int(np.argmin(numeric))
+        rows = np.flatnonzero(~numeric)
+        first = rows[np.asarray(pc.sort_indices(entries.keys.take(pa.array(rows))))][:SHOWN].tolist()
+        some = ", ".join(f"{entries.where(row)} ({str(entries.keys[row])!r})" for row in first)
         raise BadInput(
-            f"{entries.where(row)} in {root} is not named after an image id: {str(entries.keys[row])!r} is no whole "
-            f"number from 0 on. Rename it, or give every key an id that lasts: 'imgserver manifest {root} --out "
-            f"manifest.parquet', and use the manifest as the catalogue."
+            f"{len(rows)} of {len(entries)} photos in {root} are not named after an image id, a whole number from 0 "
+            f"on: {some}{', …' if len(rows) > SHOWN else ''}. Rename them, or give every name an id that lasts: "
+            f"crossmedia imgserver manifest {quote(root)} --out manifest.parquet; then use that as the catalogue."
         )
     return np.asarray(pc.cast(entries.keys, pa.int64()))

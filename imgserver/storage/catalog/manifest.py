@@ -27,8 +27,12 @@ import pyarrow.parquet as pq
 from imgserver.disk import replacing
 from imgserver.errors import BadInput
 from imgserver.keys import Column, full_image_ids
-from imgserver.storage.catalog.files import LocalFiles, files_for, is_url, join, local_files, root_of
+from imgserver.names import ImageNames
+from imgserver.storage.catalog.files import is_url, join, root_of
 from imgserver.storage.catalog.listing import UNKNOWN, WHOLE_FILE, FoundImages, Listing, concat, numeric_keys
+from imgserver.storage.catalog.local import LocalFiles, check_where, local_files
+from imgserver.storage.catalog.passed_over import PassedOver
+from imgserver.storage.catalog.remote import files_for
 from imgserver.storage.catalog.scan import URI_COLUMN, id_column, scan
 from imgserver.storage.catalog.uris import check_uris
 from imgserver.storage.records import Ids
@@ -40,12 +44,24 @@ RULE = b"crossmedia.ids"
 
 @dataclass(frozen=True)
 class ManifestReport:
-    """What ``write_manifest`` did: images in the manifest, how many are new, and how many have gone."""
+    """What ``write_manifest`` did.
+
+    Attributes:
+        images: in the manifest.
+        added: that are new.
+        gone: whose photos are not there any more.
+        out: the manifest.
+        photo_root: the folder that ``--photo-root`` must name where the manifest is used, for the photos lie out of
+            its own; empty where they do not.
+        passed_over: sentences about files that are no photos.
+    """
 
     images: int
     added: int
     gone: int
     out: str
+    photo_root: str = ""
+    passed_over: tuple[str, ...] = ()
 
 
 def is_manifest(names: list[str]) -> bool:
@@ -62,21 +78,9 @@ def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
         BadInput: nothing was found, it cannot be listed, a key or an id is there twice, or ``out`` is no manifest, or
             gave its ids by the other rule.
     """
-    try:
-        found = concat(scan(files_for(where, timeout_s, local_files(where)), where))
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise BadInput(f"The catalogue {where} cannot be listed: {error}.") from error
-    if not len(found):
-        raise BadInput(f"No image was found in {where}: no photo, no tar and no Parquet file with photos.")
+    found, passed = _found_in(where, timeout_s)
     keys = pc.cast(found.keys, pa.large_string())
-    counts = pc.value_counts(keys)
-    if len(twice := counts.filter(pc.greater(counts.field("counts"), 1))):
-        key = twice[0]["values"].as_py()
-        rows = np.flatnonzero(np.asarray(pc.equal(keys, key)))[:2].tolist()
-        raise BadInput(
-            f"The key {key!r} is there {twice[0]['counts']} times, in {' and '.join(map(found.where, rows))}. Keys are "
-            f"names without folder and suffix; rename one of them."
-        )
+    _refuse_twice(found, keys)
     before = _read_former(out) if out.exists() else None
     rule = NUMBERS if numeric_keys(found).all() else GIVEN
     ids = np.full(len(found), -1, dtype=np.int64)
@@ -110,7 +114,40 @@ def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
     table = table.sort_by("image_id").replace_schema_metadata({RULE: rule.encode()})
     with replacing(out) as part:
         pq.write_table(table, part, compression="zstd")
-    return ManifestReport(len(table), len(table) - former, len(table) - len(found), str(out))
+    root = root_of(where) or "."
+    leads_out = not is_url(where) and not local_files(str(out)).allows(root)
+    return ManifestReport(
+        *(len(table), len(table) - former, len(table) - len(found), str(out)),
+        photo_root=os.path.realpath(root) if leads_out else "",
+        passed_over=passed.said(),
+    )
+
+
+def _found_in(where: str, timeout_s: float) -> tuple[FoundImages, PassedOver]:
+    check_where(where)
+    passed = PassedOver()
+    try:
+        found = concat(scan(files_for(where, timeout_s, local_files(where)), where, passed))
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise BadInput(f"The catalogue {where} cannot be listed: {error}.") from error
+    if not len(found):
+        raise BadInput(
+            f"No image was found in {where}: no photo, no tar and no Parquet file with photos. "
+            f"{'; '.join(passed.said())}".rstrip()
+        )
+    return found, passed
+
+
+def _refuse_twice(found: FoundImages, keys: pa.Array) -> None:
+    counts = pc.value_counts(keys)
+    if len(twice := counts.filter(pc.greater(counts.field("counts"), 1))):
+        key = pc.min(twice.field("values")).as_py()
+        rows = np.flatnonzero(np.asarray(pc.equal(keys, key))).tolist()
+        raise BadInput(
+            f"The key {key!r} is there {len(rows)} times, in {' and '.join(sorted(map(found.where, rows))[:2])}"
+            f"{f'; {len(twice) - 1} other keys, too' if len(twice) > 1 else ''}. Keys are names without folder and "
+            f"suffix; rename one of them."
+        )
 
 
 def _read_former(out: Path) -> pa.Table:
@@ -178,6 +215,26 @@ def read_manifest(path: str, timeout_s: float, local: LocalFiles) -> Listing:
     del table, uris, files, entries, numbers
     pa.default_memory_pool().release_unused()  # reading takes several times what the listing holds
     return listing
+
+
+def read_names(path: str, timeout_s: float, local: LocalFiles) -> ImageNames | None:
+    """The keys of a manifest; None where they are the ids, or it has none, or is a file of photos.
+
+    Raises:
+        BadInput: it cannot be read.
+    """
+    try:
+        with files_for(path, timeout_s, local).open(path) as source, pq.ParquetFile(source) as parquet:
+            schema = parquet.schema_arrow
+            numbers = (schema.metadata or {}).get(RULE, b"").decode() == NUMBERS
+            if numbers or not {"key", URI_COLUMN} <= set(schema.names):
+                return None
+            table = parquet.read(columns=[id_column(schema.names, path), "key"]).combine_chunks()
+        ids, keys = (table[name].combine_chunks() for name in table.column_names)
+        keys.validate(full=True)  # a damaged file may hold bytes that are no text
+        return ImageNames(np.asarray(pc.cast(ids, pa.int64())), pc.fill_null(pc.cast(keys, pa.large_string()), ""))
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        raise BadInput(f"The manifest {path} cannot be read: {error}.") from error
 
 
 def _column(table: pa.Table, name: str, default: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -15,8 +15,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imgserver.storage.catalog.files import Files, NotBelow
-from imgserver.storage.catalog.scan import BYTES_COLUMN
+from imgserver.storage.catalog.files import Files
+from imgserver.storage.catalog.local import NotBelow
+from imgserver.storage.catalog.scan import BYTES_COLUMNS, bytes_column
 
 KEEP_BYTES = 512 << 20
 
@@ -25,10 +26,11 @@ KEEP_BYTES = 512 << 20
 class _Open:
     file: Any
     first_row: npt.NDArray[np.int64]  # of each row group, and the number of rows
+    column: str  # that holds the photos
 
 
 class ParquetRows:
-    """Photos in the column ``bytes``; the row groups read last stay in memory, up to 512 MiB.
+    """Photos in a column of Parquet files; the row groups read last stay in memory, up to 512 MiB.
 
     Whoever reads many rows reads them in the order of the file, so that each group is decoded once.
 
@@ -65,7 +67,7 @@ class ParquetRows:
             raise OSError(f"{path} holds fewer rows than it says")
         data = column[place].as_py()
         if not isinstance(data, bytes | None):
-            raise OSError(f"the column {BYTES_COLUMN!r} of {path} holds no bytes")
+            raise OSError(f"the column {opened.column!r} of {path} holds no bytes")
         return data
 
     def _open_file(self, path: str) -> _Open:
@@ -73,12 +75,12 @@ class ParquetRows:
         file = pq.ParquetFile(source)
         weakref.finalize(file, source.close)
         rows = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
-        return _Open(file, np.cumsum([0, *rows]))
+        return _Open(file, np.cumsum([0, *rows]), bytes_column(file.schema_arrow) or BYTES_COLUMNS[0])
 
     def _group(self, path: str, opened: _Open, group: int) -> pa.ChunkedArray:
         key = (path, group)
         if key not in self._groups:
-            column = opened.file.read_row_group(group, columns=[BYTES_COLUMN])[BYTES_COLUMN]
+            column = opened.file.read_row_group(group, columns=[opened.column])[opened.column]
             self._groups[key] = column
             self._bytes += column.nbytes
             while self._bytes > KEEP_BYTES and len(self._groups) > 1:

@@ -13,39 +13,56 @@ import pyarrow.parquet as pq
 
 from imgserver.errors import BadInput
 from imgserver.keys import Column, catalogue_keys
-from imgserver.storage.catalog.files import PARQUET_SUFFIXES, Files, FoundFile, root_of
+from imgserver.looks import HEAD, PARQUET, TAR, looks_like
+from imgserver.names import PHOTO_SUFFIXES
+from imgserver.storage.catalog.files import (
+    SHARD_SUFFIXES,
+    Files,
+    FoundFile,
+    below,
+    has_suffix,
+    is_web,
+    root_of,
+)
 from imgserver.storage.catalog.listing import UNKNOWN, WHOLE_FILE, FoundImages
+from imgserver.storage.catalog.passed_over import NO_TEXT, TABLE, PassedOver, is_text
+from imgserver.storage.catalog.tars import photos_in
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif", ".tif", ".tiff")
 ID_COLUMNS = ("image_id", "id", "key")
-BYTES_COLUMN = "bytes"
+BYTES_COLUMNS = ("bytes", "jpg", "png", "webp")  # the last three are img2dataset's
 URI_COLUMN = "uri"
 MAX_GROUP_BYTES = 512 << 20
 
 
-def scan(files: Files, where: str) -> Iterator[FoundImages]:
-    """All images in ``where``, some at a time; other files are passed over.
+def scan(files: Files, where: str, passed: PassedOver) -> Iterator[FoundImages]:
+    """All images in ``where``, some at a time; other files are passed over, and ``passed`` is told.
 
     Raises:
         BadInput: a tar or Parquet file cannot be read as images.
     """
     root = root_of(where)
-    for found in files.walk(where):
-        photos = [file for file in found if file.path.lower().endswith(PHOTO_SUFFIXES)]
+    for found in files.walk(where, passed):
+        photos = []
+        for file in found:
+            path = below(file.path, root)
+            if not has_suffix(file.path, (*PHOTO_SUFFIXES, *SHARD_SUFFIXES)):
+                passed.add_file(path)
+            elif not is_text(path):
+                passed.add(NO_TEXT, path)
+            elif has_suffix(file.path, PHOTO_SUFFIXES):
+                photos.append(file)
+            elif has_suffix(file.path, ".tar"):
+                yield _tar_members(files, file, root, passed)
+            elif rows := _parquet_rows(files, file, root, None if file.path == where else passed):
+                yield rows
         if photos:
             yield _photos(photos, root)
-        for file in found:
-            if file.path.lower().endswith(".tar"):
-                yield _tar_members(files, file, root)
-            elif file.path.lower().endswith(PARQUET_SUFFIXES) and (rows := _parquet_rows(files, file, root)):
-                yield rows
 
 
 def _photos(photos: list[FoundFile], root: str) -> FoundImages:
-    names = [os.path.splitext(os.path.basename(photo.path))[0] for photo in photos]
     return FoundImages(
-        pa.array(names, pa.large_string()),
-        pa.array([_below(photo.path, root) for photo in photos], pa.large_string()),
+        pa.array([_key(photo.path) for photo in photos], pa.large_string()),
+        pa.array([below(photo.path, root) for photo in photos], pa.large_string()),
         np.arange(len(photos), dtype=np.int32),
         np.full(len(photos), WHOLE_FILE, dtype=np.int64),
         np.array([photo.size for photo in photos], dtype=np.int64),
@@ -53,62 +70,91 @@ def _photos(photos: list[FoundFile], root: str) -> FoundImages:
     )
 
 
-def _below(path: str, root: str) -> str:
-    """``path`` without the root, which a million photos would repeat."""
-    return path.removeprefix(root.rstrip("/") + "/")
+def _key(path: str) -> str:
+    """What a photo is called: its name without folder and suffix."""
+    return os.path.splitext(os.path.basename(path.partition("?")[0] if is_web(path) else path))[0]
 
 
-def _tar_members(files: Files, file: FoundFile, root: str) -> FoundImages:
-    """Photos in a tar, as WebDataset writes them: ``<key>.jpg`` beside other members, which are passed over."""
+def _tar_members(files: Files, file: FoundFile, root: str, passed: PassedOver) -> FoundImages:
     file = (files.stat(file.path) if file.size < 0 else file) or file
-    keys, offsets, sizes = [], [], []
+    name = below(file.path, root)
     try:
-        with files.open(file.path) as source, tarfile.open(fileobj=source, mode="r:") as tar:
-            while (member := tar.next()) is not None:
-                if member.isreg() and member.name.lower().endswith(PHOTO_SUFFIXES):
-                    keys.append(os.path.splitext(os.path.basename(member.name))[0])
-                    offsets.append(member.offset_data)
-                    sizes.append(member.size)
-                tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep an object a member
+        with files.open(file.path) as source:
+            members = photos_in(source, name, passed)
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise BadInput(f"The tar {file.path} cannot be listed: {error}.") from error
+        raise BadInput(f"The tar {file.path} cannot be listed: {error}.{_instead(files, file.path)}") from error
     return FoundImages(
-        pa.array(keys, pa.large_string()),
-        pa.array([_below(file.path, root)], pa.large_string()),
-        np.zeros(len(keys), dtype=np.int32),
-        np.array(offsets, dtype=np.int64),
-        np.array(sizes, dtype=np.int64),
-        np.full(len(keys), file.stamp, dtype=np.uint64),
+        pa.array([_key(member) for member in members.names], pa.large_string()),
+        pa.array([name], pa.large_string()),
+        np.zeros(len(members.names), dtype=np.int32),
+        np.array(members.offsets, dtype=np.int64),
+        np.array(members.sizes, dtype=np.int64),
+        np.full(len(members.names), file.stamp, dtype=np.uint64),
     )
 
 
-def _parquet_rows(files: Files, file: FoundFile, root: str) -> FoundImages | None:
-    """Rows of a Parquet file with an id column and ``bytes``; None for a manifest that lies beside its photos."""
+def _parquet_rows(files: Files, file: FoundFile, root: str, passed: PassedOver | None) -> FoundImages | None:
+    """Rows of a Parquet file with an id column and photos.
+
+    Args:
+        files: read it.
+        file: which one.
+        root: of the catalogue.
+        passed: told of a table without photos, which lies beside them; None where the file is all that there is.
+
+    Returns:
+        None for such a table, or a manifest that lies beside its photos.
+    """
     file = (files.stat(file.path) if file.size < 0 else file) or file
     try:
         with files.open(file.path) as source, pq.ParquetFile(source) as parquet:
             names = parquet.schema_arrow.names
             if URI_COLUMN in names:
                 return None
+            if bytes_column(parquet.schema_arrow) is None and passed is not None:
+                passed.add(TABLE, below(file.path, root))
+                return None
             key = id_column(names, file.path)
-            if BYTES_COLUMN not in names:
+            if bytes_column(parquet.schema_arrow) is None:
                 raise BadInput(
                     f"The Parquet file {file.path} has no column 'bytes' with the photos; its columns are: "
                     f"{', '.join(names)}."
                 )
             _check_groups(parquet, file.path, file.size)
             keys = parquet.read(columns=[key])[key].combine_chunks()
+            keys.validate(full=True)  # a damaged file may hold bytes that are no text
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        raise BadInput(f"The Parquet file {file.path} cannot be read: {error}.") from error
+        said = f"The Parquet file {file.path} cannot be read: {error}.{_instead(files, file.path)}"
+        raise BadInput(said) from error
     keys = key_array(keys, file.path, key)
     return FoundImages(
         keys,
-        pa.array([_below(file.path, root)], pa.large_string()),
+        pa.array([below(file.path, root)], pa.large_string()),
         np.zeros(len(keys), dtype=np.int32),
         np.arange(len(keys), dtype=np.int64),
         np.full(len(keys), UNKNOWN, dtype=np.int64),
         np.full(len(keys), file.stamp, dtype=np.uint64),
     )
+
+
+def _instead(files: Files, path: str) -> str:
+    """What a file is that is neither tar nor Parquet, as a sentence; nothing where it begins as one, or as nothing."""
+    try:
+        with files.open(path) as source:
+            what = looks_like(source.read(HEAD))
+    except OSError:
+        return ""
+    return "" if what.startswith(("none of", TAR, PARQUET)) else f" It is {what}."
+
+
+def bytes_column(schema: pa.Schema) -> str | None:
+    """The column of a Parquet file that holds photos; None where there is none."""
+    for name in BYTES_COLUMNS:
+        if name in schema.names:
+            kind = schema.field(name).type
+            if kind in (pa.binary(), pa.large_binary(), pa.binary_view()) or pa.types.is_fixed_size_binary(kind):
+                return name
+    return None
 
 
 def id_column(names: list[str], path: str) -> str:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+from shlex import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from imgserver.errors import BadInput
-from imgserver.storage.catalog.files import LocalFiles, is_url, root_of
+from imgserver.storage.catalog.files import is_url, root_of
+from imgserver.storage.catalog.local import LocalFiles
 
 REMOTE = ("s3", "s3a", "https", "http", "gs", "gcs", "az", "abfs", "abfss", "adl", "hdfs", "oci", "oss", "swift")
 
@@ -44,7 +46,7 @@ def check_uris(uris: pa.Array, manifest: str, local: LocalFiles) -> None:
         if not local.allows(os.path.join(root_of(manifest), folder)):
             raise BadInput(
                 f"The manifest {manifest} leads to {folder!r}, out of its own folder. If photos may be read there, "
-                f"say so: --photo-root {os.path.normpath(os.path.join(root_of(manifest), folder))}"
+                f"say so: --photo-root {quote(os.path.normpath(os.path.join(root_of(manifest), folder)))}"
             )
 
 

@@ -1,0 +1,219 @@
+"""Names of a manifest, all the way: search, duplicates, semantic ids, import, export, add, rejects; few photos."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+from conftest import DaemonProcess, run_command
+
+from imgserver import open_local
+from imgserver.cli import imgserver
+from imgserver.client import ImageClient
+from imgserver.errors import BadInput, StoreError
+from imgserver.names import NAMES_FILE, ImageNames
+
+HTML = b"<!DOCTYPE html><html><body>404</body></html>"
+
+
+def run(command: str, *arguments: str, code: int = 0) -> Result:
+    """A command in this process, which saves the seconds that packages take to load."""
+    done = CliRunner().invoke(imgserver, [command, *arguments], catch_exceptions=False)
+    assert done.exit_code == code, done.output
+    return done
+
+
+def test_names_and_ids(tmp_path: Path) -> None:
+    names = ImageNames(np.array([7, 3, 2**62]), pa.array(["cat", "dog.red", "7"]))
+    assert names.find(["cat", "dog.red", "7", "nobody"]).tolist() == [7, 3, 2**62, -1]
+    assert names.find(["cat.JPG", "new/dog.red.png", "cat.txt", "/a/7.avif"]).tolist() == [7, 3, -1, 2**62]
+    assert names.keys([3, 4, 2**62]) == ["dog.red", "4", "7"]
+    with pytest.raises(BadInput, match="2 of 3 names are no image's; the first is 'x'"):
+        names.ids(["cat", "x", "y"])
+    assert ImageNames.of_store(tmp_path) is None
+    names.keep(tmp_path)
+    ImageNames(np.array([3, 8]), pa.array(["dog", "emu"])).keep(tmp_path)
+    kept = ImageNames.of_store(tmp_path)
+    assert kept is not None
+    assert kept.keys([3, 7, 8]) == ["dog", "cat", "emu"]
+    assert pq.read_table(tmp_path / NAMES_FILE)["image_id"].to_pylist() == [3, 7, 8, 2**62]
+    ImageNames.forget(tmp_path, np.array([3, 9]))
+    assert (kept := ImageNames.of_store(tmp_path)) is not None
+    assert kept.keys([3, 7]) == ["3", "cat"], "photos that are called by their ids now have no key"
+    ImageNames.forget(tmp_path, np.array([7, 8, 2**62]))
+    assert not (tmp_path / NAMES_FILE).exists()
+    (tmp_path / NAMES_FILE).write_bytes(b"damaged")
+    with pytest.raises(StoreError, match=f"damaged in .*{NAMES_FILE}. Remove that file"):
+        ImageNames.of_store(tmp_path)
+    with pytest.raises(BadInput, match=f"{NAMES_FILE} cannot be read.*imgserver manifest"):
+        ImageNames.read(tmp_path / NAMES_FILE)
+    empty = ImageNames(np.zeros(0, np.int64), pa.array([], pa.string()))
+    assert empty.find(["a"]).tolist() == [-1]
+    assert empty.keys([5]) == ["5"]
+
+
+@pytest.fixture(scope="module")
+def shop(graph_cache: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 24 named photos, two of them the same, three that are none; their manifest; and their store."""
+    folder = tmp_path_factory.mktemp("shop")
+    (folder / "photos").mkdir()
+    for number, photo in enumerate(sorted(photos.glob("*.jpg"))[:120:5]):
+        shutil.copy(photo, folder / "photos" / f"SKU-{number:02d}.jpg")
+    shutil.copy(folder / "photos" / "SKU-03.jpg", folder / "photos" / "SKU-03 copy.jpg")
+    (folder / "photos" / "page, saved.jpg").write_bytes(HTML)
+    (folder / "photos" / "empty.png").write_bytes(b"")
+    (folder / "photos" / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (folder / "store" / "engine").mkdir(parents=True)
+    for file in (graph_cache / "engine").iterdir():
+        shutil.copy(file, folder / "store" / "engine")
+    run("manifest", str(folder / "photos"), f"--out={folder / 'm.parquet'}")
+    embed(folder, "--dim=16")
+    return folder
+
+
+def embed(folder: Path, *options: str) -> str:
+    where = (f"--store={folder / 'store'}", f"--catalogue={folder / 'm.parquet'}")
+    return run("precompute", *where, *options).stdout
+
+
+def ids_in(folder: Path) -> dict[str, int]:
+    table = pq.read_table(folder / "m.parquet")
+    return dict(zip(table["key"].to_pylist(), table["image_id"].to_pylist(), strict=True))
+
+
+def test_rejects_have_key_file_and_reason_and_keep_them(shop: Path) -> None:
+    path, ids = shop / "store" / "rejects.csv", ids_in(shop)
+    first = path.read_text()
+    rows = {row["key"]: row for row in csv.DictReader(first.splitlines())}
+    assert rows.keys() == {"page, saved", "empty", "phone"}
+    assert rows["page, saved"]["file"] == "photos/page, saved.jpg"
+    assert int(rows["empty"]["image_id"]) == ids["empty"]
+    for key, what in (("page, saved", "an HTML page"), ("empty", "empty"), ("phone", "a HEIC photo")):
+        assert rows[key]["reason"].startswith(f"CORRUPT: it is {what}")
+    said = embed(shop)
+    assert "found 28, embedded 0, skipped 28, rejected 3" in said
+    assert path.read_text() == first, "reasons stay, and two runs write the same file"
+    path.unlink()
+    assert "found 28, embedded 0, skipped 28, rejected 3" in embed(shop)
+    assert path.read_text() == first, "a photo whose reason is not known is looked at again"
+    (shop / "some.txt").write_text(f"SKU-03\nSKU-04.jpg\n{ids['empty']}\n")
+    assert "found 3, embedded 0, skipped 3, rejected 1" in embed(shop, f"--ids={shop / 'some.txt'}")
+    assert path.read_text() == first, "what a run did not ask for stays in the file"
+    (shop / "some.txt").write_text("SKU-03\nSKU-99\n")
+    where = (f"--store={shop / 'store'}", f"--catalogue={shop / 'm.parquet'}", f"--ids={shop / 'some.txt'}")
+    assert "Line 2" in run("precompute", *where, code=2).stderr
+
+
+def test_search_and_add_take_and_give_keys(shop: Path, tmp_path: Path) -> None:
+    store = f"--store={shop / 'store'}"
+    run_command("imgserver", "index", store)
+    daemon = DaemonProcess(shop / "store", shop / "m.parquet", f"--photo-root={shop / 'photos'}")
+    try:
+        found = run_command("imgserver", "search", "SKU-03", "SKU-05.png", store, "--k=2").stdout.splitlines()
+        assert found[0].startswith("SKU-03: SKU-03 copy (1.000)  SKU-")
+        assert found[1].startswith("SKU-05: SKU-")
+        by_file = run_command(
+            "imgserver", "search", str(shop / "photos" / "SKU-03.jpg"), store, "--k=2", "--json"
+        ).stdout
+        (query,) = json.loads(by_file)["queries"]
+        assert {near["key"] for near in query["neighbours"]} == {"SKU-03", "SKU-03 copy"}
+        assert query["neighbours"][0]["image_id"] == ids_in(shop)[query["neighbours"][0]["key"]]
+        far = ("imgserver", "search", "SKU-03", f"--server={daemon.address}", "--k=1")
+        unknown = run_command(*far, check=False)
+        assert unknown.returncode == 2
+        assert "neither an image id nor a file" in unknown.stderr
+        named = run_command(*far, f"--manifest={shop / 'm.parquet'}").stdout
+        assert named.startswith("SKU-03: SKU-03 copy (1.000)")
+        nobody = run_command("imgserver", "search", "SKU-99", store, check=False)
+        assert nobody.returncode == 2
+        assert "neither a key of the manifest, an image id nor a file" in nobody.stderr
+
+        page, new = tmp_path / "empty.jpg", tmp_path / "SKU-77.jpg"
+        page.write_bytes(HTML)
+        new.write_bytes(HTML)
+        refused = run_command("imgserver", "add", str(page), store, check=False)
+        assert refused.returncode == 5
+        assert f"image {ids_in(shop)['empty']}: CORRUPT: it is an HTML page" in refused.stdout
+        absent = run_command("imgserver", "add", str(new), store, check=False)
+        assert absent.returncode == 2
+        assert "nor by a key of the store's manifest" in absent.stderr
+    finally:
+        daemon.stop()
+
+
+def test_files_that_leave_and_enter_the_store_have_keys(shop: Path, tmp_path: Path) -> None:
+    store, ids = f"--store={shop / 'store'}", ids_in(shop)
+    run("index", store)
+    run("duplicates", store, f"--out={tmp_path / 'd.csv'}", "--threshold=0.999")
+    rows = list(csv.DictReader((tmp_path / "d.csv").read_text().splitlines()))
+    assert {"SKU-03", "SKU-03 copy"} <= {row["key"] for row in rows if row["group"] == "1"}
+    run("semantic-ids", store, f"--out={tmp_path / 's.parquet'}", "--codes=4")
+    run("export", store, f"--out={tmp_path / 'v.parquet'}")
+    for file in ("s.parquet", "v.parquet"):
+        table = pq.read_table(tmp_path / file)
+        found = dict(zip(table["key"].to_pylist(), table["image_id"].to_pylist(), strict=True))
+        assert len(found) == 25
+        assert all(ids[key] == number for key, number in found.items())
+
+    named = pq.read_table(tmp_path / "v.parquet").drop_columns(["image_id"])
+    pq.write_table(named, tmp_path / "named.parquet")
+    bring = ("import", str(tmp_path / "named.parquet"), "--name=clip", f"--store={tmp_path / 'other'}")
+    refused = run(*bring, code=2)
+    assert "--manifest FILE" in refused.stderr
+    run(*bring, f"--manifest={shop / 'm.parquet'}")
+    with ImageClient(open_local(tmp_path / "other")) as theirs, ImageClient(open_local(shop / "store")) as ours:
+        keys = ["SKU-00", "SKU-11"]
+        known = ImageNames.of_store(tmp_path / "other")
+        assert known is not None
+        np.testing.assert_array_equal(theirs.get(known.ids(keys)).values, ours.get([ids[k] for k in keys]).values)
+    pq.write_table(pa.table({"key": ["SKU-00", "?"], "vector": [[1.0], [2.0]]}), tmp_path / "named.parquet")
+    wrong = run(*bring, code=2)
+    assert "holds '?' in row 2" in wrong.stderr
+
+
+def test_names_travel_with_shards(shop: Path, tmp_path: Path) -> None:
+    (shop / "few.txt").write_text("SKU-01\nSKU-02\nSKU-03\n")
+    run(
+        "precompute",
+        f"--catalogue={shop / 'm.parquet'}",
+        f"--ids={shop / 'few.txt'}",
+        "--shard=1/1",
+        f"--out={tmp_path}",
+    )
+    said = run("merge", str(tmp_path), f"--store={tmp_path / 'merged'}")
+    assert "2 numbers and not 64, for a PCA of 3 photos" in said.stderr
+    kept = ImageNames.of_store(tmp_path / "merged")
+    assert kept is not None
+    assert kept.find(["SKU-02"]).tolist() == [ids_in(shop)["SKU-02"]]
+
+
+def test_a_first_try_with_ten_photos(graph_cache: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "store" / "engine").mkdir(parents=True)
+    for file in (graph_cache / "engine").iterdir():
+        shutil.copy(file, tmp_path / "store" / "engine")
+    paths = sorted(photos.glob("*.jpg"))
+    for photo in paths[:10]:
+        shutil.copy(photo, tmp_path / "photos")
+    command = ("precompute", f"--store={tmp_path / 'store'}", f"--catalogue={tmp_path / 'photos'}")
+    refused = run(*command, "--dim=64", code=2)
+    assert "there are 10. Bring more photos, or leave out --dim" in refused.stderr
+    assert "Estimate" not in refused.stderr, "before anything is embedded"
+    done = run(*command)
+    assert "embedded 10" in done.stdout
+    assert "/9\n" in done.stdout
+    assert "9 numbers and not 64, for a PCA of 10 photos has no more" in done.stdout
+    for photo in paths[10:70]:
+        shutil.copy(photo, tmp_path / "photos")
+    assert "of the 70 photos that there are now --new-head makes 64" in run(*command).stdout
+    again = run(*command, "--new-head")
+    assert "/64\n" in again.stdout
+    assert "numbers" not in again.stdout
+    assert "0/0" not in again.stderr, "no bar of nothing"
