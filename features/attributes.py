@@ -9,20 +9,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from features.batch import NULL_IMAGE, Int64Array
-from features.csv_files import check_columns
 from features.notes import Notes, first_of
 from features.schema import Images, Schema
 from features.tables import Source
 from features.vocabulary import tokenize
 from imgserver.errors import BadInput
 from imgserver.keys import Column, full_keys, image_ids, keys, texts
+from imgserver.names import ImageNames
 
 MERGE_AT = 4_000_000
 KEY, IMAGE, ROW, ID, TEXT = "key:", "image:", "row:", "id:", "text:"
-_FILE_NAME = r"^(?:.*/)?([^/]+)\.[^./]*$"
 Readers = dict[str, tuple[str, Callable[[Column], pa.Array]]]
 
 
@@ -176,25 +174,13 @@ def _ids_of_images(images: Images, image: Int64Array, notes: Notes) -> dict[str,
 
 def _ids_of_names(manifest: Path, names: pa.Array, notes: Notes) -> Int64Array:
     """The ids that a manifest gives to names of images, which may have a folder and a suffix that its keys lack."""
-    try:
-        check_columns(manifest, ["image_id", "key"], pq.read_schema(manifest).names)
-        table = pq.read_table(manifest, columns=["image_id", "key"])
-    except (OSError, pa.ArrowException) as error:
-        raise BadInput(
-            f"The manifest {manifest} cannot be read: {error}. 'imgserver manifest' writes one with the columns "
-            f"image_id and key."
-        ) from error
-    key = keys(Column(table["key"], "key", str(manifest)))
-    ids = image_ids(Column(table["image_id"], "image_id", str(manifest)))
-    place = pc.index_in(names, value_set=key)
-    bare = pc.index_in(pc.replace_substring_regex(names, _FILE_NAME, r"\1"), value_set=key)
-    place = pc.if_else(pc.is_null(place), bare, place)
-    absent = names.filter(pc.and_(pc.is_valid(names), pc.is_null(place)))
+    known = ImageNames.read(manifest)
+    found = known.find(names)
+    absent = names.filter(pc.and_(pc.is_valid(names), pa.array(found == NULL_IMAGE)))
     if len(absent) == len(names) - names.null_count and len(absent):
         raise BadInput(
-            f"Not one image of the items is in the manifest {manifest}, whose first key is {first_of(key)!r}; the "
+            f"Not one image of the items is in the manifest {manifest}, whose first key is {known.first!r}; the "
             f"first that is not is {first_of(absent)!r}. Keys are names of files without folder and suffix."
         )
     notes.add("items_whose_image_is_not_in_the_manifest", len(absent), first_of(absent))
-    found: Int64Array = np.append(ids, NULL_IMAGE)[np.asarray(pc.fill_null(place, -1))]
     return found

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from imgserver.disk import replacing
 from imgserver.errors import BadInput, StoreError
-from imgserver.keys import Column, image_ids, is_text
+from imgserver.keys import NULL_IMAGE, Column, full_keys, image_ids, is_text
 
 PHOTO_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".avif"),
@@ -43,18 +43,23 @@ class ImageNames:
     def __len__(self) -> int:
         return len(self._ids)
 
+    @property
+    def first(self) -> str:
+        """The key of the lowest id, as an example; empty where there is none."""
+        return str(self._keys[0]) if len(self) else ""
+
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> ImageNames:
         """Of a manifest, or of what a store keeps of one.
 
         Raises:
-            BadInput: the file cannot be read, or has no columns ``image_id`` and ``key``.
+            BadInput: the file cannot be read, has no columns ``image_id`` and ``key``, or what is in them is none.
         """
         try:
             table = pq.read_table(path, columns=[ID, KEY])
-            keys = table[KEY].combine_chunks()
-            keys.validate(full=True)
-            return cls(np.asarray(pc.cast(table[ID], pa.int64())), keys)
+            table[KEY].validate(full=True)
+            where = str(path)
+            return cls(image_ids(Column(table[ID], ID, where)), full_keys(Column(table[KEY], KEY, where)))
         except (pa.ArrowException, UnicodeDecodeError, OSError, KeyError) as error:
             raise BadInput(
                 f"The names of images in {path} cannot be read: {error}. 'imgserver manifest' writes them, as columns "
@@ -115,8 +120,8 @@ class ImageNames:
             short = pc.replace_substring_regex(asked, r"^.*/", "")
             short = pc.replace_substring_regex(short, rf"(?i)\.({suffixes})$", "")
             place = pc.coalesce(place, pc.index_in(short, value_set=self._keys))
-        found = np.asarray(pc.fill_null(place, -1))
-        return np.where(found < 0, -1, self._ids[found]) if len(self._ids) else np.full(len(asked), -1, dtype=np.int64)
+        found: Ids = np.append(self._ids, NULL_IMAGE)[np.asarray(pc.fill_null(place, -1))]
+        return found
 
     def ids(self, names: Sequence[str] | pa.Array) -> Ids:
         """The id of each name, shape (n,), as ``find``.

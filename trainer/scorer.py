@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 
 from features.batch import NULL_IMAGE, Batch, BatchImages, Int64Array, Jagged
@@ -25,7 +24,8 @@ from features.times import seconds
 from features.vocabulary import Vocabularies, tokenize
 from imgserver.client import ImageClient
 from imgserver.errors import BadInput
-from imgserver.keys import Column, column_of, image_ids, keys, texts
+from imgserver.keys import Column, column_of, image_ids, is_text, keys, texts
+from imgserver.names import ImageNames
 from trainer.checkpoint import Lineage, load_model
 from trainer.evaluate import Predictor
 from trainer.exported import Exported
@@ -46,7 +46,7 @@ class Scorer:
         lineage: what it was trained with.
         vocabulary: raw values to places; kept as dictionaries, some 100 bytes a value.
         client: where vectors come from; None for a model without images.
-        image_ids: image id by name, for requests that name images; None: requests give ids.
+        names: of images, for requests that give them; None: requests give ids.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class Scorer:
         lineage: Lineage,
         vocabulary: Vocabularies,
         client: ImageClient | None,
-        image_ids: Mapping[str, int] | None = None,
+        names: ImageNames | None = None,
     ):
-        self._predictor, self._spec, self._image_ids = predictor, lineage.inputs, image_ids
+        self._predictor, self._spec, self._names = predictor, lineage.inputs, names
         self._said: set[str] = set()
         needed = [*self._spec.vocabularies, *([CONTEXT] if self._spec.actions else [])]
         if absent := [name for name in needed if name not in vocabulary.values]:
@@ -103,7 +103,7 @@ class Scorer:
         if lineage.vector_version:
             client = ImageClient(server) if isinstance(server, str) else server
             client.version = lineage.vector_version
-        return cls(predictor, lineage, vocabulary, client, _image_ids(manifest) if manifest else None)
+        return cls(predictor, lineage, vocabulary, client, ImageNames.read(manifest) if manifest else None)
 
     def score(
         self, user: Mapping[str, Any], candidates: Mapping[str, Sequence[Any]], now_s: float | None = None
@@ -187,15 +187,15 @@ class Scorer:
 
     def _ids(self, images: Column) -> Int64Array:
         """Image ids of what a request gives, where it may give names."""
-        if self._image_ids is None:
+        images = images.plain()
+        if self._names is None or not is_text(images.values.type):
             return image_ids(images)
-        given = images.values.to_pylist()
-        found = [self._image_ids.get(image) if isinstance(image, str) else image for image in given]
-        for image, number in zip(given, found, strict=True):
-            if number is None and image is not None and UNNAMED not in self._said:
-                self._said.add(UNNAMED)
-                log.warning("the manifest has no image %r: it and others like it count as no image", image)
-        return image_ids(column_of(found, images.name, images.where))
+        found = self._names.find(images.values)
+        absent = images.values.filter(pc.and_(pc.is_valid(images.values), pa.array(found == NULL_IMAGE)))
+        if len(absent) and UNNAMED not in self._said:
+            self._said.add(UNNAMED)
+            log.warning("the manifest has no image %r: it and others like it count as no image", absent[0].as_py())
+        return found
 
     def _encode(self, column: str, found: pa.Array) -> Int64Array:
         places = self._places[column]
@@ -221,17 +221,6 @@ def _times(column: Column, now: int) -> Int64Array:
     found = np.full(len(column.values), now, dtype=np.int64)
     found[np.asarray(there)] = seconds(replace(column, values=column.values.filter(there)))
     return found
-
-
-def _image_ids(manifest: str | Path) -> dict[str, int]:
-    try:
-        table = pq.read_table(manifest, columns=["key", "image_id"])
-        return dict(zip(table["key"].cast(pa.string()).to_pylist(), table["image_id"].to_pylist(), strict=True))
-    except (OSError, pa.ArrowException) as error:
-        raise BadInput(
-            f"The manifest {manifest} cannot be read: {error}. 'imgserver manifest' writes one with the columns "
-            f"image_id and key."
-        ) from error
 
 
 def _known(what: str, given: Mapping[str, Any], known: Sequence[str]) -> None:

@@ -315,7 +315,7 @@ def test_images_of_a_request_by_the_names_of_a_manifest(
         assert [record.message for record in caplog.records] == [
             "the manifest has no image 'nobody': it and others like it count as no image"
         ]
-        with pytest.raises(BadInput, match=r"The manifest .*none\.parquet cannot be read"):
+        with pytest.raises(BadInput, match=r"names of images in .*none\.parquet cannot be read"):
             Scorer.load(config.out, server=client, manifest=tmp_path / "none.parquet")
 
 
