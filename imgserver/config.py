@@ -33,6 +33,7 @@ from typing import Any, NoReturn
 import click
 
 from imgserver.errors import BadInput, CrossMediaError
+from imgserver.hosts import keep_loopback_from_proxies
 from imgserver.interrupts import as_usual, end_on_signals, say_when_interrupted
 
 CONFIG_FILE = "crossmedia.toml"
@@ -216,6 +217,7 @@ def run(group: click.Group, prefix: str) -> NoReturn:
         click.echo(str(error), err=True)
         sys.exit(error.exit_code)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own log lines would garble ours; errors are raised anyway
+    keep_loopback_from_proxies()
     end_on_signals()
     try:
         group(auto_envvar_prefix=prefix)

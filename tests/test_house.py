@@ -38,7 +38,7 @@ ARROWS = {
     "features": {"imgserver.client", "imgserver.errors", "imgserver.config", "imgserver.interrupts"},
     "imgserver/client": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.logs", "imgserver.secret_files", "imgserver.shards"),
-        "imgserver.wire",
+        *("imgserver.hosts", "imgserver.wire"),
     },
     "imgserver/storage": {
         *("imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.interrupts", "imgserver.notes"),
@@ -49,10 +49,12 @@ ARROWS = {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
         *("imgserver.allocator", "imgserver.client.results", "imgserver.logs", "imgserver.places", "imgserver.shards"),
         *("imgserver.interrupts", "imgserver.notes", "imgserver.secret_files", "imgserver.wire"),
+        *("imgserver.hosts", "imgserver.running"),
     },
     "imgserver/operations": {
         *("imgserver.client", "imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.places"),
         *("imgserver.interrupts", "imgserver.serving", "imgserver.storage", "imgserver.vision"),
+        "imgserver.running",
     },
     "imgserver/offline": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),

@@ -142,7 +142,7 @@ def precompute(
         from imgserver.offline import precompute as work
         from imgserver.offline.image_ids import read_ids
         from imgserver.offline.shards import Job
-        from imgserver.serving.process import running_daemon
+        from imgserver.running import running_daemon
         from imgserver.storage.catalog import open_catalog
         from imgserver.storage.store import Store
         from imgserver.vision.backbones import get_backbone

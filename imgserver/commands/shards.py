@@ -169,7 +169,7 @@ def reshard(store: Path, servers: tuple[str, ...] | None, me: str, out: Path, dr
 def _refuse_if_served(store: Path, ownership: Ownership) -> None:
     """Refuse to drop images for which a running server would then answer NOT_FOUND."""
     from imgserver.client import ImageClient
-    from imgserver.serving.process import running_daemon
+    from imgserver.running import running_daemon
 
     daemon = running_daemon(store)
     if daemon is None:
