@@ -37,9 +37,11 @@ class CrossMediaError(Exception):
 
     Attributes:
         request_id: of the call that failed, by which the server's log names it; empty where no server failed.
+        tried_s: for how long the call was tried again before it was given up.
     """
 
     request_id: str = ""
+    tried_s: float = 0.0
     grpc_code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
     exit_code: ClassVar[int] = 1
 

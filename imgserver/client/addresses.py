@@ -1,6 +1,4 @@
-"""What gRPC is told of an address: one server, or copies of one among which calls go round; and no proxy for this
-machine.
-"""
+"""What gRPC is told of an address: one server, or copies of one; and that this machine is asked without a proxy."""
 
 from __future__ import annotations
 
@@ -21,10 +19,11 @@ ROUND_ROBIN = json.dumps(
 )
 SCHEMES = ("dns:", "ipv4:", "ipv6:")
 SOCKETS = ("unix:", "unix-abstract:", "vsock:")  # of this machine; gRPC would ask a proxy for the latter two
-NO_PROXY = ("grpc.enable_http_proxy", 0)
+Option = tuple[str, str | int]
+NO_PROXY: Option = ("grpc.enable_http_proxy", 0)
 
 
-def channel_target(address: str) -> tuple[str, list[tuple[str, str | int]]]:
+def channel_target(address: str) -> tuple[str, list[Option]]:
     """The target and the options of a channel.
 
     Args:
@@ -43,8 +42,8 @@ def channel_target(address: str) -> tuple[str, list[tuple[str, str | int]]]:
         if not address.startswith(SOCKETS):
             address = written(*host_and_port(address))
         # One server is asked whatever it says of its health: its own refusal says more than ours could.
-        return address, [*direct]
-    more = [("grpc.service_config", ROUND_ROBIN), ("grpc.dns_min_time_between_resolutions_ms", 5_000)]
+        return address, direct
+    more: list[Option] = [("grpc.service_config", ROUND_ROBIN), ("grpc.dns_min_time_between_resolutions_ms", 5_000)]
     return address, [*direct, *more]
 
 

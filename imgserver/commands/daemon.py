@@ -26,7 +26,7 @@ from imgserver.commands.options import (
     threads_option,
 )
 from imgserver.config import Command, json_option
-from imgserver.errors import BadInput, DeadlineExceeded, ServerUnavailable
+from imgserver.errors import BadInput, CrossMediaError, DeadlineExceeded, ServerUnavailable
 from imgserver.hosts import host_and_port, written
 from imgserver.logs import LogFormat, set_up_logs
 from imgserver.places import holds_store, is_url, own_folder
@@ -274,7 +274,7 @@ def health(server: str | None, store: str, wait: bool, timeout_s: float, as_json
             state = health_of(address, max(0.1, min(deadline - time.monotonic(), 5.0)))
             if state == "SERVING":
                 break
-            why = ServerUnavailable(
+            why: CrossMediaError = ServerUnavailable(
                 f"The image server at {address} is not healthy: {state}. It may be loading or draining, or have no "
                 f"vectors yet; its log says why, and 'imgserver doctor' looks at its store."
             )

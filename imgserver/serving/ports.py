@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import socket
+from typing import Any
 
 from imgserver.errors import BadInput
-from imgserver.hosts import ip_of, written
+from imgserver.hosts import written
 
 NO_IPV6 = "this machine has no IPv6"
 REASONS = {
@@ -33,31 +34,23 @@ def check_free(host: str, port: int) -> None:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise BadInput(f"The address {where} cannot be bound: the host is not known ({error}).") from error
-    failed: list[OSError] = []
-    for family, _, _, _, at in dict.fromkeys(found):
-        try:
-            _listen(family, at)
-        except OSError as error:
-            failed.append(error)
-    taken = next((error for error in failed if error.errno == errno.EADDRINUSE), None)
-    if taken or len(failed) == len(dict.fromkeys(found)):
-        error = taken or failed[0]
-        code = error.errno or 0
-        if code == errno.EADDRNOTAVAIL and ":" in str(ip_of(host)) and not _has_ipv6():
-            code = errno.EAFNOSUPPORT
-        raise BadInput(f"The address {where} cannot be bound: {REASONS.get(code, str(error))}.") from error
+    failed = [failure for family, _, _, _, at in dict.fromkeys(found) if (failure := _failure(family, at))]
+    taken = [failure for failure in failed if failure.errno == errno.EADDRINUSE]
+    if not taken and len(failed) < len(dict.fromkeys(found)):
+        return
+    why = (taken or failed)[0]
+    code = why.errno or 0
+    if code == errno.EADDRNOTAVAIL and ":" in host and _failure(socket.AF_INET6, ("::1", 0)):
+        code = errno.EAFNOSUPPORT
+    raise BadInput(f"The address {where} cannot be bound: {REASONS.get(code, str(why))}.") from why
 
 
-def _has_ipv6() -> bool:
+def _failure(family: int, at: tuple[Any, ...]) -> OSError | None:
     try:
-        _listen(socket.AF_INET6, ("::1", 0))
-    except OSError:
-        return False
-    return True
-
-
-def _listen(family: int, at: tuple[object, ...]) -> None:
-    with socket.socket(family, socket.SOCK_STREAM) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(at)
-        listening.listen(1)
+        with socket.socket(family, socket.SOCK_STREAM) as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(at)
+            listening.listen(1)
+    except OSError as error:
+        return error
+    return None
