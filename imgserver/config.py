@@ -40,6 +40,7 @@ CONFIG_FILE = "crossmedia.toml"
 CONFIG_ENV = "CROSSMEDIA_CONFIG"
 KEPT = "What was committed is kept: the same command goes on with the rest."
 NOTHING_LOST = "Nothing is lost: run the same command again."
+MOST = 2**63 - 1  # what libraries take
 OUR_PACKAGES = ("imgserver", "features", "trainer", "crossmedia")
 
 
@@ -88,13 +89,26 @@ class Command(click.Command):
                 f"and lines of {CONFIG_FILE} below [{table}]."
             )
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does; a value that is empty, as of a variable of the shell that is not set, is none of a path's."""
+        given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        for parameter in self.params:
+            value = given.get(parameter.name or "")
+            empty = "" in value if isinstance(value, list | tuple) else value == ""
+            if empty and parameter.default != "":
+                raise click.BadParameter("it is empty.", ctx, parameter)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what fails becomes a line and an exit code, with ``--json`` an object too: see ``told``."""
         say_when_interrupted(f"{ctx.command_path}: Interrupted. {KEPT if self._goes_on else NOTHING_LOST}")
         try:
             for name, value in ctx.params.items():
+                flag = f"--{name.replace('_', '-')}"
                 if isinstance(value, float) and math.isnan(value):  # neither below a range nor above
-                    raise BadInput(f"--{name.replace('_', '-')} is nan; give a number.")
+                    raise BadInput(f"{flag} is nan; give a number.")
+                if isinstance(value, int) and value > MOST:
+                    raise BadInput(f"{flag} is {value}; nothing here counts further than {MOST}.")
             return super().invoke(ctx)
         except Exception as error:
             found = told(error, _group_of(ctx))

@@ -14,7 +14,7 @@ from imgserver.commands.options import missing_extra, threads_option
 from imgserver.config import Command, json_option
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="torchvision:resnet50")
 @click.argument("names", nargs=-1)
 @threads_option
 @json_option

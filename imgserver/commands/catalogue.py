@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 
 
-@click.command(cls=Command, goes_on=True)
+@click.command(cls=Command, example="--store store --catalogue photos", goes_on=True)
 @store_option
 @click.option(
     "--catalogue",
@@ -238,7 +238,7 @@ def _report_precompute(result: PrecomputeResult, as_json: bool) -> None:
     click.echo(f"active version: {result.version}")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="photos --out manifest.parquet")
 @click.argument("catalogue", metavar="PATH|URL")
 @click.option(
     "--out",
@@ -267,7 +267,7 @@ def manifest(catalogue: str, out: Path, as_json: bool) -> None:
     click.echo(f"{report.images} images in {report.out}: {report.added} new{gone}")
 
 
-@click.command(cls=Command, goes_on=True)
+@click.command(cls=Command, example="4711.jpg --store store", goes_on=True)
 @click.argument("photos", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--id", "image_id", type=click.IntRange(min=0), help="Image id of the one photo that is given.")
 @server_option

@@ -35,7 +35,7 @@ from imgserver.running import Daemon
 STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store --catalogue photos --background")
 @served_store_option
 @click.option(
     "--catalogue",
@@ -223,7 +223,7 @@ def _serve_arguments(values: dict[str, Any]) -> dict[str, Any]:
     return {name: ",".join(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store")
 @server_option
 @served_store_option
 @click.option("--timeout-s", type=float, default=5.0, help="Seconds to wait for the answer.")
@@ -246,7 +246,7 @@ def info(server: str | None, store: str, timeout_s: float, as_json: bool) -> Non
     Console(width=max(Console().width, 130)).print(table)  # a version must stay in one piece to be copied
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store")
 @served_store_option
 @json_option
 def stop(store: str, as_json: bool) -> None:
@@ -257,7 +257,7 @@ def stop(store: str, as_json: bool) -> None:
     click.echo(json.dumps(asdict(daemon)) if as_json else f"The image server at {daemon.address} has stopped.")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store --wait")
 @server_option
 @served_store_option
 @click.option("--wait", is_flag=True, help="Wait until the server is healthy, for at most --timeout-s seconds.")

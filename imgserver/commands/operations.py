@@ -30,7 +30,7 @@ def _bytes_progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, of: progress.update(task, completed=done, total=of)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store --full")
 @store_option
 @server_option
 @click.option(
@@ -62,7 +62,7 @@ def doctor(store: Path, server: str | None, full: bool, as_json: bool) -> None:
         click.get_current_context().exit(1)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store")
 @store_option
 @json_option
 def mend(store: Path, as_json: bool) -> None:
@@ -93,7 +93,7 @@ def mend(store: Path, as_json: bool) -> None:
         click.echo(line)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store --to backups/monday")
 @store_option
 @click.option(
     "--to",
@@ -118,7 +118,7 @@ def backup(store: Path, to: Path, as_json: bool) -> None:
     click.echo(f"active version: {made.active}")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="backups/monday --store store")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @store_option
 @json_option
@@ -138,7 +138,7 @@ def restore(folder: Path, store: Path, as_json: bool) -> None:
     click.echo(f"active version: {made.active}")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store")
 @store_option
 @json_option
 def compact(store: Path, as_json: bool) -> None:
@@ -156,7 +156,7 @@ def compact(store: Path, as_json: bool) -> None:
     _say(report, as_json)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store")
 @store_option
 @json_option
 def upgrade(store: Path, as_json: bool) -> None:

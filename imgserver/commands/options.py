@@ -94,7 +94,7 @@ served_store_option = click.option(
 )
 server_option = click.option("--server", default=None, metavar="HOST:PORT", help="Address of the image server.")
 threads_option = click.option(
-    "--threads", type=click.IntRange(min=0), default=0, help="Threads of the CNN; 0 takes all cores."
+    "--threads", type=click.IntRange(0, 1024), default=0, help="Threads of the CNN; 0 takes all cores."
 )
 
 

@@ -16,7 +16,7 @@ from imgserver.errors import BadInput
 from imgserver.places import is_url, own_folder
 
 
-@click.command(cls=Command, goes_on=True)
+@click.command(cls=Command, example="--store store --to redis://h1:6379,h2:6379", goes_on=True)
 @store_option
 @click.option("--to", metavar="URL", required=True, help="The cluster: redis://host:port,host:port.")
 @click.option(

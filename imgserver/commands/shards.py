@@ -93,7 +93,7 @@ def merge_files(
     return asdict(report)
 
 
-@click.command(cls=Command, goes_on=True)
+@click.command(cls=Command, example="embedded --store store", goes_on=True)
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @store_option
 @click.option(
@@ -117,7 +117,7 @@ def merge(folder: Path, store: Path, dim: int | None, servers: tuple[str, ...] |
     click.echo(json.dumps(found) if as_json else f"active version: {found['version']}")
 
 
-@click.command(cls=Command, goes_on=True)
+@click.command(cls=Command, example="--store store --servers a:7070,b:7070 --me a:7070", goes_on=True)
 @store_option
 @ownership_options
 @click.option(

@@ -16,7 +16,7 @@ from imgserver.config import Command, json_option
 from imgserver.errors import BadInput
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store")
 @click.option("--activate", metavar="VERSION", help="Serve this version from now on; a running server follows.")
 @click.option("--delete", metavar="VERSION", help="Delete this version, or the features of this backbone.")
 @store_option

@@ -31,7 +31,7 @@ def health(subject: Subject) -> Finding:
     try:
         state = health_of(address, TIMEOUT_S)
     except CrossMediaError as error:
-        return problem(str(error), "Check the network between, and whether the server takes TLS.")
+        return problem(str(error), "Check the address, the network between, and whether it takes TLS.")
     if state != "SERVING":
         return problem(f"{address} is {state}", "Its log says why its probe fails, or it is loading or draining.")
     return ok(f"{address} is SERVING")
