@@ -40,7 +40,7 @@ def versions(activate: str | None, delete: str | None, store: Path, as_json: boo
             work.activate(opened, activate)
         if delete:
             deleted = work.delete(opened, delete)
-            click.echo(f"{delete} is deleted: {deleted} images.", err=True)
+            click.echo(f"{delete} is deleted, with what was stored of {deleted:,} images.", err=True)
         held = work.held_versions(opened)
     if as_json:
         click.echo(json.dumps([asdict(version) for version in held]))

@@ -25,6 +25,7 @@ from imgserver.places import DAEMON_FILE, is_url
 from imgserver.running import LOCK_FILE, Daemon, locked, running_daemon
 from imgserver.secret_files import private_opener
 from imgserver.serving.grpc_server import GrpcServer
+from imgserver.serving.misses import CLOSE_S
 from imgserver.serving.open_files import allowed_connections
 from imgserver.serving.security import OPEN, ServerSecurity
 from imgserver.serving.service import ImageService, ServiceConfig
@@ -118,7 +119,7 @@ def _serve(
         while not stop.wait(1.0):
             pass
         log.info("draining for at most %.0f s", GRACE_S)
-        server.stop(GRACE_S)
+        server.stop(GRACE_S - CLOSE_S)  # the rest is for photos that are being decoded
     finally:
         service.close()
 
