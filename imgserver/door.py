@@ -47,9 +47,10 @@ def told(error: Exception, group: str) -> Told | None:
         return Told(f"A file or a connection cannot be used: {where}{reason}.{_remedy(error)}", code)
     if isinstance(error, ImportError) and (name := (error.name or "").partition(".")[0]) and name not in OURS:
         extra = "trainer" if group == "trainer" else "server"
+        what = f"{name} is missing" if isinstance(error, ModuleNotFoundError) else f"{name} cannot be loaded: {error}"
         return Told(
-            f"This command needs the {extra}'s packages ({name} is missing, or cannot be loaded: {error}). Install "
-            f'them with: pip install "crossmedia[{extra}]"',
+            f"This command needs the {extra}'s packages ({what}). Install them with: pip install "
+            f'"crossmedia[{extra}]"',
             BadInput.exit_code,
         )
     if isinstance(error, MemoryError):

@@ -80,7 +80,8 @@ def _spares(entry: str, host: str) -> bool:
     if not entry:
         return False
     with suppress(ValueError):
-        return (found := ip_of(host)) is not None and found in ipaddress.ip_network(entry, strict=False)
+        network = ipaddress.ip_network(entry, strict=False)
+        return (found := ip_of(host)) is not None and found in network
     return entry == "*" or host.endswith(entry)
 
 

@@ -33,10 +33,11 @@ class Daemon:
 
 def running_daemon(store: Path) -> Daemon | None:
     """The daemon that serves ``store`` on this machine, or None."""
-    from imgserver.notes import read_note  # of the server's packages; without them nothing is served here
-
     try:
-        daemon = Daemon(**read_note((store / DAEMON_FILE).read_bytes()))
+        told = (store / DAEMON_FILE).read_bytes()
+        from imgserver.notes import read_note  # of the server's packages, which are there where something is served
+
+        daemon = Daemon(**read_note(told))
         with locked(store, fcntl.LOCK_SH):
             return None  # no daemon holds it: the file was left behind by a kill
     except BlockingIOError:

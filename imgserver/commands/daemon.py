@@ -16,7 +16,6 @@ from rich.table import Table
 
 from imgserver.commands.options import (
     MEGABYTE,
-    missing_extra,
     ownership_of,
     ownership_options,
     photo_options,
@@ -155,15 +154,12 @@ def serve(
         )
     address = _listening_at(host, port)
     ownership = ownership_of(servers, me)
-    try:
-        from imgserver.serving.process import serve as run
-        from imgserver.serving.process import serve_in_background
-        from imgserver.serving.security import ServerSecurity
-        from imgserver.serving.service import ServiceConfig
-        from imgserver.serving.tracing import tracing
-        from imgserver.vision.decode import ImageLimits
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from imgserver.serving.process import serve as run
+    from imgserver.serving.process import serve_in_background
+    from imgserver.serving.security import ServerSecurity
+    from imgserver.serving.service import ServiceConfig
+    from imgserver.serving.tracing import tracing
+    from imgserver.vision.decode import ImageLimits
 
     def say(daemon: Daemon) -> None:
         if as_json or (log_format == "json" and not background):  # standard output is often the same file as the log

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from imgserver.commands.options import (
     images_progress,
-    missing_extra,
     ownership_of,
     ownership_options,
     store_option,
@@ -110,10 +109,7 @@ def merge(folder: Path, store: Path, dim: int | None, servers: tuple[str, ...] |
     there. With --servers and --me only what this server owns is taken.
     """
     ownership = ownership_of(servers, me)
-    try:
-        found = merge_files(folder, store, dim, ownership=ownership)
-    except ImportError as error:
-        raise missing_extra(error) from error
+    found = merge_files(folder, store, dim, ownership=ownership)
     click.echo(json.dumps(found) if as_json else f"active version: {found['version']}")
 
 
@@ -143,11 +139,8 @@ def reshard(store: Path, servers: tuple[str, ...] | None, me: str, out: Path, dr
     ownership = ownership_of(servers, me, leaving=True)
     if ownership is None:
         raise BadInput("Give --servers, the list from now on, and --me, which of them this store belongs to.")
-    try:
-        from imgserver.offline.moving import drop_moved, write_moved
-        from imgserver.storage.store import Store
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from imgserver.offline.moving import drop_moved, write_moved
+    from imgserver.storage.store import Store
 
     if drop:
         _refuse_if_served(store, ownership)

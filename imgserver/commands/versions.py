@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from imgserver.commands.options import missing_extra, store_option
+from imgserver.commands.options import store_option
 from imgserver.config import Command, json_option
 from imgserver.errors import BadInput
 
@@ -27,11 +27,8 @@ def versions(activate: str | None, delete: str | None, store: Path, as_json: boo
     A run that trains on a version goes on with it when another becomes active. Deleting frees the disk at once, or when
     a server that still has the version open ends.
     """
-    try:
-        from imgserver.storage import versions as work
-        from imgserver.storage.store import Store
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from imgserver.storage import versions as work
+    from imgserver.storage.store import Store
 
     if activate and delete:
         raise BadInput("Give either --activate or --delete.")
