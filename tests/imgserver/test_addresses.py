@@ -118,8 +118,9 @@ def test_no_proxy_is_asked_for_this_machine_or_a_list(proxy: Proxy, address: str
     import grpc
 
     with open_channel(address, ClientSecurity()) as channel:
+        ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/a/b")
         with pytest.raises(grpc.RpcError):
-            channel.unary_unary("/a/b")(b"", timeout=2)
+            ask(b"", timeout=2)
         assert proxy_said(address) == ""
     assert proxy.asked == []
 
