@@ -151,6 +151,8 @@ def _checked(path: Path, files: dict[str, str] | None) -> Path | None:
 
 
 def _no_run(folder: Path, error: Exception) -> BadInput:
+    if isinstance(error, json.JSONDecodeError | AttributeError | TypeError | LookupError):
+        error = ValueError(f"{CONFIG} is not what was written, so it is damaged ({error})")
     return BadInput(
         f"{folder} holds no run that can be loaded: {error}. 'trainer fit' makes one; of one that was whole, copy the "
         f"folder again."

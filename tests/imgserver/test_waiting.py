@@ -87,19 +87,19 @@ def test_training_says_that_it_waits_when_its_server_dies(store: Path, tmp_path:
     samples = make_samples(tmp_path, 60, 4000, {item: item for item in range(60)})
     command = [sys.executable, "-m", "trainer", "fit", f"--samples={samples}", f"--server={server.address}"]
     command += ["--epochs=500", "--patience=500", "--batch-size=8", "--timeout-s=6", f"--out={tmp_path / 'run'}"]
-    training = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    assert training.stderr is not None
-    with ImageClient(server.address) as client:
-        while client.info().ids_requested < 500:
-            assert training.poll() is None
-            time.sleep(0.05)
-    os.kill(server.pid, 9)
-    died = time.monotonic()
-    first = training.stderr.readline()
-    assert time.monotonic() - died < 4, "at once, not when it gives up"
-    assert first.startswith("Waiting for at most")
-    rest = training.stderr.read()
-    assert training.wait(timeout=30) == 3
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as training:
+        assert training.stderr is not None
+        with ImageClient(server.address) as client:
+            while client.info().ids_requested < 500:
+                assert training.poll() is None
+                time.sleep(0.05)
+        os.kill(server.pid, 9)
+        died = time.monotonic()
+        first = training.stderr.readline()
+        assert time.monotonic() - died < 4, "at once, not when it gives up"
+        assert first.startswith("Waiting for at most")
+        rest = training.stderr.read()
+        assert training.wait(timeout=30) == 3
     assert time.monotonic() - died < 15, "one deadline, not one for each batch that was asked for ahead"
     assert "No image server answers" in rest
     assert KEPT in rest
