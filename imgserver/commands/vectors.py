@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from imgserver.commands.options import store_option
+from imgserver.commands.options import missing_extra, store_option
 from imgserver.config import Command, json_option
 
 
@@ -23,8 +23,11 @@ def import_command(file: Path, name: str, store: Path, as_json: bool) -> None:
 
     Vectors are lists of floats of one length; they are stored as float16. The same file again changes nothing.
     """
-    from imgserver.offline.exchange import import_vectors
-    from imgserver.storage.store import Store
+    try:
+        from imgserver.offline.exchange import import_vectors
+        from imgserver.storage.store import Store
+    except ImportError as error:
+        raise missing_extra(error) from error
 
     with closing(Store(store)) as opened:
         report = import_vectors(opened, file, name)
@@ -47,8 +50,11 @@ def import_command(file: Path, name: str, store: Path, as_json: bool) -> None:
 @json_option
 def export(out: Path, version: str, store: Path, as_json: bool) -> None:
     """Write the vectors of a version to a file, sorted by image id, for use without this project."""
-    from imgserver.offline.exchange import export_vectors
-    from imgserver.storage.store import Store
+    try:
+        from imgserver.offline.exchange import export_vectors
+        from imgserver.storage.store import Store
+    except ImportError as error:
+        raise missing_extra(error) from error
 
     with closing(Store(store, create=False)) as opened:
         report = export_vectors(opened, out, version)
@@ -78,8 +84,11 @@ def compress(size: int, version: str, store: Path, as_json: bool) -> None:
     them; 'imgserver versions --activate' serves it. New photos get vectors of it like of any other. Run the command
     again after a kill, or when photos were added.
     """
-    from imgserver.offline.compress import compress as work
-    from imgserver.storage.store import Store
+    try:
+        from imgserver.offline.compress import compress as work
+        from imgserver.storage.store import Store
+    except ImportError as error:
+        raise missing_extra(error) from error
 
     with closing(Store(store, create=False)) as opened:
         report = work(opened, size, version)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shlex
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ from pathlib import Path
 
 from imgserver.errors import BadInput, StoreError
 
-MOST_SHOWN = 1000  # characters of a command
 FLOCK = "hhqqi4x"  # struct flock of Linux on 64 bits: type, whence, start, length, pid
 
 
@@ -46,8 +44,7 @@ def _holder(descriptor: int) -> str:
     asked = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
     pid = struct.unpack(FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))[4]
     try:
-        program, *words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
         return "another process"
-    command = shlex.join([Path(program).name, *words])
-    return f"process {pid} ({command if len(command) <= MOST_SHOWN else command[:MOST_SHOWN] + '…'})"
+    return f"process {pid} ({words[:200]})"
