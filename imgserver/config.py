@@ -31,8 +31,8 @@ from typing import Any, NoReturn
 
 import click
 
-from imgserver.door import did_you_mean, told
-from imgserver.errors import BadInput, CrossMediaError
+from imgserver.door import told
+from imgserver.errors import BadInput, CrossMediaError, did_you_mean
 from imgserver.hosts import keep_loopback_from_proxies
 from imgserver.interrupts import as_usual, end_on_signals, say_when_interrupted
 

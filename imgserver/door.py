@@ -6,9 +6,7 @@ there, a Parquet file that is none) are put into words here. What is left is a b
 
 from __future__ import annotations
 
-import difflib
 import errno
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from imgserver.errors import BadInput, CrossMediaError, StoreError
@@ -75,9 +73,3 @@ def _remedy(error: OSError) -> str:
 def _line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if text.endswith(".") else f"{text}."
-
-
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """`` Did you mean 'x'?`` behind a sentence that refuses ``given``; empty where nothing known is near."""
-    near = difflib.get_close_matches(str(given).lower(), list(known), n=1, cutoff=0.6)
-    return f" Did you mean {near[0]!r}?" if near else ""

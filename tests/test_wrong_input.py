@@ -17,8 +17,8 @@ from conftest import DaemonProcess, copy_store, run_command
 from made_samples import make_samples
 from PIL import UnidentifiedImageError
 
-from imgserver.door import did_you_mean, told
-from imgserver.errors import BadInput, ServerUnavailable, StoreError
+from imgserver.door import told
+from imgserver.errors import BadInput, ServerUnavailable, StoreError, did_you_mean
 from trainer.cli import GROUPS, crossmedia
 
 NUMBERS = ["x", "-1", "nan", "", str(2**70)]
@@ -259,6 +259,9 @@ def test_a_slip_of_the_pen_is_told_what_was_meant(tmp_path: Path, monkeypatch: p
     assert "Did you mean 'flat'?" in invoked(["imgserver", "index", "--kind=flatt"]).output
     assert "'--port'" in invoked(["imgserver", "serve", "--prot=1"]).output
     assert "'precompute'" in invoked(["imgserver", "precompte"]).output
+    assert "Did you mean 'din'?" in invoked(["trainer", "fit", "--model=dinn"]).output
+    assert "Did you mean 'hidden'?" in invoked(["trainer", "fit", "--model=din", "--set=hiden=8"]).output
+    assert "'efficientnet_lite0'?" in invoked(["imgserver", "backbones", "efficientnet_lit0"]).output
     for text, meant in (
         ("[imgserver.serve]\nprot = 1", "'port'"),
         ("[imgserver.serv]\nport = 1", "'serve'"),
