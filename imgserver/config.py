@@ -32,7 +32,7 @@ from typing import Any, NoReturn
 import click
 
 from imgserver.door import told
-from imgserver.errors import BadInput, CrossMediaError, did_you_mean
+from imgserver.errors import BadInput, CrossMediaError, DeadlineExceeded, did_you_mean
 from imgserver.hosts import keep_loopback_from_proxies
 from imgserver.interrupts import as_usual, end_on_signals, say_when_interrupted
 
@@ -115,7 +115,8 @@ class Command(click.Command):
             if found is None:
                 raise
             message, code = found
-            if self._goes_on and isinstance(error, CrossMediaError) and error.tried_s:
+            waited = isinstance(error, CrossMediaError) and (error.tried_s or isinstance(error, DeadlineExceeded))
+            if self._goes_on and waited:
                 message += f" {KEPT}"
             if ctx.params.get("as_json"):
                 click.echo(json.dumps({"error": type(error).__name__, "message": message}))

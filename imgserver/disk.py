@@ -16,6 +16,7 @@ from imgserver.interrupts import undone_if_interrupted
 UNFINISHED = ".unfinished"  # the end of the name of a file that is being written
 
 PIECE_BYTES = 8 << 20
+NOT_OURS = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)  # of a place to write at
 
 
 @contextmanager
@@ -36,7 +37,12 @@ def replacing(path: Path) -> Iterator[Path]:
             os.replace(part, path)
         sync_names(path.parent)
     except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error}. Is the disk full?") from error
+        hint = (
+            "Choose another place, or let this user write there."
+            if isinstance(error, NOT_OURS)
+            else "Is the disk full?"
+        )
+        raise StoreError(f"{path} cannot be written: {error}. {hint}") from error
 
 
 @contextmanager

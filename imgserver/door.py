@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple
 
+from imgserver.disk import NOT_OURS
 from imgserver.errors import BadInput, CrossMediaError, StoreError
 
 OURS = ("imgserver", "features", "trainer", "crossmedia")
 # Libraries that read and write files of the person's, and fail in words of their own.
 READERS = ("pyarrow", "PIL", "lmdb", "json", "tomllib", "zipfile", "tarfile", "csv", "safetensors", "safetensors_rust")
 # The system's reasons that are a person's to mend: another path, another owner.
-MISTAKES = (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError)
+MISTAKES = (FileNotFoundError, *NOT_OURS)
 READ_ONLY = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 
 
@@ -34,7 +35,8 @@ def told(error: Exception, group: str) -> Told | None:
         group: ``imgserver``, ``features`` or ``trainer``: whose packages the command needs.
     """
     if isinstance(error, CrossMediaError):
-        return Told(str(error) or type(error).__name__, error.exit_code)
+        place = isinstance(error, StoreError) and isinstance(error.__cause__, NOT_OURS)
+        return Told(str(error) or type(error).__name__, BadInput.exit_code if place else error.exit_code)
     if isinstance(error, BrokenPipeError):
         return None  # click ends for it without a word
     if isinstance(error, OSError):
