@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -16,10 +17,12 @@ from click.testing import CliRunner
 from conftest import DaemonProcess, free_addresses
 from made_samples import make_samples
 
-from imgserver.client import ImageClient
+from imgserver.client import ImageClient, transports
 from imgserver.client.retries import Tries, until_answered
 from imgserver.config import KEPT, Command
-from imgserver.errors import BadInput, ServerUnavailable
+from imgserver.disk import replacing
+from imgserver.door import told
+from imgserver.errors import BadInput, DeadlineExceeded, ServerUnavailable, StoreError
 
 
 def test_waiting_is_said_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
@@ -103,3 +106,29 @@ def test_training_says_that_it_waits_when_its_server_dies(store: Path, tmp_path:
     assert time.monotonic() - died < 15, "one deadline, not one for each batch that was asked for ahead"
     assert "No image server answers" in rest
     assert KEPT in rest
+
+
+def test_a_server_that_hangs_is_said_to_be_silent(
+    daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(transports, "SILENT_S", 0.3)
+    with ImageClient(daemon.address, timeout_s=1.5) as client:
+        assert client.get([1]).ok.all()
+        assert caplog.messages == []
+        os.kill(daemon.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(DeadlineExceeded):
+                client.get([2])
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
+    assert "has been silent for 0 s" in caplog.messages[0]
+    assert "Waiting for at most 1 s more" in caplog.messages[0]
+
+
+def test_a_place_that_cannot_be_written_is_a_mistake_and_no_full_disk(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="Choose another place") as failed, replacing(tmp_path / "file" / "x"):
+        pass
+    found = told(failed.value, "imgserver")
+    assert found is not None
+    assert found.exit_code == 2
