@@ -57,11 +57,11 @@ def main() -> None:
         f"{len(photos)} real photos (MIT licence), simulated clicks. {LEFT_OUT} photos, drawn by seed {SEED}, are left "
         f"out of precompute: the server meets them when training asks for them."
     )
+    run("imgserver", "precompute", f"--store={store}", f"--catalogue={PHOTOS}", f"--ids={ids}")
     run("imgserver", "serve", f"--store={store}", f"--catalogue={PHOTOS}", "--port=0", "--background")
     try:
         run("imgserver", "health", f"--store={store}", "--wait")
         address = json.loads((store / "daemon.json").read_text())["address"]
-        run("imgserver", "precompute", f"--store={store}", f"--catalogue={PHOTOS}", f"--ids={ids}")
         run(str(HERE / "simulate.py"), f"--out={logs}", f"--seed={SEED}")
         shutil.copy(HERE / "samples.toml", logs)
         run("features", "build", str(logs / "samples.toml"), f"--out={samples}")
