@@ -95,7 +95,7 @@ class Command(click.Command):
         for parameter in self.params:
             value = given.get(parameter.name or "")
             empty = "" in value if isinstance(value, list | tuple) else value == ""
-            if empty and parameter.default != "":
+            if empty and parameter.default != "" and not ctx.resilient_parsing:
                 raise click.BadParameter("it is empty.", ctx, parameter)
         return super().parse_args(ctx, args)
 
