@@ -27,7 +27,7 @@ def features(config: str | None) -> None:
     """Turn logs into samples that hold ids only, and look at them."""
 
 
-@features.command(name="build", cls=Command)
+@features.command(name="build", cls=Command, example="logs/samples.toml --out samples")
 @click.argument("schema", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), default="samples", help="Folder to write samples to."
@@ -70,7 +70,7 @@ def build_command(schema: Path, out: Path, extend: Path | None, overwrite: bool,
         click.echo(f"note: {count:,} {kind.replace('_', ' ')}{first}")
 
 
-@features.command(cls=Command)
+@features.command(cls=Command, example="samples --rows 5")
 @click.argument("samples", type=click.Path(path_type=Path))
 @click.option("--rows", type=click.IntRange(0, 100), default=3, help="How many test rows to show, decoded.")
 @json_option

@@ -30,14 +30,20 @@ def fetch_ahead(
         CrossMediaError: what ``fetch`` raised, at the batch whose vectors could not be had.
     """
     source = iter(batches)
+    failed = False
 
     def next_batch() -> tuple[Batch, Fetched | None] | None:
-        batch = next(source, None)
+        nonlocal failed
+        batch = None if failed else next(source, None)  # nobody takes what comes behind a failure: do not wait for it
         if batch is None:
             return None
         if fetch is None or batch.images is None:
             return batch, None
-        return batch, fetch(batch.images.unique)
+        try:
+            return batch, fetch(batch.images.unique)
+        except BaseException:
+            failed = True
+            raise
 
     with ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool:
         ahead: deque[Future[tuple[Batch, Fetched | None] | None]] = deque(pool.submit(next_batch) for _ in range(depth))

@@ -16,19 +16,16 @@ from imgserver.commands.vectors import compress, export, import_command
 from imgserver.commands.versions import versions
 from imgserver.config import Group, config_option
 
+SECTIONS: dict[str, tuple[click.Command, ...]] = {
+    "Serve": (serve, health, info, stop),
+    "Photos and vectors": (precompute, add, manifest, versions, compress, import_command, export, backbones),
+    "Which photos are alike": (index, search, duplicates, semantic_ids),
+    "Care of a store": (doctor, mend, backup, restore, compact, upgrade),
+    "Many machines": (plan, merge, reshard, publish),
+}
 
-@click.group(cls=Group, name="imgserver")
+
+@click.group(cls=Group, name="imgserver", sections=SECTIONS)
 @config_option
 def imgserver(config: str | None) -> None:
     """Run the image server, and embed catalogues of photos."""
-
-
-COMMANDS = (
-    *(serve, info, health, stop),
-    *(precompute, merge, reshard, manifest, add, import_command, export, publish, compress, versions, backbones),
-    *(index, search, duplicates, semantic_ids),
-    *(doctor, mend, backup, restore, compact, upgrade),
-    plan,
-)
-for command in COMMANDS:
-    imgserver.add_command(command)

@@ -19,7 +19,6 @@ beyond the limit.
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 import json
 import math
@@ -32,60 +31,144 @@ from typing import Any, NoReturn
 
 import click
 
-from imgserver.errors import BadInput, CrossMediaError
+from imgserver.door import told
+from imgserver.errors import BadInput, CrossMediaError, DeadlineExceeded, did_you_mean
+from imgserver.hosts import keep_loopback_from_proxies
 from imgserver.interrupts import as_usual, end_on_signals, say_when_interrupted
 
 CONFIG_FILE = "crossmedia.toml"
 CONFIG_ENV = "CROSSMEDIA_CONFIG"
 KEPT = "What was committed is kept: the same command goes on with the rest."
 NOTHING_LOST = "Nothing is lost: run the same command again."
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a write says so without naming the file
+MOST = 2**63 - 1  # what libraries take
 OUR_PACKAGES = ("imgserver", "features", "trainer", "crossmedia")
 
 
+class Choice(click.Choice[str]):
+    """One of several words; a slip of the pen is told what was meant."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """As click says it, and the nearest."""
+        return super().get_invalid_choice_message(value, ctx) + did_you_mean(value, map(str, self.choices))
+
+
 class Command(click.Command):
-    """A command whose help shows the default and the environment name of each option.
+    """A command whose help shows an example, the default of each option, and how else options are given.
 
     Args:
+        example: a line or several, as they are typed, without ``crossmedia`` and the group.
         goes_on: whether it goes on where a run of it was ended by a kill; others start anew.
     """
 
-    def __init__(self, *args: Any, goes_on: bool = False, **kwargs: Any):
-        self._when_interrupted = KEPT if goes_on else NOTHING_LOST
+    def __init__(self, *args: Any, example: str = "", goes_on: bool = False, **kwargs: Any):
+        self.example, self._goes_on = example, goes_on
         kwargs.setdefault("context_settings", {})
         kwargs["context_settings"].setdefault("show_default", True)
         kwargs["context_settings"].setdefault("max_content_width", 110)
         super().__init__(*args, **kwargs)
         for parameter in self.params:
-            if isinstance(parameter, click.Option):
-                parameter.show_envvar = True
+            if type(parameter.type) is click.Choice:
+                parameter.type = Choice(parameter.type.choices)
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The text, and the example below it."""
+        super().format_help_text(ctx, formatter)
+        if self.example:
+            with formatter.section("Example"):
+                for line in self.example.splitlines():
+                    formatter.write(f"{'':{formatter.current_indent}}{ctx.command_path} {line}\n")
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """How options are given in the environment and in the file: one line for all of them."""
+        option = next((o for o in self.params if isinstance(o, click.Option) and not o.is_flag), None)
+        if ctx.auto_envvar_prefix and option is not None and option.name:
+            table = ".".join(ctx.command_path.split()[1:])
+            formatter.write_paragraph()
+            formatter.write_text(
+                f"Options are variables too ({option.opts[-1]} is {ctx.auto_envvar_prefix}_{option.name.upper()}), "
+                f"and lines of {CONFIG_FILE} below [{table}]."
+            )
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does; a value that is empty, as of a variable of the shell that is not set, is none of a path's."""
+        given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        for parameter in self.params:
+            value = given.get(parameter.name or "")
+            empty = "" in value if isinstance(value, list | tuple) else value == ""
+            if empty and parameter.default != "" and not ctx.resilient_parsing:
+                raise click.BadParameter("it is empty.", ctx, parameter)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an error of ours becomes one line and its exit code, with ``--json`` a JSON object.
-
-        So does one of the system about files: no room, no permission, a file that is not there.
-        """
-        say_when_interrupted(f"{ctx.command_path}: Interrupted. {self._when_interrupted}")
+        """Run the command; what fails becomes a line and an exit code, with ``--json`` an object too: see ``told``."""
+        say_when_interrupted(f"{ctx.command_path}: Interrupted. {KEPT if self._goes_on else NOTHING_LOST}")
         try:
             for name, value in ctx.params.items():
+                flag = f"--{name.replace('_', '-')}"
                 if isinstance(value, float) and math.isnan(value):  # neither below a range nor above
-                    raise BadInput(f"--{name.replace('_', '-')} is nan; give a number.")
+                    raise BadInput(f"{flag} is nan; give a number.")
+                if isinstance(value, int) and value > MOST:
+                    raise BadInput(f"{flag} is {value}; nothing here counts further than {MOST}.")
             return super().invoke(ctx)
-        except (CrossMediaError, OSError) as error:
-            if isinstance(error, OSError) and (error.filename is None and error.errno not in NO_ROOM):
-                raise  # of no file; click knows broken pipes, and the rest nobody foresaw
-            message = str(error) if isinstance(error, CrossMediaError) else f"A file cannot be used: {error}."
+        except Exception as error:
+            found = told(error, _group_of(ctx))
+            if found is None:
+                raise
+            message, code = found
+            waited = isinstance(error, CrossMediaError) and (error.tried_s or isinstance(error, DeadlineExceeded))
+            if self._goes_on and waited:
+                message += f" {KEPT}"
             if ctx.params.get("as_json"):
                 click.echo(json.dumps({"error": type(error).__name__, "message": message}))
-            click.echo(f"{ctx.command_path}: {message}", err=True)
-            ctx.exit(error.exit_code if isinstance(error, CrossMediaError) else CrossMediaError.exit_code)
+            click.echo(printable(f"{ctx.command_path}: {message}"), err=True)
+            ctx.exit(code)
+
+
+def printable(text: str) -> str:
+    """Text that every terminal takes: names of files may hold bytes that are no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _group_of(ctx: click.Context) -> str:
+    """``imgserver``, ``features`` or ``trainer``."""
+    return (ctx.parent and ctx.parent.command.name) or ""
 
 
 class Group(click.Group):
-    """A group that reads the configuration file for the commands below it."""
+    """A group that reads the configuration file for the commands below it.
+
+    Args:
+        sections: headings of the help, and the commands below each; without them they stand in one list.
+    """
 
     command_class = Command
     group_class = type
+
+    def __init__(self, *args: Any, sections: dict[str, tuple[click.Command, ...]] | None = None, **kwargs: Any):
+        kwargs.setdefault("context_settings", {"max_content_width": 110})
+        super().__init__(*args, **kwargs)
+        self.sections = sections or {}
+        for command in (command for commands in self.sections.values() for command in commands):
+            self.add_command(command)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the sections."""
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands below their headings."""
+        if not self.sections:
+            super().format_commands(ctx, formatter)
+            return
+        longest = max(map(len, self.commands))
+        for heading, commands in self.sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [
+                        ((command.name or "").ljust(longest), command.get_short_help_str(formatter.width - 6 - longest))
+                        for command in commands
+                    ]
+                )
 
     def invoke(self, ctx: click.Context) -> Any:
         """Load the TOML file into ``default_map`` before any command below parses its options."""
@@ -127,7 +210,10 @@ def _set_client(table: Any) -> None:
         name = key.replace("-", "_")
         if name not in ENVIRONMENT or not isinstance(value, str):
             known = ", ".join(known.replace("_", "-") for known in ENVIRONMENT)
-            _usage_error(f"The configuration file sets {key!r} for the client; it takes strings for: {known}.")
+            _usage_error(
+                f"The configuration file sets {key!r} for the client; it takes strings for: {known}."
+                f"{did_you_mean(key, known.split(', '))}"
+            )
         os.environ.setdefault(ENVIRONMENT[name], value)
 
 
@@ -144,14 +230,20 @@ def _defaults(command: click.Command, ctx: click.Context, table: Any, inherited:
         by_flag = {o.lstrip("-").replace("-", "_"): p for p in command.params for o in p.opts}
         unknown = sorted(k for k in table if k.replace("-", "_") not in by_flag)
         if unknown:
-            _usage_error(f"The configuration file sets {unknown[0]!r} for {command.name!r}, which has no such option.")
+            _usage_error(
+                f"The configuration file sets {unknown[0]!r} for {command.name!r}, which has no such option."
+                f"{did_you_mean(unknown[0].replace('_', '-'), (known.replace('_', '-') for known in by_flag))}"
+            )
         merged = {k.replace("-", "_"): v for k, v in {**(inherited or {}), **table}.items()}
         return {by_flag[k].name: _checked(by_flag[k], v) for k, v in merged.items() if k in by_flag}
     plain = {**(inherited or {}), **{k: v for k, v in table.items() if not isinstance(v, dict)}}
     known = command.list_commands(ctx)
     unknown = sorted(k for k, v in table.items() if isinstance(v, dict) and k not in known)
     if unknown:
-        _usage_error(f"The configuration file has a table {unknown[0]!r}; the commands here are: {', '.join(known)}.")
+        _usage_error(
+            f"The configuration file has a table {unknown[0]!r}; the commands here are: {', '.join(known)}."
+            f"{did_you_mean(unknown[0], known)}"
+        )
     result: dict[str, Any] = {}
     for name in known:
         if command.name == "crossmedia" and name not in table and not plain:
@@ -216,6 +308,7 @@ def run(group: click.Group, prefix: str) -> NoReturn:
         click.echo(str(error), err=True)
         sys.exit(error.exit_code)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own log lines would garble ours; errors are raised anyway
+    keep_loopback_from_proxies()
     end_on_signals()
     try:
         group(auto_envvar_prefix=prefix)

@@ -18,6 +18,7 @@ UNFINISHED = ".unfinished"  # the end of the name of a file that is being writte
 
 PIECE_BYTES = 8 << 20
 FLOCK = "hhqqi4x"  # struct flock of Linux on 64 bits: type, whence, start, length, pid
+NOT_OURS = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)  # of a place to write at
 
 
 @contextmanager
@@ -38,7 +39,12 @@ def replacing(path: Path) -> Iterator[Path]:
             os.replace(part, path)
         sync_names(path.parent)
     except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error}. Is the disk full?") from error
+        hint = (
+            "Choose another place, or let this user write there."
+            if isinstance(error, NOT_OURS)
+            else "Is the disk full?"
+        )
+        raise StoreError(f"{path} cannot be written: {error}. {hint}") from error
 
 
 @contextmanager

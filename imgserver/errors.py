@@ -24,6 +24,8 @@ Messages are full sentences: what went wrong, with which value, and what to do.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar
 
 import grpc
@@ -37,9 +39,11 @@ class CrossMediaError(Exception):
 
     Attributes:
         request_id: of the call that failed, by which the server's log names it; empty where no server failed.
+        tried_s: for how long the call was tried again before it was given up.
     """
 
     request_id: str = ""
+    tried_s: float = 0.0
     grpc_code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
     exit_code: ClassVar[int] = 1
 
@@ -174,3 +178,10 @@ def error_class(name: str | None, code: grpc.StatusCode) -> type[CrossMediaError
     """
     named = _BY_NAME.get(name or "")
     return named if named is not None and named.grpc_code == code else _BY_CODE.get(code, ServerFault)
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` behind a sentence that refuses ``given``; empty where nothing known is near."""
+    by_lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(str(given).lower(), by_lower, n=1, cutoff=0.6)
+    return f" Did you mean {by_lower[near[0]]!r}?" if near else ""

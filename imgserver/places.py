@@ -15,6 +15,11 @@ def is_url(store: str | Path) -> bool:
     return str(store).startswith(SCHEMES)
 
 
+def holds_store(folder: Path) -> bool:
+    """Whether there is a store in a folder, or what is left of one."""
+    return any((folder / part).exists() for part in ("index", "rows"))
+
+
 def own_folder(store: str | Path, folder: Path | None = None) -> Path:
     """Where a server of ``store`` keeps its address, its log and the converted backbone.
 

@@ -20,8 +20,8 @@ from crossmedia.v1 import image_server_pb2, image_server_pb2_grpc
 
 from imgserver import errors
 from imgserver.cli import imgserver
-from imgserver.config import Group
-from trainer.cli import crossmedia
+from imgserver.config import Command, Group
+from trainer.cli import crossmedia, trainer
 
 # package or folder -> what it may import of ours beside itself
 ARROWS = {
@@ -42,7 +42,7 @@ ARROWS = {
     },
     "imgserver/client": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.logs", "imgserver.secret_files", "imgserver.shards"),
-        *("imgserver.keys", "imgserver.wire"),
+        *("imgserver.hosts", "imgserver.keys", "imgserver.wire"),
     },
     "imgserver/storage": {
         *("imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.interrupts", "imgserver.notes"),
@@ -56,10 +56,12 @@ ARROWS = {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
         *("imgserver.allocator", "imgserver.client.results", "imgserver.logs", "imgserver.places", "imgserver.shards"),
         *("imgserver.interrupts", "imgserver.notes", "imgserver.secret_files", "imgserver.wire"),
+        *("imgserver.hosts", "imgserver.running"),
     },
     "imgserver/operations": {
         *("imgserver.client", "imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.places"),
         *("imgserver.interrupts", "imgserver.serving", "imgserver.storage", "imgserver.vision"),
+        "imgserver.running",
     },
     "imgserver/offline": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
@@ -154,6 +156,38 @@ def test_help_is_in_full_sentences(path: tuple[str, ...], command: click.Command
             assert parameter.help, f"{path}: {parameter.name}"
             assert parameter.help[0].isupper() or parameter.name == "device", f"{path}: {parameter.name}"
             assert parameter.help.endswith("."), f"{path}: {parameter.name}"
+
+
+@pytest.mark.parametrize("path", [p for p, c in all_commands(crossmedia) if isinstance(c, Command)], ids="-".join)
+def test_help_has_an_example_that_runs_and_no_row_of_variables(path: tuple[str, ...]) -> None:
+    command: click.Command = crossmedia
+    for name in path:
+        assert isinstance(command, click.Group)
+        found = command.get_command(click.Context(command), name)
+        assert found is not None
+        command = found
+    assert isinstance(command, Command)
+    assert command.example
+    for line in command.example.splitlines():
+        context = click.Context(command)
+        given, _, _ = command.make_parser(context).parse_args(line.split())  # an option that is not there raises
+        for parameter in command.params:
+            assert parameter.name in given or not parameter.required, f"{line} lacks {parameter.name}"
+    done = CliRunner().invoke(crossmedia, [*path, "--help"], prog_name="crossmedia", auto_envvar_prefix="CROSSMEDIA")
+    assert f"crossmedia {' '.join(path)} {command.example}" in done.output
+    assert "env var" not in done.output
+    assert done.output.count("CROSSMEDIA_") <= 1
+
+
+@pytest.mark.parametrize("group", [imgserver, trainer], ids=lambda group: group.name)
+def test_commands_stand_in_groups(group: Group) -> None:
+    done = CliRunner().invoke(group, ["--help"])
+    lines = done.output.splitlines()
+    for heading, commands in group.sections.items():
+        place = lines.index(f"{heading}:")
+        for command, line in zip(commands, lines[place + 1 :], strict=False):
+            assert line.split()[0] == command.name
+    assert sum(map(len, group.sections.values())) == len(group.commands)
 
 
 @pytest.fixture

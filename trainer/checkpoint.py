@@ -98,7 +98,13 @@ def document_of(folder: Path) -> dict[str, Any]:
         OSError, ValueError: there is none, or it is damaged.
     """
     text = (folder / CONFIG).read_text()
-    if (document := json.loads(text)).keys() == {"fit", "lineage"}:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{CONFIG} is no JSON any more: it is damaged ({error})") from None
+    if not isinstance(document, dict):
+        raise ValueError(f"{CONFIG} is not what 'trainer fit' writes: it is damaged")
+    if document.keys() == {"fit", "lineage"}:
         log.warning("the run %s is of a release that kept no digests: damage to it is not noticed", folder)
         return {**document, "files": None}
     return open_json(text)

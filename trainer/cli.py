@@ -44,13 +44,15 @@ def crossmedia(config: str | None) -> None:
     """Train click-through-rate models on pictures that stay on an image server."""
 
 
-@click.group(cls=Group, name="trainer")
+SECTIONS: dict[str, tuple[click.Command, ...]] = {
+    "Train": (models, fit_command, compare),
+    "Look": (evaluate, results, report),
+    "Use": (score, export),
+}
+
+
+@click.group(cls=Group, name="trainer", sections=SECTIONS)
 @config_option
 def trainer(config: str | None) -> None:
     """Train and compare CTR models on samples, with image vectors fetched on demand."""
     keep_freed_memory()
-
-
-COMMANDS = (models, fit_command, evaluate, compare, results, report, score, export)
-for command in COMMANDS:
-    trainer.add_command(command)

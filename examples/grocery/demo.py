@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -53,12 +52,6 @@ def run(*arguments: str, quiet: bool = False, work_s: Callable[[str], float] | N
     return done.stdout
 
 
-def embedding_s(output: str) -> float:
-    """What precompute says that embedding took."""
-    found = re.search(r" in ([0-9.]+) s", output)
-    return float(found[1]) if found else 0.0
-
-
 def training_s(runs: Path) -> float:
     """What the runs of a comparison say that their epochs took."""
     lines = (runs / "results.jsonl").read_text().splitlines()
@@ -81,12 +74,11 @@ def main() -> None:
         f"{len(photos)} real photos (MIT licence), simulated clicks. {LEFT_OUT} photos, drawn by seed {SEED}, are left "
         f"out of precompute: the server meets them when training asks for them."
     )
+    run("imgserver", "precompute", f"--store={store}", f"--catalogue={PHOTOS}", f"--ids={ids}")
     run("imgserver", "serve", f"--store={store}", f"--catalogue={PHOTOS}", "--port=0", "--background")
     try:
         run("imgserver", "health", f"--store={store}", "--wait")
         address = json.loads((store / "daemon.json").read_text())["address"]
-        precompute = ("imgserver", "precompute", f"--store={store}", f"--catalogue={PHOTOS}", f"--ids={ids}")
-        run(*precompute, work_s=embedding_s)
         run(str(HERE / "simulate.py"), f"--out={logs}", f"--seed={SEED}")
         shutil.copy(HERE / "samples.toml", logs)
         run("features", "build", str(logs / "samples.toml"), f"--out={samples}", "--overwrite")

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 
+from imgserver.client.addresses import proxy_said
 from imgserver.errors import (
     ERROR_NAME_KEY,
     RETRY_AFTER_KEY,
@@ -76,7 +77,7 @@ def _translated(error: Any, address: str, timeout_s: float, in_log: str) -> Cros
         if cls is ServerUnavailable:
             return ServerUnavailable(
                 f"No image server answers at {address}. Start one with 'crossmedia imgserver serve', or check the "
-                f"address, and whether it takes TLS ({details})."
+                f"address, and whether it takes TLS ({details}).{proxy_said(address)}"
             )
         if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED) and _RESET(details):
             return ServerUnavailable(
@@ -92,7 +93,8 @@ def _translated(error: Any, address: str, timeout_s: float, in_log: str) -> Cros
         if cls is Overloaded and "metadata size exceeds" in details:
             return broken(address, f"its metadata is too large ({details})")
         if cls is DeadlineExceeded:
-            return DeadlineExceeded(f"The image server at {address} did not answer within {timeout_s:.3g} s{in_log}.")
+            late = f"The image server at {address} did not answer within {timeout_s:.3g} s{in_log}."
+            return DeadlineExceeded(late + proxy_said(address))
     said = (details or f"The image server at {address} failed with {code.name}.") + in_log
     if cls is not Overloaded:
         return cls(said)

@@ -12,7 +12,7 @@ from crossmedia.v1 import image_server_pb2 as pb
 from imgserver.client.failures import broken
 from imgserver.client.ids import Ids
 from imgserver.client.results import DTYPE_CODES, TRANSIENT, ServerInfo
-from imgserver.client.retries import backoff, seconds_left, wait
+from imgserver.client.retries import Tries, seconds_left
 from imgserver.client.servers import Servers
 from imgserver.client.transports import Pending, Transport
 from imgserver.errors import CrossMediaError, DeadlineExceeded, Overloaded, ServerUnavailable
@@ -67,11 +67,13 @@ class Fetch:
         rows = np.arange(len(self.ids))
         if not len(rows):
             return
-        for pause in backoff():
+        tries = Tries(self.deadline)
+        while True:
             rows, error = self._one_round(rows)
             if not len(rows):
+                tries.answered()
                 return
-            wait(error, pause, self.deadline)
+            tries.wait(error)
 
     def _one_round(self, rows: Ids) -> tuple[Ids, CrossMediaError]:
         """Ask once for ``rows``; return those to ask for again, and why."""

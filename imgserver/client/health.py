@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
+
+from imgserver.client.failures import translated
+from imgserver.client.security import ClientSecurity, open_channel
 
 _CHECK = "/grpc.health.v1.Health/Check"
 
@@ -27,3 +32,18 @@ def health_state(channel: grpc.Channel, timeout_s: float) -> str:
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(status))
     except (DecodeError, ValueError):
         return "answering with what is no state of health"
+
+
+def health_of(address: str, timeout_s: float) -> str:
+    """``health_state`` of the server at ``address``, by TLS where the environment says so, and without a token.
+
+    Raises:
+        BadInput: the address is none, or a file of TLS cannot be used.
+        CrossMediaError: it does not answer; the message says what was tried, and what to do.
+    """
+    security = replace(ClientSecurity.from_environment(), token_file=None)  # health is told without one
+    with open_channel(address, security) as channel:
+        try:
+            return health_state(channel, timeout_s)
+        except grpc.RpcError as error:
+            raise translated(error, address, timeout_s, "of health") from None

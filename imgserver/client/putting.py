@@ -8,7 +8,7 @@ from crossmedia.v1 import image_server_pb2 as pb
 
 from imgserver.client import replies
 from imgserver.client.results import TRANSIENT, ServerInfo, Status
-from imgserver.client.retries import backoff, seconds_left, wait
+from imgserver.client.retries import Tries, seconds_left
 from imgserver.client.transports import Transport
 from imgserver.errors import CrossMediaError, Overloaded, ServerUnavailable
 
@@ -20,7 +20,8 @@ def put_photos(
     most = min(limits.max_image_bytes, limits.message_bytes - 1024)
     result = {image_id: Status.TOO_LARGE for image_id, data in photos.items() if len(data) > most}
     todo = [image_id for image_id in photos if image_id not in result]
-    for pause in backoff():
+    tries = Tries(deadline)
+    while True:
         error: CrossMediaError | None = None
         sizes = [len(photos[i]) for i in todo]
         for run in parts(sizes, limits.max_put_per_call, limits.message_bytes):
@@ -35,9 +36,9 @@ def put_photos(
             result |= {i: Status(status) for i, status in zip(part, statuses.tolist(), strict=True)}
         todo = [i for i in todo if result.get(i, Status.TIMED_OUT) in TRANSIENT]
         if not todo:
+            tries.answered()
             return result
-        wait(error or limits.not_ready(todo[0], result[todo[0]], len(todo), timeout_s), pause, deadline)
-    raise AssertionError("This is a bug: the backoff never ends.")
+        tries.wait(error or limits.not_ready(todo[0], result[todo[0]], len(todo), timeout_s))
 
 
 def parts(sizes: Sequence[int], most: int, max_bytes: int) -> Iterator[slice]:

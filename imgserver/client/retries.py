@@ -2,26 +2,64 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 from imgserver.errors import CrossMediaError, DeadlineExceeded, Overloaded, ServerUnavailable
+from imgserver.logs import Sparingly
+
+log = logging.getLogger(__name__)
 
 Reply = TypeVar("Reply")
 
 FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 2.0
+SAID_AFTER_S = 1.0
 LONGEST_CALL_S = 86_400.0
 
+_sparingly = Sparingly(1)
 
-def backoff() -> Iterator[float]:
-    """Pauses between tries, doubling, with jitter, so that many clients do not come back at the same moment."""
-    pause = FIRST_BACKOFF_S
-    while True:
-        yield pause * random.uniform(0.5, 1.0)
-        pause = min(2 * pause, MAX_BACKOFF_S)
+
+class Tries:
+    """The tries of one call until its deadline.
+
+    Pauses double, with jitter, so that many clients do not come back at the same moment. What takes longer than a
+    moment is said in the log, for who waits would not know why.
+
+    Args:
+        deadline: on the monotonic clock.
+    """
+
+    def __init__(self, deadline: float):
+        self._deadline, self._pause_s = deadline, FIRST_BACKOFF_S
+        self._failing_since: float | None = None
+        self._said = False
+
+    def wait(self, error: CrossMediaError) -> None:
+        """Wait before the next try; raise ``error`` when the deadline would pass meanwhile."""
+        now = time.monotonic()
+        pause = self._pause_s * random.uniform(0.5, 1.0)
+        self._pause_s = min(2 * self._pause_s, MAX_BACKOFF_S)
+        if isinstance(error, Overloaded):
+            pause = max(pause, error.retry_after_s)
+        if self._failing_since is None:
+            self._failing_since = now
+        if now + pause >= self._deadline:
+            error.tried_s = now - self._failing_since
+            raise error
+        if not self._said and now + pause - self._failing_since > SAID_AFTER_S:
+            self._said = True
+            if _sparingly.allows(type(error).__name__):  # once, though several threads wait
+                log.warning("Waiting for at most %.0f s more: %s", self._deadline - now, error)
+        time.sleep(pause)
+
+    def answered(self) -> None:
+        """The call went through."""
+        if self._said and self._failing_since is not None and _sparingly.allows("answered"):
+            log.warning("The image server answers again, after %.0f s.", time.monotonic() - self._failing_since)
 
 
 def seconds_left(deadline: float, timeout_s: float) -> float:
@@ -36,15 +74,6 @@ def seconds_left(deadline: float, timeout_s: float) -> float:
     return min(left, LONGEST_CALL_S)
 
 
-def wait(error: CrossMediaError, pause: float, deadline: float) -> None:
-    """Wait before the next try; raise ``error`` when the deadline would pass meanwhile."""
-    if isinstance(error, Overloaded):
-        pause = max(pause, error.retry_after_s)
-    if time.monotonic() + pause >= deadline:
-        raise error
-    time.sleep(pause)
-
-
 def until_answered(call: Callable[[float], Reply], deadline: float, timeout_s: float) -> Reply:
     """Make one call, again while the server is away or overloaded, and raise what it raised at the deadline.
 
@@ -53,9 +82,12 @@ def until_answered(call: Callable[[float], Reply], deadline: float, timeout_s: f
         deadline: on the monotonic clock.
         timeout_s: what an error names.
     """
-    for pause in backoff():
+    tries = Tries(deadline)
+    while True:
         try:
-            return call(seconds_left(deadline, timeout_s))
+            reply = call(seconds_left(deadline, timeout_s))
         except (ServerUnavailable, Overloaded) as error:
-            wait(error, pause, deadline)
-    raise AssertionError("This is a bug: the backoff never ends.")
+            tries.wait(error)
+        else:
+            tries.answered()
+            return reply

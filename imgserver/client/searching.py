@@ -33,6 +33,8 @@ def search(
     """What ``ImageClient.search`` does, within the limits that the server told."""
     if k < 1:
         raise InvalidRequest(f"k is {k}; ask for 1 neighbour or more.")
+    if 0 < limits.max_neighbours < k:
+        raise InvalidRequest(f"k is {k}; the server gives at most {limits.max_neighbours} neighbours of an image.")
     ids, cosines, status = [np.zeros((0, k), np.int64)], [np.zeros((0, k), np.float32)], [np.zeros(0, np.uint8)]
     images = 0
     for request, rows, own in _requests(limits, queries):

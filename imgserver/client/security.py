@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import grpc
 
-from imgserver.client.addresses import SCHEMES, channel_target
+from imgserver.client.addresses import channel_target, hosts_of, stays_here
 from imgserver.errors import BadInput
 from imgserver.secret_files import Followed, read_private
 
@@ -29,7 +28,6 @@ log = logging.getLogger(__name__)
 
 Metadata = tuple[tuple[str, str], ...]
 LOOK_EVERY_S = 1.0
-_LOOPBACK = re.compile(r"(ipv4:|ipv6:)?(localhost|127\.[0-9.]+|\[::1\]):[0-9]+|unix:.*")
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ def open_channel(address: str, security: ClientSecurity, options: Sequence[tuple
     target, more = channel_target(address)
     credentials = security.credentials()
     if credentials is None:
-        if security.token_file and not all(_LOOPBACK.fullmatch(part.strip()) for part in address.split(",")):
+        if security.token_file and not stays_here(address):
             log.warning(
                 "The token goes to %s without TLS: whoever is on the way can take it and use it. "
                 "Set CROSSMEDIA_TLS_CA, or leave the network to those who may.",
@@ -118,10 +116,7 @@ def _first_host(address: str) -> str | None:
     """Of a list; gRPC knows the host of a single address by itself."""
     if "," not in address:
         return None
-    first = address.partition(",")[0].strip()
-    for scheme in SCHEMES:
-        first = first.removeprefix(scheme)
-    return first.rpartition(":")[0].strip("[]")
+    return next(iter(hosts_of(address)), None)
 
 
 def _authorization(path: Path) -> Metadata:

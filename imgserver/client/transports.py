@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import grpc
@@ -23,6 +25,9 @@ from imgserver.wire import METHODS, VectorsReply, decode_reply
 
 Reply = TypeVar("Reply", bound=Message)
 
+log = logging.getLogger(__name__)
+
+SILENT_S = 5.0  # after which it is said that nothing came
 CONNECT_OPTIONS = [
     # What is asked for at once fits, whatever limits a server tells; gRPC's own 4 MiB ceiling only gets in the way.
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -97,11 +102,24 @@ class _GrpcPending:
 
     def result(self) -> VectorsReply:
         try:
-            return decode_reply(self._call.result())
+            return decode_reply(self._bytes())
         except grpc.RpcError as error:
             raise translated(error, self._address, self._timeout_s, self._request) from None
         except ValueError as error:
             raise broken(self._address, str(error)) from None
+
+    def _bytes(self) -> bytes:
+        """What came; a server that is silent for long is said to be."""
+        with suppress(grpc.FutureTimeoutError):
+            early: bytes = self._call.result(timeout=SILENT_S)
+            return early
+        log.warning(
+            "The image server at %s has been silent for %.0f s: it computes images that are not stored, or it hangs. "
+            "Waiting for at most %.0f s more.",
+            *(self._address, SILENT_S, max(0.0, self._timeout_s - SILENT_S)),
+        )
+        late: bytes = self._call.result()
+        return late
 
 
 class GrpcTransport:

@@ -10,11 +10,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from imgserver.commands.options import missing_extra, threads_option
+from imgserver.commands.options import threads_option
 from imgserver.config import Command, json_option
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="torchvision:resnet50")
 @click.argument("names", nargs=-1)
 @threads_option
 @json_option
@@ -24,10 +24,7 @@ def backbones(names: tuple[str, ...], threads: int, as_json: bool) -> None:
     Speed is measured for those whose weights are on this machine, and for all NAMES that are given: without weights,
     with random ones, which take as long.
     """
-    try:
-        from imgserver.offline.survey import survey
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from imgserver.offline.survey import survey
 
     found = survey(names, threads)
     if as_json:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 
 
-@click.command(cls=Command, goes_on=True)
+@click.command(cls=Command, example="--store store --catalogue photos", goes_on=True)
 @store_option
 @click.option(
     "--catalogue",
@@ -147,7 +147,7 @@ def precompute(
         from imgserver.offline import precompute as work
         from imgserver.offline.image_ids import read_ids
         from imgserver.offline.shards import Job
-        from imgserver.serving.process import running_daemon
+        from imgserver.running import running_daemon
         from imgserver.storage.catalog import names_in, open_catalog
         from imgserver.storage.store import Store
         from imgserver.vision.backbones import get_backbone
@@ -253,7 +253,7 @@ def _report_precompute(result: PrecomputeResult, as_json: bool) -> None:
     click.echo(f"active version: {result.version}")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="photos --out manifest.parquet")
 @click.argument("catalogue", metavar="PATH|URL")
 @click.option(
     "--out",
@@ -288,7 +288,7 @@ def manifest(catalogue: str, out: Path, as_json: bool) -> None:
         )
 
 
-@click.command(cls=Command, goes_on=True)
+@click.command(cls=Command, example="4711.jpg --store store", goes_on=True)
 @click.argument("photos", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--id", "image_id", type=click.IntRange(min=0), help="Image id of the one photo that is given.")
 @server_option

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from rich.table import Table
 
 from imgserver.commands.options import (
     MEGABYTE,
-    missing_extra,
     ownership_of,
     ownership_options,
     photo_options,
@@ -26,14 +25,16 @@ from imgserver.commands.options import (
     threads_option,
 )
 from imgserver.config import Command, json_option
-from imgserver.errors import BadInput, ServerUnavailable
+from imgserver.errors import BadInput, CrossMediaError, DeadlineExceeded, ServerUnavailable
+from imgserver.hosts import host_and_port, written
 from imgserver.logs import LogFormat, set_up_logs
-from imgserver.places import is_url, own_folder
+from imgserver.places import holds_store, is_url, own_folder
+from imgserver.running import Daemon
 
 STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store --catalogue photos --background")
 @served_store_option
 @click.option(
     "--catalogue",
@@ -146,16 +147,19 @@ def serve(
     """
     if folder is not None and not is_url(store):
         raise BadInput(f"--folder is for a store behind redis://; what is a server's own lies in the store {store}.")
+    if not is_url(store) and not holds_store(Path(store)):
+        raise BadInput(
+            f"There is no store in {store}. Check the name; 'imgserver precompute --store {store} --catalogue FOLDER' "
+            f"makes one of photos, 'imgserver import' of vectors that there are."
+        )
+    address = _listening_at(host, port)
     ownership = ownership_of(servers, me)
-    try:
-        from imgserver.serving.process import Daemon, serve_in_background
-        from imgserver.serving.process import serve as run
-        from imgserver.serving.security import ServerSecurity
-        from imgserver.serving.service import ServiceConfig
-        from imgserver.serving.tracing import tracing
-        from imgserver.vision.decode import ImageLimits
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from imgserver.serving.process import serve as run
+    from imgserver.serving.process import serve_in_background
+    from imgserver.serving.security import ServerSecurity
+    from imgserver.serving.service import ServiceConfig
+    from imgserver.serving.tracing import tracing
+    from imgserver.vision.decode import ImageLimits
 
     def say(daemon: Daemon) -> None:
         if as_json or (log_format == "json" and not background):  # standard output is often the same file as the log
@@ -190,7 +194,21 @@ def serve(
         ownership=ownership,
     )
     with tracing(otel) as interceptors:
-        run(config, f"{host}:{port}", metrics_port, say, security, interceptors)
+        run(config, address, metrics_port, say, security, interceptors)
+
+
+def _listening_at(host: str, port: int) -> str:
+    """``--host`` with ``--port``.
+
+    Raises:
+        BadInput: it is no host.
+    """
+    try:
+        return written(*host_and_port(written(host, port)))
+    except BadInput:
+        raise BadInput(
+            f"--host {host!r} is neither a name nor an address, such as 0.0.0.0 or ::1. The port is --port."
+        ) from None
 
 
 def _serve_arguments(values: dict[str, Any]) -> dict[str, Any]:
@@ -201,7 +219,7 @@ def _serve_arguments(values: dict[str, Any]) -> dict[str, Any]:
     return {name: ",".join(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store")
 @server_option
 @served_store_option
 @click.option("--timeout-s", type=float, default=5.0, help="Seconds to wait for the answer.")
@@ -224,7 +242,7 @@ def info(server: str | None, store: str, timeout_s: float, as_json: bool) -> Non
     Console(width=max(Console().width, 130)).print(table)  # a version must stay in one piece to be copied
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store")
 @served_store_option
 @json_option
 def stop(store: str, as_json: bool) -> None:
@@ -235,7 +253,7 @@ def stop(store: str, as_json: bool) -> None:
     click.echo(json.dumps(asdict(daemon)) if as_json else f"The image server at {daemon.address} has stopped.")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store --wait")
 @server_option
 @served_store_option
 @click.option("--wait", is_flag=True, help="Wait until the server is healthy, for at most --timeout-s seconds.")
@@ -243,23 +261,22 @@ def stop(store: str, as_json: bool) -> None:
 @json_option
 def health(server: str | None, store: str, wait: bool, timeout_s: float, as_json: bool) -> None:
     """Tell whether work really goes through the server; the exit code is 0 when it does, else 3."""
-    import grpc
+    from imgserver.client.health import health_of
 
-    from imgserver.client.health import health_state
-    from imgserver.client.security import ClientSecurity, open_channel
-
-    security = replace(ClientSecurity.from_environment(), token_file=None)  # health is told without one
     deadline = time.monotonic() + timeout_s
     while True:
-        address = server_address(server, store)  # a daemon that is just starting has not written its address yet
-        with open_channel(address, security) as channel:
-            try:
-                state = health_state(channel, max(0.1, min(deadline - time.monotonic(), 5.0)))
-            except grpc.RpcError as error:
-                state = error.code().name
-        if state == "SERVING":
-            break
+        try:
+            address = server_address(server, store)  # a daemon that is just starting has not written its address yet
+            state = health_of(address, max(0.1, min(deadline - time.monotonic(), 5.0)))
+            if state == "SERVING":
+                break
+            why: CrossMediaError = ServerUnavailable(
+                f"The image server at {address} is not healthy: {state}. It may be loading or draining, or have no "
+                f"vectors yet; its log says why, and 'imgserver doctor' looks at its store."
+            )
+        except (ServerUnavailable, DeadlineExceeded) as error:
+            why = error
         if not wait or time.monotonic() >= deadline:
-            raise ServerUnavailable(f"The image server at {address} is not healthy: {state}.")
+            raise why
         time.sleep(0.1)
     click.echo(json.dumps({"address": address, "health": state}) if as_json else f"{address} is healthy.")

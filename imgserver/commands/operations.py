@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from imgserver.commands.options import missing_extra, server_option, store_option
+from imgserver.commands.options import server_option, store_option
 from imgserver.config import Command, json_option
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def _bytes_progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, of: progress.update(task, completed=done, total=of)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store --full")
 @store_option
 @server_option
 @click.option(
@@ -44,10 +44,7 @@ def doctor(store: Path, server: str | None, full: bool, as_json: bool) -> None:
 
     Nothing is changed. A running server is asked at its own address, or at --server.
     """
-    try:
-        from imgserver.operations.doctor import examine
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from imgserver.operations.doctor import examine
 
     found = examine(store, server, full=full)
     problems = [name for name, finding in found.items() if finding.level == "problem"]
@@ -62,7 +59,7 @@ def doctor(store: Path, server: str | None, full: bool, as_json: bool) -> None:
         click.get_current_context().exit(1)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store")
 @store_option
 @json_option
 def mend(store: Path, as_json: bool) -> None:
@@ -71,10 +68,7 @@ def mend(store: Path, as_json: bool) -> None:
     Every row is compared with its checksum, and every entry of the index with its seal. An index whose pages are
     damaged is written anew from those that are whole; then no server may have the store open.
     """
-    try:
-        from imgserver.operations.mend import mend as work
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from imgserver.operations.mend import mend as work
 
     report = work(store)
     if as_json:
@@ -93,7 +87,7 @@ def mend(store: Path, as_json: bool) -> None:
         click.echo(line)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store --to backups/monday")
 @store_option
 @click.option(
     "--to",
@@ -104,10 +98,7 @@ def mend(store: Path, as_json: bool) -> None:
 @json_option
 def backup(store: Path, to: Path, as_json: bool) -> None:
     """Copy a store while it is served and written; every row is compared with its checksum on the way."""
-    try:
-        from imgserver.operations.backup import backup as work
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from imgserver.operations.backup import backup as work
 
     with _bytes_progress("copying") as progress:
         made = work(store, to, progress)
@@ -118,16 +109,13 @@ def backup(store: Path, to: Path, as_json: bool) -> None:
     click.echo(f"active version: {made.active}")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="backups/monday --store store")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @store_option
 @json_option
 def restore(folder: Path, store: Path, as_json: bool) -> None:
     """Make a store of the backup in FOLDER; every file is compared with its SHA-256. Nothing is overwritten."""
-    try:
-        from imgserver.operations.backup import restore as work
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from imgserver.operations.backup import restore as work
 
     with _bytes_progress("copying") as progress:
         made = work(folder, store, progress)
@@ -138,7 +126,7 @@ def restore(folder: Path, store: Path, as_json: bool) -> None:
     click.echo(f"active version: {made.active}")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store")
 @store_option
 @json_option
 def compact(store: Path, as_json: bool) -> None:
@@ -146,17 +134,14 @@ def compact(store: Path, as_json: bool) -> None:
 
     What is kept is written beside what is there, and takes its place in one step: a kill loses nothing.
     """
-    try:
-        from imgserver.operations.compact import compact as work
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from imgserver.operations.compact import compact as work
 
     with _bytes_progress("writing") as progress:
         report = work(store, progress)
     _say(report, as_json)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store")
 @store_option
 @json_option
 def upgrade(store: Path, as_json: bool) -> None:
@@ -164,10 +149,7 @@ def upgrade(store: Path, as_json: bool) -> None:
 
     Vectors stay what they are, bit for bit. A kill loses nothing. Back up first: an older release cannot read it then.
     """
-    try:
-        from imgserver.operations.compact import upgrade as work
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from imgserver.operations.compact import upgrade as work
 
     with _bytes_progress("writing") as progress:
         report = work(store, progress)

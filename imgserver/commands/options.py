@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from imgserver.errors import BadInput
-from imgserver.places import DAEMON_FILE, is_url, own_folder
+from imgserver.errors import BadInput, ServerUnavailable
+from imgserver.places import holds_store, is_url, own_folder
+from imgserver.running import running_daemon
 from imgserver.shards import Ownership
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ served_store_option = click.option(
 )
 server_option = click.option("--server", default=None, metavar="HOST:PORT", help="Address of the image server.")
 threads_option = click.option(
-    "--threads", type=click.IntRange(min=0), default=0, help="Threads of the CNN; 0 takes all cores."
+    "--threads", type=click.IntRange(0, 1024), default=0, help="Threads of the CNN; 0 takes all cores."
 )
 
 
@@ -155,14 +156,31 @@ def missing_extra(error: ImportError) -> BadInput:
 
 
 def server_address(server: str | None, store: str) -> str:
-    """The address given, else that of the daemon which serves ``store`` here, else the default."""
+    """The address given, else that of the daemon which serves ``store`` here; the default where no store is named.
+
+    For a command with ``--store``. A store in the default place counts as named.
+
+    Raises:
+        ServerUnavailable: nobody serves the store that is named.
+    """
     if server:
         return server
-    file = own_folder(store) / DAEMON_FILE
-    try:
-        return str(json.loads(file.read_text())["address"])
-    except (OSError, ValueError, KeyError, TypeError):
+    folder = own_folder(store)
+    if daemon := running_daemon(folder):
+        return daemon.address
+    named = click.get_current_context().get_parameter_source("store") is not ParameterSource.DEFAULT
+    if not named and not holds_store(folder):
         return DEFAULT_SERVER
+    if is_url(store):
+        raise ServerUnavailable(
+            "No image server of that cluster was started on this machine without --folder. Name one by --server."
+        )
+    if not holds_store(folder):
+        raise ServerUnavailable(f"There is no store in {store}, and so no image server for it. Check the name.")
+    raise ServerUnavailable(
+        f"No image server runs for the store {store} on this machine. Start one with 'crossmedia imgserver serve "
+        f"--store {store}', or name one that runs elsewhere by --server."
+    )
 
 
 def images_progress(what: str, console: Console, *, disable: bool = False) -> Progress:

@@ -42,7 +42,7 @@ def number(text: str) -> int:
     return round(value)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--images 1e8 --rows 1e9")
 @click.option("--images", required=True, metavar="COUNT", help="Images in the catalogue, such as 1e8.")
 @click.option("--rows", required=True, metavar="COUNT", help="Rows of samples, such as 1e9.")
 @click.option("--dim", type=click.IntRange(min=1), default=64, help="Numbers in a vector.")

@@ -10,13 +10,13 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from imgserver.commands.options import images_progress, missing_extra, store_option
+from imgserver.commands.options import images_progress, store_option
 from imgserver.config import Command, json_option
 from imgserver.errors import BadInput
 from imgserver.places import is_url, own_folder
 
 
-@click.command(cls=Command, goes_on=True)
+@click.command(cls=Command, example="--store store --to redis://h1:6379,h2:6379", goes_on=True)
 @store_option
 @click.option("--to", metavar="URL", required=True, help="The cluster: redis://host:port,host:port.")
 @click.option(
@@ -35,13 +35,10 @@ def publish(store: Path, to: str, versions: tuple[str, ...], as_json: bool) -> N
     """
     if not is_url(to):
         raise BadInput(f"--to takes the URL of a cluster, redis://host:port,host:port; got {to!r}.")
-    try:
-        from imgserver.offline.publish import images_of
-        from imgserver.offline.publish import publish as work
-        from imgserver.storage.cluster.store import RedisStore
-        from imgserver.storage.store import Store
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from imgserver.offline.publish import images_of
+    from imgserver.offline.publish import publish as work
+    from imgserver.storage.cluster.store import RedisStore
+    from imgserver.storage.store import Store
 
     console = Console(stderr=True)
     with closing(Store(store, create=False)) as opened:

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from imgserver.commands.options import (
     images_progress,
-    missing_extra,
     ownership_of,
     ownership_options,
     store_option,
@@ -99,7 +98,7 @@ def merge_files(
     return asdict(report)
 
 
-@click.command(cls=Command, goes_on=True)
+@click.command(cls=Command, example="embedded --store store", goes_on=True)
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @store_option
 @click.option(
@@ -116,14 +115,11 @@ def merge(folder: Path, store: Path, dim: int | None, servers: tuple[str, ...] |
     there. With --servers and --me only what this server owns is taken.
     """
     ownership = ownership_of(servers, me)
-    try:
-        found = merge_files(folder, store, dim, ownership=ownership)
-    except ImportError as error:
-        raise missing_extra(error) from error
+    found = merge_files(folder, store, dim, ownership=ownership)
     click.echo(json.dumps(found) if as_json else f"active version: {found['version']}")
 
 
-@click.command(cls=Command, goes_on=True)
+@click.command(cls=Command, example="--store store --servers a:7070,b:7070 --me a:7070", goes_on=True)
 @store_option
 @ownership_options
 @click.option(
@@ -149,11 +145,8 @@ def reshard(store: Path, servers: tuple[str, ...] | None, me: str, out: Path, dr
     ownership = ownership_of(servers, me, leaving=True)
     if ownership is None:
         raise BadInput("Give --servers, the list from now on, and --me, which of them this store belongs to.")
-    try:
-        from imgserver.offline.moving import drop_moved, write_moved
-        from imgserver.storage.store import Store
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from imgserver.offline.moving import drop_moved, write_moved
+    from imgserver.storage.store import Store
 
     if drop:
         _refuse_if_served(store, ownership)
@@ -175,7 +168,7 @@ def reshard(store: Path, servers: tuple[str, ...] | None, me: str, out: Path, dr
 def _refuse_if_served(store: Path, ownership: Ownership) -> None:
     """Refuse to drop images for which a running server would then answer NOT_FOUND."""
     from imgserver.client import ImageClient
-    from imgserver.serving.process import running_daemon
+    from imgserver.running import running_daemon
 
     daemon = running_daemon(store)
     if daemon is None:

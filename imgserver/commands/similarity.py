@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SHOWN_GROUPS, SHOWN_IMAGES = 30, 10
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store")
 @store_option
 @click.option(
     "--kind",
@@ -72,7 +72,7 @@ def index(store: Path, kind: str, as_json: bool) -> None:
     click.echo(speed + ("" if info.kind == "flat" else f", {report.brute_force_queries_per_s:,.0f} by brute force"))
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="5 photos/042.jpg --store store --out similar.png")
 @click.argument("queries", nargs=-1, required=True)
 @click.option("--k", type=click.IntRange(min=1), default=10, help="Neighbours of each.")
 @click.option(
@@ -164,7 +164,7 @@ def _neighbour(image_id: int, cosine: float, names: ImageNames | None, called: d
     return {"image_id": image_id, "cosine": cosine} | ({} if names is None else {"key": called[image_id]})
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store --catalogue photos --out duplicates.csv")
 @store_option
 @click.option("--threshold", type=click.FloatRange(0, 1), default=0.95, help="Least cosine of two images in a group.")
 @click.option("--catalogue", metavar="PATH|URL", help="Where the photos are, to draw the largest groups.")
@@ -222,7 +222,7 @@ def duplicates(
     click.echo(f"groups: {out}" + (f"; the largest drawn: {picture}" if picture else ""))
 
 
-@click.command(name="semantic-ids", cls=Command)
+@click.command(name="semantic-ids", cls=Command, example="--store store --out semantic_ids.parquet")
 @store_option
 @click.option("--levels", type=click.IntRange(1, 8), default=3, help="Codes of an image.")
 @click.option("--codes", type=int, default=64, help="Different codes of a level: a power of two, at most 256.")

@@ -13,7 +13,7 @@ from imgserver.commands.options import manifest_option, missing_extra, store_opt
 from imgserver.config import Command, json_option
 
 
-@click.command(name="import", cls=Command, goes_on=True)
+@click.command(name="import", cls=Command, example="clip.parquet --name clip-vit-b32 --store store", goes_on=True)
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
 @click.option("--name", required=True, help="Name of the net that made the vectors; it becomes part of the version.")
 @manifest_option
@@ -41,7 +41,7 @@ def import_command(file: Path, name: str, manifest: Path | None, store: Path, as
     click.echo(f"active version: {report.version}")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store --out vectors.parquet")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -68,7 +68,7 @@ def export(out: Path, version: str, store: Path, as_json: bool) -> None:
     click.echo(f"version: {report.version}")
 
 
-@click.command(cls=Command, goes_on=True)
+@click.command(cls=Command, example="--bytes 16 --store store", goes_on=True)
 @click.option(
     "--bytes",
     "size",

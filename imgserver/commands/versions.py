@@ -11,12 +11,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from imgserver.commands.options import missing_extra, store_option
+from imgserver.commands.options import store_option
 from imgserver.config import Command, json_option
 from imgserver.errors import BadInput
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--store store")
 @click.option("--activate", metavar="VERSION", help="Serve this version from now on; a running server follows.")
 @click.option("--delete", metavar="VERSION", help="Delete this version, or the features of this backbone.")
 @store_option
@@ -27,11 +27,8 @@ def versions(activate: str | None, delete: str | None, store: Path, as_json: boo
     A run that trains on a version goes on with it when another becomes active. Deleting frees the disk at once, or when
     a server that still has the version open ends.
     """
-    try:
-        from imgserver.storage import versions as work
-        from imgserver.storage.store import Store
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from imgserver.storage import versions as work
+    from imgserver.storage.store import Store
 
     if activate and delete:
         raise BadInput("Give either --activate or --delete.")
@@ -40,7 +37,7 @@ def versions(activate: str | None, delete: str | None, store: Path, as_json: boo
             work.activate(opened, activate)
         if delete:
             deleted = work.delete(opened, delete)
-            click.echo(f"{delete} is deleted: {deleted} images.", err=True)
+            click.echo(f"{delete} is deleted, with what was stored of {deleted:,} images.", err=True)
         held = work.held_versions(opened)
     if as_json:
         click.echo(json.dumps([asdict(version) for version in held]))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import grpc
-
 from imgserver.client import GrpcTransport, ImageClient
-from imgserver.client.health import health_state
-from imgserver.client.security import ClientSecurity, open_channel
+from imgserver.client.health import health_of
 from imgserver.errors import CrossMediaError
 from imgserver.operations.findings import Finding, NotExamined, Subject, ok, problem, warning
 from imgserver.places import DAEMON_FILE
-from imgserver.serving.process import running_daemon
+from imgserver.running import running_daemon
 
 TIMEOUT_S = 5.0
 
@@ -31,14 +28,10 @@ def daemon(subject: Subject) -> Finding:
 def health(subject: Subject) -> Finding:
     """Whether work really goes through the server: the probe that load balancers ask for."""
     address = _address(subject)
-    with open_channel(address, ClientSecurity.from_environment()) as channel:
-        try:
-            state = health_state(channel, TIMEOUT_S)
-        except grpc.RpcError as error:
-            return problem(
-                f"{address} does not answer: {error.code().name}",
-                "Check the address, the network between, whether the server runs, and whether it takes TLS.",
-            )
+    try:
+        state = health_of(address, TIMEOUT_S)
+    except CrossMediaError as error:
+        return problem(str(error), "Check the address, the network between, and whether it takes TLS.")
     if state != "SERVING":
         return problem(f"{address} is {state}", "Its log says why its probe fails, or it is loading or draining.")
     return ok(f"{address} is SERVING")

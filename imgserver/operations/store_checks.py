@@ -67,7 +67,7 @@ def heads(subject: Subject) -> Finding:
                 return problem(f"{error} A server that runs has it in memory; one that starts refuses.", "")
             delete = f"'imgserver versions --store {store.folder} --delete {version}'"
             return warning(str(error), f"It is not active. Where nobody asks for it any more: {delete}.")
-    return ok(f"of {len(made)} versions, hashes right")
+    return ok(f"hashes right, versions: {len(made)}")
 
 
 def codebooks(subject: Subject) -> Finding:
@@ -79,7 +79,7 @@ def codebooks(subject: Subject) -> Finding:
             store.codebook(space)
         except CrossMediaError as error:
             return problem(str(error), f"Bring it back from a backup; or {without_codebook(store, space)}")
-    return ok(f"of {len(coded)} compressed versions")
+    return ok(f"whole, compressed versions: {len(coded)}")
 
 
 def features(subject: Subject) -> Finding:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import re
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,12 +25,14 @@ from imgserver.errors import (
     Overloaded,
     ServerFault,
 )
+from imgserver.hosts import host_and_port, written
 from imgserver.logs import REQUEST_ID_KEY, Sparingly, request_id, request_id_of
 from imgserver.serving.admission import Cost
 from imgserver.serving.calls import MAX_CALL_S, MAX_CALLS, Calls, Deadlines
 from imgserver.serving.failures import end_call, said
 from imgserver.serving.health import SERVICE_NAME, Heartbeat
 from imgserver.serving.jobs import OnEnd, caller_name
+from imgserver.serving.ports import check_free
 from imgserver.serving.probes import Health, Reflection
 from imgserver.serving.rates import RateLimit, host_of, images_in
 from imgserver.serving.security import OPEN, ServerSecurity
@@ -152,12 +153,30 @@ def _seconds_left(context: Any) -> float:
     return seconds
 
 
+def _bind(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
+    """Have a server listen at ``address``; return it with the port that it got.
+
+    Raises:
+        BadInput: it cannot, with the reason.
+    """
+    host, port = host_and_port(address)
+    check_free(host, port)  # gRPC would say it on standard error in its own words before it fails
+    where = written(host, port)
+    try:
+        bound = server.add_insecure_port(where) if credentials is None else server.add_secure_port(where, credentials)
+    except RuntimeError:
+        bound = 0
+    if not bound:
+        raise BadInput(f"The address {where} cannot be bound. Choose another --host or --port.")
+    return written(host, bound)
+
+
 class GrpcServer:
     """A service at an address.
 
     Args:
         service: what answers.
-        address: ``host:port``; port 0 takes a free one.
+        address: ``host:port`` or ``[IPv6]:port``; port 0 takes a free one.
         security: who may call it, and how.
         interceptors: around every call, such as those of ``tracing``.
         max_connections: that are open at once; None: as many as the system allows.
@@ -208,22 +227,7 @@ class GrpcServer:
         self.health = Health(("", *names), self._deadlines)
         reflected = Reflection(names, self._deadlines)
         self._server.add_generic_rpc_handlers((self.health.handler(), reflected.handler()))
-        host, _, port = address.rpartition(":")
-        try:
-            # gRPC would say a taken port on standard error in its own words before it fails.
-            socket.create_server((host, int(port))).close()
-            if credentials is None:
-                bound = self._server.add_insecure_port(address)
-            else:
-                bound = self._server.add_secure_port(address, credentials)
-        except (OSError, RuntimeError):
-            bound = 0
-        if not bound:
-            raise BadInput(
-                f"The address {address} cannot be bound: the port is taken, or the host is not of this machine. "
-                f"Choose another --port (0 takes a free one), or stop what listens there."
-            )
-        self.address = f"{host}:{bound}"
+        self.address = _bind(self._server, address, credentials)
         self._heartbeat = Heartbeat(service, self.health.set)
 
     def start(self) -> None:

@@ -56,6 +56,7 @@ class Heartbeat:
         self._stop = threading.Event()
         self._healthy: bool | None = None
         self._probed_at = -float("inf")
+        self._said = ""
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -87,15 +88,20 @@ class Heartbeat:
         try:
             self._prober.submit(self._work).result(PROBE_TIMEOUT_S + 1)
         except Exception as error:
-            log.error("the health probe failed: %s: %s", type(error).__name__, error)
+            failure = f"{type(error).__name__}: {error}"
+            if failure != self._said:  # once, not every second
+                log.error("the health probe failed: %s", failure)
+            self._said = failure
             return False
+        self._said = ""
         self._probed_at = time.monotonic()
         return True
 
     def _work(self) -> None:
         service, serving = self._service, self._service.served.active
-        if serving is not None:
-            self._see_a_photo(serving)
+        if serving is None:
+            raise RuntimeError("there are no vectors yet")
+        self._see_a_photo(serving)
         if not service.misses.alive:
             raise RuntimeError("a thread that images pass through has ended")
         if service.served.loading:

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from imgserver.client.results import Status
 from imgserver.errors import BadInput
+from imgserver.hosts import written
 
 if TYPE_CHECKING:
     from imgserver.serving.service import ImageService
@@ -48,7 +49,9 @@ class Metrics:
         try:
             server, _ = start_http_server(port, host, self.registry)
         except OSError as error:
-            raise BadInput(f"Metrics cannot be served at {host}:{port}: {error}. Choose another port.") from error
+            raise BadInput(
+                f"Metrics cannot be served at {written(host, port)}: {error}. Choose another port."
+            ) from error
         return int(server.server_address[1])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import signal
@@ -10,9 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import grpc
@@ -20,51 +18,22 @@ import torch
 
 from imgserver.allocator import keep_freed_memory
 from imgserver.errors import BadInput, ServerFault, ServerUnavailable
+from imgserver.hosts import host_and_port, ip_of, written
 from imgserver.interrupts import undone_if_interrupted
-from imgserver.notes import note, read_note
-from imgserver.places import DAEMON_FILE
+from imgserver.notes import note
+from imgserver.places import DAEMON_FILE, is_url
+from imgserver.running import LOCK_FILE, Daemon, locked, running_daemon
 from imgserver.secret_files import private_opener
 from imgserver.serving.grpc_server import GrpcServer
+from imgserver.serving.misses import CLOSE_S
 from imgserver.serving.open_files import allowed_connections
 from imgserver.serving.security import OPEN, ServerSecurity
 from imgserver.serving.service import ImageService, ServiceConfig
 
 log = logging.getLogger(__name__)
 
-LOCK_FILE = "daemon.lock"
-LOCK_TRIES = 5
 LOG_FILE = "daemon.log"
 GRACE_S = 10.0
-
-
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
-
-
-@dataclass(frozen=True)
-class Daemon:
-    """A running daemon.
-
-    Attributes:
-        pid: its process.
-        address: where it answers on this machine.
-        metrics_port: where it serves metrics over HTTP; None: nowhere.
-    """
-
-    pid: int
-    address: str
-    metrics_port: int | None = None
-
-
-def running_daemon(store: Path) -> Daemon | None:
-    """The daemon that serves ``store`` on this machine, or None."""
-    try:
-        daemon = Daemon(**read_note((store / DAEMON_FILE).read_bytes()))
-        with _lock(store, fcntl.LOCK_SH):
-            return None  # no daemon holds it: the file was left behind by a kill
-    except BlockingIOError:
-        return daemon
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 def _make_writable(folder: Path) -> None:
@@ -75,25 +44,6 @@ def _make_writable(folder: Path) -> None:
         raise BadInput(
             f"The folder {folder} cannot be written: {error}. Choose another one, or let this user write there."
         ) from error
-
-
-@contextmanager
-def _lock(store: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
-    """Hold what only one daemon of a store can; a process id would not do, for another program may have it by now.
-
-    Raises:
-        BlockingIOError: a daemon holds it.
-    """
-    with open(store / LOCK_FILE, "a", opener=private_opener) as file:
-        for left in reversed(range(LOCK_TRIES)):  # who only looks holds it for a moment too
-            try:
-                fcntl.flock(file, kind | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not left or kind == fcntl.LOCK_SH:
-                    raise
-                time.sleep(0.05)
-        yield
 
 
 def serve(
@@ -108,19 +58,19 @@ def serve(
 
     Args:
         config: what is served.
-        address: ``host:port``.
+        address: ``host:port`` or ``[IPv6]:port``.
         metrics_port: serve metrics over HTTP there, on the same host; 0 takes a free port, None serves none.
         on_ready: called with the ``Daemon`` once calls are taken.
         security: who may call it, and how.
         interceptors: around every call, such as those of ``tracing``.
 
     Raises:
-        BadInput: another daemon serves this store, its folder cannot be written, the port is taken, or a file of
-            ``security`` cannot be used.
+        BadInput: another daemon serves this store, its folder cannot be written, there is nothing to serve, the address
+            cannot be bound, or a file of ``security`` cannot be used.
     """
     _make_writable(config.own_folder)
     try:
-        with _lock(config.own_folder):
+        with locked(config.own_folder):
             file = config.own_folder / DAEMON_FILE
             file.unlink(missing_ok=True)  # a killed one's
             try:
@@ -154,10 +104,11 @@ def _serve(
     max_connections = allowed_connections()
     service = ImageService(config)
     try:
+        _say_if_empty(service)
         server = GrpcServer(service, address, security, interceptors, max_connections)
         server.start()
         if metrics_port is not None:
-            metrics_port = service.metrics.listen(address.rpartition(":")[0], metrics_port)
+            metrics_port = service.metrics.listen(host_and_port(address)[0], metrics_port)
         daemon = Daemon(os.getpid(), _from_here(server.address), metrics_port)
         file = config.own_folder / DAEMON_FILE
         part = file.with_suffix(f".{daemon.pid}")
@@ -168,15 +119,34 @@ def _serve(
         while not stop.wait(1.0):
             pass
         log.info("draining for at most %.0f s", GRACE_S)
-        server.stop(GRACE_S)
+        server.stop(GRACE_S - CLOSE_S)  # the rest is for photos that are being decoded
     finally:
         service.close()
 
 
+def _say_if_empty(service: ImageService) -> None:
+    """A server without vectors answers nothing yet; one that computes none either is a slip of the pen.
+
+    Raises:
+        BadInput: there are neither vectors nor photos.
+    """
+    if service.served.active is not None:
+        return
+    store = service.store
+    if service.catalog is None and not is_url(service.config.store):
+        raise BadInput(
+            f"The store {store} has no vectors, and without --catalogue there are no photos. {store.fill_hint}."
+        )
+    log.warning("The store %s has no vectors yet. %s; this server will see the result.", store, store.fill_hint)
+
+
 def _from_here(address: str) -> str:
     """Where commands of this machine reach a server that listens everywhere: no certificate names such an address."""
-    host, _, port = address.rpartition(":")
-    return f"{EVERYWHERE.get(host, host)}:{port}"
+    host, port = host_and_port(address)
+    found = ip_of(host)
+    if found is None or not found.is_unspecified:
+        return address
+    return written("::1" if found.version == 6 else "127.0.0.1", port)
 
 
 def serve_in_background(arguments: list[str], store: Path, timeout_s: float = 60.0) -> Daemon:

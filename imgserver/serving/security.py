@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from crossmedia.v1 import image_server_pb2 as pb
 from prometheus_client import Histogram
 
 from imgserver.errors import BadInput, CrossMediaError, PermissionDenied, Unauthenticated
+from imgserver.hosts import is_loopback
 from imgserver.secret_files import Followed
 from imgserver.serving.failures import end_call
 from imgserver.serving.jobs import caller_name
@@ -81,7 +81,7 @@ class ServerSecurity:
 
     def warnings(self, host: str) -> Iterator[str]:
         """In plain words, what everybody on the network can do to a server that listens at ``host``."""
-        if _is_loopback(host):
+        if is_loopback(host):
             return
         if self.tls_cert is None:
             yield (
@@ -137,12 +137,3 @@ def scope_of(method: str) -> str:
     if method.startswith(_REFLECTION):
         return "read"
     return SCOPE_OF.get(method.removeprefix(_SERVICE), "admin")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -7,9 +7,12 @@ similarity/<build>.npy    image ids, shape (n,), in the order of the index's pla
 
 from __future__ import annotations
 
+import fcntl
+import os
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -188,8 +191,30 @@ class SimilarityFiles:
         Raises:
             StoreError: it cannot be written; the former one stays in use.
         """
+        with self._alone():
+            return self._swap(index, ids, info)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep out others that build an index at the same time: each removes the builds that it does not know.
+
+        Raises:
+            StoreError: the folder cannot be made.
+        """
         try:
             self.folder.mkdir(exist_ok=True)
+            opened = os.open(self.folder, os.O_RDONLY)
+        except OSError as error:
+            raise StoreError(f"The index cannot be written to {self.folder}: {error}.") from error
+        try:
+            with suppress(OSError):  # a disk without locks
+                fcntl.flock(opened, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(opened)
+
+    def _swap(self, index: Any, ids: Ids, info: SimilarityInfo) -> SimilarityInfo:
+        try:
             graph, places = self._files(info)
             faiss_module().write_index(index, str(graph))
             np.save(places, ids)

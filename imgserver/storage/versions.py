@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgserver.disk import replacing
-from imgserver.errors import BadInput, NotReady, StoreError
+from imgserver.errors import BadInput, NotReady, StoreError, did_you_mean
 from imgserver.head import Head
 from imgserver.storage.records import NO_ROW, Entries, Ids, Space
 from imgserver.storage.store import HEADS, Store
@@ -186,8 +186,11 @@ def held(store: Store, name: str, kind: str = "") -> Space:
         raise NotReady(f"The store {store.folder} has no vectors yet. {store.fill_hint}.")
     space = store.index.space(name)
     if space is None or (kind and space.kind != kind):
-        known = ", ".join(s.name for s in store.index.spaces("vector")) or "none"
-        raise BadInput(f"The store {store.folder} does not hold the version {name!r}. It holds: {known}.")
+        known = [s.name for s in store.index.spaces("vector")]
+        raise BadInput(
+            f"The store {store.folder} does not hold the version {name!r}. It holds: {', '.join(known) or 'none'}."
+            f"{did_you_mean(name, known)}"
+        )
     return space
 
 

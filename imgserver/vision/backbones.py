@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from imgserver.errors import BadInput
+from imgserver.errors import BadInput, did_you_mean
 from imgserver.vision.backbone import BF16, ONNX, TORCHVISION, Backbone
 from imgserver.vision.efficientnet_lite import DEFAULT, efficientnet_lite0
 
@@ -38,5 +38,5 @@ def get_backbone(recipe: str) -> Backbone:
         return onnx_backbone(recipe)
     raise BadInput(
         f"There is no backbone {recipe!r}. There are {DEFAULT}, torchvision:<model>[@<weights>] and onnx:<file>; "
-        f"'imgserver backbones' lists them."
+        f"'imgserver backbones' lists them.{did_you_mean(recipe, [DEFAULT])}"
     )

@@ -26,7 +26,7 @@ from conftest import DaemonProcess, copy_store, run_command
 
 from imgserver.client import ImageClient
 from imgserver.errors import CrossMediaError
-from imgserver.serving.process import running_daemon
+from imgserver.running import running_daemon
 from imgserver.storage.records import Entries
 from imgserver.storage.store import Store
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from features.batch import Batch, BatchImages, Jagged
+from features.batch import Batch, BatchImages, Int64Array, Jagged
 from features.images import fetch_ahead
 from imgserver.client import ImageClient, MockTransport
-from imgserver.errors import VersionMismatch
+from imgserver.errors import ServerUnavailable, VersionMismatch
 
 
 def batches(n: int, log: list[int] | None = None) -> Iterator[Batch]:
@@ -58,3 +58,17 @@ def test_an_error_surfaces_at_its_batch() -> None:
         with pytest.raises(VersionMismatch):
             for _ in stream:
                 pass
+
+
+def test_nothing_is_waited_for_behind_a_failure() -> None:
+    """Each fetch may take all of its deadline, and nobody would take what the second one brings."""
+    asked: list[int] = []
+
+    def fetch(ids: Int64Array) -> None:
+        asked.append(int(ids[0]))
+        threading.Event().wait(0.05)
+        raise ServerUnavailable("Nobody answers.")
+
+    with pytest.raises(ServerUnavailable):
+        next(fetch_ahead(batches(10), fetch, depth=4))
+    assert asked == [0]

@@ -14,7 +14,7 @@ import pytest
 from conftest import DaemonProcess, copy_store, name_server
 
 from imgserver.client import ImageClient
-from imgserver.client.addresses import channel_target
+from imgserver.client.addresses import NO_PROXY, channel_target
 from imgserver.errors import BadInput, ServerUnavailable
 
 IDS = np.arange(100)
@@ -92,4 +92,4 @@ def test_a_list_with_an_unknown_host_says_which() -> None:
 
 @pytest.mark.parametrize("address", ["localhost:7070", "unix:/run/crossmedia.sock"])
 def test_one_server_is_asked_whatever_its_health(address: str) -> None:
-    assert channel_target(address) == (address, [])
+    assert channel_target(address) == (address, [NO_PROXY])

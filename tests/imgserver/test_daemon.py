@@ -36,6 +36,7 @@ from imgserver.errors import (
 )
 from imgserver.serving.process import stop_daemon
 from imgserver.storage.exclusive import alone
+from imgserver.storage.store import Store
 
 
 def test_five_lines(daemon: DaemonProcess) -> None:
@@ -234,8 +235,12 @@ def test_precompute_rejects_resumes_and_notices_changes(poisoned: Path, tmp_path
     for file in (graph_cache / "engine").iterdir():
         shutil.copy(file, store / "engine")
     common = ("imgserver", "precompute", f"--store={store}", f"--catalogue={poisoned}", "--dim=8", "--json")
+    Store(store).close()  # as precompute leaves it that was killed at once
     process = DaemonProcess(store, poisoned)
     try:
+        done = run_command("imgserver", "health", f"--store={store}", check=False)
+        assert done.returncode == 3
+        assert "NOT_SERVING" in done.stderr
         client = ImageClient(process.address)
         with pytest.raises(NotReady, match="Run 'imgserver precompute"):
             client.get([1])
@@ -249,6 +254,7 @@ def test_precompute_rejects_resumes_and_notices_changes(poisoned: Path, tmp_path
         some = json.loads(run_command(*common, f"--ids={ids}").stdout)
         assert (some["rejected"], some["reasons"], some["rejects_file"]) == (0, {}, None)
         assert client.get([1]).ok.all(), "the running daemon sees what precompute made"
+        run_command("imgserver", "health", f"--store={store}", "--wait")
         before = client.get([7])
         shutil.copy(poisoned / "8.jpg", poisoned / "7.jpg")
         os.utime(poisoned / "9.jpg")  # touched, not changed: noticed by its content, and not embedded again

@@ -291,7 +291,7 @@ def test_a_running_server_is_asked(store: Path, photos: Path) -> None:
     finally:
         process.stop()
     nobody = examine(store, "127.0.0.1:9")
-    assert "UNAVAILABLE" in nobody["health"].found
+    assert "No image server answers" in nobody["health"].found
     assert nobody["served"].level == "problem"
 
 

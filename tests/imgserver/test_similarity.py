@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,23 @@ def test_without_an_index_and_after_another_version(store: Path) -> None:
             client.search([b"photo"], 3)
     with pytest.raises(NotReady):
         ImageClient(MockTransport({1: np.ones(8)})).search([1], 3)
+
+
+def test_two_builds_at_once_keep_each_others_files(indexed: Path) -> None:
+    """Each removes the builds that it does not know: so only one of them writes at a time."""
+    with closing(Store(indexed, create=False)) as store:
+        other = SimilarityFiles(indexed)
+        building = threading.Thread(target=build_index, args=(store, "flat"))
+        with other._alone():
+            before = {file.name for file in other.folder.iterdir()}
+            building.start()
+            building.join(2)
+            assert building.is_alive()
+            assert {file.name for file in other.folder.iterdir()} == before, "it writes nothing meanwhile"
+        building.join()
+        found = other.open()
+    assert found is not None
+    assert {file.stem for file in other.folder.iterdir()} == {"current", found[0].build}
 
 
 def test_damaged_files_are_said(indexed: Path) -> None:

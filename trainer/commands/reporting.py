@@ -13,7 +13,7 @@ from imgserver.errors import BadInput
 from trainer.commands.options import missing_extra
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="runs/compare/results.jsonl --plot auc.png")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the AUC by item count to this .png or .svg."
@@ -54,7 +54,7 @@ def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
         click.echo("\n".join([document["sentence"], *document["doubts"]]) + "\n")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="runs/compare --out report.html")
 @click.argument("comparison", type=click.Path(path_type=Path))
 @click.option("--server", default="localhost:7070", help="Address of the image server, for photos and vectors.")
 @click.option(

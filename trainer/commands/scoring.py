@@ -28,7 +28,7 @@ def images_for(lineage: Lineage, server: str, timeout_s: float) -> ImageHead | N
     return ImageHead(client)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="runs/din")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--samples", default=None, help="Folder of samples; the run's own when it is not given.")
 @click.option("--server", default="localhost:7070", help="Address of the image server.")
@@ -62,7 +62,7 @@ def evaluate(run: Path, samples: str | None, server: str, split: str, timeout_s:
         click.echo("\n".join([f"{part}: {metrics_line(result['all'])}", *doubts(part, result["all"])]))
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="runs/din --samples samples --out scores.parquet")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--exported", is_flag=True, help="MODEL is what 'trainer export' wrote, not a run folder.")
 @click.option("--samples", default="samples", help="Folder that 'features build' made.")
@@ -122,7 +122,7 @@ def score(
     click.echo(f"{len(table):,} rows of {split}, mean probability {mean:.4f}: {out}")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="runs/din --out din.pt2")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--samples", default="", help="Folder of samples, for the vocabulary; the run's own when not given.")
 @click.option(

@@ -16,7 +16,7 @@ from imgserver.errors import BadInput
 from trainer.commands.options import Bar, for_the_log, metrics_line, missing_extra, training_options
 
 
-@click.command(name="fit", cls=Command, goes_on=True)
+@click.command(name="fit", cls=Command, example="--samples samples --model din --images --out runs/din", goes_on=True)
 @click.option("--model", default="din", help="Which model; 'trainer models' lists them.")
 @click.option(
     "--set",
@@ -83,7 +83,7 @@ def _said(result: dict[str, Any]) -> Iterator[str]:
     yield f"run folder: {result['out']}"
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, example="--json")
 @json_option
 def models(as_json: bool) -> None:
     """List the models, with what each is, its paper, and the options that --set takes."""
@@ -117,7 +117,9 @@ def _option_text(name: str, default: Any) -> str:
     return f"{name}={text}"
 
 
-@click.command(cls=Command, goes_on=True)
+@click.command(
+    cls=Command, example="--samples samples --models embedding_mlp,din --seeds 3 --out runs/compare", goes_on=True
+)
 @click.option("--models", default="embedding_mlp,din", help="Models to compare, separated by commas.")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, help="How many seeds each.")
 @click.option(

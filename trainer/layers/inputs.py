@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from features.samples import Samples
-from imgserver.errors import BadInput
+from imgserver.errors import BadInput, did_you_mean
 from trainer.layers.jagged import segment_mean
 from trainer.tensors import AGE_BUCKETS, ImageVectors, TensorBatch
 
@@ -54,7 +54,8 @@ class InputSpec:
         """
         if unknown := [name for name in labels if name not in samples.labels]:
             raise BadInput(
-                f"The samples in {samples.folder} have no label {unknown[0]!r}; there are: {', '.join(samples.labels)}."
+                f"The samples in {samples.folder} have no label {unknown[0]!r}; there are: "
+                f"{', '.join(samples.labels)}.{did_you_mean(unknown[0], samples.labels)}"
             )
         item = {n: s for n, s in samples.history_columns.items() if n != CONTEXT} or {
             n: s for n, s in samples.id_columns.items() if n == "item_id"

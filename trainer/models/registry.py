@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from imgserver.errors import BadInput
+from imgserver.errors import BadInput, did_you_mean
 
 if TYPE_CHECKING:
     from trainer.layers.inputs import InputSpec
@@ -35,7 +35,7 @@ def model_class(name: str) -> type[Model]:
         BadInput: there is none.
     """
     if name not in MODELS:
-        raise BadInput(f"There is no model {name!r}; there are: {', '.join(MODELS)}.")
+        raise BadInput(f"There is no model {name!r}; there are: {', '.join(MODELS)}.{did_you_mean(name, MODELS)}")
     module, _, attribute = MODELS[name].partition(":")
     found: type[Model] = getattr(importlib.import_module(module), attribute)
     return found
@@ -54,7 +54,7 @@ def options_of(name: str) -> dict[str, Any]:
 def unknown_option(name: str, option: str) -> str:
     """What is wrong, and which options there are; those of a net inside are written ``net.NAME``."""
     known = [f"{n.removesuffix('_options')}.NAME" if n.endswith("_options") else n for n in options_of(name)]
-    return f"{name} has no option {option!r}; its options are: {', '.join(known)}."
+    return f"{name} has no option {option!r}; its options are: {', '.join(known)}.{did_you_mean(option, known)}"
 
 
 def make(name: str, spec: InputSpec, width: int, options: Mapping[str, Any], **shared: Any) -> Model:

@@ -1,0 +1,65 @@
+"""Which server serves a store on this machine, and where it answers. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from imgserver.places import DAEMON_FILE
+from imgserver.secret_files import private_opener
+
+LOCK_FILE = "daemon.lock"
+LOCK_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A running daemon.
+
+    Attributes:
+        pid: its process.
+        address: where it answers on this machine.
+        metrics_port: where it serves metrics over HTTP; None: nowhere.
+    """
+
+    pid: int
+    address: str
+    metrics_port: int | None = None
+
+
+def running_daemon(store: Path) -> Daemon | None:
+    """The daemon that serves ``store`` on this machine, or None."""
+    try:
+        told = (store / DAEMON_FILE).read_bytes()
+        from imgserver.notes import read_note  # of the server's packages, which are there where something is served
+
+        daemon = Daemon(**read_note(told))
+        with locked(store, fcntl.LOCK_SH):
+            return None  # no daemon holds it: the file was left behind by a kill
+    except BlockingIOError:
+        return daemon
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+@contextmanager
+def locked(store: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold what only one daemon of a store can; a process id would not do, for another program may have it by now.
+
+    Raises:
+        BlockingIOError: a daemon holds it.
+    """
+    with open(store / LOCK_FILE, "a", opener=private_opener) as file:
+        for left in reversed(range(LOCK_TRIES)):  # who only looks holds it for a moment too
+            try:
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not left or kind == fcntl.LOCK_SH:
+                    raise
+                time.sleep(0.05)
+        yield
