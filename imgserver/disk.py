@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import struct
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from imgserver.interrupts import undone_if_interrupted
 UNFINISHED = ".unfinished"  # the end of the name of a file that is being written
 
 PIECE_BYTES = 8 << 20
+MOST_SAID = 300  # characters of a command line
 FLOCK = "hhqqi4x"  # struct flock of Linux on 64 bits: type, whence, start, length, pid
 NOT_OURS = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)  # of a place to write at
 
@@ -101,10 +103,11 @@ def _holder(descriptor: int) -> str:
     asked = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
     pid = struct.unpack(FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))[4]
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        program, *words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
     except OSError:
         return "another process"
-    return f"process {pid} ({words[:200]})"
+    command = shlex.join([os.path.basename(program), *words])
+    return f"process {pid} ({command if len(command) <= MOST_SAID else command[:MOST_SAID] + '…'})"
 
 
 def sync_names(folder: Path) -> None:
