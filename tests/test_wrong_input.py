@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -89,6 +90,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, daemon: DaemonProcess, graph_
 def wrong(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Files and folders that are not what any command takes, in the working folder."""
     monkeypatch.chdir(tmp_path)
+    # A line of the log may hold a name that is no UTF-8, which pytest could not send from one process to another.
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
     for name, data in {
         "garbage.txt": b"hello, this is\nno such file = [\n",
         "random.bin": bytes(range(256)) * 9,

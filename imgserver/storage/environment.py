@@ -62,6 +62,8 @@ class Environment:
                 readonly=unlocked,
                 lock=not unlocked,
             )
+        except UnicodeEncodeError as error:
+            raise StoreError(f"The name of the store {folder.parent} is no UTF-8 text; rename its folder.") from error
         except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError) as error:
             raise self.damaged(str(error)) from error
         except (lmdb.Error, OSError) as error:
