@@ -37,6 +37,7 @@ from features.times import Span
 from features.vocabulary import Vocabularies
 from features.writing import SampleWriter
 from imgserver.errors import BadInput
+from imgserver.names import ImageNames
 
 Progress = Callable[[str, int, int], None]
 
@@ -222,7 +223,7 @@ class _Build:
             has_held_out=bool(schema.split.hold_out_items),
             extends=self.old.hash if self.old else "",
             max_history=schema.behaviours.max_length if schema.behaviours else 0,
-            image_manifest_hash=_hash([manifest]) if manifest else "",
+            image_names=ImageNames.read(manifest).digests() if manifest else (),
         ).write(self.work)
         return sum((self.work / name).stat().st_size for name in sample_files(schema.layout))
 

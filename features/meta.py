@@ -26,7 +26,7 @@ class Meta:
         has_held_out: whether test rows tell if their item was held out entirely.
         extends: hash of the vocabularies that these continue; empty when they began anew.
         max_history: behaviours that a history holds at most.
-        image_manifest_hash: of the manifest that gave the images their ids; empty without one.
+        image_names: digests of the manifest that gave the images their ids, see ``ImageNames``; empty without one.
     """
 
     schema_version: str
@@ -41,7 +41,7 @@ class Meta:
     has_held_out: bool
     extends: str
     max_history: int = DEFAULT_HISTORY  # formats 1 and 2 began without it, and without what follows
-    image_manifest_hash: str = ""
+    image_names: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Make the file."""

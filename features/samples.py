@@ -33,7 +33,7 @@ class Samples:
         max_history: behaviours that a history holds at most.
         image_vocabulary_size: 0 when the samples have no images.
         has_images: whether a training row, or a behaviour of one, has an image.
-        image_manifest_hash: of the manifest that gave the images their ids; empty without one.
+        image_names: digests of the manifest that gave the images their ids, see ``ImageNames``; empty without one.
         vocabulary: the vocabularies themselves.
         vocabulary_hash: of the vocabularies.
         extends: hash of the vocabularies that these continue; empty when they began anew.
@@ -60,7 +60,7 @@ class Samples:
         self.max_history = meta.max_history
         self.image_vocabulary_size = self._sizes(("image_id",))["image_id"] if meta.has_images else 0
         self.has_images = self.image_vocabulary_size > 1
-        self.image_manifest_hash, self.hash, self.extends = meta.image_manifest_hash, meta.samples_hash, meta.extends
+        self.image_names, self.hash, self.extends = meta.image_names, meta.samples_hash, meta.extends
         self.has_held_out = meta.has_held_out
         images = self.vocabulary.values["image_id"].cast(pa.int64()) if meta.has_images else []
         self._images = ImageVocabulary(np.array(images, dtype=np.int64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ PHOTO_SUFFIXES = (
 )
 NAMES_FILE = "names.parquet"  # of a store: what the photos of its catalogue are called
 ID, KEY = "image_id", "key"
+MOST_DIGESTED = 1 << 16
 
 Ids = npt.NDArray[np.int64]
 
@@ -81,6 +83,18 @@ class ImageNames:
                 f"What photos are called is damaged in {path}. Remove that file; 'imgserver precompute' over the "
                 f"manifest writes it again."
             ) from error
+
+    def digests(self) -> tuple[str, ...]:
+        """Of the names of the first 1, 2, 4, … images by id, up to 65,536: see ``same_names``."""
+        sha, found, size = hashlib.sha256(), [], 1
+        first = min(len(self), MOST_DIGESTED)
+        pairs = zip(self._ids[:first].tolist(), self._keys[:first].to_pylist(), strict=True)
+        for number, (image_id, key) in enumerate(pairs, 1):
+            sha.update(f"{image_id}\0{key}\0".encode())
+            if number == size:
+                found.append(sha.hexdigest()[:16])
+                size *= 2
+        return tuple(found)
 
     def keep(self, folder: Path) -> None:
         """Write them into a store, beside what it has of other catalogues; a key that changed counts.
@@ -145,6 +159,20 @@ class ImageNames:
         there = self._ids[place] == asked if len(self._ids) else np.zeros(len(asked), dtype=np.bool_)
         known = iter(self._keys.take(pa.array(place[there])).to_pylist())
         return [next(known) if found else str(i) for i, found in zip(asked.tolist(), there.tolist(), strict=True)]
+
+
+def changed_at(folder: Path) -> int:
+    """When what a store keeps of names was written, in nanoseconds; 0 where it keeps none."""
+    try:
+        return (folder / NAMES_FILE).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def same_names(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether digests are those of manifests of which one may have grown out of the other; nothing agrees with all."""
+    common = min(len(one), len(other))
+    return not common or one[common - 1] == other[common - 1]
 
 
 def _write(folder: Path, ids: Ids, keys: pa.Array) -> None:

@@ -56,7 +56,7 @@ ARROWS = {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
         *("imgserver.allocator", "imgserver.client.results", "imgserver.logs", "imgserver.places", "imgserver.shards"),
         *("imgserver.interrupts", "imgserver.notes", "imgserver.secret_files", "imgserver.wire"),
-        *("imgserver.hosts", "imgserver.running"),
+        *("imgserver.hosts", "imgserver.names", "imgserver.running"),
     },
     "imgserver/operations": {
         *("imgserver.client", "imgserver.disk", "imgserver.errors", "imgserver.head", "imgserver.places"),

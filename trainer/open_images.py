@@ -15,6 +15,7 @@ from imgserver import open_local
 from imgserver.client import HeadServers, ImageClient, ServerInfo, Transport
 from imgserver.errors import BadInput
 from imgserver.head import Head, HeadSpec, new_head
+from imgserver.names import same_names
 from trainer import processes
 from trainer.checkpoint import HEAD, of_run
 from trainer.image_head import ImageHead
@@ -50,19 +51,21 @@ def open_images(config: FitConfig, samples: Samples, transport: Transport | None
     if config.head == "frozen":
         source = transport or (open_local(config.store) if config.store else config.server)
         with ImageClient(source, timeout_s=config.timeout_s) as client:
-            fix_version(client)
+            check_names(samples, fix_version(client))
             yield ImageHead(client)
         return
     if config.store and not transport:
         with ImageClient(open_local(config.store), timeout_s=config.timeout_s) as client:
-            backbone = fix_version(client).features()
-            client.version = backbone
+            info = fix_version(client)
+            check_names(samples, info)
+            client.version = backbone = info.features()
             yield ImageHead(client, _head(config, samples, client, backbone), backbone)
         return
     servers = [transport] if transport else [name.strip() for name in config.server.split(",") if name.strip()]
     run_id = processes.from_first(uuid.uuid4().hex.encode(), processes.own_device(config.device)).decode()
     with HeadServers(servers, run_id, config.timeout_s) as learning:
         backbone = learning.backbone()
+        check_names(samples, learning.client.infos()[0])
         head = _head(config, samples, learning, backbone)
         yield ImageHead(learning, head, backbone, config.max_staleness)
 
@@ -79,6 +82,21 @@ def fix_version(client: ImageClient) -> ServerInfo:
         info = client.info()
     client.version = info.version
     return info
+
+
+def check_names(samples: Samples, info: ServerInfo) -> None:
+    """The images of samples are called as those of the server, as far as both tell.
+
+    Raises:
+        BadInput: their ids come from another manifest, so that the same id is another photo.
+    """
+    # A server that owns a part has names of its part.
+    if not info.servers and not same_names(samples.image_names, info.image_names):
+        raise BadInput(
+            f"The image ids in {samples.folder} come from another manifest than those of the image server, so that one "
+            f"id is two photos. Build the samples with the manifest that was given to 'imgserver precompute' as "
+            f"--catalogue, or embed that of the samples."
+        )
 
 
 def load_head(run: str | Path) -> Head | None:

@@ -61,7 +61,7 @@ def info(message: pb.GetInfoResponse, server: str) -> ServerInfo:
         ServerFault: a limit that no call fits, a name that cannot be shown, or a length that is not its version's.
     """
     values: dict[str, Any] = {name: getattr(message, name) for name in ServerInfo.__dataclass_fields__}
-    values["versions"], values["servers"] = tuple(message.versions), tuple(message.servers)
+    values |= {name: tuple(values[name]) for name in ("versions", "servers", "image_names")}
     values["stored_dtype"] = DTYPE_NAMES.get(message.stored_dtype, "")
     for name, value in values.items():
         if isinstance(value, str):

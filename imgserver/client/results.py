@@ -132,6 +132,7 @@ class ServerInfo:
     servers: tuple[str, ...]
     server_name: str
     rows_damaged: int
+    image_names: tuple[str, ...]
 
     @property
     def hit_ratio(self) -> float:

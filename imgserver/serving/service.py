@@ -20,6 +20,7 @@ from numpy.typing import DTypeLike
 
 from imgserver.allocator import give_back_freed_memory
 from imgserver.errors import CrossMediaError, InvalidRequest, StoreError, VersionMismatch
+from imgserver.names import ImageNames, changed_at
 from imgserver.places import own_folder
 from imgserver.serving.admission import Admission, Cost, Turns
 from imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES
@@ -128,6 +129,8 @@ class ImageService:
         self._release = package_version("crossmedia")
         self._closing = threading.Event()
         self._trouble = ""
+        self._names: tuple[str, ...] = ()
+        self._names_of = 0
         try:
             self.served.refresh()
             self._look_at_disk()
@@ -154,6 +157,9 @@ class ImageService:
     def _look_at_disk(self) -> None:
         """So that ``get_info`` opens nothing: it must answer when no file can be opened any more."""
         self._store_bytes = self.store.used_bytes(), self.store.free_bytes()
+        if (changed := changed_at(self.store.folder)) != self._names_of:
+            names = ImageNames.of_store(self.store.folder)
+            self._names, self._names_of = names.digests() if names else (), changed
 
     def _follow(self) -> None:
         while True:
@@ -228,6 +234,7 @@ class ImageService:
             servers=ownership.servers if ownership else (),
             server_name=ownership.me if ownership else "",
             rows_damaged=self.store.damaged,
+            image_names=self._names,
         )
 
     @property

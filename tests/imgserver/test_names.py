@@ -13,12 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from conftest import DaemonProcess, run_command
+from small_tables import ITEMS, SEEN, items, log, make, put
 
 from imgserver import open_local
 from imgserver.cli import imgserver
 from imgserver.client import ImageClient
 from imgserver.errors import BadInput, StoreError
-from imgserver.names import NAMES_FILE, ImageNames
+from imgserver.names import NAMES_FILE, ImageNames, same_names
+from trainer.open_images import open_images
+from trainer.settings import FitConfig
 
 HTML = b"<!DOCTYPE html><html><body>404</body></html>"
 
@@ -57,6 +60,19 @@ def test_names_and_ids(tmp_path: Path) -> None:
     empty = ImageNames(np.zeros(0, np.int64), pa.array([], pa.string()))
     assert empty.find(["a"]).tolist() == [-1]
     assert empty.keys([5]) == ["5"]
+
+
+def test_manifests_that_grew_out_of_each_other_agree_and_others_do_not() -> None:
+    def digests(*keys: str) -> tuple[str, ...]:
+        return ImageNames(np.arange(len(keys)), pa.array(keys, pa.string())).digests()
+
+    small = digests("a", "b", "c")
+    assert len(small) == 2
+    assert digests(*map(str, range(200_000)))[-1] == digests(*map(str, range(65_536)))[-1]
+    assert same_names(small, digests("a", "b", "x", "y", "z")), "the first two are the same, and no more is told"
+    assert same_names(small, ())
+    for other in (("b", "a", "c"), ("a", "x", "c"), ("ab", "", "c"), ("a", "b\0", "c")):
+        assert not same_names(small, digests(*other))
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +233,22 @@ def test_a_first_try_with_ten_photos(graph_cache: Path, photos: Path, tmp_path: 
     assert "/64\n" in again.stdout
     assert "numbers" not in again.stdout
     assert "0/0" not in again.stderr, "no bar of nothing"
+
+
+def test_samples_of_another_manifest_are_refused(shop: Path, tmp_path: Path) -> None:
+    keys = sorted(ids_in(shop))[:10]
+    named = ITEMS.replace('"image"\n', '"image"\nimage_manifest = "m.parquet"\n') + SEEN
+    put(tmp_path / "log.parquet", log())
+    put(tmp_path / "items.parquet", items(image=keys))
+    shutil.copy(shop / "m.parquet", tmp_path)
+    right = make(tmp_path, more=named)[0]
+    config = FitConfig(str(tmp_path / "out"), store=str(shop / "store"), out=str(tmp_path / "run"))
+    with open_images(config, right, None) as images:
+        assert images is not None
+    put(tmp_path / "m.parquet", {"image_id": list(range(10)), "key": keys[::-1]})
+    other = make(tmp_path, more=named)[0]
+    with pytest.raises(BadInput, match="come from another manifest"), open_images(config, other, None):
+        pass
+    put(tmp_path / "items.parquet", items(image=list(range(10))))
+    with open_images(config, make(tmp_path)[0], None) as images:
+        assert images is not None, "of ids nobody knows where they come from"

@@ -12,18 +12,21 @@ from imgserver.config import Command, json_option
 from trainer.commands.options import metrics_line, missing_extra
 
 if TYPE_CHECKING:
+    from features.samples import Samples
     from trainer.checkpoint import Lineage
     from trainer.image_head import ImageHead
 
 
-def images_for(lineage: Lineage, server: str, timeout_s: float) -> ImageHead | None:
+def images_for(lineage: Lineage, samples: Samples, server: str, timeout_s: float) -> ImageHead | None:
     """The vectors of a model, of its version whichever is active; None for a model without images."""
     from imgserver.client import ImageClient
     from trainer.image_head import ImageHead
+    from trainer.open_images import check_names
 
     if not lineage.vector_version:
         return None
     client = ImageClient(server, timeout_s=timeout_s)
+    check_names(samples, client.infos()[0])
     client.version = lineage.vector_version
     return ImageHead(client)
 
@@ -50,7 +53,7 @@ def evaluate(run: Path, samples: str | None, server: str, split: str, timeout_s:
     model, lineage, config = load_model(run)
     opened = Samples(samples or config["samples"])
     lineage.check_samples(opened)
-    images = images_for(lineage, server, timeout_s)
+    images = images_for(lineage, opened, server, timeout_s)
     labels = lineage.inputs.labels
     probabilities = predict(model, opened, split, images, config["batch_size"], torch.device("cpu"))
     found = {label: measure(opened, split, probabilities[:, n], label) for n, label in enumerate(labels)}
@@ -110,7 +113,7 @@ def score(
         predictor = loaded.served()
     opened = Samples(samples)
     lineage.check_samples(opened)
-    images = images_for(lineage, server, timeout_s)
+    images = images_for(lineage, opened, server, timeout_s)
     probabilities = predict(predictor, opened, split, images, batch_size, torch.device("cpu"))
     table = scores_table(opened, split, probabilities, lineage.inputs.labels)
     with replacing(out) as part:

@@ -24,49 +24,49 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n crossmedia/v1/image_server.proto\x12\rcrossmedia.v1\"\x10\n\x0eGetInfoRequest\"\xf3\x07\n\x0fGetInfoResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08\x62\x61\x63kbone\x18\x03 \x01(\t\x12\x0b\n\x03\x64im\x18\x04 \x01(\r\x12*\n\x0cstored_dtype\x18\x05 \x01(\x0e\x32\x14.crossmedia.v1.DType\x12\x12\n\ngeneration\x18\x06 \x01(\x04\x12\x10\n\x08versions\x18\x07 \x03(\t\x12\x18\n\x10max_ids_per_call\x18\x08 \x01(\r\x12\x1f\n\x17max_thumbnails_per_call\x18\t \x01(\r\x12\x19\n\x11max_message_bytes\x18\n \x01(\r\x12\x17\n\x0fmax_pending_ids\x18\x0b \x01(\r\x12\x17\n\x0fmax_image_bytes\x18\x0c \x01(\x04\x12\x18\n\x10max_image_pixels\x18\r \x01(\x04\x12\x1b\n\x13images_in_catalogue\x18\x0e \x01(\x04\x12\x15\n\rimages_stored\x18\x0f \x01(\x04\x12\x1a\n\x12\x63omputed_on_demand\x18\x10 \x01(\x04\x12\x1c\n\x14\x63nn_passes_on_demand\x18\x11 \x01(\x04\x12\x1d\n\x15\x63nn_batches_on_demand\x18\x12 \x01(\x04\x12\x15\n\rids_requested\x18\x13 \x01(\x04\x12\x16\n\x0eids_from_table\x18\x14 \x01(\x04\x12\x10\n\x08uptime_s\x18\x15 \x01(\x01\x12\x0e\n\x06\x65ngine\x18\x16 \x01(\t\x12\x18\n\x10max_put_per_call\x18\x17 \x01(\r\x12\x19\n\x11max_pending_bytes\x18\x18 \x01(\x04\x12\x16\n\x0enegative_ttl_s\x18\x19 \x01(\x01\x12\x18\n\x10store_used_bytes\x18\x1a \x01(\x04\x12\x18\n\x10store_free_bytes\x18\x1b \x01(\x04\x12\x16\n\x0eimages_pending\x18\x1c \x01(\x04\x12\x18\n\x10\x66\x61iled_on_demand\x18\x1d \x01(\x04\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\x1e \x01(\r\x12\x12\n\nheads_held\x18\x1f \x01(\r\x12\x19\n\x11max_heads_per_run\x18  \x01(\r\x12\x16\n\x0emax_head_bytes\x18! \x01(\x04\x12\x16\n\x0eimages_indexed\x18\" \x01(\x04\x12\x17\n\x0findexed_version\x18# \x01(\t\x12\x12\n\nindex_kind\x18$ \x01(\t\x12\x1e\n\x16max_queries_per_search\x18% \x01(\r\x12\x16\n\x0emax_neighbours\x18& \x01(\r\x12\x0f\n\x07servers\x18\' \x03(\t\x12\x13\n\x0bserver_name\x18( \x01(\t\x12\x14\n\x0crows_damaged\x18+ \x01(\x04\"h\n\x0ePutHeadRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04head\x18\x03 \x01(\x0c\x12\'\n\x05owner\x18\x04 \x01(\x0e\x32\x18.crossmedia.v1.HeadOwner\"0\n\x0fPutHeadResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04held\x18\x02 \x03(\t\"O\n\x16GetHeadGradientRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\timage_ids\x18\x02 \x01(\x0c\x12\x11\n\td_vectors\x18\x03 \x01(\x0c\"T\n\x17GetHeadGradientResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08gradient\x18\x02 \x01(\x0c\x12\x16\n\x0eserver_time_ns\x18\x03 \x01(\x04\"\\\n\x11GetVectorsRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\timage_ids\x18\x02 \x01(\x0c\x12#\n\x05\x64type\x18\x03 \x01(\x0e\x32\x14.crossmedia.v1.DType\"\xe6\x01\n\x12GetVectorsResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x0b\n\x03\x64im\x18\x03 \x01(\r\x12#\n\x05\x64type\x18\x04 \x01(\x0e\x32\x14.crossmedia.v1.DType\x12\x0f\n\x07vectors\x18\x05 \x01(\x0c\x12\x0e\n\x06status\x18\x06 \x01(\x0c\x12\x10\n\x08\x63omputed\x18\x07 \x01(\r\x12\x16\n\x0eserver_time_ns\x18\x08 \x01(\x04\x12\x15\n\rqueue_time_ns\x18\t \x01(\x04\x12\x17\n\x0f\x63ompute_time_ns\x18\n \x01(\x04\"N\n\rSearchRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\t\n\x01k\x18\x02 \x01(\r\x12\x11\n\timage_ids\x18\x03 \x01(\x0c\x12\x0e\n\x06photos\x18\x04 \x03(\x0c\"}\n\x0eSearchResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\timage_ids\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63osines\x18\x03 \x01(\x0c\x12\x0e\n\x06status\x18\x04 \x01(\x0c\x12\x0e\n\x06images\x18\x05 \x01(\x04\x12\x16\n\x0eserver_time_ns\x18\x06 \x01(\x04\"*\n\x08PutImage\x12\x10\n\x08image_id\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\";\n\x10PutImagesRequest\x12\'\n\x06images\x18\x01 \x03(\x0b\x32\x17.crossmedia.v1.PutImage\"H\n\x11PutImagesResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x0e\n\x06status\x18\x03 \x01(\x0c\";\n\x14GetThumbnailsRequest\x12\x11\n\timage_ids\x18\x01 \x01(\x0c\x12\x10\n\x08max_side\x18\x02 \x01(\r\"&\n\x15GetThumbnailsResponse\x12\r\n\x05jpegs\x18\x01 \x03(\x0c*D\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT16\x10\x01\x12\x11\n\rDTYPE_FLOAT32\x10\x02*\xcf\x01\n\x0cVectorStatus\x12\x1d\n\x19VECTOR_STATUS_UNSPECIFIED\x10\x00\x12\x14\n\x10VECTOR_STATUS_OK\x10\x01\x12\x1b\n\x17VECTOR_STATUS_NOT_FOUND\x10\x02\x12\x19\n\x15VECTOR_STATUS_CORRUPT\x10\x03\x12\x1b\n\x17VECTOR_STATUS_TOO_LARGE\x10\x04\x12\x1b\n\x17VECTOR_STATUS_TIMED_OUT\x10\x05\x12\x18\n\x14VECTOR_STATUS_FAILED\x10\x06*?\n\tHeadOwner\x12\x1a\n\x16HEAD_OWNER_UNSPECIFIED\x10\x00\x12\x16\n\x12HEAD_OWNER_TRAINER\x10\x01\x32\xca\x04\n\x0cImageService\x12H\n\x07GetInfo\x12\x1d.crossmedia.v1.GetInfoRequest\x1a\x1e.crossmedia.v1.GetInfoResponse\x12Q\n\nGetVectors\x12 .crossmedia.v1.GetVectorsRequest\x1a!.crossmedia.v1.GetVectorsResponse\x12N\n\tPutImages\x12\x1f.crossmedia.v1.PutImagesRequest\x1a .crossmedia.v1.PutImagesResponse\x12H\n\x07PutHead\x12\x1d.crossmedia.v1.PutHeadRequest\x1a\x1e.crossmedia.v1.PutHeadResponse\x12`\n\x0fGetHeadGradient\x12%.crossmedia.v1.GetHeadGradientRequest\x1a&.crossmedia.v1.GetHeadGradientResponse\x12\x45\n\x06Search\x12\x1c.crossmedia.v1.SearchRequest\x1a\x1d.crossmedia.v1.SearchResponse\x12Z\n\rGetThumbnails\x12#.crossmedia.v1.GetThumbnailsRequest\x1a$.crossmedia.v1.GetThumbnailsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n crossmedia/v1/image_server.proto\x12\rcrossmedia.v1\"\x10\n\x0eGetInfoRequest\"\x88\x08\n\x0fGetInfoResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08\x62\x61\x63kbone\x18\x03 \x01(\t\x12\x0b\n\x03\x64im\x18\x04 \x01(\r\x12*\n\x0cstored_dtype\x18\x05 \x01(\x0e\x32\x14.crossmedia.v1.DType\x12\x12\n\ngeneration\x18\x06 \x01(\x04\x12\x10\n\x08versions\x18\x07 \x03(\t\x12\x18\n\x10max_ids_per_call\x18\x08 \x01(\r\x12\x1f\n\x17max_thumbnails_per_call\x18\t \x01(\r\x12\x19\n\x11max_message_bytes\x18\n \x01(\r\x12\x17\n\x0fmax_pending_ids\x18\x0b \x01(\r\x12\x17\n\x0fmax_image_bytes\x18\x0c \x01(\x04\x12\x18\n\x10max_image_pixels\x18\r \x01(\x04\x12\x1b\n\x13images_in_catalogue\x18\x0e \x01(\x04\x12\x15\n\rimages_stored\x18\x0f \x01(\x04\x12\x1a\n\x12\x63omputed_on_demand\x18\x10 \x01(\x04\x12\x1c\n\x14\x63nn_passes_on_demand\x18\x11 \x01(\x04\x12\x1d\n\x15\x63nn_batches_on_demand\x18\x12 \x01(\x04\x12\x15\n\rids_requested\x18\x13 \x01(\x04\x12\x16\n\x0eids_from_table\x18\x14 \x01(\x04\x12\x10\n\x08uptime_s\x18\x15 \x01(\x01\x12\x0e\n\x06\x65ngine\x18\x16 \x01(\t\x12\x18\n\x10max_put_per_call\x18\x17 \x01(\r\x12\x19\n\x11max_pending_bytes\x18\x18 \x01(\x04\x12\x16\n\x0enegative_ttl_s\x18\x19 \x01(\x01\x12\x18\n\x10store_used_bytes\x18\x1a \x01(\x04\x12\x18\n\x10store_free_bytes\x18\x1b \x01(\x04\x12\x16\n\x0eimages_pending\x18\x1c \x01(\x04\x12\x18\n\x10\x66\x61iled_on_demand\x18\x1d \x01(\x04\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\x1e \x01(\r\x12\x12\n\nheads_held\x18\x1f \x01(\r\x12\x19\n\x11max_heads_per_run\x18  \x01(\r\x12\x16\n\x0emax_head_bytes\x18! \x01(\x04\x12\x16\n\x0eimages_indexed\x18\" \x01(\x04\x12\x17\n\x0findexed_version\x18# \x01(\t\x12\x12\n\nindex_kind\x18$ \x01(\t\x12\x1e\n\x16max_queries_per_search\x18% \x01(\r\x12\x16\n\x0emax_neighbours\x18& \x01(\r\x12\x0f\n\x07servers\x18\' \x03(\t\x12\x13\n\x0bserver_name\x18( \x01(\t\x12\x14\n\x0crows_damaged\x18+ \x01(\x04\x12\x13\n\x0bimage_names\x18, \x03(\t\"h\n\x0ePutHeadRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04head\x18\x03 \x01(\x0c\x12\'\n\x05owner\x18\x04 \x01(\x0e\x32\x18.crossmedia.v1.HeadOwner\"0\n\x0fPutHeadResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0c\n\x04held\x18\x02 \x03(\t\"O\n\x16GetHeadGradientRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\timage_ids\x18\x02 \x01(\x0c\x12\x11\n\td_vectors\x18\x03 \x01(\x0c\"T\n\x17GetHeadGradientResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08gradient\x18\x02 \x01(\x0c\x12\x16\n\x0eserver_time_ns\x18\x03 \x01(\x04\"\\\n\x11GetVectorsRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\timage_ids\x18\x02 \x01(\x0c\x12#\n\x05\x64type\x18\x03 \x01(\x0e\x32\x14.crossmedia.v1.DType\"\xe6\x01\n\x12GetVectorsResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x0b\n\x03\x64im\x18\x03 \x01(\r\x12#\n\x05\x64type\x18\x04 \x01(\x0e\x32\x14.crossmedia.v1.DType\x12\x0f\n\x07vectors\x18\x05 \x01(\x0c\x12\x0e\n\x06status\x18\x06 \x01(\x0c\x12\x10\n\x08\x63omputed\x18\x07 \x01(\r\x12\x16\n\x0eserver_time_ns\x18\x08 \x01(\x04\x12\x15\n\rqueue_time_ns\x18\t \x01(\x04\x12\x17\n\x0f\x63ompute_time_ns\x18\n \x01(\x04\"N\n\rSearchRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\t\n\x01k\x18\x02 \x01(\r\x12\x11\n\timage_ids\x18\x03 \x01(\x0c\x12\x0e\n\x06photos\x18\x04 \x03(\x0c\"}\n\x0eSearchResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\timage_ids\x18\x02 \x01(\x0c\x12\x0f\n\x07\x63osines\x18\x03 \x01(\x0c\x12\x0e\n\x06status\x18\x04 \x01(\x0c\x12\x0e\n\x06images\x18\x05 \x01(\x04\x12\x16\n\x0eserver_time_ns\x18\x06 \x01(\x04\"*\n\x08PutImage\x12\x10\n\x08image_id\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\";\n\x10PutImagesRequest\x12\'\n\x06images\x18\x01 \x03(\x0b\x32\x17.crossmedia.v1.PutImage\"H\n\x11PutImagesResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x0e\n\x06status\x18\x03 \x01(\x0c\";\n\x14GetThumbnailsRequest\x12\x11\n\timage_ids\x18\x01 \x01(\x0c\x12\x10\n\x08max_side\x18\x02 \x01(\r\"&\n\x15GetThumbnailsResponse\x12\r\n\x05jpegs\x18\x01 \x03(\x0c*D\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT16\x10\x01\x12\x11\n\rDTYPE_FLOAT32\x10\x02*\xcf\x01\n\x0cVectorStatus\x12\x1d\n\x19VECTOR_STATUS_UNSPECIFIED\x10\x00\x12\x14\n\x10VECTOR_STATUS_OK\x10\x01\x12\x1b\n\x17VECTOR_STATUS_NOT_FOUND\x10\x02\x12\x19\n\x15VECTOR_STATUS_CORRUPT\x10\x03\x12\x1b\n\x17VECTOR_STATUS_TOO_LARGE\x10\x04\x12\x1b\n\x17VECTOR_STATUS_TIMED_OUT\x10\x05\x12\x18\n\x14VECTOR_STATUS_FAILED\x10\x06*?\n\tHeadOwner\x12\x1a\n\x16HEAD_OWNER_UNSPECIFIED\x10\x00\x12\x16\n\x12HEAD_OWNER_TRAINER\x10\x01\x32\xca\x04\n\x0cImageService\x12H\n\x07GetInfo\x12\x1d.crossmedia.v1.GetInfoRequest\x1a\x1e.crossmedia.v1.GetInfoResponse\x12Q\n\nGetVectors\x12 .crossmedia.v1.GetVectorsRequest\x1a!.crossmedia.v1.GetVectorsResponse\x12N\n\tPutImages\x12\x1f.crossmedia.v1.PutImagesRequest\x1a .crossmedia.v1.PutImagesResponse\x12H\n\x07PutHead\x12\x1d.crossmedia.v1.PutHeadRequest\x1a\x1e.crossmedia.v1.PutHeadResponse\x12`\n\x0fGetHeadGradient\x12%.crossmedia.v1.GetHeadGradientRequest\x1a&.crossmedia.v1.GetHeadGradientResponse\x12\x45\n\x06Search\x12\x1c.crossmedia.v1.SearchRequest\x1a\x1d.crossmedia.v1.SearchResponse\x12Z\n\rGetThumbnails\x12#.crossmedia.v1.GetThumbnailsRequest\x1a$.crossmedia.v1.GetThumbnailsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'crossmedia.v1.image_server_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DTYPE']._serialized_start=2220
-  _globals['_DTYPE']._serialized_end=2288
-  _globals['_VECTORSTATUS']._serialized_start=2291
-  _globals['_VECTORSTATUS']._serialized_end=2498
-  _globals['_HEADOWNER']._serialized_start=2500
-  _globals['_HEADOWNER']._serialized_end=2563
+  _globals['_DTYPE']._serialized_start=2241
+  _globals['_DTYPE']._serialized_end=2309
+  _globals['_VECTORSTATUS']._serialized_start=2312
+  _globals['_VECTORSTATUS']._serialized_end=2519
+  _globals['_HEADOWNER']._serialized_start=2521
+  _globals['_HEADOWNER']._serialized_end=2584
   _globals['_GETINFOREQUEST']._serialized_start=51
   _globals['_GETINFOREQUEST']._serialized_end=67
   _globals['_GETINFORESPONSE']._serialized_start=70
-  _globals['_GETINFORESPONSE']._serialized_end=1081
-  _globals['_PUTHEADREQUEST']._serialized_start=1083
-  _globals['_PUTHEADREQUEST']._serialized_end=1187
-  _globals['_PUTHEADRESPONSE']._serialized_start=1189
-  _globals['_PUTHEADRESPONSE']._serialized_end=1237
-  _globals['_GETHEADGRADIENTREQUEST']._serialized_start=1239
-  _globals['_GETHEADGRADIENTREQUEST']._serialized_end=1318
-  _globals['_GETHEADGRADIENTRESPONSE']._serialized_start=1320
-  _globals['_GETHEADGRADIENTRESPONSE']._serialized_end=1404
-  _globals['_GETVECTORSREQUEST']._serialized_start=1406
-  _globals['_GETVECTORSREQUEST']._serialized_end=1498
-  _globals['_GETVECTORSRESPONSE']._serialized_start=1501
-  _globals['_GETVECTORSRESPONSE']._serialized_end=1731
-  _globals['_SEARCHREQUEST']._serialized_start=1733
-  _globals['_SEARCHREQUEST']._serialized_end=1811
-  _globals['_SEARCHRESPONSE']._serialized_start=1813
-  _globals['_SEARCHRESPONSE']._serialized_end=1938
-  _globals['_PUTIMAGE']._serialized_start=1940
-  _globals['_PUTIMAGE']._serialized_end=1982
-  _globals['_PUTIMAGESREQUEST']._serialized_start=1984
-  _globals['_PUTIMAGESREQUEST']._serialized_end=2043
-  _globals['_PUTIMAGESRESPONSE']._serialized_start=2045
-  _globals['_PUTIMAGESRESPONSE']._serialized_end=2117
-  _globals['_GETTHUMBNAILSREQUEST']._serialized_start=2119
-  _globals['_GETTHUMBNAILSREQUEST']._serialized_end=2178
-  _globals['_GETTHUMBNAILSRESPONSE']._serialized_start=2180
-  _globals['_GETTHUMBNAILSRESPONSE']._serialized_end=2218
-  _globals['_IMAGESERVICE']._serialized_start=2566
-  _globals['_IMAGESERVICE']._serialized_end=3152
+  _globals['_GETINFORESPONSE']._serialized_end=1102
+  _globals['_PUTHEADREQUEST']._serialized_start=1104
+  _globals['_PUTHEADREQUEST']._serialized_end=1208
+  _globals['_PUTHEADRESPONSE']._serialized_start=1210
+  _globals['_PUTHEADRESPONSE']._serialized_end=1258
+  _globals['_GETHEADGRADIENTREQUEST']._serialized_start=1260
+  _globals['_GETHEADGRADIENTREQUEST']._serialized_end=1339
+  _globals['_GETHEADGRADIENTRESPONSE']._serialized_start=1341
+  _globals['_GETHEADGRADIENTRESPONSE']._serialized_end=1425
+  _globals['_GETVECTORSREQUEST']._serialized_start=1427
+  _globals['_GETVECTORSREQUEST']._serialized_end=1519
+  _globals['_GETVECTORSRESPONSE']._serialized_start=1522
+  _globals['_GETVECTORSRESPONSE']._serialized_end=1752
+  _globals['_SEARCHREQUEST']._serialized_start=1754
+  _globals['_SEARCHREQUEST']._serialized_end=1832
+  _globals['_SEARCHRESPONSE']._serialized_start=1834
+  _globals['_SEARCHRESPONSE']._serialized_end=1959
+  _globals['_PUTIMAGE']._serialized_start=1961
+  _globals['_PUTIMAGE']._serialized_end=2003
+  _globals['_PUTIMAGESREQUEST']._serialized_start=2005
+  _globals['_PUTIMAGESREQUEST']._serialized_end=2064
+  _globals['_PUTIMAGESRESPONSE']._serialized_start=2066
+  _globals['_PUTIMAGESRESPONSE']._serialized_end=2138
+  _globals['_GETTHUMBNAILSREQUEST']._serialized_start=2140
+  _globals['_GETTHUMBNAILSREQUEST']._serialized_end=2199
+  _globals['_GETTHUMBNAILSRESPONSE']._serialized_start=2201
+  _globals['_GETTHUMBNAILSRESPONSE']._serialized_end=2239
+  _globals['_IMAGESERVICE']._serialized_start=2587
+  _globals['_IMAGESERVICE']._serialized_end=3173
 # @@protoc_insertion_point(module_scope)

@@ -158,6 +158,7 @@ class GetInfoResponse(google.protobuf.message.Message):
     SERVERS_FIELD_NUMBER: builtins.int
     SERVER_NAME_FIELD_NUMBER: builtins.int
     ROWS_DAMAGED_FIELD_NUMBER: builtins.int
+    IMAGE_NAMES_FIELD_NUMBER: builtins.int
     server_version: builtins.str
     """Version of the server software."""
     version: builtins.str
@@ -241,6 +242,13 @@ class GetInfoResponse(google.protobuf.message.Message):
         FAILED_PRECONDITION.
         """
 
+    @property
+    def image_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What tells whether the images here are called as elsewhere: digests of the names of the first 1, 2, 4, ... images by
+        id. Manifests of which one grew out of the other agree in all digests that both have. Empty: images are called by
+        their ids, or it is not known.
+        """
+
     def __init__(
         self,
         *,
@@ -285,8 +293,9 @@ class GetInfoResponse(google.protobuf.message.Message):
         servers: collections.abc.Iterable[builtins.str] | None = ...,
         server_name: builtins.str = ...,
         rows_damaged: builtins.int = ...,
+        image_names: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["backbone", b"backbone", "cnn_batches_on_demand", b"cnn_batches_on_demand", "cnn_passes_on_demand", b"cnn_passes_on_demand", "computed_on_demand", b"computed_on_demand", "dim", b"dim", "engine", b"engine", "failed_on_demand", b"failed_on_demand", "feature_dim", b"feature_dim", "generation", b"generation", "heads_held", b"heads_held", "ids_from_table", b"ids_from_table", "ids_requested", b"ids_requested", "images_in_catalogue", b"images_in_catalogue", "images_indexed", b"images_indexed", "images_pending", b"images_pending", "images_stored", b"images_stored", "index_kind", b"index_kind", "indexed_version", b"indexed_version", "max_head_bytes", b"max_head_bytes", "max_heads_per_run", b"max_heads_per_run", "max_ids_per_call", b"max_ids_per_call", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "max_neighbours", b"max_neighbours", "max_pending_bytes", b"max_pending_bytes", "max_pending_ids", b"max_pending_ids", "max_put_per_call", b"max_put_per_call", "max_queries_per_search", b"max_queries_per_search", "max_thumbnails_per_call", b"max_thumbnails_per_call", "negative_ttl_s", b"negative_ttl_s", "rows_damaged", b"rows_damaged", "server_name", b"server_name", "server_version", b"server_version", "servers", b"servers", "store_free_bytes", b"store_free_bytes", "store_used_bytes", b"store_used_bytes", "stored_dtype", b"stored_dtype", "uptime_s", b"uptime_s", "version", b"version", "versions", b"versions"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["backbone", b"backbone", "cnn_batches_on_demand", b"cnn_batches_on_demand", "cnn_passes_on_demand", b"cnn_passes_on_demand", "computed_on_demand", b"computed_on_demand", "dim", b"dim", "engine", b"engine", "failed_on_demand", b"failed_on_demand", "feature_dim", b"feature_dim", "generation", b"generation", "heads_held", b"heads_held", "ids_from_table", b"ids_from_table", "ids_requested", b"ids_requested", "image_names", b"image_names", "images_in_catalogue", b"images_in_catalogue", "images_indexed", b"images_indexed", "images_pending", b"images_pending", "images_stored", b"images_stored", "index_kind", b"index_kind", "indexed_version", b"indexed_version", "max_head_bytes", b"max_head_bytes", "max_heads_per_run", b"max_heads_per_run", "max_ids_per_call", b"max_ids_per_call", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "max_neighbours", b"max_neighbours", "max_pending_bytes", b"max_pending_bytes", "max_pending_ids", b"max_pending_ids", "max_put_per_call", b"max_put_per_call", "max_queries_per_search", b"max_queries_per_search", "max_thumbnails_per_call", b"max_thumbnails_per_call", "negative_ttl_s", b"negative_ttl_s", "rows_damaged", b"rows_damaged", "server_name", b"server_name", "server_version", b"server_version", "servers", b"servers", "store_free_bytes", b"store_free_bytes", "store_used_bytes", b"store_used_bytes", "stored_dtype", b"stored_dtype", "uptime_s", b"uptime_s", "version", b"version", "versions", b"versions"]) -> None: ...
 
 global___GetInfoResponse = GetInfoResponse
 
