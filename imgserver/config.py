@@ -244,6 +244,13 @@ def _defaults(command: click.Command, ctx: click.Context, table: Any, inherited:
             f"The configuration file has a table {unknown[0]!r}; the commands here are: {', '.join(known)}."
             f"{did_you_mean(unknown[0], known)}"
         )
+    own = [k for k, v in table.items() if not isinstance(v, dict)]
+    flags = _flags(command, ctx) if own else set()
+    if strange := sorted(k for k in own if k.replace("-", "_") not in flags):
+        _usage_error(
+            f"The configuration file sets {strange[0]!r} for all commands of {command.name!r}, and none has such an "
+            f"option.{did_you_mean(strange[0].replace('_', '-'), (flag.replace('_', '-') for flag in sorted(flags)))}"
+        )
     result: dict[str, Any] = {}
     for name in known:
         if command.name == "crossmedia" and name not in table and not plain:
@@ -252,6 +259,14 @@ def _defaults(command: click.Command, ctx: click.Context, table: Any, inherited:
         if sub is not None:
             result[name] = _defaults(sub, ctx, table.get(name), plain)
     return result
+
+
+def _flags(command: click.Command, ctx: click.Context) -> set[str]:
+    """Names of the options of a command, or of all commands below a group."""
+    if isinstance(command, click.Group):
+        below = (command.get_command(ctx, name) for name in command.list_commands(ctx))
+        return {flag for sub in below if sub is not None for flag in _flags(sub, ctx)}
+    return {option.lstrip("-").replace("-", "_") for parameter in command.params for option in parameter.opts}
 
 
 def _checked(parameter: click.Parameter, value: Any) -> Any:

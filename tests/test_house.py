@@ -230,6 +230,7 @@ def test_flag_over_environment_over_file_over_default(
     [
         ("[imgserver.serve]\nprot = 1", "'prot'"),
         ("[imgserver.server]\nport = 1", "'server'"),
+        ("[imgserver]\nstoer = 'x'", "'stoer' for all commands of 'imgserver'"),
         ("[imgserver", "not valid TOML"),
     ],
 )

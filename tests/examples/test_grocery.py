@@ -216,6 +216,14 @@ def test_the_report_says_why_photos_are_absent(page: Path, tmp_path: Path) -> No
     assert "Not drawn: No image server answers at localhost:1." in (tmp_path / "r.html").read_text()
 
 
+def test_a_comparison_that_has_not_ended_says_so(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_text("{}\n")
+    command = [sys.executable, "-m", "trainer", "report", str(tmp_path), f"--out={tmp_path / 'r.html'}"]
+    done = subprocess.run(command, timeout=120, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "has not ended. The same 'trainer compare' goes on" in done.stderr
+
+
 # What is measured in a page: of itself, or of the same page in a frame as wide as a phone.
 PROBE = """<script>addEventListener("load", () => { const measured = (page, wide) => { const images = [...page.images];
   const small = [...page.querySelectorAll("p, td, th, dd, dt, figcaption, svg text")].map(text =>

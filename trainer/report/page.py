@@ -17,6 +17,7 @@ from imgserver.disk import replacing
 from imgserver.errors import BadInput, CrossMediaError
 from trainer import summary
 from trainer.checkpoint import METRICS, document_of, load_model, needed
+from trainer.compare import RESULTS
 from trainer.figures import auc_by_item_count, auc_span, by_model, learning_curves, svg
 from trainer.image_head import ImageHead
 from trainer.open_images import images_of
@@ -123,6 +124,11 @@ def _comparison(folder: Path) -> dict[str, Any]:
             return {**run, "rows": summary.rows([line]), "runs": [line]}
         return open_json((folder / COMPARISON).read_text())
     except (OSError, ValueError, KeyError) as error:
+        if (folder / RESULTS).exists() and not (folder / COMPARISON).exists():
+            raise BadInput(
+                f"The comparison in {folder} has not ended. The same 'trainer compare' goes on with it; 'trainer "
+                f"results {folder / RESULTS}' shows the runs that have."
+            ) from error
         raise BadInput(
             f"{folder} holds neither a comparison nor a run: {error}. 'trainer compare' and 'trainer fit' make them."
         ) from error
