@@ -288,6 +288,11 @@ def _whole(word: str) -> Decimal | None:
     return number if number == number.to_integral_value() else None
 
 
+def exact_up_to(kind: pa.DataType) -> int:
+    """Up to which whole number those in floats of a type differ."""
+    return {16: 2**11, 32: 2**24}.get(kind.bit_width, EXACT)
+
+
 def _too_large(kind: str, limit: int = EXACT) -> str:
     return (
         f"whole numbers above {limit} are not told apart in {kind}, so it may stand for several ids. Write ids as "
@@ -297,7 +302,7 @@ def _too_large(kind: str, limit: int = EXACT) -> str:
 
 def _of_floats(column: Column) -> pa.Array:
     kind = column.values.type
-    limit = {16: 2**11, 32: 2**24}.get(kind.bit_width, EXACT)
+    limit = exact_up_to(kind)
     given = column.values.to_numpy(zero_copy_only=False)
     numbers = given.astype(np.float64)
     empty = np.isnan(numbers)
