@@ -175,7 +175,7 @@ def test_a_log_and_behaviours_of_two_units_are_noticed(tmp_path: Path) -> None:
         tmp_path / "done.parquet",
         done | {"time": [START - 10] * ROWS, "action": [*done["action"][:-3], None, None, ""]},
     )
-    assert make(tmp_path, more=ITEMS + OWN)[1].notes == {"behaviours_without_user_item_or_action": 2}
+    assert make(tmp_path, more=ITEMS + OWN)[1].notes == {"behaviours_without_user_item_or_action": 3}
 
 
 def test_parts_have_types_of_their_own(tmp_path: Path) -> None:
@@ -239,6 +239,26 @@ def test_names_of_images_may_have_folder_and_suffix(tmp_path: Path) -> None:
 def test_a_label_that_is_the_same_everywhere_is_said(tmp_path: Path) -> None:
     put(tmp_path / "log.parquet", log(click=[0] * ROWS))
     assert make(tmp_path, more=ITEMS)[1].notes == {"rows_that_all_have_one_label_click": ROWS}
+
+
+def test_empty_texts_are_empty_cells(tmp_path: Path) -> None:
+    """The same table is the same samples as CSV, which has no other empty cell, and as Parquet."""
+    put(tmp_path / "users.parquet", {"user": list(range(6)), "city": ["", "a", "", "a", "b", "b"]})
+    table = items(image=["", *map(str, range(101, 110))], shop=["", *["s"] * 9], title=["", *["t"] * 9])
+    put(tmp_path / "items.parquet", table)
+    put(tmp_path / "items.csv", table)
+    put(tmp_path / "log.parquet", log())
+    found = []
+    for kind in ("parquet", "csv"):
+        samples, report = make(tmp_path, more=ITEMS.replace("items.parquet", f"items.{kind}") + USERS + SEEN)
+        assert samples.vocabulary.values["shop"].to_pylist() == ["s"]
+        assert sorted(samples.vocabulary.values["city"].to_pylist()) == ["a", "b"]
+        found.append((rows_in(samples), report.images))
+    assert found[0] == found[1]
+    assert found[0][1] == 9
+    put(tmp_path / "log.parquet", log(user=["", *["a"] * 59]))
+    with pytest.raises(BadInput, match=r"'user' of .*log.parquet is empty in row 1"):
+        make(tmp_path)
 
 
 def test_items_without_images_are_said(tmp_path: Path) -> None:
