@@ -146,22 +146,19 @@ class _Build:
     def _partition(self) -> int:
         """The first pass; returns the rows of the log."""
         done, guess = 0, self.log.rows_guess()
-        for table in stream_log(self.schema, self.log):
+        for table in stream_log(self.schema, self.log, self.log_span):
             self.item_counts.add(table["item"].combine_chunks())
-            times = np.asarray(table["time"])
-            self.log_span.add(times)
             if self.schema.split.method == TIME:
-                self.times.add(times)
+                self.times.add(np.asarray(table["time"]))
             self.log_parts.write(table)
             done += len(table)
             self.progress("reading the log", done, max(done, guess))
         self.log_parts.close()
         if self.behaviours is not None:
             guess = self.behaviours.rows_guess()
-            for table in stream_behaviours(self.schema, self.behaviours, self.totals.notes):
+            for table in stream_behaviours(self.schema, self.behaviours, self.behaviour_span, self.totals.notes):
                 if not len(table):
                     continue
-                self.behaviour_span.add(np.asarray(table["time"]))
                 self.behaviour_parts.write(table)
                 self.behaviour_rows += len(table)
                 self.progress("reading behaviours", self.behaviour_rows, max(self.behaviour_rows, guess))

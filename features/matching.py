@@ -43,7 +43,7 @@ def check_times(schema: Schema, log: Span, behaviours: Span) -> None:
     Raises:
         BadInput: they do not.
     """
-    if schema.behaviours is not None and log.other_unit(behaviours):
+    if schema.behaviours is not None and (log | behaviours).two_units():
         raise BadInput(
             f"The times of {schema.log.path} are {log}, and those of {schema.behaviours.path} are {behaviours}: one of "
             f"them is not in seconds since 1970. Bring both to one unit."
