@@ -16,7 +16,7 @@ from features.schema import Images, Schema
 from features.tables import Source
 from features.vocabulary import tokenize
 from imgserver.errors import BadInput
-from imgserver.keys import Column, full_keys, image_ids, keys, texts
+from imgserver.keys import Column, full_image_ids, full_keys, image_ids, keys, texts
 from imgserver.names import ImageNames
 
 MERGE_AT = 4_000_000
@@ -84,6 +84,10 @@ def _image_column(column: Column) -> pa.Array:
     return pa.array(image_ids(column, "; for names give image_manifest too"))
 
 
+def _full_image_column(column: Column) -> pa.Array:
+    return pa.array(full_image_ids(column))
+
+
 def _read(schema: Schema, path: Path | None, wanted: Readers, who: str, notes: Notes) -> pa.Table:
     """A table with one row a key: of a file of its own, or what the last row of each says in the log.
 
@@ -99,16 +103,17 @@ def _read(schema: Schema, path: Path | None, wanted: Readers, who: str, notes: N
     """
     if path is None:
         return _latest(Source(schema.log.path, _names(wanted)), wanted, who, notes)
-    return _own(path, wanted)
+    return _own(path, wanted, notes)
 
 
-def _own(path: Path, wanted: Readers) -> pa.Table:
-    """A table that names each key once.
+def _own(path: Path, wanted: Readers, notes: Notes) -> pa.Table:
+    """A table that names each key once; ``notes`` is told what else is in its folder.
 
     Raises:
         BadInput: it does not.
     """
     source = Source(path, _names(wanted))
+    source.note_others(notes)
     tables, places, before = [], [], 0
     for rows in source.batches():
         tables.append(pa.table({name: read(rows.column(column)) for name, (column, read) in wanted.items()}))
@@ -158,9 +163,9 @@ def _distinct(parts: list[pa.Table], names: list[str]) -> pa.Table:
 
 def _ids_of_images(images: Images, image: Int64Array, notes: Notes) -> dict[str, pa.Array]:
     """Id columns of the image table, by item; null where an item has no image, or its image no row."""
-    wanted: Readers = {KEY: (images.image, full_keys)} | {ID + name: (name, keys) for name in images.ids}
-    table = _own(images.path, wanted)
-    shown = pa.array(image, mask=image == NULL_IMAGE).cast(pa.string())
+    wanted: Readers = {KEY: (images.image, _full_image_column)} | {ID + name: (name, keys) for name in images.ids}
+    table = _own(images.path, wanted, notes)
+    shown = pa.array(image, mask=image == NULL_IMAGE)
     row = pc.index_in(shown, value_set=table[KEY].combine_chunks())
     absent = shown.filter(pc.and_(pc.is_valid(shown), pc.is_null(row)))
     if len(absent) and not row.drop_null():

@@ -82,6 +82,8 @@ class _Build:
         self.totals, self.times, self.item_counts = Totals(), TimeCounts(), ValueCounts()
         self.log_span, self.behaviour_span, self.behaviour_rows = Span(), Span(), 0
         self.log, self.behaviours = log_source(schema), behaviour_source(schema)
+        for source in filter(None, (self.log, self.behaviours)):
+            source.note_others(self.totals.notes)
         guess = self.log.rows_guess() + (self.behaviours.rows_guess() if self.behaviours else 0)
         count = partitions.partitions_for(guess)
         self.log_parts = Partitions(work, "log", count)

@@ -213,6 +213,22 @@ def test_tables_that_match_nobody_are_said(tmp_path: Path) -> None:
         make(tmp_path, more=ITEMS + codes)
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_images_of_an_image_table_are_ids_in_any_spelling(tmp_path: Path, kind: str) -> None:
+    put(tmp_path / "log.parquet", log())
+    codes = f'[images]\npath = "codes.{kind}"\nimage = "image_id"\nids = ["sid"]\n'
+    for spelled in ("{:05d}", "{}", "{}.0"):
+        put(tmp_path / f"codes.{kind}", {"image_id": [spelled.format(100 + n) for n in range(10)], "sid": ["a"] * 10})
+        samples, report = make(tmp_path, more=ITEMS + codes)
+        assert (report.notes, samples.vocabulary.values["sid"].to_pylist()) == ({}, ["a"])
+    put(tmp_path / f"codes.{kind}", {"image_id": ["100", "00100"], "sid": ["a", "b"]})
+    with pytest.raises(BadInput, match=r"'image_id' of .*codes.\w+ must name each row once; 100 in row 2 was there"):
+        make(tmp_path, more=ITEMS + codes)
+    put(tmp_path / f"codes.{kind}", {"image_id": ["100", "front.jpg"], "sid": ["a", "b"]})
+    with pytest.raises(BadInput, match=r"'image_id' of .* holds 'front.jpg' in row 2; image ids are whole numbers"):
+        make(tmp_path, more=ITEMS + codes)
+
+
 MANIFEST = ITEMS.replace('"image"\n', '"image"\nimage_manifest = "m.parquet"\n')
 
 
