@@ -24,7 +24,7 @@ from features.counting import ValueCounts
 from features.encode import EncodedPart, Encoder, TrainingCounts, build_vocabularies
 from features.layout import FORMATS, sample_files
 from features.logs import behaviour_source, log_source, stream_behaviours, stream_log
-from features.matching import check_histories, check_known, check_times
+from features.matching import check_histories, check_known, check_times, note_items
 from features.meta import Meta
 from features.notes import first_of
 from features.partitions import Partitions
@@ -109,10 +109,12 @@ class _Build:
         absent = check_known(schema, self.every_item, items, "item")
         totals.notes.add("items_without_a_row_in_the_item_table", len(absent), first_of(absent))
         counts = TrainingCounts()
+        known = pc.unique(pa.concat_arrays([self.every_item, items.key])) if items else self.every_item
 
         def count(part: Part) -> None:
             totals.add(part)
             counts.add(part)
+            note_items(schema, part.behaviours, known, totals.notes)
 
         self._each_part("counting", count)
         totals.note_labels()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from features.attributes import Attributes
-from features.histories import HISTORY_LESS
+from features.histories import HISTORY_LESS, SortedBehaviours
+from features.notes import Notes, first_of
 from features.report import Totals
 from features.schema import Schema
 from features.times import Span
@@ -48,6 +50,24 @@ def check_times(schema: Schema, log: Span, behaviours: Span) -> None:
             f"The times of {schema.log.path} are {log}, and those of {schema.behaviours.path} are {behaviours}: one of "
             f"them is not in seconds since 1970. Bring both to one unit."
         )
+
+
+def note_items(schema: Schema, behaviours: SortedBehaviours | None, known: pa.Array, notes: Notes) -> None:
+    """Note the behaviours, of a log of their own, whose items nothing is known of.
+
+    Args:
+        schema: says where behaviours come from.
+        behaviours: of one part of the users.
+        known: keys of the items of the log and of the item table.
+        notes: to add to.
+    """
+    if behaviours is None or schema.behaviours is None or schema.behaviours.path is None:
+        return
+    unknown = behaviours.item.filter(pc.is_null(pc.index_in(behaviours.item, value_set=known)))
+    kind = "behaviours_of_items_that_are_not_in_the_log"
+    if schema.items is not None and schema.items.path is not None:
+        kind += "_nor_in_the_item_table"
+    notes.add(kind, len(unknown), first_of(unknown))
 
 
 def check_histories(schema: Schema, totals: Totals, behaviours: int, times: tuple[Span, Span]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 import os
 from collections.abc import Callable
 from decimal import Decimal
@@ -11,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from small_tables import (
     ISO,
     ITEMS,
@@ -29,6 +32,7 @@ from small_tables import (
 )
 
 from features.build import build
+from features.cli import features
 from features.samples import Samples
 from features.schema import load_schema
 from imgserver.errors import BadInput
@@ -176,6 +180,42 @@ def test_a_log_and_behaviours_of_two_units_are_noticed(tmp_path: Path) -> None:
         done | {"time": [START - 10] * ROWS, "action": [*done["action"][:-3], None, None, ""]},
     )
     assert make(tmp_path, more=ITEMS + OWN)[1].notes == {"behaviours_without_user_item_or_action": 3}
+
+
+def test_behaviours_of_items_that_nobody_knows_are_said(tmp_path: Path) -> None:
+    done = log(action=["buy"] * ROWS, time=[START - 10] * ROWS)
+    put(tmp_path / "log.parquet", log())
+    kind = "behaviours_of_items_that_are_not_in_the_log"
+    for of_items, said in ((ITEMS, f"{kind}_nor_in_the_item_table"), ("", kind)):
+        put(tmp_path / "done.parquet", done | {"item": ["x-7", *map(str, done["item"][1:])]})
+        report = make(tmp_path, more=of_items + OWN)[1]
+        assert (report.notes, report.first) == ({said: 1}, {said: "x-7"})
+        put(tmp_path / "done.parquet", done | {"item": [f"x-{n}" for n in range(ROWS)]})
+        assert make(tmp_path, more=of_items + OWN)[1].notes == {said: ROWS}
+
+
+def test_samples_of_two_builds_are_not_mixed(tmp_path: Path) -> None:
+    put(tmp_path / "log.parquet", log())
+    make(tmp_path)
+    other = (tmp_path / "out" / "test.parquet").read_bytes()
+    put(tmp_path / "users.parquet", {"user": list(range(6)), "city": ["a"] * 6})
+    samples, _ = make(tmp_path, more=ITEMS + USERS + SEEN)
+    (tmp_path / "out" / "test.parquet").write_bytes(other)
+    for read in (
+        lambda: samples.frame("test"),
+        lambda: samples.rows("test"),
+        lambda: list(samples.batches("test", 8)),
+        lambda: samples.head("test", 3),
+    ):
+        with pytest.raises(BadInput, match=r"samples file .*test.parquet is of another build"):
+            read()
+    table = pq.read_table(io.BytesIO(other)).replace_schema_metadata(None)  # as another tool writes it
+    pq.write_table(table, tmp_path / "out" / "test.parquet")
+    with pytest.raises(BadInput, match=r"samples in .*out are damaged.*city"):
+        samples.frame("test", ["city"])
+    shown = CliRunner().invoke(features, ["inspect", str(tmp_path / "out")])
+    assert isinstance(shown.exception, BadInput | SystemExit), shown.output
+    assert samples.rows("train")
 
 
 def test_parts_have_types_of_their_own(tmp_path: Path) -> None:
