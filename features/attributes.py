@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.batch import NULL_IMAGE, Int64Array
-from features.notes import Notes, first_of
+from features.notes import FORMS, OTHER_FORM, Notes, first_of, in_another_form
 from features.schema import Images, Schema
 from features.tables import Source
 from features.vocabulary import tokenize
@@ -182,10 +182,13 @@ def _ids_of_names(manifest: Path, names: pa.Array, notes: Notes) -> Int64Array:
     known = ImageNames.read(manifest)
     found = known.find(names)
     absent = names.filter(pc.and_(pc.is_valid(names), pa.array(found == NULL_IMAGE)))
+    other_form = in_another_form(first_of(absent), known.find)
     if len(absent) == len(names) - names.null_count and len(absent):
         raise BadInput(
             f"Not one image of the items is in the manifest {manifest}, whose first key is {known.first!r}; the "
-            f"first that is not is {first_of(absent)!r}. Keys are names of files without folder and suffix."
+            f"first that is not is {first_of(absent)!r}. "
+            f"{FORMS if other_form else 'Keys are names of files without folder and suffix.'}"
         )
-    notes.add("items_whose_image_is_not_in_the_manifest", len(absent), first_of(absent))
+    kind = "items_whose_image_is_not_in_the_manifest" + OTHER_FORM * other_form
+    notes.add(kind, len(absent), first_of(absent))
     return found

@@ -26,7 +26,6 @@ from features.layout import FORMATS, sample_files
 from features.logs import behaviour_source, log_source, stream_behaviours, stream_log
 from features.matching import check_histories, check_known, check_times, note_items
 from features.meta import Meta
-from features.notes import first_of
 from features.partitions import Partitions
 from features.parts import Part, make_part
 from features.report import BuildReport, Totals, memory
@@ -106,8 +105,7 @@ class _Build:
         self.every_item = names.take(pc.sort_indices(names))
         self.boundaries = self.times.boundaries(schema.split) if schema.split.method == TIME else None
         item_rows = items.rows(self.every_item) if items else None
-        absent = check_known(schema, self.every_item, items, "item")
-        totals.notes.add("items_without_a_row_in_the_item_table", len(absent), first_of(absent))
+        check_known(schema, self.every_item, items, "item", totals.notes)
         counts = TrainingCounts()
         known = pc.unique(pa.concat_arrays([self.every_item, items.key])) if items else self.every_item
 
@@ -123,8 +121,7 @@ class _Build:
             raise BadInput(
                 f"The split leaves no row for {empty[0]}: {schema.log.path} has {log_rows} rows. Use more data."
             )
-        absent = check_known(schema, counts.user.ordered()[0], users, "user")
-        totals.notes.add("users_without_a_row_in_the_user_table", len(absent), first_of(absent))
+        check_known(schema, counts.user.ordered()[0], users, "user", totals.notes)
         vocabulary = build_vocabularies(schema, counts, items, users, self.old)
         vocabulary.save(self.work)
         size = self._write(Encoder(schema, vocabulary, items, users), vocabulary)

@@ -7,36 +7,40 @@ import pyarrow.compute as pc
 
 from features.attributes import Attributes
 from features.histories import HISTORY_LESS, SortedBehaviours
-from features.notes import Notes, first_of
+from features.notes import FORMS, OTHER_FORM, Notes, first_of, in_another_form
 from features.report import Totals
 from features.schema import Schema
 from features.times import Span
 from imgserver.errors import BadInput
 
 
-def check_known(schema: Schema, keys: pa.Array, table: Attributes | None, who: str) -> pa.Array:
-    """A table of attributes has a row for one of the ``keys`` of the log at least; returns those without any.
+def check_known(schema: Schema, keys: pa.Array, table: Attributes | None, who: str, notes: Notes) -> None:
+    """A table of attributes has a row for one of the ``keys`` of the log at least; those without any are noted.
 
     Args:
         schema: with the paths.
         keys: distinct, of the log.
         table: of the attributes; None without any.
         who: ``item`` or ``user``.
+        notes: to add to.
 
     Raises:
         BadInput: it has no row for any of them.
     """
     of = schema.items if who == "item" else schema.users
     if table is None or of is None or of.path is None:
-        return keys[:0]
+        return
     absent = keys.filter(pa.array(table.rows(keys) < 0))
+    other_form = in_another_form(first_of(absent), table.rows)
     if len(absent) == len(keys):
         mine, theirs = getattr(schema.log, who), getattr(of, who)
+        what = FORMS if other_form else f"Check that {mine!r} and {theirs!r} hold the same ids."
         raise BadInput(
             f"Not one {who} of {schema.log.path} is in {of.path} (the first here is {keys[0].as_py()!r}, there "
-            f"{table.key[0].as_py()!r}). Check that {mine!r} and {theirs!r} hold the same ids."
+            f"{table.key[0].as_py()!r}). {what}"
         )
-    return absent
+    kind = f"{who}s_without_a_row_in_the_{who}_table" + OTHER_FORM * other_form
+    notes.add(kind, len(absent), first_of(absent))
 
 
 def check_times(schema: Schema, log: Span, behaviours: Span) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import datetime
 import gzip
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 
@@ -152,7 +154,11 @@ def test_columns_that_begin_empty(tmp_path: Path) -> None:
             ),
             r"log.csv has 2 columns 'user'; rename one of them",
         ),
-        (lambda data: b"PAR1" + data, r"log.csv is no CSV file"),
+        (lambda data: b"PAR1" + data, r"log.csv is no CSV file but a Parquet file"),
+        (lambda data: b"PK\x03\x04" + data, r"log.csv is no CSV file but a zip file or a workbook"),
+        (gzip.compress, r"log.csv is compressed by gzip: end its name with .csv.gz\.$"),
+        (bz2.compress, r"log.csv is compressed by bzip2: end its name with .csv.bz2"),
+        (lzma.compress, r"log.csv is compressed by xz: unpack it"),
         (lambda data: data.replace(b"user", b"person"), r"log.csv has no column 'user'; its columns are: person, item"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import io
 import os
+import unicodedata
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -290,6 +291,24 @@ def test_names_of_images_may_have_folder_and_suffix(tmp_path: Path) -> None:
         make(tmp_path, more=MANIFEST + SEEN)
     put(tmp_path / "m.parquet", {"image_id": [float(n) for n in range(9)], "key": keys})
     assert make(tmp_path, more=MANIFEST + SEEN)[0].image_manifest_hash not in ("", first)
+
+
+def test_names_in_another_unicode_form_are_said(tmp_path: Path) -> None:
+    names = [f"Café-{n}.jpg" for n in range(10)]
+    assert all(unicodedata.is_normalized("NFC", name) for name in names)
+    apart = [unicodedata.normalize("NFD", name) for name in names]
+    put(tmp_path / "log.parquet", log(item=[names[n * 7 % 10] for n in range(ROWS)]))
+    put(tmp_path / "items.parquet", items(item=names, image=names))
+    put(tmp_path / "m.parquet", {"image_id": list(range(10)), "key": [name.removesuffix(".jpg") for name in apart]})
+    with pytest.raises(BadInput, match=r"Not one image .* 'Café-0.jpg'. It is there in another Unicode form \(NFC"):
+        make(tmp_path, more=MANIFEST + SEEN)
+    keys = [name.removesuffix(".jpg") for name in (*apart[:1], *names[1:])]
+    put(tmp_path / "m.parquet", {"image_id": list(range(10)), "key": keys})
+    notes = make(tmp_path, more=MANIFEST + SEEN)[1].notes
+    assert notes == {"items_whose_image_is_not_in_the_manifest_but_for_its_Unicode_form_NFC_or_NFD": 1}
+    put(tmp_path / "items.parquet", items(item=apart))
+    with pytest.raises(BadInput, match=r"Not one item of .*log.parquet is in .* It is there in another Unicode form"):
+        make(tmp_path)
 
 
 def test_a_label_that_is_the_same_everywhere_is_said(tmp_path: Path) -> None:
