@@ -51,6 +51,6 @@ def in_another_form(word: str | None, rows: Callable[[pa.Array], npt.NDArray[np.
 
 OTHER_FORM = "_but_for_its_Unicode_form_NFC_or_NFD"
 FORMS = (
-    "It is there in another Unicode form (NFC or NFD, in which accents stand alone): write both alike, for example with "
+    "It is there in another Unicode form (NFC or NFD, in which accents stand alone): write both alike, such as with "
     "unicodedata.normalize('NFC', name)."
 )
