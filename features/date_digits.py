@@ -67,7 +67,7 @@ class Suspicion:
     def __str__(self) -> str:
         """What they seem to be; empty where nothing is wrong with them."""
         if self._patterns:
-            return f"that looks like a date without dashes, {self._patterns[0]}"
+            return f"that looks like a date without dashes, {self._patterns[0]}, as all rows do"
         if self._serials and self._fractions:
-            return "that looks like days as spreadsheets count them: seconds are (days - 25569) * 86400"
+            return "that looks like days as spreadsheets count them, as all rows do: seconds are (days - 25569) * 86400"
         return ""

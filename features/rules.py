@@ -67,7 +67,7 @@ class Rule:
         values, kind = column.values, column.values.type
         what = f"a rule such as {self.column} {self.operator} {self.number} compares numbers"
         if not self.operator:
-            what = "a label is 0 or 1, or true or false"
+            what = "a label is 0 or 1"
         if pa.types.is_string(kind):
             values = pc.if_else(pc.is_in(values, value_set=pa.array(["", *NOT_A_NUMBER])), None, values)
             if (bad := np.asarray(pc.fill_null(pc.invert(pc.match_substring_regex(values, _NUMBER)), False))).any():

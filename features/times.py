@@ -140,7 +140,7 @@ class Span:
     def __init__(self) -> None:
         self.first, self.last = At(2**62), At(-(2**62))
         self.rows = 0
-        self._suspicion, self._start = Suspicion(), ""
+        self._suspicion, self._start, self._name = Suspicion(), "", ""
 
     def read(self, column: Column) -> Int64Array:
         """The next rows of the time column as whole seconds, shape (rows,).
@@ -156,6 +156,7 @@ class Span:
             self._suspicion.add(column.values, times)
         else:
             self._suspicion.dismiss()
+        self._name = column.name
         low, high = int(times.min()), int(times.max())
         self._start = self._start or (
             f"The column {column.name!r} of {column.where} holds {_plain(column.values[0].as_py())} "
@@ -177,7 +178,7 @@ class Span:
         self.check_dates()
         if self.two_units():
             raise BadInput(
-                f"The times are from {self.first} to {self.last}: one of them is in another unit, or stands for no "
+                f"The times in the column {self._name!r} are from {self.first} to {self.last}: one of them is in another unit, or stands for no "
                 f"time. Bring all to seconds since 1970, and leave rows without a time out."
             )
 
@@ -189,7 +190,7 @@ class Span:
         """
         what, known = str(self._suspicion), self.first.time >= OLD and self.last.time <= time.time() + DAY
         if what and not (known and (self.rows < 20 or self.last.time - self.first.time < DAY)):
-            raise BadInput(f"{self._start}; {what}, as all rows do; {READ}.")
+            raise BadInput(f"{self._start}; {what}; {READ}.")
 
     def __str__(self) -> str:
         return f"{_said(self.first.time)} to {_said(self.last.time)}"

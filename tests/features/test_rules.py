@@ -85,7 +85,7 @@ def test_a_float_that_may_be_either_is_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "values", "message"),
     [
-        ("x", ["yes", "no"], r"holds 'yes' in row 1; a label is 0 or 1, or true or false. .* 1 for yes and 0 for no"),
+        ("x", ["yes", "no"], r"holds 'yes' in row 1; a label is 0 or 1. .* 1 for yes and 0 for no"),
         ("x", ["1", "True"], r"holds 'True' in row 2; a label is 0 or 1"),
         ("x", [1, 4], r"holds 4 in row 2; a label is 0 or 1. For a rating write a rule, such as like = \"x >= 4\"\.$"),
         ("x", [Decimal("1.0000000001")], r"holds 1.0000000001 in row 1; a label is 0 or 1"),

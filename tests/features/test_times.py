@@ -43,7 +43,7 @@ TIMES = [START + 10 * n for n in range(ROWS)]
         ([1410010100 + 10000 * (n % 30) + n % 60 for n in range(ROWS)], r"YYMMDDHHmm, as all"),
         (
             [45000 + n / 24 for n in range(ROWS)],
-            r"days as spreadsheets count them: seconds are \(days - 25569\) \* 86400",
+            r"days as spreadsheets count them, as all rows do: seconds are \(days - 25569\) \* 86400",
         ),
     ],
 )
