@@ -178,8 +178,9 @@ class Span:
         self.check_dates()
         if self.two_units():
             raise BadInput(
-                f"The times in the column {self._name!r} are from {self.first} to {self.last}: one of them is in another unit, or stands for no "
-                f"time. Bring all to seconds since 1970, and leave rows without a time out."
+                f"The times in the column {self._name!r} are from {self.first} to {self.last}: one of them is in "
+                f"another unit, or stands for no time. Bring all to seconds since 1970, and leave rows without a time "
+                f"out."
             )
 
     def check_dates(self) -> None:
