@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.batch import NULL_IMAGE, Int64Array
-from features.notes import Notes, first_of
+from features.notes import FORMS, OTHER_FORM, Notes, first_of, in_another_form
 from features.schema import Images, Schema
 from features.tables import Source
 from features.vocabulary import tokenize
 from imgserver.errors import BadInput
-from imgserver.keys import Column, full_keys, image_ids, keys, texts
+from imgserver.keys import Column, full_image_ids, full_keys, image_ids, keys, texts
 from imgserver.names import ImageNames
 
 MERGE_AT = 4_000_000
@@ -84,6 +84,10 @@ def _image_column(column: Column) -> pa.Array:
     return pa.array(image_ids(column, "; for names give image_manifest too"))
 
 
+def _full_image_column(column: Column) -> pa.Array:
+    return pa.array(full_image_ids(column))
+
+
 def _read(schema: Schema, path: Path | None, wanted: Readers, who: str, notes: Notes) -> pa.Table:
     """A table with one row a key: of a file of its own, or what the last row of each says in the log.
 
@@ -99,16 +103,17 @@ def _read(schema: Schema, path: Path | None, wanted: Readers, who: str, notes: N
     """
     if path is None:
         return _latest(Source(schema.log.path, _names(wanted)), wanted, who, notes)
-    return _own(path, wanted)
+    return _own(path, wanted, notes)
 
 
-def _own(path: Path, wanted: Readers) -> pa.Table:
-    """A table that names each key once.
+def _own(path: Path, wanted: Readers, notes: Notes) -> pa.Table:
+    """A table that names each key once; ``notes`` is told what else is in its folder.
 
     Raises:
         BadInput: it does not.
     """
     source = Source(path, _names(wanted))
+    source.note_others(notes)
     tables, places, before = [], [], 0
     for rows in source.batches():
         tables.append(pa.table({name: read(rows.column(column)) for name, (column, read) in wanted.items()}))
@@ -158,9 +163,9 @@ def _distinct(parts: list[pa.Table], names: list[str]) -> pa.Table:
 
 def _ids_of_images(images: Images, image: Int64Array, notes: Notes) -> dict[str, pa.Array]:
     """Id columns of the image table, by item; null where an item has no image, or its image no row."""
-    wanted: Readers = {KEY: (images.image, full_keys)} | {ID + name: (name, keys) for name in images.ids}
-    table = _own(images.path, wanted)
-    shown = pa.array(image, mask=image == NULL_IMAGE).cast(pa.string())
+    wanted: Readers = {KEY: (images.image, _full_image_column)} | {ID + name: (name, keys) for name in images.ids}
+    table = _own(images.path, wanted, notes)
+    shown = pa.array(image, mask=image == NULL_IMAGE)
     row = pc.index_in(shown, value_set=table[KEY].combine_chunks())
     absent = shown.filter(pc.and_(pc.is_valid(shown), pc.is_null(row)))
     if len(absent) and not row.drop_null():
@@ -177,10 +182,13 @@ def _ids_of_names(manifest: Path, names: pa.Array, notes: Notes) -> Int64Array:
     known = ImageNames.read(manifest)
     found = known.find(names)
     absent = names.filter(pc.and_(pc.is_valid(names), pa.array(found == NULL_IMAGE)))
+    other_form = in_another_form(first_of(absent), known.find)
     if len(absent) == len(names) - names.null_count and len(absent):
         raise BadInput(
             f"Not one image of the items is in the manifest {manifest}, whose first key is {known.first!r}; the "
-            f"first that is not is {first_of(absent)!r}. Keys are names of files without folder and suffix."
+            f"first that is not is {first_of(absent)!r}. "
+            f"{FORMS if other_form else 'Keys are names of files without folder and suffix.'}"
         )
-    notes.add("items_whose_image_is_not_in_the_manifest", len(absent), first_of(absent))
+    kind = "items_whose_image_is_not_in_the_manifest" + OTHER_FORM * other_form
+    notes.add(kind, len(absent), first_of(absent))
     return found

@@ -24,9 +24,8 @@ from features.counting import ValueCounts
 from features.encode import EncodedPart, Encoder, TrainingCounts, build_vocabularies
 from features.layout import FORMATS, sample_files
 from features.logs import behaviour_source, log_source, stream_behaviours, stream_log
-from features.matching import check_histories, check_known, check_times
+from features.matching import check_histories, check_known, check_times, note_items
 from features.meta import Meta
-from features.notes import first_of
 from features.partitions import Partitions
 from features.parts import Part, make_part
 from features.report import BuildReport, Totals, memory
@@ -83,6 +82,8 @@ class _Build:
         self.totals, self.times, self.item_counts = Totals(), TimeCounts(), ValueCounts()
         self.log_span, self.behaviour_span, self.behaviour_rows = Span(), Span(), 0
         self.log, self.behaviours = log_source(schema), behaviour_source(schema)
+        for source in filter(None, (self.log, self.behaviours)):
+            source.note_others(self.totals.notes)
         guess = self.log.rows_guess() + (self.behaviours.rows_guess() if self.behaviours else 0)
         count = partitions.partitions_for(guess)
         self.log_parts = Partitions(work, "log", count)
@@ -105,13 +106,14 @@ class _Build:
         self.every_item = names.take(pc.sort_indices(names))
         self.boundaries = self.times.boundaries(schema.split) if schema.split.method == TIME else None
         item_rows = items.rows(self.every_item) if items else None
-        absent = check_known(schema, self.every_item, items, "item")
-        totals.notes.add("items_without_a_row_in_the_item_table", len(absent), first_of(absent))
+        check_known(schema, self.every_item, items, "item", totals.notes)
         counts = TrainingCounts()
+        known = pc.unique(pa.concat_arrays([self.every_item, items.key])) if items else self.every_item
 
         def count(part: Part) -> None:
             totals.add(part)
             counts.add(part)
+            note_items(schema, part.behaviours, known, totals.notes)
 
         self._each_part("counting", count)
         totals.note_labels()
@@ -120,8 +122,7 @@ class _Build:
             raise BadInput(
                 f"The split leaves no row for {empty[0]}: {schema.log.path} has {log_rows} rows. Use more data."
             )
-        absent = check_known(schema, counts.user.ordered()[0], users, "user")
-        totals.notes.add("users_without_a_row_in_the_user_table", len(absent), first_of(absent))
+        check_known(schema, counts.user.ordered()[0], users, "user", totals.notes)
         vocabulary = build_vocabularies(schema, counts, items, users, self.old)
         vocabulary.save(self.work)
         size = self._write(Encoder(schema, vocabulary, items, users), vocabulary)
@@ -147,22 +148,19 @@ class _Build:
     def _partition(self) -> int:
         """The first pass; returns the rows of the log."""
         done, guess = 0, self.log.rows_guess()
-        for table in stream_log(self.schema, self.log):
+        for table in stream_log(self.schema, self.log, self.log_span):
             self.item_counts.add(table["item"].combine_chunks())
-            times = np.asarray(table["time"])
-            self.log_span.add(times)
             if self.schema.split.method == TIME:
-                self.times.add(times)
+                self.times.add(np.asarray(table["time"]))
             self.log_parts.write(table)
             done += len(table)
             self.progress("reading the log", done, max(done, guess))
         self.log_parts.close()
         if self.behaviours is not None:
             guess = self.behaviours.rows_guess()
-            for table in stream_behaviours(self.schema, self.behaviours, self.totals.notes):
+            for table in stream_behaviours(self.schema, self.behaviours, self.behaviour_span, self.totals.notes):
                 if not len(table):
                     continue
-                self.behaviour_span.add(np.asarray(table["time"]))
                 self.behaviour_parts.write(table)
                 self.behaviour_rows += len(table)
                 self.progress("reading behaviours", self.behaviour_rows, max(self.behaviour_rows, guess))

@@ -18,7 +18,15 @@ from imgserver.keys import NOT_A_NUMBER, Column
 
 BLOCK_BYTES = 4 << 20
 HEAD_BYTES = 1 << 16
-_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PAR1": "", b"PK\x03\x04": ""}
+_MARKS = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16
+_OTHERS = {
+    b"PAR1": "is no CSV file but a Parquet file: end its name with .parquet",
+    b"PK\x03\x04": "is no CSV file but a zip file or a workbook: unpack it, or save the sheet as CSV in UTF-8",
+    b"\x1f\x8b": "is compressed by gzip: end its name with .csv.gz",
+    b"BZh": "is compressed by bzip2: end its name with .csv.bz2",
+    b"\x28\xb5\x2f\xfd": "is compressed by zstd: end its name with .csv.zst",
+    b"\xfd7zXZ\x00": "is compressed by xz: unpack it, with xz -d",
+}
 _SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "bars"}
 
 
@@ -201,10 +209,10 @@ def _stream(path: Path) -> Any:
 
 
 def _check_encoding(path: Path, head: bytes) -> None:
-    for mark, encoding in _MARKS.items():
-        if head.startswith(mark):
-            raise _no_utf8(path, encoding) if encoding else BadInput(f"The file {path} is no CSV file.")
-    if b"\0" in head:
+    for mark, what in _OTHERS.items():
+        if head.startswith(mark) and not (mark == b"BZh" and b"," in head.partition(b"\n")[0]):
+            raise BadInput(f"The file {path} {what}.")
+    if b"\0" in head or head.startswith(_MARKS):
         raise _no_utf8(path, "UTF-16")
 
 

@@ -101,19 +101,20 @@ class SplitFiles:
         folder: of samples.
         split: ``train``, ``validation`` or ``test``.
         layout: ``inline`` or ``by_user``.
+        vocabulary_hash: of the vocabularies that the places in the files are of.
 
     Attributes:
         rows: how many.
         row_groups: how many.
 
     Raises:
-        BadInput: there is no such split, or a file cannot be read.
+        BadInput: there is no such split, or a file cannot be read, or is of another build.
     """
 
-    def __init__(self, folder: Path, split: str, layout: str):
+    def __init__(self, folder: Path, split: str, layout: str, vocabulary_hash: str):
         if split not in SPLITS:
             raise BadInput(f"There is no split {split!r}; there are: {', '.join(SPLITS)}.")
-        self._folder, self._open = folder, ExitStack()
+        self._folder, self._open, self._of = folder, ExitStack(), vocabulary_hash
         self._rows = self._file(folder / rows_file(split))
         self._histories = self._file(folder / histories_file(split)) if layout == BY_USER else None
         self.rows, self.row_groups = int(self._rows.metadata.num_rows), int(self._rows.metadata.num_row_groups)
@@ -127,10 +128,18 @@ class SplitFiles:
 
     def _file(self, path: Path) -> pq.ParquetFile:
         try:
-            return self._open.enter_context(pq.ParquetFile(path, memory_map=True, page_checksum_verification=True))
-        except (OSError, pa.ArrowException) as error:
+            file = self._open.enter_context(pq.ParquetFile(path, memory_map=True, page_checksum_verification=True))
+            of = (file.schema_arrow.metadata or {}).get(b"vocabulary_hash", self._of.encode()).decode()
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
             self._open.close()
             raise BadInput(f"The samples file {path} cannot be read: {error}.") from error
+        if of != self._of:
+            self._open.close()
+            raise BadInput(
+                f"The samples file {path} is of another build: its vocabularies are {of}, and those beside it "
+                f"{self._of}. Copy all files of one folder, or run 'features build' again."
+            )
+        return file
 
     def __enter__(self) -> SplitFiles:
         return self
@@ -160,7 +169,7 @@ class SplitFiles:
         """
         try:
             return self._stored(group, of_rows, of_behaviours, limit)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, pa.ArrowException, KeyError) as error:
             raise BadInput(
                 f"The samples in {self._folder} are damaged: {error}. Copy them again, or run 'features build' again."
             ) from error

@@ -11,7 +11,7 @@ from features.notes import Notes
 from features.rules import ALL, Rule
 from features.schema import Schema
 from features.tables import Rows, Source
-from features.times import seconds
+from features.times import Span
 from imgserver.keys import full_keys, keys
 
 LABEL, DID = "label:", "did:"
@@ -28,8 +28,8 @@ def log_source(schema: Schema) -> Source:
     return Source(log.path, [log.user, log.item], [log.time], [rule.column for rule in rules if rule.column])
 
 
-def stream_log(schema: Schema, source: Source) -> Iterator[pa.Table]:
-    """Impressions, some at a time.
+def stream_log(schema: Schema, source: Source, span: Span) -> Iterator[pa.Table]:
+    """Impressions, some at a time; ``span`` is told their times.
 
     Yields:
         ``row`` (its number in the log), ``user`` and ``item`` (keys), ``time`` (seconds), ``label:<name>`` and
@@ -44,13 +44,14 @@ def stream_log(schema: Schema, source: Source) -> Iterator[pa.Table]:
             "row": np.arange(first, first + len(rows)),
             "user": full_keys(rows.column(log.user)),
             "item": full_keys(rows.column(log.item)),
-            "time": seconds(rows.column(log.time)),
+            "time": span.read(rows.column(log.time)),
         }
         columns |= {LABEL + name: _holds(rule, rows) for name, rule in log.labels.items()}
         if schema.behaviours:
             columns |= {DID + name: _holds(rule, rows) for name, rule in schema.behaviours.from_log.items()}
         first += len(rows)
         yield pa.table(columns)
+    span.check()
 
 
 def _holds(rule: Rule, rows: Rows) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -69,10 +70,10 @@ def behaviour_source(schema: Schema) -> Source | None:
     return Source(found.path, [found.user, found.item, found.action], [found.time])
 
 
-def stream_behaviours(schema: Schema, source: Source, notes: Notes) -> Iterator[pa.Table]:
+def stream_behaviours(schema: Schema, source: Source, span: Span, notes: Notes) -> Iterator[pa.Table]:
     """Behaviours of a log of their own, some at a time: ``user``, ``item``, ``action`` (keys), ``time`` (seconds).
 
-    Rows without a user, item or action are left out, and counted in ``notes``.
+    Rows without a user, item or action are left out, and counted in ``notes``; ``span`` is told all times.
 
     Raises:
         BadInput: a value is wrong; the message names file, column and row.
@@ -81,6 +82,7 @@ def stream_behaviours(schema: Schema, source: Source, notes: Notes) -> Iterator[
     assert found is not None
     for rows in source.batches():
         columns = {name: keys(rows.column(getattr(found, name))) for name in ("user", "item", "action")}
-        table = pa.table({**columns, "time": seconds(rows.column(found.time))}).drop_null()
+        table = pa.table({**columns, "time": span.read(rows.column(found.time))}).drop_null()
         notes.add("behaviours_without_user_item_or_action", len(rows) - len(table))
         yield table
+    span.check()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 
@@ -30,3 +34,23 @@ class Notes:
 def first_of(keys: pa.Array) -> str | None:
     """The first of some keys; None without any."""
     return str(keys[0].as_py()) if len(keys) else None
+
+
+def in_another_form(word: str | None, rows: Callable[[pa.Array], npt.NDArray[np.int64]]) -> bool:
+    """Whether a key that is not there is there when its accents are written in the other way of Unicode.
+
+    Args:
+        word: the key.
+        rows: finds the row of each key, -1 where there is none.
+    """
+    if word is None or word.isascii():
+        return False
+    forms = pa.array([unicodedata.normalize("NFC", word), unicodedata.normalize("NFD", word)])
+    return bool((rows(forms) >= 0).any())
+
+
+OTHER_FORM = "_but_for_its_Unicode_form_NFC_or_NFD"
+FORMS = (
+    "It is there in another Unicode form (NFC or NFD, in which accents stand alone): write both alike, such as with "
+    "unicodedata.normalize('NFC', name)."
+)

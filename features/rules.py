@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator as op
 import re
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from decimal import ROUND_FLOOR, Context, Decimal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,18 +14,14 @@ import pyarrow.compute as pc
 
 from features.toml_table import TomlTable
 from imgserver.errors import BadInput
-from imgserver.keys import Column
+from imgserver.keys import NOT_A_NUMBER, Column, exact_up_to
 
 ALL = "all"
-_RULE = re.compile(r"^\s*([^<>=]+?)\s*(>=|<=|==|>|<)\s*(-?\d+(?:\.\d+)?)\s*$")
+_RULE = re.compile(r"^\s*([^<>=]+?)\s*(>=|<=|==|>|<)\s*(-?\d{1,80}(?:\.\d{1,80})?)\s*$")
 _NUMBER = r"^(?:[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|nan|NaN)$"
-_COMPARE = {
-    ">=": pc.greater_equal,
-    ">": pc.greater,
-    "<=": pc.less_equal,
-    "<": pc.less,
-    "==": pc.equal,
-}
+_COMPARE = {">=": op.ge, ">": op.gt, "<=": op.le, "<": op.lt, "==": op.eq}
+_ARROWS = {">=": pc.greater_equal, ">": pc.greater, "<=": pc.less_equal, "<": pc.less, "==": pc.equal}
+_DIGITS = Context(prec=400)
 
 
 @dataclass(frozen=True)
@@ -39,43 +36,81 @@ class Rule:
 
     column: str
     operator: str = ""
-    number: float = 0.0
+    number: Decimal = Decimal(0)
 
     def holds(self, column: Column) -> npt.NDArray[np.bool_]:
         """In which rows it holds, shape (rows,).
+
+        Numbers are compared as what they are: decimals as decimals, whole numbers exactly, and floats with the float of
+        their width that is nearest to the rule's number, so that 4.1 is 4.1 in 32 bits too.
 
         Args:
             column: the log's ``column``.
 
         Raises:
-            BadInput: the column holds no numbers, a cell is empty or NaN, or a plain label is neither 0 nor 1.
+            BadInput: the column holds no numbers, a cell is empty or NaN, a plain label is neither 0 nor 1, or a float
+                is so large that it may be the rule's number or the next one.
         """
-        column = column.plain()
+        column = self._numbers(column.plain())
+        if self.operator:
+            return _compared(column, self.operator, self.number)
+        positives = _compared(column, "==", Decimal(1))
+        bad = ~(positives | _compared(column, "==", Decimal(0)))
+        if bad.any():
+            raise column.wrong(
+                bad, f'a label is 0 or 1. For a rating write a rule, such as like = "{self.column} >= 4"'
+            )
+        return positives
+
+    def _numbers(self, column: Column) -> Column:
+        """The column as numbers, every cell filled."""
         values, kind = column.values, column.values.type
-        numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-        what = f"a label is 0 or 1, and a rule compares numbers.{self._advice()}"
+        what = f"a rule such as {self.column} {self.operator} {self.number} compares numbers"
+        if not self.operator:
+            what = "a label is 0 or 1"
         if pa.types.is_string(kind):
+            values = pc.if_else(pc.is_in(values, value_set=pa.array(["", *NOT_A_NUMBER])), None, values)
             if (bad := np.asarray(pc.fill_null(pc.invert(pc.match_substring_regex(values, _NUMBER)), False))).any():
-                raise column.wrong(bad, what)
-        elif not (numeric or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
-            raise column.of_type(what)
-        numbers = np.asarray(pc.cast(values, pa.float64(), safe=False))  # a null is NaN here
-        if (empty := np.isnan(numbers)).any():
+                raise column.wrong(bad, f"{what}. Write numbers for words, 1 for yes and 0 for no")
+            values = pc.cast(values, pa.float64())
+        elif pa.types.is_boolean(kind) or pa.types.is_null(kind):
+            values = pc.cast(values, pa.int8())
+        elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+            raise column.of_type(f"{what}. Write one number in each cell")
+        if (empty := np.asarray(pc.is_null(values, nan_is_null=True))).any():
             raise BadInput(
                 f"The label column {column.name!r} of {column.where} is empty in row {column.row(empty)}, or holds "
                 f"NaN; a row without a value is neither positive nor negative. Leave such rows out of the log."
             )
-        if self.operator:
-            positive: Any = _COMPARE[self.operator](pa.array(numbers), self.number)
-            return np.asarray(positive, dtype=np.bool_)
-        bad = (numbers != 0) & (numbers != 1)
-        if bad.any():
-            raise column.wrong(bad, f"a label is 0 or 1.{self._advice()}")
-        positives: npt.NDArray[np.bool_] = numbers == 1
-        return positives
+        return replace(column, values=values)
 
-    def _advice(self) -> str:
-        return "" if self.operator else f' For a rating write a rule, such as like = "{self.column} >= 4"'
+
+def _compared(column: Column, operator: str, number: Decimal) -> npt.NDArray[np.bool_]:
+    """In which rows ``column operator number`` holds; every cell is a number."""
+    values, kind = column.values, column.values.type
+    if pa.types.is_floating(kind):
+        floats = values.to_numpy(zero_copy_only=False)
+        with np.errstate(over="ignore"):
+            nearest = floats.dtype.type(float(number))
+        if abs(number) >= exact_up_to(kind) and (either := floats == nearest).any():
+            raise column.wrong(
+                either,
+                f"{kind} does not tell it from the whole numbers beside it, one of which is the "
+                f"rule's. Write such numbers as whole numbers or decimals, in Parquet",
+            )
+        return np.asarray(_COMPARE[operator](floats, nearest))
+    scale = max(kind.scale, 0) if pa.types.is_decimal(kind) else 0
+    below = number.quantize(Decimal(1).scaleb(-scale), ROUND_FLOOR, _DIGITS)  # what the column can hold
+    if below != number:  # between two numbers of the column
+        operator, number = {">=": ">", "<": "<=", "==": ""}.get(operator, operator), below
+    if not operator:
+        return np.zeros(len(values), dtype=np.bool_)
+    if pa.types.is_integer(kind):
+        return np.asarray(_COMPARE[operator](np.asarray(values), int(number)))
+    most = Decimal(10).scaleb(75 - scale, _DIGITS)  # beyond it there is no number in the column
+    wide = pa.decimal256(76, scale)
+    shown = pc.cast(values, wide)
+    return np.asarray(_ARROWS[operator](shown, pa.scalar(min(max(number, -most), most), wide)))
 
 
 def take_rules(table: TomlTable, key: str, *, columns: bool) -> dict[str, Rule]:
@@ -88,7 +123,7 @@ def take_rules(table: TomlTable, key: str, *, columns: bool) -> dict[str, Rule]:
     for name, text in table.take(key, dict, {}).items():
         match = _RULE.match(text) if isinstance(text, str) else None
         if match:
-            found[name] = Rule(match[1], match[2], float(match[3]))
+            found[name] = Rule(match[1], match[2], Decimal(match[3]))
         elif text == ALL and not columns:
             found[name] = Rule("", ALL)
         elif columns and isinstance(text, str) and text.strip() and not re.search("[<>=]", text):

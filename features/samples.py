@@ -84,7 +84,7 @@ class Samples:
         )
 
     def _files(self, split: str) -> SplitFiles:
-        return SplitFiles(self.folder, split, self.layout)
+        return SplitFiles(self.folder, split, self.layout, self.vocabulary_hash)
 
     def rows(self, split: str) -> int:
         """Rows of a split."""

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from features.csv_files import CsvFile, check_columns
+from features.notes import Notes
 from imgserver.errors import BadInput
 from imgserver.keys import Column
 
@@ -41,7 +42,7 @@ class Source:
 
     Args:
         path: CSV, also gzipped, or Parquet, or a folder of files of one of these kinds; what is hidden in it (a name
-            that begins with . or _) is none of them.
+            that begins with . or _) is none of them, nor is what has no byte.
         texts: columns that are read as text from CSV, so that 007 stays 007.
         times: columns of whole seconds or timestamps.
         numbers: columns of numbers.
@@ -55,12 +56,18 @@ class Source:
     ) -> None:
         self.path = path
         self._columns = (texts, times, numbers)
-        self._files = _files(path)
+        self._files, self._others = _files(path)
         self._is_csv = not _ends(self._files[0], PARQUET_SUFFIXES)
-        if self._is_csv and CsvFile(self._files[0], *self._columns).empty and len(self._files) == 1:
-            raise BadInput(f"The file {path} is empty.")
+        self._files = [file for file in self._files if file.stat().st_size]
+        if not self._files or (self._is_csv and CsvFile(self._files[0], *self._columns).empty and path.is_file()):
+            raise BadInput(f"The file {path} is empty." if path.is_file() else f"All files of {path} are empty.")
         if not self._is_csv:
             self._parquet(self._files[0])
+
+    def note_others(self, notes: Notes) -> None:
+        """Note the files of the folder that are no part of the table, for their names do not say what they hold."""
+        first = str(self._others[0]) if self._others else None
+        notes.add("files_passed_over_that_are_neither_csv_nor_parquet_by_name", len(self._others), first)
 
     def _parquet(self, file: Path) -> ds.Dataset:
         try:
@@ -106,25 +113,26 @@ class Source:
             raise BadInput(f"The file {file} cannot be read: {error}.") from error
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path) -> tuple[list[Path], list[Path]]:
+    """The files of a table, and the others of its folder, hidden ones left out."""
     if not path.exists():
         raise BadInput(f"The file {path} does not exist.")
     if path.is_file():
-        return [path]
-    found = sorted(
-        file
-        for file in path.rglob("*")
-        if _ends(file, (*PARQUET_SUFFIXES, *CSV_SUFFIXES))
-        and file.is_file()
-        and not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
-    )
+        return [path], []
+    found: list[Path] = []
+    others: list[Path] = []
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and not any(part.startswith((".", "_")) for part in file.relative_to(path).parts):
+            (found if _ends(file, (*PARQUET_SUFFIXES, *CSV_SUFFIXES)) else others).append(file)
     if not found:
+        there = f"; what is there begins with {others[0].name}" if others else ""
         raise BadInput(
-            f"The folder {path} holds no .parquet, .csv or .csv.gz file (names that begin with . or _ are passed over)."
+            f"The folder {path} holds no .parquet, .csv or .csv.gz file (names that begin with . or _ are passed "
+            f"over){there}."
         )
     if len({_ends(file, PARQUET_SUFFIXES) for file in found}) > 1:
         raise BadInput(f"The folder {path} holds both Parquet and CSV files; a table is of one kind.")
-    return found
+    return found, others
 
 
 def _ends(file: Path, suffixes: tuple[str, ...]) -> bool:

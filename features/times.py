@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.batch import Int64Array
+from features.date_digits import Suspicion, pattern_of
 from imgserver.errors import BadInput
-from imgserver.keys import NOT_A_NUMBER, Column
+from imgserver.keys import NOT_A_NUMBER, Column, exact_up_to
 
 READ = (
     "times are whole seconds since 1970 such as 1700000000, or timestamps such as 2023-11-14 22:13:20, "
@@ -19,18 +24,28 @@ READ = (
 )
 LEAST_OTHER = 10**11  # seconds of the year 5138, milliseconds of 1973
 _UNITS = ((10**14, "milliseconds", "1000"), (10**17, "microseconds", "1000000"), (2**63, "nanoseconds", "1000000000"))
-CALENDAR = 10**8  # seconds from here on (1973) are dates; below they count from a beginning of their own
+CALENDAR = 10**8  # seconds from here on (1973) are dates; below they may count from a beginning of their own
+OLD, NEW, FAR = 631_152_000, 946_684_800, 3_155_760_000  # the first seconds of 1990, 2000 and 2070
+DAY, YEARS = 86_400, 253_402_300_800  # the first second of the year 10000
 _ISO = r"^\d{4}-\d{2}-\d{2}(?:[ T]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?(?:Z|[+-]\d{2}:?\d{2})?)?$"
+_NUMBER = r"^-?[0-9]+(?:\.[0-9]+)?$"
 _ZONE = r"(?:Z|[+-]\d{2}:?\d{2})$"
 
 
 def seconds(column: Column) -> Int64Array:
-    """A time column as whole seconds, shape (rows,); fractions of a second are cut off.
+    """A whole time column as whole seconds, shape (rows,); fractions of a second are cut off.
 
     Raises:
         BadInput: a cell is empty, is no time, or is of another unit than seconds; the message names it.
     """
-    column = column.plain()
+    span = Span()
+    found = span.read(column)
+    span.check_dates()
+    return found
+
+
+def _read(column: Column) -> Int64Array:
+    """Some rows of a time column, plain."""
     values, kind = column.values, column.values.type
     if pa.types.is_floating(kind):
         values = pc.if_else(pc.is_nan(values), pa.scalar(None, kind), values)
@@ -59,7 +74,7 @@ def _of_stamps(values: pa.Array) -> Int64Array:
 
 def _of_text(column: Column, values: pa.Array) -> Int64Array:
     """Numbers, or timestamps of ISO 8601, all with a zone or all without."""
-    number = np.asarray(pc.match_substring_regex(values, r"^-?[0-9]+(?:\.[0-9]+)?$"))
+    number = np.asarray(pc.match_substring_regex(values, _NUMBER))
     zone = np.asarray(pc.match_substring_regex(values, _ZONE)) & ~number
     bad = ~(number | np.asarray(pc.match_substring_regex(values, _ISO)))
     if bad.any():
@@ -83,50 +98,122 @@ def _of_numbers(column: Column, values: pa.Array) -> Int64Array:
     beyond = ~(np.abs(numbers.astype(np.float64)) < LEAST_OTHER) if len(numbers) else np.zeros(0, dtype=np.bool_)
     if beyond.any():
         raise column.wrong(beyond, f"{_unit(abs(float(numbers[beyond][0])))}; {READ}")
-    if _are_dates(numbers):
-        raise column.wrong(np.ones(len(numbers), dtype=np.bool_), f"that looks like a date without dashes; {READ}")
+    if pa.types.is_floating(values.type) and exact_up_to(values.type) < LEAST_OTHER:
+        rounded = np.abs(numbers) >= exact_up_to(values.type)
+        if rounded.any():
+            raise column.wrong(
+                rounded, f"{values.type} does not tell seconds of this size apart. Write times as int64 or float64"
+            )
     return numbers.astype(np.int64) if numbers.dtype.kind in "iu" else np.floor(numbers).astype(np.int64)
 
 
 def _unit(number: float) -> str:
     """What a number that is too large for seconds seems to be."""
-    if 19000101000000 <= number < 22000000000000:
-        return "that looks like a date and time without dashes"
+    if (pattern := pattern_of(int(number)) if number < 2**63 else None) is not None:
+        return f"that looks like a date and time without dashes, {pattern}"
     for below, name, divisor in _UNITS:
         if number < below:
             return f"that looks like {name}: divide by {divisor}"
     return "that is no time"
 
 
-def _are_dates(numbers: npt.NDArray[np.integer | np.floating]) -> bool:
-    """Whether all numbers are days written like 20231114, which as seconds would be the August of 1970."""
-    if not len(numbers) or numbers.min() < 19000101 or numbers.max() > 21991231:
-        return False
-    whole = numbers.astype(np.int64)
-    month, day = whole // 100 % 100, whole % 100
-    return bool(((month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all())
+def _are_numbers(values: pa.Array) -> bool:
+    if pa.types.is_string(values.type):
+        return bool(len(values)) and bool(re.match(_NUMBER, values[0].as_py()))
+    return not (pa.types.is_timestamp(values.type) or pa.types.is_date(values.type))
+
+
+@dataclass(frozen=True)
+class At:
+    """A time, and the cell that it stands in."""
+
+    time: int
+    cell: str = ""
+
+    def __str__(self) -> str:
+        return f"{_said(self.time)} in {self.cell}"
 
 
 class Span:
-    """From when to when the times of a table are."""
+    """From when to when the times of a log are; it is read some rows at a time, and then checked as a whole."""
 
     def __init__(self) -> None:
-        self.first, self.last = 2**62, -(2**62)
+        self.first, self.last = At(2**62), At(-(2**62))
+        self.rows = 0
+        self._suspicion, self._start, self._name = Suspicion(), "", ""
 
-    def add(self, times: Int64Array) -> None:
-        """Some rows, one or more."""
-        self.first, self.last = min(self.first, int(times.min())), max(self.last, int(times.max()))
+    def read(self, column: Column) -> Int64Array:
+        """The next rows of the time column as whole seconds, shape (rows,).
+
+        Raises:
+            BadInput: a cell is empty, is no time, or is of another unit than seconds; the message names it.
+        """
+        column = column.plain()
+        times = _read(column)
+        if not len(times):
+            return times
+        if _are_numbers(column.values):
+            self._suspicion.add(column.values, times)
+        else:
+            self._suspicion.dismiss()
+        self._name = column.name
+        low, high = int(times.min()), int(times.max())
+        self._start = self._start or (
+            f"The column {column.name!r} of {column.where} holds {_plain(column.values[0].as_py())} "
+            f"in row {column.first_row + 1}"
+        )
+        if low < self.first.time:
+            self.first = At(low, f"row {column.row(times == low)} of {column.where}")
+        if high > self.last.time:
+            self.last = At(high, f"row {column.row(times == high)} of {column.where}")
+        self.rows += len(times)
+        return times
+
+    def check(self) -> None:
+        """All times are seconds since one beginning.
+
+        Raises:
+            BadInput: they are dates in digits, or of two units, or some are stand-ins for no time such as 0.
+        """
+        self.check_dates()
+        if self.two_units():
+            raise BadInput(
+                f"The times in the column {self._name!r} are from {self.first} to {self.last}: one of them is in "
+                f"another unit, or stands for no time. Bring all to seconds since 1970, and leave rows without a time "
+                f"out."
+            )
+
+    def check_dates(self) -> None:
+        """The numbers are not all dates in digits, nor days.
+
+        Raises:
+            BadInput: they are.
+        """
+        what, known = str(self._suspicion), self.first.time >= OLD and self.last.time <= time.time() + DAY
+        if what and not (known and (self.rows < 20 or self.last.time - self.first.time < DAY)):
+            raise BadInput(f"{self._start}; {what}; {READ}.")
 
     def __str__(self) -> str:
-        return f"{_said(self.first)} to {_said(self.last)}"
+        return f"{_said(self.first.time)} to {_said(self.last.time)}"
 
-    def other_unit(self, other: Span) -> bool:
-        """Whether one counts from 1970 and the other does not, or in another unit."""
-        low, high = sorted((self, other), key=lambda span: span.last)
-        return low.last < CALENDAR <= high.first
+    def __or__(self, other: Span) -> Span:
+        """Both together."""
+        both = Span()
+        both.first = min(self.first, other.first, key=lambda at: at.time)
+        both.last = max(self.last, other.last, key=lambda at: at.time)
+        return both
+
+    def two_units(self) -> bool:
+        """Whether some times are of our days, and others long before or long after."""
+        first, last = self.first.time, self.last.time
+        return (first < OLD and last >= NEW) or (first < FAR <= last)
 
 
 def _said(seconds_: int) -> str:
-    if not CALENDAR <= seconds_ < LEAST_OTHER:
+    if 0 < seconds_ < CALENDAR or not -YEARS // 5 <= seconds_ < YEARS:
         return str(seconds_)
     return f"{seconds_} ({datetime.datetime.fromtimestamp(seconds_, datetime.UTC):%Y-%m-%d})"
+
+
+def _plain(cell: Any) -> str:
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)

@@ -2,8 +2,8 @@
 
 A key is text. A whole number is the key of its decimal digits in whatever type or spelling it comes: ``3``, ``3.0``,
 ``"3.0"`` and ``"3e+00"`` are the key ``3``, while ``007`` stays ``007``. A float that is too large to be one whole
-number alone is refused. An empty cell, NaN or ``nan`` is no key. An image id is a key that is a whole number from 0 to
-2^63 - 1.
+number alone is refused. A null, a text of no character, NaN or ``nan`` is no key. An image id is a key that is a whole
+number from 0 to 2^63 - 1.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ Int64Array = npt.NDArray[np.int64]
 _SPELLED = r"^-?(?:(?:0|[1-9][0-9]*)\.0+|[0-9]\.[0-9]+[eE]\+?[0-9]{1,3}|[0-9][eE]\+[0-9]{2,3})$"
 _VIEWS = [make() for name in ("string_view", "binary_view") if (make := getattr(pa, name, None))]
 _TEXTS = frozenset([pa.string(), pa.large_string(), pa.binary(), pa.large_binary(), *_VIEWS])
+_EMPTY = pa.array(["", *NOT_A_NUMBER])
 _IMAGE_IDS = "image ids are whole numbers from 0 to 2^63 - 1"
 _TAKEN = "ids are whole numbers or text"
 
@@ -169,9 +170,10 @@ def texts(column: Column) -> pa.Array:
         BadInput: it is of a type that is no text, such as lists.
     """
     column = column.plain()
-    if not pa.types.is_string(column.values.type):
-        return keys(column)
-    return _without_nan(column.values)
+    kind = column.values.type
+    if pa.types.is_nested(kind) or pa.types.is_boolean(kind) or pa.types.is_binary(kind):
+        raise column.of_type("a text column holds one text a cell: join several to one, separated by spaces")
+    return _filled(column.values) if pa.types.is_string(kind) else keys(column)
 
 
 def image_ids(column: Column, hint: str = "") -> Int64Array:
@@ -195,6 +197,8 @@ def image_ids(column: Column, hint: str = "") -> Int64Array:
         if pc.any(beyond).as_py():
             raise column.wrong(pc.fill_null(beyond, False), what)
         return np.asarray(pc.fill_null(pc.cast(values, pa.int64()), NULL_IMAGE))
+    if pa.types.is_nested(values.type) or pa.types.is_boolean(values.type):
+        raise column.of_type(f"{_IMAGE_IDS}, one a cell{hint}")
     words = keys(column)
     bad = np.asarray(pc.fill_null(pc.invert(pc.or_(is_number(words), pc.equal(words, str(NULL_IMAGE)))), False))
     if bad.any():
@@ -257,14 +261,17 @@ def _holds(text: pa.Array, byte: bytes, words: Sequence[bytes]) -> bool:
     return byte in block and any(word in block for word in words)
 
 
-def _without_nan(text: pa.Array) -> pa.Array:
-    if not _holds(text, b"a", [word.encode() for word in NOT_A_NUMBER]):
-        return text
-    return pc.if_else(pc.is_in(text, value_set=pa.array(NOT_A_NUMBER)), pa.scalar(None, pa.string()), text)
+def _filled(text: pa.Array) -> pa.Array:
+    """Text with null where a cell is empty: of no character, as CSV has it, or not a number."""
+    if _holds(text, b"a", [word.encode() for word in NOT_A_NUMBER]):
+        return pc.if_else(pc.is_in(text, value_set=_EMPTY), pa.scalar(None, pa.string()), text)
+    if pc.any(none := pc.equal(text, "")).as_py():
+        return pc.if_else(pc.fill_null(none, True), pa.scalar(None, pa.string()), text)
+    return text
 
 
 def _of_text(column: Column) -> pa.Array:
-    text = _without_nan(column.values)
+    text = _filled(column.values)
     if not (_holds(text, b".", [b".0", b"E"]) or _holds(text, b"+", [b"e+", b"E+"])):
         return text
     spelled = pc.fill_null(pc.match_substring_regex(text, _SPELLED), False)
@@ -288,6 +295,11 @@ def _whole(word: str) -> Decimal | None:
     return number if number == number.to_integral_value() else None
 
 
+def exact_up_to(kind: pa.DataType) -> int:
+    """Up to which whole number those in floats of a type differ."""
+    return {16: 2**11, 32: 2**24}.get(kind.bit_width, EXACT)
+
+
 def _too_large(kind: str, limit: int = EXACT) -> str:
     return (
         f"whole numbers above {limit} are not told apart in {kind}, so it may stand for several ids. Write ids as "
@@ -297,7 +309,7 @@ def _too_large(kind: str, limit: int = EXACT) -> str:
 
 def _of_floats(column: Column) -> pa.Array:
     kind = column.values.type
-    limit = {16: 2**11, 32: 2**24}.get(kind.bit_width, EXACT)
+    limit = exact_up_to(kind)
     given = column.values.to_numpy(zero_copy_only=False)
     numbers = given.astype(np.float64)
     empty = np.isnan(numbers)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import datetime
 import gzip
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,6 +90,34 @@ def test_parts_of_nothing_and_hidden_ones_are_passed_over(tmp_path: Path) -> Non
         make(tmp_path, "log")
 
 
+def test_parquet_parts_of_no_byte_are_passed_over(tmp_path: Path) -> None:
+    put(tmp_path / "log" / "1.parquet", log())
+    for name in ("0.parquet", "2.parquet"):
+        (tmp_path / "log" / name).write_bytes(b"")
+    assert sum(make(tmp_path, "log")[1].rows.values()) == ROWS
+    (tmp_path / "log" / "1.parquet").write_bytes(b"")
+    with pytest.raises(BadInput, match=r"All files of .*log are empty"):
+        make(tmp_path, "log")
+    for name in ("log.parquet", "log.csv"):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(BadInput, match=rf"The file .*{name} is empty"):
+            make(tmp_path, name)
+
+
+def test_files_of_a_folder_that_are_not_read_are_said(tmp_path: Path) -> None:
+    put(tmp_path / "log" / "a.csv", log())
+    put(tmp_path / "items" / "a.csv", items())
+    for name in ("log/c.tsv", "log/d.csv.xz", "log/e.parquet.gz", "log/_SUCCESS", "log/.a.csv.crc", "items/b.xlsx"):
+        (tmp_path / name).write_bytes(b"x")
+    report = make(tmp_path, "log", ITEMS.replace("items.parquet", "items"))[1]
+    kind = "files_passed_over_that_are_neither_csv_nor_parquet_by_name"
+    assert report.notes == {kind: 4}
+    assert report.first == {kind: str(tmp_path / "log" / "c.tsv")}
+    (tmp_path / "log" / "a.csv").unlink()
+    with pytest.raises(BadInput, match=r"log holds no .parquet, .csv or .csv.gz file .*begins with c.tsv"):
+        make(tmp_path, "log")
+
+
 def test_columns_that_begin_empty(tmp_path: Path) -> None:
     n = 300_000
     rows = [f"{i % 50},{i % 10},{START + i},{i % 2},{'' if i < n - 9 else f's{i}'}" for i in range(n)]
@@ -124,7 +154,11 @@ def test_columns_that_begin_empty(tmp_path: Path) -> None:
             ),
             r"log.csv has 2 columns 'user'; rename one of them",
         ),
-        (lambda data: b"PAR1" + data, r"log.csv is no CSV file"),
+        (lambda data: b"PAR1" + data, r"log.csv is no CSV file but a Parquet file"),
+        (lambda data: b"PK\x03\x04" + data, r"log.csv is no CSV file but a zip file or a workbook"),
+        (gzip.compress, r"log.csv is compressed by gzip: end its name with .csv.gz\.$"),
+        (bz2.compress, r"log.csv is compressed by bzip2: end its name with .csv.bz2"),
+        (lzma.compress, r"log.csv is compressed by xz: unpack it"),
         (lambda data: data.replace(b"user", b"person"), r"log.csv has no column 'user'; its columns are: person, item"),
     ],
 )

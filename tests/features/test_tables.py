@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import io
 import os
+import unicodedata
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from small_tables import (
     ISO,
     ITEMS,
@@ -29,6 +33,7 @@ from small_tables import (
 )
 
 from features.build import build
+from features.cli import features
 from features.samples import Samples
 from features.schema import load_schema
 from imgserver.errors import BadInput
@@ -175,7 +180,43 @@ def test_a_log_and_behaviours_of_two_units_are_noticed(tmp_path: Path) -> None:
         tmp_path / "done.parquet",
         done | {"time": [START - 10] * ROWS, "action": [*done["action"][:-3], None, None, ""]},
     )
-    assert make(tmp_path, more=ITEMS + OWN)[1].notes == {"behaviours_without_user_item_or_action": 2}
+    assert make(tmp_path, more=ITEMS + OWN)[1].notes == {"behaviours_without_user_item_or_action": 3}
+
+
+def test_behaviours_of_items_that_nobody_knows_are_said(tmp_path: Path) -> None:
+    done = log(action=["buy"] * ROWS, time=[START - 10] * ROWS)
+    put(tmp_path / "log.parquet", log())
+    kind = "behaviours_of_items_that_are_not_in_the_log"
+    for of_items, said in ((ITEMS, f"{kind}_nor_in_the_item_table"), ("", kind)):
+        put(tmp_path / "done.parquet", done | {"item": ["x-7", *map(str, done["item"][1:])]})
+        report = make(tmp_path, more=of_items + OWN)[1]
+        assert (report.notes, report.first) == ({said: 1}, {said: "x-7"})
+        put(tmp_path / "done.parquet", done | {"item": [f"x-{n}" for n in range(ROWS)]})
+        assert make(tmp_path, more=of_items + OWN)[1].notes == {said: ROWS}
+
+
+def test_samples_of_two_builds_are_not_mixed(tmp_path: Path) -> None:
+    put(tmp_path / "log.parquet", log())
+    make(tmp_path)
+    other = (tmp_path / "out" / "test.parquet").read_bytes()
+    put(tmp_path / "users.parquet", {"user": list(range(6)), "city": ["a"] * 6})
+    samples, _ = make(tmp_path, more=ITEMS + USERS + SEEN)
+    (tmp_path / "out" / "test.parquet").write_bytes(other)
+    for read in (
+        lambda: samples.frame("test"),
+        lambda: samples.rows("test"),
+        lambda: list(samples.batches("test", 8)),
+        lambda: samples.head("test", 3),
+    ):
+        with pytest.raises(BadInput, match=r"samples file .*test.parquet is of another build"):
+            read()
+    table = pq.read_table(io.BytesIO(other)).replace_schema_metadata(None)  # as another tool writes it
+    pq.write_table(table, tmp_path / "out" / "test.parquet")
+    with pytest.raises(BadInput, match=r"samples in .*out are damaged.*city"):
+        samples.frame("test", ["city"])
+    shown = CliRunner().invoke(features, ["inspect", str(tmp_path / "out")])
+    assert isinstance(shown.exception, BadInput | SystemExit), shown.output
+    assert samples.rows("train")
 
 
 def test_parts_have_types_of_their_own(tmp_path: Path) -> None:
@@ -213,6 +254,22 @@ def test_tables_that_match_nobody_are_said(tmp_path: Path) -> None:
         make(tmp_path, more=ITEMS + codes)
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_images_of_an_image_table_are_ids_in_any_spelling(tmp_path: Path, kind: str) -> None:
+    put(tmp_path / "log.parquet", log())
+    codes = f'[images]\npath = "codes.{kind}"\nimage = "image_id"\nids = ["sid"]\n'
+    for spelled in ("{:05d}", "{}", "{}.0"):
+        put(tmp_path / f"codes.{kind}", {"image_id": [spelled.format(100 + n) for n in range(10)], "sid": ["a"] * 10})
+        samples, report = make(tmp_path, more=ITEMS + codes)
+        assert (report.notes, samples.vocabulary.values["sid"].to_pylist()) == ({}, ["a"])
+    put(tmp_path / f"codes.{kind}", {"image_id": ["100", "00100"], "sid": ["a", "b"]})
+    with pytest.raises(BadInput, match=r"'image_id' of .*codes.\w+ must name each row once; 100 in row 2 was there"):
+        make(tmp_path, more=ITEMS + codes)
+    put(tmp_path / f"codes.{kind}", {"image_id": ["100", "front.jpg"], "sid": ["a", "b"]})
+    with pytest.raises(BadInput, match=r"'image_id' of .* holds 'front.jpg' in row 2; image ids are whole numbers"):
+        make(tmp_path, more=ITEMS + codes)
+
+
 MANIFEST = ITEMS.replace('"image"\n', '"image"\nimage_manifest = "m.parquet"\n')
 
 
@@ -236,9 +293,47 @@ def test_names_of_images_may_have_folder_and_suffix(tmp_path: Path) -> None:
     assert make(tmp_path, more=MANIFEST + SEEN)[0].image_names == samples.image_names
 
 
+def test_names_in_another_unicode_form_are_said(tmp_path: Path) -> None:
+    names = [f"Café-{n}.jpg" for n in range(10)]
+    assert all(unicodedata.is_normalized("NFC", name) for name in names)
+    apart = [unicodedata.normalize("NFD", name) for name in names]
+    put(tmp_path / "log.parquet", log(item=[names[n * 7 % 10] for n in range(ROWS)]))
+    put(tmp_path / "items.parquet", items(item=names, image=names))
+    put(tmp_path / "m.parquet", {"image_id": list(range(10)), "key": [name.removesuffix(".jpg") for name in apart]})
+    with pytest.raises(BadInput, match=r"Not one image .* 'Café-0.jpg'. It is there in another Unicode form \(NFC"):
+        make(tmp_path, more=MANIFEST + SEEN)
+    keys = [name.removesuffix(".jpg") for name in (*apart[:1], *names[1:])]
+    put(tmp_path / "m.parquet", {"image_id": list(range(10)), "key": keys})
+    notes = make(tmp_path, more=MANIFEST + SEEN)[1].notes
+    assert notes == {"items_whose_image_is_not_in_the_manifest_but_for_its_Unicode_form_NFC_or_NFD": 1}
+    put(tmp_path / "items.parquet", items(item=apart))
+    with pytest.raises(BadInput, match=r"Not one item of .*log.parquet is in .* It is there in another Unicode form"):
+        make(tmp_path)
+
+
 def test_a_label_that_is_the_same_everywhere_is_said(tmp_path: Path) -> None:
     put(tmp_path / "log.parquet", log(click=[0] * ROWS))
     assert make(tmp_path, more=ITEMS)[1].notes == {"rows_that_all_have_one_label_click": ROWS}
+
+
+def test_empty_texts_are_empty_cells(tmp_path: Path) -> None:
+    """The same table is the same samples as CSV, which has no other empty cell, and as Parquet."""
+    put(tmp_path / "users.parquet", {"user": list(range(6)), "city": ["", "a", "", "a", "b", "b"]})
+    table = items(image=["", *map(str, range(101, 110))], shop=["", *["s"] * 9], title=["", *["t"] * 9])
+    put(tmp_path / "items.parquet", table)
+    put(tmp_path / "items.csv", table)
+    put(tmp_path / "log.parquet", log())
+    found = []
+    for kind in ("parquet", "csv"):
+        samples, report = make(tmp_path, more=ITEMS.replace("items.parquet", f"items.{kind}") + USERS + SEEN)
+        assert samples.vocabulary.values["shop"].to_pylist() == ["s"]
+        assert sorted(samples.vocabulary.values["city"].to_pylist()) == ["a", "b"]
+        found.append((rows_in(samples), report.images))
+    assert found[0] == found[1]
+    assert found[0][1] == 9
+    put(tmp_path / "log.parquet", log(user=["", *["a"] * 59]))
+    with pytest.raises(BadInput, match=r"'user' of .*log.parquet is empty in row 1"):
+        make(tmp_path)
 
 
 def test_items_without_images_are_said(tmp_path: Path) -> None:

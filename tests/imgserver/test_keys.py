@@ -109,8 +109,29 @@ def test_text_keeps_its_spelling() -> None:
         "Nan bread",
     ]
     assert texts(Column(pa.array([float("nan"), 2012.0]), "t", "f")).to_pylist() == [None, "2012"]
-    with pytest.raises(BadInput, match="of type list"):
-        texts(Column(pa.array([["a"]]), "t", "f"))
+    for values in (pa.array([["a"]]), pa.array([True]), pa.array([{"a": 1}])):
+        with pytest.raises(BadInput, match=r"of type [^;]*; a text column holds one text a cell"):
+            texts(Column(values, "t", "f"))
+        with pytest.raises(
+            BadInput, match=r"of type [^;]*; image ids are whole numbers from 0 to 2\^63 - 1, one a cell"
+        ):
+            image_ids(Column(values, "image", "f"))
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.binary()])
+def test_a_text_of_no_character_is_an_empty_cell(kind: pa.DataType) -> None:
+    given = pa.array(["", "7", None, "nan", ""]).cast(kind)
+    for values in (given, given.slice(1), given.dictionary_encode() if kind == pa.string() else given):
+        column = Column(values, "x", "f.parquet")
+        at = 5 - len(values)
+        assert keys(column).to_pylist() == [None, "7", None, None, None][at:]
+        assert texts(column).to_pylist() == [None, "7", None, None, None][at:]
+        assert image_ids(column).tolist() == [-1, 7, -1, -1, -1][at:]
+    assert keys(Column(pa.array(["a", "", None]), "x", "f")).to_pylist() == ["a", None, None]
+    assert keys(column_of(["", "a"], "x", "the user")).to_pylist() == [None, "a"]
+    assert keys(column_of([3, ""], "x", "the user")).to_pylist() == ["3", None]
+    with pytest.raises(BadInput, match=r"'x' of f is empty in row 2"):
+        full_keys(Column(pa.array(["a", ""]), "x", "f"))
 
 
 @pytest.mark.parametrize(
