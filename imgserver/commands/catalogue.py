@@ -326,10 +326,10 @@ def add(
 
 
 def _image_id(path: Path, names: ImageNames | None) -> int:
-    """The image that a file is named after: a key of the manifest, else a whole number."""
-    if names is not None and (found := int(names.find([path.name])[0])) >= 0:
+    """The image that a file is named after: a key of the manifest, else a whole number, in digits as in a catalogue."""
+    if names is not None and (found := int(names.named([path.name])[0])) >= 0:
         return found
-    if (number := as_image_id(path.stem)) is not None:
+    if path.stem.isdecimal() and (number := as_image_id(path.stem)) is not None:
         return number
     other = ", nor by a key of the store's manifest" if names is not None else ", a whole number from 0 to 2^63 - 1"
     raise BadInput(f"The photo {path} is not named after an image id{other}. Rename it, or give its id with --id.")
