@@ -266,7 +266,7 @@ def manifest(catalogue: str, out: Path, as_json: bool) -> None:
     """List a catalogue once and give every image an id that lasts.
 
     Needed when photos have names instead of numbers, and useful when listing takes long: then use the manifest as the
-    catalogue. Names that are whole numbers stay the ids. Run it again when photos were added.
+    catalogue. Names stay the ids when all are whole numbers. Run it again when photos were added.
     """
     try:
         from imgserver.storage.catalog import READ_TIMEOUT_S

@@ -285,9 +285,9 @@ def _block(batch: pa.RecordBatch, keys: Column, images: KnownImages) -> tuple[Id
     with np.errstate(over="ignore"):
         stored: Vectors = values.astype(VECTOR_DTYPE)
     bad = ~np.isfinite(stored).all(axis=1)
-    gone = values.any(axis=1) & ~stored.any(axis=1)
-    if (wrong := bad | gone).any():
-        row = int(np.argmax(wrong))
+    gone = (values != 0).any(axis=1) & (stored == 0).all(axis=1)
+    if bad.any() or gone.any():
+        row = int(np.argmax(bad | gone))
         if bad[row]:
             what = f"holds a number that float16 cannot: {values[row][~np.isfinite(stored[row])][0]}"
         else:

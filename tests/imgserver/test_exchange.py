@@ -150,3 +150,24 @@ def test_vectors_that_lie_are_refused(tmp_path: Path, columns: dict[str, Any], m
         check_vectors(tmp_path / "v.parquet", "clip")
     with pytest.raises(BadInput, match="may hold letters"):
         check_vectors(tmp_path / "v.parquet", "a/b")
+
+
+def test_keys_of_a_manifest_count_and_a_wrong_file_makes_no_store(tmp_path: Path) -> None:
+    file, manifest, store = tmp_path / "v.parquet", tmp_path / "m.parquet", tmp_path / "store"
+    pq.write_table(pa.table({"image_id": [0, 1], "key": ["a", "b"]}), manifest)
+    bring = ("imgserver", "import", str(file), "--name=clip", f"--store={store}")
+    pq.write_table(pa.table({"image_id": [0, 1], "key": ["b", "?"], "vector": [[1.0], [2.0]]}), file)
+    refused = run_command(*bring, f"--manifest={manifest}", check=False)
+    assert refused.returncode == 2
+    assert "holds '?' in row 2; which is no key of the manifest" in refused.stderr
+    file.write_bytes(b"a,b\n1,2\n")
+    assert (
+        "it is text, which begins 'a,b 1,2'; vectors come as Parquet files" in run_command(*bring, check=False).stderr
+    )
+    assert not store.exists()
+    pq.write_table(pa.table({"image_id": [0, 1], "key": ["b", "a"], "vector": [[1.0], [2.0]]}), file)
+    assert "image_id of" in run_command(*bring, f"--manifest={manifest}").stderr
+    np.testing.assert_array_equal(served(store, [0, 1]), [[2.0], [1.0]])
+    other = run_command(*bring, check=False)
+    assert other.returncode == 2
+    assert "holds 'b' in row 1; that is image 1 of this store, and image_id says 0" in other.stderr
