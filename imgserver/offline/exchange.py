@@ -284,8 +284,8 @@ def _block(batch: pa.RecordBatch, keys: Column, images: KnownImages) -> tuple[Id
     values = np.asarray(lists.flatten()).reshape(len(ids), int(lengths[0]))
     with np.errstate(over="ignore"):
         stored: Vectors = values.astype(VECTOR_DTYPE)
-    bad: npt.NDArray[np.bool_] = ~np.isfinite(stored).all(axis=1)
-    gone: npt.NDArray[np.bool_] = (values != 0).any(axis=1) & (stored == 0).all(axis=1)
+    bad = np.asarray(~np.isfinite(stored).all(axis=1))
+    gone = np.asarray(np.any(values != 0, axis=1) & np.all(stored == 0, axis=1))
     if bad.any() or gone.any():
         row = int(np.argmax(bad | gone))
         if bad[row]:
