@@ -30,7 +30,7 @@ from benchmarks.embed import PHOTOS
 from benchmarks.fetch import OK
 from benchmarks.parts import finish
 from imgserver.head import fit_pca
-from imgserver.offline.exchange import import_vectors
+from imgserver.offline.exchange import check_vectors, import_vectors
 from imgserver.offline.similarity import KINDS, IndexReport, build_index
 from imgserver.storage.records import Ids
 from imgserver.storage.similarity import SimilarityFiles, SimilarityIndex
@@ -72,7 +72,7 @@ def fill(folder: Path, photos: Vectors, images: int) -> Store:
             rows = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), DIM)
             out.write_table(pa.table([pa.array(np.arange(start, start + len(block))), rows], schema=out.schema))
     store = Store(folder / "store")
-    import_vectors(store, file, "mixtures")
+    import_vectors(store, check_vectors(file, "mixtures"))
     return store
 
 

@@ -27,9 +27,21 @@ def host_and_port(address: str) -> tuple[str, int]:
     host = unquote(host[1:-1]) if bracketed else host
     right = (ip_of(host) is not None) if bracketed else host and not any(c in ":/@[] " for c in host)
     if not right or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        hint = f" An IPv6 address stands in brackets: [{address}]:7070." if ip_of(address.strip("[] ")) else ""
+        hint = f" An IPv6 address stands in brackets: {example}." if (example := _bracketed(address.strip())) else ""
         raise BadInput(f"{address!r} must be host:port, such as localhost:7070 or [::1]:7070.{hint}")
     return host, int(port)
+
+
+def _bracketed(address: str) -> str:
+    """An IPv6 address with brackets and a port, where it was written without; empty for anything else.
+
+    ``::1:7070`` is an address as well, but hardly the one that was meant.
+    """
+    bare = address.replace("[", "").replace("]", "")
+    host, _, port = bare.rpartition(":")
+    if port.isascii() and port.isdigit() and 1024 <= int(port) <= 65535 and ":" in host and ip_of(host):
+        return written(host, int(port))
+    return written(bare, 7070) if ":" in bare and ip_of(bare) else ""
 
 
 def written(host: str, port: int) -> str:

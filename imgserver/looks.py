@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 HEAD = 1024  # bytes that are looked at
@@ -20,7 +21,7 @@ _LOOKS = {
     "a JPEG XL photo": rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n",
     "a JPEG 2000 photo": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51",
     "a TIFF, or a camera's raw photo": rb"II[*+]\0|MM\0[*+]|IIU\0|IIRO|FUJIFILM",
-    "an icon (ICO)": rb"\x00\x00[\x01\x02]\x00",
+    "an icon (ICO)": rb"\x00\x00[\x01\x02]\x00(?!\x00\x00)",  # with as many pictures
     "an icon (ICNS)": rb"icns",
     "a Photoshop file": rb"8BPS",
     "a PDF": rb"%PDF",
@@ -34,6 +35,11 @@ _LOOKS = {
     "a QOI picture": rb"qoif",
     "a DDS picture": rb"DDS ",
     "a PNM picture": rb"P[1-7]\s",
+    "a NumPy file": rb"\x93NUMPY",
+    # No mark, but a header: a map of colours or none, and bits a pixel.
+    "a TGA picture": (
+        rb".(\x00[\x02\x03\x0a\x0b]\x00{5}|\x01[\x01\x09].{4}[\x0f\x10\x18\x20]).{8}[\x08\x0f\x10\x18\x20][\x00-\x3f]"
+    ),
     "JSON": rb"\s*[{\[]\s*(\"|\}|\]|\{|[0-9])",
 }
 _COMPILED = {what: re.compile(b"(?:" + pattern + b")", re.DOTALL) for what, pattern in _LOOKS.items()}
@@ -52,6 +58,16 @@ def looks_like(data: bytes) -> str:
             return what
     text = _as_text(head)
     return f"text, which begins {text!r}" if text else f"none of what is known here, beginning with {head[:8].hex(' ')}"
+
+
+def file_in_words(path: str | os.PathLike[str]) -> str:
+    """What a file is that should be Parquet and does not begin so, as ``: it is …``; else empty."""
+    try:
+        with open(path, "rb") as file:
+            what = looks_like(file.read(HEAD))
+    except OSError:
+        return ""
+    return "" if what == PARQUET else f": it is {what}"
 
 
 def _as_text(head: bytes) -> str:

@@ -266,7 +266,7 @@ def manifest(catalogue: str, out: Path, as_json: bool) -> None:
     """List a catalogue once and give every image an id that lasts.
 
     Needed when photos have names instead of numbers, and useful when listing takes long: then use the manifest as the
-    catalogue. Names that are whole numbers stay the ids. Run it again when photos were added.
+    catalogue. Names stay the ids when all are whole numbers. Run it again when photos were added.
     """
     try:
         from imgserver.storage.catalog import READ_TIMEOUT_S
@@ -326,10 +326,10 @@ def add(
 
 
 def _image_id(path: Path, names: ImageNames | None) -> int:
-    """The image that a file is named after: a key of the manifest, else a whole number."""
-    if names is not None and (found := int(names.find([path.name])[0])) >= 0:
+    """The image that a file is named after: a key of the manifest, else a whole number, in digits as in a catalogue."""
+    if names is not None and (found := int(names.named([path.name])[0])) >= 0:
         return found
-    if (number := as_image_id(path.stem)) is not None:
+    if path.stem.isdecimal() and (number := as_image_id(path.stem)) is not None:
         return number
     other = ", nor by a key of the store's manifest" if names is not None else ", a whole number from 0 to 2^63 - 1"
     raise BadInput(f"The photo {path} is not named after an image id{other}. Rename it, or give its id with --id.")

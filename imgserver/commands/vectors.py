@@ -22,18 +22,25 @@ from imgserver.config import Command, json_option
 def import_command(file: Path, name: str, manifest: Path | None, store: Path, as_json: bool) -> None:
     """Serve vectors that exist already: a Parquet FILE, or a folder of them, with the columns image_id and vector.
 
-    Images are ids, or keys of a manifest. Vectors are lists of floats of one length; they are stored as float16. The
-    same file again changes nothing.
+    Images are ids, or keys of a manifest; with --manifest a column key counts, and image_id beside it is not read.
+    Vectors are lists of floats of one length; they are stored as float16. The same file again changes nothing.
     """
     try:
         from imgserver.names import ImageNames
-        from imgserver.offline.exchange import import_vectors
+        from imgserver.offline.exchange import KnownImages, check_vectors, import_vectors
         from imgserver.storage.store import Store
     except ImportError as error:
         raise missing_extra(error) from error
 
+    given, before = ImageNames.read(manifest) if manifest else None, ImageNames.of_store(store)
+    known = before if given is None else given.over(before)
+    vectors = check_vectors(file, name, KnownImages(given, known))  # a file that is wrong makes no store
+    if vectors.passed_over:
+        click.echo(f"image_id of {file} was not read: its column key counts, by the manifest", err=True)
     with closing(Store(store)) as opened:
-        report = import_vectors(opened, file, name, names=ImageNames.read(manifest) if manifest else None)
+        if given is not None:
+            given.keep(opened.folder)
+        report = import_vectors(opened, vectors)
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return

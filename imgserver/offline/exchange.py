@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,8 @@ from crossmedia.v1 import image_server_pb2 as pb
 from imgserver.disk import replacing
 from imgserver.errors import BadInput
 from imgserver.keys import NULL_IMAGE, Column
-from imgserver.names import ImageNames, ids_or_keys
+from imgserver.looks import file_in_words
+from imgserver.names import ImageNames, ids_or_keys, texts_of
 from imgserver.storage.records import SOURCE, Entries, Ids, Space
 from imgserver.storage.store import Store
 from imgserver.storage.table import leave_snapshot
@@ -52,6 +53,19 @@ class ImportReport:
     added: int
     dim: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class KnownImages:
+    """What images are called, when vectors come in.
+
+    Attributes:
+        given: by a manifest that somebody names; a column ``key`` is read by it, and ``image_id`` beside it is not.
+        known: by that, and as the store knows already; None: by their ids.
+    """
+
+    given: ImageNames | None = None
+    known: ImageNames | None = None
 
 
 def export_vectors(store: Store, out: Path, version: str = "") -> ExportReport:
@@ -115,34 +129,42 @@ def _write_npy(store: Store, space: Space, ids: Ids, entries: Entries, out: Path
     return [out, ids_file, about]
 
 
-def import_vectors(
-    store: Store,
-    path: Path,
-    name: str,
-    progress: Callable[[int], None] = lambda done: None,
-    names: ImageNames | None = None,
-) -> ImportReport:
-    """Store vectors that another net made as a version of their own, and activate it.
+@dataclass(frozen=True)
+class NewVectors:
+    """Vectors of a file that were read and found right; ``check_vectors`` makes them.
 
-    The version's hash covers ids and vectors, so another file is another version, and the same file adds nothing.
+    Attributes:
+        version: that they become.
+        images: how many there are.
+        dim: numbers of each.
+        blocks: reads them as often as it is called: ids and vectors as they are stored, a block at a time.
+        passed_over: whether an ``image_id`` was not read, for keys of a manifest count.
+    """
+
+    version: str
+    images: int
+    dim: int
+    blocks: Callable[[], Iterator[tuple[Ids, Vectors]]]
+    passed_over: bool
+
+
+def check_vectors(path: Path, name: str, images: KnownImages | None = None) -> NewVectors:
+    """Look at vectors that another net made, before a store is touched.
+
+    The version's hash covers ids and vectors, so another file is another version.
 
     Args:
-        store: where they go.
         path: a Parquet file, or a folder of them: ``image_id`` (or ``id``, ``key``), whole numbers or names, and
             ``vector`` (or ``embedding``), lists of floats of one length.
         name: of the net.
-        progress: told how many rows were just stored.
-        names: what images are called, kept in the store; None: as the store knows already.
+        images: what images are called; None: by their ids.
 
     Raises:
         BadInput: the name or the file is wrong; the message says which row.
     """
-    started = time.monotonic()
     if not re.fullmatch(r"[\w.-]+", name):
         raise BadInput(f"The name {name!r} may hold letters, digits, '.', '_' and '-' only.")
-    if names is not None:
-        names.keep(store.folder)
-    source = _open_vectors(path, ImageNames.of_store(store.folder))
+    source, passed_over = _open_vectors(path, images or KnownImages())
     sha, seen, dim = hashlib.sha256(), [np.zeros(0, dtype=np.int64)], 0
     for ids, values in source():
         if dim and values.shape[1] != dim:
@@ -155,10 +177,23 @@ def import_vectors(
         raise BadInput(f"{path} holds no vectors.")
     if len(twice := np.flatnonzero(every[1:] == every[:-1])):
         raise BadInput(f"Image id {every[twice[0]]} is in {path} twice; which vector should count?")
-    version = f"{name}@{sha.hexdigest()[:12]}+{IMPORTED}/{dim}"
-    space = vector_space(store, version, dim)
+    return NewVectors(f"{name}@{sha.hexdigest()[:12]}+{IMPORTED}/{dim}", len(every), dim, source, passed_over)
+
+
+def import_vectors(
+    store: Store, vectors: NewVectors, progress: Callable[[int], None] = lambda done: None
+) -> ImportReport:
+    """Store vectors as a version of their own, and activate it; those that are there already add nothing.
+
+    Args:
+        store: where they go.
+        vectors: of ``check_vectors``.
+        progress: told how many rows were just stored.
+    """
+    started = time.monotonic()
+    space = vector_space(store, vectors.version, vectors.dim)
     added = 0
-    for ids, values in source():
+    for ids, values in vectors.blocks():
         new = ~store.index.get(space.name, ids)[1]  # the hash vouches for rows of an import that was killed
         if new.any():
             nowhere = np.zeros(int(new.sum()), dtype=SOURCE)
@@ -166,47 +201,78 @@ def import_vectors(
             added += len(nowhere)
         progress(len(ids))
     leave_snapshot(store, space)
-    store.index.activate(version)
-    return ImportReport(version, len(every), added, dim, time.monotonic() - started)
+    store.index.activate(vectors.version)
+    return ImportReport(vectors.version, vectors.images, added, vectors.dim, time.monotonic() - started)
 
 
-def _open_vectors(path: Path, images: ImageNames | None) -> Callable[[], Iterator[tuple[Ids, Vectors]]]:
-    """Reads the file as often as it is called: ids and vectors as they are stored, a block at a time."""
+def _open_vectors(path: Path, images: KnownImages) -> tuple[Callable[[], Iterator[tuple[Ids, Vectors]]], bool]:
+    """What reads the file, and whether its ``image_id`` is passed over."""
     try:
         data = ds.dataset(path, format="parquet")
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        raise BadInput(f"The vectors {path} cannot be read: {error}.") from error
+        raise BadInput(f"The vectors {path} cannot be read{_reason(path, error)}.") from error
     names = data.schema.names
-    key = next((n for n in ("image_id", "id", "key") if n in names), None)
+    order = ("key", "image_id", "id") if images.given is not None else ("image_id", "id", "key")
+    key = next((n for n in order if n in names), None)
     column = next((n for n in ("vector", "embedding") if n in names), None)
     if key is None or column is None:
         raise BadInput(f"{path} needs the columns image_id and vector; its columns are: {', '.join(names)}.")
+    beside = ["key"] if key != "key" and "key" in names and images.known is not None else []
 
     def blocks() -> Iterator[tuple[Ids, Vectors]]:
         first = 0
         try:
-            for batch in data.to_batches(columns=[key, column], batch_size=BLOCK):
+            for batch in data.to_batches(columns=[key, column, *beside], batch_size=BLOCK):
                 if len(batch):
                     yield _block(batch, Column(batch.column(0), key, str(path), first), images)
                 first += len(batch)
         except pa.ArrowException as error:
             raise BadInput(f"The vectors {path} cannot be read: {error}.") from error
 
-    return blocks
+    return blocks, key == "key" and not {"image_id", "id"}.isdisjoint(names)
 
 
-def _block(batch: pa.RecordBatch, keys: Column, images: ImageNames | None) -> tuple[Ids, Vectors]:
+def _reason(path: Path, error: Exception) -> str:
+    """Why a file, or the first of a folder that is no Parquet file, cannot be read."""
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if not file.name.startswith((".", "_")) and file.is_file() and (what := file_in_words(file)):
+            return f"{f': {file} is no Parquet file' if file != path else ''}{what}; vectors come as Parquet files"
+    return f": {error}"
+
+
+def _ids(batch: pa.RecordBatch, keys: Column, images: KnownImages) -> Ids:
+    """Image ids of a block."""
+    if keys.name == "key" and images.given is not None:
+        ids = images.given.find(texts_of(keys))
+        if (none := ids == NULL_IMAGE).any():
+            raise keys.wrong(none, "which is no key of the manifest")
+        return ids
+    ids = ids_or_keys(keys, images.known, "; 'imgserver manifest' gives numbers to names: import with --manifest FILE")
+    if (none := ids == NULL_IMAGE).any():
+        raise BadInput(
+            f"The column {keys.name!r} of {keys.where} is empty in row {keys.row(none)}, or holds NaN or -1; every row "
+            f"needs an image id."
+        )
+    if images.known is not None and batch.num_columns > 2:
+        beside = replace(keys, values=batch.column(2), name="key")
+        found = images.known.find(batch.column(2))
+        if (other := (found != NULL_IMAGE) & (found != ids)).any():
+            row = int(np.argmax(other))
+            raise beside.wrong(
+                other,
+                f"that is image {found[row]} of this store, and {keys.name} says {ids[row]}. Leave out one of the "
+                f"columns, or say with --manifest FILE what keys mean",
+            )
+    return ids
+
+
+def _block(batch: pa.RecordBatch, keys: Column, images: KnownImages) -> tuple[Ids, Vectors]:
     lists, first, path = batch.column(1), keys.first_row, keys.where
     if not (
         pa.types.is_fixed_size_list(lists.type) or pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)
     ) or not pa.types.is_floating(lists.type.value_type):
         raise BadInput(f"The vectors of {path} are of type {lists.type}; they must be lists of floats.")
-    ids = ids_or_keys(keys, images, "; 'imgserver manifest' gives numbers to names: import with --manifest FILE")
-    if (none := ids == NULL_IMAGE).any():
-        raise BadInput(
-            f"The column {keys.name!r} of {path} is empty in row {keys.row(none)}, or holds NaN or -1; every row needs "
-            f"an image id."
-        )
+    ids = _ids(batch, keys, images)
     if lists.null_count:
         raise BadInput(f"Row {keys.row(lists.is_null())} of {path} has an empty cell; every row needs a vector.")
     lengths = np.asarray(lists.value_lengths())
@@ -218,11 +284,18 @@ def _block(batch: pa.RecordBatch, keys: Column, images: ImageNames | None) -> tu
     values = np.asarray(lists.flatten()).reshape(len(ids), int(lengths[0]))
     with np.errstate(over="ignore"):
         stored: Vectors = values.astype(VECTOR_DTYPE)
-    bad = ~np.isfinite(stored).all(axis=1)
-    if bad.any():
-        row = int(np.argmax(bad))
+    bad = np.asarray(~np.isfinite(stored).all(axis=1))
+    gone = np.asarray(np.any(values != 0, axis=1) & np.all(stored == 0, axis=1))
+    if bad.any() or gone.any():
+        row = int(np.argmax(bad | gone))
+        if bad[row]:
+            what = f"holds a number that float16 cannot: {values[row][~np.isfinite(stored[row])][0]}"
+        else:
+            what = (
+                f"has numbers too small for float16, such as {values[row][values[row] != 0][0]}, and would be all zeros"
+            )
         raise BadInput(
-            f"The vector in row {first + row + 1} of {path} (image {ids[row]}) holds a number that float16 cannot: "
-            f"{values[row][~np.isfinite(stored[row])][0]}. Scale the vectors, for example to length 1."
+            f"The vector in row {first + row + 1} of {path} (image {ids[row]}) {what}. Scale the vectors, for example "
+            f"to length 1."
         )
     return ids, stored

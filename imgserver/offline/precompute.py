@@ -64,11 +64,13 @@ class Plan:
         found: photos asked for that the catalogue has.
         skipped: photos that are embedded already and have not changed.
         to_embed: ids of the rest, in the order in which they are read.
+        names: what the photos are called; None: by their ids.
     """
 
     found: int
     skipped: int
     to_embed: Ids
+    names: ImageNames | None = None
 
     def disk_bytes(self, feature_dim: int, dim: int | None) -> int:
         """Bytes that the run will add to the store: fp16 rows of feature and vector, and the index."""
@@ -112,9 +114,11 @@ def make_plan(store: Store, catalog: Catalog, backbone: Backbone, config: Precom
     """See what is to be done.
 
     Raises:
-        BadInput: an id of ``config.only`` is not in the catalogue, or there are too few photos for ``config.dim``.
+        BadInput: an id of ``config.only`` is not in the catalogue, its manifest names images wrongly, or there are too
+            few photos for ``config.dim``.
         NothingEmbedded: the catalogue has no photo.
     """
+    names = catalog.names()
     ids = wanted_ids(catalog, config.only)
     space = feature_space(store, backbone.version, backbone.feature_dim, backbone.recipe)
     entries, known = store.index.get(space.name, ids)
@@ -123,7 +127,7 @@ def make_plan(store: Store, catalog: Catalog, backbone: Backbone, config: Precom
     unchanged[known] = found.there & (found.size == entries["size"][known]) & (found.stamp == entries["stamp"][known])
     failed = np.flatnonzero(unchanged & (entries["status"] != OK))
     unchanged[failed] = ~without_reason(store.folder, ids[failed])
-    plan = Plan(len(ids), int(unchanged.sum()), catalog.reading_order(ids[~unchanged]))
+    plan = Plan(len(ids), int(unchanged.sum()), catalog.reading_order(ids[~unchanged]), names)
     check_photos(store, space, config.dim, len(plan.to_embed), new_head=config.new_head)
     return plan
 
@@ -163,8 +167,8 @@ def precompute(
         raise BadInput(f"The run needs {need} bytes on the disk of {store.folder}; {free} are free.")
     result = PrecomputeResult(plan.found, skipped=plan.skipped)
     space = feature_space(store, backbone.version, backbone.feature_dim, backbone.recipe)
-    if (names := catalog.names()) is not None:
-        names.keep(store.folder)
+    if plan.names is not None:
+        plan.names.keep(store.folder)
     else:
         ImageNames.forget(store.folder, catalog.ids())
     reasons: dict[int, str] = {}

@@ -214,7 +214,8 @@ class Misses:
             caller: who waits.
 
         Returns:
-            status, shape (n,): OK means that the table now holds the vector of these bytes.
+            status, shape (n,): OK means that the table now holds the vector of these bytes. Of a photo that is
+            refused nothing is stored where there is a vector: it stays.
 
         Raises:
             Overloaded: more images would be under way than are admitted; nothing was begun.
@@ -418,7 +419,7 @@ class Misses:
     def _keep(self, jobs: list[Job]) -> set[int]:
         """Head, rows and index, table: in this order. Returns ids of photos that others replaced meanwhile."""
         serving, model = jobs[0].serving, jobs[0].model
-        failed = [job for job in jobs if job.photo is not None and job.photo.status != OK]
+        failed = [job for job in jobs if job.photo is not None and job.photo.status != OK and not self._has_better(job)]
         done = [job for job in jobs if job.feature is not None]
         seen = [job for job in done if job.photo is not None and job.photo.pixels is not None]
         features = vectors = features_of(done)
@@ -436,7 +437,7 @@ class Misses:
         parts = []
         if seen + failed:
             parts.append(_part(model.features, seen + failed, features_of(seen)))
-        if model.head is not None:
+        if model.head is not None and done + failed:
             parts.append(_part(serving.table.space, done + failed, vectors))
         if vectors is not None:
             # As they are stored, as whoever asks next will get them.
@@ -446,6 +447,12 @@ class Misses:
         serving.table.refresh()
         self.counters.computed += len(done)
         return lost
+
+    def _has_better(self, job: Job) -> bool:
+        """Whether a photo that a caller brings and that is refused would replace a row or a feature of a good one."""
+        spaces = (job.serving.table.space, job.model.features) if job.brought else ()
+        stored = [self._store.fetch(space, job.image_id) for space in spaces]
+        return any(known is not None and known.entry["status"] == OK for known in stored)
 
     def _finish(self, jobs: list[Job], status: int) -> None:
         """Give the jobs their status and wake who waits."""

@@ -29,7 +29,7 @@ from redis_nodes import RedisNode
 from imgserver.client import ImageClient
 from imgserver.disk import UNFINISHED
 from imgserver.errors import StoreError
-from imgserver.offline.exchange import import_vectors
+from imgserver.offline.exchange import check_vectors, import_vectors
 from imgserver.offline.shard_files import FEATURES, VECTORS, ShardFiles, names_below
 from imgserver.operations.doctor import examine
 from imgserver.shards import SHARDS, Ownership, shards_of
@@ -140,7 +140,7 @@ def imported(place: Place, n: int) -> tuple[str, Callable[[], None]]:
     """A version beside the active one, and what removes it."""
     work = importing(place, n)
     with place.opened() as store:
-        version = import_vectors(store, Path(str(work.arguments[2])), f"net{n}").version
+        version = import_vectors(store, check_vectors(Path(str(work.arguments[2])), f"net{n}")).version
     place.activate()
     return version, work.clean
 

@@ -86,9 +86,20 @@ def test_what_is_no_address_is_refused_before_it_is_guessed_at(text: str) -> Non
         client.info()
 
 
-def test_an_ipv6_address_without_brackets_is_told_how() -> None:
-    with pytest.raises(BadInput, match=r"brackets: \[::1\]:7070"):
-        channel_target("::1")
+@pytest.mark.parametrize(
+    ("address", "example"),
+    [
+        ("::1", "[::1]:7070"),
+        ("[::1]", "[::1]:7070"),
+        ("::1:7071", "[::1]:7071"),
+        ("2001:db8::5:7071", "[2001:db8::5]:7071"),
+        ("1:2:3:4:5:6:7:8:9000", "[1:2:3:4:5:6:7:8]:9000"),
+    ],
+)
+def test_an_ipv6_address_without_brackets_is_told_how(address: str, example: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        channel_target(address)
+    assert f"brackets: {example}." in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_ids_of_parquet_files_are_numbers_in_any_type(tmp_path: Path, ids: pa.Ar
         ({"id": [True], "bytes": [b"x"]}, "'id' of .* is of type bool"),
         ({"id": ["a"], "uri": ["x"]}, "holds 'a' in row 1; image ids are whole numbers"),
         ({"id": [1], "uri": [None]}, "empty in 1 rows"),
-        ({"id": [3, 3], "uri": ["x", "y"]}, "id 3 has two photos"),
+        ({"id": [3, 3], "uri": ["x", "y"]}, r"The id 3 of .*twice, in row 1 \(uri 'x'\) and in row 2"),
     ],
 )
 def test_a_parquet_file_that_lies_is_refused(tmp_path: Path, columns: dict[str, list[Any]], message: str) -> None:

@@ -111,10 +111,15 @@ def test_links_of_folders_are_followed_once(tmp_path: Path) -> None:
     (photos / "2.jpg").symlink_to("real/0.jpg")
     (photos / "3.jpg").symlink_to("3.jpg")
     (photos / "4.jpg").symlink_to("nothing.jpg")
+    put(tmp_path / "elsewhere", "5.jpg")
+    (photos / "5.jpg").symlink_to("../elsewhere/5.jpg")
+    (photos / "more").symlink_to("../elsewhere")
     keys, said = keys_of(photos, tmp_path / "m.parquet")
     assert keys == ["0", "1", "2"]
     assert "links to folders that are listed already: 2 " in said
     assert "links that lead to no file: 2 " in said
+    assert "links that lead out of the folder: 2 (.jpg 1, without suffix 1), the first is " in said
+    assert "--photo-root" in said
     catalog = open_catalog(photos)
     assert catalog.read(2, MOST) == b"real/0.jpg"
     for absent in (3, 4):

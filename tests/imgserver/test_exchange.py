@@ -13,7 +13,7 @@ from conftest import DaemonProcess, run_command
 from imgserver import open_local
 from imgserver.client import ImageClient, Status
 from imgserver.errors import BadInput, VersionMismatch
-from imgserver.offline.exchange import export_vectors, import_vectors
+from imgserver.offline.exchange import check_vectors, export_vectors, import_vectors
 from imgserver.storage.snapshots import load_snapshot
 from imgserver.storage.store import Store
 
@@ -110,7 +110,7 @@ def test_a_large_import_leaves_a_snapshot(tmp_path: Path) -> None:
     values = pa.FixedSizeListArray.from_arrays(np.tile(np.arange(n, dtype=np.float32) % 100, 2), 2)
     pq.write_table(pa.table({"image_id": np.arange(n), "vector": values}), tmp_path / "many.parquet")
     opened = Store(tmp_path / "store")
-    report = import_vectors(opened, tmp_path / "many.parquet", "many")
+    report = import_vectors(opened, check_vectors(tmp_path / "many.parquet", "many"))
     snapshot = load_snapshot(opened.index, report.version)
     opened.close()
     assert snapshot is not None
@@ -119,7 +119,7 @@ def test_a_large_import_leaves_a_snapshot(tmp_path: Path) -> None:
 
 def test_an_export_can_be_imported(exported: Path, store: Path, tmp_path: Path) -> None:
     opened = Store(tmp_path / "other")
-    import_vectors(opened, exported, "again")
+    import_vectors(opened, check_vectors(exported, "again"))
     opened.close()
     np.testing.assert_array_equal(served(tmp_path / "other", list(range(100))), served(store, list(range(100))))
 
@@ -134,6 +134,7 @@ def test_an_export_can_be_imported(exported: Path, store: Path, tmp_path: Path) 
         ({"image_id": [1, 1], "vector": [[1.0], [2.0]]}, "id 1 is in .* twice"),
         ({"image_id": [1, 7], "vector": [[1.0], [1e6]]}, r"row 2 .*image 7.* float16 cannot: 1000000.0"),
         ({"image_id": [1], "vector": [[float("nan")]]}, "float16 cannot: nan"),
+        ({"image_id": [1, 7], "vector": [[0.0], [1e-9]]}, "row 2 .*image 7.* too small for float16, such as 1e-09"),
         ({"image_id": [-1], "vector": [[1.0]]}, "empty in row 1, or holds NaN or -1"),
         ({"image_id": [-2], "vector": [[1.0]]}, "'image_id' of .* holds -2 in row 1"),
         ({"image_id": [2.0**53 + 2], "vector": [[1.0]]}, "'image_id' of .* not told apart"),
@@ -145,13 +146,28 @@ def test_an_export_can_be_imported(exported: Path, store: Path, tmp_path: Path) 
 )
 def test_vectors_that_lie_are_refused(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
     pq.write_table(pa.table(columns), tmp_path / "v.parquet")
-    store = Store(tmp_path / "store")
-    try:
-        with pytest.raises(BadInput, match=message):
-            import_vectors(store, tmp_path / "v.parquet", "clip")
-        assert not store.index.active
-        assert not store.index.spaces()
-        with pytest.raises(BadInput, match="may hold letters"):
-            import_vectors(store, tmp_path / "v.parquet", "a/b")
-    finally:
-        store.close()
+    with pytest.raises(BadInput, match=message):
+        check_vectors(tmp_path / "v.parquet", "clip")
+    with pytest.raises(BadInput, match="may hold letters"):
+        check_vectors(tmp_path / "v.parquet", "a/b")
+
+
+def test_keys_of_a_manifest_count_and_a_wrong_file_makes_no_store(tmp_path: Path) -> None:
+    file, manifest, store = tmp_path / "v.parquet", tmp_path / "m.parquet", tmp_path / "store"
+    pq.write_table(pa.table({"image_id": [0, 1], "key": ["a", "b"]}), manifest)
+    bring = ("imgserver", "import", str(file), "--name=clip", f"--store={store}")
+    pq.write_table(pa.table({"image_id": [0, 1], "key": ["b", "?"], "vector": [[1.0], [2.0]]}), file)
+    refused = run_command(*bring, f"--manifest={manifest}", check=False)
+    assert refused.returncode == 2
+    assert "holds '?' in row 2; which is no key of the manifest" in refused.stderr
+    file.write_bytes(b"a,b\n1,2\n")
+    assert (
+        "it is text, which begins 'a,b 1,2'; vectors come as Parquet files" in run_command(*bring, check=False).stderr
+    )
+    assert not store.exists()
+    pq.write_table(pa.table({"image_id": [0, 1], "key": ["b", "a"], "vector": [[1.0], [2.0]]}), file)
+    assert "image_id of" in run_command(*bring, f"--manifest={manifest}").stderr
+    np.testing.assert_array_equal(served(store, [0, 1]), [[2.0], [1.0]])
+    other = run_command(*bring, check=False)
+    assert other.returncode == 2
+    assert "holds 'b' in row 1; that is image 1 of this store, and image_id says 0" in other.stderr

@@ -20,6 +20,8 @@ from imgserver.cli import imgserver
 from imgserver.client import ImageClient
 from imgserver.errors import BadInput, StoreError
 from imgserver.names import NAMES_FILE, ImageNames, same_names
+from imgserver.storage.catalog import open_catalog
+from imgserver.storage.catalog.manifest import write_manifest
 from trainer.open_images import open_images
 from trainer.settings import FitConfig
 
@@ -102,6 +104,112 @@ def embed(folder: Path, *options: str) -> str:
 def ids_in(folder: Path) -> dict[str, int]:
     table = pq.read_table(folder / "m.parquet")
     return dict(zip(table["key"].to_pylist(), table["image_id"].to_pylist(), strict=True))
+
+
+def test_names_are_never_read_as_numbers(tmp_path: Path) -> None:
+    ids, keys = [1, 2, 3, 4, 5, 9], ["3.0", "3", "4.0", "nan", "5.0", "5.00"]
+    pq.write_table(pa.table({"image_id": ids, "key": keys}), tmp_path / "m.parquet")
+    names = ImageNames.read(tmp_path / "m.parquet")
+    assert names.keys(ids) == keys
+    assert names.ids(keys).tolist() == ids
+    assert names.ids(["3.0.jpg", "3.png", "new/nan.jpg"]).tolist() == [1, 2, 4]
+    assert names.find(["4", "5", "3.00"]).tolist() == [3, -1, 2], "a word that is no name may be one key's number"
+    assert names.named(["4", "4.jpg", "3.00.jpg"]).tolist() == [-1, -1, -1], "the name of a file is none"
+    assert names.ids([3, 4]).tolist() == [2, 3]
+    assert names.ids("nan").tolist() == [4]
+    with pytest.raises(BadInput, match="'names' of the call is of type list"):
+        names.ids([["3"]])
+    pq.write_table(pa.table({"image_id": [7, 8], "key": [1.0, 2.0]}), tmp_path / "m.parquet")
+    assert ImageNames.read(tmp_path / "m.parquet").keys([7, 8]) == ["1", "2"]
+    names.keep(tmp_path)
+    ImageNames(np.array([6]), pa.array(["3"])).keep(tmp_path)
+    kept = ImageNames.of_store(tmp_path)
+    assert kept is not None
+    assert kept.ids(["3", "3.0", "nan"]).tolist() == [6, 1, 4], "a key that another catalogue gives to another image"
+
+
+def test_photos_whose_names_look_like_numbers(graph_cache: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "store" / "engine").mkdir(parents=True)
+    for file in (graph_cache / "engine").iterdir():
+        shutil.copy(file, tmp_path / "store" / "engine")
+    keys = ["3", "3.0", "NaN", "cat", "dog", "nan"]
+    for key, photo in zip(keys, sorted(photos.glob("*.jpg")), strict=False):
+        shutil.copy(photo, tmp_path / "photos" / f"{key}.jpg")
+    run("manifest", str(tmp_path / "photos"), f"--out={tmp_path / 'm.parquet'}")
+    assert sorted(ids_in(tmp_path)) == keys
+    store = f"--store={tmp_path / 'store'}"
+    embed(tmp_path, "--dim=4")
+    run("export", store, f"--out={tmp_path / 'v.parquet'}")
+    before = pq.read_table(tmp_path / "v.parquet")
+    assert dict(zip(before["key"].to_pylist(), before["image_id"].to_pylist(), strict=True)) == ids_in(tmp_path)
+    run("index", store)
+    daemon = DaemonProcess(tmp_path / "store", tmp_path / "m.parquet", f"--photo-root={tmp_path / 'photos'}")
+    try:
+        found = run_command("imgserver", "search", "3.0", "nan", store, "--k=1", "--json").stdout
+        assert [query["query"] for query in json.loads(found)["queries"]] == ["3.0", "nan"]
+        shutil.copy(tmp_path / "photos" / "dog.jpg", tmp_path / "3.0.jpg")
+        shutil.copy(tmp_path / "photos" / "dog.jpg", tmp_path / "4.0.jpg")
+        run_command("imgserver", "add", str(tmp_path / "3.0.jpg"), store)
+        refused = run_command("imgserver", "add", str(tmp_path / "4.0.jpg"), store, check=False)
+        assert "not named after an image id, nor by a key" in refused.stderr
+    finally:
+        daemon.stop()
+    run("export", store, f"--out={tmp_path / 'v.parquet'}")
+    vectors = [
+        dict(zip(t["key"].to_pylist(), t["vector"].to_pylist(), strict=True))
+        for t in (before, pq.read_table(tmp_path / "v.parquet"))
+    ]
+    assert [key for key in keys if vectors[0][key] != vectors[1][key]] == ["3.0"]
+    assert vectors[1]["3.0"] == vectors[1]["dog"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"image_id": [1, 2, 3], "key": ["a", "b", "a"]}, r"key 'a' of .*m.parquet is there twice, in row 1 .*row 3"),
+        (
+            {"image_id": [1, 2, 1], "key": ["a", "b", "c"]},
+            r"image_id 1 of .*m.parquet is there twice, in row 1 .*row 3",
+        ),
+        ({"image_id": [1, None], "key": ["a", "b"]}, r"'image_id' of .*m.parquet is empty in row 2"),
+        ({"image_id": [1, -1], "key": ["a", "b"]}, r"'image_id' of .*m.parquet is empty in row 2, or holds NaN or -1"),
+        ({"image_id": [1, 2], "key": ["a", None]}, r"'key' of .*m.parquet is empty in row 2"),
+        ({"image_id": ["1", "x"], "key": ["a", "b"]}, r"'image_id' of .*m.parquet holds 'x' in row 2"),
+    ],
+)
+def test_edited_manifests_are_refused_wherever_they_are_read(
+    tmp_path: Path, columns: dict[str, list[object]], message: str
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
+    whole = {"uri": "photos/a.jpg", "offset": -1, "size": 1, "stamp": 0}
+    n, path = len(columns["key"]), tmp_path / "m.parquet"
+    pq.write_table(pa.table({**columns, **{name: [value] * n for name, value in whole.items()}}), path)
+    before = path.read_bytes()
+    for use in (
+        lambda: ImageNames.read(path),
+        lambda: open_catalog(path).names(),
+        lambda: write_manifest(str(tmp_path / "photos"), path, 5),
+    ):
+        with pytest.raises(BadInput, match=message):
+            use()
+    assert path.read_bytes() == before
+
+
+def test_what_is_no_manifest_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"image_id": [1], "name": ["a"]}), path)
+    with pytest.raises(BadInput, match="it has no column key; its columns are: image_id, name"):
+        ImageNames.read(path)
+    for data, what in (
+        (b"", "it is empty"),
+        (b"image_id,key\n1,a\n", "it is text"),
+        (b"\x93NUMPY\1\0", "a NumPy file"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(BadInput, match=f"cannot be read: .*{what}"):
+            ImageNames.read(path)
 
 
 def test_rejects_have_key_file_and_reason_and_keep_them(shop: Path) -> None:

@@ -60,6 +60,20 @@ def test_a_bad_image_fails_alone(client: ImageClient, photos: Path) -> None:
     assert client.get([160]).ok.all()
 
 
+def test_a_refused_photo_leaves_what_is_stored(client: ImageClient, photos: Path) -> None:
+    before, passes = client.get([7]), client.info().cnn_passes_on_demand
+    most = client.info().max_image_bytes
+    cut = photo(photos, 7)[:300]
+    assert client.put({7: b"no picture"}) == {7: Status.CORRUPT}
+    assert client.put({7: b"x" * (most + 1)}) == {7: Status.TOO_LARGE}
+    assert client.put({7: cut}) == {7: Status.CORRUPT}
+    after = client.get([7])
+    assert after.status.tolist() == [Status.OK]
+    np.testing.assert_array_equal(after.values, before.values)
+    assert after.generation == before.generation
+    assert client.info().cnn_passes_on_demand == passes, "nothing was to be made again"
+
+
 def test_what_cannot_be_put_is_said(client: ImageClient, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="id -5 is negative"):
         client.put({-5: b"x"})

@@ -23,7 +23,7 @@ from imgserver.client import ImageClient, MockTransport, Status
 from imgserver.client.putting import parts
 from imgserver.errors import BadInput, InvalidRequest, NotReady, StoreError, VersionMismatch
 from imgserver.offline.duplicates import find_duplicates
-from imgserver.offline.exchange import import_vectors
+from imgserver.offline.exchange import check_vectors, import_vectors
 from imgserver.offline.semantic_ids import write_semantic_ids
 from imgserver.offline.similarity import build_index
 from imgserver.storage.similarity import SimilarityFiles, SimilarityIndex, SimilarityInfo
@@ -37,7 +37,7 @@ def imported(folder: Path, vectors: npt.NDArray[np.float32], name: str = "made")
     folder.mkdir(exist_ok=True)
     pq.write_table(pa.table({"image_id": ids, "vector": rows}), folder / "vectors.parquet")
     store = Store(folder / "store")
-    import_vectors(store, folder / "vectors.parquet", name)
+    import_vectors(store, check_vectors(folder / "vectors.parquet", name))
     return store
 
 
@@ -161,7 +161,7 @@ def test_without_an_index_and_after_another_version(store: Path) -> None:
     other = imported(store.parent / "other", rng.normal(size=(50, 16)).astype(np.float32))
     other.close()
     opened = Store(store, create=False)
-    import_vectors(opened, store.parent / "other" / "vectors.parquet", "made")
+    import_vectors(opened, check_vectors(store.parent / "other" / "vectors.parquet", "made"))
     with pytest.raises(VersionMismatch, match=r"Run 'imgserver index'"):
         find_duplicates(opened, 0.9)
     opened.close()

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from imgserver.errors import BadInput
 from imgserver.storage.catalog.files import FoundFile, is_url, root_of
-from imgserver.storage.catalog.passed_over import AGAIN, NOWHERE, PassedOver, is_hidden, is_text, shown
+from imgserver.storage.catalog.passed_over import AGAIN, NOWHERE, OUT, PassedOver, is_hidden, is_text, shown
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +118,7 @@ class LocalFiles:
         end = os.path.realpath(link)
         if not self._inside(end):
             self._tell(link)
+            passed.add(OUT, link)
         elif not os.path.exists(end):
             passed.add(NOWHERE, link)
         else:

@@ -27,7 +27,8 @@ import pyarrow.parquet as pq
 from imgserver.disk import replacing
 from imgserver.errors import BadInput
 from imgserver.keys import Column, full_image_ids
-from imgserver.names import ImageNames
+from imgserver.looks import file_in_words
+from imgserver.names import ImageNames, refuse_twice, texts_of
 from imgserver.storage.catalog.files import is_url, join, root_of
 from imgserver.storage.catalog.listing import UNKNOWN, WHOLE_FILE, FoundImages, Listing, concat, numeric_keys
 from imgserver.storage.catalog.local import LocalFiles, check_where, local_files
@@ -40,6 +41,7 @@ from imgserver.storage.records import Ids
 COLUMNS = ("image_id", "key", "uri", "offset", "size", "stamp")
 NUMBERS, GIVEN = "keys are the ids", "ids were given to the keys"
 RULE = b"crossmedia.ids"
+_TYPES = {"uri": pa.large_string(), "offset": pa.int64(), "size": pa.int64(), "stamp": pa.uint64()}
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
     Keys that are whole numbers are their own ids when all of them are; else ids are given in the order of the keys.
 
     Raises:
-        BadInput: nothing was found, it cannot be listed, a key or an id is there twice, or ``out`` is no manifest, or
-            gave its ids by the other rule.
+        BadInput: nothing was found, it cannot be listed, a key or an id is there twice, or ``out`` is no manifest, has
+            a cell that cannot be kept, or gave its ids by the other rule.
     """
     found, passed = _found_in(where, timeout_s)
     keys = pc.cast(found.keys, pa.large_string())
@@ -86,7 +88,7 @@ def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
     ids = np.full(len(found), -1, dtype=np.int64)
     if before is not None:
         rule = _rule_of(before, out, rule)
-        place = pc.index_in(keys, value_set=before["key"].combine_chunks().cast(pa.large_string()))
+        place = pc.index_in(keys, value_set=before["key"].combine_chunks())
         known = np.asarray(pc.is_valid(place))
         ids[known] = np.asarray(before["image_id"])[np.asarray(pc.fill_null(place, 0))[known]]
     new = np.flatnonzero(ids < 0)
@@ -151,15 +153,34 @@ def _refuse_twice(found: FoundImages, keys: pa.Array) -> None:
 
 
 def _read_former(out: Path) -> pa.Table:
+    """The manifest that is there, with the columns of ours."""
     try:
-        return pq.read_table(out)
+        before = pq.read_table(out)
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        raise BadInput(f"{out} is there, and cannot be read: {error}. Choose another --out, or remove it.") from error
+        what = file_in_words(out) or f": {error}"
+        raise BadInput(f"{out} is there, and cannot be read{what}. Choose another --out, or remove it.") from error
+    if missing := [name for name in COLUMNS if name not in before.column_names]:
+        raise BadInput(f"{out} has no column {missing[0]!r}: no manifest of ours. Choose another --out.")
+    given = {name: Column(before[name].combine_chunks(), name, str(out)) for name in COLUMNS}
+    ids, keys = pa.array(full_image_ids(given["image_id"])), texts_of(given["key"])
+    refuse_twice(Column(ids, "image_id", str(out)), Column(keys, "key", str(out)))
+    uris = given[URI_COLUMN]
+    if uris.values.null_count:
+        raise BadInput(f"The column 'uri' of {out} is empty in row {uris.row(uris.values.is_null())}.")
+    rest = [_cast(given[name], kind) for name, kind in _TYPES.items()]
+    return pa.table([ids, keys, *rest], list(COLUMNS)).replace_schema_metadata(before.schema.metadata)
+
+
+def _cast(column: Column, kind: pa.DataType) -> pa.Array:
+    try:
+        return pc.cast(column.values, kind)
+    except pa.ArrowException as error:
+        raise column.of_type(
+            f"a manifest has {kind} there ({error}). Write it anew with 'imgserver manifest'"
+        ) from error
 
 
 def _rule_of(before: pa.Table, out: Path, rule: str) -> str:
-    if missing := [name for name in COLUMNS if name not in before.column_names]:
-        raise BadInput(f"{out} has no column {missing[0]!r}: no manifest of ours. Choose another --out.")
     old = (before.schema.metadata or {}).get(RULE, b"").decode()
     if old == NUMBERS and rule == GIVEN:
         raise BadInput(
@@ -190,11 +211,12 @@ def read_manifest(path: str, timeout_s: float, local: LocalFiles) -> Listing:
             table = parquet.read(columns=[key, *(name for name in COLUMNS[2:] if name in names)])
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise BadInput(f"The manifest {path} cannot be read: {error}.") from error
-    n = len(table)
-    numbers: Ids = full_image_ids(Column(table[key], key, f"the manifest {path}"))
+    n, where = len(table), f"the manifest {path}"
+    numbers: Ids = full_image_ids(Column(table[key], key, where))
     uris = table[URI_COLUMN].combine_chunks().dictionary_encode()
     if uris.null_count:
         raise BadInput(f"The column 'uri' of the manifest {path} is empty in {uris.null_count} rows.")
+    refuse_twice(Column(pa.array(numbers), key, where), Column(table[URI_COLUMN].combine_chunks(), URI_COLUMN, where))
     try:
         files = uris.dictionary.cast(pa.large_string())
         files.validate(full=True)  # a damaged file may hold bytes that are no text
@@ -205,9 +227,9 @@ def read_manifest(path: str, timeout_s: float, local: LocalFiles) -> Listing:
         pa.array(numbers),
         files,
         np.asarray(uris.indices).astype(np.int32),
-        _column(table, "offset", np.full(n, WHOLE_FILE, dtype=np.int64)),
-        _column(table, "size", np.full(n, UNKNOWN, dtype=np.int64)),
-        _column(table, "stamp", np.zeros(n, dtype=np.uint64)),
+        _column(table, "offset", np.full(n, WHOLE_FILE, dtype=np.int64), where),
+        _column(table, "size", np.full(n, UNKNOWN, dtype=np.int64), where),
+        _column(table, "stamp", np.zeros(n, dtype=np.uint64), where),
     )
     if n and entries.offset.min() < WHOLE_FILE:
         raise BadInput(f"The manifest {path} holds the offset {entries.offset.min()}; offsets count from 0 on.")
@@ -221,24 +243,26 @@ def read_names(path: str, timeout_s: float, local: LocalFiles) -> ImageNames | N
     """The keys of a manifest; None where they are the ids, or it has none, or is a file of photos.
 
     Raises:
-        BadInput: it cannot be read.
+        BadInput: it cannot be read, a key is empty, or a key or an id is there twice.
     """
     try:
         with files_for(path, timeout_s, local).open(path) as source, pq.ParquetFile(source) as parquet:
             schema = parquet.schema_arrow
             numbers = (schema.metadata or {}).get(RULE, b"").decode() == NUMBERS
-            if numbers or not {"key", URI_COLUMN} <= set(schema.names):
+            if numbers or not {"key", URI_COLUMN} <= set(schema.names) or id_column(schema.names, path) == "key":
                 return None
-            table = parquet.read(columns=[id_column(schema.names, path), "key"]).combine_chunks()
-        ids, keys = (table[name].combine_chunks() for name in table.column_names)
-        keys.validate(full=True)  # a damaged file may hold bytes that are no text
-        return ImageNames(np.asarray(pc.cast(ids, pa.int64())), pc.fill_null(pc.cast(keys, pa.large_string()), ""))
+            key = id_column(schema.names, path)
+            table = parquet.read(columns=[key, "key"])
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         raise BadInput(f"The manifest {path} cannot be read: {error}.") from error
+    ids, where = full_image_ids(Column(table[key], key, f"the manifest {path}")), f"the manifest {path}"
+    keys = texts_of(Column(table["key"], "key", where))
+    refuse_twice(Column(pa.array(ids), key, where), Column(keys, "key", where))
+    return ImageNames(ids, keys)
 
 
-def _column(table: pa.Table, name: str, default: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _column(table: pa.Table, name: str, default: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
     if name not in table.column_names or not len(default):
         return default
-    filled = pc.fill_null(table[name].combine_chunks(), default[0].item())
-    return np.asarray(filled).astype(default.dtype)
+    values = _cast(Column(table[name].combine_chunks(), name, where), _TYPES[name])
+    return np.asarray(pc.fill_null(values, default[0].item()))

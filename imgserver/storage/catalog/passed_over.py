@@ -16,6 +16,7 @@ ARCHIVE = "archives: unpack them, or pack their photos as plain .tar without com
 TABLE = "Parquet files without photos"
 NO_TEXT = "photos whose names are no UTF-8: rename them, such as by 'convmv -f latin1 -t utf8'"
 AGAIN = "links to folders that are listed already"
+OUT = "links that lead out of the folder: bring what they lead to, or name its folder with --photo-root"
 NOWHERE = "links that lead to no file"
 SPARSE = "photos that a tar stores with holes: pack it without --sparse"
 OTHER = "other files"
@@ -62,7 +63,7 @@ class PassedOver:
 
     def said(self) -> tuple[str, ...]:
         """A sentence a kind: how many, of which suffixes, the first by name, and what to do."""
-        kinds = (PICTURE, ARCHIVE, TABLE, NO_TEXT, AGAIN, NOWHERE, SPARSE, OTHER)
+        kinds = (PICTURE, ARCHIVE, TABLE, NO_TEXT, AGAIN, OUT, NOWHERE, SPARSE, OTHER)
         return tuple(self._sentence(kind) for kind in kinds if kind in self._suffixes)
 
     def _sentence(self, kind: str) -> str:
