@@ -28,6 +28,19 @@ def images_for(lineage: Lineage, server: str, timeout_s: float) -> ImageHead | N
     return ImageHead(client)
 
 
+def say_missing(images: ImageHead | None) -> None:
+    """Say on standard error which images there are no vectors of.
+
+    Raises:
+        TooManyMissingImages: there is none of any.
+    """
+    if images is None:
+        return
+    images.source.stats.check_found()
+    if said := images.source.stats.missing_said:
+        click.echo(said, err=True)
+
+
 @click.command(cls=Command, example="runs/din")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--samples", default=None, help="Folder of samples; the run's own when it is not given.")
@@ -53,6 +66,7 @@ def evaluate(run: Path, samples: str | None, server: str, split: str, timeout_s:
     images = images_for(lineage, server, timeout_s)
     labels = lineage.inputs.labels
     probabilities = predict(model, opened, split, images, config["batch_size"], torch.device("cpu"))
+    say_missing(images)
     found = {label: measure(opened, split, probabilities[:, n], label) for n, label in enumerate(labels)}
     if as_json:
         click.echo(json.dumps(found[labels[0]] | ({"labels": found} if len(labels) > 1 else {})))
@@ -112,6 +126,7 @@ def score(
     lineage.check_samples(opened)
     images = images_for(lineage, server, timeout_s)
     probabilities = predict(predictor, opened, split, images, batch_size, torch.device("cpu"))
+    say_missing(images)
     table = scores_table(opened, split, probabilities, lineage.inputs.labels)
     with replacing(out) as part:
         pq.write_table(table, part)
