@@ -221,6 +221,8 @@ class Exported:
             BadInput: there is no exported model, or one that is damaged.
         """
         self._path = Path(path)
+        if self._path.is_dir():
+            raise BadInput(f"{path} holds no exported model: it is a folder. For a run folder leave out --exported.")
         try:
             self._program, self.lineage, self.vocabulary = _read(self._path.read_bytes())
         except Exception as error:  # what is wrong with a file of a stranger may be of any kind

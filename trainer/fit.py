@@ -45,7 +45,7 @@ from trainer.open_images import fix_version, open_images
 from trainer.outcome import outcome, stats_of_all
 from trainer.regularise import mini_batch_aware
 from trainer.results import made
-from trainer.run_folder import claimed, kept_said
+from trainer.run_folder import BOARD, claimed, kept_said
 from trainer.settings import FitConfig, identity_of
 from trainer.state import Progress, load_state, save_state
 from trainer.tensors import to_tensors
@@ -125,7 +125,7 @@ def fit(
         opened.enter_context(kept_said(out, state))
         model.prepare(samples, images, config.batch_size, config.seed)
         regularise = mini_batch_aware(model, samples, config.embedding_l2)
-        board = Board(out / "tensorboard", state.step) if first else None
+        board = Board(out / BOARD, state.step) if first else None
         if board:
             opened.callback(board.close)
         in_step = processes.in_step(learner, apart)

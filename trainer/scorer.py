@@ -200,8 +200,9 @@ class Scorer:
         if new := [name for name in missing if name not in self._said]:
             self._said.update(new)
             log.warning(
-                "the %s of a request lack %s: unknown to the model here, and in later requests that lack it",
+                "the %s of a request %s %s: unknown to the model here, and in later requests that lack it",
                 what,
+                "lacks" if what == "user" else "lack",
                 ", ".join(map(repr, new)),
             )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from imgserver.config import Command, json_option
+from imgserver.errors import BadInput
 from trainer.commands.options import metrics_line, missing_extra
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def evaluate(run: Path, samples: str | None, server: str, split: str, timeout_s:
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     default="scores.parquet",
-    help="Parquet file to write: time, user, item, labels and probabilities of each row, in the order of the samples.",
+    help="Parquet file to write, .parquet: time, user, item, labels and probabilities of each row, in the order of the samples.",
 )
 @json_option
 def score(
@@ -115,6 +116,10 @@ def score(
     from features.samples import Samples
     from imgserver.disk import replacing
 
+    if out.suffix != ".parquet":
+        raise BadInput(f"--out is {out}: scores are written as Parquet. Give a name that ends in .parquet.")
+    if model.is_file() and not exported:
+        raise BadInput(f"{model} is a file and no run folder. If 'trainer export' wrote it, give --exported, too.")
     predictor: Predictor
     if exported:
         predictor = found = Exported(model)
