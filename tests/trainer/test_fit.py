@@ -223,7 +223,8 @@ def test_not_one_image_stops_evaluate_and_score(
     for command in (["evaluate", config.out], score):
         done = CliRunner().invoke(trainer, command)
         assert done.exit_code == 0, done.output
-        assert "missing (NOT_FOUND" in done.stderr and "such as image 170" in done.stderr
+        assert "missing (NOT_FOUND" in done.stderr
+        assert "such as image 170" in done.stderr
 
 
 def test_a_version_that_changes_stops_training(config: FitConfig, transport: MockTransport) -> None:

@@ -89,7 +89,8 @@ def evaluate(run: Path, samples: str | None, server: str, split: str, timeout_s:
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     default="scores.parquet",
-    help="Parquet file to write, .parquet: time, user, item, labels and probabilities of each row, in the order of the samples.",
+    help="Parquet file to write (.parquet): time, user, item, labels and probabilities of each row, in the samples' "
+    "order.",
 )
 @json_option
 def score(
