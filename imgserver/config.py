@@ -235,7 +235,7 @@ def _defaults(command: click.Command, ctx: click.Context, table: Any, inherited:
                 f"{did_you_mean(unknown[0].replace('_', '-'), (known.replace('_', '-') for known in by_flag))}"
             )
         merged = {k.replace("-", "_"): v for k, v in {**(inherited or {}), **table}.items()}
-        return {by_flag[k].name: _checked(by_flag[k], v) for k, v in merged.items() if k in by_flag}
+        return {by_flag[k].name: _checked(by_flag[k], k, v) for k, v in merged.items() if k in by_flag}
     plain = {**(inherited or {}), **{k: v for k, v in table.items() if not isinstance(v, dict)}}
     known = command.list_commands(ctx)
     unknown = sorted(k for k, v in table.items() if isinstance(v, dict) and k not in known)
@@ -269,15 +269,16 @@ def _flags(command: click.Command, ctx: click.Context) -> set[str]:
     return {option.lstrip("-").replace("-", "_") for parameter in command.params for option in parameter.opts}
 
 
-def _checked(parameter: click.Parameter, value: Any) -> Any:
+def _checked(parameter: click.Parameter, key: str, value: Any) -> Any:
     """A value that click can convert; it would fail with a trace on a list for a number, or on infinity."""
-    lists = (
-        getattr(parameter, "multiple", False) or parameter.nargs != 1 or getattr(parameter.type, "takes_lists", False)
-    )
-    several = isinstance(value, list) and lists
+    of_several = getattr(parameter, "multiple", False) or parameter.nargs != 1
+    several = isinstance(value, list) and (of_several or getattr(parameter.type, "takes_lists", False))
+    key = key.replace("_", "-")
     for one in value if several else [value]:
         if not isinstance(one, str | int | float) or (isinstance(one, float) and not math.isfinite(one)):
-            _usage_error(f"The configuration file sets {parameter.name!r} to {one!r}, which is no value of an option.")
+            _usage_error(f"The configuration file sets {key!r} to {one!r}, which is no value of an option.")
+    if of_several and not several:
+        _usage_error(f"The configuration file sets {key!r} to {value!r}; it is a list: {key} = [{json.dumps(value)}].")
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +30,10 @@ method = "time"
 test = 0.2
 validation = 0.1
 """
+WITHOUT_HISTORIES = re.sub(r"\[behaviours\](?s:.*?)(?=\[)", "", SCHEMA)
 
 
-def make_samples(folder: Path, items: int, rows: int, image_of: dict[int, int]) -> Path:
+def make_samples(folder: Path, items: int, rows: int, image_of: dict[int, int], schema: str = SCHEMA) -> Path:
     """Clicks at random, with histories; items without an entry in ``image_of`` have no image."""
     rng = np.random.default_rng(5)
     with open(folder / "impressions.csv", "w", newline="") as file:
@@ -42,6 +44,6 @@ def make_samples(folder: Path, items: int, rows: int, image_of: dict[int, int]) 
     with open(folder / "items.csv", "w", newline="") as file:
         rows_of_items = ((f"i{i}", image_of.get(i, "")) for i in range(items))
         csv.writer(file).writerows([("item", "image"), *rows_of_items])
-    (folder / "samples.toml").write_text(SCHEMA)
+    (folder / "samples.toml").write_text(schema)
     build(load_schema(folder / "samples.toml"), folder / "samples")
     return folder / "samples"

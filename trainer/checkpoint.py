@@ -154,6 +154,8 @@ def _no_run(folder: Path, error: Exception) -> BadInput:
             f"{folder} holds a run that was interrupted before it ended: there is no model to load yet. The 'trainer "
             f"fit' that began it goes on from its last epoch when the same command is given."
         )
+    if folder.is_file():
+        return BadInput(f"{folder} is a file and no run folder. Give the folder that 'trainer fit' made.")
     return BadInput(
         f"{folder} holds no run that can be loaded: {error}. 'trainer fit' makes one; of one that was whole, copy the "
         f"folder again."

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from features.layout import META_FILE
 from features.samples import Samples
 from imgserver.client import Transport
 from imgserver.disk import replacing
@@ -120,6 +121,8 @@ def _folder(base: FitConfig, key: results.Line) -> Path:
         folder = Path(base.out)
         if holds_run(folder):
             raise BadInput(f"{folder} holds a run of 'trainer fit'. Give another --out.")
+        if (folder / META_FILE).exists():
+            raise BadInput(f"{folder} holds samples ({META_FILE}). Give another --out.")
         if there(folder) not in (None, own) and not base.overwrite:
             raise BadInput(
                 f"{folder} holds a comparison of other samples, vectors or settings. Give another --out, or replace "

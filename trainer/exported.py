@@ -82,9 +82,9 @@ class _Traced(nn.Module):
         return torch.sigmoid(self.model(batch, ImageVectors(**vectors) if vectors else None))
 
 
-def _sizes(inputs: Inputs) -> dict[str, str]:
-    """The symbol of each input's first size: B rows, N behaviours, K images, M words of a column."""
-    symbols = {}
+def _sizes(inputs: Inputs, histories: bool) -> dict[str, str | int]:
+    """The symbol of each input's first size: B rows, N behaviours (0 without histories), K images, M words of one."""
+    symbols: dict[str, str | int] = {}
     for name in inputs:
         if name.startswith(("text.", "text_rows.")):
             symbols[name] = "M_" + name.partition(".")[2]
@@ -93,7 +93,7 @@ def _sizes(inputs: Inputs) -> dict[str, str]:
         elif name.startswith(("ids.", "images.target")) or name == "lengths":
             symbols[name] = "B"
         else:
-            symbols[name] = "N"
+            symbols[name] = "N" if histories else 0
     return symbols
 
 
@@ -114,9 +114,9 @@ def export_model(run: str | Path, samples: Samples, out: str | Path) -> Path:
     lineage.check_samples(samples)
     served, out = model.served().eval(), Path(out)
     inputs = _example(served)
-    symbols = _sizes(inputs)
-    dimensions = {symbol: torch.export.Dim(symbol, min=0) for symbol in set(symbols.values())}
-    shapes = {name: {0: dimensions[symbol]} for name, symbol in symbols.items()}
+    symbols = _sizes(inputs, served.spec.actions > 0)
+    dimensions = {symbol: torch.export.Dim(symbol, min=0) for symbol in symbols.values() if isinstance(symbol, str)}
+    shapes = {name: {0: dimensions[symbol]} if symbol in dimensions else None for name, symbol in symbols.items()}
     with torch.no_grad():
         program = torch.export.export(_Traced(served), (inputs,), dynamic_shapes=(shapes,))
     files = {
@@ -135,7 +135,7 @@ def export_model(run: str | Path, samples: Samples, out: str | Path) -> Path:
 
 
 def _schema(lineage: Lineage, inputs: Inputs) -> dict[str, Any]:
-    symbols = _sizes(inputs)
+    symbols = _sizes(inputs, lineage.inputs.actions > 0)
     return {
         "format": FORMAT,
         "lineage": asdict(lineage),
@@ -221,6 +221,8 @@ class Exported:
             BadInput: there is no exported model, or one that is damaged.
         """
         self._path = Path(path)
+        if self._path.is_dir():
+            raise BadInput(f"{path} holds no exported model: it is a folder. For a run folder leave out --exported.")
         try:
             self._program, self.lineage, self.vocabulary = _read(self._path.read_bytes())
         except Exception as error:  # what is wrong with a file of a stranger may be of any kind

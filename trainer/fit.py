@@ -42,10 +42,10 @@ from trainer.learner import Learner
 from trainer.metrics.gather import gather_rows
 from trainer.models import make, model_class
 from trainer.open_images import fix_version, open_images
-from trainer.outcome import outcome
+from trainer.outcome import outcome, stats_of_all
 from trainer.regularise import mini_batch_aware
 from trainer.results import made
-from trainer.run_folder import claimed, kept_said
+from trainer.run_folder import BOARD, claimed, kept_said
 from trainer.settings import FitConfig, identity_of
 from trainer.state import Progress, load_state, save_state
 from trainer.tensors import to_tensors
@@ -76,7 +76,7 @@ def fit(
     Raises:
         BadInput: the samples or a setting are wrong, or the run folder holds another run, or is in use.
         ServerUnavailable, DeadlineExceeded, Overloaded: vectors could not be had within ``timeout_s``.
-        TooManyMissingImages: more than ``max_missing`` of the images are missing.
+        TooManyMissingImages: more than ``max_missing`` of the images are missing, or, however few they are, all.
         TrainingDiverged: the loss, or a prediction, is no number any more.
         VersionMismatch: the server changed to another version.
         StoreError: the run folder cannot be written, the disk being full; a run that is tried again goes on.
@@ -125,7 +125,7 @@ def fit(
         opened.enter_context(kept_said(out, state))
         model.prepare(samples, images, config.batch_size, config.seed)
         regularise = mini_batch_aware(model, samples, config.embedding_l2)
-        board = Board(out / "tensorboard", state.step) if first else None
+        board = Board(out / BOARD, state.step) if first else None
         if board:
             opened.callback(board.close)
         in_step = processes.in_step(learner, apart)
@@ -161,6 +161,8 @@ def fit(
                 if images is not None:
                     images.source.stats.check_missing(config.max_missing)
                 asked = time.monotonic()
+            if images is not None and config.max_missing < 1:
+                stats_of_all(images, device).check_found()
             state.seconds += time.monotonic() - started
             state.rows += int(processes.total({"rows": done}, device)["rows"])
             of_all = gather_rows(np.array(losses))[0]  # the mean over processes is that over rows
@@ -195,6 +197,8 @@ def fit(
         result = outcome(config, samples, model, images, device, state, out)
         result["vector_version"] = images.version if images else ""
         result["generation"] = (images.source.generation or 0) if images else 0
+        if images is not None and (said := stats_of_all(images, device).missing_said):
+            announce(said)
         result["curve"] = state.curve
         result |= made()
         if result["generation"] != generation:

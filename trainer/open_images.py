@@ -157,4 +157,5 @@ def _sample(
         if len(ids) >= SAMPLE_IMAGES:
             break
     found = source.features(ids, backbone) if isinstance(source, HeadServers) else source.get(ids, version=backbone)
+    source.stats.check_found()
     return found.values[found.ok].astype(np.float32)

@@ -67,7 +67,7 @@ def outcome(
     if booster := booster_of(model):
         values = predict(booster, samples, "test", images, config.batch_size, device)
         found["booster"] = {"test": measure(samples, "test", values[:, 0], labels[0])}
-    stats = _stats_of_all(images, device)
+    stats = stats_of_all(images, device)
     rows_on_disk = sum(samples.rows(split) for split in ("train", "validation", "test"))
     return {
         **found,
@@ -104,12 +104,12 @@ def _doubts(found: dict[str, Any], labels: tuple[str, ...]) -> list[str]:
     return said
 
 
-def _stats_of_all(images: ImageHead | None, device: torch.device) -> FetchStats:
+def stats_of_all(images: ImageHead | None, device: torch.device) -> FetchStats:
     """What the clients of all processes fetched; nothing without images."""
     own = asdict(images.source.stats if images else FetchStats())
-    missing = own.pop("missing")
+    missing, missing_id = own.pop("missing"), own.pop("missing_id")
     failures = [status.name for status in Status]
     counts = processes.total(own | {name: missing.get(name, 0) for name in failures}, device)
     found = {name: int(counts[name]) for name in failures if counts[name]}
     whole: dict[str, Any] = {name: counts[name] if name == "seconds" else int(counts[name]) for name in own}
-    return FetchStats(**whole, missing=found)
+    return FetchStats(**whole, missing=found, missing_id=missing_id)

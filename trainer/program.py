@@ -25,7 +25,7 @@ TYPES = {
 # What models compute with. None reads or writes a file, takes a function, or sees memory that is not its own.
 ATEN = """
     __and__.Scalar __and__.Tensor __or__.Tensor __rshift__.Scalar __xor__.Tensor _assert_tensor_metadata.default
-    abs.default add.Scalar add.Tensor addmm.default amax.default amin.default arange.default arange.start
+    abs.default add.Scalar add.Tensor addmm.default alias.default amax.default amin.default arange.default arange.start
     argmax.default argsort.default baddbmm.default batch_norm.default bitwise_and.Tensor bitwise_not.default
     bitwise_or.Tensor bmm.default cat.default chunk.default clamp.default clamp_max.default clamp_min.default
     clone.default contiguous.default cos.default cosine_similarity.default cumsum.default detach.default

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from features.layout import META_FILE
 from imgserver.disk import held
 from imgserver.errors import BadInput, DeadlineExceeded, Overloaded, ServerFault, ServerUnavailable, StoreError
 from trainer import processes
@@ -19,7 +20,7 @@ from trainer.checkpoint import CONFIG, FILES, METRICS, STATE, document_of, neede
 from trainer.settings import FitConfig, identity
 from trainer.state import Progress, is_interrupted
 
-LOCK = ".lock"
+LOCK, BOARD = ".lock", "tensorboard"
 OF_COMPARISONS = SETTINGS, COMPARISON = "settings.json", "compare.json"  # never in the folder of a run
 RUNS = Path("runs")
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a disk where nobody can hold a file
@@ -61,6 +62,7 @@ def _taken(config: FitConfig, own: dict[str, Any], holding: ExitStack) -> Path:
         holding.enter_context(_alone(folder))
         if any((folder / name).exists() for name in OF_COMPARISONS):
             raise BadInput(f"{folder} holds a comparison. Give another --out.")
+        refuse_others_files(folder)
         if is_interrupted(folder, own):
             return folder
         if config.overwrite:
@@ -120,6 +122,24 @@ def _finished(folder: Path, own: dict[str, Any]) -> dict[str, Any] | None:
     return found
 
 
+def refuse_others_files(folder: Path) -> None:
+    """Refuse a folder without a run that holds files, which nobody could tell from a run's afterwards.
+
+    Beside a run, files are let be: an exported model, or notes. Hidden ones are nobody's data.
+
+    Raises:
+        BadInput: it holds samples, or files and no run.
+    """
+    if (folder / META_FILE).exists():
+        raise BadInput(f"{folder} holds samples ({META_FILE}). Give another --out.")
+    own = {CONFIG, STATE, *FILES, BOARD}
+    others = sorted(path.name for path in folder.glob("[!.]*") if path.name not in own)
+    if others and not holds_run(folder):
+        raise BadInput(
+            f"{folder} holds {others[0]}, which is no file of a run. Give an empty or a new folder as --out."
+        )
+
+
 def _other_run(folder: Path, own: dict[str, Any]) -> str:
     """Which other run is in a folder, as the end of a sentence; empty: none is."""
     if (folder / STATE).exists():
@@ -154,7 +174,7 @@ def _text(value: Any) -> str:
 
 
 def _remove_run(folder: Path) -> None:
-    curves = (folder / "tensorboard").glob("events.out.tfevents.*")
+    curves = (folder / BOARD).glob("events.out.tfevents.*")
     for path in (folder / CONFIG, *(folder / name for name in FILES), folder / STATE, *curves):
         path.unlink(missing_ok=True)
 

@@ -20,11 +20,11 @@ import pyarrow.compute as pc
 import torch
 
 from features.batch import NULL_IMAGE, Batch, BatchImages, Int64Array, Jagged
-from features.times import seconds
+from features.times import Span, seconds
 from features.vocabulary import Vocabularies, tokenize
 from imgserver.client import ImageClient
 from imgserver.errors import BadInput
-from imgserver.keys import Column, column_of, image_ids, is_text, keys, texts
+from imgserver.keys import Column, column_of, image_ids, keys, texts
 from imgserver.names import ImageNames
 from trainer.checkpoint import Lineage, load_model
 from trainer.evaluate import Predictor
@@ -34,7 +34,7 @@ from trainer.layers.inputs import CONTEXT
 from trainer.tensors import to_tensors
 
 CPU = torch.device("cpu")
-UNNAMED = "image names that the manifest lacks"  # beside names of columns
+UNNAMED, TIMES = "image names that the manifest lacks", "times that do not fit"  # beside names of columns
 log = logging.getLogger(__name__)
 
 
@@ -83,7 +83,8 @@ class Scorer:
             samples: folder of samples of a run, for its vocabulary; empty takes the one it was trained with. An
                 exported model has its own vocabulary.
             server: address of the image server, or a client; a model without images asks nobody.
-            manifest: of ``imgserver manifest``, where requests give images by the names that it has, as text.
+            manifest: of ``imgserver manifest``, where requests give images by the names that it has: whatever they
+                give is a name then, numbers too, as for ``image_manifest`` of ``features build``.
 
         Raises:
             BadInput: there is no model, or the vocabulary is another, or the manifest cannot be read.
@@ -106,7 +107,7 @@ class Scorer:
         return cls(predictor, lineage, vocabulary, client, ImageNames.read(manifest) if manifest else None)
 
     def score(
-        self, user: Mapping[str, Any], candidates: Mapping[str, Sequence[Any]], now_s: float | None = None
+        self, user: Mapping[str, Any], candidates: Mapping[str, Any] | pa.Table, now_s: float | None = None
     ) -> npt.NDArray[np.float32]:
         """Probabilities of the labels for each candidate, shape (n,), or (n, L) with several labels.
 
@@ -114,12 +115,15 @@ class Scorer:
             user: raw values by the samples' column names: the user's ids, and the behaviours, oldest first, as lists of
                 one length: ``hist_item_id`` and the item's other id columns, ``hist_action``, ``hist_time`` (seconds),
                 ``hist_image_id``. A column that is not given is unknown; which those are is logged once.
-            candidates: lists of one length by column name: ``item_id``, its other id columns, text columns,
-                ``image_id``. None is unknown, and no image; so is a name that the manifest lacks, which is logged once.
-            now_s: seconds, the time of the impression; now when it is not given.
+            candidates: lists of one length by column name, or a frame of pandas, or a table of Arrow: ``item_id``, its
+                other id columns, text columns, ``image_id``. None is unknown, and no image; so is a name that the
+                manifest lacks, which is logged once.
+            now_s: seconds, the time of the impression; now when it is not given. Behaviours that are later, or seem to
+                be in another unit, are logged once.
 
         Raises:
-            BadInput: a column is unknown to the model, lists differ in length, or a value is no key, image id or time.
+            BadInput: a column is unknown to the model or is no list, lists differ in length, or a value is no key,
+                image id or time.
             ServerUnavailable, DeadlineExceeded, VersionMismatch: the vectors could not be had.
         """
         batch = self._batch(user, candidates, time.time() if now_s is None else now_s)
@@ -128,51 +132,67 @@ class Scorer:
             scores = self._predictor.probabilities(to_tensors(batch, CPU), vectors).numpy()
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
-    def _batch(self, user: Mapping[str, Any], candidates: Mapping[str, Sequence[Any]], now_s: float) -> Batch:
+    def _batch(self, user: Mapping[str, Any], candidates: Mapping[str, Any] | pa.Table, now_s: float) -> Batch:
         spec = self._spec
         of_item = [*spec.item_columns, *(["image_id"] if spec.image_vocabulary_size else [])]
         history = [f"hist_{name}" for name in (*of_item, CONTEXT, "time")] if spec.actions else []
-        _known("user", user, [*spec.user_columns, *history])
-        _known("candidates", candidates, [*of_item, *spec.text_columns])
-        self._say_missing("user", user, [*spec.user_columns, *history])
-        self._say_missing("candidates", candidates, [*of_item, *spec.text_columns])
-        n = _length("candidates", candidates, [*of_item, *spec.text_columns])
-        length = _length("user", user, history)
-        latest = slice(max(0, length - spec.max_history), length)
-        length = latest.stop - latest.start
+        person, shown = _columns("user", user), _columns("candidates", candidates)
+        _known("user", person, [*spec.user_columns, *history])
+        _known("candidates", shown, [*of_item, *spec.text_columns])
+        self._say_missing("user", person, [*spec.user_columns, *history])
+        self._say_missing("candidates", shown, [*of_item, *spec.text_columns])
+        found, n = _lists("candidates", shown, [*of_item, *spec.text_columns])
+        behaviours, length = _lists("user", person, history)
+        behaviours = {name: _latest(column, spec.max_history) for name, column in behaviours.items()}
+        length = min(length, spec.max_history)
         offsets = np.arange(n + 1, dtype=np.int64) * length
 
-        def behaviours(name: str) -> Column:
-            return column_of(user.get(f"hist_{name}", [None] * latest.stop)[latest], f"hist_{name}", "the user")
-
-        def of_candidates(name: str) -> Column:
-            return column_of(candidates.get(name, [None] * n), name, "the candidates")
-
         now = int(seconds(column_of([now_s], "now_s", "the request"))[0])
-        times = _times(behaviours("time"), now) if history else np.zeros(0, dtype=np.int64)
+        times = self._times(behaviours["hist_time"], now) if history else np.zeros(0, dtype=np.int64)
         shared = (
-            {name: self._encode(name, keys(behaviours(name))) for name in (*spec.item_columns, CONTEXT)}
+            {name: self._encode(name, keys(behaviours[f"hist_{name}"])) for name in (*spec.item_columns, CONTEXT)}
             if history
             else {}
         )
         ids = {
-            name: np.repeat(self._encode(name, keys(column_of([user.get(name)], name, "the user"))), n)
+            name: np.repeat(self._encode(name, keys(column_of([person.get(name)], name, "the user"))), n)
             for name in spec.user_columns
         }
-        ids |= {name: self._encode(name, keys(of_candidates(name))) for name in spec.item_columns}
+        ids |= {name: self._encode(name, keys(found[name])) for name in spec.item_columns}
         images = None
         if spec.image_vocabulary_size:
-            shown = self._ids(behaviours("image_id")) if history else np.zeros(0, dtype=np.int64)
-            images = self._images(self._ids(of_candidates("image_id")), shown, offsets)
+            seen = self._ids(behaviours["hist_image_id"]) if history else np.zeros(0, dtype=np.int64)
+            images = self._images(self._ids(found["image_id"]), seen, offsets)
         return Batch(
             labels={},
             timestamp=np.full(n, now),
             ids=ids,
             history={name: Jagged(np.tile(places, n), offsets) for name, places in shared.items()},
             history_age_s=np.tile(np.maximum(now - times, 1), n),
-            text={name: self._text(name, texts(of_candidates(name))) for name in spec.text_columns},
+            text={name: self._text(name, texts(found[name])) for name in spec.text_columns},
             images=images,
         )
+
+    def _times(self, column: Column, now: int) -> Int64Array:
+        """When behaviours were; one of an unknown time was now."""
+        there = pc.invert(pc.is_null(column.values, nan_is_null=True))
+        given = seconds(replace(column, values=column.values.filter(there)))
+        if len(given) and TIMES not in self._said:
+            span, of_request = Span(), Span()
+            span.add(given)
+            of_request.add(np.array([now]))
+            if span.last > now or span.other_unit(of_request):
+                self._said.add(TIMES)
+                log.warning(
+                    "the behaviours of a request are of %s (hist_time), and its own time is %s (now_s): %s. Both are "
+                    "in seconds; later requests of that kind are not logged",
+                    span,
+                    of_request,
+                    "behaviours lie in the future" if span.last > now else "they seem to be in two units",
+                )
+        found = np.full(len(column.values), now, dtype=np.int64)
+        found[np.asarray(there)] = given
+        return found
 
     def _say_missing(self, what: str, given: Mapping[str, Any], columns: Sequence[str]) -> None:
         """Log which columns a request lacks, each of them in the first request that does."""
@@ -180,18 +200,19 @@ class Scorer:
         if new := [name for name in missing if name not in self._said]:
             self._said.update(new)
             log.warning(
-                "the %s of a request lack %s: unknown to the model here, and in later requests that lack it",
+                "the %s of a request %s %s: unknown to the model here, and in later requests that lack it",
                 what,
+                "lacks" if what == "user" else "lack",
                 ", ".join(map(repr, new)),
             )
 
     def _ids(self, images: Column) -> Int64Array:
         """Image ids of what a request gives, where it may give names."""
-        images = images.plain()
-        if self._names is None or not is_text(images.values.type):
+        if self._names is None:
             return image_ids(images)
-        found = self._names.find(images.values)
-        absent = images.values.filter(pc.and_(pc.is_valid(images.values), pa.array(found == NULL_IMAGE)))
+        names = keys(images)
+        found = self._names.find(names)
+        absent = names.filter(pc.and_(pc.is_valid(names), pa.array(found == NULL_IMAGE)))
         if len(absent) and UNNAMED not in self._said:
             self._said.add(UNNAMED)
             log.warning("the manifest has no image %r: it and others like it count as no image", absent[0].as_py())
@@ -215,21 +236,54 @@ class Scorer:
         return BatchImages(unique, self._encode("image_id", pa.array(unique).cast(pa.string())), index[:n], history)
 
 
-def _times(column: Column, now: int) -> Int64Array:
-    """When behaviours were; one of an unknown time was now."""
-    there = pc.is_valid(column.values)
-    found = np.full(len(column.values), now, dtype=np.int64)
-    found[np.asarray(there)] = seconds(replace(column, values=column.values.filter(there)))
-    return found
+def _columns(what: str, given: Any) -> dict[str, Any]:
+    """What a request gives, by the names of columns."""
+    if what != "user" and isinstance(given, pa.Table | pa.RecordBatch):
+        return dict(zip(given.column_names, given.columns, strict=True))
+    frame = hasattr(given, "columns")  # of pandas, which is like a mapping
+    if isinstance(given, Mapping) or (hasattr(given, "keys") and not (what == "user" and frame)):
+        return {name: given[name] for name in given.keys()}  # noqa: SIM118  # a frame iterates over rows otherwise
+    taken = "a dict of values and lists" if what == "user" else "a dict of lists, a pandas DataFrame or an Arrow table"
+    raise BadInput(f"The {_is(what)} {_kind(given)}; give columns by name: {taken}.")
 
 
 def _known(what: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
     if unknown := [name for name in given if name not in known]:
-        raise BadInput(f"The {what} have a column {unknown[0]!r}; the model knows: {', '.join(known)}.")
+        raise BadInput(f"The {_has(what)} a column {unknown[0]!r}; the model knows: {', '.join(known)}.")
 
 
-def _length(what: str, given: Mapping[str, Sequence[Any]], columns: Sequence[str]) -> int:
-    lengths = {name: len(given[name]) for name in columns if name in given}
+def _lists(what: str, given: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str, Column], int]:
+    """Columns of one length, nulls where one is not given, and that length."""
+    found = {name: _list(what, name, given[name]) for name in names if name in given}
+    lengths = {name: len(column.values) for name, column in found.items()}
     if len(set(lengths.values())) > 1:
-        raise BadInput(f"The {what} have lists of several lengths: {lengths}; all must have one.")
-    return next(iter(lengths.values()), 0)
+        raise BadInput(f"The {_has(what)} lists of several lengths: {lengths}; all must have one.")
+    length = next(iter(lengths.values()), 0)
+    return {name: found.get(name) or Column(pa.nulls(length), name, f"the {what}") for name in names}, length
+
+
+def _list(what: str, name: str, values: Any) -> Column:
+    """A column of several values; text would be taken for a list of letters."""
+    several = isinstance(values, Sequence | pa.Array | pa.ChunkedArray) or getattr(values, "ndim", 0) == 1
+    if not several or isinstance(values, str | bytes):
+        each = "behaviour" if what == "user" else "candidate"
+        raise BadInput(f"The column {name!r} of the {what} is {_kind(values)}; give a list, a value for each {each}.")
+    return column_of(values, name, f"the {what}")
+
+
+def _latest(column: Column, most: int) -> Column:
+    """The last values of a column, ``most`` of them."""
+    first = max(0, len(column.values) - most)
+    return replace(column, values=column.values[first:], first_row=first)
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"of type {type(value).__name__}"
+
+
+def _is(what: str) -> str:
+    return "user is" if what == "user" else f"{what} are"
+
+
+def _has(what: str) -> str:
+    return "user has" if what == "user" else f"{what} have"

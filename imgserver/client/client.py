@@ -186,6 +186,8 @@ class ImageClient:
             self._stats.seconds += time.monotonic() - started
             for failure, count in _failures(status):
                 self._stats.missing[failure] = self._stats.missing.get(failure, 0) + count
+            if self._stats.missing and self._stats.missing_id < 0:
+                self._stats.missing_id = int(unique[np.isin(status, PERMANENT)][0])
         if place is not None:
             values, status = in_place(values, place, 0), in_place(status, place, Status.NOT_FOUND)
         return Vectors(values, status, version or self.version or "", self.generation or 0)

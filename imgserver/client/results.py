@@ -31,6 +31,10 @@ TRANSIENT = (Status.TIMED_OUT, Status.FAILED)
 MAX_MESSAGE_BYTES = 256 << 20
 # A rule in per cent says nothing about a handful of ids.
 MISSING_RULE_FROM = 100
+CHECK = (
+    "Check that samples and catalogue use the same image ids ('features inspect' shows some of the samples), see the "
+    "rejects of 'imgserver precompute'"
+)
 KNOWN_STATUS = np.zeros(256, dtype=np.bool_)
 KNOWN_STATUS[[int(s) for s in Status]] = True
 
@@ -235,6 +239,7 @@ class FetchStats:
         head_bytes_received: bytes of their gradients.
         seconds: time spent in ``get``.
         missing: status name -> ids, counted once a ``get``, for the permanent misses.
+        missing_id: one of those ids; -1: there is none.
     """
 
     requested: int = 0
@@ -248,6 +253,7 @@ class FetchStats:
     head_bytes_received: int = 0
     seconds: float = 0.0
     missing: dict[str, int] = field(default_factory=dict)
+    missing_id: int = -1
 
     @property
     def missing_fraction(self) -> float:
@@ -263,9 +269,31 @@ class FetchStats:
             TooManyMissingImages: the share of missing images is above ``max_missing``.
         """
         if self.unique >= MISSING_RULE_FROM and self.missing_fraction > max_missing:
-            counts = ", ".join(f"{name} {count}" for name, count in sorted(self.missing.items()))
             raise TooManyMissingImages(
-                f"{self.missing_fraction:.1%} of the {self.unique} images asked for are missing ({counts}), more "
-                f"than max_missing {max_missing:.1%}. Check that samples and catalogue use the same image ids, see the "
-                f"rejects of 'imgserver precompute', or raise max_missing."
+                f"{self.missing_fraction:.1%} of the {self.unique} images asked for are missing ({self._misses}), more "
+                f"than max_missing {max_missing:.1%}. {CHECK}, or raise max_missing."
             )
+
+    def check_found(self) -> None:
+        """Refuse a run that found no image at all, however few it asked for; for when it has asked for all.
+
+        Raises:
+            TooManyMissingImages: every image asked for is permanently missing.
+        """
+        if self.unique and self.missing_fraction == 1:
+            raise TooManyMissingImages(
+                f"Not one of the {self.unique} images asked for is there ({self._misses}). {CHECK}."
+            )
+
+    @property
+    def missing_said(self) -> str:
+        """A sentence on the permanent misses; empty: there are none."""
+        if not self.missing:
+            return ""
+        total = sum(self.missing.values())
+        return f"{total:,} of {self.unique:,} vectors asked for are missing ({self._misses}): no picture is seen there."
+
+    @property
+    def _misses(self) -> str:
+        counts = ", ".join(f"{name} {count}" for name, count in sorted(self.missing.items()))
+        return counts + (f", such as image {self.missing_id}" if self.missing_id >= 0 else "")

@@ -14,15 +14,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
+from made_samples import WITHOUT_HISTORIES, make_samples
 from test_ladder import folder as ladder_folder  # noqa: F401
 
 from features.samples import Samples
+from imgserver.client import ImageClient, MockTransport
 from imgserver.errors import BadInput
 from trainer.archive import read_parts
+from trainer.evaluate import predict
 from trainer.exported import SCHEMA, Exported, export_model, flat
 from trainer.fit import FitConfig, fit
+from trainer.image_head import ImageHead
 from trainer.scorer import Scorer
 from trainer.tensors import TensorBatch, to_tensors
 
@@ -100,6 +106,22 @@ torch.save(found.detach(), sys.argv[3])
     subprocess.run([sys.executable, "-W", "ignore", "-c", code, *files], check=True, cwd=tmp_path)
     of_torch = torch.load(tmp_path / "found.pt", weights_only=True)
     assert torch.equal(of_torch, Exported(good).probabilities(batch, None))
+
+
+@pytest.mark.parametrize("images", [True, False])
+@pytest.mark.parametrize("model", ["lr", "gbdt_lr", "embedding_mlp", "din", "dicm", "dien", "muse"])
+def test_a_model_of_samples_without_histories_is_exported(tmp_path: Path, model: str, images: bool) -> None:
+    folder = make_samples(tmp_path, 20, 200, {i: i for i in range(15)}, WITHOUT_HISTORIES)
+    rng = np.random.default_rng(3)
+    transport = MockTransport({i: rng.normal(size=8).astype(np.float16) for i in range(15)})
+    run = FitConfig(str(folder), str(tmp_path / "run"), model=model, images=images, epochs=1, batch_size=64, width=4)
+    fit(run, transport if images else None)
+    samples, cpu = Samples(folder), torch.device("cpu")
+    exported = Exported(export_model(run.out, samples, tmp_path / "model.pt2"))
+    vectors = ImageHead(ImageClient(transport)) if images else None
+    of_run = pq.read_table(tmp_path / "run" / "predictions.parquet")["probability"].to_numpy()
+    for size in (64, 7):
+        assert predict(exported, samples, "test", vectors, size, cpu)[:, 0] == pytest.approx(of_run, abs=1e-5)
 
 
 def never_read(code: str, mark: str) -> dict[str, Callable[[Parts], None]]:

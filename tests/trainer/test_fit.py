@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import DaemonProcess
 from crossmedia.v1 import image_server_pb2 as pb
-from made_samples import SCHEMA
+from made_samples import SCHEMA, make_samples
 
 from features.build import build
 from features.samples import Samples
@@ -191,6 +191,40 @@ def test_too_many_missing_images_stop_training(config: FitConfig, transport: Moc
     with pytest.raises(TooManyMissingImages, match="NOT_FOUND"):
         fit(config, half)
     assert fit(replace(config, max_missing=1.0, epochs=1), half)["train"]["images_missing"]["NOT_FOUND"] > 0
+
+
+def test_not_one_image_stops_a_run_of_any_size(config: FitConfig, tmp_path: Path) -> None:
+    few = make_samples(tmp_path, 6, 200, {i: 1100 + i for i in range(6)})
+    config = replace(config, samples=str(few), epochs=1, batch_size=64)
+    elsewhere = MockTransport({100 + i: np.ones(8, dtype=np.float16) for i in range(6)})
+    with pytest.raises(
+        TooManyMissingImages, match=r"Not one of the .*NOT_FOUND \d+, such as image 110\d.*same image id"
+    ):
+        fit(config, elsewhere)
+    said: list[str] = []
+    one = MockTransport({1100 + i: np.ones(8, dtype=np.float16) for i in range(5)})
+    fit(replace(config, max_missing=0.5), one, announce=said.append)
+    assert [text for text in said if "missing" in text and "such as image 1105" in text]
+
+
+def test_not_one_image_stops_evaluate_and_score(
+    config: FitConfig, transport: MockTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(replace(config, epochs=1), transport)
+    served = {i + 10_000: v for i, v in transport.vectors.items()}
+    monkeypatch.setattr("imgserver.client.ImageClient", lambda *_, **__: ImageClient(MockTransport(served)))
+    score = ["score", config.out, f"--samples={config.samples}", f"--out={tmp_path / 's.parquet'}"]
+    for command in (["evaluate", config.out], score):
+        done = CliRunner().invoke(trainer, command)
+        assert done.exit_code == 5, done.output
+        assert "Not one of the" in done.output
+    assert not (tmp_path / "s.parquet").exists()
+    served |= {i: v for i, v in transport.vectors.items() if i != 170}
+    for command in (["evaluate", config.out], score):
+        done = CliRunner().invoke(trainer, command)
+        assert done.exit_code == 0, done.output
+        assert "missing (NOT_FOUND" in done.stderr
+        assert "such as image 170" in done.stderr
 
 
 def test_a_version_that_changes_stops_training(config: FitConfig, transport: MockTransport) -> None:

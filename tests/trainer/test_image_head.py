@@ -31,7 +31,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from imgserver.client import HeadServers, ImageClient, LocalTransport, MockTransport
-from imgserver.errors import BadInput, CrossMediaError, DeadlineExceeded, InvalidRequest, ServerUnavailable, StoreError
+from imgserver.errors import (
+    BadInput,
+    CrossMediaError,
+    DeadlineExceeded,
+    InvalidRequest,
+    ServerUnavailable,
+    StoreError,
+    TooManyMissingImages,
+)
 from imgserver.head import Head, HeadSpec
 from imgserver.serving.service import ImageService, ServiceConfig
 from trainer.checkpoint import HEAD, STATE
@@ -533,9 +541,20 @@ def test_widths_that_are_no_numbers_are_said(config: FitConfig) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_too_many_missing_images_stop_it(config: FitConfig, store: Path) -> None:
+def test_what_is_no_list_in_the_configuration_file_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("crossmedia.toml").write_text('[trainer.fit]\nset = "light=lr"\n')
+    done = run_command("trainer", "fit", check=False)
+    assert done.returncode == 2
+    assert """sets 'set' to 'light=lr'; it is a list: set = ["light=lr"].""" in done.stderr
+
+
+def test_too_many_missing_images_stop_it(config: FitConfig, store: Path, tmp_path: Path) -> None:
     with pytest.raises(CrossMediaError, match="max_missing"):
         fit(replace(config, store=str(store), max_missing=0.01))
+    few = make_samples(tmp_path, 6, 200, {i: 10**6 + i for i in range(6)})
+    with pytest.raises(TooManyMissingImages, match=r"Not one of the 6 images .*such as image 1000000"):
+        fit(replace(config, samples=str(few), store=str(store)))
 
 
 def test_a_server_of_imported_vectors_has_no_features(config: FitConfig) -> None:

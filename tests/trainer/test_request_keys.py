@@ -15,6 +15,7 @@ from features.build import build
 from features.schema import load_schema
 from imgserver.client import ImageClient, MockTransport
 from imgserver.errors import BadInput
+from imgserver.names import ImageNames
 from trainer.fit import FitConfig, fit
 from trainer.scorer import Scorer
 
@@ -98,3 +99,75 @@ def test_what_is_no_key_is_said(scorer: Scorer, given: tuple[Any, Any], message:
 def test_a_time_of_another_unit_is_said(scorer: Scorer) -> None:
     with pytest.raises(BadInput, match=r"'now_s' of the request holds 1700000000000 in row 1; .*milliseconds"):
         scorer.score(*request(), NOW * 1000.0)
+
+
+def test_candidates_come_as_tables(scorer: Scorer) -> None:
+    user, candidates = request()
+    expected = scorer.score(user, candidates, NOW)
+    assert scorer.score(user, pa.table(candidates), NOW) == pytest.approx(expected)
+    of_arrow = {name: pa.array(values) for name, values in candidates.items()}
+    nothing = {**user, "hist_time": pa.array([float("nan")]), "hist_item_id": np.array([ITEM + 3])}
+    assert scorer.score(nothing, of_arrow, NOW).shape == (2,)
+
+
+def test_candidates_come_as_frames_of_pandas(scorer: Scorer) -> None:
+    pd = pytest.importorskip("pandas")
+    user, candidates = request()
+    expected = scorer.score(user, candidates, NOW)
+    frame = pd.DataFrame({**candidates, "item_id": pd.Categorical(candidates["item_id"])})
+    assert scorer.score(user, frame, NOW) == pytest.approx(expected)
+    assert scorer.score(pd.Series(user), frame, NOW) == pytest.approx(expected)
+    with pytest.raises(BadInput, match="The user is of type DataFrame; give columns by name: a dict"):
+        scorer.score(frame, frame, NOW)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"user": None}, "The user is None; give columns by name: a dict"),
+        ({"user": pa.table({"user_id": [1]})}, "The user is of type Table; give columns by name: a dict"),
+        ({"user": {"hist_item_id": None}}, "'hist_item_id' of the user is None; give a list, a value for each behav"),
+        ({"user": {"hist_item_id": "abc"}}, "'hist_item_id' of the user is of type str"),
+        ({"user": {"colour": 1}}, "The user has a column 'colour'"),
+        ({"user": {"hist_size": [1], "hist_time": []}}, "The user has lists of several lengths"),
+        ({"candidates": [{"item_id": 1}]}, "^The candidates are of type list; give columns by name: a dict of lists, "),
+        ({"candidates": None}, "The candidates are None"),
+        ({"candidates": {"item_id": 1}}, "'item_id' of the candidates is of type int; give a list, a value for each c"),
+        ({"candidates": {"item_id": (i for i in (1, 2))}}, "'item_id' of the candidates is of type generator"),
+        ({"candidates": {"item_id": np.zeros((2, 2))}}, "'item_id' of the candidates is of type ndarray"),
+        ({"candidates": {"item_id": [ITEM], "size": None}}, "'size' of the candidates is None"),
+        ({"candidates": {"colour": [1]}}, "The candidates have a column 'colour'"),
+    ],
+)
+def test_what_is_no_column_is_said(scorer: Scorer, change: dict[str, Any], message: str) -> None:
+    user, candidates = request()
+    with pytest.raises(BadInput, match=message) as raised:
+        scorer.score(**{"user": user, "candidates": candidates, "now_s": NOW} | change)
+    assert " at 0x" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("at", "said"), [(NOW + 60, "behaviours lie in the future"), (NOW // 60, "they seem to be in two units")]
+)
+def test_times_that_do_not_fit_are_logged_once(
+    scorer: Scorer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, at: int, said: str
+) -> None:
+    monkeypatch.setattr(scorer, "_said", set())
+    scorer.score(*request(), now_s=NOW)
+    assert not caplog.records
+    for _ in range(2):
+        scorer.score(*request(at=at), now_s=NOW)
+    assert [said in record.getMessage() for record in caplog.records] == [True]
+
+
+@pytest.mark.parametrize("kind", [int, float, str, Decimal, np.int64, lambda n: f"{n}.0", lambda n: f"new/{n}.jpg"])
+def test_a_manifest_names_images_that_are_numbers(scorer: Scorer, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photos 1003 and 1000 are the images 3 and 0, for ``features build`` too."""
+    expected = scorer.score(*request(), now_s=NOW)
+    names = ImageNames(np.arange(10), pa.array([str(1000 + i) for i in range(10)]))
+    monkeypatch.setattr(scorer, "_names", names)
+    user, candidates = request(image=kind(1003))
+    candidates["image_id"] = [kind(1003), kind(1000)]
+    assert scorer.score(user, candidates, NOW) == pytest.approx(expected)
+    with_ids = scorer.score(*request(image=kind(3)), now_s=NOW)
+    assert abs(with_ids - expected).max() > 1e-4

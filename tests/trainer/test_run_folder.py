@@ -72,6 +72,30 @@ def test_another_run_is_refused_and_stands(plain: FitConfig, change: dict[str, A
     assert result["train"]["epochs"] == json.loads((Path(plain.out) / METRICS).read_text())["train"]["epochs"]
 
 
+def test_a_folder_of_samples_or_of_other_files_is_refused(
+    plain: FitConfig,
+    transport: MockTransport,  # noqa: F811
+) -> None:
+    before = files(Path(plain.samples))
+    for overwrite in (False, True):
+        into_samples = replace(plain, out=plain.samples, overwrite=overwrite)
+        with pytest.raises(BadInput, match=r"holds samples \(samples.json\). Give another --out"):
+            fit(into_samples)
+    with pytest.raises(BadInput, match=r"holds samples \(samples.json\). Give another --out"):
+        compare(CompareConfig(into_samples, ("lr",), 1), transport)
+    assert files(Path(plain.samples)) == before
+    theirs = Path(plain.out)
+    theirs.mkdir()
+    (theirs / "notes.txt").touch()
+    with pytest.raises(BadInput, match=r"holds notes\.txt, which is no file of a run"):
+        fit(replace(plain, overwrite=True))
+    assert [*files(theirs)] == ["notes.txt"]
+    (theirs / "notes.txt").unlink()
+    fit(plain)
+    (theirs / "notes.txt").touch()
+    fit(replace(plain, seed=1, overwrite=True))
+
+
 def test_other_samples_are_another_run(plain: FitConfig, tmp_path: Path) -> None:
     fit(plain)
     other = make_samples(tmp_path, 20, 400, {i: i for i in range(20)})

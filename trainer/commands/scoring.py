@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from imgserver.config import Command, json_option
+from imgserver.errors import BadInput
 from trainer.commands.options import metrics_line, missing_extra
 
 if TYPE_CHECKING:
@@ -29,6 +30,19 @@ def images_for(lineage: Lineage, samples: Samples, server: str, timeout_s: float
     check_names(samples, client.infos()[0])
     client.version = lineage.vector_version
     return ImageHead(client)
+
+
+def say_missing(images: ImageHead | None) -> None:
+    """Say on standard error which images there are no vectors of.
+
+    Raises:
+        TooManyMissingImages: there is none of any.
+    """
+    if images is None:
+        return
+    images.source.stats.check_found()
+    if said := images.source.stats.missing_said:
+        click.echo(said, err=True)
 
 
 @click.command(cls=Command, example="runs/din")
@@ -56,6 +70,7 @@ def evaluate(run: Path, samples: str | None, server: str, split: str, timeout_s:
     images = images_for(lineage, opened, server, timeout_s)
     labels = lineage.inputs.labels
     probabilities = predict(model, opened, split, images, config["batch_size"], torch.device("cpu"))
+    say_missing(images)
     found = {label: measure(opened, split, probabilities[:, n], label) for n, label in enumerate(labels)}
     if as_json:
         click.echo(json.dumps(found[labels[0]] | ({"labels": found} if len(labels) > 1 else {})))
@@ -77,7 +92,8 @@ def evaluate(run: Path, samples: str | None, server: str, split: str, timeout_s:
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     default="scores.parquet",
-    help="Parquet file to write: time, user, item, labels and probabilities of each row, in the order of the samples.",
+    help="Parquet file to write (.parquet): time, user, item, labels and probabilities of each row, in the samples' "
+    "order.",
 )
 @json_option
 def score(
@@ -104,6 +120,10 @@ def score(
     from features.samples import Samples
     from imgserver.disk import replacing
 
+    if out.suffix != ".parquet":
+        raise BadInput(f"--out is {out}: scores are written as Parquet. Give a name that ends in .parquet.")
+    if model.is_file() and not exported:
+        raise BadInput(f"{model} is a file and no run folder. If 'trainer export' wrote it, give --exported, too.")
     predictor: Predictor
     if exported:
         predictor = found = Exported(model)
@@ -115,6 +135,7 @@ def score(
     lineage.check_samples(opened)
     images = images_for(lineage, opened, server, timeout_s)
     probabilities = predict(predictor, opened, split, images, batch_size, torch.device("cpu"))
+    say_missing(images)
     table = scores_table(opened, split, probabilities, lineage.inputs.labels)
     with replacing(out) as part:
         pq.write_table(table, part)

@@ -77,13 +77,13 @@ class DIEN(EmbeddingModel):
 
     def _padded(self, x: Inputs, batch: TensorBatch) -> Tensor:
         """Logits by padded steps, for tracing, which cannot follow steps whose number the batch decides."""
-        rows, steps = batch.rows, self.spec.max_history
+        rows, steps = batch.rows, max(self.spec.max_history, 1)  # one empty step without histories
         first = torch.cumsum(batch.lengths, 0) - batch.lengths
         n = batch.segments.shape[0]
         step = torch.arange(n, device=batch.segments.device) - first.index_select(0, batch.segments)
         place = batch.segments * steps + step
         entries = x.history.new_zeros(rows * steps, x.history.shape[1]).index_copy(0, place, x.history)
-        interests = self.extractor.padded(entries.view(rows, steps, -1), batch.lengths)
+        interests = self.extractor.padded(entries.view(rows, steps, entries.shape[1]), batch.lengths)
         asked = (interests * self.attention_weight(x.target)[:, None]).sum(2)
         there = torch.arange(steps, device=asked.device) < batch.lengths[:, None]
         attention = torch.softmax(asked.masked_fill(~there, -1e30), dim=1) * there
