@@ -176,19 +176,20 @@ class Scorer:
     def _times(self, column: Column, now: int) -> Int64Array:
         """When behaviours were; one of an unknown time was now."""
         there = pc.invert(pc.is_null(column.values, nan_is_null=True))
-        given = seconds(replace(column, values=column.values.filter(there)))
+        span, of_request = Span(), Span()
+        given = span.read(replace(column, values=column.values.filter(there)))
+        span.check_dates()
         if len(given) and TIMES not in self._said:
-            span, of_request = Span(), Span()
-            span.add(given)
-            of_request.add(np.array([now]))
-            if span.last > now or span.other_unit(of_request):
+            of_request.read(column_of([now], "now_s", "the request"))
+            future = span.last.time > now
+            if future or (span | of_request).two_units():
                 self._said.add(TIMES)
                 log.warning(
                     "the behaviours of a request are of %s (hist_time), and its own time is %s (now_s): %s. Both are "
                     "in seconds; later requests of that kind are not logged",
                     span,
                     of_request,
-                    "behaviours lie in the future" if span.last > now else "they seem to be in two units",
+                    "behaviours lie in the future" if future else "they seem to be in two units",
                 )
         found = np.full(len(column.values), now, dtype=np.int64)
         found[np.asarray(there)] = given
