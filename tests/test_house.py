@@ -66,7 +66,7 @@ ARROWS = {
     "imgserver/offline": {
         *("crossmedia.v1", "imgserver.errors", "imgserver.head", "imgserver.storage", "imgserver.vision"),
         *("imgserver.client.results", "imgserver.disk", "imgserver.keys", "imgserver.names", "imgserver.notes"),
-        "imgserver.shards",
+        *("imgserver.looks", "imgserver.shards"),
     },
 }
 
