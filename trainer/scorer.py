@@ -210,7 +210,7 @@ class Scorer:
     def _ids(self, images: Column) -> Int64Array:
         """Image ids of what a request gives, where it may give names."""
         if self._names is None:
-            return image_ids(images)
+            return image_ids(images, "; for names give Scorer.load the manifest, too")
         names = keys(images)
         found = self._names.find(names)
         absent = names.filter(pc.and_(pc.is_valid(names), pa.array(found == NULL_IMAGE)))
