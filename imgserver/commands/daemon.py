@@ -147,13 +147,13 @@ def serve(
     """
     if folder is not None and not is_url(store):
         raise BadInput(f"--folder is for a store behind redis://; what is a server's own lies in the store {store}.")
+    ownership = ownership_of(servers, me)
     if not is_url(store) and not holds_store(Path(store)):
         raise BadInput(
             f"There is no store in {store}. Check the name; 'imgserver precompute --store {store} --catalogue FOLDER' "
             f"makes one of photos, 'imgserver import' of vectors that there are."
         )
     address = _listening_at(host, port)
-    ownership = ownership_of(servers, me)
     from imgserver.serving.process import serve as run
     from imgserver.serving.process import serve_in_background
     from imgserver.serving.security import ServerSecurity

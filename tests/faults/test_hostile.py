@@ -102,7 +102,7 @@ def test_ids_out_of_range(attacked: DaemonProcess) -> None:
         far = [2**63 - 1, 2**62, 2**32, 10**15]
         assert client.get([0, *far]).status.tolist() == [Status.OK] + [Status.NOT_FOUND] * 4
         assert client.thumbnails(far) == [None] * 4
-        for ids in (np.array([-2]), np.array([-(2**63)]), np.array([2**63], np.uint64), np.array([np.nan])):
+        for ids in (np.array([-2]), np.array([-(2**63)]), np.array([2**63], np.uint64), np.array([np.inf])):
             with pytest.raises(InvalidRequest):
                 client.get(ids)
     transport = GrpcTransport(attacked.address)
