@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,6 +27,8 @@ PHOTO_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".avif"),
     *(".tif", ".tiff"),  # refused when they are opened: a shop's own pictures, which get an id and a reason
 )
+log = logging.getLogger(__name__)
+
 NAMES_FILE = "names.parquet"  # of a store: what the photos of its catalogue are called
 ID, KEY = "image_id", "key"
 MOST_DIGESTED = 1 << 16
@@ -206,6 +209,21 @@ def changed_at(folder: Path) -> int:
         return (folder / NAMES_FILE).stat().st_mtime_ns
     except FileNotFoundError:
         return 0
+
+
+def digests_of_store(folder: Path) -> tuple[str, ...]:
+    """``ImageNames.digests`` of what a store keeps, by id and read no further than they need; none where it is damaged.
+
+    Vectors are served without names: whoever needs names says that they are damaged.
+    """
+    try:
+        with pq.ParquetFile(folder / NAMES_FILE) as file:
+            for batch in file.iter_batches(MOST_DIGESTED, columns=[ID, KEY]):
+                return ImageNames(np.asarray(batch[ID]), batch[KEY]).digests()
+    except (pa.ArrowException, UnicodeDecodeError, ValueError, OSError, KeyError, NotImplementedError) as error:
+        if not isinstance(error, FileNotFoundError):
+            log.warning("what photos are called cannot be read in %s: %s", folder / NAMES_FILE, error)
+    return ()
 
 
 def same_names(one: Sequence[str], other: Sequence[str]) -> bool:

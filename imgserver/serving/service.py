@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike
 
 from imgserver.allocator import give_back_freed_memory
 from imgserver.errors import CrossMediaError, InvalidRequest, StoreError, VersionMismatch
-from imgserver.names import ImageNames, changed_at
+from imgserver.names import changed_at, digests_of_store
 from imgserver.places import own_folder
 from imgserver.serving.admission import Admission, Cost, Turns
 from imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES
@@ -158,8 +158,7 @@ class ImageService:
         """So that ``get_info`` opens nothing: it must answer when no file can be opened any more."""
         self._store_bytes = self.store.used_bytes(), self.store.free_bytes()
         if (changed := changed_at(self.store.folder)) != self._names_of:
-            names = ImageNames.of_store(self.store.folder)
-            self._names, self._names_of = names.digests() if names else (), changed
+            self._names, self._names_of = digests_of_store(self.store.folder), changed
 
     def _follow(self) -> None:
         while True:

@@ -121,7 +121,7 @@ def test_lists_of_both_kinds_of_addresses(address: str, target: str) -> None:
     [
         *("localhost:1", "LOCALHOST:1", "127.8.9.1:1", "[::1]:1", "0.0.0.0:1", "[::]:1", "[::ffff:127.0.0.1]:1"),
         *("dns:///localhost:1", "dns:localhost:1", "ipv4:127.0.0.1:1", "ipv6:[::1]:1", "ipv6:%5B::1%5D:1"),
-        *("unix:/tmp/s", "unix-abstract:s", "localhost:1,[::1]:2", "10.0.0.1:1,10.0.0.2:2", "a.localhost:1"),
+        *("unix:/run/s", "unix-abstract:s", "localhost:1,[::1]:2", "10.0.0.1:1,10.0.0.2:2", "a.localhost:1"),
         f"{socket.gethostname()}:1",
     ],
 )

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
-from conftest import DaemonProcess, run_command
+from conftest import DaemonProcess, copy_store, run_command
 from small_tables import ITEMS, SEEN, items, log, make, put
 
 from imgserver import open_local
@@ -341,6 +341,19 @@ def test_a_first_try_with_ten_photos(graph_cache: Path, photos: Path, tmp_path: 
     assert "/64\n" in again.stdout
     assert "numbers" not in again.stdout
     assert "0/0" not in again.stderr, "no bar of nothing"
+
+
+def test_damaged_names_keep_nobody_from_vectors(shop: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = copy_store(shop / "store", tmp_path / "store")
+    names = ImageNames.of_store(store)
+    assert names is not None
+    with ImageClient(open_local(store)) as client:
+        assert client.info().image_names == names.digests() != ()
+    (store / NAMES_FILE).write_bytes(b"PAR1 and no more")
+    with ImageClient(open_local(store)) as client:
+        assert client.info().image_names == ()
+        assert client.get([ids_in(shop)["SKU-01"]]).ok.all()
+    assert "what photos are called cannot be read" in caplog.text
 
 
 def test_samples_of_another_manifest_are_refused(shop: Path, tmp_path: Path) -> None:
