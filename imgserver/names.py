@@ -27,11 +27,10 @@ PHOTO_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".avif"),
     *(".tif", ".tiff"),  # refused when they are opened: a shop's own pictures, which get an id and a reason
 )
-log = logging.getLogger(__name__)
-
 NAMES_FILE = "names.parquet"  # of a store: what the photos of its catalogue are called
 ID, KEY = "image_id", "key"
 MOST_DIGESTED = 1 << 16
+log = logging.getLogger(__name__)
 
 Ids = npt.NDArray[np.int64]
 # What may spell a number; none of them is a word of a language.
