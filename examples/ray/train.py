@@ -44,7 +44,9 @@ def main() -> None:
         torch_config=TorchConfig("nccl" if arguments.gpu else "gloo"),
         scaling_config=ScalingConfig(num_workers=arguments.workers, use_gpu=arguments.gpu),
         run_config=RunConfig(
-            storage_path=os.path.join(config["out"], "ray"), failure_config=FailureConfig(arguments.failures)
+            # Hidden, for a run folder holds nothing else.
+            storage_path=os.path.join(config["out"], ".ray"),
+            failure_config=FailureConfig(arguments.failures),
         ),
     ).fit()
     print(f"run folder: {config['out']}")
