@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from crossmedia.v1 import image_server_pb2 as pb
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.parts import finish
-from imgserver.wire import VectorsReply, encode_reply
+from crossmedia.imgserver.wire import VectorsReply, encode_reply
+from crossmedia.v1 import image_server_pb2 as pb
 
 FEATURE_DIM, DIM = 1280, 12
 HISTORY, BATCH = 50, 1024

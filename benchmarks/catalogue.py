@@ -28,13 +28,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.parts import finish
-from features.report import memory
-from imgserver.offline.precompute import PrecomputeConfig, make_plan
-from imgserver.storage.catalog import open_catalog
-from imgserver.storage.records import ENTRY, Batch
-from imgserver.storage.store import Store
-from imgserver.storage.versions import feature_space
-from imgserver.vision.backbones import get_backbone
+from crossmedia.features.writing.report import memory
+from crossmedia.imgserver.offline.precompute import PrecomputeConfig, make_plan
+from crossmedia.imgserver.storage.catalogue import open_catalogue
+from crossmedia.imgserver.storage.records import ENTRY, Batch
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.storage.versions import feature_space
+from crossmedia.imgserver.vision.backbones import get_backbone
 
 BACKBONE = "efficientnet_lite0"
 BLOCK = 1_000_000
@@ -89,12 +89,12 @@ def make_files(folder: Path, files: int) -> None:
 def listing(folder: Path, name: str) -> dict[str, float]:
     """List, and look up ids that are drawn from it."""
     before = memory("VmRSS")
-    seconds, catalog = _timed(lambda: open_catalog(folder / name))
+    seconds, catalogue = _timed(lambda: open_catalogue(folder / name))
     held = memory("VmRSS") - before
-    chosen = np.random.default_rng(0).choice(catalog.ids(), 10_000)
-    look, _ = _timed(lambda: catalog.reading_order(chosen))
+    chosen = np.random.default_rng(0).choice(catalogue.ids(), 10_000)
+    look, _ = _timed(lambda: catalogue.reading_order(chosen))
     return {
-        "entries": len(catalog),
+        "entries": len(catalogue),
         "seconds": seconds,
         "held_bytes": held,
         "lookup_us_per_id": look / len(chosen) * 1e6,
@@ -103,10 +103,10 @@ def listing(folder: Path, name: str) -> dict[str, float]:
 
 def resuming(folder: Path, name: str) -> dict[str, float]:
     """List, and see that nothing is left to embed."""
-    catalog, store, backbone = open_catalog(folder / name), Store(folder / "store"), get_backbone(BACKBONE)
-    seconds, plan = _timed(lambda: make_plan(store, catalog, backbone, PrecomputeConfig()))
-    assert plan.skipped == len(catalog)
-    return {"entries": len(catalog), "seconds": seconds}
+    catalogue, store, backbone = open_catalogue(folder / name), Store(folder / "store"), get_backbone(BACKBONE)
+    seconds, plan = _timed(lambda: make_plan(store, catalogue, backbone, PrecomputeConfig()))
+    assert plan.skipped == len(catalogue)
+    return {"entries": len(catalogue), "seconds": seconds}
 
 
 def _timed(work: Callable[[], T]) -> tuple[float, T]:

@@ -28,12 +28,12 @@ from rich.table import Table as Printed
 
 from benchmarks.fetch import IN_FLIGHT, OK
 from benchmarks.parts import Part, Taken, Work, as_dict, copy_store, daemon, finish, run_rounds
-from imgserver.offline.compress import compress
-from imgserver.storage.records import SOURCE, Ids, Space
-from imgserver.storage.similarity import faiss_module, unit
-from imgserver.storage.store import Store
-from imgserver.storage.table import Table
-from imgserver.storage.versions import IMPORTED, compressed_version, held, plain_version, vector_space
+from crossmedia.imgserver.offline.compress import compress
+from crossmedia.imgserver.similarity.index import faiss_module, unit
+from crossmedia.imgserver.storage.records import SOURCE, Ids, Space
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.storage.table import Table
+from crossmedia.imgserver.storage.versions import IMPORTED, compressed_version, held, plain_version, vector_space
 
 QUERIES, K, IDS, CALLS, BLOCK = 500, 10, 10_000, 100, 100_000
 Vectors = npt.NDArray[Any]
@@ -86,8 +86,8 @@ def rate(table: Table, calls: list[Ids]) -> float:
 
 def fetching(address: str, version: str, calls: list[Ids]) -> Work:
     """Our client, asking for one version."""
-    from imgserver.allocator import keep_freed_memory
-    from imgserver.client import ImageClient
+    from crossmedia.allocator import keep_freed_memory
+    from crossmedia.imgserver.client import ImageClient
 
     keep_freed_memory()  # as the trainer does
     client, pool = ImageClient(address, version=version), ThreadPoolExecutor(IN_FLIGHT)

@@ -27,8 +27,8 @@ from rich.table import Table
 
 from benchmarks.fetch import make_store, make_vectors
 from benchmarks.parts import copy_store, daemon, finish
-from imgserver.client import ImageClient
-from imgserver.errors import CrossMediaError
+from crossmedia.errors import CrossMediaError
+from crossmedia.imgserver.client import ImageClient
 
 COPIES, CALLERS, IDS, VECTORS = 3, 4, 1_000, 100_000
 LOAD = 0.6  # of the peak

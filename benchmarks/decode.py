@@ -26,10 +26,10 @@ from rich.table import Table
 
 from benchmarks.embed import PHOTOS, make_photos, posters_archive, unpack_posters
 from benchmarks.parts import finish
-from imgserver.vision.backbones import get_backbone
-from imgserver.vision.decode import ImageLimits, Preprocessing, decode
-from imgserver.vision.decoders import Decoders
-from imgserver.vision.engines import OpenVinoEngine
+from crossmedia.imgserver.vision.backbones import get_backbone
+from crossmedia.imgserver.vision.decode import ImageLimits, Preprocessing, decode
+from crossmedia.imgserver.vision.decoders import Decoders
+from crossmedia.imgserver.vision.engines import OpenVinoEngine
 
 SIZE = 224
 ROUNDS = 15

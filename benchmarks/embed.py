@@ -85,7 +85,7 @@ def with_broken(folder: Path, target: Path) -> None:
 
 def server(address: str, files: int, n: int) -> Work:
     """Our server, asked for images that it has not seen: one get; counts what became a vector."""
-    from imgserver.client import ImageClient
+    from crossmedia.imgserver.client import ImageClient
 
     client, rounds = ImageClient(address, timeout_s=600), _next(files, n)
 
@@ -99,19 +99,19 @@ def server(address: str, files: int, n: int) -> Work:
 
 def precompute(folder: Path, files: int, n: int) -> Work:
     """Our offline job, into a store of its own; the first round, which warms up, also fits the head."""
-    from imgserver.offline.precompute import PrecomputeConfig, make_plan
-    from imgserver.offline.precompute import precompute as run
-    from imgserver.storage.catalog import open_catalog
-    from imgserver.storage.store import Store
-    from imgserver.vision.backbones import get_backbone
-    from imgserver.vision.engines import make_engine
+    from crossmedia.imgserver.offline.precompute import PrecomputeConfig, make_plan
+    from crossmedia.imgserver.offline.precompute import precompute as run
+    from crossmedia.imgserver.storage.catalogue import open_catalogue
+    from crossmedia.imgserver.storage.store import Store
+    from crossmedia.imgserver.vision.backbones import get_backbone
+    from crossmedia.imgserver.vision.engines import make_engine
 
-    backbone, catalog, rounds = get_backbone(BACKBONE), open_catalog(folder), _next(files, n)
+    backbone, catalogue, rounds = get_backbone(BACKBONE), open_catalogue(folder), _next(files, n)
     engine, store = make_engine(backbone, None, THREADS), Store(tempfile.mkdtemp(dir=folder.parent))
 
     def work() -> int:
         config = PrecomputeConfig(dim=16, only=np.array(next(rounds)))
-        return run(store, catalog, backbone, engine, config, make_plan(store, catalog, backbone, config)).embedded
+        return run(store, catalogue, backbone, engine, config, make_plan(store, catalogue, backbone, config)).embedded
 
     return work
 
@@ -120,10 +120,10 @@ def best_loop(folder: Path, files: int, n: int, ready: bool) -> Work:
     """OpenVINO with a stream a core, fed by decode threads a little ahead; with ``ready``, pixels are there already."""
     import openvino
 
-    from imgserver.vision.backbone import OnnxGraph
-    from imgserver.vision.backbones import get_backbone
-    from imgserver.vision.decode import ImageLimits, decode
-    from imgserver.vision.engines import REQUESTS_A_STREAM, _converted
+    from crossmedia.imgserver.vision.backbone import OnnxGraph
+    from crossmedia.imgserver.vision.backbones import get_backbone
+    from crossmedia.imgserver.vision.decode import ImageLimits, decode
+    from crossmedia.imgserver.vision.engines import REQUESTS_A_STREAM, _converted
 
     backbone, rounds = get_backbone(BACKBONE), _next(files, n)
     core = openvino.Core()
@@ -161,9 +161,9 @@ def torch_eager(folder: Path, files: int, n: int) -> Work:
     """What a first script does: Pillow, torch in eager mode, batches of 32."""
     import torch
 
-    from imgserver.vision.backbone import OnnxGraph
-    from imgserver.vision.backbones import get_backbone
-    from imgserver.vision.decode import ImageLimits, decode
+    from crossmedia.imgserver.vision.backbone import OnnxGraph
+    from crossmedia.imgserver.vision.backbones import get_backbone
+    from crossmedia.imgserver.vision.decode import ImageLimits, decode
 
     backbone, rounds = get_backbone(BACKBONE), _next(files, n)
     torch.set_num_threads(THREADS)
@@ -186,7 +186,14 @@ def start_store(folder: Path, place: Path, files: int) -> None:
     """A store with a head: 64 photos behind those that are measured."""
     ids = place / "ids.txt"
     ids.write_text("\n".join(str(i) for i in range(files, files + 64)))
-    command = [sys.executable, "-m", "imgserver", "precompute", f"--store={place / 'store'}", f"--catalogue={folder}"]
+    command = [
+        sys.executable,
+        "-m",
+        "crossmedia.imgserver",
+        "precompute",
+        f"--store={place / 'store'}",
+        f"--catalogue={folder}",
+    ]
     subprocess.run([*command, f"--ids={ids}", "--dim=16"], check=True, capture_output=True)
 
 

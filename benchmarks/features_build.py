@@ -70,7 +70,15 @@ def measure(rows: int, users: int, items: int, method: str, folder: Path) -> dic
     """Build once, in a process of its own."""
     folder.mkdir()
     generate(folder, rows, users, items, method)
-    command = [sys.executable, "-m", "features", "build", f"{folder}/samples.toml", f"--out={folder}/out", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "crossmedia.features",
+        "build",
+        f"{folder}/samples.toml",
+        f"--out={folder}/out",
+        "--json",
+    ]
     started = time.monotonic()
     report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     log = sum(file.stat().st_size for file in (folder / "log").iterdir())

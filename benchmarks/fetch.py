@@ -27,9 +27,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from benchmarks.parts import Part, Work, as_dict, daemon, finish, run_rounds, show
-from imgserver.storage.records import SOURCE
-from imgserver.storage.store import Store
-from imgserver.storage.versions import vector_space
+from crossmedia.imgserver.storage.records import SOURCE
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.storage.versions import vector_space
 
 DIM = 64
 VERSION = f"benchmark@000000000000+imported/{DIM}"
@@ -66,8 +66,8 @@ def requests(n: int, size: int, count: int, kind: str) -> list[npt.NDArray[np.in
 
 def ours(address: str, todo: list[npt.NDArray[np.int64]]) -> Work:
     """Our client, four gets at a time."""
-    from imgserver.allocator import keep_freed_memory
-    from imgserver.client import ImageClient
+    from crossmedia.allocator import keep_freed_memory
+    from crossmedia.imgserver.client import ImageClient
 
     keep_freed_memory()  # as the trainer does
     client, pool = ImageClient(address), ThreadPoolExecutor(IN_FLIGHT)
@@ -80,7 +80,7 @@ def ours(address: str, todo: list[npt.NDArray[np.int64]]) -> Work:
 
 def local(store: Path, todo: list[npt.NDArray[np.int64]]) -> Work:
     """Our table in the process that asks."""
-    from imgserver.storage.table import Table
+    from crossmedia.imgserver.storage.table import Table
 
     opened = Store(store)
     space = opened.index.space(VERSION)

@@ -20,10 +20,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.parts import finish
-from features.samples import Samples
-from trainer import figures, results, summary
-from trainer.fit import FitConfig, fit, served_version
-from trainer.metrics import rela_impr
+from crossmedia.features.reading.samples import Samples
+from crossmedia.trainer.fit import FitConfig, fit, served_version
+from crossmedia.trainer.metrics import rela_impr
+from crossmedia.trainer.report import figures, summary
+from crossmedia.trainer.runs import results
 
 BASE = "embedding_mlp"
 EMBEDDING_L2 = 1.0  # of 0, 0.1 and 1 the best for DIN with ids only, by the AUC of MovieLens' validation part
@@ -113,7 +114,7 @@ def rows(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def show(title: str, found: list[dict[str, Any]]) -> None:
     """Print the table."""
-    from trainer.tables import number
+    from crossmedia.trainer.report.tables import number
 
     table = Table(title=title, title_justify="left")
     for name in ("model", "seeds", "AUC", "GAUC", "log loss", "RelaImpr % (GAUC)", "AUC unseen items"):

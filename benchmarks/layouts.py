@@ -55,9 +55,9 @@ validation = 0.05
 
 def make_samples(folder: Path, length: int, rows: int) -> dict[str, float]:
     """Samples in both layouts; returns the bytes a sample of each."""
-    from features.build import build
-    from features.samples import Samples
-    from features.schema import load_schema
+    from crossmedia.features.reading.samples import Samples
+    from crossmedia.features.schema import load_schema
+    from crossmedia.features.writing.build import build_samples
 
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -84,7 +84,7 @@ def make_samples(folder: Path, length: int, rows: int) -> dict[str, float]:
     sizes = {}
     for layout in ("inline", "by_user"):
         (folder / f"{layout}.toml").write_text(SCHEMA.format(layout=layout, length=length))
-        report = build(load_schema(folder / f"{layout}.toml"), folder / layout, overwrite=True)
+        report = build_samples(load_schema(folder / f"{layout}.toml"), folder / layout, overwrite=True)
         sizes[layout] = report.bytes_per_sample
         assert Samples(folder / layout).layout == layout
     return sizes
@@ -92,8 +92,8 @@ def make_samples(folder: Path, length: int, rows: int) -> dict[str, float]:
 
 def reading(folder: Path, shuffled: bool) -> Work:
     """An epoch of batches, read by one thread."""
-    from features.samples import Samples
-    from imgserver.allocator import keep_freed_memory
+    from crossmedia.allocator import keep_freed_memory
+    from crossmedia.features.reading.samples import Samples
 
     keep_freed_memory()  # as the trainer does
     pa.set_cpu_count(1)

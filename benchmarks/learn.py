@@ -26,10 +26,10 @@ from rich.table import Table
 from benchmarks.fetch import OK
 from benchmarks.parts import Part, Work, as_dict, daemon, finish, run_rounds, show
 from benchmarks.train import BATCH, THREADS, make_samples, steps_over
-from imgserver.head import HeadSpec, fit_pca
-from imgserver.storage.records import SOURCE
-from imgserver.storage.store import Store
-from imgserver.storage.versions import feature_space, save_head, vector_space
+from crossmedia.imgserver.head import HeadSpec, fit_pca
+from crossmedia.imgserver.storage.records import SOURCE
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.storage.versions import feature_space, save_head, vector_space
 
 IMAGES, FEATURE, BEHAVIOURS = 20_000, 1280, 50
 WIDTHS = (256, 64, 12)
@@ -62,10 +62,10 @@ def make_store(folder: Path) -> None:
 
 def open_images(way: str, store: str, address: str) -> Any:
     """The images of one way to train."""
-    import imgserver
-    from imgserver.client import HeadServers, ImageClient
-    from imgserver.head import new_head
-    from trainer.image_head import ImageHead
+    from crossmedia import imgserver
+    from crossmedia.imgserver.client import HeadServers, ImageClient
+    from crossmedia.imgserver.head import new_head
+    from crossmedia.trainer.images.image_head import ImageHead
 
     if way == "frozen":
         client = ImageClient(address)
@@ -87,7 +87,7 @@ def training(folder: Path, way: str, store: str, address: str, steps: int) -> Wo
 
 def profile(folder: Path, store: str, address: str, steps: int) -> dict[str, float]:
     """Milliseconds a step that the trainer waits for each kind of call, and all of it."""
-    from imgserver.client import ImageClient
+    from crossmedia.imgserver.client import ImageClient
 
     work = training(folder, "remote", store, address, steps)
     work()
@@ -110,7 +110,7 @@ def profile(folder: Path, store: str, address: str, steps: int) -> dict[str, flo
         finally:
             setattr(cls, name, plain)
 
-    from trainer.image_head import ImageHead
+    from crossmedia.trainer.images.image_head import ImageHead
 
     with (
         timed(ImageHead, "_publish", "hash and pack the head"),
@@ -127,7 +127,7 @@ def profile(folder: Path, store: str, address: str, steps: int) -> dict[str, flo
 
 def moved(folder: Path, store: str, address: str, steps: int) -> dict[str, float]:
     """Bytes a step: measured, by the formula, and what features or photos in the place of vectors would take."""
-    from features.samples import Samples
+    from crossmedia.features.reading.samples import Samples
 
     images = open_images("remote", store, address)
     work = steps_over(images, images.dim, folder, steps)

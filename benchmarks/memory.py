@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks.fetch import make_store, make_vectors
 from benchmarks.parts import daemon, finish
-from imgserver.client import ImageClient
+from crossmedia.imgserver.client import ImageClient
 
 IDS, LOOKS, CALLERS = 100, 10, 4
 

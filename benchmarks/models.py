@@ -31,11 +31,11 @@ def training(folder: Path, name: str, steps: int) -> Work:
     """Steps of our model."""
     import torch
 
-    from features.samples import Samples
-    from imgserver.allocator import keep_freed_memory
-    from trainer.layers.inputs import InputSpec
-    from trainer.models import make
-    from trainer.tensors import to_tensors
+    from crossmedia.allocator import keep_freed_memory
+    from crossmedia.features.reading.samples import Samples
+    from crossmedia.trainer.layers.inputs import InputSpec
+    from crossmedia.trainer.models import make
+    from crossmedia.trainer.tensors import to_tensors
 
     keep_freed_memory()  # as the trainer does
     torch.set_num_threads(THREADS)
@@ -59,7 +59,7 @@ def training(folder: Path, name: str, steps: int) -> Work:
 
 def reading(folder: Path, steps: int) -> Work:
     """The same rows from disk, shuffled, and nothing else."""
-    from features.samples import Samples
+    from crossmedia.features.reading.samples import Samples
 
     samples = Samples(folder / "samples")
     return lambda: sum(len(b) for b in islice(samples.batches("train", BATCH, shuffle_seed=0), steps))

@@ -32,14 +32,14 @@ from rich.table import Table
 
 from benchmarks.ctr_peers.process import train_peer
 from benchmarks.parts import finish
-from features.build import build
-from features.samples import Samples
-from features.schema import load_schema
-from trainer import results
-from trainer.fit import FitConfig, fit
-from trainer.metrics import auc, gauc, log_loss
-from trainer.summary import mean_std
-from trainer.tables import number
+from crossmedia.features.reading.samples import Samples
+from crossmedia.features.schema import load_schema
+from crossmedia.features.writing.build import build_samples
+from crossmedia.trainer.fit import FitConfig, fit
+from crossmedia.trainer.metrics import auc, gauc, log_loss
+from crossmedia.trainer.report.summary import mean_std
+from crossmedia.trainer.report.tables import number
+from crossmedia.trainer.runs import results
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDES = {"crossmedia": "CrossMedia", "deepctr": "DeepCTR-Torch", "fuxi": "FuxiCTR"}
@@ -90,7 +90,7 @@ def prepare(folder: Path, data: Path) -> dict[str, Path]:
         movies = data / "movielens_small3" / "movies.csv"
         subprocess.run([*command, f"--movies={movies}", f"--posters={posters}", f"--out={logs}"], check=True, stdout=2)
         found[f"movielens{part}"] = folder / f"movielens{part}"
-        build(load_schema(logs / "samples.toml"), found[f"movielens{part}"], overwrite=True)
+        build_samples(load_schema(logs / "samples.toml"), found[f"movielens{part}"], overwrite=True)
 
         sequences = folder / f"beauty{part}.txt"
         lines = (data / "amazon_sequences" / "Beauty.txt").read_text().splitlines(keepends=True)
@@ -102,7 +102,7 @@ def prepare(folder: Path, data: Path) -> dict[str, Path]:
         schema = (logs / "samples.toml").read_text()
         (logs / "samples.toml").write_text(schema[: schema.index("[split]")] + '[split]\nmethod = "leave_one_out"\n')
         found[f"beauty{part}"] = folder / f"beauty{part}"
-        build(load_schema(logs / "samples.toml"), found[f"beauty{part}"], overwrite=True)
+        build_samples(load_schema(logs / "samples.toml"), found[f"beauty{part}"], overwrite=True)
     return found
 
 

@@ -175,7 +175,7 @@ def copy_store(source: Path, target: Path) -> None:
 @contextmanager
 def daemon(store: Path, *options: str) -> Iterator[tuple[str, int]]:
     """Our image server over ``store``, healthy: its address and its process."""
-    command = [sys.executable, "-m", "imgserver"]
+    command = [sys.executable, "-m", "crossmedia.imgserver"]
     arguments = ["serve", f"--store={store}", "--port=0", "--background", "--json", *options]
     done = subprocess.run([*command, *arguments], check=True, capture_output=True, text=True)
     found = json.loads(done.stdout)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.flight as flight
 
-from imgserver.storage.hashtable import IdTable
+from crossmedia.imgserver.storage.hashtable import IdTable
 
 Ids = npt.NDArray[np.int64]
 

@@ -27,9 +27,9 @@ import numpy.typing as npt
 
 from benchmarks.fetch import DIM, OK, VERSION, make_store, make_vectors, requests
 from benchmarks.parts import Part, Work, as_dict, finish, run_rounds, show
-from imgserver.offline.publish import images_of, publish
-from imgserver.storage.cluster.store import RedisStore
-from imgserver.storage.store import Store
+from crossmedia.imgserver.offline.publish import images_of, publish
+from crossmedia.imgserver.storage.cluster.store import RedisStore
+from crossmedia.imgserver.storage.store import Store
 
 NODES = 3
 BLOCK = 2_000

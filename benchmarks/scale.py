@@ -93,7 +93,7 @@ def owners(store: Path, count: int, core: int) -> Iterator[tuple[str, list[int]]
             copy_store(store, copy)
             options = (f"--store={copy}", "--port=0", "--threads=1", "--background", "--json")
             found = outcome(start(core, "imgserver", "serve", *options))
-            stop = [sys.executable, "-m", "imgserver", "stop", f"--store={copy}"]
+            stop = [sys.executable, "-m", "crossmedia.imgserver", "stop", f"--store={copy}"]
             stack.callback(subprocess.run, stop, check=True, capture_output=True)
             addresses.append(found["address"])
             pids.append(found["pid"])

@@ -27,13 +27,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.fetch import make_store, make_vectors
 from benchmarks.parts import daemon, finish
 from benchmarks.train import ITEMS, make_samples
-from features.samples import Samples
-from imgserver.allocator import keep_freed_memory
-from imgserver.client import ImageClient, Vectors
-from trainer.checkpoint import load_model
-from trainer.fit import FitConfig, fit
-from trainer.models.rocket import Rocket
-from trainer.scorer import Scorer
+from crossmedia.allocator import keep_freed_memory
+from crossmedia.features.reading.samples import Samples
+from crossmedia.imgserver.client import ImageClient, Vectors
+from crossmedia.trainer.fit import FitConfig, fit
+from crossmedia.trainer.models.rocket import Rocket
+from crossmedia.trainer.runs.checkpoint import load_model
+from crossmedia.trainer.scorer import Scorer
 
 IMAGES, BEHAVIOURS = 10_000, 50
 

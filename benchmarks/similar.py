@@ -29,16 +29,16 @@ from rich.table import Table as Printed
 from benchmarks.embed import PHOTOS
 from benchmarks.fetch import OK
 from benchmarks.parts import finish
-from imgserver.head import fit_pca
-from imgserver.offline.exchange import check_vectors, import_vectors
-from imgserver.offline.similarity import KINDS, IndexReport, build_index
-from imgserver.storage.records import Ids
-from imgserver.storage.similarity import SimilarityFiles, SimilarityIndex
-from imgserver.storage.store import Store
-from imgserver.storage.table import Table
-from imgserver.vision.backbones import get_backbone
-from imgserver.vision.decode import ImageLimits, decode
-from imgserver.vision.engines import make_engine
+from crossmedia.imgserver.head import fit_pca
+from crossmedia.imgserver.offline.exchange import check_vectors, import_vectors
+from crossmedia.imgserver.similarity.building import KINDS, IndexReport, build_index
+from crossmedia.imgserver.similarity.index import SimilarityFiles, SimilarityIndex
+from crossmedia.imgserver.storage.records import Ids
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.storage.table import Table
+from crossmedia.imgserver.vision.backbones import get_backbone
+from crossmedia.imgserver.vision.decode import ImageLimits, decode
+from crossmedia.imgserver.vision.engines import make_engine
 
 DIM, BLOCK, AT_ONCE, ALONE, K = 64, 100_000, 100, 20, 10
 Vectors = npt.NDArray[np.float32]

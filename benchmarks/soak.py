@@ -37,7 +37,7 @@ from PIL import Image
 from rich.console import Console
 
 from benchmarks.parts import daemon, finish
-from imgserver.client import ImageClient
+from crossmedia.imgserver.client import ImageClient
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "grocery"
 PHOTOS = EXAMPLE / "images"
@@ -194,12 +194,18 @@ def prepare(folder: Path) -> None:
         subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
 
     shutil.copytree(PHOTOS, folder / "photos")
-    precompute = ("-m", "imgserver", "precompute", f"--store={folder / 'store'}", f"--catalogue={folder / 'photos'}")
+    precompute = (
+        "-m",
+        "crossmedia.imgserver",
+        "precompute",
+        f"--store={folder / 'store'}",
+        f"--catalogue={folder / 'photos'}",
+    )
     run(*precompute)
     run(*precompute, "--new-head", "--dim=32")
     run(str(EXAMPLE / "simulate.py"), f"--out={folder / 'logs'}", "--seed=1")
     shutil.copy(EXAMPLE / "samples.toml", folder / "logs")
-    run("-m", "features", "build", str(folder / "logs" / "samples.toml"), f"--out={folder / 'samples'}")
+    run("-m", "crossmedia.features", "build", str(folder / "logs" / "samples.toml"), f"--out={folder / 'samples'}")
 
 
 def draw(looks: list[Look], title: str, out: Path) -> None:

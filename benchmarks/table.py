@@ -20,10 +20,10 @@ from rich.table import Table as Printed
 
 from benchmarks.fetch import DIM, OK, VERSION
 from benchmarks.parts import finish
-from imgserver.storage.records import ENTRY, Batch
-from imgserver.storage.store import Store
-from imgserver.storage.table import Table
-from imgserver.storage.versions import vector_space
+from crossmedia.imgserver.storage.records import ENTRY, Batch
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.storage.table import Table
+from crossmedia.imgserver.storage.versions import vector_space
 
 BLOCK = 500_000
 

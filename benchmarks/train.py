@@ -73,8 +73,8 @@ def make_samples(
         shortest: behaviours of the user who has fewest, others in between; 0: all have the same number.
         layout: of the files.
     """
-    from features.build import build
-    from features.schema import load_schema
+    from crossmedia.features.schema import load_schema
+    from crossmedia.features.writing.build import build_samples
 
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -116,7 +116,7 @@ def make_samples(
         folder / "items.parquet",
     )
     (folder / "samples.toml").write_text(f'layout = "{layout}"\n{SCHEMA.format(behaviours=behaviours)}')
-    build(load_schema(folder / "samples.toml"), folder / "samples", overwrite=True)
+    build_samples(load_schema(folder / "samples.toml"), folder / "samples", overwrite=True)
 
 
 class InMemory:
@@ -127,15 +127,15 @@ class InMemory:
 
     def get(self, ids: npt.NDArray[np.int64]) -> Any:
         """As ``ImageClient.get``."""
-        from imgserver.client import Vectors
+        from crossmedia.imgserver.client import Vectors
 
         return Vectors(self._vectors[ids], np.ones(len(ids), dtype=np.uint8), "memory", 1)
 
 
 def training(folder: Path, kind: str, where: str, steps: int) -> Work:
     """Steps of a DIN, over vectors in memory or fetched."""
-    from imgserver.client import ImageClient
-    from trainer.image_head import ImageHead
+    from crossmedia.imgserver.client import ImageClient
+    from crossmedia.trainer.images.image_head import ImageHead
 
     source: Any = InMemory(where) if kind == "memory" else ImageClient(where)
     return steps_over(ImageHead(source), DIM, folder, steps)
@@ -152,13 +152,13 @@ def steps_over(images: Any, dim: int, folder: Path, steps: int) -> Work:
     """
     import torch
 
-    from features.images import fetch_ahead
-    from features.samples import Samples
-    from imgserver.allocator import keep_freed_memory
-    from trainer.image_head import vectors_of
-    from trainer.layers.inputs import InputSpec
-    from trainer.models import make
-    from trainer.tensors import to_tensors
+    from crossmedia.allocator import keep_freed_memory
+    from crossmedia.features.reading.prefetch import fetch_ahead
+    from crossmedia.features.reading.samples import Samples
+    from crossmedia.trainer.images.image_head import vectors_of
+    from crossmedia.trainer.layers.inputs import InputSpec
+    from crossmedia.trainer.models import make
+    from crossmedia.trainer.tensors import to_tensors
 
     keep_freed_memory()  # as the trainer does
     torch.set_num_threads(THREADS)
@@ -188,9 +188,9 @@ def steps_over(images: Any, dim: int, folder: Path, steps: int) -> Work:
 
 def fetching(folder: Path, address: str, steps: int) -> Work:
     """The fetches of the same steps, and nothing else."""
-    from features.samples import Samples
-    from imgserver.allocator import keep_freed_memory
-    from imgserver.client import ImageClient
+    from crossmedia.allocator import keep_freed_memory
+    from crossmedia.features.reading.samples import Samples
+    from crossmedia.imgserver.client import ImageClient
 
     keep_freed_memory()  # as the trainer does
     source = ImageClient(address)

@@ -24,10 +24,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.parts import finish
-from features.samples import Samples
-from trainer import results, summary
-from trainer.fit import FitConfig, fit, served_version
-from trainer.tables import number
+from crossmedia.features.reading.samples import Samples
+from crossmedia.trainer.fit import FitConfig, fit, served_version
+from crossmedia.trainer.report import summary
+from crossmedia.trainer.report.tables import number
+from crossmedia.trainer.runs import results
 
 IDS = "ids only"
 PARTS = {

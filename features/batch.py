@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from imgserver.keys import NULL_IMAGE
+from crossmedia.keys import NULL_IMAGE
 
 __all__ = ["NULL_IMAGE", "Batch", "BatchImages", "Float32Array", "Int64Array", "Jagged", "concatenate"]
 

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from features.build import build
-from features.samples import Samples
-from features.schema import load_schema
-from features.splits import SPLITS
-from imgserver.config import Command, Group, config_option, json_option
+from crossmedia.config import Command, Group, config_option, json_option
+from crossmedia.features.reading.samples import Samples
+from crossmedia.features.schema import load_schema
+from crossmedia.features.splits import SPLITS
+from crossmedia.features.writing.build import build_samples
 
 
 @click.group(cls=Group, name="features")
@@ -46,7 +46,7 @@ def build_command(schema: Path, out: Path, extend: Path | None, overwrite: bool,
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("reading the log", total=None)
-        report = build(
+        report = build_samples(
             load_schema(schema),
             out,
             extend,

@@ -21,11 +21,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.reserved import HISTORY_COLUMNS
-from features.schema import BY_USER, INLINE
-from features.slices import Slices, column, list_values
-from features.splits import SPLITS
-from imgserver.errors import BadInput
+from crossmedia.errors import BadInput
+from crossmedia.features.reserved import HISTORY_COLUMNS
+from crossmedia.features.schema import BY_USER, INLINE
+from crossmedia.features.slices import Slices, column, list_values
+from crossmedia.features.splits import SPLITS
 
 META_FILE = "samples.json"
 # An older release reads the first format only, and says so when it meets another.

@@ -6,10 +6,10 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from features.layout import LAYOUTS, META_FILE
-from features.schema import DEFAULT_HISTORY
-from features.typed import typed
-from imgserver.errors import BadInput
+from crossmedia.errors import BadInput
+from crossmedia.features.layout import LAYOUTS, META_FILE
+from crossmedia.features.schema import DEFAULT_HISTORY
+from crossmedia.features.typed import typed
 
 
 @dataclass(frozen=True)

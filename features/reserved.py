@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from features.schema import Schema
+    from crossmedia.features.schema import Schema
 
 HISTORY_COLUMNS = ("history_user", "history_start", "history_end")  # of the layout by_user
 

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.toml_table import TomlTable
-from imgserver.errors import BadInput
-from imgserver.keys import NOT_A_NUMBER, Column, exact_up_to
+from crossmedia.errors import BadInput
+from crossmedia.features.toml_table import TomlTable
+from crossmedia.keys import NOT_A_NUMBER, Column, exact_up_to
 
 ALL = "all"
 _RULE = re.compile(r"^\s*([^<>=]+?)\s*(>=|<=|==|>|<)\s*(-?\d{1,80}(?:\.\d{1,80})?)\s*$")

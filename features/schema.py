@@ -59,10 +59,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from features import reserved
-from features.rules import Rule, take_rules
-from features.toml_table import TomlTable
-from imgserver.errors import BadInput
+from crossmedia.errors import BadInput
+from crossmedia.features import reserved
+from crossmedia.features.rules import Rule, take_rules
+from crossmedia.features.toml_table import TomlTable
 
 DEFAULT_HISTORY = 50
 INLINE, BY_USER = "inline", "by_user"

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from features.batch import Int64Array
+from crossmedia.features.batch import Int64Array
 
 Chosen = slice | Int64Array
 

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from features.batch import Int64Array
-from features.hashing import draw, hash_strings
-from features.schema import Split
+from crossmedia.features.batch import Int64Array
+from crossmedia.features.hashing import draw, hash_strings
+from crossmedia.features.schema import Split
 
 TRAIN, VALIDATION, TEST = range(3)
 SPLITS = ("train", "validation", "test")

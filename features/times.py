@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.batch import Int64Array
-from features.date_digits import Suspicion, pattern_of
-from imgserver.errors import BadInput
-from imgserver.keys import NOT_A_NUMBER, Column, exact_up_to
+from crossmedia.errors import BadInput
+from crossmedia.features.batch import Int64Array
+from crossmedia.features.date_digits import Suspicion, pattern_of
+from crossmedia.keys import NOT_A_NUMBER, Column, exact_up_to
 
 READ = (
     "times are whole seconds since 1970 such as 1700000000, or timestamps such as 2023-11-14 22:13:20, "

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from imgserver.errors import BadInput
+from crossmedia.errors import BadInput
 
 
 class TomlTable:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from imgserver.errors import BadInput
+from crossmedia.errors import BadInput
 
 FILE = "vocabulary.parquet"
 HASHED_AT_ONCE = 1 << 20

@@ -1,6 +1,6 @@
 """The image server: photos in, cached low-dimensional vectors out, keyed by image id.
 
-``imgserver.client`` is all a trainer needs and imports no torch; everything else belongs to the server.
+``crossmedia.imgserver.client`` is all a trainer needs and imports no torch; everything else belongs to the server.
 """
 
 from __future__ import annotations
@@ -9,7 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from imgserver.client import LocalTransport
+    from crossmedia.imgserver.client import ImageClient, LocalTransport
+
+
+def open_store(store: str | Path, catalogue: str | Path | None = None, timeout_s: float = 30.0) -> ImageClient:
+    """A client of a store in this process, without a daemon.
+
+    Args:
+        store: folder that ``imgserver precompute`` made.
+        catalogue: path or URL of photos, to compute what is not stored; without it such ids are NOT_FOUND.
+        timeout_s: seconds that a call may take.
+
+    Raises:
+        StoreError: there is no store, or it cannot be opened.
+    """
+    from crossmedia.imgserver.client import ImageClient
+
+    return ImageClient(open_local(store, catalogue), timeout_s=timeout_s)
 
 
 def open_local(store: str | Path, catalogue: str | Path | None = None) -> LocalTransport:
@@ -22,9 +38,9 @@ def open_local(store: str | Path, catalogue: str | Path | None = None) -> LocalT
     Raises:
         StoreError: there is no store, or it cannot be opened.
     """
-    from imgserver.client import LocalTransport
-    from imgserver.serving.service import ImageService, ServiceConfig
-    from imgserver.storage.store import Store
+    from crossmedia.imgserver.client import LocalTransport
+    from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
+    from crossmedia.imgserver.storage.store import Store
 
     Store(store, create=False).close()  # a daemon may begin with an empty store; who trains from one means another
     return LocalTransport(ImageService(ServiceConfig(Path(store), str(catalogue) if catalogue else None)))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import click
 
-from imgserver.commands.backbones import backbones
-from imgserver.commands.catalogue import add, manifest, precompute
-from imgserver.commands.daemon import health, info, serve, stop
-from imgserver.commands.operations import backup, compact, doctor, mend, restore, upgrade
-from imgserver.commands.planning import plan
-from imgserver.commands.publish import publish
-from imgserver.commands.shards import merge, reshard
-from imgserver.commands.similarity import duplicates, index, search, semantic_ids
-from imgserver.commands.vectors import compress, export, import_command
-from imgserver.commands.versions import versions
-from imgserver.config import Group, config_option
+from crossmedia.config import Group, config_option
+from crossmedia.imgserver.commands.backbones import backbones
+from crossmedia.imgserver.commands.catalogue import add, manifest, precompute
+from crossmedia.imgserver.commands.daemon import health, info, serve, stop
+from crossmedia.imgserver.commands.operations import backup, compact, doctor, mend, restore, upgrade
+from crossmedia.imgserver.commands.planning import plan
+from crossmedia.imgserver.commands.publish import publish
+from crossmedia.imgserver.commands.shards import merge, reshard
+from crossmedia.imgserver.commands.similarity import duplicates, index, search, semantic_ids
+from crossmedia.imgserver.commands.vectors import compress, export, import_command
+from crossmedia.imgserver.commands.versions import versions
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Serve": (serve, health, info, stop),

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from imgserver.errors import BadInput
+from crossmedia.errors import BadInput
 
 Features = npt.NDArray[Any]
 

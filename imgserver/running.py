@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgserver.places import DAEMON_FILE
-from imgserver.secret_files import private_opener
+from crossmedia.imgserver.places import DAEMON_FILE
+from crossmedia.secret_files import private_opener
 
 LOCK_FILE = "daemon.lock"
 LOCK_TRIES = 5
@@ -35,7 +35,7 @@ def running_daemon(store: Path) -> Daemon | None:
     """The daemon that serves ``store`` on this machine, or None."""
     try:
         told = (store / DAEMON_FILE).read_bytes()
-        from imgserver.notes import read_note  # of the server's packages, which are there where something is served
+        from crossmedia.notes import read_note  # of the server's packages, which are there where something is served
 
         daemon = Daemon(**read_note(told))
         with locked(store, fcntl.LOCK_SH):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from imgserver.errors import BadInput, WrongShard
+from crossmedia.errors import BadInput, WrongShard
 
 Ids = npt.NDArray[np.int64]
 

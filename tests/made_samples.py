@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from features.build import build
-from features.schema import load_schema
+from crossmedia.features.schema import load_schema
+from crossmedia.features.writing.build import build_samples
 
 SCHEMA = """
 [log]
@@ -45,5 +45,5 @@ def make_samples(folder: Path, items: int, rows: int, image_of: dict[int, int], 
         rows_of_items = ((f"i{i}", image_of.get(i, "")) for i in range(items))
         csv.writer(file).writerows([("item", "image"), *rows_of_items])
     (folder / "samples.toml").write_text(schema)
-    build(load_schema(folder / "samples.toml"), folder / "samples")
+    build_samples(load_schema(folder / "samples.toml"), folder / "samples")
     return folder / "samples"

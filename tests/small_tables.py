@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.build import build
-from features.report import BuildReport
-from features.samples import Samples
-from features.schema import load_schema
-from features.splits import SPLITS
+from crossmedia.features.reading.samples import Samples
+from crossmedia.features.schema import load_schema
+from crossmedia.features.splits import SPLITS
+from crossmedia.features.writing.build import build_samples
+from crossmedia.features.writing.report import BuildReport
 
 Table = dict[str, Any]
 TEXT = '[log]\npath = "LOG"\nuser = "user"\nitem = "item"\ntime = "time"\n[log.labels]\nclick = "click"\n'
@@ -65,7 +65,7 @@ def make(folder: Path, name: str = "log.parquet", more: str = ITEMS + SEEN) -> t
     if not (folder / "items.parquet").exists():
         put(folder / "items.parquet", items())
     (folder / "s.toml").write_text(TEXT.replace("LOG", name) + more + SPLIT)
-    report = build(load_schema(folder / "s.toml"), folder / "out", overwrite=True)
+    report = build_samples(load_schema(folder / "s.toml"), folder / "out", overwrite=True)
     return Samples(folder / "out"), report
 
 

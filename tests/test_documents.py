@@ -13,9 +13,9 @@ import pytest
 from conftest import ROOT
 from test_house import ARROWS, all_commands
 
-from imgserver import errors
-from trainer.cli import crossmedia
-from trainer.models import MODELS, options_of
+from crossmedia import errors
+from crossmedia.trainer.cli import crossmedia
+from crossmedia.trainer.models import MODELS, options_of
 
 DOCS = ROOT / "docs"
 
@@ -56,8 +56,16 @@ def test_the_site_has_every_command_decision_and_error(site: Path) -> None:
         assert f"adr/{decision.stem}.html" in menu
     reference = (site / "python.html").read_text()
     for name in (
-        *("imgserver.client.ImageClient.get", "imgserver.errors.Overloaded", "features.samples.Samples"),
-        *("trainer.scorer.Scorer.score", "trainer.metrics.gauc", "trainer.image_head.ImageHead"),
+        *(
+            "crossmedia.imgserver.client.ImageClient.get",
+            "crossmedia.errors.Overloaded",
+            "crossmedia.features.reading.samples.Samples",
+        ),
+        *(
+            "crossmedia.trainer.scorer.Scorer.score",
+            "crossmedia.trainer.metrics.gauc",
+            "crossmedia.trainer.images.image_head.ImageHead",
+        ),
     ):
         assert f'id="{name}"' in reference, name
 

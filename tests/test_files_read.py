@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from imgserver.errors import BadInput
-from imgserver.vision.onnx_file import onnx_backbone
+from crossmedia.errors import BadInput
+from crossmedia.imgserver.vision.onnx_file import onnx_backbone
 
 READERS = (
     *(

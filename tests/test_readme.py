@@ -25,7 +25,9 @@ NOT_RUN = {
     "make test": "this is it",
 }
 LAST = "crossmedia imgserver stop --store store"  # what stands behind it asks the server too
-PYTHON_NEEDS = {"from imgserver.client import HeadServers": "import torch\nimage_ids = torch.tensor([1, 2, -1])\n"}
+PYTHON_NEEDS = {
+    "from crossmedia.imgserver.client import HeadServers": "import torch\nimage_ids = torch.tensor([1, 2, -1])\n"
+}
 ROWS = 6_000
 
 

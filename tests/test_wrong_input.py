@@ -18,9 +18,9 @@ from conftest import DaemonProcess, copy_store, run_command
 from made_samples import make_samples
 from PIL import UnidentifiedImageError
 
-from imgserver.door import told
-from imgserver.errors import BadInput, ServerUnavailable, StoreError, did_you_mean
-from trainer.cli import GROUPS, crossmedia
+from crossmedia.door import told
+from crossmedia.errors import BadInput, ServerUnavailable, StoreError, did_you_mean
+from crossmedia.trainer.cli import GROUPS, crossmedia
 
 NUMBERS = ["x", "-1", "nan", "", str(2**70)]
 WORDS = ["", "\udcff"]
@@ -196,8 +196,8 @@ def test_packages_that_are_missing_are_named(command: list[str], missing: str, e
     code = f"""
 import sys
 sys.modules[{missing!r}] = None
-from imgserver.config import run
-from trainer.cli import crossmedia
+from crossmedia.config import run
+from crossmedia.trainer.cli import crossmedia
 sys.argv = ["crossmedia", *{command!r}]
 run(crossmedia, "CROSSMEDIA")
 """
@@ -213,8 +213,8 @@ def test_who_looks_at_a_server_needs_none_of_its_packages(name: str, tmp_path: P
     code = f"""
 import sys
 for name in ("torch", "lmdb", "xxhash", "PIL", "numba"): sys.modules[name] = None
-from imgserver.config import run
-from imgserver.cli import imgserver
+from crossmedia.config import run
+from crossmedia.imgserver.cli import imgserver
 sys.argv = ["imgserver", {name!r}, "--server=localhost:1", "--timeout-s=0.3"]
 run(imgserver, "CROSSMEDIA_IMGSERVER")
 """

@@ -7,16 +7,19 @@ from importlib.metadata import version
 
 import click
 
-from imgserver.allocator import keep_freed_memory
-from imgserver.config import Group, config_option
-from trainer.commands.reporting import report, results
-from trainer.commands.scoring import evaluate, export, score
-from trainer.commands.training import compare, fit_command, models
+from crossmedia.allocator import keep_freed_memory
+from crossmedia.config import Group, config_option
+from crossmedia.trainer.commands.reporting import report, results
+from crossmedia.trainer.commands.scoring import evaluate, export, score
+from crossmedia.trainer.commands.training import compare, fit_command, models
 
 GROUPS = {
-    "imgserver": ("imgserver.cli", "Run the image server, and embed catalogues of photos."),
-    "features": ("features.cli", "Turn logs into samples that hold ids only, and look at them."),
-    "trainer": ("trainer.cli", "Train and compare CTR models on samples, with image vectors fetched on demand."),
+    "imgserver": ("crossmedia.imgserver.cli", "Run the image server, and embed catalogues of photos."),
+    "features": ("crossmedia.features.cli", "Turn logs into samples that hold ids only, and look at them."),
+    "trainer": (
+        "crossmedia.trainer.cli",
+        "Train and compare CTR models on samples, with image vectors fetched on demand.",
+    ),
 }
 
 

@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from features.layout import META_FILE
-from features.samples import Samples
-from imgserver.client import Transport
-from imgserver.disk import replacing
-from imgserver.errors import BadInput
-from trainer import results, summary
-from trainer.fit import FitConfig, fit, served_version
-from trainer.models import model_class
-from trainer.run_folder import COMPARISON, SETTINGS, fresh_names, holds_run
-from trainer.sealed import sealed_json
+from crossmedia.disk import replacing
+from crossmedia.errors import BadInput
+from crossmedia.features.layout import META_FILE
+from crossmedia.features.reading.samples import Samples
+from crossmedia.imgserver.client import Transport
+from crossmedia.trainer.fit import FitConfig, fit, served_version
+from crossmedia.trainer.models import model_class
+from crossmedia.trainer.report import summary
+from crossmedia.trainer.runs import results
+from crossmedia.trainer.runs.run_folder import COMPARISON, SETTINGS, fresh_names, holds_run
+from crossmedia.trainer.runs.sealed import sealed_json
 
 RESULTS = "results.jsonl"
 

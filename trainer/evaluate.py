@@ -10,13 +10,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from features.images import fetch_ahead
-from features.samples import Samples
-from trainer import processes
-from trainer.image_head import ImageHead, vectors_of
-from trainer.metrics import auc, base_log_loss, calibration, gauc, log_loss
-from trainer.metrics.gather import gather_rows
-from trainer.tensors import ImageVectors, TensorBatch, to_tensors
+from crossmedia.features.reading.prefetch import fetch_ahead
+from crossmedia.features.reading.samples import Samples
+from crossmedia.trainer import processes
+from crossmedia.trainer.images.image_head import ImageHead, vectors_of
+from crossmedia.trainer.metrics import auc, base_log_loss, calibration, gauc, log_loss
+from crossmedia.trainer.metrics.gather import gather_rows
+from crossmedia.trainer.tensors import ImageVectors, TensorBatch, to_tensors
 
 BUCKETS = {"0": (0, 0), "1-4": (1, 4), "5-19": (5, 19), "20-99": (20, 99), "100+": (100, 2**62)}
 

@@ -22,34 +22,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from features.images import fetch_ahead
-from features.samples import Samples
-from features.sampling import keep_negatives
-from imgserver import open_local
-from imgserver.client import ImageClient, Transport
-from imgserver.disk import replacing
-from imgserver.errors import BadInput, TrainingDiverged
-from trainer import processes
-from trainer.board import Board
-from trainer.checkpoint import HEAD, METRICS, STATE, Lineage, save_run
-from trainer.doubts import of_one_class
-from trainer.evaluate import measure, predict
-from trainer.id_dropout import without_ids
-from trainer.image_head import ImageHead
-from trainer.layers.inputs import InputSpec
-from trainer.layers.sharded import shard_tables, spread, spread_optimizer, whole_tables
-from trainer.learner import Learner
-from trainer.metrics.gather import gather_rows
-from trainer.models import make, model_class
-from trainer.open_images import fix_version, open_images
-from trainer.outcome import outcome, stats_of_all
-from trainer.regularise import mini_batch_aware
-from trainer.results import made
-from trainer.run_folder import BOARD, claimed, kept_said
-from trainer.settings import FitConfig, identity_of
-from trainer.state import Progress, load_state, save_state
-from trainer.tensors import to_tensors
-from trainer.warm_start import warm_start
+from crossmedia.disk import replacing
+from crossmedia.errors import BadInput, TrainingDiverged
+from crossmedia.features.reading.prefetch import fetch_ahead
+from crossmedia.features.reading.samples import Samples
+from crossmedia.features.reading.sampling import keep_negatives
+from crossmedia.imgserver import open_local
+from crossmedia.imgserver.client import ImageClient, Transport
+from crossmedia.trainer import processes
+from crossmedia.trainer.doubts import of_one_class
+from crossmedia.trainer.evaluate import measure, predict
+from crossmedia.trainer.images.image_head import ImageHead
+from crossmedia.trainer.images.open_images import fix_version, open_images
+from crossmedia.trainer.layers.inputs import InputSpec
+from crossmedia.trainer.layers.sharded import shard_tables, spread, spread_optimizer, whole_tables
+from crossmedia.trainer.metrics.gather import gather_rows
+from crossmedia.trainer.models import make, model_class
+from crossmedia.trainer.outcome import outcome, stats_of_all
+from crossmedia.trainer.runs.board import Board
+from crossmedia.trainer.runs.checkpoint import HEAD, METRICS, STATE, Lineage, save_run
+from crossmedia.trainer.runs.results import made
+from crossmedia.trainer.runs.run_folder import BOARD, claimed, kept_said
+from crossmedia.trainer.runs.state import Progress, load_state, save_state
+from crossmedia.trainer.settings import FitConfig, identity_of
+from crossmedia.trainer.tensors import to_tensors
+from crossmedia.trainer.training.id_dropout import without_ids
+from crossmedia.trainer.training.learner import Learner
+from crossmedia.trainer.training.regularise import mini_batch_aware
+from crossmedia.trainer.training.warm_start import warm_start
 
 __all__ = ["FitConfig", "fit", "served_version"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from imgserver.errors import BadInput
-from trainer.models import options_of, unknown_option
+from crossmedia.errors import BadInput
+from crossmedia.trainer.models import options_of, unknown_option
 
 
 def parse_options(model: str, texts: Iterable[str]) -> dict[str, Any]:

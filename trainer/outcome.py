@@ -10,20 +10,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from features.samples import Samples
-from imgserver.client import FetchStats, Status
-from imgserver.disk import replacing
-from trainer import processes
-from trainer.checkpoint import PREDICTIONS
-from trainer.doubts import doubts, of_one_class
-from trainer.evaluate import measure, predict, predictions_table
-from trainer.image_head import ImageHead
-from trainer.models.base import Model
-from trainer.models.rocket import booster_of
-from trainer.state import Progress
+from crossmedia.disk import replacing
+from crossmedia.features.reading.samples import Samples
+from crossmedia.imgserver.client import FetchStats, Status
+from crossmedia.trainer import processes
+from crossmedia.trainer.doubts import doubts, of_one_class
+from crossmedia.trainer.evaluate import measure, predict, predictions_table
+from crossmedia.trainer.images.image_head import ImageHead
+from crossmedia.trainer.models.base import Model
+from crossmedia.trainer.models.rocket import booster_of
+from crossmedia.trainer.runs.checkpoint import PREDICTIONS
+from crossmedia.trainer.runs.state import Progress
 
 if TYPE_CHECKING:
-    from trainer.fit import FitConfig
+    from crossmedia.trainer.fit import FitConfig
 
 
 def outcome(

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from features.batch import Batch
-from features.sampling import take_rows
-from imgserver.errors import BadInput
+from crossmedia.errors import BadInput
+from crossmedia.features.batch import Batch
+from crossmedia.features.reading.sampling import take_rows
 
 TIMEOUT_S = 600  # that a process waits for the others
 

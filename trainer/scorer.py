@@ -19,19 +19,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from features.batch import NULL_IMAGE, Batch, BatchImages, Int64Array, Jagged
-from features.times import Span, seconds
-from features.vocabulary import Vocabularies, tokenize
-from imgserver.client import ImageClient
-from imgserver.errors import BadInput
-from imgserver.keys import Column, column_of, image_ids, keys, texts
-from imgserver.names import ImageNames
-from trainer.checkpoint import Lineage, load_model
-from trainer.evaluate import Predictor
-from trainer.exported import Exported
-from trainer.image_head import ImageHead, vectors_of
-from trainer.layers.inputs import CONTEXT
-from trainer.tensors import to_tensors
+from crossmedia.errors import BadInput
+from crossmedia.features.batch import NULL_IMAGE, Batch, BatchImages, Int64Array, Jagged
+from crossmedia.features.times import Span, seconds
+from crossmedia.features.vocabulary import Vocabularies, tokenize
+from crossmedia.imgserver.client import ImageClient
+from crossmedia.keys import Column, column_of, image_ids, keys, texts
+from crossmedia.names import ImageNames
+from crossmedia.trainer.evaluate import Predictor
+from crossmedia.trainer.export.exported import Exported
+from crossmedia.trainer.images.image_head import ImageHead, vectors_of
+from crossmedia.trainer.layers.inputs import CONTEXT
+from crossmedia.trainer.runs.checkpoint import Lineage, load_model
+from crossmedia.trainer.tensors import to_tensors
 
 CPU = torch.device("cpu")
 UNNAMED, TIMES = "image names that the manifest lacks", "times that do not fit"  # beside names of columns

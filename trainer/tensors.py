@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from features.batch import Batch, Jagged
+from crossmedia.features.batch import Batch, Jagged
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from features.batch import Batch, Int64Array, Jagged
-from features.samples import Samples
-from features.splits import SPLITS
+from crossmedia.features.batch import Batch, Int64Array, Jagged
+from crossmedia.features.reading.samples import Samples
+from crossmedia.features.splits import SPLITS
 
 Int32Array = npt.NDArray[np.int32]
 Float32Array = npt.NDArray[np.float32]

@@ -17,7 +17,7 @@ from torch.nn.functional import binary_cross_entropy
 
 from benchmarks.ctr_peers.arrays import ACTION, AGE, Arrays, Columns, Float32Array
 from benchmarks.ctr_peers.peer import CONTEXT_WIDTH, WIDTH, Tuned
-from features.batch import Int64Array
+from crossmedia.features.batch import Int64Array
 
 # When it is imported the library asks a server, in a thread, whether it is up to date. No benchmark does that.
 _silent = ModuleType("deepctr_torch.utils")

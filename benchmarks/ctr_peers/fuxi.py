@@ -21,7 +21,7 @@ from torch import Tensor
 
 from benchmarks.ctr_peers.arrays import ACTION, AGE, Arrays, Columns, Float32Array
 from benchmarks.ctr_peers.peer import CONTEXT_WIDTH, WIDTH, Tuned
-from features.batch import Int64Array
+from crossmedia.features.batch import Int64Array
 
 LABEL = "label"
 POOLED = "layers.MaskedAveragePooling()"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from benchmarks.ctr_peers.arrays import Arrays, Float32Array
-from features.batch import Int64Array
+from crossmedia.features.batch import Int64Array
 
 BATCH = 1024
 WIDTH = 16  # numbers in an embedding

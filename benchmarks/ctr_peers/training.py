@@ -11,8 +11,8 @@ import torch
 
 from benchmarks.ctr_peers.arrays import Arrays, Float32Array
 from benchmarks.ctr_peers.peer import BATCH, Peer
-from features.batch import Int64Array
-from trainer.metrics import auc
+from crossmedia.features.batch import Int64Array
+from crossmedia.trainer.metrics import auc
 
 EPOCHS = 20
 PATIENCE = 1

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.ctr_peers.arrays import Columns, read, read_steps
 from benchmarks.ctr_peers.peer import BATCH, Peer, Tuned
-from features.samples import Samples
+from crossmedia.features.reading.samples import Samples
 
 PEERS = {"fuxi": "Fuxi", "deepctr": "DeepCTR"}
 MODELS = ("lr", "din", "dien")

@@ -63,7 +63,7 @@ def main() -> None:
     started = time.monotonic()
     store, logs, samples, runs = OUT / "store", OUT / "logs", OUT / "samples", OUT / "runs"
     if (store / "daemon.json").exists():  # a demo that was killed may have left its server
-        subprocess.run([sys.executable, "-m", "imgserver", "stop", f"--store={store}"], capture_output=True)
+        subprocess.run([sys.executable, "-m", "crossmedia.imgserver", "stop", f"--store={store}"], capture_output=True)
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir()
     photos = sorted(int(path.stem) for path in PHOTOS.glob("*.jpg"))

@@ -10,7 +10,7 @@ import time
 
 import pyarrow.parquet as pq
 
-from trainer.scorer import Scorer
+from crossmedia.trainer.scorer import Scorer
 
 model, server, manifest = sys.argv[1:]
 names = pq.read_table(manifest, columns=["key"])["key"].to_pylist()

@@ -23,7 +23,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 def work(fit_config: dict[str, Any]) -> None:
     """What each worker does; Ray has joined them before."""
-    from trainer.fit import FitConfig, fit
+    from crossmedia.trainer.fit import FitConfig, fit
 
     fit(FitConfig(**fit_config))
 

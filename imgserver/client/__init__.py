@@ -8,12 +8,12 @@ ClientSecurity  TLS and token of the connections
 HeadServers     vectors and gradients of a head that learns, through servers that each own a part of the images
 """
 
-from imgserver.client.client import ImageClient
-from imgserver.client.head_servers import HeadServers
-from imgserver.client.mock import MockTransport
-from imgserver.client.results import FetchStats, Neighbours, ServerInfo, Status, Vectors
-from imgserver.client.security import ClientSecurity
-from imgserver.client.transports import GrpcTransport, LocalTransport, Transport
+from crossmedia.imgserver.client.client import ImageClient
+from crossmedia.imgserver.client.head_servers import HeadServers
+from crossmedia.imgserver.client.mock import MockTransport
+from crossmedia.imgserver.client.results import FetchStats, Neighbours, ServerInfo, Status, Vectors
+from crossmedia.imgserver.client.security import ClientSecurity
+from crossmedia.imgserver.client.transports import GrpcTransport, LocalTransport, Transport
 
 __all__ = [
     "ClientSecurity",

@@ -7,8 +7,8 @@ import socket
 from contextlib import suppress
 from urllib.parse import unquote
 
-from imgserver.errors import BadInput, ServerUnavailable
-from imgserver.hosts import host_and_port, is_loopback, is_this_machine, proxy_for, written
+from crossmedia.errors import BadInput, ServerUnavailable
+from crossmedia.hosts import host_and_port, is_loopback, is_this_machine, proxy_for, written
 
 # Calls go to every copy that is connected and says SERVING, in turn.
 ROUND_ROBIN = json.dumps(

@@ -11,21 +11,29 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.client import replies
-from imgserver.client.fetching import Fetch
-from imgserver.client.ids import Ids, as_ids, deduplicated, in_place
-from imgserver.client.putting import put_photos
-from imgserver.client.results import DTYPE_CODES, PERMANENT, FetchStats, Neighbours, ServerInfo, Status, Vectors
-from imgserver.client.retries import seconds_left, until_answered
-from imgserver.client.searching import best_of, search
-from imgserver.client.security import ClientSecurity
-from imgserver.client.servers import Servers, at_once
-from imgserver.client.transports import Transport
-from imgserver.errors import InvalidRequest, VersionMismatch
-from imgserver.keys import NULL_IMAGE
-from imgserver.wire import VectorsReply
+from crossmedia.errors import InvalidRequest, VersionMismatch
+from crossmedia.imgserver.client import replies
+from crossmedia.imgserver.client.fetching import Fetch
+from crossmedia.imgserver.client.ids import Ids, as_ids, deduplicated, in_place
+from crossmedia.imgserver.client.putting import put_photos
+from crossmedia.imgserver.client.results import (
+    DTYPE_CODES,
+    PERMANENT,
+    FetchStats,
+    Neighbours,
+    ServerInfo,
+    Status,
+    Vectors,
+)
+from crossmedia.imgserver.client.retries import seconds_left, until_answered
+from crossmedia.imgserver.client.searching import best_of, search
+from crossmedia.imgserver.client.security import ClientSecurity
+from crossmedia.imgserver.client.servers import Servers, at_once
+from crossmedia.imgserver.client.transports import Transport
+from crossmedia.imgserver.wire import VectorsReply
+from crossmedia.keys import NULL_IMAGE
+from crossmedia.v1 import image_server_pb2 as pb
 
 
 class ImageClient:

@@ -12,8 +12,7 @@ from typing import Any
 
 import grpc
 
-from imgserver.client.addresses import proxy_said
-from imgserver.errors import (
+from crossmedia.errors import (
     ERROR_NAME_KEY,
     RETRY_AFTER_KEY,
     CrossMediaError,
@@ -24,6 +23,7 @@ from imgserver.errors import (
     ServerUnavailable,
     error_class,
 )
+from crossmedia.imgserver.client.addresses import proxy_said
 
 MOST_SAID = 1000  # characters of what a server says
 RETRY_AFTER_MS = 100  # where it does not say when to come back

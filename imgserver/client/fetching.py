@@ -7,16 +7,16 @@ from collections.abc import Callable
 from itertools import chain, zip_longest
 
 import numpy as np
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.client.failures import broken
-from imgserver.client.ids import Ids
-from imgserver.client.results import DTYPE_CODES, TRANSIENT, ServerInfo
-from imgserver.client.retries import Tries, seconds_left
-from imgserver.client.servers import Servers
-from imgserver.client.transports import Pending, Transport
-from imgserver.errors import CrossMediaError, DeadlineExceeded, Overloaded, ServerUnavailable
-from imgserver.wire import VectorsReply
+from crossmedia.errors import CrossMediaError, DeadlineExceeded, Overloaded, ServerUnavailable
+from crossmedia.imgserver.client.failures import broken
+from crossmedia.imgserver.client.ids import Ids
+from crossmedia.imgserver.client.results import DTYPE_CODES, TRANSIENT, ServerInfo
+from crossmedia.imgserver.client.retries import Tries, seconds_left
+from crossmedia.imgserver.client.servers import Servers
+from crossmedia.imgserver.client.transports import Pending, Transport
+from crossmedia.imgserver.wire import VectorsReply
+from crossmedia.v1 import image_server_pb2 as pb
 
 
 class Fetch:

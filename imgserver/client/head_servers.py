@@ -10,14 +10,14 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from imgserver.client.client import ImageClient
-from imgserver.client.ids import Ids
-from imgserver.client.replies import Gradient
-from imgserver.client.results import FetchStats, Vectors
-from imgserver.client.retries import seconds_left
-from imgserver.client.security import ClientSecurity
-from imgserver.client.transports import Transport
-from imgserver.errors import NotReady, VersionMismatch
+from crossmedia.errors import NotReady, VersionMismatch
+from crossmedia.imgserver.client.client import ImageClient
+from crossmedia.imgserver.client.ids import Ids
+from crossmedia.imgserver.client.replies import Gradient
+from crossmedia.imgserver.client.results import FetchStats, Vectors
+from crossmedia.imgserver.client.retries import seconds_left
+from crossmedia.imgserver.client.security import ClientSecurity
+from crossmedia.imgserver.client.transports import Transport
 
 Reply = TypeVar("Reply")
 # A head that was put may be pushed out by others of its run before it is asked for, but not for ever.

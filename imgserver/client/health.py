@@ -8,8 +8,8 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
-from imgserver.client.failures import translated
-from imgserver.client.security import ClientSecurity, open_channel
+from crossmedia.imgserver.client.failures import translated
+from crossmedia.imgserver.client.security import ClientSecurity, open_channel
 
 _CHECK = "/grpc.health.v1.Health/Check"
 

@@ -9,15 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from imgserver.errors import BadInput, InvalidRequest
-from imgserver.keys import NULL_IMAGE, column_of
-from imgserver.keys import image_ids as read_image_ids
+from crossmedia.errors import BadInput, InvalidRequest
+from crossmedia.keys import NULL_IMAGE, column_of
+from crossmedia.keys import image_ids as read_image_ids
 
 Ids = npt.NDArray[np.int64]
 
 
 def as_ids(image_ids: Sequence[Any] | npt.NDArray[Any]) -> Ids:
-    """A flat array of them: whole numbers as ``imgserver.keys`` reads them; None and NaN are the null image.
+    """A flat array of them: whole numbers as ``crossmedia.keys`` reads them; None and NaN are the null image.
 
     Raises:
         InvalidRequest: they are not flat, no whole numbers, negative beyond the null image, or above 2**63 - 1.

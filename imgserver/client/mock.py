@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.client.results import dim_in
-from imgserver.client.transports import Pending
-from imgserver.errors import NotReady, VersionMismatch
-from imgserver.wire import DTYPES, VectorsReply
+from crossmedia.errors import NotReady, VersionMismatch
+from crossmedia.imgserver.client.results import dim_in
+from crossmedia.imgserver.client.transports import Pending
+from crossmedia.imgserver.wire import DTYPES, VectorsReply
+from crossmedia.v1 import image_server_pb2 as pb
 
 
 class MockTransport:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from crossmedia.errors import CrossMediaError, Overloaded, ServerUnavailable
+from crossmedia.imgserver.client import replies
+from crossmedia.imgserver.client.results import TRANSIENT, ServerInfo, Status
+from crossmedia.imgserver.client.retries import Tries, seconds_left
+from crossmedia.imgserver.client.transports import Transport
 from crossmedia.v1 import image_server_pb2 as pb
-
-from imgserver.client import replies
-from imgserver.client.results import TRANSIENT, ServerInfo, Status
-from imgserver.client.retries import Tries, seconds_left
-from imgserver.client.transports import Transport
-from imgserver.errors import CrossMediaError, Overloaded, ServerUnavailable
 
 
 def put_photos(

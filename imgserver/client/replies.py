@@ -15,14 +15,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from crossmedia.v1 import image_server_pb2 as pb
 from google.protobuf.message import DecodeError, Message
 
-from imgserver.client.failures import broken, printable
-from imgserver.client.ids import Ids
-from imgserver.client.results import DTYPE_NAMES, KNOWN_STATUS, ServerInfo, Status, dim_in
-from imgserver.keys import NULL_IMAGE
-from imgserver.wire import VectorsReply
+from crossmedia.imgserver.client.failures import broken, printable
+from crossmedia.imgserver.client.ids import Ids
+from crossmedia.imgserver.client.results import DTYPE_NAMES, KNOWN_STATUS, ServerInfo, Status, dim_in
+from crossmedia.imgserver.wire import VectorsReply
+from crossmedia.keys import NULL_IMAGE
+from crossmedia.v1 import image_server_pb2 as pb
 
 MAX_DIM = 1 << 16
 MAX_NAME, MAX_NAMES = 1024, 10_000  # characters of a name that a server tells, and names in a list

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.errors import DeadlineExceeded, TooManyMissingImages, VersionMismatch
+from crossmedia.errors import DeadlineExceeded, TooManyMissingImages, VersionMismatch
+from crossmedia.v1 import image_server_pb2 as pb
 
 
 class Status(IntEnum):

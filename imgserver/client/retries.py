@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from imgserver.errors import CrossMediaError, DeadlineExceeded, Overloaded, ServerUnavailable
-from imgserver.logs import Sparingly
+from crossmedia.errors import CrossMediaError, DeadlineExceeded, Overloaded, ServerUnavailable
+from crossmedia.logs import Sparingly
 
 log = logging.getLogger(__name__)
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.client import replies
-from imgserver.client.ids import Ids, as_ids
-from imgserver.client.putting import parts
-from imgserver.client.results import Neighbours, ServerInfo
-from imgserver.client.retries import until_answered
-from imgserver.client.transports import Transport
-from imgserver.errors import InvalidRequest, VersionMismatch
+from crossmedia.errors import InvalidRequest, VersionMismatch
+from crossmedia.imgserver.client import replies
+from crossmedia.imgserver.client.ids import Ids, as_ids
+from crossmedia.imgserver.client.putting import parts
+from crossmedia.imgserver.client.results import Neighbours, ServerInfo
+from crossmedia.imgserver.client.retries import until_answered
+from crossmedia.imgserver.client.transports import Transport
+from crossmedia.v1 import image_server_pb2 as pb
 
 Queries = Sequence[int] | npt.NDArray[Any] | Sequence[bytes]
 

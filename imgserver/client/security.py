@@ -15,14 +15,15 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 
-from imgserver.client.addresses import channel_target, hosts_of, stays_here
-from imgserver.errors import BadInput
-from imgserver.secret_files import Followed, read_private
+from crossmedia.environment import CLIENT
+from crossmedia.errors import BadInput
+from crossmedia.imgserver.client.addresses import channel_target, hosts_of, stays_here
+from crossmedia.secret_files import Followed, read_private
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class ClientSecurity:
     @classmethod
     def from_environment(cls) -> ClientSecurity:
         """What ``CROSSMEDIA_TLS_CA`` and the others say."""
-        return cls(**{name: os.environ.get(variable) or None for name, variable in ENVIRONMENT.items()})
+        return cls(**{name: os.environ.get(variable) or None for name, variable in CLIENT.items()})
 
     def credentials(self) -> grpc.ChannelCredentials | None:
         """Of a channel; None: no TLS.
@@ -79,9 +80,6 @@ class ClientSecurity:
             return None
         path = Path(self.token_file)
         return Followed(f"the token {path}", [path], lambda: _authorization(path), LOOK_EVERY_S)
-
-
-ENVIRONMENT = {field.name: f"CROSSMEDIA_{field.name.upper()}" for field in fields(ClientSecurity)}
 
 
 def open_channel(address: str, security: ClientSecurity, options: Sequence[tuple[str, str | int]] = ()) -> grpc.Channel:

@@ -12,16 +12,16 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from imgserver.client import replies
-from imgserver.client.addresses import SCHEMES
-from imgserver.client.failures import printable
-from imgserver.client.ids import Ids
-from imgserver.client.results import ServerInfo
-from imgserver.client.retries import seconds_left, until_answered
-from imgserver.client.security import ClientSecurity
-from imgserver.client.transports import GrpcTransport, Transport
-from imgserver.errors import BadInput, WrongShard
-from imgserver.shards import owners, shards_of
+from crossmedia.errors import BadInput, WrongShard
+from crossmedia.imgserver.client import replies
+from crossmedia.imgserver.client.addresses import SCHEMES
+from crossmedia.imgserver.client.failures import printable
+from crossmedia.imgserver.client.ids import Ids
+from crossmedia.imgserver.client.results import ServerInfo
+from crossmedia.imgserver.client.retries import seconds_left, until_answered
+from crossmedia.imgserver.client.security import ClientSecurity
+from crossmedia.imgserver.client.transports import GrpcTransport, Transport
+from crossmedia.imgserver.shards import owners, shards_of
 
 Reply = TypeVar("Reply")
 RowNumbers = npt.NDArray[np.int64]

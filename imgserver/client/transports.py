@@ -11,17 +11,17 @@ from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import grpc
-from crossmedia.v1 import image_server_pb2 as pb
 from google.protobuf.message import Message
 
-from imgserver.client import replies
-from imgserver.client.failures import broken, translated
-from imgserver.client.results import MAX_MESSAGE_BYTES
-from imgserver.client.security import ClientSecurity, Metadata, open_channel
-from imgserver.errors import CrossMediaError
-from imgserver.logs import REQUEST_ID_KEY, new_request_id
-from imgserver.secret_files import Followed
-from imgserver.wire import METHODS, VectorsReply, decode_reply
+from crossmedia.errors import CrossMediaError
+from crossmedia.imgserver.client import replies
+from crossmedia.imgserver.client.failures import broken, translated
+from crossmedia.imgserver.client.results import MAX_MESSAGE_BYTES
+from crossmedia.imgserver.client.security import ClientSecurity, Metadata, open_channel
+from crossmedia.imgserver.wire import METHODS, VectorsReply, decode_reply
+from crossmedia.logs import REQUEST_ID_KEY, new_request_id
+from crossmedia.secret_files import Followed
+from crossmedia.v1 import image_server_pb2 as pb
 
 Reply = TypeVar("Reply", bound=Message)
 
@@ -44,7 +44,7 @@ CONNECT_OPTIONS = [
 
 
 class Transport(Protocol):
-    """One call each; failures are raised as the classes of ``imgserver.errors``."""
+    """One call each; failures are raised as the classes of ``crossmedia.errors``."""
 
     @property
     def address(self) -> str:

@@ -10,8 +10,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from imgserver.commands.options import threads_option
-from imgserver.config import Command, json_option
+from crossmedia.config import Command, json_option
+from crossmedia.imgserver.commands.options import threads_option
 
 
 @click.command(cls=Command, example="torchvision:resnet50")
@@ -24,7 +24,7 @@ def backbones(names: tuple[str, ...], threads: int, as_json: bool) -> None:
     Speed is measured for those whose weights are on this machine, and for all NAMES that are given: without weights,
     with random ones, which take as long.
     """
-    from imgserver.offline.survey import survey
+    from crossmedia.imgserver.offline.survey import survey
 
     found = survey(names, threads)
     if as_json:

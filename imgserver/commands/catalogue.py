@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from imgserver.commands.options import (
+from crossmedia.config import Command, json_option
+from crossmedia.errors import BadInput, NothingEmbedded
+from crossmedia.imgserver.commands.options import (
     MEGABYTE,
     images_progress,
     missing_extra,
@@ -28,15 +30,13 @@ from imgserver.commands.options import (
     store_option,
     threads_option,
 )
-from imgserver.commands.shards import embed_files, merge_files
-from imgserver.config import Command, json_option
-from imgserver.errors import BadInput, NothingEmbedded
-from imgserver.keys import as_image_id
-from imgserver.shards import shards_of
+from crossmedia.imgserver.commands.shards import embed_files, merge_files
+from crossmedia.imgserver.shards import shards_of
+from crossmedia.keys import as_image_id
 
 if TYPE_CHECKING:
-    from imgserver.names import ImageNames
-    from imgserver.offline.precompute import PrecomputeResult
+    from crossmedia.imgserver.offline.precompute import PrecomputeResult
+    from crossmedia.names import ImageNames
 
 BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 
@@ -144,15 +144,15 @@ def precompute(
     if shard is not None and ownership is not None:
         raise BadInput("--shard makes files for all servers: leave out --servers and --me, and give them to 'merge'.")
     try:
-        from imgserver.offline import precompute as work
-        from imgserver.offline.image_ids import read_ids
-        from imgserver.offline.shards import Job
-        from imgserver.running import running_daemon
-        from imgserver.storage.catalog import names_in, open_catalog
-        from imgserver.storage.store import Store
-        from imgserver.vision.backbones import get_backbone
-        from imgserver.vision.decode import ImageLimits
-        from imgserver.vision.engines import make_engine
+        from crossmedia.imgserver.offline import precompute as work
+        from crossmedia.imgserver.offline.image_ids import read_ids
+        from crossmedia.imgserver.offline.shards import Job
+        from crossmedia.imgserver.running import running_daemon
+        from crossmedia.imgserver.storage.catalogue import names_in, open_catalogue
+        from crossmedia.imgserver.storage.store import Store
+        from crossmedia.imgserver.vision.backbones import get_backbone
+        from crossmedia.imgserver.vision.decode import ImageLimits
+        from crossmedia.imgserver.vision.engines import make_engine
     except ImportError as error:
         raise missing_extra(error) from error
 
@@ -176,26 +176,26 @@ def precompute(
     if running_daemon(store):
         os.nice(BEHIND_REQUESTS)  # a server answers callers from this machine
     console = Console(stderr=True)
-    catalog, net = open_catalog(catalogue, read_timeout_s, photo_roots), get_backbone(backbone)
-    _say(catalog.passed_over)
+    photos, net = open_catalogue(catalogue, read_timeout_s, photo_roots), get_backbone(backbone)
+    _say(photos.passed_over)
     if ownership is not None:
-        only = catalog.ids() if only is None else only
+        only = photos.ids() if only is None else only
         only = only[ownership.mine[shards_of(only)]]
     config = work.PrecomputeConfig(dim, only, limits, new_head=new_head)
     opened = Store(store)
     try:
-        plan = work.make_plan(opened, catalog, net, config)
+        plan = work.make_plan(opened, photos, net, config)
         cnn = make_engine(net, store / "engine", threads)
         todo = len(plan.to_embed)
         console.print(f"{plan.found} photos, {plan.skipped} of them embedded already, {todo} to embed.")
         if todo:
-            rate = work.measure_rate(catalog, net, cnn, config, plan.to_embed)
+            rate = work.measure_rate(photos, net, cnn, config, plan.to_embed)
             megabytes = plan.disk_bytes(net.feature_dim, dim) / 1e6
             console.print(f"Estimate: {todo / rate:.0f} s at {rate:.0f} images/s, {megabytes:.1f} MB on disk.")
         with images_progress("embedding", console, disable=not todo) as progress:
             task = progress.add_task("embedding", total=todo)
             ready = time.monotonic()
-            result = work.precompute(opened, catalog, net, cnn, config, plan, lambda done: progress.advance(task, done))
+            result = work.precompute(opened, photos, net, cnn, config, plan, lambda done: progress.advance(task, done))
     finally:
         opened.close()
     result.start_s, result.seconds = ready - began, time.monotonic() - began
@@ -220,9 +220,9 @@ def _say_files(found: dict[str, Any], as_json: bool) -> None:
 
 def _apply_head(store: Path, file: Path, as_json: bool) -> None:
     try:
-        from imgserver.head import Head
-        from imgserver.offline.head_vectors import apply_head
-        from imgserver.storage.store import Store
+        from crossmedia.imgserver.head import Head
+        from crossmedia.imgserver.offline.head_vectors import apply_head
+        from crossmedia.imgserver.storage.store import Store
     except ImportError as error:
         raise missing_extra(error) from error
 
@@ -269,8 +269,8 @@ def manifest(catalogue: str, out: Path, as_json: bool) -> None:
     catalogue. Names stay the ids when all are whole numbers. Run it again when photos were added.
     """
     try:
-        from imgserver.storage.catalog import READ_TIMEOUT_S
-        from imgserver.storage.catalog.manifest import write_manifest
+        from crossmedia.imgserver.storage.catalogue import READ_TIMEOUT_S
+        from crossmedia.imgserver.storage.catalogue.manifest import write_manifest
     except ImportError as error:
         raise missing_extra(error) from error
 
@@ -303,7 +303,7 @@ def add(
     Files are named <image id>.jpg, or by a key of the manifest that the store was filled from, or --id names the image.
     The server keeps the vector, not the photo: bring it to the catalogue too.
     """
-    from imgserver.client import ImageClient, Status
+    from crossmedia.imgserver.client import ImageClient, Status
 
     names = names_of(store) if server is None else None
     brought: dict[int, bytes] = {}
@@ -337,7 +337,7 @@ def _image_id(path: Path, names: ImageNames | None) -> int:
 
 def _why(data: bytes) -> str:
     """What the bytes of a refused photo look like, where they do not begin as one."""
-    from imgserver.vision.formats import CorruptImage, format_of
+    from crossmedia.imgserver.vision.formats import CorruptImage, format_of
 
     try:
         format_of(data)

@@ -14,7 +14,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from imgserver.commands.options import (
+from crossmedia.config import Command, json_option
+from crossmedia.errors import BadInput, CrossMediaError, DeadlineExceeded, ServerUnavailable
+from crossmedia.hosts import host_and_port, written
+from crossmedia.imgserver.commands.options import (
     MEGABYTE,
     ownership_of,
     ownership_options,
@@ -24,12 +27,9 @@ from imgserver.commands.options import (
     server_option,
     threads_option,
 )
-from imgserver.config import Command, json_option
-from imgserver.errors import BadInput, CrossMediaError, DeadlineExceeded, ServerUnavailable
-from imgserver.hosts import host_and_port, written
-from imgserver.logs import LogFormat, set_up_logs
-from imgserver.places import holds_store, is_url, own_folder
-from imgserver.running import Daemon
+from crossmedia.imgserver.places import holds_store, is_url, own_folder
+from crossmedia.imgserver.running import Daemon
+from crossmedia.logs import LogFormat, set_up_logs
 
 STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
 
@@ -154,12 +154,12 @@ def serve(
             f"makes one of photos, 'imgserver import' of vectors that there are."
         )
     address = _listening_at(host, port)
-    from imgserver.serving.process import serve as run
-    from imgserver.serving.process import serve_in_background
-    from imgserver.serving.security import ServerSecurity
-    from imgserver.serving.service import ServiceConfig
-    from imgserver.serving.tracing import tracing
-    from imgserver.vision.decode import ImageLimits
+    from crossmedia.imgserver.serving.process import serve as run
+    from crossmedia.imgserver.serving.process import serve_in_background
+    from crossmedia.imgserver.serving.service import ServiceConfig
+    from crossmedia.imgserver.vision.decode import ImageLimits
+    from crossmedia.service.security import ServerSecurity
+    from crossmedia.service.tracing import tracing
 
     def say(daemon: Daemon) -> None:
         if as_json or (log_format == "json" and not background):  # standard output is often the same file as the log
@@ -226,7 +226,7 @@ def _serve_arguments(values: dict[str, Any]) -> dict[str, Any]:
 @json_option
 def info(server: str | None, store: str, timeout_s: float, as_json: bool) -> None:
     """Show what a running server serves: versions, limits, counters, and the share of ids answered from the table."""
-    from imgserver.client import ImageClient
+    from crossmedia.imgserver.client import ImageClient
 
     address = server_address(server, store)
     with ImageClient(address, timeout_s=timeout_s) as client:
@@ -247,7 +247,7 @@ def info(server: str | None, store: str, timeout_s: float, as_json: bool) -> Non
 @json_option
 def stop(store: str, as_json: bool) -> None:
     """Drain and stop the server that serves a store on this machine."""
-    from imgserver.serving.process import stop_daemon
+    from crossmedia.imgserver.serving.process import stop_daemon
 
     daemon = stop_daemon(own_folder(store))
     click.echo(json.dumps(asdict(daemon)) if as_json else f"The image server at {daemon.address} has stopped.")
@@ -261,7 +261,7 @@ def stop(store: str, as_json: bool) -> None:
 @json_option
 def health(server: str | None, store: str, wait: bool, timeout_s: float, as_json: bool) -> None:
     """Tell whether work really goes through the server; the exit code is 0 when it does, else 3."""
-    from imgserver.client.health import health_of
+    from crossmedia.imgserver.client.health import health_of
 
     deadline = time.monotonic() + timeout_s
     while True:

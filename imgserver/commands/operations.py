@@ -13,11 +13,11 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from imgserver.commands.options import server_option, store_option
-from imgserver.config import Command, json_option
+from crossmedia.config import Command, json_option
+from crossmedia.imgserver.commands.options import server_option, store_option
 
 if TYPE_CHECKING:
-    from imgserver.operations.compact import CompactReport
+    from crossmedia.imgserver.operations.compact import CompactReport
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -44,7 +44,7 @@ def doctor(store: Path, server: str | None, full: bool, as_json: bool) -> None:
 
     Nothing is changed. A running server is asked at its own address, or at --server.
     """
-    from imgserver.operations.doctor import examine
+    from crossmedia.imgserver.operations.doctor import examine
 
     found = examine(store, server, full=full)
     problems = [name for name, finding in found.items() if finding.level == "problem"]
@@ -68,7 +68,7 @@ def mend(store: Path, as_json: bool) -> None:
     Every row is compared with its checksum, and every entry of the index with its seal. An index whose pages are
     damaged is written anew from those that are whole; then no server may have the store open.
     """
-    from imgserver.operations.mend import mend as work
+    from crossmedia.imgserver.operations.mend import mend as work
 
     report = work(store)
     if as_json:
@@ -98,7 +98,7 @@ def mend(store: Path, as_json: bool) -> None:
 @json_option
 def backup(store: Path, to: Path, as_json: bool) -> None:
     """Copy a store while it is served and written; every row is compared with its checksum on the way."""
-    from imgserver.operations.backup import backup as work
+    from crossmedia.imgserver.operations.backup import backup as work
 
     with _bytes_progress("copying") as progress:
         made = work(store, to, progress)
@@ -115,7 +115,7 @@ def backup(store: Path, to: Path, as_json: bool) -> None:
 @json_option
 def restore(folder: Path, store: Path, as_json: bool) -> None:
     """Make a store of the backup in FOLDER; every file is compared with its SHA-256. Nothing is overwritten."""
-    from imgserver.operations.backup import restore as work
+    from crossmedia.imgserver.operations.backup import restore as work
 
     with _bytes_progress("copying") as progress:
         made = work(folder, store, progress)
@@ -134,7 +134,7 @@ def compact(store: Path, as_json: bool) -> None:
 
     What is kept is written beside what is there, and takes its place in one step: a kill loses nothing.
     """
-    from imgserver.operations.compact import compact as work
+    from crossmedia.imgserver.operations.compact import compact as work
 
     with _bytes_progress("writing") as progress:
         report = work(store, progress)
@@ -149,7 +149,7 @@ def upgrade(store: Path, as_json: bool) -> None:
 
     Vectors stay what they are, bit for bit. A kill loses nothing. Back up first: an older release cannot read it then.
     """
-    from imgserver.operations.compact import upgrade as work
+    from crossmedia.imgserver.operations.compact import upgrade as work
 
     with _bytes_progress("writing") as progress:
         report = work(store, progress)

@@ -11,13 +11,13 @@ from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from imgserver.errors import BadInput, ServerUnavailable
-from imgserver.places import holds_store, is_url, own_folder
-from imgserver.running import running_daemon
-from imgserver.shards import Ownership
+from crossmedia.errors import BadInput, ServerUnavailable
+from crossmedia.imgserver.places import holds_store, is_url, own_folder
+from crossmedia.imgserver.running import running_daemon
+from crossmedia.imgserver.shards import Ownership
 
 if TYPE_CHECKING:
-    from imgserver.names import ImageNames
+    from crossmedia.names import ImageNames
 
 DEFAULT_SERVER = "localhost:7070"
 MEGABYTE = 1 << 20
@@ -142,7 +142,7 @@ def names_of(store: str | Path, manifest: Path | None = None) -> ImageNames | No
         BadInput: the manifest cannot be read.
         StoreError: the store's names are damaged.
     """
-    from imgserver.names import ImageNames
+    from crossmedia.names import ImageNames
 
     return ImageNames.read(manifest) if manifest is not None else ImageNames.of_store(own_folder(store))
 

@@ -9,8 +9,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from imgserver.config import Command, json_option
-from imgserver.errors import BadInput
+from crossmedia.config import Command, json_option
+from crossmedia.errors import BadInput
 
 LABELS = {
     "embed_core_hours": "CNN, core hours",
@@ -73,7 +73,7 @@ def plan(
 
     It multiplies what docs/performance.md measured on one machine; docs/capacity.md says what that leaves out.
     """
-    from imgserver.planning import Sizes, make_plan
+    from crossmedia.imgserver.operations.planning import Sizes, make_plan
 
     widths = tuple(number(part) for part in head.split(",") if part.strip())
     sizes = Sizes(

@@ -10,10 +10,10 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from imgserver.commands.options import images_progress, store_option
-from imgserver.config import Command, json_option
-from imgserver.errors import BadInput
-from imgserver.places import is_url, own_folder
+from crossmedia.config import Command, json_option
+from crossmedia.errors import BadInput
+from crossmedia.imgserver.commands.options import images_progress, store_option
+from crossmedia.imgserver.places import is_url, own_folder
 
 
 @click.command(cls=Command, example="--store store --to redis://h1:6379,h2:6379", goes_on=True)
@@ -35,10 +35,10 @@ def publish(store: Path, to: str, versions: tuple[str, ...], as_json: bool) -> N
     """
     if not is_url(to):
         raise BadInput(f"--to takes the URL of a cluster, redis://host:port,host:port; got {to!r}.")
-    from imgserver.offline.publish import images_of
-    from imgserver.offline.publish import publish as work
-    from imgserver.storage.cluster.store import RedisStore
-    from imgserver.storage.store import Store
+    from crossmedia.imgserver.offline.publish import images_of
+    from crossmedia.imgserver.offline.publish import publish as work
+    from crossmedia.imgserver.storage.cluster.store import RedisStore
+    from crossmedia.imgserver.storage.store import Store
 
     console = Console(stderr=True)
     with closing(Store(store, create=False)) as opened:

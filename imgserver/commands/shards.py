@@ -12,18 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from imgserver.commands.options import (
-    images_progress,
-    ownership_of,
-    ownership_options,
-    store_option,
-)
-from imgserver.config import Command, json_option
-from imgserver.errors import BadInput
+from crossmedia.config import Command, json_option
+from crossmedia.errors import BadInput
+from crossmedia.imgserver.commands.options import images_progress, ownership_of, ownership_options, store_option
 
 if TYPE_CHECKING:
-    from imgserver.offline.shards import Job, ShardResult
-    from imgserver.shards import Ownership
+    from crossmedia.imgserver.offline.shards import Job, ShardResult
+    from crossmedia.imgserver.shards import Ownership
 
 SHOWN_REJECTS = 10
 
@@ -32,8 +27,8 @@ def embed_files(
     job: Job, shard_text: str, *, threads: int, on_ray: bool, ray_address: str | None, head_file: Path | None
 ) -> dict[str, Any]:
     """Embed a shard into files, here or on Ray, and vectors of a head if there is one; say and return what was done."""
-    from imgserver.head import Head
-    from imgserver.offline import shards
+    from crossmedia.imgserver.head import Head
+    from crossmedia.imgserver.offline import shards
 
     shard = shards.Shard.parse(shard_text)
     head = Head.from_bytes(head_file.read_bytes()) if head_file else None
@@ -66,7 +61,7 @@ def embed_files(
 
 def _embed_on_ray(*arguments: Any) -> ShardResult:
     try:
-        from imgserver.offline.on_ray import embed_on_ray
+        from crossmedia.imgserver.offline.on_ray import embed_on_ray
 
         with redirect_stdout(sys.stderr):  # Ray prints what befalls its workers; stdout is for the result
             return embed_on_ray(*arguments)
@@ -82,8 +77,8 @@ def merge_files(
     folder: Path, store: Path, dim: int | None, *, ownership: Ownership | None = None, new_head: bool = False
 ) -> dict[str, Any]:
     """Take files into a store and make vectors; say what was done, and return it."""
-    from imgserver.offline.merge import merge as work
-    from imgserver.storage.store import Store
+    from crossmedia.imgserver.offline.merge import merge as work
+    from crossmedia.imgserver.storage.store import Store
 
     with closing(Store(store)) as opened:
         report = work(opened, folder, dim, ownership=ownership, new_head=new_head)
@@ -145,8 +140,8 @@ def reshard(store: Path, servers: tuple[str, ...] | None, me: str, out: Path, dr
     ownership = ownership_of(servers, me, leaving=True)
     if ownership is None:
         raise BadInput("Give --servers, the list from now on, and --me, which of them this store belongs to.")
-    from imgserver.offline.moving import drop_moved, write_moved
-    from imgserver.storage.store import Store
+    from crossmedia.imgserver.offline.moving import drop_moved, write_moved
+    from crossmedia.imgserver.storage.store import Store
 
     if drop:
         _refuse_if_served(store, ownership)
@@ -167,8 +162,8 @@ def reshard(store: Path, servers: tuple[str, ...] | None, me: str, out: Path, dr
 
 def _refuse_if_served(store: Path, ownership: Ownership) -> None:
     """Refuse to drop images for which a running server would then answer NOT_FOUND."""
-    from imgserver.client import ImageClient
-    from imgserver.running import running_daemon
+    from crossmedia.imgserver.client import ImageClient
+    from crossmedia.imgserver.running import running_daemon
 
     daemon = running_daemon(store)
     if daemon is None:

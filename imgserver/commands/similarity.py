@@ -16,7 +16,9 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from imgserver.commands.options import (
+from crossmedia.config import Command, json_option
+from crossmedia.errors import BadInput, NothingEmbedded
+from crossmedia.imgserver.commands.options import (
     manifest_option,
     missing_extra,
     names_of,
@@ -26,14 +28,12 @@ from imgserver.commands.options import (
     server_option,
     store_option,
 )
-from imgserver.config import Command, json_option
-from imgserver.errors import BadInput, NothingEmbedded
-from imgserver.keys import as_image_id
+from crossmedia.keys import as_image_id
 
 if TYPE_CHECKING:
-    from imgserver.names import ImageNames
-    from imgserver.offline.duplicates import Group
-    from imgserver.vision.contact_sheet import Cell
+    from crossmedia.imgserver.similarity.contact_sheet import Cell
+    from crossmedia.imgserver.similarity.duplicates import Group
+    from crossmedia.names import ImageNames
 
 SHOWN_GROUPS, SHOWN_IMAGES = 30, 10
 
@@ -54,8 +54,8 @@ def index(store: Path, kind: str, as_json: bool) -> None:
     Run it again when photos were added or another version was activated.
     """
     try:
-        from imgserver.offline.similarity import build_index
-        from imgserver.storage.store import Store
+        from crossmedia.imgserver.similarity.building import build_index
+        from crossmedia.imgserver.storage.store import Store
     except ImportError as error:
         raise missing_extra(error) from error
 
@@ -98,7 +98,7 @@ def search(
     Asks a running server, whose store has an index ('imgserver index'). A word that is a key is that image, though it
     is a number or a file as well.
     """
-    from imgserver.client import ImageClient
+    from crossmedia.imgserver.client import ImageClient
 
     names = names_of(store, manifest) if manifest is not None or server is None else None
     ids, files = _asked(queries, names)
@@ -184,11 +184,11 @@ def duplicates(
     What photos are alike depends on the backbone and the head: look at the picture before you delete anything.
     """
     try:
-        from imgserver.offline.duplicates import find_duplicates
-        from imgserver.storage.catalog import READ_TIMEOUT_S, open_catalog
-        from imgserver.storage.store import Store
-        from imgserver.vision.contact_sheet import contact_sheet
-        from imgserver.vision.decode import ImageLimits
+        from crossmedia.imgserver.similarity.contact_sheet import contact_sheet
+        from crossmedia.imgserver.similarity.duplicates import find_duplicates
+        from crossmedia.imgserver.storage.catalogue import READ_TIMEOUT_S, open_catalogue
+        from crossmedia.imgserver.storage.store import Store
+        from crossmedia.imgserver.vision.decode import ImageLimits
     except ImportError as error:
         raise missing_extra(error) from error
 
@@ -199,7 +199,7 @@ def duplicates(
     _write(out, _table(groups, called))
     picture = out.with_suffix(".png") if catalogue and groups else None
     if picture is not None and catalogue is not None:
-        photos, most = open_catalog(catalogue, READ_TIMEOUT_S, photo_roots), ImageLimits().max_bytes
+        photos, most = open_catalogue(catalogue, READ_TIMEOUT_S, photo_roots), ImageLimits().max_bytes
 
         def cell(image_id: int) -> Cell:
             try:
@@ -240,8 +240,8 @@ def semantic_ids(store: Path, levels: int, codes: int, out: Path, as_json: bool)
     Any model takes them as id features. Run it again when photos were added: the codes keep their meaning.
     """
     try:
-        from imgserver.offline.semantic_ids import write_semantic_ids
-        from imgserver.storage.store import Store
+        from crossmedia.imgserver.similarity.semantic_ids import write_semantic_ids
+        from crossmedia.imgserver.storage.store import Store
     except ImportError as error:
         raise missing_extra(error) from error
 
@@ -267,7 +267,7 @@ def _draw(
     called: dict[int, str],
 ) -> None:
     try:
-        from imgserver.vision.contact_sheet import contact_sheet
+        from crossmedia.imgserver.similarity.contact_sheet import contact_sheet
     except ImportError as error:
         raise missing_extra(error) from error
 
@@ -293,9 +293,9 @@ def _table(groups: Sequence[Group], called: dict[int, str]) -> bytes:
 
 def _small(photo: bytes | None) -> bytes | None:
     """A thumbnail for a picture; None where there is no photo, or a broken one."""
-    from imgserver.vision.contact_sheet import SIDE
-    from imgserver.vision.decode import ImageLimits, thumbnail
-    from imgserver.vision.formats import CorruptImage, ImageTooLarge
+    from crossmedia.imgserver.similarity.contact_sheet import SIDE
+    from crossmedia.imgserver.vision.decode import ImageLimits, thumbnail
+    from crossmedia.imgserver.vision.formats import CorruptImage, ImageTooLarge
 
     try:
         return thumbnail(photo, SIDE, ImageLimits()) if photo else None
@@ -304,13 +304,13 @@ def _small(photo: bytes | None) -> bytes | None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    from imgserver.disk import replacing
+    from crossmedia.disk import replacing
 
     with replacing(path) as part:
         part.write_bytes(data)
 
 
 def _status_name(value: int) -> str:
-    from imgserver.client import Status
+    from crossmedia.imgserver.client import Status
 
     return Status(value).name

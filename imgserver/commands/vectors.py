@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from imgserver.commands.options import manifest_option, missing_extra, store_option
-from imgserver.config import Command, json_option
+from crossmedia.config import Command, json_option
+from crossmedia.imgserver.commands.options import manifest_option, missing_extra, store_option
 
 
 @click.command(name="import", cls=Command, example="clip.parquet --name clip-vit-b32 --store store", goes_on=True)
@@ -26,9 +26,9 @@ def import_command(file: Path, name: str, manifest: Path | None, store: Path, as
     Vectors are lists of floats of one length; they are stored as float16. The same file again changes nothing.
     """
     try:
-        from imgserver.names import ImageNames
-        from imgserver.offline.exchange import KnownImages, check_vectors, import_vectors
-        from imgserver.storage.store import Store
+        from crossmedia.imgserver.offline.exchange import KnownImages, check_vectors, import_vectors
+        from crossmedia.imgserver.storage.store import Store
+        from crossmedia.names import ImageNames
     except ImportError as error:
         raise missing_extra(error) from error
 
@@ -61,8 +61,8 @@ def import_command(file: Path, name: str, manifest: Path | None, store: Path, as
 def export(out: Path, version: str, store: Path, as_json: bool) -> None:
     """Write the vectors of a version to a file, sorted by image id, for use without this project."""
     try:
-        from imgserver.offline.exchange import export_vectors
-        from imgserver.storage.store import Store
+        from crossmedia.imgserver.offline.exchange import export_vectors
+        from crossmedia.imgserver.storage.store import Store
     except ImportError as error:
         raise missing_extra(error) from error
 
@@ -95,8 +95,8 @@ def compress(size: int, version: str, store: Path, as_json: bool) -> None:
     again after a kill, or when photos were added.
     """
     try:
-        from imgserver.offline.compress import compress as work
-        from imgserver.storage.store import Store
+        from crossmedia.imgserver.offline.compress import compress as work
+        from crossmedia.imgserver.storage.store import Store
     except ImportError as error:
         raise missing_extra(error) from error
 

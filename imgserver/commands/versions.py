@@ -11,9 +11,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from imgserver.commands.options import store_option
-from imgserver.config import Command, json_option
-from imgserver.errors import BadInput
+from crossmedia.config import Command, json_option
+from crossmedia.errors import BadInput
+from crossmedia.imgserver.commands.options import store_option
 
 
 @click.command(cls=Command, example="--store store")
@@ -27,8 +27,8 @@ def versions(activate: str | None, delete: str | None, store: Path, as_json: boo
     A run that trains on a version goes on with it when another becomes active. Deleting frees the disk at once, or when
     a server that still has the version open ends.
     """
-    from imgserver.storage import versions as work
-    from imgserver.storage.store import Store
+    from crossmedia.imgserver.storage import versions as work
+    from crossmedia.imgserver.storage.store import Store
 
     if activate and delete:
         raise BadInput("Give either --activate or --delete.")

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.errors import BadInput
-from imgserver.offline.head_vectors import fill
-from imgserver.storage.codebook import CENTRES, Codebook
-from imgserver.storage.records import Space
-from imgserver.storage.similarity import faiss_module, unit
-from imgserver.storage.store import Store
-from imgserver.storage.versions import (
+from crossmedia.errors import BadInput
+from crossmedia.imgserver.offline.head_vectors import fill
+from crossmedia.imgserver.similarity.index import faiss_module, unit
+from crossmedia.imgserver.storage.codebook import CENTRES, Codebook
+from crossmedia.imgserver.storage.records import Space
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.storage.versions import (
     compressed_version,
     held,
     is_imported,
@@ -24,6 +23,7 @@ from imgserver.storage.versions import (
     split_version,
     vector_space,
 )
+from crossmedia.v1 import image_server_pb2 as pb
 
 OK = pb.VECTOR_STATUS_OK
 SAMPLE = 256 * CENTRES  # vectors; FAISS takes no more

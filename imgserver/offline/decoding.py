@@ -7,26 +7,25 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
+from crossmedia.imgserver.client.results import Status
+from crossmedia.imgserver.storage.catalogue import Catalogue
+from crossmedia.imgserver.storage.records import Ids
+from crossmedia.imgserver.vision.backbone import Backbone
+from crossmedia.imgserver.vision.decoders import Decoders
+from crossmedia.imgserver.vision.engines import MAX_BATCH
+from crossmedia.imgserver.vision.photos import Photo, read_photo
 from crossmedia.v1 import image_server_pb2 as pb
-
-from imgserver.client.results import Status
-from imgserver.storage.catalog import Catalog
-from imgserver.storage.records import Ids
-from imgserver.vision.backbone import Backbone
-from imgserver.vision.decoders import Decoders
-from imgserver.vision.engines import MAX_BATCH
-from imgserver.vision.photos import Photo, read_photo
 
 OK = pb.VECTOR_STATUS_OK
 
 
-def decoded(catalog: Catalog, backbone: Backbone, decoders: Decoders, ids: Ids) -> Iterator[Photo]:
+def decoded(catalogue: Catalogue, backbone: Backbone, decoders: Decoders, ids: Ids) -> Iterator[Photo]:
     """Photos in the order of ``ids``, read in threads and decoded ahead, a bounded number at a time."""
-    with ThreadPoolExecutor(max(catalog.readers, decoders.workers), thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(max(catalogue.readers, decoders.workers), thread_name_prefix="decode") as pool:
         ahead: deque[Future[Photo]] = deque()
         try:
             for image_id in ids.tolist():
-                ahead.append(pool.submit(read_photo, catalog, image_id, backbone.preprocessing, decoders))
+                ahead.append(pool.submit(read_photo, catalogue, image_id, backbone.preprocessing, decoders))
                 if len(ahead) > 2 * MAX_BATCH:
                     yield ahead.popleft().result()
             while ahead:

@@ -15,17 +15,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.disk import replacing
-from imgserver.errors import BadInput
-from imgserver.keys import NULL_IMAGE, Column
-from imgserver.looks import file_in_words
-from imgserver.names import ImageNames, ids_or_keys, texts_of
-from imgserver.storage.records import SOURCE, Entries, Ids, Space
-from imgserver.storage.store import Store
-from imgserver.storage.table import leave_snapshot
-from imgserver.storage.versions import IMPORTED, VECTOR_DTYPE, held, vector_space
+from crossmedia.disk import replacing
+from crossmedia.errors import BadInput
+from crossmedia.imgserver.storage.records import SOURCE, Entries, Ids, Space
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.storage.table import leave_snapshot
+from crossmedia.imgserver.storage.versions import IMPORTED, VECTOR_DTYPE, held, vector_space
+from crossmedia.keys import NULL_IMAGE, Column
+from crossmedia.looks import file_in_words
+from crossmedia.names import ImageNames, ids_or_keys, texts_of
+from crossmedia.v1 import image_server_pb2 as pb
 
 OK = pb.VECTOR_STATUS_OK
 BLOCK = 65_536

@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.errors import BadInput, NothingEmbedded
-from imgserver.head import Head, fit_pca
-from imgserver.offline.rejects import REJECTS_FILE
-from imgserver.storage.records import Ids, Space, places_in, sources_in
-from imgserver.storage.store import Store
-from imgserver.storage.table import leave_snapshot
-from imgserver.storage.versions import (
+from crossmedia.errors import BadInput, NothingEmbedded
+from crossmedia.imgserver.head import Head, fit_pca
+from crossmedia.imgserver.offline.rejects import REJECTS_FILE
+from crossmedia.imgserver.storage.records import Ids, Space, places_in, sources_in
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.storage.table import leave_snapshot
+from crossmedia.imgserver.storage.versions import (
     VECTOR_DTYPE,
     is_imported,
     load_head,
@@ -24,6 +23,7 @@ from imgserver.storage.versions import (
     split_version,
     vector_space,
 )
+from crossmedia.v1 import image_server_pb2 as pb
 
 OK = pb.VECTOR_STATUS_OK
 Rows = npt.NDArray[Any]

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from imgserver.errors import BadInput, NothingEmbedded
-from imgserver.keys import NULL_IMAGE, Column
-from imgserver.names import ImageNames, ids_or_keys
-from imgserver.storage.catalog import Catalog
-from imgserver.storage.records import Ids
+from crossmedia.errors import BadInput, NothingEmbedded
+from crossmedia.imgserver.storage.catalogue import Catalogue
+from crossmedia.imgserver.storage.records import Ids
+from crossmedia.keys import NULL_IMAGE, Column
+from crossmedia.names import ImageNames, ids_or_keys
 
 
 def read_ids(path: Path, names: ImageNames | None = None) -> Ids:
@@ -37,25 +37,25 @@ def read_ids(path: Path, names: ImageNames | None = None) -> Ids:
     return np.unique(ids[ids != NULL_IMAGE])
 
 
-def wanted_ids(catalog: Catalog, only: Ids | None) -> Ids:
+def wanted_ids(catalogue: Catalogue, only: Ids | None) -> Ids:
     """The image ids to embed: all of the catalogue, or those that are asked for.
 
     Raises:
         BadInput: an id of ``only`` is not in the catalogue.
         NothingEmbedded: the catalogue has no photo.
     """
-    ids = catalog.ids()
+    ids = catalogue.ids()
     if only is not None:
         absent = np.setdiff1d(only, ids)
         if len(absent):
             raise BadInput(
-                f"{len(absent)} of the {len(only)} image ids asked for are not in {catalog.where}; "
+                f"{len(absent)} of the {len(only)} image ids asked for are not in {catalogue.where}; "
                 f"the first is {absent[0]}."
             )
         ids = only
     if not len(ids):
         raise NothingEmbedded(
-            f"No photo was found in {catalog.where}. Photos are files named <image id>.jpg (or .png, .webp, …), "
+            f"No photo was found in {catalogue.where}. Photos are files named <image id>.jpg (or .png, .webp, …), "
             f"alone or in tars, or rows of Parquet files."
         )
     return ids

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.errors import BadInput
-from imgserver.names import ImageNames
-from imgserver.offline.head_vectors import few_numbers, make_vectors
-from imgserver.offline.moving import active_among, note_held
-from imgserver.offline.rejects import write_rejects
-from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below
-from imgserver.shards import SHARDS, Ownership
-from imgserver.storage.store import Store
-from imgserver.storage.versions import activate, copy_heads, feature_space, split_version, vector_space
+from crossmedia.errors import BadInput
+from crossmedia.imgserver.offline.head_vectors import few_numbers, make_vectors
+from crossmedia.imgserver.offline.moving import active_among, note_held
+from crossmedia.imgserver.offline.rejects import write_rejects
+from crossmedia.imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below
+from crossmedia.imgserver.shards import SHARDS, Ownership
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.storage.versions import activate, copy_heads, feature_space, split_version, vector_space
+from crossmedia.names import ImageNames
+from crossmedia.v1 import image_server_pb2 as pb
 
 OK = pb.VECTOR_STATUS_OK
 COMMIT_ROWS = 4096

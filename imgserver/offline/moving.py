@@ -21,18 +21,18 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 import xxhash
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.disk import replacing
-from imgserver.errors import BadInput, NotReady, StoreError
-from imgserver.names import ImageNames
-from imgserver.notes import note, read_note
-from imgserver.offline.rejects import write_rejects
-from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below
-from imgserver.shards import SHARDS, Ownership, shards_of
-from imgserver.storage.records import NO_ROW, Entries, Ids, Space, places_in, sources_in
-from imgserver.storage.store import Store
-from imgserver.storage.versions import copy_heads, split_version
+from crossmedia.disk import replacing
+from crossmedia.errors import BadInput, NotReady, StoreError
+from crossmedia.imgserver.offline.rejects import write_rejects
+from crossmedia.imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below
+from crossmedia.imgserver.shards import SHARDS, Ownership, shards_of
+from crossmedia.imgserver.storage.records import NO_ROW, Entries, Ids, Space, places_in, sources_in
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.storage.versions import copy_heads, split_version
+from crossmedia.names import ImageNames
+from crossmedia.notes import note, read_note
+from crossmedia.v1 import image_server_pb2 as pb
 
 OK = pb.VECTOR_STATUS_OK
 WRITTEN, HELD = "written", "held"

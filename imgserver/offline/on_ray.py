@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from imgserver.offline.shards import BLOCK_PHOTOS, FileEmbedder, Job, OpenJob, Shard, ShardResult
-from imgserver.storage.records import Ids
+from crossmedia.imgserver.offline.shards import BLOCK_PHOTOS, FileEmbedder, Job, OpenJob, Shard, ShardResult
+from crossmedia.imgserver.storage.records import Ids
 
 LEAST_PHOTOS = 256  # of a block, however small the catalogue is
 BLOCKS_AN_ACTOR = 8  # so that none waits long for the last one

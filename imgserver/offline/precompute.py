@@ -13,24 +13,24 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.errors import BadInput
-from imgserver.names import ImageNames
-from imgserver.offline.decoding import batched, decoded, reasons_of
-from imgserver.offline.head_vectors import DEFAULT_DIM, check_photos, few_numbers, make_vectors
-from imgserver.offline.image_ids import wanted_ids
-from imgserver.offline.rejects import without_reason, write_rejects
-from imgserver.storage.catalog import Catalog
-from imgserver.storage.records import Ids, Space
-from imgserver.storage.store import Store
-from imgserver.storage.versions import feature_space
-from imgserver.vision.backbone import Backbone
-from imgserver.vision.decode import ImageLimits
-from imgserver.vision.decoders import Decoders
-from imgserver.vision.embedding import embed
-from imgserver.vision.engines import MAX_BATCH, Engine
-from imgserver.vision.photos import Photo, read_photo, sources_of
+from crossmedia.errors import BadInput
+from crossmedia.imgserver.offline.decoding import batched, decoded, reasons_of
+from crossmedia.imgserver.offline.head_vectors import DEFAULT_DIM, check_photos, few_numbers, make_vectors
+from crossmedia.imgserver.offline.image_ids import wanted_ids
+from crossmedia.imgserver.offline.rejects import without_reason, write_rejects
+from crossmedia.imgserver.storage.catalogue import Catalogue
+from crossmedia.imgserver.storage.records import Ids, Space
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.storage.versions import feature_space
+from crossmedia.imgserver.vision.backbone import Backbone
+from crossmedia.imgserver.vision.decode import ImageLimits
+from crossmedia.imgserver.vision.decoders import Decoders
+from crossmedia.imgserver.vision.embedding import embed
+from crossmedia.imgserver.vision.engines import MAX_BATCH, Engine
+from crossmedia.imgserver.vision.photos import Photo, read_photo, sources_of
+from crossmedia.names import ImageNames
+from crossmedia.v1 import image_server_pb2 as pb
 
 OK = pb.VECTOR_STATUS_OK
 COMMIT_PHOTOS = 256
@@ -110,7 +110,7 @@ class PrecomputeResult:
         return asdict(self)
 
 
-def make_plan(store: Store, catalog: Catalog, backbone: Backbone, config: PrecomputeConfig) -> Plan:
+def make_plan(store: Store, catalogue: Catalogue, backbone: Backbone, config: PrecomputeConfig) -> Plan:
     """See what is to be done.
 
     Raises:
@@ -118,29 +118,29 @@ def make_plan(store: Store, catalog: Catalog, backbone: Backbone, config: Precom
             few photos for ``config.dim``.
         NothingEmbedded: the catalogue has no photo.
     """
-    names = catalog.names()
-    ids = wanted_ids(catalog, config.only)
+    names = catalogue.names()
+    ids = wanted_ids(catalogue, config.only)
     space = feature_space(store, backbone.version, backbone.feature_dim, backbone.recipe)
     entries, known = store.index.get(space.name, ids)
-    found = catalog.fingerprints(ids[known])
+    found = catalogue.fingerprints(ids[known])
     unchanged = np.zeros(len(ids), dtype=np.bool_)
     unchanged[known] = found.there & (found.size == entries["size"][known]) & (found.stamp == entries["stamp"][known])
     failed = np.flatnonzero(unchanged & (entries["status"] != OK))
     unchanged[failed] = ~without_reason(store.folder, ids[failed])
-    plan = Plan(len(ids), int(unchanged.sum()), catalog.reading_order(ids[~unchanged]), names)
+    plan = Plan(len(ids), int(unchanged.sum()), catalogue.reading_order(ids[~unchanged]), names)
     check_photos(store, space, config.dim, len(plan.to_embed), new_head=config.new_head)
     return plan
 
 
-def measure_rate(catalog: Catalog, backbone: Backbone, engine: Engine, config: PrecomputeConfig, ids: Ids) -> float:
+def measure_rate(catalogue: Catalogue, backbone: Backbone, engine: Engine, config: PrecomputeConfig, ids: Ids) -> float:
     """Images a second that this machine embeds, from one batch of the photos at hand."""
     sample = ids[np.linspace(0, len(ids) - 1, min(len(ids), MAX_BATCH), dtype=np.int64)]
     size = backbone.preprocessing.size
     engine.run(np.zeros((len(sample), size, size, 3), dtype=np.uint8))  # the first run of a shape sets things up
     with Decoders(config.limits, workers=1) as decoders:
-        read_photo(catalog, int(sample[0]), backbone.preprocessing, decoders)  # starts the process
+        read_photo(catalogue, int(sample[0]), backbone.preprocessing, decoders)  # starts the process
         started = time.perf_counter()
-        photos = [read_photo(catalog, int(i), backbone.preprocessing, decoders) for i in sample]
+        photos = [read_photo(catalogue, int(i), backbone.preprocessing, decoders) for i in sample]
     if pixels := [photo.pixels for photo in photos if photo.pixels is not None]:
         engine.run(np.stack(pixels))
     return len(sample) / (time.perf_counter() - started)
@@ -148,7 +148,7 @@ def measure_rate(catalog: Catalog, backbone: Backbone, engine: Engine, config: P
 
 def precompute(
     store: Store,
-    catalog: Catalog,
+    catalogue: Catalogue,
     backbone: Backbone,
     engine: Engine,
     config: PrecomputeConfig,
@@ -170,11 +170,11 @@ def precompute(
     if plan.names is not None:
         plan.names.keep(store.folder)
     else:
-        ImageNames.forget(store.folder, catalog.ids())
+        ImageNames.forget(store.folder, catalogue.ids())
     reasons: dict[int, str] = {}
     with Decoders(config.limits) as decoders, ThreadPoolExecutor(1, thread_name_prefix="commit") as writer:
         committed: Future[None] | None = None
-        for batch in batched(decoded(catalog, backbone, decoders, plan.to_embed), COMMIT_PHOTOS):
+        for batch in batched(decoded(catalogue, backbone, decoders, plan.to_embed), COMMIT_PHOTOS):
             commit = _embed(store, space, engine, batch, result, reasons)
             if committed is not None:
                 committed.result()  # one batch is written while the next goes through the CNN
@@ -183,7 +183,7 @@ def precompute(
         if committed is not None:
             committed.result()
 
-    result.rejected, result.rejects_file = write_rejects(store, space, reasons, config.only, catalog)
+    result.rejected, result.rejects_file = write_rejects(store, space, reasons, config.only, catalogue)
     result.version = make_vectors(store, space, config.dim, config.seed, new_head=config.new_head)
     result.note = few_numbers(store, space, result.version, config.dim)
     for reason in reasons.values():

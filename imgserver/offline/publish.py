@@ -11,16 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.errors import BadInput, StoreError
-from imgserver.storage.cluster.codec import TAGS, Codec, Mask, Values, command
-from imgserver.storage.cluster.facts import Published
-from imgserver.storage.cluster.store import RedisStore, encode_part
-from imgserver.storage.records import Entries, Ids, Space, sources_in
-from imgserver.storage.store import Store
-from imgserver.storage.stores import Part
-from imgserver.storage.versions import held, is_imported, load_head, plain_version, split_version
+from crossmedia.errors import BadInput, StoreError
+from crossmedia.imgserver.storage.cluster.codec import TAGS, Codec, Mask, Values, command
+from crossmedia.imgserver.storage.cluster.facts import Published
+from crossmedia.imgserver.storage.cluster.store import RedisStore, encode_part
+from crossmedia.imgserver.storage.records import Entries, Ids, Space, sources_in
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.storage.stores import Part
+from crossmedia.imgserver.storage.versions import held, is_imported, load_head, plain_version, split_version
+from crossmedia.v1 import image_server_pb2 as pb
 
 OK = pb.VECTOR_STATUS_OK
 BLOCK_BYTES = 8 << 20

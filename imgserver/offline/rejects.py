@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.client.results import Status
-from imgserver.disk import replacing
-from imgserver.names import ImageNames
-from imgserver.storage.catalog import Catalog
-from imgserver.storage.records import Ids, Space
-from imgserver.storage.store import Store
+from crossmedia.disk import replacing
+from crossmedia.imgserver.client.results import Status
+from crossmedia.imgserver.storage.catalogue import Catalogue
+from crossmedia.imgserver.storage.records import Ids, Space
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.names import ImageNames
+from crossmedia.v1 import image_server_pb2 as pb
 
 OK = pb.VECTOR_STATUS_OK
 REJECTS_FILE = "rejects.csv"
@@ -63,7 +63,7 @@ def without_reason(folder: Path, ids: Ids) -> npt.NDArray[np.bool_]:
 
 
 def write_rejects(
-    store: Store, space: Space, reasons: dict[int, str], only: Ids | None = None, catalog: Catalog | None = None
+    store: Store, space: Space, reasons: dict[int, str], only: Ids | None = None, catalogue: Catalogue | None = None
 ) -> tuple[int, str | None]:
     """Write every rejected photo with its reason; reasons of earlier runs stay.
 
@@ -72,7 +72,7 @@ def write_rejects(
         space: features, with what is known to fail from earlier runs, and of these the status only.
         reasons: of this run, by image id.
         only: count these ids alone, shape (n,); None: all.
-        catalog: knows their files; None: what earlier runs wrote of them stays.
+        catalogue: knows their files; None: what earlier runs wrote of them stays.
 
     Returns:
         how many of those that count are rejected, and the file; None where none of them is.
@@ -91,7 +91,7 @@ def write_rejects(
         path.unlink(missing_ok=True)
         return 0, None
     rejects = [Reject(i, "", before[i].file if i in before else "", reason) for i, reason in sorted(every.items())]
-    _write(path, rejects, ImageNames.of_store(store.folder), catalog)
+    _write(path, rejects, ImageNames.of_store(store.folder), catalogue)
     count = len(every) if chosen is None else len(chosen & every.keys())
     return count, str(path) if count else None
 
@@ -102,13 +102,13 @@ def _former(before: Reject | None, status: str) -> str:
     return f"{status}: {NOT_KNOWN}; 'imgserver precompute' over its catalogue looks at it again and says so"
 
 
-def _write(path: Path, rejects: list[Reject], names: ImageNames | None, catalog: Catalog | None) -> None:
+def _write(path: Path, rejects: list[Reject], names: ImageNames | None, catalogue: Catalogue | None) -> None:
     keys = names.keys([reject.image_id for reject in rejects]) if names else [""] * len(rejects)
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(COLUMNS)
     for reject, key in zip(rejects, keys, strict=True):
-        file = catalog.place(reject.image_id) if catalog else ""
+        file = catalogue.place(reject.image_id) if catalogue else ""
         lines.writerow(astuple(Reject(reject.image_id, key, file or reject.file, " ".join(reject.reason.split()))))
     with replacing(path) as part:
         part.write_text(text.getvalue(), encoding="utf-8", newline="")

@@ -22,10 +22,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imgserver.disk import replacing
-from imgserver.errors import BadInput
-from imgserver.shards import SHARDS
-from imgserver.storage.records import SOURCE, Ids
+from crossmedia.disk import replacing
+from crossmedia.errors import BadInput
+from crossmedia.imgserver.shards import SHARDS
+from crossmedia.imgserver.storage.records import SOURCE, Ids
 
 FEATURES, VECTORS = "features", "vectors"
 RECIPE_KEY = b"crossmedia.recipe"

@@ -13,22 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.errors import BadInput
-from imgserver.head import Head
-from imgserver.offline.decoding import batched, decoded, reasons_of
-from imgserver.offline.image_ids import wanted_ids
-from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles
-from imgserver.shards import SHARDS, shards_of
-from imgserver.storage.catalog import open_catalog
-from imgserver.storage.records import Ids, places_in
-from imgserver.vision.backbones import get_backbone
-from imgserver.vision.decode import ImageLimits
-from imgserver.vision.decoders import Decoders
-from imgserver.vision.embedding import embed
-from imgserver.vision.engines import make_engine
-from imgserver.vision.photos import Photo, sources_of
+from crossmedia.errors import BadInput
+from crossmedia.imgserver.head import Head
+from crossmedia.imgserver.offline.decoding import batched, decoded, reasons_of
+from crossmedia.imgserver.offline.image_ids import wanted_ids
+from crossmedia.imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles
+from crossmedia.imgserver.shards import SHARDS, shards_of
+from crossmedia.imgserver.storage.catalogue import open_catalogue
+from crossmedia.imgserver.storage.records import Ids, places_in
+from crossmedia.imgserver.vision.backbones import get_backbone
+from crossmedia.imgserver.vision.decode import ImageLimits
+from crossmedia.imgserver.vision.decoders import Decoders
+from crossmedia.imgserver.vision.embedding import embed
+from crossmedia.imgserver.vision.engines import make_engine
+from crossmedia.imgserver.vision.photos import Photo, sources_of
+from crossmedia.v1 import image_server_pb2 as pb
 
 OK = pb.VECTOR_STATUS_OK
 CNN_PHOTOS = 256
@@ -122,7 +122,7 @@ class OpenJob:
 
     def __init__(self, job: Job):
         self.job = job
-        self.photos = open_catalog(job.catalogue, job.read_timeout_s, job.photo_roots)
+        self.photos = open_catalogue(job.catalogue, job.read_timeout_s, job.photo_roots)
         self.backbone = get_backbone(job.backbone)
         self.files = ShardFiles(job.folder, FEATURES, self.backbone.version)
 

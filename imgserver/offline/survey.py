@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from imgserver.errors import BadInput
-from imgserver.vision.backbone import TORCHVISION, Backbone
-from imgserver.vision.backbones import get_backbone
-from imgserver.vision.efficientnet_lite import DEFAULT
-from imgserver.vision.engines import make_engine
+from crossmedia.errors import BadInput
+from crossmedia.imgserver.vision.backbone import TORCHVISION, Backbone
+from crossmedia.imgserver.vision.backbones import get_backbone
+from crossmedia.imgserver.vision.efficientnet_lite import DEFAULT
+from crossmedia.imgserver.vision.engines import make_engine
 
 BATCH = 16
 REPEATS = 3
@@ -49,7 +49,7 @@ def survey(names: Sequence[str], threads: int) -> list[SurveyEntry]:
         return [_named(name, threads) for name in names]
     found = [_named(DEFAULT, threads)]
     try:
-        from imgserver.vision.torchvision_zoo import entries
+        from crossmedia.imgserver.vision.torchvision_zoo import entries
 
         listed = entries()
     except BadInput:  # torchvision is not installed
@@ -63,7 +63,7 @@ def survey(names: Sequence[str], threads: int) -> list[SurveyEntry]:
 def _named(name: str, threads: int) -> SurveyEntry:
     here, backbone = True, None
     if name.startswith(TORCHVISION):
-        from imgserver.vision.torchvision_zoo import entries, torchvision_backbone
+        from crossmedia.imgserver.vision.torchvision_zoo import entries, torchvision_backbone
 
         meant = [e for e in entries() if e.recipe == name or (e.default and e.recipe.startswith(f"{name}@"))]
         entry = meant[0] if meant else None

@@ -22,16 +22,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from imgserver.disk import sync
-from imgserver.errors import BadInput, CrossMediaError, StoreError
-from imgserver.interrupts import undone_if_interrupted
-from imgserver.storage.checksums import row_checksums
-from imgserver.storage.environment import FORMAT
-from imgserver.storage.index import UNFINISHED_INDEX, Index
-from imgserver.storage.records import NO_ROW, Space
-from imgserver.storage.rows import rows_in_segment
-from imgserver.storage.similarity import FOLDER as SIMILARITY
-from imgserver.storage.store import row_folder
+from crossmedia.disk import sync
+from crossmedia.errors import BadInput, CrossMediaError, StoreError
+from crossmedia.imgserver.similarity.index import FOLDER as SIMILARITY
+from crossmedia.imgserver.storage.checksums import row_checksums
+from crossmedia.imgserver.storage.environment import FORMAT
+from crossmedia.imgserver.storage.index import UNFINISHED_INDEX, Index
+from crossmedia.imgserver.storage.records import NO_ROW, Space
+from crossmedia.imgserver.storage.rows import rows_in_segment
+from crossmedia.imgserver.storage.store import row_folder
+from crossmedia.interrupts import undone_if_interrupted
 
 MANIFEST = "backup.json"
 CHUNK_BYTES = 8 << 20

@@ -19,17 +19,17 @@ from pathlib import Path
 
 import numpy as np
 
-from imgserver.disk import sync, sync_names, used_bytes
-from imgserver.errors import BadInput, StoreError
-from imgserver.storage.checksums import name_rows
-from imgserver.storage.copied import NOTE
-from imgserver.storage.environment import FORMAT
-from imgserver.storage.exclusive import alone
-from imgserver.storage.index import Index
-from imgserver.storage.records import NO_ROW, Entries, Space
-from imgserver.storage.rows import MAX_SEGMENT_ROWS
-from imgserver.storage.snapshots import remove_snapshots
-from imgserver.storage.store import CODEBOOKS, open_rows, row_folder
+from crossmedia.disk import sync, sync_names, used_bytes
+from crossmedia.errors import BadInput, StoreError
+from crossmedia.imgserver.storage.checksums import name_rows
+from crossmedia.imgserver.storage.copied import NOTE
+from crossmedia.imgserver.storage.environment import FORMAT
+from crossmedia.imgserver.storage.exclusive import alone
+from crossmedia.imgserver.storage.index import Index
+from crossmedia.imgserver.storage.records import NO_ROW, Entries, Space
+from crossmedia.imgserver.storage.rows import MAX_SEGMENT_ROWS
+from crossmedia.imgserver.storage.snapshots import remove_snapshots
+from crossmedia.imgserver.storage.store import CODEBOOKS, open_rows, row_folder
 
 ANEW = "anew"
 BLOCK_BYTES = 32 << 20

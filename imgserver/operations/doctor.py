@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from imgserver.errors import CrossMediaError
-from imgserver.operations import machine_checks, server_checks, store_checks
-from imgserver.operations.findings import Finding, NotExamined, Subject, problem
-from imgserver.storage.store import Store
+from crossmedia.errors import CrossMediaError
+from crossmedia.imgserver.operations import machine_checks, server_checks, store_checks
+from crossmedia.imgserver.operations.findings import Finding, NotExamined, Subject, problem
+from crossmedia.imgserver.storage.store import Store
 
 Check = Callable[[Subject], Finding]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from imgserver.storage.store import Store
+from crossmedia.imgserver.storage.store import Store
 
 Level = Literal["ok", "warning", "problem"]
 

@@ -7,9 +7,9 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from imgserver.operations.findings import Finding, NotExamined, Subject, ok, problem, warning
-from imgserver.storage.environment import MAP_BYTES
-from imgserver.storage.rows import rows_in_segment
+from crossmedia.imgserver.operations.findings import Finding, NotExamined, Subject, ok, problem, warning
+from crossmedia.imgserver.storage.environment import MAP_BYTES
+from crossmedia.imgserver.storage.rows import rows_in_segment
 
 PACKAGES = ("crossmedia", "grpcio", "protobuf", "numpy", "lmdb", "numba", "torch", "openvino", "faiss-cpu", "pillow")
 LEAST_FREE_BYTES = 1 << 30

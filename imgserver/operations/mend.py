@@ -16,19 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from imgserver.errors import DamagedIndex, StoreError
-from imgserver.operations.compact import ANEW, take_into_use
-from imgserver.operations.verify import find_damage
-from imgserver.storage.checksums import open_fact
-from imgserver.storage.exclusive import alone
-from imgserver.storage.index import Index
-from imgserver.storage.pages import readable
-from imgserver.storage.records import KEY, RECORD, Ids, Space, whole_entries
-from imgserver.storage.similarity import FOLDER as SIMILARITY
-from imgserver.storage.similarity import SimilarityFiles
-from imgserver.storage.snapshots import remove_snapshots
-from imgserver.storage.store import Store
-from imgserver.storage.versions import is_imported, load_head, other_head, plain_version, split_version
+from crossmedia.errors import DamagedIndex, StoreError
+from crossmedia.imgserver.operations.compact import ANEW, take_into_use
+from crossmedia.imgserver.operations.verify import find_damage
+from crossmedia.imgserver.similarity.index import FOLDER as SIMILARITY
+from crossmedia.imgserver.similarity.index import SimilarityFiles
+from crossmedia.imgserver.storage.checksums import open_fact
+from crossmedia.imgserver.storage.exclusive import alone
+from crossmedia.imgserver.storage.index import Index
+from crossmedia.imgserver.storage.pages import readable
+from crossmedia.imgserver.storage.records import KEY, RECORD, Ids, Space, whole_entries
+from crossmedia.imgserver.storage.snapshots import remove_snapshots
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.storage.versions import is_imported, load_head, other_head, plain_version, split_version
 
 
 @dataclass

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from imgserver.client import GrpcTransport, ImageClient
-from imgserver.client.health import health_of
-from imgserver.errors import CrossMediaError
-from imgserver.operations.findings import Finding, NotExamined, Subject, ok, problem, warning
-from imgserver.places import DAEMON_FILE
-from imgserver.running import running_daemon
+from crossmedia.errors import CrossMediaError
+from crossmedia.imgserver.client import GrpcTransport, ImageClient
+from crossmedia.imgserver.client.health import health_of
+from crossmedia.imgserver.operations.findings import Finding, NotExamined, Subject, ok, problem, warning
+from crossmedia.imgserver.places import DAEMON_FILE
+from crossmedia.imgserver.running import running_daemon
 
 TIMEOUT_S = 5.0
 

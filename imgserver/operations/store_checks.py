@@ -6,20 +6,20 @@ import time
 
 import numpy as np
 
-from imgserver.errors import BadInput, CrossMediaError
-from imgserver.operations.findings import Finding, NotExamined, Subject, ok, problem, warning
-from imgserver.operations.mend import without_codebook
-from imgserver.operations.verify import find_damage
-from imgserver.serving.health import built_in_photo
-from imgserver.storage.environment import FORMAT
-from imgserver.storage.records import NO_ROW
-from imgserver.storage.similarity import SimilarityFiles
-from imgserver.storage.store import row_folder
-from imgserver.storage.versions import is_imported, load_head, split_version
-from imgserver.vision.backbone import TORCHVISION, OnnxGraph
-from imgserver.vision.backbones import get_backbone
-from imgserver.vision.decode import ImageLimits, decode
-from imgserver.vision.engines import OpenVinoEngine, TorchEngine, engine_state
+from crossmedia.errors import BadInput, CrossMediaError
+from crossmedia.imgserver.operations.findings import Finding, NotExamined, Subject, ok, problem, warning
+from crossmedia.imgserver.operations.mend import without_codebook
+from crossmedia.imgserver.operations.verify import find_damage
+from crossmedia.imgserver.serving.health import built_in_photo
+from crossmedia.imgserver.similarity.index import SimilarityFiles
+from crossmedia.imgserver.storage.environment import FORMAT
+from crossmedia.imgserver.storage.records import NO_ROW
+from crossmedia.imgserver.storage.store import row_folder
+from crossmedia.imgserver.storage.versions import is_imported, load_head, split_version
+from crossmedia.imgserver.vision.backbone import TORCHVISION, OnnxGraph
+from crossmedia.imgserver.vision.backbones import get_backbone
+from crossmedia.imgserver.vision.decode import ImageLimits, decode
+from crossmedia.imgserver.vision.engines import OpenVinoEngine, TorchEngine, engine_state
 
 LEAST_COSINE = 0.99  # bfloat16 included
 SAMPLE = 1000  # rows of each version that are compared with their checksum

@@ -12,32 +12,25 @@ from functools import cache, partial
 from typing import Any
 
 import grpc
-from crossmedia.v1 import image_server_pb2 as pb
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health
 
-from imgserver.errors import (
-    BadInput,
-    CrossMediaError,
-    DeadlineExceeded,
-    InvalidRequest,
-    Overloaded,
-    ServerFault,
-)
-from imgserver.hosts import host_and_port, written
-from imgserver.logs import REQUEST_ID_KEY, Sparingly, request_id, request_id_of
-from imgserver.serving.admission import Cost
-from imgserver.serving.calls import MAX_CALL_S, MAX_CALLS, Calls, Deadlines
-from imgserver.serving.failures import end_call, said
-from imgserver.serving.health import SERVICE_NAME, Heartbeat
-from imgserver.serving.jobs import OnEnd, caller_name
-from imgserver.serving.ports import check_free
-from imgserver.serving.probes import Health, Reflection
-from imgserver.serving.rates import RateLimit, host_of, images_in
-from imgserver.serving.security import OPEN, ServerSecurity
-from imgserver.serving.service import ImageService
-from imgserver.wire import encode_reply
+from crossmedia.errors import BadInput, CrossMediaError, DeadlineExceeded, InvalidRequest, Overloaded, ServerFault
+from crossmedia.hosts import host_and_port, written
+from crossmedia.imgserver.serving.health import SERVICE_NAME, Heartbeat
+from crossmedia.imgserver.serving.service import ImageService
+from crossmedia.imgserver.wire import encode_reply
+from crossmedia.logs import REQUEST_ID_KEY, Sparingly, request_id, request_id_of
+from crossmedia.service.admission import Cost
+from crossmedia.service.callers import OnEnd, caller_name
+from crossmedia.service.calls import MAX_CALL_S, MAX_CALLS, Calls, Deadlines
+from crossmedia.service.failures import end_call, said
+from crossmedia.service.ports import check_free
+from crossmedia.service.probes import Health, Reflection
+from crossmedia.service.rates import RateLimit, host_of, images_in
+from crossmedia.service.security import OPEN, ServerSecurity
+from crossmedia.v1 import image_server_pb2 as pb
 
 log = logging.getLogger(__name__)
 

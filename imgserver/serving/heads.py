@@ -8,9 +8,9 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from imgserver.errors import InvalidRequest, Overloaded
-from imgserver.head import Head
-from imgserver.serving.admission import SHARE
+from crossmedia.errors import InvalidRequest, Overloaded
+from crossmedia.imgserver.head import Head
+from crossmedia.service.admission import SHARE
 
 KEPT_PER_RUN = 4  # the trainer's present one, and those that slower workers of the run still ask for
 IDLE_S = 600.0

@@ -16,12 +16,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from crossmedia.v1 import image_server_pb2 as pb
 from PIL import Image
 
-from imgserver.client.results import Status
-from imgserver.serving.jobs import Serving
-from imgserver.serving.service import ImageService
+from crossmedia.imgserver.client.results import Status
+from crossmedia.imgserver.serving.jobs import Serving
+from crossmedia.imgserver.serving.service import ImageService
+from crossmedia.v1 import image_server_pb2 as pb
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class Heartbeat:
         if service.served.loading:
             raise RuntimeError("the table is still loading")
         _ = service.store.index.generation
-        if service.catalog is None and not service.store.answers:
+        if service.catalogue is None and not service.store.answers:
             raise RuntimeError("no node of the store answers, and there is no catalogue to compute from")
 
     def _see_a_photo(self, serving: Serving) -> None:

@@ -19,11 +19,11 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from imgserver.client.results import Status
-from imgserver.errors import InvalidRequest
-from imgserver.head import Head, HeadSpec
-from imgserver.serving.admission import Turns
-from imgserver.serving.jobs import Caller
+from crossmedia.errors import InvalidRequest
+from crossmedia.imgserver.client.results import Status
+from crossmedia.imgserver.head import Head, HeadSpec
+from crossmedia.service.admission import Turns
+from crossmedia.service.callers import Caller
 
 BLOCK_ROWS = 16_384
 BLOCK_BYTES = 64 << 20  # of the numbers of all layers

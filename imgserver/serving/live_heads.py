@@ -6,18 +6,18 @@ import time
 from typing import Any
 
 import numpy as np
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.errors import InvalidRequest, VersionMismatch
-from imgserver.head import Head
-from imgserver.serving.admission import Admission, Cost, Turns
-from imgserver.serving.heads import MAX_HEAD_BYTES, Heads
-from imgserver.serving.jobs import Caller
-from imgserver.serving.learning import Learning, working_bytes
-from imgserver.serving.lookup import OK, Lookup, Rows, Statuses
-from imgserver.serving.served import Served
-from imgserver.storage.records import Ids
-from imgserver.storage.versions import split_version
+from crossmedia.errors import InvalidRequest, VersionMismatch
+from crossmedia.imgserver.head import Head
+from crossmedia.imgserver.serving.heads import MAX_HEAD_BYTES, Heads
+from crossmedia.imgserver.serving.learning import Learning, working_bytes
+from crossmedia.imgserver.serving.lookup import OK, Lookup, Rows, Statuses
+from crossmedia.imgserver.serving.served import Served
+from crossmedia.imgserver.storage.records import Ids
+from crossmedia.imgserver.storage.versions import split_version
+from crossmedia.service.admission import Admission, Cost, Turns
+from crossmedia.service.callers import Caller
+from crossmedia.v1 import image_server_pb2 as pb
 
 READING_COPIES = (
     5  # of a head's bytes: message, tensors, module, what its digest is made of, and a check of each number

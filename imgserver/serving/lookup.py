@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.client.results import PERMANENT
-from imgserver.logs import Sparingly
-from imgserver.serving.admission import Admission, Cost
-from imgserver.serving.jobs import Caller, Serving
-from imgserver.serving.misses import Misses
-from imgserver.serving.negatives import Negatives
-from imgserver.storage.records import DAMAGED, Ids
-from imgserver.storage.stores import LOST
+from crossmedia.imgserver.client.results import PERMANENT
+from crossmedia.imgserver.serving.jobs import Serving
+from crossmedia.imgserver.serving.misses import Misses
+from crossmedia.imgserver.serving.negatives import Negatives
+from crossmedia.imgserver.storage.records import DAMAGED, Ids
+from crossmedia.imgserver.storage.stores import LOST
+from crossmedia.logs import Sparingly
+from crossmedia.service.admission import Admission, Cost
+from crossmedia.service.callers import Caller
+from crossmedia.v1 import image_server_pb2 as pb
 
 OK = pb.VECTOR_STATUS_OK
 Rows = npt.NDArray[Any]
@@ -83,7 +84,7 @@ class Lookup:
         self._count(len(ids) - len(failed), len(failed) - len(todo), len(todo))
         if not len(todo):
             return 0
-        if self._misses.catalog is None or serving.model is None:
+        if self._misses.catalogue is None or serving.model is None:
             status[todo] = np.where(status[todo], status[todo], pb.VECTOR_STATUS_NOT_FOUND)
             todo = todo[damaged[todo]] if serving.model is not None else todo[:0]
             if serving.model is None or not len(todo):

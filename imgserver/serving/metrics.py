@@ -9,12 +9,12 @@ from prometheus_client import CollectorRegistry, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from imgserver.client.results import Status
-from imgserver.errors import BadInput
-from imgserver.hosts import written
+from crossmedia.errors import BadInput
+from crossmedia.hosts import written
+from crossmedia.imgserver.client.results import Status
 
 if TYPE_CHECKING:
-    from imgserver.serving.service import ImageService
+    from crossmedia.imgserver.serving.service import ImageService
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 IMAGES = (1, 2, 4, 8, 16, 32)

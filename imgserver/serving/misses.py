@@ -21,21 +21,22 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.errors import CrossMediaError, StoreError
-from imgserver.logs import Sparingly
-from imgserver.serving.admission import Admission, Cost
-from imgserver.serving.fair import FairQueue
-from imgserver.serving.jobs import NOT_YET, Caller, Job, Model, Serving, features_of, for_callers
-from imgserver.storage.catalog import Catalog
-from imgserver.storage.records import SOURCE, Ids, Space, content_hash
-from imgserver.storage.stores import Part, ServedStore, Stored
-from imgserver.storage.versions import VECTOR_DTYPE
-from imgserver.vision.decoders import Decoders
-from imgserver.vision.embedding import embed
-from imgserver.vision.engines import MAX_BATCH
-from imgserver.vision.photos import Photo, Source, photo_from_bytes, read_photo, sources_of
+from crossmedia.errors import CrossMediaError, StoreError
+from crossmedia.imgserver.serving.jobs import NOT_YET, Job, Model, Serving, features_of, for_callers
+from crossmedia.imgserver.storage.catalogue import Catalogue
+from crossmedia.imgserver.storage.records import SOURCE, Ids, Space, content_hash
+from crossmedia.imgserver.storage.stores import Part, ServedStore, Stored
+from crossmedia.imgserver.storage.versions import VECTOR_DTYPE
+from crossmedia.imgserver.vision.decoders import Decoders
+from crossmedia.imgserver.vision.embedding import embed
+from crossmedia.imgserver.vision.engines import MAX_BATCH
+from crossmedia.imgserver.vision.photos import Photo, Source, photo_from_bytes, read_photo, sources_of
+from crossmedia.logs import Sparingly
+from crossmedia.service.admission import Admission, Cost
+from crossmedia.service.callers import Caller
+from crossmedia.service.fair import FairQueue
+from crossmedia.v1 import image_server_pb2 as pb
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class Misses:
 
     Args:
         store: where results go.
-        catalog: where photos come from; None when callers bring all of them.
+        catalogue: where photos come from; None when callers bring all of them.
         decoders: of the catalogue's photos.
         callers_decoders: of photos that callers bring.
         admission: counts the images under way.
@@ -103,13 +104,13 @@ class Misses:
     def __init__(
         self,
         store: ServedStore,
-        catalog: Catalog | None,
+        catalogue: Catalogue | None,
         decoders: Decoders,
         callers_decoders: Decoders,
         admission: Admission,
         on_batch: Callable[[int], None] = lambda size: None,
     ):
-        self.catalog = catalog
+        self.catalogue = catalogue
         self._store, self._admission = store, admission
         self._decoders, self._callers_decoders = decoders, callers_decoders
         self._on_batch = on_batch
@@ -122,7 +123,7 @@ class Misses:
         self._closed = False
         self._sparingly = Sparingly()
         self._changed = threading.Condition()
-        readers = max(catalog.readers if catalog else 0, decoders.workers)
+        readers = max(catalogue.readers if catalogue else 0, decoders.workers)
         work: list[tuple[str, Callable[[], None]]] = []
         work += [(f"decode-{i}", partial(self._decode_all, False)) for i in range(readers)]
         work += [(f"decode-brought-{i}", partial(self._decode_all, True)) for i in range(callers_decoders.workers)]
@@ -191,9 +192,9 @@ class Misses:
     def _nowhere(self, space: Space, model: Model, ids: Ids) -> npt.NDArray[np.bool_]:
         """Which ids, shape (n,), have neither photo, row nor feature: they need no place among the images that have."""
         nowhere = np.zeros(len(ids), dtype=np.bool_)
-        if self.catalog is None:
+        if self.catalogue is None:
             return nowhere
-        lacking = np.flatnonzero(self.catalog.lacks(ids))
+        lacking = np.flatnonzero(self.catalogue.lacks(ids))
         try:
             for kept in (space, model.features) if len(lacking) else ():
                 lacking = lacking[~self._store.knows(kept, ids[lacking])]
@@ -308,9 +309,9 @@ class Misses:
 
     def _same_failure(self, job: Job, known: Stored) -> int:
         """The stored failure of an image whose photo has not been touched since: it need not be read again."""
-        if job.data is not None or self.catalog is None or known.entry["status"] == OK:
+        if job.data is not None or self.catalogue is None or known.entry["status"] == OK:
             return NOT_YET
-        now = self.catalog.fingerprints(np.array([job.image_id]))
+        now = self.catalogue.fingerprints(np.array([job.image_id]))
         same = now.there[0] and now.size[0] == known.entry["size"] and now.stamp[0] == known.entry["stamp"]
         return int(known.entry["status"]) if same else NOT_YET
 
@@ -320,9 +321,9 @@ class Misses:
             source = Source(len(job.data), 0, job.content)
             decoders = self._callers_decoders if job.brought else self._decoders
             return photo_from_bytes(job.image_id, job.data, source, preprocessing, decoders)
-        if self.catalog is None:
+        if self.catalogue is None:
             return Photo(job.image_id, pb.VECTOR_STATUS_FAILED, Source(), reason="is damaged in the store")
-        return read_photo(self.catalog, job.image_id, preprocessing, self._decoders)
+        return read_photo(self.catalogue, job.image_id, preprocessing, self._decoders)
 
     def _embed_all(self) -> None:
         """The CNN's thread."""

@@ -8,8 +8,8 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from imgserver.storage.hashtable import ABSENT, IdTable
-from imgserver.storage.records import Ids
+from crossmedia.imgserver.storage.hashtable import ABSENT, IdTable
+from crossmedia.imgserver.storage.records import Ids
 
 MAX_REMEMBERED = 1_000_000
 LONGEST_S = 10 * 365 * 86_400.0  # what "for ever" comes to

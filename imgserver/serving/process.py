@@ -16,19 +16,19 @@ from pathlib import Path
 import grpc
 import torch
 
-from imgserver.allocator import keep_freed_memory
-from imgserver.errors import BadInput, ServerFault, ServerUnavailable
-from imgserver.hosts import host_and_port, ip_of, written
-from imgserver.interrupts import undone_if_interrupted
-from imgserver.notes import note
-from imgserver.places import DAEMON_FILE, is_url
-from imgserver.running import LOCK_FILE, Daemon, locked, running_daemon
-from imgserver.secret_files import private_opener
-from imgserver.serving.grpc_server import GrpcServer
-from imgserver.serving.misses import CLOSE_S
-from imgserver.serving.open_files import allowed_connections
-from imgserver.serving.security import OPEN, ServerSecurity
-from imgserver.serving.service import ImageService, ServiceConfig
+from crossmedia.allocator import keep_freed_memory
+from crossmedia.errors import BadInput, ServerFault, ServerUnavailable
+from crossmedia.hosts import host_and_port, ip_of, written
+from crossmedia.imgserver.places import DAEMON_FILE, is_url
+from crossmedia.imgserver.running import LOCK_FILE, Daemon, locked, running_daemon
+from crossmedia.imgserver.serving.grpc_server import GrpcServer
+from crossmedia.imgserver.serving.misses import CLOSE_S
+from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
+from crossmedia.interrupts import undone_if_interrupted
+from crossmedia.notes import note
+from crossmedia.secret_files import private_opener
+from crossmedia.service.open_files import allowed_connections
+from crossmedia.service.security import OPEN, ServerSecurity
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def _say_if_empty(service: ImageService) -> None:
     if service.served.active is not None:
         return
     store = service.store
-    if service.catalog is None and not is_url(service.config.store):
+    if service.catalogue is None and not is_url(service.config.store):
         raise BadInput(
             f"The store {store} has no vectors, and without --catalogue there are no photos. {store.fill_hint}."
         )
@@ -167,7 +167,7 @@ def serve_in_background(arguments: list[str], store: Path, timeout_s: float = 60
     log_file = store / LOG_FILE
     with open(log_file, "ab", opener=private_opener) as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "imgserver", "serve", *arguments],
+            [sys.executable, "-m", "crossmedia.imgserver", "serve", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from imgserver.errors import InvalidRequest
-from imgserver.shards import Ownership
-from imgserver.storage.records import Ids
+from crossmedia.errors import InvalidRequest
+from crossmedia.imgserver.shards import Ownership
+from crossmedia.imgserver.storage.records import Ids
 
 
 def ids_of(block: bytes, most: int, ownership: Ownership | None) -> Ids:

@@ -7,22 +7,23 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.errors import InvalidRequest, NotReady, StoreError, VersionMismatch
-from imgserver.serving.admission import Admission, Cost, Turns
-from imgserver.serving.jobs import Caller, Model, Serving
-from imgserver.serving.lookup import OK, Lookup, Statuses
-from imgserver.serving.requests import ids_of
-from imgserver.serving.served import Served
-from imgserver.shards import Ownership
-from imgserver.storage.records import Ids
-from imgserver.storage.similarity import SimilarityFiles, SimilarityIndex, SimilarityInfo
-from imgserver.storage.stores import ServedStore
-from imgserver.vision.decoders import Decoders
-from imgserver.vision.embedding import embed
-from imgserver.vision.engines import MAX_BATCH
-from imgserver.vision.photos import Source, photo_from_bytes
+from crossmedia.errors import InvalidRequest, NotReady, StoreError, VersionMismatch
+from crossmedia.imgserver.serving.jobs import Model, Serving
+from crossmedia.imgserver.serving.lookup import OK, Lookup, Statuses
+from crossmedia.imgserver.serving.requests import ids_of
+from crossmedia.imgserver.serving.served import Served
+from crossmedia.imgserver.shards import Ownership
+from crossmedia.imgserver.similarity.index import SimilarityFiles, SimilarityIndex, SimilarityInfo
+from crossmedia.imgserver.storage.records import Ids
+from crossmedia.imgserver.storage.stores import ServedStore
+from crossmedia.imgserver.vision.decoders import Decoders
+from crossmedia.imgserver.vision.embedding import embed
+from crossmedia.imgserver.vision.engines import MAX_BATCH
+from crossmedia.imgserver.vision.photos import Source, photo_from_bytes
+from crossmedia.service.admission import Admission, Cost, Turns
+from crossmedia.service.callers import Caller
+from crossmedia.v1 import image_server_pb2 as pb
 
 MAX_QUERIES, MAX_NEIGHBOURS = 256, 1000
 ANSWER_BYTES = 12  # an id and a cosine

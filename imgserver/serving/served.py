@@ -6,11 +6,11 @@ import logging
 import threading
 import time
 
-from imgserver.errors import NotReady, StoreError, VersionMismatch
-from imgserver.serving.jobs import Model, Serving
-from imgserver.storage.stores import ServedStore
-from imgserver.storage.versions import is_imported, load_head, split_version
-from imgserver.vision.embedder import Embedder
+from crossmedia.errors import NotReady, StoreError, VersionMismatch
+from crossmedia.imgserver.serving.jobs import Model, Serving
+from crossmedia.imgserver.storage.stores import ServedStore
+from crossmedia.imgserver.storage.versions import is_imported, load_head, split_version
+from crossmedia.imgserver.vision.embedder import Embedder
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The service without the wire: requests in, replies out, errors of ``imgserver.errors``.
+"""The service without the wire: requests in, replies out, errors of ``crossmedia.errors``.
 
 The daemon puts gRPC around it; ``LocalTransport`` calls it in the same process.
 """
@@ -15,32 +15,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from crossmedia.v1 import image_server_pb2 as pb
 from numpy.typing import DTypeLike
 
-from imgserver.allocator import give_back_freed_memory
-from imgserver.errors import CrossMediaError, InvalidRequest, StoreError, VersionMismatch
-from imgserver.names import changed_at, digests_of_store
-from imgserver.places import own_folder
-from imgserver.serving.admission import Admission, Cost, Turns
-from imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES
-from imgserver.serving.jobs import Caller, OnEnd
-from imgserver.serving.live_heads import LiveHeads
-from imgserver.serving.lookup import Lookup
-from imgserver.serving.metrics import Metrics
-from imgserver.serving.misses import Misses
-from imgserver.serving.negatives import Negatives
-from imgserver.serving.requests import ids_of
-from imgserver.serving.searching import MAX_NEIGHBOURS, MAX_QUERIES, Searching
-from imgserver.serving.served import Served
-from imgserver.serving.thumbnails import MAX_THUMBNAILS, Thumbnails
-from imgserver.shards import Ownership
-from imgserver.storage.catalog import READ_TIMEOUT_S, Catalog, open_catalog
-from imgserver.storage.stores import open_store
-from imgserver.storage.versions import split_version
-from imgserver.vision.decode import ImageLimits
-from imgserver.vision.decoders import Decoders
-from imgserver.wire import DTYPES, VectorsReply
+from crossmedia.allocator import give_back_freed_memory
+from crossmedia.errors import CrossMediaError, InvalidRequest, StoreError, VersionMismatch
+from crossmedia.imgserver.places import own_folder
+from crossmedia.imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES
+from crossmedia.imgserver.serving.live_heads import LiveHeads
+from crossmedia.imgserver.serving.lookup import Lookup
+from crossmedia.imgserver.serving.metrics import Metrics
+from crossmedia.imgserver.serving.misses import Misses
+from crossmedia.imgserver.serving.negatives import Negatives
+from crossmedia.imgserver.serving.requests import ids_of
+from crossmedia.imgserver.serving.searching import MAX_NEIGHBOURS, MAX_QUERIES, Searching
+from crossmedia.imgserver.serving.served import Served
+from crossmedia.imgserver.serving.thumbnails import MAX_THUMBNAILS, Thumbnails
+from crossmedia.imgserver.shards import Ownership
+from crossmedia.imgserver.storage.catalogue import READ_TIMEOUT_S, Catalogue, open_catalogue
+from crossmedia.imgserver.storage.stores import open_store
+from crossmedia.imgserver.storage.versions import split_version
+from crossmedia.imgserver.vision.decode import ImageLimits
+from crossmedia.imgserver.vision.decoders import Decoders
+from crossmedia.imgserver.wire import DTYPES, VectorsReply
+from crossmedia.names import changed_at, digests_of_store
+from crossmedia.service.admission import Admission, Cost, Turns
+from crossmedia.service.callers import Caller, OnEnd
+from crossmedia.v1 import image_server_pb2 as pb
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class ImageService:
 
     def __init__(self, config: ServiceConfig):
         self.config = config
-        self.catalog = self._listed(config.catalogue) if config.catalogue else None
+        self.catalogue = self._listed(config.catalogue) if config.catalogue else None
         self.store = open_store(config.store, config.folder)
         self.metrics = Metrics()
         self.admission = Admission(config.max_pending_ids, config.max_pending_bytes)
@@ -111,14 +111,14 @@ class ImageService:
         self.decoders, self.callers_decoders = Decoders(config.limits), Decoders(config.limits, CALLERS_DECODERS)
         self.misses = Misses(
             self.store,
-            self.catalog,
+            self.catalogue,
             self.decoders,
             self.callers_decoders,
             self.admission,
             self.metrics.batch_size.observe,
         )
         self.lookup = Lookup(self.misses, self.negatives, self.admission)
-        self.served = Served(self.store, config.threads, computes=self.catalog is not None)
+        self.served = Served(self.store, config.threads, computes=self.catalogue is not None)
         self.live_heads = LiveHeads(self.served, self.lookup, self.admission)
         decoding = Turns(CALLERS_DECODERS)
         self.thumbnails = Thumbnails(self.admission, decoding, self.callers_decoders)
@@ -144,8 +144,8 @@ class ImageService:
         self._refresher = threading.Thread(target=self._follow, name="follow-store", daemon=True)
         self._refresher.start()
 
-    def _listed(self, where: str) -> Catalog:
-        return open_catalog(where, self.config.read_timeout_s, self.config.photo_roots)
+    def _listed(self, where: str) -> Catalogue:
+        return open_catalogue(where, self.config.read_timeout_s, self.config.photo_roots)
 
     def close(self) -> None:
         """Finish the misses under way, then close the store."""
@@ -168,10 +168,10 @@ class ImageService:
                     give_back_freed_memory()
                 self.served.refresh()
                 self.served.load()
-                if self.catalog is not None and self.catalog.changed():
-                    self.catalog = self.misses.catalog = self._listed(self.catalog.where)
+                if self.catalogue is not None and self.catalogue.changed():
+                    self.catalogue = self.misses.catalogue = self._listed(self.catalogue.where)
                     self.negatives.forget()
-                    log.info("the catalogue was listed again: %d images", len(self.catalog))
+                    log.info("the catalogue was listed again: %d images", len(self.catalogue))
                 self._look_at_disk()
                 self.searching.follow()  # last: where it is damaged, the rest goes on
                 self._trouble = ""
@@ -206,7 +206,7 @@ class ImageService:
             max_pending_ids=config.max_pending_ids,
             max_image_bytes=config.limits.max_bytes,
             max_image_pixels=config.limits.max_pixels,
-            images_in_catalogue=len(self.catalog) if self.catalog else 0,
+            images_in_catalogue=len(self.catalogue) if self.catalogue else 0,
             images_stored=len(serving.table) if serving else 0,
             computed_on_demand=counters.computed,
             cnn_passes_on_demand=counters.cnn_passes,
@@ -378,4 +378,4 @@ class ImageService:
         """
         ids = ids_of(request.image_ids, MAX_THUMBNAILS, self.config.ownership)
         caller = Caller(deadline, on_end)
-        return pb.GetThumbnailsResponse(jpegs=self.thumbnails.of(self.catalog, ids, request.max_side, caller))
+        return pb.GetThumbnailsResponse(jpegs=self.thumbnails.of(self.catalogue, ids, request.max_side, caller))

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from imgserver.storage.checksums import open_fact, seal_fact
-from imgserver.storage.records import Ids
+from crossmedia.imgserver.storage.checksums import open_fact, seal_fact
+from crossmedia.imgserver.storage.records import Ids
 
 KEEP_CHANGES = 10_000
 

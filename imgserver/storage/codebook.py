@@ -15,8 +15,8 @@ from numba import njit
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from imgserver.errors import BadInput
-from imgserver.storage.records import VALUE_DTYPE
+from crossmedia.errors import BadInput
+from crossmedia.imgserver.storage.records import VALUE_DTYPE
 
 CENTRES = 256  # what a byte tells apart
 

@@ -4,7 +4,7 @@ LMDB writes its pages where they lie, so a copy that was made meanwhile may be t
 and following them may even end a process. The index notes which file it is, so a copy is known by its note; before it
 is opened for the first time a process of its own walks over all of the index:
 
-    python -P -m imgserver.storage.copied INDEX     0: it is whole, and was written anew, with a note of its own
+    python -P -m crossmedia.imgserver.storage.copied INDEX     0: it is whole, and was written anew with its own note
 
 A later commit gives an image that changed a row behind all that the copied commit knows. So entries that are in order,
 as many as were counted, with rows that were given out, are those of that commit. Written anew the index has no list of
@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from imgserver.disk import sync_names
-from imgserver.errors import BadInput, StoreError
+from crossmedia.disk import sync_names
+from crossmedia.errors import BadInput, StoreError
 
 if TYPE_CHECKING:
-    from imgserver.storage.index import Index
+    from crossmedia.imgserver.storage.index import Index
 
 NOTE = "data.file"  # which file data.mdb is: of which file system, and which one there
 COPY = "copied"
@@ -49,7 +49,10 @@ def examine_copy(index: Path) -> None:
     if not _is_copy(index):
         return
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "imgserver.storage.copied", index], capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-m", "crossmedia.imgserver.storage.copied", index],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2].rstrip(".") or f"its examination ended with {done.returncode}"
@@ -72,8 +75,8 @@ def _is_copy(index: Path) -> bool:
 
 
 def _settle(index: Path) -> None:
-    from imgserver.storage.exclusive import alone
-    from imgserver.storage.index import Index
+    from crossmedia.imgserver.storage.exclusive import alone
+    from crossmedia.imgserver.storage.index import Index
 
     store = index.parent
     with suppress(BadInput), alone(store):  # who has it open has examined it
@@ -94,7 +97,7 @@ def _settle(index: Path) -> None:
 
 
 def _check(index: Index) -> None:
-    from imgserver.storage.records import NO_ROW
+    from crossmedia.imgserver.storage.records import NO_ROW
 
     entries_of_all = 0
     for space in index.spaces():

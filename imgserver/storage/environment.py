@@ -14,10 +14,10 @@ from typing import Any
 
 import lmdb
 
-from imgserver.errors import DamagedIndex, StoreError
-from imgserver.storage.checksums import open_fact, seal_fact
-from imgserver.storage.copied import examine_copy, note_file
-from imgserver.storage.pages import check_pages
+from crossmedia.errors import DamagedIndex, StoreError
+from crossmedia.imgserver.storage.checksums import open_fact, seal_fact
+from crossmedia.imgserver.storage.copied import examine_copy, note_file
+from crossmedia.imgserver.storage.pages import check_pages
 
 # 1: release 0.1. 2: row files of at most 128 MiB; codes in place of numbers, which came before a release had format 2.
 # 3: seals of entries and facts, the number of entries of each space. To be raised by whatever a release that reads the

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from imgserver.disk import held
-from imgserver.errors import StoreError
+from crossmedia.disk import held
+from crossmedia.errors import StoreError
 
 
 @contextmanager

@@ -26,11 +26,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from imgserver.errors import StoreError
-from imgserver.storage.changes import Changes
-from imgserver.storage.checksums import Mask, open_fact
-from imgserver.storage.environment import FORMAT, Environment
-from imgserver.storage.records import (
+from crossmedia.errors import StoreError
+from crossmedia.imgserver.storage.changes import Changes
+from crossmedia.imgserver.storage.checksums import Mask, open_fact
+from crossmedia.imgserver.storage.environment import FORMAT, Environment
+from crossmedia.imgserver.storage.records import (
     DAMAGED,
     ENTRY,
     KEY,

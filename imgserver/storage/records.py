@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from imgserver.storage.checksums import Mask, seals
+from crossmedia.imgserver.storage.checksums import Mask, seals
 
 ENTRY = np.dtype(
     [

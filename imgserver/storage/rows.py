@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from imgserver.disk import sync_names
-from imgserver.errors import StoreError
-from imgserver.storage.checksums import SUM_BITS, Bits, Mask, Named, find_damaged
+from crossmedia.disk import sync_names
+from crossmedia.errors import StoreError
+from crossmedia.imgserver.storage.checksums import SUM_BITS, Bits, Mask, Named, find_damaged
 
 SEGMENT_BYTES = 128 << 20
 MAX_SEGMENT_ROWS = 1 << 20

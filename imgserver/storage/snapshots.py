@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from imgserver.errors import StoreError
-from imgserver.storage.index import Index
-from imgserver.storage.records import Ids
+from crossmedia.errors import StoreError
+from crossmedia.imgserver.storage.index import Index
+from crossmedia.imgserver.storage.records import Ids
 
 log = logging.getLogger(__name__)
 

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from imgserver.disk import replacing, used_bytes
-from imgserver.errors import BadInput, StoreError
-from imgserver.storage.checksums import Mask, name_rows, row_checksums
-from imgserver.storage.codebook import Codebook
-from imgserver.storage.index import UNFINISHED_INDEX, Index
-from imgserver.storage.records import DAMAGED, ENTRY, NO_ROW, SOURCE, Batch, Entries, Ids, Space
-from imgserver.storage.rows import RowFile
-from imgserver.storage.snapshots import remove_snapshots
-from imgserver.storage.stores import Lookups, Part, Stored
+from crossmedia.disk import replacing, used_bytes
+from crossmedia.errors import BadInput, StoreError
+from crossmedia.imgserver.storage.checksums import Mask, name_rows, row_checksums
+from crossmedia.imgserver.storage.codebook import Codebook
+from crossmedia.imgserver.storage.index import UNFINISHED_INDEX, Index
+from crossmedia.imgserver.storage.records import DAMAGED, ENTRY, NO_ROW, SOURCE, Batch, Entries, Ids, Space
+from crossmedia.imgserver.storage.rows import RowFile
+from crossmedia.imgserver.storage.snapshots import remove_snapshots
+from crossmedia.imgserver.storage.stores import Lookups, Part, Stored
 
 SNAPSHOT_FROM = 100_000  # ids; fewer are read from the index in no time
 HEADS = "heads"
@@ -201,7 +201,7 @@ class Store:
 
     def table(self, space: Space) -> Lookups:
         """Lookups of a version; loaded already where that takes less time than to explain that it is not."""
-        from imgserver.storage.table import Table  # numba compiles for a while
+        from crossmedia.imgserver.storage.table import Table  # numba compiles for a while
 
         table = Table(self, space)
         if len(self.index) < SNAPSHOT_FROM:

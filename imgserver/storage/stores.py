@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from imgserver.places import is_url, own_folder
-from imgserver.storage.records import Ids, Space
+from crossmedia.imgserver.places import is_url, own_folder
+from crossmedia.imgserver.storage.records import Ids, Space
 
 LOST = 255  # in the place of a status: a row may exist, and is not to be had now
 
@@ -102,9 +102,9 @@ def open_store(store: str | Path, folder: Path | None = None) -> ServedStore:
     """
     own = own_folder(store, folder)
     if is_url(store):
-        from imgserver.storage.cluster.store import RedisStore
+        from crossmedia.imgserver.storage.cluster.store import RedisStore
 
         return RedisStore(str(store), own)
-    from imgserver.storage.store import Store
+    from crossmedia.imgserver.storage.store import Store
 
     return Store(own)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from imgserver.errors import StoreError
-from imgserver.storage.checksums import Mask, name_rows
-from imgserver.storage.hashtable import ABSENT, IdTable
-from imgserver.storage.records import DAMAGED, NO_ROW, Entries, Ids, Space
-from imgserver.storage.snapshots import load_snapshot, save_snapshot
-from imgserver.storage.store import SNAPSHOT_FROM, Store
+from crossmedia.errors import StoreError
+from crossmedia.imgserver.storage.checksums import Mask, name_rows
+from crossmedia.imgserver.storage.hashtable import ABSENT, IdTable
+from crossmedia.imgserver.storage.records import DAMAGED, NO_ROW, Entries, Ids, Space
+from crossmedia.imgserver.storage.snapshots import load_snapshot, save_snapshot
+from crossmedia.imgserver.storage.store import SNAPSHOT_FROM, Store
 
 log = logging.getLogger(__name__)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgserver.disk import replacing
-from imgserver.errors import BadInput, NotReady, StoreError, did_you_mean
-from imgserver.head import Head
-from imgserver.storage.records import NO_ROW, Entries, Ids, Space
-from imgserver.storage.store import HEADS, Store
-from imgserver.storage.stores import ServedStore
+from crossmedia.disk import replacing
+from crossmedia.errors import BadInput, NotReady, StoreError, did_you_mean
+from crossmedia.imgserver.head import Head
+from crossmedia.imgserver.storage.records import NO_ROW, Entries, Ids, Space
+from crossmedia.imgserver.storage.store import HEADS, Store
+from crossmedia.imgserver.storage.stores import ServedStore
 
 # In the place of the head: vectors that came from elsewhere. There is no feature and no photo behind them.
 IMPORTED = "imported"

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from imgserver.vision.decode import Preprocessing
-from imgserver.vision.identity import backbone_version
+from crossmedia.imgserver.vision.decode import Preprocessing
+from crossmedia.imgserver.vision.identity import backbone_version
 
 TORCHVISION, ONNX = "torchvision:", "onnx:"
 BF16 = "#bf16"  # ends recipe and version of a backbone that computes in bfloat16

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from imgserver.errors import BadInput, did_you_mean
-from imgserver.vision.backbone import BF16, ONNX, TORCHVISION, Backbone
-from imgserver.vision.efficientnet_lite import DEFAULT, efficientnet_lite0
+from crossmedia.errors import BadInput, did_you_mean
+from crossmedia.imgserver.vision.backbone import BF16, ONNX, TORCHVISION, Backbone
+from crossmedia.imgserver.vision.efficientnet_lite import DEFAULT, efficientnet_lite0
 
 
 def get_backbone(recipe: str) -> Backbone:
@@ -29,11 +29,11 @@ def get_backbone(recipe: str) -> Backbone:
     if recipe == DEFAULT:
         return efficientnet_lite0()
     if recipe.startswith(TORCHVISION):
-        from imgserver.vision.torchvision_zoo import torchvision_backbone
+        from crossmedia.imgserver.vision.torchvision_zoo import torchvision_backbone
 
         return torchvision_backbone(recipe)
     if recipe.startswith(ONNX):
-        from imgserver.vision.onnx_file import onnx_backbone
+        from crossmedia.imgserver.vision.onnx_file import onnx_backbone
 
         return onnx_backbone(recipe)
     raise BadInput(

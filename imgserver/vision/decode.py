@@ -12,7 +12,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError, WebPImagePlugin
 
-from imgserver.vision.formats import CorruptImage, ImageTooLarge, essentials, format_of, not_read, orientation
+from crossmedia.imgserver.vision.formats import (
+    CorruptImage,
+    ImageTooLarge,
+    essentials,
+    format_of,
+    not_read,
+    orientation,
+)
 
 Pixels = npt.NDArray[np.uint8]
 # Imported here, for Pillow would import the plugins of all its formats to find these two.

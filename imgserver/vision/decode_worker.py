@@ -19,8 +19,8 @@ from typing import Any
 
 from PIL import Image, TiffImagePlugin
 
-from imgserver.vision.decode import ImageLimits, Preprocessing, decode, thumbnail
-from imgserver.vision.formats import CorruptImage, ImageTooLarge
+from crossmedia.imgserver.vision.decode import ImageLimits, Preprocessing, decode, thumbnail
+from crossmedia.imgserver.vision.formats import CorruptImage, ImageTooLarge
 
 REQUEST = struct.Struct("<II")  # bytes of the task and of the photo, which follow
 REPLY = struct.Struct("<BI")  # what follows, and its bytes

@@ -22,15 +22,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from imgserver.errors import ServerFault
-from imgserver.vision.decode import ImageLimits, Pixels, Preprocessing
-from imgserver.vision.decode_worker import CORRUPT, DONE, REPLY, REQUEST, TOO_LARGE
-from imgserver.vision.formats import CorruptImage, ImageTooLarge
+from crossmedia.errors import ServerFault
+from crossmedia.imgserver.vision.decode import ImageLimits, Pixels, Preprocessing
+from crossmedia.imgserver.vision.decode_worker import CORRUPT, DONE, REPLY, REQUEST, TOO_LARGE
+from crossmedia.imgserver.vision.formats import CorruptImage, ImageTooLarge
 
 MAX_ANSWER_S = 60  # by the clock, for a worker that sleeps; one that works ends by its processor time
 ENDING_S = 5.0  # from the end of its socket to its exit code, on a busy machine
 MOST_WORKERS = 8
-WORKER = "imgserver.vision.decode_worker"
+WORKER = "crossmedia.imgserver.vision.decode_worker"
 TRIES = 2  # of a photo whose worker was ended by somebody else
 MAX_ANSWER = 16 << 20  # bytes; pixels of 224 x 224 are 150 KB
 CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGSYS}

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imgserver.vision.backbone import Backbone, Normalised
-from imgserver.vision.decode import Preprocessing
+from crossmedia.imgserver.vision.backbone import Backbone, Normalised
+from crossmedia.imgserver.vision.decode import Preprocessing
 
 DEFAULT = "efficientnet_lite0"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from imgserver.errors import StoreError
-from imgserver.vision.backbone import Backbone
-from imgserver.vision.backbones import get_backbone
-from imgserver.vision.engines import Engine, make_engine
+from crossmedia.errors import StoreError
+from crossmedia.imgserver.vision.backbone import Backbone
+from crossmedia.imgserver.vision.backbones import get_backbone
+from crossmedia.imgserver.vision.engines import Engine, make_engine
 
 
 class Embedder:

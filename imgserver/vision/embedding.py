@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.storage.versions import FEATURE_DTYPE
-from imgserver.vision.engines import Engine, run_all
-from imgserver.vision.photos import Photo
+from crossmedia.imgserver.storage.versions import FEATURE_DTYPE
+from crossmedia.imgserver.vision.engines import Engine, run_all
+from crossmedia.imgserver.vision.photos import Photo
+from crossmedia.v1 import image_server_pb2 as pb
 
 
 def embed(engine: Engine, photos: Sequence[Photo], dim: int) -> tuple[list[Photo], npt.NDArray[np.float16]]:

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from imgserver.disk import hash_of, replacing
-from imgserver.errors import BadInput
-from imgserver.vision.backbone import Backbone, OnnxGraph
-from imgserver.vision.decode import Pixels, Preprocessing
+from crossmedia.disk import hash_of, replacing
+from crossmedia.errors import BadInput
+from crossmedia.imgserver.vision.backbone import Backbone, OnnxGraph
+from crossmedia.imgserver.vision.decode import Pixels, Preprocessing
 
 FeatureArray = npt.NDArray[np.float32]
 MAX_BATCH = 32

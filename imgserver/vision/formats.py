@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from imgserver.looks import looks_like
+from crossmedia.looks import looks_like
 
 # Cameras, phones, shops and browsers make these. MPO, a JPEG with more pictures behind it, is read as its first.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from imgserver.vision.decode import Preprocessing
+from crossmedia.imgserver.vision.decode import Preprocessing
 
 
 def backbone_version(name: str, files: Sequence[Path], preprocessing: Preprocessing, rest: str = "") -> str:

@@ -23,9 +23,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from imgserver.errors import BadInput
-from imgserver.vision.backbone import ONNX, Backbone, OnnxGraph
-from imgserver.vision.decode import RESAMPLING, Preprocessing
+from crossmedia.errors import BadInput
+from crossmedia.imgserver.vision.backbone import ONNX, Backbone, OnnxGraph
+from crossmedia.imgserver.vision.decode import RESAMPLING, Preprocessing
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "fit": ("stretch", "crop"),
@@ -44,7 +44,7 @@ def onnx_backbone(recipe: str) -> Backbone:
     Raises:
         BadInput: a file is missing or wrong; the message names the key.
     """
-    from imgserver.vision.engines import onnx_feature_dim
+    from crossmedia.imgserver.vision.engines import onnx_feature_dim
 
     path = Path(recipe.removeprefix(ONNX)).resolve()
     if not path.is_file():

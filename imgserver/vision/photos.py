@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.storage.catalog import Catalog
-from imgserver.storage.catalog.remote import in_words
-from imgserver.storage.records import SOURCE, content_hash
-from imgserver.vision.decode import Pixels, Preprocessing
-from imgserver.vision.decoders import Decoders, DecodingFailed
-from imgserver.vision.formats import CorruptImage, ImageTooLarge
+from crossmedia.imgserver.storage.catalogue import Catalogue
+from crossmedia.imgserver.storage.catalogue.remote import in_words
+from crossmedia.imgserver.storage.records import SOURCE, content_hash
+from crossmedia.imgserver.vision.decode import Pixels, Preprocessing
+from crossmedia.imgserver.vision.decoders import Decoders, DecodingFailed
+from crossmedia.imgserver.vision.formats import CorruptImage, ImageTooLarge
+from crossmedia.v1 import image_server_pb2 as pb
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,15 @@ def sources_of(photos: Iterable[Photo]) -> npt.NDArray[Any]:
     return np.array([(p.source.size, p.source.stamp, p.source.content) for p in photos], dtype=SOURCE)
 
 
-def read_photo(catalog: Catalog, image_id: int, preprocessing: Preprocessing, decoders: Decoders) -> Photo:
+def read_photo(catalogue: Catalogue, image_id: int, preprocessing: Preprocessing, decoders: Decoders) -> Photo:
     """Read and decode one photo of the catalogue; never raises for what is wrong with it."""
     try:
-        found = catalog.fingerprints(np.array([image_id]))
+        found = catalogue.fingerprints(np.array([image_id]))
         if not found.there[0]:
             reason = "the catalogue has no such image"
             return Photo(image_id, pb.VECTOR_STATUS_NOT_FOUND, Source(), reason=reason)
         size, stamp = int(found.size[0]), int(found.stamp[0])
-        data = catalog.read(image_id, decoders.limits.max_bytes)
+        data = catalogue.read(image_id, decoders.limits.max_bytes)
     except OSError as error:
         return Photo(image_id, pb.VECTOR_STATUS_FAILED, Source(), reason=f"cannot be read: {in_words(error)}")
     if data is None:

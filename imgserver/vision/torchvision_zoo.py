@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from imgserver.errors import BadInput
-from imgserver.vision.backbone import TORCHVISION, Backbone, Normalised
-from imgserver.vision.decode import Preprocessing
+from crossmedia.errors import BadInput
+from crossmedia.imgserver.vision.backbone import TORCHVISION, Backbone, Normalised
+from crossmedia.imgserver.vision.decode import Preprocessing
 
 HUGE_MB = 1000
 

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from conftest import ROOT, DaemonProcess, run_command
 
-from features.build import build
-from features.samples import Samples
-from features.schema import load_schema
+from crossmedia.features.reading.samples import Samples
+from crossmedia.features.schema import load_schema
+from crossmedia.features.writing.build import build_samples
 
 GROCERY = ROOT / "examples" / "grocery"
 
@@ -46,7 +46,7 @@ def logs(simulate: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="module")
 def samples(logs: Path) -> Samples:
-    build(load_schema(logs / "samples.toml"), logs / "samples")
+    build_samples(load_schema(logs / "samples.toml"), logs / "samples")
     return Samples(logs / "samples")
 
 
@@ -74,7 +74,7 @@ def test_late_items_are_unseen_before_the_test_part(logs: Path, samples: Samples
 
 
 def test_the_reference_is_the_auc_of_the_true_probabilities_on_the_test_rows(logs: Path, samples: Samples) -> None:
-    from trainer.metrics import auc
+    from crossmedia.trainer.metrics import auc
 
     truth = json.loads((logs / "truth.json").read_text())
     impressions = rows(logs / "impressions.csv")
@@ -211,14 +211,21 @@ def test_the_report_says_why_photos_are_absent(page: Path, tmp_path: Path) -> No
     import os
 
     env = {**os.environ, "CROSSMEDIA_TRAINER_REPORT_SERVER": "localhost:1"}
-    command = [sys.executable, "-m", "trainer", "report", str(page.parent / "runs"), f"--out={tmp_path / 'r.html'}"]
+    command = [
+        sys.executable,
+        "-m",
+        "crossmedia.trainer",
+        "report",
+        str(page.parent / "runs"),
+        f"--out={tmp_path / 'r.html'}",
+    ]
     subprocess.run(command, check=True, env=env, timeout=120, capture_output=True)
     assert "Not drawn: No image server answers at localhost:1." in (tmp_path / "r.html").read_text()
 
 
 def test_a_comparison_that_has_not_ended_says_so(tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").write_text("{}\n")
-    command = [sys.executable, "-m", "trainer", "report", str(tmp_path), f"--out={tmp_path / 'r.html'}"]
+    command = [sys.executable, "-m", "crossmedia.trainer", "report", str(tmp_path), f"--out={tmp_path / 'r.html'}"]
     done = subprocess.run(command, timeout=120, capture_output=True, text=True)
     assert done.returncode == 2
     assert "has not ended. The same 'trainer compare' goes on" in done.stderr

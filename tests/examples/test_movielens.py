@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, DaemonProcess, run_command
 
-from features.samples import Samples
+from crossmedia.features.reading.samples import Samples
 
 pytestmark = pytest.mark.data
 POSTERS, USERS = 300, 150

@@ -16,16 +16,16 @@ import traceback
 
 import click
 
-from features.cli import features
-from imgserver.cli import imgserver
+from crossmedia.features.cli import features
+from crossmedia.imgserver.cli import imgserver
 
 GROUPS: dict[str, click.Group] = {"imgserver": imgserver, "features": features}
 OFFLINE = ("compress", "exchange", "merge", "moving", "publish", "semantic_ids", "similarity")
 HEAVY = (
     "faiss",
-    "imgserver.storage.table",
-    "imgserver.operations.backup",
-    *(f"imgserver.offline.{n}" for n in OFFLINE),
+    "crossmedia.imgserver.storage.table",
+    "crossmedia.imgserver.operations.backup",
+    *(f"crossmedia.imgserver.offline.{n}" for n in OFFLINE),
 )
 
 

@@ -15,18 +15,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from click.testing import CliRunner
-from crossmedia.v1 import image_server_pb2 as pb
 
-from imgserver.cli import imgserver
-from imgserver.errors import CrossMediaError
-from imgserver.serving.health import built_in_photo
-from imgserver.serving.service import ImageService, ServiceConfig
-from imgserver.storage import store as stores
-from imgserver.storage import table as tables
-from imgserver.storage.store import Store
-from imgserver.vision.backbones import get_backbone
-from imgserver.vision.decode import ImageLimits, decode
-from imgserver.vision.engines import OpenVinoEngine
+from crossmedia.errors import CrossMediaError
+from crossmedia.imgserver.cli import imgserver
+from crossmedia.imgserver.serving.health import built_in_photo
+from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
+from crossmedia.imgserver.storage import store as stores
+from crossmedia.imgserver.storage import table as tables
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.vision.backbones import get_backbone
+from crossmedia.imgserver.vision.decode import ImageLimits, decode
+from crossmedia.imgserver.vision.engines import OpenVinoEngine
+from crossmedia.v1 import image_server_pb2 as pb
 
 OK, NOT_FOUND = pb.VECTOR_STATUS_OK, pb.VECTOR_STATUS_NOT_FOUND
 IMAGES = 60

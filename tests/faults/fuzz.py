@@ -28,16 +28,16 @@ RUNS = {
 PHOTOS = Path(__file__).resolve().parents[2] / "examples" / "grocery" / "images"
 MAX_LENGTH = 4096
 MAX_MEMORY_MB = 8192  # pyarrow believes what a Parquet file says of the size of its columns, before it has read them
-COMPILED = "imgserver.storage.hashtable"  # by numba, which knows no counters of a fuzzer
+COMPILED = "crossmedia.imgserver.storage.hashtable"  # by numba, which knows no counters of a fuzzer
 Target = Callable[[bytes], None]
 
 
 def fuzz_reply(folder: Path) -> tuple[Target, list[bytes]]:
     """``decode_reply``: ValueError, or what protobuf reads from the same bytes."""
     import numpy as np
-    from crossmedia.v1 import image_server_pb2 as pb
 
-    from imgserver.wire import VectorsReply, decode_reply, encode_reply
+    from crossmedia.imgserver.wire import VectorsReply, decode_reply, encode_reply
+    from crossmedia.v1 import image_server_pb2 as pb
 
     def run(data: bytes) -> None:
         try:
@@ -63,12 +63,12 @@ def fuzz_replies(folder: Path) -> tuple[Target, list[bytes]]:
     An error of ours, in a line that can be printed; or what the client promises of its result.
     """
     import numpy as np
-    from crossmedia.v1 import image_server_pb2 as pb
     from safetensors.numpy import save
 
-    from imgserver.client import GrpcTransport, ImageClient
-    from imgserver.client.health import health_state
-    from imgserver.errors import CrossMediaError
+    from crossmedia.errors import CrossMediaError
+    from crossmedia.imgserver.client import GrpcTransport, ImageClient
+    from crossmedia.imgserver.client.health import health_state
+    from crossmedia.v1 import image_server_pb2 as pb
 
     class Method:
         """One of a server that answers with bytes made before."""
@@ -170,8 +170,8 @@ def fuzz_failures(folder: Path) -> tuple[Target, list[bytes]]:
     """A failed call: its code, its class, the time to come back, and text; one of our errors, which can be printed."""
     import grpc
 
-    from imgserver.client.failures import translated
-    from imgserver.errors import ERROR_NAME_KEY, RETRY_AFTER_KEY, CrossMediaError, Overloaded
+    from crossmedia.errors import ERROR_NAME_KEY, RETRY_AFTER_KEY, CrossMediaError, Overloaded
+    from crossmedia.imgserver.client.failures import translated
 
     codes = list(grpc.StatusCode)
 
@@ -235,15 +235,22 @@ class _Context:
 def fuzz_requests(folder: Path) -> tuple[Target, list[bytes]]:
     """Every method of the service over a prepared store: the first byte chooses it, the others are its request."""
     import numpy as np
-    from crossmedia.v1 import image_server_pb2 as pb
 
-    from imgserver.serving.calls import Deadlines
-    from imgserver.serving.grpc_server import Methods
-    from imgserver.serving.service import ImageService, ServiceConfig
+    from crossmedia.imgserver.serving.grpc_server import Methods
+    from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
+    from crossmedia.service.calls import Deadlines
+    from crossmedia.v1 import image_server_pb2 as pb
 
     ids = folder / "ids.txt"
     ids.write_text("\n".join(str(i) for i in range(100)))
-    command = [sys.executable, "-m", "imgserver", "precompute", f"--store={folder / 'store'}", f"--catalogue={PHOTOS}"]
+    command = [
+        sys.executable,
+        "-m",
+        "crossmedia.imgserver",
+        "precompute",
+        f"--store={folder / 'store'}",
+        f"--catalogue={PHOTOS}",
+    ]
     subprocess.run([*command, f"--ids={ids}", "--dim=16"], check=True, capture_output=True)
     service = ImageService(ServiceConfig(folder / "store", max_message_bytes=1 << 20))
     answering = Methods(service, Deadlines())
@@ -271,8 +278,8 @@ def fuzz_requests(folder: Path) -> tuple[Target, list[bytes]]:
 
 def fuzz_head(folder: Path) -> tuple[Target, list[bytes]]:
     """``Head.from_bytes``: BadInput, or a head."""
-    from imgserver.errors import BadInput
-    from imgserver.head import Head, HeadSpec
+    from crossmedia.errors import BadInput
+    from crossmedia.imgserver.head import Head, HeadSpec
 
     def run(data: bytes) -> None:
         with contextlib.suppress(BadInput):
@@ -285,8 +292,8 @@ def fuzz_config(folder: Path) -> tuple[Target, list[bytes]]:
     """The TOML file of the commands: a usage error, or defaults."""
     import click
 
-    from imgserver.cli import imgserver
-    from imgserver.config import _defaults, load_config_file
+    from crossmedia.config import _defaults, load_config_file
+    from crossmedia.imgserver.cli import imgserver
 
     file = folder / "c.toml"
     context = click.Context(imgserver, info_name="imgserver")
@@ -306,8 +313,8 @@ def fuzz_image(folder: Path) -> tuple[Target, list[bytes]]:
 
     from PIL import Image
 
-    from imgserver.vision.decode import ImageLimits, Preprocessing, decode, thumbnail
-    from imgserver.vision.formats import CorruptImage, ImageTooLarge
+    from crossmedia.imgserver.vision.decode import ImageLimits, Preprocessing, decode, thumbnail
+    from crossmedia.imgserver.vision.formats import CorruptImage, ImageTooLarge
 
     limits = ImageLimits(max_pixels=1_000_000)
 
@@ -332,17 +339,17 @@ def fuzz_catalogue(folder: Path) -> tuple[Target, list[bytes]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from imgserver.errors import BadInput
-    from imgserver.storage.catalog import open_catalog
+    from crossmedia.errors import BadInput
+    from crossmedia.imgserver.storage.catalogue import open_catalogue
 
     def run(data: bytes) -> None:
         file = folder / ("x.parquet" if data[:4] == b"PAR1" else "x.tar")
         file.write_bytes(data)
         with contextlib.suppress(BadInput):
-            catalog = open_catalog(file)
-            for image_id in catalog.ids()[:3].tolist():
+            catalogue = open_catalogue(file)
+            for image_id in catalogue.ids()[:3].tolist():
                 with contextlib.suppress(OSError):
-                    catalog.read(image_id, 1000)
+                    catalogue.read(image_id, 1000)
 
     seeds = []
     for table in (

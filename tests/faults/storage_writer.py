@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from imgserver.storage.records import SOURCE, Ids, Space
-from imgserver.storage.store import Store
-from imgserver.storage.stores import Part
+from crossmedia.imgserver.storage.records import SOURCE, Ids, Space
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.storage.stores import Part
 
 OK = 1
 IDS, BATCH, DIM = 4000, 96, 16

@@ -12,7 +12,7 @@ import pytest
 from clock import moved_clock
 from conftest import DaemonProcess, run_command
 
-from imgserver.client import ImageClient, Status
+from crossmedia.imgserver.client import ImageClient, Status
 
 DAY = 86_400
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from conftest import DaemonProcess, copy_store, run_command
 
-from imgserver.client import ImageClient
-from imgserver.errors import DeadlineExceeded, StoreError
-from imgserver.storage import environment, table
-from imgserver.storage.records import SOURCE, Space
-from imgserver.storage.store import Store
-from imgserver.storage.table import Table
+from crossmedia.errors import DeadlineExceeded, StoreError
+from crossmedia.imgserver.client import ImageClient
+from crossmedia.imgserver.storage import environment, table
+from crossmedia.imgserver.storage.records import SOURCE, Space
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.storage.table import Table
 
 OK = 1
 DIM = 64
@@ -161,8 +161,8 @@ LIMITED = """
 import resource, sys
 sys.path[:0] = sys.argv[3:]
 import test_disk
-from imgserver.storage import rows
-from imgserver.storage.store import Store
+from crossmedia.imgserver.storage import rows
+from crossmedia.imgserver.storage.store import Store
 rows.SEGMENT_BYTES = int(sys.argv[2])
 store = Store(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
@@ -230,8 +230,8 @@ import os, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[3:]
 import test_disk
-from imgserver.errors import StoreError
-from imgserver.storage.store import Store
+from crossmedia.errors import StoreError
+from crossmedia.imgserver.storage.store import Store
 test_disk.put(Store(sys.argv[1] + "-other"), 0)  # so that all of Python that is needed is there
 if sys.argv[2] != "None":
     os.setuid(int(sys.argv[2]))

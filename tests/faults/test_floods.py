@@ -23,8 +23,8 @@ import numpy as np
 import pytest
 from conftest import DaemonProcess, copy_store
 
-from imgserver.client import ImageClient
-from imgserver.errors import CrossMediaError
+from crossmedia.errors import CrossMediaError
+from crossmedia.imgserver.client import ImageClient
 
 SECONDS, CONNECTIONS = 6.0, 4
 AFTER_S = 10.0

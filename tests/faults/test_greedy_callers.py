@@ -24,14 +24,14 @@ import grpc
 import numpy as np
 import pytest
 from conftest import DaemonProcess, copy_store, resident, run_command
-from crossmedia.v1 import image_server_pb2 as pb
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from http2 import Http2
 from PIL import Image
 
-from imgserver.client import GrpcTransport, ImageClient
-from imgserver.client.security import ClientSecurity
-from imgserver.head import Head, HeadSpec
+from crossmedia.imgserver.client import GrpcTransport, ImageClient
+from crossmedia.imgserver.client.security import ClientSecurity
+from crossmedia.imgserver.head import Head, HeadSpec
+from crossmedia.v1 import image_server_pb2 as pb
 
 GREEDY, GOOD = "g" * 32, "b" * 32
 PIXELS = 7000  # a side: as many as a photo may have

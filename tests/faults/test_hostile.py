@@ -20,13 +20,13 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from conftest import DaemonProcess, copy_store, run_command
-from crossmedia.v1 import image_server_pb2 as pb
 from PIL import Image
 
-from imgserver.cli import imgserver
-from imgserver.client import GrpcTransport, ImageClient, Status
-from imgserver.errors import BadInput, InvalidRequest, NotReady, Overloaded, VersionMismatch
-from imgserver.storage.catalog import open_catalog
+from crossmedia.errors import BadInput, InvalidRequest, NotReady, Overloaded, VersionMismatch
+from crossmedia.imgserver.cli import imgserver
+from crossmedia.imgserver.client import GrpcTransport, ImageClient, Status
+from crossmedia.imgserver.storage.catalogue import open_catalogue
+from crossmedia.v1 import image_server_pb2 as pb
 
 IDS = np.arange(100)
 METHODS = [method.name for method in pb.DESCRIPTOR.services_by_name["ImageService"].methods]
@@ -195,10 +195,10 @@ def test_a_tar_whose_members_lie_elsewhere(tmp_path: Path, photos: Path) -> None
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
     before = tree(tmp_path)
-    catalog = open_catalog(home / "a.tar")
-    for image_id in catalog.ids().tolist():
-        assert catalog.read(image_id, 1 << 20) == data
-    assert 10 not in catalog.ids(), "a link is no photo"
+    catalogue = open_catalogue(home / "a.tar")
+    for image_id in catalogue.ids().tolist():
+        assert catalogue.read(image_id, 1 << 20) == data
+    assert 10 not in catalogue.ids(), "a link is no photo"
     assert tree(tmp_path) == before, "nothing is ever unpacked"
 
 
@@ -246,10 +246,10 @@ def test_parquet_files_that_lie(tmp_path: Path, photos: Path) -> None:
             file = tmp_path / f"{name}.parquet"
             file.write_bytes(broken)
             try:
-                catalog = open_catalog(file)
-                for image_id in catalog.ids()[:5].tolist():
+                catalogue = open_catalogue(file)
+                for image_id in catalogue.ids()[:5].tolist():
                     with contextlib.suppress(OSError):
-                        catalog.read(image_id, 1 << 20)
+                        catalogue.read(image_id, 1 << 20)
             except BadInput:
                 refused += 1
         assert refused > 100

@@ -68,7 +68,7 @@ def many_photos(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def precompute(store: Path, photos: Path, many_photos: Path) -> list[str]:
     options = [f"--catalogue={many_photos}", f"--photo-root={photos}", "--dim=16"]
-    return ["-m", "imgserver", "precompute", f"--store={store}", *options]
+    return ["-m", "crossmedia.imgserver", "precompute", f"--store={store}", *options]
 
 
 def test_an_interrupted_precompute(store: Path, photos: Path, many_photos: Path) -> None:
@@ -88,14 +88,14 @@ def test_a_precompute_interrupted_at_any_time(store: Path, photos: Path, many_ph
 
 COMPUTES = """
 import hashlib
-from imgserver.interrupts import end_on_signals, say_when_interrupted
+from crossmedia.interrupts import end_on_signals, say_when_interrupted
 end_on_signals()
 say_when_interrupted("Said.")
 hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # of no Python for minutes
 """
 FORKS = """
 import multiprocessing, time
-from imgserver.interrupts import end_on_signals, say_when_interrupted, undone_if_interrupted
+from crossmedia.interrupts import end_on_signals, say_when_interrupted, undone_if_interrupted
 end_on_signals()
 say_when_interrupted("Said.")
 for _ in range(2):
@@ -164,6 +164,14 @@ def test_long_commands(many_vectors: Path, command: str) -> None:
 def test_training(many_vectors: Path) -> None:
     samples, run = many_vectors / "whole", many_vectors / "run"
     run_command("features", "build", str(many_vectors / "schema.toml"), f"--out={samples}", timeout_s=240)
-    fit = ["-m", "trainer", "fit", "--model=embedding_mlp", "--no-images", f"--samples={samples}", f"--out={run}"]
+    fit = [
+        "-m",
+        "crossmedia.trainer",
+        "fit",
+        "--model=embedding_mlp",
+        "--no-images",
+        f"--samples={samples}",
+        f"--out={run}",
+    ]
     for after_s, number in ((3.0, signal.SIGINT), (8.0, signal.SIGINT), (8.0, signal.SIGTERM)):
         interrupted(fit, after_s, number)

@@ -26,18 +26,18 @@ from breaking import FULL, KILL, SOCKETS, Breaker, Ended, spread
 from conftest import DaemonProcess, copy_store, ownership, run_command
 from redis_nodes import RedisNode
 
-from imgserver.client import ImageClient
-from imgserver.disk import UNFINISHED
-from imgserver.errors import StoreError
-from imgserver.offline.exchange import check_vectors, import_vectors
-from imgserver.offline.shard_files import FEATURES, VECTORS, ShardFiles, names_below
-from imgserver.operations.doctor import examine
-from imgserver.shards import SHARDS, Ownership, shards_of
-from imgserver.storage.cluster.store import RedisStore
-from imgserver.storage.records import sources_in
-from imgserver.storage.similarity import SimilarityFiles
-from imgserver.storage.store import Store, row_folder
-from imgserver.storage.versions import activate, delete, held
+from crossmedia.disk import UNFINISHED
+from crossmedia.errors import StoreError
+from crossmedia.imgserver.client import ImageClient
+from crossmedia.imgserver.offline.exchange import check_vectors, import_vectors
+from crossmedia.imgserver.offline.shard_files import FEATURES, VECTORS, ShardFiles, names_below
+from crossmedia.imgserver.operations.doctor import examine
+from crossmedia.imgserver.shards import SHARDS, Ownership, shards_of
+from crossmedia.imgserver.similarity.index import SimilarityFiles
+from crossmedia.imgserver.storage.cluster.store import RedisStore
+from crossmedia.imgserver.storage.records import sources_in
+from crossmedia.imgserver.storage.store import Store, row_folder
+from crossmedia.imgserver.storage.versions import activate, delete, held
 
 SERVERS = ["one:7070", "other:7070"]
 IDS = list(range(100))

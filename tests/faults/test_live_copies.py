@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from conftest import run_command
 
-from imgserver.errors import StoreError
-from imgserver.storage.store import Store
+from crossmedia.errors import StoreError
+from crossmedia.imgserver.storage.store import Store
 
 COPIES = 20
 WRITES = """
 import sys
 import numpy as np
-from imgserver.storage.records import SOURCE
-from imgserver.storage.store import Store
+from crossmedia.imgserver.storage.records import SOURCE
+from crossmedia.imgserver.storage.store import Store
 store = Store(sys.argv[1])
 space = store.index.ensure_space("net@1+imported/8", "vector", 8, "float16")
 rng = np.random.default_rng(1)

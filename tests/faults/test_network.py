@@ -17,8 +17,8 @@ from clock import moved_clock
 from conftest import DaemonProcess, copy_store, name_server
 from proxy import Proxy
 
-from imgserver.client import ImageClient
-from imgserver.errors import CrossMediaError, DeadlineExceeded, ServerUnavailable
+from crossmedia.errors import CrossMediaError, DeadlineExceeded, ServerUnavailable
+from crossmedia.imgserver.client import ImageClient
 
 IDS = np.arange(100)
 MANY = np.tile(np.arange(100), 200)
@@ -208,8 +208,8 @@ def test_a_name_that_moves_to_another_machine(graph_cache: Path, tmp_path: Path)
 JUMPING = """
 import sys, time
 import numpy as np
-from imgserver.client import ImageClient
-from imgserver.errors import ServerUnavailable
+from crossmedia.imgserver.client import ImageClient
+from crossmedia.errors import ServerUnavailable
 offset = open(sys.argv[2], "w")
 def jump(seconds):
     offset.seek(0); offset.truncate(); offset.write(str(seconds)); offset.flush()

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import DaemonProcess, resident
-from crossmedia.v1 import image_server_pb2 as pb
 from proxy import Proxy
 
-from imgserver.client import GrpcTransport, ImageClient, Status
-from imgserver.errors import DeadlineExceeded, Overloaded
+from crossmedia.errors import DeadlineExceeded, Overloaded
+from crossmedia.imgserver.client import GrpcTransport, ImageClient, Status
+from crossmedia.v1 import image_server_pb2 as pb
 
 MAX_PENDING = 128  # images that wait for the CNN: a second or two of its work
 IDS_A_CALL = 16  # fewer calls for as many images, for the callers take their time from the same cores

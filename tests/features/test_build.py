@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.build import build
-from features.samples import Samples
-from features.schema import load_schema
-from features.splits import SPLITS
-from imgserver.errors import BadInput
+from crossmedia.errors import BadInput
+from crossmedia.features.reading.samples import Samples
+from crossmedia.features.schema import load_schema
+from crossmedia.features.splits import SPLITS
+from crossmedia.features.writing.build import build_samples
 
 SCHEMA = """
 [log]
@@ -86,7 +86,7 @@ def test_samples_equal_a_plain_builder(tmp_path: Path, impressions: list[Any], b
     if len({t for _, _, t, _, _ in log}) < 8:
         return  # too few seconds for three parts
     try:
-        build(load_schema(make_logs(tmp_path, log, done)), tmp_path / "out", overwrite=True)
+        build_samples(load_schema(make_logs(tmp_path, log, done)), tmp_path / "out", overwrite=True)
     except BadInput as error:
         if not re.search("leaves no row|Not one (user|row) of .*behaviours.csv", str(error)):
             raise
@@ -134,7 +134,7 @@ def regular_logs(rows: int = 60) -> tuple[list[Any], list[Any]]:
 
 @pytest.fixture
 def samples(tmp_path: Path) -> Samples:
-    build(load_schema(make_logs(tmp_path, *regular_logs())), tmp_path / "out")
+    build_samples(load_schema(make_logs(tmp_path, *regular_logs())), tmp_path / "out")
     return Samples(tmp_path / "out")
 
 
@@ -180,7 +180,7 @@ def test_batches_hold_every_row_once_and_equal_the_file(samples: Samples, batch_
 def test_user_tail_takes_the_last_rows_of_each_user(tmp_path: Path) -> None:
     schema = SCHEMA.replace('"time"\ntest = 0.3\nvalidation = 0.2', '"user_tail"\ntest = 0.2\nvalidation = 0.1')
     impressions, behaviours = regular_logs(80)
-    report = build(load_schema(make_logs(tmp_path, impressions, behaviours, schema)), tmp_path / "out")
+    report = build_samples(load_schema(make_logs(tmp_path, impressions, behaviours, schema)), tmp_path / "out")
     assert report.rows == {"train": 56, "validation": 8, "test": 16}
     times = {s: Samples(tmp_path / "out").frame(s, ["timestamp"])["timestamp"].to_pylist() for s in SPLITS}
     for user in range(4):
@@ -193,7 +193,7 @@ def test_histories_can_come_from_the_log(tmp_path: Path) -> None:
     start, end = SCHEMA.index("[behaviours]"), SCHEMA.index("[split]")
     rules = '[behaviours]\nfrom_log = { liked = "stars >= 4", poor = "stars < 2" }\n'
     impressions, behaviours = regular_logs()
-    build(
+    build_samples(
         load_schema(make_logs(tmp_path, impressions, behaviours, SCHEMA[:start] + rules + SCHEMA[end:])), tmp_path / "o"
     )
     samples = Samples(tmp_path / "o")
@@ -261,7 +261,7 @@ def test_bad_input_is_named(tmp_path: Path, name: str, old: str, new: str, messa
     schema = make_logs(tmp_path, *regular_logs())
     break_file(tmp_path, name, old, new)
     with pytest.raises(BadInput, match=message):
-        build(load_schema(schema), tmp_path / "out")
+        build_samples(load_schema(schema), tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -300,10 +300,10 @@ def test_empty_logs_are_said(tmp_path: Path) -> None:
     schema = make_logs(tmp_path, *regular_logs())
     (tmp_path / "impressions.csv").write_text("user,item,time,click,stars\n")
     with pytest.raises(BadInput, match=r"impressions.csv has no rows"):
-        build(load_schema(schema), tmp_path / "out")
+        build_samples(load_schema(schema), tmp_path / "out")
     (tmp_path / "impressions.csv").write_text("")
     with pytest.raises(BadInput, match=r"impressions.csv is empty"):
-        build(load_schema(schema), tmp_path / "out")
+        build_samples(load_schema(schema), tmp_path / "out")
 
 
 def test_item_tables_of_other_items_are_said(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_item_tables_of_other_items_are_said(tmp_path: Path) -> None:
     rows = (tmp_path / "items.csv").read_text().splitlines()
     (tmp_path / "items.csv").write_text("\n".join([rows[0], *("x" + row for row in rows[1:])]))
     with pytest.raises(BadInput, match=r"Not one item of .*impressions.csv is in .*items.csv"):
-        build(load_schema(schema), tmp_path / "out")
+        build_samples(load_schema(schema), tmp_path / "out")
 
 
 def test_batches_of_no_rows_are_refused(samples: Samples) -> None:
@@ -328,7 +328,7 @@ def test_a_folder_without_samples_is_said(tmp_path: Path) -> None:
 def test_commands(tmp_path: Path) -> None:
     from click.testing import CliRunner
 
-    from features.cli import features
+    from crossmedia.features.cli import features
 
     schema, out = make_logs(tmp_path, *regular_logs()), tmp_path / "out"
     runner = CliRunner()
@@ -366,7 +366,7 @@ def test_movielens_small(test_data: Path, tmp_path: Path) -> None:
         f'[log.labels]\nlike = "rating >= 4"\n[items]\npath = "{source}/movies.csv"\nitem = "movieId"\n'
         'image = "movieId"\ntext = ["genres"]\n[behaviours]\nfrom_log = { liked = "rating >= 4" }\n'
     )
-    report = build(load_schema(tmp_path / "ml.toml"), tmp_path / "out")
+    report = build_samples(load_schema(tmp_path / "ml.toml"), tmp_path / "out")
     assert sum(report.rows.values()) == 297_744
     assert report.rows["test"] == 58_816
     assert abs(report.positive_rate["like"] - 0.494) < 0.001

@@ -24,9 +24,9 @@ from small_tables import (
     put,
 )
 
-from features.build import build
-from features.schema import load_schema
-from imgserver.errors import BadInput
+from crossmedia.errors import BadInput
+from crossmedia.features.schema import load_schema
+from crossmedia.features.writing.build import build_samples
 
 
 def test_a_fraction_may_come_late_among_times(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_bytes(b"\xef\xbb\xbf" + as_csv(log()))
     put(tmp_path / "items.parquet", items())
     (tmp_path / "s.toml").write_bytes(b"\xef\xbb\xbf" + (TEXT.replace("LOG", "log.csv") + ITEMS + SPLIT).encode())
-    assert sum(build(load_schema(tmp_path / "s.toml"), tmp_path / "out").rows.values()) == ROWS
+    assert sum(build_samples(load_schema(tmp_path / "s.toml"), tmp_path / "out").rows.values()) == ROWS
 
 
 def test_the_file_of_a_folder_is_named(tmp_path: Path) -> None:

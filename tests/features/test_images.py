@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from features.batch import Batch, BatchImages, Int64Array, Jagged
-from features.images import fetch_ahead
-from imgserver.client import ImageClient, MockTransport
-from imgserver.errors import ServerUnavailable, VersionMismatch
+from crossmedia.errors import ServerUnavailable, VersionMismatch
+from crossmedia.features.batch import Batch, BatchImages, Int64Array, Jagged
+from crossmedia.features.reading.prefetch import fetch_ahead
+from crossmedia.imgserver.client import ImageClient, MockTransport
 
 
 def batches(n: int, log: list[int] | None = None) -> Iterator[Batch]:

@@ -16,18 +16,19 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features import partitions, writing
-from features import samples as samples_module
-from features.batch import Batch, Jagged
-from features.build import build
-from features.cli import features
-from features.distinct import distinct
-from features.layout import histories_file, rows_file, sample_files
-from features.samples import Samples
-from features.schema import load_schema
-from features.slices import Slices, list_values
-from features.splits import SPLITS
-from imgserver.errors import BadInput
+from crossmedia.errors import BadInput
+from crossmedia.features.batch import Batch, Jagged
+from crossmedia.features.cli import features
+from crossmedia.features.layout import histories_file, rows_file, sample_files
+from crossmedia.features.reading import samples as samples_module
+from crossmedia.features.reading.distinct import distinct
+from crossmedia.features.reading.samples import Samples
+from crossmedia.features.schema import load_schema
+from crossmedia.features.slices import Slices, list_values
+from crossmedia.features.splits import SPLITS
+from crossmedia.features.writing import files as writing
+from crossmedia.features.writing import partitions
+from crossmedia.features.writing.build import build_samples
 
 SCHEMA = """
 layout = "LAYOUT"
@@ -107,7 +108,7 @@ def build_both(folder: Path, case: dict[str, Any]) -> dict[str, Samples] | None:
         patch.setattr(writing, "ROW_GROUP", case["row_group"])
         try:
             for layout, schema in lay_out(folder, case).items():
-                build(load_schema(schema), folder / layout, overwrite=True)
+                build_samples(load_schema(schema), folder / layout, overwrite=True)
         except BadInput as error:
             if not re.search("leaves no row|Not one (user|row) of .*behaviours", str(error)):
                 raise
@@ -294,9 +295,9 @@ def test_the_hash_covers_the_histories(tmp_path: Path) -> None:
 
 def test_another_layout_takes_the_place_of_the_first(tmp_path: Path) -> None:
     schemas = lay_out(tmp_path, regular_case())
-    build(load_schema(schemas["by_user"]), tmp_path / "out")
+    build_samples(load_schema(schemas["by_user"]), tmp_path / "out")
     assert Samples(tmp_path / "out").layout == "by_user"
-    build(load_schema(schemas["inline"]), tmp_path / "out", overwrite=True)
+    build_samples(load_schema(schemas["inline"]), tmp_path / "out", overwrite=True)
     assert Samples(tmp_path / "out").layout == "inline"
     assert not (tmp_path / "out" / histories_file("train")).exists()
 

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 from small_tables import ROWS, log, make, put, rows_in
 
-from features.rules import Rule, take_rules
-from features.toml_table import TomlTable
-from imgserver.errors import BadInput
-from imgserver.keys import Column
+from crossmedia.errors import BadInput
+from crossmedia.features.rules import Rule, take_rules
+from crossmedia.features.toml_table import TomlTable
+from crossmedia.keys import Column
 
 
 def rule(text: str) -> Rule:

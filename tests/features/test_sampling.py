@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.batch import Batch, BatchImages, Jagged
-from features.sampling import keep_negatives, take_rows
-from imgserver.errors import BadInput
+from crossmedia.errors import BadInput
+from crossmedia.features.batch import Batch, BatchImages, Jagged
+from crossmedia.features.reading.sampling import keep_negatives, take_rows
 
 
 def make_batch(lengths: list[int], seed: int) -> Batch:

@@ -18,15 +18,15 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features import partitions
-from features.build import build
-from features.cli import features
-from features.report import BuildReport
-from features.samples import Samples
-from features.schema import load_schema
-from features.splits import SPLITS
-from features.target import WORK_FOLDER
-from imgserver.errors import BadInput
+from crossmedia.errors import BadInput
+from crossmedia.features.cli import features
+from crossmedia.features.reading.samples import Samples
+from crossmedia.features.schema import load_schema
+from crossmedia.features.splits import SPLITS
+from crossmedia.features.writing import partitions
+from crossmedia.features.writing.build import build_samples
+from crossmedia.features.writing.report import BuildReport
+from crossmedia.features.writing.target import WORK_FOLDER
 
 HEAD = '[log]\npath = "LOG"\nuser = "user"\nitem = "item"\ntime = "time"\n'
 LABELS = '[log.labels]\nlike = "stars >= 4"\n'
@@ -70,7 +70,9 @@ def lay_out(folder: Path, log: Log, schema: str, items: int = 30, parts: int = 1
 
 def make(folder: Path, log: Log, schema: str, **options: Any) -> tuple[Samples, BuildReport]:
     parts = options.pop("parts", 1)
-    report = build(load_schema(lay_out(folder, log, schema, parts=parts)), folder / "out", overwrite=True, **options)
+    report = build_samples(
+        load_schema(lay_out(folder, log, schema, parts=parts)), folder / "out", overwrite=True, **options
+    )
     return Samples(folder / "out"), report
 
 
@@ -211,7 +213,7 @@ def test_leave_one_out_equals_a_plain_split(tmp_path: Path, log: list[Any], nega
 def test_leave_one_out_takes_no_shares(tmp_path: Path, key: str) -> None:
     schema = lay_out(tmp_path, [("u1", "i1", 1000, 3)], HEAD + LABELS + LEAVE_ONE_OUT + f"{key} = 0.2\n")
     with pytest.raises(BadInput, match=rf"\[split\]: {key} is a share, and leave_one_out takes one row .* Leave {key}"):
-        build(load_schema(schema), tmp_path / "out")
+        build_samples(load_schema(schema), tmp_path / "out")
 
 
 def test_items_held_out_are_in_test_rows_only(tmp_path: Path) -> None:
@@ -277,7 +279,7 @@ def test_names_of_images_may_be_whole_numbers(tmp_path: Path) -> None:
     table = {"item": [f"i{n}" for n in range(30)], "photo": list(range(30)), "shop": ["s"] * 30, "title": [""] * 30}
     pq.write_table(pa.table(table), tmp_path / "items.parquet")
     pq.write_table(pa.table({"image_id": [70, 71, 72], "key": ["3", "4", "front"]}), tmp_path / "m.parquet")
-    build(load_schema(path), tmp_path / "out")
+    build_samples(load_schema(path), tmp_path / "out")
     images = {row["raw_item_id"]: row["image_id"] for row in Samples(tmp_path / "out").frame("train").to_pylist()}
     assert (images["i3"], images["i4"], images["i5"]) == (70, 71, -1)
 
@@ -319,7 +321,7 @@ def test_a_build_that_fails_leaves_the_samples_that_were_there(tmp_path: Path) -
     with open(tmp_path / "log.csv", "a") as file:
         file.write("u1,i1,soon,3\n")
     with pytest.raises(BadInput, match=r"'time' of .*log.csv"):
-        build(load_schema(tmp_path / "samples.toml"), samples.folder, overwrite=True)
+        build_samples(load_schema(tmp_path / "samples.toml"), samples.folder, overwrite=True)
     assert not (samples.folder / WORK_FOLDER).exists()
     assert rows_of(Samples(samples.folder)) == rows_of(samples)
     again, _ = make(tmp_path, log, schema)
@@ -356,7 +358,7 @@ def test_amazon_sequences_need_no_images(test_data: Path, tmp_path: Path) -> Non
     source = test_data / "amazon_sequences"
     made = prepare(source / "Beauty.txt", source / "Beauty_item2attributes.json", tmp_path / "beauty")
     assert made == (22_363, 12_101, 198_502)
-    report = build(load_schema(tmp_path / "beauty" / "samples.toml"), tmp_path / "samples")
+    report = build_samples(load_schema(tmp_path / "beauty" / "samples.toml"), tmp_path / "samples")
     assert sum(report.rows.values()) == 2 * 198_502
     assert report.positive_rate == {"positive": 0.5}
     samples = Samples(tmp_path / "samples")

@@ -32,11 +32,11 @@ from small_tables import (
     rows_in,
 )
 
-from features.build import build
-from features.cli import features
-from features.samples import Samples
-from features.schema import load_schema
-from imgserver.errors import BadInput
+from crossmedia.errors import BadInput
+from crossmedia.features.cli import features
+from crossmedia.features.reading.samples import Samples
+from crossmedia.features.schema import load_schema
+from crossmedia.features.writing.build import build_samples
 
 NUMBERS = [7340032000000000001 + n for n in range(10)]
 TYPES: dict[str, Callable[[list[int]], Any]] = {
@@ -373,7 +373,7 @@ def test_samples_are_not_built_over_others(tmp_path: Path) -> None:
     samples, _ = make(tmp_path)
     schema = load_schema(tmp_path / "s.toml")
     with pytest.raises(BadInput, match=r"out holds samples already. .*--overwrite"):
-        build(schema, samples.folder)
+        build_samples(schema, samples.folder)
     assert Samples(samples.folder).hash == samples.hash
 
 
@@ -394,10 +394,10 @@ def test_two_builds_do_not_share_a_folder(tmp_path: Path) -> None:
     def second(what: str, done: int, total: int) -> None:
         if not refused:
             with pytest.raises(BadInput, match=r"Another 'features build' is writing to") as error:
-                build(schema, samples.folder, overwrite=True)
+                build_samples(schema, samples.folder, overwrite=True)
             refused.append(error)
 
-    build(schema, samples.folder, progress=second, overwrite=True)
+    build_samples(schema, samples.folder, progress=second, overwrite=True)
     assert len(refused) == 1
     assert Samples(samples.folder).hash == samples.hash
     assert not np.any([name.startswith(".") for name in os.listdir(samples.folder)])

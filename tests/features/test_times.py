@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 from small_tables import ISO, ITEMS, OWN, ROWS, SEEN, START, log, make, put
 
-from features.times import seconds
-from imgserver.errors import BadInput
-from imgserver.keys import column_of
+from crossmedia.errors import BadInput
+from crossmedia.features.times import seconds
+from crossmedia.keys import column_of
 
 TIMES = [START + 10 * n for n in range(ROWS)]
 

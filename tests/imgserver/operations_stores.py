@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from imgserver.storage.records import NO_ROW, SOURCE
-from imgserver.storage.store import Store
+from crossmedia.imgserver.storage.records import NO_ROW, SOURCE
+from crossmedia.imgserver.storage.store import Store
 
 OK, CORRUPT = 1, 3
 DIM = 64

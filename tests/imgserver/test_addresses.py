@@ -15,12 +15,12 @@ from urllib.request import urlopen
 import pytest
 from conftest import DaemonProcess, run_command
 
-from imgserver.client import ImageClient
-from imgserver.client.addresses import NO_PROXY, channel_target, proxy_said, stays_here
-from imgserver.client.security import ClientSecurity, open_channel
-from imgserver.errors import BadInput, ServerUnavailable
-from imgserver.hosts import host_and_port, is_this_machine, keep_loopback_from_proxies, proxy_for, written
-from imgserver.serving.ports import check_free
+from crossmedia.errors import BadInput, ServerUnavailable
+from crossmedia.hosts import host_and_port, is_this_machine, keep_loopback_from_proxies, proxy_for, written
+from crossmedia.imgserver.client import ImageClient
+from crossmedia.imgserver.client.addresses import NO_PROXY, channel_target, proxy_said, stays_here
+from crossmedia.imgserver.client.security import ClientSecurity, open_channel
+from crossmedia.service.ports import check_free
 
 VARIABLES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
 EVERY_VARIABLE = (*VARIABLES, *(name.upper() for name in VARIABLES), "no_proxy", "NO_PROXY", "no_grpc_proxy")
@@ -261,7 +261,7 @@ def test_without_ipv6_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel without it: what it answers there is put in the place of binding."""
     code = """
 import errno, socket
-from imgserver.serving import ports
+from crossmedia.imgserver.serving import ports
 ports._failure = lambda family, at: OSError(errno.EADDRNOTAVAIL, "no") if family == socket.AF_INET6 else None
 ports.check_free("::1", 0)
 """

@@ -19,22 +19,23 @@ import grpc
 import numpy as np
 import pytest
 import torch
-from crossmedia.v1 import image_server_pb2 as pb
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from http2 import Http2
 from safetensors.torch import save
 
-from imgserver.client import GrpcTransport, ImageClient, LocalTransport
-from imgserver.errors import BadInput, DeadlineExceeded, InvalidRequest, Overloaded
-from imgserver.head import MAX_LAYERS, Head, HeadSpec
-from imgserver.serving import learning
-from imgserver.serving.admission import NOTHING, SHARE, Admission, Cost, Turns
-from imgserver.serving.fair import FairQueue
-from imgserver.serving.grpc_server import MAX_STREAMS, GrpcServer
-from imgserver.serving.jobs import Caller, Job, caller_name
-from imgserver.serving.open_files import KEPT, LEAST, allowed_connections
-from imgserver.serving.service import ImageService, ServiceConfig
+from crossmedia.errors import BadInput, DeadlineExceeded, InvalidRequest, Overloaded
+from crossmedia.imgserver.client import GrpcTransport, ImageClient, LocalTransport
+from crossmedia.imgserver.head import MAX_LAYERS, Head, HeadSpec
+from crossmedia.imgserver.serving import learning
+from crossmedia.imgserver.serving.grpc_server import MAX_STREAMS, GrpcServer
+from crossmedia.imgserver.serving.jobs import Job
+from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
+from crossmedia.service.admission import NOTHING, SHARE, Admission, Cost, Turns
+from crossmedia.service.callers import Caller, caller_name
+from crossmedia.service.fair import FairQueue
+from crossmedia.service.open_files import KEPT, LEAST, allowed_connections
+from crossmedia.v1 import image_server_pb2 as pb
 
 ONE = np.array([1], "<i8").tobytes()
 
@@ -296,7 +297,7 @@ def slow_calls(service: ImageService) -> dict[str, Callable[[], Any]]:
     torch.manual_seed(0)
     head = Head(HeadSpec("learned", (1280, 4)))
     version = head.version(backbone)
-    photo = (service.catalog.read(1, 1 << 20) if service.catalog else None) or b""
+    photo = (service.catalogue.read(1, 1 << 20) if service.catalogue else None) or b""
     return {
         "PutHead": lambda: service.put_head(pb.PutHeadRequest(run_id="r", version=version, head=head.to_bytes()), end),
         "GetVectors of a head": lambda: service.get_vectors(pb.GetVectorsRequest(version=version, image_ids=ONE), end),
@@ -408,7 +409,7 @@ def test_a_head_that_lies_is_refused_before_it_is_made(what: str, monkeypatch: p
     def load(data: bytes) -> None:
         raise AssertionError("its weights were read")
 
-    monkeypatch.setattr("imgserver.head.load", load)
+    monkeypatch.setattr("crossmedia.imgserver.head.load", load)
     with pytest.raises(BadInput):
         Head.from_bytes(lying_heads()[what])
 
@@ -444,7 +445,7 @@ def test_a_caller_without_a_deadline_has_the_servers(
     served: GrpcServer, service: ImageService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half a message, and a reply that nobody reads: the call is ended, and nothing is held."""
-    monkeypatch.setattr("imgserver.serving.grpc_server.MAX_CALL_S", 2.0)
+    monkeypatch.setattr("crossmedia.imgserver.serving.grpc_server.MAX_CALL_S", 2.0)
     half, deaf = Http2(served.address), Http2(served.address, window=0)
     half.call("/crossmedia.v1.ImageService/GetVectors")
     deaf.call(
@@ -486,7 +487,7 @@ def test_health_keeps_nothing_and_waits_for_nobody(served: GrpcServer) -> None:
 
 
 def test_watchers_are_bounded(served: GrpcServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imgserver.serving.probes.MAX_WATCHERS", 4)
+    monkeypatch.setattr("crossmedia.service.probes.MAX_WATCHERS", 4)
     with grpc.insecure_channel(served.address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         watches = [stub.Watch(health_pb2.HealthCheckRequest(), timeout=20) for _ in range(3)]

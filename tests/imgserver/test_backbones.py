@@ -14,13 +14,13 @@ import torch
 from conftest import DaemonProcess, run_command
 from PIL import Image
 
-from imgserver import open_local
-from imgserver.client import ImageClient, Status
-from imgserver.errors import BadInput
-from imgserver.vision.backbones import get_backbone
-from imgserver.vision.decode import ImageLimits, decode
-from imgserver.vision.engines import OpenVinoEngine, TorchEngine
-from imgserver.vision.torchvision_zoo import entries, import_torchvision, torchvision_backbone
+from crossmedia.errors import BadInput
+from crossmedia.imgserver import open_local
+from crossmedia.imgserver.client import ImageClient, Status
+from crossmedia.imgserver.vision.backbones import get_backbone
+from crossmedia.imgserver.vision.decode import ImageLimits, decode
+from crossmedia.imgserver.vision.engines import OpenVinoEngine, TorchEngine
+from crossmedia.imgserver.vision.torchvision_zoo import entries, import_torchvision, torchvision_backbone
 
 LIMITS = ImageLimits()
 
@@ -107,7 +107,7 @@ def test_the_repair_comes_only_after_that_error() -> None:
     """A plain import that works is left alone; the one error is mended; any other is raised."""
     code = """
 import sys, types
-import imgserver.vision.torchvision_zoo as zoo
+import crossmedia.imgserver.vision.torchvision_zoo as zoo
 class Finder:
     tries = 0
     def find_spec(self, name, path=None, target=None):

@@ -19,17 +19,17 @@ import pytest
 from conftest import DaemonProcess, copy_store, run_command
 from operations_stores import content, fill, python
 
-from imgserver import open_local
-from imgserver.client import ImageClient
-from imgserver.errors import BadInput, StoreError
-from imgserver.operations.backup import backup, restore
-from imgserver.operations.doctor import examine
-from imgserver.storage.store import Store, row_folder
+from crossmedia.errors import BadInput, StoreError
+from crossmedia.imgserver import open_local
+from crossmedia.imgserver.client import ImageClient
+from crossmedia.imgserver.operations.backup import backup, restore
+from crossmedia.imgserver.operations.doctor import examine
+from crossmedia.imgserver.storage.store import Store, row_folder
 
 WRITER = """
 import time
 from operations_stores import fill
-from imgserver.storage.store import Store
+from crossmedia.imgserver.storage.store import Store
 store = Store(sys.argv[1])
 for number in range(10**6):
     fill(store, "written/64", range(100 * number, 100 * number + 100), 1.0)
@@ -182,7 +182,7 @@ def test_nothing_is_overwritten(taken: Path, store: Path, tmp_path: Path) -> Non
 
 KILLED = """
 import os, signal
-from imgserver.operations import backup as work
+from crossmedia.imgserver.operations import backup as work
 copy, times = work._copy, []
 def copy_some(*given):
     times.append(1)
@@ -212,7 +212,7 @@ def test_a_killed_backup_or_restore_is_done_again(taken: Path, store: Path, tmp_
 
 
 def test_a_version_deleted_meanwhile_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from imgserver.operations import backup as work
+    from crossmedia.imgserver.operations import backup as work
 
     store = Store(tmp_path / "store")
     fill(store, "v/64", range(10), 1.0)
@@ -233,7 +233,7 @@ def test_a_version_deleted_meanwhile_is_said(tmp_path: Path, monkeypatch: pytest
 
 def test_a_volume_of_its_own_is_restored_to(taken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its lost+found belongs to root, and is not opened."""
-    from imgserver.operations import backup as work
+    from crossmedia.imgserver.operations import backup as work
 
     synced = []
     monkeypatch.setattr(work, "sync", lambda path: synced.append(path.relative_to(tmp_path / "volume").as_posix()))
@@ -247,7 +247,7 @@ def test_a_volume_of_its_own_is_restored_to(taken: Path, tmp_path: Path, monkeyp
 def test_a_full_disk_leaves_nothing_half_made(
     taken: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from imgserver.operations import backup as work
+    from crossmedia.imgserver.operations import backup as work
 
     copy, times = work._copy, []
 

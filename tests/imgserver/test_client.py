@@ -7,14 +7,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from crossmedia.v1 import image_server_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from imgserver.client import ImageClient, MockTransport, Status
-from imgserver.client.transports import Pending
-from imgserver.errors import (
+from crossmedia.errors import (
     DeadlineExceeded,
     InvalidRequest,
     Overloaded,
@@ -23,7 +20,10 @@ from imgserver.errors import (
     TooManyMissingImages,
     VersionMismatch,
 )
-from imgserver.wire import VectorsReply
+from crossmedia.imgserver.client import ImageClient, MockTransport, Status
+from crossmedia.imgserver.client.transports import Pending
+from crossmedia.imgserver.wire import VectorsReply
+from crossmedia.v1 import image_server_pb2 as pb
 
 DIM = 8
 VECTORS = {i: np.full(DIM, i, dtype=np.float16) for i in range(0, 200, 2)}

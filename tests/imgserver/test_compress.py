@@ -16,20 +16,20 @@ from conftest import DaemonProcess, copy_store, run_command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgserver import open_local
-from imgserver.client import ImageClient
-from imgserver.errors import BadInput, NotReady, StoreError, VersionMismatch
-from imgserver.offline.compress import CompressReport, compress, train_codebook
-from imgserver.offline.exchange import export_vectors
-from imgserver.offline.moving import write_moved
-from imgserver.offline.publish import images_of
-from imgserver.offline.similarity import build_index
-from imgserver.shards import Ownership
-from imgserver.storage.codebook import Codebook
-from imgserver.storage.records import SOURCE
-from imgserver.storage.store import Store
-from imgserver.storage.table import Table
-from imgserver.storage.versions import (
+from crossmedia.errors import BadInput, NotReady, StoreError, VersionMismatch
+from crossmedia.imgserver import open_local
+from crossmedia.imgserver.client import ImageClient
+from crossmedia.imgserver.offline.compress import CompressReport, compress, train_codebook
+from crossmedia.imgserver.offline.exchange import export_vectors
+from crossmedia.imgserver.offline.moving import write_moved
+from crossmedia.imgserver.offline.publish import images_of
+from crossmedia.imgserver.shards import Ownership
+from crossmedia.imgserver.similarity.building import build_index
+from crossmedia.imgserver.storage.codebook import Codebook
+from crossmedia.imgserver.storage.records import SOURCE
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.storage.table import Table
+from crossmedia.imgserver.storage.versions import (
     activate,
     compressed_version,
     delete,

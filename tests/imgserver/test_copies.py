@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from conftest import DaemonProcess, copy_store, name_server
 
-from imgserver.client import ImageClient
-from imgserver.client.addresses import NO_PROXY, channel_target
-from imgserver.errors import BadInput, ServerUnavailable
+from crossmedia.errors import BadInput, ServerUnavailable
+from crossmedia.imgserver.client import ImageClient
+from crossmedia.imgserver.client.addresses import NO_PROXY, channel_target
 
 IDS = np.arange(100)
 

@@ -20,12 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import DaemonProcess, copy_store, run_command
-from crossmedia.v1 import image_server_pb2 as pb
 from PIL import Image
 
-import imgserver
-from imgserver.client import GrpcTransport, ImageClient, MockTransport, Status
-from imgserver.errors import (
+from crossmedia import imgserver
+from crossmedia.errors import (
     CrossMediaError,
     DeadlineExceeded,
     InvalidRequest,
@@ -34,9 +32,11 @@ from imgserver.errors import (
     ServerUnavailable,
     VersionMismatch,
 )
-from imgserver.serving.process import stop_daemon
-from imgserver.storage.exclusive import alone
-from imgserver.storage.store import Store
+from crossmedia.imgserver.client import GrpcTransport, ImageClient, MockTransport, Status
+from crossmedia.imgserver.serving.process import stop_daemon
+from crossmedia.imgserver.storage.exclusive import alone
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.v1 import image_server_pb2 as pb
 
 
 def test_five_lines(daemon: DaemonProcess) -> None:
@@ -281,8 +281,8 @@ def test_precompute_goes_on_after_a_kill(photos: Path, tmp_path: Path, graph_cac
             os.link(photos / f"{i:03d}.jpg", catalogue / f"{copy * 1000 + i}.jpg")
     arguments = ["imgserver", "precompute", f"--store={store}", f"--catalogue={catalogue}", "--dim=8", "--json"]
     process = subprocess.Popen([sys.executable, "-m", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    from imgserver.storage.store import Store
-    from imgserver.vision.backbones import get_backbone
+    from crossmedia.imgserver.storage.store import Store
+    from crossmedia.imgserver.vision.backbones import get_backbone
 
     version = get_backbone("efficientnet_lite0").version
     watched = Store(store)
@@ -410,7 +410,7 @@ def test_too_much_work_is_refused_with_a_hint(store: Path, photos: Path) -> None
 def test_a_live_client_and_data_loader_workers(daemon: DaemonProcess) -> None:
     code = f"""
 import torch
-from imgserver.client import ImageClient
+from crossmedia.imgserver.client import ImageClient
 client = ImageClient({daemon.address!r})
 client.get([1])
 class Data(torch.utils.data.Dataset):

@@ -15,20 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from operations_stores import content, fill
 
-from imgserver import open_local
-from imgserver.client import ImageClient
-from imgserver.errors import StoreError
-from imgserver.head import fit_pca
-from imgserver.notes import note, read_note
-from imgserver.operations.mend import mend
-from imgserver.storage import rows as row_files
-from imgserver.storage.checksums import name_rows, open_fact, row_checksums, seal_fact
-from imgserver.storage.pages import check_pages, readable
-from imgserver.storage.records import DAMAGED, Space
-from imgserver.storage.rows import RowFile
-from imgserver.storage.snapshots import load_snapshot
-from imgserver.storage.store import Store, row_folder
-from imgserver.storage.table import Table
+from crossmedia.errors import StoreError
+from crossmedia.imgserver import open_local
+from crossmedia.imgserver.client import ImageClient
+from crossmedia.imgserver.head import fit_pca
+from crossmedia.imgserver.operations.mend import mend
+from crossmedia.imgserver.storage import rows as row_files
+from crossmedia.imgserver.storage.checksums import name_rows, open_fact, row_checksums, seal_fact
+from crossmedia.imgserver.storage.pages import check_pages, readable
+from crossmedia.imgserver.storage.records import DAMAGED, Space
+from crossmedia.imgserver.storage.rows import RowFile
+from crossmedia.imgserver.storage.snapshots import load_snapshot
+from crossmedia.imgserver.storage.store import Store, row_folder
+from crossmedia.imgserver.storage.table import Table
+from crossmedia.notes import note, read_note
 
 OK, FAILED = 1, 5
 NAME = "v@0+imported/64"
@@ -158,7 +158,7 @@ def test_a_lost_entry_is_no_image_that_nobody_knows(tmp_path: Path) -> None:
 
 
 def test_a_damaged_log_or_snapshot_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imgserver.storage.table.SNAPSHOT_FROM", 10)
+    monkeypatch.setattr("crossmedia.imgserver.storage.table.SNAPSHOT_FROM", 10)
     store, space = made(tmp_path)
     table = table_of(store, space)
     assert load_snapshot(store.index, NAME) is not None

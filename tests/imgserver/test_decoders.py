@@ -21,20 +21,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgserver.client import ImageClient, LocalTransport, Status
-from imgserver.errors import DeadlineExceeded, ServerFault
-from imgserver.offline.precompute import PrecomputeConfig, make_plan, precompute
-from imgserver.serving import health
-from imgserver.serving.health import Heartbeat
-from imgserver.serving.service import ImageService, ServiceConfig
-from imgserver.storage.catalog import open_catalog
-from imgserver.storage.store import Store
-from imgserver.vision import decoders as decoders_module
-from imgserver.vision.backbones import get_backbone
-from imgserver.vision.decode import ImageLimits, Preprocessing, decode, thumbnail
-from imgserver.vision.decoders import Decoders, DecodingFailed
-from imgserver.vision.engines import OpenVinoEngine
-from imgserver.vision.formats import FORMATS, MAX_SCANS, CorruptImage, ImageTooLarge
+from crossmedia.errors import DeadlineExceeded, ServerFault
+from crossmedia.imgserver.client import ImageClient, LocalTransport, Status
+from crossmedia.imgserver.offline.precompute import PrecomputeConfig, make_plan, precompute
+from crossmedia.imgserver.serving import health
+from crossmedia.imgserver.serving.health import Heartbeat
+from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
+from crossmedia.imgserver.storage.catalogue import open_catalogue
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.vision import decoders as decoders_module
+from crossmedia.imgserver.vision.backbones import get_backbone
+from crossmedia.imgserver.vision.decode import ImageLimits, Preprocessing, decode, thumbnail
+from crossmedia.imgserver.vision.decoders import Decoders, DecodingFailed
+from crossmedia.imgserver.vision.engines import OpenVinoEngine
+from crossmedia.imgserver.vision.formats import FORMATS, MAX_SCANS, CorruptImage, ImageTooLarge
 
 PLAIN = Preprocessing()
 SMALL = ImageLimits(max_pixels=1_000_000)  # 1.08 s and 83 MiB
@@ -45,7 +45,7 @@ BROKEN_INTO = """
 import sys
 if any("decode_worker" in word for word in sys.orig_argv):
     import ctypes, os, re, socket, subprocess, time
-    from imgserver.vision import formats
+    from crossmedia.imgserver.vision import formats
     DEEDS = {
         b"spin": lambda: re.match("(a+)+$", "a" * 60 + "b"),  # within C, without a look at Python's signals
         b"crash": lambda: ctypes.string_at(8),
@@ -198,7 +198,7 @@ def test_parts_that_no_pixel_needs_cost_nothing(name: str) -> None:
     """Before, most of these took from two to twenty seconds of processor time."""
     data, error = BOMBS[name]
     code = (
-        "import resource, sys; from imgserver.vision.decode import decode, ImageLimits, Preprocessing\n"
+        "import resource, sys; from crossmedia.imgserver.vision.decode import decode, ImageLimits, Preprocessing\n"
         "used = lambda: resource.getrusage(resource.RUSAGE_SELF)\n"
         "data, before = sys.stdin.buffer.read(), used()\n"
         "try: print(*decode(data, Preprocessing(), ImageLimits()).shape)\n"
@@ -299,8 +299,8 @@ def test_closing_ends_what_is_under_way() -> None:
 def test_a_killed_parent_leaves_no_worker() -> None:
     code = (
         f"import sys, threading, time; sys.path[:0] = [{sys.path[0]!r}]\n"
-        "from imgserver.vision.decode import ImageLimits, Preprocessing\n"
-        "from imgserver.vision.decoders import Decoders\n"
+        "from crossmedia.imgserver.vision.decode import ImageLimits, Preprocessing\n"
+        "from crossmedia.imgserver.vision.decoders import Decoders\n"
         "d = Decoders(ImageLimits(max_pixels=10**9), workers=2)\n"  # a minute of time
         "work = lambda: d.pixels(b'BMspin', Preprocessing())\n"
         "for _ in range(2): threading.Thread(target=work).start()\n"
@@ -328,7 +328,8 @@ def test_a_fork_is_refused_and_a_worker_that_cannot_start_is_said(monkeypatch: p
 
 
 def test_a_worker_costs_no_torch() -> None:
-    code = "import sys, imgserver.vision.decode_worker; print(sorted({'torch', 'grpc', 'lmdb'} & set(sys.modules)))"
+    code = "import sys, crossmedia.imgserver.vision.decode_worker\n"
+    code += "print(sorted({'torch', 'grpc', 'lmdb'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
@@ -345,12 +346,12 @@ def bombed(photos: Path, tmp_path: Path, broken_into: None) -> Path:
 
 
 def test_precompute_passes_over_photos_that_never_end(bombed: Path, store: Path, graph_cache: Path) -> None:
-    catalog, backbone = open_catalog(str(bombed)), get_backbone("efficientnet_lite0")
+    catalogue, backbone = open_catalogue(str(bombed)), get_backbone("efficientnet_lite0")
     config = PrecomputeConfig(limits=SMALL, only=np.array([*range(190, 200), 7001, 7002]))
     with closing(Store(store)) as opened:
-        plan = make_plan(opened, catalog, backbone, config)
+        plan = make_plan(opened, catalogue, backbone, config)
         engine = OpenVinoEngine(backbone, graph_cache / "engine")
-        result = precompute(opened, catalog, backbone, engine, config, plan)
+        result = precompute(opened, catalogue, backbone, engine, config, plan)
         assert result.reasons == {"TOO_LARGE": 2}
         rejects = (store / "rejects.csv").read_text()
         assert (

@@ -16,13 +16,13 @@ import pytest
 from conftest import DaemonProcess, copy_store, run_command
 from operations_stores import fill
 
-from imgserver.operations import machine_checks
-from imgserver.operations.doctor import CHECKS, examine
-from imgserver.operations.findings import Finding
-from imgserver.storage.environment import Environment
-from imgserver.storage.index import Index
-from imgserver.storage.store import Store
-from imgserver.vision import engines
+from crossmedia.imgserver.operations import machine_checks
+from crossmedia.imgserver.operations.doctor import CHECKS, examine
+from crossmedia.imgserver.operations.findings import Finding
+from crossmedia.imgserver.storage.environment import Environment
+from crossmedia.imgserver.storage.index import Index
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.vision import engines
 
 SERVER_CHECKS = {"health", "served"}
 
@@ -68,7 +68,7 @@ def head_file(store: Path) -> Path:
 
 
 def change_a_weight(store: Path) -> None:
-    from imgserver.head import Head
+    from crossmedia.imgserver.head import Head
 
     head = Head.from_bytes(head_file(store).read_bytes())
     head.linear[0].bias.data[0] += 1

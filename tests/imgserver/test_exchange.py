@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import DaemonProcess, run_command
 
-from imgserver import open_local
-from imgserver.client import ImageClient, Status
-from imgserver.errors import BadInput, VersionMismatch
-from imgserver.offline.exchange import check_vectors, export_vectors, import_vectors
-from imgserver.storage.snapshots import load_snapshot
-from imgserver.storage.store import Store
+from crossmedia.errors import BadInput, VersionMismatch
+from crossmedia.imgserver import open_local
+from crossmedia.imgserver.client import ImageClient, Status
+from crossmedia.imgserver.offline.exchange import check_vectors, export_vectors, import_vectors
+from crossmedia.imgserver.storage.snapshots import load_snapshot
+from crossmedia.imgserver.storage.store import Store
 
 
 @pytest.fixture

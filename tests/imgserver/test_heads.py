@@ -13,28 +13,21 @@ import numpy as np
 import pytest
 import torch
 from conftest import DaemonProcess, run_command
-from crossmedia.v1 import image_server_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from imgserver.client import HeadServers, ImageClient, LocalTransport, Status
-from imgserver.errors import (
-    BadInput,
-    DeadlineExceeded,
-    InvalidRequest,
-    Overloaded,
-    ServerUnavailable,
-    VersionMismatch,
-)
-from imgserver.head import Head, HeadSpec, fit_pca, new_head
-from imgserver.offline.head_vectors import apply_head
-from imgserver.serving import heads as heads_module
-from imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES, Heads
-from imgserver.serving.jobs import Caller
-from imgserver.serving.service import ImageService, ServiceConfig
-from imgserver.shards import SHARDS, owners, shards_of
-from imgserver.storage.store import Store
+from crossmedia.errors import BadInput, DeadlineExceeded, InvalidRequest, Overloaded, ServerUnavailable, VersionMismatch
+from crossmedia.imgserver.client import HeadServers, ImageClient, LocalTransport, Status
+from crossmedia.imgserver.head import Head, HeadSpec, fit_pca, new_head
+from crossmedia.imgserver.offline.head_vectors import apply_head
+from crossmedia.imgserver.serving import heads as heads_module
+from crossmedia.imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES, Heads
+from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
+from crossmedia.imgserver.shards import SHARDS, owners, shards_of
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.service.callers import Caller
+from crossmedia.v1 import image_server_pb2 as pb
 
 SPEC = HeadSpec("learned", (1280, 24, 12))
 
@@ -107,7 +100,7 @@ def test_vectors_and_gradient_of_a_head_are_those_of_torch(client: ImageClient) 
 
 @pytest.mark.parametrize("rows", [None, 2])
 def test_a_call_in_blocks_is_the_same(client: ImageClient, rows: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    from imgserver.serving import learning
+    from crossmedia.imgserver.serving import learning
 
     head = head_of(2)
     version, asked = put(client, head), ids(*range(7))

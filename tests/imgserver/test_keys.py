@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgserver.errors import BadInput
-from imgserver.keys import EXACT, MAX_IMAGE_ID, Column, as_image_id, column_of, full_keys, image_ids, keys, texts
+from crossmedia.errors import BadInput
+from crossmedia.keys import EXACT, MAX_IMAGE_ID, Column, as_image_id, column_of, full_keys, image_ids, keys, texts
 
 THREE = "3"
 

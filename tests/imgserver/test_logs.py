@@ -17,16 +17,16 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from conftest import DaemonProcess, copy_store, free_addresses
+
+from crossmedia.errors import InvalidRequest, VersionMismatch
+from crossmedia.imgserver.cli import imgserver
+from crossmedia.imgserver.client import ImageClient, Status
+from crossmedia.imgserver.serving import grpc_server
+from crossmedia.imgserver.serving.grpc_server import GrpcServer
+from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
+from crossmedia.logs import REQUEST_ID_KEY, Sparingly, request_id_of
 from crossmedia.v1 import image_server_pb2 as pb
 from crossmedia.v1 import image_server_pb2_grpc as pb_grpc
-
-from imgserver.cli import imgserver
-from imgserver.client import ImageClient, Status
-from imgserver.errors import InvalidRequest, VersionMismatch
-from imgserver.logs import REQUEST_ID_KEY, Sparingly, request_id_of
-from imgserver.serving import grpc_server
-from imgserver.serving.grpc_server import GrpcServer
-from imgserver.serving.service import ImageService, ServiceConfig
 
 
 def log_lines(store: Path) -> list[str]:
@@ -58,7 +58,7 @@ def test_an_error_is_found_in_the_log_by_the_id_that_the_client_names(store: Pat
     found = json.loads(line)
     assert found["request_id"] == raised.value.request_id
     assert found["level"] == "WARNING"
-    assert found["logger"] == "imgserver.serving.grpc_server"
+    assert found["logger"] == "crossmedia.imgserver.serving.grpc_server"
     assert found["message"].startswith("GetVectors failed: VersionMismatch: ")
     assert any(entry.get("message", "").startswith("serving efficientnet") for entry in lines)
     assert all("request_id" not in entry for entry in lines if entry.get("message") == "stopped")
@@ -97,7 +97,7 @@ def test_slow_calls_are_logged_with_their_id(
     trailing(server, (REQUEST_ID_KEY, "quick"))
     assert "took" not in caplog.text
     monkeypatch.setattr(grpc_server, "SLOW_CALL_S", 0.0)
-    from imgserver import logs
+    from crossmedia import logs
 
     caplog.handler.setFormatter(logs._JsonLines())
     trailing(server, (REQUEST_ID_KEY, "slow"))
@@ -109,7 +109,7 @@ def test_slow_calls_are_logged_with_their_id(
 def test_what_nobody_foresaw_is_logged_with_trace_and_id(
     server: GrpcServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from imgserver import logs
+    from crossmedia import logs
 
     caplog.handler.setFormatter(logs._JsonLines())
     monkeypatch.setattr(ImageService, "get_info", lambda self: 1 / 0)
@@ -135,10 +135,10 @@ def test_a_storm_of_failures_does_not_fill_the_log(server: GrpcServer, caplog: p
 
 
 def test_a_caller_forges_no_lines_and_fills_no_disk(server: GrpcServer, caplog: pytest.LogCaptureFixture) -> None:
-    from imgserver import logs
+    from crossmedia import logs
 
     caplog.handler.setFormatter(logs._TextLines(logs.TEXT))
-    forged = "2026-01-01 00:00:00,000 INFO imgserver.serving.process: stopped"
+    forged = "2026-01-01 00:00:00,000 INFO crossmedia.imgserver.serving.process: stopped"
     for version in (f"x\n{forged}", f"x\r{forged}", "𝄞" * 500_000):
         with ImageClient(server.address, version=version, timeout_s=5) as client, pytest.raises(VersionMismatch):
             client.get([1])
@@ -151,7 +151,7 @@ def test_a_caller_forges_no_lines_and_fills_no_disk(server: GrpcServer, caplog: 
 def test_a_line_about_an_image_names_the_calls_that_wait_for_it(
     graph_cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from imgserver import logs
+    from crossmedia import logs
 
     caplog.handler.setFormatter(logs._TextLines(logs.TEXT))
     manifest = tmp_path / "manifest.parquet"
@@ -186,8 +186,8 @@ spans, provider = InMemorySpanExporter(), TracerProvider()
 provider.add_span_processor(SimpleSpanProcessor(spans))
 trace.set_tracer_provider(provider)
 GrpcInstrumentorClient().instrument()
-from imgserver.client import ImageClient
-from imgserver.errors import CrossMediaError
+from crossmedia.imgserver.client import ImageClient
+from crossmedia.errors import CrossMediaError
 with trace.get_tracer("job").start_as_current_span("a step"), ImageClient(sys.argv[1]) as client:
     assert client.get([1, 2]).ok.all()
     try:
@@ -240,7 +240,7 @@ def test_without_the_extra_otel_is_named_and_the_environment_alone_does_nothing(
     done = CliRunner().invoke(imgserver, ["serve", f"--store={store}", "--port=0", "--otel"])
     assert done.exit_code == 2
     assert "OTEL_TRACES_EXPORTER is 'jaeger'" in done.output
-    from imgserver.serving import tracing as work
+    from crossmedia.service import tracing as work
 
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
     with work.tracing(False) as interceptors:  # the environment alone turns it on
@@ -254,7 +254,7 @@ def test_nothing_of_opentelemetry_is_imported_unless_it_is_wanted(monkeypatch: p
     for name in ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     code = (
-        "import sys; from imgserver.serving.tracing import tracing; import imgserver.commands.daemon\n"
+        "import sys; from crossmedia.service.tracing import tracing; import crossmedia.imgserver.commands.daemon\n"
         "with tracing(False) as found: assert found == []\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )

@@ -17,16 +17,12 @@ import grpc
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from crossmedia.v1 import image_server_pb2 as pb
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 from PIL import Image
 from safetensors.numpy import save
 
-from imgserver.cli import imgserver
-from imgserver.client import ClientSecurity, ImageClient
-from imgserver.client.replies import finite
-from imgserver.errors import (
+from crossmedia.errors import (
     ERROR_NAME_KEY,
     RETRY_AFTER_KEY,
     BadInput,
@@ -41,6 +37,10 @@ from imgserver.errors import (
     Unauthenticated,
     VersionMismatch,
 )
+from crossmedia.imgserver.cli import imgserver
+from crossmedia.imgserver.client import ClientSecurity, ImageClient
+from crossmedia.imgserver.client.replies import finite
+from crossmedia.v1 import image_server_pb2 as pb
 
 DIM = 8
 VERSION = "net@000000000001+pca@000000000002/8"

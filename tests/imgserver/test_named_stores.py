@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner
 from conftest import DaemonProcess, copy_store, run_command
 
-from imgserver.cli import imgserver
-from imgserver.client import ImageClient
-from imgserver.commands import options
-from imgserver.storage.store import Store
+from crossmedia.imgserver.cli import imgserver
+from crossmedia.imgserver.client import ImageClient
+from crossmedia.imgserver.commands import options
+from crossmedia.imgserver.storage.store import Store
 
 
 @pytest.fixture

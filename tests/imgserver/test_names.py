@@ -15,15 +15,15 @@ from click.testing import CliRunner, Result
 from conftest import DaemonProcess, copy_store, run_command
 from small_tables import ITEMS, SEEN, items, log, make, put
 
-from imgserver import open_local
-from imgserver.cli import imgserver
-from imgserver.client import ImageClient
-from imgserver.errors import BadInput, StoreError
-from imgserver.names import NAMES_FILE, ImageNames, same_names
-from imgserver.storage.catalog import open_catalog
-from imgserver.storage.catalog.manifest import write_manifest
-from trainer.open_images import open_images
-from trainer.settings import FitConfig
+from crossmedia.errors import BadInput, StoreError
+from crossmedia.imgserver import open_local
+from crossmedia.imgserver.cli import imgserver
+from crossmedia.imgserver.client import ImageClient
+from crossmedia.imgserver.storage.catalogue import open_catalogue
+from crossmedia.imgserver.storage.catalogue.manifest import write_manifest
+from crossmedia.names import NAMES_FILE, ImageNames, same_names
+from crossmedia.trainer.images.open_images import open_images
+from crossmedia.trainer.settings import FitConfig
 
 HTML = b"<!DOCTYPE html><html><body>404</body></html>"
 
@@ -189,7 +189,7 @@ def test_edited_manifests_are_refused_wherever_they_are_read(
     before = path.read_bytes()
     for use in (
         lambda: ImageNames.read(path),
-        lambda: open_catalog(path).names(),
+        lambda: open_catalogue(path).names(),
         lambda: write_manifest(str(tmp_path / "photos"), path, 5),
     ):
         with pytest.raises(BadInput, match=message):

@@ -13,18 +13,18 @@ import pytest
 from conftest import DaemonProcess, copy_store, run_command
 from operations_stores import content, fail, fill, python
 
-import imgserver
-from imgserver.client import ImageClient, Status
-from imgserver.errors import BadInput, StoreError
-from imgserver.operations.compact import compact, upgrade
-from imgserver.storage import environment, rows
-from imgserver.storage.checksums import row_checksums
-from imgserver.storage.environment import FORMAT
-from imgserver.storage.exclusive import alone
-from imgserver.storage.records import SOURCE, Batch
-from imgserver.storage.rows import MAX_SEGMENT_ROWS, RowFile
-from imgserver.storage.store import Store, row_folder
-from imgserver.storage.table import Table
+from crossmedia import imgserver
+from crossmedia.errors import BadInput, StoreError
+from crossmedia.imgserver.client import ImageClient, Status
+from crossmedia.imgserver.operations.compact import compact, upgrade
+from crossmedia.imgserver.storage import environment, rows
+from crossmedia.imgserver.storage.checksums import row_checksums
+from crossmedia.imgserver.storage.environment import FORMAT
+from crossmedia.imgserver.storage.exclusive import alone
+from crossmedia.imgserver.storage.records import SOURCE, Batch
+from crossmedia.imgserver.storage.rows import MAX_SEGMENT_ROWS, RowFile
+from crossmedia.imgserver.storage.store import Store, row_folder
+from crossmedia.imgserver.storage.table import Table
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -183,8 +183,8 @@ def test_compact_keeps_the_codes_of_a_compressed_version(store: Path) -> None:
 
 KILLED = """
 import os, signal
-from imgserver.operations import compact as work
-from imgserver.storage.rows import RowFile
+from crossmedia.imgserver.operations import compact as work
+from crossmedia.imgserver.storage.rows import RowFile
 step = sys.argv[2]
 die = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 write, replaced, clean, times = RowFile.write, os.replace, work._clean, []
@@ -237,7 +237,8 @@ def test_compact_killed_at_random_moments_loses_nothing(tmp_path: Path) -> None:
     store = tmp_path / "store"
     make_wasteful(store)
     before = content(store)
-    code = "from imgserver.operations.compact import compact\nprint('go', flush=True)\ncompact(Path(sys.argv[1]))"
+    code = "from crossmedia.imgserver.operations.compact import compact\n"
+    code += "print('go', flush=True)\ncompact(Path(sys.argv[1]))"
     for round_ in range(25):
         process = python(code, store)
         assert process.stdout is not None
@@ -285,7 +286,7 @@ def test_who_comes_while_a_store_is_held_alone_waits(tmp_path: Path) -> None:
     fill(store, "v/64", range(10), 1.0)
     store.close()
     code = (
-        "from operations_stores import fill; from imgserver.storage.store import Store\n"
+        "from operations_stores import fill; from crossmedia.imgserver.storage.store import Store\n"
         "print('go', flush=True)\nfill(Store(sys.argv[1]), 'v/64', range(10, 20), 1.0)"
     )
     with alone(tmp_path / "store"):
@@ -301,7 +302,9 @@ def test_who_comes_while_a_store_is_held_alone_waits(tmp_path: Path) -> None:
 def test_a_store_held_by_another_process_is_not_had_alone(tmp_path: Path) -> None:
     store = tmp_path / "store"
     process = python(
-        "from imgserver.storage.store import Store; s = Store(sys.argv[1]); print('go', flush=True); input()", store
+        "from crossmedia.imgserver.storage.store import Store\n"
+        "s = Store(sys.argv[1]); print('go', flush=True); input()",
+        store,
     )
     assert process.stdout is not None
     process.stdout.readline()

@@ -8,9 +8,9 @@ import math
 import pytest
 from conftest import ROOT, run_command
 
-from imgserver import planning
-from imgserver.commands.planning import LABELS, shown
-from imgserver.planning import Sizes, make_plan
+from crossmedia.imgserver.commands.planning import LABELS, shown
+from crossmedia.imgserver.operations import planning
+from crossmedia.imgserver.operations.planning import Sizes, make_plan
 
 SHOWN = [(1e6, 1e9), (1e8, 1e9), (1e10, 1e9), (1e6, 1e11), (1e8, 1e11), (1e10, 1e11)]
 CONSTANTS = {

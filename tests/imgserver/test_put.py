@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from conftest import DaemonProcess, run_command
 
-from imgserver import open_local
-from imgserver.client import ImageClient, Status
-from imgserver.errors import InvalidRequest, NotReady
-from imgserver.storage.store import Store
+from crossmedia.errors import InvalidRequest, NotReady
+from crossmedia.imgserver import open_local
+from crossmedia.imgserver.client import ImageClient, Status
+from crossmedia.imgserver.storage.store import Store
 
 
 @pytest.fixture

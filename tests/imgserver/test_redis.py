@@ -16,20 +16,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import DaemonProcess, copy_store, run_command
-from crossmedia.v1 import image_server_pb2 as pb
 from redis_nodes import RedisCluster, RedisNode, cli, free_port
 
-from imgserver.client import GrpcTransport, ImageClient, LocalTransport, Status
-from imgserver.errors import BadInput, DeadlineExceeded, NotReady, StoreError, VersionMismatch
-from imgserver.head import Head
-from imgserver.offline.publish import PublishReport, images_of, publish
-from imgserver.serving.service import ImageService, ServiceConfig
-from imgserver.storage.cluster.codec import Codec, grouped, tags_of
-from imgserver.storage.cluster.nodes import REPLY_TIMEOUT_S
-from imgserver.storage.cluster.store import RedisStore
-from imgserver.storage.records import SOURCE
-from imgserver.storage.store import Store
-from imgserver.storage.stores import LOST
+from crossmedia.errors import BadInput, DeadlineExceeded, NotReady, StoreError, VersionMismatch
+from crossmedia.imgserver.client import GrpcTransport, ImageClient, LocalTransport, Status
+from crossmedia.imgserver.head import Head
+from crossmedia.imgserver.offline.publish import PublishReport, images_of, publish
+from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
+from crossmedia.imgserver.storage.cluster.codec import Codec, grouped, tags_of
+from crossmedia.imgserver.storage.cluster.nodes import REPLY_TIMEOUT_S
+from crossmedia.imgserver.storage.cluster.store import RedisStore
+from crossmedia.imgserver.storage.records import SOURCE
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.storage.stores import LOST
+from crossmedia.v1 import image_server_pb2 as pb
 
 OK = int(Status.OK)
 IDS = np.arange(100)
@@ -520,7 +520,7 @@ def test_memory_that_is_too_small_is_said_and_absence_is_no_proof(graph_cache: P
 def test_the_client_of_redis_is_an_extra(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['hiredis'] = None\n"
-        "from imgserver.storage.stores import open_store\n"
+        "from crossmedia.imgserver.storage.stores import open_store\n"
         "try: open_store('redis://a:1')\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from imgserver.errors import BadInput
-from imgserver.storage.cluster.codec import TAG_NAMES, TAGS, Codec, Values, grouped, slot_of, tags_of
-from imgserver.storage.cluster.url import RedisUrl
-from imgserver.storage.records import SOURCE, Ids, Space
+from crossmedia.errors import BadInput
+from crossmedia.imgserver.storage.cluster.codec import TAG_NAMES, TAGS, Codec, Values, grouped, slot_of, tags_of
+from crossmedia.imgserver.storage.cluster.url import RedisUrl
+from crossmedia.imgserver.storage.records import SOURCE, Ids, Space
 
 ID = st.integers(0, 2**63 - 1)
 Version = tuple[Codec, Ids, Values]

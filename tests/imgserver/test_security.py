@@ -31,8 +31,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, DaemonProcess, copy_store, run_command
-from crossmedia.v1 import image_server_pb2 as pb
-from crossmedia.v1 import image_server_pb2_grpc as pb_grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -40,10 +38,9 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgserver.client import ClientSecurity, GrpcTransport, HeadServers, ImageClient, Status
-from imgserver.client.security import ENVIRONMENT
-from imgserver.config import load_config_file
-from imgserver.errors import (
+from crossmedia.config import load_config_file
+from crossmedia.environment import CLIENT
+from crossmedia.errors import (
     BadInput,
     CrossMediaError,
     Overloaded,
@@ -51,13 +48,16 @@ from imgserver.errors import (
     ServerUnavailable,
     Unauthenticated,
 )
-from imgserver.secret_files import Followed, is_private
-from imgserver.serving.metrics import Metrics
-from imgserver.serving.rates import RateLimit
-from imgserver.serving.security import SCOPE_OF, ServerSecurity, scope_of
-from imgserver.serving.tokens import SCOPES, read_tokens
-from imgserver.storage.catalog import open_catalog
-from imgserver.storage.catalog.manifest import write_manifest
+from crossmedia.imgserver.client import ClientSecurity, GrpcTransport, HeadServers, ImageClient, Status
+from crossmedia.imgserver.serving.metrics import Metrics
+from crossmedia.imgserver.storage.catalogue import open_catalogue
+from crossmedia.imgserver.storage.catalogue.manifest import write_manifest
+from crossmedia.secret_files import Followed, is_private
+from crossmedia.service.rates import RateLimit
+from crossmedia.service.security import SCOPE_OF, ServerSecurity, scope_of
+from crossmedia.service.tokens import SCOPES, read_tokens
+from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.v1 import image_server_pb2_grpc as pb_grpc
 
 MOST = 1 << 20
 TOKENS = {scope: hashlib.sha256(scope.encode()).hexdigest() for scope in SCOPES}
@@ -450,7 +450,7 @@ def test_nothing_secret_is_logged(store: Path, files: Files, tmp_path: Path) -> 
     tokens = private(files["tokens"], f"trainer read {token}\n")
     code = (
         "import logging; logging.basicConfig(level=logging.DEBUG); "
-        "from imgserver.cli import imgserver; imgserver(auto_envvar_prefix='CROSSMEDIA_IMGSERVER')"
+        "from crossmedia.imgserver.cli import imgserver; imgserver(auto_envvar_prefix='CROSSMEDIA_IMGSERVER')"
     )
     arguments = ["serve", f"--store={store}", "--port=0", "--json", f"--tokens={tokens}", *tls(files)]
     with open(tmp_path / "log", "wb") as log:
@@ -467,7 +467,7 @@ def test_nothing_secret_is_logged(store: Path, files: Files, tmp_path: Path) -> 
         for brought in (token, wrong):
             own = private(files["token"], brought)
             env = {**os.environ, "CROSSMEDIA_TLS_CA": str(files.authority.file), "CROSSMEDIA_TOKEN_FILE": str(own)}
-            command = [sys.executable, "-m", "imgserver", "info", f"--server={address}", "--timeout-s=5"]
+            command = [sys.executable, "-m", "crossmedia.imgserver", "info", f"--server={address}", "--timeout-s=5"]
             done = subprocess.run(command, capture_output=True, text=True, env=env)
             assert done.returncode == (0 if brought == token else 2), done.stderr
             messages += [done.stdout, done.stderr]
@@ -508,7 +508,7 @@ def test_a_wrong_line_is_named_and_not_shown(tmp_path: Path, text: str, message:
 
 @given(st.binary(max_size=80))
 def test_any_header_is_refused_by_a_class_of_ours(header: bytes) -> None:
-    from imgserver.serving.tokens import Token, Tokens
+    from crossmedia.service.tokens import Token, Tokens
 
     known = Tokens([Token("a", "read", hashlib.sha256(b"t" * 32).digest())])
     text = header.decode("latin-1")
@@ -557,7 +557,7 @@ def test_without_tokens_a_host_is_a_client(start: Callable[..., DaemonProcess]) 
 
 def test_the_rate_holds_on_the_average(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("imgserver.serving.rates.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("crossmedia.service.rates.time.monotonic", lambda: now[0])
     limit, taken = RateLimit(100), 0
     for _ in range(100_000):
         now[0] += 0.001
@@ -608,7 +608,7 @@ def test_commands_take_security_from_environment_and_file(
     file, photo = tmp_path / "c.toml", photos / "200.jpg"
     file.write_text("[client]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
     variables = {f"CROSSMEDIA_{key.upper().replace('-', '_')}": value for key, value in settings.items()}
-    assert set(variables) <= set(ENVIRONMENT.values())
+    assert set(variables) <= set(CLIENT.values())
     ways: list[tuple[list[str], dict[str, str]]] = [([], variables), ([f"--config={file}"], {})]
     for options, env in ways:
         for words in (
@@ -617,7 +617,7 @@ def test_commands_take_security_from_environment_and_file(
             ["search", "1", "--timeout-s=5"],
             ["add", str(photo), "--id=4711"],
         ):
-            command = [sys.executable, "-m", "imgserver", *options, *words, f"--store={daemon.store}"]
+            command = [sys.executable, "-m", "crossmedia.imgserver", *options, *words, f"--store={daemon.store}"]
             done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, timeout=60)
             # The store has no index: that is what the server says to somebody whom it answers.
             assert done.returncode == (4 if words[0] == "search" else 0), done.stderr
@@ -739,17 +739,17 @@ def test_links_and_pipes_in_a_folder_lead_nowhere(
     (folder / "deep").symlink_to(outside.parent)
     os.mkfifo(folder / "5.jpg")
     (folder / "6.jpg").symlink_to("/dev/zero")
-    catalog = open_catalog(folder)
-    assert catalog.ids().tolist() == [1, 2, 5]
-    assert catalog.read(1, MOST) == catalog.read(2, MOST) == (photos / "001.jpg").read_bytes()
-    assert catalog.read(5, MOST) is None, "a pipe is no photo, and nobody waits for it"
+    catalogue = open_catalogue(folder)
+    assert catalogue.ids().tolist() == [1, 2, 5]
+    assert catalogue.read(1, MOST) == catalogue.read(2, MOST) == (photos / "001.jpg").read_bytes()
+    assert catalogue.read(5, MOST) is None, "a pipe is no photo, and nobody waits for it"
     (folder / "7.jpg").symlink_to(outside)  # came after the listing
     (folder / "1.jpg").unlink()
     (folder / "1.jpg").symlink_to(outside)  # put in the place of a photo
     for image_id in (1, 2, 3, 4, 6, 7, 9):
-        assert catalog.read(image_id, MOST) is None
+        assert catalogue.read(image_id, MOST) is None
     assert sum("--photo-root" in record.message for record in caplog.records) == 1
-    allowed = open_catalog(folder, photo_roots=[str(outside.parent)])
+    allowed = open_catalogue(folder, photo_roots=[str(outside.parent)])
     assert allowed.read(3, MOST) == allowed.read(9, MOST) == outside.read_bytes()
     assert allowed.read(4, MOST) is None
 
@@ -760,11 +760,11 @@ def test_a_catalogue_that_is_a_link_is_its_owners_to_move(tmp_path: Path, photos
         (tmp_path / name / "1.jpg").write_bytes((photos / f"00{number}.jpg").read_bytes())
     current = tmp_path / "current"
     current.symlink_to("first")
-    catalog = open_catalog(current)
-    assert catalog.read(1, MOST) == (photos / "000.jpg").read_bytes()
+    catalogue = open_catalogue(current)
+    assert catalogue.read(1, MOST) == (photos / "000.jpg").read_bytes()
     current.unlink()
     current.symlink_to("second")
-    assert catalog.read(1, MOST) == (photos / "001.jpg").read_bytes()
+    assert catalogue.read(1, MOST) == (photos / "001.jpg").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -791,7 +791,7 @@ def test_a_manifest_leads_nowhere_else(tmp_path: Path, outside: Path, uri: str, 
     uris = ["1.jpg", "sub/2.jpg", "https://photos.example/x.jpg", uri.format(outside=outside)]
     pq.write_table(pa.table({"image_id": range(4), "uri": uris}), home / "m.parquet")
     with pytest.raises(BadInput, match=message):
-        open_catalog(home / "m.parquet")
+        open_catalogue(home / "m.parquet")
 
 
 def test_a_manifest_inside_its_folder_is_read_whatever_its_spelling(tmp_path: Path, outside: Path) -> None:
@@ -803,11 +803,11 @@ def test_a_manifest_inside_its_folder_is_read_whatever_its_spelling(tmp_path: Pa
     uris = ["1.jpg", "./sub/../1.jpg", str(home / "1.jpg"), "..1.jpg", "link.jpg", "a.tar"]
     columns = {"image_id": range(6), "uri": uris, "offset": [-1, -1, -1, -1, -1, 4]}
     pq.write_table(pa.table(columns), home / "m.parquet")
-    catalog = open_catalog(home / "m.parquet")
-    assert [catalog.read(i, MOST) for i in range(6)] == [b"one", b"one", b"one", None, None, b"456789"]
+    catalogue = open_catalogue(home / "m.parquet")
+    assert [catalogue.read(i, MOST) for i in range(6)] == [b"one", b"one", b"one", None, None, b"456789"]
     pq.write_table(pa.table(columns | {"offset": [-1, -1, -1, -1, -1, -7]}), home / "m.parquet")
     with pytest.raises(BadInput, match="offset -7"):
-        open_catalog(home / "m.parquet")
+        open_catalogue(home / "m.parquet")
 
 
 def test_a_manifest_behind_a_url_names_no_file_of_this_machine(outside: Path) -> None:
@@ -818,7 +818,7 @@ def test_a_manifest_behind_a_url_names_no_file_of_this_machine(outside: Path) ->
         with memory.open("/shop/m.parquet", "wb") as out:
             pq.write_table(pa.table({"image_id": [9], "uri": [uri]}), out)
         with pytest.raises(BadInput, match=r"may not name|leads out of the manifest's folder"):
-            open_catalog("memory://shop/m.parquet")
+            open_catalogue("memory://shop/m.parquet")
 
 
 def test_tars_and_shards_that_are_links_out_are_not_read(tmp_path: Path, outside: Path) -> None:
@@ -831,14 +831,14 @@ def test_tars_and_shards_that_are_links_out_are_not_read(tmp_path: Path, outside
         tar.add(outside, "../../../../outside/9.jpg")  # a member's name is its last part, and nothing is unpacked
     for name in ("a.tar", "rows.parquet"):
         (home / name).symlink_to(tmp_path / "private" / name)
-    assert len(open_catalog(home)) == 0
-    assert open_catalog(home, photo_roots=[str(tmp_path / "private")]).ids().tolist() == [1, 9]
-    assert open_catalog(home / "a.tar").read(9, MOST) == outside.read_bytes(), "the operator named this link"
+    assert len(open_catalogue(home)) == 0
+    assert open_catalogue(home, photo_roots=[str(tmp_path / "private")]).ids().tolist() == [1, 9]
+    assert open_catalogue(home / "a.tar").read(9, MOST) == outside.read_bytes(), "the operator named this link"
     assert write_manifest(str(home / "a.tar"), home / "m.parquet", 5).images == 1
 
 
 def test_photo_root_reaches_every_command(tmp_path: Path, photos: Path, graph_cache: Path) -> None:
-    from imgserver.cli import imgserver
+    from crossmedia.imgserver.cli import imgserver
 
     takes = {
         name
@@ -931,7 +931,7 @@ def test_the_search_for_such_code_finds_it(code: str) -> None:
 def test_the_secured_deployments_give_options_and_variables_that_there_are() -> None:
     import yaml
 
-    from imgserver.cli import imgserver
+    from crossmedia.imgserver.cli import imgserver
 
     deploy = ROOT / "deploy"
     options = {option for parameter in imgserver.commands["serve"].params for option in parameter.opts}
@@ -947,7 +947,7 @@ def test_the_secured_deployments_give_options_and_variables_that_there_are() -> 
     variables = {entry["name"] for entry in env}
     for service in secured["services"].values():
         variables |= set(service["environment"])
-    assert variables <= set(ENVIRONMENT.values())
+    assert variables <= set(CLIENT.values())
     modes = [patch["value"]["secret"]["defaultMode"] for patch in patches if patch["path"].endswith("/volumes/-")]
     assert modes == [0o400, 0o400]
 
@@ -979,14 +979,14 @@ def test_the_documents_three_commands_make_a_server_that_answers(
     daemon = start(*(f"{option}={home / name}" for option, name in options))
     settings = dict(re.findall(r"(CROSSMEDIA_\w+)=(\S+)", commands[3]))
     env = {**os.environ, **{variable: str(home / name) for variable, name in settings.items()}}
-    command = [sys.executable, "-m", "imgserver", "info", f"--server={daemon.address}", "--json"]
+    command = [sys.executable, "-m", "crossmedia.imgserver", "info", f"--server={daemon.address}", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert json.loads(done.stdout)["images_stored"] == 100, done.stderr
 
 
 def test_the_document_names_every_setting() -> None:
     text = (ROOT / "SECURITY.md").read_text()
-    for variable in ENVIRONMENT.values():
+    for variable in CLIENT.values():
         assert variable in text
     for method, scope in SCOPE_OF.items():
         assert re.search(rf"\| `{scope}` \|[^\n]*`{method}`", text), f"{method} is not in the table of scopes"

@@ -19,18 +19,18 @@ import numpy as np
 import pytest
 import torch
 from conftest import DaemonProcess, run_command
-from crossmedia.v1 import image_server_pb2 as pb
 from PIL import Image
 
-from imgserver.client import GrpcTransport, HeadServers, ImageClient, LocalTransport, Status
-from imgserver.errors import DeadlineExceeded, InvalidRequest, VersionMismatch
-from imgserver.head import Head, HeadSpec
-from imgserver.serving.grpc_server import GrpcServer
-from imgserver.serving.health import Heartbeat
-from imgserver.serving.negatives import Negatives
-from imgserver.serving.service import ImageService, ServiceConfig
-from imgserver.vision.decode import ImageLimits, Pixels
-from imgserver.vision.engines import FeatureArray
+from crossmedia.errors import DeadlineExceeded, InvalidRequest, VersionMismatch
+from crossmedia.imgserver.client import GrpcTransport, HeadServers, ImageClient, LocalTransport, Status
+from crossmedia.imgserver.head import Head, HeadSpec
+from crossmedia.imgserver.serving.grpc_server import GrpcServer
+from crossmedia.imgserver.serving.health import Heartbeat
+from crossmedia.imgserver.serving.negatives import Negatives
+from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
+from crossmedia.imgserver.vision.decode import ImageLimits, Pixels
+from crossmedia.imgserver.vision.engines import FeatureArray
+from crossmedia.v1 import image_server_pb2 as pb
 
 
 @pytest.fixture
@@ -73,14 +73,14 @@ def test_an_untouched_failure_is_not_decoded_again(service: ImageService, own_ph
     client = ImageClient(LocalTransport(service))
     assert client.get([151]).status.tolist() == [Status.CORRUPT]
     reads: list[int] = []
-    assert service.catalog is not None
-    read = service.catalog.read
+    assert service.catalogue is not None
+    read = service.catalogue.read
 
     def noted(image_id: int, max_bytes: int) -> bytes | None:
         reads.append(image_id)
         return read(image_id, max_bytes)
 
-    service.catalog.read = noted  # type: ignore[method-assign]
+    service.catalogue.read = noted  # type: ignore[method-assign]
     time.sleep(0.6)
     assert client.get([151]).status.tolist() == [Status.CORRUPT]
     assert reads == []
@@ -262,7 +262,7 @@ def test_a_fault_before_the_cnn_harms_its_image_alone(
 ) -> None:
     client = ImageClient(LocalTransport(service), timeout_s=0.5)
     with monkeypatch.context() as broken:
-        broken.setattr(service.catalog, "read", lambda image_id, most: [][0])
+        broken.setattr(service.catalogue, "read", lambda image_id, most: [][0])
         with pytest.raises(DeadlineExceeded, match="image 152, FAILED"):
             client.get([152])
     assert "failed before the CNN (images: 1, the first is 152)" in caplog.text
@@ -432,8 +432,8 @@ def test_acknowledged_misses_survive_kill_9(store: Path, photos: Path) -> None:
 def test_a_store_is_not_used_across_a_fork(store: Path) -> None:
     code = f"""
 import os
-from imgserver.errors import StoreError
-from imgserver.storage.store import Store
+from crossmedia.errors import StoreError
+from crossmedia.imgserver.storage.store import Store
 opened = Store({str(store)!r})
 assert opened.index.active
 child = os.fork()

@@ -22,15 +22,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import imgserver
-from imgserver.client import HeadServers, ImageClient, MockTransport, Status, Vectors
-from imgserver.errors import BadInput, InvalidRequest, VersionMismatch, WrongShard
-from imgserver.offline import moving
-from imgserver.offline.merge import MergeReport
-from imgserver.offline.merge import merge as take
-from imgserver.shards import SHARDS, Ownership, owners, shards_of
-from imgserver.storage.store import Store
-from imgserver.storage.table import Table
+from crossmedia import imgserver
+from crossmedia.errors import BadInput, InvalidRequest, VersionMismatch, WrongShard
+from crossmedia.imgserver.client import HeadServers, ImageClient, MockTransport, Status, Vectors
+from crossmedia.imgserver.offline import moving
+from crossmedia.imgserver.offline.merge import MergeReport
+from crossmedia.imgserver.offline.merge import merge as take
+from crossmedia.imgserver.shards import SHARDS, Ownership, owners, shards_of
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.storage.table import Table
 
 BROKEN = 500
 Rows = dict[tuple[str, int], tuple[int, bytes]]
@@ -370,9 +370,9 @@ def dying(*rest, **more):
     if next(calls) == 10: end()
     return real(*rest, **more)
 {cls}.{name} = dying
-from imgserver.offline import merge, moving
+from crossmedia.imgserver.offline import merge, moving
 merge.COMMIT_ROWS = moving.COMMIT_ROWS = 1
-from imgserver.cli import imgserver
+from crossmedia.imgserver.cli import imgserver
 imgserver()
 """
 
@@ -392,16 +392,16 @@ def test_killed_in_every_step_and_repeated_it_loses_nothing(full: Path, tmp_path
     taken = ["merge", str(moved), f"--store={other}", *ownership(servers, "b:1")]
     refused = run_command("imgserver", *write, "--drop", check=False)
     assert (refused.returncode, "b:1 did not take it" in refused.stderr) == (2, True)
-    killed(write, "imgserver.offline.shard_files", "ShardFiles", "write")
+    killed(write, "crossmedia.imgserver.offline.shard_files", "ShardFiles", "write")
     early = run_command("imgserver", *taken, check=False)
     assert (early.returncode, "has come to its end yet" in early.stderr) == (2, True)
     run_command("imgserver", *write)
-    killed(taken, "imgserver.storage.store", "Store", "put")
+    killed(taken, "crossmedia.imgserver.storage.store", "Store", "put")
     refused = run_command("imgserver", *write, "--drop", check=False)
     assert (refused.returncode, "did not take it. Nothing was dropped" in refused.stderr) == (2, True)
     assert rows_of(one) == everything
     run_command("imgserver", *taken)
-    killed([*write, "--drop"], "imgserver.storage.index", "Index", "remove")
+    killed([*write, "--drop"], "crossmedia.imgserver.storage.index", "Index", "remove")
     assert 0 < len(rows_of(one)) < len(everything)
     assert rows_of(one) | rows_of(other) == everything
     run_command("imgserver", *write, "--drop")

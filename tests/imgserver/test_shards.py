@@ -21,16 +21,16 @@ from conftest import PHOTOS, ownership, run_command
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgserver.cli import imgserver
-from imgserver.commands import catalogue
-from imgserver.errors import BadInput
-from imgserver.head import Head, HeadSpec
-from imgserver.offline import merge
-from imgserver.offline.merge import latest_rows
-from imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below
-from imgserver.offline.shards import Shard, apply_head_to_files
-from imgserver.storage.records import SOURCE
-from imgserver.storage.store import Store
+from crossmedia.errors import BadInput
+from crossmedia.imgserver.cli import imgserver
+from crossmedia.imgserver.commands import catalogue
+from crossmedia.imgserver.head import Head, HeadSpec
+from crossmedia.imgserver.offline import merge
+from crossmedia.imgserver.offline.merge import latest_rows
+from crossmedia.imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below
+from crossmedia.imgserver.offline.shards import Shard, apply_head_to_files
+from crossmedia.imgserver.storage.records import SOURCE
+from crossmedia.imgserver.storage.store import Store
 
 Vectors = dict[int, bytes]
 
@@ -72,7 +72,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Vectors]:
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The catalogue as files, by three processes at once."""
     out = tmp_path_factory.mktemp("shards") / "embedded"
-    command = [sys.executable, "-m", "imgserver", "precompute", f"--catalogue={PHOTOS}", f"--out={out}"]
+    command = [sys.executable, "-m", "crossmedia.imgserver", "precompute", f"--catalogue={PHOTOS}", f"--out={out}"]
     workers = [subprocess.Popen([*command, f"--shard={i}/3"], stderr=subprocess.DEVNULL) for i in (1, 2, 3)]
     assert [worker.wait(120) for worker in workers] == [0, 0, 0]
     return out
@@ -161,8 +161,8 @@ def test_the_later_file_counts_though_the_clock_was_set_back(tmp_path: Path, mon
 
 def test_a_killed_shard_goes_on(plain: tuple[str, Vectors], tmp_path: Path) -> None:
     out = tmp_path / "embedded"
-    small = "from imgserver.offline import shards; shards.BLOCK_PHOTOS = 16"
-    run = f"{small}; from imgserver.cli import imgserver; imgserver()"
+    small = "from crossmedia.imgserver.offline import shards; shards.BLOCK_PHOTOS = 16"
+    run = f"{small}; from crossmedia.imgserver.cli import imgserver; imgserver()"
     command = [sys.executable, "-c", run, "precompute", f"--catalogue={PHOTOS}", f"--out={out}", "--shard=1/1"]
     kills = 0
     while True:
@@ -235,7 +235,7 @@ def ray_here(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ray_and_shards_mixed_with_killed_actors(plain: tuple[str, Vectors], tmp_path: Path) -> None:
     out, store = tmp_path / "embedded", tmp_path / "store"
     embed("--shard=2/3", out=out)
-    command = [sys.executable, "-m", "imgserver", "precompute", f"--catalogue={PHOTOS}", f"--out={out}"]
+    command = [sys.executable, "-m", "crossmedia.imgserver", "precompute", f"--catalogue={PHOTOS}", f"--out={out}"]
     job = subprocess.Popen(
         [*command, f"--store={store}", "--engine=ray", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -267,7 +267,7 @@ def test_a_node_that_is_lost_loses_nothing(tmp_path: Path) -> None:
     try:
         node = cluster.add_node(num_cpus=1)
         cluster.wait_for_nodes()
-        command = [sys.executable, "-m", "imgserver", "precompute", f"--catalogue={photos}", f"--out={out}"]
+        command = [sys.executable, "-m", "crossmedia.imgserver", "precompute", f"--catalogue={photos}", f"--out={out}"]
         job = subprocess.Popen(
             [*command, f"--photo-root={PHOTOS}", "--engine=ray", f"--ray-address={cluster.address}", "--json"],
             stdout=subprocess.PIPE,
@@ -291,7 +291,15 @@ def test_a_node_that_is_lost_loses_nothing(tmp_path: Path) -> None:
 def test_without_ray_the_extra_is_named(tmp_path: Path) -> None:
     (tmp_path / "ray.py").write_text("raise ModuleNotFoundError('no ray', name='ray')")
     done = subprocess.run(
-        [sys.executable, "-m", "imgserver", "precompute", f"--catalogue={PHOTOS}", "--engine=ray", f"--out={tmp_path}"],
+        [
+            sys.executable,
+            "-m",
+            "crossmedia.imgserver",
+            "precompute",
+            f"--catalogue={PHOTOS}",
+            "--engine=ray",
+            f"--out={tmp_path}",
+        ],
         env={**os.environ, "PYTHONPATH": f"{tmp_path}"},
         capture_output=True,
         text=True,

@@ -18,16 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imgserver import open_local
-from imgserver.client import ImageClient, MockTransport, Status
-from imgserver.client.putting import parts
-from imgserver.errors import BadInput, InvalidRequest, NotReady, StoreError, VersionMismatch
-from imgserver.offline.duplicates import find_duplicates
-from imgserver.offline.exchange import check_vectors, import_vectors
-from imgserver.offline.semantic_ids import write_semantic_ids
-from imgserver.offline.similarity import build_index
-from imgserver.storage.similarity import SimilarityFiles, SimilarityIndex, SimilarityInfo
-from imgserver.storage.store import Store
+from crossmedia.errors import BadInput, InvalidRequest, NotReady, StoreError, VersionMismatch
+from crossmedia.imgserver import open_local
+from crossmedia.imgserver.client import ImageClient, MockTransport, Status
+from crossmedia.imgserver.client.putting import parts
+from crossmedia.imgserver.offline.exchange import check_vectors, import_vectors
+from crossmedia.imgserver.similarity.building import build_index
+from crossmedia.imgserver.similarity.duplicates import find_duplicates
+from crossmedia.imgserver.similarity.index import SimilarityFiles, SimilarityIndex, SimilarityInfo
+from crossmedia.imgserver.similarity.semantic_ids import write_semantic_ids
+from crossmedia.imgserver.storage.store import Store
 
 
 def imported(folder: Path, vectors: npt.NDArray[np.float32], name: str = "made") -> Store:

@@ -13,19 +13,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imgserver import open_local
-from imgserver.client import ImageClient
-from imgserver.disk import replacing, used_bytes
-from imgserver.errors import BadInput, StoreError
-from imgserver.operations.doctor import examine
-from imgserver.storage import changes, index
-from imgserver.storage.checksums import name_rows, row_checksums
-from imgserver.storage.hashtable import ABSENT, IdTable
-from imgserver.storage.records import DAMAGED, SOURCE, Space
-from imgserver.storage.rows import RowFile
-from imgserver.storage.store import Store
-from imgserver.storage.table import Table
-from imgserver.storage.versions import delete
+from crossmedia.disk import replacing, used_bytes
+from crossmedia.errors import BadInput, StoreError
+from crossmedia.imgserver import open_local
+from crossmedia.imgserver.client import ImageClient
+from crossmedia.imgserver.operations.doctor import examine
+from crossmedia.imgserver.storage import changes, index
+from crossmedia.imgserver.storage.checksums import name_rows, row_checksums
+from crossmedia.imgserver.storage.hashtable import ABSENT, IdTable
+from crossmedia.imgserver.storage.records import DAMAGED, SOURCE, Space
+from crossmedia.imgserver.storage.rows import RowFile
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.storage.table import Table
+from crossmedia.imgserver.storage.versions import delete
 
 OK = 1
 CORRUPT = 3
@@ -73,7 +73,7 @@ def test_the_table_follows_what_another_opening_of_the_store_adds(tmp_path: Path
     table.load()
     code = (
         "import sys; sys.path[:0] = sys.argv[2:]\n"
-        "from pathlib import Path; from test_storage import put; from imgserver.storage.store import Store\n"
+        "from pathlib import Path; from test_storage import put; from crossmedia.imgserver.storage.store import Store\n"
         "put(Store(sys.argv[1]), 'v/4', [7, 8], 2.0)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)], check=True)
@@ -151,7 +151,7 @@ def test_a_damaged_row_is_noticed(tmp_path: Path) -> None:
 def test_acknowledged_batches_survive_kill_9(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
-        "from test_storage import put; from imgserver.storage.store import Store\n"
+        "from test_storage import put; from crossmedia.imgserver.storage.store import Store\n"
         "store = Store(sys.argv[1]); n = 0\n"
         "while True:\n"
         "    put(store, 'v/4', list(range(n, n + 50)), n % 1000, content=n + 1); n += 50; print(n, flush=True)"
@@ -233,7 +233,7 @@ def test_readers_never_wait_for_a_writer(tmp_path: Path) -> None:
     table.load()
     code = (
         "import sys, time; sys.path[:0] = sys.argv[2:]\n"
-        "from imgserver.storage.store import Store\n"
+        "from crossmedia.imgserver.storage.store import Store\n"
         "with Store(sys.argv[1]).index._env.write(): print('writing', flush=True); time.sleep(3)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as writer:
@@ -253,7 +253,7 @@ def test_what_a_killed_reader_held_is_given_free(tmp_path: Path) -> None:
     store, _ = big_store(tmp_path, 10)
     code = (
         "import os, sys, signal\n"
-        "from imgserver.storage.store import Store\n"
+        "from crossmedia.imgserver.storage.store import Store\n"
         "txn = Store(sys.argv[1]).index._env._lmdb.begin(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
@@ -289,7 +289,8 @@ def elsewhere(folder: Path, code: str) -> None:
     """Run ``code`` in another process, which has the store ``folder`` open as ``store``."""
     head = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
-        "from test_storage import put; from imgserver.storage.store import Store\nstore = Store(sys.argv[1])\n"
+        "from test_storage import put\n"
+        "from crossmedia.imgserver.storage.store import Store\nstore = Store(sys.argv[1])\n"
     )
     subprocess.run([sys.executable, "-c", head + code, str(folder), str(Path(__file__).parent)], check=True)
 
@@ -429,9 +430,9 @@ def test_a_catalogue_larger_than_memory_is_served(tmp_path: Path) -> None:
         store.close()
         code = f"""
 import numpy as np, pathlib, resource
-from imgserver.storage.store import Store
-from imgserver.storage.table import Table
-from imgserver.storage.versions import delete
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.storage.table import Table
+from crossmedia.imgserver.storage.versions import delete
 store = Store({str(tmp_path)!r})
 table = Table(store, store.index.space("v/{dim}"))
 table.load()
@@ -456,7 +457,7 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_live_one_writes_is_not(
     code = """
 import os, signal, sys
 from pathlib import Path
-from imgserver.disk import replacing
+from crossmedia.disk import replacing
 with replacing(Path(sys.argv[1])) as part:
     part.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)

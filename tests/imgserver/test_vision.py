@@ -15,12 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
-from imgserver.errors import BadInput
-from imgserver.head import Head, HeadSpec, fit_pca
-from imgserver.vision.backbones import get_backbone
-from imgserver.vision.decode import ImageLimits, Preprocessing, decode, open_image, thumbnail
-from imgserver.vision.engines import OpenVinoEngine, TorchEngine
-from imgserver.vision.formats import MAX_SEGMENTS, CorruptImage, ImageTooLarge
+from crossmedia.errors import BadInput
+from crossmedia.imgserver.head import Head, HeadSpec, fit_pca
+from crossmedia.imgserver.vision.backbones import get_backbone
+from crossmedia.imgserver.vision.decode import ImageLimits, Preprocessing, decode, open_image, thumbnail
+from crossmedia.imgserver.vision.engines import OpenVinoEngine, TorchEngine
+from crossmedia.imgserver.vision.formats import MAX_SEGMENTS, CorruptImage, ImageTooLarge
 
 LIMITS = ImageLimits()
 PLAIN = Preprocessing()
@@ -301,7 +301,8 @@ def test_a_feature_does_not_depend_on_its_batch(photos: Path, graph_cache: Path)
 def test_converting_a_backbone_reports_nothing_to_anybody() -> None:
     code = (
         "import sys\n"
-        "from imgserver.vision.backbones import get_backbone; from imgserver.vision.engines import OpenVinoEngine\n"
+        "from crossmedia.imgserver.vision.backbones import get_backbone\n"
+        "from crossmedia.imgserver.vision.engines import OpenVinoEngine\n"
         "OpenVinoEngine(get_backbone('efficientnet_lite0'), None)\n"
         "from openvino.tools.ovc import telemetry_utils\n"
         "print(telemetry_utils.tm.__name__, sys.modules['openvino_telemetry'])"
@@ -323,7 +324,7 @@ def test_the_gpu_gives_the_same_features(photos: Path, graph_cache: Path) -> Non
 
 
 def test_the_version_depends_on_every_step(tmp_path: Path) -> None:
-    from imgserver.vision.identity import backbone_version
+    from crossmedia.imgserver.vision.identity import backbone_version
 
     for name in ("ab", "ac"):
         (tmp_path / name).write_text(name)

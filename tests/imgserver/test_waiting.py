@@ -17,12 +17,12 @@ from click.testing import CliRunner
 from conftest import DaemonProcess, free_addresses
 from made_samples import make_samples
 
-from imgserver.client import ImageClient, transports
-from imgserver.client.retries import Tries, until_answered
-from imgserver.config import KEPT, Command
-from imgserver.disk import replacing
-from imgserver.door import told
-from imgserver.errors import BadInput, DeadlineExceeded, ServerUnavailable, StoreError
+from crossmedia.config import KEPT, Command
+from crossmedia.disk import replacing
+from crossmedia.door import told
+from crossmedia.errors import BadInput, DeadlineExceeded, ServerUnavailable, StoreError
+from crossmedia.imgserver.client import ImageClient, transports
+from crossmedia.imgserver.client.retries import Tries, until_answered
 
 
 def test_waiting_is_said_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
@@ -88,7 +88,7 @@ def test_a_mistake_says_nothing_of_what_is_kept() -> None:
 def test_training_says_that_it_waits_when_its_server_dies(store: Path, tmp_path: Path) -> None:
     server = DaemonProcess(store, None)
     samples = make_samples(tmp_path, 60, 4000, {item: item for item in range(60)})
-    command = [sys.executable, "-m", "trainer", "fit", f"--samples={samples}", f"--server={server.address}"]
+    command = [sys.executable, "-m", "crossmedia.trainer", "fit", f"--samples={samples}", f"--server={server.address}"]
     command += ["--epochs=500", "--patience=500", "--batch-size=8", "--timeout-s=6", f"--out={tmp_path / 'run'}"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as training:
         assert training.stderr is not None

@@ -6,11 +6,11 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
-from crossmedia.v1 import image_server_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgserver.wire import VectorsReply, decode_reply, encode_reply
+from crossmedia.imgserver.wire import VectorsReply, decode_reply, encode_reply
+from crossmedia.v1 import image_server_pb2 as pb
 
 
 @st.composite

@@ -19,16 +19,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-import imgserver
-from features.batch import Batch, concatenate
-from features.samples import Samples
-from imgserver.client import HeadServers, ImageClient
-from imgserver.head import Head, HeadSpec, new_head
-from trainer.image_head import ImageHead
-from trainer.layers.inputs import InputSpec
-from trainer.models import make
-from trainer.models.base import Model
-from trainer.tensors import ImageVectors, to_tensors
+from crossmedia import imgserver
+from crossmedia.features.batch import Batch, concatenate
+from crossmedia.features.reading.samples import Samples
+from crossmedia.imgserver.client import HeadServers, ImageClient
+from crossmedia.imgserver.head import Head, HeadSpec, new_head
+from crossmedia.trainer.images.image_head import ImageHead
+from crossmedia.trainer.layers.inputs import InputSpec
+from crossmedia.trainer.models import make
+from crossmedia.trainer.models.base import Model
+from crossmedia.trainer.tensors import ImageVectors, to_tensors
 
 CPU = torch.device("cpu")
 

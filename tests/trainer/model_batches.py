@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainer.layers.inputs import InputSpec
-from trainer.tensors import ImageVectors, TensorBatch, TensorImages
+from crossmedia.trainer.layers.inputs import InputSpec
+from crossmedia.trainer.tensors import ImageVectors, TensorBatch, TensorImages
 
 LENGTHS = [3, 0, 2]
 SPEC = InputSpec({"item_id": 9, "shop_id": 4}, {"user_id": 5}, {"title": 6}, 7, 3, vector_dim=8)

@@ -14,15 +14,15 @@ from conftest import ROOT
 from model_batches import SPEC, make_batch
 from test_ladder import config, folder, transport  # noqa: F401  fixtures
 
-from features.samples import Samples
-from imgserver.client import ImageClient, MockTransport
-from trainer.checkpoint import load_model
-from trainer.evaluate import predict
-from trainer.exported import Exported, export_model
-from trainer.fit import FitConfig, fit
-from trainer.image_head import ImageHead
-from trainer.models import MODELS, make
-from trainer.models.base import EmbeddingModel
+from crossmedia.features.reading.samples import Samples
+from crossmedia.imgserver.client import ImageClient, MockTransport
+from crossmedia.trainer.evaluate import predict
+from crossmedia.trainer.export.exported import Exported, export_model
+from crossmedia.trainer.fit import FitConfig, fit
+from crossmedia.trainer.images.image_head import ImageHead
+from crossmedia.trainer.models import MODELS, make
+from crossmedia.trainer.models.base import EmbeddingModel
+from crossmedia.trainer.runs.checkpoint import load_model
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def two_tower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(MODELS, "two_tower", "")
     exec(line, {"MODELS": MODELS})
-    monkeypatch.setitem(MODELS, "two_tower", MODELS["two_tower"].removeprefix("trainer.models."))
+    monkeypatch.setitem(MODELS, "two_tower", MODELS["two_tower"].removeprefix("crossmedia.trainer.models."))
     yield "two_tower"
     sys.modules.pop("two_tower", None)
 

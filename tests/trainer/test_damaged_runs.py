@@ -16,17 +16,17 @@ from click.testing import CliRunner
 from damages import damaged
 from test_ladder import folder as ladder_folder  # noqa: F401
 
-from features.samples import Samples
-from imgserver.errors import BadInput, StoreError
-from imgserver.head import Head, HeadSpec
-from trainer.checkpoint import CONFIG, FILES, HEAD, STATE, load_model, of_run, save_run
-from trainer.cli import trainer
-from trainer.exported import Exported, export_model
-from trainer.fit import FitConfig, fit
-from trainer.open_images import load_head
-from trainer.sealed import seal
-from trainer.state import Progress, load_state, save_state
-from trainer.tensors import TensorBatch, to_tensors
+from crossmedia.errors import BadInput, StoreError
+from crossmedia.features.reading.samples import Samples
+from crossmedia.imgserver.head import Head, HeadSpec
+from crossmedia.trainer.cli import trainer
+from crossmedia.trainer.export.exported import Exported, export_model
+from crossmedia.trainer.fit import FitConfig, fit
+from crossmedia.trainer.images.open_images import load_head
+from crossmedia.trainer.runs.checkpoint import CONFIG, FILES, HEAD, STATE, load_model, of_run, save_run
+from crossmedia.trainer.runs.sealed import seal
+from crossmedia.trainer.runs.state import Progress, load_state, save_state
+from crossmedia.trainer.tensors import TensorBatch, to_tensors
 
 CPU = torch.device("cpu")
 IDENTITY = {"model": "din", "seed": 3}

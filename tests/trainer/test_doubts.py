@@ -13,17 +13,17 @@ import pytest
 from click.testing import CliRunner
 from made_samples import SCHEMA
 
-from features.build import build
-from features.schema import load_schema
-from trainer import summary
-from trainer.cli import trainer
-from trainer.commands.options import metrics_line
-from trainer.doubts import doubts, of_one_class
-from trainer.fit import FitConfig, fit
-from trainer.metrics import auc, base_log_loss, log_loss
-from trainer.report.facts import headline
-from trainer.report.photos import judgement
-from trainer.settings import suited
+from crossmedia.features.schema import load_schema
+from crossmedia.features.writing.build import build_samples
+from crossmedia.trainer.cli import trainer
+from crossmedia.trainer.commands.options import metrics_line
+from crossmedia.trainer.doubts import doubts, of_one_class
+from crossmedia.trainer.fit import FitConfig, fit
+from crossmedia.trainer.metrics import auc, base_log_loss, log_loss
+from crossmedia.trainer.report import summary
+from crossmedia.trainer.report.facts import headline
+from crossmedia.trainer.report.photos import judgement
+from crossmedia.trainer.settings import suited
 
 PLAIN = SCHEMA[: SCHEMA.index("[items]")] + SCHEMA[SCHEMA.index("[split]") :]
 
@@ -91,7 +91,7 @@ def clicks(folder: Path, click: Any, rows: int = 1500) -> Path:
             item = int(rng.integers(40))
             writer.writerow([f"u{rng.integers(30)}", f"i{item}", 1000 + n, int(click(n, item))])
     (folder / "samples.toml").write_text(PLAIN)
-    build(load_schema(folder / "samples.toml"), folder / "samples")
+    build_samples(load_schema(folder / "samples.toml"), folder / "samples")
     return folder / "samples"
 
 

@@ -21,16 +21,16 @@ import torch
 from made_samples import WITHOUT_HISTORIES, make_samples
 from test_ladder import folder as ladder_folder  # noqa: F401
 
-from features.samples import Samples
-from imgserver.client import ImageClient, MockTransport
-from imgserver.errors import BadInput
-from trainer.archive import read_parts
-from trainer.evaluate import predict
-from trainer.exported import SCHEMA, Exported, export_model, flat
-from trainer.fit import FitConfig, fit
-from trainer.image_head import ImageHead
-from trainer.scorer import Scorer
-from trainer.tensors import TensorBatch, to_tensors
+from crossmedia.errors import BadInput
+from crossmedia.features.reading.samples import Samples
+from crossmedia.imgserver.client import ImageClient, MockTransport
+from crossmedia.trainer.evaluate import predict
+from crossmedia.trainer.export.archive import read_parts
+from crossmedia.trainer.export.exported import SCHEMA, Exported, export_model, flat
+from crossmedia.trainer.fit import FitConfig, fit
+from crossmedia.trainer.images.image_head import ImageHead
+from crossmedia.trainer.scorer import Scorer
+from crossmedia.trainer.tensors import TensorBatch, to_tensors
 
 Parts = dict[str, bytes]
 PROGRAM, WEIGHTS, CONSTANTS = (

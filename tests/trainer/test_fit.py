@@ -13,15 +13,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import DaemonProcess
-from crossmedia.v1 import image_server_pb2 as pb
 from made_samples import SCHEMA, make_samples
 
-from features.build import build
-from features.samples import Samples
-from features.schema import load_schema
-from imgserver.client import ImageClient, MockTransport
-from imgserver.client.transports import Pending
-from imgserver.errors import (
+from crossmedia.errors import (
     BadInput,
     ServerFault,
     ServerUnavailable,
@@ -29,15 +23,21 @@ from imgserver.errors import (
     TrainingDiverged,
     VersionMismatch,
 )
-from imgserver.wire import VectorsReply
-from trainer.checkpoint import load_model
-from trainer.cli import trainer
-from trainer.compare import CompareConfig, compare
-from trainer.evaluate import measure, predict
-from trainer.fit import FitConfig, fit
-from trainer.image_head import ImageHead
-from trainer.metrics import auc
-from trainer.summary import sentence
+from crossmedia.features.reading.samples import Samples
+from crossmedia.features.schema import load_schema
+from crossmedia.features.writing.build import build_samples
+from crossmedia.imgserver.client import ImageClient, MockTransport
+from crossmedia.imgserver.client.transports import Pending
+from crossmedia.imgserver.wire import VectorsReply
+from crossmedia.trainer.cli import trainer
+from crossmedia.trainer.compare import CompareConfig, compare
+from crossmedia.trainer.evaluate import measure, predict
+from crossmedia.trainer.fit import FitConfig, fit
+from crossmedia.trainer.images.image_head import ImageHead
+from crossmedia.trainer.metrics import auc
+from crossmedia.trainer.report.summary import sentence
+from crossmedia.trainer.runs.checkpoint import load_model
+from crossmedia.v1 import image_server_pb2 as pb
 
 ITEMS, ROWS = 240, 3000
 
@@ -58,7 +58,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with open(folder / "items.csv", "w", newline="") as file:
         csv.writer(file).writerows([("item", "image"), *((f"i{i}", i) for i in range(ITEMS))])
     (folder / "samples.toml").write_text(SCHEMA)
-    build(load_schema(folder / "samples.toml"), folder / "samples")
+    build_samples(load_schema(folder / "samples.toml"), folder / "samples")
     np.save(folder / "vectors.npy", vectors.astype(np.float16))
     return folder / "samples"
 
@@ -212,7 +212,7 @@ def test_not_one_image_stops_evaluate_and_score(
 ) -> None:
     fit(replace(config, epochs=1), transport)
     served = {i + 10_000: v for i, v in transport.vectors.items()}
-    monkeypatch.setattr("imgserver.client.ImageClient", lambda *_, **__: ImageClient(MockTransport(served)))
+    monkeypatch.setattr("crossmedia.imgserver.client.ImageClient", lambda *_, **__: ImageClient(MockTransport(served)))
     score = ["score", config.out, f"--samples={config.samples}", f"--out={tmp_path / 's.parquet'}"]
     for command in (["evaluate", config.out], score):
         done = CliRunner().invoke(trainer, command)
@@ -262,7 +262,7 @@ def test_compare_skips_what_is_done_and_says_what_came_out(config: FitConfig, tr
 def test_samples_without_images_are_compared_without_a_server(samples: Path, tmp_path: Path) -> None:
     schema = SCHEMA.replace('image = "image"\n', "").replace('path = "', f'path = "{samples.parent}/')
     (tmp_path / "samples.toml").write_text(schema)
-    build(load_schema(tmp_path / "samples.toml"), tmp_path / "plain")
+    build_samples(load_schema(tmp_path / "samples.toml"), tmp_path / "plain")
     base = ["compare", f"--samples={tmp_path / 'plain'}", "--server=localhost:1", "--models=din", "--seeds=1"]
     options = [*base, "--epochs=1", f"--out={tmp_path / 'runs'}", "--data=plain"]
     done = CliRunner().invoke(trainer, options)
@@ -287,7 +287,7 @@ def test_pictures_of_which_there_are_none_are_said(samples: Path, tmp_path: Path
     schema = SCHEMA.replace('path = "items.csv"', f'path = "{tmp_path}/items.csv"')
     schema = schema.replace('path = "impressions', f'path = "{samples.parent}/impressions')
     (tmp_path / "samples.toml").write_text(schema)
-    report = build(load_schema(tmp_path / "samples.toml"), tmp_path / "none")
+    report = build_samples(load_schema(tmp_path / "samples.toml"), tmp_path / "none")
     assert report.notes["items_of_which_not_one_has_an_image"] == len(rows)
     arguments = [
         "fit",
@@ -305,7 +305,7 @@ def test_metrics_of_held_out_items(samples: Path, tmp_path: Path) -> None:
     split = "[split]\nhold_out_items = 0.2\nhold_out_seed = 1"
     schema = SCHEMA.replace("[split]", split).replace('path = "', f'path = "{samples.parent}/')
     (tmp_path / "samples.toml").write_text(schema)
-    build(load_schema(tmp_path / "samples.toml"), tmp_path / "held")
+    build_samples(load_schema(tmp_path / "samples.toml"), tmp_path / "held")
     opened = Samples(tmp_path / "held")
     rows = opened.frame("test")
     out = np.asarray(rows["held_out"]) > 0
@@ -324,7 +324,7 @@ def test_users_that_training_does_not_know_are_no_user_of_gauc(tmp_path: Path) -
         csv.writer(file).writerows([("user", "item", "time", "click"), *rows])
     plain = SCHEMA[: SCHEMA.index("[items]")] + SCHEMA[SCHEMA.index("[split]") :]
     (tmp_path / "samples.toml").write_text(plain)
-    build(load_schema(tmp_path / "samples.toml"), tmp_path / "samples")
+    build_samples(load_schema(tmp_path / "samples.toml"), tmp_path / "samples")
     opened = Samples(tmp_path / "samples")
     users = np.asarray(opened.frame("test")["user_id"])
     assert (users == 0).sum() == 10
@@ -351,7 +351,7 @@ def test_the_best_epoch_is_the_one_of_the_best_auc(config: FitConfig, monkeypatc
     def measured(samples: Samples, split: str, *rest: Any) -> dict[str, Any]:
         return {"all": {"auc": next(found), "log_loss": 0.7, "rows": 10, "positives": 5, "base_log_loss": 0.7}}
 
-    monkeypatch.setattr("trainer.fit.measure", measured)
+    monkeypatch.setattr("crossmedia.trainer.fit.measure", measured)
     assert fit(replace(config, images=False, epochs=3, patience=9))["train"]["best_epoch"] == 2
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.multiprocessing.spawn import spawn
 
-from trainer.metrics import auc, calibration, gauc, log_loss
-from trainer.metrics.gather import gather_rows
+from crossmedia.trainer.metrics import auc, calibration, gauc, log_loss
+from crossmedia.trainer.metrics.gather import gather_rows
 
 
 def rows() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from model_batches import make_batch
 
-from imgserver.errors import BadInput
-from trainer.id_dropout import without_ids
+from crossmedia.errors import BadInput
+from crossmedia.trainer.training.id_dropout import without_ids
 
 
 @given(lengths=st.lists(st.integers(0, 6), min_size=1, max_size=9), seed=st.integers(0, 99), rate=st.floats(0, 0.99))

@@ -30,8 +30,7 @@ from made_samples import make_samples
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from imgserver.client import HeadServers, ImageClient, LocalTransport, MockTransport
-from imgserver.errors import (
+from crossmedia.errors import (
     BadInput,
     CrossMediaError,
     DeadlineExceeded,
@@ -40,12 +39,13 @@ from imgserver.errors import (
     StoreError,
     TooManyMissingImages,
 )
-from imgserver.head import Head, HeadSpec
-from imgserver.serving.service import ImageService, ServiceConfig
-from trainer.checkpoint import HEAD, STATE
-from trainer.fit import FitConfig, fit
-from trainer.image_head import ImageHead
-from trainer.open_images import load_head
+from crossmedia.imgserver.client import HeadServers, ImageClient, LocalTransport, MockTransport
+from crossmedia.imgserver.head import Head, HeadSpec
+from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
+from crossmedia.trainer.fit import FitConfig, fit
+from crossmedia.trainer.images.image_head import ImageHead
+from crossmedia.trainer.images.open_images import load_head
+from crossmedia.trainer.runs.checkpoint import HEAD, STATE
 
 WORKER = Path(__file__).parent / "learning_worker.py"
 SPEC = HeadSpec("learned", (1280, 32, 8))
@@ -424,7 +424,7 @@ def test_a_fit_through_a_server_that_was_killed_goes_on(config: FitConfig, graph
         options = [f"--samples={config.samples}", f"--server={daemon.address}", "--head=learn", "--head-widths=64,12"]
         options += ["--epochs=3", "--patience=9", "--batch-size=64", "--width=4", "--max-missing=0.2", "--json"]
         calm = json.loads(run_command("trainer", "fit", *options, f"--out={tmp_path / 'calm'}").stdout)
-        command = [sys.executable, "-m", "trainer", "fit", *options, f"--out={config.out}"]
+        command = [sys.executable, "-m", "crossmedia.trainer", "fit", *options, f"--out={config.out}"]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             while process.poll() is None and not (Path(config.out) / STATE).exists():
                 time.sleep(0.01)
@@ -485,7 +485,7 @@ def test_a_run_that_was_killed_after_its_last_epoch_only_measures(
     def dies(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("trainer.fit.outcome", dies)
+    monkeypatch.setattr("crossmedia.trainer.fit.outcome", dies)
     with pytest.raises(KeyboardInterrupt):
         fit(config, LocalTransport(_Unclosed(service)))
     monkeypatch.undo()

@@ -18,24 +18,24 @@ import torch
 from click.testing import CliRunner
 from conftest import ROOT
 
-from features.build import build
-from features.samples import Samples
-from features.schema import load_schema
-from imgserver.client import ImageClient, MockTransport
-from imgserver.errors import BadInput, VersionMismatch
-from trainer.checkpoint import load_model
-from trainer.cli import trainer
-from trainer.evaluate import predict
-from trainer.exported import Exported, export_model
-from trainer.fit import FitConfig, fit
-from trainer.image_head import ImageHead
-from trainer.layers.inputs import InputSpec
-from trainer.models import MODELS, make
-from trainer.models.base import EmbeddingModel
-from trainer.models.rocket import Rocket
-from trainer.regularise import mini_batch_aware
-from trainer.scorer import Scorer
-from trainer.tensors import to_tensors
+from crossmedia.errors import BadInput, VersionMismatch
+from crossmedia.features.reading.samples import Samples
+from crossmedia.features.schema import load_schema
+from crossmedia.features.writing.build import build_samples
+from crossmedia.imgserver.client import ImageClient, MockTransport
+from crossmedia.trainer.cli import trainer
+from crossmedia.trainer.evaluate import predict
+from crossmedia.trainer.export.exported import Exported, export_model
+from crossmedia.trainer.fit import FitConfig, fit
+from crossmedia.trainer.images.image_head import ImageHead
+from crossmedia.trainer.layers.inputs import InputSpec
+from crossmedia.trainer.models import MODELS, make
+from crossmedia.trainer.models.base import EmbeddingModel
+from crossmedia.trainer.models.rocket import Rocket
+from crossmedia.trainer.runs.checkpoint import load_model
+from crossmedia.trainer.scorer import Scorer
+from crossmedia.trainer.tensors import to_tensors
+from crossmedia.trainer.training.regularise import mini_batch_aware
 
 ITEMS, ROWS = 60, 1500
 SCHEMA = """
@@ -88,7 +88,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with open(folder / "users.csv", "w", newline="") as file:
         csv.writer(file).writerows([("user", "city"), *((f"u{u}", f"c{u % 3}") for u in range(30))])
     (folder / "samples.toml").write_text(SCHEMA)
-    build(load_schema(folder / "samples.toml"), folder / "samples")
+    build_samples(load_schema(folder / "samples.toml"), folder / "samples")
     np.save(folder / "vectors.npy", rng.normal(size=(ITEMS, 8)).astype(np.float16))
     return folder
 
@@ -189,7 +189,7 @@ def test_the_scorer_gives_the_numbers_of_trainer_score(
 def test_both_layouts_of_samples_give_the_same_model(config: FitConfig, folder: Path, tmp_path: Path) -> None:
     schema = 'layout = "by_user"\n' + SCHEMA.replace('path = "', f'path = "{folder}/')
     (tmp_path / "samples.toml").write_text(schema)
-    build(load_schema(tmp_path / "samples.toml"), tmp_path / "by_user")
+    build_samples(load_schema(tmp_path / "samples.toml"), tmp_path / "by_user")
     inline = fit(replace(config, images=False, epochs=1))
     by_user = fit(replace(config, images=False, epochs=1, samples=str(tmp_path / "by_user"), out=str(tmp_path / "b")))
     assert by_user["test"] == inline["test"]
@@ -232,7 +232,7 @@ def test_scores_can_be_joined_with_the_log(
         writer.writerows([*log[:-250], *late])
     schema = f'layout = "{layout}"\n' + SCHEMA.replace('path = "', f'path = "{folder}/')
     (tmp_path / "s.toml").write_text(schema.replace(f"{folder}/impressions", f"{tmp_path}/impressions"))
-    build(load_schema(tmp_path / "s.toml"), tmp_path / "samples")
+    build_samples(load_schema(tmp_path / "s.toml"), tmp_path / "samples")
     fit(replace(config, images=False, epochs=1, samples=str(tmp_path / "samples"), labels=labels))
     out = tmp_path / "scores.parquet"
     done = CliRunner().invoke(trainer, ["score", config.out, f"--samples={tmp_path / 'samples'}", f"--out={out}"])
@@ -398,7 +398,7 @@ def test_a_warm_start_takes_all_or_all_but_the_ids(
     before, _, _ = load_model(config.out)
     schema = SCHEMA.replace('path = "', f'path = "{folder}/').replace("test = 0.2", "test = 0.1")
     (tmp_path / "next.toml").write_text(schema)
-    build(load_schema(tmp_path / "next.toml"), tmp_path / "next", extend=config.samples)
+    build_samples(load_schema(tmp_path / "next.toml"), tmp_path / "next", extend=config.samples)
     still = {"alpha": 1e-9} if model in ("lr", "mlr", "gbdt_lr") else {}
     following = replace(
         config,
@@ -433,7 +433,7 @@ def test_ids_of_other_samples_are_no_warm_start(config: FitConfig, folder: Path,
     fit(config)
     schema = SCHEMA.replace('path = "', f'path = "{folder}/').replace("test = 0.2", "test = 0.5")
     (tmp_path / "other.toml").write_text(schema)
-    build(load_schema(tmp_path / "other.toml"), tmp_path / "other")
+    build_samples(load_schema(tmp_path / "other.toml"), tmp_path / "other")
     other = replace(config, samples=str(tmp_path / "other"), out=str(tmp_path / "b"), warm_start=config.out)
     with pytest.raises(BadInput, match="--warm-up partial"):
         fit(replace(other, warm_up="full"))
@@ -446,7 +446,7 @@ def test_a_new_column_of_ids_has_no_weights_to_start_from(config: FitConfig, fol
     (tmp_path / "more.toml").write_text(
         SCHEMA.replace('path = "', f'path = "{folder}/').replace('["shop"]', '["shop", "image"]')
     )
-    build(load_schema(tmp_path / "more.toml"), tmp_path / "more", extend=config.samples)
+    build_samples(load_schema(tmp_path / "more.toml"), tmp_path / "more", extend=config.samples)
     more = replace(config, samples=str(tmp_path / "more"), out=str(tmp_path / "b"), warm_start=config.out)
     with pytest.raises(BadInput, match="has no weights of 'image', a column of"):
         fit(replace(more, warm_up="full"))

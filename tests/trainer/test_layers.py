@@ -14,22 +14,22 @@ from hypothesis import strategies as st
 from model_batches import SPEC, make_batch
 from torch import Tensor
 
-from imgserver.errors import BadInput
-from trainer.ftrl import FTRL
-from trainer.layers import aggregators
-from trainer.layers.attention import ActivationUnit
-from trainer.layers.auxiliary import auxiliary_loss, draw_negatives
-from trainer.layers.batch_norm import BatchNormReLU
-from trainer.layers.dense import behaviour_features, image_features
-from trainer.layers.dice import Dice
-from trainer.layers.gru import JaggedGRU, Packing, Variant
-from trainer.layers.inputs import ImageProjection
-from trainer.layers.jagged import segment_max, segment_mean, segment_softmax, segment_sum
-from trainer.layers.similarity import SimTiers, similarity
-from trainer.layers.sparse import SparseFeatures, SparseLinear
-from trainer.models import make
-from trainer.models.muse import MUSE
-from trainer.tensors import ImageVectors
+from crossmedia.errors import BadInput
+from crossmedia.trainer.layers import aggregators
+from crossmedia.trainer.layers.attention import ActivationUnit
+from crossmedia.trainer.layers.auxiliary import auxiliary_loss, draw_negatives
+from crossmedia.trainer.layers.batch_norm import BatchNormReLU
+from crossmedia.trainer.layers.dense import behaviour_features, image_features
+from crossmedia.trainer.layers.dice import Dice
+from crossmedia.trainer.layers.gru import JaggedGRU, Packing, Variant
+from crossmedia.trainer.layers.inputs import ImageProjection
+from crossmedia.trainer.layers.jagged import segment_max, segment_mean, segment_softmax, segment_sum
+from crossmedia.trainer.layers.similarity import SimTiers, similarity
+from crossmedia.trainer.layers.sparse import SparseFeatures, SparseLinear
+from crossmedia.trainer.models import make
+from crossmedia.trainer.models.muse import MUSE
+from crossmedia.trainer.tensors import ImageVectors
+from crossmedia.trainer.training.ftrl import FTRL
 
 Floats = npt.NDArray[np.float64]
 lengths_of_rows = st.lists(st.integers(0, 5), min_size=1, max_size=6)
@@ -184,7 +184,7 @@ def test_the_auxiliary_loss_is_its_equation(monkeypatch: pytest.MonkeyPatch) -> 
     segments = segments_of([3, 0, 2])
     states, entries = torch.randn(5, 4), torch.randn(5, 4)
     drawn, found = torch.tensor([3, 4, 3, 0, 1]), torch.tensor([True, True, False, True, True])
-    monkeypatch.setattr("trainer.layers.auxiliary.draw_negatives", lambda *_: (drawn, found))
+    monkeypatch.setattr("crossmedia.trainer.layers.auxiliary.draw_negatives", lambda *_: (drawn, found))
     terms = []
     for t in (0, 3):  # 0 -> 1 and 3 -> 4; the negative of 2 was not found, 2 and 4 are the last of their rows
         yes, no = states[t] @ entries[t + 1], states[t] @ entries[drawn[t + 1]]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.metrics import auc, calibration, gauc, log_loss, rela_impr
-from trainer.metrics.ranking import Weight
+from crossmedia.trainer.metrics import auc, calibration, gauc, log_loss, rela_impr
+from crossmedia.trainer.metrics.ranking import Weight
 
 rows = st.lists(
     st.tuples(st.integers(0, 1), st.sampled_from([0.1, 0.2, 0.2, 0.5, 0.9]), st.integers(0, 3)), max_size=40

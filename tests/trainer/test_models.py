@@ -12,16 +12,16 @@ from model_batches import LENGTHS, SPEC, make_batch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from imgserver.errors import BadInput
-from trainer.layers.inputs import InputSpec
-from trainer.models import MODELS, make
-from trainer.models.base import Model
-from trainer.models.dicm import AGGREGATORS
-from trainer.models.din import DIN
-from trainer.models.gbdt_lr import GBDTLR
-from trainer.models.rocket import Rocket
-from trainer.options import parse_options
-from trainer.tensors import TensorBatch, TensorImages
+from crossmedia.errors import BadInput
+from crossmedia.trainer.layers.inputs import InputSpec
+from crossmedia.trainer.models import MODELS, make
+from crossmedia.trainer.models.base import Model
+from crossmedia.trainer.models.dicm import AGGREGATORS
+from crossmedia.trainer.models.din import DIN
+from crossmedia.trainer.models.gbdt_lr import GBDTLR
+from crossmedia.trainer.models.rocket import Rocket
+from crossmedia.trainer.options import parse_options
+from crossmedia.trainer.tensors import TensorBatch, TensorImages
 
 IDS_ONLY = replace(SPEC, vector_dim=0)
 VARIANTS: list[tuple[str, dict[str, Any]]] = [

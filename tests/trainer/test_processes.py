@@ -20,10 +20,10 @@ from made_samples import make_samples
 from safetensors.torch import load_file
 from test_ladder import folder as ladder_folder  # noqa: F401  # a fixture
 
-from features.samples import Samples
-from trainer import processes
-from trainer.cli import trainer
-from trainer.models import MODELS
+from crossmedia.features.reading.samples import Samples
+from crossmedia.trainer import processes
+from crossmedia.trainer.cli import trainer
+from crossmedia.trainer.models import MODELS
 
 WORKER = Path(__file__).parent / "together_worker.py"
 ENVIRONMENT = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
@@ -132,7 +132,7 @@ def test_a_killed_process_resumes(daemon: DaemonProcess, tmp_path: Path) -> None
             "--shard-tables=40",
         )
         settings = ("--epochs=3", "--patience=9", "--batch-size=512", f"--out={tmp_path / out}", "--json")
-        return torchrun(2, "-m", "trainer", "fit", *options, *settings)
+        return torchrun(2, "-m", "crossmedia.trainer", "fit", *options, *settings)
 
     code, out, err = finished(start("whole"))
     assert code == 0, err

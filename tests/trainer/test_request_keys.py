@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features.build import build
-from features.schema import load_schema
-from imgserver.client import ImageClient, MockTransport
-from imgserver.errors import BadInput
-from imgserver.names import ImageNames
-from trainer.fit import FitConfig, fit
-from trainer.scorer import Scorer
+from crossmedia.errors import BadInput
+from crossmedia.features.schema import load_schema
+from crossmedia.features.writing.build import build_samples
+from crossmedia.imgserver.client import ImageClient, MockTransport
+from crossmedia.names import ImageNames
+from crossmedia.trainer.fit import FitConfig, fit
+from crossmedia.trainer.scorer import Scorer
 
 USER, ITEM, NOW = 4915112345678, 1_200_000_000_000, 1_700_000_000
 SCHEMA = """
@@ -50,7 +50,7 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
     table = {"item": ITEM + np.arange(10.0), "image": np.arange(10.0), "size": 36.5 + np.arange(10.0)}
     pq.write_table(pa.table({**table, "title": [f"size {i}.0" for i in range(10)]}), folder / "items.parquet")
     (folder / "samples.toml").write_text(SCHEMA)
-    build(load_schema(folder / "samples.toml"), folder / "samples")
+    build_samples(load_schema(folder / "samples.toml"), folder / "samples")
     transport = MockTransport({i: rng.normal(size=8).astype(np.float16) for i in range(10)})
     paths = (str(folder / "samples"), str(folder / "run"))
     fit(FitConfig(*paths, epochs=3, batch_size=32, width=8, learning_rate=0.01), transport)

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from imgserver.errors import BadInput
-from trainer import figures, results, summary
-from trainer.cli import trainer
+from crossmedia.errors import BadInput
+from crossmedia.trainer.cli import trainer
+from crossmedia.trainer.report import figures, summary
+from crossmedia.trainer.runs import results
 
 
 def line(seed: int = 0, *, images: bool = False, auc: float = 0.7, **fields: Any) -> dict[str, Any]:

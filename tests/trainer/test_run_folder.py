@@ -18,15 +18,15 @@ from conftest import DaemonProcess, copy_store, run_command
 from made_samples import make_samples
 from test_fit import Away, config, samples, transport  # noqa: F401
 
-from imgserver.client import MockTransport
-from imgserver.errors import BadInput, ServerUnavailable, StoreError
-from trainer.checkpoint import CONFIG, METRICS, STATE
-from trainer.cli import trainer
-from trainer.compare import CompareConfig, compare
-from trainer.fit import FitConfig, fit
-from trainer.run_folder import LOCK
-from trainer.scorer import Scorer
-from trainer.state import save_state
+from crossmedia.errors import BadInput, ServerUnavailable, StoreError
+from crossmedia.imgserver.client import MockTransport
+from crossmedia.trainer.cli import trainer
+from crossmedia.trainer.compare import CompareConfig, compare
+from crossmedia.trainer.fit import FitConfig, fit
+from crossmedia.trainer.runs.checkpoint import CONFIG, METRICS, STATE
+from crossmedia.trainer.runs.run_folder import LOCK
+from crossmedia.trainer.runs.state import save_state
+from crossmedia.trainer.scorer import Scorer
 
 
 class Killed(Exception):
@@ -163,7 +163,7 @@ def test_without_a_name_each_run_gets_a_fresh_folder(
 
 HOLDER = """
     import sys
-    from trainer.fit import FitConfig, fit
+    from crossmedia.trainer.fit import FitConfig, fit
 
     def wait(done, total, what):
         print("training", flush=True)
@@ -303,7 +303,7 @@ def test_a_disk_that_is_full_says_which_epoch_is_kept(plain: FitConfig, monkeypa
             raise StoreError(f"{out / STATE} cannot be written. Is the disk full?") from None
         save(out, *rest)
 
-    monkeypatch.setattr("trainer.fit.save_state", full)
+    monkeypatch.setattr("crossmedia.trainer.fit.save_state", full)
     with pytest.raises(StoreError, match=r"disk full\? The run in .* is kept up to the end of epoch 1: the same"):
         fit(plain)
     monkeypatch.undo()

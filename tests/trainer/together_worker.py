@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from features.samples import Samples
-from imgserver.client import MockTransport
-from trainer import processes
-from trainer.fit import FitConfig, fit
-from trainer.layers.batch_norm import BatchNorm
-from trainer.layers.inputs import InputSpec, ModelInputs
-from trainer.layers.sharded import ShardedEmbedding, held_rows, shard_tables
-from trainer.metrics.gather import gather_rows
+from crossmedia.features.reading.samples import Samples
+from crossmedia.imgserver.client import MockTransport
+from crossmedia.trainer import processes
+from crossmedia.trainer.fit import FitConfig, fit
+from crossmedia.trainer.layers.batch_norm import BatchNorm
+from crossmedia.trainer.layers.inputs import InputSpec, ModelInputs
+from crossmedia.trainer.layers.sharded import ShardedEmbedding, held_rows, shard_tables
+from crossmedia.trainer.metrics.gather import gather_rows
 
 
 def normalised(parts: list[torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -9,8 +9,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from imgserver.config import json_option
-from imgserver.errors import BadInput
+from crossmedia.config import json_option
+from crossmedia.errors import BadInput
 
 
 class _Widths(click.ParamType):  # type: ignore[type-arg]  # generic in late releases of click only
@@ -166,8 +166,8 @@ def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callabl
 
 def for_the_log(values: dict[str, Any], announce: Callable[[str], None]) -> dict[str, Any]:
     """Values of options of training, with those that nobody gave chosen for the size of the log; says which."""
-    from features.samples import Samples
-    from trainer.settings import FitConfig, suited
+    from crossmedia.features.reading.samples import Samples
+    from crossmedia.trainer.settings import FitConfig, suited
 
     rows = Samples(values["samples"]).rows("train")
     chosen = {name: value for name, value in suited(rows, values["batch_size"]).items() if values[name] is None}
@@ -209,7 +209,7 @@ class Bar:
 
 def metrics_line(found: dict[str, Any]) -> str:
     """A line of a part of ``measure``."""
-    from trainer.tables import number
+    from crossmedia.trainer.report.tables import number
 
     constant = f" (a constant: {number(found['base_log_loss'])})" if "base_log_loss" in found else ""
     return (

@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from imgserver.config import Command, json_option
-from imgserver.errors import BadInput
-from trainer.commands.options import missing_extra
+from crossmedia.config import Command, json_option
+from crossmedia.errors import BadInput
+from crossmedia.trainer.commands.options import missing_extra
 
 
 @click.command(cls=Command, example="runs/compare/results.jsonl --plot auc.png")
@@ -22,9 +22,9 @@ from trainer.commands.options import missing_extra
 def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
     """Tables of the results in FILES, which 'trainer compare' filled; one table for each data and settings."""
     try:
-        from trainer import figures, summary
-        from trainer.results import read
-        from trainer.tables import comparison_table
+        from crossmedia.trainer.report import figures, summary
+        from crossmedia.trainer.report.tables import comparison_table
+        from crossmedia.trainer.runs.results import read
     except ImportError as error:
         raise missing_extra(error) from error
 
@@ -75,7 +75,7 @@ def report(comparison: Path, server: str, seed: int, title: str, note: str, out:
     COMPARISON is the folder of 'trainer compare', or the run folder of 'trainer fit'.
     """
     try:
-        from trainer.report.page import ReportConfig, write_report
+        from crossmedia.trainer.report.page import ReportConfig, write_report
     except ImportError as error:
         raise missing_extra(error) from error
 

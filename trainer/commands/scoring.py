@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imgserver.config import Command, json_option
-from imgserver.errors import BadInput
-from trainer.commands.options import metrics_line, missing_extra
+from crossmedia.config import Command, json_option
+from crossmedia.errors import BadInput
+from crossmedia.trainer.commands.options import metrics_line, missing_extra
 
 if TYPE_CHECKING:
-    from features.samples import Samples
-    from trainer.checkpoint import Lineage
-    from trainer.image_head import ImageHead
+    from crossmedia.features.reading.samples import Samples
+    from crossmedia.trainer.images.image_head import ImageHead
+    from crossmedia.trainer.runs.checkpoint import Lineage
 
 
 def images_for(lineage: Lineage, samples: Samples, server: str, timeout_s: float) -> ImageHead | None:
     """The vectors of a model, of its version whichever is active; None for a model without images."""
-    from imgserver.client import ImageClient
-    from trainer.image_head import ImageHead
-    from trainer.open_images import check_names
+    from crossmedia.imgserver.client import ImageClient
+    from crossmedia.trainer.images.image_head import ImageHead
+    from crossmedia.trainer.images.open_images import check_names
 
     if not lineage.vector_version:
         return None
@@ -57,12 +57,12 @@ def evaluate(run: Path, samples: str | None, server: str, split: str, timeout_s:
     try:
         import torch
 
-        from trainer.checkpoint import load_model
-        from trainer.doubts import doubts
-        from trainer.evaluate import measure, predict
+        from crossmedia.trainer.doubts import doubts
+        from crossmedia.trainer.evaluate import measure, predict
+        from crossmedia.trainer.runs.checkpoint import load_model
     except ImportError as error:
         raise missing_extra(error) from error
-    from features.samples import Samples
+    from crossmedia.features.reading.samples import Samples
 
     model, lineage, config = load_model(run)
     opened = Samples(samples or config["samples"])
@@ -112,13 +112,13 @@ def score(
         import pyarrow.parquet as pq
         import torch
 
-        from trainer.checkpoint import load_model
-        from trainer.evaluate import Predictor, predict, scores_table
-        from trainer.exported import Exported
+        from crossmedia.trainer.evaluate import Predictor, predict, scores_table
+        from crossmedia.trainer.export.exported import Exported
+        from crossmedia.trainer.runs.checkpoint import load_model
     except ImportError as error:
         raise missing_extra(error) from error
-    from features.samples import Samples
-    from imgserver.disk import replacing
+    from crossmedia.disk import replacing
+    from crossmedia.features.reading.samples import Samples
 
     if out.suffix != ".parquet":
         raise BadInput(f"--out is {out}: scores are written as Parquet. Give a name that ends in .parquet.")
@@ -159,11 +159,11 @@ def score(
 def export(run: Path, samples: str, out: Path, as_json: bool) -> None:
     """Write the model of the folder RUN as one file that needs none of its classes; vectors are an input of it."""
     try:
-        from trainer.checkpoint import load_model
-        from trainer.exported import export_model
+        from crossmedia.trainer.export.exported import export_model
+        from crossmedia.trainer.runs.checkpoint import load_model
     except ImportError as error:
         raise missing_extra(error) from error
-    from features.samples import Samples
+    from crossmedia.features.reading.samples import Samples
 
     written = export_model(run, Samples(samples or load_model(run)[2]["samples"]), out)
     click.echo(json.dumps({"exported": str(written)}) if as_json else f"exported model: {written}")

@@ -11,9 +11,9 @@ from typing import Any
 import click
 from rich.console import Console
 
-from imgserver.config import Command, json_option
-from imgserver.errors import BadInput
-from trainer.commands.options import Bar, for_the_log, metrics_line, missing_extra, training_options
+from crossmedia.config import Command, json_option
+from crossmedia.errors import BadInput
+from crossmedia.trainer.commands.options import Bar, for_the_log, metrics_line, missing_extra, training_options
 
 
 @click.command(name="fit", cls=Command, example="--samples samples --model din --images --out runs/din", goes_on=True)
@@ -42,9 +42,9 @@ def fit_command(as_json: bool, settings: tuple[str, ...], labels: str, **values:
     Started by torchrun, its processes train one model together: each takes its part of every batch of --batch-size.
     """
     try:
-        from trainer import processes
-        from trainer.fit import FitConfig, fit
-        from trainer.options import parse_options
+        from crossmedia.trainer import processes
+        from crossmedia.trainer.fit import FitConfig, fit
+        from crossmedia.trainer.options import parse_options
     except ImportError as error:
         raise missing_extra(error) from error
 
@@ -88,7 +88,7 @@ def _said(result: dict[str, Any]) -> Iterator[str]:
 def models(as_json: bool) -> None:
     """List the models, with what each is, its paper, and the options that --set takes."""
     try:
-        from trainer.models import MODELS, model_class, options_of
+        from crossmedia.trainer.models import MODELS, model_class, options_of
     except ImportError as error:
         raise missing_extra(error) from error
 
@@ -141,10 +141,10 @@ def compare(models: str, seeds: int, reference: Path | None, as_json: bool, **va
     are not trained again, so that a long comparison can be run in parts. Samples without images need no server.
     """
     try:
-        from trainer.compare import CompareConfig
-        from trainer.compare import compare as work
-        from trainer.fit import FitConfig
-        from trainer.tables import comparison_table
+        from crossmedia.trainer.compare import CompareConfig
+        from crossmedia.trainer.compare import compare as work
+        from crossmedia.trainer.fit import FitConfig
+        from crossmedia.trainer.report.tables import comparison_table
     except ImportError as error:
         raise missing_extra(error) from error
 

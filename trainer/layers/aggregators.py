@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from trainer.layers.jagged import segment_max, segment_sum
+from crossmedia.trainer.layers.jagged import segment_max, segment_sum
 
 
 class Aggregator(Protocol):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 
-from trainer import processes
+from crossmedia.trainer import processes
 
 
 class BatchNorm(nn.BatchNorm1d):

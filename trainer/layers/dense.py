@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from trainer.layers.inputs import CONTEXT, InputSpec
-from trainer.layers.jagged import segment_max, segment_mean, segment_sum
-from trainer.tensors import AGE_BUCKETS, ImageVectors, TensorBatch
+from crossmedia.trainer.layers.inputs import CONTEXT, InputSpec
+from crossmedia.trainer.layers.jagged import segment_max, segment_mean, segment_sum
+from crossmedia.trainer.tensors import AGE_BUCKETS, ImageVectors, TensorBatch
 
 
 def image_features(batch: TensorBatch, vectors: ImageVectors | None) -> Tensor:

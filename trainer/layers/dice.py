@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainer.layers.batch_norm import BatchNorm
+from crossmedia.trainer.layers.batch_norm import BatchNorm
 
 
 class Dice(nn.Module):

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from features.samples import Samples
-from imgserver.errors import BadInput, did_you_mean
-from trainer.layers.jagged import segment_mean
-from trainer.tensors import AGE_BUCKETS, ImageVectors, TensorBatch
+from crossmedia.errors import BadInput, did_you_mean
+from crossmedia.features.reading.samples import Samples
+from crossmedia.trainer.layers.jagged import segment_mean
+from crossmedia.trainer.tensors import AGE_BUCKETS, ImageVectors, TensorBatch
 
 CONTEXT = "action"
 EMBEDDING_STD = 0.02  # that a model begins with

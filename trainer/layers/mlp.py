@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from imgserver.errors import BadInput
-from trainer.layers.batch_norm import BatchNormReLU
-from trainer.layers.dice import Dice
+from crossmedia.errors import BadInput
+from crossmedia.trainer.layers.batch_norm import BatchNormReLU
+from crossmedia.trainer.layers.dice import Dice
 
 ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
     "dice": Dice,

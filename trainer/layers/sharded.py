@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from imgserver.errors import BadInput
-from trainer import processes
-from trainer.layers.inputs import ModelInputs
+from crossmedia.errors import BadInput
+from crossmedia.trainer import processes
+from crossmedia.trainer.layers.inputs import ModelInputs
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh

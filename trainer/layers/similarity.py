@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from trainer.layers.inputs import EMBEDDING_STD
-from trainer.tensors import ImageVectors, TensorBatch
+from crossmedia.trainer.layers.inputs import EMBEDDING_STD
+from crossmedia.trainer.tensors import ImageVectors, TensorBatch
 
 
 def similarity(batch: TensorBatch, vectors: ImageVectors) -> tuple[Tensor, Tensor]:

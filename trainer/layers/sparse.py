@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from imgserver.errors import BadInput
-from trainer.layers.inputs import CONTEXT, InputSpec
-from trainer.layers.jagged import segment_sum
-from trainer.tensors import TensorBatch
+from crossmedia.errors import BadInput
+from crossmedia.trainer.layers.inputs import CONTEXT, InputSpec
+from crossmedia.trainer.layers.jagged import segment_sum
+from crossmedia.trainer.tensors import TensorBatch
 
 HIST = "hist_"
 DENSE_WEIGHTS = 200_000

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import distributed
 
-from trainer import processes
+from crossmedia.trainer import processes
 
 Array = npt.NDArray[Any]
 

@@ -1,5 +1,5 @@
 """CTR models, one file each, one signature: ``forward(batch, image_vectors) -> logits``."""
 
-from trainer.models.registry import MODELS, make, model_class, options_of, unknown_option
+from crossmedia.trainer.models.registry import MODELS, make, model_class, options_of, unknown_option
 
 __all__ = ["MODELS", "make", "model_class", "options_of", "unknown_option"]

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from features.samples import Samples
-from trainer.image_head import ImageHead
-from trainer.layers.inputs import Inputs, InputSpec, ModelInputs
-from trainer.layers.sharded import is_spread
-from trainer.tensors import ImageVectors, TensorBatch
+from crossmedia.features.reading.samples import Samples
+from crossmedia.trainer.images.image_head import ImageHead
+from crossmedia.trainer.layers.inputs import Inputs, InputSpec, ModelInputs
+from crossmedia.trainer.layers.sharded import is_spread
+from crossmedia.trainer.tensors import ImageVectors, TensorBatch
 
 
 class Model(nn.Module):

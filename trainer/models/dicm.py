@@ -8,14 +8,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from imgserver.errors import BadInput
-from trainer.layers import aggregators
-from trainer.layers.attention import ActivationUnit
-from trainer.layers.inputs import Inputs, InputSpec, ModelInputs
-from trainer.layers.jagged import segment_mean, segment_sum
-from trainer.layers.mlp import MLP
-from trainer.models.base import EmbeddingModel
-from trainer.tensors import TensorBatch
+from crossmedia.errors import BadInput
+from crossmedia.trainer.layers import aggregators
+from crossmedia.trainer.layers.attention import ActivationUnit
+from crossmedia.trainer.layers.inputs import Inputs, InputSpec, ModelInputs
+from crossmedia.trainer.layers.jagged import segment_mean, segment_sum
+from crossmedia.trainer.layers.mlp import MLP
+from crossmedia.trainer.models.base import EmbeddingModel
+from crossmedia.trainer.tensors import TensorBatch
 
 AGGREGATORS: dict[str, Callable[[int, int, int], aggregators.Aggregator]] = {
     "concat": lambda width, ids, slots: aggregators.ConcatAggregator(width, slots),

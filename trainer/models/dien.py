@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from imgserver.errors import BadInput
-from trainer.layers.auxiliary import auxiliary_loss
-from trainer.layers.gru import JaggedGRU, Packing, Variant
-from trainer.layers.inputs import Inputs, InputSpec, ModelInputs
-from trainer.layers.jagged import segment_softmax
-from trainer.layers.mlp import MLP
-from trainer.models.base import EmbeddingModel
-from trainer.tensors import ImageVectors, TensorBatch
+from crossmedia.errors import BadInput
+from crossmedia.trainer.layers.auxiliary import auxiliary_loss
+from crossmedia.trainer.layers.gru import JaggedGRU, Packing, Variant
+from crossmedia.trainer.layers.inputs import Inputs, InputSpec, ModelInputs
+from crossmedia.trainer.layers.jagged import segment_softmax
+from crossmedia.trainer.layers.mlp import MLP
+from crossmedia.trainer.models.base import EmbeddingModel
+from crossmedia.trainer.tensors import ImageVectors, TensorBatch
 
 EVOLUTIONS: dict[str, Variant] = {"augru": "augru", "agru": "agru", "aigru": "gru"}
 

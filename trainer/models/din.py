@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainer.layers.attention import ActivationUnit
-from trainer.layers.inputs import Inputs, InputSpec, ModelInputs
-from trainer.layers.jagged import segment_softmax, segment_sum
-from trainer.layers.mlp import MLP
-from trainer.models.base import EmbeddingModel
-from trainer.tensors import ImageVectors, TensorBatch
+from crossmedia.trainer.layers.attention import ActivationUnit
+from crossmedia.trainer.layers.inputs import Inputs, InputSpec, ModelInputs
+from crossmedia.trainer.layers.jagged import segment_softmax, segment_sum
+from crossmedia.trainer.layers.mlp import MLP
+from crossmedia.trainer.models.base import EmbeddingModel
+from crossmedia.trainer.tensors import ImageVectors, TensorBatch
 
 
 class DIN(EmbeddingModel):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from imgserver.errors import BadInput
-from trainer.layers.inputs import Inputs, InputSpec, ModelInputs
-from trainer.layers.jagged import segment_mean, segment_sum
-from trainer.layers.mlp import MLP
-from trainer.models.base import EmbeddingModel
-from trainer.tensors import TensorBatch
+from crossmedia.errors import BadInput
+from crossmedia.trainer.layers.inputs import Inputs, InputSpec, ModelInputs
+from crossmedia.trainer.layers.jagged import segment_mean, segment_sum
+from crossmedia.trainer.layers.mlp import MLP
+from crossmedia.trainer.models.base import EmbeddingModel
+from crossmedia.trainer.tensors import TensorBatch
 
 POOLINGS = {"mean": segment_mean, "sum": segment_sum}
 

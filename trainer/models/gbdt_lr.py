@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from features.images import fetch_ahead
-from features.samples import Samples
-from imgserver.errors import BadInput
-from trainer.image_head import ImageHead, vectors_of
-from trainer.layers.dense import behaviour_features, image_features
-from trainer.layers.forest import Forest
-from trainer.layers.inputs import InputSpec
-from trainer.models.lr import LR
-from trainer.tensors import ImageVectors, TensorBatch, to_tensors
+from crossmedia.errors import BadInput
+from crossmedia.features.reading.prefetch import fetch_ahead
+from crossmedia.features.reading.samples import Samples
+from crossmedia.trainer.images.image_head import ImageHead, vectors_of
+from crossmedia.trainer.layers.dense import behaviour_features, image_features
+from crossmedia.trainer.layers.forest import Forest
+from crossmedia.trainer.layers.inputs import InputSpec
+from crossmedia.trainer.models.lr import LR
+from crossmedia.trainer.tensors import ImageVectors, TensorBatch, to_tensors
 
 
 class GBDTLR(LR):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainer.ftrl import FTRL
-from trainer.layers.batch_norm import BatchNorm
-from trainer.layers.dense import image_feature_count, image_features
-from trainer.layers.inputs import InputSpec
-from trainer.layers.sparse import SparseFeatures, SparseLinear
-from trainer.models.base import Model
-from trainer.tensors import ImageVectors, TensorBatch
+from crossmedia.trainer.layers.batch_norm import BatchNorm
+from crossmedia.trainer.layers.dense import image_feature_count, image_features
+from crossmedia.trainer.layers.inputs import InputSpec
+from crossmedia.trainer.layers.sparse import SparseFeatures, SparseLinear
+from crossmedia.trainer.models.base import Model
+from crossmedia.trainer.tensors import ImageVectors, TensorBatch
+from crossmedia.trainer.training.ftrl import FTRL
 
 
 class LR(Model):

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax, logsigmoid
 
-from imgserver.errors import BadInput
-from trainer.layers.inputs import InputSpec
-from trainer.models.lr import LR
-from trainer.tensors import ImageVectors, TensorBatch
+from crossmedia.errors import BadInput
+from crossmedia.trainer.layers.inputs import InputSpec
+from crossmedia.trainer.models.lr import LR
+from crossmedia.trainer.tensors import ImageVectors, TensorBatch
 
 
 class MLR(LR):

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.layers.inputs import Inputs, InputSpec, ModelInputs
-from trainer.layers.jagged import segment_softmax
-from trainer.layers.similarity import similarity
-from trainer.models.simtier import SimTier
-from trainer.tensors import TensorBatch
+from crossmedia.trainer.layers.inputs import Inputs, InputSpec, ModelInputs
+from crossmedia.trainer.layers.jagged import segment_softmax
+from crossmedia.trainer.layers.similarity import similarity
+from crossmedia.trainer.models.simtier import SimTier
+from crossmedia.trainer.tensors import TensorBatch
 
 
 class MUSE(SimTier):

@@ -7,24 +7,24 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from imgserver.errors import BadInput, did_you_mean
+from crossmedia.errors import BadInput, did_you_mean
 
 if TYPE_CHECKING:
-    from trainer.layers.inputs import InputSpec
-    from trainer.models.base import Model
+    from crossmedia.trainer.layers.inputs import InputSpec
+    from crossmedia.trainer.models.base import Model
 
 # In the order in which Alimama climbed them, then what came after. By name, so that listing them imports no torch.
 MODELS = {
-    "lr": "trainer.models.lr:LR",
-    "mlr": "trainer.models.mlr:MLR",
-    "gbdt_lr": "trainer.models.gbdt_lr:GBDTLR",
-    "embedding_mlp": "trainer.models.embedding_mlp:EmbeddingMLP",
-    "din": "trainer.models.din:DIN",
-    "dicm": "trainer.models.dicm:DICM",
-    "dien": "trainer.models.dien:DIEN",
-    "rocket": "trainer.models.rocket:Rocket",
-    "simtier": "trainer.models.simtier:SimTier",
-    "muse": "trainer.models.muse:MUSE",
+    "lr": "crossmedia.trainer.models.lr:LR",
+    "mlr": "crossmedia.trainer.models.mlr:MLR",
+    "gbdt_lr": "crossmedia.trainer.models.gbdt_lr:GBDTLR",
+    "embedding_mlp": "crossmedia.trainer.models.embedding_mlp:EmbeddingMLP",
+    "din": "crossmedia.trainer.models.din:DIN",
+    "dicm": "crossmedia.trainer.models.dicm:DICM",
+    "dien": "crossmedia.trainer.models.dien:DIEN",
+    "rocket": "crossmedia.trainer.models.rocket:Rocket",
+    "simtier": "crossmedia.trainer.models.simtier:SimTier",
+    "muse": "crossmedia.trainer.models.muse:MUSE",
 }
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from imgserver.errors import BadInput
-from trainer.layers.inputs import Inputs, InputSpec, ModelInputs
-from trainer.models.base import EmbeddingModel
-from trainer.models.registry import make
-from trainer.tensors import ImageVectors, TensorBatch
+from crossmedia.errors import BadInput
+from crossmedia.trainer.layers.inputs import Inputs, InputSpec, ModelInputs
+from crossmedia.trainer.models.base import EmbeddingModel
+from crossmedia.trainer.models.registry import make
+from crossmedia.trainer.tensors import ImageVectors, TensorBatch
 
 
 class Rocket(EmbeddingModel):

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imgserver.errors import BadInput
-from trainer.layers.inputs import CONTEXT, Inputs, InputSpec, ModelInputs
-from trainer.layers.similarity import SimTiers, similarity
-from trainer.models.din import DIN
-from trainer.tensors import TensorBatch
+from crossmedia.errors import BadInput
+from crossmedia.trainer.layers.inputs import CONTEXT, Inputs, InputSpec, ModelInputs
+from crossmedia.trainer.layers.similarity import SimTiers, similarity
+from crossmedia.trainer.models.din import DIN
+from crossmedia.trainer.tensors import TensorBatch
 
 
 class SimTier(DIN):

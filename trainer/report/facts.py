@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from features.samples import Samples
-from features.splits import SPLITS
-from trainer import summary
-from trainer.doubts import doubts
-from trainer.evaluate import label_column
+from crossmedia.features.reading.samples import Samples
+from crossmedia.features.splits import SPLITS
+from crossmedia.trainer.doubts import doubts
+from crossmedia.trainer.evaluate import label_column
+from crossmedia.trainer.report import summary
 
 
 @dataclass(frozen=True)

@@ -11,22 +11,22 @@ from typing import Any
 
 import jinja2
 
-from features.samples import Samples
-from imgserver.client import ImageClient
-from imgserver.disk import replacing
-from imgserver.errors import BadInput, CrossMediaError
-from trainer import summary
-from trainer.checkpoint import METRICS, document_of, load_model, needed
-from trainer.compare import RESULTS
-from trainer.figures import auc_by_item_count, auc_span, by_model, learning_curves, svg
-from trainer.image_head import ImageHead
-from trainer.open_images import images_of
-from trainer.report.facts import headline, of_splits, warnings
-from trainer.report.photos import Strip, attention, neighbours
-from trainer.results import DEFAULTS
-from trainer.run_folder import COMPARISON, holds_run
-from trainer.sealed import open_json
-from trainer.tables import number
+from crossmedia.disk import replacing
+from crossmedia.errors import BadInput, CrossMediaError
+from crossmedia.features.reading.samples import Samples
+from crossmedia.imgserver.client import ImageClient
+from crossmedia.trainer.compare import RESULTS
+from crossmedia.trainer.images.image_head import ImageHead
+from crossmedia.trainer.images.open_images import images_of
+from crossmedia.trainer.report import summary
+from crossmedia.trainer.report.facts import headline, of_splits, warnings
+from crossmedia.trainer.report.figures import auc_by_item_count, auc_span, by_model, learning_curves, svg
+from crossmedia.trainer.report.photos import Strip, attention, neighbours
+from crossmedia.trainer.report.tables import number
+from crossmedia.trainer.runs.checkpoint import METRICS, document_of, load_model, needed
+from crossmedia.trainer.runs.results import DEFAULTS
+from crossmedia.trainer.runs.run_folder import COMPARISON, holds_run
+from crossmedia.trainer.runs.sealed import open_json
 
 ATTENDING = ("din", "simtier", "muse")
 
@@ -74,7 +74,7 @@ def write_report(config: ReportConfig) -> Path:
     near, looked, version = _photo_sections(config, comparison, samples)
     span = auc_span(runs)
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trainer.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("crossmedia.trainer.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     html = environment.get_template("page.html").render(
         config=config,

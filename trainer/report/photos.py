@@ -14,16 +14,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from features.batch import NULL_IMAGE
-from features.images import fetch_ahead
-from features.samples import Samples
-from imgserver.client import ImageClient
-from trainer.checkpoint import PREDICTIONS, needed
-from trainer.evaluate import label_column
-from trainer.image_head import ImageHead, vectors_of
-from trainer.models.base import Model
-from trainer.models.din import DIN
-from trainer.tensors import to_tensors
+from crossmedia.features.batch import NULL_IMAGE
+from crossmedia.features.reading.prefetch import fetch_ahead
+from crossmedia.features.reading.samples import Samples
+from crossmedia.imgserver.client import ImageClient
+from crossmedia.trainer.evaluate import label_column
+from crossmedia.trainer.images.image_head import ImageHead, vectors_of
+from crossmedia.trainer.models.base import Model
+from crossmedia.trainer.models.din import DIN
+from crossmedia.trainer.runs.checkpoint import PREDICTIONS, needed
+from crossmedia.trainer.tensors import to_tensors
 
 QUERIES, NEIGHBOURS, MOST_VECTORS = 6, 6, 50_000
 IMPRESSIONS, SHOWN_BEHAVIOURS, JUDGED = 6, 8, 400

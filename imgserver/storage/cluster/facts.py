@@ -16,10 +16,10 @@ from typing import Any
 
 import xxhash
 
-from imgserver.errors import StoreError
-from imgserver.storage.cluster.codec import TAGS, command, named_key
-from imgserver.storage.cluster.nodes import Nodes
-from imgserver.storage.records import Space
+from crossmedia.errors import StoreError
+from crossmedia.imgserver.storage.cluster.codec import TAGS, command, named_key
+from crossmedia.imgserver.storage.cluster.nodes import Nodes
+from crossmedia.imgserver.storage.records import Space
 
 COPIES = range(0, TAGS, TAGS // 8)
 FORMAT = 1

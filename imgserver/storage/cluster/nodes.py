@@ -11,9 +11,9 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
-from imgserver.errors import BadInput, StoreError
-from imgserver.storage.cluster.codec import SLOTS, TAG_NAMES, command, slot_of
-from imgserver.storage.cluster.url import RedisUrl
+from crossmedia.errors import BadInput, StoreError
+from crossmedia.imgserver.storage.cluster.codec import SLOTS, TAG_NAMES, command, slot_of
+from crossmedia.imgserver.storage.cluster.url import RedisUrl
 
 log = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from imgserver.errors import CrossMediaError, StoreError, VersionMismatch
-from imgserver.storage.cluster.codec import TAGS, Codec, Grouped, Mask, Values, command, grouped, tags_of
-from imgserver.storage.cluster.facts import Facts
-from imgserver.storage.cluster.nodes import Nodes
-from imgserver.storage.cluster.url import RedisUrl
-from imgserver.storage.records import Ids, Space
-from imgserver.storage.stores import LOST, Part, Stored
+from crossmedia.errors import CrossMediaError, StoreError, VersionMismatch
+from crossmedia.imgserver.storage.cluster.codec import TAGS, Codec, Grouped, Mask, Values, command, grouped, tags_of
+from crossmedia.imgserver.storage.cluster.facts import Facts
+from crossmedia.imgserver.storage.cluster.nodes import Nodes
+from crossmedia.imgserver.storage.cluster.url import RedisUrl
+from crossmedia.imgserver.storage.records import Ids, Space
+from crossmedia.imgserver.storage.stores import LOST, Part, Stored
 
 log = logging.getLogger(__name__)
 

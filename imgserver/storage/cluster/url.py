@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from imgserver.errors import BadInput
+from crossmedia.errors import BadInput
 
 DEFAULT_PORT = 6379
 _FORM = re.compile(r"(rediss?)://(?:([^:@/]*):([^@/]*)@)?([^@/]+)/?")

@@ -1,0 +1,72 @@
+"""Train click-through-rate models on pictures that stay on an image server.
+
+What a notebook needs, by one import; each name is loaded when it is first used::
+
+    import crossmedia
+
+    crossmedia.precompute(store="store", catalogue="photos")
+    crossmedia.build_samples("samples.toml", out="samples")
+    result = crossmedia.fit(crossmedia.FitConfig(samples="samples", out="runs/din", store="store"))
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from crossmedia.errors import CrossMediaError
+    from crossmedia.features.reading.samples import Samples
+    from crossmedia.features.writing.build import build_samples
+    from crossmedia.imgserver import open_store
+    from crossmedia.imgserver.client import HeadServers, ImageClient
+    from crossmedia.imgserver.head import Head
+    from crossmedia.trainer.compare import CompareConfig, compare
+    from crossmedia.trainer.fit import fit
+    from crossmedia.trainer.images.image_head import ImageHead
+    from crossmedia.trainer.scorer import Scorer
+    from crossmedia.trainer.settings import FitConfig
+
+__all__ = [
+    "CompareConfig",
+    "CrossMediaError",
+    "FitConfig",
+    "Head",
+    "HeadServers",
+    "ImageClient",
+    "ImageHead",
+    "Samples",
+    "Scorer",
+    "build_samples",
+    "compare",
+    "fit",
+    "open_store",
+]
+
+_MODULES = {
+    "CompareConfig": "trainer.compare",
+    "CrossMediaError": "errors",
+    "FitConfig": "trainer.settings",
+    "Head": "imgserver.head",
+    "HeadServers": "imgserver.client",
+    "ImageClient": "imgserver.client",
+    "ImageHead": "trainer.images.image_head",
+    "Samples": "features.reading.samples",
+    "Scorer": "trainer.scorer",
+    "build_samples": "features.writing.build",
+    "compare": "trainer.compare",
+    "fit": "trainer.fit",
+    "open_store": "imgserver",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'crossmedia' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"crossmedia.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

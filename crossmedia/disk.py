@@ -1,0 +1,148 @@
+"""Files that are whole or not there, and stay after a loss of power; how much disk files take."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shlex
+import struct
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from crossmedia.errors import BadInput, StoreError
+from crossmedia.interrupts import undone_if_interrupted
+
+UNFINISHED = ".unfinished"  # the end of the name of a file that is being written
+
+PIECE_BYTES = 8 << 20
+MOST_SAID = 300  # characters of a command line
+FLOCK = "hhqqi4x"  # struct flock of Linux on 64 bits: type, whence, start, length, pid
+NOT_OURS = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)  # of a place to write at
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new file to write, which takes the place of ``path`` in one step, synced; after an error there is none of it.
+
+    Its folder is made if it is not there. What killed processes left of such files in it is removed.
+
+    Raises:
+        StoreError: it cannot be written; what was there before stands.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(path.parent)
+        with _locked_part(path) as part:
+            yield part
+            sync(part)
+            os.replace(part, path)
+        sync_names(path.parent)
+    except OSError as error:
+        hint = (
+            "Choose another place, or let this user write there."
+            if isinstance(error, NOT_OURS)
+            else "Is the disk full?"
+        )
+        raise StoreError(f"{path} cannot be written: {error}. {hint}") from error
+
+
+@contextmanager
+def _locked_part(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` that this process holds locked, so that others can tell it from what a killed one left."""
+    while True:
+        part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{UNFINISHED}")
+        with open(part, "xb") as mine:
+            try:
+                with suppress(OSError):  # on a disk without locks nobody removes what others left, see below
+                    fcntl.flock(mine, fcntl.LOCK_EX)
+                if os.fstat(mine.fileno()).st_nlink:  # else it was removed in between
+                    with undone_if_interrupted(partial(part.unlink, missing_ok=True)):
+                        yield part
+                    return
+            finally:
+                part.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed in ``replacing`` left in a folder: files that nobody holds locked."""
+    for part in folder.glob(f".*{UNFINISHED}"):
+        with suppress(OSError), open(part, "rb") as found:
+            fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
+
+
+@contextmanager
+def held(path: Path, refusal: Callable[[str], str]) -> Iterator[None]:
+    """Hold the first byte of a file, which is made if it is not there, against all other processes.
+
+    Locks of one process do not differ: it must not have the file open otherwise.
+
+    Args:
+        path: the file; who unlinks it does so while holding it.
+        refusal: a sentence, given who holds it.
+
+    Raises:
+        BadInput: another process holds it.
+    """
+    while True:
+        with open(path, "a+b") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0, os.SEEK_SET)
+            except (BlockingIOError, PermissionError):
+                raise BadInput(refusal(_holder(file.fileno()))) from None
+            if os.fstat(file.fileno()).st_nlink:  # else it was unlinked in between, and others would make another
+                yield
+                return
+
+
+def _holder(descriptor: int) -> str:
+    """Who has the lock, as far as the kernel tells."""
+    asked = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+    pid = struct.unpack(FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))[4]
+    try:
+        program, *words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+    except OSError:
+        return "another process"
+    command = shlex.join([os.path.basename(program), *words])
+    return f"process {pid} ({command if len(command) <= MOST_SAID else command[:MOST_SAID] + '…'})"
+
+
+def sync_names(folder: Path) -> None:
+    """Wait until the names of the files in a folder are on disk, where its file system can say so."""
+    with suppress(OSError):
+        sync(folder)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def hash_of(path: Path) -> str:
+    """XXH3 of a file, 32 hex: whether it is what was written, not who wrote it."""
+    import xxhash  # of the server alone
+
+    found = xxhash.xxh3_128()
+    with open(path, "rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            found.update(piece)
+    return found.hexdigest()
+
+
+def used_bytes(folder: Path) -> int:
+    """Bytes that all files below ``folder`` take on disk; holes in sparse files take none."""
+    total = 0
+    for at, _, names in os.walk(folder):  # passes over a folder that goes away meanwhile
+        for name in names:
+            try:
+                total += os.stat(os.path.join(at, name), follow_symlinks=False).st_blocks * 512
+            except FileNotFoundError:
+                continue
+    return total

@@ -1,0 +1,361 @@
+"""Names of images: the keys that a manifest gave ids to, and back. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from crossmedia.disk import replacing
+from crossmedia.errors import BadInput, StoreError
+from crossmedia.keys import NULL_IMAGE, Column, column_of, full_image_ids, image_ids, is_text
+from crossmedia.keys import keys as keys_of
+from crossmedia.looks import file_in_words
+
+PHOTO_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".avif"),
+    *(".tif", ".tiff"),  # refused when they are opened: a shop's own pictures, which get an id and a reason
+)
+NAMES_FILE = "names.parquet"  # of a store: what the photos of its catalogue are called
+ID, KEY = "image_id", "key"
+MOST_DIGESTED = 1 << 16
+log = logging.getLogger(__name__)
+
+Ids = npt.NDArray[np.int64]
+# What may spell a number; none of them is a word of a language.
+_MAY_SPELL = r"^-?[0-9]+[.eE][0-9.eE+]+$"
+
+
+class ImageNames:
+    """Which image id belongs to which key.
+
+    Args:
+        ids: shape (n,), each once.
+        keys: strings, shape (n,).
+    """
+
+    def __init__(self, ids: Ids, keys: pa.Array):
+        order = np.argsort(ids, kind="stable")
+        self._ids = ids[order]
+        self._keys = pc.cast(keys, pa.large_string()).take(pa.array(order))
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def first(self) -> str:
+        """The key of the lowest id, as an example; empty where there is none."""
+        return str(self._keys[0]) if len(self) else ""
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> ImageNames:
+        """Of a manifest.
+
+        Raises:
+            BadInput: the file cannot be read, has no columns ``image_id`` and ``key``, a cell of them is empty or none,
+                or an id or a key is there twice.
+        """
+        ids, keys = _columns(path)
+        refuse_twice(Column(pa.array(ids), ID, str(path)), Column(keys, KEY, str(path)))
+        return cls(ids, keys)
+
+    @classmethod
+    def of_store(cls, folder: Path) -> ImageNames | None:
+        """Of the catalogue that a store was filled from; None where its photos are named after their ids.
+
+        Raises:
+            StoreError: the store's file is damaged.
+        """
+        path = folder / NAMES_FILE
+        try:
+            return cls(*_columns(path)) if path.exists() else None
+        except BadInput as error:
+            raise StoreError(
+                f"What photos are called is damaged in {path}. Remove that file; 'imgserver precompute' over the "
+                f"manifest writes it again."
+            ) from error
+
+    def digests(self) -> tuple[str, ...]:
+        """Of the names of the first 1, 2, 4, … images by id, up to 65,536: see ``same_names``."""
+        sha, found, size = hashlib.sha256(), [], 1
+        first = min(len(self), MOST_DIGESTED)
+        pairs = zip(self._ids[:first].tolist(), self._keys[:first].to_pylist(), strict=True)
+        for number, (image_id, key) in enumerate(pairs, 1):
+            sha.update(f"{image_id}\0{key}\0".encode())
+            if number == size:
+                found.append(sha.hexdigest()[:16])
+                size *= 2
+        return tuple(found)
+
+    def over(self, before: ImageNames | None) -> ImageNames:
+        """These, and those of other catalogues; a key or an id that is in both is as it is here."""
+        if before is None:
+            return self
+        old = ~(np.isin(before._ids, self._ids) | np.asarray(pc.is_in(before._keys, value_set=self._keys)))
+        return ImageNames(
+            np.concatenate([self._ids, before._ids[old]]),
+            pa.concat_arrays([self._keys, before._keys.filter(pa.array(old))]),
+        )
+
+    def keep(self, folder: Path) -> None:
+        """Write them into a store, beside what it has of other catalogues; a key that changed counts.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        before = ImageNames.of_store(folder)
+        every = self.over(before)
+        if before is None or not (np.array_equal(before._ids, every._ids) and before._keys.equals(every._keys)):
+            _write(folder, every._ids, every._keys)
+
+    @staticmethod
+    def forget(folder: Path, ids: Ids) -> None:
+        """Take images out of a store's names, for they are called by their ids now.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        before = ImageNames.of_store(folder)
+        if before is not None and (gone := np.isin(before._ids, ids)).any():
+            _write(folder, before._ids[~gone], before._keys.filter(pa.array(~gone)))
+
+    def named(self, names: Sequence[str] | pa.Array) -> Ids:
+        """The id of each name, shape (n,); -1 where there is none.
+
+        A name is a key as it is spelled, or a file name whose folder and suffix the manifest did not take:
+        ``new/cat.jpg`` is ``cat``, and ``3.0.jpg`` is ``3.0`` and never ``3``.
+        """
+        return self._ids_at(self._places(_texts(names)))
+
+    def find(self, names: Sequence[str] | pa.Array) -> Ids:
+        """The id of each name, shape (n,); -1 where there is none.
+
+        As ``named``; and a word that is no name but spells a number is the key of that number, as tables and logs are
+        read: ``3`` is ``3.0`` and the other way round, unless several keys are that number.
+        """
+        asked = _texts(names)
+        place = self._places(asked)
+        if place.null_count:
+            numbers = _as_numbers(asked)
+            forms, rows = self._spelled
+            place = pc.coalesce(place, pc.index_in(numbers, value_set=self._keys))
+            place = pc.coalesce(place, rows.take(pc.index_in(numbers, value_set=forms)))
+        return self._ids_at(place)
+
+    def _places(self, asked: pa.Array) -> pa.Array:
+        place = pc.index_in(asked, value_set=self._keys)
+        if place.null_count:
+            suffixes = "|".join(suffix[1:] for suffix in PHOTO_SUFFIXES)
+            short = pc.replace_substring_regex(asked, r"^.*/", "")
+            short = pc.replace_substring_regex(short, rf"(?i)\.({suffixes})$", "")
+            place = pc.coalesce(place, pc.index_in(short, value_set=self._keys))
+        return place
+
+    def _ids_at(self, place: pa.Array) -> Ids:
+        found: Ids = np.append(self._ids, NULL_IMAGE)[np.asarray(pc.fill_null(place, -1))]
+        return found
+
+    @cached_property
+    def _spelled(self) -> tuple[pa.Array, pa.Array]:
+        """Numbers of which one key alone is another spelling, and where that key stands."""
+        rows = pc.cast(pc.indices_nonzero(_may_spell(self._keys)), pa.int32())
+        words = self._keys.take(rows)
+        numbers = _as_numbers(words)
+        counts = pc.value_counts(numbers)
+        once = counts.field("values").filter(pc.equal(counts.field("counts"), 1))
+        other = pc.and_(pc.is_in(numbers, value_set=once), pc.not_equal(numbers, words))
+        return numbers.filter(other), rows.filter(other)
+
+    def ids(self, names: Sequence[str] | pa.Array) -> Ids:
+        """The id of each name, shape (n,), as ``find``.
+
+        Raises:
+            BadInput: one of them is no name of an image.
+        """
+        asked = _texts(names)
+        found = self.find(asked)
+        if len(absent := np.flatnonzero(found < 0)):
+            first = asked[int(absent[0])].as_py()
+            raise BadInput(
+                f"{len(absent)} of {len(found)} names are no image's; the first is {first!r}. If its photo is "
+                f"new, run 'imgserver manifest' and 'imgserver precompute' again."
+            )
+        return found
+
+    def keys(self, ids: Sequence[int] | Ids) -> list[str]:
+        """The key of each id; an id that has none as text."""
+        asked = np.asarray(ids, dtype=np.int64)
+        place = np.minimum(np.searchsorted(self._ids, asked), max(len(self._ids) - 1, 0))
+        there = self._ids[place] == asked if len(self._ids) else np.zeros(len(asked), dtype=np.bool_)
+        known = iter(self._keys.take(pa.array(place[there])).to_pylist())
+        return [next(known) if found else str(i) for i, found in zip(asked.tolist(), there.tolist(), strict=True)]
+
+
+def changed_at(folder: Path) -> int:
+    """When what a store keeps of names was written, in nanoseconds; 0 where it keeps none."""
+    try:
+        return (folder / NAMES_FILE).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def digests_of_store(folder: Path) -> tuple[str, ...]:
+    """``ImageNames.digests`` of what a store keeps, by id and read no further than they need; none where it is damaged.
+
+    Vectors are served without names: whoever needs names says that they are damaged.
+    """
+    try:
+        with pq.ParquetFile(folder / NAMES_FILE) as file:
+            for batch in file.iter_batches(MOST_DIGESTED, columns=[ID, KEY]):
+                return ImageNames(np.asarray(batch[ID]), batch[KEY]).digests()
+    except (pa.ArrowException, UnicodeDecodeError, ValueError, OSError, KeyError, NotImplementedError) as error:
+        if not isinstance(error, FileNotFoundError):
+            log.warning("what photos are called cannot be read in %s: %s", folder / NAMES_FILE, error)
+    return ()
+
+
+def same_names(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether digests are those of manifests of which one may have grown out of the other; nothing agrees with all."""
+    common = min(len(one), len(other))
+    return not common or one[common - 1] == other[common - 1]
+
+
+def texts_of(column: Column) -> pa.Array:
+    """A column of keys as ``large_string``, spelled as they are: ``3.0`` and ``nan`` are names of photos, too.
+
+    Raises:
+        BadInput: a cell is empty, it is of a type that names nothing, or holds bytes that are no text.
+    """
+    values = column.values.combine_chunks() if isinstance(column.values, pa.ChunkedArray) else column.values
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    try:
+        text = pc.cast(values if is_text(values.type) else keys_of(column), pa.large_string())
+        text.validate(full=True)  # a damaged file may hold bytes that are no text
+    except pa.ArrowException as error:
+        raise BadInput(f"The column {column.name!r} of {column.where} cannot be read: {error}.") from error
+    if text.null_count:
+        raise BadInput(
+            f"The column {column.name!r} of {column.where} is empty in row {column.row(pc.is_null(text))}; every image "
+            f"needs a key."
+        )
+    return text
+
+
+def refuse_twice(ids: Column, beside: Column) -> None:
+    """Look whether rows of a manifest mean one image each.
+
+    Args:
+        ids: image ids.
+        beside: what the images are called, or where they are; keys are each there once, too.
+
+    Raises:
+        BadInput: an id or a key is there twice; the message names the rows.
+    """
+    _once(ids, beside)
+    if beside.name == KEY:
+        _once(beside, ids)
+
+
+def _once(column: Column, other: Column) -> None:
+    if pc.count_distinct(column.values).as_py() == len(column.values):
+        return
+    counts = pc.value_counts(column.values)
+    value = counts.field("values").filter(pc.greater(counts.field("counts"), 1))[0]
+    first, second = np.flatnonzero(np.asarray(pc.equal(column.values, value)))[:2].tolist()
+    raise BadInput(
+        f"The {column.name} {value.as_py()!r} of {column.where} is there twice, in row {first + 1} ({other.name} "
+        f"{other.values[first].as_py()!r}) and in row {second + 1} ({other.name} {other.values[second].as_py()!r}). "
+        f"Remove one of them, or write a new manifest with 'imgserver manifest'."
+    )
+
+
+def _columns(path: str | os.PathLike[str]) -> tuple[Ids, pa.Array]:
+    """The ids and the keys of a file, shape (n,) each."""
+    where = os.fspath(path)
+    try:
+        with pq.ParquetFile(path) as file:
+            if missing := [name for name in (ID, KEY) if name not in file.schema_arrow.names]:
+                raise BadInput(
+                    f"The names of images in {where} cannot be read: it has no column {' and no column '.join(missing)}"
+                    f"; its columns are: {', '.join(file.schema_arrow.names)}. 'imgserver manifest' writes them."
+                )
+            table = file.read(columns=[ID, KEY])
+    except (pa.ArrowException, UnicodeDecodeError, OSError, KeyError) as error:
+        what = file_in_words(where) or f": {error}"
+        raise BadInput(
+            f"The names of images in {where} cannot be read{what}. 'imgserver manifest' writes them, a Parquet "
+            f"file with the columns {ID} and {KEY}."
+        ) from error
+    return full_image_ids(Column(table[ID], ID, where)), texts_of(Column(table[KEY], KEY, where))
+
+
+def _texts(names: Any) -> pa.Array:
+    """Names that somebody asks for, or one of them, as ``large_string``.
+
+    Raises:
+        BadInput: they are no text and no numbers.
+    """
+    column = column_of([names] if isinstance(names, str) else names, "names", "the call")
+    values = column.values.combine_chunks() if isinstance(column.values, pa.ChunkedArray) else column.values
+    return pc.cast(values if is_text(values.type) else keys_of(column), pa.large_string())
+
+
+def _may_spell(words: pa.Array) -> pa.Array:
+    return pc.fill_null(pc.match_substring_regex(words, _MAY_SPELL), False)
+
+
+def _as_numbers(words: pa.Array) -> pa.Array:
+    """Each word as the key of the number that it spells; one that spells none as it is."""
+    spelled = _may_spell(words)
+    cells = words.filter(spelled).dictionary_encode()
+    if not len(cells):
+        return words
+    plain = pa.array(map(_as_number, cells.dictionary.to_pylist()), pa.large_string())
+    return pc.replace_with_mask(words, spelled, plain.take(cells.indices))
+
+
+def _as_number(word: str) -> str:
+    try:
+        return str(keys_of(Column(pa.array([word]), KEY, "a manifest"))[0])
+    except BadInput:  # too large to be one whole number alone
+        return word
+
+
+def _write(folder: Path, ids: Ids, keys: pa.Array) -> None:
+    if not len(ids):
+        (folder / NAMES_FILE).unlink(missing_ok=True)
+        return
+    order = np.argsort(ids, kind="stable")
+    with replacing(folder / NAMES_FILE) as part:
+        pq.write_table(pa.table({ID: ids[order], KEY: keys.take(pa.array(order))}), part, compression="zstd")
+
+
+def ids_or_keys(column: Column, names: ImageNames | None, hint: str = "") -> Ids:
+    """A column as image ids, shape (n,); -1 where a cell is empty.
+
+    Args:
+        column: ids, or keys. A cell that is a key is that image, though it is a number as well.
+        names: what images are called; None: by their ids.
+        hint: as of ``image_ids``.
+
+    Raises:
+        BadInput: a cell is no image id and no key; the message names it.
+    """
+    column = column.plain()
+    if names is None or not is_text(column.values.type):
+        return image_ids(column, hint)
+    found = names.find(column.values)
+    others = pc.if_else(pa.array(found < 0), column.values, pa.scalar(None, column.values.type))
+    return np.where(found < 0, image_ids(replace(column, values=others), hint), found)

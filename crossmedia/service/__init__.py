@@ -1,0 +1,1 @@
+"""What a daemon is apart from images: callers, admission, security, tracing."""

@@ -1,0 +1,252 @@
+"""How much work is taken on: one rule for every call, counted in what it will cost, before the work begins."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple
+
+from crossmedia.allocator import KEEP_BYTES
+from crossmedia.errors import InvalidRequest, Overloaded
+from crossmedia.service.callers import Caller
+from crossmedia.service.fair import FairQueue
+
+FIRST_RATE = 100.0  # images a second that even a slow machine computes
+MAX_HINT_S = 5.0
+MAX_SLOW = 48  # calls that take long: more are no faster, and each holds a thread and memory
+SHARE = 0.75  # of anything, the most that one caller may hold: the rest is there for the others
+LOOK_S = 0.2
+BURST, AFTER_BURST_S = KEEP_BYTES, 5.0
+
+
+class Cost(NamedTuple):
+    """What a call takes while it is under way.
+
+    Attributes:
+        images: that wait for the CNN.
+        size: bytes of memory: of the message, photos, features, what a head makes of them on the way, and the reply.
+        slow: 1 for a call that computes, decodes or searches; 0 for a look into a table.
+    """
+
+    images: int = 0
+    size: int = 0
+    slow: int = 0
+
+    def plus(self, other: Cost) -> Cost:
+        """Both together."""
+        return Cost(self.images + other.images, self.size + other.size, self.slow + other.slow)
+
+    def minus(self, other: Cost) -> Cost:
+        """What is left without the other."""
+        return Cost(self.images - other.images, self.size - other.size, self.slow - other.slow)
+
+    def fits(self, most: Cost) -> bool:
+        """Whether it is within a limit."""
+        return self.images <= most.images and self.size <= most.size and self.slow <= most.slow
+
+
+NOTHING = Cost()
+
+
+class Admission:
+    """Counts what is under way, in all and of each caller.
+
+    A caller without a name is the process itself, and has all there is.
+
+    Args:
+        max_images: most images waiting.
+        max_size: most bytes held.
+        max_slow: most calls that take long.
+
+    Attributes:
+        under_way: what is held now.
+        refused: calls that were not taken on.
+    """
+
+    def __init__(self, max_images: int, max_size: int, max_slow: int = MAX_SLOW):
+        self._most = Cost(max_images, max_size, max_slow)
+        self._share = Cost(*(max(1, int(SHARE * most)) for most in self._most))
+        self._lock = threading.Lock()
+        self.under_way, self.refused = NOTHING, 0
+        self._held: dict[str, Cost] = {}
+        self._much_at = -AFTER_BURST_S
+        self._rate = FIRST_RATE
+        self._ended_at = 0.0
+
+    @property
+    def share(self) -> int:
+        """Most bytes that one caller may hold, and so the most that a call may cost."""
+        return self._share.size
+
+    @property
+    def share_of_images(self) -> int:
+        """Most images that may wait for one caller, and so the most that a call may ask for."""
+        return self._share.images
+
+    def take(self, cost: Cost, name: str = "") -> None:
+        """Take on all of a cost, or nothing.
+
+        Args:
+            cost: of the work.
+            name: of the caller.
+
+        Raises:
+            InvalidRequest: not even an idle server would take it on.
+            Overloaded: it would be more than is admitted; with the time after which a try may go better.
+        """
+        if cost.size > self._share.size:
+            raise InvalidRequest(
+                f"This call would take {_mib(cost.size)} of memory here, and one caller may hold "
+                f"{_mib(self._share.size)}. Ask for fewer images in a call."
+            )
+        with self._lock:
+            then, mine = self.under_way.plus(cost), self._held.get(name, NOTHING).plus(cost)
+            if not then.fits(self._most) or (name and not mine.fits(self._share)):
+                self.refused += 1
+                hint = min(MAX_HINT_S, max(0.1, self.under_way.images / self._rate))
+                advice = ", or embed the catalogue before, by imgserver precompute" if cost.images else ""
+                raise Overloaded(f"{self._trouble(cost, name)} Try again in {hint:.1f} s{advice}.", retry_after_s=hint)
+            self.under_way = then
+            self._hold(name, mine)
+
+    def _trouble(self, cost: Cost, name: str) -> str:
+        """Why a cost is too much now; called under the lock."""
+        if self.under_way.images + cost.images > self._most.images:
+            return (
+                f"{self.under_way.images} images wait for the CNN; {cost.images} more would exceed the limit of "
+                f"{self._most.images}."
+            )
+        for what, more, here, most in zip(WORDS, cost, self.under_way, self._most, strict=True):
+            if here + more > most:
+                return f"{what(here)} are under way; {what(more)} more would exceed the limit of {what(most)}."
+        for what, more, here, most in zip(WORDS, cost, self._held.get(name, NOTHING), self._share, strict=True):
+            if here + more > most:
+                return (
+                    f"{what(here)} are under way for {name}; {what(more)} more would exceed the share of one caller, "
+                    f"{what(most)}."
+                )
+        return ""
+
+    def _hold(self, name: str, cost: Cost) -> None:
+        """Nothing is kept of a caller who holds nothing; called under the lock."""
+        if cost != NOTHING:
+            self._held[name] = cost
+        else:
+            self._held.pop(name, None)
+
+    def give_back(self, cost: Cost, name: str = "") -> None:
+        """The work has ended."""
+        with self._lock:
+            if self.under_way.size > BURST:
+                self._much_at = time.monotonic()
+            self.under_way = self.under_way.minus(cost)
+            self._hold(name, self._held.get(name, NOTHING).minus(cost))
+
+    @property
+    def burst_is_over(self) -> bool:
+        """Whether much was held some seconds ago, and little is now."""
+        with self._lock:
+            return self.under_way.size < BURST // 4 and time.monotonic() - self._much_at < AFTER_BURST_S
+
+    def note_rate(self, images: int) -> None:
+        """So many images left the CNN just now: what the retry hint is reckoned from."""
+        now = time.monotonic()
+        took = now - self._ended_at
+        if 0 < took < 1.0:  # after a pause the time says nothing
+            self._rate += 0.1 * (images / took - self._rate)
+        self._ended_at = now
+
+    def held(self, cost: Cost, caller: Caller) -> AbstractContextManager[None]:
+        """Take on work for the time of a block.
+
+        Raises:
+            InvalidRequest, Overloaded: as ``take``, when the block begins.
+        """
+        return _Permit(self, cost, caller)
+
+    def held_until_sent(self, cost: Cost, caller: Caller) -> AbstractContextManager[None]:
+        """Take on what a reply costs: for the time of a block, and on until the caller has the reply or has gone.
+
+        Raises:
+            InvalidRequest, Overloaded: as ``take``, when the block begins.
+        """
+        return _Permit(self, cost, caller, until_sent=True)
+
+
+class _Permit:
+    """As a class, and not a generator, for it stands in the way of every call and is three times faster."""
+
+    __slots__ = ("_admission", "_caller", "_cost", "_until_sent")
+
+    def __init__(self, admission: Admission, cost: Cost, caller: Caller, until_sent: bool = False):
+        self._admission, self._cost, self._caller, self._until_sent = admission, cost, caller, until_sent
+
+    def __enter__(self) -> None:
+        self._admission.take(self._cost, self._caller.name)
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        if failed or not self._until_sent or not self._caller.at_end(self._free):
+            self._free()
+
+    def _free(self) -> None:
+        self._admission.give_back(self._cost, self._caller.name)
+
+
+class Turns:
+    """So many at a time; the others wait for their turn, as long as their callers do, and callers are served in turn.
+
+    Args:
+        at_once: how many.
+    """
+
+    def __init__(self, at_once: int):
+        self._free = at_once
+        self._lock = threading.Lock()
+        self._waiting: FairQueue[threading.Event] = FairQueue()
+
+    @contextmanager
+    def one(self, caller: Caller) -> Iterator[None]:
+        """Wait for a turn, and have it for the time of a block.
+
+        Raises:
+            DeadlineExceeded: the caller has gone, or its deadline is over.
+        """
+        caller.check()
+        turn = threading.Event()
+        with self._lock:
+            self._waiting.append(caller.name, turn)
+            self._give()
+        try:
+            while not turn.wait(min(LOOK_S, max(0.0, caller.deadline - time.monotonic()))):
+                caller.check()
+            yield
+        finally:
+            with self._lock:
+                if turn in self._waiting:
+                    self._waiting.remove(turn)
+                else:
+                    self._free += 1
+                self._give()
+
+    def _give(self) -> None:
+        """Hand out the turns that are free, so that nobody who comes later takes them; called under the lock."""
+        while self._free and self._waiting:
+            self._free -= 1
+            self._waiting.pop().set()
+
+
+def _mib(size: int) -> str:
+    return f"{size >> 20} MiB"
+
+
+def _images(count: int) -> str:
+    return f"{count} images that wait for the CNN"
+
+
+def _calls(count: int) -> str:
+    return f"{count} calls that take long"
+
+
+WORDS = _images, _mib, _calls

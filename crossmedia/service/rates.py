@@ -1,0 +1,74 @@
+"""How many ids a second one client may ask for: a token bucket a client, which is a token's name or a host."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from functools import lru_cache
+from typing import Any
+from urllib.parse import unquote
+
+from crossmedia.errors import Overloaded
+from crossmedia.v1 import image_server_pb2 as pb
+
+MOST_CLIENTS = 10_000
+
+
+class RateLimit:
+    """A bucket for each client, filled with ``ids_per_second``, which holds what comes in a second.
+
+    A call is taken while its client's bucket is not empty, and may leave a debt: so a call of any size goes through
+    now and then, and the rate holds on the average.
+
+    Args:
+        ids_per_second: of one client.
+    """
+
+    def __init__(self, ids_per_second: int):
+        self._rate = float(ids_per_second)
+        self._lock = threading.Lock()
+        # What is left, and when that was; the client that called last comes last.
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, client: str, ids: int) -> None:
+        """Take on a call.
+
+        Args:
+            client: name or host.
+            ids: images that it asks for.
+
+        Raises:
+            Overloaded: the client's bucket is empty; with the time after which it will not be.
+        """
+        now = time.monotonic()
+        with self._lock:
+            left, then = self._buckets.get(client, (self._rate, now))
+            left = min(self._rate, left + (now - then) * self._rate)
+            refused = left <= 0
+            self._buckets[client] = (left if refused else left - ids, now)
+            self._buckets.move_to_end(client)
+            if len(self._buckets) > MOST_CLIENTS:
+                self._buckets.popitem(last=False)
+        if refused:
+            pause = max(0.05, (1 - left) / self._rate)
+            raise Overloaded(
+                f"{client} has asked for more than {self._rate:,.0f} images a second, which is the limit of one "
+                f"client. Try again in {pause:.2f} s.",
+                retry_after_s=pause,
+            )
+
+
+def images_in(request: Any) -> int:
+    """How many images a request asks for or brings; at least one, for every call is some work."""
+    if isinstance(request, pb.PutImagesRequest):
+        return max(1, len(request.images))
+    photos = len(request.photos) if isinstance(request, pb.SearchRequest) else 0
+    return max(1, len(getattr(request, "image_ids", b"")) // 8 + photos)
+
+
+@lru_cache(MOST_CLIENTS)  # asked for in each call
+def host_of(peer: str) -> str:
+    """Of ``ipv4:10.0.0.1:5000`` or ``ipv6:%5B::1%5D:5000``: without the port, which is another one each time."""
+    kind, _, rest = unquote(peer).partition(":")
+    return rest.rpartition(":")[0] if kind in ("ipv4", "ipv6") else peer

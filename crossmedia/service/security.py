@@ -1,0 +1,139 @@
+"""Who may call what, how often, over what kind of connection; stands before the service, and is not there when off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import grpc
+from prometheus_client import Histogram
+
+from crossmedia.errors import BadInput, CrossMediaError, PermissionDenied, Unauthenticated
+from crossmedia.hosts import is_loopback
+from crossmedia.secret_files import Followed
+from crossmedia.service.callers import caller_name
+from crossmedia.service.failures import end_call
+from crossmedia.service.rates import RateLimit
+from crossmedia.service.tls import server_credentials
+from crossmedia.service.tokens import Tokens, followed_tokens
+from crossmedia.v1 import image_server_pb2 as pb
+
+_SERVICE = f"/{pb.DESCRIPTOR.services_by_name['ImageService'].full_name}/"
+_OPEN = "/grpc.health.v1.Health/"  # a probe has no token
+_REFLECTION = "/grpc.reflection."
+
+# What a call needs. PutImages changes what everybody is served, and stays. A head is the trainer's own, named by the
+# hash of its weights and never stored: it changes nothing for anybody else, so a trainer needs no more than "read".
+SCOPE_OF = {
+    "GetInfo": "read",
+    "GetVectors": "read",
+    "Search": "read",
+    "GetThumbnails": "read",
+    "PutHead": "read",
+    "GetHeadGradient": "read",
+    "PutImages": "write",
+}
+
+
+@dataclass(frozen=True)
+class ServerSecurity:
+    """How a server is kept from those who should not call it; nothing is on by default.
+
+    Attributes:
+        tls_cert: PEM file of the certificate.
+        tls_key: PEM file of its private key.
+        tls_client_ca: PEM file of authorities; callers then need a certificate of one of them.
+        tokens: file of tokens and their scopes.
+        max_ids_per_second: most images that one client may ask for.
+    """
+
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    tokens: Path | None = None
+    max_ids_per_second: int | None = None
+
+    def credentials(self) -> grpc.ServerCredentials | None:
+        """Of the port; None: no TLS.
+
+        Raises:
+            BadInput: one file without the other, or they cannot be used.
+        """
+        if self.tls_cert is None or self.tls_key is None:
+            if self.tls_cert or self.tls_key or self.tls_client_ca:
+                raise BadInput("TLS takes both a certificate and its key: give --tls-cert and --tls-key.")
+            return None
+        return server_credentials(self.tls_cert, self.tls_key, self.tls_client_ca)
+
+    def interceptors(self, durations: Histogram) -> list[grpc.ServerInterceptor]:
+        """What calls pass through; nothing when there are no tokens.
+
+        Raises:
+            BadInput: the file of tokens cannot be used.
+        """
+        return [Guard(followed_tokens(self.tokens), durations)] if self.tokens else []
+
+    def rate_limit(self) -> RateLimit | None:
+        """Of each client, if there is one."""
+        return RateLimit(self.max_ids_per_second) if self.max_ids_per_second else None
+
+    def warnings(self, host: str) -> Iterator[str]:
+        """In plain words, what everybody on the network can do to a server that listens at ``host``."""
+        if is_loopback(host):
+            return
+        if self.tls_cert is None:
+            yield (
+                f"Listening at {host} without TLS: whoever is on the way between here and a caller can read what is "
+                f"sent{', take a token and use it' if self.tokens else ''}. Give --tls-cert and --tls-key, or leave "
+                f"the network to those who may."
+            )
+        if self.tokens is None and self.tls_client_ca is None:
+            yield (
+                f"Listening at {host} without tokens: everybody who reaches this address can read the vectors and the "
+                f"thumbnails, and replace photos by others. Give --tokens, or --tls-client-ca."
+            )
+
+
+OPEN = ServerSecurity()
+
+
+class Guard(grpc.ServerInterceptor):
+    """Refuses calls before their messages are read when the token is wrong, and says who calls when it is right.
+
+    Args:
+        tokens: who may call what.
+        durations: refused calls are counted here too.
+    """
+
+    def __init__(self, tokens: Followed[Tokens], durations: Histogram):
+        self._tokens, self._durations = tokens, durations
+
+    def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
+        """The handler of a call, or one that refuses it."""
+        method: str = handler_call_details.method
+        if not method.startswith(_OPEN):
+            try:
+                name = self._tokens.now().caller(handler_call_details.invocation_metadata, scope_of(method))
+            except (Unauthenticated, PermissionDenied) as error:
+                return self._refuse(method, error)
+            caller_name.set(name)  # the context is the call's own
+        return continuation(handler_call_details)
+
+    def _refuse(self, method: str, error: CrossMediaError) -> Any:
+        # As a handler of streams it is run at once: one of single messages would wait for a body of up to 64 MiB.
+        return grpc.stream_stream_rpc_method_handler(lambda _, context: self._end(method, context, error))
+
+    def _end(self, method: str, context: Any, error: CrossMediaError) -> NoReturn:
+        name = method.removeprefix(_SERVICE)
+        if name in SCOPE_OF:  # a caller's own words must not become labels
+            self._durations.labels(name, error.grpc_code.name).observe(0.0)
+        end_call(context, error)
+
+
+def scope_of(method: str) -> str:
+    """The scope that a call of ``/package.Service/Method`` needs: the highest one for what is not known."""
+    if method.startswith(_REFLECTION):
+        return "read"
+    return SCOPE_OF.get(method.removeprefix(_SERVICE), "admin")

@@ -1,0 +1,1 @@
+"""From logs to samples: Parquet rows that hold ids only."""

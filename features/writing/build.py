@@ -1,0 +1,257 @@
+"""Logs to samples: one Parquet row an impression, with ids only, histories strictly earlier than the impression.
+
+The log is streamed, whatever its size: a first pass checks it and lays the rows of each user into one partition on
+disk; a second finds splits and histories, a partition at a time, and counts what the training rows hold; a third
+encodes and writes. Memory holds a partition, the item table and the vocabularies. There is no Python loop over rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from crossmedia.errors import BadInput
+from crossmedia.features.batch import NULL_IMAGE
+from crossmedia.features.layout import FORMATS, sample_files
+from crossmedia.features.meta import Meta
+from crossmedia.features.schema import TIME, Schema, load_schema
+from crossmedia.features.splits import SPLITS, TimeCounts
+from crossmedia.features.times import Span
+from crossmedia.features.vocabulary import Vocabularies
+from crossmedia.features.writing import partitions
+from crossmedia.features.writing.attributes import Attributes, read_items, read_users
+from crossmedia.features.writing.counting import ValueCounts
+from crossmedia.features.writing.encode import EncodedPart, Encoder, TrainingCounts, build_vocabularies
+from crossmedia.features.writing.files import SampleWriter
+from crossmedia.features.writing.logs import behaviour_source, log_source, stream_behaviours, stream_log
+from crossmedia.features.writing.matching import check_histories, check_known, check_times, note_items
+from crossmedia.features.writing.partitions import Partitions
+from crossmedia.features.writing.parts import Part, make_part
+from crossmedia.features.writing.report import BuildReport, Totals, memory
+from crossmedia.features.writing.target import claimed, put_in_place
+from crossmedia.names import ImageNames
+
+Progress = Callable[[str, int, int], None]
+
+
+def build_samples(
+    schema: Schema | str | Path,
+    out: str | Path,
+    extend: str | Path | None = None,
+    progress: Progress = lambda what, done, total: None,
+    *,
+    overwrite: bool = False,
+) -> BuildReport:
+    """Read the tables that ``schema`` names and write samples to the folder ``out``.
+
+    Args:
+        schema: which column is what, or the TOML file that says so.
+        out: of one build at a time.
+        extend: a folder of samples whose vocabularies are continued: every place in them stays.
+        progress: told what is being done, and how far it is.
+        overwrite: replace samples that are in ``out``; they stay until the new ones are complete.
+
+    Raises:
+        BadInput: a file, a column or a value is wrong, or tables match nobody; the message names them. Or there are
+            samples in ``out``, or another build is at work there.
+    """
+    started = time.monotonic()
+    schema = schema if isinstance(schema, Schema) else load_schema(schema)
+    folder = Path(out)
+    old = Vocabularies.load(Path(extend)) if extend else None
+    with claimed(folder, overwrite=overwrite) as work:
+        with _Build(schema, work, old, progress) as building:
+            report = building.run()
+        report.seconds = time.monotonic() - started
+        put_in_place(work, folder, schema.layout)
+    report.peak_memory_bytes = memory("VmHWM")
+    return report
+
+
+class _Build:
+    """The three passes over one log."""
+
+    def __init__(self, schema: Schema, work: Path, old: Vocabularies | None, progress: Progress):
+        self.schema, self.work, self.old, self.progress = schema, work, old, progress
+        self.totals, self.times, self.item_counts = Totals(), TimeCounts(), ValueCounts()
+        self.log_span, self.behaviour_span, self.behaviour_rows = Span(), Span(), 0
+        self.log, self.behaviours = log_source(schema), behaviour_source(schema)
+        for source in filter(None, (self.log, self.behaviours)):
+            source.note_others(self.totals.notes)
+        guess = self.log.rows_guess() + (self.behaviours.rows_guess() if self.behaviours else 0)
+        count = partitions.partitions_for(guess)
+        self.log_parts = Partitions(work, "log", count)
+        self.behaviour_parts = Partitions(work, "behaviours", count)
+        self._only_part: Part | None = None
+
+    def __enter__(self) -> _Build:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.log_parts.close()
+        self.behaviour_parts.close()
+
+    def run(self) -> BuildReport:
+        """All passes."""
+        schema, totals = self.schema, self.totals
+        items, users = read_items(schema, totals.notes), read_users(schema, totals.notes)
+        log_rows = self._partition()
+        names, _ = self.item_counts.ordered()
+        self.every_item = names.take(pc.sort_indices(names))
+        self.boundaries = self.times.boundaries(schema.split) if schema.split.method == TIME else None
+        item_rows = items.rows(self.every_item) if items else None
+        check_known(schema, self.every_item, items, "item", totals.notes)
+        counts = TrainingCounts()
+        known = pc.unique(pa.concat_arrays([self.every_item, items.key])) if items else self.every_item
+
+        def count(part: Part) -> None:
+            totals.add(part)
+            counts.add(part)
+            note_items(schema, part.behaviours, known, totals.notes)
+
+        self._each_part("counting", count)
+        totals.note_labels()
+        check_histories(schema, totals, self.behaviour_rows, (self.log_span, self.behaviour_span))
+        if empty := [name for name, rows in zip(SPLITS, totals.rows, strict=True) if not rows]:
+            raise BadInput(
+                f"The split leaves no row for {empty[0]}: {schema.log.path} has {log_rows} rows. Use more data."
+            )
+        check_known(schema, counts.user.ordered()[0], users, "user", totals.notes)
+        vocabulary = build_vocabularies(schema, counts, items, users, self.old)
+        vocabulary.save(self.work)
+        size = self._write(Encoder(schema, vocabulary, items, users), vocabulary)
+        rows = sum(totals.rows)
+        return BuildReport(
+            rows=dict(zip(SPLITS, totals.rows, strict=True)),
+            positive_rate={name: count / rows for name, count in totals.positive.items()},
+            users=totals.users,
+            items=len(self.every_item),
+            images=_distinct_images(items, item_rows),
+            mean_history=totals.history / rows,
+            vocabulary_hash=vocabulary.hash,
+            partitions=self.log_parts.count,
+            unknown={
+                split: {name: count / number for name, count in totals.unknown[split].items()}
+                for split, number in zip(SPLITS, totals.rows, strict=True)
+            },
+            notes=totals.notes.counts,
+            first=totals.notes.first,
+            bytes_per_sample=size / rows,
+        )
+
+    def _partition(self) -> int:
+        """The first pass; returns the rows of the log."""
+        done, guess = 0, self.log.rows_guess()
+        for table in stream_log(self.schema, self.log, self.log_span):
+            self.item_counts.add(table["item"].combine_chunks())
+            if self.schema.split.method == TIME:
+                self.times.add(np.asarray(table["time"]))
+            self.log_parts.write(table)
+            done += len(table)
+            self.progress("reading the log", done, max(done, guess))
+        self.log_parts.close()
+        if self.behaviours is not None:
+            guess = self.behaviours.rows_guess()
+            for table in stream_behaviours(self.schema, self.behaviours, self.behaviour_span, self.totals.notes):
+                if not len(table):
+                    continue
+                self.behaviour_parts.write(table)
+                self.behaviour_rows += len(table)
+                self.progress("reading behaviours", self.behaviour_rows, max(self.behaviour_rows, guess))
+            if not self.behaviour_rows:
+                raise BadInput(f"No row of {self.behaviours.path} has a user, an item and an action.")
+            check_times(self.schema, self.log_span, self.behaviour_span)
+        self.behaviour_parts.close()
+        return done
+
+    def _each_part(self, what: str, work: Callable[[Part], None]) -> None:
+        """Do ``work`` on every part, one in memory at a time; a log of one partition is prepared once."""
+        for number in range(self.log_parts.count):
+            self.progress(what, number, self.log_parts.count)
+            if (part := self._only_part or self._part(number)) is None:
+                continue
+            if self.log_parts.count == 1:
+                self._only_part = part
+            work(part)
+            del part
+            pa.default_memory_pool().release_unused()
+        self.progress(what, self.log_parts.count, self.log_parts.count)
+
+    def _part(self, number: int) -> Part | None:
+        log = self.log_parts.read(number)
+        if log is None:
+            return None
+        return make_part(self.schema, log, self.behaviour_parts.read(number), self.boundaries, self.every_item)
+
+    def _write(self, encoder: Encoder, vocabulary: Vocabularies) -> int:
+        """The third pass: the Parquet files and what describes them; returns the bytes of the files."""
+        schema, manifest = self.schema, self.schema.items.image_manifest if self.schema.items else None
+        has_images = bool(schema.items and schema.items.image)
+        space = (schema.items.path or schema.log.path).name if has_images and schema.items else ""
+        of_files = {
+            "schema_version": FORMATS[schema.layout],
+            "vocabulary_hash": vocabulary.hash,
+            "image_id_space": space,
+            "labels": list(schema.labels),
+        }
+
+        def write(part: Part) -> None:
+            encoded = encoder.encode(part)
+            self._count_unknown(encoder, encoded)
+            files.write(encoded)
+
+        with SampleWriter(self.work, schema.layout, of_files) as files:
+            self._each_part("writing", write)
+        Meta(
+            schema_version=FORMATS[schema.layout],
+            vocabulary_hash=vocabulary.hash,
+            samples_hash=_hash(self.work / name for name in sample_files(schema.layout)),
+            labels=schema.labels,
+            id_columns=(*schema.user_ids, *schema.item_ids),
+            history_columns=(*schema.item_ids, "action") if schema.behaviours else (),
+            text_columns=schema.texts,
+            image_id_space=space,
+            has_images=has_images,
+            has_held_out=bool(schema.split.hold_out_items),
+            extends=self.old.hash if self.old else "",
+            max_history=schema.behaviours.max_length if schema.behaviours else 0,
+            image_names=ImageNames.read(manifest).digests() if manifest else (),
+        ).write(self.work)
+        return sum((self.work / name).stat().st_size for name in sample_files(schema.layout))
+
+    def _count_unknown(self, encoder: Encoder, encoded: EncodedPart) -> None:
+        """Rows whose id is in no training row, by split and column; and rows whose item has no attributes."""
+        columns = {"user_id": encoded.user, "item_id": encoded.item}
+        if encoded.user_rows is not None:
+            columns |= {name: places[encoded.user_rows] for name, places in encoder.user_places.items()}
+        if encoded.item_rows is not None:
+            columns |= {name: places[encoded.item_rows] for name, places in encoder.item_places.items()}
+            self.totals.notes.add("rows_whose_item_has_no_attributes", int((encoded.item_rows < 0).sum()))
+        for number, split in enumerate(SPLITS):
+            here, unknown = encoded.part.split == number, self.totals.unknown[split]
+            for name, places in columns.items():
+                unknown[name] = unknown.get(name, 0) + int((places[here] == 0).sum())
+
+
+def _hash(files: Iterable[Path]) -> str:
+    """12 hex of sha256 over the bytes of some files."""
+    sha = hashlib.sha256()
+    for path in files:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                sha.update(block)
+    return sha.hexdigest()[:12]
+
+
+def _distinct_images(items: Attributes | None, rows: Any) -> int:
+    if items is None or items.image is None or rows is None:
+        return 0
+    images = np.unique(items.image[rows[rows >= 0]])
+    return int((images != NULL_IMAGE).sum())

@@ -1,0 +1,88 @@
+"""The logs that a schema names, checked, as streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from crossmedia.features.rules import ALL, Rule
+from crossmedia.features.schema import Schema
+from crossmedia.features.times import Span
+from crossmedia.features.writing.notes import Notes
+from crossmedia.features.writing.tables import Rows, Source
+from crossmedia.keys import full_keys, keys
+
+LABEL, DID = "label:", "did:"
+
+
+def log_source(schema: Schema) -> Source:
+    """The log's file or folder.
+
+    Raises:
+        BadInput: it is missing, or lacks a column.
+    """
+    log = schema.log
+    rules = [*log.labels.values(), *(schema.behaviours.from_log.values() if schema.behaviours else ())]
+    return Source(log.path, [log.user, log.item], [log.time], [rule.column for rule in rules if rule.column])
+
+
+def stream_log(schema: Schema, source: Source, span: Span) -> Iterator[pa.Table]:
+    """Impressions, some at a time; ``span`` is told their times.
+
+    Yields:
+        ``row`` (its number in the log), ``user`` and ``item`` (keys), ``time`` (seconds), ``label:<name>`` and
+        ``did:<action>`` (whether a rule holds).
+
+    Raises:
+        BadInput: a value is wrong; the message names file, column and row.
+    """
+    log, first = schema.log, 0
+    for rows in source.batches():
+        columns = {
+            "row": np.arange(first, first + len(rows)),
+            "user": full_keys(rows.column(log.user)),
+            "item": full_keys(rows.column(log.item)),
+            "time": span.read(rows.column(log.time)),
+        }
+        columns |= {LABEL + name: _holds(rule, rows) for name, rule in log.labels.items()}
+        if schema.behaviours:
+            columns |= {DID + name: _holds(rule, rows) for name, rule in schema.behaviours.from_log.items()}
+        first += len(rows)
+        yield pa.table(columns)
+    span.check()
+
+
+def _holds(rule: Rule, rows: Rows) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    return np.ones(len(rows), dtype=np.bool_) if rule.operator == ALL else rule.holds(rows.column(rule.column))
+
+
+def behaviour_source(schema: Schema) -> Source | None:
+    """The behaviours' own file or folder; None when they come from the log, or there are none.
+
+    Raises:
+        BadInput: it is missing, or lacks a column.
+    """
+    found = schema.behaviours
+    if found is None or found.path is None:
+        return None
+    return Source(found.path, [found.user, found.item, found.action], [found.time])
+
+
+def stream_behaviours(schema: Schema, source: Source, span: Span, notes: Notes) -> Iterator[pa.Table]:
+    """Behaviours of a log of their own, some at a time: ``user``, ``item``, ``action`` (keys), ``time`` (seconds).
+
+    Rows without a user, item or action are left out, and counted in ``notes``; ``span`` is told all times.
+
+    Raises:
+        BadInput: a value is wrong; the message names file, column and row.
+    """
+    found = schema.behaviours
+    assert found is not None
+    for rows in source.batches():
+        columns = {name: keys(rows.column(getattr(found, name))) for name in ("user", "item", "action")}
+        table = pa.table({**columns, "time": span.read(rows.column(found.time))}).drop_null()
+        notes.add("behaviours_without_user_item_or_action", len(rows) - len(table))
+        yield table
+    span.check()

@@ -1,0 +1,100 @@
+"""Tables that name each other's users and items, or ought to: what matches nothing is said, and not trained on."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from crossmedia.errors import BadInput
+from crossmedia.features.schema import Schema
+from crossmedia.features.times import Span
+from crossmedia.features.writing.attributes import Attributes
+from crossmedia.features.writing.histories import HISTORY_LESS, SortedBehaviours
+from crossmedia.features.writing.notes import FORMS, OTHER_FORM, Notes, first_of, in_another_form
+from crossmedia.features.writing.report import Totals
+
+
+def check_known(schema: Schema, keys: pa.Array, table: Attributes | None, who: str, notes: Notes) -> None:
+    """A table of attributes has a row for one of the ``keys`` of the log at least; those without any are noted.
+
+    Args:
+        schema: with the paths.
+        keys: distinct, of the log.
+        table: of the attributes; None without any.
+        who: ``item`` or ``user``.
+        notes: to add to.
+
+    Raises:
+        BadInput: it has no row for any of them.
+    """
+    of = schema.items if who == "item" else schema.users
+    if table is None or of is None or of.path is None:
+        return
+    absent = keys.filter(pa.array(table.rows(keys) < 0))
+    other_form = in_another_form(first_of(absent), table.rows)
+    if len(absent) == len(keys):
+        mine, theirs = getattr(schema.log, who), getattr(of, who)
+        what = FORMS if other_form else f"Check that {mine!r} and {theirs!r} hold the same ids."
+        raise BadInput(
+            f"Not one {who} of {schema.log.path} is in {of.path} (the first here is {keys[0].as_py()!r}, there "
+            f"{table.key[0].as_py()!r}). {what}"
+        )
+    kind = f"{who}s_without_a_row_in_the_{who}_table" + OTHER_FORM * other_form
+    notes.add(kind, len(absent), first_of(absent))
+
+
+def check_times(schema: Schema, log: Span, behaviours: Span) -> None:
+    """The log and the behaviours count time alike.
+
+    Raises:
+        BadInput: they do not.
+    """
+    if schema.behaviours is not None and (log | behaviours).two_units():
+        raise BadInput(
+            f"The times of {schema.log.path} are {log}, and those of {schema.behaviours.path} are {behaviours}: one of "
+            f"them is not in seconds since 1970. Bring both to one unit."
+        )
+
+
+def note_items(schema: Schema, behaviours: SortedBehaviours | None, known: pa.Array, notes: Notes) -> None:
+    """Note the behaviours, of a log of their own, whose items nothing is known of.
+
+    Args:
+        schema: says where behaviours come from.
+        behaviours: of one part of the users.
+        known: keys of the items of the log and of the item table.
+        notes: to add to.
+    """
+    if behaviours is None or schema.behaviours is None or schema.behaviours.path is None:
+        return
+    unknown = behaviours.item.filter(pc.is_null(pc.index_in(behaviours.item, value_set=known)))
+    kind = "behaviours_of_items_that_are_not_in_the_log"
+    if schema.items is not None and schema.items.path is not None:
+        kind += "_nor_in_the_item_table"
+    notes.add(kind, len(unknown), first_of(unknown))
+
+
+def check_histories(schema: Schema, totals: Totals, behaviours: int, times: tuple[Span, Span]) -> None:
+    """Behaviours of a log of their own are in the history of one impression at least.
+
+    Args:
+        schema: with the paths.
+        totals: over all parts.
+        behaviours: how many were read.
+        times: of the log, and of the behaviours.
+
+    Raises:
+        BadInput: they are in none.
+    """
+    if schema.behaviours is None or schema.behaviours.path is None or totals.history:
+        return
+    path, log = schema.behaviours.path, schema.log.path
+    if totals.notes.counts.get(HISTORY_LESS, 0) == behaviours:
+        raise BadInput(
+            f"Not one user of {path} has a row in {log}. Check that {schema.behaviours.user!r} and {schema.log.user!r} "
+            f"hold the same ids."
+        )
+    raise BadInput(
+        f"Not one row of {path} is earlier than an impression of its user, so every history is empty. The times of "
+        f"{log} are {times[0]}, those of {path} are {times[1]}."
+    )

@@ -1,0 +1,153 @@
+"""One partition of the log, ready to be counted and encoded: split, histories, negatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from crossmedia.features.batch import Int64Array
+from crossmedia.features.schema import DEFAULT_HISTORY, LEAVE_ONE_OUT, POSITIVE, Schema
+from crossmedia.features.splits import TEST, by_time, by_user_tail, held_out, leave_one_out
+from crossmedia.features.writing.histories import SortedBehaviours, behaviours_in_log, history_slices, sort_behaviours
+from crossmedia.features.writing.logs import LABEL
+from crossmedia.features.writing.negatives import NONE, draw_negatives
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples before they are encoded, n of them, user by user, negatives behind their positive.
+
+    Users stand in the order of their first rows in the log, and the rows of each in the order of the log.
+
+    Attributes:
+        user, item: keys, shape (n,).
+        user_code: number of the user in the part, ascending, shape (n,).
+        time: seconds, shape (n,).
+        labels: label name -> shape (n,).
+        split: ``TRAIN``, ``VALIDATION`` or ``TEST``, shape (n,).
+        held_out: whether the item is held out entirely, shape (n,).
+        start, end: the history among ``behaviours``, shape (n,) each.
+        behaviours: sorted; None without any.
+        users: how many there are.
+        notes: kind -> count of what was found on the way.
+    """
+
+    user: pa.Array
+    user_code: Int64Array
+    item: pa.Array
+    time: Int64Array
+    labels: dict[str, npt.NDArray[np.bool_]]
+    split: Int64Array
+    held_out: npt.NDArray[np.bool_]
+    start: Int64Array
+    end: Int64Array
+    behaviours: SortedBehaviours | None
+    users: int
+    notes: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+
+def make_part(
+    schema: Schema,
+    log: pa.Table,
+    behaviours: pa.Table | None,
+    boundaries: tuple[int, int] | None,
+    every_item: pa.Array,
+) -> Part:
+    """Split a partition's rows, find their histories, and draw negatives where the schema asks for them.
+
+    Args:
+        schema: what to do.
+        log: what ``stream_log`` yields, all rows of some users.
+        behaviours: what ``stream_behaviours`` yields of these users; None when there is no such log or no row.
+        boundaries: of the ``time`` split.
+        every_item: keys of all items of the log, ascending: what negatives are drawn from.
+    """
+    notes: dict[str, int] = {}
+    user, item = log["user"].combine_chunks(), log["item"].combine_chunks()
+    time = np.asarray(log["time"]).astype(np.int64)
+    user_keys = pc.unique(user)
+    code = np.asarray(pc.index_in(user, value_set=user_keys)).astype(np.int64)
+    if boundaries is not None:
+        split = by_time(time, boundaries)
+    elif schema.split.method == LEAVE_ONE_OUT:
+        split = leave_one_out(code, time)
+    else:
+        split = by_user_tail(schema.split, code, time)
+    out = held_out(schema.split, item)
+    found = None
+    if schema.behaviours is not None:
+        if schema.behaviours.path is None:
+            behaviours = behaviours_in_log(schema, log)
+        if behaviours is None:
+            behaviours = pa.table({n: pa.array([], pa.string()) for n in ("user", "item", "action")} | {"time": []})
+        found = sort_behaviours(schema, behaviours, user_keys, notes)
+    length = schema.behaviours.max_length if schema.behaviours else DEFAULT_HISTORY
+    start, end = history_slices(found, length, code, time)
+
+    rows = np.flatnonzero(~out | (split == TEST))
+    if dropped := len(time) - len(rows):
+        notes["rows_dropped_because_their_item_is_held_out"] = dropped
+    rows = rows[np.argsort(code[rows], kind="stable")]
+    labels = {name: np.asarray(log[LABEL + name]) for name in schema.log.labels}
+    if schema.negatives is not None:
+        rows, item, labels = _with_negatives(schema, np.asarray(log["row"]), item, code, split, rows, every_item, notes)
+    else:
+        item = item.take(pa.array(rows))
+        labels = {name: values[rows] for name, values in labels.items()}
+    return Part(
+        user.take(pa.array(rows)),
+        code[rows],
+        item,
+        time[rows],
+        labels,
+        split[rows],
+        held_out(schema.split, item),
+        start[rows],
+        end[rows],
+        found,
+        len(user_keys),
+        notes,
+    )
+
+
+def _with_negatives(
+    schema: Schema,
+    numbers: Int64Array,
+    item: pa.Array,
+    user: Int64Array,
+    split: Int64Array,
+    rows: Int64Array,
+    every_item: pa.Array,
+    notes: dict[str, int],
+) -> tuple[Int64Array, pa.Array, dict[str, npt.NDArray[np.bool_]]]:
+    """Rows, items and labels with the negatives behind each positive; an item held out is drawn for test rows only."""
+    assert schema.negatives is not None
+    items = len(every_item)
+    item_code = np.asarray(pc.index_in(item, value_set=every_item)).astype(np.int64)
+    positives = np.unique(user * items + item_code)
+    out = held_out(schema.split, every_item)
+    drawn = np.full((len(rows), schema.negatives.per_positive), NONE, dtype=np.int64)
+    for here, candidates in (
+        (split[rows] == TEST, np.arange(items)),
+        (split[rows] != TEST, np.flatnonzero(~out)),
+    ):
+        chosen = rows[here]
+        drawn[here] = draw_negatives(schema.negatives, numbers[chosen], user[chosen], candidates, positives, items)
+    if short := int((drawn == NONE).sum()):
+        notes["negatives_that_a_user_has_no_item_left_for"] = short
+    every = np.concatenate([item_code[rows][:, None], drawn], axis=1)
+    there = every != NONE
+    label = np.zeros(every.shape, dtype=np.bool_)
+    label[:, 0] = True
+    return (
+        np.repeat(rows, there.sum(axis=1)),
+        every_item.take(pa.array(every[there])),
+        {POSITIVE: label[there]},
+    )

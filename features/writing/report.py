@@ -1,0 +1,89 @@
+"""What a build of samples tells: its report, and the sums that it is made of."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crossmedia.features.splits import SPLITS
+from crossmedia.features.writing.notes import Notes
+from crossmedia.features.writing.parts import Part
+
+
+@dataclass
+class BuildReport:
+    """What came out.
+
+    Attributes:
+        rows: split name -> rows.
+        positive_rate: label name -> share of ones over all rows.
+        users, items, images: distinct ones in the log.
+        mean_history: entries in the history of a row, on average.
+        bytes_per_sample: size of the Parquet files of samples over all rows.
+        unknown: split name -> id column -> share of rows whose value is in no training row.
+        notes: what was found on the way, by kind: behaviours of unknown items and the like.
+        first: kind of note -> the first one, where one is worth a look.
+        vocabulary_hash: of the vocabularies.
+        partitions: into how many parts the users were divided.
+        peak_memory_bytes: of this process, up to now.
+        seconds: of the whole build.
+    """
+
+    rows: dict[str, int]
+    positive_rate: dict[str, float]
+    users: int
+    items: int
+    images: int
+    mean_history: float
+    vocabulary_hash: str
+    partitions: int
+    unknown: dict[str, dict[str, float]]
+    notes: dict[str, int]
+    first: dict[str, str]
+    bytes_per_sample: float = 0.0
+    peak_memory_bytes: int = 0
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+
+def memory(kind: str) -> int:
+    """Bytes of this process: ``VmHWM`` at its peak, ``VmRSS`` now.
+
+    Unlike ``ru_maxrss``, the peak is not that of the process that started it.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{kind}:")[2].split()[0]) * 1024
+
+
+@dataclass
+class Totals:
+    """Sums over the parts of a build."""
+
+    rows: list[int] = field(default_factory=lambda: [0, 0, 0])
+    positive: dict[str, int] = field(default_factory=dict)
+    history: int = 0
+    users: int = 0
+    unknown: dict[str, dict[str, int]] = field(default_factory=lambda: {split: {} for split in SPLITS})
+    notes: Notes = field(default_factory=Notes)
+
+    def add(self, part: Part) -> None:
+        """Count a part."""
+        for number in range(len(SPLITS)):
+            self.rows[number] += int((part.split == number).sum())
+        for name, values in part.labels.items():
+            self.positive[name] = self.positive.get(name, 0) + int(values.sum())
+        self.history += int((part.end - part.start).sum())
+        self.users += part.users
+        for kind, count in part.notes.items():
+            self.notes.add(kind, count)
+
+    def note_labels(self) -> None:
+        """Note the labels that are the same in all rows: nothing can be learned from them."""
+        rows = sum(self.rows)
+        for name, positive in self.positive.items():
+            if positive in (0, rows):
+                self.notes.add(f"rows_that_all_have_one_label_{name}", rows, str(int(positive > 0)))

@@ -1,1 +1,0 @@
-"""The wire contract of CrossMedia and the stubs generated from it."""

@@ -1,0 +1,261 @@
+"""A trained model as one file that needs none of its classes: batches and vectors in, probabilities out.
+
+``trainer export`` writes ``<name>.pt2``, a program of torch.export that holds the weights, and in it ``schema.json``
+(columns, sizes, inputs with type and shape, labels, version of the vectors) and ``vocabulary.parquet``. Others load it
+with ``torch.export.load``, which runs code if the file says so; here it is read as data (``archive.py``,
+``program.py``). Nothing in a file is compressed: reading it takes three times its size in memory, and there is no
+other limit on the size, nor on what a program computes.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crossmedia.disk import replacing
+from crossmedia.errors import BadInput
+from crossmedia.features.reading.samples import Samples
+from crossmedia.features.vocabulary import FILE as VOCABULARY
+from crossmedia.trainer.export.archive import read_parts
+from crossmedia.trainer.export.program import TYPES, Program
+from crossmedia.trainer.models.base import Model
+from crossmedia.trainer.runs.checkpoint import Lineage, lineage_of, load_model
+from crossmedia.trainer.tensors import ImageVectors, TensorBatch, TensorImages
+
+SCHEMA, FORMAT = "schema.json", 1
+PROGRAM = "models/model.json"
+# Of no use here; the sample inputs are a pickle, which nobody opens.
+OF_PYTORCH = (
+    *("archive_format", "archive_version", "byteorder", ".data/version", ".data/serialization_id"),
+    "data/sample_inputs/model.pt",
+)
+Inputs = dict[str, Tensor]
+
+
+def flat(batch: TensorBatch, vectors: ImageVectors | None) -> Inputs:
+    """The tensors of a batch by name: the inputs of an exported program."""
+    found = {f"ids.{name}": ids for name, ids in batch.ids.items()}
+    found |= {f"history.{name}": ids for name, ids in batch.history.items()}
+    found |= {"history_age": batch.history_age, "segments": batch.segments, "lengths": batch.lengths}
+    for name, (tokens, rows) in batch.text.items():
+        found |= {f"text.{name}": tokens, f"text_rows.{name}": rows}
+    if batch.images is not None:
+        found["images.unique_index"] = batch.images.unique_index
+        found |= {"images.target": batch.images.target, "images.history": batch.images.history}
+    if vectors is not None:
+        found |= {"vectors.values": vectors.values, "vectors.ok": vectors.ok}
+    return found
+
+
+def _part(inputs: Inputs, prefix: str) -> Inputs:
+    return {name.removeprefix(prefix): tensor for name, tensor in inputs.items() if name.startswith(prefix)}
+
+
+class _Traced(nn.Module):
+    """What is traced: named tensors to probabilities."""
+
+    def __init__(self, model: Model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        images = _part(inputs, "images.")
+        rows = _part(inputs, "text_rows.")
+        batch = TensorBatch(
+            labels={},
+            ids=_part(inputs, "ids."),
+            history=_part(inputs, "history."),
+            history_age=inputs["history_age"],
+            segments=inputs["segments"],
+            lengths=inputs["lengths"],
+            text={name: (tokens, rows[name]) for name, tokens in _part(inputs, "text.").items()},
+            images=TensorImages(**images) if images else None,
+        )
+        vectors = _part(inputs, "vectors.")
+        return torch.sigmoid(self.model(batch, ImageVectors(**vectors) if vectors else None))
+
+
+def _sizes(inputs: Inputs, histories: bool) -> dict[str, str | int]:
+    """The symbol of each input's first size: B rows, N behaviours (0 without histories), K images, M words of one."""
+    symbols: dict[str, str | int] = {}
+    for name in inputs:
+        if name.startswith(("text.", "text_rows.")):
+            symbols[name] = "M_" + name.partition(".")[2]
+        elif name.startswith("vectors.") or name == "images.unique_index":
+            symbols[name] = "K"
+        elif name.startswith(("ids.", "images.target")) or name == "lengths":
+            symbols[name] = "B"
+        else:
+            symbols[name] = "N" if histories else 0
+    return symbols
+
+
+def export_model(run: str | Path, samples: Samples, out: str | Path) -> Path:
+    """Write the model of a run; of Rocket Launching the light net alone.
+
+    Args:
+        run: run folder.
+        samples: those it was trained with: for the vocabulary.
+        out: the file ``.pt2``.
+
+    Raises:
+        BadInput: the folder is no run, the samples are others, or the model uses an operator that is not in
+            ``program.OPERATORS``.
+        StoreError: the file cannot be written.
+    """
+    model, lineage, _ = load_model(run)
+    lineage.check_samples(samples)
+    served, out = model.served().eval(), Path(out)
+    inputs = _example(served)
+    symbols = _sizes(inputs, served.spec.actions > 0)
+    dimensions = {symbol: torch.export.Dim(symbol, min=0) for symbol in symbols.values() if isinstance(symbol, str)}
+    shapes = {name: {0: dimensions[symbol]} if symbol in dimensions else None for name, symbol in symbols.items()}
+    with torch.no_grad():
+        program = torch.export.export(_Traced(served), (inputs,), dynamic_shapes=(shapes,))
+    files = {
+        SCHEMA: json.dumps(_schema(lineage, inputs), indent=1),
+        VOCABULARY: base64.b64encode((samples.folder / VOCABULARY).read_bytes()).decode(),
+    }
+    block = io.BytesIO()
+    torch.export.save(program, block, extra_files=files)
+    try:
+        _read(block.getvalue())
+    except ValueError as error:
+        raise BadInput(f"The model of {run} cannot be exported: {error}.") from error
+    with replacing(out) as part:
+        part.write_bytes(block.getbuffer())
+    return out
+
+
+def _schema(lineage: Lineage, inputs: Inputs) -> dict[str, Any]:
+    symbols = _sizes(inputs, lineage.inputs.actions > 0)
+    return {
+        "format": FORMAT,
+        "lineage": asdict(lineage),
+        "labels": list(lineage.inputs.labels),
+        "vector_version": lineage.vector_version,
+        "inputs": {
+            name: {"type": str(tensor.dtype).removeprefix("torch."), "shape": [symbols[name], *tensor.shape[1:]]}
+            for name, tensor in inputs.items()
+        },
+        "output": {"type": "float32", "shape": ["B", len(lineage.inputs.labels)]},
+    }
+
+
+def _example(model: Model) -> Inputs:
+    """Small inputs of the right types to trace with; each size is another number, so that none is taken for another."""
+    spec = model.spec
+    rows, images, words = 3, 7, 11
+    segments = torch.tensor([0, 0, 0, 2, 2] if spec.actions else [], dtype=torch.int64)
+
+    def whole(n: int) -> Tensor:
+        return torch.zeros(n, dtype=torch.int64)
+
+    found = {f"ids.{name}": whole(rows) for name in (*spec.user_columns, *spec.item_columns)}
+    if spec.actions:
+        found |= {f"history.{name}": whole(len(segments)) for name in (*spec.item_columns, "action")}
+    found |= {"history_age": whole(len(segments)), "segments": segments}
+    found["lengths"] = torch.bincount(segments, minlength=rows)
+    for name in spec.text_columns:
+        found |= {f"text.{name}": whole(words), f"text_rows.{name}": torch.arange(words) % rows}
+    if spec.image_vocabulary_size:
+        found["images.unique_index"] = whole(images)
+        found |= {"images.target": whole(rows), "images.history": whole(len(segments))}
+    if spec.vector_dim:
+        found["vectors.values"] = torch.zeros(images, spec.vector_dim)
+        found["vectors.ok"] = torch.ones(images, dtype=torch.bool)
+    return found
+
+
+def _stored(parts: dict[str, bytes], kind: str, used: set[str]) -> dict[str, Tensor]:
+    """Tensors below ``data/<kind>``, by the names that a program has for them; ``used`` gets the parts they are in."""
+    config = f"data/{kind}/model_{kind}_config.json"
+    used.add(config)
+    found = {}
+    for name, entry in json.loads(parts[config])["config"].items():
+        if entry["use_pickle"] or entry["tensor_meta"] is None:
+            raise ValueError(f"{name} is a pickle, which is never loaded")
+        used.add(part := f"data/{kind}/{entry['path_name']}")
+        found[name] = _tensor(parts[part], entry["tensor_meta"])
+    return found
+
+
+def _tensor(data: bytes, meta: dict[str, Any]) -> Tensor:
+    sizes, strides = ([side["as_int"] for side in meta[name]] for name in ("sizes", "strides"))
+    kind = TYPES[meta["dtype"]]
+    values = torch.frombuffer(bytearray(data), dtype=kind) if data else torch.empty(0, dtype=kind)
+    return values.as_strided(sizes, strides, meta["storage_offset"]["as_int"])
+
+
+def _read(data: bytes) -> tuple[Program, Lineage, bytes]:
+    """The program in an exported file, what it was trained with, and its vocabulary."""
+    parts = read_parts(data)
+    used = {*OF_PYTORCH, PROGRAM, f"extra/{SCHEMA}", f"extra/{VOCABULARY}"}
+    tensors = _stored(parts, "weights", used) | _stored(parts, "constants", used)
+    if others := used ^ parts.keys():
+        raise ValueError(f"{min(others)} is missing, or is no part that 'trainer export' writes")
+    schema = json.loads(parts[f"extra/{SCHEMA}"])
+    program = Program(json.loads(parts[PROGRAM]), tensors, list(schema["inputs"]))
+    return program, lineage_of(schema["lineage"]), base64.b64decode(parts[f"extra/{VOCABULARY}"])
+
+
+class Exported:
+    """A model that ``export_model`` wrote: ``probabilities`` as of the model itself.
+
+    Attributes:
+        lineage: what it was trained with.
+        vocabulary: bytes of ``vocabulary.parquet``.
+    """
+
+    def __init__(self, path: str | Path):
+        """Load it.
+
+        Raises:
+            BadInput: there is no exported model, or one that is damaged.
+        """
+        self._path = Path(path)
+        if self._path.is_dir():
+            raise BadInput(f"{path} holds no exported model: it is a folder. For a run folder leave out --exported.")
+        try:
+            self._program, self.lineage, self.vocabulary = _read(self._path.read_bytes())
+        except Exception as error:  # what is wrong with a file of a stranger may be of any kind
+            raise BadInput(f"{path} holds no exported model: {_said(error)}. 'trainer export' makes one.") from error
+
+    @torch.inference_mode()
+    def probabilities(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
+        """Shape (B, L).
+
+        Raises:
+            BadInput: the program in the file does not fit its description, or gives no probabilities.
+        """
+        try:
+            found: Tensor = self._program(flat(batch, image_vectors))
+            fault = _fault(found, (batch.rows, len(self.lineage.inputs.labels)))
+        except Exception as error:  # as above; each operator has errors of its own
+            raise BadInput(f"The program in {self._path} fails: {_said(error)}. Export the model again.") from error
+        if fault:
+            raise BadInput(f"The program in {self._path} gives no probability: {fault}. Export the model again.")
+        return found
+
+
+def _said(error: Exception) -> str:
+    return str(error).rstrip(".") or type(error).__name__  # MemoryError says nothing
+
+
+def _fault(found: Any, shape: tuple[int, int]) -> str:
+    """Why an output is not a probability a row and label; empty: it is."""
+    if not isinstance(found, Tensor):
+        return f"its output is of type {type(found).__name__}, not a tensor"
+    if found.dtype != torch.float32 or found.shape != shape:
+        return f"its output is {found.dtype} of shape {tuple(found.shape)}, not torch.float32 of shape {shape}"
+    outside = found[~((found >= 0) & (found <= 1))]  # NaN too
+    if len(outside):
+        return f"{len(outside)} of {found.numel()} values are not from 0 to 1, the first {outside[0]}"
+    return ""

@@ -1,0 +1,184 @@
+"""Figures of lines of results: for the report as inline SVG, for ``trainer results`` as a file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from crossmedia.disk import replacing
+from crossmedia.errors import BadInput
+from crossmedia.trainer.report.summary import base_name, model_name
+from crossmedia.trainer.runs.results import Line
+
+COLOURS = {False: "#7a7f87", True: "#1668a8"}
+NAMES = {False: "ids only", True: "with images"}
+STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e8e8e8",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "crossmedia",
+}
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an ``<svg>`` element."""
+    out = io.StringIO()
+    figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
+    text = out.getvalue()
+    return text[text.index("<svg") :]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure to a file; its ending says the format.
+
+    Raises:
+        BadInput: the format is unknown.
+        StoreError: the file cannot be written.
+    """
+    try:
+        with replacing(path) as part:
+            figure.savefig(part, format=path.suffix[1:], bbox_inches="tight", dpi=150)
+    except ValueError as error:
+        raise BadInput(f"The figure cannot be written to {path}: {error}.") from error
+
+
+def _models(lines: Sequence[Line]) -> list[str]:
+    """Names of models; one with ids only that stands beside the same with images has no panel of its own."""
+    beside = {base_name(line) for line in lines if line["images"]}
+    return list(dict.fromkeys(model_name(line) for line in lines if line["images"] or model_name(line) not in beside))
+
+
+def _kinds(lines: Sequence[Line], model: str) -> Iterator[tuple[bool, list[Line]]]:
+    """Lines of a model with images off and on, where there are any."""
+    shown = [line for line in lines if line["images"] and model_name(line) == model]
+    base = base_name(shown[0]) if shown else model
+    if plain := [line for line in lines if not line["images"] and model_name(line) == base]:
+        yield False, plain
+    if shown:
+        yield True, shown
+
+
+def by_model(lines: Sequence[Line]) -> list[list[Line]]:
+    """The lines of each model that has a panel, with those of ids only beside it."""
+    return [[line for _, found in _kinds(lines, model) for line in found] for model in _models(lines)]
+
+
+def auc_span(lines: Sequence[Line]) -> tuple[float, float] | None:
+    """The range of the validation AUC in all epochs, with a margin; None: there is none."""
+    every = [
+        point["validation_auc"] for line in lines for point in line["curve"] if point["validation_auc"] is not None
+    ]
+    if not every:
+        return None
+    margin = 0.05 * (max(every) - min(every)) or 0.01
+    return min(every) - margin, max(every) + margin
+
+
+def learning_curves(lines: Sequence[Line], span: tuple[float, float] | None = None) -> Figure:
+    """Validation AUC by epoch: a thin line a seed, one panel a model.
+
+    Args:
+        lines: of results.
+        span: of the AUC that is shown; the range of these lines when it is not given.
+    """
+    with mpl.rc_context(STYLE):
+        models = _models(lines)
+        figure = Figure(figsize=(4.2 * len(models), 2.8))
+        axes = figure.subplots(1, len(models), squeeze=False, sharey=True)[0]
+        for axis, model in zip(axes, models, strict=True):
+            for images, found in _kinds(lines, model):
+                for number, line in enumerate(found):
+                    axis.plot(
+                        [point["epoch"] for point in line["curve"]],
+                        [point["validation_auc"] for point in line["curve"]],
+                        color=COLOURS[images],
+                        marker="o" if images else ".",
+                        markersize=4,
+                        linewidth=1.2,
+                        label=NAMES[images] if number == 0 else None,
+                    )
+            axis.set_title(model)
+            axis.set_xlabel("epoch")
+            axis.xaxis.get_major_locator().set_params(integer=True)
+        axes[0].set_ylabel("AUC on the validation part")
+        if span is not None:
+            axes[0].set_ylim(*span)
+        axes[0].legend(frameon=False)
+        return figure
+
+
+def models_side_by_side(rows: Sequence[dict[str, Any]]) -> Figure:
+    """AUC, GAUC and AUC of unseen items of rows of ``summary.rows``: a dot a row, with the deviation over its seeds."""
+    names = list(dict.fromkeys(row["model"] for row in rows))
+    panels = (("AUC", "all", "auc"), ("GAUC", "all", "gauc"), ("AUC, items unseen in training", "unseen_items", "auc"))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(12, 0.32 * len(names) + 1), layout="constrained")
+        for axis, (title, part, metric) in zip(figure.subplots(1, 3, sharey=True), panels, strict=True):
+            for images in (False, True):
+                found = [row for row in rows if row["images"] == images and row[part][metric]]
+                axis.errorbar(
+                    [row[part][metric]["mean"] for row in found],
+                    [names.index(row["model"]) + (0.12 if images else -0.12) for row in found],
+                    xerr=[row[part][metric]["std"] or 0.0 for row in found],
+                    fmt="o",
+                    color=COLOURS[images],
+                    capsize=2,
+                    label=NAMES[images],
+                )
+            axis.set_title(title, loc="left")
+            axis.set_yticks(range(len(names)), names)
+        axis.invert_yaxis()
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), frameon=False, loc="outside upper right", ncols=2)
+        return figure
+
+
+def auc_by_item_count(groups: Sequence[Sequence[Line]], titles: Sequence[str] = ("",)) -> Figure:
+    """Test AUC by how often the item was shown in training, mean and standard deviation over the seeds.
+
+    Args:
+        groups: lines that belong together; each group is a row of panels, one a model.
+        titles: of the groups.
+    """
+    with mpl.rc_context(STYLE):
+        columns = max(len(_models(lines)) for lines in groups)
+        figure = Figure(figsize=(4.2 * columns, 3.0 * len(groups)), layout="constrained")
+        grid = figure.subplots(len(groups), columns, squeeze=False, sharey="row")
+        for axes, lines, title in zip(grid, groups, titles, strict=True):
+            models = _models(lines)
+            for axis, model in zip(axes, models, strict=False):
+                _item_counts(axis, lines, model)
+                axis.set_title(f"{title}: {model}" if title else model)
+            for axis in axes[len(models) :]:
+                axis.set_visible(False)
+            axes[0].set_ylabel("AUC on the test part")
+            axes[0].legend(frameon=False)
+        return figure
+
+
+def _item_counts(axis: Axes, lines: Sequence[Line], model: str) -> None:
+    for images, found in _kinds(lines, model):
+        buckets = [line["test"]["by_item_count"] for line in found]
+        names = [name for name, value in buckets[0].items() if value["rows"] and value["auc"] is not None]
+        values = np.array([[bucket[name]["auc"] for name in names] for bucket in buckets], dtype=np.float64)
+        axis.errorbar(
+            np.arange(len(names)) + (0.12 if images else -0.12),
+            values.mean(axis=0),
+            yerr=values.std(axis=0, ddof=1) if len(values) > 1 else None,
+            fmt="o" if images else ".",
+            color=COLOURS[images],
+            capsize=3,
+            label=NAMES[images],
+        )
+        axis.set_xticks(np.arange(len(names)), [f"{name}\n{buckets[0][name]['rows']:,}" for name in names])
+    axis.set_xlabel("times shown in training; below: test rows")
+    axis.margins(x=0.15)

@@ -1,0 +1,191 @@
+"""Whose a run folder is: held by one process at a time, and another run in it is refused, not written over."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crossmedia.disk import held
+from crossmedia.errors import BadInput, DeadlineExceeded, Overloaded, ServerFault, ServerUnavailable, StoreError
+from crossmedia.features.layout import META_FILE
+from crossmedia.trainer import processes
+from crossmedia.trainer.runs.checkpoint import CONFIG, FILES, METRICS, STATE, document_of, needed
+from crossmedia.trainer.runs.state import Progress, is_interrupted
+from crossmedia.trainer.settings import FitConfig, identity
+
+LOCK, BOARD = ".lock", "tensorboard"
+OF_COMPARISONS = SETTINGS, COMPARISON = "settings.json", "compare.json"  # never in the folder of a run
+RUNS = Path("runs")
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a disk where nobody can hold a file
+MAY_END = (ServerUnavailable, DeadlineExceeded, Overloaded, ServerFault, StoreError)  # a later try may not meet it
+
+
+@contextmanager
+def claimed(
+    config: FitConfig, own: dict[str, Any], device: torch.device
+) -> Iterator[tuple[Path, dict[str, Any] | None]]:
+    """The folder of a run, held until the run ends, and what a run of this identity found that ended there before.
+
+    It is made if it is not there. What may be in it: a run of the same identity, interrupted or finished. A finished
+    one, or another run, is removed where ``config.overwrite`` says so. Without a name the folder is the first of
+    ``runs/<model>``, ``runs/<model>-2``, … that is free, or holds this run, interrupted. Of several processes the first
+    one holds the folder for all.
+
+    Args:
+        config: of the run.
+        own: its identity.
+        device: that trains.
+
+    Raises:
+        BadInput: another run is in the folder, or another process is at work in it.
+        StoreError: it cannot be made.
+    """
+    with ExitStack() as holding:
+        said = b""
+        if processes.rank() == 0:
+            taken = _taken(config, own, holding)
+            said = json.dumps([str(taken), _finished(taken, own)]).encode()
+        folder, found = json.loads(processes.from_first(said, device))
+        yield Path(folder), found
+
+
+def _taken(config: FitConfig, own: dict[str, Any], holding: ExitStack) -> Path:
+    if config.out:
+        folder = Path(config.out)
+        holding.enter_context(_alone(folder))
+        if any((folder / name).exists() for name in OF_COMPARISONS):
+            raise BadInput(f"{folder} holds a comparison. Give another --out.")
+        refuse_others_files(folder)
+        if is_interrupted(folder, own):
+            return folder
+        if config.overwrite:
+            _remove_run(folder)
+        elif other := _other_run(folder, own):
+            raise BadInput(f"{folder} {other}. Give another --out, or replace what is there with --overwrite.")
+        return folder
+    for folder in fresh_names(config.model if config.images else f"{config.model}-ids"):
+        try:
+            holding.enter_context(_alone(folder))
+        except BadInput:  # another process is at work there
+            continue
+        if is_interrupted(folder, own) or not any(folder.glob("[!.]*")):
+            return folder
+        holding.close()
+    raise AssertionError("names never end")
+
+
+def fresh_names(name: str) -> Iterator[Path]:
+    """Yield ``runs/name``, ``runs/name-2`` and so on."""
+    yield RUNS / name
+    yield from (RUNS / f"{name}-{number}" for number in count(2))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    def refusal(holder: str) -> str:
+        return f"The run folder {folder} is in use by {holder}. Let it end, or give another --out."
+
+    with ExitStack() as holding:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            holding.enter_context(held(folder / LOCK, refusal))
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise StoreError(f"The run folder {folder} cannot be used: {error}.") from error
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run ended in a folder, or was interrupted there."""
+    return any((folder / name).exists() for name in (STATE, CONFIG, METRICS))
+
+
+def _finished(folder: Path, own: dict[str, Any]) -> dict[str, Any] | None:
+    """What ``fit`` found in the run of this identity that ended in a folder; None: there is none, or it goes on.
+
+    Raises:
+        BadInput: it is damaged.
+    """
+    if (folder / STATE).exists() or not (folder / CONFIG).exists() or _differences(folder, own):
+        return None
+    found: dict[str, Any] = json.loads(needed(folder, METRICS).read_text())
+    return found
+
+
+def refuse_others_files(folder: Path) -> None:
+    """Refuse a folder without a run that holds files, which nobody could tell from a run's afterwards.
+
+    Beside a run, files are let be: an exported model, or notes. Hidden ones are nobody's data.
+
+    Raises:
+        BadInput: it holds samples, or files and no run.
+    """
+    if (folder / META_FILE).exists():
+        raise BadInput(f"{folder} holds samples ({META_FILE}). Give another --out.")
+    own = {CONFIG, STATE, *FILES, BOARD}
+    others = sorted(path.name for path in folder.glob("[!.]*") if path.name not in own)
+    if others and not holds_run(folder):
+        raise BadInput(
+            f"{folder} holds {others[0]}, which is no file of a run. Give an empty or a new folder as --out."
+        )
+
+
+def _other_run(folder: Path, own: dict[str, Any]) -> str:
+    """Which other run is in a folder, as the end of a sentence; empty: none is."""
+    if (folder / STATE).exists():
+        return "holds an interrupted run with other settings, other samples or other vectors"
+    if not (folder / CONFIG).exists():
+        return "holds a part of a run" if (folder / METRICS).exists() else ""
+    differences = _differences(folder, own)
+    return f"holds another run ({'; '.join(differences)})" if differences else ""
+
+
+def _differences(folder: Path, own: dict[str, Any]) -> list[str]:
+    """In what a finished run differs from this one."""
+    try:
+        document = document_of(folder)
+        fitted, lineage = document["fit"], document["lineage"]
+        version = lineage["vector_version"]
+        if fitted.get("head") == "learn":
+            version = version.partition("+")[0]  # what the head started from
+        there = identity(fitted, lineage.get("samples_hash", ""), version)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return ["it cannot be read"]
+    names = {"rows": "other samples", "version": "other vectors"}
+    return [
+        names.get(name) or f"{name.replace('_', '-')} {_text(there[name])}, not {_text(value)}"
+        for name, value in own.items()
+        if there[name] != value
+    ]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) and value else json.dumps(value)
+
+
+def _remove_run(folder: Path) -> None:
+    curves = (folder / BOARD).glob("events.out.tfevents.*")
+    for path in (folder / CONFIG, *(folder / name for name in FILES), folder / STATE, *curves):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def kept_said(out: Path, state: Progress) -> Iterator[None]:
+    """An error that may not come again says what is kept of a run, and how it goes on."""
+    try:
+        yield
+    except MAY_END as error:
+        kept = f"The run in {out} is kept up to the end of epoch {state.epoch}" if state.epoch else "No epoch had ended"
+        then = "goes on from there" if state.epoch else "starts the run again"
+        error.args = (f"{error} {kept}: the same command {then}.", *error.args[1:])
+        raise

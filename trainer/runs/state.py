@@ -1,0 +1,103 @@
+"""What a run leaves after each epoch, so that a run that was killed goes on and ends with the same numbers."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import pickle
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from crossmedia.errors import BadInput
+from crossmedia.trainer import processes
+from crossmedia.trainer.layers.sharded import gathered
+from crossmedia.trainer.runs.checkpoint import STATE
+from crossmedia.trainer.runs.sealed import opened, replacing_whole, seal
+
+
+@dataclass
+class Progress:
+    """What has happened so far; saved after each epoch."""
+
+    epoch: int = 0
+    step: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    wait_s: float = 0.0
+    best_auc: float = -math.inf
+    best_epoch: int = -1
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save_state(
+    out: Path,
+    identity: dict[str, Any],
+    learner: nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    best: Any,
+    state: Progress,
+) -> None:
+    """Put the state in the place of the former one; the first of several processes does so.
+
+    Raises:
+        StoreError: it cannot be written; the former one stands.
+    """
+    learned = gathered(
+        {
+            "model": learner.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+            "best": best,
+        }
+    )
+    if processes.rank() == 0:
+        with replacing_whole(out / STATE) as part:
+            torch.save({"identity": identity, **learned, "progress": asdict(state)}, part)
+            seal(part)
+
+
+def load_state(out: Path, identity: dict[str, Any], device: torch.device) -> dict[str, Any] | None:
+    """What a killed run of the same configuration left, or None; of several processes the first one reads it for all.
+
+    Args:
+        out: run folder.
+        identity: of this run.
+        device: that trains.
+
+    Raises:
+        BadInput: it is damaged.
+    """
+    path = out / STATE
+    data = b""
+    if processes.rank() == 0:
+        data = b"there:" + path.read_bytes() if path.exists() else b""
+    if not (data := processes.from_first(data, device)):
+        return None
+    return _of_run(path, data.removeprefix(b"there:"), identity)
+
+
+def is_interrupted(out: Path, identity: dict[str, Any]) -> bool:
+    """Whether ``load_state`` would find something; for one process alone.
+
+    Raises:
+        BadInput: what is there is damaged.
+    """
+    path = out / STATE
+    return path.exists() and _of_run(path, path.read_bytes(), identity) is not None
+
+
+def _of_run(path: Path, data: bytes, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """The state in the bytes of a file, where it is of the run of this identity."""
+    try:
+        saved: dict[str, Any] = torch.load(io.BytesIO(opened(data)), map_location="cpu", weights_only=True)
+        there = json.loads(json.dumps(saved["identity"]))
+        return saved if {name: there.get(name) for name in identity} == identity else None
+    except (ValueError, TypeError, LookupError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise BadInput(
+            f"{path}, from which the run would go on, is damaged: {str(error)[:100]}. Delete it, and the run "
+            f"starts anew; or give another --out."
+        ) from error

@@ -1,0 +1,69 @@
+"""Start from yesterday's weights: all of them, or all but those of ids (Image Matters, arXiv 1711.06505, section 6)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from crossmedia.errors import BadInput, VersionMismatch
+from crossmedia.features.reading.samples import Samples
+from crossmedia.trainer.models.base import Model
+from crossmedia.trainer.runs.checkpoint import load_model
+
+
+@torch.no_grad()
+def warm_start(model: Model, run: str | Path, samples: Samples, version: str, *, partial: bool) -> None:
+    """Copy the weights of a run into a new model.
+
+    Args:
+        model: gets the weights.
+        run: folder of the run that they come from.
+        samples: of the new run.
+        version: of the new run's image vectors, or of the features that its head learns from; empty without images.
+        partial: leave the weights of ids as they are: an id's weights over-fit, the others carry over.
+
+    Raises:
+        BadInput: the run is of another model, or its ids have other places.
+        VersionMismatch: the run was trained on other vectors.
+    """
+    before, lineage, _ = load_model(run)
+    if version not in (lineage.vector_version, lineage.vector_version.partition("+")[0]):
+        raise VersionMismatch(
+            f"The run {run} was trained with vectors of {lineage.vector_version or 'no images'}, this one with "
+            f"{version or 'no images'}: its weights do not fit."
+        )
+    if type(before) is not type(model) or _shapes(before) != _shapes(model):
+        raise BadInput(
+            f"The run {run} is a {lineage.model} of another shape; warm-start takes the same model and options."
+        )
+    if not partial and lineage.vocabulary_hash not in (samples.vocabulary_hash, samples.extends):
+        raise BadInput(
+            f"The ids of {run} have other places than those of {samples.folder}. Build the samples with "
+            f"'features build --extend', or take all but the ids with --warm-up partial."
+        )
+    ids, old_ids = model.id_rows(), before.id_rows()
+    values = _tensors(before)
+    for name, tensor in _tensors(model).items():
+        if name not in ids:
+            tensor.copy_(values[name])
+        elif not partial:
+            for column, (start, size) in ids[name].items():
+                if column not in old_ids[name]:
+                    raise BadInput(
+                        f"The run {run} has no weights of {column!r}, a column of {samples.folder}. Start anew, or "
+                        f"take all but the ids with --warm-up partial."
+                    )
+                first, count = old_ids[name][column]
+                count = min(count, size)
+                tensor[start : start + count] = values[name][first : first + count]
+
+
+def _tensors(model: Model) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _shapes(model: Model) -> dict[str, torch.Size]:
+    ids = model.id_rows()
+    return {name: tensor.shape[1:] if name in ids else tensor.shape for name, tensor in _tensors(model).items()}
