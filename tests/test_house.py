@@ -366,7 +366,12 @@ def test_the_documents_python_runs(store: Path, photos: Path, tmp_path: Path) ->
     (tmp_path / "photos" / "4711.jpg").write_bytes((photos / "200.jpg").read_bytes())
     process = DaemonProcess(store, photos)
     try:
-        for document in (ROOT / "README.md", ROOT / "docs" / "own-data.md", ROOT / "docs" / "python.md"):
+        for document in (
+            ROOT / "README.md",
+            ROOT / "docs" / "guide.md",
+            ROOT / "docs" / "own-data.md",
+            ROOT / "docs" / "python.md",
+        ):
             blocks = re.findall(r"```python\n(.*?)```", document.read_text(), flags=re.DOTALL)
             assert blocks
             for block in blocks:
