@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from crossmedia.v1 import image_server_pb2 as pb
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["ImageService"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from crossmedia.errors import BadInput
 from crossmedia.features.layout import META_FILE
 from crossmedia.features.reading.samples import Samples
 from crossmedia.imgserver.client import Transport
+from crossmedia.progress import duration
 from crossmedia.trainer.fit import FitConfig, fit, served_version
 from crossmedia.trainer.models import model_class
 from crossmedia.trainer.report import summary
@@ -73,23 +75,29 @@ def compare(
     version = served_version(config.base, transport) if with_images else ""
     out = _folder(config.base, results.key_fields(config.base, data, samples, version))
     file = config.results or out / RESULTS
-    lines = []
-    for seed in range(config.seeds):
-        for model in config.models:
-            for images in (False, True) if with_images else (False,):
-                name = f"{model}-{'images' if images else 'ids'}-{seed}"
-                run = replace(config.base, model=model, images=images, seed=seed, out=str(out / name))
-                if not images:
-                    run = replace(run, head="frozen")
-                key = results.key_fields(run, data, samples, version if images else "")
-                # Read again each time: another process may have filled in some of the same matrix.
-                known = results.read([file]) if file.exists() else {}
-                line = known.get(results.identity(key))
-                announce(f"{name}: {'training' if line is None else 'done before'}")
-                if line is None:
-                    line = results.new_line(key, fit(run, transport, progress, announce))
-                    results.append(file, line)
-                lines.append(line)
+    runs = _runs(config, out, (False, True) if with_images else (False,))
+    keys = [results.key_fields(run, data, samples, version if run.images else "") for run in runs]
+    lines, trained, began = [], 0, time.monotonic()
+    for number, (run, key) in enumerate(zip(runs, keys, strict=True), 1):
+        # Read again each time: another process may have filled in some of the same matrix.
+        known = results.read([file]) if file.exists() else {}
+        line = known.get(results.identity(key))
+        name = f"run {number} of {len(runs)}, {Path(run.out).name}"
+        if line is None:
+            left = sum(results.identity(other) not in known for other in keys[number - 1 :])
+            rest_s = (time.monotonic() - began) / trained * left if trained else 0
+            rest = f", about {duration(rest_s)} left" if trained else ""
+            announce(f"{name}: training{rest}")
+
+            def on_the_way(done: int, total: int, what: str, name: str = name) -> None:
+                progress(done, total, f"{name}, {what}")
+
+            line = results.new_line(key, fit(run, transport, on_the_way, announce))
+            results.append(file, line)
+            trained += 1
+        else:
+            announce(f"{name}: done before")
+        lines.append(line)
     rows = summary.rows(lines)
     verdict = summary.sentence(rows) if with_images else "The samples have no images: there is nothing to compare."
     result = {
@@ -104,6 +112,18 @@ def compare(
     with replacing(out / COMPARISON) as part:
         part.write_text(sealed_json(result))
     return {**result, "out": str(out)}
+
+
+def _runs(config: CompareConfig, out: Path, with_images: tuple[bool, ...]) -> list[FitConfig]:
+    """Every run of a comparison, a seed of all models after the other."""
+    runs = []
+    for seed in range(config.seeds):
+        for model in config.models:
+            for images in with_images:
+                name = f"{model}-{'images' if images else 'ids'}-{seed}"
+                run = replace(config.base, model=model, images=images, seed=seed, out=str(out / name))
+                runs.append(run if images else replace(run, head="frozen"))
+    return runs
 
 
 def _folder(base: FitConfig, key: results.Line) -> Path:

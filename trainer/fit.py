@@ -27,13 +27,12 @@ from crossmedia.errors import BadInput, TrainingDiverged
 from crossmedia.features.reading.prefetch import fetch_ahead
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.reading.sampling import keep_negatives
-from crossmedia.imgserver import open_local
 from crossmedia.imgserver.client import ImageClient, Transport
 from crossmedia.trainer import processes
 from crossmedia.trainer.doubts import of_one_class
 from crossmedia.trainer.evaluate import measure, predict
 from crossmedia.trainer.images.image_head import ImageHead
-from crossmedia.trainer.images.open_images import fix_version, open_images
+from crossmedia.trainer.images.open_images import fix_version, open_images, vectors_from
 from crossmedia.trainer.layers.inputs import InputSpec
 from crossmedia.trainer.layers.sharded import shard_tables, spread, spread_optimizer, whole_tables
 from crossmedia.trainer.metrics.gather import gather_rows
@@ -61,6 +60,7 @@ def fit(
     transport: Transport | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
     announce: Callable[[str], None] = lambda text: None,
+    epoch_ended: Callable[[dict[str, Any]], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Train, measure, and write the run folder; a run of these settings that ended there before is not repeated.
 
@@ -69,6 +69,7 @@ def fit(
         transport: instead of a connection to ``config.server``.
         progress: told rows done, rows in all of the epoch, and a line on the state.
         announce: told that the run goes on from what was kept of it, or ended before.
+        epoch_ended: told of each epoch what the learning curve has of it.
 
     Returns:
         what ``metrics.json`` holds, and the run folder as ``out``.
@@ -178,6 +179,7 @@ def fit(
                 "validation_log_loss": found["all"]["log_loss"],
             }
             state.curve.append(line)
+            epoch_ended(line)
             _finite(line["validation_log_loss"], state.step, config)
             auc = line["validation_auc"]
             if state.epoch == 0 and (alike := of_one_class("validation", found["all"])):
@@ -238,7 +240,7 @@ def served_version(config: FitConfig, transport: Transport | None = None) -> str
     Raises:
         ServerUnavailable, NotReady: there is none to be had.
     """
-    source = transport or (open_local(config.store) if config.store else config.server)
+    source = transport or vectors_from(config.server, config.store)
     with ImageClient(source, timeout_s=config.timeout_s) as client:
         # Servers that each own a part may have different versions active; a head only needs the same features.
         if config.head != "frozen" and (backbone := client.infos()[0].backbone):

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crossmedia.config import Command, json_option
-from crossmedia.errors import BadInput, CrossMediaError, DeadlineExceeded, ServerUnavailable
+from crossmedia.errors import BadInput, CrossMediaError, DeadlineExceeded, NoStore, ServerUnavailable
 from crossmedia.hosts import host_and_port, written
 from crossmedia.imgserver.commands.options import (
     MEGABYTE,
@@ -34,7 +34,20 @@ from crossmedia.logs import LogFormat, set_up_logs
 STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
 
 
-@click.command(cls=Command, example="--store store --catalogue photos --background")
+@click.command(
+    cls=Command,
+    example="--store store --catalogue photos --background",
+    sections={
+        "What is served": ("--store", "--catalogue", "--folder", "--servers", "--me"),
+        "Where it answers": ("--host", "--port", "--background"),
+        "Who may call": ("--tls-cert", "--tls-key", "--tls-client-ca", "--tokens", "--max-ids-per-second"),
+        "Photos that are computed when they are asked for": (
+            *("--threads", "--max-pending-ids", "--negative-ttl-s"),
+            *("--max-image-mb", "--read-timeout-s", "--photo-root"),
+        ),
+        "Logs and metrics": ("--log-format", "--metrics-port", "--otel"),
+    },
+)
 @served_store_option
 @click.option(
     "--catalogue",
@@ -149,10 +162,7 @@ def serve(
         raise BadInput(f"--folder is for a store behind redis://; what is a server's own lies in the store {store}.")
     ownership = ownership_of(servers, me)
     if not is_url(store) and not holds_store(Path(store)):
-        raise BadInput(
-            f"There is no store in {store}. Check the name; 'imgserver precompute --store {store} --catalogue FOLDER' "
-            f"makes one of photos, 'imgserver import' of vectors that there are."
-        )
+        raise NoStore(store)
     address = _listening_at(host, port)
     from crossmedia.imgserver.serving.process import serve as run
     from crossmedia.imgserver.serving.process import serve_in_background
@@ -249,6 +259,8 @@ def stop(store: str, as_json: bool) -> None:
     """Drain and stop the server that serves a store on this machine."""
     from crossmedia.imgserver.serving.process import stop_daemon
 
+    if not is_url(store) and not holds_store(Path(store)):
+        raise NoStore(store)
     daemon = stop_daemon(own_folder(store))
     click.echo(json.dumps(asdict(daemon)) if as_json else f"The image server at {daemon.address} has stopped.")
 
@@ -274,7 +286,7 @@ def health(server: str | None, store: str, wait: bool, timeout_s: float, as_json
                 f"The image server at {address} is not healthy: {state}. It may be loading or draining, or have no "
                 f"vectors yet; its log says why, and 'imgserver doctor' looks at its store."
             )
-        except (ServerUnavailable, DeadlineExceeded) as error:
+        except (ServerUnavailable, DeadlineExceeded, NoStore) as error:  # a store may be made just now
             why = error
         if not wait or time.monotonic() >= deadline:
             raise why

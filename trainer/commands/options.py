@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from crossmedia.config import json_option
 from crossmedia.errors import BadInput
@@ -27,28 +25,46 @@ class _Widths(click.ParamType):  # type: ignore[type-arg]  # generic in late rel
             self.fail(f"{value!r} is no list of whole numbers separated by commas.", param, ctx)
 
 
+# Of ``training_options`` in the help; what a command adds of its own stands before them.
+TRAINING_SECTIONS = {
+    "Vectors of images": ("--server", "--store", "--max-missing", "--timeout-s"),
+    "A head that learns": (
+        *("--head", "--head-widths", "--head-activation", "--head-normalisation", "--head-start"),
+        *("--head-learning-rate", "--max-staleness"),
+    ),
+    "How it is trained": (
+        *("--epochs", "--patience", "--batch-size", "--learning-rate", "--width", "--embedding-l2", "--id-dropout"),
+        *("--negative-rate", "--device", "--shard-tables"),
+    ),
+}
+
+
+def vectors_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Where vectors come from."""
+    function = click.option(
+        "--store",
+        default="",
+        help="Take vectors, or features for a head that learns, from this store in this process: no server is asked.",
+    )(function)
+    return click.option(
+        "--server",
+        default="localhost:7070",
+        help="Address of the image server. Several, separated by commas, are asked each for the images that it "
+        "owns, if they were started with --servers or a head learns; else they are copies that take turns, as are "
+        "all addresses behind dns:///NAME:PORT.",
+    )(function)
+
+
 def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Options of training, which ``fit`` and ``compare`` share."""
-    options = [
+    options: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
         click.option("--samples", default="samples", help="Folder that 'features build' made."),
-        click.option(
-            "--server",
-            default="localhost:7070",
-            help="Address of the image server. Several, separated by commas, are asked each for the images that it "
-            "owns, if they were started with --servers or a head learns; else they are copies that take turns, as are "
-            "all addresses behind dns:///NAME:PORT.",
-        ),
+        vectors_options,
         click.option(
             "--head",
             type=click.Choice(["frozen", "learn"]),
             default="frozen",
             help="Take vectors as the server has them, or train the net that makes them from the features.",
-        ),
-        click.option(
-            "--store",
-            default="",
-            help="Take vectors, or features for a head that learns, from this store in this process: no server is "
-            "asked.",
         ),
         click.option(
             "--head-widths",
@@ -185,26 +201,14 @@ def missing_extra(error: ImportError) -> BadInput:
     )
 
 
-class Bar:
-    """A progress bar on standard error that starts anew with each epoch.
+def epoch_line(epoch: dict[str, Any]) -> str:
+    """A line of a learning curve."""
+    from crossmedia.trainer.report.tables import number
 
-    Args:
-        shown: whether to draw it; where standard error is no terminal it is not.
-    """
-
-    def __init__(self, *, shown: bool = True) -> None:
-        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
-        console = Console(stderr=True)
-        self.progress = Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal))
-        self.task = self.progress.add_task("starting", total=None)
-
-    def say(self, text: str) -> None:
-        """A line above the bar, on standard error."""
-        self.progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def __call__(self, done: int, total: int, what: str) -> None:
-        """Show how far it is."""
-        self.progress.update(self.task, completed=done, total=total, description=what)
+    return (
+        f"epoch {epoch['epoch']}: log loss {epoch['train_log_loss']:.4f}; validation AUC "
+        f"{number(epoch['validation_auc'])}, log loss {epoch['validation_log_loss']:.4f}"
+    )
 
 
 def metrics_line(found: dict[str, Any]) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput
-from crossmedia.trainer.commands.options import missing_extra
+from crossmedia.trainer.commands.options import missing_extra, vectors_options
 
 
 @click.command(cls=Command, example="runs/compare/results.jsonl --plot auc.png")
@@ -56,7 +57,8 @@ def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
 
 @click.command(cls=Command, example="runs/compare --out report.html")
 @click.argument("comparison", type=click.Path(path_type=Path))
-@click.option("--server", default="localhost:7070", help="Address of the image server, for photos and vectors.")
+@vectors_options
+@click.option("--catalogue", default="", metavar="PATH|URL", help="With --store: where the photos are, to draw them.")
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
@@ -69,7 +71,7 @@ def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
     "--out", type=click.Path(dir_okay=False, path_type=Path), default="report.html", help="The HTML file to write."
 )
 @json_option
-def report(comparison: Path, server: str, seed: int, title: str, note: str, out: Path, as_json: bool) -> None:
+def report(comparison: Path, out: Path, as_json: bool, **values: Any) -> None:
     """Draw a comparison, or a run alone, as one HTML file that needs no network.
 
     COMPARISON is the folder of 'trainer compare', or the run folder of 'trainer fit'.
@@ -79,5 +81,7 @@ def report(comparison: Path, server: str, seed: int, title: str, note: str, out:
     except ImportError as error:
         raise missing_extra(error) from error
 
-    write_report(ReportConfig(comparison, server, seed, title, note, out))
-    click.echo(json.dumps({"report": str(out), "seed": seed}) if as_json else f"report: {out}")
+    if values["store"] and not values["catalogue"]:
+        raise BadInput("With --store give --catalogue, too: where the photos are, to draw them.")
+    write_report(ReportConfig(comparison, out=out, **values))
+    click.echo(json.dumps({"report": str(out), "seed": values["seed"]}) if as_json else f"report: {out}")

@@ -10,7 +10,7 @@ import click
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput
-from crossmedia.trainer.commands.options import metrics_line, missing_extra
+from crossmedia.trainer.commands.options import metrics_line, missing_extra, vectors_options
 
 if TYPE_CHECKING:
     from crossmedia.features.reading.samples import Samples
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from crossmedia.trainer.runs.checkpoint import Lineage
 
 
-def images_for(lineage: Lineage, samples: Samples, server: str, timeout_s: float) -> ImageHead | None:
+def images_for(lineage: Lineage, samples: Samples, server: str, store: str, timeout_s: float) -> ImageHead | None:
     """The vectors of a model, of its version whichever is active; None for a model without images."""
     from crossmedia.imgserver.client import ImageClient
     from crossmedia.trainer.images.image_head import ImageHead
-    from crossmedia.trainer.images.open_images import check_names
+    from crossmedia.trainer.images.open_images import check_names, vectors_from
 
     if not lineage.vector_version:
         return None
-    client = ImageClient(server, timeout_s=timeout_s)
+    client = ImageClient(vectors_from(server, store), timeout_s=timeout_s)
     check_names(samples, client.infos()[0])
     client.version = lineage.vector_version
     return ImageHead(client)
@@ -48,11 +48,13 @@ def say_missing(images: ImageHead | None) -> None:
 @click.command(cls=Command, example="runs/din")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--samples", default=None, help="Folder of samples; the run's own when it is not given.")
-@click.option("--server", default="localhost:7070", help="Address of the image server.")
+@vectors_options
 @click.option("--split", type=click.Choice(["validation", "test"]), default="test", help="Rows to evaluate.")
 @click.option("--timeout-s", type=float, default=30.0, help="Seconds that a fetch may take, retries included.")
 @json_option
-def evaluate(run: Path, samples: str | None, server: str, split: str, timeout_s: float, as_json: bool) -> None:
+def evaluate(
+    run: Path, samples: str | None, server: str, store: str, split: str, timeout_s: float, as_json: bool
+) -> None:
     """Evaluate the model of the folder RUN, with vectors of the version that it was trained with."""
     try:
         import torch
@@ -67,7 +69,7 @@ def evaluate(run: Path, samples: str | None, server: str, split: str, timeout_s:
     model, lineage, config = load_model(run)
     opened = Samples(samples or config["samples"])
     lineage.check_samples(opened)
-    images = images_for(lineage, opened, server, timeout_s)
+    images = images_for(lineage, opened, server, store, timeout_s)
     labels = lineage.inputs.labels
     probabilities = predict(model, opened, split, images, config["batch_size"], torch.device("cpu"))
     say_missing(images)
@@ -85,7 +87,7 @@ def evaluate(run: Path, samples: str | None, server: str, split: str, timeout_s:
 @click.option("--exported", is_flag=True, help="MODEL is what 'trainer export' wrote, not a run folder.")
 @click.option("--samples", default="samples", help="Folder that 'features build' made.")
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", help="Rows to score.")
-@click.option("--server", default="localhost:7070", help="Address of the image server.")
+@vectors_options
 @click.option("--timeout-s", type=float, default=30.0, help="Seconds that a fetch may take, retries included.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=1024, help="Rows at a time.")
 @click.option(
@@ -102,6 +104,7 @@ def score(
     samples: str,
     split: str,
     server: str,
+    store: str,
     timeout_s: float,
     batch_size: int,
     out: Path,
@@ -133,7 +136,7 @@ def score(
         predictor = loaded.served()
     opened = Samples(samples)
     lineage.check_samples(opened)
-    images = images_for(lineage, opened, server, timeout_s)
+    images = images_for(lineage, opened, server, store, timeout_s)
     probabilities = predict(predictor, opened, split, images, batch_size, torch.device("cpu"))
     say_missing(images)
     table = scores_table(opened, split, probabilities, lineage.inputs.labels)

@@ -13,10 +13,28 @@ from rich.console import Console
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput
-from crossmedia.trainer.commands.options import Bar, for_the_log, metrics_line, missing_extra, training_options
+from crossmedia.progress import Bar
+from crossmedia.trainer.commands.options import (
+    TRAINING_SECTIONS,
+    epoch_line,
+    for_the_log,
+    metrics_line,
+    missing_extra,
+    training_options,
+)
 
 
-@click.command(name="fit", cls=Command, example="--samples samples --model din --images --out runs/din", goes_on=True)
+@click.command(
+    name="fit",
+    cls=Command,
+    example="--samples samples --model din --images --out runs/din",
+    goes_on=True,
+    sections={
+        "What is trained": ("--samples", "--model", "--set", "--images", "--labels", "--seed", "--out", "--overwrite"),
+        **TRAINING_SECTIONS,
+        "Where it starts": ("--warm-start", "--warm-up"),
+    },
+)
 @click.option("--model", default="din", help="Which model; 'trainer models' lists them.")
 @click.option(
     "--set",
@@ -52,10 +70,10 @@ def fit_command(as_json: bool, settings: tuple[str, ...], labels: str, **values:
     values["labels"] = tuple(name.strip() for name in labels.split(",") if name.strip())
     with processes.joined(values["device"]):
         first = processes.rank() == 0
-        bar = Bar(shown=first)
-        with bar.progress:
+        with Bar("starting", left=False, shown=first) as bar:
             announce = bar.say if first else (lambda text: None)
-            result = fit(FitConfig(**for_the_log(values, announce)), progress=bar, announce=announce)
+            config = FitConfig(**for_the_log(values, announce))
+            result = fit(config, progress=bar, announce=announce, epoch_ended=lambda line: announce(epoch_line(line)))
     if first:
         click.echo(json.dumps(result) if as_json else "\n".join(_said(result)))
 
@@ -118,7 +136,14 @@ def _option_text(name: str, default: Any) -> str:
 
 
 @click.command(
-    cls=Command, example="--samples samples --models embedding_mlp,din --seeds 3 --out runs/compare", goes_on=True
+    cls=Command,
+    example="--samples samples --models embedding_mlp,din --seeds 3 --out runs/compare",
+    goes_on=True,
+    sections={
+        "What is compared": ("--samples", "--models", "--seeds", "--out", "--overwrite"),
+        "Where results stand": ("--results", "--data", "--reference"),
+        **TRAINING_SECTIONS,
+    },
 )
 @click.option("--models", default="embedding_mlp,din", help="Models to compare, separated by commas.")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, help="How many seeds each.")
@@ -152,8 +177,7 @@ def compare(models: str, seeds: int, reference: Path | None, as_json: bool, **va
         raise BadInput("'trainer compare' is one process: torchrun starts 'trainer fit', one run at a time.")
     own = {name: values.pop(name) for name in ("results", "data")}
     names = tuple(name.strip() for name in models.split(",") if name.strip())
-    bar = Bar()
-    with bar.progress:
+    with Bar("starting", left=False) as bar:
         config = CompareConfig(FitConfig(**for_the_log(values, bar.say)), names, seeds, reference=reference, **own)
         result = work(config, announce=bar.say, progress=bar)
     if as_json:

@@ -49,7 +49,7 @@ def open_images(config: FitConfig, samples: Samples, transport: Transport | None
         yield None
         return
     if config.head == "frozen":
-        source = transport or (open_local(config.store) if config.store else config.server)
+        source = transport or vectors_from(config.server, config.store)
         with ImageClient(source, timeout_s=config.timeout_s) as client:
             check_names(samples, fix_version(client))
             yield ImageHead(client)
@@ -68,6 +68,20 @@ def open_images(config: FitConfig, samples: Samples, transport: Transport | None
         check_names(samples, learning.client.infos()[0])
         head = _head(config, samples, learning, backbone)
         yield ImageHead(learning, head, backbone, config.max_staleness)
+
+
+def vectors_from(server: str, store: str, catalogue: str = "") -> Transport | str:
+    """Where vectors come from: a store in this process, if one is named, else the server at an address.
+
+    Args:
+        server: its address.
+        store: folder; may be empty.
+        catalogue: with a store: where the photos are, for what it does not hold; may be empty.
+
+    Raises:
+        NoStore: there is none of that name.
+    """
+    return open_local(store, catalogue or None) if store else server
 
 
 def fix_version(client: ImageClient) -> ServerInfo:
