@@ -29,6 +29,7 @@ GROUND = {
         "door",
         "environment",
         "errors",
+        "forms",
         "hosts",
         "interrupts",
         "keys",
@@ -38,7 +39,7 @@ GROUND = {
         "notes",
         "progress",
     ),
-    "secret_files",
+    *("secret_files", "words"),
 }
 # room -> what it may import beside itself and the ground floor
 ARROWS = {

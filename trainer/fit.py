@@ -130,7 +130,7 @@ def fit(
         if board:
             opened.callback(board.close)
         in_step = processes.in_step(learner, apart)
-        total = samples.rows("train")
+        total, starting = samples.rows("train"), True
 
         while state.epoch < config.epochs and state.epoch - state.best_epoch <= config.patience:
             learner.train()
@@ -139,7 +139,7 @@ def fit(
             batches = samples.batches("train", config.batch_size, shuffle_seed=config.seed, epoch=state.epoch)
             batches = keep_negatives(batches, spec.labels[0], config.negative_rate, config.seed, state.epoch)
             batches = processes.own_rows(batches)
-            losses, done, started = [], 0, time.monotonic()
+            losses, done, first_rows, started = [], 0, 0, time.monotonic()
             asked = time.monotonic()
             for batch, fetched in fetch_ahead(batches, images.fetch if images else None, images.depth if images else 2):
                 state.wait_s += time.monotonic() - asked
@@ -156,6 +156,8 @@ def fit(
                     board.add("train/log_loss", losses[-1], state.step)
                 state.step += 1
                 done += len(batch)
+                if starting:
+                    starting, first_rows, state.first_s = False, done, state.first_s + time.monotonic() - started
                 progress(
                     done * processes.world(), total, f"epoch {state.epoch + 1} log loss {np.mean(losses[-50:]):.4f}"
                 )
@@ -165,7 +167,8 @@ def fit(
             if images is not None and config.max_missing < 1:
                 stats_of_all(images, device).check_found()
             state.seconds += time.monotonic() - started
-            state.rows += int(processes.total({"rows": done}, device)["rows"])
+            rows = processes.total({"rows": done, "first_rows": first_rows}, device)
+            state.rows, state.first_rows = state.rows + int(rows["rows"]), state.first_rows + int(rows["first_rows"])
             of_all = gather_rows(np.array(losses))[0]  # the mean over processes is that over rows
 
             learner.eval()

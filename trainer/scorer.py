@@ -23,6 +23,7 @@ from crossmedia.errors import BadInput
 from crossmedia.features.batch import NULL_IMAGE, Batch, BatchImages, Int64Array, Jagged
 from crossmedia.features.times import Span, seconds
 from crossmedia.features.vocabulary import Vocabularies, tokenize
+from crossmedia.forms import near_in_words, other_spellings
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.keys import Column, column_of, image_ids, keys, texts
 from crossmedia.names import ImageNames
@@ -32,9 +33,12 @@ from crossmedia.trainer.images.image_head import ImageHead, vectors_of
 from crossmedia.trainer.layers.inputs import CONTEXT
 from crossmedia.trainer.runs.checkpoint import Lineage, load_model
 from crossmedia.trainer.tensors import to_tensors
+from crossmedia.trainer.unmatched import Unmatched
 
 CPU = torch.device("cpu")
-UNNAMED, TIMES = "image names that the manifest lacks", "times that do not fit"  # beside names of columns
+MOST_ACTIONS = 20  # that a message lists
+TIMES = "times that do not fit"  # beside names of columns
+UNNAMED = "names of images that the manifest lacks"
 log = logging.getLogger(__name__)
 
 
@@ -59,6 +63,7 @@ class Scorer:
     ):
         self._predictor, self._spec, self._names = predictor, lineage.inputs, names
         self._said: set[str] = set()
+        self._unmatched = Unmatched()
         needed = [*self._spec.vocabularies, *([CONTEXT] if self._spec.actions else [])]
         if absent := [name for name in needed if name not in vocabulary.values]:
             raise BadInput(f"The model has a column {absent[0]!r} that its vocabulary lacks: its file is damaged.")
@@ -117,7 +122,7 @@ class Scorer:
                 ``hist_image_id``. A column that is not given is unknown; which those are is logged once.
             candidates: lists of one length by column name, or a frame of pandas, or a table of Arrow: ``item_id``, its
                 other id columns, text columns, ``image_id``. None is unknown, and no image; so is a name that the
-                manifest lacks, which is logged once.
+                manifest lacks (see ``unmatched``).
             now_s: seconds, the time of the impression; now when it is not given. Behaviours that are later, or seem to
                 be in another unit, are logged once.
 
@@ -131,6 +136,16 @@ class Scorer:
             vectors = vectors_of(self._vectors, batch, None)
             scores = self._predictor.probabilities(to_tensors(batch, CPU), vectors).numpy()
         return scores[:, 0] if scores.shape[1] == 1 else scores
+
+    def unmatched(self) -> dict[str, int]:
+        """What requests gave so far and nothing matched: kind -> how many values.
+
+        Counted are names of images that the manifest lacks, actions that are in no training row, and ids that are
+        unknown as they are written and known in another Unicode form, letter case, or without blanks. Each kind is
+        logged, with examples, at the first and whenever there are ten times as many. Other ids that training did not
+        know are not counted: new users and items are to be expected.
+        """
+        return self._unmatched.counts()
 
     def _batch(self, user: Mapping[str, Any], candidates: Mapping[str, Any] | pa.Table, now_s: float) -> Batch:
         spec = self._spec
@@ -150,15 +165,15 @@ class Scorer:
         now = int(seconds(column_of([now_s], "now_s", "the request"))[0])
         times = self._times(behaviours["hist_time"], now) if history else np.zeros(0, dtype=np.int64)
         shared = (
-            {name: self._encode(name, keys(behaviours[f"hist_{name}"])) for name in (*spec.item_columns, CONTEXT)}
+            {name: self._ids_of(name, keys(behaviours[f"hist_{name}"])) for name in (*spec.item_columns, CONTEXT)}
             if history
             else {}
         )
         ids = {
-            name: np.repeat(self._encode(name, keys(column_of([person.get(name)], name, "the user"))), n)
+            name: np.repeat(self._ids_of(name, keys(column_of([person.get(name)], name, "the user"))), n)
             for name in spec.user_columns
         }
-        ids |= {name: self._encode(name, keys(found[name])) for name in spec.item_columns}
+        ids |= {name: self._ids_of(name, keys(found[name])) for name in spec.item_columns}
         images = None
         if spec.image_vocabulary_size:
             seen = self._ids(behaviours["hist_image_id"]) if history else np.zeros(0, dtype=np.int64)
@@ -214,14 +229,33 @@ class Scorer:
         names = keys(images)
         found = self._names.find(names)
         absent = names.filter(pc.and_(pc.is_valid(names), pa.array(found == NULL_IMAGE)))
-        if len(absent) and UNNAMED not in self._said:
-            self._said.add(UNNAMED)
-            log.warning("the manifest has no image %r: it and others like it count as no image", absent[0].as_py())
+        if len(absent):
+            near = near_in_words(self._names.near(absent), len(absent))
+            self._unmatched.add(UNNAMED, absent.to_pylist(), len(names), f"They count as no image.{near}".rstrip("."))
         return found
 
     def _encode(self, column: str, found: pa.Array) -> Int64Array:
         places = self._places[column]
         return np.array([places.get(key, 0) for key in found.to_pylist()], dtype=np.int64)
+
+    def _ids_of(self, column: str, found: pa.Array) -> Int64Array:
+        """Places of ids or actions; those that are most likely another one, written in another way, are counted."""
+        encoded, places = self._encode(column, found), self._places[column]
+        if encoded.all():
+            return encoded
+        unknown = [found[row].as_py() for row in np.flatnonzero(encoded == 0).tolist() if found[row].is_valid]
+        if column == CONTEXT:
+            known = ", ".join(map(ascii, sorted(places)[:MOST_ACTIONS]))
+            self._unmatched.add(
+                "actions that are in no training row", unknown, len(found), f"The model knows {known}, and no others"
+            )
+            return encoded
+        other = {word: form for word in unknown for form in other_spellings(word) if form in places}
+        if other:
+            words, first = [word for word in unknown if word in other], next(iter(other))
+            known = f"The model knows {other[first]!a}, and not {first!a}: write ids as the log did"
+            self._unmatched.add(f"values of {column} in another spelling", words, len(found), known)
+        return encoded
 
     def _text(self, column: str, found: pa.Array) -> Jagged:
         words = tokenize(found)

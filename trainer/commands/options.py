@@ -9,6 +9,7 @@ import click
 
 from crossmedia.config import json_option
 from crossmedia.errors import BadInput
+from crossmedia.words import counted
 
 
 class _Widths(click.ParamType):  # type: ignore[type-arg]  # generic in late releases of click only
@@ -213,10 +214,10 @@ def epoch_line(epoch: dict[str, Any]) -> str:
 
 def metrics_line(found: dict[str, Any]) -> str:
     """A line of a part of ``measure``."""
-    from crossmedia.trainer.report.tables import number
+    from crossmedia.trainer.report.tables import gauc_users, number
 
     constant = f" (a constant: {number(found['base_log_loss'])})" if "base_log_loss" in found else ""
     return (
-        f"AUC {number(found['auc'])}, GAUC {number(found['gauc'])} ({found['gauc_users']} users), "
-        f"log loss {number(found['log_loss'])}{constant}, {found['rows']:,} rows"
+        f"AUC {number(found['auc'])} (a constant: .5), GAUC {number(found['gauc'])} (a constant: .5; "
+        f"{gauc_users(found)}), log loss {number(found['log_loss'])}{constant}, {counted(found['rows'], 'row')}"
     )

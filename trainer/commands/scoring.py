@@ -11,6 +11,7 @@ import click
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput
 from crossmedia.trainer.commands.options import metrics_line, missing_extra, vectors_options
+from crossmedia.words import counted
 
 if TYPE_CHECKING:
     from crossmedia.features.reading.samples import Samples
@@ -146,7 +147,7 @@ def score(
     if as_json:
         click.echo(json.dumps({"scores": str(out), "rows": len(table), "mean_probability": mean}))
         return
-    click.echo(f"{len(table):,} rows of {split}, mean probability {mean:.4f}: {out}")
+    click.echo(f"{counted(len(table), 'row')} of {split}, mean probability {mean:.4f}: {out}")
 
 
 @click.command(cls=Command, example="runs/din --out din.pt2")

@@ -22,6 +22,7 @@ from crossmedia.trainer.commands.options import (
     missing_extra,
     training_options,
 )
+from crossmedia.words import counted
 
 
 @click.command(
@@ -95,8 +96,9 @@ def _said(result: dict[str, Any]) -> Iterator[str]:
         yield f"learned head: {result['vector_version']} ({cost['head_parameters']:,} parameters)"
     together = f", {cost['processes']} processes" if cost["processes"] > 1 else ""
     yield (
-        f"{cost['epochs']} epochs, best {cost['best_epoch']}; {cost['samples_per_s']:,.0f} samples/s{together}; "
-        f"{cost['images_fetched']:,} vectors fetched, {cost['fetch_wait_s']:.1f} s waited for them"
+        f"{counted(cost['epochs'], 'epoch')}, best {cost['best_epoch']}; {cost['samples_per_s']:,.0f} samples/s"
+        f"{together}; "
+        f"{counted(cost['images_fetched'], 'vector')} fetched, {cost['fetch_wait_s']:.1f} s waited for them"
     )
     yield f"run folder: {result['out']}"
 
