@@ -17,6 +17,7 @@ from rich.table import Table
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput, CrossMediaError, DeadlineExceeded, NoStore, ServerUnavailable
 from crossmedia.hosts import host_and_port, written
+from crossmedia.imgserver.background import serve_in_background, stop_daemon
 from crossmedia.imgserver.commands.options import (
     MEGABYTE,
     ownership_of,
@@ -164,12 +165,6 @@ def serve(
     if not is_url(store) and not holds_store(Path(store)):
         raise NoStore(store)
     address = _listening_at(host, port)
-    from crossmedia.imgserver.serving.process import serve as run
-    from crossmedia.imgserver.serving.process import serve_in_background
-    from crossmedia.imgserver.serving.service import ServiceConfig
-    from crossmedia.imgserver.vision.decode import ImageLimits
-    from crossmedia.service.security import ServerSecurity
-    from crossmedia.service.tracing import tracing
 
     def say(daemon: Daemon) -> None:
         if as_json or (log_format == "json" and not background):  # standard output is often the same file as the log
@@ -186,6 +181,12 @@ def serve(
         arguments += [f"--photo-root={root}" for root in photo_roots]
         say(serve_in_background(arguments, own_folder(store, folder)))
         return
+    from crossmedia.imgserver.serving.process import serve as run
+    from crossmedia.imgserver.serving.service import ServiceConfig
+    from crossmedia.imgserver.vision.decode import ImageLimits
+    from crossmedia.service.security import ServerSecurity
+    from crossmedia.service.tracing import tracing
+
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which of its builds fits this CPU
     set_up_logs(log_format)
     security = ServerSecurity(tls_cert, tls_key, tls_client_ca, tokens, max_ids_per_second)
@@ -257,8 +258,6 @@ def info(server: str | None, store: str, timeout_s: float, as_json: bool) -> Non
 @json_option
 def stop(store: str, as_json: bool) -> None:
     """Drain and stop the server that serves a store on this machine."""
-    from crossmedia.imgserver.serving.process import stop_daemon
-
     if not is_url(store) and not holds_store(Path(store)):
         raise NoStore(store)
     daemon = stop_daemon(own_folder(store))
