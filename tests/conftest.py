@@ -52,7 +52,9 @@ def test_data() -> Path:
 def run_command(
     *arguments: str, check: bool = True, timeout_s: float = 120, limited: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m …`` as a process of its own: forked, see ``warm``; started anew behind another command."""
+    """Run ``python -m crossmedia.…`` as a process: forked, see ``warm``; started anew behind another command."""
+    module, *options = arguments
+    arguments = (f"crossmedia.{module}", *options)
     if limited:
         command = [*limited, sys.executable, "-m", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
