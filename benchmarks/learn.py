@@ -110,10 +110,10 @@ def profile(folder: Path, store: str, address: str, steps: int) -> dict[str, flo
         finally:
             setattr(cls, name, plain)
 
-    from crossmedia.trainer.images.image_head import ImageHead
+    from crossmedia.trainer.images.image_head import RemoteHead
 
     with (
-        timed(ImageHead, "_publish", "hash and pack the head"),
+        timed(RemoteHead, "_publish", "hash and pack the head"),
         timed(ImageClient, "put_head", "put the head"),
         timed(ImageClient, "get", "get vectors"),
         timed(ImageClient, "head_gradient", "get the head's gradient"),
@@ -133,7 +133,7 @@ def moved(folder: Path, store: str, address: str, steps: int) -> dict[str, float
     work = steps_over(images, images.dim, folder, steps)
 
     def so_far() -> int:
-        stats = images.source.stats
+        stats = images.stats
         total: int = stats.bytes_sent + stats.bytes_received + stats.head_bytes_sent + stats.head_bytes_received
         return total
 

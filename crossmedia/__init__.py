@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from crossmedia.imgserver.client import HeadServers, ImageClient
     from crossmedia.imgserver.head import Head
     from crossmedia.trainer.compare import CompareConfig, compare
+    from crossmedia.trainer.evaluate import evaluate
     from crossmedia.trainer.fit import fit
     from crossmedia.trainer.images.image_head import ImageHead
     from crossmedia.trainer.scorer import Scorer
@@ -39,6 +40,7 @@ __all__ = [
     "Scorer",
     "build_samples",
     "compare",
+    "evaluate",
     "fit",
     "open_store",
 ]
@@ -55,6 +57,7 @@ _MODULES = {
     "Scorer": "trainer.scorer",
     "build_samples": "features.writing.build",
     "compare": "trainer.compare",
+    "evaluate": "trainer.evaluate",
     "fit": "trainer.fit",
     "open_store": "imgserver",
 }

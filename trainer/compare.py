@@ -13,12 +13,14 @@ from crossmedia.errors import BadInput
 from crossmedia.features.layout import META_FILE
 from crossmedia.features.reading.samples import Samples
 from crossmedia.imgserver.client import Transport
-from crossmedia.trainer.fit import FitConfig, fit, served_version
+from crossmedia.trainer.fit import fit
+from crossmedia.trainer.images.open_images import served_version
 from crossmedia.trainer.models import model_class
 from crossmedia.trainer.report import summary
 from crossmedia.trainer.runs import results
 from crossmedia.trainer.runs.run_folder import COMPARISON, SETTINGS, fresh_names, holds_run
 from crossmedia.trainer.runs.sealed import sealed_json
+from crossmedia.trainer.settings import FitConfig
 
 RESULTS = "results.jsonl"
 

@@ -32,6 +32,7 @@ from crossmedia.imgserver.wire import VectorsReply
 from crossmedia.trainer.cli import trainer
 from crossmedia.trainer.compare import CompareConfig, compare
 from crossmedia.trainer.evaluate import measure, predict
+from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.image_head import ImageHead
 from crossmedia.trainer.metrics import auc
@@ -120,9 +121,8 @@ def test_a_loaded_model_gives_the_numbers_of_its_run(
     opened = Samples(samples)
     lineage.check_samples(opened)
     with ImageClient(transport) as client:
-        again = measure(
-            opened, "test", predict(model, opened, "test", ImageHead(client), 64, torch.device("cpu"))[:, 0]
-        )
+        feed = Feed(opened, ImageHead(client), 64, torch.device("cpu"))
+        again = measure(opened, "test", predict(model, feed, "test")[:, 0])
     assert again["all"]["auc"] == pytest.approx(result["test"]["all"]["auc"], abs=1e-6)
     with pytest.raises(BadInput, match="no run that can be loaded"):
         load_model(samples)

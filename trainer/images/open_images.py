@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,11 +16,10 @@ from crossmedia.imgserver.client import HeadServers, ImageClient, ServerInfo, Tr
 from crossmedia.imgserver.head import Head, HeadSpec, new_head
 from crossmedia.names import same_names
 from crossmedia.trainer import processes
-from crossmedia.trainer.images.image_head import ImageHead
+from crossmedia.trainer.images.image_head import LocalHead, RemoteHead, StoredVectors
+from crossmedia.trainer.images.images import Images, NoImages
 from crossmedia.trainer.runs.checkpoint import HEAD, of_run
-
-if TYPE_CHECKING:
-    from crossmedia.trainer.fit import FitConfig
+from crossmedia.trainer.settings import FitConfig
 
 HEADS = ("frozen", "learn")
 SAMPLE_IMAGES = 8192  # whose features a new head starts from
@@ -29,8 +27,8 @@ LEARNED = "learned"
 
 
 @contextmanager
-def open_images(config: FitConfig, samples: Samples, transport: Transport | None) -> Iterator[ImageHead | None]:
-    """The images of a run; None when they are off. The version is fixed from here on.
+def open_images(config: FitConfig, samples: Samples, transport: Transport | None) -> Iterator[Images]:
+    """The images of a run. The version is fixed from here on.
 
     Args:
         config: of the run.
@@ -43,31 +41,77 @@ def open_images(config: FitConfig, samples: Samples, transport: Transport | None
     """
     if config.head not in HEADS:
         raise BadInput(f"head is {config.head!r}; it must be one of {', '.join(HEADS)}.")
+    learns = config.head == "learn"
     if not config.images:
-        if config.head != "frozen":
+        if learns:
             raise BadInput("A head cannot learn with images off. Leave out --no-images, or --head learn.")
-        yield None
-        return
-    if config.head == "frozen":
-        source = transport or (open_local(config.store) if config.store else config.server)
+        yield NoImages()
+    elif learns and (transport or not config.store):
+        servers = [transport] if transport else [name.strip() for name in config.server.split(",") if name.strip()]
+        run_id = processes.from_first(uuid.uuid4().hex.encode(), processes.own_device(config.device)).decode()
+        with HeadServers(servers, run_id, config.timeout_s) as learning:
+            backbone = learning.backbone()
+            check_names(samples, learning.client.infos()[0])
+            yield RemoteHead(learning, _head(config, samples, learning, backbone), backbone, config.max_staleness)
+    else:
+        source = transport or source_of(config.server, config.store)
         with ImageClient(source, timeout_s=config.timeout_s) as client:
-            check_names(samples, fix_version(client))
-            yield ImageHead(client)
-        return
-    if config.store and not transport:
-        with ImageClient(open_local(config.store), timeout_s=config.timeout_s) as client:
             info = fix_version(client)
             check_names(samples, info)
-            client.version = backbone = info.features()
-            yield ImageHead(client, _head(config, samples, client, backbone), backbone)
+            if learns:
+                client.version = backbone = info.features()
+                yield LocalHead(client, _head(config, samples, client, backbone), backbone)
+            else:
+                yield StoredVectors(client)
+
+
+@contextmanager
+def open_version(
+    version: str, samples: Samples, source: str | Transport, timeout_s: float, announce: Callable[[str], None]
+) -> Iterator[Images]:
+    """The vectors of a version, whichever is active, for one pass over rows that are not trained on.
+
+    Args:
+        version: of the vectors that a model was trained with; empty for a model without images.
+        samples: that the rows are of.
+        source: where the vectors are.
+        timeout_s: seconds that a fetch may take, retries included.
+        announce: told in the end which images there are no vectors of.
+
+    Raises:
+        TooManyMissingImages: not one image was there.
+        CrossMediaError: what the server or the way to it raised.
+    """
+    if not version:
+        yield NoImages()
         return
-    servers = [transport] if transport else [name.strip() for name in config.server.split(",") if name.strip()]
-    run_id = processes.from_first(uuid.uuid4().hex.encode(), processes.own_device(config.device)).decode()
-    with HeadServers(servers, run_id, config.timeout_s) as learning:
-        backbone = learning.backbone()
-        check_names(samples, learning.client.infos()[0])
-        head = _head(config, samples, learning, backbone)
-        yield ImageHead(learning, head, backbone, config.max_staleness)
+    with ImageClient(source, timeout_s=timeout_s) as client:
+        check_names(samples, client.infos()[0])
+        client.version = version
+        yield StoredVectors(client)
+        client.stats.check_found()
+        if said := client.stats.missing_said:
+            announce(said)
+
+
+def source_of(server: str, store: str) -> str | Transport:
+    """Where vectors come from: the address of a server, or where one is named a store in this process."""
+    return open_local(store) if store else server
+
+
+def served_version(config: FitConfig, transport: Transport | None = None) -> str:
+    """The version of the vectors, or with a head that learns the features, that a run would be trained on.
+
+    Raises:
+        ServerUnavailable, NotReady: there is none to be had.
+    """
+    source = transport or source_of(config.server, config.store)
+    with ImageClient(source, timeout_s=config.timeout_s) as client:
+        # Servers that each own a part may have different versions active; a head only needs the same features.
+        if config.head != "frozen" and (backbone := client.infos()[0].backbone):
+            return backbone
+        info = fix_version(client)
+        return info.version if config.head == "frozen" else info.backbone
 
 
 def fix_version(client: ImageClient) -> ServerInfo:
@@ -109,7 +153,7 @@ def load_head(run: str | Path) -> Head | None:
     return Head.from_bytes(path.read_bytes()) if path else None
 
 
-def images_of(run: str | Path, version: str, client: ImageClient) -> ImageHead:
+def images_of(run: str | Path, version: str, client: ImageClient) -> StoredVectors:
     """The vectors that the model of a run was trained on.
 
     Args:
@@ -122,9 +166,9 @@ def images_of(run: str | Path, version: str, client: ImageClient) -> ImageHead:
     """
     head = load_head(run)
     if head is not None:
-        return ImageHead(client, head, head.backbone)
+        return LocalHead(client, head, head.backbone)
     client.version = version
-    return ImageHead(client)
+    return StoredVectors(client)
 
 
 def _head(config: FitConfig, samples: Samples, source: ImageClient | HeadServers, backbone: str) -> Head:

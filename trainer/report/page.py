@@ -16,7 +16,7 @@ from crossmedia.errors import BadInput, CrossMediaError
 from crossmedia.features.reading.samples import Samples
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.trainer.compare import RESULTS
-from crossmedia.trainer.images.image_head import ImageHead
+from crossmedia.trainer.images.image_head import StoredVectors
 from crossmedia.trainer.images.open_images import images_of
 from crossmedia.trainer.report import summary
 from crossmedia.trainer.report.facts import headline, of_splits, warnings
@@ -149,14 +149,14 @@ def _photo_sections(config: ReportConfig, comparison: dict[str, Any], samples: S
         absent = Section([], f"The weights of the run are not at {run}.")
         return absent, absent, runs[0]["vector_version"]
 
-    def section(work: Callable[[ImageClient, ImageHead], tuple[list[Strip], str]]) -> Section:
+    def section(work: Callable[[StoredVectors], tuple[list[Strip], str]]) -> Section:
         try:
             with ImageClient(config.server, timeout_s=20) as client:
-                strips, said = work(client, images_of(run, lineage.vector_version, client))
+                strips, said = work(images_of(run, lineage.vector_version, client))
         except CrossMediaError as error:
             return Section([], f"Not drawn: {error}")
         return Section(strips, "" if strips else "There are too few rows to draw.", said)
 
-    near = section(lambda client, images: (neighbours(samples, client, images, config.seed), ""))
-    looked = section(lambda client, images: attention(samples, client, images, run, model, config.seed))
+    near = section(lambda images: (neighbours(samples, images, config.seed), ""))
+    looked = section(lambda images: attention(samples, images, run, model, config.seed))
     return near, looked, lineage.vector_version
