@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -42,24 +42,22 @@ class Several(click.ParamType):  # type: ignore[type-arg]  # generic in late rel
 
 
 def options_of(
-    config: type, *, without: Collection[str] = (), unset: Mapping[str, str] | None = None
+    config: type, names: Iterable[str], unset: Mapping[str, str] | None = None
 ) -> Callable[[Function], Function]:
-    """Add an option for each field of a dataclass to a command, in their order.
+    """Add options to a command, one for each of some fields of a dataclass.
 
     Args:
         config: the dataclass.
-        without: names of fields that are no options of this command.
+        names: of the fields.
         unset: options that are None when they are not given, and the end of the help of each.
     """
-    hints, about = get_type_hints(config, include_extras=True), help_of(config)
-    unset = unset or {}
+    hints, about, known = get_type_hints(config, include_extras=True), help_of(config), _fields(config)
+    unset, chosen = unset or {}, list(names)
 
     def add(function: Function) -> Function:
-        for field in reversed(fields(config)):
-            if field.name not in without:
-                more = unset.get(field.name)
-                option = _option(field, hints[field.name], about[field.name] + (more or ""), given=more is None)
-                function = option(function)
+        for name in reversed(chosen):
+            more = unset.get(name)
+            function = _option(known[name], hints[name], about[name] + (more or ""), given=more is None)(function)
         return function
 
     return add
@@ -67,7 +65,7 @@ def options_of(
 
 def help_of(config: type) -> dict[str, str]:
     """What the docstring of a dataclass says of each field, as sentences for a terminal."""
-    names = {field.name for field in fields(config)}
+    names = _fields(config)
     _, _, attributes = (inspect.getdoc(config) or "").partition("Attributes:\n")
     found = {}
     for name, text in re.findall(r"^    (\w+): (.*(?:\n     .*)*)", attributes, flags=re.MULTILINE):
@@ -75,6 +73,10 @@ def help_of(config: type) -> dict[str, str]:
         text = re.sub(r"``(\w+)``", lambda word: _flag(word[1]) if word[1] in names else word[1], text)
         found[name] = text.replace("``", "")[:1].upper() + text.replace("``", "")[1:]
     return {name: found.get(name, "") for name in names}
+
+
+def _fields(config: Any) -> dict[str, Field[Any]]:
+    return {field.name: field for field in fields(config)}
 
 
 def _flag(name: str) -> str:

@@ -40,7 +40,7 @@ GROUND = {
         "names",
         "notes",
     ),
-    "secret_files",
+    *("options", "secret_files"),
 }
 # room -> what it may import beside itself and the ground floor
 ARROWS = {

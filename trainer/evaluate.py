@@ -19,7 +19,7 @@ from crossmedia.features.reading.samples import Samples
 from crossmedia.trainer import processes
 from crossmedia.trainer.export.exported import Exported
 from crossmedia.trainer.feed import Feed
-from crossmedia.trainer.images.open_images import open_version, source_of
+from crossmedia.trainer.images.open_images import open_version, vectors_from
 from crossmedia.trainer.metrics import auc, base_log_loss, calibration, gauc, log_loss
 from crossmedia.trainer.metrics.gather import gather_rows
 from crossmedia.trainer.runs.checkpoint import Lineage, load_model
@@ -196,7 +196,7 @@ def evaluate(
     model, lineage, config = load_model(run)
     opened = Samples(samples or config["samples"])
     lineage.check_samples(opened)
-    source = source_of(server, store)
+    source = vectors_from(server, store)
     with open_version(lineage.vector_version, opened, source, timeout_s, announce) as images:
         probabilities = predict(model, Feed(opened, images, config["batch_size"], CPU), split)
     labels = lineage.inputs.labels
@@ -246,7 +246,7 @@ def score(
     predictor, lineage = _predictor(model, exported)
     opened = Samples(samples)
     lineage.check_samples(opened)
-    source = source_of(server, store)
+    source = vectors_from(server, store)
     with open_version(lineage.vector_version, opened, source, timeout_s, announce) as images:
         probabilities = predict(predictor, Feed(opened, images, batch_size, CPU), split)
     with replacing(out) as part:

@@ -212,7 +212,8 @@ def test_not_one_image_stops_evaluate_and_score(
 ) -> None:
     fit(replace(config, epochs=1), transport)
     served = {i + 10_000: v for i, v in transport.vectors.items()}
-    monkeypatch.setattr("crossmedia.imgserver.client.ImageClient", lambda *_, **__: ImageClient(MockTransport(served)))
+    client = "crossmedia.trainer.images.open_images.ImageClient"
+    monkeypatch.setattr(client, lambda *_, **__: ImageClient(MockTransport(served)))
     score = ["score", config.out, f"--samples={config.samples}", f"--out={tmp_path / 's.parquet'}"]
     for command in (["evaluate", config.out], score):
         done = CliRunner().invoke(trainer, command)

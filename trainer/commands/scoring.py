@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from crossmedia.config import Command, json_option
-from crossmedia.trainer.commands.options import metrics_line
+from crossmedia.trainer.commands.options import metrics_line, vectors_options
 
 
 def _say(text: str) -> None:
@@ -20,7 +20,7 @@ def _say(text: str) -> None:
 @click.command(cls=Command, example="runs/din")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--samples", default="", help="Folder of samples; the run's own when it is not given.")
-@click.option("--server", default="localhost:7070", help="Address of the image server.")
+@vectors_options
 @click.option("--split", type=click.Choice(["validation", "test"]), default="test", help="Rows to evaluate.")
 @click.option("--timeout-s", type=float, default=30.0, help="Seconds that a fetch may take, retries included.")
 @json_option
@@ -43,7 +43,7 @@ def evaluate(run: Path, split: str, as_json: bool, **values: Any) -> None:
 @click.option("--exported", is_flag=True, help="MODEL is what 'trainer export' wrote, not a run folder.")
 @click.option("--samples", default="samples", help="Folder that 'features build' made.")
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", help="Rows to score.")
-@click.option("--server", default="localhost:7070", help="Address of the image server.")
+@vectors_options
 @click.option("--timeout-s", type=float, default=30.0, help="Seconds that a fetch may take, retries included.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=1024, help="Rows at a time.")
 @click.option(

@@ -13,11 +13,11 @@ from rich.console import Console
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput
-from crossmedia.trainer.commands.options import Bar, for_the_log, metrics_line, missing_extra, training_options
+from crossmedia.trainer.commands.options import OF_ONE_RUN, Bar, for_the_log, metrics_line, training_options
 
 
 @click.command(name="fit", cls=Command, example="--samples samples --model din --images --out runs/din", goes_on=True)
-@click.option("--model", default="din", help="Which model; 'trainer models' lists them.")
+@training_options(OF_ONE_RUN)
 @click.option(
     "--set",
     "settings",
@@ -25,31 +25,17 @@ from crossmedia.trainer.commands.options import Bar, for_the_log, metrics_line, 
     metavar="NAME=VALUE",
     help="An option of the model, such as hidden=200,80; may be given several times. 'trainer models' lists them.",
 )
-@click.option("--images/--no-images", default=True, help="Train with the images' vectors, or with ids only.")
-@click.option("--labels", default="", help="Labels to train, separated by commas; the first when it is not given.")
-@click.option("--warm-start", default="", help="Run folder whose weights to start from, such as yesterday's.")
-@click.option(
-    "--warm-up",
-    type=click.Choice(["partial", "full"]),
-    default="partial",
-    help="What to take of them: all but the weights of ids, or all.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the weights and of the order of the rows.")
-@training_options(single=True)
-def fit_command(as_json: bool, settings: tuple[str, ...], labels: str, **values: Any) -> None:
+@json_option
+def fit_command(as_json: bool, settings: tuple[str, ...], **values: Any) -> None:
     """Train one model and write a run folder: weights, metrics, curves, predictions.
 
     Started by torchrun, its processes train one model together: each takes its part of every batch of --batch-size.
     """
-    try:
-        from crossmedia.trainer import processes
-        from crossmedia.trainer.fit import FitConfig, fit
-        from crossmedia.trainer.options import parse_options
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.trainer import processes
+    from crossmedia.trainer.fit import FitConfig, fit
+    from crossmedia.trainer.options import parse_options
 
     values["options"] = parse_options(values["model"], settings)
-    values["labels"] = tuple(name.strip() for name in labels.split(",") if name.strip())
     with processes.joined(values["device"]):
         first = processes.rank() == 0
         bar = Bar(shown=first)
@@ -87,10 +73,7 @@ def _said(result: dict[str, Any]) -> Iterator[str]:
 @json_option
 def models(as_json: bool) -> None:
     """List the models, with what each is, its paper, and the options that --set takes."""
-    try:
-        from crossmedia.trainer.models import MODELS, model_class, options_of
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.trainer.models import MODELS, model_class, options_of
 
     found: dict[str, dict[str, Any]] = {
         name: {
@@ -133,20 +116,18 @@ def _option_text(name: str, default: Any) -> str:
     help="File that each run appends its line to; results.jsonl in the folder of --out when it is not given.",
 )
 @click.option("--data", default="", help="Name of the data in that file; the samples' folder when it is not given.")
-@training_options(single=False)
+@training_options()
+@json_option
 def compare(models: str, seeds: int, reference: Path | None, as_json: bool, **values: Any) -> None:
     """Train models with ids only and with images, over seeds, and say whether the pictures helped.
 
     Each run is a line in the file of results. Runs that have a line there, of the same samples, vectors and settings,
     are not trained again, so that a long comparison can be run in parts. Samples without images need no server.
     """
-    try:
-        from crossmedia.trainer.compare import CompareConfig
-        from crossmedia.trainer.compare import compare as work
-        from crossmedia.trainer.fit import FitConfig
-        from crossmedia.trainer.report.tables import comparison_table
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.trainer.compare import CompareConfig
+    from crossmedia.trainer.compare import compare as work
+    from crossmedia.trainer.report.tables import comparison_table
+    from crossmedia.trainer.settings import FitConfig
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise BadInput("'trainer compare' is one process: torchrun starts 'trainer fit', one run at a time.")

@@ -14,10 +14,10 @@ from crossmedia.trainer.tensors import ImageVectors
 
 
 class Images(nn.Module):
-    """What training and prediction ask of images, whichever kind they are.
+    """What training and prediction ask of images, whichever kind they are; as it stands here there are none.
 
-    ``NoImages`` has none, for ids only; ``StoredVectors``, ``LocalHead`` and ``RemoteHead`` are told apart in
-    ``ImageHead``.
+    The kinds are ``NoImages``, and those that ``ImageHead`` tells apart: ``StoredVectors``, ``LocalHead``,
+    ``RemoteHead``.
 
     Args:
         head: what learns; None: nothing does.
@@ -34,8 +34,8 @@ class Images(nn.Module):
 
     @property
     def version(self) -> str:
-        """Version of the vectors that it gives now; empty before the first answer of stored ones."""
-        raise NotImplementedError
+        """Version of the vectors that it gives now; empty: there are none, or stored ones before the first answer."""
+        return ""
 
     @property
     def base(self) -> str:
@@ -44,8 +44,8 @@ class Images(nn.Module):
 
     @property
     def dim(self) -> int:
-        """D, numbers in a vector; 0: images are off."""
-        raise NotImplementedError
+        """D, numbers in a vector; 0: there are none."""
+        return 0
 
     @property
     def depth(self) -> int:
@@ -55,12 +55,12 @@ class Images(nn.Module):
     @property
     def stats(self) -> FetchStats:
         """Running totals of what was fetched by this process."""
-        raise NotImplementedError
+        return FetchStats()
 
     @property
     def generation(self) -> int:
         """Generation of the store, as it was told last; 0 before."""
-        raise NotImplementedError
+        return 0
 
     def fetch(self, image_ids: Int64Array) -> Vectors | None:
         """What can be had of a batch before its turn; may be called in another thread.
@@ -74,10 +74,10 @@ class Images(nn.Module):
         Raises:
             CrossMediaError: what the server or the way to it raised.
         """
-        raise NotImplementedError
+        return None
 
     def forward(self, image_ids: Int64Array | Tensor, fetched: Vectors | None = None) -> ImageVectors | None:
-        """Vectors of images, with a gradient to the head where there is one; None: images are off.
+        """Vectors of images, with a gradient to the head where there is one; None: there are none.
 
         Args:
             image_ids: shape (K,), int64; duplicates, and -1 for no image, are taken.
@@ -86,34 +86,8 @@ class Images(nn.Module):
         Raises:
             CrossMediaError: what the server or the way to it raised.
         """
-        raise NotImplementedError
+        return None
 
 
 class NoImages(Images):
-    """Images that are off: there is no vector, and nobody is asked."""
-
-    @property
-    def version(self) -> str:
-        """Empty."""
-        return ""
-
-    @property
-    def dim(self) -> int:
-        """0."""
-        return 0
-
-    @property
-    def stats(self) -> FetchStats:
-        """Nothing was fetched."""
-        return FetchStats()
-
-    @property
-    def generation(self) -> int:
-        """0: there is no store."""
-        return 0
-
-    def fetch(self, image_ids: Int64Array) -> None:
-        """Nothing."""
-
-    def forward(self, image_ids: Int64Array | Tensor, fetched: Vectors | None = None) -> None:
-        """Nothing."""
+    """Images that are off: a model of ids only, for which nobody is asked."""

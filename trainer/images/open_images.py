@@ -54,7 +54,7 @@ def open_images(config: FitConfig, samples: Samples, transport: Transport | None
             check_names(samples, learning.client.infos()[0])
             yield RemoteHead(learning, _head(config, samples, learning, backbone), backbone, config.max_staleness)
     else:
-        source = transport or source_of(config.server, config.store)
+        source = transport or vectors_from(config.server, config.store)
         with ImageClient(source, timeout_s=config.timeout_s) as client:
             info = fix_version(client)
             check_names(samples, info)
@@ -94,9 +94,18 @@ def open_version(
             announce(said)
 
 
-def source_of(server: str, store: str) -> str | Transport:
-    """Where vectors come from: the address of a server, or where one is named a store in this process."""
-    return open_local(store) if store else server
+def vectors_from(server: str, store: str, catalogue: str = "") -> Transport | str:
+    """Where vectors come from: a store in this process, if one is named, else the server at an address.
+
+    Args:
+        server: its address.
+        store: folder; may be empty.
+        catalogue: with a store: where the photos are, for what it does not hold; may be empty.
+
+    Raises:
+        StoreError: there is none of that name.
+    """
+    return open_local(store, catalogue or None) if store else server
 
 
 def served_version(config: FitConfig, transport: Transport | None = None) -> str:
@@ -105,7 +114,7 @@ def served_version(config: FitConfig, transport: Transport | None = None) -> str
     Raises:
         ServerUnavailable, NotReady: there is none to be had.
     """
-    source = transport or source_of(config.server, config.store)
+    source = transport or vectors_from(config.server, config.store)
     with ImageClient(source, timeout_s=config.timeout_s) as client:
         # Servers that each own a part may have different versions active; a head only needs the same features.
         if config.head != "frozen" and (backbone := client.infos()[0].backbone):

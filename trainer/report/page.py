@@ -17,7 +17,7 @@ from crossmedia.features.reading.samples import Samples
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.trainer.compare import RESULTS
 from crossmedia.trainer.images.image_head import StoredVectors
-from crossmedia.trainer.images.open_images import images_of
+from crossmedia.trainer.images.open_images import images_of, vectors_from
 from crossmedia.trainer.report import summary
 from crossmedia.trainer.report.facts import headline, of_splits, warnings
 from crossmedia.trainer.report.figures import auc_by_item_count, auc_span, by_model, learning_curves, svg
@@ -38,6 +38,8 @@ class ReportConfig:
     Attributes:
         comparison: folder of ``trainer compare``, or the run folder of ``trainer fit``.
         server: address of the image server, for vectors and photos.
+        store: instead of a server: folder of the store; may be empty.
+        catalogue: with a store: where the photos are; may be empty.
         seed: draws the photos and impressions.
         title: heading.
         note: a sentence on the data; may be empty.
@@ -46,6 +48,8 @@ class ReportConfig:
 
     comparison: Path
     server: str
+    store: str
+    catalogue: str
     seed: int
     title: str
     note: str
@@ -151,7 +155,7 @@ def _photo_sections(config: ReportConfig, comparison: dict[str, Any], samples: S
 
     def section(work: Callable[[StoredVectors], tuple[list[Strip], str]]) -> Section:
         try:
-            with ImageClient(config.server, timeout_s=20) as client:
+            with ImageClient(vectors_from(config.server, config.store, config.catalogue), timeout_s=20) as client:
                 strips, said = work(images_of(run, lineage.vector_version, client))
         except CrossMediaError as error:
             return Section([], f"Not drawn: {error}")
