@@ -18,17 +18,25 @@ import click
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+class Text(click.types.StringParamType):
+    """Text, which the help calls by a name such as ``host:port``."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+
 class Several(click.ParamType):  # type: ignore[type-arg]  # generic in late releases of click only
     """Values separated by commas, such as ``256,64,12``, or a list in the configuration file.
 
     Args:
         of: what each is, ``int`` or ``str``.
+        name: that the help calls them by.
     """
 
     takes_lists = True
 
-    def __init__(self, of: type[int | str]):
-        self.of, self.name = of, "numbers" if of is int else "names"
+    def __init__(self, of: type[int | str], name: str = ""):
+        self.of, self.name = of, name or ("numbers" if of is int else "names")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
         """A tuple; of whole numbers, or of names without the space around them."""
@@ -63,6 +71,25 @@ def options_of(
     return add
 
 
+def arguments_of(params: Iterable[click.Parameter], values: Mapping[str, Any]) -> list[str]:
+    """Options as they are typed, for another process.
+
+    Args:
+        params: of a command.
+        values: of its parameters, by name; what is None or False is left out.
+    """
+    found = []
+    for param in params:
+        value, flag = values.get(param.name or ""), param.opts[-1]
+        if value is True:
+            found.append(flag)
+        elif isinstance(value, tuple) and getattr(param, "multiple", False):
+            found += [f"{flag}={one}" for one in value]
+        elif value not in (None, False):
+            found.append(f"{flag}={','.join(value) if isinstance(value, tuple) else value}")
+    return found
+
+
 def help_of(config: type) -> dict[str, str]:
     """What the docstring of a dataclass says of each field, as sentences for a terminal."""
     names = _fields(config)
@@ -95,6 +122,6 @@ def _option(field: Field[Any], hint: Any, about: str, *, given: bool) -> Callabl
     if get_origin(plain) is Literal:
         kind = click.Choice(get_args(plain))
     elif get_origin(plain) is tuple:
-        kind, default = Several(get_args(plain)[0]), ",".join(map(str, default or ()))
+        kind, default = kind or Several(get_args(plain)[0]), ",".join(map(str, default or ()))
     more = {"default": default} if given else {}
     return click.option(flag, type=kind or plain, help=about, **more)

@@ -14,7 +14,7 @@ from conftest import ROOT
 from test_house import ARROWS, all_commands
 
 from crossmedia import errors
-from crossmedia.trainer.cli import crossmedia
+from crossmedia.cli import crossmedia
 from crossmedia.trainer.models import MODELS, options_of
 
 DOCS = ROOT / "docs"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +20,11 @@ from crossmedia.trainer.report import summary
 from crossmedia.trainer.runs import results
 from crossmedia.trainer.runs.run_folder import COMPARISON, SETTINGS, fresh_names, holds_run
 from crossmedia.trainer.runs.sealed import sealed_json
-from crossmedia.trainer.settings import FitConfig
+from crossmedia.trainer.settings import CompareConfig, FitConfig
+
+__all__ = ["CompareConfig", "compare"]
 
 RESULTS = "results.jsonl"
-
-
-@dataclass(frozen=True)
-class CompareConfig:
-    """Which runs.
-
-    Attributes:
-        base: configuration of every run; model, images, seed and out are set for each. Its ``out`` is the folder of the
-            comparison; empty takes a fresh one.
-        models: names in ``MODELS``.
-        seeds: how many: 0, 1, …
-        results: file of results; runs that have a line there are not trained again. None: one in the folder.
-        data: the name of the data in that file; empty takes the name of the samples' folder.
-        reference: JSON file with the best AUC that any model could reach, known for simulated clicks only.
-    """
-
-    base: FitConfig
-    models: tuple[str, ...]
-    seeds: int
-    results: Path | None = None
-    data: str = ""
-    reference: Path | None = None
 
 
 def compare(
@@ -64,6 +44,13 @@ def compare(
         BadInput: a model, the samples, the results or the reference file are wrong, or the folder holds another
             comparison.
         CrossMediaError: what ``fit`` raises.
+
+    Example:
+        >>> import crossmedia
+        >>> base = crossmedia.FitConfig(samples="samples", server="localhost:7070", epochs=1)
+        >>> found = crossmedia.compare(crossmedia.CompareConfig(base, models=("embedding_mlp",), seeds=1))
+        >>> [(row["model"], row["images"]) for row in found["rows"]]
+        [('embedding_mlp', False), ('embedding_mlp', True)]
     """
     for name in config.models:
         model_class(name)

@@ -6,9 +6,12 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import click
+
+from crossmedia.options import Text
 
 # Where things are and how long to wait change no number of a run; all others do.
 PLACES = {"samples", "out", "server", "store", "timeout_s", "device", "max_missing", "overwrite"}
@@ -97,6 +100,54 @@ class FitConfig:
     device: str = ""
     shard_tables: Annotated[int, click.IntRange(min=0)] = 0
     overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Which runs are compared. The options of ``trainer compare`` are made of this, and of its base.
+
+    Attributes:
+        base: configuration of every run; model, images, seed and out are set for each. Its ``out`` is the folder of the
+            comparison; empty takes a fresh one.
+        models: models to compare, separated by commas.
+        seeds: how many seeds each, from 0 on.
+        results: file that each run appends its line to, and whose runs are not trained again; results.jsonl in the
+            folder of --out when it is not given.
+        data: name of the data in that file; the samples' folder when it is not given.
+        reference: JSON file with the best AUC that any model could reach, which is known for simulated clicks only.
+    """
+
+    base: FitConfig
+    models: tuple[str, ...] = ("embedding_mlp", "din")
+    seeds: Annotated[int, click.IntRange(min=1)] = 3
+    results: Annotated[Path | None, click.Path(dir_okay=False, path_type=Path)] = None
+    data: str = ""
+    reference: Annotated[Path | None, click.Path(dir_okay=False, path_type=Path)] = None
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What a report draws. The options of ``trainer report`` are made of this.
+
+    Attributes:
+        comparison: folder of ``trainer compare``, or the run folder of ``trainer fit``.
+        server: address of the image server, for photos and vectors.
+        store: take vectors from this store in this process: no server is asked.
+        catalogue: with ``store``: where the photos are, to draw them.
+        seed: seed that draws the photos and impressions that are shown.
+        title: heading of the page.
+        note: a sentence on the data, shown below the heading.
+        out: the HTML file to write.
+    """
+
+    comparison: Path
+    server: str = "localhost:7070"
+    store: str = ""
+    catalogue: Annotated[str, Text("path|url")] = ""
+    seed: Annotated[int, click.IntRange(min=0)] = 0
+    title: str = "Were the pictures worth it?"
+    note: str = ""
+    out: Annotated[Path, click.Path(dir_okay=False, path_type=Path)] = Path("report.html")
 
 
 DEFAULTS: dict[str, Any] = {

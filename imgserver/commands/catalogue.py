@@ -21,7 +21,6 @@ from crossmedia.imgserver.commands.options import (
     images_progress,
     missing_extra,
     names_of,
-    ownership_of,
     ownership_options,
     photo_options,
     served_store_option,
@@ -31,7 +30,7 @@ from crossmedia.imgserver.commands.options import (
     threads_option,
 )
 from crossmedia.imgserver.commands.shards import embed_files, merge_files
-from crossmedia.imgserver.shards import shards_of
+from crossmedia.imgserver.shards import ownership_of, shards_of
 from crossmedia.keys import as_image_id
 
 if TYPE_CHECKING:

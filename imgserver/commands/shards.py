@@ -14,7 +14,8 @@ from rich.console import Console
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput
-from crossmedia.imgserver.commands.options import images_progress, ownership_of, ownership_options, store_option
+from crossmedia.imgserver.commands.options import images_progress, ownership_options, store_option
+from crossmedia.imgserver.shards import ownership_of
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.offline.shards import Job, ShardResult

@@ -20,6 +20,7 @@ from numpy.typing import DTypeLike
 from crossmedia.allocator import give_back_freed_memory
 from crossmedia.errors import CrossMediaError, InvalidRequest, StoreError, VersionMismatch
 from crossmedia.imgserver.places import own_folder
+from crossmedia.imgserver.serve_config import ServeConfig
 from crossmedia.imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES
 from crossmedia.imgserver.serving.live_heads import LiveHeads
 from crossmedia.imgserver.serving.lookup import Lookup
@@ -31,7 +32,7 @@ from crossmedia.imgserver.serving.searching import MAX_NEIGHBOURS, MAX_QUERIES, 
 from crossmedia.imgserver.serving.served import Served
 from crossmedia.imgserver.serving.thumbnails import MAX_THUMBNAILS, Thumbnails
 from crossmedia.imgserver.shards import Ownership
-from crossmedia.imgserver.storage.catalogue import READ_TIMEOUT_S, Catalogue, open_catalogue
+from crossmedia.imgserver.storage.catalogue import Catalogue, open_catalogue
 from crossmedia.imgserver.storage.stores import open_store
 from crossmedia.imgserver.storage.versions import split_version
 from crossmedia.imgserver.vision.decode import ImageLimits
@@ -76,12 +77,12 @@ class ServiceConfig:
     catalogue: str | None = None
     max_ids_per_call: int = 100_000
     max_message_bytes: int = 64 << 20
-    max_pending_ids: int = 100_000
+    max_pending_ids: int = ServeConfig.max_pending_ids
     max_pending_bytes: int = 1 << 30
-    negative_ttl_s: float = 600.0
+    negative_ttl_s: float = ServeConfig.negative_ttl_s
     limits: ImageLimits = ImageLimits()
-    read_timeout_s: float = READ_TIMEOUT_S
-    threads: int = 0
+    read_timeout_s: float = ServeConfig.read_timeout_s
+    threads: int = ServeConfig.threads
     ownership: Ownership | None = None
     folder: Path | None = None
     photo_roots: tuple[str, ...] = ()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,7 +12,11 @@ from rich.console import Console
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput
+from crossmedia.options import options_of
 from crossmedia.trainer.commands.options import OF_ONE_RUN, Bar, for_the_log, metrics_line, training_options
+from crossmedia.trainer.settings import CompareConfig, FitConfig
+
+OF_COMPARISON = ("models", "seeds", "reference", "results", "data")
 
 
 @click.command(name="fit", cls=Command, example="--samples samples --model din --images --out runs/din", goes_on=True)
@@ -32,7 +35,7 @@ def fit_command(as_json: bool, settings: tuple[str, ...], **values: Any) -> None
     Started by torchrun, its processes train one model together: each takes its part of every batch of --batch-size.
     """
     from crossmedia.trainer import processes
-    from crossmedia.trainer.fit import FitConfig, fit
+    from crossmedia.trainer.fit import fit
     from crossmedia.trainer.options import parse_options
 
     values["options"] = parse_options(values["model"], settings)
@@ -103,39 +106,24 @@ def _option_text(name: str, default: Any) -> str:
 @click.command(
     cls=Command, example="--samples samples --models embedding_mlp,din --seeds 3 --out runs/compare", goes_on=True
 )
-@click.option("--models", default="embedding_mlp,din", help="Models to compare, separated by commas.")
-@click.option("--seeds", type=click.IntRange(min=1), default=3, help="How many seeds each.")
-@click.option(
-    "--reference",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="JSON file with the best AUC that any model could reach, which is known for simulated clicks only.",
-)
-@click.option(
-    "--results",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File that each run appends its line to; results.jsonl in the folder of --out when it is not given.",
-)
-@click.option("--data", default="", help="Name of the data in that file; the samples' folder when it is not given.")
+@options_of(CompareConfig, OF_COMPARISON)
 @training_options()
 @json_option
-def compare(models: str, seeds: int, reference: Path | None, as_json: bool, **values: Any) -> None:
+def compare(as_json: bool, **values: Any) -> None:
     """Train models with ids only and with images, over seeds, and say whether the pictures helped.
 
     Each run is a line in the file of results. Runs that have a line there, of the same samples, vectors and settings,
     are not trained again, so that a long comparison can be run in parts. Samples without images need no server.
     """
-    from crossmedia.trainer.compare import CompareConfig
     from crossmedia.trainer.compare import compare as work
     from crossmedia.trainer.report.tables import comparison_table
-    from crossmedia.trainer.settings import FitConfig
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise BadInput("'trainer compare' is one process: torchrun starts 'trainer fit', one run at a time.")
-    own = {name: values.pop(name) for name in ("results", "data")}
-    names = tuple(name.strip() for name in models.split(",") if name.strip())
+    own = {name: values.pop(name) for name in OF_COMPARISON}
     bar = Bar()
     with bar.progress:
-        config = CompareConfig(FitConfig(**for_the_log(values, bar.say)), names, seeds, reference=reference, **own)
+        config = CompareConfig(FitConfig(**for_the_log(values, bar.say)), **own)
         result = work(config, announce=bar.say, progress=bar)
     if as_json:
         click.echo(json.dumps(result))

@@ -27,33 +27,9 @@ from crossmedia.trainer.runs.checkpoint import METRICS, document_of, load_model,
 from crossmedia.trainer.runs.results import DEFAULTS
 from crossmedia.trainer.runs.run_folder import COMPARISON, holds_run
 from crossmedia.trainer.runs.sealed import open_json
+from crossmedia.trainer.settings import ReportConfig
 
 ATTENDING = ("din", "simtier", "muse")
-
-
-@dataclass(frozen=True)
-class ReportConfig:
-    """What to draw.
-
-    Attributes:
-        comparison: folder of ``trainer compare``, or the run folder of ``trainer fit``.
-        server: address of the image server, for vectors and photos.
-        store: instead of a server: folder of the store; may be empty.
-        catalogue: with a store: where the photos are; may be empty.
-        seed: draws the photos and impressions.
-        title: heading.
-        note: a sentence on the data; may be empty.
-        out: the HTML file.
-    """
-
-    comparison: Path
-    server: str
-    store: str
-    catalogue: str
-    seed: int
-    title: str
-    note: str
-    out: Path
 
 
 @dataclass(frozen=True)
