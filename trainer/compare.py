@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -63,22 +64,16 @@ def compare(
     out = _folder(config.base, results.key_fields(config.base, data, samples, version))
     file = config.results or out / RESULTS
     lines = []
-    for seed in range(config.seeds):
-        for model in config.models:
-            for images in (False, True) if with_images else (False,):
-                name = f"{model}-{'images' if images else 'ids'}-{seed}"
-                run = replace(config.base, model=model, images=images, seed=seed, out=str(out / name))
-                if not images:
-                    run = replace(run, head="frozen")
-                key = results.key_fields(run, data, samples, version if images else "")
-                # Read again each time: another process may have filled in some of the same matrix.
-                known = results.read([file]) if file.exists() else {}
-                line = known.get(results.identity(key))
-                announce(f"{name}: {'training' if line is None else 'done before'}")
-                if line is None:
-                    line = results.new_line(key, fit(run, transport, progress, announce))
-                    results.append(file, line)
-                lines.append(line)
+    for run in _runs(config, out, (False, True) if with_images else (False,)):
+        name, key = Path(run.out).name, results.key_fields(run, data, samples, version if run.images else "")
+        # Read again each time: another process may have filled in some of the same matrix.
+        known = results.read([file]) if file.exists() else {}
+        line = known.get(results.identity(key))
+        announce(f"{name}: {'training' if line is None else 'done before'}")
+        if line is None:
+            line = results.new_line(key, fit(run, transport, progress, announce))
+            results.append(file, line)
+        lines.append(line)
     rows = summary.rows(lines)
     verdict = summary.sentence(rows) if with_images else "The samples have no images: there is nothing to compare."
     result = {
@@ -93,6 +88,14 @@ def compare(
     with replacing(out / COMPARISON) as part:
         part.write_text(sealed_json(result))
     return {**result, "out": str(out)}
+
+
+def _runs(config: CompareConfig, out: Path, with_images: tuple[bool, ...]) -> Iterator[FitConfig]:
+    """Every run of a comparison, a seed of all models after the other."""
+    for seed, model, images in product(range(config.seeds), config.models, with_images):
+        name = f"{model}-{'images' if images else 'ids'}-{seed}"
+        run = replace(config.base, model=model, images=images, seed=seed, out=str(out / name))
+        yield run if images else replace(run, head="frozen")
 
 
 def _folder(base: FitConfig, key: results.Line) -> Path:

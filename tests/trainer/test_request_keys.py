@@ -152,7 +152,7 @@ def test_what_is_no_column_is_said(scorer: Scorer, change: dict[str, Any], messa
 def test_times_that_do_not_fit_are_logged_once(
     scorer: Scorer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, at: int, said: str
 ) -> None:
-    monkeypatch.setattr(scorer, "_said", set())
+    monkeypatch.setattr(scorer._requests, "_said", set())
     scorer.score(*request(), now_s=NOW)
     assert not caplog.records
     for _ in range(2):
@@ -165,7 +165,7 @@ def test_a_manifest_names_images_that_are_numbers(scorer: Scorer, kind: Any, mon
     """Photos 1003 and 1000 are the images 3 and 0, for ``features build`` too."""
     expected = scorer.score(*request(), now_s=NOW)
     names = ImageNames(np.arange(10), pa.array([str(1000 + i) for i in range(10)]))
-    monkeypatch.setattr(scorer, "_names", names)
+    monkeypatch.setattr(scorer._requests, "_names", names)
     user, candidates = request(image=kind(1003))
     candidates["image_id"] = [kind(1003), kind(1000)]
     assert scorer.score(user, candidates, NOW) == pytest.approx(expected)
