@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 import subprocess
 import sys
 import tomllib
-import venv
-import zipfile
 from pathlib import Path
 
 import click
@@ -287,56 +284,6 @@ def test_every_error_has_a_code_and_says_what_it_is() -> None:
         assert errors.error_class(cls.__name__, cls.grpc_code) is (cls if of_servers else errors.ServerFault)
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", f"--outdir={out}", str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True)
-    return next(out.glob("crossmedia-*.whl"))
-
-
-def test_the_wheel_holds_what_runs(wheel: Path) -> None:
-    names = zipfile.ZipFile(wheel).namelist()
-    assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {"crossmedia"}
-    for needed in ("v1/image_server_pb2.py", "trainer/report/page.html", "py.typed", "imgserver/commands/daemon.py"):
-        assert f"crossmedia/{needed}" in names
-
-
-def test_the_base_install_alone_fetches_vectors(wheel: Path, tmp_path: Path, daemon: DaemonProcess) -> None:
-    """A new environment of the wheel and its base dependencies, which are linked from the environment of the tests."""
-    import importlib.metadata as metadata
-
-    place = tmp_path / "venv"
-    venv.create(place, with_pip=False)
-    site = next((place / "lib").glob("python*")) / "site-packages"
-    zipfile.ZipFile(wheel).extractall(site)
-    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    wanted, done = [re.split(r"[<>=!~ ;\[]", dependency)[0] for dependency in dependencies], set[str]()
-    while wanted:
-        name = wanted.pop()
-        if name.lower() in done:
-            continue
-        done.add(name.lower())
-        distribution = metadata.distribution(name)
-        for file in distribution.files or []:
-            source, target = Path(str(distribution.locate_file(file))), site / str(file)
-            if ".." in str(file) or not source.is_file():
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if not target.exists():
-                os.link(source, target)
-        wanted += [re.split(r"[<>=!~ ;\[(]", r)[0] for r in distribution.requires or [] if "extra ==" not in r]
-    assert "torch" not in done
-    python = place / "bin" / "python"
-    code = f"import crossmedia; print(crossmedia.ImageClient({daemon.address!r}).get([1, 2]).ok.tolist())"
-    run = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert run.stdout.strip() == "[True, True]", run.stderr
-    asked = [str(python), "-m", "crossmedia.imgserver", "precompute", "--catalogue=x"]
-    lacking = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert lacking.returncode == 2
-    assert 'pip install "crossmedia[server]"' in lacking.stderr
-
-
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 DOCUMENTS += [ROOT / "deploy" / "README.md", ROOT / "benchmarks" / "README.md"]
 
@@ -368,7 +315,12 @@ def test_the_documents_python_runs(store: Path, photos: Path, tmp_path: Path) ->
     (tmp_path / "photos" / "4711.jpg").write_bytes((photos / "200.jpg").read_bytes())
     process = DaemonProcess(store, photos)
     try:
-        for document in (ROOT / "README.md", ROOT / "docs" / "own-data.md", ROOT / "docs" / "python.md"):
+        for document in (
+            ROOT / "README.md",
+            ROOT / "docs" / "guide.md",
+            ROOT / "docs" / "own-data.md",
+            ROOT / "docs" / "python.md",
+        ):
             blocks = re.findall(r"```python\n(.*?)```", document.read_text(), flags=re.DOTALL)
             assert blocks
             for block in blocks:

@@ -1,4 +1,4 @@
-"""Every command and every piece of Python in the README is run, in order, in one folder; so are demo and tutorial."""
+"""Every command and every piece of Python in README and guide is run, in order; so are demo and tutorial."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ NOT_RUN = {
     "python3 -m venv .venv && .venv/bin/pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu": (
         "installs by gigabytes"
     ),
-    'pip install "crossmedia[all]"       # or [server] and [trainer] on the machines that need them;': "installs",
+    'pip install "crossmedia[all]"    # or [server], [trainer]; without them client and samples: 78 MB, no torch': (
+        "installs"
+    ),
     "make test": "this is it",
 }
 LAST = "crossmedia imgserver stop --store store"  # what stands behind it asks the server too
@@ -29,6 +31,12 @@ PYTHON_NEEDS = {
     "from crossmedia.imgserver.client import HeadServers": "import torch\nimage_ids = torch.tensor([1, 2, -1])\n"
 }
 ROWS = 6_000
+README, GUIDE = ROOT / "README.md", ROOT / "docs" / "guide.md"
+# What the commands of a document leave behind.
+MADE = {
+    README: ("report.html", "din.pt2"),
+    GUIDE: ("report.html", "scores.parquet", "din.pt2", "similar.png", "duplicates.csv", "semantic_ids.parquet"),
+}
 
 
 @dataclass(frozen=True)
@@ -114,23 +122,27 @@ def check_settings(block: Block, folder: Path, env: dict[str, str], number: int)
         assert "active" in run([*crossmedia, "imgserver", "versions"], folder, env)
 
 
-def test_blocks_are_found() -> None:
-    blocks = blocks_of(ROOT / "README.md")
-    lines = [line for block in blocks if block.kind == "shell" for line in block.text.splitlines()]
-    every = re.findall(r"^ {4}(crossmedia .+)$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
-    assert len(every) > 20
+@pytest.mark.parametrize("document", MADE, ids=lambda path: path.stem)
+def test_blocks_are_found(document: Path) -> None:
+    lines = [line for block in blocks_of(document) if block.kind == "shell" for line in block.text.splitlines()]
+    every = re.findall(r"^ {4}(crossmedia .+)$", document.read_text(), flags=re.MULTILINE)
+    assert len(every) > 8
     assert [line for line in lines if line.startswith("crossmedia ")] == every
-    assert not set(NOT_RUN) - {block.first for block in blocks}, "no such block any more"
+
+
+def test_what_is_not_run_is_there() -> None:
+    assert not set(NOT_RUN) - {block.first for document in MADE for block in blocks_of(document)}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_readme_runs(folder: Path) -> None:
+@pytest.mark.parametrize("document", MADE, ids=lambda path: path.stem)
+def test_the_document_runs(document: Path, folder: Path) -> None:
     port = free_port()
     env, said = environment(port), []
-    names = {"WIDE_VERSION": "", "VERSION": ""}  # what the README calls a version -> the one that a command printed
+    names = {"WIDE_VERSION": "", "VERSION": ""}  # what the guide calls a version -> the one that a command printed
     try:
-        blocks = sorted(blocks_of(ROOT / "README.md"), key=lambda block: block.first == LAST)
+        blocks = sorted(blocks_of(document), key=lambda block: block.first == LAST)
         for number, block in enumerate(block for block in blocks if block.first not in NOT_RUN):
             text = block.text.replace("localhost:7070", f"localhost:{port}")
             if block.kind == "toml":
@@ -138,7 +150,7 @@ def test_the_readme_runs(folder: Path) -> None:
             elif block.kind == "python":
                 needs = next((code for start, code in PYTHON_NEEDS.items() if block.text.startswith(start)), "")
                 said.append(run([sys.executable, "-c", needs + text], folder, env))
-            else:
+            elif block.kind == "shell":
                 for line in text.splitlines():
                     for name, version in names.items():
                         line = line.replace(name, version)
@@ -150,9 +162,22 @@ def test_the_readme_runs(folder: Path) -> None:
     except BaseException:
         subprocess.run(["bash", "-c", LAST], cwd=folder, env=env, capture_output=True)
         raise
-    assert all(names.values())
-    for made in ("report.html", "scores.parquet", "din.pt2", "similar.png", "duplicates.csv", "semantic_ids.parquet"):
+    for made in MADE[document]:
         assert (folder / made).stat().st_size > 100, made
+
+
+def test_the_readme_is_short() -> None:
+    lines = README.read_text().splitlines()
+    assert len(lines) <= 120
+    assert not [line for line in lines if len(line) > 120]
+
+
+def test_the_readme_shows_what_the_demo_prints() -> None:
+    """The table of results.md is the demo's own; the README has the same lines."""
+    shown = re.search(r"```text\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    assert shown is not None
+    for auc in set(re.findall(r"0\.(\d{4})", shown[1])) - {"5000"}:
+        assert f".{auc}" in (ROOT / "docs" / "results.md").read_text(), auc
 
 
 @pytest.mark.slow

@@ -512,9 +512,9 @@ def test_models_are_listed_with_their_options() -> None:
     assert "light.NAME" in text
 
 
-def test_the_readmes_configuration_trains(config: FitConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guides_configuration_trains(config: FitConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The block with [trainer.fit], as it stands, but for the folders and the run to start from."""
-    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "guide.md").read_text(), re.DOTALL)
     (block,) = (block for block in blocks if "[trainer.fit]" in block)
     fit(replace(config, model="rocket", images=False, epochs=1, width=16, labels=("click", "buy")))
     block = block.replace('"samples"', json.dumps(config.samples)).replace("runs/yesterday", config.out)
