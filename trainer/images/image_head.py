@@ -119,7 +119,7 @@ class ImageHead(nn.Module):
         latest = self._latest
         if latest is None or not self.training or self.max_staleness < 2:
             return None
-        return self.source.vectors(_unique(image_ids)[0], latest.version, lambda: latest.weights)
+        return self.source.vectors(_unique(image_ids)[0], latest.version, latest.weights)
 
     def forward(self, image_ids: Int64Array | Tensor, fetched: Vectors | None = None) -> ImageVectors:
         """Vectors of images, with a gradient to the head where there is one.
@@ -192,7 +192,7 @@ class _Remote(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         device = weights[0].device
         if fetched is None and len(ids):
-            fetched = servers.vectors(ids, used.version, lambda: used.weights)
+            fetched = servers.vectors(ids, used.version, used.weights)
         if fetched is None:
             dim = int(used.version.rpartition("/")[2])
             values, ok = torch.zeros(0, dim, device=device), torch.zeros(0, dtype=torch.bool, device=device)
@@ -213,10 +213,8 @@ class _Remote(torch.autograd.Function):
             return (*[None] * 5, *(torch.full(shape, torch.nan, device=device) for shape in ctx.shapes))
         total: dict[str, Tensor] = {}
         if len(ctx.ids):
-            weights = ctx.used.weights
-            shapes = dict(zip(ctx.names, ctx.shapes, strict=True))
             d = d_vectors.cpu().numpy()
-            for part in ctx.servers.gradient(ctx.ids, ctx.used.version, d, lambda: weights, shapes):
+            for part in ctx.servers.gradient(ctx.ids, ctx.used.version, ctx.used.weights, d):
                 for name, more in part.items():
                     total[name] = total[name] + torch.from_numpy(more) if name in total else torch.from_numpy(more)
         found = [

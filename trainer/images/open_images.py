@@ -58,7 +58,7 @@ def open_images(config: FitConfig, samples: Samples, transport: Transport | None
         with ImageClient(open_local(config.store), timeout_s=config.timeout_s) as client:
             info = fix_version(client)
             check_names(samples, info)
-            client.version = backbone = info.features()
+            client.version = backbone = info.feature_version()
             yield ImageHead(client, _head(config, samples, client, backbone), backbone)
         return
     servers = [transport] if transport else [name.strip() for name in config.server.split(",") if name.strip()]
@@ -91,7 +91,7 @@ def check_names(samples: Samples, info: ServerInfo) -> None:
         BadInput: their ids come from another manifest, so that the same id is another photo.
     """
     # A server that owns a part has names of its part.
-    if not info.servers and not same_names(samples.image_names, info.image_names):
+    if not info.ownership.servers and not same_names(samples.image_names, info.contents.image_names):
         raise BadInput(
             f"The image ids in {samples.folder} come from another manifest than those of the image server, so that one "
             f"id is two photos. Build the samples with the manifest that was given to 'imgserver precompute' as "
@@ -156,6 +156,7 @@ def _sample(
         ids = np.union1d(ids, batch.images.unique)
         if len(ids) >= SAMPLE_IMAGES:
             break
-    found = source.features(ids, backbone) if isinstance(source, HeadServers) else source.get(ids, version=backbone)
+    client = source.client if isinstance(source, HeadServers) else source
+    found = client.get(ids, version=backbone)
     source.stats.check_found()
     return found.values[found.ok].astype(np.float32)
