@@ -72,15 +72,32 @@ def info(server: str | None, store: str, timeout_s: float, as_json: bool) -> Non
     address = server_address(server, store)
     with ImageClient(address, timeout_s=timeout_s) as client:
         told = client.info()
-    found = {"address": address, **asdict(told), "hit_ratio": told.hit_ratio}
-    if as_json:
-        click.echo(json.dumps(found))
+    server_says: dict[str, Any] = {"address": address}
+    parts = {"": server_says}
+    for name, value in asdict(told).items():
+        if isinstance(value, dict):
+            parts[name] = value
+        else:
+            server_says[name] = value
+    parts["counters"]["hit_ratio"] = told.counters.hit_ratio
+    if as_json:  # flat, as it is read by scripts
+        parts["similarity"] = {f"similarity_{name}": value for name, value in parts["similarity"].items()}
+        click.echo(json.dumps({name: value for part in parts.values() for name, value in part.items()}))
         return
     table = Table(show_header=False, box=None)
-    for name, value in found.items():
-        shown = ", ".join(value) if isinstance(value, tuple) else f"{value:.3g}" if isinstance(value, float) else value
-        table.add_row(name.replace("_", " "), str(shown) or "(none yet)")
+    for heading, part in parts.items():
+        if heading:
+            table.add_row()
+            table.add_row(heading)
+        for name, value in part.items():
+            table.add_row(name.replace("_", " "), _shown(value) or "(none yet)")
     Console(width=max(Console().width, 130)).print(table)  # a version must stay in one piece to be copied
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 @click.command(cls=Command, example="--store store")

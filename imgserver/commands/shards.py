@@ -170,7 +170,7 @@ def _refuse_if_served(store: Path, ownership: Ownership) -> None:
     if daemon is None:
         return
     with ImageClient(daemon.address, timeout_s=5.0) as client:
-        knows = client.info().servers
+        knows = client.info().ownership.servers
     if list(knows) != ownership.servers:
         raise BadInput(
             f"The server of this store (process {daemon.pid}) was started with --servers "

@@ -348,10 +348,10 @@ def test_damaged_names_keep_nobody_from_vectors(shop: Path, tmp_path: Path, capl
     names = ImageNames.of_store(store)
     assert names is not None
     with ImageClient(open_local(store)) as client:
-        assert client.info().image_names == names.digests() != ()
+        assert client.info().contents.image_names == names.digests() != ()
     (store / NAMES_FILE).write_bytes(b"PAR1 and no more")
     with ImageClient(open_local(store)) as client:
-        assert client.info().image_names == ()
+        assert client.info().contents.image_names == ()
         assert client.get([ids_in(shop)["SKU-01"]]).ok.all()
     assert "what photos are called cannot be read" in caplog.text
 

@@ -52,14 +52,16 @@ def open_images(config: FitConfig, samples: Samples, transport: Transport | None
         with HeadServers(servers, run_id, config.timeout_s) as learning:
             backbone = learning.backbone()
             check_names(samples, learning.client.infos()[0])
-            yield RemoteHead(learning, _head(config, samples, learning, backbone), backbone, config.max_staleness)
+            yield RemoteHead(
+                learning, _head(config, samples, learning.client, backbone), backbone, config.max_staleness
+            )
     else:
         source = transport or vectors_from(config.server, config.store)
         with ImageClient(source, timeout_s=config.timeout_s) as client:
             info = fix_version(client)
             check_names(samples, info)
             if learns:
-                client.version = backbone = info.features()
+                client.version = backbone = info.feature_version()
                 yield LocalHead(client, _head(config, samples, client, backbone), backbone)
             else:
                 yield StoredVectors(client)
@@ -144,7 +146,7 @@ def check_names(samples: Samples, info: ServerInfo) -> None:
         BadInput: their ids come from another manifest, so that the same id is another photo.
     """
     # A server that owns a part has names of its part.
-    if not info.servers and not same_names(samples.image_names, info.image_names):
+    if not info.ownership.servers and not same_names(samples.image_names, info.contents.image_names):
         raise BadInput(
             f"The image ids in {samples.folder} come from another manifest than those of the image server, so that one "
             f"id is two photos. Build the samples with the manifest that was given to 'imgserver precompute' as "
@@ -180,7 +182,7 @@ def images_of(run: str | Path, version: str, client: ImageClient) -> StoredVecto
     return StoredVectors(client)
 
 
-def _head(config: FitConfig, samples: Samples, source: ImageClient | HeadServers, backbone: str) -> Head:
+def _head(config: FitConfig, samples: Samples, client: ImageClient, backbone: str) -> Head:
     """The head to begin with: that of the run to start from, or a new one."""
     if config.warm_start:
         before = load_head(config.warm_start)
@@ -192,7 +194,7 @@ def _head(config: FitConfig, samples: Samples, source: ImageClient | HeadServers
                 f"of {backbone}."
             )
         return before
-    features = _sample(samples, source, backbone, config.seed)
+    features = _sample(samples, client, backbone, config.seed)
     spec = HeadSpec(
         LEARNED, (features.shape[1], *config.head_widths), config.head_activation, config.head_normalisation
     )
@@ -200,7 +202,7 @@ def _head(config: FitConfig, samples: Samples, source: ImageClient | HeadServers
 
 
 def _sample(
-    samples: Samples, source: ImageClient | HeadServers, backbone: str, seed: int
+    samples: Samples, client: ImageClient, backbone: str, seed: int
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """Features of the images of some training rows."""
     ids = np.zeros(0, dtype=np.int64)
@@ -209,6 +211,6 @@ def _sample(
         ids = np.union1d(ids, batch.images.unique)
         if len(ids) >= SAMPLE_IMAGES:
             break
-    found = source.features(ids, backbone) if isinstance(source, HeadServers) else source.get(ids, version=backbone)
-    source.stats.check_found()
+    found = client.get(ids, version=backbone)
+    client.stats.check_found()
     return found.values[found.ok].astype(np.float32)

@@ -42,7 +42,7 @@ class Published:
 
     def vectors(self, ids: Int64Array) -> Vectors:
         """Vectors of images, each id once and none null."""
-        return self.servers.vectors(ids, self.version, lambda: self.weights)
+        return self.servers.vectors(ids, self.version, self.weights)
 
     def gradient(
         self, ids: Int64Array, d_vectors: npt.NDArray[np.float32], shapes: dict[str, torch.Size]
@@ -56,7 +56,7 @@ class Published:
         """
         total = {name: torch.zeros(shape) for name, shape in shapes.items()}
         if len(ids):
-            for part in self.servers.gradient(ids, self.version, d_vectors, lambda: self.weights, shapes):
+            for part in self.servers.gradient(ids, self.version, self.weights, d_vectors):
                 for name, more in part.items():
                     total[name] += torch.from_numpy(more)
         return total
