@@ -188,10 +188,10 @@ def evaluate(
         CrossMediaError: what else the server or the way to it raised.
 
     Example:
-        import crossmedia
-
-        found = crossmedia.evaluate("runs/din", samples="samples", server="localhost:7070")
-        print(found["all"]["auc"], found["unseen_items"])
+        >>> from crossmedia import evaluate
+        >>> found = evaluate("runs/din", samples="samples", server="localhost:7070")
+        >>> 0 <= found["all"]["auc"] <= 1
+        True
     """
     model, lineage, config = load_model(run)
     opened = Samples(samples or config["samples"])

@@ -70,11 +70,12 @@ def fit(
         StoreError: the run folder cannot be written, the disk being full; a run that is tried again goes on.
 
     Example:
-        import crossmedia
-
-        config = crossmedia.FitConfig(samples="samples", out="runs/din", server="localhost:7070", overwrite=True)
-        result = crossmedia.fit(config)
-        print(result["test"]["all"]["auc"])
+        >>> from crossmedia import FitConfig, fit
+        >>> result = fit(FitConfig(samples="samples", server="localhost:7070", epochs=1))
+        >>> sorted(result["test"]["all"])[:3]
+        ['auc', 'base_log_loss', 'calibration']
+        >>> result["train"]["epochs"]
+        1
     """
     with open_feed(config, transport) as feed:
         identity = identity_of(config, feed.samples.hash, feed.images.base)

@@ -42,10 +42,11 @@ class Scorer:
         names: of images, for requests that give them; None: requests give ids.
 
     Example:
-        import crossmedia
-
-        scorer = crossmedia.Scorer.load("runs/din", server="localhost:7070")
-        scores = scorer.score({}, {"item_id": ["i1", "i2"], "image_id": [1, None]})
+        >>> from crossmedia import Scorer
+        >>> scorer = Scorer.load("runs/din", server="localhost:7070")
+        >>> scores = scorer.score({"user_id": "u1"}, {"item_id": ["i1", "i2"], "image_id": [1, None]})
+        >>> scores.shape
+        (2,)
     """
 
     def __init__(

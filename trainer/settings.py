@@ -63,10 +63,10 @@ class FitConfig:
         overwrite: replace a finished run, or one of other settings, in the folder ``out``; else it is refused.
 
     Example:
-        import crossmedia
-
-        config = crossmedia.FitConfig(samples="samples", out="runs/din", model="din", server="localhost:7070")
-        print(config.batch_size, config.learning_rate)
+        >>> from crossmedia import FitConfig
+        >>> config = FitConfig(samples="samples", out="runs/din", model="din", server="localhost:7070")
+        >>> config.batch_size, config.learning_rate
+        (1024, 0.001)
     """
 
     samples: str = "samples"

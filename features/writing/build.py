@@ -61,6 +61,12 @@ def build_samples(
     Raises:
         BadInput: a file, a column or a value is wrong, or tables match nobody; the message names them. Or there are
             samples in ``out``, or another build is at work there.
+
+    Example:
+        >>> from crossmedia import build_samples
+        >>> report = build_samples("samples.toml", out="samples", overwrite=True)
+        >>> report.rows["train"] > 0
+        True
     """
     started = time.monotonic()
     schema = schema if isinstance(schema, Schema) else load_schema(schema)

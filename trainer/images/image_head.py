@@ -47,14 +47,15 @@ class ImageHead(Images):
             are asked for ahead, while earlier batches are trained; only a head on servers has a use for it.
 
     Example:
-        import torch
-        from crossmedia import Head, HeadServers, ImageHead
-        from crossmedia.imgserver.head import HeadSpec
-
-        servers = HeadServers(["localhost:7070"], run_id="mine")
-        images = ImageHead(servers, Head(HeadSpec("learned", (1280, 64, 12))), servers.backbone())
-        vectors = images(torch.tensor([1, 2, -1]))  # -1 is no image; vectors.ok is the mask
-        vectors.values.square().mean().backward()
+        >>> import torch
+        >>> from crossmedia import Head, HeadServers, ImageHead
+        >>> from crossmedia.imgserver.head import HeadSpec
+        >>> with HeadServers(["localhost:7070"], run_id="mine") as servers:
+        ...     images = ImageHead(servers, Head(HeadSpec("learned", (1280, 64, 12))), servers.backbone())
+        ...     vectors = images(torch.tensor([1, 2, -1]))  # -1 is no image
+        ...     vectors.values.square().mean().backward()
+        >>> vectors.values.shape, vectors.ok[2].item()
+        (torch.Size([3, 12]), False)
     """
 
     mode: ClassVar[str]  # "frozen", "local" or "remote"
