@@ -15,6 +15,7 @@ from torch import Tensor
 
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
+from crossmedia.features.columns import label_columns
 from crossmedia.features.reading.samples import Samples
 from crossmedia.trainer import processes
 from crossmedia.trainer.export.exported import Exported
@@ -83,7 +84,7 @@ def scores_table(samples: Samples, split: str, probabilities: Probabilities, lab
         ``timestamp``, ``raw_user_id`` and ``raw_item_id``, which are the keys of the log; ``label``, of the first of
         ``labels``, and ``label_<label>`` of the others; and what ``predictions_table`` gives.
     """
-    names = ["label", *(f"label_{label}" for label in labels[1:])]
+    names = label_columns(labels).values()
     frame = samples.frame(split, ["timestamp", "raw_item_id", *(label_column(samples, label) for label in labels)])
     time, item, *of_labels = frame.columns
     scored = predictions_table(probabilities, labels)
@@ -101,7 +102,7 @@ def _raw_users(samples: Samples, split: str) -> pa.ChunkedArray:
 
 def label_column(samples: Samples, label: str) -> str:
     """The column of a label; of the first one when it is empty."""
-    return "label" if label in ("", samples.labels[0]) else f"label_{label}"
+    return label_columns(samples.labels).get(label or samples.labels[0], f"label_{label}")
 
 
 def measure(samples: Samples, split: str, probabilities: Probabilities, label: str = "") -> dict[str, Any]:

@@ -17,7 +17,8 @@ import pyarrow as pa
 import torch
 
 from crossmedia.errors import BadInput
-from crossmedia.features.reading.request import ACTION, RequestColumns, RequestReader
+from crossmedia.features.columns import ACTION
+from crossmedia.features.reading.request import RequestColumns, RequestReader
 from crossmedia.features.vocabulary import Vocabularies
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.names import ImageNames

@@ -16,12 +16,12 @@ import pyarrow.compute as pc
 
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import NULL_IMAGE, Batch, BatchImages, Int64Array, Jagged
+from crossmedia.features.columns import ACTION, HISTORY, IMAGE
 from crossmedia.features.times import Span, seconds
 from crossmedia.features.vocabulary import Vocabularies, tokenize
 from crossmedia.keys import Column, column_of, image_ids, keys, texts
 from crossmedia.names import ImageNames
 
-ACTION, IMAGE = "action", "image_id"
 UNNAMED, TIMES = "image names that the manifest lacks", "times that do not fit"  # beside names of columns
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class RequestColumns:
     @property
     def behaviours(self) -> list[str]:
         """What a request may give of behaviours."""
-        return [f"hist_{name}" for name in (*self.of_item, ACTION, "time")] if self.max_history else []
+        return [HISTORY + name for name in (*self.of_item, ACTION, "time")] if self.max_history else []
 
     @property
     def of_user(self) -> list[str]:
@@ -128,9 +128,9 @@ class RequestReader:
         if not behaviours:
             return {}, none, none
         names = (*self._columns.item, ACTION)
-        places = {name: self._encode(name, keys(behaviours[f"hist_{name}"])) for name in names}
-        images = self._image_ids(behaviours[f"hist_{IMAGE}"]) if self._columns.images else none
-        return places, self._times(behaviours["hist_time"], now), images
+        places = {name: self._encode(name, keys(behaviours[HISTORY + name])) for name in names}
+        images = self._image_ids(behaviours[HISTORY + IMAGE]) if self._columns.images else none
+        return places, self._times(behaviours[HISTORY + "time"], now), images
 
     def _times(self, column: Column, now: int) -> Int64Array:
         """When behaviours were; one of an unknown time was now."""

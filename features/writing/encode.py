@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crossmedia.features.batch import NULL_IMAGE, Int64Array
-from crossmedia.features.reserved import HISTORY_COLUMNS
+from crossmedia.features.columns import HISTORY_COLUMNS, label_columns
 from crossmedia.features.schema import Schema
 from crossmedia.features.slices import Chosen, Slices, gathered
 from crossmedia.features.splits import TRAIN
@@ -165,8 +165,8 @@ class EncodedPart:
         """Samples of the rows ``rows`` of the part, without their histories."""
         encoder, part = self._encoder, self.part
         columns: dict[str, Any] = {}
-        for number, name in enumerate(encoder.schema.labels):
-            columns["label" if number == 0 else f"label_{name}"] = part.labels[name][rows].astype(np.int8)
+        for name, column in label_columns(encoder.schema.labels).items():
+            columns[column] = part.labels[name][rows].astype(np.int8)
         columns["timestamp"] = part.time[rows]
         columns["user_id"] = self.user[rows]
         columns["raw_user_id"] = part.user.take(pa.array(rows))

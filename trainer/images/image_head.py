@@ -18,7 +18,7 @@ from crossmedia.imgserver.client import FetchStats, HeadServers, ImageClient, Ve
 from crossmedia.imgserver.client.ids import as_ids, deduplicated
 from crossmedia.imgserver.head import Head
 from crossmedia.trainer.images.images import Images
-from crossmedia.trainer.images.through_servers import Published, tensor_of, through_servers
+from crossmedia.trainer.images.through_servers import SentHead, tensor_of, through_servers
 from crossmedia.trainer.tensors import ImageVectors
 
 PUBLISHED_KEPT = 4
@@ -159,8 +159,8 @@ class RemoteHead(ImageHead):
     def __init__(self, source: HeadServers, head: Head, backbone: str = "", max_staleness: int = 0):
         super().__init__(source, head, backbone, max_staleness)
         self._step = 0
-        self._published: OrderedDict[str, Published] = OrderedDict()
-        self._latest: Published | None = None
+        self._published: OrderedDict[str, SentHead] = OrderedDict()
+        self._latest: SentHead | None = None
 
     @property
     def version(self) -> str:
@@ -198,9 +198,9 @@ class RemoteHead(ImageHead):
             self._step += 1
         return vectors if place is None else _placed(vectors, tensor_of(place, vectors.ok.device).long())
 
-    def _publish(self) -> Published:
+    def _publish(self) -> SentHead:
         """The head's state now, by its version."""
-        self._latest = now = Published(self.source, self.version, self._step, self.head.to_bytes())
+        self._latest = now = SentHead(self.source, self.version, self._step, self.head.to_bytes())
         self._published.pop(now.version, None)
         self._published[now.version] = now
         while len(self._published) > PUBLISHED_KEPT:

@@ -20,7 +20,7 @@ from crossmedia.trainer.tensors import ImageVectors
 
 
 @dataclass(frozen=True)
-class Published:
+class SentHead:
     """A state of the head that servers may be asked for; they get it when they are first asked.
 
     Attributes:
@@ -62,7 +62,7 @@ class Published:
         return total
 
 
-def through_servers(used: Published, ids: Int64Array, fetched: Vectors | None, head: Head) -> ImageVectors:
+def through_servers(used: SentHead, ids: Int64Array, fetched: Vectors | None, head: Head) -> ImageVectors:
     """Vectors of images, with a gradient to the weights of the head.
 
     Args:
@@ -82,7 +82,7 @@ def through_servers(used: Published, ids: Int64Array, fetched: Vectors | None, h
 class _Remote(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, used: Published, ids: Int64Array, fetched: Vectors | None, names: tuple[str, ...], *weights: Tensor
+        ctx: Any, used: SentHead, ids: Int64Array, fetched: Vectors | None, names: tuple[str, ...], *weights: Tensor
     ) -> tuple[Tensor, Tensor]:
         device = weights[0].device
         if fetched is None and len(ids):
