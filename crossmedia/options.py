@@ -76,17 +76,17 @@ def arguments_of(params: Iterable[click.Parameter], values: Mapping[str, Any]) -
 
     Args:
         params: of a command.
-        values: of its parameters, by name; what is None or False is left out.
+        values: of its parameters, by name; what is None is left out.
     """
     found = []
     for param in params:
         value, flag = values.get(param.name or ""), param.opts[-1]
-        if value is True:
-            found.append(flag)
+        if isinstance(value, bool):
+            found += [flag] if value else param.secondary_opts[-1:]
         elif isinstance(value, tuple) and getattr(param, "multiple", False):
             found += [f"{flag}={one}" for one in value]
-        elif value not in (None, False):
-            found.append(f"{flag}={','.join(value) if isinstance(value, tuple) else value}")
+        elif value is not None:
+            found.append(f"{flag}={','.join(map(str, value)) if isinstance(value, tuple) else value}")
     return found
 
 

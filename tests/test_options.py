@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,10 +11,13 @@ import pytest
 from click.testing import CliRunner
 
 from crossmedia.config import Command
-from crossmedia.options import help_of, options_of
+from crossmedia.imgserver.commands.daemon import serve
+from crossmedia.imgserver.serve_config import ServeConfig
+from crossmedia.options import arguments_of, help_of, options_of
 from crossmedia.trainer.commands.options import OF_ONE_RUN, UNSET
+from crossmedia.trainer.commands.reporting import report
 from crossmedia.trainer.commands.training import compare, fit_command
-from crossmedia.trainer.settings import FitConfig
+from crossmedia.trainer.settings import CompareConfig, FitConfig, ReportConfig
 
 
 @dataclass(frozen=True)
@@ -73,16 +76,32 @@ def test_the_docstring_is_the_help() -> None:
     assert kind.help == "Of bread. Rye if it rains."
 
 
-@pytest.mark.parametrize("command", [fit_command, compare], ids=lambda command: command.name)
-def test_training_has_an_option_for_every_setting(command: click.Command) -> None:
+def test_what_was_given_is_typed_for_another_process() -> None:
+    given = ["--heat=90", "--fan", "--no-light", "--kind=wheat", "--minutes=1,2", "--names=a,b", "--book=x"]
+    context = bake.make_context("bake", list(given))
+    typed = arguments_of(bake.params, context.params)
+    assert typed == given
+    assert bake.make_context("bake", typed).params == context.params
+
+
+@pytest.mark.parametrize(
+    ("command", "config", "others"),
+    [
+        (fit_command, FitConfig, {"options"}),
+        (compare, FitConfig, {"options", *OF_ONE_RUN}),
+        (compare, CompareConfig, {"base"}),
+        (report, ReportConfig, {"comparison"}),
+        (serve, ServeConfig, set()),
+    ],
+)
+def test_a_command_has_an_option_for_every_setting(command: click.Command, config: Any, others: set[str]) -> None:
     options = {option.name: option for option in command.params if isinstance(option, click.Option)}
-    others = {"options"} if command is fit_command else {"options", *OF_ONE_RUN}
-    taken = command.make_context("command", []).params
-    for field in fields(FitConfig):
+    arguments = ["runs/compare"] if command is report else []
+    taken = command.make_context("command", arguments).params
+    for field in fields(config):
         if field.name not in others:
-            option = options[field.name]
-            assert option.help is not None
-            assert option.help.startswith(help_of(FitConfig)[field.name])
-            assert field.default is not MISSING
-            assert taken[field.name] == (None if field.name in UNSET else field.default), field.name
+            about, given = options[field.name].help, field.name not in UNSET or config is not FitConfig
+            assert about is not None
+            assert about.startswith(help_of(config)[field.name]) or field.name == "photo_roots"
+            assert taken[field.name] == (field.default if given else None), field.name
     assert not others & options.keys()
