@@ -24,13 +24,13 @@ import math
 import os
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from crossmedia.door import told
+from crossmedia.door import near_place, told
 from crossmedia.environment import CLIENT
 from crossmedia.errors import BadInput, CrossMediaError, DeadlineExceeded, did_you_mean
 from crossmedia.hosts import keep_loopback_from_proxies
@@ -41,6 +41,8 @@ CONFIG_ENV = "CROSSMEDIA_CONFIG"
 KEPT = "What was committed is kept: the same command goes on with the rest."
 NOTHING_LOST = "Nothing is lost: run the same command again."
 MOST = 2**63 - 1  # what libraries take
+# Parameters that are text and name what must be there, beside those of the type click.Path; and what is yet to be made.
+PLACES, TO_BE_MADE = ("store", "catalogue", "samples", "warm_start", "queries"), ("out", "plot", "to")
 
 
 class Choice(click.Choice[str]):
@@ -57,10 +59,18 @@ class Command(click.Command):
     Args:
         example: a line or several, as they are typed, without ``crossmedia`` and the group.
         goes_on: whether it goes on where a run of it was ended by a kill; others start anew.
+        sections: headings of the help, and the options below each; the rest stands below ``Options``.
     """
 
-    def __init__(self, *args: Any, example: str = "", goes_on: bool = False, **kwargs: Any):
-        self.example, self._goes_on = example, goes_on
+    def __init__(
+        self,
+        *args: Any,
+        example: str = "",
+        goes_on: bool = False,
+        sections: dict[str, tuple[str, ...]] | None = None,
+        **kwargs: Any,
+    ):
+        self.example, self._goes_on, self.sections = example, goes_on, sections or {}
         kwargs.setdefault("context_settings", {})
         kwargs["context_settings"].setdefault("show_default", True)
         kwargs["context_settings"].setdefault("max_content_width", 110)
@@ -68,6 +78,16 @@ class Command(click.Command):
         for parameter in self.params:
             if type(parameter.type) is click.Choice:
                 parameter.type = Choice(parameter.type.choices)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options below their headings, each section in its own order."""
+        records = {option.opts[-1]: option.get_help_record(ctx) for option in self.get_params(ctx)}
+        for heading, names in self.sections.items():
+            with formatter.section(heading):
+                formatter.write_dl([record for name in names if (record := records.pop(name)) is not None])
+        if rest := [record for record in records.values() if record is not None]:
+            with formatter.section("Options"):
+                formatter.write_dl(rest)
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The text, and the example below it."""
@@ -96,7 +116,23 @@ class Command(click.Command):
             empty = "" in value if isinstance(value, list | tuple) else value == ""
             if empty and parameter.default != "" and not ctx.resilient_parsing:
                 raise click.BadParameter("it is empty.", ctx, parameter)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.BadParameter as error:
+            meant = self._place_meant(given, error.message)
+            raise click.BadParameter(error.message + meant, ctx, error.param) if meant else error from None
+
+    def _place_meant(self, values: Mapping[str, Any], message: str) -> str:
+        """`` Did you mean 'runs/din'?`` behind a message about a file or a folder that is not there."""
+        for parameter in self.params:
+            name = parameter.name or ""
+            if (isinstance(parameter.type, click.Path) or name in PLACES) and name not in TO_BE_MADE:
+                value = values.get(name)
+                for place in value if isinstance(value, list | tuple) else [value]:
+                    near = near_place(place) if place and str(place) in message else ""
+                    if near and "Did you mean" not in message:
+                        return f" Did you mean {near!r}?"
+        return ""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what fails becomes a line and an exit code, with ``--json`` an object too: see ``told``."""
@@ -114,6 +150,7 @@ class Command(click.Command):
             if found is None:
                 raise
             message, code = found
+            message += self._place_meant(ctx.params, message)
             waited = isinstance(error, CrossMediaError) and (error.tried_s or isinstance(error, DeadlineExceeded))
             if self._goes_on and waited:
                 message += f" {KEPT}"

@@ -13,6 +13,7 @@
       ServerUnavailable      nobody answers at the address                     UNAVAILABLE
       StoreError             the store, or a file, cannot be read or written   DATA_LOSS
         DamagedIndex         the index of a store is not what was written      DATA_LOSS
+        NoStore              a folder that was named holds no store            DATA_LOSS
       ServerFault            the server failed in a way nobody foresaw         INTERNAL
       TooManyMissingImages   more images are missing than the run allows
       NothingEmbedded        precompute ended without a single vector
@@ -133,6 +134,18 @@ class DamagedIndex(StoreError):
     """The store's index is not what was written; to who calls a server it is a ``StoreError``."""
 
 
+class NoStore(StoreError):
+    """There is no store in a folder that somebody named: a slip of the pen, mostly."""
+
+    exit_code = 2
+
+    def __init__(self, store: object):
+        super().__init__(
+            f"There is no store in {store}. Check the name; 'imgserver precompute --store {store} --catalogue FOLDER' "
+            f"makes one of photos, 'imgserver import' of vectors that there are."
+        )
+
+
 class ServerFault(CrossMediaError):
     """The server failed in a way nobody foresaw; its log says more."""
 
@@ -182,6 +195,18 @@ def error_class(name: str | None, code: grpc.StatusCode) -> type[CrossMediaError
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` behind a sentence that refuses ``given``; empty where nothing known is near."""
-    by_lower = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(str(given).lower(), by_lower, n=1, cutoff=0.6)
-    return f" Did you mean {by_lower[near[0]]!r}?" if near else ""
+    near = nearest(given, known)
+    return f" Did you mean {near!r}?" if near else ""
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """What is known that is spelled most like ``given``, or alone begins with it, whatever the case of its letters.
+
+    Empty: nothing is near.
+    """
+    lower, by_lower = str(given).lower(), {name.lower(): name for name in known}
+    near = difflib.get_close_matches(lower, by_lower, n=1, cutoff=0.6)
+    if not near and lower:
+        begun = [name for name in by_lower if name.startswith(lower)]
+        near = begun if len(begun) == 1 else []
+    return by_lower[near[0]] if near else ""

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crossmedia.disk import replacing
-from crossmedia.errors import BadInput, StoreError
-from crossmedia.keys import NULL_IMAGE, Column, column_of, full_image_ids, image_ids, is_text
+from crossmedia.errors import BadInput, StoreError, did_you_mean
+from crossmedia.keys import NULL_IMAGE, Column, as_image_id, column_of, full_image_ids, image_ids, is_text
 from crossmedia.keys import keys as keys_of
 from crossmedia.looks import file_in_words
 
@@ -30,6 +30,7 @@ PHOTO_SUFFIXES = (
 NAMES_FILE = "names.parquet"  # of a store: what the photos of its catalogue are called
 ID, KEY = "image_id", "key"
 MOST_DIGESTED = 1 << 16
+MOST_LOOKED_AT = 5000  # keys that are compared with one that is wrong, letter by letter
 log = logging.getLogger(__name__)
 
 Ids = npt.NDArray[np.int64]
@@ -156,10 +157,7 @@ class ImageNames:
     def _places(self, asked: pa.Array) -> pa.Array:
         place = pc.index_in(asked, value_set=self._keys)
         if place.null_count:
-            suffixes = "|".join(suffix[1:] for suffix in PHOTO_SUFFIXES)
-            short = pc.replace_substring_regex(asked, r"^.*/", "")
-            short = pc.replace_substring_regex(short, rf"(?i)\.({suffixes})$", "")
-            place = pc.coalesce(place, pc.index_in(short, value_set=self._keys))
+            place = pc.coalesce(place, pc.index_in(_short(asked), value_set=self._keys))
         return place
 
     def _ids_at(self, place: pa.Array) -> Ids:
@@ -188,10 +186,24 @@ class ImageNames:
         if len(absent := np.flatnonzero(found < 0)):
             first = asked[int(absent[0])].as_py()
             raise BadInput(
-                f"{len(absent)} of {len(found)} names are no image's; the first is {first!r}. If its photo is "
-                f"new, run 'imgserver manifest' and 'imgserver precompute' again."
+                f"{len(absent)} of {len(found)} names are no image's; the first is {first!r}.{self.meant(first)} If "
+                f"its photo is new, run 'imgserver manifest' and 'imgserver precompute' again."
             )
         return found
+
+    def meant(self, name: str) -> str:
+        """`` Did you mean 'cat'?`` behind a name that is no image's; empty where no key is near it.
+
+        Of many keys only those are looked at that begin or end as it does, for a slip of the pen is in one place.
+        """
+        short = _short(pa.array([name], pa.large_string()))[0].as_py()
+        keys = self._keys
+        if len(keys) > MOST_LOOKED_AT:
+            ends = pc.utf8_lower(keys)
+            lower = short.lower()
+            alike = pc.or_(pc.starts_with(ends, lower[: len(lower) // 2]), pc.ends_with(ends, lower[len(lower) // 2 :]))
+            keys = keys.filter(alike)[:MOST_LOOKED_AT]
+        return did_you_mean(short, keys.to_pylist())
 
     def keys(self, ids: Sequence[int] | Ids) -> list[str]:
         """The key of each id; an id that has none as text."""
@@ -312,6 +324,12 @@ def _texts(names: Any) -> pa.Array:
     return pc.cast(values if is_text(values.type) else keys_of(column), pa.large_string())
 
 
+def _short(names: pa.Array) -> pa.Array:
+    """Names of files without folder and suffix."""
+    suffixes = "|".join(suffix[1:] for suffix in PHOTO_SUFFIXES)
+    return pc.replace_substring_regex(pc.replace_substring_regex(names, r"^.*/", ""), rf"(?i)\.({suffixes})$", "")
+
+
 def _may_spell(words: pa.Array) -> pa.Array:
     return pc.fill_null(pc.match_substring_regex(words, _MAY_SPELL), False)
 
@@ -358,4 +376,8 @@ def ids_or_keys(column: Column, names: ImageNames | None, hint: str = "") -> Ids
         return image_ids(column, hint)
     found = names.find(column.values)
     others = pc.if_else(pa.array(found < 0), column.values, pa.scalar(None, column.values.type))
-    return np.where(found < 0, image_ids(replace(column, values=others), hint), found)
+    try:
+        return np.where(found < 0, image_ids(replace(column, values=others), hint), found)
+    except BadInput as error:
+        first = next(word for word in others.drop_null().to_pylist() if as_image_id(word) is None)
+        raise BadInput(f"{error}{names.meant(first)}") from None

@@ -11,7 +11,6 @@ import click
 import numpy as np
 import pyarrow.compute as pc
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from crossmedia.config import Command, Group, config_option, json_option
@@ -20,6 +19,7 @@ from crossmedia.features.reading.samples import Samples
 from crossmedia.features.schema import load_schema
 from crossmedia.features.splits import SPLITS
 from crossmedia.features.writing.build import build_samples
+from crossmedia.progress import Bar
 
 
 @click.group(cls=Group, name="features")
@@ -43,16 +43,9 @@ def features(config: str | None) -> None:
 @json_option
 def build_command(schema: Path, out: Path, extend: Path | None, overwrite: bool, as_json: bool) -> None:
     """Build samples from the logs that the TOML file SCHEMA describes; logs may be larger than memory."""
-    columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()]
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading the log", total=None)
+    with Bar("reading the log", left=False) as bar:
         report = build_samples(
-            load_schema(schema),
-            out,
-            extend,
-            lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
-            overwrite=overwrite,
+            load_schema(schema), out, extend, lambda what, done, total: bar(done, total, what), overwrite=overwrite
         )
     if as_json:
         click.echo(json.dumps(report.as_dict()))

@@ -36,7 +36,8 @@ def open_local(store: str | Path, catalogue: str | Path | None = None) -> LocalT
         catalogue: path or URL of photos, to compute what is not stored; without it such ids are NOT_FOUND.
 
     Raises:
-        StoreError: there is no store, or it cannot be opened.
+        NoStore: there is none.
+        StoreError: it cannot be opened.
     """
     from crossmedia.imgserver.client import LocalTransport
     from crossmedia.imgserver.serving.service import ImageService, ServiceConfig

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import click
 
-from crossmedia.errors import BadInput
+from crossmedia.errors import BadInput, NoStore
 from crossmedia.hosts import host_and_port, written
 from crossmedia.imgserver.places import holds_store, is_url, own_folder
 from crossmedia.imgserver.shards import Ownership, ownership_of
@@ -113,7 +113,8 @@ class ServeConfig:
         """Refuse what cannot be served, before anything is loaded that takes long.
 
         Raises:
-            BadInput: there is no such store or host, or settings do not go together.
+            BadInput: there is no such host, or settings do not go together.
+            NoStore: there is no store of that name.
         """
         store = self.store
         if self.folder is not None and not is_url(store):
@@ -122,8 +123,5 @@ class ServeConfig:
             )
         _ = self.ownership
         if not is_url(store) and not holds_store(Path(store)):
-            raise BadInput(
-                f"There is no store in {store}. Check the name; 'imgserver precompute --store {store} --catalogue "
-                f"FOLDER' makes one of photos, 'imgserver import' of vectors that there are."
-            )
+            raise NoStore(store)
         _ = self.address

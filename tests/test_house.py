@@ -38,7 +38,7 @@ GROUND = {
         "names",
         "notes",
     ),
-    *("options", "secret_files"),
+    *("options", "progress", "secret_files"),
 }
 # room -> what it may import beside itself and the ground floor
 ARROWS = {
@@ -186,6 +186,25 @@ def test_help_has_an_example_that_runs_and_no_row_of_variables(path: tuple[str, 
     assert f"crossmedia {' '.join(path)} {command.example}" in done.output
     assert "env var" not in done.output
     assert done.output.count("CROSSMEDIA_") <= 1
+
+
+MANY_OPTIONS = 12
+
+
+@pytest.mark.parametrize("path", [p for p, c in all_commands(crossmedia) if len(c.params) > MANY_OPTIONS], ids="-".join)
+def test_many_options_stand_below_headings(path: tuple[str, ...]) -> None:
+    command = dict(all_commands(crossmedia))[path]
+    assert isinstance(command, Command)
+    done = CliRunner().invoke(crossmedia, [*path, "--help"], prog_name="crossmedia")
+    headings = re.findall(r"^(\S.*):$", done.output, flags=re.MULTILINE)
+    assert headings == ["Example", *command.sections, "Options"]
+    listed = re.findall(r"^  (?:--no-\S+ / )?(--[a-z0-9-]+)", done.output, flags=re.MULTILINE)
+    assert len(listed) == len(set(listed)), "each once"
+    assert {option.opts[-1] for option in command.params if isinstance(option, click.Option)} <= set(listed)
+    assert re.findall(r"^  (--[a-z-]+)", done.output.partition("\nOptions:")[2], flags=re.MULTILINE) == [
+        "--json",
+        "--help",
+    ]
 
 
 @pytest.mark.parametrize("group", [imgserver, trainer], ids=lambda group: group.name)

@@ -6,13 +6,17 @@ import csv
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from conftest import PHOTOS, ROOT, free_addresses
+
+from crossmedia.imgserver.running import running_daemon
 
 # First line of each block that is not run here, and why.
 NOT_RUN = {
@@ -188,6 +192,40 @@ def test_the_demo(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "images computed on demand: 24, CNN passes for them: 24" in done.stdout
     assert (tmp_path / "demo" / "report.html").stat().st_size > 100_000
+
+
+def demo_until(line: str, folder: Path) -> tuple[int, str]:
+    """A demo that gets Ctrl-C, as a terminal sends it, once a line has been said: exit code and what was said."""
+    demo = [sys.executable, str(ROOT / "examples" / "grocery" / "demo.py")]
+    with subprocess.Popen(
+        demo, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        said = ""
+        for text in process.stdout:
+            said += text
+            if line in text:
+                os.killpg(process.pid, signal.SIGINT)
+        return process.wait(timeout=60), said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_demo_that_is_interrupted_goes_on(tmp_path: Path) -> None:
+    code, said = demo_until("run 2 of 12", tmp_path)
+    assert code == 130, said
+    assert "The demo was interrupted. What is done is kept in demo/: the same command goes on with the rest." in said
+    assert "Traceback" not in said
+    assert "run 1 of 12, embedding_mlp-ids-0: training" in said
+    code, said = demo_until("run 2 of 12", tmp_path)
+    assert code == 130, said
+    assert said.startswith("A demo was interrupted here, and goes on.")
+    assert said.count("(done before)") == 3, "photos are embedded, clicks simulated and samples built"
+    assert "run 1 of 12, embedding_mlp-ids-0: done before" in said
+    deadline = time.monotonic() + 30
+    while running_daemon(tmp_path / "demo" / "store") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert running_daemon(tmp_path / "demo" / "store") is None, "the server has ended, too"
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
@@ -14,6 +15,7 @@ from crossmedia.errors import BadInput
 from crossmedia.features.layout import META_FILE
 from crossmedia.features.reading.samples import Samples
 from crossmedia.imgserver.client import Transport
+from crossmedia.progress import duration
 from crossmedia.trainer.fit import fit
 from crossmedia.trainer.images.open_images import served_version
 from crossmedia.trainer.models import model_class
@@ -63,16 +65,28 @@ def compare(
     version = served_version(config.base, transport) if with_images else ""
     out = _folder(config.base, results.key_fields(config.base, data, samples, version))
     file = config.results or out / RESULTS
-    lines = []
-    for run in _runs(config, out, (False, True) if with_images else (False,)):
-        name, key = Path(run.out).name, results.key_fields(run, data, samples, version if run.images else "")
+    runs = list(_runs(config, out, (False, True) if with_images else (False,)))
+    keys = [results.key_fields(run, data, samples, version if run.images else "") for run in runs]
+    lines, trained, began = [], 0, time.monotonic()
+    for number, (run, key) in enumerate(zip(runs, keys, strict=True), 1):
         # Read again each time: another process may have filled in some of the same matrix.
         known = results.read([file]) if file.exists() else {}
         line = known.get(results.identity(key))
-        announce(f"{name}: {'training' if line is None else 'done before'}")
+        name = f"run {number} of {len(runs)}, {Path(run.out).name}"
         if line is None:
-            line = results.new_line(key, fit(run, transport, progress, announce))
+            left = sum(results.identity(other) not in known for other in keys[number - 1 :])
+            rest_s = (time.monotonic() - began) / trained * left if trained else 0
+            rest = f", about {duration(rest_s)} left" if trained else ""
+            announce(f"{name}: training{rest}")
+
+            def on_the_way(done: int, total: int, what: str, name: str = name) -> None:
+                progress(done, total, f"{name}, {what}")
+
+            line = results.new_line(key, fit(run, transport, on_the_way, announce))
             results.append(file, line)
+            trained += 1
+        else:
+            announce(f"{name}: done before")
         lines.append(line)
     rows = summary.rows(lines)
     verdict = summary.sentence(rows) if with_images else "The samples have no images: there is nothing to compare."

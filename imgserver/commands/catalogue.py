@@ -18,7 +18,6 @@ from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput, NothingEmbedded
 from crossmedia.imgserver.commands.options import (
     MEGABYTE,
-    images_progress,
     missing_extra,
     names_of,
     ownership_options,
@@ -32,6 +31,7 @@ from crossmedia.imgserver.commands.options import (
 from crossmedia.imgserver.commands.shards import embed_files, merge_files
 from crossmedia.imgserver.shards import ownership_of, shards_of
 from crossmedia.keys import as_image_id
+from crossmedia.progress import Bar
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.offline.precompute import PrecomputeResult
@@ -40,7 +40,16 @@ if TYPE_CHECKING:
 BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 
 
-@click.command(cls=Command, example="--store store --catalogue photos", goes_on=True)
+@click.command(
+    cls=Command,
+    example="--store store --catalogue photos",
+    goes_on=True,
+    sections={
+        "Photos": ("--catalogue", "--ids", "--photo-root", "--max-image-mb", "--read-timeout-s"),
+        "Vectors": ("--store", "--backbone", "--dim", "--new-head", "--head", "--threads"),
+        "Many machines": ("--shard", "--engine", "--ray-address", "--out", "--servers", "--me"),
+    },
+)
 @store_option
 @click.option(
     "--catalogue",
@@ -191,10 +200,9 @@ def precompute(
             rate = work.measure_rate(photos, net, cnn, config, plan.to_embed)
             megabytes = plan.disk_bytes(net.feature_dim, dim) / 1e6
             console.print(f"Estimate: {todo / rate:.0f} s at {rate:.0f} images/s, {megabytes:.1f} MB on disk.")
-        with images_progress("embedding", console, disable=not todo) as progress:
-            task = progress.add_task("embedding", total=todo)
+        with Bar("embedding", todo, shown=bool(todo)) as bar:
             ready = time.monotonic()
-            result = work.precompute(opened, photos, net, cnn, config, plan, lambda done: progress.advance(task, done))
+            result = work.precompute(opened, photos, net, cnn, config, plan, bar.advance)
     finally:
         opened.close()
     result.start_s, result.seconds = ready - began, time.monotonic() - began
@@ -331,7 +339,10 @@ def _image_id(path: Path, names: ImageNames | None) -> int:
     if path.stem.isdecimal() and (number := as_image_id(path.stem)) is not None:
         return number
     other = ", nor by a key of the store's manifest" if names is not None else ", a whole number from 0 to 2^63 - 1"
-    raise BadInput(f"The photo {path} is not named after an image id{other}. Rename it, or give its id with --id.")
+    meant = names.meant(path.name) if names is not None else ""
+    raise BadInput(
+        f"The photo {path} is not named after an image id{other}.{meant} Rename it, or give its id with --id."
+    )
 
 
 def _why(data: bytes) -> str:

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from crossmedia.config import Command, json_option
-from crossmedia.errors import CrossMediaError, DeadlineExceeded, ServerUnavailable
+from crossmedia.errors import CrossMediaError, DeadlineExceeded, NoStore, ServerUnavailable
 from crossmedia.imgserver.commands.options import photo_root_option, served_store_option, server_address, server_option
-from crossmedia.imgserver.places import is_url, own_folder
+from crossmedia.imgserver.places import holds_store, is_url, own_folder
 from crossmedia.imgserver.running import Daemon
 from crossmedia.imgserver.serve_config import ServeConfig
 from crossmedia.logs import set_up_logs
@@ -25,7 +26,20 @@ from crossmedia.options import arguments_of, options_of
 STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
 
 
-@click.command(cls=Command, example="--store store --catalogue photos --background")
+@click.command(
+    cls=Command,
+    example="--store store --catalogue photos --background",
+    sections={
+        "What is served": ("--store", "--catalogue", "--folder", "--servers", "--me"),
+        "Where it answers": ("--host", "--port", "--background"),
+        "Who may call": ("--tls-cert", "--tls-key", "--tls-client-ca", "--tokens", "--max-ids-per-second"),
+        "Photos that are computed when they are asked for": (
+            *("--threads", "--max-pending-ids", "--negative-ttl-s"),
+            *("--max-image-mb", "--read-timeout-s", "--photo-root"),
+        ),
+        "Logs and metrics": ("--log-format", "--metrics-port", "--otel"),
+    },
+)
 @options_of(ServeConfig, [field.name for field in fields(ServeConfig) if field.name != "photo_roots"])
 @photo_root_option
 @click.option("--background", is_flag=True, help="Return once the server answers, and leave it running.")
@@ -107,6 +121,8 @@ def stop(store: str, as_json: bool) -> None:
     """Drain and stop the server that serves a store on this machine."""
     from crossmedia.imgserver.serving.process import stop_daemon
 
+    if not is_url(store) and not holds_store(Path(store)):
+        raise NoStore(store)
     daemon = stop_daemon(own_folder(store))
     click.echo(json.dumps(asdict(daemon)) if as_json else f"The image server at {daemon.address} has stopped.")
 
@@ -132,7 +148,7 @@ def health(server: str | None, store: str, wait: bool, timeout_s: float, as_json
                 f"The image server at {address} is not healthy: {state}. It may be loading or draining, or have no "
                 f"vectors yet; its log says why, and 'imgserver doctor' looks at its store."
             )
-        except (ServerUnavailable, DeadlineExceeded) as error:
+        except (ServerUnavailable, DeadlineExceeded, NoStore) as error:  # a store may be made just now
             why = error
         if not wait or time.monotonic() >= deadline:
             raise why

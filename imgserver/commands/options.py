@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from crossmedia.errors import BadInput, ServerUnavailable
+from crossmedia.errors import BadInput, NoStore, ServerUnavailable
 from crossmedia.imgserver.places import holds_store, is_url, own_folder
 from crossmedia.imgserver.running import running_daemon
 from crossmedia.imgserver.serve_config import ServeConfig
@@ -98,6 +96,7 @@ def server_address(server: str | None, store: str) -> str:
 
     Raises:
         ServerUnavailable: nobody serves the store that is named.
+        NoStore: there is none.
     """
     if server:
         return server
@@ -112,14 +111,8 @@ def server_address(server: str | None, store: str) -> str:
             "No image server of that cluster was started on this machine without --folder. Name one by --server."
         )
     if not holds_store(folder):
-        raise ServerUnavailable(f"There is no store in {store}, and so no image server for it. Check the name.")
+        raise NoStore(store)
     raise ServerUnavailable(
         f"No image server runs for the store {store} on this machine. Start one with 'crossmedia imgserver serve "
         f"--store {store}', or name one that runs elsewhere by --server."
     )
-
-
-def images_progress(what: str, console: Console, *, disable: bool = False) -> Progress:
-    """A bar of images, with the time that is left; ``what`` is done to them. Of none there is no bar: ``disable``."""
-    columns = [TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
-    return Progress(*columns, console=console, disable=disable)

@@ -12,8 +12,9 @@ from rich.console import Console
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput
-from crossmedia.imgserver.commands.options import images_progress, store_option
+from crossmedia.imgserver.commands.options import store_option
 from crossmedia.imgserver.places import is_url, own_folder
+from crossmedia.progress import Bar
 
 
 @click.command(cls=Command, example="--store store --to redis://h1:6379,h2:6379", goes_on=True)
@@ -43,9 +44,8 @@ def publish(store: Path, to: str, versions: tuple[str, ...], as_json: bool) -> N
     console = Console(stderr=True)
     with closing(Store(store, create=False)) as opened:
         spaces, images = images_of(opened, versions)
-        with closing(RedisStore(to, own_folder(to))) as cluster, images_progress("publishing", console) as progress:
-            task = progress.add_task("", total=images)
-            report = work(opened, cluster, spaces, lambda done: progress.advance(task, done))
+        with closing(RedisStore(to, own_folder(to))) as cluster, Bar("publishing", images) as bar:
+            report = work(opened, cluster, spaces, bar.advance)
     if report.evicted:
         console.print(
             "A node has thrown keys away for want of memory (evicted_keys in redis-cli info stats). Servers without a "

@@ -14,8 +14,9 @@ from rich.console import Console
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput
-from crossmedia.imgserver.commands.options import images_progress, ownership_options, store_option
+from crossmedia.imgserver.commands.options import ownership_options, store_option
 from crossmedia.imgserver.shards import ownership_of
+from crossmedia.progress import Bar
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.offline.shards import Job, ShardResult
@@ -40,12 +41,11 @@ def embed_files(
     console = Console(stderr=True)
     for sentence in opened.photos.passed_over:
         console.print(sentence, markup=False, soft_wrap=True)
-    with images_progress("embedding", console, disable=not len(ids)) as progress:
-        task = progress.add_task("embedding", total=len(ids))
+    with Bar("embedding", len(ids), shown=bool(len(ids))) as bar:
         if on_ray:
-            result = _embed_on_ray(opened, ids, shard, ray_address, lambda done: progress.advance(task, done))
+            result = _embed_on_ray(opened, ids, shard, ray_address, bar.advance)
         else:
-            result = shards.embed_shard(opened, ids, shard, threads, lambda done: progress.advance(task, done))
+            result = shards.embed_shard(opened, ids, shard, threads, bar.advance)
     console.print(
         f"shard {shard}: found {result.found}, embedded {result.embedded}, skipped {result.skipped}, "
         f"rejected {len(result.rejected)} in {result.seconds:.1f} s"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Collection, Sequence
 from contextlib import closing
@@ -13,8 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput, NothingEmbedded
@@ -29,6 +28,7 @@ from crossmedia.imgserver.commands.options import (
     store_option,
 )
 from crossmedia.keys import as_image_id
+from crossmedia.progress import Bar
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.similarity.contact_sheet import Cell
@@ -59,9 +59,8 @@ def index(store: Path, kind: str, as_json: bool) -> None:
     except ImportError as error:
         raise missing_extra(error) from error
 
-    with closing(Store(store, create=False)) as opened, Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("indexing", total=None)
-        report = build_index(opened, kind, progress=lambda done: progress.advance(task, done))
+    with closing(Store(store, create=False)) as opened, Bar("indexing") as bar:
+        report = build_index(opened, kind, progress=bar.advance)
     info = report.info
     if as_json:
         click.echo(json.dumps(asdict(report)))
@@ -146,7 +145,8 @@ def _asked(queries: Sequence[str], names: ImageNames | None) -> tuple[list[int],
             files.append(Path(query))
         else:
             key = "a key of the manifest, " if names is not None else ""
-            raise BadInput(f"{query} is neither {key}an image id nor a file.")
+            meant = names.meant(query) if names is not None else ""
+            raise BadInput(f"{query} is neither {key}an image id nor a file.{meant}")
     return ids, files
 
 
@@ -192,9 +192,8 @@ def duplicates(
     except ImportError as error:
         raise missing_extra(error) from error
 
-    with closing(Store(store, create=False)) as opened, Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("comparing", total=None)
-        groups, images = find_duplicates(opened, threshold, lambda done: progress.advance(task, done))
+    with closing(Store(store, create=False)) as opened, Bar("comparing") as bar:
+        groups, images, nearest = find_duplicates(opened, threshold, bar.advance)
     called = _keys({image_id for group in groups for image_id in group.image_ids}, names_of(store))
     _write(out, _table(groups, called))
     picture = out.with_suffix(".png") if catalogue and groups else None
@@ -213,13 +212,29 @@ def duplicates(
     many = sum(len(group.image_ids) for group in groups)
     if as_json:
         listed = [asdict(group) | {"keys": [called[i] for i in group.image_ids]} for group in groups]
-        found = {"images": images, "groups": listed, "file": str(out)}
+        found = {"images": images, "groups": listed, "nearest": nearest, "file": str(out)}
         click.echo(json.dumps(found | {"picture": str(picture) if picture else None}))
         return
     click.echo(f"{images:,} images, {len(groups):,} groups of {many:,} images with a cosine of {threshold} or more")
-    if 2 * many > images:
-        click.echo("More than half of all images are in groups: raise --threshold, or index a version of more numbers.")
+    if hint := _other_threshold(threshold, images, many, nearest):
+        click.echo(hint)
     click.echo(f"groups: {out}" + (f"; the largest drawn: {picture}" if picture else ""))
+
+
+def _other_threshold(threshold: float, images: int, grouped: int, nearest: float) -> str:
+    """What to do when nothing, or most of all, is alike; else empty."""
+    if 2 * grouped > images:
+        return (
+            f"More than half of all images are in groups: raise --threshold above {threshold}, or index a version of "
+            f"more numbers."
+        )
+    if not grouped and nearest > 0:
+        below = math.floor(nearest * 100) / 100
+        return (
+            f"The two images most alike have a cosine of {nearest:.3f}: lower --threshold, to {below} or less, to see "
+            f"them."
+        )
+    return ""
 
 
 @click.command(name="semantic-ids", cls=Command, example="--store store --out semantic_ids.parquet")

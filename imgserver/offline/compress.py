@@ -79,7 +79,12 @@ def compress(store: Store, size: int, version: str = "", seed: int = 0) -> Compr
         raise BadInput(f"{source.name} is compressed already; compress {plain_version(source.name)} instead.")
     if not 1 <= size <= source.dim or source.dim % size:
         fitting = ", ".join(str(n) for n in range(1, source.dim + 1) if source.dim % n == 0)
-        raise BadInput(f"{size} bytes do not divide the {source.dim} numbers of a vector; {fitting} do.")
+        fewer = source.dim // size * size
+        other = f" {fewer} numbers would fit: 'imgserver precompute --dim {fewer}' makes vectors of so many."
+        raise BadInput(
+            f"{size} bytes do not divide the {source.dim} numbers of a vector; {fitting} do."
+            f"{other if fewer and not is_imported(source.name) else ''}"
+        )
     of_size = [
         space
         for space in store.index.spaces("vector")

@@ -14,7 +14,7 @@ from typing import Any
 
 import lmdb
 
-from crossmedia.errors import DamagedIndex, StoreError
+from crossmedia.errors import DamagedIndex, NoStore, StoreError
 from crossmedia.imgserver.storage.checksums import open_fact, seal_fact
 from crossmedia.imgserver.storage.copied import examine_copy, note_file
 from crossmedia.imgserver.storage.pages import check_pages
@@ -73,6 +73,8 @@ class Environment:
                     f"in {folder / 'lock.mdb'} what must not be overwritten. Make it writable, or copy it to a "
                     f"place that is."
                 ) from error
+            if not create and not (folder / "data.mdb").exists():
+                raise NoStore(folder.parent) from error
             raise StoreError(
                 f"There is no readable store in {folder}: {error}. 'imgserver precompute' makes one."
             ) from error

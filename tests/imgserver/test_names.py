@@ -21,7 +21,8 @@ from crossmedia.imgserver.cli import imgserver
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.imgserver.storage.catalogue import open_catalogue
 from crossmedia.imgserver.storage.catalogue.manifest import write_manifest
-from crossmedia.names import NAMES_FILE, ImageNames, same_names
+from crossmedia.keys import Column
+from crossmedia.names import NAMES_FILE, ImageNames, ids_or_keys, same_names
 from crossmedia.trainer.images.open_images import open_images
 from crossmedia.trainer.settings import FitConfig
 
@@ -257,7 +258,7 @@ def test_search_and_add_take_and_give_keys(shop: Path, tmp_path: Path) -> None:
         assert named.startswith("SKU-03: SKU-03 copy (1.000)")
         nobody = run_command("imgserver", "search", "SKU-99", store, check=False)
         assert nobody.returncode == 2
-        assert "neither a key of the manifest, an image id nor a file" in nobody.stderr
+        assert "neither a key of the manifest, an image id nor a file. Did you mean 'SKU-" in nobody.stderr
 
         page, new = tmp_path / "empty.jpg", tmp_path / "SKU-77.jpg"
         page.write_bytes(HTML)
@@ -316,6 +317,21 @@ def test_names_travel_with_shards(shop: Path, tmp_path: Path) -> None:
     kept = ImageNames.of_store(tmp_path / "merged")
     assert kept is not None
     assert kept.find(["SKU-02"]).tolist() == [ids_in(shop)["SKU-02"]]
+
+
+def test_a_name_that_is_no_images_is_told_with_the_nearest() -> None:
+    """Of many keys, too, in a moment: only those that begin or end alike are compared."""
+    for many in (10, 200_000):
+        keys = [f"SKU-{number:06d}" for number in range(many)]
+        names = ImageNames(np.arange(many), pa.array(keys))
+        assert names.meant("new/SUK-000007.jpg") == " Did you mean 'SKU-000007'?"
+        assert names.meant("zebra") == ""
+        with pytest.raises(BadInput, match=r"the first is 'sku-000003'. Did you mean 'SKU-000003'\?"):
+            names.ids(["SKU-000001", "sku-000003"])
+        column = Column(pa.array(["1", "SKU-000002", "UKS-000005"]), "image", "ids.txt")
+        with pytest.raises(BadInput, match=r"UKS-000005.* Did you mean 'SKU-000005'\?"):
+            ids_or_keys(column, names)
+    assert ImageNames(np.arange(0), pa.array([], pa.string())).meant("x") == ""
 
 
 def test_a_first_try_with_ten_photos(graph_cache: Path, photos: Path, tmp_path: Path) -> None:

@@ -328,6 +328,20 @@ def test_duplicates_of_a_catalogue(photos: Path, tmp_path: Path) -> None:
         assert picture.format == "PNG"
 
 
+def test_another_threshold_is_named_where_nothing_or_nearly_all_is_alike(tmp_path: Path) -> None:
+    with closing(imported(tmp_path, np.array([[1, 0], [0.8, 0.6], [0, 1], [0.6, 0.8]], np.float32))) as opened:
+        build_index(opened)
+        store = f"--store={opened.folder}"
+    options = (store, f"--out={tmp_path / 'found.csv'}")
+    few = run_command("imgserver", "duplicates", *options, "--threshold=0.99").stdout
+    assert "4 images, 0 groups of 0 images" in few
+    assert "most alike have a cosine of 0.960: lower --threshold, to 0.96 or less, to see them" in few
+    many = run_command("imgserver", "duplicates", *options, "--threshold=0.5").stdout
+    assert "More than half of all images are in groups: raise --threshold above 0.5" in many
+    found = json.loads(run_command("imgserver", "duplicates", *options, "--threshold=0.99", "--json").stdout)
+    assert found["nearest"] == pytest.approx(0.96, abs=1e-3)
+
+
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 1000), n=st.integers(1, 30), threshold=st.floats(0.3, 0.99))
 def test_groups_are_the_connected_parts_of_the_pairs(
@@ -338,7 +352,7 @@ def test_groups_are_the_connected_parts_of_the_pairs(
     folder = tmp_path_factory.mktemp("groups")
     store = imported(folder, vectors)
     build_index(store)
-    groups, looked_at = find_duplicates(store, threshold)
+    groups, looked_at, _ = find_duplicates(store, threshold)
     assert looked_at == n
     ids, entries, _ = store.index.load(store.index.active)
     space = store.index.space(store.index.active)
@@ -366,7 +380,7 @@ def test_images_that_have_gone_since_the_index_was_built(tmp_path: Path) -> None
     name = store.index.active
     ids, entries, _ = store.index.load(name)
     store.index.remove([(name, ids[5_000:], entries[5_000:])])
-    groups, looked_at = find_duplicates(store, 0.95)
+    groups, looked_at, _ = find_duplicates(store, 0.95)
     assert looked_at == 5_000
     assert groups
     assert max(max(group.image_ids) for group in groups) <= ids[4_999]

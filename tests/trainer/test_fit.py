@@ -257,7 +257,10 @@ def test_compare_skips_what_is_done_and_says_what_came_out(config: FitConfig, tr
         compare(replace(small, seeds=1), transport, said.append)
     small = replace(small, base=replace(small.base, overwrite=True))
     compare(replace(small, seeds=1), transport, said.append)  # other vectors are another line
-    assert said[-2:] == ["embedding_mlp-ids-0: done before", "embedding_mlp-images-0: training"]
+    assert said[-2:] == [
+        "run 1 of 2, embedding_mlp-ids-0: done before",
+        "run 2 of 2, embedding_mlp-images-0: training",
+    ]
 
 
 def test_samples_without_images_are_compared_without_a_server(samples: Path, tmp_path: Path) -> None:

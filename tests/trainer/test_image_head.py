@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import ROOT, DaemonProcess, copy_store, free_addresses, ownership, run_command, shared_out
+from conftest import PHOTOS, ROOT, DaemonProcess, copy_store, free_addresses, ownership, run_command, shared_out
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_samples import make_samples
@@ -35,8 +36,8 @@ from crossmedia.errors import (
     CrossMediaError,
     DeadlineExceeded,
     InvalidRequest,
+    NoStore,
     ServerUnavailable,
-    StoreError,
     TooManyMissingImages,
 )
 from crossmedia.imgserver.client import HeadServers, ImageClient, LocalTransport, MockTransport
@@ -501,6 +502,29 @@ def test_stored_vectors_need_no_server_either(config: FitConfig, store: Path) ->
     assert frozen["train"]["head_parameters"] == 0
 
 
+def test_who_trained_from_a_store_evaluates_scores_and_reports_from_it(
+    config: FitConfig, store: Path, tmp_path: Path
+) -> None:
+    trained = fit(replace(config, head="frozen", store=str(store), server="nobody:1", epochs=1))
+    run, stored = config.out, (f"--store={store}", "--server=nobody:1")
+    evaluated = json.loads(run_command("trainer", "evaluate", run, *stored, "--json").stdout)
+    assert evaluated["all"]["auc"] == pytest.approx(trained["test"]["all"]["auc"], abs=1e-6)
+    out = tmp_path / "scores.parquet"
+    run_command("trainer", "score", run, f"--samples={config.samples}", *stored, f"--out={out}")
+    scores = pq.read_table(out)["probability"]
+    assert np.allclose(scores, pq.read_table(Path(run) / "predictions.parquet")["probability"], atol=1e-5)
+    page = tmp_path / "report.html"
+    lacking = run_command("trainer", "report", run, *stored, f"--out={page}", check=False)
+    assert lacking.returncode == 2
+    assert "give --catalogue, too" in lacking.stderr
+    run_command("trainer", "report", run, *stored, f"--catalogue={PHOTOS}", f"--out={page}")
+    assert "Not drawn" not in page.read_text()
+    assert page.read_text().count("data:image/jpeg") > 10
+    typo = run_command("trainer", "report", run, f"--store={store}x", "--catalogue=p", f"--out={page}", check=False)
+    assert typo.returncode == 2
+    assert f"Did you mean '{store}'?" in typo.stderr
+
+
 def test_a_run_on_compressed_vectors_records_their_version(config: FitConfig, store: Path) -> None:
     run_command("imgserver", "compress", "--bytes=4", f"--store={store}")
     (name,) = [v["name"] for v in versions_of(store) if "#pq4@" in v["name"]]
@@ -517,7 +541,7 @@ def versions_of(store: Path) -> list[dict[str, Any]]:
 
 
 def test_a_store_that_is_not_there_is_said_and_not_made(config: FitConfig, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="There is no store"):
+    with pytest.raises(NoStore, match="There is no store"):
         fit(replace(config, store=str(tmp_path / "nowhere")))
     assert not (tmp_path / "nowhere").exists()
 

@@ -6,9 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from crossmedia.options import Function, options_of
 from crossmedia.trainer.settings import FitConfig, suited
 
@@ -17,6 +14,19 @@ UNSET = {
     "epochs": f" When it is not given: {FitConfig.epochs}, more in small logs.",
     "patience": f" When it is not given: {FitConfig.patience}, more in small logs.",
     "batch_size": f" When it is not given: {FitConfig.batch_size}, less in small logs (docs/models.md has the rule).",
+}
+
+# Of ``training_options`` in the help; what a command adds of its own stands before them.
+TRAINING_SECTIONS = {
+    "Vectors of images": ("--server", "--store", "--max-missing", "--timeout-s"),
+    "A head that learns": (
+        *("--head", "--head-widths", "--head-activation", "--head-normalisation", "--head-start"),
+        *("--head-learning-rate", "--max-staleness"),
+    ),
+    "How it is trained": (
+        *("--epochs", "--patience", "--batch-size", "--learning-rate", "--width", "--embedding-l2", "--id-dropout"),
+        *("--negative-rate", "--device", "--shard-tables"),
+    ),
 }
 
 
@@ -43,26 +53,14 @@ def for_the_log(values: dict[str, Any], announce: Callable[[str], None]) -> dict
     return values | chosen
 
 
-class Bar:
-    """A progress bar on standard error that starts anew with each epoch.
+def epoch_line(epoch: dict[str, Any]) -> str:
+    """A line of a learning curve."""
+    from crossmedia.trainer.report.tables import number
 
-    Args:
-        shown: whether to draw it; where standard error is no terminal it is not.
-    """
-
-    def __init__(self, *, shown: bool = True) -> None:
-        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
-        console = Console(stderr=True)
-        self.progress = Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal))
-        self.task = self.progress.add_task("starting", total=None)
-
-    def say(self, text: str) -> None:
-        """A line above the bar, on standard error."""
-        self.progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def __call__(self, done: int, total: int, what: str) -> None:
-        """Show how far it is."""
-        self.progress.update(self.task, completed=done, total=total, description=what)
+    return (
+        f"epoch {epoch['epoch']}: log loss {epoch['train_log_loss']:.4f}; validation AUC "
+        f"{number(epoch['validation_auc'])}, log loss {epoch['validation_log_loss']:.4f}"
+    )
 
 
 def metrics_line(found: dict[str, Any]) -> str:

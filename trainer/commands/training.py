@@ -13,13 +13,31 @@ from rich.console import Console
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput
 from crossmedia.options import options_of
-from crossmedia.trainer.commands.options import OF_ONE_RUN, Bar, for_the_log, metrics_line, training_options
+from crossmedia.progress import Bar
+from crossmedia.trainer.commands.options import (
+    OF_ONE_RUN,
+    TRAINING_SECTIONS,
+    epoch_line,
+    for_the_log,
+    metrics_line,
+    training_options,
+)
 from crossmedia.trainer.settings import CompareConfig, FitConfig
 
 OF_COMPARISON = ("models", "seeds", "reference", "results", "data")
 
 
-@click.command(name="fit", cls=Command, example="--samples samples --model din --images --out runs/din", goes_on=True)
+@click.command(
+    name="fit",
+    cls=Command,
+    example="--samples samples --model din --images --out runs/din",
+    goes_on=True,
+    sections={
+        "What is trained": ("--samples", "--model", "--set", "--images", "--labels", "--seed", "--out", "--overwrite"),
+        **TRAINING_SECTIONS,
+        "Where it starts": ("--warm-start", "--warm-up"),
+    },
+)
 @training_options(OF_ONE_RUN)
 @click.option(
     "--set",
@@ -41,10 +59,10 @@ def fit_command(as_json: bool, settings: tuple[str, ...], **values: Any) -> None
     values["options"] = parse_options(values["model"], settings)
     with processes.joined(values["device"]):
         first = processes.rank() == 0
-        bar = Bar(shown=first)
-        with bar.progress:
+        with Bar("starting", left=False, shown=first) as bar:
             announce = bar.say if first else (lambda text: None)
-            result = fit(FitConfig(**for_the_log(values, announce)), progress=bar, announce=announce)
+            config = FitConfig(**for_the_log(values, announce))
+            result = fit(config, progress=bar, announce=announce, epoch_ended=lambda line: announce(epoch_line(line)))
     if first:
         click.echo(json.dumps(result) if as_json else "\n".join(_said(result)))
 
@@ -104,7 +122,14 @@ def _option_text(name: str, default: Any) -> str:
 
 
 @click.command(
-    cls=Command, example="--samples samples --models embedding_mlp,din --seeds 3 --out runs/compare", goes_on=True
+    cls=Command,
+    example="--samples samples --models embedding_mlp,din --seeds 3 --out runs/compare",
+    goes_on=True,
+    sections={
+        "What is compared": ("--samples", "--models", "--seeds", "--out", "--overwrite"),
+        "Where results stand": ("--results", "--data", "--reference"),
+        **TRAINING_SECTIONS,
+    },
 )
 @options_of(CompareConfig, OF_COMPARISON)
 @training_options()
@@ -121,8 +146,7 @@ def compare(as_json: bool, **values: Any) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise BadInput("'trainer compare' is one process: torchrun starts 'trainer fit', one run at a time.")
     own = {name: values.pop(name) for name in OF_COMPARISON}
-    bar = Bar()
-    with bar.progress:
+    with Bar("starting", left=False) as bar:
         config = CompareConfig(FitConfig(**for_the_log(values, bar.say)), **own)
         result = work(config, announce=bar.say, progress=bar)
     if as_json:

@@ -105,7 +105,7 @@ def vectors_from(server: str, store: str, catalogue: str = "") -> Transport | st
         catalogue: with a store: where the photos are, for what it does not hold; may be empty.
 
     Raises:
-        StoreError: there is none of that name.
+        NoStore: there is none of that name.
     """
     return open_local(store, catalogue or None) if store else server
 

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 
 from crossmedia.disk import replacing
-from crossmedia.errors import BadInput, CrossMediaError
+from crossmedia.errors import BadInput, CrossMediaError, NoStore
 from crossmedia.features.reading.samples import Samples
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.trainer.compare import RESULTS
@@ -46,6 +46,7 @@ def write_report(config: ReportConfig) -> Path:
 
     Raises:
         BadInput: the folder holds neither a comparison nor a run.
+        NoStore: there is no store in the folder that is named.
     """
     comparison = _comparison(config.comparison)
     samples = Samples(comparison["samples"])
@@ -133,6 +134,8 @@ def _photo_sections(config: ReportConfig, comparison: dict[str, Any], samples: S
         try:
             with ImageClient(vectors_from(config.server, config.store, config.catalogue), timeout_s=20) as client:
                 strips, said = work(images_of(run, lineage.vector_version, client))
+        except NoStore:
+            raise
         except CrossMediaError as error:
             return Section([], f"Not drawn: {error}")
         return Section(strips, "" if strips else "There are too few rows to draw.", said)
