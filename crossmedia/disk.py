@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shlex
@@ -108,6 +109,27 @@ def _holder(descriptor: int) -> str:
         return "another process"
     command = shlex.join([os.path.basename(program), *words])
     return f"process {pid} ({command if len(command) <= MOST_SAID else command[:MOST_SAID] + '…'})"
+
+
+def unwritable(path: Path, error: OSError) -> str:
+    """Why nothing can be written at a place, and what to do, in a sentence or two.
+
+    Args:
+        path: that was to be made.
+        error: of the system.
+    """
+    there = next((above for above in (path, *path.parents) if os.path.lexists(above)), Path("/"))
+    if isinstance(error, NotADirectoryError | FileExistsError | IsADirectoryError) and not there.is_dir():
+        return f"{there} is a file. Choose another place, or move that file away."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"there is no space left on the disk of {there}. Make room, or choose another disk."
+    if error.errno == errno.EROFS:
+        return f"the disk of {there} is read-only. Choose another place."
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return f"{error.strerror}. Choose another name."
+    if isinstance(error, PermissionError) and not os.access(there, os.W_OK):
+        return f"this user may not write in {there}. Choose another place, or let this user write there."
+    return f"the file system of {there} takes no new files ({error.strerror}). Choose another place."
 
 
 def sync_names(folder: Path) -> None:

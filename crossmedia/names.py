@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput, StoreError, did_you_mean
+from crossmedia.forms import Near, near_in_words, nearly
 from crossmedia.keys import NULL_IMAGE, Column, as_image_id, column_of, full_image_ids, image_ids, is_text
 from crossmedia.keys import keys as keys_of
 from crossmedia.looks import file_in_words
@@ -134,8 +135,9 @@ class ImageNames:
     def named(self, names: Sequence[str] | pa.Array) -> Ids:
         """The id of each name, shape (n,); -1 where there is none.
 
-        A name is a key as it is spelled, or a file name whose folder and suffix the manifest did not take:
-        ``new/cat.jpg`` is ``cat``, and ``3.0.jpg`` is ``3.0`` and never ``3``.
+        A name is a key as it is spelled, or a file name whose folder and suffix the manifest did not take, or such an
+        address, whose query it did not take either: ``new/cat.jpg`` and ``https://cdn/cat.jpg?w=9`` are ``cat``, and
+        ``3.0.jpg`` is ``3.0`` and never ``3``.
         """
         return self._ids_at(self._places(_texts(names)))
 
@@ -154,10 +156,14 @@ class ImageNames:
             place = pc.coalesce(place, rows.take(pc.index_in(numbers, value_set=forms)))
         return self._ids_at(place)
 
+    def near(self, absent: pa.Array) -> list[Near]:
+        """Which names that ``find`` has no id of are keys in another form."""
+        return nearly(_texts(absent), self._keys, _bare)
+
     def _places(self, asked: pa.Array) -> pa.Array:
         place = pc.index_in(asked, value_set=self._keys)
         if place.null_count:
-            place = pc.coalesce(place, pc.index_in(_short(asked), value_set=self._keys))
+            place = pc.coalesce(place, pc.index_in(_bare(asked), value_set=self._keys))
         return place
 
     def _ids_at(self, place: pa.Array) -> Ids:
@@ -185,10 +191,9 @@ class ImageNames:
         found = self.find(asked)
         if len(absent := np.flatnonzero(found < 0)):
             first = asked[int(absent[0])].as_py()
-            raise BadInput(
-                f"{len(absent)} of {len(found)} names are no image's; the first is {first!r}.{self.meant(first)} If "
-                f"its photo is new, run 'imgserver manifest' and 'imgserver precompute' again."
-            )
+            near = near_in_words(self.near(asked.take(pa.array(absent))), len(absent)) or self.meant(first)
+            new = " If its photo is new, run 'imgserver manifest' and 'imgserver precompute' again."
+            raise BadInput(f"{len(absent)} of {len(found)} names are no image's; the first is {first!r}.{near}{new}")
         return found
 
     def meant(self, name: str) -> str:
@@ -196,7 +201,7 @@ class ImageNames:
 
         Of many keys only those are looked at that begin or end as it does, for a slip of the pen is in one place.
         """
-        short = _short(pa.array([name], pa.large_string()))[0].as_py()
+        short = _bare(pa.array([name], pa.large_string()))[0].as_py()
         keys = self._keys
         if len(keys) > MOST_LOOKED_AT:
             ends = pc.utf8_lower(keys)
@@ -324,10 +329,12 @@ def _texts(names: Any) -> pa.Array:
     return pc.cast(values if is_text(values.type) else keys_of(column), pa.large_string())
 
 
-def _short(names: pa.Array) -> pa.Array:
-    """Names of files without folder and suffix."""
+def _bare(names: pa.Array) -> pa.Array:
+    """Names as ``imgserver manifest`` takes them from files and addresses: without folder, suffix and query."""
     suffixes = "|".join(suffix[1:] for suffix in PHOTO_SUFFIXES)
-    return pc.replace_substring_regex(pc.replace_substring_regex(names, r"^.*/", ""), rf"(?i)\.({suffixes})$", "")
+    short = pc.replace_substring_regex(names, r"^(https?://[^?#]*)[?#].*$", r"\1")
+    short = pc.replace_substring_regex(short, r"^.*/", "")
+    return pc.replace_substring_regex(short, rf"(?i)\.({suffixes})$", "")
 
 
 def _may_spell(words: pa.Array) -> pa.Array:

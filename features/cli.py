@@ -20,6 +20,7 @@ from crossmedia.features.schema import load_schema
 from crossmedia.features.splits import SPLITS
 from crossmedia.features.writing.build import build_samples
 from crossmedia.progress import Bar
+from crossmedia.words import counted
 
 
 @click.group(cls=Group, name="features")
@@ -53,15 +54,15 @@ def build_command(schema: Path, out: Path, extend: Path | None, overwrite: bool,
     rows = ", ".join(f"{name} {count:,}" for name, count in report.rows.items())
     rates = ", ".join(f"{name} {rate:.1%}" for name, rate in report.positive_rate.items())
     click.echo(f"samples in {out}: {rows} ({report.seconds:.1f} s)")
-    click.echo(f"{report.users:,} users, {report.items:,} items, {report.images:,} images; positive: {rates}")
+    found = ((report.users, "user"), (report.items, "item"), (report.images, "image"))
+    click.echo(f"{', '.join(counted(*one) for one in found)}; positive: {rates}")
     click.echo(f"{report.mean_history:.1f} behaviours a row, {report.bytes_per_sample:.0f} bytes a sample")
     unknown = {name: share for name, share in report.unknown["test"].items() if share}
     if unknown:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in unknown.items())
         click.echo(f"test rows whose value is in no training row: {shares}")
-    for kind, count in report.notes.items():
-        first = f"; the first is {report.first[kind]!r}" if kind in report.first else ""
-        click.echo(f"note: {count:,} {kind.replace('_', ' ')}{first}")
+    for line in report.notes_in_words():
+        click.echo(f"note: {line}")
 
 
 @features.command(cls=Command, example="samples --rows 5")

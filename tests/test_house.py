@@ -30,6 +30,7 @@ GROUND = {
         "door",
         "environment",
         "errors",
+        "forms",
         "hosts",
         "interrupts",
         "keys",
@@ -37,8 +38,9 @@ GROUND = {
         "looks",
         "names",
         "notes",
+        "progress",
     ),
-    *("options", "progress", "secret_files"),
+    *("options", "secret_files", "words"),
 }
 # room -> what it may import beside itself and the ground floor
 ARROWS = {

@@ -117,8 +117,8 @@ def measure(samples: Samples, split: str, probabilities: Probabilities, label: s
     GAUC is over users that training knows: the others are one place of the vocabulary, and cannot be told apart.
 
     Returns:
-        ``all``, ``unseen_items``, ``by_item_count``; where items were held out entirely, their rows of the test part
-        are one more part, ``held_out_items``.
+        ``all``, ``unseen_items``, ``by_item_count``, each with the ``gauc_users`` that GAUC counts of its ``users``;
+        where items were held out entirely, their rows of the test part are one more part, ``held_out_items``.
     """
     held_out = ["held_out"] if samples.has_held_out and split == "test" else []
     column = label_column(samples, label)
@@ -139,6 +139,7 @@ def measure(samples: Samples, split: str, probabilities: Probabilities, label: s
             "auc": _finite(auc(y, p)),
             "gauc": _finite(grouped.value),
             "gauc_users": grouped.users,
+            "users": len(np.unique(users[chosen][known])),
             "log_loss": log_loss(y, p),
             "base_log_loss": base_log_loss(y),
             "calibration": _finite(calibration(y, p)),

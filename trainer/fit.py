@@ -98,7 +98,7 @@ def train_epoch(run: Run, progress: Callable[[int, int, str], None]) -> float:
     learner.train()
     # What a model draws is the same after a resume.
     torch.manual_seed((config.seed * 1_000_003 + state.epoch + 1) * processes.world() + processes.rank())
-    losses, done, total, started = [], 0, run.feed.samples.rows("train"), time.monotonic()
+    losses, done, first_rows, total, started = [], 0, 0, run.feed.samples.rows("train"), time.monotonic()
     asked = time.monotonic()
     for batch, fetched in run.batches():
         state.wait_s += time.monotonic() - asked
@@ -116,13 +116,16 @@ def train_epoch(run: Run, progress: Callable[[int, int, str], None]) -> float:
             run.board.add("train/log_loss", losses[-1], state.step)
         state.step += 1
         done += len(batch)
+        if state.epoch == run.first_epoch and len(losses) == 1:  # everything starts in this step
+            first_rows, state.first_s = done, state.first_s + time.monotonic() - started
         progress(done * processes.world(), total, f"epoch {state.epoch + 1} log loss {np.mean(losses[-50:]):.4f}")
         images.stats.check_missing(config.max_missing)
         asked = time.monotonic()
     if config.max_missing < 1:
         stats_of_all(run.feed).check_found()
     state.seconds += time.monotonic() - started
-    state.rows += int(processes.total({"rows": done}, device)["rows"])
+    rows = processes.total({"rows": done, "first_rows": first_rows}, device)
+    state.rows, state.first_rows = state.rows + int(rows["rows"]), state.first_rows + int(rows["first_rows"])
     of_all = gather_rows(np.array(losses))[0]  # the mean over processes is that over rows
     return float(np.mean(of_all))
 

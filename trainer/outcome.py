@@ -54,7 +54,7 @@ def _cost(run: Run) -> dict[str, Any]:
         "epochs": state.epoch,
         "best_epoch": state.best_epoch + 1,
         "seconds": state.seconds,
-        "samples_per_s": state.rows / state.seconds,
+        "samples_per_s": state.rows_per_s,
         "fetch_wait_s": state.wait_s if images.dim else 0.0,
         "bytes_per_sample": samples.size_bytes / rows_on_disk,
         "images_fetched": stats.unique,

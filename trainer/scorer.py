@@ -121,7 +121,7 @@ class Scorer:
                 ``hist_image_id``. A column that is not given is unknown; which those are is logged once.
             candidates: lists of one length by column name, or a frame of pandas, or a table of Arrow: ``item_id``, its
                 other id columns, text columns, ``image_id``. None is unknown, and no image; so is a name that the
-                manifest lacks, which is logged once.
+                manifest lacks (see ``unmatched``).
             now_s: seconds, the time of the impression; now when it is not given. Behaviours that are later, or seem to
                 be in another unit, are logged once.
 
@@ -135,3 +135,13 @@ class Scorer:
             fed = Fed.of(batch, CPU)
             scores = self._predictor.probabilities(fed.tensors, fed.vectors(self._vectors)).numpy()
         return scores[:, 0] if scores.shape[1] == 1 else scores
+
+    def unmatched(self) -> dict[str, int]:
+        """What requests gave so far and nothing matched: kind -> how many values.
+
+        Counted are names of images that the manifest lacks, actions that are in no training row, and ids that are
+        unknown as they are written and known in another Unicode form, letter case, or without blanks. Each kind is
+        logged, with examples, at the first and whenever there are ten times as many. Other ids that training did not
+        know are not counted: new users and items are to be expected.
+        """
+        return self._requests.unmatched.counts()

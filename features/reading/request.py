@@ -17,12 +17,16 @@ import pyarrow.compute as pc
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import NULL_IMAGE, Batch, BatchImages, Int64Array, Jagged
 from crossmedia.features.columns import ACTION, HISTORY, IMAGE
+from crossmedia.features.reading.unmatched import Unmatched
 from crossmedia.features.times import Span, seconds
 from crossmedia.features.vocabulary import Vocabularies, tokenize
+from crossmedia.forms import near_in_words, other_spellings
 from crossmedia.keys import Column, column_of, image_ids, keys, texts
 from crossmedia.names import ImageNames
 
-UNNAMED, TIMES = "image names that the manifest lacks", "times that do not fit"  # beside names of columns
+MOST_ACTIONS = 20  # that a message lists
+TIMES = "times that do not fit"  # beside names of columns
+UNNAMED = "names of images that the manifest lacks"
 log = logging.getLogger(__name__)
 
 
@@ -68,6 +72,9 @@ class RequestColumns:
 class RequestReader:
     """Makes batches of requests; what requests lack is logged once, whichever of them lacks it.
 
+    Attributes:
+        unmatched: what requests gave and nothing matched.
+
     Args:
         columns: that the model knows.
         vocabulary: raw values to places; kept as dictionaries, some 100 bytes a value.
@@ -77,6 +84,7 @@ class RequestReader:
     def __init__(self, columns: RequestColumns, vocabulary: Vocabularies, names: ImageNames | None = None):
         self._columns, self._names = columns, names
         self._said: set[str] = set()
+        self.unmatched = Unmatched()
         self._places = {
             name: {value: place for place, value in enumerate(values.to_pylist(), 1)}
             for name, values in vocabulary.values.items()
@@ -106,10 +114,10 @@ class RequestReader:
         now = int(seconds(column_of([now_s], "now_s", "the request"))[0])
         history, times, seen = self._history(behaviours, now)
         ids = {
-            name: np.repeat(self._encode(name, keys(column_of([person.get(name)], name, "the user"))), n)
+            name: np.repeat(self._ids_of(name, keys(column_of([person.get(name)], name, "the user"))), n)
             for name in columns.user
         }
-        ids |= {name: self._encode(name, keys(found[name])) for name in columns.item}
+        ids |= {name: self._ids_of(name, keys(found[name])) for name in columns.item}
         return Batch(
             labels={},
             timestamp=np.full(n, now),
@@ -128,7 +136,7 @@ class RequestReader:
         if not behaviours:
             return {}, none, none
         names = (*self._columns.item, ACTION)
-        places = {name: self._encode(name, keys(behaviours[HISTORY + name])) for name in names}
+        places = {name: self._ids_of(name, keys(behaviours[HISTORY + name])) for name in names}
         images = self._image_ids(behaviours[HISTORY + IMAGE]) if self._columns.images else none
         return places, self._times(behaviours[HISTORY + "time"], now), images
 
@@ -175,14 +183,33 @@ class RequestReader:
         names = keys(images)
         found = self._names.find(names)
         absent = names.filter(pc.and_(pc.is_valid(names), pa.array(found == NULL_IMAGE)))
-        if len(absent) and UNNAMED not in self._said:
-            self._said.add(UNNAMED)
-            log.warning("the manifest has no image %r: it and others like it count as no image", absent[0].as_py())
+        if len(absent):
+            near = near_in_words(self._names.near(absent), len(absent))
+            self.unmatched.add(UNNAMED, absent.to_pylist(), len(names), f"They count as no image.{near}".rstrip("."))
         return found
 
     def _encode(self, column: str, found: pa.Array) -> Int64Array:
         places = self._places[column]
         return np.array([places.get(key, 0) for key in found.to_pylist()], dtype=np.int64)
+
+    def _ids_of(self, column: str, found: pa.Array) -> Int64Array:
+        """Places of ids or actions; those that are most likely another one, written in another way, are counted."""
+        encoded, places = self._encode(column, found), self._places[column]
+        if encoded.all():
+            return encoded
+        unknown = [found[row].as_py() for row in np.flatnonzero(encoded == 0).tolist() if found[row].is_valid]
+        if column == ACTION:
+            known = ", ".join(map(ascii, sorted(places)[:MOST_ACTIONS]))
+            self.unmatched.add(
+                "actions that are in no training row", unknown, len(found), f"The model knows {known}, and no others"
+            )
+            return encoded
+        other = {word: form for word in unknown for form in other_spellings(word) if form in places}
+        if other:
+            words, first = [word for word in unknown if word in other], next(iter(other))
+            known = f"The model knows {other[first]!a}, and not {first!a}: write ids as the log did"
+            self.unmatched.add(f"values of {column} in another spelling", words, len(found), known)
+        return encoded
 
     def _text(self, column: str, found: pa.Array) -> Jagged:
         words = tokenize(found)

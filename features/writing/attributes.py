@@ -14,8 +14,9 @@ from crossmedia.errors import BadInput
 from crossmedia.features.batch import NULL_IMAGE, Int64Array
 from crossmedia.features.schema import ImageTable, Schema
 from crossmedia.features.vocabulary import tokenize
-from crossmedia.features.writing.notes import FORMS, OTHER_FORM, Notes, first_of, in_another_form
+from crossmedia.features.writing.notes import Notes, first_of
 from crossmedia.features.writing.tables import Source
+from crossmedia.forms import near_in_words
 from crossmedia.keys import Column, full_image_ids, full_keys, image_ids, keys, texts
 from crossmedia.names import ImageNames
 
@@ -182,13 +183,13 @@ def _ids_of_names(manifest: Path, names: pa.Array, notes: Notes) -> Int64Array:
     known = ImageNames.read(manifest)
     found = known.find(names)
     absent = names.filter(pc.and_(pc.is_valid(names), pa.array(found == NULL_IMAGE)))
-    other_form = in_another_form(first_of(absent), known.find)
+    near = known.near(pc.unique(absent))
     if len(absent) == len(names) - names.null_count and len(absent):
         raise BadInput(
             f"Not one image of the items is in the manifest {manifest}, whose first key is {known.first!r}; the "
-            f"first that is not is {first_of(absent)!r}. "
-            f"{FORMS if other_form else 'Keys are names of files without folder and suffix.'}"
+            f"first that is not is {first_of(absent)!r}."
+            f"{near_in_words(near, len(absent)) or ' Keys are names of files without folder and suffix.'}"
         )
-    kind = "items_whose_image_is_not_in_the_manifest" + OTHER_FORM * other_form
-    notes.add(kind, len(absent), first_of(absent))
+    notes.add("items_whose_image_is_not_in_the_manifest", len(absent), first_of(absent))
+    notes.add_near("names_of_images_that_the_manifest_has", near)
     return found

@@ -37,6 +37,7 @@ from crossmedia.features.writing.parts import Part, make_part
 from crossmedia.features.writing.report import BuildReport, Totals, memory
 from crossmedia.features.writing.target import claimed, put_in_place
 from crossmedia.names import ImageNames
+from crossmedia.words import counted
 
 Progress = Callable[[str, int, int], None]
 
@@ -127,7 +128,8 @@ class _Build:
         check_histories(schema, totals, self.behaviour_rows, (self.log_span, self.behaviour_span))
         if empty := [name for name, rows in zip(SPLITS, totals.rows, strict=True) if not rows]:
             raise BadInput(
-                f"The split leaves no row for {empty[0]}: {schema.log.path} has {log_rows} rows. Use more data."
+                f"The split leaves no row for {empty[0]}: {schema.log.path} has {counted(log_rows, 'row')}. Use more "
+                f"data."
             )
         check_known(schema, counts.user.ordered()[0], users, "user", totals.notes)
         vocabulary = build_vocabularies(schema, counts, items, users, self.old)
@@ -149,6 +151,7 @@ class _Build:
             },
             notes=totals.notes.counts,
             first=totals.notes.first,
+            remedy=totals.notes.remedy,
             bytes_per_sample=size / rows,
         )
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from crossmedia.errors import BadInput
+from crossmedia.features.times import ROUNDED, is_rounded
 from crossmedia.keys import NOT_A_NUMBER, Column
 
 BLOCK_BYTES = 4 << 20
@@ -48,6 +49,7 @@ class CsvFile:
 
     def __init__(self, path: Path, texts: Sequence[str], times: Sequence[str], numbers: Sequence[str]):
         self.path = path
+        self._times = times
         self._wanted = list(dict.fromkeys([*texts, *times, *numbers]))
         try:
             with _stream(path) as stream:
@@ -113,8 +115,9 @@ class CsvFile:
                 for name in self._wanted:
                     column = Column(batch[name], name, str(self.path), first)
                     if self._types[name] != pa.string() and (bad := _misfits(column, self._types[name])) is not None:
-                        what = f"the file begins with {_said(self._types[name])} in this column"
-                        return column.wrong(bad, what)
+                        cell = str(batch[name][bad.index(True)].as_py())
+                        begins = f"the file begins with {_said(self._types[name])} in this column"
+                        return column.wrong(bad, ROUNDED if name in self._times and is_rounded(cell) else begins)
                 first += len(batch)
         return None
 
@@ -243,6 +246,8 @@ def _time(guessed: pa.DataType) -> pa.DataType:
     """The type that takes what may come later in the file: days among times, fractions among whole seconds."""
     if pa.types.is_null(guessed):
         return pa.int64()
+    if pa.types.is_floating(guessed):  # as text it says whether a spreadsheet rounded it
+        return pa.string()
     if pa.types.is_date(guessed):
         return pa.timestamp("us")
     if pa.types.is_timestamp(guessed) and guessed.unit == "s":

@@ -10,8 +10,9 @@ from crossmedia.features.schema import Schema
 from crossmedia.features.times import Span
 from crossmedia.features.writing.attributes import Attributes
 from crossmedia.features.writing.histories import HISTORY_LESS, SortedBehaviours
-from crossmedia.features.writing.notes import FORMS, OTHER_FORM, Notes, first_of, in_another_form
+from crossmedia.features.writing.notes import Notes, first_of
 from crossmedia.features.writing.report import Totals
+from crossmedia.forms import near_in_words, nearly
 
 
 def check_known(schema: Schema, keys: pa.Array, table: Attributes | None, who: str, notes: Notes) -> None:
@@ -31,16 +32,16 @@ def check_known(schema: Schema, keys: pa.Array, table: Attributes | None, who: s
     if table is None or of is None or of.path is None:
         return
     absent = keys.filter(pa.array(table.rows(keys) < 0))
-    other_form = in_another_form(first_of(absent), table.rows)
+    near = nearly(absent, table.key)
     if len(absent) == len(keys):
         mine, theirs = getattr(schema.log, who), getattr(of, who)
-        what = FORMS if other_form else f"Check that {mine!r} and {theirs!r} hold the same ids."
+        what = near_in_words(near, len(absent)) or f" Check that {mine!r} and {theirs!r} hold the same ids."
         raise BadInput(
             f"Not one {who} of {schema.log.path} is in {of.path} (the first here is {keys[0].as_py()!r}, there "
-            f"{table.key[0].as_py()!r}). {what}"
+            f"{table.key[0].as_py()!r}).{what}"
         )
-    kind = f"{who}s_without_a_row_in_the_{who}_table" + OTHER_FORM * other_form
-    notes.add(kind, len(absent), first_of(absent))
+    notes.add(f"{who}s_without_a_row_in_the_{who}_table", len(absent), first_of(absent))
+    notes.add_near(f"{who}s_that_the_{who}_table_has", near)
 
 
 def check_times(schema: Schema, log: Span, behaviours: Span) -> None:
@@ -72,6 +73,7 @@ def note_items(schema: Schema, behaviours: SortedBehaviours | None, known: pa.Ar
     if schema.items is not None and schema.items.path is not None:
         kind += "_nor_in_the_item_table"
     notes.add(kind, len(unknown), first_of(unknown))
+    notes.add_near("behaviours_of_items_that_are_known", nearly(unknown, known))
 
 
 def check_histories(schema: Schema, totals: Totals, behaviours: int, times: tuple[Span, Span]) -> None:

@@ -138,9 +138,11 @@ def vectors(reply: VectorsReply, ids: Ids, asked: Asked, server: str) -> Vectors
         raise broken(server, f"version is {reply.version!r}, which does not end with the length of its vectors")
     if values.shape[1] not in ((dim,) if dim else range(1, MAX_DIM + 1)):
         raise broken(server, f"its vectors have {values.shape[1]} numbers, those of {reply.version!r} have {dim}")
-    failed = _known(status, "image", ids, server) != _OK
-    if failed.any() and values[failed].any():
-        values = np.where(failed[:, None], values.dtype.type(0), values)
+    failed = status != _OK
+    if failed.any():  # else there is nothing to look up
+        _known(status, "image", ids, server)
+        if values[failed].any():
+            values = np.where(failed[:, None], values.dtype.type(0), values)
     if not finite(values):
         row = int(np.argmin(np.isfinite(values).all(axis=1)))
         number = values[row][~np.isfinite(values[row])][0]

@@ -32,6 +32,7 @@ from crossmedia.imgserver.commands.shards import embed_files, merge_files
 from crossmedia.imgserver.shards import ownership_of, shards_of
 from crossmedia.keys import as_image_id
 from crossmedia.progress import Bar
+from crossmedia.words import counted
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.offline.precompute import PrecomputeResult
@@ -240,7 +241,7 @@ def _apply_head(store: Path, file: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"version": version, "images": images, "seconds": seconds}))
         return
-    click.echo(f"{images:,} images in {seconds:.1f} s, from stored features")
+    click.echo(f"{counted(images, 'image')} in {seconds:.1f} s, from stored features")
     click.echo(f"version: {version}")
     click.echo(f"serve it with: crossmedia imgserver versions --store {store} --activate '{version}'")
 
@@ -287,7 +288,7 @@ def manifest(catalogue: str, out: Path, as_json: bool) -> None:
         click.echo(json.dumps(asdict(report)))
         return
     gone = f", {report.gone} no longer in the catalogue" if report.gone else ""
-    click.echo(f"{report.images} images in {report.out}: {report.added} new{gone}")
+    click.echo(f"{counted(report.images, 'image')} in {report.out}: {report.added:,} new{gone}")
     if report.photo_root:
         click.echo(
             f"its photos lie out of its own folder; precompute and serve read them when you say so: --catalogue "

@@ -14,6 +14,7 @@ from crossmedia.errors import NoStore
 from crossmedia.imgserver.commands.options import server_option, store_option
 from crossmedia.imgserver.places import holds_store
 from crossmedia.progress import Bar
+from crossmedia.words import counted
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.operations.compact import CompactReport
@@ -98,7 +99,8 @@ def backup(store: Path, to: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"folder": str(to), "bytes": made.total_bytes, **asdict(made)}))
         return
-    click.echo(f"{to}: {made.images:,} entries in {len(made.files)} files, {made.total_bytes / 1e6:,.1f} MB")
+    entries, files = counted(made.images, "entry", "entries"), counted(len(made.files), "file")
+    click.echo(f"{to}: {entries} in {files}, {made.total_bytes / 1e6:,.1f} MB")
     click.echo(f"active version: {made.active}")
 
 
@@ -115,7 +117,7 @@ def restore(folder: Path, store: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"store": str(store), "bytes": made.total_bytes, **asdict(made)}))
         return
-    click.echo(f"{store}: {made.images:,} entries, {made.total_bytes / 1e6:,.1f} MB, checked")
+    click.echo(f"{store}: {counted(made.images, 'entry', 'entries')}, {made.total_bytes / 1e6:,.1f} MB, checked")
     click.echo(f"active version: {made.active}")
 
 
@@ -156,5 +158,5 @@ def _say(report: CompactReport, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return
-    click.echo(f"{report.rows:,} rows kept, {report.rows_dropped:,} dropped")
+    click.echo(f"{counted(report.rows, 'row')} kept, {report.rows_dropped:,} dropped")
     click.echo(f"{report.bytes_before / 1e6:,.1f} MB before, {report.bytes_after / 1e6:,.1f} MB now")

@@ -15,6 +15,7 @@ from crossmedia.errors import BadInput
 from crossmedia.imgserver.commands.options import store_option
 from crossmedia.imgserver.places import is_url, own_folder
 from crossmedia.progress import Bar
+from crossmedia.words import counted
 
 
 @click.command(cls=Command, example="--store store --to redis://h1:6379,h2:6379", goes_on=True)
@@ -54,5 +55,5 @@ def publish(store: Path, to: str, versions: tuple[str, ...], as_json: bool) -> N
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return
-    click.echo(f"{report.images} images, {report.written} of them written, in {report.seconds:.1f} s")
+    click.echo(f"{counted(report.images, 'image')}, {report.written:,} of them written, in {report.seconds:.1f} s")
     click.echo(f"active version: {report.active}")

@@ -17,6 +17,7 @@ from crossmedia.errors import BadInput
 from crossmedia.imgserver.commands.options import ownership_options, store_option
 from crossmedia.imgserver.shards import ownership_of
 from crossmedia.progress import Bar
+from crossmedia.words import counted
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.offline.shards import Job, ShardResult
@@ -85,7 +86,8 @@ def merge_files(
         report = work(opened, folder, dim, ownership=ownership, new_head=new_head)
     console = Console(stderr=True)
     console.print(
-        f"{report.images} images in files, {report.added} new, {report.rejected} rejected, in {report.seconds:.1f} s"
+        f"{counted(report.images, 'image')} in files, {report.added:,} new, {report.rejected:,} rejected, "
+        f"in {report.seconds:.1f} s"
     )
     if report.rejects_file:
         console.print(f"rejected photos: {report.rejects_file}", markup=False)
@@ -152,8 +154,8 @@ def reshard(store: Path, servers: tuple[str, ...] | None, me: str, out: Path, dr
         click.echo(json.dumps(asdict(report)))
         return
     shards = ", ".join(f"{count} to {server}" for server, count in report.to.items()) or "none"
-    click.echo(f"virtual shards for others: {shards} ({report.images} images)")
-    click.echo(f"{report.rows} rows {'dropped' if drop else 'written'} in {report.seconds:.1f} s")
+    click.echo(f"virtual shards for others: {shards} ({counted(report.images, 'image')})")
+    click.echo(f"{counted(report.rows, 'row')} {'dropped' if drop else 'written'} in {report.seconds:.1f} s")
     if drop:
         click.echo("An index for similarity still names what was dropped: build it again with 'imgserver index'.")
         return

@@ -29,6 +29,7 @@ from crossmedia.imgserver.commands.options import (
 )
 from crossmedia.keys import as_image_id
 from crossmedia.progress import Bar
+from crossmedia.words import counted
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.similarity.contact_sheet import Cell
@@ -65,7 +66,7 @@ def index(store: Path, kind: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return
-    click.echo(f"{info.images:,} images of {info.version}")
+    click.echo(f"{counted(info.images, 'image')} of {info.version}")
     click.echo(f"kind {info.kind}, {info.bytes_per_image:.0f} bytes an image, {report.seconds:.1f} s")
     speed = f"recall@10 {info.recall_at_10:.3f}; {report.queries_per_s:,.0f} queries/s"
     click.echo(speed + ("" if info.kind == "flat" else f", {report.brute_force_queries_per_s:,.0f} by brute force"))
@@ -215,7 +216,8 @@ def duplicates(
         found = {"images": images, "groups": listed, "nearest": nearest, "file": str(out)}
         click.echo(json.dumps(found | {"picture": str(picture) if picture else None}))
         return
-    click.echo(f"{images:,} images, {len(groups):,} groups of {many:,} images with a cosine of {threshold} or more")
+    summary = f"{counted(images, 'image')}, {counted(len(groups), 'group')} of {counted(many, 'image')}"
+    click.echo(f"{summary} with a cosine of {threshold} or more")
     if hint := _other_threshold(threshold, images, many, nearest):
         click.echo(hint)
     click.echo(f"groups: {out}" + (f"; the largest drawn: {picture}" if picture else ""))
@@ -267,7 +269,8 @@ def semantic_ids(store: Path, levels: int, codes: int, out: Path, as_json: bool)
         return
     distinct = ", ".join(f"{count:,}" for count in report.distinct)
     click.echo(
-        f"{report.images:,} images; different ids by level: {distinct}; {report.error:.0%} of the variance is left"
+        f"{counted(report.images, 'image')}; different ids by level: {distinct}; "
+        f"{report.error:.0%} of the variance is left"
     )
     click.echo(f"{'codes of an earlier run go on; ' if report.kept else ''}written: {report.file}")
 

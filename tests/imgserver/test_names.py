@@ -16,6 +16,7 @@ from conftest import DaemonProcess, copy_store, run_command
 from small_tables import ITEMS, SEEN, items, log, make, put
 
 from crossmedia.errors import BadInput, StoreError
+from crossmedia.forms import near_in_words, nearly
 from crossmedia.imgserver import open_local
 from crossmedia.imgserver.cli import imgserver
 from crossmedia.imgserver.client import ImageClient
@@ -34,6 +35,35 @@ def run(command: str, *arguments: str, code: int = 0) -> Result:
     done = CliRunner().invoke(imgserver, [command, *arguments], catch_exceptions=False)
     assert done.exit_code == code, done.output
     return done
+
+
+def test_names_that_are_there_in_another_form_are_said_by_kind() -> None:
+    """And are not found: two keys that differ in such a way may be two photos."""
+    keys = ["Caf\u00e9", "cat", "dog one", "./x y", "emu"]
+    names = ImageNames(np.arange(5), pa.array(keys))
+    asked = ["Cafe\u0301.jpg", "a/CAT.png", "Cat", " emu ", "cat.jpg?w=200", "dog%20one.webp", "/X%20Y?w=1", "nobody"]
+    assert (names.named(asked) == -1).all()
+    near = names.near(pa.array(asked))
+    assert [(one.kind, one.count, one.asked, one.there) for one in near] == [
+        ("another_Unicode_form_NFC_or_NFD", 1, "Cafe\u0301.jpg", "Caf\u00e9"),
+        ("another_letter_case", 2, "a/CAT.png", "cat"),
+        ("a_form_with_other_blanks_at_the_ends", 1, " emu ", "emu"),
+        ("a_form_without_the_query_of_an_address", 1, "cat.jpg?w=200", "cat"),
+        ("a_form_without_the_escapes_of_an_address", 1, "dog%20one.webp", "dog one"),
+        ("a_form_that_differs_in_several_of_these_ways", 1, "/X%20Y?w=1", "./x y"),
+    ]
+    with pytest.raises(BadInput, match=r"8 of 9 names are no image's; .* 1 of them is there in another Unicode form"):
+        names.ids([*asked, "cat"])
+    # A whole address is called as 'imgserver manifest' calls it.
+    assert names.named(["https://cdn/a/cat.jpg?w=200", "http://cdn/emu#top", "cdn/emu?x"]).tolist() == [1, 4, -1]
+    twice = ImageNames(np.arange(2), pa.array(["Caf\u00e9", "Cafe\u0301"]))
+    assert twice.named(["Cafe\u0301", "Caf\u00e9"]).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(("near", "of", "said"), [(1, 1, " It is there in"), (1, 3, " 1 of them is there in")])
+def test_a_form_in_words(near: int, of: int, said: str) -> None:
+    found = nearly(pa.array(["Cat"] * near), pa.array(["cat"]))
+    assert near_in_words(found, of).startswith(f"{said} another letter case: 'Cat' is there as 'cat'; write both")
 
 
 def test_names_and_ids(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -25,7 +26,7 @@ from crossmedia.imgserver.client.putting import parts
 from crossmedia.imgserver.offline.exchange import check_vectors, import_vectors
 from crossmedia.imgserver.similarity.building import build_index
 from crossmedia.imgserver.similarity.duplicates import find_duplicates
-from crossmedia.imgserver.similarity.index import SimilarityFiles, SimilarityIndex, SimilarityInfo
+from crossmedia.imgserver.similarity.index import SimilarityFiles, SimilarityIndex, SimilarityInfo, faiss_module, unit
 from crossmedia.imgserver.similarity.semantic_ids import write_semantic_ids
 from crossmedia.imgserver.storage.store import Store
 
@@ -439,3 +440,24 @@ def test_semantic_ids_by_command(indexed: Path, tmp_path: Path) -> None:
     assert pq.read_schema(out).names == ["image_id", "sid_1", "sid_2"]
     refused = run_command("imgserver", "semantic-ids", f"--store={indexed}", "--codes=12", check=False)
     assert refused.returncode == 2
+
+
+@pytest.mark.parametrize(("queries", "more"), [(8, 0), (64, 1)])
+def test_a_search_takes_as_many_threads_as_it_is_worth(queries: int, more: int) -> None:
+    """Threads that wait for each other take the cores of other callers; a thread has its own ones in OpenMP."""
+    vectors = unit(np.random.default_rng(0).standard_normal((20_000, 32)))
+    exact = faiss_module().IndexFlatIP(32)
+    exact.add(vectors)
+    index = SimilarityIndex(exact, np.arange(20_000), 0)
+    found: list[int] = []
+
+    def search() -> None:
+        faiss_module().omp_set_num_threads(2)
+        before = len(os.listdir("/proc/self/task"))
+        index.search(vectors[:queries], 10, lambda ids: vectors[ids])
+        found.extend((len(os.listdir("/proc/self/task")) - before, faiss_module().omp_get_max_threads()))
+
+    thread = threading.Thread(target=search)
+    thread.start()
+    thread.join()
+    assert found == [more, 2]

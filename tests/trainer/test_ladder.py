@@ -315,8 +315,16 @@ def test_images_of_a_request_by_the_names_of_a_manifest(
             found = by_name.score(*request(["photo/1", "nobody"], ["photo/3", "photo/4"]), now_s=99)
             assert np.array_equal(found, expected)
         assert [record.message for record in caplog.records] == [
-            "the manifest has no image 'nobody': it and others like it count as no image"
+            "names of images that the manifest lacks: 'nobody' (1 of 2 in this request). They count as no image; "
+            "logged again when there are ten times as many"
         ]
+        many = ["photo/1", *(f"no {n}" for n in range(8)), "PHOTO/2"]
+        by_name.score({"user_id": "u1"}, {"image_id": many}, now_s=99)
+        lines = [record.message for record in caplog.records if "lacks: " in record.message]
+        assert len(lines) == 2
+        assert "lacks: 'no 0', 'no 1', 'no 2', … (9 of 10 in this request, 11 so far)" in lines[1]
+        assert "1 of them is there in another letter case: 'PHOTO/2' is there as 'photo/2'" in lines[1]
+        assert by_name.unmatched() == {"names of images that the manifest lacks": 11}
         with pytest.raises(BadInput, match=r"names of images in .*none\.parquet cannot be read"):
             Scorer.load(config.out, server=client, manifest=tmp_path / "none.parquet")
 

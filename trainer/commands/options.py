@@ -8,6 +8,7 @@ from typing import Any
 
 from crossmedia.options import Function, options_of
 from crossmedia.trainer.settings import FitConfig, suited
+from crossmedia.words import counted
 
 OF_ONE_RUN = ("model", "images", "labels", "warm_start", "warm_up", "seed")  # what 'trainer compare' sets, or leaves
 UNSET = {
@@ -65,10 +66,10 @@ def epoch_line(epoch: dict[str, Any]) -> str:
 
 def metrics_line(found: dict[str, Any]) -> str:
     """A line of a part of ``measure``."""
-    from crossmedia.trainer.report.tables import number
+    from crossmedia.trainer.report.tables import gauc_users, number
 
     constant = f" (a constant: {number(found['base_log_loss'])})" if "base_log_loss" in found else ""
     return (
-        f"AUC {number(found['auc'])}, GAUC {number(found['gauc'])} ({found['gauc_users']} users), "
-        f"log loss {number(found['log_loss'])}{constant}, {found['rows']:,} rows"
+        f"AUC {number(found['auc'])} (a constant: .5), GAUC {number(found['gauc'])} (a constant: .5; "
+        f"{gauc_users(found)}), log loss {number(found['log_loss'])}{constant}, {counted(found['rows'], 'row')}"
     )

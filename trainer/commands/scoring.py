@@ -10,6 +10,7 @@ import click
 
 from crossmedia.config import Command, json_option
 from crossmedia.trainer.commands.options import metrics_line, vectors_options
+from crossmedia.words import counted
 
 
 def _say(text: str) -> None:
@@ -60,7 +61,9 @@ def score(model: Path, out: Path, split: str, as_json: bool, **values: Any) -> N
 
     told = work(model, out, split=split, announce=_say, **values)
     rows, mean = told["rows"], told["mean_probability"]
-    click.echo(json.dumps(told) if as_json else f"{rows:,} rows of {split}, mean probability {mean:.4f}: {out}")
+    click.echo(
+        json.dumps(told) if as_json else f"{counted(rows, 'row')} of {split}, mean probability {mean:.4f}: {out}"
+    )
 
 
 @click.command(cls=Command, example="runs/din --out din.pt2")

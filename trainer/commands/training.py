@@ -23,6 +23,7 @@ from crossmedia.trainer.commands.options import (
     training_options,
 )
 from crossmedia.trainer.settings import CompareConfig, FitConfig
+from crossmedia.words import counted
 
 OF_COMPARISON = ("models", "seeds", "reference", "results", "data")
 
@@ -84,8 +85,9 @@ def _said(result: dict[str, Any]) -> Iterator[str]:
         yield f"learned head: {result['vector_version']} ({cost['head_parameters']:,} parameters)"
     together = f", {cost['processes']} processes" if cost["processes"] > 1 else ""
     yield (
-        f"{cost['epochs']} epochs, best {cost['best_epoch']}; {cost['samples_per_s']:,.0f} samples/s{together}; "
-        f"{cost['images_fetched']:,} vectors fetched, {cost['fetch_wait_s']:.1f} s waited for them"
+        f"{counted(cost['epochs'], 'epoch')}, best {cost['best_epoch']}; {cost['samples_per_s']:,.0f} samples/s"
+        f"{together}; "
+        f"{counted(cost['images_fetched'], 'vector')} fetched, {cost['fetch_wait_s']:.1f} s waited for them"
     )
     yield f"run folder: {result['out']}"
 

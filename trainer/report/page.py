@@ -22,7 +22,7 @@ from crossmedia.trainer.report import summary
 from crossmedia.trainer.report.facts import headline, of_splits, warnings
 from crossmedia.trainer.report.figures import auc_by_item_count, auc_span, by_model, learning_curves, svg
 from crossmedia.trainer.report.photos import Strip, attention, neighbours
-from crossmedia.trainer.report.tables import number
+from crossmedia.trainer.report.tables import gauc_users, number
 from crossmedia.trainer.runs.checkpoint import METRICS, document_of, load_model, needed
 from crossmedia.trainer.runs.results import DEFAULTS
 from crossmedia.trainer.runs.run_folder import COMPARISON, holds_run
@@ -65,6 +65,7 @@ def write_report(config: ReportConfig) -> Path:
         kind=summary.kind,
         number=number,
         samples=samples,
+        gauc_users=gauc_users(rows[0]["all"]),
         label=label,
         splits=of_splits(samples, label),
         constant=next((row["all"]["base_log_loss"] for row in rows if row["all"].get("base_log_loss")), None),

@@ -10,6 +10,7 @@ from typing import Any
 import faiss
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
@@ -23,6 +24,7 @@ from crossmedia.trainer.images.image_head import StoredVectors
 from crossmedia.trainer.models.base import Model
 from crossmedia.trainer.models.din import DIN
 from crossmedia.trainer.runs.checkpoint import PREDICTIONS, needed
+from crossmedia.words import counted
 
 QUERIES, NEIGHBOURS, MOST_VECTORS = 6, 6, 50_000
 IMPRESSIONS, SHOWN_BEHAVIOURS, JUDGED = 6, 8, 400
@@ -37,13 +39,15 @@ class Picture:
     Attributes:
         image_id: -1: the item has no image.
         data: a data URI, or empty when there is no photo to show.
-        caption: below the frame.
+        name: of what it shows: the key of the item, as the log has it.
+        caption: below the frame and the name.
         share: 0 to 1, the length of the bar below the frame, the same scale for all rows; negative: no bar.
         negative: the bar stands for a weight below zero.
     """
 
     image_id: int
     data: str
+    name: str
     caption: str
     share: float = -1.0
     negative: bool = False
@@ -51,7 +55,7 @@ class Picture:
     @property
     def alt(self) -> str:
         """Words for those who cannot see it, and for a frame without a photo."""
-        return f"photo of image {self.image_id}" if self.data else "no image"
+        return f"photo of {self.name} (image {self.image_id})" if self.data else "no image"
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,31 @@ class Strip:
     first: Picture
     others: list[Picture]
     text: str = ""
+
+
+class Names:
+    """What people call images: by the key of the item that shows them, as the log has it.
+
+    Args:
+        samples: whose rows of the test part name images and items.
+    """
+
+    def __init__(self, samples: Samples):
+        frame = samples.frame("test", ["image_id", "raw_item_id"]).combine_chunks()
+        self._images, self._items = (frame[name].combine_chunks() for name in frame.column_names)
+
+    def of(self, ids: npt.NDArray[np.int64]) -> dict[int, str]:
+        """Each image id, and the name of its first item; those of no test row, which are in histories, by their id."""
+        place = np.asarray(pc.fill_null(pc.index_in(pa.array(ids), value_set=self._images), -1))
+        items = self._items.take(pa.array(place, mask=place < 0)).to_pylist()
+        return {
+            i: f"image {i}" if item is None else self.item(item) for i, item in zip(ids.tolist(), items, strict=True)
+        }
+
+    @staticmethod
+    def item(key: str) -> str:
+        """A key as a name; one that is a number alone would say nothing."""
+        return f"item {key}" if key.isdigit() else key
 
 
 def _data_uris(client: ImageClient, ids: list[int]) -> dict[int, str]:
@@ -95,7 +124,7 @@ def neighbours(samples: Samples, images: StoredVectors, seed: int) -> list[Strip
     queries = np.sort(rng.choice(len(ids), min(QUERIES, len(ids)), replace=False))
     near = {title: _nearest(vectors, queries) for title, vectors in spaces.items()}
     shown = np.unique(np.concatenate([queries, *(places.ravel() for _, places in near.values())]))
-    uris = _data_uris(images.source, ids[shown].tolist())
+    uris, names = _data_uris(images.source, ids[shown].tolist()), Names(samples).of(ids[shown])
     strips = []
     for number, query in enumerate(queries.tolist()):
         for title, (scores, places) in near.items():
@@ -103,8 +132,8 @@ def neighbours(samples: Samples, images: StoredVectors, seed: int) -> list[Strip
             others = [(int(ids[place]), score) for place, score in pairs if place != query]
             strips.append(
                 Strip(
-                    Picture(int(ids[query]), uris.get(int(ids[query]), ""), f"image {ids[query]}"),
-                    [Picture(i, uris.get(i, ""), f"{score:.2f}") for i, score in others[:NEIGHBOURS]],
+                    Picture(int(ids[query]), uris.get(int(ids[query]), ""), names[int(ids[query])], ""),
+                    [Picture(i, uris.get(i, ""), names[i], f"{score:.2f}") for i, score in others[:NEIGHBOURS]],
                     title,
                 )
             )
@@ -154,15 +183,15 @@ def attention(samples: Samples, images: StoredVectors, run: Path, model: Model, 
     targets = frame["image_id"].to_numpy()
     histories = {row: frame["hist_image_id"][row].as_py() for row in rows}
     shown = [i for history in histories.values() for i in history[-SHOWN_BEHAVIOURS:]]
-    uris = _data_uris(images.source, [*targets[rows].tolist(), *shown])
+    uris, names = _data_uris(images.source, [*targets[rows].tolist(), *shown]), Names(samples).of(np.array(shown))
     strips = []
     for row in rows:
         target, history = int(targets[row]), histories[row]
         latest = zip(history[-SHOWN_BEHAVIOURS:], found[row][-SHOWN_BEHAVIOURS:].tolist(), strict=True)
         strips.append(
             Strip(
-                Picture(target, uris.get(target, ""), f"item {frame['raw_item_id'][row].as_py()}"),
-                [Picture(i, uris.get(i, ""), f"{w:+.2f}", min(1.0, abs(w)), w < 0) for i, w in latest],
+                Picture(target, uris.get(target, ""), Names.item(frame["raw_item_id"][row].as_py()), ""),
+                [Picture(i, uris.get(i, ""), names[i], f"{w:+.2f}", min(1.0, abs(w)), w < 0) for i, w in latest],
                 f"{'Positive' if positive[row] else 'Negative'} row, predicted {predictions[row]:.2f}; the latest "
                 f"{min(len(history), SHOWN_BEHAVIOURS)} of {len(history)} behaviours, oldest first",
             )
@@ -178,7 +207,8 @@ def judgement(weights: list[npt.NDArray[np.float32]]) -> str:
     """
     size = float(np.mean([np.abs(row).mean() for row in weights]))
     spread = float(np.mean([row.std() for row in weights]))
-    what = f"in {len(weights):,} such rows weights have a size of {size:.3f}, and differ within a row by {spread:.3f}"
+    rows = counted(len(weights), "such row")
+    what = f"in {rows} weights have a size of {size:.3f}, and differ within a row by {spread:.3f}"
     if size < IDLE:
         return f"Attention does nothing here: {what}, so that no behaviour counts."
     if spread < IDLE_SHARE * size:

@@ -22,16 +22,34 @@ from crossmedia.trainer.runs.sealed import opened, replacing_whole, seal
 
 @dataclass
 class Progress:
-    """What has happened so far; saved after each epoch."""
+    """What has happened so far; saved after each epoch.
+
+    Attributes:
+        epoch, step, rows: done.
+        seconds: of training.
+        first_rows, first_s: of these, what the first step of each process took, in which everything starts.
+        wait_s: of ``seconds``, what was waited for vectors.
+        best_auc, best_epoch: on the validation part.
+        curve: a line an epoch.
+    """
 
     epoch: int = 0
     step: int = 0
     rows: int = 0
     seconds: float = 0.0
+    first_rows: int = 0
+    first_s: float = 0.0
     wait_s: float = 0.0
     best_auc: float = -math.inf
     best_epoch: int = -1
     curve: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def rows_per_s(self) -> float:
+        """How fast it trains, the start left out; with the start where there was nothing else."""
+        if self.rows > self.first_rows:
+            return (self.rows - self.first_rows) / (self.seconds - self.first_s)
+        return self.rows / self.seconds
 
 
 @dataclass

@@ -47,6 +47,7 @@ class Run:
         regularise: called after each backward pass.
         board: takes the curves.
         generation: of the store, when the run was opened.
+        first_epoch: that this process trains, from 0 on.
     """
 
     config: FitConfig
@@ -59,6 +60,7 @@ class Run:
     regularise: AfterBackward
     board: Board
     generation: int
+    first_epoch: int
 
     @property
     def goes_on(self) -> bool:
@@ -151,4 +153,4 @@ def open_run(config: FitConfig, feed: Feed, folder: RunFolder, announce: Callabl
         board = Board(folder.path / BOARD if processes.rank() == 0 else None, state.step)
         opened.callback(board.close)
         in_step = processes.in_step(learner, apart)
-        yield Run(config, feed, folder, model, trained, state, in_step, regularise, board, generation)
+        yield Run(config, feed, folder, model, trained, state, in_step, regularise, board, generation, state.epoch)
