@@ -212,7 +212,7 @@ class _Build:
         }
 
         def write(part: Part) -> None:
-            encoded = encoder.encode(part)
+            encoded = EncodedPart(encoder, part)
             self._count_unknown(encoder, encoded)
             files.write(encoded)
 
