@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -67,27 +68,8 @@ def compare(
     file = config.results or out / RESULTS
     runs = list(_runs(config, out, (False, True) if with_images else (False,)))
     keys = [results.key_fields(run, data, samples, version if run.images else "") for run in runs]
-    lines, trained, began = [], 0, time.monotonic()
-    for number, (run, key) in enumerate(zip(runs, keys, strict=True), 1):
-        # Read again each time: another process may have filled in some of the same matrix.
-        known = results.read([file]) if file.exists() else {}
-        line = known.get(results.identity(key))
-        name = f"run {number} of {len(runs)}, {Path(run.out).name}"
-        if line is None:
-            left = sum(results.identity(other) not in known for other in keys[number - 1 :])
-            rest_s = (time.monotonic() - began) / trained * left if trained else 0
-            rest = f", about {duration(rest_s)} left" if trained else ""
-            announce(f"{name}: training{rest}")
-
-            def on_the_way(done: int, total: int, what: str, name: str = name) -> None:
-                progress(done, total, f"{name}, {what}")
-
-            line = results.new_line(key, fit(run, transport, on_the_way, announce))
-            results.append(file, line)
-            trained += 1
-        else:
-            announce(f"{name}: done before")
-        lines.append(line)
+    train = partial(fit, transport=transport, announce=announce)
+    lines = list(_lines(list(zip(runs, keys, strict=True)), file, train, announce, progress))
     rows = summary.rows(lines)
     verdict = summary.sentence(rows) if with_images else "The samples have no images: there is nothing to compare."
     result = {
@@ -102,6 +84,36 @@ def compare(
     with replacing(out / COMPARISON) as part:
         part.write_text(sealed_json(result))
     return {**result, "out": str(out)}
+
+
+def _lines(
+    runs: list[tuple[FitConfig, results.Line]],
+    file: Path,
+    train: Callable[..., dict[str, Any]],
+    announce: Callable[[str], None],
+    progress: Callable[[int, int, str], None],
+) -> Iterator[results.Line]:
+    """The line of each run, which is trained where the file has none of its key."""
+    trained, began = 0, time.monotonic()
+    for number, (run, key) in enumerate(runs, 1):
+        # Read again each time: another process may have filled in some of the same matrix.
+        known = results.read([file]) if file.exists() else {}
+        line = known.get(results.identity(key))
+        name = f"run {number} of {len(runs)}, {Path(run.out).name}"
+        if line is None:
+            left = sum(results.identity(other) not in known for _, other in runs[number - 1 :])
+            rest_s = (time.monotonic() - began) / trained * left if trained else 0
+            announce(f"{name}: training{f', about {duration(rest_s)} left' if trained else ''}")
+
+            def on_the_way(done: int, total: int, what: str, name: str = name) -> None:
+                progress(done, total, f"{name}, {what}")
+
+            line = results.new_line(key, train(run, progress=on_the_way))
+            results.append(file, line)
+            trained += 1
+        else:
+            announce(f"{name}: done before")
+        yield line
 
 
 def _runs(config: CompareConfig, out: Path, with_images: tuple[bool, ...]) -> Iterator[FitConfig]:
