@@ -115,6 +115,11 @@ class CompareConfig:
             folder of --out when it is not given.
         data: name of the data in that file; the samples' folder when it is not given.
         reference: JSON file with the best AUC that any model could reach, which is known for simulated clicks only.
+
+    Example:
+        >>> from crossmedia import CompareConfig, FitConfig
+        >>> CompareConfig(FitConfig(samples="samples"), models=("din",)).seeds
+        3
     """
 
     base: FitConfig
