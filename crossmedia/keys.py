@@ -32,7 +32,6 @@ Int64Array = npt.NDArray[np.int64]
 _SPELLED = r"^-?(?:(?:0|[1-9][0-9]*)\.0+|[0-9]\.[0-9]+[eE]\+?[0-9]{1,3}|[0-9][eE]\+[0-9]{2,3})$"
 _VIEWS = [make() for name in ("string_view", "binary_view") if (make := getattr(pa, name, None))]
 _TEXTS = frozenset([pa.string(), pa.large_string(), pa.binary(), pa.large_binary(), *_VIEWS])
-_EMPTY = pa.array(["", *NOT_A_NUMBER])
 _IMAGE_IDS = "image ids are whole numbers from 0 to 2^63 - 1"
 _TAKEN = "ids are whole numbers or text"
 
@@ -264,7 +263,7 @@ def _holds(text: pa.Array, byte: bytes, words: Sequence[bytes]) -> bool:
 def _filled(text: pa.Array) -> pa.Array:
     """Text with null where a cell is empty: of no character, as CSV has it, or not a number."""
     if _holds(text, b"a", [word.encode() for word in NOT_A_NUMBER]):
-        return pc.if_else(pc.is_in(text, value_set=_EMPTY), pa.scalar(None, pa.string()), text)
+        return pc.if_else(pc.is_in(text, value_set=pa.array(["", *NOT_A_NUMBER])), pa.scalar(None, pa.string()), text)
     if pc.any(none := pc.equal(text, "")).as_py():
         return pc.if_else(pc.fill_null(none, True), pa.scalar(None, pa.string()), text)
     return text

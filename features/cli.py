@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
-import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
 from crossmedia.config import Command, Group, config_option, json_option
 from crossmedia.features.columns import label_columns
-from crossmedia.features.reading.samples import Samples
-from crossmedia.features.schema import load_schema
-from crossmedia.features.splits import SPLITS
-from crossmedia.features.writing.build import build_samples
 from crossmedia.progress import Bar
 from crossmedia.words import counted
+
+if TYPE_CHECKING:
+    from crossmedia.features.reading.samples import Samples
 
 
 @click.group(cls=Group, name="features")
@@ -44,6 +42,9 @@ def features(config: str | None) -> None:
 @json_option
 def build_command(schema: Path, out: Path, extend: Path | None, overwrite: bool, as_json: bool) -> None:
     """Build samples from the logs that the TOML file SCHEMA describes; logs may be larger than memory."""
+    from crossmedia.features.schema import load_schema
+    from crossmedia.features.writing.build import build_samples
+
     with Bar("reading the log", left=False) as bar:
         report = build_samples(
             load_schema(schema), out, extend, lambda what, done, total: bar(done, total, what), overwrite=overwrite
@@ -71,6 +72,8 @@ def build_command(schema: Path, out: Path, extend: Path | None, overwrite: bool,
 @json_option
 def inspect(samples: Path, rows: int, as_json: bool) -> None:
     """Show what is in a SAMPLES folder: splits, labels, vocabularies, histories, and a few rows decoded."""
+    from crossmedia.features.reading.samples import Samples
+
     opened = Samples(samples)
     summary = _summary(opened, rows)
     if as_json:
@@ -99,6 +102,8 @@ EDGES = {"0": (0, 0), "1-9": (1, 9), "10-49": (10, 49), "50+": (50, 2**62)}
 
 
 def _summary(samples: Samples, rows: int) -> dict[str, Any]:
+    from crossmedia.features.splits import SPLITS
+
     splits = {split: _split_summary(samples, split) for split in SPLITS}
     return {
         "folder": str(samples.folder),
@@ -112,6 +117,8 @@ def _summary(samples: Samples, rows: int) -> dict[str, Any]:
 
 def _split_summary(samples: Samples, split: str) -> dict[str, Any]:
     """Sums over the row groups of a split, so that its size does not matter."""
+    import pyarrow.compute as pc
+
     labels = label_columns(samples.labels)
     history = ["hist_item_id"] if samples.history_columns else []
     rows, behaviours = 0, 0

@@ -63,6 +63,7 @@ def test_the_wheel_holds_what_runs_below_one_name(wheel: Path) -> None:
         assert f"crossmedia/{needed}" in names
 
 
+@pytest.mark.slow
 def test_the_base_install_alone_fetches_vectors(wheel: Path, tmp_path: Path, daemon: DaemonProcess) -> None:
     python, site = environment(tmp_path / "venv", wheel)
     assert "torch" not in link_base_dependencies(site)

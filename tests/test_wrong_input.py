@@ -184,9 +184,8 @@ def test_json_is_json_when_it_fails(name: str, made: dict[str, str], wrong: list
 @pytest.mark.parametrize(
     ("command", "missing", "extra"),
     [
-        (["trainer", "models"], "torch", "trainer"),
         (["trainer", "fit"], "torch", "trainer"),
-        (["trainer", "results", "garbage.json"], "PIL", "trainer"),
+        (["trainer", "results", "garbage.json", "--plot=auc.png"], "PIL", "trainer"),
         (["imgserver", "versions"], "lmdb", "server"),
         (["imgserver", "precompute", "--catalogue=photos"], "xxhash", "server"),
         (["imgserver", "doctor"], "xxhash", "server"),

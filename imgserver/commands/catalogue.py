@@ -30,7 +30,6 @@ from crossmedia.imgserver.commands.options import (
 )
 from crossmedia.imgserver.commands.shards import embed_files, merge_files
 from crossmedia.imgserver.shards import ownership_of, shards_of
-from crossmedia.keys import as_image_id
 from crossmedia.progress import Bar
 from crossmedia.words import counted
 
@@ -337,6 +336,8 @@ def _image_id(path: Path, names: ImageNames | None) -> int:
     """The image that a file is named after: a key of the manifest, else a whole number, in digits as in a catalogue."""
     if names is not None and (found := int(names.named([path.name])[0])) >= 0:
         return found
+    from crossmedia.keys import as_image_id
+
     if path.stem.isdecimal() and (number := as_image_id(path.stem)) is not None:
         return number
     other = ", nor by a key of the store's manifest" if names is not None else ", a whole number from 0 to 2^63 - 1"

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import CrossMediaError, DeadlineExceeded, NoStore, ServerUnavailable
+from crossmedia.imgserver.background import serve_in_background, stop_daemon
 from crossmedia.imgserver.commands.options import photo_root_option, served_store_option, server_address, server_option
 from crossmedia.imgserver.places import holds_store, is_url, own_folder
 from crossmedia.imgserver.running import Daemon
@@ -61,8 +62,6 @@ def serve(background: bool, as_json: bool, **values: Any) -> None:
             click.echo(f"The image server answers at {daemon.address} (process {daemon.pid}).")
 
     if background:
-        from crossmedia.imgserver.serving.process import serve_in_background
-
         if is_url(config.store):
             os.environ[STORE_ENV] = values.pop("store")  # it may have a password, and everybody can list arguments
         say(serve_in_background(arguments_of(serve.params, values), config.own_folder))
@@ -119,8 +118,6 @@ def _shown(value: Any) -> str:
 @json_option
 def stop(store: str, as_json: bool) -> None:
     """Drain and stop the server that serves a store on this machine."""
-    from crossmedia.imgserver.serving.process import stop_daemon
-
     if not is_url(store) and not holds_store(Path(store)):
         raise NoStore(store)
     daemon = stop_daemon(own_folder(store))

@@ -27,7 +27,6 @@ from crossmedia.imgserver.commands.options import (
     server_option,
     store_option,
 )
-from crossmedia.keys import as_image_id
 from crossmedia.progress import Bar
 from crossmedia.words import counted
 
@@ -134,6 +133,8 @@ def search(
 
 def _asked(queries: Sequence[str], names: ImageNames | None) -> tuple[list[int], list[Path]]:
     """Image ids and files that are meant: a key first, then a number, a file, and a key with a suffix behind it."""
+    from crossmedia.keys import as_image_id
+
     keyed = dict(zip(queries, names.find(queries).tolist(), strict=True)) if names is not None else {}
     ids, files = [], []
     for query in queries:

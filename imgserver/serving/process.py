@@ -1,33 +1,28 @@
-"""The process around the daemon: start, in front or in the background, signals, and the file that says where it is."""
+"""The process of a daemon: signals, and the file that says where it is (``background.py`` starts it aside)."""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import grpc
 import torch
 
 from crossmedia.allocator import keep_freed_memory
-from crossmedia.errors import BadInput, ServerFault, ServerUnavailable
+from crossmedia.errors import BadInput
 from crossmedia.hosts import host_and_port, ip_of, written
 from crossmedia.imgserver.places import DAEMON_FILE, is_url
-from crossmedia.imgserver.running import LOCK_FILE, Daemon, locked, running_daemon
+from crossmedia.imgserver.running import GRACE_S, Daemon, locked, make_writable, running_daemon
 from crossmedia.imgserver.serve_config import ServeConfig
 from crossmedia.imgserver.serving.grpc_server import GrpcServer
 from crossmedia.imgserver.serving.misses import CLOSE_S
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
 from crossmedia.imgserver.serving.totals import Totals
 from crossmedia.imgserver.vision.decode import ImageLimits
-from crossmedia.interrupts import undone_if_interrupted
 from crossmedia.notes import note
 from crossmedia.secret_files import private_opener
 from crossmedia.service.open_files import allowed_connections
@@ -36,19 +31,7 @@ from crossmedia.service.tracing import tracing
 
 log = logging.getLogger(__name__)
 
-LOG_FILE = "daemon.log"
-GRACE_S = 10.0
 MEGABYTE = 1 << 20
-
-
-def _make_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        open(folder / LOCK_FILE, "a", opener=private_opener).close()
-    except OSError as error:
-        raise BadInput(
-            f"The folder {folder} cannot be written: {error}. Choose another one, or let this user write there."
-        ) from error
 
 
 def serve(config: ServeConfig, on_ready: Callable[[Daemon], None]) -> None:
@@ -62,7 +45,7 @@ def serve(config: ServeConfig, on_ready: Callable[[Daemon], None]) -> None:
         BadInput: another daemon serves this store, its folder cannot be written, there is nothing to serve, the address
             cannot be bound, or a file of ``security`` cannot be used.
     """
-    _make_writable(config.own_folder)
+    make_writable(config.own_folder)
     try:
         with locked(config.own_folder), tracing(config.otel) as interceptors:
             file = config.own_folder / DAEMON_FILE
@@ -163,62 +146,3 @@ def _from_here(address: str) -> str:
     if found is None or not found.is_unspecified:
         return address
     return written("::1" if found.version == 6 else "127.0.0.1", port)
-
-
-def serve_in_background(arguments: list[str], store: Path, timeout_s: float = 60.0) -> Daemon:
-    """Start ``imgserver serve`` as a process of its own that outlives this one; return when it answers.
-
-    Args:
-        arguments: of ``imgserver serve``.
-        store: the store it serves; its log goes to ``daemon.log`` there.
-        timeout_s: seconds to wait for it.
-
-    Raises:
-        BadInput: another daemon serves this store, or its folder cannot be written.
-        ServerFault: it ended, or did not answer in time; the message has the end of its log.
-    """
-    if other := running_daemon(store):
-        raise BadInput(f"The store {store} is already served by process {other.pid} at {other.address}.")
-    _make_writable(store)
-    log_file = store / LOG_FILE
-    with open(log_file, "ab", opener=private_opener) as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "crossmedia.imgserver", "serve", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
-    deadline = time.monotonic() + timeout_s
-    with undone_if_interrupted(process.terminate):
-        while time.monotonic() < deadline and process.poll() is None:
-            daemon = running_daemon(store)
-            if daemon is not None and daemon.pid == process.pid:
-                return daemon
-            time.sleep(0.05)
-    ended = process.poll()
-    if ended is None:
-        process.terminate()
-    tail = "\n".join(log_file.read_text(errors="replace").splitlines()[-5:])
-    if ended == BadInput.exit_code:
-        _, _, reason = tail.rpartition(" serve: ")  # this command says its own name
-        raise BadInput(reason or "The image server refused to start.")
-    raise ServerFault(f"The image server did not start. The end of {log_file}:\n{tail}")
-
-
-def stop_daemon(store: Path, timeout_s: float = GRACE_S + 10.0) -> Daemon:
-    """Ask the daemon of ``store`` to drain and end; return when it has.
-
-    Raises:
-        ServerUnavailable: there is none, or it does not end in time.
-    """
-    daemon = running_daemon(store)
-    if daemon is None:
-        raise ServerUnavailable(f"No image server runs for the store {store}.")
-    os.kill(daemon.pid, signal.SIGTERM)
-    deadline = time.monotonic() + timeout_s
-    while running_daemon(store) == daemon:
-        if time.monotonic() > deadline:
-            raise ServerUnavailable(f"Process {daemon.pid} did not end within {timeout_s:.0f} s of SIGTERM.")
-        time.sleep(0.05)
-    return daemon

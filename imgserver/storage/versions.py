@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput, NotReady, StoreError, did_you_mean
-from crossmedia.imgserver.head import Head
 from crossmedia.imgserver.storage.records import NO_ROW, Entries, Ids, Space
 from crossmedia.imgserver.storage.store import HEADS, Store
 from crossmedia.imgserver.storage.stores import ServedStore
+
+if TYPE_CHECKING:
+    from crossmedia.imgserver.head import Head
 
 # In the place of the head: vectors that came from elsewhere. There is no feature and no photo behind them.
 IMPORTED = "imported"
@@ -67,6 +70,8 @@ def read_head(name: str, data: bytes, where: object) -> Head:
     Raises:
         StoreError: it is another one, or none.
     """
+    from crossmedia.imgserver.head import Head  # torch, which takes its time
+
     try:
         head = Head.from_bytes(data)
     except BadInput as error:

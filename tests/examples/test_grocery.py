@@ -249,6 +249,7 @@ PROBE = """<script>addEventListener("load", () => { const measured = (page, wide
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 420])
 def test_the_report_in_a_browser(page: Path, tmp_path: Path, width: int) -> None:
     """On a screen and on a phone: nothing is wider than the page, and no text, of charts too, is smaller than 10 px."""

@@ -32,8 +32,8 @@ from crossmedia.errors import (
     ServerUnavailable,
     VersionMismatch,
 )
+from crossmedia.imgserver.background import stop_daemon
 from crossmedia.imgserver.client import GrpcTransport, ImageClient, MockTransport, Status
-from crossmedia.imgserver.serving.process import stop_daemon
 from crossmedia.imgserver.storage.exclusive import alone
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.v1 import image_server_pb2 as pb

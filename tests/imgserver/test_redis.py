@@ -32,6 +32,8 @@ from crossmedia.imgserver.storage.stores import LOST
 from crossmedia.imgserver.wire import PUT_HEAD, PUT_IMAGES, SEARCH
 from crossmedia.v1 import image_server_pb2 as pb
 
+pytestmark = pytest.mark.slow  # clusters of real Redis servers
+
 OK = int(Status.OK)
 IDS = np.arange(100)
 

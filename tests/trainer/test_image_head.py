@@ -90,7 +90,10 @@ def reference(samples: Path, graph_cache: Path, tmp_path_factory: pytest.TempPat
     return out
 
 
-@pytest.mark.parametrize(("servers", "workers"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize(
+    ("servers", "workers"),
+    [(1, 1), *(pytest.param(*both, marks=pytest.mark.slow) for both in [(2, 1), (1, 2), (2, 2)])],
+)
 def test_through_servers_100_steps_are_those_of_one_process(
     samples: Path, graph_cache: Path, reference: Path, tmp_path: Path, servers: int, workers: int
 ) -> None:
@@ -124,6 +127,7 @@ def test_with_posters_too(test_data: Path, tmp_path: Path) -> None:
     assert difference(tmp_path / "wire", tmp_path / "plain") <= 1e-5
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_twice_changes_nothing(samples: Path, graph_cache: Path, tmp_path: Path) -> None:
     assert finished(worker(samples, graph_cache, tmp_path / "calm", "--steps=400")) == 0
     store = copy_store(graph_cache, tmp_path / "store")
@@ -146,7 +150,7 @@ def test_a_server_that_is_killed_twice_changes_nothing(samples: Path, graph_cach
     assert difference(tmp_path / "killed", tmp_path / "calm") <= 1e-5
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_worker_that_dies_between_forward_and_backward_leaves_nothing_behind(
     samples: Path, graph_cache: Path, reference: Path, tmp_path: Path, workers: int
 ) -> None:

@@ -31,8 +31,9 @@ from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.image_head import ImageHead
 from crossmedia.trainer.images.images import NoImages
 from crossmedia.trainer.layers.inputs import InputSpec
-from crossmedia.trainer.models import MODELS, make
+from crossmedia.trainer.models import MODELS, make, model_class, options_of
 from crossmedia.trainer.models.base import EmbeddingModel
+from crossmedia.trainer.models.listing import about
 from crossmedia.trainer.models.rocket import Rocket
 from crossmedia.trainer.runs.checkpoint import load_model
 from crossmedia.trainer.scorer import Scorer
@@ -518,6 +519,22 @@ def test_models_are_listed_with_their_options() -> None:
     text = CliRunner().invoke(trainer, ["models"]).output
     assert "hidden=200,80" in text
     assert "light.NAME" in text
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_is_listed_as_its_class_is(name: str) -> None:
+    """The list is read from the files, which nobody runs."""
+    cls = model_class(name)
+    assert about(name) == ((cls.__doc__ or "").splitlines()[0], cls.paper, options_of(name))
+
+
+def test_a_model_whose_file_does_not_tell_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "from crossmedia.trainer.models.din import DIN\nWIDE = (8, 4)\n\nclass Wide(DIN):\n"
+    text += '    """A model."""\n    def __init__(self, spec, *, hidden=WIDE, **options): ...\n'
+    (tmp_path / "wide_model.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(MODELS, "wide", "wide_model:Wide")
+    assert about("wide").options == {**options_of("din"), "hidden": (8, 4)}
 
 
 def test_the_guides_configuration_trains(config: FitConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,9 @@ from crossmedia.trainer.settings import ReportConfig
 @json_option
 def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
     """Tables of the results in FILES, which 'trainer compare' filled; one table for each data and settings."""
-    from crossmedia.trainer.report import figures, summary
+    if plot:
+        from crossmedia.trainer.report import figures  # matplotlib, which takes its time
+    from crossmedia.trainer.report import summary
     from crossmedia.trainer.report.tables import comparison_table
     from crossmedia.trainer.runs.results import read
 

@@ -96,16 +96,10 @@ def _said(result: dict[str, Any]) -> Iterator[str]:
 @json_option
 def models(as_json: bool) -> None:
     """List the models, with what each is, its paper, and the options that --set takes."""
-    from crossmedia.trainer.models import MODELS, model_class, options_of
+    from crossmedia.trainer.models import MODELS
+    from crossmedia.trainer.models.listing import about
 
-    found: dict[str, dict[str, Any]] = {
-        name: {
-            "about": (model_class(name).__doc__ or "").splitlines()[0],
-            "paper": model_class(name).paper,
-            "options": options_of(name),
-        }
-        for name in MODELS
-    }
+    found: dict[str, dict[str, Any]] = {name: about(name)._asdict() for name in MODELS}
     if as_json:
         click.echo(json.dumps(found))
         return
