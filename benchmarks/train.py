@@ -155,10 +155,9 @@ def steps_over(images: Any, dim: int, folder: Path, steps: int) -> Work:
     from crossmedia.allocator import keep_freed_memory
     from crossmedia.features.reading.prefetch import fetch_ahead
     from crossmedia.features.reading.samples import Samples
-    from crossmedia.trainer.images.image_head import vectors_of
+    from crossmedia.trainer.feed import Fed
     from crossmedia.trainer.layers.inputs import InputSpec
     from crossmedia.trainer.models import make
-    from crossmedia.trainer.tensors import to_tensors
 
     keep_freed_memory()  # as the trainer does
     torch.set_num_threads(THREADS)
@@ -174,7 +173,8 @@ def steps_over(images: Any, dim: int, folder: Path, steps: int) -> Work:
         done = 0
         batches = islice(samples.batches("train", BATCH, shuffle_seed=0, epoch=0), steps)
         for batch, fetched in fetch_ahead(batches, images.fetch, images.depth):
-            loss = model.loss(to_tensors(batch, device), vectors_of(images, batch, fetched))
+            fed = Fed.of(batch, device, fetched)
+            loss = model.loss(fed.tensors, fed.vectors(images))
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]

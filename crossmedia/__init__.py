@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from crossmedia.imgserver import open_store
     from crossmedia.imgserver.client import HeadServers, ImageClient
     from crossmedia.imgserver.head import Head
-    from crossmedia.trainer.compare import CompareConfig, compare
+    from crossmedia.trainer.compare import compare
+    from crossmedia.trainer.evaluate import evaluate
     from crossmedia.trainer.fit import fit
     from crossmedia.trainer.images.image_head import ImageHead
     from crossmedia.trainer.scorer import Scorer
-    from crossmedia.trainer.settings import FitConfig
+    from crossmedia.trainer.settings import CompareConfig, FitConfig
 
 __all__ = [
     "CompareConfig",
@@ -39,12 +40,13 @@ __all__ = [
     "Scorer",
     "build_samples",
     "compare",
+    "evaluate",
     "fit",
     "open_store",
 ]
 
 _MODULES = {
-    "CompareConfig": "trainer.compare",
+    "CompareConfig": "trainer.settings",
     "CrossMediaError": "errors",
     "FitConfig": "trainer.settings",
     "Head": "imgserver.head",
@@ -55,6 +57,7 @@ _MODULES = {
     "Scorer": "trainer.scorer",
     "build_samples": "features.writing.build",
     "compare": "trainer.compare",
+    "evaluate": "trainer.evaluate",
     "fit": "trainer.fit",
     "open_store": "imgserver",
 }

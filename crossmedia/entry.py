@@ -7,7 +7,7 @@ end_on_signals()
 
 def main() -> None:
     """Entry point."""
+    from crossmedia.cli import crossmedia
     from crossmedia.config import run
-    from crossmedia.trainer.cli import crossmedia
 
     run(crossmedia, "CROSSMEDIA")

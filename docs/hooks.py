@@ -103,7 +103,7 @@ def _shown(path: Path, name: str) -> str:
 
 def command_reference() -> str:
     """What ``--help`` prints, of every command, below headings."""
-    from crossmedia.trainer.cli import crossmedia
+    from crossmedia.cli import crossmedia
 
     parts = [""]
     with click.Context(crossmedia, info_name="crossmedia", auto_envvar_prefix="CROSSMEDIA", show_default=True) as top:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crossmedia.config import Command, Group, config_option, json_option
+from crossmedia.features.columns import label_columns
 from crossmedia.progress import Bar
 from crossmedia.words import counted
 
@@ -118,7 +119,7 @@ def _split_summary(samples: Samples, split: str) -> dict[str, Any]:
     """Sums over the row groups of a split, so that its size does not matter."""
     import pyarrow.compute as pc
 
-    labels = dict(zip(samples.labels, ["label", *(f"label_{label}" for label in samples.labels[1:])], strict=True))
+    labels = label_columns(samples.labels)
     history = ["hist_item_id"] if samples.history_columns else []
     rows, behaviours = 0, 0
     positive, unknown, of_length = Counter[str](), Counter[str](), Counter[str]()

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crossmedia.errors import BadInput
-from crossmedia.features.reserved import HISTORY_COLUMNS
+from crossmedia.features.columns import HISTORY_COLUMNS
 from crossmedia.features.schema import BY_USER, INLINE
 from crossmedia.features.slices import Slices, column, list_values
 from crossmedia.features.splits import SPLITS

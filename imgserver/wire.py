@@ -1,4 +1,4 @@
-"""``GetVectors`` replies as bytes: the protobuf message of the contract, without copying its blocks through protobuf.
+"""The calls of the contract, and ``GetVectors`` replies as bytes, without copying their blocks through protobuf.
 
 A protobuf message is the concatenation of its fields, in any order. So the small fields go through the generated
 class, and the two large ones, ``vectors`` and ``status``, are appended and found as they are: one copy when a reply is
@@ -9,15 +9,47 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import Message
 
 from crossmedia.v1 import image_server_pb2 as pb
 
-_SERVICE = pb.DESCRIPTOR.services_by_name["ImageService"]
-METHODS = {method.name: f"/{_SERVICE.full_name}/{method.name}" for method in _SERVICE.methods}
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ImageService"].full_name
+Reply = TypeVar("Reply", bound=Message)
+
+
+@dataclass(frozen=True)
+class Method(Generic[Reply]):
+    """A call of the contract.
+
+    Attributes:
+        name: of the call, such as ``GetInfo``.
+        request: the message that goes there.
+        reply: the message that comes back.
+    """
+
+    name: str
+    request: type[Message]
+    reply: type[Reply]
+
+    @property
+    def path(self) -> str:
+        """How gRPC names it: ``/package.Service/Method``."""
+        return f"/{SERVICE_NAME}/{self.name}"
+
+
+GET_INFO = Method("GetInfo", pb.GetInfoRequest, pb.GetInfoResponse)
+GET_VECTORS = Method("GetVectors", pb.GetVectorsRequest, pb.GetVectorsResponse)
+PUT_IMAGES = Method("PutImages", pb.PutImagesRequest, pb.PutImagesResponse)
+PUT_HEAD = Method("PutHead", pb.PutHeadRequest, pb.PutHeadResponse)
+GET_HEAD_GRADIENT = Method("GetHeadGradient", pb.GetHeadGradientRequest, pb.GetHeadGradientResponse)
+SEARCH = Method("Search", pb.SearchRequest, pb.SearchResponse)
+GET_THUMBNAILS = Method("GetThumbnails", pb.GetThumbnailsRequest, pb.GetThumbnailsResponse)
+METHODS: tuple[Method[Any], ...]
+METHODS = (GET_INFO, GET_VECTORS, PUT_IMAGES, PUT_HEAD, GET_HEAD_GRADIENT, SEARCH, GET_THUMBNAILS)
 DTYPES: dict[int, np.dtype[Any]] = {pb.DTYPE_FLOAT16: np.dtype("<f2"), pb.DTYPE_FLOAT32: np.dtype("<f4")}
 _CODES = {np.dtype("<f2"): pb.DTYPE_FLOAT16, np.dtype("<f4"): pb.DTYPE_FLOAT32}
 _FIELDS = pb.GetVectorsResponse.DESCRIPTOR.fields_by_name

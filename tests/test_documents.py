@@ -15,7 +15,7 @@ from test_house import ARROWS, all_commands
 
 from crossmedia import __all__ as public_names
 from crossmedia import errors
-from crossmedia.trainer.cli import crossmedia
+from crossmedia.cli import crossmedia
 from crossmedia.trainer.models import MODELS, options_of
 
 DOCS = ROOT / "docs"

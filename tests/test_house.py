@@ -15,9 +15,10 @@ from click.testing import CliRunner
 from conftest import ROOT, DaemonProcess
 
 from crossmedia import errors
+from crossmedia.cli import crossmedia
 from crossmedia.config import Command, Group
 from crossmedia.imgserver.cli import imgserver
-from crossmedia.trainer.cli import crossmedia, trainer
+from crossmedia.trainer.cli import trainer
 from crossmedia.v1 import image_server_pb2, image_server_pb2_grpc
 
 # What every room may import: the files on the ground floor, which import nothing but each other.
@@ -39,7 +40,7 @@ GROUND = {
         "notes",
         "progress",
     ),
-    *("secret_files", "words"),
+    *("options", "secret_files", "words"),
 }
 # room -> what it may import beside itself and the ground floor
 ARROWS = {
@@ -50,7 +51,8 @@ ARROWS = {
     "imgserver/similarity": {"imgserver.storage", "imgserver.vision"},
     "imgserver/serving": {
         *("imgserver.client.results", "imgserver.head", "imgserver.places", "imgserver.running", "imgserver.shards"),
-        *("imgserver.similarity", "imgserver.storage", "imgserver.vision", "imgserver.wire", "service", "v1"),
+        *("imgserver.serve_config", "imgserver.similarity", "imgserver.storage", "imgserver.vision", "imgserver.wire"),
+        *("service", "v1"),
     },
     "imgserver/operations": {
         *("imgserver.client", "imgserver.places", "imgserver.running", "imgserver.serving", "imgserver.similarity"),
@@ -111,7 +113,7 @@ def test_one_name_is_imported() -> None:
     [
         "import crossmedia.imgserver.client",
         "import crossmedia.features.reading.samples, crossmedia.features.reading.prefetch",
-        "import crossmedia.trainer.cli, crossmedia.imgserver.cli, crossmedia.features.cli",
+        "import crossmedia.cli, crossmedia.trainer.cli, crossmedia.imgserver.cli, crossmedia.features.cli",
     ],
 )
 def test_the_base_install_needs_no_torch(code: str) -> None:

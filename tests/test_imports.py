@@ -22,7 +22,7 @@ HEAVY = (
 COMMANDS = """
 import json, sys
 from click.testing import CliRunner
-from crossmedia.trainer.cli import crossmedia
+from crossmedia.cli import crossmedia
 
 store, heavy = sys.argv[1], json.loads(sys.argv[2])
 of_store = [f"--store={store}"]

@@ -18,9 +18,9 @@ from conftest import DaemonProcess, copy_store, run_command
 from made_samples import make_samples
 from PIL import UnidentifiedImageError
 
+from crossmedia.cli import GROUPS, crossmedia
 from crossmedia.door import told
 from crossmedia.errors import BadInput, ServerUnavailable, StoreError, did_you_mean
-from crossmedia.trainer.cli import GROUPS, crossmedia
 
 NUMBERS = ["x", "-1", "nan", "", str(2**70)]
 WORDS = ["", "\udcff"]
@@ -196,7 +196,7 @@ def test_packages_that_are_missing_are_named(command: list[str], missing: str, e
 import sys
 sys.modules[{missing!r}] = None
 from crossmedia.config import run
-from crossmedia.trainer.cli import crossmedia
+from crossmedia.cli import crossmedia
 sys.argv = ["crossmedia", *{command!r}]
 run(crossmedia, "CROSSMEDIA")
 """

@@ -6,11 +6,9 @@ import threading
 import time
 from collections import OrderedDict
 from functools import lru_cache
-from typing import Any
 from urllib.parse import unquote
 
 from crossmedia.errors import Overloaded
-from crossmedia.v1 import image_server_pb2 as pb
 
 MOST_CLIENTS = 10_000
 
@@ -57,14 +55,6 @@ class RateLimit:
                 f"client. Try again in {pause:.2f} s.",
                 retry_after_s=pause,
             )
-
-
-def images_in(request: Any) -> int:
-    """How many images a request asks for or brings; at least one, for every call is some work."""
-    if isinstance(request, pb.PutImagesRequest):
-        return max(1, len(request.images))
-    photos = len(request.photos) if isinstance(request, pb.SearchRequest) else 0
-    return max(1, len(getattr(request, "image_ids", b"")) // 8 + photos)
 
 
 @lru_cache(MOST_CLIENTS)  # asked for in each call

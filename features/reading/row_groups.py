@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from crossmedia.features.batch import Batch, Jagged
+from crossmedia.features.columns import HISTORY, IMAGE, label_columns
 from crossmedia.features.layout import Stored
 from crossmedia.features.reading.distinct import GroupImages, ImageVocabulary
 from crossmedia.features.slices import Chosen, Slices, column, gathered, list_values, picked
-
-HISTORY = "hist_"
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Columns:
     @property
     def label_columns(self) -> dict[str, str]:
         """Label name -> its column."""
-        return {name: f"label_{name}" if number else "label" for number, name in enumerate(self.labels)}
+        return label_columns(self.labels)
 
     @property
     def of_rows(self) -> list[str]:
@@ -82,7 +81,7 @@ class RowGroup:
             self._text[name] = (Slices.of(lists), list_values(lists))
         self._images: GroupImages | None = None
         if columns.images:
-            seen = stored.behaviours.get(HISTORY + "image_id", np.zeros(0, dtype=np.int64))
+            seen = stored.behaviours.get(HISTORY + IMAGE, np.zeros(0, dtype=np.int64))
             self._images = GroupImages(values("image_id"), seen, vocabulary)
 
     def __len__(self) -> int:

@@ -43,6 +43,13 @@ class Samples:
 
     Raises:
         BadInput: the folder holds no samples, or samples of another format.
+
+    Example:
+        >>> from crossmedia import Samples
+        >>> samples = Samples("samples")
+        >>> batch = next(iter(samples.batches("train", 64, shuffle_seed=0)))
+        >>> len(batch) <= 64, sorted(batch.ids)[:2]
+        (True, ['item_id', 'user_id'])
     """
 
     def __init__(self, folder: str | Path):

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import NULL_IMAGE, Int64Array
-from crossmedia.features.schema import Images, Schema
+from crossmedia.features.schema import ImageTable, Schema
 from crossmedia.features.vocabulary import tokenize
 from crossmedia.features.writing.notes import Notes, first_of
 from crossmedia.features.writing.tables import Source
@@ -162,7 +162,7 @@ def _distinct(parts: list[pa.Table], names: list[str]) -> pa.Table:
     return every.select([*names, f"{ROW}_max"]).rename_columns([*names, ROW])
 
 
-def _ids_of_images(images: Images, image: Int64Array, notes: Notes) -> dict[str, pa.Array]:
+def _ids_of_images(images: ImageTable, image: Int64Array, notes: Notes) -> dict[str, pa.Array]:
     """Id columns of the image table, by item; null where an item has no image, or its image no row."""
     wanted: Readers = {KEY: (images.image, _full_image_column)} | {ID + name: (name, keys) for name in images.ids}
     table = _own(images.path, wanted, notes)

@@ -62,6 +62,12 @@ def build_samples(
     Raises:
         BadInput: a file, a column or a value is wrong, or tables match nobody; the message names them. Or there are
             samples in ``out``, or another build is at work there.
+
+    Example:
+        >>> from crossmedia import build_samples
+        >>> report = build_samples("samples.toml", out="samples", overwrite=True)
+        >>> report.rows["train"] > 0
+        True
     """
     started = time.monotonic()
     schema = schema if isinstance(schema, Schema) else load_schema(schema)
@@ -206,7 +212,7 @@ class _Build:
         }
 
         def write(part: Part) -> None:
-            encoded = encoder.encode(part)
+            encoded = EncodedPart(encoder, part)
             self._count_unknown(encoder, encoded)
             files.write(encoded)
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crossmedia.features.batch import NULL_IMAGE, Int64Array
-from crossmedia.features.reserved import HISTORY_COLUMNS
+from crossmedia.features.columns import HISTORY_COLUMNS, label_columns
 from crossmedia.features.schema import Schema
 from crossmedia.features.slices import Chosen, Slices, gathered
 from crossmedia.features.splits import TRAIN
@@ -112,21 +112,7 @@ class Encoder:
         lists = pa.ListArray.from_arrays(tokens.offsets, places)
         return pa.concat_arrays([lists, pa.array([[]], pa.list_(pa.int32()))])  # the last row: no such item
 
-    def encode(self, part: Part) -> EncodedPart:
-        """Places of all that a part holds."""
-        user_rows = self.users.rows(part.user) if self.users else None
-        item_rows = self.items.rows(part.item) if self.items else None
-        return EncodedPart(
-            self,
-            part,
-            self.vocabulary.encode("user_id", part.user),
-            self.vocabulary.encode("item_id", part.item),
-            user_rows,
-            item_rows,
-            self._history(part),
-        )
-
-    def _history(self, part: Part) -> dict[str, npt.NDArray[Any]]:
+    def history(self, part: Part) -> dict[str, npt.NDArray[Any]]:
         """Columns of the sorted behaviours, each of their length."""
         if part.behaviours is None:
             return {}
@@ -146,27 +132,26 @@ class Encoder:
 
 
 class EncodedPart:
-    """A part with its places; makes columns of some of its rows."""
+    """A part with the places of all that it holds; makes columns of some of its rows.
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        part: Part,
-        user: Int64Array,
-        item: Int64Array,
-        user_rows: Int64Array | None,
-        item_rows: Int64Array | None,
-        history: dict[str, npt.NDArray[Any]],
-    ):
-        self._encoder, self.part, self.user, self.item = encoder, part, user, item
-        self.user_rows, self.item_rows, self._history = user_rows, item_rows, history
+    Args:
+        encoder: knows the places.
+        part: of the log.
+    """
+
+    def __init__(self, encoder: Encoder, part: Part):
+        self._encoder, self.part, self._history = encoder, part, encoder.history(part)
+        self.user = encoder.vocabulary.encode("user_id", part.user)
+        self.item = encoder.vocabulary.encode("item_id", part.item)
+        self.user_rows = encoder.users.rows(part.user) if encoder.users else None
+        self.item_rows = encoder.items.rows(part.item) if encoder.items else None
 
     def columns(self, rows: Int64Array) -> dict[str, Any]:
         """Samples of the rows ``rows`` of the part, without their histories."""
         encoder, part = self._encoder, self.part
         columns: dict[str, Any] = {}
-        for number, name in enumerate(encoder.schema.labels):
-            columns["label" if number == 0 else f"label_{name}"] = part.labels[name][rows].astype(np.int8)
+        for name, column in label_columns(encoder.schema.labels).items():
+            columns[column] = part.labels[name][rows].astype(np.int8)
         columns["timestamp"] = part.time[rows]
         columns["user_id"] = self.user[rows]
         columns["raw_user_id"] = part.user.take(pa.array(rows))

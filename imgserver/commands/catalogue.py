@@ -20,7 +20,6 @@ from crossmedia.imgserver.commands.options import (
     MEGABYTE,
     missing_extra,
     names_of,
-    ownership_of,
     ownership_options,
     photo_options,
     served_store_option,
@@ -30,7 +29,7 @@ from crossmedia.imgserver.commands.options import (
     threads_option,
 )
 from crossmedia.imgserver.commands.shards import embed_files, merge_files
-from crossmedia.imgserver.shards import shards_of
+from crossmedia.imgserver.shards import ownership_of, shards_of
 from crossmedia.progress import Bar
 from crossmedia.words import counted
 

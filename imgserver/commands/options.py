@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,8 @@ from click.core import ParameterSource
 from crossmedia.errors import BadInput, NoStore, ServerUnavailable
 from crossmedia.imgserver.places import holds_store, is_url, own_folder
 from crossmedia.imgserver.running import running_daemon
-from crossmedia.imgserver.shards import Ownership
+from crossmedia.imgserver.serve_config import ServeConfig
+from crossmedia.options import Function, options_of
 
 if TYPE_CHECKING:
     from crossmedia.names import ImageNames
@@ -35,70 +35,16 @@ class _Folder(click.Path):
         return super().convert(value, param, ctx)
 
 
-class _Names(click.ParamType):  # type: ignore[type-arg]  # generic in late releases of click only
-    """Names: ``a:7070,b:7070``, or a list in the configuration file."""
-
-    name = "names"
-    takes_lists = True
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        parts = value if isinstance(value, list | tuple) else str(value).split(",")
-        return tuple(str(part).strip() for part in parts)
-
-
-def ownership_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Which servers share the images out among them, and which one is meant."""
-    function = click.option(
-        "--me", default="", metavar="HOST:PORT", help="Which of --servers this one is, as it stands in that list."
-    )(function)
-    return click.option(
-        "--servers",
-        type=_Names(),
-        metavar="HOST:PORT,...",
-        help="The servers that share the images out among them, in any order, under the addresses that clients are "
-        "given: each owns the virtual shards for which its hash is highest. Without it one server has all images.",
-    )(function)
-
-
-def ownership_of(servers: tuple[str, ...] | None, me: str, *, leaving: bool = False) -> Ownership | None:
-    """What ``me`` owns; None without servers.
-
-    Args:
-        servers: of ``--servers``.
-        me: of ``--me``.
-        leaving: whether ``me`` may be none of them.
-
-    Raises:
-        BadInput: one of the two is missing or wrong.
-    """
-    if not servers:
-        if me:
-            raise BadInput(f"--me {me} says nothing without --servers, the list that it is one of.")
-        return None
-    ownership = Ownership(servers, me)
-    if not leaving and me not in servers:
-        raise BadInput(f"--me {me} is none of --servers {','.join(servers)}. Write it as it stands in the list.")
-    return ownership
-
-
+ownership_options = options_of(ServeConfig, ("servers", "me"))
 store_option = click.option(
     "--store",
     type=_Folder(file_okay=False, path_type=Path),
     default="store",
     help="Folder of the store: features, vectors and index.",
 )
-served_store_option = click.option(
-    "--store",
-    metavar="FOLDER|URL",
-    default="store",
-    help="Folder of the store, or redis://host:port,host:port for vectors that copies of a server share.",
-)
+served_store_option = options_of(ServeConfig, ("store",))
 server_option = click.option("--server", default=None, metavar="HOST:PORT", help="Address of the image server.")
-threads_option = click.option(
-    "--threads", type=click.IntRange(0, 1024), default=0, help="Threads of the CNN; 0 takes all cores."
-)
-
-
+threads_option = options_of(ServeConfig, ("threads",))
 photo_root_option = click.option(
     "--photo-root",
     "photo_roots",
@@ -109,21 +55,11 @@ photo_root_option = click.option(
 )
 
 
-def photo_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def photo_options(function: Function) -> Function:
     """Limits of one photo."""
-    function = click.option(
-        "--max-image-mb",
-        type=click.IntRange(min=1),
-        default=20,
-        help="Largest photo in MiB; a larger one is rejected as TOO_LARGE.",
-    )(function)
-    function = photo_root_option(function)
-    return click.option(
-        "--read-timeout-s",
-        type=click.FloatRange(min=0, min_open=True),
-        default=20.0,
-        help="Seconds for one read of a photo behind a URL; it is tried three times, then the photo is rejected.",
-    )(function)
+    return options_of(ServeConfig, ("read_timeout_s",))(
+        photo_root_option(options_of(ServeConfig, ("max_image_mb",))(function))
+    )
 
 
 manifest_option = click.option(

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput
-from crossmedia.imgserver.commands.options import ownership_of, ownership_options, store_option
+from crossmedia.imgserver.commands.options import ownership_options, store_option
+from crossmedia.imgserver.shards import ownership_of
 from crossmedia.progress import Bar
 from crossmedia.words import counted
 
@@ -171,7 +172,7 @@ def _refuse_if_served(store: Path, ownership: Ownership) -> None:
     if daemon is None:
         return
     with ImageClient(daemon.address, timeout_s=5.0) as client:
-        knows = client.info().servers
+        knows = client.info().ownership.servers
     if list(knows) != ownership.servers:
         raise BadInput(
             f"The server of this store (process {daemon.pid}) was started with --servers "

@@ -59,6 +59,19 @@ class Lookup:
             return values, status, 0
         return values, status, self._fill(serving, ids, values, status, caller)
 
+    def told(self) -> pb.Counters:
+        """What it looked up and had computed, since the server started."""
+        computed = self._misses.counters
+        return pb.Counters(
+            ids_requested=sum(self.counts.values()),
+            ids_from_table=self.counts["hit"],
+            computed_on_demand=computed.computed,
+            cnn_passes_on_demand=computed.cnn_passes,
+            cnn_batches_on_demand=computed.cnn_batches,
+            failed_on_demand=sum(computed.failed.values()),
+            images_pending=self._misses.waiting,
+        )
+
     def _count(self, hits: int, negative: int, missed: int) -> None:
         with self._lock:
             self.counts["hit"] += hits

@@ -17,34 +17,29 @@ from crossmedia.errors import BadInput
 from crossmedia.hosts import host_and_port, ip_of, written
 from crossmedia.imgserver.places import DAEMON_FILE, is_url
 from crossmedia.imgserver.running import GRACE_S, Daemon, locked, make_writable, running_daemon
+from crossmedia.imgserver.serve_config import ServeConfig
 from crossmedia.imgserver.serving.grpc_server import GrpcServer
 from crossmedia.imgserver.serving.misses import CLOSE_S
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
+from crossmedia.imgserver.serving.totals import Totals
+from crossmedia.imgserver.vision.decode import ImageLimits
 from crossmedia.notes import note
 from crossmedia.secret_files import private_opener
 from crossmedia.service.open_files import allowed_connections
-from crossmedia.service.security import OPEN, ServerSecurity
+from crossmedia.service.security import ServerSecurity
+from crossmedia.service.tracing import tracing
 
 log = logging.getLogger(__name__)
 
+MEGABYTE = 1 << 20
 
-def serve(
-    config: ServiceConfig,
-    address: str,
-    metrics_port: int | None,
-    on_ready: Callable[[Daemon], None],
-    security: ServerSecurity = OPEN,
-    interceptors: Sequence[grpc.ServerInterceptor] = (),
-) -> None:
+
+def serve(config: ServeConfig, on_ready: Callable[[Daemon], None]) -> None:
     """Serve until SIGTERM or SIGINT, then drain: no new calls, those under way end, the store is closed.
 
     Args:
-        config: what is served.
-        address: ``host:port`` or ``[IPv6]:port``.
-        metrics_port: serve metrics over HTTP there, on the same host; 0 takes a free port, None serves none.
+        config: what is served, where, and to whom.
         on_ready: called with the ``Daemon`` once calls are taken.
-        security: who may call it, and how.
-        interceptors: around every call, such as those of ``tracing``.
 
     Raises:
         BadInput: another daemon serves this store, its folder cannot be written, there is nothing to serve, the address
@@ -52,11 +47,11 @@ def serve(
     """
     make_writable(config.own_folder)
     try:
-        with locked(config.own_folder):
+        with locked(config.own_folder), tracing(config.otel) as interceptors:
             file = config.own_folder / DAEMON_FILE
             file.unlink(missing_ok=True)  # a killed one's
             try:
-                _serve(config, address, metrics_port, on_ready, security, interceptors)
+                _serve(config, on_ready, interceptors)
             finally:
                 file.unlink(missing_ok=True)  # who waits for the end waits for this: the store is closed by now
     except BlockingIOError:
@@ -69,14 +64,35 @@ def serve(
     log.info("stopped")
 
 
+def _service_config(config: ServeConfig) -> ServiceConfig:
+    return ServiceConfig(
+        config.store,
+        config.catalogue,
+        max_pending_ids=config.max_pending_ids,
+        negative_ttl_s=config.negative_ttl_s,
+        limits=ImageLimits(config.max_image_mb * MEGABYTE),
+        read_timeout_s=config.read_timeout_s,
+        threads=config.threads,
+        ownership=config.ownership,
+        folder=config.folder,
+        photo_roots=config.photo_roots,
+    )
+
+
+def _security(config: ServeConfig) -> ServerSecurity:
+    """Who may call it; what those on the network can do else is logged."""
+    security = ServerSecurity(
+        config.tls_cert, config.tls_key, config.tls_client_ca, config.tokens, config.max_ids_per_second
+    )
+    for warning in security.warnings(config.host):
+        log.warning("%s", warning)
+    return security
+
+
 def _serve(
-    config: ServiceConfig,
-    address: str,
-    metrics_port: int | None,
-    on_ready: Callable[[Daemon], None],
-    security: ServerSecurity,
-    interceptors: Sequence[grpc.ServerInterceptor],
+    config: ServeConfig, on_ready: Callable[[Daemon], None], interceptors: Sequence[grpc.ServerInterceptor]
 ) -> None:
+    address, metrics_port, security = config.address, config.metrics_port, _security(config)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -84,12 +100,13 @@ def _serve(
     if config.threads:
         torch.set_num_threads(config.threads)  # of heads that learn
     max_connections = allowed_connections()
-    service = ImageService(config)
+    service = ImageService(_service_config(config))
     try:
         _say_if_empty(service)
         server = GrpcServer(service, address, security, interceptors, max_connections)
         server.start()
         if metrics_port is not None:
+            service.metrics.registry.register(Totals(service))
             metrics_port = service.metrics.listen(host_and_port(address)[0], metrics_port)
         daemon = Daemon(os.getpid(), _from_here(server.address), metrics_port)
         file = config.own_folder / DAEMON_FILE

@@ -75,10 +75,11 @@ class Searching:
             raise
 
     @property
-    def info(self) -> SimilarityInfo | None:
-        """The index that is in use; None without one, or with a damaged one."""
-        opened = self._opened
-        return opened[0] if opened else None
+    def told(self) -> pb.Similarity:
+        """Of the similarity index that is in use; of no images without one, or with a damaged one."""
+        if (opened := self._opened) is None:
+            return pb.Similarity()
+        return pb.Similarity(images=opened[0].images, version=opened[0].version, kind=opened[0].kind)
 
     def search(self, request: pb.SearchRequest, caller: Caller) -> pb.SearchResponse:
         """Neighbours of each query.

@@ -88,7 +88,7 @@ def test_a_store_remembers_its_backbone(resnet_file: Path, photos: Path, tmp_pat
             assert client.info().backbone.startswith("torchvision:resnet18.resnet@")
             fresh = client.get([50, 51])
             assert fresh.ok.all()
-            assert client.info().cnn_passes_on_demand == 2
+            assert client.info().counters.cnn_passes_on_demand == 2
     finally:
         daemon.stop()
     run_command("imgserver", "precompute", *common, f"--store={tmp_path / 'a'}")

@@ -22,7 +22,7 @@ from crossmedia.errors import (
 )
 from crossmedia.imgserver.client import ImageClient, MockTransport, Status
 from crossmedia.imgserver.client.transports import Pending
-from crossmedia.imgserver.wire import VectorsReply
+from crossmedia.imgserver.wire import GET_THUMBNAILS, PUT_IMAGES, Method, VectorsReply
 from crossmedia.v1 import image_server_pb2 as pb
 
 DIM = 8
@@ -99,13 +99,12 @@ def test_a_fault_that_lasts_is_raised_within_the_deadline(failure: Exception | i
 )
 def test_what_was_not_ready_is_said_by_what_can_be_the_reason(status: Status, images: int, message: str) -> None:
     class Server(MockTransport):
-        def get_info(self, timeout_s: float) -> pb.GetInfoResponse:
-            info = super().get_info(timeout_s)
-            info.images_in_catalogue = images
+        def call(self, method: Method[Any], request: Any, timeout_s: float) -> Any:
+            if method == PUT_IMAGES:
+                return pb.PutImagesResponse(version=self.version, status=bytes([status]) * len(request.images))
+            info = super().call(method, request, timeout_s)
+            info.contents.images_in_catalogue = images
             return info
-
-        def put_images(self, request: pb.PutImagesRequest, timeout_s: float) -> pb.PutImagesResponse:
-            return pb.PutImagesResponse(version=self.version, status=bytes([status]) * len(request.images))
 
     client = ImageClient(Server(VECTORS, status={2: status}), timeout_s=0.3)
     with pytest.raises(DeadlineExceeded, match=message):
@@ -118,7 +117,9 @@ def test_thumbnails_are_asked_for_again_while_the_server_is_away() -> None:
     class Away(MockTransport):
         tries = 0
 
-        def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
+        def call(self, method: Method[Any], request: Any, timeout_s: float) -> Any:
+            if method != GET_THUMBNAILS:
+                return super().call(method, request, timeout_s)
             self.tries += 1
             if self.tries < 3:
                 raise ServerUnavailable("away")
@@ -142,10 +143,10 @@ def test_all_that_a_get_asks_for_shares_its_deadline() -> None:
             super().__init__(VECTORS)
             self.given_s: list[float] = []
 
-        def get_info(self, timeout_s: float) -> pb.GetInfoResponse:
+        def call(self, method: Method[Any], request: Any, timeout_s: float) -> Any:
             self.given_s.append(timeout_s)
             time.sleep(0.3)
-            return super().get_info(timeout_s)
+            return super().call(method, request, timeout_s)
 
     servers = [Slow(), Slow()]
     assert ImageClient(servers, timeout_s=5).get([1]).status.tolist() == [Status.NOT_FOUND]

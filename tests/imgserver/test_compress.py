@@ -263,7 +263,7 @@ def test_a_daemon_computes_misses_as_precompute_does(compressed: tuple[Path, Com
             assert (info.version, info.dim) == (report.version, 16)
             first = client.get(ids)
             assert bool(first.ok.all())
-            assert client.info().computed_on_demand == 143
+            assert client.info().counters.computed_on_demand == 143
             client.put({300: (photos / "042.jpg").read_bytes()})
             ids, first = np.append(ids, 300), client.get([*ids, 300])
             plain = client.get(ids[:100], version=report.of)

@@ -73,10 +73,10 @@ def test_misses_are_computed_once_however_many_wait(own_daemon: DaemonProcess) -
         after = client.info()
         assert len(results) == 6
         assert all((r == results[0]).all() for r in results)
-        assert after.cnn_passes_on_demand - before.cnn_passes_on_demand == 40
-        assert after.computed_on_demand - before.computed_on_demand == 40
+        assert after.counters.cnn_passes_on_demand - before.counters.cnn_passes_on_demand == 40
+        assert after.counters.computed_on_demand - before.counters.computed_on_demand == 40
         client.get(list(range(100, 140)))
-        assert client.info().cnn_passes_on_demand == after.cnn_passes_on_demand
+        assert client.info().counters.cnn_passes_on_demand == after.counters.cnn_passes_on_demand
 
 
 def test_a_miss_equals_what_precompute_stores(daemon: DaemonProcess, store: Path, photos: Path) -> None:
@@ -126,8 +126,20 @@ def test_every_operation_is_the_same_over_every_transport(tmp_path: Path, photos
         ):
             with ImageClient(transport) as client:
                 info, found = client.info(), client.get([3, 99, -1, 3, 0])
-                outcome: list[object] = [info.version, info.dim, info.generation, info.versions, info.images_stored]
-                outcome += [found.values.tolist(), found.status.tolist(), found.version, found.generation]
+                outcome: list[object] = [
+                    info.version,
+                    info.dim,
+                    info.generation,
+                    info.versions,
+                    info.contents.images_stored,
+                ]
+                outcome += [
+                    info.contents.images_stored,
+                    found.values.tolist(),
+                    found.status.tolist(),
+                    found.version,
+                    found.generation,
+                ]
                 outcome += [client.thumbnails([1, -1, 99]), client.get([]).values.shape, client.stats.missing]
                 for call in (
                     lambda client=client: client.put({5: (photos / "005.jpg").read_bytes()}),
@@ -221,9 +233,9 @@ def test_poison_harms_only_itself(poisoned: Path, store: Path) -> None:
             ids = [100, 101, 102, 103, 104, 105, 5, 999]
             status = [Status(s).name for s in client.get(ids).status]
             assert status == ["OK", "OK", "CORRUPT", "CORRUPT", "CORRUPT", "TOO_LARGE", "OK", "NOT_FOUND"]
-            passes = client.info().cnn_passes_on_demand
+            passes = client.info().counters.cnn_passes_on_demand
             assert [Status(s).name for s in client.get(ids).status] == status
-            assert client.info().cnn_passes_on_demand == passes == 2
+            assert client.info().counters.cnn_passes_on_demand == passes == 2
         run_command("imgserver", "health", f"--server={process.address}")
     finally:
         process.stop()
@@ -355,7 +367,7 @@ def test_sigterm_drains(store: Path, photos: Path) -> None:
     thread.start()
     deadline = time.monotonic() + 10
     with ImageClient(process.address) as watch:
-        while watch.info().cnn_batches_on_demand == 0 and not answers:
+        while watch.info().counters.cnn_batches_on_demand == 0 and not answers:
             assert time.monotonic() < deadline
     assert "has stopped" in run_command("imgserver", "stop", f"--store={store}").stdout
     thread.join()

@@ -256,7 +256,7 @@ def test_the_daemon_makes_damaged_rows_anew_from_features_or_says_that_it_failed
             assert (found.values == np.delete(right.values, 20, axis=0)).all()
             with pytest.raises(Exception, match="image 20, FAILED"):
                 client.get([20])
-            assert client.info().rows_damaged == 3
+            assert client.info().counters.rows_damaged == 3
         report = json.loads(run_command("imgserver", "mend", f"--store={store}", "--json").stdout)
         assert list(report["rows"].values()) == [[20], [20]]
         assert "--catalogue FOLDER" in report["advice"][0]

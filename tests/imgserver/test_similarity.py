@@ -112,7 +112,7 @@ def test_a_photo_finds_itself_and_a_broken_one_fails_alone(client: ImageClient, 
     assert found.cosines[0, 0] == pytest.approx(1, abs=1e-3)
     assert found.image_ids[1].tolist() == [-1, -1, -1]
     assert (found.version, found.images) == (client.info().version, 100)
-    assert client.info().images_stored == 100, "photos of queries are not kept"
+    assert client.info().contents.images_stored == 100, "photos of queries are not kept"
 
 
 def test_queries_without_a_vector_and_too_many_neighbours(client: ImageClient) -> None:
@@ -214,7 +214,7 @@ def test_a_damaged_index_harms_searches_alone(indexed: Path, caplog: pytest.LogC
     (indexed / "similarity" / "current.json").write_text("{}")
     with ImageClient(open_local(indexed)) as client:
         assert client.get([1]).ok.all()
-        assert (client.info().images_stored, client.info().images_indexed) == (100, 0)
+        assert (client.info().contents.images_stored, client.info().similarity.images) == (100, 0)
         with pytest.raises(StoreError, match=r"current\.json is damaged"):
             client.search([1], 3)
     assert "current.json is damaged" in caplog.text

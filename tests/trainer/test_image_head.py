@@ -43,6 +43,7 @@ from crossmedia.errors import (
 from crossmedia.imgserver.client import HeadServers, ImageClient, LocalTransport, MockTransport
 from crossmedia.imgserver.head import Head, HeadSpec
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
+from crossmedia.trainer.evaluate import evaluate
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.image_head import ImageHead
 from crossmedia.trainer.images.open_images import load_head
@@ -500,6 +501,7 @@ def test_a_run_that_was_killed_after_its_last_epoch_only_measures(
 
 def test_stored_vectors_need_no_server_either(config: FitConfig, store: Path) -> None:
     frozen = fit(replace(config, head="frozen", store=str(store), server="nobody:1", epochs=1))
+    assert evaluate(config.out, store=str(store), server="nobody:1")["all"]["auc"] == frozen["test"]["all"]["auc"]
     assert frozen["vector_version"].endswith("/16")
     assert frozen["train"]["head_parameters"] == 0
 

@@ -26,8 +26,10 @@ from crossmedia.imgserver.client import ImageClient, MockTransport
 from crossmedia.trainer.cli import trainer
 from crossmedia.trainer.evaluate import predict
 from crossmedia.trainer.export.exported import Exported, export_model
+from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.image_head import ImageHead
+from crossmedia.trainer.images.images import NoImages
 from crossmedia.trainer.layers.inputs import InputSpec
 from crossmedia.trainer.models import MODELS, make, model_class, options_of
 from crossmedia.trainer.models.base import EmbeddingModel
@@ -119,10 +121,11 @@ def test_every_model_is_trained_exported_and_gives_the_same_numbers(
     exported = Exported(export_model(config.out, samples, tmp_path / "exported.pt2"))
     assert exported.lineage.vector_version == (transport.version if images else "")
     assert exported.lineage.inputs == lineage.inputs
-    vectors = ImageHead(ImageClient(transport)) if images else None
+    vectors = ImageHead(ImageClient(transport)) if images else NoImages()
     for size in (64, 7):
-        assert predict(loaded, samples, "test", vectors, size, cpu)[:, 0] == pytest.approx(of_run, abs=1e-5)
-        assert predict(exported, samples, "test", vectors, size, cpu)[:, 0] == pytest.approx(of_run, abs=1e-5)
+        feed = Feed(samples, vectors, size, cpu)
+        assert predict(loaded, feed, "test")[:, 0] == pytest.approx(of_run, abs=1e-5)
+        assert predict(exported, feed, "test")[:, 0] == pytest.approx(of_run, abs=1e-5)
 
 
 def raw_tables(folder: Path) -> tuple[list[dict[str, str]], Raw, Raw]:

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from crossmedia.errors import BadInput
+from crossmedia.features.reading.unmatched import Unmatched
 from crossmedia.features.schema import load_schema
 from crossmedia.features.writing.build import build_samples
 from crossmedia.imgserver.client import ImageClient, MockTransport
 from crossmedia.names import ImageNames
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.scorer import Scorer
-from crossmedia.trainer.unmatched import Unmatched
 
 USER, ITEM, NOW = 4915112345678, 1_200_000_000_000, 1_700_000_000
 SCHEMA = """
@@ -153,7 +153,7 @@ def test_what_is_no_column_is_said(scorer: Scorer, change: dict[str, Any], messa
 def test_times_that_do_not_fit_are_logged_once(
     scorer: Scorer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, at: int, said: str
 ) -> None:
-    monkeypatch.setattr(scorer, "_said", set())
+    monkeypatch.setattr(scorer._requests, "_said", set())
     scorer.score(*request(), now_s=NOW)
     assert not caplog.records
     for _ in range(2):
@@ -166,7 +166,7 @@ def test_a_manifest_names_images_that_are_numbers(scorer: Scorer, kind: Any, mon
     """Photos 1003 and 1000 are the images 3 and 0, for ``features build`` too."""
     expected = scorer.score(*request(), now_s=NOW)
     names = ImageNames(np.arange(10), pa.array([str(1000 + i) for i in range(10)]))
-    monkeypatch.setattr(scorer, "_names", names)
+    monkeypatch.setattr(scorer._requests, "_names", names)
     user, candidates = request(image=kind(1003))
     candidates["image_id"] = [kind(1003), kind(1000)]
     assert scorer.score(user, candidates, NOW) == pytest.approx(expected)
@@ -178,14 +178,14 @@ def test_values_that_are_another_one_most_likely_are_counted(
     scorer: Scorer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An action that no row has; an id that is known in another Unicode form. New users and items are neither."""
-    monkeypatch.setattr(scorer, "_unmatched", Unmatched())
+    monkeypatch.setattr(scorer._requests, "unmatched", Unmatched())
     user, candidates = request(user="new")
     scorer.score(user, candidates, now_s=NOW)
     assert scorer.unmatched() == {}
     for _ in range(3):
         scorer.score(user | {"hist_action": ["Seen "]}, candidates, now_s=NOW)
     places = {"Caf\u00e9": 1, "SKU1": 2}
-    monkeypatch.setitem(scorer._places, "item_id", places)
+    monkeypatch.setitem(scorer._requests._places, "item_id", places)
     scorer.score({}, {"item_id": ["Cafe\u0301", "sku1 ", "sku1", "other"]}, now_s=NOW)
     assert scorer.unmatched() == {
         "actions that are in no training row": 3,

@@ -16,7 +16,7 @@ from crossmedia.errors import BadInput, CrossMediaError, NoStore
 from crossmedia.features.reading.samples import Samples
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.trainer.compare import RESULTS
-from crossmedia.trainer.images.image_head import ImageHead
+from crossmedia.trainer.images.image_head import StoredVectors
 from crossmedia.trainer.images.open_images import images_of, vectors_from
 from crossmedia.trainer.report import summary
 from crossmedia.trainer.report.facts import headline, of_splits, warnings
@@ -27,33 +27,9 @@ from crossmedia.trainer.runs.checkpoint import METRICS, document_of, load_model,
 from crossmedia.trainer.runs.results import DEFAULTS
 from crossmedia.trainer.runs.run_folder import COMPARISON, holds_run
 from crossmedia.trainer.runs.sealed import open_json
+from crossmedia.trainer.settings import ReportConfig
 
 ATTENDING = ("din", "simtier", "muse")
-
-
-@dataclass(frozen=True)
-class ReportConfig:
-    """What to draw.
-
-    Attributes:
-        comparison: folder of ``trainer compare``, or the run folder of ``trainer fit``.
-        server: address of the image server, for vectors and photos.
-        store: instead of a server: folder of the store; may be empty.
-        catalogue: with a store: where the photos are; may be empty.
-        seed: draws the photos and impressions.
-        title: heading.
-        note: a sentence on the data; may be empty.
-        out: the HTML file.
-    """
-
-    comparison: Path
-    server: str
-    store: str
-    catalogue: str
-    seed: int
-    title: str
-    note: str
-    out: Path
 
 
 @dataclass(frozen=True)
@@ -155,16 +131,16 @@ def _photo_sections(config: ReportConfig, comparison: dict[str, Any], samples: S
         absent = Section([], f"The weights of the run are not at {run}.")
         return absent, absent, runs[0]["vector_version"]
 
-    def section(work: Callable[[ImageClient, ImageHead], tuple[list[Strip], str]]) -> Section:
+    def section(work: Callable[[StoredVectors], tuple[list[Strip], str]]) -> Section:
         try:
             with ImageClient(vectors_from(config.server, config.store, config.catalogue), timeout_s=20) as client:
-                strips, said = work(client, images_of(run, lineage.vector_version, client))
+                strips, said = work(images_of(run, lineage.vector_version, client))
         except NoStore:
             raise
         except CrossMediaError as error:
             return Section([], f"Not drawn: {error}")
         return Section(strips, "" if strips else "There are too few rows to draw.", said)
 
-    near = section(lambda client, images: (neighbours(samples, client, images, config.seed), ""))
-    looked = section(lambda client, images: attention(samples, client, images, run, model, config.seed))
+    near = section(lambda images: (neighbours(samples, images, config.seed), ""))
+    looked = section(lambda images: attention(samples, images, run, model, config.seed))
     return near, looked, lineage.vector_version

@@ -16,15 +16,14 @@ import pyarrow.parquet as pq
 import torch
 
 from crossmedia.features.batch import NULL_IMAGE
-from crossmedia.features.reading.prefetch import fetch_ahead
 from crossmedia.features.reading.samples import Samples
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.trainer.evaluate import label_column
-from crossmedia.trainer.images.image_head import ImageHead, vectors_of
+from crossmedia.trainer.feed import Feed
+from crossmedia.trainer.images.image_head import StoredVectors
 from crossmedia.trainer.models.base import Model
 from crossmedia.trainer.models.din import DIN
 from crossmedia.trainer.runs.checkpoint import PREDICTIONS, needed
-from crossmedia.trainer.tensors import to_tensors
 from crossmedia.words import counted
 
 QUERIES, NEIGHBOURS, MOST_VECTORS = 6, 6, 50_000
@@ -102,7 +101,7 @@ def _data_uris(client: ImageClient, ids: list[int]) -> dict[int, str]:
 
 
 @torch.inference_mode()
-def neighbours(samples: Samples, client: ImageClient, images: ImageHead, seed: int) -> list[Strip]:
+def neighbours(samples: Samples, images: StoredVectors, seed: int) -> list[Strip]:
     """Photos of the test part, drawn by seed, each with the nearest others by cosine of their vectors.
 
     Where the vectors come from a head that learned, each photo stands there twice: with its neighbours by feature,
@@ -120,12 +119,12 @@ def neighbours(samples: Samples, client: ImageClient, images: ImageHead, seed: i
         return []
     spaces = {"": found.values.numpy()[there]}
     if images.head is not None:
-        features = client.get(ids, version=images.backbone).values.astype(np.float32)
+        features = images.source.get(ids, version=images.backbone).values.astype(np.float32)
         spaces = {"before, by feature": features - features.mean(axis=0), "learned": spaces[""]}
     queries = np.sort(rng.choice(len(ids), min(QUERIES, len(ids)), replace=False))
     near = {title: _nearest(vectors, queries) for title, vectors in spaces.items()}
     shown = np.unique(np.concatenate([queries, *(places.ravel() for _, places in near.values())]))
-    uris, names = _data_uris(client, ids[shown].tolist()), Names(samples).of(ids[shown])
+    uris, names = _data_uris(images.source, ids[shown].tolist()), Names(samples).of(ids[shown])
     strips = []
     for number, query in enumerate(queries.tolist()):
         for title, (scores, places) in near.items():
@@ -152,10 +151,15 @@ def _nearest(vectors: npt.NDArray[np.float32], queries: npt.NDArray[np.int64]) -
 
 
 @torch.inference_mode()
-def attention(
-    samples: Samples, client: ImageClient, images: ImageHead, run: Path, model: Model, seed: int
-) -> tuple[list[Strip], str]:
+def attention(samples: Samples, images: StoredVectors, run: Path, model: Model, seed: int) -> tuple[list[Strip], str]:
     """Test impressions drawn by seed, half of them positive: the target beside its latest behaviours and their weights.
+
+    Args:
+        samples: that the rows are of.
+        images: of the run, and their photos.
+        run: its folder.
+        model: of the run.
+        seed: that draws.
 
     Returns:
         the strips, positive ones first; and what the weights of ``JUDGED`` such rows say of the attention.
@@ -172,13 +176,14 @@ def attention(
     judged = np.sort(np.concatenate([rows[: JUDGED // 2] for rows in kinds]))
     if not len(judged):
         return [], ""
-    found = dict(zip(judged.tolist(), _weights(samples, images, model, judged), strict=True))
+    feed = Feed(samples, images, 1024, torch.device("cpu"))
+    found = dict(zip(judged.tolist(), _weights(feed, model, judged), strict=True))
     predictions = pq.read_table(needed(run, PREDICTIONS))["probability"].to_numpy()
     rows = np.concatenate([np.sort(rows[: IMPRESSIONS // 2]) for rows in kinds]).tolist()
     targets = frame["image_id"].to_numpy()
     histories = {row: frame["hist_image_id"][row].as_py() for row in rows}
     shown = [i for history in histories.values() for i in history[-SHOWN_BEHAVIOURS:]]
-    uris, names = _data_uris(client, [*targets[rows].tolist(), *shown]), Names(samples).of(np.array(shown))
+    uris, names = _data_uris(images.source, [*targets[rows].tolist(), *shown]), Names(samples).of(np.array(shown))
     strips = []
     for row in rows:
         target, history = int(targets[row]), histories[row]
@@ -213,18 +218,16 @@ def judgement(weights: list[npt.NDArray[np.float32]]) -> str:
     return f"Attention tells behaviours apart: {what} (means over rows)."
 
 
-def _weights(
-    samples: Samples, images: ImageHead, model: DIN, rows: npt.NDArray[np.int64]
-) -> list[npt.NDArray[np.float32]]:
+def _weights(feed: Feed, model: DIN, rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.float32]]:
     """Attention weights of some test rows, in file order."""
     model.eval()
     wanted, start, found = set(rows.tolist()), 0, []
-    device = torch.device("cpu")
-    for batch, fetched in fetch_ahead(samples.batches("test", 1024), images.fetch):
-        here = [row - start for row in sorted(wanted) if start <= row < start + len(batch)]
+    for fed in feed.of(feed.samples.batches("test", feed.batch_size)):
+        lengths = fed.tensors.lengths.numpy()
+        here = [row - start for row in sorted(wanted) if start <= row < start + len(lengths)]
         if here:
-            values: Any = model.attention(to_tensors(batch, device), vectors_of(images, batch, fetched)).numpy()
-            offsets = next(iter(batch.history.values())).offsets
-            found += [values[offsets[row] : offsets[row + 1]] for row in here]
-        start += len(batch)
+            values: Any = model.attention(fed.tensors, fed.vectors(feed.images)).numpy()
+            ends = np.cumsum(lengths)
+            found += [values[ends[row] - lengths[row] : ends[row]] for row in here]
+        start += len(lengths)
     return found
