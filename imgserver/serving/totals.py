@@ -37,14 +37,14 @@ class Totals(Collector):
         for status, count in sorted(misses.counters.failed.copy().items()):
             failed.add_metric((Status(status).name,), count)
         yield failed
-        admission, bad = self._service.admission, counters.rows_damaged
+        admission = self._service.admission
         for kind, name, help_text, total in (
             (COUNTER, "crossmedia_images_computed", "Vectors made on demand.", counters.computed_on_demand),
             (
                 GAUGE,
                 "crossmedia_rows_damaged",
                 "Rows and entries of the store found not to be what was written.",
-                damaged,
+                counters.rows_damaged,
             ),
             (COUNTER, "crossmedia_requests_refused", "Calls refused for overload.", admission.refused),
             (GAUGE, "crossmedia_queue_items", "Images waiting for the CNN.", counters.images_pending),
