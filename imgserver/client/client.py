@@ -200,9 +200,11 @@ class ImageClient:
         fetch = Fetch(self.servers, unique, asked, partial(self._accept, asked), deadline)
         fetch.run(self._in_flight)
         values, status = fetch.values, fetch.status
-        seconds = time.monotonic() - started
-        self.count(requested=len(ids), unique=len(unique), retries=fetch.retries, seconds=seconds)
         with self._lock:
+            self.stats.requested += len(ids)
+            self.stats.unique += len(unique)
+            self.stats.retries += fetch.retries
+            self.stats.seconds += time.monotonic() - started
             self.stats.count_missing(unique, status)
         if place is not None:
             values, status = in_place(values, place, 0), in_place(status, place, Status.NOT_FOUND)
