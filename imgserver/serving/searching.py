@@ -133,7 +133,8 @@ class Searching:
             raise damage
         if opened is None:
             raise NotReady(
-                f"The store has no similarity index yet. {self._store.similarity_hint}; this server will see the result."
+                f"The store has no similarity index yet. {self._store.similarity_hint}; this server will see the "
+                f"result."
             )
         served = self._served.of("").version
         if opened[0].version != (wanted or served):
