@@ -24,7 +24,7 @@ from crossmedia.imgserver.running import LOCK_FILE, Daemon, locked, running_daem
 from crossmedia.imgserver.serving.grpc_server import GrpcServer
 from crossmedia.imgserver.serving.misses import CLOSE_S
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
-from crossmedia.imgserver.serving.totals import Totals
+from crossmedia.imgserver.serving.totals import ServiceTotals
 from crossmedia.interrupts import undone_if_interrupted
 from crossmedia.notes import note
 from crossmedia.secret_files import private_opener
@@ -109,7 +109,7 @@ def _serve(
         server = GrpcServer(service, address, security, interceptors, max_connections)
         server.start()
         if metrics_port is not None:
-            service.metrics.registry.register(Totals(service))
+            service.metrics.registry.register(ServiceTotals(service))
             metrics_port = service.metrics.listen(host_and_port(address)[0], metrics_port)
         daemon = Daemon(os.getpid(), _from_here(server.address), metrics_port)
         file = config.own_folder / DAEMON_FILE

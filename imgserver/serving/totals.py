@@ -13,7 +13,7 @@ from crossmedia.imgserver.serving.service import ImageService
 COUNTER, GAUGE = CounterMetricFamily, GaugeMetricFamily
 
 
-class Totals(Collector):
+class ServiceTotals(Collector):
     """Watches a service from outside, and reads its totals when they are asked for."""
 
     def __init__(self, service: ImageService):
