@@ -60,7 +60,7 @@ def needs_one(name: str) -> bool:
     return not method or first in ("ImageClient", "HeadServers")
 
 
-@pytest.mark.parametrize("name", filter(needs_one, public()))
+@pytest.mark.parametrize("name", list(filter(needs_one, public())))
 def test_what_is_public_has_an_example(name: str) -> None:
     assert name in examples(), f"{name} has no Example: in its docstring"
 
@@ -89,7 +89,7 @@ def served(graph_cache: Path, photos: Path, tmp_path_factory: pytest.TempPathFac
     process.stop()
 
 
-@pytest.mark.parametrize("name", examples())
+@pytest.mark.parametrize("name", list(examples()))
 def test_the_example_runs(name: str, made: Path, served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subprocess.run(["cp", "-a", f"{made}{os.sep}.", tmp_path], check=True)
     monkeypatch.chdir(tmp_path)
