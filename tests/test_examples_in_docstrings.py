@@ -60,7 +60,7 @@ def needs_one(name: str) -> bool:
     return not method or first in ("ImageClient", "HeadServers")
 
 
-@pytest.mark.parametrize("name", list(filter(needs_one, public())))
+@pytest.mark.parametrize("name", [name for name in public() if needs_one(name)])
 def test_what_is_public_has_an_example(name: str) -> None:
     assert name in examples(), f"{name} has no Example: in its docstring"
 
