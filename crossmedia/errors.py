@@ -41,6 +41,14 @@ class CrossMediaError(Exception):
     Attributes:
         request_id: of the call that failed, by which the server's log names it; empty where no server failed.
         tried_s: for how long the call was tried again before it was given up.
+
+    Example:
+        >>> import crossmedia
+        >>> try:
+        ...     crossmedia.ImageClient("localhost:1", timeout_s=0.5).get([1])
+        ... except crossmedia.CrossMediaError as error:
+        ...     type(error).__name__, error.exit_code
+        ('ServerUnavailable', 3)
     """
 
     request_id: str = ""

@@ -22,6 +22,12 @@ def open_store(store: str | Path, catalogue: str | Path | None = None, timeout_s
 
     Raises:
         StoreError: there is no store, or it cannot be opened.
+
+    Example:
+        >>> import crossmedia
+        >>> with crossmedia.open_store("store", catalogue="photos") as client:
+        ...     client.get([1, 200]).ok.tolist()  # 200 is embedded now
+        [True, True]
     """
     from crossmedia.imgserver.client import ImageClient
 
@@ -38,6 +44,12 @@ def open_local(store: str | Path, catalogue: str | Path | None = None) -> LocalT
     Raises:
         NoStore: there is none.
         StoreError: it cannot be opened.
+
+    Example:
+        >>> from crossmedia import ImageClient, imgserver
+        >>> with ImageClient(imgserver.open_local("store")) as client:
+        ...     client.get([1, 200]).ok.tolist()
+        [True, False]
     """
     from crossmedia.imgserver.client import LocalTransport
     from crossmedia.imgserver.serving.service import ImageService, ServiceConfig

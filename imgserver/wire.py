@@ -54,6 +54,7 @@ DTYPES: dict[int, np.dtype[Any]] = {pb.DTYPE_FLOAT16: np.dtype("<f2"), pb.DTYPE_
 _CODES = {np.dtype("<f2"): pb.DTYPE_FLOAT16, np.dtype("<f4"): pb.DTYPE_FLOAT32}
 _FIELDS = pb.GetVectorsResponse.DESCRIPTOR.fields_by_name
 _VECTORS, _STATUS = _FIELDS["vectors"].number, _FIELDS["status"].number
+_SMALL = ("version", "generation", "computed", "server_time_ns", "queue_time_ns", "compute_time_ns")
 _VARINT, _FIXED64, _BLOCK, _FIXED32 = 0, 1, 2, 5  # wire types of protobuf
 
 
@@ -79,14 +80,9 @@ class VectorsReply:
 def encode_reply(reply: VectorsReply) -> bytes:
     """The reply as ``GetVectorsResponse`` on the wire."""
     small = pb.GetVectorsResponse(
-        version=reply.version,
-        generation=reply.generation,
         dim=reply.values.shape[1],
         dtype=_CODES[reply.values.dtype],
-        computed=reply.computed,
-        server_time_ns=reply.server_time_ns,
-        queue_time_ns=reply.queue_time_ns,
-        compute_time_ns=reply.compute_time_ns,
+        **{name: getattr(reply, name) for name in _SMALL},
     ).SerializeToString()
     values, status = np.ascontiguousarray(reply.values), np.ascontiguousarray(reply.status)
     # Arrays are buffers, which numpy says to type checkers from Python 3.12 on.
@@ -133,16 +129,7 @@ def decode_reply(message: bytes) -> VectorsReply:
         status = np.frombuffer(message, np.uint8, size, start)
     except Exception as error:  # protobuf, numpy and the walk each raise their own
         raise ValueError(f"it cannot be read ({type(error).__name__}: {error})") from error
-    return VectorsReply(
-        found.version,
-        found.generation,
-        values,
-        status,
-        found.computed,
-        found.server_time_ns,
-        found.queue_time_ns,
-        found.compute_time_ns,
-    )
+    return VectorsReply(values=values, status=status, **{name: getattr(found, name) for name in _SMALL})
 
 
 @lru_cache(1024)  # of few sizes, each many times

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
@@ -86,9 +85,7 @@ class ImageClient:
     def __enter__(self) -> ImageClient:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -203,9 +200,11 @@ class ImageClient:
         fetch = Fetch(self.servers, unique, asked, partial(self._accept, asked), deadline)
         fetch.run(self._in_flight)
         values, status = fetch.values, fetch.status
-        seconds = time.monotonic() - started
-        self.count(requested=len(ids), unique=len(unique), retries=fetch.retries, seconds=seconds)
         with self._lock:
+            self.stats.requested += len(ids)
+            self.stats.unique += len(unique)
+            self.stats.retries += fetch.retries
+            self.stats.seconds += time.monotonic() - started
             self.stats.count_missing(unique, status)
         if place is not None:
             values, status = in_place(values, place, 0), in_place(status, place, Status.NOT_FOUND)

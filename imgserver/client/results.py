@@ -47,6 +47,14 @@ class Vectors:
         version: the version that every row belongs to.
         generation: the store's generation when the reply was made (the highest of them, if it took several calls; the
             sum over servers that each own a part).
+
+    Example:
+        >>> from crossmedia import ImageClient
+        >>> from crossmedia.imgserver.client import Status
+        >>> with ImageClient("localhost:7070") as client:
+        ...     vectors = client.get([1, 999])
+        >>> vectors.values[vectors.ok].shape, [Status(status).name for status in vectors.status]
+        ((1, 16), ['OK', 'NOT_FOUND'])
     """
 
     values: npt.NDArray[Any]

@@ -81,27 +81,25 @@ def serve(background: bool, as_json: bool, **values: Any) -> None:
 def info(server: str | None, store: str, timeout_s: float, as_json: bool) -> None:
     """Show what a running server serves: versions, limits, counters, and the share of ids answered from the table."""
     from crossmedia.imgserver.client import ImageClient
+    from crossmedia.imgserver.client.server_info import PARTS
 
     address = server_address(server, store)
     with ImageClient(address, timeout_s=timeout_s) as client:
         told = client.info()
-    server_says: dict[str, Any] = {"address": address}
-    parts = {"": server_says}
-    for name, value in asdict(told).items():
-        if isinstance(value, dict):
-            parts[name] = value
-        else:
-            server_says[name] = value
+    every = {"address": address, **asdict(told)}
+    parts = {name: every.pop(name) for name in PARTS}
     parts["counters"]["hit_ratio"] = told.counters.hit_ratio
     if as_json:  # flat, as it is read by scripts
-        parts["similarity"] = {f"similarity_{name}": value for name, value in parts["similarity"].items()}
-        click.echo(json.dumps({name: value for part in parts.values() for name, value in part.items()}))
+        similarity = {f"similarity_{name}": value for name, value in parts.pop("similarity").items()}
+        for part in (*parts.values(), similarity):
+            every |= part
+        click.echo(json.dumps(every))
         return
     table = Table(show_header=False, box=None)
-    for heading, part in parts.items():
+    for heading, part in {"": every, **parts}.items():
         if heading:
             table.add_row()
-            table.add_row(heading)
+            table.add_row(heading.capitalize())
         for name, value in part.items():
             table.add_row(name.replace("_", " "), _shown(value) or "(none yet)")
     Console(width=max(Console().width, 130)).print(table)  # a version must stay in one piece to be copied

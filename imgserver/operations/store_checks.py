@@ -197,7 +197,7 @@ def similarity(subject: Subject) -> Finding:
     if opened is None:
         return ok("none was made")
     if opened[0].version != store.index.active:
-        return warning(f"it is of {opened[0].version}, which is not active", store.index_hint + ".")
+        return warning(f"it is of {opened[0].version}, which is not active", store.similarity_hint + ".")
     return ok(f"{opened[0].kind} of {counted(opened[0].images, 'image')}")
 
 

@@ -12,7 +12,7 @@ IMAGES = (1, 2, 4, 8, 16, 32)
 
 
 class Metrics:
-    """What is observed as it happens; ``Totals`` of a service can be registered beside it."""
+    """What is observed as it happens; ``ServiceTotals`` can be registered beside it."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

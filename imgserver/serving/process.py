@@ -21,7 +21,7 @@ from crossmedia.imgserver.serve_config import ServeConfig
 from crossmedia.imgserver.serving.grpc_server import GrpcServer
 from crossmedia.imgserver.serving.misses import CLOSE_S
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
-from crossmedia.imgserver.serving.totals import Totals
+from crossmedia.imgserver.serving.totals import ServiceTotals
 from crossmedia.imgserver.vision.decode import ImageLimits
 from crossmedia.notes import note
 from crossmedia.secret_files import private_opener
@@ -106,7 +106,7 @@ def _serve(
         server = GrpcServer(service, address, security, interceptors, max_connections)
         server.start()
         if metrics_port is not None:
-            service.metrics.registry.register(Totals(service))
+            service.metrics.registry.register(ServiceTotals(service))
             metrics_port = service.metrics.listen(host_and_port(address)[0], metrics_port)
         daemon = Daemon(os.getpid(), _from_here(server.address), metrics_port)
         file = config.own_folder / DAEMON_FILE

@@ -133,13 +133,14 @@ class Searching:
             raise damage
         if opened is None:
             raise NotReady(
-                f"The store has no similarity index yet. {self._store.index_hint}; this server will see the result."
+                f"The store has no similarity index yet. {self._store.similarity_hint}; this server will see the "
+                f"result."
             )
         served = self._served.of("").version
         if opened[0].version != (wanted or served):
             raise VersionMismatch(
                 f"The similarity index is of {opened[0].version}, and {wanted or served} was to be searched. "
-                f"{self._store.index_hint} again."
+                f"{self._store.similarity_hint} again."
             )
         return opened
 

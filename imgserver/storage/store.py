@@ -68,7 +68,7 @@ class Store:
             raise NoStore(self.folder)
         self.index = Index(self.folder / "index", create=create)
         self.fill_hint = f"Run 'imgserver precompute --store {self.folder} --catalogue FOLDER' first"
-        self.index_hint = f"Run 'imgserver index --store {self.folder}'"
+        self.similarity_hint = f"Run 'imgserver index --store {self.folder}'"
         self.answers = True
         # By number: a version that was deleted and made again, by another process too, has other files.
         self._rows: dict[int, RowFile] = {}

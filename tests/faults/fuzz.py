@@ -67,7 +67,7 @@ def fuzz_replies(folder: Path) -> tuple[Target, list[bytes]]:
 
     from crossmedia.errors import CrossMediaError
     from crossmedia.imgserver.client import GrpcTransport, ImageClient
-    from crossmedia.imgserver.client.heads import HeadState, head_gradient, put_head
+    from crossmedia.imgserver.client.head_servers import HeadState, head_gradient, put_head
     from crossmedia.imgserver.client.health import health_state
     from crossmedia.imgserver.client.retries import Deadline
     from crossmedia.v1 import image_server_pb2 as pb

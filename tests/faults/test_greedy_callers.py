@@ -29,7 +29,7 @@ from http2 import Http2
 from PIL import Image
 
 from crossmedia.imgserver.client import GrpcTransport, ImageClient
-from crossmedia.imgserver.client.heads import HeadState, put_head
+from crossmedia.imgserver.client.head_servers import HeadState, put_head
 from crossmedia.imgserver.client.retries import Deadline
 from crossmedia.imgserver.client.security import ClientSecurity
 from crossmedia.imgserver.head import Head, HeadSpec

@@ -443,6 +443,11 @@ def test_status_tells_the_limits(daemon: DaemonProcess) -> None:
     info = json.loads(run_command("imgserver", "info", f"--server={daemon.address}", "--json").stdout)
     assert info["max_ids_per_call"] == 75_000
     assert info["images_in_catalogue"] == 243
+    assert {"address", "version", "hit_ratio", "similarity_images", "servers"} < set(info), "flat, for scripts"
+    shown = run_command("imgserver", "info", f"--server={daemon.address}").stdout.splitlines()
+    headings = [place for place, line in enumerate(shown) if line.strip() in ("Limits", "Counters", "Similarity")]
+    assert len(headings) == 3
+    assert all(not shown[place - 1].strip() for place in headings)
     done = run_command("imgserver", "info", "--server=localhost:1", "--timeout-s=0.5", "--json", check=False)
     assert done.returncode == 3
     assert json.loads(done.stdout)["error"] == "ServerUnavailable"

@@ -19,7 +19,7 @@ from safetensors.torch import save
 
 from crossmedia.errors import BadInput, DeadlineExceeded, InvalidRequest, Overloaded, ServerUnavailable, VersionMismatch
 from crossmedia.imgserver.client import HeadServers, ImageClient, LocalTransport, Status
-from crossmedia.imgserver.client.heads import HeadState, head_gradient, put_head
+from crossmedia.imgserver.client.head_servers import HeadState, head_gradient, put_head
 from crossmedia.imgserver.client.retries import Deadline
 from crossmedia.imgserver.head import Head, HeadSpec, fit_pca, new_head
 from crossmedia.imgserver.offline.head_vectors import apply_head

@@ -40,7 +40,7 @@ from crossmedia.errors import (
 )
 from crossmedia.imgserver.cli import imgserver
 from crossmedia.imgserver.client import ClientSecurity, ImageClient
-from crossmedia.imgserver.client.heads import HeadState, head_gradient, put_head
+from crossmedia.imgserver.client.head_servers import HeadState, head_gradient, put_head
 from crossmedia.imgserver.client.replies import finite
 from crossmedia.imgserver.client.server_info import PARTS
 from crossmedia.v1 import image_server_pb2 as pb

@@ -23,7 +23,7 @@ from PIL import Image
 
 from crossmedia.errors import DeadlineExceeded, InvalidRequest, VersionMismatch
 from crossmedia.imgserver.client import GrpcTransport, HeadServers, ImageClient, LocalTransport, Status
-from crossmedia.imgserver.client.heads import HeadState, put_head
+from crossmedia.imgserver.client.head_servers import HeadState, put_head
 from crossmedia.imgserver.client.retries import Deadline
 from crossmedia.imgserver.head import Head, HeadSpec
 from crossmedia.imgserver.serving.grpc_server import GrpcServer

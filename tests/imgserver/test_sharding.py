@@ -25,7 +25,7 @@ from PIL import Image
 from crossmedia import imgserver
 from crossmedia.errors import BadInput, InvalidRequest, VersionMismatch, WrongShard
 from crossmedia.imgserver.client import HeadServers, ImageClient, MockTransport, Status, Vectors
-from crossmedia.imgserver.client.heads import HeadState, head_gradient
+from crossmedia.imgserver.client.head_servers import HeadState, head_gradient
 from crossmedia.imgserver.client.retries import Deadline
 from crossmedia.imgserver.offline import moving
 from crossmedia.imgserver.offline.merge import MergeReport
