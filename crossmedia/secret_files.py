@@ -1,4 +1,4 @@
-"""Files that others must not read, and files that are taken again when they change, without a restart."""
+"""Files that others must not read, and files that are read again when they change, without a restart."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PRIVATE = 0o600
 
 
 def private_opener(path: str, flags: int) -> int:
-    """For ``open(…, opener=…)``: a file that is made is its owner's alone."""
+    """For ``open(…, opener=…)``: only its owner can read a file that it creates."""
     return os.open(path, flags, PRIVATE)
 
 
 def is_private(mode: int, owner: int, user: int) -> bool:
-    """Whether a file with these permission bits is kept from others.
+    """Whether these permission bits keep a file from others.
 
     A file of root may be read by its group, unless root itself runs the program: this is how Kubernetes hands secrets
     to a container that is not root, and the rule of PostgreSQL for its keys.
@@ -56,7 +56,7 @@ def read_private(path: Path, what: str) -> bytes:
 
 
 class Followed(Generic[T]):
-    """What some files say, read again when one of them changed. A broken change is logged once, and the former stays.
+    """The content of some files, read again when one changes. A broken change is logged once, and the former stays.
 
     Args:
         what: the files are, for the log.
@@ -100,7 +100,7 @@ class Followed(Generic[T]):
             return self._value
 
     def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
-        """What changes when a file is written or replaced; None for one that is not there."""
+        """A value that changes when a file is written or replaced; None if the file does not exist."""
         stamps: list[tuple[int, int, int] | None] = []
         for path in self._paths:
             try:

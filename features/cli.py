@@ -1,4 +1,4 @@
-"""The commands that make and show samples."""
+"""Commands that make and show samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers that are no seconds: dates written in digits alone, and days as spreadsheets count them."""
+"""Notice numbers that are not seconds: dates written in digits only, and days as spreadsheets count them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SERIALS = (20_000, 80_000)  # days since 1899-12-30, of the years 1954 to 2119
 
 
 def of_pattern(pattern: str, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Which numbers, shape (n,), are dates in the digits of a pattern, such as YYYYMMDD."""
+    """Which numbers are dates in the digits of a pattern, such as YYYYMMDD; shape (n,)."""
     rest = numbers
     fits = np.ones(len(numbers), dtype=np.bool_)
     for field in reversed(re.findall("|".join(_FIELDS), pattern)):
@@ -40,23 +40,23 @@ def of_pattern(pattern: str, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.b
 
 
 def pattern_of(number: int) -> str | None:
-    """The first pattern that a number fits; None where there is none."""
+    """The first pattern that a number fits; None if there is none."""
     return next((pattern for pattern in PATTERNS if of_pattern(pattern, np.array([number])).all()), None)
 
 
 class Suspicion:
-    """What all numbers of a column may be, some rows at a time."""
+    """What all numbers of a column may be; it is shown some rows at a time."""
 
     def __init__(self) -> None:
         self._patterns: list[str] = list(PATTERNS)
         self._serials, self._fractions = True, False
 
     def dismiss(self) -> None:
-        """Some are no numbers."""
+        """Note that some values are not numbers."""
         self._patterns, self._serials = [], False
 
     def add(self, values: pa.Array, numbers: npt.NDArray[np.int64]) -> None:
-        """Some rows, one or more: as they were given, and as whole numbers."""
+        """Take one or more rows: as they were given, and as whole numbers."""
         for some in (numbers[:8], numbers):  # most are ruled out by the first few
             self._patterns = [pattern for pattern in self._patterns if of_pattern(pattern, some).all()]
         self._serials &= bool(SERIALS[0] <= numbers.min() and numbers.max() < SERIALS[1])
@@ -65,7 +65,7 @@ class Suspicion:
             self._patterns, self._fractions = [], True
 
     def __str__(self) -> str:
-        """What they seem to be; empty where nothing is wrong with them."""
+        """What the numbers seem to be; empty if nothing is wrong with them."""
         if self._patterns:
             return f"that looks like a date without dashes, {self._patterns[0]}, as all rows do"
         if self._serials and self._fractions:

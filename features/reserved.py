@@ -1,4 +1,4 @@
-"""Columns that samples have of their own: what a schema calls by such a name would be written over one of them."""
+"""Names of the columns that samples have of their own; a schema's column of such a name would overwrite one of them."""
 
 from __future__ import annotations
 

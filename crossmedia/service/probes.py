@@ -69,7 +69,7 @@ class Health:
         )
 
     def set(self, serving: bool) -> None:
-        """The state of all names."""
+        """Set the state of all names."""
         with self._lock:
             self._state = _STATES.SERVING if serving else _STATES.NOT_SERVING
             watchers, self._watchers = self._watchers, {}

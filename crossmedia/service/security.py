@@ -1,4 +1,4 @@
-"""Who may call what, how often, over what kind of connection; stands before the service, and is not there when off."""
+"""Decide who may call what, how often, over what connection; it stands before the service, unless it is off."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SCOPE_OF = {
 
 @dataclass(frozen=True)
 class ServerSecurity:
-    """How a server is kept from those who should not call it; nothing is on by default.
+    """How a server is protected; nothing is on by default.
 
     Attributes:
         tls_cert: PEM file of the certificate.
@@ -56,7 +56,7 @@ class ServerSecurity:
     max_ids_per_second: int | None = None
 
     def credentials(self) -> grpc.ServerCredentials | None:
-        """Of the port; None: no TLS.
+        """Credentials of the port; None without TLS.
 
         Raises:
             BadInput: one file without the other, or they cannot be used.
@@ -68,7 +68,7 @@ class ServerSecurity:
         return server_credentials(self.tls_cert, self.tls_key, self.tls_client_ca)
 
     def interceptors(self, durations: Histogram) -> list[grpc.ServerInterceptor]:
-        """What calls pass through; nothing when there are no tokens.
+        """The interceptors that calls pass through; none when there are no tokens.
 
         Raises:
             BadInput: the file of tokens cannot be used.
@@ -76,7 +76,7 @@ class ServerSecurity:
         return [Guard(followed_tokens(self.tokens), durations)] if self.tokens else []
 
     def rate_limit(self) -> RateLimit | None:
-        """Of each client, if there is one."""
+        """The rate limit of each client, if there is one."""
         return RateLimit(self.max_ids_per_second) if self.max_ids_per_second else None
 
     def warnings(self, host: str) -> Iterator[str]:
@@ -100,7 +100,7 @@ OPEN = ServerSecurity()
 
 
 class Guard(grpc.ServerInterceptor):
-    """Refuses calls before their messages are read when the token is wrong, and says who calls when it is right.
+    """Refuses calls with a wrong token before their messages are read, and names the caller if the token is right.
 
     Args:
         tokens: who may call what.
@@ -133,7 +133,7 @@ class Guard(grpc.ServerInterceptor):
 
 
 def scope_of(method: str) -> str:
-    """The scope that a call of ``/package.Service/Method`` needs: the highest one for what is not known."""
+    """The scope that a call of ``/package.Service/Method`` needs; for unknown methods the highest one."""
     if method.startswith(_REFLECTION):
         return "read"
     return SCOPE_OF.get(method.removeprefix(_SERVICE), "admin")

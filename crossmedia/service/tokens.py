@@ -1,4 +1,4 @@
-"""Bearer tokens from a file: who calls, and what may be called. Nothing shows a token or a line of the file."""
+"""Bearer tokens from a file: who calls, and what they may call. No message shows a token or a line of the file."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Tokens:
         self._tokens = tuple(tokens)
 
     def caller(self, metadata: Iterable[tuple[str, str | bytes]], needed: str) -> str:
-        """Name of who calls.
+        """Name of the caller.
 
         Args:
             metadata: of the call.
@@ -81,7 +81,7 @@ class Tokens:
 
 
 def followed_tokens(path: Path) -> Followed[Tokens]:
-    """The tokens of a file, taken anew within a second when it changes.
+    """The tokens of a file, read again within a second when it changes.
 
     Raises:
         BadInput: the file cannot be read, can be read by others, or a line is wrong.

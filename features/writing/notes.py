@@ -1,4 +1,4 @@
-"""What a build found on the way: how often, and the first one of each kind."""
+"""Notes of a build: what it found on the way, how often, and the first one of each kind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Notes:
     first: dict[str, str] = field(default_factory=dict)
 
     def add(self, kind: str, count: int, first: str | None = None) -> None:
-        """Count some more of a kind; none is not noted."""
+        """Count some more of a kind; a count of 0 is not noted."""
         if count:
             self.counts[kind] = self.counts.get(kind, 0) + count
             if first is not None:
@@ -37,7 +37,7 @@ def first_of(keys: pa.Array) -> str | None:
 
 
 def in_another_form(word: str | None, rows: Callable[[pa.Array], npt.NDArray[np.int64]]) -> bool:
-    """Whether a key that is not there is there when its accents are written in the other way of Unicode.
+    """Whether a missing key is there if its accents are written in the other Unicode form.
 
     Args:
         word: the key.

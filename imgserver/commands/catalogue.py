@@ -1,4 +1,4 @@
-"""Photos into the store: a whole catalogue, its manifest, or single new ones."""
+"""Bring photos into the store: a whole catalogue, its manifest, or single new photos."""
 
 from __future__ import annotations
 
@@ -336,7 +336,7 @@ def _image_id(path: Path, names: ImageNames | None) -> int:
 
 
 def _why(data: bytes) -> str:
-    """What the bytes of a refused photo look like, where they do not begin as one."""
+    """What the bytes of a refused photo look like, if they do not begin like a photo."""
     from crossmedia.imgserver.vision.formats import CorruptImage, format_of
 
     try:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what to say when the server's packages are missing."""
+"""Options that several commands share, and the message for missing packages of the server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Folder(click.Path):
 
 
 class _Names(click.ParamType):  # type: ignore[type-arg]  # generic in late releases of click only
-    """Names: ``a:7070,b:7070``, or a list in the configuration file."""
+    """A list of names: ``a:7070,b:7070``, or a list in the configuration file."""
 
     name = "names"
     takes_lists = True
@@ -49,7 +49,7 @@ class _Names(click.ParamType):  # type: ignore[type-arg]  # generic in late rele
 
 
 def ownership_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Which servers share the images out among them, and which one is meant."""
+    """Options for which servers divide the images among them, and which of them this one is."""
     function = click.option(
         "--me", default="", metavar="HOST:PORT", help="Which of --servers this one is, as it stands in that list."
     )(function)
@@ -112,7 +112,7 @@ photo_root_option = click.option(
 
 
 def photo_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Limits of one photo."""
+    """Options for the limits of one photo."""
     function = click.option(
         "--max-image-mb",
         type=click.IntRange(min=1),
@@ -136,7 +136,7 @@ manifest_option = click.option(
 
 
 def names_of(store: str | Path, manifest: Path | None = None) -> ImageNames | None:
-    """What images are called: by a manifest, else as the store knows; None where they are called by their ids.
+    """Names of images: those of a manifest, else those of the store; None if images have ids only.
 
     Raises:
         BadInput: the manifest cannot be read.
@@ -148,7 +148,7 @@ def names_of(store: str | Path, manifest: Path | None = None) -> ImageNames | No
 
 
 def missing_extra(error: ImportError) -> BadInput:
-    """What to install when a command's packages are not there."""
+    """The error that says what to install when a command's packages are missing."""
     return BadInput(
         f"This command needs the server's packages ({error.name} is missing). "
         f'Install them with: pip install "crossmedia[server]"'
@@ -156,7 +156,7 @@ def missing_extra(error: ImportError) -> BadInput:
 
 
 def server_address(server: str | None, store: str) -> str:
-    """The address given, else that of the daemon which serves ``store`` here; the default where no store is named.
+    """The given address, else that of the daemon that serves ``store`` here; the default if no store is named.
 
     For a command with ``--store``. A store in the default place counts as named.
 
@@ -184,6 +184,6 @@ def server_address(server: str | None, store: str) -> str:
 
 
 def images_progress(what: str, console: Console, *, disable: bool = False) -> Progress:
-    """A bar of images, with the time that is left; ``what`` is done to them. Of none there is no bar: ``disable``."""
+    """A progress bar of images, with the time left; ``what`` says what is done. ``disable`` it for no images."""
     columns = [TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
     return Progress(*columns, console=console, disable=disable)

@@ -1,4 +1,4 @@
-"""What a catalogue and its logs will take."""
+"""Plan what a catalogue and its logs will take."""
 
 from __future__ import annotations
 
@@ -92,5 +92,5 @@ def plan(
 
 
 def shown(value: float) -> str:
-    """Two or three digits that matter."""
+    """A number with two or three significant digits."""
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:,.2g}"

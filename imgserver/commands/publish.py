@@ -1,4 +1,4 @@
-"""A store's versions into a cluster that copies of a server share."""
+"""Publish a store's versions to a cluster that copies of a server share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which photos are alike: build the index, ask it, and list a catalogue's near-duplicates."""
+"""Find similar photos: build the index, search it, and list a catalogue's near-duplicates."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def search(
 
 
 def _asked(queries: Sequence[str], names: ImageNames | None) -> tuple[list[int], list[Path]]:
-    """Image ids and files that are meant: a key first, then a number, a file, and a key with a suffix behind it."""
+    """The image ids and files that words stand for: a word is a key, else a number, a file, or a key with a suffix."""
     keyed = dict(zip(queries, names.find(queries).tolist(), strict=True)) if names is not None else {}
     ids, files = [], []
     for query in queries:
@@ -151,7 +151,7 @@ def _asked(queries: Sequence[str], names: ImageNames | None) -> tuple[list[int],
 
 
 def _keys(ids: Collection[int], names: ImageNames | None) -> dict[int, str]:
-    """What each image is called."""
+    """The name of each image."""
     ordered = sorted(ids)
     return dict(zip(ordered, names.keys(ordered) if names is not None else map(str, ordered), strict=True))
 
@@ -292,7 +292,7 @@ def _table(groups: Sequence[Group], called: dict[int, str]) -> bytes:
 
 
 def _small(photo: bytes | None) -> bytes | None:
-    """A thumbnail for a picture; None where there is no photo, or a broken one."""
+    """A thumbnail for a picture; None if there is no photo, or a broken one."""
     from crossmedia.imgserver.similarity.contact_sheet import SIDE
     from crossmedia.imgserver.vision.decode import ImageLimits, thumbnail
     from crossmedia.imgserver.vision.formats import CorruptImage, ImageTooLarge

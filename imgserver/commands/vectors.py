@@ -1,4 +1,4 @@
-"""Vectors in and out of the store as files, and compressed within it."""
+"""Import and export vectors as files, and compress them within the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several commands of the trainer share."""
+"""Options and output that several commands of the trainer share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crossmedia.errors import BadInput
 
 
 class _Widths(click.ParamType):  # type: ignore[type-arg]  # generic in late releases of click only
-    """Whole numbers: ``256,64,12``, or a list in the configuration file."""
+    """A list of whole numbers: ``256,64,12``, or a list in the configuration file."""
 
     name = "widths"
     takes_lists = True
@@ -28,7 +28,7 @@ class _Widths(click.ParamType):  # type: ignore[type-arg]  # generic in late rel
 
 
 def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Options of training, which ``fit`` and ``compare`` share."""
+    """Options of training that ``fit`` and ``compare`` share."""
     options = [
         click.option("--samples", default="samples", help="Folder that 'features build' made."),
         click.option(
@@ -165,7 +165,7 @@ def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callabl
 
 
 def for_the_log(values: dict[str, Any], announce: Callable[[str], None]) -> dict[str, Any]:
-    """Values of options of training, with those that nobody gave chosen for the size of the log; says which."""
+    """Values of the training options; those that were not given follow from the size of the log, and it says which."""
     from crossmedia.features.reading.samples import Samples
     from crossmedia.trainer.settings import FitConfig, suited
 
@@ -178,7 +178,7 @@ def for_the_log(values: dict[str, Any], announce: Callable[[str], None]) -> dict
 
 
 def missing_extra(error: ImportError) -> BadInput:
-    """What to install when an import fails."""
+    """The error that says what to install when an import fails."""
     return BadInput(
         f"This command needs the trainer's packages ({error.name} is missing). "
         f'Install them with: pip install "crossmedia[trainer]"'
@@ -199,16 +199,16 @@ class Bar:
         self.task = self.progress.add_task("starting", total=None)
 
     def say(self, text: str) -> None:
-        """A line above the bar, on standard error."""
+        """Print a line above the bar, on standard error."""
         self.progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def __call__(self, done: int, total: int, what: str) -> None:
-        """Show how far it is."""
+        """Show the progress."""
         self.progress.update(self.task, completed=done, total=total, description=what)
 
 
 def metrics_line(found: dict[str, Any]) -> str:
-    """A line of a part of ``measure``."""
+    """The line that shows one part of what ``measure`` returns."""
     from crossmedia.trainer.report.tables import number
 
     constant = f" (a constant: {number(found['base_log_loss'])})" if "base_log_loss" in found else ""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def images_for(lineage: Lineage, samples: Samples, server: str, timeout_s: float) -> ImageHead | None:
-    """The vectors of a model, of its version whichever is active; None for a model without images."""
+    """The vectors of a model, in its own version, no matter which is active; None for a model without images."""
     from crossmedia.imgserver.client import ImageClient
     from crossmedia.trainer.images.image_head import ImageHead
     from crossmedia.trainer.images.open_images import check_names
@@ -33,7 +33,7 @@ def images_for(lineage: Lineage, samples: Samples, server: str, timeout_s: float
 
 
 def say_missing(images: ImageHead | None) -> None:
-    """Say on standard error which images there are no vectors of.
+    """Say on standard error which images have no vectors.
 
     Raises:
         TooManyMissingImages: there is none of any.
