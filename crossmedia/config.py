@@ -273,7 +273,7 @@ def _checked(parameter: click.Parameter, key: str, value: Any) -> Any:
     key = key.replace("_", "-")
     for one in value if several else [value]:
         if not isinstance(one, str | int | float) or (isinstance(one, float) and not math.isfinite(one)):
-            _usage_error(f"The configuration file sets {key!r} to {one!r}, which is no value of an option.")
+            _usage_error(f"The configuration file sets {key!r} to {one!r}, which cannot be the value of an option.")
     if of_several and not several:
         _usage_error(f"The configuration file sets {key!r} to {value!r}; it is a list: {key} = [{json.dumps(value)}].")
     return value

@@ -27,7 +27,7 @@ def host_and_port(address: str) -> tuple[str, int]:
     host = unquote(host[1:-1]) if bracketed else host
     right = (ip_of(host) is not None) if bracketed else host and not any(c in ":/@[] " for c in host)
     if not right or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        hint = f" An IPv6 address stands in brackets: {example}." if (example := _bracketed(address.strip())) else ""
+        hint = f" Write an IPv6 address in brackets: {example}." if (example := _bracketed(address.strip())) else ""
         raise BadInput(f"{address!r} must be host:port, such as localhost:7070 or [::1]:7070.{hint}")
     return host, int(port)
 

@@ -82,7 +82,7 @@ class ImageNames:
             return cls(*_columns(path)) if path.exists() else None
         except BadInput as error:
             raise StoreError(
-                f"What photos are called is damaged in {path}. Remove that file; 'imgserver precompute' over the "
+                f"The names of photos in {path} are damaged. Remove that file; 'imgserver precompute' over the "
                 f"manifest writes it again."
             ) from error
 
@@ -188,7 +188,7 @@ class ImageNames:
         if len(absent := np.flatnonzero(found < 0)):
             first = asked[int(absent[0])].as_py()
             raise BadInput(
-                f"{len(absent)} of {len(found)} names are no image's; the first is {first!r}. If its photo is "
+                f"{len(absent)} of {len(found)} names belong to no image; the first is {first!r}. If its photo is "
                 f"new, run 'imgserver manifest' and 'imgserver precompute' again."
             )
         return found
@@ -221,7 +221,7 @@ def digests_of_store(folder: Path) -> tuple[str, ...]:
                 return ImageNames(np.asarray(batch[ID]), batch[KEY]).digests()
     except (pa.ArrowException, UnicodeDecodeError, ValueError, OSError, KeyError, NotImplementedError) as error:
         if not isinstance(error, FileNotFoundError):
-            log.warning("what photos are called cannot be read in %s: %s", folder / NAMES_FILE, error)
+            log.warning("the names of photos cannot be read in %s: %s", folder / NAMES_FILE, error)
     return ()
 
 

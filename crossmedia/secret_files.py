@@ -50,7 +50,7 @@ def read_private(path: Path, what: str) -> bytes:
     if not is_private(found.st_mode, found.st_uid, os.geteuid()):
         raise BadInput(
             f"The {what} {path} can be read by others (its mode is {found.st_mode & 0o777:04o}). "
-            f"Take the right from them: chmod 600 {path}"
+            f"Remove that permission: chmod 600 {path}"
         )
     return data
 
@@ -94,9 +94,9 @@ class Followed(Generic[T]):
             self._stamps = before
             if trouble is None:
                 self._value = value
-                log.info("%s: read again, for it has changed", self._what)
+                log.info("%s: it has changed and was read again", self._what)
             else:
-                log.error("%s: the change is not taken, what was read before stays: %s", self._what, trouble)
+                log.error("%s: the change is ignored, and what was read before stays: %s", self._what, trouble)
             return self._value
 
     def _look(self) -> tuple[tuple[int, int, int] | None, ...]:

@@ -108,7 +108,7 @@ class Calls:
                 caller.reading -= 1
                 caller.read.notify()
         if message is None:
-            raise InvalidRequest("The call ended without a message; it has exactly one.")
+            raise InvalidRequest("The call ended without a message; it needs exactly one.")
         return message
 
 

@@ -85,9 +85,9 @@ class ServerSecurity:
             return
         if self.tls_cert is None:
             yield (
-                f"Listening at {host} without TLS: whoever is on the way between here and a caller can read what is "
-                f"sent{', take a token and use it' if self.tokens else ''}. Give --tls-cert and --tls-key, or leave "
-                f"the network to those who may."
+                f"Listening at {host} without TLS: anybody between this server and a caller can read what is "
+                f"sent{', take a token and use it' if self.tokens else ''}. Give --tls-cert and --tls-key, or keep "
+                f"others out of the network."
             )
         if self.tokens is None and self.tls_client_ca is None:
             yield (

@@ -146,12 +146,12 @@ def serve(
     same list ask each server for its own.
     """
     if folder is not None and not is_url(store):
-        raise BadInput(f"--folder is for a store behind redis://; what is a server's own lies in the store {store}.")
+        raise BadInput(f"--folder is for a store behind redis://; this server's files lie in the store {store}.")
     ownership = ownership_of(servers, me)
     if not is_url(store) and not holds_store(Path(store)):
         raise BadInput(
             f"There is no store in {store}. Check the name; 'imgserver precompute --store {store} --catalogue FOLDER' "
-            f"makes one of photos, 'imgserver import' of vectors that there are."
+            f"makes one from photos, and 'imgserver import' from existing vectors."
         )
     address = _listening_at(host, port)
     from crossmedia.imgserver.serving.process import serve as run

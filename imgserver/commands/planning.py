@@ -53,7 +53,7 @@ def number(text: str) -> int:
 @click.option("--cores", type=click.IntRange(min=1), default=32, help="Of each machine.")
 @click.option("--memory-gb", type=click.FloatRange(min=1), default=128.0, help="Of each machine.")
 @click.option(
-    "--head", default="", metavar="WIDTHS", help="Of a head that learns, such as 256,64,12; empty: none does."
+    "--head", default="", metavar="WIDTHS", help="Layers of a head that learns, such as 256,64,12; empty without one."
 )
 @json_option
 def plan(

@@ -48,8 +48,8 @@ def publish(store: Path, to: str, versions: tuple[str, ...], as_json: bool) -> N
             report = work(opened, cluster, spaces, lambda done: progress.advance(task, done))
     if report.evicted:
         console.print(
-            "A node has thrown keys away for want of memory (evicted_keys in redis-cli info stats). Servers without a "
-            "catalogue cannot tell what was never there from what was thrown away."
+            "A node has evicted keys because its memory was full (evicted_keys in redis-cli info stats). Servers "
+            "without a catalogue cannot tell evicted vectors from vectors that were never there."
         )
     if as_json:
         click.echo(json.dumps(asdict(report)))

@@ -364,7 +364,7 @@ def test_the_client_raises_the_servers_classes(guarded: DaemonProcess, tmp_path:
         ImageClient(guarded.address, timeout_s=20).get([1])
     assert time.monotonic() - started < 5, "it is not tried again until the deadline"
     security = ClientSecurity(token_file=str(private(tmp_path / "wrong", "x" * 30)))
-    with pytest.raises(Unauthenticated, match="none that this image server knows"):
+    with pytest.raises(Unauthenticated, match="does not know this token"):
         GrpcTransport(guarded.address, security).get_info(5)
 
 
@@ -579,8 +579,8 @@ def test_the_rate_holds_on_the_average(monkeypatch: pytest.MonkeyPatch) -> None:
         (ServerSecurity(), "127.0.0.1", []),
         (ServerSecurity(), "localhost", []),
         (ServerSecurity(), "::1", []),
-        (ServerSecurity(), "0.0.0.0", ["without TLS: whoever", "without tokens: everybody"]),
-        (ServerSecurity(), "", ["without TLS: whoever", "without tokens: everybody"]),
+        (ServerSecurity(), "0.0.0.0", ["without TLS: anybody", "without tokens: everybody"]),
+        (ServerSecurity(), "", ["without TLS: anybody", "without tokens: everybody"]),
         (ServerSecurity(tokens=Path("t")), "10.0.0.1", ["take a token and use it"]),
         (ServerSecurity(Path("c"), Path("k")), "::", ["replace photos by others"]),
         (ServerSecurity(Path("c"), Path("k"), Path("a")), "0.0.0.0", []),
