@@ -82,7 +82,7 @@ class ImageNames:
             return cls(*_columns(path)) if path.exists() else None
         except BadInput as error:
             raise StoreError(
-                f"The names of photos in {path} are damaged. Remove that file; 'imgserver precompute' over the "
+                f"The names of photos are damaged in {path}. Remove that file; 'imgserver precompute' over the "
                 f"manifest writes it again."
             ) from error
 

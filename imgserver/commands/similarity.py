@@ -44,8 +44,8 @@ SHOWN_GROUPS, SHOWN_IMAGES = 30, 10
     "--kind",
     type=click.Choice(["auto", "flat", "hnsw", "ivf-pq"]),
     default="auto",
-    help="Kind of index: flat compares with every image, hnsw walks a graph, ivf-pq holds a byte for eight numbers; auto "
-    "chooses by the number of images.",
+    help="Kind of index: flat compares with every image, hnsw walks a graph, ivf-pq holds a byte for eight numbers; "
+    "auto chooses by the number of images.",
 )
 @json_option
 def index(store: Path, kind: str, as_json: bool) -> None:
