@@ -96,7 +96,7 @@ class Followed(Generic[T]):
                 self._value = value
                 log.info("%s: it has changed and was read again", self._what)
             else:
-                log.error("%s: the change is ignored, and what was read before stays: %s", self._what, trouble)
+                log.error("%s: the change is not taken, and what was read before stays: %s", self._what, trouble)
             return self._value
 
     def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
