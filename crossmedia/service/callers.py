@@ -49,9 +49,9 @@ class Caller:
             DeadlineExceeded: nobody waits for the rest any more.
         """
         if self._gone:
-            raise DeadlineExceeded("The caller has left, so the rest was not done.")
+            raise DeadlineExceeded("The caller has gone, so the rest was not done.")
         if time.monotonic() >= self.deadline:
-            raise DeadlineExceeded("The deadline was over before everything was done. Allow more time, or ask for less.")
+            raise DeadlineExceeded("The deadline was over before all was done. Allow more time, or ask for less.")
 
     def at_end(self, function: Callable[[], None]) -> bool:
         """Call a function when the call has ended; if there is no end to wait for, return False and never call it."""
