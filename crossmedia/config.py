@@ -1,4 +1,4 @@
-"""How every command gets its configuration: flag, then environment, then one TOML file, then the default.
+"""Configure every command: a flag counts first, then the environment, then one TOML file, then the default.
 
 Click already knows three of the four (flag > environment > ``default_map`` > default), so this module only feeds
 it: the environment names follow from the command (``imgserver serve --port`` is ``CROSSMEDIA_IMGSERVER_SERVE_PORT``),
@@ -46,15 +46,15 @@ PLACES, TO_BE_MADE = ("store", "catalogue", "samples", "warm_start", "queries"),
 
 
 class Choice(click.Choice[str]):
-    """One of several words; a slip of the pen is told what was meant."""
+    """One of several words; for a mistyped word the error suggests the nearest one."""
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
-        """As click says it, and the nearest."""
+        """Click's message, and the nearest choice."""
         return super().get_invalid_choice_message(value, ctx) + did_you_mean(value, map(str, self.choices))
 
 
 class Command(click.Command):
-    """A command whose help shows an example, the default of each option, and how else options are given.
+    """A command whose help shows an example, each option's default, and the other ways to give options.
 
     Args:
         example: a line or several, as they are typed, without ``crossmedia`` and the group.
@@ -90,7 +90,7 @@ class Command(click.Command):
                 formatter.write_dl(rest)
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The text, and the example below it."""
+        """Write the text, and the example below it."""
         super().format_help_text(ctx, formatter)
         if self.example:
             with formatter.section("Example"):
@@ -98,7 +98,7 @@ class Command(click.Command):
                     formatter.write(f"{'':{formatter.current_indent}}{ctx.command_path} {line}\n")
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """How options are given in the environment and in the file: one line for all of them."""
+        """Write one line on how to give options in the environment and in the file."""
         option = next((o for o in self.params if isinstance(o, click.Option) and not o.is_flag), None)
         if ctx.auto_envvar_prefix and option is not None and option.name:
             table = ".".join(ctx.command_path.split()[1:])
@@ -161,7 +161,7 @@ class Command(click.Command):
 
 
 def printable(text: str) -> str:
-    """Text that every terminal takes: names of files may hold bytes that are no UTF-8."""
+    """Text that every terminal can show: names of files may hold bytes that are not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -188,11 +188,11 @@ class Group(click.Group):
             self.add_command(command)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of the sections."""
+        """Names of the commands, in the order of the sections."""
         return list(self.commands)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands below their headings."""
+        """Write the commands below their headings."""
         if not self.sections:
             super().format_commands(ctx, formatter)
             return
@@ -218,7 +218,7 @@ class Group(click.Group):
 
 
 def load_config_file(path: str | None) -> dict[str, Any]:
-    """Tables of the TOML file at ``path``, of ``crossmedia.toml`` when there is no path, else nothing.
+    """Tables of the TOML file at ``path``, or of ``crossmedia.toml`` when there is no path; empty if there is no file.
 
     Raises:
         click.UsageError: the named file does not exist, or the file cannot be read, or is not TOML.
@@ -237,7 +237,7 @@ def load_config_file(path: str | None) -> dict[str, Any]:
 
 
 def _set_client(table: Any) -> None:
-    """Put ``[client]`` where clients look, and processes that are started from here too; the environment goes first."""
+    """Set ``[client]`` in the environment, where clients and child processes look; what is set there already stays."""
     if not table:
         return
     for key, value in table.items() if isinstance(table, dict) else [("client", table)]:
@@ -256,7 +256,7 @@ def _usage_error(message: str) -> NoReturn:
 
 
 def _defaults(command: click.Command, ctx: click.Context, table: Any, inherited: dict[str, Any] | None = None) -> Any:
-    """``default_map`` of ``command``: its table over the plain values of the tables above; unknown keys are refused."""
+    """``default_map`` of ``command``: its table, over plain values of the tables above; unknown keys are refused."""
     table = {} if table is None else table
     if not isinstance(table, dict):
         _usage_error(f"The configuration file says {command.name} = {table!r}; it must be a table, [{command.name}].")
@@ -304,13 +304,13 @@ def _flags(command: click.Command, ctx: click.Context) -> set[str]:
 
 
 def _checked(parameter: click.Parameter, key: str, value: Any) -> Any:
-    """A value that click can convert; it would fail with a trace on a list for a number, or on infinity."""
+    """A value that click can convert; without this check, a list for a number, or infinity, would end in a trace."""
     of_several = getattr(parameter, "multiple", False) or parameter.nargs != 1
     several = isinstance(value, list) and (of_several or getattr(parameter.type, "takes_lists", False))
     key = key.replace("_", "-")
     for one in value if several else [value]:
         if not isinstance(one, str | int | float) or (isinstance(one, float) and not math.isfinite(one)):
-            _usage_error(f"The configuration file sets {key!r} to {one!r}, which is no value of an option.")
+            _usage_error(f"The configuration file sets {key!r} to {one!r}, which cannot be the value of an option.")
     if of_several and not several:
         _usage_error(f"The configuration file sets {key!r} to {value!r}; it is a list: {key} = [{json.dumps(value)}].")
     return value

@@ -1,4 +1,4 @@
-"""What a failure is to the person at the terminal: one sentence that says what to do, and an exit code; never a trace.
+"""Tell the person at the terminal about a failure: one sentence that says what to do, and an exit code; never a trace.
 
 Faults of ours say it themselves. Those of the system and of libraries that read what a person gave (a file that is not
 there, a Parquet file that is none) are put into words here. What is left is a bug, and keeps its trace.
@@ -23,14 +23,14 @@ READ_ONLY = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 
 
 class Told(NamedTuple):
-    """What is said, and how the process ends."""
+    """The message, and how the process ends."""
 
     message: str
     exit_code: int
 
 
 def told(error: Exception, group: str) -> Told | None:
-    """What to say of a failure; None for a bug.
+    """What to say about a failure; None for a bug.
 
     Args:
         error: that ended a command.

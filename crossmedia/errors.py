@@ -1,4 +1,4 @@
-"""Every fault that CrossMedia raises on purpose: one class a fault, each with its gRPC code and its exit code.
+"""The errors that CrossMedia raises on purpose: one class for each, with its gRPC code and its exit code.
 
     CrossMediaError
       BadInput               a file, column, flag or value of the user is wrong
@@ -72,21 +72,21 @@ class InvalidRequest(CrossMediaError):
 
 
 class NotReady(CrossMediaError):
-    """The server is up and holds no vectors yet."""
+    """The server is up, but it has no vectors yet."""
 
     grpc_code = grpc.StatusCode.FAILED_PRECONDITION
     exit_code = 4
 
 
 class VersionMismatch(CrossMediaError):
-    """Vectors of a version were asked for that the server does not serve, or a run met another version than its own."""
+    """A call asked for a version that the server does not serve, or a run found a version that is not its own."""
 
     grpc_code = grpc.StatusCode.FAILED_PRECONDITION
     exit_code = 4
 
 
 class WrongShard(CrossMediaError):
-    """An image was asked of a server that does not own it, or client and servers know different lists of servers."""
+    """A server was asked for an image that it does not own, or client and servers have different lists of servers."""
 
     grpc_code = grpc.StatusCode.FAILED_PRECONDITION
     exit_code = 4
@@ -104,14 +104,14 @@ class Overloaded(CrossMediaError):
 
 
 class Unauthenticated(CrossMediaError):
-    """The server answers calls with a token alone, and there was none, or none that it knows."""
+    """The server answers only calls with a token; this call had none, or one that the server does not know."""
 
     grpc_code = grpc.StatusCode.UNAUTHENTICATED
     exit_code = 2
 
 
 class PermissionDenied(CrossMediaError):
-    """The token is known, and its scope is not enough for the call."""
+    """The server knows the token, but its scope does not allow the call."""
 
     grpc_code = grpc.StatusCode.PERMISSION_DENIED
     exit_code = 2
@@ -139,7 +139,7 @@ class StoreError(CrossMediaError):
 
 
 class DamagedIndex(StoreError):
-    """The store's index is not what was written; to who calls a server it is a ``StoreError``."""
+    """The store's index is not what was written; callers of a server see a ``StoreError``."""
 
 
 class NoStore(StoreError):
@@ -155,7 +155,7 @@ class NoStore(StoreError):
 
 
 class ServerFault(CrossMediaError):
-    """The server failed in a way nobody foresaw; its log says more."""
+    """The server failed in an unexpected way; its log says more."""
 
     grpc_code = grpc.StatusCode.INTERNAL
     exit_code = 1
@@ -168,13 +168,13 @@ class TooManyMissingImages(CrossMediaError):
 
 
 class NothingEmbedded(CrossMediaError):
-    """Precompute found photos and embedded none, or found none at all."""
+    """Precompute found photos but embedded none, or it found none at all."""
 
     exit_code = 5
 
 
 class TrainingDiverged(CrossMediaError):
-    """The loss of a model that is trained is no number any more."""
+    """The loss of a model in training is no longer a finite number."""
 
 
 _BY_NAME: dict[str, type[CrossMediaError]] = {
@@ -193,7 +193,7 @@ _BY_CODE: dict[grpc.StatusCode, type[CrossMediaError]] = {
 
 
 def error_class(name: str | None, code: grpc.StatusCode) -> type[CrossMediaError]:
-    """The class that a failed call stands for: by the name that the server sent, where the code is that class's.
+    """The class that a failed call stands for: the one that the server named, if the code is that class's.
 
     So a server can say of itself what servers can say, and not that the caller's training has diverged.
     """

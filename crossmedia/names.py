@@ -1,4 +1,4 @@
-"""Names of images: the keys that a manifest gave ids to, and back. Nothing heavy is imported."""
+"""Names of images: from the keys of a manifest to image ids, and back. It imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ImageNames:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> ImageNames:
-        """Of a manifest.
+        """Read the names of a manifest.
 
         Raises:
             BadInput: the file cannot be read, has no columns ``image_id`` and ``key``, a cell of them is empty or none,
@@ -74,7 +74,7 @@ class ImageNames:
 
     @classmethod
     def of_store(cls, folder: Path) -> ImageNames | None:
-        """Of the catalogue that a store was filled from; None where its photos are named after their ids.
+        """Names of the catalogue that a store was filled from; None if its photos are named after their ids.
 
         Raises:
             StoreError: the store's file is damaged.
@@ -84,12 +84,12 @@ class ImageNames:
             return cls(*_columns(path)) if path.exists() else None
         except BadInput as error:
             raise StoreError(
-                f"What photos are called is damaged in {path}. Remove that file; 'imgserver precompute' over the "
+                f"The names of photos are damaged in {path}. Remove that file; 'imgserver precompute' over the "
                 f"manifest writes it again."
             ) from error
 
     def digests(self) -> tuple[str, ...]:
-        """Of the names of the first 1, 2, 4, … images by id, up to 65,536: see ``same_names``."""
+        """Digests of the names of the first 1, 2, 4, … images by id, up to 65,536: see ``same_names``."""
         sha, found, size = hashlib.sha256(), [], 1
         first = min(len(self), MOST_DIGESTED)
         pairs = zip(self._ids[:first].tolist(), self._keys[:first].to_pylist(), strict=True)
@@ -101,7 +101,7 @@ class ImageNames:
         return tuple(found)
 
     def over(self, before: ImageNames | None) -> ImageNames:
-        """These, and those of other catalogues; a key or an id that is in both is as it is here."""
+        """These names and those of other catalogues; for a key or an id that is in both, these count."""
         if before is None:
             return self
         old = ~(np.isin(before._ids, self._ids) | np.asarray(pc.is_in(before._keys, value_set=self._keys)))
@@ -111,7 +111,7 @@ class ImageNames:
         )
 
     def keep(self, folder: Path) -> None:
-        """Write them into a store, beside what it has of other catalogues; a key that changed counts.
+        """Write them into a store, beside its names of other catalogues; a changed key replaces the old one.
 
         Raises:
             StoreError: the file cannot be written.
@@ -123,7 +123,7 @@ class ImageNames:
 
     @staticmethod
     def forget(folder: Path, ids: Ids) -> None:
-        """Take images out of a store's names, for they are called by their ids now.
+        """Take images out of a store's names, because they now go by their ids.
 
         Raises:
             StoreError: the file cannot be written.
@@ -172,7 +172,7 @@ class ImageNames:
 
     @cached_property
     def _spelled(self) -> tuple[pa.Array, pa.Array]:
-        """Numbers of which one key alone is another spelling, and where that key stands."""
+        """Numbers that exactly one key spells in another way, and where that key stands."""
         rows = pc.cast(pc.indices_nonzero(_may_spell(self._keys)), pa.int32())
         words = self._keys.take(rows)
         numbers = _as_numbers(words)
@@ -211,7 +211,7 @@ class ImageNames:
         return did_you_mean(short, keys.to_pylist())
 
     def keys(self, ids: Sequence[int] | Ids) -> list[str]:
-        """The key of each id; an id that has none as text."""
+        """The key of each id; if an id has no key, the id as text."""
         asked = np.asarray(ids, dtype=np.int64)
         place = np.minimum(np.searchsorted(self._ids, asked), max(len(self._ids) - 1, 0))
         there = self._ids[place] == asked if len(self._ids) else np.zeros(len(asked), dtype=np.bool_)
@@ -220,7 +220,7 @@ class ImageNames:
 
 
 def changed_at(folder: Path) -> int:
-    """When what a store keeps of names was written, in nanoseconds; 0 where it keeps none."""
+    """When the names in a store were written, in nanoseconds; 0 if it has none."""
     try:
         return (folder / NAMES_FILE).stat().st_mtime_ns
     except FileNotFoundError:
@@ -228,7 +228,7 @@ def changed_at(folder: Path) -> int:
 
 
 def digests_of_store(folder: Path) -> tuple[str, ...]:
-    """``ImageNames.digests`` of what a store keeps, by id and read no further than they need; none where it is damaged.
+    """``ImageNames.digests`` of the names in a store, reading no more than needed; empty if they are damaged.
 
     Vectors are served without names: whoever needs names says that they are damaged.
     """
@@ -238,18 +238,18 @@ def digests_of_store(folder: Path) -> tuple[str, ...]:
                 return ImageNames(np.asarray(batch[ID]), batch[KEY]).digests()
     except (pa.ArrowException, UnicodeDecodeError, ValueError, OSError, KeyError, NotImplementedError) as error:
         if not isinstance(error, FileNotFoundError):
-            log.warning("what photos are called cannot be read in %s: %s", folder / NAMES_FILE, error)
+            log.warning("the names of photos cannot be read in %s: %s", folder / NAMES_FILE, error)
     return ()
 
 
 def same_names(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether digests are those of manifests of which one may have grown out of the other; nothing agrees with all."""
+    """Whether two manifests with these digests may be the same, or one grown from the other; no digests match any."""
     common = min(len(one), len(other))
     return not common or one[common - 1] == other[common - 1]
 
 
 def texts_of(column: Column) -> pa.Array:
-    """A column of keys as ``large_string``, spelled as they are: ``3.0`` and ``nan`` are names of photos, too.
+    """A column of keys as ``large_string``, spelled as given: ``3.0`` and ``nan`` are names of photos too.
 
     Raises:
         BadInput: a cell is empty, it is of a type that names nothing, or holds bytes that are no text.
@@ -271,7 +271,7 @@ def texts_of(column: Column) -> pa.Array:
 
 
 def refuse_twice(ids: Column, beside: Column) -> None:
-    """Look whether rows of a manifest mean one image each.
+    """Check that each row of a manifest stands for an image of its own.
 
     Args:
         ids: image ids.
@@ -319,7 +319,7 @@ def _columns(path: str | os.PathLike[str]) -> tuple[Ids, pa.Array]:
 
 
 def _texts(names: Any) -> pa.Array:
-    """Names that somebody asks for, or one of them, as ``large_string``.
+    """The names that are asked for, one or several, as ``large_string``.
 
     Raises:
         BadInput: they are no text and no numbers.
@@ -342,7 +342,7 @@ def _may_spell(words: pa.Array) -> pa.Array:
 
 
 def _as_numbers(words: pa.Array) -> pa.Array:
-    """Each word as the key of the number that it spells; one that spells none as it is."""
+    """Each word that spells a number as the key of that number; other words unchanged."""
     spelled = _may_spell(words)
     cells = words.filter(spelled).dictionary_encode()
     if not len(cells):

@@ -1,4 +1,4 @@
-"""The commands that make and show samples."""
+"""Commands that make and show samples."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def features(config: str | None) -> None:
 @click.option(
     "--extend",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Continue the vocabularies of these samples: every place in them stays, new values come behind, so that "
+    help="Continue the vocabularies of these samples: every value keeps its place and new values are appended, so that "
     "tomorrow's model can start from today's weights.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the samples that are in the folder already.")

@@ -1,4 +1,4 @@
-"""Numbers that are no seconds: dates written in digits alone, and days as spreadsheets count them."""
+"""Notice numbers that are not seconds: dates written in digits only, and days as spreadsheets count them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WHOLE_ROWS = 20
 
 
 def of_pattern(pattern: str, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Which numbers, shape (n,), are dates in the digits of a pattern, such as YYYYMMDD."""
+    """Which numbers are dates in the digits of a pattern, such as YYYYMMDD; shape (n,)."""
     rest = numbers
     fits = np.ones(len(numbers), dtype=np.bool_)
     for field in reversed(re.findall("|".join(_FIELDS), pattern)):
@@ -44,12 +44,12 @@ def of_pattern(pattern: str, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.b
 
 
 def pattern_of(number: int) -> str | None:
-    """The first pattern that a number fits; None where there is none."""
+    """The first pattern that a number fits; None if there is none."""
     return next((pattern for pattern in PATTERNS if of_pattern(pattern, np.array([number])).all()), None)
 
 
 class Suspicion:
-    """What all numbers of a column may be, some rows at a time."""
+    """What all numbers of a column may be; it is shown some rows at a time."""
 
     def __init__(self) -> None:
         self._patterns: list[str] = list(PATTERNS)
@@ -61,7 +61,7 @@ class Suspicion:
         self._patterns, self._numbers = [], False
 
     def add(self, values: pa.Array, numbers: npt.NDArray[np.int64]) -> None:
-        """Some rows, one or more: as they were given, and as whole numbers."""
+        """Take one or more rows: as they were given, and as whole numbers."""
         for some in (numbers[:8], numbers):  # most are ruled out by the first few
             self._patterns = [pattern for pattern in self._patterns if of_pattern(pattern, some).all()]
         self._rows += len(numbers)

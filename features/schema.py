@@ -107,7 +107,7 @@ class ImageTable:
 
 @dataclass(frozen=True)
 class Users:
-    """User table: path, its user column, id columns; without a path they are the log's own."""
+    """User table: path, its user column, id columns; without a path they are columns of the log."""
 
     path: Path | None
     user: str

@@ -1,4 +1,4 @@
-"""What a time is: whole seconds since 1970, in whatever type it comes; another unit is refused and not guessed."""
+"""Read times as whole seconds since 1970, from any type; another unit is refused and not guessed."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _of_stamps(values: pa.Array) -> Int64Array:
 
 
 def _of_text(column: Column, values: pa.Array) -> Int64Array:
-    """Numbers, or timestamps of ISO 8601, all with a zone or all without."""
+    """Read numbers, or timestamps of ISO 8601, all with a zone or all without."""
     number = np.asarray(pc.match_substring_regex(values, _NUMBER))
     if not number.all():
         number |= np.asarray(pc.match_substring_regex(values, _SCIENTIFIC))
@@ -126,7 +126,7 @@ def is_rounded(word: str) -> bool:
 
 
 def _unit(number: float) -> str:
-    """What a number that is too large for seconds seems to be."""
+    """The unit that a number seems to have which is too large for seconds."""
     if (pattern := pattern_of(int(number)) if number < 2**63 else None) is not None:
         return f"that looks like a date and time without dashes, {pattern}"
     for below, name, divisor in _UNITS:
@@ -153,7 +153,7 @@ class At:
 
 
 class Span:
-    """From when to when the times of a log are; it is read some rows at a time, and then checked as a whole."""
+    """The span of the times of a log; it is read some rows at a time, and then checked as a whole."""
 
     def __init__(self) -> None:
         self.first, self.last = At(2**62), At(-(2**62))
@@ -188,7 +188,7 @@ class Span:
         return times
 
     def check(self) -> None:
-        """All times are seconds since one beginning.
+        """Check that all times are seconds since one beginning.
 
         Raises:
             BadInput: they are dates in digits, or of two units, or some are stand-ins for no time such as 0.
@@ -202,7 +202,7 @@ class Span:
             )
 
     def check_dates(self) -> None:
-        """The numbers are not all dates in digits, nor days.
+        """Check that the numbers are not all dates in digits, or days.
 
         Raises:
             BadInput: they are.
@@ -215,14 +215,14 @@ class Span:
         return f"{_said(self.first.time)} to {_said(self.last.time)}"
 
     def __or__(self, other: Span) -> Span:
-        """Both together."""
+        """The span of both."""
         both = Span()
         both.first = min(self.first, other.first, key=lambda at: at.time)
         both.last = max(self.last, other.last, key=lambda at: at.time)
         return both
 
     def two_units(self) -> bool:
-        """Whether some times are of our days, and others long before or long after."""
+        """Whether some times are of recent years, and others long before or long after."""
         first, last = self.first.time, self.last.time
         return (first < OLD and last >= NEW) or (first < FAR <= last)
 

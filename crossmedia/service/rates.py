@@ -1,4 +1,4 @@
-"""How many ids a second one client may ask for: a token bucket a client, which is a token's name or a host."""
+"""Limit the ids per second of each client by a token bucket; a client is a token's name or a host."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_CLIENTS = 10_000
 
 
 class RateLimit:
-    """A bucket for each client, filled with ``ids_per_second``, which holds what comes in a second.
+    """A bucket for each client, which is filled with ``ids_per_second`` and holds at most one second of them.
 
     A call is taken while its client's bucket is not empty, and may leave a debt: so a call of any size goes through
     now and then, and the rate holds on the average.
@@ -30,7 +30,7 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, client: str, ids: int) -> None:
-        """Take on a call.
+        """Admit a call.
 
         Args:
             client: name or host.
@@ -59,6 +59,6 @@ class RateLimit:
 
 @lru_cache(MOST_CLIENTS)  # asked for in each call
 def host_of(peer: str) -> str:
-    """Of ``ipv4:10.0.0.1:5000`` or ``ipv6:%5B::1%5D:5000``: without the port, which is another one each time."""
+    """The host of ``ipv4:10.0.0.1:5000`` or ``ipv6:%5B::1%5D:5000``, without the port, which differs each time."""
     kind, _, rest = unquote(peer).partition(":")
     return rest.rpartition(":")[0] if kind in ("ipv4", "ipv6") else peer

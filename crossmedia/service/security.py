@@ -1,4 +1,4 @@
-"""Who may call what, how often, over what kind of connection; stands before the service, and is not there when off."""
+"""Decide who may call what, how often, over what connection; it stands before the service, unless it is off."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _REFLECTION = "/grpc.reflection."
 
 @dataclass(frozen=True)
 class ServerSecurity:
-    """How a server is kept from those who should not call it; nothing is on by default.
+    """How a server is protected; nothing is on by default.
 
     Attributes:
         tls_cert: PEM file of the certificate.
@@ -42,7 +42,7 @@ class ServerSecurity:
     max_ids_per_second: int | None = None
 
     def credentials(self) -> grpc.ServerCredentials | None:
-        """Of the port; None: no TLS.
+        """Credentials of the port; None without TLS.
 
         Raises:
             BadInput: one file without the other, or they cannot be used.
@@ -66,7 +66,7 @@ class ServerSecurity:
         return [Guard(followed_tokens(self.tokens), scopes, durations)] if self.tokens else []
 
     def rate_limit(self) -> RateLimit | None:
-        """Of each client, if there is one."""
+        """The rate limit of each client, if there is one."""
         return RateLimit(self.max_ids_per_second) if self.max_ids_per_second else None
 
     def warnings(self, host: str) -> Iterator[str]:
@@ -75,9 +75,9 @@ class ServerSecurity:
             return
         if self.tls_cert is None:
             yield (
-                f"Listening at {host} without TLS: whoever is on the way between here and a caller can read what is "
-                f"sent{', take a token and use it' if self.tokens else ''}. Give --tls-cert and --tls-key, or leave "
-                f"the network to those who may."
+                f"Listening at {host} without TLS: anybody between this server and a caller can read what is "
+                f"sent{', take a token and use it' if self.tokens else ''}. Give --tls-cert and --tls-key, or keep "
+                f"others out of the network."
             )
         if self.tokens is None and self.tls_client_ca is None:
             yield (
@@ -90,7 +90,7 @@ OPEN = ServerSecurity()
 
 
 class Guard(grpc.ServerInterceptor):
-    """Refuses calls before their messages are read when the token is wrong, and says who calls when it is right.
+    """Refuses calls with a wrong token before their messages are read, and names the caller if the token is right.
 
     Args:
         tokens: who may call what.

@@ -1,4 +1,4 @@
-"""How often each place of each vocabulary occurs in the training rows, wherever a model would look it up."""
+"""Count how often each place of each vocabulary occurs in the training rows, wherever a model would look it up."""
 
 from __future__ import annotations
 

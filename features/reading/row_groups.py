@@ -1,4 +1,4 @@
-"""A row group of samples in numpy: read and converted once, then batches are gathered from it.
+"""Row groups of samples in numpy: each is read and converted once, then batches are gathered from it.
 
 Legend: R rows and M behaviours of the row group, B rows and N history entries of a batch.
 """
@@ -43,13 +43,13 @@ class Columns:
 
     @property
     def of_rows(self) -> list[str]:
-        """What batches need of each row."""
+        """Columns that batches need of each row."""
         image = ["image_id"] if self.images else []
         return [*self.label_columns.values(), "timestamp", *self.ids, *image, *self.text]
 
     @property
     def of_behaviours(self) -> list[str]:
-        """What they need of each behaviour; empty without behaviours."""
+        """Columns that batches need of each behaviour; empty without behaviours."""
         image = ["image_id"] if self.images else []
         return [HISTORY + name for name in (*self.history, *image, "time")] if self.history else []
 
@@ -88,7 +88,7 @@ class RowGroup:
         return len(self._time)
 
     def batch(self, rows: Chosen) -> Batch:
-        """Some rows, one or more, in the order given."""
+        """A batch of one or more rows, in the given order."""
         entries, offsets = self._slices.entries(rows)
         timestamp = picked(self._time, rows)
         age = np.zeros(0, dtype=np.int64)

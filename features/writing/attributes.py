@@ -1,4 +1,4 @@
-"""Attributes of items, users and images, whole and by key: from tables of their own, or from columns of the log."""
+"""Read attributes of items, users and images by key, from separate tables or from columns of the log."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Attributes:
 
 
 def read_items(schema: Schema, notes: Notes) -> Attributes | None:
-    """The attributes of items, or None when the schema has none; what is odd in them goes into ``notes``.
+    """The attributes of items, or None when the schema has none; ``notes`` records what is odd in them.
 
     Raises:
         BadInput: the file, a column or a value is wrong.
@@ -90,7 +90,7 @@ def _full_image_column(column: Column) -> pa.Array:
 
 
 def _read(schema: Schema, path: Path | None, wanted: Readers, who: str, notes: Notes) -> pa.Table:
-    """A table with one row a key: of a file of its own, or what the last row of each says in the log.
+    """A table with one row per key: from a separate file, or from the last row of each key in the log.
 
     Args:
         schema: with the log.
@@ -108,7 +108,7 @@ def _read(schema: Schema, path: Path | None, wanted: Readers, who: str, notes: N
 
 
 def _own(path: Path, wanted: Readers, notes: Notes) -> pa.Table:
-    """A table that names each key once; ``notes`` is told what else is in its folder.
+    """A table that names each key once; ``notes`` records what else is in its folder.
 
     Raises:
         BadInput: it does not.
@@ -139,7 +139,7 @@ def _names(wanted: Readers) -> list[str]:
 
 
 def _latest(source: Source, wanted: Readers, who: str, notes: Notes) -> pa.Table:
-    """The last row of each key in the log; what stands there many times is held once."""
+    """The last row of each key in the log; repeated values are held once."""
     parts: list[pa.Table] = []
     names, before = list(wanted), 0
     for rows in source.batches():
@@ -179,7 +179,7 @@ def _ids_of_images(images: ImageTable, image: Int64Array, notes: Notes) -> dict[
 
 
 def _ids_of_names(manifest: Path, names: pa.Array, notes: Notes) -> Int64Array:
-    """The ids that a manifest gives to names of images, which may have a folder and a suffix that its keys lack."""
+    """The ids that a manifest gives to names of images; a name, unlike a key, may have a folder and a suffix."""
     known = ImageNames.read(manifest)
     found = known.find(names)
     absent = names.filter(pc.and_(pc.is_valid(names), pa.array(found == NULL_IMAGE)))

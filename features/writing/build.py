@@ -1,4 +1,4 @@
-"""Logs to samples: one Parquet row an impression, with ids only, histories strictly earlier than the impression.
+"""Turn logs into samples: one Parquet row per impression, with ids only and strictly earlier histories.
 
 The log is streamed, whatever its size: a first pass checks it and lays the rows of each user into one partition on
 disk; a second finds splits and histories, a partition at a time, and counts what the training rows hold; a third
@@ -106,7 +106,7 @@ class _Build:
         self.behaviour_parts.close()
 
     def run(self) -> BuildReport:
-        """All passes."""
+        """Run all passes."""
         schema, totals = self.schema, self.totals
         items, users = read_items(schema, totals.notes), read_users(schema, totals.notes)
         log_rows = self._partition()
@@ -250,7 +250,7 @@ class _Build:
 
 
 def _hash(files: Iterable[Path]) -> str:
-    """12 hex of sha256 over the bytes of some files."""
+    """12 hex digits of sha256 over the bytes of some files."""
     sha = hashlib.sha256()
     for path in files:
         with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""From raw values to places: the vocabularies of the training rows, and samples as Arrow columns."""
+"""Turn raw values into places: vocabularies of the training rows, and samples as Arrow columns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from crossmedia.features.writing.parts import Part
 
 
 class TrainingCounts:
-    """What occurs in training rows and their histories, counted part by part.
+    """Counts of the values in training rows and their histories, part by part.
 
     Values that occur in histories only count 0.
     """
@@ -51,7 +51,7 @@ def build_vocabularies(
     users: Attributes | None,
     old: Vocabularies | None,
 ) -> Vocabularies:
-    """Vocabularies of what was counted; the places of ``old`` stay, and what is new comes behind them."""
+    """Vocabularies of what was counted; the places of ``old`` stay, and new values are appended."""
     counts: dict[str, ValueCounts] = {"user_id": found.user, "item_id": found.item}
     if users is not None:
         keys, weights = found.user.ordered()
@@ -171,13 +171,13 @@ class EncodedPart:
         return columns
 
     def inline(self, rows: Int64Array) -> dict[str, Any]:
-        """Their histories, each row's whole in list columns."""
+        """Histories of the rows, each complete in list columns."""
         start, end = self.part.start[rows], self.part.end[rows]
         entries, offsets = Slices(start, end - start).entries(slice(None))
         return self._lists(offsets, entries)
 
     def by_user(self, rows: Int64Array) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Their histories, a user's behaviours once.
+        """Histories of the rows, with each user's behaviours once.
 
         Args:
             rows: ascending, so that the rows of a user follow each other.
@@ -208,7 +208,7 @@ class EncodedPart:
 
 
 def _by_row(vocabulary: Vocabularies, table: Attributes | None) -> dict[str, Int64Array]:
-    """Places of each id column by row of a table, with a last entry 0 that row -1 (no such key) finds."""
+    """Places of each id column by row of a table; the last entry is 0, which row -1 (no such key) finds."""
     if table is None:
         return {}
     return {name: np.append(vocabulary.encode(name, column), 0) for name, column in table.ids.items()}

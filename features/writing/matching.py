@@ -1,4 +1,4 @@
-"""Tables that name each other's users and items, or ought to: what matches nothing is said, and not trained on."""
+"""Check that tables name each other's users and items, so that nobody trains on tables that do not match."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from crossmedia.forms import near_in_words, nearly
 
 
 def check_known(schema: Schema, keys: pa.Array, table: Attributes | None, who: str, notes: Notes) -> None:
-    """A table of attributes has a row for one of the ``keys`` of the log at least; those without any are noted.
+    """Check that a table of attributes has a row for at least one of the log's ``keys``; note the keys without a row.
 
     Args:
         schema: with the paths.
@@ -45,7 +45,7 @@ def check_known(schema: Schema, keys: pa.Array, table: Attributes | None, who: s
 
 
 def check_times(schema: Schema, log: Span, behaviours: Span) -> None:
-    """The log and the behaviours count time alike.
+    """Check that the log and the behaviours use the same unit of time.
 
     Raises:
         BadInput: they do not.
@@ -58,7 +58,7 @@ def check_times(schema: Schema, log: Span, behaviours: Span) -> None:
 
 
 def note_items(schema: Schema, behaviours: SortedBehaviours | None, known: pa.Array, notes: Notes) -> None:
-    """Note the behaviours, of a log of their own, whose items nothing is known of.
+    """Note the behaviours of a separate log whose items are unknown.
 
     Args:
         schema: says where behaviours come from.
@@ -77,7 +77,7 @@ def note_items(schema: Schema, behaviours: SortedBehaviours | None, known: pa.Ar
 
 
 def check_histories(schema: Schema, totals: Totals, behaviours: int, times: tuple[Span, Span]) -> None:
-    """Behaviours of a log of their own are in the history of one impression at least.
+    """Check that behaviours of a separate log are in the history of at least one impression.
 
     Args:
         schema: with the paths.

@@ -1,4 +1,4 @@
-"""Negatives for a log of positives: items that the user never has in the log, drawn uniformly and repeatably."""
+"""Draw negatives for a log of positives: items that the user never has in the log, uniformly and repeatably."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Positives:
 def draw_negatives(
     spec: Negatives, rows: Int64Array, user: Int64Array, candidates: Int64Array, positives: Positives
 ) -> Int64Array:
-    """Item codes for each positive, shape (n, per_positive); ``NONE`` where the user has too few other items.
+    """Item codes for each positive, shape (n, per_positive); ``NONE`` if the user has too few other items.
 
     A draw depends on the seed, the row's number in the log, and how often it was drawn before, so it is the same
     however the log is divided.

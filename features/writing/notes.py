@@ -1,4 +1,4 @@
-"""What a build found on the way: how often, and the first one of each kind."""
+"""Notes of a build: what it found on the way, how often, and the first one of each kind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Notes:
     remedy: dict[str, str] = field(default_factory=dict)
 
     def add(self, kind: str, count: int, first: str | None = None) -> None:
-        """Count some more of a kind; none is not noted."""
+        """Count some more of a kind; a count of 0 is not noted."""
         if count:
             self.counts[kind] = self.counts.get(kind, 0) + count
             if first is not None:

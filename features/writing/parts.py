@@ -1,4 +1,4 @@
-"""One partition of the log, ready to be counted and encoded: split, histories, negatives."""
+"""Prepare one partition of the log to be counted and encoded: split, histories, negatives."""
 
 from __future__ import annotations
 

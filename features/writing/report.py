@@ -1,4 +1,4 @@
-"""What a build of samples tells: its report, and the sums that it is made of."""
+"""The report of a build of samples, and the sums that it is made of."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crossmedia.features.writing.parts import Part
 
 @dataclass
 class BuildReport:
-    """What came out.
+    """The report of a build.
 
     Attributes:
         rows: split name -> rows.
@@ -52,7 +52,7 @@ class BuildReport:
         return Notes(self.notes, self.first, self.remedy).lines()
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """The report for ``--json``."""
         return asdict(self)
 
 

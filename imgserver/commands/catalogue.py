@@ -1,4 +1,4 @@
-"""Photos into the store: a whole catalogue, its manifest, or single new ones."""
+"""Bring photos into the store: a whole catalogue, its manifest, or single new photos."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 @click.option(
     "--backbone",
     default="efficientnet_lite0",
-    help="CNN that makes the features: efficientnet_lite0, torchvision:<model>, onnx:<file>; with #bf16 behind it it "
-    "computes in bfloat16, which is faster and another version.",
+    help="CNN that makes the features: efficientnet_lite0, torchvision:<model>, onnx:<file>; #bf16 behind the "
+    "name computes in bfloat16, which is faster and makes another version.",
 )
 @click.option(
     "--dim",
@@ -102,13 +102,13 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 @click.option(
     "--ray-address",
     metavar="ADDRESS",
-    help="Of the cluster, such as auto or ray://host:10001; without it RAY_ADDRESS counts, else Ray is started here.",
+    help="The Ray cluster, such as auto or ray://host:10001; without it RAY_ADDRESS counts, else Ray is started here.",
 )
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     default="embedded",
-    help="Folder of the files of --shard and --engine ray, the same for all machines.",
+    help="Folder for the files of --shard and --engine ray; all machines use the same one.",
 )
 @ownership_options
 @threads_option
@@ -290,7 +290,7 @@ def manifest(catalogue: str, out: Path, as_json: bool) -> None:
     click.echo(f"{counted(report.images, 'image')} in {report.out}: {report.added:,} new{gone}")
     if report.photo_root:
         click.echo(
-            f"its photos lie out of its own folder; precompute and serve read them when you say so: --catalogue "
+            f"its photos lie outside its own folder; precompute and serve read them if you allow it: --catalogue "
             f"{quote(report.out)} --photo-root {quote(report.photo_root)}"
         )
 
@@ -329,7 +329,7 @@ def add(
         for refused_id, name in refused.items():
             click.echo(f"image {refused_id}: {name}{_why(brought[refused_id])}")
     if refused:
-        raise NothingEmbedded(f"{len(refused)} of {len(result)} photos were refused; what became of each is above.")
+        raise NothingEmbedded(f"{len(refused)} of {len(result)} photos were refused; each has its reason above.")
 
 
 def _image_id(path: Path, names: ImageNames | None) -> int:
@@ -348,7 +348,7 @@ def _image_id(path: Path, names: ImageNames | None) -> int:
 
 
 def _why(data: bytes) -> str:
-    """What the bytes of a refused photo look like, where they do not begin as one."""
+    """What the bytes of a refused photo look like, if they do not begin like a photo."""
     from crossmedia.imgserver.vision.formats import CorruptImage, format_of
 
     try:

@@ -1,4 +1,4 @@
-"""The daemon: start it, look at it, stop it."""
+"""Start the daemon, look at it, and stop it."""
 
 from __future__ import annotations
 

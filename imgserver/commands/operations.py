@@ -1,4 +1,4 @@
-"""Operations: examine a store and its server, back up, restore, compact, upgrade."""
+"""Operate a store and its server: examine, back up, restore, compact, upgrade."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what to say when the server's packages are missing."""
+"""Options that several commands share, and the message for missing packages of the server."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ manifest_option = click.option(
 
 
 def names_of(store: str | Path, manifest: Path | None = None) -> ImageNames | None:
-    """What images are called: by a manifest, else as the store knows; None where they are called by their ids.
+    """Names of images: those of a manifest, else those of the store; None if images have ids only.
 
     Raises:
         BadInput: the manifest cannot be read.
@@ -82,7 +82,7 @@ def names_of(store: str | Path, manifest: Path | None = None) -> ImageNames | No
 
 
 def missing_extra(error: ImportError) -> BadInput:
-    """What to install when a command's packages are not there."""
+    """The error that says what to install when a command's packages are missing."""
     return BadInput(
         f"This command needs the server's packages ({error.name} is missing). "
         f'Install them with: pip install "crossmedia[server]"'
@@ -90,7 +90,7 @@ def missing_extra(error: ImportError) -> BadInput:
 
 
 def server_address(server: str | None, store: str) -> str:
-    """The address given, else that of the daemon which serves ``store`` here; the default where no store is named.
+    """The given address, else that of the daemon that serves ``store`` here; the default if no store is named.
 
     For a command with ``--store``. A store in the default place counts as named.
 

@@ -1,4 +1,4 @@
-"""A store's versions into a cluster that copies of a server share."""
+"""Publish a store's versions to a cluster that copies of a server share."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def publish(store: Path, to: str, versions: tuple[str, ...], as_json: bool) -> N
             report = work(opened, cluster, spaces, bar.advance)
     if report.evicted:
         console.print(
-            "A node has thrown keys away for want of memory (evicted_keys in redis-cli info stats). Servers without a "
-            "catalogue cannot tell what was never there from what was thrown away."
+            "A node has evicted keys because its memory was full (evicted_keys in redis-cli info stats). Servers "
+            "without a catalogue cannot tell evicted vectors from vectors that were never there."
         )
     if as_json:
         click.echo(json.dumps(asdict(report)))

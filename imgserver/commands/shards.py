@@ -1,4 +1,4 @@
-"""Shards as files: a catalogue embedded into them by many machines, files into stores, from one store to another."""
+"""Shards as files: embed a catalogue into them on many machines, merge them into stores, move them between stores."""
 
 from __future__ import annotations
 

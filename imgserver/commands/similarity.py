@@ -1,4 +1,4 @@
-"""Which photos are alike: build the index, ask it, and list a catalogue's near-duplicates."""
+"""Find similar photos: build the index, search it, and list a catalogue's near-duplicates."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ SHOWN_GROUPS, SHOWN_IMAGES = 30, 10
     "--kind",
     type=click.Choice(["auto", "flat", "hnsw", "ivf-pq"]),
     default="auto",
-    help="How: flat compares with every image, hnsw walks a graph, ivf-pq holds a byte for eight numbers; auto goes by "
-    "the number of images.",
+    help="Kind of index: flat compares with every image, hnsw walks a graph, ivf-pq holds a byte for eight numbers; "
+    "auto chooses by the number of images.",
 )
 @json_option
 def index(store: Path, kind: str, as_json: bool) -> None:
@@ -153,7 +153,7 @@ def _asked(queries: Sequence[str], names: ImageNames | None) -> tuple[list[int],
 
 
 def _keys(ids: Collection[int], names: ImageNames | None) -> dict[int, str]:
-    """What each image is called."""
+    """The name of each image."""
     ordered = sorted(ids)
     return dict(zip(ordered, names.keys(ordered) if names is not None else map(str, ordered), strict=True))
 
@@ -311,7 +311,7 @@ def _table(groups: Sequence[Group], called: dict[int, str]) -> bytes:
 
 
 def _small(photo: bytes | None) -> bytes | None:
-    """A thumbnail for a picture; None where there is no photo, or a broken one."""
+    """A thumbnail for a picture; None if there is no photo, or a broken one."""
     from crossmedia.imgserver.similarity.contact_sheet import SIDE
     from crossmedia.imgserver.vision.decode import ImageLimits, thumbnail
     from crossmedia.imgserver.vision.formats import CorruptImage, ImageTooLarge

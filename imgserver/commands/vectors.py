@@ -1,4 +1,4 @@
-"""Vectors in and out of the store as files, and compressed within it."""
+"""Import and export vectors as files, and compress them within the store."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def export(out: Path, version: str, store: Path, as_json: bool) -> None:
     "size",
     type=click.IntRange(min=1),
     required=True,
-    help="Of a vector: as many numbers as there are bytes are coded side by side, so it must divide --dim. A byte for "
-    "four numbers loses little; docs/performance.md has what each costs.",
+    help="Bytes of a compressed vector. They must divide the numbers of the vector, because each byte codes an equal "
+    "share of them. A byte for four numbers loses little; docs/performance.md says what each choice costs.",
 )
 @click.option("--version", default="", help="Version to compress; the active one if it is not given.")
 @store_option

@@ -71,7 +71,7 @@ def test_names_and_ids(tmp_path: Path) -> None:
     assert names.find(["cat", "dog.red", "7", "nobody"]).tolist() == [7, 3, 2**62, -1]
     assert names.find(["cat.JPG", "new/dog.red.png", "cat.txt", "/a/7.avif"]).tolist() == [7, 3, -1, 2**62]
     assert names.keys([3, 4, 2**62]) == ["dog.red", "4", "7"]
-    with pytest.raises(BadInput, match="2 of 3 names are no image's; the first is 'x'"):
+    with pytest.raises(BadInput, match="2 of 3 names belong to no image; the first is 'x'"):
         names.ids(["cat", "x", "y"])
     assert ImageNames.of_store(tmp_path) is None
     names.keep(tmp_path)
@@ -399,7 +399,7 @@ def test_damaged_names_keep_nobody_from_vectors(shop: Path, tmp_path: Path, capl
     with ImageClient(open_local(store)) as client:
         assert client.info().contents.image_names == ()
         assert client.get([ids_in(shop)["SKU-01"]]).ok.all()
-    assert "what photos are called cannot be read" in caplog.text
+    assert "the names of photos cannot be read" in caplog.text
 
 
 def test_samples_of_another_manifest_are_refused(shop: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What several commands of the trainer share."""
+"""Options and output that several commands of the trainer share."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def vectors_options(function: Function) -> Function:
 
 
 def for_the_log(values: dict[str, Any], announce: Callable[[str], None]) -> dict[str, Any]:
-    """Values of options of training, with those that nobody gave chosen for the size of the log; says which."""
+    """Values of the training options; those that were not given follow from the size of the log, and it says which."""
     from crossmedia.features.reading.samples import Samples
 
     rows = Samples(values["samples"]).rows("train")
