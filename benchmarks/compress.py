@@ -26,7 +26,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table as Printed
 
-from benchmarks.fetch import IN_FLIGHT, OK
+from benchmarks.fetch import IN_FLIGHT
 from benchmarks.parts import Part, Taken, Work, as_dict, copy_store, daemon, finish, run_rounds
 from crossmedia.imgserver.offline.compress import compress
 from crossmedia.imgserver.similarity.index import faiss_module, unit
@@ -34,6 +34,7 @@ from crossmedia.imgserver.storage.records import SOURCE, Ids, Space
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import Table
 from crossmedia.imgserver.storage.versions import IMPORTED, compressed_version, held, plain_version, vector_space
+from crossmedia.status import Status, is_ok
 
 QUERIES, K, IDS, CALLS, BLOCK = 500, 10, 10_000, 100, 100_000
 Vectors = npt.NDArray[Any]
@@ -54,7 +55,7 @@ class Measured:
 def vectors_of(store: Store, space: Space) -> tuple[Ids, Vectors]:
     """All vectors of a version, by ascending id."""
     ids, entries, _ = store.index.load(space.name)
-    ok = entries["status"] == OK
+    ok = is_ok(entries["status"])
     return ids[ok], store.read(space, entries[ok])
 
 
@@ -71,16 +72,16 @@ def fill(store: Store, space: Space, vectors: Vectors, n: int) -> None:
     """``n`` rows: the vectors over and over, under ids that are no run of numbers."""
     for start in range(0, n, BLOCK):
         places = np.arange(start, min(start + BLOCK, n))
-        status = np.full(len(places), OK, dtype=np.uint8)
+        status = np.full(len(places), Status.OK, dtype=np.uint8)
         values = vectors[places % len(vectors)]
-        store.put(space, 7 * places + 3, values, status, np.zeros(len(places), dtype=SOURCE), OK)
+        store.put(space, 7 * places + 3, values, status, np.zeros(len(places), dtype=SOURCE))
 
 
 def rate(table: Table, calls: list[Ids]) -> float:
     """Million vectors a second."""
     started = time.perf_counter()
     for ids in calls:
-        table.get(ids, OK)
+        table.get(ids)
     return 1e-6 * sum(map(len, calls)) / (time.perf_counter() - started)
 
 

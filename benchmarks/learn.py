@@ -23,13 +23,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.fetch import OK
 from benchmarks.parts import Part, Work, as_dict, daemon, finish, run_rounds, show
 from benchmarks.train import BATCH, THREADS, make_samples, steps_over
 from crossmedia.imgserver.head import HeadSpec, fit_pca
 from crossmedia.imgserver.storage.records import SOURCE
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.versions import feature_space, save_head, vector_space
+from crossmedia.status import Status
 
 IMAGES, FEATURE, BEHAVIOURS = 20_000, 1280, 50
 WIDTHS = (256, 64, 12)
@@ -53,9 +53,9 @@ def make_store(folder: Path) -> None:
     head = fit_pca(values[:4096], WIDTHS[-1])
     version = head.version(BACKBONE)
     save_head(store, head)
-    ids, status = np.arange(IMAGES), np.full(IMAGES, OK, dtype=np.uint8)
+    ids, status = np.arange(IMAGES), np.full(IMAGES, Status.OK, dtype=np.uint8)
     for space, rows in ((features, values), (vector_space(store, version, WIDTHS[-1]), head.apply_numpy(values))):
-        store.put(space, ids, rows, status, np.zeros(IMAGES, dtype=SOURCE), OK)
+        store.put(space, ids, rows, status, np.zeros(IMAGES, dtype=SOURCE))
     store.index.activate(version)
     store.close()
 

@@ -17,15 +17,7 @@ from crossmedia.imgserver.client import replies
 from crossmedia.imgserver.client.fetching import Fetch
 from crossmedia.imgserver.client.ids import Ids, as_ids, deduplicated, in_place
 from crossmedia.imgserver.client.putting import put_photos
-from crossmedia.imgserver.client.results import (
-    DTYPE_CODES,
-    PERMANENT,
-    FetchStats,
-    Neighbours,
-    ServerInfo,
-    Status,
-    Vectors,
-)
+from crossmedia.imgserver.client.results import DTYPE_CODES, FetchStats, Neighbours, ServerInfo, Vectors
 from crossmedia.imgserver.client.retries import seconds_left, until_answered
 from crossmedia.imgserver.client.searching import best_of, search
 from crossmedia.imgserver.client.security import ClientSecurity
@@ -33,6 +25,7 @@ from crossmedia.imgserver.client.servers import Servers, at_once
 from crossmedia.imgserver.client.transports import Transport
 from crossmedia.imgserver.wire import VectorsReply
 from crossmedia.keys import NULL_IMAGE
+from crossmedia.status import PERMANENT, Status
 from crossmedia.v1 import image_server_pb2 as pb
 
 

@@ -11,11 +11,12 @@ import numpy as np
 from crossmedia.errors import CrossMediaError, DeadlineExceeded, Overloaded, ServerUnavailable
 from crossmedia.imgserver.client.failures import broken
 from crossmedia.imgserver.client.ids import Ids
-from crossmedia.imgserver.client.results import DTYPE_CODES, TRANSIENT, ServerInfo
+from crossmedia.imgserver.client.results import DTYPE_CODES, ServerInfo
 from crossmedia.imgserver.client.retries import Tries, seconds_left
 from crossmedia.imgserver.client.servers import Servers
 from crossmedia.imgserver.client.transports import Pending, Transport
 from crossmedia.imgserver.wire import VectorsReply
+from crossmedia.status import TRANSIENT
 from crossmedia.v1 import image_server_pb2 as pb
 
 

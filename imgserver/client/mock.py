@@ -13,6 +13,7 @@ from crossmedia.errors import NotReady, VersionMismatch
 from crossmedia.imgserver.client.results import dim_in
 from crossmedia.imgserver.client.transports import Pending
 from crossmedia.imgserver.wire import DTYPES, VectorsReply
+from crossmedia.status import Status
 from crossmedia.v1 import image_server_pb2 as pb
 
 
@@ -72,12 +73,12 @@ class MockTransport:
         ids = np.frombuffer(request.image_ids, dtype="<i8")
         dtype = request.dtype or pb.DTYPE_FLOAT16
         values = np.zeros((len(ids), self.dim), dtype=DTYPES[dtype])
-        status = np.full(len(ids), pb.VECTOR_STATUS_NOT_FOUND, dtype=np.uint8)
+        status = np.full(len(ids), Status.NOT_FOUND, dtype=np.uint8)
         for row, image_id in enumerate(ids.tolist()):
             if image_id in self.status:
                 status[row] = self.status[image_id]
             elif image_id in self.vectors:
-                values[row], status[row] = self.vectors[image_id], pb.VECTOR_STATUS_OK
+                values[row], status[row] = self.vectors[image_id], Status.OK
         done.set_result(VectorsReply(self.version, self.generation, values, status))
         return done
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from crossmedia.errors import CrossMediaError, Overloaded, ServerUnavailable
 from crossmedia.imgserver.client import replies
-from crossmedia.imgserver.client.results import TRANSIENT, ServerInfo, Status
+from crossmedia.imgserver.client.results import ServerInfo
 from crossmedia.imgserver.client.retries import Tries, seconds_left
 from crossmedia.imgserver.client.transports import Transport
+from crossmedia.status import TRANSIENT, Status
 from crossmedia.v1 import image_server_pb2 as pb
 
 

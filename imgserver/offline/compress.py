@@ -23,9 +23,8 @@ from crossmedia.imgserver.storage.versions import (
     split_version,
     vector_space,
 )
-from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.status import is_ok
 
-OK = pb.VECTOR_STATUS_OK
 SAMPLE = 256 * CENTRES  # vectors; FAISS takes no more
 COMPARED = 10_000
 
@@ -96,7 +95,7 @@ def compress(store: Store, size: int, version: str = "", seed: int = 0) -> Compr
         fill(store, source, target, lambda values: values)
     else:  # from the features, of which there may be newer ones than the source has vectors of
         fill(store, held(store, split_version(source.name)[0]), target, load_head(store, source.name).apply_numpy)
-    images = int((store.index.load(target.name)[1]["status"] == OK).sum())
+    images = int(is_ok(store.index.load(target.name)[1]["status"]).sum())
     return CompressReport(
         target.name,
         source.name,
@@ -135,7 +134,7 @@ def train_codebook(vectors: npt.NDArray[np.float32], size: int, seed: int = 0) -
 
 def _sample(store: Store, space: Space, most: int, seed: int) -> npt.NDArray[np.float32]:
     _, entries, _ = store.index.load(space.name)
-    entries = entries[entries["status"] == OK]
+    entries = entries[is_ok(entries["status"])]
     if len(entries) > most:
         entries = entries[np.sort(np.random.default_rng(seed).choice(len(entries), most, replace=False))]
     return store.read(space, entries).astype(np.float32)
@@ -143,10 +142,11 @@ def _sample(store: Store, space: Space, most: int, seed: int) -> npt.NDArray[np.
 
 def _cosine(store: Store, source: Space, target: Space, seed: int) -> float:
     ids, entries, _ = store.index.load(source.name)
-    ids, entries = ids[entries["status"] == OK], entries[entries["status"] == OK]
+    ok = is_ok(entries["status"])
+    ids, entries = ids[ok], entries[ok]
     chosen = np.sort(np.random.default_rng(seed).choice(len(ids), min(COMPARED, len(ids)), replace=False))
     now, there = store.index.get(target.name, ids[chosen])
     # A photo that was replaced since has another vector in the target, or, broken now, none.
-    same = there & (now["status"] == OK) & (now["content"] == entries[chosen]["content"])
+    same = there & is_ok(now["status"]) & (now["content"] == entries[chosen]["content"])
     plain, coded = unit(store.read(source, entries[chosen][same])), unit(store.read(target, now[same]))
     return float((plain * coded).sum(axis=1).mean()) if same.any() else 0.0

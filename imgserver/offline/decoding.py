@@ -7,16 +7,12 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
-from crossmedia.imgserver.client.results import Status
 from crossmedia.imgserver.storage.catalogue import Catalogue
 from crossmedia.imgserver.storage.records import Ids
 from crossmedia.imgserver.vision.backbone import Backbone
 from crossmedia.imgserver.vision.decoders import Decoders
 from crossmedia.imgserver.vision.engines import MAX_BATCH
 from crossmedia.imgserver.vision.photos import Photo, read_photo
-from crossmedia.v1 import image_server_pb2 as pb
-
-OK = pb.VECTOR_STATUS_OK
 
 
 def decoded(catalogue: Catalogue, backbone: Backbone, decoders: Decoders, ids: Ids) -> Iterator[Photo]:
@@ -43,4 +39,4 @@ def batched(photos: Iterator[Photo], size: int) -> Iterator[list[Photo]]:
 
 def reasons_of(photos: Iterable[Photo]) -> dict[int, str]:
     """Why photos have no feature, by image id."""
-    return {photo.image_id: f"{Status(photo.status).name}: {photo.reason}" for photo in photos if photo.status != OK}
+    return {photo.image_id: f"{photo.status.name}: {photo.reason}" for photo in photos if not photo.ok}

@@ -25,9 +25,8 @@ from crossmedia.imgserver.storage.versions import IMPORTED, VECTOR_DTYPE, held, 
 from crossmedia.keys import NULL_IMAGE, Column
 from crossmedia.looks import file_in_words
 from crossmedia.names import ImageNames, ids_or_keys, texts_of
-from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.status import Status, is_ok
 
-OK = pb.VECTOR_STATUS_OK
 BLOCK = 65_536
 VERSION_KEY, GENERATION_KEY = b"crossmedia.version", b"crossmedia.generation"
 Vectors = npt.NDArray[np.float16]
@@ -87,7 +86,7 @@ def export_vectors(store: Store, out: Path, version: str = "") -> ExportReport:
     started = time.monotonic()
     space = held(store, version, "vector")
     ids, entries, _ = store.index.load(space.name)
-    ok = entries["status"] == OK
+    ok = is_ok(entries["status"])
     ids, entries = ids[ok], entries[ok]
     write = {".parquet": _write_parquet, ".npy": _write_npy}.get(out.suffix)
     if write is None:
@@ -197,7 +196,7 @@ def import_vectors(
         new = ~store.index.get(space.name, ids)[1]  # the hash vouches for rows of an import that was killed
         if new.any():
             nowhere = np.zeros(int(new.sum()), dtype=SOURCE)
-            store.put(space, ids[new], values[new], np.full(len(nowhere), OK, dtype=np.uint8), nowhere, OK)
+            store.put(space, ids[new], values[new], np.full(len(nowhere), Status.OK, dtype=np.uint8), nowhere)
             added += len(nowhere)
         progress(len(ids))
     leave_snapshot(store, space)

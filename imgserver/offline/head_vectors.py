@@ -23,9 +23,8 @@ from crossmedia.imgserver.storage.versions import (
     split_version,
     vector_space,
 )
-from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.status import is_ok
 
-OK = pb.VECTOR_STATUS_OK
 Rows = npt.NDArray[Any]
 VECTOR_BLOCK = 16_384
 PCA_SAMPLE = 20_000
@@ -60,7 +59,7 @@ def apply_head(store: Store, head: Head) -> tuple[str, int]:
             f"The head takes {head.spec.widths[0]} numbers; features of {features.name} have {features.dim}."
         )
     vectors = _of_head(store, features, head, head.version(features.name))
-    return vectors.name, int((store.index.load(vectors.name)[1]["status"] == OK).sum())
+    return vectors.name, int(is_ok(store.index.load(vectors.name)[1]["status"]).sum())
 
 
 def make_vectors(store: Store, features: Space, dim: int | None, seed: int = 0, *, new_head: bool = False) -> str:
@@ -119,7 +118,7 @@ def check_photos(store: Store, features: Space, dim: int | None, coming: int, *,
     """
     if dim is not None and kept_head(store, features, dim, new_head=new_head) is None:
         status = store.index.load(features.name)[1]["status"]
-        _check_dim(int((status == OK).sum()) + coming, dim)
+        _check_dim(int(is_ok(status).sum()) + coming, dim)
 
 
 def _check_dim(photos: int, dim: int | None) -> None:
@@ -137,7 +136,7 @@ def few_numbers(store: Store, features: Space, version: str, dim: int | None) ->
     has = int(version.rpartition("/")[2])
     if dim is not None or has >= DEFAULT_DIM or load_head(store, version).spec.name != "pca":
         return ""
-    photos = int((store.index.load(features.name)[1]["status"] == OK).sum())
+    photos = int(is_ok(store.index.load(features.name)[1]["status"]).sum())
     if photos <= DEFAULT_DIM:
         return f"vectors have {has} numbers and not {DEFAULT_DIM}, for a PCA of {photos} photos has no more"
     return (
@@ -151,7 +150,7 @@ def _head(store: Store, features: Space, dim: int | None, seed: int, *, new_head
     if (kept := kept_head(store, features, dim, new_head=new_head)) is not None:
         return kept
     _, entries, _ = store.index.load(features.name)
-    entries = entries[entries["status"] == OK]
+    entries = entries[is_ok(entries["status"])]
     if not len(entries):
         raise NothingEmbedded(f"Not one photo could be embedded. The reasons are in {store.folder / REJECTS_FILE}.")
     _check_dim(len(entries), dim)
@@ -183,11 +182,11 @@ def fill(store: Store, source: Space, target: Space, make: Callable[[Rows], Rows
         if not len(block):
             continue
         part = entries[block]
-        ok = part["status"] == OK
+        ok = is_ok(part["status"])
         values = make(store.read(source, part[ok])) if ok.any() else None
         if values is not None:
             _check_range(target, ids[block][ok], values)
-        store.put(target, ids[block], values, part["status"], sources_in(part), OK)
+        store.put(target, ids[block], values, part["status"], sources_in(part))
     leave_snapshot(store, target)
 
 

@@ -18,9 +18,8 @@ from crossmedia.imgserver.shards import SHARDS, Ownership
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.versions import activate, copy_heads, feature_space, split_version, vector_space
 from crossmedia.names import ImageNames
-from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.status import is_ok
 
-OK = pb.VECTOR_STATUS_OK
 COMMIT_ROWS = 4096
 
 
@@ -122,8 +121,8 @@ def _take(
             store.index.restamp(space.name, block.ids[same], block.sources[same])
         new = ~same
         if new.any():
-            values = block.values[new & (block.status == OK)]
-            store.put(space, block.ids[new], values, block.status[new], block.sources[new], OK)
+            values = block.values[new & is_ok(block.status)]
+            store.put(space, block.ids[new], values, block.status[new], block.sources[new])
         images += len(block.ids)
         added += int(new.sum())
         progress(len(block.ids))

@@ -32,9 +32,7 @@ from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.versions import copy_heads, split_version
 from crossmedia.names import ImageNames
 from crossmedia.notes import note, read_note
-from crossmedia.v1 import image_server_pb2 as pb
 
-OK = pb.VECTOR_STATUS_OK
 WRITTEN, HELD = "written", "held"
 BLOCK_ROWS = 8192
 COMMIT_ROWS = 4096

@@ -30,9 +30,8 @@ from crossmedia.imgserver.vision.embedding import embed
 from crossmedia.imgserver.vision.engines import MAX_BATCH, Engine
 from crossmedia.imgserver.vision.photos import Photo, read_photo, sources_of
 from crossmedia.names import ImageNames
-from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.status import NOT_KEPT, is_ok
 
-OK = pb.VECTOR_STATUS_OK
 COMMIT_PHOTOS = 256
 INDEX_BYTES_PER_IMAGE = 2 * 100  # an entry for the feature and one for the vector, with LMDB's page overhead
 
@@ -125,7 +124,7 @@ def make_plan(store: Store, catalogue: Catalogue, backbone: Backbone, config: Pr
     found = catalogue.fingerprints(ids[known])
     unchanged = np.zeros(len(ids), dtype=np.bool_)
     unchanged[known] = found.there & (found.size == entries["size"][known]) & (found.stamp == entries["stamp"][known])
-    failed = np.flatnonzero(unchanged & (entries["status"] != OK))
+    failed = np.flatnonzero(unchanged & ~is_ok(entries["status"]))
     unchanged[failed] = ~without_reason(store.folder, ids[failed])
     plan = Plan(len(ids), int(unchanged.sum()), catalogue.reading_order(ids[~unchanged]), names)
     check_photos(store, space, config.dim, len(plan.to_embed), new_head=config.new_head)
@@ -203,7 +202,7 @@ def _embed(
 ) -> Callable[[], None]:
     """Embed one batch; return what commits it. A photo that was only touched, with the content it had, stays."""
     reasons.update(reasons_of(photos))
-    photos = [photo for photo in photos if photo.status not in (pb.VECTOR_STATUS_NOT_FOUND, pb.VECTOR_STATUS_FAILED)]
+    photos = [photo for photo in photos if photo.status not in NOT_KEPT]
     ids = np.array([photo.image_id for photo in photos], dtype=np.int64)
     before, same = store.index.get(space.name, ids)
     same &= before["content"] == np.array([photo.source.content for photo in photos], dtype=np.uint64)
@@ -218,4 +217,4 @@ def _embed(
     reasons.update(reasons_of(photos))
     status = np.array([photo.status for photo in photos], dtype=np.uint8)
     result.embedded += len(features)
-    return lambda: store.put(space, ids[~same], features, status, sources_of(photos), OK)
+    return lambda: store.put(space, ids[~same], features, status, sources_of(photos))

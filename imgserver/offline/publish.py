@@ -20,9 +20,8 @@ from crossmedia.imgserver.storage.records import Entries, Ids, Space, sources_in
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.stores import Part
 from crossmedia.imgserver.storage.versions import held, is_imported, load_head, plain_version, split_version
-from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.status import is_ok
 
-OK = pb.VECTOR_STATUS_OK
 BLOCK_BYTES = 8 << 20
 
 
@@ -140,16 +139,16 @@ def _publish_block(
     before_a_change: Callable[[], None],
 ) -> int:
     """Bring images to the cluster; return how many were written."""
-    ok = entries["status"] == OK
+    ok = is_ok(entries["status"])
     part = Part(space, ids, store.read(space, entries[ok]), entries["status"], sources_in(entries))
-    values = encode_part(codec, part, OK)
+    values = encode_part(codec, part)
     before, there, lost = cluster.get(codec, ids)
     if lost.any():
         raise StoreError(_gone(cluster))
     todo = ~(there & _same(before, values))
     if not todo.any():
         return 0
-    changed = there & ok & (before["status"] == OK) & (before["content"] != values["content"])
+    changed = there & ok & is_ok(before["status"]) & (before["content"] != values["content"])
     if changed.any():
         before_a_change()
     taken, why = cluster.set(codec, ids[todo], values[todo])

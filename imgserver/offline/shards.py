@@ -28,12 +28,10 @@ from crossmedia.imgserver.vision.decoders import Decoders
 from crossmedia.imgserver.vision.embedding import embed
 from crossmedia.imgserver.vision.engines import make_engine
 from crossmedia.imgserver.vision.photos import Photo, sources_of
-from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.status import NOT_KEPT, is_ok
 
-OK = pb.VECTOR_STATUS_OK
 CNN_PHOTOS = 256
 BLOCK_PHOTOS = 8192  # what a kill costs at most
-NOT_KEPT = (pb.VECTOR_STATUS_NOT_FOUND, pb.VECTOR_STATUS_FAILED)  # what another time may bring
 
 
 @dataclass
@@ -168,7 +166,7 @@ class FileEmbedder:
         of_row = shards_of(block.ids)
         for number in np.unique(of_row).tolist():
             self._of.files.write(self._of.files.new_place(number), block.rows(of_row == number))
-        return int((block.status == OK).sum()), rejected
+        return int(is_ok(block.status).sum()), rejected
 
     def _block(self, ids: Ids, progress: Callable[[int], None]) -> tuple[Block, dict[int, str]]:
         dim = self._of.backbone.feature_dim
@@ -184,7 +182,7 @@ class FileEmbedder:
             progress(len(photos))
         status = np.array([photo.status for photo in kept], dtype=np.uint8)
         values = np.zeros((len(kept), dim), dtype=np.float16)
-        values[status == OK] = np.concatenate(features)
+        values[is_ok(status)] = np.concatenate(features)
         kept_ids = np.array([photo.image_id for photo in kept], dtype=np.int64)
         return Block(kept_ids, status, sources_of(kept), values, self._of.backbone.recipe), rejected
 
@@ -247,7 +245,7 @@ def apply_head_to_files(folder: Path, head: Head, backbone_version: str, shard: 
                 f"The head takes {head.spec.widths[0]} numbers; features of {backbone_version} have "
                 f"{block.values.shape[1]}."
             )
-        ok = block.status == OK
+        ok = is_ok(block.status)
         values = np.zeros((len(ok), head.spec.dim), dtype=np.float16)
         if ok.any():
             values[ok] = head.apply_numpy(block.values[ok])

@@ -11,12 +11,13 @@ from crossmedia.errors import InvalidRequest, VersionMismatch
 from crossmedia.imgserver.head import Head
 from crossmedia.imgserver.serving.heads import MAX_HEAD_BYTES, Heads
 from crossmedia.imgserver.serving.learning import Learning, working_bytes
-from crossmedia.imgserver.serving.lookup import OK, Lookup, Rows, Statuses
+from crossmedia.imgserver.serving.lookup import Lookup, Rows, Statuses
 from crossmedia.imgserver.serving.served import Served
 from crossmedia.imgserver.storage.records import Ids
 from crossmedia.imgserver.storage.versions import split_version
 from crossmedia.service.admission import Admission, Cost, Turns
 from crossmedia.service.callers import Caller
+from crossmedia.status import is_ok
 from crossmedia.v1 import image_server_pb2 as pb
 
 READING_COPIES = (
@@ -76,7 +77,7 @@ class LiveHeads:
         cost = Cost(size=len(ids) * 2 * head.spec.widths[0] + working_bytes(head.spec, len(ids)), slow=1)
         with self._admission.held(cost, caller):
             features, status, computed = self._features(version, ids, caller)
-            values = self.learning.vectors(version, head, block, features, status == OK, caller)
+            values = self.learning.vectors(version, head, block, features, is_ok(status), caller)
         return values, status, computed
 
     def gradient(self, request: pb.GetHeadGradientRequest, ids: Ids, caller: Caller) -> pb.GetHeadGradientResponse:
@@ -99,7 +100,7 @@ class LiveHeads:
 
             def features() -> tuple[Rows, np.ndarray[Any, Any]]:
                 values, status, _ = self._features(request.version, ids, caller)
-                return values, status == OK
+                return values, is_ok(status)
 
             gradient = self.learning.gradient(request.version, head, request.image_ids, d_vectors, features, caller)
             return pb.GetHeadGradientResponse(

@@ -9,18 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crossmedia.imgserver.client.results import PERMANENT
 from crossmedia.imgserver.serving.jobs import Serving
 from crossmedia.imgserver.serving.misses import Misses
 from crossmedia.imgserver.serving.negatives import Negatives
-from crossmedia.imgserver.storage.records import DAMAGED, Ids
-from crossmedia.imgserver.storage.stores import LOST
+from crossmedia.imgserver.storage.records import Ids
 from crossmedia.logs import Sparingly
 from crossmedia.service.admission import Admission, Cost
 from crossmedia.service.callers import Caller
-from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.status import DAMAGED, LOST, PERMANENT, Status, is_ok
 
-OK = pb.VECTOR_STATUS_OK
 Rows = npt.NDArray[Any]
 Statuses = npt.NDArray[np.uint8]
 
@@ -53,8 +50,8 @@ class Lookup:
         Raises:
             Overloaded: too many images, or calls for them, wait for the CNN.
         """
-        values, status = serving.table.get(ids, OK)
-        if (status == OK).all():
+        values, status = serving.table.get(ids)
+        if is_ok(status).all():
             self._count(len(ids), 0, 0)
             return values, status, 0
         return values, status, self._fill(serving, ids, values, status, caller)
@@ -72,12 +69,12 @@ class Lookup:
         a while, for the photo may have been replaced. What is damaged in the store is made anew from its feature or its
         photo, and FAILED where neither is to be had.
         """
-        status[status == LOST] = pb.VECTOR_STATUS_TIMED_OUT  # to be asked for again; it is not known to be missing
+        status[status == LOST] = Status.TIMED_OUT  # to be asked for again; it is not known to be missing
         damaged = status == DAMAGED
         if damaged.any():
-            status[damaged] = pb.VECTOR_STATUS_FAILED
+            status[damaged] = Status.FAILED
             _warn(serving.version, ids[damaged])
-        failed = np.flatnonzero(status != OK)
+        failed = np.flatnonzero(~is_ok(status))
         remembered = self._negatives.get(ids[failed])
         status[failed] = np.where(remembered, remembered, status[failed])
         todo = failed[remembered == 0]
@@ -85,7 +82,7 @@ class Lookup:
         if not len(todo):
             return 0
         if self._misses.catalogue is None or serving.model is None:
-            status[todo] = np.where(status[todo], status[todo], pb.VECTOR_STATUS_NOT_FOUND)
+            status[todo] = np.where(status[todo], status[todo], Status.NOT_FOUND)
             todo = todo[damaged[todo]] if serving.model is not None else todo[:0]
             if serving.model is None or not len(todo):
                 return 0
@@ -93,12 +90,12 @@ class Lookup:
         with self._admission.held(Cost(slow=1), caller):
             fresh, outcome = self._misses.resolve(serving, serving.model, unique, caller)
         # The photo has gone, and there was a vector: that is no image that nobody knows.
-        outcome[np.isin(unique, ids[damaged]) & (outcome == pb.VECTOR_STATUS_NOT_FOUND)] = pb.VECTOR_STATUS_FAILED
+        outcome[np.isin(unique, ids[damaged]) & (outcome == Status.NOT_FOUND)] = Status.FAILED
         permanent = np.isin(outcome, PERMANENT)
         self._negatives.put(unique[permanent], outcome[permanent])
         values[todo] = fresh[inverse]
         status[todo] = outcome[inverse]
-        return int((outcome == OK).sum())
+        return int(is_ok(outcome).sum())
 
 
 def _warn(version: str, ids: Ids) -> None:

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from crossmedia.errors import BadInput
 from crossmedia.hosts import written
-from crossmedia.imgserver.client.results import Status
+from crossmedia.status import Status
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.serving.service import ImageService

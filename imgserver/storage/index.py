@@ -31,7 +31,6 @@ from crossmedia.imgserver.storage.changes import Changes
 from crossmedia.imgserver.storage.checksums import Mask, open_fact
 from crossmedia.imgserver.storage.environment import FORMAT, Environment
 from crossmedia.imgserver.storage.records import (
-    DAMAGED,
     ENTRY,
     KEY,
     MAX_ROWS,
@@ -45,6 +44,7 @@ from crossmedia.imgserver.storage.records import (
     seal_entries,
     whole_entries,
 )
+from crossmedia.status import DAMAGED
 
 WALK_BLOCK = 50_000  # entries read from LMDB in one go
 UNFINISHED_INDEX = "data.mdb.part"  # is there while a store is restored, and its index not yet

@@ -24,7 +24,6 @@ ENTRY = np.dtype(
     ]
 )
 NO_ROW = -1
-DAMAGED = 254  # in the place of a status: there was an entry or a row, and it is not what was written
 MAX_ROWS = 1 << 31  # of a space: what a table has room for beside a checksum
 VALUE_DTYPE = "float16"  # of what a codebook decodes to
 # Where a row came from: what is compared to notice a replaced photo. ``content`` hashes its bytes; 0: none were read.

@@ -14,10 +14,11 @@ from crossmedia.errors import BadInput, StoreError
 from crossmedia.imgserver.storage.checksums import Mask, name_rows, row_checksums
 from crossmedia.imgserver.storage.codebook import Codebook
 from crossmedia.imgserver.storage.index import UNFINISHED_INDEX, Index
-from crossmedia.imgserver.storage.records import DAMAGED, ENTRY, NO_ROW, SOURCE, Batch, Entries, Ids, Space
+from crossmedia.imgserver.storage.records import ENTRY, NO_ROW, SOURCE, Batch, Entries, Ids, Space
 from crossmedia.imgserver.storage.rows import RowFile
 from crossmedia.imgserver.storage.snapshots import remove_snapshots
 from crossmedia.imgserver.storage.stores import Lookups, Part, Stored
+from crossmedia.status import DAMAGED, is_ok
 
 SNAPSHOT_FROM = 100_000  # ids; fewer are read from the index in no time
 HEADS = "heads"
@@ -130,23 +131,21 @@ class Store:
         values: npt.NDArray[Any] | None,
         status: npt.NDArray[np.uint8],
         sources: npt.NDArray[Any],
-        ok: int,
     ) -> None:
         """Store one batch: rows first, synced, then one commit of the index.
 
         Args:
             space: what the rows belong to.
             ids: shape (n,), each once.
-            values: shape (m, dim), rows of the ids whose status is ``ok``, in order; None when there are none.
+            values: shape (m, dim), rows of the ids whose status is OK, in order; None when there are none.
             status: shape (n,).
             sources: shape (n,), ``SOURCE``.
-            ok: the status that means a row is there.
         """
-        self.index.put([self.batch(space, ids, values, status, sources, ok)])
+        self.index.put([self.batch(space, ids, values, status, sources)])
 
-    def put_all(self, parts: list[Part], ok: int) -> Ids:
+    def put_all(self, parts: list[Part]) -> Ids:
         """Store several parts, as ``put`` does one, in one commit; return the ids that were not kept: none."""
-        self.index.put([self.batch(*part, ok) for part in parts])
+        self.index.put([self.batch(*part) for part in parts])
         return np.zeros(0, dtype=np.int64)
 
     def batch(
@@ -156,18 +155,17 @@ class Store:
         values: npt.NDArray[Any] | None,
         status: npt.NDArray[np.uint8],
         sources: npt.NDArray[Any],
-        ok: int,
     ) -> Batch:
         """One part of a commit; the arguments are those of ``put``."""
         entries = np.zeros(len(ids), dtype=ENTRY)
         entries["status"] = status
-        entries["row"] = np.where(status == ok, 0, NO_ROW)
+        entries["row"] = np.where(is_ok(status), 0, NO_ROW)
         for name in SOURCE.names or ():
             entries[name] = sources[name]
         stored = np.zeros((0, space.dim)) if values is None else values
         codebook = self.codebook(space)
         stored = codebook.encode(stored) if codebook else np.ascontiguousarray(stored, dtype=space.dtype)
-        entries["checksum"][status == ok] = row_checksums(stored)
+        entries["checksum"][is_ok(status)] = row_checksums(stored)
         return Batch(space, ids, entries, lambda first: self.rows(space).write(first, stored))
 
     def delete(self, space: Space) -> int:

@@ -11,8 +11,6 @@ import numpy.typing as npt
 from crossmedia.imgserver.places import is_url, own_folder
 from crossmedia.imgserver.storage.records import Ids, Space
 
-LOST = 255  # in the place of a status: a row may exist, and is not to be had now
-
 
 class Stored(NamedTuple):
     """What a store has of one image: its entry, with ``SOURCE`` and ``status``, and its row, shape (dim,)."""
@@ -54,7 +52,7 @@ class Lookups(Protocol):
     def __len__(self) -> int: ...
     def load(self) -> None: ...  # noqa: D102
     def refresh(self) -> int: ...  # noqa: D102
-    def get(self, ids: Ids, ok: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]: ...  # noqa: D102
+    def get(self, ids: Ids) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]: ...  # noqa: D102
 
 
 class ServedStore(Protocol):
@@ -82,7 +80,7 @@ class ServedStore(Protocol):
     def fetch(self, space: Space, image_id: int) -> Stored | None: ...  # noqa: D102
     def knows(self, space: Space, ids: Ids) -> npt.NDArray[np.bool_]: ...  # noqa: D102
     def as_stored(self, space: Space, values: npt.NDArray[Any]) -> npt.NDArray[Any]: ...  # noqa: D102
-    def put_all(self, parts: list[Part], ok: int) -> Ids: ...  # noqa: D102
+    def put_all(self, parts: list[Part]) -> Ids: ...  # noqa: D102
     def read_head(self, name: str) -> bytes | None: ...  # noqa: D102
     def used_bytes(self) -> int: ...  # noqa: D102
     def free_bytes(self) -> int: ...  # noqa: D102

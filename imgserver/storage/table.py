@@ -12,9 +12,10 @@ import numpy.typing as npt
 from crossmedia.errors import StoreError
 from crossmedia.imgserver.storage.checksums import Mask, name_rows
 from crossmedia.imgserver.storage.hashtable import ABSENT, IdTable
-from crossmedia.imgserver.storage.records import DAMAGED, NO_ROW, Entries, Ids, Space
+from crossmedia.imgserver.storage.records import NO_ROW, Entries, Ids, Space
 from crossmedia.imgserver.storage.snapshots import load_snapshot, save_snapshot
 from crossmedia.imgserver.storage.store import SNAPSHOT_FROM, Store
+from crossmedia.status import DAMAGED, Status
 
 log = logging.getLogger(__name__)
 
@@ -107,24 +108,24 @@ class Table:
             self._save()
         return len(ids)
 
-    def get(self, ids: Ids, ok: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
+    def get(self, ids: Ids) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
         """Vectors of ``ids`` as stored; of codes, what they decode to.
 
         Returns:
-            values, shape (n, dim), zeros where there is none; status, shape (n,): ``ok``, the permanent failure,
+            values, shape (n, dim), zeros where there is none; status, shape (n,): ``Status.OK``, the permanent failure,
             ``DAMAGED`` where what was stored is not what was written, or 0 where the store has never heard of the id.
         """
         found = self._ids.get(ids) if self.loaded else self._from_index(ids)
         if not len(found) or found.min() >= 0:
             values, bad = self._gather(found)
-            status = np.full(len(ids), ok, dtype=np.uint8)
+            status = np.full(len(ids), int(Status.OK), dtype=np.uint8)
             if bad is not None:
                 status[bad] = DAMAGED
             return values, status
         has_row = found >= 0
         values = np.zeros((len(ids), self.space.dim), dtype=self.space.value_dtype)
         values[has_row], bad = self._gather(found[has_row])
-        status = np.where(has_row, ok, np.where(found == ABSENT, self._unknown, -found)).astype(np.uint8)
+        status = np.where(has_row, int(Status.OK), np.where(found == ABSENT, self._unknown, -found)).astype(np.uint8)
         if bad is not None:
             status[np.flatnonzero(has_row)[bad]] = DAMAGED
         return values, status

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from crossmedia.imgserver.storage.versions import FEATURE_DTYPE
 from crossmedia.imgserver.vision.engines import Engine, run_all
 from crossmedia.imgserver.vision.photos import Photo
-from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.status import Status
 
 
 def embed(engine: Engine, photos: Sequence[Photo], dim: int) -> tuple[list[Photo], npt.NDArray[np.float16]]:
@@ -42,4 +42,4 @@ def embed(engine: Engine, photos: Sequence[Photo], dim: int) -> tuple[list[Photo
 
 def _without_feature(photo: Photo) -> Photo:
     reason = "the backbone gives numbers for it that are not finite in float16"
-    return replace(photo, status=pb.VECTOR_STATUS_CORRUPT, pixels=None, reason=reason)
+    return replace(photo, status=Status.CORRUPT, pixels=None, reason=reason)

@@ -15,7 +15,7 @@ from crossmedia.imgserver.storage.records import SOURCE, content_hash
 from crossmedia.imgserver.vision.decode import Pixels, Preprocessing
 from crossmedia.imgserver.vision.decoders import Decoders, DecodingFailed
 from crossmedia.imgserver.vision.formats import CorruptImage, ImageTooLarge
-from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.status import Status
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,22 @@ class Photo:
 
     Attributes:
         image_id: its id.
-        status: a ``VectorStatus``: OK means there are pixels.
+        status: what became of it: OK means there are pixels.
         source: size, stamp and content hash of the bytes.
         pixels: uint8, shape (size, size, 3), or None.
         reason: why there are no pixels, for people.
     """
 
     image_id: int
-    status: int
+    status: Status
     source: Source
     pixels: Pixels | None = None
     reason: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it can have a row."""
+        return self.status == Status.OK
 
 
 def sources_of(photos: Iterable[Photo]) -> npt.NDArray[Any]:
@@ -57,14 +62,14 @@ def read_photo(catalogue: Catalogue, image_id: int, preprocessing: Preprocessing
         found = catalogue.fingerprints(np.array([image_id]))
         if not found.there[0]:
             reason = "the catalogue has no such image"
-            return Photo(image_id, pb.VECTOR_STATUS_NOT_FOUND, Source(), reason=reason)
+            return Photo(image_id, Status.NOT_FOUND, Source(), reason=reason)
         size, stamp = int(found.size[0]), int(found.stamp[0])
         data = catalogue.read(image_id, decoders.limits.max_bytes)
     except OSError as error:
-        return Photo(image_id, pb.VECTOR_STATUS_FAILED, Source(), reason=f"cannot be read: {in_words(error)}")
+        return Photo(image_id, Status.FAILED, Source(), reason=f"cannot be read: {in_words(error)}")
     if data is None:
         reason = "it has gone, its cell is empty, or it leads to where no photos are read (--photo-root)"
-        return Photo(image_id, pb.VECTOR_STATUS_NOT_FOUND, Source(), reason=reason)
+        return Photo(image_id, Status.NOT_FOUND, Source(), reason=reason)
     return photo_from_bytes(image_id, data, Source(size, stamp, content_hash(data)), preprocessing, decoders)
 
 
@@ -73,10 +78,10 @@ def photo_from_bytes(
 ) -> Photo:
     """Decode the bytes of one photo; never raises for what is wrong with them."""
     try:
-        return Photo(image_id, pb.VECTOR_STATUS_OK, source, decoders.pixels(data, preprocessing))
+        return Photo(image_id, Status.OK, source, decoders.pixels(data, preprocessing))
     except ImageTooLarge as error:
-        return Photo(image_id, pb.VECTOR_STATUS_TOO_LARGE, source, reason=str(error))
+        return Photo(image_id, Status.TOO_LARGE, source, reason=str(error))
     except CorruptImage as error:
-        return Photo(image_id, pb.VECTOR_STATUS_CORRUPT, source, reason=str(error))
+        return Photo(image_id, Status.CORRUPT, source, reason=str(error))
     except DecodingFailed as error:
-        return Photo(image_id, pb.VECTOR_STATUS_FAILED, source, reason=str(error))
+        return Photo(image_id, Status.FAILED, source, reason=str(error))

@@ -471,7 +471,7 @@ def replace_photos(folder: Path, n: int) -> tuple[Vectors, Vectors]:
         before = store.read(space, entries)
         sources = sources_in(entries)
         sources["content"] += 1
-        store.put(space, ids, before + np.float16(n + 1), entries["status"], sources, 1)
+        store.put(space, ids, before + np.float16(n + 1), entries["status"], sources)
         return before, rows_of(store, "")[1]
 
 
@@ -490,7 +490,7 @@ def test_killed_publishing(breaker: Breaker, place: Place, tmp_path: Path, pytes
         with closing(RedisStore(url, own)) as cluster:
             space = cluster.index.space(place.base)
             assert space is not None
-            return cluster.index.generation, cluster.table(space).get(np.arange(100), 1)[0]
+            return cluster.index.generation, cluster.table(space).get(np.arange(100))[0]
 
     try:
         replace_photos(store, 0)

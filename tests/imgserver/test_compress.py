@@ -40,8 +40,8 @@ from crossmedia.imgserver.storage.versions import (
     plain_version,
     split_version,
 )
+from crossmedia.status import Status
 
-OK = 1
 BYTES = 4  # for the 16 numbers of a vector in the stores of these tests
 
 
@@ -175,11 +175,11 @@ def test_the_table_the_store_and_a_restart_give_what_the_codebook_leaves(
             np.testing.assert_array_equal(store.read(space, store.index.get(space.name, ids)[0]), right)
             table = Table(store, space)
             for _ in ("from the index", "loaded"):
-                values, status = table.get(np.array([7, 100, 7, 0]), OK)
+                values, status = table.get(np.array([7, 100, 7, 0]))
                 np.testing.assert_array_equal(values, [right[7], np.zeros(16), right[7], right[0]])
-                assert status.tolist() == [OK, 0, OK, OK]
+                assert status.tolist() == [Status.OK, 0, Status.OK, Status.OK]
                 table.load()
-            np.testing.assert_array_equal(table.get(ids, OK)[0], right)
+            np.testing.assert_array_equal(table.get(ids)[0], right)
             sizes = {version.name: version.row_bytes for version in held_versions(store)}
             assert (sizes[report.of], sizes[report.version]) == (32, BYTES)
             assert report.cosine == pytest.approx(mean_cosine(vectors, right), abs=1e-5)
@@ -246,7 +246,7 @@ def test_photos_that_broke_since_are_not_compared(compressed: tuple[Path, Compre
         features = held(store, split_version(report.of)[0])
         broken = np.array([3, 4])
         corrupt = np.full(2, 3, dtype=np.uint8)
-        store.put(features, broken, None, corrupt, np.array([(1, 2, 3)] * 2, dtype=SOURCE), OK)
+        store.put(features, broken, None, corrupt, np.array([(1, 2, 3)] * 2, dtype=SOURCE))
         again = compress(store, 2 * BYTES, report.of)
         assert (again.images, again.added) == (98, 98)
         assert 0.5 < again.cosine <= 1.0

@@ -98,7 +98,7 @@ def test_rows_of_format_1_that_fill_several_of_todays_files(tmp_path: Path, monk
     store = Store(tmp_path / "store")
     space = store.index.ensure_space("v/64", "vector", 64, "float16")
     ids, values = np.arange(100), np.random.default_rng(0).standard_normal((100, 64)).astype(np.float16)
-    entries = store.batch(space, ids, values, np.ones(100, np.uint8), np.zeros(100, SOURCE), 1).entries
+    entries = store.batch(space, ids, values, np.ones(100, np.uint8), np.zeros(100, SOURCE)).entries
     old = RowFile(row_folder(store.folder, space), 64, "float16", MAX_SEGMENT_ROWS)
     store.index.put([Batch(space, ids, entries, lambda first: old.write(first, values))])
     set_format(store, 1)
@@ -161,7 +161,7 @@ def test_compact_gives_back_what_nobody_names(wasteful: Path, tmp_path: Path) ->
     fill(opened, "v/64", range(0, 40, 2), 9.0)  # it takes more, as before
     table = Table(opened, space)
     table.load()
-    values, status = table.get(np.array([0, 38, 40, 1]), 1)
+    values, status = table.get(np.array([0, 38, 40, 1]))
     opened.close()
     assert values[:, 0].tolist() == [9.0, 9.0 + 38 / 8, 3.0 + 40 / 8, 0.0]
     assert status.tolist() == [1, 1, 1, 3]
@@ -172,7 +172,7 @@ def test_compact_keeps_the_codes_of_a_compressed_version(store: Path) -> None:
     opened = Store(store)
     (coded,) = [space for space in opened.index.spaces("vector") if space.codebook]
     ids, values = np.arange(50), np.random.default_rng(0).standard_normal((50, 16))
-    opened.put(coded, ids, values, np.ones(50, np.uint8), np.ones(50, SOURCE), 1)
+    opened.put(coded, ids, values, np.ones(50, np.uint8), np.ones(50, SOURCE))
     opened.close()
     before = content(store)
     report = compact(store)

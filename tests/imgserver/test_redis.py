@@ -28,10 +28,9 @@ from crossmedia.imgserver.storage.cluster.nodes import REPLY_TIMEOUT_S
 from crossmedia.imgserver.storage.cluster.store import RedisStore
 from crossmedia.imgserver.storage.records import SOURCE
 from crossmedia.imgserver.storage.store import Store
-from crossmedia.imgserver.storage.stores import LOST
+from crossmedia.status import LOST
 from crossmedia.v1 import image_server_pb2 as pb
 
-OK = int(Status.OK)
 IDS = np.arange(100)
 
 
@@ -117,7 +116,7 @@ def local_vectors(store: Path, ids: np.ndarray = IDS, version: str = "") -> np.n
     try:
         request = pb.GetVectorsRequest(image_ids=ids.astype("<i8").tobytes(), version=version)
         reply = service.get_vectors(request, time.monotonic() + 10)
-        assert (reply.status == OK).all()
+        assert (reply.status == Status.OK).all()
         return reply.values.copy()
     finally:
         service.close()
@@ -154,8 +153,8 @@ def test_the_later_publishing_counts_though_the_clock_was_set_back(
     with closing(RedisStore(published, store)) as shared:
         space = shared.index.space(shared.index.active)
         assert space is not None
-        status = shared.table(space).get(np.array([1, 12345]), OK)[1]
-    assert status.tolist() == [OK, 0], "what was never published is known to be absent, not held to be lost"
+        status = shared.table(space).get(np.array([1, 12345]))[1]
+    assert status.tolist() == [Status.OK, 0], "what was never published is known to be absent, not held to be lost"
 
 
 def test_commands_publish_and_serve_the_same_bits(
@@ -169,16 +168,18 @@ def test_commands_publish_and_serve_the_same_bits(
     again = json.loads(run_command(*arguments).stdout)
     assert (again["images"], again["written"]) == (100, 0), "what is there is not written again"
     one, expected = start(cluster.url), local_vectors(graph_cache)
-    until(lambda: bool((asked(reader_process.address)[1] == OK).all()))
+    until(lambda: bool((asked(reader_process.address)[1] == Status.OK).all()))
     for process in (one, reader_process):
         values, status, _ = asked(process.address)
-        assert (status == OK).all()
+        assert (status == Status.OK).all()
         assert values.tobytes() == expected.tobytes()
     with ImageClient(one.address) as client:
         info = client.info()
         assert (info.version, info.images_stored, info.dim) == (first["active"], 100, 16)
         assert info.store_used_bytes > 0
-        assert client.get([99, 12345]).status.tolist() == [OK, Status.NOT_FOUND], "no catalogue, and never published"
+        assert client.get([99, 12345]).status.tolist() == [Status.OK, Status.NOT_FOUND], (
+            "no catalogue, and never published"
+        )
     health = json.loads(run_command("imgserver", "health", f"--server={one.address}", "--json").stdout)
     assert health["health"] == "SERVING"
 
@@ -192,7 +193,7 @@ def test_copies_share_what_one_of_them_computed(
         until(lambda: bool(client.info().version))
         before = client.info().computed_on_demand
         values, status, _ = asked(computer.address, ids)
-        assert status.tolist() == [OK] * 10 + [Status.CORRUPT] + [OK] * 9
+        assert status.tolist() == [Status.OK] * 10 + [Status.CORRUPT] + [Status.OK] * 9
         shared, same, _ = asked(other.address, ids)
         assert same.tolist() == status.tolist()
         assert shared.tobytes() == values.tobytes()
@@ -222,8 +223,8 @@ def test_versions_do_not_mix_and_servers_follow_the_active_one(
         for version, expected in ((former, old), (report.active, new)):
             space = shared.index.space(version)
             assert space is not None
-            values, status = shared.table(space).get(IDS, OK)
-            assert (status == OK).all()
+            values, status = shared.table(space).get(IDS)
+            assert (status == Status.OK).all()
             assert np.ascontiguousarray(values).tobytes() == expected.tobytes()
     finally:
         shared.close()
@@ -248,13 +249,14 @@ def test_a_killed_node_is_computed_again_and_is_back_when_it_is(
     try:
         for _ in range(3):
             values, status, seconds = asked(computes.address)
-            assert (status == OK).all()
+            assert (status == Status.OK).all()
             assert seconds < 20
             assert np.abs(values.astype(np.float32) - expected.astype(np.float32)).max() < 0.02
             assert values[~gone].tobytes() == expected[~gone].tobytes()
             values, status, seconds = asked(stores.address)
             assert seconds < 5
-            assert (status == np.where(gone, Status.TIMED_OUT, OK)).all(), "not NOT_FOUND, which training would mask"
+            timed_out = np.where(gone, Status.TIMED_OUT, Status.OK)
+            assert (status == timed_out).all(), "not NOT_FOUND, which training would mask"
             assert values[~gone].tobytes() == expected[~gone].tobytes()
             assert not values[gone].any()
         with ImageClient(stores.address, timeout_s=2) as client, pytest.raises(DeadlineExceeded, match="TIMED_OUT"):
@@ -262,12 +264,12 @@ def test_a_killed_node_is_computed_again_and_is_back_when_it_is(
         named = published.replace(f"127.0.0.1:{node.port}", "").replace("//,", "//").replace(",,", ",").strip(",")
         fresh = ImageService(ServiceConfig(named, None, folder=tmp_path / "fresh"))  # facts have copies
         request = pb.GetVectorsRequest(image_ids=IDS.tobytes())
-        assert (fresh.get_vectors(request, time.monotonic() + 5).status == np.where(gone, Status.TIMED_OUT, OK)).all()
+        assert (fresh.get_vectors(request, time.monotonic() + 5).status == timed_out).all()
         fresh.close()
     finally:
         node.start()
     cluster.wait()
-    until(lambda: bool((asked(stores.address)[1] == OK).all()))
+    until(lambda: bool((asked(stores.address)[1] == Status.OK).all()))
     assert asked(stores.address)[0].tobytes() == expected.tobytes()
     until(lambda: asked(computes.address)[0].tobytes() == expected.tobytes())
 
@@ -280,9 +282,9 @@ def test_a_node_that_comes_back_empty_is_not_believed(
     gone = of_node(shared, node, IDS)
     shared.close()
     cli(node.port, "flushall")
-    assert (asked(server.address)[1] == np.where(gone, Status.TIMED_OUT, OK)).all()
+    assert (asked(server.address)[1] == np.where(gone, Status.TIMED_OUT, Status.OK)).all()
     assert bring(graph_cache, published).written == gone.sum(), "publishing again brings what is not there"
-    until(lambda: bool((asked(server.address)[1] == OK).all()))
+    until(lambda: bool((asked(server.address)[1] == Status.OK).all()))
 
 
 def test_a_node_that_hangs_makes_few_requests_wait(cluster: RedisCluster, reader: RedisDaemon) -> None:
@@ -295,7 +297,7 @@ def test_a_node_that_hangs_makes_few_requests_wait(cluster: RedisCluster, reader
     finally:
         os.kill(node.process.pid, signal.SIGCONT)
     cluster.wait()
-    until(lambda: bool((asked(server.address)[1] == OK).all()))
+    until(lambda: bool((asked(server.address)[1] == Status.OK).all()))
 
 
 def test_slots_that_move_are_misses_at_most(cluster: RedisCluster, published: str, graph_cache: Path) -> None:
@@ -311,11 +313,14 @@ def test_slots_that_move_are_misses_at_most(cluster: RedisCluster, published: st
             moving = subprocess.Popen(command, stdout=subprocess.DEVNULL)
             before = of_node(shared, cluster.nodes[taker], IDS).sum()
             while moving.poll() is None:
-                values, status = table.get(IDS, OK)
-                assert set(status.tolist()) <= {OK, LOST}
-                assert np.ascontiguousarray(values[status == OK]).tobytes() == expected[status == OK].tobytes()
+                values, status = table.get(IDS)
+                assert set(status.tolist()) <= {Status.OK, LOST}
+                assert (
+                    np.ascontiguousarray(values[status == Status.OK]).tobytes()
+                    == expected[status == Status.OK].tobytes()
+                )
             assert moving.returncode == 0
-            assert (table.get(IDS, OK)[1] == OK).all()
+            assert (table.get(IDS)[1] == Status.OK).all()
             assert of_node(shared, cluster.nodes[taker], IDS).sum() > before
     finally:
         shared.close()
@@ -341,7 +346,7 @@ def test_a_damaged_value_is_a_miss(cluster: RedisCluster, published: str, graph_
 
 
 def _zeros(codec: Codec, ids: np.ndarray) -> tuple[np.ndarray, ...]:
-    return ids, np.zeros((len(ids), codec.dim)), np.full(len(ids), OK, np.uint8), np.zeros(len(ids), SOURCE)
+    return ids, np.zeros((len(ids), codec.dim)), np.full(len(ids), Status.OK, np.uint8), np.zeros(len(ids), SOURCE)
 
 
 def test_photos_that_are_brought_are_seen_by_all_and_count_a_generation(
@@ -392,7 +397,7 @@ def test_a_head_that_learns_needs_features_there(
             image_ids=IDS.astype("<i8").tobytes(), version=request.version, dtype=pb.DTYPE_FLOAT32
         )
         learned = service.get_vectors(ask, time.monotonic() + 10)
-        assert (learned.status == OK).all()
+        assert (learned.status == Status.OK).all()
         assert learned.values.astype(np.float16).tobytes() == local_vectors(graph_cache).tobytes()
     finally:
         service.close()
@@ -459,7 +464,7 @@ def test_one_redis_will_do_with_a_password(graph_cache: Path, tmp_path: Path) ->
     try:
         assert bring(graph_cache, url).written == 100
         process = RedisDaemon(url, tmp_path / "daemon")
-        assert (asked(process.address)[1] == OK).all()
+        assert (asked(process.address)[1] == Status.OK).all()
         assert b"secret" not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
         process.stop()
         service = ImageService(ServiceConfig(url, None, folder=tmp_path / "server"))
@@ -506,12 +511,12 @@ def test_memory_that_is_too_small_is_said_and_absence_is_no_proof(graph_cache: P
         shared = RedisStore(url, tmp_path)
         space = shared.index.space(shared.index.active)
         assert space is not None
-        assert shared.table(space).get(np.array([5, 4711]), OK)[1].tolist() == [OK, 0]
+        assert shared.table(space).get(np.array([5, 4711]))[1].tolist() == [Status.OK, 0]
         cli(node.port, "config", "set", "maxmemory-policy", "allkeys-lru")
         cli(node.port, "config", "set", "maxmemory", str(shared.used_bytes() - 30_000))
         cli(node.port, "set", "another", "x" * 10)
         until(lambda: any(shared.evicted))
-        assert shared.table(space).get(np.array([4711]), OK)[1].tolist() == [LOST], "thrown away, perhaps"
+        assert shared.table(space).get(np.array([4711]))[1].tolist() == [LOST], "thrown away, perhaps"
         shared.close()
     finally:
         node.kill()

@@ -515,12 +515,12 @@ def test_an_image_that_comes_back_is_served_again(full: Path, tmp_path: Path) ->
         values = store.read(space, entries)
         store.index.remove([(space.name, ids, entries)])
         table.refresh()
-        assert table.get(np.array([3, 4, 5]), 1)[1].tolist() == [0, 0, 1]
+        assert table.get(np.array([3, 4, 5]))[1].tolist() == [0, 0, 1]
         assert len(table) == 241
         sources = np.zeros(2, dtype=[("size", "<u8"), ("stamp", "<u8"), ("content", "<u8")])
-        store.put(space, ids, values, np.array([1, 1], np.uint8), sources, 1)
+        store.put(space, ids, values, np.array([1, 1], np.uint8), sources)
         table.refresh()
-        assert table.get(ids, 1)[0].tobytes() == values.tobytes()
+        assert table.get(ids)[0].tobytes() == values.tobytes()
         assert len(table) == 243
 
 
