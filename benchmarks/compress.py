@@ -17,7 +17,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,9 @@ from crossmedia.imgserver.similarity.index import faiss_module, unit
 from crossmedia.imgserver.storage.records import SOURCE, Ids, Space
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import Table
-from crossmedia.imgserver.storage.versions import IMPORTED, compressed_version, held, plain_version, vector_space
+from crossmedia.imgserver.storage.versions import held, vector_space
 from crossmedia.status import Status, is_ok
+from crossmedia.version import IMPORTED, Version
 
 QUERIES, K, IDS, CALLS, BLOCK = 500, 10, 10_000, 100, 100_000
 Vectors = npt.NDArray[Any]
@@ -113,13 +114,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         copy_store(arguments.store, Path(folder) / "copy")
         with closing(Store(f"{folder}/copy", create=False)) as store, closing(Store(f"{folder}/large")) as large:
-            plain = held(store, plain_version(store.index.active))
+            plain = held(store, str(Version.parse(store.index.active).plain))
             ids, vectors = vectors_of(store, plain)
             queries = np.random.default_rng(0).choice(len(ids), min(QUERIES, len(ids)), replace=False)
             right = nearest(vectors, queries)
-            name = f"vectors@0+{IMPORTED}/{plain.dim}"
-            spaces = [vector_space(large, name, plain.dim)]
-            large.index.activate(name)
+            version = Version("vectors@0", IMPORTED, dim=plain.dim)
+            spaces = [vector_space(large, version)]
+            large.index.activate(str(version))
             found = {"none": Measured(plain.row_bytes)}
             for size in sizes:
                 report = compress(store, size, plain.name)
@@ -130,7 +131,7 @@ def main() -> None:
                 codebook = store.codebook(space)
                 assert codebook is not None
                 large.save_codebook(codebook)
-                spaces.append(vector_space(large, compressed_version(name, codebook.name), plain.dim, codebook.name))
+                spaces.append(vector_space(large, replace(version, codebook=codebook.name)))
             tables = []
             for space in spaces:
                 print(f"filling a table of {n:,} rows of {space.row_bytes} bytes", flush=True)

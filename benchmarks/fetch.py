@@ -31,6 +31,7 @@ from crossmedia.imgserver.storage.records import SOURCE
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.versions import vector_space
 from crossmedia.status import Status
+from crossmedia.version import Version
 
 DIM = 64
 VERSION = f"benchmark@000000000000+imported/{DIM}"
@@ -46,7 +47,7 @@ def make_vectors(n: int) -> npt.NDArray[np.float16]:
 def make_store(folder: Path, vectors: npt.NDArray[np.float16]) -> None:
     """A store that serves ``vectors``."""
     store = Store(folder)
-    space = vector_space(store, VERSION, DIM)
+    space = vector_space(store, Version.parse(VERSION))
     for start in range(0, len(vectors), BLOCK):
         part = vectors[start : start + BLOCK]
         ids = np.arange(start, start + len(part))

@@ -26,10 +26,12 @@ from rich.table import Table
 from benchmarks.parts import Part, Work, as_dict, daemon, finish, run_rounds, show
 from benchmarks.train import BATCH, THREADS, make_samples, steps_over
 from crossmedia.imgserver.head import HeadSpec, fit_pca
+from crossmedia.imgserver.head_files import save_head
 from crossmedia.imgserver.storage.records import SOURCE
 from crossmedia.imgserver.storage.store import Store
-from crossmedia.imgserver.storage.versions import feature_space, save_head, vector_space
+from crossmedia.imgserver.storage.versions import feature_space, vector_space
 from crossmedia.status import Status
+from crossmedia.version import Version
 
 IMAGES, FEATURE, BEHAVIOURS = 20_000, 1280, 50
 WIDTHS = (256, 64, 12)
@@ -54,7 +56,7 @@ def make_store(folder: Path) -> None:
     version = head.version(BACKBONE)
     save_head(store, head)
     ids, status = np.arange(IMAGES), np.full(IMAGES, Status.OK, dtype=np.uint8)
-    for space, rows in ((features, values), (vector_space(store, version, WIDTHS[-1]), head.apply_numpy(values))):
+    for space, rows in ((features, values), (vector_space(store, Version.parse(version)), head.apply_numpy(values))):
         store.put(space, ids, rows, status, np.zeros(IMAGES, dtype=SOURCE))
     store.index.activate(version)
     store.close()

@@ -18,20 +18,21 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as Printed
 
-from benchmarks.fetch import DIM, VERSION
+from benchmarks.fetch import VERSION
 from benchmarks.parts import finish
 from crossmedia.imgserver.storage.records import ENTRY, Batch
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import Table
 from crossmedia.imgserver.storage.versions import vector_space
 from crossmedia.status import Status
+from crossmedia.version import Version
 
 BLOCK = 500_000
 
 
 def make_index(store: Store, ids: int) -> None:
     """Entries as precompute writes them, of ids that are no run of numbers."""
-    space = vector_space(store, VERSION, DIM)
+    space = vector_space(store, Version.parse(VERSION))
     for start in range(0, ids, BLOCK):
         part = 7 * np.arange(start, min(start + BLOCK, ids)) + 3
         entries = np.zeros(len(part), dtype=ENTRY)

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from crossmedia.errors import NotReady, VersionMismatch
-from crossmedia.imgserver.client.results import dim_in
 from crossmedia.imgserver.client.transports import Pending
 from crossmedia.imgserver.wire import DTYPES, VectorsReply
 from crossmedia.status import Status
 from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.version import Version
 
 
 class MockTransport:
@@ -41,7 +41,7 @@ class MockTransport:
     ):
         self.vectors, self.generation = dict(vectors), generation
         self.status, self.max_ids_per_call = dict(status or {}), max_ids_per_call
-        self.dim = len(next(iter(self.vectors.values()))) if self.vectors else dim_in(version) or 8
+        self.dim = len(next(iter(self.vectors.values()))) if self.vectors else Version.parse(version).dim or 8
         self.version = version or f"mock@000000000000+none@000000000000/{self.dim}"
         self.requests: list[pb.GetVectorsRequest] = []
 

@@ -19,11 +19,12 @@ from google.protobuf.message import DecodeError, Message
 
 from crossmedia.imgserver.client.failures import broken, printable
 from crossmedia.imgserver.client.ids import Ids
-from crossmedia.imgserver.client.results import DTYPE_NAMES, KNOWN_STATUS, ServerInfo, dim_in
+from crossmedia.imgserver.client.results import DTYPE_NAMES, KNOWN_STATUS, ServerInfo
 from crossmedia.imgserver.wire import VectorsReply
 from crossmedia.keys import NULL_IMAGE
 from crossmedia.status import Status, is_ok
 from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.version import Version
 
 MAX_DIM = 1 << 16
 MAX_NAME, MAX_NAMES = 1024, 10_000  # characters of a name that a server tells, and names in a list
@@ -79,7 +80,7 @@ def info(message: pb.GetInfoResponse, server: str) -> ServerInfo:
     for name in ("dim", "feature_dim"):
         if values[name] > MAX_DIM:
             raise broken(server, f"{name} is {values[name]}, more than {MAX_DIM}")
-    if message.version and not dim_in(message.version) == message.dim > 0:
+    if message.version and not Version.parse(message.version).dim == message.dim > 0:
         raise broken(server, f"dim is {message.dim}, and its version is {message.version!r}, which should end with it")
     return ServerInfo(**values)
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from crossmedia.errors import DeadlineExceeded, TooManyMissingImages, VersionMismatch
 from crossmedia.status import Status, is_ok
 from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.version import Version
 
 # Whatever a server says: a message is held in memory as a whole.
 MAX_MESSAGE_BYTES = 256 << 20
@@ -23,12 +24,6 @@ CHECK = (
 )
 KNOWN_STATUS = np.zeros(256, dtype=np.bool_)
 KNOWN_STATUS[[int(s) for s in Status]] = True
-
-
-def dim_in(version: str) -> int | None:
-    """Numbers in a vector, as the end of its version says; None where it does not."""
-    _, slash, dim = version.rpartition("/")
-    return (int(dim) or None) if slash and dim.isascii() and dim.isdigit() and len(dim) < 10 else None
 
 
 @dataclass(frozen=True)
@@ -169,7 +164,7 @@ class ServerInfo:
         """Numbers in a vector of ``version``, or in a feature; None where neither its name nor the server says."""
         if version and version == self.backbone:
             return self.feature_dim or self.dim or None
-        return dim_in(version)
+        return Version.parse(version).dim or None
 
     def dim_of(self, version: str) -> int:
         """Numbers in a vector of ``version``, as far as is known before the first reply."""

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from crossmedia.errors import BadInput
+from crossmedia.imgserver.head_files import load_head
 from crossmedia.imgserver.offline.head_vectors import fill
 from crossmedia.imgserver.similarity.index import faiss_module, unit
 from crossmedia.imgserver.storage.codebook import CENTRES, Codebook
 from crossmedia.imgserver.storage.records import Space
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.versions import (
-    compressed_version,
     held,
-    is_imported,
-    load_head,
-    plain_version,
-    split_version,
     vector_space,
 )
 from crossmedia.status import is_ok
@@ -75,26 +71,26 @@ def compress(store: Store, size: int, version: str = "", seed: int = 0) -> Compr
     started = time.monotonic()
     source = held(store, version, "vector")
     if source.codebook:
-        raise BadInput(f"{source.name} is compressed already; compress {plain_version(source.name)} instead.")
+        raise BadInput(f"{source.name} is compressed already; compress {source.version.plain} instead.")
     if not 1 <= size <= source.dim or source.dim % size:
         fitting = ", ".join(str(n) for n in range(1, source.dim + 1) if source.dim % n == 0)
         raise BadInput(f"{size} bytes do not divide the {source.dim} numbers of a vector; {fitting} do.")
     of_size = [
         space
         for space in store.index.spaces("vector")
-        if space.codebook.startswith(f"pq{size}@") and plain_version(space.name) == source.name
+        if space.codebook.startswith(f"pq{size}@") and space.version.plain == source.version
     ]
     if of_size:
         target = of_size[-1]
     else:
         codebook = train_codebook(_sample(store, source, SAMPLE, seed), size, seed)
         store.save_codebook(codebook)
-        target = vector_space(store, compressed_version(source.name, codebook.name), source.dim, codebook.name)
+        target = vector_space(store, replace(source.version, codebook=codebook.name))
     before = target.next_row
-    if is_imported(source.name):
+    if source.version.imported:
         fill(store, source, target, lambda values: values)
     else:  # from the features, of which there may be newer ones than the source has vectors of
-        fill(store, held(store, split_version(source.name)[0]), target, load_head(store, source.name).apply_numpy)
+        fill(store, held(store, source.version.backbone), target, load_head(store, source.name).apply_numpy)
     images = int(is_ok(store.index.load(target.name)[1]["status"]).sum())
     return CompressReport(
         target.name,

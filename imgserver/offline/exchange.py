@@ -21,11 +21,12 @@ from crossmedia.errors import BadInput
 from crossmedia.imgserver.storage.records import SOURCE, Entries, Ids, Space
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import leave_snapshot
-from crossmedia.imgserver.storage.versions import IMPORTED, VECTOR_DTYPE, held, vector_space
+from crossmedia.imgserver.storage.versions import VECTOR_DTYPE, held, vector_space
 from crossmedia.keys import NULL_IMAGE, Column
 from crossmedia.looks import file_in_words
 from crossmedia.names import ImageNames, ids_or_keys, texts_of
 from crossmedia.status import Status, is_ok
+from crossmedia.version import IMPORTED, Version, hashed
 
 BLOCK = 65_536
 VERSION_KEY, GENERATION_KEY = b"crossmedia.version", b"crossmedia.generation"
@@ -135,14 +136,12 @@ class NewVectors:
     Attributes:
         version: that they become.
         images: how many there are.
-        dim: numbers of each.
         blocks: reads them as often as it is called: ids and vectors as they are stored, a block at a time.
         passed_over: whether an ``image_id`` was not read, for keys of a manifest count.
     """
 
-    version: str
+    version: Version
     images: int
-    dim: int
     blocks: Callable[[], Iterator[tuple[Ids, Vectors]]]
     passed_over: bool
 
@@ -176,7 +175,7 @@ def check_vectors(path: Path, name: str, images: KnownImages | None = None) -> N
         raise BadInput(f"{path} holds no vectors.")
     if len(twice := np.flatnonzero(every[1:] == every[:-1])):
         raise BadInput(f"Image id {every[twice[0]]} is in {path} twice; which vector should count?")
-    return NewVectors(f"{name}@{sha.hexdigest()[:12]}+{IMPORTED}/{dim}", len(every), dim, source, passed_over)
+    return NewVectors(Version(hashed(name, sha.hexdigest()), IMPORTED, dim=dim), len(every), source, passed_over)
 
 
 def import_vectors(
@@ -190,7 +189,7 @@ def import_vectors(
         progress: told how many rows were just stored.
     """
     started = time.monotonic()
-    space = vector_space(store, vectors.version, vectors.dim)
+    space = vector_space(store, vectors.version)
     added = 0
     for ids, values in vectors.blocks():
         new = ~store.index.get(space.name, ids)[1]  # the hash vouches for rows of an import that was killed
@@ -200,8 +199,8 @@ def import_vectors(
             added += len(nowhere)
         progress(len(ids))
     leave_snapshot(store, space)
-    store.index.activate(vectors.version)
-    return ImportReport(vectors.version, vectors.images, added, vectors.dim, time.monotonic() - started)
+    store.index.activate(space.name)
+    return ImportReport(space.name, vectors.images, added, space.dim, time.monotonic() - started)
 
 
 def _open_vectors(path: Path, images: KnownImages) -> tuple[Callable[[], Iterator[tuple[Ids, Vectors]]], bool]:

@@ -10,20 +10,17 @@ import numpy.typing as npt
 
 from crossmedia.errors import BadInput, NothingEmbedded
 from crossmedia.imgserver.head import Head, fit_pca
+from crossmedia.imgserver.head_files import load_head, save_head
 from crossmedia.imgserver.offline.rejects import REJECTS_FILE
 from crossmedia.imgserver.storage.records import Ids, Space, places_in, sources_in
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import leave_snapshot
 from crossmedia.imgserver.storage.versions import (
     VECTOR_DTYPE,
-    is_imported,
-    load_head,
-    plain_version,
-    save_head,
-    split_version,
     vector_space,
 )
 from crossmedia.status import is_ok
+from crossmedia.version import Version
 
 Rows = npt.NDArray[Any]
 VECTOR_BLOCK = 16_384
@@ -46,7 +43,7 @@ def apply_head(store: Store, head: Head) -> tuple[str, int]:
         StoreError: the store cannot be written.
     """
     active = store.index.active
-    backbone = head.backbone or split_version(active)[0]
+    backbone = head.backbone or Version.parse(active).backbone
     features = store.index.space(backbone) if backbone else None
     if features is None:
         held = ", ".join(space.name for space in store.index.spaces("feature")) or "none"
@@ -80,7 +77,7 @@ def make_vectors(store: Store, features: Space, dim: int | None, seed: int = 0, 
     head, active = _head(store, features, dim, seed, new_head=new_head), store.index.active
     version = head.version(features.name)
     # A compressed version goes on as it is: with its codebook, and without the version that it was made of.
-    vectors = _of_head(store, features, head, active if plain_version(active) == version else version)
+    vectors = _of_head(store, features, head, active if str(Version.parse(active).plain) == version else version)
     store.index.activate(vectors.name)
     return vectors.name
 
@@ -88,7 +85,7 @@ def make_vectors(store: Store, features: Space, dim: int | None, seed: int = 0, 
 def _of_head(store: Store, features: Space, head: Head, version: str) -> Space:
     """A version that a head makes of these features, with all its vectors."""
     save_head(store, head)
-    vectors = vector_space(store, version, head.spec.dim)
+    vectors = vector_space(store, Version.parse(version))
     fill(store, features, vectors, head.apply_numpy)
     return vectors
 
@@ -96,7 +93,8 @@ def _of_head(store: Store, features: Space, head: Head, version: str) -> Space:
 def kept_head(store: Store, features: Space, dim: int | None, *, new_head: bool) -> Head | None:
     """The head of the active version, if vectors are to be made by it; None where a PCA is fitted."""
     active = store.index.active
-    if active and not new_head and split_version(active)[0] == features.name and not is_imported(active):
+    version = Version.parse(active)
+    if active and not new_head and version.backbone == features.name and not version.imported:
         head = load_head(store, active)
         if dim in (None, head.spec.dim):
             return head
@@ -133,7 +131,7 @@ def _check_dim(photos: int, dim: int | None) -> None:
 
 def few_numbers(store: Store, features: Space, version: str, dim: int | None) -> str:
     """A sentence where vectors have fewer numbers than they would have of more photos; else nothing."""
-    has = int(version.rpartition("/")[2])
+    has = Version.parse(version).dim
     if dim is not None or has >= DEFAULT_DIM or load_head(store, version).spec.name != "pca":
         return ""
     photos = int(is_ok(store.index.load(features.name)[1]["status"]).sum())

@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from crossmedia.errors import BadInput
+from crossmedia.imgserver.head_files import copy_heads
 from crossmedia.imgserver.offline.head_vectors import few_numbers, make_vectors
 from crossmedia.imgserver.offline.moving import active_among, note_held
 from crossmedia.imgserver.offline.rejects import write_rejects
 from crossmedia.imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below
 from crossmedia.imgserver.shards import SHARDS, Ownership
 from crossmedia.imgserver.storage.store import Store
-from crossmedia.imgserver.storage.versions import activate, copy_heads, feature_space, split_version, vector_space
+from crossmedia.imgserver.storage.versions import activate, feature_space, vector_space
 from crossmedia.names import ImageNames
 from crossmedia.status import is_ok
+from crossmedia.version import Version
 
 COMMIT_ROWS = 4096
 
@@ -90,7 +92,7 @@ def merge(
         raise BadInput(f"{folder} holds no rows{f' that {ownership.me} owns' if ownership else ''} yet.")
     if moved and not store.index.active:
         activate(store, moved)
-    backbone = split_version(store.index.active)[0] if moved else names[0]
+    backbone = Version.parse(store.index.active).backbone if moved else names[0]
     features = store.index.space(backbone)
     if features is None:  # imported vectors have none
         version, rejected, file, note = store.index.active, 0, None, ""
@@ -111,10 +113,11 @@ def _take(
     space = None
     images = added = 0
     for block in _together(latest_rows(ShardFiles(folder, kind, name), shards)):
-        dim = block.values.shape[1]
         if space is None:
-            is_feature = kind == FEATURES
-            space = feature_space(store, name, dim, block.recipe) if is_feature else vector_space(store, name, dim)
+            if kind == FEATURES:
+                space = feature_space(store, name, block.values.shape[1], block.recipe)
+            else:
+                space = vector_space(store, Version.parse(name))
         before, same = store.index.get(space.name, block.ids)
         same &= (before["content"] == block.sources["content"]) & (before["status"] == block.status)
         if same.any():

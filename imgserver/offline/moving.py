@@ -24,14 +24,15 @@ import xxhash
 
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput, NotReady, StoreError
+from crossmedia.imgserver.head_files import copy_heads
 from crossmedia.imgserver.offline.rejects import write_rejects
 from crossmedia.imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below
 from crossmedia.imgserver.shards import SHARDS, Ownership, shards_of
 from crossmedia.imgserver.storage.records import NO_ROW, Entries, Ids, Space, places_in, sources_in
 from crossmedia.imgserver.storage.store import Store
-from crossmedia.imgserver.storage.versions import copy_heads, split_version
 from crossmedia.names import ImageNames
 from crossmedia.notes import note, read_note
+from crossmedia.version import Version
 
 WRITTEN, HELD = "written", "held"
 BLOCK_ROWS = 8192
@@ -144,7 +145,7 @@ def drop_moved(store: Store, folder: Path, ownership: Ownership) -> MoveReport:
                 )
     for first, end in _whole_shards(parts):
         store.index.remove([(part.space.name, *part.of(first, end)) for part in parts])
-    features = store.index.space(split_version(store.index.active)[0]) if store.index.active else None
+    features = store.index.space(Version.parse(store.index.active).backbone) if store.index.active else None
     if features is not None:
         write_rejects(store, features, {})
     return _report(parts, ownership, sum(len(part.ids) for part in parts), started)

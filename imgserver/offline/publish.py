@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from crossmedia.errors import BadInput, StoreError
+from crossmedia.imgserver.head_files import load_head
 from crossmedia.imgserver.storage.cluster.codec import TAGS, Codec, Mask, Values, command
 from crossmedia.imgserver.storage.cluster.facts import Published
 from crossmedia.imgserver.storage.cluster.store import RedisStore, encode_part
 from crossmedia.imgserver.storage.records import Entries, Ids, Space, sources_in
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.stores import Part
-from crossmedia.imgserver.storage.versions import held, is_imported, load_head, plain_version, split_version
+from crossmedia.imgserver.storage.versions import held
 from crossmedia.status import is_ok
 
 BLOCK_BYTES = 8 << 20
@@ -58,7 +59,7 @@ def images_of(store: Store, versions: Sequence[str]) -> tuple[list[Space], int]:
         if space.codebook:
             raise BadInput(
                 f"{space.name} is compressed, and a cluster holds vectors as numbers. Publish another version: with "
-                f"--version, and {plain_version(space.name)} if the store still has it."
+                f"--version, and {space.version.plain} if the store still has it."
             )
         spaces.append(space)
     return spaces, sum(len(store.index.load(space.name)[0]) for space in spaces)
@@ -91,8 +92,8 @@ def publish(
         replaced = True
 
     for space in spaces:
-        if space.kind == "vector" and not is_imported(space.name):
-            _publish_model(store, cluster, space.name)
+        if space.kind == "vector" and not space.version.imported:
+            _publish_model(store, cluster, space)
         ids, entries, _ = store.index.load(space.name)
         codec = Codec(space)
         block = max(1, BLOCK_BYTES // codec.value.itemsize)
@@ -118,14 +119,14 @@ def publish(
     )
 
 
-def _publish_model(store: Store, cluster: RedisStore, version: str) -> None:
+def _publish_model(store: Store, cluster: RedisStore, space: Space) -> None:
     """What makes more vectors of a version: the head's weights, and which backbone it is."""
-    backbone, head = split_version(version)
-    features = store.index.space(backbone)
+    version = space.version
+    features = store.index.space(version.backbone)
     if features is None:
-        raise StoreError(f"The store {store} holds {version} and not the features behind it.")
-    cluster.index.keep_head(head, load_head(store, version).to_bytes())
-    if cluster.index.published(backbone) is None:
+        raise StoreError(f"The store {store} holds {space.name} and not the features behind it.")
+    cluster.index.keep_head(version.head, load_head(store, space.name).to_bytes())
+    if cluster.index.published(version.backbone) is None:
         cluster.index.declare(Published(replace(features, number=0, next_row=0), False))
 
 

@@ -14,11 +14,11 @@ from crossmedia.imgserver.serving.learning import Learning, working_bytes
 from crossmedia.imgserver.serving.lookup import Lookup, Rows, Statuses
 from crossmedia.imgserver.serving.served import Served
 from crossmedia.imgserver.storage.records import Ids
-from crossmedia.imgserver.storage.versions import split_version
 from crossmedia.service.admission import Admission, Cost, Turns
 from crossmedia.service.callers import Caller
 from crossmedia.status import is_ok
 from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.version import Version
 
 READING_COPIES = (
     5  # of a head's bytes: message, tensors, module, what its digest is made of, and a check of each number
@@ -54,7 +54,7 @@ class LiveHeads:
         cost = Cost(size=READING_COPIES * len(request.head), slow=1)
         with self._admission.held(cost, caller), self._reading.one(caller):
             head = Head.from_bytes(request.head)
-            backbone = split_version(request.version)[0]
+            backbone = Version.parse(request.version).backbone
             if (right := head.version(backbone)) != request.version:
                 raise InvalidRequest(f"The head was put as {request.version}; its weights are those of {right}.")
             features = self._served.of(backbone).table.space
@@ -108,4 +108,4 @@ class LiveHeads:
             )
 
     def _features(self, version: str, ids: Ids, caller: Caller) -> tuple[Rows, Statuses, int]:
-        return self._lookup.rows(self._served.of(split_version(version)[0]), ids, caller)
+        return self._lookup.rows(self._served.of(Version.parse(version).backbone), ids, caller)

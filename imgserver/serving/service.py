@@ -33,7 +33,6 @@ from crossmedia.imgserver.serving.thumbnails import MAX_THUMBNAILS, Thumbnails
 from crossmedia.imgserver.shards import Ownership
 from crossmedia.imgserver.storage.catalogue import READ_TIMEOUT_S, Catalogue, open_catalogue
 from crossmedia.imgserver.storage.stores import open_store
-from crossmedia.imgserver.storage.versions import split_version
 from crossmedia.imgserver.vision.decode import ImageLimits
 from crossmedia.imgserver.vision.decoders import Decoders
 from crossmedia.imgserver.wire import DTYPES, VectorsReply
@@ -41,6 +40,7 @@ from crossmedia.names import changed_at, digests_of_store
 from crossmedia.service.admission import Admission, Cost, Turns
 from crossmedia.service.callers import Caller, OnEnd
 from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.version import Version
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ class ImageService:
         return pb.GetInfoResponse(
             server_version=self._release,
             version=serving.version if serving else "",
-            backbone=split_version(serving.version)[0] if serving else "",
+            backbone=Version.parse(serving.version).backbone if serving else "",
             dim=serving.table.space.dim if serving else 0,
             stored_dtype=pb.DTYPE_FLOAT16,
             generation=self.store.index.generation,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import xxhash
 
 from crossmedia.imgserver.storage.checksums import Mask, seals
+from crossmedia.version import Version, name_of
 
 ENTRY = np.dtype(
     [
@@ -42,7 +43,7 @@ class Space:
 
     Attributes:
         number: prefix of its entries' keys, and name of its row folder; never given twice in a store.
-        name: the version.
+        name: the version, as text.
         kind: ``feature`` or ``vector``.
         dim: numbers in a row.
         dtype: of the stored numbers; or the name of the codebook whose codes are stored instead.
@@ -59,6 +60,11 @@ class Space:
     recipe: str = ""
 
     @property
+    def version(self) -> Version:
+        """What its name says."""
+        return Version.parse(self.name)
+
+    @property
     def codebook(self) -> str:
         """Name of the codebook whose codes its rows are; empty where they are the numbers themselves."""
         return self.dtype if "@" in self.dtype else ""
@@ -66,7 +72,7 @@ class Space:
     @property
     def row_bytes(self) -> int:
         """Bytes of a row, in memory and on disk."""
-        coded = self.codebook.partition("@")[0].removeprefix("pq")
+        coded = name_of(self.codebook).removeprefix("pq")
         return int(coded) if coded else self.dim * np.dtype(self.dtype).itemsize
 
     @property

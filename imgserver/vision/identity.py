@@ -1,9 +1,4 @@
-"""Versions: a vector is only good for one backbone, one preprocessing and one head.
-
-backbone version  <backbone>@<12 hex of sha256(weights, preprocessing)>[#bf16]
-vector version    <backbone version>+<head>@<12 hex of sha256(canonical head spec, weights)>[#<codebook>]/<dim>, see
-                  ``Head.version`` and ``storage.versions``
-"""
+"""What the version of a backbone is made of: its weights and every step from bytes to pixels."""
 
 from __future__ import annotations
 
@@ -14,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from crossmedia.imgserver.vision.decode import Preprocessing
+from crossmedia.version import hashed
 
 
 def backbone_version(name: str, files: Sequence[Path], preprocessing: Preprocessing, rest: str = "") -> str:
@@ -23,4 +19,4 @@ def backbone_version(name: str, files: Sequence[Path], preprocessing: Preprocess
         with open(path, "rb") as file:
             sha.update(hashlib.file_digest(file, "sha256").digest())
     sha.update(json.dumps(asdict(preprocessing), sort_keys=True, separators=(",", ":")).encode() + rest.encode())
-    return f"{name}@{sha.hexdigest()[:12]}"
+    return hashed(name, sha.hexdigest())

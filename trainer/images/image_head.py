@@ -19,6 +19,7 @@ from crossmedia.imgserver.client import HeadServers, ImageClient, Vectors
 from crossmedia.imgserver.client.ids import as_ids, deduplicated
 from crossmedia.imgserver.head import Head
 from crossmedia.trainer.tensors import ImageVectors
+from crossmedia.version import Version
 
 PUBLISHED_KEPT = 4
 
@@ -88,7 +89,7 @@ class ImageHead(nn.Module):
     @property
     def dim(self) -> int:
         """D, numbers in a vector."""
-        return self.head.spec.dim if self.head is not None else int(self.version.rpartition("/")[2])
+        return self.head.spec.dim if self.head is not None else Version.parse(self.version).dim
 
     @property
     def depth(self) -> int:
@@ -194,7 +195,7 @@ class _Remote(torch.autograd.Function):
         if fetched is None and len(ids):
             fetched = servers.vectors(ids, used.version, lambda: used.weights)
         if fetched is None:
-            dim = int(used.version.rpartition("/")[2])
+            dim = Version.parse(used.version).dim
             values, ok = torch.zeros(0, dim, device=device), torch.zeros(0, dtype=torch.bool, device=device)
         else:
             values, ok = _tensor(fetched.values, device), _tensor(fetched.ok, device)
