@@ -30,7 +30,7 @@ from benchmarks.fetch import IN_FLIGHT
 from benchmarks.parts import Part, Taken, Work, as_dict, copy_store, daemon, finish, run_rounds
 from crossmedia.imgserver.offline.compress import compress
 from crossmedia.imgserver.similarity.index import faiss_module, unit
-from crossmedia.imgserver.storage.records import SOURCE, Ids, Space
+from crossmedia.imgserver.storage.records import SOURCE, Ids, Rows, Space
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import Table
 from crossmedia.imgserver.storage.versions import held, vector_space
@@ -75,7 +75,7 @@ def fill(store: Store, space: Space, vectors: Vectors, n: int) -> None:
         places = np.arange(start, min(start + BLOCK, n))
         status = np.full(len(places), Status.OK, dtype=np.uint8)
         values = vectors[places % len(vectors)]
-        store.put(space, 7 * places + 3, values, status, np.zeros(len(places), dtype=SOURCE))
+        store.put(Rows(space, 7 * places + 3, status, np.zeros(len(places), dtype=SOURCE), values))
 
 
 def rate(table: Table, calls: list[Ids]) -> float:

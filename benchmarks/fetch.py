@@ -27,7 +27,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from benchmarks.parts import Part, Work, as_dict, daemon, finish, run_rounds, show
-from crossmedia.imgserver.storage.records import SOURCE
+from crossmedia.imgserver.storage.records import SOURCE, Rows
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.versions import vector_space
 from crossmedia.status import Status
@@ -51,7 +51,8 @@ def make_store(folder: Path, vectors: npt.NDArray[np.float16]) -> None:
     for start in range(0, len(vectors), BLOCK):
         part = vectors[start : start + BLOCK]
         ids = np.arange(start, start + len(part))
-        store.put(space, ids, part, np.full(len(part), Status.OK, dtype=np.uint8), np.zeros(len(part), dtype=SOURCE))
+        status, sources = np.full(len(part), Status.OK, dtype=np.uint8), np.zeros(len(part), dtype=SOURCE)
+        store.put(Rows(space, ids, status, sources, part))
     store.index.activate(VERSION)
     store.close()
 

@@ -27,7 +27,7 @@ from benchmarks.parts import Part, Work, as_dict, daemon, finish, run_rounds, sh
 from benchmarks.train import BATCH, THREADS, make_samples, steps_over
 from crossmedia.imgserver.head import HeadSpec, fit_pca
 from crossmedia.imgserver.head_files import save_head
-from crossmedia.imgserver.storage.records import SOURCE
+from crossmedia.imgserver.storage.records import SOURCE, Rows
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.versions import feature_space, vector_space
 from crossmedia.status import Status
@@ -57,7 +57,7 @@ def make_store(folder: Path) -> None:
     save_head(store, head)
     ids, status = np.arange(IMAGES), np.full(IMAGES, Status.OK, dtype=np.uint8)
     for space, rows in ((features, values), (vector_space(store, Version.parse(version)), head.apply_numpy(values))):
-        store.put(space, ids, rows, status, np.zeros(IMAGES, dtype=SOURCE))
+        store.put(Rows(space, ids, status, np.zeros(IMAGES, dtype=SOURCE), rows))
     store.index.activate(version)
     store.close()
 

@@ -20,7 +20,7 @@ from rich.table import Table as Printed
 
 from benchmarks.fetch import VERSION
 from benchmarks.parts import finish
-from crossmedia.imgserver.storage.records import ENTRY, Batch
+from crossmedia.imgserver.storage.records import ENTRY, NewEntries
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import Table
 from crossmedia.imgserver.storage.versions import vector_space
@@ -37,7 +37,7 @@ def make_index(store: Store, ids: int) -> None:
         part = 7 * np.arange(start, min(start + BLOCK, ids)) + 3
         entries = np.zeros(len(part), dtype=ENTRY)
         entries["status"], entries["content"] = Status.OK, 1
-        store.index.put([Batch(space, part, entries, lambda first: first)])
+        store.index.put([NewEntries(space, part, entries, lambda first: first)])
 
 
 def timed_load(store: Store) -> tuple[float, Table]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from crossmedia.imgserver import open_store
     from crossmedia.imgserver.client import HeadServers, ImageClient
     from crossmedia.imgserver.head import Head
+    from crossmedia.imgserver.offline.precompute import precompute
     from crossmedia.trainer.compare import CompareConfig, compare
     from crossmedia.trainer.fit import fit
     from crossmedia.trainer.images.image_head import ImageHead
@@ -41,6 +42,7 @@ __all__ = [
     "compare",
     "fit",
     "open_store",
+    "precompute",
 ]
 
 _MODULES = {
@@ -57,6 +59,7 @@ _MODULES = {
     "compare": "trainer.compare",
     "fit": "trainer.fit",
     "open_store": "imgserver",
+    "precompute": "imgserver.offline.precompute",
 }
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crossmedia.imgserver.vision.photo_source import PhotoSource
+
 if TYPE_CHECKING:
     from crossmedia.imgserver.client import ImageClient, LocalTransport
 
@@ -43,4 +45,4 @@ def open_local(store: str | Path, catalogue: str | Path | None = None) -> LocalT
     from crossmedia.imgserver.storage.store import Store
 
     Store(store, create=False).close()  # a daemon may begin with an empty store; who trains from one means another
-    return LocalTransport(ImageService(ServiceConfig(Path(store), str(catalogue) if catalogue else None)))
+    return LocalTransport(ImageService(ServiceConfig(Path(store), PhotoSource(str(catalogue or "")))))

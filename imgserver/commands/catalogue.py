@@ -31,11 +31,12 @@ from crossmedia.imgserver.commands.options import (
     threads_option,
 )
 from crossmedia.imgserver.commands.shards import embed_files, merge_files
-from crossmedia.imgserver.shards import shards_of
+from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.keys import as_image_id
 
 if TYPE_CHECKING:
-    from crossmedia.imgserver.offline.precompute import PrecomputeResult
+    from crossmedia.imgserver.offline.precompute import PrecomputeConfig, PrecomputeResult
+    from crossmedia.imgserver.vision.photo_source import PhotoSource
     from crossmedia.names import ImageNames
 
 BEHIND_REQUESTS = 10  # niceness of offline work beside a server
@@ -143,65 +144,59 @@ def precompute(
         raise BadInput("Give --catalogue, where the photos are, or --head alone for a head over stored features.")
     if shard is not None and ownership is not None:
         raise BadInput("--shard makes files for all servers: leave out --servers and --me, and give them to 'merge'.")
+    if head_file is not None and not into_files:
+        raise BadInput("--head takes stored features, so leave out --catalogue; with --shard both are needed.")
     try:
-        from crossmedia.imgserver.offline import precompute as work
         from crossmedia.imgserver.offline.image_ids import read_ids
+        from crossmedia.imgserver.offline.precompute import PrecomputeConfig
         from crossmedia.imgserver.offline.shards import Job
-        from crossmedia.imgserver.running import running_daemon
-        from crossmedia.imgserver.storage.catalogue import names_in, open_catalogue
-        from crossmedia.imgserver.storage.store import Store
-        from crossmedia.imgserver.vision.backbones import get_backbone
         from crossmedia.imgserver.vision.decode import ImageLimits
-        from crossmedia.imgserver.vision.engines import make_engine
+        from crossmedia.imgserver.vision.photo_source import PhotoSource
     except ImportError as error:
         raise missing_extra(error) from error
 
-    limits = ImageLimits(max_image_mb * MEGABYTE)
-    only = read_ids(ids, names_in(catalogue, read_timeout_s, photo_roots)) if ids else None
+    photos = PhotoSource(catalogue, ImageLimits(max_image_mb * MEGABYTE), read_timeout_s, photo_roots)
+    only = read_ids(ids, photos.names()) if ids else None
     if into_files:
-        job = Job(out, catalogue, backbone, read_timeout_s, limits, only, photo_roots)
+        job, ray = Job(out, photos, backbone, only), engine == "ray"
         found = embed_files(
-            *(job, shard or "1/1"),
-            threads=threads,
-            on_ray=engine == "ray",
-            ray_address=ray_address,
-            head_file=head_file,
+            *(job, shard or "1/1"), threads=threads, on_ray=ray, ray_address=ray_address, head_file=head_file
         )
         if shard is None:
             found["merged"] = merge_files(out, store, dim, ownership=ownership, new_head=new_head)
         _say_files(found, as_json)
         return
-    if head_file is not None:
-        raise BadInput("--head takes stored features, so leave out --catalogue; with --shard both are needed.")
-    if running_daemon(store):
-        os.nice(BEHIND_REQUESTS)  # a server answers callers from this machine
-    console = Console(stderr=True)
-    photos, net = open_catalogue(catalogue, read_timeout_s, photo_roots), get_backbone(backbone)
-    _say(photos.passed_over)
-    if ownership is not None:
-        only = photos.ids() if only is None else only
-        only = only[ownership.mine[shards_of(only)]]
-    config = work.PrecomputeConfig(dim, only, limits, new_head=new_head)
-    opened = Store(store)
-    try:
-        plan = work.make_plan(opened, photos, net, config)
-        cnn = make_engine(net, store / "engine", threads)
-        todo = len(plan.to_embed)
-        console.print(f"{plan.found} photos, {plan.skipped} of them embedded already, {todo} to embed.")
-        if todo:
-            rate = work.measure_rate(photos, net, cnn, config, plan.to_embed)
-            megabytes = plan.disk_bytes(net.feature_dim, dim) / 1e6
-            console.print(f"Estimate: {todo / rate:.0f} s at {rate:.0f} images/s, {megabytes:.1f} MB on disk.")
-        with images_progress("embedding", console, disable=not todo) as progress:
-            task = progress.add_task("embedding", total=todo)
-            ready = time.monotonic()
-            result = work.precompute(opened, photos, net, cnn, config, plan, lambda done: progress.advance(task, done))
-    finally:
-        opened.close()
-    result.start_s, result.seconds = ready - began, time.monotonic() - began
+    config = PrecomputeConfig(dim, only, new_head=new_head, ownership=ownership)
+    result = _into_store(store, photos, backbone, threads, config)
+    result.start_s += (seconds := time.monotonic() - began) - result.seconds
+    result.seconds = seconds
     _report_precompute(result, as_json)
     if not result.embedded and not result.skipped:
         raise NothingEmbedded(f"Not one photo was embedded; the reasons are in {result.rejects_file}.")
+
+
+def _into_store(
+    store: Path, photos: PhotoSource, backbone: str, threads: int, config: PrecomputeConfig
+) -> PrecomputeResult:
+    """Embed what is left of a catalogue, and show how far it is."""
+    from crossmedia.imgserver.offline.precompute import StoreEmbedder
+    from crossmedia.imgserver.running import running_daemon
+
+    if running_daemon(store):
+        os.nice(BEHIND_REQUESTS)  # a server answers callers from this machine
+    console = Console(stderr=True)
+    with StoreEmbedder(store, photos, backbone, threads) as embedder:
+        _say(embedder.catalogue.passed_over)
+        plan = embedder.plan(config)
+        _ = embedder.engine
+        todo = len(plan.to_embed)
+        console.print(f"{plan.found} photos, {plan.skipped} of them embedded already, {todo} to embed.")
+        if todo:
+            rate, megabytes = embedder.images_per_s(plan), plan.disk_bytes(embedder.backbone.feature_dim) / 1e6
+            console.print(f"Estimate: {todo / rate:.0f} s at {rate:.0f} images/s, {megabytes:.1f} MB on disk.")
+        with images_progress("embedding", console, disable=not todo) as progress:
+            task = progress.add_task("embedding", total=todo)
+            return embedder.run(plan, lambda done: progress.advance(task, done))
 
 
 def _say(passed_over: tuple[str, ...]) -> None:

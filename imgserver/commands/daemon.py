@@ -29,6 +29,7 @@ from crossmedia.imgserver.commands.options import (
 )
 from crossmedia.imgserver.places import holds_store, is_url, own_folder
 from crossmedia.imgserver.running import Daemon
+from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.logs import LogFormat, set_up_logs
 
 STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
@@ -183,14 +184,11 @@ def serve(
         logging.getLogger(__name__).warning("%s", warning)
     config = ServiceConfig(
         store,
-        catalogue,
+        PhotoSource(catalogue or "", ImageLimits(max_image_mb * MEGABYTE), read_timeout_s, photo_roots),
         max_pending_ids=max_pending_ids,
         negative_ttl_s=negative_ttl_s,
-        limits=ImageLimits(max_image_mb * MEGABYTE),
-        read_timeout_s=read_timeout_s,
         threads=threads,
         folder=folder,
-        photo_roots=photo_roots,
         ownership=ownership,
     )
     with tracing(otel) as interceptors:

@@ -186,9 +186,8 @@ def duplicates(
     try:
         from crossmedia.imgserver.similarity.contact_sheet import contact_sheet
         from crossmedia.imgserver.similarity.duplicates import find_duplicates
-        from crossmedia.imgserver.storage.catalogue import READ_TIMEOUT_S, open_catalogue
         from crossmedia.imgserver.storage.store import Store
-        from crossmedia.imgserver.vision.decode import ImageLimits
+        from crossmedia.imgserver.vision.photo_source import PhotoSource
     except ImportError as error:
         raise missing_extra(error) from error
 
@@ -199,11 +198,12 @@ def duplicates(
     _write(out, _table(groups, called))
     picture = out.with_suffix(".png") if catalogue and groups else None
     if picture is not None and catalogue is not None:
-        photos, most = open_catalogue(catalogue, READ_TIMEOUT_S, photo_roots), ImageLimits().max_bytes
+        source = PhotoSource(catalogue, roots=photo_roots)
+        photos = source.open()
 
         def cell(image_id: int) -> Cell:
             try:
-                data = photos.read(image_id, most)
+                data = photos.read(image_id, source.limits.max_bytes)
             except OSError:
                 data = None
             return _small(data), called[image_id]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
@@ -35,8 +35,3 @@ def batched(photos: Iterator[Photo], size: int) -> Iterator[list[Photo]]:
     """Lists of ``size`` photos; the last may be shorter."""
     while batch := list(islice(photos, size)):
         yield batch
-
-
-def reasons_of(photos: Iterable[Photo]) -> dict[int, str]:
-    """Why photos have no feature, by image id."""
-    return {photo.image_id: f"{photo.status.name}: {photo.reason}" for photo in photos if not photo.ok}

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
-from crossmedia.imgserver.storage.records import SOURCE, Entries, Ids, Space
+from crossmedia.imgserver.storage.records import SOURCE, Entries, Ids, Rows, Space
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import leave_snapshot
 from crossmedia.imgserver.storage.versions import VECTOR_DTYPE, held, vector_space
@@ -194,9 +194,9 @@ def import_vectors(
     for ids, values in vectors.blocks():
         new = ~store.index.get(space.name, ids)[1]  # the hash vouches for rows of an import that was killed
         if new.any():
-            nowhere = np.zeros(int(new.sum()), dtype=SOURCE)
-            store.put(space, ids[new], values[new], np.full(len(nowhere), Status.OK, dtype=np.uint8), nowhere)
-            added += len(nowhere)
+            ok, nowhere = np.full(len(ids), Status.OK, dtype=np.uint8), np.zeros(len(ids), dtype=SOURCE)
+            store.put(Rows(space, ids, ok, nowhere, values)[new])
+            added += int(new.sum())
         progress(len(ids))
     leave_snapshot(store, space)
     store.index.activate(space.name)

@@ -12,7 +12,7 @@ from crossmedia.errors import BadInput, NothingEmbedded
 from crossmedia.imgserver.head import Head, fit_pca
 from crossmedia.imgserver.head_files import load_head, save_head
 from crossmedia.imgserver.offline.rejects import REJECTS_FILE
-from crossmedia.imgserver.storage.records import Ids, Space, places_in, sources_in
+from crossmedia.imgserver.storage.records import Ids, Rows, Space, places_in, same_photo
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import leave_snapshot
 from crossmedia.imgserver.storage.versions import (
@@ -22,7 +22,7 @@ from crossmedia.imgserver.storage.versions import (
 from crossmedia.status import is_ok
 from crossmedia.version import Version
 
-Rows = npt.NDArray[Any]
+Values = npt.NDArray[Any]
 VECTOR_BLOCK = 16_384
 PCA_SAMPLE = 20_000
 DEFAULT_DIM = 64
@@ -158,7 +158,7 @@ def _head(store: Store, features: Space, dim: int | None, seed: int, *, new_head
     return fit_pca(store.read(features, entries), dim or min(DEFAULT_DIM, len(entries) - 1))
 
 
-def fill(store: Store, source: Space, target: Space, make: Callable[[Rows], Rows]) -> None:
+def fill(store: Store, source: Space, target: Space, make: Callable[[Values], Values]) -> None:
     """Make the vectors of ``target`` that are not there, or older than their source; failures are carried over.
 
     Args:
@@ -174,21 +174,20 @@ def fill(store: Store, source: Space, target: Space, make: Callable[[Rows], Rows
     ids, entries, _ = store.index.load(source.name)
     done_ids, done, _ = store.index.load(target.name)
     place, old = places_in(done_ids, ids)
-    old[old] = _same_source(done[place[old]], entries[old])
+    old[old] = same_photo(done[place[old]], entries[old])
     for start in range(0, len(ids), VECTOR_BLOCK):
         block = np.flatnonzero(~old[start : start + VECTOR_BLOCK]) + start
         if not len(block):
             continue
         part = entries[block]
         ok = is_ok(part["status"])
-        values = make(store.read(source, part[ok])) if ok.any() else None
-        if values is not None:
-            _check_range(target, ids[block][ok], values)
-        store.put(target, ids[block], values, part["status"], sources_in(part))
+        values = make(store.read(source, part[ok])) if ok.any() else np.zeros((0, target.dim), np.float32)
+        _check_range(target, ids[block][ok], values)
+        store.put(Rows.of_entries(target, ids[block], part, values))
     leave_snapshot(store, target)
 
 
-def _check_range(space: Space, ids: Ids, values: Rows) -> None:
+def _check_range(space: Space, ids: Ids, values: Values) -> None:
     with np.errstate(over="ignore"):
         bad = ~np.isfinite(values.astype(VECTOR_DTYPE)).all(axis=1)
     if bad.any():
@@ -197,8 +196,3 @@ def _check_range(space: Space, ids: Ids, values: Rows) -> None:
             f"{ids[bad][0]}: numbers reach {np.abs(values[bad][0]).max():.3g}. The head is not fit for these features; "
             f"delete the version, and take another head."
         )
-
-
-def _same_source(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    same: npt.NDArray[np.bool_] = (a["content"] == b["content"]) & (a["status"] == b["status"])
-    return same

@@ -16,10 +16,9 @@ from crossmedia.errors import BadInput, StoreError
 from crossmedia.imgserver.head_files import load_head
 from crossmedia.imgserver.storage.cluster.codec import TAGS, Codec, Mask, Values, command
 from crossmedia.imgserver.storage.cluster.facts import Published
-from crossmedia.imgserver.storage.cluster.store import RedisStore, encode_part
-from crossmedia.imgserver.storage.records import Entries, Ids, Space, sources_in
+from crossmedia.imgserver.storage.cluster.store import RedisStore
+from crossmedia.imgserver.storage.records import Entries, Ids, Space
 from crossmedia.imgserver.storage.store import Store
-from crossmedia.imgserver.storage.stores import Part
 from crossmedia.imgserver.storage.versions import held
 from crossmedia.status import is_ok
 
@@ -141,8 +140,7 @@ def _publish_block(
 ) -> int:
     """Bring images to the cluster; return how many were written."""
     ok = is_ok(entries["status"])
-    part = Part(space, ids, store.read(space, entries[ok]), entries["status"], sources_in(entries))
-    values = encode_part(codec, part)
+    values = codec.encode(store.rows_of(space, ids, entries))
     before, there, lost = cluster.get(codec, ids)
     if lost.any():
         raise StoreError(_gone(cluster))

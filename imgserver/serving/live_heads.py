@@ -11,7 +11,7 @@ from crossmedia.errors import InvalidRequest, VersionMismatch
 from crossmedia.imgserver.head import Head
 from crossmedia.imgserver.serving.heads import MAX_HEAD_BYTES, Heads
 from crossmedia.imgserver.serving.learning import Learning, working_bytes
-from crossmedia.imgserver.serving.lookup import Lookup, Rows, Statuses
+from crossmedia.imgserver.serving.lookup import Lookup, Statuses, Values
 from crossmedia.imgserver.serving.served import Served
 from crossmedia.imgserver.storage.records import Ids
 from crossmedia.service.admission import Admission, Cost, Turns
@@ -64,7 +64,7 @@ class LiveHeads:
                 )
             return pb.PutHeadResponse(version=right, held=self.heads.put(request.run_id, right, head, caller.name))
 
-    def vectors(self, version: str, head: Head, block: bytes, ids: Ids, caller: Caller) -> tuple[Rows, Statuses, int]:
+    def vectors(self, version: str, head: Head, block: bytes, ids: Ids, caller: Caller) -> tuple[Values, Statuses, int]:
         """Vectors of a head, shape (n, D), fp32, their status, and how many features were computed for them.
 
         Args:
@@ -98,7 +98,7 @@ class LiveHeads:
         with self._admission.held_until_sent(reply, caller), self._admission.held(cost, caller):
             d_vectors = np.frombuffer(request.d_vectors, dtype="<f4").reshape(len(ids), spec.dim).copy()
 
-            def features() -> tuple[Rows, np.ndarray[Any, Any]]:
+            def features() -> tuple[Values, np.ndarray[Any, Any]]:
                 values, status, _ = self._features(request.version, ids, caller)
                 return values, is_ok(status)
 
@@ -107,5 +107,5 @@ class LiveHeads:
                 version=request.version, gradient=gradient, server_time_ns=time.perf_counter_ns() - started
             )
 
-    def _features(self, version: str, ids: Ids, caller: Caller) -> tuple[Rows, Statuses, int]:
+    def _features(self, version: str, ids: Ids, caller: Caller) -> tuple[Values, Statuses, int]:
         return self._lookup.rows(self._served.of(Version.parse(version).backbone), ids, caller)

@@ -18,7 +18,7 @@ from crossmedia.service.admission import Admission, Cost
 from crossmedia.service.callers import Caller
 from crossmedia.status import DAMAGED, LOST, PERMANENT, Status, is_ok
 
-Rows = npt.NDArray[Any]
+Values = npt.NDArray[Any]
 Statuses = npt.NDArray[np.uint8]
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Lookup:
         self.counts = {"hit": 0, "negative": 0, "miss": 0}
         self._lock = threading.Lock()
 
-    def rows(self, serving: Serving, ids: Ids, caller: Caller) -> tuple[Rows, Statuses, int]:
+    def rows(self, serving: Serving, ids: Ids, caller: Caller) -> tuple[Values, Statuses, int]:
         """Rows of a version as stored, shape (n, dim), their status, and how many had to be computed first.
 
         Args:
@@ -62,7 +62,7 @@ class Lookup:
             self.counts["negative"] += negative
             self.counts["miss"] += missed
 
-    def _fill(self, serving: Serving, ids: Ids, values: Rows, status: Statuses, caller: Caller) -> int:
+    def _fill(self, serving: Serving, ids: Ids, values: Values, status: Statuses, caller: Caller) -> int:
         """Compute the rows that have no vector, in place; return how many ids got one.
 
         A failure that is remembered stands as it is. One that the store knows from earlier is looked at again, once in

@@ -25,13 +25,13 @@ import numpy.typing as npt
 from crossmedia.errors import CrossMediaError, StoreError
 from crossmedia.imgserver.serving.jobs import Job, Model, Serving, features_of, for_callers
 from crossmedia.imgserver.storage.catalogue import Catalogue
-from crossmedia.imgserver.storage.records import SOURCE, Ids, Space, content_hash
-from crossmedia.imgserver.storage.stores import Part, ServedStore, Stored
+from crossmedia.imgserver.storage.records import SOURCE_FIELDS, Ids, Rows, Space, content_hash
+from crossmedia.imgserver.storage.stores import ServedStore, Stored
 from crossmedia.imgserver.storage.versions import VECTOR_DTYPE
 from crossmedia.imgserver.vision.decoders import Decoders
 from crossmedia.imgserver.vision.embedding import embed
 from crossmedia.imgserver.vision.engines import MAX_BATCH
-from crossmedia.imgserver.vision.photos import Photo, Source, photo_from_bytes, read_photo, sources_of
+from crossmedia.imgserver.vision.photos import Photo, Source, photo_from_bytes, read_photo, rows_of
 from crossmedia.logs import Sparingly
 from crossmedia.service.admission import Admission, Cost
 from crossmedia.service.callers import Caller
@@ -295,8 +295,7 @@ class Misses:
         feature = self._store.fetch(job.model.features, job.image_id)
         if feature is not None and _is_of(feature, job):
             job.feature = feature.row
-            source = Source(*(int(feature.entry[name]) for name in SOURCE.names or ()))
-            job.photo = Photo(job.image_id, Status.OK, source)
+            job.photo = Photo(job.image_id, Status.OK, Source(*feature.entry[SOURCE_FIELDS].item()))
             return NOT_YET
         if known is not None and (failure := self._same_failure(job, known)) != NOT_YET:
             return failure
@@ -310,9 +309,8 @@ class Misses:
         """The stored failure of an image whose photo has not been touched since: it need not be read again."""
         if job.data is not None or self.catalogue is None or known.entry["status"] == Status.OK:
             return NOT_YET
-        now = self.catalogue.fingerprints(np.array([job.image_id]))
-        same = now.there[0] and now.size[0] == known.entry["size"] and now.stamp[0] == known.entry["stamp"]
-        return int(known.entry["status"]) if same else NOT_YET
+        same = self.catalogue.unchanged(np.array([job.image_id]), known.entry)
+        return int(known.entry["status"]) if same[0] else NOT_YET
 
     def _photo(self, job: Job) -> Photo:
         preprocessing = job.model.embedder.backbone.preprocessing
@@ -436,9 +434,9 @@ class Misses:
                 return self._keep(rest) if rest else set()
         parts = []
         if seen + failed:
-            parts.append(_part(model.features, seen + failed, features_of(seen)))
+            parts.append(_rows(model.features, seen + failed, features_of(seen)))
         if model.head is not None and done + failed:
-            parts.append(_part(serving.table.space, done + failed, vectors))
+            parts.append(_rows(serving.table.space, done + failed, vectors))
         if vectors is not None:
             # As they are stored, as whoever asks next will get them.
             for job, vector in zip(done, self._store.as_stored(serving.table.space, vectors), strict=True):
@@ -477,11 +475,8 @@ def _is_of(known: Stored, job: Job) -> bool:
     return bool(known.entry["status"] == Status.OK and (job.data is None or known.entry["content"] == job.content))
 
 
-def _part(space: Space, jobs: list[Job], values: npt.NDArray[np.float32] | None) -> Part:
-    photos = [job.photo for job in jobs if job.photo is not None]
-    ids = np.array([photo.image_id for photo in photos], dtype=np.int64)
-    status = np.array([photo.status for photo in photos], dtype=np.uint8)
-    return Part(space, ids, values, status, sources_of(photos))
+def _rows(space: Space, jobs: list[Job], values: npt.NDArray[Any] | None) -> Rows:
+    return rows_of(space, [job.photo for job in jobs if job.photo is not None], values)
 
 
 def _say(error: Exception, what: str, jobs: list[Job]) -> None:

@@ -31,10 +31,9 @@ from crossmedia.imgserver.serving.searching import MAX_NEIGHBOURS, MAX_QUERIES, 
 from crossmedia.imgserver.serving.served import Served
 from crossmedia.imgserver.serving.thumbnails import MAX_THUMBNAILS, Thumbnails
 from crossmedia.imgserver.shards import Ownership
-from crossmedia.imgserver.storage.catalogue import READ_TIMEOUT_S, Catalogue, open_catalogue
 from crossmedia.imgserver.storage.stores import open_store
-from crossmedia.imgserver.vision.decode import ImageLimits
 from crossmedia.imgserver.vision.decoders import Decoders
+from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.imgserver.wire import DTYPES, VectorsReply
 from crossmedia.names import changed_at, digests_of_store
 from crossmedia.service.admission import Admission, Cost, Turns
@@ -58,33 +57,27 @@ class ServiceConfig:
 
     Attributes:
         store: folder of features and vectors, or ``redis://host:port,…``.
-        catalogue: path or URL of photos; without one, ids that are not stored are NOT_FOUND.
+        photos: how they are read; without a catalogue, ids that are not stored are NOT_FOUND.
         max_ids_per_call: most ids in one call.
         max_message_bytes: largest message taken or sent.
         max_pending_ids: most images waiting for the CNN at once; a call never takes more ids than one caller's share.
         max_pending_bytes: most bytes of replies under way, and of photos brought and waiting.
         negative_ttl_s: seconds that an image's failure is remembered before its photo is looked at again.
-        limits: of a photo.
-        read_timeout_s: for one read of a photo behind a URL.
         threads: of the CNN, and in a daemon of heads that learn; 0 takes all cores.
         folder: of a server of redis://, for what is its own; None: a folder of the user's cache.
-        photo_roots: folders that links and manifests of the catalogue may lead to, beside its own.
         ownership: which images it answers for; None: all.
     """
 
     store: Path | str
-    catalogue: str | None = None
+    photos: PhotoSource = PhotoSource()
     max_ids_per_call: int = 100_000
     max_message_bytes: int = 64 << 20
     max_pending_ids: int = 100_000
     max_pending_bytes: int = 1 << 30
     negative_ttl_s: float = 600.0
-    limits: ImageLimits = ImageLimits()
-    read_timeout_s: float = READ_TIMEOUT_S
     threads: int = 0
     ownership: Ownership | None = None
     folder: Path | None = None
-    photo_roots: tuple[str, ...] = ()
 
     @property
     def own_folder(self) -> Path:
@@ -102,13 +95,14 @@ class ImageService:
 
     def __init__(self, config: ServiceConfig):
         self.config = config
-        self.catalogue = self._listed(config.catalogue) if config.catalogue else None
+        self.catalogue = config.photos.open() if config.photos.catalogue else None
         self.store = open_store(config.store, config.folder)
         self.metrics = Metrics()
         self.admission = Admission(config.max_pending_ids, config.max_pending_bytes)
         self.negatives = Negatives(config.negative_ttl_s)
         # Two, so that no photo which a caller brings or wants to see keeps a lookup waiting.
-        self.decoders, self.callers_decoders = Decoders(config.limits), Decoders(config.limits, CALLERS_DECODERS)
+        limits = config.photos.limits
+        self.decoders, self.callers_decoders = Decoders(limits), Decoders(limits, CALLERS_DECODERS)
         self.misses = Misses(
             self.store,
             self.catalogue,
@@ -144,9 +138,6 @@ class ImageService:
         self._refresher = threading.Thread(target=self._follow, name="follow-store", daemon=True)
         self._refresher.start()
 
-    def _listed(self, where: str) -> Catalogue:
-        return open_catalogue(where, self.config.read_timeout_s, self.config.photo_roots)
-
     def close(self) -> None:
         """Finish the misses under way, then close the store."""
         self._closing.set()
@@ -169,7 +160,7 @@ class ImageService:
                 self.served.refresh()
                 self.served.load()
                 if self.catalogue is not None and self.catalogue.changed():
-                    self.catalogue = self.misses.catalogue = self._listed(self.catalogue.where)
+                    self.catalogue = self.misses.catalogue = self.config.photos.open()
                     self.negatives.forget()
                     log.info("the catalogue was listed again: %d images", len(self.catalogue))
                 self._look_at_disk()
@@ -204,8 +195,8 @@ class ImageService:
             max_put_per_call=self._max_put_per_call,
             max_message_bytes=config.max_message_bytes,
             max_pending_ids=config.max_pending_ids,
-            max_image_bytes=config.limits.max_bytes,
-            max_image_pixels=config.limits.max_pixels,
+            max_image_bytes=config.photos.limits.max_bytes,
+            max_image_pixels=config.photos.limits.max_pixels,
             images_in_catalogue=len(self.catalogue) if self.catalogue else 0,
             images_stored=len(serving.table) if serving else 0,
             computed_on_demand=counters.computed,

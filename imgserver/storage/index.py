@@ -36,9 +36,9 @@ from crossmedia.imgserver.storage.records import (
     MAX_ROWS,
     NO_ROW,
     RECORD,
-    Batch,
     Entries,
     Ids,
+    NewEntries,
     Space,
     places_in,
     seal_entries,
@@ -162,7 +162,7 @@ class Index:
             self._put_space(txn, space)
             return space
 
-    def put(self, batches: list[Batch]) -> None:
+    def put(self, batches: list[NewEntries]) -> None:
         """Give rows to the entries that are OK, have them written, and commit all batches in one transaction.
 
         Raises:
@@ -175,7 +175,7 @@ class Index:
             if replaced:
                 self._put_fact(txn, b"generation", self._number(txn, b"generation", 1) + 1)
 
-    def _put_one(self, txn: Any, batch: Batch) -> bool:
+    def _put_one(self, txn: Any, batch: NewEntries) -> bool:
         """Write one batch; return whether the content of an image that had a row changed."""
         name, ids, entries = batch.space.name, batch.ids, batch.entries
         space = self._space(txn, name)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crossmedia.imgserver.places import is_url, own_folder
-from crossmedia.imgserver.storage.records import Ids, Space
+from crossmedia.imgserver.storage.records import Ids, Rows, Space
 
 
 class Stored(NamedTuple):
@@ -17,16 +17,6 @@ class Stored(NamedTuple):
 
     entry: Any
     row: npt.NDArray[Any]
-
-
-class Part(NamedTuple):
-    """What ``Store.put`` takes: rows to be stored, of one space."""
-
-    space: Space
-    ids: Ids
-    values: npt.NDArray[Any] | None
-    status: npt.NDArray[np.uint8]
-    sources: npt.NDArray[Any]
 
 
 # D102: what a method does is said once, where it is made: in ``Index``, ``Table``, ``Store``.
@@ -80,7 +70,7 @@ class ServedStore(Protocol):
     def fetch(self, space: Space, image_id: int) -> Stored | None: ...  # noqa: D102
     def knows(self, space: Space, ids: Ids) -> npt.NDArray[np.bool_]: ...  # noqa: D102
     def as_stored(self, space: Space, values: npt.NDArray[Any]) -> npt.NDArray[Any]: ...  # noqa: D102
-    def put_all(self, parts: list[Part]) -> Ids: ...  # noqa: D102
+    def put_all(self, parts: list[Rows]) -> Ids: ...  # noqa: D102
     def read_head(self, name: str) -> bytes | None: ...  # noqa: D102
     def used_bytes(self) -> int: ...  # noqa: D102
     def free_bytes(self) -> int: ...  # noqa: D102

@@ -113,6 +113,11 @@ def feature_space(store: Store, backbone_version: str, dim: int, recipe: str) ->
     return store.index.ensure_space(backbone_version, "feature", dim, FEATURE_DTYPE, recipe)
 
 
+def own_space(store: Store, space: Space) -> Space:
+    """The store's space of this name, made like this one if it is not there."""
+    return store.index.ensure_space(space.name, space.kind, space.dim, space.dtype, space.recipe)
+
+
 def vector_space(store: Store, version: Version) -> Space:
     """Vectors of a version, as the codes of its codebook if it has one; made if it is not there."""
     return store.index.ensure_space(str(version), "vector", version.dim, version.codebook or VECTOR_DTYPE)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
+from crossmedia.imgserver.storage.records import Rows, Space
 from crossmedia.imgserver.storage.versions import FEATURE_DTYPE
 from crossmedia.imgserver.vision.engines import Engine, run_all
-from crossmedia.imgserver.vision.photos import Photo
-from crossmedia.status import Status
+from crossmedia.imgserver.vision.photos import Photo, rows_of
+from crossmedia.status import NOT_KEPT, Status
 
 
 def embed(engine: Engine, photos: Sequence[Photo], dim: int) -> tuple[list[Photo], npt.NDArray[np.float16]]:
@@ -38,6 +39,18 @@ def embed(engine: Engine, photos: Sequence[Photo], dim: int) -> tuple[list[Photo
         return list(photos), features
     bad = {id(photo) for photo, fine in zip(seen, good.tolist(), strict=True) if not fine}
     return [_without_feature(photo) if id(photo) in bad else photo for photo in photos], features[good]
+
+
+def embedded(engine: Engine, photos: Sequence[Photo], space: Space) -> tuple[Rows, dict[int, str]]:
+    """What is to be stored of photos, features for those that have one, and why others have none, by image id."""
+    reasons = reasons_of(photos)
+    photos, features = embed(engine, [photo for photo in photos if photo.status not in NOT_KEPT], space.dim)
+    return rows_of(space, photos, features), reasons | reasons_of(photos)
+
+
+def reasons_of(photos: Iterable[Photo]) -> dict[int, str]:
+    """Why photos have no feature, by image id."""
+    return {photo.image_id: f"{photo.status.name}: {photo.reason}" for photo in photos if not photo.ok}
 
 
 def _without_feature(photo: Photo) -> Photo:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from crossmedia.imgserver.storage.catalogue import Catalogue
 from crossmedia.imgserver.storage.catalogue.remote import in_words
-from crossmedia.imgserver.storage.records import SOURCE, content_hash
+from crossmedia.imgserver.storage.records import SOURCE, Rows, Space, content_hash, spread
 from crossmedia.imgserver.vision.decode import Pixels, Preprocessing
 from crossmedia.imgserver.vision.decoders import Decoders, DecodingFailed
 from crossmedia.imgserver.vision.formats import CorruptImage, ImageTooLarge
-from crossmedia.status import Status
+from crossmedia.status import Status, is_ok
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """Where a photo came from: the fields of ``SOURCE``; all 0 when it was not there."""
 
     size: int = 0
@@ -51,9 +50,19 @@ class Photo:
         return self.status == Status.OK
 
 
-def sources_of(photos: Iterable[Photo]) -> npt.NDArray[Any]:
-    """Their sources, shape (n,), ``SOURCE``."""
-    return np.array([(p.source.size, p.source.stamp, p.source.content) for p in photos], dtype=SOURCE)
+def rows_of(space: Space, photos: Sequence[Photo], found: npt.NDArray[Any] | None) -> Rows:
+    """What is stored of n photos.
+
+    Args:
+        space: where their rows go.
+        photos: what became of each.
+        found: rows of those that are OK, in their order, shape (m, D); None when there is none.
+    """
+    ids = np.array([photo.image_id for photo in photos], dtype=np.int64)
+    status = np.array([photo.status for photo in photos], dtype=np.uint8)
+    sources = np.array([photo.source for photo in photos], dtype=SOURCE)
+    found = np.zeros((0, space.dim), dtype=space.value_dtype) if found is None else found
+    return Rows(space, ids, status, sources, spread(found, is_ok(status)))
 
 
 def read_photo(catalogue: Catalogue, image_id: int, preprocessing: Preprocessing, decoders: Decoders) -> Photo:

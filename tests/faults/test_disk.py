@@ -15,7 +15,7 @@ from conftest import DaemonProcess, copy_store, run_command
 from crossmedia.errors import DeadlineExceeded, StoreError
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.imgserver.storage import environment, table
-from crossmedia.imgserver.storage.records import SOURCE, Space
+from crossmedia.imgserver.storage.records import SOURCE, Rows, Space
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import Table
 from crossmedia.status import Status
@@ -53,7 +53,7 @@ def put(store: Store, start: int, count: int = 200) -> Space:
     space = store.index.ensure_space("v/64", "vector", DIM, "float16")
     ids = np.arange(start, start + count)
     values = np.repeat((ids % 1000).astype(np.float16)[:, None], DIM, axis=1)
-    store.put(space, ids, values, np.full(count, Status.OK, np.uint8), np.zeros(count, SOURCE))
+    store.put(Rows(space, ids, np.full(count, Status.OK, np.uint8), np.zeros(count, SOURCE), values))
     return space
 
 

@@ -31,6 +31,7 @@ from crossmedia.imgserver.serving import learning
 from crossmedia.imgserver.serving.grpc_server import MAX_STREAMS, GrpcServer
 from crossmedia.imgserver.serving.jobs import Job
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
+from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.service.admission import NOTHING, SHARE, Admission, Cost, Turns
 from crossmedia.service.callers import Caller, caller_name
 from crossmedia.service.fair import FairQueue
@@ -207,7 +208,7 @@ def test_the_limit_of_open_files_leaves_some_for_the_server(monkeypatch: pytest.
 
 @pytest.fixture
 def service(store: Path, photos: Path) -> Iterator[ImageService]:
-    made = ImageService(ServiceConfig(store, str(photos), threads=2))
+    made = ImageService(ServiceConfig(store, PhotoSource(str(photos)), threads=2))
     yield made
     made.close()
 

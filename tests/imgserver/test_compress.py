@@ -28,7 +28,7 @@ from crossmedia.imgserver.offline.publish import images_of
 from crossmedia.imgserver.shards import Ownership
 from crossmedia.imgserver.similarity.building import build_index
 from crossmedia.imgserver.storage.codebook import Codebook
-from crossmedia.imgserver.storage.records import SOURCE
+from crossmedia.imgserver.storage.records import SOURCE, Rows
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import Table
 from crossmedia.imgserver.storage.versions import (
@@ -253,7 +253,8 @@ def test_photos_that_broke_since_are_not_compared(compressed: tuple[Path, Compre
         features = held(store, Version.parse(report.of).backbone)
         broken = np.array([3, 4])
         corrupt = np.full(2, 3, dtype=np.uint8)
-        store.put(features, broken, None, corrupt, np.array([(1, 2, 3)] * 2, dtype=SOURCE))
+        none = np.zeros((2, features.dim))
+        store.put(Rows(features, broken, corrupt, np.array([(1, 2, 3)] * 2, dtype=SOURCE), none))
         again = compress(store, 2 * BYTES, report.of)
         assert (again.images, again.added) == (98, 98)
         assert 0.5 < again.cosine <= 1.0

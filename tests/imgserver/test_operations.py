@@ -21,7 +21,7 @@ from crossmedia.imgserver.storage import environment, rows
 from crossmedia.imgserver.storage.checksums import row_checksums
 from crossmedia.imgserver.storage.environment import FORMAT
 from crossmedia.imgserver.storage.exclusive import alone
-from crossmedia.imgserver.storage.records import SOURCE, Batch
+from crossmedia.imgserver.storage.records import SOURCE, NewEntries, Rows
 from crossmedia.imgserver.storage.rows import MAX_SEGMENT_ROWS, RowFile
 from crossmedia.imgserver.storage.store import Store, row_folder
 from crossmedia.imgserver.storage.table import Table
@@ -98,9 +98,9 @@ def test_rows_of_format_1_that_fill_several_of_todays_files(tmp_path: Path, monk
     store = Store(tmp_path / "store")
     space = store.index.ensure_space("v/64", "vector", 64, "float16")
     ids, values = np.arange(100), np.random.default_rng(0).standard_normal((100, 64)).astype(np.float16)
-    entries = store.batch(space, ids, values, np.ones(100, np.uint8), np.zeros(100, SOURCE)).entries
+    entries = store.entries_of(Rows(space, ids, np.ones(100, np.uint8), np.zeros(100, SOURCE), values)).entries
     old = RowFile(row_folder(store.folder, space), 64, "float16", MAX_SEGMENT_ROWS)
-    store.index.put([Batch(space, ids, entries, lambda first: old.write(first, values))])
+    store.index.put([NewEntries(space, ids, entries, lambda first: old.write(first, values))])
     set_format(store, 1)
     store.close()
     monkeypatch.undo()
@@ -172,7 +172,7 @@ def test_compact_keeps_the_codes_of_a_compressed_version(store: Path) -> None:
     opened = Store(store)
     (coded,) = [space for space in opened.index.spaces("vector") if space.codebook]
     ids, values = np.arange(50), np.random.default_rng(0).standard_normal((50, 16))
-    opened.put(coded, ids, values, np.ones(50, np.uint8), np.ones(50, SOURCE))
+    opened.put(Rows(coded, ids, np.ones(50, np.uint8), np.ones(50, SOURCE), values))
     opened.close()
     before = content(store)
     report = compact(store)

@@ -26,7 +26,7 @@ from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
 from crossmedia.imgserver.storage.cluster.codec import Codec, grouped, tags_of
 from crossmedia.imgserver.storage.cluster.nodes import REPLY_TIMEOUT_S
 from crossmedia.imgserver.storage.cluster.store import RedisStore
-from crossmedia.imgserver.storage.records import SOURCE
+from crossmedia.imgserver.storage.records import SOURCE, Rows, Space
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.status import LOST
 from crossmedia.v1 import image_server_pb2 as pb
@@ -262,7 +262,7 @@ def test_a_killed_node_is_computed_again_and_is_back_when_it_is(
         with ImageClient(stores.address, timeout_s=2) as client, pytest.raises(DeadlineExceeded, match="TIMED_OUT"):
             client.get(IDS)
         named = published.replace(f"127.0.0.1:{node.port}", "").replace("//,", "//").replace(",,", ",").strip(",")
-        fresh = ImageService(ServiceConfig(named, None, folder=tmp_path / "fresh"))  # facts have copies
+        fresh = ImageService(ServiceConfig(named, folder=tmp_path / "fresh"))  # facts have copies
         request = pb.GetVectorsRequest(image_ids=IDS.tobytes())
         assert (fresh.get_vectors(request, time.monotonic() + 5).status == timed_out).all()
         fresh.close()
@@ -333,7 +333,7 @@ def test_a_damaged_value_is_a_miss(cluster: RedisCluster, published: str, graph_
         assert space is not None
         codec = Codec(space)
         ids = IDS[tags_of(IDS) == tags_of(IDS[:1])[0]]
-        (tag, write), *_ = codec.sets(ids, codec.encode(*_zeros(codec, ids)), grouped(ids))
+        (tag, write), *_ = codec.sets(ids, codec.encode(_zeros(space, ids)), grouped(ids))
         damaged = bytearray(write)
         damaged[-3] ^= 1  # the last byte of the last value
         shared.nodes.ask([(tag, bytes(damaged))])
@@ -345,14 +345,15 @@ def test_a_damaged_value_is_a_miss(cluster: RedisCluster, published: str, graph_
         shared.close()
 
 
-def _zeros(codec: Codec, ids: np.ndarray) -> tuple[np.ndarray, ...]:
-    return ids, np.zeros((len(ids), codec.dim)), np.full(len(ids), Status.OK, np.uint8), np.zeros(len(ids), SOURCE)
+def _zeros(space: Space, ids: np.ndarray) -> Rows:
+    status, sources = np.full(len(ids), Status.OK, np.uint8), np.zeros(len(ids), SOURCE)
+    return Rows(space, ids, status, sources, np.zeros((len(ids), space.dim)))
 
 
 def test_photos_that_are_brought_are_seen_by_all_and_count_a_generation(
     cluster: RedisCluster, published: str, photos: Path, tmp_path: Path
 ) -> None:
-    services = [ImageService(ServiceConfig(published, None, folder=tmp_path / str(i), threads=1)) for i in range(2)]
+    services = [ImageService(ServiceConfig(published, folder=tmp_path / str(i), threads=1)) for i in range(2)]
     one, other = (ImageClient(LocalTransport(service)) for service in services)
     try:
         generation = other.info().generation
@@ -386,7 +387,7 @@ def test_a_head_that_learns_needs_features_there(
     head = Head.from_bytes(next((store / "heads").iterdir()).read_bytes())
     opened.close()
     request = pb.PutHeadRequest(run_id="run", version=head.version(backbone), head=head.to_bytes())
-    service = ImageService(ServiceConfig(published, None, folder=tmp_path / "server", threads=1))
+    service = ImageService(ServiceConfig(published, folder=tmp_path / "server", threads=1))
     try:
         with pytest.raises(VersionMismatch, match=f"publish --version {backbone[:10]}"):
             service.put_head(request, time.monotonic() + 10)
@@ -404,7 +405,7 @@ def test_a_head_that_learns_needs_features_there(
 
 
 def test_what_is_not_there_is_said(published: str, tmp_path: Path, cluster: RedisCluster) -> None:
-    shared = ImageService(ServiceConfig(published, None, folder=tmp_path / "server"))
+    shared = ImageService(ServiceConfig(published, folder=tmp_path / "server"))
     try:
         with pytest.raises(VersionMismatch, match=r"net@1\+imported/2.*bring the version back"):
             shared.get_vectors(pb.GetVectorsRequest(version="net@1+imported/2"), time.monotonic() + 5)
@@ -414,7 +415,7 @@ def test_what_is_not_there_is_said(published: str, tmp_path: Path, cluster: Redi
         shared.close()
     for node in cluster.nodes:
         cli(node.port, "flushall")
-    empty = ImageService(ServiceConfig(published, None, folder=tmp_path / "server"))
+    empty = ImageService(ServiceConfig(published, folder=tmp_path / "server"))
     try:
         with pytest.raises(NotReady, match=f"imgserver publish --to {published}"):
             empty.get_vectors(pb.GetVectorsRequest(), time.monotonic() + 5)
@@ -467,7 +468,7 @@ def test_one_redis_will_do_with_a_password(graph_cache: Path, tmp_path: Path) ->
         assert (asked(process.address)[1] == Status.OK).all()
         assert b"secret" not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
         process.stop()
-        service = ImageService(ServiceConfig(url, None, folder=tmp_path / "server"))
+        service = ImageService(ServiceConfig(url, folder=tmp_path / "server"))
         found = ImageClient(LocalTransport(service)).get(IDS)
         assert found.values.tobytes() == local_vectors(graph_cache).tobytes()
         service.close()

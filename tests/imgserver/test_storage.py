@@ -21,7 +21,7 @@ from crossmedia.imgserver.operations.doctor import examine
 from crossmedia.imgserver.storage import changes, index
 from crossmedia.imgserver.storage.checksums import name_rows, row_checksums
 from crossmedia.imgserver.storage.hashtable import ABSENT, IdTable
-from crossmedia.imgserver.storage.records import SOURCE, Space
+from crossmedia.imgserver.storage.records import SOURCE, Rows, Space
 from crossmedia.imgserver.storage.rows import RowFile
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import Table
@@ -31,9 +31,9 @@ from crossmedia.status import DAMAGED, Status
 
 def put(store: Store, name: str, ids: list[int], value: float, content: int = 1, status: int = Status.OK) -> None:
     space = store.index.ensure_space(name, "vector", 4, "float16")
-    values = np.full((len(ids), 4), value) if status == Status.OK else None
+    values = np.full((len(ids), 4), value)
     states = np.full(len(ids), status, dtype=np.uint8)
-    store.put(space, np.array(ids), values, states, np.array([(1, 2, content)] * len(ids), dtype=SOURCE))
+    store.put(Rows(space, np.array(ids), states, np.array([(1, 2, content)] * len(ids), dtype=SOURCE), values))
 
 
 @settings(max_examples=30, deadline=None)
@@ -314,7 +314,7 @@ def test_a_version_that_is_deleted_and_made_again_has_rows_of_its_own(tmp_path: 
     assert table.get(np.array([1, 2]))[0][:, 0].tolist() == [5.0, 5.0]
     late = np.full(1, Status.OK, dtype=np.uint8), np.array([(1, 2, 3)], dtype=SOURCE)
     with pytest.raises(StoreError, match="was deleted from the store"):
-        store.put(former, np.array([3]), np.full((1, 4), 9.0), *late)
+        store.put(Rows(former, np.array([3]), *late, np.full((1, 4), 9.0)))
     store.index.restamp("v/4", np.array([1, 77]), np.array([(8, 9, 1)] * 2, dtype=SOURCE))  # 77 has gone
     entries, found = store.index.get("v/4", np.array([1, 77]))
     assert (entries["stamp"].tolist(), found.tolist()) == ([9, 0], [True, False])
@@ -424,7 +424,7 @@ def test_a_catalogue_larger_than_memory_is_served(tmp_path: Path) -> None:
         for start in range(0, n, 10_000):
             ids = np.arange(start, start + 10_000)
             values = np.repeat((ids % 2048).astype(np.float16)[:, None], dim, axis=1)
-            store.put(space, ids, values, np.full(len(ids), Status.OK, np.uint8), np.zeros(len(ids), SOURCE))
+            store.put(Rows(space, ids, np.full(len(ids), Status.OK, np.uint8), np.zeros(len(ids), SOURCE), values))
         store.close()
         code = f"""
 import numpy as np, pathlib, resource

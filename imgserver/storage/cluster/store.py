@@ -19,8 +19,8 @@ from crossmedia.imgserver.storage.cluster.codec import TAGS, Codec, Grouped, Mas
 from crossmedia.imgserver.storage.cluster.facts import Facts
 from crossmedia.imgserver.storage.cluster.nodes import Nodes
 from crossmedia.imgserver.storage.cluster.url import RedisUrl
-from crossmedia.imgserver.storage.records import Ids, Space
-from crossmedia.imgserver.storage.stores import Part, Stored
+from crossmedia.imgserver.storage.records import Ids, Rows, Space
+from crossmedia.imgserver.storage.stores import Stored
 from crossmedia.status import LOST, is_ok
 
 log = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ class RedisStore:
         """Rows, shape (n, dim), as they will be read once they are stored."""
         return values.astype(space.dtype)
 
-    def put_all(self, parts: list[Part]) -> Ids:
+    def put_all(self, parts: list[Rows]) -> Ids:
         """Keep rows for all servers; return the ids that a node did not take, and say why in the log."""
         refused = [np.zeros(0, dtype=np.int64)]
         for part in parts:
@@ -194,7 +194,7 @@ class RedisStore:
             try:
                 codec = Codec(part.space)
                 before, there, _ = self.get(codec, part.ids)
-                values = encode_part(codec, part)
+                values = codec.encode(part)
                 changed = there & is_ok(before["status"]) & (before["content"] != values["content"])
                 taken, why = self.set(codec, part.ids, values)
                 if why:
@@ -232,14 +232,6 @@ def _numbers(info: bytes) -> dict[str, int]:
     """The whole numbers of a reply to INFO."""
     pairs = (line.split(b":", 1) for line in info.splitlines() if b":" in line)
     return {name.decode(): int(value) for name, value in pairs if value.strip().isdigit()}
-
-
-def encode_part(codec: Codec, part: Part) -> Values:
-    """Values of a part, shape (n,)."""
-    rows = np.zeros((len(part.ids), codec.dim), dtype=part.space.dtype)
-    if part.values is not None:
-        rows[is_ok(part.status)] = part.values
-    return codec.encode(part.ids, rows, part.status, part.sources)
 
 
 class RedisTable:
