@@ -1,4 +1,4 @@
-"""Operations: examine a store and its server, back up, restore, compact, upgrade."""
+"""Operations: examine a store and its server, back up, restore, compact."""
 
 from __future__ import annotations
 
@@ -139,24 +139,6 @@ def compact(store: Path, as_json: bool) -> None:
     with _bytes_progress("writing") as progress:
         report = work(store, progress)
     _say(report, as_json)
-
-
-@click.command(cls=Command, example="--store store")
-@store_option
-@json_option
-def upgrade(store: Path, as_json: bool) -> None:
-    """Bring a store that an older release made to the format of this one. No server may have it open.
-
-    Vectors stay what they are, bit for bit. A kill loses nothing. Back up first: an older release cannot read it then.
-    """
-    from crossmedia.imgserver.operations.compact import upgrade as work
-
-    with _bytes_progress("writing") as progress:
-        report = work(store, progress)
-    if report is not None:
-        _say(report, as_json)
-    else:
-        click.echo(json.dumps({"upgraded": False}) if as_json else f"{store} has today's format already.")
 
 
 def _say(report: CompactReport, as_json: bool) -> None:

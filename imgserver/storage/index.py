@@ -29,7 +29,7 @@ import numpy.typing as npt
 from crossmedia.errors import StoreError
 from crossmedia.imgserver.storage.changes import Changes
 from crossmedia.imgserver.storage.checksums import Mask, open_fact
-from crossmedia.imgserver.storage.environment import FORMAT, Environment
+from crossmedia.imgserver.storage.environment import Environment
 from crossmedia.imgserver.storage.records import (
     ENTRY,
     KEY,
@@ -77,18 +77,14 @@ class Index:
         folder: holds ``data.mdb``.
         create: make it if it is not there.
         unlocked: read only, without LMDB's lock; for who knows that nobody writes (see ``storage.exclusive``).
-        formats: that the caller can read.
 
     Raises:
         StoreError: the folder holds no store, or a damaged one, or one of another format, or cannot be opened.
     """
 
-    def __init__(
-        self, folder: Path, *, create: bool = True, unlocked: bool = False, formats: tuple[int, ...] = (FORMAT,)
-    ):
+    def __init__(self, folder: Path, *, create: bool = True, unlocked: bool = False):
         self.folder = folder
-        self._env = Environment(folder, create=create, unlocked=unlocked, formats=formats)
-        self.format = self._env.format
+        self._env = Environment(folder, create=create, unlocked=unlocked)
         self._changes = Changes(self._env.changes)
         self.close, self.copy, self.map_use = self._env.close, self._env.copy, self._env.map_use
 
@@ -391,7 +387,7 @@ class Index:
 
     def _mark(self, numbers: npt.NDArray[Any], ids: Ids, entries: Entries, found: Mask) -> None:
         """Put ``DAMAGED`` in the place of entries that were found, shape (n,), and are not what was sealed."""
-        if self._env.sealed and len(ids):
+        if len(ids):
             bad = found & ~whole_entries(numbers, ids, entries)
             if bad.any():
                 entries[bad], found[bad] = _DAMAGED, False
@@ -431,7 +427,7 @@ class Index:
                 return Survey(np.zeros(0, np.int64), np.zeros(0, ENTRY), self._changes.newest(txn), 0)
         with self._env.read() as txn:
             sequence = self._changes.newest(txn)
-            expected = self._number(txn, _count_key(space.number), 0) if self._env.sealed else None
+            expected = self._number(txn, _count_key(space.number), 0)
             blocks = [np.zeros(0, RECORD), *self._records(txn, space.number)]
         records = np.concatenate(blocks)
         ids, entries = records["key"]["id"].astype(np.int64), np.ascontiguousarray(records["entry"])
@@ -442,8 +438,7 @@ class Index:
             order = order[ids[order] >= 0]
             order = order[np.append(True, ids[order][1:] != ids[order][:-1])[: len(order)]]
             ids, entries = ids[order], entries[order]
-        lost = 0 if expected is None else max(0, expected - len(ids))
-        return Survey(ids, entries, sequence, lost)
+        return Survey(ids, entries, sequence, max(0, expected - len(ids)))
 
     def _records(self, txn: Any, number: int) -> Iterator[npt.NDArray[Any]]:
         """All records of a space, a block at a time."""

@@ -29,7 +29,10 @@ RowNumbers = npt.NDArray[np.int64]
 
 
 def rows_in_segment(row_bytes: int) -> int:
-    """Rows in a segment file: the power of two that makes files of at most 128 MiB."""
+    """Rows in a segment file: the power of two that makes files of at most 128 MiB.
+
+    A copy by a tool that knows no sparse files then does not grow without measure.
+    """
     return min(1 << (max(1, SEGMENT_BYTES // row_bytes).bit_length() - 1), MAX_SEGMENT_ROWS)
 
 
@@ -40,19 +43,17 @@ class RowFile:
         folder: holds ``00000.rows, 00001.rows, …``.
         dim: numbers in a row.
         dtype: of the numbers, as stored.
-        segment_rows: rows in a segment file; None: as many as ``rows_in_segment`` says, so that a copy by a tool that
-            knows no sparse files does not grow without measure.
 
     Attributes:
         damaged: different rows that were found not to be what was written.
     """
 
-    def __init__(self, folder: Path, dim: int, dtype: str, segment_rows: int | None = None):
+    def __init__(self, folder: Path, dim: int, dtype: str):
         self.folder, self.dim, self.dtype = folder, dim, np.dtype(dtype)
         self.damaged = 0
         self._prefix = f"{folder}{os.sep}"
         self._row_bytes = dim * self.dtype.itemsize
-        self._segment_rows = segment_rows or rows_in_segment(self._row_bytes)
+        self._segment_rows = rows_in_segment(self._row_bytes)
         self._segments: dict[int, Values] = {}
         self._lock = threading.Lock()
         # Of each file a bit a row: it was compared with its checksum lately; it was found damaged once.

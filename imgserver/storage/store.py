@@ -34,10 +34,10 @@ def row_folder(store: Path, space: Space) -> Path:
     return store / "rows" / f"{space.number:04d}"
 
 
-def open_rows(store: Path, space: Space, segment_rows: int | None = None) -> RowFile:
+def open_rows(store: Path, space: Space) -> RowFile:
     """The rows of a space: its numbers, or the codes that its codebook decodes."""
     width, dtype = (space.row_bytes, "uint8") if space.codebook else (space.dim, space.dtype)
-    return RowFile(row_folder(store, space), width, dtype, segment_rows)
+    return RowFile(row_folder(store, space), width, dtype)
 
 
 class Store:

@@ -106,9 +106,10 @@ def test_a_row_file_that_is_cut_is_never_made_longer(rows: int, tmp_path: Path) 
     store.close()
 
 
-def test_a_file_that_a_killed_writer_left_short_is_written(tmp_path: Path) -> None:
+def test_a_file_that_a_killed_writer_left_short_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossmedia.imgserver.storage.rows.SEGMENT_BYTES", 8 * 8)
     (tmp_path / "00000.rows").touch()
-    file = RowFile(tmp_path, 4, "float16", segment_rows=8)
+    file = RowFile(tmp_path, 4, "float16")
     values = np.arange(48, dtype=np.float16).reshape(12, 4)
     assert file.write(0, values) == 0
     found, bad = file.gather(name_rows(np.arange(12), row_checksums(values)))

@@ -50,13 +50,15 @@ def test_hash_table_equals_a_dict(pairs: list[tuple[int, int]]) -> None:
     assert len(table) == len(plain)
 
 
-def test_rows_cross_segments(tmp_path: Path) -> None:
-    rows = RowFile(tmp_path, 3, "float32", segment_rows=10)
+def test_rows_cross_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossmedia.imgserver.storage.rows.SEGMENT_BYTES", 8 * 12)
+    rows = RowFile(tmp_path, 3, "float32")
     values = np.arange(105, dtype=np.float32).reshape(35, 3)
     rows.write(0, values[:7])
     rows.write(7, values[7:])
-    chosen = np.array([0, 34, 9, 10, 11, 20, 9])
-    for opened in (rows, RowFile(tmp_path, 3, "float32", segment_rows=10)):
+    assert len(list(tmp_path.glob("*.rows"))) == 5
+    chosen = np.array([0, 34, 7, 8, 9, 16, 7])
+    for opened in (rows, RowFile(tmp_path, 3, "float32")):
         found, bad = opened.gather(name_rows(chosen, row_checksums(values[chosen])))
         assert (found == values[chosen]).all()
         assert bad is None
