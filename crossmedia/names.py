@@ -22,6 +22,7 @@ from crossmedia.errors import BadInput, StoreError
 from crossmedia.keys import NULL_IMAGE, Column, column_of, full_image_ids, image_ids, is_text
 from crossmedia.keys import keys as keys_of
 from crossmedia.looks import file_in_words
+from crossmedia.spelling import as_numbers, may_spell
 
 PHOTO_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".avif"),
@@ -33,8 +34,6 @@ MOST_DIGESTED = 1 << 16
 log = logging.getLogger(__name__)
 
 Ids = npt.NDArray[np.int64]
-# What may spell a number; none of them is a word of a language.
-_MAY_SPELL = r"^-?[0-9]+[.eE][0-9.eE+]+$"
 
 
 class ImageNames:
@@ -147,7 +146,7 @@ class ImageNames:
         asked = _texts(names)
         place = self._places(asked)
         if place.null_count:
-            numbers = _as_numbers(asked)
+            numbers = as_numbers(asked)
             forms, rows = self._spelled
             place = pc.coalesce(place, pc.index_in(numbers, value_set=self._keys))
             place = pc.coalesce(place, rows.take(pc.index_in(numbers, value_set=forms)))
@@ -169,9 +168,9 @@ class ImageNames:
     @cached_property
     def _spelled(self) -> tuple[pa.Array, pa.Array]:
         """Numbers of which one key alone is another spelling, and where that key stands."""
-        rows = pc.cast(pc.indices_nonzero(_may_spell(self._keys)), pa.int32())
+        rows = pc.cast(pc.indices_nonzero(may_spell(self._keys)), pa.int32())
         words = self._keys.take(rows)
-        numbers = _as_numbers(words)
+        numbers = as_numbers(words)
         counts = pc.value_counts(numbers)
         once = counts.field("values").filter(pc.equal(counts.field("counts"), 1))
         other = pc.and_(pc.is_in(numbers, value_set=once), pc.not_equal(numbers, words))
@@ -310,27 +309,6 @@ def _texts(names: Any) -> pa.Array:
     column = column_of([names] if isinstance(names, str) else names, "names", "the call")
     values = column.values.combine_chunks() if isinstance(column.values, pa.ChunkedArray) else column.values
     return pc.cast(values if is_text(values.type) else keys_of(column), pa.large_string())
-
-
-def _may_spell(words: pa.Array) -> pa.Array:
-    return pc.fill_null(pc.match_substring_regex(words, _MAY_SPELL), False)
-
-
-def _as_numbers(words: pa.Array) -> pa.Array:
-    """Each word as the key of the number that it spells; one that spells none as it is."""
-    spelled = _may_spell(words)
-    cells = words.filter(spelled).dictionary_encode()
-    if not len(cells):
-        return words
-    plain = pa.array(map(_as_number, cells.dictionary.to_pylist()), pa.large_string())
-    return pc.replace_with_mask(words, spelled, plain.take(cells.indices))
-
-
-def _as_number(word: str) -> str:
-    try:
-        return str(keys_of(Column(pa.array([word]), KEY, "a manifest"))[0])
-    except BadInput:  # too large to be one whole number alone
-        return word
 
 
 def _write(folder: Path, ids: Ids, keys: pa.Array) -> None:

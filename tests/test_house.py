@@ -39,6 +39,7 @@ GROUND = {
         "looks",
         "names",
         "notes",
+        "spelling",
         "status",
         "version",
     ),

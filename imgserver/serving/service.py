@@ -31,7 +31,7 @@ from crossmedia.imgserver.serving.searching import MAX_NEIGHBOURS, MAX_QUERIES, 
 from crossmedia.imgserver.serving.served import Served
 from crossmedia.imgserver.serving.thumbnails import MAX_THUMBNAILS, Thumbnails
 from crossmedia.imgserver.shards import Ownership
-from crossmedia.imgserver.storage.stores import open_store
+from crossmedia.imgserver.storage.opening import open_store
 from crossmedia.imgserver.vision.decoders import Decoders
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.imgserver.wire import DTYPES, VectorsReply

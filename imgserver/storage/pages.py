@@ -18,11 +18,12 @@ import struct
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from crossmedia.imgserver.storage.page_walk import TROUBLES, walk
 
 HEADER, META, TREE = 16, struct.Struct("<IIQQ"), struct.Struct("<IHHQQQQQ")
 TAIL, PAGE, NODE = struct.Struct("<QQ"), struct.Struct("<QHHHH"), struct.Struct("<HHHH")
@@ -148,11 +149,11 @@ class _Pages:
             return "" if tree.entries == 0 else f"{name} has no root"
         if tree.flags & ~TREE_FLAGS or tree.depth > MOST_DEPTH or tree.root >= self._there:
             return f"the root of {name} is damaged"
-        counts = np.zeros(4, dtype=np.int64)
-        halves, integers = self._data.view(np.uint16), bool(tree.flags & INTEGER_KEYS)
-        code, page = _walk(*(self._data, halves, self._size, tree.root, tree.depth, integers, self._seen, counts))
+        counts, integers = np.zeros(4, dtype=np.int64), int(bool(tree.flags & INTEGER_KEYS))
+        shape = (self._size, tree.root, tree.depth, integers)
+        code, page = walk(self._data, self._data.view(np.uint16), shape, self._seen, counts)
         if code:
-            return f"page {page:,} of {name} {_TROUBLES[code]}"
+            return f"page {page:,} of {name} {TROUBLES[code]}"
         if counts.tolist() != [tree.branches, tree.leaves, tree.overflows, tree.entries]:
             return f"{name} does not have the pages and entries that its root says"
         return ""
@@ -240,129 +241,3 @@ def _nodes_of(page: bytes, number: int, leaf: bool) -> list[_Node]:
         key, value = page[place + NODE.size : start], page[start : start + stored]
         nodes.append(_Node(key, value, size, node_flags, size | node_flags << 32))
     return nodes
-
-
-_TROUBLES = {
-    1: "lies outside of the file",
-    2: "is reached twice",
-    3: "is not the page that it should be",
-    4: "has nodes that lie outside of it",
-    5: "has keys out of order",
-}
-
-
-@njit(cache=True)
-def _u2(halves: Any, at: Any) -> Any:
-    return np.int64(halves[at >> 1])
-
-
-@njit(cache=True)
-def _u4(halves: Any, at: Any) -> Any:
-    return _u2(halves, at) | _u2(halves, at + 2) << 16
-
-
-@njit(cache=True)
-def _less(data: Any, a: Any, a_size: Any, b: Any, b_size: Any, integers: Any) -> Any:
-    """Whether the key at ``a`` comes before that at ``b``."""
-    if integers:
-        for i in range(7, -1, -1):
-            if data[a + i] != data[b + i]:
-                return data[a + i] < data[b + i]
-        return False
-    for i in range(min(a_size, b_size)):
-        if data[a + i] != data[b + i]:
-            return data[a + i] < data[b + i]
-    return a_size < b_size
-
-
-@njit(nogil=True, cache=True)
-def _walk(data: Any, halves: Any, size: Any, root: Any, depth: Any, integers: Any, seen: Any, counts: Any) -> Any:
-    """Look at a tree from its root; return what is wrong (see ``_TROUBLES``), and in which page.
-
-    ``counts`` gets the numbers of branches, leaves, overflow pages and entries. The keys of a page lie at or above the
-    one that leads to it (``low``), and below the next one of its parent (``high``); -1 where there is none.
-    """
-    pages = len(seen)
-    room = 1024
-    stack = np.empty((room, 6), dtype=np.int64)  # page, level, low, size of low, high, size of high
-    stack[0] = np.array([root, 1, -1, 0, -1, 0])
-    used = 1
-    while used:
-        used -= 1
-        page, level, low, low_size, high, high_size = stack[used]
-        if page < 2 or page >= pages:
-            return 1, page
-        if seen[page]:
-            return 2, page
-        seen[page] = 1
-        at = page * size
-        flags, lower, upper = _u2(halves, at + 10), _u2(halves, at + 12), _u2(halves, at + 14)
-        leaf = level == depth
-        number = _u4(halves, at) | _u4(halves, at + 4) << 32
-        if number != page or flags != (2 if leaf else 1) or level > depth:
-            return 3, page
-        nodes = (lower - 16) // 2
-        if lower < 16 or lower % 2 or upper < lower or upper > size or nodes < (1 if leaf else 2):
-            return 4, page
-        before, before_size = np.int64(-1), np.int64(0)
-        for i in range(nodes):
-            place = _u2(halves, at + 16 + 2 * i)
-            if place < upper or place + 8 > size or place & 1:
-                return 4, page
-            node = at + place
-            key, key_size, node_flags = node + 8, _u2(halves, node + 6), _u2(halves, node + 4)
-            value_size = _u4(halves, node)
-            end = place + 8 + key_size
-            if leaf:
-                if node_flags & ~3:
-                    return 4, page
-                end += 8 if node_flags & 1 else value_size
-            if end > size or (key_size == 0 and (leaf or i > 0)) or (integers and key_size not in (0, 8)):
-                return 4, page
-            if key_size and not (i == 0 and not leaf):
-                if before >= 0:
-                    if not _less(data, before, before_size, key, key_size, integers):
-                        return 5, page
-                elif low >= 0 and _less(data, key, key_size, low, low_size, integers):
-                    return 5, page
-                before, before_size = key, key_size
-            if leaf and node_flags & 1:
-                value = node + 8 + key_size  # at any address
-                first = np.int64(0)
-                for j in range(8):
-                    first |= np.int64(data[value + j]) << 8 * j
-                many = (value_size + 15) // size + 1
-                if first < 2 or many > pages or first > pages - many:
-                    return 1, page
-                begin = first * size
-                if _u4(halves, begin) | _u4(halves, begin + 4) << 32 != first or _u2(halves, begin + 10) != 4:
-                    return 3, first
-                if _u4(halves, begin + 12) != many:
-                    return 3, first
-                for other in range(first, first + many):
-                    if seen[other]:
-                        return 2, other
-                    seen[other] = 1
-                counts[2] += many
-        if high >= 0 and before >= 0 and not _less(data, before, before_size, high, high_size, integers):
-            return 5, page
-        counts[1 if leaf else 0] += 1
-        if leaf:
-            counts[3] += nodes
-            continue
-        if used + nodes > room:
-            grown = np.empty((2 * room + nodes, 6), dtype=np.int64)
-            grown[:used] = stack[:used]
-            stack, room = grown, len(grown)
-        for i in range(nodes):
-            node = at + _u2(halves, at + 16 + 2 * i)
-            child = _u4(halves, node) | _u2(halves, node + 4) << 32
-            stack[used, 0], stack[used, 1] = child, level + 1
-            stack[used, 2], stack[used, 3] = (low, low_size) if i == 0 else (node + 8, _u2(halves, node + 6))
-            if i + 1 < nodes:
-                following = at + _u2(halves, at + 16 + 2 * (i + 1))
-                stack[used, 4], stack[used, 5] = following + 8, _u2(halves, following + 6)
-            else:
-                stack[used, 4], stack[used, 5] = high, high_size
-            used += 1
-    return 0, 0

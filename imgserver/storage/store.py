@@ -16,11 +16,10 @@ from crossmedia.imgserver.storage.codebook import Codebook
 from crossmedia.imgserver.storage.index import UNFINISHED_INDEX, Index
 from crossmedia.imgserver.storage.records import ENTRY, NO_ROW, SOURCE_FIELDS, Entries, Ids, NewEntries, Rows, Space
 from crossmedia.imgserver.storage.rows import RowFile
-from crossmedia.imgserver.storage.snapshots import remove_snapshots
+from crossmedia.imgserver.storage.snapshots import SNAPSHOT_FROM, remove_snapshots
 from crossmedia.imgserver.storage.stores import Lookups, Stored
 from crossmedia.status import DAMAGED, is_ok
 
-SNAPSHOT_FROM = 100_000  # ids; fewer are read from the index in no time
 HEADS = "heads"
 CODEBOOKS = "codebooks"
 

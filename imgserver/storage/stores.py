@@ -1,4 +1,4 @@
-"""What serving needs of a store, whichever it is, and how one is opened by its name."""
+"""What serving needs of a store, whichever it is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from crossmedia.imgserver.places import is_url, own_folder
 from crossmedia.imgserver.storage.records import Ids, Rows, Space
 
 
@@ -75,24 +74,3 @@ class ServedStore(Protocol):
     def used_bytes(self) -> int: ...  # noqa: D102
     def free_bytes(self) -> int: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102
-
-
-def open_store(store: str | Path, folder: Path | None = None) -> ServedStore:
-    """Open a store to serve it: a folder, made if it is not there, or ``redis://host:port,…``.
-
-    Args:
-        store: which.
-        folder: see ``own_folder``.
-
-    Raises:
-        BadInput: the URL is none, or its client is not installed.
-        StoreError: it cannot be opened, or nobody answers there.
-    """
-    own = own_folder(store, folder)
-    if is_url(store):
-        from crossmedia.imgserver.storage.cluster.store import RedisStore
-
-        return RedisStore(str(store), own)
-    from crossmedia.imgserver.storage.store import Store
-
-    return Store(own)

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from crossmedia.errors import StoreError
 from crossmedia.imgserver.storage.checksums import Mask, name_rows
+from crossmedia.imgserver.storage.codebook import Codebook
 from crossmedia.imgserver.storage.hashtable import ABSENT, IdTable
+from crossmedia.imgserver.storage.index import Index
 from crossmedia.imgserver.storage.records import NO_ROW, Entries, Ids, Space
-from crossmedia.imgserver.storage.snapshots import load_snapshot, save_snapshot
-from crossmedia.imgserver.storage.store import SNAPSHOT_FROM, Store
+from crossmedia.imgserver.storage.rows import RowFile
+from crossmedia.imgserver.storage.snapshots import SNAPSHOT_FROM, load_snapshot, save_snapshot
 from crossmedia.status import DAMAGED, Status
 
 log = logging.getLogger(__name__)
+
+
+class TableStore(Protocol):
+    """What a table needs of a store; see ``Store``."""
+
+    index: Index
+
+    def rows(self, space: Space) -> RowFile: ...  # noqa: D102
+    def codebook(self, space: Space) -> Codebook | None: ...  # noqa: D102
+    def note_damaged(self, space: Space, entries: int) -> None: ...  # noqa: D102
 
 
 class Table:
@@ -32,7 +44,7 @@ class Table:
         space: the version's vectors.
     """
 
-    def __init__(self, store: Store, space: Space):
+    def __init__(self, store: TableStore, space: Space):
         self.space, self._store = space, store
         self._rows, self._codebook = store.rows(space), store.codebook(space)
         self._lock = threading.Lock()  # one writer at a time; readers take no lock
@@ -150,7 +162,7 @@ def _hash_values(entries: Entries) -> npt.NDArray[np.int64]:
     return np.where(entries["row"] != NO_ROW, named, -entries["status"].astype(np.int64))
 
 
-def leave_snapshot(store: Store, space: Space) -> None:
+def leave_snapshot(store: TableStore, space: Space) -> None:
     """What a large table starts from, made where vectors are made, so that the first server starts fast too."""
     if len(store.index) >= SNAPSHOT_FROM:
         Table(store, space).load()

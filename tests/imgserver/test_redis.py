@@ -526,7 +526,7 @@ def test_memory_that_is_too_small_is_said_and_absence_is_no_proof(graph_cache: P
 def test_the_client_of_redis_is_an_extra(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['hiredis'] = None\n"
-        "from crossmedia.imgserver.storage.stores import open_store\n"
+        "from crossmedia.imgserver.storage.opening import open_store\n"
         "try: open_store('redis://a:1')\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )
