@@ -19,7 +19,6 @@ from crossmedia.errors import BadInput, NothingEmbedded
 from crossmedia.imgserver.commands.options import (
     MEGABYTE,
     images_progress,
-    missing_extra,
     names_of,
     ownership_of,
     ownership_options,
@@ -146,14 +145,11 @@ def precompute(
         raise BadInput("--shard makes files for all servers: leave out --servers and --me, and give them to 'merge'.")
     if head_file is not None and not into_files:
         raise BadInput("--head takes stored features, so leave out --catalogue; with --shard both are needed.")
-    try:
-        from crossmedia.imgserver.offline.image_ids import read_ids
-        from crossmedia.imgserver.offline.precompute import PrecomputeConfig
-        from crossmedia.imgserver.offline.shards import Job
-        from crossmedia.imgserver.vision.decode import ImageLimits
-        from crossmedia.imgserver.vision.photo_source import PhotoSource
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.imgserver.offline.image_ids import read_ids
+    from crossmedia.imgserver.offline.precompute import PrecomputeConfig
+    from crossmedia.imgserver.offline.shards import Job
+    from crossmedia.imgserver.vision.decode import ImageLimits
+    from crossmedia.imgserver.vision.photo_source import PhotoSource
 
     photos = PhotoSource(catalogue, ImageLimits(max_image_mb * MEGABYTE), read_timeout_s, photo_roots)
     only = read_ids(ids, photos.names()) if ids else None
@@ -214,12 +210,9 @@ def _say_files(found: dict[str, Any], as_json: bool) -> None:
 
 
 def _apply_head(store: Path, file: Path, as_json: bool) -> None:
-    try:
-        from crossmedia.imgserver.head import Head
-        from crossmedia.imgserver.offline.head_vectors import apply_head
-        from crossmedia.imgserver.storage.store import Store
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.imgserver.head import Head
+    from crossmedia.imgserver.offline.head_vectors import apply_head
+    from crossmedia.imgserver.storage.store import Store
 
     started = time.monotonic()
     with closing(Store(store, create=False)) as opened:
@@ -263,11 +256,8 @@ def manifest(catalogue: str, out: Path, as_json: bool) -> None:
     Needed when photos have names instead of numbers, and useful when listing takes long: then use the manifest as the
     catalogue. Names stay the ids when all are whole numbers. Run it again when photos were added.
     """
-    try:
-        from crossmedia.imgserver.storage.catalogue import READ_TIMEOUT_S
-        from crossmedia.imgserver.storage.catalogue.manifest import write_manifest
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.imgserver.storage.catalogue import READ_TIMEOUT_S
+    from crossmedia.imgserver.storage.catalogue.manifest import write_manifest
 
     report = write_manifest(catalogue, out, READ_TIMEOUT_S)
     _say(report.passed_over)

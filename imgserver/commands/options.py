@@ -147,14 +147,6 @@ def names_of(store: str | Path, manifest: Path | None = None) -> ImageNames | No
     return ImageNames.read(manifest) if manifest is not None else ImageNames.of_store(own_folder(store))
 
 
-def missing_extra(error: ImportError) -> BadInput:
-    """What to install when a command's packages are not there."""
-    return BadInput(
-        f"This command needs the server's packages ({error.name} is missing). "
-        f'Install them with: pip install "crossmedia[server]"'
-    )
-
-
 def server_address(server: str | None, store: str) -> str:
     """The address given, else that of the daemon which serves ``store`` here; the default where no store is named.
 

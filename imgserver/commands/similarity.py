@@ -20,7 +20,6 @@ from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput, NothingEmbedded
 from crossmedia.imgserver.commands.options import (
     manifest_option,
-    missing_extra,
     names_of,
     photo_root_option,
     served_store_option,
@@ -53,11 +52,8 @@ def index(store: Path, kind: str, as_json: bool) -> None:
 
     Run it again when photos were added or another version was activated.
     """
-    try:
-        from crossmedia.imgserver.similarity.building import build_index
-        from crossmedia.imgserver.storage.store import Store
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.imgserver.similarity.building import build_index
+    from crossmedia.imgserver.storage.store import Store
 
     with closing(Store(store, create=False)) as opened, Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("indexing", total=None)
@@ -183,13 +179,10 @@ def duplicates(
 
     What photos are alike depends on the backbone and the head: look at the picture before you delete anything.
     """
-    try:
-        from crossmedia.imgserver.similarity.contact_sheet import contact_sheet
-        from crossmedia.imgserver.similarity.duplicates import find_duplicates
-        from crossmedia.imgserver.storage.store import Store
-        from crossmedia.imgserver.vision.photo_source import PhotoSource
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.imgserver.similarity.contact_sheet import contact_sheet
+    from crossmedia.imgserver.similarity.duplicates import find_duplicates
+    from crossmedia.imgserver.storage.store import Store
+    from crossmedia.imgserver.vision.photo_source import PhotoSource
 
     with closing(Store(store, create=False)) as opened, Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("comparing", total=None)
@@ -239,11 +232,8 @@ def semantic_ids(store: Path, levels: int, codes: int, out: Path, as_json: bool)
 
     Any model takes them as id features. Run it again when photos were added: the codes keep their meaning.
     """
-    try:
-        from crossmedia.imgserver.similarity.semantic_ids import write_semantic_ids
-        from crossmedia.imgserver.storage.store import Store
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.imgserver.similarity.semantic_ids import write_semantic_ids
+    from crossmedia.imgserver.storage.store import Store
 
     with closing(Store(store, create=False)) as opened:
         report = write_semantic_ids(opened, out, levels, codes)
@@ -266,10 +256,7 @@ def _draw(
     near: Sequence[Sequence[tuple[int, float]]],
     called: dict[int, str],
 ) -> None:
-    try:
-        from crossmedia.imgserver.similarity.contact_sheet import contact_sheet
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.imgserver.similarity.contact_sheet import contact_sheet
 
     every = sorted({*ids, *(image_id for row in near for image_id, _ in row)})
     jpegs = dict(zip(every, client.thumbnails(every), strict=True))
