@@ -17,12 +17,12 @@ from rich.console import Console
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput, NothingEmbedded
 from crossmedia.imgserver.commands.options import (
-    MEGABYTE,
     images_progress,
     names_of,
     ownership_of,
     ownership_options,
     photo_options,
+    photo_source,
     served_store_option,
     server_address,
     server_option,
@@ -148,10 +148,8 @@ def precompute(
     from crossmedia.imgserver.offline.image_ids import read_ids
     from crossmedia.imgserver.offline.precompute import PrecomputeConfig
     from crossmedia.imgserver.offline.shards import Job
-    from crossmedia.imgserver.vision.decode import ImageLimits
-    from crossmedia.imgserver.vision.photo_source import PhotoSource
 
-    photos = PhotoSource(catalogue, ImageLimits(max_image_mb * MEGABYTE), read_timeout_s, photo_roots)
+    photos = photo_source(catalogue, read_timeout_s, max_image_mb, photo_roots)
     only = read_ids(ids, photos.names()) if ids else None
     if into_files:
         job, ray = Job(out, photos, backbone, only), engine == "ray"
@@ -164,11 +162,7 @@ def precompute(
         return
     config = PrecomputeConfig(dim, only, new_head=new_head, ownership=ownership)
     result = _into_store(store, photos, backbone, threads, config)
-    result.start_s += (seconds := time.monotonic() - began) - result.seconds
-    result.seconds = seconds
-    _report_precompute(result, as_json)
-    if not result.embedded and not result.skipped:
-        raise NothingEmbedded(f"Not one photo was embedded; the reasons are in {result.rejects_file}.")
+    _report_precompute(result, time.monotonic() - began, as_json)
 
 
 def _into_store(
@@ -226,10 +220,17 @@ def _apply_head(store: Path, file: Path, as_json: bool) -> None:
     click.echo(f"serve it with: crossmedia imgserver versions --store {store} --activate '{version}'")
 
 
-def _report_precompute(result: PrecomputeResult, as_json: bool) -> None:
+def _report_precompute(result: PrecomputeResult, seconds: float, as_json: bool) -> None:
+    result.start_s, result.seconds = result.start_s + seconds - result.seconds, seconds
     if as_json:
         click.echo(json.dumps(result.as_dict()))
-        return
+    else:
+        _say_precompute(result)
+    if not result.embedded and not result.skipped:
+        raise NothingEmbedded(f"Not one photo was embedded; the reasons are in {result.rejects_file}.")
+
+
+def _say_precompute(result: PrecomputeResult) -> None:
     click.echo(
         f"found {result.found}, embedded {result.embedded}, skipped {result.skipped}, rejected {result.rejected} "
         f"in {result.seconds:.1f} s, {result.start_s:.1f} s of them before the first photo (packages, list, CNN)"

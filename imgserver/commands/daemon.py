@@ -18,10 +18,10 @@ from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput, CrossMediaError, DeadlineExceeded, ServerUnavailable
 from crossmedia.hosts import host_and_port, written
 from crossmedia.imgserver.commands.options import (
-    MEGABYTE,
     ownership_of,
     ownership_options,
     photo_options,
+    photo_source,
     served_store_option,
     server_address,
     server_option,
@@ -29,7 +29,6 @@ from crossmedia.imgserver.commands.options import (
 )
 from crossmedia.imgserver.places import holds_store, is_url, own_folder
 from crossmedia.imgserver.running import Daemon
-from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.logs import LogFormat, set_up_logs
 
 STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
@@ -158,7 +157,6 @@ def serve(
     from crossmedia.imgserver.serving.process import serve as run
     from crossmedia.imgserver.serving.process import serve_in_background
     from crossmedia.imgserver.serving.service import ServiceConfig
-    from crossmedia.imgserver.vision.decode import ImageLimits
     from crossmedia.service.security import ServerSecurity
     from crossmedia.service.tracing import tracing
 
@@ -184,7 +182,7 @@ def serve(
         logging.getLogger(__name__).warning("%s", warning)
     config = ServiceConfig(
         store,
-        PhotoSource(catalogue or "", ImageLimits(max_image_mb * MEGABYTE), read_timeout_s, photo_roots),
+        photo_source(catalogue, read_timeout_s, max_image_mb, photo_roots),
         max_pending_ids=max_pending_ids,
         negative_ttl_s=negative_ttl_s,
         threads=threads,

@@ -17,6 +17,7 @@ from crossmedia.imgserver.running import running_daemon
 from crossmedia.imgserver.shards import Ownership
 
 if TYPE_CHECKING:
+    from crossmedia.imgserver.vision.photo_source import PhotoSource
     from crossmedia.names import ImageNames
 
 DEFAULT_SERVER = "localhost:7070"
@@ -145,6 +146,16 @@ def names_of(store: str | Path, manifest: Path | None = None) -> ImageNames | No
     from crossmedia.names import ImageNames
 
     return ImageNames.read(manifest) if manifest is not None else ImageNames.of_store(own_folder(store))
+
+
+def photo_source(
+    catalogue: str | None, read_timeout_s: float, max_image_mb: int, photo_roots: tuple[str, ...]
+) -> PhotoSource:
+    """What ``--catalogue`` and ``photo_options`` say."""
+    from crossmedia.imgserver.vision.decode import ImageLimits
+    from crossmedia.imgserver.vision.photo_source import PhotoSource
+
+    return PhotoSource(catalogue or "", ImageLimits(max_image_mb * MEGABYTE), read_timeout_s, photo_roots)
 
 
 def server_address(server: str | None, store: str) -> str:

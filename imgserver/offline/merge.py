@@ -82,12 +82,13 @@ def merge(
     if moved is None and len(names) != 1:
         found = f"of {len(names)} backbones: {', '.join(names)}" if names else "none"
         raise BadInput(f"{folder} must hold files of embedded shards of one backbone; there are {found}.")
-    taken = [_take(store, folder, FEATURES, name, shards, progress) for name in names]
+    taken = [_take(store, ShardFiles(folder, FEATURES, name), shards, progress) for name in names]
     if (images := ImageNames.of_store(folder)) is not None:
         images.keep(store.folder)
     if moved is not None:
         copy_heads(folder, store.folder)
-        taken += [_take(store, folder, VECTORS, name, shards, progress) for name in names_below(folder, VECTORS)]
+        vectors = [ShardFiles(folder, VECTORS, name) for name in names_below(folder, VECTORS)]
+        taken += [_take(store, files, shards, progress) for files in vectors]
     if not any(images for images, _ in taken):
         raise BadInput(f"{folder} holds no rows{f' that {ownership.me} owns' if ownership else ''} yet.")
     if moved and not store.index.active:
@@ -106,17 +107,15 @@ def merge(
     return MergeReport(version, images, added, rejected, file, time.monotonic() - started, note)
 
 
-def _take(
-    store: Store, folder: Path, kind: str, name: str, shards: Iterable[int], progress: Callable[[int], None]
-) -> tuple[int, int]:
+def _take(store: Store, files: ShardFiles, shards: Iterable[int], progress: Callable[[int], None]) -> tuple[int, int]:
     """Rows of one version into the store; return how many there were, and how many it did not hold like this."""
     images = added = 0
-    for rows in _together(latest_rows(ShardFiles(folder, kind, name), shards)):
+    for rows in _together(latest_rows(files, shards)):
         rows = replace(rows, space=own_space(store, rows.space))
-        before, same = store.index.get(name, rows.ids)
+        before, same = store.index.get(files.name, rows.ids)
         same &= (before["content"] == rows.sources["content"]) & (before["status"] == rows.status)
         if same.any():
-            store.index.restamp(name, rows.ids[same], rows.sources[same])
+            store.index.restamp(files.name, rows.ids[same], rows.sources[same])
         if not same.all():
             store.put(rows[~same])
         images += len(rows)

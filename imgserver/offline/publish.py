@@ -17,7 +17,7 @@ from crossmedia.imgserver.head_files import load_head
 from crossmedia.imgserver.storage.cluster.codec import TAGS, Codec, Mask, Values, command
 from crossmedia.imgserver.storage.cluster.facts import Published
 from crossmedia.imgserver.storage.cluster.store import RedisStore
-from crossmedia.imgserver.storage.records import Entries, Ids, Space
+from crossmedia.imgserver.storage.records import Rows, Space
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.versions import held
 from crossmedia.status import is_ok
@@ -97,9 +97,9 @@ def publish(
         codec = Codec(space)
         block = max(1, BLOCK_BYTES // codec.value.itemsize)
         for start in range(0, len(ids), block):
-            part = slice(start, start + block)
-            written += _publish_block(store, cluster, codec, space, ids[part], entries[part], grow)
-            progress(len(ids[part]))
+            rows = store.rows_of(space, ids[start : start + block], entries[start : start + block])
+            written += _publish_rows(cluster, codec, rows, grow)
+            progress(len(rows))
         images += len(ids)
         former = cluster.index.published(space.name)
         stamp = str(max(time.time_ns(), 1 + int(former.stamp if former and former.stamp else 0)))  # the latest counts
@@ -129,25 +129,16 @@ def _publish_model(store: Store, cluster: RedisStore, space: Space) -> None:
         cluster.index.declare(Published(replace(features, number=0, next_row=0), False))
 
 
-def _publish_block(
-    store: Store,
-    cluster: RedisStore,
-    codec: Codec,
-    space: Space,
-    ids: Ids,
-    entries: Entries,
-    before_a_change: Callable[[], None],
-) -> int:
+def _publish_rows(cluster: RedisStore, codec: Codec, rows: Rows, before_a_change: Callable[[], None]) -> int:
     """Bring images to the cluster; return how many were written."""
-    ok = is_ok(entries["status"])
-    values = codec.encode(store.rows_of(space, ids, entries))
+    ids, values = rows.ids, codec.encode(rows)
     before, there, lost = cluster.get(codec, ids)
     if lost.any():
         raise StoreError(_gone(cluster))
     todo = ~(there & _same(before, values))
     if not todo.any():
         return 0
-    changed = there & ok & is_ok(before["status"]) & (before["content"] != values["content"])
+    changed = there & is_ok(rows.status) & is_ok(before["status"]) & (before["content"] != values["content"])
     if changed.any():
         before_a_change()
     taken, why = cluster.set(codec, ids[todo], values[todo])

@@ -42,7 +42,8 @@ class ShardFiles:
     """
 
     def __init__(self, folder: Path, kind: str, name: str):
-        self._folder, self._kind, self._name = folder / kind / quote(name, safe="@+#"), kind, name
+        self.name, self._kind = name, kind
+        self._folder = folder / kind / quote(name, safe="@+#")
 
     def write(self, place: str, rows: Rows) -> None:
         """Write rows of one virtual shard at a ``place`` of ``new_place`` or ``places``.
@@ -74,7 +75,7 @@ class ShardFiles:
         lists, known = table["values"].combine_chunks(), _known(table)
         values = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(table), lists.type.list_size)
         recipe = (table.schema.metadata or {}).get(RECIPE_KEY, b"").decode()
-        space = Space(0, self._name, self._kind.removesuffix("s"), values.shape[1], VALUE_DTYPE, recipe=recipe)
+        space = Space(0, self.name, self._kind.removesuffix("s"), values.shape[1], VALUE_DTYPE, recipe=recipe)
         return Rows(space, known["image_id"], known["status"], sources_in(known), values)
 
     def known(self, shards: Iterable[int]) -> npt.NDArray[Any]:

@@ -47,14 +47,13 @@ def name_rows(rows: npt.NDArray[Any], sums: npt.NDArray[Any]) -> Named:
     return named
 
 
-def find_damaged(rows: Rows, named: Named, first: int, there: int, verified: Bits, bad: Mask) -> int:
+def find_damaged(rows: Rows, named: Named, held: tuple[int, int], verified: Bits, bad: Mask) -> int:
     """Compare rows that were copied out of a file with their checksums.
 
     Args:
         rows: shape (n, dim), C-contiguous.
         named: which they are, as ``name_rows`` says, shape (n,).
-        first: number of the file's first row.
-        there: rows that the file has; those beyond are damaged, whatever was copied.
+        held: number of the file's first row, and how many rows it has; those beyond are damaged, whatever was copied.
         verified: a bit a row of the file: was it compared before? Those are believed, and those that are right now join
             them. Threads that set bits of one byte at once may lose some: these rows are compared once more.
         bad: shape (n,), all False; set where a row is damaged.
@@ -62,7 +61,7 @@ def find_damaged(rows: Rows, named: Named, first: int, there: int, verified: Bit
     Returns:
         how many are.
     """
-    return int(_compare(rows.view(np.uint8), named, first, there, verified, bad))
+    return int(_compare(rows.view(np.uint8), named, held, verified, bad))
 
 
 def seals(numbers: npt.NDArray[Any], ids: npt.NDArray[Any], words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:
@@ -140,7 +139,8 @@ def _checksums(rows: Any, out: Any) -> None:
 
 
 @njit(nogil=True, cache=True)
-def _compare(rows: Any, named: Any, first: Any, there: Any, verified: Any, bad: Any) -> Any:
+def _compare(rows: Any, named: Any, held: Any, verified: Any, bad: Any) -> Any:
+    first, there = held
     known = np.uint8(1)
     for i in range(len(named)):  # mostly all were compared before: without a branch that takes a third of the time
         row = min((named[i] >> 32) - first, there)

@@ -181,7 +181,7 @@ class RowFile:
         # Of a file that was cut no row is believed for having been compared before.
         whole = len(segment) == self._segment_rows
         verified = self._bits(self._verified if whole else {}, number)
-        if not find_damaged(out, named, first, len(segment), verified, bad):
+        if not find_damaged(out, named, (first, len(segment)), verified, bad):
             return out, None
         out[bad] = 0
         with self._lock:
