@@ -223,7 +223,7 @@ def _apply_head(store: Path, file: Path, as_json: bool) -> None:
 def _report_precompute(result: PrecomputeResult, seconds: float, as_json: bool) -> None:
     result.start_s, result.seconds = result.start_s + seconds - result.seconds, seconds
     if as_json:
-        click.echo(json.dumps(result.as_dict()))
+        click.echo(json.dumps(asdict(result)))
     else:
         _say_precompute(result)
     if not result.embedded and not result.skipped:

@@ -11,10 +11,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -121,10 +120,6 @@ class PrecomputeResult:
     rejects_file: str | None = None
     reasons: dict[str, int] = field(default_factory=dict)
     note: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return asdict(self)
 
 
 def make_plan(store: Store, catalogue: Catalogue, backbone: Backbone, config: PrecomputeConfig) -> Plan:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from crossmedia.imgserver.head import Head
 from crossmedia.imgserver.storage.records import Space
 from crossmedia.imgserver.storage.stores import Lookups
-from crossmedia.imgserver.vision.embedder import Embedder
+from crossmedia.imgserver.vision.embedding import Embedder
 from crossmedia.imgserver.vision.photos import Photo
 from crossmedia.logs import request_id
 from crossmedia.service.callers import Caller

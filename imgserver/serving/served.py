@@ -10,7 +10,7 @@ from crossmedia.errors import NotReady, StoreError, VersionMismatch
 from crossmedia.imgserver.head_files import load_head
 from crossmedia.imgserver.serving.jobs import Model, Serving
 from crossmedia.imgserver.storage.stores import ServedStore
-from crossmedia.imgserver.vision.embedder import Embedder
+from crossmedia.imgserver.vision.embedding import Embedder
 from crossmedia.version import Version
 
 log = logging.getLogger(__name__)
