@@ -30,7 +30,6 @@ from crossmedia.imgserver.commands.options import (
     threads_option,
 )
 from crossmedia.imgserver.commands.shards import embed_files, merge_files
-from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.keys import as_image_id
 
 if TYPE_CHECKING:
