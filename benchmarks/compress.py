@@ -17,7 +17,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,16 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table as Printed
 
-from benchmarks.fetch import IN_FLIGHT, OK
+from benchmarks.fetch import IN_FLIGHT
 from benchmarks.parts import Part, Taken, Work, as_dict, copy_store, daemon, finish, run_rounds
 from crossmedia.imgserver.offline.compress import compress
 from crossmedia.imgserver.similarity.index import faiss_module, unit
-from crossmedia.imgserver.storage.records import SOURCE, Ids, Space
+from crossmedia.imgserver.storage.records import SOURCE, Ids, Rows, Space
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import Table
-from crossmedia.imgserver.storage.versions import IMPORTED, compressed_version, held, plain_version, vector_space
+from crossmedia.imgserver.storage.versions import held, vector_space
+from crossmedia.status import Status, is_ok
+from crossmedia.version import IMPORTED, Version
 
 QUERIES, K, IDS, CALLS, BLOCK = 500, 10, 10_000, 100, 100_000
 Vectors = npt.NDArray[Any]
@@ -54,7 +56,7 @@ class Measured:
 def vectors_of(store: Store, space: Space) -> tuple[Ids, Vectors]:
     """All vectors of a version, by ascending id."""
     ids, entries, _ = store.index.load(space.name)
-    ok = entries["status"] == OK
+    ok = is_ok(entries["status"])
     return ids[ok], store.read(space, entries[ok])
 
 
@@ -71,16 +73,16 @@ def fill(store: Store, space: Space, vectors: Vectors, n: int) -> None:
     """``n`` rows: the vectors over and over, under ids that are no run of numbers."""
     for start in range(0, n, BLOCK):
         places = np.arange(start, min(start + BLOCK, n))
-        status = np.full(len(places), OK, dtype=np.uint8)
+        status = np.full(len(places), Status.OK, dtype=np.uint8)
         values = vectors[places % len(vectors)]
-        store.put(space, 7 * places + 3, values, status, np.zeros(len(places), dtype=SOURCE), OK)
+        store.put(Rows(space, 7 * places + 3, status, np.zeros(len(places), dtype=SOURCE), values))
 
 
 def rate(table: Table, calls: list[Ids]) -> float:
     """Million vectors a second."""
     started = time.perf_counter()
     for ids in calls:
-        table.get(ids, OK)
+        table.get(ids)
     return 1e-6 * sum(map(len, calls)) / (time.perf_counter() - started)
 
 
@@ -112,13 +114,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         copy_store(arguments.store, Path(folder) / "copy")
         with closing(Store(f"{folder}/copy", create=False)) as store, closing(Store(f"{folder}/large")) as large:
-            plain = held(store, plain_version(store.index.active))
+            plain = held(store, str(Version.parse(store.index.active).plain))
             ids, vectors = vectors_of(store, plain)
             queries = np.random.default_rng(0).choice(len(ids), min(QUERIES, len(ids)), replace=False)
             right = nearest(vectors, queries)
-            name = f"vectors@0+{IMPORTED}/{plain.dim}"
-            spaces = [vector_space(large, name, plain.dim)]
-            large.index.activate(name)
+            version = Version("vectors@0", IMPORTED, dim=plain.dim)
+            spaces = [vector_space(large, version)]
+            large.index.activate(str(version))
             found = {"none": Measured(plain.row_bytes)}
             for size in sizes:
                 report = compress(store, size, plain.name)
@@ -129,7 +131,7 @@ def main() -> None:
                 codebook = store.codebook(space)
                 assert codebook is not None
                 large.save_codebook(codebook)
-                spaces.append(vector_space(large, compressed_version(name, codebook.name), plain.dim, codebook.name))
+                spaces.append(vector_space(large, replace(version, codebook=codebook.name)))
             tables = []
             for space in spaces:
                 print(f"filling a table of {n:,} rows of {space.row_bytes} bytes", flush=True)

@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.parts import Part, Work, as_dict, copy_store, daemon, finish, run_rounds, show
+from crossmedia.imgserver.vision.photo_source import PhotoSource
 
 PHOTOS = Path(__file__).resolve().parent.parent / "examples" / "grocery" / "images"
 BACKBONE = "efficientnet_lite0"
@@ -99,19 +100,13 @@ def server(address: str, files: int, n: int) -> Work:
 
 def precompute(folder: Path, files: int, n: int) -> Work:
     """Our offline job, into a store of its own; the first round, which warms up, also fits the head."""
-    from crossmedia.imgserver.offline.precompute import PrecomputeConfig, make_plan
-    from crossmedia.imgserver.offline.precompute import precompute as run
-    from crossmedia.imgserver.storage.catalogue import open_catalogue
-    from crossmedia.imgserver.storage.store import Store
-    from crossmedia.imgserver.vision.backbones import get_backbone
-    from crossmedia.imgserver.vision.engines import make_engine
+    from crossmedia.imgserver.offline.precompute import PrecomputeConfig, StoreEmbedder
 
-    backbone, catalogue, rounds = get_backbone(BACKBONE), open_catalogue(folder), _next(files, n)
-    engine, store = make_engine(backbone, None, THREADS), Store(tempfile.mkdtemp(dir=folder.parent))
+    rounds = _next(files, n)
+    embedder = StoreEmbedder(tempfile.mkdtemp(dir=folder.parent), PhotoSource(str(folder)), BACKBONE, THREADS)
 
     def work() -> int:
-        config = PrecomputeConfig(dim=16, only=np.array(next(rounds)))
-        return run(store, catalogue, backbone, engine, config, make_plan(store, catalogue, backbone, config)).embedded
+        return embedder.run(embedder.plan(PrecomputeConfig(dim=16, only=np.array(next(rounds))))).embedded
 
     return work
 

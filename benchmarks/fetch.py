@@ -27,14 +27,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from benchmarks.parts import Part, Work, as_dict, daemon, finish, run_rounds, show
-from crossmedia.imgserver.storage.records import SOURCE
+from crossmedia.imgserver.storage.records import SOURCE, Rows
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.versions import vector_space
+from crossmedia.status import Status
+from crossmedia.version import Version
 
 DIM = 64
 VERSION = f"benchmark@000000000000+imported/{DIM}"
 IN_FLIGHT = 4
-OK = 1
 BLOCK = 100_000
 
 
@@ -46,11 +47,12 @@ def make_vectors(n: int) -> npt.NDArray[np.float16]:
 def make_store(folder: Path, vectors: npt.NDArray[np.float16]) -> None:
     """A store that serves ``vectors``."""
     store = Store(folder)
-    space = vector_space(store, VERSION, DIM)
+    space = vector_space(store, Version.parse(VERSION))
     for start in range(0, len(vectors), BLOCK):
         part = vectors[start : start + BLOCK]
         ids = np.arange(start, start + len(part))
-        store.put(space, ids, part, np.full(len(part), OK, dtype=np.uint8), np.zeros(len(part), dtype=SOURCE), OK)
+        status, sources = np.full(len(part), Status.OK, dtype=np.uint8), np.zeros(len(part), dtype=SOURCE)
+        store.put(Rows(space, ids, status, sources, part))
     store.index.activate(VERSION)
     store.close()
 
@@ -89,7 +91,7 @@ def local(store: Path, todo: list[npt.NDArray[np.int64]]) -> Work:
     table.load()
 
     def work() -> int:
-        return sum(len(table.get(ids, OK)[0]) for ids in todo)
+        return sum(len(table.get(ids)[0]) for ids in todo)
 
     return work
 

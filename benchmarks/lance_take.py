@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from benchmarks.fetch import DIM, OK, VERSION, make_store, make_vectors, requests
+from benchmarks.fetch import DIM, VERSION, make_store, make_vectors, requests
 from benchmarks.parts import Part, Work, as_dict, finish, run_rounds, show
 
 
@@ -32,7 +32,7 @@ def ours(folder: Path, todo: list[npt.NDArray[np.int64]]) -> Work:
     table.load()
 
     def work() -> int:
-        return sum(len(table.get(ids, OK)[0]) for ids in todo)
+        return sum(len(table.get(ids)[0]) for ids in todo)
 
     return work
 

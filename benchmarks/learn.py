@@ -23,13 +23,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.fetch import OK
 from benchmarks.parts import Part, Work, as_dict, daemon, finish, run_rounds, show
 from benchmarks.train import BATCH, THREADS, make_samples, steps_over
 from crossmedia.imgserver.head import HeadSpec, fit_pca
-from crossmedia.imgserver.storage.records import SOURCE
+from crossmedia.imgserver.head_files import save_head
+from crossmedia.imgserver.storage.records import SOURCE, Rows
 from crossmedia.imgserver.storage.store import Store
-from crossmedia.imgserver.storage.versions import feature_space, save_head, vector_space
+from crossmedia.imgserver.storage.versions import FEATURE_DTYPE, vector_space
+from crossmedia.status import Status
+from crossmedia.version import Version
 
 IMAGES, FEATURE, BEHAVIOURS = 20_000, 1280, 50
 WIDTHS = (256, 64, 12)
@@ -48,14 +50,14 @@ def make_store(folder: Path) -> None:
     """Random features, sparse and positive as a CNN's are, and the vectors of their PCA."""
     rng = np.random.default_rng(0)
     store = Store(folder)
-    features = feature_space(store, BACKBONE, FEATURE, "none")
+    features = store.index.ensure_space(BACKBONE, "feature", FEATURE, FEATURE_DTYPE, "none")
     values = np.maximum(rng.standard_normal((IMAGES, FEATURE), dtype=np.float32), 0).astype(np.float16)
     head = fit_pca(values[:4096], WIDTHS[-1])
     version = head.version(BACKBONE)
     save_head(store, head)
-    ids, status = np.arange(IMAGES), np.full(IMAGES, OK, dtype=np.uint8)
-    for space, rows in ((features, values), (vector_space(store, version, WIDTHS[-1]), head.apply_numpy(values))):
-        store.put(space, ids, rows, status, np.zeros(IMAGES, dtype=SOURCE), OK)
+    ids, status = np.arange(IMAGES), np.full(IMAGES, Status.OK, dtype=np.uint8)
+    for space, rows in ((features, values), (vector_space(store, Version.parse(version)), head.apply_numpy(values))):
+        store.put(Rows(space, ids, status, np.zeros(IMAGES, dtype=SOURCE), rows))
     store.index.activate(version)
     store.close()
 

@@ -25,11 +25,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.fetch import DIM, OK, VERSION, make_store, make_vectors, requests
+from benchmarks.fetch import DIM, VERSION, make_store, make_vectors, requests
 from benchmarks.parts import Part, Work, as_dict, finish, run_rounds, show
 from crossmedia.imgserver.offline.publish import images_of, publish
 from crossmedia.imgserver.storage.cluster.store import RedisStore
 from crossmedia.imgserver.storage.store import Store
+from crossmedia.status import is_ok
 
 NODES = 3
 BLOCK = 2_000
@@ -81,7 +82,7 @@ def local(folder: Path, todo: list[npt.NDArray[np.int64]]) -> Work:
     assert space is not None
     table = store.table(space)
     table.load()
-    return lambda: sum(int((table.get(ids, OK)[1] == OK).sum()) for ids in todo)
+    return lambda: sum(int(is_ok(table.get(ids)[1]).sum()) for ids in todo)
 
 
 def ours(url: str, folder: Path, todo: list[npt.NDArray[np.int64]]) -> Work:
@@ -90,7 +91,7 @@ def ours(url: str, folder: Path, todo: list[npt.NDArray[np.int64]]) -> Work:
     space = store.index.space(VERSION)
     assert space is not None
     table = store.table(space)
-    return lambda: sum(int((table.get(ids, OK)[1] == OK).sum()) for ids in todo)
+    return lambda: sum(int(is_ok(table.get(ids)[1]).sum()) for ids in todo)
 
 
 def nonatomic(url: str, todo: list[npt.NDArray[np.int64]]) -> Work:

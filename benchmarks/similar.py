@@ -27,7 +27,6 @@ from rich.console import Console
 from rich.table import Table as Printed
 
 from benchmarks.embed import PHOTOS
-from benchmarks.fetch import OK
 from benchmarks.parts import finish
 from crossmedia.imgserver.head import fit_pca
 from crossmedia.imgserver.offline.exchange import check_vectors, import_vectors
@@ -152,7 +151,7 @@ def main() -> None:
 
 
 def _search(index: SimilarityIndex, table: Table, queries: Vectors, k: int) -> tuple[Ids, Any]:
-    return index.search(queries, k, lambda ids: table.get(ids, OK)[0])
+    return index.search(queries, k, lambda ids: table.get(ids)[0])
 
 
 def _recall(found: Ids, right: Ids) -> float:

@@ -18,24 +18,26 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as Printed
 
-from benchmarks.fetch import DIM, OK, VERSION
+from benchmarks.fetch import VERSION
 from benchmarks.parts import finish
-from crossmedia.imgserver.storage.records import ENTRY, Batch
+from crossmedia.imgserver.storage.records import ENTRY, NewEntries
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import Table
 from crossmedia.imgserver.storage.versions import vector_space
+from crossmedia.status import Status
+from crossmedia.version import Version
 
 BLOCK = 500_000
 
 
 def make_index(store: Store, ids: int) -> None:
     """Entries as precompute writes them, of ids that are no run of numbers."""
-    space = vector_space(store, VERSION, DIM)
+    space = vector_space(store, Version.parse(VERSION))
     for start in range(0, ids, BLOCK):
         part = 7 * np.arange(start, min(start + BLOCK, ids)) + 3
         entries = np.zeros(len(part), dtype=ENTRY)
-        entries["status"], entries["content"] = OK, 1
-        store.index.put([Batch(space, part, entries, lambda first: first)])
+        entries["status"], entries["content"] = Status.OK, 1
+        store.index.put([NewEntries(space, part, entries, lambda first: first)])
 
 
 def timed_load(store: Store) -> tuple[float, Table]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from crossmedia.imgserver import open_store
     from crossmedia.imgserver.client import HeadServers, ImageClient
     from crossmedia.imgserver.head import Head
+    from crossmedia.imgserver.offline.precompute import precompute
     from crossmedia.trainer.compare import compare
     from crossmedia.trainer.evaluate import evaluate
     from crossmedia.trainer.fit import fit
@@ -43,6 +44,7 @@ __all__ = [
     "evaluate",
     "fit",
     "open_store",
+    "precompute",
 ]
 
 _MODULES = {
@@ -60,6 +62,7 @@ _MODULES = {
     "evaluate": "trainer.evaluate",
     "fit": "trainer.fit",
     "open_store": "imgserver",
+    "precompute": "imgserver.offline.precompute",
 }
 
 

@@ -23,6 +23,7 @@ from crossmedia.forms import Near, near_in_words, nearly
 from crossmedia.keys import NULL_IMAGE, Column, as_image_id, column_of, full_image_ids, image_ids, is_text
 from crossmedia.keys import keys as keys_of
 from crossmedia.looks import file_in_words
+from crossmedia.spelling import as_numbers, may_spell
 
 PHOTO_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".avif"),
@@ -35,8 +36,6 @@ MOST_LOOKED_AT = 5000  # keys that are compared with one that is wrong, letter b
 log = logging.getLogger(__name__)
 
 Ids = npt.NDArray[np.int64]
-# What may spell a number; none of them is a word of a language.
-_MAY_SPELL = r"^-?[0-9]+[.eE][0-9.eE+]+$"
 
 
 class ImageNames:
@@ -150,7 +149,7 @@ class ImageNames:
         asked = _texts(names)
         place = self._places(asked)
         if place.null_count:
-            numbers = _as_numbers(asked)
+            numbers = as_numbers(asked)
             forms, rows = self._spelled
             place = pc.coalesce(place, pc.index_in(numbers, value_set=self._keys))
             place = pc.coalesce(place, rows.take(pc.index_in(numbers, value_set=forms)))
@@ -173,9 +172,9 @@ class ImageNames:
     @cached_property
     def _spelled(self) -> tuple[pa.Array, pa.Array]:
         """Numbers that exactly one key spells in another way, and where that key stands."""
-        rows = pc.cast(pc.indices_nonzero(_may_spell(self._keys)), pa.int32())
+        rows = pc.cast(pc.indices_nonzero(may_spell(self._keys)), pa.int32())
         words = self._keys.take(rows)
-        numbers = _as_numbers(words)
+        numbers = as_numbers(words)
         counts = pc.value_counts(numbers)
         once = counts.field("values").filter(pc.equal(counts.field("counts"), 1))
         other = pc.and_(pc.is_in(numbers, value_set=once), pc.not_equal(numbers, words))
@@ -335,27 +334,6 @@ def _bare(names: pa.Array) -> pa.Array:
     short = pc.replace_substring_regex(names, r"^(https?://[^?#]*)[?#].*$", r"\1")
     short = pc.replace_substring_regex(short, r"^.*/", "")
     return pc.replace_substring_regex(short, rf"(?i)\.({suffixes})$", "")
-
-
-def _may_spell(words: pa.Array) -> pa.Array:
-    return pc.fill_null(pc.match_substring_regex(words, _MAY_SPELL), False)
-
-
-def _as_numbers(words: pa.Array) -> pa.Array:
-    """Each word that spells a number as the key of that number; other words unchanged."""
-    spelled = _may_spell(words)
-    cells = words.filter(spelled).dictionary_encode()
-    if not len(cells):
-        return words
-    plain = pa.array(map(_as_number, cells.dictionary.to_pylist()), pa.large_string())
-    return pc.replace_with_mask(words, spelled, plain.take(cells.indices))
-
-
-def _as_number(word: str) -> str:
-    try:
-        return str(keys_of(Column(pa.array([word]), KEY, "a manifest"))[0])
-    except BadInput:  # too large to be one whole number alone
-        return word
 
 
 def _write(folder: Path, ids: Ids, keys: pa.Array) -> None:

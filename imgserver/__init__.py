@@ -54,6 +54,7 @@ def open_local(store: str | Path, catalogue: str | Path | None = None) -> LocalT
     from crossmedia.imgserver.client import LocalTransport
     from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
     from crossmedia.imgserver.storage.store import Store
+    from crossmedia.imgserver.vision.photo_source import PhotoSource
 
     Store(store, create=False).close()  # a daemon may begin with an empty store; who trains from one means another
-    return LocalTransport(ImageService(ServiceConfig(Path(store), str(catalogue) if catalogue else None)))
+    return LocalTransport(ImageService(ServiceConfig(Path(store), PhotoSource(str(catalogue or "")))))

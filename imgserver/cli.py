@@ -8,7 +8,7 @@ from crossmedia.config import Group, config_option
 from crossmedia.imgserver.commands.backbones import backbones
 from crossmedia.imgserver.commands.catalogue import add, manifest, precompute
 from crossmedia.imgserver.commands.daemon import health, info, serve, stop
-from crossmedia.imgserver.commands.operations import backup, compact, doctor, mend, restore, upgrade
+from crossmedia.imgserver.commands.operations import backup, compact, doctor, mend, restore
 from crossmedia.imgserver.commands.planning import plan
 from crossmedia.imgserver.commands.publish import publish
 from crossmedia.imgserver.commands.shards import merge, reshard
@@ -20,7 +20,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Serve": (serve, health, info, stop),
     "Photos and vectors": (precompute, add, manifest, versions, compress, import_command, export, backbones),
     "Which photos are alike": (index, search, duplicates, semantic_ids),
-    "Care of a store": (doctor, mend, backup, restore, compact, upgrade),
+    "Care of a store": (doctor, mend, backup, restore, compact),
     "Many machines": (plan, merge, reshard, publish),
 }
 

@@ -20,6 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from crossmedia.errors import BadInput
+from crossmedia.version import HASH_DIGITS, Version, hashed
 
 Features = npt.NDArray[Any]
 
@@ -133,7 +134,12 @@ class Head(nn.Module):
 
     def version(self, backbone: str) -> str:
         """Version of the vectors that it makes from the features of ``backbone``."""
-        return f"{backbone}+{self.spec.name}@{self.digest()}/{self.spec.dim}"
+        return str(Version(backbone, self.name, dim=self.spec.dim))
+
+    @property
+    def name(self) -> str:
+        """``<name>@<hash>``, as versions and files call it."""
+        return hashed(self.spec.name, self.digest())
 
     def forward(self, features: Tensor) -> Tensor:
         """Vectors, shape (K, D), of features, shape (K, F)."""
@@ -160,7 +166,7 @@ class Head(nn.Module):
         sha = hashlib.sha256(self.spec.canonical().encode())
         for name, value in sorted(self.state_dict().items()):
             sha.update(name.encode() + value.detach().cpu().contiguous().to(torch.float32).numpy().tobytes())
-        return sha.hexdigest()[:12]
+        return sha.hexdigest()[:HASH_DIGITS]
 
     def to_bytes(self) -> bytes:
         """Spec and weights as one safetensors block."""

@@ -39,6 +39,9 @@ GROUND = {
         "names",
         "notes",
         "progress",
+        "spelling",
+        "status",
+        "version",
     ),
     *("options", "secret_files", "words"),
 }
@@ -46,21 +49,21 @@ GROUND = {
 ARROWS = {
     "crossmedia/service": set(),
     "imgserver/client": {"imgserver.shards", "imgserver.wire", "v1"},
-    "imgserver/storage": {"imgserver.head", "imgserver.places"},
-    "imgserver/vision": {"imgserver.storage", "v1"},
+    "imgserver/storage": {"imgserver.places"},
+    "imgserver/vision": {"imgserver.storage"},
     "imgserver/similarity": {"imgserver.storage", "imgserver.vision"},
     "imgserver/serving": {
-        *("imgserver.client.results", "imgserver.head", "imgserver.places", "imgserver.running", "imgserver.shards"),
-        *("imgserver.serve_config", "imgserver.similarity", "imgserver.storage", "imgserver.vision", "imgserver.wire"),
+        *("imgserver.head", "imgserver.head_files", "imgserver.places", "imgserver.running", "imgserver.serve_config"),
+        *("imgserver.shards", "imgserver.similarity", "imgserver.storage", "imgserver.vision", "imgserver.wire"),
         *("service", "v1"),
     },
     "imgserver/operations": {
-        *("imgserver.client", "imgserver.places", "imgserver.running", "imgserver.serving", "imgserver.similarity"),
-        *("imgserver.storage", "imgserver.vision"),
+        *("imgserver.client", "imgserver.head_files", "imgserver.places", "imgserver.running", "imgserver.serving"),
+        *("imgserver.similarity", "imgserver.storage", "imgserver.vision"),
     },
     "imgserver/offline": {
-        *("imgserver.client.results", "imgserver.head", "imgserver.shards", "imgserver.similarity"),
-        *("imgserver.storage", "imgserver.vision", "v1"),
+        *("imgserver.head", "imgserver.head_files", "imgserver.shards", "imgserver.similarity"),
+        *("imgserver.storage", "imgserver.vision"),
     },
     "features": {"imgserver.client"},
     "trainer": {"features", "imgserver.client", "imgserver.head", "imgserver.open_local"},
@@ -106,6 +109,20 @@ def test_one_name_is_imported() -> None:
     for file in (ROOT / name for name in listed):
         for name in imported(file):
             assert name.split(".")[0] not in BARE, f"{file.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("status.py", r"^_?OK\b.* = |VECTOR_STATUS_[A-Z]"),  # a number of one's own
+        ("version.py", r"""partition\(["'][+@#]"""),  # the grammar
+    ],
+)
+def test_what_a_status_and_a_version_are_stands_in_one_file(where: str, words: str) -> None:
+    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    for file in (ROOT / name for name in listed if "_pb2" not in name and not name.startswith("tests/")):
+        found = re.findall(words, file.read_text(), flags=re.MULTILINE)
+        assert not found or file.name in (where, "torchvision_zoo.py"), f"{file.relative_to(ROOT)} has {found}"
 
 
 @pytest.mark.parametrize(

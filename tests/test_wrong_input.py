@@ -49,7 +49,6 @@ RIGHT = {
     "imgserver backup": "--store nowhere --to copy",
     "imgserver restore": "full --store restored",
     "imgserver compact": "--store nowhere",
-    "imgserver upgrade": "--store nowhere",
     "imgserver plan": "--images 1e8 --rows 1e9",
     "imgserver merge": "folder --store merged",
     "imgserver reshard": "--store nowhere --servers a:1,b:1 --me a:1",

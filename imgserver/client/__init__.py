@@ -11,10 +11,11 @@ HeadServers     vectors and gradients of a head that learns, through servers tha
 from crossmedia.imgserver.client.client import ImageClient
 from crossmedia.imgserver.client.head_servers import HeadServers
 from crossmedia.imgserver.client.mock import MockTransport
-from crossmedia.imgserver.client.results import FetchStats, Neighbours, Status, Vectors
+from crossmedia.imgserver.client.results import FetchStats, Neighbours, Vectors
 from crossmedia.imgserver.client.security import ClientSecurity
 from crossmedia.imgserver.client.server_info import ServerInfo
 from crossmedia.imgserver.client.transports import GrpcTransport, LocalTransport, Transport
+from crossmedia.status import Status
 
 __all__ = [
     "ClientSecurity",

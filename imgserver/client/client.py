@@ -17,7 +17,7 @@ from crossmedia.imgserver.client.fetching import Fetch
 from crossmedia.imgserver.client.ids import Ids, as_ids, deduplicated, in_place
 from crossmedia.imgserver.client.putting import put_photos
 from crossmedia.imgserver.client.replies import Asked
-from crossmedia.imgserver.client.results import DTYPE_CODES, FetchStats, Neighbours, Status, Vectors
+from crossmedia.imgserver.client.results import DTYPE_CODES, FetchStats, Neighbours, Vectors
 from crossmedia.imgserver.client.retries import Deadline, ask
 from crossmedia.imgserver.client.searching import Query, best_of, search
 from crossmedia.imgserver.client.security import ClientSecurity
@@ -26,6 +26,7 @@ from crossmedia.imgserver.client.servers import Servers, at_once
 from crossmedia.imgserver.client.transports import Transport
 from crossmedia.imgserver.wire import GET_THUMBNAILS, VectorsReply
 from crossmedia.keys import NULL_IMAGE
+from crossmedia.status import Status
 from crossmedia.v1 import image_server_pb2 as pb
 
 

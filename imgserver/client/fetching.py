@@ -12,11 +12,12 @@ from crossmedia.errors import CrossMediaError, DeadlineExceeded, Overloaded, Ser
 from crossmedia.imgserver.client.failures import broken
 from crossmedia.imgserver.client.ids import Ids
 from crossmedia.imgserver.client.replies import Asked
-from crossmedia.imgserver.client.results import DTYPE_CODES, TRANSIENT
+from crossmedia.imgserver.client.results import DTYPE_CODES
 from crossmedia.imgserver.client.retries import Deadline, Tries
 from crossmedia.imgserver.client.servers import Servers
 from crossmedia.imgserver.client.transports import Pending, Transport
 from crossmedia.imgserver.wire import VectorsReply
+from crossmedia.status import TRANSIENT
 from crossmedia.v1 import image_server_pb2 as pb
 
 

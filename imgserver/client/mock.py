@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from crossmedia.errors import NotReady, VersionMismatch
-from crossmedia.imgserver.client.server_info import dim_in
 from crossmedia.imgserver.client.transports import Pending
 from crossmedia.imgserver.wire import DTYPES, GET_INFO, GET_THUMBNAILS, SEARCH, Method, VectorsReply
+from crossmedia.status import Status
 from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.version import Version
 
 
 class MockTransport:
@@ -48,7 +49,7 @@ class MockTransport:
     ):
         self.vectors, self.generation = dict(vectors), generation
         self.status, self.max_ids_per_call = dict(status or {}), max_ids_per_call
-        self.dim = len(next(iter(self.vectors.values()))) if self.vectors else dim_in(version) or 8
+        self.dim = len(next(iter(self.vectors.values()))) if self.vectors else Version.parse(version).dim or 8
         self.version = version or f"mock@000000000000+none@000000000000/{self.dim}"
         self.requests: list[pb.GetVectorsRequest] = []
 
@@ -96,12 +97,12 @@ class MockTransport:
         ids = np.frombuffer(request.image_ids, dtype="<i8")
         dtype = request.dtype or pb.DTYPE_FLOAT16
         values = np.zeros((len(ids), self.dim), dtype=DTYPES[dtype])
-        status = np.full(len(ids), pb.VECTOR_STATUS_NOT_FOUND, dtype=np.uint8)
+        status = np.full(len(ids), Status.NOT_FOUND, dtype=np.uint8)
         for row, image_id in enumerate(ids.tolist()):
             if image_id in self.status:
                 status[row] = self.status[image_id]
             elif image_id in self.vectors:
-                values[row], status[row] = self.vectors[image_id], pb.VECTOR_STATUS_OK
+                values[row], status[row] = self.vectors[image_id], Status.OK
         done.set_result(VectorsReply(self.version, self.generation, values, status))
         return done
 

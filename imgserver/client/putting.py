@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from crossmedia.errors import CrossMediaError, Overloaded, ServerUnavailable
 from crossmedia.imgserver.client import replies
-from crossmedia.imgserver.client.results import TRANSIENT, Status
 from crossmedia.imgserver.client.retries import Deadline, Tries
 from crossmedia.imgserver.client.server_info import ServerInfo
 from crossmedia.imgserver.client.transports import Transport
 from crossmedia.imgserver.wire import PUT_IMAGES
+from crossmedia.status import TRANSIENT, Status
 from crossmedia.v1 import image_server_pb2 as pb
 
 

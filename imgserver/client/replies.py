@@ -20,10 +20,11 @@ from google.protobuf.message import DecodeError
 
 from crossmedia.imgserver.client.failures import broken, printable
 from crossmedia.imgserver.client.ids import Ids
-from crossmedia.imgserver.client.results import DTYPE_NAMES, KNOWN_STATUS, Status
+from crossmedia.imgserver.client.results import DTYPE_NAMES, KNOWN_STATUS
 from crossmedia.imgserver.client.server_info import PARTS, ServerInfo, dim_in
 from crossmedia.imgserver.wire import Reply, VectorsReply
 from crossmedia.keys import NULL_IMAGE
+from crossmedia.status import Status, is_ok
 from crossmedia.v1 import image_server_pb2 as pb
 
 MAX_DIM = 1 << 16
@@ -31,7 +32,6 @@ MAX_NAME, MAX_NAMES = 1024, 10_000  # characters of a name that a server tells, 
 LEAST_MESSAGE_BYTES = 4096
 MAX_JPEG_BYTES, DEFAULT_SIDE = 1 << 20, 128
 COSINE_SLACK = 1e-3  # cosines are sums of rounded products
-_OK = int(Status.OK)  # a member of an enum is slow to look up, and each reply is compared with it
 
 Statuses = npt.NDArray[np.uint8]
 Gradient = dict[str, npt.NDArray[np.float32]]
@@ -138,7 +138,7 @@ def vectors(reply: VectorsReply, ids: Ids, asked: Asked, server: str) -> Vectors
         raise broken(server, f"version is {reply.version!r}, which does not end with the length of its vectors")
     if values.shape[1] not in ((dim,) if dim else range(1, MAX_DIM + 1)):
         raise broken(server, f"its vectors have {values.shape[1]} numbers, those of {reply.version!r} have {dim}")
-    failed = status != _OK
+    failed = ~is_ok(status)
     if failed.any():  # else there is nothing to look up
         _known(status, "image", ids, server)
         if values[failed].any():

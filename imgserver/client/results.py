@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from crossmedia.errors import TooManyMissingImages
+from crossmedia.status import PERMANENT, Status, is_ok
 from crossmedia.v1 import image_server_pb2 as pb
 
-
-class Status(IntEnum):
-    """What became of one image id; the values of ``VectorStatus`` in the wire contract."""
-
-    OK = pb.VECTOR_STATUS_OK
-    NOT_FOUND = pb.VECTOR_STATUS_NOT_FOUND
-    CORRUPT = pb.VECTOR_STATUS_CORRUPT
-    TOO_LARGE = pb.VECTOR_STATUS_TOO_LARGE
-    TIMED_OUT = pb.VECTOR_STATUS_TIMED_OUT
-    FAILED = pb.VECTOR_STATUS_FAILED
-
-
-PERMANENT = (Status.NOT_FOUND, Status.CORRUPT, Status.TOO_LARGE)
-TRANSIENT = (Status.TIMED_OUT, Status.FAILED)
 # A rule in per cent says nothing about a handful of ids.
 MISSING_RULE_FROM = 100
 CHECK = (
@@ -68,7 +54,7 @@ class Vectors:
     @property
     def ok(self) -> npt.NDArray[np.bool_]:
         """Which rows hold a vector, shape (n,)."""
-        return np.equal(self.status, Status.OK)
+        return is_ok(self.status)
 
 
 @dataclass(frozen=True)

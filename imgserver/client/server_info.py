@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from crossmedia.errors import DeadlineExceeded, VersionMismatch
-from crossmedia.imgserver.client.results import Status
+from crossmedia.status import Status
 
 Part = TypeVar("Part", bound=Any)
 

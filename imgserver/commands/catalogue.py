@@ -17,11 +17,10 @@ from rich.console import Console
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput, NothingEmbedded
 from crossmedia.imgserver.commands.options import (
-    MEGABYTE,
-    missing_extra,
     names_of,
     ownership_options,
     photo_options,
+    photo_source,
     served_store_option,
     server_address,
     server_option,
@@ -29,12 +28,14 @@ from crossmedia.imgserver.commands.options import (
     threads_option,
 )
 from crossmedia.imgserver.commands.shards import embed_files, merge_files
-from crossmedia.imgserver.shards import ownership_of, shards_of
+from crossmedia.imgserver.shards import ownership_of
+from crossmedia.keys import as_image_id
 from crossmedia.progress import Bar
 from crossmedia.words import counted
 
 if TYPE_CHECKING:
-    from crossmedia.imgserver.offline.precompute import PrecomputeResult
+    from crossmedia.imgserver.offline.precompute import PrecomputeConfig, PrecomputeResult
+    from crossmedia.imgserver.vision.photo_source import PhotoSource
     from crossmedia.names import ImageNames
 
 BEHIND_REQUESTS = 10  # niceness of offline work beside a server
@@ -151,64 +152,49 @@ def precompute(
         raise BadInput("Give --catalogue, where the photos are, or --head alone for a head over stored features.")
     if shard is not None and ownership is not None:
         raise BadInput("--shard makes files for all servers: leave out --servers and --me, and give them to 'merge'.")
-    try:
-        from crossmedia.imgserver.offline import precompute as work
-        from crossmedia.imgserver.offline.image_ids import read_ids
-        from crossmedia.imgserver.offline.shards import Job
-        from crossmedia.imgserver.running import running_daemon
-        from crossmedia.imgserver.storage.catalogue import names_in, open_catalogue
-        from crossmedia.imgserver.storage.store import Store
-        from crossmedia.imgserver.vision.backbones import get_backbone
-        from crossmedia.imgserver.vision.decode import ImageLimits
-        from crossmedia.imgserver.vision.engines import make_engine
-    except ImportError as error:
-        raise missing_extra(error) from error
+    if head_file is not None and not into_files:
+        raise BadInput("--head takes stored features, so leave out --catalogue; with --shard both are needed.")
+    from crossmedia.imgserver.offline.image_ids import read_ids
+    from crossmedia.imgserver.offline.precompute import PrecomputeConfig
+    from crossmedia.imgserver.offline.shards import Job
 
-    limits = ImageLimits(max_image_mb * MEGABYTE)
-    only = read_ids(ids, names_in(catalogue, read_timeout_s, photo_roots)) if ids else None
+    photos = photo_source(catalogue, read_timeout_s, max_image_mb, photo_roots)
+    only = read_ids(ids, photos.names()) if ids else None
     if into_files:
-        job = Job(out, catalogue, backbone, read_timeout_s, limits, only, photo_roots)
+        job, ray = Job(out, photos, backbone, only), engine == "ray"
         found = embed_files(
-            *(job, shard or "1/1"),
-            threads=threads,
-            on_ray=engine == "ray",
-            ray_address=ray_address,
-            head_file=head_file,
+            *(job, shard or "1/1"), threads=threads, on_ray=ray, ray_address=ray_address, head_file=head_file
         )
         if shard is None:
             found["merged"] = merge_files(out, store, dim, ownership=ownership, new_head=new_head)
         _say_files(found, as_json)
         return
-    if head_file is not None:
-        raise BadInput("--head takes stored features, so leave out --catalogue; with --shard both are needed.")
+    config = PrecomputeConfig(dim, only, new_head=new_head, ownership=ownership)
+    result = _into_store(store, photos, backbone, threads, config)
+    _report_precompute(result, time.monotonic() - began, as_json)
+
+
+def _into_store(
+    store: Path, photos: PhotoSource, backbone: str, threads: int, config: PrecomputeConfig
+) -> PrecomputeResult:
+    """Embed what is left of a catalogue, and show how far it is."""
+    from crossmedia.imgserver.offline.precompute import StoreEmbedder
+    from crossmedia.imgserver.running import running_daemon
+
     if running_daemon(store):
         os.nice(BEHIND_REQUESTS)  # a server answers callers from this machine
     console = Console(stderr=True)
-    photos, net = open_catalogue(catalogue, read_timeout_s, photo_roots), get_backbone(backbone)
-    _say(photos.passed_over)
-    if ownership is not None:
-        only = photos.ids() if only is None else only
-        only = only[ownership.mine[shards_of(only)]]
-    config = work.PrecomputeConfig(dim, only, limits, new_head=new_head)
-    opened = Store(store)
-    try:
-        plan = work.make_plan(opened, photos, net, config)
-        cnn = make_engine(net, store / "engine", threads)
+    with StoreEmbedder(store, photos, backbone, threads) as embedder:
+        _say(embedder.catalogue.passed_over)
+        plan = embedder.plan(config)
+        _ = embedder.engine
         todo = len(plan.to_embed)
         console.print(f"{plan.found} photos, {plan.skipped} of them embedded already, {todo} to embed.")
         if todo:
-            rate = work.measure_rate(photos, net, cnn, config, plan.to_embed)
-            megabytes = plan.disk_bytes(net.feature_dim, dim) / 1e6
+            rate, megabytes = embedder.images_per_s(plan), plan.disk_bytes(embedder.backbone.feature_dim) / 1e6
             console.print(f"Estimate: {todo / rate:.0f} s at {rate:.0f} images/s, {megabytes:.1f} MB on disk.")
         with Bar("embedding", todo, shown=bool(todo)) as bar:
-            ready = time.monotonic()
-            result = work.precompute(opened, photos, net, cnn, config, plan, bar.advance)
-    finally:
-        opened.close()
-    result.start_s, result.seconds = ready - began, time.monotonic() - began
-    _report_precompute(result, as_json)
-    if not result.embedded and not result.skipped:
-        raise NothingEmbedded(f"Not one photo was embedded; the reasons are in {result.rejects_file}.")
+            return embedder.run(plan, bar.advance)
 
 
 def _say(passed_over: tuple[str, ...]) -> None:
@@ -226,12 +212,9 @@ def _say_files(found: dict[str, Any], as_json: bool) -> None:
 
 
 def _apply_head(store: Path, file: Path, as_json: bool) -> None:
-    try:
-        from crossmedia.imgserver.head import Head
-        from crossmedia.imgserver.offline.head_vectors import apply_head
-        from crossmedia.imgserver.storage.store import Store
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.imgserver.head import Head
+    from crossmedia.imgserver.offline.head_vectors import apply_head
+    from crossmedia.imgserver.storage.store import Store
 
     started = time.monotonic()
     with closing(Store(store, create=False)) as opened:
@@ -245,10 +228,17 @@ def _apply_head(store: Path, file: Path, as_json: bool) -> None:
     click.echo(f"serve it with: crossmedia imgserver versions --store {store} --activate '{version}'")
 
 
-def _report_precompute(result: PrecomputeResult, as_json: bool) -> None:
+def _report_precompute(result: PrecomputeResult, seconds: float, as_json: bool) -> None:
+    result.start_s, result.seconds = result.start_s + seconds - result.seconds, seconds
     if as_json:
-        click.echo(json.dumps(result.as_dict()))
-        return
+        click.echo(json.dumps(asdict(result)))
+    else:
+        _say_precompute(result)
+    if not result.embedded and not result.skipped:
+        raise NothingEmbedded(f"Not one photo was embedded; the reasons are in {result.rejects_file}.")
+
+
+def _say_precompute(result: PrecomputeResult) -> None:
     click.echo(
         f"found {result.found}, embedded {result.embedded}, skipped {result.skipped}, rejected {result.rejected} "
         f"in {result.seconds:.1f} s, {result.start_s:.1f} s of them before the first photo (packages, list, CNN)"
@@ -275,11 +265,8 @@ def manifest(catalogue: str, out: Path, as_json: bool) -> None:
     Needed when photos have names instead of numbers, and useful when listing takes long: then use the manifest as the
     catalogue. Names stay the ids when all are whole numbers. Run it again when photos were added.
     """
-    try:
-        from crossmedia.imgserver.storage.catalogue import READ_TIMEOUT_S
-        from crossmedia.imgserver.storage.catalogue.manifest import write_manifest
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.imgserver.storage.catalogue import READ_TIMEOUT_S
+    from crossmedia.imgserver.storage.catalogue.manifest import write_manifest
 
     report = write_manifest(catalogue, out, READ_TIMEOUT_S)
     _say(report.passed_over)
@@ -336,7 +323,6 @@ def _image_id(path: Path, names: ImageNames | None) -> int:
     """The image that a file is named after: a key of the manifest, else a whole number, in digits as in a catalogue."""
     if names is not None and (found := int(names.named([path.name])[0])) >= 0:
         return found
-    from crossmedia.keys import as_image_id
 
     if path.stem.isdecimal() and (number := as_image_id(path.stem)) is not None:
         return number

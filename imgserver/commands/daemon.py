@@ -17,7 +17,12 @@ from rich.table import Table
 from crossmedia.config import Command, json_option
 from crossmedia.errors import CrossMediaError, DeadlineExceeded, NoStore, ServerUnavailable
 from crossmedia.imgserver.background import serve_in_background, stop_daemon
-from crossmedia.imgserver.commands.options import photo_root_option, served_store_option, server_address, server_option
+from crossmedia.imgserver.commands.options import (
+    photo_root_option,
+    served_store_option,
+    server_address,
+    server_option,
+)
 from crossmedia.imgserver.places import holds_store, is_url, own_folder
 from crossmedia.imgserver.running import Daemon
 from crossmedia.imgserver.serve_config import ServeConfig

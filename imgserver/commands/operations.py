@@ -1,4 +1,4 @@
-"""Operate a store and its server: examine, back up, restore, compact, upgrade."""
+"""Operate a store and its server: examine, back up, restore, compact."""
 
 from __future__ import annotations
 
@@ -134,24 +134,6 @@ def compact(store: Path, as_json: bool) -> None:
     with Bar("writing", of_bytes=True) as bar:
         report = work(store, bar)
     _say(report, as_json)
-
-
-@click.command(cls=Command, example="--store store")
-@store_option
-@json_option
-def upgrade(store: Path, as_json: bool) -> None:
-    """Bring a store that an older release made to the format of this one. No server may have it open.
-
-    Vectors stay what they are, bit for bit. A kill loses nothing. Back up first: an older release cannot read it then.
-    """
-    from crossmedia.imgserver.operations.compact import upgrade as work
-
-    with Bar("writing", of_bytes=True) as bar:
-        report = work(store, bar)
-    if report is not None:
-        _say(report, as_json)
-    else:
-        click.echo(json.dumps({"upgraded": False}) if as_json else f"{store} has today's format already.")
 
 
 def _say(report: CompactReport, as_json: bool) -> None:

@@ -15,6 +15,7 @@ from crossmedia.imgserver.serve_config import ServeConfig
 from crossmedia.options import Function, options_of
 
 if TYPE_CHECKING:
+    from crossmedia.imgserver.vision.photo_source import PhotoSource
     from crossmedia.names import ImageNames
 
 DEFAULT_SERVER = "localhost:7070"
@@ -87,6 +88,16 @@ def missing_extra(error: ImportError) -> BadInput:
         f"This command needs the server's packages ({error.name} is missing). "
         f'Install them with: pip install "crossmedia[server]"'
     )
+
+
+def photo_source(
+    catalogue: str | None, read_timeout_s: float, max_image_mb: int, photo_roots: tuple[str, ...]
+) -> PhotoSource:
+    """What ``--catalogue`` and ``photo_options`` say."""
+    from crossmedia.imgserver.vision.decode import ImageLimits
+    from crossmedia.imgserver.vision.photo_source import PhotoSource
+
+    return PhotoSource(catalogue or "", ImageLimits(max_image_mb * MEGABYTE), read_timeout_s, photo_roots)
 
 
 def server_address(server: str | None, store: str) -> str:

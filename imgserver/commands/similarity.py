@@ -19,7 +19,6 @@ from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput, NothingEmbedded
 from crossmedia.imgserver.commands.options import (
     manifest_option,
-    missing_extra,
     names_of,
     photo_root_option,
     served_store_option,
@@ -53,11 +52,8 @@ def index(store: Path, kind: str, as_json: bool) -> None:
 
     Run it again when photos were added or another version was activated.
     """
-    try:
-        from crossmedia.imgserver.similarity.building import build_index
-        from crossmedia.imgserver.storage.store import Store
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.imgserver.similarity.building import build_index
+    from crossmedia.imgserver.storage.store import Store
 
     with closing(Store(store, create=False)) as opened, Bar("indexing") as bar:
         report = build_index(opened, kind, progress=bar.advance)
@@ -185,14 +181,10 @@ def duplicates(
 
     What photos are alike depends on the backbone and the head: look at the picture before you delete anything.
     """
-    try:
-        from crossmedia.imgserver.similarity.contact_sheet import contact_sheet
-        from crossmedia.imgserver.similarity.duplicates import find_duplicates
-        from crossmedia.imgserver.storage.catalogue import READ_TIMEOUT_S, open_catalogue
-        from crossmedia.imgserver.storage.store import Store
-        from crossmedia.imgserver.vision.decode import ImageLimits
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.imgserver.similarity.contact_sheet import contact_sheet
+    from crossmedia.imgserver.similarity.duplicates import find_duplicates
+    from crossmedia.imgserver.storage.store import Store
+    from crossmedia.imgserver.vision.photo_source import PhotoSource
 
     with closing(Store(store, create=False)) as opened, Bar("comparing") as bar:
         groups, images, nearest = find_duplicates(opened, threshold, bar.advance)
@@ -200,11 +192,12 @@ def duplicates(
     _write(out, _table(groups, called))
     picture = out.with_suffix(".png") if catalogue and groups else None
     if picture is not None and catalogue is not None:
-        photos, most = open_catalogue(catalogue, READ_TIMEOUT_S, photo_roots), ImageLimits().max_bytes
+        source = PhotoSource(catalogue, roots=photo_roots)
+        photos = source.open()
 
         def cell(image_id: int) -> Cell:
             try:
-                data = photos.read(image_id, most)
+                data = photos.read(image_id, source.limits.max_bytes)
             except OSError:
                 data = None
             return _small(data), called[image_id]
@@ -257,11 +250,8 @@ def semantic_ids(store: Path, levels: int, codes: int, out: Path, as_json: bool)
 
     Any model takes them as id features. Run it again when photos were added: the codes keep their meaning.
     """
-    try:
-        from crossmedia.imgserver.similarity.semantic_ids import write_semantic_ids
-        from crossmedia.imgserver.storage.store import Store
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.imgserver.similarity.semantic_ids import write_semantic_ids
+    from crossmedia.imgserver.storage.store import Store
 
     with closing(Store(store, create=False)) as opened:
         report = write_semantic_ids(opened, out, levels, codes)
@@ -285,10 +275,7 @@ def _draw(
     near: Sequence[Sequence[tuple[int, float]]],
     called: dict[int, str],
 ) -> None:
-    try:
-        from crossmedia.imgserver.similarity.contact_sheet import contact_sheet
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.imgserver.similarity.contact_sheet import contact_sheet
 
     every = sorted({*ids, *(image_id for row in near for image_id, _ in row)})
     jpegs = dict(zip(every, client.thumbnails(every), strict=True))

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from crossmedia.config import Command, json_option
-from crossmedia.imgserver.commands.options import manifest_option, missing_extra, store_option
+from crossmedia.imgserver.commands.options import manifest_option, store_option
 from crossmedia.words import counted
 
 
@@ -26,12 +26,9 @@ def import_command(file: Path, name: str, manifest: Path | None, store: Path, as
     Images are ids, or keys of a manifest; with --manifest a column key counts, and image_id beside it is not read.
     Vectors are lists of floats of one length; they are stored as float16. The same file again changes nothing.
     """
-    try:
-        from crossmedia.imgserver.offline.exchange import KnownImages, check_vectors, import_vectors
-        from crossmedia.imgserver.storage.store import Store
-        from crossmedia.names import ImageNames
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.imgserver.offline.exchange import KnownImages, check_vectors, import_vectors
+    from crossmedia.imgserver.storage.store import Store
+    from crossmedia.names import ImageNames
 
     given, before = ImageNames.read(manifest) if manifest else None, ImageNames.of_store(store)
     known = before if given is None else given.over(before)
@@ -62,11 +59,8 @@ def import_command(file: Path, name: str, manifest: Path | None, store: Path, as
 @json_option
 def export(out: Path, version: str, store: Path, as_json: bool) -> None:
     """Write the vectors of a version to a file, sorted by image id, for use without this project."""
-    try:
-        from crossmedia.imgserver.offline.exchange import export_vectors
-        from crossmedia.imgserver.storage.store import Store
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.imgserver.offline.exchange import export_vectors
+    from crossmedia.imgserver.storage.store import Store
 
     with closing(Store(store, create=False)) as opened:
         report = export_vectors(opened, out, version)
@@ -97,11 +91,8 @@ def compress(size: int, version: str, store: Path, as_json: bool) -> None:
     them; 'imgserver versions --activate' serves it. New photos get vectors of it like of any other. Run the command
     again after a kill, or when photos were added.
     """
-    try:
-        from crossmedia.imgserver.offline.compress import compress as work
-        from crossmedia.imgserver.storage.store import Store
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.imgserver.offline.compress import compress as work
+    from crossmedia.imgserver.storage.store import Store
 
     with closing(Store(store, create=False)) as opened:
         report = work(opened, size, version)

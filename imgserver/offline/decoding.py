@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
-from crossmedia.imgserver.client.results import Status
 from crossmedia.imgserver.storage.catalogue import Catalogue
 from crossmedia.imgserver.storage.records import Ids
 from crossmedia.imgserver.vision.backbone import Backbone
 from crossmedia.imgserver.vision.decoders import Decoders
 from crossmedia.imgserver.vision.engines import MAX_BATCH
 from crossmedia.imgserver.vision.photos import Photo, read_photo
-from crossmedia.v1 import image_server_pb2 as pb
-
-OK = pb.VECTOR_STATUS_OK
 
 
 def decoded(catalogue: Catalogue, backbone: Backbone, decoders: Decoders, ids: Ids) -> Iterator[Photo]:
@@ -39,8 +35,3 @@ def batched(photos: Iterator[Photo], size: int) -> Iterator[list[Photo]]:
     """Lists of ``size`` photos; the last may be shorter."""
     while batch := list(islice(photos, size)):
         yield batch
-
-
-def reasons_of(photos: Iterable[Photo]) -> dict[int, str]:
-    """Why photos have no feature, by image id."""
-    return {photo.image_id: f"{Status(photo.status).name}: {photo.reason}" for photo in photos if photo.status != OK}

@@ -18,16 +18,16 @@ import pyarrow.parquet as pq
 
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
-from crossmedia.imgserver.storage.records import SOURCE, Entries, Ids, Space
+from crossmedia.imgserver.storage.records import SOURCE, Entries, Ids, Rows, Space
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import leave_snapshot
-from crossmedia.imgserver.storage.versions import IMPORTED, VECTOR_DTYPE, held, vector_space
+from crossmedia.imgserver.storage.versions import VECTOR_DTYPE, held, vector_space
 from crossmedia.keys import NULL_IMAGE, Column
 from crossmedia.looks import file_in_words
 from crossmedia.names import ImageNames, ids_or_keys, texts_of
-from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.status import Status, is_ok
+from crossmedia.version import IMPORTED, Version, hashed
 
-OK = pb.VECTOR_STATUS_OK
 BLOCK = 65_536
 VERSION_KEY, GENERATION_KEY = b"crossmedia.version", b"crossmedia.generation"
 Vectors = npt.NDArray[np.float16]
@@ -87,7 +87,7 @@ def export_vectors(store: Store, out: Path, version: str = "") -> ExportReport:
     started = time.monotonic()
     space = held(store, version, "vector")
     ids, entries, _ = store.index.load(space.name)
-    ok = entries["status"] == OK
+    ok = is_ok(entries["status"])
     ids, entries = ids[ok], entries[ok]
     write = {".parquet": _write_parquet, ".npy": _write_npy}.get(out.suffix)
     if write is None:
@@ -136,14 +136,12 @@ class NewVectors:
     Attributes:
         version: that they become.
         images: how many there are.
-        dim: numbers of each.
         blocks: reads them as often as it is called: ids and vectors as they are stored, a block at a time.
         passed_over: whether an ``image_id`` was not read, for keys of a manifest count.
     """
 
-    version: str
+    version: Version
     images: int
-    dim: int
     blocks: Callable[[], Iterator[tuple[Ids, Vectors]]]
     passed_over: bool
 
@@ -177,32 +175,28 @@ def check_vectors(path: Path, name: str, images: KnownImages | None = None) -> N
         raise BadInput(f"{path} holds no vectors.")
     if len(twice := np.flatnonzero(every[1:] == every[:-1])):
         raise BadInput(f"Image id {every[twice[0]]} is in {path} twice; which vector should count?")
-    return NewVectors(f"{name}@{sha.hexdigest()[:12]}+{IMPORTED}/{dim}", len(every), dim, source, passed_over)
+    return NewVectors(Version(hashed(name, sha.hexdigest()), IMPORTED, dim=dim), len(every), source, passed_over)
 
 
-def import_vectors(
-    store: Store, vectors: NewVectors, progress: Callable[[int], None] = lambda done: None
-) -> ImportReport:
+def import_vectors(store: Store, vectors: NewVectors) -> ImportReport:
     """Store vectors as a version of their own, and activate it; those that are there already add nothing.
 
     Args:
         store: where they go.
         vectors: of ``check_vectors``.
-        progress: told how many rows were just stored.
     """
     started = time.monotonic()
-    space = vector_space(store, vectors.version, vectors.dim)
+    space = vector_space(store, vectors.version)
     added = 0
     for ids, values in vectors.blocks():
         new = ~store.index.get(space.name, ids)[1]  # the hash vouches for rows of an import that was killed
         if new.any():
-            nowhere = np.zeros(int(new.sum()), dtype=SOURCE)
-            store.put(space, ids[new], values[new], np.full(len(nowhere), OK, dtype=np.uint8), nowhere, OK)
-            added += len(nowhere)
-        progress(len(ids))
+            ok, nowhere = np.full(len(ids), Status.OK, dtype=np.uint8), np.zeros(len(ids), dtype=SOURCE)
+            store.put(Rows(space, ids, ok, nowhere, values)[new])
+            added += int(new.sum())
     leave_snapshot(store, space)
-    store.index.activate(vectors.version)
-    return ImportReport(vectors.version, vectors.images, added, vectors.dim, time.monotonic() - started)
+    store.index.activate(space.name)
+    return ImportReport(space.name, vectors.images, added, space.dim, time.monotonic() - started)
 
 
 def _open_vectors(path: Path, images: KnownImages) -> tuple[Callable[[], Iterator[tuple[Ids, Vectors]]], bool]:

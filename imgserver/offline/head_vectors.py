@@ -10,23 +10,19 @@ import numpy.typing as npt
 
 from crossmedia.errors import BadInput, NothingEmbedded
 from crossmedia.imgserver.head import Head, fit_pca
+from crossmedia.imgserver.head_files import load_head, save_head
 from crossmedia.imgserver.offline.rejects import REJECTS_FILE
-from crossmedia.imgserver.storage.records import Ids, Space, places_in, sources_in
+from crossmedia.imgserver.storage.records import Ids, Rows, Space, places_in, same_photo
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import leave_snapshot
 from crossmedia.imgserver.storage.versions import (
     VECTOR_DTYPE,
-    is_imported,
-    load_head,
-    plain_version,
-    save_head,
-    split_version,
     vector_space,
 )
-from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.status import is_ok
+from crossmedia.version import Version
 
-OK = pb.VECTOR_STATUS_OK
-Rows = npt.NDArray[Any]
+Values = npt.NDArray[Any]
 VECTOR_BLOCK = 16_384
 PCA_SAMPLE = 20_000
 DEFAULT_DIM = 64
@@ -47,7 +43,7 @@ def apply_head(store: Store, head: Head) -> tuple[str, int]:
         StoreError: the store cannot be written.
     """
     active = store.index.active
-    backbone = head.backbone or split_version(active)[0]
+    backbone = head.backbone or Version.parse(active).backbone
     features = store.index.space(backbone) if backbone else None
     if features is None:
         held = ", ".join(space.name for space in store.index.spaces("feature")) or "none"
@@ -60,10 +56,10 @@ def apply_head(store: Store, head: Head) -> tuple[str, int]:
             f"The head takes {head.spec.widths[0]} numbers; features of {features.name} have {features.dim}."
         )
     vectors = _of_head(store, features, head, head.version(features.name))
-    return vectors.name, int((store.index.load(vectors.name)[1]["status"] == OK).sum())
+    return vectors.name, int(is_ok(store.index.load(vectors.name)[1]["status"]).sum())
 
 
-def make_vectors(store: Store, features: Space, dim: int | None, seed: int = 0, *, new_head: bool = False) -> str:
+def make_vectors(store: Store, features: Space, dim: int | None, *, new_head: bool = False) -> str:
     """Vectors of every stored feature by the head of the active version, or by a new PCA; then activate them.
 
     Args:
@@ -71,17 +67,16 @@ def make_vectors(store: Store, features: Space, dim: int | None, seed: int = 0, 
         features: of one backbone.
         dim: numbers in a vector; None keeps the head of the active version, and where there is none to keep is 64, or
             what a PCA of fewer photos has.
-        seed: of the sample that a PCA is fitted on.
         new_head: fit one even if the active version has a head that fits.
 
     Raises:
         NothingEmbedded: there is not one feature.
         BadInput: too few photos for a PCA of this dim.
     """
-    head, active = _head(store, features, dim, seed, new_head=new_head), store.index.active
+    head, active = _head(store, features, dim, new_head=new_head), store.index.active
     version = head.version(features.name)
     # A compressed version goes on as it is: with its codebook, and without the version that it was made of.
-    vectors = _of_head(store, features, head, active if plain_version(active) == version else version)
+    vectors = _of_head(store, features, head, active if str(Version.parse(active).plain) == version else version)
     store.index.activate(vectors.name)
     return vectors.name
 
@@ -89,7 +84,7 @@ def make_vectors(store: Store, features: Space, dim: int | None, seed: int = 0, 
 def _of_head(store: Store, features: Space, head: Head, version: str) -> Space:
     """A version that a head makes of these features, with all its vectors."""
     save_head(store, head)
-    vectors = vector_space(store, version, head.spec.dim)
+    vectors = vector_space(store, Version.parse(version))
     fill(store, features, vectors, head.apply_numpy)
     return vectors
 
@@ -97,7 +92,8 @@ def _of_head(store: Store, features: Space, head: Head, version: str) -> Space:
 def kept_head(store: Store, features: Space, dim: int | None, *, new_head: bool) -> Head | None:
     """The head of the active version, if vectors are to be made by it; None where a PCA is fitted."""
     active = store.index.active
-    if active and not new_head and split_version(active)[0] == features.name and not is_imported(active):
+    version = Version.parse(active)
+    if active and not new_head and version.backbone == features.name and not version.imported:
         head = load_head(store, active)
         if dim in (None, head.spec.dim):
             return head
@@ -119,7 +115,7 @@ def check_photos(store: Store, features: Space, dim: int | None, coming: int, *,
     """
     if dim is not None and kept_head(store, features, dim, new_head=new_head) is None:
         status = store.index.load(features.name)[1]["status"]
-        _check_dim(int((status == OK).sum()) + coming, dim)
+        _check_dim(int(is_ok(status).sum()) + coming, dim)
 
 
 def _check_dim(photos: int, dim: int | None) -> None:
@@ -134,10 +130,10 @@ def _check_dim(photos: int, dim: int | None) -> None:
 
 def few_numbers(store: Store, features: Space, version: str, dim: int | None) -> str:
     """A sentence where vectors have fewer numbers than they would have of more photos; else nothing."""
-    has = int(version.rpartition("/")[2])
+    has = Version.parse(version).dim
     if dim is not None or has >= DEFAULT_DIM or load_head(store, version).spec.name != "pca":
         return ""
-    photos = int((store.index.load(features.name)[1]["status"] == OK).sum())
+    photos = int(is_ok(store.index.load(features.name)[1]["status"]).sum())
     if photos <= DEFAULT_DIM:
         return f"vectors have {has} numbers and not {DEFAULT_DIM}, for a PCA of {photos} photos has no more"
     return (
@@ -146,22 +142,22 @@ def few_numbers(store: Store, features: Space, version: str, dim: int | None) ->
     )
 
 
-def _head(store: Store, features: Space, dim: int | None, seed: int, *, new_head: bool) -> Head:
+def _head(store: Store, features: Space, dim: int | None, *, new_head: bool) -> Head:
     """The head of the active version, if it fits; else a PCA of a sample of the stored features."""
     if (kept := kept_head(store, features, dim, new_head=new_head)) is not None:
         return kept
     _, entries, _ = store.index.load(features.name)
-    entries = entries[entries["status"] == OK]
+    entries = entries[is_ok(entries["status"])]
     if not len(entries):
         raise NothingEmbedded(f"Not one photo could be embedded. The reasons are in {store.folder / REJECTS_FILE}.")
     _check_dim(len(entries), dim)
     if len(entries) > PCA_SAMPLE:
-        chosen = np.random.default_rng(seed).choice(len(entries), PCA_SAMPLE, replace=False)
+        chosen = np.random.default_rng(0).choice(len(entries), PCA_SAMPLE, replace=False)
         entries = entries[np.sort(chosen)]
     return fit_pca(store.read(features, entries), dim or min(DEFAULT_DIM, len(entries) - 1))
 
 
-def fill(store: Store, source: Space, target: Space, make: Callable[[Rows], Rows]) -> None:
+def fill(store: Store, source: Space, target: Space, make: Callable[[Values], Values]) -> None:
     """Make the vectors of ``target`` that are not there, or older than their source; failures are carried over.
 
     Args:
@@ -177,21 +173,20 @@ def fill(store: Store, source: Space, target: Space, make: Callable[[Rows], Rows
     ids, entries, _ = store.index.load(source.name)
     done_ids, done, _ = store.index.load(target.name)
     place, old = places_in(done_ids, ids)
-    old[old] = _same_source(done[place[old]], entries[old])
+    old[old] = same_photo(done[place[old]], entries[old])
     for start in range(0, len(ids), VECTOR_BLOCK):
         block = np.flatnonzero(~old[start : start + VECTOR_BLOCK]) + start
         if not len(block):
             continue
         part = entries[block]
-        ok = part["status"] == OK
-        values = make(store.read(source, part[ok])) if ok.any() else None
-        if values is not None:
-            _check_range(target, ids[block][ok], values)
-        store.put(target, ids[block], values, part["status"], sources_in(part), OK)
+        ok = is_ok(part["status"])
+        values = make(store.read(source, part[ok])) if ok.any() else np.zeros((0, target.dim), np.float32)
+        _check_range(target, ids[block][ok], values)
+        store.put(Rows.of_entries(target, ids[block], part, values))
     leave_snapshot(store, target)
 
 
-def _check_range(space: Space, ids: Ids, values: Rows) -> None:
+def _check_range(space: Space, ids: Ids, values: Values) -> None:
     with np.errstate(over="ignore"):
         bad = ~np.isfinite(values.astype(VECTOR_DTYPE)).all(axis=1)
     if bad.any():
@@ -200,8 +195,3 @@ def _check_range(space: Space, ids: Ids, values: Rows) -> None:
             f"{ids[bad][0]}: numbers reach {np.abs(values[bad][0]).max():.3g}. The head is not fit for these features; "
             f"delete the version, and take another head."
         )
-
-
-def _same_source(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    same: npt.NDArray[np.bool_] = (a["content"] == b["content"]) & (a["status"] == b["status"])
-    return same

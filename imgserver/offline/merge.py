@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from crossmedia.errors import BadInput
+from crossmedia.imgserver.head_files import copy_heads
 from crossmedia.imgserver.offline.head_vectors import few_numbers, make_vectors
 from crossmedia.imgserver.offline.moving import active_among, note_held
 from crossmedia.imgserver.offline.rejects import write_rejects
-from crossmedia.imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below
+from crossmedia.imgserver.offline.shard_files import FEATURES, VECTORS, ShardFiles, names_below
 from crossmedia.imgserver.shards import SHARDS, Ownership
+from crossmedia.imgserver.storage.records import Rows
 from crossmedia.imgserver.storage.store import Store
-from crossmedia.imgserver.storage.versions import activate, copy_heads, feature_space, split_version, vector_space
+from crossmedia.imgserver.storage.versions import activate, own_space
 from crossmedia.names import ImageNames
-from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.version import Version
 
-OK = pb.VECTOR_STATUS_OK
 COMMIT_ROWS = 4096
 
 
@@ -81,17 +82,18 @@ def merge(
     if moved is None and len(names) != 1:
         found = f"of {len(names)} backbones: {', '.join(names)}" if names else "none"
         raise BadInput(f"{folder} must hold files of embedded shards of one backbone; there are {found}.")
-    taken = [_take(store, folder, FEATURES, name, shards, progress) for name in names]
+    taken = [_take(store, ShardFiles(folder, FEATURES, name), shards, progress) for name in names]
     if (images := ImageNames.of_store(folder)) is not None:
         images.keep(store.folder)
     if moved is not None:
         copy_heads(folder, store.folder)
-        taken += [_take(store, folder, VECTORS, name, shards, progress) for name in names_below(folder, VECTORS)]
+        vectors = [ShardFiles(folder, VECTORS, name) for name in names_below(folder, VECTORS)]
+        taken += [_take(store, files, shards, progress) for files in vectors]
     if not any(images for images, _ in taken):
         raise BadInput(f"{folder} holds no rows{f' that {ownership.me} owns' if ownership else ''} yet.")
     if moved and not store.index.active:
         activate(store, moved)
-    backbone = split_version(store.index.active)[0] if moved else names[0]
+    backbone = Version.parse(store.index.active).backbone if moved else names[0]
     features = store.index.space(backbone)
     if features is None:  # imported vectors have none
         version, rejected, file, note = store.index.active, 0, None, ""
@@ -105,50 +107,42 @@ def merge(
     return MergeReport(version, images, added, rejected, file, time.monotonic() - started, note)
 
 
-def _take(
-    store: Store, folder: Path, kind: str, name: str, shards: Iterable[int], progress: Callable[[int], None]
-) -> tuple[int, int]:
+def _take(store: Store, files: ShardFiles, shards: Iterable[int], progress: Callable[[int], None]) -> tuple[int, int]:
     """Rows of one version into the store; return how many there were, and how many it did not hold like this."""
-    space = None
     images = added = 0
-    for block in _together(latest_rows(ShardFiles(folder, kind, name), shards)):
-        dim = block.values.shape[1]
-        if space is None:
-            is_feature = kind == FEATURES
-            space = feature_space(store, name, dim, block.recipe) if is_feature else vector_space(store, name, dim)
-        before, same = store.index.get(space.name, block.ids)
-        same &= (before["content"] == block.sources["content"]) & (before["status"] == block.status)
+    for rows in _together(latest_rows(files, shards)):
+        rows = replace(rows, space=own_space(store, rows.space))
+        before, same = store.index.get(files.name, rows.ids)
+        same &= (before["content"] == rows.sources["content"]) & (before["status"] == rows.status)
         if same.any():
-            store.index.restamp(space.name, block.ids[same], block.sources[same])
-        new = ~same
-        if new.any():
-            values = block.values[new & (block.status == OK)]
-            store.put(space, block.ids[new], values, block.status[new], block.sources[new], OK)
-        images += len(block.ids)
-        added += int(new.sum())
-        progress(len(block.ids))
+            store.index.restamp(files.name, rows.ids[same], rows.sources[same])
+        if not same.all():
+            store.put(rows[~same])
+        images += len(rows)
+        added += int((~same).sum())
+        progress(len(rows))
     return images, added
 
 
-def _together(blocks: Iterator[Block]) -> Iterator[Block]:
-    """Small blocks of several files as one: a commit waits for the disk, however few its rows are."""
-    waiting: list[Block] = []
-    for block in blocks:
-        waiting.append(block)
-        if sum(len(block.ids) for block in waiting) >= COMMIT_ROWS:
-            yield Block.of(waiting)
+def _together(parts: Iterator[Rows]) -> Iterator[Rows]:
+    """Few rows of several files as one: a commit waits for the disk, however few its rows are."""
+    waiting: list[Rows] = []
+    for rows in parts:
+        waiting.append(rows)
+        if sum(map(len, waiting)) >= COMMIT_ROWS:
+            yield Rows.joined(waiting)
             waiting = []
     if waiting:
-        yield Block.of(waiting)
+        yield Rows.joined(waiting)
 
 
-def latest_rows(files: ShardFiles, shards: Iterable[int]) -> Iterator[Block]:
+def latest_rows(files: ShardFiles, shards: Iterable[int]) -> Iterator[Rows]:
     """Every image once, by its latest row: file by file of each virtual shard, from the newest back."""
     for shard in shards:
         taken = np.zeros(0, dtype=np.int64)
         for place in reversed(files.places([shard])):
-            block = files.read(place)
-            block = block.rows(~np.isin(block.ids, taken))
-            taken = np.union1d(taken, block.ids)
-            if len(block.ids):
-                yield block
+            rows = files.read(place)
+            rows = rows[~np.isin(rows.ids, taken)]
+            taken = np.union1d(taken, rows.ids)
+            if len(rows):
+                yield rows

@@ -24,17 +24,16 @@ import xxhash
 
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput, NotReady, StoreError
+from crossmedia.imgserver.head_files import copy_heads
 from crossmedia.imgserver.offline.rejects import write_rejects
-from crossmedia.imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below
+from crossmedia.imgserver.offline.shard_files import FEATURES, VECTORS, ShardFiles, names_below
 from crossmedia.imgserver.shards import SHARDS, Ownership, shards_of
-from crossmedia.imgserver.storage.records import NO_ROW, Entries, Ids, Space, places_in, sources_in
+from crossmedia.imgserver.storage.records import NO_ROW, Entries, Ids, Space, places_in, same_photo
 from crossmedia.imgserver.storage.store import Store
-from crossmedia.imgserver.storage.versions import copy_heads, split_version
 from crossmedia.names import ImageNames
 from crossmedia.notes import note, read_note
-from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.version import Version
 
-OK = pb.VECTOR_STATUS_OK
 WRITTEN, HELD = "written", "held"
 BLOCK_ROWS = 8192
 COMMIT_ROWS = 4096
@@ -105,11 +104,11 @@ def write_moved(store: Store, folder: Path, ownership: Ownership) -> MoveReport:
         files = _files(folder, part.space)
         for shard in np.unique(part.shards).tolist():
             ids, entries = part.of(shard)
-            new = _unlike(ids, entries, *files.known([shard]))
+            new = _unlike(ids, entries, files.known([shard]))
             for start in range(0, len(ids), BLOCK_ROWS):
                 rows = np.flatnonzero(new[start : start + BLOCK_ROWS]) + start
                 if len(rows):
-                    files.write(files.new_place(shard), _block(store, part.space, ids[rows], entries[rows]))
+                    files.write(files.new_place(shard), store.rows_of(part.space, ids[rows], entries[rows]))
             written += int(new.sum())
     copy_heads(store.folder, folder)
     if (names := ImageNames.of_store(store.folder)) is not None:
@@ -146,7 +145,7 @@ def drop_moved(store: Store, folder: Path, ownership: Ownership) -> MoveReport:
                 )
     for first, end in _whole_shards(parts):
         store.index.remove([(part.space.name, *part.of(first, end)) for part in parts])
-    features = store.index.space(split_version(store.index.active)[0]) if store.index.active else None
+    features = store.index.space(Version.parse(store.index.active).backbone) if store.index.active else None
     if features is not None:
         write_rejects(store, features, {})
     return _report(parts, ownership, sum(len(part.ids) for part in parts), started)
@@ -189,7 +188,7 @@ def note_held(store: Store, folder: Path, ownership: Ownership) -> None:
             part = _sorted_by_shard(space, *store.index.load(name)[:2])
             for shard in sorted(moved):
                 ids, entries = part.of(shard)
-                came = places_in(files.known([shard])[0], ids)[1]
+                came = places_in(files.known([shard])["image_id"], ids)[1]
                 ids, entries = ids[came], entries[came]
                 for start in range(0, len(ids), BLOCK_ROWS):
                     rows = entries[start : start + BLOCK_ROWS]
@@ -232,21 +231,11 @@ def _files(folder: Path, space: Space) -> ShardFiles:
     return ShardFiles(folder, FEATURES if space.kind == "feature" else VECTORS, space.name)
 
 
-def _unlike(
-    ids: Ids, entries: Entries, known: Ids, status: npt.NDArray[np.uint8], sources: npt.NDArray[Any]
-) -> npt.NDArray[np.bool_]:
+def _unlike(ids: Ids, entries: Entries, known: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Which entries, shape (n,), files do not have with this content."""
-    place, same = places_in(known, ids)
-    place = place[same]
-    same[same] = (sources["content"][place] == entries["content"][same]) & (status[place] == entries["status"][same])
+    place, same = places_in(known["image_id"], ids)
+    same[same] = same_photo(known[place[same]], entries[same])
     return ~same
-
-
-def _block(store: Store, space: Space, ids: Ids, entries: Entries) -> Block:
-    with_row = entries["row"] != NO_ROW
-    values = np.zeros((len(ids), space.dim), dtype=space.dtype)
-    values[with_row] = store.read(space, entries[with_row])
-    return Block(ids, entries["status"], sources_in(entries), values, space.recipe)
 
 
 def _digest(ids: Ids, entries: Entries) -> list[Any]:

@@ -13,16 +13,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from crossmedia.errors import BadInput, StoreError
+from crossmedia.imgserver.head_files import load_head
 from crossmedia.imgserver.storage.cluster.codec import TAGS, Codec, Mask, Values, command
 from crossmedia.imgserver.storage.cluster.facts import Published
-from crossmedia.imgserver.storage.cluster.store import RedisStore, encode_part
-from crossmedia.imgserver.storage.records import Entries, Ids, Space, sources_in
+from crossmedia.imgserver.storage.cluster.store import RedisStore
+from crossmedia.imgserver.storage.records import Rows, Space
 from crossmedia.imgserver.storage.store import Store
-from crossmedia.imgserver.storage.stores import Part
-from crossmedia.imgserver.storage.versions import held, is_imported, load_head, plain_version, split_version
-from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.imgserver.storage.versions import held
+from crossmedia.status import is_ok
 
-OK = pb.VECTOR_STATUS_OK
 BLOCK_BYTES = 8 << 20
 
 
@@ -59,7 +58,7 @@ def images_of(store: Store, versions: Sequence[str]) -> tuple[list[Space], int]:
         if space.codebook:
             raise BadInput(
                 f"{space.name} is compressed, and a cluster holds vectors as numbers. Publish another version: with "
-                f"--version, and {plain_version(space.name)} if the store still has it."
+                f"--version, and {space.version.plain} if the store still has it."
             )
         spaces.append(space)
     return spaces, sum(len(store.index.load(space.name)[0]) for space in spaces)
@@ -92,15 +91,15 @@ def publish(
         replaced = True
 
     for space in spaces:
-        if space.kind == "vector" and not is_imported(space.name):
-            _publish_model(store, cluster, space.name)
+        if space.kind == "vector" and not space.version.imported:
+            _publish_model(store, cluster, space)
         ids, entries, _ = store.index.load(space.name)
         codec = Codec(space)
         block = max(1, BLOCK_BYTES // codec.value.itemsize)
         for start in range(0, len(ids), block):
-            part = slice(start, start + block)
-            written += _publish_block(store, cluster, codec, space, ids[part], entries[part], grow)
-            progress(len(ids[part]))
+            rows = store.rows_of(space, ids[start : start + block], entries[start : start + block])
+            written += _publish_rows(cluster, codec, rows, grow)
+            progress(len(rows))
         images += len(ids)
         former = cluster.index.published(space.name)
         stamp = str(max(time.time_ns(), 1 + int(former.stamp if former and former.stamp else 0)))  # the latest counts
@@ -119,37 +118,27 @@ def publish(
     )
 
 
-def _publish_model(store: Store, cluster: RedisStore, version: str) -> None:
+def _publish_model(store: Store, cluster: RedisStore, space: Space) -> None:
     """What makes more vectors of a version: the head's weights, and which backbone it is."""
-    backbone, head = split_version(version)
-    features = store.index.space(backbone)
+    version = space.version
+    features = store.index.space(version.backbone)
     if features is None:
-        raise StoreError(f"The store {store} holds {version} and not the features behind it.")
-    cluster.index.keep_head(head, load_head(store, version).to_bytes())
-    if cluster.index.published(backbone) is None:
+        raise StoreError(f"The store {store} holds {space.name} and not the features behind it.")
+    cluster.index.keep_head(version.head, load_head(store, space.name).to_bytes())
+    if cluster.index.published(version.backbone) is None:
         cluster.index.declare(Published(replace(features, number=0, next_row=0), False))
 
 
-def _publish_block(
-    store: Store,
-    cluster: RedisStore,
-    codec: Codec,
-    space: Space,
-    ids: Ids,
-    entries: Entries,
-    before_a_change: Callable[[], None],
-) -> int:
+def _publish_rows(cluster: RedisStore, codec: Codec, rows: Rows, before_a_change: Callable[[], None]) -> int:
     """Bring images to the cluster; return how many were written."""
-    ok = entries["status"] == OK
-    part = Part(space, ids, store.read(space, entries[ok]), entries["status"], sources_in(entries))
-    values = encode_part(codec, part, OK)
+    ids, values = rows.ids, codec.encode(rows)
     before, there, lost = cluster.get(codec, ids)
     if lost.any():
         raise StoreError(_gone(cluster))
     todo = ~(there & _same(before, values))
     if not todo.any():
         return 0
-    changed = there & ok & (before["status"] == OK) & (before["content"] != values["content"])
+    changed = there & is_ok(rows.status) & is_ok(before["status"]) & (before["content"] != values["content"])
     if changed.any():
         before_a_change()
     taken, why = cluster.set(codec, ids[todo], values[todo])

@@ -11,14 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from crossmedia.disk import replacing
-from crossmedia.imgserver.client.results import Status
 from crossmedia.imgserver.storage.catalogue import Catalogue
 from crossmedia.imgserver.storage.records import Ids, Space
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.names import ImageNames
-from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.status import Status
 
-OK = pb.VECTOR_STATUS_OK
 REJECTS_FILE = "rejects.csv"
 NOT_KNOWN = "why is not known here"
 
@@ -80,11 +78,11 @@ def write_rejects(
     ids, entries, _ = store.index.load(space.name)
     status = dict(zip(ids.tolist(), entries["status"].tolist(), strict=True)) if len(ids) else {}
     before = read_rejects(store.folder)
-    found = {i: Status(state).name for i, state in status.items() if state != OK}
+    found = {i: Status(state).name for i, state in status.items() if state != Status.OK}
     every = {i: _former(before.get(i), name) for i, name in found.items()} | reasons
     chosen = set(only.tolist()) if only is not None else None
     if chosen is not None:  # what this run did not ask for stays as it was, such as a photo that could not be read
-        others = {i: reject.reason for i, reject in before.items() if i not in chosen and status.get(i) != OK}
+        others = {i: reject.reason for i, reject in before.items() if i not in chosen and status.get(i) != Status.OK}
         every = others | every
     path = store.folder / REJECTS_FILE
     if not every:

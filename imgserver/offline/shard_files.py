@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -25,48 +24,12 @@ import pyarrow.parquet as pq
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
 from crossmedia.imgserver.shards import SHARDS
-from crossmedia.imgserver.storage.records import SOURCE, Ids
+from crossmedia.imgserver.storage.records import SOURCE, SOURCE_FIELDS, VALUE_DTYPE, Rows, Space, sources_in
 
 FEATURES, VECTORS = "features", "vectors"
 RECIPE_KEY = b"crossmedia.recipe"
-SOURCE_COLUMNS = list(SOURCE.names or ())
-COLUMNS = ["image_id", "status", *SOURCE_COLUMNS, "values"]
-
-
-@dataclass(frozen=True)
-class Block:
-    """Rows that stand in one file.
-
-    Attributes:
-        ids: shape (n,).
-        status: shape (n,), a ``VectorStatus`` each.
-        sources: shape (n,), ``SOURCE``.
-        values: shape (n, D); zeros where the status is not OK.
-        recipe: of features, what makes their backbone again.
-    """
-
-    ids: Ids
-    status: npt.NDArray[np.uint8]
-    sources: npt.NDArray[Any]
-    values: npt.NDArray[np.float16]
-    recipe: str = ""
-
-    def rows(self, chosen: npt.NDArray[Any]) -> Block:
-        """Some of the rows."""
-        return Block(
-            self.ids[chosen], self.status[chosen], self.sources[chosen], self.values[chosen], recipe=self.recipe
-        )
-
-    @classmethod
-    def of(cls, blocks: Sequence[Block]) -> Block:
-        """Several in a row."""
-        return cls(
-            np.concatenate([block.ids for block in blocks]),
-            np.concatenate([block.status for block in blocks]),
-            np.concatenate([block.sources for block in blocks]),
-            np.concatenate([block.values for block in blocks]),
-            blocks[0].recipe,
-        )
+COLUMNS = ["image_id", "status", *SOURCE_FIELDS, "values"]
+KNOWN = np.dtype([("image_id", "<i8"), ("status", "u1"), *SOURCE.descr])  # all but the values
 
 
 class ShardFiles:
@@ -79,16 +42,17 @@ class ShardFiles:
     """
 
     def __init__(self, folder: Path, kind: str, name: str):
+        self.name, self._kind = name, kind
         self._folder = folder / kind / quote(name, safe="@+#")
 
-    def write(self, place: str, block: Block) -> None:
+    def write(self, place: str, rows: Rows) -> None:
         """Write rows of one virtual shard at a ``place`` of ``new_place`` or ``places``.
 
         Raises:
             StoreError: it cannot be written.
         """
         with replacing(self._folder / place) as part:
-            pq.write_table(to_table(block), part, compression="zstd", write_page_checksum=True)
+            pq.write_table(_to_table(rows), part, compression="zstd", write_page_checksum=True)
 
     def new_place(self, shard: int) -> str:
         """Of a file that is to be written now, behind all that were written earlier, by a clock that was ahead too."""
@@ -101,31 +65,31 @@ class ShardFiles:
         found = [path for shard in shards for path in (self._folder / _folder_name(shard)).glob("[!.]*.parquet")]
         return [str(path.relative_to(self._folder)) for path in sorted(found, key=lambda path: path.name)]
 
-    def read(self, place: str) -> Block:
-        """One file.
+    def read(self, place: str) -> Rows:
+        """One file, its rows in a space that no store has.
 
         Raises:
             BadInput: it is damaged or of another kind.
         """
-        return from_table(self._table(place, COLUMNS))
+        table = self._table(place, COLUMNS)
+        lists, known = table["values"].combine_chunks(), _known(table)
+        values = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(table), lists.type.list_size)
+        recipe = (table.schema.metadata or {}).get(RECIPE_KEY, b"").decode()
+        space = Space(0, self.name, self._kind.removesuffix("s"), values.shape[1], VALUE_DTYPE, recipe=recipe)
+        return Rows(space, known["image_id"], known["status"], sources_in(known), values)
 
-    def known(self, shards: Iterable[int]) -> tuple[Ids, npt.NDArray[np.uint8], npt.NDArray[Any]]:
-        """Ids that these virtual shards hold, ascending, with status and source of the latest row of each.
+    def known(self, shards: Iterable[int]) -> npt.NDArray[Any]:
+        """Images that these virtual shards hold, each by its latest row, ids ascending, shape (n,): ``KNOWN``.
 
         Raises:
             BadInput: a file is damaged or of another kind.
         """
-        ids, status, sources = [np.zeros(0, np.int64)], [np.zeros(0, np.uint8)], [np.zeros(0, SOURCE)]
-        for place in self.places(shards):
-            table = self._table(place, [name for name in COLUMNS if name != "values"])
-            ids.append(table["image_id"].to_numpy())
-            status.append(table["status"].to_numpy())
-            sources.append(_sources(table))
-        every = np.concatenate(ids)
-        order = np.argsort(every, kind="stable")
-        every = every[order]
-        latest = order[np.append(every[1:] != every[:-1], True)[: len(every)]]
-        return np.concatenate(ids)[latest], np.concatenate(status)[latest], np.concatenate(sources)[latest]
+        tables = (self._table(place, COLUMNS[:-1]) for place in self.places(shards))
+        every: npt.NDArray[Any] = np.concatenate([np.zeros(0, KNOWN), *map(_known, tables)])
+        order = np.argsort(every["image_id"], kind="stable")
+        ids = every["image_id"][order]
+        latest: npt.NDArray[Any] = every[order[np.append(ids[1:] != ids[:-1], True)[: len(ids)]]]
+        return latest
 
     def _table(self, place: str, columns: list[str]) -> pa.Table:
         path = self._folder / place
@@ -147,27 +111,18 @@ def names_below(folder: Path, kind: str) -> list[str]:
     return sorted(unquote(path.name) for path in (folder / kind).glob("*") if path.is_dir())
 
 
-def to_table(block: Block) -> pa.Table:
+def _to_table(rows: Rows) -> pa.Table:
     """Arrow columns ``COLUMNS``, the values as a list of fixed size, for readers without this project too."""
-    values = np.ascontiguousarray(block.values, dtype=np.float16)
+    values = np.ascontiguousarray(rows.values, dtype=VALUE_DTYPE)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
-    columns = [pa.array(block.ids), pa.array(block.status)]
-    columns += [pa.array(np.ascontiguousarray(block.sources[name])) for name in SOURCE_COLUMNS]
+    columns = [pa.array(rows.ids), pa.array(rows.status)]
+    columns += [pa.array(np.ascontiguousarray(rows.sources[name])) for name in SOURCE_FIELDS]
     table = pa.table([*columns, lists], names=COLUMNS)
-    return table.replace_schema_metadata({RECIPE_KEY: block.recipe.encode()})
+    return table.replace_schema_metadata({RECIPE_KEY: rows.space.recipe.encode()})
 
 
-def from_table(table: pa.Table) -> Block:
-    """The other way round."""
-    lists = table["values"].combine_chunks()
-    values = lists.flatten().to_numpy(zero_copy_only=False).reshape(len(table), lists.type.list_size)
-    recipe = (table.schema.metadata or {}).get(RECIPE_KEY, b"").decode()
-    status = table["status"].to_numpy().astype(np.uint8)
-    return Block(table["image_id"].to_numpy().astype(np.int64), status, _sources(table), values, recipe)
-
-
-def _sources(table: pa.Table) -> npt.NDArray[Any]:
-    found = np.zeros(len(table), dtype=SOURCE)
-    for name in SOURCE_COLUMNS:
+def _known(table: pa.Table) -> npt.NDArray[Any]:
+    found = np.zeros(len(table), dtype=KNOWN)
+    for name in KNOWN.names or ():
         found[name] = table[name].to_numpy()
     return found

@@ -8,32 +8,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from crossmedia.errors import BadInput
 from crossmedia.imgserver.head import Head
-from crossmedia.imgserver.offline.decoding import batched, decoded, reasons_of
+from crossmedia.imgserver.offline.decoding import batched, decoded
 from crossmedia.imgserver.offline.image_ids import wanted_ids
-from crossmedia.imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles
+from crossmedia.imgserver.offline.shard_files import FEATURES, VECTORS, ShardFiles
 from crossmedia.imgserver.shards import SHARDS, shards_of
-from crossmedia.imgserver.storage.catalogue import open_catalogue
-from crossmedia.imgserver.storage.records import Ids, places_in
+from crossmedia.imgserver.storage.records import Ids, Rows, Space, places_in, spread
+from crossmedia.imgserver.storage.versions import VECTOR_DTYPE
 from crossmedia.imgserver.vision.backbones import get_backbone
-from crossmedia.imgserver.vision.decode import ImageLimits
 from crossmedia.imgserver.vision.decoders import Decoders
-from crossmedia.imgserver.vision.embedding import embed
+from crossmedia.imgserver.vision.embedding import embedded
 from crossmedia.imgserver.vision.engines import make_engine
-from crossmedia.imgserver.vision.photos import Photo, sources_of
-from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.imgserver.vision.photo_source import PhotoSource
+from crossmedia.status import is_ok
 
-OK = pb.VECTOR_STATUS_OK
 CNN_PHOTOS = 256
 BLOCK_PHOTOS = 8192  # what a kill costs at most
-NOT_KEPT = (pb.VECTOR_STATUS_NOT_FOUND, pb.VECTOR_STATUS_FAILED)  # what another time may bring
 
 
 @dataclass
@@ -55,10 +51,6 @@ class ShardResult:
     embedded: int = 0
     rejected: dict[int, str] = field(default_factory=dict)
     seconds: float = 0.0
-
-    def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -95,21 +87,15 @@ class Job:
 
     Attributes:
         folder: of everything that is embedded, shared by all.
-        catalogue: path or URL of the photos.
+        photos: how they are read.
         backbone: name of the CNN.
-        read_timeout_s: of one read behind a URL.
-        limits: of a photo.
         only: image ids, shape (n,); None is the whole catalogue.
-        photo_roots: folders that links and manifests of the catalogue may lead to, beside its own.
     """
 
     folder: Path
-    catalogue: str
+    photos: PhotoSource
     backbone: str = "efficientnet_lite0"
-    read_timeout_s: float = 20.0
-    limits: ImageLimits = ImageLimits()
     only: Ids | None = None
-    photo_roots: tuple[str, ...] = ()
 
 
 class OpenJob:
@@ -122,7 +108,7 @@ class OpenJob:
 
     def __init__(self, job: Job):
         self.job = job
-        self.photos = open_catalogue(job.catalogue, job.read_timeout_s, job.photo_roots)
+        self.photos = job.photos.open()
         self.backbone = get_backbone(job.backbone)
         self.files = ShardFiles(job.folder, FEATURES, self.backbone.version)
 
@@ -134,10 +120,9 @@ class OpenJob:
 
     def left(self, ids: Ids, shard: Shard) -> Ids:
         """Ids that no file has, or whose photo changed, by virtual shard, within it as photos are best read."""
-        known, _, sources = self.files.known(shard.virtual)
-        place, done = places_in(known, ids)
-        now, before = self.photos.fingerprints(ids[done]), sources[place[done]]
-        done[done] = now.there & (now.size == before["size"]) & (now.stamp == before["stamp"])
+        known = self.files.known(shard.virtual)
+        place, done = places_in(known["image_id"], ids)
+        done[done] = self.photos.unchanged(ids[done], known[place[done]])
         todo = self.photos.reading_order(ids[~done])
         by_shard: Ids = todo[np.argsort(shards_of(todo), kind="stable")]
         return by_shard
@@ -154,7 +139,7 @@ class FileEmbedder:
     def __init__(self, of: OpenJob, threads: int = 0):
         self._of = of
         self._engine = make_engine(of.backbone, of.job.folder / "engine", threads)
-        self._decoders = Decoders(of.job.limits)
+        self._decoders = Decoders(of.job.photos.limits)
 
     def __enter__(self) -> FileEmbedder:
         return self
@@ -164,29 +149,18 @@ class FileEmbedder:
 
     def embed(self, ids: Ids, progress: Callable[[int], None] = lambda done: None) -> tuple[int, dict[int, str]]:
         """Write the features of some images; return how many, and why others have none."""
-        block, rejected = self._block(ids, progress)
-        of_row = shards_of(block.ids)
-        for number in np.unique(of_row).tolist():
-            self._of.files.write(self._of.files.new_place(number), block.rows(of_row == number))
-        return int((block.status == OK).sum()), rejected
-
-    def _block(self, ids: Ids, progress: Callable[[int], None]) -> tuple[Block, dict[int, str]]:
-        dim = self._of.backbone.feature_dim
-        kept: list[Photo] = []
+        parts: list[Rows] = []
         rejected: dict[int, str] = {}
-        features = [np.zeros((0, dim), np.float16)]
-        photos_in_turn = decoded(self._of.photos, self._of.backbone, self._decoders, ids)
-        for photos in batched(photos_in_turn, CNN_PHOTOS):
-            photos, found = embed(self._engine, photos, dim)
-            features.append(found)
-            rejected.update(reasons_of(photos))
-            kept += [replace(photo, pixels=None) for photo in photos if photo.status not in NOT_KEPT]
+        for photos in batched(decoded(self._of.photos, self._of.backbone, self._decoders, ids), CNN_PHOTOS):
+            rows, reasons = embedded(self._engine, photos, self._of.backbone.space)
+            parts.append(rows)
+            rejected.update(reasons)
             progress(len(photos))
-        status = np.array([photo.status for photo in kept], dtype=np.uint8)
-        values = np.zeros((len(kept), dim), dtype=np.float16)
-        values[status == OK] = np.concatenate(features)
-        kept_ids = np.array([photo.image_id for photo in kept], dtype=np.int64)
-        return Block(kept_ids, status, sources_of(kept), values, self._of.backbone.recipe), rejected
+        every = Rows.joined(parts)
+        of_row = shards_of(every.ids)
+        for number in np.unique(of_row).tolist():
+            self._of.files.write(self._of.files.new_place(number), every[of_row == number])
+        return int(is_ok(every.status).sum()), rejected
 
 
 def embed_shard(
@@ -212,8 +186,8 @@ def embed_shard(
     if len(todo):
         with FileEmbedder(of, threads) as embedder:
             for start in range(0, len(todo), BLOCK_PHOTOS):
-                embedded, rejected = embedder.embed(todo[start : start + BLOCK_PHOTOS], progress)
-                result.embedded += embedded
+                photos, rejected = embedder.embed(todo[start : start + BLOCK_PHOTOS], progress)
+                result.embedded += photos
                 result.rejected |= rejected
     result.seconds = time.monotonic() - started
     return result
@@ -237,20 +211,17 @@ def apply_head_to_files(folder: Path, head: Head, backbone_version: str, shard: 
         raise BadInput(f"The head takes features of {head.backbone}; those of this shard are of {backbone_version}.")
     version = head.version(backbone_version)
     features, vectors = ShardFiles(folder, FEATURES, backbone_version), ShardFiles(folder, VECTORS, version)
+    space = Space(0, version, "vector", head.spec.dim, VECTOR_DTYPE)
     done, made = set(vectors.places(shard.virtual)), 0
     for place in features.places(shard.virtual):
         if place in done:
             continue
-        block = features.read(place)
-        if block.values.shape[1] != head.spec.widths[0]:
+        rows = features.read(place)
+        if rows.space.dim != head.spec.widths[0]:
             raise BadInput(
-                f"The head takes {head.spec.widths[0]} numbers; features of {backbone_version} have "
-                f"{block.values.shape[1]}."
+                f"The head takes {head.spec.widths[0]} numbers; features of {backbone_version} have {rows.space.dim}."
             )
-        ok = block.status == OK
-        values = np.zeros((len(ok), head.spec.dim), dtype=np.float16)
-        if ok.any():
-            values[ok] = head.apply_numpy(block.values[ok])
-        vectors.write(place, Block(block.ids, block.status, block.sources, values))
+        ok = is_ok(rows.status)
+        vectors.write(place, replace(rows, space=space, values=spread(head.apply_numpy(rows.values[ok]), ok)))
         made += int(ok.sum())
     return version, made

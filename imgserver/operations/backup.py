@@ -139,7 +139,7 @@ def _fill(store: Path, part: Path, index: Index, on_progress: OnProgress) -> Bac
         done += path.stat().st_size
         on_progress(done, total)
     files |= _copy_similarity(store, part)
-    return Backup(time.time(), package_version("crossmedia"), index.format, index.active, len(index), files)
+    return Backup(time.time(), package_version("crossmedia"), FORMAT, index.active, len(index), files)
 
 
 class _RowCheck:

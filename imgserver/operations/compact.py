@@ -1,4 +1,4 @@
-"""A store written anew beside itself: without the rows that no entry names, and in today's format.
+"""A store written anew beside itself: without the rows that no entry names.
 
     rows/<new numbers>/   the rows that entries name, in their order; nothing points at them yet
     index/anew/data.mdb   an index that does
@@ -23,17 +23,14 @@ from crossmedia.disk import sync, sync_names, used_bytes
 from crossmedia.errors import BadInput, StoreError
 from crossmedia.imgserver.storage.checksums import name_rows
 from crossmedia.imgserver.storage.copied import NOTE
-from crossmedia.imgserver.storage.environment import FORMAT
 from crossmedia.imgserver.storage.exclusive import alone
 from crossmedia.imgserver.storage.index import Index
 from crossmedia.imgserver.storage.records import NO_ROW, Entries, Space
-from crossmedia.imgserver.storage.rows import MAX_SEGMENT_ROWS
 from crossmedia.imgserver.storage.snapshots import remove_snapshots
 from crossmedia.imgserver.storage.store import CODEBOOKS, open_rows, row_folder
 
 ANEW = "anew"
 BLOCK_BYTES = 32 << 20
-OLDER_FORMATS = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -41,14 +38,12 @@ class CompactReport:
     """What was done.
 
     Attributes:
-        format_before: of the store; it has today's now.
         rows: that are kept.
         rows_dropped: that no entry named.
         bytes_before: of index and rows on disk.
         bytes_after: the same, afterwards.
     """
 
-    format_before: int
     rows: int
     rows_dropped: int
     bytes_before: int
@@ -66,33 +61,19 @@ def compact(store: Path, on_progress: Callable[[int, int], None] = lambda done, 
         BadInput: another process has the store open, or the disk has no room for what is written beside.
         StoreError: it cannot be read, or a row is damaged; the store is as it was.
     """
-    return _write_anew(store, (FORMAT,), on_progress)
-
-
-def upgrade(store: Path, on_progress: Callable[[int, int], None] = lambda done, of: None) -> CompactReport | None:
-    """Bring a store of an older format to today's; None when it has that already. Raises as ``compact`` does."""
     with alone(store):
-        index = Index(store / "index", create=False, unlocked=True, formats=(*OLDER_FORMATS, FORMAT))
-        found = index.format
-        index.close()
-    return None if found == FORMAT else _write_anew(store, OLDER_FORMATS, on_progress)
-
-
-def _write_anew(store: Path, formats: tuple[int, ...], on_progress: Callable[[int, int], None]) -> CompactReport:
-    with alone(store):
-        old = Index(store / "index", create=False, unlocked=True, formats=formats)
+        old = Index(store / "index", create=False, unlocked=True)
         try:
             spaces = old.spaces()
             _clean(store, spaces)
             before = _used_bytes(store)
-            found = old.format
             kept, dropped = _fill(store, old, spaces, on_progress)
         finally:
             old.close()
         fresh = take_into_use(store)
         _clean(store, fresh.spaces())
         fresh.close()
-        return CompactReport(found, kept, dropped, before, _used_bytes(store))
+        return CompactReport(kept, dropped, before, _used_bytes(store))
 
 
 def take_into_use(store: Path) -> Index:
@@ -108,7 +89,7 @@ def _fill(store: Path, old: Index, spaces: list[Space], on_progress: Callable[[i
     """Write the new rows and the new index; return how many rows it has, and how many fewer than before."""
     free_number = 1 + max((space.number for space in spaces), default=0)
     live = {space.name: int((old.load(space.name)[1]["row"] != NO_ROW).sum()) for space in spaces}
-    rewritten = [space for space in spaces if old.format == 1 or live[space.name] < space.next_row]
+    rewritten = [space for space in spaces if live[space.name] < space.next_row]
     to_write = sum(live[space.name] * space.row_bytes for space in rewritten)
     index_bytes = (store / "index" / "data.mdb").stat().st_size
     if (free := shutil.disk_usage(store).free) < to_write + index_bytes:
@@ -125,7 +106,7 @@ def _fill(store: Path, old: Index, spaces: list[Space], on_progress: Callable[[i
             if space in rewritten:
                 target = replace(space, number=free_number, next_row=live[space.name])
                 free_number += 1
-                for written in _copy_rows(store, space, target, entries, old.format):
+                for written in _copy_rows(store, space, target, entries):
                     done += written
                     on_progress(done, to_write)
             new.adopt(target, ids, entries)
@@ -137,12 +118,9 @@ def _fill(store: Path, old: Index, spaces: list[Space], on_progress: Callable[[i
     return rows, sum(space.next_row for space in spaces) - rows
 
 
-def _copy_rows(store: Path, space: Space, target: Space, entries: Entries, found_format: int) -> Iterator[int]:
+def _copy_rows(store: Path, space: Space, target: Space, entries: Entries) -> Iterator[int]:
     """Write the rows that ``entries`` name one behind the other, and their new numbers into ``entries``."""
-    # In format 1 a file had 1 Mi rows, however wide they were.
-    former = MAX_SEGMENT_ROWS if found_format == 1 else None
-    source = open_rows(store, space, former)
-    written_to = open_rows(store, target)
+    source, written_to = open_rows(store, space), open_rows(store, target)
     there = np.flatnonzero(entries["row"] != NO_ROW)
     there = there[np.argsort(entries["row"][there], kind="stable")]
     block = max(1, BLOCK_BYTES // space.row_bytes)

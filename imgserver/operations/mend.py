@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from crossmedia.errors import DamagedIndex, StoreError
+from crossmedia.imgserver.head_files import load_head, other_head
 from crossmedia.imgserver.operations.compact import ANEW, take_into_use
 from crossmedia.imgserver.operations.verify import find_damage
 from crossmedia.imgserver.similarity.index import FOLDER as SIMILARITY
@@ -28,7 +29,7 @@ from crossmedia.imgserver.storage.pages import readable
 from crossmedia.imgserver.storage.records import KEY, RECORD, Ids, Space, whole_entries
 from crossmedia.imgserver.storage.snapshots import remove_snapshots
 from crossmedia.imgserver.storage.store import Store
-from crossmedia.imgserver.storage.versions import is_imported, load_head, other_head, plain_version, split_version
+from crossmedia.version import name_of
 
 
 @dataclass
@@ -145,7 +146,7 @@ def _advise(store: Store, report: MendReport) -> None:
         advice.append(f"{space.name}: {_again(store, space, run)}")
     for space in store.index.spaces("vector"):
         try:
-            if not is_imported(space.name):
+            if not space.version.imported:
                 load_head(store, space.name)
         except StoreError as error:
             advice.append(str(error))
@@ -159,7 +160,7 @@ def _advise(store: Store, report: MendReport) -> None:
 
 def without_codebook(store: Store, space: Space) -> str:
     """How to come to a compressed version again when its codebook has gone."""
-    run, plain = f"imgserver {{}} --store {store.folder}", plain_version(space.name)
+    run, plain = f"imgserver {{}} --store {store.folder}", str(space.version.plain)
     steps = [f"'{run.format('versions')} --delete {space.name}'"]
     steps.append(f"'{run.format('compress')} --bytes {space.row_bytes} --version {plain}'")
     if store.index.active == space.name:
@@ -170,14 +171,16 @@ def without_codebook(store: Store, space: Space) -> str:
 
 def _again(store: Store, space: Space, run: str) -> str:
     """The command that makes what is missing of a space."""
-    backbone, head = split_version(space.name)
     if space.kind == "feature":
         again = f"{run.format('precompute')} --catalogue FOLDER --backbone {space.recipe}"
         return f"'{again}' embeds the photos again; vectors of photos that have gone stay as they are."
     if space.codebook:
-        return f"'{run.format('compress')} --bytes {space.row_bytes} --version {plain_version(space.name)}'."
-    if is_imported(space.name):
-        again = f"'{run.format('import')} --name {backbone.partition('@')[0]} FILE', of the file that they came from"
+        return f"'{run.format('compress')} --bytes {space.row_bytes} --version {space.version.plain}'."
+    if space.version.imported:
+        name = name_of(space.version.backbone)
+        again = f"'{run.format('import')} --name {name} FILE', of the file that they came from"
         back = f"{run.format('versions')} --activate {store.index.active}"  # what is imported is activated
         return f"{again}." if store.index.active == space.name else f"{again}; then '{back}'."
-    return f"'{run.format('precompute')} --head {store.head_path(head)}', of the features that are stored."
+    return (
+        f"'{run.format('precompute')} --head {store.head_path(space.version.head)}', of the features that are stored."
+    )

@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from crossmedia.errors import BadInput, CrossMediaError
+from crossmedia.imgserver.head_files import load_head
 from crossmedia.imgserver.operations.findings import Finding, NotExamined, Subject, ok, problem, warning
 from crossmedia.imgserver.operations.mend import without_codebook
 from crossmedia.imgserver.operations.verify import find_damage
@@ -15,7 +16,6 @@ from crossmedia.imgserver.similarity.index import SimilarityFiles
 from crossmedia.imgserver.storage.environment import FORMAT
 from crossmedia.imgserver.storage.records import NO_ROW
 from crossmedia.imgserver.storage.store import row_folder
-from crossmedia.imgserver.storage.versions import is_imported, load_head, split_version
 from crossmedia.imgserver.vision.backbone import TORCHVISION, OnnxGraph
 from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.decode import ImageLimits, decode
@@ -60,7 +60,7 @@ def active_version(subject: Subject) -> Finding:
 def heads(subject: Subject) -> Finding:
     """Whether the head of every version is there, and is what its name says."""
     store = subject.store
-    made = [space.name for space in store.index.spaces("vector") if not is_imported(space.name)]
+    made = [space.name for space in store.index.spaces("vector") if not space.version.imported]
     for version in made:
         try:
             load_head(store, version)
@@ -89,8 +89,8 @@ def features(subject: Subject) -> Finding:
     store = subject.store
     held = {space.name for space in store.index.spaces("feature")}
     for space in store.index.spaces("vector"):
-        backbone = split_version(space.name)[0]
-        if not is_imported(space.name) and backbone not in held:
+        backbone = space.version.backbone
+        if not space.version.imported and backbone not in held:
             return problem(
                 f"{space.name} is there, and not the features of {backbone}",
                 "A server refuses to start with it: restore a backup, or run precompute.",

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossmedia.imgserver.storage.checksums import name_rows
-from crossmedia.imgserver.storage.records import DAMAGED, NO_ROW, Entries, Ids, Space
+from crossmedia.imgserver.storage.records import NO_ROW, Entries, Ids, Space
 from crossmedia.imgserver.storage.store import Store
+from crossmedia.status import DAMAGED
 
 BLOCK_BYTES = 16 << 20  # of rows, read at once
 

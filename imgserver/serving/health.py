@@ -18,10 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from crossmedia.imgserver.client.results import Status
 from crossmedia.imgserver.serving.jobs import Serving
 from crossmedia.imgserver.serving.service import ImageService
-from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.status import Status
 
 log = logging.getLogger(__name__)
 
@@ -115,9 +114,9 @@ class Heartbeat:
         if serving.model is None or serving.model.embedder.engine_name == "none" or not misses.alive:
             return
         status = misses.probe(serving, serving.model, self._photo, started + PROBE_TIMEOUT_S)
-        late = status == pb.VECTOR_STATUS_TIMED_OUT
+        late = status == Status.TIMED_OUT
         if late and misses.last_batch_at < started:
             raise TimeoutError(f"no photo got through decoding and CNN within {PROBE_TIMEOUT_S:.0f} s")
-        if not late and status != pb.VECTOR_STATUS_OK:
+        if not late and status != Status.OK:
             name = Status(status).name
             raise RuntimeError(f"the built-in photo ended as {name}: not decoded, or with numbers that are not finite")

@@ -14,12 +14,12 @@ import numpy.typing as npt
 from crossmedia.imgserver.head import Head
 from crossmedia.imgserver.storage.records import Space
 from crossmedia.imgserver.storage.stores import Lookups
-from crossmedia.imgserver.vision.embedder import Embedder
+from crossmedia.imgserver.vision.embedding import Embedder
 from crossmedia.imgserver.vision.photos import Photo
 from crossmedia.logs import request_id
 from crossmedia.service.callers import Caller
+from crossmedia.status import NOT_YET
 
-NOT_YET = 0
 MOST_NAMED = 10  # calls in a line of the log
 
 

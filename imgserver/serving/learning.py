@@ -20,10 +20,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from crossmedia.errors import InvalidRequest
-from crossmedia.imgserver.client.results import Status
 from crossmedia.imgserver.head import Head, HeadSpec
 from crossmedia.service.admission import Turns
 from crossmedia.service.callers import Caller
+from crossmedia.status import Status
 
 BLOCK_ROWS = 16_384
 BLOCK_BYTES = 64 << 20  # of the numbers of all layers

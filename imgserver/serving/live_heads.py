@@ -11,13 +11,14 @@ from crossmedia.errors import InvalidRequest, VersionMismatch
 from crossmedia.imgserver.head import Head
 from crossmedia.imgserver.serving.heads import MAX_HEAD_BYTES, Heads
 from crossmedia.imgserver.serving.learning import Learning, working_bytes
-from crossmedia.imgserver.serving.lookup import OK, Lookup, Rows, Statuses
+from crossmedia.imgserver.serving.lookup import Lookup, Statuses, Values
 from crossmedia.imgserver.serving.served import Served
 from crossmedia.imgserver.storage.records import Ids
-from crossmedia.imgserver.storage.versions import split_version
 from crossmedia.service.admission import Admission, Cost, Turns
 from crossmedia.service.callers import Caller
+from crossmedia.status import is_ok
 from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.version import Version
 
 READING_COPIES = (
     5  # of a head's bytes: message, tensors, module, what its digest is made of, and a check of each number
@@ -60,7 +61,7 @@ class LiveHeads:
         cost = Cost(size=READING_COPIES * len(request.head), slow=1)
         with self._admission.held(cost, caller), self._reading.one(caller):
             head = Head.from_bytes(request.head)
-            backbone = split_version(request.version)[0]
+            backbone = Version.parse(request.version).backbone
             if (right := head.version(backbone)) != request.version:
                 raise InvalidRequest(f"The head was put as {request.version}; its weights are those of {right}.")
             features = self._served.of(backbone).table.space
@@ -70,7 +71,7 @@ class LiveHeads:
                 )
             return pb.PutHeadResponse(version=right, held=self.heads.put(request.run_id, right, head, caller.name))
 
-    def vectors(self, version: str, head: Head, block: bytes, ids: Ids, caller: Caller) -> tuple[Rows, Statuses, int]:
+    def vectors(self, version: str, head: Head, block: bytes, ids: Ids, caller: Caller) -> tuple[Values, Statuses, int]:
         """Vectors of a head, shape (n, D), fp32, their status, and how many features were computed for them.
 
         Args:
@@ -83,7 +84,7 @@ class LiveHeads:
         cost = Cost(size=len(ids) * 2 * head.spec.widths[0] + working_bytes(head.spec, len(ids)), slow=1)
         with self._admission.held(cost, caller):
             features, status, computed = self._features(version, ids, caller)
-            values = self.learning.vectors(version, head, block, features, status == OK, caller)
+            values = self.learning.vectors(version, head, block, features, is_ok(status), caller)
         return values, status, computed
 
     def gradient(self, request: pb.GetHeadGradientRequest, ids: Ids, caller: Caller) -> pb.GetHeadGradientResponse:
@@ -116,14 +117,14 @@ class LiveHeads:
         with self._admission.held_until_sent(reply, caller), self._admission.held(cost, caller):
             d_vectors = np.frombuffer(request.d_vectors, dtype="<f4").reshape(len(ids), spec.dim).copy()
 
-            def features() -> tuple[Rows, np.ndarray[Any, Any]]:
+            def features() -> tuple[Values, np.ndarray[Any, Any]]:
                 values, status, _ = self._features(request.version, ids, caller)
-                return values, status == OK
+                return values, is_ok(status)
 
             gradient = self.learning.gradient(request.version, head, request.image_ids, d_vectors, features, caller)
             return pb.GetHeadGradientResponse(
                 version=request.version, gradient=gradient, server_time_ns=time.perf_counter_ns() - started
             )
 
-    def _features(self, version: str, ids: Ids, caller: Caller) -> tuple[Rows, Statuses, int]:
-        return self._lookup.rows(self._served.of(split_version(version)[0]), ids, caller)
+    def _features(self, version: str, ids: Ids, caller: Caller) -> tuple[Values, Statuses, int]:
+        return self._lookup.rows(self._served.of(Version.parse(version).backbone), ids, caller)

@@ -9,19 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crossmedia.imgserver.client.results import PERMANENT
 from crossmedia.imgserver.serving.jobs import Serving
 from crossmedia.imgserver.serving.misses import Misses
 from crossmedia.imgserver.serving.negatives import Negatives
-from crossmedia.imgserver.storage.records import DAMAGED, Ids
-from crossmedia.imgserver.storage.stores import LOST
+from crossmedia.imgserver.storage.records import Ids
 from crossmedia.logs import Sparingly
 from crossmedia.service.admission import Admission, Cost
 from crossmedia.service.callers import Caller
+from crossmedia.status import DAMAGED, PERMANENT, Status, is_ok
 from crossmedia.v1 import image_server_pb2 as pb
 
-OK = pb.VECTOR_STATUS_OK
-Rows = npt.NDArray[Any]
+Values = npt.NDArray[Any]
 Statuses = npt.NDArray[np.uint8]
 
 log = logging.getLogger(__name__)
@@ -42,7 +40,7 @@ class Lookup:
         self.counts = {"hit": 0, "negative": 0, "miss": 0}
         self._lock = threading.Lock()
 
-    def rows(self, serving: Serving, ids: Ids, caller: Caller) -> tuple[Rows, Statuses, int]:
+    def rows(self, serving: Serving, ids: Ids, caller: Caller) -> tuple[Values, Statuses, int]:
         """Rows of a version as stored, shape (n, dim), their status, and how many had to be computed first.
 
         Args:
@@ -53,8 +51,8 @@ class Lookup:
         Raises:
             Overloaded: too many images, or calls for them, wait for the CNN.
         """
-        values, status = serving.table.get(ids, OK)
-        if (status == OK).all():
+        values, status = serving.table.get(ids)
+        if is_ok(status).all():
             self._count(len(ids), 0, 0)
             return values, status, 0
         return values, status, self._fill(serving, ids, values, status, caller)
@@ -78,19 +76,18 @@ class Lookup:
             self.counts["negative"] += negative
             self.counts["miss"] += missed
 
-    def _fill(self, serving: Serving, ids: Ids, values: Rows, status: Statuses, caller: Caller) -> int:
+    def _fill(self, serving: Serving, ids: Ids, values: Values, status: Statuses, caller: Caller) -> int:
         """Compute the rows that have no vector, in place; return how many ids got one.
 
         A failure that is remembered stands as it is. One that the store knows from earlier is looked at again, once in
         a while, for the photo may have been replaced. What is damaged in the store is made anew from its feature or its
         photo, and FAILED where neither is to be had.
         """
-        status[status == LOST] = pb.VECTOR_STATUS_TIMED_OUT  # to be asked for again; it is not known to be missing
         damaged = status == DAMAGED
         if damaged.any():
-            status[damaged] = pb.VECTOR_STATUS_FAILED
+            status[damaged] = Status.FAILED
             _warn(serving.version, ids[damaged])
-        failed = np.flatnonzero(status != OK)
+        failed = np.flatnonzero(~is_ok(status))
         remembered = self._negatives.get(ids[failed])
         status[failed] = np.where(remembered, remembered, status[failed])
         todo = failed[remembered == 0]
@@ -98,7 +95,7 @@ class Lookup:
         if not len(todo):
             return 0
         if self._misses.catalogue is None or serving.model is None:
-            status[todo] = np.where(status[todo], status[todo], pb.VECTOR_STATUS_NOT_FOUND)
+            status[todo] = np.where(status[todo], status[todo], Status.NOT_FOUND)
             todo = todo[damaged[todo]] if serving.model is not None else todo[:0]
             if serving.model is None or not len(todo):
                 return 0
@@ -106,12 +103,12 @@ class Lookup:
         with self._admission.held(Cost(slow=1), caller):
             fresh, outcome = self._misses.resolve(serving, serving.model, unique, caller)
         # The photo has gone, and there was a vector: that is no image that nobody knows.
-        outcome[np.isin(unique, ids[damaged]) & (outcome == pb.VECTOR_STATUS_NOT_FOUND)] = pb.VECTOR_STATUS_FAILED
+        outcome[np.isin(unique, ids[damaged]) & (outcome == Status.NOT_FOUND)] = Status.FAILED
         permanent = np.isin(outcome, PERMANENT)
         self._negatives.put(unique[permanent], outcome[permanent])
         values[todo] = fresh[inverse]
         status[todo] = outcome[inverse]
-        return int((outcome == OK).sum())
+        return int(is_ok(outcome).sum())
 
 
 def _warn(version: str, ids: Ids) -> None:

@@ -23,20 +23,20 @@ import numpy as np
 import numpy.typing as npt
 
 from crossmedia.errors import CrossMediaError, StoreError
-from crossmedia.imgserver.serving.jobs import NOT_YET, Job, Model, Serving, features_of, for_callers
+from crossmedia.imgserver.serving.jobs import Job, Model, Serving, features_of, for_callers
 from crossmedia.imgserver.storage.catalogue import Catalogue
-from crossmedia.imgserver.storage.records import SOURCE, Ids, Space, content_hash
-from crossmedia.imgserver.storage.stores import Part, ServedStore, Stored
+from crossmedia.imgserver.storage.records import SOURCE_FIELDS, Ids, Rows, Space, content_hash
+from crossmedia.imgserver.storage.stores import ServedStore, Stored
 from crossmedia.imgserver.storage.versions import VECTOR_DTYPE
 from crossmedia.imgserver.vision.decoders import Decoders
 from crossmedia.imgserver.vision.embedding import embed
 from crossmedia.imgserver.vision.engines import MAX_BATCH
-from crossmedia.imgserver.vision.photos import Photo, Source, photo_from_bytes, read_photo, sources_of
+from crossmedia.imgserver.vision.photos import Photo, Source, photo_from_bytes, read_photo, rows_of
 from crossmedia.logs import Sparingly
 from crossmedia.service.admission import Admission, Cost
 from crossmedia.service.callers import Caller
 from crossmedia.service.fair import FairQueue
-from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.status import NOT_KEPT, NOT_YET, Status
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +44,6 @@ CLOSE_S = 2.0  # for what is being decoded when the service ends
 PROBE_ID = -1  # of no image
 MAX_DECODED = 4 * MAX_BATCH  # pixels held in memory; decoding is faster than any CNN on a CPU
 MAX_UNWRITTEN = 4  # batches between CNN and writer
-OK = pb.VECTOR_STATUS_OK
-MAY_CHANGE = (pb.VECTOR_STATUS_NOT_FOUND, pb.VECTOR_STATUS_FAILED)  # nothing that belongs into the store
 
 
 @dataclass
@@ -175,17 +173,17 @@ class Misses:
         """
         space = serving.table.space
         vectors = np.zeros((len(ids), space.dim), dtype=space.value_dtype)
-        status = np.full(len(ids), pb.VECTOR_STATUS_NOT_FOUND, dtype=np.uint8)
+        status = np.full(len(ids), Status.NOT_FOUND, dtype=np.uint8)
         rows = np.flatnonzero(~self._nowhere(space, model, ids))
         if missing := len(ids) - len(rows):
             with self._changed:
-                self.counters.failed[pb.VECTOR_STATUS_NOT_FOUND] += missing
+                self.counters.failed[Status.NOT_FOUND] += missing
         # Somebody else's computation may have ended since the caller looked; each job asks the store before it works.
         with self._changed:
             jobs = self._admit([Job(image_id, serving, model) for image_id in ids[rows].tolist()], caller)
         status[rows] = self._wait(jobs, caller)
         for row, job in zip(rows.tolist(), jobs, strict=True):
-            if status[row] == OK:
+            if status[row] == Status.OK:
                 vectors[row] = job.vector
         return vectors, status
 
@@ -237,7 +235,7 @@ class Misses:
             self._changed.notify_all()
         caller.wait()
         caller.leave()
-        return job.status or pb.VECTOR_STATUS_TIMED_OUT
+        return job.status or Status.TIMED_OUT
 
     def _admit(self, wanted: list[Job], caller: Caller) -> list[Job]:
         """The jobs to wait for, those under way already among them; called under the lock."""
@@ -262,7 +260,7 @@ class Misses:
             caller.wait()
         finally:
             caller.leave()
-        return np.array([job.status or pb.VECTOR_STATUS_TIMED_OUT for job in jobs], dtype=np.uint8)
+        return np.array([job.status or Status.TIMED_OUT for job in jobs], dtype=np.uint8)
 
     def _decode_all(self, brought: bool) -> None:
         """A decode thread, of photos that callers bring or of the catalogue's."""
@@ -275,9 +273,9 @@ class Misses:
                     self._changed.wait()
                 job = waiting.pop()
                 self._decoding += 1
-            status: int = pb.VECTOR_STATUS_FAILED
+            status: int = Status.FAILED
             try:
-                status = self._decode(job) if job.wanted else pb.VECTOR_STATUS_TIMED_OUT
+                status = self._decode(job) if job.wanted else Status.TIMED_OUT
             except Exception as error:
                 _say(error, "failed before the CNN", [job])
             with self._changed:
@@ -293,27 +291,26 @@ class Misses:
         known = self._store.fetch(job.serving.table.space, job.image_id)
         if known is not None and _is_of(known, job):
             job.vector = known.row
-            return OK
+            return Status.OK
         feature = self._store.fetch(job.model.features, job.image_id)
         if feature is not None and _is_of(feature, job):
             job.feature = feature.row
-            job.photo = Photo(job.image_id, OK, Source(*(int(feature.entry[name]) for name in SOURCE.names or ())))
+            job.photo = Photo(job.image_id, Status.OK, Source(*feature.entry[SOURCE_FIELDS].item()))
             return NOT_YET
         if known is not None and (failure := self._same_failure(job, known)) != NOT_YET:
             return failure
         job.photo = self._photo(job)
-        if job.photo.status == pb.VECTOR_STATUS_FAILED and self._sparingly.allows("photo"):
+        if job.photo.status == Status.FAILED and self._sparingly.allows("photo"):
             with for_callers([job]):
                 log.warning("image %d %s", job.image_id, job.photo.reason)
-        return job.photo.status if job.photo.status in MAY_CHANGE else NOT_YET
+        return job.photo.status if job.photo.status in NOT_KEPT else NOT_YET
 
     def _same_failure(self, job: Job, known: Stored) -> int:
         """The stored failure of an image whose photo has not been touched since: it need not be read again."""
-        if job.data is not None or self.catalogue is None or known.entry["status"] == OK:
+        if job.data is not None or self.catalogue is None or known.entry["status"] == Status.OK:
             return NOT_YET
-        now = self.catalogue.fingerprints(np.array([job.image_id]))
-        same = now.there[0] and now.size[0] == known.entry["size"] and now.stamp[0] == known.entry["stamp"]
-        return int(known.entry["status"]) if same else NOT_YET
+        same = self.catalogue.unchanged(np.array([job.image_id]), known.entry)
+        return int(known.entry["status"]) if same[0] else NOT_YET
 
     def _photo(self, job: Job) -> Photo:
         preprocessing = job.model.embedder.backbone.preprocessing
@@ -322,7 +319,7 @@ class Misses:
             decoders = self._callers_decoders if job.brought else self._decoders
             return photo_from_bytes(job.image_id, job.data, source, preprocessing, decoders)
         if self.catalogue is None:
-            return Photo(job.image_id, pb.VECTOR_STATUS_FAILED, Source(), reason="is damaged in the store")
+            return Photo(job.image_id, Status.FAILED, Source(), reason="is damaged in the store")
         return read_photo(self.catalogue, job.image_id, preprocessing, self._decoders)
 
     def _embed_all(self) -> None:
@@ -335,14 +332,14 @@ class Misses:
                     self._changed.wait()
                 batch, late = self._next_batch()
                 self._changed.notify_all()
-            self._finish(late, pb.VECTOR_STATUS_TIMED_OUT)
+            self._finish(late, Status.TIMED_OUT)
             if not batch:
                 continue
             try:
                 self._embed(batch)
             except Exception as error:
                 _say(error, "the CNN failed", batch)
-                self._finish(batch, pb.VECTOR_STATUS_FAILED)
+                self._finish(batch, Status.FAILED)
                 continue
             with self._changed:
                 self._unwritten.append(batch)
@@ -375,7 +372,7 @@ class Misses:
         photos, features = embed(model.embedder.engine, [job.photo for job in seen if job.photo], model.features.dim)
         for job, photo in zip(seen, photos, strict=True):
             job.photo = photo
-        for job, feature in zip([job for job in seen if job.photo and job.photo.status == OK], features, strict=True):
+        for job, feature in zip([job for job in seen if job.photo and job.photo.ok], features, strict=True):
             job.feature = feature
         self.last_batch_at = time.monotonic()
         if asked := sum(not job.probe for job in seen):
@@ -404,7 +401,7 @@ class Misses:
                 self._write(batch)
             except Exception as error:
                 _say(error, "writing failed", batch)
-                self._finish(batch, pb.VECTOR_STATUS_FAILED)
+                self._finish(batch, Status.FAILED)
 
     def _write(self, jobs: list[Job]) -> None:
         asked = [job for job in jobs if not job.probe]
@@ -412,15 +409,15 @@ class Misses:
         for job in jobs:
             if job.status != NOT_YET:  # it failed on the way
                 continue
-            status = job.photo.status if job.photo else OK
+            status = job.photo.status if job.photo else Status.OK
             # Who brings a photo is told that it is not kept; who looks one up has got the vector all the same.
             brought_in_vain = job.brought and job.image_id in lost
-            self._finish([job], pb.VECTOR_STATUS_TIMED_OUT if brought_in_vain else status)
+            self._finish([job], Status.TIMED_OUT if brought_in_vain else status)
 
     def _keep(self, jobs: list[Job]) -> set[int]:
         """Head, rows and index, table: in this order. Returns ids of photos that others replaced meanwhile."""
         serving, model = jobs[0].serving, jobs[0].model
-        failed = [job for job in jobs if job.photo is not None and job.photo.status != OK and not self._has_better(job)]
+        failed = [job for job in jobs if job.photo is not None and not job.photo.ok and not self._has_better(job)]
         done = [job for job in jobs if job.feature is not None]
         seen = [job for job in done if job.photo is not None and job.photo.pixels is not None]
         features = vectors = features_of(done)
@@ -432,19 +429,19 @@ class Misses:
                     "the head of %s is not fit for %d images, such as %d: float16 cannot hold their vectors",
                     serving.version, len(wrong), wrong[0].image_id,
                 )  # fmt: skip
-                self._finish(wrong, pb.VECTOR_STATUS_FAILED)
+                self._finish(wrong, Status.FAILED)
                 rest = [job for job in jobs if job.status == NOT_YET]
                 return self._keep(rest) if rest else set()
         parts = []
         if seen + failed:
-            parts.append(_part(model.features, seen + failed, features_of(seen)))
+            parts.append(_rows(model.features, seen + failed, features_of(seen)))
         if model.head is not None and done + failed:
-            parts.append(_part(serving.table.space, done + failed, vectors))
+            parts.append(_rows(serving.table.space, done + failed, vectors))
         if vectors is not None:
             # As they are stored, as whoever asks next will get them.
             for job, vector in zip(done, self._store.as_stored(serving.table.space, vectors), strict=True):
                 job.vector = vector
-        lost = set(self._store.put_all(parts, OK).tolist()) if parts else set()
+        lost = set(self._store.put_all(parts).tolist()) if parts else set()
         serving.table.refresh()
         self.counters.computed += len(done)
         return lost
@@ -453,7 +450,7 @@ class Misses:
         """Whether a photo that a caller brings and that is refused would replace a row or a feature of a good one."""
         spaces = (job.serving.table.space, job.model.features) if job.brought else ()
         stored = [self._store.fetch(space, job.image_id) for space in spaces]
-        return any(known is not None and known.entry["status"] == OK for known in stored)
+        return any(known is not None and known.entry["status"] == Status.OK for known in stored)
 
     def _finish(self, jobs: list[Job], status: int) -> None:
         """Give the jobs their status and wake who waits."""
@@ -463,7 +460,7 @@ class Misses:
         with self._changed:
             for job in jobs:
                 self._jobs.pop(job.key, None)
-            if status != OK:
+            if status != Status.OK:
                 self.counters.failed[status] += asked
         for name, count in Counter(job.name for job in jobs if not job.probe).items():
             self._admission.give_back(Cost(images=count), name)
@@ -475,14 +472,11 @@ class Misses:
 
 def _is_of(known: Stored, job: Job) -> bool:
     """Whether what is stored is a row made from the bytes of this job."""
-    return bool(known.entry["status"] == OK and (job.data is None or known.entry["content"] == job.content))
+    return bool(known.entry["status"] == Status.OK and (job.data is None or known.entry["content"] == job.content))
 
 
-def _part(space: Space, jobs: list[Job], values: npt.NDArray[np.float32] | None) -> Part:
-    photos = [job.photo for job in jobs if job.photo is not None]
-    ids = np.array([photo.image_id for photo in photos], dtype=np.int64)
-    status = np.array([photo.status for photo in photos], dtype=np.uint8)
-    return Part(space, ids, values, status, sources_of(photos))
+def _rows(space: Space, jobs: list[Job], values: npt.NDArray[Any] | None) -> Rows:
+    return rows_of(space, [job.photo for job in jobs if job.photo is not None], values)
 
 
 def _say(error: Exception, what: str, jobs: list[Job]) -> None:

@@ -23,6 +23,7 @@ from crossmedia.imgserver.serving.misses import CLOSE_S
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
 from crossmedia.imgserver.serving.totals import ServiceTotals
 from crossmedia.imgserver.vision.decode import ImageLimits
+from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.notes import note
 from crossmedia.secret_files import private_opener
 from crossmedia.service.open_files import allowed_connections
@@ -67,15 +68,17 @@ def serve(config: ServeConfig, on_ready: Callable[[Daemon], None]) -> None:
 def _service_config(config: ServeConfig) -> ServiceConfig:
     return ServiceConfig(
         config.store,
-        config.catalogue,
+        PhotoSource(
+            config.catalogue or "",
+            ImageLimits(config.max_image_mb * MEGABYTE),
+            config.read_timeout_s,
+            config.photo_roots,
+        ),
         max_pending_ids=config.max_pending_ids,
         negative_ttl_s=config.negative_ttl_s,
-        limits=ImageLimits(config.max_image_mb * MEGABYTE),
-        read_timeout_s=config.read_timeout_s,
         threads=config.threads,
         ownership=config.ownership,
         folder=config.folder,
-        photo_roots=config.photo_roots,
     )
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from crossmedia.errors import InvalidRequest, NotReady, StoreError, VersionMismatch
 from crossmedia.imgserver.serving.jobs import Model, Serving
-from crossmedia.imgserver.serving.lookup import OK, Lookup, Statuses
+from crossmedia.imgserver.serving.lookup import Lookup, Statuses
 from crossmedia.imgserver.serving.requests import ids_of
 from crossmedia.imgserver.serving.served import Served
 from crossmedia.imgserver.shards import Ownership
@@ -23,6 +23,7 @@ from crossmedia.imgserver.vision.engines import MAX_BATCH
 from crossmedia.imgserver.vision.photos import Source, photo_from_bytes
 from crossmedia.service.admission import Admission, Cost, Turns
 from crossmedia.service.callers import Caller
+from crossmedia.status import is_ok
 from crossmedia.v1 import image_server_pb2 as pb
 
 MAX_QUERIES, MAX_NEIGHBOURS = 256, 1000
@@ -157,7 +158,7 @@ class Searching:
             block = slice(start, start + MAX_BATCH)
             status[block], features = self._embedded(model, photos[block], caller)
             if len(features):
-                vectors[block][status[block] == OK] = model.head.apply_numpy(features)
+                vectors[block][is_ok(status[block])] = model.head.apply_numpy(features)
         return vectors, status
 
     def _embedded(self, model: Model, photos: list[bytes], caller: Caller) -> tuple[Statuses, npt.NDArray[Any]]:
@@ -190,11 +191,12 @@ class Searching:
             block = slice(start, start + rows)
             with self._turns.one(caller):
                 found[block], cosines[block] = index.search(
-                    vectors[block].astype(np.float32), asked, lambda ids: serving.table.get(ids, OK)[0]
+                    vectors[block].astype(np.float32), asked, lambda ids: serving.table.get(ids)[0]
                 )
         if len(own):
             itself = found == own[:, None]
             behind = np.logical_or.accumulate(itself[:, :k], axis=1)  # those move up by one
             found, cosines = (np.where(behind, values[:, 1:], values[:, :k]) for values in (found, cosines))
-        found[status != OK], cosines[status != OK] = -1, 0
+        failed = ~is_ok(status)
+        found[failed], cosines[failed] = -1, 0
         return found, cosines

@@ -7,10 +7,11 @@ import threading
 import time
 
 from crossmedia.errors import NotReady, StoreError, VersionMismatch
+from crossmedia.imgserver.head_files import load_head
 from crossmedia.imgserver.serving.jobs import Model, Serving
 from crossmedia.imgserver.storage.stores import ServedStore
-from crossmedia.imgserver.storage.versions import is_imported, load_head, split_version
-from crossmedia.imgserver.vision.embedder import Embedder
+from crossmedia.imgserver.vision.embedding import Embedder
+from crossmedia.version import Version
 
 log = logging.getLogger(__name__)
 
@@ -110,9 +111,10 @@ class Served:
 
     def _model(self, version: str) -> Model | None:
         """What makes more vectors of a version; another one's embedder, if that is the same."""
-        if is_imported(version):
+        named = Version.parse(version)
+        if named.imported:
             return None
-        backbone = split_version(version)[0]
+        backbone = named.backbone
         features = self._store.index.space(backbone)
         if features is None:
             raise StoreError(f"The store holds {version} and not the features of {backbone}.")
@@ -124,7 +126,7 @@ class Served:
             embedder = Embedder(features.recipe, backbone, self._store.folder / "engine", self._threads)
             if self._computes:
                 _ = embedder.engine
-        return Model(embedder, None if version == backbone else load_head(self._store, version), features)
+        return Model(embedder, load_head(self._store, version) if named.head else None, features)
 
 
 def _made_again(serving: Serving, held: dict[str, int]) -> bool:

@@ -36,16 +36,15 @@ from crossmedia.imgserver.serving.searching import MAX_NEIGHBOURS, MAX_QUERIES, 
 from crossmedia.imgserver.serving.served import Served
 from crossmedia.imgserver.serving.thumbnails import MAX_THUMBNAILS, Thumbnails
 from crossmedia.imgserver.shards import Ownership
-from crossmedia.imgserver.storage.catalogue import Catalogue, open_catalogue
-from crossmedia.imgserver.storage.stores import open_store
-from crossmedia.imgserver.storage.versions import split_version
-from crossmedia.imgserver.vision.decode import ImageLimits
+from crossmedia.imgserver.storage.opening import open_store
 from crossmedia.imgserver.vision.decoders import Decoders
+from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.imgserver.wire import DTYPES, Method, Reply, VectorsReply
 from crossmedia.names import changed_at, digests_of_store
 from crossmedia.service.admission import Admission, Cost, Turns
 from crossmedia.service.callers import Caller, OnEnd
 from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.version import Version
 
 log = logging.getLogger(__name__)
 
@@ -62,33 +61,27 @@ class ServiceConfig:
 
     Attributes:
         store: folder of features and vectors, or ``redis://host:port,…``.
-        catalogue: path or URL of photos; without one, ids that are not stored are NOT_FOUND.
+        photos: how they are read; without a catalogue, ids that are not stored are NOT_FOUND.
         max_ids_per_call: most ids in one call.
         max_message_bytes: largest message taken or sent.
         max_pending_ids: most images waiting for the CNN at once; a call never takes more ids than one caller's share.
         max_pending_bytes: most bytes of replies under way, and of photos brought and waiting.
         negative_ttl_s: seconds that an image's failure is remembered before its photo is looked at again.
-        limits: of a photo.
-        read_timeout_s: for one read of a photo behind a URL.
         threads: of the CNN, and in a daemon of heads that learn; 0 takes all cores.
         folder: of a server of redis://, for what is its own; None: a folder of the user's cache.
-        photo_roots: folders that links and manifests of the catalogue may lead to, beside its own.
         ownership: which images it answers for; None: all.
     """
 
     store: Path | str
-    catalogue: str | None = None
+    photos: PhotoSource = PhotoSource()
     max_ids_per_call: int = 100_000
     max_message_bytes: int = 64 << 20
     max_pending_ids: int = ServeConfig.max_pending_ids
     max_pending_bytes: int = 1 << 30
     negative_ttl_s: float = ServeConfig.negative_ttl_s
-    limits: ImageLimits = ImageLimits()
-    read_timeout_s: float = ServeConfig.read_timeout_s
     threads: int = ServeConfig.threads
     ownership: Ownership | None = None
     folder: Path | None = None
-    photo_roots: tuple[str, ...] = ()
 
     @property
     def own_folder(self) -> Path:
@@ -106,13 +99,14 @@ class ImageService:
 
     def __init__(self, config: ServiceConfig):
         self.config = config
-        self.catalogue = self._listed(config.catalogue) if config.catalogue else None
+        self.catalogue = config.photos.open() if config.photos.catalogue else None
         self.store = open_store(config.store, config.folder)
         self.metrics = Metrics()
         self.admission = Admission(config.max_pending_ids, config.max_pending_bytes)
         self.negatives = Negatives(config.negative_ttl_s)
         # Two, so that no photo which a caller brings or wants to see keeps a lookup waiting.
-        self.decoders, self.callers_decoders = Decoders(config.limits), Decoders(config.limits, CALLERS_DECODERS)
+        limits = config.photos.limits
+        self.decoders, self.callers_decoders = Decoders(limits), Decoders(limits, CALLERS_DECODERS)
         self.misses = Misses(
             self.store,
             self.catalogue,
@@ -148,9 +142,6 @@ class ImageService:
         self._refresher = threading.Thread(target=self._follow, name="follow-store", daemon=True)
         self._refresher.start()
 
-    def _listed(self, where: str) -> Catalogue:
-        return open_catalogue(where, self.config.read_timeout_s, self.config.photo_roots)
-
     def close(self) -> None:
         """Finish the misses under way, then close the store."""
         self._closing.set()
@@ -173,7 +164,7 @@ class ImageService:
                 self.served.refresh()
                 self.served.load()
                 if self.catalogue is not None and self.catalogue.changed():
-                    self.catalogue = self.misses.catalogue = self._listed(self.catalogue.where)
+                    self.catalogue = self.misses.catalogue = self.config.photos.open()
                     self.negatives.forget()
                     log.info("the catalogue was listed again: %d images", len(self.catalogue))
                 self._look_at_disk()
@@ -238,7 +229,7 @@ class ImageService:
         told.counters.rows_damaged = self.store.damaged
         if serving is not None:
             told.version, told.dim = serving.version, serving.table.space.dim
-            told.backbone = split_version(serving.version)[0]
+            told.backbone = Version.parse(serving.version).backbone
         if ownership is not None:
             told.ownership.servers[:], told.ownership.server_name = ownership.servers, ownership.me
         return told
@@ -253,8 +244,8 @@ class ImageService:
             max_queries_per_search=MAX_QUERIES,
             max_neighbours=MAX_NEIGHBOURS,
             max_message_bytes=config.max_message_bytes,
-            max_image_bytes=config.limits.max_bytes,
-            max_image_pixels=config.limits.max_pixels,
+            max_image_bytes=config.photos.limits.max_bytes,
+            max_image_pixels=config.photos.limits.max_pixels,
             max_pending_ids=config.max_pending_ids,
             max_pending_bytes=config.max_pending_bytes,
             max_heads_per_run=KEPT_PER_RUN,

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from crossmedia.imgserver.client.results import Status
 from crossmedia.imgserver.serving.service import ImageService
+from crossmedia.status import Status
 
 COUNTER, GAUGE = CounterMetricFamily, GaugeMetricFamily
 

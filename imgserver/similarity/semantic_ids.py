@@ -28,7 +28,6 @@ from crossmedia.names import ImageNames
 SAMPLE = 100_000
 BLOCK = 65_536
 MAX_LEVELS = 8
-UNSEALED = b"IxRq"  # centres that a release before 0.2 wrote: FAISS's own file, without a hash before it
 
 
 @dataclass(frozen=True)
@@ -120,10 +119,9 @@ def _read(path: Path) -> Any:
     """
     try:
         data = path.read_bytes()
-        if not data.startswith(UNSEALED):
-            seal, data = data[:16], data[16:]
-            if xxhash.xxh3_128_digest(data) != seal:
-                raise ValueError("they are not what was written")
+        seal, data = data[:16], data[16:]
+        if xxhash.xxh3_128_digest(data) != seal:
+            raise ValueError("they are not what was written")
         return faiss_module().deserialize_index(np.frombuffer(data, dtype=np.uint8))
     except (OSError, ValueError, RuntimeError) as error:
         raise StoreError(

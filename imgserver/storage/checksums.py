@@ -47,14 +47,13 @@ def name_rows(rows: npt.NDArray[Any], sums: npt.NDArray[Any]) -> Named:
     return named
 
 
-def find_damaged(rows: Rows, named: Named, first: int, there: int, verified: Bits, bad: Mask) -> int:
+def find_damaged(rows: Rows, named: Named, held: tuple[int, int], verified: Bits, bad: Mask) -> int:
     """Compare rows that were copied out of a file with their checksums.
 
     Args:
         rows: shape (n, dim), C-contiguous.
         named: which they are, as ``name_rows`` says, shape (n,).
-        first: number of the file's first row.
-        there: rows that the file has; those beyond are damaged, whatever was copied.
+        held: number of the file's first row, and how many rows it has; those beyond are damaged, whatever was copied.
         verified: a bit a row of the file: was it compared before? Those are believed, and those that are right now join
             them. Threads that set bits of one byte at once may lose some: these rows are compared once more.
         bad: shape (n,), all False; set where a row is damaged.
@@ -64,6 +63,7 @@ def find_damaged(rows: Rows, named: Named, first: int, there: int, verified: Bit
     """
     from crossmedia.imgserver.storage.compiled.checksums import compare
 
+    first, there = held
     return int(compare(rows.view(np.uint8), named, first, there, verified, bad))
 
 

@@ -16,6 +16,7 @@ from safetensors.numpy import load, save
 
 from crossmedia.errors import BadInput
 from crossmedia.imgserver.storage.records import VALUE_DTYPE
+from crossmedia.version import hashed
 
 CENTRES = 256  # what a byte tells apart
 
@@ -56,7 +57,7 @@ class Codebook:
     def name(self) -> str:
         """``pq<bytes>@<12 hex of sha256(shape, centres)>``: part of the version."""
         sha = hashlib.sha256(repr(self.centres.shape).encode() + self.centres.tobytes())
-        return f"pq{self.code_bytes}@{sha.hexdigest()[:12]}"
+        return hashed(f"pq{self.code_bytes}", sha.hexdigest())
 
     def encode(self, vectors: npt.NDArray[Any]) -> Codes:
         """Codes, shape (n, M), of vectors, shape (n, D)."""

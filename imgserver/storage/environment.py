@@ -21,11 +21,8 @@ from crossmedia.imgserver.storage.checksums import open_fact, seal_fact
 from crossmedia.imgserver.storage.copied import examine_copy, note_file
 from crossmedia.imgserver.storage.pages import check_pages
 
-# 1: release 0.1. 2: row files of at most 128 MiB; codes in place of numbers, which came before a release had format 2.
-# 3: seals of entries and facts, the number of entries of each space. To be raised by whatever a release that reads the
-# present one would not understand.
+# To be raised by whatever a release that reads the present one would not understand. 1 and 2 came before any release.
 FORMAT = 3
-SEALED_FROM = 3
 MAP_BYTES = 1 << 40  # sparse: address space, not disk
 LOCK_BYTES = 256 << 10  # more than LMDB's lock and an empty index take
 
@@ -37,18 +34,13 @@ class Environment:
         folder: holds ``data.mdb``.
         create: make it if it is not there.
         unlocked: read only, without LMDB's lock; for who knows that nobody writes (see ``storage.exclusive``).
-        formats: that the caller can read.
-
-    Attributes:
-        format: of the store.
-        sealed: whether its entries and facts have checksums.
 
     Raises:
         BadInput: nothing can be made at that place, its disk is full, or its name is no UTF-8 text.
         StoreError: the folder holds no store, or a damaged one, or one of another format, or cannot be opened.
     """
 
-    def __init__(self, folder: Path, *, create: bool, unlocked: bool, formats: tuple[int, ...]):
+    def __init__(self, folder: Path, *, create: bool, unlocked: bool):
         self.folder, self._pid = folder, os.getpid()
         create = create and not unlocked
         _check_name(folder)
@@ -94,8 +86,7 @@ class Environment:
             self.meta, self.spaces, self.entries, self.changes = (
                 self._lmdb.open_db(name, create=create) for name in (b"meta", b"spaces", b"entries", b"changes")
             )
-            self.format = self._format(formats, create=create)
-            self.sealed = self.format >= SEALED_FROM
+            self._check_format(create=create)
         except (lmdb.Error, OSError) as error:
             self._lmdb.close()
             raise self.damaged(str(error)) from error
@@ -103,7 +94,7 @@ class Environment:
             self._lmdb.close()
             raise
 
-    def _format(self, formats: tuple[int, ...], *, create: bool) -> int:
+    def _check_format(self, *, create: bool) -> None:
         with self._lmdb.begin(db=self.meta) as txn:
             found = txn.get(b"format")
         if found is None:
@@ -111,19 +102,15 @@ class Environment:
                 raise self.damaged("its format is not in it")
             with self.write() as txn:
                 txn.put(b"format", str(FORMAT).encode(), db=self.meta)
-            return FORMAT
-        if not found.isdigit():
+        elif not found.isdigit():
             raise self.damaged(f"its format is {found!r}")
-        if (number := int(found)) not in formats:
+        elif (number := int(found)) != FORMAT:
+            newer = "A newer release made it: install that release of CrossMedia, or restore a backup from before."
+            older = "It is from before the first release: embed the photos into a new one, with 'imgserver precompute'."
             raise StoreError(
                 f"The store {self.folder.parent} has format {number}, and this release reads format {FORMAT}. "
-                + (
-                    f"Run 'imgserver upgrade --store {self.folder.parent}'."
-                    if number < FORMAT
-                    else "A newer release made it: install that release of CrossMedia, or restore a backup from before."
-                )
+                f"{older if number < FORMAT else newer}"
             )
-        return number
 
     def damaged(self, what: str) -> DamagedIndex:
         """The error for an index that is not what was written."""
@@ -185,8 +172,6 @@ class Environment:
         Raises:
             StoreError: it is not what was written.
         """
-        if not self.sealed:
-            return value
         found = open_fact(key, value)
         if found is None:
             raise self.damaged(f"what it says of {key.decode(errors='replace')!r} does not match its checksum")

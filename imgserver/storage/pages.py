@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from crossmedia.imgserver.storage.walk import walk
+from crossmedia.imgserver.storage.page_walk import TROUBLES, walk
 
 HEADER, META, TREE = 16, struct.Struct("<IIQQ"), struct.Struct("<IHHQQQQQ")
 TAIL, PAGE, NODE = struct.Struct("<QQ"), struct.Struct("<QHHHH"), struct.Struct("<HHHH")
@@ -149,11 +149,11 @@ class _Pages:
             return "" if tree.entries == 0 else f"{name} has no root"
         if tree.flags & ~TREE_FLAGS or tree.depth > MOST_DEPTH or tree.root >= self._there:
             return f"the root of {name} is damaged"
-        counts = np.zeros(4, dtype=np.int64)
-        halves, integers = self._data.view(np.uint16), bool(tree.flags & INTEGER_KEYS)
-        code, page = walk(*(self._data, halves, self._size, tree.root, tree.depth, integers, self._seen, counts))
+        counts, integers = np.zeros(4, dtype=np.int64), int(bool(tree.flags & INTEGER_KEYS))
+        shape = (self._size, tree.root, tree.depth, integers)
+        code, page = walk(self._data, self._data.view(np.uint16), shape, self._seen, counts)
         if code:
-            return f"page {page:,} of {name} {_TROUBLES[code]}"
+            return f"page {page:,} of {name} {TROUBLES[code]}"
         if counts.tolist() != [tree.branches, tree.leaves, tree.overflows, tree.entries]:
             return f"{name} does not have the pages and entries that its root says"
         return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy.typing as npt
 import xxhash
 
 from crossmedia.imgserver.storage.checksums import Mask, seals
+from crossmedia.status import is_ok
+from crossmedia.version import Version, name_of
 
 ENTRY = np.dtype(
     [
@@ -24,11 +26,11 @@ ENTRY = np.dtype(
     ]
 )
 NO_ROW = -1
-DAMAGED = 254  # in the place of a status: there was an entry or a row, and it is not what was written
 MAX_ROWS = 1 << 31  # of a space: what a table has room for beside a checksum
 VALUE_DTYPE = "float16"  # of what a codebook decodes to
 # Where a row came from: what is compared to notice a replaced photo. ``content`` hashes its bytes; 0: none were read.
 SOURCE = np.dtype([("size", "<u8"), ("stamp", "<u8"), ("content", "<u8")])
+SOURCE_FIELDS = list(SOURCE.names or ())
 
 KEY = np.dtype([("space", ">u4"), ("id", ">u8")])
 RECORD = np.dtype([("key", KEY), ("entry", ENTRY)])
@@ -43,7 +45,7 @@ class Space:
 
     Attributes:
         number: prefix of its entries' keys, and name of its row folder; never given twice in a store.
-        name: the version.
+        name: the version, as text.
         kind: ``feature`` or ``vector``.
         dim: numbers in a row.
         dtype: of the stored numbers; or the name of the codebook whose codes are stored instead.
@@ -60,6 +62,11 @@ class Space:
     recipe: str = ""
 
     @property
+    def version(self) -> Version:
+        """What its name says."""
+        return Version.parse(self.name)
+
+    @property
     def codebook(self) -> str:
         """Name of the codebook whose codes its rows are; empty where they are the numbers themselves."""
         return self.dtype if "@" in self.dtype else ""
@@ -67,7 +74,7 @@ class Space:
     @property
     def row_bytes(self) -> int:
         """Bytes of a row, in memory and on disk."""
-        coded = self.codebook.partition("@")[0].removeprefix("pq")
+        coded = name_of(self.codebook).removeprefix("pq")
         return int(coded) if coded else self.dim * np.dtype(self.dtype).itemsize
 
     @property
@@ -76,8 +83,59 @@ class Space:
         return VALUE_DTYPE if self.codebook else self.dtype
 
 
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of n images in one space, in a store or out of any.
+
+    Attributes:
+        space: what they belong to.
+        ids: shape (n,), each once.
+        status: shape (n,), a ``Status`` each.
+        sources: shape (n,), ``SOURCE``.
+        values: shape (n, D); zeros where the status is not OK.
+    """
+
+    space: Space
+    ids: Ids
+    status: npt.NDArray[np.uint8]
+    sources: npt.NDArray[Any]
+    values: npt.NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, chosen: npt.NDArray[Any]) -> Rows:
+        """Some of them, by a mask or by their places."""
+        return Rows(self.space, *(column[chosen] for column in self.columns))
+
+    @property
+    def columns(self) -> tuple[npt.NDArray[Any], ...]:
+        """All but the space."""
+        return self.ids, self.status, self.sources, self.values
+
+    @classmethod
+    def joined(cls, parts: Sequence[Rows]) -> Rows:
+        """Several of one space, one after the other."""
+        columns = zip(*(part.columns for part in parts), strict=True)
+        return cls(parts[0].space, *(np.concatenate(column) for column in columns))
+
+    @classmethod
+    def of_entries(cls, space: Space, ids: Ids, entries: Entries, found: npt.NDArray[Any]) -> Rows:
+        """Of images with these entries, shape (n,), and the values of those that are OK, shape (m, D)."""
+        return cls(space, ids, entries["status"], sources_in(entries), spread(found, is_ok(entries["status"])))
+
+
+def spread(found: npt.NDArray[Any], there: Mask) -> npt.NDArray[Any]:
+    """Rows, shape (n, D), of those that are there, shape (m, D), in their order; zeros elsewhere."""
+    if len(found) == len(there):
+        return found
+    values = np.zeros((len(there), *found.shape[1:]), dtype=found.dtype)
+    values[there] = found
+    return values
+
+
 @dataclass(frozen=True)
-class Batch:
+class NewEntries:
     """Entries to be committed.
 
     Attributes:
@@ -104,7 +162,13 @@ def places_in(stored: Ids, ids: Ids) -> tuple[npt.NDArray[np.int64], npt.NDArray
 
 def sources_in(entries: Entries) -> npt.NDArray[Any]:
     """Where the rows of entries, shape (n,), came from, shape (n,), ``SOURCE``."""
-    return entries[list(SOURCE.names or ())].astype(SOURCE)
+    return entries[SOURCE_FIELDS].astype(SOURCE)
+
+
+def same_photo(one: Any, other: Any) -> Mask:
+    """Of which of some entries, shape (n,), the others were made of the same bytes, with the same outcome."""
+    same: Mask = (one["content"] == other["content"]) & (one["status"] == other["status"])
+    return same
 
 
 def content_hash(data: bytes) -> int:

@@ -24,12 +24,15 @@ SEGMENT_BYTES = 128 << 20
 MAX_SEGMENT_ROWS = 1 << 20
 VERIFY_EVERY_S = 60.0  # what was compared longer ago is compared again: disks and memory go on to fail
 
-Rows = npt.NDArray[Any]
+Values = npt.NDArray[Any]
 RowNumbers = npt.NDArray[np.int64]
 
 
 def rows_in_segment(row_bytes: int) -> int:
-    """Rows in a segment file: the power of two that makes files of at most 128 MiB."""
+    """Rows in a segment file: the power of two that makes files of at most 128 MiB.
+
+    A copy by a tool that knows no sparse files then does not grow without measure.
+    """
     return min(1 << (max(1, SEGMENT_BYTES // row_bytes).bit_length() - 1), MAX_SEGMENT_ROWS)
 
 
@@ -40,20 +43,18 @@ class RowFile:
         folder: holds ``00000.rows, 00001.rows, …``.
         dim: numbers in a row.
         dtype: of the numbers, as stored.
-        segment_rows: rows in a segment file; None: as many as ``rows_in_segment`` says, so that a copy by a tool that
-            knows no sparse files does not grow without measure.
 
     Attributes:
         damaged: different rows that were found not to be what was written.
     """
 
-    def __init__(self, folder: Path, dim: int, dtype: str, segment_rows: int | None = None):
+    def __init__(self, folder: Path, dim: int, dtype: str):
         self.folder, self.dim, self.dtype = folder, dim, np.dtype(dtype)
         self.damaged = 0
         self._prefix = f"{folder}{os.sep}"
         self._row_bytes = dim * self.dtype.itemsize
-        self._segment_rows = segment_rows or rows_in_segment(self._row_bytes)
-        self._segments: dict[int, Rows] = {}
+        self._segment_rows = rows_in_segment(self._row_bytes)
+        self._segments: dict[int, Values] = {}
         self._lock = threading.Lock()
         # Of each file a bit a row: it was compared with its checksum lately; it was found damaged once.
         self._verified: dict[int, Bits] = {}
@@ -63,7 +64,7 @@ class RowFile:
     def _path(self, number: int) -> str:
         return f"{self._prefix}{number:05d}.rows"
 
-    def _segment(self, number: int) -> Rows:
+    def _segment(self, number: int) -> Values:
         """The rows that a file has now, shape (n, dim); it may have been cut since it was mapped."""
         path = self._path(number)
         try:
@@ -84,7 +85,7 @@ class RowFile:
                 f"The row file {path} cannot be read: {error}. Mend its permissions or its disk, or restore a backup."
             ) from error
 
-    def write(self, first_row: int, rows: Rows) -> int:
+    def write(self, first_row: int, rows: Values) -> int:
         """Write ``rows``, shape (n, dim), behind what is there, and wait until they are on disk.
 
         Args:
@@ -142,7 +143,7 @@ class RowFile:
         except OSError as error:
             raise StoreError(f"The row file {path} cannot be made: {error}. Is the disk full?") from error
 
-    def gather(self, named: Named) -> tuple[Rows, Mask | None]:
+    def gather(self, named: Named) -> tuple[Values, Mask | None]:
         """Copy rows into a new array; each is compared with its checksum, unless that was done within the last minute.
 
         Args:
@@ -170,7 +171,7 @@ class RowFile:
                 bad[here] = wrong
         return out, bad if bad.any() else None
 
-    def _gather_from(self, number: int, rows: RowNumbers, named: Named) -> tuple[Rows, Mask | None]:
+    def _gather_from(self, number: int, rows: RowNumbers, named: Named) -> tuple[Values, Mask | None]:
         """``gather`` from one file."""
         segment, first = self._segment(number), number * self._segment_rows
         out, bad = np.empty((len(rows), self.dim), dtype=self.dtype), np.zeros(len(rows), dtype=np.bool_)
@@ -180,7 +181,7 @@ class RowFile:
         # Of a file that was cut no row is believed for having been compared before.
         whole = len(segment) == self._segment_rows
         verified = self._bits(self._verified if whole else {}, number)
-        if not find_damaged(out, named, first, len(segment), verified, bad):
+        if not find_damaged(out, named, (first, len(segment)), verified, bad):
             return out, None
         out[bad] = 0
         with self._lock:

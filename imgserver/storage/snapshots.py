@@ -22,6 +22,8 @@ from crossmedia.imgserver.storage.records import Ids
 
 log = logging.getLogger(__name__)
 
+SNAPSHOT_FROM = 100_000  # ids; fewer are read from the index in no time
+
 Values = npt.NDArray[np.int64]
 
 

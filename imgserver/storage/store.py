@@ -14,12 +14,12 @@ from crossmedia.errors import BadInput, NoStore, StoreError
 from crossmedia.imgserver.storage.checksums import Mask, name_rows, row_checksums
 from crossmedia.imgserver.storage.codebook import Codebook
 from crossmedia.imgserver.storage.index import UNFINISHED_INDEX, Index
-from crossmedia.imgserver.storage.records import DAMAGED, ENTRY, NO_ROW, SOURCE, Batch, Entries, Ids, Space
+from crossmedia.imgserver.storage.records import ENTRY, NO_ROW, SOURCE_FIELDS, Entries, Ids, NewEntries, Rows, Space
 from crossmedia.imgserver.storage.rows import RowFile
-from crossmedia.imgserver.storage.snapshots import remove_snapshots
-from crossmedia.imgserver.storage.stores import Lookups, Part, Stored
+from crossmedia.imgserver.storage.snapshots import SNAPSHOT_FROM, remove_snapshots
+from crossmedia.imgserver.storage.stores import Lookups, Stored
+from crossmedia.status import DAMAGED, is_ok
 
-SNAPSHOT_FROM = 100_000  # ids; fewer are read from the index in no time
 HEADS = "heads"
 CODEBOOKS = "codebooks"
 
@@ -33,10 +33,10 @@ def row_folder(store: Path, space: Space) -> Path:
     return store / "rows" / f"{space.number:04d}"
 
 
-def open_rows(store: Path, space: Space, segment_rows: int | None = None) -> RowFile:
+def open_rows(store: Path, space: Space) -> RowFile:
     """The rows of a space: its numbers, or the codes that its codebook decodes."""
     width, dtype = (space.row_bytes, "uint8") if space.codebook else (space.dim, space.dtype)
-    return RowFile(row_folder(store, space), width, dtype, segment_rows)
+    return RowFile(row_folder(store, space), width, dtype)
 
 
 class Store:
@@ -124,52 +124,25 @@ class Store:
     def _codebook_path(self, name: str) -> Path:
         return self.folder / CODEBOOKS / f"{name}.safetensors"
 
-    def put(
-        self,
-        space: Space,
-        ids: Ids,
-        values: npt.NDArray[Any] | None,
-        status: npt.NDArray[np.uint8],
-        sources: npt.NDArray[Any],
-        ok: int,
-    ) -> None:
-        """Store one batch: rows first, synced, then one commit of the index.
+    def put(self, rows: Rows) -> None:
+        """Store one batch: rows first, synced, then one commit of the index."""
+        self.index.put([self.entries_of(rows)])
 
-        Args:
-            space: what the rows belong to.
-            ids: shape (n,), each once.
-            values: shape (m, dim), rows of the ids whose status is ``ok``, in order; None when there are none.
-            status: shape (n,).
-            sources: shape (n,), ``SOURCE``.
-            ok: the status that means a row is there.
-        """
-        self.index.put([self.batch(space, ids, values, status, sources, ok)])
-
-    def put_all(self, parts: list[Part], ok: int) -> Ids:
-        """Store several parts, as ``put`` does one, in one commit; return the ids that were not kept: none."""
-        self.index.put([self.batch(*part, ok) for part in parts])
+    def put_all(self, parts: list[Rows]) -> Ids:
+        """Store several batches, as ``put`` does one, in one commit; return the ids that were not kept: none."""
+        self.index.put([self.entries_of(rows) for rows in parts])
         return np.zeros(0, dtype=np.int64)
 
-    def batch(
-        self,
-        space: Space,
-        ids: Ids,
-        values: npt.NDArray[Any] | None,
-        status: npt.NDArray[np.uint8],
-        sources: npt.NDArray[Any],
-        ok: int,
-    ) -> Batch:
-        """One part of a commit; the arguments are those of ``put``."""
-        entries = np.zeros(len(ids), dtype=ENTRY)
-        entries["status"] = status
-        entries["row"] = np.where(status == ok, 0, NO_ROW)
-        for name in SOURCE.names or ():
-            entries[name] = sources[name]
-        stored = np.zeros((0, space.dim)) if values is None else values
-        codebook = self.codebook(space)
-        stored = codebook.encode(stored) if codebook else np.ascontiguousarray(stored, dtype=space.dtype)
-        entries["checksum"][status == ok] = row_checksums(stored)
-        return Batch(space, ids, entries, lambda first: self.rows(space).write(first, stored))
+    def entries_of(self, rows: Rows) -> NewEntries:
+        """What a commit takes of rows."""
+        ok = is_ok(rows.status)
+        entries = np.zeros(len(rows), dtype=ENTRY)
+        entries["status"], entries["row"] = rows.status, np.where(ok, 0, NO_ROW)
+        entries[SOURCE_FIELDS] = rows.sources
+        values, codebook = rows.values if ok.all() else rows.values[ok], self.codebook(rows.space)
+        stored = codebook.encode(values) if codebook else np.ascontiguousarray(values, dtype=rows.space.dtype)
+        entries["checksum"][ok] = row_checksums(stored)
+        return NewEntries(rows.space, rows.ids, entries, lambda first: self.rows(rows.space).write(first, stored))
 
     def delete(self, space: Space) -> int:
         """Delete a space with its rows; return how many images it had. Who has mapped the rows keeps them.
@@ -261,6 +234,10 @@ class Store:
                 f"what to do."
             )
         return values
+
+    def rows_of(self, space: Space, ids: Ids, entries: Entries) -> Rows:
+        """Rows of images, shape (n,), with these entries; see ``read``."""
+        return Rows.of_entries(space, ids, entries, self.read(space, entries[is_ok(entries["status"])]))
 
     def look(self, space: Space, entries: Entries) -> tuple[npt.NDArray[Any], Mask | None]:
         """As ``read``, for who goes on with what is whole.

@@ -1,4 +1,4 @@
-"""What serving needs of a store, whichever it is, and how one is opened by its name."""
+"""What serving needs of a store, whichever it is."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from crossmedia.imgserver.places import is_url, own_folder
-from crossmedia.imgserver.storage.records import Ids, Space
-
-LOST = 255  # in the place of a status: a row may exist, and is not to be had now
+from crossmedia.imgserver.storage.records import Ids, Rows, Space
 
 
 class Stored(NamedTuple):
@@ -19,16 +16,6 @@ class Stored(NamedTuple):
 
     entry: Any
     row: npt.NDArray[Any]
-
-
-class Part(NamedTuple):
-    """What ``Store.put`` takes: rows to be stored, of one space."""
-
-    space: Space
-    ids: Ids
-    values: npt.NDArray[Any] | None
-    status: npt.NDArray[np.uint8]
-    sources: npt.NDArray[Any]
 
 
 # D102: what a method does is said once, where it is made: in ``Index``, ``Table``, ``Store``.
@@ -54,7 +41,7 @@ class Lookups(Protocol):
     def __len__(self) -> int: ...
     def load(self) -> None: ...  # noqa: D102
     def refresh(self) -> int: ...  # noqa: D102
-    def get(self, ids: Ids, ok: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]: ...  # noqa: D102
+    def get(self, ids: Ids) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]: ...  # noqa: D102
 
 
 class ServedStore(Protocol):
@@ -82,29 +69,8 @@ class ServedStore(Protocol):
     def fetch(self, space: Space, image_id: int) -> Stored | None: ...  # noqa: D102
     def knows(self, space: Space, ids: Ids) -> npt.NDArray[np.bool_]: ...  # noqa: D102
     def as_stored(self, space: Space, values: npt.NDArray[Any]) -> npt.NDArray[Any]: ...  # noqa: D102
-    def put_all(self, parts: list[Part], ok: int) -> Ids: ...  # noqa: D102
+    def put_all(self, parts: list[Rows]) -> Ids: ...  # noqa: D102
     def read_head(self, name: str) -> bytes | None: ...  # noqa: D102
     def used_bytes(self) -> int: ...  # noqa: D102
     def free_bytes(self) -> int: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102
-
-
-def open_store(store: str | Path, folder: Path | None = None) -> ServedStore:
-    """Open a store to serve it: a folder, made if it is not there, or ``redis://host:port,…``.
-
-    Args:
-        store: which.
-        folder: see ``own_folder``.
-
-    Raises:
-        BadInput: the URL is none, or its client is not installed.
-        StoreError: it cannot be opened, or nobody answers there.
-    """
-    own = own_folder(store, folder)
-    if is_url(store):
-        from crossmedia.imgserver.storage.cluster.store import RedisStore
-
-        return RedisStore(str(store), own)
-    from crossmedia.imgserver.storage.store import Store
-
-    return Store(own)

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from crossmedia.errors import StoreError
 from crossmedia.imgserver.storage.checksums import Mask, name_rows
+from crossmedia.imgserver.storage.codebook import Codebook
 from crossmedia.imgserver.storage.hashtable import ABSENT, IdTable
-from crossmedia.imgserver.storage.records import DAMAGED, NO_ROW, Entries, Ids, Space
-from crossmedia.imgserver.storage.snapshots import load_snapshot, save_snapshot
-from crossmedia.imgserver.storage.store import SNAPSHOT_FROM, Store
+from crossmedia.imgserver.storage.index import Index
+from crossmedia.imgserver.storage.records import NO_ROW, Entries, Ids, Space
+from crossmedia.imgserver.storage.rows import RowFile
+from crossmedia.imgserver.storage.snapshots import SNAPSHOT_FROM, load_snapshot, save_snapshot
+from crossmedia.status import DAMAGED, Status
 
 log = logging.getLogger(__name__)
+
+
+class TableStore(Protocol):
+    """What a table needs of a store; see ``Store``."""
+
+    index: Index
+
+    def rows(self, space: Space) -> RowFile: ...  # noqa: D102
+    def codebook(self, space: Space) -> Codebook | None: ...  # noqa: D102
+    def note_damaged(self, space: Space, entries: int) -> None: ...  # noqa: D102
 
 
 class Table:
@@ -31,7 +44,7 @@ class Table:
         space: the version's vectors.
     """
 
-    def __init__(self, store: Store, space: Space):
+    def __init__(self, store: TableStore, space: Space):
         self.space, self._store = space, store
         self._rows, self._codebook = store.rows(space), store.codebook(space)
         self._lock = threading.Lock()  # one writer at a time; readers take no lock
@@ -107,24 +120,25 @@ class Table:
             self._save()
         return len(ids)
 
-    def get(self, ids: Ids, ok: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
+    def get(self, ids: Ids) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
         """Vectors of ``ids`` as stored; of codes, what they decode to.
 
         Returns:
-            values, shape (n, dim), zeros where there is none; status, shape (n,): ``ok``, the permanent failure,
-            ``DAMAGED`` where what was stored is not what was written, or 0 where the store has never heard of the id.
+            values, shape (n, dim), zeros where there is none; status, shape (n,): ``Status.OK``, the permanent failure,
+            ``DAMAGED`` where what was stored is not what was written, TIMED_OUT where a store of many machines cannot
+            say now, or 0 where the store has never heard of the id.
         """
         found = self._ids.get(ids) if self.loaded else self._from_index(ids)
         if not len(found) or found.min() >= 0:
             values, bad = self._gather(found)
-            status = np.full(len(ids), ok, dtype=np.uint8)
+            status = np.full(len(ids), int(Status.OK), dtype=np.uint8)
             if bad is not None:
                 status[bad] = DAMAGED
             return values, status
         has_row = found >= 0
         values = np.zeros((len(ids), self.space.dim), dtype=self.space.value_dtype)
         values[has_row], bad = self._gather(found[has_row])
-        status = np.where(has_row, ok, np.where(found == ABSENT, self._unknown, -found)).astype(np.uint8)
+        status = np.where(has_row, int(Status.OK), np.where(found == ABSENT, self._unknown, -found)).astype(np.uint8)
         if bad is not None:
             status[np.flatnonzero(has_row)[bad]] = DAMAGED
         return values, status
@@ -149,7 +163,7 @@ def _hash_values(entries: Entries) -> npt.NDArray[np.int64]:
     return np.where(entries["row"] != NO_ROW, named, -entries["status"].astype(np.int64))
 
 
-def leave_snapshot(store: Store, space: Space) -> None:
+def leave_snapshot(store: TableStore, space: Space) -> None:
     """What a large table starts from, made where vectors are made, so that the first server starts fast too."""
     if len(store.index) >= SNAPSHOT_FROM:
         Table(store, space).load()

@@ -1,107 +1,16 @@
-"""Versions in a store: which vectors there are, which are served, and the heads that made them."""
+"""Versions in a store: which vectors there are, and which are served."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from crossmedia.disk import replacing
-from crossmedia.errors import BadInput, NotReady, StoreError, did_you_mean
+from crossmedia.errors import BadInput, NotReady, did_you_mean
 from crossmedia.imgserver.storage.records import NO_ROW, Entries, Ids, Space
-from crossmedia.imgserver.storage.store import HEADS, Store
-from crossmedia.imgserver.storage.stores import ServedStore
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.version import Version
 
-if TYPE_CHECKING:
-    from crossmedia.imgserver.head import Head
-
-# In the place of the head: vectors that came from elsewhere. There is no feature and no photo behind them.
-IMPORTED = "imported"
 FEATURE_DTYPE = "float16"
 VECTOR_DTYPE = "float16"
-
-
-def split_version(version: str) -> tuple[str, str]:
-    """``<backbone>@<hash>+<head>@<hash>[#<codebook>]/<dim>`` into backbone version and ``<head>@<hash>``."""
-    backbone, _, rest = version.partition("+")
-    return backbone, rest.partition("/")[0].partition("#")[0]
-
-
-def compressed_version(version: str, codebook: str) -> str:
-    """The version of what the codebook of that name leaves of the vectors of ``version``."""
-    head, _, dim = version.rpartition("/")
-    return f"{head}#{codebook}/{dim}"
-
-
-def plain_version(version: str) -> str:
-    """The version that a compressed one was made of; any other as it is."""
-    backbone, plus, rest = version.partition("+")  # a backbone may have a # of its own
-    head, slash, dim = rest.partition("/")
-    return f"{backbone}{plus}{head.partition('#')[0]}{slash}{dim}"
-
-
-def is_imported(version: str) -> bool:
-    """Whether the vectors of a version came from elsewhere, so that no more of them can be computed here."""
-    return split_version(version)[1] == IMPORTED
-
-
-def save_head(store: Store, head: Head) -> None:
-    """Keep ``head`` beside its vectors."""
-    with replacing(store.head_path(f"{head.spec.name}@{head.digest()}")) as part:
-        part.write_bytes(head.to_bytes())
-
-
-def copy_heads(source: Path, target: Path) -> None:
-    """Bring all heads below one folder, a store's or that of moved shards, to another.
-
-    Raises:
-        StoreError: one of them is damaged.
-    """
-    for file in (source / HEADS).glob("*.safetensors"):
-        data = file.read_bytes()
-        read_head(file.stem, data, file)
-        with replacing(target / HEADS / file.name) as part:
-            part.write_bytes(data)
-
-
-def read_head(name: str, data: bytes, where: object) -> Head:
-    """The head of that name, ``<name>@<hash>``, from its bytes.
-
-    Raises:
-        StoreError: it is another one, or none.
-    """
-    from crossmedia.imgserver.head import Head  # torch, which takes its time
-
-    try:
-        head = Head.from_bytes(data)
-    except BadInput as error:
-        raise StoreError(f"The head {name} in {where} is damaged and cannot be read.") from error
-    if (found := f"{head.spec.name}@{head.digest()}") != name:
-        raise StoreError(f"The head {name} in {where} is damaged: its weights are those of {found}.")
-    return head
-
-
-def load_head(store: ServedStore, version: str) -> Head:
-    """The head of a version in this store.
-
-    Raises:
-        StoreError: it is not there, or damaged.
-    """
-    name = split_version(version)[1]
-    data = store.read_head(name)
-    try:
-        if data is None:
-            raise StoreError(f"The head of {version} is missing in {store}.")
-        return read_head(name, data, store)
-    except StoreError as error:
-        raise StoreError(f"{error} Bring it back from a backup; or {other_head(store, version)}.") from error
-
-
-def other_head(store: object, version: str) -> str:
-    """What makes another version in the place of one whose head, or whose codebook, has gone."""
-    dim = version.rpartition("/")[2]
-    command = f"imgserver precompute --store {store} --catalogue FOLDER --new-head --dim {dim}"
-    return f"make another version of the features that are stored: '{command}'"
 
 
 @dataclass(frozen=True)
@@ -174,7 +83,7 @@ def delete(store: Store, name: str) -> int:
         raise BadInput(f"{space.name} is the active version; activate another one before you delete it.")
     if space.kind == "feature":
         for version in store.index.spaces("vector"):
-            if split_version(version.name)[0] == space.name:
+            if version.version.backbone == space.name:
                 raise BadInput(f"The features of {space.name} are needed by {version.name}; delete that version first.")
     return store.delete(space)
 
@@ -199,11 +108,11 @@ def held(store: Store, name: str, kind: str = "") -> Space:
     return space
 
 
-def feature_space(store: Store, backbone_version: str, dim: int, recipe: str) -> Space:
-    """Features of a backbone version, which ``recipe`` makes again; made if it is not there."""
-    return store.index.ensure_space(backbone_version, "feature", dim, FEATURE_DTYPE, recipe)
+def own_space(store: Store, space: Space) -> Space:
+    """The store's space of this name, made like this one if it is not there."""
+    return store.index.ensure_space(space.name, space.kind, space.dim, space.dtype, space.recipe)
 
 
-def vector_space(store: Store, version: str, dim: int, codebook: str = "") -> Space:
-    """Vectors of a version, as the codes of a codebook if one is named; made if it is not there."""
-    return store.index.ensure_space(version, "vector", dim, codebook or VECTOR_DTYPE)
+def vector_space(store: Store, version: Version) -> Space:
+    """Vectors of a version, as the codes of its codebook if it has one; made if it is not there."""
+    return store.index.ensure_space(str(version), "vector", version.dim, version.codebook or VECTOR_DTYPE)

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from crossmedia.imgserver.storage.records import Space
+from crossmedia.imgserver.storage.versions import FEATURE_DTYPE
 from crossmedia.imgserver.vision.decode import Preprocessing
-from crossmedia.imgserver.vision.identity import backbone_version
+from crossmedia.version import hashed
 
 TORCHVISION, ONNX = "torchvision:", "onnx:"
 BF16 = "#bf16"  # ends recipe and version of a backbone that computes in bfloat16
+
+
+def backbone_version(name: str, files: Sequence[Path], preprocessing: Preprocessing, rest: str = "") -> str:
+    """Version of a backbone in fp32: weights, every step from bytes to pixels, and what else changes its features."""
+    sha = hashlib.sha256()
+    for path in files:
+        with open(path, "rb") as file:
+            sha.update(hashlib.file_digest(file, "sha256").digest())
+    sha.update(json.dumps(asdict(preprocessing), sort_keys=True, separators=(",", ":")).encode() + rest.encode())
+    return hashed(name, sha.hexdigest())
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,11 @@ class Backbone:
     def version(self) -> str:
         """``<name>@<12 hex of sha256(weights, preprocessing)>[#bf16]``."""
         return backbone_version(self.name, self.weights, self.preprocessing, self.rest) + BF16 * self.bf16
+
+    @property
+    def space(self) -> Space:
+        """What its features are stored in, out of any store."""
+        return Space(0, self.version, "feature", self.feature_dim, FEATURE_DTYPE, recipe=self.recipe)
 
 
 class Normalised(nn.Module):

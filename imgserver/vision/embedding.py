@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from crossmedia.errors import StoreError
+from crossmedia.imgserver.storage.records import Rows, Space
 from crossmedia.imgserver.storage.versions import FEATURE_DTYPE
-from crossmedia.imgserver.vision.engines import Engine, run_all
-from crossmedia.imgserver.vision.photos import Photo
-from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.imgserver.vision.backbone import Backbone
+from crossmedia.imgserver.vision.backbones import get_backbone
+from crossmedia.imgserver.vision.engines import Engine, make_engine, run_all
+from crossmedia.imgserver.vision.photos import Photo, rows_of
+from crossmedia.status import NOT_KEPT, Status
 
 
 def embed(engine: Engine, photos: Sequence[Photo], dim: int) -> tuple[list[Photo], npt.NDArray[np.float16]]:
@@ -40,6 +46,67 @@ def embed(engine: Engine, photos: Sequence[Photo], dim: int) -> tuple[list[Photo
     return [_without_feature(photo) if id(photo) in bad else photo for photo in photos], features[good]
 
 
+def embedded(engine: Engine, photos: Sequence[Photo], space: Space) -> tuple[Rows, dict[int, str]]:
+    """What is to be stored of photos, features for those that have one, and why others have none, by image id."""
+    reasons = reasons_of(photos)
+    photos, features = embed(engine, [photo for photo in photos if photo.status not in NOT_KEPT], space.dim)
+    return rows_of(space, photos, features), reasons | reasons_of(photos)
+
+
+def reasons_of(photos: Iterable[Photo]) -> dict[int, str]:
+    """Why photos have no feature, by image id."""
+    return {photo.image_id: f"{photo.status.name}: {photo.reason}" for photo in photos if not photo.ok}
+
+
 def _without_feature(photo: Photo) -> Photo:
     reason = "the backbone gives numbers for it that are not finite in float16"
-    return replace(photo, status=pb.VECTOR_STATUS_CORRUPT, pixels=None, reason=reason)
+    return replace(photo, status=Status.CORRUPT, pixels=None, reason=reason)
+
+
+class Embedder:
+    """Runs the backbone whose features a store holds; made when it is first needed: seconds, and hundreds of megabytes.
+
+    Args:
+        recipe: what makes the backbone.
+        version: the backbone's version in the store.
+        cache: folder for converted graphs.
+        threads: of the engine; 0 takes all cores.
+    """
+
+    def __init__(self, recipe: str, version: str, cache: Path, threads: int):
+        self.version, self._recipe, self._cache, self._threads = version, recipe, cache, threads
+        self._lock = threading.Lock()
+        self._made: tuple[Backbone, Engine] | None = None
+
+    @property
+    def engine_name(self) -> str:
+        """What runs it; ``none`` before it was needed."""
+        return self._made[1].name if self._made else "none"
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone; made now if it was not needed before."""
+        return self._get()[0]
+
+    @property
+    def engine(self) -> Engine:
+        """Its engine; made now if it was not needed before."""
+        return self._get()[1]
+
+    def _get(self) -> tuple[Backbone, Engine]:
+        """Both.
+
+        Raises:
+            BadInput: the backbone's files are not there any more.
+            StoreError: they are not what the store's features came from.
+        """
+        with self._lock:
+            if self._made is None:
+                backbone = get_backbone(self._recipe)
+                if backbone.version != self.version:
+                    raise StoreError(
+                        f"The backbone {self._recipe} is {backbone.version} here; the store holds features of "
+                        f"{self.version}. Bring back the former weights, or run 'imgserver precompute' again."
+                    )
+                self._made = backbone, make_engine(backbone, self._cache, self._threads)
+            return self._made

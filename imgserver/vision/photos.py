@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from crossmedia.imgserver.storage.catalogue import Catalogue
 from crossmedia.imgserver.storage.catalogue.remote import in_words
-from crossmedia.imgserver.storage.records import SOURCE, content_hash
+from crossmedia.imgserver.storage.records import SOURCE, Rows, Space, content_hash, spread
 from crossmedia.imgserver.vision.decode import Pixels, Preprocessing
 from crossmedia.imgserver.vision.decoders import Decoders, DecodingFailed
 from crossmedia.imgserver.vision.formats import CorruptImage, ImageTooLarge
-from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.status import Status, is_ok
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """Where a photo came from: the fields of ``SOURCE``; all 0 when it was not there."""
 
     size: int = 0
@@ -33,22 +32,37 @@ class Photo:
 
     Attributes:
         image_id: its id.
-        status: a ``VectorStatus``: OK means there are pixels.
+        status: what became of it: OK means there are pixels.
         source: size, stamp and content hash of the bytes.
         pixels: uint8, shape (size, size, 3), or None.
         reason: why there are no pixels, for people.
     """
 
     image_id: int
-    status: int
+    status: Status
     source: Source
     pixels: Pixels | None = None
     reason: str = ""
 
+    @property
+    def ok(self) -> bool:
+        """Whether it can have a row."""
+        return self.status == Status.OK
 
-def sources_of(photos: Iterable[Photo]) -> npt.NDArray[Any]:
-    """Their sources, shape (n,), ``SOURCE``."""
-    return np.array([(p.source.size, p.source.stamp, p.source.content) for p in photos], dtype=SOURCE)
+
+def rows_of(space: Space, photos: Sequence[Photo], found: npt.NDArray[Any] | None) -> Rows:
+    """What is stored of n photos.
+
+    Args:
+        space: where their rows go.
+        photos: what became of each.
+        found: rows of those that are OK, in their order, shape (m, D); None when there is none.
+    """
+    ids = np.array([photo.image_id for photo in photos], dtype=np.int64)
+    status = np.array([photo.status for photo in photos], dtype=np.uint8)
+    sources = np.array([photo.source for photo in photos], dtype=SOURCE)
+    found = np.zeros((0, space.dim), dtype=space.value_dtype) if found is None else found
+    return Rows(space, ids, status, sources, spread(found, is_ok(status)))
 
 
 def read_photo(catalogue: Catalogue, image_id: int, preprocessing: Preprocessing, decoders: Decoders) -> Photo:
@@ -57,14 +71,14 @@ def read_photo(catalogue: Catalogue, image_id: int, preprocessing: Preprocessing
         found = catalogue.fingerprints(np.array([image_id]))
         if not found.there[0]:
             reason = "the catalogue has no such image"
-            return Photo(image_id, pb.VECTOR_STATUS_NOT_FOUND, Source(), reason=reason)
+            return Photo(image_id, Status.NOT_FOUND, Source(), reason=reason)
         size, stamp = int(found.size[0]), int(found.stamp[0])
         data = catalogue.read(image_id, decoders.limits.max_bytes)
     except OSError as error:
-        return Photo(image_id, pb.VECTOR_STATUS_FAILED, Source(), reason=f"cannot be read: {in_words(error)}")
+        return Photo(image_id, Status.FAILED, Source(), reason=f"cannot be read: {in_words(error)}")
     if data is None:
         reason = "it has gone, its cell is empty, or it leads to where no photos are read (--photo-root)"
-        return Photo(image_id, pb.VECTOR_STATUS_NOT_FOUND, Source(), reason=reason)
+        return Photo(image_id, Status.NOT_FOUND, Source(), reason=reason)
     return photo_from_bytes(image_id, data, Source(size, stamp, content_hash(data)), preprocessing, decoders)
 
 
@@ -73,10 +87,10 @@ def photo_from_bytes(
 ) -> Photo:
     """Decode the bytes of one photo; never raises for what is wrong with them."""
     try:
-        return Photo(image_id, pb.VECTOR_STATUS_OK, source, decoders.pixels(data, preprocessing))
+        return Photo(image_id, Status.OK, source, decoders.pixels(data, preprocessing))
     except ImageTooLarge as error:
-        return Photo(image_id, pb.VECTOR_STATUS_TOO_LARGE, source, reason=str(error))
+        return Photo(image_id, Status.TOO_LARGE, source, reason=str(error))
     except CorruptImage as error:
-        return Photo(image_id, pb.VECTOR_STATUS_CORRUPT, source, reason=str(error))
+        return Photo(image_id, Status.CORRUPT, source, reason=str(error))
     except DecodingFailed as error:
-        return Photo(image_id, pb.VECTOR_STATUS_FAILED, source, reason=str(error))
+        return Photo(image_id, Status.FAILED, source, reason=str(error))

@@ -27,9 +27,9 @@ from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.decode import ImageLimits, decode
 from crossmedia.imgserver.vision.engines import OpenVinoEngine
 from crossmedia.imgserver.wire import SEARCH
+from crossmedia.status import Status
 from crossmedia.v1 import image_server_pb2 as pb
 
-OK, NOT_FOUND = pb.VECTOR_STATUS_OK, pb.VECTOR_STATUS_NOT_FOUND
 IMAGES = 60
 IDS = np.arange(IMAGES, dtype="<i8")
 for module in (stores, tables):
@@ -114,13 +114,13 @@ def look(store: Path, _: Path) -> dict[str, Any]:
             except CrossMediaError as error:
                 found["errors"].append(str(error))
                 continue
-            found["wrong"] += int(((values != right).any(1) & (status == OK)).sum())
-            found["missing"] += int((status == NOT_FOUND).sum())
-            found["failed"] += int(((status != OK) & (status != NOT_FOUND)).sum())
+            found["wrong"] += int(((values != right).any(1) & (status == Status.OK)).sum())
+            found["missing"] += int((status == Status.NOT_FOUND).sum())
+            found["failed"] += int(((status != Status.OK) & (status != Status.NOT_FOUND)).sum())
         try:
             reply = service.answer(SEARCH, pb.SearchRequest(image_ids=IDS[:5].tobytes(), k=3), time.monotonic() + 30)
             near = np.frombuffer(reply.image_ids, "<i8")
-            asked = np.frombuffer(reply.status, np.uint8) == OK
+            asked = np.frombuffer(reply.status, np.uint8) == Status.OK
             found["wrong"] += int((~np.isin(near.reshape(5, 3)[asked], IDS)).sum())
         except CrossMediaError as error:
             found["errors"].append(str(error))

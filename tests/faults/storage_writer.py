@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crossmedia.imgserver.storage.records import SOURCE, Ids, Space
+from crossmedia.imgserver.storage.records import SOURCE, Ids, Rows, Space
 from crossmedia.imgserver.storage.store import Store
-from crossmedia.imgserver.storage.stores import Part
+from crossmedia.status import Status
 
-OK = 1
 IDS, BATCH, DIM = 4000, 96, 16
 
 
@@ -52,14 +51,14 @@ def spaces(store: Store, width: int) -> tuple[Space, Space]:
     )
 
 
-def parts_of(store: Store, known: npt.NDArray[Any], batch: int) -> list[Part]:
+def parts_of(store: Store, known: npt.NDArray[Any], batch: int) -> list[Rows]:
     """One batch as the daemon stores it: features and vectors, for one commit."""
     ids = ids_of(batch)
     rows = rows_of(known, ids, batch)
-    ok = np.full(len(ids), OK, dtype=np.uint8)
+    ok = np.full(len(ids), Status.OK, dtype=np.uint8)
     sources = np.array([(1, 1, batch)] * len(ids), dtype=SOURCE)
     features, vectors = spaces(store, known.shape[1])
-    return [Part(features, ids, rows, ok, sources), Part(vectors, ids, rows[:, :DIM], ok, sources)]
+    return [Rows(features, ids, ok, sources, rows), Rows(vectors, ids, ok, sources, rows[:, :DIM])]
 
 
 class Announced:
@@ -94,7 +93,7 @@ def main() -> None:
         parts = parts_of(store, known, batch)
         environment.batch = batch
         os.write(1, b"begin %d\n" % batch)
-        store.put_all(parts, OK)
+        store.put_all(parts)
         os.write(1, b"ack %d\n" % batch)
         environment.batch = 0
         batch += 1

@@ -15,11 +15,11 @@ from conftest import DaemonProcess, copy_store, run_command
 from crossmedia.errors import DeadlineExceeded, StoreError
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.imgserver.storage import environment, table
-from crossmedia.imgserver.storage.records import SOURCE, Space
+from crossmedia.imgserver.storage.records import SOURCE, Rows, Space
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import Table
+from crossmedia.status import Status
 
-OK = 1
 DIM = 64
 
 
@@ -53,7 +53,7 @@ def put(store: Store, start: int, count: int = 200) -> Space:
     space = store.index.ensure_space("v/64", "vector", DIM, "float16")
     ids = np.arange(start, start + count)
     values = np.repeat((ids % 1000).astype(np.float16)[:, None], DIM, axis=1)
-    store.put(space, ids, values, np.full(count, OK, np.uint8), np.zeros(count, SOURCE), OK)
+    store.put(Rows(space, ids, np.full(count, Status.OK, np.uint8), np.zeros(count, SOURCE), values))
     return space
 
 
@@ -110,7 +110,7 @@ def test_a_full_disk_costs_a_snapshot_and_no_vector(
     assert "The snapshot" in caplog.text
     assert "Is the disk full?" in caplog.text
     assert not list((mount / "store" / "index").glob("table-*"))
-    assert (full.get(np.arange(2000), OK)[0][:, 0] == np.arange(2000) % 1000).all()
+    assert (full.get(np.arange(2000))[0][:, 0] == np.arange(2000) % 1000).all()
     ballast.unlink()
     Table(store, space).load()
     assert len(list((mount / "store" / "index").glob("table-*"))) == 1

@@ -35,7 +35,7 @@ from crossmedia.imgserver.operations.doctor import examine
 from crossmedia.imgserver.shards import SHARDS, Ownership, shards_of
 from crossmedia.imgserver.similarity.index import SimilarityFiles
 from crossmedia.imgserver.storage.cluster.store import RedisStore
-from crossmedia.imgserver.storage.records import sources_in
+from crossmedia.imgserver.storage.records import Rows, sources_in
 from crossmedia.imgserver.storage.store import Store, row_folder
 from crossmedia.imgserver.storage.versions import activate, delete, held
 
@@ -181,10 +181,10 @@ def merging(place: Place, n: int) -> Work:
     source, target = (ShardFiles(at, FEATURES, backbone) for at in (of_all, folder))
     for at in source.places():
         block = source.read(at)
-        block = block.rows(block.ids < 60)
+        block = block[block.ids < 60]
         moved = replace(block, ids=block.ids + first)
         for shard in np.unique(shards_of(moved.ids)).tolist():
-            target.write(target.new_place(shard), moved.rows(shards_of(moved.ids) == shard))
+            target.write(target.new_place(shard), moved[shards_of(moved.ids) == shard])
 
     def check() -> None:
         with ImageClient(place.address, version=place.base, timeout_s=20) as client:
@@ -247,7 +247,7 @@ def writing_moved(place: Place, n: int) -> Work:
             for space in store.index.spaces():
                 ids = store.index.load(space.name)[0]
                 kind = FEATURES if space.kind == "feature" else VECTORS
-                found, _, _ = ShardFiles(out, kind, space.name).known(range(SHARDS))
+                found = ShardFiles(out, kind, space.name).known(range(SHARDS))["image_id"]
                 assert found.tolist() == ids[~mine[shards_of(ids)]].tolist()
         assert (out / "written").exists()
 
@@ -471,7 +471,7 @@ def replace_photos(folder: Path, n: int) -> tuple[Vectors, Vectors]:
         before = store.read(space, entries)
         sources = sources_in(entries)
         sources["content"] += 1
-        store.put(space, ids, before + np.float16(n + 1), entries["status"], sources, 1)
+        store.put(Rows(space, ids, entries["status"], sources, before + np.float16(n + 1)))
         return before, rows_of(store, "")[1]
 
 
@@ -490,7 +490,7 @@ def test_killed_publishing(breaker: Breaker, place: Place, tmp_path: Path, pytes
         with closing(RedisStore(url, own)) as cluster:
             space = cluster.index.space(place.base)
             assert space is not None
-            return cluster.index.generation, cluster.table(space).get(np.arange(100), 1)[0]
+            return cluster.index.generation, cluster.table(space).get(np.arange(100))[0]
 
     try:
         replace_photos(store, 0)

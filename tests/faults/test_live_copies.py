@@ -29,7 +29,7 @@ for n in range(10**6):
     values = np.repeat((ids % 1000).astype(np.float16)[:, None], 8, axis=1)
     sources = np.zeros(len(ids), SOURCE)
     sources["content"] = n
-    store.put(space, ids, values, np.ones(len(ids), np.uint8), sources, 1)
+    store.put(Rows(space, ids, np.ones(len(ids), np.uint8), sources, values))
     if not n:
         store.index.activate(space.name)
         print("there", flush=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from crossmedia.imgserver.storage.records import NO_ROW, SOURCE
+from crossmedia.imgserver.storage.records import NO_ROW, SOURCE, Rows
 from crossmedia.imgserver.storage.store import Store
+from crossmedia.status import Status
 
-OK, CORRUPT = 1, 3
 DIM = 64
 Content = dict[str, dict[int, tuple[int, bytes]]]
 
@@ -21,7 +21,7 @@ def fill(store: Store, name: str, ids: range, value: float, dim: int = DIM) -> N
     space = store.index.ensure_space(name, "vector", dim, "float16")
     values = np.repeat(np.array(ids)[:, None] / 8 + value, dim, axis=1)
     sources = np.array([(1, 2, int(value) + 1)] * len(ids), dtype=SOURCE)
-    store.put(space, np.array(ids), values, np.full(len(ids), OK, dtype=np.uint8), sources, OK)
+    store.put(Rows(space, np.array(ids), np.full(len(ids), Status.OK, dtype=np.uint8), sources, values))
 
 
 def fail(store: Store, name: str, ids: range) -> None:
@@ -29,7 +29,8 @@ def fail(store: Store, name: str, ids: range) -> None:
     space = store.index.space(name)
     assert space is not None
     sources = np.array([(1, 2, 3)] * len(ids), dtype=SOURCE)
-    store.put(space, np.array(ids), None, np.full(len(ids), CORRUPT, dtype=np.uint8), sources, OK)
+    status, none = np.full(len(ids), Status.CORRUPT, dtype=np.uint8), np.zeros((len(ids), space.dim))
+    store.put(Rows(space, np.array(ids), status, sources, none))
 
 
 def content(folder: Path) -> Content:

@@ -31,11 +31,13 @@ from crossmedia.imgserver.serving import learning
 from crossmedia.imgserver.serving.grpc_server import MAX_STREAMS, GrpcServer
 from crossmedia.imgserver.serving.jobs import Job
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
+from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.imgserver.wire import GET_HEAD_GRADIENT, GET_INFO, GET_THUMBNAILS, PUT_HEAD, PUT_IMAGES
 from crossmedia.service.admission import NOTHING, SHARE, Admission, Cost, Turns
 from crossmedia.service.callers import Caller, caller_name
 from crossmedia.service.fair import FairQueue
 from crossmedia.service.open_files import KEPT, LEAST, allowed_connections
+from crossmedia.status import Status
 from crossmedia.v1 import image_server_pb2 as pb
 
 ONE = np.array([1], "<i8").tobytes()
@@ -207,7 +209,7 @@ def test_the_limit_of_open_files_leaves_some_for_the_server(monkeypatch: pytest.
 
 @pytest.fixture
 def service(store: Path, photos: Path) -> Iterator[ImageService]:
-    made = ImageService(ServiceConfig(store, str(photos), threads=2))
+    made = ImageService(ServiceConfig(store, PhotoSource(str(photos)), threads=2))
     yield made
     made.close()
 
@@ -247,9 +249,9 @@ def test_images_that_nobody_knows_wait_for_nothing(service: ImageService) -> Non
     service.admission.take(Cost(images=100_000))
     unknown = pb.GetVectorsRequest(image_ids=np.arange(10**12, 10**12 + 1000, dtype="<i8").tobytes())
     found = service.get_vectors(unknown, time.monotonic() + 20)
-    assert (found.status == pb.VECTOR_STATUS_NOT_FOUND).all()
-    assert (service.negatives.get(np.arange(10**12, 10**12 + 1000)) == pb.VECTOR_STATUS_NOT_FOUND).all()
-    assert service.misses.counters.failed[pb.VECTOR_STATUS_NOT_FOUND] == 1000
+    assert (found.status == Status.NOT_FOUND).all()
+    assert (service.negatives.get(np.arange(10**12, 10**12 + 1000)) == Status.NOT_FOUND).all()
+    assert service.misses.counters.failed[Status.NOT_FOUND] == 1000
     with pytest.raises(Overloaded):
         service.get_vectors(pb.GetVectorsRequest(image_ids=np.array([150], "<i8").tobytes()), time.monotonic() + 5)
     service.admission.give_back(Cost(images=100_000))

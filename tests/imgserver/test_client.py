@@ -74,14 +74,14 @@ class Flaky(MockTransport):
 
 
 def test_what_is_retryable_is_retried() -> None:
-    transport = Flaky([ServerUnavailable("away"), pb.VECTOR_STATUS_TIMED_OUT, pb.VECTOR_STATUS_FAILED])
+    transport = Flaky([ServerUnavailable("away"), Status.TIMED_OUT, Status.FAILED])
     assert ImageClient(transport).get([2, 4]).ok.all()
     assert len(transport.requests) == 3
 
 
 @pytest.mark.parametrize(
     ("failure", "error"),
-    [(ServerUnavailable("nobody there"), ServerUnavailable), (pb.VECTOR_STATUS_TIMED_OUT, DeadlineExceeded)],
+    [(ServerUnavailable("nobody there"), ServerUnavailable), (Status.TIMED_OUT, DeadlineExceeded)],
 )
 def test_a_fault_that_lasts_is_raised_within_the_deadline(failure: Exception | int, error: type[Exception]) -> None:
     started = time.monotonic()

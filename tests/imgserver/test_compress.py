@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from crossmedia.errors import BadInput, NotReady, StoreError, VersionMismatch
 from crossmedia.imgserver import open_local
 from crossmedia.imgserver.client import ImageClient
+from crossmedia.imgserver.head_files import load_head
 from crossmedia.imgserver.offline.compress import CompressReport, compress, train_codebook
 from crossmedia.imgserver.offline.exchange import export_vectors
 from crossmedia.imgserver.offline.moving import write_moved
@@ -26,22 +28,18 @@ from crossmedia.imgserver.offline.publish import images_of
 from crossmedia.imgserver.shards import Ownership
 from crossmedia.imgserver.similarity.building import build_index
 from crossmedia.imgserver.storage.codebook import Codebook
-from crossmedia.imgserver.storage.records import SOURCE
+from crossmedia.imgserver.storage.records import SOURCE, Rows
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import Table
 from crossmedia.imgserver.storage.versions import (
     activate,
-    compressed_version,
     delete,
     held,
     held_versions,
-    is_imported,
-    load_head,
-    plain_version,
-    split_version,
 )
+from crossmedia.status import Status
+from crossmedia.version import Version
 
-OK = 1
 BYTES = 4  # for the 16 numbers of a vector in the stores of these tests
 
 
@@ -133,13 +131,22 @@ NAMES = st.from_regex(r"[a-z0-9_]{1,8}@[0-9a-f]{12}", fullmatch=True)
 @given(NAMES, st.sampled_from(["", "#bf16"]), st.one_of(NAMES, st.just("imported")), st.integers(1, 999))
 def test_the_name_of_a_version_says_what_it_was_made_of(backbone: str, precision: str, head: str, dim: int) -> None:
     plain = f"{backbone}{precision}+{head}/{dim}"
-    compressed = compressed_version(plain, "pq8@0123456789ab")
-    assert compressed not in (plain, plain_version(compressed))
-    assert plain_version(compressed) == plain == plain_version(plain)
-    assert split_version(compressed) == split_version(plain) == (backbone + precision, head)
-    assert is_imported(compressed) == is_imported(plain) == (head == "imported")
-    assert int(compressed.rpartition("/")[2]) == dim
-    assert plain_version(backbone + precision) == backbone + precision
+    version = Version.parse(plain)
+    assert version == Version(backbone + precision, head, dim=dim)
+    assert str(version) == plain
+    compressed = replace(version, codebook="pq8@0123456789ab")
+    assert Version.parse(str(compressed)) == compressed
+    assert compressed.plain == version.plain == version
+    assert compressed.imported == version.imported == (head == "imported")
+    features = Version.parse(backbone + precision)
+    assert (features, str(features)) == (Version(backbone + precision), backbone + precision)
+
+
+@given(st.text(alphabet="ab@#+/1", max_size=12))
+def test_any_text_can_be_asked_what_version_it_is(text: str) -> None:
+    version = Version.parse(text)
+    assert Version.parse(str(version)).backbone == version.backbone == text.partition("+")[0]
+    assert not version.dim or text.endswith(str(version.dim))
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +170,7 @@ def test_the_table_the_store_and_a_restart_give_what_the_codebook_leaves(
     folder, report = compressed
     assert (report.images, report.added, report.bytes, report.plain_bytes) == (100, 100, BYTES, 32)
     assert not report.kept
-    assert report.version == compressed_version(report.of, report.version.partition("#")[2].partition("/")[0])
+    assert str(Version.parse(report.version).plain) == report.of
     ids = np.arange(100)
     for _ in range(2):
         with closing(Store(folder)) as store:
@@ -175,11 +182,11 @@ def test_the_table_the_store_and_a_restart_give_what_the_codebook_leaves(
             np.testing.assert_array_equal(store.read(space, store.index.get(space.name, ids)[0]), right)
             table = Table(store, space)
             for _ in ("from the index", "loaded"):
-                values, status = table.get(np.array([7, 100, 7, 0]), OK)
+                values, status = table.get(np.array([7, 100, 7, 0]))
                 np.testing.assert_array_equal(values, [right[7], np.zeros(16), right[7], right[0]])
-                assert status.tolist() == [OK, 0, OK, OK]
+                assert status.tolist() == [Status.OK, 0, Status.OK, Status.OK]
                 table.load()
-            np.testing.assert_array_equal(table.get(ids, OK)[0], right)
+            np.testing.assert_array_equal(table.get(ids)[0], right)
             sizes = {version.name: version.row_bytes for version in held_versions(store)}
             assert (sizes[report.of], sizes[report.version]) == (32, BYTES)
             assert report.cosine == pytest.approx(mean_cosine(vectors, right), abs=1e-5)
@@ -228,7 +235,7 @@ def test_what_cannot_be_compressed_is_said(
 ) -> None:
     folder, report = compressed
     with closing(Store(folder)) as store:
-        names = {"feature": split_version(report.of)[0], "compressed": report.version, "": report.of}
+        names = {"feature": Version.parse(report.of).backbone, "compressed": report.version, "": report.of}
         with pytest.raises(BadInput, match=words):
             compress(store, size, names.get(version, version))
 
@@ -244,10 +251,11 @@ def test_photos_that_broke_since_are_not_compared(compressed: tuple[Path, Compre
     """The features say that a photo is broken now; the version that is compressed is not active, and has its vector."""
     folder, report = compressed
     with closing(Store(folder)) as store:
-        features = held(store, split_version(report.of)[0])
+        features = held(store, Version.parse(report.of).backbone)
         broken = np.array([3, 4])
         corrupt = np.full(2, 3, dtype=np.uint8)
-        store.put(features, broken, None, corrupt, np.array([(1, 2, 3)] * 2, dtype=SOURCE), OK)
+        none = np.zeros((2, features.dim))
+        store.put(Rows(features, broken, corrupt, np.array([(1, 2, 3)] * 2, dtype=SOURCE), none))
         again = compress(store, 2 * BYTES, report.of)
         assert (again.images, again.added) == (98, 98)
         assert 0.5 < again.cosine <= 1.0
@@ -275,7 +283,7 @@ def test_a_daemon_computes_misses_as_precompute_does(compressed: tuple[Path, Com
     finally:
         process.stop()
     with closing(Store(folder)) as store:
-        space, features = held(store, report.version), held(store, split_version(report.version)[0])
+        space, features = held(store, report.version), held(store, Version.parse(report.version).backbone)
         codebook = store.codebook(space)
         assert codebook is not None
         vectors = load_head(store, report.version).apply_numpy(

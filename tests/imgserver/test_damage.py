@@ -20,18 +20,18 @@ from crossmedia.imgserver import open_local
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.imgserver.head import fit_pca
 from crossmedia.imgserver.operations.mend import mend
+from crossmedia.imgserver.storage import page_walk
 from crossmedia.imgserver.storage import rows as row_files
-from crossmedia.imgserver.storage import walk
 from crossmedia.imgserver.storage.checksums import name_rows, open_fact, row_checksums, seal_fact
 from crossmedia.imgserver.storage.pages import check_pages, readable
-from crossmedia.imgserver.storage.records import DAMAGED, Space
+from crossmedia.imgserver.storage.records import Space
 from crossmedia.imgserver.storage.rows import RowFile
 from crossmedia.imgserver.storage.snapshots import load_snapshot
 from crossmedia.imgserver.storage.store import Store, row_folder
 from crossmedia.imgserver.storage.table import Table
 from crossmedia.notes import note, read_note
+from crossmedia.status import DAMAGED, Status
 
-OK, FAILED = 1, 5
 NAME = "v@0+imported/64"
 
 
@@ -73,14 +73,14 @@ def test_a_damaged_row_is_no_vector_also_while_it_is_served(tmp_path: Path, monk
     store, space = made(tmp_path)
     table = table_of(store, space)
     flip(row_file(tmp_path), 128 * 7 + 5)
-    values, status = table.get(np.arange(40), OK)
-    assert np.flatnonzero(status != OK).tolist() == [7]
+    values, status = table.get(np.arange(40))
+    assert np.flatnonzero(status != Status.OK).tolist() == [7]
     assert status[7] == DAMAGED
     assert (values[7] == 0).all()
     flip(row_file(tmp_path), 128 * 8 + 5)  # was compared just now
     monkeypatch.setattr(row_files, "VERIFY_EVERY_S", 0.0)
-    assert np.flatnonzero(table.get(np.arange(40), OK)[1] == DAMAGED).tolist() == [7, 8]
-    assert np.flatnonzero(table.get(np.arange(40), OK)[1] == DAMAGED).tolist() == [7, 8]
+    assert np.flatnonzero(table.get(np.arange(40))[1] == DAMAGED).tolist() == [7, 8]
+    assert np.flatnonzero(table.get(np.arange(40))[1] == DAMAGED).tolist() == [7, 8]
     assert store.damaged == 2, "each once"
     store.close()
 
@@ -89,27 +89,28 @@ def test_a_damaged_row_is_no_vector_also_while_it_is_served(tmp_path: Path, monk
 def test_a_row_file_that_is_cut_is_never_made_longer(rows: int, tmp_path: Path) -> None:
     store, space = made(tmp_path)
     table = table_of(store, space)
-    assert (table.get(np.arange(40), OK)[1] == OK).all()
+    assert (table.get(np.arange(40))[1] == Status.OK).all()
     for opened in (table, None):  # while it is served, and after a start
         os.truncate(row_file(tmp_path), 128 * rows + 3)
         if opened is None:
             store.close()
             store = Store(tmp_path)
             opened = table_of(store, space)
-        values, status = opened.get(np.arange(40), OK)
-        assert status.tolist() == [OK] * rows + [DAMAGED] * (40 - rows)
+        values, status = opened.get(np.arange(40))
+        assert status.tolist() == [Status.OK] * rows + [DAMAGED] * (40 - rows)
         assert (values[:rows, 0] == np.arange(rows) / 8 + 1).all()
     fill(store, NAME, range(30, 50), 2.0)  # what is written now goes into the next file
     opened = table_of(store, space)
-    assert opened.get(np.arange(30, 50), OK)[1].tolist() == [OK] * 20
-    assert opened.get(np.arange(30, 50), OK)[0][:, 0].tolist() == [i / 8 + 2 for i in range(30, 50)]
+    assert opened.get(np.arange(30, 50))[1].tolist() == [Status.OK] * 20
+    assert opened.get(np.arange(30, 50))[0][:, 0].tolist() == [i / 8 + 2 for i in range(30, 50)]
     assert row_file(tmp_path).stat().st_size == 128 * rows + 3
     store.close()
 
 
-def test_a_file_that_a_killed_writer_left_short_is_written(tmp_path: Path) -> None:
+def test_a_file_that_a_killed_writer_left_short_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossmedia.imgserver.storage.rows.SEGMENT_BYTES", 8 * 8)
     (tmp_path / "00000.rows").touch()
-    file = RowFile(tmp_path, 4, "float16", segment_rows=8)
+    file = RowFile(tmp_path, 4, "float16")
     values = np.arange(48, dtype=np.float16).reshape(12, 4)
     assert file.write(0, values) == 0
     found, bad = file.gather(name_rows(np.arange(12), row_checksums(values)))
@@ -119,7 +120,7 @@ def test_a_file_that_a_killed_writer_left_short_is_written(tmp_path: Path) -> No
 
 def test_every_bit_of_an_entry_counts(tmp_path: Path) -> None:
     store, space = made(tmp_path)
-    right, _ = table_of(store, space).get(np.arange(40), OK)
+    right, _ = table_of(store, space).get(np.arange(40))
     with store.index._env.read() as txn:
         entries = {key: bytes(value) for key, value in txn.cursor(db=store.index._env.entries)}
     for bit in range(0, 8 * 52, 3):
@@ -130,10 +131,10 @@ def test_every_bit_of_an_entry_counts(tmp_path: Path) -> None:
             txn.delete(key, db=store.index._env.entries)
             txn.put(bytes(changed[:12]), bytes(changed[12:]), db=store.index._env.entries)
         for table in (Table(store, space), table_of(store, space)):
-            values, status = table.get(np.arange(40), OK)
-            assert (values[status == OK] == right[status == OK]).all()
-            assert status[bit % 40] != OK
-            assert (status != OK).sum() <= 2, "its key may have become that of another image"
+            values, status = table.get(np.arange(40))
+            assert (values[status == Status.OK] == right[status == Status.OK]).all()
+            assert status[bit % 40] != Status.OK
+            assert (status != Status.OK).sum() <= 2, "its key may have become that of another image"
         with pytest.raises(StoreError, match=r"entries of v@0\+imported/64 are not what was written"):
             store.index.load(NAME)
         with store.index._env.write() as txn:
@@ -150,11 +151,11 @@ def test_a_lost_entry_is_no_image_that_nobody_knows(tmp_path: Path) -> None:
         assert cursor.first()
         cursor.delete()
     table = table_of(store, space)
-    assert table.get(np.array([0, 1, 4711]), OK)[1].tolist() == [DAMAGED, OK, DAMAGED]
+    assert table.get(np.array([0, 1, 4711]))[1].tolist() == [DAMAGED, Status.OK, DAMAGED]
     store.close()
     assert mend(tmp_path).entries == {NAME: 1}
     store = Store(tmp_path)
-    assert table_of(store, space).get(np.array([0, 1, 4711]), OK)[1].tolist() == [0, OK, 0]
+    assert table_of(store, space).get(np.array([0, 1, 4711]))[1].tolist() == [0, Status.OK, 0]
     store.close()
 
 
@@ -174,14 +175,14 @@ def test_a_damaged_log_or_snapshot_is_read_anew(tmp_path: Path, monkeypatch: pyt
         value[9] ^= 1  # another image changed, it says
         txn.put(key, bytes(value), db=store.index._env.changes)
     assert table.refresh() == 40
-    assert table.get(np.arange(5), OK)[0][:, 0].tolist() == [i / 8 + 3 for i in range(5)]
+    assert table.get(np.arange(5))[0][:, 0].tolist() == [i / 8 + 3 for i in range(5)]
     store.close()
 
 
 def test_a_page_that_is_damaged_is_noticed_before_it_is_believed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walk, "FEW_PAGES", 0)  # by what is compiled; Python itself looks at some of them too
+    monkeypatch.setattr(page_walk, "FEW_PAGES", 0)  # by what is compiled; Python itself looks at some of them too
     store, _ = made(tmp_path / "store", images=3000)
     file = tmp_path / "store/index/data.mdb"
     with store.index._env.read() as txn:
@@ -196,7 +197,7 @@ def test_a_page_that_is_damaged_is_noticed_before_it_is_believed(
             trouble = check_pages(file, number)
             if (page + at) % 40 == 0:
                 with monkeypatch.context() as by_python:
-                    by_python.setattr(walk, "FEW_PAGES", 1 << 20)
+                    by_python.setattr(page_walk, "FEW_PAGES", 1 << 20)
                     assert check_pages(file, number) == trouble
             if trouble:
                 said.add(trouble.partition(" of ")[2].partition("'")[0])

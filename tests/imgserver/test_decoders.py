@@ -23,18 +23,16 @@ from PIL import Image
 
 from crossmedia.errors import DeadlineExceeded, ServerFault
 from crossmedia.imgserver.client import ImageClient, LocalTransport, Status
-from crossmedia.imgserver.offline.precompute import PrecomputeConfig, make_plan, precompute
+from crossmedia.imgserver.offline.precompute import precompute
 from crossmedia.imgserver.serving import health
 from crossmedia.imgserver.serving.health import Heartbeat
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
-from crossmedia.imgserver.storage.catalogue import open_catalogue
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.vision import decoders as decoders_module
-from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.decode import ImageLimits, Preprocessing, decode, thumbnail
 from crossmedia.imgserver.vision.decoders import Decoders, DecodingFailed
-from crossmedia.imgserver.vision.engines import OpenVinoEngine
 from crossmedia.imgserver.vision.formats import FORMATS, MAX_SCANS, CorruptImage, ImageTooLarge
+from crossmedia.imgserver.vision.photo_source import PhotoSource
 
 PLAIN = Preprocessing()
 SMALL = ImageLimits(max_pixels=1_000_000)  # 1.08 s and 83 MiB
@@ -345,13 +343,9 @@ def bombed(photos: Path, tmp_path: Path, broken_into: None) -> Path:
     return folder
 
 
-def test_precompute_passes_over_photos_that_never_end(bombed: Path, store: Path, graph_cache: Path) -> None:
-    catalogue, backbone = open_catalogue(str(bombed)), get_backbone("efficientnet_lite0")
-    config = PrecomputeConfig(limits=SMALL, only=np.array([*range(190, 200), 7001, 7002]))
+def test_precompute_passes_over_photos_that_never_end(bombed: Path, store: Path) -> None:
+    result = precompute(store, PhotoSource(str(bombed), SMALL), ids=[*range(190, 200), 7001, 7002])
     with closing(Store(store)) as opened:
-        plan = make_plan(opened, catalogue, backbone, config)
-        engine = OpenVinoEngine(backbone, graph_cache / "engine")
-        result = precompute(opened, catalogue, backbone, engine, config, plan)
         assert result.reasons == {"TOO_LARGE": 2}
         rejects = (store / "rejects.csv").read_text()
         assert (
@@ -367,7 +361,7 @@ def test_precompute_passes_over_photos_that_never_end(bombed: Path, store: Path,
 
 
 def test_two_photos_that_never_end_delay_nobody(bombed: Path, store: Path) -> None:
-    service = ImageService(ServiceConfig(store, str(bombed), threads=2))
+    service = ImageService(ServiceConfig(store, PhotoSource(str(bombed)), threads=2))
     client = ImageClient(LocalTransport(service), timeout_s=60)
     assert client.get([150]).ok.all()  # the CNN is there, and a decoder
     found: dict[int, Status] = {}
@@ -389,7 +383,7 @@ def test_two_photos_that_never_end_delay_nobody(bombed: Path, store: Path) -> No
 
 
 def test_a_service_ends_while_a_photo_is_decoded(bombed: Path, store: Path) -> None:
-    service = ImageService(ServiceConfig(store, str(bombed), threads=2))
+    service = ImageService(ServiceConfig(store, PhotoSource(str(bombed)), threads=2))
     client = ImageClient(LocalTransport(service))
     assert client.get([150], timeout_s=60).ok.all()
     with pytest.raises(DeadlineExceeded):
@@ -404,7 +398,7 @@ def test_a_service_ends_while_a_photo_is_decoded(bombed: Path, store: Path) -> N
 
 def test_health_notices_decoders_that_do_not_answer(store: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "PROBE_TIMEOUT_S", 1.0)
-    service = ImageService(ServiceConfig(store, str(photos), threads=2))
+    service = ImageService(ServiceConfig(store, PhotoSource(str(photos)), threads=2))
     client = ImageClient(LocalTransport(service))
     assert client.get([150]).ok.all()
     before = client.info()

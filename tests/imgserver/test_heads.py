@@ -28,6 +28,7 @@ from crossmedia.imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES, Hea
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
 from crossmedia.imgserver.shards import SHARDS, owners, shards_of
 from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.imgserver.wire import GET_HEAD_GRADIENT
 from crossmedia.service.callers import Caller
 from crossmedia.v1 import image_server_pb2 as pb
@@ -45,7 +46,7 @@ SHAPES = {name: tuple(weight.shape) for name, weight in head_of(0).named_paramet
 
 @pytest.fixture
 def service(store: Path, photos: Path) -> Iterator[ImageService]:
-    made = ImageService(ServiceConfig(store, str(photos), threads=2))
+    made = ImageService(ServiceConfig(store, PhotoSource(str(photos)), threads=2))
     yield made
     made.close()
 
@@ -362,7 +363,7 @@ def test_a_learned_head_becomes_a_version(store: Path, photos: Path, tmp_path: P
     assert run_command(*command).stdout.splitlines()[1:] == said.splitlines()[1:]  # again: nothing else happens
     assert '"active": true' in before
     run_command("imgserver", "versions", f"--store={store}", f"--activate={version}")
-    with ImageClient(LocalTransport(ImageService(ServiceConfig(store, str(photos))))) as client:
+    with ImageClient(LocalTransport(ImageService(ServiceConfig(store, PhotoSource(str(photos)))))) as client:
         found = client.get(ids(*range(100), 200), timeout_s=60)  # 200: embedded now, by the learned head
         assert found.version == version
         assert found.values[:100] == pytest.approx(head.apply_numpy(values).astype(np.float16), abs=1e-3)

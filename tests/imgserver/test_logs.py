@@ -24,6 +24,7 @@ from crossmedia.imgserver.client import ImageClient, Status
 from crossmedia.imgserver.serving import grpc_server
 from crossmedia.imgserver.serving.grpc_server import GrpcServer
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
+from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.logs import REQUEST_ID_KEY, Sparingly, request_id_of
 from crossmedia.v1 import image_server_pb2 as pb
 from crossmedia.v1 import image_server_pb2_grpc as pb_grpc
@@ -157,7 +158,9 @@ def test_a_line_about_an_image_names_the_calls_that_wait_for_it(
     manifest = tmp_path / "manifest.parquet"
     (nobody,) = free_addresses(1)
     pq.write_table(pa.table({"image_id": [500], "uri": [f"http://{nobody}/500.jpg"]}), manifest)
-    service = ImageService(ServiceConfig(copy_store(graph_cache, tmp_path / "store"), str(manifest), read_timeout_s=5))
+    service = ImageService(
+        ServiceConfig(copy_store(graph_cache, tmp_path / "store"), PhotoSource(str(manifest), timeout_s=5))
+    )
     server = GrpcServer(service, "127.0.0.1:0")
     server.start()
     try:

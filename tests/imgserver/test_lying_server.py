@@ -43,6 +43,7 @@ from crossmedia.imgserver.client import ClientSecurity, ImageClient
 from crossmedia.imgserver.client.head_servers import HeadState, head_gradient, put_head
 from crossmedia.imgserver.client.replies import finite
 from crossmedia.imgserver.client.server_info import PARTS
+from crossmedia.status import Status
 from crossmedia.v1 import image_server_pb2 as pb
 
 DIM = 8
@@ -66,7 +67,7 @@ def jpeg(side: int = 16, kind: str = "JPEG", **options: Any) -> bytes:
 def honest(request: Any, context: Any) -> Any:
     """What a server answers that does not lie; every image has the same vector."""
     n = len(getattr(request, "image_ids", b"")) // 8
-    ok = bytes([pb.VECTOR_STATUS_OK])
+    ok = bytes([Status.OK])
     if isinstance(request, pb.GetInfoRequest):
         told = pb.GetInfoResponse(
             server_version="1", version=VERSION, backbone="net@000000000001", dim=DIM, feature_dim=4

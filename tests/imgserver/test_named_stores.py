@@ -65,7 +65,7 @@ OF_A_STORE = [
         "doctor",
         "mend",
     ),
-    *("backup --to=copy", "compact", "upgrade", "export", "compress --bytes=4", "publish --to=redis://localhost:1"),
+    *("backup --to=copy", "compact", "export", "compress --bytes=4", "publish --to=redis://localhost:1"),
     "reshard --servers=a:1,b:1 --me=a:1",
 ]
 

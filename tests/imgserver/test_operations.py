@@ -16,13 +16,11 @@ from operations_stores import content, fail, fill, python
 from crossmedia import imgserver
 from crossmedia.errors import BadInput, NoStore, StoreError
 from crossmedia.imgserver.client import ImageClient, Status
-from crossmedia.imgserver.operations.compact import compact, upgrade
-from crossmedia.imgserver.storage import environment, rows
+from crossmedia.imgserver.operations.compact import compact
 from crossmedia.imgserver.storage.checksums import row_checksums
 from crossmedia.imgserver.storage.environment import FORMAT
 from crossmedia.imgserver.storage.exclusive import alone
-from crossmedia.imgserver.storage.records import SOURCE, Batch
-from crossmedia.imgserver.storage.rows import MAX_SEGMENT_ROWS, RowFile
+from crossmedia.imgserver.storage.records import SOURCE, Rows
 from crossmedia.imgserver.storage.store import Store, row_folder
 from crossmedia.imgserver.storage.table import Table
 
@@ -58,59 +56,24 @@ def test_a_store_of_todays_format_serves_what_it_served(tmp_path: Path) -> None:
     check_serves(kept_store(FORMAT, tmp_path / "kept"), FORMAT)
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_a_store_of_an_older_format_is_refused_with_what_to_do_and_upgraded(number: int, tmp_path: Path) -> None:
-    store = kept_store(number, tmp_path / "kept")
-    with pytest.raises(StoreError, match=rf"has format {number}.*imgserver upgrade --store"):
-        Store(store)
-    report = json.loads(run_command("imgserver", "upgrade", f"--store={store}", "--json").stdout)
-    assert (report["format_before"], report["rows"], report["rows_dropped"]) == (number, 14, 0)
-    check_serves(store, number)
-    again = run_command("imgserver", "upgrade", f"--store={store}")
-    assert "today's format already" in again.stdout
-    longest = max(file.stat().st_size for file in store.rglob("*.rows"))
-    assert longest <= rows.SEGMENT_BYTES  # files of 2.7 GB were what format 2 did away with
-
-
-def test_a_store_of_a_newer_format_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    number = FORMAT + 1
+@pytest.mark.parametrize(
+    ("more", "words"), [(1, "A newer release made it"), (-1, "It is from before the first release")]
+)
+def test_a_store_of_another_format_is_refused_with_what_to_do(more: int, words: str, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     fill(store, "v/64", range(3), 1.0)
-    set_format(store, number)
+    set_format(store, FORMAT + more)
     store.close()
-    for command in ("doctor", "upgrade", "serve"):
+    for command in ("doctor", "compact", "serve"):
         done = run_command("imgserver", command, f"--store={tmp_path / 'store'}", check=False)
         assert done.returncode == 1, command
-        assert f"has format {number}, and this release reads format {FORMAT}" in done.stdout + done.stderr
-        assert "A newer release made it" in done.stdout + done.stderr
+        assert f"has format {FORMAT + more}, and this release reads format {FORMAT}" in done.stdout + done.stderr
+        assert words in done.stdout + done.stderr
 
 
 def set_format(store: Store, number: int) -> None:
     with store.index._env.write() as txn:
         txn.put(b"format", str(number).encode(), db=store.index._env.meta)
-
-
-def test_rows_of_format_1_that_fill_several_of_todays_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Format 1 had 1 Mi rows in a file, however wide: the same rows, in files made small here."""
-    monkeypatch.setattr(rows, "SEGMENT_BYTES", 1 << 10)
-    monkeypatch.setattr(environment, "seal_fact", lambda key, value: value)
-    monkeypatch.setattr(environment, "open_fact", lambda key, value: value)
-    store = Store(tmp_path / "store")
-    space = store.index.ensure_space("v/64", "vector", 64, "float16")
-    ids, values = np.arange(100), np.random.default_rng(0).standard_normal((100, 64)).astype(np.float16)
-    entries = store.batch(space, ids, values, np.ones(100, np.uint8), np.zeros(100, SOURCE), 1).entries
-    old = RowFile(row_folder(store.folder, space), 64, "float16", MAX_SEGMENT_ROWS)
-    store.index.put([Batch(space, ids, entries, lambda first: old.write(first, values))])
-    set_format(store, 1)
-    store.close()
-    monkeypatch.undo()
-    monkeypatch.setattr(rows, "SEGMENT_BYTES", 1 << 10)
-    report = upgrade(tmp_path / "store")
-    assert report is not None
-    assert report.rows == 100
-    assert len(list((tmp_path / "store").rglob("*.rows"))) == 13  # of 8 rows
-    found = content(tmp_path / "store")["v/64"]
-    assert [found[i][1] for i in range(100)] == [row.tobytes() for row in values]
 
 
 def make_wasteful(folder: Path) -> None:
@@ -161,7 +124,7 @@ def test_compact_gives_back_what_nobody_names(wasteful: Path, tmp_path: Path) ->
     fill(opened, "v/64", range(0, 40, 2), 9.0)  # it takes more, as before
     table = Table(opened, space)
     table.load()
-    values, status = table.get(np.array([0, 38, 40, 1]), 1)
+    values, status = table.get(np.array([0, 38, 40, 1]))
     opened.close()
     assert values[:, 0].tolist() == [9.0, 9.0 + 38 / 8, 3.0 + 40 / 8, 0.0]
     assert status.tolist() == [1, 1, 1, 3]
@@ -172,7 +135,7 @@ def test_compact_keeps_the_codes_of_a_compressed_version(store: Path) -> None:
     opened = Store(store)
     (coded,) = [space for space in opened.index.spaces("vector") if space.codebook]
     ids, values = np.arange(50), np.random.default_rng(0).standard_normal((50, 16))
-    opened.put(coded, ids, values, np.ones(50, np.uint8), np.ones(50, SOURCE), 1)
+    opened.put(Rows(coded, ids, np.ones(50, np.uint8), np.ones(50, SOURCE), values))
     opened.close()
     before = content(store)
     report = compact(store)
@@ -266,14 +229,13 @@ def test_compact_refuses_a_damaged_row_and_changes_nothing(wasteful: Path, tmp_p
     opened.close()
 
 
-def test_compact_and_upgrade_refuse_a_store_that_is_in_use(graph_cache: Path, tmp_path: Path) -> None:
+def test_compact_refuses_a_store_that_is_in_use(graph_cache: Path, tmp_path: Path) -> None:
     process = DaemonProcess(copy_store(graph_cache, tmp_path / "store"), None)
     try:
-        for command in ("compact", "upgrade"):
-            done = run_command("imgserver", command, f"--store={process.store}", check=False)
-            assert done.returncode == 2
-            assert f"is open in process {process.pid} (" in done.stderr
-            assert "imgserver stop" in done.stderr
+        done = run_command("imgserver", "compact", f"--store={process.store}", check=False)
+        assert done.returncode == 2
+        assert f"is open in process {process.pid} (" in done.stderr
+        assert "imgserver stop" in done.stderr
         with ImageClient(process.address) as client:
             assert client.get([1, 2]).status.tolist() == [Status.OK, Status.OK]
     finally:

@@ -26,15 +26,13 @@ from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
 from crossmedia.imgserver.storage.cluster.codec import Codec, grouped, tags_of
 from crossmedia.imgserver.storage.cluster.nodes import REPLY_TIMEOUT_S
 from crossmedia.imgserver.storage.cluster.store import RedisStore
-from crossmedia.imgserver.storage.records import SOURCE
+from crossmedia.imgserver.storage.records import SOURCE, Rows, Space
 from crossmedia.imgserver.storage.store import Store
-from crossmedia.imgserver.storage.stores import LOST
 from crossmedia.imgserver.wire import PUT_HEAD, PUT_IMAGES, SEARCH
 from crossmedia.v1 import image_server_pb2 as pb
 
 pytestmark = pytest.mark.slow  # clusters of real Redis servers
 
-OK = int(Status.OK)
 IDS = np.arange(100)
 
 
@@ -120,7 +118,7 @@ def local_vectors(store: Path, ids: np.ndarray = IDS, version: str = "") -> np.n
     try:
         request = pb.GetVectorsRequest(image_ids=ids.astype("<i8").tobytes(), version=version)
         reply = service.get_vectors(request, time.monotonic() + 10)
-        assert (reply.status == OK).all()
+        assert (reply.status == Status.OK).all()
         return reply.values.copy()
     finally:
         service.close()
@@ -157,8 +155,8 @@ def test_the_later_publishing_counts_though_the_clock_was_set_back(
     with closing(RedisStore(published, store)) as shared:
         space = shared.index.space(shared.index.active)
         assert space is not None
-        status = shared.table(space).get(np.array([1, 12345]), OK)[1]
-    assert status.tolist() == [OK, 0], "what was never published is known to be absent, not held to be lost"
+        status = shared.table(space).get(np.array([1, 12345]))[1]
+    assert status.tolist() == [Status.OK, 0], "what was never published is known to be absent, not held to be lost"
 
 
 def test_commands_publish_and_serve_the_same_bits(
@@ -172,16 +170,18 @@ def test_commands_publish_and_serve_the_same_bits(
     again = json.loads(run_command(*arguments).stdout)
     assert (again["images"], again["written"]) == (100, 0), "what is there is not written again"
     one, expected = start(cluster.url), local_vectors(graph_cache)
-    until(lambda: bool((asked(reader_process.address)[1] == OK).all()))
+    until(lambda: bool((asked(reader_process.address)[1] == Status.OK).all()))
     for process in (one, reader_process):
         values, status, _ = asked(process.address)
-        assert (status == OK).all()
+        assert (status == Status.OK).all()
         assert values.tobytes() == expected.tobytes()
     with ImageClient(one.address) as client:
         info = client.info()
         assert (info.version, info.contents.images_stored, info.dim) == (first["active"], 100, 16)
         assert info.contents.store_used_bytes > 0
-        assert client.get([99, 12345]).status.tolist() == [OK, Status.NOT_FOUND], "no catalogue, and never published"
+        assert client.get([99, 12345]).status.tolist() == [Status.OK, Status.NOT_FOUND], (
+            "no catalogue, and never published"
+        )
     health = json.loads(run_command("imgserver", "health", f"--server={one.address}", "--json").stdout)
     assert health["health"] == "SERVING"
 
@@ -195,7 +195,7 @@ def test_copies_share_what_one_of_them_computed(
         until(lambda: bool(client.info().version))
         before = client.info().counters.computed_on_demand
         values, status, _ = asked(computer.address, ids)
-        assert status.tolist() == [OK] * 10 + [Status.CORRUPT] + [OK] * 9
+        assert status.tolist() == [Status.OK] * 10 + [Status.CORRUPT] + [Status.OK] * 9
         shared, same, _ = asked(other.address, ids)
         assert same.tolist() == status.tolist()
         assert shared.tobytes() == values.tobytes()
@@ -225,8 +225,8 @@ def test_versions_do_not_mix_and_servers_follow_the_active_one(
         for version, expected in ((former, old), (report.active, new)):
             space = shared.index.space(version)
             assert space is not None
-            values, status = shared.table(space).get(IDS, OK)
-            assert (status == OK).all()
+            values, status = shared.table(space).get(IDS)
+            assert (status == Status.OK).all()
             assert np.ascontiguousarray(values).tobytes() == expected.tobytes()
     finally:
         shared.close()
@@ -251,26 +251,27 @@ def test_a_killed_node_is_computed_again_and_is_back_when_it_is(
     try:
         for _ in range(3):
             values, status, seconds = asked(computes.address)
-            assert (status == OK).all()
+            assert (status == Status.OK).all()
             assert seconds < 20
             assert np.abs(values.astype(np.float32) - expected.astype(np.float32)).max() < 0.02
             assert values[~gone].tobytes() == expected[~gone].tobytes()
             values, status, seconds = asked(stores.address)
             assert seconds < 5
-            assert (status == np.where(gone, Status.TIMED_OUT, OK)).all(), "not NOT_FOUND, which training would mask"
+            timed_out = np.where(gone, Status.TIMED_OUT, Status.OK)
+            assert (status == timed_out).all(), "not NOT_FOUND, which training would mask"
             assert values[~gone].tobytes() == expected[~gone].tobytes()
             assert not values[gone].any()
         with ImageClient(stores.address, timeout_s=2) as client, pytest.raises(DeadlineExceeded, match="TIMED_OUT"):
             client.get(IDS)
         named = published.replace(f"127.0.0.1:{node.port}", "").replace("//,", "//").replace(",,", ",").strip(",")
-        fresh = ImageService(ServiceConfig(named, None, folder=tmp_path / "fresh"))  # facts have copies
+        fresh = ImageService(ServiceConfig(named, folder=tmp_path / "fresh"))  # facts have copies
         request = pb.GetVectorsRequest(image_ids=IDS.tobytes())
-        assert (fresh.get_vectors(request, time.monotonic() + 5).status == np.where(gone, Status.TIMED_OUT, OK)).all()
+        assert (fresh.get_vectors(request, time.monotonic() + 5).status == timed_out).all()
         fresh.close()
     finally:
         node.start()
     cluster.wait()
-    until(lambda: bool((asked(stores.address)[1] == OK).all()))
+    until(lambda: bool((asked(stores.address)[1] == Status.OK).all()))
     assert asked(stores.address)[0].tobytes() == expected.tobytes()
     until(lambda: asked(computes.address)[0].tobytes() == expected.tobytes())
 
@@ -283,9 +284,9 @@ def test_a_node_that_comes_back_empty_is_not_believed(
     gone = of_node(shared, node, IDS)
     shared.close()
     cli(node.port, "flushall")
-    assert (asked(server.address)[1] == np.where(gone, Status.TIMED_OUT, OK)).all()
+    assert (asked(server.address)[1] == np.where(gone, Status.TIMED_OUT, Status.OK)).all()
     assert bring(graph_cache, published).written == gone.sum(), "publishing again brings what is not there"
-    until(lambda: bool((asked(server.address)[1] == OK).all()))
+    until(lambda: bool((asked(server.address)[1] == Status.OK).all()))
 
 
 def test_a_node_that_hangs_makes_few_requests_wait(cluster: RedisCluster, reader: RedisDaemon) -> None:
@@ -298,7 +299,7 @@ def test_a_node_that_hangs_makes_few_requests_wait(cluster: RedisCluster, reader
     finally:
         os.kill(node.process.pid, signal.SIGCONT)
     cluster.wait()
-    until(lambda: bool((asked(server.address)[1] == OK).all()))
+    until(lambda: bool((asked(server.address)[1] == Status.OK).all()))
 
 
 def test_slots_that_move_are_misses_at_most(cluster: RedisCluster, published: str, graph_cache: Path) -> None:
@@ -314,11 +315,14 @@ def test_slots_that_move_are_misses_at_most(cluster: RedisCluster, published: st
             moving = subprocess.Popen(command, stdout=subprocess.DEVNULL)
             before = of_node(shared, cluster.nodes[taker], IDS).sum()
             while moving.poll() is None:
-                values, status = table.get(IDS, OK)
-                assert set(status.tolist()) <= {OK, LOST}
-                assert np.ascontiguousarray(values[status == OK]).tobytes() == expected[status == OK].tobytes()
+                values, status = table.get(IDS)
+                assert set(status.tolist()) <= {Status.OK, Status.TIMED_OUT}
+                assert (
+                    np.ascontiguousarray(values[status == Status.OK]).tobytes()
+                    == expected[status == Status.OK].tobytes()
+                )
             assert moving.returncode == 0
-            assert (table.get(IDS, OK)[1] == OK).all()
+            assert (table.get(IDS)[1] == Status.OK).all()
             assert of_node(shared, cluster.nodes[taker], IDS).sum() > before
     finally:
         shared.close()
@@ -331,7 +335,7 @@ def test_a_damaged_value_is_a_miss(cluster: RedisCluster, published: str, graph_
         assert space is not None
         codec = Codec(space)
         ids = IDS[tags_of(IDS) == tags_of(IDS[:1])[0]]
-        (tag, write), *_ = codec.sets(ids, codec.encode(*_zeros(codec, ids)), grouped(ids))
+        (tag, write), *_ = codec.sets(ids, codec.encode(_zeros(space, ids)), grouped(ids))
         damaged = bytearray(write)
         damaged[-3] ^= 1  # the last byte of the last value
         shared.nodes.ask([(tag, bytes(damaged))])
@@ -343,14 +347,15 @@ def test_a_damaged_value_is_a_miss(cluster: RedisCluster, published: str, graph_
         shared.close()
 
 
-def _zeros(codec: Codec, ids: np.ndarray) -> tuple[np.ndarray, ...]:
-    return ids, np.zeros((len(ids), codec.dim)), np.full(len(ids), OK, np.uint8), np.zeros(len(ids), SOURCE)
+def _zeros(space: Space, ids: np.ndarray) -> Rows:
+    status, sources = np.full(len(ids), Status.OK, np.uint8), np.zeros(len(ids), SOURCE)
+    return Rows(space, ids, status, sources, np.zeros((len(ids), space.dim)))
 
 
 def test_photos_that_are_brought_are_seen_by_all_and_count_a_generation(
     cluster: RedisCluster, published: str, photos: Path, tmp_path: Path
 ) -> None:
-    services = [ImageService(ServiceConfig(published, None, folder=tmp_path / str(i), threads=1)) for i in range(2)]
+    services = [ImageService(ServiceConfig(published, folder=tmp_path / str(i), threads=1)) for i in range(2)]
     one, other = (ImageClient(LocalTransport(service)) for service in services)
     try:
         generation = other.info().generation
@@ -384,7 +389,7 @@ def test_a_head_that_learns_needs_features_there(
     head = Head.from_bytes(next((store / "heads").iterdir()).read_bytes())
     opened.close()
     request = pb.PutHeadRequest(run_id="run", version=head.version(backbone), head=head.to_bytes())
-    service = ImageService(ServiceConfig(published, None, folder=tmp_path / "server", threads=1))
+    service = ImageService(ServiceConfig(published, folder=tmp_path / "server", threads=1))
     try:
         with pytest.raises(VersionMismatch, match=f"publish --version {backbone[:10]}"):
             service.answer(PUT_HEAD, request, time.monotonic() + 10)
@@ -395,14 +400,14 @@ def test_a_head_that_learns_needs_features_there(
             image_ids=IDS.astype("<i8").tobytes(), version=request.version, dtype=pb.DTYPE_FLOAT32
         )
         learned = service.get_vectors(ask, time.monotonic() + 10)
-        assert (learned.status == OK).all()
+        assert (learned.status == Status.OK).all()
         assert learned.values.astype(np.float16).tobytes() == local_vectors(graph_cache).tobytes()
     finally:
         service.close()
 
 
 def test_what_is_not_there_is_said(published: str, tmp_path: Path, cluster: RedisCluster) -> None:
-    shared = ImageService(ServiceConfig(published, None, folder=tmp_path / "server"))
+    shared = ImageService(ServiceConfig(published, folder=tmp_path / "server"))
     try:
         with pytest.raises(VersionMismatch, match=r"net@1\+imported/2.*bring the version back"):
             shared.get_vectors(pb.GetVectorsRequest(version="net@1+imported/2"), time.monotonic() + 5)
@@ -412,7 +417,7 @@ def test_what_is_not_there_is_said(published: str, tmp_path: Path, cluster: Redi
         shared.close()
     for node in cluster.nodes:
         cli(node.port, "flushall")
-    empty = ImageService(ServiceConfig(published, None, folder=tmp_path / "server"))
+    empty = ImageService(ServiceConfig(published, folder=tmp_path / "server"))
     try:
         with pytest.raises(NotReady, match=f"imgserver publish --to {published}"):
             empty.get_vectors(pb.GetVectorsRequest(), time.monotonic() + 5)
@@ -462,10 +467,10 @@ def test_one_redis_will_do_with_a_password(graph_cache: Path, tmp_path: Path) ->
     try:
         assert bring(graph_cache, url).written == 100
         process = RedisDaemon(url, tmp_path / "daemon")
-        assert (asked(process.address)[1] == OK).all()
+        assert (asked(process.address)[1] == Status.OK).all()
         assert b"secret" not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
         process.stop()
-        service = ImageService(ServiceConfig(url, None, folder=tmp_path / "server"))
+        service = ImageService(ServiceConfig(url, folder=tmp_path / "server"))
         found = ImageClient(LocalTransport(service)).get(IDS)
         assert found.values.tobytes() == local_vectors(graph_cache).tobytes()
         service.close()
@@ -509,12 +514,12 @@ def test_memory_that_is_too_small_is_said_and_absence_is_no_proof(graph_cache: P
         shared = RedisStore(url, tmp_path)
         space = shared.index.space(shared.index.active)
         assert space is not None
-        assert shared.table(space).get(np.array([5, 4711]), OK)[1].tolist() == [OK, 0]
+        assert shared.table(space).get(np.array([5, 4711]))[1].tolist() == [Status.OK, 0]
         cli(node.port, "config", "set", "maxmemory-policy", "allkeys-lru")
         cli(node.port, "config", "set", "maxmemory", str(shared.used_bytes() - 30_000))
         cli(node.port, "set", "another", "x" * 10)
         until(lambda: any(shared.evicted))
-        assert shared.table(space).get(np.array([4711]), OK)[1].tolist() == [LOST], "thrown away, perhaps"
+        assert shared.table(space).get(np.array([4711]))[1].tolist() == [Status.TIMED_OUT], "thrown away, perhaps"
         shared.close()
     finally:
         node.kill()
@@ -523,7 +528,7 @@ def test_memory_that_is_too_small_is_said_and_absence_is_no_proof(graph_cache: P
 def test_the_client_of_redis_is_an_extra(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['hiredis'] = None\n"
-        "from crossmedia.imgserver.storage.stores import open_store\n"
+        "from crossmedia.imgserver.storage.opening import open_store\n"
         "try: open_store('redis://a:1')\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )

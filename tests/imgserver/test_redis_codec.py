@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import hiredis
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 from crossmedia.errors import BadInput
 from crossmedia.imgserver.storage.cluster.codec import TAG_NAMES, TAGS, Codec, Values, grouped, slot_of, tags_of
 from crossmedia.imgserver.storage.cluster.url import RedisUrl
-from crossmedia.imgserver.storage.records import SOURCE, Ids, Space
+from crossmedia.imgserver.storage.records import SOURCE, SOURCE_FIELDS, Ids, Rows, Space
 
 ID = st.integers(0, 2**63 - 1)
 Version = tuple[Codec, Ids, Values]
@@ -27,7 +29,7 @@ def rows_of_a_version(draw: st.DrawFn) -> Version:
     rows = draw(arrays.arrays(np.uint16, (len(ids), space.dim))).view(np.float16)
     sources = draw(arrays.arrays(np.uint64, (len(ids), 3))).view(SOURCE).reshape(len(ids))
     status = draw(arrays.arrays(np.uint8, len(ids)))
-    return codec, ids, codec.encode(ids, rows, status, sources)
+    return codec, ids, codec.encode(Rows(space, ids, status, sources, rows))
 
 
 def parsed(command: bytes) -> list[bytes]:
@@ -73,10 +75,12 @@ def test_a_value_that_is_not_what_was_written_is_none(version: Version, data: st
     bit = data.draw(st.integers(0, 8 * len(good) - 1))
     flipped = bytearray(good)
     flipped[bit // 8] ^= 1 << bit % 8
+    status, sources = values["status"], values[SOURCE_FIELDS].astype(SOURCE)
+    rows = Rows(Space(0, "one", "vector", codec.dim, "float16"), ids, status, sources, values["row"])
     other = Codec(Space(0, "other", "vector", codec.dim, "float16"))
     wrong: list[bytes | None] = [None, b"", good[:-1], good + b"\0", bytes(flipped)]
-    wrong.append(other.encode(ids, values["row"], values["status"], values)[place].tobytes())  # of another version
-    wrong.append(codec.encode(ids ^ 1, values["row"], values["status"], values)[place].tobytes())  # of another image
+    wrong.append(other.encode(rows)[place].tobytes())  # of another version
+    wrong.append(codec.encode(replace(rows, ids=ids ^ 1))[place].tobytes())  # of another image
     replies[place] = data.draw(st.sampled_from(wrong))
     back, there = codec.decode(ids, replies)
     assert np.flatnonzero(~there).tolist() == [place]

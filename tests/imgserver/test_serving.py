@@ -32,6 +32,7 @@ from crossmedia.imgserver.serving.negatives import Negatives
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
 from crossmedia.imgserver.vision.decode import ImageLimits, Pixels
 from crossmedia.imgserver.vision.engines import FeatureArray
+from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.v1 import image_server_pb2 as pb
 
 
@@ -44,7 +45,7 @@ def own_photos(photos: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def service(store: Path, own_photos: Path) -> Iterator[ImageService]:
     """In this process; failures are remembered for half a second."""
-    made = ImageService(ServiceConfig(store, str(own_photos), negative_ttl_s=0.5, threads=2))
+    made = ImageService(ServiceConfig(store, PhotoSource(str(own_photos)), negative_ttl_s=0.5, threads=2))
     yield made
     made.close()
 

@@ -31,16 +31,17 @@ from crossmedia.imgserver.offline import moving
 from crossmedia.imgserver.offline.merge import MergeReport
 from crossmedia.imgserver.offline.merge import merge as take
 from crossmedia.imgserver.shards import SHARDS, Ownership, owners, shards_of
+from crossmedia.imgserver.storage.records import Rows
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import Table
 
 BROKEN = 500
-Rows = dict[tuple[str, int], tuple[int, bytes]]
+Held = dict[tuple[str, int], tuple[int, bytes]]
 
 
-def rows_of(store: Path) -> Rows:
+def rows_of(store: Path) -> Held:
     """Status and bits of every row: version or backbone, and image id."""
-    found: Rows = {}
+    found: Held = {}
     with closing(Store(store, create=False)) as opened:
         for space in opened.index.spaces("feature") + opened.index.spaces("vector"):
             ids, entries, _ = opened.index.load(space.name)
@@ -50,7 +51,7 @@ def rows_of(store: Path) -> Rows:
     return found
 
 
-def ids_in(rows: Rows) -> set[int]:
+def ids_in(rows: Held) -> set[int]:
     return {image_id for _, image_id in rows}
 
 
@@ -518,12 +519,12 @@ def test_an_image_that_comes_back_is_served_again(full: Path, tmp_path: Path) ->
         values = store.read(space, entries)
         store.index.remove([(space.name, ids, entries)])
         table.refresh()
-        assert table.get(np.array([3, 4, 5]), 1)[1].tolist() == [0, 0, 1]
+        assert table.get(np.array([3, 4, 5]))[1].tolist() == [0, 0, 1]
         assert len(table) == 241
         sources = np.zeros(2, dtype=[("size", "<u8"), ("stamp", "<u8"), ("content", "<u8")])
-        store.put(space, ids, values, np.array([1, 1], np.uint8), sources, 1)
+        store.put(Rows(space, ids, np.array([1, 1], np.uint8), sources, values))
         table.refresh()
-        assert table.get(ids, 1)[0].tobytes() == values.tobytes()
+        assert table.get(ids)[0].tobytes() == values.tobytes()
         assert len(table) == 243
 
 

@@ -27,9 +27,9 @@ from crossmedia.imgserver.commands import catalogue
 from crossmedia.imgserver.head import Head, HeadSpec
 from crossmedia.imgserver.offline import merge
 from crossmedia.imgserver.offline.merge import latest_rows
-from crossmedia.imgserver.offline.shard_files import FEATURES, VECTORS, Block, ShardFiles, names_below
+from crossmedia.imgserver.offline.shard_files import FEATURES, VECTORS, ShardFiles, names_below
 from crossmedia.imgserver.offline.shards import Shard, apply_head_to_files
-from crossmedia.imgserver.storage.records import SOURCE
+from crossmedia.imgserver.storage.records import SOURCE, Rows, Space
 from crossmedia.imgserver.storage.store import Store
 
 Vectors = dict[int, bytes]
@@ -148,13 +148,13 @@ def test_a_shard_is_not_embedded_twice_and_a_changed_photo_is(tmp_path: Path) ->
 
 
 def test_the_later_file_counts_though_the_clock_was_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = ShardFiles(tmp_path, FEATURES, "net@1")
+    files, space = ShardFiles(tmp_path, FEATURES, "net@1"), Space(0, "net@1", "feature", 2, "float16")
     for content, now in enumerate((10**18, 10**15, 10**17), start=1):
         monkeypatch.setattr(time, "time_ns", lambda now=now: now)
         source = np.array([(1, 1, content)], dtype=SOURCE)
         values = np.full((1, 2), content, np.float16)
-        files.write(files.new_place(7), Block(np.array([3]), np.array([1], np.uint8), source, values))
-    assert files.known([7])[2]["content"].tolist() == [3]
+        files.write(files.new_place(7), Rows(space, np.array([3]), np.array([1], np.uint8), source, values))
+    assert files.known([7])["content"].tolist() == [3]
     (block,) = latest_rows(files, [7])
     assert block.values.tolist() == [[3, 3]]
 

@@ -20,24 +20,22 @@ from crossmedia.errors import BadInput, StoreError
 from crossmedia.imgserver import open_local
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.imgserver.operations.doctor import examine
-from crossmedia.imgserver.storage import changes, index
+from crossmedia.imgserver.storage import changes, index_reading
 from crossmedia.imgserver.storage.checksums import name_rows, row_checksums
 from crossmedia.imgserver.storage.hashtable import ABSENT, IdTable
-from crossmedia.imgserver.storage.records import DAMAGED, SOURCE, Space
+from crossmedia.imgserver.storage.records import SOURCE, Rows, Space
 from crossmedia.imgserver.storage.rows import RowFile
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import Table
 from crossmedia.imgserver.storage.versions import delete
-
-OK = 1
-CORRUPT = 3
+from crossmedia.status import DAMAGED, Status
 
 
-def put(store: Store, name: str, ids: list[int], value: float, content: int = 1, status: int = OK) -> None:
+def put(store: Store, name: str, ids: list[int], value: float, content: int = 1, status: int = Status.OK) -> None:
     space = store.index.ensure_space(name, "vector", 4, "float16")
-    values = np.full((len(ids), 4), value) if status == OK else None
+    values = np.full((len(ids), 4), value)
     states = np.full(len(ids), status, dtype=np.uint8)
-    store.put(space, np.array(ids), values, states, np.array([(1, 2, content)] * len(ids), dtype=SOURCE), OK)
+    store.put(Rows(space, np.array(ids), states, np.array([(1, 2, content)] * len(ids), dtype=SOURCE), values))
 
 
 @settings(max_examples=30, deadline=None)
@@ -54,13 +52,15 @@ def test_hash_table_equals_a_dict(pairs: list[tuple[int, int]]) -> None:
     assert len(table) == len(plain)
 
 
-def test_rows_cross_segments(tmp_path: Path) -> None:
-    rows = RowFile(tmp_path, 3, "float32", segment_rows=10)
+def test_rows_cross_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossmedia.imgserver.storage.rows.SEGMENT_BYTES", 8 * 12)
+    rows = RowFile(tmp_path, 3, "float32")
     values = np.arange(105, dtype=np.float32).reshape(35, 3)
     rows.write(0, values[:7])
     rows.write(7, values[7:])
-    chosen = np.array([0, 34, 9, 10, 11, 20, 9])
-    for opened in (rows, RowFile(tmp_path, 3, "float32", segment_rows=10)):
+    assert len(list(tmp_path.glob("*.rows"))) == 5
+    chosen = np.array([0, 34, 7, 8, 9, 16, 7])
+    for opened in (rows, RowFile(tmp_path, 3, "float32")):
         found, bad = opened.gather(name_rows(chosen, row_checksums(values[chosen])))
         assert (found == values[chosen]).all()
         assert bad is None
@@ -79,11 +79,11 @@ def test_the_table_follows_what_another_opening_of_the_store_adds(tmp_path: Path
         "put(Store(sys.argv[1]), 'v/4', [7, 8], 2.0)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)], check=True)
-    assert table.get(np.array([7]), OK)[1][0] == 0
+    assert table.get(np.array([7]))[1][0] == 0
     assert table.refresh() == 2
-    values, status = table.get(np.array([7, 1, 100]), OK)
+    values, status = table.get(np.array([7, 1, 100]))
     assert values[:, 0].tolist() == [2.0, 1.0, 0.0]
-    assert status.tolist() == [OK, OK, 0]
+    assert status.tolist() == [Status.OK, Status.OK, 0]
     assert len(table) == 5
     store.close()
 
@@ -91,14 +91,14 @@ def test_the_table_follows_what_another_opening_of_the_store_adds(tmp_path: Path
 def test_failures_are_known_and_have_no_row(tmp_path: Path) -> None:
     store = Store(tmp_path)
     put(store, "v/4", [5], 1.0)
-    put(store, "v/4", [6], 0.0, status=CORRUPT)
+    put(store, "v/4", [6], 0.0, status=Status.CORRUPT)
     space = store.index.space("v/4")
     assert space is not None
     table = Table(store, space)
     for loaded in (False, True):  # answers are the same before and after loading
         assert table.loaded == loaded
-        values, status = table.get(np.array([6, 5, 7]), OK)
-        assert status.tolist() == [CORRUPT, OK, 0]
+        values, status = table.get(np.array([6, 5, 7]))
+        assert status.tolist() == [Status.CORRUPT, Status.OK, 0]
         assert values[:, 0].tolist() == [0.0, 1.0, 0.0]
         table.load()
     store.close()
@@ -129,8 +129,8 @@ def test_many_entries_at_once_are_those_of_one_by_one(
     for name in ("v/4", "none/4"):
         plain = store.index.get(name, ids)
         with monkeypatch.context() as patch:
-            patch.setattr(index, "SCAN_FROM", -1)
-            patch.setattr(index, "SCAN_SHARE", 10**9)
+            patch.setattr(index_reading, "SCAN_FROM", -1)
+            patch.setattr(index_reading, "SCAN_SHARE", 10**9)
             walked = store.index.get(name, ids)
         assert (walked[0] == plain[0]).all()
         assert (walked[1] == plain[1]).all()
@@ -197,9 +197,9 @@ def test_a_large_table_starts_from_its_snapshot(tmp_path: Path, monkeypatch: pyt
         patch.setattr(store.index, "load", lambda name: pytest.fail("the entries were walked over"))
         second = Table(store, space)
         second.load()
-    values, status = second.get(np.array([7, 8, 500_000, 999_999]), OK)
+    values, status = second.get(np.array([7, 8, 500_000, 999_999]))
     assert values[:, 0].tolist() == [3.0, 1.0, 3.0, 0.0]
-    assert status.tolist() == [OK, OK, OK, 0]
+    assert status.tolist() == [Status.OK, Status.OK, Status.OK, 0]
     assert len(second) == 120_001
     for file in (tmp_path / "index").glob("table-*"):  # a copy of the store may lack it
         file.unlink()
@@ -219,7 +219,7 @@ def test_a_table_says_that_it_is_loaded_when_it_has_followed_its_snapshot(
     changes_since = store.index.changes_since
 
     def asked_meanwhile(sequence: int, name: str) -> Any:
-        seen.append(table.get(np.array([7, 500_000]), OK)[0][:, 0].tolist())
+        seen.append(table.get(np.array([7, 500_000]))[0][:, 0].tolist())
         return changes_since(sequence, name)
 
     monkeypatch.setattr(store.index, "changes_since", asked_meanwhile)
@@ -243,7 +243,7 @@ def test_readers_never_wait_for_a_writer(tmp_path: Path) -> None:
         assert writer.stdout.readline() == "writing\n"
         started = time.monotonic()
         for _ in range(100):
-            assert (table.get(np.arange(1000), OK)[1] == OK).all()
+            assert (table.get(np.arange(1000))[1] == Status.OK).all()
             assert table.refresh() == 0
             store.index.get("v/4", np.arange(10))
         assert time.monotonic() - started < 2.5
@@ -280,10 +280,10 @@ def test_a_deleted_version_frees_its_disk(tmp_path: Path) -> None:
     assert other is not None
     table = Table(store, again)
     table.load()
-    assert table.get(np.array([9, 1]), OK)[1].tolist() == [OK, 0]
+    assert table.get(np.array([9, 1]))[1].tolist() == [Status.OK, 0]
     table = Table(store, other)
     table.load()
-    assert table.get(np.array([1, 9]), OK)[0][:, 0].tolist() == [2.0, 0.0]
+    assert table.get(np.array([1, 9]))[0][:, 0].tolist() == [2.0, 0.0]
     store.close()
 
 
@@ -308,17 +308,17 @@ def test_a_version_that_is_deleted_and_made_again_has_rows_of_its_own(tmp_path: 
     assert former is not None
     table = Table(store, former)
     table.load()
-    assert table.get(np.array([2]), OK)[0][0, 0] == 1.0
+    assert table.get(np.array([2]))[0][0, 0] == 1.0
     elsewhere(tmp_path, MADE_AGAIN.format("v/4", 5.0))
     again = store.index.space("v/4")
     assert again is not None
     assert again.number > former.number, "so that who removes the former rows does not meet the new ones"
     table = Table(store, again)
     table.load()
-    assert table.get(np.array([1, 2]), OK)[0][:, 0].tolist() == [5.0, 5.0]
-    late = np.full(1, OK, dtype=np.uint8), np.array([(1, 2, 3)], dtype=SOURCE)
+    assert table.get(np.array([1, 2]))[0][:, 0].tolist() == [5.0, 5.0]
+    late = np.full(1, Status.OK, dtype=np.uint8), np.array([(1, 2, 3)], dtype=SOURCE)
     with pytest.raises(StoreError, match="was deleted from the store"):
-        store.put(former, np.array([3]), np.full((1, 4), 9.0), *late, OK)
+        store.put(Rows(former, np.array([3]), *late, np.full((1, 4), 9.0)))
     store.index.restamp("v/4", np.array([1, 77]), np.array([(8, 9, 1)] * 2, dtype=SOURCE))  # 77 has gone
     entries, found = store.index.get("v/4", np.array([1, 77]))
     assert (entries["stamp"].tolist(), found.tolist()) == ([9, 0], [True, False])
@@ -352,7 +352,7 @@ def test_a_row_file_that_is_missing_is_not_taken_for_zeros(tmp_path: Path) -> No
     store = Store(tmp_path)
     table = Table(store, space)
     table.load()
-    values, status = table.get(np.array([1]), OK)
+    values, status = table.get(np.array([1]))
     assert (values == 0).all()
     assert status.tolist() == [DAMAGED]
     with pytest.raises(StoreError, match="do not match their checksum"):
@@ -376,7 +376,7 @@ def test_a_table_that_fell_behind_the_log_reads_all_anew(tmp_path: Path, monkeyp
         put(store, "v/4", [image_id], 3.0)
     assert store.index.changes_since(1, "v/4") is None
     assert table.refresh() == 8
-    assert table.get(np.arange(1, 9), OK)[0][:, 0].tolist() == [3.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0, 3.0]
+    assert table.get(np.arange(1, 9))[0][:, 0].tolist() == [3.0, 2.0, 2.0, 2.0, 3.0, 3.0, 3.0, 3.0]
     store.close()
 
 
@@ -481,7 +481,7 @@ def test_a_catalogue_larger_than_memory_is_served(tmp_path: Path) -> None:
         for start in range(0, n, 10_000):
             ids = np.arange(start, start + 10_000)
             values = np.repeat((ids % 2048).astype(np.float16)[:, None], dim, axis=1)
-            store.put(space, ids, values, np.full(len(ids), OK, np.uint8), np.zeros(len(ids), SOURCE), OK)
+            store.put(Rows(space, ids, np.full(len(ids), Status.OK, np.uint8), np.zeros(len(ids), SOURCE), values))
         store.close()
         code = f"""
 import numpy as np, pathlib, resource
@@ -493,8 +493,8 @@ table = Table(store, store.index.space("v/{dim}"))
 table.load()
 for seed in range(30):
     ids = np.random.default_rng(seed).integers(0, {n}, 5000)
-    values, status = table.get(ids, {OK})
-    assert (status == {OK}).all()
+    values, status = table.get(ids)
+    assert (status == {int(Status.OK)}).all()
     assert (values == (ids % 2048)[:, None]).all()
 print("served")
 """

@@ -20,6 +20,7 @@ from crossmedia.imgserver.head import Head
 from crossmedia.trainer.images.images import Images
 from crossmedia.trainer.images.through_servers import SentHead, tensor_of, through_servers
 from crossmedia.trainer.tensors import ImageVectors
+from crossmedia.version import Version
 
 PUBLISHED_KEPT = 4
 
@@ -107,7 +108,7 @@ class StoredVectors(ImageHead):
     @property
     def dim(self) -> int:
         """D, numbers in a vector."""
-        return int(self.version.rpartition("/")[2])
+        return Version.parse(self.version).dim
 
     def fetch(self, image_ids: Int64Array) -> Vectors:
         """Stored vectors of images, shape (K,), as fp32."""

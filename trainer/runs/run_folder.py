@@ -20,6 +20,7 @@ from crossmedia.trainer import processes
 from crossmedia.trainer.runs.checkpoint import CONFIG, FILES, METRICS, STATE, document_of, needed
 from crossmedia.trainer.runs.state import Progress, is_interrupted
 from crossmedia.trainer.settings import FitConfig, identity
+from crossmedia.version import Version
 
 LOCK, BOARD = ".lock", "tensorboard"
 OF_COMPARISONS = SETTINGS, COMPARISON = "settings.json", "compare.json"  # never in the folder of a run
@@ -171,7 +172,7 @@ def _differences(folder: Path, own: dict[str, Any]) -> list[str]:
         fitted, lineage = document["fit"], document["lineage"]
         version = lineage["vector_version"]
         if fitted.get("head") == "learn":
-            version = version.partition("+")[0]  # what the head started from
+            version = Version.parse(version).backbone  # what the head started from
         there = identity(fitted, lineage.get("samples_hash", ""), version)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return ["it cannot be read"]

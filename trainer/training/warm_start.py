@@ -11,6 +11,7 @@ from crossmedia.errors import BadInput, VersionMismatch
 from crossmedia.features.reading.samples import Samples
 from crossmedia.trainer.models.base import Model
 from crossmedia.trainer.runs.checkpoint import load_model
+from crossmedia.version import Version
 
 
 @torch.no_grad()
@@ -29,7 +30,7 @@ def warm_start(model: Model, run: str | Path, samples: Samples, version: str, *,
         VersionMismatch: the run was trained on other vectors.
     """
     before, lineage, _ = load_model(run)
-    if version not in (lineage.vector_version, lineage.vector_version.partition("+")[0]):
+    if version not in (lineage.vector_version, Version.parse(lineage.vector_version).backbone):
         raise VersionMismatch(
             f"The run {run} was trained with vectors of {lineage.vector_version or 'no images'}, this one with "
             f"{version or 'no images'}: its weights do not fit."

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -133,6 +134,12 @@ class Catalogue:
         # Files of this machine were listed without a look at each.
         whole = listing.offset[places] == WHOLE_FILE
         return self._look(ids, ~there | (whole & (found.stamp == 0)), found)
+
+    def unchanged(self, ids: Ids, sources: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """Of which photos, shape (n,), size and stamp are still those of ``sources``, shape (n,): ``SOURCE``."""
+        now = self.fingerprints(ids)
+        same: npt.NDArray[np.bool_] = now.there & (now.size == sources["size"]) & (now.stamp == sources["stamp"])
+        return same
 
     def _look(self, ids: Ids, unknown: npt.NDArray[np.bool_], found: Fingerprints) -> Fingerprints:
         for row in np.flatnonzero(unknown).tolist():

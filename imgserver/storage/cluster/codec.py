@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from crossmedia.imgserver.storage.records import SOURCE, Ids, Space
+from crossmedia.imgserver.storage.records import SOURCE, SOURCE_FIELDS, Ids, Rows, Space
 
 TAGS, SLOTS = 64, 16_384
 KEY_BYTES = 24
@@ -133,13 +133,12 @@ class Codec:
         records["prefix"], records["digest"], records["id"] = _PREFIX_ARRAY[tags_of(ids)], self._digest, ids
         return records
 
-    def encode(self, ids: Ids, rows: npt.NDArray[Any], status: npt.NDArray[np.uint8], sources: Values) -> Values:
-        """Values of ids, shape (n,), from rows, shape (n, D), zeros where there is none, status and ``SOURCE``."""
-        values = np.zeros(len(ids), dtype=self.value)
-        values["status"], values["row"] = status, rows
-        for name in SOURCE.names or ():
-            values[name] = sources[name]
-        values["checksum"] = self._checksums(ids, values)
+    def encode(self, rows: Rows) -> Values:
+        """What is kept of rows, shape (n,)."""
+        values = np.zeros(len(rows), dtype=self.value)
+        values["status"], values["row"] = rows.status, rows.values
+        values[SOURCE_FIELDS] = rows.sources
+        values["checksum"] = self._checksums(rows.ids, values)
         return values
 
     def decode(self, ids: Ids, replies: list[Any]) -> tuple[Values, Mask]:

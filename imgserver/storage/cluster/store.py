@@ -19,8 +19,9 @@ from crossmedia.imgserver.storage.cluster.codec import TAGS, Codec, Grouped, Mas
 from crossmedia.imgserver.storage.cluster.facts import Facts
 from crossmedia.imgserver.storage.cluster.nodes import Nodes
 from crossmedia.imgserver.storage.cluster.url import RedisUrl
-from crossmedia.imgserver.storage.records import Ids, Space
-from crossmedia.imgserver.storage.stores import LOST, Part, Stored
+from crossmedia.imgserver.storage.records import Ids, Rows, Space
+from crossmedia.imgserver.storage.stores import Stored
+from crossmedia.status import Status, is_ok
 
 log = logging.getLogger(__name__)
 
@@ -184,7 +185,7 @@ class RedisStore:
         """Rows, shape (n, dim), as they will be read once they are stored."""
         return values.astype(space.dtype)
 
-    def put_all(self, parts: list[Part], ok: int) -> Ids:
+    def put_all(self, parts: list[Rows]) -> Ids:
         """Keep rows for all servers; return the ids that a node did not take, and say why in the log."""
         refused = [np.zeros(0, dtype=np.int64)]
         for part in parts:
@@ -193,8 +194,8 @@ class RedisStore:
             try:
                 codec = Codec(part.space)
                 before, there, _ = self.get(codec, part.ids)
-                values = encode_part(codec, part, ok)
-                changed = there & (before["status"] == ok) & (before["content"] != values["content"])
+                values = codec.encode(part)
+                changed = there & is_ok(before["status"]) & (before["content"] != values["content"])
                 taken, why = self.set(codec, part.ids, values)
                 if why:
                     self._say(f"{self.url} does not keep what is computed: {why}")
@@ -233,14 +234,6 @@ def _numbers(info: bytes) -> dict[str, int]:
     return {name.decode(): int(value) for name, value in pairs if value.strip().isdigit()}
 
 
-def encode_part(codec: Codec, part: Part, ok: int) -> Values:
-    """Values of a part, shape (n,)."""
-    rows = np.zeros((len(part.ids), codec.dim), dtype=part.space.dtype)
-    if part.values is not None:
-        rows[part.status == ok] = part.values
-    return codec.encode(part.ids, rows, part.status, part.sources)
-
-
 class RedisTable:
     """Lookups of one version in Redis: one round trip to each node.
 
@@ -267,14 +260,14 @@ class RedisTable:
         """Nothing is held here that could be old."""
         return 0
 
-    def get(self, ids: Ids, ok: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
-        """As ``Table.get``; ``LOST`` where a row may exist and is not to be had now."""
+    def get(self, ids: Ids) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
+        """As ``Table.get``; TIMED_OUT where a row may exist and is not to be had now: it is not known to be missing."""
         values, there, lost = self._store.get(self._codec, ids)
         status = values["status"]
         if there.all():
             return values["row"], status.copy()
-        status = np.where(there, status, np.where(lost, LOST, 0)).astype(np.uint8)
+        status = np.where(there, status, np.where(lost, Status.TIMED_OUT, 0)).astype(np.uint8)
         absent = np.flatnonzero(~there & ~lost)
         if len(absent):
-            status[absent] = np.where(self._store.complete(self._codec, self.space, ids[absent]), 0, LOST)
-        return np.where((status == ok)[:, None], values["row"], 0).astype(self.space.dtype), status
+            status[absent] = np.where(self._store.complete(self._codec, self.space, ids[absent]), 0, Status.TIMED_OUT)
+        return np.where(is_ok(status)[:, None], values["row"], 0).astype(self.space.dtype), status

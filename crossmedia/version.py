@@ -1,0 +1,68 @@
+"""What vectors are good for: the name of a version, read and written here alone.
+
+    <backbone>@<hash>[#bf16]                                   features of a backbone
+    <backbone>@<hash>[#bf16]+<head>@<hash>[#<codebook>]/<dim>  vectors that a head makes of them
+    <name>@<hash>+imported/<dim>                               vectors that came from elsewhere
+
+Messages, files and reports carry it as text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+IMPORTED = "imported"  # in the place of the head: there is no feature and no photo behind the vectors
+HASH_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version, taken apart.
+
+    Attributes:
+        backbone: version of the features; of imported vectors, what they are called.
+        head: ``<name>@<hash>`` of what makes vectors of features, or ``imported``; empty: they are the features.
+        codebook: ``<name>@<hash>`` of what the vectors are compressed by; empty: they are not.
+        dim: numbers in a vector; 0 where the text does not say.
+    """
+
+    backbone: str
+    head: str = ""
+    codebook: str = ""
+    dim: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Version:
+        """Read any text, the name of features and one that is no version at all among them: those have no head."""
+        backbone, _, rest = text.partition("+")  # a backbone may have a # of its own
+        head, _, codebook = rest.partition("/")[0].partition("#")
+        _, slash, dim = text.rpartition("/")
+        known = slash and dim.isascii() and dim.isdigit() and len(dim) < 10
+        return cls(backbone, head, codebook, int(dim) if known else 0)
+
+    def __str__(self) -> str:
+        if not self.head:
+            return self.backbone
+        codebook = f"#{self.codebook}" if self.codebook else ""
+        dim = f"/{self.dim}" if self.dim else ""
+        return f"{self.backbone}+{self.head}{codebook}{dim}"
+
+    @property
+    def plain(self) -> Version:
+        """The version that a compressed one was made of; any other as it is."""
+        return replace(self, codebook="")
+
+    @property
+    def imported(self) -> bool:
+        """Whether the vectors came from elsewhere, so that no more of them can be computed here."""
+        return self.head == IMPORTED
+
+
+def hashed(name: str, sha: str) -> str:
+    """``<name>@<hash>``, of the hexadecimal digits of a SHA-256."""
+    return f"{name}@{sha[:HASH_DIGITS]}"
+
+
+def name_of(hashed_name: str) -> str:
+    """What stands in front of the hash."""
+    return hashed_name.partition("@")[0]
