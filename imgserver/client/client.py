@@ -75,6 +75,7 @@ class ImageClient:
     ):
         if dtype not in DTYPE_CODES:
             raise InvalidRequest(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPE_CODES)}.")
+        self._server, self._security = server, security
         self.servers = Servers(server, security)
         self.version = version or None
         self._generations: dict[Transport, int] = {}
@@ -82,6 +83,11 @@ class ImageClient:
         self._info: ServerInfo | None = None
         self.stats = FetchStats()
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process it connects anew, and stays with its version; its running totals begin at zero."""
+        made = partial(ImageClient, version=self.version, timeout_s=self._timeout_s, dtype=self._dtype)
+        return partial(made, in_flight=self._in_flight, security=self._security), (self._server,)
 
     def __enter__(self) -> ImageClient:
         return self
