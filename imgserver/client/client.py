@@ -81,8 +81,7 @@ class ImageClient:
         self._generations: dict[Transport, int] = {}
         self._timeout_s, self._dtype, self._in_flight = timeout_s, dtype, in_flight
         self._info: ServerInfo | None = None
-        self.stats = FetchStats()
-        self._lock = threading.Lock()
+        self.stats, self._lock = FetchStats(), threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """In another process it connects anew, and stays with its version; its running totals begin at zero."""
@@ -258,10 +257,7 @@ class ImageClient:
         return {given: found[image_id] for given, image_id in zip(photos, ids.tolist(), strict=True)}
 
     def search(
-        self,
-        queries: Sequence[int] | npt.NDArray[Any] | Sequence[bytes],
-        k: int = 10,
-        timeout_s: float | None = None,
+        self, queries: Sequence[int] | npt.NDArray[Any] | Sequence[bytes], k: int = 10, timeout_s: float | None = None
     ) -> Neighbours:
         """The images that are most alike, by the cosine of their vectors, from the server's similarity index.
 
@@ -311,8 +307,7 @@ class ImageClient:
             ...     [jpeg[:2] for jpeg in client.thumbnails([1, 2])]
             [b'\xff\xd8', b'\xff\xd8']
         """
-        deadline = self.deadline()
-        ids = as_ids(image_ids)
+        deadline, ids = self.deadline(), as_ids(image_ids)
         step = self.described(deadline).limits.max_thumbnails_per_call
         result: list[bytes | None] = [None] * len(ids)
         real = np.flatnonzero(ids != NULL_IMAGE)
