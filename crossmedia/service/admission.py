@@ -144,6 +144,16 @@ class Admission:
             self.under_way = self.under_way.minus(cost)
             self._hold(name, self._held.get(name, NOTHING).minus(cost))
 
+    def permits(self, cost: Cost, count: int, name: str) -> list[Permit]:
+        """Take on so many pieces of work that end one by one, or nothing; each frees its own permit.
+
+        Raises:
+            InvalidRequest, Overloaded: as ``take``.
+        """
+        if count:
+            self.take(Cost(*(count * part for part in cost)), name)
+        return [Permit(self, cost, name)] * count
+
     @property
     def burst_is_over(self) -> bool:
         """Whether much was held some seconds ago, and little is now."""
@@ -164,7 +174,7 @@ class Admission:
         Raises:
             InvalidRequest, Overloaded: as ``take``, when the block begins.
         """
-        return _Permit(self, cost, caller)
+        return _Held(self, cost, caller)
 
     def held_until_sent(self, cost: Cost, caller: Caller) -> AbstractContextManager[None]:
         """Take on what a reply costs: for the time of a block, and on until the caller has the reply or has gone.
@@ -172,10 +182,22 @@ class Admission:
         Raises:
             InvalidRequest, Overloaded: as ``take``, when the block begins.
         """
-        return _Permit(self, cost, caller, until_sent=True)
+        return _Held(self, cost, caller, until_sent=True)
 
 
-class _Permit:
+class Permit(NamedTuple):
+    """Of work that was taken on, wherever it ends."""
+
+    admission: Admission
+    cost: Cost
+    name: str
+
+    def free(self) -> None:
+        """The work has ended."""
+        self.admission.give_back(self.cost, self.name)
+
+
+class _Held:
     """As a class, and not a generator, for it stands in the way of every call and is three times faster."""
 
     __slots__ = ("_admission", "_caller", "_cost", "_until_sent")

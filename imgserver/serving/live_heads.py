@@ -12,7 +12,7 @@ from crossmedia.imgserver.head import Head
 from crossmedia.imgserver.serving.heads import MAX_HEAD_BYTES, Heads
 from crossmedia.imgserver.serving.learning import Learning, working_bytes
 from crossmedia.imgserver.serving.lookup import Lookup, Statuses, Values
-from crossmedia.imgserver.serving.served import Served
+from crossmedia.imgserver.serving.open_versions import OpenVersions
 from crossmedia.imgserver.storage.records import Ids
 from crossmedia.service.admission import Admission, Cost, Turns
 from crossmedia.service.callers import Caller
@@ -35,7 +35,7 @@ class LiveHeads:
         admission: counts what is under way.
     """
 
-    def __init__(self, served: Served, lookup: Lookup, admission: Admission):
+    def __init__(self, served: OpenVersions, lookup: Lookup, admission: Admission):
         self.heads, self.learning = Heads(), Learning()
         self._served, self._lookup, self._admission = served, lookup, admission
         self._reading = Turns(1)

@@ -26,7 +26,7 @@ from crossmedia.imgserver.client import GrpcTransport, HeadServers, ImageClient,
 from crossmedia.imgserver.head import Head, HeadSpec
 from crossmedia.imgserver.serving.grpc_server import GrpcServer
 from crossmedia.imgserver.serving.health import Heartbeat
-from crossmedia.imgserver.serving.negatives import Negatives
+from crossmedia.imgserver.serving.known_failures import KnownFailures
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
 from crossmedia.imgserver.vision.decode import ImageLimits, Pixels
 from crossmedia.imgserver.vision.engines import FeatureArray
@@ -109,7 +109,7 @@ def test_vectors_that_float16_cannot_hold_are_not_served(
 
 
 def test_negatives_are_bounded_and_end() -> None:
-    known = Negatives(ttl_s=0.2)
+    known = KnownFailures(ttl_s=0.2)
     known.put(np.array([5, 6]), np.array([2, 3], dtype=np.uint8))
     assert known.get(np.array([5, 6, 7])).tolist() == [2, 3, 0]
     time.sleep(0.25)
@@ -117,7 +117,7 @@ def test_negatives_are_bounded_and_end() -> None:
     for start in range(0, 3_000_000, 500_000):
         known.put(np.arange(start, start + 500_000), np.full(500_000, 2, dtype=np.uint8))
         assert len(known._known) <= 1_000_000
-    for_ever = Negatives(ttl_s=float("inf"))
+    for_ever = KnownFailures(ttl_s=float("inf"))
     for_ever.put(np.array([5]), np.array([2], dtype=np.uint8))
     assert for_ever.get(np.array([5])).tolist() == [2]
 
@@ -182,7 +182,7 @@ def test_health_notices_a_dead_worker(service: ImageService) -> None:
     def die() -> None:
         raise SystemExit
 
-    service.misses._next_batch = die  # type: ignore[method-assign, assignment]
+    service.misses._embedding.take = die  # type: ignore[method-assign, assignment]
     ImageClient(LocalTransport(service), timeout_s=0.5).get([1])
     with pytest.raises(Exception, match="not ready"):
         ImageClient(LocalTransport(service), timeout_s=0.5).get([101])
@@ -191,9 +191,6 @@ def test_health_notices_a_dead_worker(service: ImageService) -> None:
         time.sleep(0.05)
     heartbeat.stop()
     assert states == [True, False]
-    # Let the fixture end: nothing is left that would wait for the dead thread.
-    with service.misses._changed:
-        service.misses._decoded.pop()
 
 
 def test_a_cnn_that_fails_harms_its_images_alone_and_health_says_so(
