@@ -27,9 +27,9 @@ from crossmedia.imgserver.commands.options import (
     server_option,
     threads_option,
 )
-from crossmedia.imgserver.places import holds_store, is_url, own_folder
-from crossmedia.imgserver.running import Daemon
+from crossmedia.imgserver.places import IMAGE_SERVER, holds_store, is_url, own_folder
 from crossmedia.logs import LogFormat, set_up_logs
+from crossmedia.service.running import Daemon
 
 STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
 
@@ -154,9 +154,10 @@ def serve(
             f"makes one of photos, 'imgserver import' of vectors that there are."
         )
     address = _listening_at(host, port)
+    from crossmedia.imgserver.serving.process import Listening
     from crossmedia.imgserver.serving.process import serve as run
-    from crossmedia.imgserver.serving.process import serve_in_background
     from crossmedia.imgserver.serving.service import ServiceConfig
+    from crossmedia.service.process import run_in_background
     from crossmedia.service.security import ServerSecurity
     from crossmedia.service.tracing import tracing
 
@@ -173,7 +174,7 @@ def serve(
         names = [name for name in given if name != "photo-roots"]
         arguments = [f"--{name}" if given[name] is True else f"--{name}={given[name]}" for name in names]
         arguments += [f"--photo-root={root}" for root in photo_roots]
-        say(serve_in_background(arguments, own_folder(store, folder)))
+        say(run_in_background(IMAGE_SERVER, own_folder(store, folder), arguments))
         return
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which of its builds fits this CPU
     set_up_logs(log_format)
@@ -190,7 +191,7 @@ def serve(
         ownership=ownership,
     )
     with tracing(otel) as interceptors:
-        run(config, address, metrics_port, say, security, interceptors)
+        run(config, Listening(address, metrics_port, security, interceptors), say)
 
 
 def _listening_at(host: str, port: int) -> str:
@@ -243,9 +244,9 @@ def info(server: str | None, store: str, timeout_s: float, as_json: bool) -> Non
 @json_option
 def stop(store: str, as_json: bool) -> None:
     """Drain and stop the server that serves a store on this machine."""
-    from crossmedia.imgserver.serving.process import stop_daemon
+    from crossmedia.service.process import stop_daemon
 
-    daemon = stop_daemon(own_folder(store))
+    daemon = stop_daemon(IMAGE_SERVER, own_folder(store))
     click.echo(json.dumps(asdict(daemon)) if as_json else f"The image server at {daemon.address} has stopped.")
 
 

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from crossmedia.errors import BadInput, ServerUnavailable
 from crossmedia.imgserver.places import holds_store, is_url, own_folder
-from crossmedia.imgserver.running import running_daemon
 from crossmedia.imgserver.shards import Ownership
+from crossmedia.service.running import running_daemon
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.vision.photo_source import PhotoSource

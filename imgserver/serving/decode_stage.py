@@ -40,11 +40,8 @@ class DecodeStage(Stage[Miss]):
         self._sparingly = Sparingly()
 
     def append(self, item: Miss) -> None:
-        """Let an image wait for the turns of each of its callers."""
-        if item.probe:  # what is in front of it says nothing about whether work goes through
-            self.waiting.push(item.callers[0].name, item)
-        for caller in item.callers:
-            self.waiting.append(caller.name, item)
+        """Let an image wait."""
+        item.wait_in(self.waiting)
 
     def share(self, misses: list[Miss], name: str) -> None:
         """One more caller waits for images: let those that are still here wait for its turns too."""

@@ -51,12 +51,8 @@ class EmbedStage(Stage[Miss]):
         self.waiting: Lanes = Lanes()
 
     def append(self, item: Miss) -> None:
-        """Let an image wait for the turns of each of its callers."""
-        lane = self.waiting.lane_of(item)
-        if item.probe:  # what is in front of it says nothing about whether work goes through
-            lane.push(item.callers[0].name, item)
-        for caller in item.callers:
-            lane.append(caller.name, item)
+        """Let an image wait."""
+        item.wait_in(self.waiting.lane_of(item))
 
     def take(self) -> list[Miss]:
         """What waits, of one version, and an image once."""

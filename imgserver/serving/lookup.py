@@ -81,7 +81,7 @@ class Lookup:
         self._count(len(ids) - len(failed), len(failed) - len(todo), len(todo))
         if not len(todo):
             return 0
-        if self._misses.catalogue is None or serving.model is None:
+        if self._misses.photos.catalogue is None or serving.model is None:
             status[todo] = np.where(status[todo], status[todo], Status.NOT_FOUND)
             todo = todo[damaged[todo]] if serving.model is not None else todo[:0]
             if serving.model is None or not len(todo):

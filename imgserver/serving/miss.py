@@ -19,6 +19,7 @@ from crossmedia.imgserver.vision.photos import Photo, Source
 from crossmedia.logs import request_id
 from crossmedia.service.admission import Permit
 from crossmedia.service.callers import Caller
+from crossmedia.service.fair import FairQueue
 from crossmedia.status import NOT_YET, Status
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,13 @@ class Miss:
     def decoded(self) -> bool:
         """Whether there are pixels for the CNN; with a stored feature there need be none."""
         return self.photo is not None and self.photo.pixels is not None
+
+    def wait_in(self, queue: FairQueue[Miss]) -> None:
+        """Wait for the turns of each caller, a probe before all: what would be in front of it tells it nothing."""
+        if self.probe:
+            queue.push(self.callers[0].name, self)
+        for caller in self.callers:
+            queue.append(caller.name, self)
 
     def is_made_as(self, known: Stored) -> bool:
         """Whether what is stored is a row made from the bytes of this image."""

@@ -25,9 +25,8 @@ from crossmedia.imgserver.serving.embed_stage import EmbedStage
 from crossmedia.imgserver.serving.miss import Miss
 from crossmedia.imgserver.serving.open_versions import VectorMaker
 from crossmedia.imgserver.serving.photo_reader import PhotoReader
-from crossmedia.imgserver.serving.under_way import MissCounters, UnderWay
+from crossmedia.imgserver.serving.under_way import UnderWay
 from crossmedia.imgserver.serving.write_stage import WriteStage
-from crossmedia.imgserver.storage.catalogue import Catalogue
 from crossmedia.imgserver.storage.records import Ids, content_hash
 from crossmedia.imgserver.storage.stores import ServedStore
 from crossmedia.service.admission import Admission
@@ -46,6 +45,9 @@ class Misses:
         photos: reads them.
         admission: counts the images under way.
         on_batch: told the size of each CNN batch.
+
+    Attributes:
+        counters: totals since the start.
     """
 
     def __init__(
@@ -55,8 +57,9 @@ class Misses:
         admission: Admission,
         on_batch: Callable[[int], None] = lambda size: None,
     ):
-        self._store, self._photos = store, photos
+        self._store, self.photos = store, photos
         self._under_way = UnderWay(admission, on_batch)
+        self.counters = self._under_way.counters
         writing = WriteStage(store, self._under_way)
         self._embedding = EmbedStage(writing, self._under_way)
         self._lookups = DecodeStage(store, photos, self._embedding, self._under_way, brought=False)
@@ -64,16 +67,6 @@ class Misses:
         self._stages = self._lookups, self._brought, self._embedding, writing
         for stage in self._stages:
             stage.start()
-
-    @property
-    def catalogue(self) -> Catalogue | None:
-        """Where photos come from; None when callers bring all of them."""
-        return self._photos.catalogue
-
-    @property
-    def counters(self) -> MissCounters:
-        """Totals since the start."""
-        return self._under_way.counters
 
     @property
     def last_batch_at(self) -> float:
@@ -98,7 +91,7 @@ class Misses:
             stage.close()
         for stage in decoding:
             stage.join(until)
-        self._photos.close()
+        self.photos.close()
         for later in self._stages:  # in the order of the way, so that each gets the rest of the one before it
             later.close()
             later.join()
@@ -134,9 +127,9 @@ class Misses:
     def _nowhere(self, maker: VectorMaker, ids: Ids) -> npt.NDArray[np.bool_]:
         """Which ids, shape (n,), have neither photo, row nor feature: they need no place among the images that have."""
         nowhere = np.zeros(len(ids), dtype=np.bool_)
-        if self.catalogue is None:
+        if self.photos.catalogue is None:
             return nowhere
-        lacking = np.flatnonzero(self.catalogue.lacks(ids))
+        lacking = np.flatnonzero(self.photos.catalogue.lacks(ids))
         try:
             for kept in (maker.table.space, maker.features) if len(lacking) else ():
                 lacking = lacking[~self._store.knows(kept, ids[lacking])]

@@ -29,6 +29,8 @@ REPLY_COPIES = 3
 BLOCK_PRODUCTS = 4_000_000_000  # of an index that compares with all: some tenths of a second
 BLOCK_BYTES = 64 << 20  # of candidates whose vectors are compared
 
+Cosines = npt.NDArray[np.float32]
+
 
 class Searching:
     """Answers ``Search``.
@@ -109,7 +111,11 @@ class Searching:
                 vectors, status = self._seen(serving, list(request.photos), caller)
             else:
                 vectors, status, _ = self._lookup.rows(serving, ids, caller)
-            near, cosines = self._neighbours(serving, index, vectors, status, ids, request.k, caller)
+            near, cosines = self._neighbours(serving, index, vectors, request.k + bool(len(ids)), caller)
+        if len(ids):
+            near, cosines = _of_others(ids, near, cosines)
+        failed = ~is_ok(status)
+        near[failed], cosines[failed] = -1, 0
         return pb.SearchResponse(
             version=info.version,
             image_ids=near.astype("<i8").tobytes(),
@@ -161,29 +167,23 @@ class Searching:
         return np.array([photo.status for photo in decoded], dtype=np.uint8), features
 
     def _neighbours(
-        self,
-        serving: OpenVersion,
-        index: SimilarityIndex,
-        vectors: npt.NDArray[Any],
-        status: Statuses,
-        own: Ids,
-        k: int,
-        caller: Caller,
-    ) -> tuple[Ids, npt.NDArray[np.float32]]:
-        """Of each query, shape (n, k); ``own`` are the queries' ids, shape (n,), or empty."""
-        asked = k + bool(len(own))
-        found = np.zeros((len(vectors), asked), dtype=np.int64)
-        cosines = np.zeros((len(vectors), asked), dtype=np.float32)
-        rows = index.queries_at_once(asked, BLOCK_PRODUCTS, BLOCK_BYTES)
+        self, serving: OpenVersion, index: SimilarityIndex, vectors: npt.NDArray[Any], k: int, caller: Caller
+    ) -> tuple[Ids, Cosines]:
+        """Of each query, shape (n, k)."""
+        found = np.zeros((len(vectors), k), dtype=np.int64)
+        cosines = np.zeros((len(vectors), k), dtype=np.float32)
+        rows = index.queries_at_once(k, BLOCK_PRODUCTS, BLOCK_BYTES)
         for start in range(0, len(vectors), rows):
             block = slice(start, start + rows)
             with self._turns.one(caller):
                 found[block], cosines[block] = index.search(
-                    vectors[block].astype(np.float32), asked, lambda ids: serving.table.get(ids)[0]
+                    vectors[block].astype(np.float32), k, lambda ids: serving.table.get(ids)[0]
                 )
-        if len(own):
-            last = np.argsort(found == own[:, None], axis=1, kind="stable")[:, :k]
-            found, cosines = np.take_along_axis(found, last, axis=1), np.take_along_axis(cosines, last, axis=1)
-        failed = ~is_ok(status)
-        found[failed], cosines[failed] = -1, 0
         return found, cosines
+
+
+def _of_others(own: Ids, found: Ids, cosines: Cosines) -> tuple[Ids, Cosines]:
+    """Without each query's own id, shape (n,), or else its last neighbour: one neighbour fewer."""
+    itself = found == own[:, None]
+    behind = np.logical_or.accumulate(itself[:, :-1], axis=1)  # those move up by one
+    return np.where(behind, found[:, 1:], found[:, :-1]), np.where(behind, cosines[:, 1:], cosines[:, :-1])

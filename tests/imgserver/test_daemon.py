@@ -33,9 +33,10 @@ from crossmedia.errors import (
     VersionMismatch,
 )
 from crossmedia.imgserver.client import GrpcTransport, ImageClient, MockTransport, Status
-from crossmedia.imgserver.serving.process import stop_daemon
+from crossmedia.imgserver.places import IMAGE_SERVER
 from crossmedia.imgserver.storage.exclusive import alone
 from crossmedia.imgserver.storage.store import Store
+from crossmedia.service.process import stop_daemon
 from crossmedia.v1 import image_server_pb2 as pb
 
 
@@ -376,7 +377,7 @@ def test_a_server_that_was_stopped_has_ended(store: Path, tmp_path: Path) -> Non
         process = DaemonProcess(store, manifest, "--read-timeout-s=2")
         with ImageClient(process.address, timeout_s=0.5) as client, pytest.raises(DeadlineExceeded):
             client.get([500])
-        assert stop_daemon(store).pid == process.pid
+        assert stop_daemon(IMAGE_SERVER, store).pid == process.pid
         with alone(store):
             assert not (store / "daemon.json").exists()
 
