@@ -29,7 +29,6 @@ NOT_KEPT = (Status.NOT_FOUND, Status.FAILED)  # another time may bring something
 # In the place of a status, within a process; neither a message nor an entry of a store has them.
 NOT_YET = 0
 DAMAGED = 254  # there was an entry or a row, and it is not what was written
-LOST = 255  # a row may exist, and is not to be had now
 
 
 def is_ok(status: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crossmedia.imgserver.vision.photo_source import PhotoSource
-
 if TYPE_CHECKING:
     from crossmedia.imgserver.client import ImageClient, LocalTransport
 
@@ -43,6 +41,7 @@ def open_local(store: str | Path, catalogue: str | Path | None = None) -> LocalT
     from crossmedia.imgserver.client import LocalTransport
     from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
     from crossmedia.imgserver.storage.store import Store
+    from crossmedia.imgserver.vision.photo_source import PhotoSource
 
     Store(store, create=False).close()  # a daemon may begin with an empty store; who trains from one means another
     return LocalTransport(ImageService(ServiceConfig(Path(store), PhotoSource(str(catalogue or "")))))

@@ -30,7 +30,6 @@ from crossmedia.imgserver.commands.options import (
     threads_option,
 )
 from crossmedia.imgserver.commands.shards import embed_files, merge_files
-from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.keys import as_image_id
 
 if TYPE_CHECKING:
@@ -223,7 +222,7 @@ def _apply_head(store: Path, file: Path, as_json: bool) -> None:
 def _report_precompute(result: PrecomputeResult, seconds: float, as_json: bool) -> None:
     result.start_s, result.seconds = result.start_s + seconds - result.seconds, seconds
     if as_json:
-        click.echo(json.dumps(result.as_dict()))
+        click.echo(json.dumps(asdict(result)))
     else:
         _say_precompute(result)
     if not result.embedded and not result.skipped:

@@ -51,7 +51,7 @@ def embed_files(
     )
     for image_id, reason in list(result.rejected.items())[:SHOWN_REJECTS]:
         console.print(f"image {image_id}: {reason}", markup=False)  # a reason may quote a file
-    found = {**result.as_dict(), "folder": str(job.folder)}
+    found = {**asdict(result), "folder": str(job.folder)}
     if head is not None:
         version, made = shards.apply_head_to_files(job.folder, head, opened.backbone.version, shard)
         console.print(f"{made} vectors of {version}")

@@ -23,6 +23,7 @@ from crossmedia.status import is_ok
 
 SAMPLE = 256 * CENTRES  # vectors; FAISS takes no more
 COMPARED = 10_000
+SEED = 0  # the same vectors give the same codebook
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class CompressReport:
     seconds: float
 
 
-def compress(store: Store, size: int, version: str = "", seed: int = 0) -> CompressReport:
+def compress(store: Store, size: int, version: str = "") -> CompressReport:
     """Make a version of ``size`` bytes a vector, beside the one that it is made of.
 
     Run it again after a kill, or when photos were added: a codebook that is there is used, so it is the same version.
@@ -61,7 +62,6 @@ def compress(store: Store, size: int, version: str = "", seed: int = 0) -> Compr
         store: holds the vectors, and from then on the codebook.
         size: bytes of a vector; divides its numbers.
         version: to compress; the active one when it is empty.
-        seed: of the sample that the codebook is trained on.
 
     Raises:
         NotReady: no version is named, and none is active.
@@ -83,7 +83,7 @@ def compress(store: Store, size: int, version: str = "", seed: int = 0) -> Compr
     if of_size:
         target = of_size[-1]
     else:
-        codebook = train_codebook(_sample(store, source, SAMPLE, seed), size, seed)
+        codebook = train_codebook(_sample(store, source), size)
         store.save_codebook(codebook)
         target = vector_space(store, replace(source.version, codebook=codebook.name))
     before = target.next_row
@@ -99,13 +99,13 @@ def compress(store: Store, size: int, version: str = "", seed: int = 0) -> Compr
         held(store, target.name).next_row - before,
         size,
         source.row_bytes,
-        _cosine(store, source, target, seed),
+        _cosine(store, source, target),
         bool(of_size),
         time.monotonic() - started,
     )
 
 
-def train_codebook(vectors: npt.NDArray[np.float32], size: int, seed: int = 0) -> Codebook:
+def train_codebook(vectors: npt.NDArray[np.float32], size: int) -> Codebook:
     """A codebook of ``size`` bytes for vectors like these, shape (n, D).
 
     Of fewer vectors than a byte tells apart, it has as many centres as the power of two below n, each several times.
@@ -121,26 +121,26 @@ def train_codebook(vectors: npt.NDArray[np.float32], size: int, seed: int = 0) -
     dealt = vectors.reshape(n, dim // size, size).transpose(0, 2, 1).reshape(n, dim)
     faiss = faiss_module()
     quantiser = faiss.ProductQuantizer(dim, size, bits)
-    quantiser.cp.seed = seed
+    quantiser.cp.seed = SEED
     quantiser.cp.min_points_per_centroid = 1  # FAISS would say for each byte that more images would be better
     quantiser.train(np.ascontiguousarray(dealt, dtype=np.float32))
     centres = faiss.vector_to_array(quantiser.centroids).reshape(size, 1 << bits, dim // size)
     return Codebook(np.tile(centres, (1, CENTRES >> bits, 1)))
 
 
-def _sample(store: Store, space: Space, most: int, seed: int) -> npt.NDArray[np.float32]:
+def _sample(store: Store, space: Space) -> npt.NDArray[np.float32]:
     _, entries, _ = store.index.load(space.name)
     entries = entries[is_ok(entries["status"])]
-    if len(entries) > most:
-        entries = entries[np.sort(np.random.default_rng(seed).choice(len(entries), most, replace=False))]
+    if len(entries) > SAMPLE:
+        entries = entries[np.sort(np.random.default_rng(SEED).choice(len(entries), SAMPLE, replace=False))]
     return store.read(space, entries).astype(np.float32)
 
 
-def _cosine(store: Store, source: Space, target: Space, seed: int) -> float:
+def _cosine(store: Store, source: Space, target: Space) -> float:
     ids, entries, _ = store.index.load(source.name)
     ok = is_ok(entries["status"])
     ids, entries = ids[ok], entries[ok]
-    chosen = np.sort(np.random.default_rng(seed).choice(len(ids), min(COMPARED, len(ids)), replace=False))
+    chosen = np.sort(np.random.default_rng(SEED).choice(len(ids), min(COMPARED, len(ids)), replace=False))
     now, there = store.index.get(target.name, ids[chosen])
     # A photo that was replaced since has another vector in the target, or, broken now, none.
     same = there & is_ok(now["status"]) & (now["content"] == entries[chosen]["content"])

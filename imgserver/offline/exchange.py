@@ -178,15 +178,12 @@ def check_vectors(path: Path, name: str, images: KnownImages | None = None) -> N
     return NewVectors(Version(hashed(name, sha.hexdigest()), IMPORTED, dim=dim), len(every), source, passed_over)
 
 
-def import_vectors(
-    store: Store, vectors: NewVectors, progress: Callable[[int], None] = lambda done: None
-) -> ImportReport:
+def import_vectors(store: Store, vectors: NewVectors) -> ImportReport:
     """Store vectors as a version of their own, and activate it; those that are there already add nothing.
 
     Args:
         store: where they go.
         vectors: of ``check_vectors``.
-        progress: told how many rows were just stored.
     """
     started = time.monotonic()
     space = vector_space(store, vectors.version)
@@ -197,7 +194,6 @@ def import_vectors(
             ok, nowhere = np.full(len(ids), Status.OK, dtype=np.uint8), np.zeros(len(ids), dtype=SOURCE)
             store.put(Rows(space, ids, ok, nowhere, values)[new])
             added += int(new.sum())
-        progress(len(ids))
     leave_snapshot(store, space)
     store.index.activate(space.name)
     return ImportReport(space.name, vectors.images, added, space.dim, time.monotonic() - started)

@@ -59,7 +59,7 @@ def apply_head(store: Store, head: Head) -> tuple[str, int]:
     return vectors.name, int(is_ok(store.index.load(vectors.name)[1]["status"]).sum())
 
 
-def make_vectors(store: Store, features: Space, dim: int | None, seed: int = 0, *, new_head: bool = False) -> str:
+def make_vectors(store: Store, features: Space, dim: int | None, *, new_head: bool = False) -> str:
     """Vectors of every stored feature by the head of the active version, or by a new PCA; then activate them.
 
     Args:
@@ -67,14 +67,13 @@ def make_vectors(store: Store, features: Space, dim: int | None, seed: int = 0, 
         features: of one backbone.
         dim: numbers in a vector; None keeps the head of the active version, and where there is none to keep is 64, or
             what a PCA of fewer photos has.
-        seed: of the sample that a PCA is fitted on.
         new_head: fit one even if the active version has a head that fits.
 
     Raises:
         NothingEmbedded: there is not one feature.
         BadInput: too few photos for a PCA of this dim.
     """
-    head, active = _head(store, features, dim, seed, new_head=new_head), store.index.active
+    head, active = _head(store, features, dim, new_head=new_head), store.index.active
     version = head.version(features.name)
     # A compressed version goes on as it is: with its codebook, and without the version that it was made of.
     vectors = _of_head(store, features, head, active if str(Version.parse(active).plain) == version else version)
@@ -143,7 +142,7 @@ def few_numbers(store: Store, features: Space, version: str, dim: int | None) ->
     )
 
 
-def _head(store: Store, features: Space, dim: int | None, seed: int, *, new_head: bool) -> Head:
+def _head(store: Store, features: Space, dim: int | None, *, new_head: bool) -> Head:
     """The head of the active version, if it fits; else a PCA of a sample of the stored features."""
     if (kept := kept_head(store, features, dim, new_head=new_head)) is not None:
         return kept
@@ -153,7 +152,7 @@ def _head(store: Store, features: Space, dim: int | None, seed: int, *, new_head
         raise NothingEmbedded(f"Not one photo could be embedded. The reasons are in {store.folder / REJECTS_FILE}.")
     _check_dim(len(entries), dim)
     if len(entries) > PCA_SAMPLE:
-        chosen = np.random.default_rng(seed).choice(len(entries), PCA_SAMPLE, replace=False)
+        chosen = np.random.default_rng(0).choice(len(entries), PCA_SAMPLE, replace=False)
         entries = entries[np.sort(chosen)]
     return fit_pca(store.read(features, entries), dim or min(DEFAULT_DIM, len(entries) - 1))
 

@@ -11,10 +11,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -49,14 +48,12 @@ class PrecomputeConfig:
     Attributes:
         dim: numbers in a vector; None keeps the head of the active version, and is 64 where there is none to keep.
         only: embed just these image ids; None is the whole catalogue.
-        seed: of the sample that the PCA is fitted on.
         new_head: fit a head even if the active version has one that fits.
         ownership: embed only what a server owns; None: all.
     """
 
     dim: int | None = None
     only: Ids | None = None
-    seed: int = 0
     new_head: bool = False
     ownership: Ownership | None = None
 
@@ -121,10 +118,6 @@ class PrecomputeResult:
     rejects_file: str | None = None
     reasons: dict[str, int] = field(default_factory=dict)
     note: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return asdict(self)
 
 
 def make_plan(store: Store, catalogue: Catalogue, backbone: Backbone, config: PrecomputeConfig) -> Plan:
@@ -268,7 +261,7 @@ class StoreEmbedder:
             if committed is not None:
                 committed.result()
         result.rejected, result.rejects_file = write_rejects(store, space, reasons, plan.only, self.catalogue)
-        result.version = make_vectors(store, space, config.dim, config.seed, new_head=config.new_head)
+        result.version = make_vectors(store, space, config.dim, new_head=config.new_head)
         result.note = few_numbers(store, space, result.version, config.dim)
         result.reasons = dict(Counter(reason.partition(":")[0] for reason in reasons.values()))
         result.start_s, result.seconds = ready - self._began, time.monotonic() - self._began

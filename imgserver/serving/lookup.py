@@ -16,7 +16,7 @@ from crossmedia.imgserver.storage.records import Ids
 from crossmedia.logs import Sparingly
 from crossmedia.service.admission import Admission, Cost
 from crossmedia.service.callers import Caller
-from crossmedia.status import DAMAGED, LOST, PERMANENT, Status, is_ok
+from crossmedia.status import DAMAGED, PERMANENT, Status, is_ok
 
 Values = npt.NDArray[Any]
 Statuses = npt.NDArray[np.uint8]
@@ -69,7 +69,6 @@ class Lookup:
         a while, for the photo may have been replaced. What is damaged in the store is made anew from its feature or its
         photo, and FAILED where neither is to be had.
         """
-        status[status == LOST] = Status.TIMED_OUT  # to be asked for again; it is not known to be missing
         damaged = status == DAMAGED
         if damaged.any():
             status[damaged] = Status.FAILED

@@ -12,7 +12,7 @@ from crossmedia.imgserver.head import Head
 from crossmedia.imgserver.head_files import load_head
 from crossmedia.imgserver.storage.records import Space
 from crossmedia.imgserver.storage.stores import Lookups, ServedStore
-from crossmedia.imgserver.vision.embedder import Embedder
+from crossmedia.imgserver.vision.embedding import Embedder
 from crossmedia.version import Version
 
 log = logging.getLogger(__name__)

@@ -53,16 +53,13 @@ class IndexReport:
     brute_force_queries_per_s: float
 
 
-def build_index(
-    store: Store, kind: str = "auto", seed: int = 0, progress: Callable[[int], None] = lambda done: None
-) -> IndexReport:
+def build_index(store: Store, kind: str = "auto", progress: Callable[[int], None] = lambda done: None) -> IndexReport:
     """Index the vectors of the active version, and take the index into use.
 
     Args:
         store: holds the vectors.
         kind: one of ``KINDS``; ``auto`` goes by the number of images: all are compared (flat) below 50,000, a graph
             (hnsw) below 2 million, and codes in lists, corrected by the stored vectors (ivf-pq), above.
-        seed: of the vectors that the index is trained and measured on.
         progress: told how many vectors were just added.
 
     Raises:
@@ -76,7 +73,7 @@ def build_index(
     space, ids, entries = active_rows(store)
     if kind == "auto":
         kind = "flat" if len(ids) < HNSW_FROM else "hnsw" if len(ids) < IVF_PQ_FROM else "ivf-pq"
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     index = _empty(kind, space.dim, len(ids), partial(_sample, store, space, entries, rng))
     for block in _blocks(store, space, entries):
         index.add(block)

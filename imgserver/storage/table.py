@@ -125,7 +125,8 @@ class Table:
 
         Returns:
             values, shape (n, dim), zeros where there is none; status, shape (n,): ``Status.OK``, the permanent failure,
-            ``DAMAGED`` where what was stored is not what was written, or 0 where the store has never heard of the id.
+            ``DAMAGED`` where what was stored is not what was written, TIMED_OUT where a store of many machines cannot
+            say now, or 0 where the store has never heard of the id.
         """
         found = self._ids.get(ids) if self.loaded else self._from_index(ids)
         if not len(found) or found.min() >= 0:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -11,10 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from crossmedia.imgserver.vision.decode import Preprocessing
-from crossmedia.imgserver.vision.identity import backbone_version
+from crossmedia.version import hashed
 
 TORCHVISION, ONNX = "torchvision:", "onnx:"
 BF16 = "#bf16"  # ends recipe and version of a backbone that computes in bfloat16
+
+
+def backbone_version(name: str, files: Sequence[Path], preprocessing: Preprocessing, rest: str = "") -> str:
+    """Version of a backbone in fp32: weights, every step from bytes to pixels, and what else changes its features."""
+    sha = hashlib.sha256()
+    for path in files:
+        with open(path, "rb") as file:
+            sha.update(hashlib.file_digest(file, "sha256").digest())
+    sha.update(json.dumps(asdict(preprocessing), sort_keys=True, separators=(",", ":")).encode() + rest.encode())
+    return hashed(name, sha.hexdigest())
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ from crossmedia.imgserver.storage.cluster.nodes import REPLY_TIMEOUT_S
 from crossmedia.imgserver.storage.cluster.store import RedisStore
 from crossmedia.imgserver.storage.records import SOURCE, Rows, Space
 from crossmedia.imgserver.storage.store import Store
-from crossmedia.status import LOST
 from crossmedia.v1 import image_server_pb2 as pb
 
 IDS = np.arange(100)
@@ -314,7 +313,7 @@ def test_slots_that_move_are_misses_at_most(cluster: RedisCluster, published: st
             before = of_node(shared, cluster.nodes[taker], IDS).sum()
             while moving.poll() is None:
                 values, status = table.get(IDS)
-                assert set(status.tolist()) <= {Status.OK, LOST}
+                assert set(status.tolist()) <= {Status.OK, Status.TIMED_OUT}
                 assert (
                     np.ascontiguousarray(values[status == Status.OK]).tobytes()
                     == expected[status == Status.OK].tobytes()
@@ -517,7 +516,7 @@ def test_memory_that_is_too_small_is_said_and_absence_is_no_proof(graph_cache: P
         cli(node.port, "config", "set", "maxmemory", str(shared.used_bytes() - 30_000))
         cli(node.port, "set", "another", "x" * 10)
         until(lambda: any(shared.evicted))
-        assert shared.table(space).get(np.array([4711]))[1].tolist() == [LOST], "thrown away, perhaps"
+        assert shared.table(space).get(np.array([4711]))[1].tolist() == [Status.TIMED_OUT], "thrown away, perhaps"
         shared.close()
     finally:
         node.kill()

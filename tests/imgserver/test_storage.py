@@ -18,7 +18,7 @@ from crossmedia.errors import BadInput, StoreError
 from crossmedia.imgserver import open_local
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.imgserver.operations.doctor import examine
-from crossmedia.imgserver.storage import changes, index
+from crossmedia.imgserver.storage import changes, index_reading
 from crossmedia.imgserver.storage.checksums import name_rows, row_checksums
 from crossmedia.imgserver.storage.hashtable import ABSENT, IdTable
 from crossmedia.imgserver.storage.records import SOURCE, Rows, Space
@@ -127,8 +127,8 @@ def test_many_entries_at_once_are_those_of_one_by_one(
     for name in ("v/4", "none/4"):
         plain = store.index.get(name, ids)
         with monkeypatch.context() as patch:
-            patch.setattr(index, "SCAN_FROM", -1)
-            patch.setattr(index, "SCAN_SHARE", 10**9)
+            patch.setattr(index_reading, "SCAN_FROM", -1)
+            patch.setattr(index_reading, "SCAN_SHARE", 10**9)
             walked = store.index.get(name, ids)
         assert (walked[0] == plain[0]).all()
         assert (walked[1] == plain[1]).all()

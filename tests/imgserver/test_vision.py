@@ -324,7 +324,7 @@ def test_the_gpu_gives_the_same_features(photos: Path, graph_cache: Path) -> Non
 
 
 def test_the_version_depends_on_every_step(tmp_path: Path) -> None:
-    from crossmedia.imgserver.vision.identity import backbone_version
+    from crossmedia.imgserver.vision.backbone import backbone_version
 
     for name in ("ab", "ac"):
         (tmp_path / name).write_text(name)

@@ -21,7 +21,7 @@ from crossmedia.imgserver.storage.cluster.nodes import Nodes
 from crossmedia.imgserver.storage.cluster.url import RedisUrl
 from crossmedia.imgserver.storage.records import Ids, Rows, Space
 from crossmedia.imgserver.storage.stores import Stored
-from crossmedia.status import LOST, is_ok
+from crossmedia.status import Status, is_ok
 
 log = logging.getLogger(__name__)
 
@@ -261,13 +261,13 @@ class RedisTable:
         return 0
 
     def get(self, ids: Ids) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
-        """As ``Table.get``; ``LOST`` where a row may exist and is not to be had now."""
+        """As ``Table.get``; TIMED_OUT where a row may exist and is not to be had now: it is not known to be missing."""
         values, there, lost = self._store.get(self._codec, ids)
         status = values["status"]
         if there.all():
             return values["row"], status.copy()
-        status = np.where(there, status, np.where(lost, LOST, 0)).astype(np.uint8)
+        status = np.where(there, status, np.where(lost, Status.TIMED_OUT, 0)).astype(np.uint8)
         absent = np.flatnonzero(~there & ~lost)
         if len(absent):
-            status[absent] = np.where(self._store.complete(self._codec, self.space, ids[absent]), 0, LOST)
+            status[absent] = np.where(self._store.complete(self._codec, self.space, ids[absent]), 0, Status.TIMED_OUT)
         return np.where(is_ok(status)[:, None], values["row"], 0).astype(self.space.dtype), status
