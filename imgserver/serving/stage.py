@@ -60,7 +60,7 @@ class Stage(ABC, Generic[Item]):
     @property
     def alive(self) -> bool:
         """Whether each thread is there."""
-        return not self._closed and all(thread.is_alive() for thread in self._threads)
+        return all(thread.is_alive() for thread in self._threads)
 
     def put(self, *items: Item) -> None:
         """Hand items to this stage, each as soon as there is room."""
@@ -69,7 +69,7 @@ class Stage(ABC, Generic[Item]):
                 while self.most is not None and len(self.waiting) >= self.most:
                     self._changed.wait()
                 self.append(item)
-            self._changed.notify_all()
+                self._changed.notify_all()
 
     def close(self) -> None:
         """Stop when nothing waits any more."""
