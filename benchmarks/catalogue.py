@@ -33,7 +33,7 @@ from crossmedia.imgserver.offline.precompute import PrecomputeConfig, make_plan
 from crossmedia.imgserver.storage.catalogue import open_catalogue
 from crossmedia.imgserver.storage.records import ENTRY, NewEntries
 from crossmedia.imgserver.storage.store import Store
-from crossmedia.imgserver.storage.versions import feature_space
+from crossmedia.imgserver.storage.versions import own_space
 from crossmedia.imgserver.vision.backbones import get_backbone
 
 BACKBONE = "efficientnet_lite0"
@@ -66,7 +66,7 @@ def _rows(start: int, n: int) -> pa.Table:
 def make_store(folder: Path, entries: int) -> None:
     """An index that knows every entry of the manifest; rows are not needed to see what is left to do."""
     store, backbone = Store(folder), get_backbone(BACKBONE)
-    space = feature_space(store, backbone.version, backbone.feature_dim, backbone.recipe)
+    space = own_space(store, backbone.space)
     for start in range(0, entries, BLOCK):
         ids = np.arange(start, min(start + BLOCK, entries))
         found = np.zeros(len(ids), dtype=ENTRY)

@@ -29,7 +29,7 @@ from crossmedia.imgserver.head import HeadSpec, fit_pca
 from crossmedia.imgserver.head_files import save_head
 from crossmedia.imgserver.storage.records import SOURCE, Rows
 from crossmedia.imgserver.storage.store import Store
-from crossmedia.imgserver.storage.versions import feature_space, vector_space
+from crossmedia.imgserver.storage.versions import FEATURE_DTYPE, vector_space
 from crossmedia.status import Status
 from crossmedia.version import Version
 
@@ -50,7 +50,7 @@ def make_store(folder: Path) -> None:
     """Random features, sparse and positive as a CNN's are, and the vectors of their PCA."""
     rng = np.random.default_rng(0)
     store = Store(folder)
-    features = feature_space(store, BACKBONE, FEATURE, "none")
+    features = store.index.ensure_space(BACKBONE, "feature", FEATURE, FEATURE_DTYPE, "none")
     values = np.maximum(rng.standard_normal((IMAGES, FEATURE), dtype=np.float32), 0).astype(np.float16)
     head = fit_pca(values[:4096], WIDTHS[-1])
     version = head.version(BACKBONE)

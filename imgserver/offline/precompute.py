@@ -26,7 +26,7 @@ from crossmedia.imgserver.shards import Ownership, shards_of
 from crossmedia.imgserver.storage.catalogue import Catalogue
 from crossmedia.imgserver.storage.records import SOURCE, Ids, Space
 from crossmedia.imgserver.storage.store import Store
-from crossmedia.imgserver.storage.versions import feature_space
+from crossmedia.imgserver.storage.versions import own_space
 from crossmedia.imgserver.vision.backbone import Backbone
 from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.decoders import Decoders
@@ -130,7 +130,7 @@ def make_plan(store: Store, catalogue: Catalogue, backbone: Backbone, config: Pr
     """
     names, only = catalogue.names(), config.chosen(catalogue)
     ids = wanted_ids(catalogue, only)
-    space = feature_space(store, backbone.version, backbone.feature_dim, backbone.recipe)
+    space = own_space(store, backbone.space)
     entries, known = store.index.get(space.name, ids)
     known[known] = catalogue.unchanged(ids[known], entries[known])
     failed = np.flatnonzero(known & ~is_ok(entries["status"]))
@@ -248,7 +248,7 @@ class StoreEmbedder:
             plan.names.keep(store.folder)
         else:
             ImageNames.forget(store.folder, self.catalogue.ids())
-        space = feature_space(store, self.backbone.version, self.backbone.feature_dim, self.backbone.recipe)
+        space = own_space(store, self.backbone.space)
         result, reasons = PrecomputeResult(plan.found, skipped=plan.skipped), dict[int, str]()
         with Decoders(self._limits) as decoders, ThreadPoolExecutor(1, thread_name_prefix="commit") as writer:
             committed: Future[None] | None = None

@@ -20,7 +20,7 @@ from crossmedia.imgserver.offline.image_ids import wanted_ids
 from crossmedia.imgserver.offline.shard_files import FEATURES, VECTORS, ShardFiles
 from crossmedia.imgserver.shards import SHARDS, shards_of
 from crossmedia.imgserver.storage.records import Ids, Rows, Space, places_in, spread
-from crossmedia.imgserver.storage.versions import FEATURE_DTYPE, VECTOR_DTYPE
+from crossmedia.imgserver.storage.versions import VECTOR_DTYPE
 from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.decoders import Decoders
 from crossmedia.imgserver.vision.embedding import embedded
@@ -111,8 +111,6 @@ class OpenJob:
         self.photos = job.photos.open()
         self.backbone = get_backbone(job.backbone)
         self.files = ShardFiles(job.folder, FEATURES, self.backbone.version)
-        made = self.backbone
-        self.space = Space(0, made.version, "feature", made.feature_dim, FEATURE_DTYPE, recipe=made.recipe)
 
     def of_shard(self, shard: Shard) -> Ids:
         """Ids of a shard."""
@@ -154,7 +152,7 @@ class FileEmbedder:
         parts: list[Rows] = []
         rejected: dict[int, str] = {}
         for photos in batched(decoded(self._of.photos, self._of.backbone, self._decoders, ids), CNN_PHOTOS):
-            rows, reasons = embedded(self._engine, photos, self._of.space)
+            rows, reasons = embedded(self._engine, photos, self._of.backbone.space)
             parts.append(rows)
             rejected.update(reasons)
             progress(len(photos))
@@ -188,8 +186,8 @@ def embed_shard(
     if len(todo):
         with FileEmbedder(of, threads) as embedder:
             for start in range(0, len(todo), BLOCK_PHOTOS):
-                embedded, rejected = embedder.embed(todo[start : start + BLOCK_PHOTOS], progress)
-                result.embedded += embedded
+                photos, rejected = embedder.embed(todo[start : start + BLOCK_PHOTOS], progress)
+                result.embedded += photos
                 result.rejected |= rejected
     result.seconds = time.monotonic() - started
     return result

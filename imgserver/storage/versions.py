@@ -108,11 +108,6 @@ def held(store: Store, name: str, kind: str = "") -> Space:
     return space
 
 
-def feature_space(store: Store, backbone_version: str, dim: int, recipe: str) -> Space:
-    """Features of a backbone version, which ``recipe`` makes again; made if it is not there."""
-    return store.index.ensure_space(backbone_version, "feature", dim, FEATURE_DTYPE, recipe)
-
-
 def own_space(store: Store, space: Space) -> Space:
     """The store's space of this name, made like this one if it is not there."""
     return store.index.ensure_space(space.name, space.kind, space.dim, space.dtype, space.recipe)

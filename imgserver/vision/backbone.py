@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from crossmedia.imgserver.storage.records import Space
+from crossmedia.imgserver.storage.versions import FEATURE_DTYPE
 from crossmedia.imgserver.vision.decode import Preprocessing
 from crossmedia.version import hashed
 
@@ -70,6 +72,11 @@ class Backbone:
     def version(self) -> str:
         """``<name>@<12 hex of sha256(weights, preprocessing)>[#bf16]``."""
         return backbone_version(self.name, self.weights, self.preprocessing, self.rest) + BF16 * self.bf16
+
+    @property
+    def space(self) -> Space:
+        """What its features are stored in, out of any store."""
+        return Space(0, self.version, "feature", self.feature_dim, FEATURE_DTYPE, recipe=self.recipe)
 
 
 class Normalised(nn.Module):
