@@ -12,6 +12,8 @@ from crossmedia.imgserver.serving.miss import Miss, say
 from crossmedia.imgserver.serving.under_way import UnderWay
 from crossmedia.status import Status
 
+LOOK_S = 1.0  # for room in a stage whose thread may have ended
+
 Item = TypeVar("Item")
 
 
@@ -67,7 +69,9 @@ class Stage(ABC, Generic[Item]):
         with self._changed:
             for item in items:
                 while self.most is not None and len(self.waiting) >= self.most:
-                    self._changed.wait()
+                    if not self.alive:  # nobody will make room, and whoever brings this must be able to end
+                        raise RuntimeError(f"the thread {self._threads[0].name} has ended")
+                    self._changed.wait(LOOK_S)
                 self.append(item)
                 self._changed.notify_all()
 
