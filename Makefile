@@ -38,8 +38,8 @@ test: install-dev ## Lint, types and the test suite, without what takes its time
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not faults and not slow" -n 2 --dist loadfile
 
-test-slow: install-dev ## The tests that take minutes: every command of the README, the demo, Ray, compaction under kills
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m "slow and not faults"
+test-slow: install-dev ## What takes minutes: commands of the README, demo, Ray, Redis, browsers, kills of compaction
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not faults" -n 2 --dist loadfile
 
 test-faults: install-dev ## Faults: kills, full disks, networks, overload, damage, floods, hostile input; it takes long, and KILLS=1000 longer
 	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest tests/faults -s --kills $(KILLS)

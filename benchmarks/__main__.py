@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-HELPERS = ("__init__", "__main__", "parts", "peers", "plot", "repeated")
+HELPERS = ("__init__", "__main__", "parts", "peers", "plot", "plot_worth", "repeated")
 
 
 def questions() -> dict[str, str]:

@@ -88,7 +88,7 @@ def answered(addresses: list[str], up: list[bool]) -> list[int]:
     for address, there in zip(addresses, up, strict=True):
         if there:
             with ImageClient(address) as client:
-                found.append(client.info().ids_requested)
+                found.append(client.info().counters.ids_requested)
         else:
             found.append(0)
     return found

@@ -21,7 +21,8 @@ from rich.table import Table
 
 from benchmarks.parts import finish
 from crossmedia.features.reading.samples import Samples
-from crossmedia.trainer.fit import FitConfig, fit, served_version
+from crossmedia.trainer.fit import FitConfig, fit
+from crossmedia.trainer.images.open_images import served_version
 from crossmedia.trainer.metrics import rela_impr
 from crossmedia.trainer.report import figures, summary
 from crossmedia.trainer.runs import results

@@ -89,14 +89,14 @@ def training(folder: Path, way: str, store: str, address: str, steps: int) -> Wo
 
 def profile(folder: Path, store: str, address: str, steps: int) -> dict[str, float]:
     """Milliseconds a step that the trainer waits for each kind of call, and all of it."""
-    from crossmedia.imgserver.client import ImageClient
+    from crossmedia.imgserver.client import ImageClient, head_servers
 
     work = training(folder, "remote", store, address, steps)
     work()
     spent: dict[str, float] = {}
 
     @contextmanager
-    def timed(cls: type, name: str, label: str) -> Iterator[None]:
+    def timed(cls: Any, name: str, label: str) -> Iterator[None]:
         plain: Callable[..., Any] = getattr(cls, name)
 
         def measured(*arguments: Any, **more: Any) -> Any:
@@ -112,13 +112,13 @@ def profile(folder: Path, store: str, address: str, steps: int) -> dict[str, flo
         finally:
             setattr(cls, name, plain)
 
-    from crossmedia.trainer.images.image_head import ImageHead
+    from crossmedia.trainer.images.image_head import RemoteHead
 
     with (
-        timed(ImageHead, "_publish", "hash and pack the head"),
-        timed(ImageClient, "put_head", "put the head"),
+        timed(RemoteHead, "_publish", "hash and pack the head"),
+        timed(head_servers, "put_head", "put the head"),
         timed(ImageClient, "get", "get vectors"),
-        timed(ImageClient, "head_gradient", "get the head's gradient"),
+        timed(head_servers, "head_gradient", "get the head's gradient"),
     ):
         started = time.perf_counter()
         work()
@@ -135,7 +135,7 @@ def moved(folder: Path, store: str, address: str, steps: int) -> dict[str, float
     work = steps_over(images, images.dim, folder, steps)
 
     def so_far() -> int:
-        stats = images.source.stats
+        stats = images.stats
         total: int = stats.bytes_sent + stats.bytes_received + stats.head_bytes_sent + stats.head_bytes_received
         return total
 

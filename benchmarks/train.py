@@ -155,10 +155,9 @@ def steps_over(images: Any, dim: int, folder: Path, steps: int) -> Work:
     from crossmedia.allocator import keep_freed_memory
     from crossmedia.features.reading.prefetch import fetch_ahead
     from crossmedia.features.reading.samples import Samples
-    from crossmedia.trainer.images.image_head import vectors_of
+    from crossmedia.trainer.feed import Fed
     from crossmedia.trainer.layers.inputs import InputSpec
     from crossmedia.trainer.models import make
-    from crossmedia.trainer.tensors import to_tensors
 
     keep_freed_memory()  # as the trainer does
     torch.set_num_threads(THREADS)
@@ -174,7 +173,8 @@ def steps_over(images: Any, dim: int, folder: Path, steps: int) -> Work:
         done = 0
         batches = islice(samples.batches("train", BATCH, shuffle_seed=0, epoch=0), steps)
         for batch, fetched in fetch_ahead(batches, images.fetch, images.depth):
-            loss = model.loss(to_tensors(batch, device), vectors_of(images, batch, fetched))
+            fed = Fed.of(batch, device, fetched)
+            loss = model.loss(fed.tensors, fed.vectors(images))
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -209,9 +209,9 @@ def main() -> None:
     """Train each way in turn, then look at the memory."""
     parser = argparse.ArgumentParser(description="Training with vectors fetched, beside vectors in memory.")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="3 short rounds, histories of 50, two catalogues")
+    parser.add_argument("--quick", action="store_true", help="2 short rounds, histories of 50, two catalogues")
     arguments = parser.parse_args()
-    quick, rounds = arguments.quick, 3 if arguments.quick else arguments.rounds
+    quick, rounds = arguments.quick, 2 if arguments.quick else arguments.rounds
     catalogues = (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000)
     ratios: dict[str, float] = {}
     found: dict[str, Any] = {}
@@ -225,7 +225,7 @@ def main() -> None:
             np.save(stores[n] / "vectors.npy", vectors)
             make_store(stores[n] / "store", vectors)
         n = catalogues[1]
-        for behaviours, steps in ((50, 5 if quick else 20), (1_000, 3)):
+        for behaviours, steps in ((50, 3 if quick else 20), (1_000, 3)):
             if quick and behaviours > 50:
                 continue
             work = folder / f"samples-{behaviours}"
@@ -244,7 +244,7 @@ def main() -> None:
             tail = "" if behaviours == 50 else f"_{behaviours}"
             ratios["ram" + tail] = taken["vectors fetched"].rate / taken["vectors in memory"].rate
             ratios["fetch_cpu" + tail] = _cpu(taken["the fetches alone"]) / _cpu(taken["vectors in memory"])
-        peaks = memory(folder, stores, 5, ratios)
+        peaks = memory(folder, stores, 3 if quick else 5, 1 if quick else 2, ratios)
     finish("train", ratios, rounds=rounds, parts=found, peaks=peaks)
 
 
@@ -252,7 +252,7 @@ def _cpu(taken: Taken) -> float:
     return taken.cpu_us(taken.client_cpu) + taken.cpu_us(taken.server_cpu)
 
 
-def memory(folder: Path, stores: dict[int, Path], steps: int, ratios: dict[str, float]) -> dict[str, Any]:
+def memory(folder: Path, stores: dict[int, Path], steps: int, rounds: int, ratios: dict[str, float]) -> dict[str, Any]:
     """Peak memory of a trainer over each catalogue."""
     table = Table("catalogue", "MiB trainer, vectors fetched", "MiB trainer, vectors in memory", "MiB image server")
     peaks: dict[str, Any] = {}
@@ -265,7 +265,7 @@ def memory(folder: Path, stores: dict[int, Path], steps: int, ratios: dict[str, 
                 "fetched": Part(training, work, "server", address, steps, servers=[pid]),
                 "memory": Part(training, work, "memory", str(place / "vectors.npy"), steps),
             }
-            taken = run_rounds(parts, 2)
+            taken = run_rounds(parts, rounds)
             for part in parts.values():
                 part.close()
         peaks[str(n)] = {name: part.client_peak for name, part in taken.items()}

@@ -25,7 +25,8 @@ from rich.table import Table
 
 from benchmarks.parts import finish
 from crossmedia.features.reading.samples import Samples
-from crossmedia.trainer.fit import FitConfig, fit, served_version
+from crossmedia.trainer.fit import FitConfig, fit
+from crossmedia.trainer.images.open_images import served_version
 from crossmedia.trainer.report import summary
 from crossmedia.trainer.report.tables import number
 from crossmedia.trainer.runs import results

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from crossmedia.imgserver.client import HeadServers, ImageClient
     from crossmedia.imgserver.head import Head
     from crossmedia.imgserver.offline.precompute import precompute
-    from crossmedia.trainer.compare import CompareConfig, compare
+    from crossmedia.trainer.compare import compare
+    from crossmedia.trainer.evaluate import evaluate
     from crossmedia.trainer.fit import fit
     from crossmedia.trainer.images.image_head import ImageHead
     from crossmedia.trainer.scorer import Scorer
-    from crossmedia.trainer.settings import FitConfig
+    from crossmedia.trainer.settings import CompareConfig, FitConfig
 
 __all__ = [
     "CompareConfig",
@@ -40,13 +41,14 @@ __all__ = [
     "Scorer",
     "build_samples",
     "compare",
+    "evaluate",
     "fit",
     "open_store",
     "precompute",
 ]
 
 _MODULES = {
-    "CompareConfig": "trainer.compare",
+    "CompareConfig": "trainer.settings",
     "CrossMediaError": "errors",
     "FitConfig": "trainer.settings",
     "Head": "imgserver.head",
@@ -57,6 +59,7 @@ _MODULES = {
     "Scorer": "trainer.scorer",
     "build_samples": "features.writing.build",
     "compare": "trainer.compare",
+    "evaluate": "trainer.evaluate",
     "fit": "trainer.fit",
     "open_store": "imgserver",
     "precompute": "imgserver.offline.precompute",

@@ -1,4 +1,4 @@
-"""How this process keeps memory that it freed.
+"""Keep or give back memory that this process has freed.
 
 A reply of 10,000 vectors is a block of 1.3 MB. glibc gives such a block back to the kernel when it is freed and takes
 it anew for the next reply, page fault by page fault: half of the CPU time of a fetch. So the daemon and the trainer,
@@ -26,7 +26,7 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_freed_memory() -> None:
-    """Have malloc give back all that lies free, between what is used too; for after a burst."""
+    """Have malloc give back all free memory, also between used blocks; call this after a burst."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError):

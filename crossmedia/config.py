@@ -1,4 +1,4 @@
-"""How every command gets its configuration: flag, then environment, then one TOML file, then the default.
+"""Configure every command: a flag counts first, then the environment, then one TOML file, then the default.
 
 Click already knows three of the four (flag > environment > ``default_map`` > default), so this module only feeds
 it: the environment names follow from the command (``imgserver serve --port`` is ``CROSSMEDIA_IMGSERVER_SERVE_PORT``),
@@ -24,13 +24,13 @@ import math
 import os
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from crossmedia.door import told
+from crossmedia.door import near_place, told
 from crossmedia.environment import CLIENT
 from crossmedia.errors import BadInput, CrossMediaError, DeadlineExceeded, did_you_mean
 from crossmedia.hosts import keep_loopback_from_proxies
@@ -41,26 +41,36 @@ CONFIG_ENV = "CROSSMEDIA_CONFIG"
 KEPT = "What was committed is kept: the same command goes on with the rest."
 NOTHING_LOST = "Nothing is lost: run the same command again."
 MOST = 2**63 - 1  # what libraries take
+# Parameters that are text and name what must be there, beside those of the type click.Path; and what is yet to be made.
+PLACES, TO_BE_MADE = ("store", "catalogue", "samples", "warm_start", "queries"), ("out", "plot", "to")
 
 
 class Choice(click.Choice[str]):
-    """One of several words; a slip of the pen is told what was meant."""
+    """One of several words; for a mistyped word the error suggests the nearest one."""
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
-        """As click says it, and the nearest."""
+        """Click's message, and the nearest choice."""
         return super().get_invalid_choice_message(value, ctx) + did_you_mean(value, map(str, self.choices))
 
 
 class Command(click.Command):
-    """A command whose help shows an example, the default of each option, and how else options are given.
+    """A command whose help shows an example, each option's default, and the other ways to give options.
 
     Args:
         example: a line or several, as they are typed, without ``crossmedia`` and the group.
         goes_on: whether it goes on where a run of it was ended by a kill; others start anew.
+        sections: headings of the help, and the options below each; the rest stands below ``Options``.
     """
 
-    def __init__(self, *args: Any, example: str = "", goes_on: bool = False, **kwargs: Any):
-        self.example, self._goes_on = example, goes_on
+    def __init__(
+        self,
+        *args: Any,
+        example: str = "",
+        goes_on: bool = False,
+        sections: dict[str, tuple[str, ...]] | None = None,
+        **kwargs: Any,
+    ):
+        self.example, self._goes_on, self.sections = example, goes_on, sections or {}
         kwargs.setdefault("context_settings", {})
         kwargs["context_settings"].setdefault("show_default", True)
         kwargs["context_settings"].setdefault("max_content_width", 110)
@@ -69,8 +79,18 @@ class Command(click.Command):
             if type(parameter.type) is click.Choice:
                 parameter.type = Choice(parameter.type.choices)
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options below their headings, each section in its own order."""
+        records = {option.opts[-1]: option.get_help_record(ctx) for option in self.get_params(ctx)}
+        for heading, names in self.sections.items():
+            with formatter.section(heading):
+                formatter.write_dl([record for name in names if (record := records.pop(name)) is not None])
+        if rest := [record for record in records.values() if record is not None]:
+            with formatter.section("Options"):
+                formatter.write_dl(rest)
+
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The text, and the example below it."""
+        """Write the text, and the example below it."""
         super().format_help_text(ctx, formatter)
         if self.example:
             with formatter.section("Example"):
@@ -78,7 +98,7 @@ class Command(click.Command):
                     formatter.write(f"{'':{formatter.current_indent}}{ctx.command_path} {line}\n")
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """How options are given in the environment and in the file: one line for all of them."""
+        """Write one line on how to give options in the environment and in the file."""
         option = next((o for o in self.params if isinstance(o, click.Option) and not o.is_flag), None)
         if ctx.auto_envvar_prefix and option is not None and option.name:
             table = ".".join(ctx.command_path.split()[1:])
@@ -96,7 +116,23 @@ class Command(click.Command):
             empty = "" in value if isinstance(value, list | tuple) else value == ""
             if empty and parameter.default != "" and not ctx.resilient_parsing:
                 raise click.BadParameter("it is empty.", ctx, parameter)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.BadParameter as error:
+            meant = self._place_meant(given, error.message)
+            raise click.BadParameter(error.message + meant, ctx, error.param) if meant else error from None
+
+    def _place_meant(self, values: Mapping[str, Any], message: str) -> str:
+        """`` Did you mean 'runs/din'?`` behind a message about a file or a folder that is not there."""
+        for parameter in self.params:
+            name = parameter.name or ""
+            if (isinstance(parameter.type, click.Path) or name in PLACES) and name not in TO_BE_MADE:
+                value = values.get(name)
+                for place in value if isinstance(value, list | tuple) else [value]:
+                    near = near_place(place) if place and str(place) in message else ""
+                    if near and "Did you mean" not in message:
+                        return f" Did you mean {near!r}?"
+        return ""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what fails becomes a line and an exit code, with ``--json`` an object too: see ``told``."""
@@ -114,6 +150,7 @@ class Command(click.Command):
             if found is None:
                 raise
             message, code = found
+            message += self._place_meant(ctx.params, message)
             waited = isinstance(error, CrossMediaError) and (error.tried_s or isinstance(error, DeadlineExceeded))
             if self._goes_on and waited:
                 message += f" {KEPT}"
@@ -124,7 +161,7 @@ class Command(click.Command):
 
 
 def printable(text: str) -> str:
-    """Text that every terminal takes: names of files may hold bytes that are no UTF-8."""
+    """Text that every terminal can show: names of files may hold bytes that are not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -151,11 +188,11 @@ class Group(click.Group):
             self.add_command(command)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of the sections."""
+        """Names of the commands, in the order of the sections."""
         return list(self.commands)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands below their headings."""
+        """Write the commands below their headings."""
         if not self.sections:
             super().format_commands(ctx, formatter)
             return
@@ -181,7 +218,7 @@ class Group(click.Group):
 
 
 def load_config_file(path: str | None) -> dict[str, Any]:
-    """Tables of the TOML file at ``path``, of ``crossmedia.toml`` when there is no path, else nothing.
+    """Tables of the TOML file at ``path``, or of ``crossmedia.toml`` when there is no path; empty if there is no file.
 
     Raises:
         click.UsageError: the named file does not exist, or the file cannot be read, or is not TOML.
@@ -200,7 +237,7 @@ def load_config_file(path: str | None) -> dict[str, Any]:
 
 
 def _set_client(table: Any) -> None:
-    """Put ``[client]`` where clients look, and processes that are started from here too; the environment goes first."""
+    """Set ``[client]`` in the environment, where clients and child processes look; what is set there already stays."""
     if not table:
         return
     for key, value in table.items() if isinstance(table, dict) else [("client", table)]:
@@ -219,7 +256,7 @@ def _usage_error(message: str) -> NoReturn:
 
 
 def _defaults(command: click.Command, ctx: click.Context, table: Any, inherited: dict[str, Any] | None = None) -> Any:
-    """``default_map`` of ``command``: its table over the plain values of the tables above; unknown keys are refused."""
+    """``default_map`` of ``command``: its table, over plain values of the tables above; unknown keys are refused."""
     table = {} if table is None else table
     if not isinstance(table, dict):
         _usage_error(f"The configuration file says {command.name} = {table!r}; it must be a table, [{command.name}].")
@@ -267,13 +304,13 @@ def _flags(command: click.Command, ctx: click.Context) -> set[str]:
 
 
 def _checked(parameter: click.Parameter, key: str, value: Any) -> Any:
-    """A value that click can convert; it would fail with a trace on a list for a number, or on infinity."""
+    """A value that click can convert; without this check, a list for a number, or infinity, would end in a trace."""
     of_several = getattr(parameter, "multiple", False) or parameter.nargs != 1
     several = isinstance(value, list) and (of_several or getattr(parameter.type, "takes_lists", False))
     key = key.replace("_", "-")
     for one in value if several else [value]:
         if not isinstance(one, str | int | float) or (isinstance(one, float) and not math.isfinite(one)):
-            _usage_error(f"The configuration file sets {key!r} to {one!r}, which is no value of an option.")
+            _usage_error(f"The configuration file sets {key!r} to {one!r}, which cannot be the value of an option.")
     if of_several and not several:
         _usage_error(f"The configuration file sets {key!r} to {value!r}; it is a list: {key} = [{json.dumps(value)}].")
     return value

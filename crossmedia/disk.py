@@ -1,7 +1,8 @@
-"""Files that are whole or not there, and stay after a loss of power; how much disk files take."""
+"""Write files completely or not at all, so that they survive a loss of power; measure the disk that files take."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shlex
@@ -25,7 +26,7 @@ NOT_OURS = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsEr
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A new file to write, which takes the place of ``path`` in one step, synced; after an error there is none of it.
+    """A new file to write, which replaces ``path`` in one step, synced; after an error nothing of it is left.
 
     Its folder is made if it is not there. What killed processes left of such files in it is removed.
 
@@ -51,7 +52,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _locked_part(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` that this process holds locked, so that others can tell it from what a killed one left."""
+    """A locked file beside ``path``, which others can therefore tell from the files of a killed process."""
     while True:
         part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{UNFINISHED}")
         with open(part, "xb") as mine:
@@ -76,7 +77,7 @@ def remove_unfinished(folder: Path) -> None:
 
 @contextmanager
 def held(path: Path, refusal: Callable[[str], str]) -> Iterator[None]:
-    """Hold the first byte of a file, which is made if it is not there, against all other processes.
+    """Lock the first byte of a file against all other processes; the file is made if it does not exist.
 
     Locks of one process do not differ: it must not have the file open otherwise.
 
@@ -99,7 +100,7 @@ def held(path: Path, refusal: Callable[[str], str]) -> Iterator[None]:
 
 
 def _holder(descriptor: int) -> str:
-    """Who has the lock, as far as the kernel tells."""
+    """The process that has the lock, as far as the kernel tells."""
     asked = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
     pid = struct.unpack(FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))[4]
     try:
@@ -110,8 +111,29 @@ def _holder(descriptor: int) -> str:
     return f"process {pid} ({command if len(command) <= MOST_SAID else command[:MOST_SAID] + '…'})"
 
 
+def unwritable(path: Path, error: OSError) -> str:
+    """Why nothing can be written at a place, and what to do, in a sentence or two.
+
+    Args:
+        path: that was to be made.
+        error: of the system.
+    """
+    there = next((above for above in (path, *path.parents) if os.path.lexists(above)), Path("/"))
+    if isinstance(error, NotADirectoryError | FileExistsError | IsADirectoryError) and not there.is_dir():
+        return f"{there} is a file. Choose another place, or move that file away."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"there is no space left on the disk of {there}. Make room, or choose another disk."
+    if error.errno == errno.EROFS:
+        return f"the disk of {there} is read-only. Choose another place."
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return f"{error.strerror}. Choose another name."
+    if isinstance(error, PermissionError) and not os.access(there, os.W_OK):
+        return f"this user may not write in {there}. Choose another place, or let this user write there."
+    return f"the file system of {there} takes no new files ({error.strerror}). Choose another place."
+
+
 def sync_names(folder: Path) -> None:
-    """Wait until the names of the files in a folder are on disk, where its file system can say so."""
+    """Wait until the names of the files in a folder are on disk, if its file system can say so."""
     with suppress(OSError):
         sync(folder)
 
@@ -126,7 +148,7 @@ def sync(path: Path) -> None:
 
 
 def hash_of(path: Path) -> str:
-    """XXH3 of a file, 32 hex: whether it is what was written, not who wrote it."""
+    """XXH3 of a file, 32 hex digits: it shows whether a file is what was written, not who wrote it."""
     import xxhash  # of the server alone
 
     found = xxhash.xxh3_128()

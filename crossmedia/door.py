@@ -1,4 +1,4 @@
-"""What a failure is to the person at the terminal: one sentence that says what to do, and an exit code; never a trace.
+"""Tell the person at the terminal about a failure: one sentence that says what to do, and an exit code; never a trace.
 
 Faults of ours say it themselves. Those of the system and of libraries that read what a person gave (a file that is not
 there, a Parquet file that is none) are put into words here. What is left is a bug, and keeps its trace.
@@ -7,10 +7,12 @@ there, a Parquet file that is none) are put into words here. What is left is a b
 from __future__ import annotations
 
 import errno
+import os
+from pathlib import Path
 from typing import NamedTuple
 
 from crossmedia.disk import NOT_OURS
-from crossmedia.errors import BadInput, CrossMediaError, StoreError
+from crossmedia.errors import BadInput, CrossMediaError, StoreError, nearest
 
 OURS = ("imgserver", "features", "trainer", "crossmedia")
 # Libraries that read and write files of the person's, and fail in words of their own.
@@ -21,14 +23,14 @@ READ_ONLY = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 
 
 class Told(NamedTuple):
-    """What is said, and how the process ends."""
+    """The message, and how the process ends."""
 
     message: str
     exit_code: int
 
 
 def told(error: Exception, group: str) -> Told | None:
-    """What to say of a failure; None for a bug.
+    """What to say about a failure; None for a bug.
 
     Args:
         error: that ended a command.
@@ -60,6 +62,17 @@ def told(error: Exception, group: str) -> Told | None:
     if type(error).__module__.partition(".")[0] in READERS:
         return Told(f"What was given cannot be read: {_line(error)}", BadInput.exit_code)
     return None
+
+
+def near_place(place: str | Path) -> str:
+    """The file or folder beside ``place`` that is spelled most like it; empty where it is there, or nothing is near."""
+    path = Path(place)
+    try:
+        beside = [] if os.path.lexists(path) else [name for name in os.listdir(path.parent) if name[0] != "."]
+    except (OSError, ValueError):  # no such folder; no path at all
+        return ""
+    near = nearest(path.name, beside)
+    return str(path.parent / near) if near else ""
 
 
 def _remedy(error: OSError) -> str:

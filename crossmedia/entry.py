@@ -1,4 +1,4 @@
-"""The command ``crossmedia``, from its first moment: Ctrl-C is heard before anything is imported that takes long."""
+"""Start the command ``crossmedia``. Ctrl-C works from the first moment, before slow imports."""
 
 from crossmedia.interrupts import end_on_signals
 
@@ -7,7 +7,7 @@ end_on_signals()
 
 def main() -> None:
     """Entry point."""
+    from crossmedia.cli import crossmedia
     from crossmedia.config import run
-    from crossmedia.trainer.cli import crossmedia
 
     run(crossmedia, "CROSSMEDIA")

@@ -1,4 +1,4 @@
-"""Every fault that CrossMedia raises on purpose: one class a fault, each with its gRPC code and its exit code.
+"""The errors that CrossMedia raises on purpose: one class for each, with its gRPC code and its exit code.
 
     CrossMediaError
       BadInput               a file, column, flag or value of the user is wrong
@@ -13,6 +13,7 @@
       ServerUnavailable      nobody answers at the address                     UNAVAILABLE
       StoreError             the store, or a file, cannot be read or written   DATA_LOSS
         DamagedIndex         the index of a store is not what was written      DATA_LOSS
+        NoStore              a folder that was named holds no store            DATA_LOSS
       ServerFault            the server failed in a way nobody foresaw         INTERNAL
       TooManyMissingImages   more images are missing than the run allows
       NothingEmbedded        precompute ended without a single vector
@@ -40,6 +41,14 @@ class CrossMediaError(Exception):
     Attributes:
         request_id: of the call that failed, by which the server's log names it; empty where no server failed.
         tried_s: for how long the call was tried again before it was given up.
+
+    Example:
+        >>> import crossmedia
+        >>> try:
+        ...     crossmedia.ImageClient("localhost:1", timeout_s=0.5).get([1])
+        ... except crossmedia.CrossMediaError as error:
+        ...     type(error).__name__, error.exit_code
+        ('ServerUnavailable', 3)
     """
 
     request_id: str = ""
@@ -63,21 +72,21 @@ class InvalidRequest(CrossMediaError):
 
 
 class NotReady(CrossMediaError):
-    """The server is up and holds no vectors yet."""
+    """The server is up, but it has no vectors yet."""
 
     grpc_code = grpc.StatusCode.FAILED_PRECONDITION
     exit_code = 4
 
 
 class VersionMismatch(CrossMediaError):
-    """Vectors of a version were asked for that the server does not serve, or a run met another version than its own."""
+    """A call asked for a version that the server does not serve, or a run found a version that is not its own."""
 
     grpc_code = grpc.StatusCode.FAILED_PRECONDITION
     exit_code = 4
 
 
 class WrongShard(CrossMediaError):
-    """An image was asked of a server that does not own it, or client and servers know different lists of servers."""
+    """A server was asked for an image that it does not own, or client and servers have different lists of servers."""
 
     grpc_code = grpc.StatusCode.FAILED_PRECONDITION
     exit_code = 4
@@ -95,14 +104,14 @@ class Overloaded(CrossMediaError):
 
 
 class Unauthenticated(CrossMediaError):
-    """The server answers calls with a token alone, and there was none, or none that it knows."""
+    """The server answers only calls with a token; this call had none, or one that the server does not know."""
 
     grpc_code = grpc.StatusCode.UNAUTHENTICATED
     exit_code = 2
 
 
 class PermissionDenied(CrossMediaError):
-    """The token is known, and its scope is not enough for the call."""
+    """The server knows the token, but its scope does not allow the call."""
 
     grpc_code = grpc.StatusCode.PERMISSION_DENIED
     exit_code = 2
@@ -130,11 +139,23 @@ class StoreError(CrossMediaError):
 
 
 class DamagedIndex(StoreError):
-    """The store's index is not what was written; to who calls a server it is a ``StoreError``."""
+    """The store's index is not what was written; callers of a server see a ``StoreError``."""
+
+
+class NoStore(StoreError):
+    """There is no store in a folder that somebody named: a slip of the pen, mostly."""
+
+    exit_code = 2
+
+    def __init__(self, store: object):
+        super().__init__(
+            f"There is no store in {store}. Check the name; 'imgserver precompute --store {store} --catalogue FOLDER' "
+            f"makes one of photos, 'imgserver import' of vectors that there are."
+        )
 
 
 class ServerFault(CrossMediaError):
-    """The server failed in a way nobody foresaw; its log says more."""
+    """The server failed in an unexpected way; its log says more."""
 
     grpc_code = grpc.StatusCode.INTERNAL
     exit_code = 1
@@ -147,13 +168,13 @@ class TooManyMissingImages(CrossMediaError):
 
 
 class NothingEmbedded(CrossMediaError):
-    """Precompute found photos and embedded none, or found none at all."""
+    """Precompute found photos but embedded none, or it found none at all."""
 
     exit_code = 5
 
 
 class TrainingDiverged(CrossMediaError):
-    """The loss of a model that is trained is no number any more."""
+    """The loss of a model in training is no longer a finite number."""
 
 
 _BY_NAME: dict[str, type[CrossMediaError]] = {
@@ -172,7 +193,7 @@ _BY_CODE: dict[grpc.StatusCode, type[CrossMediaError]] = {
 
 
 def error_class(name: str | None, code: grpc.StatusCode) -> type[CrossMediaError]:
-    """The class that a failed call stands for: by the name that the server sent, where the code is that class's.
+    """The class that a failed call stands for: the one that the server named, if the code is that class's.
 
     So a server can say of itself what servers can say, and not that the caller's training has diverged.
     """
@@ -182,6 +203,18 @@ def error_class(name: str | None, code: grpc.StatusCode) -> type[CrossMediaError
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` behind a sentence that refuses ``given``; empty where nothing known is near."""
-    by_lower = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(str(given).lower(), by_lower, n=1, cutoff=0.6)
-    return f" Did you mean {by_lower[near[0]]!r}?" if near else ""
+    near = nearest(given, known)
+    return f" Did you mean {near!r}?" if near else ""
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """What is known that is spelled most like ``given``, or alone begins with it, whatever the case of its letters.
+
+    Empty: nothing is near.
+    """
+    lower, by_lower = str(given).lower(), {name.lower(): name for name in known}
+    near = difflib.get_close_matches(lower, by_lower, n=1, cutoff=0.6)
+    if not near and lower:
+        begun = [name for name in by_lower if name.startswith(lower)]
+        near = begun if len(begun) == 1 else []
+    return by_lower[near[0]] if near else ""

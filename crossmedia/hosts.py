@@ -1,4 +1,4 @@
-"""Hosts and ports: how they are written, which of them are this machine, and which proxy is asked for the others."""
+"""Hosts and ports: how they are written, which hosts are this machine, and which proxy the others need."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def host_and_port(address: str) -> tuple[str, int]:
     host = unquote(host[1:-1]) if bracketed else host
     right = (ip_of(host) is not None) if bracketed else host and not any(c in ":/@[] " for c in host)
     if not right or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        hint = f" An IPv6 address stands in brackets: {example}." if (example := _bracketed(address.strip())) else ""
+        hint = f" Write an IPv6 address in brackets: {example}." if (example := _bracketed(address.strip())) else ""
         raise BadInput(f"{address!r} must be host:port, such as localhost:7070 or [::1]:7070.{hint}")
     return host, int(port)
 
 
 def _bracketed(address: str) -> str:
-    """An IPv6 address with brackets and a port, where it was written without; empty for anything else.
+    """An IPv6 address with brackets and a port, if it was written without them; empty for anything else.
 
     ``::1:7070`` is an address as well, but hardly the one that was meant.
     """
@@ -51,7 +51,7 @@ def written(host: str, port: int) -> str:
 
 
 def ip_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that ``host`` writes, an IPv4 address within an IPv6 one taken out of it; None for a name."""
+    """The address that ``host`` stands for; an IPv4 address within an IPv6 one is taken out. None for a name."""
     try:
         found = ipaddress.ip_address(host)
     except ValueError:
@@ -61,7 +61,7 @@ def ip_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether what is sent to ``host`` stays on this machine, by its name or address alone; nobody is asked."""
+    """Whether data for ``host`` stays on this machine, by its name or address alone; no name server is asked."""
     name = host.strip("[]").rstrip(".").lower()
     found = ip_of(name)
     return found.is_loopback if found else name in LOCAL_NAMES or name.endswith(".localhost")
@@ -74,7 +74,7 @@ def is_this_machine(host: str) -> bool:
 
 
 def proxy_for(host: str) -> str:
-    """The proxy that gRPC asks for ``host``, and the variable that names it; empty where it asks none."""
+    """The proxy that gRPC asks for ``host``, and the variable that names it; both are empty if it asks none."""
     variable = next((name for name in PROXY_VARIABLES if name in os.environ), "")
     proxy = urlsplit(os.environ.get(variable, ""))
     if proxy.scheme != "http" or not proxy.hostname:  # gRPC knows no others
@@ -98,7 +98,7 @@ def _spares(entry: str, host: str) -> bool:
 
 
 def keep_loopback_from_proxies() -> None:
-    """Have this process and those that it starts ask this machine directly, whatever proxy the environment names.
+    """Have this process and its children connect to this machine directly, no matter which proxy the environment names.
 
     For libraries that read ``no_proxy``: photos behind a URL, traces. Channels to image servers see to it themselves.
     """

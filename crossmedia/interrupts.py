@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a command ends at once, whatever it is doing, with one sentence and no trace.
+"""End a command at once on Ctrl-C and SIGTERM, no matter what it is doing, with one sentence and no trace.
 
 Nothing is raised: an exception in the middle of anything may be swallowed, or end a C++ library that expects none. The
 handler of the signal undoes what is under way and ends the process, without Python's own end, in which threads of such
@@ -47,14 +47,14 @@ def as_usual() -> None:
 
 
 def say_when_interrupted(sentence: str) -> None:
-    """What is to be said when a signal ends the process."""
+    """Set the sentence to print when a signal ends the process."""
     global _sentence
     _sentence = sentence
 
 
 @contextmanager
 def undone_if_interrupted(undo: Callable[[], None]) -> Iterator[None]:
-    """Have ``undo`` called when a signal ends the process within; it should remove what nobody else would."""
+    """Call ``undo`` if a signal ends the process within the block; it should remove what nobody else would remove."""
     _undo.append(undo)
     try:
         yield
@@ -72,7 +72,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _watch(told: int) -> None:
-    """End the process when a signal comes and the main thread does not; not for who has handlers of its own."""
+    """End the process if a signal comes and the main thread does not react; not for programs with own handlers."""
     while True:
         number = os.read(told, 1)[0]
         if number in SIGNALS and signal.getsignal(number) is _on_signal:

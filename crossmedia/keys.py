@@ -1,4 +1,4 @@
-"""What a key is, and what an image id is: one rule for logs, tables, manifests, requests and words of a command.
+"""Read keys and image ids by one rule, in logs, tables, manifests, requests and words of a command.
 
 A key is text. A whole number is the key of its decimal digits in whatever type or spelling it comes: ``3``, ``3.0``,
 ``"3.0"`` and ``"3e+00"`` are the key ``3``, while ``007`` stays ``007``. A float that is too large to be one whole
@@ -32,14 +32,13 @@ Int64Array = npt.NDArray[np.int64]
 _SPELLED = r"^-?(?:(?:0|[1-9][0-9]*)\.0+|[0-9]\.[0-9]+[eE]\+?[0-9]{1,3}|[0-9][eE]\+[0-9]{2,3})$"
 _VIEWS = [make() for name in ("string_view", "binary_view") if (make := getattr(pa, name, None))]
 _TEXTS = frozenset([pa.string(), pa.large_string(), pa.binary(), pa.large_binary(), *_VIEWS])
-_EMPTY = pa.array(["", *NOT_A_NUMBER])
 _IMAGE_IDS = "image ids are whole numbers from 0 to 2^63 - 1"
 _TAKEN = "ids are whole numbers or text"
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column that somebody gave, and where it stands.
+    """A column that the user gave, and where it comes from.
 
     Attributes:
         values: any Arrow array.
@@ -54,7 +53,7 @@ class Column:
     first_row: int = 0
 
     def row(self, bad: Any) -> int:
-        """The number of the first row that is ``bad`` (a mask), as people count, without the header."""
+        """The number of the first row that is ``bad`` (a mask), counted from 1, without the header."""
         return self.first_row + int(np.argmax(np.asarray(bad))) + 1
 
     def wrong(self, bad: Any, what: str) -> BadInput:
@@ -71,7 +70,7 @@ class Column:
         return BadInput(f"The column {self.name!r} of {self.where} is of type {self.values.type}; {what}.")
 
     def plain(self) -> Column:
-        """The same without a dictionary, and text of any width as ``string``.
+        """The column without a dictionary, and text of any width as ``string``.
 
         Raises:
             BadInput: it holds bytes that are no text.
@@ -102,7 +101,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def column_of(values: Any, name: str, where: str) -> Column:
-    """A column of what Python has in a list, or of an array: None and NaN are empty cells.
+    """A column made from a Python list or an array: None and NaN are empty cells.
 
     Raises:
         BadInput: values of several kinds of which one is no key.
@@ -230,7 +229,7 @@ def is_number(words: pa.Array) -> pa.Array:
 
 
 def as_image_id(word: str) -> int | None:
-    """The image id that a word is, such as one of a command; None when it is none."""
+    """The image id that a word, such as one of a command, stands for; None if it stands for none."""
     try:
         return int(full_image_ids(Column(pa.array([word.strip()]), "", "the words"))[0])
     except BadInput:
@@ -238,7 +237,7 @@ def as_image_id(word: str) -> int | None:
 
 
 def catalogue_keys(column: Column) -> pa.Array:
-    """Keys of a catalogue: int64 when the column is one of numbers, else ``large_string``.
+    """Keys of a catalogue: int64 when the column holds numbers, else ``large_string``.
 
     Raises:
         BadInput: what ``keys`` raises, or a number is beyond int64.
@@ -255,16 +254,16 @@ def catalogue_keys(column: Column) -> pa.Array:
 
 
 def _holds(text: pa.Array, byte: bytes, words: Sequence[bytes]) -> bool:
-    """Whether any of some words is in the memory of a column; they have a byte in common, for one is found fast."""
+    """Whether any of some words is in the memory of a column; they share a byte, because one byte is found fast."""
     data = text.buffers()[2]
     block = data.to_pybytes() if data is not None else b""
     return byte in block and any(word in block for word in words)
 
 
 def _filled(text: pa.Array) -> pa.Array:
-    """Text with null where a cell is empty: of no character, as CSV has it, or not a number."""
+    """Text with null where a cell is empty: an empty text, as in CSV, or not a number."""
     if _holds(text, b"a", [word.encode() for word in NOT_A_NUMBER]):
-        return pc.if_else(pc.is_in(text, value_set=_EMPTY), pa.scalar(None, pa.string()), text)
+        return pc.if_else(pc.is_in(text, value_set=pa.array(["", *NOT_A_NUMBER])), pa.scalar(None, pa.string()), text)
     if pc.any(none := pc.equal(text, "")).as_py():
         return pc.if_else(pc.fill_null(none, True), pa.scalar(None, pa.string()), text)
     return text
@@ -296,7 +295,7 @@ def _whole(word: str) -> Decimal | None:
 
 
 def exact_up_to(kind: pa.DataType) -> int:
-    """Up to which whole number those in floats of a type differ."""
+    """The whole number up to which floats of a type hold all whole numbers exactly."""
     return {16: 2**11, 32: 2**24}.get(kind.bit_width, EXACT)
 
 

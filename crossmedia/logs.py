@@ -30,7 +30,7 @@ def new_request_id() -> str:
 
 
 def request_id_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:
-    """The id that came with a call; a new one where there is none, or one that would spoil a log."""
+    """The id that came with a call; a new one if there is none, or if it would spoil a log."""
     for key, value in metadata:
         if key == REQUEST_ID_KEY and isinstance(value, str) and _WELL_FORMED(value):
             return value
@@ -38,7 +38,7 @@ def request_id_of(metadata: Iterable[tuple[str, str | bytes]]) -> str:
 
 
 def set_up_logs(form: LogFormat) -> None:
-    """Log from INFO on to standard error, one line a record as text, or one JSON object a line."""
+    """Log from INFO on to standard error: one line of text per record, or one JSON object per line."""
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonLines() if form == "json" else _TextLines(TEXT))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -51,7 +51,7 @@ class _TextLines(logging.Formatter):
         return super().format(record)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # of logging
-        """The line before a trace; what quotes a caller must not look like a line of its own."""
+        """The line before a trace; text that quotes a caller must not look like a separate line."""
         return super().formatMessage(record).replace("\r", "\\r").replace("\n", "\\n")
 
 
@@ -72,7 +72,7 @@ class _JsonLines(logging.Formatter):
 
 
 class Sparingly:
-    """Lets the first lines of a kind through in each second, so that a storm of failures does not fill the disk."""
+    """Lets only the first lines of a kind through in each second, so that many failures do not fill the disk."""
 
     def __init__(self, a_second: int = A_SECOND):
         self._a_second, self._second = a_second, 0

@@ -1,4 +1,4 @@
-"""What bytes look like that are no photo, for the reason that people read: nothing is decoded."""
+"""Say what bytes look like that are not a photo, so that people can read the reason; nothing is decoded."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def looks_like(data: bytes) -> str:
 
 
 def file_in_words(path: str | os.PathLike[str]) -> str:
-    """What a file is that should be Parquet and does not begin so, as ``: it is …``; else empty."""
+    """What a file looks like that should be Parquet but does not begin like it, as ``: it is …``; else empty."""
     try:
         with open(path, "rb") as file:
             what = looks_like(file.read(HEAD))
@@ -71,7 +71,7 @@ def file_in_words(path: str | os.PathLike[str]) -> str:
 
 
 def _as_text(head: bytes) -> str:
-    """The begin of a text in one line; empty where the bytes are none."""
+    """The beginning of a text in one line; empty if the bytes are not text."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         text = head.decode("utf-16", errors="ignore")
     elif _NO_TEXT.search(head):

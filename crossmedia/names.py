@@ -1,4 +1,4 @@
-"""Names of images: the keys that a manifest gave ids to, and back. Nothing heavy is imported."""
+"""Names of images: from the keys of a manifest to image ids, and back. It imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crossmedia.disk import replacing
-from crossmedia.errors import BadInput, StoreError
-from crossmedia.keys import NULL_IMAGE, Column, column_of, full_image_ids, image_ids, is_text
+from crossmedia.errors import BadInput, StoreError, did_you_mean
+from crossmedia.forms import Near, near_in_words, nearly
+from crossmedia.keys import NULL_IMAGE, Column, as_image_id, column_of, full_image_ids, image_ids, is_text
 from crossmedia.keys import keys as keys_of
 from crossmedia.looks import file_in_words
 from crossmedia.spelling import as_numbers, may_spell
@@ -31,6 +32,7 @@ PHOTO_SUFFIXES = (
 NAMES_FILE = "names.parquet"  # of a store: what the photos of its catalogue are called
 ID, KEY = "image_id", "key"
 MOST_DIGESTED = 1 << 16
+MOST_LOOKED_AT = 5000  # keys that are compared with one that is wrong, letter by letter
 log = logging.getLogger(__name__)
 
 Ids = npt.NDArray[np.int64]
@@ -59,7 +61,7 @@ class ImageNames:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> ImageNames:
-        """Of a manifest.
+        """Read the names of a manifest.
 
         Raises:
             BadInput: the file cannot be read, has no columns ``image_id`` and ``key``, a cell of them is empty or none,
@@ -71,7 +73,7 @@ class ImageNames:
 
     @classmethod
     def of_store(cls, folder: Path) -> ImageNames | None:
-        """Of the catalogue that a store was filled from; None where its photos are named after their ids.
+        """Names of the catalogue that a store was filled from; None if its photos are named after their ids.
 
         Raises:
             StoreError: the store's file is damaged.
@@ -81,12 +83,12 @@ class ImageNames:
             return cls(*_columns(path)) if path.exists() else None
         except BadInput as error:
             raise StoreError(
-                f"What photos are called is damaged in {path}. Remove that file; 'imgserver precompute' over the "
+                f"The names of photos are damaged in {path}. Remove that file; 'imgserver precompute' over the "
                 f"manifest writes it again."
             ) from error
 
     def digests(self) -> tuple[str, ...]:
-        """Of the names of the first 1, 2, 4, … images by id, up to 65,536: see ``same_names``."""
+        """Digests of the names of the first 1, 2, 4, … images by id, up to 65,536: see ``same_names``."""
         sha, found, size = hashlib.sha256(), [], 1
         first = min(len(self), MOST_DIGESTED)
         pairs = zip(self._ids[:first].tolist(), self._keys[:first].to_pylist(), strict=True)
@@ -98,7 +100,7 @@ class ImageNames:
         return tuple(found)
 
     def over(self, before: ImageNames | None) -> ImageNames:
-        """These, and those of other catalogues; a key or an id that is in both is as it is here."""
+        """These names and those of other catalogues; for a key or an id that is in both, these count."""
         if before is None:
             return self
         old = ~(np.isin(before._ids, self._ids) | np.asarray(pc.is_in(before._keys, value_set=self._keys)))
@@ -108,7 +110,7 @@ class ImageNames:
         )
 
     def keep(self, folder: Path) -> None:
-        """Write them into a store, beside what it has of other catalogues; a key that changed counts.
+        """Write them into a store, beside its names of other catalogues; a changed key replaces the old one.
 
         Raises:
             StoreError: the file cannot be written.
@@ -120,7 +122,7 @@ class ImageNames:
 
     @staticmethod
     def forget(folder: Path, ids: Ids) -> None:
-        """Take images out of a store's names, for they are called by their ids now.
+        """Take images out of a store's names, because they now go by their ids.
 
         Raises:
             StoreError: the file cannot be written.
@@ -132,8 +134,9 @@ class ImageNames:
     def named(self, names: Sequence[str] | pa.Array) -> Ids:
         """The id of each name, shape (n,); -1 where there is none.
 
-        A name is a key as it is spelled, or a file name whose folder and suffix the manifest did not take:
-        ``new/cat.jpg`` is ``cat``, and ``3.0.jpg`` is ``3.0`` and never ``3``.
+        A name is a key as it is spelled, or a file name whose folder and suffix the manifest did not take, or such an
+        address, whose query it did not take either: ``new/cat.jpg`` and ``https://cdn/cat.jpg?w=9`` are ``cat``, and
+        ``3.0.jpg`` is ``3.0`` and never ``3``.
         """
         return self._ids_at(self._places(_texts(names)))
 
@@ -152,13 +155,14 @@ class ImageNames:
             place = pc.coalesce(place, rows.take(pc.index_in(numbers, value_set=forms)))
         return self._ids_at(place)
 
+    def near(self, absent: pa.Array) -> list[Near]:
+        """Which names that ``find`` has no id of are keys in another form."""
+        return nearly(_texts(absent), self._keys, _bare)
+
     def _places(self, asked: pa.Array) -> pa.Array:
         place = pc.index_in(asked, value_set=self._keys)
         if place.null_count:
-            suffixes = "|".join(suffix[1:] for suffix in PHOTO_SUFFIXES)
-            short = pc.replace_substring_regex(asked, r"^.*/", "")
-            short = pc.replace_substring_regex(short, rf"(?i)\.({suffixes})$", "")
-            place = pc.coalesce(place, pc.index_in(short, value_set=self._keys))
+            place = pc.coalesce(place, pc.index_in(_bare(asked), value_set=self._keys))
         return place
 
     def _ids_at(self, place: pa.Array) -> Ids:
@@ -167,7 +171,7 @@ class ImageNames:
 
     @cached_property
     def _spelled(self) -> tuple[pa.Array, pa.Array]:
-        """Numbers of which one key alone is another spelling, and where that key stands."""
+        """Numbers that exactly one key spells in another way, and where that key stands."""
         rows = pc.cast(pc.indices_nonzero(may_spell(self._keys)), pa.int32())
         words = self._keys.take(rows)
         numbers = as_numbers(words)
@@ -186,14 +190,27 @@ class ImageNames:
         found = self.find(asked)
         if len(absent := np.flatnonzero(found < 0)):
             first = asked[int(absent[0])].as_py()
-            raise BadInput(
-                f"{len(absent)} of {len(found)} names are no image's; the first is {first!r}. If its photo is "
-                f"new, run 'imgserver manifest' and 'imgserver precompute' again."
-            )
+            near = near_in_words(self.near(asked.take(pa.array(absent))), len(absent)) or self.meant(first)
+            new = " If its photo is new, run 'imgserver manifest' and 'imgserver precompute' again."
+            raise BadInput(f"{len(absent)} of {len(found)} names are no image's; the first is {first!r}.{near}{new}")
         return found
 
+    def meant(self, name: str) -> str:
+        """`` Did you mean 'cat'?`` behind a name that is no image's; empty where no key is near it.
+
+        Of many keys only those are looked at that begin or end as it does, for a slip of the pen is in one place.
+        """
+        short = _bare(pa.array([name], pa.large_string()))[0].as_py()
+        keys = self._keys
+        if len(keys) > MOST_LOOKED_AT:
+            ends = pc.utf8_lower(keys)
+            lower = short.lower()
+            alike = pc.or_(pc.starts_with(ends, lower[: len(lower) // 2]), pc.ends_with(ends, lower[len(lower) // 2 :]))
+            keys = keys.filter(alike)[:MOST_LOOKED_AT]
+        return did_you_mean(short, keys.to_pylist())
+
     def keys(self, ids: Sequence[int] | Ids) -> list[str]:
-        """The key of each id; an id that has none as text."""
+        """The key of each id; if an id has no key, the id as text."""
         asked = np.asarray(ids, dtype=np.int64)
         place = np.minimum(np.searchsorted(self._ids, asked), max(len(self._ids) - 1, 0))
         there = self._ids[place] == asked if len(self._ids) else np.zeros(len(asked), dtype=np.bool_)
@@ -202,7 +219,7 @@ class ImageNames:
 
 
 def changed_at(folder: Path) -> int:
-    """When what a store keeps of names was written, in nanoseconds; 0 where it keeps none."""
+    """When the names in a store were written, in nanoseconds; 0 if it has none."""
     try:
         return (folder / NAMES_FILE).stat().st_mtime_ns
     except FileNotFoundError:
@@ -210,7 +227,7 @@ def changed_at(folder: Path) -> int:
 
 
 def digests_of_store(folder: Path) -> tuple[str, ...]:
-    """``ImageNames.digests`` of what a store keeps, by id and read no further than they need; none where it is damaged.
+    """``ImageNames.digests`` of the names in a store, reading no more than needed; empty if they are damaged.
 
     Vectors are served without names: whoever needs names says that they are damaged.
     """
@@ -220,18 +237,18 @@ def digests_of_store(folder: Path) -> tuple[str, ...]:
                 return ImageNames(np.asarray(batch[ID]), batch[KEY]).digests()
     except (pa.ArrowException, UnicodeDecodeError, ValueError, OSError, KeyError, NotImplementedError) as error:
         if not isinstance(error, FileNotFoundError):
-            log.warning("what photos are called cannot be read in %s: %s", folder / NAMES_FILE, error)
+            log.warning("the names of photos cannot be read in %s: %s", folder / NAMES_FILE, error)
     return ()
 
 
 def same_names(one: Sequence[str], other: Sequence[str]) -> bool:
-    """Whether digests are those of manifests of which one may have grown out of the other; nothing agrees with all."""
+    """Whether two manifests with these digests may be the same, or one grown from the other; no digests match any."""
     common = min(len(one), len(other))
     return not common or one[common - 1] == other[common - 1]
 
 
 def texts_of(column: Column) -> pa.Array:
-    """A column of keys as ``large_string``, spelled as they are: ``3.0`` and ``nan`` are names of photos, too.
+    """A column of keys as ``large_string``, spelled as given: ``3.0`` and ``nan`` are names of photos too.
 
     Raises:
         BadInput: a cell is empty, it is of a type that names nothing, or holds bytes that are no text.
@@ -253,7 +270,7 @@ def texts_of(column: Column) -> pa.Array:
 
 
 def refuse_twice(ids: Column, beside: Column) -> None:
-    """Look whether rows of a manifest mean one image each.
+    """Check that each row of a manifest stands for an image of its own.
 
     Args:
         ids: image ids.
@@ -301,7 +318,7 @@ def _columns(path: str | os.PathLike[str]) -> tuple[Ids, pa.Array]:
 
 
 def _texts(names: Any) -> pa.Array:
-    """Names that somebody asks for, or one of them, as ``large_string``.
+    """The names that are asked for, one or several, as ``large_string``.
 
     Raises:
         BadInput: they are no text and no numbers.
@@ -309,6 +326,14 @@ def _texts(names: Any) -> pa.Array:
     column = column_of([names] if isinstance(names, str) else names, "names", "the call")
     values = column.values.combine_chunks() if isinstance(column.values, pa.ChunkedArray) else column.values
     return pc.cast(values if is_text(values.type) else keys_of(column), pa.large_string())
+
+
+def _bare(names: pa.Array) -> pa.Array:
+    """Names as ``imgserver manifest`` takes them from files and addresses: without folder, suffix and query."""
+    suffixes = "|".join(suffix[1:] for suffix in PHOTO_SUFFIXES)
+    short = pc.replace_substring_regex(names, r"^(https?://[^?#]*)[?#].*$", r"\1")
+    short = pc.replace_substring_regex(short, r"^.*/", "")
+    return pc.replace_substring_regex(short, rf"(?i)\.({suffixes})$", "")
 
 
 def _write(folder: Path, ids: Ids, keys: pa.Array) -> None:
@@ -336,4 +361,8 @@ def ids_or_keys(column: Column, names: ImageNames | None, hint: str = "") -> Ids
         return image_ids(column, hint)
     found = names.find(column.values)
     others = pc.if_else(pa.array(found < 0), column.values, pa.scalar(None, column.values.type))
-    return np.where(found < 0, image_ids(replace(column, values=others), hint), found)
+    try:
+        return np.where(found < 0, image_ids(replace(column, values=others), hint), found)
+    except BadInput as error:
+        first = next(word for word in others.drop_null().to_pylist() if as_image_id(word) is None)
+        raise BadInput(f"{error}{names.meant(first)}") from None

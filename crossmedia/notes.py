@@ -1,4 +1,4 @@
-"""Small JSON files that say of themselves when they are damaged.
+"""Small JSON files with a checksum, so that damage is noticed.
 
 {…, "check": "<16 hex of xxh3_64 over the rest>"}
 """

@@ -1,4 +1,4 @@
-"""Files that others must not read, and files that are taken again when they change, without a restart."""
+"""Files that others must not read, and files that are read again when they change, without a restart."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PRIVATE = 0o600
 
 
 def private_opener(path: str, flags: int) -> int:
-    """For ``open(…, opener=…)``: a file that is made is its owner's alone."""
+    """For ``open(…, opener=…)``: only its owner can read a file that it creates."""
     return os.open(path, flags, PRIVATE)
 
 
 def is_private(mode: int, owner: int, user: int) -> bool:
-    """Whether a file with these permission bits is kept from others.
+    """Whether these permission bits keep a file from others.
 
     A file of root may be read by its group, unless root itself runs the program: this is how Kubernetes hands secrets
     to a container that is not root, and the rule of PostgreSQL for its keys.
@@ -50,13 +50,13 @@ def read_private(path: Path, what: str) -> bytes:
     if not is_private(found.st_mode, found.st_uid, os.geteuid()):
         raise BadInput(
             f"The {what} {path} can be read by others (its mode is {found.st_mode & 0o777:04o}). "
-            f"Take the right from them: chmod 600 {path}"
+            f"Remove that permission: chmod 600 {path}"
         )
     return data
 
 
 class Followed(Generic[T]):
-    """What some files say, read again when one of them changed. A broken change is logged once, and the former stays.
+    """The content of some files, read again when one changes. A broken change is logged once, and the former stays.
 
     Args:
         what: the files are, for the log.
@@ -94,13 +94,13 @@ class Followed(Generic[T]):
             self._stamps = before
             if trouble is None:
                 self._value = value
-                log.info("%s: read again, for it has changed", self._what)
+                log.info("%s: it has changed and was read again", self._what)
             else:
-                log.error("%s: the change is not taken, what was read before stays: %s", self._what, trouble)
+                log.error("%s: the change is not taken, and what was read before stays: %s", self._what, trouble)
             return self._value
 
     def _look(self) -> tuple[tuple[int, int, int] | None, ...]:
-        """What changes when a file is written or replaced; None for one that is not there."""
+        """A value that changes when a file is written or replaced; None if the file does not exist."""
         stamps: list[tuple[int, int, int] | None] = []
         for path in self._paths:
             try:

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = "commands.md"
 # page of the site -> file of the repository
 PAGES = {
+    "index.md": "README.md",
     "benchmarks.md": "benchmarks/README.md",
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
@@ -88,8 +89,6 @@ def _site_path(target: str) -> str:
     for page, file in PAGES.items():
         if file == target:
             return page
-    if target == "README.md":  # what it says is on several pages here; the quickstart is the first
-        return "index.md"
     return target.removeprefix("docs/") if target.startswith("docs/") else f"{SOURCE}/{target}.md"
 
 
@@ -104,7 +103,7 @@ def _shown(path: Path, name: str) -> str:
 
 def command_reference() -> str:
     """What ``--help`` prints, of every command, below headings."""
-    from crossmedia.trainer.cli import crossmedia
+    from crossmedia.cli import crossmedia
 
     parts = [""]
     with click.Context(crossmedia, info_name="crossmedia", auto_envvar_prefix="CROSSMEDIA", show_default=True) as top:

@@ -1,4 +1,4 @@
-"""What a batch of samples is: numpy arrays, lists of uneven length kept as values and offsets.
+"""Batches of samples: numpy arrays, where lists of uneven length are values and offsets.
 
 Legend: B rows of the batch, N all history entries of the batch together, K unique image ids of the batch.
 """
@@ -36,7 +36,7 @@ class Jagged:
 
     @property
     def lengths(self) -> Int64Array:
-        """Entries of each row, shape (B,)."""
+        """Number of entries of each row, shape (B,)."""
         return np.diff(self.offsets)
 
 

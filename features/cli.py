@@ -1,24 +1,24 @@
-"""The commands that make and show samples."""
+"""Commands that make and show samples."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
-import pyarrow.compute as pc
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from crossmedia.config import Command, Group, config_option, json_option
-from crossmedia.features.reading.samples import Samples
-from crossmedia.features.schema import load_schema
-from crossmedia.features.splits import SPLITS
-from crossmedia.features.writing.build import build_samples
+from crossmedia.features.columns import label_columns
+from crossmedia.progress import Bar
+from crossmedia.words import counted
+
+if TYPE_CHECKING:
+    from crossmedia.features.reading.samples import Samples
 
 
 @click.group(cls=Group, name="features")
@@ -35,23 +35,19 @@ def features(config: str | None) -> None:
 @click.option(
     "--extend",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Continue the vocabularies of these samples: every place in them stays, new values come behind, so that "
+    help="Continue the vocabularies of these samples: every value keeps its place and new values are appended, so that "
     "tomorrow's model can start from today's weights.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the samples that are in the folder already.")
 @json_option
 def build_command(schema: Path, out: Path, extend: Path | None, overwrite: bool, as_json: bool) -> None:
     """Build samples from the logs that the TOML file SCHEMA describes; logs may be larger than memory."""
-    columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()]
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading the log", total=None)
+    from crossmedia.features.schema import load_schema
+    from crossmedia.features.writing.build import build_samples
+
+    with Bar("reading the log", left=False) as bar:
         report = build_samples(
-            load_schema(schema),
-            out,
-            extend,
-            lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
-            overwrite=overwrite,
+            load_schema(schema), out, extend, lambda what, done, total: bar(done, total, what), overwrite=overwrite
         )
     if as_json:
         click.echo(json.dumps(report.as_dict()))
@@ -59,15 +55,15 @@ def build_command(schema: Path, out: Path, extend: Path | None, overwrite: bool,
     rows = ", ".join(f"{name} {count:,}" for name, count in report.rows.items())
     rates = ", ".join(f"{name} {rate:.1%}" for name, rate in report.positive_rate.items())
     click.echo(f"samples in {out}: {rows} ({report.seconds:.1f} s)")
-    click.echo(f"{report.users:,} users, {report.items:,} items, {report.images:,} images; positive: {rates}")
+    found = ((report.users, "user"), (report.items, "item"), (report.images, "image"))
+    click.echo(f"{', '.join(counted(*one) for one in found)}; positive: {rates}")
     click.echo(f"{report.mean_history:.1f} behaviours a row, {report.bytes_per_sample:.0f} bytes a sample")
     unknown = {name: share for name, share in report.unknown["test"].items() if share}
     if unknown:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in unknown.items())
         click.echo(f"test rows whose value is in no training row: {shares}")
-    for kind, count in report.notes.items():
-        first = f"; the first is {report.first[kind]!r}" if kind in report.first else ""
-        click.echo(f"note: {count:,} {kind.replace('_', ' ')}{first}")
+    for line in report.notes_in_words():
+        click.echo(f"note: {line}")
 
 
 @features.command(cls=Command, example="samples --rows 5")
@@ -76,6 +72,8 @@ def build_command(schema: Path, out: Path, extend: Path | None, overwrite: bool,
 @json_option
 def inspect(samples: Path, rows: int, as_json: bool) -> None:
     """Show what is in a SAMPLES folder: splits, labels, vocabularies, histories, and a few rows decoded."""
+    from crossmedia.features.reading.samples import Samples
+
     opened = Samples(samples)
     summary = _summary(opened, rows)
     if as_json:
@@ -104,6 +102,8 @@ EDGES = {"0": (0, 0), "1-9": (1, 9), "10-49": (10, 49), "50+": (50, 2**62)}
 
 
 def _summary(samples: Samples, rows: int) -> dict[str, Any]:
+    from crossmedia.features.splits import SPLITS
+
     splits = {split: _split_summary(samples, split) for split in SPLITS}
     return {
         "folder": str(samples.folder),
@@ -117,7 +117,9 @@ def _summary(samples: Samples, rows: int) -> dict[str, Any]:
 
 def _split_summary(samples: Samples, split: str) -> dict[str, Any]:
     """Sums over the row groups of a split, so that its size does not matter."""
-    labels = dict(zip(samples.labels, ["label", *(f"label_{label}" for label in samples.labels[1:])], strict=True))
+    import pyarrow.compute as pc
+
+    labels = label_columns(samples.labels)
     history = ["hist_item_id"] if samples.history_columns else []
     rows, behaviours = 0, 0
     positive, unknown, of_length = Counter[str](), Counter[str](), Counter[str]()

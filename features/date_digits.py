@@ -1,4 +1,4 @@
-"""Numbers that are no seconds: dates written in digits alone, and days as spreadsheets count them."""
+"""Notice numbers that are not seconds: dates written in digits only, and days as spreadsheets count them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,14 @@ _FIELDS = {
     "fff": (0, 999),
 }
 SERIALS = (20_000, 80_000)  # days since 1899-12-30, of the years 1954 to 2119
+# Whole days may be seconds of a beginning of their own, so only those of 2000 to 2049 are told, in logs of some rows.
+WHOLE_SERIALS = (36_526, 54_789)
+DAYS = (10_957, 29_220)  # days since 1970
+WHOLE_ROWS = 20
 
 
 def of_pattern(pattern: str, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Which numbers, shape (n,), are dates in the digits of a pattern, such as YYYYMMDD."""
+    """Which numbers are dates in the digits of a pattern, such as YYYYMMDD; shape (n,)."""
     rest = numbers
     fits = np.ones(len(numbers), dtype=np.bool_)
     for field in reversed(re.findall("|".join(_FIELDS), pattern)):
@@ -40,34 +44,60 @@ def of_pattern(pattern: str, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.b
 
 
 def pattern_of(number: int) -> str | None:
-    """The first pattern that a number fits; None where there is none."""
+    """The first pattern that a number fits; None if there is none."""
     return next((pattern for pattern in PATTERNS if of_pattern(pattern, np.array([number])).all()), None)
 
 
 class Suspicion:
-    """What all numbers of a column may be, some rows at a time."""
+    """What all numbers of a column may be; it is shown some rows at a time."""
 
     def __init__(self) -> None:
         self._patterns: list[str] = list(PATTERNS)
-        self._serials, self._fractions = True, False
+        self._numbers, self._fractions = True, False
+        self._rows, self._least, self._most = 0, 2**62, -(2**62)
 
     def dismiss(self) -> None:
         """Some are no numbers."""
-        self._patterns, self._serials = [], False
+        self._patterns, self._numbers = [], False
 
     def add(self, values: pa.Array, numbers: npt.NDArray[np.int64]) -> None:
-        """Some rows, one or more: as they were given, and as whole numbers."""
+        """Take one or more rows: as they were given, and as whole numbers."""
         for some in (numbers[:8], numbers):  # most are ruled out by the first few
             self._patterns = [pattern for pattern in self._patterns if of_pattern(pattern, some).all()]
-        self._serials &= bool(SERIALS[0] <= numbers.min() and numbers.max() < SERIALS[1])
-        may_be = bool(self._patterns or self._serials) and not pa.types.is_integer(values.type)
-        if may_be and (np.asarray(pc.cast(values, pa.float64(), safe=False)) % 1).any():
+        self._rows += len(numbers)
+        self._least, self._most = min(self._least, int(numbers.min())), max(self._most, int(numbers.max()))
+        may_be = bool(self._patterns or self._within(*SERIALS) or self._within(*DAYS))
+        of_floats = may_be and not pa.types.is_integer(values.type)
+        if of_floats and (np.asarray(pc.cast(values, pa.float64(), safe=False)) % 1).any():
             self._patterns, self._fractions = [], True
 
-    def __str__(self) -> str:
-        """What they seem to be; empty where nothing is wrong with them."""
+    def _within(self, first: int, end: int) -> bool:
+        return self._numbers and first <= self._least and self._most < end
+
+    def said(self, column: str) -> str:
+        """What they seem to be, and what to do; empty where nothing is wrong with them.
+
+        Args:
+            column: their name.
+        """
         if self._patterns:
             return f"that looks like a date without dashes, {self._patterns[0]}, as all rows do"
-        if self._serials and self._fractions:
-            return "that looks like days as spreadsheets count them, as all rows do: seconds are (days - 25569) * 86400"
+        if not self._fractions and self._rows < WHOLE_ROWS:
+            return ""
+        days = f"{'' if self._fractions else 'whole '}days"
+        if self._within(*DAYS):
+            return f"that looks like {days} since 1970, as all rows do{self._remedy(column, '')}"
+        if self._within(*(SERIALS if self._fractions else WHOLE_SERIALS)):
+            return (
+                f"that looks like {days} as spreadsheets count them, as all rows do{self._remedy(column, ' - 25569')}"
+            )
         return ""
+
+    def _remedy(self, column: str, less: str) -> str:
+        cells = f"frame[{column!r}]"
+        count = f"({cells}{less})" if less else cells
+        others = "" if self._fractions else ". Seconds of a beginning of their own are to count from 0"
+        return (
+            f": seconds are {f'(days{less})' if less else 'days'} * 86400, with pandas "
+            f"{cells} = ({count} * 86400).round().astype('int64'){others}"
+        )

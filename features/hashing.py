@@ -18,7 +18,7 @@ def mix(values: Hashes) -> Hashes:
 
 
 def hash_strings(column: pa.Array) -> Hashes:
-    """A hash a string, shape (n,): the sum of its bytes, each mixed with its place in the string."""
+    """The hash of each string, shape (n,): the sum of its bytes, each mixed with its position in the string."""
     column = column.cast(pa.large_string())
     offsets = np.frombuffer(column.buffers()[1], dtype=np.int64)[column.offset : column.offset + len(column) + 1]
     lengths = np.diff(offsets)
@@ -33,7 +33,7 @@ def hash_strings(column: pa.Array) -> Hashes:
 
 
 def draw(seed: int, *counters: npt.NDArray[np.int64] | int) -> Hashes:
-    """Random numbers by counter: each depends on the seed and its own counters alone, not on who asked before."""
+    """Random numbers by counter: each depends only on the seed and its own counters, not on earlier draws."""
     state = mix(np.array([seed], dtype=np.uint64))
     for counter in counters:
         state = mix(state ^ mix(np.atleast_1d(np.asarray(counter)).astype(np.uint64)))

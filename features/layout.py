@@ -1,4 +1,4 @@
-"""The files of a samples folder, and reading them a row group at a time in either layout.
+"""Read the files of a samples folder, one row group at a time, in either layout.
 
 ``inline``: ``<split>.parquet`` holds the history of each row in list columns ``hist_*``.
 
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crossmedia.errors import BadInput
-from crossmedia.features.reserved import HISTORY_COLUMNS
+from crossmedia.features.columns import HISTORY_COLUMNS
 from crossmedia.features.schema import BY_USER, INLINE
 from crossmedia.features.slices import Slices, column, list_values
 from crossmedia.features.splits import SPLITS
@@ -66,7 +66,7 @@ class Stored:
 
     @classmethod
     def joined(cls, parts: list[Stored]) -> Stored:
-        """Several row groups as one, in order; one alone is returned as it is."""
+        """Several row groups as one, in order; a single one is returned as it is."""
         if len(parts) == 1:
             return parts[0]
         stored = [len(next(iter(part.behaviours.values()), ())) for part in parts]
@@ -82,7 +82,7 @@ class Stored:
         )
 
     def inlined(self) -> pa.Table:
-        """The rows with their histories in list columns behind them, whatever the layout."""
+        """The rows with their histories in list columns behind them, in either layout."""
         table = self.table
         if self.behaviours:
             entries, offsets = self.slices.entries(slice(None))

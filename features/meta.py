@@ -14,7 +14,7 @@ from crossmedia.features.typed import typed
 
 @dataclass(frozen=True)
 class Meta:
-    """What stands in the file.
+    """The content of the file.
 
     Attributes:
         schema_version: of the format; says which layout it is.
@@ -44,12 +44,12 @@ class Meta:
     image_names: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> None:
-        """Make the file."""
+        """Write the file."""
         (folder / META_FILE).write_text(json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Meta:
-        """What ``write`` wrote.
+        """Read what ``write`` wrote.
 
         Raises:
             BadInput: there is none, it is damaged, or of a format that this release does not read.

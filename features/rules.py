@@ -39,7 +39,7 @@ class Rule:
     number: Decimal = Decimal(0)
 
     def holds(self, column: Column) -> npt.NDArray[np.bool_]:
-        """In which rows it holds, shape (rows,).
+        """The rows in which the rule holds, shape (rows,).
 
         Numbers are compared as what they are: decimals as decimals, whole numbers exactly, and floats with the float of
         their width that is nearest to the rule's number, so that 4.1 is 4.1 in 32 bits too.
@@ -86,7 +86,7 @@ class Rule:
 
 
 def _compared(column: Column, operator: str, number: Decimal) -> npt.NDArray[np.bool_]:
-    """In which rows ``column operator number`` holds; every cell is a number."""
+    """The rows in which ``column operator number`` holds; every cell is a number."""
     values, kind = column.values, column.values.type
     if pa.types.is_floating(kind):
         floats = values.to_numpy(zero_copy_only=False)

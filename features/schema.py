@@ -60,7 +60,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from crossmedia.errors import BadInput
-from crossmedia.features import reserved
+from crossmedia.features.columns import ACTION, HISTORY, HISTORY_COLUMNS, IMAGE, label_columns
 from crossmedia.features.rules import Rule, take_rules
 from crossmedia.features.toml_table import TomlTable
 
@@ -97,7 +97,7 @@ class Items:
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageTable:
     """Image table: path, its image id column, id columns."""
 
     path: Path
@@ -107,7 +107,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Users:
-    """User table: path, its user column, id columns; without a path they are the log's own."""
+    """User table: path, its user column, id columns; without a path they are columns of the log."""
 
     path: Path | None
     user: str
@@ -160,7 +160,7 @@ class Schema:
     split: Split
     negatives: Negatives | None = None
     layout: str = INLINE
-    images: Images | None = None
+    images: ImageTable | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -217,9 +217,33 @@ def load_schema(path: str | Path) -> Schema:
     names = [*schema.user_ids, *schema.item_ids, *schema.texts]
     if twice := {name for name in names if names.count(name) > 1}:
         raise BadInput(f"{file} uses the column {min(twice)!r} twice; every column needs a name of its own.")
-    if taken := reserved.taken(schema, by_user=layout == BY_USER):
+    if taken := _taken(schema, by_user=layout == BY_USER):
         raise top.fail(f"samples have a column {taken[0]!r} of their own; give the column another name.")
     return schema
+
+
+def _taken(schema: Schema, *, by_user: bool) -> list[str]:
+    """Id and text columns whose names belong to other columns of the samples, or to their vocabularies.
+
+    What a schema calls by such a name would be written over one of them.
+
+    Args:
+        schema: names of columns.
+        by_user: whether the layout is ``by_user``.
+    """
+    own = {*label_columns(schema.labels).values(), "timestamp", "raw_user_id", "raw_item_id"}
+    if schema.items is not None and schema.items.image:
+        own.add(IMAGE)
+    if schema.split.hold_out_items:
+        own.add("held_out")
+    if by_user:
+        own.update(HISTORY_COLUMNS)
+    names = [*schema.user_ids, *schema.item_ids, *schema.texts]
+    if schema.behaviours is None:
+        return [name for name in names if name in own]
+    own |= {ACTION, *(HISTORY + name for name in (*schema.item_ids, ACTION, "time", IMAGE))}
+    # hist_time is when a behaviour was, so that an item's own column cannot be called time.
+    return [name for name in names if name in own or (name == "time" and name in schema.item_ids)]
 
 
 def _log(table: TomlTable, negatives: Negatives | None) -> Log:
@@ -258,10 +282,10 @@ def _items(table: TomlTable | None, log: Log) -> Items | None:
     return items
 
 
-def _images(table: TomlTable | None) -> Images | None:
+def _images(table: TomlTable | None) -> ImageTable | None:
     if table is None:
         return None
-    images = Images(table.path(), table.take("image", str), table.names("ids"))
+    images = ImageTable(table.path(), table.take("image", str), table.names("ids"))
     table.done()
     return images
 

@@ -1,4 +1,4 @@
-"""Rows of uneven length as slices of stored values, and how some rows' values are gathered."""
+"""Rows of uneven length as slices of stored values, and functions that gather the values of some rows."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def gathered(values: npt.NDArray[Any], chosen: Chosen) -> npt.NDArray[Any]:
 
 
 def picked(values: npt.NDArray[Any], chosen: Chosen) -> Int64Array:
-    """Chosen values as a writable int64 array of their own."""
+    """Chosen values as a separate, writable int64 array."""
     # What Arrow holds is read-only, so that a slice is copied too. Converting after gathering touches less memory.
     return gathered(values, chosen).astype(np.int64, copy=isinstance(chosen, slice))
 
 
 def column(table: pa.Table, name: str) -> Any:
-    """A column of a table as one Arrow array; what is one already is not copied."""
+    """A column of a table as one Arrow array, without a copy if it is one already."""
     found = table[name]
     return found.chunk(0) if found.num_chunks == 1 else found.combine_chunks()
 
@@ -38,7 +38,7 @@ def list_values(lists: pa.ListArray) -> npt.NDArray[Any]:
 
 @dataclass(frozen=True)
 class Slices:
-    """Of some stored values a slice for each row, ``values[start[i] : start[i] + length[i]]``; slices may overlap.
+    """A slice of stored values for each row, ``values[start[i] : start[i] + length[i]]``; slices may overlap.
 
     Attributes:
         start, length: shape (rows,).
@@ -49,12 +49,12 @@ class Slices:
 
     @classmethod
     def of(cls, lists: pa.ListArray) -> Slices:
-        """Those of a column of lists, among its ``list_values``."""
+        """The slices of a column of lists, among its ``list_values``."""
         offsets = np.asarray(lists.offsets).astype(np.int64)
         return cls(offsets[:-1] - offsets[0], np.diff(offsets))
 
     def entries(self, rows: Chosen) -> tuple[Chosen, Int64Array]:
-        """Which values some rows, one or more, have.
+        """The positions of the values of one or more rows.
 
         Returns:
             chosen: places of the N values, row after row: a slice if nothing has to be gathered, else shape (N,).
@@ -68,7 +68,7 @@ class Slices:
         return np.repeat(start - offsets[:-1], length) + np.arange(offsets[-1]), offsets
 
     def uses(self, values: int) -> Int64Array:
-        """How many rows each of so many stored values belongs to, shape (values,)."""
+        """How many rows each stored value belongs to, shape (values,)."""
         begun = np.bincount(self.start, minlength=values + 1)
         ended = np.bincount(self.start + self.length, minlength=values + 1)
         return np.cumsum((begun - ended)[:values])

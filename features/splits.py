@@ -1,4 +1,4 @@
-"""Which rows are for training, validation and test, and which items are held out entirely."""
+"""Decide which rows are for training, validation and test, and which items are held out entirely."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TimeCounts:
         self.counts = np.bincount(inverse, weights=weights, minlength=len(self.times)).astype(np.int64)
 
     def boundaries(self, split: Split) -> tuple[int, int]:
-        """First second of validation, and of test; a second goes to one side as a whole, that of its first row."""
+        """First second of validation, and of test; all rows of a second go to the side of its first row."""
         self._merge()
         n, upto = int(self.counts.sum()), np.cumsum(self.counts)
 
@@ -50,7 +50,7 @@ class TimeCounts:
 
 
 def by_time(times: Int64Array, boundaries: tuple[int, int]) -> Int64Array:
-    """``TRAIN``, ``VALIDATION`` or ``TEST`` a row, shape (rows,)."""
+    """``TRAIN``, ``VALIDATION`` or ``TEST`` for each row, shape (rows,)."""
     validation_from, test_from = boundaries
     return np.where(times >= test_from, TEST, np.where(times >= validation_from, VALIDATION, TRAIN)).astype(np.int64)
 
@@ -71,7 +71,7 @@ def leave_one_out(user: Int64Array, times: Int64Array) -> Int64Array:
 
 
 def _ranks(user: Int64Array, times: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """Of each row, its place among its user's rows in time order, and how many these are; ties in the given order."""
+    """Each row's position among its user's rows in time order, and the number of these; ties keep the given order."""
     order = np.lexsort((np.arange(len(times)), times, user))
     counts = np.bincount(user)
     first = np.cumsum(counts) - counts

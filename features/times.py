@@ -1,4 +1,4 @@
-"""What a time is: whole seconds since 1970, in whatever type it comes; another unit is refused and not guessed."""
+"""Read times as whole seconds since 1970, from any type; another unit is refused and not guessed."""
 
 from __future__ import annotations
 
@@ -29,6 +29,14 @@ OLD, NEW, FAR = 631_152_000, 946_684_800, 3_155_760_000  # the first seconds of 
 DAY, YEARS = 86_400, 253_402_300_800  # the first second of the year 10000
 _ISO = r"^\d{4}-\d{2}-\d{2}(?:[ T]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?(?:Z|[+-]\d{2}:?\d{2})?)?$"
 _NUMBER = r"^-?[0-9]+(?:\.[0-9]+)?$"
+# Numbers as programs write those that they hold as floats: 1.700000123E9 is whole, and 1.70E+09 has lost its seconds.
+_SCIENTIFIC = r"^-?[0-9](?:\.[0-9]+)?[eE]\+?[0-9]{1,3}$"
+_SHORT = "|".join(rf"(?:\.[0-9]{{0,{power - 1}}})?[eE]\+0{power}" for power in range(1, 10))
+_ROUNDED = f"^-?[0-9](?:{_SHORT})$"
+ROUNDED = (
+    "that is a number as spreadsheets show it, rounded, and its last digits are lost: format the column as a number "
+    "without decimals before it is saved, or write it with another program"
+)
 _ZONE = r"(?:Z|[+-]\d{2}:?\d{2})$"
 
 
@@ -50,6 +58,7 @@ def _read(column: Column) -> Int64Array:
     if pa.types.is_floating(kind):
         values = pc.if_else(pc.is_nan(values), pa.scalar(None, kind), values)
     elif pa.types.is_string(kind):
+        values = pc.utf8_trim_whitespace(values)
         values = pc.if_else(pc.is_in(values, value_set=pa.array(["", *NOT_A_NUMBER])), pa.scalar(None, kind), values)
     if values.null_count:
         row = column.row(pc.is_null(values))
@@ -73,8 +82,12 @@ def _of_stamps(values: pa.Array) -> Int64Array:
 
 
 def _of_text(column: Column, values: pa.Array) -> Int64Array:
-    """Numbers, or timestamps of ISO 8601, all with a zone or all without."""
+    """Read numbers, or timestamps of ISO 8601, all with a zone or all without."""
     number = np.asarray(pc.match_substring_regex(values, _NUMBER))
+    if not number.all():
+        number |= np.asarray(pc.match_substring_regex(values, _SCIENTIFIC))
+        if (rounded := np.asarray(pc.match_substring_regex(values, _ROUNDED))).any():
+            raise column.wrong(rounded, f"{ROUNDED}; {READ}")
     zone = np.asarray(pc.match_substring_regex(values, _ZONE)) & ~number
     bad = ~(number | np.asarray(pc.match_substring_regex(values, _ISO)))
     if bad.any():
@@ -107,8 +120,13 @@ def _of_numbers(column: Column, values: pa.Array) -> Int64Array:
     return numbers.astype(np.int64) if numbers.dtype.kind in "iu" else np.floor(numbers).astype(np.int64)
 
 
+def is_rounded(word: str) -> bool:
+    """Whether a text is a number that a spreadsheet rounded: 1.70E+09."""
+    return bool(re.match(_ROUNDED, word.strip()))
+
+
 def _unit(number: float) -> str:
-    """What a number that is too large for seconds seems to be."""
+    """The unit that a number seems to have which is too large for seconds."""
     if (pattern := pattern_of(int(number)) if number < 2**63 else None) is not None:
         return f"that looks like a date and time without dashes, {pattern}"
     for below, name, divisor in _UNITS:
@@ -119,7 +137,7 @@ def _unit(number: float) -> str:
 
 def _are_numbers(values: pa.Array) -> bool:
     if pa.types.is_string(values.type):
-        return bool(len(values)) and bool(re.match(_NUMBER, values[0].as_py()))
+        return bool(len(values)) and bool(re.match(f"{_NUMBER}|{_SCIENTIFIC}", values[0].as_py().strip()))
     return not (pa.types.is_timestamp(values.type) or pa.types.is_date(values.type))
 
 
@@ -135,7 +153,7 @@ class At:
 
 
 class Span:
-    """From when to when the times of a log are; it is read some rows at a time, and then checked as a whole."""
+    """The span of the times of a log; it is read some rows at a time, and then checked as a whole."""
 
     def __init__(self) -> None:
         self.first, self.last = At(2**62), At(-(2**62))
@@ -170,7 +188,7 @@ class Span:
         return times
 
     def check(self) -> None:
-        """All times are seconds since one beginning.
+        """Check that all times are seconds since one beginning.
 
         Raises:
             BadInput: they are dates in digits, or of two units, or some are stand-ins for no time such as 0.
@@ -184,12 +202,12 @@ class Span:
             )
 
     def check_dates(self) -> None:
-        """The numbers are not all dates in digits, nor days.
+        """Check that the numbers are not all dates in digits, or days.
 
         Raises:
             BadInput: they are.
         """
-        what, known = str(self._suspicion), self.first.time >= OLD and self.last.time <= time.time() + DAY
+        what, known = self._suspicion.said(self._name), self.first.time >= OLD and self.last.time <= time.time() + DAY
         if what and not (known and (self.rows < 20 or self.last.time - self.first.time < DAY)):
             raise BadInput(f"{self._start}; {what}; {READ}.")
 
@@ -197,14 +215,14 @@ class Span:
         return f"{_said(self.first.time)} to {_said(self.last.time)}"
 
     def __or__(self, other: Span) -> Span:
-        """Both together."""
+        """The span of both."""
         both = Span()
         both.first = min(self.first, other.first, key=lambda at: at.time)
         both.last = max(self.last, other.last, key=lambda at: at.time)
         return both
 
     def two_units(self) -> bool:
-        """Whether some times are of our days, and others long before or long after."""
+        """Whether some times are of recent years, and others long before or long after."""
         first, last = self.first.time, self.last.time
         return (first < OLD and last >= NEW) or (first < FAR <= last)
 

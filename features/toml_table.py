@@ -78,7 +78,7 @@ class TomlTable:
         return tuple(found)
 
     def done(self) -> None:
-        """Every key was taken.
+        """Check that every key was taken.
 
         Raises:
             BadInput: one was not; the message names it and what may have been meant.

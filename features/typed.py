@@ -1,4 +1,4 @@
-"""Dataclasses from JSON that somebody else may have written: every field is there, and of its type."""
+"""Make dataclasses from JSON that somebody else may have written: every field must be there, and of its type."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Made = TypeVar("Made")
 
 
 def typed(cls: type[Made], values: Any) -> Made:
-    """An instance of the dataclass ``cls`` from a JSON object; lists become tuples, and fields with a default may lack.
+    """An instance of the dataclass ``cls`` from a JSON object; lists become tuples, and defaults fill missing fields.
 
     Raises:
         ValueError: it is no object, a field is missing, unknown or of another type; the message names it.

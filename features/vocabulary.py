@@ -1,4 +1,4 @@
-"""Vocabularies: raw values to places 1, 2, 3, …; place 0 is unknown or null. A value keeps its place for ever."""
+"""Vocabularies turn raw values into places 1, 2, 3, …; 0 is unknown or null. A value keeps its place for ever."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Places = npt.NDArray[np.int64]
 
 
 class Vocabularies:
-    """One vocabulary a column name.
+    """One vocabulary per column name.
 
     Attributes:
         values: column name -> raw values as strings, place 1 first.
@@ -30,7 +30,7 @@ class Vocabularies:
         self.values, self.counts = values, counts
 
     def size(self, name: str) -> int:
-        """Places of a column, place 0 included."""
+        """Number of places of a column, 0 included."""
         return len(self.values[name]) + 1
 
     def encode(self, name: str, raw: pa.Array) -> Places:
@@ -40,7 +40,7 @@ class Vocabularies:
 
     @property
     def hash(self) -> str:
-        """12 hex of sha256 over all columns and values."""
+        """12 hex digits of sha256 over all columns and values."""
         sha = hashlib.sha256()
         for name in sorted(self.values):
             sha.update(name.encode() + b"\0")
@@ -105,7 +105,7 @@ class Vocabularies:
 
 
 def extend(old: pa.Array, values: pa.Array, counts: Places) -> tuple[pa.Array, Places]:
-    """Append what is new of ``values`` to ``old``, in their order; counts by place, shape (values + 1,)."""
+    """Append the new ones of ``values`` to ``old``, in their order; counts by place, shape (values + 1,)."""
     new = pc.invert(pc.is_in(values, value_set=old))
     every = pa.concat_arrays([old, values.filter(new)])
     by_place = np.zeros(len(every) + 1, dtype=np.int64)
@@ -114,7 +114,7 @@ def extend(old: pa.Array, values: pa.Array, counts: Places) -> tuple[pa.Array, P
 
 
 def tokenize(texts: pa.Array) -> pa.ListArray:
-    """Lower-cased words of letters and digits, a list a text; an empty or null text has none."""
+    """Lower-cased words of letters and digits, one list per text; an empty or null text has none."""
     lowered = pc.utf8_lower(pc.fill_null(texts.cast(pa.string()), ""))
     words = pc.split_pattern_regex(pc.utf8_trim(pc.replace_substring_regex(lowered, r"[^\p{L}\p{N}]+", " "), " "), " ")
     # Splitting an empty text gives one empty word; keep only real ones.

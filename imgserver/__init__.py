@@ -22,6 +22,12 @@ def open_store(store: str | Path, catalogue: str | Path | None = None, timeout_s
 
     Raises:
         StoreError: there is no store, or it cannot be opened.
+
+    Example:
+        >>> import crossmedia
+        >>> with crossmedia.open_store("store", catalogue="photos") as client:
+        ...     client.get([1, 200]).ok.tolist()  # 200 is embedded now
+        [True, True]
     """
     from crossmedia.imgserver.client import ImageClient
 
@@ -36,7 +42,14 @@ def open_local(store: str | Path, catalogue: str | Path | None = None) -> LocalT
         catalogue: path or URL of photos, to compute what is not stored; without it such ids are NOT_FOUND.
 
     Raises:
-        StoreError: there is no store, or it cannot be opened.
+        NoStore: there is none.
+        StoreError: it cannot be opened.
+
+    Example:
+        >>> from crossmedia import ImageClient, imgserver
+        >>> with ImageClient(imgserver.open_local("store")) as client:
+        ...     client.get([1, 200]).ok.tolist()
+        [True, False]
     """
     from crossmedia.imgserver.client import LocalTransport
     from crossmedia.imgserver.serving.service import ImageService, ServiceConfig

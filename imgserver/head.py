@@ -103,6 +103,16 @@ class Head(nn.Module):
     Args:
         spec: widths ``(F, …, D)``, activation and normalisation.
         backbone: version of the features that it was trained on, where that is known; kept in its file.
+
+    Example:
+        >>> import torch
+        >>> from crossmedia import Head
+        >>> from crossmedia.imgserver.head import HeadSpec
+        >>> head = Head(HeadSpec("mine", (1280, 64, 12)))
+        >>> head(torch.zeros(3, 1280)).shape
+        torch.Size([3, 12])
+        >>> Head.from_bytes(head.to_bytes()).digest() == head.digest()
+        True
     """
 
     def __init__(self, spec: HeadSpec, backbone: str = ""):

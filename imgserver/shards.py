@@ -83,3 +83,24 @@ class Ownership:
             f"owns; this server is {self.me}, and {len(ids) - int(mine.sum())} of {len(ids)} ids are not its own. Give "
             f"clients the whole list, --server {','.join(self.servers)}; after a change of it start the run again."
         )
+
+
+def ownership_of(servers: tuple[str, ...] | None, me: str, *, leaving: bool = False) -> Ownership | None:
+    """What ``me`` owns; None without servers.
+
+    Args:
+        servers: of ``--servers``.
+        me: of ``--me``.
+        leaving: whether ``me`` may be none of them.
+
+    Raises:
+        BadInput: one of the two is missing or wrong.
+    """
+    if not servers:
+        if me:
+            raise BadInput(f"--me {me} says nothing without --servers, the list that it is one of.")
+        return None
+    ownership = Ownership(servers, me)
+    if not leaving and me not in servers:
+        raise BadInput(f"--me {me} is none of --servers {','.join(servers)}. Write it as it stands in the list.")
+    return ownership

@@ -1,4 +1,4 @@
-"""``GetVectors`` replies as bytes: the protobuf message of the contract, without copying its blocks through protobuf.
+"""The calls of the contract, and ``GetVectors`` replies as bytes, without copying their blocks through protobuf.
 
 A protobuf message is the concatenation of its fields, in any order. So the small fields go through the generated
 class, and the two large ones, ``vectors`` and ``status``, are appended and found as they are: one copy when a reply is
@@ -9,19 +9,52 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import Message
 
 from crossmedia.v1 import image_server_pb2 as pb
 
-_SERVICE = pb.DESCRIPTOR.services_by_name["ImageService"]
-METHODS = {method.name: f"/{_SERVICE.full_name}/{method.name}" for method in _SERVICE.methods}
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ImageService"].full_name
+Reply = TypeVar("Reply", bound=Message)
+
+
+@dataclass(frozen=True)
+class Method(Generic[Reply]):
+    """A call of the contract.
+
+    Attributes:
+        name: of the call, such as ``GetInfo``.
+        request: the message that goes there.
+        reply: the message that comes back.
+    """
+
+    name: str
+    request: type[Message]
+    reply: type[Reply]
+
+    @property
+    def path(self) -> str:
+        """How gRPC names it: ``/package.Service/Method``."""
+        return f"/{SERVICE_NAME}/{self.name}"
+
+
+GET_INFO = Method("GetInfo", pb.GetInfoRequest, pb.GetInfoResponse)
+GET_VECTORS = Method("GetVectors", pb.GetVectorsRequest, pb.GetVectorsResponse)
+PUT_IMAGES = Method("PutImages", pb.PutImagesRequest, pb.PutImagesResponse)
+PUT_HEAD = Method("PutHead", pb.PutHeadRequest, pb.PutHeadResponse)
+GET_HEAD_GRADIENT = Method("GetHeadGradient", pb.GetHeadGradientRequest, pb.GetHeadGradientResponse)
+SEARCH = Method("Search", pb.SearchRequest, pb.SearchResponse)
+GET_THUMBNAILS = Method("GetThumbnails", pb.GetThumbnailsRequest, pb.GetThumbnailsResponse)
+METHODS: tuple[Method[Any], ...]
+METHODS = (GET_INFO, GET_VECTORS, PUT_IMAGES, PUT_HEAD, GET_HEAD_GRADIENT, SEARCH, GET_THUMBNAILS)
 DTYPES: dict[int, np.dtype[Any]] = {pb.DTYPE_FLOAT16: np.dtype("<f2"), pb.DTYPE_FLOAT32: np.dtype("<f4")}
 _CODES = {np.dtype("<f2"): pb.DTYPE_FLOAT16, np.dtype("<f4"): pb.DTYPE_FLOAT32}
 _FIELDS = pb.GetVectorsResponse.DESCRIPTOR.fields_by_name
 _VECTORS, _STATUS = _FIELDS["vectors"].number, _FIELDS["status"].number
+_SMALL = ("version", "generation", "computed", "server_time_ns", "queue_time_ns", "compute_time_ns")
 _VARINT, _FIXED64, _BLOCK, _FIXED32 = 0, 1, 2, 5  # wire types of protobuf
 
 
@@ -47,14 +80,9 @@ class VectorsReply:
 def encode_reply(reply: VectorsReply) -> bytes:
     """The reply as ``GetVectorsResponse`` on the wire."""
     small = pb.GetVectorsResponse(
-        version=reply.version,
-        generation=reply.generation,
         dim=reply.values.shape[1],
         dtype=_CODES[reply.values.dtype],
-        computed=reply.computed,
-        server_time_ns=reply.server_time_ns,
-        queue_time_ns=reply.queue_time_ns,
-        compute_time_ns=reply.compute_time_ns,
+        **{name: getattr(reply, name) for name in _SMALL},
     ).SerializeToString()
     values, status = np.ascontiguousarray(reply.values), np.ascontiguousarray(reply.status)
     # Arrays are buffers, which numpy says to type checkers from Python 3.12 on.
@@ -101,16 +129,7 @@ def decode_reply(message: bytes) -> VectorsReply:
         status = np.frombuffer(message, np.uint8, size, start)
     except Exception as error:  # protobuf, numpy and the walk each raise their own
         raise ValueError(f"it cannot be read ({type(error).__name__}: {error})") from error
-    return VectorsReply(
-        found.version,
-        found.generation,
-        values,
-        status,
-        found.computed,
-        found.server_time_ns,
-        found.queue_time_ns,
-        found.compute_time_ns,
-    )
+    return VectorsReply(values=values, status=status, **{name: getattr(found, name) for name in _SMALL})
 
 
 @lru_cache(1024)  # of few sizes, each many times

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+import warm
 from hypothesis import settings
 
 settings.register_profile("untimed", deadline=None)  # how long an example takes is the machine's matter
@@ -50,20 +52,32 @@ def test_data() -> Path:
 def run_command(
     *arguments: str, check: bool = True, timeout_s: float = 120, limited: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m …`` as a user would, behind another command if one is given."""
-    command = [*limited, sys.executable, "-m", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
+    """Run ``python -m crossmedia.…`` as a process: forked, see ``warm``; started anew behind another command."""
+    module, *options = arguments
+    arguments = (f"crossmedia.{module}", *options)
+    if limited:
+        command = [*limited, sys.executable, "-m", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
+    else:
+        done = warm.run(arguments, timeout_s)
     assert not check or done.returncode == 0, f"{arguments} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done
 
 
 @pytest.fixture(scope="session")
 def graph_cache(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
-    """A store with a converted backbone and 100 embedded photos; copied, never changed."""
-    store = tmp_path_factory.mktemp("precomputed") / "store"
-    ids = store.parent / "ids.txt"
-    ids.write_text("\n".join(str(i) for i in range(100)))
-    run_command("imgserver", "precompute", f"--store={store}", f"--catalogue={photos}", f"--ids={ids}", "--dim=16")
+    """A store with a converted backbone and 100 embedded photos; copied, never changed, made by the first worker."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "precomputed"
+    folder.mkdir(exist_ok=True)
+    store, ids, made = folder / "store", folder / "ids.txt", folder / "made"
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            ids.write_text("\n".join(str(i) for i in range(100)))
+            arguments = ["imgserver", "precompute", f"--store={store}", f"--catalogue={photos}", f"--ids={ids}"]
+            run_command(*arguments, "--dim=16")
+            made.touch()
     return store
 
 

@@ -18,8 +18,8 @@ import pytest
 import yaml
 from conftest import ROOT, DaemonProcess, copy_store
 
+from crossmedia.cli import crossmedia
 from crossmedia.imgserver.client import ImageClient
-from crossmedia.trainer.cli import crossmedia
 
 DEPLOY = ROOT / "deploy"
 YAML_FILES = [*DEPLOY.rglob("*.yaml"), *DEPLOY.rglob("*.yml")]

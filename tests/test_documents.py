@@ -13,8 +13,9 @@ import pytest
 from conftest import ROOT
 from test_house import ARROWS, all_commands
 
+from crossmedia import __all__ as public_names
 from crossmedia import errors
-from crossmedia.trainer.cli import crossmedia
+from crossmedia.cli import crossmedia
 from crossmedia.trainer.models import MODELS, options_of
 
 DOCS = ROOT / "docs"
@@ -74,10 +75,10 @@ def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     (copy / "docs").mkdir(parents=True)
     text = (ROOT / "mkdocs.yml").read_text()
-    text = re.sub(r"^nav:.*", "nav:\n  - Start: index.md\n", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"^nav:.*", "nav:\n  - Start: start.md\n", text, flags=re.MULTILINE | re.DOTALL)
     text = text.replace("docs/hooks.py", str(DOCS / "hooks.py"))
     (copy / "mkdocs.yml").write_text(re.sub(r"plugins:\n.*?\n\n", "plugins: []\n\n", text, flags=re.DOTALL))
-    (copy / "docs" / "index.md").write_text("[a page](no-such-page.md)\n")
+    (copy / "docs" / "start.md").write_text("[a page](no-such-page.md)\n")
     command = [sys.executable, "-m", "mkdocs", "build"]
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
@@ -131,10 +132,8 @@ def test_the_tree_in_architecture_is_the_tree() -> None:
 
 def test_the_arrows_in_architecture_are_those_that_are_checked() -> None:
     rows = dict(re.findall(r"^\| `([a-z/]+)` \| (.+) \|$", (DOCS / "architecture.md").read_text(), flags=re.MULTILINE))
-    for package, targets in ARROWS.items():
-        named = set(re.findall(r"`([a-z_.]+)`", rows[package])) | ({"v1"} if "the stubs" in rows[package] else set())
-        last = {name.removeprefix("imgserver.") for name in named}
-        assert last == {target.removeprefix("imgserver.").removeprefix("crossmedia.") for target in targets}, package
+    named = {room: set(re.findall(r"`([a-z0-9_.]+)`", rows[room])) for room in ARROWS}
+    assert named == ARROWS
 
 
 TUTORIAL = ROOT / "examples" / "own_catalogue"
@@ -151,8 +150,15 @@ def test_the_tutorials_page_has_the_commands_and_the_schema_of_its_script() -> N
     assert tomllib.loads(shown) == tomllib.loads((TUTORIAL / "clicks.toml").read_text())
 
 
-def test_the_learning_heads_module_is_the_one_that_the_readme_runs() -> None:
+def test_the_learning_heads_module_is_the_one_that_the_guide_runs() -> None:
     block, *_ = re.findall(r"```python\n(.*?)```", (DOCS / "learning-head.md").read_text(), flags=re.DOTALL)
-    readme = (ROOT / "README.md").read_text()
+    guide = (DOCS / "guide.md").read_text()
     for line in filter(None, block.splitlines()):
-        assert re.sub(r"\s+#.*", "", line) in readme
+        assert re.sub(r"\s+#.*", "", line) in guide
+
+
+def test_the_page_on_python_names_what_is_public() -> None:
+    page = (DOCS / "python.md").read_text()
+    table = page[: page.index("```python")]
+    named = re.findall(r"`([A-Z]\w+|[a-z]+_[a-z]+|fit|compare|evaluate|precompute)`", table)
+    assert set(named) == set(public_names)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 import subprocess
 import sys
 import tomllib
-import venv
-import zipfile
 from pathlib import Path
 
 import click
@@ -18,9 +15,10 @@ from click.testing import CliRunner
 from conftest import ROOT, DaemonProcess
 
 from crossmedia import errors
+from crossmedia.cli import crossmedia
 from crossmedia.config import Command, Group
 from crossmedia.imgserver.cli import imgserver
-from crossmedia.trainer.cli import crossmedia, trainer
+from crossmedia.trainer.cli import trainer
 from crossmedia.v1 import image_server_pb2, image_server_pb2_grpc
 
 # What every room may import: the files on the ground floor, which import nothing but each other.
@@ -32,6 +30,7 @@ GROUND = {
         "door",
         "environment",
         "errors",
+        "forms",
         "hosts",
         "interrupts",
         "keys",
@@ -39,22 +38,24 @@ GROUND = {
         "looks",
         "names",
         "notes",
+        "progress",
         "spelling",
         "status",
         "version",
     ),
-    "secret_files",
+    *("options", "secret_files", "words"),
 }
 # room -> what it may import beside itself and the ground floor
 ARROWS = {
-    "crossmedia/service": {"v1"},
+    "crossmedia/service": set(),
     "imgserver/client": {"imgserver.shards", "imgserver.wire", "v1"},
     "imgserver/storage": {"imgserver.places"},
     "imgserver/vision": {"imgserver.storage"},
     "imgserver/similarity": {"imgserver.storage", "imgserver.vision"},
     "imgserver/serving": {
-        *("imgserver.head", "imgserver.head_files", "imgserver.places", "imgserver.shards"),
-        *("imgserver.similarity", "imgserver.storage", "imgserver.vision", "imgserver.wire", "service", "v1"),
+        *("imgserver.head", "imgserver.head_files", "imgserver.places", "imgserver.serve_config"),
+        *("imgserver.shards", "imgserver.similarity", "imgserver.storage", "imgserver.vision", "imgserver.wire"),
+        *("service", "v1"),
     },
     "imgserver/operations": {
         *("imgserver.client", "imgserver.head_files", "imgserver.places", "imgserver.serving"),
@@ -129,7 +130,7 @@ def test_what_a_status_and_a_version_are_stands_in_one_file(where: str, words: s
     [
         "import crossmedia.imgserver.client",
         "import crossmedia.features.reading.samples, crossmedia.features.reading.prefetch",
-        "import crossmedia.trainer.cli, crossmedia.imgserver.cli, crossmedia.features.cli",
+        "import crossmedia.cli, crossmedia.trainer.cli, crossmedia.imgserver.cli, crossmedia.features.cli",
     ],
 )
 def test_the_base_install_needs_no_torch(code: str) -> None:
@@ -204,6 +205,25 @@ def test_help_has_an_example_that_runs_and_no_row_of_variables(path: tuple[str, 
     assert f"crossmedia {' '.join(path)} {command.example}" in done.output
     assert "env var" not in done.output
     assert done.output.count("CROSSMEDIA_") <= 1
+
+
+MANY_OPTIONS = 12
+
+
+@pytest.mark.parametrize("path", [p for p, c in all_commands(crossmedia) if len(c.params) > MANY_OPTIONS], ids="-".join)
+def test_many_options_stand_below_headings(path: tuple[str, ...]) -> None:
+    command = dict(all_commands(crossmedia))[path]
+    assert isinstance(command, Command)
+    done = CliRunner().invoke(crossmedia, [*path, "--help"], prog_name="crossmedia")
+    headings = re.findall(r"^(\S.*):$", done.output, flags=re.MULTILINE)
+    assert headings == ["Example", *command.sections, "Options"]
+    listed = re.findall(r"^  (?:--no-\S+ / )?(--[a-z0-9-]+)", done.output, flags=re.MULTILINE)
+    assert len(listed) == len(set(listed)), "each once"
+    assert {option.opts[-1] for option in command.params if isinstance(option, click.Option)} <= set(listed)
+    assert re.findall(r"^  (--[a-z-]+)", done.output.partition("\nOptions:")[2], flags=re.MULTILINE) == [
+        "--json",
+        "--help",
+    ]
 
 
 @pytest.mark.parametrize("group", [imgserver, trainer], ids=lambda group: group.name)
@@ -302,56 +322,6 @@ def test_every_error_has_a_code_and_says_what_it_is() -> None:
         assert errors.error_class(cls.__name__, cls.grpc_code) is (cls if of_servers else errors.ServerFault)
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", f"--outdir={out}", str(ROOT)]
-    subprocess.run(command, check=True, capture_output=True)
-    return next(out.glob("crossmedia-*.whl"))
-
-
-def test_the_wheel_holds_what_runs(wheel: Path) -> None:
-    names = zipfile.ZipFile(wheel).namelist()
-    assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {"crossmedia"}
-    for needed in ("v1/image_server_pb2.py", "trainer/report/page.html", "py.typed", "imgserver/commands/daemon.py"):
-        assert f"crossmedia/{needed}" in names
-
-
-def test_the_base_install_alone_fetches_vectors(wheel: Path, tmp_path: Path, daemon: DaemonProcess) -> None:
-    """A new environment of the wheel and its base dependencies, which are linked from the environment of the tests."""
-    import importlib.metadata as metadata
-
-    place = tmp_path / "venv"
-    venv.create(place, with_pip=False)
-    site = next((place / "lib").glob("python*")) / "site-packages"
-    zipfile.ZipFile(wheel).extractall(site)
-    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    wanted, done = [re.split(r"[<>=!~ ;\[]", dependency)[0] for dependency in dependencies], set[str]()
-    while wanted:
-        name = wanted.pop()
-        if name.lower() in done:
-            continue
-        done.add(name.lower())
-        distribution = metadata.distribution(name)
-        for file in distribution.files or []:
-            source, target = Path(str(distribution.locate_file(file))), site / str(file)
-            if ".." in str(file) or not source.is_file():
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if not target.exists():
-                os.link(source, target)
-        wanted += [re.split(r"[<>=!~ ;\[(]", r)[0] for r in distribution.requires or [] if "extra ==" not in r]
-    assert "torch" not in done
-    python = place / "bin" / "python"
-    code = f"import crossmedia; print(crossmedia.ImageClient({daemon.address!r}).get([1, 2]).ok.tolist())"
-    run = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert run.stdout.strip() == "[True, True]", run.stderr
-    asked = [str(python), "-m", "crossmedia.imgserver", "precompute", "--catalogue=x"]
-    lacking = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert lacking.returncode == 2
-    assert 'pip install "crossmedia[server]"' in lacking.stderr
-
-
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 DOCUMENTS += [ROOT / "deploy" / "README.md", ROOT / "benchmarks" / "README.md"]
 
@@ -383,7 +353,12 @@ def test_the_documents_python_runs(store: Path, photos: Path, tmp_path: Path) ->
     (tmp_path / "photos" / "4711.jpg").write_bytes((photos / "200.jpg").read_bytes())
     process = DaemonProcess(store, photos)
     try:
-        for document in (ROOT / "README.md", ROOT / "docs" / "own-data.md", ROOT / "docs" / "python.md"):
+        for document in (
+            ROOT / "README.md",
+            ROOT / "docs" / "guide.md",
+            ROOT / "docs" / "own-data.md",
+            ROOT / "docs" / "python.md",
+        ):
             blocks = re.findall(r"```python\n(.*?)```", document.read_text(), flags=re.DOTALL)
             assert blocks
             for block in blocks:

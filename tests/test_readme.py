@@ -1,4 +1,4 @@
-"""Every command and every piece of Python in the README is run, in order, in one folder; so are demo and tutorial."""
+"""Every command and every piece of Python in README and guide is run, in order; so are demo and tutorial."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import csv
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from conftest import PHOTOS, ROOT, free_addresses
+
+from crossmedia.service.running import running_daemon
 
 # First line of each block that is not run here, and why.
 NOT_RUN = {
@@ -21,7 +25,9 @@ NOT_RUN = {
     "python3 -m venv .venv && .venv/bin/pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu": (
         "installs by gigabytes"
     ),
-    'pip install "crossmedia[all]"       # or [server] and [trainer] on the machines that need them;': "installs",
+    'pip install "crossmedia[all]"    # or [server], [trainer]; without them client and samples: 78 MB, no torch': (
+        "installs"
+    ),
     "make test": "this is it",
 }
 LAST = "crossmedia imgserver stop --store store"  # what stands behind it asks the server too
@@ -29,6 +35,12 @@ PYTHON_NEEDS = {
     "from crossmedia.imgserver.client import HeadServers": "import torch\nimage_ids = torch.tensor([1, 2, -1])\n"
 }
 ROWS = 6_000
+README, GUIDE = ROOT / "README.md", ROOT / "docs" / "guide.md"
+# What the commands of a document leave behind.
+MADE = {
+    README: ("report.html", "din.pt2"),
+    GUIDE: ("report.html", "scores.parquet", "din.pt2", "similar.png", "duplicates.csv", "semantic_ids.parquet"),
+}
 
 
 @dataclass(frozen=True)
@@ -114,23 +126,27 @@ def check_settings(block: Block, folder: Path, env: dict[str, str], number: int)
         assert "active" in run([*crossmedia, "imgserver", "versions"], folder, env)
 
 
-def test_blocks_are_found() -> None:
-    blocks = blocks_of(ROOT / "README.md")
-    lines = [line for block in blocks if block.kind == "shell" for line in block.text.splitlines()]
-    every = re.findall(r"^ {4}(crossmedia .+)$", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
-    assert len(every) > 20
+@pytest.mark.parametrize("document", MADE, ids=lambda path: path.stem)
+def test_blocks_are_found(document: Path) -> None:
+    lines = [line for block in blocks_of(document) if block.kind == "shell" for line in block.text.splitlines()]
+    every = re.findall(r"^ {4}(crossmedia .+)$", document.read_text(), flags=re.MULTILINE)
+    assert len(every) > 8
     assert [line for line in lines if line.startswith("crossmedia ")] == every
-    assert not set(NOT_RUN) - {block.first for block in blocks}, "no such block any more"
+
+
+def test_what_is_not_run_is_there() -> None:
+    assert not set(NOT_RUN) - {block.first for document in MADE for block in blocks_of(document)}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_readme_runs(folder: Path) -> None:
+@pytest.mark.parametrize("document", MADE, ids=lambda path: path.stem)
+def test_the_document_runs(document: Path, folder: Path) -> None:
     port = free_port()
     env, said = environment(port), []
-    names = {"WIDE_VERSION": "", "VERSION": ""}  # what the README calls a version -> the one that a command printed
+    names = {"WIDE_VERSION": "", "VERSION": ""}  # what the guide calls a version -> the one that a command printed
     try:
-        blocks = sorted(blocks_of(ROOT / "README.md"), key=lambda block: block.first == LAST)
+        blocks = sorted(blocks_of(document), key=lambda block: block.first == LAST)
         for number, block in enumerate(block for block in blocks if block.first not in NOT_RUN):
             text = block.text.replace("localhost:7070", f"localhost:{port}")
             if block.kind == "toml":
@@ -138,7 +154,7 @@ def test_the_readme_runs(folder: Path) -> None:
             elif block.kind == "python":
                 needs = next((code for start, code in PYTHON_NEEDS.items() if block.text.startswith(start)), "")
                 said.append(run([sys.executable, "-c", needs + text], folder, env))
-            else:
+            elif block.kind == "shell":
                 for line in text.splitlines():
                     for name, version in names.items():
                         line = line.replace(name, version)
@@ -150,9 +166,22 @@ def test_the_readme_runs(folder: Path) -> None:
     except BaseException:
         subprocess.run(["bash", "-c", LAST], cwd=folder, env=env, capture_output=True)
         raise
-    assert all(names.values())
-    for made in ("report.html", "scores.parquet", "din.pt2", "similar.png", "duplicates.csv", "semantic_ids.parquet"):
+    for made in MADE[document]:
         assert (folder / made).stat().st_size > 100, made
+
+
+def test_the_readme_is_short() -> None:
+    lines = README.read_text().splitlines()
+    assert len(lines) <= 120
+    assert not [line for line in lines if len(line) > 120]
+
+
+def test_the_readme_shows_what_the_demo_prints() -> None:
+    """The table of results.md is the demo's own; the README has the same lines."""
+    shown = re.search(r"```text\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    assert shown is not None
+    for auc in set(re.findall(r"0\.(\d{4})", shown[1])) - {"5000"}:
+        assert f".{auc}" in (ROOT / "docs" / "results.md").read_text(), auc
 
 
 @pytest.mark.slow
@@ -163,6 +192,40 @@ def test_the_demo(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "images computed on demand: 24, CNN passes for them: 24" in done.stdout
     assert (tmp_path / "demo" / "report.html").stat().st_size > 100_000
+
+
+def demo_until(line: str, folder: Path) -> tuple[int, str]:
+    """A demo that gets Ctrl-C, as a terminal sends it, once a line has been said: exit code and what was said."""
+    demo = [sys.executable, str(ROOT / "examples" / "grocery" / "demo.py")]
+    with subprocess.Popen(
+        demo, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        said = ""
+        for text in process.stdout:
+            said += text
+            if line in text:
+                os.killpg(process.pid, signal.SIGINT)
+        return process.wait(timeout=60), said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_demo_that_is_interrupted_goes_on(tmp_path: Path) -> None:
+    code, said = demo_until("run 2 of 12", tmp_path)
+    assert code == 130, said
+    assert "The demo was interrupted. What is done is kept in demo/: the same command goes on with the rest." in said
+    assert "Traceback" not in said
+    assert "run 1 of 12, embedding_mlp-ids-0: training" in said
+    code, said = demo_until("run 2 of 12", tmp_path)
+    assert code == 130, said
+    assert said.startswith("A demo was interrupted here, and goes on.")
+    assert said.count("(done before)") == 3, "photos are embedded, clicks simulated and samples built"
+    assert "run 1 of 12, embedding_mlp-ids-0: done before" in said
+    deadline = time.monotonic() + 30
+    while running_daemon(tmp_path / "demo" / "store") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert running_daemon(tmp_path / "demo" / "store") is None, "the server has ended, too"
 
 
 @pytest.mark.slow

@@ -18,9 +18,9 @@ from conftest import DaemonProcess, copy_store, run_command
 from made_samples import make_samples
 from PIL import UnidentifiedImageError
 
+from crossmedia.cli import GROUPS, crossmedia
 from crossmedia.door import told
 from crossmedia.errors import BadInput, ServerUnavailable, StoreError, did_you_mean
-from crossmedia.trainer.cli import GROUPS, crossmedia
 
 NUMBERS = ["x", "-1", "nan", "", str(2**70)]
 WORDS = ["", "\udcff"]
@@ -183,9 +183,8 @@ def test_json_is_json_when_it_fails(name: str, made: dict[str, str], wrong: list
 @pytest.mark.parametrize(
     ("command", "missing", "extra"),
     [
-        (["trainer", "models"], "torch", "trainer"),
         (["trainer", "fit"], "torch", "trainer"),
-        (["trainer", "results", "garbage.json"], "PIL", "trainer"),
+        (["trainer", "results", "garbage.json", "--plot=auc.png"], "PIL", "trainer"),
         (["imgserver", "versions"], "lmdb", "server"),
         (["imgserver", "precompute", "--catalogue=photos"], "xxhash", "server"),
         (["imgserver", "doctor"], "xxhash", "server"),
@@ -196,7 +195,7 @@ def test_packages_that_are_missing_are_named(command: list[str], missing: str, e
 import sys
 sys.modules[{missing!r}] = None
 from crossmedia.config import run
-from crossmedia.trainer.cli import crossmedia
+from crossmedia.cli import crossmedia
 sys.argv = ["crossmedia", *{command!r}]
 run(crossmedia, "CROSSMEDIA")
 """
@@ -273,6 +272,48 @@ def test_a_slip_of_the_pen_is_told_what_was_meant(tmp_path: Path, monkeypatch: p
         done = invoked(["imgserver", "versions"])
         assert done.exit_code == 2
         assert f"Did you mean {meant}?" in done.output
+
+
+@pytest.mark.parametrize(
+    ("command", "meant"),
+    [
+        ("trainer evaluate runs/dni", "runs/din"),
+        ("trainer score dni.pt2 --exported", "din.pt2"),
+        ("trainer export runs/Din", "runs/din"),
+        ("trainer report runs/dim", "runs/din"),
+        ("trainer results resluts.jsonl", "results.jsonl"),
+        ("trainer fit --samples=sampels", "samples"),
+        ("features inspect sampels", "samples"),
+        ("features build shop/samples.tml", "shop/samples.toml"),
+        ("imgserver manifest phtos", "photos"),
+        ("imgserver precompute --catalogue=phtos", "photos"),
+        ("imgserver precompute --head=runs/din/heat.safetensors", "runs/din/head.safetensors"),
+        ("imgserver import photos/vectors.parqet --name=x", "photos/vectors.parquet"),
+        ("imgserver restore phtos --store=new", "photos"),
+    ],
+)
+def test_a_place_that_is_not_there_is_told_with_the_nearest(
+    command: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in ("runs/din/head.safetensors", "photos/vectors.parquet", "samples/x", "shop/samples.toml"):
+        Path(file).parent.mkdir(parents=True)
+        Path(file).touch()
+    for file in ("din.pt2", "results.jsonl", ".phtos2"):
+        Path(file).touch()
+    done = check(command.split())
+    assert done.exit_code == 2
+    assert done.output.count("Did you mean") == 1
+    assert f"Did you mean {meant!r}?" in done.output
+
+
+def test_what_is_there_or_far_from_all_is_told_with_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs", "run"):
+        Path(name).mkdir()
+    assert "Did you mean" not in check(["trainer", "evaluate", "runs"]).output
+    assert "Did you mean" not in check(["trainer", "evaluate", "elsewhere"]).output
+    assert "Did you mean" not in check(["trainer", "evaluate", "nowhere/at/all"]).output
 
 
 def test_a_file_name_that_is_no_utf8_is_said(tmp_path: Path) -> None:

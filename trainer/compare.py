@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +16,19 @@ from crossmedia.errors import BadInput
 from crossmedia.features.layout import META_FILE
 from crossmedia.features.reading.samples import Samples
 from crossmedia.imgserver.client import Transport
-from crossmedia.trainer.fit import FitConfig, fit, served_version
+from crossmedia.progress import duration
+from crossmedia.trainer.fit import fit
+from crossmedia.trainer.images.open_images import served_version
 from crossmedia.trainer.models import model_class
 from crossmedia.trainer.report import summary
 from crossmedia.trainer.runs import results
 from crossmedia.trainer.runs.run_folder import COMPARISON, SETTINGS, fresh_names, holds_run
 from crossmedia.trainer.runs.sealed import sealed_json
+from crossmedia.trainer.settings import CompareConfig, FitConfig
+
+__all__ = ["CompareConfig", "compare"]
 
 RESULTS = "results.jsonl"
-
-
-@dataclass(frozen=True)
-class CompareConfig:
-    """Which runs.
-
-    Attributes:
-        base: configuration of every run; model, images, seed and out are set for each. Its ``out`` is the folder of the
-            comparison; empty takes a fresh one.
-        models: names in ``MODELS``.
-        seeds: how many: 0, 1, …
-        results: file of results; runs that have a line there are not trained again. None: one in the folder.
-        data: the name of the data in that file; empty takes the name of the samples' folder.
-        reference: JSON file with the best AUC that any model could reach, known for simulated clicks only.
-    """
-
-    base: FitConfig
-    models: tuple[str, ...]
-    seeds: int
-    results: Path | None = None
-    data: str = ""
-    reference: Path | None = None
 
 
 def compare(
@@ -62,6 +48,13 @@ def compare(
         BadInput: a model, the samples, the results or the reference file are wrong, or the folder holds another
             comparison.
         CrossMediaError: what ``fit`` raises.
+
+    Example:
+        >>> import crossmedia
+        >>> base = crossmedia.FitConfig(samples="samples", server="localhost:7070", epochs=1)
+        >>> found = crossmedia.compare(crossmedia.CompareConfig(base, models=("embedding_mlp",), seeds=1))
+        >>> [(row["model"], row["images"]) for row in found["rows"]]
+        [('embedding_mlp', False), ('embedding_mlp', True)]
     """
     for name in config.models:
         model_class(name)
@@ -73,23 +66,10 @@ def compare(
     version = served_version(config.base, transport) if with_images else ""
     out = _folder(config.base, results.key_fields(config.base, data, samples, version))
     file = config.results or out / RESULTS
-    lines = []
-    for seed in range(config.seeds):
-        for model in config.models:
-            for images in (False, True) if with_images else (False,):
-                name = f"{model}-{'images' if images else 'ids'}-{seed}"
-                run = replace(config.base, model=model, images=images, seed=seed, out=str(out / name))
-                if not images:
-                    run = replace(run, head="frozen")
-                key = results.key_fields(run, data, samples, version if images else "")
-                # Read again each time: another process may have filled in some of the same matrix.
-                known = results.read([file]) if file.exists() else {}
-                line = known.get(results.identity(key))
-                announce(f"{name}: {'training' if line is None else 'done before'}")
-                if line is None:
-                    line = results.new_line(key, fit(run, transport, progress, announce))
-                    results.append(file, line)
-                lines.append(line)
+    runs = list(_runs(config, out, (False, True) if with_images else (False,)))
+    keys = [results.key_fields(run, data, samples, version if run.images else "") for run in runs]
+    train = partial(fit, transport=transport, announce=announce)
+    lines = list(_lines(list(zip(runs, keys, strict=True)), file, train, announce, progress))
     rows = summary.rows(lines)
     verdict = summary.sentence(rows) if with_images else "The samples have no images: there is nothing to compare."
     result = {
@@ -104,6 +84,44 @@ def compare(
     with replacing(out / COMPARISON) as part:
         part.write_text(sealed_json(result))
     return {**result, "out": str(out)}
+
+
+def _lines(
+    runs: list[tuple[FitConfig, results.Line]],
+    file: Path,
+    train: Callable[..., dict[str, Any]],
+    announce: Callable[[str], None],
+    progress: Callable[[int, int, str], None],
+) -> Iterator[results.Line]:
+    """The line of each run, which is trained where the file has none of its key."""
+    trained, began = 0, time.monotonic()
+    for number, (run, key) in enumerate(runs, 1):
+        # Read again each time: another process may have filled in some of the same matrix.
+        known = results.read([file]) if file.exists() else {}
+        line = known.get(results.identity(key))
+        name = f"run {number} of {len(runs)}, {Path(run.out).name}"
+        if line is None:
+            left = sum(results.identity(other) not in known for _, other in runs[number - 1 :])
+            rest_s = (time.monotonic() - began) / trained * left if trained else 0
+            announce(f"{name}: training{f', about {duration(rest_s)} left' if trained else ''}")
+
+            def on_the_way(done: int, total: int, what: str, name: str = name) -> None:
+                progress(done, total, f"{name}, {what}")
+
+            line = results.new_line(key, train(run, progress=on_the_way))
+            results.append(file, line)
+            trained += 1
+        else:
+            announce(f"{name}: done before")
+        yield line
+
+
+def _runs(config: CompareConfig, out: Path, with_images: tuple[bool, ...]) -> Iterator[FitConfig]:
+    """Every run of a comparison, a seed of all models after the other."""
+    for seed, model, images in product(range(config.seeds), config.models, with_images):
+        name = f"{model}-{'images' if images else 'ids'}-{seed}"
+        run = replace(config.base, model=model, images=images, seed=seed, out=str(out / name))
+        yield run if images else replace(run, head="frozen")
 
 
 def _folder(base: FitConfig, key: results.Line) -> Path:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from crossmedia.words import counted
+
 CHANCE = 1.96  # standard errors: 95 % of models that know nothing have an AUC as near to 1/2
 
 
@@ -19,7 +21,10 @@ def of_one_class(split: str, found: Mapping[str, Any]) -> str:
     rows, positives = found["rows"], found.get("positives")
     if not rows or positives not in (0, rows):
         return ""
-    return f"All {rows:,} rows of the {split} part are {'positive' if positives else 'negative'}: they have no AUC."
+    what = "positive" if positives else "negative"
+    if rows == 1:
+        return f"The {split} part has one row, a {what} one: it has no AUC."
+    return f"All {rows:,} rows of the {split} part are {what}: they have no AUC."
 
 
 def doubts(split: str, found: Mapping[str, Any]) -> list[str]:
@@ -48,7 +53,7 @@ def doubts(split: str, found: Mapping[str, Any]) -> list[str]:
         below = "below .5, and " if auc < 0.5 else ""
         said.append(
             f"The AUC on the {split} part, {auc:.4f}, is {below}no better than that of a constant, .5: on {rows:,} "
-            f"rows with {positives:,} positives chance alone gives .5 ± {chance:.3f}."
+            f"rows with {counted(positives, 'positive')} chance alone gives .5 ± {chance:.3f}."
         )
     if found["log_loss"] >= found["base_log_loss"]:
         share = positives / rows

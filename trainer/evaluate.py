@@ -1,26 +1,36 @@
-"""Predictions of a model over a split, and every metric of them."""
+"""Predictions of a model over a part of the samples, and every metric of them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from crossmedia.features.reading.prefetch import fetch_ahead
+from crossmedia.disk import replacing
+from crossmedia.errors import BadInput
+from crossmedia.features.columns import label_columns
 from crossmedia.features.reading.samples import Samples
 from crossmedia.trainer import processes
-from crossmedia.trainer.images.image_head import ImageHead, vectors_of
+from crossmedia.trainer.export.exported import Exported
+from crossmedia.trainer.feed import Feed
+from crossmedia.trainer.images.open_images import open_version, vectors_from
 from crossmedia.trainer.metrics import auc, base_log_loss, calibration, gauc, log_loss
 from crossmedia.trainer.metrics.gather import gather_rows
-from crossmedia.trainer.tensors import ImageVectors, TensorBatch, to_tensors
+from crossmedia.trainer.runs.checkpoint import Lineage, load_model
+from crossmedia.trainer.tensors import ImageVectors, TensorBatch
 
 BUCKETS = {"0": (0, 0), "1-4": (1, 4), "5-19": (5, 19), "20-99": (20, 99), "100+": (100, 2**62)}
 
 Probabilities = npt.NDArray[np.float32]
+CPU = torch.device("cpu")
+Announce = Callable[[str], None]
 
 
 class Predictor(Protocol):
@@ -32,18 +42,21 @@ class Predictor(Protocol):
 
 
 @torch.inference_mode()
-def predict(
-    model: Predictor, samples: Samples, split: str, images: ImageHead | None, batch_size: int, device: torch.device
-) -> Probabilities:
+def predict(model: Predictor, feed: Feed, split: str) -> Probabilities:
     """Probabilities, shape (rows, L), in file order, of a model in evaluation mode.
 
     Several processes share the rows; each gets the probabilities of all.
+
+    Args:
+        model: that predicts.
+        feed: the rows, with the vectors of their images.
+        split: which of them.
     """
-    batches = processes.own_rows(samples.batches(split, batch_size))
-    parts = []
-    for batch, fetched in fetch_ahead(batches, images.fetch if images else None):
-        found = model.probabilities(to_tensors(batch, device), vectors_of(images, batch, fetched))
-        parts.append(found.float().cpu().numpy())
+    samples, batch_size = feed.samples, feed.batch_size
+    parts = [
+        model.probabilities(fed.tensors, fed.vectors(feed.images)).float().cpu().numpy()
+        for fed in feed.of(processes.own_rows(samples.batches(split, batch_size)))
+    ]
     numbers = np.arange(samples.rows(split))
     own = numbers[numbers % batch_size % processes.world() == processes.rank()]
     rows, found_rows = gather_rows(own, np.concatenate(parts))
@@ -71,7 +84,7 @@ def scores_table(samples: Samples, split: str, probabilities: Probabilities, lab
         ``timestamp``, ``raw_user_id`` and ``raw_item_id``, which are the keys of the log; ``label``, of the first of
         ``labels``, and ``label_<label>`` of the others; and what ``predictions_table`` gives.
     """
-    names = ["label", *(f"label_{label}" for label in labels[1:])]
+    names = label_columns(labels).values()
     frame = samples.frame(split, ["timestamp", "raw_item_id", *(label_column(samples, label) for label in labels)])
     time, item, *of_labels = frame.columns
     scored = predictions_table(probabilities, labels)
@@ -89,7 +102,7 @@ def _raw_users(samples: Samples, split: str) -> pa.ChunkedArray:
 
 def label_column(samples: Samples, label: str) -> str:
     """The column of a label; of the first one when it is empty."""
-    return "label" if label in ("", samples.labels[0]) else f"label_{label}"
+    return label_columns(samples.labels).get(label or samples.labels[0], f"label_{label}")
 
 
 def measure(samples: Samples, split: str, probabilities: Probabilities, label: str = "") -> dict[str, Any]:
@@ -104,8 +117,8 @@ def measure(samples: Samples, split: str, probabilities: Probabilities, label: s
     GAUC is over users that training knows: the others are one place of the vocabulary, and cannot be told apart.
 
     Returns:
-        ``all``, ``unseen_items``, ``by_item_count``; where items were held out entirely, their rows of the test part
-        are one more part, ``held_out_items``.
+        ``all``, ``unseen_items``, ``by_item_count``, each with the ``gauc_users`` that GAUC counts of its ``users``;
+        where items were held out entirely, their rows of the test part are one more part, ``held_out_items``.
     """
     held_out = ["held_out"] if samples.has_held_out and split == "test" else []
     column = label_column(samples, label)
@@ -126,6 +139,7 @@ def measure(samples: Samples, split: str, probabilities: Probabilities, label: s
             "auc": _finite(auc(y, p)),
             "gauc": _finite(grouped.value),
             "gauc_users": grouped.users,
+            "users": len(np.unique(users[chosen][known])),
             "log_loss": log_loss(y, p),
             "base_log_loss": base_log_loss(y),
             "calibration": _finite(calibration(y, p)),
@@ -143,3 +157,108 @@ def measure(samples: Samples, split: str, probabilities: Probabilities, label: s
 
 def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    samples: str | Path = "",
+    server: str = "localhost:7070",
+    store: str = "",
+    split: str = "test",
+    timeout_s: float = 30.0,
+    announce: Announce = lambda text: None,
+) -> dict[str, Any]:
+    """Metrics of the model of a run, with vectors of the version that it was trained with, whichever is active.
+
+    Args:
+        run: its folder.
+        samples: folder of samples; empty takes the run's own.
+        server: address of the image server; a model without images asks nobody.
+        store: take the vectors from this store in this process; no server is asked.
+        split: ``validation`` or ``test``, or ``train``.
+        timeout_s: seconds that a fetch may take, retries included.
+        announce: told which images there are no vectors of.
+
+    Returns:
+        what ``measure`` gives for the first label; with several labels also ``labels``, the same for each by name.
+
+    Raises:
+        BadInput: the folder is no run, or the samples have another vocabulary.
+        VersionMismatch: the server has no vectors of that version.
+        TooManyMissingImages: not one image is there.
+        CrossMediaError: what else the server or the way to it raised.
+
+    Example:
+        >>> from crossmedia import evaluate
+        >>> found = evaluate("runs/din", samples="samples", server="localhost:7070")
+        >>> 0 <= found["all"]["auc"] <= 1
+        True
+    """
+    model, lineage, config = load_model(run)
+    opened = Samples(samples or config["samples"])
+    lineage.check_samples(opened)
+    source = vectors_from(server, store)
+    with open_version(lineage.vector_version, opened, source, timeout_s, announce) as images:
+        probabilities = predict(model, Feed(opened, images, config["batch_size"], CPU), split)
+    labels = lineage.inputs.labels
+    found = {label: measure(opened, split, probabilities[:, n], label) for n, label in enumerate(labels)}
+    return found[labels[0]] | ({"labels": found} if len(labels) > 1 else {})
+
+
+def score(
+    model: str | Path,
+    out: str | Path,
+    *,
+    exported: bool = False,
+    samples: str | Path = "samples",
+    server: str = "localhost:7070",
+    store: str = "",
+    split: str = "test",
+    batch_size: int = 1024,
+    timeout_s: float = 30.0,
+    announce: Announce = lambda text: None,
+) -> dict[str, Any]:
+    """Write the predictions of a model for a part of the samples, as ``scores_table`` has them.
+
+    Args:
+        model: a run folder, or an exported model.
+        out: the Parquet file.
+        exported: the model is what ``export_model`` wrote.
+        samples: folder of samples.
+        server: address of the image server; a model without images asks nobody.
+        store: take the vectors from this store in this process; no server is asked.
+        split: which rows.
+        batch_size: rows at a time.
+        timeout_s: seconds that a fetch may take, retries included.
+        announce: told which images there are no vectors of.
+
+    Returns:
+        the file as ``scores``, its ``rows``, and their ``mean_probability``.
+
+    Raises:
+        BadInput: ``out`` is no name of a Parquet file, there is no such model, or the samples have another vocabulary.
+        CrossMediaError: as ``evaluate``.
+    """
+    out = Path(out)
+    if out.suffix != ".parquet":
+        raise BadInput(f"--out is {out}: scores are written as Parquet. Give a name that ends in .parquet.")
+    if Path(model).is_file() and not exported:
+        raise BadInput(f"{model} is a file and no run folder. If 'trainer export' wrote it, give --exported, too.")
+    predictor, lineage = _predictor(model, exported)
+    opened = Samples(samples)
+    lineage.check_samples(opened)
+    source = vectors_from(server, store)
+    with open_version(lineage.vector_version, opened, source, timeout_s, announce) as images:
+        probabilities = predict(predictor, Feed(opened, images, batch_size, CPU), split)
+    with replacing(out) as part:
+        pq.write_table(scores_table(opened, split, probabilities, lineage.inputs.labels), part)
+    return {"scores": str(out), "rows": len(probabilities), "mean_probability": float(probabilities[:, 0].mean())}
+
+
+def _predictor(model: str | Path, exported: bool) -> tuple[Predictor, Lineage]:
+    if exported:
+        found = Exported(model)
+        return found, found.lineage
+    loaded, lineage, _ = load_model(model)
+    return loaded.served(), lineage

@@ -6,7 +6,12 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import click
+
+from crossmedia.options import Text
 
 # Where things are and how long to wait change no number of a run; all others do.
 PLACES = {"samples", "out", "server", "store", "timeout_s", "device", "max_missing", "overwrite"}
@@ -14,73 +19,140 @@ PLACES = {"samples", "out", "server", "store", "timeout_s", "device", "max_missi
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How a model is trained.
+    """How a model is trained. The options of ``trainer fit`` and ``trainer compare`` are made of this.
 
     Attributes:
-        samples: folder of samples.
-        out: run folder; empty takes a fresh one (``run_folder.py``).
-        model: name in ``MODELS``.
-        images: train with the images' vectors.
-        server: address of the image server; only asked with images. A head that learns takes several, with commas.
-        head: ``frozen`` takes vectors as the server has them; ``learn`` trains the net that makes them.
-        store: take vectors, or features for a head that learns, from this store in this process; no server is asked.
-        head_widths: widths of a learning head behind the feature; the last one is D.
-        head_activation: ``prelu`` or ``relu``.
-        head_normalisation: ``none`` or ``layer``.
-        head_start: ``pca``: the head begins as the PCA of the features; ``random``.
-        head_learning_rate: of Adam on the head; 0 takes ``learning_rate``.
-        max_staleness: steps that the head may be ahead of the vectors of a batch; from 2 on they are asked for ahead.
-        seed: of weights and of the order of the rows.
-        epochs: at most so many passes over the training rows.
-        patience: stop after so many epochs, at least one, without a better validation AUC.
-        batch_size: rows a step.
-        learning_rate: of Adam.
+        samples: folder that 'features build' made.
+        out: folder for what comes out; a fresh one, runs/MODEL or runs/compare, numbered where that is taken, when not
+            given.
+        model: which model; 'trainer models' lists them.
+        images: train with the images' vectors, or with ids only.
+        server: address of the image server, which is only asked with images. Several, separated by commas, are asked
+            each for the images that it owns, if they were started with --servers or a head learns; else they are copies
+            that take turns, as are all addresses behind dns:///NAME:PORT.
+        head: take vectors as the server has them, or train the net that makes them from the features.
+        store: take vectors, or features for a head that learns, from this store in this process: no server is asked.
+        head_widths: widths of the layers of a head that learns, behind the feature; the last is the vector's.
+        head_activation: activation between its layers.
+        head_normalisation: normalisation of its hidden layers.
+        head_start: it begins as the PCA of the features, or at random.
+        head_learning_rate: step size of Adam on the head; 0 takes ``learning_rate``.
+        max_staleness: steps that a head on servers may be ahead of the vectors of a batch; from 2 on they are asked for
+            while earlier batches are trained.
+        seed: seed of the weights and of the order of the rows.
+        epochs: at most so many passes over the rows.
+        patience: stop after so many epochs without a better AUC on the validation part.
+        batch_size: rows in a step.
+        learning_rate: step size of Adam.
         width: numbers in an embedding.
         options: of the model, by name.
-        labels: those to train, by name; empty takes the first. The first of them decides when to stop.
-        embedding_l2: lambda of the mini-batch aware regularisation of the embeddings (DIN, section 5.2); 0: none.
-        id_dropout: share of a batch's items whose ids are hidden in training (``id_dropout.py``).
-        negative_rate: share of the negative rows that are trained on; predictions are re-calibrated for it.
-        warm_start: run folder whose weights this one starts from; empty starts anew.
-        warm_up: ``full`` takes all weights, ``partial`` all but those of ids.
-        max_missing: share of images that may be missing for good before training stops.
-        timeout_s: seconds that a fetch may take, retries included.
-        device: ``cpu``, ``cuda``, or empty: CUDA where there is one.
-        shard_tables: with several processes, tables of ids with so many rows are spread over them; 0: none is.
-        overwrite: replace a finished run, or another one, in the folder ``out``.
+        labels: labels to train, separated by commas; the first when it is not given. The first of them decides when to
+            stop.
+        embedding_l2: lambda of the mini-batch aware regularisation of embeddings (DIN, section 5.2); 0 leaves it out.
+        id_dropout: share of a batch's items whose ids the model does not see, so that it learns what pictures and words
+            say of items that it will not know.
+        negative_rate: share of the negative rows to train on; predictions are re-calibrated for it.
+        warm_start: run folder whose weights to start from, such as yesterday's; empty starts anew.
+        warm_up: what to take of them: all but the weights of ids, or all.
+        max_missing: share of images that may be missing for good; above it training stops, because a model that trains
+            on holes looks fine and is not.
+        timeout_s: seconds that a fetch of vectors may take, retries included.
+        device: where to train, cpu or cuda; empty takes CUDA where there is one.
+        shard_tables: under torchrun, spread the rows of each table with so many ids, with gradient and optimizer state,
+            over the processes, for vocabularies that cannot be trained in one; 0 keeps all tables in each process.
+        overwrite: replace a finished run, or one of other settings, in the folder ``out``; else it is refused.
+
+    Example:
+        >>> from crossmedia import FitConfig
+        >>> config = FitConfig(samples="samples", out="runs/din", model="din", server="localhost:7070")
+        >>> config.batch_size, config.learning_rate
+        (1024, 0.001)
     """
 
-    samples: str
-    out: str
+    samples: str = "samples"
+    out: str = ""
     model: str = "din"
     images: bool = True
     server: str = "localhost:7070"
-    head: str = "frozen"
+    head: Literal["frozen", "learn"] = "frozen"
     store: str = ""
     head_widths: tuple[int, ...] = (256, 64, 12)
-    head_activation: str = "prelu"
-    head_normalisation: str = "none"
-    head_start: str = "pca"
-    head_learning_rate: float = 0.0
-    max_staleness: int = 0
-    seed: int = 0
-    epochs: int = 5
-    patience: int = 1
-    batch_size: int = 1024
-    learning_rate: float = 1e-3
-    width: int = 16
+    head_activation: Literal["prelu", "relu"] = "prelu"
+    head_normalisation: Literal["none", "layer"] = "none"
+    head_start: Literal["pca", "random"] = "pca"
+    head_learning_rate: Annotated[float, click.FloatRange(min=0)] = 0.0
+    max_staleness: Annotated[int, click.IntRange(min=0)] = 0
+    seed: Annotated[int, click.IntRange(min=0)] = 0
+    epochs: Annotated[int, click.IntRange(min=1)] = 5
+    patience: Annotated[int, click.IntRange(min=1)] = 1
+    batch_size: Annotated[int, click.IntRange(min=2)] = 1024
+    learning_rate: Annotated[float, click.FloatRange(min=0)] = 1e-3
+    width: Annotated[int, click.IntRange(min=1)] = 16
     options: dict[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
-    embedding_l2: float = 0.0
-    id_dropout: float = 0.0
-    negative_rate: float = 1.0
+    embedding_l2: Annotated[float, click.FloatRange(min=0)] = 0.0
+    id_dropout: Annotated[float, click.FloatRange(0, 1, max_open=True)] = 0.0
+    negative_rate: Annotated[float, click.FloatRange(0, 1, min_open=True)] = 1.0
     warm_start: str = ""
-    warm_up: str = "partial"
-    max_missing: float = 0.05
+    warm_up: Literal["partial", "full"] = "partial"
+    max_missing: Annotated[float, click.FloatRange(0, 1)] = 0.05
     timeout_s: float = 30.0
     device: str = ""
-    shard_tables: int = 0
+    shard_tables: Annotated[int, click.IntRange(min=0)] = 0
     overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Which runs are compared. The options of ``trainer compare`` are made of this, and of its base.
+
+    Attributes:
+        base: configuration of every run; model, images, seed and out are set for each. Its ``out`` is the folder of the
+            comparison; empty takes a fresh one.
+        models: models to compare, separated by commas.
+        seeds: how many seeds each, from 0 on.
+        results: file that each run appends its line to, and whose runs are not trained again; results.jsonl in the
+            folder of --out when it is not given.
+        data: name of the data in that file; the samples' folder when it is not given.
+        reference: JSON file with the best AUC that any model could reach, which is known for simulated clicks only.
+
+    Example:
+        >>> from crossmedia import CompareConfig, FitConfig
+        >>> CompareConfig(FitConfig(samples="samples"), models=("din",)).seeds
+        3
+    """
+
+    base: FitConfig
+    models: tuple[str, ...] = ("embedding_mlp", "din")
+    seeds: Annotated[int, click.IntRange(min=1)] = 3
+    results: Annotated[Path | None, click.Path(dir_okay=False, path_type=Path)] = None
+    data: str = ""
+    reference: Annotated[Path | None, click.Path(dir_okay=False, path_type=Path)] = None
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What a report draws. The options of ``trainer report`` are made of this.
+
+    Attributes:
+        comparison: folder of ``trainer compare``, or the run folder of ``trainer fit``.
+        server: address of the image server, for photos and vectors.
+        store: take vectors from this store in this process: no server is asked.
+        catalogue: with ``store``: where the photos are, to draw them.
+        seed: seed that draws the photos and impressions that are shown.
+        title: heading of the page.
+        note: a sentence on the data, shown below the heading.
+        out: the HTML file to write.
+    """
+
+    comparison: Path
+    server: str = "localhost:7070"
+    store: str = ""
+    catalogue: Annotated[str, Text("path|url")] = ""
+    seed: Annotated[int, click.IntRange(min=0)] = 0
+    title: str = "Were the pictures worth it?"
+    note: str = ""
+    out: Annotated[Path, click.Path(dir_okay=False, path_type=Path)] = Path("report.html")
 
 
 DEFAULTS: dict[str, Any] = {

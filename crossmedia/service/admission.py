@@ -1,4 +1,4 @@
-"""How much work is taken on: one rule for every call, counted in what it will cost, before the work begins."""
+"""Decide how much work to admit: one rule for every call, by what it will cost, before the work begins."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ class Cost(NamedTuple):
     slow: int = 0
 
     def plus(self, other: Cost) -> Cost:
-        """Both together."""
+        """The sum of both."""
         return Cost(self.images + other.images, self.size + other.size, self.slow + other.slow)
 
     def minus(self, other: Cost) -> Cost:
-        """What is left without the other."""
+        """This cost less the other."""
         return Cost(self.images - other.images, self.size - other.size, self.slow - other.slow)
 
     def fits(self, most: Cost) -> bool:
-        """Whether it is within a limit."""
+        """Whether this cost is within a limit."""
         return self.images <= most.images and self.size <= most.size and self.slow <= most.slow
 
 
@@ -86,7 +86,7 @@ class Admission:
         return self._share.images
 
     def take(self, cost: Cost, name: str = "") -> Permit:
-        """Take on all of a cost, or nothing.
+        """Admit a cost, or refuse it as a whole.
 
         Args:
             cost: of the work.
@@ -134,14 +134,14 @@ class Admission:
         return ""
 
     def _hold(self, name: str, cost: Cost) -> None:
-        """Nothing is kept of a caller who holds nothing; called under the lock."""
+        """Forget callers that hold nothing; called under the lock."""
         if cost != NOTHING:
             self._held[name] = cost
         else:
             self._held.pop(name, None)
 
     def give_back(self, cost: Cost, name: str = "") -> None:
-        """The work has ended."""
+        """Give a cost back when the work has ended."""
         with self._lock:
             if self.under_way.size > BURST:
                 self._much_at = time.monotonic()
@@ -149,7 +149,7 @@ class Admission:
             self._hold(name, self._held.get(name, NOTHING).minus(cost))
 
     def permits(self, cost: Cost, count: int, name: str) -> list[Permit]:
-        """Take on so many pieces of work that end one by one, or nothing; each frees its own permit.
+        """Admit so many pieces of work that end one by one, or none; each frees its own permit.
 
         Raises:
             InvalidRequest, Overloaded: as ``take``.
@@ -165,7 +165,7 @@ class Admission:
             return self.under_way.size < BURST // 4 and time.monotonic() - self._much_at < AFTER_BURST_S
 
     def note_rate(self, images: int) -> None:
-        """So many images left the CNN just now: what the retry hint is reckoned from."""
+        """Note that so many images just left the CNN; the retry hint is calculated from this."""
         now = time.monotonic()
         took = now - self._ended_at
         if 0 < took < 1.0:  # after a pause the time says nothing
@@ -173,7 +173,7 @@ class Admission:
         self._ended_at = now
 
     def held(self, cost: Cost, caller: Caller) -> Permit:
-        """Take on work for the time of a block.
+        """Hold a cost for the time of a block.
 
         Raises:
             InvalidRequest, Overloaded: as ``take``.
@@ -181,7 +181,7 @@ class Admission:
         return self.take(cost, caller.name)
 
     def held_until_sent(self, cost: Cost, caller: Caller) -> Permit:
-        """Take on what a reply costs: for the time of a block, and on until the caller has the reply or has gone.
+        """Hold the cost of a reply for the time of a block, and then until the caller has the reply or has left.
 
         Raises:
             InvalidRequest, Overloaded: as ``take``.
@@ -191,9 +191,9 @@ class Admission:
 
 
 class Permit:
-    """Of work that was taken on: ``free`` it where the work ends, or work in a block of it.
+    """Of work that was admitted: ``free`` it where the work ends, or work in a block of it.
 
-    As a class, and not a generator, for it stands in the way of every call and is three times faster.
+    It is a class, not a generator, because every call passes through it, and a class is three times faster.
     """
 
     __slots__ = ("_admission", "_cost", "_name")
@@ -225,7 +225,7 @@ class _UntilSent(Permit):
 
 
 class Turns:
-    """So many at a time; the others wait for their turn, as long as their callers do, and callers are served in turn.
+    """Admits a few calls at a time. The others wait as long as their callers do, and callers are served in turn.
 
     Args:
         at_once: how many.
@@ -238,7 +238,7 @@ class Turns:
 
     @contextmanager
     def one(self, caller: Caller) -> Iterator[None]:
-        """Wait for a turn, and have it for the time of a block.
+        """Wait for a turn, and hold it for the time of a block.
 
         Raises:
             DeadlineExceeded: the caller has gone, or its deadline is over.
@@ -261,7 +261,7 @@ class Turns:
                 self._give()
 
     def _give(self) -> None:
-        """Hand out the turns that are free, so that nobody who comes later takes them; called under the lock."""
+        """Hand out the free turns, so that no later caller takes them; called under the lock."""
         while self._free and self._waiting:
             self._free -= 1
             self._waiting.pop().set()

@@ -1,4 +1,4 @@
-"""Who waits for an answer, until when, and whether they still do."""
+"""Callers: who waits for an answer, until when, and whether they still wait."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ caller_name: ContextVar[str] = ContextVar("caller_name", default="")  # of a cal
 
 
 class Caller:
-    """A call: who makes it, until when, and whether it went away meanwhile.
+    """A call: who makes it, until when, and whether the caller has left meanwhile.
 
     Args:
         deadline: on the monotonic clock.
@@ -43,18 +43,18 @@ class Caller:
         return not (self._gone or (woken and woken.is_set())) and time.monotonic() < self.deadline
 
     def check(self) -> None:
-        """Look up between two pieces of work.
+        """Raise if nobody waits any more; call this between two pieces of work.
 
         Raises:
             DeadlineExceeded: nobody waits for the rest any more.
         """
         if self._gone:
-            raise DeadlineExceeded("The caller has gone, so that the rest was not done.")
+            raise DeadlineExceeded("The caller has gone, so the rest was not done.")
         if time.monotonic() >= self.deadline:
             raise DeadlineExceeded("The deadline was over before all was done. Allow more time, or ask for less.")
 
     def at_end(self, function: Callable[[], None]) -> bool:
-        """Have a function called when the call has ended; False, and it is not: there is no end to wait for."""
+        """Call a function when the call has ended; if there is no end to wait for, return False and never call it."""
         with self._lock:
             if self._at_end is None:
                 return False
@@ -70,7 +70,7 @@ class Caller:
             function()
 
     def leave(self) -> None:
-        """The images are not waited for any more."""
+        """Stop waiting for the images."""
         self._wake()
 
     def _wake(self) -> None:
@@ -78,13 +78,13 @@ class Caller:
             self._woken.set()
 
     def expect(self, images: int) -> None:
-        """So many images are waited for; called before any of them can end."""
+        """Wait for so many images; call this before any of them can end."""
         self._left, self._woken = images, threading.Event()
         if not images or self._gone:  # it may have gone before there was anything to wake
             self._wake()
 
     def one_ended(self, started_ns: int) -> None:
-        """An image ended, with success or not; ``started_ns`` is when it left the queue, 0 if it never did."""
+        """Note that an image ended, well or not; ``started_ns`` is when it left the queue, 0 if it never did."""
         with self._lock:
             self._left -= 1
             if started_ns:
@@ -94,6 +94,6 @@ class Caller:
                 self._wake()
 
     def wait(self) -> None:
-        """Until all images ended, the call was given up, or shortly before the deadline, so that an answer comes."""
+        """Wait until all images ended or the call was given up, but answer shortly before the deadline."""
         if self._woken is not None:
             self._woken.wait(max(0.0, self.deadline - time.monotonic() - 0.05))

@@ -1,4 +1,4 @@
-"""Calls under way: how many of one caller, who reads a message, and until when; what gRPC leaves to the application.
+"""Limit the calls of one caller, the messages being read, and their time, which gRPC leaves to the application.
 
 A call has a thread as soon as it comes, and its message is read in that thread: until then it lies with the caller, for
 the connection takes no more than a window of it. So a caller who sends half a message, or none, holds threads of its
@@ -24,7 +24,7 @@ LOOK_FOR_GONE_S = 1.0  # hundreds of threads may wait: each look of theirs takes
 
 
 class _Caller:
-    """What a caller has under way; its lock is that of ``Calls``."""
+    """What a caller has under way; the lock of ``Calls`` protects it."""
 
     __slots__ = ("calls", "read", "reading")
 
@@ -34,7 +34,7 @@ class _Caller:
 
 
 class Calls:
-    """Counts the calls that have a thread, of each caller.
+    """Counts each caller's calls that have a thread.
 
     Args:
         most: of all callers; gRPC itself refuses what is more.
@@ -88,7 +88,7 @@ class Calls:
                 del self._callers[name]
 
     def read(self, name: str, requests: Iterator[bytes], context: Any) -> bytes:
-        """The one message of a call that is counted.
+        """Read the one message of a call that is counted.
 
         Raises:
             InvalidRequest: there is none.
@@ -108,12 +108,12 @@ class Calls:
                 caller.reading -= 1
                 caller.read.notify()
         if message is None:
-            raise InvalidRequest("The call ended without a message; it has exactly one.")
+            raise InvalidRequest("The call ended without a message; it needs exactly one.")
         return message
 
 
 class _Counted:
-    """As a class, and not a generator, for it stands in the way of every call and is three times faster."""
+    """It is a class, not a generator, because every call passes through it, and a class is three times faster."""
 
     __slots__ = ("_call", "_calls")
 
@@ -128,7 +128,7 @@ class _Counted:
 
 
 class Deadlines:
-    """Ends calls whose time is over: where a message does not come, or nobody reads the reply.
+    """Ends calls whose time is over because a message does not come, or nobody reads the reply.
 
     gRPC does so by the deadline that the caller gave, if it gave one.
     """
@@ -140,15 +140,15 @@ class Deadlines:
         self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start watching."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         self._stop.set()
 
     def watch(self, context: Any, seconds: float) -> None:
-        """End a call in so many seconds, unless it has ended before."""
+        """End a call after so many seconds, unless it has ended before."""
         if (context.time_remaining() or 0) <= seconds:
             return  # gRPC will
         with self._lock:
@@ -157,7 +157,7 @@ class Deadlines:
             self.release(context)
 
     def release(self, context: Any) -> None:
-        """The call may take longer."""
+        """Let the call take longer."""
         with self._lock:
             self._until.pop(id(context), None)
 

@@ -1,4 +1,4 @@
-"""How a call ends that failed: the error's code and sentence, its class name, and when to try again."""
+"""End a failed call with the error's code and sentence, its class name, and the time after which to retry."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ MAX_SAID = 1000  # bytes of an error: it travels in a header, where one takes up
 
 
 def said(error: CrossMediaError) -> str:
-    """What an error says, cut where it is too long, for it may quote what a caller sent."""
+    """The message of an error, cut if it is too long, because it may quote what a caller sent."""
     text = str(error)
     cut = text.encode(errors="replace")[:MAX_SAID].decode(errors="ignore")
     return text if cut == text else f"{cut}…"
 
 
 def end_call(context: Any, error: CrossMediaError, metadata: Sequence[tuple[str, str]] = ()) -> NoReturn:
-    """End a call of gRPC with an error of ours, so that the client raises the same class.
+    """End a gRPC call with one of our errors, so that the client raises the same class.
 
     Args:
         context: of the call.

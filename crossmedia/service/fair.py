@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class FairQueue(Generic[T]):
-    """Callers take turns, by name; what one of them has waiting goes in its own order. Callers of it hold a lock.
+    """Callers take turns, by name; the items of one caller keep their order. Hold a lock while you use it.
 
     What several callers wait for stands in the queue of each, so that none of them waits for another's turns, and
     leaves all of them at once.
@@ -27,20 +27,20 @@ class FairQueue(Generic[T]):
         return item in self._names
 
     def append(self, name: str, item: T) -> None:
-        """Let an item wait, behind what else waits for a caller."""
+        """Add an item behind the caller's other items."""
         queue = self._queues.setdefault(name, OrderedDict())
         if item not in queue:
             queue[item] = None
             self._names.setdefault(item, []).append(name)
 
     def push(self, name: str, item: T) -> None:
-        """Let an item wait before all others."""
+        """Add an item before all others."""
         self.append(name, item)
         self._queues[name].move_to_end(item, last=False)
         self._queues.move_to_end(name, last=False)
 
     def pop(self) -> T:
-        """Take the next item; its caller's turn comes again after all others'."""
+        """Take the next item; its caller's next turn comes after those of all others."""
         name, queue = next(iter(self._queues.items()))
         item = next(iter(queue))
         self._queues.move_to_end(name)
@@ -48,7 +48,7 @@ class FairQueue(Generic[T]):
         return item
 
     def remove(self, item: T) -> None:
-        """Take an item out, wherever it stands."""
+        """Take an item out, no matter where it stands."""
         for name in self._names.pop(item):
             queue = self._queues[name]
             del queue[item]

@@ -1,4 +1,4 @@
-"""How many files this process may have open, and how many of them connections may take."""
+"""Raise the limit of open files, and say how many of them connections may take."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LEAST = 32
 
 
 def allowed_connections() -> int:
-    """Raise the limit of open files as far as the system lets this user, and say what is left for connections.
+    """Raise the limit of open files as far as this user may, and return how many are left for connections.
 
     gRPC closes what is more right away, and its caller tries again: so the server itself can always open a file.
     """

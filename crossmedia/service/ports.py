@@ -1,4 +1,4 @@
-"""Whether a port can be listened at, and why not: gRPC says no more than that it failed."""
+"""Check that a server can listen on a port, and say why not: gRPC says only that it failed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REASONS = {
 
 
 def check_free(host: str, port: int) -> None:
-    """Listen at a port for a moment.
+    """Listen on a port for a moment.
 
     Args:
         host: name or address, without brackets.

@@ -69,7 +69,7 @@ class Health:
         )
 
     def set(self, serving: bool) -> None:
-        """The state of all names."""
+        """Set the state of all names."""
         with self._lock:
             self._state = _STATES.SERVING if serving else _STATES.NOT_SERVING
             watchers, self._watchers = self._watchers, {}
@@ -82,7 +82,7 @@ class Health:
             try:
                 known = health_pb2.HealthCheckRequest.FromString(message).service in self._names
             except DecodeError:
-                raise InvalidRequest("The bytes are no request of health.") from None
+                raise InvalidRequest("The bytes are not a health request.") from None
         return self._state if known else _STATES.SERVICE_UNKNOWN
 
     def _check(self, requests: Iterator[bytes], context: Any) -> bytes:
@@ -156,4 +156,4 @@ def _parsed(message: bytes) -> reflection_pb2.ServerReflectionRequest:
     try:
         return reflection_pb2.ServerReflectionRequest.FromString(message)
     except DecodeError:
-        raise InvalidRequest("The bytes are no request of reflection.") from None
+        raise InvalidRequest("The bytes are not a reflection request.") from None

@@ -1,4 +1,4 @@
-"""How many ids a second one client may ask for: a token bucket a client, which is a token's name or a host."""
+"""Limit the ids per second of each client by a token bucket; a client is a token's name or a host."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import threading
 import time
 from collections import OrderedDict
 from functools import lru_cache
-from typing import Any
 from urllib.parse import unquote
 
 from crossmedia.errors import Overloaded
-from crossmedia.v1 import image_server_pb2 as pb
 
 MOST_CLIENTS = 10_000
 
 
 class RateLimit:
-    """A bucket for each client, filled with ``ids_per_second``, which holds what comes in a second.
+    """A bucket for each client, which is filled with ``ids_per_second`` and holds at most one second of them.
 
     A call is taken while its client's bucket is not empty, and may leave a debt: so a call of any size goes through
     now and then, and the rate holds on the average.
@@ -32,7 +30,7 @@ class RateLimit:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, client: str, ids: int) -> None:
-        """Take on a call.
+        """Admit a call.
 
         Args:
             client: name or host.
@@ -59,16 +57,8 @@ class RateLimit:
             )
 
 
-def images_in(request: Any) -> int:
-    """How many images a request asks for or brings; at least one, for every call is some work."""
-    if isinstance(request, pb.PutImagesRequest):
-        return max(1, len(request.images))
-    photos = len(request.photos) if isinstance(request, pb.SearchRequest) else 0
-    return max(1, len(getattr(request, "image_ids", b"")) // 8 + photos)
-
-
 @lru_cache(MOST_CLIENTS)  # asked for in each call
 def host_of(peer: str) -> str:
-    """Of ``ipv4:10.0.0.1:5000`` or ``ipv6:%5B::1%5D:5000``: without the port, which is another one each time."""
+    """The host of ``ipv4:10.0.0.1:5000`` or ``ipv6:%5B::1%5D:5000``, without the port, which differs each time."""
     kind, _, rest = unquote(peer).partition(":")
     return rest.rpartition(":")[0] if kind in ("ipv4", "ipv6") else peer

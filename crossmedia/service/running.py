@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from crossmedia.errors import BadInput
 from crossmedia.secret_files import private_opener
 
 DAEMON_FILE = "daemon.json"  # where a daemon answers, while it runs
 LOCK_FILE = "daemon.lock"
 LOCK_TRIES = 5
+GRACE_S = 10.0  # that a daemon takes to drain
 
 
 @dataclass(frozen=True)
@@ -84,3 +86,18 @@ def locked(folder: Path, kind: int = fcntl.LOCK_EX) -> Iterator[None]:
                     raise
                 time.sleep(0.05)
         yield
+
+
+def make_writable(folder: Path) -> None:
+    """Make the folder in which a daemon keeps what is its own, and the file that it locks.
+
+    Raises:
+        BadInput: that cannot be written.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        open(folder / LOCK_FILE, "a", opener=private_opener).close()
+    except OSError as error:
+        raise BadInput(
+            f"The folder {folder} cannot be written: {error}. Choose another one, or let this user write there."
+        ) from error

@@ -1,8 +1,8 @@
-"""Who may call what, how often, over what kind of connection; stands before the service, and is not there when off."""
+"""Decide who may call what, how often, over what connection; it stands before the service, unless it is off."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,28 +18,14 @@ from crossmedia.service.failures import end_call
 from crossmedia.service.rates import RateLimit
 from crossmedia.service.tls import server_credentials
 from crossmedia.service.tokens import Tokens, followed_tokens
-from crossmedia.v1 import image_server_pb2 as pb
 
-_SERVICE = f"/{pb.DESCRIPTOR.services_by_name['ImageService'].full_name}/"
 _OPEN = "/grpc.health.v1.Health/"  # a probe has no token
 _REFLECTION = "/grpc.reflection."
-
-# What a call needs. PutImages changes what everybody is served, and stays. A head is the trainer's own, named by the
-# hash of its weights and never stored: it changes nothing for anybody else, so a trainer needs no more than "read".
-SCOPE_OF = {
-    "GetInfo": "read",
-    "GetVectors": "read",
-    "Search": "read",
-    "GetThumbnails": "read",
-    "PutHead": "read",
-    "GetHeadGradient": "read",
-    "PutImages": "write",
-}
 
 
 @dataclass(frozen=True)
 class ServerSecurity:
-    """How a server is kept from those who should not call it; nothing is on by default.
+    """How a server is protected; nothing is on by default.
 
     Attributes:
         tls_cert: PEM file of the certificate.
@@ -56,7 +42,7 @@ class ServerSecurity:
     max_ids_per_second: int | None = None
 
     def credentials(self) -> grpc.ServerCredentials | None:
-        """Of the port; None: no TLS.
+        """Credentials of the port; None without TLS.
 
         Raises:
             BadInput: one file without the other, or they cannot be used.
@@ -67,16 +53,20 @@ class ServerSecurity:
             return None
         return server_credentials(self.tls_cert, self.tls_key, self.tls_client_ca)
 
-    def interceptors(self, durations: Histogram) -> list[grpc.ServerInterceptor]:
+    def interceptors(self, scopes: Mapping[str, str], durations: Histogram) -> list[grpc.ServerInterceptor]:
         """What calls pass through; nothing when there are no tokens.
+
+        Args:
+            scopes: ``/package.Service/Method`` -> the scope that a call of it needs.
+            durations: refused calls are counted here too.
 
         Raises:
             BadInput: the file of tokens cannot be used.
         """
-        return [Guard(followed_tokens(self.tokens), durations)] if self.tokens else []
+        return [Guard(followed_tokens(self.tokens), scopes, durations)] if self.tokens else []
 
     def rate_limit(self) -> RateLimit | None:
-        """Of each client, if there is one."""
+        """The rate limit of each client, if there is one."""
         return RateLimit(self.max_ids_per_second) if self.max_ids_per_second else None
 
     def warnings(self, host: str) -> Iterator[str]:
@@ -85,9 +75,9 @@ class ServerSecurity:
             return
         if self.tls_cert is None:
             yield (
-                f"Listening at {host} without TLS: whoever is on the way between here and a caller can read what is "
-                f"sent{', take a token and use it' if self.tokens else ''}. Give --tls-cert and --tls-key, or leave "
-                f"the network to those who may."
+                f"Listening at {host} without TLS: anybody between this server and a caller can read what is "
+                f"sent{', take a token and use it' if self.tokens else ''}. Give --tls-cert and --tls-key, or keep "
+                f"others out of the network."
             )
         if self.tokens is None and self.tls_client_ca is None:
             yield (
@@ -100,22 +90,25 @@ OPEN = ServerSecurity()
 
 
 class Guard(grpc.ServerInterceptor):
-    """Refuses calls before their messages are read when the token is wrong, and says who calls when it is right.
+    """Refuses calls with a wrong token before their messages are read, and names the caller if the token is right.
 
     Args:
         tokens: who may call what.
+        scopes: ``/package.Service/Method`` -> the scope that a call of it needs.
         durations: refused calls are counted here too.
     """
 
-    def __init__(self, tokens: Followed[Tokens], durations: Histogram):
-        self._tokens, self._durations = tokens, durations
+    def __init__(self, tokens: Followed[Tokens], scopes: Mapping[str, str], durations: Histogram):
+        self._tokens, self._scopes, self._durations = tokens, scopes, durations
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         """The handler of a call, or one that refuses it."""
         method: str = handler_call_details.method
         if not method.startswith(_OPEN):
             try:
-                name = self._tokens.now().caller(handler_call_details.invocation_metadata, scope_of(method))
+                name = self._tokens.now().caller(
+                    handler_call_details.invocation_metadata, scope_of(method, self._scopes)
+                )
             except (Unauthenticated, PermissionDenied) as error:
                 return self._refuse(method, error)
             caller_name.set(name)  # the context is the call's own
@@ -126,14 +119,11 @@ class Guard(grpc.ServerInterceptor):
         return grpc.stream_stream_rpc_method_handler(lambda _, context: self._end(method, context, error))
 
     def _end(self, method: str, context: Any, error: CrossMediaError) -> NoReturn:
-        name = method.removeprefix(_SERVICE)
-        if name in SCOPE_OF:  # a caller's own words must not become labels
-            self._durations.labels(name, error.grpc_code.name).observe(0.0)
+        if method in self._scopes:  # a caller's own words must not become labels
+            self._durations.labels(method.rpartition("/")[2], error.grpc_code.name).observe(0.0)
         end_call(context, error)
 
 
-def scope_of(method: str) -> str:
+def scope_of(method: str, scopes: Mapping[str, str]) -> str:
     """The scope that a call of ``/package.Service/Method`` needs: the highest one for what is not known."""
-    if method.startswith(_REFLECTION):
-        return "read"
-    return SCOPE_OF.get(method.removeprefix(_SERVICE), "admin")
+    return "read" if method.startswith(_REFLECTION) else scopes.get(method, "admin")

@@ -1,4 +1,4 @@
-"""The server's certificate: checked before it is used, and taken anew for the next connection when it was renewed."""
+"""Load the server's certificate: check it before use, and load a renewed one for the next connection."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def server_credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.Se
 
 
 def _load(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCertificateConfiguration:
-    """The files' content, after OpenSSL has tried them: gRPC would take what it cannot use and fail every call."""
+    """The files' content, after OpenSSL has tried them: gRPC would accept unusable files and then fail every call."""
     secret = read_private(key, "private key")
     # Without an answer to give, OpenSSL would ask for a password on the terminal.
     try:

@@ -1,4 +1,4 @@
-"""Bearer tokens from a file: who calls, and what may be called. Nothing shows a token or a line of the file."""
+"""Bearer tokens from a file: who calls, and what they may call. No message shows a token or a line of the file."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Tokens:
         self._tokens = tuple(tokens)
 
     def caller(self, metadata: Iterable[tuple[str, str | bytes]], needed: str) -> str:
-        """Name of who calls.
+        """Name of the caller.
 
         Args:
             metadata: of the call.
@@ -61,7 +61,7 @@ class Tokens:
         kind, _, secret = (brought.decode("latin-1") if isinstance(brought, bytes) else brought).partition(" ")
         if kind.lower() != "bearer" or not secret:
             raise Unauthenticated(
-                "This image server answers calls with a token alone, and none was sent. Set CROSSMEDIA_TOKEN_FILE to "
+                "This image server answers only calls with a token, and none was sent. Set CROSSMEDIA_TOKEN_FILE to "
                 "the file that holds yours."
             )
         digest = hashlib.sha256(secret.strip().encode()).digest()
@@ -71,7 +71,7 @@ class Tokens:
                 found = token
         if found is None:
             raise Unauthenticated(
-                "The token is none that this image server knows. It may have been replaced: ask for the new one."
+                "This image server does not know this token. It may have been replaced: ask for the new one."
             )
         if SCOPES.index(found.scope) < SCOPES.index(needed):
             raise PermissionDenied(
@@ -81,7 +81,7 @@ class Tokens:
 
 
 def followed_tokens(path: Path) -> Followed[Tokens]:
-    """The tokens of a file, taken anew within a second when it changes.
+    """The tokens of a file, read again within a second when it changes.
 
     Raises:
         BadInput: the file cannot be read, can be read by others, or a line is wrong.

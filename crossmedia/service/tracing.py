@@ -1,4 +1,4 @@
-"""A span of every call for OpenTelemetry, joined to the caller's span where that sent one."""
+"""Record a span of every call for OpenTelemetry, joined to the caller's span if the caller sent one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENVIRONMENT = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOIN
 
 @contextmanager
 def tracing(wanted: bool) -> Iterator[list[Any]]:
-    """Interceptors for a gRPC server, none when spans go nowhere; the last spans are sent at the end.
+    """Interceptors for a gRPC server; none if spans go nowhere. The last spans are sent at the end.
 
     Args:
         wanted: send spans; otherwise they are sent when the environment says where and the extra is installed.

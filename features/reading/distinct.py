@@ -1,4 +1,4 @@
-"""The images that a batch refers to, each once: found by flags over the images of a row group, without sorting.
+"""Find the images that a batch refers to, each once, by flags over the images of a row group, without sorting.
 
 Legend: R rows, M behaviours and U images of the row group; B rows, N history entries and K images of a batch.
 """
@@ -13,7 +13,7 @@ from crossmedia.features.slices import Chosen, gathered
 
 
 class ImageVocabulary:
-    """Places of image ids.
+    """A vocabulary of image ids: the place of each id.
 
     Args:
         ids: image ids, place 1 first; in any order, for a vocabulary that was extended is not ascending.
@@ -24,7 +24,7 @@ class ImageVocabulary:
         self._ids, self._places = ids[order], order + 1
 
     def places(self, ids: Int64Array) -> Int64Array:
-        """The place of each id, shape (n,); 0 where the vocabulary has no such id."""
+        """The place of each id, shape (n,); 0 if the vocabulary has no such id."""
         at = np.searchsorted(self._ids, ids)
         known = at < len(self._ids)
         known[known] = self._ids[at[known]] == ids[known]

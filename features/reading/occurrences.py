@@ -1,4 +1,4 @@
-"""How often each place of each vocabulary occurs in the training rows, wherever a model would look it up."""
+"""Count how often each place of each vocabulary occurs in the training rows, wherever a model would look it up."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from crossmedia.features.batch import Int64Array
+from crossmedia.features.columns import HISTORY, IMAGE
 from crossmedia.features.layout import SplitFiles
 from crossmedia.features.reading.distinct import ImageVocabulary, distinct
-from crossmedia.features.reading.row_groups import HISTORY, Columns
+from crossmedia.features.reading.row_groups import Columns
 from crossmedia.features.slices import column, list_values
 
 
@@ -46,7 +47,7 @@ def count_occurrences(
             add(name, stored.behaviours[HISTORY + name], uses)
         if columns.images:
             target = np.asarray(column(stored.table, "image_id"))
-            seen = stored.behaviours.get(HISTORY + "image_id", np.zeros(0, dtype=np.int64))
+            seen = stored.behaviours.get(HISTORY + IMAGE, np.zeros(0, dtype=np.int64))
             ids, index = distinct(np.concatenate([target, seen]))
             times = np.bincount(index, np.concatenate([np.ones(len(target)), uses]), minlength=len(ids) + 1)
             # The null image, counted last, has place 0, as an image that the vocabulary does not know.

@@ -1,4 +1,4 @@
-"""What a batch's images need from a server, had in the background while earlier batches are trained."""
+"""Fetch what a batch's images need from a server in the background, while earlier batches are trained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Fetched = TypeVar("Fetched")
 def fetch_ahead(
     batches: Iterable[Batch], fetch: Callable[[Int64Array], Fetched] | None, depth: int = 2
 ) -> Generator[tuple[Batch, Fetched | None], None, None]:
-    """Each batch with what ``fetch`` gave for its images, asked for ``depth`` batches ahead.
+    """Each batch with what ``fetch`` returned for its images, requested ``depth`` batches ahead.
 
     Reading the samples happens in the background thread too. The fetch stays in this process, so data loader workers
     never touch the connection.

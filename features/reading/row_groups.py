@@ -1,4 +1,4 @@
-"""A row group of samples in numpy: read and converted once, then batches are gathered from it.
+"""Row groups of samples in numpy: each is read and converted once, then batches are gathered from it.
 
 Legend: R rows and M behaviours of the row group, B rows and N history entries of a batch.
 """
@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from crossmedia.features.batch import Batch, Jagged
+from crossmedia.features.columns import HISTORY, IMAGE, label_columns
 from crossmedia.features.layout import Stored
 from crossmedia.features.reading.distinct import GroupImages, ImageVocabulary
 from crossmedia.features.slices import Chosen, Slices, column, gathered, list_values, picked
-
-HISTORY = "hist_"
 
 
 @dataclass(frozen=True)
@@ -40,17 +39,17 @@ class Columns:
     @property
     def label_columns(self) -> dict[str, str]:
         """Label name -> its column."""
-        return {name: f"label_{name}" if number else "label" for number, name in enumerate(self.labels)}
+        return label_columns(self.labels)
 
     @property
     def of_rows(self) -> list[str]:
-        """What batches need of each row."""
+        """Columns that batches need of each row."""
         image = ["image_id"] if self.images else []
         return [*self.label_columns.values(), "timestamp", *self.ids, *image, *self.text]
 
     @property
     def of_behaviours(self) -> list[str]:
-        """What they need of each behaviour; empty without behaviours."""
+        """Columns that batches need of each behaviour; empty without behaviours."""
         image = ["image_id"] if self.images else []
         return [HISTORY + name for name in (*self.history, *image, "time")] if self.history else []
 
@@ -82,14 +81,14 @@ class RowGroup:
             self._text[name] = (Slices.of(lists), list_values(lists))
         self._images: GroupImages | None = None
         if columns.images:
-            seen = stored.behaviours.get(HISTORY + "image_id", np.zeros(0, dtype=np.int64))
+            seen = stored.behaviours.get(HISTORY + IMAGE, np.zeros(0, dtype=np.int64))
             self._images = GroupImages(values("image_id"), seen, vocabulary)
 
     def __len__(self) -> int:
         return len(self._time)
 
     def batch(self, rows: Chosen) -> Batch:
-        """Some rows, one or more, in the order given."""
+        """A batch of one or more rows, in the given order."""
         entries, offsets = self._slices.entries(rows)
         timestamp = picked(self._time, rows)
         age = np.zeros(0, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Samples on disk to jagged batches."""
+"""Read samples on disk as jagged batches."""
 
 from __future__ import annotations
 
@@ -43,6 +43,13 @@ class Samples:
 
     Raises:
         BadInput: the folder holds no samples, or samples of another format.
+
+    Example:
+        >>> from crossmedia import Samples
+        >>> samples = Samples("samples")
+        >>> batch = next(iter(samples.batches("train", 64, shuffle_seed=0)))
+        >>> len(batch) <= 64, sorted(batch.ids)[:2]
+        (True, ['item_id', 'user_id'])
     """
 
     def __init__(self, folder: str | Path):
@@ -87,7 +94,7 @@ class Samples:
         return SplitFiles(self.folder, split, self.layout, self.vocabulary_hash)
 
     def rows(self, split: str) -> int:
-        """Rows of a split."""
+        """Number of rows of a split."""
         with self._files(split) as files:
             return files.rows
 
@@ -97,7 +104,7 @@ class Samples:
         return sum((self.folder / name).stat().st_size for name in sample_files(self.layout))
 
     def item_counts(self) -> Int64Array:
-        """How often each item is the target of a training row, by its place, shape (items + 1,)."""
+        """How often each item is the target of a training row, by the item's place, shape (items + 1,)."""
         return self.vocabulary.counts["item_id"]
 
     def occurrences(self) -> dict[str, Int64Array]:
@@ -119,7 +126,7 @@ class Samples:
         return pa.concat_tables(self.frames(split, columns))
 
     def frames(self, split: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """The same a row group at a time, for what does not fit into memory."""
+        """The same, one row group at a time, for splits that do not fit into memory."""
         with self._files(split) as files:
             for group in range(files.row_groups):
                 yield self._table(files, group, columns)
@@ -182,7 +189,7 @@ class Samples:
                 yield concatenate(waiting)
 
     def _shuffled_together(self, files: SplitFiles) -> int:
-        """Row groups that rows are drawn from at once: as many as ``SHUFFLE_BYTES`` take when histories are full.
+        """How many row groups rows are drawn from at once: as many as fit into ``SHUFFLE_BYTES`` with full histories.
 
         It must not depend on how the files lie, for batches are the same in both layouts.
         """

@@ -1,4 +1,4 @@
-"""Fewer negatives: a share of the rows whose label is 0, drawn anew each epoch."""
+"""Keep fewer negatives: a share of the rows whose label is 0, drawn again each epoch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def keep_negatives(batches: Iterable[Batch], label: str, rate: float, seed: int,
 
 
 def take_rows(batch: Batch, rows: Int64Array) -> Batch:
-    """Some rows of a batch, in the order of ``rows``, shape (n,); the images that none of them refers to are gone."""
+    """Some rows of a batch, in the order of ``rows``, shape (n,), without the images that none of them refers to."""
     first = next(iter(batch.history.values()), None)
     entries = _entries(first, rows) if first is not None else np.zeros(0, dtype=np.int64)
     images = None
@@ -73,6 +73,6 @@ def _offsets(jagged: Jagged, rows: Int64Array) -> Int64Array:
 
 
 def _entries(jagged: Jagged, rows: Int64Array) -> Int64Array:
-    """Places of the entries of some rows, row after row."""
+    """Positions of the entries of some rows, row after row."""
     offsets = _offsets(jagged, rows)
     return np.repeat(jagged.offsets[rows] - offsets[:-1], np.diff(offsets)) + np.arange(offsets[-1])

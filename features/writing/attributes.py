@@ -1,4 +1,4 @@
-"""Attributes of items, users and images, whole and by key: from tables of their own, or from columns of the log."""
+"""Read attributes of items, users and images by key, from separate tables or from columns of the log."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import NULL_IMAGE, Int64Array
-from crossmedia.features.schema import Images, Schema
+from crossmedia.features.schema import ImageTable, Schema
 from crossmedia.features.vocabulary import tokenize
-from crossmedia.features.writing.notes import FORMS, OTHER_FORM, Notes, first_of, in_another_form
+from crossmedia.features.writing.notes import Notes, first_of
 from crossmedia.features.writing.tables import Source
+from crossmedia.forms import near_in_words
 from crossmedia.keys import Column, full_image_ids, full_keys, image_ids, keys, texts
 from crossmedia.names import ImageNames
 
@@ -40,7 +41,7 @@ class Attributes:
 
 
 def read_items(schema: Schema, notes: Notes) -> Attributes | None:
-    """The attributes of items, or None when the schema has none; what is odd in them goes into ``notes``.
+    """The attributes of items, or None when the schema has none; ``notes`` records what is odd in them.
 
     Raises:
         BadInput: the file, a column or a value is wrong.
@@ -89,7 +90,7 @@ def _full_image_column(column: Column) -> pa.Array:
 
 
 def _read(schema: Schema, path: Path | None, wanted: Readers, who: str, notes: Notes) -> pa.Table:
-    """A table with one row a key: of a file of its own, or what the last row of each says in the log.
+    """A table with one row per key: from a separate file, or from the last row of each key in the log.
 
     Args:
         schema: with the log.
@@ -107,7 +108,7 @@ def _read(schema: Schema, path: Path | None, wanted: Readers, who: str, notes: N
 
 
 def _own(path: Path, wanted: Readers, notes: Notes) -> pa.Table:
-    """A table that names each key once; ``notes`` is told what else is in its folder.
+    """A table that names each key once; ``notes`` records what else is in its folder.
 
     Raises:
         BadInput: it does not.
@@ -138,7 +139,7 @@ def _names(wanted: Readers) -> list[str]:
 
 
 def _latest(source: Source, wanted: Readers, who: str, notes: Notes) -> pa.Table:
-    """The last row of each key in the log; what stands there many times is held once."""
+    """The last row of each key in the log; repeated values are held once."""
     parts: list[pa.Table] = []
     names, before = list(wanted), 0
     for rows in source.batches():
@@ -161,7 +162,7 @@ def _distinct(parts: list[pa.Table], names: list[str]) -> pa.Table:
     return every.select([*names, f"{ROW}_max"]).rename_columns([*names, ROW])
 
 
-def _ids_of_images(images: Images, image: Int64Array, notes: Notes) -> dict[str, pa.Array]:
+def _ids_of_images(images: ImageTable, image: Int64Array, notes: Notes) -> dict[str, pa.Array]:
     """Id columns of the image table, by item; null where an item has no image, or its image no row."""
     wanted: Readers = {KEY: (images.image, _full_image_column)} | {ID + name: (name, keys) for name in images.ids}
     table = _own(images.path, wanted, notes)
@@ -178,17 +179,17 @@ def _ids_of_images(images: Images, image: Int64Array, notes: Notes) -> dict[str,
 
 
 def _ids_of_names(manifest: Path, names: pa.Array, notes: Notes) -> Int64Array:
-    """The ids that a manifest gives to names of images, which may have a folder and a suffix that its keys lack."""
+    """The ids that a manifest gives to names of images; a name, unlike a key, may have a folder and a suffix."""
     known = ImageNames.read(manifest)
     found = known.find(names)
     absent = names.filter(pc.and_(pc.is_valid(names), pa.array(found == NULL_IMAGE)))
-    other_form = in_another_form(first_of(absent), known.find)
+    near = known.near(pc.unique(absent))
     if len(absent) == len(names) - names.null_count and len(absent):
         raise BadInput(
             f"Not one image of the items is in the manifest {manifest}, whose first key is {known.first!r}; the "
-            f"first that is not is {first_of(absent)!r}. "
-            f"{FORMS if other_form else 'Keys are names of files without folder and suffix.'}"
+            f"first that is not is {first_of(absent)!r}."
+            f"{near_in_words(near, len(absent)) or ' Keys are names of files without folder and suffix.'}"
         )
-    kind = "items_whose_image_is_not_in_the_manifest" + OTHER_FORM * other_form
-    notes.add(kind, len(absent), first_of(absent))
+    notes.add("items_whose_image_is_not_in_the_manifest", len(absent), first_of(absent))
+    notes.add_near("names_of_images_that_the_manifest_has", near)
     return found

@@ -1,4 +1,4 @@
-"""Logs to samples: one Parquet row an impression, with ids only, histories strictly earlier than the impression.
+"""Turn logs into samples: one Parquet row per impression, with ids only and strictly earlier histories.
 
 The log is streamed, whatever its size: a first pass checks it and lays the rows of each user into one partition on
 disk; a second finds splits and histories, a partition at a time, and counts what the training rows hold; a third
@@ -37,6 +37,7 @@ from crossmedia.features.writing.parts import Part, make_part
 from crossmedia.features.writing.report import BuildReport, Totals, memory
 from crossmedia.features.writing.target import claimed, put_in_place
 from crossmedia.names import ImageNames
+from crossmedia.words import counted
 
 Progress = Callable[[str, int, int], None]
 
@@ -61,6 +62,12 @@ def build_samples(
     Raises:
         BadInput: a file, a column or a value is wrong, or tables match nobody; the message names them. Or there are
             samples in ``out``, or another build is at work there.
+
+    Example:
+        >>> from crossmedia import build_samples
+        >>> report = build_samples("samples.toml", out="samples", overwrite=True)
+        >>> report.rows["train"] > 0
+        True
     """
     started = time.monotonic()
     schema = schema if isinstance(schema, Schema) else load_schema(schema)
@@ -99,7 +106,7 @@ class _Build:
         self.behaviour_parts.close()
 
     def run(self) -> BuildReport:
-        """All passes."""
+        """Run all passes."""
         schema, totals = self.schema, self.totals
         items, users = read_items(schema, totals.notes), read_users(schema, totals.notes)
         log_rows = self._partition()
@@ -121,7 +128,8 @@ class _Build:
         check_histories(schema, totals, self.behaviour_rows, (self.log_span, self.behaviour_span))
         if empty := [name for name, rows in zip(SPLITS, totals.rows, strict=True) if not rows]:
             raise BadInput(
-                f"The split leaves no row for {empty[0]}: {schema.log.path} has {log_rows} rows. Use more data."
+                f"The split leaves no row for {empty[0]}: {schema.log.path} has {counted(log_rows, 'row')}. Use more "
+                f"data."
             )
         check_known(schema, counts.user.ordered()[0], users, "user", totals.notes)
         vocabulary = build_vocabularies(schema, counts, items, users, self.old)
@@ -143,6 +151,7 @@ class _Build:
             },
             notes=totals.notes.counts,
             first=totals.notes.first,
+            remedy=totals.notes.remedy,
             bytes_per_sample=size / rows,
         )
 
@@ -203,7 +212,7 @@ class _Build:
         }
 
         def write(part: Part) -> None:
-            encoded = encoder.encode(part)
+            encoded = EncodedPart(encoder, part)
             self._count_unknown(encoder, encoded)
             files.write(encoded)
 
@@ -241,7 +250,7 @@ class _Build:
 
 
 def _hash(files: Iterable[Path]) -> str:
-    """12 hex of sha256 over the bytes of some files."""
+    """12 hex digits of sha256 over the bytes of some files."""
     sha = hashlib.sha256()
     for path in files:
         with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""How often each value occurs, over parts that are seen one after the other."""
+"""Count how often each value occurs, over parts that are seen one after the other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MERGE_AT = 4_000_000
 
 
 class ValueCounts:
-    """Counts of strings; memory grows with the distinct ones, not with the rows."""
+    """Counts of strings; memory grows with the distinct strings, not with the rows."""
 
     def __init__(self) -> None:
         self._parts: list[pa.Table] = []
@@ -40,7 +40,7 @@ class ValueCounts:
         self._parts = [every.rename_columns(["value", "count"])]
 
     def ordered(self) -> tuple[pa.Array, Counts]:
-        """Values, the most frequent first and ties by value, and their counts: the same however they came in parts."""
+        """Values, the most frequent first and ties by value, and their counts; the parts do not change the result."""
         self._merge()
         table = self._parts[0].sort_by([("count", "descending"), ("value", "ascending")])
         return table["value"].combine_chunks(), np.asarray(table["count"]).astype(np.int64)

@@ -1,4 +1,4 @@
-"""One CSV file as batches of Arrow: RFC 4180 in UTF-8, with errors that say what else a file may be."""
+"""Read one CSV file as Arrow batches: RFC 4180 in UTF-8, with errors that say what else a file may be."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from crossmedia.errors import BadInput
+from crossmedia.features.times import ROUNDED, is_rounded
 from crossmedia.keys import NOT_A_NUMBER, Column
 
 BLOCK_BYTES = 4 << 20
@@ -31,7 +32,7 @@ _SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "bars"}
 
 
 class CsvFile:
-    """A CSV file, also a compressed one, opened.
+    """An open CSV file, which may be compressed.
 
     Args:
         path: of the file.
@@ -48,6 +49,7 @@ class CsvFile:
 
     def __init__(self, path: Path, texts: Sequence[str], times: Sequence[str], numbers: Sequence[str]):
         self.path = path
+        self._times = times
         self._wanted = list(dict.fromkeys([*texts, *times, *numbers]))
         try:
             with _stream(path) as stream:
@@ -71,7 +73,7 @@ class CsvFile:
         self._types |= {name: pa.string() for name in texts}
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """All rows.
+        """All rows, as batches.
 
         Raises:
             BadInput: a row has too many or too few cells, a cell is not of the column's type, a quote is not closed.
@@ -91,7 +93,7 @@ class CsvFile:
             self._check_quotes()
 
     def _unreadable(self, error: Exception) -> BadInput:
-        """What is wrong in the file, with the row and the column where that can be found out."""
+        """The error that says what is wrong in the file, with row and column if they can be found."""
         text = str(error)
         if "straddling" in text:
             self._check_quotes()
@@ -113,13 +115,14 @@ class CsvFile:
                 for name in self._wanted:
                     column = Column(batch[name], name, str(self.path), first)
                     if self._types[name] != pa.string() and (bad := _misfits(column, self._types[name])) is not None:
-                        what = f"the file begins with {_said(self._types[name])} in this column"
-                        return column.wrong(bad, what)
+                        cell = str(batch[name][bad.index(True)].as_py())
+                        begins = f"the file begins with {_said(self._types[name])} in this column"
+                        return column.wrong(bad, ROUNDED if name in self._times and is_rounded(cell) else begins)
                 first += len(batch)
         return None
 
     def _check_cells(self) -> None:
-        """Each row has a cell for each column of the header."""
+        """Check that each row has a cell for each column of the header."""
         with suppress(csv.Error), _plain_rows(self.path) as rows:
             header = next(rows, [])
             for number, row in enumerate(filter(None, rows), 1):
@@ -130,7 +133,7 @@ class CsvFile:
                     )
 
     def _check_quotes(self) -> None:
-        """Each cell that begins with a quote ends with one."""
+        """Check that each cell that begins with a quote ends with one."""
         number = 0
         with _plain_rows(self.path) as rows:
             try:
@@ -145,7 +148,7 @@ class CsvFile:
 
 @contextmanager
 def _plain_rows(path: Path) -> Iterator[Iterator[list[str]]]:
-    """Rows as Python reads them, which is slow: to find out what is wrong with one."""
+    """Rows as Python reads them, which is slow; used to find out what is wrong with one."""
     limit = csv.field_size_limit(2**31 - 1)
     try:
         with _stream(path) as stream, io.TextIOWrapper(stream, "utf-8-sig", "replace", newline="") as lines:
@@ -155,7 +158,7 @@ def _plain_rows(path: Path) -> Iterator[Iterator[list[str]]]:
 
 
 class _Counted(io.RawIOBase):
-    """A file that is read, with its quotes counted on the way."""
+    """A file whose quotes are counted while it is read."""
 
     def __init__(self, path: Path):
         self._stream = _stream(path)
@@ -175,7 +178,7 @@ class _Counted(io.RawIOBase):
 
 
 def check_columns(path: Path, wanted: Sequence[str], names: Sequence[str]) -> None:
-    """All columns are there, each once.
+    """Check that all columns are there, each once.
 
     Raises:
         BadInput: one is not; the message says which there are.
@@ -189,7 +192,7 @@ def check_columns(path: Path, wanted: Sequence[str], names: Sequence[str]) -> No
 
 
 def _check_separator(path: Path, wanted: Sequence[str], head: bytes) -> None:
-    """The columns are not there by commas, and are there by something else."""
+    """Raise if another separator than the comma would give the columns."""
     header = head.decode("utf-8-sig", "replace").lstrip().partition("\n")[0]
 
     def found(separator: str) -> bool:
@@ -240,9 +243,11 @@ def _number(guessed: pa.DataType) -> pa.DataType:
 
 
 def _time(guessed: pa.DataType) -> pa.DataType:
-    """The type that takes what may come later in the file: days among times, fractions among whole seconds."""
+    """The type that also holds what may come later in the file: days among times, fractions among whole seconds."""
     if pa.types.is_null(guessed):
         return pa.int64()
+    if pa.types.is_floating(guessed):  # as text it says whether a spreadsheet rounded it
+        return pa.string()
     if pa.types.is_date(guessed):
         return pa.timestamp("us")
     if pa.types.is_timestamp(guessed) and guessed.unit == "s":

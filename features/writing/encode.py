@@ -1,4 +1,4 @@
-"""From raw values to places: the vocabularies of the training rows, and samples as Arrow columns."""
+"""Turn raw values into places: vocabularies of the training rows, and samples as Arrow columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crossmedia.features.batch import NULL_IMAGE, Int64Array
-from crossmedia.features.reserved import HISTORY_COLUMNS
+from crossmedia.features.columns import HISTORY_COLUMNS, label_columns
 from crossmedia.features.schema import Schema
 from crossmedia.features.slices import Chosen, Slices, gathered
 from crossmedia.features.splits import TRAIN
@@ -22,7 +22,7 @@ from crossmedia.features.writing.parts import Part
 
 
 class TrainingCounts:
-    """What occurs in training rows and their histories, counted part by part.
+    """Counts of the values in training rows and their histories, part by part.
 
     Values that occur in histories only count 0.
     """
@@ -51,7 +51,7 @@ def build_vocabularies(
     users: Attributes | None,
     old: Vocabularies | None,
 ) -> Vocabularies:
-    """Vocabularies of what was counted; the places of ``old`` stay, and what is new comes behind them."""
+    """Vocabularies of what was counted; the places of ``old`` stay, and new values are appended."""
     counts: dict[str, ValueCounts] = {"user_id": found.user, "item_id": found.item}
     if users is not None:
         keys, weights = found.user.ordered()
@@ -112,21 +112,7 @@ class Encoder:
         lists = pa.ListArray.from_arrays(tokens.offsets, places)
         return pa.concat_arrays([lists, pa.array([[]], pa.list_(pa.int32()))])  # the last row: no such item
 
-    def encode(self, part: Part) -> EncodedPart:
-        """Places of all that a part holds."""
-        user_rows = self.users.rows(part.user) if self.users else None
-        item_rows = self.items.rows(part.item) if self.items else None
-        return EncodedPart(
-            self,
-            part,
-            self.vocabulary.encode("user_id", part.user),
-            self.vocabulary.encode("item_id", part.item),
-            user_rows,
-            item_rows,
-            self._history(part),
-        )
-
-    def _history(self, part: Part) -> dict[str, npt.NDArray[Any]]:
+    def history(self, part: Part) -> dict[str, npt.NDArray[Any]]:
         """Columns of the sorted behaviours, each of their length."""
         if part.behaviours is None:
             return {}
@@ -146,27 +132,26 @@ class Encoder:
 
 
 class EncodedPart:
-    """A part with its places; makes columns of some of its rows."""
+    """A part with the places of all that it holds; makes columns of some of its rows.
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        part: Part,
-        user: Int64Array,
-        item: Int64Array,
-        user_rows: Int64Array | None,
-        item_rows: Int64Array | None,
-        history: dict[str, npt.NDArray[Any]],
-    ):
-        self._encoder, self.part, self.user, self.item = encoder, part, user, item
-        self.user_rows, self.item_rows, self._history = user_rows, item_rows, history
+    Args:
+        encoder: knows the places.
+        part: of the log.
+    """
+
+    def __init__(self, encoder: Encoder, part: Part):
+        self._encoder, self.part, self._history = encoder, part, encoder.history(part)
+        self.user = encoder.vocabulary.encode("user_id", part.user)
+        self.item = encoder.vocabulary.encode("item_id", part.item)
+        self.user_rows = encoder.users.rows(part.user) if encoder.users else None
+        self.item_rows = encoder.items.rows(part.item) if encoder.items else None
 
     def columns(self, rows: Int64Array) -> dict[str, Any]:
         """Samples of the rows ``rows`` of the part, without their histories."""
         encoder, part = self._encoder, self.part
         columns: dict[str, Any] = {}
-        for number, name in enumerate(encoder.schema.labels):
-            columns["label" if number == 0 else f"label_{name}"] = part.labels[name][rows].astype(np.int8)
+        for name, column in label_columns(encoder.schema.labels).items():
+            columns[column] = part.labels[name][rows].astype(np.int8)
         columns["timestamp"] = part.time[rows]
         columns["user_id"] = self.user[rows]
         columns["raw_user_id"] = part.user.take(pa.array(rows))
@@ -186,13 +171,13 @@ class EncodedPart:
         return columns
 
     def inline(self, rows: Int64Array) -> dict[str, Any]:
-        """Their histories, each row's whole in list columns."""
+        """Histories of the rows, each complete in list columns."""
         start, end = self.part.start[rows], self.part.end[rows]
         entries, offsets = Slices(start, end - start).entries(slice(None))
         return self._lists(offsets, entries)
 
     def by_user(self, rows: Int64Array) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Their histories, a user's behaviours once.
+        """Histories of the rows, with each user's behaviours once.
 
         Args:
             rows: ascending, so that the rows of a user follow each other.
@@ -223,7 +208,7 @@ class EncodedPart:
 
 
 def _by_row(vocabulary: Vocabularies, table: Attributes | None) -> dict[str, Int64Array]:
-    """Places of each id column by row of a table, with a last entry 0 that row -1 (no such key) finds."""
+    """Places of each id column by row of a table; the last entry is 0, which row -1 (no such key) finds."""
     if table is None:
         return {}
     return {name: np.append(vocabulary.encode(name, column), 0) for name, column in table.ids.items()}

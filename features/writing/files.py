@@ -1,4 +1,4 @@
-"""Samples to Parquet, a row group at a time, in either layout."""
+"""Write samples to Parquet, one row group at a time, in either layout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROW_GROUP = 50_000
 
 
 class SampleWriter:
-    """The files of all splits, written part by part. Rows stand in the order of the parts, whatever the layout.
+    """Writes the files of all splits part by part. Rows keep the order of the parts, in either layout.
 
     Args:
         folder: where they go.

@@ -1,4 +1,4 @@
-"""Histories: behaviours sorted once by user and time, and for each impression the slice that ends before its second."""
+"""Make histories: sort behaviours once by user and time; each impression gets the slice that ends before its second."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def behaviours_in_log(schema: Schema, log: pa.Table) -> pa.Table:
 
 
 def sort_behaviours(schema: Schema, found: pa.Table, user_keys: pa.Array, notes: dict[str, int]) -> SortedBehaviours:
-    """Behaviours of the users ``user_keys``, sorted. What is left out is counted in ``notes``.
+    """Behaviours of the users ``user_keys``, sorted. ``notes`` counts what is left out.
 
     Args:
         schema: says which items are held out.

@@ -1,4 +1,4 @@
-"""The logs that a schema names, checked, as streams."""
+"""Stream the logs that a schema names, and check them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def log_source(schema: Schema) -> Source:
 
 
 def stream_log(schema: Schema, source: Source, span: Span) -> Iterator[pa.Table]:
-    """Impressions, some at a time; ``span`` is told their times.
+    """Impressions, some at a time; ``span`` records their times.
 
     Yields:
         ``row`` (its number in the log), ``user`` and ``item`` (keys), ``time`` (seconds), ``label:<name>`` and
@@ -59,7 +59,7 @@ def _holds(rule: Rule, rows: Rows) -> np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 
 def behaviour_source(schema: Schema) -> Source | None:
-    """The behaviours' own file or folder; None when they come from the log, or there are none.
+    """The separate file or folder of behaviours; None when they come from the log, or there are none.
 
     Raises:
         BadInput: it is missing, or lacks a column.
@@ -71,7 +71,7 @@ def behaviour_source(schema: Schema) -> Source | None:
 
 
 def stream_behaviours(schema: Schema, source: Source, span: Span, notes: Notes) -> Iterator[pa.Table]:
-    """Behaviours of a log of their own, some at a time: ``user``, ``item``, ``action`` (keys), ``time`` (seconds).
+    """Behaviours of a separate log, some at a time: ``user``, ``item``, ``action`` (keys), ``time`` (seconds).
 
     Rows without a user, item or action are left out, and counted in ``notes``; ``span`` is told all times.
 

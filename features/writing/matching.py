@@ -1,4 +1,4 @@
-"""Tables that name each other's users and items, or ought to: what matches nothing is said, and not trained on."""
+"""Check that tables name each other's users and items, so that nobody trains on tables that do not match."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from crossmedia.features.schema import Schema
 from crossmedia.features.times import Span
 from crossmedia.features.writing.attributes import Attributes
 from crossmedia.features.writing.histories import HISTORY_LESS, SortedBehaviours
-from crossmedia.features.writing.notes import FORMS, OTHER_FORM, Notes, first_of, in_another_form
+from crossmedia.features.writing.notes import Notes, first_of
 from crossmedia.features.writing.report import Totals
+from crossmedia.forms import near_in_words, nearly
 
 
 def check_known(schema: Schema, keys: pa.Array, table: Attributes | None, who: str, notes: Notes) -> None:
-    """A table of attributes has a row for one of the ``keys`` of the log at least; those without any are noted.
+    """Check that a table of attributes has a row for at least one of the log's ``keys``; note the keys without a row.
 
     Args:
         schema: with the paths.
@@ -31,20 +32,20 @@ def check_known(schema: Schema, keys: pa.Array, table: Attributes | None, who: s
     if table is None or of is None or of.path is None:
         return
     absent = keys.filter(pa.array(table.rows(keys) < 0))
-    other_form = in_another_form(first_of(absent), table.rows)
+    near = nearly(absent, table.key)
     if len(absent) == len(keys):
         mine, theirs = getattr(schema.log, who), getattr(of, who)
-        what = FORMS if other_form else f"Check that {mine!r} and {theirs!r} hold the same ids."
+        what = near_in_words(near, len(absent)) or f" Check that {mine!r} and {theirs!r} hold the same ids."
         raise BadInput(
             f"Not one {who} of {schema.log.path} is in {of.path} (the first here is {keys[0].as_py()!r}, there "
-            f"{table.key[0].as_py()!r}). {what}"
+            f"{table.key[0].as_py()!r}).{what}"
         )
-    kind = f"{who}s_without_a_row_in_the_{who}_table" + OTHER_FORM * other_form
-    notes.add(kind, len(absent), first_of(absent))
+    notes.add(f"{who}s_without_a_row_in_the_{who}_table", len(absent), first_of(absent))
+    notes.add_near(f"{who}s_that_the_{who}_table_has", near)
 
 
 def check_times(schema: Schema, log: Span, behaviours: Span) -> None:
-    """The log and the behaviours count time alike.
+    """Check that the log and the behaviours use the same unit of time.
 
     Raises:
         BadInput: they do not.
@@ -57,7 +58,7 @@ def check_times(schema: Schema, log: Span, behaviours: Span) -> None:
 
 
 def note_items(schema: Schema, behaviours: SortedBehaviours | None, known: pa.Array, notes: Notes) -> None:
-    """Note the behaviours, of a log of their own, whose items nothing is known of.
+    """Note the behaviours of a separate log whose items are unknown.
 
     Args:
         schema: says where behaviours come from.
@@ -72,10 +73,11 @@ def note_items(schema: Schema, behaviours: SortedBehaviours | None, known: pa.Ar
     if schema.items is not None and schema.items.path is not None:
         kind += "_nor_in_the_item_table"
     notes.add(kind, len(unknown), first_of(unknown))
+    notes.add_near("behaviours_of_items_that_are_known", nearly(unknown, known))
 
 
 def check_histories(schema: Schema, totals: Totals, behaviours: int, times: tuple[Span, Span]) -> None:
-    """Behaviours of a log of their own are in the history of one impression at least.
+    """Check that behaviours of a separate log are in the history of at least one impression.
 
     Args:
         schema: with the paths.

@@ -1,4 +1,4 @@
-"""Rows by user on disk: all rows of a user lie in one partition, and a partition fits into memory."""
+"""Partition rows by user on disk: all rows of a user lie in one partition, and a partition fits into memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OTHER_FILES = 256  # that a process has open
 
 
 def partitions_for(rows: int) -> int:
-    """How many partitions so many rows take; one for what fits into memory at once."""
+    """How many partitions so many rows need; one if they fit into memory at once."""
     return max(1, -(-rows // ROWS))
 
 
@@ -42,7 +42,7 @@ class Partitions:
         self._open = ExitStack()
 
     def close(self) -> None:
-        """Finish the files; then they can be read."""
+        """Finish the files, so that they can be read."""
         self._open.close()
 
     def write(self, table: pa.Table) -> None:
@@ -78,7 +78,7 @@ class Partitions:
 
 
 def _allow_files(count: int) -> None:
-    """Let this process open so many files: all partitions are written at once, and a thousand is a common limit."""
+    """Let this process open so many files: all partitions are written at once, and a common limit is a thousand."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < count:
         if hard != resource.RLIM_INFINITY and hard < count:

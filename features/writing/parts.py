@@ -1,4 +1,4 @@
-"""One partition of the log, ready to be counted and encoded: split, histories, negatives."""
+"""Prepare one partition of the log to be counted and encoded: split, histories, negatives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crossmedia.features.schema import DEFAULT_HISTORY, LEAVE_ONE_OUT, POSITIVE,
 from crossmedia.features.splits import TEST, by_time, by_user_tail, held_out, leave_one_out
 from crossmedia.features.writing.histories import SortedBehaviours, behaviours_in_log, history_slices, sort_behaviours
 from crossmedia.features.writing.logs import LABEL
-from crossmedia.features.writing.negatives import NONE, draw_negatives
+from crossmedia.features.writing.negatives import NONE, Positives, draw_negatives
 
 
 @dataclass(frozen=True)
@@ -70,24 +70,14 @@ def make_part(
         every_item: keys of all items of the log, ascending: what negatives are drawn from.
     """
     notes: dict[str, int] = {}
-    user, item = log["user"].combine_chunks(), log["item"].combine_chunks()
-    time = np.asarray(log["time"]).astype(np.int64)
+    user = log["user"].combine_chunks()
     user_keys = pc.unique(user)
+    time = np.asarray(log["time"]).astype(np.int64)
     code = np.asarray(pc.index_in(user, value_set=user_keys)).astype(np.int64)
-    if boundaries is not None:
-        split = by_time(time, boundaries)
-    elif schema.split.method == LEAVE_ONE_OUT:
-        split = leave_one_out(code, time)
-    else:
-        split = by_user_tail(schema.split, code, time)
-    out = held_out(schema.split, item)
-    found = None
-    if schema.behaviours is not None:
-        if schema.behaviours.path is None:
-            behaviours = behaviours_in_log(schema, log)
-        if behaviours is None:
-            behaviours = pa.table({n: pa.array([], pa.string()) for n in ("user", "item", "action")} | {"time": []})
-        found = sort_behaviours(schema, behaviours, user_keys, notes)
+    split = _split_of(schema, code, time, boundaries)
+    shown = _Shown(np.asarray(log["row"]), log["item"].combine_chunks(), code, split)
+    out = held_out(schema.split, shown.item)
+    found = _sorted_behaviours(schema, log, behaviours, user_keys, notes)
     length = schema.behaviours.max_length if schema.behaviours else DEFAULT_HISTORY
     start, end = history_slices(found, length, code, time)
 
@@ -97,9 +87,9 @@ def make_part(
     rows = rows[np.argsort(code[rows], kind="stable")]
     labels = {name: np.asarray(log[LABEL + name]) for name in schema.log.labels}
     if schema.negatives is not None:
-        rows, item, labels = _with_negatives(schema, np.asarray(log["row"]), item, code, split, rows, every_item, notes)
+        rows, item, labels = _with_negatives(schema, shown, rows, every_item, notes)
     else:
-        item = item.take(pa.array(rows))
+        item = shown.item.take(pa.array(rows))
         labels = {name: values[rows] for name, values in labels.items()}
     return Part(
         user.take(pa.array(rows)),
@@ -117,32 +107,53 @@ def make_part(
     )
 
 
+def _split_of(schema: Schema, user: Int64Array, time: Int64Array, boundaries: tuple[int, int] | None) -> Int64Array:
+    if boundaries is not None:
+        return by_time(time, boundaries)
+    if schema.split.method == LEAVE_ONE_OUT:
+        return leave_one_out(user, time)
+    return by_user_tail(schema.split, user, time)
+
+
+def _sorted_behaviours(
+    schema: Schema, log: pa.Table, behaviours: pa.Table | None, user_keys: pa.Array, notes: dict[str, int]
+) -> SortedBehaviours | None:
+    """Behaviours of the users of a part, of a log of their own or of the impressions; None: the schema has none."""
+    if schema.behaviours is None:
+        return None
+    if schema.behaviours.path is None:
+        behaviours = behaviours_in_log(schema, log)
+    if behaviours is None:
+        behaviours = pa.table({n: pa.array([], pa.string()) for n in ("user", "item", "action")} | {"time": []})
+    return sort_behaviours(schema, behaviours, user_keys, notes)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Rows of a partition, in the order of the log: number in the log, key of the item, code of the user, split."""
+
+    number: Int64Array
+    item: pa.Array
+    user: Int64Array
+    split: Int64Array
+
+
 def _with_negatives(
-    schema: Schema,
-    numbers: Int64Array,
-    item: pa.Array,
-    user: Int64Array,
-    split: Int64Array,
-    rows: Int64Array,
-    every_item: pa.Array,
-    notes: dict[str, int],
+    schema: Schema, shown: _Shown, rows: Int64Array, every_item: pa.Array, notes: dict[str, int]
 ) -> tuple[Int64Array, pa.Array, dict[str, npt.NDArray[np.bool_]]]:
     """Rows, items and labels with the negatives behind each positive; an item held out is drawn for test rows only."""
     assert schema.negatives is not None
-    items = len(every_item)
-    item_code = np.asarray(pc.index_in(item, value_set=every_item)).astype(np.int64)
-    positives = np.unique(user * items + item_code)
+    item = np.asarray(pc.index_in(shown.item, value_set=every_item)).astype(np.int64)
+    positives = Positives(shown.user, item, len(every_item))
     out = held_out(schema.split, every_item)
     drawn = np.full((len(rows), schema.negatives.per_positive), NONE, dtype=np.int64)
-    for here, candidates in (
-        (split[rows] == TEST, np.arange(items)),
-        (split[rows] != TEST, np.flatnonzero(~out)),
-    ):
+    tested = shown.split[rows] == TEST
+    for here, candidates in ((tested, np.arange(len(every_item))), (~tested, np.flatnonzero(~out))):
         chosen = rows[here]
-        drawn[here] = draw_negatives(schema.negatives, numbers[chosen], user[chosen], candidates, positives, items)
+        drawn[here] = draw_negatives(schema.negatives, shown.number[chosen], shown.user[chosen], candidates, positives)
     if short := int((drawn == NONE).sum()):
         notes["negatives_that_a_user_has_no_item_left_for"] = short
-    every = np.concatenate([item_code[rows][:, None], drawn], axis=1)
+    every = np.concatenate([item[rows][:, None], drawn], axis=1)
     there = every != NONE
     label = np.zeros(every.shape, dtype=np.bool_)
     label[:, 0] = True

@@ -1,4 +1,4 @@
-"""What a build of samples tells: its report, and the sums that it is made of."""
+"""The report of a build of samples, and the sums that it is made of."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crossmedia.features.writing.parts import Part
 
 @dataclass
 class BuildReport:
-    """What came out.
+    """The report of a build.
 
     Attributes:
         rows: split name -> rows.
@@ -24,6 +24,7 @@ class BuildReport:
         unknown: split name -> id column -> share of rows whose value is in no training row.
         notes: what was found on the way, by kind: behaviours of unknown items and the like.
         first: kind of note -> the first one, where one is worth a look.
+        remedy: kind of note -> what to do, where that is known.
         vocabulary_hash: of the vocabularies.
         partitions: into how many parts the users were divided.
         peak_memory_bytes: of this process, up to now.
@@ -41,12 +42,17 @@ class BuildReport:
     unknown: dict[str, dict[str, float]]
     notes: dict[str, int]
     first: dict[str, str]
+    remedy: dict[str, str] = field(default_factory=dict)
     bytes_per_sample: float = 0.0
     peak_memory_bytes: int = 0
     seconds: float = 0.0
 
+    def notes_in_words(self) -> list[str]:
+        """A line for each kind of note."""
+        return Notes(self.notes, self.first, self.remedy).lines()
+
     def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
+        """The report for ``--json``."""
         return asdict(self)
 
 

@@ -1,4 +1,4 @@
-"""CSV and Parquet files, or folders of them, into Arrow columns, with errors that name file, column and row."""
+"""Read CSV and Parquet files, or folders of them, as Arrow columns, with errors that name file, column and row."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Rows:
 
 
 class Source:
-    """A table on disk, read some columns and some rows at a time.
+    """A table on disk, of which some columns and some rows are read at a time.
 
     Each file has types of its own: a column may be empty in one and hold text in the next.
 
@@ -65,7 +65,7 @@ class Source:
             self._parquet(self._files[0])
 
     def note_others(self, notes: Notes) -> None:
-        """Note the files of the folder that are no part of the table, for their names do not say what they hold."""
+        """Note the folder's files that are not part of the table, because their names do not say what they hold."""
         first = str(self._others[0]) if self._others else None
         notes.add("files_passed_over_that_are_neither_csv_nor_parquet_by_name", len(self._others), first)
 
@@ -85,7 +85,7 @@ class Source:
         return size // (20 if self._files[0].name.lower().endswith(".csv") else 6)
 
     def batches(self) -> Iterator[Rows]:
-        """All rows in the order of the files; parts without any are passed over.
+        """All rows in the order of the files; parts without rows are skipped.
 
         Raises:
             BadInput: a file is not what its name says, a cell is not of its column's type, or there is no row at all.
@@ -114,7 +114,7 @@ class Source:
 
 
 def _files(path: Path) -> tuple[list[Path], list[Path]]:
-    """The files of a table, and the others of its folder, hidden ones left out."""
+    """The files of a table, and the other files of its folder, without hidden ones."""
     if not path.exists():
         raise BadInput(f"The file {path} does not exist.")
     if path.is_file():

@@ -1,4 +1,4 @@
-"""The folder that samples are built in: of one build at a time, and not over samples that somebody may want to keep."""
+"""Guard the folder that samples are built in: one build at a time, and never over samples that may be wanted."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def put_in_place(work: Path, folder: Path, layout: str) -> None:
-    """Have the finished samples in ``work`` take the place of those in ``folder``."""
+    """Put the finished samples in ``work`` in the place of those in ``folder``."""
     names = sample_files(layout)
     # Whoever is killed from here on leaves a folder that says that it holds no samples, and not some of both.
     (folder / META_FILE).unlink(missing_ok=True)

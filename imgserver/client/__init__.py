@@ -2,7 +2,7 @@
 
 ImageClient     de-duplicates, splits by owner and size, keeps order, retries under one deadline, counts misses
   GrpcTransport   a daemon at an address
-  LocalTransport  any object with the service's methods, in this process
+  LocalTransport  a service in this process
   MockTransport   vectors from a dictionary, for tests
 ClientSecurity  TLS and token of the connections
 HeadServers     vectors and gradients of a head that learns, through servers that each own a part of the images
@@ -11,8 +11,9 @@ HeadServers     vectors and gradients of a head that learns, through servers tha
 from crossmedia.imgserver.client.client import ImageClient
 from crossmedia.imgserver.client.head_servers import HeadServers
 from crossmedia.imgserver.client.mock import MockTransport
-from crossmedia.imgserver.client.results import FetchStats, Neighbours, ServerInfo, Vectors
+from crossmedia.imgserver.client.results import FetchStats, Neighbours, Vectors
 from crossmedia.imgserver.client.security import ClientSecurity
+from crossmedia.imgserver.client.server_info import ServerInfo
 from crossmedia.imgserver.client.transports import GrpcTransport, LocalTransport, Transport
 from crossmedia.status import Status
 

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
@@ -17,15 +16,17 @@ from crossmedia.imgserver.client import replies
 from crossmedia.imgserver.client.fetching import Fetch
 from crossmedia.imgserver.client.ids import Ids, as_ids, deduplicated, in_place
 from crossmedia.imgserver.client.putting import put_photos
-from crossmedia.imgserver.client.results import DTYPE_CODES, FetchStats, Neighbours, ServerInfo, Vectors
-from crossmedia.imgserver.client.retries import seconds_left, until_answered
-from crossmedia.imgserver.client.searching import best_of, search
+from crossmedia.imgserver.client.replies import Asked
+from crossmedia.imgserver.client.results import DTYPE_CODES, FetchStats, Neighbours, Vectors
+from crossmedia.imgserver.client.retries import Deadline, ask
+from crossmedia.imgserver.client.searching import Query, best_of, search
 from crossmedia.imgserver.client.security import ClientSecurity
+from crossmedia.imgserver.client.server_info import ServerInfo
 from crossmedia.imgserver.client.servers import Servers, at_once
 from crossmedia.imgserver.client.transports import Transport
-from crossmedia.imgserver.wire import VectorsReply
+from crossmedia.imgserver.wire import GET_THUMBNAILS, VectorsReply
 from crossmedia.keys import NULL_IMAGE
-from crossmedia.status import PERMANENT, Status
+from crossmedia.status import Status
 from crossmedia.v1 import image_server_pb2 as pb
 
 
@@ -35,10 +36,6 @@ class ImageClient:
     It asks for each id once, splits what exceeds the server's limits, keeps several calls in flight, and retries what
     can be retried (server away, overload, transient statuses) until the one deadline of the ``get`` is over. The first
     reply fixes the version; a reply of another version is an error, so vectors of two versions never mix.
-
-        with ImageClient("localhost:7070") as client:
-            vectors = client.get([1, 2])
-            vectors.values, vectors.status, vectors.version
 
     Args:
         server: ``host:port`` of a daemon; ``host:port,host:port`` of servers that each own a part of the images, if
@@ -52,6 +49,18 @@ class ImageClient:
 
     Raises:
         BadInput: a list is empty or names a server twice.
+
+    Attributes:
+        version: as given; else that of the first reply, None before.
+        stats: running totals of this client.
+        servers: where its calls go.
+
+    Example:
+        >>> from crossmedia import ImageClient
+        >>> with ImageClient("localhost:7070") as client:
+        ...     vectors = client.get([1, 2])
+        >>> vectors.values.shape, vectors.ok.tolist()
+        ((2, 16), [True, True])
     """
 
     def __init__(
@@ -66,35 +75,28 @@ class ImageClient:
     ):
         if dtype not in DTYPE_CODES:
             raise InvalidRequest(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPE_CODES)}.")
-        self._servers = Servers(server, security)
+        self.servers = Servers(server, security)
         self.version = version or None
         self._generations: dict[Transport, int] = {}
         self._timeout_s, self._dtype, self._in_flight = timeout_s, dtype, in_flight
-        self._limits: ServerInfo | None = None
-        self._stats = FetchStats()
+        self._info: ServerInfo | None = None
+        self.stats = FetchStats()
         self._lock = threading.Lock()
 
     def __enter__(self) -> ImageClient:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Give up the connections."""
-        self._servers.close()
+        self.servers.close()
 
     @property
     def generation(self) -> int | None:
         """The highest generation that the server has told, summed over servers that each own a part; None before."""
         return sum(self._generations.values()) if self._generations else None
-
-    @property
-    def stats(self) -> FetchStats:
-        """Running totals of this client."""
-        return self._stats
 
     def info(self, timeout_s: float | None = None) -> ServerInfo:
         """Ask the server what it serves; retried until the deadline, as every call.
@@ -106,15 +108,14 @@ class ImageClient:
             ServerUnavailable: nobody answered within the deadline.
             VersionMismatch: servers that each own a part serve different versions.
             WrongShard: they know another list of servers than this client.
+
+        Example:
+            >>> from crossmedia import ImageClient
+            >>> with ImageClient("localhost:7070") as client:
+            ...     client.info().dim
+            16
         """
-        infos = self.infos(timeout_s)
-        if len({info.version for info in infos}) > 1:
-            serving = "; ".join(f"{info.server_name or 'one'}: {info.version or 'nothing yet'}" for info in infos)
-            raise VersionMismatch(
-                f"The servers that share the images serve different versions ({serving}). Activate the same on all, "
-                f"with 'imgserver versions --activate'."
-            )
-        return ServerInfo.of_parts(infos)
+        return self._info_of_all(self.deadline(timeout_s))
 
     def infos(self, timeout_s: float | None = None) -> list[ServerInfo]:
         """As ``info``, of each server that owns a part; they may serve different versions.
@@ -122,18 +123,43 @@ class ImageClient:
         Raises:
             ServerUnavailable: one did not answer within the deadline.
             WrongShard: they know another list of servers than this client.
+
+        Example:
+            >>> from crossmedia import ImageClient
+            >>> with ImageClient("localhost:7070") as client:
+            ...     [info.ownership.servers for info in client.infos()]
+            [()]
         """
-        told = self._servers.infos(self._timeout_s if timeout_s is None else timeout_s)
+        return self._infos(self.deadline(timeout_s))
+
+    def deadline(self, timeout_s: float | None = None) -> Deadline:
+        """Of what begins now; None takes the client's seconds."""
+        return Deadline.after(self._timeout_s if timeout_s is None else timeout_s)
+
+    def _infos(self, deadline: Deadline) -> list[ServerInfo]:
+        told = self.servers.infos(deadline)
         with self._lock:
             for transport, info in told:
                 self._generations[transport] = max(self._generations.get(transport, 0), info.generation)
         return [info for _, info in told]
 
-    def _described(self, timeout_s: float) -> ServerInfo:
-        """Limits of the servers, asked for once."""
-        if self._limits is None:
-            self._limits = ServerInfo.of_parts(self.infos(timeout_s))
-        return self._limits
+    def _info_of_all(self, deadline: Deadline) -> ServerInfo:
+        infos = self._infos(deadline)
+        if len({info.version for info in infos}) > 1:
+            serving = "; ".join(
+                f"{info.ownership.server_name or 'one'}: {info.version or 'nothing yet'}" for info in infos
+            )
+            raise VersionMismatch(
+                f"The servers that share the images serve different versions ({serving}). Activate the same on all, "
+                f"with 'imgserver versions --activate'."
+            )
+        return ServerInfo.of_servers(infos)
+
+    def described(self, deadline: Deadline) -> ServerInfo:
+        """What the servers tell of themselves, asked for once: limits hold, versions and counters go on."""
+        if self._info is None:
+            self._info = ServerInfo.of_servers(self._infos(deadline))
+        return self._info
 
     def get(
         self, image_ids: Sequence[int] | npt.NDArray[Any], timeout_s: float | None = None, version: str | None = None
@@ -157,41 +183,33 @@ class ImageClient:
             WrongShard: the server owns a part of the images, and an id is of another part.
             InvalidRequest: an id is negative (other than -1), above 2**63 - 1 or no integer.
             ServerFault: a reply does not fit what was asked: see ``replies``.
+
+        Example:
+            >>> from crossmedia import ImageClient
+            >>> with ImageClient("localhost:7070") as client:
+            ...     vectors = client.get([3, 1, 3, -1])
+            >>> vectors.ok.tolist(), vectors.version == client.version
+            ([True, True, True, False], True)
         """
-        started = time.monotonic()
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        deadline = started + timeout_s
-        asked = as_ids(image_ids)
-        unique, place = deduplicated(asked)
-        limits = self._described(timeout_s)
-        if len(self._servers) > 1 and not (version or self.version):
-            told = self.info(seconds_left(deadline, timeout_s))
-            self.version = told.version or None  # all of them must serve it
-        fetch = Fetch(
-            self._servers,
-            unique,
-            version or self.version or "",
-            self._dtype,
-            limits,
-            self._in_flight,
-            partial(self._accept, version or None, limits),
-            deadline,
-            timeout_s,
-        )
-        fetch.run()
+        started, deadline = time.monotonic(), self.deadline(timeout_s)
+        ids = as_ids(image_ids)
+        unique, place = deduplicated(ids)
+        info = self.described(deadline)
+        if len(self.servers) > 1 and not (version or self.version):
+            self.version = self._info_of_all(deadline).version or None  # all of them must serve it
+        asked = Asked(version or self.version or "", self._dtype, info)
+        fetch = Fetch(self.servers, unique, asked, partial(self._accept, asked), deadline)
+        fetch.run(self._in_flight)
         values, status = fetch.values, fetch.status
         with self._lock:
-            self._stats.requested += len(asked)
-            self._stats.unique += len(unique)
-            self._stats.retries += fetch.retries
-            self._stats.seconds += time.monotonic() - started
-            for failure, count in _failures(status):
-                self._stats.missing[failure] = self._stats.missing.get(failure, 0) + count
-            if self._stats.missing and self._stats.missing_id < 0:
-                self._stats.missing_id = int(unique[np.isin(status, PERMANENT)][0])
+            self.stats.requested += len(ids)
+            self.stats.unique += len(unique)
+            self.stats.retries += fetch.retries
+            self.stats.seconds += time.monotonic() - started
+            self.stats.count_missing(unique, status)
         if place is not None:
             values, status = in_place(values, place, 0), in_place(status, place, Status.NOT_FOUND)
-        return Vectors(values, status, version or self.version or "", self.generation or 0)
+        return Vectors(values, status, asked.version or self.version or "", self.generation or 0)
 
     def put(self, photos: Mapping[int, bytes], timeout_s: float | None = None) -> dict[int, Status]:
         """Have photos embedded and stored, so that the next ``get`` serves their vectors; also replaces photos.
@@ -211,98 +229,27 @@ class ImageClient:
             NotReady: nothing was precomputed yet.
             VersionMismatch: the vectors served were imported.
             InvalidRequest: an id is negative or above 2**63 - 1.
+
+        Example:
+            >>> from pathlib import Path
+            >>> from crossmedia import ImageClient
+            >>> with ImageClient("localhost:7070") as client:
+            ...     client.put({4711: Path("photos/001.jpg").read_bytes()})
+            {4711: <Status.OK: 1>}
         """
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        deadline = time.monotonic() + timeout_s
-        limits = self._described(timeout_s)
+        deadline = self.deadline(timeout_s)
+        info = self.described(deadline)
         ids, data = as_ids(list(photos)), list(photos.values())
         if NULL_IMAGE in ids or len(np.unique(ids)) < len(ids):
             raise InvalidRequest("A photo is given under -1, which stands for no image, or two are under one id.")
 
         def put(transport: Transport, rows: Ids) -> dict[int, Status]:
             mine = {int(ids[row]): data[row] for row in rows.tolist()}
-            return put_photos(transport, limits, mine, deadline, timeout_s)
+            return put_photos(transport, info, mine, deadline)
 
-        parts = self._servers.of_each(ids, put)
+        parts = self.servers.of_each(ids, put)
         found = {image_id: status for _, part in parts for image_id, status in part.items()}
         return {given: found[image_id] for given, image_id in zip(photos, ids.tolist(), strict=True)}
-
-    def put_head(self, run_id: str, version: str, head: bytes, timeout_s: float | None = None) -> None:
-        """Have the servers hold a head, so that vectors and gradients of its version can be asked for.
-
-        Args:
-            run_id: the run that it belongs to; the server keeps the latest few of each.
-            version: that of these weights, ``Head.version``.
-            head: what ``Head.to_bytes`` gives.
-            timeout_s: seconds, retries included; None takes the client's.
-
-        Raises:
-            InvalidRequest, BadInput: the server refuses it.
-            VersionMismatch: the server has no features of that backbone.
-            ServerFault: the server says that it holds another.
-            ServerUnavailable, Overloaded, DeadlineExceeded: still so at the deadline.
-        """
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        request = pb.PutHeadRequest(run_id=run_id, version=version, head=head, owner=pb.HEAD_OWNER_TRAINER)
-        deadline = time.monotonic() + timeout_s
-
-        def put(transport: Transport) -> None:
-            reply = until_answered(partial(transport.put_head, request), deadline, timeout_s)
-            replies.held(reply, version, transport.address)
-
-        at_once([partial(put, transport) for transport in self._servers.transports])
-        with self._lock:
-            self._stats.head_bytes_sent += len(head) * len(self._servers)
-
-    def head_gradient(
-        self,
-        version: str,
-        image_ids: Ids,
-        d_vectors: npt.NDArray[np.float32],
-        shapes: Mapping[str, Sequence[int]],
-        timeout_s: float | None = None,
-    ) -> list[replies.Gradient]:
-        """The gradient of a head's weights for gradients of its vectors.
-
-        Args:
-            version: of a head that was put.
-            image_ids: shape (n,), as they were asked for.
-            d_vectors: shape (n, D); zeros where there was no vector.
-            shapes: of the head's weights, by name.
-            timeout_s: seconds, retries included; None takes the client's.
-
-        Returns:
-            parts whose sum it is, name of a weight -> its gradient: one part, unless the ids took several calls; in the
-            same order for the same servers.
-
-        Raises:
-            VersionMismatch: the server does not hold the head (any more): put it again.
-            InvalidRequest: a gradient is not finite.
-            ServerFault: what came is no gradient of such weights.
-            ServerUnavailable, Overloaded, DeadlineExceeded: still so at the deadline.
-        """
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        deadline = time.monotonic() + timeout_s
-        step = self._described(timeout_s).ids_per_call(8 + 4 * d_vectors.shape[1])
-
-        def of_server(transport: Transport, rows: Ids) -> list[replies.Gradient]:
-            gradients = []
-            for start in range(0, len(rows), step):
-                part = rows[start : start + step]
-                request = pb.GetHeadGradientRequest(
-                    version=version,
-                    image_ids=image_ids[part].astype("<i8").tobytes(),
-                    d_vectors=np.ascontiguousarray(d_vectors[part], dtype="<f4").tobytes(),
-                )
-                call = partial(transport.get_head_gradient, request)
-                reply = until_answered(call, deadline, timeout_s)
-                gradients.append(replies.gradient(reply, version, shapes, transport.address))
-                with self._lock:
-                    self._stats.bytes_sent += len(request.image_ids) + len(request.d_vectors)
-                    self._stats.head_bytes_received += len(reply.gradient)
-            return gradients
-
-        return [one for _, gradients in self._servers.of_each(image_ids, of_server) for one in gradients]
 
     def search(
         self,
@@ -319,27 +266,29 @@ class ImageClient:
             timeout_s: seconds for all of it, retries included; None takes the client's.
 
         Raises:
-            NotReady: the store has no index; 'imgserver index' builds one.
-            VersionMismatch: the index is of another version than this client's, or than the server serves.
+            NotReady: the store has no similarity index; 'imgserver index' builds one.
+            VersionMismatch: that index is of another version than this client's, or than the server serves.
             InvalidRequest: k is out of the server's limits, an id is negative, or ids are asked of several servers.
             ServerUnavailable, Overloaded, DeadlineExceeded: still so at the deadline.
+
+        Example:
+            >>> from crossmedia import ImageClient
+            >>> with ImageClient("localhost:7070") as client:
+            ...     client.search([1, 2], k=3).image_ids.shape
+            (2, 3)
         """
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        deadline = time.monotonic() + timeout_s
-        limits = self._described(timeout_s)
-
-        def ask(transport: Transport) -> Neighbours:
-            return search(transport, limits, self.version or "", queries, k, deadline, timeout_s)
-
-        if len(self._servers) > 1 and len(queries) and not isinstance(queries[0], bytes):
+        deadline, query = self.deadline(timeout_s), Query(queries, k, self.version or "")
+        limits = self.described(deadline).limits
+        if len(self.servers) > 1 and len(queries) and not query.by_photo:
             raise InvalidRequest(
                 "The images most alike another are on all servers, and each knows the vectors of its own only. Search "
                 "with the photo, which all are asked for."
             )
-        return best_of(at_once([partial(ask, transport) for transport in self._servers.transports]))
+        calls = [partial(search, transport, limits, query, deadline) for transport in self.servers.transports]
+        return best_of(at_once(calls))
 
     def thumbnails(self, image_ids: Sequence[int] | npt.NDArray[Any], max_side: int = 128) -> list[bytes | None]:
-        """Small JPEGs of the photos, in the order asked; None where there is no photo or it cannot be decoded.
+        r"""Small JPEGs of the photos, in the order asked; None where there is no photo or it cannot be decoded.
 
         Args:
             image_ids: shape (n,), integers; -1 is the null image.
@@ -349,49 +298,51 @@ class ImageClient:
             InvalidRequest: an id is none, or ``max_side`` is more than the server draws.
             WrongShard: the server owns a part of the images, and an id is of another part.
             ServerUnavailable, Overloaded, DeadlineExceeded: still so when the client's ``timeout_s`` is over.
+
+        Example:
+            >>> from crossmedia import ImageClient
+            >>> with ImageClient("localhost:7070") as client:
+            ...     [jpeg[:2] for jpeg in client.thumbnails([1, 2])]
+            [b'\xff\xd8', b'\xff\xd8']
         """
-        deadline = time.monotonic() + self._timeout_s
+        deadline = self.deadline()
         ids = as_ids(image_ids)
-        step = self._described(self._timeout_s).max_thumbnails_per_call
+        step = self.described(deadline).limits.max_thumbnails_per_call
         result: list[bytes | None] = [None] * len(ids)
         real = np.flatnonzero(ids != NULL_IMAGE)
 
-        def ask(transport: Transport, rows: Ids) -> None:
+        def draw(transport: Transport, rows: Ids) -> None:
             for start in range(0, len(rows), step):
                 part = real[rows[start : start + step]]
                 request = pb.GetThumbnailsRequest(image_ids=ids[part].astype("<i8").tobytes(), max_side=max_side)
-                reply = until_answered(partial(transport.get_thumbnails, request), deadline, self._timeout_s)
+                reply = ask(transport, GET_THUMBNAILS, request, deadline)
                 jpegs = replies.thumbnails(reply, ids[part], max_side, transport.address)
                 for row, jpeg in zip(part.tolist(), jpegs, strict=True):
                     result[row] = jpeg
 
-        self._servers.of_each(ids[real], ask)
+        self.servers.of_each(ids[real], draw)
         return result
 
-    def _accept(
-        self, asked: str | None, limits: ServerInfo, transport: Transport, reply: VectorsReply, ids: Ids
-    ) -> VectorsReply:
-        """Check one reply; the first to a ``get`` that asked for no version of its own fixes the client's."""
-        reply = replies.vectors(reply, ids, self._dtype, asked or self.version, limits, transport.address)
+    def count(self, **more: float) -> None:
+        """Add to running totals, by their names; calls of several threads may end at once."""
         with self._lock:
-            if self.version is None and asked is None:
+            for name, amount in more.items():
+                setattr(self.stats, name, getattr(self.stats, name) + amount)
+
+    def _accept(self, asked: Asked, transport: Transport, reply: VectorsReply, ids: Ids) -> VectorsReply:
+        """Check one reply; the first to a ``get`` that asked for no version fixes the client's."""
+        reply = replies.vectors(reply, ids, asked, transport.address)
+        with self._lock:
+            if not asked.version and self.version is None:
                 self.version = reply.version
-            if reply.version != (wanted := asked or self.version):
+            if reply.version != (wanted := asked.version or self.version):
                 raise VersionMismatch(
                     f"The server now serves {reply.version}; this client began with {wanted}. Vectors of two "
                     f"versions do not mix: start the run again, or activate the former version."
                 )
             self._generations[transport] = max(self._generations.get(transport, 0), reply.generation)
-            self._stats.calls += 1
-            self._stats.computed += reply.computed
-            self._stats.bytes_sent += 8 * len(ids)
-            self._stats.bytes_received += reply.values.nbytes + reply.status.nbytes
+            self.stats.calls += 1
+            self.stats.computed += reply.computed
+            self.stats.bytes_sent += 8 * len(ids)
+            self.stats.bytes_received += reply.values.nbytes + reply.status.nbytes
         return reply
-
-
-def _failures(status: npt.NDArray[np.uint8]) -> list[tuple[str, int]]:
-    """Name and count of each permanent failure."""
-    if not len(status) or status.max() == Status.OK:
-        return []
-    counts = np.bincount(status, minlength=256)
-    return [(failure.name, int(counts[failure])) for failure in PERMANENT if counts[failure]]

@@ -11,8 +11,9 @@ import numpy as np
 from crossmedia.errors import CrossMediaError, DeadlineExceeded, Overloaded, ServerUnavailable
 from crossmedia.imgserver.client.failures import broken
 from crossmedia.imgserver.client.ids import Ids
-from crossmedia.imgserver.client.results import DTYPE_CODES, ServerInfo
-from crossmedia.imgserver.client.retries import Tries, seconds_left
+from crossmedia.imgserver.client.replies import Asked
+from crossmedia.imgserver.client.results import DTYPE_CODES
+from crossmedia.imgserver.client.retries import Deadline, Tries
 from crossmedia.imgserver.client.servers import Servers
 from crossmedia.imgserver.client.transports import Pending, Transport
 from crossmedia.imgserver.wire import VectorsReply
@@ -26,13 +27,9 @@ class Fetch:
     Args:
         servers: carry the calls, each for the ids that it owns.
         ids: shape (n,), each once.
-        version: asked for; empty takes the active one.
-        dtype: how vectors travel.
-        limits: what the servers told of themselves.
-        in_flight: how many calls to each server may be under way at once.
+        asked: of every server.
         accept: checks the reply that a transport brought for some ids.
-        deadline: on the monotonic clock.
-        timeout_s: what an error names.
+        deadline: of all of it.
 
     Attributes:
         values: shape (n, D), once it ran.
@@ -44,46 +41,43 @@ class Fetch:
         self,
         servers: Servers,
         ids: Ids,
-        version: str,
-        dtype: str,
-        limits: ServerInfo,
-        in_flight: int,
+        asked: Asked,
         accept: Callable[[Transport, VectorsReply, Ids], VectorsReply],
-        deadline: float,
-        timeout_s: float,
+        deadline: Deadline,
     ):
-        self.ids, self.version, self.dtype = ids, version, dtype
-        self.servers, self.in_flight, self.accept = servers, in_flight * len(servers), accept
-        self.deadline, self.timeout_s = deadline, timeout_s
-        self.limits = limits
-        dim = limits.dim_of(version)
-        self.step = limits.ids_per_call(dim * np.dtype(dtype).itemsize)
-        self.values = np.zeros((0, dim), dtype=dtype)
+        self.servers, self.ids, self.asked, self.accept, self.deadline = servers, ids, asked, accept, deadline
+        dim = asked.info.dim_of(asked.version)
+        self.step = asked.info.limits.ids_per_call(dim * np.dtype(asked.dtype).itemsize)
+        self.values = np.zeros((0, dim), dtype=asked.dtype)
         self.status = np.zeros(0, dtype=np.uint8)
         self._late = np.zeros(len(ids), dtype=np.uint8)  # of rows that are asked for again, why
         self.retries = 0
 
-    def run(self) -> None:
-        """Fetch until every row has a final status, or raise at the deadline."""
+    def run(self, in_flight: int) -> None:
+        """Fetch until every row has a final status, or raise at the deadline.
+
+        Args:
+            in_flight: how many calls to each server may be under way at once.
+        """
         rows = np.arange(len(self.ids))
         if not len(rows):
             return
         tries = Tries(self.deadline)
         while True:
-            rows, error = self._one_round(rows)
+            rows, error = self._one_round(rows, in_flight * len(self.servers))
             if not len(rows):
                 tries.answered()
                 return
             tries.wait(error)
 
-    def _one_round(self, rows: Ids) -> tuple[Ids, CrossMediaError]:
+    def _one_round(self, rows: Ids, in_flight: int) -> tuple[Ids, CrossMediaError]:
         """Ask once for ``rows``; return those to ask for again, and why."""
         parts = deque(self._parts(rows))
         flying: deque[tuple[Transport, Ids, Pending]] = deque()
         again: list[Ids] = []
         why: CrossMediaError = DeadlineExceeded("")
         while parts or flying:
-            while parts and len(flying) < self.in_flight:
+            while parts and len(flying) < in_flight:
                 transport, part = parts.popleft()
                 flying.append((transport, part, self._start(transport, part)))
             transport, part, call = flying.popleft()
@@ -101,7 +95,9 @@ class Fetch:
                 # FAILED is above TIMED_OUT: the last try may have no time to find out what an earlier one did.
                 self._late[waiting] = np.maximum(self._late[waiting], reply.status[late])
                 first = int(waiting[0])
-                why = self.limits.not_ready(int(self.ids[first]), int(self._late[first]), len(waiting), self.timeout_s)
+                why = self.asked.info.not_ready(
+                    int(self.ids[first]), int(self._late[first]), len(waiting), self.deadline.timeout_s
+                )
         return (np.concatenate(again) if again else rows[:0]), why
 
     def _parts(self, rows: Ids) -> list[tuple[Transport, Ids]]:
@@ -120,7 +116,7 @@ class Fetch:
             return
         if len(self.status) != len(self.ids):
             try:
-                self.values = np.zeros((len(self.ids), dim), dtype=self.dtype)
+                self.values = np.zeros((len(self.ids), dim), dtype=self.asked.dtype)
             except MemoryError:
                 what = f"{len(self.ids)} vectors of {dim} numbers, of {reply.version}, do not fit into memory here"
                 raise broken(transport.address, what) from None
@@ -133,5 +129,5 @@ class Fetch:
 
     def _start(self, transport: Transport, part: Ids) -> Pending:
         block = self.ids[part].astype("<i8").tobytes()
-        request = pb.GetVectorsRequest(version=self.version, image_ids=block, dtype=DTYPE_CODES[self.dtype])
-        return transport.get_vectors(request, seconds_left(self.deadline, self.timeout_s))
+        request = pb.GetVectorsRequest(version=self.asked.version, image_ids=block, dtype=DTYPE_CODES[self.asked.dtype])
+        return transport.get_vectors(request, self.deadline.left())

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from crossmedia.errors import NotReady, VersionMismatch
 from crossmedia.imgserver.client.transports import Pending
-from crossmedia.imgserver.wire import DTYPES, VectorsReply
+from crossmedia.imgserver.wire import DTYPES, GET_INFO, GET_THUMBNAILS, SEARCH, Method, VectorsReply
 from crossmedia.status import Status
 from crossmedia.v1 import image_server_pb2 as pb
 from crossmedia.version import Version
@@ -25,7 +25,15 @@ class MockTransport:
         version: the version that every reply names; empty: one of vectors of that length, of 8 where there are none.
         generation: the generation that every reply names.
         status: image id -> status byte, for ids that are to fail.
-        max_ids_per_call: the limit that ``get_info`` tells.
+        max_ids_per_call: the limit that it tells.
+
+    Example:
+        >>> import numpy as np
+        >>> from crossmedia import ImageClient
+        >>> from crossmedia.imgserver.client import MockTransport
+        >>> with ImageClient(MockTransport({7: np.ones(4)})) as client:
+        ...     client.get([7, 8]).ok.tolist()
+        [True, False]
     """
 
     address = "(a mock)"
@@ -45,8 +53,22 @@ class MockTransport:
         self.version = version or f"mock@000000000000+none@000000000000/{self.dim}"
         self.requests: list[pb.GetVectorsRequest] = []
 
-    def get_info(self, timeout_s: float) -> pb.GetInfoResponse:
-        """A description with the mock's version and limits."""
+    def call(self, method: Method[Any], request: Any, timeout_s: float) -> Any:
+        """Tell what is served here, and that no photo has a thumbnail.
+
+        Raises:
+            NotReady: for ``Search``, as a server without a similarity index does.
+            VersionMismatch: for what takes a CNN or features, as a server of imported vectors does.
+        """
+        if method == GET_INFO:
+            return self._info()
+        if method == GET_THUMBNAILS:
+            return pb.GetThumbnailsResponse(jpegs=[b""] * (len(request.image_ids) // 8))
+        if method == SEARCH:
+            raise NotReady("The mock has no similarity index.")
+        raise VersionMismatch(f"The mock cannot answer {method.name}: it has neither a CNN nor features.")
+
+    def _info(self) -> pb.GetInfoResponse:
         return pb.GetInfoResponse(
             server_version="mock",
             version=self.version,
@@ -54,13 +76,15 @@ class MockTransport:
             stored_dtype=pb.DTYPE_FLOAT16,
             generation=self.generation,
             versions=[self.version],
-            max_ids_per_call=self.max_ids_per_call,
-            max_thumbnails_per_call=256,
-            max_put_per_call=256,
-            max_image_bytes=20 << 20,
-            max_image_pixels=50_000_000,
-            max_message_bytes=64 << 20,
-            images_stored=len(self.vectors),
+            limits=pb.Limits(
+                max_ids_per_call=self.max_ids_per_call,
+                max_thumbnails_per_call=256,
+                max_put_per_call=256,
+                max_image_bytes=20 << 20,
+                max_image_pixels=50_000_000,
+                max_message_bytes=64 << 20,
+            ),
+            contents=pb.Contents(images_stored=len(self.vectors)),
         )
 
     def get_vectors(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
@@ -81,42 +105,6 @@ class MockTransport:
                 values[row], status[row] = self.vectors[image_id], Status.OK
         done.set_result(VectorsReply(self.version, self.generation, values, status))
         return done
-
-    def put_images(self, request: pb.PutImagesRequest, timeout_s: float) -> pb.PutImagesResponse:
-        """There is no CNN here.
-
-        Raises:
-            VersionMismatch: always, as a server of imported vectors does.
-        """
-        raise VersionMismatch("The mock has no CNN that could embed photos.")
-
-    def search(self, request: pb.SearchRequest, timeout_s: float) -> pb.SearchResponse:
-        """There is no index here.
-
-        Raises:
-            NotReady: always, as a server without one does.
-        """
-        raise NotReady("The mock has no similarity index.")
-
-    def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
-        """No photo has a thumbnail here."""
-        return pb.GetThumbnailsResponse(jpegs=[b""] * (len(request.image_ids) // 8))
-
-    def put_head(self, request: pb.PutHeadRequest, timeout_s: float) -> pb.PutHeadResponse:
-        """There are no features here.
-
-        Raises:
-            VersionMismatch: always, as a server of imported vectors does.
-        """
-        raise VersionMismatch("The mock has no features that a head could be applied to.")
-
-    def get_head_gradient(self, request: pb.GetHeadGradientRequest, timeout_s: float) -> pb.GetHeadGradientResponse:
-        """No head can be put here.
-
-        Raises:
-            VersionMismatch: always.
-        """
-        raise VersionMismatch("The mock holds no heads.")
 
     def close(self) -> None:
         """Nothing to give up."""

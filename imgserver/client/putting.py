@@ -6,17 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from crossmedia.errors import CrossMediaError, Overloaded, ServerUnavailable
 from crossmedia.imgserver.client import replies
-from crossmedia.imgserver.client.results import ServerInfo
-from crossmedia.imgserver.client.retries import Tries, seconds_left
+from crossmedia.imgserver.client.retries import Deadline, Tries
+from crossmedia.imgserver.client.server_info import ServerInfo
 from crossmedia.imgserver.client.transports import Transport
+from crossmedia.imgserver.wire import PUT_IMAGES
 from crossmedia.status import TRANSIENT, Status
 from crossmedia.v1 import image_server_pb2 as pb
 
 
 def put_photos(
-    transport: Transport, limits: ServerInfo, photos: Mapping[int, bytes], deadline: float, timeout_s: float
+    transport: Transport, info: ServerInfo, photos: Mapping[int, bytes], deadline: Deadline
 ) -> dict[int, Status]:
     """What ``ImageClient.put`` does, within the limits that the server told."""
+    limits = info.limits
     most = min(limits.max_image_bytes, limits.message_bytes - 1024)
     result = {image_id: Status.TOO_LARGE for image_id, data in photos.items() if len(data) > most}
     todo = [image_id for image_id in photos if image_id not in result]
@@ -28,7 +30,7 @@ def put_photos(
             part = todo[run]
             request = pb.PutImagesRequest(images=[pb.PutImage(image_id=i, data=photos[i]) for i in part])
             try:
-                reply = transport.put_images(request, seconds_left(deadline, timeout_s))
+                reply = transport.call(PUT_IMAGES, request, deadline.left())
             except (ServerUnavailable, Overloaded) as failed:
                 error = failed
                 break
@@ -38,7 +40,7 @@ def put_photos(
         if not todo:
             tries.answered()
             return result
-        tries.wait(error or limits.not_ready(todo[0], result[todo[0]], len(todo), timeout_s))
+        tries.wait(error or info.not_ready(todo[0], result[todo[0]], len(todo), deadline.timeout_s))
 
 
 def parts(sizes: Sequence[int], most: int, max_bytes: int) -> Iterator[slice]:

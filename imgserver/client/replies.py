@@ -8,23 +8,24 @@ Legend: n ids or queries of a call, D numbers in a vector, k neighbours.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from crossmedia.imgserver.client.failures import broken, printable
 from crossmedia.imgserver.client.ids import Ids
-from crossmedia.imgserver.client.results import DTYPE_NAMES, KNOWN_STATUS, ServerInfo
-from crossmedia.imgserver.wire import VectorsReply
+from crossmedia.imgserver.client.results import DTYPE_NAMES, KNOWN_STATUS
+from crossmedia.imgserver.client.server_info import PARTS, ServerInfo, dim_in
+from crossmedia.imgserver.wire import Reply, VectorsReply
 from crossmedia.keys import NULL_IMAGE
 from crossmedia.status import Status, is_ok
 from crossmedia.v1 import image_server_pb2 as pb
-from crossmedia.version import Version
 
 MAX_DIM = 1 << 16
 MAX_NAME, MAX_NAMES = 1024, 10_000  # characters of a name that a server tells, and names in a list
@@ -34,7 +35,6 @@ COSINE_SLACK = 1e-3  # cosines are sums of rounded products
 
 Statuses = npt.NDArray[np.uint8]
 Gradient = dict[str, npt.NDArray[np.float32]]
-Reply = TypeVar("Reply", bound=Message)
 
 # A call cannot be made within a limit of 0.
 _POSITIVE = (
@@ -61,41 +61,65 @@ def info(message: pb.GetInfoResponse, server: str) -> ServerInfo:
     Raises:
         ServerFault: a limit that no call fits, a name that cannot be shown, or a length that is not its version's.
     """
-    values: dict[str, Any] = {name: getattr(message, name) for name in ServerInfo.__dataclass_fields__}
-    values |= {name: tuple(values[name]) for name in ("versions", "servers", "image_names")}
-    values["stored_dtype"] = DTYPE_NAMES.get(message.stored_dtype, "")
-    for name, value in values.items():
-        if isinstance(value, str):
+    told = ServerInfo(**_told(ServerInfo, message, server))
+    for name in _POSITIVE:
+        limit, least = getattr(told.limits, name), LEAST_MESSAGE_BYTES if name == "max_message_bytes" else 1
+        if limit < least:
+            raise broken(server, f"its limit {name} is {limit}; no call can be made within less than {least}")
+    for name in ("dim", "feature_dim"):
+        if getattr(told, name) > MAX_DIM:
+            raise broken(server, f"{name} is {getattr(told, name)}, more than {MAX_DIM}")
+    if told.version and not dim_in(told.version) == told.dim > 0:
+        raise broken(server, f"dim is {told.dim}, and its version is {told.version!r}, which should end with it")
+    return told
+
+
+def _told(kind: type[Any], message: Any, server: str) -> dict[str, Any]:
+    """The fields of a description, or of a part of it, each checked for what it can be."""
+    values: dict[str, Any] = {}
+    for name in kind.__dataclass_fields__:
+        value = getattr(message, name)
+        if (part := PARTS.get(name)) is not None:
+            value = part(**_told(part, value, server))
+        elif name == "stored_dtype":
+            value = DTYPE_NAMES.get(value, "")
+        elif isinstance(value, str):
             _named(name, value, server)
-        elif isinstance(value, tuple):
+        elif isinstance(value, float):
+            if not (math.isfinite(value) and value >= 0):
+                raise broken(server, f"{name} is {value}, which is no number of seconds")
+        elif not isinstance(value, int):
+            value = tuple(value)
             if len(value) > MAX_NAMES:
                 raise broken(server, f"{name} lists {len(value)} names, more than {MAX_NAMES}")
             for one in value:
                 _named(name, one, server)
-        elif isinstance(value, float) and not (math.isfinite(value) and value >= 0):
-            raise broken(server, f"{name} is {value}, which is no number of seconds")
-    for name in _POSITIVE:
-        if values[name] < (least := LEAST_MESSAGE_BYTES if name == "max_message_bytes" else 1):
-            raise broken(server, f"its limit {name} is {values[name]}; no call can be made within less than {least}")
-    for name in ("dim", "feature_dim"):
-        if values[name] > MAX_DIM:
-            raise broken(server, f"{name} is {values[name]}, more than {MAX_DIM}")
-    if message.version and not Version.parse(message.version).dim == message.dim > 0:
-        raise broken(server, f"dim is {message.dim}, and its version is {message.version!r}, which should end with it")
-    return ServerInfo(**values)
+        values[name] = value
+    return values
 
 
-def vectors(
-    reply: VectorsReply, ids: Ids, dtype: str, asked: str | None, limits: ServerInfo, server: str
-) -> VectorsReply:
+@dataclass(frozen=True)
+class Asked:
+    """What the calls of one ``get`` ask for, and what is known of those who answer.
+
+    Attributes:
+        version: of the vectors; empty: whatever is active.
+        dtype: how they travel.
+        info: what the servers told of themselves.
+    """
+
+    version: str
+    dtype: str
+    info: ServerInfo
+
+
+def vectors(reply: VectorsReply, ids: Ids, asked: Asked, server: str) -> VectorsReply:
     """The reply, if each id of a call has a known status, and a vector of its version's length; zeros where it failed.
 
     Args:
         reply: as it came.
         ids: shape (n,), that were asked for.
-        dtype: likewise.
-        asked: the version, likewise; None: whatever is active.
-        limits: what the server told of itself.
+        asked: what else was.
         server: its address.
 
     Raises:
@@ -103,20 +127,22 @@ def vectors(
             unknown status, or a number that is not finite in the vector of an image that is OK.
     """
     values, status = reply.values, reply.status
-    if (len(status), len(values), values.dtype) != (len(ids), len(ids), np.dtype(dtype)):
+    if (len(status), len(values), values.dtype) != (len(ids), len(ids), np.dtype(asked.dtype)):
         raise broken(
             server,
-            f"{len(ids)} ids were asked for in {dtype}; it holds {len(status)} statuses and {len(values)} vectors of "
-            f"{values.dtype}",
+            f"{len(ids)} ids were asked for in {asked.dtype}; it holds {len(status)} statuses and {len(values)} "
+            f"vectors of {values.dtype}",
         )
-    dim = limits.dim_known(_named("version", reply.version, server))
-    if dim is None and reply.version != asked:
+    dim = asked.info.dim_known(_named("version", reply.version, server))
+    if dim is None and not (reply.version and reply.version == asked.version):
         raise broken(server, f"version is {reply.version!r}, which does not end with the length of its vectors")
     if values.shape[1] not in ((dim,) if dim else range(1, MAX_DIM + 1)):
         raise broken(server, f"its vectors have {values.shape[1]} numbers, those of {reply.version!r} have {dim}")
-    failed = ~is_ok(_known(status, "image", ids, server))
-    if failed.any() and values[failed].any():
-        values = np.where(failed[:, None], values.dtype.type(0), values)
+    failed = ~is_ok(status)
+    if failed.any():  # else there is nothing to look up
+        _known(status, "image", ids, server)
+        if values[failed].any():
+            values = np.where(failed[:, None], values.dtype.type(0), values)
     if not finite(values):
         row = int(np.argmin(np.isfinite(values).all(axis=1)))
         number = values[row][~np.isfinite(values[row])][0]
@@ -225,15 +251,13 @@ def thumbnails(reply: pb.GetThumbnailsResponse, ids: Ids, max_side: int, server:
     return [jpeg or None for jpeg in reply.jpegs]
 
 
-def gradient(
-    reply: pb.GetHeadGradientResponse, version: str, shapes: Mapping[str, Sequence[int]], server: str
-) -> Gradient:
+def gradient(reply: pb.GetHeadGradientResponse, version: str, weights: bytes, server: str) -> Gradient:
     """The gradient of each weight of a head.
 
     Args:
         reply: as it came.
         version: of the head.
-        shapes: name of each weight -> its shape.
+        weights: of the head, as a block of safetensors.
         server: its address.
 
     Raises:
@@ -247,6 +271,7 @@ def gradient(
         tensors = dict(deserialize(reply.gradient))  # type: ignore[no-untyped-call]
     except (SafetensorError, ValueError) as error:
         raise broken(server, f"gradient is no block of safetensors ({error})") from None
+    shapes = _shapes(weights)
     if set(tensors) != set(shapes):
         raise broken(server, f"gradient holds {sorted(tensors)}, and the head's weights are {sorted(shapes)}")
     found: Gradient = {}
@@ -272,6 +297,12 @@ def held(reply: pb.PutHeadResponse, version: str, server: str) -> None:
     """
     if reply.version != version:
         raise broken(server, f"a head was put as {version}, version is {reply.version!r}")
+
+
+def _shapes(weights: bytes) -> dict[str, list[int]]:
+    """The shape of each tensor of a block of safetensors, which begins with the length of a header in JSON."""
+    header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
+    return {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
 
 
 def _named(field: str, value: str, server: str) -> str:

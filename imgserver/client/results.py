@@ -1,21 +1,17 @@
-"""What the client hands out: vectors with a status each, the server's description, and running totals."""
+"""What the client hands out: vectors with a status each, neighbours, and running totals."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from crossmedia.errors import DeadlineExceeded, TooManyMissingImages, VersionMismatch
-from crossmedia.status import Status, is_ok
+from crossmedia.errors import TooManyMissingImages
+from crossmedia.status import PERMANENT, Status, is_ok
 from crossmedia.v1 import image_server_pb2 as pb
-from crossmedia.version import Version
 
-# Whatever a server says: a message is held in memory as a whole.
-MAX_MESSAGE_BYTES = 256 << 20
 # A rule in per cent says nothing about a handful of ids.
 MISSING_RULE_FROM = 100
 CHECK = (
@@ -37,6 +33,14 @@ class Vectors:
         version: the version that every row belongs to.
         generation: the store's generation when the reply was made (the highest of them, if it took several calls; the
             sum over servers that each own a part).
+
+    Example:
+        >>> from crossmedia import ImageClient
+        >>> from crossmedia.imgserver.client import Status
+        >>> with ImageClient("localhost:7070") as client:
+        ...     vectors = client.get([1, 999])
+        >>> vectors.values[vectors.ok].shape, [Status(status).name for status in vectors.status]
+        ((1, 16), ['OK', 'NOT_FOUND'])
     """
 
     values: npt.NDArray[Any]
@@ -62,7 +66,7 @@ class Neighbours:
         cosines: shape (n, k), float32; 0 there.
         status: shape (n,), uint8, a ``Status`` each: what became of the query.
         version: the version whose vectors were compared.
-        images: in the index; those that were added after it was built are not found.
+        images: in the similarity index; those that were added after it was built are not found.
     """
 
     image_ids: npt.NDArray[np.int64]
@@ -72,134 +76,6 @@ class Neighbours:
     images: int
 
 
-@dataclass(frozen=True)
-class ServerInfo:
-    """What ``GetInfo`` says: version, limits and counters; the comments of the wire contract explain each field."""
-
-    server_version: str
-    version: str
-    backbone: str
-    dim: int
-    stored_dtype: str
-    generation: int
-    versions: tuple[str, ...]
-    max_ids_per_call: int
-    max_thumbnails_per_call: int
-    max_message_bytes: int
-    max_pending_ids: int
-    max_image_bytes: int
-    max_image_pixels: int
-    images_in_catalogue: int
-    images_stored: int
-    computed_on_demand: int
-    cnn_passes_on_demand: int
-    cnn_batches_on_demand: int
-    ids_requested: int
-    ids_from_table: int
-    uptime_s: float
-    engine: str
-    max_put_per_call: int
-    max_pending_bytes: int
-    negative_ttl_s: float
-    store_used_bytes: int
-    store_free_bytes: int
-    images_pending: int
-    failed_on_demand: int
-    feature_dim: int
-    heads_held: int
-    max_heads_per_run: int
-    max_head_bytes: int
-    images_indexed: int
-    indexed_version: str
-    index_kind: str
-    max_queries_per_search: int
-    max_neighbours: int
-    servers: tuple[str, ...]
-    server_name: str
-    rows_damaged: int
-    image_names: tuple[str, ...]
-
-    @property
-    def hit_ratio(self) -> float:
-        """Share of the ids asked for, since the server started, that were answered from the table."""
-        return self.ids_from_table / self.ids_requested if self.ids_requested else 1.0
-
-    def features(self) -> str:
-        """The version of the features that a head can be applied to.
-
-        Raises:
-            VersionMismatch: there are none.
-        """
-        if not self.feature_dim:
-            raise VersionMismatch(
-                f"The server has no features that a head could learn from: it serves {self.version or 'nothing yet'}. "
-                f"Activate a version that was made by a backbone, with 'imgserver versions --activate'."
-            )
-        return self.backbone
-
-    def not_ready(self, image_id: int, status: int, images: int, timeout_s: float) -> DeadlineExceeded:
-        """What to raise of images that the server could not answer for in time.
-
-        Args:
-            image_id: the first of them.
-            status: its transient status.
-            images: how many there are.
-            timeout_s: that they had.
-        """
-        if status == Status.FAILED:
-            advice = "The image server failed on it; its log says why."
-        elif self.images_in_catalogue:
-            advice = (
-                "The image server was still computing them, or a part of its store does not answer, which its log then "
-                "says. Allow more time, or have them embedded before, by 'imgserver precompute'."
-            )
-        else:
-            advice = "A part of the image server's store does not answer, or it was still computing; its log says more."
-        return DeadlineExceeded(
-            f"{images} images were not ready within {timeout_s:.3g} s (the first: image {image_id}, "
-            f"{Status(status).name}). {advice}"
-        )
-
-    def dim_known(self, version: str) -> int | None:
-        """Numbers in a vector of ``version``, or in a feature; None where neither its name nor the server says."""
-        if version and version == self.backbone:
-            return self.feature_dim or self.dim or None
-        return Version.parse(version).dim or None
-
-    def dim_of(self, version: str) -> int:
-        """Numbers in a vector of ``version``, as far as is known before the first reply."""
-        return self.dim_known(version) or self.dim
-
-    @property
-    def message_bytes(self) -> int:
-        """Most bytes of a message to or from the server."""
-        return min(self.max_message_bytes, MAX_MESSAGE_BYTES)
-
-    def ids_per_call(self, bytes_per_id: int) -> int:
-        """Ids that one call takes, when each costs so many bytes beside its own 8 or its status byte."""
-        # 1 KiB is left for the rest of the message.
-        by_bytes = (self.message_bytes - 1024) // max(8, bytes_per_id + 1)
-        return max(1, min(self.max_ids_per_call, by_bytes))
-
-    @classmethod
-    def of_parts(cls, infos: Sequence[ServerInfo]) -> ServerInfo:
-        """Servers that each own a part as if they were one: the least of limits, the sum of counters.
-
-        What is the same on all, or should be, is the first one's.
-        """
-        if len(infos) == 1:
-            return infos[0]
-        least = [name for name in cls.__dataclass_fields__ if name.startswith("max_")]
-        values: dict[str, Any] = {name: min(getattr(info, name) for info in infos) for name in least}
-        values |= {name: sum(getattr(info, name) for info in infos) for name in SUMMED}
-        return replace(infos[0], **values, server_name="")
-
-
-SUMMED = (
-    *("generation", "images_stored", "images_indexed", "store_used_bytes", "store_free_bytes"),
-    *("computed_on_demand", "failed_on_demand", "cnn_passes_on_demand", "cnn_batches_on_demand"),
-    *("ids_requested", "ids_from_table", "images_pending", "rows_damaged"),
-)
 DTYPE_NAMES = {pb.DTYPE_FLOAT16: "float16", pb.DTYPE_FLOAT32: "float32"}
 DTYPE_CODES = {name: code for code, name in DTYPE_NAMES.items()}
 
@@ -240,6 +116,22 @@ class FetchStats:
     def missing_fraction(self) -> float:
         """Permanent misses over ids asked of the server; 0 before the first."""
         return sum(self.missing.values()) / self.unique if self.unique else 0.0
+
+    def count_missing(self, image_ids: npt.NDArray[np.int64], status: npt.NDArray[np.uint8]) -> None:
+        """Count the permanent misses of a ``get``.
+
+        Args:
+            image_ids: shape (n,), each once.
+            status: shape (n,).
+        """
+        if not len(status) or status.max() == Status.OK:
+            return
+        counts = np.bincount(status, minlength=256)
+        for failure in PERMANENT:
+            if counts[failure]:
+                self.missing[failure.name] = self.missing.get(failure.name, 0) + int(counts[failure])
+        if self.missing and self.missing_id < 0:
+            self.missing_id = int(image_ids[np.isin(status, PERMANENT)][0])
 
     def check_missing(self, max_missing: float) -> None:
         """Refuse to go on when too many of the images asked for so far are permanently missing.

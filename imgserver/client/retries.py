@@ -6,14 +6,20 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
+from google.protobuf.message import Message
+
 from crossmedia.errors import CrossMediaError, DeadlineExceeded, Overloaded, ServerUnavailable
+from crossmedia.imgserver.client.transports import Transport
+from crossmedia.imgserver.wire import Method, Reply
 from crossmedia.logs import Sparingly
 
 log = logging.getLogger(__name__)
 
-Reply = TypeVar("Reply")
+Answer = TypeVar("Answer")
 
 FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 2.0
@@ -23,18 +29,47 @@ LONGEST_CALL_S = 86_400.0
 _sparingly = Sparingly(1)
 
 
+@dataclass(frozen=True)
+class Deadline:
+    """When all that belongs to a call must have ended.
+
+    Attributes:
+        at: on the monotonic clock.
+        timeout_s: seconds that it had in all, which is what errors name.
+    """
+
+    at: float
+    timeout_s: float
+
+    @classmethod
+    def after(cls, timeout_s: float) -> Deadline:
+        """``timeout_s`` seconds from now."""
+        return cls(time.monotonic() + timeout_s, timeout_s)
+
+    def left(self) -> float:
+        """Seconds until then, for one call: at most a day, for nobody takes an infinite number of seconds.
+
+        Raises:
+            DeadlineExceeded: it is over.
+        """
+        left = self.at - time.monotonic()
+        if not left > 0:  # over, or no number
+            raise DeadlineExceeded(f"The image server did not answer within {self.timeout_s:.3g} s.")
+        return min(left, LONGEST_CALL_S)
+
+
 class Tries:
     """The tries of one call until its deadline.
 
     Pauses double, with jitter, so that many clients do not come back at the same moment. What takes longer than a
-    moment is said in the log, for who waits would not know why.
+    moment is said in the log, because whoever waits would not know why.
 
     Args:
-        deadline: on the monotonic clock.
+        deadline: of the call.
     """
 
-    def __init__(self, deadline: float):
-        self._deadline, self._pause_s = deadline, FIRST_BACKOFF_S
+    def __init__(self, deadline: Deadline):
+        self._deadline, self._pause_s = deadline.at, FIRST_BACKOFF_S
         self._failing_since: float | None = None
         self._said = False
 
@@ -62,30 +97,22 @@ class Tries:
             log.warning("The image server answers again, after %.0f s.", time.monotonic() - self._failing_since)
 
 
-def seconds_left(deadline: float, timeout_s: float) -> float:
-    """Until ``deadline``, for one call: at most a day, for nobody takes an infinite number of seconds.
-
-    Raises:
-        DeadlineExceeded: it is over; ``timeout_s`` is what the message names.
-    """
-    left = deadline - time.monotonic()
-    if not left > 0:  # over, or no number
-        raise DeadlineExceeded(f"The image server did not answer within {timeout_s:.3g} s.")
-    return min(left, LONGEST_CALL_S)
+def ask(transport: Transport, method: Method[Reply], request: Message, deadline: Deadline) -> Reply:
+    """``until_answered`` of one call through a transport."""
+    return until_answered(partial(transport.call, method, request), deadline)
 
 
-def until_answered(call: Callable[[float], Reply], deadline: float, timeout_s: float) -> Reply:
+def until_answered(call: Callable[[float], Answer], deadline: Deadline) -> Answer:
     """Make one call, again while the server is away or overloaded, and raise what it raised at the deadline.
 
     Args:
         call: makes it, given the seconds that it may take.
-        deadline: on the monotonic clock.
-        timeout_s: what an error names.
+        deadline: of all tries.
     """
     tries = Tries(deadline)
     while True:
         try:
-            reply = call(seconds_left(deadline, timeout_s))
+            reply = call(deadline.left())
         except (ServerUnavailable, Overloaded) as error:
             tries.wait(error)
         else:

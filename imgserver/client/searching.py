@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,36 +13,61 @@ from crossmedia.errors import InvalidRequest, VersionMismatch
 from crossmedia.imgserver.client import replies
 from crossmedia.imgserver.client.ids import Ids, as_ids
 from crossmedia.imgserver.client.putting import parts
-from crossmedia.imgserver.client.results import Neighbours, ServerInfo
-from crossmedia.imgserver.client.retries import until_answered
+from crossmedia.imgserver.client.results import Neighbours
+from crossmedia.imgserver.client.retries import Deadline, ask
+from crossmedia.imgserver.client.server_info import Limits
 from crossmedia.imgserver.client.transports import Transport
+from crossmedia.imgserver.wire import SEARCH
 from crossmedia.v1 import image_server_pb2 as pb
 
-Queries = Sequence[int] | npt.NDArray[Any] | Sequence[bytes]
+
+@dataclass(frozen=True)
+class Query:
+    """What a search asks for.
+
+    Attributes:
+        queries: image ids, or photos as bytes.
+        k: neighbours of each.
+        version: whose vectors are to be compared; empty: whatever the similarity index has.
+    """
+
+    queries: Sequence[int] | npt.NDArray[Any] | Sequence[bytes]
+    k: int
+    version: str
+
+    @property
+    def by_photo(self) -> bool:
+        """Whether the queries are photos."""
+        return len(self.queries) > 0 and isinstance(self.queries[0], bytes)
+
+    def requests(self, limits: Limits) -> Iterator[tuple[pb.SearchRequest, int, Ids | None]]:
+        """Requests that a server takes, how many queries each holds, and their ids, if they are no photos."""
+        most = max(1, limits.max_queries_per_search)  # a server without Search says 0, and then what is wrong
+        if self.by_photo:
+            photos = [bytes(photo) for photo in self.queries]
+            for run in parts([len(photo) for photo in photos], most, limits.message_bytes):
+                yield pb.SearchRequest(photos=photos[run], k=self.k), len(photos[run]), None
+            return
+        ids = as_ids(self.queries)
+        for start in range(0, len(ids), most):
+            block = ids[start : start + most]
+            yield pb.SearchRequest(image_ids=block.astype("<i8").tobytes(), k=self.k), len(block), block
 
 
-def search(
-    transport: Transport,
-    limits: ServerInfo,
-    version: str,
-    queries: Queries,
-    k: int,
-    deadline: float,
-    timeout_s: float,
-) -> Neighbours:
+def search(transport: Transport, limits: Limits, query: Query, deadline: Deadline) -> Neighbours:
     """What ``ImageClient.search`` does, within the limits that the server told."""
+    k, version, images = query.k, query.version, 0
     if k < 1:
         raise InvalidRequest(f"k is {k}; ask for 1 neighbour or more.")
     if 0 < limits.max_neighbours < k:
         raise InvalidRequest(f"k is {k}; the server gives at most {limits.max_neighbours} neighbours of an image.")
     ids, cosines, status = [np.zeros((0, k), np.int64)], [np.zeros((0, k), np.float32)], [np.zeros(0, np.uint8)]
-    images = 0
-    for request, rows, own in _requests(limits, queries):
-        request.version, request.k = version, k
-        reply = until_answered(partial(transport.search, request), deadline, timeout_s)
+    for request, rows, own in query.requests(limits):
+        request.version = version
+        reply = ask(transport, SEARCH, request, deadline)
         if version and reply.version != version:
             raise VersionMismatch(
-                f"The index changed from {version} to {reply.version} between two calls. Search again."
+                f"The similarity index changed from {version} to {reply.version} between two calls. Search again."
             )
         near, alike, answered = replies.neighbours(reply, rows, k, own, transport.address)
         ids.append(near)
@@ -73,17 +98,3 @@ def best_of(parts: Sequence[Neighbours]) -> Neighbours:
         parts[0].version,
         sum(part.images for part in parts),
     )
-
-
-def _requests(limits: ServerInfo, queries: Queries) -> Iterator[tuple[pb.SearchRequest, int, Ids | None]]:
-    """Requests, how many queries each holds, and their ids, if they are no photos."""
-    most = max(1, limits.max_queries_per_search)  # a server without Search says 0, and then what is wrong
-    if len(queries) and isinstance(queries[0], bytes):
-        photos = [bytes(photo) for photo in queries]
-        for run in parts([len(photo) for photo in photos], most, limits.message_bytes):
-            yield pb.SearchRequest(photos=photos[run]), len(photos[run]), None
-        return
-    ids = as_ids(queries)
-    for start in range(0, len(ids), most):
-        block = ids[start : start + most]
-        yield pb.SearchRequest(image_ids=block.astype("<i8").tobytes()), len(block), block

@@ -41,6 +41,12 @@ class ClientSecurity:
         tls_key: PEM file of its key.
         tls_name: name in the server's certificate; None: the host of the address, of several the first.
         token_file: file of the token; a token put in its place is sent within a second.
+
+    Example:
+        >>> from crossmedia import ImageClient
+        >>> from crossmedia.imgserver.client import ClientSecurity
+        >>> security = ClientSecurity(tls_ca="/etc/ssl/certs/ca-certificates.crt", token_file="token")
+        >>> client = ImageClient("images.example.com:443", security=security)  # the files are read by the first call
     """
 
     tls_ca: str | None = None

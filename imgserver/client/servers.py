@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,11 +16,13 @@ from crossmedia.imgserver.client import replies
 from crossmedia.imgserver.client.addresses import SCHEMES
 from crossmedia.imgserver.client.failures import printable
 from crossmedia.imgserver.client.ids import Ids
-from crossmedia.imgserver.client.results import ServerInfo
-from crossmedia.imgserver.client.retries import seconds_left, until_answered
+from crossmedia.imgserver.client.retries import Deadline, ask
 from crossmedia.imgserver.client.security import ClientSecurity
+from crossmedia.imgserver.client.server_info import ServerInfo
 from crossmedia.imgserver.client.transports import GrpcTransport, Transport
 from crossmedia.imgserver.shards import owners, shards_of
+from crossmedia.imgserver.wire import GET_INFO
+from crossmedia.v1 import image_server_pb2 as pb
 
 Reply = TypeVar("Reply")
 RowNumbers = npt.NDArray[np.int64]
@@ -57,7 +58,7 @@ class Servers:
     def __len__(self) -> int:
         return len(self.transports)
 
-    def infos(self, timeout_s: float) -> list[tuple[Transport, ServerInfo]]:
+    def infos(self, deadline: Deadline) -> list[tuple[Transport, ServerInfo]]:
         """What each server that owns a part says of itself, or what the one server or one copy says.
 
         Raises:
@@ -66,24 +67,23 @@ class Servers:
             ServerUnavailable, DeadlineExceeded: a server did not answer within the deadline.
             ServerFault: what one says cannot be.
         """
-        deadline = time.monotonic() + timeout_s
 
-        def ask(transport: Transport) -> ServerInfo:
-            return replies.info(until_answered(transport.get_info, deadline, timeout_s), transport.address)
+        def told(transport: Transport) -> ServerInfo:
+            return replies.info(ask(transport, GET_INFO, pb.GetInfoRequest(), deadline), transport.address)
 
         with self._lock:  # another thread may be told meanwhile that each of them owns a part
             asked, names, own_parts = self.transports, self._names, self._own_parts
-        infos = at_once([partial(ask, transport) for transport in asked])
+        infos = at_once([partial(told, transport) for transport in asked])
         if own_parts:
             for name, info in zip(names, infos, strict=True):
-                self._check(name, info, any(other.servers for other in infos))
-        elif infos[0].servers and (parts := self._named(names[0], infos[0])):
+                self._check(name, info, any(other.ownership.servers for other in infos))
+        elif infos[0].ownership.servers and (parts := self._named(names[0], infos[0])):
             with self._lock:
                 if not self._own_parts:
                     self._names, self._owner, self._own_parts = parts, owners(parts), True
                     self._former = self.transports  # closed with the others, for other threads may be asking there
                     self.transports = [GrpcTransport(part, self._security) for part in parts]
-            return self.infos(seconds_left(deadline, timeout_s))
+            return self.infos(deadline)
         return list(zip(asked, infos, strict=True))
 
     def _named(self, name: str, info: ServerInfo) -> list[str]:
@@ -94,25 +94,26 @@ class Servers:
         if name.startswith(SCHEMES):
             raise BadInput(
                 f"Each of the servers behind {name} owns a part of the images, so the list must name them: "
-                f"{printable(','.join(info.servers))}."
+                f"{printable(','.join(info.ownership.servers))}."
             )
         return [part.strip() for part in name.split(",") if part.strip()] if "," in name else []
 
     def _check(self, name: str, info: ServerInfo, parts: bool) -> None:
         """Refuse a server that sees itself or the list in another way than this client."""
+        ownership = info.ownership
         if not parts:  # servers that hold all images serve a part as well as any
             return
-        if set(info.servers) != set(self._names):
-            told = printable(", ".join(info.servers))
+        if set(ownership.servers) != set(self._names):
+            told = printable(", ".join(ownership.servers))
             raise WrongShard(
                 f"The image server {name} shares the images out among {told or 'nobody'}; this client was given "
                 f"{', '.join(sorted(self._names))}. The lists must be the same, addresses written alike: start the "
                 f"server with 'imgserver serve --servers', or the run with --server, of the right one."
             )
-        if info.server_name != name:
+        if ownership.server_name != name:
             raise WrongShard(
-                f"The image server at {name} was started as --me {info.server_name}. One of the two is wrong: each "
-                f"server of a list is started under the address at which clients find it."
+                f"The image server at {name} was started as --me {ownership.server_name}. One of the two is wrong: "
+                f"each server of a list is started under the address at which clients find it."
             )
 
     def split(self, ids: Ids) -> list[tuple[Transport, RowNumbers]]:

@@ -8,7 +8,7 @@ import threading
 import time
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import grpc
 from google.protobuf.message import Message
@@ -16,14 +16,12 @@ from google.protobuf.message import Message
 from crossmedia.errors import CrossMediaError
 from crossmedia.imgserver.client import replies
 from crossmedia.imgserver.client.failures import broken, translated
-from crossmedia.imgserver.client.results import MAX_MESSAGE_BYTES
 from crossmedia.imgserver.client.security import ClientSecurity, Metadata, open_channel
-from crossmedia.imgserver.wire import METHODS, VectorsReply, decode_reply
+from crossmedia.imgserver.client.server_info import MAX_MESSAGE_BYTES
+from crossmedia.imgserver.wire import GET_VECTORS, METHODS, Method, Reply, VectorsReply, decode_reply
 from crossmedia.logs import REQUEST_ID_KEY, new_request_id
 from crossmedia.secret_files import Followed
 from crossmedia.v1 import image_server_pb2 as pb
-
-Reply = TypeVar("Reply", bound=Message)
 
 log = logging.getLogger(__name__)
 
@@ -44,39 +42,52 @@ CONNECT_OPTIONS = [
 
 
 class Transport(Protocol):
-    """One call each; failures are raised as the classes of ``crossmedia.errors``."""
+    """How calls reach a server; failures are raised as the classes of ``crossmedia.errors``.
+
+    Example:
+        A transport of your own counts what is sent, and leaves the rest to another one:
+
+        >>> from crossmedia import ImageClient
+        >>> from crossmedia.imgserver.client import GrpcTransport
+        >>> class Counting:
+        ...     address, sent = "localhost:7070", 0
+        ...     def __init__(self):
+        ...         self.way = GrpcTransport(self.address)
+        ...     def call(self, method, request, timeout_s):
+        ...         self.sent += request.ByteSize()
+        ...         return self.way.call(method, request, timeout_s)
+        ...     def get_vectors(self, request, timeout_s):
+        ...         self.sent += request.ByteSize()
+        ...         return self.way.get_vectors(request, timeout_s)
+        ...     def close(self):
+        ...         self.way.close()
+        >>> way = Counting()
+        >>> with ImageClient(way) as client:
+        ...     vectors = client.get([1, 2, 3])
+        >>> way.sent >= 3 * 8
+        True
+    """
 
     @property
     def address(self) -> str:
         """How errors name the server."""
         ...
 
-    def get_info(self, timeout_s: float) -> pb.GetInfoResponse:
-        """Call ``GetInfo``."""
+    def call(self, method: Method[Reply], request: Message, timeout_s: float) -> Reply:
+        """Make a call and wait for its reply.
+
+        Args:
+            method: of the contract; ``method.path`` is how gRPC names it, ``method.reply`` the class of its reply.
+            request: a ``method.request``.
+            timeout_s: seconds that it may take.
+
+        Raises:
+            CrossMediaError: the call failed.
+        """
         ...
 
     def get_vectors(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
         """Start ``GetVectors``; several may be in flight."""
-        ...
-
-    def put_images(self, request: pb.PutImagesRequest, timeout_s: float) -> pb.PutImagesResponse:
-        """Call ``PutImages``."""
-        ...
-
-    def search(self, request: pb.SearchRequest, timeout_s: float) -> pb.SearchResponse:
-        """Call ``Search``."""
-        ...
-
-    def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
-        """Call ``GetThumbnails``."""
-        ...
-
-    def put_head(self, request: pb.PutHeadRequest, timeout_s: float) -> pb.PutHeadResponse:
-        """Call ``PutHead``."""
-        ...
-
-    def get_head_gradient(self, request: pb.GetHeadGradientRequest, timeout_s: float) -> pb.GetHeadGradientResponse:
-        """Call ``GetHeadGradient``."""
         ...
 
     def close(self) -> None:
@@ -131,6 +142,13 @@ class GrpcTransport:
     Args:
         address: of the server.
         security: TLS and token; None takes what the environment says.
+
+    Example:
+        >>> from crossmedia import ImageClient
+        >>> from crossmedia.imgserver.client import ClientSecurity, GrpcTransport
+        >>> with ImageClient(GrpcTransport("localhost:7070", ClientSecurity())) as client:
+        ...     len(client.get([1, 2]))
+        2
     """
 
     def __init__(self, address: str, security: ClientSecurity | None = None):
@@ -148,7 +166,7 @@ class GrpcTransport:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # a subclass may take other arguments; there is none
 
-    def _method(self, name: str) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
+    def _method(self, method: Method[Any]) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
         """One that takes and gives bytes, which are read here: gRPC would log a trace of those that it cannot read."""
         if self._channel is None or self._pid != os.getpid():
             if self._pid != os.getpid():
@@ -157,51 +175,28 @@ class GrpcTransport:
                 if self._channel is None or self._pid != os.getpid():
                     self._token = self._security.token()
                     self._channel = open_channel(self.address, self._security, CONNECT_OPTIONS)
-                    self._methods = {method: self._channel.unary_unary(path) for method, path in METHODS.items()}
+                    self._methods = {known.name: self._channel.unary_unary(known.path) for known in METHODS}
                     self._pid = os.getpid()
-        return self._methods[name]
+        return self._methods[method.name]
 
-    def get_info(self, timeout_s: float) -> pb.GetInfoResponse:
-        """Call ``GetInfo``."""
-        return self._call("GetInfo", pb.GetInfoRequest(), pb.GetInfoResponse, timeout_s)
+    def call(self, method: Method[Reply], request: Message, timeout_s: float) -> Reply:
+        """Make a call and wait for its reply."""
+        start, number = self._method(method), new_request_id()
+        try:
+            reply = start(request.SerializeToString(), timeout=timeout_s, metadata=self._metadata(number))
+        except grpc.RpcError as error:
+            raise translated(error, self.address, timeout_s, number) from None
+        return replies.parsed(method.reply, reply, self.address)
 
     def get_vectors(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
         """Start ``GetVectors``."""
-        method, number = self._method("GetVectors"), new_request_id()
-        call = method.future(request.SerializeToString(), timeout=timeout_s, metadata=self._metadata(number))
+        start, number = self._method(GET_VECTORS), new_request_id()
+        call = start.future(request.SerializeToString(), timeout=timeout_s, metadata=self._metadata(number))
         return _GrpcPending(call, self.address, timeout_s, number)
-
-    def put_images(self, request: pb.PutImagesRequest, timeout_s: float) -> pb.PutImagesResponse:
-        """Call ``PutImages``."""
-        return self._call("PutImages", request, pb.PutImagesResponse, timeout_s)
-
-    def search(self, request: pb.SearchRequest, timeout_s: float) -> pb.SearchResponse:
-        """Call ``Search``."""
-        return self._call("Search", request, pb.SearchResponse, timeout_s)
-
-    def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
-        """Call ``GetThumbnails``."""
-        return self._call("GetThumbnails", request, pb.GetThumbnailsResponse, timeout_s)
-
-    def put_head(self, request: pb.PutHeadRequest, timeout_s: float) -> pb.PutHeadResponse:
-        """Call ``PutHead``."""
-        return self._call("PutHead", request, pb.PutHeadResponse, timeout_s)
-
-    def get_head_gradient(self, request: pb.GetHeadGradientRequest, timeout_s: float) -> pb.GetHeadGradientResponse:
-        """Call ``GetHeadGradient``."""
-        return self._call("GetHeadGradient", request, pb.GetHeadGradientResponse, timeout_s)
 
     def _metadata(self, request: str) -> Metadata:
         token = () if self._token is None else self._token.now()
         return ((REQUEST_ID_KEY, request), *token)
-
-    def _call(self, name: str, request: Message, kind: type[Reply], timeout_s: float) -> Reply:
-        method, number = self._method(name), new_request_id()
-        try:
-            reply = method(request.SerializeToString(), timeout=timeout_s, metadata=self._metadata(number))
-        except grpc.RpcError as error:
-            raise translated(error, self.address, timeout_s, number) from None
-        return replies.parsed(kind, reply, self.address)
 
     def close(self) -> None:
         """Close the channel."""
@@ -210,57 +205,52 @@ class GrpcTransport:
         self._channel = None
 
 
-class LocalTransport:
-    """Calls an object with the methods of the service (``get_info``, ``get_vectors``, ``put_images``, …), right here.
+class Service(Protocol):
+    """What answers calls in this process, as ``ImageService`` does."""
 
-    ``imgserver.open_local(path)`` makes such an object over a store. The transport closes it when it is closed.
+    def answer(self, method: Method[Reply], request: Message, deadline: float) -> Reply:
+        """The reply to any call but ``GetVectors``; ``deadline`` is on the monotonic clock."""
+        ...
+
+    def get_vectors(self, request: pb.GetVectorsRequest, deadline: float) -> VectorsReply:
+        """The reply to ``GetVectors``."""
+        ...
+
+    def close(self) -> None:
+        """Give up what it holds."""
+        ...
+
+
+class LocalTransport:
+    """Calls a service right here.
+
+    ``imgserver.open_local(path)`` makes one over a store. The transport closes its service when it is closed.
+
+    Example:
+        >>> from crossmedia import ImageClient
+        >>> from crossmedia.imgserver import open_local
+        >>> with ImageClient(open_local("store")) as client:
+        ...     client.get([1, 2]).values.shape
+        (2, 16)
     """
 
     address = "(in this process)"
 
-    def __init__(self, service: Any):
+    def __init__(self, service: Service):
         self._service = service
 
-    def get_info(self, timeout_s: float) -> pb.GetInfoResponse:
-        """Call ``get_info`` of the service."""
-        reply: pb.GetInfoResponse = self._service.get_info()
-        return reply
+    def call(self, method: Method[Reply], request: Message, timeout_s: float) -> Reply:
+        """Have the service answer."""
+        return self._service.answer(method, request, time.monotonic() + timeout_s)
 
     def get_vectors(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
-        """Run ``get_vectors`` of the service, here and now."""
+        """Have the service look vectors up, here and now."""
         done: Future[VectorsReply] = Future()
         try:
-            done.set_result(self._service.get_vectors(request, deadline=time.monotonic() + timeout_s))
+            done.set_result(self._service.get_vectors(request, time.monotonic() + timeout_s))
         except CrossMediaError as error:
             done.set_exception(error)
         return done
-
-    def put_images(self, request: pb.PutImagesRequest, timeout_s: float) -> pb.PutImagesResponse:
-        """Call ``put_images`` of the service."""
-        reply: pb.PutImagesResponse = self._service.put_images(request, deadline=time.monotonic() + timeout_s)
-        return reply
-
-    def search(self, request: pb.SearchRequest, timeout_s: float) -> pb.SearchResponse:
-        """Call ``search`` of the service."""
-        reply: pb.SearchResponse = self._service.search(request, deadline=time.monotonic() + timeout_s)
-        return reply
-
-    def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
-        """Call ``get_thumbnails`` of the service."""
-        reply: pb.GetThumbnailsResponse = self._service.get_thumbnails(request, deadline=time.monotonic() + timeout_s)
-        return reply
-
-    def put_head(self, request: pb.PutHeadRequest, timeout_s: float) -> pb.PutHeadResponse:
-        """Call ``put_head`` of the service."""
-        reply: pb.PutHeadResponse = self._service.put_head(request, deadline=time.monotonic() + timeout_s)
-        return reply
-
-    def get_head_gradient(self, request: pb.GetHeadGradientRequest, timeout_s: float) -> pb.GetHeadGradientResponse:
-        """Call ``get_head_gradient`` of the service."""
-        reply: pb.GetHeadGradientResponse = self._service.get_head_gradient(
-            request, deadline=time.monotonic() + timeout_s
-        )
-        return reply
 
     def close(self) -> None:
         """Close the service."""

@@ -1,4 +1,4 @@
-"""What CNNs there are, and what each costs here."""
+"""List the available CNNs, and what each costs here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photos into the store: a whole catalogue, its manifest, or single new ones."""
+"""Bring photos into the store: a whole catalogue, its manifest, or single new photos."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from rich.console import Console
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput, NothingEmbedded
 from crossmedia.imgserver.commands.options import (
-    images_progress,
     names_of,
-    ownership_of,
     ownership_options,
     photo_options,
     photo_source,
@@ -30,7 +28,10 @@ from crossmedia.imgserver.commands.options import (
     threads_option,
 )
 from crossmedia.imgserver.commands.shards import embed_files, merge_files
+from crossmedia.imgserver.shards import ownership_of
 from crossmedia.keys import as_image_id
+from crossmedia.progress import Bar
+from crossmedia.words import counted
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.offline.precompute import PrecomputeConfig, PrecomputeResult
@@ -40,7 +41,16 @@ if TYPE_CHECKING:
 BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 
 
-@click.command(cls=Command, example="--store store --catalogue photos", goes_on=True)
+@click.command(
+    cls=Command,
+    example="--store store --catalogue photos",
+    goes_on=True,
+    sections={
+        "Photos": ("--catalogue", "--ids", "--photo-root", "--max-image-mb", "--read-timeout-s"),
+        "Vectors": ("--store", "--backbone", "--dim", "--new-head", "--head", "--threads"),
+        "Many machines": ("--shard", "--engine", "--ray-address", "--out", "--servers", "--me"),
+    },
+)
 @store_option
 @click.option(
     "--catalogue",
@@ -51,8 +61,8 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 @click.option(
     "--backbone",
     default="efficientnet_lite0",
-    help="CNN that makes the features: efficientnet_lite0, torchvision:<model>, onnx:<file>; with #bf16 behind it it "
-    "computes in bfloat16, which is faster and another version.",
+    help="CNN that makes the features: efficientnet_lite0, torchvision:<model>, onnx:<file>; #bf16 behind the "
+    "name computes in bfloat16, which is faster and makes another version.",
 )
 @click.option(
     "--dim",
@@ -93,13 +103,13 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 @click.option(
     "--ray-address",
     metavar="ADDRESS",
-    help="Of the cluster, such as auto or ray://host:10001; without it RAY_ADDRESS counts, else Ray is started here.",
+    help="The Ray cluster, such as auto or ray://host:10001; without it RAY_ADDRESS counts, else Ray is started here.",
 )
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     default="embedded",
-    help="Folder of the files of --shard and --engine ray, the same for all machines.",
+    help="Folder for the files of --shard and --engine ray; all machines use the same one.",
 )
 @ownership_options
 @threads_option
@@ -183,9 +193,8 @@ def _into_store(
         if todo:
             rate, megabytes = embedder.images_per_s(plan), plan.disk_bytes(embedder.backbone.feature_dim) / 1e6
             console.print(f"Estimate: {todo / rate:.0f} s at {rate:.0f} images/s, {megabytes:.1f} MB on disk.")
-        with images_progress("embedding", console, disable=not todo) as progress:
-            task = progress.add_task("embedding", total=todo)
-            return embedder.run(plan, lambda done: progress.advance(task, done))
+        with Bar("embedding", todo, shown=bool(todo)) as bar:
+            return embedder.run(plan, bar.advance)
 
 
 def _say(passed_over: tuple[str, ...]) -> None:
@@ -214,7 +223,7 @@ def _apply_head(store: Path, file: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"version": version, "images": images, "seconds": seconds}))
         return
-    click.echo(f"{images:,} images in {seconds:.1f} s, from stored features")
+    click.echo(f"{counted(images, 'image')} in {seconds:.1f} s, from stored features")
     click.echo(f"version: {version}")
     click.echo(f"serve it with: crossmedia imgserver versions --store {store} --activate '{version}'")
 
@@ -265,10 +274,10 @@ def manifest(catalogue: str, out: Path, as_json: bool) -> None:
         click.echo(json.dumps(asdict(report)))
         return
     gone = f", {report.gone} no longer in the catalogue" if report.gone else ""
-    click.echo(f"{report.images} images in {report.out}: {report.added} new{gone}")
+    click.echo(f"{counted(report.images, 'image')} in {report.out}: {report.added:,} new{gone}")
     if report.photo_root:
         click.echo(
-            f"its photos lie out of its own folder; precompute and serve read them when you say so: --catalogue "
+            f"its photos lie outside its own folder; precompute and serve read them if you allow it: --catalogue "
             f"{quote(report.out)} --photo-root {quote(report.photo_root)}"
         )
 
@@ -307,21 +316,25 @@ def add(
         for refused_id, name in refused.items():
             click.echo(f"image {refused_id}: {name}{_why(brought[refused_id])}")
     if refused:
-        raise NothingEmbedded(f"{len(refused)} of {len(result)} photos were refused; what became of each is above.")
+        raise NothingEmbedded(f"{len(refused)} of {len(result)} photos were refused; each has its reason above.")
 
 
 def _image_id(path: Path, names: ImageNames | None) -> int:
     """The image that a file is named after: a key of the manifest, else a whole number, in digits as in a catalogue."""
     if names is not None and (found := int(names.named([path.name])[0])) >= 0:
         return found
+
     if path.stem.isdecimal() and (number := as_image_id(path.stem)) is not None:
         return number
     other = ", nor by a key of the store's manifest" if names is not None else ", a whole number from 0 to 2^63 - 1"
-    raise BadInput(f"The photo {path} is not named after an image id{other}. Rename it, or give its id with --id.")
+    meant = names.meant(path.name) if names is not None else ""
+    raise BadInput(
+        f"The photo {path} is not named after an image id{other}.{meant} Rename it, or give its id with --id."
+    )
 
 
 def _why(data: bytes) -> str:
-    """What the bytes of a refused photo look like, where they do not begin as one."""
+    """What the bytes of a refused photo look like, if they do not begin like a photo."""
     from crossmedia.imgserver.vision.formats import CorruptImage, format_of
 
     try:

@@ -1,33 +1,25 @@
-"""Operations: examine a store and its server, back up, restore, compact."""
+"""Operate a store and its server: examine, back up, restore, compact."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from crossmedia.config import Command, json_option
+from crossmedia.errors import NoStore
 from crossmedia.imgserver.commands.options import server_option, store_option
+from crossmedia.imgserver.places import holds_store
+from crossmedia.progress import Bar
+from crossmedia.words import counted
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.operations.compact import CompactReport
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
-
-
-@contextmanager
-def _bytes_progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    columns = [TextColumn(what), BarColumn(), DownloadColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda done, of: progress.update(task, completed=done, total=of)
 
 
 @click.command(cls=Command, example="--store store --full")
@@ -46,6 +38,8 @@ def doctor(store: Path, server: str | None, full: bool, as_json: bool) -> None:
     """
     from crossmedia.imgserver.operations.doctor import examine
 
+    if not holds_store(store):
+        raise NoStore(store)
     found = examine(store, server, full=full)
     problems = [name for name, finding in found.items() if finding.level == "problem"]
     if as_json:
@@ -100,12 +94,13 @@ def backup(store: Path, to: Path, as_json: bool) -> None:
     """Copy a store while it is served and written; every row is compared with its checksum on the way."""
     from crossmedia.imgserver.operations.backup import backup as work
 
-    with _bytes_progress("copying") as progress:
-        made = work(store, to, progress)
+    with Bar("copying", of_bytes=True) as bar:
+        made = work(store, to, bar)
     if as_json:
         click.echo(json.dumps({"folder": str(to), "bytes": made.total_bytes, **asdict(made)}))
         return
-    click.echo(f"{to}: {made.images:,} entries in {len(made.files)} files, {made.total_bytes / 1e6:,.1f} MB")
+    entries, files = counted(made.images, "entry", "entries"), counted(len(made.files), "file")
+    click.echo(f"{to}: {entries} in {files}, {made.total_bytes / 1e6:,.1f} MB")
     click.echo(f"active version: {made.active}")
 
 
@@ -117,12 +112,12 @@ def restore(folder: Path, store: Path, as_json: bool) -> None:
     """Make a store of the backup in FOLDER; every file is compared with its SHA-256. Nothing is overwritten."""
     from crossmedia.imgserver.operations.backup import restore as work
 
-    with _bytes_progress("copying") as progress:
-        made = work(folder, store, progress)
+    with Bar("copying", of_bytes=True) as bar:
+        made = work(folder, store, bar)
     if as_json:
         click.echo(json.dumps({"store": str(store), "bytes": made.total_bytes, **asdict(made)}))
         return
-    click.echo(f"{store}: {made.images:,} entries, {made.total_bytes / 1e6:,.1f} MB, checked")
+    click.echo(f"{store}: {counted(made.images, 'entry', 'entries')}, {made.total_bytes / 1e6:,.1f} MB, checked")
     click.echo(f"active version: {made.active}")
 
 
@@ -136,8 +131,8 @@ def compact(store: Path, as_json: bool) -> None:
     """
     from crossmedia.imgserver.operations.compact import compact as work
 
-    with _bytes_progress("writing") as progress:
-        report = work(store, progress)
+    with Bar("writing", of_bytes=True) as bar:
+        report = work(store, bar)
     _say(report, as_json)
 
 
@@ -145,5 +140,5 @@ def _say(report: CompactReport, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return
-    click.echo(f"{report.rows:,} rows kept, {report.rows_dropped:,} dropped")
+    click.echo(f"{counted(report.rows, 'row')} kept, {report.rows_dropped:,} dropped")
     click.echo(f"{report.bytes_before / 1e6:,.1f} MB before, {report.bytes_after / 1e6:,.1f} MB now")

@@ -1,19 +1,17 @@
-"""Options that several commands share, and what to say when the server's packages are missing."""
+"""Options that several commands share, and the message for missing packages of the server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from crossmedia.errors import BadInput, ServerUnavailable
+from crossmedia.errors import BadInput, NoStore, ServerUnavailable
 from crossmedia.imgserver.places import holds_store, is_url, own_folder
-from crossmedia.imgserver.shards import Ownership
+from crossmedia.imgserver.serve_config import ServeConfig
+from crossmedia.options import Function, options_of
 from crossmedia.service.running import running_daemon
 
 if TYPE_CHECKING:
@@ -38,70 +36,16 @@ class _Folder(click.Path):
         return super().convert(value, param, ctx)
 
 
-class _Names(click.ParamType):  # type: ignore[type-arg]  # generic in late releases of click only
-    """Names: ``a:7070,b:7070``, or a list in the configuration file."""
-
-    name = "names"
-    takes_lists = True
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        parts = value if isinstance(value, list | tuple) else str(value).split(",")
-        return tuple(str(part).strip() for part in parts)
-
-
-def ownership_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Which servers share the images out among them, and which one is meant."""
-    function = click.option(
-        "--me", default="", metavar="HOST:PORT", help="Which of --servers this one is, as it stands in that list."
-    )(function)
-    return click.option(
-        "--servers",
-        type=_Names(),
-        metavar="HOST:PORT,...",
-        help="The servers that share the images out among them, in any order, under the addresses that clients are "
-        "given: each owns the virtual shards for which its hash is highest. Without it one server has all images.",
-    )(function)
-
-
-def ownership_of(servers: tuple[str, ...] | None, me: str, *, leaving: bool = False) -> Ownership | None:
-    """What ``me`` owns; None without servers.
-
-    Args:
-        servers: of ``--servers``.
-        me: of ``--me``.
-        leaving: whether ``me`` may be none of them.
-
-    Raises:
-        BadInput: one of the two is missing or wrong.
-    """
-    if not servers:
-        if me:
-            raise BadInput(f"--me {me} says nothing without --servers, the list that it is one of.")
-        return None
-    ownership = Ownership(servers, me)
-    if not leaving and me not in servers:
-        raise BadInput(f"--me {me} is none of --servers {','.join(servers)}. Write it as it stands in the list.")
-    return ownership
-
-
+ownership_options = options_of(ServeConfig, ("servers", "me"))
 store_option = click.option(
     "--store",
     type=_Folder(file_okay=False, path_type=Path),
     default="store",
     help="Folder of the store: features, vectors and index.",
 )
-served_store_option = click.option(
-    "--store",
-    metavar="FOLDER|URL",
-    default="store",
-    help="Folder of the store, or redis://host:port,host:port for vectors that copies of a server share.",
-)
+served_store_option = options_of(ServeConfig, ("store",))
 server_option = click.option("--server", default=None, metavar="HOST:PORT", help="Address of the image server.")
-threads_option = click.option(
-    "--threads", type=click.IntRange(0, 1024), default=0, help="Threads of the CNN; 0 takes all cores."
-)
-
-
+threads_option = options_of(ServeConfig, ("threads",))
 photo_root_option = click.option(
     "--photo-root",
     "photo_roots",
@@ -112,21 +56,11 @@ photo_root_option = click.option(
 )
 
 
-def photo_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def photo_options(function: Function) -> Function:
     """Limits of one photo."""
-    function = click.option(
-        "--max-image-mb",
-        type=click.IntRange(min=1),
-        default=20,
-        help="Largest photo in MiB; a larger one is rejected as TOO_LARGE.",
-    )(function)
-    function = photo_root_option(function)
-    return click.option(
-        "--read-timeout-s",
-        type=click.FloatRange(min=0, min_open=True),
-        default=20.0,
-        help="Seconds for one read of a photo behind a URL; it is tried three times, then the photo is rejected.",
-    )(function)
+    return options_of(ServeConfig, ("read_timeout_s",))(
+        photo_root_option(options_of(ServeConfig, ("max_image_mb",))(function))
+    )
 
 
 manifest_option = click.option(
@@ -137,7 +71,7 @@ manifest_option = click.option(
 
 
 def names_of(store: str | Path, manifest: Path | None = None) -> ImageNames | None:
-    """What images are called: by a manifest, else as the store knows; None where they are called by their ids.
+    """Names of images: those of a manifest, else those of the store; None if images have ids only.
 
     Raises:
         BadInput: the manifest cannot be read.
@@ -146,6 +80,14 @@ def names_of(store: str | Path, manifest: Path | None = None) -> ImageNames | No
     from crossmedia.names import ImageNames
 
     return ImageNames.read(manifest) if manifest is not None else ImageNames.of_store(own_folder(store))
+
+
+def missing_extra(error: ImportError) -> BadInput:
+    """The error that says what to install when a command's packages are missing."""
+    return BadInput(
+        f"This command needs the server's packages ({error.name} is missing). "
+        f'Install them with: pip install "crossmedia[server]"'
+    )
 
 
 def photo_source(
@@ -159,12 +101,13 @@ def photo_source(
 
 
 def server_address(server: str | None, store: str) -> str:
-    """The address given, else that of the daemon which serves ``store`` here; the default where no store is named.
+    """The given address, else that of the daemon that serves ``store`` here; the default if no store is named.
 
     For a command with ``--store``. A store in the default place counts as named.
 
     Raises:
         ServerUnavailable: nobody serves the store that is named.
+        NoStore: there is none.
     """
     if server:
         return server
@@ -179,14 +122,8 @@ def server_address(server: str | None, store: str) -> str:
             "No image server of that cluster was started on this machine without --folder. Name one by --server."
         )
     if not holds_store(folder):
-        raise ServerUnavailable(f"There is no store in {store}, and so no image server for it. Check the name.")
+        raise NoStore(store)
     raise ServerUnavailable(
         f"No image server runs for the store {store} on this machine. Start one with 'crossmedia imgserver serve "
         f"--store {store}', or name one that runs elsewhere by --server."
     )
-
-
-def images_progress(what: str, console: Console, *, disable: bool = False) -> Progress:
-    """A bar of images, with the time that is left; ``what`` is done to them. Of none there is no bar: ``disable``."""
-    columns = [TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
-    return Progress(*columns, console=console, disable=disable)

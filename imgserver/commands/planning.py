@@ -1,4 +1,4 @@
-"""What a catalogue and its logs will take."""
+"""Plan what a catalogue and its logs will take."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def number(text: str) -> int:
 @click.option("--cores", type=click.IntRange(min=1), default=32, help="Of each machine.")
 @click.option("--memory-gb", type=click.FloatRange(min=1), default=128.0, help="Of each machine.")
 @click.option(
-    "--head", default="", metavar="WIDTHS", help="Of a head that learns, such as 256,64,12; empty: none does."
+    "--head", default="", metavar="WIDTHS", help="Layers of a head that learns, such as 256,64,12; empty without one."
 )
 @json_option
 def plan(
@@ -92,5 +92,5 @@ def plan(
 
 
 def shown(value: float) -> str:
-    """Two or three digits that matter."""
+    """A number with two or three significant digits."""
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:,.2g}"

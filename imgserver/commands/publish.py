@@ -1,4 +1,4 @@
-"""A store's versions into a cluster that copies of a server share."""
+"""Publish a store's versions to a cluster that copies of a server share."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from rich.console import Console
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput
-from crossmedia.imgserver.commands.options import images_progress, store_option
+from crossmedia.imgserver.commands.options import store_option
 from crossmedia.imgserver.places import is_url, own_folder
+from crossmedia.progress import Bar
+from crossmedia.words import counted
 
 
 @click.command(cls=Command, example="--store store --to redis://h1:6379,h2:6379", goes_on=True)
@@ -43,16 +45,15 @@ def publish(store: Path, to: str, versions: tuple[str, ...], as_json: bool) -> N
     console = Console(stderr=True)
     with closing(Store(store, create=False)) as opened:
         spaces, images = images_of(opened, versions)
-        with closing(RedisStore(to, own_folder(to))) as cluster, images_progress("publishing", console) as progress:
-            task = progress.add_task("", total=images)
-            report = work(opened, cluster, spaces, lambda done: progress.advance(task, done))
+        with closing(RedisStore(to, own_folder(to))) as cluster, Bar("publishing", images) as bar:
+            report = work(opened, cluster, spaces, bar.advance)
     if report.evicted:
         console.print(
-            "A node has thrown keys away for want of memory (evicted_keys in redis-cli info stats). Servers without a "
-            "catalogue cannot tell what was never there from what was thrown away."
+            "A node has evicted keys because its memory was full (evicted_keys in redis-cli info stats). Servers "
+            "without a catalogue cannot tell evicted vectors from vectors that were never there."
         )
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return
-    click.echo(f"{report.images} images, {report.written} of them written, in {report.seconds:.1f} s")
+    click.echo(f"{counted(report.images, 'image')}, {report.written:,} of them written, in {report.seconds:.1f} s")
     click.echo(f"active version: {report.active}")

@@ -1,4 +1,4 @@
-"""Shards as files: a catalogue embedded into them by many machines, files into stores, from one store to another."""
+"""Shards as files: embed a catalogue into them on many machines, merge them into stores, move them between stores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from rich.console import Console
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput
-from crossmedia.imgserver.commands.options import images_progress, ownership_of, ownership_options, store_option
+from crossmedia.imgserver.commands.options import ownership_options, store_option
+from crossmedia.imgserver.shards import ownership_of
+from crossmedia.progress import Bar
+from crossmedia.words import counted
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.offline.shards import Job, ShardResult
@@ -39,12 +42,11 @@ def embed_files(
     console = Console(stderr=True)
     for sentence in opened.photos.passed_over:
         console.print(sentence, markup=False, soft_wrap=True)
-    with images_progress("embedding", console, disable=not len(ids)) as progress:
-        task = progress.add_task("embedding", total=len(ids))
+    with Bar("embedding", len(ids), shown=bool(len(ids))) as bar:
         if on_ray:
-            result = _embed_on_ray(opened, ids, shard, ray_address, lambda done: progress.advance(task, done))
+            result = _embed_on_ray(opened, ids, shard, ray_address, bar.advance)
         else:
-            result = shards.embed_shard(opened, ids, shard, threads, lambda done: progress.advance(task, done))
+            result = shards.embed_shard(opened, ids, shard, threads, bar.advance)
     console.print(
         f"shard {shard}: found {result.found}, embedded {result.embedded}, skipped {result.skipped}, "
         f"rejected {len(result.rejected)} in {result.seconds:.1f} s"
@@ -84,7 +86,8 @@ def merge_files(
         report = work(opened, folder, dim, ownership=ownership, new_head=new_head)
     console = Console(stderr=True)
     console.print(
-        f"{report.images} images in files, {report.added} new, {report.rejected} rejected, in {report.seconds:.1f} s"
+        f"{counted(report.images, 'image')} in files, {report.added:,} new, {report.rejected:,} rejected, "
+        f"in {report.seconds:.1f} s"
     )
     if report.rejects_file:
         console.print(f"rejected photos: {report.rejects_file}", markup=False)
@@ -151,8 +154,8 @@ def reshard(store: Path, servers: tuple[str, ...] | None, me: str, out: Path, dr
         click.echo(json.dumps(asdict(report)))
         return
     shards = ", ".join(f"{count} to {server}" for server, count in report.to.items()) or "none"
-    click.echo(f"virtual shards for others: {shards} ({report.images} images)")
-    click.echo(f"{report.rows} rows {'dropped' if drop else 'written'} in {report.seconds:.1f} s")
+    click.echo(f"virtual shards for others: {shards} ({counted(report.images, 'image')})")
+    click.echo(f"{counted(report.rows, 'row')} {'dropped' if drop else 'written'} in {report.seconds:.1f} s")
     if drop:
         click.echo("An index for similarity still names what was dropped: build it again with 'imgserver index'.")
         return
@@ -169,7 +172,7 @@ def _refuse_if_served(store: Path, ownership: Ownership) -> None:
     if daemon is None:
         return
     with ImageClient(daemon.address, timeout_s=5.0) as client:
-        knows = client.info().servers
+        knows = client.info().ownership.servers
     if list(knows) != ownership.servers:
         raise BadInput(
             f"The server of this store (process {daemon.pid}) was started with --servers "

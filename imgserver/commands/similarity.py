@@ -1,10 +1,11 @@
-"""Which photos are alike: build the index, ask it, and list a catalogue's near-duplicates."""
+"""Find similar photos: build the index, search it, and list a catalogue's near-duplicates."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Collection, Sequence
 from contextlib import closing
@@ -13,8 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput, NothingEmbedded
@@ -27,7 +26,8 @@ from crossmedia.imgserver.commands.options import (
     server_option,
     store_option,
 )
-from crossmedia.keys import as_image_id
+from crossmedia.progress import Bar
+from crossmedia.words import counted
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.similarity.contact_sheet import Cell
@@ -43,8 +43,8 @@ SHOWN_GROUPS, SHOWN_IMAGES = 30, 10
     "--kind",
     type=click.Choice(["auto", "flat", "hnsw", "ivf-pq"]),
     default="auto",
-    help="How: flat compares with every image, hnsw walks a graph, ivf-pq holds a byte for eight numbers; auto goes by "
-    "the number of images.",
+    help="Kind of index: flat compares with every image, hnsw walks a graph, ivf-pq holds a byte for eight numbers; "
+    "auto chooses by the number of images.",
 )
 @json_option
 def index(store: Path, kind: str, as_json: bool) -> None:
@@ -55,14 +55,13 @@ def index(store: Path, kind: str, as_json: bool) -> None:
     from crossmedia.imgserver.similarity.building import build_index
     from crossmedia.imgserver.storage.store import Store
 
-    with closing(Store(store, create=False)) as opened, Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("indexing", total=None)
-        report = build_index(opened, kind, progress=lambda done: progress.advance(task, done))
+    with closing(Store(store, create=False)) as opened, Bar("indexing") as bar:
+        report = build_index(opened, kind, progress=bar.advance)
     info = report.info
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return
-    click.echo(f"{info.images:,} images of {info.version}")
+    click.echo(f"{counted(info.images, 'image')} of {info.version}")
     click.echo(f"kind {info.kind}, {info.bytes_per_image:.0f} bytes an image, {report.seconds:.1f} s")
     speed = f"recall@10 {info.recall_at_10:.3f}; {report.queries_per_s:,.0f} queries/s"
     click.echo(speed + ("" if info.kind == "flat" else f", {report.brute_force_queries_per_s:,.0f} by brute force"))
@@ -130,6 +129,8 @@ def search(
 
 def _asked(queries: Sequence[str], names: ImageNames | None) -> tuple[list[int], list[Path]]:
     """Image ids and files that are meant: a key first, then a number, a file, and a key with a suffix behind it."""
+    from crossmedia.keys import as_image_id
+
     keyed = dict(zip(queries, names.find(queries).tolist(), strict=True)) if names is not None else {}
     ids, files = [], []
     for query in queries:
@@ -142,12 +143,13 @@ def _asked(queries: Sequence[str], names: ImageNames | None) -> tuple[list[int],
             files.append(Path(query))
         else:
             key = "a key of the manifest, " if names is not None else ""
-            raise BadInput(f"{query} is neither {key}an image id nor a file.")
+            meant = names.meant(query) if names is not None else ""
+            raise BadInput(f"{query} is neither {key}an image id nor a file.{meant}")
     return ids, files
 
 
 def _keys(ids: Collection[int], names: ImageNames | None) -> dict[int, str]:
-    """What each image is called."""
+    """The name of each image."""
     ordered = sorted(ids)
     return dict(zip(ordered, names.keys(ordered) if names is not None else map(str, ordered), strict=True))
 
@@ -184,9 +186,8 @@ def duplicates(
     from crossmedia.imgserver.storage.store import Store
     from crossmedia.imgserver.vision.photo_source import PhotoSource
 
-    with closing(Store(store, create=False)) as opened, Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("comparing", total=None)
-        groups, images = find_duplicates(opened, threshold, lambda done: progress.advance(task, done))
+    with closing(Store(store, create=False)) as opened, Bar("comparing") as bar:
+        groups, images, nearest = find_duplicates(opened, threshold, bar.advance)
     called = _keys({image_id for group in groups for image_id in group.image_ids}, names_of(store))
     _write(out, _table(groups, called))
     picture = out.with_suffix(".png") if catalogue and groups else None
@@ -206,13 +207,30 @@ def duplicates(
     many = sum(len(group.image_ids) for group in groups)
     if as_json:
         listed = [asdict(group) | {"keys": [called[i] for i in group.image_ids]} for group in groups]
-        found = {"images": images, "groups": listed, "file": str(out)}
+        found = {"images": images, "groups": listed, "nearest": nearest, "file": str(out)}
         click.echo(json.dumps(found | {"picture": str(picture) if picture else None}))
         return
-    click.echo(f"{images:,} images, {len(groups):,} groups of {many:,} images with a cosine of {threshold} or more")
-    if 2 * many > images:
-        click.echo("More than half of all images are in groups: raise --threshold, or index a version of more numbers.")
+    summary = f"{counted(images, 'image')}, {counted(len(groups), 'group')} of {counted(many, 'image')}"
+    click.echo(f"{summary} with a cosine of {threshold} or more")
+    if hint := _other_threshold(threshold, images, many, nearest):
+        click.echo(hint)
     click.echo(f"groups: {out}" + (f"; the largest drawn: {picture}" if picture else ""))
+
+
+def _other_threshold(threshold: float, images: int, grouped: int, nearest: float) -> str:
+    """What to do when nothing, or most of all, is alike; else empty."""
+    if 2 * grouped > images:
+        return (
+            f"More than half of all images are in groups: raise --threshold above {threshold}, or index a version of "
+            f"more numbers."
+        )
+    if not grouped and nearest > 0:
+        below = math.floor(nearest * 100) / 100
+        return (
+            f"The two images most alike have a cosine of {nearest:.3f}: lower --threshold, to {below} or less, to see "
+            f"them."
+        )
+    return ""
 
 
 @click.command(name="semantic-ids", cls=Command, example="--store store --out semantic_ids.parquet")
@@ -242,7 +260,8 @@ def semantic_ids(store: Path, levels: int, codes: int, out: Path, as_json: bool)
         return
     distinct = ", ".join(f"{count:,}" for count in report.distinct)
     click.echo(
-        f"{report.images:,} images; different ids by level: {distinct}; {report.error:.0%} of the variance is left"
+        f"{counted(report.images, 'image')}; different ids by level: {distinct}; "
+        f"{report.error:.0%} of the variance is left"
     )
     click.echo(f"{'codes of an earlier run go on; ' if report.kept else ''}written: {report.file}")
 
@@ -279,7 +298,7 @@ def _table(groups: Sequence[Group], called: dict[int, str]) -> bytes:
 
 
 def _small(photo: bytes | None) -> bytes | None:
-    """A thumbnail for a picture; None where there is no photo, or a broken one."""
+    """A thumbnail for a picture; None if there is no photo, or a broken one."""
     from crossmedia.imgserver.similarity.contact_sheet import SIDE
     from crossmedia.imgserver.vision.decode import ImageLimits, thumbnail
     from crossmedia.imgserver.vision.formats import CorruptImage, ImageTooLarge

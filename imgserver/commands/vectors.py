@@ -1,4 +1,4 @@
-"""Vectors in and out of the store as files, and compressed within it."""
+"""Import and export vectors as files, and compress them within the store."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 
 from crossmedia.config import Command, json_option
 from crossmedia.imgserver.commands.options import manifest_option, store_option
+from crossmedia.words import counted
 
 
 @click.command(name="import", cls=Command, example="clip.parquet --name clip-vit-b32 --store store", goes_on=True)
@@ -41,7 +42,8 @@ def import_command(file: Path, name: str, manifest: Path | None, store: Path, as
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return
-    click.echo(f"{report.images} vectors of {report.dim} numbers, {report.added} new, in {report.seconds:.1f} s")
+    made = counted(report.images, "vector")
+    click.echo(f"{made} of {report.dim} numbers, {report.added:,} new, in {report.seconds:.1f} s")
     click.echo(f"active version: {report.version}")
 
 
@@ -65,7 +67,8 @@ def export(out: Path, version: str, store: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return
-    click.echo(f"{report.images} vectors of {report.dim} numbers in {', '.join(report.files)} ({report.seconds:.1f} s)")
+    made = counted(report.images, "vector")
+    click.echo(f"{made} of {report.dim} numbers in {', '.join(report.files)} ({report.seconds:.1f} s)")
     click.echo(f"version: {report.version}")
 
 
@@ -75,8 +78,8 @@ def export(out: Path, version: str, store: Path, as_json: bool) -> None:
     "size",
     type=click.IntRange(min=1),
     required=True,
-    help="Of a vector: as many numbers as there are bytes are coded side by side, so it must divide --dim. A byte for "
-    "four numbers loses little; docs/performance.md has what each costs.",
+    help="Bytes of a compressed vector. They must divide the numbers of the vector, because each byte codes an equal "
+    "share of them. A byte for four numbers loses little; docs/performance.md says what each choice costs.",
 )
 @click.option("--version", default="", help="Version to compress; the active one if it is not given.")
 @store_option
@@ -98,7 +101,8 @@ def compress(size: int, version: str, store: Path, as_json: bool) -> None:
         return
     kept = "the codebook of an earlier run goes on" if report.kept else "a new codebook"
     click.echo(
-        f"{report.images:,} vectors of {report.bytes} instead of {report.plain_bytes} bytes, {report.added:,} new"
+        f"{counted(report.images, 'vector')} of {report.bytes} instead of {report.plain_bytes} bytes, "
+        f"{report.added:,} new"
     )
     click.echo(f"{kept}; mean cosine to the vectors as they were: {report.cosine:.4f} ({report.seconds:.1f} s)")
     click.echo(f"version: {report.version}")

@@ -74,7 +74,12 @@ def compress(store: Store, size: int, version: str = "") -> CompressReport:
         raise BadInput(f"{source.name} is compressed already; compress {source.version.plain} instead.")
     if not 1 <= size <= source.dim or source.dim % size:
         fitting = ", ".join(str(n) for n in range(1, source.dim + 1) if source.dim % n == 0)
-        raise BadInput(f"{size} bytes do not divide the {source.dim} numbers of a vector; {fitting} do.")
+        fewer = source.dim // size * size
+        other = f" {fewer} numbers would fit: 'imgserver precompute --dim {fewer}' makes vectors of so many."
+        raise BadInput(
+            f"{size} bytes do not divide the {source.dim} numbers of a vector; {fitting} do."
+            f"{other if fewer and not source.version.imported else ''}"
+        )
     of_size = [
         space
         for space in store.index.spaces("vector")

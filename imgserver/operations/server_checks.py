@@ -44,7 +44,7 @@ def serves_the_store(subject: Subject) -> Finding:
             told = client.info()
     except CrossMediaError as error:
         return problem(str(error), "")
-    found = f"release {told.server_version}, {told.images_stored:,} images of {told.version or 'no version'}"
+    found = f"release {told.server_version}, {told.contents.images_stored:,} images of {told.version or 'no version'}"
     if subject.opened is None or not _is_ours(subject, address):
         return ok(found)
     index = subject.store.index
@@ -54,9 +54,9 @@ def serves_the_store(subject: Subject) -> Finding:
             f"generation {index.generation}",
             "A server follows within a second. If this stays, its log says why it cannot follow the store.",
         )
-    if told.rows_damaged:
+    if told.counters.rows_damaged:
         return warning(
-            f"it met {told.rows_damaged:,} damaged rows and entries of the store since it started",
+            f"it met {told.counters.rows_damaged:,} damaged rows and entries of the store since it started",
             f"Run 'imgserver doctor --full --store {subject.folder}', which finds them all.",
         )
     return ok(f"{found}, as in the store")

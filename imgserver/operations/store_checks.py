@@ -20,6 +20,7 @@ from crossmedia.imgserver.vision.backbone import TORCHVISION, OnnxGraph
 from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.decode import ImageLimits, decode
 from crossmedia.imgserver.vision.engines import OpenVinoEngine, TorchEngine, engine_state
+from crossmedia.words import counted
 
 LEAST_COSINE = 0.99  # bfloat16 included
 SAMPLE = 1000  # rows of each version that are compared with their checksum
@@ -38,7 +39,8 @@ def store_opens(subject: Subject) -> Finding:
     if store is None:
         return problem(subject.trouble, "")
     spaces = len(store.index.spaces())
-    return ok(f"{subject.folder}, format {FORMAT}, {spaces} versions and backbones, {len(store.index):,} entries")
+    held = counted(spaces, "version or backbone", "versions and backbones")
+    return ok(f"{subject.folder}, format {FORMAT}, {held}, {counted(len(store.index), 'entry', 'entries')}")
 
 
 def active_version(subject: Subject) -> Finding:
@@ -93,7 +95,7 @@ def features(subject: Subject) -> Finding:
                 f"{space.name} is there, and not the features of {backbone}",
                 "A server refuses to start with it: restore a backup, or run precompute.",
             )
-    return ok(f"of {len(held)} backbones")
+    return ok(f"of {counted(len(held), 'backbone')}")
 
 
 def rows(subject: Subject) -> Finding:
@@ -195,8 +197,8 @@ def similarity(subject: Subject) -> Finding:
     if opened is None:
         return ok("none was made")
     if opened[0].version != store.index.active:
-        return warning(f"it is of {opened[0].version}, which is not active", store.index_hint + ".")
-    return ok(f"{opened[0].kind} of {opened[0].images:,} images")
+        return warning(f"it is of {opened[0].version}, which is not active", store.similarity_hint + ".")
+    return ok(f"{opened[0].kind} of {counted(opened[0].images, 'image')}")
 
 
 def index_map(subject: Subject) -> Finding:

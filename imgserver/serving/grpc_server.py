@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,14 +12,15 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError, Message
-from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health
 
 from crossmedia.errors import BadInput, CrossMediaError, DeadlineExceeded, InvalidRequest, Overloaded, ServerFault
 from crossmedia.hosts import host_and_port, written
-from crossmedia.imgserver.serving.health import SERVICE_NAME, Heartbeat
+from crossmedia.imgserver.serving.health import Heartbeat
+from crossmedia.imgserver.serving.requests import images_in
+from crossmedia.imgserver.serving.scopes import SCOPE_OF
 from crossmedia.imgserver.serving.service import ImageService
-from crossmedia.imgserver.wire import encode_reply
+from crossmedia.imgserver.wire import GET_VECTORS, METHODS, SERVICE_NAME, Method, encode_reply
 from crossmedia.logs import REQUEST_ID_KEY, Sparingly, request_id, request_id_of
 from crossmedia.service.admission import Cost
 from crossmedia.service.callers import OnEnd, caller_name
@@ -28,9 +28,8 @@ from crossmedia.service.calls import MAX_CALL_S, MAX_CALLS, Calls, Deadlines
 from crossmedia.service.failures import end_call, said
 from crossmedia.service.ports import check_free
 from crossmedia.service.probes import Health, Reflection
-from crossmedia.service.rates import RateLimit, host_of, images_in
+from crossmedia.service.rates import RateLimit, host_of
 from crossmedia.service.security import OPEN, ServerSecurity
-from crossmedia.v1 import image_server_pb2 as pb
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +41,6 @@ MAX_CONNECTION_AGE_MS, MAX_CONNECTION_IDLE_MS = 120_000, 60_000
 HANDSHAKE_MS = 10_000
 UNREAD_BYTES = 256 << 10
 NO_FILES = (errno.EMFILE, errno.ENFILE)
-METHODS = pb.DESCRIPTOR.services_by_name["ImageService"].methods
 
 
 class Methods:
@@ -59,17 +57,12 @@ class Methods:
         self.calls = Calls(MAX_CALLS, deadlines)
         self._durations = cache(service.metrics.rpc_duration.labels)  # which takes as long as the rest of it
         self._sparingly = Sparingly()
-        self._work: dict[str, tuple[type[Message], Work]] = {
-            method.name: (GetMessageClass(method.input_type), self._work_of(method.name)) for method in METHODS
-        }
+        self._work = {method.name: (method.request, self._work_of(method)) for method in METHODS}
 
-    def _work_of(self, method: str) -> Work:
-        if method == "GetInfo":
-            return lambda request, deadline, on_end: self._service.get_info().SerializeToString()
-        if method == "GetVectors":
+    def _work_of(self, method: Method[Any]) -> Work:
+        if method == GET_VECTORS:
             return lambda request, deadline, on_end: encode_reply(self._service.get_vectors(request, deadline, on_end))
-        answer = getattr(self._service, re.sub("(?<!^)(?=[A-Z])", "_", method).lower())
-        return lambda request, deadline, on_end: answer(request, deadline, on_end).SerializeToString()
+        return lambda *call: self._service.answer(method, *call).SerializeToString()
 
     def handlers(self) -> dict[str, Any]:
         """In the place of the generated ones: of streams, so that a call is counted before its message is read."""
@@ -188,7 +181,7 @@ class GrpcServer:
         self._server = grpc.server(
             ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="call"),  # those that idle cost nothing but stack
             maximum_concurrent_rpcs=MAX_CALLS,
-            interceptors=[*interceptors, *security.interceptors(service.metrics.rpc_duration)],
+            interceptors=[*interceptors, *security.interceptors(SCOPE_OF, service.metrics.rpc_duration)],
             options=[
                 ("grpc.max_receive_message_length", most),
                 ("grpc.max_send_message_length", most),

@@ -24,7 +24,6 @@ from crossmedia.status import Status
 
 log = logging.getLogger(__name__)
 
-SERVICE_NAME = "crossmedia.v1.ImageService"
 PROBE_AFTER_S = 10.0
 PROBE_TIMEOUT_S = 20.0  # twice what it waits for a decoder while each of them is at the slowest photo there can be
 CHECK_EVERY_S = 1.0

@@ -46,7 +46,14 @@ class LiveHeads:
         self.learning.forget()
 
     def put(self, request: pb.PutHeadRequest, caller: Caller) -> pb.PutHeadResponse:
-        """Hold a head; see ``ImageService.put_head``."""
+        """Hold a head that a trainer brings, so that its vectors and gradients can be asked for.
+
+        Raises:
+            InvalidRequest, BadInput: the block is no head of finite weights, too large, or not of the version named.
+            NotReady: nothing was precomputed yet.
+            VersionMismatch: the store has no features of that backbone.
+            Overloaded: the heads of all runs would be too large together, or too much is under way.
+        """
         if len(request.head) > MAX_HEAD_BYTES:
             raise InvalidRequest(f"The head has {len(request.head)} bytes; the limit is {MAX_HEAD_BYTES} (GetInfo).")
         if request.owner not in (pb.HEAD_OWNER_UNSPECIFIED, pb.HEAD_OWNER_TRAINER):
@@ -81,7 +88,19 @@ class LiveHeads:
         return values, status, computed
 
     def gradient(self, request: pb.GetHeadGradientRequest, ids: Ids, caller: Caller) -> pb.GetHeadGradientResponse:
-        """The gradient of a head's weights; see ``ImageService.get_head_gradient``."""
+        """The gradient of a head's weights for gradients of its vectors.
+
+        Args:
+            request: what is asked for.
+            ids: shape (n,), of the request.
+            caller: who waits.
+
+        Raises:
+            InvalidRequest: a broken block, a gradient that is not finite or belongs to an image without a feature.
+            VersionMismatch: no run holds that head (any more): put it again.
+            Overloaded: too much is under way.
+            DeadlineExceeded: it took too long.
+        """
         started = time.perf_counter_ns()
         head = self.heads.get(request.version)
         if head is None:

@@ -17,6 +17,7 @@ from crossmedia.logs import Sparingly
 from crossmedia.service.admission import Admission, Cost
 from crossmedia.service.callers import Caller
 from crossmedia.status import DAMAGED, PERMANENT, Status, is_ok
+from crossmedia.v1 import image_server_pb2 as pb
 
 Values = npt.NDArray[Any]
 Statuses = npt.NDArray[np.uint8]
@@ -55,6 +56,19 @@ class Lookup:
             self._count(len(ids), 0, 0)
             return values, status, 0
         return values, status, self._fill(serving, ids, values, status, caller)
+
+    def told(self) -> pb.Counters:
+        """What it looked up and had computed, since the server started."""
+        computed = self._misses.counters
+        return pb.Counters(
+            ids_requested=sum(self.counts.values()),
+            ids_from_table=self.counts["hit"],
+            computed_on_demand=computed.computed,
+            cnn_passes_on_demand=computed.cnn_passes,
+            cnn_batches_on_demand=computed.cnn_batches,
+            failed_on_demand=sum(computed.failed.values()),
+            images_pending=self._misses.waiting,
+        )
 
     def _count(self, hits: int, negative: int, missed: int) -> None:
         with self._lock:

@@ -4,76 +4,92 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-import grpc
 import torch
 
 from crossmedia.errors import BadInput
 from crossmedia.hosts import host_and_port
 from crossmedia.imgserver.places import IMAGE_SERVER, is_url
+from crossmedia.imgserver.serve_config import ServeConfig
 from crossmedia.imgserver.serving.grpc_server import GrpcServer
 from crossmedia.imgserver.serving.misses import CLOSE_S
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
+from crossmedia.imgserver.serving.totals import ServiceTotals
+from crossmedia.imgserver.vision.decode import ImageLimits
+from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.service.open_files import allowed_connections
-from crossmedia.service.process import GRACE_S, run
-from crossmedia.service.running import Daemon
-from crossmedia.service.security import OPEN, ServerSecurity
+from crossmedia.service.process import run
+from crossmedia.service.running import GRACE_S, Daemon
+from crossmedia.service.security import ServerSecurity
+from crossmedia.service.tracing import tracing
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Listening:
-    """Where a daemon listens, and to whom.
-
-    Attributes:
-        address: ``host:port`` or ``[IPv6]:port``.
-        metrics_port: serve metrics over HTTP there, on the same host; 0 takes a free port, None serves none.
-        security: who may call, and how.
-        interceptors: around every call, such as those of ``tracing``.
-    """
-
-    address: str
-    metrics_port: int | None = None
-    security: ServerSecurity = OPEN
-    interceptors: Sequence[grpc.ServerInterceptor] = ()
+MEGABYTE = 1 << 20
 
 
-def serve(config: ServiceConfig, listening: Listening, on_ready: Callable[[Daemon], None]) -> None:
+def serve(config: ServeConfig, on_ready: Callable[[Daemon], None]) -> None:
     """Serve until SIGTERM or SIGINT, then drain: no new calls, those under way end, the store is closed.
 
     Args:
-        config: what is served.
-        listening: where, and to whom.
+        config: what is served, where, and to whom.
         on_ready: called with the ``Daemon`` once calls are taken.
 
     Raises:
         BadInput: another daemon serves this store, its folder cannot be written, there is nothing to serve, the address
             cannot be bound, or a file of ``security`` cannot be used.
     """
-    run(IMAGE_SERVER, config.own_folder, lambda: _open(config, listening), on_ready)
+    run(IMAGE_SERVER, config.own_folder, lambda: _open(config), on_ready)
+
+
+def _service_config(config: ServeConfig) -> ServiceConfig:
+    return ServiceConfig(
+        config.store,
+        PhotoSource(
+            config.catalogue or "",
+            ImageLimits(config.max_image_mb * MEGABYTE),
+            config.read_timeout_s,
+            config.photo_roots,
+        ),
+        max_pending_ids=config.max_pending_ids,
+        negative_ttl_s=config.negative_ttl_s,
+        threads=config.threads,
+        ownership=config.ownership,
+        folder=config.folder,
+    )
+
+
+def _security(config: ServeConfig) -> ServerSecurity:
+    """Who may call it; what those on the network can do else is logged."""
+    security = ServerSecurity(
+        config.tls_cert, config.tls_key, config.tls_client_ca, config.tokens, config.max_ids_per_second
+    )
+    for warning in security.warnings(config.host):
+        log.warning("%s", warning)
+    return security
 
 
 @contextmanager
-def _open(config: ServiceConfig, listening: Listening) -> Iterator[Daemon]:
+def _open(config: ServeConfig) -> Iterator[Daemon]:
+    address, port, security = config.address, config.metrics_port, _security(config)
     if config.threads:
         torch.set_num_threads(config.threads)  # of heads that learn
     max_connections = allowed_connections()
-    service = ImageService(config)
-    try:
-        _say_if_empty(service)
-        server = GrpcServer(service, listening.address, listening.security, listening.interceptors, max_connections)
-        server.start()
-        port = listening.metrics_port
-        if port is not None:
-            port = service.metrics.listen(host_and_port(listening.address)[0], port)
-        yield Daemon(os.getpid(), server.address, port)
-        server.stop(GRACE_S - CLOSE_S)  # the rest is for photos that are being decoded
-    finally:
-        service.close()
+    with tracing(config.otel) as interceptors:
+        service = ImageService(_service_config(config))
+        try:
+            _say_if_empty(service)
+            server = GrpcServer(service, address, security, interceptors, max_connections)
+            server.start()
+            if port is not None:
+                service.metrics.registry.register(ServiceTotals(service))
+                port = service.metrics.listen(host_and_port(address)[0], port)
+            yield Daemon(os.getpid(), server.address, port)
+            server.stop(GRACE_S - CLOSE_S)  # the rest is for photos that are being decoded
+        finally:
+            service.close()
 
 
 def _say_if_empty(service: ImageService) -> None:

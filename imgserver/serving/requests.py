@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from google.protobuf.message import Message
 
 from crossmedia.errors import InvalidRequest
 from crossmedia.imgserver.shards import Ownership
 from crossmedia.imgserver.storage.records import Ids
+from crossmedia.v1 import image_server_pb2 as pb
 
 
 def ids_of(block: bytes, most: int, ownership: Ownership | None) -> Ids:
@@ -31,3 +33,11 @@ def ids_of(block: bytes, most: int, ownership: Ownership | None) -> Ids:
     if ownership is not None:
         ownership.check(ids)
     return ids
+
+
+def images_in(request: Message) -> int:
+    """How many images a request asks for or brings; at least one, for every call is some work."""
+    if isinstance(request, pb.PutImagesRequest):
+        return max(1, len(request.images))
+    photos = len(request.photos) if isinstance(request, pb.SearchRequest) else 0
+    return max(1, len(getattr(request, "image_ids", b"")) // 8 + photos)

@@ -70,10 +70,11 @@ class Searching:
             raise
 
     @property
-    def info(self) -> SimilarityInfo | None:
-        """The index that is in use; None without one, or with a damaged one."""
-        opened = self._opened
-        return opened[0] if opened else None
+    def told(self) -> pb.Similarity:
+        """Of the similarity index that is in use; of no images without one, or with a damaged one."""
+        if (opened := self._opened) is None:
+            return pb.Similarity()
+        return pb.Similarity(images=opened[0].images, version=opened[0].version, kind=opened[0].kind)
 
     def search(self, request: pb.SearchRequest, caller: Caller) -> pb.SearchResponse:
         """Neighbours of each query.
@@ -131,14 +132,14 @@ class Searching:
             raise damage
         if opened is None:
             raise NotReady(
-                f"The store has no similarity index yet. {self._served.store.index_hint}; this server will see the "
-                f"result."
+                f"The store has no similarity index yet. {self._served.store.similarity_hint}; this server will see "
+                f"the result."
             )
         served = self._served.of("").version
         if opened[0].version != (wanted or served):
             raise VersionMismatch(
                 f"The similarity index is of {opened[0].version}, and {wanted or served} was to be searched. "
-                f"{self._served.store.index_hint} again."
+                f"{self._served.store.similarity_hint} again."
             )
         return opened
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
@@ -15,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import Message
 from numpy.typing import DTypeLike
 
 from crossmedia.allocator import give_back_freed_memory
-from crossmedia.errors import CrossMediaError, InvalidRequest, StoreError, VersionMismatch
+from crossmedia.errors import CrossMediaError, InvalidRequest, StoreError
+from crossmedia.imgserver import wire
 from crossmedia.imgserver.places import own_folder
+from crossmedia.imgserver.serve_config import ServeConfig
 from crossmedia.imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES
 from crossmedia.imgserver.serving.known_failures import KnownFailures
 from crossmedia.imgserver.serving.live_heads import LiveHeads
@@ -28,6 +32,7 @@ from crossmedia.imgserver.serving.metrics import Metrics
 from crossmedia.imgserver.serving.misses import Misses
 from crossmedia.imgserver.serving.open_versions import OpenVersions
 from crossmedia.imgserver.serving.photo_reader import PhotoReader
+from crossmedia.imgserver.serving.putting import Putting
 from crossmedia.imgserver.serving.requests import ids_of
 from crossmedia.imgserver.serving.searching import MAX_NEIGHBOURS, MAX_QUERIES, Searching
 from crossmedia.imgserver.serving.thumbnails import MAX_THUMBNAILS, Thumbnails
@@ -35,7 +40,7 @@ from crossmedia.imgserver.shards import Ownership
 from crossmedia.imgserver.storage.catalogue import Catalogue
 from crossmedia.imgserver.storage.opening import open_store
 from crossmedia.imgserver.vision.photo_source import PhotoSource
-from crossmedia.imgserver.wire import DTYPES, VectorsReply
+from crossmedia.imgserver.wire import DTYPES, Method, Reply, VectorsReply
 from crossmedia.names import changed_at, digests_of_store
 from crossmedia.service.admission import Admission, Cost
 from crossmedia.service.callers import Caller, OnEnd
@@ -44,7 +49,6 @@ from crossmedia.version import Version
 
 log = logging.getLogger(__name__)
 
-MAX_PUT = 256
 REFRESH_S = 1.0
 FEATURE_BYTES = 6  # of each number of a feature that a head is applied to: stored as fp16, computed with as fp32
 REPLY_COPIES = 2  # of a reply: the message, and what gRPC sends of it
@@ -72,10 +76,10 @@ class ServiceConfig:
     photos: PhotoSource = PhotoSource()
     max_ids_per_call: int = 100_000
     max_message_bytes: int = 64 << 20
-    max_pending_ids: int = 100_000
+    max_pending_ids: int = ServeConfig.max_pending_ids
     max_pending_bytes: int = 1 << 30
-    negative_ttl_s: float = 600.0
-    threads: int = 0
+    negative_ttl_s: float = ServeConfig.negative_ttl_s
+    threads: int = ServeConfig.threads
     ownership: Ownership | None = None
     folder: Path | None = None
 
@@ -103,6 +107,7 @@ class ImageService:
         self.misses = Misses(self.store, self.photos, self.admission, self.metrics.batch_size.observe)
         self.lookup = Lookup(self.misses, self.known_failures, self.admission)
         self.served = OpenVersions(self.store, config.threads, computes=self.catalogue is not None)
+        self.putting = Putting(self.served, self.misses, self.admission, config.ownership)
         self.live_heads = LiveHeads(self.served, self.lookup, self.admission)
         self.thumbnails = Thumbnails(self.admission, self.photos)
         self.searching = Searching(self.served, self.lookup, self.photos, self.admission, config.ownership)
@@ -121,7 +126,6 @@ class ImageService:
             raise
         with suppress(StoreError):  # a damaged index harms searches alone, and they say so
             self.searching.follow()
-        self.metrics.watch(self)
         self._refresher = threading.Thread(target=self._follow, name="follow-store", daemon=True)
         self._refresher.start()
 
@@ -166,66 +170,84 @@ class ImageService:
             if self._closing.wait(REFRESH_S):
                 return
 
+    def answer(self, method: Method[Reply], request: Message, deadline: float, on_end: OnEnd | None = None) -> Reply:
+        """The reply to any call but ``GetVectors``.
+
+        Args:
+            method: of the contract.
+            request: one of its.
+            deadline: on the monotonic clock.
+            on_end: see ``OnEnd``.
+
+        Raises:
+            CrossMediaError: as the methods that do it.
+        """
+        answers: dict[str, Callable[[Any, Caller], Any]] = {
+            wire.GET_INFO.name: lambda request, caller: self.get_info(),
+            wire.PUT_IMAGES.name: self.putting.put,
+            wire.PUT_HEAD.name: self.live_heads.put,
+            wire.GET_HEAD_GRADIENT.name: self._head_gradient,
+            wire.SEARCH.name: self.searching.search,
+            wire.GET_THUMBNAILS.name: self._thumbnails,
+        }
+        reply: Reply = answers[method.name](request, Caller(deadline, on_end))
+        return reply
+
     def get_info(self) -> pb.GetInfoResponse:
-        """Version, limits and counters."""
-        serving, config, counters = self.served.active, self.config, self.misses.counters
+        """What is served, in parts."""
+        serving, ownership = self.served.active, self.config.ownership
         model = serving.model if serving else None
-        indexed, ownership = self.searching.info, config.ownership
-        # So that an idle server admits a call for a head's vectors, which takes the most of all.
-        most_bytes = model.features.dim * FEATURE_BYTES if model else 1
-        return pb.GetInfoResponse(
+        told = pb.GetInfoResponse(
             server_version=self._release,
-            version=serving.version if serving else "",
-            backbone=Version.parse(serving.version).backbone if serving else "",
-            dim=serving.table.space.dim if serving else 0,
             stored_dtype=pb.DTYPE_FLOAT16,
             generation=self.store.index.generation,
             versions=[space.name for space in self.store.index.spaces("vector")],
+            engine=model.embedder.engine_name if model else "none",
+            feature_dim=model.features.dim if model else 0,
+            uptime_s=time.monotonic() - self._started,
+            limits=self._limits(model.features.dim * FEATURE_BYTES if model else 1),
+            contents=pb.Contents(
+                images_in_catalogue=len(self.catalogue) if self.catalogue else 0,
+                images_stored=len(serving.table) if serving else 0,
+                store_used_bytes=self._store_bytes[0],
+                store_free_bytes=self._store_bytes[1],
+                heads_held=len(self.live_heads.heads),
+                image_names=self._names,
+            ),
+            counters=self.lookup.told(),
+            similarity=self.searching.told,
+        )
+        told.counters.rows_damaged = self.store.damaged
+        if serving is not None:
+            told.version, told.dim = serving.version, serving.table.space.dim
+            told.backbone = Version.parse(serving.version).backbone
+        if ownership is not None:
+            told.ownership.servers[:], told.ownership.server_name = ownership.servers, ownership.me
+        return told
+
+    def _limits(self, most_bytes: int) -> pb.Limits:
+        """An idle server admits a call for a head's vectors, which takes the most of all: ``most_bytes`` an image."""
+        config = self.config
+        return pb.Limits(
             max_ids_per_call=max(1, min(self._max_ids_per_call, self.admission.share // most_bytes)),
             max_thumbnails_per_call=MAX_THUMBNAILS,
-            max_put_per_call=self._max_put_per_call,
-            max_message_bytes=config.max_message_bytes,
-            max_pending_ids=config.max_pending_ids,
-            max_image_bytes=config.photos.limits.max_bytes,
-            max_image_pixels=config.photos.limits.max_pixels,
-            images_in_catalogue=len(self.catalogue) if self.catalogue else 0,
-            images_stored=len(serving.table) if serving else 0,
-            computed_on_demand=counters.computed,
-            cnn_passes_on_demand=counters.cnn_passes,
-            cnn_batches_on_demand=counters.cnn_batches,
-            ids_requested=sum(self.lookup.counts.values()),
-            ids_from_table=self.lookup.counts["hit"],
-            uptime_s=time.monotonic() - self._started,
-            engine=model.embedder.engine_name if model else "none",
-            max_pending_bytes=config.max_pending_bytes,
-            negative_ttl_s=config.negative_ttl_s,
-            store_used_bytes=self._store_bytes[0],
-            store_free_bytes=self._store_bytes[1],
-            images_pending=self.misses.waiting,
-            failed_on_demand=sum(counters.failed.values()),
-            feature_dim=model.features.dim if model else 0,
-            heads_held=len(self.live_heads.heads),
-            max_heads_per_run=KEPT_PER_RUN,
-            max_head_bytes=min(MAX_HEAD_BYTES, config.max_message_bytes - 4096),
-            images_indexed=indexed.images if indexed else 0,
-            indexed_version=indexed.version if indexed else "",
-            index_kind=indexed.kind if indexed else "",
+            max_put_per_call=self.putting.most,
             max_queries_per_search=MAX_QUERIES,
             max_neighbours=MAX_NEIGHBOURS,
-            servers=ownership.servers if ownership else (),
-            server_name=ownership.me if ownership else "",
-            rows_damaged=self.store.damaged,
-            image_names=self._names,
+            max_message_bytes=config.max_message_bytes,
+            max_image_bytes=config.photos.limits.max_bytes,
+            max_image_pixels=config.photos.limits.max_pixels,
+            max_pending_ids=config.max_pending_ids,
+            max_pending_bytes=config.max_pending_bytes,
+            max_heads_per_run=KEPT_PER_RUN,
+            max_head_bytes=min(MAX_HEAD_BYTES, config.max_message_bytes - 4096),
+            negative_ttl_s=config.negative_ttl_s,
         )
 
     @property
     def _max_ids_per_call(self) -> int:
         # A call for images none of which is stored must be admitted by an idle server.
         return min(self.config.max_ids_per_call, self.admission.share_of_images)
-
-    @property
-    def _max_put_per_call(self) -> int:
-        return min(MAX_PUT, self.admission.share_of_images)
 
     def get_vectors(self, request: pb.GetVectorsRequest, deadline: float, on_end: OnEnd | None = None) -> VectorsReply:
         """Vectors of the ids, in their order; what the table lacks is computed until ``deadline`` (monotonic clock).
@@ -282,82 +304,10 @@ class ImageService:
         cost = Cost(size=images * dim * (np.dtype(made_as).itemsize + REPLY_COPIES * sent_as.itemsize))
         return self.admission.held_until_sent(cost, caller)
 
-    def put_head(self, request: pb.PutHeadRequest, deadline: float, on_end: OnEnd | None = None) -> pb.PutHeadResponse:
-        """Hold a head that a trainer brings, so that its vectors and gradients can be asked for.
-
-        Raises:
-            InvalidRequest, BadInput: the block is no head of finite weights, too large, or not of the version named.
-            NotReady: nothing was precomputed yet.
-            VersionMismatch: the store has no features of that backbone.
-            Overloaded: the heads of all runs would be too large together, or too much is under way.
-        """
-        return self.live_heads.put(request, Caller(deadline, on_end))
-
-    def get_head_gradient(
-        self, request: pb.GetHeadGradientRequest, deadline: float, on_end: OnEnd | None = None
-    ) -> pb.GetHeadGradientResponse:
-        """The gradient of a head's weights for gradients of its vectors.
-
-        Raises:
-            InvalidRequest: a broken block, a gradient that is not finite or belongs to an image without a feature.
-            VersionMismatch: no run holds that head (any more): put it again.
-            WrongShard: another server owns one of the images.
-            Overloaded: too much is under way.
-            DeadlineExceeded: it took too long.
-        """
+    def _head_gradient(self, request: pb.GetHeadGradientRequest, caller: Caller) -> pb.GetHeadGradientResponse:
         ids = ids_of(request.image_ids, self._max_ids_per_call, self.config.ownership)
-        return self.live_heads.gradient(request, ids, Caller(deadline, on_end))
+        return self.live_heads.gradient(request, ids, caller)
 
-    def put_images(
-        self, request: pb.PutImagesRequest, deadline: float, on_end: OnEnd | None = None
-    ) -> pb.PutImagesResponse:
-        """Embed photos that the caller brings; the next ``get_vectors`` serves them.
-
-        Raises:
-            InvalidRequest: too many photos, a negative id, or an id twice.
-            NotReady: nothing was precomputed yet, so there is no head.
-            VersionMismatch: the vectors served were imported; there is no CNN behind them.
-            WrongShard: another server owns one of the images.
-            Overloaded: too many images wait for the CNN, or too much is under way.
-        """
-        photos = [(photo.image_id, photo.data) for photo in request.images]
-        ids = [image_id for image_id, _ in photos]
-        if len(photos) > (most := self._max_put_per_call):
-            raise InvalidRequest(f"{len(photos)} photos came in one call; the limit is {most} (see GetInfo).")
-        if ids and min(ids) < 0:
-            raise InvalidRequest(f"Image id {min(ids)} is negative; ids are 0 or more.")
-        if len(set(ids)) < len(ids):
-            raise InvalidRequest("An image id is there twice in one call; which photo should count?")
-        if self.config.ownership is not None:
-            self.config.ownership.check(np.array(ids, dtype=np.int64))
-        serving = self.served.of("")
-        if serving.model is None:
-            raise VersionMismatch(
-                f"The vectors of {serving.version} were imported, so this server cannot make one. Import them again "
-                f"with the new images, or activate a version that has a backbone."
-            )
-        caller = Caller(deadline, on_end)
-        with self.admission.held(Cost(size=sum(len(data) for _, data in photos), slow=1), caller):
-            status = self.misses.put(serving.model, photos, caller)
-        return pb.PutImagesResponse(
-            version=serving.version, generation=self.store.index.generation, status=status.tobytes()
-        )
-
-    def search(self, request: pb.SearchRequest, deadline: float, on_end: OnEnd | None = None) -> pb.SearchResponse:
-        """As ``Searching.search``."""
-        return self.searching.search(request, Caller(deadline, on_end))
-
-    def get_thumbnails(
-        self, request: pb.GetThumbnailsRequest, deadline: float, on_end: OnEnd | None = None
-    ) -> pb.GetThumbnailsResponse:
-        """Small JPEGs; empty where there is no photo that can be decoded.
-
-        Raises:
-            InvalidRequest: a broken id block, too many ids, or too large a side.
-            WrongShard: another server owns one of the images.
-            Overloaded: too much is under way.
-            DeadlineExceeded: it took too long.
-        """
+    def _thumbnails(self, request: pb.GetThumbnailsRequest, caller: Caller) -> pb.GetThumbnailsResponse:
         ids = ids_of(request.image_ids, MAX_THUMBNAILS, self.config.ownership)
-        caller = Caller(deadline, on_end)
         return pb.GetThumbnailsResponse(jpegs=self.thumbnails.of(ids, request.max_side, caller))

@@ -36,7 +36,7 @@ class Group:
 
 def find_duplicates(
     store: Store, threshold: float, progress: Callable[[int], None] = lambda done: None
-) -> tuple[list[Group], int]:
+) -> tuple[list[Group], int, float]:
     """Groups of images that are connected by pairs whose cosine is ``threshold`` or more; largest group first.
 
     Of each image the 20 nearest are looked at, through the similarity index.
@@ -47,7 +47,7 @@ def find_duplicates(
         progress: told how many images were just looked at.
 
     Returns:
-        the groups, and how many images were looked at.
+        the groups, how many images were looked at, and the highest cosine of two of them; 0 where there are no two.
 
     Raises:
         NotReady: there is no index.
@@ -60,7 +60,7 @@ def find_duplicates(
     space, ids, entries = active_rows(store)
     if info.version != space.name:
         raise VersionMismatch(f"The index is of {info.version}, {space.name} is active. Run 'imgserver index'.")
-    groups = _Groups(len(ids))
+    groups, nearest = _Groups(len(ids)), 0.0
 
     def exact(of: Ids) -> npt.NDArray[Any]:
         # Of an image that has gone since the index was built, any vector will do: it is passed over below.
@@ -70,12 +70,14 @@ def find_duplicates(
         block = entries[start : start + BLOCK]
         found, cosines = index.search(store.read(space, block), NEIGHBOURS + 1, exact)
         here = ids[start : start + BLOCK]
-        near = (cosines >= threshold) & (found != here[:, None]) & (found >= 0) & np.isin(found, ids)
+        others = (found != here[:, None]) & (found >= 0) & np.isin(found, ids)
+        nearest = max(nearest, float(cosines.max(initial=0.0, where=others)))
+        near = others & (cosines >= threshold)
         for row, column in np.argwhere(near).tolist():
             other = int(np.searchsorted(ids, found[row, column]))
             groups.join(start + row, other, float(cosines[row, column]))
         progress(len(block))
-    return groups.found(ids, entries["content"]), len(ids)
+    return groups.found(ids, entries["content"]), len(ids), nearest
 
 
 class _Groups:

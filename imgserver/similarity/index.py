@@ -27,6 +27,9 @@ from crossmedia.notes import note, read_note
 
 FOLDER = "similarity"
 NONE = -1  # in the place of a neighbour, where an index has fewer
+# Products that are worth a thread: a millisecond or two. FAISS takes a thread for each core even for less, which wait
+# for each other without sleeping: where the cores have other work too, a search of half a millisecond took twenty.
+THREAD_PRODUCTS = 20_000_000
 Vectors = npt.NDArray[np.float32]
 Cosines = npt.NDArray[np.float32]
 Exact = Callable[[Ids], npt.NDArray[Any]]
@@ -79,9 +82,17 @@ class SimilarityIndex:
 
     def queries_at_once(self, k: int, products: int, size: int) -> int:
         """Queries for ``k`` neighbours that one ``search`` answers within so many products and bytes; at least one."""
-        compared = len(self._ids) if not self._width else self._candidates * k
-        dim = int(self._index.d)
-        return max(1, min(products // (compared * dim or 1), size // (8 * self._candidates * k * dim)))
+        size_of_one = 8 * self._candidates * k * int(self._index.d)
+        return max(1, min(products // (self._products(k) or 1), size // size_of_one))
+
+    def _products(self, k: int) -> int:
+        """Numbers that are multiplied, or looked up, for one query."""
+        faiss, index, dim = faiss_module(), self._index, int(self._index.d)
+        if isinstance(index, faiss.IndexIVFPQ):
+            codes = self._width * len(self._ids) // int(index.nlist)
+            return (int(index.nlist) + int(index.pq.ksub)) * dim + codes * int(index.pq.M)
+        looked_at = max(self._width, k) * int(index.hnsw.nb_neighbors(0)) if self._width else len(self._ids)
+        return min(looked_at, len(self._ids)) * dim
 
     def search(self, vectors: Vectors, k: int, exact: Exact) -> tuple[Ids, Cosines]:
         """The nearest images of each vector, best first.
@@ -99,7 +110,8 @@ class SimilarityIndex:
         queries = unit(vectors)
         coded = isinstance(self._index, faiss.IndexIVFPQ)
         asked = min(self._candidates * k, len(self._ids))
-        scores, places = self._index.search(queries, asked, params=self._parameters())
+        with at_most_threads(1 + len(queries) * self._products(k) // THREAD_PRODUCTS):
+            scores, places = self._index.search(queries, asked, params=self._parameters())
         if coded:
             unique, inverse = np.unique(places, return_inverse=True)
             candidates = unit(exact(self._ids[unique]))[inverse.reshape(places.shape)]
@@ -108,8 +120,8 @@ class SimilarityIndex:
             scores, places = (np.take_along_axis(values, best, axis=1) for values in (scores, places))
         ids, cosines = np.full((len(queries), k), NONE), np.zeros((len(queries), k), dtype=np.float32)
         there = places >= 0
-        ids[:, : places.shape[1]][there] = self._ids[places[there]]
-        cosines[:, : places.shape[1]][there] = scores[there]
+        np.copyto(ids[:, : places.shape[1]], self._ids.take(places, mode="clip"), where=there)
+        np.copyto(cosines[:, : places.shape[1]], scores, where=there)
         return ids, cosines
 
     def _parameters(self) -> Any:
@@ -243,6 +255,18 @@ def unit(vectors: npt.NDArray[Any]) -> Vectors:
     values = np.array(vectors, dtype=np.float32, order="C")
     faiss_module().normalize_L2(values)
     return values
+
+
+@contextmanager
+def at_most_threads(n: int) -> Iterator[None]:
+    """FAISS computes with at most so many threads meanwhile, for the thread that calls it."""
+    faiss = faiss_module()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(min(before, n))
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def faiss_module() -> Any:

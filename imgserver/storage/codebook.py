@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -62,16 +61,20 @@ class Codebook:
 
     def encode(self, vectors: npt.NDArray[Any]) -> Codes:
         """Codes, shape (n, M), of vectors, shape (n, D)."""
+        from crossmedia.imgserver.storage.compiled.codebook import encode
+
         out = np.empty((len(vectors), self.code_bytes), dtype=np.uint8)
         stored = np.asarray(vectors, dtype=VALUE_DTYPE)
-        _encode(self._by_number, np.ascontiguousarray(stored, dtype=np.float32), out)
+        encode(self._by_number, np.ascontiguousarray(stored, dtype=np.float32), out)
         return out
 
     def decode(self, codes: Codes) -> Vectors:
         """Vectors, shape (n, D), of codes, shape (n, M)."""
+        from crossmedia.imgserver.storage.compiled.codebook import decode
+
         out = np.empty((len(codes), self.dim), dtype=VALUE_DTYPE)
         # As whole numbers of 16 bits: numba moves them, and need not know what they mean.
-        _decode(self.centres.view(np.uint16), codes, out.view(np.uint16))
+        decode(self.centres.view(np.uint16), codes, out.view(np.uint16))
         return out
 
     def to_bytes(self) -> bytes:
@@ -89,32 +92,3 @@ class Codebook:
             return cls(load(data)["centres"])
         except (KeyError, ValueError, SafetensorError) as error:
             raise BadInput(f"This is no codebook that 'imgserver compress' saved: {error}.") from error
-
-
-@njit(nogil=True, cache=True)
-def _encode(centres: Any, vectors: Any, out: Any) -> None:
-    """``centres``, shape (M, D / M, 256), so that the distances to all of them are computed side by side."""
-    parts, numbers, many = centres.shape
-    distances = np.empty(many, dtype=np.float32)
-    for i in range(len(vectors)):
-        for m in range(parts):
-            distances[:] = 0
-            for s in range(numbers):
-                value = vectors[i, s * parts + m]
-                for k in range(many):
-                    apart = value - centres[m, s, k]
-                    distances[k] += apart * apart
-            best = 0
-            for k in range(1, many):
-                if distances[k] < distances[best]:
-                    best = k
-            out[i, m] = best
-
-
-@njit(nogil=True, cache=True)
-def _decode(centres: Any, codes: Any, out: Any) -> None:
-    parts, _, numbers = centres.shape
-    for i in range(len(codes)):
-        for s in range(numbers):
-            for m in range(parts):
-                out[i, s * parts + m] = centres[m, codes[i, m], s]

@@ -6,15 +6,17 @@ kept plain, so that every release can read it.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import lmdb
 
-from crossmedia.errors import DamagedIndex, StoreError
+from crossmedia.disk import unwritable
+from crossmedia.errors import BadInput, DamagedIndex, NoStore, StoreError
 from crossmedia.imgserver.storage.checksums import open_fact, seal_fact
 from crossmedia.imgserver.storage.copied import examine_copy, note_file
 from crossmedia.imgserver.storage.pages import check_pages
@@ -22,6 +24,7 @@ from crossmedia.imgserver.storage.pages import check_pages
 # To be raised by whatever a release that reads the present one would not understand. 1 and 2 came before any release.
 FORMAT = 3
 MAP_BYTES = 1 << 40  # sparse: address space, not disk
+LOCK_BYTES = 256 << 10  # more than LMDB's lock and an empty index take
 
 
 class Environment:
@@ -33,15 +36,19 @@ class Environment:
         unlocked: read only, without LMDB's lock; for who knows that nobody writes (see ``storage.exclusive``).
 
     Raises:
+        BadInput: nothing can be made at that place, its disk is full, or its name is no UTF-8 text.
         StoreError: the folder holds no store, or a damaged one, or one of another format, or cannot be opened.
     """
 
     def __init__(self, folder: Path, *, create: bool, unlocked: bool):
         self.folder, self._pid = folder, os.getpid()
         create = create and not unlocked
+        _check_name(folder)
+        if create:
+            _make(folder)
+        if not unlocked:
+            _check_room(folder)
         try:
-            if create:
-                folder.mkdir(parents=True, exist_ok=True)
             if not unlocked:
                 examine_copy(folder)
             self._lmdb = lmdb.open(
@@ -54,8 +61,6 @@ class Environment:
                 readonly=unlocked,
                 lock=not unlocked,
             )
-        except UnicodeEncodeError as error:
-            raise StoreError(f"The name of the store {folder.parent} is no UTF-8 text; rename its folder.") from error
         except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError) as error:
             raise self.damaged(str(error)) from error
         except (lmdb.Error, OSError) as error:
@@ -64,7 +69,9 @@ class Environment:
                     f"The store {folder.parent} cannot be written: {error}. Who opens a store, if only to read, says "
                     f"in {folder / 'lock.mdb'} what must not be overwritten. Make it writable, or copy it to a "
                     f"place that is."
-                ) from error
+                ) from PermissionError(errno.EACCES, str(error))  # a person's to mend
+            if not create and not (folder / "data.mdb").exists():
+                raise NoStore(folder.parent) from error
             raise StoreError(
                 f"There is no readable store in {folder}: {error}. 'imgserver precompute' makes one."
             ) from error
@@ -190,3 +197,29 @@ class Environment:
         """Bytes of LMDB's map that are taken, and its size."""
         info = self._lmdb.info()
         return (info["last_pgno"] + 1) * self._lmdb.stat()["psize"], info["map_size"]
+
+
+def _check_name(folder: Path) -> None:
+    try:
+        str(folder).encode()  # LMDB takes text alone
+    except UnicodeEncodeError as error:
+        raise BadInput(
+            f"The name of the store, {str(folder.parent)!a}, is no UTF-8 text. Rename it, or the folder above it whose "
+            f"name is none; what is in it stays as it is."
+        ) from error
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"The store {folder.parent} cannot be made: {unwritable(folder, error)}") from error
+
+
+def _check_room(folder: Path) -> None:
+    """There is room for LMDB's lock, which is written as memory: on a full disk that ends the process (SIGBUS)."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
+        if free < LOCK_BYTES and not (folder / "lock.mdb").exists():
+            full = unwritable(folder, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+            raise BadInput(f"The store {folder.parent} cannot be opened: {full}")

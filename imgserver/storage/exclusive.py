@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from crossmedia.disk import held
-from crossmedia.errors import StoreError
+from crossmedia.errors import NoStore
 
 
 @contextmanager
@@ -19,11 +19,11 @@ def alone(store: Path) -> Iterator[None]:
     """Hold the store ``store`` alone. This process must not have it open either: locks of one process do not differ.
 
     Raises:
-        StoreError: there is no store.
+        NoStore: there is no store.
         BadInput: another process has it open.
     """
     if not (store / "index" / "data.mdb").exists():
-        raise StoreError(f"There is no store in {store}. 'imgserver precompute' makes one.")
+        raise NoStore(store)
 
     def refusal(holder: str) -> str:
         return (

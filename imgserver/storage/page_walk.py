@@ -1,12 +1,16 @@
-"""A walk over a tree of LMDB's pages, compiled: every page and node is looked at before anything is believed."""
+"""A walk over a tree of LMDB's pages: every page and node is looked at before anything is believed.
+
+Python does it as it is for a few pages, and compiled by numba for more, which takes half a second to be imported.
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+FEW_PAGES = 64  # that take Python 0.1 s
 OUTSIDE, TWICE, OTHER_PAGE, NODES_OUTSIDE, KEYS_OUT_OF_ORDER = 1, 2, 3, 4, 5
 TROUBLES = {
     OUTSIDE: "lies outside of the file",
@@ -17,17 +21,14 @@ TROUBLES = {
 }
 
 
-@njit(cache=True)
 def _u2(halves: Any, at: Any) -> Any:
     return np.int64(halves[at >> 1])
 
 
-@njit(cache=True)
 def _u4(halves: Any, at: Any) -> Any:
     return _u2(halves, at) | _u2(halves, at + 2) << 16
 
 
-@njit(cache=True)
 def _less(data: Any, a: Any, b: Any, integers: Any) -> Any:
     """Whether a key comes before another; each by where it lies and its size."""
     if integers:
@@ -41,9 +42,8 @@ def _less(data: Any, a: Any, b: Any, integers: Any) -> Any:
     return a[1] < b[1]
 
 
-@njit(nogil=True, cache=True)
 def walk(data: Any, halves: Any, tree: Any, seen: Any, counts: Any) -> Any:
-    """Look at a tree from its root.
+    """Look at a tree from its root, by what is faster for a file of so many pages.
 
     Args:
         data: bytes of the file.
@@ -55,6 +55,23 @@ def walk(data: Any, halves: Any, tree: Any, seen: Any, counts: Any) -> Any:
     Returns:
         what is wrong (see ``TROUBLES``; 0: nothing), and in which page.
     """
+    look = walk_pages if len(seen) <= FEW_PAGES else compiled()
+    return look(data, halves, tree, seen, counts)
+
+
+@cache
+def compiled() -> Any:
+    """``walk_pages``, compiled."""
+    from numba import njit
+    from numba.extending import register_jitable
+
+    for function in (_u2, _u4, _less, _wrong_page, _wrong_value, _with_children):
+        register_jitable(function)
+    return njit(nogil=True, cache=True)(walk_pages)
+
+
+def walk_pages(data: Any, halves: Any, tree: Any, seen: Any, counts: Any) -> Any:
+    """As ``walk`` says, in what numba and Python both understand."""
     size, root, depth, integers = tree
     # Page, level, and where keys lie, with their size, that those of the page must not be below (``low``), and must be
     # below (``high``); -1 where there is none.
@@ -103,7 +120,6 @@ def walk(data: Any, halves: Any, tree: Any, seen: Any, counts: Any) -> Any:
     return 0, 0
 
 
-@njit(cache=True)
 def _wrong_page(halves: Any, tree: Any, seen: Any, page: Any, level: Any) -> Any:
     """What is wrong with the head of a page."""
     size, depth = tree[0], tree[2]
@@ -123,7 +139,6 @@ def _wrong_page(halves: Any, tree: Any, seen: Any, page: Any, level: Any) -> Any
     return 0
 
 
-@njit(cache=True)
 def _wrong_value(data: Any, halves: Any, size: Any, seen: Any, value: Any) -> Any:
     """What is wrong with the pages of a large value, how many there are, and in which it is wrong.
 
@@ -147,7 +162,6 @@ def _wrong_value(data: Any, halves: Any, size: Any, seen: Any, value: Any) -> An
     return 0, many, first
 
 
-@njit(cache=True)
 def _with_children(halves: Any, size: Any, stack: Any, used: Any) -> Any:
     """The children of the page that was taken off the stack, on it; and how many it holds then."""
     page, level, low, low_size, high, high_size = stack[used]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crossmedia.disk import replacing, used_bytes
-from crossmedia.errors import BadInput, StoreError
+from crossmedia.errors import BadInput, NoStore, StoreError
 from crossmedia.imgserver.storage.checksums import Mask, name_rows, row_checksums
 from crossmedia.imgserver.storage.codebook import Codebook
 from crossmedia.imgserver.storage.index import UNFINISHED_INDEX, Index
@@ -47,7 +47,8 @@ class Store:
         create: make it if it is not there.
 
     Raises:
-        StoreError: there is no store and ``create`` is off, or it cannot be opened.
+        NoStore: there is none, and ``create`` is off.
+        StoreError: it cannot be opened.
     """
 
     def __init__(self, folder: str | Path, *, create: bool = True):
@@ -64,10 +65,10 @@ class Store:
                 f"the store away and run 'imgserver precompute' into a new one."
             )
         if not create and not (self.folder / "index" / "data.mdb").exists():
-            raise StoreError(f"There is no store in {self.folder}. 'imgserver precompute' makes one.")
+            raise NoStore(self.folder)
         self.index = Index(self.folder / "index", create=create)
         self.fill_hint = f"Run 'imgserver precompute --store {self.folder} --catalogue FOLDER' first"
-        self.index_hint = f"Run 'imgserver index --store {self.folder}'"
+        self.similarity_hint = f"Run 'imgserver index --store {self.folder}'"
         self.answers = True
         # By number: a version that was deleted and made again, by another process too, has other files.
         self._rows: dict[int, RowFile] = {}

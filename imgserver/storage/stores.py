@@ -50,14 +50,14 @@ class ServedStore(Protocol):
     Attributes:
         folder: of this machine; what a server keeps of its own lies there.
         fill_hint: what to do when there are no vectors.
-        index_hint: what to do when there is no similarity index.
+        similarity_hint: what to do when there is no similarity index.
         answers: whether any row can be read now.
         damaged: rows and entries that were found damaged since the store was opened.
     """
 
     folder: Path
     fill_hint: str
-    index_hint: str
+    similarity_hint: str
 
     @property
     def index(self) -> Versions: ...  # noqa: D102

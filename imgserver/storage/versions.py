@@ -100,7 +100,7 @@ def held(store: Store, name: str, kind: str = "") -> Space:
         raise NotReady(f"The store {store.folder} has no vectors yet. {store.fill_hint}.")
     space = store.index.space(name)
     if space is None or (kind and space.kind != kind):
-        known = [s.name for s in store.index.spaces("vector")]
+        known = [s.name for wanted in ([kind] if kind else ["vector", "feature"]) for s in store.index.spaces(wanted)]
         raise BadInput(
             f"The store {store.folder} does not hold the version {name!r}. It holds: {', '.join(known) or 'none'}."
             f"{did_you_mean(name, known)}"

@@ -151,6 +151,9 @@ def test_the_report_needs_no_network_and_hides_nothing(page: Path) -> None:
     assert "best possible (true probabilities)" in html
     assert html.count("data:image/jpeg;base64,") > 40
     assert "no image" in html, "items without a photo are shown as such"
+    assert len(re.findall(r'<span class="name">item [0-9]+</span>', html)) > 20, "photos are called by their items"
+    assert re.search(r'alt="photo of item [0-9]+ \(image [0-9]+\)"', html)
+    assert re.search(r"It counts users with rows of both labels: [0-9,]+ of [0-9,]+ users\.", html)
     for heading in ("Learning curves", "Where the pictures matter", "nearest neighbours", "What DIN looked at"):
         assert heading in html
 
@@ -201,7 +204,8 @@ def test_the_report_shows_attention_on_one_scale(page: Path) -> None:
     html = page.read_text()
     assert html.count("Positive row, predicted") == html.count("Negative row, predicted") == 3
     assert re.search(r"Attention (does (nothing|little) here|tells behaviours apart): in 400 such rows", html)
-    bars = re.findall(r'width: (\d+)%"></span></div>\s*<figcaption>([+-][0-9.]+)</figcaption>', html)
+    caption = r'<figcaption>(?:<span class="name">[^<]*</span>)?([+-][0-9.]+)</figcaption>'
+    bars = re.findall(rf'width: (\d+)%"></span></div>\s*{caption}', html)
     assert len(bars) > 12
     for width, weight in bars:
         assert int(width) == pytest.approx(min(100.0, 100 * abs(float(weight))), abs=1)
@@ -245,6 +249,7 @@ PROBE = """<script>addEventListener("load", () => { const measured = (page, wide
 
 
 @pytest.mark.browser
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 420])
 def test_the_report_in_a_browser(page: Path, tmp_path: Path, width: int) -> None:
     """On a screen and on a phone: nothing is wider than the page, and no text, of charts too, is smaller than 10 px."""

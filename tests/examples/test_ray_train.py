@@ -14,6 +14,7 @@ from made_samples import make_samples
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # the run on Ray alone may take 300 s where the machine is busy
 def test_ray_trains_what_one_process_trains(daemon: DaemonProcess, tmp_path: Path) -> None:
     pytest.importorskip("ray.train.torch", reason="the packages of ray[train] are not installed")
     samples = make_samples(tmp_path, 100, 2000, {i: i for i in range(100)})

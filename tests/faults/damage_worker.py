@@ -26,6 +26,7 @@ from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.decode import ImageLimits, decode
 from crossmedia.imgserver.vision.engines import OpenVinoEngine
+from crossmedia.imgserver.wire import SEARCH
 from crossmedia.status import Status
 from crossmedia.v1 import image_server_pb2 as pb
 
@@ -117,7 +118,7 @@ def look(store: Path, _: Path) -> dict[str, Any]:
             found["missing"] += int((status == Status.NOT_FOUND).sum())
             found["failed"] += int(((status != Status.OK) & (status != Status.NOT_FOUND)).sum())
         try:
-            reply = service.search(pb.SearchRequest(image_ids=IDS[:5].tobytes(), k=3), time.monotonic() + 30)
+            reply = service.answer(SEARCH, pb.SearchRequest(image_ids=IDS[:5].tobytes(), k=3), time.monotonic() + 30)
             near = np.frombuffer(reply.image_ids, "<i8")
             asked = np.frombuffer(reply.status, np.uint8) == Status.OK
             found["wrong"] += int((~np.isin(near.reshape(5, 3)[asked], IDS)).sum())

@@ -67,10 +67,12 @@ def fuzz_replies(folder: Path) -> tuple[Target, list[bytes]]:
 
     from crossmedia.errors import CrossMediaError
     from crossmedia.imgserver.client import GrpcTransport, ImageClient
+    from crossmedia.imgserver.client.head_servers import HeadState, head_gradient, put_head
     from crossmedia.imgserver.client.health import health_state
+    from crossmedia.imgserver.client.retries import Deadline
     from crossmedia.v1 import image_server_pb2 as pb
 
-    class Method:
+    class Reply:
         """One of a server that answers with bytes made before."""
 
         def __init__(self, reply: bytes):
@@ -87,18 +89,19 @@ def fuzz_replies(folder: Path) -> tuple[Target, list[bytes]]:
     class Answered(GrpcTransport):
         replies: ClassVar[dict[str, bytes]] = {}
 
-        def _method(self, name: str) -> Any:
-            return Method(self.replies[name])
+        def _method(self, method: Any) -> Any:
+            return Reply(self.replies[method.name])
 
     class Channel:
         def unary_unary(self, path: str) -> Any:
-            return Method(Answered.replies["Check"])
+            return Reply(Answered.replies["Check"])
 
     version = "a@1+b@2/4"
-    told = pb.GetInfoResponse(version=version, dim=4, max_message_bytes=1 << 20, max_image_bytes=1 << 20)
-    told.max_ids_per_call = told.max_thumbnails_per_call = told.max_put_per_call = told.max_image_pixels = 100
+    limits_told = pb.Limits(max_message_bytes=1 << 20, max_image_bytes=1 << 20, max_image_pixels=100)
+    limits_told.max_ids_per_call = limits_told.max_thumbnails_per_call = limits_told.max_put_per_call = 100
+    told = pb.GetInfoResponse(version=version, dim=4, limits=limits_told)
     honest = {"GetInfo": told.SerializeToString()}
-    shapes = {"w": (2, 3)}
+    head = HeadState(version, save({"w": np.ones((2, 3), np.float32)}))
     # From offset 2 on: SOI, a quantisation table of no size, and the frame's header.
     jpeg = b"\xff\xd8\xff\xdb\0\2\xff\xc0\0\x0b\x08\0\x10\0\x10\1\1\x11\0"
     ids, ok = np.arange(3), b"\1" * 3
@@ -119,12 +122,12 @@ def fuzz_replies(folder: Path) -> tuple[Target, list[bytes]]:
         assert all(one is None or one[:2] == b"\xff\xd8" for one in client.thumbnails(ids))
 
     def gradient(client: ImageClient) -> None:
-        (found,) = client.head_gradient(version, ids, np.ones((3, 4), np.float32), shapes)
+        (found,) = head_gradient(client, head, ids, np.ones((3, 4), np.float32), Deadline.after(30))
         assert found["w"].shape == (2, 3)
         assert np.isfinite(found["w"]).all()
 
     def limits(client: ImageClient) -> None:
-        assert client.info().max_ids_per_call > 0
+        assert client.info().limits.max_ids_per_call > 0
 
     photos = dict.fromkeys(range(3), b"photo")
     calls: list[tuple[Callable[[ImageClient], Any], str, Any]] = [
@@ -137,11 +140,15 @@ def fuzz_replies(folder: Path) -> tuple[Target, list[bytes]]:
         (near, "Search", pb.SearchResponse(version=version, image_ids=b"\xff" * 48, cosines=b"\0" * 24, status=ok)),
         (small, "GetThumbnails", pb.GetThumbnailsResponse(jpegs=[jpeg] * 3)),
         (lambda client: client.put(photos), "PutImages", pb.PutImagesResponse(version=version, status=ok)),
-        (lambda client: client.put_head("r", version, b"h"), "PutHead", pb.PutHeadResponse(version=version)),
+        (
+            lambda client: put_head(client, "r", head, Deadline.after(30)),
+            "PutHead",
+            pb.PutHeadResponse(version=version),
+        ),
         (
             gradient,
             "GetHeadGradient",
-            pb.GetHeadGradientResponse(version=version, gradient=save({"w": np.ones((2, 3), np.float32)})),
+            pb.GetHeadGradientResponse(version=version, gradient=head.weights),
         ),
     ]
 

@@ -29,8 +29,11 @@ from http2 import Http2
 from PIL import Image
 
 from crossmedia.imgserver.client import GrpcTransport, ImageClient
+from crossmedia.imgserver.client.head_servers import HeadState, put_head
+from crossmedia.imgserver.client.retries import Deadline
 from crossmedia.imgserver.client.security import ClientSecurity
 from crossmedia.imgserver.head import Head, HeadSpec
+from crossmedia.imgserver.wire import GET_INFO
 from crossmedia.v1 import image_server_pb2 as pb
 
 GREEDY, GOOD = "g" * 32, "b" * 32
@@ -137,14 +140,14 @@ def photos_put(attacked: Attacked) -> AbstractContextManager[None]:
 def wide(attacked: Attacked) -> tuple[str, bytes]:
     """Version and bytes of a head of 30 MiB."""
     head = Head(HeadSpec("x", (1280, 6000)))
-    return head.version(attacked.good.get_info(5).backbone), head.to_bytes()
+    return head.version(attacked.good.call(GET_INFO, pb.GetInfoRequest(), 5).backbone), head.to_bytes()
 
 
 @contextmanager
 def wide_head(attacked: Attacked) -> Iterator[None]:
     version, block = wide(attacked)
     with ImageClient(attacked.daemon.address, security=attacked.greedy) as client:
-        client.put_head("wide", version, block)
+        put_head(client, "wide", HeadState(version, block), Deadline.after(30))
     one = np.array([1], "<i8").tobytes()
     most, far = (
         pb.GetVectorsRequest(version=version, image_ids=one * n, dtype=pb.DTYPE_FLOAT32) for n in (2790, 100_000)
@@ -267,7 +270,7 @@ def test_300_silent_connections_of_256_files(store: Path, photos: Path) -> None:
                 idle.append(socket.create_connection((host, int(port)), 2))
         with ImageClient(process.address, timeout_s=30) as client:
             started = time.monotonic()
-            assert client.info().images_stored == 100
+            assert client.info().contents.images_stored == 100
             assert client.get(list(range(200))).ok.all(), "what has to be computed needs files too"
             print(f"\nanswered after {time.monotonic() - started:.1f} s")
         assert "Too many open files" not in (store / "daemon.log").read_text()

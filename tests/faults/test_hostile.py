@@ -26,6 +26,7 @@ from crossmedia.errors import BadInput, InvalidRequest, NotReady, Overloaded, Ve
 from crossmedia.imgserver.cli import imgserver
 from crossmedia.imgserver.client import GrpcTransport, ImageClient, Status
 from crossmedia.imgserver.storage.catalogue import open_catalogue
+from crossmedia.imgserver.wire import GET_HEAD_GRADIENT, PUT_HEAD, PUT_IMAGES, SEARCH
 from crossmedia.v1 import image_server_pb2 as pb
 
 IDS = np.arange(100)
@@ -87,9 +88,9 @@ def test_names_that_point_elsewhere(attacked: DaemonProcess, version: str) -> No
     ids = IDS.astype("<i8").tobytes()
     for call in (
         lambda: transport.get_vectors(pb.GetVectorsRequest(version=version, image_ids=ids), 10).result(),
-        lambda: transport.search(pb.SearchRequest(version=version, image_ids=ids, k=3), 10),
-        lambda: transport.get_head_gradient(pb.GetHeadGradientRequest(version=version, image_ids=ids), 10),
-        lambda: transport.put_head(pb.PutHeadRequest(run_id=version, version=version, head=b"\x80\x04."), 10),
+        lambda: transport.call(SEARCH, pb.SearchRequest(version=version, image_ids=ids, k=3), 10),
+        lambda: transport.call(GET_HEAD_GRADIENT, pb.GetHeadGradientRequest(version=version, image_ids=ids), 10),
+        lambda: transport.call(PUT_HEAD, pb.PutHeadRequest(run_id=version, version=version, head=b"\x80\x04."), 10),
     ):
         with pytest.raises((VersionMismatch, NotReady, BadInput, InvalidRequest)) as caught:
             call()
@@ -111,7 +112,7 @@ def test_ids_out_of_range(attacked: DaemonProcess) -> None:
         with pytest.raises(InvalidRequest):
             transport.get_vectors(request, 10).result()
     with pytest.raises(InvalidRequest):
-        transport.put_images(pb.PutImagesRequest(images=[pb.PutImage(image_id=-(2**63), data=b"x")]), 10)
+        transport.call(PUT_IMAGES, pb.PutImagesRequest(images=[pb.PutImage(image_id=-(2**63), data=b"x")]), 10)
     transport.close()
 
 
@@ -140,8 +141,8 @@ def test_image_bombs(attacked: DaemonProcess) -> None:
         assert found == {9000: Status.TOO_LARGE, 9001: Status.TOO_LARGE, 9002: Status.CORRUPT, 9003: Status.CORRUPT}
         assert memory(attacked.pid) - before < 200 << 20
         with pytest.raises((InvalidRequest, Overloaded)):
-            GrpcTransport(attacked.address).put_images(
-                pb.PutImagesRequest(images=[pb.PutImage(image_id=i, data=b"") for i in range(100_000)]), 10
+            GrpcTransport(attacked.address).call(
+                PUT_IMAGES, pb.PutImagesRequest(images=[pb.PutImage(image_id=i, data=b"") for i in range(100_000)]), 10
             )
 
 

@@ -199,7 +199,7 @@ def test_a_name_that_moves_to_another_machine(graph_cache: Path, tmp_path: Path)
                 took = answered_within(client, 60)
                 print(f"\na name that moved: answered from the other machine after {took:.1f} s")
                 with ImageClient(new.address) as direct:
-                    assert direct.info().ids_requested >= len(IDS)
+                    assert direct.info().counters.ids_requested >= len(IDS)
         finally:
             new.stop()
             old.stop()

@@ -300,14 +300,26 @@ def test_names_in_another_unicode_form_are_said(tmp_path: Path) -> None:
     put(tmp_path / "log.parquet", log(item=[names[n * 7 % 10] for n in range(ROWS)]))
     put(tmp_path / "items.parquet", items(item=names, image=names))
     put(tmp_path / "m.parquet", {"image_id": list(range(10)), "key": [name.removesuffix(".jpg") for name in apart]})
-    with pytest.raises(BadInput, match=r"Not one image .* 'Café-0.jpg'. It is there in another Unicode form \(NFC"):
+    said = (
+        r"Not one image .* 'Café-0.jpg'\. 10 of them are there in another Unicode form, NFC or NFD: 'Caf\\xe9-0.jpg' is"
+    )
+    with pytest.raises(BadInput, match=said):
         make(tmp_path, more=MANIFEST + SEEN)
     keys = [name.removesuffix(".jpg") for name in (*apart[:1], *names[1:])]
     put(tmp_path / "m.parquet", {"image_id": list(range(10)), "key": keys})
-    notes = make(tmp_path, more=MANIFEST + SEEN)[1].notes
-    assert notes == {"items_whose_image_is_not_in_the_manifest_but_for_its_Unicode_form_NFC_or_NFD": 1}
+    report = make(tmp_path, more=MANIFEST + SEEN)[1]
+    assert report.notes == {
+        "items_whose_image_is_not_in_the_manifest": 1,
+        "names_of_images_that_the_manifest_has_in_another_Unicode_form_NFC_or_NFD": 1,
+    }
+    assert report.notes_in_words()[1] == (
+        r"1 name of images that the manifest has in another Unicode form NFC or NFD: 'Caf\xe9-0.jpg' is there as "
+        r"'Cafe\u0301-0'; write both alike, such as with unicodedata.normalize('NFC', name)"
+    )
     put(tmp_path / "items.parquet", items(item=apart))
-    with pytest.raises(BadInput, match=r"Not one item of .*log.parquet is in .* It is there in another Unicode form"):
+    with pytest.raises(
+        BadInput, match=r"Not one item of .*log.parquet is in .* 10 of them are there in another Unicode"
+    ):
         make(tmp_path)
 
 

@@ -43,8 +43,12 @@ TIMES = [START + 10 * n for n in range(ROWS)]
         ([1410010100 + 10000 * (n % 30) + n % 60 for n in range(ROWS)], r"YYMMDDHHmm, as all"),
         (
             [45000 + n / 24 for n in range(ROWS)],
-            r"days as spreadsheets count them, as all rows do: seconds are \(days - 25569\) \* 86400",
+            r"days as spreadsheets count them, as all rows do: seconds are \(days - 25569\) \* 86400, with pandas "
+            r"frame\['time'\] = \(\(frame\['time'\] - 25569\) \* 86400\).round\(\).astype\('int64'\);",
         ),
+        ([45000 + n // 2 for n in range(ROWS)], r"holds 45000 in row 1; .*whole days as spreadsheets .* count from 0;"),
+        ([19675 + n // 2 for n in range(ROWS)], r"holds 19675 in row 1; .*whole days since 1970, .* are days \* 86400"),
+        ([19675 + n / 24 for n in range(ROWS)], r"holds 19675(?:.0)? in row 1; that looks like days since 1970"),
     ],
 )
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -63,7 +67,7 @@ def test_times_that_are_none_are_refused(tmp_path: Path, times: list[Any], messa
     [
         list(range(ROWS)),
         [1_000_000 * n for n in range(ROWS)],  # two years, from a beginning of its own
-        [45000 + n for n in range(ROWS)],
+        [9000 + n for n in range(ROWS)],  # a minute, hours behind a beginning of its own
         [14102100 + n for n in range(ROWS)],
         [631152000 + 86400 * 365 * n // 2 for n in range(ROWS)],
         [1410210000 + n % 60 for n in range(ROWS)],  # an hour of 2014
@@ -73,6 +77,26 @@ def test_times_that_are_none_are_refused(tmp_path: Path, times: list[Any], messa
 def test_times_of_one_unit_are_read(tmp_path: Path, times: list[int]) -> None:
     put(tmp_path / "log.parquet", log(time=times))
     assert sum(make(tmp_path)[1].rows.values()) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("cell", "read"), [("1.700000123E9", 1700000123), ("1.7E9", 1700000000), ("1.700000000e+09", 1700000000)]
+)
+def test_floats_that_programs_write_whole_are_read(cell: str, read: int) -> None:
+    assert seconds(column_of([cell, " 1700000000.5 "], "time", "log")).tolist() == [read, 1700000000]
+
+
+@pytest.mark.parametrize("cell", ["1.700000E+09", "1.70E+09", "2E+09", "1.70000001e+09"])
+def test_numbers_that_a_spreadsheet_rounded_are_refused(tmp_path: Path, cell: str) -> None:
+    """Their last digits are lost; among whole numbers, too."""
+    said = rf"column 'time' of .* holds '{cell.replace('+', '.')}' in row 7; that is a number as spreadsheets show it"
+    for others in (str(START), f"{START}.5"):
+        rows = "".join(f"u{n % 5},i{n},{cell if n == 6 else others},1\n" for n in range(ROWS))
+        (tmp_path / "log.csv").write_text(f"user,item,time,click\n{rows}")
+        with pytest.raises(BadInput, match=said):
+            make(tmp_path, "log.csv")
+    with pytest.raises(BadInput, match="that is a number as spreadsheets show it"):
+        seconds(column_of([cell], "time", "log"))
 
 
 def test_parts_of_two_units_are_named(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from crossmedia.imgserver.serving.grpc_server import MAX_STREAMS, GrpcServer
 from crossmedia.imgserver.serving.miss import Miss
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
 from crossmedia.imgserver.vision.photo_source import PhotoSource
+from crossmedia.imgserver.wire import GET_HEAD_GRADIENT, GET_INFO, GET_THUMBNAILS, PUT_HEAD, PUT_IMAGES
 from crossmedia.service.admission import NOTHING, SHARE, Admission, Cost, Turns
 from crossmedia.service.callers import Caller, caller_name
 from crossmedia.service.fair import FairQueue
@@ -300,17 +301,19 @@ def slow_calls(service: ImageService) -> dict[str, Callable[[], Any]]:
     head = Head(HeadSpec("learned", (1280, 4)))
     version = head.version(backbone)
     photo = (service.catalogue.read(1, 1 << 20) if service.catalogue else None) or b""
+    put = pb.PutHeadRequest(run_id="r", version=version, head=head.to_bytes())
+    bring = pb.PutImagesRequest(images=[pb.PutImage(image_id=1, data=photo)])
     return {
-        "PutHead": lambda: service.put_head(pb.PutHeadRequest(run_id="r", version=version, head=head.to_bytes()), end),
+        "PutHead": lambda: service.answer(PUT_HEAD, put, end),
         "GetVectors of a head": lambda: service.get_vectors(pb.GetVectorsRequest(version=version, image_ids=ONE), end),
-        "GetHeadGradient": lambda: service.get_head_gradient(
-            pb.GetHeadGradientRequest(version=version, image_ids=ONE, d_vectors=b"\0" * 16), end
+        "GetHeadGradient": lambda: service.answer(
+            GET_HEAD_GRADIENT, pb.GetHeadGradientRequest(version=version, image_ids=ONE, d_vectors=b"\0" * 16), end
         ),
         "GetVectors of no stored image": lambda: service.get_vectors(
             pb.GetVectorsRequest(image_ids=np.array([150], "<i8").tobytes()), end
         ),
-        "PutImages": lambda: service.put_images(pb.PutImagesRequest(images=[pb.PutImage(image_id=1, data=photo)]), end),
-        "GetThumbnails": lambda: service.get_thumbnails(pb.GetThumbnailsRequest(image_ids=ONE), end),
+        "PutImages": lambda: service.answer(PUT_IMAGES, bring, end),
+        "GetThumbnails": lambda: service.answer(GET_THUMBNAILS, pb.GetThumbnailsRequest(image_ids=ONE), end),
     }
 
 
@@ -340,12 +343,13 @@ def test_every_call_that_takes_long_needs_a_place_and_gives_it_back(service: Ima
 def test_a_call_whose_deadline_is_over_or_whose_caller_has_gone_does_no_more(service: ImageService) -> None:
     work = pb.GetThumbnailsRequest(image_ids=np.arange(100, dtype="<i8").tobytes())
     with pytest.raises(DeadlineExceeded, match="deadline was over"):
-        service.get_thumbnails(work, time.monotonic() + 0.01)
+        service.answer(GET_THUMBNAILS, work, time.monotonic() + 0.01)
     with pytest.raises(DeadlineExceeded, match="has gone"):
-        service.get_thumbnails(work, time.monotonic() + 60, lambda function: False)
+        service.answer(GET_THUMBNAILS, work, time.monotonic() + 60, lambda function: False)
     head = Head(HeadSpec("learned", (1280, 4)))
     version = head.version(service.get_info().backbone)
-    service.put_head(pb.PutHeadRequest(run_id="r", version=version, head=head.to_bytes()), time.monotonic() + 5)
+    put = pb.PutHeadRequest(run_id="r", version=version, head=head.to_bytes())
+    service.answer(PUT_HEAD, put, time.monotonic() + 5)
     with pytest.raises(DeadlineExceeded, match="has gone"):
         service.get_vectors(
             pb.GetVectorsRequest(version=version, image_ids=ONE), time.monotonic() + 60, lambda function: False
@@ -359,7 +363,8 @@ def test_a_head_that_is_wide_is_computed_in_blocks_and_a_reply_fits_a_message(se
     assert learning.working_bytes(wide, 100_000) <= learning.BLOCK_BYTES
     head = Head(wide)
     version = head.version(service.get_info().backbone)
-    service.put_head(pb.PutHeadRequest(run_id="r", version=version, head=head.to_bytes()), time.monotonic() + 20)
+    put = pb.PutHeadRequest(run_id="r", version=version, head=head.to_bytes())
+    service.answer(PUT_HEAD, put, time.monotonic() + 20)
     request = pb.GetVectorsRequest(version=version, image_ids=ONE * 50_000, dtype=pb.DTYPE_FLOAT32)
     with pytest.raises(InvalidRequest, match=r"a message has at most 67108864\. Ask for fewer"):
         service.get_vectors(request, time.monotonic() + 20)
@@ -430,7 +435,7 @@ def test_half_messages_hold_threads_of_their_caller_alone(served: GrpcServer) ->
     assert soon(lambda: under.under_way == under.share)
     same_host = GrpcTransport(served.address)
     with pytest.raises(Overloaded, match=r"127\.0\.0\.1 are under way, which is the share"):
-        same_host.get_info(5)
+        same_host.call(GET_INFO, pb.GetInfoRequest(), 5)
     same_host.close()
     port = served.address.rpartition(":")[2]
     elsewhere = socket.create_connection(("127.0.0.1", int(port)), 5, source_address=("127.0.0.2", 0))
@@ -556,9 +561,9 @@ def test_no_file_is_opened_to_answer(served: GrpcServer, monkeypatch: pytest.Mon
         monkeypatch.setattr(builtins, "open", guarded(builtins.open))
         for name in ("scandir", "open", "listdir"):
             monkeypatch.setattr(os, name, guarded(getattr(os, name)))
-        assert client.info().store_used_bytes > 0
+        assert client.info().contents.store_used_bytes > 0
         assert client.get([1, 2]).ok.all()
         transport = GrpcTransport(served.address)
         with pytest.raises(Overloaded, match="no file left to open"):
-            transport.get_thumbnails(pb.GetThumbnailsRequest(image_ids=ONE), 5)
+            transport.call(GET_THUMBNAILS, pb.GetThumbnailsRequest(image_ids=ONE), 5)
         transport.close()

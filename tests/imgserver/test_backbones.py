@@ -75,6 +75,7 @@ def test_the_last_layer_is_taken_off_whatever_it_is_called(model: str) -> None:
     assert features.shape == (1, backbone.feature_dim)
 
 
+@pytest.mark.slow
 def test_a_store_remembers_its_backbone(resnet_file: Path, photos: Path, tmp_path: Path) -> None:
     """Precompute with a net of torchvision; the daemon computes what is missing with the same, without being told."""
     ids = tmp_path / "ids.txt"
@@ -87,7 +88,7 @@ def test_a_store_remembers_its_backbone(resnet_file: Path, photos: Path, tmp_pat
             assert client.info().backbone.startswith("torchvision:resnet18.resnet@")
             fresh = client.get([50, 51])
             assert fresh.ok.all()
-            assert client.info().cnn_passes_on_demand == 2
+            assert client.info().counters.cnn_passes_on_demand == 2
     finally:
         daemon.stop()
     run_command("imgserver", "precompute", *common, f"--store={tmp_path / 'a'}")
@@ -243,6 +244,7 @@ def test_the_name_of_a_net_means_its_best_weights() -> None:
     assert len(best) < len(published)
 
 
+@pytest.mark.slow
 def test_backbones_are_listed_with_what_they_cost_here() -> None:
     found = json.loads(run_command("imgserver", "backbones", "--json", timeout_s=200).stdout)
     names = {entry["recipe"]: entry for entry in found}

@@ -336,6 +336,7 @@ def s3() -> Iterator[Any]:
     server.stop()
 
 
+@pytest.mark.slow
 def test_a_bucket_is_embedded_resumed_and_followed(s3: Any, tmp_path: Path, photos: Path, graph_cache: Path) -> None:
     taken = sorted(photos.glob("*.jpg"))[:12]
     for path in taken:

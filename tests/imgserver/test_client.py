@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,9 @@ from crossmedia.errors import (
     TooManyMissingImages,
     VersionMismatch,
 )
-from crossmedia.imgserver.client import ImageClient, MockTransport, Status
+from crossmedia.imgserver.client import ImageClient, MockTransport, ServerInfo, Status, replies
 from crossmedia.imgserver.client.transports import Pending
-from crossmedia.imgserver.wire import VectorsReply
+from crossmedia.imgserver.wire import GET_THUMBNAILS, PUT_IMAGES, Method, VectorsReply
 from crossmedia.v1 import image_server_pb2 as pb
 
 DIM = 8
@@ -99,13 +100,12 @@ def test_a_fault_that_lasts_is_raised_within_the_deadline(failure: Exception | i
 )
 def test_what_was_not_ready_is_said_by_what_can_be_the_reason(status: Status, images: int, message: str) -> None:
     class Server(MockTransport):
-        def get_info(self, timeout_s: float) -> pb.GetInfoResponse:
-            info = super().get_info(timeout_s)
-            info.images_in_catalogue = images
+        def call(self, method: Method[Any], request: Any, timeout_s: float) -> Any:
+            if method == PUT_IMAGES:
+                return pb.PutImagesResponse(version=self.version, status=bytes([status]) * len(request.images))
+            info = super().call(method, request, timeout_s)
+            info.contents.images_in_catalogue = images
             return info
-
-        def put_images(self, request: pb.PutImagesRequest, timeout_s: float) -> pb.PutImagesResponse:
-            return pb.PutImagesResponse(version=self.version, status=bytes([status]) * len(request.images))
 
     client = ImageClient(Server(VECTORS, status={2: status}), timeout_s=0.3)
     with pytest.raises(DeadlineExceeded, match=message):
@@ -118,7 +118,9 @@ def test_thumbnails_are_asked_for_again_while_the_server_is_away() -> None:
     class Away(MockTransport):
         tries = 0
 
-        def get_thumbnails(self, request: pb.GetThumbnailsRequest, timeout_s: float) -> pb.GetThumbnailsResponse:
+        def call(self, method: Method[Any], request: Any, timeout_s: float) -> Any:
+            if method != GET_THUMBNAILS:
+                return super().call(method, request, timeout_s)
             self.tries += 1
             if self.tries < 3:
                 raise ServerUnavailable("away")
@@ -142,10 +144,10 @@ def test_all_that_a_get_asks_for_shares_its_deadline() -> None:
             super().__init__(VECTORS)
             self.given_s: list[float] = []
 
-        def get_info(self, timeout_s: float) -> pb.GetInfoResponse:
+        def call(self, method: Method[Any], request: Any, timeout_s: float) -> Any:
             self.given_s.append(timeout_s)
             time.sleep(0.3)
-            return super().get_info(timeout_s)
+            return super().call(method, request, timeout_s)
 
     servers = [Slow(), Slow()]
     assert ImageClient(servers, timeout_s=5).get([1]).status.tolist() == [Status.NOT_FOUND]
@@ -254,3 +256,25 @@ def test_nobody_at_the_address_is_said_within_the_deadline() -> None:
     with pytest.raises(ServerUnavailable, match=r"No image server answers at localhost:1\b.*imgserver serve"):
         ImageClient("localhost:1", timeout_s=1.0).get([1])
     assert time.monotonic() - started < 3.0
+
+
+def test_servers_that_share_the_images_are_told_of_as_one() -> None:
+    def of(n: int) -> ServerInfo:
+        told = pb.GetInfoResponse(version=f"{n}@0/8", dim=8, generation=n, engine="none")
+        limits, contents, counters = told.limits, told.contents, told.counters
+        limits.max_ids_per_call, limits.max_thumbnails_per_call, limits.max_put_per_call = 10 * n, 5, 5
+        limits.max_message_bytes, limits.max_image_bytes, limits.max_image_pixels = 1 << 20, 7, 7
+        contents.images_in_catalogue, contents.images_stored, contents.heads_held = 90, 30 * n, 2
+        counters.ids_requested, counters.ids_from_table, counters.rows_damaged = 10 * n, 5, n
+        told.similarity.images, told.similarity.kind = n, "flat"
+        told.ownership.servers[:], told.ownership.server_name = ["a:1", "b:1"], "ab"[n - 1] + ":1"
+        return replies.info(told, "there")
+
+    one, both = of(1), ServerInfo.of_servers([of(1), of(2)])
+    assert ServerInfo.of_servers([one]) is one
+    assert (both.generation, both.version) == (3, "1@0/8")
+    assert (both.limits.max_ids_per_call, both.limits.max_put_per_call) == (10, 5)
+    assert both.contents == replace(one.contents, images_stored=90)
+    assert (both.counters.ids_requested, both.counters.rows_damaged, both.counters.hit_ratio) == (30, 3, 1 / 3)
+    assert (both.similarity.images, both.similarity.kind) == (3, "flat")
+    assert both.ownership == replace(one.ownership, server_name="")

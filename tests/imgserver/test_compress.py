@@ -224,6 +224,7 @@ def test_the_command_again_changes_nothing_and_brings_new_photos_over(
     [
         (3, "", "3 bytes do not divide the 16 numbers of a vector; 1, 2, 4, 8, 16 do"),
         (32, "", "32 bytes do not divide"),
+        (6, "", "1, 2, 4, 8, 16 do. 12 numbers would fit: 'imgserver precompute --dim 12' makes vectors of so many."),
         (4, "cnn@1+pca@2/4", "does not hold the version 'cnn@1[+]pca@2/4'"),
         (4, "feature", "does not hold the version"),
         (4, "compressed", "is compressed already; compress .*/16 instead"),
@@ -270,7 +271,7 @@ def test_a_daemon_computes_misses_as_precompute_does(compressed: tuple[Path, Com
             assert (info.version, info.dim) == (report.version, 16)
             first = client.get(ids)
             assert bool(first.ok.all())
-            assert client.info().computed_on_demand == 143
+            assert client.info().counters.computed_on_demand == 143
             client.put({300: (photos / "042.jpg").read_bytes()})
             ids, first = np.append(ids, 300), client.get([*ids, 300])
             plain = client.get(ids[:100], version=report.of)

@@ -38,7 +38,7 @@ def start(graph_cache: Path, tmp_path: Path) -> Iterator[Callable[..., DaemonPro
 def requested(address: str) -> int:
     """Ids that a server was asked for since it started."""
     with ImageClient(address) as client:
-        return client.info().ids_requested
+        return client.info().counters.ids_requested
 
 
 def get_until(client: ImageClient, done: Callable[[], bool]) -> None:

@@ -36,7 +36,7 @@ from crossmedia.imgserver.client import GrpcTransport, ImageClient, MockTranspor
 from crossmedia.imgserver.places import IMAGE_SERVER
 from crossmedia.imgserver.storage.exclusive import alone
 from crossmedia.imgserver.storage.store import Store
-from crossmedia.service.process import stop_daemon
+from crossmedia.service.background import stop_daemon
 from crossmedia.v1 import image_server_pb2 as pb
 
 
@@ -74,10 +74,10 @@ def test_misses_are_computed_once_however_many_wait(own_daemon: DaemonProcess) -
         after = client.info()
         assert len(results) == 6
         assert all((r == results[0]).all() for r in results)
-        assert after.cnn_passes_on_demand - before.cnn_passes_on_demand == 40
-        assert after.computed_on_demand - before.computed_on_demand == 40
+        assert after.counters.cnn_passes_on_demand - before.counters.cnn_passes_on_demand == 40
+        assert after.counters.computed_on_demand - before.counters.computed_on_demand == 40
         client.get(list(range(100, 140)))
-        assert client.info().cnn_passes_on_demand == after.cnn_passes_on_demand
+        assert client.info().counters.cnn_passes_on_demand == after.counters.cnn_passes_on_demand
 
 
 def test_a_miss_equals_what_precompute_stores(daemon: DaemonProcess, store: Path, photos: Path) -> None:
@@ -127,8 +127,20 @@ def test_every_operation_is_the_same_over_every_transport(tmp_path: Path, photos
         ):
             with ImageClient(transport) as client:
                 info, found = client.info(), client.get([3, 99, -1, 3, 0])
-                outcome: list[object] = [info.version, info.dim, info.generation, info.versions, info.images_stored]
-                outcome += [found.values.tolist(), found.status.tolist(), found.version, found.generation]
+                outcome: list[object] = [
+                    info.version,
+                    info.dim,
+                    info.generation,
+                    info.versions,
+                    info.contents.images_stored,
+                ]
+                outcome += [
+                    info.contents.images_stored,
+                    found.values.tolist(),
+                    found.status.tolist(),
+                    found.version,
+                    found.generation,
+                ]
                 outcome += [client.thumbnails([1, -1, 99]), client.get([]).values.shape, client.stats.missing]
                 for call in (
                     lambda client=client: client.put({5: (photos / "005.jpg").read_bytes()}),
@@ -222,9 +234,9 @@ def test_poison_harms_only_itself(poisoned: Path, store: Path) -> None:
             ids = [100, 101, 102, 103, 104, 105, 5, 999]
             status = [Status(s).name for s in client.get(ids).status]
             assert status == ["OK", "OK", "CORRUPT", "CORRUPT", "CORRUPT", "TOO_LARGE", "OK", "NOT_FOUND"]
-            passes = client.info().cnn_passes_on_demand
+            passes = client.info().counters.cnn_passes_on_demand
             assert [Status(s).name for s in client.get(ids).status] == status
-            assert client.info().cnn_passes_on_demand == passes == 2
+            assert client.info().counters.cnn_passes_on_demand == passes == 2
         run_command("imgserver", "health", f"--server={process.address}")
     finally:
         process.stop()
@@ -356,7 +368,7 @@ def test_sigterm_drains(store: Path, photos: Path) -> None:
     thread.start()
     deadline = time.monotonic() + 10
     with ImageClient(process.address) as watch:
-        while watch.info().cnn_batches_on_demand == 0 and not answers:
+        while watch.info().counters.cnn_batches_on_demand == 0 and not answers:
             assert time.monotonic() < deadline
     assert "has stopped" in run_command("imgserver", "stop", f"--store={store}").stdout
     thread.join()
@@ -432,6 +444,11 @@ def test_status_tells_the_limits(daemon: DaemonProcess) -> None:
     info = json.loads(run_command("imgserver", "info", f"--server={daemon.address}", "--json").stdout)
     assert info["max_ids_per_call"] == 75_000
     assert info["images_in_catalogue"] == 243
+    assert {"address", "version", "hit_ratio", "similarity_images", "servers"} < set(info), "flat, for scripts"
+    shown = run_command("imgserver", "info", f"--server={daemon.address}").stdout.splitlines()
+    headings = [place for place, line in enumerate(shown) if line.strip() in ("Limits", "Counters", "Similarity")]
+    assert len(headings) == 3
+    assert all(not shown[place - 1].strip() for place in headings)
     done = run_command("imgserver", "info", "--server=localhost:1", "--timeout-s=0.5", "--json", check=False)
     assert done.returncode == 3
     assert json.loads(done.stdout)["error"] == "ServerUnavailable"

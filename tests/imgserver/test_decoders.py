@@ -417,9 +417,9 @@ def test_health_notices_decoders_that_do_not_answer(store: Path, photos: Path, m
     wait_until(lambda: states == [True, False, True])
     heartbeat.stop()
     after = client.info()
-    assert (after.computed_on_demand, after.cnn_passes_on_demand, after.images_stored) == (
-        before.computed_on_demand,
-        before.cnn_passes_on_demand,
-        before.images_stored,
+    assert (after.counters.computed_on_demand, after.counters.cnn_passes_on_demand, after.contents.images_stored) == (
+        before.counters.computed_on_demand,
+        before.counters.cnn_passes_on_demand,
+        before.contents.images_stored,
     ), "probes are not counted, and not stored"
     service.close()

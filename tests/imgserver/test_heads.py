@@ -19,6 +19,8 @@ from safetensors.torch import save
 
 from crossmedia.errors import BadInput, DeadlineExceeded, InvalidRequest, Overloaded, ServerUnavailable, VersionMismatch
 from crossmedia.imgserver.client import HeadServers, ImageClient, LocalTransport, Status
+from crossmedia.imgserver.client.head_servers import HeadState, head_gradient, put_head
+from crossmedia.imgserver.client.retries import Deadline
 from crossmedia.imgserver.head import Head, HeadSpec, fit_pca, new_head
 from crossmedia.imgserver.offline.head_vectors import apply_head
 from crossmedia.imgserver.serving import heads as heads_module
@@ -27,6 +29,7 @@ from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
 from crossmedia.imgserver.shards import SHARDS, owners, shards_of
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.vision.photo_source import PhotoSource
+from crossmedia.imgserver.wire import GET_HEAD_GRADIENT
 from crossmedia.service.callers import Caller
 from crossmedia.v1 import image_server_pb2 as pb
 
@@ -57,9 +60,18 @@ def backbone(client: ImageClient) -> str:
     return client.info().backbone
 
 
+def put_block(client: ImageClient, version: str, block: bytes, run: str = "run") -> None:
+    put_head(client, run, HeadState(version, block), Deadline.after(30))
+
+
+def gradient(client: ImageClient, head: Head, asked: Any, d: Any) -> dict[str, Any]:
+    state = HeadState(head.version(backbone(client)), head.to_bytes())
+    return head_gradient(client, state, asked, d, Deadline.after(30))[0]
+
+
 def put(client: ImageClient, head: Head, run: str = "run") -> str:
     version = head.version(backbone(client))
-    client.put_head(run, version, head.to_bytes())
+    put_block(client, version, head.to_bytes(), run)
     return version
 
 
@@ -91,8 +103,8 @@ def test_vectors_and_gradient_of_a_head_are_those_of_torch(client: ImageClient) 
     d = np.random.default_rng(0).normal(size=(4, 12)).astype(np.float32)
     d[3] = 0
     expected.backward(torch.from_numpy(d))
-    first = client.head_gradient(version, asked, d, SHAPES)[0]
-    again = client.head_gradient(version, asked, d, SHAPES)[0]  # now from the features: the forward pass was used up
+    first = gradient(client, head, asked, d)
+    again = gradient(client, head, asked, d)  # now from the features: the forward pass was used up
     for name, weight in head.named_parameters():
         assert weight.grad is not None
         assert np.allclose(first[name], weight.grad, atol=1e-5)
@@ -106,12 +118,12 @@ def test_a_call_in_blocks_is_the_same(client: ImageClient, rows: int | None, mon
     head = head_of(2)
     version, asked = put(client, head), ids(*range(7))
     d = np.ones((7, 12), np.float32)
-    expected = client.get(asked, version=version).values, client.head_gradient(version, asked, d, SHAPES)[0]
+    expected = client.get(asked, version=version).values, gradient(client, head, asked, d)
     if rows:
         monkeypatch.setattr(learning, "BLOCK_ROWS", rows)
     monkeypatch.setattr(learning, "MAX_KEPT_BYTES", 0)
     assert client.get(asked, version=version).values == pytest.approx(expected[0], abs=1e-6)
-    found = client.head_gradient(version, asked, d, SHAPES)[0]
+    found = gradient(client, head, asked, d)
     assert all(np.allclose(found[name], expected[1][name], atol=1e-5) for name in found)
 
 
@@ -143,8 +155,8 @@ def test_a_broken_head_is_refused(client: ImageClient, what: str) -> None:
     except BadInput:
         version = f"{backbone(client)}+learned@0/12"
     with pytest.raises((BadInput, InvalidRequest), match=words):
-        client.put_head("run", version, block)
-    assert client.info().heads_held == 0
+        put_block(client, version, block)
+    assert client.info().contents.heads_held == 0
 
 
 def test_a_head_must_be_what_it_is_put_as(client: ImageClient) -> None:
@@ -155,12 +167,12 @@ def test_a_head_must_be_what_it_is_put_as(client: ImageClient) -> None:
         ("", "its weights are those of"),
     ):
         with pytest.raises((InvalidRequest, VersionMismatch), match=words):
-            client.put_head("run", version, block)
+            put_block(client, version, block)
     for run in ("", "../x", "a" * 65):
         with pytest.raises(InvalidRequest, match="cannot be named"):
-            client.put_head(run, head_of(1).version(backbone(client)), block)
+            put_block(client, head_of(1).version(backbone(client)), block, run)
     with pytest.raises(InvalidRequest, match="the limit is"):
-        client.put_head("run", head_of(1).version(backbone(client)), b"0" * (MAX_HEAD_BYTES + 1))
+        put_block(client, head_of(1).version(backbone(client)), b"0" * (MAX_HEAD_BYTES + 1))
 
 
 def test_gradients_are_checked(service: ImageService, client: ImageClient) -> None:
@@ -171,17 +183,17 @@ def test_gradients_are_checked(service: ImageService, client: ImageClient) -> No
         wrong = d.copy()
         wrong[1, 5] = value
         with pytest.raises(InvalidRequest, match=f"of image 4 is {value}"):
-            client.head_gradient(version, asked, wrong, SHAPES)
+            gradient(client, head_of(1), asked, wrong)
     wrong = d.copy()
     wrong[2, 0] = 1
     for _ in range(2):  # with the forward pass kept, and from the features
         with pytest.raises(InvalidRequest, match="image 9999, which has no feature"):
-            client.head_gradient(version, asked, wrong, SHAPES)
+            gradient(client, head_of(1), asked, wrong)
     request = pb.GetHeadGradientRequest(version=version, image_ids=ids(1).tobytes(), d_vectors=b"0" * 8)
     with pytest.raises(InvalidRequest, match="d_vectors has 8 bytes"):
-        service.get_head_gradient(request, 1e12)
+        service.answer(GET_HEAD_GRADIENT, request, 1e12)
     with pytest.raises(VersionMismatch, match="put it again"):
-        client.head_gradient(head_of(9).version(backbone(client)), asked, d, SHAPES)
+        gradient(client, head_of(9), asked, d)
 
 
 def test_the_latest_heads_of_a_run_are_held(client: ImageClient) -> None:
@@ -191,7 +203,7 @@ def test_the_latest_heads_of_a_run_are_held(client: ImageClient) -> None:
         client.get(ids(1), version=versions[0])
     for version in (*versions[1:], other):
         assert client.get(ids(1), version=version).version == version
-    assert client.info().heads_held == KEPT_PER_RUN + 1
+    assert client.info().contents.heads_held == KEPT_PER_RUN + 1
     assert client.get(ids(1)).version == client.info().version  # who names none gets what is stored
 
 
@@ -225,13 +237,13 @@ def test_over_the_wire_the_same_errors_and_numbers(daemon: DaemonProcess) -> Non
     head = head_of(1)
     with HeadServers([daemon.address], "wire", timeout_s=20) as servers, ImageClient(daemon.address) as plain:
         version = head.version(servers.backbone())
-        found = servers.vectors(ids(1, 2, 3), version, head.to_bytes)
+        found = servers.vectors(ids(1, 2, 3), version, head.to_bytes())
         features = plain.get(ids(1, 2, 3), version=servers.backbone()).values.astype(np.float32)
         assert found.values == pytest.approx(head(torch.from_numpy(features)).detach().numpy(), abs=1e-6)
         d = np.zeros((3, 12), np.float32)
         d[1, 1] = np.nan
         with pytest.raises(InvalidRequest, match="of image 2 is nan"):
-            servers.gradient(ids(1, 2, 3), version, d, head.to_bytes, SHAPES)
+            servers.gradient(ids(1, 2, 3), version, head.to_bytes(), d)
         with pytest.raises(VersionMismatch):
             plain.get(ids(1), version=head_of(77).version(servers.backbone()))
         assert servers.stats.head_bytes_sent == len(head.to_bytes())
@@ -241,11 +253,11 @@ def test_a_server_that_lost_a_head_is_given_it_again(service: ImageService) -> N
     head = head_of(1)
     servers = HeadServers([LocalTransport(service)], "run", timeout_s=10)
     version = head.version(servers.backbone())
-    before = servers.vectors(ids(1, 2), version, head.to_bytes).values
+    before = servers.vectors(ids(1, 2), version, head.to_bytes()).values
     service.live_heads.heads._runs.clear()
-    assert (servers.vectors(ids(1, 2), version, head.to_bytes).values == before).all()
+    assert (servers.vectors(ids(1, 2), version, head.to_bytes()).values == before).all()
     service.live_heads.heads._runs.clear()
-    assert len(servers.gradient(ids(1, 2), version, np.ones((2, 12), np.float32), head.to_bytes, SHAPES)) == 1
+    assert len(servers.gradient(ids(1, 2), version, head.to_bytes(), np.ones((2, 12), np.float32))) == 1
 
 
 def test_a_list_of_servers_has_each_once() -> None:

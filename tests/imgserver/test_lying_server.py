@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import socket
 import threading
@@ -39,7 +40,9 @@ from crossmedia.errors import (
 )
 from crossmedia.imgserver.cli import imgserver
 from crossmedia.imgserver.client import ClientSecurity, ImageClient
+from crossmedia.imgserver.client.head_servers import HeadState, head_gradient, put_head
 from crossmedia.imgserver.client.replies import finite
+from crossmedia.imgserver.client.server_info import PARTS
 from crossmedia.status import Status
 from crossmedia.v1 import image_server_pb2 as pb
 
@@ -48,6 +51,7 @@ VERSION = "net@000000000001+pca@000000000002/8"
 OTHER = "net@000000000001+pca@000000000003/8"
 HEAD = "net@000000000001+learned@000000000004/8"
 SHAPES = {"layers.0.weight": (8, 4), "layers.0.bias": (8,)}
+STATE = HeadState(HEAD, save({name: np.ones(shape, np.float32) for name, shape in SHAPES.items()}))
 REQUESTS = {
     method.name: GetMessageClass(method.input_type) for method in pb.DESCRIPTOR.services_by_name["ImageService"].methods
 }
@@ -68,9 +72,10 @@ def honest(request: Any, context: Any) -> Any:
         told = pb.GetInfoResponse(
             server_version="1", version=VERSION, backbone="net@000000000001", dim=DIM, feature_dim=4
         )
-        told.stored_dtype, told.max_message_bytes, told.max_image_bytes = pb.DTYPE_FLOAT16, 64 << 20, 1 << 20
-        told.max_ids_per_call = told.max_thumbnails_per_call = told.max_put_per_call = 100
-        told.max_queries_per_search, told.max_neighbours, told.max_image_pixels = 100, 10, 10**6
+        limits, told.stored_dtype = told.limits, pb.DTYPE_FLOAT16
+        limits.max_message_bytes, limits.max_image_bytes = 64 << 20, 1 << 20
+        limits.max_ids_per_call = limits.max_thumbnails_per_call = limits.max_put_per_call = 100
+        limits.max_queries_per_search, limits.max_neighbours, limits.max_image_pixels = 100, 10, 10**6
         return told
     if isinstance(request, pb.GetVectorsRequest):
         version, values = request.version or VERSION, np.ones((n, DIM), "<f2")
@@ -122,16 +127,19 @@ class Liar(grpc.GenericRpcHandler):
 
         def answer(request: Any, context: Any) -> Any:
             reply = honest(request, context)
-            for name, value in fields.items():
-                if name not in reply.DESCRIPTOR.fields_by_name or isinstance(request, health_pb2.HealthCheckRequest):
+            if isinstance(request, health_pb2.HealthCheckRequest):
+                return reply
+            parts = [getattr(reply, part) for part in PARTS] if isinstance(request, pb.GetInfoRequest) else []
+            for message, (name, value) in itertools.product([reply, *parts], fields.items()):
+                if name not in message.DESCRIPTOR.fields_by_name:
                     continue
-                was = getattr(reply, name)
+                was = getattr(message, name)
                 value = value(was) if callable(value) else value
-                reply.ClearField(name)
+                message.ClearField(name)
                 if isinstance(value, list):
-                    getattr(reply, name).extend(value)
+                    getattr(message, name).extend(value)
                 else:
-                    setattr(reply, name, value)
+                    setattr(message, name, value)
             return reply
 
         self.answer = answer
@@ -263,7 +271,7 @@ def test_lengths_that_differ_between_replies(liar: Liar) -> None:
     def answer(request: Any, context: Any) -> Any:
         if isinstance(request, pb.GetInfoRequest):
             reply = honest(request, context)
-            reply.max_ids_per_call = 1
+            reply.limits.max_ids_per_call = 1
             return reply
         dim = next(sizes)
         block = np.ones(dim, "<f2").tobytes()
@@ -300,7 +308,7 @@ INFO: list[tuple[dict[str, Any], str]] = [
     ({"uptime_s": -1.0}, "uptime_s is -1"),
     ({"engine": "a\nb"}, r"engine is 'a\\nb'"),
     ({"server_version": "\x1b]0;x\x07"}, "server_version is"),
-    ({"index_kind": "\u202eflat"}, "index_kind is"),
+    ({"kind": "\u202eflat"}, "kind is"),
     ({"backbone": "x" * 10_000}, "backbone is .*too long"),
     ({"versions": ["a/8", "b\x00/8"]}, "versions is"),
     ({"servers": ["a:1\r"]}, "servers is"),
@@ -382,6 +390,10 @@ def test_photos_whose_fate_is_unknown(liar: Liar, client: ImageClient, status: b
     refused(liar, words, lambda: client.put({7: b"photo"}))
 
 
+def gradient(client: ImageClient) -> Any:
+    return head_gradient(client, STATE, np.array([1]), np.ones((1, 8), np.float32), client.deadline())
+
+
 def gradients(**changed: Any) -> bytes:
     return save({name: changed.get(name[9:], np.ones(shape, np.float32)) for name, shape in SHAPES.items()})
 
@@ -401,27 +413,26 @@ def gradients(**changed: Any) -> bytes:
     ],
 )
 def test_gradients_that_cannot_be(liar: Liar, client: ImageClient, lie: dict[str, Any], words: str) -> None:
-    def ask() -> Any:
-        return client.head_gradient(HEAD, np.array([1]), np.ones((1, 8), np.float32), SHAPES)
-
-    (found,) = ask()
+    (found,) = gradient(client)
     assert {name: value.shape for name, value in found.items()} == SHAPES
     liar.lies_about("GetHeadGradient", **lie)
-    refused(liar, words, ask)
+    refused(liar, words, lambda: gradient(client))
 
 
 def test_a_head_that_is_held_under_another_name(liar: Liar, client: ImageClient) -> None:
-    client.put_head("run", HEAD, b"head")
+    put_head(client, "run", STATE, client.deadline())
     liar.lies_about("PutHead", version=OTHER)
-    refused(liar, "a head was put as .*, version is", lambda: client.put_head("run", HEAD, b"head"))
+    refused(liar, "a head was put as .*, version is", lambda: put_head(client, "run", STATE, client.deadline()))
 
 
 CALLS: dict[str, Callable[[ImageClient], Any]] = {
     "GetInfo": lambda client: client.info(),
     "GetVectors": lambda client: client.get([1]),
     "PutImages": lambda client: client.put({1: b"photo"}),
-    "PutHead": lambda client: client.put_head("run", HEAD, b"head"),
-    "GetHeadGradient": lambda client: client.head_gradient(HEAD, np.array([1]), np.ones((1, 8), np.float32), SHAPES),
+    "PutHead": lambda client: put_head(client, "run", STATE, client.deadline()),
+    "GetHeadGradient": lambda client: head_gradient(
+        client, STATE, np.array([1]), np.ones((1, 8), np.float32), client.deadline()
+    ),
     "Search": lambda client: client.search([1], k=3),
     "GetThumbnails": lambda client: client.thumbnails([1]),
 }

@@ -50,15 +50,43 @@ def test_a_store_that_nobody_serves_is_said(
         assert not client.get([777777]).ok.any(), "nothing went to another store's server"
 
 
-@pytest.mark.parametrize("command", ["health", "info", "stop"])
+# With --store, and what else they need; those that make a store are not among them.
+OF_A_STORE = [
+    *(
+        "serve",
+        "health",
+        "info",
+        "stop",
+        "search 5",
+        "versions",
+        "index",
+        "duplicates",
+        "semantic-ids",
+        "doctor",
+        "mend",
+    ),
+    *("backup --to=copy", "compact", "export", "compress --bytes=4", "publish --to=redis://localhost:1"),
+    "reshard --servers=a:1,b:1 --me=a:1",
+]
+
+
+@pytest.mark.parametrize("command", OF_A_STORE)
 def test_a_store_that_is_not_there_is_said(
     default_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(imgserver, [command, "--store=sotre"])
-    assert done.exit_code == 3
-    assert "sotre" in done.output
-    assert os.listdir(tmp_path) == []
+    os.mkdir("store")
+    done = CliRunner().invoke(imgserver, [*command.split(), "--store=sotre"])
+    assert done.exit_code == 2, done.output
+    assert "There is no store in sotre. Check the name" in done.output
+    assert done.output.endswith("Did you mean 'store'?\n")
+    assert os.listdir(tmp_path) == ["store"]
+
+
+def test_every_command_of_a_store_is_meant() -> None:
+    making = {"precompute", "import", "merge", "restore", "add"}  # 'add' takes a photo that is there
+    of_a_store = {name for name, found in imgserver.commands.items() if any(p.name == "store" for p in found.params)}
+    assert of_a_store - making == {command.split()[0] for command in OF_A_STORE}
 
 
 def test_who_names_none_gets_the_default(default_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

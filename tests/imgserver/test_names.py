@@ -16,12 +16,14 @@ from conftest import DaemonProcess, copy_store, run_command
 from small_tables import ITEMS, SEEN, items, log, make, put
 
 from crossmedia.errors import BadInput, StoreError
+from crossmedia.forms import near_in_words, nearly
 from crossmedia.imgserver import open_local
 from crossmedia.imgserver.cli import imgserver
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.imgserver.storage.catalogue import open_catalogue
 from crossmedia.imgserver.storage.catalogue.manifest import write_manifest
-from crossmedia.names import NAMES_FILE, ImageNames, same_names
+from crossmedia.keys import Column
+from crossmedia.names import NAMES_FILE, ImageNames, ids_or_keys, same_names
 from crossmedia.trainer.images.open_images import open_images
 from crossmedia.trainer.settings import FitConfig
 
@@ -35,12 +37,41 @@ def run(command: str, *arguments: str, code: int = 0) -> Result:
     return done
 
 
+def test_names_that_are_there_in_another_form_are_said_by_kind() -> None:
+    """And are not found: two keys that differ in such a way may be two photos."""
+    keys = ["Caf\u00e9", "cat", "dog one", "./x y", "emu"]
+    names = ImageNames(np.arange(5), pa.array(keys))
+    asked = ["Cafe\u0301.jpg", "a/CAT.png", "Cat", " emu ", "cat.jpg?w=200", "dog%20one.webp", "/X%20Y?w=1", "nobody"]
+    assert (names.named(asked) == -1).all()
+    near = names.near(pa.array(asked))
+    assert [(one.kind, one.count, one.asked, one.there) for one in near] == [
+        ("another_Unicode_form_NFC_or_NFD", 1, "Cafe\u0301.jpg", "Caf\u00e9"),
+        ("another_letter_case", 2, "a/CAT.png", "cat"),
+        ("a_form_with_other_blanks_at_the_ends", 1, " emu ", "emu"),
+        ("a_form_without_the_query_of_an_address", 1, "cat.jpg?w=200", "cat"),
+        ("a_form_without_the_escapes_of_an_address", 1, "dog%20one.webp", "dog one"),
+        ("a_form_that_differs_in_several_of_these_ways", 1, "/X%20Y?w=1", "./x y"),
+    ]
+    with pytest.raises(BadInput, match=r"8 of 9 names are no image's; .* 1 of them is there in another Unicode form"):
+        names.ids([*asked, "cat"])
+    # A whole address is called as 'imgserver manifest' calls it.
+    assert names.named(["https://cdn/a/cat.jpg?w=200", "http://cdn/emu#top", "cdn/emu?x"]).tolist() == [1, 4, -1]
+    twice = ImageNames(np.arange(2), pa.array(["Caf\u00e9", "Cafe\u0301"]))
+    assert twice.named(["Cafe\u0301", "Caf\u00e9"]).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(("near", "of", "said"), [(1, 1, " It is there in"), (1, 3, " 1 of them is there in")])
+def test_a_form_in_words(near: int, of: int, said: str) -> None:
+    found = nearly(pa.array(["Cat"] * near), pa.array(["cat"]))
+    assert near_in_words(found, of).startswith(f"{said} another letter case: 'Cat' is there as 'cat'; write both")
+
+
 def test_names_and_ids(tmp_path: Path) -> None:
     names = ImageNames(np.array([7, 3, 2**62]), pa.array(["cat", "dog.red", "7"]))
     assert names.find(["cat", "dog.red", "7", "nobody"]).tolist() == [7, 3, 2**62, -1]
     assert names.find(["cat.JPG", "new/dog.red.png", "cat.txt", "/a/7.avif"]).tolist() == [7, 3, -1, 2**62]
     assert names.keys([3, 4, 2**62]) == ["dog.red", "4", "7"]
-    with pytest.raises(BadInput, match="2 of 3 names are no image's; the first is 'x'"):
+    with pytest.raises(BadInput, match="2 of 3 names belong to no image; the first is 'x'"):
         names.ids(["cat", "x", "y"])
     assert ImageNames.of_store(tmp_path) is None
     names.keep(tmp_path)
@@ -257,7 +288,7 @@ def test_search_and_add_take_and_give_keys(shop: Path, tmp_path: Path) -> None:
         assert named.startswith("SKU-03: SKU-03 copy (1.000)")
         nobody = run_command("imgserver", "search", "SKU-99", store, check=False)
         assert nobody.returncode == 2
-        assert "neither a key of the manifest, an image id nor a file" in nobody.stderr
+        assert "neither a key of the manifest, an image id nor a file. Did you mean 'SKU-" in nobody.stderr
 
         page, new = tmp_path / "empty.jpg", tmp_path / "SKU-77.jpg"
         page.write_bytes(HTML)
@@ -318,6 +349,21 @@ def test_names_travel_with_shards(shop: Path, tmp_path: Path) -> None:
     assert kept.find(["SKU-02"]).tolist() == [ids_in(shop)["SKU-02"]]
 
 
+def test_a_name_that_is_no_images_is_told_with_the_nearest() -> None:
+    """Of many keys, too, in a moment: only those that begin or end alike are compared."""
+    for many in (10, 200_000):
+        keys = [f"SKU-{number:06d}" for number in range(many)]
+        names = ImageNames(np.arange(many), pa.array(keys))
+        assert names.meant("new/SUK-000007.jpg") == " Did you mean 'SKU-000007'?"
+        assert names.meant("zebra") == ""
+        with pytest.raises(BadInput, match="'sku-000003' is there as 'SKU-000003'"):
+            names.ids(["SKU-000001", "sku-000003"])
+        column = Column(pa.array(["1", "SKU-000002", "UKS-000005"]), "image", "ids.txt")
+        with pytest.raises(BadInput, match=r"UKS-000005.* Did you mean 'SKU-000005'\?"):
+            ids_or_keys(column, names)
+    assert ImageNames(np.arange(0), pa.array([], pa.string())).meant("x") == ""
+
+
 def test_a_first_try_with_ten_photos(graph_cache: Path, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "store" / "engine").mkdir(parents=True)
@@ -348,12 +394,12 @@ def test_damaged_names_keep_nobody_from_vectors(shop: Path, tmp_path: Path, capl
     names = ImageNames.of_store(store)
     assert names is not None
     with ImageClient(open_local(store)) as client:
-        assert client.info().image_names == names.digests() != ()
+        assert client.info().contents.image_names == names.digests() != ()
     (store / NAMES_FILE).write_bytes(b"PAR1 and no more")
     with ImageClient(open_local(store)) as client:
-        assert client.info().image_names == ()
+        assert client.info().contents.image_names == ()
         assert client.get([ids_in(shop)["SKU-01"]]).ok.all()
-    assert "what photos are called cannot be read" in caplog.text
+    assert "the names of photos cannot be read" in caplog.text
 
 
 def test_samples_of_another_manifest_are_refused(shop: Path, tmp_path: Path) -> None:
@@ -365,11 +411,11 @@ def test_samples_of_another_manifest_are_refused(shop: Path, tmp_path: Path) -> 
     right = make(tmp_path, more=named)[0]
     config = FitConfig(str(tmp_path / "out"), store=str(shop / "store"), out=str(tmp_path / "run"))
     with open_images(config, right, None) as images:
-        assert images is not None
+        assert images.dim
     put(tmp_path / "m.parquet", {"image_id": list(range(10)), "key": keys[::-1]})
     other = make(tmp_path, more=named)[0]
     with pytest.raises(BadInput, match="come from another manifest"), open_images(config, other, None):
         pass
     put(tmp_path / "items.parquet", items(image=list(range(10))))
     with open_images(config, make(tmp_path)[0], None) as images:
-        assert images is not None, "of ids nobody knows where they come from"
+        assert images.dim, "of ids nobody knows where they come from"

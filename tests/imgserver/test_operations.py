@@ -14,7 +14,7 @@ from conftest import DaemonProcess, copy_store, run_command
 from operations_stores import content, fail, fill, python
 
 from crossmedia import imgserver
-from crossmedia.errors import BadInput, StoreError
+from crossmedia.errors import BadInput, NoStore, StoreError
 from crossmedia.imgserver.client import ImageClient, Status
 from crossmedia.imgserver.operations.compact import compact
 from crossmedia.imgserver.storage.checksums import row_checksums
@@ -276,7 +276,7 @@ def test_a_store_held_by_another_process_is_not_had_alone(tmp_path: Path) -> Non
     process.communicate()
     with alone(store):
         pass
-    with pytest.raises(StoreError, match="There is no store"), alone(tmp_path / "none"):
+    with pytest.raises(NoStore, match="There is no store"), alone(tmp_path / "none"):
         pass
 
 

@@ -46,14 +46,14 @@ def test_a_replaced_image_raises_the_generation_and_the_same_bytes_cost_nothing(
     np.testing.assert_array_equal(after.values, other.values)
     assert not np.array_equal(after.values, before.values)
     assert after.generation > before.generation
-    passes = client.info().cnn_passes_on_demand
+    passes = client.info().counters.cnn_passes_on_demand
     assert client.put({7: photo(photos, 8)}) == {7: Status.OK}
-    assert client.info().cnn_passes_on_demand == passes
+    assert client.info().counters.cnn_passes_on_demand == passes
     assert client.get([7]).generation == after.generation
 
 
 def test_a_bad_image_fails_alone(client: ImageClient, photos: Path) -> None:
-    most = client.info().max_image_bytes
+    most = client.info().limits.max_image_bytes
     found = client.put({150: photo(photos, 150), 160: b"no picture", 161: b"", 162: b"x" * (most + 1)})
     assert found == {150: Status.OK, 160: Status.CORRUPT, 161: Status.CORRUPT, 162: Status.TOO_LARGE}
     assert client.put({160: photo(photos, 160)}) == {160: Status.OK}, "a good photo takes the place of a bad one"
@@ -61,8 +61,8 @@ def test_a_bad_image_fails_alone(client: ImageClient, photos: Path) -> None:
 
 
 def test_a_refused_photo_leaves_what_is_stored(client: ImageClient, photos: Path) -> None:
-    before, passes = client.get([7]), client.info().cnn_passes_on_demand
-    most = client.info().max_image_bytes
+    before, passes = client.get([7]), client.info().counters.cnn_passes_on_demand
+    most = client.info().limits.max_image_bytes
     cut = photo(photos, 7)[:300]
     assert client.put({7: b"no picture"}) == {7: Status.CORRUPT}
     assert client.put({7: b"x" * (most + 1)}) == {7: Status.TOO_LARGE}
@@ -71,7 +71,7 @@ def test_a_refused_photo_leaves_what_is_stored(client: ImageClient, photos: Path
     assert after.status.tolist() == [Status.OK]
     np.testing.assert_array_equal(after.values, before.values)
     assert after.generation == before.generation
-    assert client.info().cnn_passes_on_demand == passes, "nothing was to be made again"
+    assert client.info().counters.cnn_passes_on_demand == passes, "nothing was to be made again"
 
 
 def test_what_cannot_be_put_is_said(client: ImageClient, tmp_path: Path) -> None:

@@ -28,7 +28,10 @@ from crossmedia.imgserver.storage.cluster.nodes import REPLY_TIMEOUT_S
 from crossmedia.imgserver.storage.cluster.store import RedisStore
 from crossmedia.imgserver.storage.records import SOURCE, Rows, Space
 from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.wire import PUT_HEAD, PUT_IMAGES, SEARCH
 from crossmedia.v1 import image_server_pb2 as pb
+
+pytestmark = pytest.mark.slow  # clusters of real Redis servers
 
 IDS = np.arange(100)
 
@@ -174,8 +177,8 @@ def test_commands_publish_and_serve_the_same_bits(
         assert values.tobytes() == expected.tobytes()
     with ImageClient(one.address) as client:
         info = client.info()
-        assert (info.version, info.images_stored, info.dim) == (first["active"], 100, 16)
-        assert info.store_used_bytes > 0
+        assert (info.version, info.contents.images_stored, info.dim) == (first["active"], 100, 16)
+        assert info.contents.store_used_bytes > 0
         assert client.get([99, 12345]).status.tolist() == [Status.OK, Status.NOT_FOUND], (
             "no catalogue, and never published"
         )
@@ -190,14 +193,14 @@ def test_copies_share_what_one_of_them_computed(
     ids = np.arange(140, 160)
     with ImageClient(computer.address) as client, ImageClient(other.address) as second:
         until(lambda: bool(client.info().version))
-        before = client.info().computed_on_demand
+        before = client.info().counters.computed_on_demand
         values, status, _ = asked(computer.address, ids)
         assert status.tolist() == [Status.OK] * 10 + [Status.CORRUPT] + [Status.OK] * 9
         shared, same, _ = asked(other.address, ids)
         assert same.tolist() == status.tolist()
         assert shared.tobytes() == values.tobytes()
-        assert client.info().computed_on_demand - before == 19
-        assert (second.info().computed_on_demand, second.info().cnn_passes_on_demand) == (0, 0)
+        assert client.info().counters.computed_on_demand - before == 19
+        assert (second.info().counters.computed_on_demand, second.info().counters.cnn_passes_on_demand) == (0, 0)
 
 
 def test_versions_do_not_mix_and_servers_follow_the_active_one(
@@ -368,7 +371,7 @@ def test_photos_that_are_brought_are_seen_by_all_and_count_a_generation(
         try:
             request = pb.PutImagesRequest()
             request.images.add(image_id=1000, data=(photos / "202.jpg").read_bytes())
-            reply = services[0].put_images(request, time.monotonic() + 20)
+            reply = services[0].answer(PUT_IMAGES, request, time.monotonic() + 20)
             assert list(reply.status) == [Status.TIMED_OUT], "what is not kept is not said to be"
         finally:
             node.start()
@@ -389,10 +392,10 @@ def test_a_head_that_learns_needs_features_there(
     service = ImageService(ServiceConfig(published, folder=tmp_path / "server", threads=1))
     try:
         with pytest.raises(VersionMismatch, match=f"publish --version {backbone[:10]}"):
-            service.put_head(request, time.monotonic() + 10)
+            service.answer(PUT_HEAD, request, time.monotonic() + 10)
         bring(graph_cache, published, backbone)
         until(lambda: service.store.index.published(backbone).rows)  # type: ignore[attr-defined]
-        service.put_head(request, time.monotonic() + 10)
+        service.answer(PUT_HEAD, request, time.monotonic() + 10)
         ask = pb.GetVectorsRequest(
             image_ids=IDS.astype("<i8").tobytes(), version=request.version, dtype=pb.DTYPE_FLOAT32
         )
@@ -409,7 +412,7 @@ def test_what_is_not_there_is_said(published: str, tmp_path: Path, cluster: Redi
         with pytest.raises(VersionMismatch, match=r"net@1\+imported/2.*bring the version back"):
             shared.get_vectors(pb.GetVectorsRequest(version="net@1+imported/2"), time.monotonic() + 5)
         with pytest.raises(NotReady, match="serve from the store itself"):
-            shared.search(pb.SearchRequest(image_ids=IDS[:1].tobytes(), k=1), time.monotonic() + 5)
+            shared.answer(SEARCH, pb.SearchRequest(image_ids=IDS[:1].tobytes(), k=1), time.monotonic() + 5)
     finally:
         shared.close()
     for node in cluster.nodes:

@@ -49,18 +49,21 @@ from crossmedia.errors import (
     Unauthenticated,
 )
 from crossmedia.imgserver.client import ClientSecurity, GrpcTransport, HeadServers, ImageClient, Status
+from crossmedia.imgserver.serving import scopes
 from crossmedia.imgserver.serving.metrics import Metrics
 from crossmedia.imgserver.storage.catalogue import open_catalogue
 from crossmedia.imgserver.storage.catalogue.manifest import write_manifest
+from crossmedia.imgserver.wire import GET_INFO
 from crossmedia.secret_files import Followed, is_private
 from crossmedia.service.rates import RateLimit
-from crossmedia.service.security import SCOPE_OF, ServerSecurity, scope_of
+from crossmedia.service.security import ServerSecurity, scope_of
 from crossmedia.service.tokens import SCOPES, read_tokens
 from crossmedia.v1 import image_server_pb2 as pb
 from crossmedia.v1 import image_server_pb2_grpc as pb_grpc
 
 MOST = 1 << 20
 TOKENS = {scope: hashlib.sha256(scope.encode()).hexdigest() for scope in SCOPES}
+SCOPE_OF = {path.rpartition("/")[2]: scope for path, scope in scopes.SCOPE_OF.items()}
 RPCS = [method.name for method in pb.DESCRIPTOR.services_by_name["ImageService"].methods]
 
 
@@ -278,7 +281,7 @@ def test_a_server_does_not_start_half_secured(files: Files, given_files: dict[st
     private(files["empty"], "")
     security = ServerSecurity(**{name: files[file] for name, file in given_files.items()})  # type: ignore[arg-type]
     with pytest.raises(BadInput, match=message) as caught:
-        security.credentials(), security.interceptors(Metrics().rpc_duration)
+        security.credentials(), security.interceptors({}, Metrics().rpc_duration)
     assert TOKENS["read"] not in str(caught.value)
 
 
@@ -341,8 +344,8 @@ def test_each_call_takes_its_scope_and_no_lesser_one(guarded: DaemonProcess, met
 
 def test_scopes_name_calls_that_there_are_and_the_unknown_needs_the_highest() -> None:
     assert set(SCOPE_OF) == set(RPCS)
-    assert scope_of("/crossmedia.v1.ImageService/Erase") == "admin"
-    assert scope_of("/other.Service/GetInfo") == "admin"
+    assert scope_of("/crossmedia.v1.ImageService/Erase", scopes.SCOPE_OF) == "admin"
+    assert scope_of("/other.Service/GetInfo", scopes.SCOPE_OF) == "admin"
 
 
 def test_the_client_raises_the_servers_classes(guarded: DaemonProcess, tmp_path: Path, photos: Path) -> None:
@@ -365,7 +368,7 @@ def test_the_client_raises_the_servers_classes(guarded: DaemonProcess, tmp_path:
     assert time.monotonic() - started < 5, "it is not tried again until the deadline"
     security = ClientSecurity(token_file=str(private(tmp_path / "wrong", "x" * 30)))
     with pytest.raises(Unauthenticated, match="none that this image server knows"):
-        GrpcTransport(guarded.address, security).get_info(5)
+        GrpcTransport(guarded.address, security).call(GET_INFO, pb.GetInfoRequest(), 5)
 
 
 def test_refused_calls_are_counted_by_known_names_alone(guarded: DaemonProcess) -> None:
@@ -579,8 +582,8 @@ def test_the_rate_holds_on_the_average(monkeypatch: pytest.MonkeyPatch) -> None:
         (ServerSecurity(), "127.0.0.1", []),
         (ServerSecurity(), "localhost", []),
         (ServerSecurity(), "::1", []),
-        (ServerSecurity(), "0.0.0.0", ["without TLS: whoever", "without tokens: everybody"]),
-        (ServerSecurity(), "", ["without TLS: whoever", "without tokens: everybody"]),
+        (ServerSecurity(), "0.0.0.0", ["without TLS: anybody", "without tokens: everybody"]),
+        (ServerSecurity(), "", ["without TLS: anybody", "without tokens: everybody"]),
         (ServerSecurity(tokens=Path("t")), "10.0.0.1", ["take a token and use it"]),
         (ServerSecurity(Path("c"), Path("k")), "::", ["replace photos by others"]),
         (ServerSecurity(Path("c"), Path("k"), Path("a")), "0.0.0.0", []),

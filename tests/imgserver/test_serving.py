@@ -24,6 +24,8 @@ from PIL import Image
 
 from crossmedia.errors import DeadlineExceeded, InvalidRequest, VersionMismatch
 from crossmedia.imgserver.client import GrpcTransport, HeadServers, ImageClient, LocalTransport, Status
+from crossmedia.imgserver.client.head_servers import HeadState, put_head
+from crossmedia.imgserver.client.retries import Deadline
 from crossmedia.imgserver.head import Head, HeadSpec
 from crossmedia.imgserver.serving.grpc_server import GrpcServer
 from crossmedia.imgserver.serving.health import Heartbeat
@@ -154,15 +156,15 @@ def test_callers_that_went_away_cost_nothing(store: Path, photos: Path) -> None:
         request = pb.GetVectorsRequest(image_ids=np.arange(100, 243, dtype="<i8").tobytes())
         call = transport.get_vectors(request, 60)
         with ImageClient(process.address) as client:
-            while not (client.info().images_pending or client.info().computed_on_demand):
+            while not (client.info().counters.images_pending or client.info().counters.computed_on_demand):
                 time.sleep(0.01)
             call._call.cancel()  # type: ignore[attr-defined]
             deadline = time.monotonic() + 10
-            while client.info().images_pending and time.monotonic() < deadline:
+            while client.info().counters.images_pending and time.monotonic() < deadline:
                 time.sleep(0.02)
             info = client.info()
-            assert info.images_pending == 0
-            assert info.computed_on_demand < 120, "what nobody waits for any more is dropped"
+            assert info.counters.images_pending == 0
+            assert info.counters.computed_on_demand < 120, "what nobody waits for any more is dropped"
             assert client.get(list(range(100, 243))).ok.all(), "and can be asked for again"
     finally:
         process.stop()
@@ -498,12 +500,12 @@ assert opened.index.active
 
 def test_limits_are_told(service: ImageService) -> None:
     info = ImageClient(LocalTransport(service)).info()
-    assert info.max_ids_per_call <= info.max_pending_ids
-    assert info.negative_ttl_s == 0.5
-    assert info.max_pending_bytes > info.max_message_bytes
-    assert info.max_image_bytes == ImageLimits().max_bytes
-    assert info.store_used_bytes > 0
-    assert info.store_free_bytes > 0
+    assert info.limits.max_ids_per_call <= info.limits.max_pending_ids
+    assert info.limits.negative_ttl_s == 0.5
+    assert info.limits.max_pending_bytes > info.limits.max_message_bytes
+    assert info.limits.max_image_bytes == ImageLimits().max_bytes
+    assert info.contents.store_used_bytes > 0
+    assert info.contents.store_free_bytes > 0
 
 
 def test_an_idle_server_admits_a_call_of_the_size_that_it_tells(store: Path) -> None:
@@ -514,8 +516,8 @@ def test_an_idle_server_admits_a_call_of_the_size_that_it_tells(store: Path) -> 
             torch.manual_seed(0)
             head = Head(HeadSpec("learned", (1280, 4)))
             version = head.version(servers.backbone())
-            assert servers.vectors(np.arange(100), version, head.to_bytes).ok.all()
-            assert servers.client.info().max_ids_per_call == 30
+            assert servers.vectors(np.arange(100), version, head.to_bytes()).ok.all()
+            assert servers.client.info().limits.max_ids_per_call == 30
     finally:
         service.close()
 
@@ -528,7 +530,7 @@ def test_a_message_that_is_too_large_is_refused_at_once(store: Path) -> None:
         with ImageClient(server.address, timeout_s=20) as client:
             started = time.monotonic()
             with pytest.raises(InvalidRequest, match=r"is too large: .*larger than max"):
-                client.put_head("run", "net@1+learned@2/4", bytes(2 << 20))
+                put_head(client, "run", HeadState("net@1+learned@2/4", bytes(2 << 20)), Deadline.after(20))
             assert time.monotonic() - started < 5, "trying again would not help"
             assert client.get([1]).ok.all()
     finally:

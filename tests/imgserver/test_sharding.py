@@ -25,6 +25,8 @@ from PIL import Image
 from crossmedia import imgserver
 from crossmedia.errors import BadInput, InvalidRequest, VersionMismatch, WrongShard
 from crossmedia.imgserver.client import HeadServers, ImageClient, MockTransport, Status, Vectors
+from crossmedia.imgserver.client.head_servers import HeadState, head_gradient
+from crossmedia.imgserver.client.retries import Deadline
 from crossmedia.imgserver.offline import moving
 from crossmedia.imgserver.offline.merge import MergeReport
 from crossmedia.imgserver.offline.merge import merge as take
@@ -171,14 +173,14 @@ def test_a_fetch_through_both_is_that_of_one_store(pair: Pair, full: Path) -> No
     ):
         assert same(both.get(ids), plain.get(ids))
         told = both.info()
-        assert (told.version, told.images_stored) == (plain.version, 243)
-        assert set(told.servers) == set(pair.servers)
+        assert (told.version, told.contents.images_stored) == (plain.version, 243)
+        assert set(told.ownership.servers) == set(pair.servers)
         for version in (*told.versions, told.backbone):
             assert same(both.get(ids, version=version), plain.get(ids, version=version))
         assert both.get([BROKEN]).status.tolist() == [Status.CORRUPT]
         for server in pair.servers:
             with ImageClient(server) as one:
-                assert 0.25 < one.info().images_stored / 243 < 0.75
+                assert 0.25 < one.info().contents.images_stored / 243 < 0.75
 
 
 def test_threads_that_begin_together_learn_of_the_parts_together(pair: Pair) -> None:
@@ -195,18 +197,19 @@ def test_a_wrong_shard_is_refused_in_every_call(pair: Pair) -> None:
     words = f"Image {other} is in virtual shard {shard}, which {pair.servers[1]} owns; this server is {pair.servers[0]}"
     with ImageClient(pair.servers[0]) as client:
         assert client.get([mine]).ok.all()
-        before = client.info().ids_requested
+        before = client.info().counters.ids_requested
         with pytest.raises(WrongShard, match=f"{words}, and 1 of 2 ids"):
             client.get([mine, other])
-        assert client.info().ids_requested == before, "before any work"
+        assert client.info().counters.ids_requested == before, "before any work"
         with pytest.raises(WrongShard, match=words):
             client.put({other: b"whatever"})
         with pytest.raises(WrongShard, match=words):
             client.thumbnails([other])
         with pytest.raises(WrongShard, match=words):
             client.search([other])
+        head = HeadState(client.info().version, b"")
         with pytest.raises(WrongShard, match=words):
-            client.head_gradient(client.info().version, np.array([other]), np.zeros((1, 16), np.float32), {})
+            head_gradient(client, head, np.array([other]), np.zeros((1, 16), np.float32), Deadline.after(10))
         assert client.search([mine], k=3).status.tolist() == [Status.OK]
 
 
@@ -496,13 +499,13 @@ def test_a_running_server_must_know_the_list_and_forgets_what_is_dropped(full: P
             ids = np.arange(243)
             expected = plain.get(ids)
             assert same(client.get(ids), expected)
-            assert client.info().images_stored > 243  # both hold what has moved
+            assert client.info().contents.images_stored > 243  # both hold what has moved
             run_command(*drops)
             for _ in range(100):
                 assert same(client.get(ids), expected)
-                if client.info().images_stored == 243:
+                if client.info().contents.images_stored == 243:
                     break
-            assert client.info().images_stored == 243
+            assert client.info().contents.images_stored == 243
 
 
 def test_an_image_that_comes_back_is_served_again(full: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -25,7 +26,7 @@ from crossmedia.imgserver.client.putting import parts
 from crossmedia.imgserver.offline.exchange import check_vectors, import_vectors
 from crossmedia.imgserver.similarity.building import build_index
 from crossmedia.imgserver.similarity.duplicates import find_duplicates
-from crossmedia.imgserver.similarity.index import SimilarityFiles, SimilarityIndex, SimilarityInfo
+from crossmedia.imgserver.similarity.index import SimilarityFiles, SimilarityIndex, SimilarityInfo, faiss_module, unit
 from crossmedia.imgserver.similarity.semantic_ids import write_semantic_ids
 from crossmedia.imgserver.storage.store import Store
 
@@ -111,7 +112,7 @@ def test_a_photo_finds_itself_and_a_broken_one_fails_alone(client: ImageClient, 
     assert found.cosines[0, 0] == pytest.approx(1, abs=1e-3)
     assert found.image_ids[1].tolist() == [-1, -1, -1]
     assert (found.version, found.images) == (client.info().version, 100)
-    assert client.info().images_stored == 100, "photos of queries are not kept"
+    assert client.info().contents.images_stored == 100, "photos of queries are not kept"
 
 
 def test_queries_without_a_vector_and_too_many_neighbours(client: ImageClient) -> None:
@@ -213,7 +214,7 @@ def test_a_damaged_index_harms_searches_alone(indexed: Path, caplog: pytest.LogC
     (indexed / "similarity" / "current.json").write_text("{}")
     with ImageClient(open_local(indexed)) as client:
         assert client.get([1]).ok.all()
-        assert (client.info().images_stored, client.info().images_indexed) == (100, 0)
+        assert (client.info().contents.images_stored, client.info().similarity.images) == (100, 0)
         with pytest.raises(StoreError, match=r"current\.json is damaged"):
             client.search([1], 3)
     assert "current.json is damaged" in caplog.text
@@ -328,6 +329,20 @@ def test_duplicates_of_a_catalogue(photos: Path, tmp_path: Path) -> None:
         assert picture.format == "PNG"
 
 
+def test_another_threshold_is_named_where_nothing_or_nearly_all_is_alike(tmp_path: Path) -> None:
+    with closing(imported(tmp_path, np.array([[1, 0], [0.8, 0.6], [0, 1], [0.6, 0.8]], np.float32))) as opened:
+        build_index(opened)
+        store = f"--store={opened.folder}"
+    options = (store, f"--out={tmp_path / 'found.csv'}")
+    few = run_command("imgserver", "duplicates", *options, "--threshold=0.99").stdout
+    assert "4 images, 0 groups of 0 images" in few
+    assert "most alike have a cosine of 0.960: lower --threshold, to 0.96 or less, to see them" in few
+    many = run_command("imgserver", "duplicates", *options, "--threshold=0.5").stdout
+    assert "More than half of all images are in groups: raise --threshold above 0.5" in many
+    found = json.loads(run_command("imgserver", "duplicates", *options, "--threshold=0.99", "--json").stdout)
+    assert found["nearest"] == pytest.approx(0.96, abs=1e-3)
+
+
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 1000), n=st.integers(1, 30), threshold=st.floats(0.3, 0.99))
 def test_groups_are_the_connected_parts_of_the_pairs(
@@ -338,7 +353,7 @@ def test_groups_are_the_connected_parts_of_the_pairs(
     folder = tmp_path_factory.mktemp("groups")
     store = imported(folder, vectors)
     build_index(store)
-    groups, looked_at = find_duplicates(store, threshold)
+    groups, looked_at, _ = find_duplicates(store, threshold)
     assert looked_at == n
     ids, entries, _ = store.index.load(store.index.active)
     space = store.index.space(store.index.active)
@@ -366,7 +381,7 @@ def test_images_that_have_gone_since_the_index_was_built(tmp_path: Path) -> None
     name = store.index.active
     ids, entries, _ = store.index.load(name)
     store.index.remove([(name, ids[5_000:], entries[5_000:])])
-    groups, looked_at = find_duplicates(store, 0.95)
+    groups, looked_at, _ = find_duplicates(store, 0.95)
     assert looked_at == 5_000
     assert groups
     assert max(max(group.image_ids) for group in groups) <= ids[4_999]
@@ -425,3 +440,24 @@ def test_semantic_ids_by_command(indexed: Path, tmp_path: Path) -> None:
     assert pq.read_schema(out).names == ["image_id", "sid_1", "sid_2"]
     refused = run_command("imgserver", "semantic-ids", f"--store={indexed}", "--codes=12", check=False)
     assert refused.returncode == 2
+
+
+@pytest.mark.parametrize(("queries", "more"), [(8, 0), (64, 1)])
+def test_a_search_takes_as_many_threads_as_it_is_worth(queries: int, more: int) -> None:
+    """Threads that wait for each other take the cores of other callers; a thread has its own ones in OpenMP."""
+    vectors = unit(np.random.default_rng(0).standard_normal((20_000, 32)))
+    exact = faiss_module().IndexFlatIP(32)
+    exact.add(vectors)
+    index = SimilarityIndex(exact, np.arange(20_000), 0)
+    found: list[int] = []
+
+    def search() -> None:
+        faiss_module().omp_set_num_threads(2)
+        before = len(os.listdir("/proc/self/task"))
+        index.search(vectors[:queries], 10, lambda ids: vectors[ids])
+        found.extend((len(os.listdir("/proc/self/task")) - before, faiss_module().omp_get_max_threads()))
+
+    thread = threading.Thread(target=search)
+    thread.start()
+    thread.join()
+    assert found == [more, 2]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crossmedia.disk import replacing, used_bytes
+from crossmedia.disk import replacing, unwritable, used_bytes
 from crossmedia.errors import BadInput, StoreError
 from crossmedia.imgserver import open_local
 from crossmedia.imgserver.client import ImageClient
@@ -398,6 +400,59 @@ def test_a_file_takes_the_place_of_another_whole_or_not_at_all(tmp_path: Path) -
         sparse.truncate(1 << 30)
     assert 0 < used_bytes(tmp_path) < 1 << 20
     assert used_bytes(tmp_path / "none") == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("/proc/store", "The store /proc/store cannot be made: the file system of /proc takes no new files"),
+        ("{tmp}/file", "{tmp}/file is a file. Choose another place, or move that file away"),
+        ("{tmp}/file/below/store", "{tmp}/file is a file. Choose"),
+        ("{tmp}/read-only/store", "the disk of {tmp}/read-only is read-only. Choose another place"),
+        ("{tmp}/full/store", "there is no space left on the disk of {tmp}/full/.* Make room, or choose another disk"),
+        ("{tmp}/st\udce9", r"'.*st.udce9', is no UTF-8 text. Rename it"),
+    ],
+)
+def test_where_no_store_can_be_made(place: str, said: str, tmp_path: Path) -> None:
+    """A full disk would end the process with SIGBUS, where LMDB writes its lock as memory."""
+    (tmp_path / "file").touch()
+    options = {"read-only": "ro", "full": "size=64k"}
+    mounted = [tmp_path / name for name in options if f"/{name}/" in place]
+    for folder in mounted:
+        folder.mkdir()
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options[folder.name], "tmpfs", folder], check=False)
+        if done.returncode:
+            pytest.skip("A small disk cannot be mounted here.")
+    try:
+        if "full" in place:
+            (tmp_path / "full" / "ballast").write_bytes(bytes(50_000))
+        with pytest.raises(BadInput, match=said.format(tmp=tmp_path)):
+            Store(place.format(tmp=tmp_path))
+    finally:
+        for folder in mounted:
+            subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_copied_store_whose_name_is_no_text_says_that_alone(tmp_path: Path) -> None:
+    Store(tmp_path / "store").close()
+    copy = tmp_path / "st\udce9"
+    shutil.copytree(tmp_path / "store", copy)
+    with pytest.raises(BadInput, match=r"^The name of the store, .* is no UTF-8 text"):
+        Store(copy, create=False)
+    copy.rename(tmp_path / "named")
+    Store(tmp_path / "named", create=False).close()
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EACCES, "takes no new files"),
+        (errno.ENOSPC, "no space left on the disk"),
+        (errno.EDQUOT, "no space left"),
+    ],
+)
+def test_why_a_place_cannot_be_written(number: int, said: str, tmp_path: Path) -> None:
+    assert said in unwritable(tmp_path / "a" / "b", OSError(number, os.strerror(number)))
 
 
 def test_a_table_costs_at_most_forty_bytes_an_image() -> None:

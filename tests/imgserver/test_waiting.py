@@ -22,7 +22,7 @@ from crossmedia.disk import replacing
 from crossmedia.door import told
 from crossmedia.errors import BadInput, DeadlineExceeded, ServerUnavailable, StoreError
 from crossmedia.imgserver.client import ImageClient, transports
-from crossmedia.imgserver.client.retries import Tries, until_answered
+from crossmedia.imgserver.client.retries import Deadline, Tries, until_answered
 
 
 def test_waiting_is_said_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
@@ -33,14 +33,14 @@ def test_waiting_is_said_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture
             raise ServerUnavailable("No image server answers at there:1.")
         return "answer"
 
-    assert until_answered(call, began + 20, 20) == "answer"
+    assert until_answered(call, Deadline.after(20)) == "answer"
     first, last = caplog.messages
     assert re.fullmatch(r"Waiting for at most (19|20) s more: No image server answers at there:1\.", first)
     assert re.fullmatch(r"The image server answers again, after [3-9] s\.", last)
 
 
 def test_a_moment_is_not_worth_a_word(caplog: pytest.LogCaptureFixture) -> None:
-    tries = Tries(time.monotonic() + 20)
+    tries = Tries(Deadline.after(20))
     tries.wait(ServerUnavailable("No."))
     tries.wait(ServerUnavailable("No."))
     tries.answered()
@@ -93,7 +93,7 @@ def test_training_says_that_it_waits_when_its_server_dies(store: Path, tmp_path:
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as training:
         assert training.stderr is not None
         with ImageClient(server.address) as client:
-            while client.info().ids_requested < 500:
+            while client.info().counters.ids_requested < 500:
                 assert training.poll() is None
                 time.sleep(0.05)
         os.kill(server.pid, 9)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossmedia.imgserver.wire import VectorsReply, decode_reply, encode_reply
+from crossmedia.imgserver.wire import METHODS, VectorsReply, decode_reply, encode_reply
 from crossmedia.v1 import image_server_pb2 as pb
 
 
@@ -83,3 +83,12 @@ def test_a_reply_that_was_cut_off_is_refused(reply: VectorsReply, cut: int) -> N
     if cut <= len(reply.status):  # within the last field
         with pytest.raises(ValueError, match="ends within a field"):
             decode_reply(message[:-cut])
+
+
+def test_the_calls_are_those_of_the_contract() -> None:
+    service = pb.DESCRIPTOR.services_by_name["ImageService"]
+    assert len(METHODS) == len(service.methods)
+    for method in METHODS:
+        told = service.methods_by_name[method.name]
+        assert (told.input_type, told.output_type) == (method.request.DESCRIPTOR, method.reply.DESCRIPTOR)
+        assert method.path == f"/crossmedia.v1.ImageService/{method.name}"

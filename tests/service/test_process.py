@@ -14,7 +14,7 @@ import pytest
 from greeter import GREETER
 
 from crossmedia.errors import BadInput, ServerUnavailable
-from crossmedia.service.process import LOG_FILE, run_in_background, stop_daemon
+from crossmedia.service.background import LOG_FILE, run_in_background, stop_daemon
 from crossmedia.service.running import DAEMON_FILE, Daemon, running_daemon
 
 # A daemon outlives who started it, and nobody waits for its end as for that of a child.

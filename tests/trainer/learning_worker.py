@@ -101,7 +101,7 @@ def main() -> None:
     samples = Samples(arguments.samples)
     local = ImageClient(imgserver.open_local(arguments.store))
     backbone = local.info().backbone
-    found = local.get(np.arange(local.info().images_stored), version=backbone)
+    found = local.get(np.arange(local.info().contents.images_stored), version=backbone)
     features = {i: torch.from_numpy(found.values[i]).float() for i in range(len(found)) if found.ok[i]}
     torch.manual_seed(7)
     first = np.stack([feature.numpy() for feature in features.values()])

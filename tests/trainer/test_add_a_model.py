@@ -18,6 +18,7 @@ from crossmedia.features.reading.samples import Samples
 from crossmedia.imgserver.client import ImageClient, MockTransport
 from crossmedia.trainer.evaluate import predict
 from crossmedia.trainer.export.exported import Exported, export_model
+from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.image_head import ImageHead
 from crossmedia.trainer.models import MODELS, make
@@ -62,5 +63,5 @@ def test_it_is_trained_exported_and_scored_like_the_others(
     samples, cpu, client = Samples(config.samples), torch.device("cpu"), ImageClient(transport)
     exported = Exported(export_model(config.out, samples, tmp_path / "exported.pt2"))
     loaded, _, _ = load_model(config.out)
-    found = [predict(model, samples, "test", ImageHead(client), 64, cpu) for model in (loaded, exported)]
+    found = [predict(model, Feed(samples, ImageHead(client), 64, cpu), "test") for model in (loaded, exported)]
     assert found[1] == pytest.approx(found[0], abs=1e-5)

@@ -25,7 +25,7 @@ from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.open_images import load_head
 from crossmedia.trainer.runs.checkpoint import CONFIG, FILES, HEAD, STATE, load_model, of_run, save_run
 from crossmedia.trainer.runs.sealed import seal
-from crossmedia.trainer.runs.state import Progress, load_state, save_state
+from crossmedia.trainer.runs.state import Progress, Trained, load_state, save_state
 from crossmedia.trainer.tensors import TensorBatch, to_tensors
 
 CPU = torch.device("cpu")
@@ -41,8 +41,8 @@ def run(ladder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path: 
     (out / HEAD).write_bytes(Head(HeadSpec("learned", (8, 4)), "net/8").to_bytes())
     model, lineage, config = load_model(out)
     save_run(out, model, lineage, config)
-    optimizer = torch.optim.Adam(model.parameters())
-    save_state(out, IDENTITY, model, [optimizer], model.state_dict(), Progress(epoch=1, curve=[{"epoch": 1}]))
+    trained = Trained(model, [torch.optim.Adam(model.parameters())], model.state_dict())
+    save_state(out, IDENTITY, trained, Progress(epoch=1, curve=[{"epoch": 1}]))
     export_model(out, Samples(ladder_folder / "samples"), out / "model.pt2")
     return out
 
@@ -223,13 +223,13 @@ def test_a_full_disk_ends_no_file_in_the_middle(
     model, lineage, fitted = load_model(run)
     home = small_disk / "run"
     save_run(home, model, lineage, fitted)
-    first: list[torch.optim.Optimizer] = [torch.optim.Adam(model.parameters())]
-    save_state(home, IDENTITY, model, first, {}, Progress(epoch=1))
+    first = Trained(model, [torch.optim.Adam(model.parameters())])
+    save_state(home, IDENTITY, first, Progress(epoch=1))
     before = state_of(home / STATE)
     for leave in (30_000, 0):
         fill(small_disk, leave)
         with pytest.raises(StoreError, match="Is the disk full"):
-            save_state(home, IDENTITY, model, first, {}, Progress(epoch=2))
+            save_state(home, IDENTITY, first, Progress(epoch=2))
         with pytest.raises(StoreError, match="Is the disk full"):
             save_run(home, model, lineage, fitted)
         assert same(state_of(home / STATE), before)

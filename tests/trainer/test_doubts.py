@@ -23,6 +23,7 @@ from crossmedia.trainer.metrics import auc, base_log_loss, log_loss
 from crossmedia.trainer.report import summary
 from crossmedia.trainer.report.facts import headline
 from crossmedia.trainer.report.photos import judgement
+from crossmedia.trainer.runs.state import Progress
 from crossmedia.trainer.settings import suited
 
 PLAIN = SCHEMA[: SCHEMA.index("[items]")] + SCHEMA[SCHEMA.index("[split]") :]
@@ -60,7 +61,23 @@ def test_what_speaks_against_a_model(values: dict[str, Any], said: list[str]) ->
 def test_metrics_of_former_releases_are_not_judged() -> None:
     assert doubts("test", {"rows": 10, "auc": 0.4, "log_loss": 0.9}) == []
     assert of_one_class("test", {"rows": 10, "auc": 0.4}) == ""
-    assert "constant" not in metrics_line({"rows": 10, "auc": 0.4, "gauc": None, "gauc_users": 0, "log_loss": 0.9})
+    former = {"rows": 1, "auc": 0.4, "gauc": None, "gauc_users": 0, "log_loss": 0.9}
+    assert metrics_line(former) == (
+        "AUC 0.4000 (a constant: .5), GAUC - (a constant: .5; 0 users), log loss 0.9000, 1 row"
+    )
+
+
+def test_a_constant_stands_beside_each_metric() -> None:
+    assert metrics_line(found(users=1200)) == (
+        "AUC 0.7000 (a constant: .5), GAUC 0.7000 (a constant: .5; 9 of 1,200 users), log loss 0.5500 (a constant: "
+        "0.6100), 1,000 rows"
+    )
+
+
+def test_samples_a_second_leave_the_start_out() -> None:
+    """Of the first step of each process; a run of one step has nothing else."""
+    assert Progress(rows=1000, seconds=12.0, first_rows=100, first_s=3.0).rows_per_s == 100
+    assert Progress(rows=100, seconds=4.0, first_rows=100, first_s=3.0).rows_per_s == 25
 
 
 def test_chance_is_what_models_that_know_nothing_have() -> None:

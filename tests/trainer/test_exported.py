@@ -27,8 +27,10 @@ from crossmedia.imgserver.client import ImageClient, MockTransport
 from crossmedia.trainer.evaluate import predict
 from crossmedia.trainer.export.archive import read_parts
 from crossmedia.trainer.export.exported import SCHEMA, Exported, export_model, flat
+from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.image_head import ImageHead
+from crossmedia.trainer.images.images import NoImages
 from crossmedia.trainer.scorer import Scorer
 from crossmedia.trainer.tensors import TensorBatch, to_tensors
 
@@ -118,10 +120,10 @@ def test_a_model_of_samples_without_histories_is_exported(tmp_path: Path, model:
     fit(run, transport if images else None)
     samples, cpu = Samples(folder), torch.device("cpu")
     exported = Exported(export_model(run.out, samples, tmp_path / "model.pt2"))
-    vectors = ImageHead(ImageClient(transport)) if images else None
+    vectors = ImageHead(ImageClient(transport)) if images else NoImages()
     of_run = pq.read_table(tmp_path / "run" / "predictions.parquet")["probability"].to_numpy()
     for size in (64, 7):
-        assert predict(exported, samples, "test", vectors, size, cpu)[:, 0] == pytest.approx(of_run, abs=1e-5)
+        assert predict(exported, Feed(samples, vectors, size, cpu), "test")[:, 0] == pytest.approx(of_run, abs=1e-5)
 
 
 def never_read(code: str, mark: str) -> dict[str, Callable[[Parts], None]]:

@@ -32,6 +32,7 @@ from crossmedia.imgserver.wire import VectorsReply
 from crossmedia.trainer.cli import trainer
 from crossmedia.trainer.compare import CompareConfig, compare
 from crossmedia.trainer.evaluate import measure, predict
+from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.image_head import ImageHead
 from crossmedia.trainer.metrics import auc
@@ -120,9 +121,8 @@ def test_a_loaded_model_gives_the_numbers_of_its_run(
     opened = Samples(samples)
     lineage.check_samples(opened)
     with ImageClient(transport) as client:
-        again = measure(
-            opened, "test", predict(model, opened, "test", ImageHead(client), 64, torch.device("cpu"))[:, 0]
-        )
+        feed = Feed(opened, ImageHead(client), 64, torch.device("cpu"))
+        again = measure(opened, "test", predict(model, feed, "test")[:, 0])
     assert again["all"]["auc"] == pytest.approx(result["test"]["all"]["auc"], abs=1e-6)
     with pytest.raises(BadInput, match="no run that can be loaded"):
         load_model(samples)
@@ -212,7 +212,8 @@ def test_not_one_image_stops_evaluate_and_score(
 ) -> None:
     fit(replace(config, epochs=1), transport)
     served = {i + 10_000: v for i, v in transport.vectors.items()}
-    monkeypatch.setattr("crossmedia.imgserver.client.ImageClient", lambda *_, **__: ImageClient(MockTransport(served)))
+    client = "crossmedia.trainer.images.open_images.ImageClient"
+    monkeypatch.setattr(client, lambda *_, **__: ImageClient(MockTransport(served)))
     score = ["score", config.out, f"--samples={config.samples}", f"--out={tmp_path / 's.parquet'}"]
     for command in (["evaluate", config.out], score):
         done = CliRunner().invoke(trainer, command)
@@ -256,7 +257,10 @@ def test_compare_skips_what_is_done_and_says_what_came_out(config: FitConfig, tr
         compare(replace(small, seeds=1), transport, said.append)
     small = replace(small, base=replace(small.base, overwrite=True))
     compare(replace(small, seeds=1), transport, said.append)  # other vectors are another line
-    assert said[-2:] == ["embedding_mlp-ids-0: done before", "embedding_mlp-images-0: training"]
+    assert said[-2:] == [
+        "run 1 of 2, embedding_mlp-ids-0: done before",
+        "run 2 of 2, embedding_mlp-images-0: training",
+    ]
 
 
 def test_samples_without_images_are_compared_without_a_server(samples: Path, tmp_path: Path) -> None:

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import ROOT, DaemonProcess, copy_store, free_addresses, ownership, run_command, shared_out
+from conftest import PHOTOS, ROOT, DaemonProcess, copy_store, free_addresses, ownership, run_command, shared_out
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_samples import make_samples
@@ -35,13 +36,14 @@ from crossmedia.errors import (
     CrossMediaError,
     DeadlineExceeded,
     InvalidRequest,
+    NoStore,
     ServerUnavailable,
-    StoreError,
     TooManyMissingImages,
 )
 from crossmedia.imgserver.client import HeadServers, ImageClient, LocalTransport, MockTransport
 from crossmedia.imgserver.head import Head, HeadSpec
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
+from crossmedia.trainer.evaluate import evaluate
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.image_head import ImageHead
 from crossmedia.trainer.images.open_images import load_head
@@ -88,7 +90,10 @@ def reference(samples: Path, graph_cache: Path, tmp_path_factory: pytest.TempPat
     return out
 
 
-@pytest.mark.parametrize(("servers", "workers"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize(
+    ("servers", "workers"),
+    [(1, 1), *(pytest.param(*both, marks=pytest.mark.slow) for both in [(2, 1), (1, 2), (2, 2)])],
+)
 def test_through_servers_100_steps_are_those_of_one_process(
     samples: Path, graph_cache: Path, reference: Path, tmp_path: Path, servers: int, workers: int
 ) -> None:
@@ -122,6 +127,7 @@ def test_with_posters_too(test_data: Path, tmp_path: Path) -> None:
     assert difference(tmp_path / "wire", tmp_path / "plain") <= 1e-5
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_twice_changes_nothing(samples: Path, graph_cache: Path, tmp_path: Path) -> None:
     assert finished(worker(samples, graph_cache, tmp_path / "calm", "--steps=400")) == 0
     store = copy_store(graph_cache, tmp_path / "store")
@@ -144,7 +150,7 @@ def test_a_server_that_is_killed_twice_changes_nothing(samples: Path, graph_cach
     assert difference(tmp_path / "killed", tmp_path / "calm") <= 1e-5
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_worker_that_dies_between_forward_and_backward_leaves_nothing_behind(
     samples: Path, graph_cache: Path, reference: Path, tmp_path: Path, workers: int
 ) -> None:
@@ -495,8 +501,32 @@ def test_a_run_that_was_killed_after_its_last_epoch_only_measures(
 
 def test_stored_vectors_need_no_server_either(config: FitConfig, store: Path) -> None:
     frozen = fit(replace(config, head="frozen", store=str(store), server="nobody:1", epochs=1))
+    assert evaluate(config.out, store=str(store), server="nobody:1")["all"]["auc"] == frozen["test"]["all"]["auc"]
     assert frozen["vector_version"].endswith("/16")
     assert frozen["train"]["head_parameters"] == 0
+
+
+def test_who_trained_from_a_store_evaluates_scores_and_reports_from_it(
+    config: FitConfig, store: Path, tmp_path: Path
+) -> None:
+    trained = fit(replace(config, head="frozen", store=str(store), server="nobody:1", epochs=1))
+    run, stored = config.out, (f"--store={store}", "--server=nobody:1")
+    evaluated = json.loads(run_command("trainer", "evaluate", run, *stored, "--json").stdout)
+    assert evaluated["all"]["auc"] == pytest.approx(trained["test"]["all"]["auc"], abs=1e-6)
+    out = tmp_path / "scores.parquet"
+    run_command("trainer", "score", run, f"--samples={config.samples}", *stored, f"--out={out}")
+    scores = pq.read_table(out)["probability"]
+    assert np.allclose(scores, pq.read_table(Path(run) / "predictions.parquet")["probability"], atol=1e-5)
+    page = tmp_path / "report.html"
+    lacking = run_command("trainer", "report", run, *stored, f"--out={page}", check=False)
+    assert lacking.returncode == 2
+    assert "give --catalogue, too" in lacking.stderr
+    run_command("trainer", "report", run, *stored, f"--catalogue={PHOTOS}", f"--out={page}")
+    assert "Not drawn" not in page.read_text()
+    assert page.read_text().count("data:image/jpeg") > 10
+    typo = run_command("trainer", "report", run, f"--store={store}x", "--catalogue=p", f"--out={page}", check=False)
+    assert typo.returncode == 2
+    assert f"Did you mean '{store}'?" in typo.stderr
 
 
 def test_a_run_on_compressed_vectors_records_their_version(config: FitConfig, store: Path) -> None:
@@ -515,7 +545,7 @@ def versions_of(store: Path) -> list[dict[str, Any]]:
 
 
 def test_a_store_that_is_not_there_is_said_and_not_made(config: FitConfig, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="There is no store"):
+    with pytest.raises(NoStore, match="There is no store"):
         fit(replace(config, store=str(tmp_path / "nowhere")))
     assert not (tmp_path / "nowhere").exists()
 

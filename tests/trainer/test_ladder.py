@@ -26,11 +26,14 @@ from crossmedia.imgserver.client import ImageClient, MockTransport
 from crossmedia.trainer.cli import trainer
 from crossmedia.trainer.evaluate import predict
 from crossmedia.trainer.export.exported import Exported, export_model
+from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.image_head import ImageHead
+from crossmedia.trainer.images.images import NoImages
 from crossmedia.trainer.layers.inputs import InputSpec
-from crossmedia.trainer.models import MODELS, make
+from crossmedia.trainer.models import MODELS, make, model_class, options_of
 from crossmedia.trainer.models.base import EmbeddingModel
+from crossmedia.trainer.models.listing import about
 from crossmedia.trainer.models.rocket import Rocket
 from crossmedia.trainer.runs.checkpoint import load_model
 from crossmedia.trainer.scorer import Scorer
@@ -118,10 +121,11 @@ def test_every_model_is_trained_exported_and_gives_the_same_numbers(
     exported = Exported(export_model(config.out, samples, tmp_path / "exported.pt2"))
     assert exported.lineage.vector_version == (transport.version if images else "")
     assert exported.lineage.inputs == lineage.inputs
-    vectors = ImageHead(ImageClient(transport)) if images else None
+    vectors = ImageHead(ImageClient(transport)) if images else NoImages()
     for size in (64, 7):
-        assert predict(loaded, samples, "test", vectors, size, cpu)[:, 0] == pytest.approx(of_run, abs=1e-5)
-        assert predict(exported, samples, "test", vectors, size, cpu)[:, 0] == pytest.approx(of_run, abs=1e-5)
+        feed = Feed(samples, vectors, size, cpu)
+        assert predict(loaded, feed, "test")[:, 0] == pytest.approx(of_run, abs=1e-5)
+        assert predict(exported, feed, "test")[:, 0] == pytest.approx(of_run, abs=1e-5)
 
 
 def raw_tables(folder: Path) -> tuple[list[dict[str, str]], Raw, Raw]:
@@ -312,8 +316,16 @@ def test_images_of_a_request_by_the_names_of_a_manifest(
             found = by_name.score(*request(["photo/1", "nobody"], ["photo/3", "photo/4"]), now_s=99)
             assert np.array_equal(found, expected)
         assert [record.message for record in caplog.records] == [
-            "the manifest has no image 'nobody': it and others like it count as no image"
+            "names of images that the manifest lacks: 'nobody' (1 of 2 in this request). They count as no image; "
+            "logged again when there are ten times as many"
         ]
+        many = ["photo/1", *(f"no {n}" for n in range(8)), "PHOTO/2"]
+        by_name.score({"user_id": "u1"}, {"image_id": many}, now_s=99)
+        lines = [record.message for record in caplog.records if "lacks: " in record.message]
+        assert len(lines) == 2
+        assert "lacks: 'no 0', 'no 1', 'no 2', … (9 of 10 in this request, 11 so far)" in lines[1]
+        assert "1 of them is there in another letter case: 'PHOTO/2' is there as 'photo/2'" in lines[1]
+        assert by_name.unmatched() == {"names of images that the manifest lacks": 11}
         with pytest.raises(BadInput, match=r"names of images in .*none\.parquet cannot be read"):
             Scorer.load(config.out, server=client, manifest=tmp_path / "none.parquet")
 
@@ -509,9 +521,25 @@ def test_models_are_listed_with_their_options() -> None:
     assert "light.NAME" in text
 
 
-def test_the_readmes_configuration_trains(config: FitConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_is_listed_as_its_class_is(name: str) -> None:
+    """The list is read from the files, which nobody runs."""
+    cls = model_class(name)
+    assert about(name) == ((cls.__doc__ or "").splitlines()[0], cls.paper, options_of(name))
+
+
+def test_a_model_whose_file_does_not_tell_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "from crossmedia.trainer.models.din import DIN\nWIDE = (8, 4)\n\nclass Wide(DIN):\n"
+    text += '    """A model."""\n    def __init__(self, spec, *, hidden=WIDE, **options): ...\n'
+    (tmp_path / "wide_model.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(MODELS, "wide", "wide_model:Wide")
+    assert about("wide").options == {**options_of("din"), "hidden": (8, 4)}
+
+
+def test_the_guides_configuration_trains(config: FitConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The block with [trainer.fit], as it stands, but for the folders and the run to start from."""
-    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "guide.md").read_text(), re.DOTALL)
     (block,) = (block for block in blocks if "[trainer.fit]" in block)
     fit(replace(config, model="rocket", images=False, epochs=1, width=16, labels=("click", "buy")))
     block = block.replace('"samples"', json.dumps(config.samples)).replace("runs/yesterday", config.out)

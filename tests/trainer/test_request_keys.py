@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from crossmedia.errors import BadInput
+from crossmedia.features.reading.unmatched import Unmatched
 from crossmedia.features.schema import load_schema
 from crossmedia.features.writing.build import build_samples
 from crossmedia.imgserver.client import ImageClient, MockTransport
@@ -152,7 +153,7 @@ def test_what_is_no_column_is_said(scorer: Scorer, change: dict[str, Any], messa
 def test_times_that_do_not_fit_are_logged_once(
     scorer: Scorer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, at: int, said: str
 ) -> None:
-    monkeypatch.setattr(scorer, "_said", set())
+    monkeypatch.setattr(scorer._requests, "_said", set())
     scorer.score(*request(), now_s=NOW)
     assert not caplog.records
     for _ in range(2):
@@ -165,9 +166,34 @@ def test_a_manifest_names_images_that_are_numbers(scorer: Scorer, kind: Any, mon
     """Photos 1003 and 1000 are the images 3 and 0, for ``features build`` too."""
     expected = scorer.score(*request(), now_s=NOW)
     names = ImageNames(np.arange(10), pa.array([str(1000 + i) for i in range(10)]))
-    monkeypatch.setattr(scorer, "_names", names)
+    monkeypatch.setattr(scorer._requests, "_names", names)
     user, candidates = request(image=kind(1003))
     candidates["image_id"] = [kind(1003), kind(1000)]
     assert scorer.score(user, candidates, NOW) == pytest.approx(expected)
     with_ids = scorer.score(*request(image=kind(3)), now_s=NOW)
     assert abs(with_ids - expected).max() > 1e-4
+
+
+def test_values_that_are_another_one_most_likely_are_counted(
+    scorer: Scorer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An action that no row has; an id that is known in another Unicode form. New users and items are neither."""
+    monkeypatch.setattr(scorer._requests, "unmatched", Unmatched())
+    user, candidates = request(user="new")
+    scorer.score(user, candidates, now_s=NOW)
+    assert scorer.unmatched() == {}
+    for _ in range(3):
+        scorer.score(user | {"hist_action": ["Seen "]}, candidates, now_s=NOW)
+    places = {"Caf\u00e9": 1, "SKU1": 2}
+    monkeypatch.setitem(scorer._requests._places, "item_id", places)
+    scorer.score({}, {"item_id": ["Cafe\u0301", "sku1 ", "sku1", "other"]}, now_s=NOW)
+    assert scorer.unmatched() == {
+        "actions that are in no training row": 3,
+        "values of item_id in another spelling": 2,
+    }
+    said = [record.getMessage() for record in caplog.records if "in this request" in record.getMessage()]
+    assert len(said) == 2
+    assert said[0].startswith(
+        "actions that are in no training row: 'Seen ' (1 of 1 in this request). The model knows 's"
+    )
+    assert r"spelling: 'Cafe\u0301', 'sku1' (2 of 4 in this request). The model knows 'Caf\xe9', and not " in said[1]

@@ -92,11 +92,11 @@ def test_the_commit_is_that_of_this_checkout_and_of_no_other(tmp_path: Path, mon
     subprocess.run([*git, "init", "--quiet"], check=True)
     subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message=first"], check=True)
     commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
-    (tmp_path / "env" / "trainer").mkdir(parents=True)
-    monkeypatch.setattr(results, "__file__", str(tmp_path / "env" / "trainer" / "results.py"))
+    for place in (tmp_path / "env" / "trainer", tmp_path / "trainer"):
+        (place / "runs").mkdir(parents=True)
+    monkeypatch.setattr(results, "__file__", str(tmp_path / "env" / "trainer" / "runs" / "results.py"))
     assert results.code_version() == version("crossmedia")
-    (tmp_path / "trainer").mkdir()
-    monkeypatch.setattr(results, "__file__", str(tmp_path / "trainer" / "results.py"))
+    monkeypatch.setattr(results, "__file__", str(tmp_path / "trainer" / "runs" / "results.py"))
     assert commit.startswith(results.code_version())
 
 

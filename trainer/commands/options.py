@@ -1,173 +1,50 @@
-"""What several commands of the trainer share."""
+"""Options and output that several commands of the trainer share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import fields
 from typing import Any
 
-import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from crossmedia.options import Function, options_of
+from crossmedia.trainer.settings import FitConfig, suited
+from crossmedia.words import counted
 
-from crossmedia.config import json_option
-from crossmedia.errors import BadInput
+OF_ONE_RUN = ("model", "images", "labels", "warm_start", "warm_up", "seed")  # what 'trainer compare' sets, or leaves
+UNSET = {
+    "epochs": f" When it is not given: {FitConfig.epochs}, more in small logs.",
+    "patience": f" When it is not given: {FitConfig.patience}, more in small logs.",
+    "batch_size": f" When it is not given: {FitConfig.batch_size}, less in small logs (docs/models.md has the rule).",
+}
+
+# Of ``training_options`` in the help; what a command adds of its own stands before them.
+TRAINING_SECTIONS = {
+    "Vectors of images": ("--server", "--store", "--max-missing", "--timeout-s"),
+    "A head that learns": (
+        *("--head", "--head-widths", "--head-activation", "--head-normalisation", "--head-start"),
+        *("--head-learning-rate", "--max-staleness"),
+    ),
+    "How it is trained": (
+        *("--epochs", "--patience", "--batch-size", "--learning-rate", "--width", "--embedding-l2", "--id-dropout"),
+        *("--negative-rate", "--device", "--shard-tables"),
+    ),
+}
 
 
-class _Widths(click.ParamType):  # type: ignore[type-arg]  # generic in late releases of click only
-    """Whole numbers: ``256,64,12``, or a list in the configuration file."""
-
-    name = "widths"
-    takes_lists = True
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        parts = value if isinstance(value, list | tuple) else str(value).split(",")
-        try:
-            return tuple(int(part) for part in parts)
-        except (TypeError, ValueError):
-            self.fail(f"{value!r} is no list of whole numbers separated by commas.", param, ctx)
+def training_options(own: Iterable[str] = ()) -> Callable[[Function], Function]:
+    """Options of training, which ``fit`` and ``compare`` share, behind those that a command has of its own."""
+    shared = [field.name for field in fields(FitConfig) if field.name not in ("options", *OF_ONE_RUN)]
+    return options_of(FitConfig, [*own, *shared], UNSET)
 
 
-def training_options(*, single: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Options of training, which ``fit`` and ``compare`` share."""
-    options = [
-        click.option("--samples", default="samples", help="Folder that 'features build' made."),
-        click.option(
-            "--server",
-            default="localhost:7070",
-            help="Address of the image server. Several, separated by commas, are asked each for the images that it "
-            "owns, if they were started with --servers or a head learns; else they are copies that take turns, as are "
-            "all addresses behind dns:///NAME:PORT.",
-        ),
-        click.option(
-            "--head",
-            type=click.Choice(["frozen", "learn"]),
-            default="frozen",
-            help="Take vectors as the server has them, or train the net that makes them from the features.",
-        ),
-        click.option(
-            "--store",
-            default="",
-            help="Take vectors, or features for a head that learns, from this store in this process: no server is "
-            "asked.",
-        ),
-        click.option(
-            "--head-widths",
-            type=_Widths(),
-            default="256,64,12",
-            help="Widths of the layers of a head that learns, behind the feature; the last is the vector's.",
-        ),
-        click.option(
-            "--head-activation",
-            type=click.Choice(["prelu", "relu"]),
-            default="prelu",
-            help="Activation between its layers.",
-        ),
-        click.option(
-            "--head-normalisation",
-            type=click.Choice(["none", "layer"]),
-            default="none",
-            help="Normalisation of its hidden layers.",
-        ),
-        click.option(
-            "--head-start",
-            type=click.Choice(["pca", "random"]),
-            default="pca",
-            help="It begins as the PCA of the features, or at random.",
-        ),
-        click.option(
-            "--head-learning-rate",
-            type=click.FloatRange(min=0),
-            default=0.0,
-            help="Step size of Adam on the head; 0 takes --learning-rate.",
-        ),
-        click.option(
-            "--max-staleness",
-            type=click.IntRange(min=0),
-            default=0,
-            help="Steps that a head on servers may be ahead of the vectors of a batch; from 2 on they are asked for "
-            "while earlier batches are trained.",
-        ),
-        click.option(
-            "--epochs",
-            type=click.IntRange(min=1),
-            help="At most so many passes over the rows; 5, more in small logs, when not given.",
-        ),
-        click.option(
-            "--patience",
-            type=click.IntRange(min=1),
-            help="Stop after so many epochs without a better AUC on the validation part; 1, more in small logs, when "
-            "not given.",
-        ),
-        click.option(
-            "--batch-size",
-            type=click.IntRange(min=2),
-            help="Rows in a step; 1024, less in small logs, when not given (docs/models.md has the rule).",
-        ),
-        click.option("--learning-rate", type=click.FloatRange(min=0), default=1e-3, help="Step size of Adam."),
-        click.option("--width", type=click.IntRange(min=1), default=16, help="Numbers in an embedding."),
-        click.option(
-            "--embedding-l2",
-            type=click.FloatRange(min=0),
-            default=0.0,
-            help="Lambda of the mini-batch aware regularisation of embeddings (DIN); 0 leaves it out.",
-        ),
-        click.option(
-            "--id-dropout",
-            type=click.FloatRange(0, 1, max_open=True),
-            default=0.0,
-            help="Share of a batch's items whose ids the model does not see, so that it learns what pictures and words "
-            "say of items that it will not know.",
-        ),
-        click.option(
-            "--negative-rate",
-            type=click.FloatRange(0, 1, min_open=True),
-            default=1.0,
-            help="Share of the negative rows to train on; predictions are re-calibrated for it.",
-        ),
-        click.option(
-            "--max-missing",
-            type=click.FloatRange(0, 1),
-            default=0.05,
-            help="Share of images that may be missing for good; above it training stops, because a model that trains "
-            "on holes looks fine and is not.",
-        ),
-        click.option(
-            "--timeout-s", type=float, default=30.0, help="Seconds that a fetch of vectors may take, retries included."
-        ),
-        click.option(
-            "--shard-tables",
-            type=click.IntRange(min=0),
-            default=0,
-            help="Under torchrun, spread the rows of each table with so many ids, with gradient and optimizer state, "
-            "over the processes, for vocabularies that cannot be trained in one; 0 keeps all tables in each process.",
-        ),
-        click.option("--device", default="", help="cpu or cuda; empty takes CUDA where there is one."),
-        click.option(
-            "--out",
-            default="",
-            help=f"Folder for what comes out; a fresh {'runs/MODEL' if single else 'runs/compare'}, numbered where "
-            "that is taken, when not given.",
-        ),
-        click.option(
-            "--overwrite",
-            is_flag=True,
-            help="Replace a finished run, or one of other settings, in that folder; else it is refused.",
-        ),
-        json_option,
-    ]
-
-    def add(function: Callable[..., None]) -> Callable[..., None]:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return add
+def vectors_options(function: Function) -> Function:
+    """Where vectors come from."""
+    return options_of(FitConfig, ("server", "store"))(function)
 
 
 def for_the_log(values: dict[str, Any], announce: Callable[[str], None]) -> dict[str, Any]:
-    """Values of options of training, with those that nobody gave chosen for the size of the log; says which."""
+    """Values of the training options; those that were not given follow from the size of the log, and it says which."""
     from crossmedia.features.reading.samples import Samples
-    from crossmedia.trainer.settings import FitConfig, suited
 
     rows = Samples(values["samples"]).rows("train")
     chosen = {name: value for name, value in suited(rows, values["batch_size"]).items() if values[name] is None}
@@ -177,42 +54,22 @@ def for_the_log(values: dict[str, Any], announce: Callable[[str], None]) -> dict
     return values | chosen
 
 
-def missing_extra(error: ImportError) -> BadInput:
-    """What to install when an import fails."""
-    return BadInput(
-        f"This command needs the trainer's packages ({error.name} is missing). "
-        f'Install them with: pip install "crossmedia[trainer]"'
+def epoch_line(epoch: dict[str, Any]) -> str:
+    """A line of a learning curve."""
+    from crossmedia.trainer.report.tables import number
+
+    return (
+        f"epoch {epoch['epoch']}: log loss {epoch['train_log_loss']:.4f}; validation AUC "
+        f"{number(epoch['validation_auc'])}, log loss {epoch['validation_log_loss']:.4f}"
     )
-
-
-class Bar:
-    """A progress bar on standard error that starts anew with each epoch.
-
-    Args:
-        shown: whether to draw it; where standard error is no terminal it is not.
-    """
-
-    def __init__(self, *, shown: bool = True) -> None:
-        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
-        console = Console(stderr=True)
-        self.progress = Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal))
-        self.task = self.progress.add_task("starting", total=None)
-
-    def say(self, text: str) -> None:
-        """A line above the bar, on standard error."""
-        self.progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def __call__(self, done: int, total: int, what: str) -> None:
-        """Show how far it is."""
-        self.progress.update(self.task, completed=done, total=total, description=what)
 
 
 def metrics_line(found: dict[str, Any]) -> str:
     """A line of a part of ``measure``."""
-    from crossmedia.trainer.report.tables import number
+    from crossmedia.trainer.report.tables import gauc_users, number
 
     constant = f" (a constant: {number(found['base_log_loss'])})" if "base_log_loss" in found else ""
     return (
-        f"AUC {number(found['auc'])}, GAUC {number(found['gauc'])} ({found['gauc_users']} users), "
-        f"log loss {number(found['log_loss'])}{constant}, {found['rows']:,} rows"
+        f"AUC {number(found['auc'])} (a constant: .5), GAUC {number(found['gauc'])} (a constant: .5; "
+        f"{gauc_users(found)}), log loss {number(found['log_loss'])}{constant}, {counted(found['rows'], 'row')}"
     )

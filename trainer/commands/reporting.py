@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput
-from crossmedia.trainer.commands.options import missing_extra
+from crossmedia.options import options_of
+from crossmedia.trainer.settings import ReportConfig
 
 
 @click.command(cls=Command, example="runs/compare/results.jsonl --plot auc.png")
@@ -21,12 +23,11 @@ from crossmedia.trainer.commands.options import missing_extra
 @json_option
 def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
     """Tables of the results in FILES, which 'trainer compare' filled; one table for each data and settings."""
-    try:
-        from crossmedia.trainer.report import figures, summary
-        from crossmedia.trainer.report.tables import comparison_table
-        from crossmedia.trainer.runs.results import read
-    except ImportError as error:
-        raise missing_extra(error) from error
+    if plot:
+        from crossmedia.trainer.report import figures  # matplotlib, which takes its time
+    from crossmedia.trainer.report import summary
+    from crossmedia.trainer.report.tables import comparison_table
+    from crossmedia.trainer.runs.results import read
 
     found = summary.groups(read(files).values())
     if not found:
@@ -56,28 +57,16 @@ def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
 
 @click.command(cls=Command, example="runs/compare --out report.html")
 @click.argument("comparison", type=click.Path(path_type=Path))
-@click.option("--server", default="localhost:7070", help="Address of the image server, for photos and vectors.")
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    help="Seed that draws the photos and impressions that are shown.",
-)
-@click.option("--title", default="Were the pictures worth it?", help="Heading of the page.")
-@click.option("--note", default="", help="A sentence on the data, shown below the heading.")
-@click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), default="report.html", help="The HTML file to write."
-)
+@options_of(ReportConfig, ("server", "store", "catalogue", "seed", "title", "note", "out"))
 @json_option
-def report(comparison: Path, server: str, seed: int, title: str, note: str, out: Path, as_json: bool) -> None:
+def report(comparison: Path, as_json: bool, **values: Any) -> None:
     """Draw a comparison, or a run alone, as one HTML file that needs no network.
 
     COMPARISON is the folder of 'trainer compare', or the run folder of 'trainer fit'.
     """
-    try:
-        from crossmedia.trainer.report.page import ReportConfig, write_report
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.trainer.report.page import write_report
 
-    write_report(ReportConfig(comparison, server, seed, title, note, out))
-    click.echo(json.dumps({"report": str(out), "seed": seed}) if as_json else f"report: {out}")
+    if values["store"] and not values["catalogue"]:
+        raise BadInput("With --store give --catalogue, too: where the photos are, to draw them.")
+    out = write_report(ReportConfig(comparison, **values))
+    click.echo(json.dumps({"report": str(out), "seed": values["seed"]}) if as_json else f"report: {out}")

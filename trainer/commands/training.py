@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,11 +12,34 @@ from rich.console import Console
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput
-from crossmedia.trainer.commands.options import Bar, for_the_log, metrics_line, missing_extra, training_options
+from crossmedia.options import options_of
+from crossmedia.progress import Bar
+from crossmedia.trainer.commands.options import (
+    OF_ONE_RUN,
+    TRAINING_SECTIONS,
+    epoch_line,
+    for_the_log,
+    metrics_line,
+    training_options,
+)
+from crossmedia.trainer.settings import CompareConfig, FitConfig
+from crossmedia.words import counted
+
+OF_COMPARISON = ("models", "seeds", "reference", "results", "data")
 
 
-@click.command(name="fit", cls=Command, example="--samples samples --model din --images --out runs/din", goes_on=True)
-@click.option("--model", default="din", help="Which model; 'trainer models' lists them.")
+@click.command(
+    name="fit",
+    cls=Command,
+    example="--samples samples --model din --images --out runs/din",
+    goes_on=True,
+    sections={
+        "What is trained": ("--samples", "--model", "--set", "--images", "--labels", "--seed", "--out", "--overwrite"),
+        **TRAINING_SECTIONS,
+        "Where it starts": ("--warm-start", "--warm-up"),
+    },
+)
+@training_options(OF_ONE_RUN)
 @click.option(
     "--set",
     "settings",
@@ -25,37 +47,23 @@ from crossmedia.trainer.commands.options import Bar, for_the_log, metrics_line, 
     metavar="NAME=VALUE",
     help="An option of the model, such as hidden=200,80; may be given several times. 'trainer models' lists them.",
 )
-@click.option("--images/--no-images", default=True, help="Train with the images' vectors, or with ids only.")
-@click.option("--labels", default="", help="Labels to train, separated by commas; the first when it is not given.")
-@click.option("--warm-start", default="", help="Run folder whose weights to start from, such as yesterday's.")
-@click.option(
-    "--warm-up",
-    type=click.Choice(["partial", "full"]),
-    default="partial",
-    help="What to take of them: all but the weights of ids, or all.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of the weights and of the order of the rows.")
-@training_options(single=True)
-def fit_command(as_json: bool, settings: tuple[str, ...], labels: str, **values: Any) -> None:
+@json_option
+def fit_command(as_json: bool, settings: tuple[str, ...], **values: Any) -> None:
     """Train one model and write a run folder: weights, metrics, curves, predictions.
 
     Started by torchrun, its processes train one model together: each takes its part of every batch of --batch-size.
     """
-    try:
-        from crossmedia.trainer import processes
-        from crossmedia.trainer.fit import FitConfig, fit
-        from crossmedia.trainer.options import parse_options
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.trainer import processes
+    from crossmedia.trainer.fit import fit
+    from crossmedia.trainer.options import parse_options
 
     values["options"] = parse_options(values["model"], settings)
-    values["labels"] = tuple(name.strip() for name in labels.split(",") if name.strip())
     with processes.joined(values["device"]):
         first = processes.rank() == 0
-        bar = Bar(shown=first)
-        with bar.progress:
+        with Bar("starting", left=False, shown=first) as bar:
             announce = bar.say if first else (lambda text: None)
-            result = fit(FitConfig(**for_the_log(values, announce)), progress=bar, announce=announce)
+            config = FitConfig(**for_the_log(values, announce))
+            result = fit(config, progress=bar, announce=announce, epoch_ended=lambda line: announce(epoch_line(line)))
     if first:
         click.echo(json.dumps(result) if as_json else "\n".join(_said(result)))
 
@@ -77,8 +85,9 @@ def _said(result: dict[str, Any]) -> Iterator[str]:
         yield f"learned head: {result['vector_version']} ({cost['head_parameters']:,} parameters)"
     together = f", {cost['processes']} processes" if cost["processes"] > 1 else ""
     yield (
-        f"{cost['epochs']} epochs, best {cost['best_epoch']}; {cost['samples_per_s']:,.0f} samples/s{together}; "
-        f"{cost['images_fetched']:,} vectors fetched, {cost['fetch_wait_s']:.1f} s waited for them"
+        f"{counted(cost['epochs'], 'epoch')}, best {cost['best_epoch']}; {cost['samples_per_s']:,.0f} samples/s"
+        f"{together}; "
+        f"{counted(cost['images_fetched'], 'vector')} fetched, {cost['fetch_wait_s']:.1f} s waited for them"
     )
     yield f"run folder: {result['out']}"
 
@@ -87,19 +96,10 @@ def _said(result: dict[str, Any]) -> Iterator[str]:
 @json_option
 def models(as_json: bool) -> None:
     """List the models, with what each is, its paper, and the options that --set takes."""
-    try:
-        from crossmedia.trainer.models import MODELS, model_class, options_of
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.trainer.models import MODELS
+    from crossmedia.trainer.models.listing import about
 
-    found: dict[str, dict[str, Any]] = {
-        name: {
-            "about": (model_class(name).__doc__ or "").splitlines()[0],
-            "paper": model_class(name).paper,
-            "options": options_of(name),
-        }
-        for name in MODELS
-    }
+    found: dict[str, dict[str, Any]] = {name: about(name)._asdict() for name in MODELS}
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -118,43 +118,32 @@ def _option_text(name: str, default: Any) -> str:
 
 
 @click.command(
-    cls=Command, example="--samples samples --models embedding_mlp,din --seeds 3 --out runs/compare", goes_on=True
+    cls=Command,
+    example="--samples samples --models embedding_mlp,din --seeds 3 --out runs/compare",
+    goes_on=True,
+    sections={
+        "What is compared": ("--samples", "--models", "--seeds", "--out", "--overwrite"),
+        "Where results stand": ("--results", "--data", "--reference"),
+        **TRAINING_SECTIONS,
+    },
 )
-@click.option("--models", default="embedding_mlp,din", help="Models to compare, separated by commas.")
-@click.option("--seeds", type=click.IntRange(min=1), default=3, help="How many seeds each.")
-@click.option(
-    "--reference",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="JSON file with the best AUC that any model could reach, which is known for simulated clicks only.",
-)
-@click.option(
-    "--results",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File that each run appends its line to; results.jsonl in the folder of --out when it is not given.",
-)
-@click.option("--data", default="", help="Name of the data in that file; the samples' folder when it is not given.")
-@training_options(single=False)
-def compare(models: str, seeds: int, reference: Path | None, as_json: bool, **values: Any) -> None:
+@options_of(CompareConfig, OF_COMPARISON)
+@training_options()
+@json_option
+def compare(as_json: bool, **values: Any) -> None:
     """Train models with ids only and with images, over seeds, and say whether the pictures helped.
 
     Each run is a line in the file of results. Runs that have a line there, of the same samples, vectors and settings,
     are not trained again, so that a long comparison can be run in parts. Samples without images need no server.
     """
-    try:
-        from crossmedia.trainer.compare import CompareConfig
-        from crossmedia.trainer.compare import compare as work
-        from crossmedia.trainer.fit import FitConfig
-        from crossmedia.trainer.report.tables import comparison_table
-    except ImportError as error:
-        raise missing_extra(error) from error
+    from crossmedia.trainer.compare import compare as work
+    from crossmedia.trainer.report.tables import comparison_table
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise BadInput("'trainer compare' is one process: torchrun starts 'trainer fit', one run at a time.")
-    own = {name: values.pop(name) for name in ("results", "data")}
-    names = tuple(name.strip() for name in models.split(",") if name.strip())
-    bar = Bar()
-    with bar.progress:
-        config = CompareConfig(FitConfig(**for_the_log(values, bar.say)), names, seeds, reference=reference, **own)
+    own = {name: values.pop(name) for name in OF_COMPARISON}
+    with Bar("starting", left=False) as bar:
+        config = CompareConfig(FitConfig(**for_the_log(values, bar.say)), **own)
         result = work(config, announce=bar.say, progress=bar)
     if as_json:
         click.echo(json.dumps(result))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,11 +16,10 @@ from crossmedia.imgserver.client import HeadServers, ImageClient, ServerInfo, Tr
 from crossmedia.imgserver.head import Head, HeadSpec, new_head
 from crossmedia.names import same_names
 from crossmedia.trainer import processes
-from crossmedia.trainer.images.image_head import ImageHead
+from crossmedia.trainer.images.image_head import LocalHead, RemoteHead, StoredVectors
+from crossmedia.trainer.images.images import Images, NoImages
 from crossmedia.trainer.runs.checkpoint import HEAD, of_run
-
-if TYPE_CHECKING:
-    from crossmedia.trainer.fit import FitConfig
+from crossmedia.trainer.settings import FitConfig
 
 HEADS = ("frozen", "learn")
 SAMPLE_IMAGES = 8192  # whose features a new head starts from
@@ -29,8 +27,8 @@ LEARNED = "learned"
 
 
 @contextmanager
-def open_images(config: FitConfig, samples: Samples, transport: Transport | None) -> Iterator[ImageHead | None]:
-    """The images of a run; None when they are off. The version is fixed from here on.
+def open_images(config: FitConfig, samples: Samples, transport: Transport | None) -> Iterator[Images]:
+    """The images of a run. The version is fixed from here on.
 
     Args:
         config: of the run.
@@ -43,31 +41,88 @@ def open_images(config: FitConfig, samples: Samples, transport: Transport | None
     """
     if config.head not in HEADS:
         raise BadInput(f"head is {config.head!r}; it must be one of {', '.join(HEADS)}.")
+    learns = config.head == "learn"
     if not config.images:
-        if config.head != "frozen":
+        if learns:
             raise BadInput("A head cannot learn with images off. Leave out --no-images, or --head learn.")
-        yield None
-        return
-    if config.head == "frozen":
-        source = transport or (open_local(config.store) if config.store else config.server)
+        yield NoImages()
+    elif learns and (transport or not config.store):
+        servers = [transport] if transport else [name.strip() for name in config.server.split(",") if name.strip()]
+        run_id = processes.from_first(uuid.uuid4().hex.encode(), processes.own_device(config.device)).decode()
+        with HeadServers(servers, run_id, config.timeout_s) as learning:
+            backbone = learning.backbone()
+            check_names(samples, learning.client.infos()[0])
+            yield RemoteHead(
+                learning, _head(config, samples, learning.client, backbone), backbone, config.max_staleness
+            )
+    else:
+        source = transport or vectors_from(config.server, config.store)
         with ImageClient(source, timeout_s=config.timeout_s) as client:
-            check_names(samples, fix_version(client))
-            yield ImageHead(client)
-        return
-    if config.store and not transport:
-        with ImageClient(open_local(config.store), timeout_s=config.timeout_s) as client:
             info = fix_version(client)
             check_names(samples, info)
-            client.version = backbone = info.features()
-            yield ImageHead(client, _head(config, samples, client, backbone), backbone)
+            if learns:
+                client.version = backbone = info.feature_version()
+                yield LocalHead(client, _head(config, samples, client, backbone), backbone)
+            else:
+                yield StoredVectors(client)
+
+
+@contextmanager
+def open_version(
+    version: str, samples: Samples, source: str | Transport, timeout_s: float, announce: Callable[[str], None]
+) -> Iterator[Images]:
+    """The vectors of a version, whichever is active, for one pass over rows that are not trained on.
+
+    Args:
+        version: of the vectors that a model was trained with; empty for a model without images.
+        samples: that the rows are of.
+        source: where the vectors are.
+        timeout_s: seconds that a fetch may take, retries included.
+        announce: told in the end which images there are no vectors of.
+
+    Raises:
+        TooManyMissingImages: not one image was there.
+        CrossMediaError: what the server or the way to it raised.
+    """
+    if not version:
+        yield NoImages()
         return
-    servers = [transport] if transport else [name.strip() for name in config.server.split(",") if name.strip()]
-    run_id = processes.from_first(uuid.uuid4().hex.encode(), processes.own_device(config.device)).decode()
-    with HeadServers(servers, run_id, config.timeout_s) as learning:
-        backbone = learning.backbone()
-        check_names(samples, learning.client.infos()[0])
-        head = _head(config, samples, learning, backbone)
-        yield ImageHead(learning, head, backbone, config.max_staleness)
+    with ImageClient(source, timeout_s=timeout_s) as client:
+        check_names(samples, client.infos()[0])
+        client.version = version
+        yield StoredVectors(client)
+        client.stats.check_found()
+        if said := client.stats.missing_said:
+            announce(said)
+
+
+def vectors_from(server: str, store: str, catalogue: str = "") -> Transport | str:
+    """Where vectors come from: a store in this process, if one is named, else the server at an address.
+
+    Args:
+        server: its address.
+        store: folder; may be empty.
+        catalogue: with a store: where the photos are, for what it does not hold; may be empty.
+
+    Raises:
+        NoStore: there is none of that name.
+    """
+    return open_local(store, catalogue or None) if store else server
+
+
+def served_version(config: FitConfig, transport: Transport | None = None) -> str:
+    """The version of the vectors, or with a head that learns the features, that a run would be trained on.
+
+    Raises:
+        ServerUnavailable, NotReady: there is none to be had.
+    """
+    source = transport or vectors_from(config.server, config.store)
+    with ImageClient(source, timeout_s=config.timeout_s) as client:
+        # Servers that each own a part may have different versions active; a head only needs the same features.
+        if config.head != "frozen" and (backbone := client.infos()[0].backbone):
+            return backbone
+        info = fix_version(client)
+        return info.version if config.head == "frozen" else info.backbone
 
 
 def fix_version(client: ImageClient) -> ServerInfo:
@@ -91,7 +146,7 @@ def check_names(samples: Samples, info: ServerInfo) -> None:
         BadInput: their ids come from another manifest, so that the same id is another photo.
     """
     # A server that owns a part has names of its part.
-    if not info.servers and not same_names(samples.image_names, info.image_names):
+    if not info.ownership.servers and not same_names(samples.image_names, info.contents.image_names):
         raise BadInput(
             f"The image ids in {samples.folder} come from another manifest than those of the image server, so that one "
             f"id is two photos. Build the samples with the manifest that was given to 'imgserver precompute' as "
@@ -109,7 +164,7 @@ def load_head(run: str | Path) -> Head | None:
     return Head.from_bytes(path.read_bytes()) if path else None
 
 
-def images_of(run: str | Path, version: str, client: ImageClient) -> ImageHead:
+def images_of(run: str | Path, version: str, client: ImageClient) -> StoredVectors:
     """The vectors that the model of a run was trained on.
 
     Args:
@@ -122,12 +177,12 @@ def images_of(run: str | Path, version: str, client: ImageClient) -> ImageHead:
     """
     head = load_head(run)
     if head is not None:
-        return ImageHead(client, head, head.backbone)
+        return LocalHead(client, head, head.backbone)
     client.version = version
-    return ImageHead(client)
+    return StoredVectors(client)
 
 
-def _head(config: FitConfig, samples: Samples, source: ImageClient | HeadServers, backbone: str) -> Head:
+def _head(config: FitConfig, samples: Samples, client: ImageClient, backbone: str) -> Head:
     """The head to begin with: that of the run to start from, or a new one."""
     if config.warm_start:
         before = load_head(config.warm_start)
@@ -139,7 +194,7 @@ def _head(config: FitConfig, samples: Samples, source: ImageClient | HeadServers
                 f"of {backbone}."
             )
         return before
-    features = _sample(samples, source, backbone, config.seed)
+    features = _sample(samples, client, backbone, config.seed)
     spec = HeadSpec(
         LEARNED, (features.shape[1], *config.head_widths), config.head_activation, config.head_normalisation
     )
@@ -147,7 +202,7 @@ def _head(config: FitConfig, samples: Samples, source: ImageClient | HeadServers
 
 
 def _sample(
-    samples: Samples, source: ImageClient | HeadServers, backbone: str, seed: int
+    samples: Samples, client: ImageClient, backbone: str, seed: int
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """Features of the images of some training rows."""
     ids = np.zeros(0, dtype=np.int64)
@@ -156,6 +211,6 @@ def _sample(
         ids = np.union1d(ids, batch.images.unique)
         if len(ids) >= SAMPLE_IMAGES:
             break
-    found = source.features(ids, backbone) if isinstance(source, HeadServers) else source.get(ids, version=backbone)
-    source.stats.check_found()
+    found = client.get(ids, version=backbone)
+    client.stats.check_found()
     return found.values[found.ok].astype(np.float32)

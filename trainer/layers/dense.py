@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from crossmedia.trainer.layers.inputs import CONTEXT, InputSpec
+from crossmedia.features.columns import ACTION
+from crossmedia.trainer.layers.inputs import InputSpec
 from crossmedia.trainer.layers.jagged import segment_max, segment_mean, segment_sum
 from crossmedia.trainer.tensors import AGE_BUCKETS, ImageVectors, TensorBatch
 
@@ -42,7 +43,7 @@ def behaviour_features(spec: InputSpec, batch: TensorBatch) -> Tensor:
     rows, segments = batch.rows, batch.segments
     if not spec.actions:
         return batch.lengths.new_zeros((rows, 0), dtype=torch.float32)
-    kinds = torch.nn.functional.one_hot(batch.history[CONTEXT].long(), spec.actions).float()
+    kinds = torch.nn.functional.one_hot(batch.history[ACTION].long(), spec.actions).float()
     age = (AGE_BUCKETS - batch.history_age).float()
     found = [
         torch.log1p(batch.lengths.float())[:, None],

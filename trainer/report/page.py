@@ -12,44 +12,24 @@ from typing import Any
 import jinja2
 
 from crossmedia.disk import replacing
-from crossmedia.errors import BadInput, CrossMediaError
+from crossmedia.errors import BadInput, CrossMediaError, NoStore
 from crossmedia.features.reading.samples import Samples
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.trainer.compare import RESULTS
-from crossmedia.trainer.images.image_head import ImageHead
-from crossmedia.trainer.images.open_images import images_of
+from crossmedia.trainer.images.image_head import StoredVectors
+from crossmedia.trainer.images.open_images import images_of, vectors_from
 from crossmedia.trainer.report import summary
 from crossmedia.trainer.report.facts import headline, of_splits, warnings
 from crossmedia.trainer.report.figures import auc_by_item_count, auc_span, by_model, learning_curves, svg
 from crossmedia.trainer.report.photos import Strip, attention, neighbours
-from crossmedia.trainer.report.tables import number
+from crossmedia.trainer.report.tables import gauc_users, number
 from crossmedia.trainer.runs.checkpoint import METRICS, document_of, load_model, needed
 from crossmedia.trainer.runs.results import DEFAULTS
 from crossmedia.trainer.runs.run_folder import COMPARISON, holds_run
 from crossmedia.trainer.runs.sealed import open_json
+from crossmedia.trainer.settings import ReportConfig
 
 ATTENDING = ("din", "simtier", "muse")
-
-
-@dataclass(frozen=True)
-class ReportConfig:
-    """What to draw.
-
-    Attributes:
-        comparison: folder of ``trainer compare``, or the run folder of ``trainer fit``.
-        server: address of the image server, for vectors and photos.
-        seed: draws the photos and impressions.
-        title: heading.
-        note: a sentence on the data; may be empty.
-        out: the HTML file.
-    """
-
-    comparison: Path
-    server: str
-    seed: int
-    title: str
-    note: str
-    out: Path
 
 
 @dataclass(frozen=True)
@@ -66,6 +46,7 @@ def write_report(config: ReportConfig) -> Path:
 
     Raises:
         BadInput: the folder holds neither a comparison nor a run.
+        NoStore: there is no store in the folder that is named.
     """
     comparison = _comparison(config.comparison)
     samples = Samples(comparison["samples"])
@@ -84,6 +65,7 @@ def write_report(config: ReportConfig) -> Path:
         kind=summary.kind,
         number=number,
         samples=samples,
+        gauc_users=gauc_users(rows[0]["all"]),
         label=label,
         splits=of_splits(samples, label),
         constant=next((row["all"]["base_log_loss"] for row in rows if row["all"].get("base_log_loss")), None),
@@ -149,14 +131,16 @@ def _photo_sections(config: ReportConfig, comparison: dict[str, Any], samples: S
         absent = Section([], f"The weights of the run are not at {run}.")
         return absent, absent, runs[0]["vector_version"]
 
-    def section(work: Callable[[ImageClient, ImageHead], tuple[list[Strip], str]]) -> Section:
+    def section(work: Callable[[StoredVectors], tuple[list[Strip], str]]) -> Section:
         try:
-            with ImageClient(config.server, timeout_s=20) as client:
-                strips, said = work(client, images_of(run, lineage.vector_version, client))
+            with ImageClient(vectors_from(config.server, config.store, config.catalogue), timeout_s=20) as client:
+                strips, said = work(images_of(run, lineage.vector_version, client))
+        except NoStore:
+            raise
         except CrossMediaError as error:
             return Section([], f"Not drawn: {error}")
         return Section(strips, "" if strips else "There are too few rows to draw.", said)
 
-    near = section(lambda client, images: (neighbours(samples, client, images, config.seed), ""))
-    looked = section(lambda client, images: attention(samples, client, images, run, model, config.seed))
+    near = section(lambda images: (neighbours(samples, images, config.seed), ""))
+    looked = section(lambda images: attention(samples, images, run, model, config.seed))
     return near, looked, lineage.vector_version

@@ -10,20 +10,21 @@ from typing import Any
 import faiss
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
 from crossmedia.features.batch import NULL_IMAGE
-from crossmedia.features.reading.prefetch import fetch_ahead
 from crossmedia.features.reading.samples import Samples
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.trainer.evaluate import label_column
-from crossmedia.trainer.images.image_head import ImageHead, vectors_of
+from crossmedia.trainer.feed import Feed
+from crossmedia.trainer.images.image_head import StoredVectors
 from crossmedia.trainer.models.base import Model
 from crossmedia.trainer.models.din import DIN
 from crossmedia.trainer.runs.checkpoint import PREDICTIONS, needed
-from crossmedia.trainer.tensors import to_tensors
+from crossmedia.words import counted
 
 QUERIES, NEIGHBOURS, MOST_VECTORS = 6, 6, 50_000
 IMPRESSIONS, SHOWN_BEHAVIOURS, JUDGED = 6, 8, 400
@@ -38,13 +39,15 @@ class Picture:
     Attributes:
         image_id: -1: the item has no image.
         data: a data URI, or empty when there is no photo to show.
-        caption: below the frame.
+        name: of what it shows: the key of the item, as the log has it.
+        caption: below the frame and the name.
         share: 0 to 1, the length of the bar below the frame, the same scale for all rows; negative: no bar.
         negative: the bar stands for a weight below zero.
     """
 
     image_id: int
     data: str
+    name: str
     caption: str
     share: float = -1.0
     negative: bool = False
@@ -52,7 +55,7 @@ class Picture:
     @property
     def alt(self) -> str:
         """Words for those who cannot see it, and for a frame without a photo."""
-        return f"photo of image {self.image_id}" if self.data else "no image"
+        return f"photo of {self.name} (image {self.image_id})" if self.data else "no image"
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,31 @@ class Strip:
     text: str = ""
 
 
+class Names:
+    """What people call images: by the key of the item that shows them, as the log has it.
+
+    Args:
+        samples: whose rows of the test part name images and items.
+    """
+
+    def __init__(self, samples: Samples):
+        frame = samples.frame("test", ["image_id", "raw_item_id"]).combine_chunks()
+        self._images, self._items = (frame[name].combine_chunks() for name in frame.column_names)
+
+    def of(self, ids: npt.NDArray[np.int64]) -> dict[int, str]:
+        """Each image id, and the name of its first item; those of no test row, which are in histories, by their id."""
+        place = np.asarray(pc.fill_null(pc.index_in(pa.array(ids), value_set=self._images), -1))
+        items = self._items.take(pa.array(place, mask=place < 0)).to_pylist()
+        return {
+            i: f"image {i}" if item is None else self.item(item) for i, item in zip(ids.tolist(), items, strict=True)
+        }
+
+    @staticmethod
+    def item(key: str) -> str:
+        """A key as a name; one that is a number alone would say nothing."""
+        return f"item {key}" if key.isdigit() else key
+
+
 def _data_uris(client: ImageClient, ids: list[int]) -> dict[int, str]:
     unique = sorted({i for i in ids if i != NULL_IMAGE})
     jpegs = client.thumbnails(unique, max_side=112) if unique else []
@@ -73,7 +101,7 @@ def _data_uris(client: ImageClient, ids: list[int]) -> dict[int, str]:
 
 
 @torch.inference_mode()
-def neighbours(samples: Samples, client: ImageClient, images: ImageHead, seed: int) -> list[Strip]:
+def neighbours(samples: Samples, images: StoredVectors, seed: int) -> list[Strip]:
     """Photos of the test part, drawn by seed, each with the nearest others by cosine of their vectors.
 
     Where the vectors come from a head that learned, each photo stands there twice: with its neighbours by feature,
@@ -91,12 +119,12 @@ def neighbours(samples: Samples, client: ImageClient, images: ImageHead, seed: i
         return []
     spaces = {"": found.values.numpy()[there]}
     if images.head is not None:
-        features = client.get(ids, version=images.backbone).values.astype(np.float32)
+        features = images.source.get(ids, version=images.backbone).values.astype(np.float32)
         spaces = {"before, by feature": features - features.mean(axis=0), "learned": spaces[""]}
     queries = np.sort(rng.choice(len(ids), min(QUERIES, len(ids)), replace=False))
     near = {title: _nearest(vectors, queries) for title, vectors in spaces.items()}
     shown = np.unique(np.concatenate([queries, *(places.ravel() for _, places in near.values())]))
-    uris = _data_uris(client, ids[shown].tolist())
+    uris, names = _data_uris(images.source, ids[shown].tolist()), Names(samples).of(ids[shown])
     strips = []
     for number, query in enumerate(queries.tolist()):
         for title, (scores, places) in near.items():
@@ -104,8 +132,8 @@ def neighbours(samples: Samples, client: ImageClient, images: ImageHead, seed: i
             others = [(int(ids[place]), score) for place, score in pairs if place != query]
             strips.append(
                 Strip(
-                    Picture(int(ids[query]), uris.get(int(ids[query]), ""), f"image {ids[query]}"),
-                    [Picture(i, uris.get(i, ""), f"{score:.2f}") for i, score in others[:NEIGHBOURS]],
+                    Picture(int(ids[query]), uris.get(int(ids[query]), ""), names[int(ids[query])], ""),
+                    [Picture(i, uris.get(i, ""), names[i], f"{score:.2f}") for i, score in others[:NEIGHBOURS]],
                     title,
                 )
             )
@@ -123,10 +151,15 @@ def _nearest(vectors: npt.NDArray[np.float32], queries: npt.NDArray[np.int64]) -
 
 
 @torch.inference_mode()
-def attention(
-    samples: Samples, client: ImageClient, images: ImageHead, run: Path, model: Model, seed: int
-) -> tuple[list[Strip], str]:
+def attention(samples: Samples, images: StoredVectors, run: Path, model: Model, seed: int) -> tuple[list[Strip], str]:
     """Test impressions drawn by seed, half of them positive: the target beside its latest behaviours and their weights.
+
+    Args:
+        samples: that the rows are of.
+        images: of the run, and their photos.
+        run: its folder.
+        model: of the run.
+        seed: that draws.
 
     Returns:
         the strips, positive ones first; and what the weights of ``JUDGED`` such rows say of the attention.
@@ -143,21 +176,22 @@ def attention(
     judged = np.sort(np.concatenate([rows[: JUDGED // 2] for rows in kinds]))
     if not len(judged):
         return [], ""
-    found = dict(zip(judged.tolist(), _weights(samples, images, model, judged), strict=True))
+    feed = Feed(samples, images, 1024, torch.device("cpu"))
+    found = dict(zip(judged.tolist(), _weights(feed, model, judged), strict=True))
     predictions = pq.read_table(needed(run, PREDICTIONS))["probability"].to_numpy()
     rows = np.concatenate([np.sort(rows[: IMPRESSIONS // 2]) for rows in kinds]).tolist()
     targets = frame["image_id"].to_numpy()
     histories = {row: frame["hist_image_id"][row].as_py() for row in rows}
     shown = [i for history in histories.values() for i in history[-SHOWN_BEHAVIOURS:]]
-    uris = _data_uris(client, [*targets[rows].tolist(), *shown])
+    uris, names = _data_uris(images.source, [*targets[rows].tolist(), *shown]), Names(samples).of(np.array(shown))
     strips = []
     for row in rows:
         target, history = int(targets[row]), histories[row]
         latest = zip(history[-SHOWN_BEHAVIOURS:], found[row][-SHOWN_BEHAVIOURS:].tolist(), strict=True)
         strips.append(
             Strip(
-                Picture(target, uris.get(target, ""), f"item {frame['raw_item_id'][row].as_py()}"),
-                [Picture(i, uris.get(i, ""), f"{w:+.2f}", min(1.0, abs(w)), w < 0) for i, w in latest],
+                Picture(target, uris.get(target, ""), Names.item(frame["raw_item_id"][row].as_py()), ""),
+                [Picture(i, uris.get(i, ""), names[i], f"{w:+.2f}", min(1.0, abs(w)), w < 0) for i, w in latest],
                 f"{'Positive' if positive[row] else 'Negative'} row, predicted {predictions[row]:.2f}; the latest "
                 f"{min(len(history), SHOWN_BEHAVIOURS)} of {len(history)} behaviours, oldest first",
             )
@@ -173,7 +207,8 @@ def judgement(weights: list[npt.NDArray[np.float32]]) -> str:
     """
     size = float(np.mean([np.abs(row).mean() for row in weights]))
     spread = float(np.mean([row.std() for row in weights]))
-    what = f"in {len(weights):,} such rows weights have a size of {size:.3f}, and differ within a row by {spread:.3f}"
+    rows = counted(len(weights), "such row")
+    what = f"in {rows} weights have a size of {size:.3f}, and differ within a row by {spread:.3f}"
     if size < IDLE:
         return f"Attention does nothing here: {what}, so that no behaviour counts."
     if spread < IDLE_SHARE * size:
@@ -183,18 +218,16 @@ def judgement(weights: list[npt.NDArray[np.float32]]) -> str:
     return f"Attention tells behaviours apart: {what} (means over rows)."
 
 
-def _weights(
-    samples: Samples, images: ImageHead, model: DIN, rows: npt.NDArray[np.int64]
-) -> list[npt.NDArray[np.float32]]:
+def _weights(feed: Feed, model: DIN, rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.float32]]:
     """Attention weights of some test rows, in file order."""
     model.eval()
     wanted, start, found = set(rows.tolist()), 0, []
-    device = torch.device("cpu")
-    for batch, fetched in fetch_ahead(samples.batches("test", 1024), images.fetch):
-        here = [row - start for row in sorted(wanted) if start <= row < start + len(batch)]
+    for fed in feed.of(feed.samples.batches("test", feed.batch_size)):
+        lengths = fed.tensors.lengths.numpy()
+        here = [row - start for row in sorted(wanted) if start <= row < start + len(lengths)]
         if here:
-            values: Any = model.attention(to_tensors(batch, device), vectors_of(images, batch, fetched)).numpy()
-            offsets = next(iter(batch.history.values())).offsets
-            found += [values[offsets[row] : offsets[row + 1]] for row in here]
-        start += len(batch)
+            values: Any = model.attention(fed.tensors, fed.vectors(feed.images)).numpy()
+            ends = np.cumsum(lengths)
+            found += [values[ends[row] - lengths[row] : ends[row]] for row in here]
+        start += len(lengths)
     return found

@@ -13,7 +13,7 @@ from crossmedia.trainer.metrics import rela_impr
 from crossmedia.trainer.runs.results import DEFAULTS, Line
 
 METRIC_NAMES = ("auc", "gauc", "log_loss")
-ABOUT_ROWS = ("rows", "positives", "base_log_loss")  # the same for all models
+ABOUT_ROWS = ("rows", "positives", "base_log_loss", "gauc_users", "users")  # the same for all models
 PARTS = {
     "all": "",
     "unseen_items": " on items unseen in training",

@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
+from crossmedia.words import counted
+
 CONSTANT = "a constant, the share of positives"
 
 
@@ -19,12 +21,26 @@ def number(value: dict[str, float | None] | float | None, digits: int = 4) -> st
     return f"{value:.{digits}f}"
 
 
+def gauc_users(found: dict[str, Any]) -> str:
+    """How many users GAUC counts, those with rows of both labels, and of how many.
+
+    Args:
+        found: metrics of some rows, as ``measure`` gives them; those of older releases lack these.
+    """
+    users, of = found.get("gauc_users"), found.get("users")
+    if users is None:
+        return ""
+    return counted(users, "user") if of is None else f"{users:,} of {counted(of, 'user')}"
+
+
 def comparison_table(title: str, rows: list[dict[str, Any]], reference: dict[str, Any] | None = None) -> Table:
     """Rows of ``summary.rows``: mean and standard deviation over the seeds."""
     held_out = any("held_out_items" in row for row in rows)
     seeds = sorted({row["seeds"] for row in rows})
     several = f"mean ± standard deviation of {'-'.join(map(str, seeds))} seeds"
-    table = Table(title=f"{title}, {several if seeds[-1] > 1 else 'one seed'}")
+    counting = gauc_users(rows[0]["all"]) if rows else ""
+    caption = f"GAUC is of users with rows of both labels: {counting}" if counting else None
+    table = Table(title=f"{title}, {several if seeds[-1] > 1 else 'one seed'}", caption=caption)
     unseen = ["AUC unseen items", *(["AUC held-out items"] if held_out else [])]
     for name in ("model", "AUC", "GAUC", "log loss", "RelaImpr %", *unseen):
         table.add_column(name, no_wrap=True)

@@ -19,17 +19,19 @@ class Board:
     """A file of events in a folder.
 
     Args:
-        folder: is made.
+        folder: is made; None: nothing is written, for of several processes one does.
         first_step: what files of a run that was killed say of this step and later ones does not count.
     """
 
-    def __init__(self, folder: Path, first_step: int):
+    def __init__(self, folder: Path | None, first_step: int):
+        self._file: RecordWriter | None = None
+        if folder is None:
+            return
         name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file: RecordWriter | None = RecordWriter(open(folder / name, "wb", buffering=0))  # noqa: SIM115
+            self._file = RecordWriter(open(folder / name, "wb", buffering=0))  # noqa: SIM115
         except OSError as error:
-            self._file = None
             log.warning("the curves for TensorBoard are left out: %s", error)
         self._write(Event(file_version="brain.Event:2"))
         if first_step:

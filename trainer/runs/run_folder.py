@@ -6,6 +6,7 @@ import errno
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,24 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of a disk where nob
 MAY_END = (ServerUnavailable, DeadlineExceeded, Overloaded, ServerFault, StoreError)  # a later try may not meet it
 
 
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run.
+
+    Attributes:
+        path: of the folder.
+        identity: of the run.
+        ended: what a run of this identity found that ended there before; None: there is none.
+    """
+
+    path: Path
+    identity: dict[str, Any]
+    ended: dict[str, Any] | None
+
+
 @contextmanager
-def claimed(
-    config: FitConfig, own: dict[str, Any], device: torch.device
-) -> Iterator[tuple[Path, dict[str, Any] | None]]:
-    """The folder of a run, held until the run ends, and what a run of this identity found that ended there before.
+def claimed(config: FitConfig, own: dict[str, Any], device: torch.device) -> Iterator[RunFolder]:
+    """The folder of a run, held until the run ends.
 
     It is made if it is not there. What may be in it: a run of the same identity, interrupted or finished. A finished
     one, or another run, is removed where ``config.overwrite`` says so. Without a name the folder is the first of
@@ -54,7 +68,7 @@ def claimed(
             taken = _taken(config, own, holding)
             said = json.dumps([str(taken), _finished(taken, own)]).encode()
         folder, found = json.loads(processes.from_first(said, device))
-        yield Path(folder), found
+        yield RunFolder(Path(folder), own, found)
 
 
 def _taken(config: FitConfig, own: dict[str, Any], holding: ExitStack) -> Path:

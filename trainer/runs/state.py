@@ -11,37 +11,71 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from crossmedia.errors import BadInput
 from crossmedia.trainer import processes
-from crossmedia.trainer.layers.sharded import gathered
+from crossmedia.trainer.layers.sharded import gathered, spread, spread_optimizer
 from crossmedia.trainer.runs.checkpoint import STATE
 from crossmedia.trainer.runs.sealed import opened, replacing_whole, seal
 
 
 @dataclass
 class Progress:
-    """What has happened so far; saved after each epoch."""
+    """What has happened so far; saved after each epoch.
+
+    Attributes:
+        epoch, step, rows: done.
+        seconds: of training.
+        first_rows, first_s: of these, what the first step of each process took, in which everything starts.
+        wait_s: of ``seconds``, what was waited for vectors.
+        best_auc, best_epoch: on the validation part.
+        curve: a line an epoch.
+    """
 
     epoch: int = 0
     step: int = 0
     rows: int = 0
     seconds: float = 0.0
+    first_rows: int = 0
+    first_s: float = 0.0
     wait_s: float = 0.0
     best_auc: float = -math.inf
     best_epoch: int = -1
     curve: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def rows_per_s(self) -> float:
+        """How fast it trains, the start left out; with the start where there was nothing else."""
+        if self.rows > self.first_rows:
+            return (self.rows - self.first_rows) / (self.seconds - self.first_s)
+        return self.rows / self.seconds
 
-def save_state(
-    out: Path,
-    identity: dict[str, Any],
-    learner: nn.Module,
-    optimizers: list[torch.optim.Optimizer],
-    best: Any,
-    state: Progress,
-) -> None:
+
+@dataclass
+class Trained:
+    """The weights of a run, and what steps them.
+
+    Attributes:
+        learner: gives the loss; all that is trained is in it.
+        optimizers: of its parameters.
+        best: its state after the best epoch so far; empty before the first has ended.
+    """
+
+    learner: nn.Module
+    optimizers: list[torch.optim.Optimizer]
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Take the place of what ``save_state`` was given; each process takes its part of a table that is spread."""
+        like = self.learner.state_dict()
+        self.learner.load_state_dict(spread(saved["model"], like))
+        for optimizer, of_optimizer in zip(self.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(spread_optimizer(of_optimizer, optimizer))
+        self.best = spread(saved["best"], like)
+
+
+def save_state(out: Path, identity: dict[str, Any], trained: Trained, progress: Progress) -> None:
     """Put the state in the place of the former one; the first of several processes does so.
 
     Raises:
@@ -49,14 +83,14 @@ def save_state(
     """
     learned = gathered(
         {
-            "model": learner.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-            "best": best,
+            "model": trained.learner.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in trained.optimizers],
+            "best": trained.best,
         }
     )
     if processes.rank() == 0:
         with replacing_whole(out / STATE) as part:
-            torch.save({"identity": identity, **learned, "progress": asdict(state)}, part)
+            torch.save({"identity": identity, **learned, "progress": asdict(progress)}, part)
             seal(part)
 
 

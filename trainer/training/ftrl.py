@@ -33,6 +33,7 @@ class FTRL(Optimizer):
     def __init__(
         self,
         parameters: Iterable[Tensor],
+        *,
         alpha: float = 0.1,
         beta: float = 1e-3,
         l1: float = 0.0,

@@ -1,15 +1,13 @@
-"""What learns, as one module: a model, and with images on the head that makes their vectors."""
+"""What learns, as one module: a model, and the head that makes vectors of its images, where one learns."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from crossmedia.features.batch import Batch
-from crossmedia.imgserver.client import Vectors
 from crossmedia.trainer import processes
-from crossmedia.trainer.images.image_head import ImageHead, vectors_of
+from crossmedia.trainer.feed import Fed
+from crossmedia.trainer.images.images import Images
 from crossmedia.trainer.models.base import Model
-from crossmedia.trainer.tensors import TensorBatch
 
 
 class Learner(nn.Module):
@@ -17,22 +15,20 @@ class Learner(nn.Module):
 
     Args:
         model: what is trained.
-        images: where its vectors come from; None: images are off. A frozen one has nothing that learns.
+        images: where its vectors come from.
     """
 
-    def __init__(self, model: Model, images: ImageHead | None):
+    def __init__(self, model: Model, images: Images):
         super().__init__()
         self.model, self.images = model, images
 
-    def forward(self, tensors: TensorBatch, batch: Batch, fetched: Vectors | None) -> Tensor:
+    def forward(self, fed: Fed) -> Tensor:
         """The loss, a scalar, times what the rows of this process count among those of all.
 
         Args:
-            tensors: what the model sees of the batch.
-            batch: the same, for its image ids; with several processes it may have no rows.
-            fetched: what ``images.fetch`` gave for the batch.
+            fed: a batch; with several processes it may have no rows.
         """
-        loss = self.model.loss(tensors, vectors_of(self.images, batch, fetched))
-        if not len(batch):
+        loss = self.model.loss(fed.tensors, fed.vectors(self.images))
+        if not fed.tensors.rows:
             loss = loss.nan_to_num()  # the mean of nothing
-        return loss * processes.share(len(batch), loss.device)
+        return loss * processes.share(fed.tensors.rows, loss.device)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from crossmedia.errors import BadInput
 from crossmedia.imgserver.storage.catalogue.files import Files
 from crossmedia.imgserver.storage.catalogue.local import NotBelow
 from crossmedia.imgserver.storage.catalogue.scan import BYTES_COLUMNS, bytes_column
@@ -75,7 +76,11 @@ class ParquetRows:
         file = pq.ParquetFile(source)
         weakref.finalize(file, source.close)
         rows = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
-        return _Open(file, np.cumsum([0, *rows]), bytes_column(file.schema_arrow) or BYTES_COLUMNS[0])
+        try:
+            column = bytes_column(file.schema_arrow, path) or BYTES_COLUMNS[0]
+        except BadInput as error:  # it was written anew since it was listed
+            raise OSError(str(error)) from error
+        return _Open(file, np.cumsum([0, *rows]), column)
 
     def _group(self, path: str, opened: _Open, group: int) -> pa.ChunkedArray:
         key = (path, group)

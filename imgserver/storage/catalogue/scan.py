@@ -30,6 +30,8 @@ from crossmedia.names import PHOTO_SUFFIXES
 
 ID_COLUMNS = ("image_id", "id", "key")
 BYTES_COLUMNS = ("bytes", "jpg", "png", "webp")  # the last three are img2dataset's
+# Columns of bytes that are not read, and beside one that is leave open which of them holds the photo.
+ALSO_PHOTOS = ("image", "img", "jpeg", "photo")
 URI_COLUMN = "uri"
 MAX_GROUP_BYTES = 512 << 20
 
@@ -111,11 +113,12 @@ def _parquet_rows(files: Files, file: FoundFile, root: str, passed: PassedOver |
             names = parquet.schema_arrow.names
             if URI_COLUMN in names:
                 return None
-            if bytes_column(parquet.schema_arrow) is None and passed is not None:
+            photos = bytes_column(parquet.schema_arrow, file.path)
+            if photos is None and passed is not None:
                 passed.add(TABLE, below(file.path, root))
                 return None
             key = id_column(names, file.path)
-            if bytes_column(parquet.schema_arrow) is None:
+            if photos is None:
                 raise BadInput(
                     f"The Parquet file {file.path} has no column 'bytes' with the photos; its columns are: "
                     f"{', '.join(names)}."
@@ -147,14 +150,27 @@ def _instead(files: Files, path: str) -> str:
     return "" if what.startswith(("none of", TAR, PARQUET)) else f" It is {what}."
 
 
-def bytes_column(schema: pa.Schema) -> str | None:
-    """The column of a Parquet file that holds photos; None where there is none."""
-    for name in BYTES_COLUMNS:
-        if name in schema.names:
-            kind = schema.field(name).type
-            if kind in (pa.binary(), pa.large_binary(), pa.binary_view()) or pa.types.is_fixed_size_binary(kind):
-                return name
-    return None
+def bytes_column(schema: pa.Schema, path: str) -> str | None:
+    """The column of a Parquet file that holds photos; None where there is none.
+
+    Raises:
+        BadInput: several may.
+    """
+    found = [name for name in (*BYTES_COLUMNS, *ALSO_PHOTOS) if name in schema.names and _holds_bytes(schema, name)]
+    if not set(found) & set(BYTES_COLUMNS):
+        return None
+    if len(found) > 1:
+        raise BadInput(
+            f"The Parquet file {path} has {len(found)} columns that may hold the photos, {' and '.join(found)}: an "
+            f"image has one. Leave one of them in it, such as {found[0]}, with Python: import pyarrow.parquet as pq; "
+            f"pq.write_table(pq.read_table({path!r}).drop_columns({found[1:]}), 'photos.parquet', row_group_size=1000)."
+        )
+    return found[0]
+
+
+def _holds_bytes(schema: pa.Schema, name: str) -> bool:
+    kind = schema.field(name).type
+    return kind in (pa.binary(), pa.large_binary(), pa.binary_view()) or pa.types.is_fixed_size_binary(kind)
 
 
 def id_column(names: list[str], path: str) -> str:

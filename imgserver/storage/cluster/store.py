@@ -43,7 +43,7 @@ class RedisStore:
     def __init__(self, url: str, folder: Path):
         self.url, self.folder = RedisUrl.parse(url), folder
         self.fill_hint = f"Run 'imgserver publish --to {self.url}' where the store is"
-        self.index_hint = (
+        self.similarity_hint = (
             "Vectors in Redis are searched by no index: serve from the store itself, where 'imgserver index' has run"
         )
         self.nodes = Nodes(self.url)

@@ -121,44 +121,17 @@ class GetInfoResponse(google.protobuf.message.Message):
     VERSION_FIELD_NUMBER: builtins.int
     BACKBONE_FIELD_NUMBER: builtins.int
     DIM_FIELD_NUMBER: builtins.int
+    FEATURE_DIM_FIELD_NUMBER: builtins.int
     STORED_DTYPE_FIELD_NUMBER: builtins.int
     GENERATION_FIELD_NUMBER: builtins.int
     VERSIONS_FIELD_NUMBER: builtins.int
-    MAX_IDS_PER_CALL_FIELD_NUMBER: builtins.int
-    MAX_THUMBNAILS_PER_CALL_FIELD_NUMBER: builtins.int
-    MAX_MESSAGE_BYTES_FIELD_NUMBER: builtins.int
-    MAX_PENDING_IDS_FIELD_NUMBER: builtins.int
-    MAX_IMAGE_BYTES_FIELD_NUMBER: builtins.int
-    MAX_IMAGE_PIXELS_FIELD_NUMBER: builtins.int
-    IMAGES_IN_CATALOGUE_FIELD_NUMBER: builtins.int
-    IMAGES_STORED_FIELD_NUMBER: builtins.int
-    COMPUTED_ON_DEMAND_FIELD_NUMBER: builtins.int
-    CNN_PASSES_ON_DEMAND_FIELD_NUMBER: builtins.int
-    CNN_BATCHES_ON_DEMAND_FIELD_NUMBER: builtins.int
-    IDS_REQUESTED_FIELD_NUMBER: builtins.int
-    IDS_FROM_TABLE_FIELD_NUMBER: builtins.int
-    UPTIME_S_FIELD_NUMBER: builtins.int
     ENGINE_FIELD_NUMBER: builtins.int
-    MAX_PUT_PER_CALL_FIELD_NUMBER: builtins.int
-    MAX_PENDING_BYTES_FIELD_NUMBER: builtins.int
-    NEGATIVE_TTL_S_FIELD_NUMBER: builtins.int
-    STORE_USED_BYTES_FIELD_NUMBER: builtins.int
-    STORE_FREE_BYTES_FIELD_NUMBER: builtins.int
-    IMAGES_PENDING_FIELD_NUMBER: builtins.int
-    FAILED_ON_DEMAND_FIELD_NUMBER: builtins.int
-    FEATURE_DIM_FIELD_NUMBER: builtins.int
-    HEADS_HELD_FIELD_NUMBER: builtins.int
-    MAX_HEADS_PER_RUN_FIELD_NUMBER: builtins.int
-    MAX_HEAD_BYTES_FIELD_NUMBER: builtins.int
-    IMAGES_INDEXED_FIELD_NUMBER: builtins.int
-    INDEXED_VERSION_FIELD_NUMBER: builtins.int
-    INDEX_KIND_FIELD_NUMBER: builtins.int
-    MAX_QUERIES_PER_SEARCH_FIELD_NUMBER: builtins.int
-    MAX_NEIGHBOURS_FIELD_NUMBER: builtins.int
-    SERVERS_FIELD_NUMBER: builtins.int
-    SERVER_NAME_FIELD_NUMBER: builtins.int
-    ROWS_DAMAGED_FIELD_NUMBER: builtins.int
-    IMAGE_NAMES_FIELD_NUMBER: builtins.int
+    UPTIME_S_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
+    CONTENTS_FIELD_NUMBER: builtins.int
+    COUNTERS_FIELD_NUMBER: builtins.int
+    SIMILARITY_FIELD_NUMBER: builtins.int
+    OWNERSHIP_FIELD_NUMBER: builtins.int
     server_version: builtins.str
     """Version of the server software."""
     version: builtins.str
@@ -167,81 +140,137 @@ class GetInfoResponse(google.protobuf.message.Message):
     """Version of the backbone whose features are stored: <backbone>@<hash>."""
     dim: builtins.int
     """Numbers in a vector; 0 before the first precompute."""
+    feature_dim: builtins.int
+    """Numbers in a feature of `backbone`, which GetVectors serves under the backbone's version; 0 when there are none."""
     stored_dtype: global___DType.ValueType
     """How vectors are stored. Asked for as float32, a vector stored as float16 is the widened value."""
     generation: builtins.int
     """Grows whenever the content of an image that is already served changes."""
-    max_ids_per_call: builtins.int
-    """Most ids in one GetVectors call."""
-    max_thumbnails_per_call: builtins.int
-    """Most ids in one GetThumbnails call."""
-    max_message_bytes: builtins.int
-    """Largest message, in bytes, that the server takes or sends."""
-    max_pending_ids: builtins.int
-    """Most ids waiting for the CNN at once; beyond it a call ends with RESOURCE_EXHAUSTED."""
-    max_image_bytes: builtins.int
-    """Largest image file, in bytes, and most pixels of an image that is decoded."""
-    max_image_pixels: builtins.int
-    images_in_catalogue: builtins.int
-    """Images in the catalogue, and how many of them have a vector of the active version."""
-    images_stored: builtins.int
-    computed_on_demand: builtins.int
-    """Since the start of this server: images computed because a call asked for them, images that went through the CNN
-    for that, and the CNN batches that took.
-    """
-    cnn_passes_on_demand: builtins.int
-    cnn_batches_on_demand: builtins.int
-    ids_requested: builtins.int
-    """Since the start of this server: ids asked for, and ids answered from the table."""
-    ids_from_table: builtins.int
-    uptime_s: builtins.float
-    """Seconds since the start of this server."""
     engine: builtins.str
     """What runs the CNN: openvino, torch-cuda or torch-cpu."""
-    max_put_per_call: builtins.int
-    """Most images in one PutImages call."""
-    max_pending_bytes: builtins.int
-    """Most bytes that replies under way, and photos brought and waiting, may hold at once; beyond it a call ends with
-    RESOURCE_EXHAUSTED.
-    """
-    negative_ttl_s: builtins.float
-    """Seconds that the failure of an image (NOT_FOUND, CORRUPT, TOO_LARGE) is remembered before it is looked at again."""
-    store_used_bytes: builtins.int
-    """Bytes that index and rows of the store take on disk, and bytes free on that disk."""
-    store_free_bytes: builtins.int
-    images_pending: builtins.int
-    """Images waiting for the CNN now."""
-    failed_on_demand: builtins.int
-    """Since the start of this server: images that failed on demand."""
-    feature_dim: builtins.int
-    """Numbers in a feature of `backbone`, which GetVectors serves under the backbone's version; 0 when there are none."""
-    heads_held: builtins.int
-    """Heads held now, of all runs; how many are kept of a run; and most bytes of a head."""
-    max_heads_per_run: builtins.int
-    max_head_bytes: builtins.int
-    images_indexed: builtins.int
-    """Images in the similarity index, 0 without one, the version of their vectors, and its kind: flat, hnsw or ivf-pq."""
-    indexed_version: builtins.str
-    index_kind: builtins.str
-    max_queries_per_search: builtins.int
-    """Most queries, photos among them, and most neighbours of each, in one Search call."""
-    max_neighbours: builtins.int
-    server_name: builtins.str
-    rows_damaged: builtins.int
-    """Rows and entries of the store that this server found not to be what was written, since it started. Their images are
-    FAILED until they are computed anew; "imgserver doctor" says what to do.
-    """
+    uptime_s: builtins.float
+    """Seconds since the start of this server."""
     @property
     def versions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """All versions in the store, the active one included."""
 
     @property
-    def servers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The servers that share the images out among them by virtual shards, sorted, and which of them this one is. Empty: this
-        server answers for any image. Where they are given, an id that another server owns ends a call with
-        FAILED_PRECONDITION.
-        """
+    def limits(self) -> global___Limits: ...
+    @property
+    def contents(self) -> global___Contents: ...
+    @property
+    def counters(self) -> global___Counters: ...
+    @property
+    def similarity(self) -> global___Similarity: ...
+    @property
+    def ownership(self) -> global___Ownership: ...
+    def __init__(
+        self,
+        *,
+        server_version: builtins.str = ...,
+        version: builtins.str = ...,
+        backbone: builtins.str = ...,
+        dim: builtins.int = ...,
+        feature_dim: builtins.int = ...,
+        stored_dtype: global___DType.ValueType = ...,
+        generation: builtins.int = ...,
+        versions: collections.abc.Iterable[builtins.str] | None = ...,
+        engine: builtins.str = ...,
+        uptime_s: builtins.float = ...,
+        limits: global___Limits | None = ...,
+        contents: global___Contents | None = ...,
+        counters: global___Counters | None = ...,
+        similarity: global___Similarity | None = ...,
+        ownership: global___Ownership | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["contents", b"contents", "counters", b"counters", "limits", b"limits", "ownership", b"ownership", "similarity", b"similarity"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["backbone", b"backbone", "contents", b"contents", "counters", b"counters", "dim", b"dim", "engine", b"engine", "feature_dim", b"feature_dim", "generation", b"generation", "limits", b"limits", "ownership", b"ownership", "server_version", b"server_version", "similarity", b"similarity", "stored_dtype", b"stored_dtype", "uptime_s", b"uptime_s", "version", b"version", "versions", b"versions"]) -> None: ...
 
+global___GetInfoResponse = GetInfoResponse
+
+@typing.final
+class Limits(google.protobuf.message.Message):
+    """What a call may ask for, and what the server takes on."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MAX_IDS_PER_CALL_FIELD_NUMBER: builtins.int
+    MAX_THUMBNAILS_PER_CALL_FIELD_NUMBER: builtins.int
+    MAX_PUT_PER_CALL_FIELD_NUMBER: builtins.int
+    MAX_QUERIES_PER_SEARCH_FIELD_NUMBER: builtins.int
+    MAX_NEIGHBOURS_FIELD_NUMBER: builtins.int
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: builtins.int
+    MAX_IMAGE_BYTES_FIELD_NUMBER: builtins.int
+    MAX_IMAGE_PIXELS_FIELD_NUMBER: builtins.int
+    MAX_PENDING_IDS_FIELD_NUMBER: builtins.int
+    MAX_PENDING_BYTES_FIELD_NUMBER: builtins.int
+    MAX_HEADS_PER_RUN_FIELD_NUMBER: builtins.int
+    MAX_HEAD_BYTES_FIELD_NUMBER: builtins.int
+    NEGATIVE_TTL_S_FIELD_NUMBER: builtins.int
+    max_ids_per_call: builtins.int
+    """Most ids in one GetVectors call, in one GetThumbnails call, and most images in one PutImages call."""
+    max_thumbnails_per_call: builtins.int
+    max_put_per_call: builtins.int
+    max_queries_per_search: builtins.int
+    """Most queries, photos among them, and most neighbours of each, in one Search call."""
+    max_neighbours: builtins.int
+    max_message_bytes: builtins.int
+    """Largest message, in bytes, that the server takes or sends."""
+    max_image_bytes: builtins.int
+    """Largest image file, in bytes, and most pixels of an image that is decoded."""
+    max_image_pixels: builtins.int
+    max_pending_ids: builtins.int
+    """Most ids waiting for the CNN at once; beyond it a call ends with RESOURCE_EXHAUSTED."""
+    max_pending_bytes: builtins.int
+    """Most bytes that replies under way, and photos brought and waiting, may hold at once; beyond it a call ends with
+    RESOURCE_EXHAUSTED.
+    """
+    max_heads_per_run: builtins.int
+    """How many heads are kept of a run, and most bytes of a head."""
+    max_head_bytes: builtins.int
+    negative_ttl_s: builtins.float
+    """Seconds that the failure of an image (NOT_FOUND, CORRUPT, TOO_LARGE) is remembered before it is looked at again."""
+    def __init__(
+        self,
+        *,
+        max_ids_per_call: builtins.int = ...,
+        max_thumbnails_per_call: builtins.int = ...,
+        max_put_per_call: builtins.int = ...,
+        max_queries_per_search: builtins.int = ...,
+        max_neighbours: builtins.int = ...,
+        max_message_bytes: builtins.int = ...,
+        max_image_bytes: builtins.int = ...,
+        max_image_pixels: builtins.int = ...,
+        max_pending_ids: builtins.int = ...,
+        max_pending_bytes: builtins.int = ...,
+        max_heads_per_run: builtins.int = ...,
+        max_head_bytes: builtins.int = ...,
+        negative_ttl_s: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_head_bytes", b"max_head_bytes", "max_heads_per_run", b"max_heads_per_run", "max_ids_per_call", b"max_ids_per_call", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "max_neighbours", b"max_neighbours", "max_pending_bytes", b"max_pending_bytes", "max_pending_ids", b"max_pending_ids", "max_put_per_call", b"max_put_per_call", "max_queries_per_search", b"max_queries_per_search", "max_thumbnails_per_call", b"max_thumbnails_per_call", "negative_ttl_s", b"negative_ttl_s"]) -> None: ...
+
+global___Limits = Limits
+
+@typing.final
+class Contents(google.protobuf.message.Message):
+    """What is there."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    IMAGES_IN_CATALOGUE_FIELD_NUMBER: builtins.int
+    IMAGES_STORED_FIELD_NUMBER: builtins.int
+    STORE_USED_BYTES_FIELD_NUMBER: builtins.int
+    STORE_FREE_BYTES_FIELD_NUMBER: builtins.int
+    HEADS_HELD_FIELD_NUMBER: builtins.int
+    IMAGE_NAMES_FIELD_NUMBER: builtins.int
+    images_in_catalogue: builtins.int
+    """Images in the catalogue, and how many of them have a vector of the active version."""
+    images_stored: builtins.int
+    store_used_bytes: builtins.int
+    """Bytes that index and rows of the store take on disk, and bytes free on that disk."""
+    store_free_bytes: builtins.int
+    heads_held: builtins.int
+    """Heads held now, of all runs."""
     @property
     def image_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """What tells whether the images here are called as elsewhere: digests of the names of the first 1, 2, 4, ... images by
@@ -252,52 +281,114 @@ class GetInfoResponse(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        server_version: builtins.str = ...,
-        version: builtins.str = ...,
-        backbone: builtins.str = ...,
-        dim: builtins.int = ...,
-        stored_dtype: global___DType.ValueType = ...,
-        generation: builtins.int = ...,
-        versions: collections.abc.Iterable[builtins.str] | None = ...,
-        max_ids_per_call: builtins.int = ...,
-        max_thumbnails_per_call: builtins.int = ...,
-        max_message_bytes: builtins.int = ...,
-        max_pending_ids: builtins.int = ...,
-        max_image_bytes: builtins.int = ...,
-        max_image_pixels: builtins.int = ...,
         images_in_catalogue: builtins.int = ...,
         images_stored: builtins.int = ...,
+        store_used_bytes: builtins.int = ...,
+        store_free_bytes: builtins.int = ...,
+        heads_held: builtins.int = ...,
+        image_names: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["heads_held", b"heads_held", "image_names", b"image_names", "images_in_catalogue", b"images_in_catalogue", "images_stored", b"images_stored", "store_free_bytes", b"store_free_bytes", "store_used_bytes", b"store_used_bytes"]) -> None: ...
+
+global___Contents = Contents
+
+@typing.final
+class Counters(google.protobuf.message.Message):
+    """What this server did since it started, and what waits now."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    IDS_REQUESTED_FIELD_NUMBER: builtins.int
+    IDS_FROM_TABLE_FIELD_NUMBER: builtins.int
+    COMPUTED_ON_DEMAND_FIELD_NUMBER: builtins.int
+    CNN_PASSES_ON_DEMAND_FIELD_NUMBER: builtins.int
+    CNN_BATCHES_ON_DEMAND_FIELD_NUMBER: builtins.int
+    FAILED_ON_DEMAND_FIELD_NUMBER: builtins.int
+    IMAGES_PENDING_FIELD_NUMBER: builtins.int
+    ROWS_DAMAGED_FIELD_NUMBER: builtins.int
+    ids_requested: builtins.int
+    """Ids asked for, and ids answered from the table."""
+    ids_from_table: builtins.int
+    computed_on_demand: builtins.int
+    """Images computed because a call asked for them, images that went through the CNN for that, the CNN batches that took,
+    and images that failed.
+    """
+    cnn_passes_on_demand: builtins.int
+    cnn_batches_on_demand: builtins.int
+    failed_on_demand: builtins.int
+    images_pending: builtins.int
+    """Images waiting for the CNN now."""
+    rows_damaged: builtins.int
+    """Rows and entries of the store that this server found not to be what was written. Their images are FAILED until they
+    are computed anew; "imgserver doctor" says what to do.
+    """
+    def __init__(
+        self,
+        *,
+        ids_requested: builtins.int = ...,
+        ids_from_table: builtins.int = ...,
         computed_on_demand: builtins.int = ...,
         cnn_passes_on_demand: builtins.int = ...,
         cnn_batches_on_demand: builtins.int = ...,
-        ids_requested: builtins.int = ...,
-        ids_from_table: builtins.int = ...,
-        uptime_s: builtins.float = ...,
-        engine: builtins.str = ...,
-        max_put_per_call: builtins.int = ...,
-        max_pending_bytes: builtins.int = ...,
-        negative_ttl_s: builtins.float = ...,
-        store_used_bytes: builtins.int = ...,
-        store_free_bytes: builtins.int = ...,
-        images_pending: builtins.int = ...,
         failed_on_demand: builtins.int = ...,
-        feature_dim: builtins.int = ...,
-        heads_held: builtins.int = ...,
-        max_heads_per_run: builtins.int = ...,
-        max_head_bytes: builtins.int = ...,
-        images_indexed: builtins.int = ...,
-        indexed_version: builtins.str = ...,
-        index_kind: builtins.str = ...,
-        max_queries_per_search: builtins.int = ...,
-        max_neighbours: builtins.int = ...,
+        images_pending: builtins.int = ...,
+        rows_damaged: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cnn_batches_on_demand", b"cnn_batches_on_demand", "cnn_passes_on_demand", b"cnn_passes_on_demand", "computed_on_demand", b"computed_on_demand", "failed_on_demand", b"failed_on_demand", "ids_from_table", b"ids_from_table", "ids_requested", b"ids_requested", "images_pending", b"images_pending", "rows_damaged", b"rows_damaged"]) -> None: ...
+
+global___Counters = Counters
+
+@typing.final
+class Similarity(google.protobuf.message.Message):
+    """The similarity index, which Search asks."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    IMAGES_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    images: builtins.int
+    """Images in it; 0 without one."""
+    version: builtins.str
+    """The version of their vectors."""
+    kind: builtins.str
+    """Its kind: flat, hnsw or ivf-pq."""
+    def __init__(
+        self,
+        *,
+        images: builtins.int = ...,
+        version: builtins.str = ...,
+        kind: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["images", b"images", "kind", b"kind", "version", b"version"]) -> None: ...
+
+global___Similarity = Similarity
+
+@typing.final
+class Ownership(google.protobuf.message.Message):
+    """Which images this server answers for."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SERVERS_FIELD_NUMBER: builtins.int
+    SERVER_NAME_FIELD_NUMBER: builtins.int
+    server_name: builtins.str
+    @property
+    def servers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The servers that share the images out among them by virtual shards, sorted, and which of them this one is. Empty: this
+        server answers for any image. Where they are given, an id that another server owns ends a call with
+        FAILED_PRECONDITION.
+        """
+
+    def __init__(
+        self,
+        *,
         servers: collections.abc.Iterable[builtins.str] | None = ...,
         server_name: builtins.str = ...,
-        rows_damaged: builtins.int = ...,
-        image_names: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["backbone", b"backbone", "cnn_batches_on_demand", b"cnn_batches_on_demand", "cnn_passes_on_demand", b"cnn_passes_on_demand", "computed_on_demand", b"computed_on_demand", "dim", b"dim", "engine", b"engine", "failed_on_demand", b"failed_on_demand", "feature_dim", b"feature_dim", "generation", b"generation", "heads_held", b"heads_held", "ids_from_table", b"ids_from_table", "ids_requested", b"ids_requested", "image_names", b"image_names", "images_in_catalogue", b"images_in_catalogue", "images_indexed", b"images_indexed", "images_pending", b"images_pending", "images_stored", b"images_stored", "index_kind", b"index_kind", "indexed_version", b"indexed_version", "max_head_bytes", b"max_head_bytes", "max_heads_per_run", b"max_heads_per_run", "max_ids_per_call", b"max_ids_per_call", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_message_bytes", b"max_message_bytes", "max_neighbours", b"max_neighbours", "max_pending_bytes", b"max_pending_bytes", "max_pending_ids", b"max_pending_ids", "max_put_per_call", b"max_put_per_call", "max_queries_per_search", b"max_queries_per_search", "max_thumbnails_per_call", b"max_thumbnails_per_call", "negative_ttl_s", b"negative_ttl_s", "rows_damaged", b"rows_damaged", "server_name", b"server_name", "server_version", b"server_version", "servers", b"servers", "store_free_bytes", b"store_free_bytes", "store_used_bytes", b"store_used_bytes", "stored_dtype", b"stored_dtype", "uptime_s", b"uptime_s", "version", b"version", "versions", b"versions"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["server_name", b"server_name", "servers", b"servers"]) -> None: ...
 
-global___GetInfoResponse = GetInfoResponse
+global___Ownership = Ownership
 
 @typing.final
 class PutHeadRequest(google.protobuf.message.Message):
@@ -483,7 +574,7 @@ class SearchRequest(google.protobuf.message.Message):
     IMAGE_IDS_FIELD_NUMBER: builtins.int
     PHOTOS_FIELD_NUMBER: builtins.int
     version: builtins.str
-    """The version that the caller wants; empty takes that of the index. Any other ends with FAILED_PRECONDITION."""
+    """The version that the caller wants; empty takes that of the similarity index. Any other ends with FAILED_PRECONDITION."""
     k: builtins.int
     """Neighbours for each query."""
     image_ids: builtins.bytes
@@ -517,13 +608,13 @@ class SearchResponse(google.protobuf.message.Message):
     version: builtins.str
     """The version whose vectors were compared."""
     image_ids: builtins.bytes
-    """n * k image ids, little-endian int64, best first; -1 where the index has fewer, or the query failed."""
+    """n * k image ids, little-endian int64, best first; -1 where the similarity index has fewer, or the query failed."""
     cosines: builtins.bytes
     """n * k cosines, little-endian float32."""
     status: builtins.bytes
     """One byte a query: a VectorStatus."""
     images: builtins.int
-    """Images in the index. Those that were added after it was built are not found."""
+    """Images in the similarity index. Those that were added after it was built are not found."""
     server_time_ns: builtins.int
     """Nanoseconds spent in the server."""
     def __init__(

@@ -1,0 +1,14 @@
+"""Names of the columns of samples, on which who writes and who reads them have to agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+ACTION, IMAGE = "action", "image_id"
+HISTORY = "hist_"  # before the name of what a behaviour has
+HISTORY_COLUMNS = ("history_user", "history_start", "history_end")  # of the layout by_user
+
+
+def label_columns(labels: Sequence[str]) -> dict[str, str]:
+    """Label name -> its column: ``label`` of the first, ``label_<name>`` of the others."""
+    return {name: f"label_{name}" if number else "label" for number, name in enumerate(labels)}

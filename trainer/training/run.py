@@ -1,0 +1,156 @@
+"""A run of ``fit``: opened with all that it works with, new or as an interrupted one of the same settings left it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from crossmedia.errors import BadInput, TrainingDiverged
+from crossmedia.features.batch import Batch
+from crossmedia.features.reading.prefetch import fetch_ahead
+from crossmedia.features.reading.samples import Samples
+from crossmedia.features.reading.sampling import keep_negatives
+from crossmedia.imgserver.client import Transport, Vectors
+from crossmedia.trainer import processes
+from crossmedia.trainer.feed import Feed
+from crossmedia.trainer.images.open_images import open_images
+from crossmedia.trainer.layers.inputs import InputSpec
+from crossmedia.trainer.layers.sharded import shard_tables
+from crossmedia.trainer.models import make, model_class
+from crossmedia.trainer.models.base import Model
+from crossmedia.trainer.runs.board import Board
+from crossmedia.trainer.runs.run_folder import BOARD, RunFolder, kept_said
+from crossmedia.trainer.runs.state import Progress, Trained, load_state
+from crossmedia.trainer.settings import FitConfig
+from crossmedia.trainer.training.learner import Learner
+from crossmedia.trainer.training.regularise import AfterBackward, mini_batch_aware
+from crossmedia.trainer.training.warm_start import warm_start
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model that is trained.
+
+    Attributes:
+        config: how.
+        feed: the samples, and the vectors of their images.
+        folder: where what it finds is written.
+        model: what is trained, without the head of its images.
+        trained: the weights, and what steps them.
+        state: what has happened so far.
+        in_step: the learner, whose backward pass gives all processes one gradient.
+        regularise: called after each backward pass.
+        board: takes the curves.
+        generation: of the store, when the run was opened.
+        first_epoch: that this process trains, from 0 on.
+    """
+
+    config: FitConfig
+    feed: Feed
+    folder: RunFolder
+    model: Model
+    trained: Trained
+    state: Progress
+    in_step: nn.Module
+    regularise: AfterBackward
+    board: Board
+    generation: int
+    first_epoch: int
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether another epoch is trained."""
+        state = self.state
+        return state.epoch < self.config.epochs and state.epoch - state.best_epoch <= self.config.patience
+
+    def batches(self) -> Iterator[tuple[Batch, Vectors | None]]:
+        """The rows of this process in the epoch that begins, in its order, with what was fetched of their images."""
+        config, samples, images = self.config, self.feed.samples, self.feed.images
+        batches = samples.batches("train", config.batch_size, shuffle_seed=config.seed, epoch=self.state.epoch)
+        label = self.model.spec.labels[0]
+        batches = keep_negatives(batches, label, config.negative_rate, config.seed, self.state.epoch)
+        return fetch_ahead(processes.own_rows(batches), images.fetch, images.depth)
+
+    def checked(self, loss: float) -> float:
+        """A loss that is a number.
+
+        Raises:
+            TrainingDiverged: it is none.
+        """
+        config = self.config
+        if not math.isfinite(loss):
+            of_head = f", and of the head below {config.head_learning_rate}" if config.head_learning_rate else ""
+            raise TrainingDiverged(
+                f"The loss is {loss} at step {self.state.step}; the model has diverged. "
+                f"Try a learning rate below {config.learning_rate}{of_head}."
+            )
+        return loss
+
+
+@contextmanager
+def open_feed(config: FitConfig, transport: Transport | None) -> Iterator[Feed]:
+    """The samples of a run and the vectors of their images, whose version is fixed from here on.
+
+    Raises:
+        BadInput: model, samples and images do not go together, or processes have different ones.
+        CrossMediaError: what the server or the way to it raised.
+    """
+    teaches = model_class(config.model).teaches_head  # before anybody is asked for vectors
+    if config.head == "learn" and not teaches:
+        raise BadInput(f"{config.model} has no gradient for a head to learn from; train it with --head frozen.")
+    samples = Samples(config.samples)
+    if config.images and not samples.has_images:
+        raise BadInput(f"The samples in {config.samples} have no images; train with --no-images.")
+    device = processes.own_device(config.device)
+    torch.manual_seed(config.seed)  # of a head that begins at random
+    with open_images(config, samples, transport) as images:
+        processes.check_same({"samples": samples.hash, "image vectors": images.base}, device)
+        yield Feed(samples, images.to(device), config.batch_size, device)
+
+
+@contextmanager
+def open_run(config: FitConfig, feed: Feed, folder: RunFolder, announce: Callable[[str], None]) -> Iterator[Run]:
+    """A run that is ready for its first epoch, or for the one behind that which an interrupted run ended last.
+
+    Args:
+        config: how it is trained.
+        feed: of ``open_feed``.
+        folder: of ``claimed``.
+        announce: told that the run goes on from what was kept of it.
+
+    Raises:
+        BadInput: a setting is wrong, or what was kept is damaged.
+    """
+    samples, images, device = feed.samples, feed.images, feed.device
+    generation = images.generation
+    torch.manual_seed(config.seed)
+    spec = InputSpec.of(samples, images.dim, config.labels)
+    if config.negative_rate < 1 and len(spec.labels) > 1:
+        raise BadInput("Sampled negatives are re-calibrated for one label only: train one, or keep them all.")
+    model = make(config.model, spec, config.width, config.options).to(device)
+    model.sampled(config.negative_rate)
+    if config.warm_start:
+        warm_start(model, config.warm_start, samples, images.base, partial=config.warm_up == "partial")
+    apart = [f"model.{name}" for name in shard_tables(model, config.shard_tables, device)]
+    learner = Learner(model, images)
+    optimizers = model.optimizers(config.learning_rate)
+    if images.head is not None:
+        step = config.head_learning_rate or config.learning_rate
+        optimizers.append(torch.optim.Adam(images.parameters(), lr=step, fused=True))
+    trained, state = Trained(learner, optimizers), Progress()
+    if saved := load_state(folder.path, folder.identity, device):
+        trained.restore(saved)
+        state = Progress(**saved["progress"])
+        announce(f"The run in {folder.path} was interrupted: it goes on behind epoch {state.epoch}.")
+    with kept_said(folder.path, state), ExitStack() as opened:
+        model.prepare(feed.first_rows(config.seed), config.seed)
+        regularise = mini_batch_aware(model, samples, config.embedding_l2)
+        board = Board(folder.path / BOARD if processes.rank() == 0 else None, state.step)
+        opened.callback(board.close)
+        in_step = processes.in_step(learner, apart)
+        yield Run(config, feed, folder, model, trained, state, in_step, regularise, board, generation, state.epoch)
