@@ -25,16 +25,8 @@ class Putting:
         ownership: whose images may be brought; None: all.
     """
 
-    def __init__(
-        self,
-        store: ServedStore,
-        served: OpenVersions,
-        misses: Misses,
-        admission: Admission,
-        ownership: Ownership | None,
-    ):
-        self._store, self._served, self._misses = store, served, misses
-        self._admission, self._ownership = admission, ownership
+    def __init__(self, served: OpenVersions, misses: Misses, admission: Admission, ownership: Ownership | None):
+        self._served, self._misses, self._admission, self._ownership = served, misses, admission, ownership
 
     @property
     def most(self) -> int:
