@@ -107,7 +107,7 @@ def embed(folder: Path, photos: Path, cores: Sequence[int]) -> float:
     processes = [
         start(core, "imgserver", "precompute", f"--catalogue={photos}", f"--out={out}", "--threads=1", "--json", *shard)
         for number, core in enumerate(cores)
-        for shard in [[f"--shard={number + 1}/{len(cores)}"]]
+        for shard in [[f"--part={number + 1}/{len(cores)}"]]
     ]
     for process in processes:
         outcome(process)

@@ -49,7 +49,7 @@ def sample_files(layout: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredRows:
     """What the files hold of a row group of R rows and M behaviours.
 
     Attributes:
@@ -65,7 +65,7 @@ class Stored:
     types: dict[str, pa.DataType]
 
     @classmethod
-    def joined(cls, parts: list[Stored]) -> Stored:
+    def joined(cls, parts: list[StoredRows]) -> StoredRows:
         """Several row groups as one, in order; a single one is returned as it is."""
         if len(parts) == 1:
             return parts[0]
@@ -149,13 +149,13 @@ class SplitFiles:
 
     @property
     def columns(self) -> list[str]:
-        """All columns, as ``Stored.inlined`` shows them."""
+        """All columns, as ``StoredRows.inlined`` shows them."""
         names: list[str] = self._rows.schema_arrow.names
         if self._histories is None:
             return names
         return [*(name for name in names if name not in HISTORY_COLUMNS), *self._histories.schema_arrow.names]
 
-    def read(self, group: int, of_rows: list[str], of_behaviours: list[str], limit: int | None = None) -> Stored:
+    def read(self, group: int, of_rows: list[str], of_behaviours: list[str], limit: int | None = None) -> StoredRows:
         """Read some columns of a row group.
 
         Args:
@@ -174,7 +174,7 @@ class SplitFiles:
                 f"The samples in {self._folder} are damaged: {error}. Copy them again, or run 'features build' again."
             ) from error
 
-    def _stored(self, group: int, of_rows: list[str], of_behaviours: list[str], limit: int | None) -> Stored:
+    def _stored(self, group: int, of_rows: list[str], of_behaviours: list[str], limit: int | None) -> StoredRows:
         if self._histories is None:
             table = self._read_rows(group, [*of_rows, *of_behaviours], limit)
             lists = {name: column(table, name) for name in of_behaviours}
@@ -188,7 +188,7 @@ class SplitFiles:
         else:
             table, lists = self._read_rows(group, of_rows, limit), {}
             slices = Slices(*_nothing(len(table)))
-        return Stored(
+        return StoredRows(
             table.select(of_rows),
             slices,
             {name: list_values(values) for name, values in lists.items()},

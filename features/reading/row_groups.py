@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from crossmedia.features.batch import Batch, Jagged
 from crossmedia.features.columns import HISTORY, IMAGE, label_columns
-from crossmedia.features.layout import Stored
+from crossmedia.features.layout import StoredRows
 from crossmedia.features.reading.distinct import GroupImages, ImageVocabulary
 from crossmedia.features.slices import Chosen, Slices, column, gathered, list_values, picked
 
@@ -63,7 +63,7 @@ class RowGroup:
         vocabulary: places of image ids.
     """
 
-    def __init__(self, columns: Columns, stored: Stored, vocabulary: ImageVocabulary):
+    def __init__(self, columns: Columns, stored: StoredRows, vocabulary: ImageVocabulary):
         table = stored.table
 
         def values(name: str) -> npt.NDArray[Any]:

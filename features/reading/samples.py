@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import Batch, Int64Array, concatenate
-from crossmedia.features.layout import LAYOUTS, META_FILE, SplitFiles, Stored, sample_files
+from crossmedia.features.layout import LAYOUTS, META_FILE, SplitFiles, StoredRows, sample_files
 from crossmedia.features.meta import Meta
 from crossmedia.features.reading.distinct import ImageVocabulary
 from crossmedia.features.reading.occurrences import count_occurrences
@@ -175,7 +175,7 @@ class Samples:
             waiting: list[Batch] = []  # parts of the next batch
             for window in together:
                 parts = [files.read(number, columns.of_rows, columns.of_behaviours) for number in window]
-                group = RowGroup(columns, Stored.joined(parts), self._images)
+                group = RowGroup(columns, StoredRows.joined(parts), self._images)
                 order = None if rng is None else rng.permutation(len(group))
                 start = 0
                 while start < len(group):

@@ -15,7 +15,7 @@ from crossmedia.features.batch import NULL_IMAGE, Int64Array
 from crossmedia.features.schema import ImageTable, Schema
 from crossmedia.features.vocabulary import tokenize
 from crossmedia.features.writing.notes import Notes, first_of
-from crossmedia.features.writing.tables import Source
+from crossmedia.features.writing.tables import TableSource
 from crossmedia.forms import near_in_words
 from crossmedia.keys import Column, full_image_ids, full_keys, image_ids, keys, texts
 from crossmedia.names import ImageNames
@@ -103,7 +103,7 @@ def _read(schema: Schema, path: Path | None, wanted: Readers, who: str, notes: N
         BadInput: the file, a column or a value is wrong, or a key stands in a table of its own twice.
     """
     if path is None:
-        return _latest(Source(schema.log.path, _names(wanted)), wanted, who, notes)
+        return _latest(TableSource(schema.log.path, _names(wanted)), wanted, who, notes)
     return _own(path, wanted, notes)
 
 
@@ -113,7 +113,7 @@ def _own(path: Path, wanted: Readers, notes: Notes) -> pa.Table:
     Raises:
         BadInput: it does not.
     """
-    source = Source(path, _names(wanted))
+    source = TableSource(path, _names(wanted))
     source.note_others(notes)
     tables, places, before = [], [], 0
     for rows in source.batches():
@@ -138,7 +138,7 @@ def _names(wanted: Readers) -> list[str]:
     return [column for column, _ in wanted.values()]
 
 
-def _latest(source: Source, wanted: Readers, who: str, notes: Notes) -> pa.Table:
+def _latest(source: TableSource, wanted: Readers, who: str, notes: Notes) -> pa.Table:
     """The last row of each key in the log; repeated values are held once."""
     parts: list[pa.Table] = []
     names, before = list(wanted), 0

@@ -11,13 +11,13 @@ from crossmedia.features.rules import ALL, Rule
 from crossmedia.features.schema import Schema
 from crossmedia.features.times import Span
 from crossmedia.features.writing.notes import Notes
-from crossmedia.features.writing.tables import Rows, Source
+from crossmedia.features.writing.tables import TableRows, TableSource
 from crossmedia.keys import full_keys, keys
 
 LABEL, DID = "label:", "did:"
 
 
-def log_source(schema: Schema) -> Source:
+def log_source(schema: Schema) -> TableSource:
     """The log's file or folder.
 
     Raises:
@@ -25,10 +25,10 @@ def log_source(schema: Schema) -> Source:
     """
     log = schema.log
     rules = [*log.labels.values(), *(schema.behaviours.from_log.values() if schema.behaviours else ())]
-    return Source(log.path, [log.user, log.item], [log.time], [rule.column for rule in rules if rule.column])
+    return TableSource(log.path, [log.user, log.item], [log.time], [rule.column for rule in rules if rule.column])
 
 
-def stream_log(schema: Schema, source: Source, span: Span) -> Iterator[pa.Table]:
+def stream_log(schema: Schema, source: TableSource, span: Span) -> Iterator[pa.Table]:
     """Impressions, some at a time; ``span`` records their times.
 
     Yields:
@@ -54,11 +54,11 @@ def stream_log(schema: Schema, source: Source, span: Span) -> Iterator[pa.Table]
     span.check()
 
 
-def _holds(rule: Rule, rows: Rows) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _holds(rule: Rule, rows: TableRows) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     return np.ones(len(rows), dtype=np.bool_) if rule.operator == ALL else rule.holds(rows.column(rule.column))
 
 
-def behaviour_source(schema: Schema) -> Source | None:
+def behaviour_source(schema: Schema) -> TableSource | None:
     """The separate file or folder of behaviours; None when they come from the log, or there are none.
 
     Raises:
@@ -67,10 +67,10 @@ def behaviour_source(schema: Schema) -> Source | None:
     found = schema.behaviours
     if found is None or found.path is None:
         return None
-    return Source(found.path, [found.user, found.item, found.action], [found.time])
+    return TableSource(found.path, [found.user, found.item, found.action], [found.time])
 
 
-def stream_behaviours(schema: Schema, source: Source, span: Span, notes: Notes) -> Iterator[pa.Table]:
+def stream_behaviours(schema: Schema, source: TableSource, span: Span, notes: Notes) -> Iterator[pa.Table]:
     """Behaviours of a separate log, some at a time: ``user``, ``item``, ``action`` (keys), ``time`` (seconds).
 
     Rows without a user, item or action are left out, and counted in ``notes``; ``span`` is told all times.

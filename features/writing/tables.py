@@ -20,7 +20,7 @@ BATCH_ROWS = 1 << 18
 
 
 @dataclass(frozen=True)
-class Rows:
+class TableRows:
     """Some rows of a table: their columns, the file that they are in, and how many of its rows stand before them."""
 
     batch: pa.RecordBatch
@@ -35,7 +35,7 @@ class Rows:
         return Column(self.batch.column(name), name, str(self.file), self.first_row)
 
 
-class Source:
+class TableSource:
     """A table on disk, of which some columns and some rows are read at a time.
 
     Each file has types of its own: a column may be empty in one and hold text in the next.
@@ -84,7 +84,7 @@ class Source:
         size = sum(file.stat().st_size for file in self._files)
         return size // (20 if self._files[0].name.lower().endswith(".csv") else 6)
 
-    def batches(self) -> Iterator[Rows]:
+    def batches(self) -> Iterator[TableRows]:
         """All rows in the order of the files; parts without rows are skipped.
 
         Raises:
@@ -95,7 +95,7 @@ class Source:
             first = 0
             for batch in self._of_csv(file) if self._is_csv else self._of_parquet(file):
                 if len(batch):
-                    yield Rows(batch, file, first)
+                    yield TableRows(batch, file, first)
                 first += len(batch)
             total += first
         if not total:

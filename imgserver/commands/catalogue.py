@@ -48,7 +48,7 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
     sections={
         "Photos": ("--catalogue", "--ids", "--photo-root", "--max-image-mb", "--read-timeout-s"),
         "Vectors": ("--store", "--backbone", "--dim", "--new-head", "--head", "--threads"),
-        "Many machines": ("--shard", "--engine", "--ray-address", "--out", "--servers", "--me"),
+        "Many machines": ("--part", "--engine", "--ray-address", "--out", "--servers", "--me"),
     },
 )
 @store_option
@@ -88,9 +88,9 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
     "active version: no catalogue and no CNN. 'imgserver versions --activate' then serves them.",
 )
 @click.option(
-    "--shard",
+    "--part",
     metavar="I/N",
-    help="Embed only shard I of N, into Parquet files below --out and no store: one process a shard, under any "
+    help="Embed only part I of N, into Parquet files below --out and no store: one process a part, under any "
     "scheduler, on machines that share a folder. 'imgserver merge' then takes the files into a store.",
 )
 @click.option(
@@ -109,7 +109,7 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     default="embedded",
-    help="Folder for the files of --shard and --engine ray; all machines use the same one.",
+    help="Folder for the files of --part and --engine ray; all machines use the same one.",
 )
 @ownership_options
 @threads_option
@@ -123,7 +123,7 @@ def precompute(
     ids: Path | None,
     new_head: bool,
     head_file: Path | None,
-    shard: str | None,
+    part: str | None,
     engine: str,
     ray_address: str | None,
     out: Path,
@@ -138,22 +138,22 @@ def precompute(
     """Embed a catalogue of photos, and activate the vectors. Run it again after a kill, or when photos were added.
 
     With --head: vectors of a learned head from the features that are stored, as a version beside the active one. With
-    --shard or --engine ray: by many processes or machines, into files; with --head as well, vectors beside features.
+    --part or --engine ray: by many processes or machines, into files; with --head as well, vectors beside features.
 
     With --servers and --me a store gets the images that its server owns.
     """
     began = time.monotonic()
     ownership = ownership_of(servers, me)
-    into_files = shard is not None or engine == "ray"
+    into_files = part is not None or engine == "ray"
     if head_file is not None and catalogue is None and not into_files:
         _apply_head(store, head_file, as_json)
         return
     if catalogue is None:
         raise BadInput("Give --catalogue, where the photos are, or --head alone for a head over stored features.")
-    if shard is not None and ownership is not None:
-        raise BadInput("--shard makes files for all servers: leave out --servers and --me, and give them to 'merge'.")
+    if part is not None and ownership is not None:
+        raise BadInput("--part makes files for all servers: leave out --servers and --me, and give them to 'merge'.")
     if head_file is not None and not into_files:
-        raise BadInput("--head takes stored features, so leave out --catalogue; with --shard both are needed.")
+        raise BadInput("--head takes stored features, so leave out --catalogue; with --part both are needed.")
     from crossmedia.imgserver.offline.image_ids import read_ids
     from crossmedia.imgserver.offline.precompute import PrecomputeConfig
     from crossmedia.imgserver.offline.shards import Job
@@ -163,9 +163,9 @@ def precompute(
     if into_files:
         job, ray = Job(out, photos, backbone, only), engine == "ray"
         found = embed_files(
-            *(job, shard or "1/1"), threads=threads, on_ray=ray, ray_address=ray_address, head_file=head_file
+            *(job, part or "1/1"), threads=threads, on_ray=ray, ray_address=ray_address, head_file=head_file
         )
-        if shard is None:
+        if part is None:
             found["merged"] = merge_files(out, store, dim, ownership=ownership, new_head=new_head)
         _say_files(found, as_json)
         return
@@ -208,7 +208,7 @@ def _say_files(found: dict[str, Any], as_json: bool) -> None:
     elif "merged" in found:
         click.echo(f"active version: {found['merged']['version']}")
     else:
-        click.echo(f"When all shards are there: crossmedia imgserver merge {found['folder']} --store STORE")
+        click.echo(f"When all parts are there: crossmedia imgserver merge {found['folder']} --store STORE")
 
 
 def _apply_head(store: Path, file: Path, as_json: bool) -> None:

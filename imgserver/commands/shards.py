@@ -20,23 +20,23 @@ from crossmedia.progress import Bar
 from crossmedia.words import counted
 
 if TYPE_CHECKING:
-    from crossmedia.imgserver.offline.shards import Job, ShardResult
+    from crossmedia.imgserver.offline.shards import Job, PartResult
     from crossmedia.imgserver.shards import Ownership
 
 SHOWN_REJECTS = 10
 
 
 def embed_files(
-    job: Job, shard_text: str, *, threads: int, on_ray: bool, ray_address: str | None, head_file: Path | None
+    job: Job, part_text: str, *, threads: int, on_ray: bool, ray_address: str | None, head_file: Path | None
 ) -> dict[str, Any]:
-    """Embed a shard into files, here or on Ray, and vectors of a head if there is one; say and return what was done."""
+    """Embed a part into files, here or on Ray, and vectors of a head if there is one; say and return what was done."""
     from crossmedia.imgserver.head import Head
     from crossmedia.imgserver.offline import shards
 
-    shard = shards.Shard.parse(shard_text)
+    part = shards.JobPart.parse(part_text)
     head = Head.from_bytes(head_file.read_bytes()) if head_file else None
     opened = shards.OpenJob(job)
-    ids = opened.of_shard(shard)
+    ids = opened.of_part(part)
     if (names := opened.photos.names()) is not None:
         names.keep(job.folder)
     console = Console(stderr=True)
@@ -44,24 +44,24 @@ def embed_files(
         console.print(sentence, markup=False, soft_wrap=True)
     with Bar("embedding", len(ids), shown=bool(len(ids))) as bar:
         if on_ray:
-            result = _embed_on_ray(opened, ids, shard, ray_address, bar.advance)
+            result = _embed_on_ray(opened, ids, part, ray_address, bar.advance)
         else:
-            result = shards.embed_shard(opened, ids, shard, threads, bar.advance)
+            result = shards.embed_part(opened, ids, part, threads, bar.advance)
     console.print(
-        f"shard {shard}: found {result.found}, embedded {result.embedded}, skipped {result.skipped}, "
+        f"part {part}: found {result.found}, embedded {result.embedded}, skipped {result.skipped}, "
         f"rejected {len(result.rejected)} in {result.seconds:.1f} s"
     )
     for image_id, reason in list(result.rejected.items())[:SHOWN_REJECTS]:
         console.print(f"image {image_id}: {reason}", markup=False)  # a reason may quote a file
     found = {**asdict(result), "folder": str(job.folder)}
     if head is not None:
-        version, made = shards.apply_head_to_files(job.folder, head, opened.backbone.version, shard)
+        version, made = shards.apply_head_to_files(job.folder, head, opened.backbone.version, part)
         console.print(f"{made} vectors of {version}")
         found |= {"version": version, "vectors": made}
     return found
 
 
-def _embed_on_ray(*arguments: Any) -> ShardResult:
+def _embed_on_ray(*arguments: Any) -> PartResult:
     try:
         from crossmedia.imgserver.offline.on_ray import embed_on_ray
 
@@ -109,7 +109,7 @@ def merge_files(
 def merge(folder: Path, store: Path, dim: int | None, servers: tuple[str, ...] | None, me: str, as_json: bool) -> None:
     """Take what shards embedded into a store, make the vectors, and activate them.
 
-    FOLDER is the --out of 'imgserver precompute --shard', or of 'imgserver reshard'. Run it again when more shards are
+    FOLDER is the --out of 'imgserver precompute --part', or of 'imgserver reshard'. Run it again when more shards are
     there. With --servers and --me only what this server owns is taken.
     """
     ownership = ownership_of(servers, me)

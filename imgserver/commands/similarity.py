@@ -31,7 +31,7 @@ from crossmedia.words import counted
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.similarity.contact_sheet import Cell
-    from crossmedia.imgserver.similarity.duplicates import Group
+    from crossmedia.imgserver.similarity.duplicates import DuplicateGroup
     from crossmedia.names import ImageNames
 
 SHOWN_GROUPS, SHOWN_IMAGES = 30, 10
@@ -287,7 +287,7 @@ def _draw(
     _write(out, contact_sheet(rows))
 
 
-def _table(groups: Sequence[Group], called: dict[int, str]) -> bytes:
+def _table(groups: Sequence[DuplicateGroup], called: dict[int, str]) -> bytes:
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(("group", "image_id", "key", "cosine", "same_bytes"))

@@ -1,6 +1,6 @@
 """Images to their new owners when servers join or leave: into files, from there into other stores, then dropped here.
 
-    moved/features/<backbone>/shard=0017/….parquet   rows, as 'precompute --shard' writes them; vectors/ likewise
+    moved/features/<backbone>/shard=0017/….parquet   rows, as 'precompute --part' writes them; vectors/ likewise
     moved/heads/<head>.safetensors                   what made the vectors
     moved/written/<server>.json                      by its former owner: all of a server's rows are in the files
     moved/held/<server>.json                         by a new owner: count and digest of each shard in its store

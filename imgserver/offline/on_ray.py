@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from crossmedia.imgserver.offline.shards import BLOCK_PHOTOS, FileEmbedder, Job, OpenJob, Shard, ShardResult
+from crossmedia.imgserver.offline.shards import BLOCK_PHOTOS, FileEmbedder, Job, JobPart, OpenJob, PartResult
 from crossmedia.imgserver.storage.records import Ids
 
 LEAST_PHOTOS = 256  # of a block, however small the catalogue is
@@ -44,14 +44,14 @@ class Actor:
 
 
 def embed_on_ray(
-    of: OpenJob, ids: Ids, shard: Shard, address: str | None, progress: Callable[[int], None] = lambda done: None
-) -> ShardResult:
-    """``embed_shard`` on a cluster: actors come and go with the cluster's size, one at least.
+    of: OpenJob, ids: Ids, part: JobPart, address: str | None, progress: Callable[[int], None] = lambda done: None
+) -> PartResult:
+    """``embed_part`` on a cluster: actors come and go with the cluster's size, one at least.
 
     Args:
         of: the job; its folder and its photos are at the same place on every machine.
-        ids: ``of.of_shard(shard)``.
-        shard: which one it is.
+        ids: ``of.of_part(part)``.
+        part: which one it is.
         address: of the cluster, as ``ray.init`` takes it; None uses ``RAY_ADDRESS``, or starts Ray on this machine.
         progress: told how many photos were just dealt with.
 
@@ -65,8 +65,8 @@ def embed_on_ray(
     import ray.data
 
     started = time.monotonic()
-    todo = of.left(ids, shard)
-    result = ShardResult(str(shard), len(ids), len(ids) - len(todo))
+    todo = of.left(ids, part)
+    result = PartResult(str(part), len(ids), len(ids) - len(todo))
     progress(result.skipped)
     failures = 0
     ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
@@ -81,7 +81,7 @@ def embed_on_ray(
                     progress(row["photos"])
                 break
             except ray.exceptions.RayError as error:  # such as a lost node, in a way that Ray does not mend
-                before, todo = len(todo), of.left(ids, shard)
+                before, todo = len(todo), of.left(ids, part)
                 failures = failures + 1 if len(todo) == before else 0
                 if failures == TRIES_WITHOUT_PROGRESS:
                     raise RuntimeError(

@@ -98,7 +98,7 @@ class ShardFiles:
         except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
             raise BadInput(f"{path} cannot be read: {error}. Remove it, and run its shard again.") from error
         if missing := [name for name in columns if name not in table.column_names]:
-            raise BadInput(f"{path} has no column {missing[0]!r}; 'precompute --shard' did not write it. Remove it.")
+            raise BadInput(f"{path} has no column {missing[0]!r}; 'precompute --part' did not write it. Remove it.")
         return table
 
 

@@ -1,7 +1,7 @@
-"""One shard of a catalogue, embedded into files: for machines that share a folder and no store.
+"""One part of a catalogue, embedded into files: for machines that share a folder and no store.
 
-Shard i of n holds the virtual shards whose number leaves i - 1 when divided by n, so every image is in one shard
-whoever embeds it, and a shard is a whole number of the files' folders.
+Part i of n holds the virtual shards whose number leaves i - 1 when divided by n, so every image is in one part
+whoever embeds it, and a part is a whole number of the files' folders.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ BLOCK_PHOTOS = 8192  # what a kill costs at most
 
 
 @dataclass
-class ShardResult:
+class PartResult:
     """What a run did.
 
     Attributes:
-        shard: ``i/n``.
-        found: photos of the catalogue that belong to the shard.
+        part: ``i/n``.
+        found: photos of the catalogue that belong to the part.
         skipped: photos that were embedded already and have not changed.
         embedded: photos that went through the CNN.
         rejected: reason by image id, of photos that cannot be embedded.
         seconds: of the run.
     """
 
-    shard: str
+    part: str
     found: int = 0
     skipped: int = 0
     embedded: int = 0
@@ -54,14 +54,14 @@ class ShardResult:
 
 
 @dataclass(frozen=True)
-class Shard:
-    """Shard ``number`` of ``of``, from 1 on."""
+class JobPart:
+    """Part ``number`` of ``of``, from 1 on."""
 
     number: int = 1
     of: int = 1
 
     @classmethod
-    def parse(cls, text: str) -> Shard:
+    def parse(cls, text: str) -> JobPart:
         """Of ``i/n``.
 
         Raises:
@@ -69,7 +69,7 @@ class Shard:
         """
         first, _, of = text.partition("/")
         if not (text.isascii() and first.isdigit() and of.isdigit() and 1 <= int(first) <= int(of) <= SHARDS):
-            raise BadInput(f"The shard {text!r} must be i/n with i from 1 to n, such as 3/64, and n at most {SHARDS}.")
+            raise BadInput(f"--part {text!r} must be i/n with i from 1 to n, such as 3/64, and n at most {SHARDS}.")
         return cls(int(first), int(of))
 
     def __str__(self) -> str:
@@ -112,15 +112,15 @@ class OpenJob:
         self.backbone = get_backbone(job.backbone)
         self.files = ShardFiles(job.folder, FEATURES, self.backbone.version)
 
-    def of_shard(self, shard: Shard) -> Ids:
-        """Ids of a shard."""
+    def of_part(self, part: JobPart) -> Ids:
+        """Ids of a part."""
         ids = wanted_ids(self.photos, self.job.only)
-        mine: Ids = ids[shards_of(ids) % shard.of == shard.number - 1]
+        mine: Ids = ids[shards_of(ids) % part.of == part.number - 1]
         return mine
 
-    def left(self, ids: Ids, shard: Shard) -> Ids:
+    def left(self, ids: Ids, part: JobPart) -> Ids:
         """Ids that no file has, or whose photo changed, by virtual shard, within it as photos are best read."""
-        known = self.files.known(shard.virtual)
+        known = self.files.known(part.virtual)
         place, done = places_in(known["image_id"], ids)
         done[done] = self.photos.unchanged(ids[done], known[place[done]])
         todo = self.photos.reading_order(ids[~done])
@@ -163,15 +163,15 @@ class FileEmbedder:
         return int(is_ok(every.status).sum()), rejected
 
 
-def embed_shard(
-    of: OpenJob, ids: Ids, shard: Shard, threads: int = 0, progress: Callable[[int], None] = lambda done: None
-) -> ShardResult:
-    """Embed what is left of a shard; run it again after a kill, and it goes on with the block that it was at.
+def embed_part(
+    of: OpenJob, ids: Ids, part: JobPart, threads: int = 0, progress: Callable[[int], None] = lambda done: None
+) -> PartResult:
+    """Embed what is left of a part; run it again after a kill, and it goes on with the block that it was at.
 
     Args:
         of: the job.
-        ids: ``of.of_shard(shard)``.
-        shard: which one it is.
+        ids: ``of.of_part(part)``.
+        part: which one it is.
         threads: of the CNN; 0 takes all cores.
         progress: told how many photos were just dealt with.
 
@@ -180,8 +180,8 @@ def embed_shard(
         StoreError: the folder cannot be written.
     """
     started = time.monotonic()
-    todo = of.left(ids, shard)
-    result = ShardResult(str(shard), len(ids), len(ids) - len(todo))
+    todo = of.left(ids, part)
+    result = PartResult(str(part), len(ids), len(ids) - len(todo))
     progress(result.skipped)
     if len(todo):
         with FileEmbedder(of, threads) as embedder:
@@ -193,8 +193,8 @@ def embed_shard(
     return result
 
 
-def apply_head_to_files(folder: Path, head: Head, backbone_version: str, shard: Shard) -> tuple[str, int]:
-    """Vectors of a head beside the features of a shard, file by file; return their version and how many were made.
+def apply_head_to_files(folder: Path, head: Head, backbone_version: str, part: JobPart) -> tuple[str, int]:
+    """Vectors of a head beside the features of a part, file by file; return their version and how many were made.
 
     A file of vectors has the name of its file of features, so what is there is not made again.
 
@@ -202,18 +202,18 @@ def apply_head_to_files(folder: Path, head: Head, backbone_version: str, shard: 
         folder: of everything that is embedded.
         head: such as ``trainer fit --head learn`` saved.
         backbone_version: of the features.
-        shard: which one it is.
+        part: which one it is.
 
     Raises:
         BadInput: the head is for other features, or a file is damaged.
     """
     if head.backbone and head.backbone != backbone_version:
-        raise BadInput(f"The head takes features of {head.backbone}; those of this shard are of {backbone_version}.")
+        raise BadInput(f"The head takes features of {head.backbone}; those of these files are of {backbone_version}.")
     version = head.version(backbone_version)
     features, vectors = ShardFiles(folder, FEATURES, backbone_version), ShardFiles(folder, VECTORS, version)
     space = Space(0, version, "vector", head.spec.dim, VECTOR_DTYPE)
-    done, made = set(vectors.places(shard.virtual)), 0
-    for place in features.places(shard.virtual):
+    done, made = set(vectors.places(part.virtual)), 0
+    for place in features.places(part.virtual):
         if place in done:
             continue
         rows = features.read(place)

@@ -60,7 +60,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CapacityPlan:
     """What it takes; machines have ``Sizes.cores`` cores.
 
     Attributes:
@@ -92,7 +92,7 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def make_plan(sizes: Sizes) -> Plan:
+def make_plan(sizes: Sizes) -> CapacityPlan:
     """Multiply."""
     embed_core_hours = sizes.images / IMAGES_PER_CORE_S / 3600
     embed_machines = math.ceil(embed_core_hours / sizes.embed_hours / sizes.cores)
@@ -115,7 +115,7 @@ def make_plan(sizes: Sizes) -> Plan:
     by_cpu = math.ceil(samples_per_s * server_us / 1e6 / sizes.cores / LOAD)
     servers = max(by_memory, by_cpu, 1)
     step = BATCH * IMAGES_PER_ROW * vector_bytes_on_wire + servers * 8 * parameters  # a head there, its gradient back
-    plan = Plan(
+    plan = CapacityPlan(
         embed_core_hours=embed_core_hours,
         embed_machines=embed_machines,
         feature_tb=feature_bytes / 1e12,
@@ -138,11 +138,11 @@ def head_parameters(sizes: Sizes) -> int:
     return sum(before * after + after for before, after in pairwise(widths))
 
 
-def _notes(sizes: Sizes, plan: Plan, by_memory: int) -> list[str]:
+def _notes(sizes: Sizes, plan: CapacityPlan, by_memory: int) -> list[str]:
     notes = []
     if plan.embed_machines > 1:
         notes.append(
-            f"The CNN needs {plan.embed_machines} machines: 'precompute --shard i/{plan.embed_machines}' on each, or "
+            f"The CNN needs {plan.embed_machines} machines: 'precompute --part i/{plan.embed_machines}' on each, or "
             f"--engine ray; on GPUs fewer."
         )
     if by_memory > 1:

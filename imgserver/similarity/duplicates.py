@@ -20,7 +20,7 @@ NEIGHBOURS = 20
 
 
 @dataclass(frozen=True)
-class Group:
+class DuplicateGroup:
     """Images that are alike.
 
     Attributes:
@@ -36,7 +36,7 @@ class Group:
 
 def find_duplicates(
     store: Store, threshold: float, progress: Callable[[int], None] = lambda done: None
-) -> tuple[list[Group], int, float]:
+) -> tuple[list[DuplicateGroup], int, float]:
     """Groups of images that are connected by pairs whose cosine is ``threshold`` or more; largest group first.
 
     Of each image the 20 nearest are looked at, through the similarity index.
@@ -98,14 +98,14 @@ class _Groups:
         self._parent[b] = a
         self._cosine[a] = lowest
 
-    def found(self, ids: Ids, content: npt.NDArray[np.uint64]) -> list[Group]:
+    def found(self, ids: Ids, content: npt.NDArray[np.uint64]) -> list[DuplicateGroup]:
         """Every group of two or more."""
         members: dict[int, list[int]] = {}
         for place in range(len(ids)):
             if (root := self._root(place)) in self._cosine:
                 members.setdefault(root, []).append(place)
         groups = [
-            Group(
+            DuplicateGroup(
                 tuple(ids[places].tolist()),
                 self._cosine[root],
                 bool(content[places[0]]) and len(set(content[places].tolist())) == 1,

@@ -69,7 +69,7 @@ def test_shards_whose_clock_is_set_back(
 
     def embed() -> int:
         shard = run_command(
-            "imgserver", "precompute", "--shard=1/1", f"--out={out}", f"--catalogue={catalogue}", "--json"
+            "imgserver", "precompute", "--part=1/1", f"--out={out}", f"--catalogue={catalogue}", "--json"
         )
         return int(json.loads(shard.stdout)["embedded"])
 

@@ -385,7 +385,7 @@ def place(graph_cache: Path, photos: Path, tmp_path_factory: pytest.TempPathFact
     copy_store(graph_cache, root / "source")
     ids = graph_cache.parent / "ids.txt"
     run_command(
-        "imgserver", "precompute", "--shard=1/1", f"--out={root / 'embedded'}", f"--ids={ids}", f"--catalogue={photos}"
+        "imgserver", "precompute", "--part=1/1", f"--out={root / 'embedded'}", f"--ids={ids}", f"--catalogue={photos}"
     )
     daemon = DaemonProcess(store, photos)
     with ImageClient(daemon.address) as client:

@@ -289,6 +289,6 @@ def test_photos_that_a_net_has_no_numbers_for_are_corrupt_and_the_others_are_emb
         assert np.flatnonzero(~found.ok).tolist() == [7]
         assert found.status[7] == Status.CORRUPT
         assert np.isfinite(found.values).all()
-    run_command(*common, f"--out={tmp_path / 'files'}", "--shard=1/1")
+    run_command(*common, f"--out={tmp_path / 'files'}", "--part=1/1")
     merge = ("imgserver", "merge", str(tmp_path / "files"), f"--store={tmp_path / 'merged'}", "--dim=8", "--json")
     assert json.loads(run_command(*merge).stdout)["rejected"] == 1

@@ -307,7 +307,7 @@ def test_precompute_goes_on_with_the_compressed_version(
     assert json.loads(run_command(*into).stdout)["version"] == report.version
     out = tmp_path / "embedded"
     ids.write_text("102\n103\n104")
-    run_command("imgserver", "precompute", f"--catalogue={photos}", f"--ids={ids}", "--shard=1/1", f"--out={out}")
+    run_command("imgserver", "precompute", f"--catalogue={photos}", f"--ids={ids}", "--part=1/1", f"--out={out}")
     merged = json.loads(run_command("imgserver", "merge", str(out), f"--store={folder}", "--json").stdout)
     assert merged["version"] == report.version
     with closing(Store(folder)) as store:

@@ -339,7 +339,7 @@ def test_names_travel_with_shards(shop: Path, tmp_path: Path) -> None:
         "precompute",
         f"--catalogue={shop / 'm.parquet'}",
         f"--ids={shop / 'few.txt'}",
-        "--shard=1/1",
+        "--part=1/1",
         f"--out={tmp_path}",
     )
     said = run("merge", str(tmp_path), f"--store={tmp_path / 'merged'}")

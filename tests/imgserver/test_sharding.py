@@ -531,7 +531,7 @@ def test_an_image_that_comes_back_is_served_again(full: Path, tmp_path: Path) ->
 def test_a_store_gets_the_images_that_its_server_owns(full: Path, catalogue: Path, tmp_path: Path) -> None:
     servers = ["a:1", "b:1"]
     embedded = tmp_path / "embedded"
-    run_command("imgserver", "precompute", f"--catalogue={catalogue}", "--shard=1/1", f"--out={embedded}")
+    run_command("imgserver", "precompute", f"--catalogue={catalogue}", "--part=1/1", f"--out={embedded}")
     everything = rows_of(full)
     with closing(Store(full, create=False)) as opened:
         (features,) = opened.index.spaces("feature")

@@ -28,7 +28,7 @@ from crossmedia.imgserver.head import Head, HeadSpec
 from crossmedia.imgserver.offline import merge
 from crossmedia.imgserver.offline.merge import latest_rows
 from crossmedia.imgserver.offline.shard_files import FEATURES, VECTORS, ShardFiles, names_below
-from crossmedia.imgserver.offline.shards import Shard, apply_head_to_files
+from crossmedia.imgserver.offline.shards import JobPart, apply_head_to_files
 from crossmedia.imgserver.storage.records import SOURCE, Rows, Space
 from crossmedia.imgserver.storage.store import Store
 
@@ -73,23 +73,23 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The catalogue as files, by three processes at once."""
     out = tmp_path_factory.mktemp("shards") / "embedded"
     command = [sys.executable, "-m", "crossmedia.imgserver", "precompute", f"--catalogue={PHOTOS}", f"--out={out}"]
-    workers = [subprocess.Popen([*command, f"--shard={i}/3"], stderr=subprocess.DEVNULL) for i in (1, 2, 3)]
+    workers = [subprocess.Popen([*command, f"--part={i}/3"], stderr=subprocess.DEVNULL) for i in (1, 2, 3)]
     assert [worker.wait(120) for worker in workers] == [0, 0, 0]
     return out
 
 
 @given(of=st.integers(1, 1024), data=st.data())
 def test_every_image_is_in_one_shard(of: int, data: st.DataObject) -> None:
-    numbers = [Shard(number, of).virtual for number in range(1, of + 1)]
+    numbers = [JobPart(number, of).virtual for number in range(1, of + 1)]
     assert sorted(virtual for shard in numbers for virtual in shard) == list(range(1024))
     number = data.draw(st.integers(1, of))
-    assert Shard.parse(f"{number}/{of}") == Shard(number, of)
+    assert JobPart.parse(f"{number}/{of}") == JobPart(number, of)
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1/2000", "1", "a/b", "-1/3", "1/", "²/3"])
 def test_a_shard_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="must be i/n"):
-        Shard.parse(text)
+        JobPart.parse(text)
 
 
 def test_shards_merged_are_what_one_process_makes(embedded: Path, plain: tuple[str, Vectors], tmp_path: Path) -> None:
@@ -125,12 +125,12 @@ def test_a_shard_is_not_embedded_twice_and_a_changed_photo_is(tmp_path: Path) ->
     for image_id in range(12):
         shutil.copy2(photo_of(image_id), catalogue)
     (catalogue / "012.jpg").write_bytes(b"no photo")
-    first = embed("--shard=1/1", out=out, catalogue=catalogue)
+    first = embed("--part=1/1", out=out, catalogue=catalogue)
     assert (first["found"], first["embedded"], first["skipped"]) == (13, 12, 0)
     assert list(first["rejected"]) == ["12"]  # type: ignore[call-overload]
     shutil.copy(photo_of(100), catalogue / photo_of(3).name)
     os.utime(catalogue / photo_of(3).name, (1, 1))
-    second = embed("--shard=1/1", out=out, catalogue=catalogue)
+    second = embed("--part=1/1", out=out, catalogue=catalogue)
     assert (second["embedded"], second["skipped"], second["rejected"]) == (1, 12, {})
     merge = ("imgserver", "merge", str(out), f"--store={tmp_path / 'store'}", "--dim=4", "--json")
     counts = [json.loads(run_command(*merge).stdout) for _ in range(2)]
@@ -163,7 +163,7 @@ def test_a_killed_shard_goes_on(plain: tuple[str, Vectors], tmp_path: Path) -> N
     out = tmp_path / "embedded"
     small = "from crossmedia.imgserver.offline import shards; shards.BLOCK_PHOTOS = 16"
     run = f"{small}; from crossmedia.imgserver.cli import imgserver; imgserver()"
-    command = [sys.executable, "-c", run, "precompute", f"--catalogue={PHOTOS}", f"--out={out}", "--shard=1/1"]
+    command = [sys.executable, "-c", run, "precompute", f"--catalogue={PHOTOS}", f"--out={out}", "--part=1/1"]
     kills = 0
     while True:
         worker = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -187,11 +187,11 @@ def test_vectors_of_a_head_beside_the_features(embedded: Path, plain: tuple[str,
     run_command("imgserver", "merge", str(out), f"--store={tmp_path / 'store'}")
     (head,) = (tmp_path / "store" / "heads").glob("*.safetensors")
     assert Head.from_bytes(head.read_bytes()).spec.dim == 64
-    made = [embed(f"--shard={i}/2", f"--head={head}", out=out)["vectors"] for i in (1, 2)]
+    made = [embed(f"--part={i}/2", f"--head={head}", out=out)["vectors"] for i in (1, 2)]
     assert sum(int(str(count)) for count in made) == 243
-    assert embed("--shard=1/2", f"--head={head}", out=out)["vectors"] == 0
+    assert embed("--part=1/2", f"--head={head}", out=out)["vectors"] == 0
     with pytest.raises(BadInput, match=r"takes 8 numbers; features of .* have 1280"):
-        apply_head_to_files(out, Head(HeadSpec("learned", (8, 4))), plain[0].partition("+")[0], Shard())
+        apply_head_to_files(out, Head(HeadSpec("learned", (8, 4))), plain[0].partition("+")[0], JobPart())
     (version,) = names_below(out, VECTORS)
     assert version == plain[0]
     files = ShardFiles(out, VECTORS, version)
@@ -234,7 +234,7 @@ def ray_here(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("ray_here")
 def test_ray_and_shards_mixed_with_killed_actors(plain: tuple[str, Vectors], tmp_path: Path) -> None:
     out, store = tmp_path / "embedded", tmp_path / "store"
-    embed("--shard=2/3", out=out)
+    embed("--part=2/3", out=out)
     command = [sys.executable, "-m", "crossmedia.imgserver", "precompute", f"--catalogue={PHOTOS}", f"--out={out}"]
     job = subprocess.Popen(
         [*command, f"--store={store}", "--engine=ray", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -328,9 +328,9 @@ def test_a_server_that_embeds_by_ray_takes_its_own_images_alone(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--shard=1/2", "--head={head}"], "Give --catalogue"),
+        (["--part=1/2", "--head={head}"], "Give --catalogue"),
         (["--engine=ray", "--head={head}"], "Give --catalogue"),
-        (["--shard=1/2", f"--catalogue={PHOTOS}", "--servers=a:1,b:1", "--me=a:1"], "give them to 'merge'"),
+        (["--part=1/2", f"--catalogue={PHOTOS}", "--servers=a:1,b:1", "--me=a:1"], "give them to 'merge'"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(tmp_path: Path, options: list[str], message: str) -> None:
