@@ -28,7 +28,6 @@ from crossmedia.imgserver import client
 
 EXAMPLE = re.compile(r"^Example:\n((?:(?: {4}.*)?\n)+)", flags=re.MULTILINE)
 # Public names that have no example yet.
-LACKING = {"CompareConfig", "FitConfig", "ImageHead", "Samples", "Scorer", "build_samples", "compare", "fit"}
 # What is made by others and handed out, or enters and leaves a ``with``.
 NEEDS_NONE = {"Status", "Neighbours", "FetchStats", "close", "deadline", "count", "described"}
 
@@ -55,7 +54,7 @@ def examples() -> dict[str, str]:
 def needs_one(name: str) -> bool:
     """Whether a name should have an example: methods of other classes than these are shown by that of the class."""
     first, _, method = name.partition(".")
-    if first in LACKING or (method or first) in NEEDS_NONE:
+    if (method or first) in NEEDS_NONE:
         return False
     return not method or first in ("ImageClient", "HeadServers")
 

@@ -75,13 +75,18 @@ class ImageClient:
     ):
         if dtype not in DTYPE_CODES:
             raise InvalidRequest(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPE_CODES)}.")
+        self._server, self._security = server, security
         self.servers = Servers(server, security)
         self.version = version or None
         self._generations: dict[Transport, int] = {}
         self._timeout_s, self._dtype, self._in_flight = timeout_s, dtype, in_flight
         self._info: ServerInfo | None = None
-        self.stats = FetchStats()
-        self._lock = threading.Lock()
+        self.stats, self._lock = FetchStats(), threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process it connects anew, and stays with its version; its running totals begin at zero."""
+        made = partial(ImageClient, version=self.version, timeout_s=self._timeout_s, dtype=self._dtype)
+        return partial(made, in_flight=self._in_flight, security=self._security), (self._server,)
 
     def __enter__(self) -> ImageClient:
         return self
@@ -252,10 +257,7 @@ class ImageClient:
         return {given: found[image_id] for given, image_id in zip(photos, ids.tolist(), strict=True)}
 
     def search(
-        self,
-        queries: Sequence[int] | npt.NDArray[Any] | Sequence[bytes],
-        k: int = 10,
-        timeout_s: float | None = None,
+        self, queries: Sequence[int] | npt.NDArray[Any] | Sequence[bytes], k: int = 10, timeout_s: float | None = None
     ) -> Neighbours:
         """The images that are most alike, by the cosine of their vectors, from the server's similarity index.
 
@@ -305,8 +307,7 @@ class ImageClient:
             ...     [jpeg[:2] for jpeg in client.thumbnails([1, 2])]
             [b'\xff\xd8', b'\xff\xd8']
         """
-        deadline = self.deadline()
-        ids = as_ids(image_ids)
+        deadline, ids = self.deadline(), as_ids(image_ids)
         step = self.described(deadline).limits.max_thumbnails_per_call
         result: list[bytes | None] = [None] * len(ids)
         real = np.flatnonzero(ids != NULL_IMAGE)

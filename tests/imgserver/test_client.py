@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import io
+import multiprocessing as mp
+import pickle
 import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from conftest import DaemonProcess
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -21,7 +25,7 @@ from crossmedia.errors import (
     TooManyMissingImages,
     VersionMismatch,
 )
-from crossmedia.imgserver.client import ImageClient, MockTransport, ServerInfo, Status, replies
+from crossmedia.imgserver.client import ImageClient, MockTransport, ServerInfo, Status, Vectors, replies
 from crossmedia.imgserver.client.transports import Pending
 from crossmedia.imgserver.wire import GET_THUMBNAILS, PUT_IMAGES, Method, VectorsReply
 from crossmedia.v1 import image_server_pb2 as pb
@@ -278,3 +282,21 @@ def test_servers_that_share_the_images_are_told_of_as_one() -> None:
     assert (both.counters.ids_requested, both.counters.rows_damaged, both.counters.hit_ratio) == (30, 3, 1 / 3)
     assert (both.similarity.images, both.similarity.kind) == (3, "flat")
     assert both.ownership == replace(one.ownership, server_name="")
+
+
+def test_a_client_is_sent_to_another_process(daemon: DaemonProcess) -> None:
+    """As a Dataset holds one that workers are spawned with: it connects there, and stays with the version."""
+    with ImageClient([daemon.address], timeout_s=20) as client:
+        before = client.get([1, 2])
+        sent = pickle.dumps(client)
+    with ThreadPoolExecutor(1) as other, ProcessPoolExecutor(1, mp.get_context("spawn")) as process:
+        for pool in (other, process):
+            after = pool.submit(_fetched, sent).result()
+            assert after.version == before.version
+            assert after.values.tolist() == before.values.tolist()
+
+
+def _fetched(sent: bytes) -> Vectors:
+    with pickle.loads(sent) as client:
+        found: Vectors = client.get([1, 2])
+        return found
