@@ -6,8 +6,10 @@ import hashlib
 import os
 from pathlib import Path
 
+from crossmedia.service.running import Program
+
 SCHEMES = ("redis://", "rediss://")
-DAEMON_FILE = "daemon.json"  # where a server answers, while it runs
+IMAGE_SERVER = Program("image server", "imgserver", "store")
 
 
 def is_url(store: str | Path) -> bool:

@@ -53,13 +53,13 @@ ARROWS = {
     "imgserver/vision": {"imgserver.storage"},
     "imgserver/similarity": {"imgserver.storage", "imgserver.vision"},
     "imgserver/serving": {
-        *("imgserver.head", "imgserver.head_files", "imgserver.places", "imgserver.running", "imgserver.serve_config"),
+        *("imgserver.head", "imgserver.head_files", "imgserver.places", "imgserver.serve_config"),
         *("imgserver.shards", "imgserver.similarity", "imgserver.storage", "imgserver.vision", "imgserver.wire"),
         *("service", "v1"),
     },
     "imgserver/operations": {
-        *("imgserver.client", "imgserver.head_files", "imgserver.places", "imgserver.running", "imgserver.serving"),
-        *("imgserver.similarity", "imgserver.storage", "imgserver.vision"),
+        *("imgserver.client", "imgserver.head_files", "imgserver.places", "imgserver.serving"),
+        *("imgserver.similarity", "imgserver.storage", "imgserver.vision", "service.running"),
     },
     "imgserver/offline": {
         *("imgserver.head", "imgserver.head_files", "imgserver.shards", "imgserver.similarity"),

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import PHOTOS, ROOT, free_addresses
 
-from crossmedia.imgserver.running import running_daemon
+from crossmedia.service.running import running_daemon
 
 # First line of each block that is not run here, and why.
 NOT_RUN = {

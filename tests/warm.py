@@ -54,7 +54,7 @@ MESSAGE_BYTES = 1 << 17
 
 
 class Process:
-    """A command that runs; as much of ``subprocess.Popen`` as ``crossmedia.imgserver.background`` uses.
+    """A command that runs; as much of ``subprocess.Popen`` as ``crossmedia.service.background`` uses.
 
     Args:
         command: a module of ours and its arguments.
@@ -161,7 +161,7 @@ def _background(address: str) -> None:
         session = start_new_session
         return Process(command[2:], stdout=stdout, stderr=stderr, start_new_session=session, address=address)
 
-    background = importlib.import_module("crossmedia.imgserver.background")
+    background = importlib.import_module("crossmedia.service.background")
     background.subprocess = SimpleNamespace(Popen=popen, DEVNULL=subprocess.DEVNULL)  # type: ignore[attr-defined]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from crossmedia.allocator import KEEP_BYTES
@@ -85,12 +85,15 @@ class Admission:
         """Most images that may wait for one caller, and so the most that a call may ask for."""
         return self._share.images
 
-    def take(self, cost: Cost, name: str = "") -> None:
+    def take(self, cost: Cost, name: str = "") -> Permit:
         """Admit a cost, or refuse it as a whole.
 
         Args:
             cost: of the work.
             name: of the caller.
+
+        Returns:
+            what frees it again: at the end of a block, or when it is told to.
 
         Raises:
             InvalidRequest: not even an idle server would take it on.
@@ -110,6 +113,7 @@ class Admission:
                 raise Overloaded(f"{self._trouble(cost, name)} Try again in {hint:.1f} s{advice}.", retry_after_s=hint)
             self.under_way = then
             self._hold(name, mine)
+        return Permit(self, cost, name)
 
     def _trouble(self, cost: Cost, name: str) -> str:
         """Why a cost is too much now; called under the lock."""
@@ -144,6 +148,16 @@ class Admission:
             self.under_way = self.under_way.minus(cost)
             self._hold(name, self._held.get(name, NOTHING).minus(cost))
 
+    def permits(self, cost: Cost, count: int, name: str) -> list[Permit]:
+        """Admit so many pieces of work that end one by one, or none; each frees its own permit.
+
+        Raises:
+            InvalidRequest, Overloaded: as ``take``.
+        """
+        if count:
+            self.take(Cost(*(count * part for part in cost)), name)
+        return [Permit(self, cost, name)] * count
+
     @property
     def burst_is_over(self) -> bool:
         """Whether much was held some seconds ago, and little is now."""
@@ -158,40 +172,56 @@ class Admission:
             self._rate += 0.1 * (images / took - self._rate)
         self._ended_at = now
 
-    def held(self, cost: Cost, caller: Caller) -> AbstractContextManager[None]:
+    def held(self, cost: Cost, caller: Caller) -> Permit:
         """Hold a cost for the time of a block.
 
         Raises:
-            InvalidRequest, Overloaded: as ``take``, when the block begins.
+            InvalidRequest, Overloaded: as ``take``.
         """
-        return _Permit(self, cost, caller)
+        return self.take(cost, caller.name)
 
-    def held_until_sent(self, cost: Cost, caller: Caller) -> AbstractContextManager[None]:
+    def held_until_sent(self, cost: Cost, caller: Caller) -> Permit:
         """Hold the cost of a reply for the time of a block, and then until the caller has the reply or has left.
 
         Raises:
-            InvalidRequest, Overloaded: as ``take``, when the block begins.
+            InvalidRequest, Overloaded: as ``take``.
         """
-        return _Permit(self, cost, caller, until_sent=True)
+        self.take(cost, caller.name)
+        return _UntilSent(self, cost, caller)
 
 
-class _Permit:
-    """It is a class, not a generator, because every call passes through it, and a class is three times faster."""
+class Permit:
+    """Of work that was admitted: ``free`` it where the work ends, or work in a block of it.
 
-    __slots__ = ("_admission", "_caller", "_cost", "_until_sent")
+    It is a class, not a generator, because every call passes through it, and a class is three times faster.
+    """
 
-    def __init__(self, admission: Admission, cost: Cost, caller: Caller, until_sent: bool = False):
-        self._admission, self._cost, self._caller, self._until_sent = admission, cost, caller, until_sent
+    __slots__ = ("_admission", "_cost", "_name")
+
+    def __init__(self, admission: Admission, cost: Cost, name: str):
+        self._admission, self._cost, self._name = admission, cost, name
+
+    def free(self) -> None:
+        """The work has ended."""
+        self._admission.give_back(self._cost, self._name)
 
     def __enter__(self) -> None:
-        self._admission.take(self._cost, self._caller.name)
+        return None
 
     def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
-        if failed or not self._until_sent or not self._caller.at_end(self._free):
-            self._free()
+        self.free()
 
-    def _free(self) -> None:
-        self._admission.give_back(self._cost, self._caller.name)
+
+class _UntilSent(Permit):
+    __slots__ = ("_caller",)
+
+    def __init__(self, admission: Admission, cost: Cost, caller: Caller):
+        super().__init__(admission, cost, caller.name)
+        self._caller = caller
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        if failed or not self._caller.at_end(self.free):
+            self.free()
 
 
 class Turns:

@@ -21,8 +21,8 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from crossmedia.imgserver.running import running_daemon
 from crossmedia.interrupts import end_on_signals, say_when_interrupted, undone_if_interrupted
+from crossmedia.service.running import running_daemon
 
 HERE = Path(__file__).resolve().parent
 PHOTOS = HERE / "images"

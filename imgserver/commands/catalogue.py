@@ -179,7 +179,7 @@ def _into_store(
 ) -> PrecomputeResult:
     """Embed what is left of a catalogue, and show how far it is."""
     from crossmedia.imgserver.offline.precompute import StoreEmbedder
-    from crossmedia.imgserver.running import running_daemon
+    from crossmedia.service.running import running_daemon
 
     if running_daemon(store):
         os.nice(BEHIND_REQUESTS)  # a server answers callers from this machine

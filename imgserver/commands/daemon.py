@@ -16,18 +16,18 @@ from rich.table import Table
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import CrossMediaError, DeadlineExceeded, NoStore, ServerUnavailable
-from crossmedia.imgserver.background import serve_in_background, stop_daemon
 from crossmedia.imgserver.commands.options import (
     photo_root_option,
     served_store_option,
     server_address,
     server_option,
 )
-from crossmedia.imgserver.places import holds_store, is_url, own_folder
-from crossmedia.imgserver.running import Daemon
+from crossmedia.imgserver.places import IMAGE_SERVER, holds_store, is_url, own_folder
 from crossmedia.imgserver.serve_config import ServeConfig
 from crossmedia.logs import set_up_logs
 from crossmedia.options import arguments_of, options_of
+from crossmedia.service.background import run_in_background, stop_daemon
+from crossmedia.service.running import Daemon
 
 STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
 
@@ -69,7 +69,7 @@ def serve(background: bool, as_json: bool, **values: Any) -> None:
     if background:
         if is_url(config.store):
             os.environ[STORE_ENV] = values.pop("store")  # it may have a password, and everybody can list arguments
-        say(serve_in_background(arguments_of(serve.params, values), config.own_folder))
+        say(run_in_background(IMAGE_SERVER, config.own_folder, arguments_of(serve.params, values)))
         return
     from crossmedia.imgserver.serving.process import serve as run
 
@@ -123,7 +123,7 @@ def stop(store: str, as_json: bool) -> None:
     """Drain and stop the server that serves a store on this machine."""
     if not is_url(store) and not holds_store(Path(store)):
         raise NoStore(store)
-    daemon = stop_daemon(own_folder(store))
+    daemon = stop_daemon(IMAGE_SERVER, own_folder(store))
     click.echo(json.dumps(asdict(daemon)) if as_json else f"The image server at {daemon.address} has stopped.")
 
 

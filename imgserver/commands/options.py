@@ -10,9 +10,9 @@ from click.core import ParameterSource
 
 from crossmedia.errors import BadInput, NoStore, ServerUnavailable
 from crossmedia.imgserver.places import holds_store, is_url, own_folder
-from crossmedia.imgserver.running import running_daemon
 from crossmedia.imgserver.serve_config import ServeConfig
 from crossmedia.options import Function, options_of
+from crossmedia.service.running import running_daemon
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.vision.photo_source import PhotoSource

@@ -166,7 +166,7 @@ def reshard(store: Path, servers: tuple[str, ...] | None, me: str, out: Path, dr
 def _refuse_if_served(store: Path, ownership: Ownership) -> None:
     """Refuse to drop images for which a running server would then answer NOT_FOUND."""
     from crossmedia.imgserver.client import ImageClient
-    from crossmedia.imgserver.running import running_daemon
+    from crossmedia.service.running import running_daemon
 
     daemon = running_daemon(store)
     if daemon is None:

@@ -6,8 +6,7 @@ from crossmedia.errors import CrossMediaError
 from crossmedia.imgserver.client import GrpcTransport, ImageClient
 from crossmedia.imgserver.client.health import health_of
 from crossmedia.imgserver.operations.findings import Finding, NotExamined, Subject, ok, problem, warning
-from crossmedia.imgserver.places import DAEMON_FILE
-from crossmedia.imgserver.running import running_daemon
+from crossmedia.service.running import DAEMON_FILE, running_daemon
 
 TIMEOUT_S = 5.0
 

@@ -110,16 +110,12 @@ class Methods:
         deadline = time.monotonic() + seconds
         with self.calls.one(name, context, seconds):
             message = self.calls.read(name, requests, context)
-            cost = Cost(size=len(message))
-            self._service.admission.take(cost, name)
-            try:
+            with self._service.admission.take(Cost(size=len(message)), name):
                 request = _parsed(method, kind, message)
                 del message
                 if self._limit is not None:
                     self._limit.take(name, images_in(request))
                 return work(request, deadline, context.add_callback)
-            finally:
-                self._service.admission.give_back(cost, name)
 
 
 def _parsed(method: str, kind: type[Message], message: bytes) -> Message:

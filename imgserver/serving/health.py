@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from crossmedia.imgserver.serving.jobs import Serving
+from crossmedia.imgserver.serving.open_versions import OpenVersion
 from crossmedia.imgserver.serving.service import ImageService
 from crossmedia.status import Status
 
@@ -108,12 +108,12 @@ class Heartbeat:
         if service.catalogue is None and not service.store.answers:
             raise RuntimeError("no node of the store answers, and there is no catalogue to compute from")
 
-    def _see_a_photo(self, serving: Serving) -> None:
+    def _see_a_photo(self, serving: OpenVersion) -> None:
         misses, started = self._service.misses, time.monotonic()
         # An engine that nobody needed yet is not made for a probe.
         if serving.model is None or serving.model.embedder.engine_name == "none" or not misses.alive:
             return
-        status = misses.probe(serving, serving.model, self._photo, started + PROBE_TIMEOUT_S)
+        status = misses.probe(serving.model, self._photo, started + PROBE_TIMEOUT_S)
         late = status == Status.TIMED_OUT
         if late and misses.last_batch_at < started:
             raise TimeoutError(f"no photo got through decoding and CNN within {PROBE_TIMEOUT_S:.0f} s")

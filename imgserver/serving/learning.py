@@ -34,6 +34,28 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
+class HeadCall:
+    """A call for what a head makes of some images.
+
+    Attributes:
+        version: of the head.
+        head: the head.
+        block: the ids as they came.
+        caller: who waits.
+    """
+
+    version: str
+    head: Head
+    block: bytes
+    caller: Caller
+
+    @property
+    def key(self) -> tuple[str, bytes]:
+        """What its forward pass is kept under."""
+        return self.version, self.block
+
+
+@dataclass(frozen=True)
 class _Kept:
     """What a call for vectors left for the call for their gradient: the graph, and which rows had a feature.
 
@@ -80,60 +102,47 @@ class Learning:
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[str, bytes], _Kept] = OrderedDict()
 
-    def vectors(self, version: str, head: Head, block: bytes, features: Array, ok: Array, caller: Caller) -> Array:
+    def vectors(self, call: HeadCall, features: Array, ok: Array) -> Array:
         """Vectors, shape (n, D), fp32; rows without a feature are zeros.
 
         Args:
-            version: of the head.
-            head: the head.
-            block: the ids as they came.
+            call: what is asked for.
             features: shape (n, F), fp16.
             ok: shape (n,), which rows hold a feature.
-            caller: who waits.
 
         Raises:
             DeadlineExceeded: it took too long, or the caller has gone.
         """
+        head = call.head
         values = np.zeros((len(features), head.spec.dim), dtype=np.float32)
         graph, rows, blocks = keeps_graph(head.spec, len(features)), block_rows(head.spec), []
         for start in range(0, len(features), rows):
-            with self._turn(caller, graph):
+            with self._turn(call.caller, graph):
                 vectors = head(torch.from_numpy(features[start : start + rows]).float())
             values[start : start + rows] = vectors.detach().numpy()
             if graph:
                 blocks.append(vectors)
         if graph:
-            self._keep((version, block), _Kept(head, blocks, ok, len(features) * row_bytes(head.spec)))
+            self._keep(call.key, _Kept(head, blocks, ok, len(features) * row_bytes(head.spec)))
         values[~ok] = 0
         return values
 
-    def gradient(
-        self,
-        version: str,
-        head: Head,
-        block: bytes,
-        d_vectors: Array,
-        features: Callable[[], tuple[Array, Array]],
-        caller: Caller,
-    ) -> bytes:
+    def gradient(self, call: HeadCall, d_vectors: Array, features: Callable[[], tuple[Array, Array]]) -> bytes:
         """The gradient of each weight, as a safetensors block.
 
         Args:
-            version: of the head.
-            head: the head.
-            block: the ids as they came.
+            call: what is asked for.
             d_vectors: shape (n, D), fp32.
             features: called when the forward pass was not kept; returns features, shape (n, F), and which are real.
-            caller: who waits.
 
         Raises:
             InvalidRequest: a gradient is not finite, or belongs to an image without a feature.
             DeadlineExceeded: it took too long, or the caller has gone.
         """
-        ids = np.frombuffer(block, dtype="<i8")
+        head, ids = call.head, np.frombuffer(call.block, dtype="<i8")
         _check_finite(ids, d_vectors)
         with self._lock:
-            kept = self._kept.pop((version, block), None)
+            kept = self._kept.pop(call.key, None)
         if kept is not None:
             head, blocks, ok = kept.head, kept.blocks, kept.ok
         else:
@@ -143,7 +152,7 @@ class Learning:
         weights, rows = tuple(head.parameters()), block_rows(head.spec)
         found = tuple(torch.zeros_like(weight) for weight in weights)
         for start in range(0, len(ids), rows):
-            with self._turn(caller, graph=True):
+            with self._turn(call.caller, graph=True):
                 if kept is not None:
                     vectors = blocks.pop(0)
                 else:

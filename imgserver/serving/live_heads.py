@@ -10,9 +10,9 @@ import numpy as np
 from crossmedia.errors import InvalidRequest, VersionMismatch
 from crossmedia.imgserver.head import Head
 from crossmedia.imgserver.serving.heads import MAX_HEAD_BYTES, Heads
-from crossmedia.imgserver.serving.learning import Learning, working_bytes
+from crossmedia.imgserver.serving.learning import HeadCall, Learning, working_bytes
 from crossmedia.imgserver.serving.lookup import Lookup, Statuses, Values
-from crossmedia.imgserver.serving.served import Served
+from crossmedia.imgserver.serving.open_versions import OpenVersions
 from crossmedia.imgserver.storage.records import Ids
 from crossmedia.service.admission import Admission, Cost, Turns
 from crossmedia.service.callers import Caller
@@ -35,7 +35,7 @@ class LiveHeads:
         admission: counts what is under way.
     """
 
-    def __init__(self, served: Served, lookup: Lookup, admission: Admission):
+    def __init__(self, served: OpenVersions, lookup: Lookup, admission: Admission):
         self.heads, self.learning = Heads(), Learning()
         self._served, self._lookup, self._admission = served, lookup, admission
         self._reading = Turns(1)
@@ -84,7 +84,7 @@ class LiveHeads:
         cost = Cost(size=len(ids) * 2 * head.spec.widths[0] + working_bytes(head.spec, len(ids)), slow=1)
         with self._admission.held(cost, caller):
             features, status, computed = self._features(version, ids, caller)
-            values = self.learning.vectors(version, head, block, features, is_ok(status), caller)
+            values = self.learning.vectors(HeadCall(version, head, block, caller), features, is_ok(status))
         return values, status, computed
 
     def gradient(self, request: pb.GetHeadGradientRequest, ids: Ids, caller: Caller) -> pb.GetHeadGradientResponse:
@@ -121,7 +121,8 @@ class LiveHeads:
                 values, status, _ = self._features(request.version, ids, caller)
                 return values, is_ok(status)
 
-            gradient = self.learning.gradient(request.version, head, request.image_ids, d_vectors, features, caller)
+            call = HeadCall(request.version, head, request.image_ids, caller)
+            gradient = self.learning.gradient(call, d_vectors, features)
             return pb.GetHeadGradientResponse(
                 version=request.version, gradient=gradient, server_time_ns=time.perf_counter_ns() - started
             )

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crossmedia.imgserver.serving.jobs import Serving
+from crossmedia.imgserver.serving.known_failures import KnownFailures
 from crossmedia.imgserver.serving.misses import Misses
-from crossmedia.imgserver.serving.negatives import Negatives
+from crossmedia.imgserver.serving.open_versions import OpenVersion
 from crossmedia.imgserver.storage.records import Ids
 from crossmedia.logs import Sparingly
 from crossmedia.service.admission import Admission, Cost
@@ -31,16 +31,16 @@ class Lookup:
 
     Args:
         misses: computes what no table holds.
-        negatives: failures that are believed for a while.
+        known_failures: failures that are believed for a while.
         admission: counts the calls that wait for images.
     """
 
-    def __init__(self, misses: Misses, negatives: Negatives, admission: Admission):
-        self._misses, self._negatives, self._admission = misses, negatives, admission
+    def __init__(self, misses: Misses, known_failures: KnownFailures, admission: Admission):
+        self._misses, self._known_failures, self._admission = misses, known_failures, admission
         self.counts = {"hit": 0, "negative": 0, "miss": 0}
         self._lock = threading.Lock()
 
-    def rows(self, serving: Serving, ids: Ids, caller: Caller) -> tuple[Values, Statuses, int]:
+    def rows(self, serving: OpenVersion, ids: Ids, caller: Caller) -> tuple[Values, Statuses, int]:
         """Rows of a version as stored, shape (n, dim), their status, and how many had to be computed first.
 
         Args:
@@ -76,7 +76,7 @@ class Lookup:
             self.counts["negative"] += negative
             self.counts["miss"] += missed
 
-    def _fill(self, serving: Serving, ids: Ids, values: Values, status: Statuses, caller: Caller) -> int:
+    def _fill(self, serving: OpenVersion, ids: Ids, values: Values, status: Statuses, caller: Caller) -> int:
         """Compute the rows that have no vector, in place; return how many ids got one.
 
         A failure that is remembered stands as it is. One that the store knows from earlier is looked at again, once in
@@ -88,24 +88,24 @@ class Lookup:
             status[damaged] = Status.FAILED
             _warn(serving.version, ids[damaged])
         failed = np.flatnonzero(~is_ok(status))
-        remembered = self._negatives.get(ids[failed])
+        remembered = self._known_failures.get(ids[failed])
         status[failed] = np.where(remembered, remembered, status[failed])
         todo = failed[remembered == 0]
         self._count(len(ids) - len(failed), len(failed) - len(todo), len(todo))
         if not len(todo):
             return 0
-        if self._misses.catalogue is None or serving.model is None:
+        if self._misses.photos.catalogue is None or serving.model is None:
             status[todo] = np.where(status[todo], status[todo], Status.NOT_FOUND)
             todo = todo[damaged[todo]] if serving.model is not None else todo[:0]
             if serving.model is None or not len(todo):
                 return 0
         unique, inverse = np.unique(ids[todo], return_inverse=True)
         with self._admission.held(Cost(slow=1), caller):
-            fresh, outcome = self._misses.resolve(serving, serving.model, unique, caller)
+            fresh, outcome = self._misses.resolve(serving.model, unique, caller)
         # The photo has gone, and there was a vector: that is no image that nobody knows.
         outcome[np.isin(unique, ids[damaged]) & (outcome == Status.NOT_FOUND)] = Status.FAILED
         permanent = np.isin(outcome, PERMANENT)
-        self._negatives.put(unique[permanent], outcome[permanent])
+        self._known_failures.put(unique[permanent], outcome[permanent])
         values[todo] = fresh[inverse]
         status[todo] = outcome[inverse]
         return int(is_ok(outcome).sum())

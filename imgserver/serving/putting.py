@@ -6,9 +6,8 @@ import numpy as np
 
 from crossmedia.errors import InvalidRequest, VersionMismatch
 from crossmedia.imgserver.serving.misses import Misses
-from crossmedia.imgserver.serving.served import Served
+from crossmedia.imgserver.serving.open_versions import OpenVersions
 from crossmedia.imgserver.shards import Ownership
-from crossmedia.imgserver.storage.stores import ServedStore
 from crossmedia.service.admission import Admission, Cost
 from crossmedia.service.callers import Caller
 from crossmedia.v1 import image_server_pb2 as pb
@@ -20,18 +19,14 @@ class Putting:
     """Answers ``PutImages``.
 
     Args:
-        store: where the vectors go.
-        served: the versions that are open.
+        served: the versions that are open, of the store where the vectors go.
         misses: embeds photos and writes their vectors.
         admission: counts what is under way.
         ownership: whose images may be brought; None: all.
     """
 
-    def __init__(
-        self, store: ServedStore, served: Served, misses: Misses, admission: Admission, ownership: Ownership | None
-    ):
-        self._store, self._served, self._misses = store, served, misses
-        self._admission, self._ownership = admission, ownership
+    def __init__(self, served: OpenVersions, misses: Misses, admission: Admission, ownership: Ownership | None):
+        self._served, self._misses, self._admission, self._ownership = served, misses, admission, ownership
 
     @property
     def most(self) -> int:
@@ -65,7 +60,7 @@ class Putting:
                 f"with the new images, or activate a version that has a backbone."
             )
         with self._admission.held(Cost(size=sum(len(data) for _, data in photos), slow=1), caller):
-            status = self._misses.put(serving, serving.model, photos, caller)
+            status = self._misses.put(serving.model, photos, caller)
         return pb.PutImagesResponse(
-            version=serving.version, generation=self._store.index.generation, status=status.tobytes()
+            version=serving.version, generation=self._served.store.index.generation, status=status.tobytes()
         )

@@ -9,18 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from crossmedia.errors import InvalidRequest, NotReady, StoreError, VersionMismatch
-from crossmedia.imgserver.serving.jobs import Model, Serving
 from crossmedia.imgserver.serving.lookup import Lookup, Statuses
+from crossmedia.imgserver.serving.open_versions import OpenVersion, OpenVersions, VectorMaker
+from crossmedia.imgserver.serving.photo_reader import PhotoReader
 from crossmedia.imgserver.serving.requests import ids_of
-from crossmedia.imgserver.serving.served import Served
 from crossmedia.imgserver.shards import Ownership
 from crossmedia.imgserver.similarity.index import SimilarityFiles, SimilarityIndex, SimilarityInfo
 from crossmedia.imgserver.storage.records import Ids
-from crossmedia.imgserver.storage.stores import ServedStore
-from crossmedia.imgserver.vision.decoders import Decoders
 from crossmedia.imgserver.vision.embedding import embed
 from crossmedia.imgserver.vision.engines import MAX_BATCH
-from crossmedia.imgserver.vision.photos import Source, photo_from_bytes
 from crossmedia.service.admission import Admission, Cost, Turns
 from crossmedia.service.callers import Caller
 from crossmedia.status import is_ok
@@ -32,36 +29,33 @@ REPLY_COPIES = 3
 BLOCK_PRODUCTS = 4_000_000_000  # of an index that compares with all: some tenths of a second
 BLOCK_BYTES = 64 << 20  # of candidates whose vectors are compared
 
+Cosines = npt.NDArray[np.float32]
+
 
 class Searching:
     """Answers ``Search``.
 
     Args:
-        store: whose index.
-        served: the versions that are open.
+        served: the versions that are open, of the store whose index is asked.
         lookup: brings vectors of images that are asked for by id.
+        photos: decodes those that callers bring.
         admission: counts what is under way.
-        decoding: turns of those who decode while a caller waits.
-        decoders: of photos that callers bring.
         ownership: which images may be asked for by id; None: all. A photo is compared with all that are here.
     """
 
     def __init__(
         self,
-        store: ServedStore,
-        served: Served,
+        served: OpenVersions,
         lookup: Lookup,
+        photos: PhotoReader,
         admission: Admission,
-        decoding: Turns,
-        decoders: Decoders,
         ownership: Ownership | None,
     ):
-        self._files = SimilarityFiles(store.folder)
+        self._files = SimilarityFiles(served.store.folder)
         self._opened: tuple[SimilarityInfo, SimilarityIndex] | None = None
         self._damage: StoreError | None = None
-        self._store, self._served, self._lookup = store, served, lookup
-        self._admission, self._decoders, self._ownership = admission, decoders, ownership
-        self._decoding, self._turns = decoding, Turns(1)
+        self._served, self._lookup, self._photos = served, lookup, photos
+        self._admission, self._ownership, self._turns = admission, ownership, Turns(1)
 
     def follow(self) -> None:
         """Take a new build into use; calls open no file.
@@ -118,7 +112,11 @@ class Searching:
                 vectors, status = self._seen(serving, list(request.photos), caller)
             else:
                 vectors, status, _ = self._lookup.rows(serving, ids, caller)
-            near, cosines = self._neighbours(serving, index, vectors, status, ids, request.k, caller)
+            near, cosines = self._neighbours(serving, index, vectors, request.k + bool(len(ids)), caller)
+        if len(ids):
+            near, cosines = _of_others(ids, near, cosines)
+        failed = ~is_ok(status)
+        near[failed], cosines[failed] = -1, 0
         return pb.SearchResponse(
             version=info.version,
             image_ids=near.astype("<i8").tobytes(),
@@ -134,18 +132,18 @@ class Searching:
             raise damage
         if opened is None:
             raise NotReady(
-                f"The store has no similarity index yet. {self._store.similarity_hint}; this server will see the "
-                f"result."
+                f"The store has no similarity index yet. {self._served.store.similarity_hint}; this server will see "
+                f"the result."
             )
         served = self._served.of("").version
         if opened[0].version != (wanted or served):
             raise VersionMismatch(
                 f"The similarity index is of {opened[0].version}, and {wanted or served} was to be searched. "
-                f"{self._store.similarity_hint} again."
+                f"{self._served.store.similarity_hint} again."
             )
         return opened
 
-    def _seen(self, serving: Serving, photos: list[bytes], caller: Caller) -> tuple[npt.NDArray[Any], Statuses]:
+    def _seen(self, serving: OpenVersion, photos: list[bytes], caller: Caller) -> tuple[npt.NDArray[Any], Statuses]:
         """Vectors of photos that are not kept, shape (n, D), zeros where one is broken, and status, shape (n,)."""
         model = serving.model
         if model is None or model.head is None:
@@ -161,42 +159,32 @@ class Searching:
                 vectors[block][is_ok(status[block])] = model.head.apply_numpy(features)
         return vectors, status
 
-    def _embedded(self, model: Model, photos: list[bytes], caller: Caller) -> tuple[Statuses, npt.NDArray[Any]]:
+    def _embedded(self, model: VectorMaker, photos: list[bytes], caller: Caller) -> tuple[Statuses, npt.NDArray[Any]]:
         """Status of each photo, shape (n,), and the features of those that are OK."""
         preprocessing = model.embedder.backbone.preprocessing
-        decoded = []
-        for data in photos:
-            with self._decoding.one(caller):
-                decoded.append(photo_from_bytes(0, data, Source(), preprocessing, self._decoders))
+        decoded = [self._photos.query(data, preprocessing, caller) for data in photos]
         caller.check()
         decoded, features = embed(model.embedder.engine, decoded, model.features.dim)
         return np.array([photo.status for photo in decoded], dtype=np.uint8), features
 
     def _neighbours(
-        self,
-        serving: Serving,
-        index: SimilarityIndex,
-        vectors: npt.NDArray[Any],
-        status: Statuses,
-        own: Ids,
-        k: int,
-        caller: Caller,
-    ) -> tuple[Ids, npt.NDArray[np.float32]]:
-        """Of each query, shape (n, k); ``own`` are the queries' ids, shape (n,), or empty."""
-        asked = k + bool(len(own))
-        found = np.zeros((len(vectors), asked), dtype=np.int64)
-        cosines = np.zeros((len(vectors), asked), dtype=np.float32)
-        rows = index.queries_at_once(asked, BLOCK_PRODUCTS, BLOCK_BYTES)
+        self, serving: OpenVersion, index: SimilarityIndex, vectors: npt.NDArray[Any], k: int, caller: Caller
+    ) -> tuple[Ids, Cosines]:
+        """Of each query, shape (n, k)."""
+        found = np.zeros((len(vectors), k), dtype=np.int64)
+        cosines = np.zeros((len(vectors), k), dtype=np.float32)
+        rows = index.queries_at_once(k, BLOCK_PRODUCTS, BLOCK_BYTES)
         for start in range(0, len(vectors), rows):
             block = slice(start, start + rows)
             with self._turns.one(caller):
                 found[block], cosines[block] = index.search(
-                    vectors[block].astype(np.float32), asked, lambda ids: serving.table.get(ids)[0]
+                    vectors[block].astype(np.float32), k, lambda ids: serving.table.get(ids)[0]
                 )
-        if len(own):
-            itself = found == own[:, None]
-            behind = np.logical_or.accumulate(itself[:, :k], axis=1)  # those move up by one
-            found, cosines = (np.where(behind, values[:, 1:], values[:, :k]) for values in (found, cosines))
-        failed = ~is_ok(status)
-        found[failed], cosines[failed] = -1, 0
         return found, cosines
+
+
+def _of_others(own: Ids, found: Ids, cosines: Cosines) -> tuple[Ids, Cosines]:
+    """Without each query's own id, shape (n,), or else its last neighbour: one neighbour fewer."""
+    itself = found == own[:, None]
+    behind = np.logical_or.accumulate(itself[:, :-1], axis=1)  # those move up by one
+    return np.where(behind, found[:, 1:], found[:, :-1]), np.where(behind, cosines[:, 1:], cosines[:, :-1])

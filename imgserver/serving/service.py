@@ -25,23 +25,24 @@ from crossmedia.imgserver import wire
 from crossmedia.imgserver.places import own_folder
 from crossmedia.imgserver.serve_config import ServeConfig
 from crossmedia.imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES
+from crossmedia.imgserver.serving.known_failures import KnownFailures
 from crossmedia.imgserver.serving.live_heads import LiveHeads
 from crossmedia.imgserver.serving.lookup import Lookup
 from crossmedia.imgserver.serving.metrics import Metrics
 from crossmedia.imgserver.serving.misses import Misses
-from crossmedia.imgserver.serving.negatives import Negatives
+from crossmedia.imgserver.serving.open_versions import OpenVersions
+from crossmedia.imgserver.serving.photo_reader import PhotoReader
 from crossmedia.imgserver.serving.putting import Putting
 from crossmedia.imgserver.serving.requests import ids_of
 from crossmedia.imgserver.serving.searching import MAX_NEIGHBOURS, MAX_QUERIES, Searching
-from crossmedia.imgserver.serving.served import Served
 from crossmedia.imgserver.serving.thumbnails import MAX_THUMBNAILS, Thumbnails
 from crossmedia.imgserver.shards import Ownership
+from crossmedia.imgserver.storage.catalogue import Catalogue
 from crossmedia.imgserver.storage.opening import open_store
-from crossmedia.imgserver.vision.decoders import Decoders
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.imgserver.wire import DTYPES, Method, Reply, VectorsReply
 from crossmedia.names import changed_at, digests_of_store
-from crossmedia.service.admission import Admission, Cost, Turns
+from crossmedia.service.admission import Admission, Cost
 from crossmedia.service.callers import Caller, OnEnd
 from crossmedia.v1 import image_server_pb2 as pb
 from crossmedia.version import Version
@@ -49,7 +50,6 @@ from crossmedia.version import Version
 log = logging.getLogger(__name__)
 
 REFRESH_S = 1.0
-CALLERS_DECODERS = 2  # of photos that callers bring or want to see; who needs one waits for a turn
 FEATURE_BYTES = 6  # of each number of a feature that a head is applied to: stored as fp16, computed with as fp32
 REPLY_COPIES = 2  # of a reply: the message, and what gRPC sends of it
 MESSAGE_REST = 1024  # of a message, beside its blocks
@@ -99,31 +99,18 @@ class ImageService:
 
     def __init__(self, config: ServiceConfig):
         self.config = config
-        self.catalogue = config.photos.open() if config.photos.catalogue else None
+        self.photos = PhotoReader(config.photos)
         self.store = open_store(config.store, config.folder)
         self.metrics = Metrics()
         self.admission = Admission(config.max_pending_ids, config.max_pending_bytes)
-        self.negatives = Negatives(config.negative_ttl_s)
-        # Two, so that no photo which a caller brings or wants to see keeps a lookup waiting.
-        limits = config.photos.limits
-        self.decoders, self.callers_decoders = Decoders(limits), Decoders(limits, CALLERS_DECODERS)
-        self.misses = Misses(
-            self.store,
-            self.catalogue,
-            self.decoders,
-            self.callers_decoders,
-            self.admission,
-            self.metrics.batch_size.observe,
-        )
-        self.lookup = Lookup(self.misses, self.negatives, self.admission)
-        self.served = Served(self.store, config.threads, computes=self.catalogue is not None)
-        self.putting = Putting(self.store, self.served, self.misses, self.admission, config.ownership)
+        self.known_failures = KnownFailures(config.negative_ttl_s)
+        self.misses = Misses(self.store, self.photos, self.admission, self.metrics.batch_size.observe)
+        self.lookup = Lookup(self.misses, self.known_failures, self.admission)
+        self.served = OpenVersions(self.store, config.threads, computes=self.catalogue is not None)
+        self.putting = Putting(self.served, self.misses, self.admission, config.ownership)
         self.live_heads = LiveHeads(self.served, self.lookup, self.admission)
-        decoding = Turns(CALLERS_DECODERS)
-        self.thumbnails = Thumbnails(self.admission, decoding, self.callers_decoders)
-        self.searching = Searching(
-            self.store, self.served, self.lookup, self.admission, decoding, self.callers_decoders, config.ownership
-        )
+        self.thumbnails = Thumbnails(self.admission, self.photos)
+        self.searching = Searching(self.served, self.lookup, self.photos, self.admission, config.ownership)
         self._started = time.monotonic()
         self._release = package_version("crossmedia")
         self._closing = threading.Event()
@@ -141,6 +128,11 @@ class ImageService:
             self.searching.follow()
         self._refresher = threading.Thread(target=self._follow, name="follow-store", daemon=True)
         self._refresher.start()
+
+    @property
+    def catalogue(self) -> Catalogue | None:
+        """Where photos come from; None when callers bring all of them."""
+        return self.photos.catalogue
 
     def close(self) -> None:
         """Finish the misses under way, then close the store."""
@@ -163,10 +155,9 @@ class ImageService:
                     give_back_freed_memory()
                 self.served.refresh()
                 self.served.load()
-                if self.catalogue is not None and self.catalogue.changed():
-                    self.catalogue = self.misses.catalogue = self.config.photos.open()
-                    self.negatives.forget()
-                    log.info("the catalogue was listed again: %d images", len(self.catalogue))
+                if self.photos.list_again():
+                    self.known_failures.forget()
+                    log.info("the catalogue was listed again: %d images", len(self.catalogue or ()))
                 self._look_at_disk()
                 self.searching.follow()  # last: where it is damaged, the rest goes on
                 self._trouble = ""
@@ -319,4 +310,4 @@ class ImageService:
 
     def _thumbnails(self, request: pb.GetThumbnailsRequest, caller: Caller) -> pb.GetThumbnailsResponse:
         ids = ids_of(request.image_ids, MAX_THUMBNAILS, self.config.ownership)
-        return pb.GetThumbnailsResponse(jpegs=self.thumbnails.of(self.catalogue, ids, request.max_side, caller))
+        return pb.GetThumbnailsResponse(jpegs=self.thumbnails.of(ids, request.max_side, caller))

@@ -26,9 +26,9 @@ from conftest import DaemonProcess, copy_store, run_command
 
 from crossmedia.errors import CrossMediaError
 from crossmedia.imgserver.client import ImageClient
-from crossmedia.imgserver.running import running_daemon
 from crossmedia.imgserver.storage.records import Entries
 from crossmedia.imgserver.storage.store import Store
+from crossmedia.service.running import running_daemon
 
 KILLS_A_STORE = 40  # then a new one, for each kill leaves some megabytes of rows that newer ones have replaced
 DAEMON_KILLS, PRECOMPUTE_KILLS = 10, 5

@@ -29,7 +29,7 @@ from crossmedia.imgserver.client import GrpcTransport, ImageClient, LocalTranspo
 from crossmedia.imgserver.head import MAX_LAYERS, Head, HeadSpec
 from crossmedia.imgserver.serving import learning
 from crossmedia.imgserver.serving.grpc_server import MAX_STREAMS, GrpcServer
-from crossmedia.imgserver.serving.jobs import Job
+from crossmedia.imgserver.serving.miss import Miss
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.imgserver.wire import GET_HEAD_GRADIENT, GET_INFO, GET_THUMBNAILS, PUT_HEAD, PUT_IMAGES
@@ -250,7 +250,7 @@ def test_images_that_nobody_knows_wait_for_nothing(service: ImageService) -> Non
     unknown = pb.GetVectorsRequest(image_ids=np.arange(10**12, 10**12 + 1000, dtype="<i8").tobytes())
     found = service.get_vectors(unknown, time.monotonic() + 20)
     assert (found.status == Status.NOT_FOUND).all()
-    assert (service.negatives.get(np.arange(10**12, 10**12 + 1000)) == Status.NOT_FOUND).all()
+    assert (service.known_failures.get(np.arange(10**12, 10**12 + 1000)) == Status.NOT_FOUND).all()
     assert service.misses.counters.failed[Status.NOT_FOUND] == 1000
     with pytest.raises(Overloaded):
         service.get_vectors(pb.GetVectorsRequest(image_ids=np.array([150], "<i8").tobytes()), time.monotonic() + 5)
@@ -261,37 +261,37 @@ def test_a_new_photo_does_not_wait_for_all_of_another_caller(
     service: ImageService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor does one that the other asked for before, far back in its queue."""
-    decoded, go, decode = list[int](), threading.Event(), service.misses._decode
+    decoded, go, decode = list[int](), threading.Event(), service.misses._lookups.look
 
-    def slowly(job: Job) -> int:
+    def slowly(miss: Miss) -> int:
         go.wait(20)
-        decoded.append(job.image_id)
-        return decode(job)
+        decoded.append(miss.image_id)
+        return decode(miss)
 
     def get(name: str, ids: list[int]) -> None:
         caller_name.set(name)
         service.get_vectors(pb.GetVectorsRequest(image_ids=np.array(ids, "<i8").tobytes()), time.monotonic() + 60)
 
-    monkeypatch.setattr(service.misses, "_decode", slowly)
+    monkeypatch.setattr(service.misses._lookups, "look", slowly)
     calls = []
     for name, ids, waiting in (("greedy", list(range(101, 181)), 80), ("patient", [179, 190], 81)):
         calls.append(threading.Thread(target=get, args=(name, ids)))
         calls[-1].start()
         while service.misses.waiting != waiting:
             time.sleep(0.01)
-    assert soon(lambda: all("patient" in {c.name for c in job.callers} for job in asked(service, [179, 190])))
+    assert soon(lambda: all("patient" in {c.name for c in miss.callers} for miss in asked(service, [179, 190])))
     go.set()
     for call in calls:
         call.join()
-    busy = len(service.misses._threads)  # had begun before, or end beside it
+    busy = len(service.misses._lookups._threads)  # had begun before, or end beside it
     assert decoded.index(179) < 2 * busy + 2
     assert decoded.index(190) < 2 * busy + 4
     assert (service.admission.under_way, service.admission._held) == (NOTHING, {})
 
 
-def asked(service: ImageService, ids: list[int]) -> list[Job]:
+def asked(service: ImageService, ids: list[int]) -> list[Miss]:
     """Images under way."""
-    return [job for job in list(service.misses._jobs.values()) if job.image_id in ids]
+    return [miss for miss in list(service.misses._under_way._misses.values()) if miss.image_id in ids]
 
 
 def slow_calls(service: ImageService) -> dict[str, Callable[[], Any]]:

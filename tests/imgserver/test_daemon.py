@@ -32,10 +32,11 @@ from crossmedia.errors import (
     ServerUnavailable,
     VersionMismatch,
 )
-from crossmedia.imgserver.background import stop_daemon
 from crossmedia.imgserver.client import GrpcTransport, ImageClient, MockTransport, Status
+from crossmedia.imgserver.places import IMAGE_SERVER
 from crossmedia.imgserver.storage.exclusive import alone
 from crossmedia.imgserver.storage.store import Store
+from crossmedia.service.background import stop_daemon
 from crossmedia.v1 import image_server_pb2 as pb
 
 
@@ -388,7 +389,7 @@ def test_a_server_that_was_stopped_has_ended(store: Path, tmp_path: Path) -> Non
         process = DaemonProcess(store, manifest, "--read-timeout-s=2")
         with ImageClient(process.address, timeout_s=0.5) as client, pytest.raises(DeadlineExceeded):
             client.get([500])
-        assert stop_daemon(store).pid == process.pid
+        assert stop_daemon(IMAGE_SERVER, store).pid == process.pid
         with alone(store):
             assert not (store / "daemon.json").exists()
 

@@ -372,7 +372,7 @@ def test_two_photos_that_never_end_delay_nobody(bombed: Path, store: Path) -> No
     threads = [threading.Thread(target=ask, args=(bomb,)) for bomb in (7001, 7002)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: len(workers_of(service.decoders)) >= 2)
+    wait_until(lambda: len(workers_of(service.photos.decoders)) >= 2)
     assert client.get([1, 151, 152]).ok.all()
     assert client.put({9000: (bombed / "153.jpg").read_bytes()}) == {9000: Status.OK}
     assert not found, "they are still at it"
@@ -388,7 +388,7 @@ def test_a_service_ends_while_a_photo_is_decoded(bombed: Path, store: Path) -> N
     assert client.get([150], timeout_s=60).ok.all()
     with pytest.raises(DeadlineExceeded):
         client.get([7001], timeout_s=0.5)
-    pids = workers_of(service.decoders)
+    pids = workers_of(service.photos.decoders)
     assert pids
     started = time.monotonic()
     service.close()
@@ -406,11 +406,13 @@ def test_health_notices_decoders_that_do_not_answer(store: Path, photos: Path, m
     heartbeat = Heartbeat(service, states.append, probe_after_s=0)
     heartbeat.start()
     assert states == [True]
-    for pid in workers_of(service.decoders):
+    for pid in workers_of(service.photos.decoders):
         os.kill(pid, signal.SIGSTOP)
-    monkeypatch.setattr(service.decoders, "workers", len(workers_of(service.decoders)))  # no new ones beside them
+    monkeypatch.setattr(
+        service.photos.decoders, "workers", len(workers_of(service.photos.decoders))
+    )  # no new ones beside them
     wait_until(lambda: states == [True, False])
-    for pid in workers_of(service.decoders):
+    for pid in workers_of(service.photos.decoders):
         os.kill(pid, signal.SIGCONT)
     wait_until(lambda: states == [True, False, True])
     heartbeat.stop()

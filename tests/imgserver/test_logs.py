@@ -139,7 +139,7 @@ def test_a_caller_forges_no_lines_and_fills_no_disk(server: GrpcServer, caplog: 
     from crossmedia import logs
 
     caplog.handler.setFormatter(logs._TextLines(logs.TEXT))
-    forged = "2026-01-01 00:00:00,000 INFO crossmedia.imgserver.serving.process: stopped"
+    forged = "2026-01-01 00:00:00,000 INFO crossmedia.service.process: stopped"
     for version in (f"x\n{forged}", f"x\r{forged}", "𝄞" * 500_000):
         with ImageClient(server.address, version=version, timeout_s=5) as client, pytest.raises(VersionMismatch):
             client.get([1])

@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,16 @@ from crossmedia.imgserver.client.retries import Deadline
 from crossmedia.imgserver.head import Head, HeadSpec
 from crossmedia.imgserver.serving.grpc_server import GrpcServer
 from crossmedia.imgserver.serving.health import Heartbeat
-from crossmedia.imgserver.serving.negatives import Negatives
+from crossmedia.imgserver.serving.known_failures import KnownFailures
+from crossmedia.imgserver.serving.miss import Miss
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
+from crossmedia.imgserver.serving.stage import Stage
+from crossmedia.imgserver.serving.under_way import UnderWay
 from crossmedia.imgserver.vision.decode import ImageLimits, Pixels
 from crossmedia.imgserver.vision.engines import FeatureArray
 from crossmedia.imgserver.vision.photo_source import PhotoSource
+from crossmedia.service.admission import Admission
+from crossmedia.service.callers import Caller
 from crossmedia.v1 import image_server_pb2 as pb
 
 
@@ -111,7 +117,7 @@ def test_vectors_that_float16_cannot_hold_are_not_served(
 
 
 def test_negatives_are_bounded_and_end() -> None:
-    known = Negatives(ttl_s=0.2)
+    known = KnownFailures(ttl_s=0.2)
     known.put(np.array([5, 6]), np.array([2, 3], dtype=np.uint8))
     assert known.get(np.array([5, 6, 7])).tolist() == [2, 3, 0]
     time.sleep(0.25)
@@ -119,7 +125,7 @@ def test_negatives_are_bounded_and_end() -> None:
     for start in range(0, 3_000_000, 500_000):
         known.put(np.arange(start, start + 500_000), np.full(500_000, 2, dtype=np.uint8))
         assert len(known._known) <= 1_000_000
-    for_ever = Negatives(ttl_s=float("inf"))
+    for_ever = KnownFailures(ttl_s=float("inf"))
     for_ever.put(np.array([5]), np.array([2], dtype=np.uint8))
     assert for_ever.get(np.array([5])).tolist() == [2]
 
@@ -184,7 +190,7 @@ def test_health_notices_a_dead_worker(service: ImageService) -> None:
     def die() -> None:
         raise SystemExit
 
-    service.misses._next_batch = die  # type: ignore[method-assign, assignment]
+    service.misses._embedding.take = die  # type: ignore[method-assign, assignment]
     ImageClient(LocalTransport(service), timeout_s=0.5).get([1])
     with pytest.raises(Exception, match="not ready"):
         ImageClient(LocalTransport(service), timeout_s=0.5).get([101])
@@ -193,9 +199,48 @@ def test_health_notices_a_dead_worker(service: ImageService) -> None:
         time.sleep(0.05)
     heartbeat.stop()
     assert states == [True, False]
-    # Let the fixture end: nothing is left that would wait for the dead thread.
-    with service.misses._changed:
-        service.misses._decoded.pop()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # that is what is tested
+def test_nobody_waits_for_room_before_a_dead_worker() -> None:
+    """So that a server whose writer or CNN has died can end."""
+
+    class Dying(Stage[str]):
+        most = 1
+
+        def __init__(self) -> None:
+            super().__init__("dying", UnderWay(Admission(1, 1), lambda images: None))
+            self.waiting: list[str] = []
+
+        def append(self, item: str) -> None:
+            self.waiting.append(item)
+
+        def take(self) -> list[Miss]:
+            raise SystemExit
+
+        def work(self, misses: list[Miss]) -> None:
+            raise AssertionError
+
+    stage = Dying()
+    stage.start()
+    stage.put("one")
+    with pytest.raises(RuntimeError, match="the thread dying has ended"):
+        stage.put("one more")
+    stage.close()
+    stage.join()
+
+
+def test_an_image_that_ended_is_counted_out_once() -> None:
+    admission, caller = Admission(10, 1000), Caller(time.monotonic() + 10)
+    under_way = UnderWay(admission, lambda images: None)
+    maker: Any = SimpleNamespace(table=SimpleNamespace(space=SimpleNamespace(name="version")))
+    misses, new = under_way.admit([Miss(1, maker), Miss(2, maker)], caller)
+    assert (misses, admission.under_way.images, len(under_way)) == (new, 2, 2)
+    under_way.end(misses[:1], Status.FAILED)
+    under_way.end(misses, Status.OK)
+    assert (admission.under_way.images, len(under_way)) == (0, 0)
+    assert [miss.status for miss in misses] == [Status.FAILED, Status.OK]
+    assert under_way.counters.failed == {Status.FAILED: 1}
 
 
 def test_a_cnn_that_fails_harms_its_images_alone_and_health_says_so(

@@ -16,7 +16,7 @@ LONGEST_S = 10 * 365 * 86_400.0  # what "for ever" comes to
 _STATUS_BITS = 8
 
 
-class Negatives:
+class KnownFailures:
     """Image id -> the status of its failure, until it is too old to be believed.
 
     Args:

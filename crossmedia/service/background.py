@@ -5,46 +5,42 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 from crossmedia.errors import BadInput, ServerFault, ServerUnavailable
-from crossmedia.imgserver.running import GRACE_S, Daemon, make_writable, running_daemon
 from crossmedia.interrupts import undone_if_interrupted
 from crossmedia.secret_files import private_opener
+from crossmedia.service.running import GRACE_S, Daemon, Program, make_writable, running_daemon
 
 LOG_FILE = "daemon.log"
 
 
-def serve_in_background(arguments: list[str], store: Path, timeout_s: float = 60.0) -> Daemon:
-    """Start ``imgserver serve`` as a process of its own that outlives this one; return when it answers.
+def run_in_background(program: Program, folder: Path, arguments: list[str], timeout_s: float = 60.0) -> Daemon:
+    """Start a daemon as a process of its own that outlives this one; return when it answers.
 
     Args:
-        arguments: of ``imgserver serve``.
-        store: the store it serves; its log goes to ``daemon.log`` there.
+        program: what serves.
+        folder: of the daemon; its log goes to ``daemon.log`` there.
+        arguments: of its command ``serve``.
         timeout_s: seconds to wait for it.
 
     Raises:
-        BadInput: another daemon serves this store, or its folder cannot be written.
+        BadInput: another daemon holds the folder, or it cannot be written.
         ServerFault: it ended, or did not answer in time; the message has the end of its log.
     """
-    if other := running_daemon(store):
-        raise BadInput(f"The store {store} is already served by process {other.pid} at {other.address}.")
-    make_writable(store)
-    log_file = store / LOG_FILE
+    if other := running_daemon(folder):
+        raise BadInput(f"The {program.folder} {folder} is already served by process {other.pid} at {other.address}.")
+    make_writable(folder)
+    log_file = folder / LOG_FILE
     with open(log_file, "ab", opener=private_opener) as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "crossmedia.imgserver", "serve", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
+            [*program.argv, *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
         )
     deadline = time.monotonic() + timeout_s
     with undone_if_interrupted(process.terminate):
         while time.monotonic() < deadline and process.poll() is None:
-            daemon = running_daemon(store)
+            daemon = running_daemon(folder)
             if daemon is not None and daemon.pid == process.pid:
                 return daemon
             time.sleep(0.05)
@@ -54,22 +50,22 @@ def serve_in_background(arguments: list[str], store: Path, timeout_s: float = 60
     tail = "\n".join(log_file.read_text(errors="replace").splitlines()[-5:])
     if ended == BadInput.exit_code:
         _, _, reason = tail.rpartition(" serve: ")  # this command says its own name
-        raise BadInput(reason or "The image server refused to start.")
-    raise ServerFault(f"The image server did not start. The end of {log_file}:\n{tail}")
+        raise BadInput(reason or f"The {program.title} refused to start.")
+    raise ServerFault(f"The {program.title} did not start. The end of {log_file}:\n{tail}")
 
 
-def stop_daemon(store: Path, timeout_s: float = GRACE_S + 10.0) -> Daemon:
-    """Ask the daemon of ``store`` to drain and end; return when it has.
+def stop_daemon(program: Program, folder: Path, timeout_s: float = GRACE_S + 10.0) -> Daemon:
+    """Ask the daemon of a folder to drain and end; return when it has.
 
     Raises:
         ServerUnavailable: there is none, or it does not end in time.
     """
-    daemon = running_daemon(store)
+    daemon = running_daemon(folder)
     if daemon is None:
-        raise ServerUnavailable(f"No image server runs for the store {store}.")
+        raise ServerUnavailable(f"No {program.title} runs for the {program.folder} {folder}.")
     os.kill(daemon.pid, signal.SIGTERM)
     deadline = time.monotonic() + timeout_s
-    while running_daemon(store) == daemon:
+    while running_daemon(folder) == daemon:
         if time.monotonic() > deadline:
             raise ServerUnavailable(f"Process {daemon.pid} did not end within {timeout_s:.0f} s of SIGTERM.")
         time.sleep(0.05)

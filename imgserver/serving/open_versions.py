@@ -1,15 +1,17 @@
-"""Which versions are served: the active one to who names none, any other that the store holds to who names it."""
+"""Which versions are served: the active one unless the caller names another that the store holds."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from dataclasses import dataclass
 
 from crossmedia.errors import NotReady, StoreError, VersionMismatch
+from crossmedia.imgserver.head import Head
 from crossmedia.imgserver.head_files import load_head
-from crossmedia.imgserver.serving.jobs import Model, Serving
-from crossmedia.imgserver.storage.stores import ServedStore
+from crossmedia.imgserver.storage.records import Space
+from crossmedia.imgserver.storage.stores import Lookups, ServedStore
 from crossmedia.imgserver.vision.embedding import Embedder
 from crossmedia.version import Version
 
@@ -18,7 +20,33 @@ log = logging.getLogger(__name__)
 KEEP_IDLE_S = 600.0
 
 
-class Served:
+@dataclass(frozen=True)
+class VectorMaker:
+    """What makes more vectors of a version; imported vectors have none.
+
+    Attributes:
+        table: of the version.
+        embedder: makes features.
+        head: makes vectors of them; None: the version is the backbone's, and its vectors are the features.
+        features: where they are kept.
+    """
+
+    table: Lookups
+    embedder: Embedder
+    head: Head | None
+    features: Space
+
+
+@dataclass(frozen=True)
+class OpenVersion:
+    """A version that is served; replaced as a whole, so no reply mixes two versions."""
+
+    version: str
+    table: Lookups
+    model: VectorMaker | None
+
+
+class OpenVersions:
     """The versions of a store that are open, each with its table and what makes more of its vectors.
 
     A run goes on with its version when another becomes active; its table is given up when nobody asks for ten minutes.
@@ -32,9 +60,9 @@ class Served:
     """
 
     def __init__(self, store: ServedStore, threads: int, *, computes: bool):
-        self._store, self._threads, self._computes = store, threads, computes
-        self.active: Serving | None = None
-        self._others: dict[str, tuple[Serving, float]] = {}
+        self.store, self._threads, self._computes = store, threads, computes
+        self.active: OpenVersion | None = None
+        self._others: dict[str, tuple[OpenVersion, float]] = {}
         self._lock = threading.Lock()
 
     @property
@@ -42,7 +70,7 @@ class Served:
         """Whether the active table is not complete yet; lookups are answered meanwhile, from the index."""
         return self.active is not None and not self.active.table.loaded
 
-    def of(self, version: str) -> Serving:
+    def of(self, version: str) -> OpenVersion:
         """A version, the active one when none is named.
 
         Raises:
@@ -54,14 +82,14 @@ class Served:
         active = self.active
         if active is None:
             raise NotReady(
-                f"The image server has no vectors yet. {self._store.fill_hint}; this server will see the result."
+                f"The image server has no vectors yet. {self.store.fill_hint}; this server will see the result."
             )
         if not version or version == active.version:
             return active
         with self._lock:
             known = self._others.get(version)
             if known is None:
-                if self._store.index.space(version) is None:
+                if self.store.index.space(version) is None:
                     raise VersionMismatch(
                         f"Vectors of {version} were asked for, which this store does not hold and no run has put; this "
                         f"server serves {active.version}. 'imgserver info' lists what else it has. Start a new run, "
@@ -74,9 +102,9 @@ class Served:
     def refresh(self) -> None:
         """Take over what other processes committed: another active version, or more vectors of those served."""
         with self._lock:
-            active = self._store.index.active
+            active = self.store.index.active
             former = self.active
-            held = {space.name: space.number for space in self._store.index.spaces()}
+            held = {space.name: space.number for space in self.store.index.spaces()}
             for version, (other, asked_at) in list(self._others.items()):
                 idle = time.monotonic() - asked_at > KEEP_IDLE_S
                 if version not in held or _made_again(other, held) or idle:
@@ -100,35 +128,36 @@ class Served:
                 took = time.monotonic() - started
                 log.info("loaded %d ids of %s in %.2f s", len(serving.table), serving.version, took)
 
-    def _all(self) -> list[Serving]:
+    def _all(self) -> list[OpenVersion]:
         return [*([self.active] if self.active else []), *(other for other, _ in list(self._others.values()))]
 
-    def _open(self, version: str) -> Serving:
-        space = self._store.index.space(version)
+    def _open(self, version: str) -> OpenVersion:
+        space = self.store.index.space(version)
         if space is None:
-            raise StoreError(f"The store {self._store} does not hold {version}.")
-        return Serving(version, self._store.table(space), self._model(version))
+            raise StoreError(f"The store {self.store} does not hold {version}.")
+        table = self.store.table(space)
+        return OpenVersion(version, table, self._maker(version, table))
 
-    def _model(self, version: str) -> Model | None:
+    def _maker(self, version: str, table: Lookups) -> VectorMaker | None:
         """What makes more vectors of a version; another one's embedder, if that is the same."""
         named = Version.parse(version)
         if named.imported:
             return None
         backbone = named.backbone
-        features = self._store.index.space(backbone)
+        features = self.store.index.space(backbone)
         if features is None:
             raise StoreError(f"The store holds {version} and not the features of {backbone}.")
-        models = [serving.model for serving in self._all() if serving.model is not None]
-        embedders = [model.embedder for model in models if model.features.name == backbone]
+        makers = [serving.model for serving in self._all() if serving.model is not None]
+        embedders = [maker.embedder for maker in makers if maker.features.name == backbone]
         if embedders:
             embedder = embedders[0]
         else:
-            embedder = Embedder(features.recipe, backbone, self._store.folder / "engine", self._threads)
+            embedder = Embedder(features.recipe, backbone, self.store.folder / "engine", self._threads)
             if self._computes:
                 _ = embedder.engine
-        return Model(embedder, load_head(self._store, version) if named.head else None, features)
+        return VectorMaker(table, embedder, load_head(self.store, version) if named.head else None, features)
 
 
-def _made_again(serving: Serving, held: dict[str, int]) -> bool:
+def _made_again(serving: OpenVersion, held: dict[str, int]) -> bool:
     """Whether a version was deleted and made again since it was opened: then its rows are others."""
     return held.get(serving.version, serving.table.space.number) != serving.table.space.number
