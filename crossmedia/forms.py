@@ -15,6 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from crossmedia.errors import did_you_mean
+
+PHOTO_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".avif"),
+    *(".tif", ".tiff"),  # refused when they are opened: a shop's own pictures, which get an id and a reason
+)
+MOST_LOOKED_AT = 5000  # keys that are compared with one that is wrong, letter by letter
 UNICODE = "another Unicode form, NFC or NFD"
 _SEVERAL = "a form that differs in several of these ways"
 _BLANKS = " \t\r\n\u00a0\u200b\ufeff"
@@ -132,3 +139,23 @@ def other_spellings(word: str) -> list[str]:
     """A word in the forms that can be tried one by one, where all keys cannot be looked at for one that is alike."""
     forms = (normalize("NFC", word), normalize("NFD", word), word.strip(_BLANKS), word.lower(), word.upper())
     return [form for form in dict.fromkeys(forms) if form != word]
+
+
+def bare(names: pa.Array) -> pa.Array:
+    """Names as ``imgserver manifest`` takes them from files and addresses: without folder, suffix and query."""
+    suffixes = "|".join(suffix[1:] for suffix in PHOTO_SUFFIXES)
+    short = pc.replace_substring_regex(names, r"^(https?://[^?#]*)[?#].*$", r"\1")
+    short = pc.replace_substring_regex(short, r"^.*/", "")
+    return pc.replace_substring_regex(short, rf"(?i)\.({suffixes})$", "")
+
+
+def meant(name: str, keys: pa.Array) -> str:
+    """`` Did you mean 'cat'?`` behind a name that is no key; empty where no key is near it.
+
+    Of many keys only those are looked at that begin or end as it does, for a slip of the pen is in one place.
+    """
+    if len(keys) > MOST_LOOKED_AT:
+        ends, lower = pc.utf8_lower(keys), name.lower()
+        alike = pc.or_(pc.starts_with(ends, lower[: len(lower) // 2]), pc.ends_with(ends, lower[len(lower) // 2 :]))
+        keys = keys.filter(alike)[:MOST_LOOKED_AT]
+    return did_you_mean(name, keys.to_pylist())

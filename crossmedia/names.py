@@ -18,21 +18,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crossmedia.disk import replacing
-from crossmedia.errors import BadInput, StoreError, did_you_mean
-from crossmedia.forms import Near, near_in_words, nearly
+from crossmedia.errors import BadInput, StoreError
+from crossmedia.forms import Near, bare, meant, near_in_words, nearly
 from crossmedia.keys import NULL_IMAGE, Column, as_image_id, column_of, full_image_ids, image_ids, is_text
 from crossmedia.keys import keys as keys_of
 from crossmedia.looks import file_in_words
 from crossmedia.spelling import as_numbers, may_spell
 
-PHOTO_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".avif"),
-    *(".tif", ".tiff"),  # refused when they are opened: a shop's own pictures, which get an id and a reason
-)
 NAMES_FILE = "names.parquet"  # of a store: what the photos of its catalogue are called
 ID, KEY = "image_id", "key"
 MOST_DIGESTED = 1 << 16
-MOST_LOOKED_AT = 5000  # keys that are compared with one that is wrong, letter by letter
 log = logging.getLogger(__name__)
 
 Ids = npt.NDArray[np.int64]
@@ -157,12 +152,12 @@ class ImageNames:
 
     def near(self, absent: pa.Array) -> list[Near]:
         """Which names that ``find`` has no id of are keys in another form."""
-        return nearly(_texts(absent), self._keys, _bare)
+        return nearly(_texts(absent), self._keys, bare)
 
     def _places(self, asked: pa.Array) -> pa.Array:
         place = pc.index_in(asked, value_set=self._keys)
         if place.null_count:
-            place = pc.coalesce(place, pc.index_in(_bare(asked), value_set=self._keys))
+            place = pc.coalesce(place, pc.index_in(bare(asked), value_set=self._keys))
         return place
 
     def _ids_at(self, place: pa.Array) -> Ids:
@@ -192,22 +187,12 @@ class ImageNames:
             first = asked[int(absent[0])].as_py()
             near = near_in_words(self.near(asked.take(pa.array(absent))), len(absent)) or self.meant(first)
             new = " If its photo is new, run 'imgserver manifest' and 'imgserver precompute' again."
-            raise BadInput(f"{len(absent)} of {len(found)} names are no image's; the first is {first!r}.{near}{new}")
+            raise BadInput(f"{len(absent)} of {len(found)} names belong to no image; the first is {first!r}.{near}{new}")
         return found
 
     def meant(self, name: str) -> str:
-        """`` Did you mean 'cat'?`` behind a name that is no image's; empty where no key is near it.
-
-        Of many keys only those are looked at that begin or end as it does, for a slip of the pen is in one place.
-        """
-        short = _bare(pa.array([name], pa.large_string()))[0].as_py()
-        keys = self._keys
-        if len(keys) > MOST_LOOKED_AT:
-            ends = pc.utf8_lower(keys)
-            lower = short.lower()
-            alike = pc.or_(pc.starts_with(ends, lower[: len(lower) // 2]), pc.ends_with(ends, lower[len(lower) // 2 :]))
-            keys = keys.filter(alike)[:MOST_LOOKED_AT]
-        return did_you_mean(short, keys.to_pylist())
+        """`` Did you mean 'cat'?`` behind a name that is no image's; empty where no key is near it."""
+        return meant(bare(pa.array([name], pa.large_string()))[0].as_py(), self._keys)
 
     def keys(self, ids: Sequence[int] | Ids) -> list[str]:
         """The key of each id; if an id has no key, the id as text."""
@@ -326,14 +311,6 @@ def _texts(names: Any) -> pa.Array:
     column = column_of([names] if isinstance(names, str) else names, "names", "the call")
     values = column.values.combine_chunks() if isinstance(column.values, pa.ChunkedArray) else column.values
     return pc.cast(values if is_text(values.type) else keys_of(column), pa.large_string())
-
-
-def _bare(names: pa.Array) -> pa.Array:
-    """Names as ``imgserver manifest`` takes them from files and addresses: without folder, suffix and query."""
-    suffixes = "|".join(suffix[1:] for suffix in PHOTO_SUFFIXES)
-    short = pc.replace_substring_regex(names, r"^(https?://[^?#]*)[?#].*$", r"\1")
-    short = pc.replace_substring_regex(short, r"^.*/", "")
-    return pc.replace_substring_regex(short, rf"(?i)\.({suffixes})$", "")
 
 
 def _write(folder: Path, ids: Ids, keys: pa.Array) -> None:

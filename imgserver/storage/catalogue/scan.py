@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crossmedia.errors import BadInput
+from crossmedia.forms import PHOTO_SUFFIXES
 from crossmedia.imgserver.storage.catalogue.files import (
     SHARD_SUFFIXES,
     Files,
@@ -26,7 +27,6 @@ from crossmedia.imgserver.storage.catalogue.passed_over import NO_TEXT, TABLE, P
 from crossmedia.imgserver.storage.catalogue.tars import photos_in
 from crossmedia.keys import Column, catalogue_keys
 from crossmedia.looks import HEAD, PARQUET, TAR, looks_like
-from crossmedia.names import PHOTO_SUFFIXES
 
 ID_COLUMNS = ("image_id", "id", "key")
 BYTES_COLUMNS = ("bytes", "jpg", "png", "webp")  # the last three are img2dataset's

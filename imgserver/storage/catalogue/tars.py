@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from crossmedia.forms import PHOTO_SUFFIXES
 from crossmedia.imgserver.storage.catalogue.passed_over import NO_TEXT, NOWHERE, SPARSE, PassedOver, is_hidden, is_text
-from crossmedia.names import PHOTO_SUFFIXES
 
 
 @dataclass
