@@ -260,7 +260,7 @@ def test_an_index_is_swapped_under_load(indexed: Path) -> None:
         threads = [threading.Thread(target=search) for _ in range(3)]
         for thread in threads:
             thread.start()
-        store = client._servers.transports[0]._service.store  # type: ignore[attr-defined]  # LMDB: once a process
+        store = client.servers.transports[0]._service.store  # type: ignore[attr-defined]  # LMDB: once a process
         for _ in range(8):
             build_index(store)
         stop.set()
