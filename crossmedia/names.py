@@ -187,7 +187,9 @@ class ImageNames:
             first = asked[int(absent[0])].as_py()
             near = near_in_words(self.near(asked.take(pa.array(absent))), len(absent)) or self.meant(first)
             new = " If its photo is new, run 'imgserver manifest' and 'imgserver precompute' again."
-            raise BadInput(f"{len(absent)} of {len(found)} names belong to no image; the first is {first!r}.{near}{new}")
+            raise BadInput(
+                f"{len(absent)} of {len(found)} names belong to no image; the first is {first!r}.{near}{new}"
+            )
         return found
 
     def meant(self, name: str) -> str:

@@ -52,7 +52,9 @@ def test_names_that_are_there_in_another_form_are_said_by_kind() -> None:
         ("a_form_without_the_escapes_of_an_address", 1, "dog%20one.webp", "dog one"),
         ("a_form_that_differs_in_several_of_these_ways", 1, "/X%20Y?w=1", "./x y"),
     ]
-    with pytest.raises(BadInput, match=r"8 of 9 names belong to no image; .* 1 of them is there in another Unicode form"):
+    with pytest.raises(
+        BadInput, match=r"8 of 9 names belong to no image; .* 1 of them is there in another Unicode form"
+    ):
         names.ids([*asked, "cat"])
     # A whole address is called as 'imgserver manifest' calls it.
     assert names.named(["https://cdn/a/cat.jpg?w=200", "http://cdn/emu#top", "cdn/emu?x"]).tolist() == [1, 4, -1]
