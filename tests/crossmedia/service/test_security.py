@@ -367,7 +367,7 @@ def test_the_client_raises_the_servers_classes(guarded: DaemonProcess, tmp_path:
         ImageClient(guarded.address, timeout_s=20).get([1])
     assert time.monotonic() - started < 5, "it is not tried again until the deadline"
     security = ClientSecurity(token_file=str(private(tmp_path / "wrong", "x" * 30)))
-    with pytest.raises(Unauthenticated, match="none that this image server knows"):
+    with pytest.raises(Unauthenticated, match="does not know this token"):
         GrpcTransport(guarded.address, security).call(GET_INFO, pb.GetInfoRequest(), 5)
 
 
