@@ -29,7 +29,6 @@ from crossmedia.imgserver.commands.options import (
 )
 from crossmedia.imgserver.commands.shards import embed_files, merge_files
 from crossmedia.imgserver.shards import ownership_of
-from crossmedia.keys import as_image_id
 from crossmedia.progress import Bar
 from crossmedia.words import counted
 
@@ -321,6 +320,8 @@ def add(
 
 def _image_id(path: Path, names: ImageNames | None) -> int:
     """The image that a file is named after: a key of the manifest, else a whole number, in digits as in a catalogue."""
+    from crossmedia.keys import as_image_id
+
     if names is not None and (found := int(names.named([path.name])[0])) >= 0:
         return found
 

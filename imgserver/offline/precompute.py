@@ -176,7 +176,8 @@ def precompute(
     Example:
         >>> import crossmedia
         >>> result = crossmedia.precompute(store="store", catalogue="photos", dim=16)
-        >>> print(result.embedded, "photos are now vectors of", result.version)
+        >>> result.found, result.rejected
+        (243, 0)
     """
     photos = catalogue if isinstance(catalogue, PhotoSource) else PhotoSource(os.fspath(catalogue))
     only = None if ids is None else np.unique(np.array(list(ids), dtype=np.int64))

@@ -20,12 +20,14 @@ from crossmedia.features.cli import features
 from crossmedia.imgserver.cli import imgserver
 
 GROUPS: dict[str, click.Group] = {"imgserver": imgserver, "features": features}
-OFFLINE = ("compress", "exchange", "merge", "moving", "publish", "semantic_ids", "similarity")
+OFFLINE = ("compress", "exchange", "merge", "moving", "publish")
+SIMILARITY = ("building", "duplicates", "index", "semantic_ids")
 HEAVY = (
     "faiss",
     "crossmedia.imgserver.storage.table",
     "crossmedia.imgserver.operations.backup",
     *(f"crossmedia.imgserver.offline.{n}" for n in OFFLINE),
+    *(f"crossmedia.imgserver.similarity.{n}" for n in SIMILARITY),
 )
 
 

@@ -261,7 +261,7 @@ def test_without_ipv6_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel without it: what it answers there is put in the place of binding."""
     code = """
 import errno, socket
-from crossmedia.imgserver.serving import ports
+from crossmedia.service import ports
 ports._failure = lambda family, at: OSError(errno.EADDRNOTAVAIL, "no") if family == socket.AF_INET6 else None
 ports.check_free("::1", 0)
 """

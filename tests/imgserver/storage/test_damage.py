@@ -251,7 +251,7 @@ def test_the_daemon_makes_damaged_rows_anew_from_features_or_says_that_it_failed
     opened.close()
     daemon = DaemonProcess(store, None)
     try:
-        with ImageClient(daemon.address, timeout_s=3) as client:
+        with ImageClient(daemon.address, timeout_s=10) as client:
             found = client.get([i for i in range(100) if i != 20])
             assert found.ok.all(), "30 was made anew"
             assert (found.values == np.delete(right.values, 20, axis=0)).all()
