@@ -69,10 +69,17 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'crossmedia' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"crossmedia.{_MODULES[name]}"), name)
+    try:
+        value = getattr(importlib.import_module(f"crossmedia.{_MODULES[name]}"), name)
+    except ModuleNotFoundError as error:
+        extra = "server" if _MODULES[name].startswith("imgserver") else "trainer"
+        raise ImportError(
+            f"crossmedia.{name} needs packages that are not installed ({error.name} is missing). "
+            f'Install them with: pip install "crossmedia[{extra}]"'
+        ) from error
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return __all__

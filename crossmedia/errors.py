@@ -148,10 +148,14 @@ class NoStore(StoreError):
     exit_code = 2
 
     def __init__(self, store: object):
+        self.store = str(store)
         super().__init__(
             f"There is no store in {store}. Check the name; 'imgserver precompute --store {store} --catalogue FOLDER' "
             f"makes one of photos, 'imgserver import' of vectors that there are."
         )
+
+    def __reduce__(self) -> tuple[type[NoStore], tuple[str]]:
+        return NoStore, (self.store,)  # across processes, too
 
 
 class ServerFault(CrossMediaError):

@@ -35,9 +35,9 @@ class Version:
     def parse(cls, text: str) -> Version:
         """Read any text, the name of features and one that is no version at all among them: those have no head."""
         backbone, _, rest = text.partition("+")  # a backbone may have a # of its own
-        head, _, codebook = rest.partition("/")[0].partition("#")
-        _, slash, dim = text.rpartition("/")
+        made_by, slash, dim = (rest or text).rpartition("/")
         known = slash and dim.isascii() and dim.isdigit() and len(dim) < 10
+        head, _, codebook = (made_by if known and rest else rest).partition("#")
         return cls(backbone, head, codebook, int(dim) if known else 0)
 
     def __str__(self) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,10 +52,13 @@ def open_local(store: str | Path, catalogue: str | Path | None = None) -> LocalT
         ...     client.get([1, 200]).ok.tolist()
         [True, False]
     """
+    from crossmedia.errors import BadInput
     from crossmedia.imgserver.client import LocalTransport
     from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
     from crossmedia.imgserver.storage.store import Store
     from crossmedia.imgserver.vision.photo_source import PhotoSource
 
+    if not os.fspath(store):
+        raise BadInput("store is empty: name the folder of a store.")
     Store(store, create=False).close()  # a daemon may begin with an empty store; who trains from one means another
     return LocalTransport(ImageService(ServiceConfig(Path(store), PhotoSource(str(catalogue or "")))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import pickle
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from crossmedia.config import Command, Group
 from crossmedia.imgserver.cli import imgserver
 from crossmedia.trainer.cli import trainer
 from crossmedia.v1 import image_server_pb2, image_server_pb2_grpc
+from crossmedia.version import Version
 
 # What every room may import: the files on the ground floor, which import nothing but each other.
 GROUND = {
@@ -372,3 +374,21 @@ def test_the_documents_python_runs(store: Path, photos: Path, tmp_path: Path) ->
 def test_the_changelog_names_this_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_an_error_is_the_same_in_another_process() -> None:
+    for error in (errors.NoStore("shop/store"), errors.BadInput("wrong"), errors.VersionMismatch("another")):
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again)) == (type(error), str(error))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a@1", "a@1#bf16", "a@1+pca@2/64", "a@1+pca@2#pq16@3/64", "net@0+imported/8"),
+        *("a@1+h@2#c/d@3/64", "a@1+h/x@2/64", "a@1#bf16+h@2#pq8@3/64"),
+    ],
+)
+def test_a_version_is_read_as_it_is_written(text: str) -> None:
+    assert str(Version.parse(text)) == text
+    assert Version.parse(text).plain.codebook == ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ class Scorer:
             raise BadInput(f"The vocabulary in {samples} is another one than the model {path} was trained with.")
         client = None
         if lineage.vector_version:
-            client = ImageClient(server) if isinstance(server, str) else server
+            client = ImageClient(server) if isinstance(server, str) else copy(server)  # who gave it keeps its version
             client.version = lineage.vector_version
         return cls(predictor, lineage, vocabulary, client, ImageNames.read(manifest) if manifest else None)
 

@@ -138,12 +138,13 @@ class HeadServers:
 
     def __init__(
         self,
-        servers: Sequence[str | Transport],
+        servers: str | Sequence[str | Transport],
         run_id: str,
         timeout_s: float = 30.0,
         security: ClientSecurity | None = None,
     ):
-        self.client = ImageClient(list(servers), timeout_s=timeout_s, dtype="float32", security=security)
+        every = [servers] if isinstance(servers, str) else list(servers)
+        self.client = ImageClient(every, timeout_s=timeout_s, dtype="float32", security=security)
         self.run_id = run_id
         self._held = ""  # the version that all servers were given last
 

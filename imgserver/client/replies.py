@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
+from crossmedia.errors import VersionMismatch
 from crossmedia.imgserver.client.failures import broken, printable
 from crossmedia.imgserver.client.ids import Ids
 from crossmedia.imgserver.client.results import DTYPE_NAMES, KNOWN_STATUS
@@ -59,8 +60,14 @@ def info(message: pb.GetInfoResponse, server: str) -> ServerInfo:
     """What a server tells of itself.
 
     Raises:
+        VersionMismatch: it is of another release, whose contract is another.
         ServerFault: a limit that no call fits, a name that cannot be shown, or a length that is not its version's.
     """
+    if not message.HasField("limits"):
+        raise VersionMismatch(
+            f"The image server at {server} speaks the contract of another release. Install the same release of "
+            f"CrossMedia on both sides ('crossmedia --version')."
+        )
     told = ServerInfo(**_told(ServerInfo, message, server))
     for name in _POSITIVE:
         limit, least = getattr(told.limits, name), LEAST_MESSAGE_BYTES if name == "max_message_bytes" else 1

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from crossmedia.errors import DeadlineExceeded, VersionMismatch
 from crossmedia.status import Status
+from crossmedia.version import Version
 
 Part = TypeVar("Part", bound=Any)
 
@@ -17,8 +18,7 @@ MAX_MESSAGE_BYTES = 256 << 20
 
 def dim_in(version: str) -> int | None:
     """Numbers in a vector, as the end of its version says; None where it does not."""
-    _, slash, dim = version.rpartition("/")
-    return (int(dim) or None) if slash and dim.isascii() and dim.isdigit() and len(dim) < 10 else None
+    return Version.parse(version).dim or None
 
 
 @dataclass(frozen=True)

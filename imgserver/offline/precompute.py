@@ -179,6 +179,8 @@ def precompute(
         >>> result.found, result.rejected
         (243, 0)
     """
+    if not os.fspath(store) or (not isinstance(catalogue, PhotoSource) and not os.fspath(catalogue)):
+        raise BadInput("store and catalogue are named, not empty: the one is a folder, the other where the photos are.")
     photos = catalogue if isinstance(catalogue, PhotoSource) else PhotoSource(os.fspath(catalogue))
     only = None if ids is None else np.unique(np.array(list(ids), dtype=np.int64))
     with StoreEmbedder(store, photos, backbone, threads) as embedder:

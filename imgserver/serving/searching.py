@@ -127,6 +127,8 @@ class Searching:
         )
 
     def _index(self, wanted: str) -> tuple[SimilarityInfo, SimilarityIndex]:
+        if self._opened is None and self._damage is None:
+            self.follow()  # a build may have ended since the service looked last
         opened, damage = self._opened, self._damage
         if damage is not None:
             raise damage

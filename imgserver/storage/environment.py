@@ -72,6 +72,11 @@ class Environment:
                 ) from PermissionError(errno.EACCES, str(error))  # a person's to mend
             if not create and not (folder / "data.mdb").exists():
                 raise NoStore(folder.parent) from error
+            if "already open in this process" in str(error):
+                raise StoreError(
+                    f"The store {folder.parent} is open in this process already. Close what has it open (a client of "
+                    f"open_store has close()), or go on with that."
+                ) from error
             raise StoreError(
                 f"There is no readable store in {folder}: {error}. 'imgserver precompute' makes one."
             ) from error

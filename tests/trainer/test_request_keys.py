@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,8 @@ from_log = { seen = "click == 1" }
 
 
 @pytest.fixture(scope="module")
-def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
-    """Of a model that learned from frames as pandas makes them: all numbers are floats."""
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, MockTransport]:
+    """A model that learned from frames as pandas makes them: all numbers are floats; and its vectors."""
     folder = tmp_path_factory.mktemp("frames")
     rng = np.random.default_rng(3)
     users, items = rng.integers(0, 6, 300), rng.integers(0, 10, 300)
@@ -55,7 +56,13 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
     transport = MockTransport({i: rng.normal(size=8).astype(np.float16) for i in range(10)})
     paths = (str(folder / "samples"), str(folder / "run"))
     fit(FitConfig(*paths, epochs=3, batch_size=32, width=8, learning_rate=0.01), transport)
-    return Scorer.load(folder / "run", server=ImageClient(transport))
+    return folder / "run", transport
+
+
+@pytest.fixture(scope="module")
+def scorer(made: tuple[Path, MockTransport]) -> Scorer:
+    run, transport = made
+    return Scorer.load(run, server=ImageClient(transport))
 
 
 def request(user: Any = USER + 5, item: Any = ITEM + 3, image: Any = 3, at: Any = NOW - 50) -> tuple[Any, Any]:
@@ -197,3 +204,14 @@ def test_values_that_are_another_one_most_likely_are_counted(
         "actions that are in no training row: 'Seen ' (1 of 1 in this request). The model knows 's"
     )
     assert r"spelling: 'Cafe\u0301', 'sku1' (2 of 4 in this request). The model knows 'Caf\xe9', and not " in said[1]
+
+
+def test_a_client_that_is_given_keeps_its_version(made: tuple[Path, MockTransport]) -> None:
+    """It may serve two models with vectors of two versions, and its owner."""
+    run, transport = made
+    client = ImageClient(transport)
+    Scorer.load(run, server=client)
+    assert client.version is None
+    other = ImageClient(transport, version=transport.version)
+    Scorer.load(run, server=other)
+    assert other.version == transport.version

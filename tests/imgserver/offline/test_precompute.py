@@ -30,3 +30,20 @@ def test_one_call_embeds_and_is_called_again_when_photos_were_added(photos: Path
         assert client.get([0, 19, 20, 100]).ok.tolist() == [True, True, False, True]
     with pytest.raises(BadInput, match="1 of the 1 image ids asked for are not in"):
         crossmedia.precompute(store, folder, ids=[4711])
+
+
+def test_an_empty_name_is_not_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for call in (
+        lambda: crossmedia.precompute(store="", catalogue="photos"),
+        lambda: crossmedia.precompute(store="store", catalogue=""),
+        lambda: crossmedia.open_store(""),
+    ):
+        with pytest.raises(crossmedia.CrossMediaError, match="empty"):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_store_that_is_open_already_is_said(store: Path) -> None:
+    with crossmedia.open_store(store), pytest.raises(crossmedia.CrossMediaError, match="open in this process already"):
+        crossmedia.open_store(store)

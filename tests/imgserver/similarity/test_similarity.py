@@ -461,3 +461,12 @@ def test_a_search_takes_as_many_threads_as_it_is_worth(queries: int, more: int) 
     thread.start()
     thread.join()
     assert found == [more, 2]
+
+
+def test_an_index_is_searched_as_soon_as_it_is_built(store: Path) -> None:
+    """A server looks for a new build now and then; the first search does not wait for that."""
+    with ImageClient(open_local(store)) as client:
+        with pytest.raises(NotReady, match="has no similarity index yet"):
+            client.search([1], 2)
+        run_command("imgserver", "index", f"--store={store}")
+        assert client.search([1], 2).image_ids.shape == (1, 2)
