@@ -125,7 +125,7 @@ def checked(config: Any, of: type[Config]) -> Config:
             values[name] = _plain_value(value, plain)
             for note in notes:
                 values[name] = note.convert(values[name], None, None) if values[name] is not None else None
-        except (TypeError, ValueError, click.UsageError):
+        except (TypeError, ValueError, OverflowError, click.UsageError):
             must = _must(plain, notes)
             raise BadInput(f"{of.__name__}({name}={_shown(value)}): {name} must be {must}.") from None
     return replace(config, **values)  # type: ignore[type-var]  # of a dataclass, which no type says
@@ -175,7 +175,7 @@ def _parts(hint: Any) -> tuple[Any, list[Any]]:
 
 
 def _plain_value(value: Any, plain: Any) -> Any:
-    """A value as the type of its field has it; ValueError or TypeError: it is of another."""
+    """A value as the type of its field has it; an error of Python where it is of another."""
     options, origin = get_args(plain), get_origin(plain)
     fits = True
     if origin is Literal:

@@ -115,6 +115,8 @@ def test_a_command_has_an_option_for_every_setting(command: click.Command, confi
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"epochs": 0}, "epochs must be a whole number, at least 1."),
+    ({"epochs": float("inf")}, "epochs must be a whole number, at least 1."),
+    ({"learning_rate": 10**400}, "learning_rate must be a finite number, at least 0."),
     ({"epochs": True}, "epochs must be a whole number, at least 1."),
     ({"patience": 0}, "patience must be a whole number, at least 1."),
     ({"seed": -1}, "seed must be a whole number, at least 0."),
@@ -142,10 +144,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "must"), WRONG, ids=[str(settings) for settings, _ in WRONG])
+@pytest.mark.parametrize(("settings", "must"), WRONG, ids=[str(settings)[:40] for settings, _ in WRONG])
 def test_a_program_is_refused_what_a_command_is(settings: dict[str, Any], must: str) -> None:
     (name, value), *_ = settings.items()
-    said = f"FitConfig({name}={value!r}): {must}"
+    shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:76]} ..."
+    said = f"FitConfig({name}={shown}): {must}"
     wrong = FitConfig(**settings)
     for refuses in (
         lambda: train(wrong),
