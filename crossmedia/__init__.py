@@ -6,7 +6,7 @@ What a notebook needs, by one import; each name is loaded when it is first used:
 
     crossmedia.precompute(store="store", catalogue="photos")
     crossmedia.build_samples("samples.toml", out="samples")
-    result = crossmedia.fit(crossmedia.FitConfig(samples="samples", out="runs/din", store="store"))
+    result = crossmedia.fit(crossmedia.FitConfig.suited_to("samples", out="runs/din", store="store"))
 """
 
 from __future__ import annotations

@@ -3,19 +3,27 @@
 A field ``batch_size: int = 1024`` is the option ``--batch-size``. Its help is what the docstring of the class says of
 it below ``Attributes``; other fields that are named there in double backticks are shown as their options. Where a type
 says too little, the field is ``Annotated`` with what click converts by: ``Annotated[int, click.IntRange(min=1)]``.
+What click refuses in an option, ``checked`` refuses in a dataclass that a program made.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, is_dataclass, replace
+from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
+from crossmedia.errors import BadInput
+
 Function = TypeVar("Function", bound=Callable[..., Any])
+Config = TypeVar("Config")
 
 
 class Text(click.types.StringParamType):
@@ -90,6 +98,39 @@ def arguments_of(params: Iterable[click.Parameter], values: Mapping[str, Any]) -
     return found
 
 
+def checked(config: Any, of: type[Config]) -> Config:
+    """Settings that a program made, held to the types and ranges that the options of the same fields are held to.
+
+    Args:
+        config: to be checked.
+        of: the dataclass that it must be.
+
+    Returns:
+        the same settings; a path where text stands is text, a list where a tuple stands a tuple, and numbers of NumPy
+        are Python's.
+
+    Raises:
+        BadInput: it is no such dataclass, or a field has a value that it cannot have.
+    """
+    if not isinstance(config, of):
+        raise BadInput(f"{of.__name__}(...) must be given, not {_shown(config)}.")
+    values: dict[str, Any] = {}
+    for name, hint in get_type_hints(of, include_extras=True).items():
+        plain, notes = _parts(hint)
+        value = getattr(config, name)
+        if is_dataclass(plain):
+            values[name] = checked(value, plain)  # type: ignore[arg-type]  # of a class, which is_dataclass lets pass
+            continue
+        try:
+            values[name] = _plain_value(value, plain)
+            for note in notes:
+                values[name] = note.convert(values[name], None, None) if values[name] is not None else None
+        except (TypeError, ValueError, OverflowError, click.UsageError):
+            must = _must(plain, notes)
+            raise BadInput(f"{of.__name__}({name}={_shown(value)}): {name} must be {must}.") from None
+    return replace(config, **values)  # type: ignore[type-var]  # of a dataclass, which no type says
+
+
 def help_of(config: type) -> dict[str, str]:
     """What the docstring of a dataclass says of each field, as sentences for a terminal."""
     names = _fields(config)
@@ -112,8 +153,8 @@ def _flag(name: str) -> str:
 
 def _option(field: Field[Any], hint: Any, about: str, *, given: bool) -> Callable[[Function], Function]:
     """The option of a field; ``given``: with its default, else None is what nobody gave."""
-    plain, *notes = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
-    kind: Any = next((note for note in notes if isinstance(note, click.ParamType)), None)
+    plain, notes = _parts(hint)
+    kind: Any = next(iter(notes), None)
     default = field.default if field.default is not MISSING else None
     flag = _flag(field.name)
     if plain is bool:
@@ -125,3 +166,70 @@ def _option(field: Field[Any], hint: Any, about: str, *, given: bool) -> Callabl
         kind, default = kind or Several(get_args(plain)[0]), ",".join(map(str, default or ()))
     more = {"default": default} if given else {}
     return click.option(flag, type=kind or plain, help=about, **more)
+
+
+def _parts(hint: Any) -> tuple[Any, list[Any]]:
+    """The type of a field, and what click converts by."""
+    plain, *notes = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
+    return plain, [note for note in notes if isinstance(note, click.ParamType)]
+
+
+def _plain_value(value: Any, plain: Any) -> Any:
+    """A value as the type of its field has it; an error of Python where it is of another."""
+    options, origin = get_args(plain), get_origin(plain)
+    fits = True
+    if origin is Literal:
+        fits = isinstance(value, str) and value in options
+    elif origin is tuple:
+        fits = isinstance(value, tuple | list)
+        value = tuple(_plain_value(one, options[0]) for one in value) if fits else value
+    elif origin is dict:
+        fits = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+        value = dict(value)
+    elif plain is int:
+        fits = isinstance(value, Integral) and not isinstance(value, bool)
+        value = int(value)
+    elif plain is float:
+        fits = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+        value = float(value)
+    elif plain is str:
+        value = os.fspath(value)  # of a Path, too
+        fits = isinstance(value, str)
+    elif Path in (plain, *options):
+        value = None if value is None and type(None) in options else Path(value)
+    else:
+        fits = isinstance(value, plain)
+    if not fits:
+        raise ValueError(value)
+    return value
+
+
+def _must(plain: Any, notes: Iterable[Any]) -> str:
+    """What a field must be, in words."""
+    options, origin = get_args(plain), get_origin(plain)
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, options))}"
+    if origin is tuple:
+        return f"a tuple or list, such as {_SUCH[options[0]]}"
+    if origin is dict:
+        return "a dict with names as its keys"
+    if Path in (plain, *options):
+        return "a str or Path" + (" of a file, not of a folder" if notes else "")
+    bounds = [bound for note in notes if isinstance(note, click.IntRange | click.FloatRange) for bound in _bounds(note)]
+    return ", ".join([_WORDS.get(plain, str(plain)), *filter(None, [" and ".join(bounds)])])
+
+
+_WORDS = {bool: "True or False", int: "a whole number", float: "a finite number", str: "a str or Path"}
+_SUCH = {int: "(200, 80)", str: "('click',)"}
+
+
+def _bounds(of: Any) -> Iterable[str]:
+    if of.min is not None:
+        yield f"{'above' if of.min_open else 'at least'} {of.min}"
+    if of.max is not None:
+        yield f"{'below' if of.max_open else 'at most'} {of.max}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:76]} ..."

@@ -16,6 +16,7 @@ from crossmedia.errors import BadInput
 from crossmedia.features.layout import META_FILE
 from crossmedia.features.reading.samples import Samples
 from crossmedia.imgserver.client import Transport
+from crossmedia.options import checked
 from crossmedia.progress import duration
 from crossmedia.trainer.fit import fit
 from crossmedia.trainer.images.open_images import served_version
@@ -45,17 +46,18 @@ def compare(
         what ``compare.json`` holds, and the folder as ``out``.
 
     Raises:
-        BadInput: a model, the samples, the results or the reference file are wrong, or the folder holds another
-            comparison.
+        BadInput: a setting, a model, the samples, the results or the reference file are wrong, or the folder holds
+            another comparison.
         CrossMediaError: what ``fit`` raises.
 
     Example:
         >>> import crossmedia
-        >>> base = crossmedia.FitConfig(samples="samples", server="localhost:7070", epochs=1)
+        >>> base = crossmedia.FitConfig.suited_to("samples", server="localhost:7070", epochs=1)
         >>> found = crossmedia.compare(crossmedia.CompareConfig(base, models=("embedding_mlp",), seeds=1))
         >>> [(row["model"], row["images"]) for row in found["rows"]]
         [('embedding_mlp', False), ('embedding_mlp', True)]
     """
+    config = checked(config, CompareConfig)
     for name in config.models:
         model_class(name)
     reference = _reference(config.reference)

@@ -164,7 +164,7 @@ def evaluate(
     *,
     samples: str | Path = "",
     server: str = "localhost:7070",
-    store: str = "",
+    store: str | Path = "",
     split: str = "test",
     timeout_s: float = 30.0,
     announce: Announce = lambda text: None,
@@ -198,7 +198,7 @@ def evaluate(
     model, lineage, config = load_model(run)
     opened = Samples(samples or config["samples"])
     lineage.check_samples(opened)
-    source = vectors_from(server, store)
+    source = vectors_from(server, str(store))
     with open_version(lineage.vector_version, opened, source, timeout_s, announce) as images:
         probabilities = predict(model, Feed(opened, images, config["batch_size"], CPU), split)
     labels = lineage.inputs.labels
@@ -213,7 +213,7 @@ def score(
     exported: bool = False,
     samples: str | Path = "samples",
     server: str = "localhost:7070",
-    store: str = "",
+    store: str | Path = "",
     split: str = "test",
     batch_size: int = 1024,
     timeout_s: float = 30.0,
@@ -248,7 +248,7 @@ def score(
     predictor, lineage = _predictor(model, exported)
     opened = Samples(samples)
     lineage.check_samples(opened)
-    source = vectors_from(server, store)
+    source = vectors_from(server, str(store))
     with open_version(lineage.vector_version, opened, source, timeout_s, announce) as images:
         probabilities = predict(predictor, Feed(opened, images, batch_size, CPU), split)
     with replacing(out) as part:

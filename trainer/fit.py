@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -22,6 +23,7 @@ import torch
 
 from crossmedia.disk import replacing
 from crossmedia.imgserver.client import Transport
+from crossmedia.options import checked
 from crossmedia.trainer import processes
 from crossmedia.trainer.doubts import of_one_class
 from crossmedia.trainer.evaluate import measure, predict
@@ -33,13 +35,16 @@ from crossmedia.trainer.runs.checkpoint import HEAD, METRICS, STATE, Lineage, sa
 from crossmedia.trainer.runs.results import made
 from crossmedia.trainer.runs.run_folder import claimed
 from crossmedia.trainer.runs.state import save_state
-from crossmedia.trainer.settings import FitConfig, identity_of
+from crossmedia.trainer.settings import FitConfig, identity_of, suited
 from crossmedia.trainer.training.id_dropout import without_ids
 from crossmedia.trainer.training.run import Run, open_feed, open_run
+from crossmedia.words import counted
 
 __all__ = ["FitConfig", "fit"]
 
 log = logging.getLogger(__name__)
+
+FEW_STEPS = 20  # in an epoch, below which its AUC says next to nothing
 
 
 def fit(
@@ -71,13 +76,15 @@ def fit(
 
     Example:
         >>> from crossmedia import FitConfig, fit
-        >>> result = fit(FitConfig(samples="samples", server="localhost:7070", epochs=1))
+        >>> result = fit(FitConfig.suited_to("samples", server="localhost:7070", epochs=1))
         >>> sorted(result["test"]["all"])[:3]
         ['auc', 'base_log_loss', 'calibration']
         >>> result["train"]["epochs"]
         1
     """
+    config = checked(config, FitConfig)
     with open_feed(config, transport) as feed:
+        _warn_of_few_steps(config, feed.samples.rows("train"))
         identity = identity_of(config, feed.samples.hash, feed.images.base)
         with claimed(config, identity, feed.device) as folder:
             if folder.ended is not None:
@@ -89,6 +96,20 @@ def fit(
                     log_loss = train_epoch(run, progress)
                     validate(run, log_loss, announce, epoch_ended)
                 return finish(run, announce)
+
+
+def _warn_of_few_steps(config: FitConfig, rows: int) -> None:
+    """A line in the log where so few steps are trained that they show little, though the rows allow more."""
+    steps = math.ceil(rows / config.batch_size)
+    if steps < FEW_STEPS and config.epochs < suited(rows, config.batch_size)["epochs"] and processes.rank() == 0:
+        log.warning(
+            "%s training rows are %s of batch_size %d, and epochs is %d: so few steps show little. In Python "
+            "FitConfig.suited_to chooses both by the number of rows; a command does for options that are not given.",
+            f"{rows:,}",
+            counted(steps, "step"),
+            config.batch_size,
+            config.epochs,
+        )
 
 
 def train_epoch(run: Run, progress: Callable[[int, int, str], None]) -> float:

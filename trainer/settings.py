@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import click
 
-from crossmedia.options import Text
+from crossmedia.options import Text, checked
 
 # Where things are and how long to wait change no number of a run; all others do.
 PLACES = {"samples", "out", "server", "store", "timeout_s", "device", "max_missing", "overwrite"}
@@ -20,6 +20,9 @@ PLACES = {"samples", "out", "server", "store", "timeout_s", "device", "max_missi
 @dataclass(frozen=True)
 class FitConfig:
     """How a model is trained. The options of ``trainer fit`` and ``trainer compare`` are made of this.
+
+    The defaults are those of large logs; ``FitConfig.suited_to`` chooses by the size of the log, as the commands do.
+    ``fit`` and ``compare`` refuse values that the options would refuse, and take a ``Path`` for the text of it.
 
     Attributes:
         samples: folder that 'features build' made.
@@ -46,8 +49,8 @@ class FitConfig:
         learning_rate: step size of Adam.
         width: numbers in an embedding.
         options: of the model, by name.
-        labels: labels to train, separated by commas; the first when it is not given. The first of them decides when to
-            stop.
+        labels: names of the labels to train (in a command separated by commas); the first of the samples when it is
+            not given. The first of them decides when to stop.
         embedding_l2: lambda of the mini-batch aware regularisation of embeddings (DIN, section 5.2); 0 leaves it out.
         id_dropout: share of a batch's items whose ids the model does not see, so that it learns what pictures and words
             say of items that it will not know.
@@ -64,9 +67,11 @@ class FitConfig:
 
     Example:
         >>> from crossmedia import FitConfig
-        >>> config = FitConfig(samples="samples", out="runs/din", model="din", server="localhost:7070")
+        >>> config = FitConfig.suited_to("samples", out="runs/din", model="din", server="localhost:7070")
         >>> config.batch_size, config.learning_rate
-        (1024, 0.001)
+        (32, 0.001)
+        >>> FitConfig().batch_size
+        1024
     """
 
     samples: str = "samples"
@@ -101,6 +106,30 @@ class FitConfig:
     shard_tables: Annotated[int, click.IntRange(min=0)] = 0
     overwrite: bool = False
 
+    @classmethod
+    def suited_to(cls, samples: str | Path, **settings: Any) -> FitConfig:
+        """Settings with the batch size, epochs and patience that suit these samples, as the commands choose them.
+
+        Args:
+            samples: folder that 'features build' made; it is read for its number of training rows.
+            settings: by the names of the attributes; those of the three that are given are kept.
+
+        Raises:
+            BadInput: the folder holds no samples, or a setting has a value that it cannot have.
+
+        Example:
+            >>> from crossmedia import FitConfig
+            >>> config = FitConfig.suited_to("samples", epochs=3)
+            >>> config.batch_size, config.epochs
+            (32, 3)
+        """
+        from crossmedia.features.reading.samples import Samples  # Arrow, which the help of commands does without
+
+        given: dict[str, Any] = {"samples": samples, **settings}
+        config = checked(cls(**given), cls)
+        chosen: dict[str, Any] = suited(Samples(config.samples).rows("train"), settings.get("batch_size"))
+        return replace(config, **{name: value for name, value in chosen.items() if name not in settings})
+
 
 @dataclass(frozen=True)
 class CompareConfig:
@@ -109,7 +138,7 @@ class CompareConfig:
     Attributes:
         base: configuration of every run; model, images, seed and out are set for each. Its ``out`` is the folder of the
             comparison; empty takes a fresh one.
-        models: models to compare, separated by commas.
+        models: names of the models to compare (in a command separated by commas).
         seeds: how many seeds each, from 0 on.
         results: file that each run appends its line to, and whose runs are not trained again; results.jsonl in the
             folder of --out when it is not given.
@@ -118,7 +147,7 @@ class CompareConfig:
 
     Example:
         >>> from crossmedia import CompareConfig, FitConfig
-        >>> CompareConfig(FitConfig(samples="samples"), models=("din",)).seeds
+        >>> CompareConfig(FitConfig.suited_to("samples"), models=("din",)).seeds
         3
     """
 

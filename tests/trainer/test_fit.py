@@ -395,3 +395,22 @@ def test_wrong_settings_are_said(config: FitConfig, samples: Path) -> None:
     done = CliRunner().invoke(trainer, ["compare", f"--samples={samples.parent}", "--json"])
     assert done.exit_code == 2
     assert "is no samples folder" in done.output
+
+
+def test_a_program_trains_as_the_command_does(
+    samples: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same settings, of paths; a log of 1,800 rows, which the defaults of large logs give 2 steps an epoch."""
+    monkeypatch.chdir(tmp_path)
+    more: dict[str, Any] = {"images": False, "width": 4, "patience": 1, "epochs": 2}
+    config = FitConfig.suited_to(samples, out=tmp_path / "python", **more)
+    command = [f"--samples={samples}", "--no-images", "--width=4", "--patience=1", "--epochs=2", "--out=command"]
+    assert CliRunner().invoke(trainer, ["fit", *command]).exit_code == 0
+    result = fit(config)
+    assert not [record for record in caplog.records if "steps" in record.message]
+    kept = [json.loads((tmp_path / run / "config.json").read_text())["fit"] for run in ("python", "command")]
+    assert kept[0] | {"out": ""} == kept[1] | {"out": ""}
+    assert kept[0]["batch_size"] == 32
+    assert result["test"] == json.loads((tmp_path / "command" / "metrics.json").read_text())["test"]
+    fit(FitConfig(str(samples), images=False, width=4, epochs=1))
+    assert "batch_size 1024, and epochs is 1: so few steps show little" in caplog.text

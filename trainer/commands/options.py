@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from crossmedia.options import Function, options_of
-from crossmedia.trainer.settings import FitConfig, suited
+from crossmedia.trainer.settings import FitConfig
 from crossmedia.words import counted
 
 OF_ONE_RUN = ("model", "images", "labels", "warm_start", "warm_up", "seed")  # what 'trainer compare' sets, or leaves
@@ -42,16 +42,16 @@ def vectors_options(function: Function) -> Function:
     return options_of(FitConfig, ("server", "store"))(function)
 
 
-def for_the_log(values: dict[str, Any], announce: Callable[[str], None]) -> dict[str, Any]:
-    """Values of the training options; those that were not given follow from the size of the log, and it says which."""
+def config_of(values: dict[str, Any], announce: Callable[[str], None]) -> FitConfig:
+    """The settings of the training options; those that were not given suit the log, and it says which."""
     from crossmedia.features.reading.samples import Samples
 
-    rows = Samples(values["samples"]).rows("train")
-    chosen = {name: value for name, value in suited(rows, values["batch_size"]).items() if values[name] is None}
+    config = FitConfig.suited_to(**{name: value for name, value in values.items() if value is not None})
+    chosen = {name: getattr(config, name) for name in ("batch_size", "epochs", "patience") if values[name] is None}
     if any(value != getattr(FitConfig, name) for name, value in chosen.items()):
         text = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in chosen.items())
-        announce(f"For {rows:,} training rows: {text}.")
-    return values | chosen
+        announce(f"For {Samples(config.samples).rows('train'):,} training rows: {text}.")
+    return config
 
 
 def epoch_line(epoch: dict[str, Any]) -> str:

@@ -17,12 +17,12 @@ from crossmedia.progress import Bar
 from crossmedia.trainer.commands.options import (
     OF_ONE_RUN,
     TRAINING_SECTIONS,
+    config_of,
     epoch_line,
-    for_the_log,
     metrics_line,
     training_options,
 )
-from crossmedia.trainer.settings import CompareConfig, FitConfig
+from crossmedia.trainer.settings import CompareConfig
 from crossmedia.words import counted
 
 OF_COMPARISON = ("models", "seeds", "reference", "results", "data")
@@ -62,7 +62,7 @@ def fit_command(as_json: bool, settings: tuple[str, ...], **values: Any) -> None
         first = processes.rank() == 0
         with Bar("starting", left=False, shown=first) as bar:
             announce = bar.say if first else (lambda text: None)
-            config = FitConfig(**for_the_log(values, announce))
+            config = config_of(values, announce)
             result = fit(config, progress=bar, announce=announce, epoch_ended=lambda line: announce(epoch_line(line)))
     if first:
         click.echo(json.dumps(result) if as_json else "\n".join(_said(result)))
@@ -143,7 +143,7 @@ def compare(as_json: bool, **values: Any) -> None:
         raise BadInput("'trainer compare' is one process: torchrun starts 'trainer fit', one run at a time.")
     own = {name: values.pop(name) for name in OF_COMPARISON}
     with Bar("starting", left=False) as bar:
-        config = CompareConfig(FitConfig(**for_the_log(values, bar.say)), **own)
+        config = CompareConfig(config_of(values, bar.say), **own)
         result = work(config, announce=bar.say, progress=bar)
     if as_json:
         click.echo(json.dumps(result))

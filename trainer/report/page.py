@@ -15,6 +15,7 @@ from crossmedia.disk import replacing
 from crossmedia.errors import BadInput, CrossMediaError, NoStore
 from crossmedia.features.reading.samples import Samples
 from crossmedia.imgserver.client import ImageClient
+from crossmedia.options import checked
 from crossmedia.trainer.compare import RESULTS
 from crossmedia.trainer.images.image_head import StoredVectors
 from crossmedia.trainer.images.open_images import images_of, vectors_from
@@ -45,9 +46,10 @@ def write_report(config: ReportConfig) -> Path:
     """Write the page and return its path. Photos are left out, and the page says why, when the server cannot be had.
 
     Raises:
-        BadInput: the folder holds neither a comparison nor a run.
+        BadInput: a setting is wrong, or the folder holds neither a comparison nor a run.
         NoStore: there is no store in the folder that is named.
     """
+    config = checked(config, ReportConfig)
     comparison = _comparison(config.comparison)
     samples = Samples(comparison["samples"])
     runs, rows = comparison["runs"], comparison["rows"]
