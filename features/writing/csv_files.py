@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -219,13 +220,20 @@ def _check_encoding(path: Path, head: bytes) -> None:
         raise _no_utf8(path, "UTF-16")
 
 
+def _likely(path: Path) -> str:
+    """In Chinese text bytes beyond ASCII stand side by side; in that of Western Europe one stands among letters."""
+    head = _stream(path).read(HEAD_BYTES)
+    alone = re.findall(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])", head)
+    return "ISO-8859-1" if 2 * len(alone) > len(re.findall(rb"[\x80-\xff]", head)) else "GB18030"
+
+
 def _no_utf8(path: Path, encoding: str = "") -> BadInput:
-    from_ = encoding or "GB18030"
+    from_ = encoding or _likely(path)
     advice = f"Convert it: iconv -f {from_} -t UTF-8 {path.name} > utf8.csv"
     if encoding:
         return BadInput(f"The file {path} looks like {encoding} and not like text in UTF-8. {advice}")
     return BadInput(
-        f"The file {path} is no text in UTF-8. {advice} (or from what else it is in, such as ISO-8859-1 or UTF-16)."
+        f"The file {path} is no text in UTF-8. {advice} (or from what else it is in, such as ISO-8859-1, GB18030 or UTF-16)."
     )
 
 

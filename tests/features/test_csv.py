@@ -137,6 +137,10 @@ def test_columns_that_begin_empty(tmp_path: Path) -> None:
             r"log.csv is no text in UTF-8.* iconv -f GB18030",
         ),
         (lambda data: data.replace(b"user", "用户".encode("gb18030")), r"log.csv is no text in UTF-8"),
+        (
+            lambda data: data.replace(b"\n0,", "\nMüller und Söhne,".encode("latin-1")),
+            r"log.csv is no text in UTF-8.* iconv -f ISO-8859-1",
+        ),
         (lambda data: data.replace(b",", b"\t"), r"log.csv separates its columns by tabs.*sep='\\t'"),
         (lambda data: data.replace(b",", b";"), r"log.csv separates its columns by semicolons.*sep=';'"),
         (lambda data: data + b"1,2,soon,1\n", r"'time' of .*log.csv holds 'soon' in row 61; times are"),
