@@ -233,7 +233,7 @@ def _no_utf8(path: Path, encoding: str = "") -> BadInput:
     if encoding:
         return BadInput(f"The file {path} looks like {encoding} and not like text in UTF-8. {advice}")
     return BadInput(
-        f"The file {path} is no text in UTF-8. {advice} (or from what else it is in, such as ISO-8859-1, GB18030 or UTF-16)."
+        f"The file {path} is no text in UTF-8. {advice} (or from what it is in, such as ISO-8859-1, GB18030, UTF-16)."
     )
 
 
