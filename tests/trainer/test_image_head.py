@@ -463,8 +463,8 @@ def test_tomorrow_starts_from_todays_head(config: FitConfig, store: Path) -> Non
         ({"images": False}, "images off"),
         ({"model": "gbdt_lr"}, "no gradient"),
         ({"head_widths": (64, 0)}, "above 0"),
-        ({"head_activation": "tanh"}, "no activation"),
-        ({"head_start": "zeros"}, "does not start"),
+        ({"head_activation": "tanh"}, "head_activation must be one of 'prelu', 'relu'"),
+        ({"head_start": "zeros"}, "head_start must be one of 'pca', 'random'"),
         ({"head_widths": (8, 12)}, "narrower"),
     ],
 )

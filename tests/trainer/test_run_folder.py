@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import textwrap
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from made_samples import make_samples
 from test_fit import Away, config, samples, transport  # noqa: F401
 
 from crossmedia.errors import BadInput, ServerUnavailable, StoreError
-from crossmedia.imgserver.client import MockTransport
+from crossmedia.imgserver.client import ImageClient, MockTransport
 from crossmedia.trainer.cli import trainer
 from crossmedia.trainer.compare import CompareConfig, compare
 from crossmedia.trainer.fit import FitConfig, fit
@@ -275,8 +276,11 @@ def test_a_run_is_evaluated_with_its_own_version_of_vectors(graph_cache: Path, p
         run, base = tmp_path / "run", (f"--samples={made}", f"--server={server.address}")
         fitted = json.loads(run_command("trainer", "fit", *base, "--epochs=1", f"--out={run}", "--json").stdout)
         run_command("imgserver", "precompute", f"--store={store}", f"--catalogue={photos}", "--new-head", "--dim=8")
-        active = json.loads(run_command("imgserver", "info", *base[1:], "--json").stdout)["version"]
-        assert active != fitted["vector_version"]
+        with ImageClient(server.address) as client:  # which looks for it once a second
+            until = time.monotonic() + 20
+            while client.info().version == fitted["vector_version"] and time.monotonic() < until:
+                time.sleep(0.1)
+            assert client.info().version != fitted["vector_version"]
         again = json.loads(run_command("trainer", "evaluate", str(run), *base, "--json").stdout)
         assert again["all"]["auc"] == pytest.approx(fitted["test"]["all"]["auc"], abs=1e-6)
         out = tmp_path / "scores.parquet"
