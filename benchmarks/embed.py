@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.parts import Part, Work, as_dict, copy_store, daemon, finish, run_rounds, show
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 
 PHOTOS = Path(__file__).resolve().parent.parent / "examples" / "grocery" / "images"
@@ -103,7 +104,9 @@ def precompute(folder: Path, files: int, n: int) -> Work:
     from crossmedia.imgserver.offline.precompute import PrecomputeConfig, StoreEmbedder
 
     rounds = _next(files, n)
-    embedder = StoreEmbedder(tempfile.mkdtemp(dir=folder.parent), PhotoSource(str(folder)), BACKBONE, THREADS)
+    embedder = StoreEmbedder(
+        tempfile.mkdtemp(dir=folder.parent), PhotoSource(str(folder)), BACKBONE, Machine(threads=THREADS)
+    )
 
     def work() -> int:
         return embedder.run(embedder.plan(PrecomputeConfig(dim=16, only=np.array(next(rounds))))).embedded

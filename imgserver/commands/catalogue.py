@@ -17,6 +17,8 @@ from rich.console import Console
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput, NothingEmbedded
 from crossmedia.imgserver.commands.options import (
+    machine_of,
+    machine_options,
     names_of,
     ownership_options,
     photo_options,
@@ -25,7 +27,6 @@ from crossmedia.imgserver.commands.options import (
     server_address,
     server_option,
     store_option,
-    threads_option,
 )
 from crossmedia.imgserver.commands.shards import embed_files, merge_files
 from crossmedia.imgserver.shards import ownership_of
@@ -34,6 +35,7 @@ from crossmedia.words import counted
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.offline.precompute import PrecomputeConfig, PrecomputeResult
+    from crossmedia.imgserver.vision.machine import Machine
     from crossmedia.imgserver.vision.photo_source import PhotoSource
     from crossmedia.names import ImageNames
 
@@ -46,7 +48,8 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
     goes_on=True,
     sections={
         "Photos": ("--catalogue", "--ids", "--photo-root", "--max-image-mb", "--read-timeout-s"),
-        "Vectors": ("--store", "--backbone", "--dim", "--new-head", "--head", "--threads"),
+        "Vectors": ("--store", "--backbone", "--dim", "--new-head", "--head"),
+        "This machine": ("--threads", "--decode-threads", "--batch-size", "--devices", "--compile"),
         "Many machines": ("--part", "--engine", "--ray-address", "--out", "--servers", "--me"),
     },
 )
@@ -111,7 +114,7 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
     help="Folder for the files of --part and --engine ray; all machines use the same one.",
 )
 @ownership_options
-@threads_option
+@machine_options
 @photo_options
 @json_option
 def precompute(
@@ -128,11 +131,11 @@ def precompute(
     out: Path,
     servers: tuple[str, ...] | None,
     me: str,
-    threads: int,
     read_timeout_s: float,
     max_image_mb: int,
     photo_roots: tuple[str, ...],
     as_json: bool,
+    **machine: Any,
 ) -> None:
     """Embed a catalogue of photos, and activate the vectors. Run it again after a kill, or when photos were added.
 
@@ -162,19 +165,19 @@ def precompute(
     if into_files:
         job, ray = Job(out, photos, backbone, only), engine == "ray"
         found = embed_files(
-            *(job, part or "1/1"), threads=threads, on_ray=ray, ray_address=ray_address, head_file=head_file
+            *(job, part or "1/1"), machine=machine_of(machine), on_ray=ray, ray_address=ray_address, head_file=head_file
         )
         if part is None:
             found["merged"] = merge_files(out, store, dim, ownership=ownership, new_head=new_head)
         _say_files(found, as_json)
         return
     config = PrecomputeConfig(dim, only, new_head=new_head, ownership=ownership)
-    result = _into_store(store, photos, backbone, threads, config)
+    result = _into_store(store, photos, backbone, machine_of(machine), config)
     _report_precompute(result, time.monotonic() - began, as_json)
 
 
 def _into_store(
-    store: Path, photos: PhotoSource, backbone: str, threads: int, config: PrecomputeConfig
+    store: Path, photos: PhotoSource, backbone: str, machine: Machine, config: PrecomputeConfig
 ) -> PrecomputeResult:
     """Embed what is left of a catalogue, and show how far it is."""
     from crossmedia.imgserver.offline.precompute import StoreEmbedder
@@ -183,7 +186,7 @@ def _into_store(
     if running_daemon(store):
         os.nice(BEHIND_REQUESTS)  # a server answers callers from this machine
     console = Console(stderr=True)
-    with StoreEmbedder(store, photos, backbone, threads) as embedder:
+    with StoreEmbedder(store, photos, backbone, machine) as embedder:
         _say(embedder.catalogue.passed_over)
         plan = embedder.plan(config)
         _ = embedder.engine

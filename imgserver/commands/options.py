@@ -11,10 +11,11 @@ from click.core import ParameterSource
 from crossmedia.errors import BadInput, NoStore, ServerUnavailable
 from crossmedia.imgserver.places import holds_store, is_url, own_folder
 from crossmedia.imgserver.serve_config import ServeConfig
-from crossmedia.options import Function, options_of
+from crossmedia.options import Function, Several, help_of, options_of
 from crossmedia.service.running import running_daemon
 
 if TYPE_CHECKING:
+    from crossmedia.imgserver.vision.machine import Machine
     from crossmedia.imgserver.vision.photo_source import PhotoSource
     from crossmedia.names import ImageNames
 
@@ -45,7 +46,34 @@ store_option = click.option(
 )
 served_store_option = options_of(ServeConfig, ("store",))
 server_option = click.option("--server", default=None, metavar="HOST:PORT", help="Address of the image server.")
-threads_option = options_of(ServeConfig, ("threads",))
+devices_option = click.option(
+    "--device",
+    "--devices",
+    "devices",
+    type=Several(str, "cpu|cuda:0,..."),
+    default="",
+    help=help_of(ServeConfig)["devices"],
+)
+
+
+def machine_options(function: Function) -> Function:
+    """What is taken of this machine; ``machine_of`` takes their values."""
+    return options_of(ServeConfig, ("threads", "decode_threads", "batch_size", "compile"))(devices_option(function))
+
+
+def machine_of(options: dict[str, Any]) -> Machine:
+    """What the values of ``machine_options`` say.
+
+    Raises:
+        BadInput: a device is not there.
+    """
+    from crossmedia.imgserver.vision.machine import Machine
+
+    made = Machine(**options)
+    _ = made.gpus  # before anything is listed or loaded
+    return made
+
+
 photo_root_option = click.option(
     "--photo-root",
     "photo_roots",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,26 +18,27 @@ from pathlib import Path
 import numpy as np
 
 from crossmedia.errors import BadInput
-from crossmedia.imgserver.offline.decoding import batched, decoded
+from crossmedia.imgserver.offline.decoding import batched, decoded, in_order
 from crossmedia.imgserver.offline.head_vectors import DEFAULT_DIM, check_photos, few_numbers, make_vectors
 from crossmedia.imgserver.offline.image_ids import wanted_ids
 from crossmedia.imgserver.offline.rejects import without_reason, write_rejects
 from crossmedia.imgserver.shards import Ownership, shards_of
 from crossmedia.imgserver.storage.catalogue import Catalogue
-from crossmedia.imgserver.storage.records import SOURCE, Ids, Space
+from crossmedia.imgserver.storage.records import SOURCE, Ids, Rows, Space
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.versions import own_space
 from crossmedia.imgserver.vision.backbone import Backbone
 from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.decoders import Decoders
 from crossmedia.imgserver.vision.embedding import embedded, reasons_of
-from crossmedia.imgserver.vision.engines import MAX_BATCH, Engine, make_engine
+from crossmedia.imgserver.vision.engines import Engine, make_engine
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.imgserver.vision.photos import Photo, read_photo
 from crossmedia.names import ImageNames
 from crossmedia.status import is_ok
 
-COMMIT_PHOTOS = 256
+SAMPLE = 32  # photos, for the estimate
 INDEX_BYTES_PER_IMAGE = 2 * 100  # an entry for the feature and one for the vector, with LMDB's page overhead
 
 
@@ -148,7 +149,7 @@ def precompute(
     dim: int | None = None,
     ids: Collection[int] | None = None,
     new_head: bool = False,
-    threads: int = 0,
+    machine: Machine = Machine(),  # noqa: B008  frozen
     progress: Callable[[int], None] = lambda done: None,
 ) -> PrecomputeResult:
     """Embed a catalogue of photos into a store, and activate the vectors.
@@ -162,7 +163,7 @@ def precompute(
         dim: numbers in a vector; None keeps the head of the active version, and is 64 where there is none to keep.
         ids: embed just these image ids; None is the whole catalogue.
         new_head: fit the PCA anew on the photos that are there now, which makes another version.
-        threads: of the CNN; 0 takes all cores.
+        machine: what is taken of this machine: its GPUs or cores, how many photos are decoded at once.
         progress: told how many photos were just dealt with.
 
     Returns:
@@ -183,7 +184,7 @@ def precompute(
         raise BadInput("store and catalogue are named, not empty: the one is a folder, the other where the photos are.")
     photos = catalogue if isinstance(catalogue, PhotoSource) else PhotoSource(os.fspath(catalogue))
     only = None if ids is None else np.unique(np.array(list(ids), dtype=np.int64))
-    with StoreEmbedder(store, photos, backbone, threads) as embedder:
+    with StoreEmbedder(store, photos, backbone, machine) as embedder:
         plan = embedder.plan(PrecomputeConfig(dim, only, new_head=new_head))
         return embedder.run(plan, progress)
 
@@ -195,15 +196,21 @@ class StoreEmbedder:
         store: folder; made if it is not there.
         photos: how they are read.
         backbone: name of the CNN.
-        threads: of the CNN; 0 takes all cores.
+        machine: what is taken of this machine.
 
     Raises:
         BadInput: there is no such catalogue or backbone.
         StoreError: the store cannot be opened.
     """
 
-    def __init__(self, store: str | Path, photos: PhotoSource, backbone: str, threads: int = 0):
-        self._began, self._limits, self._threads = time.monotonic(), photos.limits, threads
+    def __init__(
+        self,
+        store: str | Path,
+        photos: PhotoSource,
+        backbone: str,
+        machine: Machine = Machine(),  # noqa: B008  frozen
+    ):
+        self._began, self._limits, self._machine = time.monotonic(), photos.limits, machine
         self.catalogue, self.backbone = photos.open(), get_backbone(backbone)
         self.store = Store(store)
 
@@ -216,7 +223,7 @@ class StoreEmbedder:
     @cached_property
     def engine(self) -> Engine:
         """What runs the CNN; making it takes a while."""
-        return make_engine(self.backbone, self.store.folder / "engine", self._threads)
+        return make_engine(self.backbone, self.store.folder / "engine", self._machine)
 
     def plan(self, config: PrecomputeConfig) -> Plan:
         """See what is to be done; raises as ``make_plan`` does."""
@@ -225,7 +232,7 @@ class StoreEmbedder:
     def images_per_s(self, plan: Plan) -> float:
         """Images a second that this machine embeds, from one batch of the photos at hand."""
         ids, how = plan.to_embed, self.backbone.preprocessing
-        sample = ids[np.linspace(0, len(ids) - 1, min(len(ids), MAX_BATCH), dtype=np.int64)]
+        sample = ids[np.linspace(0, len(ids) - 1, min(len(ids), SAMPLE), dtype=np.int64)]
         # The first run of a shape sets things up.
         self.engine.run(np.zeros((len(sample), how.size, how.size, 3), dtype=np.uint8))
         with Decoders(self._limits, workers=1) as decoders:
@@ -253,14 +260,15 @@ class StoreEmbedder:
             ImageNames.forget(store.folder, self.catalogue.ids())
         space = own_space(store, self.backbone.space)
         result, reasons = PrecomputeResult(plan.found, skipped=plan.skipped), dict[int, str]()
-        with Decoders(self._limits) as decoders, ThreadPoolExecutor(1, thread_name_prefix="commit") as writer:
+        with self._decoders() as decoders, ThreadPoolExecutor(1, thread_name_prefix="commit") as writer:
+            photos = decoded(self.catalogue, self.backbone, decoders, plan.to_embed, self._machine.commit)
             committed: Future[None] | None = None
-            for batch in batched(decoded(self.catalogue, self.backbone, decoders, plan.to_embed), COMMIT_PHOTOS):
-                commit = self._embed(space, batch, result, reasons)
+            for some in _commits(self._embedded(space, photos), self._machine.commit):
+                commit = self._commit(some, result, reasons)
                 if committed is not None:
-                    committed.result()  # one batch is written while the next goes through the CNN
+                    committed.result()  # some are written while the next go through the CNN
                 committed = writer.submit(commit)
-                progress(len(batch))
+                progress(sum(one.photos for one in some))
             if committed is not None:
                 committed.result()
         result.rejected, result.rejects_file = write_rejects(store, space, reasons, plan.only, self.catalogue)
@@ -270,21 +278,64 @@ class StoreEmbedder:
         result.start_s, result.seconds = ready - self._began, time.monotonic() - self._began
         return result
 
-    def _embed(
-        self, space: Space, photos: list[Photo], result: PrecomputeResult, reasons: dict[int, str]
-    ) -> Callable[[], None]:
-        """Embed one batch; return what commits it. A photo that was only touched, with the content it had, stays."""
-        reasons.update(reasons_of(photos))
-        ids = np.array([photo.image_id for photo in photos], dtype=np.int64)
-        before, same = self.store.index.get(space.name, ids)
-        same &= before["content"] == np.array([photo.source.content for photo in photos], dtype=np.uint64)
-        same &= before["status"] == np.array([photo.status for photo in photos], dtype=np.uint8)
-        if same.any():
-            sources = np.array([photo.source for photo in photos], dtype=SOURCE)
-            self.store.index.restamp(space.name, ids[same], sources[same])
-            result.skipped += int(same.sum())
-        todo = [photo for photo, known in zip(photos, same.tolist(), strict=True) if not known]
-        rows, failed = embedded(self.engine, todo, space)
-        reasons.update(failed)
+    def _decoders(self) -> Decoders:
+        return Decoders(self._limits, self._machine.decoders)
+
+    def _embedded(self, space: Space, photos: Iterator[Photo]) -> Iterator[_Embedded]:
+        """Photos through the CNN, batch by batch, in their order, as many batches at once as the engine likes."""
+        engine = self.engine
+
+        def embed(batch: list[Photo]) -> _Embedded:
+            ids = np.array([photo.image_id for photo in batch], dtype=np.int64)
+            before, same = self.store.index.get(space.name, ids)
+            same &= before["content"] == np.array([photo.source.content for photo in batch], dtype=np.uint64)
+            same &= before["status"] == np.array([photo.status for photo in batch], dtype=np.uint8)
+            touched = [photo for photo, known in zip(batch, same.tolist(), strict=True) if known]
+            rows, failed = embedded(
+                engine, [p for p, known in zip(batch, same.tolist(), strict=True) if not known], space
+            )
+            return _Embedded(len(batch), rows, touched, reasons_of(batch) | failed)
+
+        with ThreadPoolExecutor(engine.in_flight, thread_name_prefix="cnn") as pool:
+            yield from in_order(pool, embed, batched(photos, engine.batch), engine.in_flight)
+
+    def _commit(self, some: list[_Embedded], result: PrecomputeResult, reasons: dict[int, str]) -> Callable[[], None]:
+        """Note what became of photos; return what writes it. A photo that was only touched keeps what is stored."""
+        for one in some:
+            reasons.update(one.reasons)
+        rows = Rows.joined([one.rows for one in some])
         result.embedded += int(is_ok(rows.status).sum())
-        return lambda: self.store.put(rows) if len(rows) else None
+        touched = [photo for one in some for photo in one.touched]
+        result.skipped += len(touched)
+
+        def commit() -> None:
+            if touched:
+                ids = np.array([photo.image_id for photo in touched], dtype=np.int64)
+                sources = np.array([photo.source for photo in touched], dtype=SOURCE)
+                self.store.index.restamp(some[0].rows.space.name, ids, sources)
+            if len(rows):
+                self.store.put(rows)
+
+        return commit
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """A batch behind the CNN: how many photos it was, their rows, those that were only touched, and why some failed."""
+
+    photos: int
+    rows: Rows
+    touched: list[Photo]
+    reasons: dict[int, str]
+
+
+def _commits(batches: Iterable[_Embedded], least: int) -> Iterator[list[_Embedded]]:
+    """Batches together that hold ``least`` photos; the last may hold fewer."""
+    some: list[_Embedded] = []
+    for batch in batches:
+        some.append(batch)
+        if sum(one.photos for one in some) >= least:
+            yield some
+            some = []
+    if some:
+        yield some

@@ -18,7 +18,8 @@ from crossmedia.imgserver.vision.decode import Preprocessing
 from crossmedia.version import hashed
 
 TORCHVISION, ONNX = "torchvision:", "onnx:"
-BF16 = "#bf16"  # ends recipe and version of a backbone that computes in bfloat16
+# Ends of the recipe and the version of a backbone that computes in bfloat16, or on GPUs in TF32: products of 10 bits.
+BF16, TF32 = "#bf16", "#tf32"
 
 
 def backbone_version(name: str, files: Sequence[Path], preprocessing: Preprocessing, rest: str = "") -> str:
@@ -57,6 +58,7 @@ class Backbone:
             or an ONNX file.
         rest: what else changes its features; part of the version.
         bf16: compute in bfloat16 instead of float32: other features, so another version.
+        tf32: let GPUs multiply in TF32: another version, too.
     """
 
     recipe: str
@@ -67,11 +69,13 @@ class Backbone:
     graph: Callable[[], nn.Module] | OnnxGraph
     rest: str = ""
     bf16: bool = False
+    tf32: bool = False
 
     @cached_property
     def version(self) -> str:
-        """``<name>@<12 hex of sha256(weights, preprocessing)>[#bf16]``."""
-        return backbone_version(self.name, self.weights, self.preprocessing, self.rest) + BF16 * self.bf16
+        """``<name>@<12 hex of sha256(weights, preprocessing)>[#bf16|#tf32]``."""
+        base = backbone_version(self.name, self.weights, self.preprocessing, self.rest)
+        return base + BF16 * self.bf16 + TF32 * self.tf32
 
     @property
     def space(self) -> Space:
@@ -91,13 +95,20 @@ class Normalised(nn.Module):
     def __init__(self, net: Callable[[Tensor], Tensor], preprocessing: Preprocessing):
         super().__init__()
         self.net = net
+        self.dtype = torch.float32  # of the net
         self.mean: Tensor
         self.scale: Tensor
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, -1, 1, 1))
         self.register_buffer("scale", torch.tensor(preprocessing.scale).view(1, -1, 1, 1))
 
+    def in_bf16(self) -> None:
+        """Have weights and activations of the net in bfloat16; normalisation stays in float32."""
+        assert isinstance(self.net, nn.Module)
+        self.net.to(torch.bfloat16)
+        self.dtype = torch.bfloat16
+
     def forward(self, pixels: Tensor) -> Tensor:
         """Features, shape (n, F)."""
         x = (pixels.permute(0, 3, 1, 2).to(torch.float32) - self.mean) / self.scale
-        features = self.net(x)
+        features = self.net(x.to(self.dtype))
         return features.mean(dim=(2, 3)) if features.ndim == 4 else features

@@ -6,7 +6,7 @@ torchvision:resnet50@weights.safetensors   the same net with weights from a file
 onnx:model.onnx                            any ONNX file, with its preprocessing in model.toml beside it
 
 Any of them with #bf16 behind it computes in bfloat16: up to twice as fast where the processor knows it, and a version
-of its own.
+of its own. So does #tf32 on GPUs, where matrix units then take the products of float32 with 10 bits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from crossmedia.errors import BadInput, did_you_mean
-from crossmedia.imgserver.vision.backbone import BF16, ONNX, TORCHVISION, Backbone
+from crossmedia.imgserver.vision.backbone import BF16, ONNX, TF32, TORCHVISION, Backbone, OnnxGraph
 from crossmedia.imgserver.vision.efficientnet_lite import DEFAULT, efficientnet_lite0
 
 
@@ -24,8 +24,14 @@ def get_backbone(recipe: str) -> Backbone:
     Raises:
         BadInput: there is no such backbone, or its files cannot be had or read.
     """
-    if recipe.endswith(BF16):
-        return replace(get_backbone(recipe.removesuffix(BF16)), recipe=recipe, bf16=True)
+    for form in (BF16, TF32):
+        if recipe.endswith(form):
+            plain = get_backbone(recipe.removesuffix(form))
+            if plain.bf16 or plain.tf32:
+                raise BadInput(f"{recipe} names more than one format of numbers. Give one: {BF16} or {TF32}.")
+            if form == TF32 and isinstance(plain.graph, OnnxGraph):
+                raise BadInput(f"{recipe} is no net of torch, which alone computes in TF32. Leave out {TF32}.")
+            return replace(plain, recipe=recipe, bf16=form == BF16, tf32=form == TF32)
     if recipe == DEFAULT:
         return efficientnet_lite0()
     if recipe.startswith(TORCHVISION):

@@ -1,8 +1,9 @@
-"""What runs a backbone: OpenVINO on a CPU, torch on a GPU. The engine is not part of the version: both agree."""
+"""What runs a backbone: OpenVINO on a CPU, torch on GPUs. The engine is not part of the version: both agree."""
 
 from __future__ import annotations
 
 import os
+import queue
 import sys
 import threading
 import warnings
@@ -18,20 +19,28 @@ from torch import nn
 
 from crossmedia.disk import hash_of, replacing
 from crossmedia.errors import BadInput
-from crossmedia.imgserver.vision.backbone import Backbone, OnnxGraph
+from crossmedia.imgserver.vision.backbone import TF32, Backbone, OnnxGraph
 from crossmedia.imgserver.vision.decode import Pixels, Preprocessing
+from crossmedia.imgserver.vision.machine import CPU_BATCH, CPU_IN_FLIGHT, Machine
 
 FeatureArray = npt.NDArray[np.float32]
-MAX_BATCH = 32
 FP32_AT_ONCE, BF16_AT_ONCE = 1, 8  # images that one core works on at a time
 HASHES = ".hashes"  # beside a converted graph: of its two files
 REQUESTS_A_STREAM = 4  # so that a core goes on with the next while Python, which others hold up, takes a result
 
 
 class Engine(Protocol):
-    """Runs a backbone. ``name`` says on what."""
+    """Runs a backbone; threads may call it side by side.
+
+    Attributes:
+        name: says on what it runs.
+        batch: images that it takes best at a time.
+        in_flight: calls that are worth having under way at once.
+    """
 
     name: str
+    batch: int
+    in_flight: int
 
     def run(self, pixels: Pixels) -> FeatureArray:
         """Features, shape (n, F), of pixels, uint8, shape (n, size, size, 3)."""
@@ -40,7 +49,7 @@ class Engine(Protocol):
 
 def run_all(engine: Engine, pixels: Sequence[Pixels]) -> FeatureArray:
     """Features, shape (n, F), of any number of images but none, in batches that memory does not notice."""
-    blocks = [np.stack(pixels[start : start + MAX_BATCH]) for start in range(0, len(pixels), MAX_BATCH)]
+    blocks = [np.stack(pixels[start : start + engine.batch]) for start in range(0, len(pixels), engine.batch)]
     return np.concatenate([engine.run(block) for block in blocks])
 
 
@@ -50,16 +59,23 @@ class OpenVinoEngine:
     Args:
         backbone: what to run.
         cache: folder for the converted graph, so that the next start need not convert again; None keeps nothing.
-        threads: of the computation; 0 takes all cores.
+        machine: how many threads compute, and the images of a batch.
 
     Raises:
-        BadInput: an ONNX file is none, or does not fit its TOML file.
+        BadInput: an ONNX file is none, or does not fit its TOML file; or the backbone computes as GPUs alone do.
     """
 
     name = "openvino"
+    in_flight = CPU_IN_FLIGHT
 
-    def __init__(self, backbone: Backbone, cache: Path | None, threads: int = 0):
+    def __init__(self, backbone: Backbone, cache: Path | None, machine: Machine = Machine()):  # noqa: B008  frozen
+        if backbone.tf32:
+            raise BadInput(
+                f"{backbone.recipe} computes in TF32, which is a format of GPUs. Embed on a machine that has one, or "
+                f"take the name without {TF32}, which is another version."
+            )
         ov = _openvino()
+        self.batch, threads = machine.batch, machine.threads
         core = ov.Core()
         size = backbone.preprocessing.size
         if isinstance(backbone.graph, OnnxGraph):
@@ -224,31 +240,64 @@ def _pooled(values: FeatureArray, pool: str) -> FeatureArray:
 
 
 class TorchEngine:
-    """The backbone in torch, on a GPU where there is one.
+    """The backbone in torch on the CPU: what others are compared with.
 
     Args:
         backbone: what to run.
-        device: ``cuda`` or ``cpu``.
     """
 
-    def __init__(self, backbone: Backbone, device: str):
-        self.name = f"torch-{device}"
-        self._device = torch.device(device)
+    name = "torch-cpu"
+    batch, in_flight = CPU_BATCH, 1
+
+    def __init__(self, backbone: Backbone):
         assert not isinstance(backbone.graph, OnnxGraph), "make_engine gives ONNX graphs to OpenVINO"
-        self._module = backbone.graph().to(self._device)
+        self._module = backbone.graph()
         self._bf16 = backbone.bf16
 
     @torch.inference_mode()
     def run(self, pixels: Pixels) -> FeatureArray:
         """Features, shape (n, F), of pixels, uint8, shape (n, size, size, 3)."""
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            features = self._module(torch.from_numpy(pixels).to(self._device))
-        found: FeatureArray = features.float().cpu().numpy()
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
+            features = self._module(torch.from_numpy(pixels))
+        found: FeatureArray = features.float().numpy()
         return found
 
 
-def make_engine(backbone: Backbone, cache: Path | None, threads: int = 0) -> Engine:
-    """Torch where there is a CUDA device, OpenVINO elsewhere and for ONNX files."""
-    if torch.cuda.is_available() and not isinstance(backbone.graph, OnnxGraph):
-        return TorchEngine(backbone, "cuda")
-    return OpenVinoEngine(backbone, cache, threads)
+class SeveralEngines:
+    """Engines behind one queue: whichever is free takes the next batch.
+
+    Args:
+        engines: of one backbone, with batches of one size.
+    """
+
+    def __init__(self, engines: Sequence[Engine]):
+        self.name = ", ".join(engine.name for engine in engines)
+        self.batch = engines[0].batch
+        self.in_flight = sum(engine.in_flight for engine in engines)
+        self._free: queue.SimpleQueue[Engine] = queue.SimpleQueue()
+        for place in range(max(engine.in_flight for engine in engines)):  # in turn, so that no engine waits at first
+            for engine in engines:
+                if place < engine.in_flight:
+                    self._free.put(engine)
+
+    def run(self, pixels: Pixels) -> FeatureArray:
+        """Features, shape (n, F), of pixels, uint8, shape (n, size, size, 3)."""
+        engine = self._free.get()
+        try:
+            return engine.run(pixels)
+        finally:
+            self._free.put(engine)
+
+
+def make_engine(backbone: Backbone, cache: Path | None, machine: Machine = Machine()) -> Engine:  # noqa: B008  frozen
+    """Torch on the GPUs of ``machine``, OpenVINO where it has none and for ONNX files.
+
+    Raises:
+        BadInput: a device is not there, or the backbone cannot run on it.
+    """
+    if not machine.gpus or isinstance(backbone.graph, OnnxGraph):
+        return OpenVinoEngine(backbone, cache, machine)
+    from crossmedia.imgserver.vision.cuda_engine import CudaEngine
+
+    made = [CudaEngine(backbone, device, machine) for device in machine.gpus]
+    return made[0] if len(made) == 1 else SeveralEngines(made)

@@ -31,6 +31,7 @@ from crossmedia.imgserver.serving import learning
 from crossmedia.imgserver.serving.grpc_server import MAX_STREAMS, GrpcServer
 from crossmedia.imgserver.serving.miss import Miss
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.imgserver.wire import GET_HEAD_GRADIENT, GET_INFO, GET_THUMBNAILS, PUT_HEAD, PUT_IMAGES
 from crossmedia.service.admission import NOTHING, SHARE, Admission, Cost, Turns
@@ -209,7 +210,7 @@ def test_the_limit_of_open_files_leaves_some_for_the_server(monkeypatch: pytest.
 
 @pytest.fixture
 def service(store: Path, photos: Path) -> Iterator[ImageService]:
-    made = ImageService(ServiceConfig(store, PhotoSource(str(photos)), threads=2))
+    made = ImageService(ServiceConfig(store, PhotoSource(str(photos)), machine=Machine(threads=2)))
     yield made
     made.close()
 

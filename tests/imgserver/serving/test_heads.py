@@ -28,6 +28,7 @@ from crossmedia.imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES, Hea
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
 from crossmedia.imgserver.shards import SHARDS, owners, shards_of
 from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.imgserver.wire import GET_HEAD_GRADIENT
 from crossmedia.service.callers import Caller
@@ -46,7 +47,7 @@ SHAPES = {name: tuple(weight.shape) for name, weight in head_of(0).named_paramet
 
 @pytest.fixture
 def service(store: Path, photos: Path) -> Iterator[ImageService]:
-    made = ImageService(ServiceConfig(store, PhotoSource(str(photos)), threads=2))
+    made = ImageService(ServiceConfig(store, PhotoSource(str(photos)), machine=Machine(threads=2)))
     yield made
     made.close()
 

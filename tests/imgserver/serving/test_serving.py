@@ -36,6 +36,7 @@ from crossmedia.imgserver.serving.stage import Stage
 from crossmedia.imgserver.serving.under_way import UnderWay
 from crossmedia.imgserver.vision.decode import ImageLimits, Pixels
 from crossmedia.imgserver.vision.engines import FeatureArray
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.service.admission import Admission
 from crossmedia.service.callers import Caller
@@ -51,7 +52,9 @@ def own_photos(photos: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def service(store: Path, own_photos: Path) -> Iterator[ImageService]:
     """In this process; failures are remembered for half a second."""
-    made = ImageService(ServiceConfig(store, PhotoSource(str(own_photos)), negative_ttl_s=0.5, threads=2))
+    made = ImageService(
+        ServiceConfig(store, PhotoSource(str(own_photos)), negative_ttl_s=0.5, machine=Machine(threads=2))
+    )
     yield made
     made.close()
 
