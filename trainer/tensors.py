@@ -5,13 +5,15 @@ Legend: B rows, N history entries of the batch together, K unique images, D numb
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from crossmedia.features.batch import Batch, Jagged
+from crossmedia.features.batch import Batch
+from crossmedia.trainer.one_copy import copied
 
 
 @dataclass(frozen=True)
@@ -65,28 +67,35 @@ AGE_BUCKETS = 32
 
 
 def to_tensors(batch: Batch, device: torch.device) -> TensorBatch:
-    """Copy a batch to ``device``."""
-
-    def tensor(values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(device, non_blocking=True)
-
-    def rows(jagged: Jagged) -> Tensor:
-        return tensor(np.repeat(np.arange(len(jagged)), jagged.lengths))
-
+    """Copy a batch to ``device``, all of it at once."""
     first = next(iter(batch.history.values()), None)
     lengths = first.lengths if first is not None else np.zeros(len(batch), dtype=np.int64)
     age = np.log2(np.maximum(batch.history_age_s, 1)).astype(np.int64) + 1
-    images = None
+    arrays = [
+        np.minimum(age, AGE_BUCKETS - 1),
+        np.repeat(np.arange(len(batch)), lengths),
+        lengths,
+        *batch.labels.values(),
+        *batch.ids.values(),
+        *(jagged.values for jagged in batch.history.values()),
+        *(jagged.values for jagged in batch.text.values()),
+        *(np.repeat(np.arange(len(jagged)), jagged.lengths) for jagged in batch.text.values()),
+    ]
     if batch.images is not None:
-        found = batch.images
-        images = TensorImages(tensor(found.unique_index), tensor(found.target), tensor(found.history.values))
+        arrays += [batch.images.unique_index, batch.images.target, batch.images.history.values]
+    found = iter(copied(arrays, device))
     return TensorBatch(
-        labels={name: tensor(values) for name, values in batch.labels.items()},
-        ids={name: tensor(values) for name, values in batch.ids.items()},
-        history={name: tensor(jagged.values) for name, jagged in batch.history.items()},
-        history_age=tensor(np.minimum(age, AGE_BUCKETS - 1)),
-        segments=tensor(np.repeat(np.arange(len(batch)), lengths)),
-        lengths=tensor(lengths),
-        text={name: (tensor(jagged.values), rows(jagged)) for name, jagged in batch.text.items()},
-        images=images,
+        history_age=next(found),
+        segments=next(found),
+        lengths=next(found),
+        labels={name: next(found) for name in batch.labels},
+        ids={name: next(found) for name in batch.ids},
+        history={name: next(found) for name in batch.history},
+        text=dict(zip(batch.text, _pairs(found, len(batch.text)), strict=True)),
+        images=None if batch.images is None else TensorImages(next(found), next(found), next(found)),
     )
+
+
+def _pairs(found: Iterator[Tensor], n: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The next ``n`` tensors, each with the one that stands ``n`` places behind it."""
+    return zip([next(found) for _ in range(n)], [next(found) for _ in range(n)], strict=True)
