@@ -34,11 +34,11 @@ _launching = threading.Lock()  # how floats are multiplied is a setting of the p
 
 
 class _Slot:
-    """What one batch under way needs: n images at most, of ``size`` pixels a side, with features of F numbers."""
+    """What one batch under way needs: pixels of a shape (n, size, size, 3), and features of ``dim`` numbers."""
 
-    def __init__(self, n: int, size: int, dim: int, device: torch.device):
-        self.pixels = torch.empty((n, size, size, 3), dtype=torch.uint8, pin_memory=True)
-        self.features = torch.empty((n, dim), dtype=torch.float32, pin_memory=True)
+    def __init__(self, shape: tuple[int, ...], dim: int, device: torch.device):
+        self.pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        self.features = torch.empty((shape[0], dim), dtype=torch.float32, pin_memory=True)
         self.on_device = torch.empty_like(self.pixels, device=device)
         self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self.done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
@@ -53,6 +53,8 @@ class CudaEngine:
         machine: images of a batch, and whether to compile.
 
     Attributes:
+        device: the GPU.
+        shape: of the pixels of an image.
         batch: images of a full batch; fewer than asked for where the GPU's memory holds no more.
 
     Raises:
@@ -64,14 +66,15 @@ class CudaEngine:
     def __init__(self, backbone: Backbone, device: str, machine: Machine):
         assert not isinstance(backbone.graph, OnnxGraph), "make_engine gives ONNX graphs to OpenVINO"
         self.name, self.batch = f"torch-{device}", machine.batch
-        self._device, self._tf32 = torch.device(device), backbone.tf32
-        self._module, self._autocast = _placed(backbone, self._device)
+        self.device, self._tf32 = torch.device(device), backbone.tf32
+        self._module, self._autocast = _placed(backbone, self.device)
         self._full: nn.Module | Callable[[Tensor], Tensor] = self._module
         if machine.compile:
             self._full = torch.compile(self._module, dynamic=False)
-        self._copying = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        self._computing = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        self._size = backbone.preprocessing.size
+        self._copying = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        self._computing = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        size = backbone.preprocessing.size
+        self.shape = size, size, 3
         replay = self._captured()
         while replay is None:
             if self.batch == 1:
@@ -81,7 +84,7 @@ class CudaEngine:
             torch.cuda.empty_cache()
             replay = self._captured()
         self._replay = replay
-        slots = [_Slot(self.batch, self._size, backbone.feature_dim, self._device) for _ in range(self.in_flight)]
+        slots = [_Slot((self.batch, *self.shape), backbone.feature_dim, self.device) for _ in range(self.in_flight)]
         self._free: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for slot in slots:
             self._free.put(slot)
@@ -96,7 +99,7 @@ class CudaEngine:
         slot, n = self._free.get(), len(pixels)
         try:
             slot.pixels.numpy()[:n] = pixels
-            with _launching, torch.inference_mode(), torch.cuda.device(self._device):
+            with _launching, torch.inference_mode(), torch.cuda.device(self.device):
                 with torch.cuda.stream(self._copying):
                     slot.on_device[:n].copy_(slot.pixels[:n], non_blocking=True)
                     slot.copied.record()
@@ -129,8 +132,8 @@ class CudaEngine:
         Returns:
             None where memory does not hold such a batch.
         """
-        pixels = torch.zeros((self.batch, self._size, self._size, 3), dtype=torch.uint8, device=self._device)
-        with _launching, torch.inference_mode(), torch.cuda.device(self._device), self._multiplying(choose=True):
+        pixels = torch.zeros((self.batch, *self.shape), dtype=torch.uint8, device=self.device)
+        with _launching, torch.inference_mode(), torch.cuda.device(self.device), self._multiplying(choose=True):
             try:
                 with torch.cuda.stream(self._computing):
                     for _ in range(WARM_UP):

@@ -102,7 +102,7 @@ def test_on_a_cpu_memory_is_shared_where_it_may_be_written() -> None:
     shared, own = one_copy.copied([array, fixed], CPU)
     array[0] = 1
     own[0] = 1
-    assert (shared[0], fixed[0]) == (1, 0)
+    assert (shared[0].item(), fixed[0]) == (1, 0)
 
 
 @pytest.mark.gpu

@@ -1,0 +1,228 @@
+"""Photos of 500 x 500 to features on a GPU: each step by itself, and a catalogue embedded into a store."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.embed import PHOTOS
+from crossmedia.imgserver.offline.decoding import decoded
+from crossmedia.imgserver.offline.precompute import PrecomputeConfig, StoreEmbedder
+from crossmedia.imgserver.vision.backbone import Backbone
+from crossmedia.imgserver.vision.backbones import get_backbone
+from crossmedia.imgserver.vision.decode import ImageLimits, Pixels, decode
+from crossmedia.imgserver.vision.decoders import Decoders
+from crossmedia.imgserver.vision.engines import Engine, TorchEngine, make_engine
+from crossmedia.imgserver.vision.machine import Machine
+from crossmedia.imgserver.vision.photo_source import PhotoSource
+
+DISTINCT = 2_000
+CPU_PHOTOS = 64
+# name -> recipe, photos to embed, whether to compile; {file} holds random weights
+NETS: dict[str, tuple[str, int, bool]] = {
+    "lite0": ("efficientnet_lite0", 30_000, False),
+    "lite0 tf32": ("efficientnet_lite0#tf32", 0, False),
+    "lite0 bf16": ("efficientnet_lite0#bf16", 30_000, False),
+    "resnet50 bf16": ("torchvision:resnet50@{file}#bf16", 20_000, False),
+    "vit_b_16 bf16": ("torchvision:vit_b_16@{file}#bf16", 20_000, False),
+    "vit_b_16 bf16 compiled": ("torchvision:vit_b_16@{file}#bf16", 0, True),
+}
+
+
+def make_photo(folder: Path, number: int) -> None:
+    """One of them: a crop of a photo of the demo, no two the same."""
+    sources, rng = sorted(PHOTOS.iterdir()), np.random.default_rng(number)
+    image = Image.open(sources[number % len(sources)]).convert("RGB")
+    side = int(min(image.size) * rng.uniform(0.7, 1.0))
+    left, top = (int(rng.integers(0, edge - side + 1)) for edge in image.size)
+    crop = image.crop((left, top, left + side, top + side)).resize((500, 500), Image.Resampling.BICUBIC)
+    crop.save(folder / f"{number}.jpg", quality=85)
+
+
+def make_photos(folder: Path, n: int) -> float:
+    """JPEGs of 500 x 500, those behind the first ``DISTINCT`` being links to them; the mean of their bytes."""
+    folder.mkdir()
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(partial(make_photo, folder), range(min(n, DISTINCT)), chunksize=32))
+    for number in range(DISTINCT, n):
+        os.link(folder / f"{number % DISTINCT}.jpg", folder / f"{number}.jpg")
+    return float(np.mean([(folder / f"{number}.jpg").stat().st_size for number in range(min(n, DISTINCT))]))
+
+
+def backbone_of(recipe: str, folder: Path) -> Backbone:
+    """A backbone; where the recipe has a place for a file, random weights are written there."""
+    if "{file}" not in recipe:
+        return get_backbone(recipe)
+    from torchvision import models
+
+    name = recipe.partition(":")[2].partition("@")[0]
+    file = folder / f"{name}-random.pt"
+    if not file.exists():
+        torch.manual_seed(0)
+        torch.save(models.get_model(name, weights=None).state_dict(), file)
+    return get_backbone(recipe.format(file=file))
+
+
+@contextmanager
+def busy(device: str) -> Iterator[list[float]]:
+    """Shares of time, a tenth of a second each, in which the driver saw a kernel run; empty without its library."""
+    seen: list[float] = []
+    ended = threading.Event()
+
+    def look() -> None:
+        try:
+            while not ended.wait(0.1):
+                seen.append(torch.cuda.utilization(device) / 100)
+        except (ImportError, RuntimeError):
+            return
+
+    thread = threading.Thread(target=look, daemon=True)
+    if device != "cpu":
+        thread.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        if device != "cpu":
+            thread.join()
+
+
+def per_second(work: Callable[[], int], seconds: float) -> float:
+    """Items a second of work repeated for so long, behind a first time that is not counted."""
+    work()
+    started, done = time.perf_counter(), 0
+    while (took := time.perf_counter() - started) < seconds:
+        done += work()
+    return done / took
+
+
+def steps_of(engine: Any, seconds: float) -> dict[str, float]:
+    """Images a second that are computed from pixels on the GPU, and that are copied to it from pinned memory."""
+    pixels = torch.randint(0, 256, (engine.batch, *engine.shape), dtype=torch.uint8).pin_memory()
+    there = pixels.to(engine.device)
+
+    def compute() -> int:
+        for _ in range(8):
+            engine.features(there)
+        torch.cuda.synchronize(engine.device)
+        return 8 * len(there)
+
+    def copy() -> int:
+        for _ in range(8):
+            there.copy_(pixels, non_blocking=True)
+        torch.cuda.synchronize(engine.device)
+        return 8 * len(there)
+
+    with torch.inference_mode():
+        return {"computed_per_s": per_second(compute, seconds), "copied_per_s": per_second(copy, seconds / 4)}
+
+
+def ready_rate(engine: Engine, pixels: Pixels, seconds: float) -> float:
+    """Images a second through the engine, from pixels in memory to features in memory, with batches in flight."""
+    batch = np.resize(pixels, (engine.batch, *pixels.shape[1:]))
+    with ThreadPoolExecutor(engine.in_flight) as pool:
+
+        def work() -> int:
+            return sum(len(found) for found in pool.map(lambda _: engine.run(batch), range(2 * engine.in_flight)))
+
+        return per_second(work, seconds)
+
+
+def decode_rate(catalogue: str, backbone: Backbone, made: Machine, photos: int) -> float:
+    """Photos a second that are read and decoded, and thrown away."""
+    opened = PhotoSource(catalogue).open()
+    ids = opened.ids()[:photos]
+    with Decoders(ImageLimits(), made.decoders) as decoders:
+        for _ in decoded(opened, backbone, decoders, ids[: 4 * made.decoders], made.commit):  # starts the processes
+            pass
+        started = time.perf_counter()
+        done = sum(photo.ok for photo in decoded(opened, backbone, decoders, ids, made.commit))
+        return done / (time.perf_counter() - started)
+
+
+def embed_rate(catalogue: str, folder: Path, recipe: str, made: Machine, photos: int, device: str) -> dict[str, Any]:
+    """``imgserver precompute`` of photos into a store of its own: photos a second from the first commit to the last."""
+    with StoreEmbedder(Path(tempfile.mkdtemp(dir=folder)), PhotoSource(catalogue), recipe, made) as embedder:
+        plan = embedder.plan(PrecomputeConfig(dim=64, only=np.arange(photos)))
+        _ = embedder.engine
+        commits: list[tuple[float, int]] = []
+        before = os.times()
+        with busy(device) as seen:
+            started = time.perf_counter()
+            result = embedder.run(plan, lambda done: commits.append((time.perf_counter(), done)))
+            whole = time.perf_counter() - started
+        used = os.times()
+    assert result.embedded == photos, result
+    steady, done = commits[-1][0] - commits[0][0], sum(n for _, n in commits[1:])
+    within = seen[int(10 * (commits[0][0] - started)) : int(10 * (commits[-1][0] - started))]
+    own = used.user + used.system - before.user - before.system
+    return {
+        "photos_per_s": done / steady,
+        "photos_per_s_with_start_and_head": photos / whole,
+        "gpu_busy_seen": float(np.mean(within)) if within else -1.0,
+        "own_cpu_us": 1e6 * own / photos,
+    }
+
+
+def measure(device: str, quick: bool, say: Any) -> None:
+    """Every net, and what decoding alone gives for each kind of preprocessing."""
+    seconds = 0.3 if quick else 1.5
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        photos = str(folder / "photos")
+        most = max(n for _, n, _ in NETS.values())
+        most = min(most, 256) if quick else most
+        say("photos", mean_bytes=make_photos(Path(photos), most))
+        decode_rates: dict[Any, float] = {}
+        cores = len(os.sched_getaffinity(0))
+        torch.set_num_threads(cores)
+        for name, (recipe, n, compiled) in NETS.items():
+            n, made = (min(n, most), Machine(devices=(device,), compile=compiled))
+            if device == "cpu":
+                if recipe.endswith("#tf32") or compiled:
+                    continue
+                made = Machine(devices=("cpu",))
+            backbone = backbone_of(recipe, folder)
+            how = backbone.preprocessing
+            if how not in decode_rates:
+                decode_rates[how] = decode_rate(photos, backbone, made, min(4_000, most))
+                say(f"decode alone, {how.fit}", photos_per_s=decode_rates[how], processes=made.decoders)
+            started = time.perf_counter()
+            engine: Any = make_engine(backbone, None, made)
+            found: dict[str, Any] = {"made_s": time.perf_counter() - started, "batch": engine.batch}
+            data = [Path(photos, f"{i}.jpg").read_bytes() for i in range(CPU_PHOTOS)]
+            pixels = np.stack([decode(photo, how, ImageLimits()) for photo in data])
+            if device != "cpu":
+                found |= steps_of(engine, seconds)
+            found["ready_per_s"] = ready_rate(engine, pixels, seconds)
+            cosines = _cosines(engine.run(pixels), TorchEngine(_plain(backbone)).run(pixels))
+            found |= {"cosine_cpu_mean": float(cosines.mean()), "cosine_cpu_least": float(cosines.min())}
+            say(name, **found)
+            del engine
+            if n:
+                rate = embed_rate(photos, folder, backbone.recipe, made, n, device)
+                if device != "cpu":
+                    rate["gpu_busy_computed"] = rate["photos_per_s"] / found["computed_per_s"]
+                say(f"{name}, embedded into a store", photos=n, **rate)
+
+
+def _plain(backbone: Backbone) -> Backbone:
+    """The same in float32, which others are compared with."""
+    return replace(backbone, bf16=False, tf32=False)
+
+
+def _cosines(a: Any, b: Any) -> Any:
+    return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
