@@ -166,6 +166,7 @@ def embed_rate(catalogue: str, folder: Path, recipe: str, made: Machine, photos:
             whole = time.perf_counter() - started
         used = os.times()
     assert result.embedded == photos, result
+    assert len(commits) > 1, "one commit has no steady part; take more photos"
     steady, done = commits[-1][0] - commits[0][0], sum(n for _, n in commits[1:])
     within = seen[int(10 * (commits[0][0] - started)) : int(10 * (commits[-1][0] - started))]
     own = used.user + used.system - before.user - before.system
@@ -184,7 +185,7 @@ def measure(device: str, quick: bool, say: Any) -> None:
         folder = Path(temporary)
         photos = str(folder / "photos")
         most = max(n for _, n, _ in NETS.values())
-        most = min(most, 256) if quick else most
+        most = min(most, 600) if quick else most
         say("photos", mean_bytes=make_photos(Path(photos), most))
         decode_rates: dict[Any, float] = {}
         cores = len(os.sched_getaffinity(0))
