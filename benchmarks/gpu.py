@@ -60,20 +60,21 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.device != "cpu" and not torch.cuda.is_available():
         raise SystemExit("There is no CUDA device here; --device cpu --quick tries the script without one.")
-    failed = False
+    failed, where = False, machine(arguments.device)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     for stage in arguments.stage or STAGES:
         started = time.monotonic()
-        found: dict[str, Any] = {}
 
-        def say(what: str, stage: str = stage, found: dict[str, Any] = found, **values: Any) -> None:
-            found[what] = values
+        def say(what: str, stage: str = stage, **values: Any) -> None:
+            line = {"benchmark": "gpu", "stage": stage, **where, "what": what, **values}
+            with open(arguments.out, "a") as file:  # at once, for a machine may be taken away
+                print(json.dumps(line), file=file)
             shown = "  ".join(f"{name} {_shown(value)}" for name, value in values.items())
             print(f"{stage:7} {what:40} {shown}", flush=True)
 
         if missing := absent(stage):
             for name in missing:
-                print(f"{stage}: not measured: {name} absent", flush=True)
-            found["not measured"] = missing
+                say("not measured", absent=name)
         else:
             try:
                 if stage == "tests":
@@ -83,16 +84,10 @@ def main() -> None:
                     module.measure(arguments.device, arguments.quick, say)
             except Exception as error:  # what was measured before is still written
                 failed = True
-                found["failed"] = f"{type(error).__name__}: {error}"
-                print(f"{stage}: failed: {found['failed']}", flush=True)
+                say("failed", error=f"{type(error).__name__}: {error}")
                 if os.environ.get("TRACEBACKS"):
                     raise
-        seconds = round(time.monotonic() - started, 1)
-        line = {"benchmark": "gpu", "stage": stage, **machine(arguments.device), "seconds": seconds, "found": found}
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        with open(arguments.out, "a") as file:
-            print(json.dumps(line), file=file)
-        print(f"{stage}: {seconds} s", flush=True)
+        say("the stage", seconds=round(time.monotonic() - started, 1))
     sys.exit(failed)
 
 

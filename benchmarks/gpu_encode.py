@@ -23,9 +23,10 @@ from crossmedia.imgserver.offline.decoding import decoded
 from crossmedia.imgserver.offline.precompute import PrecomputeConfig, StoreEmbedder
 from crossmedia.imgserver.vision.backbone import Backbone
 from crossmedia.imgserver.vision.backbones import get_backbone
-from crossmedia.imgserver.vision.decode import ImageLimits, Pixels, decode
+from crossmedia.imgserver.vision.decode import ImageLimits, decode
 from crossmedia.imgserver.vision.decoders import Decoders
-from crossmedia.imgserver.vision.engines import Engine, TorchEngine, make_engine
+from crossmedia.imgserver.vision.engines import Engine, Pictures, TorchEngine, make_engine
+from crossmedia.imgserver.vision.gpu_jpeg import for_gpu
 from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 
@@ -33,11 +34,13 @@ DISTINCT = 2_000
 CPU_PHOTOS = 64
 # name -> recipe, photos to embed, whether to compile; {file} holds random weights
 NETS: dict[str, tuple[str, int, bool]] = {
-    "lite0": ("efficientnet_lite0", 30_000, False),
+    "lite0": ("efficientnet_lite0", 12_000, False),
     "lite0 tf32": ("efficientnet_lite0#tf32", 0, False),
-    "lite0 bf16": ("efficientnet_lite0#bf16", 30_000, False),
-    "resnet50 bf16": ("torchvision:resnet50@{file}#bf16", 20_000, False),
-    "vit_b_16 bf16": ("torchvision:vit_b_16@{file}#bf16", 20_000, False),
+    "lite0 nvjpeg": ("efficientnet_lite0#nvjpeg", 30_000, False),
+    "lite0 nvjpeg bf16": ("efficientnet_lite0#nvjpeg#bf16", 30_000, False),
+    "resnet50 nvjpeg bf16": ("torchvision:resnet50@{file}#nvjpeg#bf16", 30_000, False),
+    "vit_b_16 bf16": ("torchvision:vit_b_16@{file}#bf16", 12_000, False),
+    "vit_b_16 nvjpeg bf16": ("torchvision:vit_b_16@{file}#nvjpeg#bf16", 20_000, False),
     "vit_b_16 bf16 compiled": ("torchvision:vit_b_16@{file}#bf16", 0, True),
 }
 
@@ -130,9 +133,9 @@ def steps_of(engine: Any, seconds: float) -> dict[str, float]:
         return {"computed_per_s": per_second(compute, seconds), "copied_per_s": per_second(copy, seconds / 4)}
 
 
-def ready_rate(engine: Engine, pixels: Pixels, seconds: float) -> float:
-    """Images a second through the engine, from pixels in memory to features in memory, with batches in flight."""
-    batch = np.resize(pixels, (engine.batch, *pixels.shape[1:]))
+def ready_rate(engine: Engine, pictures: Pictures, seconds: float) -> float:
+    """Images a second through the engine, from what is in memory to features in memory, with batches in flight."""
+    batch = [pictures[number % len(pictures)] for number in range(engine.batch)]
     with ThreadPoolExecutor(engine.in_flight) as pool:
 
         def work() -> int:
@@ -193,14 +196,14 @@ def measure(device: str, quick: bool, say: Any) -> None:
         for name, (recipe, n, compiled) in NETS.items():
             n, made = (min(n, most), Machine(devices=(device,), compile=compiled))
             if device == "cpu":
-                if recipe.endswith("#tf32") or compiled:
+                if "tf32" in recipe or "nvjpeg" in recipe or compiled:
                     continue
                 made = Machine(devices=("cpu",))
             backbone = backbone_of(recipe, folder)
             how = backbone.preprocessing
             if how not in decode_rates:
                 decode_rates[how] = decode_rate(photos, backbone, made, min(4_000, most))
-                say(f"decode alone, {how.fit}", photos_per_s=decode_rates[how], processes=made.decoders)
+                say(f"read and decoded, {how.fit}, {how.jpeg}", photos_per_s=decode_rates[how], at_once=made.decoders)
             started = time.perf_counter()
             engine: Any = make_engine(backbone, None, made)
             found: dict[str, Any] = {"made_s": time.perf_counter() - started, "batch": engine.batch}
@@ -211,6 +214,12 @@ def measure(device: str, quick: bool, say: Any) -> None:
             found["ready_per_s"] = ready_rate(engine, pixels, seconds)
             cosines = _cosines(engine.run(pixels), TorchEngine(_plain(backbone)).run(pixels))
             found |= {"cosine_cpu_mean": float(cosines.mean()), "cosine_cpu_least": float(cosines.min())}
+            if how.jpeg == "nvjpeg":
+                jpegs = [jpeg for photo in data if (jpeg := for_gpu(photo, ImageLimits()))]
+                assert len(jpegs) == len(data), "these photos are plain JPEGs"
+                of_pixels = _cosines(engine.run(jpegs), engine.run(pixels))
+                found["bytes_per_s"] = ready_rate(engine, jpegs, seconds)
+                found |= {"cosine_pillow_mean": float(of_pixels.mean()), "cosine_pillow_least": float(of_pixels.min())}
             say(name, **found)
             del engine
             if n:

@@ -175,7 +175,7 @@ def measure(device: str, quick: bool, say: Any) -> None:
     steps, rounds = (4, 2) if quick else (60, 5)
     missing = [name for name in FUXI_NEEDS if importlib.util.find_spec(name) is None]
     for name in missing:
-        print(f"train: FuxiCTR not measured: {name} absent", flush=True)
+        say("FuxiCTR not measured", absent=name)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make_store(folder / "store", make_vectors(IMAGES))

@@ -240,7 +240,7 @@ class StoreEmbedder:
             started = time.perf_counter()
             photos = [read_photo(self.catalogue, int(i), how, decoders) for i in sample]
         if pixels := [photo.pixels for photo in photos if photo.pixels is not None]:
-            self.engine.run(np.stack(pixels))
+            self.engine.run(pixels)
         return len(sample) / (time.perf_counter() - started)
 
     def run(self, plan: Plan, progress: Callable[[int], None] = lambda done: None) -> PrecomputeResult:

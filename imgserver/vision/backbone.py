@@ -18,6 +18,7 @@ from crossmedia.imgserver.vision.decode import Preprocessing
 from crossmedia.version import hashed
 
 TORCHVISION, ONNX = "torchvision:", "onnx:"
+NVJPEG = "#nvjpeg"  # in the recipe of a backbone whose JPEGs the GPU decodes
 # Ends of the recipe and the version of a backbone that computes in bfloat16, or on GPUs in TF32: products of 10 bits.
 BF16, TF32 = "#bf16", "#tf32"
 
@@ -28,7 +29,10 @@ def backbone_version(name: str, files: Sequence[Path], preprocessing: Preprocess
     for path in files:
         with open(path, "rb") as file:
             sha.update(hashlib.file_digest(file, "sha256").digest())
-    sha.update(json.dumps(asdict(preprocessing), sort_keys=True, separators=(",", ":")).encode() + rest.encode())
+    steps = asdict(preprocessing)
+    if steps["jpeg"] == "pillow":  # as it was before there was a choice
+        del steps["jpeg"]
+    sha.update(json.dumps(steps, sort_keys=True, separators=(",", ":")).encode() + rest.encode())
     return hashed(name, sha.hexdigest())
 
 

@@ -7,6 +7,7 @@ onnx:model.onnx                            any ONNX file, with its preprocessing
 
 Any of them with #bf16 behind it computes in bfloat16: up to twice as fast where the processor knows it, and a version
 of its own. So does #tf32 on GPUs, where matrix units then take the products of float32 with 10 bits.
+#nvjpeg has the GPU decode plain JPEGs, where cores alone do not keep up with it: other pixels, another version.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from crossmedia.errors import BadInput, did_you_mean
-from crossmedia.imgserver.vision.backbone import BF16, ONNX, TF32, TORCHVISION, Backbone, OnnxGraph
+from crossmedia.imgserver.vision.backbone import BF16, NVJPEG, ONNX, TF32, TORCHVISION, Backbone, OnnxGraph
 from crossmedia.imgserver.vision.efficientnet_lite import DEFAULT, efficientnet_lite0
 
 
@@ -24,6 +25,11 @@ def get_backbone(recipe: str) -> Backbone:
     Raises:
         BadInput: there is no such backbone, or its files cannot be had or read.
     """
+    if recipe.endswith(NVJPEG):
+        plain = get_backbone(recipe.removesuffix(NVJPEG))
+        if isinstance(plain.graph, OnnxGraph):
+            raise BadInput(f"{recipe} runs on the CPU, where no GPU decodes its JPEGs. Leave out {NVJPEG}.")
+        return replace(plain, recipe=recipe, preprocessing=replace(plain.preprocessing, jpeg="nvjpeg"))
     for form in (BF16, TF32):
         if recipe.endswith(form):
             plain = get_backbone(recipe.removesuffix(form))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from crossmedia.errors import BadInput
 from crossmedia.imgserver.vision.backbone import Backbone, Normalised, OnnxGraph
-from crossmedia.imgserver.vision.decode import Pixels
-from crossmedia.imgserver.vision.engines import FeatureArray
+from crossmedia.imgserver.vision.engines import FeatureArray, Pictures
+from crossmedia.imgserver.vision.gpu_jpeg import Decode, Jpeg, decoder, resized
 from crossmedia.imgserver.vision.machine import CUDA_IN_FLIGHT, Machine
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,8 @@ class CudaEngine:
             self._full = torch.compile(self._module, dynamic=False)
         self._copying = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         self._computing = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        size = backbone.preprocessing.size
+        self._preprocessing, size = backbone.preprocessing, backbone.preprocessing.size
+        self._decode: Decode | None = decoder() if backbone.preprocessing.jpeg == "nvjpeg" else None
         self.shape = size, size, 3
         replay = self._captured()
         while replay is None:
@@ -89,28 +90,64 @@ class CudaEngine:
         for slot in slots:
             self._free.put(slot)
 
-    def run(self, pixels: Pixels) -> FeatureArray:
-        """Features, shape (n, F), of pixels, uint8, shape (n, size, size, 3)."""
-        blocks = [pixels[start : start + self.batch] for start in range(0, len(pixels), self.batch)]
+    def run(self, pictures: Pictures) -> FeatureArray:
+        """Features, shape (n, F), of pictures: pixels, uint8, shape (n, size, size, 3), or a list of them and of JPEGs.
+
+        A row of a JPEG that the GPU cannot decode is nan.
+        """
+        blocks = [pictures[start : start + self.batch] for start in range(0, len(pictures), self.batch)]
         found = [self._run(block) for block in blocks]
         return found[0] if len(found) == 1 else np.concatenate(found)
 
-    def _run(self, pixels: Pixels) -> FeatureArray:
-        slot, n = self._free.get(), len(pixels)
+    def _run(self, pictures: Pictures) -> FeatureArray:
+        slot, n = self._free.get(), len(pictures)
+        jpegs = {place: picture for place, picture in enumerate(pictures) if isinstance(picture, Jpeg)}
         try:
-            slot.pixels.numpy()[:n] = pixels
+            decoded, failed = self._decoded(list(jpegs.values())) if jpegs else ([], [])
+            into = slot.pixels.numpy()
+            for place, picture in enumerate(pictures):
+                if not isinstance(picture, Jpeg):
+                    into[place] = picture
             with _launching, torch.inference_mode(), torch.cuda.device(self.device):
-                with torch.cuda.stream(self._copying):
-                    slot.on_device[:n].copy_(slot.pixels[:n], non_blocking=True)
-                    slot.copied.record()
-                with torch.cuda.stream(self._computing):
+                if len(jpegs) < n:
+                    with torch.cuda.stream(self._copying):
+                        slot.on_device[:n].copy_(slot.pixels[:n], non_blocking=True)
+                        slot.copied.record()
                     self._computing.wait_event(slot.copied)
+                with torch.cuda.stream(self._computing):
+                    if jpegs:
+                        rows = resized(decoded, self._preprocessing)
+                        if len(jpegs) == n:
+                            slot.on_device[:n].copy_(rows)
+                        else:  # one by one, for an index would have to be copied, and copying one waits for all before
+                            for place, row in zip(jpegs, rows, strict=True):
+                                slot.on_device[place].copy_(row)
                     slot.features[:n].copy_(self.features(slot.on_device[:n]), non_blocking=True)
                     slot.done.record()
             slot.done.synchronize()  # this thread sleeps; others go on
-            return slot.features.numpy()[:n].copy()
+            found = slot.features.numpy()[:n].copy()
         finally:
             self._free.put(slot)
+        places = list(jpegs)
+        found[[places[number] for number in failed]] = np.nan
+        return found
+
+    def _decoded(self, photos: Sequence[Jpeg]) -> tuple[list[Tensor], list[int]]:
+        """Pictures on the GPU, shape (3, height, width) each, and the places of those that cannot be decoded: black."""
+        assert self._decode is not None, "only a backbone whose JPEGs the GPU decodes is given any"
+        with torch.inference_mode(), torch.cuda.device(self.device), torch.cuda.stream(self._computing):
+            try:
+                return self._decode(photos, self.device), []
+            except RuntimeError:
+                pass
+            pictures, failed = [], []
+            for place, photo in enumerate(photos):
+                try:
+                    pictures += self._decode([photo], self.device)
+                except RuntimeError:
+                    failed.append(place)
+                    pictures.append(torch.zeros((3, *self.shape[:2]), dtype=torch.uint8, device=self.device))
+            return pictures, failed
 
     def features(self, pixels: Tensor) -> Tensor:
         """Launch the net on pixels that are on the GPU, uint8, shape (n, size, size, 3); fp32, shape (n, F).

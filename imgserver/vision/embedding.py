@@ -16,6 +16,7 @@ from crossmedia.imgserver.storage.versions import FEATURE_DTYPE
 from crossmedia.imgserver.vision.backbone import Backbone
 from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.engines import Engine, make_engine, run_all
+from crossmedia.imgserver.vision.gpu_jpeg import Jpeg
 from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photos import Photo, rows_of
 from crossmedia.status import NOT_KEPT, Status
@@ -61,6 +62,8 @@ def reasons_of(photos: Iterable[Photo]) -> dict[int, str]:
 
 def _without_feature(photo: Photo) -> Photo:
     reason = "the backbone gives numbers for it that are not finite in float16"
+    if isinstance(photo.pixels, Jpeg):
+        reason = f"the GPU cannot decode it, or {reason}"
     return replace(photo, status=Status.CORRUPT, pixels=None, reason=reason)
 
 

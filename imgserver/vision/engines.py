@@ -19,11 +19,14 @@ from torch import nn
 
 from crossmedia.disk import hash_of, replacing
 from crossmedia.errors import BadInput
-from crossmedia.imgserver.vision.backbone import TF32, Backbone, OnnxGraph
+from crossmedia.imgserver.vision.backbone import NVJPEG, TF32, Backbone, OnnxGraph
 from crossmedia.imgserver.vision.decode import Pixels, Preprocessing
+from crossmedia.imgserver.vision.gpu_jpeg import Jpeg
 from crossmedia.imgserver.vision.machine import CPU_BATCH, CPU_IN_FLIGHT, Machine
 
 FeatureArray = npt.NDArray[np.float32]
+Picture = Pixels | Jpeg
+Pictures = Pixels | Sequence[Picture]
 FP32_AT_ONCE, BF16_AT_ONCE = 1, 8  # images that one core works on at a time
 HASHES = ".hashes"  # beside a converted graph: of its two files
 REQUESTS_A_STREAM = 4  # so that a core goes on with the next while Python, which others hold up, takes a result
@@ -42,15 +45,27 @@ class Engine(Protocol):
     batch: int
     in_flight: int
 
-    def run(self, pixels: Pixels) -> FeatureArray:
-        """Features, shape (n, F), of pixels, uint8, shape (n, size, size, 3)."""
+    def run(self, pictures: Pictures) -> FeatureArray:
+        """Features, shape (n, F), of pictures: pixels, uint8, shape (n, size, size, 3), or a list of them."""
         ...
 
 
-def run_all(engine: Engine, pixels: Sequence[Pixels]) -> FeatureArray:
-    """Features, shape (n, F), of any number of images but none, in batches that memory does not notice."""
-    blocks = [np.stack(pixels[start : start + engine.batch]) for start in range(0, len(pixels), engine.batch)]
+def run_all(engine: Engine, pictures: Sequence[Picture]) -> FeatureArray:
+    """Features, shape (n, F), of any number of images but none, in batches that memory does not notice.
+
+    A row of one that the GPU cannot decode is nan.
+    """
+    blocks = [pictures[start : start + engine.batch] for start in range(0, len(pictures), engine.batch)]
     return np.concatenate([engine.run(block) for block in blocks])
+
+
+def stacked(pictures: Pictures) -> Pixels:
+    """Pixels of pictures that were decoded, shape (n, size, size, 3)."""
+    if isinstance(pictures, np.ndarray):
+        return pictures
+    decoded = [picture for picture in pictures if not isinstance(picture, Jpeg)]
+    assert len(decoded) == len(pictures), "an engine on the CPU got photos that a GPU decodes"
+    return np.stack(decoded)
 
 
 class OpenVinoEngine:
@@ -69,11 +84,12 @@ class OpenVinoEngine:
     in_flight = CPU_IN_FLIGHT
 
     def __init__(self, backbone: Backbone, cache: Path | None, machine: Machine = Machine()):  # noqa: B008  frozen
-        if backbone.tf32:
-            raise BadInput(
-                f"{backbone.recipe} computes in TF32, which is a format of GPUs. Embed on a machine that has one, or "
-                f"take the name without {TF32}, which is another version."
-            )
+        for part, there in ((TF32, backbone.tf32), (NVJPEG, backbone.preprocessing.jpeg != "pillow")):
+            if there:
+                raise BadInput(
+                    f"{backbone.recipe} needs a GPU for its {part}. Embed on a machine that has one, or take the name "
+                    f"without {part}, which is another version."
+                )
         ov = _openvino()
         self.batch, threads = machine.batch, machine.threads
         core = ov.Core()
@@ -93,8 +109,9 @@ class OpenVinoEngine:
         self._queue.set_callback(self._take)
         self._lock = threading.Lock()
 
-    def run(self, pixels: Pixels) -> FeatureArray:
-        """Features, shape (n, F), of pixels, uint8, shape (n, size, size, 3)."""
+    def run(self, pictures: Pictures) -> FeatureArray:
+        """Features, shape (n, F), of pictures: pixels, uint8, shape (n, size, size, 3), or a list of them."""
+        pixels = stacked(pictures)
         with self._lock:  # the queue belongs to one call at a time
             found: dict[int, FeatureArray] = {}
             for start in range(0, len(pixels), self._at_once):
@@ -255,10 +272,10 @@ class TorchEngine:
         self._bf16 = backbone.bf16
 
     @torch.inference_mode()
-    def run(self, pixels: Pixels) -> FeatureArray:
-        """Features, shape (n, F), of pixels, uint8, shape (n, size, size, 3)."""
+    def run(self, pictures: Pictures) -> FeatureArray:
+        """Features, shape (n, F), of pictures: pixels, uint8, shape (n, size, size, 3), or a list of them."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
-            features = self._module(torch.from_numpy(pixels))
+            features = self._module(torch.from_numpy(stacked(pictures)))
         found: FeatureArray = features.float().numpy()
         return found
 
@@ -280,11 +297,11 @@ class SeveralEngines:
                 if place < engine.in_flight:
                     self._free.put(engine)
 
-    def run(self, pixels: Pixels) -> FeatureArray:
-        """Features, shape (n, F), of pixels, uint8, shape (n, size, size, 3)."""
+    def run(self, pictures: Pictures) -> FeatureArray:
+        """Features, shape (n, F), of pictures: pixels, uint8, shape (n, size, size, 3), or a list of them."""
         engine = self._free.get()
         try:
-            return engine.run(pixels)
+            return engine.run(pictures)
         finally:
             self._free.put(engine)
 

@@ -14,6 +14,7 @@ CPU = "cpu"
 CPU_BATCH, CUDA_BATCH = 32, 256
 CPU_IN_FLIGHT, CUDA_IN_FLIGHT = 2, 3  # batches at once: one is brought while another is computed and one is taken
 LEAST_COMMIT = 256  # photos
+SMALL = 8  # cores
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class Machine:
 
     Attributes:
         threads: of the CNN on a CPU; 0 takes all cores.
-        decode_threads: photos that are decoded at once; 0: one a core, and two more, so that two slow photos keep none
-            of the others from work.
+        decode_threads: photos that are decoded at once; 0: one a core, less one of eight for the process that reads
+            them; on a small machine two more than cores, so that two slow photos keep none of the others from work.
         batch_size: images that go through the CNN at a time; 0: 32 on a CPU, 256 on a GPU.
         devices: ``cpu``, or GPUs such as ``cuda:1``, each with an engine of its own; empty: the first GPU if there is
             one, else the CPU.
@@ -72,7 +73,8 @@ class Machine:
     @property
     def decoders(self) -> int:
         """Photos that are decoded at once."""
-        return self.decode_threads or len(os.sched_getaffinity(0)) + 2
+        cores = len(os.sched_getaffinity(0))
+        return self.decode_threads or max(cores - cores // 8, min(cores, SMALL) + 2)
 
     @property
     def commit(self) -> int:

@@ -15,6 +15,7 @@ from crossmedia.imgserver.storage.records import SOURCE, Ids, Rows, Space, conte
 from crossmedia.imgserver.vision.decode import Pixels, Preprocessing
 from crossmedia.imgserver.vision.decoders import Decoders, DecodingFailed
 from crossmedia.imgserver.vision.formats import CorruptImage, ImageTooLarge
+from crossmedia.imgserver.vision.gpu_jpeg import Jpeg, for_gpu
 from crossmedia.status import Status, is_ok
 
 
@@ -34,14 +35,14 @@ class Photo:
         image_id: its id.
         status: what became of it: OK means there are pixels.
         source: size, stamp and content hash of the bytes.
-        pixels: uint8, shape (size, size, 3), or None.
+        pixels: uint8, shape (size, size, 3), or the bytes of which a GPU makes them, or None.
         reason: why there are no pixels, for people.
     """
 
     image_id: int
     status: Status
     source: Source
-    pixels: Pixels | None = None
+    pixels: Pixels | Jpeg | None = None
     reason: str = ""
 
     @property
@@ -114,7 +115,8 @@ def photo_from_bytes(
 ) -> Photo:
     """Decode the bytes of one photo; never raises for what is wrong with them."""
     try:
-        return Photo(image_id, Status.OK, source, decoders.pixels(data, preprocessing))
+        picture = for_gpu(data, decoders.limits) if preprocessing.jpeg == "nvjpeg" else None
+        return Photo(image_id, Status.OK, source, picture or decoders.pixels(data, preprocessing))
     except ImageTooLarge as error:
         return Photo(image_id, Status.TOO_LARGE, source, reason=str(error))
     except CorruptImage as error:

@@ -14,17 +14,18 @@ import torch
 
 from crossmedia.errors import BadInput
 from crossmedia.imgserver.vision.backbones import get_backbone
-from crossmedia.imgserver.vision.decode import ImageLimits, Pixels
+from crossmedia.imgserver.vision.decode import ImageLimits
 from crossmedia.imgserver.vision.decoders import Decoders
-from crossmedia.imgserver.vision.engines import FeatureArray, SeveralEngines, make_engine
+from crossmedia.imgserver.vision.engines import FeatureArray, Pictures, SeveralEngines, make_engine, stacked
 from crossmedia.imgserver.vision.machine import Machine
 
 
 def test_what_is_not_said_suits_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     cores = len(os.sched_getaffinity(0))
+    decoders = cores + 2 if cores <= 8 else cores - cores // 8
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     cpu = Machine()
-    assert (cpu.gpus, cpu.batch, cpu.decoders, cpu.commit) == ((), 32, cores + 2, 256)
+    assert (cpu.gpus, cpu.batch, cpu.decoders, cpu.commit) == ((), 32, decoders, 256)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     gpu = Machine()
     assert (gpu.gpus, gpu.batch, gpu.in_flight, gpu.commit) == (("cuda:0",), 256, 3, 1024)
@@ -32,7 +33,7 @@ def test_what_is_not_said_suits_the_machine(monkeypatch: pytest.MonkeyPatch) -> 
     assert Machine(devices=("cuda:0", "cuda:1")).in_flight == 6
     assert Machine(devices=("cpu",)).gpus == ()
     assert (Machine(batch_size=64).batch, Machine(decode_threads=48).decoders) == (64, 48)
-    assert Decoders(ImageLimits()).workers == cores + 2
+    assert Decoders(ImageLimits()).workers == decoders
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,8 @@ class Slow:
     def __init__(self, name: str):
         self.name, self.calls, self._lock = name, 0, threading.Lock()
 
-    def run(self, pixels: Pixels) -> FeatureArray:
+    def run(self, pictures: Pictures) -> FeatureArray:
+        pixels = stacked(pictures)
         assert self._lock.acquire(blocking=False), "two calls at once"
         try:
             self.calls += 1
