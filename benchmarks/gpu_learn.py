@@ -26,7 +26,7 @@ def learning(folder: Path, way: str, store: str, address: str, steps: int, devic
 
 def measure(device: str, quick: bool, say: Any) -> None:
     """All ways in turn, those on the CPU beside them."""
-    steps, rounds = (4, 2) if quick else (40, 5)
+    steps, rounds = (4, 2) if quick else (30, 3)
     with tempfile.TemporaryDirectory() as temporary:
         folder, store = Path(temporary) / "work", Path(temporary) / "store"
         make_store(store)

@@ -172,7 +172,7 @@ def whole_fit(folder: Path, name: str, address: str, device: str, out: Path) -> 
 
 def measure(device: str, quick: bool, say: Any) -> None:
     """Both models, all sides in turn."""
-    steps, rounds = (4, 2) if quick else (60, 5)
+    steps, rounds = (4, 2) if quick else (40, 3)
     missing = [name for name in FUXI_NEEDS if importlib.util.find_spec(name) is None]
     for name in missing:
         say("FuxiCTR not measured", absent=name)

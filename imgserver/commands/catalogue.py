@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from crossmedia.allocator import keep_freed_memory
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput, NothingEmbedded
 from crossmedia.imgserver.commands.options import (
@@ -145,6 +146,7 @@ def precompute(
     With --servers and --me a store gets the images that its server owns.
     """
     began = time.monotonic()
+    keep_freed_memory()  # of pixels, block after block
     ownership = ownership_of(servers, me)
     into_files = part is not None or engine == "ray"
     if head_file is not None and catalogue is None and not into_files:

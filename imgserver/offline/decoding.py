@@ -14,6 +14,7 @@ from crossmedia.imgserver.vision.backbone import Backbone
 from crossmedia.imgserver.vision.decoders import Decoders
 from crossmedia.imgserver.vision.photos import Photo, read_photos
 
+READING = 4  # threads that only read
 BLOCK = 8  # photos at most that a thread reads in a row: what it costs to hand them over is paid once
 
 Given = TypeVar("Given")
@@ -39,7 +40,9 @@ def in_order(
 
 def decoded(catalogue: Catalogue, backbone: Backbone, decoders: Decoders, ids: Ids, ahead: int) -> Iterator[Photo]:
     """Photos in the order of ``ids``, read in threads and decoded, about ``ahead`` of them before they are taken."""
-    threads = max(catalogue.readers, decoders.workers)
+    # Python runs one thread at a time: where the GPU decodes, more of them would only wait for each other.
+    decoding = backbone.preprocessing.jpeg == "pillow"
+    threads = max(catalogue.readers, decoders.workers if decoding else min(decoders.workers, READING))
     size = max(1, min(BLOCK, ahead // (2 * threads), len(ids) // (2 * threads)))
     blocks = (ids[start : start + size] for start in range(0, len(ids), size))
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:

@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 
 from crossmedia.errors import BadInput
 from crossmedia.imgserver.vision.decode import ImageLimits, Preprocessing, scaled_size
-from crossmedia.imgserver.vision.formats import ImageTooLarge, essentials, format_of, orientation, plain_jpeg_size
+from crossmedia.imgserver.vision.formats import ImageTooLarge, format_of, plain_jpeg
 
 AT_ONCE = 32  # pictures of one size that are resized together
 
@@ -34,17 +34,14 @@ def for_gpu(data: bytes, limits: ImageLimits) -> Jpeg | None:
     """A photo that the GPU decodes; None where it goes the usual way.
 
     Raises:
-        ImageTooLarge: it has more bytes, pixels or parts than is accepted.
+        ImageTooLarge: it has more bytes, pixels or segments than is accepted.
         CorruptImage: the bytes are no picture.
     """
     limits.check(data)
-    if format_of(data) != "JPEG":
+    plain = plain_jpeg(data) if format_of(data) == "JPEG" else None
+    if plain is None:
         return None
-    kept, tags = essentials("JPEG", data, limits.max_pixels)
-    size = plain_jpeg_size(kept)
-    if size is None or orientation(tags.get("exif") or b"", tags.get("xmp") or b"") != 1:
-        return None
-    width, height = size
+    kept, width, height = plain
     if width * height > limits.max_pixels:
         raise ImageTooLarge(f"{width} x {height} pixels are more than {limits.max_pixels}")
     return Jpeg(kept)
