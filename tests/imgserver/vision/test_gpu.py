@@ -15,7 +15,8 @@ from torch import nn
 from crossmedia.imgserver.vision.backbone import Backbone
 from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.decode import ImageLimits, Pixels, decode
-from crossmedia.imgserver.vision.engines import FeatureArray, TorchEngine, make_engine
+from crossmedia.imgserver.vision.engines import FeatureArray, Picture, TorchEngine, make_engine
+from crossmedia.imgserver.vision.gpu_jpeg import Jpeg, for_gpu
 from crossmedia.imgserver.vision.machine import Machine
 
 pytestmark = [
@@ -97,3 +98,18 @@ def test_a_net_that_no_graph_holds_is_launched(backbone: Backbone, pixels: Pixel
     wanted = pixels.astype(np.float64).mean(axis=(1, 2)) + 1
     for _ in range(2):
         np.testing.assert_allclose(engine.run(pixels), wanted, rtol=1e-5)
+
+
+def test_jpegs_decoded_on_the_gpu(photos: Path, backbone: Backbone) -> None:
+    """Alone, among photos that were decoded, and beside one that cannot be."""
+    engine = make_engine(get_backbone("efficientnet_lite0#nvjpeg"), None, Machine(batch_size=BATCH))
+    data = [file.read_bytes() for file in sorted(photos.iterdir())[:BATCH]]
+    of_pixels = engine.run(np.stack([decode(photo, backbone.preprocessing, ImageLimits()) for photo in data]))
+    pictures: list[Picture] = [jpeg for photo in data if (jpeg := for_gpu(photo, ImageLimits()))]
+    assert len(pictures) == len(data)
+    assert least_cosine(engine.run(pictures), of_pixels) > 0.97
+    pictures[3] = Jpeg(data[3][:300] + b"\xff\xd9")
+    pictures[5] = decode(data[5], backbone.preprocessing, ImageLimits())
+    found = engine.run(pictures)
+    assert np.isnan(found).any(axis=1).tolist() == [place == 3 for place in range(BATCH)]
+    assert least_cosine(found[[5]], of_pixels[[5]]) > 0.9999
