@@ -7,7 +7,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,10 +26,10 @@ from crossmedia.imgserver.offline.precompute import PrecomputeConfig, StoreEmbed
 from crossmedia.imgserver.offline.shards import FileEmbedder, Job, OpenJob
 from crossmedia.imgserver.vision.backbone import Backbone
 from crossmedia.imgserver.vision.backbones import get_backbone
-from crossmedia.imgserver.vision.decode import ImageLimits, decode
+from crossmedia.imgserver.vision.decode import ImageLimits, Preprocessing, decode
 from crossmedia.imgserver.vision.decoders import Decoders
 from crossmedia.imgserver.vision.engines import Engine, Pictures, TorchEngine, make_engine
-from crossmedia.imgserver.vision.gpu_jpeg import for_gpu
+from crossmedia.imgserver.vision.gpu_jpeg import decoder, for_gpu
 from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 
@@ -147,6 +147,24 @@ def ready_rate(engine: Engine, pictures: Pictures, seconds: float) -> float:
         return per_second(work, seconds)
 
 
+def _seconds(folder: str, how: Preprocessing, numbers: Sequence[int]) -> float:
+    started = time.process_time()
+    for number in numbers:
+        decode(Path(folder, f"{number}.jpg").read_bytes(), how, ImageLimits())
+    return time.process_time() - started
+
+
+def processes_alone(folder: str, how: Preprocessing, photos: int) -> dict[str, Any]:
+    """A process a core that decodes and does nothing else: what cores can give at most."""
+    n = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(n) as pool:
+        list(pool.map(partial(_seconds, folder, how), [[number] for number in range(4 * n)]))  # starts them
+        started = time.perf_counter()
+        used = sum(pool.map(partial(_seconds, folder, how), np.array_split(np.arange(photos), 10 * n)))
+        took = time.perf_counter() - started
+    return {"processes": n, "photos_per_s": photos / took, "cpu_ms": 1000 * used / photos}
+
+
 def decode_rate(catalogue: str, backbone: Backbone, made: Machine, photos: int) -> float:
     """Photos a second that are read and decoded, and thrown away."""
     opened = PhotoSource(catalogue).open()
@@ -238,6 +256,8 @@ def measure(device: str, quick: bool, say: Any) -> None:
             how = backbone.preprocessing
             if how not in decode_rates:
                 decode_rates[how] = decode_rate(photos, backbone, made, min(4_000, most))
+                if how.jpeg == "pillow":
+                    say(f"decoded by processes alone, {how.fit}", **processes_alone(photos, how, min(4_000, most)))
                 say(f"read and decoded, {how.fit}, {how.jpeg}", photos_per_s=decode_rates[how], at_once=made.decoders)
             started = time.perf_counter()
             engine: Any = make_engine(backbone, None, made)
@@ -254,6 +274,9 @@ def measure(device: str, quick: bool, say: Any) -> None:
                 assert len(jpegs) == len(data), "these photos are plain JPEGs"
                 of_pixels = _cosines(engine.run(jpegs), engine.run(pixels))
                 found["bytes_per_s"] = ready_rate(engine, jpegs, seconds)
+                if device != "cpu":
+                    unpack, there = decoder(), torch.device(device)
+                    found["unpacked_per_s"] = per_second(lambda: len(unpack(4 * jpegs, there)), seconds)  # noqa: B023
                 found |= {"cosine_pillow_mean": float(of_pixels.mean()), "cosine_pillow_least": float(of_pixels.min())}
             say(name, **found)
             if n:
