@@ -24,7 +24,7 @@ from crossmedia.allocator import keep_freed_memory
 from crossmedia.imgserver.offline.decoding import decoded
 from crossmedia.imgserver.offline.precompute import PrecomputeConfig, StoreEmbedder
 from crossmedia.imgserver.offline.shards import FileEmbedder, Job, OpenJob
-from crossmedia.imgserver.vision.backbone import Backbone
+from crossmedia.imgserver.vision.backbone import TORCHVISION, Backbone
 from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.decode import ImageLimits, Preprocessing, decode
 from crossmedia.imgserver.vision.decoders import Decoders
@@ -74,7 +74,7 @@ def backbone_of(recipe: str, folder: Path) -> Backbone:
         return get_backbone(recipe)
     from torchvision import models
 
-    name = recipe.partition(":")[2].partition("@")[0]
+    name = recipe.removeprefix(TORCHVISION).split("@")[0]
     file = folder / f"{name}-random.pt"
     if not file.exists():
         torch.manual_seed(0)
