@@ -53,9 +53,8 @@ class Machine:
         for name in asked:
             if name not in there:
                 has = f"its GPUs are {', '.join(there)}" if there else "torch finds no GPU on it"
-                raise BadInput(
-                    f"There is no device {name!r} on this machine: {has}. Give --device cpu, or one of them."
-                )
+                give = " or ".join(("cpu", *there))
+                raise BadInput(f"There is no device {name!r} on this machine: {has}. Give --device {give}.")
         if len(set(asked)) < len(asked):
             raise BadInput(f"--device {','.join(self.devices)} names a GPU twice; name each once.")
         return asked
