@@ -73,7 +73,9 @@ def compare(
     train = partial(fit, transport=transport, announce=announce)
     lines = list(_lines(list(zip(runs, keys, strict=True)), file, train, announce, progress))
     rows = summary.rows(lines)
-    verdict = summary.sentence(rows) if with_images else "The samples have no images: there is nothing to compare."
+    verdict = summary.sentence(rows)
+    if not with_images:
+        verdict = f"{summary.winner(rows)} The samples have no images to compare with.".lstrip()
     result = {
         "samples": config.base.samples,
         "seeds": config.seeds,

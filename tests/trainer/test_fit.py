@@ -248,7 +248,8 @@ def test_compare_skips_what_is_done_and_says_what_came_out(config: FitConfig, tr
     small = CompareConfig(replace(config, epochs=2), ("embedding_mlp",), 2, Path(config.out) / "results.jsonl")
     said: list[str] = []
     first = compare(small, transport, said.append)
-    assert first["sentence"].startswith("The pictures helped embedding_mlp")
+    assert first["sentence"].startswith("Best on the test rows: embedding_mlp with images (AUC ")
+    assert ". The pictures helped embedding_mlp (AUC +" in first["sentence"]
     again = compare(small, transport, said.append)
     assert again["rows"] == first["rows"]
     assert sum("training" in text for text in said) == sum("done before" in text for text in said) == 4
@@ -271,7 +272,8 @@ def test_samples_without_images_are_compared_without_a_server(samples: Path, tmp
     options = [*base, "--epochs=1", f"--out={tmp_path / 'runs'}", "--data=plain"]
     done = CliRunner().invoke(trainer, options)
     assert done.exit_code == 0, done.output
-    assert "The samples have no images: there is nothing to compare." in done.output
+    assert "Best on the test rows: din ids only" in done.output
+    assert "The samples have no images to compare with." in done.output
     (only,) = [json.loads(line) for line in (tmp_path / "runs" / "results.jsonl").read_text().splitlines()]
     assert (only["data"], only["images"], only["vector_version"]) == ("plain", False, "")
     page = tmp_path / "page.html"
@@ -360,7 +362,7 @@ def test_the_best_epoch_is_the_one_of_the_best_auc(config: FitConfig, monkeypatc
 
 
 def row(mean: float, std: float | None, seeds: int) -> dict[str, Any]:
-    gain = {"auc_gain": {"mean": mean, "std": std}, "pairs": seeds}
+    gain = {"auc": {"mean": 0.7, "std": std}, "auc_gain": {"mean": mean, "std": std}, "pairs": seeds}
     return {"model": "din", "images": True, "seeds": seeds, "all": gain, "unseen_items": {"auc_gain": None}}
 
 

@@ -77,6 +77,7 @@ class Names:
     def __init__(self, samples: Samples):
         frame = samples.frame("test", ["image_id", "raw_item_id"]).combine_chunks()
         self._images, self._items = (frame[name].combine_chunks() for name in frame.column_names)
+        self._known = samples.vocabulary.values["item_id"]
 
     def of(self, ids: npt.NDArray[np.int64]) -> dict[int, str]:
         """Each image id, and the name of its first item; those of no test row, which are in histories, by their id."""
@@ -85,6 +86,19 @@ class Names:
         return {
             i: f"image {i}" if item is None else self.item(item) for i, item in zip(ids.tolist(), items, strict=True)
         }
+
+    def of_behaviours(self, images: list[int], items: list[int]) -> list[str]:
+        """Names of behaviours, by their items; of an item that training does not know, by its image.
+
+        Args:
+            images: their ids, -1 where there is none.
+            items: their places in the vocabulary, 0 of those that training does not know.
+        """
+        by_image = self.of(np.array([i for i in images if i != NULL_IMAGE], dtype=np.int64))
+        return [
+            self.item(self._known[item - 1].as_py()) if item else by_image.get(image, "an item unknown to training")
+            for image, item in zip(images, items, strict=True)
+        ]
 
     @staticmethod
     def item(key: str) -> str:
@@ -167,7 +181,7 @@ def attention(samples: Samples, images: StoredVectors, run: Path, model: Model, 
     if not isinstance(model, DIN) or not samples.history_columns:
         return [], ""
     column = label_column(samples, model.spec.labels[0])
-    frame = samples.frame("test", [column, "image_id", "hist_image_id", "raw_item_id"])
+    frame = samples.frame("test", [column, "image_id", "hist_image_id", "hist_item_id", "raw_item_id"])
     lengths = np.asarray(pc.list_value_length(frame["hist_image_id"]).combine_chunks())
     positive = np.asarray(frame[column].combine_chunks()) > 0
     # Only impressions with something to attend to; among those the seed decides.
@@ -183,15 +197,16 @@ def attention(samples: Samples, images: StoredVectors, run: Path, model: Model, 
     targets = frame["image_id"].to_numpy()
     histories = {row: frame["hist_image_id"][row].as_py() for row in rows}
     shown = [i for history in histories.values() for i in history[-SHOWN_BEHAVIOURS:]]
-    uris, names = _data_uris(images.source, [*targets[rows].tolist(), *shown]), Names(samples).of(np.array(shown))
+    uris, names = _data_uris(images.source, [*targets[rows].tolist(), *shown]), Names(samples)
     strips = []
     for row in rows:
         target, history = int(targets[row]), histories[row]
-        latest = zip(history[-SHOWN_BEHAVIOURS:], found[row][-SHOWN_BEHAVIOURS:].tolist(), strict=True)
+        latest, items = history[-SHOWN_BEHAVIOURS:], frame["hist_item_id"][row].as_py()[-SHOWN_BEHAVIOURS:]
+        beside = zip(latest, names.of_behaviours(latest, items), found[row][-SHOWN_BEHAVIOURS:].tolist(), strict=True)
         strips.append(
             Strip(
                 Picture(target, uris.get(target, ""), Names.item(frame["raw_item_id"][row].as_py()), ""),
-                [Picture(i, uris.get(i, ""), names[i], f"{w:+.2f}", min(1.0, abs(w)), w < 0) for i, w in latest],
+                [Picture(i, uris.get(i, ""), name, f"{w:+.2f}", min(1.0, abs(w)), w < 0) for i, name, w in beside],
                 f"{'Positive' if positive[row] else 'Negative'} row, predicted {predictions[row]:.2f}; the latest "
                 f"{min(len(history), SHOWN_BEHAVIOURS)} of {len(history)} behaviours, oldest first",
             )
