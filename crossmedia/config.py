@@ -35,6 +35,7 @@ from crossmedia.environment import CLIENT
 from crossmedia.errors import BadInput, CrossMediaError, DeadlineExceeded, did_you_mean
 from crossmedia.hosts import keep_loopback_from_proxies
 from crossmedia.interrupts import as_usual, end_on_signals, say_when_interrupted
+from crossmedia.one_place import keep_one_place
 
 CONFIG_FILE = "crossmedia.toml"
 CONFIG_ENV = "CROSSMEDIA_CONFIG"
@@ -59,6 +60,7 @@ class Command(click.Command):
     Args:
         example: a line or several, as they are typed, without ``crossmedia`` and the group.
         goes_on: whether it goes on where a run of it was ended by a kill; others start anew.
+        one_place: whether a server and a store that are named are the same thing, so that only one may be.
         sections: headings of the help, and the options below each; the rest stands below ``Options``.
     """
 
@@ -67,10 +69,11 @@ class Command(click.Command):
         *args: Any,
         example: str = "",
         goes_on: bool = False,
+        one_place: bool = True,
         sections: dict[str, tuple[str, ...]] | None = None,
         **kwargs: Any,
     ):
-        self.example, self._goes_on, self.sections = example, goes_on, sections or {}
+        self.example, self._goes_on, self._one_place, self.sections = example, goes_on, one_place, sections or {}
         kwargs.setdefault("context_settings", {})
         kwargs["context_settings"].setdefault("show_default", True)
         kwargs["context_settings"].setdefault("max_content_width", 110)
@@ -140,6 +143,8 @@ class Command(click.Command):
                     raise BadInput(f"{flag} is nan; give a number.")
                 if isinstance(value, int) and value > MOST:
                     raise BadInput(f"{flag} is {value}; nothing here counts further than {MOST}.")
+            if self._one_place:
+                keep_one_place(ctx)
             return super().invoke(ctx)
         except Exception as error:
             found = told(error, _group_of(ctx))
@@ -334,7 +339,7 @@ def run(group: click.Group, prefix: str) -> NoReturn:
     keep_loopback_from_proxies()
     end_on_signals()
     try:
-        # Whoever starts it by ``python -m`` for somebody, as a demo does, would have it name a command that nobody typed.
+        # What a demo starts by ``python -m`` would name a command that nobody typed.
         group(auto_envvar_prefix=prefix, prog_name=" ".join(dict.fromkeys(["crossmedia", group.name or ""])))
     finally:
         as_usual()

@@ -23,7 +23,7 @@ from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.images.open_images import open_version, vectors_from
 from crossmedia.trainer.metrics import auc, base_log_loss, calibration, gauc, log_loss
 from crossmedia.trainer.metrics.gather import gather_rows
-from crossmedia.trainer.runs.checkpoint import Lineage, load_model
+from crossmedia.trainer.runs.checkpoint import Lineage, load_model, samples_folder
 from crossmedia.trainer.tensors import ImageVectors, TensorBatch
 
 BUCKETS = {"0": (0, 0), "1-4": (1, 4), "5-19": (5, 19), "20-99": (20, 99), "100+": (100, 2**62)}
@@ -196,7 +196,7 @@ def evaluate(
         True
     """
     model, lineage, config = load_model(run)
-    opened = Samples(samples or config["samples"])
+    opened = Samples(samples_folder(run, config["samples"], samples))
     lineage.check_samples(opened)
     source = vectors_from(server, str(store))
     with open_version(lineage.vector_version, opened, source, timeout_s, announce) as images:
@@ -239,6 +239,12 @@ def score(
     Raises:
         BadInput: ``out`` is no name of a Parquet file, there is no such model, or the samples have another vocabulary.
         CrossMediaError: as ``evaluate``.
+
+    Example:
+        >>> from crossmedia import score
+        >>> told = score("runs/din", "scores.parquet", server="localhost:7070")
+        >>> told["scores"], 0 < told["mean_probability"] < 1
+        ('scores.parquet', True)
     """
     out = Path(out)
     if out.suffix != ".parquet":

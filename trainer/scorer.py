@@ -28,7 +28,7 @@ from crossmedia.trainer.export.exported import Exported
 from crossmedia.trainer.feed import Fed
 from crossmedia.trainer.images.image_head import StoredVectors
 from crossmedia.trainer.images.images import Images, NoImages
-from crossmedia.trainer.runs.checkpoint import Lineage, load_model
+from crossmedia.trainer.runs.checkpoint import Lineage, load_model, samples_folder
 
 CPU = torch.device("cpu")
 
@@ -98,7 +98,7 @@ class Scorer:
         predictor: Predictor
         if Path(path).is_dir():  # a run folder
             model, lineage, config = load_model(path)
-            samples = samples or config["samples"]
+            samples = samples_folder(path, config["samples"], samples)
             predictor, vocabulary = model.served(), Vocabularies.load(Path(samples))
         else:
             predictor, samples = Exported(path), path

@@ -165,6 +165,7 @@ class ReportConfig:
 
     Attributes:
         comparison: folder of ``trainer compare``, or the run folder of ``trainer fit``.
+        samples: folder of the samples, where they were moved since; else they are where they were.
         server: address of the image server, for photos and vectors.
         store: take vectors from this store in this process: no server is asked.
         catalogue: with ``store``: where the photos are, to draw them.
@@ -172,9 +173,16 @@ class ReportConfig:
         title: heading of the page.
         note: a sentence on the data, shown below the heading.
         out: the HTML file to write.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from crossmedia import ReportConfig
+        >>> ReportConfig(Path("runs/din"), title="Shoes").out
+        PosixPath('report.html')
     """
 
     comparison: Path
+    samples: str = ""
     server: str = "localhost:7070"
     store: str = ""
     catalogue: Annotated[str, Text("path|url")] = ""

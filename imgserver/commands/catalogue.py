@@ -264,10 +264,9 @@ def manifest(catalogue: str, out: Path, as_json: bool) -> None:
     Needed when photos have names instead of numbers, and useful when listing takes long: then use the manifest as the
     catalogue. Names stay the ids when all are whole numbers. Run it again when photos were added.
     """
-    from crossmedia.imgserver.storage.catalogue import READ_TIMEOUT_S
     from crossmedia.imgserver.storage.catalogue.manifest import write_manifest
 
-    report = write_manifest(catalogue, out, READ_TIMEOUT_S)
+    report = write_manifest(catalogue, out)
     _say(report.passed_over)
     if as_json:
         click.echo(json.dumps(asdict(report)))

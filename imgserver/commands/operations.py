@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
-@click.command(cls=Command, example="--store store --full")
+@click.command(cls=Command, one_place=False, example="--store store --full")
 @store_option
 @server_option
 @click.option(

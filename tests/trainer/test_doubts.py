@@ -226,7 +226,7 @@ def test_attention_that_does_nothing_says_so(weights: list[list[float]], said: s
 
 def test_doubts_of_lines_say_of_which_seeds_they_are() -> None:
     aucs = {(False, 0): 0.7, (False, 1): 0.45, (False, 2): 0.44, (True, 0): 0.7, (True, 1): 0.7, (True, 2): 0.7}
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"model": "din", "images": images, "seed": seed, "options": {}, "test": {"all": found(auc=value)}}
         for (images, seed), value in aucs.items()
     ]

@@ -26,7 +26,7 @@ from crossmedia.features.vocabulary import FILE as VOCABULARY
 from crossmedia.trainer.export.archive import read_parts
 from crossmedia.trainer.export.program import TYPES, Program
 from crossmedia.trainer.models.base import Model
-from crossmedia.trainer.runs.checkpoint import Lineage, lineage_of, load_model
+from crossmedia.trainer.runs.checkpoint import Lineage, lineage_of, load_model, samples_folder
 from crossmedia.trainer.tensors import ImageVectors, TensorBatch, TensorImages
 
 SCHEMA, FORMAT = "schema.json", 1
@@ -97,20 +97,32 @@ def _sizes(inputs: Inputs, histories: bool) -> dict[str, str | int]:
     return symbols
 
 
-def export_model(run: str | Path, samples: Samples, out: str | Path) -> Path:
+def export_model(run: str | Path, samples: Samples | str | Path = "", out: str | Path = "model.pt2") -> Path:
     """Write the model of a run; of Rocket Launching the light net alone.
 
     Args:
         run: run folder.
-        samples: those it was trained with: for the vocabulary.
+        samples: those it was trained with, or their folder: for the vocabulary; empty: where they were.
         out: the file ``.pt2``.
+
+    Returns:
+        the file.
 
     Raises:
         BadInput: the folder is no run, the samples are others, or the model uses an operator that is not in
             ``program.OPERATORS``.
         StoreError: the file cannot be written.
+
+    Example:
+        >>> from crossmedia import Scorer, export_model
+        >>> file = export_model("runs/din", out="din.pt2")
+        >>> scorer = Scorer.load(file, server="localhost:7070")
+        >>> scorer.score({"user_id": "u1"}, {"item_id": ["i1", "i2"], "image_id": [1, None]}).shape
+        (2,)
     """
-    model, lineage, _ = load_model(run)
+    model, lineage, config = load_model(run)
+    if not isinstance(samples, Samples):
+        samples = Samples(samples_folder(run, config["samples"], samples))
     lineage.check_samples(samples)
     served, out = model.served().eval(), Path(out)
     inputs = _example(served)

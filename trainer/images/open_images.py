@@ -105,8 +105,14 @@ def vectors_from(server: str, store: str, catalogue: str = "") -> Transport | st
         catalogue: with a store: where the photos are, for what it does not hold; may be empty.
 
     Raises:
+        BadInput: both are named.
         NoStore: there is none of that name.
     """
+    if store and server not in ("", FitConfig.server):
+        raise BadInput(
+            f"The server {server} and the store {store} are both given, and only one of them could be asked. Leave "
+            f"one out."
+        )
     return open_local(store, catalogue or None) if store else server
 
 

@@ -24,7 +24,7 @@ from crossmedia.trainer.report.facts import headline, of_splits, warnings
 from crossmedia.trainer.report.figures import auc_by_item_count, auc_span, by_model, learning_curves, svg
 from crossmedia.trainer.report.photos import Strip, attention, neighbours
 from crossmedia.trainer.report.tables import gauc_users, number
-from crossmedia.trainer.runs.checkpoint import METRICS, document_of, load_model, needed
+from crossmedia.trainer.runs.checkpoint import METRICS, document_of, load_model, needed, samples_folder
 from crossmedia.trainer.runs.results import DEFAULTS
 from crossmedia.trainer.runs.run_folder import COMPARISON, holds_run
 from crossmedia.trainer.runs.sealed import open_json
@@ -48,10 +48,17 @@ def write_report(config: ReportConfig) -> Path:
     Raises:
         BadInput: a setting is wrong, or the folder holds neither a comparison nor a run.
         NoStore: there is no store in the folder that is named.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from crossmedia import ReportConfig, write_report
+        >>> page = write_report(ReportConfig(Path("runs/din"), server="localhost:7070", out=Path("din.html")))
+        >>> "Metrics of the test part" in page.read_text()
+        True
     """
     config = checked(config, ReportConfig)
     comparison = _comparison(config.comparison)
-    samples = Samples(comparison["samples"])
+    samples = Samples(samples_folder(config.comparison, comparison["samples"], config.samples))
     runs, rows = comparison["runs"], comparison["rows"]
     label = _label(runs[0], samples)
     near, looked, version = _photo_sections(config, comparison, samples)

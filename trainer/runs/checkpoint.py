@@ -21,6 +21,7 @@ from safetensors.torch import load_model as load_tensors
 from safetensors.torch import save_model as save_tensors
 
 from crossmedia.errors import BadInput
+from crossmedia.features.layout import META_FILE
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.typed import typed
 from crossmedia.trainer.layers.inputs import InputSpec
@@ -76,6 +77,26 @@ class Lineage:
                 f"The samples in {samples.folder} have vocabulary {samples.vocabulary_hash}; the model was trained "
                 f"with {self.vocabulary_hash}. Use the samples that it was trained with."
             )
+
+
+def samples_folder(made: str | Path, recorded: str, given: str | Path = "") -> str | Path:
+    """Where the samples are of a run, or of a comparison.
+
+    Args:
+        made: its folder.
+        recorded: where they were, which may be relative to the folder in which the command was given.
+        given: where they are now; empty: where they were.
+
+    Raises:
+        BadInput: nothing is given, and they are not where they were.
+    """
+    if given or (Path(recorded) / META_FILE).exists():
+        return given or recorded
+    seen = "" if Path(recorded).is_absolute() else f", seen from the folder of that command; this one is {Path.cwd()}"
+    raise BadInput(
+        f"{made} was made from the samples {recorded}{seen}. There are none now. Give the folder where they are: "
+        f'--samples, or samples="..." in Python.'
+    )
 
 
 def save_run(folder: Path, model: Model, lineage: Lineage, config: dict[str, Any]) -> None:

@@ -29,14 +29,12 @@ from crossmedia.imgserver.storage.catalogue.local import LocalFiles, check_where
 from crossmedia.imgserver.storage.catalogue.manifest import is_manifest, read_manifest, read_names
 from crossmedia.imgserver.storage.catalogue.parquet_rows import ParquetRows
 from crossmedia.imgserver.storage.catalogue.passed_over import PassedOver
-from crossmedia.imgserver.storage.catalogue.remote import files_for
+from crossmedia.imgserver.storage.catalogue.remote import READ_TIMEOUT_S, files_for
 from crossmedia.imgserver.storage.catalogue.scan import scan
 from crossmedia.imgserver.storage.records import Ids
 from crossmedia.names import ImageNames
 
 log = logging.getLogger(__name__)
-
-READ_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True)

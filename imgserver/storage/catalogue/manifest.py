@@ -37,7 +37,7 @@ from crossmedia.imgserver.storage.catalogue.listing import (
 )
 from crossmedia.imgserver.storage.catalogue.local import LocalFiles, check_where, local_files
 from crossmedia.imgserver.storage.catalogue.passed_over import PassedOver
-from crossmedia.imgserver.storage.catalogue.remote import files_for
+from crossmedia.imgserver.storage.catalogue.remote import READ_TIMEOUT_S, files_for
 from crossmedia.imgserver.storage.catalogue.scan import URI_COLUMN, id_column, scan
 from crossmedia.imgserver.storage.catalogue.uris import check_uris
 from crossmedia.imgserver.storage.records import Ids
@@ -78,15 +78,27 @@ def is_manifest(names: list[str]) -> bool:
     return URI_COLUMN in names
 
 
-def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
+def write_manifest(where: str | Path, out: str | Path, timeout_s: float = READ_TIMEOUT_S) -> ManifestReport:
     """List the catalogue ``where`` and write ``out``; ids that ``out`` gave before are kept.
 
     Keys that are whole numbers are their own ids when all of them are; else ids are given in the order of the keys.
 
+    Args:
+        where: folder or URL of photos, or of tars or Parquet files that hold them.
+        out: the Parquet file.
+        timeout_s: seconds that listing a URL may stand still.
+
     Raises:
         BadInput: nothing was found, it cannot be listed, a key or an id is there twice, or ``out`` is no manifest, has
             a cell that cannot be kept, or gave its ids by the other rule.
+
+    Example:
+        >>> from crossmedia import write_manifest
+        >>> report = write_manifest("photos", "manifest.parquet")
+        >>> report.images, report.added
+        (243, 243)
     """
+    where, out = str(where), Path(out)
     found, passed = _found_in(where, timeout_s)
     keys = pc.cast(found.keys, pa.large_string())
     _refuse_twice(found, keys)

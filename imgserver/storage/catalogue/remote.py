@@ -24,6 +24,7 @@ from crossmedia.imgserver.storage.catalogue.files import (
 from crossmedia.imgserver.storage.catalogue.local import LocalFiles
 from crossmedia.imgserver.storage.catalogue.passed_over import PassedOver, is_hidden
 
+READ_TIMEOUT_S = 20.0
 TRIES = 3
 FIRST_PAUSE_S = 0.2
 T = TypeVar("T")
