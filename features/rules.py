@@ -79,7 +79,7 @@ class Rule:
             raise column.of_type(f"{what}. Write one number in each cell")
         if (empty := np.asarray(pc.is_null(values, nan_is_null=True))).any():
             raise BadInput(
-                f"The label column {column.name!r} of {column.where} is empty in row {column.row(empty)}, or holds "
+                f"The label column {column.name!r} of {column.where} is empty in {column.row_said(empty)}, or holds "
                 f"NaN; a row without a value is neither positive nor negative. Leave such rows out of the log."
             )
         return replace(column, values=values)

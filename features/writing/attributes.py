@@ -19,6 +19,7 @@ from crossmedia.features.writing.tables import TableSource
 from crossmedia.forms import near_in_words
 from crossmedia.keys import Column, full_image_ids, full_keys, image_ids, keys, texts
 from crossmedia.names import ImageNames
+from crossmedia.words import row_said
 
 MERGE_AT = 4_000_000
 KEY, IMAGE, ROW, ID, TEXT = "key:", "image:", "row:", "id:", "text:"
@@ -128,8 +129,8 @@ def _own(path: Path, wanted: Readers, notes: Notes) -> pa.Table:
         row = int(twice[0])
         before, file, first_row = next(place for place in reversed(places) if place[0] <= row)
         raise BadInput(
-            f"The column {wanted[KEY][0]!r} of {file} must name each row once; {key[row].as_py()!r} in row "
-            f"{first_row + row - before + 1} was there before."
+            f"The column {wanted[KEY][0]!r} of {file} must name each row once; {key[row].as_py()!r} in "
+            f"{row_said(first_row + row - before + 1, str(file))} was there before."
         )
     return table
 

@@ -129,8 +129,9 @@ class CsvFile:
             for number, row in enumerate(filter(None, rows), 1):
                 if len(row) != len(header):
                     raise BadInput(
-                        f"The file {self.path} has {len(row)} cells in row {number}, and {len(header)} columns in its "
-                        f"header. A cell with a comma or a line break in it stands in quotes."
+                        f"The file {self.path} has {len(row)} cells in row {number} below the header, and "
+                        f"{len(header)} columns in its header. A cell with a comma or a line break in it stands in "
+                        f"quotes."
                     )
 
     def _check_quotes(self) -> None:
@@ -142,8 +143,9 @@ class CsvFile:
                     number += 1
             except csv.Error as error:
                 raise BadInput(
-                    f"The file {self.path} has a quote in or behind row {max(number, 1)} that does not end its cell "
-                    f"({error}). A cell that begins with a quote ends with one, and a quote in it is written twice."
+                    f"The file {self.path} has a quote in or behind row {max(number, 1)} below the header that does "
+                    f"not end its cell ({error}). A cell that begins with a quote ends with one, and a quote in it is "
+                    f"written twice."
                 ) from error
 
 

@@ -85,23 +85,23 @@ NAN = float("nan")
         (log(user=[2.0**53 + 2] * ROWS), r"'user' of .*log.parquet holds '?9007199254740994.0'? in row 1"),
         (log(item=[["a"]] * ROWS), r"'item' of .*log.parquet is of type list"),
         (log(user=[True] * ROWS), r"'user' of .*log.parquet is of type bool"),
-        (log(user=[1.0] * 9 + [NAN] * 51), r"'user' of .*log.parquet is empty in row 10, or holds NaN"),
+        (log(user=[1.0] * 9 + [NAN] * 51), r"'user' of .*log.parquet is empty in row 10.*, or holds NaN"),
         (log(user=["u"] * 9 + ["nan"] * 51), r"'user' of .*log.parquet is empty in row 10"),
-        (log(click=[1.0] * 9 + [NAN] * 51), r"label column 'click' of .*log.parquet is empty in row 10, or holds NaN"),
-        (log(click=[-1, 1] * 30), r"'click' of .*log.parquet holds -1.* in row 1; a label is 0 or 1"),
-        (log(click=["yes", "no"] * 30), r"'click' of .*log.parquet holds 'yes' in row 1; a label is 0 or 1"),
+        (log(click=[1.0] * 9 + [NAN] * 51), r"label column 'click' of .*log.parquet is empty in row 10.* or holds NaN"),
+        (log(click=[-1, 1] * 30), r"'click' of .*log.parquet holds -1.* in row 1.*; a label is 0 or 1"),
+        (log(click=["yes", "no"] * 30), r"'click' of .*log.parquet holds 'yes' in row 1.*; a label is 0 or 1"),
         (log(click=[[1]] * ROWS), r"'click' of .*log.parquet is of type list"),
         (log(click=[None] * ROWS), r"'click' of .*log.parquet is empty in row 1"),
-        (log(time=[START * 1000] * ROWS), r"'time' of .*log.parquet holds 1700000000000 in row 1; .*milliseconds"),
+        (log(time=[START * 1000] * ROWS), r"'time' of .*log.parquet holds 1700000000000 in row 1.*milliseconds"),
         (log(time=[START * 10**6] * ROWS), r"looks like microseconds: divide by 1000000; times are whole seconds"),
         (log(time=[START * 10**9] * ROWS), r"looks like nanoseconds"),
-        (log(time=[20231115145320] * ROWS), r"holds 20231115145320 in row 1; that looks like a date and time"),
-        (log(time=[20231115, 20231201] * 30), r"holds 20231115 in row 1; that looks like a date without dashes"),
-        (log(time=["2026/10/01"] * ROWS), r"'time' of .* holds '2026/10/01' in row 1; .*2023-11-14 22:13:20"),
-        (log(time=["2026-10-01 10:00:00 UTC"] * ROWS), r"holds '2026-10-01 10:00:00 UTC' in row 1; times are"),
+        (log(time=[20231115145320] * ROWS), r"holds 20231115145320 in row 1.*; that looks like a date and time"),
+        (log(time=[20231115, 20231201] * 30), r"holds 20231115 in row 1.*; that looks like a date without dashes"),
+        (log(time=["2026/10/01"] * ROWS), r"'time' of .* holds '2026/10/01' in row 1.*2023-11-14 22:13:20"),
+        (log(time=["2026-10-01 10:00:00 UTC"] * ROWS), r"holds '2026-10-01 10:00:00 UTC' in row 1.*; times are"),
         (log(time=["2026-02-30"] * ROWS), r"'time' of .*log.parquet cannot be read"),
         (log(time=[datetime.time(10)] * ROWS), r"'time' of .*log.parquet is of type time"),
-        (log(time=[1.0] * 9 + [NAN] * 51), r"'time' of .*log.parquet is empty in row 10; every row needs a time"),
+        (log(time=[1.0] * 9 + [NAN] * 51), r"'time' of .*log.parquet is empty in row 10.*; every row needs a time"),
     ],
 )
 def test_what_is_wrong_in_a_log_is_named(tmp_path: Path, table: Table, message: str) -> None:
@@ -159,7 +159,7 @@ def test_a_log_and_behaviours_of_two_units_are_noticed(tmp_path: Path) -> None:
     done = log(action=["buy"] * ROWS)
     put(tmp_path / "log.parquet", log())
     for times, message in (
-        ([START * 1000] * ROWS, "done.parquet holds 1700000000000 in row 1; that looks like milliseconds"),
+        ([START * 1000] * ROWS, "done.parquet holds 1700000000000 in row 1.*; that looks like milliseconds"),
         ([START // 60 + n for n in range(ROWS)], "times of .*log.parquet are .*2023-11-14.* one of them is not in sec"),
         ([START + 10**6] * ROWS, "Not one row of .*done.parquet is earlier than an impression of its user"),
     ):
@@ -263,10 +263,10 @@ def test_images_of_an_image_table_are_ids_in_any_spelling(tmp_path: Path, kind: 
         samples, report = make(tmp_path, more=ITEMS + codes)
         assert (report.notes, samples.vocabulary.values["sid"].to_pylist()) == ({}, ["a"])
     put(tmp_path / f"codes.{kind}", {"image_id": ["100", "00100"], "sid": ["a", "b"]})
-    with pytest.raises(BadInput, match=r"'image_id' of .*codes.\w+ must name each row once; 100 in row 2 was there"):
+    with pytest.raises(BadInput, match=r"'image_id' of .*codes.\w+ must name each row once; 100 in row 2.* was there"):
         make(tmp_path, more=ITEMS + codes)
     put(tmp_path / f"codes.{kind}", {"image_id": ["100", "front.jpg"], "sid": ["a", "b"]})
-    with pytest.raises(BadInput, match=r"'image_id' of .* holds 'front.jpg' in row 2; image ids are whole numbers"):
+    with pytest.raises(BadInput, match=r"'image_id' of .* holds 'front.jpg' in row 2.*; image ids are whole numbers"):
         make(tmp_path, more=ITEMS + codes)
 
 
