@@ -31,7 +31,9 @@ def open_store(store: str | Path, catalogue: str | Path | None = None, timeout_s
         [True, True]
     """
     from crossmedia.imgserver.client import ImageClient
+    from crossmedia.imgserver.client.arguments import check_seconds
 
+    check_seconds(timeout_s)
     return ImageClient(open_local(store, catalogue), timeout_s=timeout_s)
 
 
@@ -57,7 +59,9 @@ def open_local(store: str | Path, catalogue: str | Path | None = None) -> LocalT
     from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
     from crossmedia.imgserver.storage.store import Store
     from crossmedia.imgserver.vision.photo_source import PhotoSource
+    from crossmedia.options import check_places
 
+    check_places(store=store, catalogue=catalogue or "")
     if not os.fspath(store):
         raise BadInput("store is empty: name the folder of a store.")
     Store(store, create=False).close()  # a daemon may begin with an empty store; who trains from one means another

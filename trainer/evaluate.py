@@ -17,6 +17,7 @@ from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
 from crossmedia.features.columns import label_columns
 from crossmedia.features.reading.samples import Samples
+from crossmedia.options import check_places
 from crossmedia.trainer import processes
 from crossmedia.trainer.export.exported import Exported
 from crossmedia.trainer.feed import Feed
@@ -195,6 +196,7 @@ def evaluate(
         >>> 0 <= found["all"]["auc"] <= 1
         True
     """
+    check_places(run=run, samples=samples, store=store)
     model, lineage, config = load_model(run)
     opened = Samples(samples_folder(run, config["samples"], samples))
     lineage.check_samples(opened)
@@ -246,6 +248,7 @@ def score(
         >>> told["scores"], 0 < told["mean_probability"] < 1
         ('scores.parquet', True)
     """
+    check_places(model=model, out=out, samples=samples, store=store)
     out = Path(out)
     if out.suffix != ".parquet":
         raise BadInput(f"--out is {out}: scores are written as Parquet. Give a name that ends in .parquet.")

@@ -6,9 +6,11 @@ scorer.score({"user_id": "u1", "hist_item_id": ["i7", "i3"], …}, {"item_id": [
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from crossmedia.features.reading.request import RequestColumns, RequestReader
 from crossmedia.features.vocabulary import Vocabularies
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.names import ImageNames
+from crossmedia.options import check_places
 from crossmedia.trainer.evaluate import Predictor
 from crossmedia.trainer.export.exported import Exported
 from crossmedia.trainer.feed import Fed
@@ -72,6 +75,20 @@ class Scorer:
             max_history=spec.max_history if spec.actions else 0,
         )
         self._requests = RequestReader(columns, vocabulary, names)
+        self._load_again: Callable[[], Scorer] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process it is loaded again, from where it was loaded here, and connects anew.
+
+        Raises:
+            BadInput: it was not made by ``load``.
+        """
+        if self._load_again is None:
+            raise BadInput(
+                "A Scorer that was made of its parts cannot be sent to another process. Make it there, or use "
+                "Scorer.load(...), whose scorers can be sent."
+            )
+        return self._load_again, ()
 
     @classmethod
     def load(
@@ -84,7 +101,7 @@ class Scorer:
         """Load a run folder, or what ``trainer export`` wrote.
 
         Args:
-            path: the run folder, or the exported file.
+            path: the run folder, or the exported file; still there where the scorer is sent to another process.
             samples: folder of samples of a run, for its vocabulary; empty takes the one it was trained with. An
                 exported model has its own vocabulary.
             server: address of the image server, or a client; a model without images asks nobody.
@@ -96,6 +113,7 @@ class Scorer:
             VersionMismatch: the server has no vectors of the version that the model was trained with.
         """
         predictor: Predictor
+        check_places(path=path, samples=samples, manifest=manifest)
         if Path(path).is_dir():  # a run folder
             model, lineage, config = load_model(path)
             samples = samples_folder(path, config["samples"], samples)
@@ -109,7 +127,10 @@ class Scorer:
         if lineage.vector_version:
             client = ImageClient(server) if isinstance(server, str) else copy(server)  # who gave it keeps its version
             client.version = lineage.vector_version
-        return cls(predictor, lineage, vocabulary, client, ImageNames.read(manifest) if manifest else None)
+        scorer = cls(predictor, lineage, vocabulary, client, ImageNames.read(manifest) if manifest else None)
+        places = (os.path.abspath(place) if os.fspath(place) else "" for place in (path, samples))
+        scorer._load_again = partial(cls.load, *places, server, os.path.abspath(manifest) if manifest else "")
+        return scorer
 
     def score(
         self, user: Mapping[str, Any], candidates: Mapping[str, Any] | pa.Table, now_s: float | None = None

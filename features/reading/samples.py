@@ -17,6 +17,7 @@ from crossmedia.features.reading.distinct import ImageVocabulary
 from crossmedia.features.reading.occurrences import count_occurrences
 from crossmedia.features.reading.row_groups import Columns, RowGroup
 from crossmedia.features.vocabulary import Vocabularies
+from crossmedia.options import check_places
 
 SHUFFLE_BYTES = 512 << 20
 
@@ -53,6 +54,7 @@ class Samples:
     """
 
     def __init__(self, folder: str | Path):
+        check_places(folder=folder)
         self.folder = Path(folder)
         meta = Meta.read(self.folder)
         self.layout = LAYOUTS[meta.schema_version]

@@ -37,6 +37,7 @@ from crossmedia.features.writing.parts import Part, make_part
 from crossmedia.features.writing.report import BuildReport, Totals, memory
 from crossmedia.features.writing.target import claimed, put_in_place
 from crossmedia.names import ImageNames
+from crossmedia.options import check_places
 from crossmedia.words import counted
 
 Progress = Callable[[str, int, int], None]
@@ -69,6 +70,7 @@ def build_samples(
         >>> report.rows["train"] > 0
         True
     """
+    check_places(out=out, extend=extend or "", **({} if isinstance(schema, Schema) else {"schema": schema}))
     started = time.monotonic()
     schema = schema if isinstance(schema, Schema) else load_schema(schema)
     folder = Path(out)

@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from crossmedia.errors import InvalidRequest, VersionMismatch
 from crossmedia.imgserver.client import replies
+from crossmedia.imgserver.client.arguments import check_photos, check_settings, check_version, check_whole
 from crossmedia.imgserver.client.fetching import Fetch
 from crossmedia.imgserver.client.ids import Ids, as_ids, deduplicated, in_place
 from crossmedia.imgserver.client.putting import put_photos
 from crossmedia.imgserver.client.replies import Asked
-from crossmedia.imgserver.client.results import DTYPE_CODES, FetchStats, Neighbours, Vectors
+from crossmedia.imgserver.client.results import FetchStats, Neighbours, Vectors
 from crossmedia.imgserver.client.retries import Deadline, ask
 from crossmedia.imgserver.client.searching import Query, best_of, search
 from crossmedia.imgserver.client.security import ClientSecurity
@@ -48,7 +49,7 @@ class ImageClient:
         security: TLS and token of connections to addresses; None takes what the environment says.
 
     Raises:
-        BadInput: a list is empty or names a server twice.
+        BadInput: an argument is of another type, an address has no port, a list is empty or names a server twice.
 
     Attributes:
         version: as given; else that of the first reply, None before.
@@ -73,11 +74,9 @@ class ImageClient:
         in_flight: int = 4,
         security: ClientSecurity | None = None,
     ):
-        if dtype not in DTYPE_CODES:
-            raise InvalidRequest(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPE_CODES)}.")
+        check_settings(version, timeout_s, dtype, in_flight)
         self._server, self._security = server, security
-        self.servers = Servers(server, security)
-        self.version = version or None
+        self.servers, self.version = Servers(server, security), version or None
         self._generations: dict[Transport, int] = {}
         self._timeout_s, self._dtype, self._in_flight = timeout_s, dtype, in_flight
         self._info: ServerInfo | None = None
@@ -196,8 +195,8 @@ class ImageClient:
             >>> vectors.ok.tolist(), vectors.version == client.version
             ([True, True, True, False], True)
         """
-        started, deadline = time.monotonic(), self.deadline(timeout_s)
-        ids = as_ids(image_ids)
+        check_version(version)
+        started, deadline, ids = time.monotonic(), self.deadline(timeout_s), as_ids(image_ids)
         unique, place = deduplicated(ids)
         info = self.described(deadline)
         if len(self.servers) > 1 and not (version or self.version):
@@ -242,6 +241,7 @@ class ImageClient:
             ...     client.put({4711: Path("photos/001.jpg").read_bytes()})
             {4711: <Status.OK: 1>}
         """
+        check_photos(photos)
         deadline = self.deadline(timeout_s)
         info = self.described(deadline)
         ids, data = as_ids(list(photos)), list(photos.values())
@@ -307,6 +307,7 @@ class ImageClient:
             ...     [jpeg[:2] for jpeg in client.thumbnails([1, 2])]
             [b'\xff\xd8', b'\xff\xd8']
         """
+        check_whole("max_side", max_side)
         deadline, ids = self.deadline(), as_ids(image_ids)
         step = self.described(deadline).limits.max_thumbnails_per_call
         result: list[bytes | None] = [None] * len(ids)

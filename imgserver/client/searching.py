@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from crossmedia.errors import InvalidRequest, VersionMismatch
 from crossmedia.imgserver.client import replies
+from crossmedia.imgserver.client.arguments import must
 from crossmedia.imgserver.client.ids import Ids, as_ids
 from crossmedia.imgserver.client.putting import parts
 from crossmedia.imgserver.client.results import Neighbours
@@ -34,6 +36,10 @@ class Query:
     queries: Sequence[int] | npt.NDArray[Any] | Sequence[bytes]
     k: int
     version: str
+
+    def __post_init__(self) -> None:
+        must(isinstance(self.queries, Sized), "queries", self.queries, "a list of image ids, or of photos as bytes")
+        must(isinstance(self.k, Integral) and not isinstance(self.k, bool), "k", self.k, "a whole number")
 
     @property
     def by_photo(self) -> bool:

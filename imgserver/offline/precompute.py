@@ -35,6 +35,7 @@ from crossmedia.imgserver.vision.engines import MAX_BATCH, Engine, make_engine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.imgserver.vision.photos import Photo, read_photo
 from crossmedia.names import ImageNames
+from crossmedia.options import check_places
 from crossmedia.status import is_ok
 
 COMMIT_PHOTOS = 256
@@ -179,6 +180,7 @@ def precompute(
         >>> result.found, result.rejected
         (243, 0)
     """
+    check_places(store=store, **({} if isinstance(catalogue, PhotoSource) else {"catalogue": catalogue}))
     if not os.fspath(store) or (not isinstance(catalogue, PhotoSource) and not os.fspath(catalogue)):
         raise BadInput("store and catalogue are named, not empty: the one is a folder, the other where the photos are.")
     photos = catalogue if isinstance(catalogue, PhotoSource) else PhotoSource(os.fspath(catalogue))

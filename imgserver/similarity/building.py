@@ -26,6 +26,7 @@ from crossmedia.imgserver.storage.codebook import CENTRES
 from crossmedia.imgserver.storage.records import Entries, Ids, Space
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.versions import active_rows
+from crossmedia.options import check_places
 
 KINDS = ("flat", "hnsw", "ivf-pq")
 HNSW_FROM, IVF_PQ_FROM = 50_000, 2_000_000
@@ -77,6 +78,7 @@ def build_index(
         100
     """
     if not isinstance(store, Store):
+        check_places(store=store)
         with closing(Store(store, create=False)) as opened:
             return build_index(opened, kind, progress)
     started = time.monotonic()

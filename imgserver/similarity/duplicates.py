@@ -16,6 +16,7 @@ from crossmedia.imgserver.similarity.index import SimilarityFiles
 from crossmedia.imgserver.storage.records import Ids, places_in
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.versions import active_rows
+from crossmedia.options import check_places
 
 BLOCK = 4096
 NEIGHBOURS = 20
@@ -78,6 +79,7 @@ def find_duplicates(
     if not 0 <= threshold <= 1:
         raise BadInput(f"threshold is {threshold!r}; it must be a cosine from 0 to 1.")
     if not isinstance(store, Store):
+        check_places(store=store)
         with closing(Store(store, create=False)) as opened_here:
             return find_duplicates(opened_here, threshold, progress)
     opened = SimilarityFiles(store.folder).open()

@@ -23,6 +23,7 @@ from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.vocabulary import FILE as VOCABULARY
+from crossmedia.options import check_places
 from crossmedia.trainer.export.archive import read_parts
 from crossmedia.trainer.export.program import TYPES, Program
 from crossmedia.trainer.models.base import Model
@@ -120,6 +121,7 @@ def export_model(run: str | Path, samples: Samples | str | Path = "", out: str |
         >>> scorer.score({"user_id": "u1"}, {"item_id": ["i1", "i2"], "image_id": [1, None]}).shape
         (2,)
     """
+    check_places(run=run, out=out)
     model, lineage, config = load_model(run)
     if not isinstance(samples, Samples):
         samples = Samples(samples_folder(run, config["samples"], samples))

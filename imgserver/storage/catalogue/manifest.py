@@ -44,6 +44,7 @@ from crossmedia.imgserver.storage.records import Ids
 from crossmedia.keys import Column, full_image_ids
 from crossmedia.looks import file_in_words
 from crossmedia.names import ImageNames, refuse_twice, texts_of
+from crossmedia.options import check_places
 
 COLUMNS = ("image_id", "key", "uri", "offset", "size", "stamp")
 NUMBERS, GIVEN = "keys are the ids", "ids were given to the keys"
@@ -98,6 +99,7 @@ def write_manifest(where: str | Path, out: str | Path, timeout_s: float = READ_T
         >>> report.images, report.added
         (243, 243)
     """
+    check_places(where=where, out=out)
     where, out = str(where), Path(out)
     found, passed = _found_in(where, timeout_s)
     keys = pc.cast(found.keys, pa.large_string())
