@@ -128,8 +128,8 @@ class Scorer:
             client = ImageClient(server) if isinstance(server, str) else copy(server)  # who gave it keeps its version
             client.version = lineage.vector_version
         scorer = cls(predictor, lineage, vocabulary, client, ImageNames.read(manifest) if manifest else None)
-        places = (os.path.abspath(place) if os.fspath(place) else "" for place in (path, samples))
-        scorer._load_again = partial(cls.load, *places, server, os.path.abspath(manifest) if manifest else "")
+        where = [os.path.abspath(place) if os.fspath(place) else "" for place in (path, samples, manifest)]
+        scorer._load_again = partial(cls.load, where[0], where[1], server, where[2])
         return scorer
 
     def score(

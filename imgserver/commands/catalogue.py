@@ -33,8 +33,7 @@ from crossmedia.progress import Bar
 from crossmedia.words import counted
 
 if TYPE_CHECKING:
-    from crossmedia.imgserver.offline.precompute import PrecomputeConfig, PrecomputeResult
-    from crossmedia.imgserver.vision.photo_source import PhotoSource
+    from crossmedia.imgserver.offline.precompute import PrecomputeConfig, PrecomputeResult, StoreEmbedder
     from crossmedia.names import ImageNames
 
 BEHIND_REQUESTS = 10  # niceness of offline work beside a server
@@ -154,7 +153,7 @@ def precompute(
     if head_file is not None and not into_files:
         raise BadInput("--head takes stored features, so leave out --catalogue; with --part both are needed.")
     from crossmedia.imgserver.offline.image_ids import read_ids
-    from crossmedia.imgserver.offline.precompute import PrecomputeConfig
+    from crossmedia.imgserver.offline.precompute import PrecomputeConfig, StoreEmbedder
     from crossmedia.imgserver.offline.shards import Job
 
     photos = photo_source(catalogue, read_timeout_s, max_image_mb, photo_roots)
@@ -169,31 +168,38 @@ def precompute(
         _say_files(found, as_json)
         return
     config = PrecomputeConfig(dim, only, new_head=new_head, ownership=ownership)
-    result = _into_store(store, photos, backbone, threads, config)
+    _go_behind_requests(store)
+    with StoreEmbedder(store, photos, backbone, threads) as embedder:
+        result = _into_store(embedder, config, began)
     _report_precompute(result, time.monotonic() - began, as_json)
 
 
-def _into_store(
-    store: Path, photos: PhotoSource, backbone: str, threads: int, config: PrecomputeConfig
-) -> PrecomputeResult:
-    """Embed what is left of a catalogue, and show how far it is."""
-    from crossmedia.imgserver.offline.precompute import StoreEmbedder
+def _go_behind_requests(store: Path) -> None:
+    """Give way to a server that answers callers from this machine."""
     from crossmedia.service.running import running_daemon
 
     if running_daemon(store):
-        os.nice(BEHIND_REQUESTS)  # a server answers callers from this machine
+        os.nice(BEHIND_REQUESTS)
+
+
+def _into_store(embedder: StoreEmbedder, config: PrecomputeConfig, began: float) -> PrecomputeResult:
+    """Embed what is left of a catalogue, and show how far it is; ``began``: the command did, on the monotonic clock."""
     console = Console(stderr=True)
-    with StoreEmbedder(store, photos, backbone, threads) as embedder:
-        _say(embedder.catalogue.passed_over)
-        plan = embedder.plan(config)
-        _ = embedder.engine
-        todo = len(plan.to_embed)
-        console.print(f"{plan.found} photos, {plan.skipped} of them embedded already, {todo} to embed.")
-        if todo:
-            rate, megabytes = embedder.images_per_s(plan), plan.disk_bytes(embedder.backbone.feature_dim) / 1e6
-            console.print(f"Estimate: {todo / rate:.0f} s at {rate:.0f} images/s, {megabytes:.1f} MB on disk.")
-        with Bar("embedding", todo, shown=bool(todo)) as bar:
-            return embedder.run(plan, bar.advance)
+    _say(embedder.catalogue.passed_over)
+    plan = embedder.plan(config)
+    _ = embedder.engine
+    todo = len(plan.to_embed)
+    console.print(f"{plan.found} photos, {plan.skipped} of them embedded already, {todo} to embed.")
+    if todo:
+        rate, megabytes = embedder.images_per_s(plan), plan.disk_bytes(embedder.backbone.feature_dim) / 1e6
+        start_s = time.monotonic() - began
+        console.print(
+            f"Estimate: {start_s + todo / rate:.0f} s in all: {start_s:.0f} s to start, which are over, and "
+            f"{todo / rate:.0f} s at {rate:.0f} images/s; {megabytes:.1f} MB on disk.",
+            soft_wrap=True,
+        )
+    with Bar("embedding", todo, shown=bool(todo)) as bar:
+        return embedder.run(plan, bar.advance)
 
 
 def _say(passed_over: tuple[str, ...]) -> None:
@@ -267,7 +273,7 @@ def manifest(catalogue: str, out: Path, as_json: bool) -> None:
     from crossmedia.imgserver.storage.catalogue.manifest import write_manifest
 
     report = write_manifest(catalogue, out)
-    _say(report.passed_over)
+    _say((*report.passed_over, *report.alike))
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return

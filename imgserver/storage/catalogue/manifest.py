@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
+from crossmedia.forms import alike
 from crossmedia.imgserver.storage.catalogue.files import is_url, join, root_of
 from crossmedia.imgserver.storage.catalogue.listing import (
     UNKNOWN,
@@ -64,6 +65,7 @@ class ManifestReport:
         photo_root: the folder that ``--photo-root`` must name where the manifest is used, for the photos lie out of
             its own; empty where they do not.
         passed_over: sentences about files that are no photos.
+        alike: sentences about keys that differ in their form alone, such as ``7`` and ``007``, or ``A`` and ``A ``.
     """
 
     images: int
@@ -72,6 +74,7 @@ class ManifestReport:
     out: str
     photo_root: str = ""
     passed_over: tuple[str, ...] = ()
+    alike: tuple[str, ...] = ()
 
 
 def is_manifest(names: list[str]) -> bool:
@@ -143,6 +146,7 @@ def write_manifest(where: str | Path, out: str | Path, timeout_s: float = READ_T
         *(len(table), len(table) - former, len(table) - len(found), str(out)),
         photo_root=os.path.realpath(root) if leads_out else "",
         passed_over=passed.said(),
+        alike=tuple(alike(keys)),
     )
 
 

@@ -10,11 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossmedia import HeadServers, ImageClient, open_store
+import crossmedia
 from crossmedia.errors import BadInput, CrossMediaError
-from crossmedia.imgserver.client import GrpcTransport, MockTransport
+from crossmedia.imgserver import client as of_client
+from crossmedia.imgserver.client import MockTransport
 
-LATER: Any = "localhost:1"  # where nobody answers
+LATER = "localhost:1"  # where nobody answers
+# Without their types, as in the programs that these tests are about.
+ImageClient: Any = crossmedia.ImageClient
+HeadServers: Any = crossmedia.HeadServers
+open_store: Any = crossmedia.open_store
+GrpcTransport: Any = of_client.GrpcTransport
 
 
 def mocked() -> Any:
