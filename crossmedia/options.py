@@ -233,17 +233,3 @@ def _bounds(of: Any) -> Iterable[str]:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:76]} ..."
-
-
-def check_places(**places: Any) -> None:
-    """Refuse what names no file and no folder, such as None.
-
-    Args:
-        places: by the names of the arguments.
-
-    Raises:
-        BadInput: one is neither a str nor a Path.
-    """
-    for name, place in places.items():
-        if not isinstance(place, str | os.PathLike):
-            raise BadInput(f"{name} is {_shown(place)}; it must be {_WORDS[str]}.")

@@ -30,8 +30,8 @@ def open_store(store: str | Path, catalogue: str | Path | None = None, timeout_s
         ...     client.get([1, 200]).ok.tolist()  # 200 is embedded now
         [True, True]
     """
+    from crossmedia.arguments import check_seconds
     from crossmedia.imgserver.client import ImageClient
-    from crossmedia.imgserver.client.arguments import check_seconds
 
     check_seconds(timeout_s)
     return ImageClient(open_local(store, catalogue), timeout_s=timeout_s)
@@ -54,12 +54,12 @@ def open_local(store: str | Path, catalogue: str | Path | None = None) -> LocalT
         ...     client.get([1, 200]).ok.tolist()
         [True, False]
     """
+    from crossmedia.arguments import check_places
     from crossmedia.errors import BadInput
     from crossmedia.imgserver.client import LocalTransport
     from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
     from crossmedia.imgserver.storage.store import Store
     from crossmedia.imgserver.vision.photo_source import PhotoSource
-    from crossmedia.options import check_places
 
     check_places(store=store, catalogue=catalogue or "")
     if not os.fspath(store):

@@ -27,6 +27,7 @@ from crossmedia.version import Version
 GROUND = {
     *(
         "allocator",
+        "arguments",
         "config",
         "disk",
         "door",

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from crossmedia.arguments import check_places, check_seconds, check_whole
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
 from crossmedia.features.columns import label_columns
 from crossmedia.features.reading.samples import Samples
-from crossmedia.options import check_places
 from crossmedia.trainer import processes
 from crossmedia.trainer.export.exported import Exported
 from crossmedia.trainer.feed import Feed
@@ -197,6 +197,7 @@ def evaluate(
         True
     """
     check_places(run=run, samples=samples, store=store)
+    check_seconds(timeout_s)
     model, lineage, config = load_model(run)
     opened = Samples(samples_folder(run, config["samples"], samples))
     lineage.check_samples(opened)
@@ -249,6 +250,8 @@ def score(
         ('scores.parquet', True)
     """
     check_places(model=model, out=out, samples=samples, store=store)
+    check_seconds(timeout_s)
+    check_whole("batch_size", batch_size)
     out = Path(out)
     if out.suffix != ".parquet":
         raise BadInput(f"--out is {out}: scores are written as Parquet. Give a name that ends in .parquet.")

@@ -19,13 +19,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from crossmedia.arguments import check_places, must
 from crossmedia.errors import BadInput
 from crossmedia.features.columns import ACTION
 from crossmedia.features.reading.request import RequestColumns, RequestReader
 from crossmedia.features.vocabulary import Vocabularies
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.names import ImageNames
-from crossmedia.options import check_places
 from crossmedia.trainer.evaluate import Predictor
 from crossmedia.trainer.export.exported import Exported
 from crossmedia.trainer.feed import Fed
@@ -114,6 +114,9 @@ class Scorer:
         """
         predictor: Predictor
         check_places(path=path, samples=samples, manifest=manifest)
+        must(
+            isinstance(server, str | ImageClient), "server", server, "an address such as 'localhost:7070', or a client"
+        )
         if Path(path).is_dir():  # a run folder
             model, lineage, config = load_model(path)
             samples = samples_folder(path, config["samples"], samples)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from crossmedia.arguments import check_places
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import Batch, Int64Array, concatenate
 from crossmedia.features.layout import LAYOUTS, META_FILE, SplitFiles, StoredRows, sample_files
@@ -17,7 +18,6 @@ from crossmedia.features.reading.distinct import ImageVocabulary
 from crossmedia.features.reading.occurrences import count_occurrences
 from crossmedia.features.reading.row_groups import Columns, RowGroup
 from crossmedia.features.vocabulary import Vocabularies
-from crossmedia.options import check_places
 
 SHUFFLE_BYTES = 512 << 20
 

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from crossmedia.arguments import check_places
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import NULL_IMAGE
 from crossmedia.features.layout import FORMATS, sample_files
@@ -37,7 +38,6 @@ from crossmedia.features.writing.parts import Part, make_part
 from crossmedia.features.writing.report import BuildReport, Totals, memory
 from crossmedia.features.writing.target import claimed, put_in_place
 from crossmedia.names import ImageNames
-from crossmedia.options import check_places
 from crossmedia.words import counted
 
 Progress = Callable[[str, int, int], None]

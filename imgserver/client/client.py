@@ -11,9 +11,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from crossmedia.arguments import check_whole
 from crossmedia.errors import InvalidRequest, VersionMismatch
 from crossmedia.imgserver.client import replies
-from crossmedia.imgserver.client.arguments import check_photos, check_settings, check_version, check_whole
+from crossmedia.imgserver.client.arguments import check_photos, check_settings, check_version
 from crossmedia.imgserver.client.fetching import Fetch
 from crossmedia.imgserver.client.ids import Ids, as_ids, deduplicated, in_place
 from crossmedia.imgserver.client.putting import put_photos
@@ -243,8 +244,7 @@ class ImageClient:
         """
         check_photos(photos)
         deadline = self.deadline(timeout_s)
-        info = self.described(deadline)
-        ids, data = as_ids(list(photos)), list(photos.values())
+        info, ids, data = self.described(deadline), as_ids(list(photos)), list(photos.values())
         if NULL_IMAGE in ids or len(np.unique(ids)) < len(ids):
             raise InvalidRequest("A photo is given under -1, which stands for no image, or two are under one id.")
 

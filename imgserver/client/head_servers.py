@@ -9,9 +9,9 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from crossmedia.arguments import must
 from crossmedia.errors import NotReady, VersionMismatch
 from crossmedia.imgserver.client import replies
-from crossmedia.imgserver.client.arguments import must
 from crossmedia.imgserver.client.client import ImageClient
 from crossmedia.imgserver.client.ids import Ids
 from crossmedia.imgserver.client.replies import Gradient

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
+from crossmedia.arguments import check_seconds
 from crossmedia.errors import CrossMediaError, DeadlineExceeded, Overloaded, ServerUnavailable
-from crossmedia.imgserver.client.arguments import check_seconds
 from crossmedia.imgserver.client.transports import Transport
 from crossmedia.imgserver.wire import Method, Reply
 from crossmedia.logs import Sparingly

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from crossmedia.arguments import must
 from crossmedia.errors import InvalidRequest, VersionMismatch
 from crossmedia.imgserver.client import replies
-from crossmedia.imgserver.client.arguments import must
 from crossmedia.imgserver.client.ids import Ids, as_ids
 from crossmedia.imgserver.client.putting import parts
 from crossmedia.imgserver.client.results import Neighbours

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from crossmedia.arguments import check_places, check_whole, must
 from crossmedia.errors import BadInput
 from crossmedia.imgserver.offline.decoding import batched, decoded
 from crossmedia.imgserver.offline.head_vectors import DEFAULT_DIM, check_photos, few_numbers, make_vectors
@@ -34,8 +35,8 @@ from crossmedia.imgserver.vision.embedding import embedded, reasons_of
 from crossmedia.imgserver.vision.engines import MAX_BATCH, Engine, make_engine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.imgserver.vision.photos import Photo, read_photo
+from crossmedia.keys import column_of, full_image_ids
 from crossmedia.names import ImageNames
-from crossmedia.options import check_places
 from crossmedia.status import is_ok
 
 COMMIT_PHOTOS = 256
@@ -181,10 +182,14 @@ def precompute(
         (243, 0)
     """
     check_places(store=store, **({} if isinstance(catalogue, PhotoSource) else {"catalogue": catalogue}))
+    must(isinstance(backbone, str), "backbone", backbone, "the name of a CNN, as a str")
+    check_whole("threads", threads, 0)
+    if dim is not None:
+        check_whole("dim", dim)
     if not os.fspath(store) or (not isinstance(catalogue, PhotoSource) and not os.fspath(catalogue)):
         raise BadInput("store and catalogue are named, not empty: the one is a folder, the other where the photos are.")
     photos = catalogue if isinstance(catalogue, PhotoSource) else PhotoSource(os.fspath(catalogue))
-    only = None if ids is None else np.unique(np.array(list(ids), dtype=np.int64))
+    only = None if ids is None else np.unique(full_image_ids(column_of(list(ids), "ids", "the call")))
     with StoreEmbedder(store, photos, backbone, threads) as embedder:
         plan = embedder.plan(PrecomputeConfig(dim, only, new_head=new_head))
         return embedder.run(plan, progress)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from crossmedia.arguments import check_places
 from crossmedia.errors import BadInput
 from crossmedia.imgserver.similarity.index import (
     SimilarityFiles,
@@ -26,7 +27,6 @@ from crossmedia.imgserver.storage.codebook import CENTRES
 from crossmedia.imgserver.storage.records import Entries, Ids, Space
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.versions import active_rows
-from crossmedia.options import check_places
 
 KINDS = ("flat", "hnsw", "ivf-pq")
 HNSW_FROM, IVF_PQ_FROM = 50_000, 2_000_000

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from crossmedia.errors import BadInput, NotReady, VersionMismatch
+from crossmedia.arguments import check_places, must
+from crossmedia.errors import NotReady, VersionMismatch
 from crossmedia.imgserver.similarity.index import SimilarityFiles
 from crossmedia.imgserver.storage.records import Ids, places_in
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.versions import active_rows
-from crossmedia.options import check_places
 
 BLOCK = 4096
 NEIGHBOURS = 20
@@ -76,8 +77,7 @@ def find_duplicates(
         >>> found.images, all(len(group.image_ids) > 1 for group in found.groups)
         (100, True)
     """
-    if not 0 <= threshold <= 1:
-        raise BadInput(f"threshold is {threshold!r}; it must be a cosine from 0 to 1.")
+    must(isinstance(threshold, Real) and 0 <= threshold <= 1, "threshold", threshold, "a cosine from 0 to 1")
     if not isinstance(store, Store):
         check_places(store=store)
         with closing(Store(store, create=False)) as opened_here:

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from crossmedia.arguments import check_places
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.vocabulary import FILE as VOCABULARY
-from crossmedia.options import check_places
 from crossmedia.trainer.export.archive import read_parts
 from crossmedia.trainer.export.program import TYPES, Program
 from crossmedia.trainer.models.base import Model

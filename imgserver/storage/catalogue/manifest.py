@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from crossmedia.arguments import check_places
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
 from crossmedia.forms import alike
@@ -45,7 +46,6 @@ from crossmedia.imgserver.storage.records import Ids
 from crossmedia.keys import Column, full_image_ids
 from crossmedia.looks import file_in_words
 from crossmedia.names import ImageNames, refuse_twice, texts_of
-from crossmedia.options import check_places
 
 COLUMNS = ("image_id", "key", "uri", "offset", "size", "stamp")
 NUMBERS, GIVEN = "keys are the ids", "ids were given to the keys"
