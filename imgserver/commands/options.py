@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from crossmedia.errors import BadInput, NoStore, ServerUnavailable
+from crossmedia.errors import NoStore, ServerUnavailable
 from crossmedia.imgserver.places import holds_store, is_url, own_folder
 from crossmedia.imgserver.serve_config import ServeConfig
 from crossmedia.options import Function, options_of
@@ -80,14 +80,6 @@ def names_of(store: str | Path, manifest: Path | None = None) -> ImageNames | No
     from crossmedia.names import ImageNames
 
     return ImageNames.read(manifest) if manifest is not None else ImageNames.of_store(own_folder(store))
-
-
-def missing_extra(error: ImportError) -> BadInput:
-    """The error that says what to install when a command's packages are missing."""
-    return BadInput(
-        f"This command needs the server's packages ({error.name} is missing). "
-        f'Install them with: pip install "crossmedia[server]"'
-    )
 
 
 def photo_source(

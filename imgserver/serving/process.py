@@ -103,6 +103,6 @@ def _say_if_empty(service: ImageService) -> None:
     store = service.store
     if service.catalogue is None and not is_url(service.config.store):
         raise BadInput(
-            f"The store {store} has no vectors, and without --catalogue there are no photos. {store.fill_hint}."
+            f"The store {store} has no vectors, and without --catalogue there are no photos. {store.filling_advice}."
         )
-    log.warning("The store %s has no vectors yet. %s; this server will see the result.", store, store.fill_hint)
+    log.warning("The store %s has no vectors yet. %s; this server will see the result.", store, store.filling_advice)

@@ -187,25 +187,29 @@ class ImageService:
             wire.PUT_IMAGES.name: self.putting.put,
             wire.PUT_HEAD.name: self.live_heads.put,
             wire.GET_HEAD_GRADIENT.name: self._head_gradient,
-            wire.SEARCH.name: self.searching.search,
+            wire.SEARCH.name: lambda *call: pb.SearchResponse.FromString(self.searching.search(*call)),
             wire.GET_THUMBNAILS.name: self._thumbnails,
         }
         reply: Reply = answers[method.name](request, Caller(deadline, on_end))
         return reply
 
+    def search(self, request: pb.SearchRequest, deadline: float, on_end: OnEnd | None = None) -> bytes:
+        """The reply to ``Search`` on the wire; see ``answer``."""
+        return self.searching.search(request, Caller(deadline, on_end))
+
     def get_info(self) -> pb.GetInfoResponse:
         """What is served, in parts."""
         serving, ownership = self.served.active, self.config.ownership
-        model = serving.model if serving else None
+        maker = serving.maker if serving else None
         told = pb.GetInfoResponse(
             server_version=self._release,
             stored_dtype=pb.DTYPE_FLOAT16,
             generation=self.store.index.generation,
             versions=[space.name for space in self.store.index.spaces("vector")],
-            engine=model.embedder.engine_name if model else "none",
-            feature_dim=model.features.dim if model else 0,
+            engine=maker.embedder.engine_name if maker else "none",
+            feature_dim=maker.features.dim if maker else 0,
             uptime_s=time.monotonic() - self._started,
-            limits=self._limits(model.features.dim * FEATURE_BYTES if model else 1),
+            limits=self._limits(maker.features.dim * FEATURE_BYTES if maker else 1),
             contents=pb.Contents(
                 images_in_catalogue=len(self.catalogue) if self.catalogue else 0,
                 images_stored=len(serving.table) if serving else 0,

@@ -241,12 +241,3 @@ def _nodes_of(page: bytes, number: int, leaf: bool) -> list[_Node]:
         key, value = page[place + NODE.size : start], page[start : start + stored]
         nodes.append(_Node(key, value, size, node_flags, size | node_flags << 32))
     return nodes
-
-
-_TROUBLES = {
-    1: "lies outside of the file",
-    2: "is reached twice",
-    3: "is not the page that it should be",
-    4: "has nodes that lie outside of it",
-    5: "has keys out of order",
-}

@@ -67,9 +67,9 @@ class Store:
         if not create and not (self.folder / "index" / "data.mdb").exists():
             raise NoStore(self.folder)
         self.index = Index(self.folder / "index", create=create)
-        self.fill_hint = f"Run 'imgserver precompute --store {self.folder} --catalogue FOLDER' first"
-        self.similarity_hint = f"Run 'imgserver index --store {self.folder}'"
-        self.answers = True
+        self.filling_advice = f"Run 'imgserver precompute --store {self.folder} --catalogue FOLDER' first"
+        self.similarity_advice = f"Run 'imgserver index --store {self.folder}'"
+        self.readable = True
         # By number: a version that was deleted and made again, by another process too, has other files.
         self._rows: dict[int, RowFile] = {}
         self._damaged_entries: dict[int, int] = {}

@@ -97,7 +97,7 @@ def held(store: Store, name: str, kind: str = "") -> Space:
     """
     name = name or store.index.active
     if not name:
-        raise NotReady(f"The store {store.folder} has no vectors yet. {store.fill_hint}.")
+        raise NotReady(f"The store {store.folder} has no vectors yet. {store.filling_advice}.")
     space = store.index.space(name)
     if space is None or (kind and space.kind != kind):
         known = [s.name for wanted in ([kind] if kind else ["vector", "feature"]) for s in store.index.spaces(wanted)]

@@ -249,8 +249,8 @@ def test_a_cnn_that_fails_harms_its_images_alone_and_health_says_so(
     client = ImageClient(LocalTransport(service), timeout_s=0.5)
     client.get([150], timeout_s=10)
     assert service.served.active is not None
-    assert service.served.active.model is not None
-    engine = service.served.active.model.embedder.engine
+    assert service.served.active.maker is not None
+    engine = service.served.active.maker.embedder.engine
     states: list[bool] = []
     heartbeat = Heartbeat(service, states.append, probe_after_s=0)
     heartbeat.start()
@@ -287,8 +287,8 @@ def test_a_photo_that_the_cnn_has_no_numbers_for_is_corrupt(
     for number, shade in ((151, 0), (152, 255)):
         Image.new("RGB", (64, 64), (shade, shade, shade)).save(own_photos / name(number))
     assert service.served.active is not None
-    assert service.served.active.model is not None
-    engine = service.served.active.model.embedder.engine
+    assert service.served.active.maker is not None
+    engine = service.served.active.maker.embedder.engine
     run = engine.run
 
     def divides(pixels: Pixels) -> FeatureArray:
