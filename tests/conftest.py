@@ -17,6 +17,7 @@ import pytest
 import warm
 from hypothesis import settings
 
+pytest_plugins = ("secured",)  # fixtures of servers with certificates and tokens
 settings.register_profile("untimed", deadline=None)  # how long an example takes is the machine's matter
 settings.load_profile("untimed")
 

@@ -31,7 +31,7 @@ class Putting:
     @property
     def most(self) -> int:
         """Photos that one call may bring."""
-        return min(MAX_PUT, self._admission.share_of_images)
+        return min(MAX_PUT, self._admission.share_of_items)
 
     def put(self, request: pb.PutImagesRequest, caller: Caller) -> pb.PutImagesResponse:
         """Embed photos that the caller brings; the next ``GetVectors`` serves them.

@@ -102,7 +102,12 @@ class ImageService:
         self.photos = PhotoReader(config.photos)
         self.store = open_store(config.store, config.folder)
         self.metrics = Metrics()
-        self.admission = Admission(config.max_pending_ids, config.max_pending_bytes)
+        self.admission = Admission(
+            config.max_pending_ids,
+            config.max_pending_bytes,
+            waiting="images wait for the CNN",
+            advice=", or embed the catalogue before, by imgserver precompute",
+        )
         self.known_failures = KnownFailures(config.negative_ttl_s)
         self.misses = Misses(self.store, self.photos, self.admission, self.metrics.batch_size.observe)
         self.lookup = Lookup(self.misses, self.known_failures, self.admission)
@@ -251,7 +256,7 @@ class ImageService:
     @property
     def _max_ids_per_call(self) -> int:
         # A call for images none of which is stored must be admitted by an idle server.
-        return min(self.config.max_ids_per_call, self.admission.share_of_images)
+        return min(self.config.max_ids_per_call, self.admission.share_of_items)
 
     def get_vectors(self, request: pb.GetVectorsRequest, deadline: float, on_end: OnEnd | None = None) -> VectorsReply:
         """Vectors of the ids, in their order; what the table lacks is computed until ``deadline`` (monotonic clock).

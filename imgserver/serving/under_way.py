@@ -57,7 +57,7 @@ class UnderWay:
         """
         new = [miss for miss in wanted if miss.key not in self._misses]
         asked = [miss for miss in new if not miss.probe]
-        permits = self._admission.permits(Cost(images=1), len(asked), caller.name)
+        permits = self._admission.permits(Cost(items=1), len(asked), caller.name)
         for miss, permit in zip(asked, permits, strict=True):
             miss.permit = permit
         self._misses.update((miss.key, miss) for miss in new)

@@ -44,25 +44,25 @@ ONE = np.array([1], "<i8").tobytes()
 
 
 def test_one_rule_of_admission() -> None:
-    admission = Admission(max_images=10, max_size=1000)
-    admission.take(Cost(images=9))
-    for images in (2, 10_000):
-        with pytest.raises(Overloaded, match="9 images wait") as caught:
-            admission.take(Cost(images=images))
+    admission = Admission(max_items=10, max_size=1000)
+    admission.take(Cost(items=9))
+    for items in (2, 10_000):
+        with pytest.raises(Overloaded, match="9 pieces of work wait") as caught:
+            admission.take(Cost(items=items))
         assert 0.1 <= caught.value.retry_after_s <= 5
-    admission.take(Cost(images=1))
-    admission.give_back(Cost(images=10))
+    admission.take(Cost(items=1))
+    admission.give_back(Cost(items=10))
     admission.take(Cost(size=700))
     with pytest.raises(Overloaded):
         admission.take(Cost(size=301))
-    admission.take(Cost(images=10, size=300))
+    admission.take(Cost(items=10, size=300))
     assert admission.refused == 3
 
 
-def test_precompute_is_advised_where_images_wait_and_not_where_bytes_do() -> None:
-    admission = Admission(max_images=10, max_size=1000)
-    with pytest.raises(Overloaded, match="precompute"):
-        admission.take(Cost(images=11))
+def test_advice_is_given_where_items_wait_and_not_where_bytes_do() -> None:
+    admission = Admission(max_items=10, max_size=1000, advice=", or come at night")
+    with pytest.raises(Overloaded, match="come at night"):
+        admission.take(Cost(items=11))
     admission.take(Cost(size=700))
     with pytest.raises(Overloaded, match=r"Try again in 0\.1 s\.$"):
         admission.take(Cost(size=700))
@@ -71,7 +71,7 @@ def test_precompute_is_advised_where_images_wait_and_not_where_bytes_do() -> Non
 
 
 def test_one_caller_leaves_a_quarter_to_the_others() -> None:
-    admission = Admission(max_images=10, max_size=1000, max_slow=8)
+    admission = Admission(max_items=10, max_size=1000, max_slow=8)
     for _ in range(6):
         admission.take(Cost(size=100, slow=1), "greedy")
     with pytest.raises(Overloaded, match="6 calls that take long are under way for greedy"):
@@ -168,14 +168,14 @@ def test_a_queue_takes_callers_in_turn_and_their_items_in_order() -> None:
     assert not queue._names
 
 
-def test_images_of_one_caller_leave_a_quarter_to_the_others() -> None:
-    admission = Admission(max_images=8, max_size=1000)
-    admission.take(Cost(images=admission.share_of_images), "greedy")
-    with pytest.raises(Overloaded, match=r"6 images that wait for the CNN are under way for greedy.*precompute"):
-        admission.take(Cost(images=1), "greedy")
-    admission.take(Cost(images=2), "other")
-    admission.give_back(Cost(images=6), "greedy")
-    admission.give_back(Cost(images=2), "other")
+def test_items_of_one_caller_leave_a_quarter_to_the_others() -> None:
+    admission = Admission(max_items=8, max_size=1000, waiting="jobs wait")
+    admission.take(Cost(items=admission.share_of_items), "greedy")
+    with pytest.raises(Overloaded, match=r"6 jobs wait for greedy; 1 more would exceed the share of one caller, 6\."):
+        admission.take(Cost(items=1), "greedy")
+    admission.take(Cost(items=2), "other")
+    admission.give_back(Cost(items=6), "greedy")
+    admission.give_back(Cost(items=2), "other")
     assert (admission.under_way, admission._held) == (NOTHING, {})
 
 
@@ -246,7 +246,7 @@ def test_calls_that_wait_leave_places_for_those_that_do_not(service: ImageServic
 
 def test_images_that_nobody_knows_wait_for_nothing(service: ImageService) -> None:
     """Nothing has a place for images any more, and the CNN's thread stands still."""
-    service.admission.take(Cost(images=100_000))
+    service.admission.take(Cost(items=100_000))
     unknown = pb.GetVectorsRequest(image_ids=np.arange(10**12, 10**12 + 1000, dtype="<i8").tobytes())
     found = service.get_vectors(unknown, time.monotonic() + 20)
     assert (found.status == Status.NOT_FOUND).all()
@@ -254,7 +254,7 @@ def test_images_that_nobody_knows_wait_for_nothing(service: ImageService) -> Non
     assert service.misses.counters.failed[Status.NOT_FOUND] == 1000
     with pytest.raises(Overloaded):
         service.get_vectors(pb.GetVectorsRequest(image_ids=np.array([150], "<i8").tobytes()), time.monotonic() + 5)
-    service.admission.give_back(Cost(images=100_000))
+    service.admission.give_back(Cost(items=100_000))
 
 
 def test_a_new_photo_does_not_wait_for_all_of_another_caller(
