@@ -180,7 +180,7 @@ def image_ids(column: Column, hint: str = "") -> Int64Array:
 
     Args:
         column: keys that are whole numbers.
-        hint: a sentence for who has something else.
+        hint: a sentence for callers who have something else.
 
     Raises:
         BadInput: a cell is no image id; the message names it.

@@ -20,7 +20,6 @@ from crossmedia.imgserver.commands.options import (
     names_of,
     ownership_options,
     photo_options,
-    photo_source,
     served_store_option,
     server_address,
     server_option,
@@ -156,8 +155,9 @@ def precompute(
     from crossmedia.imgserver.offline.image_ids import read_ids
     from crossmedia.imgserver.offline.precompute import PrecomputeConfig
     from crossmedia.imgserver.offline.shards import Job
+    from crossmedia.imgserver.vision.photo_source import PhotoSource
 
-    photos = photo_source(catalogue, read_timeout_s, max_image_mb, photo_roots)
+    photos = PhotoSource.of_options(catalogue, max_image_mb, read_timeout_s, photo_roots)
     only = read_ids(ids, photos.names()) if ids else None
     if into_files:
         job, ray = Job(out, photos, backbone, only), engine == "ray"

@@ -15,11 +15,9 @@ from crossmedia.options import Function, options_of
 from crossmedia.service.running import running_daemon
 
 if TYPE_CHECKING:
-    from crossmedia.imgserver.vision.photo_source import PhotoSource
     from crossmedia.names import ImageNames
 
 DEFAULT_SERVER = "localhost:7070"
-MEGABYTE = 1 << 20
 
 
 class _Folder(click.Path):
@@ -80,16 +78,6 @@ def names_of(store: str | Path, manifest: Path | None = None) -> ImageNames | No
     from crossmedia.names import ImageNames
 
     return ImageNames.read(manifest) if manifest is not None else ImageNames.of_store(own_folder(store))
-
-
-def photo_source(
-    catalogue: str | None, read_timeout_s: float, max_image_mb: int, photo_roots: tuple[str, ...]
-) -> PhotoSource:
-    """What ``--catalogue`` and ``photo_options`` say."""
-    from crossmedia.imgserver.vision.decode import ImageLimits
-    from crossmedia.imgserver.vision.photo_source import PhotoSource
-
-    return PhotoSource(catalogue or "", ImageLimits(max_image_mb * MEGABYTE), read_timeout_s, photo_roots)
 
 
 def server_address(server: str | None, store: str) -> str:

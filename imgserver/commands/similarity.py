@@ -93,7 +93,7 @@ def search(
     Asks a running server, whose store has an index ('imgserver index'). A word that is a key is that image, though it
     is a number or a file as well.
     """
-    from crossmedia.imgserver.client import ImageClient
+    from crossmedia.imgserver.client import ImageClient, Status
 
     names = names_of(store, manifest) if manifest is not None or server is None else None
     ids, files = _asked(queries, names)
@@ -102,12 +102,11 @@ def search(
     with ImageClient(server_address(server, store), timeout_s=timeout_s) as client:
         parts = [client.search(part, k) for part in (ids, photos) if part]
         near = [
-            list(zip(*row, strict=True))
+            [(image_id, cosine) for image_id, cosine in zip(*row, strict=True) if image_id >= 0]
             for part in parts
             for row in zip(part.image_ids.tolist(), part.cosines.tolist(), strict=True)
         ]
-        status = [_status_name(value) for part in parts for value in part.status.tolist()]
-        near = [[(image_id, cosine) for image_id, cosine in row if image_id >= 0] for row in near]
+        status = [Status(value).name for part in parts for value in part.status.tolist()]
         called = _keys({image_id for row in near for image_id, _ in row}, names)
         if out is not None:
             _draw(out, client, ids, photos, labels, near, called)
@@ -314,9 +313,3 @@ def _write(path: Path, data: bytes) -> None:
 
     with replacing(path) as part:
         part.write_bytes(data)
-
-
-def _status_name(value: int) -> str:
-    from crossmedia.imgserver.client import Status
-
-    return Status(value).name

@@ -44,7 +44,7 @@ def store_opens(subject: Subject) -> Finding:
 
 
 def active_version(subject: Subject) -> Finding:
-    """Whether there is something to serve to who names no version."""
+    """Whether there is something to serve to callers who name no version."""
     store = subject.store
     active = store.index.active
     if not active:

@@ -67,7 +67,7 @@ class Methods:
         return lambda *call: self._service.answer(method, *call).SerializeToString()
 
     def handlers(self) -> dict[str, Any]:
-        """In the place of the generated ones: of streams, so that a call is counted before its message is read."""
+        """Handlers of streams, unlike the generated ones, so that a call is counted before its message is read."""
         return {name: grpc.stream_unary_rpc_method_handler(partial(self.answer, name)) for name in self._work}
 
     def answer(self, method: str, requests: Iterator[bytes], context: Any) -> bytes:

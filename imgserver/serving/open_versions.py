@@ -120,7 +120,7 @@ class OpenVersions:
                 log.info("%d ids of %s were added or changed in the store", added, serving.version)
 
     def load(self) -> None:
-        """Load the tables that are not, one after the other; until then the index answers for them."""
+        """Load the tables that are not loaded yet, one after the other; until then the index answers for them."""
         for serving in self._all():
             if not serving.table.loaded:
                 started = time.monotonic()

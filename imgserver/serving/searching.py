@@ -72,7 +72,7 @@ class Searching:
 
     @property
     def told(self) -> pb.Similarity:
-        """Of the similarity index that is in use; of no images without one, or with a damaged one."""
+        """What ``GetInfo`` says of the similarity index in use: no images where there is none, or a damaged one."""
         if (opened := self._opened) is None:
             return pb.Similarity()
         return pb.Similarity(images=opened[0].images, version=opened[0].version, kind=opened[0].kind)

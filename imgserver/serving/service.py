@@ -147,7 +147,7 @@ class ImageService:
         self.store.close()
 
     def _look_at_disk(self) -> None:
-        """So that ``get_info`` opens nothing: it must answer when no file can be opened any more."""
+        """Note what ``get_info`` tells of files, because it must answer when no file can be opened any more."""
         self._store_bytes = self.store.used_bytes(), self.store.free_bytes()
         if (changed := changed_at(self.store.folder)) != self._names_of:
             self._names, self._names_of = digests_of_store(self.store.folder), changed
@@ -180,7 +180,7 @@ class ImageService:
 
         Args:
             method: of the contract.
-            request: one of its.
+            request: a message of that method.
             deadline: on the monotonic clock.
             on_end: see ``OnEnd``.
 
@@ -235,7 +235,7 @@ class ImageService:
         return told
 
     def _limits(self, most_bytes: int) -> pb.Limits:
-        """An idle server admits a call for a head's vectors, which takes the most of all: ``most_bytes`` an image."""
+        """The limits; an idle server admits a call of the costliest kind, a head's vectors: ``most_bytes`` an image."""
         config = self.config
         return pb.Limits(
             max_ids_per_call=max(1, min(self._max_ids_per_call, self.admission.share // most_bytes)),

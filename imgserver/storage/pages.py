@@ -130,7 +130,7 @@ class _Pages:
         self._seen = np.zeros(self._there, dtype=np.uint8)
 
     def trouble(self) -> str:
-        """What is wrong with them; empty when nothing is."""
+        """What is wrong with the pages; empty when nothing is."""
         # Pages that one transaction took and gave back are not written: at the end of the file they may be missing.
         missing = self._meta.last_page + 1 - self._there
         if missing and sum(int((free >= self._there).sum()) for free in self._free()) != missing:

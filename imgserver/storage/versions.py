@@ -23,7 +23,7 @@ class HeldVersion:
         dim: numbers in a row.
         row_bytes: that a row takes in memory and on disk.
         rows: rows that were written, replaced ones included.
-        active: whether it is served to who names no version.
+        active: whether it is served to callers who name no version.
     """
 
     name: str
