@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -280,4 +280,4 @@ def _calls(count: int) -> str:
     return f"{count} calls that take long"
 
 
-AMOUNTS = str, _mib, _calls
+AMOUNTS: tuple[Callable[[int], str], ...] = str, _mib, _calls

@@ -1,7 +1,9 @@
-"""Options that several commands share, and the message for missing packages of the server."""
+"""Options that several commands share, and what they mean: a store, a server's address, names of photos."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from crossmedia.options import Function, options_of
 from crossmedia.service.running import running_daemon
 
 if TYPE_CHECKING:
+    from crossmedia.imgserver.storage.store import Store
     from crossmedia.names import ImageNames
 
 DEFAULT_SERVER = "localhost:7070"
@@ -78,6 +81,20 @@ def names_of(store: str | Path, manifest: Path | None = None) -> ImageNames | No
     from crossmedia.names import ImageNames
 
     return ImageNames.read(manifest) if manifest is not None else ImageNames.of_store(own_folder(store))
+
+
+@contextmanager
+def held_store(folder: Path, *, create: bool = False) -> Iterator[Store]:
+    """A local store, open for a block."""
+    from crossmedia.imgserver.storage.store import Store
+
+    with closing(Store(folder, create=create)) as store:
+        yield store
+
+
+def how_to_serve(store: Path, version: str) -> str:
+    """A sentence for whoever has just made a version."""
+    return f"serve it with: crossmedia imgserver versions --store {store} --activate '{version}'"
 
 
 def server_address(server: str | None, store: str) -> str:

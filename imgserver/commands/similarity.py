@@ -8,7 +8,6 @@ import json
 import math
 import os
 from collections.abc import Collection, Sequence
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import click
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput, NothingEmbedded
 from crossmedia.imgserver.commands.options import (
+    held_store,
     manifest_option,
     names_of,
     photo_root_option,
@@ -26,6 +26,7 @@ from crossmedia.imgserver.commands.options import (
     server_option,
     store_option,
 )
+from crossmedia.output import show
 from crossmedia.progress import Bar
 from crossmedia.words import counted
 
@@ -53,18 +54,18 @@ def index(store: Path, kind: str, as_json: bool) -> None:
     Run it again when photos were added or another version was activated.
     """
     from crossmedia.imgserver.similarity.building import build_index
-    from crossmedia.imgserver.storage.store import Store
 
-    with closing(Store(store, create=False)) as opened, Bar("indexing") as bar:
+    with held_store(store) as opened, Bar("indexing") as bar:
         report = build_index(opened, kind, progress=bar.advance)
     info = report.info
-    if as_json:
-        click.echo(json.dumps(asdict(report)))
-        return
-    click.echo(f"{counted(info.images, 'image')} of {info.version}")
-    click.echo(f"kind {info.kind}, {info.bytes_per_image:.0f} bytes an image, {report.seconds:.1f} s")
-    speed = f"recall@10 {info.recall_at_10:.3f}; {report.queries_per_s:,.0f} queries/s"
-    click.echo(speed + ("" if info.kind == "flat" else f", {report.brute_force_queries_per_s:,.0f} by brute force"))
+    brute = "" if info.kind == "flat" else f", {report.brute_force_queries_per_s:,.0f} by brute force"
+    show(
+        report,
+        as_json,
+        f"{counted(info.images, 'image')} of {info.version}",
+        f"kind {info.kind}, {info.bytes_per_image:.0f} bytes an image, {report.seconds:.1f} s",
+        f"recall@10 {info.recall_at_10:.3f}; {report.queries_per_s:,.0f} queries/s{brute}",
+    )
 
 
 @click.command(cls=Command, example="5 photos/042.jpg --store store --out similar.png")
@@ -182,10 +183,9 @@ def duplicates(
     """
     from crossmedia.imgserver.similarity.contact_sheet import contact_sheet
     from crossmedia.imgserver.similarity.duplicates import find_duplicates
-    from crossmedia.imgserver.storage.store import Store
     from crossmedia.imgserver.vision.photo_source import PhotoSource
 
-    with closing(Store(store, create=False)) as opened, Bar("comparing") as bar:
+    with held_store(store) as opened, Bar("comparing") as bar:
         groups, images, nearest = find_duplicates(opened, threshold, bar.advance)
     called = _keys({image_id for group in groups for image_id in group.image_ids}, names_of(store))
     _write(out, _table(groups, called))
@@ -204,16 +204,16 @@ def duplicates(
         shown = [group.image_ids[:SHOWN_IMAGES] for group in groups[:SHOWN_GROUPS]]
         _write(picture, contact_sheet([[cell(image_id) for image_id in ids] for ids in shown]))
     many = sum(len(group.image_ids) for group in groups)
-    if as_json:
-        listed = [asdict(group) | {"keys": [called[i] for i in group.image_ids]} for group in groups]
-        found = {"images": images, "groups": listed, "nearest": nearest, "file": str(out)}
-        click.echo(json.dumps(found | {"picture": str(picture) if picture else None}))
-        return
+    listed = [asdict(group) | {"keys": [called[i] for i in group.image_ids]} for group in groups]
+    found = {"images": images, "groups": listed, "nearest": nearest, "file": str(out)}
     summary = f"{counted(images, 'image')}, {counted(len(groups), 'group')} of {counted(many, 'image')}"
-    click.echo(f"{summary} with a cosine of {threshold} or more")
-    if hint := _other_threshold(threshold, images, many, nearest):
-        click.echo(hint)
-    click.echo(f"groups: {out}" + (f"; the largest drawn: {picture}" if picture else ""))
+    show(
+        found | {"picture": str(picture) if picture else None},
+        as_json,
+        f"{summary} with a cosine of {threshold} or more",
+        _other_threshold(threshold, images, many, nearest),
+        f"groups: {out}" + (f"; the largest drawn: {picture}" if picture else ""),
+    )
 
 
 def _other_threshold(threshold: float, images: int, grouped: int, nearest: float) -> str:
@@ -250,19 +250,12 @@ def semantic_ids(store: Path, levels: int, codes: int, out: Path, as_json: bool)
     Any model takes them as id features. Run it again when photos were added: the codes keep their meaning.
     """
     from crossmedia.imgserver.similarity.semantic_ids import write_semantic_ids
-    from crossmedia.imgserver.storage.store import Store
 
-    with closing(Store(store, create=False)) as opened:
+    with held_store(store) as opened:
         report = write_semantic_ids(opened, out, levels, codes)
-    if as_json:
-        click.echo(json.dumps(asdict(report)))
-        return
-    distinct = ", ".join(f"{count:,}" for count in report.distinct)
-    click.echo(
-        f"{counted(report.images, 'image')}; different ids by level: {distinct}; "
-        f"{report.error:.0%} of the variance is left"
-    )
-    click.echo(f"{'codes of an earlier run go on; ' if report.kept else ''}written: {report.file}")
+    levels = f"different ids by level: {', '.join(f'{count:,}' for count in report.distinct)}"
+    said = f"{counted(report.images, 'image')}; {levels}; {report.error:.0%} of the variance is left"
+    show(report, as_json, said, f"{'codes of an earlier run go on; ' if report.kept else ''}written: {report.file}")
 
 
 def _draw(
