@@ -114,7 +114,7 @@ class ImageService:
         self.served = OpenVersions(self.store, config.threads, computes=self.catalogue is not None)
         self.putting = Putting(self.served, self.misses, self.admission, config.ownership)
         self.live_heads = LiveHeads(self.served, self.lookup, self.admission)
-        self.thumbnails = Thumbnails(self.admission, self.photos)
+        self.thumbnails = Thumbnails(self.admission, self.photos, config.ownership)
         self.searching = Searching(self.served, self.lookup, self.photos, self.admission, config.ownership)
         self._started = time.monotonic()
         self._release = package_version("crossmedia")
@@ -193,7 +193,7 @@ class ImageService:
             wire.PUT_HEAD.name: self.live_heads.put,
             wire.GET_HEAD_GRADIENT.name: self._head_gradient,
             wire.SEARCH.name: lambda *call: pb.SearchResponse.FromString(self.searching.search(*call)),
-            wire.GET_THUMBNAILS.name: self._thumbnails,
+            wire.GET_THUMBNAILS.name: self.thumbnails.draw,
         }
         reply: Reply = answers[method.name](request, Caller(deadline, on_end))
         return reply
@@ -316,7 +316,3 @@ class ImageService:
     def _head_gradient(self, request: pb.GetHeadGradientRequest, caller: Caller) -> pb.GetHeadGradientResponse:
         ids = ids_of(request.image_ids, self._max_ids_per_call, self.config.ownership)
         return self.live_heads.gradient(request, ids, caller)
-
-    def _thumbnails(self, request: pb.GetThumbnailsRequest, caller: Caller) -> pb.GetThumbnailsResponse:
-        ids = ids_of(request.image_ids, MAX_THUMBNAILS, self.config.ownership)
-        return pb.GetThumbnailsResponse(jpegs=self.thumbnails.of(ids, request.max_side, caller))
