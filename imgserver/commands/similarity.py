@@ -253,8 +253,8 @@ def semantic_ids(store: Path, levels: int, codes: int, out: Path, as_json: bool)
 
     with held_store(store) as opened:
         report = write_semantic_ids(opened, out, levels, codes)
-    levels = f"different ids by level: {', '.join(f'{count:,}' for count in report.distinct)}"
-    said = f"{counted(report.images, 'image')}; {levels}; {report.error:.0%} of the variance is left"
+    by_level = f"different ids by level: {', '.join(f'{count:,}' for count in report.distinct)}"
+    said = f"{counted(report.images, 'image')}; {by_level}; {report.error:.0%} of the variance is left"
     show(report, as_json, said, f"{'codes of an earlier run go on; ' if report.kept else ''}written: {report.file}")
 
 
