@@ -45,7 +45,7 @@ GROUND = {
         "status",
         "version",
     ),
-    *("options", "secret_files", "words"),
+    *("options", "output", "secret_files", "words"),
 }
 # room -> what it may import beside itself and the ground floor
 ARROWS = {
