@@ -185,7 +185,7 @@ def image_ids(column: Column, hint: str = "") -> Int64Array:
 
     Args:
         column: keys that are whole numbers.
-        hint: a sentence for who has something else.
+        hint: a sentence for callers who have something else.
 
     Raises:
         BadInput: a cell is no image id; the message names it.
@@ -210,13 +210,13 @@ def image_ids(column: Column, hint: str = "") -> Int64Array:
     return np.asarray(pc.fill_null(pc.cast(words, pa.int64()), NULL_IMAGE))
 
 
-def full_image_ids(column: Column, hint: str = "") -> Int64Array:
+def full_image_ids(column: Column) -> Int64Array:
     """A column as image ids, every cell filled, shape (n,).
 
     Raises:
         BadInput: a cell is empty, or what ``image_ids`` raises.
     """
-    found = image_ids(column, hint)
+    found = image_ids(column)
     if (none := found == NULL_IMAGE).any():
         raise BadInput(
             f"The column {column.name!r} of {column.where} is empty in {column.row_said(none)}, or holds NaN or -1; "

@@ -46,7 +46,7 @@ GROUND = {
         "status",
         "version",
     ),
-    *("one_place", "options", "secret_files", "words"),
+    *("one_place", "options", "output", "secret_files", "words"),
 }
 # room -> what it may import beside itself and the ground floor
 ARROWS = {

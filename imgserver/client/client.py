@@ -138,7 +138,7 @@ class ImageClient:
         return self._infos(self.deadline(timeout_s))
 
     def deadline(self, timeout_s: float | None = None) -> Deadline:
-        """Of what begins now; None takes the client's seconds."""
+        """The deadline of a call that begins now; None takes the client's seconds."""
         return Deadline.after(self._timeout_s if timeout_s is None else timeout_s)
 
     def _infos(self, deadline: Deadline) -> list[ServerInfo]:

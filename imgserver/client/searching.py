@@ -84,7 +84,7 @@ def search(transport: Transport, limits: Limits, query: Query, deadline: Deadlin
 
 
 def best_of(parts: Sequence[Neighbours]) -> Neighbours:
-    """The nearest of all, from what servers that each own a part found to the same queries.
+    """The nearest of all, from what servers that each own a part found for the same queries.
 
     Raises:
         VersionMismatch: they compared vectors of different versions.

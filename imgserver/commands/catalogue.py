@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -17,10 +14,11 @@ from rich.console import Console
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput, NothingEmbedded
 from crossmedia.imgserver.commands.options import (
+    held_store,
+    how_to_serve,
     names_of,
     ownership_options,
     photo_options,
-    photo_source,
     served_store_option,
     server_address,
     server_option,
@@ -29,6 +27,7 @@ from crossmedia.imgserver.commands.options import (
 )
 from crossmedia.imgserver.commands.shards import embed_files, merge_files
 from crossmedia.imgserver.shards import ownership_of
+from crossmedia.output import show
 from crossmedia.progress import Bar
 from crossmedia.words import counted
 
@@ -155,8 +154,9 @@ def precompute(
     from crossmedia.imgserver.offline.image_ids import read_ids
     from crossmedia.imgserver.offline.precompute import PrecomputeConfig, StoreEmbedder
     from crossmedia.imgserver.offline.shards import Job
+    from crossmedia.imgserver.vision.photo_source import PhotoSource
 
-    photos = photo_source(catalogue, read_timeout_s, max_image_mb, photo_roots)
+    photos = PhotoSource.of_options(catalogue, max_image_mb, read_timeout_s, photo_roots)
     only = read_ids(ids, photos.names()) if ids else None
     if into_files:
         job, ray = Job(out, photos, backbone, only), engine == "ray"
@@ -165,7 +165,10 @@ def precompute(
         )
         if part is None:
             found["merged"] = merge_files(out, store, dim, ownership=ownership, new_head=new_head)
-        _say_files(found, as_json)
+            said = f"active version: {found['merged']['version']}"
+        else:
+            said = f"When all parts are there: crossmedia imgserver merge {out} --store STORE"
+        show(found, as_json, said)
         return
     config = PrecomputeConfig(dim, only, new_head=new_head, ownership=ownership)
     _go_behind_requests(store)
@@ -207,52 +210,32 @@ def _say(passed_over: tuple[str, ...]) -> None:
         click.echo(sentence, err=True)
 
 
-def _say_files(found: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(found))
-    elif "merged" in found:
-        click.echo(f"active version: {found['merged']['version']}")
-    else:
-        click.echo(f"When all parts are there: crossmedia imgserver merge {found['folder']} --store STORE")
-
-
 def _apply_head(store: Path, file: Path, as_json: bool) -> None:
     from crossmedia.imgserver.head import Head
     from crossmedia.imgserver.offline.head_vectors import apply_head
-    from crossmedia.imgserver.storage.store import Store
 
     started = time.monotonic()
-    with closing(Store(store, create=False)) as opened:
+    with held_store(store) as opened:
         version, images = apply_head(opened, Head.from_bytes(file.read_bytes()))
     seconds = time.monotonic() - started
-    if as_json:
-        click.echo(json.dumps({"version": version, "images": images, "seconds": seconds}))
-        return
-    click.echo(f"{counted(images, 'image')} in {seconds:.1f} s, from stored features")
-    click.echo(f"version: {version}")
-    click.echo(f"serve it with: crossmedia imgserver versions --store {store} --activate '{version}'")
+    found = {"version": version, "images": images, "seconds": seconds}
+    made = f"{counted(images, 'image')} in {seconds:.1f} s, from stored features"
+    show(found, as_json, made, f"version: {version}", how_to_serve(store, version))
 
 
 def _report_precompute(result: PrecomputeResult, seconds: float, as_json: bool) -> None:
     result.start_s, result.seconds = result.start_s + seconds - result.seconds, seconds
-    if as_json:
-        click.echo(json.dumps(asdict(result)))
-    else:
-        _say_precompute(result)
+    show(
+        result,
+        as_json,
+        f"found {result.found}, embedded {result.embedded}, skipped {result.skipped}, rejected {result.rejected} "
+        f"in {result.seconds:.1f} s, {result.start_s:.1f} s of them before the first photo (packages, list, CNN)",
+        f"rejected photos and reasons: {result.rejects_file}" if result.rejects_file else "",
+        result.note,
+        f"active version: {result.version}",
+    )
     if not result.embedded and not result.skipped:
         raise NothingEmbedded(f"Not one photo was embedded; the reasons are in {result.rejects_file}.")
-
-
-def _say_precompute(result: PrecomputeResult) -> None:
-    click.echo(
-        f"found {result.found}, embedded {result.embedded}, skipped {result.skipped}, rejected {result.rejected} "
-        f"in {result.seconds:.1f} s, {result.start_s:.1f} s of them before the first photo (packages, list, CNN)"
-    )
-    if result.rejects_file:
-        click.echo(f"rejected photos and reasons: {result.rejects_file}")
-    if result.note:
-        click.echo(result.note)
-    click.echo(f"active version: {result.version}")
 
 
 @click.command(cls=Command, example="photos --out manifest.parquet")
@@ -274,16 +257,13 @@ def manifest(catalogue: str, out: Path, as_json: bool) -> None:
 
     report = write_manifest(catalogue, out)
     _say((*report.passed_over, *report.alike))
-    if as_json:
-        click.echo(json.dumps(asdict(report)))
-        return
     gone = f", {report.gone} no longer in the catalogue" if report.gone else ""
-    click.echo(f"{counted(report.images, 'image')} in {report.out}: {report.added:,} new{gone}")
-    if report.photo_root:
-        click.echo(
-            f"its photos lie outside its own folder; precompute and serve read them if you allow it: --catalogue "
-            f"{quote(report.out)} --photo-root {quote(report.photo_root)}"
-        )
+    outside = (
+        f"its photos lie outside its own folder; precompute and serve read them if you allow it: --catalogue "
+        f"{quote(report.out)} --photo-root {quote(report.photo_root)}"
+    )
+    made = f"{counted(report.images, 'image')} in {report.out}: {report.added:,} new{gone}"
+    show(report, as_json, made, outside if report.photo_root else "")
 
 
 @click.command(cls=Command, example="4711.jpg --store store", goes_on=True)
@@ -313,12 +293,8 @@ def add(
     with ImageClient(server_address(server, store), timeout_s=timeout_s) as client:
         result = client.put(brought)
     refused = {number: status.name for number, status in result.items() if status != Status.OK}
-    if as_json:
-        click.echo(json.dumps({"added": len(result) - len(refused), "refused": refused}))
-    else:
-        click.echo(f"added {len(result) - len(refused)}, refused {len(refused)}")
-        for refused_id, name in refused.items():
-            click.echo(f"image {refused_id}: {name}{_why(brought[refused_id])}")
+    added, reasons = len(result) - len(refused), [f"image {i}: {n}{_why(brought[i])}" for i, n in refused.items()]
+    show({"added": added, "refused": refused}, as_json, f"added {added}, refused {len(refused)}", *reasons)
     if refused:
         raise NothingEmbedded(f"{len(refused)} of {len(result)} photos were refused; each has its reason above.")
 

@@ -1,25 +1,26 @@
-"""Options that several commands share, and the message for missing packages of the server."""
+"""Options that several commands share, and what they mean: a store, a server's address, names of photos."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from crossmedia.errors import BadInput, NoStore, ServerUnavailable
+from crossmedia.errors import NoStore, ServerUnavailable
 from crossmedia.imgserver.places import holds_store, is_url, own_folder
 from crossmedia.imgserver.serve_config import ServeConfig
 from crossmedia.options import Function, options_of
 from crossmedia.service.running import running_daemon
 
 if TYPE_CHECKING:
-    from crossmedia.imgserver.vision.photo_source import PhotoSource
+    from crossmedia.imgserver.storage.store import Store
     from crossmedia.names import ImageNames
 
 DEFAULT_SERVER = "localhost:7070"
-MEGABYTE = 1 << 20
 
 
 class _Folder(click.Path):
@@ -82,22 +83,18 @@ def names_of(store: str | Path, manifest: Path | None = None) -> ImageNames | No
     return ImageNames.read(manifest) if manifest is not None else ImageNames.of_store(own_folder(store))
 
 
-def missing_extra(error: ImportError) -> BadInput:
-    """The error that says what to install when a command's packages are missing."""
-    return BadInput(
-        f"This command needs the server's packages ({error.name} is missing). "
-        f'Install them with: pip install "crossmedia[server]"'
-    )
+@contextmanager
+def held_store(folder: Path, *, create: bool = False) -> Iterator[Store]:
+    """A local store, open for a block."""
+    from crossmedia.imgserver.storage.store import Store
+
+    with closing(Store(folder, create=create)) as store:
+        yield store
 
 
-def photo_source(
-    catalogue: str | None, read_timeout_s: float, max_image_mb: int, photo_roots: tuple[str, ...]
-) -> PhotoSource:
-    """What ``--catalogue`` and ``photo_options`` say."""
-    from crossmedia.imgserver.vision.decode import ImageLimits
-    from crossmedia.imgserver.vision.photo_source import PhotoSource
-
-    return PhotoSource(catalogue or "", ImageLimits(max_image_mb * MEGABYTE), read_timeout_s, photo_roots)
+def how_to_serve(store: Path, version: str) -> str:
+    """A sentence for whoever has just made a version."""
+    return f"serve it with: crossmedia imgserver versions --store {store} --activate '{version}'"
 
 
 def server_address(server: str | None, store: str) -> str:

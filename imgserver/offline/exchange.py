@@ -61,7 +61,7 @@ class KnownImages:
 
     Attributes:
         given: by a manifest that somebody names; a column ``key`` is read by it, and ``image_id`` beside it is not.
-        known: by that, and as the store knows already; None: by their ids.
+        known: names by the manifest and by the store; None: images are called by their ids.
     """
 
     given: ImageNames | None = None

@@ -101,7 +101,7 @@ def kept_head(store: Store, features: Space, dim: int | None, *, new_head: bool)
 
 
 def check_photos(store: Store, features: Space, dim: int | None, coming: int, *, new_head: bool) -> None:
-    """Before photos are embedded: whether there will be enough of them for a PCA to as many numbers as were asked for.
+    """Check, before photos are embedded, that there will be enough of them for a PCA to so many numbers.
 
     Args:
         store: holds the features so far.
@@ -111,7 +111,7 @@ def check_photos(store: Store, features: Space, dim: int | None, coming: int, *,
         new_head: as of ``make_vectors``.
 
     Raises:
-        BadInput: there will not be.
+        BadInput: there will be too few.
     """
     if dim is not None and kept_head(store, features, dim, new_head=new_head) is None:
         status = store.index.load(features.name)[1]["status"]
@@ -129,7 +129,7 @@ def _check_dim(photos: int, dim: int | None) -> None:
 
 
 def few_numbers(store: Store, features: Space, version: str, dim: int | None) -> str:
-    """A sentence where vectors have fewer numbers than they would have of more photos; else nothing."""
+    """A sentence for vectors that have fewer numbers than more photos would give them; else empty."""
     has = Version.parse(version).dim
     if dim is not None or has >= DEFAULT_DIM or load_head(store, version).spec.name != "pca":
         return ""

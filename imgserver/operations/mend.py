@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,12 +50,11 @@ class MendReport:
     advice: list[str] = field(default_factory=list)
 
 
-def mend(store: Path, on_progress: Callable[[int], None] = lambda rows: None) -> MendReport:
+def mend(store: Path) -> MendReport:
     """Take everything that is damaged out of a store; what is whole stays, and is served meanwhile.
 
     Args:
         store: its folder.
-        on_progress: told how many rows more were compared.
 
     Raises:
         BadInput: the index has to be written anew, and another process has the store open.
@@ -72,7 +70,7 @@ def mend(store: Path, on_progress: Callable[[int], None] = lambda rows: None) ->
         for name, counts in opened.index.drop_damaged().items():
             report.entries[name] = report.entries.get(name, 0) + sum(counts)
         for space in opened.index.spaces():
-            found = find_damage(opened, space, on_progress=on_progress)
+            found = find_damage(opened, space)
             if len(found.ids):
                 opened.index.remove([(space.name, found.ids, found.entries)])
                 report.rows[space.name] = found.ids.tolist()

@@ -44,11 +44,11 @@ def store_opens(subject: Subject) -> Finding:
 
 
 def active_version(subject: Subject) -> Finding:
-    """Whether there is something to serve to who names no version."""
+    """Whether there is something to serve to callers who name no version."""
     store = subject.store
     active = store.index.active
     if not active:
-        return problem("no version is active, so nothing is served", store.fill_hint + ".")
+        return problem("no version is active, so nothing is served", store.filling_advice + ".")
     if store.index.space(active) is None:
         held = ", ".join(space.name for space in store.index.spaces("vector")) or "none"
         return problem(
@@ -197,7 +197,7 @@ def similarity(subject: Subject) -> Finding:
     if opened is None:
         return ok("none was made")
     if opened[0].version != store.index.active:
-        return warning(f"it is of {opened[0].version}, which is not active", store.similarity_hint + ".")
+        return warning(f"it is of {opened[0].version}, which is not active", store.similarity_advice + ".")
     return ok(f"{opened[0].kind} of {counted(opened[0].images, 'image')}")
 
 

@@ -105,15 +105,15 @@ class Heartbeat:
         if service.served.loading:
             raise RuntimeError("the table is still loading")
         _ = service.store.index.generation
-        if service.catalogue is None and not service.store.answers:
-            raise RuntimeError("no node of the store answers, and there is no catalogue to compute from")
+        if service.catalogue is None and not service.store.readable:
+            raise RuntimeError("nothing of the store can be read now, and there is no catalogue to compute from")
 
     def _see_a_photo(self, serving: OpenVersion) -> None:
         misses, started = self._service.misses, time.monotonic()
         # An engine that nobody needed yet is not made for a probe.
-        if serving.model is None or serving.model.embedder.engine_name == "none" or not misses.alive:
+        if serving.maker is None or serving.maker.embedder.engine_name == "none" or not misses.alive:
             return
-        status = misses.probe(serving.model, self._photo, started + PROBE_TIMEOUT_S)
+        status = misses.probe(serving.maker, self._photo, started + PROBE_TIMEOUT_S)
         late = status == Status.TIMED_OUT
         if late and misses.last_batch_at < started:
             raise TimeoutError(f"no photo got through decoding and CNN within {PROBE_TIMEOUT_S:.0f} s")

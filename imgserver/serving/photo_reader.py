@@ -45,13 +45,13 @@ class PhotoReader:
         self.callers_decoders.close()
 
     def at_once(self, *, brought: bool) -> int:
-        """Photos that are read and decoded at once: of callers, or of the catalogue."""
+        """How many photos are read and decoded at once, of callers or of the catalogue."""
         if brought:
             return self.callers_decoders.workers
         return max(self.catalogue.readers if self.catalogue else 0, self.decoders.workers)
 
     def list_again(self) -> bool:
-        """List the catalogue again if that has to be; whether it was.
+        """List the catalogue again if it changed; return whether it did.
 
         Raises:
             BadInput: it has gone, or it is wrong now.

@@ -14,10 +14,11 @@ from crossmedia.imgserver.serving.open_versions import OpenVersion, OpenVersions
 from crossmedia.imgserver.serving.photo_reader import PhotoReader
 from crossmedia.imgserver.serving.requests import ids_of
 from crossmedia.imgserver.shards import Ownership
-from crossmedia.imgserver.similarity.index import SimilarityFiles, SimilarityIndex, SimilarityInfo
+from crossmedia.imgserver.similarity.index import NONE, SimilarityFiles, SimilarityIndex, SimilarityInfo
 from crossmedia.imgserver.storage.records import Ids
 from crossmedia.imgserver.vision.embedding import embed
 from crossmedia.imgserver.vision.engines import MAX_BATCH
+from crossmedia.imgserver.wire import with_blocks
 from crossmedia.service.admission import Admission, Cost, Turns
 from crossmedia.service.callers import Caller
 from crossmedia.status import is_ok
@@ -71,13 +72,13 @@ class Searching:
 
     @property
     def told(self) -> pb.Similarity:
-        """Of the similarity index that is in use; of no images without one, or with a damaged one."""
+        """What ``GetInfo`` says of the similarity index in use: no images where there is none, or a damaged one."""
         if (opened := self._opened) is None:
             return pb.Similarity()
         return pb.Similarity(images=opened[0].images, version=opened[0].version, kind=opened[0].kind)
 
-    def search(self, request: pb.SearchRequest, caller: Caller) -> pb.SearchResponse:
-        """Neighbours of each query.
+    def search(self, request: pb.SearchRequest, caller: Caller) -> bytes:
+        """Neighbours of each query, as ``SearchResponse`` on the wire.
 
         Args:
             request: what is asked for.
@@ -112,19 +113,12 @@ class Searching:
                 vectors, status = self._seen(serving, list(request.photos), caller)
             else:
                 vectors, status, _ = self._lookup.rows(serving, ids, caller)
-            near, cosines = self._neighbours(serving, index, vectors, request.k + bool(len(ids)), caller)
-        if len(ids):
-            near, cosines = _of_others(ids, near, cosines)
-        failed = ~is_ok(status)
-        near[failed], cosines[failed] = -1, 0
-        return pb.SearchResponse(
-            version=info.version,
-            image_ids=near.astype("<i8").tobytes(),
-            cosines=cosines.astype("<f4").tobytes(),
-            status=status.tobytes(),
-            images=info.images,
-            server_time_ns=time.perf_counter_ns() - started,
-        )
+            near, cosines = self._neighbours(serving, index, vectors, request.k, ids, caller)
+            failed = ~is_ok(status)
+            near[failed], cosines[failed] = NONE, 0
+            took_ns = time.perf_counter_ns() - started
+            small = pb.SearchResponse(version=info.version, images=info.images, server_time_ns=took_ns)
+            return with_blocks(small, image_ids=near, cosines=cosines, status=status)
 
     def _index(self, wanted: str) -> tuple[SimilarityInfo, SimilarityIndex]:
         if self._opened is None and self._damage is None:
@@ -134,21 +128,21 @@ class Searching:
             raise damage
         if opened is None:
             raise NotReady(
-                f"The store has no similarity index yet. {self._served.store.similarity_hint}; this server will see "
+                f"The store has no similarity index yet. {self._served.store.similarity_advice}; this server will see "
                 f"the result."
             )
         served = self._served.of("").version
         if opened[0].version != (wanted or served):
             raise VersionMismatch(
                 f"The similarity index is of {opened[0].version}, and {wanted or served} was to be searched. "
-                f"{self._served.store.similarity_hint} again."
+                f"{self._served.store.similarity_advice} again."
             )
         return opened
 
     def _seen(self, serving: OpenVersion, photos: list[bytes], caller: Caller) -> tuple[npt.NDArray[Any], Statuses]:
         """Vectors of photos that are not kept, shape (n, D), zeros where one is broken, and status, shape (n,)."""
-        model = serving.model
-        if model is None or model.head is None:
+        maker = serving.maker
+        if maker is None or maker.head is None:
             raise VersionMismatch(
                 f"The vectors of {serving.version} were imported: there is no CNN to see a photo with."
             )
@@ -156,32 +150,35 @@ class Searching:
         vectors = np.zeros((len(photos), serving.table.space.dim), dtype=np.float32)
         for start in range(0, len(photos), MAX_BATCH):
             block = slice(start, start + MAX_BATCH)
-            status[block], features = self._embedded(model, photos[block], caller)
+            status[block], features = self._embedded(maker, photos[block], caller)
             if len(features):
-                vectors[block][is_ok(status[block])] = model.head.apply_numpy(features)
+                vectors[block][is_ok(status[block])] = maker.head.apply_numpy(features)
         return vectors, status
 
-    def _embedded(self, model: VectorMaker, photos: list[bytes], caller: Caller) -> tuple[Statuses, npt.NDArray[Any]]:
+    def _embedded(self, maker: VectorMaker, photos: list[bytes], caller: Caller) -> tuple[Statuses, npt.NDArray[Any]]:
         """Status of each photo, shape (n,), and the features of those that are OK."""
-        preprocessing = model.embedder.backbone.preprocessing
+        preprocessing = maker.embedder.backbone.preprocessing
         decoded = [self._photos.query(data, preprocessing, caller) for data in photos]
         caller.check()
-        decoded, features = embed(model.embedder.engine, decoded, model.features.dim)
+        decoded, features = embed(maker.embedder.engine, decoded, maker.features.dim)
         return np.array([photo.status for photo in decoded], dtype=np.uint8), features
 
     def _neighbours(
-        self, serving: OpenVersion, index: SimilarityIndex, vectors: npt.NDArray[Any], k: int, caller: Caller
+        self, serving: OpenVersion, index: SimilarityIndex, vectors: npt.NDArray[Any], k: int, own: Ids, caller: Caller
     ) -> tuple[Ids, Cosines]:
-        """Of each query, shape (n, k)."""
-        found = np.zeros((len(vectors), k), dtype=np.int64)
-        cosines = np.zeros((len(vectors), k), dtype=np.float32)
-        rows = index.queries_at_once(k, BLOCK_PRODUCTS, BLOCK_BYTES)
+        """Of each query, shape (n, k), without its ``own`` id; those of photos have none.
+
+        All of a block is done in one turn: many calls that copy at the same time would keep the others from running.
+        """
+        found = np.zeros((len(vectors), k), dtype="<i8")
+        cosines = np.zeros((len(vectors), k), dtype="<f4")
+        asked = k + bool(len(own))
+        rows = index.queries_at_once(asked, BLOCK_PRODUCTS, BLOCK_BYTES)
         for start in range(0, len(vectors), rows):
             block = slice(start, start + rows)
             with self._turns.one(caller):
-                found[block], cosines[block] = index.search(
-                    vectors[block].astype(np.float32), k, lambda ids: serving.table.get(ids)[0]
-                )
+                near = index.search(vectors[block].astype(np.float32), asked, lambda ids: serving.table.get(ids)[0])
+                found[block], cosines[block] = _of_others(own[block], *near) if len(own) else near
         return found, cosines
 
 

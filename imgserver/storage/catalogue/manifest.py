@@ -14,6 +14,8 @@ that has gone keeps its row.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from crossmedia.arguments import check_places
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
 from crossmedia.forms import alike
-from crossmedia.imgserver.storage.catalogue.files import is_url, join, root_of
+from crossmedia.imgserver.storage.catalogue.files import PARQUET_SUFFIXES, has_suffix, is_url, join, root_of
 from crossmedia.imgserver.storage.catalogue.listing import (
     UNKNOWN,
     WHOLE_FILE,
@@ -229,13 +231,10 @@ def read_manifest(path: str, timeout_s: float, local: LocalFiles) -> Listing:
     Raises:
         BadInput: it cannot be read, a column is wrong, or it leads to files that ``local`` does not read.
     """
-    try:
-        with files_for(path, timeout_s, local).open(path) as source, pq.ParquetFile(source) as parquet:
-            names = parquet.schema_arrow.names
-            key = id_column(names, path)
-            table = parquet.read(columns=[key, *(name for name in COLUMNS[2:] if name in names)])
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        raise BadInput(f"The manifest {path} cannot be read: {error}.") from error
+    with _opened(path, timeout_s, local) as parquet:
+        names = parquet.schema_arrow.names
+        key = id_column(names, path)
+        table = parquet.read(columns=[key, *(name for name in COLUMNS[2:] if name in names)])
     n, where = len(table), f"the manifest {path}"
     numbers: Ids = full_image_ids(Column(table[key], key, where))
     uris = table[URI_COLUMN].combine_chunks().dictionary_encode()
@@ -265,25 +264,38 @@ def read_manifest(path: str, timeout_s: float, local: LocalFiles) -> Listing:
 
 
 def read_names(path: str, timeout_s: float, local: LocalFiles) -> ImageNames | None:
-    """The keys of a manifest; None where they are the ids, or it has none, or is a file of photos.
+    """The keys of a manifest; None where they are the ids, or it has none, or holds photos, or is no Parquet file.
 
     Raises:
         BadInput: it cannot be read, a key is empty, or a key or an id is there twice.
     """
-    try:
-        with files_for(path, timeout_s, local).open(path) as source, pq.ParquetFile(source) as parquet:
-            schema = parquet.schema_arrow
-            numbers = (schema.metadata or {}).get(RULE, b"").decode() == NUMBERS
-            if numbers or not {"key", URI_COLUMN} <= set(schema.names) or id_column(schema.names, path) == "key":
-                return None
-            key = id_column(schema.names, path)
-            table = parquet.read(columns=[key, "key"])
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        raise BadInput(f"The manifest {path} cannot be read: {error}.") from error
-    ids, where = full_image_ids(Column(table[key], key, f"the manifest {path}")), f"the manifest {path}"
-    keys = texts_of(Column(table["key"], "key", where))
+    if not has_suffix(path, PARQUET_SUFFIXES):
+        return None
+    with _opened(path, timeout_s, local) as parquet:
+        schema = parquet.schema_arrow
+        numbers = (schema.metadata or {}).get(RULE, b"").decode() == NUMBERS
+        if numbers or not {"key", URI_COLUMN} <= set(schema.names) or id_column(schema.names, path) == "key":
+            return None
+        key = id_column(schema.names, path)
+        table = parquet.read(columns=[key, "key"])
+    where = f"the manifest {path}"
+    ids, keys = full_image_ids(Column(table[key], key, where)), texts_of(Column(table["key"], "key", where))
     refuse_twice(Column(pa.array(ids), key, where), Column(keys, "key", where))
     return ImageNames(ids, keys)
+
+
+@contextmanager
+def _opened(path: str, timeout_s: float, local: LocalFiles) -> Iterator[pq.ParquetFile]:
+    """A manifest, to be read in a block.
+
+    Raises:
+        BadInput: it cannot be.
+    """
+    try:
+        with files_for(path, timeout_s, local).open(path) as source, pq.ParquetFile(source) as parquet:
+            yield parquet
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        raise BadInput(f"The manifest {path} cannot be read: {error}.") from error
 
 
 def _column(table: pa.Table, name: str, default: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:

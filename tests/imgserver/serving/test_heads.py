@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -42,13 +41,6 @@ def head_of(seed: int, spec: HeadSpec = SPEC) -> Head:
 
 
 SHAPES = {name: tuple(weight.shape) for name, weight in head_of(0).named_parameters()}
-
-
-@pytest.fixture
-def service(store: Path, photos: Path) -> Iterator[ImageService]:
-    made = ImageService(ServiceConfig(store, PhotoSource(str(photos)), threads=2))
-    yield made
-    made.close()
 
 
 @pytest.fixture
