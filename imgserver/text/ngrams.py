@@ -31,10 +31,8 @@ def ngrams(texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.
     rows, hashes = [row[codes >= SINGLE_FROM]], [_mixed(codes[codes >= SINGLE_FROM].astype(np.uint64), 1)]
     rolled, inside = codes.astype(np.uint64), np.ones(len(codes), dtype=np.bool_)
     for size in range(2, LONGEST + 1):
-        if size > 2:
-            inside = inside[:-1] & ~space[size - 2 : len(codes) - 1]  # what becomes its last but one character
-        else:
-            inside = inside[:-1]
+        inner = space[size - 2 : len(codes) - 1] & (size > 2)  # what becomes the last but one character
+        inside = inside[:-1] & ~inner
         rolled = rolled[:-1] * FACTOR + codes[size - 1 :]
         found = inside & (row[: len(rolled)] == row[size - 1 :])
         rows.append(row[: len(rolled)][found])

@@ -6,11 +6,14 @@ tell most of them apart (latent semantic analysis: Deerwester et al., 1990). A f
     hashes      uint64, shape (V,), ascending     the n-grams that it knows
     weights     float32, shape (V,)               their inverse document frequency
     directions  float16, shape (V, F)             what each adds to the feature
+
+and one of the texts that it was fitted on, which it can therefore encode, for the server's own check.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +34,7 @@ MOST_NGRAMS = 1 << 15
 DIM = 128
 EXTRA, ROUNDS = 16, 2  # of the randomised SVD: Halko, Martinsson, Tropp (2011)
 NAME = "text:tfidf"
+MOST_SHOWN = 1000  # characters
 SHAPES = {"hashes": ("uint64", 1), "weights": ("float32", 1), "directions": ("float16", 2)}
 
 Features = npt.NDArray[np.float32]
@@ -43,6 +47,7 @@ class Tfidf:
     hashes: npt.NDArray[np.uint64]
     weights: npt.NDArray[np.float32]
     directions: npt.NDArray[np.float16]
+    example: str
 
     @property
     def dim(self) -> int:
@@ -73,7 +78,9 @@ class Tfidf:
 
     def to_bytes(self) -> bytes:
         """Its file: arrays, and no code."""
-        data: bytes = save({name: np.ascontiguousarray(getattr(self, name)) for name in SHAPES}, {"ngrams": RULE})
+        data: bytes = save(
+            {name: np.ascontiguousarray(getattr(self, name)) for name in SHAPES}, {"example": self.example}
+        )
         return data
 
     @classmethod
@@ -84,8 +91,8 @@ class Tfidf:
             BadInput: it is something else, or damaged.
         """
         try:
-            arrays = load(data)
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            arrays, example = load(data), _example(data)
+        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadInput(f"This is no TF-IDF encoder: {str(error)[:200]}.") from error
         if set(arrays) != set(SHAPES) or any(
             (array.dtype.name, array.ndim) != SHAPES[name] or len(array) != len(arrays["hashes"])
@@ -96,7 +103,7 @@ class Tfidf:
         whole = len(known) and directions.shape[1] and (known[1:] > known[:-1]).all()
         if not (whole and np.isfinite(directions).all() and np.isfinite(weights).all() and (weights > 0).all()):
             raise BadInput("This TF-IDF encoder is damaged: numbers are out of order, or not finite.")
-        return cls(known, weights, directions)
+        return cls(known, weights, directions, example)
 
     @classmethod
     def fit(cls, texts: Sequence[str], seed: int = 0) -> Tfidf:
@@ -119,17 +126,26 @@ class Tfidf:
         del rows, values, place
         weights = (np.log((1 + len(texts)) / (1 + often)) + 1).astype(np.float32)
         matrix = _weighted(texts, known, weights)
-        return cls(known, weights, _directions(matrix, seed).astype(np.float16))
+        example = texts[int(np.argmax(matrix.getnnz(axis=1)))][:MOST_SHOWN]
+        return cls(known, weights, _directions(matrix, seed).astype(np.float16), example)
+
+
+def _example(data: bytes) -> str:
+    """The text in the header of a file that ``load`` could read."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return str(header["__metadata__"]["example"])
 
 
 def _described(arrays: dict[str, Any]) -> str:
-    return ", ".join(f"{name[:40]} {array.dtype} {array.shape}" for name, array in list(arrays.items())[:5]) or "nothing"
+    return (
+        ", ".join(f"{name[:40]} {array.dtype} {array.shape}" for name, array in list(arrays.items())[:5]) or "nothing"
+    )
 
 
 def _distinct(
     rows: npt.NDArray[np.int64], values: npt.NDArray[np.uint64]
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Different n-grams, ascending, shape (V,); which of them each is, shape (m,); how many texts have it, shape (V,)."""
+    """Different n-grams, ascending, shape (V,); which each is, shape (m,); how many texts have it, shape (V,)."""
     known, place = np.unique(values, return_inverse=True)
     pairs = np.unique(rows * len(known) + place)
     return known, place, np.bincount(pairs % len(known), minlength=len(known)) if len(known) else pairs
@@ -149,7 +165,7 @@ def _weighted(texts: Sequence[str], known: npt.NDArray[np.uint64], weights: npt.
 
 
 def _directions(matrix: Any, seed: int) -> Features:
-    """The right singular vectors of the largest singular values, shape (V, F), each with a sign that is not by chance."""
+    """The right singular vectors of the largest singular values, shape (V, F), with signs that are not by chance."""
     dim = min(DIM, *matrix.shape)
     size = min(dim + EXTRA, *matrix.shape)
     start = np.random.default_rng(seed).standard_normal((matrix.shape[1], size), dtype=np.float32)
