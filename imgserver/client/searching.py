@@ -46,10 +46,12 @@ class Query:
         """Requests that a server takes, how many queries each holds, and their ids, if they are images by id."""
         most = max(1, limits.max_queries_per_search)  # a server without Search says 0, and then what is wrong
         if not self.by_id:
-            field = "texts" if isinstance(self.queries[0], str) else "photos"
+            words = isinstance(self.queries[0], str)
             brought = [query.encode() if isinstance(query, str) else bytes(query) for query in self.queries]
             for run in parts([len(data) for data in brought], most, limits.message_bytes):
-                yield pb.SearchRequest(**{field: brought[run]}, k=self.k), len(brought[run]), None
+                given = brought[run]
+                texts = [data.decode() for data in given] if words else ()
+                yield pb.SearchRequest(photos=() if words else given, texts=texts, k=self.k), len(given), None
             return
         ids = as_ids(self.queries)
         for start in range(0, len(ids), most):

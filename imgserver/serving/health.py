@@ -1,8 +1,8 @@
 """Health that means something: work really goes through.
 
-When no CNN batch ran for 10 s, a built-in picture goes the way of every photo that is asked for, or a text that of every
-text: a read of the store, decoding, CNN, the writer's thread. It waits as others do, only not behind them, and is not
-stored. A probe that fails, or does not end in time while no other photo gets through the CNN, turns the service
+When no CNN batch ran for 10 s, a built-in picture goes the way of every photo that is asked for, or a text that of
+every text: a read of the store, decoding, CNN, the writer's thread. It waits as others do, only not behind them, and is
+not stored. A probe that fails, or does not end in time while no other photo gets through the CNN, turns the service
 NOT_SERVING, and the next good one turns it back.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ class TextEngine:
     def __init__(self, name: str, encode: Encode):
         self.name, self._encode = name, encode
 
-    def run(self, pixels: npt.NDArray[np.str_]) -> Features:
+    def run(self, pixels: npt.NDArray[Any]) -> Features:
         """Features, shape (n, F), of texts, shape (n,): the name is that of engines for pictures."""
         return self._encode(pixels.tolist())
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from crossmedia.imgserver.text.reading import TextReading
 from crossmedia.imgserver.vision.backbone import HF, Backbone, Normalised, backbone_version
 from crossmedia.imgserver.vision.decode import Preprocessing
 from crossmedia.imgserver.vision.pooling import Pooling, of_length_1, read_json
+from crossmedia.imgserver.vision.torchvision_zoo import import_torchvision
 from crossmedia.version import TEXT, TOWER
 
-TWO_TOWERS = ("clip", "siglip", "siglip2")
+TWO_TOWERS = ("clip", "siglip")
 RESAMPLING = {2: "bilinear", 3: "bicubic"}
 FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model")  # of a name: never a pickle, never code
 OF_TOKENS = ("config.json", "*token*", "*.txt", "*.model", "sentence_bert_config.json", "1_Pooling/config.json")
@@ -132,18 +134,15 @@ def _sentence_encoder(folder: Path, model: Any, pooling: Pooling) -> Callable[[S
 
 
 def _transformers() -> Any:
+    with suppress(BadInput):  # transformers imports torchvision where it is installed, and it may need our help
+        import_torchvision()
     try:
         import transformers
     except ModuleNotFoundError as error:
         raise BadInput(f'hf: needs transformers ({error}). Install it with: pip install "crossmedia[text]"') from error
-    try:  # which imports torchvision where it is installed
-        from crossmedia.imgserver.vision.torchvision_zoo import import_torchvision
-
-        import_torchvision()
-    except BadInput:
-        pass
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    log: Any = transformers.utils.logging
+    log.set_verbosity_error()
+    log.disable_progress_bar()
     return transformers
 
 
@@ -235,27 +234,26 @@ def _preprocessing(folder: Path) -> Preprocessing:
     said = read_json(path) or read_json(folder / "processor_config.json").get("image_processor", {})
     if not said:
         raise BadInput(f"{path} is missing, which says how photos go in.")
-    size, crop = said.get("size"), said.get("crop_size")
-    edges = size if isinstance(size, dict) else {"shortest_edge": size}
-    crop = crop.get("height") if isinstance(crop, dict) else crop
-    cropped = bool(said.get("do_center_crop")) and "shortest_edge" in edges
-    square = edges.get("height") == edges.get("width") and not said.get("do_center_crop")
-    target = crop if cropped else edges.get("height") if square else None
+    edges: dict[str, Any] = said["size"] if isinstance(said.get("size"), dict) else {"shortest_edge": said.get("size")}
+    cropped, crop = bool(said.get("do_center_crop")), said.get("crop_size")
+    edge = edges.get("shortest_edge")
+    size: Any = edges.get("height") if edges.get("height") == edges.get("width") else None
+    if cropped:
+        size = crop.get("height") if isinstance(crop, dict) else crop
     interpolation = RESAMPLING.get(said.get("resample", 3))
-    mean, scale = said.get("image_mean"), said.get("image_std")
-    if not (type(target) is int and interpolation and _three(mean) and _three(scale)):
+    mean, scale = _three(said.get("image_mean")), _three(said.get("image_std"))
+    if not (type(size) is int and mean and scale and interpolation) or (cropped and type(edge) is not int):
         raise BadInput(
             f"{path} asks for what is not done here: photos are stretched to a square (size: height, width), or "
             f"cropped (size: shortest_edge, crop_size), with bilinear or bicubic interpolation (resample 2 or 3), and "
             f"normalised."
         )
-    return Preprocessing(
-        *(target, "crop" if cropped else "stretch", int(edges["shortest_edge"]) if cropped else 0, interpolation),
-        mean=tuple(255.0 * x for x in mean),
-        scale=tuple(255.0 * x for x in scale),
-        draft=0,
-    )
+    fit, resize = ("crop", int(edge or 0)) if cropped else ("stretch", 0)
+    return Preprocessing(size, fit, resize, interpolation, mean, scale, draft=0)
 
 
-def _three(values: Any) -> bool:
-    return isinstance(values, list) and len(values) == 3 and all(isinstance(x, int | float) for x in values)
+def _three(values: Any) -> tuple[float, ...]:
+    """Numbers of three channels, from 0..1 to pixel values; empty where they are none."""
+    if not (isinstance(values, list) and len(values) == 3 and all(isinstance(x, int | float) for x in values)):
+        return ()
+    return tuple(255.0 * x for x in values)

@@ -33,12 +33,8 @@ def onnx_text_backbone(recipe: str) -> TextBackbone:
         raise BadInput(f"{folder} is no text encoder: it needs {MODELS[0]} and {tokens.name}.")
     pooling, reading = Pooling.of(folder), TextReading()
     beside = sorted(other for other in model.parent.iterdir() if other.name.startswith(model.name) and other != model)
-    version = backbone_version(
-        f"text:onnx:{re.sub(r'[^\w.-]', '_', folder.name)}",
-        (model, *beside, tokens),
-        reading,
-        f"{pooling}, of length 1",
-    )
+    name = "text:onnx:" + re.sub(r"[^\w.-]", "_", folder.name)
+    version = backbone_version(name, (model, *beside, tokens), reading, f"{pooling}, of length 1")
 
     def make(threads: int) -> TextEngine:
         return TextEngine("openvino", _encoder(folder, model, tokens, pooling, threads))
@@ -80,8 +76,8 @@ def _tokenizer(folder: Path, tokens: Path, pooling: Pooling) -> Any:
         tokenizer = Tokenizer.from_file(str(tokens))
     except Exception as error:  # its errors are plain ones
         raise BadInput(f"{tokens} is no tokenizer: {str(error)[:200]}") from error
-    pad = read_json(folder / "tokenizer_config.json").get("pad_token") or "[PAD]"
-    pad = pad.get("content") if isinstance(pad, dict) else pad
+    said: Any = read_json(folder / "tokenizer_config.json").get("pad_token") or "[PAD]"
+    pad = str(said.get("content") if isinstance(said, dict) else said)
     tokenizer.enable_truncation(pooling.max_tokens)
     tokenizer.enable_padding(pad_id=tokenizer.token_to_id(pad) or 0, pad_token=pad)
     return tokenizer

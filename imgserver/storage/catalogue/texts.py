@@ -159,7 +159,7 @@ def open_texts(table: TextTable, names: ImageNames | None = None, timeout_s: flo
     rows = np.flatnonzero(ids != NULL_IMAGE)
     _refuse_twice(keys, ids, rows)
     size = np.asarray(pc.binary_length(texts))
-    hashes = np.array([content_hash(memoryview(text.as_buffer())) for text in texts], dtype=np.uint64)
+    hashes = np.array([content_hash(text.as_py()) for text in texts], dtype=np.uint64)
     name = pa.array([os.path.basename(table.path)], pa.large_string())
     entries = FoundImages(
         *(pa.array(ids[rows]), name, np.zeros(len(rows), dtype=np.int32)),
