@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,8 @@ def test_a_sentence_is_the_mean_of_its_tokens_whoever_shares_its_batch(bert: Pat
 
 
 def test_the_folder_says_how_tokens_are_pooled_and_that_is_another_version(bert: Path, tmp_path: Path) -> None:
-    folder = save_bert(tmp_path / "bert")
+    folder = tmp_path / "bert"
+    shutil.copytree(bert, folder)
     assert hf_text_backbone(f"hf:{folder}").version == hf_text_backbone(f"hf:{bert}").version
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
@@ -73,7 +75,7 @@ def test_both_towers_are_those_of_the_model(towers: Path, photos: Path) -> None:
     assert image.version.startswith(f"hf:{towers.name}@")
     padding = True if towers.name == "clip" else "max_length"
     with torch.inference_mode():
-        given = tokens(TEXTS, padding=padding, max_length=32, return_tensors="pt")
+        given = tokens(TEXTS, padding=padding, truncation=True, max_length=32, return_tensors="pt")
         given.pop("token_type_ids", None)
         expected = model.get_text_features(**given)
         expected = getattr(expected, "pooler_output", expected)
@@ -93,7 +95,7 @@ def test_both_towers_are_those_of_the_model(towers: Path, photos: Path) -> None:
 def test_what_is_no_model_is_said(bert: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"of type 'bert'.*For texts it is an --encoder"):
         hf_backbone(f"hf:{bert}")
-    with pytest.raises(BadInput, match="no folder '../x'"):
+    with pytest.raises(BadInput, match=r"no folder '\.\./x'"):
         hf_backbone("hf:../x")
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match=r"no config\.json"):

@@ -1,4 +1,4 @@
-"""Models of transformers with random weights, of a few kilobytes: what they say means nothing, how they are read does."""
+"""Tiny models of transformers with random weights: what they say means nothing, how they are read does."""
 
 from __future__ import annotations
 
