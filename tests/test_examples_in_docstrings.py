@@ -1,6 +1,6 @@
 """Each ``Example:`` in the docstring of a public name runs, in a folder that has what a user of the README has.
 
-The folder of an example holds ``store`` (images 0 to 99, 16 numbers each), ``photos`` (243 of them), ``samples.toml``
+The folder of an example holds ``store`` (images 0 to 99, 16 numbers each), ``photos`` (243 of them), ``items.csv`` (what they show), ``samples.toml``
 with its logs, ``samples`` built from them, and ``runs/din``, trained on both; ``localhost:7070`` is a daemon over such
 a store. An example is plain Python, or lines as of a Python prompt, whose answers are compared then.
 """
@@ -69,6 +69,7 @@ def made(graph_cache: Path, photos: Path, tmp_path_factory: pytest.TempPathFacto
     """A folder with all that examples name; copied, never changed."""
     folder = tmp_path_factory.mktemp("place")
     (folder / "photos").symlink_to(photos)
+    (folder / "items.csv").symlink_to(photos.parent / "photos.csv")
     make_samples(folder, 100, 1500, {i: i for i in range(90)})
     copy_store(graph_cache, folder / "store")
     arguments = ["--samples=samples", "--out=runs/din", "--store=store", "--epochs=1", "--batch-size=256"]
