@@ -47,7 +47,7 @@ def precompute_texts(
 
     Example:
         >>> import crossmedia
-        >>> result = crossmedia.precompute_texts("titles", "items.csv", text="fine")
+        >>> result = crossmedia.precompute_texts("titles", "photos.csv", text="fine")
         >>> result.found, result.rejected
         (243, 0)
     """

@@ -90,7 +90,7 @@ def read_encoder(store: Path, name: str) -> Tfidf:
         StoreError: it has gone, or is not what its name says.
     """
     path = store / ENCODERS / f"{name}.safetensors"
-    remedy = "Bring it back from a backup, or precompute the texts into a new store."
+    remedy = "Copy it from the store that it was fitted in or a backup, or precompute the texts into a new store."
     try:
         found = Tfidf.from_bytes(path.read_bytes())
     except (OSError, BadInput) as error:

@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
+from collections.abc import Mapping
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,7 @@ from conftest import ROOT, run_command
 
 import crossmedia
 from crossmedia.errors import BadInput, NothingEmbedded, StoreError
+from crossmedia.imgserver.offline.texts import COMMIT_TEXTS
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.vision.text_backbones import read_encoder
 from crossmedia.version import Version
@@ -19,7 +24,7 @@ from crossmedia.version import Version
 ITEMS = ROOT / "examples" / "grocery" / "photos.csv"
 
 
-def write(path: Path, titles: dict[int, str | None]) -> str:
+def write(path: Path, titles: Mapping[int, str | None]) -> str:
     pq.write_table(pa.table({"item_id": list(titles), "title": list(titles.values())}), path)
     return str(path)
 
@@ -77,6 +82,32 @@ def test_a_second_run_passes_over_what_is_there_and_takes_what_changed(tmp_path:
     np.testing.assert_array_equal(after[3], before[4])
     np.testing.assert_array_equal(after[40], before[5])
     np.testing.assert_array_equal(after[0], before[0])
+
+
+def test_a_run_that_was_ended_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    many = write(tmp_path / "items.parquet", {i: f"{'red' if i % 2 else 'blue'} dress {i}" for i in range(5000)})
+
+    def end(done: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        crossmedia.precompute_texts(tmp_path / "store", many, "title", progress=end)
+    result = crossmedia.precompute_texts(tmp_path / "store", many, "title")
+    assert (result.skipped, result.embedded) == (COMMIT_TEXTS, 5000 - COMMIT_TEXTS)
+    alone = crossmedia.precompute_texts(tmp_path / "other", many, "title")
+    assert alone.version == result.version
+
+
+def test_a_table_behind_a_url_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "items.parquet", {i: f"Apple {i}" for i in range(9)})
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/items.parquet"
+        assert crossmedia.precompute_texts(tmp_path / "store", url, "title").embedded == 9
+        with pytest.raises(BadInput, match="cannot be read"):
+            crossmedia.precompute_texts(tmp_path / "store", f"{url}.parquet", "title")
+        server.shutdown()
 
 
 def test_a_bad_text_is_rejected_alone_and_with_its_reason(tmp_path: Path) -> None:

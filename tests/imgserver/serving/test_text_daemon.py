@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, DaemonProcess, copy_store, free_addresses, ownership, run_command
+from conftest import ROOT, DaemonProcess, copy_store, free_addresses, ownership, run_command, shared_out
 
 import crossmedia
 from crossmedia.errors import CrossMediaError, InvalidRequest, StoreError, VersionMismatch
@@ -95,7 +95,13 @@ def test_words_find_texts(server: DaemonProcess) -> None:
 def test_texts_that_are_brought_are_served_by_the_next_call(filled: Path, tmp_path: Path) -> None:
     with serving(filled, tmp_path) as (process, client):
         assert client.get([300]).status.tolist() == [Status.NOT_FOUND]
-        given = {300: "Royal-Gala", 301: "", 302: "x" * 70_000, 303: b"\xff\xd8\xff\xe0JFIF", 304: "дом"}
+        given: dict[int, bytes | str] = {
+            300: "Royal-Gala",
+            301: "",
+            302: "x" * 70_000,
+            303: b"\xff\xd8\xff\xe0JFIF",
+            304: "дом",
+        }
         assert client.put(given) == {
             300: Status.OK,
             301: Status.CORRUPT,
@@ -212,6 +218,19 @@ def test_titles_may_be_shared_out_among_other_servers_than_photos(
     finally:
         for process in processes:
             process.stop()
+
+
+def test_a_store_that_is_shared_out_takes_its_encoder_along(filled: Path, tmp_path: Path) -> None:
+    servers = ["a:1", "b:1"]
+    stores = shared_out(filled, tmp_path / "shared", servers)
+    source = TextSource.of(ITEMS, "fine", "item_id")
+    found = {}
+    for store in stores:
+        with crossmedia.open_store(store, source) as client:
+            assert client.info().version.startswith("text:tfidf@")
+            found[store] = client.get([230, 242])  # neither has them
+            assert found[store].ok.all()
+    np.testing.assert_array_equal(found[stores[0]].values, found[stores[1]].values)
 
 
 # A photo server whose backbone is an image tower; its weights are random, so what it finds means nothing.
