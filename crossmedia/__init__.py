@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from crossmedia.imgserver.client import HeadServers, ImageClient
     from crossmedia.imgserver.head import Head
     from crossmedia.imgserver.offline.precompute import precompute
+    from crossmedia.imgserver.offline.precompute_texts import precompute_texts
     from crossmedia.imgserver.similarity.building import build_index
     from crossmedia.imgserver.similarity.duplicates import find_duplicates
     from crossmedia.imgserver.storage.catalogue.manifest import write_manifest
@@ -54,6 +55,7 @@ __all__ = [
     "fit",
     "open_store",
     "precompute",
+    "precompute_texts",
     "score",
     "write_manifest",
     "write_report",
@@ -79,6 +81,7 @@ _MODULES = {
     "fit": "trainer.fit",
     "open_store": "imgserver",
     "precompute": "imgserver.offline.precompute",
+    "precompute_texts": "imgserver.offline.precompute_texts",
     "score": "trainer.evaluate",
     "write_manifest": "imgserver.storage.catalogue.manifest",
     "write_report": "trainer.report.page",

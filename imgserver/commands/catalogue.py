@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -16,13 +16,12 @@ from crossmedia.errors import BadInput, NothingEmbedded
 from crossmedia.imgserver.commands.options import (
     held_store,
     how_to_serve,
-    names_of,
+    manifest_option,
     ownership_options,
     photo_options,
-    served_store_option,
-    server_address,
-    server_option,
     store_option,
+    text_options,
+    text_source,
     threads_option,
 )
 from crossmedia.imgserver.commands.shards import embed_files, merge_files
@@ -33,7 +32,7 @@ from crossmedia.words import counted
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.offline.precompute import PrecomputeConfig, PrecomputeResult, StoreEmbedder
-    from crossmedia.names import ImageNames
+    from crossmedia.imgserver.storage.records import Space
 
 BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 
@@ -43,6 +42,7 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
     example="--store store --catalogue photos",
     goes_on=True,
     sections={
+        "Texts": ("--texts", "--text", "--key", "--manifest", "--encoder"),
         "Photos": ("--catalogue", "--ids", "--photo-root", "--max-image-mb", "--read-timeout-s"),
         "Vectors": ("--store", "--backbone", "--dim", "--new-head", "--head", "--threads"),
         "Many machines": ("--part", "--engine", "--ray-address", "--out", "--servers", "--me"),
@@ -58,8 +58,16 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 @click.option(
     "--backbone",
     default="efficientnet_lite0",
-    help="CNN that makes the features: efficientnet_lite0, torchvision:<model>, onnx:<file>; #bf16 behind the "
-    "name computes in bfloat16, which is faster and makes another version.",
+    help="CNN that makes the features: efficientnet_lite0, torchvision:<model>, onnx:<file>, hf:<folder>; #bf16 "
+    "behind the name computes in bfloat16, which is faster and makes another version.",
+)
+@text_options
+@manifest_option
+@click.option(
+    "--encoder",
+    default="tfidf",
+    help="What makes features of texts: tfidf, of character n-grams, fitted on these texts and kept in the store; "
+    "hf:<folder or name>, onnx:<folder>; tfidf:<file> of another store.",
 )
 @click.option(
     "--dim",
@@ -131,8 +139,9 @@ def precompute(
     max_image_mb: int,
     photo_roots: tuple[str, ...],
     as_json: bool,
+    **of_texts: Any,
 ) -> None:
-    """Embed a catalogue of photos, and activate the vectors. Run it again after a kill, or when photos were added.
+    """Embed a catalogue of photos, or --texts, and activate the vectors. Run it again after a kill, or for new ones.
 
     With --head: vectors of a learned head from the features that are stored, as a version beside the active one. With
     --part or --engine ray: by many processes or machines, into files; with --head as well, vectors beside features.
@@ -145,8 +154,13 @@ def precompute(
     if head_file is not None and catalogue is None and not into_files:
         _apply_head(store, head_file, as_json)
         return
-    if catalogue is None:
-        raise BadInput("Give --catalogue, where the photos are, or --head alone for a head over stored features.")
+    if of_texts["texts"] is not None:
+        if catalogue is not None or into_files or head_file is not None:
+            raise BadInput("--texts go into a store alone: leave out --catalogue, --part, --engine and --head.")
+    elif catalogue is None:
+        raise BadInput(
+            "Give --catalogue, where the photos are, or --texts, or --head alone for a head over stored features."
+        )
     if part is not None and ownership is not None:
         raise BadInput("--part makes files for all servers: leave out --servers and --me, and give them to 'merge'.")
     if head_file is not None and not into_files:
@@ -157,6 +171,8 @@ def precompute(
     from crossmedia.imgserver.vision.photo_source import PhotoSource
 
     photos = PhotoSource.of_options(catalogue, max_image_mb, read_timeout_s, photo_roots)
+    if catalogue is None:
+        photos, backbone = text_source(store, **of_texts)
     only = read_ids(ids, photos.names()) if ids else None
     if into_files:
         job, ray = Job(out, photos, backbone, only), engine == "ray"
@@ -191,18 +207,22 @@ def _into_store(embedder: StoreEmbedder, config: PrecomputeConfig, began: float)
     _say(embedder.catalogue.passed_over)
     plan = embedder.plan(config)
     _ = embedder.engine
-    todo = len(plan.to_embed)
-    console.print(f"{plan.found} photos, {plan.skipped} of them embedded already, {todo} to embed.")
+    todo, what = len(plan.to_embed), _what(embedder.backbone.space)
+    console.print(f"{plan.found} {what}, {plan.skipped} of them embedded already, {todo} to embed.")
     if todo:
         rate, megabytes = embedder.images_per_s(plan), plan.disk_bytes(embedder.backbone.feature_dim) / 1e6
         start_s = time.monotonic() - began
         console.print(
             f"Estimate: {start_s + todo / rate:.0f} s in all: {start_s:.0f} s to start, which are over, and "
-            f"{todo / rate:.0f} s at {rate:.0f} images/s; {megabytes:.1f} MB on disk.",
+            f"{todo / rate:.0f} s at {rate:.0f} {what} a second; {megabytes:.1f} MB on disk.",
             soft_wrap=True,
         )
     with Bar("embedding", todo, shown=bool(todo)) as bar:
         return embedder.run(plan, bar.advance)
+
+
+def _what(features: Space) -> str:
+    return "texts" if features.version.of_texts else "photos"
 
 
 def _say(passed_over: tuple[str, ...]) -> None:
@@ -229,17 +249,22 @@ def _report_precompute(result: PrecomputeResult, seconds: float, as_json: bool) 
         result,
         as_json,
         f"found {result.found}, embedded {result.embedded}, skipped {result.skipped}, rejected {result.rejected} "
-        f"in {result.seconds:.1f} s, {result.start_s:.1f} s of them before the first photo (packages, list, CNN)",
-        f"rejected photos and reasons: {result.rejects_file}" if result.rejects_file else "",
+        f"in {result.seconds:.1f} s, {result.start_s:.1f} s of them before the first (packages, list, backbone)",
+        f"rejected ones and reasons: {result.rejects_file}" if result.rejects_file else "",
         result.note,
         f"active version: {result.version}",
     )
     if not result.embedded and not result.skipped:
-        raise NothingEmbedded(f"Not one photo was embedded; the reasons are in {result.rejects_file}.")
+        raise NothingEmbedded(f"Not one of {result.found} was embedded; the reasons are in {result.rejects_file}.")
 
 
 @click.command(cls=Command, example="photos --out manifest.parquet")
 @click.argument("catalogue", metavar="PATH|URL")
+@click.option(
+    "--key",
+    default="",
+    help="The catalogue is a table of items, Parquet or CSV, and this column names them: for --texts.",
+)
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -247,15 +272,16 @@ def _report_precompute(result: PrecomputeResult, seconds: float, as_json: bool) 
     help="The manifest to write; ids that are in it already are kept.",
 )
 @json_option
-def manifest(catalogue: str, out: Path, as_json: bool) -> None:
+def manifest(catalogue: str, key: str, out: Path, as_json: bool) -> None:
     """List a catalogue once and give every image an id that lasts.
 
     Needed when photos have names instead of numbers, and useful when listing takes long: then use the manifest as the
     catalogue. Names stay the ids when all are whole numbers. Run it again when photos were added.
     """
     from crossmedia.imgserver.storage.catalogue.manifest import write_manifest
+    from crossmedia.imgserver.storage.catalogue.texts import rows_by_key
 
-    report = write_manifest(catalogue, out)
+    report = write_manifest(catalogue, out, rows=rows_by_key(catalogue, key) if key else None)
     _say((*report.passed_over, *report.alike))
     gone = f", {report.gone} no longer in the catalogue" if report.gone else ""
     outside = (
@@ -263,64 +289,4 @@ def manifest(catalogue: str, out: Path, as_json: bool) -> None:
         f"{quote(report.out)} --photo-root {quote(report.photo_root)}"
     )
     made = f"{counted(report.images, 'image')} in {report.out}: {report.added:,} new{gone}"
-    show(report, as_json, made, outside if report.photo_root else "")
-
-
-@click.command(cls=Command, example="4711.jpg --store store", goes_on=True)
-@click.argument("photos", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--id", "image_id", type=click.IntRange(min=0), help="Image id of the one photo that is given.")
-@server_option
-@served_store_option
-@click.option("--timeout-s", type=float, default=60.0, help="Seconds for all of it, retries included.")
-@json_option
-def add(
-    photos: tuple[Path, ...], image_id: int | None, server: str | None, store: str, timeout_s: float, as_json: bool
-) -> None:
-    """Have a running server embed new PHOTOS at once, or take new photos in place of old ones.
-
-    Files are named <image id>.jpg, or by a key of the manifest that the store was filled from, or --id names the image.
-    The server keeps the vector, not the photo: bring it to the catalogue too.
-    """
-    from crossmedia.imgserver.client import ImageClient, Status
-
-    names = names_of(store) if server is None else None
-    brought: dict[int, bytes] = {}
-    for path in photos:
-        number = _image_id(path, names) if image_id is None else image_id
-        if number in brought:
-            raise BadInput(f"Image id {number} is given twice; the second photo is {path}.")
-        brought[number] = path.read_bytes()
-    with ImageClient(server_address(server, store), timeout_s=timeout_s) as client:
-        result = client.put(brought)
-    refused = {number: status.name for number, status in result.items() if status != Status.OK}
-    added, reasons = len(result) - len(refused), [f"image {i}: {n}{_why(brought[i])}" for i, n in refused.items()]
-    show({"added": added, "refused": refused}, as_json, f"added {added}, refused {len(refused)}", *reasons)
-    if refused:
-        raise NothingEmbedded(f"{len(refused)} of {len(result)} photos were refused; each has its reason above.")
-
-
-def _image_id(path: Path, names: ImageNames | None) -> int:
-    """The image that a file is named after: a key of the manifest, else a whole number, in digits as in a catalogue."""
-    from crossmedia.keys import as_image_id
-
-    if names is not None and (found := int(names.named([path.name])[0])) >= 0:
-        return found
-
-    if path.stem.isdecimal() and (number := as_image_id(path.stem)) is not None:
-        return number
-    other = ", nor by a key of the store's manifest" if names is not None else ", a whole number from 0 to 2^63 - 1"
-    meant = names.meant(path.name) if names is not None else ""
-    raise BadInput(
-        f"The photo {path} is not named after an image id{other}.{meant} Rename it, or give its id with --id."
-    )
-
-
-def _why(data: bytes) -> str:
-    """What the bytes of a refused photo look like, if they do not begin like a photo."""
-    from crossmedia.imgserver.vision.formats import CorruptImage, format_of
-
-    try:
-        format_of(data)
-    except CorruptImage as error:
-        return f": {error}"
-    return ""
+    show(report, as_json, made, outside if report.photo_root and not key else "")

@@ -15,9 +15,11 @@ from crossmedia.imgserver.places import holds_store, is_url, own_folder
 from crossmedia.imgserver.serve_config import ServeConfig
 from crossmedia.options import Function, options_of
 from crossmedia.service.running import running_daemon
+from crossmedia.version import TEXT
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.storage.store import Store
+    from crossmedia.imgserver.vision.text_source import TextSource
     from crossmedia.names import ImageNames
 
 DEFAULT_SERVER = "localhost:7070"
@@ -95,6 +97,18 @@ def held_store(folder: Path, *, create: bool = False) -> Iterator[Store]:
 def how_to_serve(store: Path, version: str) -> str:
     """A sentence for whoever has just made a version."""
     return f"serve it with: crossmedia imgserver versions --store {store} --activate '{version}'"
+
+
+text_options = options_of(ServeConfig, ("texts", "text", "key"))
+
+
+def text_source(
+    store: Path, texts: str, text: str, key: str, manifest: Path | None = None, encoder: str = ""
+) -> tuple[TextSource, str]:
+    """What ``text_options`` say, names being those of a manifest, else of the store; and the recipe of an encoder."""
+    from crossmedia.imgserver.vision.text_source import TextSource
+
+    return TextSource.of(texts, text, key, manifest=manifest, store=store), TEXT + encoder
 
 
 def server_address(server: str | None, store: str) -> str:

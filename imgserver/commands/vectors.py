@@ -15,10 +15,15 @@ from crossmedia.words import counted
 @click.command(name="import", cls=Command, example="clip.parquet --name clip-vit-b32 --store store", goes_on=True)
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
 @click.option("--name", required=True, help="Name of the net that made the vectors; it becomes part of the version.")
+@click.option(
+    "--activate/--no-activate",
+    default=True,
+    help="Serve them to who names no version, which is the default; or keep them beside the active version.",
+)
 @manifest_option
 @store_option
 @json_option
-def import_command(file: Path, name: str, manifest: Path | None, store: Path, as_json: bool) -> None:
+def import_command(file: Path, name: str, activate: bool, manifest: Path | None, store: Path, as_json: bool) -> None:
     """Serve vectors that exist already: a Parquet FILE, or a folder of them, with the columns image_id and vector.
 
     Images are ids, or keys of a manifest; with --manifest a column key counts, and image_id beside it is not read.
@@ -35,9 +40,10 @@ def import_command(file: Path, name: str, manifest: Path | None, store: Path, as
     with held_store(store, create=True) as opened:
         if given is not None:
             given.keep(opened.folder)
-        report = import_vectors(opened, vectors)
+        report = import_vectors(opened, vectors, activate=activate)
     made = f"{counted(report.images, 'vector')} of {report.dim} numbers, {report.added:,} new"
-    show(report, as_json, f"{made}, in {report.seconds:.1f} s", f"active version: {report.version}")
+    version = f"{'active version' if activate else 'version, not active'}: {report.version}"
+    show(report, as_json, f"{made}, in {report.seconds:.1f} s", version)
 
 
 @click.command(cls=Command, example="--store store --out vectors.parquet")

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
@@ -18,6 +19,7 @@ from crossmedia.imgserver.serving.misses import CLOSE_S
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
 from crossmedia.imgserver.serving.totals import ServiceTotals
 from crossmedia.imgserver.vision.photo_source import PhotoSource
+from crossmedia.imgserver.vision.text_source import TextSource
 from crossmedia.service.open_files import allowed_connections
 from crossmedia.service.process import run
 from crossmedia.service.running import GRACE_S, Daemon
@@ -41,10 +43,17 @@ def serve(config: ServeConfig, on_ready: Callable[[Daemon], None]) -> None:
     run(IMAGE_SERVER, config.own_folder, lambda: _open(config), on_ready)
 
 
+def _source(config: ServeConfig) -> PhotoSource:
+    if config.texts is not None:
+        source = TextSource.of(config.texts, config.text, config.key, store=config.own_folder)
+        return replace(source, timeout_s=config.read_timeout_s)
+    return PhotoSource.of_options(config.catalogue, config.max_image_mb, config.read_timeout_s, config.photo_roots)
+
+
 def _service_config(config: ServeConfig) -> ServiceConfig:
     return ServiceConfig(
         config.store,
-        PhotoSource.of_options(config.catalogue, config.max_image_mb, config.read_timeout_s, config.photo_roots),
+        _source(config),
         max_pending_ids=config.max_pending_ids,
         negative_ttl_s=config.negative_ttl_s,
         threads=config.threads,
@@ -88,13 +97,16 @@ def _say_if_empty(service: ImageService) -> None:
     """Say that there are no vectors yet, or refuse to serve if none can ever be computed.
 
     Raises:
-        BadInput: there are neither vectors nor photos.
+        BadInput: there are neither vectors nor photos; or there are texts, and vectors of photos.
     """
-    if service.served.active is not None:
-        return
     store = service.store
+    if service.served.active is not None:
+        if wrong := service.photos.other_kind(service.served.active.version):
+            raise BadInput(f"The store {store} cannot be served so: {wrong}.")
+        return
     if service.catalogue is None and not is_url(service.config.store):
         raise BadInput(
-            f"The store {store} has no vectors, and without --catalogue there are no photos. {store.filling_advice}."
+            f"The store {store} has no vectors, and without --catalogue or --texts there is nothing to make them of. "
+            f"{store.filling_advice}."
         )
     log.warning("The store %s has no vectors yet. %s; this server will see the result.", store, store.filling_advice)

@@ -84,7 +84,9 @@ def is_manifest(names: list[str]) -> bool:
     return URI_COLUMN in names
 
 
-def write_manifest(where: str | Path, out: str | Path, timeout_s: float = READ_TIMEOUT_S) -> ManifestReport:
+def write_manifest(
+    where: str | Path, out: str | Path, timeout_s: float = READ_TIMEOUT_S, rows: FoundImages | None = None
+) -> ManifestReport:
     """List the catalogue ``where`` and write ``out``; ids that ``out`` gave before are kept.
 
     Keys that are whole numbers are their own ids when all of them are; else ids are given in the order of the keys.
@@ -93,6 +95,7 @@ def write_manifest(where: str | Path, out: str | Path, timeout_s: float = READ_T
         where: folder or URL of photos, or of tars or Parquet files that hold them.
         out: the Parquet file.
         timeout_s: seconds that listing a URL may stand still.
+        rows: what stands there, where it is known already, as of a table of texts.
 
     Raises:
         BadInput: nothing was found, it cannot be listed, a key or an id is there twice, or ``out`` is no manifest, has
@@ -106,7 +109,7 @@ def write_manifest(where: str | Path, out: str | Path, timeout_s: float = READ_T
     """
     check_places(where=where, out=out)
     where, out = str(where), Path(out)
-    found, passed = _found_in(where, timeout_s)
+    found, passed = _found_in(where, timeout_s) if rows is None else (rows, PassedOver())
     keys = pc.cast(found.keys, pa.large_string())
     _refuse_twice(found, keys)
     before = _read_former(out) if out.exists() else None
