@@ -144,4 +144,3 @@ def _unpacked(code: int) -> str:
 def _lists(n: int, parents: Int64Array, words: pa.Array) -> pa.ListArray:
     offsets = np.searchsorted(parents, np.arange(n + 1)).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), words)
-

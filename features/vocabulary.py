@@ -117,4 +117,3 @@ def extend(old: pa.Array, values: pa.Array, counts: Places) -> tuple[pa.Array, P
     by_place = np.zeros(len(every) + 1, dtype=np.int64)
     by_place[np.asarray(pc.index_in(values, value_set=every)) + 1] = counts
     return every, by_place
-

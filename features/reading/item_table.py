@@ -156,4 +156,3 @@ def _taken(lists: Sliced, rows: Int64Array) -> Jagged:
     slices, values = lists
     entries, offsets = slices.entries(rows)
     return Jagged(values[entries].astype(np.int64), offsets)
-

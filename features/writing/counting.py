@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from crossmedia.features.hashing import mix
 from crossmedia.features.numbers import Float64Array
 

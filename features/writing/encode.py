@@ -12,8 +12,8 @@ from crossmedia.features.batch import Int64Array, Jagged
 from crossmedia.features.cells import parted
 from crossmedia.features.columns import ACTION, HISTORY, HISTORY_COLUMNS, ITEM_ROW, label_columns
 from crossmedia.features.numbers import Float64Array
-from crossmedia.features.spec import Schema
 from crossmedia.features.slices import Chosen, gathered
+from crossmedia.features.spec import Schema
 from crossmedia.features.vocabulary import Vocabularies
 from crossmedia.features.writing.attributes import ID, LIST, NUMBER, Attributes, as_floats
 from crossmedia.features.writing.histories import covered

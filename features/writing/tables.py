@@ -51,9 +51,7 @@ class TableSource:
         BadInput: no such file, not of that format, or a column is missing.
     """
 
-    def __init__(
-        self, path: str, texts: Sequence[str], times: Sequence[str] = (), numbers: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, path: str, texts: Sequence[str], times: Sequence[str] = (), numbers: Sequence[str] = ()) -> None:
         self.path = path
         self._columns = (texts, times, numbers)
         self._files, self._others = _files(Path(path))

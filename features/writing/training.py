@@ -99,7 +99,9 @@ def build_vocabularies(
     making = _Making(found.rows, old, Vocabularies({}, {}, encoding))
     making.add("user_id", found.user)
     making.add("item_id", found.item)
-    for counts, table, columns in zip((found.item, found.user), tables, (schema.of_items, schema.of_users), strict=True):
+    for counts, table, columns in zip(
+        (found.item, found.user), tables, (schema.of_items, schema.of_users), strict=True
+    ):
         if table is not None:
             making.add_table(table, columns, counts)
     for name, values in found.values.items():
