@@ -61,7 +61,7 @@ class ItemTable:
         Raises:
             BadInput: it cannot be read, or is of another build.
         """
-        with open_file(self._folder / ITEMS_FILE, self._meta.vocabulary_hash) as file:
+        with open_file(self._folder / ITEMS_FILE, self._meta.build) as file:
             try:
                 return file.read(columns=columns).select(columns)
             except (OSError, pa.ArrowException, KeyError) as error:

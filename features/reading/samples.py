@@ -105,7 +105,7 @@ class Samples:
         )
 
     def _files(self, split: str) -> SplitFiles:
-        return SplitFiles(self.folder, split, self.vocabulary_hash, histories=self._columns.histories)
+        return SplitFiles(self.folder, split, self._meta.build, histories=self._columns.histories)
 
     def rows(self, split: str) -> int:
         """Number of rows of a split."""
