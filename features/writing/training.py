@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crossmedia.features.batch import Int64Array
-from crossmedia.features.cells import parted
 from crossmedia.features.columns import ACTION, IMAGE
 from crossmedia.features.encoding import Encoding
 from crossmedia.features.numbers import Float64Array, NumberScale, same_scale
@@ -70,7 +69,7 @@ class TrainingCounts:
         for name in self._columns.ids:
             self.values[name].add(context[ID + name].combine_chunks())
         for name in self._columns.lists:
-            self.values[name].add(pc.list_flatten(parted(context[LIST + name].combine_chunks())))
+            self.values[name].add(pc.list_flatten(context[LIST + name].combine_chunks()))
         for name in self._columns.numbers:
             self.numbers[name].add(as_floats(context[NUMBER + name]))
 

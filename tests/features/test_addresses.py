@@ -104,7 +104,7 @@ def test_a_label_and_a_time_may_stand_in_the_folders(tmp_path: Path) -> None:
             )
     put(tmp_path / "items.parquet", items())
     text = SCHEMA.replace("LOG", "log").replace("ITEMS", "items.parquet").replace('time = "time"', 'time = "day"')
-    (tmp_path / "s.toml").write_text(text + '[split]\nmethod = "time"\n')
+    (tmp_path / "s.toml").write_text(text + '[split]\nmethod = "time"\ntest = 0.34\nvalidation = 0.34\n')
     report = build_samples(load_schema(tmp_path / "s.toml"), tmp_path / "out")
     assert (sum(report.rows.values()), report.positive_rate) == (36, {"click": 0.5})
 
