@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from crossmedia.features.batch import BatchItems, Int64Array, Jagged, VectorKeys
 from crossmedia.features.columns import IMAGE, key_column
+from crossmedia.features.distinct import Flags, KeyVocabulary, distinct
 from crossmedia.features.layout import ITEMS_FILE, damaged, open_file
 from crossmedia.features.meta import Meta
-from crossmedia.features.reading.distinct import Flags, KeyVocabulary, distinct
 from crossmedia.features.slices import Slices, column, list_values
 from crossmedia.features.spec import BY_IMAGE
 

@@ -290,4 +290,4 @@ def _distinct_images(items: Attributes | None, shown: pa.Array) -> int:
     if items is None or items.images is None:
         return 0
     rows = items.rows(shown)
-    return len(np.unique(items.images.take(rows[rows >= 0]).values))
+    return int(pc.count_distinct(pa.array(items.images.take(rows[rows >= 0]).values)).as_py())

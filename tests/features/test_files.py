@@ -19,9 +19,9 @@ from unfolded import first_image, unfolded
 
 from crossmedia.errors import BadInput
 from crossmedia.features.cli import features
+from crossmedia.features.distinct import distinct
 from crossmedia.features.layout import ITEMS_FILE, histories_file, rows_file, sample_files
 from crossmedia.features.reading import samples as samples_module
-from crossmedia.features.reading.distinct import distinct
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.schema import load_schema
 from crossmedia.features.slices import Slices, list_values
