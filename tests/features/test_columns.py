@@ -376,13 +376,16 @@ def test_a_space_that_is_called_image_is_that_of_the_images(tmp_path: Path) -> N
         (
             "items",
             {"shop": [n + 0.5 for n in range(10)]},
-            r"'shop' of .*items.parquet holds 0.5 in row 1; an id names .* numbers = \{ shop = \"standard\" \}",
+            r"'shop' of .*items.parquet holds 0.5 in row 1; an id names .*numbers = \{ shop = \"standard\" \}",
         ),
         (
             "items",
             {"price": [1.0, math.inf] + [1.0] * 8},
-            r"'price' of .*items.parquet holds inf in row 2; a number is finite. Leave the cell empty",
+            r"'price' of .*items.parquet holds inf in row 2; a number is finite, and fits 32 bits. Leave",
         ),
+        ("log", {"item": [0.5] * ROWS}, r"'item' of .*log.parquet holds 0.5 in row 1; an id names .* written as text"),
+        ("items", {"price": [1e300] * 10}, r"'price' of .* holds 1e\+300 in row 1; a number"),
+        ("items", {"tags": [[1.0, 0.5]] * 10}, r"'tags' of .*items.parquet holds 0.5 in row 1; an id names"),
         ("items", {"price": ["12 EUR"] * 10}, r"'price' of .* holds '12 EUR' in row 1; 'price' is a column of numbers"),
         ("items", {"price": [[1.0]] * 10}, r"'price' of .*items.parquet is of type list"),
         (
@@ -391,7 +394,7 @@ def test_a_space_that_is_called_image_is_that_of_the_images(tmp_path: Path) -> N
             r"'tags' of .*items.parquet is of type string; it is read as a column of lists. Give the text between its",
         ),
         ("items", {"tags": [[["a"]]] * 10}, r"'tags' of .*items.parquet is of type list"),
-        ("items", {"tags": [[0.1, 2.0**60]] * 10}, r"'tags' of .*items.parquet holds .* in row 1; whole numbers above"),
+        ("items", {"tags": [[1.0, 2.0**60]] * 10}, r"'tags' of .*items.parquet holds .* in row 1; whole numbers above"),
         ("items", {"title": [["a"]] * 10}, r"'title' of .*items.parquet is of type list"),
         (
             "items",
