@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from shop_tables import ITEMS, LOG, SEEN, SPACES, USERS, make_folder, shop_items, shop_log, shop_users, write_tokenizer
 from small_tables import ROWS, START, put
-from test_columns import ITEMS, LOG, SEEN, SPACES, USERS, make_folder, shop_items, shop_log, shop_users
-from test_tokens import write_tokenizer
 from unfolded import Row, unfolded
 
 from crossmedia.errors import BadInput
