@@ -247,12 +247,10 @@ def test_extended_vocabularies_keep_every_place(tmp_path: Path) -> None:
     images = new.vocabulary.values["image_id"].to_pylist()
     assert images != sorted(images, key=int), "new images come behind the old ones"
     for batch in new.batches("train", 64):
-        assert batch.images is not None
-        found = [images[place - 1] for place in batch.images.unique_index.tolist() if place]
-        assert found == [
-            str(i) for i, place in zip(batch.images.unique, batch.images.unique_index, strict=True) if place
-        ]
-        assert len(found) == len(batch.images.unique)
+        keys = batch.items.vectors["image"]
+        found = [images[place - 1] for place in keys.unique_index.tolist() if place]
+        assert found == [str(i) for i, place in zip(keys.unique, keys.unique_index, strict=True) if place]
+        assert len(found) == len(keys.unique)
     train = new.frame("train")["raw_item_id"].to_pylist()
     names, counts = new.vocabulary.values["item_id"].to_pylist(), new.item_counts()
     assert all(counts[place] == train.count(name) for place, name in enumerate(names, 1))
@@ -365,8 +363,8 @@ def test_amazon_sequences_need_no_images(test_data: Path, tmp_path: Path) -> Non
     assert samples.image_vocabulary_size == 0
     assert samples.text_columns["attributes"] > 100
     batch = next(samples.batches("test", 512))
-    assert batch.images is None
-    assert batch.history["item_id"].values.size > 512
+    assert batch.items.vectors == {}
+    assert batch.history.values.size > 512
 
 
 IMAGES = '[images]\npath = "codes.parquet"\nimage = "image_id"\nids = ["sid_1", "sid_2"]\n'
