@@ -15,7 +15,17 @@ import numpy.typing as npt
 
 from crossmedia.keys import NULL_IMAGE
 
-__all__ = ["NULL_IMAGE", "Batch", "BatchItems", "Float32Array", "Int64Array", "Jagged", "VectorKeys", "concatenate"]
+__all__ = [
+    "NULL_IMAGE",
+    "Batch",
+    "BatchItems",
+    "Float32Array",
+    "Int64Array",
+    "Jagged",
+    "VectorKeys",
+    "concatenate",
+    "join",
+]
 
 Int64Array = npt.NDArray[np.int64]
 Float32Array = npt.NDArray[np.float32]
@@ -191,7 +201,7 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
         lists=_joined_lists([batch.lists for batch in batches]),
         items=items,
         target=np.concatenate([to[batch.target] for to, batch in pairs]),
-        history=_join([Jagged(to[batch.history.values], batch.history.offsets) for to, batch in pairs]),
+        history=join([Jagged(to[batch.history.values], batch.history.offsets) for to, batch in pairs]),
         action=np.concatenate([batch.action for batch in batches]),
         history_age_s=np.concatenate([batch.history_age_s for batch in batches]),
     )
@@ -202,10 +212,11 @@ def _joined(parts: Sequence[Mapping[str, npt.NDArray[Number]]]) -> dict[str, npt
 
 
 def _joined_lists(parts: Sequence[Mapping[str, Jagged]]) -> dict[str, Jagged]:
-    return {name: _join([part[name] for part in parts]) for name in parts[0]}
+    return {name: join([part[name] for part in parts]) for name in parts[0]}
 
 
-def _join(parts: Sequence[Jagged]) -> Jagged:
+def join(parts: Sequence[Jagged]) -> Jagged:
+    """The rows of several, in order."""
     lengths = np.concatenate([part.lengths for part in parts])
     return Jagged.of_lengths(np.concatenate([part.values for part in parts]), lengths)
 
@@ -236,4 +247,4 @@ def _joined_keys(parts: Sequence[VectorKeys]) -> VectorKeys:
         for start, part in zip(starts[:-1], parts, strict=True)
     ]
     places = np.concatenate([part.unique_index for part in parts])
-    return VectorKeys(unique, places[first] if len(places) else places, _join(moved))
+    return VectorKeys(unique, places[first] if len(places) else places, join(moved))

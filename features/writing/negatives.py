@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from crossmedia.features.batch import Int64Array
 from crossmedia.features.hashing import draw
-from crossmedia.features.schema import Negatives
+from crossmedia.features.spec import Negatives
 
 TRIES = 30
 NONE = -1
