@@ -122,12 +122,16 @@ def test_every_model_gives_the_same_numbers_by_every_way(
 def test_what_each_kind_of_column_says_reaches_the_score(config: FitConfig, given: Transports, folder: Path) -> None:
     fit(config, given)
     scorer = Scorer.load(config.out, server={name: ImageClient(found) for name, found in given.items()})
-    frame = Samples(config.samples).frame("test", ["timestamp"]).to_pylist()
-    user, candidates = request(folder, frame[-1]["timestamp"], ["12", "28"])
-    now = frame[-1]["timestamp"]
+    of_user = ("slot", "price_shown", "age", "interests")
+    times = Samples(config.samples).frame("test", ["timestamp"])["timestamp"].to_pylist()
+    now, (user, candidates) = next(
+        (now, found)
+        for now in times
+        if all((found := request(folder, now, ["27", "28"]))[0][name] for name in (*of_user, "hist_item_id"))
+    )
     before = scorer.score(user, candidates, now_s=now)
-    for column in ("slot", "price_shown", "age", "interests", "hist_price", "hist_tags", "hist_image_id", "hist_stars"):
-        other = [None] * len(user[column]) if column.startswith("hist_") else None if user[column] else "red"
+    for column in (*of_user, "hist_price", "hist_tags", "hist_image_id", "hist_stars"):
+        other = [None] * len(user[column]) if column.startswith("hist_") else None
         assert (scorer.score(user | {column: other}, candidates, now_s=now) != before).any(), column
     for column in ("price", "stars", "tags", "title", "image_id", "item_id"):
         assert (scorer.score(user, candidates | {column: [None, None]}, now_s=now) != before).any(), column
@@ -218,10 +222,7 @@ def test_a_generation_that_changes_is_said_with_its_space(
 
 def test_a_comparison_of_two_spaces(config: FitConfig, given: Transports, tmp_path: Path) -> None:
     found = compare(CompareConfig(replace(config, out=str(tmp_path / "compare")), ("embedding_mlp",), 1), given)
-    assert [(row["model"], row["images"]) for row in found["rows"]] == [
-        ("embedding_mlp", False),
-        ("embedding_mlp", True),
-    ]
+    assert [row["images"] for row in found["rows"]] == [False, True]
     assert found["runs"][1]["vector_version"].startswith("photo=mock@111111111111+none@000000000000/8, title=")
 
 
@@ -292,4 +293,4 @@ def test_places_stand_in_the_configuration_file(
     Path("crossmedia.toml").write_text(lines)
     done = CliRunner().invoke(trainer, ["fit", f"--samples={config.samples}", "--json"])
     assert done.exit_code == 3, done.output
-    assert "In the space 'photo': " in json.loads(done.output.splitlines()[0])["message"]
+    assert "In the space 'photo': " in json.loads(done.stdout)["message"]
