@@ -11,12 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from small_tables import ROWS, START, Table, log, put
 from unfolded import cell, keys_of, unfolded
 
 from crossmedia.errors import BadInput
+from crossmedia.features.cli import features
 from crossmedia.features.numbers import NumberScale
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.schema import load_schema
@@ -435,6 +437,26 @@ def test_prices_in_csv_that_are_given_as_ids_are_noted(tmp_path: Path) -> None:
     report = make_folder(tmp_path, items)
     assert report.notes == {"values_of_the_id_column_price_that_are_fractions": 10}
     assert 'write numbers = { price = "standard" }' in report.notes_in_words()[0]
+
+
+def test_inspect_shows_every_kind(samples: Samples) -> None:
+    done = CliRunner().invoke(features, ["inspect", str(samples.folder), "--json", "--rows", "100"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout, parse_constant=pytest.fail)  # NaN is no JSON
+    assert found["numbers"] == {
+        "price": "log1p",
+        "stars": "standard",
+        "age": "buckets:4",
+        "years": "standard",
+        "shown": "log1p",
+    }
+    assert found["spaces"]["title"]["key"] == "item"
+    assert {row["price"] is None for row in found["rows"]} == {True, False}
+    assert any(row["tags"] == ["a", "t3"] for row in found["rows"])
+    assert any(row["age"] and row["age"].startswith("from ") for row in found["rows"])
+    done = CliRunner().invoke(features, ["inspect", str(samples.folder)])
+    assert "price is a number: log1p" in done.output
+    assert "title is a space of vectors, by item" in done.output
 
 
 def test_the_metadata_says_how_columns_are_read(samples: Samples) -> None:
