@@ -32,6 +32,6 @@ def test_a_scorer_is_loaded_again_in_a_worker(tmp_path: Path, monkeypatch: pytes
         for scorer in scorers:
             assert pool.apply(_scored, (scorer,)) == pytest.approx(scorer.score(*REQUEST).tolist())
     model, lineage, _ = load_model(tmp_path / "run")
-    of_parts = Scorer(model, lineage, Vocabularies.load(tmp_path / "samples"), None)
+    of_parts = Scorer(model, lineage, Vocabularies.load(tmp_path / "samples"), {})
     with pytest.raises(BadInput, match=r"made of its parts .* Scorer\.load"):
         pickle.dumps(of_parts)
