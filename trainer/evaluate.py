@@ -17,6 +17,7 @@ from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
 from crossmedia.features.columns import label_columns
 from crossmedia.features.reading.samples import Samples
+from crossmedia.features.reading.unseen_items import samples_of
 from crossmedia.trainer import processes
 from crossmedia.trainer.export.exported import Exported
 from crossmedia.trainer.feed import Feed
@@ -196,7 +197,7 @@ def evaluate(
         True
     """
     model, lineage, config = load_model(run)
-    opened = Samples(samples or config["samples"])
+    opened = samples_of(samples or config["samples"], config.get("validate_on", "all-items"))
     lineage.check_samples(opened)
     source = vectors_from(server, str(store))
     with open_version(lineage.vector_version, opened, source, timeout_s, announce) as images:

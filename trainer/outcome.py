@@ -57,6 +57,7 @@ def _cost(run: Run) -> dict[str, Any]:
         "samples_per_s": state.rows_per_s,
         "fetch_wait_s": state.wait_s if images.dim else 0.0,
         "bytes_per_sample": samples.size_bytes / rows_on_disk,
+        "items_held_out": len(samples.unseen.get("item_id", ())),
         "images_fetched": stats.unique,
         "images_per_s": stats.unique / stats.seconds if stats.seconds else 0.0,
         "images_computed": stats.computed,

@@ -39,6 +39,7 @@ class Samples:
         extends: hash of the vocabularies that these continue; empty when they began anew.
         layout: ``inline`` or ``by_user``, of the files; the rows and batches are the same.
         hash: of the rows: two folders with one hash hold the same samples, in one layout.
+        unseen: column -> places that training is kept from, ascending; empty but of ``SamplesWithUnseenItems``.
         has_held_out: whether test rows tell if their item was held out entirely (column ``held_out``).
 
     Raises:
@@ -68,6 +69,7 @@ class Samples:
         self.image_vocabulary_size = self._sizes(("image_id",))["image_id"] if meta.has_images else 0
         self.has_images = self.image_vocabulary_size > 1
         self.image_names, self.hash, self.extends = meta.image_names, meta.samples_hash, meta.extends
+        self.unseen: dict[str, Int64Array] = {}
         self.has_held_out = meta.has_held_out
         images = self.vocabulary.values["image_id"].cast(pa.int64()) if meta.has_images else []
         self._images = ImageVocabulary(np.array(images, dtype=np.int64))

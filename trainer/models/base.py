@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from crossmedia.features.columns import ACTION
 from crossmedia.trainer.layers.inputs import Inputs, InputSpec, ModelInputs
 from crossmedia.trainer.layers.sharded import is_spread
 from crossmedia.trainer.tensors import ImageVectors, TensorBatch
@@ -26,6 +27,7 @@ class Model(nn.Module):
     """
 
     paper: ClassVar[str] = ""  # what 'trainer models' shows beside the first line of the docstring
+    ids_are_rows: ClassVar[bool] = True  # whether ids are looked up in ``id_rows`` alone
     teaches_head: ClassVar[bool] = True  # whether its loss has a gradient with respect to the image vectors
     sampling_log_odds: Tensor
 
@@ -109,9 +111,8 @@ class EmbeddingModel(Model):
 
     def id_rows(self) -> dict[str, dict[str, tuple[int, int]]]:
         """As ``Model.id_rows``: the tables of ids, words and kinds of behaviours."""
-        sizes = {f"inputs.tables.{name}.weight": size for name, size in self.spec.vocabularies.items()}
-        sizes["inputs.action.weight"] = max(self.spec.actions, 1)
-        return {name: {"": (0, size)} for name, size in sizes.items()}
+        sizes = {f"inputs.tables.{name}.weight": {name: (0, size)} for name, size in self.spec.vocabularies.items()}
+        return sizes | {"inputs.action.weight": {ACTION: (0, max(self.spec.actions, 1))}}
 
     def score(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
         """Logits as the model learns them, shape (B, L)."""

@@ -13,8 +13,8 @@ from torch import nn
 from crossmedia.errors import BadInput, TrainingDiverged
 from crossmedia.features.batch import Batch
 from crossmedia.features.reading.prefetch import fetch_ahead
-from crossmedia.features.reading.samples import Samples
 from crossmedia.features.reading.sampling import keep_negatives
+from crossmedia.features.reading.unseen_items import samples_of
 from crossmedia.imgserver.client import Transport, Vectors
 from crossmedia.trainer import processes
 from crossmedia.trainer.feed import Feed
@@ -27,6 +27,7 @@ from crossmedia.trainer.runs.board import Board
 from crossmedia.trainer.runs.run_folder import BOARD, RunFolder, kept_said
 from crossmedia.trainer.runs.state import Progress, Trained, load_state
 from crossmedia.trainer.settings import FitConfig
+from crossmedia.trainer.training.forget import check_can_forget
 from crossmedia.trainer.training.learner import Learner
 from crossmedia.trainer.training.regularise import AfterBackward, mini_batch_aware
 from crossmedia.trainer.training.warm_start import warm_start
@@ -103,7 +104,7 @@ def open_feed(config: FitConfig, transport: Transport | None) -> Iterator[Feed]:
     teaches = model_class(config.model).teaches_head  # before anybody is asked for vectors
     if config.head == "learn" and not teaches:
         raise BadInput(f"{config.model} has no gradient for a head to learn from; train it with --head frozen.")
-    samples = Samples(config.samples)
+    samples = samples_of(config.samples, config.validate_on)
     if config.images and not samples.has_images:
         raise BadInput(f"The samples in {config.samples} have no images; train with --no-images.")
     device = processes.own_device(config.device)
@@ -134,6 +135,7 @@ def open_run(config: FitConfig, feed: Feed, folder: RunFolder, announce: Callabl
         raise BadInput("Sampled negatives are re-calibrated for one label only: train one, or keep them all.")
     model = make(config.model, spec, config.width, config.options).to(device)
     model.sampled(config.negative_rate)
+    check_can_forget(model, samples.unseen)
     if config.warm_start:
         warm_start(model, config.warm_start, samples, images.base, partial=config.warm_up == "partial")
     apart = [f"model.{name}" for name in shard_tables(model, config.shard_tables, device)]
