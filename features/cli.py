@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,7 @@ def inspect(samples: Path, rows: int, as_json: bool) -> None:
         splits.add_row(name, f"{found['rows']:,}", *rates, f"{found['mean_history']:.1f}")
         unknown.add_row(name, *(f"{share:.1%}" for share in found["unknown"].values()))
         lengths.add_row(name, *(f"{share:.0%}" for share in found["history_share"].values()))
-    click.echo(f"samples in {samples}, layout {opened.layout}")
+    click.echo(f"samples in {samples}, {counted(opened.items.rows, 'item')}")
     console.print(splits, lengths, unknown)
     sizes = Table("column", "values")
     for name, size in summary["vocabulary"].items():
@@ -107,7 +108,10 @@ def _summary(samples: Samples, rows: int) -> dict[str, Any]:
     splits = {split: _split_summary(samples, split) for split in SPLITS}
     return {
         "folder": str(samples.folder),
-        "layout": samples.layout,
+        "items": samples.items.rows,
+        "numbers": {name: scale.how for name, scale in samples.vocabulary.encoding.numbers.items()},
+        "tokens": samples.vocabulary.encoding.tokens,
+        "spaces": {name: asdict(space) for name, space in samples.spaces.items()},
         "splits": splits,
         "vocabulary": {name: len(values) for name, values in samples.vocabulary.values.items()},
         "vocabulary_hash": samples.vocabulary_hash,
@@ -120,7 +124,7 @@ def _split_summary(samples: Samples, split: str) -> dict[str, Any]:
     import pyarrow.compute as pc
 
     labels = label_columns(samples.labels)
-    history = ["hist_item_id"] if samples.history_columns else []
+    history = ["hist_time"] if samples.actions else []
     rows, behaviours = 0, 0
     positive, unknown, of_length = Counter[str](), Counter[str](), Counter[str]()
     for table in samples.frames(split, [*labels.values(), *samples.id_columns, *history]):

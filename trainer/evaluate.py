@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,11 +22,11 @@ from crossmedia.features.reading.unseen_items import samples_of
 from crossmedia.trainer import processes
 from crossmedia.trainer.export.exported import Exported
 from crossmedia.trainer.feed import Feed
-from crossmedia.trainer.images.open_images import open_version, vectors_from
+from crossmedia.trainer.images.open_images import open_versions, places_of
 from crossmedia.trainer.metrics import auc, base_log_loss, calibration, gauc, log_loss
 from crossmedia.trainer.metrics.gather import gather_rows
 from crossmedia.trainer.runs.checkpoint import Lineage, load_model
-from crossmedia.trainer.tensors import ImageVectors, TensorBatch
+from crossmedia.trainer.tensors import SpaceVectors, TensorBatch
 
 BUCKETS = {"0": (0, 0), "1-4": (1, 4), "5-19": (5, 19), "20-99": (20, 99), "100+": (100, 2**62)}
 
@@ -37,7 +38,7 @@ Announce = Callable[[str], None]
 class Predictor(Protocol):
     """A trained model in evaluation mode, or an exported one."""
 
-    def probabilities(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
+    def probabilities(self, batch: TensorBatch, vectors: SpaceVectors) -> Tensor:
         """Shape (B, L)."""
         ...
 
@@ -50,12 +51,12 @@ def predict(model: Predictor, feed: Feed, split: str) -> Probabilities:
 
     Args:
         model: that predicts.
-        feed: the rows, with the vectors of their images.
+        feed: the rows, with the vectors of their items.
         split: which of them.
     """
     samples, batch_size = feed.samples, feed.batch_size
     parts = [
-        model.probabilities(fed.tensors, fed.vectors(feed.images)).float().cpu().numpy()
+        model.probabilities(fed.tensors, fed.vectors(feed.spaces)).float().cpu().numpy()
         for fed in feed.of(processes.own_rows(samples.batches(split, batch_size)))
     ]
     numbers = np.arange(samples.rows(split))
@@ -166,6 +167,7 @@ def evaluate(
     samples: str | Path = "",
     server: str = "localhost:7070",
     store: str | Path = "",
+    vectors: Mapping[str, str] = MappingProxyType({}),
     split: str = "test",
     timeout_s: float = 30.0,
     announce: Announce = lambda text: None,
@@ -177,6 +179,7 @@ def evaluate(
         samples: folder of samples; empty takes the run's own.
         server: address of the image server; a model without images asks nobody.
         store: take the vectors from this store in this process; no server is asked.
+        vectors: address, or folder of a store, by space, for a model with several spaces.
         split: ``validation`` or ``test``, or ``train``.
         timeout_s: seconds that a fetch may take, retries included.
         announce: told which images there are no vectors of.
@@ -199,9 +202,9 @@ def evaluate(
     model, lineage, config = load_model(run)
     opened = samples_of(samples or config["samples"], config.get("validate_on", "all-items"))
     lineage.check_samples(opened)
-    source = vectors_from(server, str(store))
-    with open_version(lineage.vector_version, opened, source, timeout_s, announce) as images:
-        probabilities = predict(model, Feed(opened, images, config["batch_size"], CPU), split)
+    found_at = places_of(lineage.versions, server, store, vectors)
+    with open_versions(lineage.versions, opened, found_at, timeout_s, announce) as spaces:
+        probabilities = predict(model, Feed(opened, spaces, config["batch_size"], CPU), split)
     labels = lineage.inputs.labels
     found = {label: measure(opened, split, probabilities[:, n], label) for n, label in enumerate(labels)}
     return found[labels[0]] | ({"labels": found} if len(labels) > 1 else {})
@@ -215,6 +218,7 @@ def score(
     samples: str | Path = "samples",
     server: str = "localhost:7070",
     store: str | Path = "",
+    vectors: Mapping[str, str] = MappingProxyType({}),
     split: str = "test",
     batch_size: int = 1024,
     timeout_s: float = 30.0,
@@ -229,6 +233,7 @@ def score(
         samples: folder of samples.
         server: address of the image server; a model without images asks nobody.
         store: take the vectors from this store in this process; no server is asked.
+        vectors: address, or folder of a store, by space, for a model with several spaces.
         split: which rows.
         batch_size: rows at a time.
         timeout_s: seconds that a fetch may take, retries included.
@@ -249,9 +254,9 @@ def score(
     predictor, lineage = _predictor(model, exported)
     opened = Samples(samples)
     lineage.check_samples(opened)
-    source = vectors_from(server, str(store))
-    with open_version(lineage.vector_version, opened, source, timeout_s, announce) as images:
-        probabilities = predict(predictor, Feed(opened, images, batch_size, CPU), split)
+    found_at = places_of(lineage.versions, server, store, vectors)
+    with open_versions(lineage.versions, opened, found_at, timeout_s, announce) as spaces:
+        probabilities = predict(predictor, Feed(opened, spaces, batch_size, CPU), split)
     with replacing(out) as part:
         pq.write_table(scores_table(opened, split, probabilities, lineage.inputs.labels), part)
     return {"scores": str(out), "rows": len(probabilities), "mean_probability": float(probabilities[:, 0].mean())}

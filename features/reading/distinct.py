@@ -1,22 +1,18 @@
-"""Find the images that a batch refers to, each once, by flags over the images of a row group, without sorting.
-
-Legend: R rows, M behaviours and U images of the row group; B rows, N history entries and K images of a batch.
-"""
+"""Find what a batch refers to, each once, by flags over what a window of rows refers to, without sorting."""
 
 from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
 
-from crossmedia.features.batch import NULL_IMAGE, BatchImages, Int64Array, Jagged
-from crossmedia.features.slices import Chosen, gathered
+from crossmedia.features.batch import Int64Array
 
 
-class ImageVocabulary:
-    """A vocabulary of image ids: the place of each id.
+class KeyVocabulary:
+    """A vocabulary of numbers: the place of each.
 
     Args:
-        ids: image ids, place 1 first; in any order, for a vocabulary that was extended is not ascending.
+        ids: place 1 first; in any order, for a vocabulary that was extended is not ascending.
     """
 
     def __init__(self, ids: Int64Array):
@@ -32,69 +28,55 @@ class ImageVocabulary:
         places[known] = self._places[at[known]]
         return places
 
+    def hide(self, ids: Int64Array) -> Int64Array:
+        """Have some ids be unknown from now on; the places that they had, ascending."""
+        had = np.unique(self.places(ids))
+        self._places = np.where(np.isin(self._places, had), 0, self._places)
+        return had[had > 0]
 
-def distinct(images: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """Image ids, each once and ascending without the null image, and the index of each image among them.
+
+def distinct(numbers: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Numbers from 0 on, each once and ascending, and the index of each among them.
 
     Args:
-        images: shape (n,); ``NULL_IMAGE`` or an id from 0 on.
+        numbers: shape (n,).
 
     Returns:
-        ids: shape (U,).
-        index: shape (n,); U stands for the null image.
+        found: shape (U,).
+        index: shape (n,).
     """
-    top = int(images.max(initial=NULL_IMAGE))
-    if top < 4 * len(images) + (1 << 20):  # ids that a manifest gave are dense: a table by id is the fastest
-        there = np.zeros(top + 2, dtype=np.bool_)  # the last entry is that of the null image, -1
-        there[images] = True
-        ids = np.flatnonzero(there[:-1])
-        table = np.empty(top + 2, dtype=np.int64)
-        table[ids] = np.arange(len(ids))
-        table[NULL_IMAGE] = len(ids)
-        return ids, table.take(images, mode="wrap")
-    encoded = pa.array(images).dictionary_encode()
+    top = int(numbers.max(initial=-1))
+    if top < 4 * len(numbers) + (1 << 20):  # rows and ids that a manifest gave are dense: a table is the fastest
+        there = np.zeros(top + 1, dtype=np.bool_)
+        there[numbers] = True
+        found = np.flatnonzero(there)
+        table = np.empty(top + 1, dtype=np.int64)
+        table[found] = np.arange(len(found))
+        return found, table.take(numbers)
+    encoded = pa.array(numbers).dictionary_encode()
     found, codes = np.asarray(encoded.dictionary), np.asarray(encoded.indices)
     order = np.argsort(found)
-    null = int(found[order[0]] == NULL_IMAGE)
     index = np.empty(len(found), dtype=np.int64)
-    index[order] = np.arange(len(found)) - null
-    if null:
-        index[order[0]] = len(found) - 1
-    return found[order[null:]], index.take(codes)
+    index[order] = np.arange(len(found))
+    return found[order], index.take(codes)
 
 
-class GroupImages:
-    """The images of a row group.
+class Flags:
+    """Chooses some of n numbered things, each once and ascending, again and again.
 
     Args:
-        target: image of each row, shape (R,).
-        history: image of each behaviour that the row group stores, shape (M,).
-        vocabulary: places of image ids.
+        n: how many there are.
     """
 
-    def __init__(self, target: Int64Array, history: Int64Array, vocabulary: ImageVocabulary):
-        self.ids, index = distinct(np.concatenate([target, history]))
-        self.places = vocabulary.places(self.ids)
-        self.target, self.history = index[: len(target)], index[len(target) :]
-        # One entry an image and a last one for the null image; used again by every batch.
-        self._there = np.zeros(len(self.ids) + 1, dtype=np.bool_)
-        self._position = np.full(len(self.ids) + 1, NULL_IMAGE, dtype=np.int64)
+    def __init__(self, n: int):
+        self._there = np.zeros(n, dtype=np.bool_)
+        self._position = np.empty(n, dtype=np.int64)
 
-    def batch(self, rows: Chosen, entries: Chosen, offsets: Int64Array) -> BatchImages:
-        """Images of a batch.
-
-        Args:
-            rows: which rows of the group it has.
-            entries: which of the group's behaviours, row after row.
-            offsets: shape (B + 1,), of the rows among ``entries``.
-        """
-        target, history = gathered(self.target, rows), gathered(self.history, entries)
-        self._there[target] = True
-        self._there[history] = True
-        found = np.flatnonzero(self._there[:-1])
+    def choose(self, *several: Int64Array) -> tuple[Int64Array, list[Int64Array]]:
+        """What is in any of some arrays of numbers, and where each of these is among it."""
+        for numbers in several:
+            self._there[numbers] = True
+        found = np.flatnonzero(self._there)
         self._there[found] = False
         self._position[found] = np.arange(len(found))
-        position = self._position
-        return BatchImages(
-            self.ids[found], self.places[found], position.take(target), Jagged(position.take(history), offsets)
-        )
+        return found, [self._position.take(numbers) for numbers in several]

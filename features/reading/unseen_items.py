@@ -7,7 +7,7 @@ title says of these items their ids say as well.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
@@ -16,11 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from crossmedia.errors import BadInput
-from crossmedia.features.batch import Batch, Int64Array, Jagged, concatenate
-from crossmedia.features.columns import HISTORY, IMAGE
+from crossmedia.features.batch import Batch, Int64Array, concatenate
+from crossmedia.features.columns import IMAGE
 from crossmedia.features.hashing import draw, hash_strings
+from crossmedia.features.reading.item_table import ItemTable
 from crossmedia.features.reading.samples import Samples
-from crossmedia.features.reading.sampling import take_rows
 
 ITEM = "item_id"
 SHARE = 0.1
@@ -39,16 +39,13 @@ def samples_of(folder: str | Path, validate_on: str) -> Samples:
 class SamplesWithUnseenItems(Samples):
     """A folder of samples, as if a tenth of its items had come after training.
 
-    These items, drawn by their keys and so the same for every model and seed, are unknown: their id and their image's
-    are place 0 wherever they stand, in histories too, as those of an item that no training row has. Their other
-    columns, words and vectors stay. None of their rows is a training row. The validation part is all their rows before
-    the test part, and those validation rows whose item no training row has anyway. The test part keeps its rows.
+    These items, drawn by their keys and so the same for every model and seed, are unknown: their id and their images'
+    ids are place 0 wherever they stand, in histories too, as those of an item that no training row has. All else that
+    they have stays, vectors too. None of their rows is a training row. The validation part is all their rows before the
+    test part, and those validation rows whose item no training row has anyway. The test part keeps its rows.
 
     Args:
         folder: that 'features build' made.
-
-    Attributes:
-        unseen: vocabulary name (``item_id``, ``image_id``) -> places that are unknown, ascending.
 
     Raises:
         BadInput: as ``Samples``; or no row is left for training or for validation.
@@ -57,10 +54,8 @@ class SamplesWithUnseenItems(Samples):
     def __init__(self, folder: str | Path):
         super().__init__(folder)
         drawn = draw(SEED, hash_strings(self.vocabulary.values[ITEM]).view(np.int64))
-        self._unknown = {ITEM: np.append(False, drawn < np.uint64(SHARE * 2**64))}
-        if self.image_vocabulary_size:
-            self._unknown[IMAGE] = self._images_of_unknown()
-        self.unseen = {name: np.flatnonzero(unknown) for name, unknown in self._unknown.items()}
+        self._unknown = np.append(False, drawn < np.uint64(SHARE * 2**64))
+        self.unseen = {ITEM: np.flatnonzero(self._unknown), IMAGE: self.items.hidden_images}
         self._rows = {split: sum(map(len, self.frames(split, [ITEM]))) for split in ("train", "validation")}
         if not all(self._rows.values()):
             raise BadInput(
@@ -69,17 +64,12 @@ class SamplesWithUnseenItems(Samples):
                 f"{self._rows['validation']:,} for validation. Use --validate-on all-items, or more data."
             )
 
-    def _images_of_unknown(self) -> npt.NDArray[np.bool_]:
-        """Which places of the image vocabulary are images of items that are unknown."""
-        unknown = np.zeros(self.image_vocabulary_size, dtype=np.bool_)
-        pairs = [(ITEM, IMAGE), *([(HISTORY + ITEM, HISTORY + IMAGE)] if self.history_columns else [])]
-        for table in super().frames("train", [name for pair in pairs for name in pair]):
-            for item, image in pairs:
-                of = [table[name].combine_chunks() for name in (item, image)]
-                places, ids = (np.asarray(v.flatten() if pa.types.is_list(v.type) else v) for v in of)
-                unknown[self._images.places(ids[self._unknown[ITEM][places]])] = True
-        unknown[0] = False
-        return unknown
+    @cached_property
+    def items(self) -> ItemTable:
+        """What the items have; those that are unknown have no ids of their own."""
+        table = super().items
+        table.hide(self._unknown)
+        return table
 
     def rows(self, split: str) -> int:
         """Number of rows of a split."""
@@ -87,22 +77,15 @@ class SamplesWithUnseenItems(Samples):
 
     def item_counts(self) -> Int64Array:
         """As ``Samples.item_counts``; an item that is unknown is the target of no training row."""
-        return np.where(self._unknown[ITEM], 0, super().item_counts())
-
-    def occurrences(self) -> dict[str, Int64Array]:
-        """As ``Samples.occurrences``, where what is unknown counts for place 0, in rows that are left out as well."""
-        found = super().occurrences()
-        for name, unknown in self._unknown.items():
-            found[name][0] += found[name][unknown].sum()
-            found[name][unknown] = 0
-        return found
+        return np.where(self._unknown, 0, super().item_counts())
 
     def frames(self, split: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """As ``Samples.frames``, of the rows that the split has here."""
+        """As ``Samples.frames``, of the rows that the split has here; places of items are those of the vocabulary."""
         for part in self._parts(split):
             wanted = columns if columns is None or ITEM in columns else [*columns, ITEM]
             for table in super().frames(part, wanted):
-                kept = pa.array(self._belongs(split, np.asarray(table[ITEM].combine_chunks())))
+                item = np.asarray(table[ITEM].combine_chunks())
+                kept = pa.array(self._belongs(split, self._unknown[item] | (item == 0)))
                 yield table.filter(kept).select(columns or table.column_names)
 
     def batches(
@@ -114,35 +97,22 @@ class SamplesWithUnseenItems(Samples):
             for part in self._parts(split)
         ]
         kept = (self._kept(split, batch) for batch in chain(*parts))
-        return map(self._without_ids, in_batches((batch for batch in kept if len(batch)), batch_size))
+        return in_batches((batch for batch in kept if len(batch)), batch_size)
 
-    def _parts(self, split: str) -> tuple[str, ...]:
+    def _kept(self, split: str, batch: Batch) -> Batch:
+        """The rows of a batch of the files that the split has here."""
+        kept = self._belongs(split, batch.items.ids[ITEM][batch.target] == 0)
+        return batch if kept.all() else batch.take(np.flatnonzero(kept))
+
+    @staticmethod
+    def _parts(split: str) -> tuple[str, ...]:
         """The files that rows of a split lie in."""
         return ("train", "validation") if split == "validation" else (split,)
 
-    def _belongs(self, split: str, item: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
-        """Which rows of the files of a split belong to it here, by the places of their items."""
-        if split == "test":
-            return np.ones(len(item), dtype=np.bool_)
-        unseen: npt.NDArray[np.bool_] = self._unknown[ITEM][item] | (item == 0)
-        return unseen if split == "validation" else ~unseen
-
-    def _kept(self, split: str, batch: Batch) -> Batch:
-        rows = np.flatnonzero(self._belongs(split, batch.ids[ITEM]))
-        return batch if len(rows) == len(batch) else take_rows(batch, rows)
-
-    def _without_ids(self, batch: Batch) -> Batch:
-        """A batch in which what is unknown has place 0."""
-
-        def known(name: str, places: Int64Array) -> Int64Array:
-            return np.where(self._unknown[name][places], 0, places)
-
-        history, images = batch.history, batch.images
-        if ITEM in history:
-            history = history | {ITEM: Jagged(known(ITEM, history[ITEM].values), history[ITEM].offsets)}
-        if images is not None:
-            images = replace(images, unique_index=known(IMAGE, images.unique_index))
-        return replace(batch, ids=batch.ids | {ITEM: known(ITEM, batch.ids[ITEM])}, history=history, images=images)
+    @staticmethod
+    def _belongs(split: str, unseen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Which rows of the files of a split belong to it here, by whether their items are unseen."""
+        return {"train": ~unseen, "validation": unseen}.get(split, np.ones_like(unseen))
 
 
 def in_batches(parts: Iterable[Batch], batch_size: int) -> Iterator[Batch]:
@@ -152,7 +122,7 @@ def in_batches(parts: Iterable[Batch], batch_size: int) -> Iterator[Batch]:
         waiting.append(part)
         while (there := sum(map(len, waiting))) >= batch_size:
             whole = concatenate(waiting)
-            yield take_rows(whole, np.arange(batch_size)) if there > batch_size else whole
-            waiting = [take_rows(whole, np.arange(batch_size, there))] if there > batch_size else []
+            yield whole.take(np.arange(batch_size)) if there > batch_size else whole
+            waiting = [whole.take(np.arange(batch_size, there))] if there > batch_size else []
     if waiting:
         yield concatenate(waiting)

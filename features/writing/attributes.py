@@ -11,28 +11,40 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crossmedia.errors import BadInput
-from crossmedia.features.batch import NULL_IMAGE, Int64Array
-from crossmedia.features.schema import ImageTable, Schema
-from crossmedia.features.vocabulary import tokenize
+from crossmedia.features.batch import NULL_IMAGE, Int64Array, Jagged
+from crossmedia.features.cells import entries, fractions_in, id_keys, is_list, joined, parted
+from crossmedia.features.encoding import Encoding
+from crossmedia.features.numbers import Float64Array, numbers
+from crossmedia.features.spec import Columns, ImageTable, Items, Schema
 from crossmedia.features.writing.notes import Notes, first_of
 from crossmedia.features.writing.tables import TableSource
+from crossmedia.features.writing.words import WordLists
 from crossmedia.forms import near_in_words
 from crossmedia.keys import Column, full_image_ids, full_keys, image_ids, keys, texts
 from crossmedia.names import ImageNames
 
 MERGE_AT = 4_000_000
-KEY, IMAGE, ROW, ID, TEXT = "key:", "image:", "row:", "id:", "text:"
+KEY, IMAGE, ROW, ID, NUMBER, LIST, TEXT = "key:", "image:", "row:", "id:", "number:", "list:", "text:"
 Readers = dict[str, tuple[str, Callable[[Column], pa.Array]]]
 
 
 @dataclass(frozen=True)
 class Attributes:
-    """Attributes by row of a table; ``rows`` finds the row of a key, -1 where there is none."""
+    """Attributes by row of a table; ``rows`` finds the row of a key, -1 where there is none.
+
+    Attributes:
+        key: shape (n,).
+        ids: column -> keys, null where there is none, shape (n,).
+        numbers: column -> shape (n,), nan where there is none.
+        lists: column -> n rows of words: lists, and tokens of texts.
+        images: n rows of image ids, in order, without the null image; None without images.
+    """
 
     key: pa.Array
     ids: dict[str, pa.Array]
-    image: Int64Array | None = None
-    text: dict[str, pa.ListArray] = field(default_factory=dict)
+    numbers: dict[str, Float64Array] = field(default_factory=dict)
+    lists: dict[str, WordLists] = field(default_factory=dict)
+    images: Jagged | None = None
 
     def rows(self, raw: pa.Array) -> Int64Array:
         """The row of each key, shape (n,), -1 where there is none."""
@@ -40,7 +52,7 @@ class Attributes:
         return np.asarray(pc.fill_null(found, -1)).astype(np.int64)
 
 
-def read_items(schema: Schema, notes: Notes) -> Attributes | None:
+def read_items(schema: Schema, encoding: Encoding, notes: Notes) -> Attributes | None:
     """The attributes of items, or None when the schema has none; ``notes`` records what is odd in them.
 
     Raises:
@@ -49,25 +61,21 @@ def read_items(schema: Schema, notes: Notes) -> Attributes | None:
     items = schema.items
     if items is None:
         return None
-    wanted: Readers = {KEY: (items.item, full_keys)}
-    wanted |= {ID + name: (name, keys) for name in items.ids} | {TEXT + name: (name, texts) for name in items.text}
-    if items.image is not None:
-        wanted[IMAGE] = (items.image, keys if items.image_manifest else _image_column)
+    wanted: Readers = {KEY: (items.item, full_keys)} | readers(items.columns)
+    read_images = _image_names if items.image_manifest else _image_ids
+    wanted |= {IMAGE + name: (name, read_images) for name in items.images}
     table = _read(schema, items.path, wanted, "items", notes)
-    image = None
-    if items.image is not None:
-        found = table[IMAGE].combine_chunks()
-        image = np.asarray(found) if not items.image_manifest else _ids_of_names(items.image_manifest, found, notes)
-        if not (image != NULL_IMAGE).any():
-            notes.add("items_of_which_not_one_has_an_image", len(image))
-    ids = {name: table[ID + name].combine_chunks() for name in items.ids}
-    if schema.images is not None and image is not None:
-        ids |= _ids_of_images(schema.images, image, notes)
-    text = {name: tokenize(table[TEXT + name].combine_chunks()) for name in items.text}
-    return Attributes(table[KEY].combine_chunks(), ids, image, text)
+    found = _attributes(table, items.columns, encoding, notes)
+    if not items.images:
+        return found
+    images = _images(table, items, notes)
+    if not len(images.values):
+        notes.add("items_of_which_not_one_has_an_image", len(images))
+    ids = found.ids | (_ids_of_images(schema.images, images, notes) if schema.images is not None else {})
+    return Attributes(found.key, ids, found.numbers, found.lists, images)
 
 
-def read_users(schema: Schema, notes: Notes) -> Attributes | None:
+def read_users(schema: Schema, encoding: Encoding, notes: Notes) -> Attributes | None:
     """The attributes of users, or None when the schema has none.
 
     Raises:
@@ -76,20 +84,88 @@ def read_users(schema: Schema, notes: Notes) -> Attributes | None:
     users = schema.users
     if users is None:
         return None
-    wanted: Readers = {KEY: (users.user, full_keys)} | {ID + name: (name, keys) for name in users.ids}
-    table = _read(schema, users.path, wanted, "users", notes)
-    return Attributes(table[KEY].combine_chunks(), {name: table[ID + name].combine_chunks() for name in users.ids})
+    wanted: Readers = {KEY: (users.user, full_keys)} | readers(users.columns)
+    return _attributes(_read(schema, users.path, wanted, "users", notes), users.columns, encoding, notes)
 
 
-def _image_column(column: Column) -> pa.Array:
-    return pa.array(image_ids(column, "; for names give image_manifest too"))
+def readers(columns: Columns) -> Readers:
+    """What reads the columns of a table, as texts and numbers that rows can be grouped by."""
+    wanted: Readers = {ID + name: (name, id_keys) for name in columns.ids}
+    wanted |= {NUMBER + name: (name, _nullable_numbers) for name in columns.numbers}
+    wanted |= {LIST + name: (name, _entries_by(between)) for name, between in columns.lists.items()}
+    return wanted | {TEXT + name: (name, texts) for name in columns.text}
+
+
+def _attributes(table: pa.Table, columns: Columns, encoding: Encoding, notes: Notes) -> Attributes:
+    ids = {name: table[ID + name].combine_chunks() for name in columns.ids}
+    for name, found in ids.items():
+        note_fractions(name, found, notes)
+    scaled = {name: as_floats(table[NUMBER + name]) for name in columns.numbers}
+    lists = {name: WordLists.of(map(parted, table[LIST + name].chunks)) for name in columns.lists}
+    lists |= {name: WordLists.of(map(encoding.tokenizer(name), table[TEXT + name].chunks)) for name in columns.text}
+    return Attributes(table[KEY].combine_chunks(), ids, scaled, lists)
+
+
+def note_fractions(name: str, found: pa.Array, notes: Notes) -> None:
+    """Note ids that are all numbers, with fractions among them, as CSV gives them."""
+    if broken := fractions_in(found):
+        kind = f"values_of_the_id_column_{name}_that_are_fractions"
+        notes.add(kind, broken, "each value is an id of its own")
+        notes.remedy[kind] = f'if they are numbers, write numbers = {{ {name} = "standard" }}'
+
+
+def as_floats(column: pa.ChunkedArray) -> Float64Array:
+    """A column of numbers, nan where there is none."""
+    return np.asarray(pc.fill_null(column, np.nan).combine_chunks(), dtype=np.float64)
+
+
+def _nullable_numbers(column: Column) -> pa.Array:
+    return pa.array(numbers(column), from_pandas=True)
+
+
+def _entries_by(separator: str) -> Callable[[Column], pa.Array]:
+    return lambda column: joined(entries(column, separator))
+
+
+def _image_names(column: Column) -> pa.Array:
+    return joined(entries(column)) if is_list(column.plain().values.type) else keys(column)
+
+
+def _image_ids(column: Column) -> pa.Array:
+    """Image ids as texts, several joined."""
+    if is_list(column.plain().values.type):
+        return joined(entries(column, read=_ids_as_text))
+    return _ids_as_text(column)
+
+
+def _ids_as_text(column: Column) -> pa.Array:
+    found = image_ids(column, "; for names give image_manifest too")
+    return pa.array(found, mask=found == NULL_IMAGE).cast(pa.string())
 
 
 def _full_image_column(column: Column) -> pa.Array:
     return pa.array(full_image_ids(column))
 
 
-def _read(schema: Schema, path: Path | None, wanted: Readers, who: str, notes: Notes) -> pa.Table:
+def _images(table: pa.Table, items: Items, notes: Notes) -> Jagged:
+    """Images of each item, in the order of the columns and, within one, of its list."""
+    each = [WordLists.of(map(parted, table[IMAGE + name].chunks)) for name in items.images]
+    words = pc.unique(pa.concat_arrays([one.words for one in each]))
+    if items.image_manifest:
+        ids = _ids_of_names(items.image_manifest, words, notes)
+    else:
+        ids = np.asarray(words.cast(pa.int64()))
+    n = len(table)
+    rows = np.concatenate([np.repeat(np.arange(n), one.codes.lengths) for one in each])
+    places = [np.asarray(pc.index_in(one.words, value_set=words)).astype(np.int64) for one in each]
+    found = np.concatenate([ids[to[one.codes.values]] for to, one in zip(places, each, strict=True)])
+    order = np.argsort(rows, kind="stable")
+    order = order[found[order] != NULL_IMAGE]
+    notes.add("items_whose_image_is_not_in_the_manifest", len(rows) - len(order), None)
+    return Jagged.of_lengths(found[order], np.bincount(rows[order], minlength=n).astype(np.int64))
+
+
+def _read(schema: Schema, path: str | None, wanted: Readers, who: str, notes: Notes) -> pa.Table:
     """A table with one row per key: from a separate file, or from the last row of each key in the log.
 
     Args:
@@ -107,7 +183,7 @@ def _read(schema: Schema, path: Path | None, wanted: Readers, who: str, notes: N
     return _own(path, wanted, notes)
 
 
-def _own(path: Path, wanted: Readers, notes: Notes) -> pa.Table:
+def _own(path: str, wanted: Readers, notes: Notes) -> pa.Table:
     """A table that names each key once; ``notes`` records what else is in its folder.
 
     Raises:
@@ -120,7 +196,7 @@ def _own(path: Path, wanted: Readers, notes: Notes) -> pa.Table:
         tables.append(pa.table({name: read(rows.column(column)) for name, (column, read) in wanted.items()}))
         places.append((before, rows.file, rows.first_row))
         before += len(rows)
-    table = pa.concat_tables(tables).combine_chunks()
+    table = pa.concat_tables(tables)
     key = table[KEY].combine_chunks()
     first = np.asarray(pc.index_in(key, value_set=key))  # where each key stands first
     twice = np.flatnonzero(first != np.arange(len(key)))
@@ -162,34 +238,38 @@ def _distinct(parts: list[pa.Table], names: list[str]) -> pa.Table:
     return every.select([*names, f"{ROW}_max"]).rename_columns([*names, ROW])
 
 
-def _ids_of_images(images: ImageTable, image: Int64Array, notes: Notes) -> dict[str, pa.Array]:
-    """Id columns of the image table, by item; null where an item has no image, or its image no row."""
-    wanted: Readers = {KEY: (images.image, _full_image_column)} | {ID + name: (name, keys) for name in images.ids}
-    table = _own(images.path, wanted, notes)
-    shown = pa.array(image, mask=image == NULL_IMAGE)
+def _ids_of_images(table_of: ImageTable, images: Jagged, notes: Notes) -> dict[str, pa.Array]:
+    """Id columns of the image table, by item, of its first image; null where it has none, or its image no row."""
+    wanted: Readers = {KEY: (table_of.image, _full_image_column)}
+    wanted |= {ID + name: (name, id_keys) for name in table_of.ids}
+    table = _own(table_of.path, wanted, notes)
+    none = images.lengths == 0
+    first = np.append(images.values, NULL_IMAGE)[np.where(none, -1, images.offsets[:-1])]
+    shown = pa.array(first, mask=none)
     row = pc.index_in(shown, value_set=table[KEY].combine_chunks())
     absent = shown.filter(pc.and_(pc.is_valid(shown), pc.is_null(row)))
     if len(absent) and not row.drop_null():
         raise BadInput(
-            f"Not one image of the items is in {images.path}; the first that is not is {first_of(absent)}. Check that "
-            f"{images.image!r} holds the image ids of the items."
+            f"Not one image of the items is in {table_of.path}; the first that is not is {first_of(absent)}. Check "
+            f"that {table_of.image!r} holds the image ids of the items."
         )
     notes.add("items_whose_image_is_not_in_the_image_table", len(absent), first_of(absent))
-    return {name: table[ID + name].combine_chunks().take(row) for name in images.ids}
+    return {name: table[ID + name].combine_chunks().take(row) for name in table_of.ids}
 
 
 def _ids_of_names(manifest: Path, names: pa.Array, notes: Notes) -> Int64Array:
     """The ids that a manifest gives to names of images; a name, unlike a key, may have a folder and a suffix."""
     known = ImageNames.read(manifest)
     found = known.find(names)
-    absent = names.filter(pc.and_(pc.is_valid(names), pa.array(found == NULL_IMAGE)))
-    near = known.near(pc.unique(absent))
-    if len(absent) == len(names) - names.null_count and len(absent):
+    absent = names.filter(pa.array(found == NULL_IMAGE))
+    near = known.near(absent)
+    if len(absent) == len(names) and len(absent):
         raise BadInput(
             f"Not one image of the items is in the manifest {manifest}, whose first key is {known.first!r}; the "
             f"first that is not is {first_of(absent)!r}."
             f"{near_in_words(near, len(absent)) or ' Keys are names of files without folder and suffix.'}"
         )
-    notes.add("items_whose_image_is_not_in_the_manifest", len(absent), first_of(absent))
+    if len(absent):
+        notes.first.setdefault("items_whose_image_is_not_in_the_manifest", str(first_of(absent)))
     notes.add_near("names_of_images_that_the_manifest_has", near)
     return found

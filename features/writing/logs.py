@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from crossmedia.features.rules import ALL, Rule
-from crossmedia.features.schema import Schema
+from crossmedia.features.spec import Schema
 from crossmedia.features.times import Span
+from crossmedia.features.writing.attributes import readers
 from crossmedia.features.writing.notes import Notes
 from crossmedia.features.writing.tables import TableRows, TableSource
 from crossmedia.keys import full_keys, keys
@@ -25,7 +26,9 @@ def log_source(schema: Schema) -> TableSource:
     """
     log = schema.log
     rules = [*log.labels.values(), *(schema.behaviours.from_log.values() if schema.behaviours else ())]
-    return TableSource(log.path, [log.user, log.item], [log.time], [rule.column for rule in rules if rule.column])
+    texts = [log.user, log.item, *log.columns.ids, *log.columns.lists]
+    numbers = [*(rule.column for rule in rules if rule.column), *log.columns.numbers]
+    return TableSource(log.path, texts, [log.time], numbers)
 
 
 def stream_log(schema: Schema, source: TableSource, span: Span) -> Iterator[pa.Table]:
@@ -33,7 +36,7 @@ def stream_log(schema: Schema, source: TableSource, span: Span) -> Iterator[pa.T
 
     Yields:
         ``row`` (its number in the log), ``user`` and ``item`` (keys), ``time`` (seconds), ``label:<name>`` and
-        ``did:<action>`` (whether a rule holds).
+        ``did:<action>`` (whether a rule holds), and the columns of the impression as ``readers`` give them.
 
     Raises:
         BadInput: a value is wrong; the message names file, column and row.
@@ -49,6 +52,7 @@ def stream_log(schema: Schema, source: TableSource, span: Span) -> Iterator[pa.T
         columns |= {LABEL + name: _holds(rule, rows) for name, rule in log.labels.items()}
         if schema.behaviours:
             columns |= {DID + name: _holds(rule, rows) for name, rule in schema.behaviours.from_log.items()}
+        columns |= {name: read(rows.column(of)) for name, (of, read) in readers(log.columns).items()}
         first += len(rows)
         yield pa.table(columns)
     span.check()

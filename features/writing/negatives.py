@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from crossmedia.features.batch import Int64Array
 from crossmedia.features.hashing import draw
-from crossmedia.features.schema import Negatives
+from crossmedia.features.spec import Negatives
 from crossmedia.features.writing.on_sale import OnSale
 
 TRIES = 30

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crossmedia.features.batch import Int64Array
-from crossmedia.features.schema import DEFAULT_HISTORY, LEAVE_ONE_OUT, POSITIVE, Schema
+from crossmedia.features.spec import DEFAULT_HISTORY, LEAVE_ONE_OUT, POSITIVE, Schema
 from crossmedia.features.splits import TEST, by_time, by_user_tail, held_out, leave_one_out
+from crossmedia.features.writing.attributes import ID, LIST, NUMBER
 from crossmedia.features.writing.histories import SortedBehaviours, behaviours_in_log, history_slices, sort_behaviours
 from crossmedia.features.writing.logs import LABEL
 from crossmedia.features.writing.negatives import NONE, Candidates, PositiveRows, Positives, draw_negatives
@@ -25,19 +26,21 @@ class Part:
     Users stand in the order of their first rows in the log, and the rows of each in the order of the log.
 
     Attributes:
-        user, item: keys, shape (n,).
+        user_keys: of the users, in the order of their numbers.
         user_code: number of the user in the part, ascending, shape (n,).
+        item: keys, shape (n,).
         time: seconds, shape (n,).
         labels: label name -> shape (n,).
         split: ``TRAIN``, ``VALIDATION`` or ``TEST``, shape (n,).
         held_out: whether the item is held out entirely, shape (n,).
         start, end: the history among ``behaviours``, shape (n,) each.
         behaviours: sorted; None without any.
-        users: how many there are.
+        context: what else the log says of its rows, see ``stream_log``.
+        context_row: which of these rows each sample is of, shape (n,).
         notes: kind -> count of what was found on the way.
     """
 
-    user: pa.Array
+    user_keys: pa.Array
     user_code: Int64Array
     item: pa.Array
     time: Int64Array
@@ -47,8 +50,14 @@ class Part:
     start: Int64Array
     end: Int64Array
     behaviours: SortedBehaviours | None
-    users: int
+    context: pa.Table
+    context_row: Int64Array
     notes: dict[str, int]
+
+    @property
+    def user(self) -> pa.Array:
+        """The user of each sample, shape (n,)."""
+        return self.user_keys.take(pa.array(self.user_code))
 
     def __len__(self) -> int:
         return len(self.time)
@@ -93,7 +102,7 @@ def make_part(
         item = shown.item.take(pa.array(rows))
         labels = {name: values[rows] for name, values in labels.items()}
     return Part(
-        user.take(pa.array(rows)),
+        user_keys,
         code[rows],
         item,
         time[rows],
@@ -103,7 +112,8 @@ def make_part(
         start[rows],
         end[rows],
         found,
-        len(user_keys),
+        log.select([name for kind in (ID, NUMBER, LIST) for name in log.column_names if name.startswith(kind)]),
+        rows,
         notes,
     )
 

@@ -51,16 +51,14 @@ class TableSource:
         BadInput: no such file, not of that format, or a column is missing.
     """
 
-    def __init__(
-        self, path: Path, texts: Sequence[str], times: Sequence[str] = (), numbers: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, path: str, texts: Sequence[str], times: Sequence[str] = (), numbers: Sequence[str] = ()) -> None:
         self.path = path
         self._columns = (texts, times, numbers)
-        self._files, self._others = _files(path)
+        self._files, self._others = _files(Path(path))
         self._is_csv = not _ends(self._files[0], PARQUET_SUFFIXES)
         self._files = [file for file in self._files if file.stat().st_size]
-        if not self._files or (self._is_csv and CsvFile(self._files[0], *self._columns).empty and path.is_file()):
-            raise BadInput(f"The file {path} is empty." if path.is_file() else f"All files of {path} are empty.")
+        if not self._files or (self._is_csv and CsvFile(self._files[0], *self._columns).empty and Path(path).is_file()):
+            raise BadInput(f"The file {path} is empty." if Path(path).is_file() else f"All files of {path} are empty.")
         if not self._is_csv:
             self._parquet(self._files[0])
 

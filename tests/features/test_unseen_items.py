@@ -16,11 +16,11 @@ from crossmedia.features.reading.unseen_items import SamplesWithUnseenItems, in_
 ITEMS, ROWS = 90, 1200
 
 
-@pytest.fixture(scope="module", params=["inline", "by_user", "no histories"])
+@pytest.fixture(scope="module", params=["histories", "no histories"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every seventh item has no image; each image belongs to two items."""
     images = {i: 500 + i // 2 for i in range(ITEMS) if i % 7}
-    schema = {"inline": SCHEMA, "by_user": 'layout = "by_user"\n' + SCHEMA, "no histories": WITHOUT_HISTORIES}
+    schema = {"histories": SCHEMA, "no histories": WITHOUT_HISTORIES}
     return make_samples(tmp_path_factory.mktemp("unseen"), ITEMS, ROWS, images, schema[request.param])
 
 
@@ -61,45 +61,39 @@ def test_the_rows_of_the_files_are_shared_out_by_the_item(plain: Samples, sample
 
 
 def test_what_is_held_out_is_unknown_wherever_it_stands(plain: Samples, samples: SamplesWithUnseenItems) -> None:
-    """Beside the same rows as the files have them: its id and its image's are place 0, and all else is as it was."""
+    """Beside the same rows as the files have them: its id and its images' are place 0, and all else is as it was."""
     out, met = set(samples.unseen["item_id"].tolist()), 0
+    table = plain.items
+    (slices, keys) = table.keys["image_id"]
     images = {
-        row["image_id"]
-        for split in ("train", "validation", "test")
-        for row in plain.frame(split, ["item_id", "image_id"]).to_pylist()
-        if row["item_id"] in out and row["image_id"] >= 0
+        int(keys[slices.start[row]])
+        for row in range(table.rows)
+        if table.ids["item_id"][row] in out and slices.length[row]
     }
-    whole = {}
-    for split in ("train", "validation", "test"):
-        for batch in plain.batches(split, 1):
-            whole[int(batch.timestamp[0])] = batch
+    whole = {int(b.timestamp[0]): b for split in ("train", "validation", "test") for b in plain.batches(split, 1)}
     for split in ("train", "validation", "test"):
         for batch in samples.batches(split, 1):
             before = whole[int(batch.timestamp[0])]
-            (item,) = before.ids["item_id"].tolist()
-            assert batch.ids["item_id"].tolist() == [0 if item in out else item]
-            assert split != "train" or item not in out
-            assert batch.ids["user_id"].tolist() == before.ids["user_id"].tolist()
-            if batch.history:
-                had = before.history["item_id"].values.tolist()
-                assert batch.history["item_id"].values.tolist() == [0 if h in out else h for h in had]
-                assert batch.history["action"].values.tolist() == before.history["action"].values.tolist()
-                met += len(out & set(had))
-            assert batch.images is not None
-            assert before.images is not None
-            assert batch.images.unique.tolist() == before.images.unique.tolist(), "vectors are fetched as ever"
-            for image, place, known in zip(
-                batch.images.unique, batch.images.unique_index, before.images.unique_index, strict=True
-            ):
-                assert place == (0 if image in images else known)
-    assert met or not plain.history_columns
+            had = before.items.ids["item_id"].tolist()
+            assert batch.items.ids["item_id"].tolist() == [0 if item in out else item for item in had]
+            assert split != "train" or had[before.target[0]] not in out
+            for name in ("target", "action", "history_age_s"):
+                assert getattr(batch, name).tolist() == getattr(before, name).tolist()
+            assert batch.history.values.tolist() == before.history.values.tolist()
+            assert batch.items.rows.tolist() == before.items.rows.tolist()
+            met += len(out & {had[index] for index in before.history.values})
+            vectors, known = batch.items.vectors["image"], before.items.vectors["image"]
+            assert vectors.unique.tolist() == known.unique.tolist(), "vectors are fetched as ever"
+            places = zip(known.unique, known.unique_index, strict=True)
+            assert vectors.unique_index.tolist() == [0 if image in images else place for image, place in places]
+    assert met or not plain.actions
 
 
 def test_counts_are_of_what_training_has(samples: SamplesWithUnseenItems) -> None:
     out = samples.unseen["item_id"]
     seen = np.zeros_like(samples.item_counts())
     for batch in samples.batches("train", 64):
-        seen += np.bincount(batch.ids["item_id"], minlength=len(seen))
+        seen += np.bincount(batch.items.ids["item_id"][batch.target], minlength=len(seen))
     assert samples.item_counts().tolist() == seen.tolist()
     assert not seen[out].any()
     for name, counts in samples.occurrences().items():

@@ -23,7 +23,7 @@ from crossmedia.trainer.export.exported import Exported, export_model
 from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.image_head import ImageHead
-from crossmedia.trainer.images.images import NoImages
+from crossmedia.trainer.images.spaces import Spaces
 from crossmedia.trainer.runs.checkpoint import load_model
 
 ITEMS, ROWS = 80, 1500
@@ -63,7 +63,7 @@ def test_a_model_knows_what_was_held_out_no_better_than_what_never_was(
     assert result["test"]["all"]["rows"] == Samples(config.samples).rows("test")
     loaded, _, _ = load_model(config.out)
     plain, cpu = Samples(config.samples), torch.device("cpu")
-    feed = Feed(plain, ImageHead(ImageClient(transport)) if images else NoImages(), 64, cpu)
+    feed = Feed(plain, Spaces({"image": ImageHead(ImageClient(transport))} if images else {}), 64, cpu)
     of_run = pq.read_table(Path(config.out) / "predictions.parquet")["probability"].to_numpy()
     exported = Exported(export_model(config.out, plain, tmp_path / "exported.pt2"))
     for predictor in (loaded.served(), exported):

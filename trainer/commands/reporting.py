@@ -57,7 +57,7 @@ def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
 
 @click.command(cls=Command, example="runs/compare --out report.html")
 @click.argument("comparison", type=click.Path(path_type=Path))
-@options_of(ReportConfig, ("server", "store", "catalogue", "seed", "title", "note", "out"))
+@options_of(ReportConfig, ("server", "store", "vectors", "catalogue", "seed", "title", "note", "out"))
 @json_option
 def report(comparison: Path, as_json: bool, **values: Any) -> None:
     """Draw a comparison, or a run alone, as one HTML file that needs no network.

@@ -47,23 +47,25 @@ class Lineage:
 
     Attributes:
         vocabulary_hash: of the samples.
-        vector_version: of the image vectors; empty without images.
-        generation: of the server's store when training ended; 0 without images.
+        versions: of the vectors, by space; empty without images.
+        generations: of each space's store when training ended.
         inputs: columns and sizes.
         width: numbers in an embedding.
         model: name in ``MODELS``.
         options: of the model.
-        samples_hash: of the rows; empty in runs of former releases.
+        samples_hash: of the rows.
+        learned: the space whose head learned; empty: all were frozen.
     """
 
     vocabulary_hash: str
-    vector_version: str
-    generation: int
+    versions: dict[str, str]
+    generations: dict[str, int]
     inputs: InputSpec
     width: int
     model: str
     options: dict[str, Any] = field(default_factory=dict)
     samples_hash: str = ""
+    learned: str = ""
 
     def check_samples(self, samples: Samples) -> None:
         """Refuse samples of another vocabulary.
@@ -168,8 +170,10 @@ def lineage_of(fields: dict[str, Any]) -> Lineage:
     Raises:
         KeyError, TypeError, ValueError: it is none.
     """
+    if "vector_version" in fields:
+        raise ValueError("it is of a former release, whose samples had another format: build the samples, train it again")
     inputs = typed(InputSpec, fields["inputs"])
-    if min(inputs.max_history, inputs.actions, inputs.vector_dim, *inputs.vocabularies.values()) < 0:
+    if min(inputs.max_history, inputs.actions, *inputs.spaces.values(), *inputs.vocabularies.values()) < 0:
         raise ValueError("the size of an input is below 0")
     return typed(Lineage, {**fields, "inputs": inputs})
 

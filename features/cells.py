@@ -1,0 +1,119 @@
+"""Read cells that hold several keys: columns of lists, or text with a separator; and ids that are no numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from crossmedia.features.batch import Int64Array
+from crossmedia.keys import Column, is_text, keys, texts
+
+BETWEEN = "\x1f"  # ASCII's unit separator: what stands between entries here, and in no key
+
+
+@dataclass(frozen=True)
+class _Entries(Column):
+    """The entries of a column of lists; errors name the row that one is in."""
+
+    parents: Int64Array | None = None
+
+    def row(self, bad: Any) -> int:
+        assert self.parents is not None
+        return self.first_row + int(self.parents[int(np.argmax(np.asarray(bad)))]) + 1
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a type is one of lists."""
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def entries(column: Column, separator: str = "", read: Callable[[Column], pa.Array] = keys) -> pa.ListArray:
+    """The keys in each cell, in order; a null or an empty cell has none, and nulls among several are left out.
+
+    Args:
+        column: of lists, or of text.
+        separator: of text; a key alone has none.
+        read: makes keys of all entries, null where one is none.
+
+    Raises:
+        BadInput: an entry is no key, or text has no separator.
+    """
+    column = column.plain()
+    values = column.values
+    if is_list(values.type):
+        parents = np.asarray(pc.list_parent_indices(values)).astype(np.int64)
+        found = read(_Entries(pc.list_flatten(values), column.name, column.where, column.first_row, parents))
+    elif is_text(values.type) and separator:
+        cells = texts(column)
+        there = np.flatnonzero(np.asarray(pc.is_valid(cells)))
+        parted = pc.split_pattern(cells.drop_null(), separator)
+        parents = there[np.asarray(pc.list_parent_indices(parted))]
+        trimmed = pc.utf8_trim_whitespace(pc.list_flatten(parted))
+        found = read(_Entries(trimmed, column.name, column.where, column.first_row, parents))
+    elif pa.types.is_null(values.type):
+        return pa.array([[]] * len(values), pa.list_(pa.string()))
+    else:
+        raise column.of_type(
+            f"it is read as a column of lists. Give the text between its entries, as in lists = {{ {column.name} = "
+            f'"|" }}, or put a column of one key a cell into ids'
+        )
+    return _lists(len(values), parents, found)
+
+
+def _lists(n: int, parents: Int64Array, found: pa.Array) -> pa.ListArray:
+    real = pc.is_valid(found)
+    offsets = np.searchsorted(parents[np.asarray(real)], np.arange(n + 1)).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), found.filter(real))
+
+
+def joined(lists: pa.ListArray) -> pa.Array:
+    """Lists as texts that ``parted`` makes lists of again; a table can be grouped by texts."""
+    return pc.binary_join(lists, BETWEEN)
+
+
+def parted(text: pa.Array) -> pa.ListArray:
+    """The lists that were ``joined``."""
+    lists = pc.split_pattern(pc.fill_null(text, ""), BETWEEN)
+    found, parents = pc.list_flatten(lists), np.asarray(pc.list_parent_indices(lists)).astype(np.int64)
+    return _lists(len(text), parents, pc.if_else(pc.equal(found, ""), None, found))
+
+
+def id_keys(column: Column) -> pa.Array:
+    """A column of ids as keys.
+
+    Raises:
+        BadInput: it holds fractions, which are no ids, or what ``keys`` raises.
+    """
+    column = column.plain()
+    kind, values = column.values.type, column.values
+    if pa.types.is_floating(kind):
+        numbers = values.to_numpy(zero_copy_only=False)
+        with np.errstate(invalid="ignore"):
+            broken = ~np.isnan(numbers) & (numbers != np.floor(numbers))
+        if broken.any():
+            raise column.wrong(broken, _NO_ID.format(name=column.name))
+    if pa.types.is_decimal(kind) and kind.scale > 0:
+        broken = np.asarray(pc.fill_null(pc.not_equal(values, pc.floor(values)), False))
+        if broken.any():
+            raise column.wrong(broken, _NO_ID.format(name=column.name))
+    return keys(replace(column, values=values))
+
+
+_NO_ID = (
+    "an id names something, and a fraction does not. Put the column into numbers, as in numbers = {{ {name} = "
+    '"standard" }}, or write it as text if it is a name'
+)
+
+
+def fractions_in(words: pa.Array) -> int:
+    """How many keys of a column are fractions, where all of them are numbers: a price in a CSV file, most likely."""
+    words = words.drop_null()
+    numbers = pc.match_substring_regex(words, r"^[+-]?[0-9]+(\.[0-9]+)?$")
+    if not len(words) or not pc.all(numbers).as_py():
+        return 0
+    return int(pc.sum(pc.match_substring_regex(words, r"\.")).as_py())
