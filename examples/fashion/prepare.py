@@ -4,8 +4,8 @@
 
 The folder holds ``purchases.csv.gz`` (day, user, article, price, channel) and ``articles.csv.gz`` (article, name,
 attributes, description): a part of the data of Kaggle's "H&M Personalized Fashion Recommendations" of 2022, whose rules
-allow research and no redistribution. Photos are files ``<article>.jpg``, or a tar of them. An article's price is that of
-its first sale, so that a purchase says no more of it than of an article that was not bought.
+allow research and no redistribution. Photos are files ``<article>.jpg``, or a tar of them. An article's price is that
+of its first sale: a purchase says no more of it than of an article that was not bought.
 """
 
 from __future__ import annotations
