@@ -29,7 +29,8 @@ class _Entries(Column):
 
 def is_list(kind: pa.DataType) -> bool:
     """Whether a type is one of lists."""
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(is_kind(kind) for is_kind in lists)
 
 
 def entries(column: Column, separator: str = "", read: Callable[[Column], pa.Array] = keys) -> pa.ListArray:

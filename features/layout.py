@@ -3,9 +3,9 @@
 ``items.parquet`` holds what items have, a row an item. ``<split>.parquet`` holds a row an impression; ``item_row`` is
 its item's row there. ``<split>.histories.parquet`` holds the behaviours of a user once, in list columns ``hist_*``, a
 row a user; a row of ``<split>.parquet`` says which of them are its history: ``history_user``, the row of its user in
-the histories, and ``history_start`` and ``history_end``, a slice of that row's lists. Row group i of the histories holds
-the users of row group i of the rows, and of their behaviours those that these rows need, so that a row group can be
-read alone; ``history_user`` counts within the group.
+the histories, and ``history_start`` and ``history_end``, a slice of that row's lists. Row group i of the histories
+holds the users of row group i of the rows, and of their behaviours those that these rows need, so that a row group can
+be read alone; ``history_user`` counts within the group.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class SplitFiles:
         if self._histories is None or not of_behaviours:
             table = self._read_rows(group, of_rows, limit)
             nothing = np.zeros(len(table), dtype=np.int64)
-            return StoredRows(table, Slices(nothing, nothing), {})
+            return StoredRows(table.select(of_rows), Slices(nothing, nothing), {})
         table = self._read_rows(group, [*of_rows, *HISTORY_COLUMNS], limit)
         users = self._histories.read_row_group(group, columns=of_behaviours)
         lists = {name: column(users, name) for name in of_behaviours}

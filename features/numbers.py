@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -91,7 +92,7 @@ class NumberScale:
             edges = [repr(edge) for edge in self.edges]
         if not edges:
             return ["any number"]
-        between = [f"from {low} to below {high}" for low, high in zip(edges, edges[1:], strict=False)]
+        between = [f"from {low} to below {high}" for low, high in pairwise(edges)]
         return [f"below {edges[0]}", *between, f"from {edges[-1]}"]
 
     def places(self, values: Float64Array) -> Int64Array:

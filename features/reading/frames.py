@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from crossmedia.errors import BadInput
 from crossmedia.features.batch import NULL_IMAGE
 from crossmedia.features.columns import ACTION, HISTORY, IMAGE, ITEM_ROW
 from crossmedia.features.layout import SplitFiles
@@ -55,6 +56,8 @@ class Frames:
         behaviours = [name for name in names if name in self._of_behaviours]
         shown = [name for name in names if name in self._of_items]
         known = {*of_history, *behaviours, *shown}
+        if unknown := [name for name in names if name not in known and name not in self._of_rows]:
+            raise BadInput(f"The samples have no column {unknown[0]!r}; there are: {', '.join(self.columns)}.")
         of_rows = [*(name for name in names if name not in known), *([ITEM_ROW] if shown else [])]
         needed = [*behaviours, *([HISTORY_ROW] if of_history else [])]
         # A table of no column has no rows either.

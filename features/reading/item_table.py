@@ -79,7 +79,7 @@ class ItemTable:
         """
         with open_file(self._folder / ITEMS_FILE, self._meta.vocabulary_hash) as file:
             try:
-                return file.read(columns=columns)
+                return file.read(columns=columns).select(columns)
             except (OSError, pa.ArrowException, KeyError) as error:
                 raise damaged(self._folder, error) from error
 

@@ -151,18 +151,16 @@ def _images(table: pa.Table, items: Items, notes: Notes) -> Jagged:
     """Images of each item, in the order of the columns and, within one, of its list."""
     each = [WordLists.of(map(parted, table[IMAGE + name].chunks)) for name in items.images]
     words = pc.unique(pa.concat_arrays([one.words for one in each]))
+    place = [np.asarray(pc.index_in(one.words, value_set=words)).astype(np.int64) for one in each]
+    codes = np.concatenate([to[one.codes.values] for to, one in zip(place, each, strict=True)])
     if items.image_manifest:
-        ids = _ids_of_names(items.image_manifest, words, notes)
+        ids = _ids_of_names(items.image_manifest, words, np.bincount(codes, minlength=len(words)), notes)
     else:
         ids = np.asarray(words.cast(pa.int64()))
-    n = len(table)
-    rows = np.concatenate([np.repeat(np.arange(n), one.codes.lengths) for one in each])
-    places = [np.asarray(pc.index_in(one.words, value_set=words)).astype(np.int64) for one in each]
-    found = np.concatenate([ids[to[one.codes.values]] for to, one in zip(places, each, strict=True)])
-    order = np.argsort(rows, kind="stable")
+    rows = np.concatenate([np.repeat(np.arange(len(table)), one.codes.lengths) for one in each])
+    found, order = ids[codes], np.argsort(rows, kind="stable")
     order = order[found[order] != NULL_IMAGE]
-    notes.add("items_whose_image_is_not_in_the_manifest", len(rows) - len(order), None)
-    return Jagged.of_lengths(found[order], np.bincount(rows[order], minlength=n).astype(np.int64))
+    return Jagged.of_lengths(found[order], np.bincount(rows[order], minlength=len(table)).astype(np.int64))
 
 
 def _read(schema: Schema, path: str | None, wanted: Readers, who: str, notes: Notes) -> pa.Table:
@@ -257,8 +255,15 @@ def _ids_of_images(table_of: ImageTable, images: Jagged, notes: Notes) -> dict[s
     return {name: table[ID + name].combine_chunks().take(row) for name in table_of.ids}
 
 
-def _ids_of_names(manifest: Path, names: pa.Array, notes: Notes) -> Int64Array:
-    """The ids that a manifest gives to names of images; a name, unlike a key, may have a folder and a suffix."""
+def _ids_of_names(manifest: Path, names: pa.Array, counts: Int64Array, notes: Notes) -> Int64Array:
+    """The ids that a manifest gives to names of images; a name, unlike a key, may have a folder and a suffix.
+
+    Args:
+        manifest: a file.
+        names: each once, shape (n,).
+        counts: how many items have each, shape (n,).
+        notes: told what the manifest lacks.
+    """
     known = ImageNames.read(manifest)
     found = known.find(names)
     absent = names.filter(pa.array(found == NULL_IMAGE))
@@ -269,7 +274,7 @@ def _ids_of_names(manifest: Path, names: pa.Array, notes: Notes) -> Int64Array:
             f"first that is not is {first_of(absent)!r}."
             f"{near_in_words(near, len(absent)) or ' Keys are names of files without folder and suffix.'}"
         )
-    if len(absent):
-        notes.first.setdefault("items_whose_image_is_not_in_the_manifest", str(first_of(absent)))
+    without = int(counts[found == NULL_IMAGE].sum())
+    notes.add("items_whose_image_is_not_in_the_manifest", without, first_of(absent))
     notes.add_near("names_of_images_that_the_manifest_has", near)
     return found

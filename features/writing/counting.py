@@ -50,7 +50,7 @@ class ValueCounts:
 
 
 class NumberCounts:
-    """Counts of numbers. Of more than ``MERGE_AT`` different ones it keeps a part, which a hash of the number chooses."""
+    """Counts of numbers; of more than ``MERGE_AT`` different ones, of a part that a hash of the number chooses."""
 
     def __init__(self) -> None:
         self.values, self.counts = np.zeros(0), np.zeros(0, dtype=np.int64)

@@ -99,11 +99,11 @@ def build_vocabularies(
     making = _Making(found.rows, old, Vocabularies({}, {}, encoding))
     making.add("user_id", found.user)
     making.add("item_id", found.item)
-    for counts, table, columns in zip(
-        (found.item, found.user), tables, (schema.of_items, schema.of_users), strict=True
-    ):
-        if table is not None:
-            making.add_table(table, columns, counts)
+    items, users = tables
+    if items is not None:
+        making.add_table(items, schema.of_items, found.item)
+    if users is not None:
+        making.add_table(users, schema.of_users, found.user)
     for name, values in found.values.items():
         making.add(name, values, several=name in schema.log.columns.lists)
     for name, how in schema.log.columns.numbers.items():

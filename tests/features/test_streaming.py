@@ -288,12 +288,10 @@ def test_extended_vocabularies_keep_every_place(tmp_path: Path) -> None:
     images = new.vocabulary.values["image_id"].to_pylist()
     assert images != sorted(images, key=int), "new images come behind the old ones"
     for batch in new.batches("train", 64):
-        assert batch.images is not None
-        found = [images[place - 1] for place in batch.images.unique_index.tolist() if place]
-        assert found == [
-            str(i) for i, place in zip(batch.images.unique, batch.images.unique_index, strict=True) if place
-        ]
-        assert len(found) == len(batch.images.unique)
+        keys = batch.items.vectors["image"]
+        found = [images[place - 1] for place in keys.unique_index.tolist() if place]
+        assert found == [str(i) for i, place in zip(keys.unique, keys.unique_index, strict=True) if place]
+        assert len(found) == len(keys.unique)
     train = new.frame("train")["raw_item_id"].to_pylist()
     names, counts = new.vocabulary.values["item_id"].to_pylist(), new.item_counts()
     assert all(counts[place] == train.count(name) for place, name in enumerate(names, 1))

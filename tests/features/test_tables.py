@@ -66,12 +66,12 @@ def test_numbers_that_became_floats_are_the_numbers(tmp_path: Path, kind: str) -
     put(tmp_path / f"log.{kind}", log(user=[float(big + n % 6) for n in range(ROWS)]))
     put(
         tmp_path / "users.parquet",
-        {"user": [big + n for n in range(6)], "city": [1.5, None, float("nan"), 1.0, 2.0, 2.5]},
+        {"user": [big + n for n in range(6)], "city": [1.0, None, float("nan"), 1.0, 2.0, 3.0]},
     )
     put(tmp_path / "items.parquet", items(image=[None if n % 2 else float(n) for n in range(10)]))
     samples, report = make(tmp_path, f"log.{kind}", ITEMS + USERS + SEEN)
     assert samples.vocabulary.values["user_id"].to_pylist() == [str(big + n) for n in range(6)]
-    assert sorted(samples.vocabulary.values["city"].to_pylist()) == ["1", "1.5", "2", "2.5"]
+    assert sorted(samples.vocabulary.values["city"].to_pylist()) == ["1", "2", "3"]
     assert report.images == 5
     assert {row["image_id"] for row in rows_in(samples)} == {-1, 0, 2, 4, 6, 8}
 
@@ -283,14 +283,14 @@ def test_names_of_images_may_have_folder_and_suffix(tmp_path: Path) -> None:
     found = {int(row["raw_item_id"]): row["image_id"] for row in rows_in(samples)}
     assert found == {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: -1, 6: -1, 7: 6, 8: 7, 9: 8}
     assert report.first == {"items_whose_image_is_not_in_the_manifest": "gone.png"}
-    assert len(samples.image_names) == 4
+    assert len(samples.spaces["image"].names) == 4
     put(tmp_path / "m.parquet", {"image_id": list(range(9)), "key": [f"other{n}" for n in range(9)]})
     with pytest.raises(
         BadInput, match=r"Not one image .* whose first key is 'other0'; the first that is not is 'SKU0.png'"
     ):
         make(tmp_path, more=MANIFEST + SEEN)
     put(tmp_path / "m.parquet", {"image_id": [float(n) for n in range(9)], "key": keys})
-    assert make(tmp_path, more=MANIFEST + SEEN)[0].image_names == samples.image_names
+    assert make(tmp_path, more=MANIFEST + SEEN)[0].spaces["image"].names == samples.spaces["image"].names
 
 
 def test_names_in_another_unicode_form_are_said(tmp_path: Path) -> None:
