@@ -18,7 +18,7 @@ from crossmedia.features.reading.samples import Samples
 from crossmedia.options import checked
 from crossmedia.progress import duration
 from crossmedia.trainer.fit import fit
-from crossmedia.trainer.images.open_images import served_versions
+from crossmedia.trainer.images.open_images import served_versions, spaces_of
 from crossmedia.trainer.images.places import Given
 from crossmedia.trainer.images.spaces import named_versions
 from crossmedia.trainer.models import model_class
@@ -64,7 +64,7 @@ def compare(
     reference = _reference(config.reference)
     samples = Samples(config.base.samples)
     data = config.data or samples.folder.resolve().name
-    with_images = bool(samples.spaces)
+    with_images = bool(spaces_of(samples))
     # Asked first, so that nothing is trained when the server cannot be reached.
     version = named_versions(served_versions(config.base, samples, transport)) if with_images else ""
     out = _folder(config.base, results.key_fields(config.base, data, samples, version))

@@ -22,7 +22,8 @@ from crossmedia.features.reading.unseen_items import samples_of
 from crossmedia.trainer import processes
 from crossmedia.trainer.export.exported import Exported
 from crossmedia.trainer.feed import Feed
-from crossmedia.trainer.images.open_images import open_versions, places_of
+from crossmedia.trainer.images.open_images import open_versions
+from crossmedia.trainer.images.places import Sources
 from crossmedia.trainer.metrics import auc, base_log_loss, calibration, gauc, log_loss
 from crossmedia.trainer.metrics.gather import gather_rows
 from crossmedia.trainer.runs.checkpoint import Lineage, load_model
@@ -202,8 +203,8 @@ def evaluate(
     model, lineage, config = load_model(run)
     opened = samples_of(samples or config["samples"], config.get("validate_on", "all-items"))
     lineage.check_samples(opened)
-    found_at = places_of(lineage.versions, server, store, vectors)
-    with open_versions(lineage.versions, opened, found_at, timeout_s, announce) as spaces:
+    sources = Sources(server, str(store), vectors)
+    with open_versions(lineage.versions, opened, sources, timeout_s, announce) as spaces:
         probabilities = predict(model, Feed(opened, spaces, config["batch_size"], CPU), split)
     labels = lineage.inputs.labels
     found = {label: measure(opened, split, probabilities[:, n], label) for n, label in enumerate(labels)}
@@ -254,8 +255,8 @@ def score(
     predictor, lineage = _predictor(model, exported)
     opened = Samples(samples)
     lineage.check_samples(opened)
-    found_at = places_of(lineage.versions, server, store, vectors)
-    with open_versions(lineage.versions, opened, found_at, timeout_s, announce) as spaces:
+    sources = Sources(server, str(store), vectors)
+    with open_versions(lineage.versions, opened, sources, timeout_s, announce) as spaces:
         probabilities = predict(predictor, Feed(opened, spaces, batch_size, CPU), split)
     with replacing(out) as part:
         pq.write_table(scores_table(opened, split, probabilities, lineage.inputs.labels), part)

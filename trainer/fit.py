@@ -22,13 +22,14 @@ import numpy as np
 import torch
 
 from crossmedia.disk import replacing
+from crossmedia.features.spec import IMAGE_SPACE
 from crossmedia.options import checked
 from crossmedia.trainer import processes
 from crossmedia.trainer.doubts import of_one_class
 from crossmedia.trainer.evaluate import measure, predict
 from crossmedia.trainer.feed import Fed
 from crossmedia.trainer.images.places import Given
-from crossmedia.trainer.images.spaces import DEFAULT, Missing, named_versions
+from crossmedia.trainer.images.spaces import Missing, named_versions
 from crossmedia.trainer.layers.sharded import whole_tables
 from crossmedia.trainer.metrics.gather import gather_rows
 from crossmedia.trainer.outcome import outcome, stats_of_all
@@ -201,7 +202,7 @@ def finish(run: Run, announce: Callable[[str], None]) -> dict[str, Any]:
             if generation != run.generations[name]:
                 log.warning(
                     "photos were replaced while the model was trained: the store%s went from generation %d to %d",
-                    "" if name == DEFAULT else f" of the space {name!r}",
+                    "" if name == IMAGE_SPACE else f" of the space {name!r}",
                     run.generations[name],
                     generation,
                 )

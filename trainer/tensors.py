@@ -1,7 +1,7 @@
 """Batches as tensors, on the device that trains.
 
-Legend: B rows, N history entries of the batch together, U items of the batch, each once, K vectors of a space, D numbers
-in a vector.
+Legend: B rows, N history entries of the batch together, U items of the batch, each once, K vectors of a space, D
+numbers in a vector.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Items that lose their ids in training: their own and those of their images, everywhere in the batch, and nothing else of theirs."""
+"""Items that lose their ids in training, and those of their images, everywhere in the batch, and nothing else."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def own_photos(bag: Bag, item: int, ok: Tensor) -> list[int]:
 @pytest.mark.parametrize("pooling", ["mean", "max", "attention"])
 @pytest.mark.parametrize("spec", [SPEC, EVERYTHING], ids=["one image", "several"])
 def test_what_items_show_is_pooled_as_a_loop_over_them_would(pooling: str, spec: InputSpec) -> None:
-    """Several vectors, missing ones among them, of targets and behaviours; without any a learned vector stands there."""
+    """Several vectors, missing ones among them, of targets and behaviours; without any a learned one stands there."""
     torch.manual_seed(0)
     batch, found = make_batch([4, 0, 5, 3], spec=spec)
     vectors, bag, ids = found["image"], batch.items.vectors["image"], torch.randn(4, 6)
@@ -306,7 +306,9 @@ def test_the_sum_of_sparse_features_is_that_of_each_row(hash_bits: int, bag_powe
     torch.manual_seed(0)
     batch, _ = make_batch(spec=spec)
     items = batch.items
-    features = SparseFeatures(spec, "hist_item_id*item_id user_id*shop_id hist_action*image_id", 6, hash_bits, bag_power)
+    features = SparseFeatures(
+        spec, "hist_item_id*item_id user_id*shop_id hist_action*image_id", 6, hash_bits, bag_power
+    )
     layer = SparseLinear(features, 2)
     torch.nn.init.normal_(layer.weight)
 

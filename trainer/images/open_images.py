@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -11,13 +11,14 @@ import numpy as np
 
 from crossmedia.errors import BadInput
 from crossmedia.features.reading.samples import Samples
+from crossmedia.features.spec import BY_IMAGE
 from crossmedia.imgserver.client import HeadServers, ImageClient, ServerInfo
 from crossmedia.imgserver.head import Head, HeadSpec, new_head
 from crossmedia.names import same_names
 from crossmedia.trainer import processes
 from crossmedia.trainer.images.image_head import LocalHead, RemoteHead, StoredVectors
 from crossmedia.trainer.images.images import Images
-from crossmedia.trainer.images.places import Given, Place, learning_space, places
+from crossmedia.trainer.images.places import Given, Place, Sources, learning_space
 from crossmedia.trainer.images.spaces import Missing, Spaces, of_space
 from crossmedia.trainer.runs.checkpoint import HEAD, of_run
 from crossmedia.trainer.settings import FitConfig
@@ -55,7 +56,12 @@ def _places(config: FitConfig, samples: Samples, given: Given) -> dict[str, Plac
     """Where the vectors of each space are that a run takes; none without images."""
     if not config.images:
         return {}
-    return places(list(samples.spaces), config.server, config.store, config.vectors, given)
+    return Sources(config.server, config.store, config.vectors).of(spaces_of(samples), given)
+
+
+def spaces_of(samples: Samples) -> list[str]:
+    """The spaces that samples have keys in."""
+    return [name for name, space in samples.spaces.items() if space.key != BY_IMAGE or samples.has_images]
 
 
 @contextmanager
@@ -88,7 +94,7 @@ def _learning(config: FitConfig, samples: Samples, space: str, place: Place) -> 
 def open_versions(
     versions: Mapping[str, str],
     samples: Samples,
-    found: Mapping[str, Place],
+    sources: Sources,
     timeout_s: float,
     announce: Callable[[str], None],
 ) -> Iterator[Spaces]:
@@ -97,7 +103,7 @@ def open_versions(
     Args:
         versions: of the vectors that a model was trained with, by space; empty for a model without images.
         samples: that the rows are of.
-        found: where the vectors of each space are.
+        sources: where the vectors of each space are.
         timeout_s: seconds that a fetch may take, retries included.
         announce: told in the end which vectors are missing.
 
@@ -106,7 +112,7 @@ def open_versions(
         TooManyMissingImages: not one vector of a space was there.
         CrossMediaError: what a server or the way to it raised.
     """
-    check_named(versions, found)
+    found = places_of(versions, sources)
     with ExitStack() as opened:
         spaces = {}
         for name, version in versions.items():
@@ -127,24 +133,22 @@ def open_versions(
             announce(missing.said)
 
 
-def check_named(versions: Mapping[str, str], found: Mapping[str, Place]) -> None:
-    """Whether a place is known for each space of a model.
+def places_of(versions: Mapping[str, str], sources: Sources) -> dict[str, Place]:
+    """Where the vectors of each space of a model are; a model without images asks nobody.
 
     Raises:
-        BadInput: one is not named.
+        BadInput: one is not named, or is none of the model's.
+        NoStore: a folder holds no store.
     """
+    if not versions:
+        return {}
+    found = sources.of(list(versions))
     if absent := [name for name in versions if name not in found]:
         raise BadInput(
             f"The model was trained with vectors of {', '.join(versions)}: say where those of {absent[0]} are, too, by "
             f"--vectors {absent[0]}=HOST:PORT."
         )
-
-
-def places_of(
-    versions: Mapping[str, str], server: str, store: str | Path, vectors: Mapping[str, str]
-) -> dict[str, Place]:
-    """Where the vectors of a model's spaces are; a model without images asks nobody."""
-    return places(list(versions), server, str(store), vectors) if versions else {}
+    return found
 
 
 def served_versions(config: FitConfig, samples: Samples, given: Given = None) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from crossmedia.errors import BadInput, did_you_mean
@@ -28,62 +28,61 @@ class Place:
     local: bool = False
 
 
-def vectors_from(server: str, store: str, catalogue: str = "") -> Transport | str:
-    """Where vectors come from: a store in this process, if one is named, else the server at an address.
+@dataclass(frozen=True)
+class Sources:
+    """Where vectors are, as options say it.
 
-    Args:
-        server: its address.
-        store: folder; may be empty.
-        catalogue: with a store: where the photos are, for what it does not hold; may be empty.
-
-    Raises:
-        NoStore: there is none of that name.
-    """
-    return open_local(store, catalogue or None) if store else server
-
-
-def places(
-    spaces: Sequence[str], server: str, store: str, vectors: Mapping[str, str], given: Given = None
-) -> dict[str, Place]:
-    """Where the vectors of some spaces are.
-
-    Args:
-        spaces: their names.
+    Attributes:
         server: address of the one space.
-        store: folder of the one space; may be empty.
-        vectors: address or folder by space; those that are not named are left out.
-        given: transports instead.
-
-    Raises:
-        BadInput: a name is no space, or several spaces are to be had from one place.
-        NoStore: a folder holds no store.
+        store: folder of the one space, in this process: no server is asked; may be empty.
+        vectors: address or folder of a store by space, where there are several.
+        catalogue: with a store: where the photos are, for what it does not hold; may be empty.
     """
-    named = given if isinstance(given, Mapping) else vectors
-    if unknown := [name for name in named if name not in spaces]:
-        raise BadInput(
-            f"--vectors names the space {unknown[0]!r}; there are: {', '.join(spaces)}."
-            f"{did_you_mean(unknown[0], spaces)}"
-        )
-    if isinstance(given, Mapping):
-        return {name: Place(given[name]) for name in spaces if name in given}
-    if vectors:
-        if store:
-            raise BadInput("--store is given beside --vectors. Name the folder there: --vectors NAME=FOLDER.")
-        return {name: _place(vectors[name]) for name in spaces if name in vectors}
-    if len(spaces) > 1:
-        all_of_them = " ".join(f"--vectors {name}=HOST:PORT" for name in spaces)
-        raise BadInput(
-            f"There are several spaces of vectors: {', '.join(spaces)}. Say where each is: {all_of_them}; 'trainer fit' "
-            f"leaves out one that is not named."
-        )
-    place = Place(given) if given is not None else Place(vectors_from(server, store), local=bool(store))
-    return dict.fromkeys(spaces, place)
 
+    server: str
+    store: str = ""
+    vectors: Mapping[str, str] = field(default_factory=dict)
+    catalogue: str = ""
 
-def _place(text: str) -> Place:
-    """Of what is named for a space: a folder is a store, and so is what cannot be an address."""
-    local = Path(text).is_dir() or ":" not in text
-    return Place(vectors_from("", text), local=True) if local else Place(text)
+    def of(self, spaces: Sequence[str], given: Given = None) -> dict[str, Place]:
+        """Where the vectors of some spaces are; of those that ``vectors`` names, where it names any.
+
+        Args:
+            spaces: their names.
+            given: transports instead.
+
+        Raises:
+            BadInput: a name is no space, or several spaces are to be had from one place.
+            NoStore: a folder holds no store.
+        """
+        named = given if isinstance(given, Mapping) else self.vectors
+        if unknown := [name for name in named if name not in spaces]:
+            raise BadInput(
+                f"--vectors names the space {unknown[0]!r}; there are: {', '.join(spaces) or 'none'}."
+                f"{did_you_mean(unknown[0], spaces)}"
+            )
+        if isinstance(given, Mapping):
+            return {name: Place(given[name]) for name in spaces if name in given}
+        if self.vectors:
+            if self.store:
+                raise BadInput("--store is given beside --vectors. Name the folder there: --vectors NAME=FOLDER.")
+            return {name: self._place(self.vectors[name]) for name in spaces if name in self.vectors}
+        if len(spaces) > 1:
+            every = " ".join(f"--vectors {name}=HOST:PORT" for name in spaces)
+            raise BadInput(
+                f"There are several spaces of vectors: {', '.join(spaces)}. Say where each is: {every}; 'trainer fit' "
+                f"leaves out one that is not named."
+            )
+        if given is not None:
+            return dict.fromkeys(spaces, Place(given))
+        return {name: self._store(self.store) if self.store else Place(self.server) for name in spaces}
+
+    def _place(self, text: str) -> Place:
+        """Of what is named for a space: a folder is a store, and so is what cannot be an address."""
+        return self._store(text) if Path(text).is_dir() or ":" not in text else Place(text)
+
+    def _store(self, folder: str) -> Place:
+        return Place(open_local(folder, self.catalogue or None), local=True)
 
 
 def learning_space(config: FitConfig, spaces: Sequence[str]) -> str:

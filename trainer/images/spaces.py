@@ -13,20 +13,20 @@ from functools import partial
 from torch import Tensor, nn
 
 from crossmedia.errors import CrossMediaError
-from crossmedia.features.batch import Batch, Int64Array
+from crossmedia.features.batch import Int64Array, VectorKeys
+from crossmedia.features.spec import IMAGE_SPACE
 from crossmedia.imgserver.client import FetchStats, Vectors
 from crossmedia.imgserver.client.servers import at_once
 from crossmedia.imgserver.head import Head
 from crossmedia.trainer.images.images import Images
 from crossmedia.trainer.tensors import ImageVectors
 
-DEFAULT = "image"  # the space of samples that name none
 Fetched = dict[str, Vectors | None]
 
 
 def named_versions(versions: Mapping[str, str]) -> str:
     """Versions by space as one text: that of samples that name no space stands alone; empty: images are off."""
-    return ", ".join(version if space == DEFAULT else f"{space}={version}" for space, version in versions.items())
+    return ", ".join(version if space == IMAGE_SPACE else f"{space}={version}" for space, version in versions.items())
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def of_space(space: str) -> Iterator[None]:
     try:
         yield
     except CrossMediaError as error:
-        if space != DEFAULT:
+        if space != IMAGE_SPACE:
             error.args = (f"In the space {space!r}: {error}", *error.args[1:])
         raise
 
@@ -102,8 +102,11 @@ class Spaces(nn.Module):
         """Running totals of what was fetched by this process, by space."""
         return {name: images.stats for name, images in self.items()}
 
-    def fetch(self, batch: Batch) -> Fetched:
+    def fetch(self, keys: Mapping[str, VectorKeys]) -> Fetched:
         """What can be had of a batch before its turn, of all spaces at once; may be called in another thread.
+
+        Args:
+            keys: that the batch refers to, by space; those of spaces that are off are left out.
 
         Raises:
             CrossMediaError: what a server or the way to it raised.
@@ -111,12 +114,14 @@ class Spaces(nn.Module):
 
         def fetch(name: str, images: Images) -> Vectors | None:
             with of_space(name):
-                return images.fetch(batch.items.vectors[name].unique)
+                return images.fetch(keys[name].unique)
 
         spaces = list(self.items())
         return dict(zip(self.of, at_once([partial(fetch, *space) for space in spaces]), strict=True))
 
-    def forward(self, keys: Mapping[str, Int64Array | Tensor], fetched: Fetched | None = None) -> dict[str, ImageVectors]:
+    def forward(
+        self, keys: Mapping[str, Int64Array | Tensor], fetched: Fetched | None = None
+    ) -> dict[str, ImageVectors]:
         """Vectors of each space, with a gradient to the head that learns.
 
         Args:
@@ -167,4 +172,6 @@ class Missing:
     def said(self) -> str:
         """A sentence on each space where vectors are missing; empty: there is none."""
         of_each = {name: stats.missing_said for name, stats in self.stats.items()}
-        return " ".join(said if name == DEFAULT else f"In the space {name!r} {said}" for name, said in of_each.items() if said)
+        return " ".join(
+            said if name == IMAGE_SPACE else f"In the space {name!r} {said}" for name, said in of_each.items() if said
+        )

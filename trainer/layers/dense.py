@@ -86,10 +86,9 @@ def behaviour_features(spec: InputSpec, batch: TensorBatch) -> Tensor:
 
 
 def list_features(spec: InputSpec, batch: TensorBatch) -> Tensor:
-    """Of each list column, for trees: how many entries it has, and the lowest place, its most frequent entry, (B, S)."""
-    found = []
-    for name in spec.item_lists:
-        found.append(_of_lists(batch.items.lists[name], batch.items.count).index_select(0, batch.target))
+    """Of each list column, for trees: how many entries, and the lowest place, that of its most frequent, (B, S)."""
+    of_items = [_of_lists(batch.items.lists[name], batch.items.count) for name in spec.item_lists]
+    found = [values.index_select(0, batch.target) for values in of_items]
     found += [_of_lists(batch.lists[name], batch.rows) for name in spec.user_lists]
     return torch.cat(found, dim=1) if found else batch.lengths.new_zeros((batch.rows, 0), dtype=torch.float32)
 

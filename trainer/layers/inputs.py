@@ -1,4 +1,4 @@
-"""From ids, lists, numbers, text and vectors to the numbers that a model starts from; shared by models with embeddings."""
+"""From ids, lists, numbers, text and vectors to the numbers that models with embeddings start from."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ class InputSpec:
         user_numbers: numbers of the user and of the impression.
         labels: L labels that are trained, in order.
         max_history: behaviours that a history holds at most.
+        of_log: which columns are the impression's, and not the user's.
+        space_keys: what the vectors of each space are keyed by, ``image`` or ``item``, of those that are off as well.
     """
 
     item_columns: dict[str, int]
@@ -48,6 +50,8 @@ class InputSpec:
     user_numbers: tuple[str, ...] = ()
     labels: tuple[str, ...] = ("label",)
     max_history: int = 50
+    of_log: tuple[str, ...] = ()
+    space_keys: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, samples: Samples, spaces: Mapping[str, int], labels: tuple[str, ...] = ()) -> InputSpec:
@@ -67,18 +71,20 @@ class InputSpec:
                 f"{', '.join(samples.labels)}.{did_you_mean(unknown[0], samples.labels)}"
             )
         return cls(
-            dict(samples.item_columns),
-            dict(samples.user_columns),
-            dict(samples.text_columns),
+            samples.item_ids,
+            samples.row_ids,
+            samples.text_columns,
             samples.image_vocabulary_size,
             samples.actions,
             dict(spaces),
-            dict(samples.item_lists),
-            dict(samples.user_lists),
-            tuple(samples.item_numbers),
-            tuple(samples.user_numbers),
+            samples.item_lists,
+            samples.row_lists,
+            samples.item_numbers,
+            samples.row_numbers,
             labels or samples.labels[:1],
             samples.max_history,
+            samples.of_log,
+            {name: space.key for name, space in samples.spaces.items()},
         )
 
     @property
@@ -116,8 +122,8 @@ class ModelInputs(nn.Module):
 
     Without vectors a model still gets ``image_id`` as a sparse id, so that what vectors add is the picture's and not
     the id's. An item is the concatenation of its ids, the means of its lists (its image ids are the first of these),
-    its numbers, of a context (for a behaviour its kind and age, for the target place 0 of both), and of what it shows in
-    each space that is on.
+    its numbers, of a context (for a behaviour its kind and age, for the target place 0 of both), and of what it shows
+    in each space that is on.
 
     Args:
         spec: columns and sizes.
@@ -125,8 +131,8 @@ class ModelInputs(nn.Module):
         pooling: of several vectors of an item, see ``SpaceInput``.
 
     Raises:
-        BadInput: a column or a space has the name of an attribute of modules, such as ``type``, or a dot in its name; or
-            there is no such pooling.
+        BadInput: a column or a space has the name of an attribute of modules, such as ``type``, or a dot in its name;
+            or there is no such pooling.
     """
 
     def __init__(self, spec: InputSpec, width: int, pooling: str = MEAN):

@@ -38,10 +38,10 @@ class SpaceInput(nn.Module):
     It begins at the scale of embeddings, for vectors of mean square 1: at PyTorch's own, thirty times as large, images
     drown the ids at first, and the model never quite recovers.
 
-    Several vectors of an item are pooled by ``mean``, ``max``, or ``attention``: weighted by a softmax of q . e, where e
-    is the projected vector, and the query q is linear in what the target of the row is, its ids and the mean of its own
-    vectors; both are brought to one scale, for they begin too small to ask with. It begins as the mean. Vectors that are
-    missing do not count.
+    Several vectors of an item are pooled by ``mean``, ``max``, or ``attention``: weighted by a softmax of q . e, where
+    e is the projected vector, and the query q is linear in what the target of the row is, its ids and the mean of its
+    own vectors; both are brought to one scale, for they begin too small to ask with. It begins as the mean. Vectors
+    that are missing do not count.
 
     Args:
         dim: D.
@@ -106,9 +106,7 @@ class SpaceInput(nn.Module):
         if self.pooling == MEAN:
             return self._mean(rows, ok, lists, count)
         there = ok.index_select(0, lists.values)
-        top = segment_max(
-            rows.index_select(0, lists.values).masked_fill(~there[:, None], HIDDEN), lists.owners, count
-        )
+        top = segment_max(rows.index_select(0, lists.values).masked_fill(~there[:, None], HIDDEN), lists.owners, count)
         known = segment_sum(there.to(rows.dtype), lists.owners, count) > 0
         return torch.where(known[:, None], top, self.missing)
 

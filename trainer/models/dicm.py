@@ -72,7 +72,7 @@ class DICM(EmbeddingModel):
         self.unit = ActivationUnit(ids) if base == "din" else None
         self.ad = bool(images) and shown != "behaviours"
         aggregate = [AGGREGATORS[aggregator](width, ids, slots) for _ in spec.spaces if shown != "ad"]
-        self.aggregate = nn.ModuleList(aggregate)
+        self.aggregate = nn.ModuleList(one for one in aggregate if isinstance(one, nn.Module))
         features = 2 * ids + self.inputs.other_width + self.ad * images
         features += sum(one.width for one in aggregate)
         self.mlp = MLP(features, hidden, len(spec.labels), activation)

@@ -107,5 +107,7 @@ class DIEN(EmbeddingModel):
         loss = self.cross_entropy(self._head(x, batch, interests, packing), batch)
         if self.auxiliary and self.spec.actions:
             states = interests.index_select(0, packing.place)
-            loss = loss + self.auxiliary * auxiliary_loss(states, x.history, batch.history_ids("item_id"), batch.segments)
+            loss = loss + self.auxiliary * auxiliary_loss(
+                states, x.history, batch.history_ids("item_id"), batch.segments
+            )
         return loss

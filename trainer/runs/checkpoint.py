@@ -171,7 +171,9 @@ def lineage_of(fields: dict[str, Any]) -> Lineage:
         KeyError, TypeError, ValueError: it is none.
     """
     if "vector_version" in fields:
-        raise ValueError("it is of a former release, whose samples had another format: build the samples, train it again")
+        raise ValueError(
+            "it is of a former release, whose samples had another format: build the samples, train it again"
+        )
     inputs = typed(InputSpec, fields["inputs"])
     if min(inputs.max_history, inputs.actions, *inputs.spaces.values(), *inputs.vocabularies.values()) < 0:
         raise ValueError("the size of an input is below 0")

@@ -17,7 +17,7 @@ from crossmedia.features.reading.sampling import keep_negatives
 from crossmedia.features.reading.unseen_items import samples_of
 from crossmedia.trainer import processes
 from crossmedia.trainer.feed import Feed
-from crossmedia.trainer.images.open_images import open_spaces
+from crossmedia.trainer.images.open_images import open_spaces, spaces_of
 from crossmedia.trainer.images.places import Given, learning_space
 from crossmedia.trainer.images.spaces import Fetched, named_versions
 from crossmedia.trainer.layers.inputs import InputSpec
@@ -104,9 +104,9 @@ def open_feed(config: FitConfig, transport: Given) -> Iterator[Feed]:
     """
     teaches = model_class(config.model).teaches_head  # before anybody is asked for vectors
     samples = samples_of(config.samples, config.validate_on)
-    if not teaches and learning_space(config, list(config.vectors or samples.spaces)):
+    if not teaches and learning_space(config, list(config.vectors or spaces_of(samples))):
         raise BadInput(f"{config.model} has no gradient for a head to learn from; train it with --head frozen.")
-    if config.images and not samples.spaces:
+    if config.images and not spaces_of(samples):
         raise BadInput(f"The samples in {config.samples} have no images; train with --no-images.")
     device = processes.own_device(config.device)
     torch.manual_seed(config.seed)  # of a head that begins at random

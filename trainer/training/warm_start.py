@@ -35,8 +35,8 @@ def warm_start(model: Model, run: str | Path, samples: Samples, versions: Mappin
     then = {name: (version, Version.parse(version).backbone) for name, version in lineage.versions.items()}
     if then.keys() != versions.keys() or any(version not in then[name] for name, version in versions.items()):
         raise VersionMismatch(
-            f"The run {run} was trained with vectors of {named_versions(lineage.versions) or 'no images'}, this one with "
-            f"{named_versions(versions) or 'no images'}: its weights do not fit."
+            f"The run {run} was trained with vectors of {named_versions(lineage.versions) or 'no images'}, this one "
+            f"with {named_versions(versions) or 'no images'}: its weights do not fit."
         )
     if type(before) is not type(model) or _shapes(before) != _shapes(model):
         raise BadInput(
