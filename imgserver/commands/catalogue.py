@@ -17,14 +17,13 @@ from rich.console import Console
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput, NothingEmbedded
 from crossmedia.imgserver.commands.options import (
-    names_of,
+    manifest_option,
     ownership_options,
     photo_options,
     photo_source,
-    served_store_option,
-    server_address,
-    server_option,
     store_option,
+    text_options,
+    text_source,
     threads_option,
 )
 from crossmedia.imgserver.commands.shards import embed_files, merge_files
@@ -34,8 +33,8 @@ from crossmedia.words import counted
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.offline.precompute import PrecomputeConfig, PrecomputeResult
+    from crossmedia.imgserver.storage.records import Space
     from crossmedia.imgserver.vision.photo_source import PhotoSource
-    from crossmedia.names import ImageNames
 
 BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 
@@ -45,6 +44,7 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
     example="--store store --catalogue photos",
     goes_on=True,
     sections={
+        "Texts": ("--texts", "--text", "--key", "--manifest", "--encoder"),
         "Photos": ("--catalogue", "--ids", "--photo-root", "--max-image-mb", "--read-timeout-s"),
         "Vectors": ("--store", "--backbone", "--dim", "--new-head", "--head", "--threads"),
         "Many machines": ("--part", "--engine", "--ray-address", "--out", "--servers", "--me"),
@@ -60,8 +60,16 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 @click.option(
     "--backbone",
     default="efficientnet_lite0",
-    help="CNN that makes the features: efficientnet_lite0, torchvision:<model>, onnx:<file>; #bf16 behind the "
-    "name computes in bfloat16, which is faster and makes another version.",
+    help="CNN that makes the features: efficientnet_lite0, torchvision:<model>, onnx:<file>, hf:<folder>; #bf16 "
+    "behind the name computes in bfloat16, which is faster and makes another version.",
+)
+@text_options
+@manifest_option
+@click.option(
+    "--encoder",
+    default="tfidf",
+    help="What makes features of texts: tfidf, of character n-grams, fitted on these texts and kept in the store; "
+    "hf:<folder or name>, onnx:<folder>; tfidf:<file> of another store.",
 )
 @click.option(
     "--dim",
@@ -133,8 +141,9 @@ def precompute(
     max_image_mb: int,
     photo_roots: tuple[str, ...],
     as_json: bool,
+    **of_texts: Any,
 ) -> None:
-    """Embed a catalogue of photos, and activate the vectors. Run it again after a kill, or when photos were added.
+    """Embed a catalogue of photos, or --texts, and activate the vectors. Run it again after a kill, or for new ones.
 
     With --head: vectors of a learned head from the features that are stored, as a version beside the active one. With
     --part or --engine ray: by many processes or machines, into files; with --head as well, vectors beside features.
@@ -147,8 +156,13 @@ def precompute(
     if head_file is not None and catalogue is None and not into_files:
         _apply_head(store, head_file, as_json)
         return
-    if catalogue is None:
-        raise BadInput("Give --catalogue, where the photos are, or --head alone for a head over stored features.")
+    if of_texts["texts"] is not None:
+        if catalogue is not None or into_files or head_file is not None:
+            raise BadInput("--texts go into a store alone: leave out --catalogue, --part, --engine and --head.")
+    elif catalogue is None:
+        raise BadInput(
+            "Give --catalogue, where the photos are, or --texts, or --head alone for a head over stored features."
+        )
     if part is not None and ownership is not None:
         raise BadInput("--part makes files for all servers: leave out --servers and --me, and give them to 'merge'.")
     if head_file is not None and not into_files:
@@ -158,6 +172,8 @@ def precompute(
     from crossmedia.imgserver.offline.shards import Job
 
     photos = photo_source(catalogue, read_timeout_s, max_image_mb, photo_roots)
+    if catalogue is None:
+        photos, backbone = text_source(store, **of_texts)
     only = read_ids(ids, photos.names()) if ids else None
     if into_files:
         job, ray = Job(out, photos, backbone, only), engine == "ray"
@@ -188,12 +204,18 @@ def _into_store(
         plan = embedder.plan(config)
         _ = embedder.engine
         todo = len(plan.to_embed)
-        console.print(f"{plan.found} photos, {plan.skipped} of them embedded already, {todo} to embed.")
+        console.print(
+            f"{plan.found} {_what(embedder.backbone.space)}, {plan.skipped} of them embedded already, {todo} to embed."
+        )
         if todo:
             rate, megabytes = embedder.images_per_s(plan), plan.disk_bytes(embedder.backbone.feature_dim) / 1e6
-            console.print(f"Estimate: {todo / rate:.0f} s at {rate:.0f} images/s, {megabytes:.1f} MB on disk.")
+            console.print(f"Estimate: {todo / rate:.0f} s at {rate:.0f} a second, {megabytes:.1f} MB on disk.")
         with Bar("embedding", todo, shown=bool(todo)) as bar:
             return embedder.run(plan, bar.advance)
+
+
+def _what(features: Space) -> str:
+    return "texts" if features.version.of_texts else "photos"
 
 
 def _say(passed_over: tuple[str, ...]) -> None:
@@ -234,16 +256,16 @@ def _report_precompute(result: PrecomputeResult, seconds: float, as_json: bool) 
     else:
         _say_precompute(result)
     if not result.embedded and not result.skipped:
-        raise NothingEmbedded(f"Not one photo was embedded; the reasons are in {result.rejects_file}.")
+        raise NothingEmbedded(f"Not one of {result.found} was embedded; the reasons are in {result.rejects_file}.")
 
 
 def _say_precompute(result: PrecomputeResult) -> None:
     click.echo(
         f"found {result.found}, embedded {result.embedded}, skipped {result.skipped}, rejected {result.rejected} "
-        f"in {result.seconds:.1f} s, {result.start_s:.1f} s of them before the first photo (packages, list, CNN)"
+        f"in {result.seconds:.1f} s, {result.start_s:.1f} s of them before the first (packages, list, backbone)"
     )
     if result.rejects_file:
-        click.echo(f"rejected photos and reasons: {result.rejects_file}")
+        click.echo(f"rejected ones and reasons: {result.rejects_file}")
     if result.note:
         click.echo(result.note)
     click.echo(f"active version: {result.version}")
@@ -279,67 +301,3 @@ def manifest(catalogue: str, out: Path, as_json: bool) -> None:
             f"its photos lie outside its own folder; precompute and serve read them if you allow it: --catalogue "
             f"{quote(report.out)} --photo-root {quote(report.photo_root)}"
         )
-
-
-@click.command(cls=Command, example="4711.jpg --store store", goes_on=True)
-@click.argument("photos", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--id", "image_id", type=click.IntRange(min=0), help="Image id of the one photo that is given.")
-@server_option
-@served_store_option
-@click.option("--timeout-s", type=float, default=60.0, help="Seconds for all of it, retries included.")
-@json_option
-def add(
-    photos: tuple[Path, ...], image_id: int | None, server: str | None, store: str, timeout_s: float, as_json: bool
-) -> None:
-    """Have a running server embed new PHOTOS at once, or take new photos in place of old ones.
-
-    Files are named <image id>.jpg, or by a key of the manifest that the store was filled from, or --id names the image.
-    The server keeps the vector, not the photo: bring it to the catalogue too.
-    """
-    from crossmedia.imgserver.client import ImageClient, Status
-
-    names = names_of(store) if server is None else None
-    brought: dict[int, bytes] = {}
-    for path in photos:
-        number = _image_id(path, names) if image_id is None else image_id
-        if number in brought:
-            raise BadInput(f"Image id {number} is given twice; the second photo is {path}.")
-        brought[number] = path.read_bytes()
-    with ImageClient(server_address(server, store), timeout_s=timeout_s) as client:
-        result = client.put(brought)
-    refused = {number: status.name for number, status in result.items() if status != Status.OK}
-    if as_json:
-        click.echo(json.dumps({"added": len(result) - len(refused), "refused": refused}))
-    else:
-        click.echo(f"added {len(result) - len(refused)}, refused {len(refused)}")
-        for refused_id, name in refused.items():
-            click.echo(f"image {refused_id}: {name}{_why(brought[refused_id])}")
-    if refused:
-        raise NothingEmbedded(f"{len(refused)} of {len(result)} photos were refused; each has its reason above.")
-
-
-def _image_id(path: Path, names: ImageNames | None) -> int:
-    """The image that a file is named after: a key of the manifest, else a whole number, in digits as in a catalogue."""
-    from crossmedia.keys import as_image_id
-
-    if names is not None and (found := int(names.named([path.name])[0])) >= 0:
-        return found
-
-    if path.stem.isdecimal() and (number := as_image_id(path.stem)) is not None:
-        return number
-    other = ", nor by a key of the store's manifest" if names is not None else ", a whole number from 0 to 2^63 - 1"
-    meant = names.meant(path.name) if names is not None else ""
-    raise BadInput(
-        f"The photo {path} is not named after an image id{other}.{meant} Rename it, or give its id with --id."
-    )
-
-
-def _why(data: bytes) -> str:
-    """What the bytes of a refused photo look like, if they do not begin like a photo."""
-    from crossmedia.imgserver.vision.formats import CorruptImage, format_of
-
-    try:
-        format_of(data)
-    except CorruptImage as error:
-        return f": {error}"
-    return ""

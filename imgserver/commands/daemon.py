@@ -36,7 +36,7 @@ STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
     cls=Command,
     example="--store store --catalogue photos --background",
     sections={
-        "What is served": ("--store", "--catalogue", "--folder", "--servers", "--me"),
+        "What is served": ("--store", "--catalogue", "--texts", "--text", "--key", "--folder", "--servers", "--me"),
         "Where it answers": ("--host", "--port", "--background"),
         "Who may call": ("--tls-cert", "--tls-key", "--tls-client-ca", "--tokens", "--max-ids-per-second"),
         "Photos that are computed when they are asked for": (

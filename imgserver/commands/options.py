@@ -13,9 +13,11 @@ from crossmedia.imgserver.places import holds_store, is_url, own_folder
 from crossmedia.imgserver.serve_config import ServeConfig
 from crossmedia.options import Function, options_of
 from crossmedia.service.running import running_daemon
+from crossmedia.version import TEXT
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.vision.photo_source import PhotoSource
+    from crossmedia.imgserver.vision.text_source import TextSource
     from crossmedia.names import ImageNames
 
 DEFAULT_SERVER = "localhost:7070"
@@ -98,6 +100,19 @@ def photo_source(
     from crossmedia.imgserver.vision.photo_source import PhotoSource
 
     return PhotoSource(catalogue or "", ImageLimits(max_image_mb * MEGABYTE), read_timeout_s, photo_roots)
+
+
+text_options = options_of(ServeConfig, ("texts", "text", "key"))
+
+
+def text_source(
+    store: Path, texts: str, text: str, key: str, manifest: Path | None = None, encoder: str = ""
+) -> tuple[TextSource, str]:
+    """What ``text_options`` say, names being those of a manifest, else of the store; and the recipe of an encoder."""
+    from crossmedia.imgserver.storage.catalogue.texts import TextTable
+    from crossmedia.imgserver.vision.text_source import TextSource
+
+    return TextSource(texts, table=TextTable(texts, text, key), manifest=manifest, store=store), TEXT + encoder
 
 
 def server_address(server: str | None, store: str) -> str:

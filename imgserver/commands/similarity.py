@@ -88,19 +88,22 @@ def search(
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    """The images most alike QUERIES: keys of the manifest, image ids, or files of photos that are in no catalogue.
+    """The images most alike QUERIES: keys of the manifest, image ids, files of photos in no catalogue, or words.
 
     Asks a running server, whose store has an index ('imgserver index'). A word that is a key is that image, though it
-    is a number or a file as well.
+    is a number or a file as well. Words find texts, and photos that went through the image tower of CLIP or SigLIP.
     """
     from crossmedia.imgserver.client import ImageClient
 
     names = names_of(store, manifest) if manifest is not None or server is None else None
-    ids, files = _asked(queries, names)
+    ids, files, words = _asked(queries, names)
     photos = [file.read_bytes() for file in files]
     labels = [_label(image_id, names) for image_id in ids] + [file.name for file in files]
+    labels += [f'"{word}"' for word in words]
     with ImageClient(server_address(server, store), timeout_s=timeout_s) as client:
-        parts = [client.search(part, k) for part in (ids, photos) if part]
+        if words and not client.info().knows_words:
+            raise _neither(words[0], names)
+        parts = [client.search(part, k) for part in (ids, photos, words) if part]
         near = [
             list(zip(*row, strict=True))
             for part in parts
@@ -110,7 +113,7 @@ def search(
         near = [[(image_id, cosine) for image_id, cosine in row if image_id >= 0] for row in near]
         called = _keys({image_id for row in near for image_id, _ in row}, names)
         if out is not None:
-            _draw(out, client, ids, photos, labels, near, called)
+            _draw(out, client, ids, [*photos, *(None for _ in words)], labels, near, called)
     if as_json:
         rows = [
             {"query": label, "status": state, "neighbours": [_neighbour(i, c, names, called) for i, c in row]}
@@ -127,12 +130,12 @@ def search(
         raise NothingEmbedded(f"{len(failed)} of {len(labels)} queries have no vector; the first is {failed[0]}.")
 
 
-def _asked(queries: Sequence[str], names: ImageNames | None) -> tuple[list[int], list[Path]]:
-    """Image ids and files that are meant: a key first, then a number, a file, and a key with a suffix behind it."""
+def _asked(queries: Sequence[str], names: ImageNames | None) -> tuple[list[int], list[Path], list[str]]:
+    """Image ids, files and words: a key first, then a number, a file, a key with a suffix behind it; the rest."""
     from crossmedia.keys import as_image_id
 
     keyed = dict(zip(queries, names.find(queries).tolist(), strict=True)) if names is not None else {}
-    ids, files = [], []
+    ids, files, words = [], [], []
     for query in queries:
         found, number = keyed.get(query, -1), as_image_id(query)
         if found >= 0 and (names is None or names.keys([found]) == [query] or not os.path.isfile(query)):
@@ -142,10 +145,14 @@ def _asked(queries: Sequence[str], names: ImageNames | None) -> tuple[list[int],
         elif os.path.isfile(query):
             files.append(Path(query))
         else:
-            key = "a key of the manifest, " if names is not None else ""
-            meant = names.meant(query) if names is not None else ""
-            raise BadInput(f"{query} is neither {key}an image id nor a file.{meant}")
-    return ids, files
+            words.append(query)
+    return ids, files, words
+
+
+def _neither(query: str, names: ImageNames | None) -> BadInput:
+    key = "a key of the manifest, " if names is not None else ""
+    meant = names.meant(query) if names is not None else ""
+    return BadInput(f"{query} is neither {key}an image id nor a file.{meant}")
 
 
 def _keys(ids: Collection[int], names: ImageNames | None) -> dict[int, str]:
@@ -270,7 +277,7 @@ def _draw(
     out: Path,
     client: Any,
     ids: Sequence[int],
-    photos: Sequence[bytes],
+    photos: Sequence[bytes | None],
     names: Sequence[str],
     near: Sequence[Sequence[tuple[int, float]]],
     called: dict[int, str],

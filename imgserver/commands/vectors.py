@@ -17,10 +17,15 @@ from crossmedia.words import counted
 @click.command(name="import", cls=Command, example="clip.parquet --name clip-vit-b32 --store store", goes_on=True)
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
 @click.option("--name", required=True, help="Name of the net that made the vectors; it becomes part of the version.")
+@click.option(
+    "--activate/--no-activate",
+    default=True,
+    help="Serve them to who names no version, which is the default; or keep them beside the active version.",
+)
 @manifest_option
 @store_option
 @json_option
-def import_command(file: Path, name: str, manifest: Path | None, store: Path, as_json: bool) -> None:
+def import_command(file: Path, name: str, activate: bool, manifest: Path | None, store: Path, as_json: bool) -> None:
     """Serve vectors that exist already: a Parquet FILE, or a folder of them, with the columns image_id and vector.
 
     Images are ids, or keys of a manifest; with --manifest a column key counts, and image_id beside it is not read.
@@ -38,13 +43,13 @@ def import_command(file: Path, name: str, manifest: Path | None, store: Path, as
     with closing(Store(store)) as opened:
         if given is not None:
             given.keep(opened.folder)
-        report = import_vectors(opened, vectors)
+        report = import_vectors(opened, vectors, activate=activate)
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return
     made = counted(report.images, "vector")
     click.echo(f"{made} of {report.dim} numbers, {report.added:,} new, in {report.seconds:.1f} s")
-    click.echo(f"active version: {report.version}")
+    click.echo(f"{'active version' if activate else 'version, not active'}: {report.version}")
 
 
 @click.command(cls=Command, example="--store store --out vectors.parquet")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,20 +22,25 @@ from crossmedia.imgserver.offline.decoding import batched, decoded
 from crossmedia.imgserver.offline.head_vectors import DEFAULT_DIM, check_photos, few_numbers, make_vectors
 from crossmedia.imgserver.offline.image_ids import wanted_ids
 from crossmedia.imgserver.offline.rejects import without_reason, write_rejects
+from crossmedia.imgserver.offline.texts import check_kind, text_batches, texts_per_s
 from crossmedia.imgserver.shards import Ownership, shards_of
 from crossmedia.imgserver.storage.catalogue import Catalogue
+from crossmedia.imgserver.storage.catalogue.texts import TextCatalogue
 from crossmedia.imgserver.storage.records import SOURCE, Ids, Space
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.versions import own_space
-from crossmedia.imgserver.vision.backbone import Backbone
-from crossmedia.imgserver.vision.backbones import get_backbone
+from crossmedia.imgserver.text.backbone import TextBackbone
+from crossmedia.imgserver.vision.backbone import AnyBackbone
+from crossmedia.imgserver.vision.backbones import any_backbone
 from crossmedia.imgserver.vision.decoders import Decoders
 from crossmedia.imgserver.vision.embedding import embedded, reasons_of
 from crossmedia.imgserver.vision.engines import MAX_BATCH, Engine, make_engine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.imgserver.vision.photos import Photo, read_photo
+from crossmedia.imgserver.vision.text_backbones import own_encoder
 from crossmedia.names import ImageNames
 from crossmedia.status import is_ok
+from crossmedia.version import TEXT
 
 COMMIT_PHOTOS = 256
 INDEX_BYTES_PER_IMAGE = 2 * 100  # an entry for the feature and one for the vector, with LMDB's page overhead
@@ -120,7 +125,7 @@ class PrecomputeResult:
     note: str = ""
 
 
-def make_plan(store: Store, catalogue: Catalogue, backbone: Backbone, config: PrecomputeConfig) -> Plan:
+def make_plan(store: Store, catalogue: Catalogue, backbone: AnyBackbone, config: PrecomputeConfig) -> Plan:
     """See what is to be done.
 
     Raises:
@@ -189,23 +194,31 @@ def precompute(
 
 
 class StoreEmbedder:
-    """A catalogue, a store, and the CNN between them; ``with`` closes the store.
+    """A catalogue, a store, and the CNN or text encoder between them; ``with`` closes the store.
 
     Args:
         store: folder; made if it is not there.
-        photos: how they are read.
-        backbone: name of the CNN.
+        photos: how they are read; or texts, a ``TextSource``.
+        backbone: name of the CNN; or of a text encoder, behind ``text:``.
         threads: of the CNN; 0 takes all cores.
 
     Raises:
-        BadInput: there is no such catalogue or backbone.
+        BadInput: there is no such catalogue or backbone, or the store holds photos and these are texts.
         StoreError: the store cannot be opened.
     """
 
     def __init__(self, store: str | Path, photos: PhotoSource, backbone: str, threads: int = 0):
         self._began, self._limits, self._threads = time.monotonic(), photos.limits, threads
-        self.catalogue, self.backbone = photos.open(), get_backbone(backbone)
+        self.catalogue = photos.open()
+        if backbone.startswith(TEXT) and isinstance(self.catalogue, TextCatalogue):
+            backbone = own_encoder(Path(store), self.catalogue, backbone.removeprefix(TEXT))
+        self.backbone = any_backbone(backbone, Path(store))
         self.store = Store(store)
+        try:
+            check_kind(self.store, self.backbone.space)
+        except BaseException:
+            self.store.close()
+            raise
 
     def __enter__(self) -> StoreEmbedder:
         return self
@@ -223,9 +236,12 @@ class StoreEmbedder:
         return make_plan(self.store, self.catalogue, self.backbone, config)
 
     def images_per_s(self, plan: Plan) -> float:
-        """Images a second that this machine embeds, from one batch of the photos at hand."""
-        ids, how = plan.to_embed, self.backbone.preprocessing
+        """Photos or texts a second that this machine embeds, from one batch of those at hand."""
+        ids, backbone = plan.to_embed, self.backbone
         sample = ids[np.linspace(0, len(ids) - 1, min(len(ids), MAX_BATCH), dtype=np.int64)]
+        if isinstance(backbone, TextBackbone):
+            return texts_per_s(self.catalogue, backbone, self.engine, sample)
+        how = backbone.preprocessing
         # The first run of a shape sets things up.
         self.engine.run(np.zeros((len(sample), how.size, how.size, 3), dtype=np.uint8))
         with Decoders(self._limits, workers=1) as decoders:
@@ -255,7 +271,7 @@ class StoreEmbedder:
         result, reasons = PrecomputeResult(plan.found, skipped=plan.skipped), dict[int, str]()
         with Decoders(self._limits) as decoders, ThreadPoolExecutor(1, thread_name_prefix="commit") as writer:
             committed: Future[None] | None = None
-            for batch in batched(decoded(self.catalogue, self.backbone, decoders, plan.to_embed), COMMIT_PHOTOS):
+            for batch in self._batches(plan.to_embed, decoders):
                 commit = self._embed(space, batch, result, reasons)
                 if committed is not None:
                     committed.result()  # one batch is written while the next goes through the CNN
@@ -269,6 +285,12 @@ class StoreEmbedder:
         result.reasons = dict(Counter(reason.partition(":")[0] for reason in reasons.values()))
         result.start_s, result.seconds = ready - self._began, time.monotonic() - self._began
         return result
+
+    def _batches(self, ids: Ids, decoders: Decoders) -> Iterator[list[Photo]]:
+        """What is embedded and committed together."""
+        if isinstance(self.backbone, TextBackbone):
+            return text_batches(self.catalogue, self.backbone, ids)
+        return batched(decoded(self.catalogue, self.backbone, decoders, ids), COMMIT_PHOTOS)
 
     def _embed(
         self, space: Space, photos: list[Photo], result: PrecomputeResult, reasons: dict[int, str]

@@ -29,7 +29,7 @@ from crossmedia.imgserver.storage.pages import readable
 from crossmedia.imgserver.storage.records import KEY, RECORD, Ids, Space, whole_entries
 from crossmedia.imgserver.storage.snapshots import remove_snapshots
 from crossmedia.imgserver.storage.store import Store
-from crossmedia.version import name_of
+from crossmedia.version import TEXT, name_of
 
 
 @dataclass
@@ -172,8 +172,13 @@ def without_codebook(store: Store, space: Space) -> str:
 def _again(store: Store, space: Space, run: str) -> str:
     """The command that makes what is missing of a space."""
     if space.kind == "feature":
-        again = f"{run.format('precompute')} --catalogue FOLDER --backbone {space.recipe}"
-        return f"'{again}' embeds the photos again; vectors of photos that have gone stay as they are."
+        what, of = "photos", f"--catalogue FOLDER --backbone {space.recipe}"
+        if space.version.of_texts:
+            what, of = "texts", "--texts TABLE --text COLUMN"
+            if space.recipe != space.name:  # the one that was fitted is the store's own
+                of += f" --encoder {space.recipe.removeprefix(TEXT)}"
+        again = f"{run.format('precompute')} {of}"
+        return f"'{again}' embeds the {what} again; vectors of {what} that have gone stay as they are."
     if space.codebook:
         return f"'{run.format('compress')} --bytes {space.row_bytes} --version {space.version.plain}'."
     if space.version.imported:

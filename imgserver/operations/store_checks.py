@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from crossmedia.errors import BadInput, CrossMediaError
+from crossmedia.errors import CrossMediaError
 from crossmedia.imgserver.head_files import load_head
 from crossmedia.imgserver.operations.findings import Finding, NotExamined, Subject, ok, problem, warning
 from crossmedia.imgserver.operations.mend import without_codebook
@@ -17,7 +17,7 @@ from crossmedia.imgserver.storage.environment import FORMAT
 from crossmedia.imgserver.storage.records import NO_ROW
 from crossmedia.imgserver.storage.store import row_folder
 from crossmedia.imgserver.vision.backbone import TORCHVISION, OnnxGraph
-from crossmedia.imgserver.vision.backbones import get_backbone
+from crossmedia.imgserver.vision.backbones import any_backbone, get_backbone
 from crossmedia.imgserver.vision.decode import ImageLimits, decode
 from crossmedia.imgserver.vision.engines import OpenVinoEngine, TorchEngine, engine_state
 from crossmedia.words import counted
@@ -152,8 +152,8 @@ def weights(subject: Subject) -> Finding:
             continue
         advice = "Stored vectors are served; to compute more, bring the former weights back or run precompute."
         try:
-            here = get_backbone(space.recipe).version
-        except BadInput as error:
+            here = any_backbone(space.recipe, store.folder).version
+        except CrossMediaError as error:
             return problem(f"the backbone {space.recipe} cannot be had: {error}", advice)
         if here != space.name:
             return problem(f"{space.recipe} is {here} here, and the store holds features of {space.name}", advice)

@@ -17,8 +17,10 @@ from crossmedia.imgserver.serving.grpc_server import GrpcServer
 from crossmedia.imgserver.serving.misses import CLOSE_S
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
 from crossmedia.imgserver.serving.totals import ServiceTotals
+from crossmedia.imgserver.storage.catalogue.texts import TextTable
 from crossmedia.imgserver.vision.decode import ImageLimits
 from crossmedia.imgserver.vision.photo_source import PhotoSource
+from crossmedia.imgserver.vision.text_source import TextSource
 from crossmedia.service.open_files import allowed_connections
 from crossmedia.service.process import run
 from crossmedia.service.running import GRACE_S, Daemon
@@ -44,15 +46,18 @@ def serve(config: ServeConfig, on_ready: Callable[[Daemon], None]) -> None:
     run(IMAGE_SERVER, config.own_folder, lambda: _open(config), on_ready)
 
 
+def _source(config: ServeConfig) -> PhotoSource:
+    if config.texts is not None:
+        table = TextTable(config.texts, config.text, config.key)
+        return TextSource(config.texts, timeout_s=config.read_timeout_s, table=table, store=config.own_folder)
+    limits = ImageLimits(config.max_image_mb * MEGABYTE)
+    return PhotoSource(config.catalogue or "", limits, config.read_timeout_s, config.photo_roots)
+
+
 def _service_config(config: ServeConfig) -> ServiceConfig:
     return ServiceConfig(
         config.store,
-        PhotoSource(
-            config.catalogue or "",
-            ImageLimits(config.max_image_mb * MEGABYTE),
-            config.read_timeout_s,
-            config.photo_roots,
-        ),
+        _source(config),
         max_pending_ids=config.max_pending_ids,
         negative_ttl_s=config.negative_ttl_s,
         threads=config.threads,
@@ -96,13 +101,16 @@ def _say_if_empty(service: ImageService) -> None:
     """A server without vectors answers nothing yet; one that computes none either is a slip of the pen.
 
     Raises:
-        BadInput: there are neither vectors nor photos.
+        BadInput: there are neither vectors nor photos; or there are texts, and vectors of photos.
     """
-    if service.served.active is not None:
-        return
     store = service.store
+    if service.served.active is not None:
+        if wrong := service.photos.other_kind(service.served.active.version):
+            raise BadInput(f"The store {store} cannot be served so: {wrong}.")
+        return
     if service.catalogue is None and not is_url(service.config.store):
         raise BadInput(
-            f"The store {store} has no vectors, and without --catalogue there are no photos. {store.fill_hint}."
+            f"The store {store} has no vectors, and without --catalogue or --texts there is nothing to make them of. "
+            f"{store.fill_hint}."
         )
     log.warning("The store %s has no vectors yet. %s; this server will see the result.", store, store.fill_hint)

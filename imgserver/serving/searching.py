@@ -13,6 +13,7 @@ from crossmedia.imgserver.serving.lookup import Lookup, Statuses
 from crossmedia.imgserver.serving.open_versions import OpenVersion, OpenVersions, VectorMaker
 from crossmedia.imgserver.serving.photo_reader import PhotoReader
 from crossmedia.imgserver.serving.requests import ids_of
+from crossmedia.imgserver.serving.words import Words
 from crossmedia.imgserver.shards import Ownership
 from crossmedia.imgserver.similarity.index import SimilarityFiles, SimilarityIndex, SimilarityInfo
 from crossmedia.imgserver.storage.records import Ids
@@ -22,6 +23,7 @@ from crossmedia.service.admission import Admission, Cost, Turns
 from crossmedia.service.callers import Caller
 from crossmedia.status import is_ok
 from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.version import Version
 
 MAX_QUERIES, MAX_NEIGHBOURS = 256, 1000
 ANSWER_BYTES = 12  # an id and a cosine
@@ -41,6 +43,7 @@ class Searching:
         photos: decodes those that callers bring.
         admission: counts what is under way.
         ownership: which images may be asked for by id; None: all. A photo is compared with all that are here.
+        words: finds the encoder of words.
     """
 
     def __init__(
@@ -50,7 +53,9 @@ class Searching:
         photos: PhotoReader,
         admission: Admission,
         ownership: Ownership | None,
+        words: Words,
     ):
+        self._words = words
         self._files = SimilarityFiles(served.store.folder)
         self._opened: tuple[SimilarityInfo, SimilarityIndex] | None = None
         self._damage: StoreError | None = None
@@ -84,32 +89,33 @@ class Searching:
             caller: who waits.
 
         Raises:
-            InvalidRequest: no queries, ids and photos together, too many of them, or k out of its limits.
+            InvalidRequest: no queries, queries of two kinds, too many of them, or k out of its limits.
             NotReady: no index was built yet.
             StoreError: the index is damaged.
-            VersionMismatch: the index is of another version than is asked for, or than is served.
+            VersionMismatch: the index is of another version than is asked for, or than is served; or words or photos
+                cannot be compared with its vectors.
             WrongShard: another server owns one of the images.
             Overloaded: too much is under way.
             DeadlineExceeded: it took too long, or the caller has gone.
         """
         started = time.perf_counter_ns()
-        if bool(request.image_ids) == bool(request.photos):
-            raise InvalidRequest("Give queries either as image_ids or as photos.")
+        if sum(map(bool, (request.image_ids, request.photos, request.texts))) != 1:
+            raise InvalidRequest("Give queries either as image_ids, as photos or as texts.")
         if not 1 <= request.k <= MAX_NEIGHBOURS:
             raise InvalidRequest(f"k is {request.k}; from 1 to {MAX_NEIGHBOURS} neighbours can be asked for.")
-        if len(request.photos) > MAX_QUERIES:
-            raise InvalidRequest(
-                f"{len(request.photos)} photos came in one call; the limit is {MAX_QUERIES} (GetInfo)."
-            )
+        brought = list(request.photos) or [text.encode() for text in request.texts]
+        if len(brought) > MAX_QUERIES:
+            raise InvalidRequest(f"{len(brought)} queries came in one call; the limit is {MAX_QUERIES} (GetInfo).")
         ids = ids_of(request.image_ids, MAX_QUERIES, self._ownership)
         info, index = self._index(request.version)
         serving = self._served.of(info.version)
-        queries = len(ids) or len(request.photos)
+        queries = len(ids) or len(brought)
         reply = Cost(size=REPLY_COPIES * queries * (request.k + 1) * ANSWER_BYTES)
-        cost = Cost(size=sum(map(len, request.photos)) + BLOCK_BYTES, slow=1)
+        cost = Cost(size=sum(map(len, brought)) + BLOCK_BYTES, slow=1)
         with self._admission.held_until_sent(reply, caller), self._admission.held(cost, caller):
-            if request.photos:
-                vectors, status = self._seen(serving, list(request.photos), caller)
+            if brought:
+                maker = self._words.maker(serving) if request.texts else _of_photos(serving)
+                vectors, status = self._seen(serving, maker, brought, caller)
             else:
                 vectors, status, _ = self._lookup.rows(serving, ids, caller)
             near, cosines = self._neighbours(serving, index, vectors, request.k + bool(len(ids)), caller)
@@ -145,20 +151,17 @@ class Searching:
             )
         return opened
 
-    def _seen(self, serving: OpenVersion, photos: list[bytes], caller: Caller) -> tuple[npt.NDArray[Any], Statuses]:
-        """Vectors of photos that are not kept, shape (n, D), zeros where one is broken, and status, shape (n,)."""
-        model = serving.model
-        if model is None or model.head is None:
-            raise VersionMismatch(
-                f"The vectors of {serving.version} were imported: there is no CNN to see a photo with."
-            )
+    def _seen(
+        self, serving: OpenVersion, model: VectorMaker, photos: list[bytes], caller: Caller
+    ) -> tuple[npt.NDArray[Any], Statuses]:
+        """Vectors of photos or texts, not kept, shape (n, D), zeros where one is broken, and status, shape (n,)."""
         status = np.zeros(len(photos), dtype=np.uint8)
         vectors = np.zeros((len(photos), serving.table.space.dim), dtype=np.float32)
         for start in range(0, len(photos), MAX_BATCH):
             block = slice(start, start + MAX_BATCH)
             status[block], features = self._embedded(model, photos[block], caller)
             if len(features):
-                vectors[block][is_ok(status[block])] = model.head.apply_numpy(features)
+                vectors[block][is_ok(status[block])] = model.head.apply_numpy(features) if model.head else features
         return vectors, status
 
     def _embedded(self, model: VectorMaker, photos: list[bytes], caller: Caller) -> tuple[Statuses, npt.NDArray[Any]]:
@@ -183,6 +186,21 @@ class Searching:
                     vectors[block].astype(np.float32), k, lambda ids: serving.table.get(ids)[0]
                 )
         return found, cosines
+
+
+def _of_photos(serving: OpenVersion) -> VectorMaker:
+    """What sees the photos that are compared with vectors of a version.
+
+    Raises:
+        VersionMismatch: nothing does.
+    """
+    if serving.model is None:
+        raise VersionMismatch(f"The vectors of {serving.version} were imported: there is no CNN to see a photo with.")
+    if Version.parse(serving.version).of_texts:
+        raise VersionMismatch(
+            f"The vectors of {serving.version} are of texts: search with words, and not with a photo."
+        )
+    return serving.model
 
 
 def _of_others(own: Ids, found: Ids, cosines: Cosines) -> tuple[Ids, Cosines]:

@@ -36,6 +36,7 @@ from crossmedia.imgserver.serving.putting import Putting
 from crossmedia.imgserver.serving.requests import ids_of
 from crossmedia.imgserver.serving.searching import MAX_NEIGHBOURS, MAX_QUERIES, Searching
 from crossmedia.imgserver.serving.thumbnails import MAX_THUMBNAILS, Thumbnails
+from crossmedia.imgserver.serving.words import Words
 from crossmedia.imgserver.shards import Ownership
 from crossmedia.imgserver.storage.catalogue import Catalogue
 from crossmedia.imgserver.storage.opening import open_store
@@ -110,7 +111,8 @@ class ImageService:
         self.putting = Putting(self.served, self.misses, self.admission, config.ownership)
         self.live_heads = LiveHeads(self.served, self.lookup, self.admission)
         self.thumbnails = Thumbnails(self.admission, self.photos)
-        self.searching = Searching(self.served, self.lookup, self.photos, self.admission, config.ownership)
+        words = Words(self.store.folder, config.threads)
+        self.searching = Searching(self.served, self.lookup, self.photos, self.admission, config.ownership, words)
         self._started = time.monotonic()
         self._release = package_version("crossmedia")
         self._closing = threading.Event()

@@ -22,6 +22,7 @@ from crossmedia.status import DAMAGED, is_ok
 
 HEADS = "heads"
 CODEBOOKS = "codebooks"
+ENCODERS = "encoders"  # of texts, fitted on the catalogue
 
 
 def _size(file: Path) -> int:

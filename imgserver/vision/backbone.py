@@ -14,15 +14,19 @@ from torch import Tensor, nn
 
 from crossmedia.imgserver.storage.records import Space
 from crossmedia.imgserver.storage.versions import FEATURE_DTYPE
+from crossmedia.imgserver.text.backbone import TextBackbone
+from crossmedia.imgserver.text.reading import TextReading
 from crossmedia.imgserver.vision.decode import Preprocessing
 from crossmedia.version import hashed
 
-TORCHVISION, ONNX = "torchvision:", "onnx:"
+TORCHVISION, ONNX, HF = "torchvision:", "onnx:", "hf:"
 BF16 = "#bf16"  # ends recipe and version of a backbone that computes in bfloat16
 
 
-def backbone_version(name: str, files: Sequence[Path], preprocessing: Preprocessing, rest: str = "") -> str:
-    """Version of a backbone in fp32: weights, every step from bytes to pixels, and what else changes its features."""
+def backbone_version(
+    name: str, files: Sequence[Path], preprocessing: Preprocessing | TextReading, rest: str = ""
+) -> str:
+    """Version of a backbone in fp32: weights, all steps from bytes to its input, what else changes its features."""
     sha = hashlib.sha256()
     for path in files:
         with open(path, "rb") as file:
@@ -101,3 +105,6 @@ class Normalised(nn.Module):
         x = (pixels.permute(0, 3, 1, 2).to(torch.float32) - self.mean) / self.scale
         features = self.net(x)
         return features.mean(dim=(2, 3)) if features.ndim == 4 else features
+
+
+AnyBackbone = Backbone | TextBackbone

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from crossmedia.errors import StoreError
 from crossmedia.imgserver.storage.records import Rows, Space
 from crossmedia.imgserver.storage.versions import FEATURE_DTYPE
-from crossmedia.imgserver.vision.backbone import Backbone
-from crossmedia.imgserver.vision.backbones import get_backbone
+from crossmedia.imgserver.vision.backbone import AnyBackbone
+from crossmedia.imgserver.vision.backbones import any_backbone
 from crossmedia.imgserver.vision.engines import Engine, make_engine, run_all
 from crossmedia.imgserver.vision.photos import Photo, rows_of
 from crossmedia.status import NOT_KEPT, Status
@@ -69,14 +69,14 @@ class Embedder:
     Args:
         recipe: what makes the backbone.
         version: the backbone's version in the store.
-        cache: folder for converted graphs.
+        cache: folder for converted graphs, in that of the store.
         threads: of the engine; 0 takes all cores.
     """
 
     def __init__(self, recipe: str, version: str, cache: Path, threads: int):
         self.version, self._recipe, self._cache, self._threads = version, recipe, cache, threads
         self._lock = threading.Lock()
-        self._made: tuple[Backbone, Engine] | None = None
+        self._made: tuple[AnyBackbone, Engine] | None = None
 
     @property
     def engine_name(self) -> str:
@@ -84,7 +84,7 @@ class Embedder:
         return self._made[1].name if self._made else "none"
 
     @property
-    def backbone(self) -> Backbone:
+    def backbone(self) -> AnyBackbone:
         """The backbone; made now if it was not needed before."""
         return self._get()[0]
 
@@ -93,7 +93,7 @@ class Embedder:
         """Its engine; made now if it was not needed before."""
         return self._get()[1]
 
-    def _get(self) -> tuple[Backbone, Engine]:
+    def _get(self) -> tuple[AnyBackbone, Engine]:
         """Both.
 
         Raises:
@@ -102,7 +102,7 @@ class Embedder:
         """
         with self._lock:
             if self._made is None:
-                backbone = get_backbone(self._recipe)
+                backbone = any_backbone(self._recipe, self._cache.parent)
                 if backbone.version != self.version:
                     raise StoreError(
                         f"The backbone {self._recipe} is {backbone.version} here; the store holds features of "

@@ -18,7 +18,8 @@ from torch import nn
 
 from crossmedia.disk import hash_of, replacing
 from crossmedia.errors import BadInput
-from crossmedia.imgserver.vision.backbone import Backbone, OnnxGraph
+from crossmedia.imgserver.text.backbone import TextBackbone
+from crossmedia.imgserver.vision.backbone import AnyBackbone, Backbone, OnnxGraph
 from crossmedia.imgserver.vision.decode import Pixels, Preprocessing
 
 FeatureArray = npt.NDArray[np.float32]
@@ -59,7 +60,7 @@ class OpenVinoEngine:
     name = "openvino"
 
     def __init__(self, backbone: Backbone, cache: Path | None, threads: int = 0):
-        ov = _openvino()
+        ov = runtime()
         core = ov.Core()
         size = backbone.preprocessing.size
         if isinstance(backbone.graph, OnnxGraph):
@@ -92,8 +93,9 @@ class OpenVinoEngine:
         found[start] = _pooled(values, self._pool)
 
 
-def _openvino() -> Any:
-    # OpenVINO's converter reports usage to its makers unless this package is absent; we tell nobody anything.
+def runtime() -> Any:
+    """OpenVINO."""
+    # Its converter reports usage to its makers unless this package is absent; we tell nobody anything.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
@@ -102,7 +104,7 @@ def _openvino() -> Any:
 
 def _converted(core: Any, backbone: Backbone, build: Callable[[], nn.Module], cache: Path | None) -> Any:
     """A torch module as OpenVINO's graph, from the cache when it is there and is what was written."""
-    ov = _openvino()
+    ov = runtime()
     graph = cache / f"{backbone.version}.xml" if cache else None
     if graph is not None and engine_state(graph) == "whole":
         with suppress(RuntimeError):  # another OpenVINO wrote it
@@ -144,7 +146,7 @@ def _hashes(graph: Path) -> str:
 
 def _onnx_model(core: Any, graph: OnnxGraph, size: int, preprocessing: Preprocessing) -> tuple[Any, int, str]:
     """The ONNX graph behind its normalisation, the number of its output, and how tokens are pooled."""
-    ov = _openvino()
+    ov = runtime()
     from openvino.preprocess import ColorFormat, PrePostProcessor
 
     model = _read_onnx(core, graph, size)
@@ -200,7 +202,7 @@ def onnx_feature_dim(graph: OnnxGraph, size: int) -> int:
     Raises:
         BadInput: the graph cannot be used, or its output is no feature.
     """
-    model = _read_onnx(_openvino().Core(), graph, size)
+    model = _read_onnx(runtime().Core(), graph, size)
     ports = [port for port in model.outputs if graph.output in port.names] or [model.outputs[0]]
     shape = ports[0].partial_shape
     rank = shape.rank.get_length() if shape.rank.is_static else 0
@@ -247,8 +249,10 @@ class TorchEngine:
         return found
 
 
-def make_engine(backbone: Backbone, cache: Path | None, threads: int = 0) -> Engine:
-    """Torch where there is a CUDA device, OpenVINO elsewhere and for ONNX files."""
+def make_engine(backbone: AnyBackbone, cache: Path | None, threads: int = 0) -> Engine:
+    """Torch where there is a CUDA device, OpenVINO elsewhere and for ONNX files; a text encoder brings its own."""
+    if isinstance(backbone, TextBackbone):
+        return backbone.make(threads)
     if torch.cuda.is_available() and not isinstance(backbone.graph, OnnxGraph):
         return TorchEngine(backbone, "cuda")
     return OpenVinoEngine(backbone, cache, threads)

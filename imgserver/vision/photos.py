@@ -1,4 +1,4 @@
-"""One photo: read, checked, decoded, and what can be said of it when that fails."""
+"""One photo, or one text: read, checked, decoded, and what can be said of it when that fails."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy.typing as npt
 from crossmedia.imgserver.storage.catalogue import Catalogue
 from crossmedia.imgserver.storage.catalogue.remote import in_words
 from crossmedia.imgserver.storage.records import SOURCE, Rows, Space, content_hash, spread
-from crossmedia.imgserver.vision.decode import Pixels, Preprocessing
+from crossmedia.imgserver.text.reading import BadText, TextReading, TextTooLong
+from crossmedia.imgserver.vision.decode import Preprocessing
 from crossmedia.imgserver.vision.decoders import Decoders, DecodingFailed
 from crossmedia.imgserver.vision.formats import CorruptImage, ImageTooLarge
 from crossmedia.status import Status, is_ok
@@ -34,14 +35,14 @@ class Photo:
         image_id: its id.
         status: what became of it: OK means there are pixels.
         source: size, stamp and content hash of the bytes.
-        pixels: uint8, shape (size, size, 3), or None.
+        pixels: uint8, shape (size, size, 3), or None; of a text, the text.
         reason: why there are no pixels, for people.
     """
 
     image_id: int
     status: Status
     source: Source
-    pixels: Pixels | None = None
+    pixels: npt.NDArray[Any] | None = None
     reason: str = ""
 
     @property
@@ -65,7 +66,9 @@ def rows_of(space: Space, photos: Sequence[Photo], found: npt.NDArray[Any] | Non
     return Rows(space, ids, status, sources, spread(found, is_ok(status)))
 
 
-def read_photo(catalogue: Catalogue, image_id: int, preprocessing: Preprocessing, decoders: Decoders) -> Photo:
+def read_photo(
+    catalogue: Catalogue, image_id: int, preprocessing: Preprocessing | TextReading, decoders: Decoders
+) -> Photo:
     """Read and decode one photo of the catalogue; never raises for what is wrong with it."""
     try:
         found = catalogue.fingerprints(np.array([image_id]))
@@ -83,9 +86,11 @@ def read_photo(catalogue: Catalogue, image_id: int, preprocessing: Preprocessing
 
 
 def photo_from_bytes(
-    image_id: int, data: bytes, source: Source, preprocessing: Preprocessing, decoders: Decoders
+    image_id: int, data: bytes, source: Source, preprocessing: Preprocessing | TextReading, decoders: Decoders
 ) -> Photo:
-    """Decode the bytes of one photo; never raises for what is wrong with them."""
+    """Decode the bytes of one photo, or read those of a text; never raises for what is wrong with them."""
+    if isinstance(preprocessing, TextReading):
+        return text_from_bytes(image_id, data, source, preprocessing)
     try:
         return Photo(image_id, Status.OK, source, decoders.pixels(data, preprocessing))
     except ImageTooLarge as error:
@@ -94,3 +99,13 @@ def photo_from_bytes(
         return Photo(image_id, Status.CORRUPT, source, reason=str(error))
     except DecodingFailed as error:
         return Photo(image_id, Status.FAILED, source, reason=str(error))
+
+
+def text_from_bytes(image_id: int, data: bytes, source: Source, reading: TextReading) -> Photo:
+    """Read the bytes of one text; never raises for what is wrong with them."""
+    try:
+        return Photo(image_id, Status.OK, source, reading.read(data))
+    except TextTooLong as error:
+        return Photo(image_id, Status.TOO_LARGE, source, reason=str(error))
+    except BadText as error:
+        return Photo(image_id, Status.CORRUPT, source, reason=str(error))

@@ -1,0 +1,59 @@
+"""What a text encoder is to the server: a backbone like any other, with what it reads and what makes features of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crossmedia.imgserver.storage.records import Space
+from crossmedia.imgserver.storage.versions import FEATURE_DTYPE
+from crossmedia.imgserver.text.reading import TextReading
+
+Features = npt.NDArray[np.float32]
+Encode = Callable[[Sequence[str]], Features]
+
+
+class TextEngine:
+    """Runs an encoder on batches of texts.
+
+    Args:
+        name: what it runs on.
+        encode: features, shape (n, F), of n texts.
+    """
+
+    def __init__(self, name: str, encode: Encode):
+        self.name, self._encode = name, encode
+
+    def run(self, pixels: npt.NDArray[Any]) -> Features:
+        """Features, shape (n, F), of texts, shape (n,): the name is that of engines for pictures."""
+        return self._encode(pixels.tolist())
+
+
+@dataclass(frozen=True)
+class TextBackbone:
+    """A frozen text encoder.
+
+    Attributes:
+        recipe: how users name it, behind ``text:``, and what makes it again.
+        version: ``text:<name>@<12 hex of sha256(weights, how texts are read)>``.
+        feature_dim: numbers in a feature.
+        make: makes its engine from a number of threads, 0 for all cores.
+        preprocessing: from bytes to text.
+        probe: a text that it can encode, for a check that work goes through.
+    """
+
+    recipe: str
+    version: str
+    feature_dim: int
+    make: Callable[[int], TextEngine]
+    preprocessing: TextReading = TextReading()
+    probe: str = "red dress"
+
+    @property
+    def space(self) -> Space:
+        """What its features are stored in, out of any store."""
+        return Space(0, self.version, "feature", self.feature_dim, FEATURE_DTYPE, recipe=self.recipe)
