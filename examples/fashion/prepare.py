@@ -16,7 +16,7 @@ import gzip
 import shutil
 from pathlib import Path
 
-TEXTS = ("name", "description")
+TEXTS = ("name", "description")  # embedded together, as one text
 
 
 def prepare(hm: Path, out: Path) -> tuple[int, int]:
@@ -43,11 +43,12 @@ def prepare(hm: Path, out: Path) -> tuple[int, int]:
         articles = list(csv.DictReader(source))
         attributes = [name for name in articles[0] if name not in ("article", *TEXTS)]
         writer = csv.writer(target)
-        writer.writerow(["article", "product", "image_id", "price", *attributes, *TEXTS])
+        writer.writerow(["article", "product", "image_id", "price", *attributes, "text"])
         for row in articles:
             article = row["article"]  # ten digits: product and colour; photos go by it as a number
             own = [article, article[:7], int(article), first_price.get(article, "")]
-            writer.writerow([*own, *(row[name] for name in (*attributes, *TEXTS))])
+            words = ". ".join(row[name] for name in TEXTS if row[name])
+            writer.writerow([*own, *(row[name] for name in attributes), words])
     shutil.copy(Path(__file__).parent / "samples.toml", out)
     return len(seen), len(articles)
 
