@@ -88,19 +88,12 @@ def scores_table(samples: Samples, split: str, probabilities: Probabilities, lab
         ``labels``, and ``label_<label>`` of the others; and what ``predictions_table`` gives.
     """
     names = label_columns(labels).values()
-    frame = samples.frame(split, ["timestamp", "raw_item_id", *(label_column(samples, label) for label in labels)])
-    time, item, *of_labels = frame.columns
+    keys = ["timestamp", "raw_user_id", "raw_item_id"]
+    frame = samples.frame(split, [*keys, *(label_column(samples, label) for label in labels)])
+    time, user, item, *of_labels = frame.columns
     scored = predictions_table(probabilities, labels)
-    columns = [time, _raw_users(samples, split), item, *of_labels, *scored.columns]
-    return pa.table(columns, names=["timestamp", "raw_user_id", "raw_item_id", *names, *scored.column_names])
-
-
-def _raw_users(samples: Samples, split: str) -> pa.ChunkedArray:
-    """The users of a split as the log has them; of samples of former releases null where training has none."""
-    if "raw_user_id" in samples.head(split, 1)[0]:
-        return samples.frame(split, ["raw_user_id"])["raw_user_id"]
-    known = pa.concat_arrays([pa.nulls(1, pa.string()), samples.vocabulary.values["user_id"]])
-    return pa.chunked_array([known.take(samples.frame(split, ["user_id"])["user_id"].combine_chunks())])
+    columns = [time, user, item, *of_labels, *scored.columns]
+    return pa.table(columns, names=[*keys, *names, *scored.column_names])
 
 
 def label_column(samples: Samples, label: str) -> str:

@@ -35,6 +35,7 @@ from crossmedia.trainer.evaluate import measure, predict
 from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.image_head import ImageHead
+from crossmedia.trainer.images.spaces import Spaces
 from crossmedia.trainer.metrics import auc
 from crossmedia.trainer.report.summary import sentence
 from crossmedia.trainer.runs.checkpoint import load_model
@@ -121,7 +122,7 @@ def test_a_loaded_model_gives_the_numbers_of_its_run(
     opened = Samples(samples)
     lineage.check_samples(opened)
     with ImageClient(transport) as client:
-        feed = Feed(opened, ImageHead(client), 64, torch.device("cpu"))
+        feed = Feed(opened, Spaces({"image": ImageHead(client)}), 64, torch.device("cpu"))
         again = measure(opened, "test", predict(model, feed, "test")[:, 0])
     assert again["all"]["auc"] == pytest.approx(result["test"]["all"]["auc"], abs=1e-6)
     with pytest.raises(BadInput, match="no run that can be loaded"):
@@ -241,7 +242,7 @@ def test_a_generation_that_changes_is_reported(config: FitConfig, transport: Moc
         transport.generation = 2
 
     result = fit(replace(config, epochs=1), transport, replace_photo)
-    assert (result["generation_at_start"], result["generation"]) == (1, 2)
+    assert (result["generations_at_start"], result["generations"]) == ({"image": 1}, {"image": 2})
 
 
 def test_compare_skips_what_is_done_and_says_what_came_out(config: FitConfig, transport: MockTransport) -> None:

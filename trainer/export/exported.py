@@ -260,6 +260,7 @@ class Exported:
     Attributes:
         lineage: what it was trained with.
         vocabulary: bytes of ``vocabulary.parquet``.
+        inputs: names of the program's inputs, in order.
     """
 
     def __init__(self, path: str | Path):
@@ -275,6 +276,7 @@ class Exported:
             self._program, self.lineage, self.vocabulary = _read(self._path.read_bytes())
         except Exception as error:  # what is wrong with a file of a stranger may be of any kind
             raise BadInput(f"{path} holds no exported model: {_said(error)}. 'trainer export' makes one.") from error
+        self.inputs = self._program.inputs
 
     @torch.inference_mode()
     def probabilities(self, batch: TensorBatch, vectors: SpaceVectors) -> Tensor:
@@ -284,7 +286,7 @@ class Exported:
             BadInput: the program in the file does not fit its description, or gives no probabilities.
         """
         try:
-            found: Tensor = self._program(flat(batch, vectors, self._program.inputs))
+            found: Tensor = self._program(flat(batch, vectors, self.inputs))
             fault = _fault(found, (batch.rows, len(self.lineage.inputs.labels)))
         except Exception as error:  # as above; each operator has errors of its own
             raise BadInput(f"The program in {self._path} fails: {_said(error)}. Export the model again.") from error
