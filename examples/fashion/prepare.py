@@ -5,7 +5,9 @@
 The folder holds ``purchases.csv.gz`` (day, user, article, price, channel) and ``articles.csv.gz`` (article, name,
 attributes, description): a part of the data of Kaggle's "H&M Personalized Fashion Recommendations" of 2022, whose rules
 allow research and no redistribution. Photos are files ``<article>.jpg``, or a tar of them. An article's price is that
-of its first sale: a purchase says no more of it than of an article that was not bought.
+of its first sale: a purchase says no more of it than of an article that was not bought. Of the purchases of an article
+by one user the first one counts: a negative is nothing that its user ever buys, so that a later one would be told by the
+history alone.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ def prepare(hm: Path, out: Path) -> tuple[int, int]:
     """Write ``purchases.csv``, ``articles.csv`` and the schema to ``out``; return purchases and articles."""
     out.mkdir(parents=True, exist_ok=True)
     first_price: dict[str, str] = {}
-    seen: set[tuple[str, str, str]] = set()
+    seen: set[tuple[str, str]] = set()
     with (
         gzip.open(hm / "purchases.csv.gz", "rt", encoding="utf-8", newline="") as source,
         open(out / "purchases.csv", "w", encoding="utf-8", newline="") as target,
@@ -32,10 +34,9 @@ def prepare(hm: Path, out: Path) -> tuple[int, int]:
         writer.writerow(["day", "user", "article"])
         for row in csv.DictReader(source):  # in the order of time
             first_price.setdefault(row["article"], row["price"])
-            key = row["day"], row["user"], row["article"]
-            if key not in seen:  # two of one article in one day are one purchase
+            if (key := (row["user"], row["article"])) not in seen:
                 seen.add(key)
-                writer.writerow(key)
+                writer.writerow([row["day"], *key])
     with (
         gzip.open(hm / "articles.csv.gz", "rt", encoding="utf-8", newline="") as source,
         open(out / "articles.csv", "w", encoding="utf-8", newline="") as target,
