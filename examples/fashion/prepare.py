@@ -6,8 +6,8 @@ The folder holds ``purchases.csv.gz`` (day, user, article, price, channel) and `
 attributes, description): a part of the data of Kaggle's "H&M Personalized Fashion Recommendations" of 2022, whose rules
 allow research and no redistribution. Photos are files ``<article>.jpg``, or a tar of them. An article's price is that
 of its first sale: a purchase says no more of it than of an article that was not bought. Of the purchases of an article
-by one user the first one counts: a negative is nothing that its user ever buys, so that a later one would be told by the
-history alone.
+by one user the first one counts: a negative is nothing that its user ever buys, so that a later one would be told by
+the history alone.
 """
 
 from __future__ import annotations
