@@ -12,17 +12,17 @@ from PIL import Image
 SHOPS, CATEGORIES, CITIES = 12, 8, 5
 USERS = 1_500
 WITHOUT_PHOTO = 5
-SECOND_PHOTOS = 40
+SECOND_PHOTOS = 30
 LATE_SHARE = 0.33
 TASTE_GROUPS = 4
 COMMON_TASTE = {"warmth": 0.75, "brightness": 0.55, "greenness": -0.6}
 GROUP_TASTE_STD = 0.45
 STATISTICS = tuple(COMMON_TASTE)
 WITHOUT_PRICE = 12
-PRICE_WEIGHT = -0.4
+PRICE_WEIGHT = -0.3
 TAGS = ("organic", "new", "sale", "local", "ripe", "imported", "family", "snack", "bulk", "vegan", "fair", "last")
-TAG_STD = 0.7
-MOST_TAGS = 3
+TAG_STD = 0.5
+MEAN_TAGS = 1.5
 
 Floats = npt.NDArray[np.float64]
 
@@ -49,6 +49,7 @@ class Catalogue:
         title, review: word places, shape (I, 4) and (I, 6).
         price: of the item, nan for none.
         tags: whether the item has each of ``TAGS``, shape (I, 12).
+        quality: of the item itself, shape (I,).
         static: everything in the logit that does not depend on the user, but the photos; shape (I,).
         statistics: standardised pixel statistics, the mean over the item's photos, shape (I, 3); zeros without a photo.
         late: which items are launched in the last fifth.
@@ -63,6 +64,7 @@ class Catalogue:
     review: npt.NDArray[np.int64]
     price: Floats
     tags: npt.NDArray[np.bool_]
+    quality: Floats
     static: Floats
     statistics: Floats
     late: npt.NDArray[np.bool_]
@@ -111,48 +113,47 @@ def draw_effects(rng: np.random.Generator, items: int, seed: int, *, plain: bool
 def draw_catalogue(
     rng: np.random.Generator, photos: list[Path], effects: Effects, seed: int, *, plain: bool
 ) -> Catalogue:
-    """Items that show the photos, and some that show none."""
-    own = np.random.default_rng([seed, 2])
-    second = np.zeros(0, dtype=np.int64) if plain else np.sort(own.choice(len(photos), SECOND_PHOTOS, replace=False))
-    first = np.setdiff1d(np.arange(len(photos)), second)
-    items = len(first) + WITHOUT_PHOTO
+    """Items that show the photos, and some that show none. Of a shop that is not plain some photos are second ones."""
+    items = len(photos) + WITHOUT_PHOTO
     raw = np.array([list(pixel_statistics(path).values()) for path in photos])
-    standard = (raw - raw.mean(axis=0)) / raw.std(axis=0)
+    standard = np.concatenate([(raw - raw.mean(axis=0)) / raw.std(axis=0), np.zeros((WITHOUT_PHOTO, 3))])
     shop, category = rng.integers(0, SHOPS, items), rng.integers(0, CATEGORIES, items)
     title, review = rng.integers(0, 30, (items, 4)), rng.integers(0, 30, (items, 6))
     text = effects.title[title].sum(axis=1) + effects.review[review].sum(axis=1) / 2
     late = np.zeros(items, dtype=np.bool_)
     late[rng.choice(items, round(LATE_SHARE * items), replace=False)] = True
     item_id = 1000 + rng.permutation(items)
+    image = np.concatenate([[int(path.stem) for path in photos], np.full(WITHOUT_PHOTO, -1)])
+    static = effects.quality + effects.shop[shop] + effects.category[category] + text
 
-    numbers = np.array([int(path.stem) for path in photos])
-    image, another = (np.full(items, -1, dtype=np.int64) for _ in range(2))
-    image[: len(first)] = numbers[first]
-    with_two = own.choice(len(first), len(second), replace=False)
-    another[with_two] = numbers[second]
-    statistics = np.zeros((items, 3))
-    statistics[: len(first)] = standard[first]
-    statistics[with_two] = (standard[first[with_two]] + standard[second]) / 2
-    price, tags = np.exp(own.normal(1, 0.7, items)).round(2), own.random((items, len(TAGS))) < MOST_TAGS / 2 / len(TAGS)
+    # Items that the plain shop has give their photos to others, and are not there.
+    own = np.random.default_rng([seed, 2])
+    of_photos = own.permutation(len(photos))[: 0 if plain else 2 * SECOND_PHOTOS]
+    gone, with_two = of_photos[: len(of_photos) // 2], of_photos[len(of_photos) // 2 :]
+    second = np.full(items, -1, dtype=np.int64)
+    second[with_two] = image[gone]
+    statistics = standard.copy()
+    statistics[with_two] = (standard[with_two] + standard[gone]) / 2
+    price, tags = np.exp(own.normal(1, 0.7, items)).round(2), own.random((items, len(TAGS))) < MEAN_TAGS / len(TAGS)
     price[own.choice(items, WITHOUT_PRICE, replace=False)] = np.nan
+    there = np.setdiff1d(np.arange(items), gone)
+    price, tags = price[there], tags[there]
     return Catalogue(
-        item_id=item_id,
-        image_id=image,
-        second_image_id=another,
-        shop=shop,
-        category=category,
-        title=title,
-        review=review,
+        item_id=item_id[there],
+        image_id=image[there],
+        second_image_id=second[there],
+        shop=shop[there],
+        category=category[there],
+        title=title[there],
+        review=review[there],
         price=price,
         tags=tags,
-        static=effects.quality
-        + effects.shop[shop]
-        + effects.category[category]
-        + text
+        quality=effects.quality[there],
+        static=static[there]
         + effects.price * standardised_price(price)
         + tags @ effects.tag / np.maximum(tags.sum(axis=1), 1),
-        statistics=statistics,
-        late=late,
+        statistics=statistics[there],
+        late=late[there],
     )
 
 

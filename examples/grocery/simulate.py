@@ -2,7 +2,7 @@
 
     python examples/grocery/simulate.py --out demo/logs --seed 1
 
-Each of the 243 photos belongs to one item of a made-up shop; 40 of the items have two, and five have none. Users see
+Each of the 243 photos belongs to one item of a made-up shop; 30 of the items have two, and five have none. Users see
 items and click with probability sigmoid(logit), and the logit is a sum of known effects, one for each column:
 
     column                 effect on the logit of a click
@@ -50,7 +50,6 @@ import numpy.typing as npt
 from shop import (
     CATEGORIES,
     CITIES,
-    SECOND_PHOTOS,
     TAGS,
     TASTE_GROUPS,
     USERS,
@@ -94,8 +93,7 @@ def simulate(out: Path, seed: int, *, plain: bool = False) -> dict[str, Any]:
     """Draw the logs and write them to ``out``; return what ``truth.json`` holds."""
     rng = np.random.default_rng(seed)
     photos = sorted((HERE / "images").glob("*.jpg"))
-    shown = len(photos) - (0 if plain else SECOND_PHOTOS)
-    effects = draw_effects(rng, shown + WITHOUT_PHOTO, seed, plain=plain)
+    effects = draw_effects(rng, len(photos) + WITHOUT_PHOTO, seed, plain=plain)
     items = draw_catalogue(rng, photos, effects, seed, plain=plain)
     city, group = rng.integers(0, CITIES, USERS), rng.integers(0, TASTE_GROUPS, USERS)
     visual = items.statistics @ effects.taste.T  # (I, TASTE_GROUPS)
@@ -154,6 +152,7 @@ def simulate(out: Path, seed: int, *, plain: bool = False) -> dict[str, Any]:
         "late_items": sorted(int(i) for i in items.item_id[items.late]),
         "late_share_of_test": float(shown_late[test].mean()),
         "effects": {name: np.round(values, 6).tolist() for name, values in vars(effects).items()},
+        "quality": dict(zip(items.item_id.tolist(), np.round(items.quality, 6).tolist(), strict=True)),
         "probabilities": np.round(probabilities, 6).tolist(),
         "reference": reference,
     }
