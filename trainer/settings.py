@@ -49,8 +49,8 @@ class FitConfig:
         seed: seed of the weights and of the order of the rows.
         epochs: at most so many passes over the rows.
         patience: stop after so many epochs without a better AUC on the validation part.
-        validate_on: rows that decide when to stop, and which epoch is kept: those of the validation part; or those of a
-            tenth of the items, which training then never sees. Choose this where the model is for new items.
+        validate_on: rows of the validation part that decide when to stop, and which epoch is kept: all, or those of
+            unseen items, of which a tenth of all items is then held out of training. Choose this for new items.
         batch_size: rows in a step.
         learning_rate: step size of Adam.
         width: numbers in an embedding.

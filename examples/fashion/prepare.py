@@ -1,4 +1,4 @@
-"""H&M purchases and photos of the articles to the tables and the schema that ``features build`` reads.
+"""H&M purchases and photos of the articles to the tables and schemas that ``features build`` reads.
 
     python examples/fashion/prepare.py --hm hm_fashion --out fashion
 
@@ -7,7 +7,7 @@ attributes, description): a part of the data of Kaggle's "H&M Personalized Fashi
 allow research and no redistribution. Photos are files ``<article>.jpg``, or a tar of them. An article's price is that
 of its first sale: a purchase says no more of it than of an article that was not bought. Of the purchases of an article
 by one user the first one counts: a negative is nothing that its user ever buys, so that a later one would be told by
-the history alone.
+the history alone. Beside ``samples.toml`` it writes ``bare.toml``, of a shop that knows no attributes and no prices.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
-import shutil
+import re
 from pathlib import Path
 
 TEXTS = ("name", "description")  # embedded together, as one text
 
 
 def prepare(hm: Path, out: Path) -> tuple[int, int]:
-    """Write ``purchases.csv``, ``articles.csv`` and the schema to ``out``; return purchases and articles."""
+    """Write ``purchases.csv``, ``articles.csv`` and the schemas to ``out``; return purchases and articles."""
     out.mkdir(parents=True, exist_ok=True)
     first_price: dict[str, str] = {}
     seen: set[tuple[str, str]] = set()
@@ -50,7 +50,9 @@ def prepare(hm: Path, out: Path) -> tuple[int, int]:
             own = [article, article[:7], int(article), first_price.get(article, "")]
             words = ". ".join(row[name] for name in TEXTS if row[name])
             writer.writerow([*own, *(row[name] for name in attributes), words])
-    shutil.copy(Path(__file__).parent / "samples.toml", out)
+    schema = (Path(__file__).parent / "samples.toml").read_text()
+    (out / "samples.toml").write_text(schema)
+    (out / "bare.toml").write_text(re.sub(r"\n(ids = \[.*?\n\]|numbers = .*?)(?=\n)", "", schema, flags=re.DOTALL))
     return len(seen), len(articles)
 
 

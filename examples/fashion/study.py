@@ -1,6 +1,6 @@
 """What do photos and titles add to a model of purchases: on all rows, and on articles and products that are new?
 
-    python examples/fashion/study.py --samples fashion-samples --photos store --titles titles --seeds 5
+    python examples/fashion/study.py --samples samples --bare bare --photos store --titles titles --seeds 5
 
 Trains every variant with the same seeds on the same rows, and prints a table of the test part. A product is the first
 seven digits of an article: articles of one product differ in colour or pattern. New is what no training row shows, as
@@ -32,18 +32,18 @@ from crossmedia.trainer.runs import results
 DATA = "hm_fashion"
 PRODUCT_DIGITS = 7
 PHOTO, TITLE = "photo", "title"
-VARIANTS: dict[str, dict[str, Any]] = {
-    "ids and attributes": {"spaces": ()},
-    "+ photos": {"spaces": (PHOTO,)},
-    "+ titles": {"spaces": (TITLE,)},
-    "+ photos and titles": {"spaces": (PHOTO, TITLE)},
-    "+ photos, learning head": {"spaces": (PHOTO,), "head": "photo=learn"},
-    "+ photos, learning head, and titles": {"spaces": (PHOTO, TITLE), "head": "photo=learn"},
+SPACES = {"": (), " + photos": (PHOTO,), " + titles": (TITLE,), " + photos + titles": (PHOTO, TITLE)}
+HEAD = " + photos, learning head"
+VARIANTS: dict[str, tuple[str, ...]] = {
+    **{f"ids + attributes{name}": spaces for name, spaces in SPACES.items()},
+    **{f"ids{name}": spaces for name, spaces in SPACES.items()},
+    f"ids + attributes{HEAD}": (PHOTO,),
+    f"ids{HEAD}": (PHOTO,),
 }
 PARTS = {"all": "all rows", "unseen_items": "unseen articles", "unseen_products": "unseen products"}
 # The same for all variants, so that a difference is that of the vectors (docs/results.md says what else was tried).
 RECIPE: dict[str, Any] = {
-    "epochs": 5,
+    "epochs": 8,
     "batch_size": 512,
     "id_dropout": 0.5,
     "options": {"activation": "batch_norm"},
@@ -53,15 +53,15 @@ RECIPE: dict[str, Any] = {
 
 def config(variant: str, arguments: argparse.Namespace, seed: int) -> FitConfig:
     """What one run is trained with."""
-    own = VARIANTS[variant]
+    spaces = VARIANTS[variant]
     folders = {PHOTO: str(arguments.photos), TITLE: str(arguments.titles)}
-    head = {"head": own["head"], "head_learning_rate": 3e-4} if "head" in own else {}
+    head: dict[str, Any] = {"head": "learn", "head_learning_rate": 3e-4} if variant.endswith(HEAD) else {}
     return FitConfig(
-        samples=str(arguments.samples),
-        out=str(arguments.out / f"{arguments.model}-{variant.replace(' ', '-').replace(',', '')}-{seed}"),
+        samples=str(arguments.samples if "attributes" in variant else arguments.bare),
+        out=str(arguments.out / f"{arguments.model}-{variant.replace(' ', '').replace(',', '+')}-{seed}"),
         model=arguments.model,
-        images=bool(own["spaces"]),
-        vectors={space: folders[space] for space in own["spaces"]},
+        images=bool(spaces),
+        vectors={space: folders[space] for space in spaces},
         seed=seed,
         overwrite=True,  # what counts is the file of results
         **head,
@@ -108,18 +108,20 @@ def main() -> None:
     """Train what is missing, then print."""
     parser = argparse.ArgumentParser(description="What photos and titles add to a model of purchases.")
     parser.add_argument("--samples", type=Path, required=True, help="what 'features build' made")
+    parser.add_argument("--bare", type=Path, help="of the schema without attributes; without it only the others run")
     parser.add_argument("--photos", type=Path, required=True, help="store that was filled from the photos")
     parser.add_argument("--titles", type=Path, required=True, help="store that was filled from the texts")
     parser.add_argument("--results", type=Path, default=Path("results/fashion.jsonl"))
     parser.add_argument("--out", type=Path, default=Path("runs/fashion"), help="run folders")
-    parser.add_argument("--model", default="din")
+    parser.add_argument("--model", default="embedding_mlp")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--variants", default="", help="only these, separated by semicolons")
     parser.add_argument("--table", action="store_true", help="train nothing")
     arguments = parser.parse_args()
-    names = [name.strip() for name in arguments.variants.split(";") if name.strip()] or list(VARIANTS)
-    if unknown := [name for name in names if name not in VARIANTS]:
-        raise SystemExit(f"There is no variant {unknown[0]!r}; there are: {'; '.join(VARIANTS)}.")
+    there = [name for name in VARIANTS if arguments.bare or "attributes" in name]
+    names = [name.strip() for name in arguments.variants.split(";") if name.strip()] or there
+    if unknown := [name for name in names if name not in there]:
+        raise SystemExit(f"There is no variant {unknown[0]!r}; there are: {'; '.join(there)}.")
     lines: dict[str, list[results.Line]] = {name: [] for name in names}
     for seed in range(arguments.seeds):
         for name in names:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +40,9 @@ class SamplesWithUnseenItems(Samples):
 
     These items, drawn by their keys and so the same for every model and seed, are unknown: their id and their images'
     ids are place 0 wherever they stand, in histories too, as those of an item that no training row has. All else that
-    they have stays, vectors too. None of their rows is a training row. The validation part is all their rows before the
-    test part, and those validation rows whose item no training row has anyway. The test part keeps its rows.
+    they have stays, vectors too. None of their rows is a training row. The validation part keeps its rows of these items,
+    and of those that no training row has anyway; the test part keeps all rows. Rows of the training part are no
+    validation rows whatever their item: what else a user did in the same hour was trained on, which tells them.
 
     Args:
         folder: that 'features build' made.
@@ -81,37 +81,28 @@ class SamplesWithUnseenItems(Samples):
 
     def frames(self, split: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """As ``Samples.frames``, of the rows that the split has here; places of items are those of the vocabulary."""
-        for part in self._parts(split):
-            wanted = columns if columns is None or ITEM in columns else [*columns, ITEM]
-            for table in super().frames(part, wanted):
-                item = np.asarray(table[ITEM].combine_chunks())
-                kept = pa.array(self._belongs(split, self._unknown[item] | (item == 0)))
-                yield table.filter(kept).select(columns or table.column_names)
+        wanted = columns if columns is None or ITEM in columns else [*columns, ITEM]
+        for table in super().frames(split, wanted):
+            item = np.asarray(table[ITEM].combine_chunks())
+            kept = pa.array(self._belongs(split, self._unknown[item] | (item == 0)))
+            yield table.filter(kept).select(columns or table.column_names)
 
     def batches(
         self, split: str, batch_size: int, *, shuffle_seed: int | None = None, epoch: int = 0
     ) -> Iterator[Batch]:
         """As ``Samples.batches``, of the rows that the split has here."""
-        parts = [
-            super(SamplesWithUnseenItems, self).batches(part, batch_size, shuffle_seed=shuffle_seed, epoch=epoch)
-            for part in self._parts(split)
-        ]
-        kept = (self._kept(split, batch) for batch in chain(*parts))
+        batches = super().batches(split, batch_size, shuffle_seed=shuffle_seed, epoch=epoch)
+        kept = (self._kept(split, batch) for batch in batches)
         return in_batches((batch for batch in kept if len(batch)), batch_size)
 
     def _kept(self, split: str, batch: Batch) -> Batch:
-        """The rows of a batch of the files that the split has here."""
+        """The rows of a batch that the split has here."""
         kept = self._belongs(split, batch.items.ids[ITEM][batch.target] == 0)
         return batch if kept.all() else batch.take(np.flatnonzero(kept))
 
     @staticmethod
-    def _parts(split: str) -> tuple[str, ...]:
-        """The files that rows of a split lie in."""
-        return ("train", "validation") if split == "validation" else (split,)
-
-    @staticmethod
     def _belongs(split: str, unseen: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """Which rows of the files of a split belong to it here, by whether their items are unseen."""
+        """Which rows of the file of a split belong to it here, by whether their items are unseen."""
         return {"train": ~unseen, "validation": unseen}.get(split, np.ones_like(unseen))
 
 

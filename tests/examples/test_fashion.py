@@ -78,13 +78,15 @@ def test_the_commands_of_the_example(prepared: Path) -> None:
     run_command("imgserver", "precompute", f"--store={photos}", f"--catalogue={prepared / 'photos'}", "--dim=16")
     text = [f"--texts={prepared / 'fashion' / 'articles.csv'}", "--text=text", "--key=article", "--dim=16"]
     run_command("imgserver", "precompute", f"--store={titles}", *text)
+    run_command("features", "build", str(prepared / "fashion" / "bare.toml"), f"--out={prepared / 'bare'}")
+    assert list(Samples(prepared / "bare").item_ids) == ["item_id"]
     results = prepared / "results.jsonl"
     study = [sys.executable, str(FASHION / "study.py"), f"--samples={prepared / 'samples'}", f"--photos={photos}"]
-    study += [f"--titles={titles}", f"--results={results}", f"--out={prepared / 'runs'}", "--model=embedding_mlp"]
-    study += ["--seeds=1", "--variants=ids and attributes; + photos and titles"]
+    study += [f"--titles={titles}", f"--results={results}", f"--out={prepared / 'runs'}", "--seeds=1"]
+    study += [f"--bare={prepared / 'bare'}", "--variants=ids + attributes; ids + photos + titles"]
     done = subprocess.run(study, capture_output=True, text=True, check=True)
     table = [line for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert [line.split(" | ")[0] for line in table[1:]] == ["| ids and attributes", "| + photos and titles"]
+    assert [line.split(" | ")[0] for line in table[1:]] == ["| ids + attributes", "| ids + photos + titles"]
     assert all(cell.count(" / ") == 1 for line in table[1:] for cell in line.strip("| ").split(" | ")[2:])
     assert len(results.read_text().splitlines()) == 2
     again = subprocess.run([*study, "--table"], capture_output=True, text=True, check=True)
