@@ -40,8 +40,8 @@ class SamplesWithUnseenItems(Samples):
 
     These items, drawn by their keys and so the same for every model and seed, are unknown: their id and their images'
     ids are place 0 wherever they stand, in histories too, as those of an item that no training row has. All else that
-    they have stays, vectors too. None of their rows is a training row. The validation part keeps its rows of these items,
-    and of those that no training row has anyway; the test part keeps all rows. Rows of the training part are no
+    they have stays, vectors too. None of their rows is a training row. The validation part keeps its rows of these
+    items, and of those that no training row has anyway; the test part keeps all rows. Rows of the training part are no
     validation rows whatever their item: what else a user did in the same hour was trained on, which tells them.
 
     Args:

@@ -51,10 +51,10 @@ def test_the_rows_of_the_files_are_shared_out_by_the_item(plain: Samples, sample
     for split, rows in expected.items():
         assert samples.rows(split) == len(rows) > 0
         assert samples.frame(split, ["timestamp"])["timestamp"].to_pylist() == rows
-        batches = list(samples.batches(split, 32))
+        batches = list(samples.batches(split, 8))
         assert times(batches) == rows
-        assert {len(batch) for batch in batches[:-1]} == {32}, "a step has as many rows as it is told"
-        shuffled = times(list(samples.batches(split, 32, shuffle_seed=3, epoch=1)))
+        assert {len(batch) for batch in batches[:-1]} == {8}, "a step has as many rows as it is told"
+        shuffled = times(list(samples.batches(split, 8, shuffle_seed=3, epoch=1)))
         assert sorted(shuffled) == sorted(rows)
         assert shuffled != rows
 
