@@ -72,14 +72,19 @@ def _lists(n: int, parents: Int64Array, found: pa.Array) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets), found.filter(real))
 
 
+def alone(found: pa.Array) -> pa.ListArray:
+    """A column of one key or none a cell, as lists."""
+    return _lists(len(found), np.arange(len(found)), found)
+
+
 def joined(lists: pa.ListArray) -> pa.Array:
-    """Lists as texts that ``parted`` makes lists of again; a table can be grouped by texts."""
-    return pc.binary_join(lists, BETWEEN)
+    """Lists as texts that ``parted`` makes lists of again: rows can be grouped by texts, and not by lists."""
+    return pc.binary_join(pc.cast(lists, pa.list_(pa.string())), BETWEEN)
 
 
 def parted(text: pa.Array) -> pa.ListArray:
-    """The lists that were ``joined``."""
-    lists = pc.split_pattern(pc.fill_null(text, ""), BETWEEN)
+    """The lists that were ``joined``, of texts."""
+    lists = pc.split_pattern(text, BETWEEN)
     found, parents = pc.list_flatten(lists), np.asarray(pc.list_parent_indices(lists)).astype(np.int64)
     return _lists(len(text), parents, pc.if_else(pc.equal(found, ""), None, found))
 

@@ -10,6 +10,7 @@ be read alone; ``history_user`` counts within the group.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,23 +77,28 @@ class StoredRows:
         )
 
 
-def open_file(path: Path, vocabulary_hash: str) -> pq.ParquetFile:
+def open_file(path: Path, build: Mapping[str, str]) -> pq.ParquetFile:
     """Open one of the files, to be closed by the caller.
+
+    Args:
+        path: of the file.
+        build: what files that belong together have in their metadata, see ``Meta.build``.
 
     Raises:
         BadInput: it cannot be read, or is of another build.
     """
     try:
         file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
-        of = (file.schema_arrow.metadata or {}).get(b"vocabulary_hash", vocabulary_hash.encode()).decode()
+        found = {key.decode(): value.decode() for key, value in (file.schema_arrow.metadata or {}).items()}
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise BadInput(f"The samples file {path} cannot be read: {error}.") from error
-    if of != vocabulary_hash:
-        file.close()
-        raise BadInput(
-            f"The samples file {path} is of another build: its vocabularies are {of}, and those beside it "
-            f"{vocabulary_hash}. Copy all files of one folder, or run 'features build' again."
-        )
+    for name, of in build.items():
+        if (its := found.get(name, of)) != of:
+            file.close()
+            raise BadInput(
+                f"The samples file {path} is of another build: its {name} is {its}, and that of the files beside it "
+                f"{of}. Copy all files of one folder, or run 'features build' again."
+            )
     return file
 
 
@@ -108,7 +114,7 @@ class SplitFiles:
         folder: of samples.
         split: ``train``, ``validation`` or ``test``.
         histories: whether there are any.
-        vocabulary_hash: of the vocabularies that the places in the files are of.
+        build: see ``open_file``.
 
     Attributes:
         rows: how many.
@@ -118,15 +124,15 @@ class SplitFiles:
         BadInput: there is no such split, or a file cannot be read, or is of another build.
     """
 
-    def __init__(self, folder: Path, split: str, vocabulary_hash: str, *, histories: bool):
+    def __init__(self, folder: Path, split: str, build: Mapping[str, str], *, histories: bool):
         if split not in SPLITS:
             raise BadInput(f"There is no split {split!r}; there are: {', '.join(SPLITS)}.")
         self._folder, self._open = folder, ExitStack()
         try:
-            self._rows = self._open.enter_context(open_file(folder / rows_file(split), vocabulary_hash))
+            self._rows = self._open.enter_context(open_file(folder / rows_file(split), build))
             self._histories: pq.ParquetFile | None = None
             if histories:
-                self._histories = self._open.enter_context(open_file(folder / histories_file(split), vocabulary_hash))
+                self._histories = self._open.enter_context(open_file(folder / histories_file(split), build))
         except BadInput:
             self._open.close()
             raise

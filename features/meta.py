@@ -34,6 +34,7 @@ class Meta:
     Attributes:
         schema_version: of the format.
         vocabulary_hash: of the vocabularies.
+        items_hash: of the keys of the item table, whose rows the other files name.
         samples_hash: of the rows, histories and items.
         labels: names, in order.
         ids, numbers, lists: columns of users and impressions, in order, ``user_id`` first.
@@ -49,6 +50,7 @@ class Meta:
 
     schema_version: str
     vocabulary_hash: str
+    items_hash: str
     samples_hash: str
     labels: tuple[str, ...]
     ids: tuple[str, ...]
@@ -70,6 +72,11 @@ class Meta:
     def space_of(self) -> dict[str, Space]:
         """The spaces by name."""
         return {name: typed(Space, space) for name, space in self.spaces.items()}
+
+    @property
+    def build(self) -> dict[str, str]:
+        """What the files that belong together have in their metadata."""
+        return {"vocabulary_hash": self.vocabulary_hash, "items_hash": self.items_hash}
 
     def write(self, folder: Path) -> None:
         """Write the file."""

@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from crossmedia.features.batch import BatchItems, Int64Array, Jagged, VectorKeys
 from crossmedia.features.columns import IMAGE, key_column
+from crossmedia.features.distinct import Flags, KeyVocabulary, distinct
 from crossmedia.features.layout import ITEMS_FILE, damaged, open_file
 from crossmedia.features.meta import Meta
-from crossmedia.features.reading.distinct import Flags, KeyVocabulary, distinct
 from crossmedia.features.slices import Slices, column, list_values
 from crossmedia.features.spec import BY_IMAGE
 
@@ -77,7 +77,7 @@ class ItemTable:
         Raises:
             BadInput: it cannot be read, or is of another build.
         """
-        with open_file(self._folder / ITEMS_FILE, self._meta.vocabulary_hash) as file:
+        with open_file(self._folder / ITEMS_FILE, self._meta.build) as file:
             try:
                 return file.read(columns=columns).select(columns)
             except (OSError, pa.ArrowException, KeyError) as error:

@@ -174,7 +174,7 @@ class RequestReader:
         vectors, of_images = {}, None
         if self._columns.images:
             hint = "; for names give Scorer.load the manifest, too"
-            cells = [self._places.keys(c, self._names, hint, "They count as no image.") for c in both[IMAGE]]
+            cells = [self._places.keys(c, self._names, hint) for c in both[IMAGE]]
             of_images = _unique(join(cells))
             index = self._places.encode(IMAGE, pa.array(of_images.unique).cast(pa.string()))
             of_images = replace(of_images, unique_index=index)
@@ -184,8 +184,8 @@ class RequestReader:
                 vectors[name] = of_images
                 continue
             hint = f"; for names of items give Scorer.load the manifest of the space {name}, too"
-            names, missing = self._item_names.get(name), f"They have no vector in the space {name}."
-            vectors[name] = _unique(join([self._places.keys(c, names, hint, missing) for c in both[ITEM]]))
+            names = self._item_names.get(name)
+            vectors[name] = _unique(join([self._places.keys(c, names, hint, name) for c in both[ITEM]]))
         return vectors
 
     def _times(self, column: Column, now: int) -> Int64Array:

@@ -81,27 +81,28 @@ class RequestPlaces:
         lengths = np.asarray(pc.list_value_length(lists)).astype(np.int64)
         return Jagged.of_lengths(self.encode(name, pc.list_flatten(lists)), lengths)
 
-    def keys(self, column: Column, names: ImageNames | None, manifest: str, missing: str) -> Jagged:
+    def keys(self, column: Column, names: ImageNames | None, hint: str, space: str = "") -> Jagged:
         """Keys of vectors of each cell, in order: one or a list of them, where it may give names.
 
         Args:
             column: of ids, or of names, or of lists of either.
             names: gives ids to names.
-            manifest: what to do for who gives names without ``names``, half a sentence.
-            missing: what follows from a name that has no id.
+            hint: what to do for who gives names without ``names``, half a sentence.
+            space: name of the space of items; empty for images.
         """
+        kind = f"names of items that the manifest of the space {space} lacks" if space else UNNAMED
+        missing = f"They have no vector in the space {space}." if space else "They count as no image."
 
         def read(column: Column) -> pa.Array:
             if names is None:
-                found = image_ids(column, manifest)
+                found = image_ids(column, hint)
             else:
                 words = keys(column)
                 found = names.find(words)
                 absent = words.filter(pc.and_(pc.is_valid(words), pa.array(found == NULL_IMAGE)))
                 if len(absent):
                     near = near_in_words(names.near(absent), len(absent))
-                    why = f"{missing}{near}".rstrip(".")
-                    self._unmatched.add(UNNAMED, absent.to_pylist(), len(words), why)
+                    self._unmatched.add(kind, absent.to_pylist(), len(words), f"{missing}{near}".rstrip("."))
             return pa.array(found, mask=found == NULL_IMAGE)
 
         column = column.plain()

@@ -13,9 +13,9 @@ import pyarrow as pa
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import Batch, Int64Array, concatenate
 from crossmedia.features.columns import ACTION, IMAGE
+from crossmedia.features.distinct import KeyVocabulary
 from crossmedia.features.layout import META_FILE, SplitFiles, StoredRows, sample_files
 from crossmedia.features.meta import Meta
-from crossmedia.features.reading.distinct import KeyVocabulary
 from crossmedia.features.reading.frames import Frames
 from crossmedia.features.reading.item_table import ItemTable
 from crossmedia.features.reading.occurrences import count_occurrences
@@ -107,7 +107,7 @@ class Samples:
         )
 
     def _files(self, split: str) -> SplitFiles:
-        return SplitFiles(self.folder, split, self.vocabulary_hash, histories=self._columns.histories)
+        return SplitFiles(self.folder, split, self._meta.build, histories=self._columns.histories)
 
     def rows(self, split: str) -> int:
         """Number of rows of a split."""

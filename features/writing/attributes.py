@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import NULL_IMAGE, Int64Array, Jagged
-from crossmedia.features.cells import entries, fractions_in, id_keys, is_list, joined, parted
+from crossmedia.features.cells import alone, entries, fractions_in, id_keys, is_list, joined, parted
 from crossmedia.features.encoding import Encoding
 from crossmedia.features.numbers import Float64Array, numbers
 from crossmedia.features.spec import Columns, ImageTable, Items, Schema
@@ -62,7 +62,7 @@ def read_items(schema: Schema, encoding: Encoding, notes: Notes) -> Attributes |
     if items is None:
         return None
     wanted: Readers = {KEY: (items.item, full_keys)} | readers(items.columns)
-    read_images = _image_names if items.image_manifest else _image_ids
+    read_images = _several(keys if items.image_manifest else _image_ids)
     wanted |= {IMAGE + name: (name, read_images) for name in items.images}
     table = _read(schema, items.path, wanted, "items", notes)
     found = _attributes(table, items.columns, encoding, notes)
@@ -89,7 +89,7 @@ def read_users(schema: Schema, encoding: Encoding, notes: Notes) -> Attributes |
 
 
 def readers(columns: Columns) -> Readers:
-    """What reads the columns of a table, as texts and numbers that rows can be grouped by."""
+    """What reads the columns of a table."""
     wanted: Readers = {ID + name: (name, id_keys) for name in columns.ids}
     wanted |= {NUMBER + name: (name, _nullable_numbers) for name in columns.numbers}
     wanted |= {LIST + name: (name, _entries_by(between)) for name, between in columns.lists.items()}
@@ -101,7 +101,7 @@ def _attributes(table: pa.Table, columns: Columns, encoding: Encoding, notes: No
     for name, found in ids.items():
         note_fractions(name, found, notes)
     scaled = {name: as_floats(table[NUMBER + name]) for name in columns.numbers}
-    lists = {name: WordLists.of(map(parted, table[LIST + name].chunks)) for name in columns.lists}
+    lists = {name: WordLists.of(table[LIST + name].chunks) for name in columns.lists}
     lists |= {name: WordLists.of(map(encoding.tokenizer(name), table[TEXT + name].chunks)) for name in columns.text}
     return Attributes(table[KEY].combine_chunks(), ids, scaled, lists)
 
@@ -124,23 +124,17 @@ def _nullable_numbers(column: Column) -> pa.Array:
 
 
 def _entries_by(separator: str) -> Callable[[Column], pa.Array]:
-    return lambda column: joined(entries(column, separator))
+    return lambda column: entries(column, separator)
 
 
-def _image_names(column: Column) -> pa.Array:
-    return joined(entries(column)) if is_list(column.plain().values.type) else keys(column)
+def _several(read: Callable[[Column], pa.Array]) -> Callable[[Column], pa.Array]:
+    """Reads a column of lists, or one of a key a cell."""
+    return lambda c: entries(c, read=read) if is_list(c.plain().values.type) else alone(read(c))
 
 
 def _image_ids(column: Column) -> pa.Array:
-    """Image ids as texts, several joined."""
-    if is_list(column.plain().values.type):
-        return joined(entries(column, read=_ids_as_text))
-    return _ids_as_text(column)
-
-
-def _ids_as_text(column: Column) -> pa.Array:
     found = image_ids(column, "; for names give image_manifest too")
-    return pa.array(found, mask=found == NULL_IMAGE).cast(pa.string())
+    return pa.array(found, mask=found == NULL_IMAGE)
 
 
 def _full_image_column(column: Column) -> pa.Array:
@@ -149,18 +143,25 @@ def _full_image_column(column: Column) -> pa.Array:
 
 def _images(table: pa.Table, items: Items, notes: Notes) -> Jagged:
     """Images of each item, in the order of the columns and, within one, of its list."""
-    each = [WordLists.of(map(parted, table[IMAGE + name].chunks)) for name in items.images]
-    words = pc.unique(pa.concat_arrays([one.words for one in each]))
-    place = [np.asarray(pc.index_in(one.words, value_set=words)).astype(np.int64) for one in each]
-    codes = np.concatenate([to[one.codes.values] for to, one in zip(place, each, strict=True)])
-    if items.image_manifest:
-        ids = _ids_of_names(items.image_manifest, words, np.bincount(codes, minlength=len(words)), notes)
-    else:
-        ids = np.asarray(words.cast(pa.int64()))
-    rows = np.concatenate([np.repeat(np.arange(len(table)), one.codes.lengths) for one in each])
-    found, order = ids[codes], np.argsort(rows, kind="stable")
-    order = order[found[order] != NULL_IMAGE]
-    return Jagged.of_lengths(found[order], np.bincount(rows[order], minlength=len(table)).astype(np.int64))
+    each = [_image_column(table[IMAGE + name], items.image_manifest, notes) for name in items.images]
+    rows = np.concatenate([np.repeat(np.arange(len(table)), one.lengths) for one in each])
+    found = np.concatenate([one.values for one in each])
+    if len(each) > 1:
+        order = np.argsort(rows, kind="stable")
+        rows, found = rows[order], found[order]
+    there = found != NULL_IMAGE
+    return Jagged.of_lengths(found[there], np.bincount(rows[there], minlength=len(table)).astype(np.int64))
+
+
+def _image_column(column: pa.ChunkedArray, manifest: Path | None, notes: Notes) -> Jagged:
+    """Image ids of each item in one column; ``NULL_IMAGE`` where a name has none."""
+    if manifest is None:
+        lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0)).astype(np.int64)
+        return Jagged.of_lengths(np.asarray(pc.list_flatten(column)).astype(np.int64), lengths)
+    words = WordLists.of(column.chunks)
+    counts = np.bincount(words.codes.values, minlength=len(words.words))
+    ids = _ids_of_names(manifest, words.words, counts, notes)
+    return Jagged(ids[words.codes.values], words.codes.offsets)
 
 
 def _read(schema: Schema, path: str | None, wanted: Readers, who: str, notes: Notes) -> pa.Table:
@@ -215,10 +216,12 @@ def _names(wanted: Readers) -> list[str]:
 def _latest(source: TableSource, wanted: Readers, who: str, notes: Notes) -> pa.Table:
     """The last row of each key in the log; repeated values are held once."""
     parts: list[pa.Table] = []
-    names, before = list(wanted), 0
+    names, before, types = list(wanted), 0, pa.schema([])
     for rows in source.batches():
         columns = {name: read(rows.column(column)) for name, (column, read) in wanted.items()}
-        parts.append(_distinct([pa.table(columns | {ROW: np.arange(before, before + len(rows))})], names))
+        read_rows = pa.table(columns | {ROW: np.arange(before, before + len(rows))})
+        types = read_rows.schema
+        parts.append(_distinct([_without_lists(read_rows)], names))
         before += len(rows)
         if len(parts) > 1 and sum(map(len, parts)) > MERGE_AT:
             parts = [_distinct(parts, names)]
@@ -227,13 +230,31 @@ def _latest(source: TableSource, wanted: Readers, who: str, notes: Notes) -> pa.
     last = np.asarray(pc.index_in(key, value_set=key)) == np.arange(len(key))
     differ = pc.unique(key.filter(pa.array(~last)))
     notes.add(f"{who}_whose_columns_change_in_the_log_of_which_the_last_row_counts", len(differ), first_of(differ))
-    return table.filter(pa.array(last))
+    return _with_lists(table.filter(pa.array(last)).combine_chunks(), types)
 
 
 def _distinct(parts: list[pa.Table], names: list[str]) -> pa.Table:
     """Rows that differ in more than their number, each with its last number."""
     every = pa.concat_tables(parts).group_by(names).aggregate([(ROW, "max")])
     return every.select([*names, f"{ROW}_max"]).rename_columns([*names, ROW])
+
+
+def _without_lists(table: pa.Table) -> pa.Table:
+    """A table whose lists are texts."""
+    for number, kind in enumerate(table.schema.types):
+        if is_list(kind):
+            text = pa.chunked_array([joined(chunk) for chunk in table[number].chunks], pa.string())
+            table = table.set_column(number, table.column_names[number], text)
+    return table
+
+
+def _with_lists(table: pa.Table, types: pa.Schema) -> pa.Table:
+    """A table whose lists were texts."""
+    for number, kind in enumerate(types.types):
+        if is_list(kind):
+            lists = pc.cast(parted(table[number].combine_chunks()), kind)
+            table = table.set_column(number, table.column_names[number], lists)
+    return table
 
 
 def _ids_of_images(table_of: ImageTable, images: Jagged, notes: Notes) -> dict[str, pa.Array]:

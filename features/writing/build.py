@@ -218,6 +218,7 @@ class _Build:
         of_files = {
             "schema_version": FORMAT,
             "vocabulary_hash": vocabulary.hash,
+            "items_hash": encoder.items.hash,
             "labels": json.dumps(list(schema.labels)),
         }
         shown = np.zeros((len(SPLITS), len(encoder.items.keys)), dtype=np.int64)
@@ -234,12 +235,13 @@ class _Build:
             self._each_part("writing", write)
         encoder.items.write(self.work, of_files)
         self.totals.add_unknown_items(encoder.items, shown)
-        _meta(schema, vocabulary, self.old, _hash(self.work / name for name in names)).write(self.work)
+        hashes = (encoder.items.hash, _hash(self.work / name for name in names))
+        _meta(schema, vocabulary, self.old, hashes).write(self.work)
         return sum((self.work / name).stat().st_size for name in names)
 
 
-def _meta(schema: Schema, vocabulary: Vocabularies, old: Vocabularies | None, samples_hash: str) -> Meta:
-    """What describes the samples."""
+def _meta(schema: Schema, vocabulary: Vocabularies, old: Vocabularies | None, hashes: tuple[str, str]) -> Meta:
+    """What describes the samples; ``hashes`` are of the items' keys, and of the files."""
     scales = vocabulary.encoding.numbers
     items, users, log = schema.of_items, schema.of_users, schema.log.columns
 
@@ -252,7 +254,8 @@ def _meta(schema: Schema, vocabulary: Vocabularies, old: Vocabularies | None, sa
     return Meta(
         schema_version=FORMAT,
         vocabulary_hash=vocabulary.hash,
-        samples_hash=samples_hash,
+        items_hash=hashes[0],
+        samples_hash=hashes[1],
         labels=schema.labels,
         ids=("user_id", *users.ids, *in_buckets(users.numbers), *log.ids, *in_buckets(log.numbers)),
         numbers=plain([*users.numbers, *log.numbers]),
@@ -294,4 +297,4 @@ def _distinct_images(items: Attributes | None, shown: pa.Array) -> int:
     if items is None or items.images is None:
         return 0
     rows = items.rows(shown)
-    return len(np.unique(items.images.take(rows[rows >= 0]).values))
+    return int(pc.count_distinct(pa.array(items.images.take(rows[rows >= 0]).values)).as_py())

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from crossmedia.features.batch import Int64Array, Jagged
-from crossmedia.features.cells import parted
 from crossmedia.features.columns import ACTION, HISTORY, HISTORY_COLUMNS, ITEM_ROW, label_columns
 from crossmedia.features.numbers import Float64Array
 from crossmedia.features.slices import Chosen, gathered
@@ -95,7 +94,7 @@ class EncodedPart:
         }
         columns |= {name: encoder.number(name, as_floats(found[NUMBER + name])) for name in of.numbers}
         for name in of.lists:
-            lists = WordLists.of([parted(found[LIST + name].combine_chunks())])
+            lists = WordLists.of(found[LIST + name].chunks)
             columns[name] = as_arrow(lists.places(name, vocabulary), np.int32)
         return columns
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from crossmedia.features.columns import IMAGE, key_column
 from crossmedia.features.layout import ITEMS_FILE
 from crossmedia.features.spec import BY_ITEM, Schema, VectorSpace
 from crossmedia.features.splits import held_out
-from crossmedia.features.vocabulary import Vocabularies
+from crossmedia.features.vocabulary import HASHED_AT_ONCE, Vocabularies
 from crossmedia.features.writing.attributes import Attributes
 from crossmedia.features.writing.notes import Notes, first_of
 from crossmedia.forms import near_in_words
@@ -74,6 +75,14 @@ class ItemTable:
             self._columns[name] = as_arrow(_of_rows(lists.places(name, vocabulary), rows), np.int32)
         if items.images is not None:
             self._columns[IMAGE] = as_arrow(_of_rows(items.images, rows), np.int64)
+
+    @property
+    def hash(self) -> str:
+        """12 hex digits of sha256 over the keys, in their order."""
+        sha = hashlib.sha256()
+        for start in range(0, len(self.keys), HASHED_AT_ONCE):
+            sha.update("\n".join(self.keys.slice(start, HASHED_AT_ONCE).to_pylist()).encode() + b"\n")
+        return sha.hexdigest()[:12]
 
     def rows(self, keys: pa.Array) -> npt.NDArray[np.int32]:
         """The row of each item, shape (n,), int32; -1 for one that the samples do not show."""

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crossmedia.features.batch import Int64Array
-from crossmedia.features.cells import parted
 from crossmedia.features.columns import ACTION, IMAGE
+from crossmedia.features.distinct import distinct
 from crossmedia.features.encoding import Encoding
 from crossmedia.features.numbers import Float64Array, NumberScale, same_scale
 from crossmedia.features.spec import Columns, Schema
@@ -70,7 +70,7 @@ class TrainingCounts:
         for name in self._columns.ids:
             self.values[name].add(context[ID + name].combine_chunks())
         for name in self._columns.lists:
-            self.values[name].add(pc.list_flatten(parted(context[LIST + name].combine_chunks())))
+            self.values[name].add(pc.list_flatten(context[LIST + name].combine_chunks()))
         for name in self._columns.numbers:
             self.numbers[name].add(as_floats(context[NUMBER + name]))
 
@@ -141,8 +141,8 @@ class _Making:
         """Images by number, so that a batch finds the places of its own by a binary search."""
         assert table.images is not None
         chosen = table.images.take(rows)
-        ids, index = np.unique(chosen.values, return_inverse=True)
-        counts = np.bincount(index.reshape(-1), np.repeat(weights, chosen.lengths), len(ids)).astype(np.int64)
+        ids, index = distinct(chosen.values)
+        counts = np.bincount(index, np.repeat(weights, chosen.lengths), len(ids)).astype(np.int64)
         shown = int(weights[chosen.lengths > 0].sum())
         self._put(IMAGE, pa.array(ids).cast(pa.string()), counts, self._rows - shown)
 

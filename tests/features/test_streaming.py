@@ -404,8 +404,8 @@ def test_amazon_sequences_need_no_images(test_data: Path, tmp_path: Path) -> Non
     assert samples.image_vocabulary_size == 0
     assert samples.text_columns["attributes"] > 100
     batch = next(samples.batches("test", 512))
-    assert batch.images is None
-    assert batch.history["item_id"].values.size > 512
+    assert batch.items.vectors == {}
+    assert batch.history.values.size > 512
 
 
 IMAGES = '[images]\npath = "codes.parquet"\nimage = "image_id"\nids = ["sid_1", "sid_2"]\n'
