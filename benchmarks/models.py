@@ -42,12 +42,12 @@ def training(folder: Path, name: str, steps: int) -> Work:
     torch.manual_seed(0)
     samples = Samples(folder / "samples")
     batches = list(islice(samples.batches("train", BATCH, shuffle_seed=0), steps))
-    model = make(name, InputSpec.of(samples, 0), 16, OPTIONS[name]).train()
+    model = make(name, InputSpec.of(samples, {}), 16, OPTIONS[name]).train()
     optimizers = model.optimizers(1e-3)
 
     def work() -> int:
         for batch in batches:
-            loss = model.loss(to_tensors(batch, torch.device("cpu")), None)
+            loss = model.loss(to_tensors(batch, torch.device("cpu")), {})
             model.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             for optimizer in optimizers:

@@ -156,6 +156,7 @@ def steps_over(images: Any, dim: int, folder: Path, steps: int) -> Work:
     from crossmedia.features.reading.prefetch import fetch_ahead
     from crossmedia.features.reading.samples import Samples
     from crossmedia.trainer.feed import Fed
+    from crossmedia.trainer.images.spaces import Spaces
     from crossmedia.trainer.layers.inputs import InputSpec
     from crossmedia.trainer.models import make
 
@@ -163,8 +164,8 @@ def steps_over(images: Any, dim: int, folder: Path, steps: int) -> Work:
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     samples, device = Samples(folder / "samples"), torch.device("cpu")
-    images.train()
-    model = make("din", InputSpec.of(samples, dim), 16, {}).train()
+    spaces = Spaces({"image": images}).train()
+    model = make("din", InputSpec.of(samples, {"image": dim}), 16, {}).train()
     optimizers = model.optimizers(1e-3)
     if images.head is not None:
         optimizers.append(torch.optim.Adam(images.parameters(), lr=1e-3, fused=True))
@@ -172,9 +173,9 @@ def steps_over(images: Any, dim: int, folder: Path, steps: int) -> Work:
     def work() -> int:
         done = 0
         batches = islice(samples.batches("train", BATCH, shuffle_seed=0, epoch=0), steps)
-        for batch, fetched in fetch_ahead(batches, images.fetch, images.depth):
+        for batch, fetched in fetch_ahead(batches, spaces.fetch, spaces.depth):
             fed = Fed.of(batch, device, fetched)
-            loss = model.loss(fed.tensors, fed.vectors(images))
+            loss = model.loss(fed.tensors, fed.vectors(spaces))
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -198,8 +199,7 @@ def fetching(folder: Path, address: str, steps: int) -> Work:
 
     def work() -> int:
         for batch in batches:
-            assert batch.images is not None
-            source.get(batch.images.unique).values.astype(np.float32)
+            source.get(batch.items.vectors["image"].unique).values.astype(np.float32)
         return sum(len(batch) for batch in batches)
 
     return work

@@ -134,15 +134,16 @@ def test_what_items_show_is_pooled_as_a_loop_over_them_would(pooling: str, spec:
         own = own_photos(bag, int(batch.target[row]), vectors.ok)
         mean = layer.linear(vectors.values[own]).mean(0) if own else layer.missing
         asking = torch.cat([ids[row], mean])
-        return layer.query((asking - asking.mean()) / (asking.var(unbiased=False) + 1e-5).sqrt()) / 2
+        asked: Tensor = layer.query((asking - asking.mean()) / (asking.var(unbiased=False) + 1e-5).sqrt())
+        return asked / 2
 
     def shown(item: int, row: int) -> Tensor:
         own = own_photos(bag, item, vectors.ok)
         if not own:
             return layer.missing
-        rows = layer.linear(vectors.values[own])
+        rows: Tensor = layer.linear(vectors.values[own])
         if pooling == "max":
-            return rows.max(0).values
+            return rows.amax(0)
         weights = torch.full((len(own),), 1 / len(own))
         if pooling == "attention":
             centred = rows - rows.mean(1, keepdim=True)
@@ -432,11 +433,11 @@ def test_dense_features_against_loops_over_rows(spec: InputSpec) -> None:
     if spec.item_numbers:
         own = every[:, 2 * (8 + 6) + 4 :]
         for row in range(3):
-            target, seen_items = int(batch.target[row]), batch.history[batch.segments == row].tolist()
+            item, seen_items = int(batch.target[row]), batch.history[batch.segments == row].tolist()
             age = batch.numbers["age"][row].item()
             expected = [0.0 if np.isnan(age) else age, not np.isnan(age)]
             columns = [items.numbers[name].numpy() for name in spec.item_numbers]
-            expected += [*(np.nan_to_num(c[target]) for c in columns), *(not np.isnan(c[target]) for c in columns)]
+            expected += [*(np.nan_to_num(c[item]) for c in columns), *(not np.isnan(c[item]) for c in columns)]
             known = [[c[i] for i in seen_items if not np.isnan(c[i])] for c in columns]
             expected += [np.mean(values) if values else 0.0 for values in known]
             assert np.allclose(own[row], expected, atol=1e-6)

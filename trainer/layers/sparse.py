@@ -141,9 +141,8 @@ def _joined(found: list[Features]) -> Features:
 
 def _first(lists: Bag, count: int) -> Tensor:
     """The first entry of each list, none of which is empty, shape (count,)."""
-    ends = torch.cumsum(segment_sum(torch.ones_like(lists.owners), lists.owners, count), 0)
-    first = torch.cat([ends.new_zeros(1), ends[:-1]])
-    return lists.values.index_select(0, first)
+    lengths = segment_sum(torch.ones_like(lists.owners), lists.owners, count)
+    return lists.values.index_select(0, torch.cumsum(lengths, 0) - lengths)
 
 
 def _hash(parts: list[Tensor], seed: int) -> Tensor:
