@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from crossmedia.imgserver.client import HeadServers, ImageClient
     from crossmedia.imgserver.head import Head
     from crossmedia.imgserver.offline.precompute import precompute
+    from crossmedia.imgserver.offline.precompute_texts import precompute_texts
     from crossmedia.trainer.compare import compare
     from crossmedia.trainer.evaluate import evaluate
     from crossmedia.trainer.fit import fit
@@ -45,6 +46,7 @@ __all__ = [
     "fit",
     "open_store",
     "precompute",
+    "precompute_texts",
 ]
 
 _MODULES = {
@@ -63,6 +65,7 @@ _MODULES = {
     "fit": "trainer.fit",
     "open_store": "imgserver",
     "precompute": "imgserver.offline.precompute",
+    "precompute_texts": "imgserver.offline.precompute_texts",
 }
 
 

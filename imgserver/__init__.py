@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.client import ImageClient, LocalTransport
+    from crossmedia.imgserver.vision.photo_source import PhotoSource
 
 
-def open_store(store: str | Path, catalogue: str | Path | None = None, timeout_s: float = 30.0) -> ImageClient:
+def open_store(
+    store: str | Path, catalogue: str | Path | PhotoSource | None = None, timeout_s: float = 30.0
+) -> ImageClient:
     """A client of a store in this process, without a daemon.
 
     Args:
         store: folder that ``imgserver precompute`` made.
-        catalogue: path or URL of photos, to compute what is not stored; without it such ids are NOT_FOUND.
+        catalogue: path or URL of photos, or a ``TextSource``, to compute what is not stored; without it such ids are
+            NOT_FOUND.
         timeout_s: seconds that a call may take.
 
     Raises:
@@ -35,12 +39,13 @@ def open_store(store: str | Path, catalogue: str | Path | None = None, timeout_s
     return ImageClient(open_local(store, catalogue), timeout_s=timeout_s)
 
 
-def open_local(store: str | Path, catalogue: str | Path | None = None) -> LocalTransport:
+def open_local(store: str | Path, catalogue: str | Path | PhotoSource | None = None) -> LocalTransport:
     """A transport over a store in this process, without a daemon: ``ImageClient(imgserver.open_local("store"))``.
 
     Args:
         store: folder that ``imgserver precompute`` made.
-        catalogue: path or URL of photos, to compute what is not stored; without it such ids are NOT_FOUND.
+        catalogue: path or URL of photos, or a ``TextSource``, to compute what is not stored; without it such ids are
+            NOT_FOUND.
 
     Raises:
         NoStore: there is none.
@@ -61,4 +66,5 @@ def open_local(store: str | Path, catalogue: str | Path | None = None) -> LocalT
     if not os.fspath(store):
         raise BadInput("store is empty: name the folder of a store.")
     Store(store, create=False).close()  # a daemon may begin with an empty store; who trains from one means another
-    return LocalTransport(ImageService(ServiceConfig(Path(store), PhotoSource(str(catalogue or "")))))
+    photos = catalogue if isinstance(catalogue, PhotoSource) else PhotoSource(str(catalogue or ""))
+    return LocalTransport(ImageService(ServiceConfig(Path(store), photos)))

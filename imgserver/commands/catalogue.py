@@ -274,13 +274,18 @@ def _say_precompute(result: PrecomputeResult) -> None:
 @click.command(cls=Command, example="photos --out manifest.parquet")
 @click.argument("catalogue", metavar="PATH|URL")
 @click.option(
+    "--key",
+    default="",
+    help="The catalogue is a table of items, Parquet or CSV, and this column names them: for --texts.",
+)
+@click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     default="manifest.parquet",
     help="The manifest to write; ids that are in it already are kept.",
 )
 @json_option
-def manifest(catalogue: str, out: Path, as_json: bool) -> None:
+def manifest(catalogue: str, key: str, out: Path, as_json: bool) -> None:
     """List a catalogue once and give every image an id that lasts.
 
     Needed when photos have names instead of numbers, and useful when listing takes long: then use the manifest as the
@@ -288,15 +293,17 @@ def manifest(catalogue: str, out: Path, as_json: bool) -> None:
     """
     from crossmedia.imgserver.storage.catalogue import READ_TIMEOUT_S
     from crossmedia.imgserver.storage.catalogue.manifest import write_manifest
+    from crossmedia.imgserver.storage.catalogue.texts import rows_by_key
 
-    report = write_manifest(catalogue, out, READ_TIMEOUT_S)
+    rows = rows_by_key(catalogue, key) if key else None
+    report = write_manifest(catalogue, out, READ_TIMEOUT_S, rows)
     _say(report.passed_over)
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return
     gone = f", {report.gone} no longer in the catalogue" if report.gone else ""
     click.echo(f"{counted(report.images, 'image')} in {report.out}: {report.added:,} new{gone}")
-    if report.photo_root:
+    if report.photo_root and rows is None:
         click.echo(
             f"its photos lie outside its own folder; precompute and serve read them if you allow it: --catalogue "
             f"{quote(report.out)} --photo-root {quote(report.photo_root)}"

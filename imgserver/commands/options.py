@@ -109,10 +109,9 @@ def text_source(
     store: Path, texts: str, text: str, key: str, manifest: Path | None = None, encoder: str = ""
 ) -> tuple[TextSource, str]:
     """What ``text_options`` say, names being those of a manifest, else of the store; and the recipe of an encoder."""
-    from crossmedia.imgserver.storage.catalogue.texts import TextTable
     from crossmedia.imgserver.vision.text_source import TextSource
 
-    return TextSource(texts, table=TextTable(texts, text, key), manifest=manifest, store=store), TEXT + encoder
+    return TextSource.of(texts, text, key, manifest=manifest, store=store), TEXT + encoder
 
 
 def server_address(server: str | None, store: str) -> str:

@@ -37,7 +37,6 @@ from crossmedia.imgserver.vision.embedding import embedded, reasons_of
 from crossmedia.imgserver.vision.engines import MAX_BATCH, Engine, make_engine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.imgserver.vision.photos import Photo, read_photo
-from crossmedia.imgserver.vision.text_backbones import own_encoder
 from crossmedia.names import ImageNames
 from crossmedia.status import is_ok
 from crossmedia.version import TEXT
@@ -211,6 +210,8 @@ class StoreEmbedder:
         self._began, self._limits, self._threads = time.monotonic(), photos.limits, threads
         self.catalogue = photos.open()
         if backbone.startswith(TEXT) and isinstance(self.catalogue, TextCatalogue):
+            from crossmedia.imgserver.vision.text_backbones import own_encoder  # and scipy, for texts alone
+
             backbone = own_encoder(Path(store), self.catalogue, backbone.removeprefix(TEXT))
         self.backbone = any_backbone(backbone, Path(store))
         self.store = Store(store)

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
@@ -17,7 +18,6 @@ from crossmedia.imgserver.serving.grpc_server import GrpcServer
 from crossmedia.imgserver.serving.misses import CLOSE_S
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
 from crossmedia.imgserver.serving.totals import ServiceTotals
-from crossmedia.imgserver.storage.catalogue.texts import TextTable
 from crossmedia.imgserver.vision.decode import ImageLimits
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.imgserver.vision.text_source import TextSource
@@ -48,8 +48,8 @@ def serve(config: ServeConfig, on_ready: Callable[[Daemon], None]) -> None:
 
 def _source(config: ServeConfig) -> PhotoSource:
     if config.texts is not None:
-        table = TextTable(config.texts, config.text, config.key)
-        return TextSource(config.texts, timeout_s=config.read_timeout_s, table=table, store=config.own_folder)
+        source = TextSource.of(config.texts, config.text, config.key, store=config.own_folder)
+        return replace(source, timeout_s=config.read_timeout_s)
     limits = ImageLimits(config.max_image_mb * MEGABYTE)
     return PhotoSource(config.catalogue or "", limits, config.read_timeout_s, config.photo_roots)
 

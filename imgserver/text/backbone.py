@@ -22,11 +22,12 @@ class TextEngine:
 
     Args:
         name: what it runs on.
-        encode: features, shape (n, F), of n texts.
+        encode: features, shape (n, F), of n texts; not finite for one that it knows nothing of.
+        no_feature: why that is so.
     """
 
-    def __init__(self, name: str, encode: Encode):
-        self.name, self._encode = name, encode
+    def __init__(self, name: str, encode: Encode, no_feature: str = "the encoder gives numbers that are not finite"):
+        self.name, self._encode, self.no_feature = name, encode, no_feature
 
     def run(self, pixels: npt.NDArray[Any]) -> Features:
         """Features, shape (n, F), of texts, shape (n,): the name is that of engines for pictures."""

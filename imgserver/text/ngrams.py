@@ -24,7 +24,8 @@ def ngrams(texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.
     Returns:
         the text of each n-gram, 0 to n - 1, ascending, shape (m,); a 64-bit hash of its characters, shape (m,).
     """
-    padded = [f" {' '.join(normalize('NFKC', text).casefold().split())} " for text in texts]
+    words = [" ".join(normalize("NFKC", text).casefold().split()) for text in texts]
+    padded = [f" {text} " if text else "" for text in words]
     codes = np.frombuffer("".join(padded).encode("utf-32-le"), "<u4")
     row = np.repeat(np.arange(len(texts)), [len(text) for text in padded])
     space = codes == SPACE

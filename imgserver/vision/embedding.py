@@ -13,11 +13,14 @@ import numpy.typing as npt
 from crossmedia.errors import StoreError
 from crossmedia.imgserver.storage.records import Rows, Space
 from crossmedia.imgserver.storage.versions import FEATURE_DTYPE
+from crossmedia.imgserver.text.backbone import TextEngine
 from crossmedia.imgserver.vision.backbone import AnyBackbone
 from crossmedia.imgserver.vision.backbones import any_backbone
 from crossmedia.imgserver.vision.engines import Engine, make_engine, run_all
 from crossmedia.imgserver.vision.photos import Photo, rows_of
 from crossmedia.status import NOT_KEPT, Status
+
+NOT_FINITE = "the backbone gives numbers for it that are not finite in float16"
 
 
 def embed(engine: Engine, photos: Sequence[Photo], dim: int) -> tuple[list[Photo], npt.NDArray[np.float16]]:
@@ -43,7 +46,8 @@ def embed(engine: Engine, photos: Sequence[Photo], dim: int) -> tuple[list[Photo
     if good.all():
         return list(photos), features
     bad = {id(photo) for photo, fine in zip(seen, good.tolist(), strict=True) if not fine}
-    return [_without_feature(photo) if id(photo) in bad else photo for photo in photos], features[good]
+    why = engine.no_feature if isinstance(engine, TextEngine) else NOT_FINITE
+    return [_without_feature(photo, why) if id(photo) in bad else photo for photo in photos], features[good]
 
 
 def embedded(engine: Engine, photos: Sequence[Photo], space: Space) -> tuple[Rows, dict[int, str]]:
@@ -58,8 +62,7 @@ def reasons_of(photos: Iterable[Photo]) -> dict[int, str]:
     return {photo.image_id: f"{photo.status.name}: {photo.reason}" for photo in photos if not photo.ok}
 
 
-def _without_feature(photo: Photo) -> Photo:
-    reason = "the backbone gives numbers for it that are not finite in float16"
+def _without_feature(photo: Photo, reason: str) -> Photo:
     return replace(photo, status=Status.CORRUPT, pixels=None, reason=reason)
 
 

@@ -90,7 +90,7 @@ def read_encoder(store: Path, name: str) -> Tfidf:
         StoreError: it has gone, or is not what its name says.
     """
     path = store / ENCODERS / f"{name}.safetensors"
-    remedy = "Bring it back from a backup, or precompute the texts into a new store."
+    remedy = "Copy it from the store that it was fitted in or a backup, or precompute the texts into a new store."
     try:
         found = Tfidf.from_bytes(path.read_bytes())
     except (OSError, BadInput) as error:
@@ -108,7 +108,7 @@ def _kept(store: Path, encoder: Tfidf) -> str:
 
 def _of_tfidf(encoder: Tfidf) -> TextBackbone:
     def make(threads: int) -> TextEngine:
-        return TextEngine("numpy", encoder.encode)
+        return TextEngine("numpy", encoder.encode, "it has no characters in common with the texts that were fitted on")
 
     return TextBackbone(encoder.version, encoder.version, encoder.dim, make, probe=encoder.example)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,14 @@ class TextSource(PhotoSource):
     table: TextTable = field(default=TextTable("", ""))
     manifest: Path | None = None
     store: Path | None = None
+
+    @classmethod
+    def of(
+        cls, texts: str | Path, text: str, key: str, *, manifest: Path | None = None, store: Path | None = None
+    ) -> TextSource:
+        """The source of the column ``text`` of a table, whose items the column ``key`` names."""
+        path = os.fspath(texts)
+        return cls(path, table=TextTable(path, text, key), manifest=manifest, store=store)
 
     def open(self) -> TextCatalogue:
         """Read the table.

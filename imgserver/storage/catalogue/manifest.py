@@ -78,7 +78,7 @@ def is_manifest(names: list[str]) -> bool:
     return URI_COLUMN in names
 
 
-def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
+def write_manifest(where: str, out: Path, timeout_s: float, rows: FoundImages | None = None) -> ManifestReport:
     """List the catalogue ``where`` and write ``out``; ids that ``out`` gave before are kept.
 
     Keys that are whole numbers are their own ids when all of them are; else ids are given in the order of the keys.
@@ -87,7 +87,7 @@ def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
         BadInput: nothing was found, it cannot be listed, a key or an id is there twice, or ``out`` is no manifest, has
             a cell that cannot be kept, or gave its ids by the other rule.
     """
-    found, passed = _found_in(where, timeout_s)
+    found, passed = _found_in(where, timeout_s) if rows is None else (rows, PassedOver())
     keys = pc.cast(found.keys, pa.large_string())
     _refuse_twice(found, keys)
     before = _read_former(out) if out.exists() else None

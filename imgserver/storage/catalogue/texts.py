@@ -18,15 +18,15 @@ import pyarrow.parquet as pq
 
 from crossmedia.errors import BadInput, did_you_mean
 from crossmedia.imgserver.storage.catalogue.catalogue import READ_TIMEOUT_S, Catalogue
-from crossmedia.imgserver.storage.catalogue.files import PARQUET_SUFFIXES, has_suffix, is_url
-from crossmedia.imgserver.storage.catalogue.listing import FoundImages, Listing
+from crossmedia.imgserver.storage.catalogue.files import CSV_SUFFIXES, PARQUET_SUFFIXES, has_suffix, is_url
+from crossmedia.imgserver.storage.catalogue.listing import UNKNOWN, FoundImages, Listing
 from crossmedia.imgserver.storage.catalogue.local import check_where, local_files
 from crossmedia.imgserver.storage.catalogue.remote import files_for
+from crossmedia.imgserver.storage.catalogue.scan import key_array
 from crossmedia.imgserver.storage.records import Ids, content_hash
 from crossmedia.keys import NULL_IMAGE, Column, image_ids, is_text
 from crossmedia.names import ImageNames, texts_of
 
-CSV_SUFFIXES = (".csv", ".csv.gz")
 TEXT_KEY = "item_id"
 
 
@@ -48,18 +48,25 @@ class TextTable:
         """The keys, and the bytes of the texts, ``large_binary``, null as an empty one.
 
         Raises:
-            BadInput: the table cannot be read, a column is missing, or is of another kind.
+            BadInput: the table cannot be read, a column is missing, or is of another kind; or it has no rows.
         """
+        table = self.columns(timeout_s)
+        return Column(table[self.key], self.key, self.path).plain(), self._texts(table[self.text])
+
+    def columns(self, timeout_s: float = READ_TIMEOUT_S) -> pa.Table:
+        """The two columns as they are, of CSV as bytes; raises as ``read``."""
         check_where(self.path)
         files = files_for(self.path, timeout_s, local_files(self.path))
         try:
             with closing(files.open(self.path)) as source:
-                table = self._columns(source)
+                table = self._from(source)
         except (pa.ArrowException, UnicodeDecodeError, OSError, EOFError) as error:
             raise BadInput(f"The texts {self.path} cannot be read: {error}.") from error
-        return Column(table[self.key], self.key, self.path).plain(), self._texts(table[self.text])
+        if not len(table):
+            raise BadInput(f"The table {self.path} has no rows.")
+        return table
 
-    def _columns(self, source: BinaryIO) -> pa.Table:
+    def _from(self, source: BinaryIO) -> pa.Table:
         if has_suffix(self.path, PARQUET_SUFFIXES):
             with pq.ParquetFile(source) as file:
                 self._check(file.schema_arrow.names)
@@ -111,7 +118,6 @@ class TextCatalogue(Catalogue):
         self, table: TextTable, listing: Listing, texts: pa.Array, names: ImageNames | None, stamp: int | None
     ):
         super().__init__(table.path, listing, READ_TIMEOUT_S, local_files(table.path), stamp)
-        self._late_folder = None
         self._texts, self._names = texts, names
 
     def place(self, image_id: int) -> str:
@@ -168,6 +174,19 @@ def open_texts(table: TextTable, names: ImageNames | None = None, timeout_s: flo
     catalogue = TextCatalogue(table, Listing(entries, ids[rows]), texts, names, stamp)
     catalogue.passed_over = passed
     return catalogue
+
+
+def rows_by_key(path: str, key: str) -> FoundImages:
+    """The rows of a table by their keys, of which a manifest is made.
+
+    Raises:
+        BadInput: it cannot be read, has no such column, or the column holds no keys or has empty cells.
+    """
+    keys = Column(TextTable(path, key, key).columns()[key], key, path).plain()
+    n, name = len(keys.values), pa.array([os.path.basename(path)], pa.large_string())
+    nowhere, stamp = np.full(n, UNKNOWN, dtype=np.int64), np.zeros(n, dtype=np.uint64)
+    rows = np.arange(n, dtype=np.int64)
+    return FoundImages(key_array(keys.values, path, key), name, np.zeros(n, dtype=np.int32), rows, nowhere, stamp)
 
 
 def _ids(keys: Column, names: ImageNames | None) -> tuple[Ids, tuple[str, ...]]:
