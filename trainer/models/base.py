@@ -15,6 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from crossmedia.features.columns import ACTION
 from crossmedia.trainer.layers.inputs import Inputs, InputSpec, ModelInputs
+from crossmedia.trainer.layers.numbers import EMBEDDING_STD
 from crossmedia.trainer.layers.sharded import is_spread
 from crossmedia.trainer.tensors import SpaceVectors, TensorBatch
 
@@ -104,12 +105,22 @@ class EmbeddingModel(Model):
         width: numbers in an embedding.
         inputs: embeddings that are shared with another model; None makes new ones.
         pooling: of several vectors of an item: ``mean``, ``max``, or ``attention`` by the target; see ``SpaceInput``.
-            ``make`` gives it to every model that starts from embeddings.
+            ``make`` gives it, and the next, to every model that starts from embeddings.
+        embedding_std: spread of the embeddings that training begins with. A larger one lets a net see sooner what only
+            the match of user and item tells.
     """
 
-    def __init__(self, spec: InputSpec, width: int, inputs: ModelInputs | None = None, *, pooling: str = "mean"):
+    def __init__(
+        self,
+        spec: InputSpec,
+        width: int,
+        inputs: ModelInputs | None = None,
+        *,
+        pooling: str = "mean",
+        embedding_std: float = EMBEDDING_STD,
+    ):
         super().__init__(spec)
-        self.inputs = inputs or ModelInputs(spec, width, pooling)
+        self.inputs = inputs or ModelInputs(spec, width, pooling, embedding_std)
 
     def id_rows(self) -> dict[str, dict[str, tuple[int, int]]]:
         """As ``Model.id_rows``: the tables of ids, lists, words and kinds of behaviours."""
