@@ -28,6 +28,12 @@ class KeyVocabulary:
         places[known] = self._places[at[known]]
         return places
 
+    def hide(self, ids: Int64Array) -> Int64Array:
+        """Have some ids be unknown from now on; the places that they had, ascending."""
+        had = np.unique(self.places(ids))
+        self._places = np.where(np.isin(self._places, had), 0, self._places)
+        return had[had > 0]
+
 
 def distinct(numbers: Int64Array) -> tuple[Int64Array, Int64Array]:
     """Numbers from 0 on, each once and ascending, and the index of each among them.

@@ -15,6 +15,7 @@ like = "rating >= 4"        # ... or a rule: column, one of >= > <= < ==, number
 [negatives]                 # for a log of positives, which then has no [log.labels]
 per_positive = 4            # rows with label 0 a log row: same user and time, items that this user never has in the log
 seed = 0
+within_days = 7             # optional: only items that anybody has in the log within so many days of the row
 
 [items]                     # optional: attributes of the items
 path = "items.csv"          # without a path, and then without item: the columns stand in the log, the last row counts
@@ -253,9 +254,10 @@ def _images(table: TomlTable | None) -> ImageTable | None:
 def _negatives(table: TomlTable | None) -> Negatives | None:
     if table is None:
         return None
-    negatives = Negatives(table.take("per_positive", int), table.take("seed", int, 0))
-    if negatives.per_positive < 1 or negatives.seed < 0:
-        raise table.fail("per_positive must be 1 or more, and seed 0 or more.")
+    count, seed, days = table.take("per_positive", int), table.take("seed", int, 0), table.take("within_days", int, 0)
+    negatives = Negatives(count, seed, days)
+    if negatives.per_positive < 1 or min(negatives.seed, negatives.within_days) < 0:
+        raise table.fail("per_positive must be 1 or more, seed and within_days 0 or more.")
     table.done()
     return negatives
 

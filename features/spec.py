@@ -112,10 +112,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Negatives:
-    """Rows with label 0 that are drawn for each row of a log of positives."""
+    """Rows with label 0 that are drawn for each row of a log of positives; within 0 days: of all its items."""
 
     per_positive: int
     seed: int = 0
+    within_days: int = 0
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
 from crossmedia.features.columns import label_columns
 from crossmedia.features.reading.samples import Samples
+from crossmedia.features.reading.unseen_items import samples_of
 from crossmedia.trainer import processes
 from crossmedia.trainer.export.exported import Exported
 from crossmedia.trainer.feed import Feed
@@ -196,7 +197,7 @@ def evaluate(
     check_places(run=run, samples=samples, store=store)
     check_seconds(timeout_s)
     model, lineage, config = load_model(run)
-    opened = Samples(samples_folder(run, config["samples"], samples))
+    opened = samples_of(samples_folder(run, config["samples"], samples), config.get("validate_on", "all-items"))
     lineage.check_samples(opened)
     sources = Sources(server, str(store), vectors)
     with open_versions(lineage.versions, opened, sources, timeout_s, announce) as spaces:

@@ -38,6 +38,7 @@ from crossmedia.trainer.runs.results import made
 from crossmedia.trainer.runs.run_folder import claimed
 from crossmedia.trainer.runs.state import save_state
 from crossmedia.trainer.settings import FitConfig, identity_of, suited
+from crossmedia.trainer.training.forget import forget
 from crossmedia.trainer.training.id_dropout import without_ids
 from crossmedia.trainer.training.run import Run, open_feed, open_run
 from crossmedia.words import counted
@@ -217,6 +218,7 @@ def finish(run: Run, announce: Callable[[str], None]) -> dict[str, Any]:
         spaces.learning,
     )
     whole_tables(model)
+    forget(model, samples.unseen)
     if processes.rank() == 0:
         if spaces.head is not None:
             with replacing(out / HEAD) as part:

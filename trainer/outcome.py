@@ -68,6 +68,7 @@ def _cost(run: Run) -> dict[str, Any]:
         "samples_per_s": state.rows_per_s,
         "fetch_wait_s": state.wait_s if spaces.dims else 0.0,
         "bytes_per_sample": samples.size_bytes / rows_on_disk,
+        "items_held_out": len(samples.unseen.get("item_id", ())),
         "images_fetched": total("unique"),
         "images_per_s": total("unique") / fetch_s if fetch_s else 0.0,
         "images_computed": total("computed"),

@@ -49,6 +49,8 @@ class FitConfig:
         seed: seed of the weights and of the order of the rows.
         epochs: at most so many passes over the rows.
         patience: stop after so many epochs without a better AUC on the validation part.
+        validate_on: rows of the validation part that decide when to stop, and which epoch is kept: all, or those of
+            unseen items, of which a tenth of all items is then held out of training. Choose this for new items.
         batch_size: rows in a step.
         learning_rate: step size of Adam.
         width: numbers in an embedding.
@@ -98,6 +100,7 @@ class FitConfig:
     batch_size: Annotated[int, click.IntRange(min=2)] = 1024
     learning_rate: Annotated[float, click.FloatRange(min=0)] = 1e-3
     width: Annotated[int, click.IntRange(min=1)] = 16
+    validate_on: Literal["all-items", "unseen-items"] = "all-items"
     options: dict[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     embedding_l2: Annotated[float, click.FloatRange(min=0)] = 0.0

@@ -20,6 +20,8 @@ from crossmedia.features.meta import Meta
 from crossmedia.features.slices import Slices, column, list_values
 from crossmedia.features.spec import BY_IMAGE
 
+ITEM = "item_id"
+
 
 class ItemTable:
     """What items have, in memory; it is read once, at the first use.
@@ -34,6 +36,7 @@ class ItemTable:
         ids: id column -> shape (I,), places.
         numbers: column -> shape (I,), float32.
         lists, text: column -> which slice of values each row has, and the values.
+        hidden_images: places of the images that were hidden, ascending.
         keys: key of a space (``image``, or the name of one that is keyed by item) -> the same, of vectors' keys.
 
     Raises:
@@ -53,7 +56,20 @@ class ItemTable:
         self.lists = {name: _sliced(column(table, name)) for name in meta.item_lists}
         self.text = {name: _sliced(column(table, name)) for name in meta.item_text}
         self.keys = {name: _sliced(column(table, found)) for name, found in of.items()}
+        self.hidden_images = np.zeros(0, dtype=np.int64)
         self.space_keys = {name: IMAGE if space.key == BY_IMAGE else name for name, space in spaces.items()}
+
+    def hide(self, unknown: npt.NDArray[np.bool_]) -> None:
+        """Forget the ids of some items, and those of all of their images: both are place 0 from now on.
+
+        Args:
+            unknown: whether an item is one of them, by its place, shape (places,).
+        """
+        hidden = unknown[self.ids[ITEM]]
+        self.ids = self.ids | {ITEM: np.where(hidden, 0, self.ids[ITEM])}
+        if IMAGE in self.keys and hidden.any():
+            slices, keys = self.keys[IMAGE]
+            self.hidden_images = self._images.hide(keys[slices.entries(np.flatnonzero(hidden))[0]])
 
     def read(self, columns: list[str]) -> pa.Table:
         """Some columns of the file.

@@ -47,6 +47,7 @@ class Samples:
         vocabulary_hash: of the vocabularies.
         extends: hash of the vocabularies that these continue; empty when they began anew.
         hash: of the rows: two folders with one hash hold the same samples.
+        unseen: column -> places that training is kept from, ascending; empty but of ``SamplesWithUnseenItems``.
         has_held_out: whether rows tell if their item was held out entirely (column ``held_out``).
 
     Raises:
@@ -78,6 +79,7 @@ class Samples:
         self.image_vocabulary_size = self._sizes((IMAGE,))[IMAGE] if meta.has_images else 0
         self.has_images = self.image_vocabulary_size > 1
         self.hash, self.extends, self.has_held_out = meta.samples_hash, meta.extends, meta.has_held_out
+        self.unseen: dict[str, Int64Array] = {}
         self._columns = RowColumns(self.labels, meta.ids, meta.numbers, meta.lists, meta.has_histories)
 
     @property

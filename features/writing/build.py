@@ -36,6 +36,7 @@ from crossmedia.features.writing.files import SampleWriter
 from crossmedia.features.writing.item_table import ItemTable
 from crossmedia.features.writing.logs import behaviour_source, log_source, stream_behaviours, stream_log
 from crossmedia.features.writing.matching import check_histories, check_known, check_times, note_items
+from crossmedia.features.writing.on_sale import LogItems, SaleDays
 from crossmedia.features.writing.partitions import Partitions
 from crossmedia.features.writing.parts import Part, make_part
 from crossmedia.features.writing.report import BuildReport, Totals, memory
@@ -94,6 +95,9 @@ class _Build:
     def __init__(self, schema: Schema, work: Path, old: Vocabularies | None, progress: Progress):
         self.schema, self.work, self.old, self.progress = schema, work, old, progress
         self.totals, self.times, self.item_counts = Totals(), TimeCounts(), ValueCounts()
+        self.sale_days = (
+            SaleDays(schema.negatives.within_days) if schema.negatives and schema.negatives.within_days else None
+        )
         self.log_span, self.behaviour_span, self.behaviour_rows = Span(), Span(), 0
         self.log, self.behaviours = log_source(schema), behaviour_source(schema)
         for source in filter(None, (self.log, self.behaviours)):
@@ -118,11 +122,12 @@ class _Build:
         items, users = read_items(schema, encoding, totals.notes), read_users(schema, encoding, totals.notes)
         log_rows = self._partition()
         names, _ = self.item_counts.ordered()
-        self.every_item = names.take(pc.sort_indices(names))
+        every_item = names.take(pc.sort_indices(names))
+        self.items = LogItems(every_item, self.sale_days.on_sale(every_item) if self.sale_days else None)
         self.boundaries = self.times.boundaries(schema.split) if schema.split.method == TIME else None
-        check_known(schema, self.every_item, items, "item", totals.notes)
+        check_known(schema, every_item, items, "item", totals.notes)
         counts = TrainingCounts(schema.log.columns)
-        known = pc.unique(pa.concat_arrays([self.every_item, items.key])) if items else self.every_item
+        known = pc.unique(pa.concat_arrays([every_item, items.key])) if items else every_item
 
         def count(part: Part) -> None:
             totals.add(part)
@@ -148,8 +153,8 @@ class _Build:
             rows=dict(zip(SPLITS, totals.rows, strict=True)),
             positive_rate={name: count / rows for name, count in totals.positive.items()},
             users=totals.users,
-            items=len(self.every_item),
-            images=_distinct_images(items, self.every_item),
+            items=len(every_item),
+            images=_distinct_images(items, every_item),
             mean_history=totals.history / rows,
             vocabulary_hash=vocabulary.hash,
             partitions=self.log_parts.count,
@@ -168,6 +173,8 @@ class _Build:
         done, guess = 0, self.log.rows_guess()
         for table in stream_log(self.schema, self.log, self.log_span):
             self.item_counts.add(table["item"].combine_chunks())
+            if self.sale_days is not None:
+                self.sale_days.add(table["item"].combine_chunks(), np.asarray(table["time"]))
             if self.schema.split.method == TIME:
                 self.times.add(np.asarray(table["time"]))
             self.log_parts.write(table)
@@ -205,7 +212,7 @@ class _Build:
         log = self.log_parts.read(number)
         if log is None:
             return None
-        return make_part(self.schema, log, self.behaviour_parts.read(number), self.boundaries, self.every_item)
+        return make_part(self.schema, log, self.behaviour_parts.read(number), self.boundaries, self.items)
 
     def _write(self, encoder: Encoder, vocabulary: Vocabularies) -> int:
         """The third pass: the Parquet files and what describes them; returns the bytes of the files."""

@@ -232,7 +232,7 @@ def test_options_are_read_by_the_type_of_their_default() -> None:
     for texts, message in (
         (["hidden"], "no name=value"),
         (["hint=much"], "like its default 0.1"),
-        (["depth=3"], "rocket has no option 'depth'; its options are: pooling, light, booster"),
+        (["depth=3"], "rocket has no option 'depth'; its options are: pooling, embedding_std, light, booster"),
         (["light.depth=3"], "embedding_mlp has no option 'depth'"),
         (["light_options=hidden"], "rocket has no option 'light_options'"),
     ):
@@ -258,6 +258,7 @@ def test_a_column_that_no_table_can_be_called_by_is_said(column: str) -> None:
         ("din", {"pooling": "sum"}, "no pooling 'sum'; there are: mean, max, attention"),
         ("lr", {"pooling": "max"}, "lr has no option 'pooling'"),
         ("rocket", {"light_options": {"pooling": "max"}}, "shares its embeddings"),
+        ("rocket", {"booster_options": {"embedding_std": 0.1}}, "shares its embeddings, whose embedding_std"),
         ("dicm", {"aggregator": "mean"}, "no aggregator 'mean'"),
         ("dien", {"evolution": "gru"}, "no evolution 'gru'"),
         ("mlr", {"regions": 1}, "needs 2"),

@@ -25,8 +25,8 @@ TRAINING_SECTIONS = {
         *("--head-learning-rate", "--max-staleness"),
     ),
     "How it is trained": (
-        *("--epochs", "--patience", "--batch-size", "--learning-rate", "--width", "--embedding-l2", "--id-dropout"),
-        *("--negative-rate", "--device", "--shard-tables"),
+        *("--epochs", "--patience", "--validate-on", "--batch-size", "--learning-rate", "--width"),
+        *("--embedding-l2", "--id-dropout", "--negative-rate", "--device", "--shard-tables"),
     ),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -129,14 +130,17 @@ class ModelInputs(nn.Module):
         spec: columns and sizes.
         width: W, numbers in an embedding.
         pooling: of several vectors of an item, see ``SpaceInput``.
+        embedding_std: of what training begins with.
 
     Raises:
         BadInput: a column or a space has the name of an attribute of modules, such as ``type``, or a dot in its name;
-            or there is no such pooling.
+            there is no such pooling; or the spread is not above 0.
     """
 
-    def __init__(self, spec: InputSpec, width: int, pooling: str = MEAN):
+    def __init__(self, spec: InputSpec, width: int, pooling: str = MEAN, embedding_std: float = EMBEDDING_STD):
         super().__init__()
+        if not 0 < embedding_std < math.inf:
+            raise BadInput(f"embedding_std is {embedding_std}: embeddings begin with a spread above 0, such as 0.1.")
         self.spec, self.width, self.pooling = spec, width, pooling
         self.tables = _named({name: nn.Embedding(size, width) for name, size in spec.vocabularies.items()}, "column")
         self.action = nn.Embedding(max(spec.actions, 1), width)
@@ -152,6 +156,10 @@ class ModelInputs(nn.Module):
         self.item_width, self.shown_width = known + (1 + len(spaces)) * width, len(spaces) * width
         columns = (spec.user_columns, spec.text_columns, spec.user_lists, spec.user_numbers)
         self.other_width = sum(map(len, columns)) * width
+        if embedding_std != EMBEDDING_STD:
+            with torch.no_grad():
+                for parameter in self.parameters():  # what is drawn stays the same draw
+                    parameter.mul_(embedding_std / EMBEDDING_STD)
 
     def forward(self, batch: TensorBatch, vectors: SpaceVectors) -> Inputs:
         """Embed a batch.

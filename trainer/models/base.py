@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from crossmedia.features.columns import ACTION
 from crossmedia.trainer.layers.inputs import Inputs, InputSpec, ModelInputs
+from crossmedia.trainer.layers.numbers import EMBEDDING_STD
 from crossmedia.trainer.layers.sharded import is_spread
 from crossmedia.trainer.tensors import SpaceVectors, TensorBatch
 
@@ -26,6 +28,7 @@ class Model(nn.Module):
     """
 
     paper: ClassVar[str] = ""  # what 'trainer models' shows beside the first line of the docstring
+    ids_are_rows: ClassVar[bool] = True  # whether ids are looked up in ``id_rows`` alone
     teaches_head: ClassVar[bool] = True  # whether its loss has a gradient with respect to the vectors
     sampling_log_odds: Tensor
 
@@ -102,18 +105,27 @@ class EmbeddingModel(Model):
         width: numbers in an embedding.
         inputs: embeddings that are shared with another model; None makes new ones.
         pooling: of several vectors of an item: ``mean``, ``max``, or ``attention`` by the target; see ``SpaceInput``.
-            ``make`` gives it to every model that starts from embeddings.
+            ``make`` gives it, and the next, to every model that starts from embeddings.
+        embedding_std: spread of the embeddings that training begins with. A larger one lets a net see sooner what only
+            the match of user and item tells.
     """
 
-    def __init__(self, spec: InputSpec, width: int, inputs: ModelInputs | None = None, *, pooling: str = "mean"):
+    def __init__(
+        self,
+        spec: InputSpec,
+        width: int,
+        inputs: ModelInputs | None = None,
+        *,
+        pooling: str = "mean",
+        embedding_std: float = EMBEDDING_STD,
+    ):
         super().__init__(spec)
-        self.inputs = inputs or ModelInputs(spec, width, pooling)
+        self.inputs = inputs or ModelInputs(spec, width, pooling, embedding_std)
 
     def id_rows(self) -> dict[str, dict[str, tuple[int, int]]]:
         """As ``Model.id_rows``: the tables of ids, lists, words and kinds of behaviours."""
-        sizes = {f"inputs.tables.{name}.weight": size for name, size in self.spec.vocabularies.items()}
-        sizes["inputs.action.weight"] = max(self.spec.actions, 1)
-        return {name: {"": (0, size)} for name, size in sizes.items()}
+        sizes = {f"inputs.tables.{name}.weight": {name: (0, size)} for name, size in self.spec.vocabularies.items()}
+        return sizes | {"inputs.action.weight": {ACTION: (0, max(self.spec.actions, 1))}}
 
     def score(self, batch: TensorBatch, vectors: SpaceVectors) -> Tensor:
         """Logits as the model learns them, shape (B, L)."""

@@ -38,6 +38,7 @@ class GBDTLR(LR):
     """
 
     paper = "He et al., ADKDD 2014"
+    ids_are_rows = False  # trees see them as numbers, too
     teaches_head = False  # trees are fitted once, on vectors as they are
 
     def __init__(

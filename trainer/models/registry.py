@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from crossmedia.trainer.layers.inputs import InputSpec
     from crossmedia.trainer.models.base import Model
 
-POOLING = "pooling"  # an option of the embeddings, which every model has that starts from them
+OF_EMBEDDINGS = ("pooling", "embedding_std")  # options that every model has that starts from embeddings
 # In the order in which Alimama climbed them, then what came after. By name, so that listing them imports no torch.
 MODELS = {
     "lr": "crossmedia.trainer.models.lr:LR",
@@ -77,10 +77,10 @@ def make(name: str, spec: InputSpec, width: int, options: Mapping[str, Any], **s
     embeds = "inputs" in inspect.signature(cls).parameters
     if shared and not embeds:
         raise BadInput(f"{name} cannot share embeddings: it has none.")
-    if embeds and POOLING in own:
+    if embeds and (given := {option: own.pop(option) for option in OF_EMBEDDINGS if option in own}):
         from crossmedia.trainer.layers.inputs import ModelInputs
 
         if shared:
-            raise BadInput(f"{name} shares its embeddings, whose {POOLING} is that of the model around it.")
-        shared = {"inputs": ModelInputs(spec, width, own.pop(POOLING))}
+            raise BadInput(f"{name} shares its embeddings, whose {min(given)} is that of the model around it.")
+        shared = {"inputs": ModelInputs(spec, width, **given)}
     return cls(spec, width, **own, **shared)  # type: ignore[call-arg]  # of the subclasses; Model has the spec alone

@@ -13,8 +13,8 @@ from torch import nn
 from crossmedia.errors import BadInput, TrainingDiverged
 from crossmedia.features.batch import Batch
 from crossmedia.features.reading.prefetch import fetch_ahead
-from crossmedia.features.reading.samples import Samples
 from crossmedia.features.reading.sampling import keep_negatives
+from crossmedia.features.reading.unseen_items import samples_of
 from crossmedia.trainer import processes
 from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.images.open_images import open_spaces, spaces_of
@@ -28,6 +28,7 @@ from crossmedia.trainer.runs.board import Board
 from crossmedia.trainer.runs.run_folder import BOARD, RunFolder, kept_said
 from crossmedia.trainer.runs.state import Progress, Trained, load_state
 from crossmedia.trainer.settings import FitConfig
+from crossmedia.trainer.training.forget import check_can_forget
 from crossmedia.trainer.training.learner import Learner
 from crossmedia.trainer.training.regularise import AfterBackward, mini_batch_aware
 from crossmedia.trainer.training.warm_start import warm_start
@@ -102,7 +103,7 @@ def open_feed(config: FitConfig, transport: Given) -> Iterator[Feed]:
         CrossMediaError: what the server or the way to it raised.
     """
     teaches = model_class(config.model).teaches_head  # before anybody is asked for vectors
-    samples = Samples(config.samples)
+    samples = samples_of(config.samples, config.validate_on)
     if not teaches and learning_space(config, list(config.vectors or spaces_of(samples))):
         raise BadInput(f"{config.model} has no gradient for a head to learn from; train it with --head frozen.")
     if config.images and not spaces_of(samples):
@@ -135,6 +136,7 @@ def open_run(config: FitConfig, feed: Feed, folder: RunFolder, announce: Callabl
         raise BadInput("Sampled negatives are re-calibrated for one label only: train one, or keep them all.")
     model = make(config.model, spec, config.width, config.options).to(device)
     model.sampled(config.negative_rate)
+    check_can_forget(model, samples.unseen)
     if config.warm_start:
         warm_start(model, config.warm_start, samples, spaces.bases, partial=config.warm_up == "partial")
     apart = [f"model.{name}" for name in shard_tables(model, config.shard_tables, device)]
