@@ -15,7 +15,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from crossmedia.features.columns import ACTION
 from crossmedia.trainer.layers.inputs import Inputs, InputSpec, ModelInputs
-from crossmedia.trainer.layers.numbers import EMBEDDING_STD
 from crossmedia.trainer.layers.sharded import is_spread
 from crossmedia.trainer.tensors import SpaceVectors, TensorBatch
 
@@ -117,7 +116,7 @@ class EmbeddingModel(Model):
         inputs: ModelInputs | None = None,
         *,
         pooling: str = "mean",
-        embedding_std: float = EMBEDDING_STD,
+        embedding_std: float = 0.02,  # a literal, which lists of options read without running this file
     ):
         super().__init__(spec)
         self.inputs = inputs or ModelInputs(spec, width, pooling, embedding_std)
