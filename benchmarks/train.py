@@ -60,9 +60,7 @@ validation = 0.1
 """
 
 
-def make_samples(
-    folder: Path, behaviours: int, rows: int, images: int, shortest: int = 0, layout: str = "inline"
-) -> None:
+def make_samples(folder: Path, behaviours: int, rows: int, images: int, shortest: int = 0) -> None:
     """Samples whose users have ``behaviours`` behaviours before their first impression, of Zipf popularity.
 
     Args:
@@ -71,7 +69,6 @@ def make_samples(
         rows: impressions in the log.
         images: in the catalogue.
         shortest: behaviours of the user who has fewest, others in between; 0: all have the same number.
-        layout: of the files.
     """
     from crossmedia.features.schema import load_schema
     from crossmedia.features.writing.build import build_samples
@@ -115,7 +112,7 @@ def make_samples(
         ),
         folder / "items.parquet",
     )
-    (folder / "samples.toml").write_text(f'layout = "{layout}"\n{SCHEMA.format(behaviours=behaviours)}')
+    (folder / "samples.toml").write_text(SCHEMA.format(behaviours=behaviours))
     build_samples(load_schema(folder / "samples.toml"), folder / "samples", overwrite=True)
 
 

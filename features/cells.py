@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,48 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crossmedia.features.batch import Int64Array
-from crossmedia.keys import Column, is_text, keys, texts
+from crossmedia.keys import Column, full_keys, is_text, keys, texts
 
 BETWEEN = "\x1f"  # ASCII's unit separator: what stands between entries here, and in no key
+
+
+_NO_ID = (
+    "an id names something, and a fraction does not. A quantity belongs into numbers, as in numbers = {{ {name} = "
+    '"standard" }}; a name is written as text'
+)
+
+
+def id_keys(column: Column) -> pa.Array:
+    """A column of ids as keys; null where the cell is empty.
+
+    Raises:
+        BadInput: it holds fractions, which are no ids, or what ``keys`` raises.
+    """
+    return keys(_whole(column))
+
+
+def full_id_keys(column: Column) -> pa.Array:
+    """The same, every cell filled.
+
+    Raises:
+        BadInput: a cell is empty, or what ``id_keys`` raises.
+    """
+    return full_keys(_whole(column))
+
+
+def _whole(column: Column) -> Column:
+    column = column.plain()
+    kind, values = column.values.type, column.values
+    broken = np.zeros(0, dtype=np.bool_)
+    if pa.types.is_floating(kind):
+        numbers = values.to_numpy(zero_copy_only=False)
+        with np.errstate(invalid="ignore"):
+            broken = ~np.isnan(numbers) & (numbers != np.floor(numbers))
+    elif pa.types.is_decimal(kind) and kind.scale > 0:
+        broken = np.asarray(pc.fill_null(pc.not_equal(values, pc.floor(values)), False))
+    if broken.any():
+        raise column.wrong(broken, _NO_ID.format(name=column.name))
+    return column
 
 
 @dataclass(frozen=True)
@@ -33,7 +72,7 @@ def is_list(kind: pa.DataType) -> bool:
     return any(is_kind(kind) for is_kind in lists)
 
 
-def entries(column: Column, separator: str = "", read: Callable[[Column], pa.Array] = keys) -> pa.ListArray:
+def entries(column: Column, separator: str = "", read: Callable[[Column], pa.Array] = id_keys) -> pa.ListArray:
     """The keys in each cell, in order; a null or an empty cell has none, and nulls among several are left out.
 
     Args:
@@ -87,33 +126,6 @@ def parted(text: pa.Array) -> pa.ListArray:
     lists = pc.split_pattern(text, BETWEEN)
     found, parents = pc.list_flatten(lists), np.asarray(pc.list_parent_indices(lists)).astype(np.int64)
     return _lists(len(text), parents, pc.if_else(pc.equal(found, ""), None, found))
-
-
-def id_keys(column: Column) -> pa.Array:
-    """A column of ids as keys.
-
-    Raises:
-        BadInput: it holds fractions, which are no ids, or what ``keys`` raises.
-    """
-    column = column.plain()
-    kind, values = column.values.type, column.values
-    if pa.types.is_floating(kind):
-        numbers = values.to_numpy(zero_copy_only=False)
-        with np.errstate(invalid="ignore"):
-            broken = ~np.isnan(numbers) & (numbers != np.floor(numbers))
-        if broken.any():
-            raise column.wrong(broken, _NO_ID.format(name=column.name))
-    if pa.types.is_decimal(kind) and kind.scale > 0:
-        broken = np.asarray(pc.fill_null(pc.not_equal(values, pc.floor(values)), False))
-        if broken.any():
-            raise column.wrong(broken, _NO_ID.format(name=column.name))
-    return keys(replace(column, values=values))
-
-
-_NO_ID = (
-    "an id names something, and a fraction does not. Put the column into numbers, as in numbers = {{ {name} = "
-    '"standard" }}, or write it as text if it is a name'
-)
 
 
 def fractions_in(words: pa.Array) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -95,6 +96,10 @@ def inspect(samples: Path, rows: int, as_json: bool) -> None:
     for name, size in summary["vocabulary"].items():
         sizes.add_row(name, f"{size:,}")
     console.print(sizes)
+    for name, how in summary["numbers"].items():
+        click.echo(f"{name} is a number: {how}")
+    for name, space in summary["spaces"].items():
+        click.echo(f"{name} is a space of vectors, by {space['key']}")
     for row in summary["rows"]:
         console.print_json(json.dumps(row), indent=None)
 
@@ -154,10 +159,12 @@ def _decoded(samples: Samples, row: dict[str, Any]) -> dict[str, Any]:
     def raw(column: str, place: int) -> str | None:
         return samples.vocabulary.values[column][place - 1].as_py() if place else None
 
-    result = {}
+    result: dict[str, Any] = {}
     for name, value in row.items():
         column = name.removeprefix("hist_")
-        if column == "image_id" or column not in samples.vocabulary.values:
+        if isinstance(value, float):  # a number that is missing is nan, which JSON has not
+            result[name] = None if math.isnan(value) else round(value, 6)
+        elif column == "image_id" or column not in samples.vocabulary.values:
             result[name] = value
         elif isinstance(value, list):
             result[name] = [raw(column, place) for place in value]

@@ -21,6 +21,8 @@ from crossmedia.keys import Column
 
 STANDARD, LOG1P, BUCKETS = "standard", "log1p", "buckets"
 MOST_BUCKETS = 1000
+MOST = float(np.finfo(np.float32).max)
+MOST_DEVIATIONS = 20.0
 Float64Array = npt.NDArray[np.float64]
 
 
@@ -34,12 +36,12 @@ def numbers(column: Column) -> Float64Array:
     """A column as numbers, shape (n,); nan where the cell is empty or NaN.
 
     Raises:
-        BadInput: a cell is no number, or is infinite; the message names it.
+        BadInput: a cell is no number, or is infinite or nearly so; the message names it.
     """
     found = as_numbers(column, f"{column.name!r} is a column of numbers")
     values = np.asarray(pc.fill_null(pc.cast(found, pa.float64(), safe=False), np.nan))
-    if (infinite := np.isinf(values)).any():
-        raise column.wrong(infinite, "a number is finite. Leave the cell empty where there is none")
+    if (beyond := np.abs(values) > MOST).any():
+        raise column.wrong(beyond, "a number is finite, and fits 32 bits. Leave the cell empty where there is none")
     return values
 
 
@@ -101,8 +103,12 @@ class NumberScale:
         return np.where(np.isnan(values), 0, found).astype(np.int64)
 
     def scale(self, values: Float64Array) -> Float32Array:
-        """The numbers as a model takes them, shape (n,), nan where one is missing; not for buckets."""
-        return ((_scaled(self.how, values) - self.mean) / self.deviation).astype(np.float32)
+        """The numbers as a model takes them, shape (n,), nan where one is missing; not for buckets.
+
+        They are cut off at ``MOST_DEVIATIONS``, so that a slip of the pen is a large number and no overflow.
+        """
+        found = (_scaled(self.how, values) - self.mean) / self.deviation
+        return np.clip(found, -MOST_DEVIATIONS, MOST_DEVIATIONS).astype(np.float32)
 
 
 def _scaled(how: str, values: Float64Array) -> Float64Array:

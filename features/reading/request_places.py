@@ -71,7 +71,7 @@ class RequestPlaces:
 
     def lists(self, name: str, column: Column) -> Jagged:
         """Places of the entries of each cell."""
-        return self._jagged(name, entries(column, self._encoding.lists.get(name, "")))
+        return self._jagged(name, entries(column, self._encoding.lists.get(name, ""), keys))
 
     def text(self, name: str, column: Column) -> Jagged:
         """Places of the words of each text."""

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import NULL_IMAGE, Int64Array, Jagged
-from crossmedia.features.cells import alone, entries, fractions_in, id_keys, is_list, joined, parted
+from crossmedia.features.cells import alone, entries, fractions_in, full_id_keys, id_keys, is_list, joined, parted
 from crossmedia.features.encoding import Encoding
 from crossmedia.features.numbers import Float64Array, numbers
 from crossmedia.features.spec import Columns, ImageTable, Items, Schema
@@ -20,7 +20,7 @@ from crossmedia.features.writing.notes import Notes, first_of
 from crossmedia.features.writing.tables import TableSource
 from crossmedia.features.writing.words import WordLists
 from crossmedia.forms import near_in_words
-from crossmedia.keys import Column, full_image_ids, full_keys, image_ids, keys, texts
+from crossmedia.keys import Column, full_image_ids, image_ids, keys, texts
 from crossmedia.names import ImageNames
 
 MERGE_AT = 4_000_000
@@ -61,7 +61,7 @@ def read_items(schema: Schema, encoding: Encoding, notes: Notes) -> Attributes |
     items = schema.items
     if items is None:
         return None
-    wanted: Readers = {KEY: (items.item, full_keys)} | readers(items.columns)
+    wanted: Readers = {KEY: (items.item, full_id_keys)} | readers(items.columns)
     read_images = _several(keys if items.image_manifest else _image_ids)
     wanted |= {IMAGE + name: (name, read_images) for name in items.images}
     table = _read(schema, items.path, wanted, "items", notes)
@@ -84,7 +84,7 @@ def read_users(schema: Schema, encoding: Encoding, notes: Notes) -> Attributes |
     users = schema.users
     if users is None:
         return None
-    wanted: Readers = {KEY: (users.user, full_keys)} | readers(users.columns)
+    wanted: Readers = {KEY: (users.user, full_id_keys)} | readers(users.columns)
     return _attributes(_read(schema, users.path, wanted, "users", notes), users.columns, encoding, notes)
 
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
+from crossmedia.features.cells import full_id_keys, id_keys
 from crossmedia.features.rules import ALL, Rule
 from crossmedia.features.spec import Schema
 from crossmedia.features.times import Span
 from crossmedia.features.writing.attributes import readers
 from crossmedia.features.writing.notes import Notes
 from crossmedia.features.writing.tables import TableRows, TableSource
-from crossmedia.keys import full_keys, keys
 
 LABEL, DID = "label:", "did:"
 
@@ -45,8 +45,8 @@ def stream_log(schema: Schema, source: TableSource, span: Span) -> Iterator[pa.T
     for rows in source.batches():
         columns = {
             "row": np.arange(first, first + len(rows)),
-            "user": full_keys(rows.column(log.user)),
-            "item": full_keys(rows.column(log.item)),
+            "user": full_id_keys(rows.column(log.user)),
+            "item": full_id_keys(rows.column(log.item)),
             "time": span.read(rows.column(log.time)),
         }
         columns |= {LABEL + name: _holds(rule, rows) for name, rule in log.labels.items()}
@@ -85,7 +85,7 @@ def stream_behaviours(schema: Schema, source: TableSource, span: Span, notes: No
     found = schema.behaviours
     assert found is not None
     for rows in source.batches():
-        columns = {name: keys(rows.column(getattr(found, name))) for name in ("user", "item", "action")}
+        columns = {name: id_keys(rows.column(getattr(found, name))) for name in ("user", "item", "action")}
         table = pa.table({**columns, "time": span.read(rows.column(found.time))}).drop_null()
         notes.add("behaviours_without_user_item_or_action", len(rows) - len(table))
         yield table

@@ -11,12 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from small_tables import ROWS, START, Table, log, put
+from shop_tables import ITEMS, LOG, SEEN, SPACES, USERS, make_folder, shop_items, shop_log, shop_users
+from small_tables import ROWS, START, Table, put
 from unfolded import cell, keys_of, unfolded
 
 from crossmedia.errors import BadInput
+from crossmedia.features.cli import features
 from crossmedia.features.numbers import NumberScale
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.schema import load_schema
@@ -24,77 +27,12 @@ from crossmedia.features.splits import SPLITS
 from crossmedia.features.writing import counting
 from crossmedia.features.writing.build import build_samples
 from crossmedia.features.writing.counting import NumberCounts
-from crossmedia.features.writing.report import BuildReport
-
-LOG = """
-[log]
-path = "log.parquet"
-user = "user"
-item = "item"
-time = "time"
-ids = ["slot"]
-numbers = { shown = "log1p" }
-lists = { words = " " }
-[log.labels]
-click = "click"
-"""
-ITEMS = """
-[items]
-path = "items.parquet"
-item = "item"
-image = ["front", "back"]
-ids = ["shop"]
-numbers = { price = "log1p", stars = "standard", age = "buckets:4" }
-lists = { tags = "", colours = "|" }
-text = ["title"]
-"""
-USERS = '[users]\npath = "users.parquet"\nuser = "user"\nids = ["city"]\nnumbers = ["years"]\nlists = ["likes"]\n'
-SPACES = '[vectors.photo]\nkey = "image"\n[vectors.clip]\nkey = "image"\n[vectors.title]\nkey = "item"\n'
-SEEN = '[behaviours]\nfrom_log = { seen = "click == 1" }\nmax_length = 5\n'
-NAN = float("nan")
-
-
-def shop_log(**changed: Any) -> Table:
-    return log(
-        slot=[n % 4 for n in range(ROWS)],
-        shown=[None if n % 9 == 0 else 1.0 + n for n in range(ROWS)],
-        words=["" if n % 5 == 0 else f"red  w{n % 3}" for n in range(ROWS)],
-        **changed,
-    )
-
-
-def shop_items(**changed: Any) -> Table:
-    return {
-        "item": list(range(10)),
-        "front": [[100 + n, None, 200 + n] if n % 3 else None for n in range(10)],
-        "back": [None if n == 4 else 300 + n for n in range(10)],
-        "shop": [f"s{n % 3}" for n in range(10)],
-        "price": [None if n == 2 else n * 10.0 for n in range(10)],
-        "stars": [n % 5 for n in range(10)],
-        "age": [NAN if n == 3 else n for n in range(10)],
-        "tags": [["a", None, f"t{n}"] if n % 2 else [] for n in range(10)],
-        "colours": [" red | blue |" if n % 2 else None for n in range(10)],
-        "title": ["" if n == 5 else f"夏季红色 {n}" for n in range(10)],
-    } | changed
-
-
-def shop_users(**changed: Any) -> Table:
-    users = {"user": list(range(5)), "city": ["a", "b", "a", "b", None], "years": [20, 30, 40, None, 60]}
-    return users | {"likes": [["x", "y"], [], None, ["x"], ["z"]]} | changed
 
 
 @pytest.fixture
 def samples(tmp_path: Path) -> Samples:
     make_folder(tmp_path)
     return Samples(tmp_path / "out")
-
-
-def make_folder(folder: Path, more: str = ITEMS + USERS + SPACES + SEEN, **options: Any) -> BuildReport:
-    for name, table in {"log": shop_log(), "items": shop_items(), "users": shop_users()}.items():
-        if not (folder / f"{name}.parquet").exists():
-            put(folder / f"{name}.parquet", table)
-    (folder / "s.toml").write_text(LOG + more)
-    return build_samples(load_schema(folder / "s.toml"), folder / "out", overwrite=True, **options)
 
 
 def raw(samples: Samples, column: str, places: list[int]) -> list[str | None]:
@@ -374,13 +312,16 @@ def test_a_space_that_is_called_image_is_that_of_the_images(tmp_path: Path) -> N
         (
             "items",
             {"shop": [n + 0.5 for n in range(10)]},
-            r"'shop' of .*items.parquet holds 0.5 in row 1; an id names .* numbers = \{ shop = \"standard\" \}",
+            r"'shop' of .*items.parquet holds 0.5 in row 1; an id names .*numbers = \{ shop = \"standard\" \}",
         ),
         (
             "items",
             {"price": [1.0, math.inf] + [1.0] * 8},
-            r"'price' of .*items.parquet holds inf in row 2; a number is finite. Leave the cell empty",
+            r"'price' of .*items.parquet holds inf in row 2; a number is finite, and fits 32 bits. Leave",
         ),
+        ("log", {"item": [0.5] * ROWS}, r"'item' of .*log.parquet holds 0.5 in row 1; an id names .* written as text"),
+        ("items", {"price": [1e300] * 10}, r"'price' of .* holds 1e\+300 in row 1; a number"),
+        ("items", {"tags": [[1.0, 0.5]] * 10}, r"'tags' of .*items.parquet holds 0.5 in row 1; an id names"),
         ("items", {"price": ["12 EUR"] * 10}, r"'price' of .* holds '12 EUR' in row 1; 'price' is a column of numbers"),
         ("items", {"price": [[1.0]] * 10}, r"'price' of .*items.parquet is of type list"),
         (
@@ -389,7 +330,7 @@ def test_a_space_that_is_called_image_is_that_of_the_images(tmp_path: Path) -> N
             r"'tags' of .*items.parquet is of type string; it is read as a column of lists. Give the text between its",
         ),
         ("items", {"tags": [[["a"]]] * 10}, r"'tags' of .*items.parquet is of type list"),
-        ("items", {"tags": [[0.1, 2.0**60]] * 10}, r"'tags' of .*items.parquet holds .* in row 1; whole numbers above"),
+        ("items", {"tags": [[1.0, 2.0**60]] * 10}, r"'tags' of .*items.parquet holds .* in row 1; whole numbers above"),
         ("items", {"title": [["a"]] * 10}, r"'title' of .*items.parquet is of type list"),
         (
             "items",
@@ -435,6 +376,26 @@ def test_prices_in_csv_that_are_given_as_ids_are_noted(tmp_path: Path) -> None:
     report = make_folder(tmp_path, items)
     assert report.notes == {"values_of_the_id_column_price_that_are_fractions": 10}
     assert 'write numbers = { price = "standard" }' in report.notes_in_words()[0]
+
+
+def test_inspect_shows_every_kind(samples: Samples) -> None:
+    done = CliRunner().invoke(features, ["inspect", str(samples.folder), "--json", "--rows", "100"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout, parse_constant=pytest.fail)  # NaN is no JSON
+    assert found["numbers"] == {
+        "price": "log1p",
+        "stars": "standard",
+        "age": "buckets:4",
+        "years": "standard",
+        "shown": "log1p",
+    }
+    assert found["spaces"]["title"]["key"] == "item"
+    assert {row["price"] is None for row in found["rows"]} == {True, False}
+    assert any(row["tags"] == ["a", "t3"] for row in found["rows"])
+    assert any(row["age"] and row["age"].startswith("from ") for row in found["rows"])
+    done = CliRunner().invoke(features, ["inspect", str(samples.folder)])
+    assert "price is a number: log1p" in done.output
+    assert "title is a space of vectors, by item" in done.output
 
 
 def test_the_metadata_says_how_columns_are_read(samples: Samples) -> None:

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from shop_tables import ITEMS, LOG, SEEN, SPACES, USERS, make_folder, shop_items, shop_log, shop_users, write_tokenizer
 from small_tables import ROWS, START, put
-from test_columns import ITEMS, LOG, SEEN, SPACES, USERS, make_folder, shop_items, shop_log, shop_users
 from unfolded import Row, unfolded
 
 from crossmedia.errors import BadInput
 from crossmedia.features.reading.request import RequestColumns, RequestReader
 from crossmedia.features.reading.samples import Samples
+from crossmedia.features.splits import SPLITS
+from crossmedia.features.vocabulary import Vocabularies
 from crossmedia.names import ImageNames
 
 NOW = START + 10_000
@@ -174,6 +176,23 @@ def test_names_of_images_and_items_are_found(tmp_path: Path) -> None:
         BadInput, match=r"'item_id' of the candidates holds 'SKU-3' in row 1; .*manifest of the space title"
     ):
         unnamed.batch({"user_id": 1}, {"item_id": ["SKU-3"]}, NOW)
+
+
+@pytest.mark.parametrize("tokens", ["characters", "t.json"])
+def test_a_title_is_read_as_the_samples_were(tmp_path: Path, tokens: str) -> None:
+    write_tokenizer(tmp_path / "t.json")
+    titles = ["red_dress", "Kleiderschrank", None, *["夏季红色连衣裙"] * 7]
+    put(tmp_path / "items.parquet", shop_items(title=titles))
+    make_folder(tmp_path, ITEMS.replace('text = ["title"]', f'text = ["title"]\ntokens = "{tokens}"') + SEEN)
+    (tmp_path / "t.json").unlink()  # the samples have it
+    samples = Samples(tmp_path / "out")
+    reader = RequestReader(columns_of(samples), Vocabularies.read((samples.folder / "vocabulary.parquet").read_bytes()))
+    batch = reader.batch({"user_id": 1}, {"item_id": list(range(10)), "title": titles}, NOW)
+    found = {row["item_id"]: row["title"] for row in unfolded(batch)}
+    rows = [row for split in SPLITS for part in samples.batches(split, 64) for row in unfolded(part)]
+    assert {row["item_id"]: row["title"] for row in rows} == {n: found[n] for n in {row["item_id"] for row in rows}}
+    names = samples.vocabulary.values["title"].to_pylist()
+    assert ("red" in names, "kle" in names, "夏季" in names) == (True, tokens != "t.json", tokens != "t.json")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shop_tables import write_tokenizer
 
 from crossmedia.errors import BadInput
 from crossmedia.features.encoding import Encoding
@@ -74,17 +75,6 @@ def plain(text: str) -> list[str]:
 @given(st.lists(st.text("ab7 -夏季红色裙", max_size=12), max_size=8))
 def test_words_equal_those_of_a_plain_loop(texts: list[str]) -> None:
     assert tokens("words", *texts) == [plain(text) for text in texts]
-
-
-def write_tokenizer(path: Path) -> None:
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Split
-
-    found = Tokenizer(WordLevel({"red": 0, "dress": 1, "[UNK]": 2}, "[UNK]"))
-    found.pre_tokenizer = Split("_", "removed")
-    found.enable_truncation(2)
-    found.save(str(path))
 
 
 def test_a_file_of_hugging_face_is_kept_with_the_samples(tmp_path: Path) -> None:
