@@ -73,7 +73,7 @@ def make_shop(folder: Path) -> Path:
 
 
 def _item(i: int) -> tuple[Any, ...]:
-    photos = [2 * i if i % 7 else "", "" if i % 3 else 2 * i + 1, 200 + i if i % 4 == 0 else ""]
+    photos = [i if i % 7 else "", "" if i % 3 else 40 + i, 99 - i if i % 4 == 0 else ""]
     tags = "|".join(f"t{n}" for n in range(i % 4))
     return i, *photos, f"s{i % 4}", "" if i % 6 == 0 else 3 + i, i % 5 or "", tags, "" if i % 5 == 0 else f"Red {i % 3}"
 
@@ -86,7 +86,7 @@ def _write(path: Path, header: list[str], rows: list[tuple[Any, ...]]) -> None:
 def transports() -> dict[str, MockTransport]:
     """Vectors of both spaces; some photos and titles have none."""
     rng = np.random.default_rng(6)
-    photos = {i: rng.normal(size=8).astype(np.float16) for i in range(300) if i % 13}
+    photos = {i: rng.normal(size=8).astype(np.float16) for i in range(100) if i % 13}
     titles = {i: rng.normal(size=6).astype(np.float16) for i in range(ITEMS) if i % 17}
     return {
         "photo": MockTransport(photos, version="mock@111111111111+none@000000000000/8"),

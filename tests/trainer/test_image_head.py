@@ -459,7 +459,7 @@ def test_tomorrow_starts_from_todays_head(config: FitConfig, store: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"head": "thaw"}, "must be one of"),
+        ({"head": "thaw"}, "must be frozen, learn or SPACE=learn"),
         ({"images": False}, "images off"),
         ({"model": "gbdt_lr"}, "no gradient"),
         ({"head_widths": (64, 0)}, "above 0"),

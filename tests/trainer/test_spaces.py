@@ -15,10 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
+from model_batches import make_batch
 from shop_samples import item_columns, make_shop, transports
 
 from crossmedia.errors import BadInput, TooManyMissingImages, VersionMismatch
 from crossmedia.features.reading.samples import Samples
+from crossmedia.imgserver import open_local
 from crossmedia.imgserver.client import ImageClient, MockTransport
 from crossmedia.trainer.cli import trainer
 from crossmedia.trainer.compare import CompareConfig, compare
@@ -27,12 +29,16 @@ from crossmedia.trainer.export.exported import Exported, export_model
 from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.image_head import ImageHead
+from crossmedia.trainer.images.open_images import load_head
 from crossmedia.trainer.images.places import Sources, learning_space
 from crossmedia.trainer.images.spaces import Spaces
+from crossmedia.trainer.layers.spaces import SpaceInput
 from crossmedia.trainer.models import MODELS
+from crossmedia.trainer.report.item_photos import item_photos
 from crossmedia.trainer.runs.checkpoint import CONFIG, document_of, load_model
 from crossmedia.trainer.runs.sealed import sealed_json
 from crossmedia.trainer.scorer import Scorer
+from crossmedia.trainer.tensors import Bag, ImageVectors
 
 CPU = torch.device("cpu")
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
@@ -294,3 +300,77 @@ def test_places_stand_in_the_configuration_file(
     done = CliRunner().invoke(trainer, ["fit", f"--samples={config.samples}", "--json"])
     assert done.exit_code == 3, done.output
     assert "In the space 'photo': " in json.loads(done.stdout)["message"]
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_head_learns_in_one_space_while_the_other_is_frozen(
+    config: FitConfig, given: Transports, store: Path, local: bool
+) -> None:
+    config = replace(config, head="photo=learn", head_widths=(16, 4), max_missing=1.0)
+    if local:
+        config = replace(config, vectors={"photo": str(store), "title": str(store)})
+        result = fit(config)
+    else:
+        result = fit(config, {"photo": open_local(store), "title": given["title"]})
+    _, lineage, _ = load_model(config.out)
+    assert lineage.learned == "photo"
+    assert lineage.versions["photo"].endswith("/4")
+    assert lineage.versions["title"].endswith("/16" if local else "/6")
+    assert result["train"]["head_parameters"] == 1280 * 16 + 16 + 1 + 16 * 4 + 4
+    head = load_head(config.out)
+    assert head is not None
+    assert f"photo={head.version(head.backbone)}, " in result["vector_version"]
+    if local:
+        again = fit(config)  # finished before, and recognised by what the head started from
+        assert again["test"] == result["test"]
+
+
+def test_the_report_shows_which_photos_of_an_item_matter(config: FitConfig, given: Transports) -> None:
+    fit(replace(config, options={"pooling": "attention"}, epochs=3), given)
+    model, _, _ = load_model(config.out)
+    samples = Samples(config.samples)
+    feed = Feed(samples, spaces_of(given), 64, CPU)
+    strips, said = item_photos(feed, ImageClient(given["photo"]), "photo", model)
+    assert len(strips) == 6
+    items = rows(Path(config.samples).parent / "items.csv")
+    for strip in strips:
+        pictures = [strip.first, *strip.others]
+        shares = [picture.share for picture in pictures]
+        assert shares == sorted(shares, reverse=True)
+        assert sum(shares) == pytest.approx(1, abs=1e-5)
+        item = items[int(strip.first.name.removeprefix("item "))]
+        assert {p.image_id for p in pictures} == {int(item[n]) for n in ("front", "back", "detail") if item[n]}
+    assert "the photo that mattered most has" in said
+    assert item_photos(feed, ImageClient(given["photo"]), "photo", load_model(config.out)[0])[1] == said
+
+
+def test_attention_learns_which_photo_matters() -> None:
+    """One of an item's three photos says whether it is clicked, and another number of it that it is the one."""
+    rng = torch.Generator().manual_seed(0)
+    items = 400
+    vectors = torch.randn(3 * items, 8, generator=rng)
+    matters = torch.randint(0, 3, (items,), generator=rng) + 3 * torch.arange(items)
+    vectors[:, 0] = 0.0
+    vectors[matters, 0] = 3.0
+    labels = (vectors[matters, 1] > 0).float()
+    bag = Bag(torch.arange(3 * items), torch.arange(3 * items) // 3)
+    batch, _ = make_batch([0] * items)
+    batch = replace(batch, target=torch.arange(items), items=replace(batch.items, vectors={"photo": bag}))
+    batch = replace(batch, items=replace(batch.items, ids={"item_id": torch.zeros(items, dtype=torch.int64)}))
+    found = {}
+    for pooling in ("mean", "attention"):
+        torch.manual_seed(0)
+        layer, top = SpaceInput(8, 8, pooling, ids=1), torch.nn.Linear(8, 1)
+        optimizer = torch.optim.Adam([*layer.parameters(), *top.parameters()], lr=0.02)
+        given = ImageVectors(vectors, torch.ones(3 * items, dtype=torch.bool))
+        for _ in range(150):
+            logits = top(layer(given, batch, "photo", torch.zeros(items, 1))[0]).squeeze(1)
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        found[pooling] = float(((logits > 0) == (labels > 0)).float().mean())
+        if pooling == "attention":
+            _, weights = layer.target_weights(given, batch, "photo", torch.zeros(items, 1))
+            assert float(weights.detach()[matters].mean()) > 0.9
+    assert found["attention"] > 0.95 > found["mean"]

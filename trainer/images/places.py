@@ -66,7 +66,8 @@ class Sources:
         if self.vectors:
             if self.store:
                 raise BadInput("--store is given beside --vectors. Name the folder there: --vectors NAME=FOLDER.")
-            return {name: self._place(self.vectors[name]) for name in spaces if name in self.vectors}
+            opened = {text: self._place(text) for text in {*self.vectors.values()}}  # a store once, whoever is in it
+            return {name: opened[self.vectors[name]] for name in spaces if name in self.vectors}
         if len(spaces) > 1:
             every = " ".join(f"--vectors {name}=HOST:PORT" for name in spaces)
             raise BadInput(
