@@ -101,7 +101,8 @@ def server(address: str, files: int, n: int) -> Work:
 
 def precompute(folder: Path, files: int, n: int) -> Work:
     """Our offline job, into a store of its own; the first round, which warms up, also fits the head."""
-    from crossmedia.imgserver.offline.precompute import PrecomputeConfig, StoreEmbedder
+    from crossmedia.imgserver.offline.plan import PrecomputeConfig
+    from crossmedia.imgserver.offline.precompute import StoreEmbedder
 
     rounds = _next(files, n)
     embedder = StoreEmbedder(

@@ -22,7 +22,8 @@ from PIL import Image
 from benchmarks.embed import PHOTOS
 from crossmedia.allocator import keep_freed_memory
 from crossmedia.imgserver.offline.decoding import decoded
-from crossmedia.imgserver.offline.precompute import PrecomputeConfig, StoreEmbedder
+from crossmedia.imgserver.offline.plan import PrecomputeConfig
+from crossmedia.imgserver.offline.precompute import StoreEmbedder
 from crossmedia.imgserver.offline.shards import FileEmbedder, Job, OpenJob
 from crossmedia.imgserver.vision.backbone import TORCHVISION, Backbone
 from crossmedia.imgserver.vision.backbones import get_backbone

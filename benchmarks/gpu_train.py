@@ -45,9 +45,8 @@ def ours(folder: Path, name: str, address: str, steps: int, device: str, told: s
     """
     from crossmedia.imgserver.client import ImageClient
     from crossmedia.trainer.images.image_head import ImageHead
-    from crossmedia.trainer.images.images import NoImages
 
-    images: Any = NoImages()
+    images: Any = None
     if address:
         images = ImageHead(ImageClient(address))
         images.fetch(np.zeros(1, dtype=np.int64))  # tells the version, and so the width
@@ -55,31 +54,41 @@ def ours(folder: Path, name: str, address: str, steps: int, device: str, told: s
 
 
 def steps_over(folder: Path, images: Any, name: str, steps: int, device_name: str, told: str = "") -> Work:
-    """Steps of a model over rows in memory, and of a head that learns, as ``trainer fit`` makes them."""
+    """Steps of a model over rows in memory, and of a head that learns, as ``trainer fit`` makes them.
+
+    Args:
+        folder: of ``make_samples``.
+        images: the ``Images`` of the one space; None: ids alone.
+        name: of the model.
+        steps: batches a round.
+        device_name: where it trains.
+        told: file that gets the share of the last round's time in which the step waited for vectors.
+    """
     from crossmedia.allocator import keep_freed_memory
     from crossmedia.features.reading.prefetch import fetch_ahead
     from crossmedia.features.reading.samples import Samples
     from crossmedia.trainer.feed import Fed
+    from crossmedia.trainer.images.spaces import Spaces
     from crossmedia.trainer.layers.inputs import InputSpec
     from crossmedia.trainer.models import make
 
     keep_freed_memory()  # as the trainer does
     torch.manual_seed(0)
     device, batches = torch.device(device_name), batches_of(folder, steps)
-    images = images.to(device).train()
-    spec = InputSpec.of(Samples(folder / "samples"), images.dim)
+    spaces = Spaces({} if images is None else {"image": images}).to(device).train()
+    spec = InputSpec.of(Samples(folder / "samples"), spaces.dims)
     model = make(name, spec, 16, OPTIONS[name]).to(device).train()
     optimizers = model.optimizers(1e-3)
-    if images.head is not None:
-        optimizers.append(torch.optim.Adam(images.parameters(), lr=1e-3, fused=True))
+    if spaces.head is not None:
+        optimizers.append(torch.optim.Adam(spaces.parameters(), lr=1e-3, fused=True))
 
     def work() -> int:
         waited, started = 0.0, time.perf_counter()
         asked = started
-        for batch, fetched in fetch_ahead(batches, images.fetch if images.dim else None, images.depth):
+        for batch, fetched in fetch_ahead(batches, spaces.fetch, spaces.depth):
             waited += time.perf_counter() - asked
             fed = Fed.of(batch, device, fetched)
-            loss = model.loss(fed.tensors, fed.vectors(images))
+            loss = model.loss(fed.tensors, fed.vectors(spaces))
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -150,7 +159,7 @@ def fetching(folder: Path, address: str, steps: int) -> Work:
 
     def work() -> int:
         for batch in batches:
-            client.get(batch.images.unique)
+            client.get(batch.items.vectors["image"].unique)
         return sum(map(len, batches))
 
     return work

@@ -22,7 +22,8 @@ from rich.table import Table
 from benchmarks.parts import finish
 from crossmedia.features.reading.samples import Samples
 from crossmedia.trainer.fit import FitConfig, fit
-from crossmedia.trainer.images.open_images import served_version
+from crossmedia.trainer.images.open_images import served_versions, spaces_of
+from crossmedia.trainer.images.spaces import named_versions
 from crossmedia.trainer.metrics import rela_impr
 from crossmedia.trainer.report import figures, summary
 from crossmedia.trainer.runs import results
@@ -58,7 +59,7 @@ def train(arguments: argparse.Namespace, path: Path) -> None:
     samples = Samples(arguments.samples)
     part, parts = (int(number) for number in arguments.part.split("/"))
     base = FitConfig(arguments.samples, "", server=arguments.server, epochs=arguments.epochs)
-    version = served_version(base) if samples.image_vocabulary_size else ""
+    version = named_versions(served_versions(base, samples)) if spaces_of(samples) else ""
     number = 0
     for seed in range(arguments.seeds):
         for variant in VARIANTS:

@@ -143,7 +143,7 @@ def moved(folder: Path, store: str, address: str, steps: int) -> dict[str, float
     work()
     after = so_far()
     batches = islice(Samples(folder / "samples").batches("train", BATCH, shuffle_seed=0, epoch=0), steps)
-    unique = statistics.mean(len(batch.images.unique) for batch in batches if batch.images is not None)
+    unique = statistics.mean(len(batch.items.vectors["image"].unique) for batch in batches)
     parameters = images.head.spec.parameters
     dim = WIDTHS[-1]
     return {

@@ -5,8 +5,8 @@
 The same generated log for all: histories of 1 to 50 behaviours, Zipf popularity, ids of item, category, image and user,
 kind and age of each behaviour; embeddings of 16, MLP 200-80, batches of 1,024, 2 threads. Each side has its rows ready
 in memory as it likes them and trains the same rows, one after the other. Then what reading the samples gives, shuffled,
-beside what DIN trains, for histories of 50 and of 1,000 and for both layouts. The peers run in an environment of their
-own, ``.venv-peers``, which the first run makes.
+beside what DIN trains, for histories of 50 and of 1,000. The peers run in an environment of their own,
+``.venv-peers``, which the first run makes.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def training(folder: Path, name: str, steps: int) -> Work:
     torch.manual_seed(0)
     samples = Samples(folder / "samples")
     batches = list(islice(samples.batches("train", BATCH, shuffle_seed=0), steps))
-    model = make(name, InputSpec.of(samples, 0), 16, OPTIONS[name]).train()
+    model = make(name, InputSpec.of(samples, {}), 16, OPTIONS[name]).train()
     optimizers = model.optimizers(1e-3)
 
     def work() -> int:
         for batch in batches:
-            loss = model.loss(to_tensors(batch, torch.device("cpu")), None)
+            loss = model.loss(to_tensors(batch, torch.device("cpu")), {})
             model.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             for optimizer in optimizers:
@@ -92,19 +92,16 @@ def main() -> None:
         for behaviours, trained, read in ((50, steps, 40 if quick else 190), (1_000, 2, 19)):
             if quick and behaviours > 50:
                 continue
-            places = {layout: folder / f"{layout}-{behaviours}" for layout in ("inline", "by_user")}
-            for layout, place in places.items():
-                make_samples(place, behaviours, int(1.4 * read * BATCH), IMAGES, layout=layout)
-            parts = {f"read, {layout}": Part(reading, place, read) for layout, place in places.items()}
-            parts |= {"train DIN": Part(training, places["by_user"], "din", trained)}
+            place = folder / str(behaviours)
+            make_samples(place, behaviours, int(1.4 * read * BATCH), IMAGES)
+            parts = {"read": Part(reading, place, read), "train DIN": Part(training, place, "din", trained)}
             taken = run_rounds(parts, rounds)
             for part in parts.values():
                 part.close()
             show(f"Reading and training, {behaviours} behaviours", taken, "samples/s")
             found[f"read_{behaviours}"] = {title: as_dict(part) for title, part in taken.items()}
             tail = "" if behaviours == 50 else f"_{behaviours}"
-            ratios["read_train" + tail] = taken["read, by_user"].rate / taken["train DIN"].rate
-            ratios["read_train_inline" + tail] = taken["read, inline"].rate / taken["train DIN"].rate
+            ratios["read_train" + tail] = taken["read"].rate / taken["train DIN"].rate
     finish("models", ratios, rounds=rounds, parts=found)
 
 

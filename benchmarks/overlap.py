@@ -28,7 +28,8 @@ from rich.table import Table
 
 from benchmarks.parts import finish
 from crossmedia.imgserver.client import ImageClient, LocalTransport
-from crossmedia.imgserver.offline.precompute import PrecomputeConfig, StoreEmbedder
+from crossmedia.imgserver.offline.plan import PrecomputeConfig
+from crossmedia.imgserver.offline.precompute import StoreEmbedder
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
 from crossmedia.imgserver.vision import decoders, embedding
 from crossmedia.imgserver.vision.decode import ImageLimits

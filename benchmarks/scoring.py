@@ -95,9 +95,9 @@ def main() -> None:
             model, lineage, _ = load_model(config.out)
             assert isinstance(model, Rocket)
             vocabulary = Samples(config.samples).vocabulary
-            client.version = lineage.vector_version
+            client.version = lineage.versions["image"]
             nets = {"light": model.light.eval(), "booster": model.booster.eval()}
-            scorers = {name: Scorer(net, lineage, vocabulary, client) for name, net in nets.items()}
+            scorers = {name: Scorer(net, lineage, vocabulary, {"image": client}) for name, net in nets.items()}
             every = requests(count, arguments.candidates)
             taken: dict[str, list[float]] = {name: [] for name in nets}
             waited = dict.fromkeys(nets, 0.0)

@@ -60,9 +60,7 @@ validation = 0.1
 """
 
 
-def make_samples(
-    folder: Path, behaviours: int, rows: int, images: int, shortest: int = 0, layout: str = "inline"
-) -> None:
+def make_samples(folder: Path, behaviours: int, rows: int, images: int, shortest: int = 0) -> None:
     """Samples whose users have ``behaviours`` behaviours before their first impression, of Zipf popularity.
 
     Args:
@@ -71,7 +69,6 @@ def make_samples(
         rows: impressions in the log.
         images: in the catalogue.
         shortest: behaviours of the user who has fewest, others in between; 0: all have the same number.
-        layout: of the files.
     """
     from crossmedia.features.schema import load_schema
     from crossmedia.features.writing.build import build_samples
@@ -115,7 +112,7 @@ def make_samples(
         ),
         folder / "items.parquet",
     )
-    (folder / "samples.toml").write_text(f'layout = "{layout}"\n{SCHEMA.format(behaviours=behaviours)}')
+    (folder / "samples.toml").write_text(SCHEMA.format(behaviours=behaviours))
     build_samples(load_schema(folder / "samples.toml"), folder / "samples", overwrite=True)
 
 
@@ -156,6 +153,7 @@ def steps_over(images: Any, dim: int, folder: Path, steps: int) -> Work:
     from crossmedia.features.reading.prefetch import fetch_ahead
     from crossmedia.features.reading.samples import Samples
     from crossmedia.trainer.feed import Fed
+    from crossmedia.trainer.images.spaces import Spaces
     from crossmedia.trainer.layers.inputs import InputSpec
     from crossmedia.trainer.models import make
 
@@ -163,8 +161,8 @@ def steps_over(images: Any, dim: int, folder: Path, steps: int) -> Work:
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     samples, device = Samples(folder / "samples"), torch.device("cpu")
-    images.train()
-    model = make("din", InputSpec.of(samples, dim), 16, {}).train()
+    spaces = Spaces({"image": images}).train()
+    model = make("din", InputSpec.of(samples, {"image": dim}), 16, {}).train()
     optimizers = model.optimizers(1e-3)
     if images.head is not None:
         optimizers.append(torch.optim.Adam(images.parameters(), lr=1e-3, fused=True))
@@ -172,9 +170,9 @@ def steps_over(images: Any, dim: int, folder: Path, steps: int) -> Work:
     def work() -> int:
         done = 0
         batches = islice(samples.batches("train", BATCH, shuffle_seed=0, epoch=0), steps)
-        for batch, fetched in fetch_ahead(batches, images.fetch, images.depth):
+        for batch, fetched in fetch_ahead(batches, spaces.fetch, spaces.depth):
             fed = Fed.of(batch, device, fetched)
-            loss = model.loss(fed.tensors, fed.vectors(images))
+            loss = model.loss(fed.tensors, fed.vectors(spaces))
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -198,8 +196,7 @@ def fetching(folder: Path, address: str, steps: int) -> Work:
 
     def work() -> int:
         for batch in batches:
-            assert batch.images is not None
-            source.get(batch.images.unique).values.astype(np.float32)
+            source.get(batch.items.vectors["image"].unique).values.astype(np.float32)
         return sum(len(batch) for batch in batches)
 
     return work

@@ -26,7 +26,8 @@ from rich.table import Table
 from benchmarks.parts import finish
 from crossmedia.features.reading.samples import Samples
 from crossmedia.trainer.fit import FitConfig, fit
-from crossmedia.trainer.images.open_images import served_version
+from crossmedia.trainer.images.open_images import served_versions
+from crossmedia.trainer.images.spaces import named_versions
 from crossmedia.trainer.report import summary
 from crossmedia.trainer.report.tables import number
 from crossmedia.trainer.runs import results
@@ -119,7 +120,7 @@ def train(arguments: argparse.Namespace, names: list[str]) -> list[dict[str, Any
             run = config(variant, arguments, seed, Path(arguments.out) / f"{name.replace(' ', '-')}-{seed}")
             source = variant.learned, variant.store
             if variant.images and source not in versions:
-                versions[source] = served_version(run)
+                versions[source] = named_versions(served_versions(run, Samples(run.samples)))
             version = versions[source] if variant.images else ""
             key = results.key_fields(run, arguments.data, Samples(run.samples), version)
             known = results.read([arguments.results]) if arguments.results.exists() else {}

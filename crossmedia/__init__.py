@@ -22,12 +22,19 @@ if TYPE_CHECKING:
     from crossmedia.imgserver.client import HeadServers, ImageClient
     from crossmedia.imgserver.head import Head
     from crossmedia.imgserver.offline.precompute import precompute
+    from crossmedia.imgserver.offline.precompute_texts import precompute_texts
+    from crossmedia.imgserver.similarity.building import build_index
+    from crossmedia.imgserver.similarity.duplicates import find_duplicates
+    from crossmedia.imgserver.storage.catalogue.manifest import write_manifest
+    from crossmedia.imgserver.vision.machine import Machine
     from crossmedia.trainer.compare import compare
-    from crossmedia.trainer.evaluate import evaluate
+    from crossmedia.trainer.evaluate import evaluate, score
+    from crossmedia.trainer.export.exported import export_model
     from crossmedia.trainer.fit import fit
     from crossmedia.trainer.images.image_head import ImageHead
+    from crossmedia.trainer.report.page import write_report
     from crossmedia.trainer.scorer import Scorer
-    from crossmedia.trainer.settings import CompareConfig, FitConfig
+    from crossmedia.trainer.settings import CompareConfig, FitConfig, ReportConfig
 
 __all__ = [
     "CompareConfig",
@@ -37,14 +44,23 @@ __all__ = [
     "HeadServers",
     "ImageClient",
     "ImageHead",
+    "Machine",
+    "ReportConfig",
     "Samples",
     "Scorer",
+    "build_index",
     "build_samples",
     "compare",
     "evaluate",
+    "export_model",
+    "find_duplicates",
     "fit",
     "open_store",
     "precompute",
+    "precompute_texts",
+    "score",
+    "write_manifest",
+    "write_report",
 ]
 
 _MODULES = {
@@ -55,14 +71,23 @@ _MODULES = {
     "HeadServers": "imgserver.client",
     "ImageClient": "imgserver.client",
     "ImageHead": "trainer.images.image_head",
+    "Machine": "imgserver.vision.machine",
+    "ReportConfig": "trainer.settings",
     "Samples": "features.reading.samples",
     "Scorer": "trainer.scorer",
+    "build_index": "imgserver.similarity.building",
     "build_samples": "features.writing.build",
     "compare": "trainer.compare",
     "evaluate": "trainer.evaluate",
+    "export_model": "trainer.export.exported",
+    "find_duplicates": "imgserver.similarity.duplicates",
     "fit": "trainer.fit",
     "open_store": "imgserver",
     "precompute": "imgserver.offline.precompute",
+    "precompute_texts": "imgserver.offline.precompute_texts",
+    "score": "trainer.evaluate",
+    "write_manifest": "imgserver.storage.catalogue.manifest",
+    "write_report": "trainer.report.page",
 }
 
 

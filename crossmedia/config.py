@@ -24,17 +24,18 @@ import math
 import os
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from crossmedia.door import near_place, told
+from crossmedia.door import place_meant, told
 from crossmedia.environment import CLIENT
 from crossmedia.errors import BadInput, CrossMediaError, DeadlineExceeded, did_you_mean
 from crossmedia.hosts import keep_loopback_from_proxies
 from crossmedia.interrupts import as_usual, end_on_signals, say_when_interrupted
+from crossmedia.one_place import keep_one_place
 
 CONFIG_FILE = "crossmedia.toml"
 CONFIG_ENV = "CROSSMEDIA_CONFIG"
@@ -59,6 +60,7 @@ class Command(click.Command):
     Args:
         example: a line or several, as they are typed, without ``crossmedia`` and the group.
         goes_on: whether it goes on where a run of it was ended by a kill; others start anew.
+        one_place: whether a server and a store that are named are the same thing, so that only one may be.
         sections: headings of the help, and the options below each; the rest stands below ``Options``.
     """
 
@@ -67,10 +69,11 @@ class Command(click.Command):
         *args: Any,
         example: str = "",
         goes_on: bool = False,
+        one_place: bool = True,
         sections: dict[str, tuple[str, ...]] | None = None,
         **kwargs: Any,
     ):
-        self.example, self._goes_on, self.sections = example, goes_on, sections or {}
+        self.example, self._goes_on, self._one_place, self.sections = example, goes_on, one_place, sections or {}
         kwargs.setdefault("context_settings", {})
         kwargs["context_settings"].setdefault("show_default", True)
         kwargs["context_settings"].setdefault("max_content_width", 110)
@@ -119,20 +122,16 @@ class Command(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.BadParameter as error:
-            meant = self._place_meant(given, error.message)
+            meant = place_meant(error, error.message, self._places(given))
             raise click.BadParameter(error.message + meant, ctx, error.param) if meant else error from None
 
-    def _place_meant(self, values: Mapping[str, Any], message: str) -> str:
-        """`` Did you mean 'runs/din'?`` behind a message about a file or a folder that is not there."""
+    def _places(self, values: Mapping[str, Any]) -> Iterator[str | Path]:
+        """What was given for parameters that name what must be there."""
         for parameter in self.params:
             name = parameter.name or ""
             if (isinstance(parameter.type, click.Path) or name in PLACES) and name not in TO_BE_MADE:
                 value = values.get(name)
-                for place in value if isinstance(value, list | tuple) else [value]:
-                    near = near_place(place) if place and str(place) in message else ""
-                    if near and "Did you mean" not in message:
-                        return f" Did you mean {near!r}?"
-        return ""
+                yield from filter(None, value if isinstance(value, list | tuple) else [value])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what fails becomes a line and an exit code, with ``--json`` an object too: see ``told``."""
@@ -144,13 +143,15 @@ class Command(click.Command):
                     raise BadInput(f"{flag} is nan; give a number.")
                 if isinstance(value, int) and value > MOST:
                     raise BadInput(f"{flag} is {value}; nothing here counts further than {MOST}.")
+            if self._one_place:
+                keep_one_place(ctx)
             return super().invoke(ctx)
         except Exception as error:
             found = told(error, _group_of(ctx))
             if found is None:
                 raise
             message, code = found
-            message += self._place_meant(ctx.params, message)
+            message += place_meant(error, message, self._places(ctx.params))
             waited = isinstance(error, CrossMediaError) and (error.tried_s or isinstance(error, DeadlineExceeded))
             if self._goes_on and waited:
                 message += f" {KEPT}"
@@ -333,12 +334,13 @@ json_option = click.option(
 
 
 def run(group: click.Group, prefix: str) -> NoReturn:
-    """Run ``group`` as a program; its environment names start with ``prefix``."""
+    """Run ``group`` as a program, called ``crossmedia`` however it was started; its environment names start so."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own log lines would garble ours; errors are raised anyway
     keep_loopback_from_proxies()
     end_on_signals()
     try:
-        group(auto_envvar_prefix=prefix)
+        # What a demo starts by ``python -m`` would name a command that nobody typed.
+        group(auto_envvar_prefix=prefix, prog_name=" ".join(dict.fromkeys(["crossmedia", group.name or ""])))
     finally:
         as_usual()
     sys.exit(0)

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+import click
 
 from crossmedia.disk import NOT_OURS
 from crossmedia.errors import BadInput, CrossMediaError, StoreError, nearest
@@ -19,6 +23,7 @@ OURS = ("imgserver", "features", "trainer", "crossmedia")
 READERS = ("pyarrow", "PIL", "lmdb", "json", "tomllib", "zipfile", "tarfile", "csv", "safetensors", "safetensors_rust")
 # The system's reasons that are a person's to mend: another path, another owner.
 MISTAKES = (FileNotFoundError, *NOT_OURS)
+ABOUT_PLACES = (BadInput, StoreError, OSError, click.BadParameter)
 READ_ONLY = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 
 
@@ -73,6 +78,23 @@ def near_place(place: str | Path) -> str:
         return ""
     near = nearest(path.name, beside)
     return str(path.parent / near) if near else ""
+
+
+def place_meant(error: Exception, message: str, places: Iterable[str | Path]) -> str:
+    """`` Did you mean 'runs/din'?`` behind a message about a file or a folder that is not there; empty elsewhere.
+
+    Args:
+        error: that is told.
+        message: that tells it.
+        places: that the person gave.
+    """
+    if not isinstance(error, ABOUT_PLACES) or "Did you mean" in message:
+        return ""
+    for place in map(str, places):
+        # As a word of its own: a folder named b is not what "cannot be used" speaks of.
+        if re.search(rf"(?<![\w./-]){re.escape(place)}(?![\w/-]|\.\w)", message) and (near := near_place(place)):
+            return f" Did you mean {near!r}?"
+    return ""
 
 
 def _remedy(error: OSError) -> str:

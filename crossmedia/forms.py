@@ -115,6 +115,35 @@ def nearly(absent: pa.Array, known: pa.Array, bare: Callable[[pa.Array], pa.Arra
     return found
 
 
+def alike(keys: pa.Array) -> list[str]:
+    """Sentences on keys that are each there once, and are the same in another form: two images, or one by mistake.
+
+    Args:
+        keys: all different, none null.
+    """
+    keys, said = pc.cast(keys, pa.large_string()), []
+    if pc.count_distinct(_plainest(_plain_number(keys))).as_py() == len(keys):
+        return []
+    forms = {**_FORMS, "a form with zeros before, or behind the point": (_plain_number, "write both alike")}
+    for name, (make, remedy) in forms.items():
+        made = make(keys)
+        counts = pc.value_counts(made)
+        several = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+        if len(several):
+            one, other = keys.filter(pc.equal(made, several[0]))[:2].to_pylist()
+            show = ascii if name == UNICODE else repr
+            said.append(
+                f"{len(several):,} of the keys {'is' if len(several) == 1 else 'are'} there in {name}, too, such as "
+                f"{show(one)} and {show(other)}. Each is an image of its own; where both are one, {remedy}."
+            )
+    return said
+
+
+def _plain_number(words: pa.Array) -> pa.Array:
+    """A word that is a whole number without what does not change it: ``007`` and ``7.0`` are ``7``."""
+    return pc.replace_substring_regex(words, r"^0*([0-9]+)(?:\.0*)?$", r"\1")
+
+
 def near_in_words(near: list[Near], of: int) -> str:
     """A sentence for each kind, with a blank before it, to follow one that says how many are not there.
 

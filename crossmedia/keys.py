@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crossmedia.errors import BadInput
+from crossmedia.words import row_said
 
 NULL_IMAGE = -1
 MAX_IMAGE_ID = 2**63 - 1
@@ -56,13 +57,17 @@ class Column:
         """The number of the first row that is ``bad`` (a mask), counted from 1, without the header."""
         return self.first_row + int(np.argmax(np.asarray(bad))) + 1
 
+    def row_said(self, bad: Any) -> str:
+        """``row 3``, as messages name the first row that is ``bad``."""
+        return row_said(self.row(bad), self.where)
+
     def wrong(self, bad: Any, what: str) -> BadInput:
         """An error that names the first ``bad`` cell; ``what`` says what is right."""
         cell = self.values[int(np.argmax(np.asarray(bad)))].as_py()
         if not self.name:
             return BadInput(f"Line {self.row(bad)} of {self.where} is {_short(cell)}; {what}.")
         return BadInput(
-            f"The column {self.name!r} of {self.where} holds {_short(cell)} in row {self.row(bad)}; {what}."
+            f"The column {self.name!r} of {self.where} holds {_short(cell)} in {self.row_said(bad)}; {what}."
         )
 
     def of_type(self, what: str) -> BadInput:
@@ -157,8 +162,8 @@ def full_keys(column: Column) -> pa.Array:
     """
     found = keys(column)
     if found.null_count:
-        row = column.row(pc.is_null(found))
-        raise BadInput(f"The column {column.name!r} of {column.where} is empty in row {row}, or holds NaN.")
+        row = column.row_said(pc.is_null(found))
+        raise BadInput(f"The column {column.name!r} of {column.where} is empty in {row}, or holds NaN.")
     return found
 
 
@@ -180,7 +185,7 @@ def image_ids(column: Column, hint: str = "") -> Int64Array:
 
     Args:
         column: keys that are whole numbers.
-        hint: a sentence for who has something else.
+        hint: a sentence for callers who have something else.
 
     Raises:
         BadInput: a cell is no image id; the message names it.
@@ -205,16 +210,16 @@ def image_ids(column: Column, hint: str = "") -> Int64Array:
     return np.asarray(pc.fill_null(pc.cast(words, pa.int64()), NULL_IMAGE))
 
 
-def full_image_ids(column: Column, hint: str = "") -> Int64Array:
+def full_image_ids(column: Column) -> Int64Array:
     """A column as image ids, every cell filled, shape (n,).
 
     Raises:
         BadInput: a cell is empty, or what ``image_ids`` raises.
     """
-    found = image_ids(column, hint)
+    found = image_ids(column)
     if (none := found == NULL_IMAGE).any():
         raise BadInput(
-            f"The column {column.name!r} of {column.where} is empty in row {column.row(none)}, or holds NaN or -1; "
+            f"The column {column.name!r} of {column.where} is empty in {column.row_said(none)}, or holds NaN or -1; "
             f"every row needs an image id."
         )
     return found

@@ -162,10 +162,25 @@ def _option(field: Field[Any], hint: Any, about: str, *, given: bool) -> Callabl
         return click.option(names, is_flag=True, default=default, help=about)
     if get_origin(plain) is Literal:
         kind = click.Choice(get_args(plain))
+    elif get_origin(plain) is dict:
+        return click.option(flag, help=about, multiple=True, callback=_by_name, metavar="NAME=VALUE")
     elif get_origin(plain) is tuple:
         kind, default = kind or Several(get_args(plain)[0]), ",".join(map(str, default or ()))
     more = {"default": default} if given else {}
     return click.option(flag, type=kind or plain, help=about, **more)
+
+
+def _by_name(ctx: click.Context, param: click.Parameter, values: Iterable[str]) -> dict[str, str]:
+    """Values such as ``photo=host:7070`` as a dictionary."""
+    found: dict[str, str] = {}
+    for text in values:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals and value):
+            raise click.BadParameter(f"{text!r} is no NAME=VALUE.", ctx, param)
+        if name in found:
+            raise click.BadParameter(f"{name!r} is given twice.", ctx, param)
+        found[name] = value
+    return found
 
 
 def _parts(hint: Any) -> tuple[Any, list[Any]]:

@@ -1,8 +1,10 @@
 """What vectors are good for: the name of a version, read and written here alone.
 
-    <backbone>@<hash>[#bf16]                                   features of a backbone
-    <backbone>@<hash>[#bf16]+<head>@<hash>[#<codebook>]/<dim>  vectors that a head makes of them
-    <name>@<hash>+imported/<dim>                               vectors that came from elsewhere
+    <backbone>@<hash>[#bf16|#tf32]                                   features of a backbone
+    <backbone>@<hash>[#bf16|#tf32]+<head>@<hash>[#<codebook>]/<dim>  vectors that a head makes of them
+    <name>@<hash>+imported/<dim>                                    vectors that came from elsewhere
+
+A backbone that reads texts begins with ``text:``.
 
 Messages, files and reports carry it as text.
 """
@@ -12,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 IMPORTED = "imported"  # in the place of the head: there is no feature and no photo behind the vectors
+TEXT = "text:"  # begins the version of a backbone that reads texts, and the recipe of it
+TOWER = "hf:"  # begins, behind it, one of two towers whose features are comparable: photos' and texts'
 HASH_DIGITS = 12
 
 
@@ -51,6 +55,16 @@ class Version:
     def plain(self) -> Version:
         """The version that a compressed one was made of; any other as it is."""
         return replace(self, codebook="")
+
+    @property
+    def of_texts(self) -> bool:
+        """Whether its backbone reads texts, and not pictures."""
+        return self.backbone.startswith(TEXT)
+
+    @property
+    def of_tower(self) -> bool:
+        """Whether its backbone is the image tower or the text tower of one model, whose features can be compared."""
+        return self.backbone.removeprefix(TEXT).startswith(TOWER)
 
     @property
     def imported(self) -> bool:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+_CSV = re.compile(r"\.csv(\.[a-z0-9]+)?$", re.IGNORECASE)
+
 
 def counted(count: int, what: str, several: str = "") -> str:
     """A number of things: ``1 group``, ``1,700 groups``.
@@ -12,3 +16,13 @@ def counted(count: int, what: str, several: str = "") -> str:
         several: more of them, where that is not ``what`` with an s.
     """
     return f"{count:,} {what if count == 1 else several or what + 's'}"
+
+
+def row_said(number: int, where: str) -> str:
+    """A row of a file: ``row 3``; of a CSV file, which editors show with its header as the first line, it says so.
+
+    Args:
+        number: from 1, without the header.
+        where: the file, or what else it is a row of.
+    """
+    return f"row {number} below the header" if _CSV.search(where) else f"row {number}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,12 +90,16 @@ def inspect(samples: Path, rows: int, as_json: bool) -> None:
         splits.add_row(name, f"{found['rows']:,}", *rates, f"{found['mean_history']:.1f}")
         unknown.add_row(name, *(f"{share:.1%}" for share in found["unknown"].values()))
         lengths.add_row(name, *(f"{share:.0%}" for share in found["history_share"].values()))
-    click.echo(f"samples in {samples}, layout {opened.layout}")
+    click.echo(f"samples in {samples}, {counted(opened.items.rows, 'item')}")
     console.print(splits, lengths, unknown)
     sizes = Table("column", "values")
     for name, size in summary["vocabulary"].items():
         sizes.add_row(name, f"{size:,}")
     console.print(sizes)
+    for name, how in summary["numbers"].items():
+        click.echo(f"{name} is a number: {how}")
+    for name, space in summary["spaces"].items():
+        click.echo(f"{name} is a space of vectors, by {space['key']}")
     for row in summary["rows"]:
         console.print_json(json.dumps(row), indent=None)
 
@@ -107,7 +113,10 @@ def _summary(samples: Samples, rows: int) -> dict[str, Any]:
     splits = {split: _split_summary(samples, split) for split in SPLITS}
     return {
         "folder": str(samples.folder),
-        "layout": samples.layout,
+        "items": samples.items.rows,
+        "numbers": {name: scale.how for name, scale in samples.vocabulary.encoding.numbers.items()},
+        "tokens": samples.vocabulary.encoding.tokens,
+        "spaces": {name: asdict(space) for name, space in samples.spaces.items()},
         "splits": splits,
         "vocabulary": {name: len(values) for name, values in samples.vocabulary.values.items()},
         "vocabulary_hash": samples.vocabulary_hash,
@@ -120,7 +129,7 @@ def _split_summary(samples: Samples, split: str) -> dict[str, Any]:
     import pyarrow.compute as pc
 
     labels = label_columns(samples.labels)
-    history = ["hist_item_id"] if samples.history_columns else []
+    history = ["hist_time"] if samples.actions else []
     rows, behaviours = 0, 0
     positive, unknown, of_length = Counter[str](), Counter[str](), Counter[str]()
     for table in samples.frames(split, [*labels.values(), *samples.id_columns, *history]):
@@ -150,10 +159,12 @@ def _decoded(samples: Samples, row: dict[str, Any]) -> dict[str, Any]:
     def raw(column: str, place: int) -> str | None:
         return samples.vocabulary.values[column][place - 1].as_py() if place else None
 
-    result = {}
+    result: dict[str, Any] = {}
     for name, value in row.items():
         column = name.removeprefix("hist_")
-        if column == "image_id" or column not in samples.vocabulary.values:
+        if isinstance(value, float):  # a number that is missing is nan, which JSON has not
+            result[name] = None if math.isnan(value) else round(value, 6)
+        elif column == "image_id" or column not in samples.vocabulary.values:
             result[name] = value
         elif isinstance(value, list):
             result[name] = [raw(column, place) for place in value]

@@ -6,9 +6,15 @@ from collections.abc import Sequence
 
 ACTION, IMAGE = "action", "image_id"
 HISTORY = "hist_"  # before the name of what a behaviour has
-HISTORY_COLUMNS = ("history_user", "history_start", "history_end")  # of the layout by_user
+HISTORY_COLUMNS = ("history_user", "history_start", "history_end")  # of a row: which behaviours are its history
+ITEM_ROW = "item_row"  # of a row, and of a behaviour: the row of the item table
 
 
 def label_columns(labels: Sequence[str]) -> dict[str, str]:
     """Label name -> its column: ``label`` of the first, ``label_<name>`` of the others."""
     return {name: f"label_{name}" if number else "label" for number, name in enumerate(labels)}
+
+
+def key_column(space: str) -> str:
+    """The column of the item table with the items' keys in a space that is keyed by item."""
+    return f"key_{space}"

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from crossmedia.errors import BadInput
-from crossmedia.features.layout import LAYOUTS, META_FILE
-from crossmedia.features.schema import DEFAULT_HISTORY
+from crossmedia.features.layout import FORMAT, META_FILE
 from crossmedia.features.typed import typed
+
+
+@dataclass(frozen=True)
+class Space:
+    """Vectors that items have, under one kind of key.
+
+    Attributes:
+        key: ``image``: vectors of the item's images, by image id; ``item``: of the item itself, by its key.
+        id_space: name of the table that the keys are from.
+        names: digests of the manifest that gave names their ids, see ``ImageNames``; empty without one.
+    """
+
+    key: str
+    id_space: str = ""
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -17,31 +32,51 @@ class Meta:
     """The content of the file.
 
     Attributes:
-        schema_version: of the format; says which layout it is.
+        schema_version: of the format.
         vocabulary_hash: of the vocabularies.
-        samples_hash: of the rows.
-        labels, id_columns, history_columns, text_columns: names, in order; of the history without ``hist_``.
-        image_id_space: name of the table that the image ids are from; empty without images.
-        has_images: whether there are image ids.
-        has_held_out: whether test rows tell if their item was held out entirely.
+        items_hash: of the keys of the item table, whose rows the other files name.
+        samples_hash: of the rows, histories and items.
+        labels: names, in order.
+        ids, numbers, lists: columns of users and impressions, in order, ``user_id`` first.
+        of_log: which of these are the impression's.
+        item_ids, item_numbers, item_lists, item_text: columns of items, in order, ``item_id`` first.
+        spaces: name -> ``Space`` as an object.
+        has_histories: whether rows have histories.
+        has_images: whether items have image ids.
+        has_held_out: whether the item table tells which items are held out entirely.
         extends: hash of the vocabularies that these continue; empty when they began anew.
         max_history: behaviours that a history holds at most.
-        image_names: digests of the manifest that gave the images their ids, see ``ImageNames``; empty without one.
     """
 
     schema_version: str
     vocabulary_hash: str
+    items_hash: str
     samples_hash: str
     labels: tuple[str, ...]
-    id_columns: tuple[str, ...]
-    history_columns: tuple[str, ...]
-    text_columns: tuple[str, ...]
-    image_id_space: str
+    ids: tuple[str, ...]
+    numbers: tuple[str, ...]
+    lists: tuple[str, ...]
+    of_log: tuple[str, ...]
+    item_ids: tuple[str, ...]
+    item_numbers: tuple[str, ...]
+    item_lists: tuple[str, ...]
+    item_text: tuple[str, ...]
+    has_histories: bool
     has_images: bool
     has_held_out: bool
     extends: str
-    max_history: int = DEFAULT_HISTORY  # formats 1 and 2 began without it, and without what follows
-    image_names: tuple[str, ...] = ()
+    max_history: int
+    spaces: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def space_of(self) -> dict[str, Space]:
+        """The spaces by name."""
+        return {name: typed(Space, space) for name, space in self.spaces.items()}
+
+    @property
+    def build(self) -> dict[str, str]:
+        """What the files that belong together have in their metadata."""
+        return {"vocabulary_hash": self.vocabulary_hash, "items_hash": self.items_hash}
 
     def write(self, folder: Path) -> None:
         """Write the file."""
@@ -57,13 +92,14 @@ class Meta:
         try:
             found = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
             version = found["schema_version"]
-            if version not in LAYOUTS:
+            if version != FORMAT:
                 raise BadInput(
-                    f"The samples in {folder} have format {version}; this release reads {' and '.join(LAYOUTS)}. Run "
-                    f"'features build' again."
+                    f"The samples in {folder} have format {version}; this release reads {FORMAT}. Run 'features build' "
+                    f"again."
                 )
             names = {field.name for field in fields(cls)}
             meta = typed(cls, {name: value for name, value in found.items() if name in names})
+            _ = meta.space_of
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise BadInput(
                 f"{folder} is no samples folder ({META_FILE}: {error}). Make it with 'features build'."

@@ -64,25 +64,34 @@ class Rule:
 
     def _numbers(self, column: Column) -> Column:
         """The column as numbers, every cell filled."""
-        values, kind = column.values, column.values.type
         what = f"a rule such as {self.column} {self.operator} {self.number} compares numbers"
-        if not self.operator:
-            what = "a label is 0 or 1"
-        if pa.types.is_string(kind):
-            values = pc.if_else(pc.is_in(values, value_set=pa.array(["", *NOT_A_NUMBER])), None, values)
-            if (bad := np.asarray(pc.fill_null(pc.invert(pc.match_substring_regex(values, _NUMBER)), False))).any():
-                raise column.wrong(bad, f"{what}. Write numbers for words, 1 for yes and 0 for no")
-            values = pc.cast(values, pa.float64())
-        elif pa.types.is_boolean(kind) or pa.types.is_null(kind):
-            values = pc.cast(values, pa.int8())
-        elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
-            raise column.of_type(f"{what}. Write one number in each cell")
+        values = as_numbers(column, what if self.operator else "a label is 0 or 1")
         if (empty := np.asarray(pc.is_null(values, nan_is_null=True))).any():
             raise BadInput(
-                f"The label column {column.name!r} of {column.where} is empty in row {column.row(empty)}, or holds "
+                f"The label column {column.name!r} of {column.where} is empty in {column.row_said(empty)}, or holds "
                 f"NaN; a row without a value is neither positive nor negative. Leave such rows out of the log."
             )
         return replace(column, values=values)
+
+
+def as_numbers(column: Column, what: str) -> pa.Array:
+    """A column as an Arrow array of numbers, of whatever type they are; null where the cell is empty.
+
+    Raises:
+        BadInput: it holds something else; ``what`` says why it should not.
+    """
+    column = column.plain()
+    values, kind = column.values, column.values.type
+    if pa.types.is_string(kind):
+        values = pc.if_else(pc.is_in(values, value_set=pa.array(["", *NOT_A_NUMBER])), None, values)
+        if (bad := np.asarray(pc.fill_null(pc.invert(pc.match_substring_regex(values, _NUMBER)), False))).any():
+            raise column.wrong(bad, f"{what}. Write numbers for words, 1 for yes and 0 for no")
+        values = pc.cast(values, pa.float64())
+    elif pa.types.is_boolean(kind) or pa.types.is_null(kind):
+        values = pc.cast(values, pa.int8())
+    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        raise column.of_type(f"{what}. Write one number in each cell")
+    return values
 
 
 def _compared(column: Column, operator: str, number: Decimal) -> npt.NDArray[np.bool_]:

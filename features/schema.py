@@ -1,13 +1,13 @@
 """The TOML file that says which column is what.
 
-layout = "inline"           # each row holds its history; "by_user": a user's behaviours are stored once, and a row says
-                            # where its history ends: for long histories
-
 [log]                       # one row an impression, or a rating
-path = "impressions.csv"    # CSV (also .csv.gz), Parquet, or a folder of either, relative to this file
+path = "impressions.csv"    # CSV (also .csv.gz), Parquet, or a folder of either, relative to this file; or an address
+                            # such as "s3://shop/log/", whose folders may be key=value
 user = "user_id"
 item = "item_id"
 time = "time"               # whole seconds since 1970, or timestamps and dates, in UTC where they name no zone
+ids = ["slot", "device"]    # optional: what belongs to the impression; ids, numbers and lists as in [items]
+numbers = { price_shown = "log1p" }
 [log.labels]                # in order; the first is trained
 click = "click"             # a column of 0 and 1 ...
 like = "rating >= 4"        # ... or a rule: column, one of >= > <= < ==, number
@@ -15,25 +15,39 @@ like = "rating >= 4"        # ... or a rule: column, one of >= > <= < ==, number
 [negatives]                 # for a log of positives, which then has no [log.labels]
 per_positive = 4            # rows with label 0 a log row: same user and time, items that this user never has in the log
 seed = 0
+within_days = 7             # optional: only items that anybody has in the log within so many days of the row
 
 [items]                     # optional: attributes of the items
 path = "items.csv"          # without a path, and then without item: the columns stand in the log, the last row counts
 item = "item_id"
-image = "image_id"          # optional; an empty cell is an item without an image
+image = "image_id"          # optional; an empty cell is an item without an image. Several images: a column of lists, or
+                            # several columns, ["front", "back"]; the order stays
 image_manifest = "m.parquet"    # only when the column holds names: the manifest that gives them ids; a name is found
                             # with or without its folder and suffix
 ids = ["shop_id"]           # id columns
-text = ["title"]            # text columns: lower-cased words of letters and digits
+numbers = { price = "log1p", stars = "standard", age = "buckets:20" }   # "standard": mean 0, deviation 1; "log1p": of
+                            # the logarithm; "buckets:20": an id for each twentieth of the training rows. A list of
+                            # names means "standard"
+lists = { tags = "|", colours = "" }    # columns with several ids a cell: text with this separator, or "" for lists. A
+                            # list of names means columns of lists
+text = ["title"]            # text columns
+tokens = "words"            # lower-cased words; where letters have no spaces between (Chinese, Japanese, Thai, ...),
+                            # overlapping pairs or triples of letters. "characters": triples of every word's letters.
+                            # Or a file that Hugging Face's tokenizers wrote, "tokenizer.json"
+
+[vectors.title]             # optional: spaces of vectors, by a name of yours. Without any, items with images have one,
+key = "item"                # "image". key is "image" (vectors by image id) or "item" (by the item's own key)
+manifest = "items.parquet"  # only when items are keyed by names: gives them ids
 
 [images]                    # optional: attributes of the items' images, such as what 'imgserver semantic-ids' writes
 path = "semantic_ids.parquet"
 image = "image_id"
-ids = ["sid_1", "sid_2"]    # id columns, which the items get
+ids = ["sid_1", "sid_2"]    # id columns, which the items get; of several images, those of the first
 
 [users]                     # optional: attributes of the users
 path = "users.csv"          # or without path and user: in the log, as with the items
 user = "user_id"
-ids = ["city"]
+ids = ["city"]              # and numbers and lists, as in [items]
 
 [behaviours]                # optional: what users did, with the kind of it
 path = "behaviours.csv"     # a log of its own ...
@@ -56,131 +70,35 @@ hold_out_seed = 0
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
 from pathlib import Path
 
 from crossmedia.errors import BadInput
-from crossmedia.features.columns import ACTION, HISTORY, HISTORY_COLUMNS, IMAGE, label_columns
-from crossmedia.features.rules import Rule, take_rules
-from crossmedia.features.toml_table import TomlTable
-
-DEFAULT_HISTORY = 50
-INLINE, BY_USER = "inline", "by_user"
-TIME, USER_TAIL, LEAVE_ONE_OUT = "time", "user_tail", "leave_one_out"
-POSITIVE = "positive"
-
-
-@dataclass(frozen=True)
-class Log:
-    """Impressions: path, columns, labels by name in order."""
-
-    path: Path
-    user: str
-    item: str
-    time: str
-    labels: dict[str, Rule]
-
-
-@dataclass(frozen=True)
-class Items:
-    """Item table: path, its item column, and which columns are image id, ids and text; the manifest of image names.
-
-    Without a path the columns are the log's own.
-    """
-
-    path: Path | None
-    item: str
-    image: str | None = None
-    image_manifest: Path | None = None
-    ids: tuple[str, ...] = ()
-    text: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class ImageTable:
-    """Image table: path, its image id column, id columns."""
-
-    path: Path
-    image: str
-    ids: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Users:
-    """User table: path, its user column, id columns; without a path they are columns of the log."""
-
-    path: Path | None
-    user: str
-    ids: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Behaviours:
-    """Where histories come from: a log of its own, or rules over the impressions."""
-
-    path: Path | None
-    user: str
-    item: str
-    time: str
-    action: str
-    from_log: dict[str, Rule] = field(default_factory=dict)
-    max_length: int = DEFAULT_HISTORY
-
-
-@dataclass(frozen=True)
-class Split:
-    """How rows are divided: method, the shares of test and validation, and the share of items held out entirely.
-
-    ``LEAVE_ONE_OUT`` does not look at the shares.
-    """
-
-    method: str = USER_TAIL
-    test: float = 0.2
-    validation: float = 0.1
-    hold_out_items: float = 0.0
-    hold_out_seed: int = 0
-
-
-@dataclass(frozen=True)
-class Negatives:
-    """Rows with label 0 that are drawn for each row of a log of positives."""
-
-    per_positive: int
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Schema:
-    """Everything that the TOML file says."""
-
-    log: Log
-    items: Items | None
-    users: Users | None
-    behaviours: Behaviours | None
-    split: Split
-    negatives: Negatives | None = None
-    layout: str = INLINE
-    images: ImageTable | None = None
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the labels, in order; a log of positives has one, ``positive``."""
-        return (POSITIVE,) if self.negatives else tuple(self.log.labels)
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """Text columns of an item."""
-        return self.items.text if self.items else ()
-
-    @property
-    def item_ids(self) -> tuple[str, ...]:
-        """Id columns of an item, its own id first, those of its image last."""
-        return ("item_id", *(self.items.ids if self.items else ()), *(self.images.ids if self.images else ()))
-
-    @property
-    def user_ids(self) -> tuple[str, ...]:
-        """Id columns of a user, its own id first."""
-        return ("user_id", *(self.users.ids if self.users else ()))
+from crossmedia.features.columns import ACTION, HISTORY, HISTORY_COLUMNS, IMAGE, ITEM_ROW, label_columns
+from crossmedia.features.numbers import STANDARD, check_how
+from crossmedia.features.rules import take_rules
+from crossmedia.features.spec import (
+    BY_IMAGE,
+    BY_ITEM,
+    CHARACTERS,
+    DEFAULT_HISTORY,
+    IMAGE_SPACE,
+    LEAVE_ONE_OUT,
+    TIME,
+    USER_TAIL,
+    WORDS,
+    Behaviours,
+    Columns,
+    ImageTable,
+    Items,
+    Log,
+    Negatives,
+    Schema,
+    Split,
+    Users,
+    VectorSpace,
+)
+from crossmedia.features.toml_table import TomlTable, same_path
 
 
 def load_schema(path: str | Path) -> Schema:
@@ -193,57 +111,69 @@ def load_schema(path: str | Path) -> Schema:
     top = TomlTable.read(file)
     log, items, users = top.table("log"), top.optional("items"), top.optional("users")
     behaviours, split, negatives = top.optional("behaviours"), top.optional("split"), top.optional("negatives")
-    images = top.optional("images")
-    layout = top.take("layout", str, INLINE)
+    images, vectors = top.optional("images"), top.optional("vectors")
+    if "layout" in top.values:
+        raise top.fail("there is one layout now, in which a user's behaviours stand once. Leave layout out.")
     top.done()
-    if layout not in (INLINE, BY_USER):
-        raise top.fail(f'layout is {layout!r}; it must be "inline" or "by_user".')
-    if layout == BY_USER and behaviours is None:
-        raise top.fail('layout is "by_user", but there is no [behaviours] whose histories it could lay out.')
     drawn = _negatives(negatives)
     impressions = _log(log, drawn)
+    shown = _items(items, impressions)
     schema = Schema(
         impressions,
-        _items(items, impressions),
+        shown,
         _users(users, impressions),
         _behaviours(behaviours),
         _split(split),
         drawn,
-        layout,
         _images(images),
+        _vectors(vectors, shown),
     )
-    if schema.images and not (schema.items and schema.items.image):
+    if schema.images and not schema.has_images:
         raise top.fail("[images] is given, but [items] has no image column that it could be joined by.")
-    names = [*schema.user_ids, *schema.item_ids, *schema.texts]
+    names = schema.columns
     if twice := {name for name in names if names.count(name) > 1}:
         raise BadInput(f"{file} uses the column {min(twice)!r} twice; every column needs a name of its own.")
-    if taken := _taken(schema, by_user=layout == BY_USER):
+    if taken := _taken(schema):
         raise top.fail(f"samples have a column {taken[0]!r} of their own; give the column another name.")
     return schema
 
 
-def _taken(schema: Schema, *, by_user: bool) -> list[str]:
-    """Id and text columns whose names belong to other columns of the samples, or to their vocabularies.
+def _taken(schema: Schema) -> list[str]:
+    """Columns whose names belong to other columns of the samples, or to their vocabularies.
 
     What a schema calls by such a name would be written over one of them.
-
-    Args:
-        schema: names of columns.
-        by_user: whether the layout is ``by_user``.
     """
-    own = {*label_columns(schema.labels).values(), "timestamp", "raw_user_id", "raw_item_id"}
-    if schema.items is not None and schema.items.image:
+    own = {*label_columns(schema.labels).values(), "timestamp", "raw_user_id", "raw_item_id", ITEM_ROW}
+    if schema.has_images:
         own.add(IMAGE)
     if schema.split.hold_out_items:
         own.add("held_out")
-    if by_user:
-        own.update(HISTORY_COLUMNS)
-    names = [*schema.user_ids, *schema.item_ids, *schema.texts]
+    names = schema.columns
     if schema.behaviours is None:
         return [name for name in names if name in own]
-    own |= {ACTION, *(HISTORY + name for name in (*schema.item_ids, ACTION, "time", IMAGE))}
+    own |= {ACTION, *HISTORY_COLUMNS, *(HISTORY + name for name in (*schema.item_ids, ACTION, "time", IMAGE, ITEM_ROW))}
     # hist_time is when a behaviour was, so that an item's own column cannot be called time.
     return [name for name in names if name in own or (name == "time" and name in schema.item_ids)]
+
+
+def _columns(table: TomlTable, *, text: bool) -> Columns:
+    """What the columns of a table are."""
+    scales = table.named("numbers", STANDARD)
+    for name, how in scales.items():
+        if wrong := check_how(how):
+            raise table.fail(f"numbers.{name} is {how!r}; {wrong}.")
+    ids, lists = table.names("ids"), table.named("lists", "")
+    if not text:
+        return Columns(ids, scales, lists)
+    tokens = table.take("tokens", str, WORDS)
+    if tokens not in (WORDS, CHARACTERS):
+        if not tokens.endswith(".json"):
+            raise table.fail(
+                f'tokens is {tokens!r}; it must be "{WORDS}", "{CHARACTERS}" or a file of Hugging Face\'s tokenizers, '
+                f'such as "tokenizer.json".'
+            )
+        tokens = str(table.file.parent / tokens)
+    return Columns(ids, scales, lists, table.names("text"), tokens)
 
 
 def _log(table: TomlTable, negatives: Negatives | None) -> Log:
@@ -252,14 +182,21 @@ def _log(table: TomlTable, negatives: Negatives | None) -> Log:
         raise table.fail("labels and [negatives] exclude each other: negatives are drawn for a log of positives only.")
     if not labels and not negatives:
         raise table.fail('no label is given. Add a table [log.labels] such as click = "click".')
-    log = Log(table.path(), table.take("user", str), table.take("item", str), table.take("time", str), labels)
+    log = Log(
+        table.path(),
+        table.take("user", str),
+        table.take("item", str),
+        table.take("time", str),
+        labels,
+        _columns(table, text=False),
+    )
     table.done()
     return log
 
 
-def _own_table(table: TomlTable, log: Log, key: str, column: str) -> tuple[Path | None, str]:
+def _own_table(table: TomlTable, log: Log, key: str, column: str) -> tuple[str | None, str]:
     """Path and key column of a table of attributes; no path when the attributes are columns of the log."""
-    if "path" in table.values and (path := table.path()).resolve() != log.path.resolve():
+    if "path" in table.values and not same_path(path := table.path(), log.path):
         return path, table.take(key, str)
     table.known.append("path")
     return None, table.take(key, str, column)
@@ -271,15 +208,39 @@ def _items(table: TomlTable | None, log: Log) -> Items | None:
     manifest = table.take("image_manifest", str, None)
     items = Items(
         *_own_table(table, log, "item", log.item),
-        table.take("image", str, None),
+        table.name_or_names("image"),
         table.file.parent / manifest if manifest else None,
-        table.names("ids"),
-        table.names("text"),
+        _columns(table, text=True),
     )
     table.done()
-    if manifest and not items.image:
+    if manifest and not items.images:
         raise table.fail("image_manifest is given without image, the column whose names it gives ids to.")
     return items
+
+
+def _vectors(table: TomlTable | None, items: Items | None) -> dict[str, VectorSpace]:
+    """The spaces by name; items with images have one for them in any case."""
+    spaces: dict[str, VectorSpace] = {}
+    for name in list(table.values) if table else ():
+        assert table is not None
+        one = table.table(name)
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            raise one.fail("the name of a space has small letters, digits and _, and begins with a letter.")
+        key, manifest = one.take("key", str), one.take("manifest", str, None)
+        if key not in (BY_IMAGE, BY_ITEM):
+            raise one.fail(f'key is {key!r}; it must be "{BY_IMAGE}" or "{BY_ITEM}".')
+        if key == BY_IMAGE and not (items and items.images):
+            raise one.fail('key is "image", but [items] has no image column whose ids would be the keys.')
+        if key == BY_IMAGE and manifest:
+            raise one.fail("manifest gives ids to names of items; image_manifest in [items] gives them to images.")
+        one.done()
+        spaces[name] = VectorSpace(key, one.file.parent / manifest if manifest else None)
+    if items and items.images and not any(space.key == BY_IMAGE for space in spaces.values()):
+        if IMAGE_SPACE in spaces:
+            assert table is not None
+            raise table.fail('the space "image" is that of the images of the items; call this one by another name.')
+        spaces = {IMAGE_SPACE: VectorSpace(BY_IMAGE), **spaces}
+    return spaces
 
 
 def _images(table: TomlTable | None) -> ImageTable | None:
@@ -293,9 +254,10 @@ def _images(table: TomlTable | None) -> ImageTable | None:
 def _negatives(table: TomlTable | None) -> Negatives | None:
     if table is None:
         return None
-    negatives = Negatives(table.take("per_positive", int), table.take("seed", int, 0))
-    if negatives.per_positive < 1 or negatives.seed < 0:
-        raise table.fail("per_positive must be 1 or more, and seed 0 or more.")
+    count, seed, days = table.take("per_positive", int), table.take("seed", int, 0), table.take("within_days", int, 0)
+    negatives = Negatives(count, seed, days)
+    if negatives.per_positive < 1 or min(negatives.seed, negatives.within_days) < 0:
+        raise table.fail("per_positive must be 1 or more, seed and within_days 0 or more.")
     table.done()
     return negatives
 
@@ -303,7 +265,7 @@ def _negatives(table: TomlTable | None) -> Negatives | None:
 def _users(table: TomlTable | None, log: Log) -> Users | None:
     if table is None:
         return None
-    users = Users(*_own_table(table, log, "user", log.user), table.names("ids"))
+    users = Users(*_own_table(table, log, "user", log.user), _columns(table, text=False))
     table.done()
     return users
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from crossmedia.features.batch import Int64Array
 from crossmedia.features.hashing import draw, hash_strings
-from crossmedia.features.schema import Split
+from crossmedia.features.spec import Split
 
 TRAIN, VALIDATION, TEST = range(3)
 SPLITS = ("train", "validation", "test")

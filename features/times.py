@@ -17,6 +17,7 @@ from crossmedia.errors import BadInput
 from crossmedia.features.batch import Int64Array
 from crossmedia.features.date_digits import Suspicion, pattern_of
 from crossmedia.keys import NOT_A_NUMBER, Column, exact_up_to
+from crossmedia.words import row_said
 
 READ = (
     "times are whole seconds since 1970 such as 1700000000, or timestamps such as 2023-11-14 22:13:20, "
@@ -61,8 +62,8 @@ def _read(column: Column) -> Int64Array:
         values = pc.utf8_trim_whitespace(values)
         values = pc.if_else(pc.is_in(values, value_set=pa.array(["", *NOT_A_NUMBER])), pa.scalar(None, kind), values)
     if values.null_count:
-        row = column.row(pc.is_null(values))
-        raise BadInput(f"The column {column.name!r} of {column.where} is empty in row {row}; every row needs a time.")
+        row = column.row_said(pc.is_null(values))
+        raise BadInput(f"The column {column.name!r} of {column.where} is empty in {row}; every row needs a time.")
     if pa.types.is_null(kind):  # and no row
         return np.zeros(0, dtype=np.int64)
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
@@ -178,12 +179,12 @@ class Span:
         low, high = int(times.min()), int(times.max())
         self._start = self._start or (
             f"The column {column.name!r} of {column.where} holds {_plain(column.values[0].as_py())} "
-            f"in row {column.first_row + 1}"
+            f"in {row_said(column.first_row + 1, column.where)}"
         )
         if low < self.first.time:
-            self.first = At(low, f"row {column.row(times == low)} of {column.where}")
+            self.first = At(low, f"{column.row_said(times == low)} of {column.where}")
         if high > self.last.time:
-            self.last = At(high, f"row {column.row(times == high)} of {column.where}")
+            self.last = At(high, f"{column.row_said(times == high)} of {column.where}")
         self.rows += len(times)
         return times
 

@@ -10,6 +10,18 @@ from typing import Any
 from crossmedia.errors import BadInput
 
 
+def is_address(path: str) -> bool:
+    """Whether a path is one of fsspec's addresses, and no file of this machine."""
+    return "://" in path
+
+
+def same_path(one: str, other: str) -> bool:
+    """Whether two paths name one file."""
+    if is_address(one) or is_address(other):
+        return one == other
+    return Path(one).resolve() == Path(other).resolve()
+
+
 class TomlTable:
     """One table: values are taken out by key, and what is left at the end is an error.
 
@@ -66,9 +78,10 @@ class TomlTable:
         self.known.append(key)
         return self.table(key) if key in self.values else None
 
-    def path(self) -> Path:
-        """The key ``path``, relative to the file."""
-        return self.file.parent / str(self.take("path", str))
+    def path(self) -> str:
+        """The key ``path``, relative to the file; an address such as ``s3://shop/log`` is what it is."""
+        path = str(self.take("path", str))
+        return path if is_address(path) else str(self.file.parent / path)
 
     def names(self, key: str) -> tuple[str, ...]:
         """A list of names of columns; empty when the key is missing."""
@@ -76,6 +89,23 @@ class TomlTable:
         if not all(isinstance(name, str) for name in found):
             raise self.fail(f"{key} must be a list of column names.")
         return tuple(found)
+
+    def name_or_names(self, key: str) -> tuple[str, ...]:
+        """A name of a column or a list of them; empty when the key is missing."""
+        if isinstance(self.values.get(key), list):
+            return self.names(key)
+        name = self.take(key, str, None)
+        return () if name is None else (name,)
+
+    def named(self, key: str, default: str) -> dict[str, str]:
+        """A table of texts by name of a column, or a list of names that all have the ``default``."""
+        if isinstance(self.values.get(key, []), list):
+            return dict.fromkeys(self.names(key), default)
+        found: dict[str, Any] = self.take(key, dict)
+        for name, value in found.items():
+            if not isinstance(value, str):
+                raise self.fail(f"{key}.{name} is {value!r}, which is of the wrong type: it is a text.")
+        return found
 
     def done(self) -> None:
         """Check that every key was taken.

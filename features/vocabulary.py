@@ -12,8 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crossmedia.errors import BadInput
+from crossmedia.features.encoding import Encoding
 
 FILE = "vocabulary.parquet"
+ENCODING = "encoding"
 HASHED_AT_ONCE = 1 << 20
 Places = npt.NDArray[np.int64]
 
@@ -24,10 +26,11 @@ class Vocabularies:
     Attributes:
         values: column name -> raw values as strings, place 1 first.
         counts: column name -> how often each occurs in the training rows, shape (values + 1,), place 0 first.
+        encoding: how numbers, lists and texts become what has a place, or what a model takes.
     """
 
-    def __init__(self, values: dict[str, pa.Array], counts: dict[str, Places]):
-        self.values, self.counts = values, counts
+    def __init__(self, values: dict[str, pa.Array], counts: dict[str, Places], encoding: Encoding | None = None):
+        self.values, self.counts, self.encoding = values, counts, encoding or Encoding()
 
     def size(self, name: str) -> int:
         """Number of places of a column, 0 included."""
@@ -40,13 +43,15 @@ class Vocabularies:
 
     @property
     def hash(self) -> str:
-        """12 hex digits of sha256 over all columns and values."""
+        """12 hex digits of sha256 over all columns and values, and over how others are read."""
         sha = hashlib.sha256()
         for name in sorted(self.values):
             sha.update(name.encode() + b"\0")
             values = self.values[name]
             for start in range(0, len(values), HASHED_AT_ONCE):
                 sha.update("\n".join(values.slice(start, HASHED_AT_ONCE).to_pylist()).encode() + b"\n")
+        if self.encoding != Encoding():
+            sha.update(self.encoding.json().encode())
         return sha.hexdigest()[:12]
 
     def save(self, folder: Path) -> None:
@@ -66,7 +71,8 @@ class Vocabularies:
             )
             unknown = {"column": [name], "place": [0], "value": [""], "count": [int(self.counts[name][0])]}
             parts.append(pa.table(unknown, schema=parts[-1].schema))
-        pq.write_table(pa.concat_tables(parts), folder / FILE, compression="zstd", write_page_checksum=True)
+        table = pa.concat_tables(parts).replace_schema_metadata({ENCODING: self.encoding.json()})
+        pq.write_table(table, folder / FILE, compression="zstd", write_page_checksum=True)
 
     @classmethod
     def load(cls, folder: Path) -> Vocabularies:
@@ -101,7 +107,7 @@ class Vocabularies:
             part = table.filter(pc.equal(table["column"], name)).sort_by("place").combine_chunks()
             values[name] = part["value"].combine_chunks()[1:]
             counts[name] = np.asarray(part["count"]).astype(np.int64)
-        return cls(values, counts)
+        return cls(values, counts, Encoding.of_json((table.schema.metadata or {}).get(ENCODING.encode(), b"{}")))
 
 
 def extend(old: pa.Array, values: pa.Array, counts: Places) -> tuple[pa.Array, Places]:
@@ -111,15 +117,3 @@ def extend(old: pa.Array, values: pa.Array, counts: Places) -> tuple[pa.Array, P
     by_place = np.zeros(len(every) + 1, dtype=np.int64)
     by_place[np.asarray(pc.index_in(values, value_set=every)) + 1] = counts
     return every, by_place
-
-
-def tokenize(texts: pa.Array) -> pa.ListArray:
-    """Lower-cased words of letters and digits, one list per text; an empty or null text has none."""
-    lowered = pc.utf8_lower(pc.fill_null(texts.cast(pa.string()), ""))
-    words = pc.split_pattern_regex(pc.utf8_trim(pc.replace_substring_regex(lowered, r"[^\p{L}\p{N}]+", " "), " "), " ")
-    # Splitting an empty text gives one empty word; keep only real ones.
-    parents, flat = pc.list_parent_indices(words), pc.list_flatten(words)
-    real = pc.greater(pc.utf8_length(flat), 0)
-    parents, flat = np.asarray(parents.filter(real)), flat.filter(real)
-    offsets = np.searchsorted(parents, np.arange(len(texts) + 1)).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), flat)

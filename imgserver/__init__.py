@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.client import ImageClient, LocalTransport
+    from crossmedia.imgserver.vision.photo_source import PhotoSource
 
 
-def open_store(store: str | Path, catalogue: str | Path | None = None, timeout_s: float = 30.0) -> ImageClient:
+def open_store(
+    store: str | Path, catalogue: str | Path | PhotoSource | None = None, timeout_s: float = 30.0
+) -> ImageClient:
     """A client of a store in this process, without a daemon.
 
     Args:
         store: folder that ``imgserver precompute`` made.
-        catalogue: path or URL of photos, to compute what is not stored; without it such ids are NOT_FOUND.
+        catalogue: path or URL of photos, or a ``TextSource``, to compute what is not stored; without it such ids are
+            NOT_FOUND.
         timeout_s: seconds that a call may take.
 
     Raises:
@@ -30,17 +34,20 @@ def open_store(store: str | Path, catalogue: str | Path | None = None, timeout_s
         ...     client.get([1, 200]).ok.tolist()  # 200 is embedded now
         [True, True]
     """
+    from crossmedia.arguments import check_seconds
     from crossmedia.imgserver.client import ImageClient
 
+    check_seconds(timeout_s)
     return ImageClient(open_local(store, catalogue), timeout_s=timeout_s)
 
 
-def open_local(store: str | Path, catalogue: str | Path | None = None) -> LocalTransport:
+def open_local(store: str | Path, catalogue: str | Path | PhotoSource | None = None) -> LocalTransport:
     """A transport over a store in this process, without a daemon: ``ImageClient(imgserver.open_local("store"))``.
 
     Args:
         store: folder that ``imgserver precompute`` made.
-        catalogue: path or URL of photos, to compute what is not stored; without it such ids are NOT_FOUND.
+        catalogue: path or URL of photos, or a ``TextSource``, to compute what is not stored; without it such ids are
+            NOT_FOUND.
 
     Raises:
         NoStore: there is none.
@@ -52,13 +59,16 @@ def open_local(store: str | Path, catalogue: str | Path | None = None) -> LocalT
         ...     client.get([1, 200]).ok.tolist()
         [True, False]
     """
+    from crossmedia.arguments import check_places
     from crossmedia.errors import BadInput
     from crossmedia.imgserver.client import LocalTransport
     from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
     from crossmedia.imgserver.storage.store import Store
     from crossmedia.imgserver.vision.photo_source import PhotoSource
 
+    check_places(store=store, catalogue=catalogue or "")
     if not os.fspath(store):
         raise BadInput("store is empty: name the folder of a store.")
     Store(store, create=False).close()  # a daemon may begin with an empty store; who trains from one means another
-    return LocalTransport(ImageService(ServiceConfig(Path(store), PhotoSource(str(catalogue or "")))))
+    photos = catalogue if isinstance(catalogue, PhotoSource) else PhotoSource(str(catalogue or ""))
+    return LocalTransport(ImageService(ServiceConfig(Path(store), photos)))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from crossmedia.config import Group, config_option
+from crossmedia.imgserver.commands.adding import add
 from crossmedia.imgserver.commands.backbones import backbones
-from crossmedia.imgserver.commands.catalogue import add, manifest, precompute
+from crossmedia.imgserver.commands.catalogue import manifest, precompute
 from crossmedia.imgserver.commands.daemon import health, info, serve, stop
 from crossmedia.imgserver.commands.operations import backup, compact, doctor, mend, restore
 from crossmedia.imgserver.commands.planning import plan

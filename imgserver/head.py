@@ -27,6 +27,7 @@ Features = npt.NDArray[Any]
 ACTIVATIONS = ("relu", "prelu")
 NORMALISATIONS = ("none", "layer")
 STARTS = ("pca", "random")
+WHOLE = "whole"  # the name of a head that changes nothing
 LEAST_ROWS = 64  # of a product of matrices: of few rows it takes another way, which rounds otherwise
 MAX_LAYERS = 64  # linear ones: each takes some KiB beside its weights
 MAX_HEADER_BYTES = 64 << 10  # of a head's file: names and shapes of all that MAX_LAYERS can have take less
@@ -261,6 +262,18 @@ def fit_pca(features: Features, dim: int) -> Head:
     head = Head(HeadSpec("pca", (width, dim)))
     _set(head.linear[0], components.T, -mean @ components)
     return head
+
+
+def whole_head(width: int) -> Head:
+    """The head that changes nothing: vectors are the features, shape (n, width), as they are."""
+    head = Head(HeadSpec(WHOLE, (width, width)))
+    _set(head.linear[0], np.eye(width), np.zeros(width))
+    return head
+
+
+def is_whole(head: Head) -> bool:
+    """Whether vectors of a head are the features that it takes."""
+    return head.spec.name == WHOLE and head.digest() == whole_head(head.spec.dim).digest()
 
 
 def new_head(spec: HeadSpec, features: Features, start: str = "pca", backbone: str = "") -> Head:

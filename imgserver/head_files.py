@@ -7,7 +7,7 @@ from pathlib import Path
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput, StoreError
 from crossmedia.imgserver.head import Head
-from crossmedia.imgserver.storage.store import HEADS, Store
+from crossmedia.imgserver.storage.store import ENCODERS, HEADS, Store
 from crossmedia.imgserver.storage.stores import ServedStore
 from crossmedia.version import Version
 
@@ -19,7 +19,7 @@ def save_head(store: Store, head: Head) -> None:
 
 
 def copy_heads(source: Path, target: Path) -> None:
-    """Bring all heads below one folder, a store's or that of moved shards, to another.
+    """Bring all heads below one folder, a store's or that of moved shards, to another, and the encoders of its texts.
 
     Raises:
         StoreError: one of them is damaged.
@@ -29,6 +29,9 @@ def copy_heads(source: Path, target: Path) -> None:
         read_head(file.stem, data, file)
         with replacing(target / HEADS / file.name) as part:
             part.write_bytes(data)
+    for file in (source / ENCODERS).glob("*.safetensors"):  # whoever reads one checks it against its name
+        with replacing(target / ENCODERS / file.name) as part:
+            part.write_bytes(file.read_bytes())
 
 
 def read_head(name: str, data: bytes, where: object) -> Head:

@@ -27,6 +27,10 @@ class ServeConfig:
         store: folder of the store, or redis://host:port,host:port for vectors that copies of a server share.
         catalogue: where photos are, to compute vectors that are not stored; without it such ids are reported as
             NOT_FOUND.
+        texts: in the place of photos: a Parquet or CSV file (.csv, .csv.gz) of texts, or its URL, for a store that was
+            filled from texts.
+        text: the column of ``texts`` that is embedded.
+        key: the column of ``texts`` that names the items: ids, or keys of a manifest.
         folder: with a store behind redis://: where this server keeps its address, its log and the converted backbone; a
             second server on the machine needs one of its own. A folder of your cache (~/.cache/crossmedia) when not
             given.
@@ -57,7 +61,7 @@ class ServeConfig:
         batch_size: images that go through the CNN at a time; 0 takes 32 on a CPU, 256 on a GPU.
         compile: on a GPU, let torch.compile fuse what the CNN does: a minute before the first photo, faster then.
         devices: cpu, or GPUs separated by commas, such as cuda:0,cuda:1, each with the CNN on it and one queue for all;
-            the first GPU when it is not given and there is one, else the CPU.
+            the first GPU when it is not given and there is one, else the CPU. Texts go through the first one.
         read_timeout_s: seconds for one read of a photo behind a URL; it is tried three times, then the photo is
             rejected.
         max_image_mb: largest photo in MiB; a larger one is rejected as TOO_LARGE.
@@ -66,6 +70,9 @@ class ServeConfig:
 
     store: Annotated[str, Text("folder|url")] = "store"
     catalogue: Annotated[str | None, Text("path|url")] = None
+    texts: Annotated[str | None, Text("path|url")] = None
+    text: Annotated[str, Text("column")] = "title"
+    key: Annotated[str, Text("column")] = "item_id"
     folder: Annotated[Path | None, click.Path(file_okay=False, path_type=Path)] = None
     host: str = "127.0.0.1"
     port: Annotated[int, _Port] = 7070
@@ -130,6 +137,8 @@ class ServeConfig:
             raise BadInput(
                 f"--folder is for a store behind redis://; what is a server's own lies in the store {store}."
             )
+        if self.texts is not None and self.catalogue is not None:
+            raise BadInput("--catalogue is for photos and --texts for texts: a store holds one of them, so give one.")
         _ = self.ownership
         if not is_url(store) and not holds_store(Path(store)):
             raise NoStore(store)

@@ -1,8 +1,8 @@
-"""The calls of the contract, and ``GetVectors`` replies as bytes, without copying their blocks through protobuf.
+"""The calls of the contract, and replies with large blocks as bytes, without copying the blocks through protobuf.
 
 A protobuf message is the concatenation of its fields, in any order. So the small fields go through the generated
-class, and the two large ones, ``vectors`` and ``status``, are appended and found as they are: one copy when a reply is
-sent, none when it is read. Any other implementation of the contract reads and writes the same bytes.
+class, and the large ones, such as ``vectors``, are appended and found as they are: one copy when a reply is sent, none
+when it is read. Any other implementation of the contract reads and writes the same bytes.
 """
 
 from __future__ import annotations
@@ -83,10 +83,21 @@ def encode_reply(reply: VectorsReply) -> bytes:
         dim=reply.values.shape[1],
         dtype=_CODES[reply.values.dtype],
         **{name: getattr(reply, name) for name in _SMALL},
-    ).SerializeToString()
-    values, status = np.ascontiguousarray(reply.values), np.ascontiguousarray(reply.status)
-    # Arrays are buffers, which numpy says to type checkers from Python 3.12 on.
-    return b"".join((small, _head(_VECTORS, values.nbytes), values, _head(_STATUS, status.nbytes), status))  # type: ignore[arg-type]
+    )
+    return with_blocks(small, vectors=reply.values, status=reply.status)
+
+
+def with_blocks(small: Message, **blocks: npt.NDArray[Any]) -> bytes:
+    """A message on the wire: its small fields, and behind them arrays as its fields of bytes.
+
+    Args:
+        small: the message without those fields.
+        blocks: field name to array, little-endian.
+    """
+    pieces: list[Any] = [small.SerializeToString()]  # arrays are buffers, which numpy says from Python 3.12 on
+    for name, block in blocks.items():
+        pieces += _head(small.DESCRIPTOR.fields_by_name[name].number, block.nbytes), np.ascontiguousarray(block)
+    return b"".join(pieces)
 
 
 def decode_reply(message: bytes) -> VectorsReply:

@@ -9,14 +9,20 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import warm
 from hypothesis import settings
 
+if TYPE_CHECKING:
+    from crossmedia.imgserver.serving.service import ImageService
+
+pytest_plugins = ("secured",)  # fixtures of servers with certificates and tokens
 settings.register_profile("untimed", deadline=None)  # how long an example takes is the machine's matter
 settings.load_profile("untimed")
 
@@ -85,6 +91,26 @@ def graph_cache(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
 def store(graph_cache: Path, tmp_path: Path) -> Path:
     """A store of its own for one test: images 0 to 99 embedded, dim 16."""
     return copy_store(graph_cache, tmp_path / "store")
+
+
+@pytest.fixture
+def service(store: Path, photos: Path) -> Iterator[ImageService]:
+    """A service in this process, over that store and all photos."""
+    from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
+    from crossmedia.imgserver.vision.machine import Machine
+    from crossmedia.imgserver.vision.photo_source import PhotoSource
+
+    made = ImageService(ServiceConfig(store, PhotoSource(str(photos)), machine=Machine(threads=2)))
+    yield made
+    made.close()
+
+
+def soon(true: Callable[[], bool], seconds: float = 5.0) -> bool:
+    """Whether something becomes true."""
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.02)
+    return true()
 
 
 def copy_store(source: Path, target: Path) -> Path:

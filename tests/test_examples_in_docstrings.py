@@ -1,8 +1,9 @@
 """Each ``Example:`` in the docstring of a public name runs, in a folder that has what a user of the README has.
 
-The folder of an example holds ``store`` (images 0 to 99, 16 numbers each), ``photos`` (243 of them), ``samples.toml``
-with its logs, ``samples`` built from them, and ``runs/din``, trained on both; ``localhost:7070`` is a daemon over such
-a store. An example is plain Python, or lines as of a Python prompt, whose answers are compared then.
+The folder of an example holds ``store`` (images 0 to 99, 16 numbers each), ``photos`` (243 of them), ``photos.csv``
+(what they show), ``samples.toml`` with its logs, ``samples`` built from them, and ``runs/din``, trained on both;
+``localhost:7070`` is a daemon over such a store. An example is plain Python, or lines as of a Python prompt, whose
+answers are compared then.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import doctest
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,6 +71,7 @@ def made(graph_cache: Path, photos: Path, tmp_path_factory: pytest.TempPathFacto
     """A folder with all that examples name; copied, never changed."""
     folder = tmp_path_factory.mktemp("place")
     (folder / "photos").symlink_to(photos)
+    shutil.copy(photos.parent / "photos.csv", folder)
     make_samples(folder, 100, 1500, {i: i for i in range(90)})
     copy_store(graph_cache, folder / "store")
     arguments = ["--samples=samples", "--out=runs/din", "--store=store", "--epochs=1", "--batch-size=256"]

@@ -27,6 +27,7 @@ from crossmedia.version import Version
 GROUND = {
     *(
         "allocator",
+        "arguments",
         "config",
         "disk",
         "door",
@@ -45,19 +46,20 @@ GROUND = {
         "status",
         "version",
     ),
-    *("options", "secret_files", "words"),
+    *("one_place", "options", "output", "secret_files", "words"),
 }
 # room -> what it may import beside itself and the ground floor
 ARROWS = {
     "crossmedia/service": set(),
     "imgserver/client": {"imgserver.shards", "imgserver.wire", "v1"},
     "imgserver/storage": {"imgserver.places"},
-    "imgserver/vision": {"imgserver.storage"},
+    "imgserver/text": {"imgserver.storage"},
+    "imgserver/vision": {"imgserver.places", "imgserver.storage", "imgserver.text"},
     "imgserver/similarity": {"imgserver.storage", "imgserver.vision"},
     "imgserver/serving": {
         *("imgserver.head", "imgserver.head_files", "imgserver.places", "imgserver.serve_config"),
-        *("imgserver.shards", "imgserver.similarity", "imgserver.storage", "imgserver.vision", "imgserver.wire"),
-        *("service", "v1"),
+        *("imgserver.shards", "imgserver.similarity", "imgserver.storage", "imgserver.text", "imgserver.vision"),
+        *("imgserver.wire", "service", "v1"),
     },
     "imgserver/operations": {
         *("imgserver.client", "imgserver.head_files", "imgserver.places", "imgserver.serving"),
@@ -65,7 +67,7 @@ ARROWS = {
     },
     "imgserver/offline": {
         *("imgserver.head", "imgserver.head_files", "imgserver.shards", "imgserver.similarity"),
-        *("imgserver.storage", "imgserver.vision"),
+        *("imgserver.storage", "imgserver.text", "imgserver.vision"),
     },
     "features": {"imgserver.client"},
     "trainer": {"features", "imgserver.client", "imgserver.head", "imgserver.open_local"},

@@ -29,6 +29,8 @@ NOT_RUN = {
         "installs"
     ),
     "make test": "this is it",
+    "crossmedia trainer fit --samples samples --vectors photo=localhost:7070 --vectors title=localhost:7071 --out "
+    "runs/both": "of samples with two spaces, which test_spaces trains",
 }
 LAST = "crossmedia imgserver stop --store store"  # what stands behind it asks the server too
 PYTHON_NEEDS = {

@@ -19,7 +19,7 @@ from made_samples import make_samples
 from PIL import UnidentifiedImageError
 
 from crossmedia.cli import GROUPS, crossmedia
-from crossmedia.door import told
+from crossmedia.door import place_meant, told
 from crossmedia.errors import BadInput, ServerUnavailable, StoreError, did_you_mean
 
 NUMBERS = ["x", "-1", "nan", "", str(2**70)]
@@ -314,6 +314,40 @@ def test_what_is_there_or_far_from_all_is_told_with_nothing(tmp_path: Path, monk
     assert "Did you mean" not in check(["trainer", "evaluate", "runs"]).output
     assert "Did you mean" not in check(["trainer", "evaluate", "elsewhere"]).output
     assert "Did you mean" not in check(["trainer", "evaluate", "nowhere/at/all"]).output
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModuleNotFoundError("No module named 'b'", name="b"),
+        MemoryError("b"),
+        BadInput("A table cannot be used."),  # the b in it is no folder
+        BadInput("The file b.parquet is damaged."),
+        BadInput("The folder a/b is damaged."),
+        ServerUnavailable("No image server answers at b."),
+    ],
+)
+def test_what_is_not_about_a_place_is_told_with_none(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bs").mkdir()
+    assert place_meant(error, str(error), ["b"]) == ""
+    assert place_meant(BadInput(""), "There is no store in b.", ["b"]) == " Did you mean 'bs'?"
+    assert place_meant(BadInput(""), "'b' holds no samples", ["b"]) == " Did you mean 'bs'?"
+
+
+@pytest.mark.parametrize("module", ["crossmedia.trainer", "trainer"])
+def test_a_command_is_called_by_the_name_that_people_type(module: str) -> None:
+    """A demo, and torchrun, start it by python -m."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, "evaluate", "nowhere"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("crossmedia trainer evaluate: nowhere holds no run")
 
 
 def test_a_file_name_that_is_no_utf8_is_said(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def main(listening: int, address: str) -> None:
     """What ``_address`` starts."""
     for name in MODULES:
         importlib.import_module(name)
-    importlib.import_module("crossmedia.imgserver.vision.engines")._openvino()
+    importlib.import_module("crossmedia.imgserver.vision.engines").runtime()
     numbers = importlib.import_module("numpy").arange(3)
     importlib.import_module("crossmedia.imgserver.storage.hashtable").IdTable().put(
         numbers, numbers

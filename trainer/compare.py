@@ -15,11 +15,12 @@ from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
 from crossmedia.features.layout import META_FILE
 from crossmedia.features.reading.samples import Samples
-from crossmedia.imgserver.client import Transport
 from crossmedia.options import checked
 from crossmedia.progress import duration
 from crossmedia.trainer.fit import fit
-from crossmedia.trainer.images.open_images import served_version
+from crossmedia.trainer.images.open_images import served_versions, spaces_of
+from crossmedia.trainer.images.places import Given
+from crossmedia.trainer.images.spaces import named_versions
 from crossmedia.trainer.models import model_class
 from crossmedia.trainer.report import summary
 from crossmedia.trainer.runs import results
@@ -34,7 +35,7 @@ RESULTS = "results.jsonl"
 
 def compare(
     config: CompareConfig,
-    transport: Transport | None = None,
+    transport: Given = None,
     announce: Callable[[str], None] = lambda text: None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> dict[str, Any]:
@@ -63,9 +64,9 @@ def compare(
     reference = _reference(config.reference)
     samples = Samples(config.base.samples)
     data = config.data or samples.folder.resolve().name
-    with_images = samples.has_images
+    with_images = bool(spaces_of(samples))
     # Asked first, so that nothing is trained when the server cannot be reached.
-    version = served_version(config.base, transport) if with_images else ""
+    version = named_versions(served_versions(config.base, samples, transport)) if with_images else ""
     out = _folder(config.base, results.key_fields(config.base, data, samples, version))
     file = config.results or out / RESULTS
     runs = list(_runs(config, out, (False, True) if with_images else (False,)))
@@ -73,7 +74,9 @@ def compare(
     train = partial(fit, transport=transport, announce=announce)
     lines = list(_lines(list(zip(runs, keys, strict=True)), file, train, announce, progress))
     rows = summary.rows(lines)
-    verdict = summary.sentence(rows) if with_images else "The samples have no images: there is nothing to compare."
+    verdict = summary.sentence(rows)
+    if not with_images:
+        verdict = f"{summary.winner(rows)} The samples have no images to compare with.".lstrip()
     result = {
         "samples": config.base.samples,
         "seeds": config.seeds,

@@ -28,7 +28,12 @@ def of_one_class(split: str, found: Mapping[str, Any]) -> str:
 
 
 def doubts(split: str, found: Mapping[str, Any]) -> list[str]:
-    """Sentences on a model that is no better than a constant; none: nothing speaks against it.
+    """Sentences on a model that is no better than a constant; none: nothing speaks against it. See ``by_metric``."""
+    return list(by_metric(split, found).values())
+
+
+def by_metric(split: str, found: Mapping[str, Any]) -> dict[str, str]:
+    """What speaks against a model, a sentence of each metric; empty: nothing does.
 
     The constant is the share of positives of these very rows, which nobody knows beforehand: none has a lower log loss.
 
@@ -37,27 +42,27 @@ def doubts(split: str, found: Mapping[str, Any]) -> list[str]:
         found: metrics of its rows, as ``measure`` gives them; those of older releases lack what is needed.
     """
     if not found["rows"] or "positives" not in found:
-        return []
+        return {}
     if one_class := of_one_class(split, found):
-        return [one_class]
-    said = []
+        return {"labels": one_class}
+    said = {}
     auc, rows, positives = found["auc"], found["rows"], found["positives"]
     # Of ranks that are drawn (Mann and Whitney).
     chance = CHANCE * math.sqrt((rows + 1) / (12 * positives * (rows - positives)))
     if auc < 0.5 - chance:
-        said.append(
+        said["auc"] = (
             f"The AUC on the {split} part, {auc:.4f}, is below .5: the model orders rows worse than a constant, which "
             f"has .5."
         )
     elif auc <= 0.5 + chance:
         below = "below .5, and " if auc < 0.5 else ""
-        said.append(
+        said["auc"] = (
             f"The AUC on the {split} part, {auc:.4f}, is {below}no better than that of a constant, .5: on {rows:,} "
             f"rows with {counted(positives, 'positive')} chance alone gives .5 ± {chance:.3f}."
         )
     if found["log_loss"] >= found["base_log_loss"]:
         share = positives / rows
-        said.append(
+        said["log_loss"] = (
             f"The log loss on the {split} part, {found['log_loss']:.4f}, is no better than that of a constant, "
             f"{found['base_log_loss']:.4f} of the share of positives {share:.1%}: its numbers are no probabilities."
         )

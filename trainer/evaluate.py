@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,18 +14,21 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from crossmedia.arguments import check_places, check_seconds, check_whole
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
 from crossmedia.features.columns import label_columns
 from crossmedia.features.reading.samples import Samples
+from crossmedia.features.reading.unseen_items import samples_of
 from crossmedia.trainer import processes
 from crossmedia.trainer.export.exported import Exported
 from crossmedia.trainer.feed import Feed
-from crossmedia.trainer.images.open_images import open_version, vectors_from
+from crossmedia.trainer.images.open_images import open_versions
+from crossmedia.trainer.images.places import Sources
 from crossmedia.trainer.metrics import auc, base_log_loss, calibration, gauc, log_loss
 from crossmedia.trainer.metrics.gather import gather_rows
-from crossmedia.trainer.runs.checkpoint import Lineage, load_model
-from crossmedia.trainer.tensors import ImageVectors, TensorBatch
+from crossmedia.trainer.runs.checkpoint import Lineage, load_model, samples_folder
+from crossmedia.trainer.tensors import SpaceVectors, TensorBatch
 
 BUCKETS = {"0": (0, 0), "1-4": (1, 4), "5-19": (5, 19), "20-99": (20, 99), "100+": (100, 2**62)}
 
@@ -36,7 +40,7 @@ Announce = Callable[[str], None]
 class Predictor(Protocol):
     """A trained model in evaluation mode, or an exported one."""
 
-    def probabilities(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
+    def probabilities(self, batch: TensorBatch, vectors: SpaceVectors) -> Tensor:
         """Shape (B, L)."""
         ...
 
@@ -49,12 +53,12 @@ def predict(model: Predictor, feed: Feed, split: str) -> Probabilities:
 
     Args:
         model: that predicts.
-        feed: the rows, with the vectors of their images.
+        feed: the rows, with the vectors of their items.
         split: which of them.
     """
     samples, batch_size = feed.samples, feed.batch_size
     parts = [
-        model.probabilities(fed.tensors, fed.vectors(feed.images)).float().cpu().numpy()
+        model.probabilities(fed.tensors, fed.vectors(feed.spaces)).float().cpu().numpy()
         for fed in feed.of(processes.own_rows(samples.batches(split, batch_size)))
     ]
     numbers = np.arange(samples.rows(split))
@@ -85,19 +89,12 @@ def scores_table(samples: Samples, split: str, probabilities: Probabilities, lab
         ``labels``, and ``label_<label>`` of the others; and what ``predictions_table`` gives.
     """
     names = label_columns(labels).values()
-    frame = samples.frame(split, ["timestamp", "raw_item_id", *(label_column(samples, label) for label in labels)])
-    time, item, *of_labels = frame.columns
+    keys = ["timestamp", "raw_user_id", "raw_item_id"]
+    frame = samples.frame(split, [*keys, *(label_column(samples, label) for label in labels)])
+    time, user, item, *of_labels = frame.columns
     scored = predictions_table(probabilities, labels)
-    columns = [time, _raw_users(samples, split), item, *of_labels, *scored.columns]
-    return pa.table(columns, names=["timestamp", "raw_user_id", "raw_item_id", *names, *scored.column_names])
-
-
-def _raw_users(samples: Samples, split: str) -> pa.ChunkedArray:
-    """The users of a split as the log has them; of samples of former releases null where training has none."""
-    if "raw_user_id" in samples.head(split, 1)[0]:
-        return samples.frame(split, ["raw_user_id"])["raw_user_id"]
-    known = pa.concat_arrays([pa.nulls(1, pa.string()), samples.vocabulary.values["user_id"]])
-    return pa.chunked_array([known.take(samples.frame(split, ["user_id"])["user_id"].combine_chunks())])
+    columns = [time, user, item, *of_labels, *scored.columns]
+    return pa.table(columns, names=[*keys, *names, *scored.column_names])
 
 
 def label_column(samples: Samples, label: str) -> str:
@@ -165,6 +162,7 @@ def evaluate(
     samples: str | Path = "",
     server: str = "localhost:7070",
     store: str | Path = "",
+    vectors: Mapping[str, str] = MappingProxyType({}),
     split: str = "test",
     timeout_s: float = 30.0,
     announce: Announce = lambda text: None,
@@ -176,6 +174,7 @@ def evaluate(
         samples: folder of samples; empty takes the run's own.
         server: address of the image server; a model without images asks nobody.
         store: take the vectors from this store in this process; no server is asked.
+        vectors: address, or folder of a store, by space, for a model with several spaces.
         split: ``validation`` or ``test``, or ``train``.
         timeout_s: seconds that a fetch may take, retries included.
         announce: told which images there are no vectors of.
@@ -195,12 +194,14 @@ def evaluate(
         >>> 0 <= found["all"]["auc"] <= 1
         True
     """
+    check_places(run=run, samples=samples, store=store)
+    check_seconds(timeout_s)
     model, lineage, config = load_model(run)
-    opened = Samples(samples or config["samples"])
+    opened = samples_of(samples_folder(run, config["samples"], samples), config.get("validate_on", "all-items"))
     lineage.check_samples(opened)
-    source = vectors_from(server, str(store))
-    with open_version(lineage.vector_version, opened, source, timeout_s, announce) as images:
-        probabilities = predict(model, Feed(opened, images, config["batch_size"], CPU), split)
+    sources = Sources(server, str(store), vectors)
+    with open_versions(lineage.versions, opened, sources, timeout_s, announce) as spaces:
+        probabilities = predict(model, Feed(opened, spaces, config["batch_size"], CPU), split)
     labels = lineage.inputs.labels
     found = {label: measure(opened, split, probabilities[:, n], label) for n, label in enumerate(labels)}
     return found[labels[0]] | ({"labels": found} if len(labels) > 1 else {})
@@ -214,6 +215,7 @@ def score(
     samples: str | Path = "samples",
     server: str = "localhost:7070",
     store: str | Path = "",
+    vectors: Mapping[str, str] = MappingProxyType({}),
     split: str = "test",
     batch_size: int = 1024,
     timeout_s: float = 30.0,
@@ -228,6 +230,7 @@ def score(
         samples: folder of samples.
         server: address of the image server; a model without images asks nobody.
         store: take the vectors from this store in this process; no server is asked.
+        vectors: address, or folder of a store, by space, for a model with several spaces.
         split: which rows.
         batch_size: rows at a time.
         timeout_s: seconds that a fetch may take, retries included.
@@ -239,7 +242,16 @@ def score(
     Raises:
         BadInput: ``out`` is no name of a Parquet file, there is no such model, or the samples have another vocabulary.
         CrossMediaError: as ``evaluate``.
+
+    Example:
+        >>> from crossmedia import score
+        >>> told = score("runs/din", "scores.parquet", server="localhost:7070")
+        >>> told["scores"], 0 < told["mean_probability"] < 1
+        ('scores.parquet', True)
     """
+    check_places(model=model, out=out, samples=samples, store=store)
+    check_seconds(timeout_s)
+    check_whole("batch_size", batch_size)
     out = Path(out)
     if out.suffix != ".parquet":
         raise BadInput(f"--out is {out}: scores are written as Parquet. Give a name that ends in .parquet.")
@@ -248,9 +260,9 @@ def score(
     predictor, lineage = _predictor(model, exported)
     opened = Samples(samples)
     lineage.check_samples(opened)
-    source = vectors_from(server, str(store))
-    with open_version(lineage.vector_version, opened, source, timeout_s, announce) as images:
-        probabilities = predict(predictor, Feed(opened, images, batch_size, CPU), split)
+    sources = Sources(server, str(store), vectors)
+    with open_versions(lineage.versions, opened, sources, timeout_s, announce) as spaces:
+        probabilities = predict(predictor, Feed(opened, spaces, batch_size, CPU), split)
     with replacing(out) as part:
         pq.write_table(scores_table(opened, split, probabilities, lineage.inputs.labels), part)
     return {"scores": str(out), "rows": len(probabilities), "mean_probability": float(probabilities[:, 0].mean())}

@@ -1,8 +1,8 @@
-"""Rows of samples as a model is given them: tensors, and the vectors of their images, fetched ahead."""
+"""Rows of samples as a model is given them: tensors, and the vectors of their items, fetched ahead."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +10,8 @@ import torch
 from crossmedia.features.batch import Batch, Int64Array
 from crossmedia.features.reading.prefetch import fetch_ahead
 from crossmedia.features.reading.samples import Samples
-from crossmedia.imgserver.client import Vectors
-from crossmedia.trainer.images.images import Images
-from crossmedia.trainer.tensors import ImageVectors, TensorBatch, to_tensors
+from crossmedia.trainer.images.spaces import Fetched, Spaces
+from crossmedia.trainer.tensors import ImageVectors, SpaceVectors, TensorBatch, to_tensors
 
 
 @dataclass(frozen=True)
@@ -21,24 +20,23 @@ class Fed:
 
     Attributes:
         tensors: what it sees of the rows.
-        image_ids: shape (K,), their unique images; None: the samples have none.
-        fetched: what ``Images.fetch`` gave for them.
+        keys: shape (K,), the unique keys of its vectors, by space.
+        fetched: what ``Spaces.fetch`` gave for them.
     """
 
     tensors: TensorBatch
-    image_ids: Int64Array | None
-    fetched: Vectors | None = None
+    keys: Mapping[str, Int64Array]
+    fetched: Fetched | None = None
 
     @classmethod
-    def of(cls, batch: Batch, device: torch.device, fetched: Vectors | None = None) -> Fed:
+    def of(cls, batch: Batch, device: torch.device, fetched: Fetched | None = None) -> Fed:
         """A batch, copied to the device of a model."""
-        return cls(to_tensors(batch, device), None if batch.images is None else batch.images.unique, fetched)
+        keys = {name: found.unique for name, found in batch.items.vectors.items()}
+        return cls(to_tensors(batch, device), keys, fetched)
 
-    def vectors(self, images: Images) -> ImageVectors | None:
-        """Vectors of the unique images; None when images are off or the samples have none."""
-        if self.image_ids is None:
-            return None
-        vectors: ImageVectors | None = images(self.image_ids, self.fetched)
+    def vectors(self, spaces: Spaces) -> dict[str, ImageVectors]:
+        """Vectors of the unique keys of each space that is on."""
+        vectors: dict[str, ImageVectors] = spaces(self.keys, self.fetched)
         return vectors
 
 
@@ -48,22 +46,22 @@ class Feed:
 
     Attributes:
         samples: the rows.
-        images: makes the vectors of their images.
+        spaces: makes the vectors of their items.
         batch_size: rows of a batch.
         device: of the model.
     """
 
     samples: Samples
-    images: Images
+    spaces: Spaces
     batch_size: int
     device: torch.device
 
     def of(self, batches: Iterable[Batch]) -> Iterator[Fed]:
-        """Some batches, with what their images need fetched ahead."""
-        for batch, fetched in fetch_ahead(batches, self.images.fetch):
+        """Some batches, with what their vectors need fetched ahead."""
+        for batch, fetched in fetch_ahead(batches, self.spaces.fetch):
             yield Fed.of(batch, self.device, fetched)
 
-    def first_rows(self, seed: int) -> Iterator[tuple[TensorBatch, ImageVectors | None]]:
-        """Training rows, shuffled by ``seed``, with the vectors of their images, for what is fitted before training."""
+    def first_rows(self, seed: int) -> Iterator[tuple[TensorBatch, SpaceVectors]]:
+        """Training rows, shuffled by ``seed``, with the vectors of their items, for what is fitted before training."""
         for fed in self.of(self.samples.batches("train", self.batch_size, shuffle_seed=seed)):
-            yield fed.tensors, fed.vectors(self.images)
+            yield fed.tensors, fed.vectors(self.spaces)

@@ -1,4 +1,4 @@
-"""Train one CTR model, early-stopped on the validation part, with image vectors fetched ahead.
+"""Train one CTR model, early-stopped on the validation part, with vectors fetched ahead.
 
     crossmedia trainer fit --samples samples --model din --images --server localhost:7070 --out runs/din
 
@@ -22,12 +22,14 @@ import numpy as np
 import torch
 
 from crossmedia.disk import replacing
-from crossmedia.imgserver.client import Transport
+from crossmedia.features.spec import IMAGE_SPACE
 from crossmedia.options import checked
 from crossmedia.trainer import processes
 from crossmedia.trainer.doubts import of_one_class
 from crossmedia.trainer.evaluate import measure, predict
 from crossmedia.trainer.feed import Fed
+from crossmedia.trainer.images.places import Given
+from crossmedia.trainer.images.spaces import Missing, named_versions
 from crossmedia.trainer.layers.sharded import whole_tables
 from crossmedia.trainer.metrics.gather import gather_rows
 from crossmedia.trainer.outcome import outcome, stats_of_all
@@ -36,6 +38,7 @@ from crossmedia.trainer.runs.results import made
 from crossmedia.trainer.runs.run_folder import claimed
 from crossmedia.trainer.runs.state import save_state
 from crossmedia.trainer.settings import FitConfig, identity_of, suited
+from crossmedia.trainer.training.forget import forget
 from crossmedia.trainer.training.id_dropout import without_ids
 from crossmedia.trainer.training.run import Run, open_feed, open_run
 from crossmedia.words import counted
@@ -49,7 +52,7 @@ FEW_STEPS = 20  # in an epoch, below which its AUC says next to nothing
 
 def fit(
     config: FitConfig,
-    transport: Transport | None = None,
+    transport: Given = None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
     announce: Callable[[str], None] = lambda text: None,
     epoch_ended: Callable[[dict[str, Any]], None] = lambda line: None,
@@ -58,7 +61,7 @@ def fit(
 
     Args:
         config: how.
-        transport: instead of a connection to ``config.server``.
+        transport: instead of a connection to ``config.server``; one for each space by name, where there are several.
         progress: told rows done, rows in all of the epoch, and a line on the state.
         announce: told that the run goes on from what was kept of it, or ended before.
         epoch_ended: told of each epoch what the learning curve has of it.
@@ -85,7 +88,7 @@ def fit(
     config = checked(config, FitConfig)
     with open_feed(config, transport) as feed:
         _warn_of_few_steps(config, feed.samples.rows("train"))
-        identity = identity_of(config, feed.samples.hash, feed.images.base)
+        identity = identity_of(config, feed.samples.hash, named_versions(feed.spaces.bases))
         with claimed(config, identity, feed.device) as folder:
             if folder.ended is not None:
                 out = str(folder.path)
@@ -114,7 +117,7 @@ def _warn_of_few_steps(config: FitConfig, rows: int) -> None:
 
 def train_epoch(run: Run, progress: Callable[[int, int, str], None]) -> float:
     """Train on each row once; the mean log loss over its steps."""
-    config, state, images, device = run.config, run.state, run.feed.images, run.feed.device
+    config, state, spaces, device = run.config, run.state, run.feed.spaces, run.feed.device
     learner, optimizers = run.trained.learner, run.trained.optimizers
     learner.train()
     # What a model draws is the same after a resume.
@@ -140,7 +143,7 @@ def train_epoch(run: Run, progress: Callable[[int, int, str], None]) -> float:
         if state.epoch == run.first_epoch and len(losses) == 1:  # everything starts in this step
             first_rows, state.first_s = done, state.first_s + time.monotonic() - started
         progress(done * processes.world(), total, f"epoch {state.epoch + 1} log loss {np.mean(losses[-50:]):.4f}")
-        images.stats.check_missing(config.max_missing)
+        Missing(spaces.stats).check(config.max_missing)
         asked = time.monotonic()
     if config.max_missing < 1:
         stats_of_all(run.feed).check_found()
@@ -184,37 +187,42 @@ def validate(
 
 def finish(run: Run, announce: Callable[[str], None]) -> dict[str, Any]:
     """Measure the best weights, and write the run folder."""
-    config, images, out = run.config, run.feed.images, run.folder.path
+    config, spaces, out = run.config, run.feed.spaces, run.folder.path
     learner, model, samples = run.trained.learner, run.model, run.feed.samples
     learner.load_state_dict(run.trained.best)
     learner.eval()
     result = outcome(run)
-    result |= {"vector_version": images.version, "generation": images.generation}
-    if said := stats_of_all(run.feed).missing_said:
+    result |= {"vector_version": named_versions(spaces.versions), "generations": spaces.generations}
+    if said := stats_of_all(run.feed).said:
         announce(said)
     result |= {"curve": run.state.curve, **made()}
-    if result["generation"] != run.generation:
-        result["generation_at_start"] = run.generation
-        log.warning(
-            "photos were replaced while the model was trained: the store went from generation %d to %d",
-            run.generation,
-            result["generation"],
-        )
+    if result["generations"] != run.generations:
+        result["generations_at_start"] = run.generations
+        for name, generation in spaces.generations.items():
+            if generation != run.generations[name]:
+                log.warning(
+                    "photos were replaced while the model was trained: the store%s went from generation %d to %d",
+                    "" if name == IMAGE_SPACE else f" of the space {name!r}",
+                    run.generations[name],
+                    generation,
+                )
     lineage = Lineage(
         samples.vocabulary_hash,
-        images.version,
-        images.generation,
+        spaces.versions,
+        spaces.generations,
         model.spec,
         config.width,
         config.model,
         config.options,
         samples.hash,
+        spaces.learning,
     )
     whole_tables(model)
+    forget(model, samples.unseen)
     if processes.rank() == 0:
-        if images.head is not None:
+        if spaces.head is not None:
             with replacing(out / HEAD) as part:
-                part.write_bytes(images.head.to_bytes())
+                part.write_bytes(spaces.head.to_bytes())
         else:
             (out / HEAD).unlink(missing_ok=True)  # of an earlier run in this folder
         with replacing(out / METRICS) as part:

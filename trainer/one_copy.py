@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from torch import Tensor
 ALIGNED = 256  # bytes, so that a view of any type may begin there
 
 Array = npt.NDArray[Any]
+Made = TypeVar("Made")
 
 
 def copied(arrays: Sequence[Array], device: torch.device) -> list[Tensor]:
@@ -32,6 +34,24 @@ def copied(arrays: Sequence[Array], device: torch.device) -> list[Tensor]:
         into[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
     there = _moved(packed, device)
     return [_view(there, start, array) for array, start in zip(arrays, starts, strict=False)]
+
+
+def copied_together(made: Made, device: torch.device) -> Made:
+    """A dataclass of arrays, of dicts of them and of dataclasses of them, with all arrays as ``copied`` has them."""
+    arrays: list[Array] = []
+    _each(made, arrays.append)
+    found = iter(copied(arrays, device))
+    replaced: Made = _each(made, lambda _: next(found))
+    return replaced
+
+
+def _each(value: Any, of_array: Callable[[Array], Any]) -> Any:
+    """The same with what ``of_array`` makes of each array, in the order in which they stand there."""
+    if isinstance(value, np.ndarray):
+        return of_array(value)
+    if isinstance(value, dict):
+        return {name: _each(one, of_array) for name, one in value.items()}
+    return type(value)(**{field.name: _each(getattr(value, field.name), of_array) for field in fields(value)})
 
 
 def _view(packed: Tensor, start: int, like: Array) -> Tensor:

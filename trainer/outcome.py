@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +15,7 @@ from crossmedia.trainer import processes
 from crossmedia.trainer.doubts import doubts, of_one_class
 from crossmedia.trainer.evaluate import measure, predict, predictions_table
 from crossmedia.trainer.feed import Feed
+from crossmedia.trainer.images.spaces import Missing
 from crossmedia.trainer.models.rocket import booster_of
 from crossmedia.trainer.runs.checkpoint import PREDICTIONS
 from crossmedia.trainer.training.run import Run
@@ -47,26 +49,36 @@ def outcome(run: Run) -> dict[str, Any]:
 
 def _cost(run: Run) -> dict[str, Any]:
     """What training took."""
-    state, samples, images = run.state, run.feed.samples, run.feed.images
-    stats = stats_of_all(run.feed)
+    state, samples, spaces = run.state, run.feed.samples, run.feed.spaces
+    stats = list(stats_of_all(run.feed).stats.values())
     rows_on_disk = sum(samples.rows(split) for split in ("train", "validation", "test"))
+    missing: Counter[str] = Counter()
+    for of_space in stats:
+        missing.update(of_space.missing)
+
+    def total(name: str) -> Any:
+        return sum(getattr(of_space, name) for of_space in stats)
+
+    # Spaces are fetched side by side, so that the slowest says how long it took.
+    fetch_s = max((of_space.seconds for of_space in stats), default=0.0)
     return {
         "epochs": state.epoch,
         "best_epoch": state.best_epoch + 1,
         "seconds": state.seconds,
         "samples_per_s": state.rows_per_s,
-        "fetch_wait_s": state.wait_s if images.dim else 0.0,
+        "fetch_wait_s": state.wait_s if spaces.dims else 0.0,
         "bytes_per_sample": samples.size_bytes / rows_on_disk,
-        "images_fetched": stats.unique,
-        "images_per_s": stats.unique / stats.seconds if stats.seconds else 0.0,
-        "images_computed": stats.computed,
-        "images_missing": stats.missing,
-        "retries": stats.retries,
-        "bytes_received": stats.bytes_received,
-        "head_bytes": stats.head_bytes_sent + stats.head_bytes_received,
+        "items_held_out": len(samples.unseen.get("item_id", ())),
+        "images_fetched": total("unique"),
+        "images_per_s": total("unique") / fetch_s if fetch_s else 0.0,
+        "images_computed": total("computed"),
+        "images_missing": dict(missing),
+        "retries": total("retries"),
+        "bytes_received": total("bytes_received"),
+        "head_bytes": total("head_bytes_sent") + total("head_bytes_received"),
         "processes": processes.world(),
-        "head_parameters": sum(p.numel() for p in images.parameters()),
-        "staleness": float(np.mean(images.staleness)) if images.staleness else 0.0,
+        "head_parameters": sum(p.numel() for p in spaces.parameters()),
+        "staleness": float(np.mean(spaces.staleness)) if spaces.staleness else 0.0,
         "parameters": sum(p.numel() for p in run.model.parameters()),
     }
 
@@ -80,9 +92,13 @@ def _doubts(found: dict[str, Any], labels: tuple[str, ...]) -> list[str]:
     return said
 
 
-def stats_of_all(feed: Feed) -> FetchStats:
-    """What the clients of all processes fetched; nothing without images."""
-    own = asdict(feed.images.stats)
+def stats_of_all(feed: Feed) -> Missing:
+    """What the clients of all processes fetched, of each space; nothing without images."""
+    return Missing({name: _of_processes(stats, feed) for name, stats in feed.spaces.stats.items()})
+
+
+def _of_processes(stats: FetchStats, feed: Feed) -> FetchStats:
+    own = asdict(stats)
     missing, missing_id = own.pop("missing"), own.pop("missing_id")
     failures = [status.name for status in Status]
     counts = processes.total(own | {name: missing.get(name, 0) for name in failures}, feed.device)

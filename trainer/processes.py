@@ -19,7 +19,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import Batch
-from crossmedia.features.reading.sampling import take_rows
 
 TIMEOUT_S = 600  # that a process waits for the others
 
@@ -78,7 +77,7 @@ def own_rows(batches: Iterable[Batch]) -> Iterator[Batch]:
     """The rows of each batch that this process trains: every ``world()``-th, from ``rank()`` on; there may be none."""
     first, step = rank(), world()
     for batch in batches:
-        yield batch if step == 1 else take_rows(batch, np.arange(first, len(batch), step))
+        yield batch if step == 1 else batch.take(np.arange(first, len(batch), step))
 
 
 def in_step(learner: nn.Module, apart: Iterable[str] = ()) -> nn.Module:

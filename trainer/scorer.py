@@ -6,9 +6,11 @@ scorer.score({"user_id": "u1", "hist_item_id": ["i7", "i3"], …}, {"item_id": [
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from crossmedia.arguments import check_places, must
 from crossmedia.errors import BadInput
 from crossmedia.features.columns import ACTION
 from crossmedia.features.reading.request import RequestColumns, RequestReader
+from crossmedia.features.spec import BY_IMAGE
 from crossmedia.features.vocabulary import Vocabularies
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.names import ImageNames
@@ -27,8 +31,8 @@ from crossmedia.trainer.evaluate import Predictor
 from crossmedia.trainer.export.exported import Exported
 from crossmedia.trainer.feed import Fed
 from crossmedia.trainer.images.image_head import StoredVectors
-from crossmedia.trainer.images.images import Images, NoImages
-from crossmedia.trainer.runs.checkpoint import Lineage, load_model
+from crossmedia.trainer.images.spaces import Spaces
+from crossmedia.trainer.runs.checkpoint import Lineage, load_model, samples_folder
 
 CPU = torch.device("cpu")
 
@@ -40,8 +44,9 @@ class Scorer:
         predictor: gives probabilities.
         lineage: what it was trained with.
         vocabulary: raw values to places; kept as dictionaries, some 100 bytes a value.
-        client: where vectors come from; None for a model without images.
+        clients: where the vectors of each space come from; none for a model without images.
         names: of images, for requests that give them; None: requests give ids.
+        item_names: the same of items, by the space that is keyed by them.
 
     Example:
         >>> from crossmedia import Scorer
@@ -56,60 +61,99 @@ class Scorer:
         predictor: Predictor,
         lineage: Lineage,
         vocabulary: Vocabularies,
-        client: ImageClient | None,
+        clients: Mapping[str, ImageClient],
         names: ImageNames | None = None,
+        item_names: Mapping[str, ImageNames] | None = None,
     ):
         self._predictor, spec = predictor, lineage.inputs
         needed = [*spec.vocabularies, *([ACTION] if spec.actions else [])]
         if absent := [name for name in needed if name not in vocabulary.values]:
             raise BadInput(f"The model has a column {absent[0]!r} that its vocabulary lacks: its file is damaged.")
-        self._vectors: Images = StoredVectors(client) if client is not None else NoImages()
+        self._spaces = Spaces({name: StoredVectors(client) for name, client in clients.items()})
         columns = RequestColumns(
             tuple(spec.user_columns),
             tuple(spec.item_columns),
-            tuple(spec.text_columns),
+            spec.max_history if spec.actions else 0,
             images=spec.image_vocabulary_size > 0,
-            max_history=spec.max_history if spec.actions else 0,
+            numbers=spec.user_numbers,
+            lists=tuple(spec.user_lists),
+            of_log=spec.of_log,
+            item_numbers=spec.item_numbers,
+            item_lists=tuple(spec.item_lists),
+            text=tuple(spec.text_columns),
+            spaces=spec.space_keys,
         )
-        self._requests = RequestReader(columns, vocabulary, names)
+        self._requests = RequestReader(columns, vocabulary, names, item_names)
+        self._load_again: Callable[[], Scorer] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process it is loaded again, from where it was loaded here, and connects anew.
+
+        Raises:
+            BadInput: it was not made by ``load``.
+        """
+        if self._load_again is None:
+            raise BadInput(
+                "A Scorer that was made of its parts cannot be sent to another process. Make it there, or use "
+                "Scorer.load(...), whose scorers can be sent."
+            )
+        return self._load_again, ()
 
     @classmethod
     def load(
         cls,
         path: str | Path,
         samples: str | Path = "",
-        server: str | ImageClient = "localhost:7070",
-        manifest: str | Path = "",
+        server: str | ImageClient | Mapping[str, str | ImageClient] = "localhost:7070",
+        manifest: str | Path | Mapping[str, str | Path] = "",
     ) -> Scorer:
         """Load a run folder, or what ``trainer export`` wrote.
 
         Args:
-            path: the run folder, or the exported file.
+            path: the run folder, or the exported file; still there where the scorer is sent to another process.
             samples: folder of samples of a run, for its vocabulary; empty takes the one it was trained with. An
                 exported model has its own vocabulary.
-            server: address of the image server, or a client; a model without images asks nobody.
+            server: address of the image server, or a client; for a model with several spaces of vectors one for each,
+                by its name. A model without images asks nobody.
             manifest: of ``imgserver manifest``, where requests give images by the names that it has: whatever they
-                give is a name then, numbers too, as for ``image_manifest`` of ``features build``.
+                give is a name then, numbers too, as for ``image_manifest`` of ``features build``. Of several spaces,
+                and of one that is keyed by item, one by its name.
 
         Raises:
-            BadInput: there is no model, or the vocabulary is another, or the manifest cannot be read.
+            BadInput: there is no model, or the vocabulary is another, or the manifest cannot be read, or a space of
+                the model has no server.
             VersionMismatch: the server has no vectors of the version that the model was trained with.
         """
         predictor: Predictor
+        check_places(
+            path=path, samples=samples, **(manifest if isinstance(manifest, Mapping) else {"manifest": manifest})
+        )
+        for given in server.values() if isinstance(server, Mapping) else (server,):
+            must(
+                isinstance(given, str | ImageClient),
+                "server",
+                given,
+                "an address such as 'localhost:7070', or a client",
+            )
         if Path(path).is_dir():  # a run folder
             model, lineage, config = load_model(path)
-            samples = samples or config["samples"]
+            samples = samples_folder(path, config["samples"], samples)
             predictor, vocabulary = model.served(), Vocabularies.load(Path(samples))
         else:
             predictor, samples = Exported(path), path
             lineage, vocabulary = predictor.lineage, Vocabularies.read(predictor.vocabulary)
         if vocabulary.hash != lineage.vocabulary_hash:
             raise BadInput(f"The vocabulary in {samples} is another one than the model {path} was trained with.")
-        client = None
-        if lineage.vector_version:
-            client = ImageClient(server) if isinstance(server, str) else copy(server)  # who gave it keeps its version
-            client.version = lineage.vector_version
-        return cls(predictor, lineage, vocabulary, client, ImageNames.read(manifest) if manifest else None)
+        clients = {}
+        for name, version in lineage.versions.items():
+            given = _of_space(server, name, lineage.versions)
+            # Who gave a client keeps its version.
+            clients[name] = ImageClient(given) if isinstance(given, str) else copy(given)
+            clients[name].version = version
+        names, item_names = _names(manifest, lineage.inputs.space_keys)
+        scorer = cls(predictor, lineage, vocabulary, clients, names, item_names)
+        scorer._load_again = partial(cls.load, _absolute(path), _absolute(samples), server, _absolute_all(manifest))
+        return scorer
 
     def score(
         self, user: Mapping[str, Any], candidates: Mapping[str, Any] | pa.Table, now_s: float | None = None
@@ -117,11 +161,13 @@ class Scorer:
         """Probabilities of the labels for each candidate, shape (n,), or (n, L) with several labels.
 
         Args:
-            user: raw values by the samples' column names: the user's ids, and the behaviours, oldest first, as lists of
-                one length: ``hist_item_id`` and the item's other id columns, ``hist_action``, ``hist_time`` (seconds),
-                ``hist_image_id``. A column that is not given is unknown; which those are is logged once.
+            user: raw values by the samples' column names: what the user and the impression have, and the behaviours,
+                oldest first, as lists of one length: ``hist_item_id`` and what else an item has, ``hist_action``,
+                ``hist_time`` (seconds), ``hist_image_id``. A column that is not given is unknown; which those are is
+                logged once.
             candidates: lists of one length by column name, or a frame of pandas, or a table of Arrow: ``item_id``, its
-                other id columns, text columns, ``image_id``. None is unknown, and no image; so is a name that the
+                other ids, numbers, lists and texts, ``image_id`` (a list where an item has several); and what the
+                impression has, where candidates differ in it. None is unknown, and no image; so is a name that the
                 manifest lacks (see ``unmatched``).
             now_s: seconds, the time of the impression; now when it is not given. Behaviours that are later, or seem to
                 be in another unit, are logged once.
@@ -134,7 +180,7 @@ class Scorer:
         batch = self._requests.batch(user, candidates, time.time() if now_s is None else now_s)
         with torch.inference_mode():
             fed = Fed.of(batch, CPU)
-            scores = self._predictor.probabilities(fed.tensors, fed.vectors(self._vectors)).numpy()
+            scores = self._predictor.probabilities(fed.tensors, fed.vectors(self._spaces)).numpy()
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
     def unmatched(self) -> dict[str, int]:
@@ -146,3 +192,52 @@ class Scorer:
         know are not counted: new users and items are to be expected.
         """
         return self._requests.unmatched.counts()
+
+
+def _absolute(place: str | Path) -> str:
+    """The path of a place, wherever a process works; empty stays empty."""
+    return os.path.abspath(place) if os.fspath(place) else ""
+
+
+def _absolute_all(manifest: str | Path | Mapping[str, str | Path]) -> str | dict[str, str]:
+    if isinstance(manifest, Mapping):
+        return {space: _absolute(place) for space, place in manifest.items()}
+    return _absolute(manifest)
+
+
+def _of_space(
+    server: str | ImageClient | Mapping[str, str | ImageClient], space: str, spaces: Collection[str]
+) -> str | ImageClient:
+    """Where the vectors of a space of a model come from.
+
+    Raises:
+        BadInput: nobody says.
+    """
+    if isinstance(server, Mapping):
+        if space in server:
+            return server[space]
+    elif len(spaces) == 1:
+        return server
+    such = ", ".join(f"{name!r}: ..." for name in spaces)
+    raise BadInput(f"The model was trained with vectors of {', '.join(spaces)}. Say where each is: server={{{such}}}.")
+
+
+def _names(
+    manifest: str | Path | Mapping[str, str | Path], keys: Mapping[str, str]
+) -> tuple[ImageNames | None, dict[str, ImageNames]]:
+    """Names of images, and those of items by space, of manifests.
+
+    Args:
+        manifest: that of images, or of each space.
+        keys: what each space is keyed by.
+
+    Raises:
+        BadInput: a manifest is of no space, or cannot be read.
+    """
+    if not isinstance(manifest, Mapping):
+        return (ImageNames.read(manifest) if manifest else None), {}
+    if unknown := [name for name in manifest if name not in keys]:
+        raise BadInput(f"A manifest of the space {unknown[0]!r} is given; the model's are: {', '.join(keys)}.")
+    found = {name: ImageNames.read(file) for name, file in manifest.items()}
+    of_images = next((names for name, names in found.items() if keys[name] == BY_IMAGE), None)
+    return of_images, {name: names for name, names in found.items() if keys[name] != BY_IMAGE}

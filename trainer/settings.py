@@ -14,7 +14,7 @@ import click
 from crossmedia.options import Text, checked
 
 # Where things are and how long to wait change no number of a run; all others do.
-PLACES = {"samples", "out", "server", "store", "timeout_s", "device", "max_missing", "overwrite"}
+PLACES = {"samples", "out", "server", "store", "vectors", "timeout_s", "device", "max_missing", "overwrite"}
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,12 @@ class FitConfig:
         server: address of the image server, which is only asked with images. Several, separated by commas, are asked
             each for the images that it owns, if they were started with --servers or a head learns; else they are copies
             that take turns, as are all addresses behind dns:///NAME:PORT.
-        head: take vectors as the server has them, or train the net that makes them from the features.
+        head: frozen takes vectors as the server has them, learn trains the net that makes them from the features. Where
+            samples have several spaces of vectors, photo=learn trains that of the space photo; the others are frozen.
         store: take vectors, or features for a head that learns, from this store in this process: no server is asked.
+        vectors: where the vectors of a space are, such as photo=host:7070, for samples that have several spaces; may be
+            given for each. Instead of an address a folder is a store, as for ``store``. A space that is not named is
+            left out.
         head_widths: widths of the layers of a head that learns, behind the feature; the last is the vector's.
         head_activation: activation between its layers.
         head_normalisation: normalisation of its hidden layers.
@@ -45,6 +49,8 @@ class FitConfig:
         seed: seed of the weights and of the order of the rows.
         epochs: at most so many passes over the rows.
         patience: stop after so many epochs without a better AUC on the validation part.
+        validate_on: rows of the validation part that decide when to stop, and which epoch is kept: all, or those of
+            unseen items, of which a tenth of all items is then held out of training. Choose this for new items.
         batch_size: rows in a step.
         learning_rate: step size of Adam.
         width: numbers in an embedding.
@@ -79,8 +85,9 @@ class FitConfig:
     model: str = "din"
     images: bool = True
     server: str = "localhost:7070"
-    head: Literal["frozen", "learn"] = "frozen"
+    head: Annotated[str, Text("frozen|learn|SPACE=learn")] = "frozen"
     store: str = ""
+    vectors: dict[str, str] = field(default_factory=dict)
     head_widths: tuple[int, ...] = (256, 64, 12)
     head_activation: Literal["prelu", "relu"] = "prelu"
     head_normalisation: Literal["none", "layer"] = "none"
@@ -93,6 +100,7 @@ class FitConfig:
     batch_size: Annotated[int, click.IntRange(min=2)] = 1024
     learning_rate: Annotated[float, click.FloatRange(min=0)] = 1e-3
     width: Annotated[int, click.IntRange(min=1)] = 16
+    validate_on: Literal["all-items", "unseen-items"] = "all-items"
     options: dict[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     embedding_l2: Annotated[float, click.FloatRange(min=0)] = 0.0
@@ -165,18 +173,28 @@ class ReportConfig:
 
     Attributes:
         comparison: folder of ``trainer compare``, or the run folder of ``trainer fit``.
+        samples: folder of the samples, where they were moved since; else they are where they were.
         server: address of the image server, for photos and vectors.
         store: take vectors from this store in this process: no server is asked.
+        vectors: where the vectors of each space are, such as photo=host:7070, for runs with several spaces.
         catalogue: with ``store``: where the photos are, to draw them.
         seed: seed that draws the photos and impressions that are shown.
         title: heading of the page.
         note: a sentence on the data, shown below the heading.
         out: the HTML file to write.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from crossmedia import ReportConfig
+        >>> ReportConfig(Path("runs/din"), title="Shoes").out
+        PosixPath('report.html')
     """
 
     comparison: Path
+    samples: str = ""
     server: str = "localhost:7070"
     store: str = ""
+    vectors: dict[str, str] = field(default_factory=dict)
     catalogue: Annotated[str, Text("path|url")] = ""
     seed: Annotated[int, click.IntRange(min=0)] = 0
     title: str = "Were the pictures worth it?"
@@ -197,7 +215,8 @@ def identity(settings: Mapping[str, Any], rows: str, version: str) -> dict[str, 
     Args:
         settings: of the run, by the names of ``FitConfig``; what an older release did not name has its default.
         rows: hash of the samples.
-        version: of the vectors, or of the features behind a head that learns; empty without images.
+        version: of the vectors, or of the features behind a head that learns, as ``named_versions`` says; empty without
+            images.
     """
     of_run = {name: settings.get(name, default) for name, default in DEFAULTS.items()}
     found: dict[str, Any] = json.loads(json.dumps({**of_run, "rows": rows, "version": version}))

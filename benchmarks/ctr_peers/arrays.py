@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from crossmedia.features.batch import Batch, Int64Array, Jagged
+from crossmedia.features.batch import Batch, Int64Array, Jagged, VectorKeys
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.splits import SPLITS
 
@@ -48,20 +48,18 @@ class Columns:
     @classmethod
     def of(cls, samples: Samples) -> Columns:
         """The columns of a folder of samples, as wide as the widest row of all splits."""
-        behaviours = {name: size for name, size in samples.history_columns.items() if name != ACTION}
-        items = behaviours or {name: size for name, size in samples.id_columns.items() if name == "item_id"}
-        user = {name: size + 1 for name, size in samples.id_columns.items() if name not in items}
-        item = {name: size + 1 for name, size in items.items()}
+        user = {name: size + 1 for name, size in samples.row_ids.items()}
+        item = {name: size + 1 for name, size in samples.item_ids.items()}
         if samples.image_vocabulary_size:
             item[IMAGE] = samples.image_vocabulary_size + 1
-        if behaviours:
-            item |= {ACTION: samples.history_columns[ACTION] + 1, AGE: AGE_BUCKETS + 1}
+        if samples.actions:
+            item |= {ACTION: samples.actions + 1, AGE: AGE_BUCKETS + 1}
         return cls(
             item,
             user,
             {name: size + 1 for name, size in samples.text_columns.items()},
             {name: max(_longest(samples, name), 1) for name in samples.text_columns},
-            _longest(samples, f"hist_{next(iter(behaviours))}") if behaviours else 0,
+            _longest(samples, "hist_item_id") if samples.actions else 0,
         )
 
 
@@ -103,16 +101,15 @@ def read_steps(samples: Samples, columns: Columns, steps: int, batch_size: int, 
 def to_arrays(batch: Batch, samples: Samples, columns: Columns) -> Arrays:
     """Pad one batch."""
     rows, none = len(batch), np.ones(len(batch), dtype=np.int32)  # 1: place 0 of our vocabularies
-    target = {name: _up(batch.ids[name]) for name in columns.item if name in batch.ids}
-    jagged = {name: batch.history[name] for name in columns.item if name in batch.history}
-    if batch.images is not None:
-        # Index -1, the null image, finds the last place, which is 0.
-        places = np.append(batch.images.unique_index, 0)
-        target[IMAGE] = _up(places[batch.images.target])
-        jagged[IMAGE] = Jagged(places[batch.images.history.values], batch.images.history.offsets)
+    of_items = dict(batch.items.ids)
+    if IMAGE in columns.item:
+        of_items[IMAGE] = _first_images(batch.items.vectors["image"])
+    target = {name: _up(places[batch.target]) for name, places in of_items.items()}
+    jagged = {name: Jagged(places[batch.history.values], batch.history.offsets) for name, places in of_items.items()}
     lengths = np.zeros(rows, dtype=np.int32)
     if columns.history:
-        offsets = jagged[ACTION].offsets
+        offsets = batch.history.offsets
+        jagged[ACTION] = Jagged(batch.action, offsets)
         age = np.log2(np.maximum(batch.history_age_s, 1)).astype(np.int64) + 1
         jagged[AGE] = Jagged(np.minimum(age, AGE_BUCKETS - 1), offsets)
         target |= {ACTION: none, AGE: none}
@@ -123,8 +120,15 @@ def to_arrays(batch: Batch, samples: Samples, columns: Columns) -> Arrays:
         {name: _padded(jagged[name], columns.history) for name in columns.item if columns.history},
         lengths,
         {name: _up(batch.ids[name]) for name in columns.user},
-        {name: _padded(batch.text[name], columns.text_widths[name]) for name in columns.text},
+        {name: _padded(batch.items.text[name].take(batch.target), columns.text_widths[name]) for name in columns.text},
     )
+
+
+def _first_images(keys: VectorKeys) -> Int64Array:
+    """The place of each item's first image; 0 where it has none."""
+    places, there = np.zeros(len(keys.of_items), dtype=np.int64), keys.of_items.lengths > 0
+    places[there] = keys.unique_index[keys.of_items.values[keys.of_items.offsets[:-1][there]]]
+    return places
 
 
 def _up(places: Int64Array) -> Int32Array:

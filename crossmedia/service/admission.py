@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from crossmedia.errors import InvalidRequest, Overloaded
 from crossmedia.service.callers import Caller
 from crossmedia.service.fair import FairQueue
 
-FIRST_RATE = 100.0  # images a second that even a slow machine computes
+FIRST_RATE = 100.0  # items a second that even a slow machine is done with
 MAX_HINT_S = 5.0
 MAX_SLOW = 48  # calls that take long: more are no faster, and each holds a thread and memory
 SHARE = 0.75  # of anything, the most that one caller may hold: the rest is there for the others
@@ -25,26 +25,26 @@ class Cost(NamedTuple):
     """What a call takes while it is under way.
 
     Attributes:
-        images: that wait for the CNN.
-        size: bytes of memory: of the message, photos, features, what a head makes of them on the way, and the reply.
-        slow: 1 for a call that computes, decodes or searches; 0 for a look into a table.
+        items: pieces of work that wait for what works them off.
+        size: bytes of memory: of the message, of what is made of it on the way, and of the reply.
+        slow: 1 for a call that computes; 0 for a look into a table.
     """
 
-    images: int = 0
+    items: int = 0
     size: int = 0
     slow: int = 0
 
     def plus(self, other: Cost) -> Cost:
         """The sum of both."""
-        return Cost(self.images + other.images, self.size + other.size, self.slow + other.slow)
+        return Cost(self.items + other.items, self.size + other.size, self.slow + other.slow)
 
     def minus(self, other: Cost) -> Cost:
         """This cost less the other."""
-        return Cost(self.images - other.images, self.size - other.size, self.slow - other.slow)
+        return Cost(self.items - other.items, self.size - other.size, self.slow - other.slow)
 
     def fits(self, most: Cost) -> bool:
         """Whether this cost is within a limit."""
-        return self.images <= most.images and self.size <= most.size and self.slow <= most.slow
+        return self.items <= most.items and self.size <= most.size and self.slow <= most.slow
 
 
 NOTHING = Cost()
@@ -56,17 +56,27 @@ class Admission:
     A caller without a name is the process itself, and has all there is.
 
     Args:
-        max_images: most images waiting.
+        max_items: most items waiting.
         max_size: most bytes held.
         max_slow: most calls that take long.
+        waiting: what the items do, such as ``images wait for the CNN``.
+        advice: what else a caller may do who is refused for them, such as ``, or come at night``.
 
     Attributes:
         under_way: what is held now.
         refused: calls that were not taken on.
     """
 
-    def __init__(self, max_images: int, max_size: int, max_slow: int = MAX_SLOW):
-        self._most = Cost(max_images, max_size, max_slow)
+    def __init__(
+        self,
+        max_items: int,
+        max_size: int,
+        max_slow: int = MAX_SLOW,
+        waiting: str = "pieces of work wait",
+        advice: str = "",
+    ):
+        self._waiting, self._advice = waiting, advice
+        self._most = Cost(max_items, max_size, max_slow)
         self._share = Cost(*(max(1, int(SHARE * most)) for most in self._most))
         self._lock = threading.Lock()
         self.under_way, self.refused = NOTHING, 0
@@ -81,9 +91,9 @@ class Admission:
         return self._share.size
 
     @property
-    def share_of_images(self) -> int:
-        """Most images that may wait for one caller, and so the most that a call may ask for."""
-        return self._share.images
+    def share_of_items(self) -> int:
+        """Most items that may wait for one caller, and so the most that a call may ask for."""
+        return self._share.items
 
     def take(self, cost: Cost, name: str = "") -> Permit:
         """Admit a cost, or refuse it as a whole.
@@ -102,14 +112,14 @@ class Admission:
         if cost.size > self._share.size:
             raise InvalidRequest(
                 f"This call would take {_mib(cost.size)} of memory here, and one caller may hold "
-                f"{_mib(self._share.size)}. Ask for fewer images in a call."
+                f"{_mib(self._share.size)}. Ask for less in a call."
             )
         with self._lock:
             then, mine = self.under_way.plus(cost), self._held.get(name, NOTHING).plus(cost)
             if not then.fits(self._most) or (name and not mine.fits(self._share)):
                 self.refused += 1
-                hint = min(MAX_HINT_S, max(0.1, self.under_way.images / self._rate))
-                advice = ", or embed the catalogue before, by imgserver precompute" if cost.images else ""
+                hint = min(MAX_HINT_S, max(0.1, self.under_way.items / self._rate))
+                advice = self._advice if cost.items else ""
                 raise Overloaded(f"{self._trouble(cost, name)} Try again in {hint:.1f} s{advice}.", retry_after_s=hint)
             self.under_way = then
             self._hold(name, mine)
@@ -117,20 +127,15 @@ class Admission:
 
     def _trouble(self, cost: Cost, name: str) -> str:
         """Why a cost is too much now; called under the lock."""
-        if self.under_way.images + cost.images > self._most.images:
-            return (
-                f"{self.under_way.images} images wait for the CNN; {cost.images} more would exceed the limit of "
-                f"{self._most.images}."
-            )
-        for what, more, here, most in zip(WORDS, cost, self.under_way, self._most, strict=True):
-            if here + more > most:
-                return f"{what(here)} are under way; {what(more)} more would exceed the limit of {what(most)}."
-        for what, more, here, most in zip(WORDS, cost, self._held.get(name, NOTHING), self._share, strict=True):
-            if here + more > most:
-                return (
-                    f"{what(here)} are under way for {name}; {what(more)} more would exceed the share of one caller, "
-                    f"{what(most)}."
-                )
+        held = self._held.get(name, NOTHING)
+        for here, most, whose, limit in (
+            (self.under_way, self._most, "", "the limit of"),
+            (held, self._share, f" for {name}", "the share of one caller,"),
+        ):
+            states = (self._waiting, "are under way", "are under way")
+            for written, does, now, more, bound in zip(AMOUNTS, states, here, cost, most, strict=True):
+                if now + more > bound:
+                    return f"{written(now)} {does}{whose}; {written(more)} more would exceed {limit} {written(bound)}."
         return ""
 
     def _hold(self, name: str, cost: Cost) -> None:
@@ -164,12 +169,12 @@ class Admission:
         with self._lock:
             return self.under_way.size < BURST // 4 and time.monotonic() - self._much_at < AFTER_BURST_S
 
-    def note_rate(self, images: int) -> None:
-        """Note that so many images just left the CNN; the retry hint is calculated from this."""
+    def note_rate(self, items: int) -> None:
+        """Note that so many items were just worked off; the retry hint is calculated from this."""
         now = time.monotonic()
         took = now - self._ended_at
         if 0 < took < 1.0:  # after a pause the time says nothing
-            self._rate += 0.1 * (images / took - self._rate)
+            self._rate += 0.1 * (items / took - self._rate)
         self._ended_at = now
 
     def held(self, cost: Cost, caller: Caller) -> Permit:
@@ -271,12 +276,8 @@ def _mib(size: int) -> str:
     return f"{size >> 20} MiB"
 
 
-def _images(count: int) -> str:
-    return f"{count} images that wait for the CNN"
-
-
 def _calls(count: int) -> str:
     return f"{count} calls that take long"
 
 
-WORDS = _images, _mib, _calls
+AMOUNTS: tuple[Callable[[int], str], ...] = str, _mib, _calls

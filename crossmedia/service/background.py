@@ -14,16 +14,16 @@ from crossmedia.secret_files import private_opener
 from crossmedia.service.running import GRACE_S, Daemon, Program, make_writable, running_daemon
 
 LOG_FILE = "daemon.log"
+START_S, END_S = 60.0, GRACE_S + 10.0  # that are waited for it to answer, and to end
 
 
-def run_in_background(program: Program, folder: Path, arguments: list[str], timeout_s: float = 60.0) -> Daemon:
+def run_in_background(program: Program, folder: Path, arguments: list[str]) -> Daemon:
     """Start a daemon as a process of its own that outlives this one; return when it answers.
 
     Args:
         program: what serves.
         folder: of the daemon; its log goes to ``daemon.log`` there.
         arguments: of its command ``serve``.
-        timeout_s: seconds to wait for it.
 
     Raises:
         BadInput: another daemon holds the folder, or it cannot be written.
@@ -37,7 +37,7 @@ def run_in_background(program: Program, folder: Path, arguments: list[str], time
         process = subprocess.Popen(
             [*program.argv, *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
         )
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + START_S
     with undone_if_interrupted(process.terminate):
         while time.monotonic() < deadline and process.poll() is None:
             daemon = running_daemon(folder)
@@ -54,7 +54,7 @@ def run_in_background(program: Program, folder: Path, arguments: list[str], time
     raise ServerFault(f"The {program.title} did not start. The end of {log_file}:\n{tail}")
 
 
-def stop_daemon(program: Program, folder: Path, timeout_s: float = GRACE_S + 10.0) -> Daemon:
+def stop_daemon(program: Program, folder: Path) -> Daemon:
     """Ask the daemon of a folder to drain and end; return when it has.
 
     Raises:
@@ -64,9 +64,9 @@ def stop_daemon(program: Program, folder: Path, timeout_s: float = GRACE_S + 10.
     if daemon is None:
         raise ServerUnavailable(f"No {program.title} runs for the {program.folder} {folder}.")
     os.kill(daemon.pid, signal.SIGTERM)
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + END_S
     while running_daemon(folder) == daemon:
         if time.monotonic() > deadline:
-            raise ServerUnavailable(f"Process {daemon.pid} did not end within {timeout_s:.0f} s of SIGTERM.")
+            raise ServerUnavailable(f"Process {daemon.pid} did not end within {END_S:.0f} s of SIGTERM.")
         time.sleep(0.05)
     return daemon

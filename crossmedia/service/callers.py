@@ -70,21 +70,21 @@ class Caller:
             function()
 
     def leave(self) -> None:
-        """Stop waiting for the images."""
+        """Stop waiting for the items."""
         self._wake()
 
     def _wake(self) -> None:
         if self._woken is not None:
             self._woken.set()
 
-    def expect(self, images: int) -> None:
-        """Wait for so many images; call this before any of them can end."""
-        self._left, self._woken = images, threading.Event()
-        if not images or self._gone:  # it may have gone before there was anything to wake
+    def expect(self, items: int) -> None:
+        """Wait for so many items; call this before any of them can end."""
+        self._left, self._woken = items, threading.Event()
+        if not items or self._gone:  # it may have gone before there was anything to wake
             self._wake()
 
     def one_ended(self, started_ns: int) -> None:
-        """Note that an image ended, well or not; ``started_ns`` is when it left the queue, 0 if it never did."""
+        """Note that an item ended, well or not; ``started_ns`` is when it left the queue, 0 if it never did."""
         with self._lock:
             self._left -= 1
             if started_ns:
@@ -94,6 +94,6 @@ class Caller:
                 self._wake()
 
     def wait(self) -> None:
-        """Wait until all images ended or the call was given up, but answer shortly before the deadline."""
+        """Wait until all items ended or the call was given up, but answer shortly before the deadline."""
         if self._woken is not None:
             self._woken.wait(max(0.0, self.deadline - time.monotonic() - 0.05))

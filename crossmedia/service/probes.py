@@ -1,6 +1,6 @@
 """Health and reflection over gRPC.
 
-Health is told to who has no token: so nothing of a caller's is kept, and nobody waits for a caller who does not read.
+Health is told to callers without a token, so nothing of theirs is kept, and nobody waits for one who does not read.
 """
 
 from __future__ import annotations

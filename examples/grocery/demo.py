@@ -41,7 +41,8 @@ class Steps:
 
     def __init__(self, file: Path):
         self._file, self._done = file, list[str]()
-        code = b"".join(path.read_bytes() for path in (Path(__file__), HERE / "simulate.py", HERE / "samples.toml"))
+        own = ("demo.py", "simulate.py", "shop.py", "samples.toml")
+        code = b"".join((HERE / name).read_bytes() for name in own)
         self._code = f"{version('crossmedia')} {hashlib.sha256(code).hexdigest()}"
         try:
             kept = json.loads(file.read_text())

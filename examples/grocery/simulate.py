@@ -2,8 +2,8 @@
 
     python examples/grocery/simulate.py --out demo/logs --seed 1
 
-Each of the 243 photos is one item of a made-up shop; five more items have no photo. Users see items and click with
-probability sigmoid(logit), and the logit is a sum of known effects, one for each column of the data:
+Each of the 243 photos belongs to one item of a made-up shop; 30 of the items have two, and five have none. Users see
+items and click with probability sigmoid(logit), and the logit is a sum of known effects, one for each column:
 
     column                 effect on the logit of a click
     user_id, city          a user's activity, N(0, 0.4²), and a shift of each of 5 cities, N(0, 0.3²)
@@ -13,8 +13,11 @@ probability sigmoid(logit), and the logit is a sum of known effects, one for eac
     title, review          the sum of the weights of the words; 10 of the 30 words of each count, N(0, 0.5²)
     hist (behaviours)      affinity to the categories of recent behaviours: click 0.25, fav 0.4, cart 0.5, buy 0.7
                            each, halved every 3 days, at most 1.5 together
-    photo                  taste: a weight of each pixel statistic, common to all plus one of the user's group of tastes
-                           (TASTE_GROUPS of them, not in the data), times the standardised statistic
+    photos                 taste: a weight of each pixel statistic, common to all plus one of the user's group of tastes
+                           (TASTE_GROUPS of them, not in the data), times the standardised statistic, which is the
+                           mean of those of the photos where there are two
+    price                  PRICE_WEIGHT times the standardised logarithm; nothing for the items without a price
+    tags                   the mean of the weights of the item's tags, of TAGS; nothing without tags
 
 The pixel statistics are ``warmth`` (red minus blue), ``brightness`` (mean grey level) and ``greenness`` (green minus
 the mean of red and blue): plain functions of the pixels, never of a neural network. An item's photo has no other trace
@@ -30,6 +33,8 @@ behaviours, 5 to 300 seconds after the impression.
 ``truth.json`` holds the coefficients, ``reference.json`` the AUC of the true probabilities on the test rows: no model
 can do better but by luck. Beside it stands the AUC of the same logits without the photos' part, and the standard
 deviation of that part: how much the photos are worth.
+
+With ``--plain`` there are no second photos, prices and tags, and each photo is one item: the logs of docs/results.md.
 """
 
 from __future__ import annotations
@@ -37,123 +42,35 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from shop import (
+    CATEGORIES,
+    CITIES,
+    TAGS,
+    TASTE_GROUPS,
+    USERS,
+    WITHOUT_PHOTO,
+    Catalogue,
+    Floats,
+    draw_catalogue,
+    draw_effects,
+)
 
 HERE = Path(__file__).resolve().parent
 START = 1_700_000_000  # 2023-11-14, in seconds
 DAYS = 14
 TEST_SHARE = 0.2
-USERS, IMPRESSIONS = 1_500, 36_000
-SHOPS, CATEGORIES, CITIES = 12, 8, 5
-WITHOUT_PHOTO = 5
-LATE_SHARE, LATE_SHOWN = 0.33, 0.45
-TASTE_GROUPS = 4
-COMMON_TASTE = {"warmth": 0.75, "brightness": 0.55, "greenness": -0.6}
-GROUP_TASTE_STD = 0.45
+IMPRESSIONS = 36_000
+LATE_SHOWN = 0.45
 BIAS = -1.3
 HISTORY_WEIGHT = {"click": 0.25, "fav": 0.4, "cart": 0.5, "buy": 0.7}
 HALF_LIFE_S = 3 * 86_400
 HISTORY_CAP = 1.5
 FOLLOW_UP = {"fav": 0.3, "cart": 0.2, "buy": 0.1}
-STATISTICS = tuple(COMMON_TASTE)
-
-Floats = npt.NDArray[np.float64]
-
-
-def pixel_statistics(path: Path) -> dict[str, float]:
-    """Warmth, brightness and greenness of a photo, each in grey levels."""
-    red, green, blue = np.asarray(Image.open(path).convert("RGB"), dtype=np.float64).reshape(-1, 3).mean(axis=0)
-    return {
-        "warmth": float(red - blue),
-        "brightness": float((red + green + blue) / 3),
-        "greenness": float(green - (red + blue) / 2),
-    }
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """Items, as columns of equal length I.
-
-    Attributes:
-        item_id: shuffled numbers, so that they say nothing.
-        image_id: of the photo, -1 for none.
-        shop, category: places.
-        title, review: word places, shape (I, 4) and (I, 6).
-        static: everything in the logit that does not depend on the user, but the photo; shape (I,).
-        statistics: standardised pixel statistics, shape (I, 3); zeros without a photo.
-        late: which items are launched in the last fifth.
-    """
-
-    item_id: npt.NDArray[np.int64]
-    image_id: npt.NDArray[np.int64]
-    shop: npt.NDArray[np.int64]
-    category: npt.NDArray[np.int64]
-    title: npt.NDArray[np.int64]
-    review: npt.NDArray[np.int64]
-    static: Floats
-    statistics: Floats
-    late: npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Effects:
-    """Coefficients, drawn by the seed."""
-
-    quality: Floats
-    shop: Floats
-    category: Floats
-    city: Floats
-    activity: Floats
-    title: Floats
-    review: Floats
-    taste: Floats  # (TASTE_GROUPS, 3): common and group together
-
-
-def _effects(rng: np.random.Generator, items: int) -> Effects:
-    def words() -> Floats:
-        weights = np.zeros(30)
-        weights[:10] = rng.normal(0, 0.5, 10)
-        return weights
-
-    common = np.array([COMMON_TASTE[name] for name in STATISTICS])
-    return Effects(
-        quality=rng.normal(0, 0.35, items),
-        shop=rng.normal(0, 0.35, SHOPS),
-        category=rng.normal(0, 0.35, CATEGORIES),
-        city=rng.normal(0, 0.3, CITIES),
-        activity=rng.normal(0, 0.4, USERS),
-        title=words(),
-        review=words(),
-        taste=common + rng.normal(0, GROUP_TASTE_STD, (TASTE_GROUPS, 3)),
-    )
-
-
-def _catalogue(rng: np.random.Generator, photos: list[Path], effects: Effects) -> Catalogue:
-    items = len(photos) + WITHOUT_PHOTO
-    raw = np.array([list(pixel_statistics(path).values()) for path in photos])
-    standard = (raw - raw.mean(axis=0)) / raw.std(axis=0)
-    shop, category = rng.integers(0, SHOPS, items), rng.integers(0, CATEGORIES, items)
-    title, review = rng.integers(0, 30, (items, 4)), rng.integers(0, 30, (items, 6))
-    text = effects.title[title].sum(axis=1) + effects.review[review].sum(axis=1) / 2
-    late = np.zeros(items, dtype=np.bool_)
-    late[rng.choice(items, round(LATE_SHARE * items), replace=False)] = True
-    return Catalogue(
-        item_id=1000 + rng.permutation(items),
-        image_id=np.concatenate([[int(path.stem) for path in photos], np.full(WITHOUT_PHOTO, -1)]),
-        shop=shop,
-        category=category,
-        title=title,
-        review=review,
-        static=effects.quality + effects.shop[shop] + effects.category[category] + text,
-        statistics=np.concatenate([standard, np.zeros((WITHOUT_PHOTO, 3))]),
-        late=late,
-    )
 
 
 class _Affinity:
@@ -172,12 +89,12 @@ class _Affinity:
         self.value[user, category], self.at[user, category] = decayed + weight, at
 
 
-def simulate(out: Path, seed: int) -> dict[str, Any]:
+def simulate(out: Path, seed: int, *, plain: bool = False) -> dict[str, Any]:
     """Draw the logs and write them to ``out``; return what ``truth.json`` holds."""
     rng = np.random.default_rng(seed)
     photos = sorted((HERE / "images").glob("*.jpg"))
-    effects = _effects(rng, len(photos) + WITHOUT_PHOTO)
-    items = _catalogue(rng, photos, effects)
+    effects = draw_effects(rng, len(photos) + WITHOUT_PHOTO, seed, plain=plain)
+    items = draw_catalogue(rng, photos, effects, seed, plain=plain)
     city, group = rng.integers(0, CITIES, USERS), rng.integers(0, TASTE_GROUPS, USERS)
     visual = items.statistics @ effects.taste.T  # (I, TASTE_GROUPS)
 
@@ -216,7 +133,7 @@ def simulate(out: Path, seed: int) -> dict[str, Any]:
                 pending.append((at + int(rng.integers(5, 300)), user, item, name))
         pending.sort()
 
-    _write(out, items, city, impressions, behaviours)
+    _write(out, _of_items(items, plain=plain), city, impressions, behaviours)
     clicks = np.array([row[3] for row in impressions])
     shown_late = np.isin([row[1] for row in impressions], items.item_id[items.late])
     test = np.arange(IMPRESSIONS) >= test_from
@@ -235,6 +152,7 @@ def simulate(out: Path, seed: int) -> dict[str, Any]:
         "late_items": sorted(int(i) for i in items.item_id[items.late]),
         "late_share_of_test": float(shown_late[test].mean()),
         "effects": {name: np.round(values, 6).tolist() for name, values in vars(effects).items()},
+        "quality": dict(zip(items.item_id.tolist(), np.round(items.quality, 6).tolist(), strict=True)),
         "probabilities": np.round(probabilities, 6).tolist(),
         "reference": reference,
     }
@@ -258,8 +176,37 @@ def plain_auc(labels: npt.NDArray[Any], scores: Floats) -> float:
     return float((below + upto).sum() / 2 / (len(positive) * len(negative)))
 
 
+def _of_items(items: Catalogue, *, plain: bool) -> dict[str, list[Any]]:
+    """Columns of ``items.csv``, by their items' ids."""
+
+    def images(ids: npt.NDArray[np.int64]) -> list[Any]:
+        return ["" if image < 0 else image for image in ids.tolist()]
+
+    def words(kind: str, places: npt.NDArray[np.int64]) -> list[str]:
+        return [" ".join(f"{kind}{place}" for place in row) for row in places.tolist()]
+
+    columns: dict[str, list[Any]] = {
+        "item_id": items.item_id.tolist(),
+        "image_id": images(items.image_id),
+        "second_image_id": images(items.second_image_id),
+        "shop_id": [f"shop{place}" for place in items.shop.tolist()],
+        "cate_id": [f"cate{place}" for place in items.category.tolist()],
+        "title": words("t", items.title),
+        "review": words("r", items.review),
+        "price": ["" if np.isnan(price) else price for price in items.price.tolist()],
+        "tags": ["|".join(np.array(TAGS)[row]) for row in items.tags],
+    }
+    order = np.argsort(items.item_id).tolist()
+    left_out = ("second_image_id", "price", "tags") if plain else ()
+    return {name: [values[i] for i in order] for name, values in columns.items() if name not in left_out}
+
+
 def _write(
-    out: Path, items: Catalogue, city: npt.NDArray[np.int64], impressions: list[Any], behaviours: list[Any]
+    out: Path,
+    items: dict[str, list[Any]],
+    city: npt.NDArray[np.int64],
+    impressions: list[Any],
+    behaviours: list[Any],
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
@@ -269,24 +216,7 @@ def _write(
             writer.writerow(header)
             writer.writerows(rows)
 
-    def words(kind: str, places: npt.NDArray[np.int64]) -> str:
-        return " ".join(f"{kind}{place}" for place in places)
-
-    table(
-        "items.csv",
-        ["item_id", "image_id", "shop_id", "cate_id", "title", "review"],
-        (
-            (
-                items.item_id[i],
-                "" if items.image_id[i] < 0 else items.image_id[i],
-                f"shop{items.shop[i]}",
-                f"cate{items.category[i]}",
-                words("t", items.title[i]),
-                words("r", items.review[i]),
-            )
-            for i in np.argsort(items.item_id)
-        ),
-    )
+    table("items.csv", list(items), zip(*items.values(), strict=True))
     table("users.csv", ["user_id", "city"], ((f"u{user}", f"city{c}") for user, c in enumerate(city)))
     table("impressions.csv", ["user_id", "item_id", "time", "click", "fav", "cart", "buy"], impressions)
     table("behaviours.csv", ["user_id", "item_id", "time", "action"], behaviours)
@@ -297,8 +227,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Simulate clicks on the grocery photos. Nobody clicked.")
     parser.add_argument("--out", type=Path, required=True, help="Folder to write the logs to.")
     parser.add_argument("--seed", type=int, default=1, help="Seed of everything that is drawn.")
+    parser.add_argument("--plain", action="store_true", help="No second photos, prices and tags.")
     arguments = parser.parse_args()
-    truth = simulate(arguments.out, arguments.seed)
+    truth = simulate(arguments.out, arguments.seed, plain=arguments.plain)
     best, blind = truth["reference"]["test"], truth["reference"]["without_photos"]
     print(
         f"simulated {IMPRESSIONS:,} impressions, click rate {truth['click_rate']:.1%}, "

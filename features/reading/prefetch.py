@@ -1,29 +1,28 @@
-"""Fetch what a batch's images need from a server in the background, while earlier batches are trained."""
+"""Fetch what a batch's items need from servers in the background, while earlier batches are trained."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from crossmedia.features.batch import Batch, Int64Array
+from crossmedia.features.batch import Batch, VectorKeys
 
 Fetched = TypeVar("Fetched")
 
 
 def fetch_ahead(
-    batches: Iterable[Batch], fetch: Callable[[Int64Array], Fetched] | None, depth: int = 2
+    batches: Iterable[Batch], fetch: Callable[[Mapping[str, VectorKeys]], Fetched] | None, depth: int = 2
 ) -> Generator[tuple[Batch, Fetched | None], None, None]:
-    """Each batch with what ``fetch`` returned for its images, requested ``depth`` batches ahead.
+    """Each batch with what ``fetch`` returned for its items, requested ``depth`` batches ahead.
 
     Reading the samples happens in the background thread too. The fetch stays in this process, so data loader workers
     never touch the connection.
 
     Args:
         batches: what to fetch for.
-        fetch: given the unique image ids of a batch, shape (K,), such as ``ImageClient.get``; None yields the batches
-            alone.
+        fetch: given the keys that a batch refers to, by the name of their space; None yields the batches alone.
         depth: how many batches are under way.
 
     Raises:
@@ -37,10 +36,10 @@ def fetch_ahead(
         batch = None if failed else next(source, None)  # nobody takes what comes behind a failure: do not wait for it
         if batch is None:
             return None
-        if fetch is None or batch.images is None:
+        if fetch is None or not batch.items.vectors:
             return batch, None
         try:
-            return batch, fetch(batch.images.unique)
+            return batch, fetch(batch.items.vectors)
         except BaseException:
             failed = True
             raise

@@ -1,13 +1,13 @@
 """A request as a batch: raw values of one user and of candidates, as a service has them, to what a model is given.
 
-Legend: n candidates, which are the rows of the batch.
+Legend: n candidates, which are the rows of the batch; m behaviours of the user.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,18 +15,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crossmedia.errors import BadInput
-from crossmedia.features.batch import NULL_IMAGE, Batch, BatchImages, Int64Array, Jagged
+from crossmedia.features.batch import NO_ROW, Batch, BatchItems, Int64Array, Jagged, VectorKeys, join
 from crossmedia.features.columns import ACTION, HISTORY, IMAGE
+from crossmedia.features.reading.request_columns import columns_by_name, columns_of_one_length, has, latest
+from crossmedia.features.reading.request_places import RequestPlaces
 from crossmedia.features.reading.unmatched import Unmatched
+from crossmedia.features.spec import BY_IMAGE
 from crossmedia.features.times import Span, seconds
-from crossmedia.features.vocabulary import Vocabularies, tokenize
-from crossmedia.forms import near_in_words, other_spellings
-from crossmedia.keys import Column, column_of, image_ids, keys, texts
+from crossmedia.features.vocabulary import Vocabularies
+from crossmedia.keys import Column, column_of
 from crossmedia.names import ImageNames
 
-MOST_ACTIONS = 20  # that a message lists
 TIMES = "times that do not fit"  # beside names of columns
-UNNAMED = "names of images that the manifest lacks"
+ITEM = "item_id"
 log = logging.getLogger(__name__)
 
 
@@ -35,23 +36,36 @@ class RequestColumns:
     """Columns that a model knows.
 
     Attributes:
-        user: ids of the user.
-        item: ids of an item.
-        text: words of an item.
+        ids, numbers, lists: of the user and of the impression.
+        of_log: which of these are the impression's, which candidates may have each.
+        item_ids, item_numbers, item_lists: of an item, as a candidate and as a behaviour.
+        text: words of a candidate.
+        spaces: name -> ``image`` or ``item``, what its vectors are keyed by.
         images: whether it knows images.
         max_history: behaviours that it takes at most; 0: none.
     """
 
-    user: tuple[str, ...]
-    item: tuple[str, ...]
-    text: tuple[str, ...]
-    images: bool
+    ids: tuple[str, ...]
+    item_ids: tuple[str, ...]
     max_history: int
+    images: bool = False
+    numbers: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
+    of_log: tuple[str, ...] = ()
+    item_numbers: tuple[str, ...] = ()
+    item_lists: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
+    spaces: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def of_rows(self) -> list[str]:
+        """What a user and an impression have."""
+        return [*self.ids, *self.numbers, *self.lists]
 
     @property
     def of_item(self) -> list[str]:
         """What an item has, as a candidate and as a behaviour."""
-        return [*self.item, *([IMAGE] if self.images else [])]
+        return [*self.item_ids, *self.item_numbers, *self.item_lists, *([IMAGE] if self.images else [])]
 
     @property
     def of_candidates(self) -> list[str]:
@@ -65,8 +79,8 @@ class RequestColumns:
 
     @property
     def of_user(self) -> list[str]:
-        """What a request may give of the user."""
-        return [*self.user, *self.behaviours]
+        """What a request may give of the user, or of the impression."""
+        return [*self.of_rows, *self.behaviours]
 
 
 class RequestReader:
@@ -77,68 +91,102 @@ class RequestReader:
 
     Args:
         columns: that the model knows.
-        vocabulary: raw values to places; kept as dictionaries, some 100 bytes a value.
+        vocabulary: raw values to places, with the scales of numbers and how texts are read.
         names: of images, for requests that give them; None: requests give ids.
+        item_names: name of a space that is keyed by item -> names of items; where there are none, keys are numbers.
     """
 
-    def __init__(self, columns: RequestColumns, vocabulary: Vocabularies, names: ImageNames | None = None):
-        self._columns, self._names = columns, names
+    def __init__(
+        self,
+        columns: RequestColumns,
+        vocabulary: Vocabularies,
+        names: ImageNames | None = None,
+        item_names: Mapping[str, ImageNames] | None = None,
+    ):
+        self._columns, self._names, self._item_names = columns, names, item_names or {}
         self._said: set[str] = set()
         self.unmatched = Unmatched()
-        self._places = {
-            name: {value: place for place, value in enumerate(values.to_pylist(), 1)}
-            for name, values in vocabulary.values.items()
-        }
+        self._places = RequestPlaces(vocabulary, self.unmatched)
 
     def batch(self, user: Mapping[str, Any], candidates: Mapping[str, Any] | pa.Table, now_s: float) -> Batch:
-        """A row for each candidate, with the user's ids and behaviours in each; no labels.
+        """A row for each candidate, with what the user has in each; no labels.
 
         Args:
-            user: raw values by column name: the user's ids, and the behaviours, oldest first, as lists of one length.
-            candidates: lists of one length by column name, or a frame of pandas, or a table of Arrow.
+            user: raw values by column name: the user's, the impression's, and the behaviours, oldest first, as lists of
+                one length.
+            candidates: lists of one length by column name, or a frame of pandas, or a table of Arrow; what belongs to
+                the impression may stand here, too, a value for each candidate.
             now_s: seconds, the time of the impression.
 
         Raises:
             BadInput: a column is unknown to the model or is no list, lists differ in length, or a value is no key,
-                image id or time.
+                number, image id or time.
         """
         columns = self._columns
-        person, shown = _columns("user", user), _columns("candidates", candidates)
-        self._check("user", person, columns.of_user)
-        self._check("candidates", shown, columns.of_candidates)
-        found, n = _lists("candidates", shown, columns.of_candidates)
-        given, length = _lists("user", person, columns.behaviours)
-        behaviours = {name: _latest(column, columns.max_history) for name, column in given.items()}
-        offsets = np.arange(n + 1, dtype=np.int64) * min(length, columns.max_history)
+        person, shown = columns_by_name("user", user), columns_by_name("candidates", candidates)
+        apart = [name for name in columns.of_log if name in shown]
+        if twice := [name for name in apart if name in person]:
+            raise BadInput(f"The request gives {twice[0]!r} of the user and of the candidates. Give it once.")
+        self._check("user", person, columns.of_user, apart)
+        self._check("candidates", shown, columns.of_candidates, apart)
+        found, n = columns_of_one_length("candidates", shown, [*columns.of_candidates, *apart])
+        given, length = columns_of_one_length("user", person, columns.behaviours)
+        behaviours = {name: latest(column, columns.max_history) for name, column in given.items()}
+        m = min(length, columns.max_history)
 
         now = int(seconds(column_of([now_s], "now_s", "the request"))[0])
-        history, times, seen = self._history(behaviours, now)
-        ids = {
-            name: np.repeat(self._ids_of(name, keys(column_of([person.get(name)], name, "the user"))), n)
-            for name in columns.user
-        }
-        ids |= {name: self._ids_of(name, keys(found[name])) for name in columns.item}
+        one = {name: column_of([person.get(name)], name, "the user") for name in columns.of_rows if name not in apart}
+        row = one | {name: found[name] for name in apart}
+        times = self._times(behaviours[HISTORY + "time"], now) if behaviours else np.zeros(0, dtype=np.int64)
+        action = self._places.ids(ACTION, behaviours[HISTORY + ACTION]) if behaviours else times
+        places = self._places
         return Batch(
             labels={},
             timestamp=np.full(n, now),
-            ids=ids,
-            history={name: Jagged(np.tile(places, n), offsets) for name, places in history.items()},
+            ids={name: _each(places.ids(name, row[name]), n, apart=name in apart) for name in columns.ids},
+            numbers={name: _each(places.numbers(name, row[name]), n, apart=name in apart) for name in columns.numbers},
+            lists={name: _lists(places.lists(name, row[name]), n, apart=name in apart) for name in columns.lists},
+            items=self._items(found, behaviours, n, m),
+            target=np.arange(n),
+            history=Jagged(np.tile(n + np.arange(m), n), np.arange(n + 1, dtype=np.int64) * m),
+            action=np.tile(action, n),
             history_age_s=np.tile(np.maximum(now - times, 1), n),
-            text={name: self._text(name, texts(found[name])) for name in columns.text},
-            images=self._images(self._image_ids(found[IMAGE]), seen, offsets) if columns.images else None,
         )
 
-    def _history(
-        self, behaviours: Mapping[str, Column], now: int
-    ) -> tuple[dict[str, Int64Array], Int64Array, Int64Array]:
-        """Places of the behaviours by column, their times, and the ids of their images."""
-        none = np.zeros(0, dtype=np.int64)
-        if not behaviours:
-            return {}, none, none
-        names = (*self._columns.item, ACTION)
-        places = {name: self._ids_of(name, keys(behaviours[HISTORY + name])) for name in names}
-        images = self._image_ids(behaviours[HISTORY + IMAGE]) if self._columns.images else none
-        return places, self._times(behaviours[HISTORY + "time"], now), images
+    def _items(self, found: Mapping[str, Column], behaviours: Mapping[str, Column], n: int, m: int) -> BatchItems:
+        """Candidates, and behind them what the behaviours were of."""
+        columns, places = self._columns, self._places
+        both = {name: [found[name], *_of(behaviours, name)] for name in columns.of_item}
+        text = {name: places.text(name, found[name]) for name in columns.text}
+        none = Jagged.of_lengths(np.zeros(0, dtype=np.int64), np.zeros(m, dtype=np.int64))
+        return BatchItems(
+            rows=np.full(n + m, NO_ROW),
+            ids={name: np.concatenate([places.ids(name, c) for c in both[name]]) for name in columns.item_ids},
+            numbers={
+                name: np.concatenate([places.numbers(name, c) for c in both[name]]) for name in columns.item_numbers
+            },
+            lists={name: join([places.lists(name, c) for c in both[name]]) for name in columns.item_lists},
+            text={name: join([found, none]) for name, found in text.items()},  # a behaviour's is not looked at
+            vectors=self._vectors(both),
+        )
+
+    def _vectors(self, both: Mapping[str, Sequence[Column]]) -> dict[str, VectorKeys]:
+        vectors, of_images = {}, None
+        if self._columns.images:
+            hint = "; for names give Scorer.load the manifest, too"
+            cells = [self._places.keys(c, self._names, hint) for c in both[IMAGE]]
+            of_images = _unique(join(cells))
+            index = self._places.encode(IMAGE, pa.array(of_images.unique).cast(pa.string()))
+            of_images = replace(of_images, unique_index=index)
+        for name, key in self._columns.spaces.items():
+            if key == BY_IMAGE:
+                assert of_images is not None
+                vectors[name] = of_images
+                continue
+            hint = f"; for names of items give Scorer.load the manifest of the space {name}, too"
+            names = self._item_names.get(name)
+            vectors[name] = _unique(join([self._places.keys(c, names, hint, name) for c in both[ITEM]]))
+        return vectors
 
     def _times(self, column: Column, now: int) -> Int64Array:
         """When behaviours were; one of an unknown time was now."""
@@ -162,11 +210,11 @@ class RequestReader:
         found[np.asarray(there)] = given
         return found
 
-    def _check(self, what: str, given: Mapping[str, Any], columns: Sequence[str]) -> None:
+    def _check(self, what: str, given: Mapping[str, Any], columns: Sequence[str], apart: Sequence[str]) -> None:
         """Refuse columns that nobody knows, and log which ones a request lacks, each in the first that does."""
-        if unknown := [name for name in given if name not in columns]:
-            raise BadInput(f"The {_has(what)} a column {unknown[0]!r}; the model knows: {', '.join(columns)}.")
-        missing = [name for name in columns if name not in given]
+        if unknown := [name for name in given if name not in columns and name not in apart]:
+            raise BadInput(f"The {has(what)} a column {unknown[0]!r}; the model knows: {', '.join(columns)}.")
+        missing = [name for name in columns if name not in given and name not in apart]
         if new := [name for name in missing if name not in self._said]:
             self._said.update(new)
             log.warning(
@@ -176,98 +224,20 @@ class RequestReader:
                 ", ".join(map(repr, new)),
             )
 
-    def _image_ids(self, images: Column) -> Int64Array:
-        """Image ids of what a request gives, where it may give names."""
-        if self._names is None:
-            return image_ids(images, "; for names give Scorer.load the manifest, too")
-        names = keys(images)
-        found = self._names.find(names)
-        absent = names.filter(pc.and_(pc.is_valid(names), pa.array(found == NULL_IMAGE)))
-        if len(absent):
-            near = near_in_words(self._names.near(absent), len(absent))
-            self.unmatched.add(UNNAMED, absent.to_pylist(), len(names), f"They count as no image.{near}".rstrip("."))
-        return found
 
-    def _encode(self, column: str, found: pa.Array) -> Int64Array:
-        places = self._places[column]
-        return np.array([places.get(key, 0) for key in found.to_pylist()], dtype=np.int64)
-
-    def _ids_of(self, column: str, found: pa.Array) -> Int64Array:
-        """Places of ids or actions; those that are most likely another one, written in another way, are counted."""
-        encoded, places = self._encode(column, found), self._places[column]
-        if encoded.all():
-            return encoded
-        unknown = [found[row].as_py() for row in np.flatnonzero(encoded == 0).tolist() if found[row].is_valid]
-        if column == ACTION:
-            known = ", ".join(map(ascii, sorted(places)[:MOST_ACTIONS]))
-            self.unmatched.add(
-                "actions that are in no training row", unknown, len(found), f"The model knows {known}, and no others"
-            )
-            return encoded
-        other = {word: form for word in unknown for form in other_spellings(word) if form in places}
-        if other:
-            words, first = [word for word in unknown if word in other], next(iter(other))
-            known = f"The model knows {other[first]!a}, and not {first!a}: write ids as the log did"
-            self.unmatched.add(f"values of {column} in another spelling", words, len(found), known)
-        return encoded
-
-    def _text(self, column: str, found: pa.Array) -> Jagged:
-        words = tokenize(found)
-        return Jagged(self._encode(column, words.values), np.asarray(words.offsets).astype(np.int64))
-
-    def _images(self, target: Int64Array, shown: Int64Array, offsets: Int64Array) -> BatchImages:
-        every = np.concatenate([target, shown])
-        unique, index = np.unique(every, return_inverse=True)
-        null = int(len(unique) > 0 and unique[0] == NULL_IMAGE)
-        unique, index = unique[null:], index.reshape(-1) - null
-        n = len(target)
-        history = Jagged(np.tile(index[n:], n), offsets)
-        return BatchImages(unique, self._encode(IMAGE, pa.array(unique).cast(pa.string())), index[:n], history)
+def _of(behaviours: Mapping[str, Column], name: str) -> list[Column]:
+    return [behaviours[HISTORY + name]] if behaviours else []
 
 
-def _columns(what: str, given: Any) -> dict[str, Any]:
-    """What a request gives, by the names of columns."""
-    if what != "user" and isinstance(given, pa.Table | pa.RecordBatch):
-        return dict(zip(given.column_names, given.columns, strict=True))
-    frame = hasattr(given, "columns")  # of pandas, which is like a mapping
-    if isinstance(given, Mapping) or (hasattr(given, "keys") and not (what == "user" and frame)):
-        return {name: given[name] for name in given.keys()}  # noqa: SIM118  # a frame iterates over rows otherwise
-    taken = "a dict of values and lists" if what == "user" else "a dict of lists, a pandas DataFrame or an Arrow table"
-    raise BadInput(f"The {_is(what)} {_kind(given)}; give columns by name: {taken}.")
+def _each(values: Any, n: int, *, apart: bool) -> Any:
+    """A value for each candidate, of one for all."""
+    return values if apart else np.repeat(values, n)
 
 
-def _lists(what: str, given: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str, Column], int]:
-    """Columns of one length, nulls where one is not given, and that length."""
-    found = {name: _list(what, name, given[name]) for name in names if name in given}
-    lengths = {name: len(column.values) for name, column in found.items()}
-    if len(set(lengths.values())) > 1:
-        raise BadInput(f"The {_has(what)} lists of several lengths: {lengths}; all must have one.")
-    length = next(iter(lengths.values()), 0)
-    return {name: found.get(name) or Column(pa.nulls(length), name, f"the {what}") for name in names}, length
+def _lists(lists: Jagged, n: int, *, apart: bool) -> Jagged:
+    return lists if apart else lists.take(np.zeros(n, dtype=np.int64))
 
 
-def _list(what: str, name: str, values: Any) -> Column:
-    """A column of several values; text would be taken for a list of letters."""
-    several = isinstance(values, Sequence | pa.Array | pa.ChunkedArray) or getattr(values, "ndim", 0) == 1
-    if not several or isinstance(values, str | bytes):
-        each = "behaviour" if what == "user" else "candidate"
-        raise BadInput(f"The column {name!r} of the {what} is {_kind(values)}; give a list, a value for each {each}.")
-    return column_of(values, name, f"the {what}")
-
-
-def _latest(column: Column, most: int) -> Column:
-    """The last values of a column, ``most`` of them."""
-    first = max(0, len(column.values) - most)
-    return replace(column, values=column.values[first:], first_row=first)
-
-
-def _kind(value: Any) -> str:
-    return "None" if value is None else f"of type {type(value).__name__}"
-
-
-def _is(what: str) -> str:
-    return "user is" if what == "user" else f"{what} are"
-
-
-def _has(what: str) -> str:
-    return "user has" if what == "user" else f"{what} have"
+def _unique(keys: Jagged) -> VectorKeys:
+    unique, index = np.unique(keys.values, return_inverse=True)
+    return VectorKeys(unique, np.zeros(0, dtype=np.int64), Jagged(index.reshape(-1).astype(np.int64), keys.offsets))

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from crossmedia.arguments import check_places
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import Batch, Int64Array, concatenate
-from crossmedia.features.layout import LAYOUTS, META_FILE, SplitFiles, StoredRows, sample_files
+from crossmedia.features.columns import ACTION, IMAGE
+from crossmedia.features.distinct import KeyVocabulary
+from crossmedia.features.layout import META_FILE, SplitFiles, StoredRows, sample_files
 from crossmedia.features.meta import Meta
-from crossmedia.features.reading.distinct import ImageVocabulary
+from crossmedia.features.reading.frames import Frames
+from crossmedia.features.reading.item_table import ItemTable
 from crossmedia.features.reading.occurrences import count_occurrences
-from crossmedia.features.reading.row_groups import Columns, RowGroup
+from crossmedia.features.reading.row_groups import RowColumns, RowGroup
 from crossmedia.features.vocabulary import Vocabularies
 
 SHUFFLE_BYTES = 512 << 20
@@ -27,19 +32,23 @@ class Samples:
     Attributes:
         folder: where it is.
         labels: label names; the first is the one that is trained.
-        id_columns: column -> size of its vocabulary, place 0 included.
-        history_columns: the same for the history, names without ``hist_``; empty when there are no behaviours.
-        text_columns: the same for text.
+        row_ids: id column of users and impressions, ``user_id`` first -> size of its vocabulary, place 0 included.
+        row_numbers: number columns of these.
+        row_lists: list column of these -> size of its vocabulary.
+        of_log: which of these are the impression's, and not the user's.
+        item_ids, item_numbers, item_lists: the same of items, ``item_id`` first.
+        text_columns: text column of items -> size of its vocabulary.
+        actions: size of the vocabulary of actions; 0 without histories.
         max_history: behaviours that a history holds at most.
+        spaces: name -> which vectors items have.
         image_vocabulary_size: 0 when the samples have no images.
         has_images: whether a training row, or a behaviour of one, has an image.
-        image_names: digests of the manifest that gave the images their ids, see ``ImageNames``; empty without one.
         vocabulary: the vocabularies themselves.
         vocabulary_hash: of the vocabularies.
         extends: hash of the vocabularies that these continue; empty when they began anew.
-        layout: ``inline`` or ``by_user``, of the files; the rows and batches are the same.
-        hash: of the rows: two folders with one hash hold the same samples, in one layout.
-        has_held_out: whether test rows tell if their item was held out entirely (column ``held_out``).
+        hash: of the rows: two folders with one hash hold the same samples.
+        unseen: column -> places that training is kept from, ascending; empty but of ``SamplesWithUnseenItems``.
+        has_held_out: whether rows tell if their item was held out entirely (column ``held_out``).
 
     Raises:
         BadInput: the folder holds no samples, or samples of another format.
@@ -48,36 +57,45 @@ class Samples:
         >>> from crossmedia import Samples
         >>> samples = Samples("samples")
         >>> batch = next(iter(samples.batches("train", 64, shuffle_seed=0)))
-        >>> len(batch) <= 64, sorted(batch.ids)[:2]
-        (True, ['item_id', 'user_id'])
+        >>> len(batch) <= 64, list(batch.ids)[0], list(batch.items.ids)[0]
+        (True, 'user_id', 'item_id')
     """
 
     def __init__(self, folder: str | Path):
+        check_places(folder=folder)
         self.folder = Path(folder)
-        meta = Meta.read(self.folder)
-        self.layout = LAYOUTS[meta.schema_version]
+        self._meta = meta = Meta.read(self.folder)
         self.vocabulary = Vocabularies.load(self.folder)
         self.vocabulary_hash = meta.vocabulary_hash
         if self.vocabulary.hash != self.vocabulary_hash:
             raise self._damaged("The vocabulary is not the one that it tells of")
         self.labels = meta.labels
-        self.id_columns = self._sizes(meta.id_columns)
-        self.history_columns = self._sizes(meta.history_columns)
-        self.text_columns = self._sizes(meta.text_columns)
+        self.row_ids, self.row_numbers, self.row_lists = self._sizes(meta.ids), meta.numbers, self._sizes(meta.lists)
+        self.item_ids, self.item_numbers = self._sizes(meta.item_ids), meta.item_numbers
+        self.item_lists, self.text_columns = self._sizes(meta.item_lists), self._sizes(meta.item_text)
+        self.of_log, self.spaces = meta.of_log, meta.space_of
+        self.actions = self._sizes((ACTION,))[ACTION] if meta.has_histories else 0
         self.max_history = meta.max_history
-        self.image_vocabulary_size = self._sizes(("image_id",))["image_id"] if meta.has_images else 0
+        self.image_vocabulary_size = self._sizes((IMAGE,))[IMAGE] if meta.has_images else 0
         self.has_images = self.image_vocabulary_size > 1
-        self.image_names, self.hash, self.extends = meta.image_names, meta.samples_hash, meta.extends
-        self.has_held_out = meta.has_held_out
-        images = self.vocabulary.values["image_id"].cast(pa.int64()) if meta.has_images else []
-        self._images = ImageVocabulary(np.array(images, dtype=np.int64))
-        self._columns = Columns(
-            self.labels,
-            tuple(self.id_columns),
-            tuple(self.history_columns),
-            tuple(self.text_columns),
-            bool(self.image_vocabulary_size),
-        )
+        self.hash, self.extends, self.has_held_out = meta.samples_hash, meta.extends, meta.has_held_out
+        self.unseen: dict[str, Int64Array] = {}
+        self._columns = RowColumns(self.labels, meta.ids, meta.numbers, meta.lists, meta.has_histories)
+
+    @property
+    def id_columns(self) -> dict[str, int]:
+        """Every id column, of users, impressions and items -> size of its vocabulary, place 0 included."""
+        return self.row_ids | self.item_ids
+
+    @cached_property
+    def items(self) -> ItemTable:
+        """What the items have; read at the first use."""
+        images = self.vocabulary.values[IMAGE].cast(pa.int64()) if self._meta.has_images else []
+        return ItemTable(self.folder, self._meta, KeyVocabulary(np.array(images, dtype=np.int64)))
+
+    @cached_property
+    def _frames(self) -> Frames:
+        return Frames(self._meta, self._columns, self.items)
 
     def _sizes(self, names: tuple[str, ...]) -> dict[str, int]:
         if absent := [name for name in names if name not in self.vocabulary.values]:
@@ -91,7 +109,7 @@ class Samples:
         )
 
     def _files(self, split: str) -> SplitFiles:
-        return SplitFiles(self.folder, split, self.layout, self.vocabulary_hash)
+        return SplitFiles(self.folder, split, self._meta.build, histories=self._columns.histories)
 
     def rows(self, split: str) -> int:
         """Number of rows of a split."""
@@ -100,8 +118,12 @@ class Samples:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the files that hold the samples of all splits, histories included."""
-        return sum((self.folder / name).stat().st_size for name in sample_files(self.layout))
+        """Bytes of the files that hold the samples of all splits, histories and items included."""
+        return sum((self.folder / name).stat().st_size for name in self._file_names)
+
+    @property
+    def _file_names(self) -> list[str]:
+        return sample_files(histories=self._columns.histories)
 
     def item_counts(self) -> Int64Array:
         """How often each item is the target of a training row, by the item's place, shape (items + 1,)."""
@@ -113,23 +135,26 @@ class Samples:
         Reads the training part once. An image that is null or not in its vocabulary counts for place 0.
 
         Returns:
-            vocabulary name (id columns, ``action``, text columns, ``image_id``) -> shape (size,).
+            vocabulary name (id and list columns, ``action``, text columns, ``image_id``) -> shape (size,).
         """
-        sizes = self.id_columns | self.history_columns | self.text_columns
-        if self.image_vocabulary_size:
-            sizes = sizes | {"image_id": self.image_vocabulary_size}
+        sizes = self.id_columns | self.row_lists | self.item_lists | self.text_columns
+        sizes |= {ACTION: self.actions} if self.actions else {}
+        sizes |= {IMAGE: self.image_vocabulary_size} if self.image_vocabulary_size else {}
         with self._files("train") as files:
-            return count_occurrences(files, self._columns, sizes, self._images)
+            return count_occurrences(files, self._columns, sizes, self.items)
 
     def frame(self, split: str, columns: list[str] | None = None) -> pa.Table:
-        """Some columns of a whole split, or all of them, in file order; histories in list columns in either layout."""
+        """Some columns of a whole split, or all of them, in file order.
+
+        What an item has stands in each of its rows, ``image_id`` being its first image; histories are list columns.
+        """
         return pa.concat_tables(self.frames(split, columns))
 
     def frames(self, split: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """The same, one row group at a time, for splits that do not fit into memory."""
         with self._files(split) as files:
             for group in range(files.row_groups):
-                yield self._table(files, group, columns)
+                yield self._frames.table(files, group, columns)
 
     def head(self, split: str, rows: int) -> list[dict[str, Any]]:
         """The first rows of a split as dictionaries."""
@@ -137,14 +162,8 @@ class Samples:
         with self._files(split) as files:
             for group in range(files.row_groups):
                 if len(found) < rows:
-                    found += self._table(files, group, None, rows - len(found)).to_pylist()
+                    found += self._frames.table(files, group, None, rows - len(found)).to_pylist()
         return found
-
-    def _table(self, files: SplitFiles, group: int, columns: list[str] | None, limit: int | None = None) -> pa.Table:
-        wanted = files.columns if columns is None else columns
-        of_behaviours = [name for name in wanted if name in self._columns.of_behaviours]
-        of_rows = [name for name in wanted if name not in of_behaviours]
-        return files.read(group, of_rows, of_behaviours, limit).inlined().select(wanted)
 
     def batches(
         self, split: str, batch_size: int, *, shuffle_seed: int | None = None, epoch: int = 0
@@ -175,7 +194,7 @@ class Samples:
             waiting: list[Batch] = []  # parts of the next batch
             for window in together:
                 parts = [files.read(number, columns.of_rows, columns.of_behaviours) for number in window]
-                group = RowGroup(columns, StoredRows.joined(parts), self._images)
+                group = RowGroup(columns, StoredRows.joined(parts), self.items)
                 order = None if rng is None else rng.permutation(len(group))
                 start = 0
                 while start < len(group):
@@ -189,10 +208,13 @@ class Samples:
                 yield concatenate(waiting)
 
     def _shuffled_together(self, files: SplitFiles) -> int:
-        """How many row groups rows are drawn from at once: as many as fit into ``SHUFFLE_BYTES`` with full histories.
+        """How many row groups rows are drawn from at once: as many as fit into ``SHUFFLE_BYTES``.
 
-        It must not depend on how the files lie, for batches are the same in both layouts.
+        They are counted with full histories, and with what the items of both have.
         """
-        numbers_per_row = len(self._columns.of_rows) + self.max_history * len(self._columns.of_behaviours)
+        image = bool(self.image_vocabulary_size)
+        of_item = len(self.item_ids) + image
+        of_row = len(self._columns.of_rows) - 1 + of_item + len(self.text_columns)
+        of_behaviour = of_item + 2 if self._columns.histories else 0
         rows_per_group = -(-files.rows // max(1, files.row_groups))
-        return max(1, SHUFFLE_BYTES // max(1, 8 * numbers_per_row * rows_per_group))
+        return max(1, SHUFFLE_BYTES // max(1, 8 * (of_row + self.max_history * of_behaviour) * rows_per_group))

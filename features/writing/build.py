@@ -8,34 +8,40 @@ encodes and writes. Memory holds a partition, the item table and the vocabularie
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from crossmedia.arguments import check_places
 from crossmedia.errors import BadInput
-from crossmedia.features.batch import NULL_IMAGE
-from crossmedia.features.layout import FORMATS, sample_files
-from crossmedia.features.meta import Meta
-from crossmedia.features.schema import TIME, Schema, load_schema
+from crossmedia.features.encoding import Encoding
+from crossmedia.features.layout import FORMAT, sample_files
+from crossmedia.features.meta import Meta, Space
+from crossmedia.features.schema import load_schema
+from crossmedia.features.spec import BY_IMAGE, TIME, Schema
 from crossmedia.features.splits import SPLITS, TimeCounts
 from crossmedia.features.times import Span
 from crossmedia.features.vocabulary import Vocabularies
 from crossmedia.features.writing import partitions
 from crossmedia.features.writing.attributes import Attributes, read_items, read_users
 from crossmedia.features.writing.counting import ValueCounts
-from crossmedia.features.writing.encode import EncodedPart, Encoder, TrainingCounts, build_vocabularies
+from crossmedia.features.writing.encode import EncodedPart, Encoder
 from crossmedia.features.writing.files import SampleWriter
+from crossmedia.features.writing.item_table import ItemTable
 from crossmedia.features.writing.logs import behaviour_source, log_source, stream_behaviours, stream_log
 from crossmedia.features.writing.matching import check_histories, check_known, check_times, note_items
+from crossmedia.features.writing.on_sale import LogItems, SaleDays
 from crossmedia.features.writing.partitions import Partitions
 from crossmedia.features.writing.parts import Part, make_part
 from crossmedia.features.writing.report import BuildReport, Totals, memory
 from crossmedia.features.writing.target import claimed, put_in_place
+from crossmedia.features.writing.training import TrainingCounts, build_vocabularies
 from crossmedia.names import ImageNames
 from crossmedia.words import counted
 
@@ -69,6 +75,7 @@ def build_samples(
         >>> report.rows["train"] > 0
         True
     """
+    check_places(out=out, extend=extend or "", **({} if isinstance(schema, Schema) else {"schema": schema}))
     started = time.monotonic()
     schema = schema if isinstance(schema, Schema) else load_schema(schema)
     folder = Path(out)
@@ -77,7 +84,7 @@ def build_samples(
         with _Build(schema, work, old, progress) as building:
             report = building.run()
         report.seconds = time.monotonic() - started
-        put_in_place(work, folder, schema.layout)
+        put_in_place(work, folder, histories=schema.behaviours is not None)
     report.peak_memory_bytes = memory("VmHWM")
     return report
 
@@ -88,6 +95,9 @@ class _Build:
     def __init__(self, schema: Schema, work: Path, old: Vocabularies | None, progress: Progress):
         self.schema, self.work, self.old, self.progress = schema, work, old, progress
         self.totals, self.times, self.item_counts = Totals(), TimeCounts(), ValueCounts()
+        self.sale_days = (
+            SaleDays(schema.negatives.within_days) if schema.negatives and schema.negatives.within_days else None
+        )
         self.log_span, self.behaviour_span, self.behaviour_rows = Span(), Span(), 0
         self.log, self.behaviours = log_source(schema), behaviour_source(schema)
         for source in filter(None, (self.log, self.behaviours)):
@@ -108,15 +118,16 @@ class _Build:
     def run(self) -> BuildReport:
         """Run all passes."""
         schema, totals = self.schema, self.totals
-        items, users = read_items(schema, totals.notes), read_users(schema, totals.notes)
+        encoding = Encoding.of(schema.log.columns, schema.of_users, schema.of_items)
+        items, users = read_items(schema, encoding, totals.notes), read_users(schema, encoding, totals.notes)
         log_rows = self._partition()
         names, _ = self.item_counts.ordered()
-        self.every_item = names.take(pc.sort_indices(names))
+        every_item = names.take(pc.sort_indices(names))
+        self.items = LogItems(every_item, self.sale_days.on_sale(every_item) if self.sale_days else None)
         self.boundaries = self.times.boundaries(schema.split) if schema.split.method == TIME else None
-        item_rows = items.rows(self.every_item) if items else None
-        check_known(schema, self.every_item, items, "item", totals.notes)
-        counts = TrainingCounts()
-        known = pc.unique(pa.concat_arrays([self.every_item, items.key])) if items else self.every_item
+        check_known(schema, every_item, items, "item", totals.notes)
+        counts = TrainingCounts(schema.log.columns)
+        known = pc.unique(pa.concat_arrays([every_item, items.key])) if items else every_item
 
         def count(part: Part) -> None:
             totals.add(part)
@@ -132,16 +143,18 @@ class _Build:
                 f"data."
             )
         check_known(schema, counts.user.ordered()[0], users, "user", totals.notes)
-        vocabulary = build_vocabularies(schema, counts, items, users, self.old)
+        counts.note(totals.notes)
+        vocabulary = build_vocabularies(schema, counts, encoding, (items, users), self.old)
         vocabulary.save(self.work)
-        size = self._write(Encoder(schema, vocabulary, items, users), vocabulary)
+        table = ItemTable(schema, vocabulary, items, counts.shown.ordered()[0], totals.notes)
+        size = self._write(Encoder(schema, vocabulary, table, users), vocabulary)
         rows = sum(totals.rows)
         return BuildReport(
             rows=dict(zip(SPLITS, totals.rows, strict=True)),
             positive_rate={name: count / rows for name, count in totals.positive.items()},
             users=totals.users,
-            items=len(self.every_item),
-            images=_distinct_images(items, item_rows),
+            items=len(every_item),
+            images=_distinct_images(items, every_item),
             mean_history=totals.history / rows,
             vocabulary_hash=vocabulary.hash,
             partitions=self.log_parts.count,
@@ -160,6 +173,8 @@ class _Build:
         done, guess = 0, self.log.rows_guess()
         for table in stream_log(self.schema, self.log, self.log_span):
             self.item_counts.add(table["item"].combine_chunks())
+            if self.sale_days is not None:
+                self.sale_days.add(table["item"].combine_chunks(), np.asarray(table["time"]))
             if self.schema.split.method == TIME:
                 self.times.add(np.asarray(table["time"]))
             self.log_parts.write(table)
@@ -197,56 +212,77 @@ class _Build:
         log = self.log_parts.read(number)
         if log is None:
             return None
-        return make_part(self.schema, log, self.behaviour_parts.read(number), self.boundaries, self.every_item)
+        return make_part(self.schema, log, self.behaviour_parts.read(number), self.boundaries, self.items)
 
     def _write(self, encoder: Encoder, vocabulary: Vocabularies) -> int:
         """The third pass: the Parquet files and what describes them; returns the bytes of the files."""
-        schema, manifest = self.schema, self.schema.items.image_manifest if self.schema.items else None
-        has_images = bool(schema.items and schema.items.image)
-        space = (schema.items.path or schema.log.path).name if has_images and schema.items else ""
+        schema, names = self.schema, sample_files(histories=self.schema.behaviours is not None)
         of_files = {
-            "schema_version": FORMATS[schema.layout],
+            "schema_version": FORMAT,
             "vocabulary_hash": vocabulary.hash,
-            "image_id_space": space,
-            "labels": list(schema.labels),
+            "items_hash": encoder.items.hash,
+            "labels": json.dumps(list(schema.labels)),
         }
+        shown = np.zeros((len(SPLITS), len(encoder.items.keys)), dtype=np.int64)
 
         def write(part: Part) -> None:
             encoded = EncodedPart(encoder, part)
-            self._count_unknown(encoder, encoded)
+            for number in range(len(SPLITS)):
+                rows = encoded.item_row[part.split == number]
+                shown[number] += np.bincount(rows, minlength=shown.shape[1])
+            self.totals.add_unknown(encoded.ids, part.split)
             files.write(encoded)
 
-        with SampleWriter(self.work, schema.layout, of_files) as files:
+        with SampleWriter(self.work, of_files) as files:
             self._each_part("writing", write)
-        Meta(
-            schema_version=FORMATS[schema.layout],
-            vocabulary_hash=vocabulary.hash,
-            samples_hash=_hash(self.work / name for name in sample_files(schema.layout)),
-            labels=schema.labels,
-            id_columns=(*schema.user_ids, *schema.item_ids),
-            history_columns=(*schema.item_ids, "action") if schema.behaviours else (),
-            text_columns=schema.texts,
-            image_id_space=space,
-            has_images=has_images,
-            has_held_out=bool(schema.split.hold_out_items),
-            extends=self.old.hash if self.old else "",
-            max_history=schema.behaviours.max_length if schema.behaviours else 0,
-            image_names=ImageNames.read(manifest).digests() if manifest else (),
-        ).write(self.work)
-        return sum((self.work / name).stat().st_size for name in sample_files(schema.layout))
+        encoder.items.write(self.work, of_files)
+        self.totals.add_unknown_items(encoder.items, shown)
+        hashes = (encoder.items.hash, _hash(self.work / name for name in names))
+        _meta(schema, vocabulary, self.old, hashes).write(self.work)
+        return sum((self.work / name).stat().st_size for name in names)
 
-    def _count_unknown(self, encoder: Encoder, encoded: EncodedPart) -> None:
-        """Rows whose id is in no training row, by split and column; and rows whose item has no attributes."""
-        columns = {"user_id": encoded.user, "item_id": encoded.item}
-        if encoded.user_rows is not None:
-            columns |= {name: places[encoded.user_rows] for name, places in encoder.user_places.items()}
-        if encoded.item_rows is not None:
-            columns |= {name: places[encoded.item_rows] for name, places in encoder.item_places.items()}
-            self.totals.notes.add("rows_whose_item_has_no_attributes", int((encoded.item_rows < 0).sum()))
-        for number, split in enumerate(SPLITS):
-            here, unknown = encoded.part.split == number, self.totals.unknown[split]
-            for name, places in columns.items():
-                unknown[name] = unknown.get(name, 0) + int((places[here] == 0).sum())
+
+def _meta(schema: Schema, vocabulary: Vocabularies, old: Vocabularies | None, hashes: tuple[str, str]) -> Meta:
+    """What describes the samples; ``hashes`` are of the items' keys, and of the files."""
+    scales = vocabulary.encoding.numbers
+    items, users, log = schema.of_items, schema.of_users, schema.log.columns
+
+    def in_buckets(numbers: Iterable[str]) -> tuple[str, ...]:
+        return tuple(name for name in numbers if scales[name].in_buckets)
+
+    def plain(numbers: Iterable[str]) -> tuple[str, ...]:
+        return tuple(name for name in numbers if not scales[name].in_buckets)
+
+    return Meta(
+        schema_version=FORMAT,
+        vocabulary_hash=vocabulary.hash,
+        items_hash=hashes[0],
+        samples_hash=hashes[1],
+        labels=schema.labels,
+        ids=("user_id", *users.ids, *in_buckets(users.numbers), *log.ids, *in_buckets(log.numbers)),
+        numbers=plain([*users.numbers, *log.numbers]),
+        lists=(*users.lists, *log.lists),
+        of_log=tuple(log.names),
+        item_ids=(*schema.item_ids, *in_buckets(items.numbers)),
+        item_numbers=plain(items.numbers),
+        item_lists=tuple(items.lists),
+        item_text=items.text,
+        spaces={name: asdict(_space(schema, name)) for name in schema.vectors},
+        has_histories=schema.behaviours is not None,
+        has_images=schema.has_images,
+        has_held_out=bool(schema.split.hold_out_items),
+        extends=old.hash if old else "",
+        max_history=schema.behaviours.max_length if schema.behaviours else 0,
+    )
+
+
+def _space(schema: Schema, name: str) -> Space:
+    space = schema.vectors[name]
+    manifest = space.manifest
+    if space.key == BY_IMAGE and schema.items is not None:
+        manifest = schema.items.image_manifest
+    keys_from = (schema.items and schema.items.path) or schema.log.path
+    return Space(space.key, Path(keys_from).name, ImageNames.read(manifest).digests() if manifest else ())
 
 
 def _hash(files: Iterable[Path]) -> str:
@@ -259,8 +295,8 @@ def _hash(files: Iterable[Path]) -> str:
     return sha.hexdigest()[:12]
 
 
-def _distinct_images(items: Attributes | None, rows: Any) -> int:
-    if items is None or items.image is None or rows is None:
+def _distinct_images(items: Attributes | None, shown: pa.Array) -> int:
+    if items is None or items.images is None:
         return 0
-    images = np.unique(items.image[rows[rows >= 0]])
-    return int((images != NULL_IMAGE).sum())
+    rows = items.rows(shown)
+    return int(pc.count_distinct(pa.array(items.images.take(rows[rows >= 0]).values)).as_py())

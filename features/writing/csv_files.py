@@ -7,7 +7,6 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ import pyarrow.csv
 
 from crossmedia.errors import BadInput
 from crossmedia.features.times import ROUNDED, is_rounded
+from crossmedia.features.writing.data_files import DataFile
 from crossmedia.keys import NOT_A_NUMBER, Column
 
 BLOCK_BYTES = 4 << 20
@@ -48,12 +48,12 @@ class CsvFile:
         BadInput: it is no CSV file in UTF-8, or a column is missing.
     """
 
-    def __init__(self, path: Path, texts: Sequence[str], times: Sequence[str], numbers: Sequence[str]):
+    def __init__(self, path: DataFile, texts: Sequence[str], times: Sequence[str], numbers: Sequence[str]):
         self.path = path
         self._times = times
         self._wanted = list(dict.fromkeys([*texts, *times, *numbers]))
         try:
-            with _stream(path) as stream:
+            with path.stream() as stream:
                 head = stream.read(HEAD_BYTES)
         except (pa.ArrowException, OSError) as error:
             raise BadInput(f"The file {path} cannot be read: {error}.") from error
@@ -63,7 +63,7 @@ class CsvFile:
         _check_encoding(path, head)
         _check_separator(path, self._wanted, head)
         try:
-            with pyarrow.csv.open_csv(path, parse_options=_parse(), convert_options=_convert()) as reader:
+            with pyarrow.csv.open_csv(path.stream(), parse_options=_parse(), convert_options=_convert()) as reader:
                 names, types = list(reader.schema.names), list(reader.schema.types)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise self._unreadable(error) from error
@@ -111,7 +111,7 @@ class CsvFile:
         """The first cell that is not of its column's type, found by reading everything again as text."""
         as_text = _convert(column_types=dict.fromkeys(self._wanted, pa.string()), include_columns=self._wanted)
         first = 0
-        with pyarrow.csv.open_csv(self.path, parse_options=_parse(), convert_options=as_text) as reader:
+        with pyarrow.csv.open_csv(self.path.stream(), parse_options=_parse(), convert_options=as_text) as reader:
             for batch in reader:
                 for name in self._wanted:
                     column = Column(batch[name], name, str(self.path), first)
@@ -129,8 +129,9 @@ class CsvFile:
             for number, row in enumerate(filter(None, rows), 1):
                 if len(row) != len(header):
                     raise BadInput(
-                        f"The file {self.path} has {len(row)} cells in row {number}, and {len(header)} columns in its "
-                        f"header. A cell with a comma or a line break in it stands in quotes."
+                        f"The file {self.path} has {len(row)} cells in row {number} below the header, and "
+                        f"{len(header)} columns in its header. A cell with a comma or a line break in it stands in "
+                        f"quotes."
                     )
 
     def _check_quotes(self) -> None:
@@ -142,17 +143,18 @@ class CsvFile:
                     number += 1
             except csv.Error as error:
                 raise BadInput(
-                    f"The file {self.path} has a quote in or behind row {max(number, 1)} that does not end its cell "
-                    f"({error}). A cell that begins with a quote ends with one, and a quote in it is written twice."
+                    f"The file {self.path} has a quote in or behind row {max(number, 1)} below the header that does "
+                    f"not end its cell ({error}). A cell that begins with a quote ends with one, and a quote in it is "
+                    f"written twice."
                 ) from error
 
 
 @contextmanager
-def _plain_rows(path: Path) -> Iterator[Iterator[list[str]]]:
+def _plain_rows(path: DataFile) -> Iterator[Iterator[list[str]]]:
     """Rows as Python reads them, which is slow; used to find out what is wrong with one."""
     limit = csv.field_size_limit(2**31 - 1)
     try:
-        with _stream(path) as stream, io.TextIOWrapper(stream, "utf-8-sig", "replace", newline="") as lines:
+        with path.stream() as stream, io.TextIOWrapper(stream, "utf-8-sig", "replace", newline="") as lines:
             yield csv.reader(lines, strict=True)
     finally:
         csv.field_size_limit(limit)
@@ -161,8 +163,8 @@ def _plain_rows(path: Path) -> Iterator[Iterator[list[str]]]:
 class _Counted(io.RawIOBase):
     """A file whose quotes are counted while it is read."""
 
-    def __init__(self, path: Path):
-        self._stream = _stream(path)
+    def __init__(self, path: DataFile):
+        self._stream = path.stream()
         self.quotes = 0
 
     def readable(self) -> bool:
@@ -178,7 +180,7 @@ class _Counted(io.RawIOBase):
         super().close()
 
 
-def check_columns(path: Path, wanted: Sequence[str], names: Sequence[str]) -> None:
+def check_columns(path: DataFile, wanted: Sequence[str], names: Sequence[str]) -> None:
     """Check that all columns are there, each once.
 
     Raises:
@@ -192,7 +194,7 @@ def check_columns(path: Path, wanted: Sequence[str], names: Sequence[str]) -> No
             raise BadInput(f"The file {path} has {names.count(name)} columns {name!r}; rename one of them.")
 
 
-def _check_separator(path: Path, wanted: Sequence[str], head: bytes) -> None:
+def _check_separator(path: DataFile, wanted: Sequence[str], head: bytes) -> None:
     """Raise if another separator than the comma would give the columns."""
     header = head.decode("utf-8-sig", "replace").lstrip().partition("\n")[0]
 
@@ -208,11 +210,7 @@ def _check_separator(path: Path, wanted: Sequence[str], head: bytes) -> None:
             )
 
 
-def _stream(path: Path) -> Any:
-    return pa.input_stream(str(path), compression="detect")
-
-
-def _check_encoding(path: Path, head: bytes) -> None:
+def _check_encoding(path: DataFile, head: bytes) -> None:
     for mark, what in _OTHERS.items():
         if head.startswith(mark) and not (mark == b"BZh" and b"," in head.partition(b"\n")[0]):
             raise BadInput(f"The file {path} {what}.")
@@ -220,14 +218,14 @@ def _check_encoding(path: Path, head: bytes) -> None:
         raise _no_utf8(path, "UTF-16")
 
 
-def _likely(path: Path) -> str:
+def _likely(path: DataFile) -> str:
     """In Chinese text bytes beyond ASCII stand side by side; in that of Western Europe one stands among letters."""
-    head = _stream(path).read(HEAD_BYTES)
+    head = path.stream().read(HEAD_BYTES)
     alone = re.findall(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])", head)
     return "ISO-8859-1" if 2 * len(alone) > len(re.findall(rb"[\x80-\xff]", head)) else "GB18030"
 
 
-def _no_utf8(path: Path, encoding: str = "") -> BadInput:
+def _no_utf8(path: DataFile, encoding: str = "") -> BadInput:
     from_ = encoding or _likely(path)
     advice = f"Convert it: iconv -f {from_} -t UTF-8 {path.name} > utf8.csv"
     if encoding:

@@ -1,8 +1,7 @@
-"""Write samples to Parquet, one row group at a time, in either layout."""
+"""Write samples to Parquet, one row group at a time."""
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crossmedia.features.layout import histories_file, rows_file
-from crossmedia.features.schema import BY_USER
 from crossmedia.features.splits import SPLITS
 from crossmedia.features.writing.encode import EncodedPart
 
@@ -20,17 +18,15 @@ ROW_GROUP = 50_000
 
 
 class SampleWriter:
-    """Writes the files of all splits part by part. Rows keep the order of the parts, in either layout.
+    """Writes the files of all splits part by part. Rows keep the order of the parts.
 
     Args:
         folder: where they go.
-        layout: ``inline`` or ``by_user``.
-        metadata: of the files; what is no string is written as JSON.
+        metadata: of the files.
     """
 
-    def __init__(self, folder: Path, layout: str, metadata: dict[str, Any]):
-        self._folder, self._by_user = folder, layout == BY_USER
-        self._metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
+    def __init__(self, folder: Path, metadata: dict[str, str]):
+        self._folder, self._metadata = folder, metadata
         self._writers: dict[str, Any] = {}
         self._open = ExitStack()
 
@@ -47,12 +43,10 @@ class SampleWriter:
             for first in range(0, len(chosen), ROW_GROUP):
                 rows = chosen[first : first + ROW_GROUP]
                 columns = encoded.columns(rows)
-                if self._by_user:
-                    of_rows, histories = encoded.by_user(rows)
+                if encoded.part.behaviours is not None:
+                    of_rows, histories = encoded.histories(rows)
                     self._row_group(histories_file(split), histories)
                     columns |= of_rows
-                else:
-                    columns |= encoded.inline(rows)
                 self._row_group(rows_file(split), columns)
 
     def _row_group(self, file: str, columns: dict[str, Any]) -> None:

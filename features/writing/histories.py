@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import Int64Array
-from crossmedia.features.schema import Schema
+from crossmedia.features.spec import Schema
 from crossmedia.features.splits import held_out
 from crossmedia.features.writing.logs import DID
 

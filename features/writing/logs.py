@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
+from crossmedia.features.cells import full_id_keys, id_keys
 from crossmedia.features.rules import ALL, Rule
-from crossmedia.features.schema import Schema
+from crossmedia.features.spec import Schema
 from crossmedia.features.times import Span
+from crossmedia.features.writing.attributes import readers
 from crossmedia.features.writing.notes import Notes
 from crossmedia.features.writing.tables import TableRows, TableSource
-from crossmedia.keys import full_keys, keys
 
 LABEL, DID = "label:", "did:"
 
@@ -25,7 +26,9 @@ def log_source(schema: Schema) -> TableSource:
     """
     log = schema.log
     rules = [*log.labels.values(), *(schema.behaviours.from_log.values() if schema.behaviours else ())]
-    return TableSource(log.path, [log.user, log.item], [log.time], [rule.column for rule in rules if rule.column])
+    texts = [log.user, log.item, *log.columns.ids, *log.columns.lists]
+    numbers = [*(rule.column for rule in rules if rule.column), *log.columns.numbers]
+    return TableSource(log.path, texts, [log.time], numbers)
 
 
 def stream_log(schema: Schema, source: TableSource, span: Span) -> Iterator[pa.Table]:
@@ -33,7 +36,7 @@ def stream_log(schema: Schema, source: TableSource, span: Span) -> Iterator[pa.T
 
     Yields:
         ``row`` (its number in the log), ``user`` and ``item`` (keys), ``time`` (seconds), ``label:<name>`` and
-        ``did:<action>`` (whether a rule holds).
+        ``did:<action>`` (whether a rule holds), and the columns of the impression as ``readers`` give them.
 
     Raises:
         BadInput: a value is wrong; the message names file, column and row.
@@ -42,13 +45,14 @@ def stream_log(schema: Schema, source: TableSource, span: Span) -> Iterator[pa.T
     for rows in source.batches():
         columns = {
             "row": np.arange(first, first + len(rows)),
-            "user": full_keys(rows.column(log.user)),
-            "item": full_keys(rows.column(log.item)),
+            "user": full_id_keys(rows.column(log.user)),
+            "item": full_id_keys(rows.column(log.item)),
             "time": span.read(rows.column(log.time)),
         }
         columns |= {LABEL + name: _holds(rule, rows) for name, rule in log.labels.items()}
         if schema.behaviours:
             columns |= {DID + name: _holds(rule, rows) for name, rule in schema.behaviours.from_log.items()}
+        columns |= {name: read(rows.column(of)) for name, (of, read) in readers(log.columns).items()}
         first += len(rows)
         yield pa.table(columns)
     span.check()
@@ -81,7 +85,7 @@ def stream_behaviours(schema: Schema, source: TableSource, span: Span, notes: No
     found = schema.behaviours
     assert found is not None
     for rows in source.batches():
-        columns = {name: keys(rows.column(getattr(found, name))) for name in ("user", "item", "action")}
+        columns = {name: id_keys(rows.column(getattr(found, name))) for name in ("user", "item", "action")}
         table = pa.table({**columns, "time": span.read(rows.column(found.time))}).drop_null()
         notes.add("behaviours_without_user_item_or_action", len(rows) - len(table))
         yield table

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crossmedia.errors import BadInput
-from crossmedia.features.schema import Schema
+from crossmedia.features.spec import Schema
 from crossmedia.features.times import Span
 from crossmedia.features.writing.attributes import Attributes
 from crossmedia.features.writing.histories import HISTORY_LESS, SortedBehaviours

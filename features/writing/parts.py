@@ -10,11 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crossmedia.features.batch import Int64Array
-from crossmedia.features.schema import DEFAULT_HISTORY, LEAVE_ONE_OUT, POSITIVE, Schema
+from crossmedia.features.spec import DEFAULT_HISTORY, LEAVE_ONE_OUT, POSITIVE, Schema
 from crossmedia.features.splits import TEST, by_time, by_user_tail, held_out, leave_one_out
+from crossmedia.features.writing.attributes import ID, LIST, NUMBER
 from crossmedia.features.writing.histories import SortedBehaviours, behaviours_in_log, history_slices, sort_behaviours
 from crossmedia.features.writing.logs import LABEL
-from crossmedia.features.writing.negatives import NONE, Positives, draw_negatives
+from crossmedia.features.writing.negatives import NONE, Candidates, PositiveRows, Positives, draw_negatives
+from crossmedia.features.writing.on_sale import LogItems
 
 
 @dataclass(frozen=True)
@@ -24,19 +26,21 @@ class Part:
     Users stand in the order of their first rows in the log, and the rows of each in the order of the log.
 
     Attributes:
-        user, item: keys, shape (n,).
+        user_keys: of the users, in the order of their numbers.
         user_code: number of the user in the part, ascending, shape (n,).
+        item: keys, shape (n,).
         time: seconds, shape (n,).
         labels: label name -> shape (n,).
         split: ``TRAIN``, ``VALIDATION`` or ``TEST``, shape (n,).
         held_out: whether the item is held out entirely, shape (n,).
         start, end: the history among ``behaviours``, shape (n,) each.
         behaviours: sorted; None without any.
-        users: how many there are.
+        context: what else the log says of its rows, see ``stream_log``.
+        context_row: which of these rows each sample is of, shape (n,).
         notes: kind -> count of what was found on the way.
     """
 
-    user: pa.Array
+    user_keys: pa.Array
     user_code: Int64Array
     item: pa.Array
     time: Int64Array
@@ -46,8 +50,14 @@ class Part:
     start: Int64Array
     end: Int64Array
     behaviours: SortedBehaviours | None
-    users: int
+    context: pa.Table
+    context_row: Int64Array
     notes: dict[str, int]
+
+    @property
+    def user(self) -> pa.Array:
+        """The user of each sample, shape (n,)."""
+        return self.user_keys.take(pa.array(self.user_code))
 
     def __len__(self) -> int:
         return len(self.time)
@@ -58,7 +68,7 @@ def make_part(
     log: pa.Table,
     behaviours: pa.Table | None,
     boundaries: tuple[int, int] | None,
-    every_item: pa.Array,
+    items: LogItems,
 ) -> Part:
     """Split a partition's rows, find their histories, and draw negatives where the schema asks for them.
 
@@ -67,7 +77,7 @@ def make_part(
         log: what ``stream_log`` yields, all rows of some users.
         behaviours: what ``stream_behaviours`` yields of these users; None when there is no such log or no row.
         boundaries: of the ``time`` split.
-        every_item: keys of all items of the log, ascending: what negatives are drawn from.
+        items: all of the log: what negatives are drawn from.
     """
     notes: dict[str, int] = {}
     user = log["user"].combine_chunks()
@@ -75,7 +85,7 @@ def make_part(
     time = np.asarray(log["time"]).astype(np.int64)
     code = np.asarray(pc.index_in(user, value_set=user_keys)).astype(np.int64)
     split = _split_of(schema, code, time, boundaries)
-    shown = _Shown(np.asarray(log["row"]), log["item"].combine_chunks(), code, split)
+    shown = _Shown(PositiveRows(np.asarray(log["row"]), code, time), log["item"].combine_chunks(), split)
     out = held_out(schema.split, shown.item)
     found = _sorted_behaviours(schema, log, behaviours, user_keys, notes)
     length = schema.behaviours.max_length if schema.behaviours else DEFAULT_HISTORY
@@ -87,12 +97,12 @@ def make_part(
     rows = rows[np.argsort(code[rows], kind="stable")]
     labels = {name: np.asarray(log[LABEL + name]) for name in schema.log.labels}
     if schema.negatives is not None:
-        rows, item, labels = _with_negatives(schema, shown, rows, every_item, notes)
+        rows, item, labels = _with_negatives(schema, shown, rows, items, notes)
     else:
         item = shown.item.take(pa.array(rows))
         labels = {name: values[rows] for name, values in labels.items()}
     return Part(
-        user.take(pa.array(rows)),
+        user_keys,
         code[rows],
         item,
         time[rows],
@@ -102,7 +112,8 @@ def make_part(
         start[rows],
         end[rows],
         found,
-        len(user_keys),
+        log.select([name for kind in (ID, NUMBER, LIST) for name in log.column_names if name.startswith(kind)]),
+        rows,
         notes,
     )
 
@@ -130,27 +141,26 @@ def _sorted_behaviours(
 
 @dataclass(frozen=True)
 class _Shown:
-    """Rows of a partition, in the order of the log: number in the log, key of the item, code of the user, split."""
+    """Rows of a partition, in the order of the log, with the key of the item and the split of each."""
 
-    number: Int64Array
+    rows: PositiveRows
     item: pa.Array
-    user: Int64Array
     split: Int64Array
 
 
 def _with_negatives(
-    schema: Schema, shown: _Shown, rows: Int64Array, every_item: pa.Array, notes: dict[str, int]
+    schema: Schema, shown: _Shown, rows: Int64Array, items: LogItems, notes: dict[str, int]
 ) -> tuple[Int64Array, pa.Array, dict[str, npt.NDArray[np.bool_]]]:
     """Rows, items and labels with the negatives behind each positive; an item held out is drawn for test rows only."""
     assert schema.negatives is not None
-    item = np.asarray(pc.index_in(shown.item, value_set=every_item)).astype(np.int64)
-    positives = Positives(shown.user, item, len(every_item))
-    out = held_out(schema.split, every_item)
+    item = np.asarray(pc.index_in(shown.item, value_set=items.keys)).astype(np.int64)
+    positives = Positives(shown.rows.user, item, len(items.keys))
+    out = held_out(schema.split, items.keys)
     drawn = np.full((len(rows), schema.negatives.per_positive), NONE, dtype=np.int64)
     tested = shown.split[rows] == TEST
-    for here, candidates in ((tested, np.arange(len(every_item))), (~tested, np.flatnonzero(~out))):
-        chosen = rows[here]
-        drawn[here] = draw_negatives(schema.negatives, shown.number[chosen], shown.user[chosen], candidates, positives)
+    for here, codes in ((tested, np.arange(len(items.keys))), (~tested, np.flatnonzero(~out))):
+        candidates = Candidates(codes, items.on_sale)
+        drawn[here] = draw_negatives(schema.negatives, shown.rows.take(rows[here]), candidates, positives)
     if short := int((drawn == NONE).sum()):
         notes["negatives_that_a_user_has_no_item_left_for"] = short
     every = np.concatenate([item[rows][:, None], drawn], axis=1)
@@ -159,6 +169,6 @@ def _with_negatives(
     label[:, 0] = True
     return (
         np.repeat(rows, there.sum(axis=1)),
-        every_item.take(pa.array(every[there])),
+        items.keys.take(pa.array(every[there])),
         {POSITIVE: label[there]},
     )

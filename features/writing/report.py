@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from crossmedia.features.batch import Int64Array
 from crossmedia.features.splits import SPLITS
+from crossmedia.features.writing.item_table import ItemTable
 from crossmedia.features.writing.notes import Notes
 from crossmedia.features.writing.parts import Part
+
+Places = npt.NDArray[np.integer[Any]]
 
 
 @dataclass
@@ -83,9 +91,35 @@ class Totals:
         for name, values in part.labels.items():
             self.positive[name] = self.positive.get(name, 0) + int(values.sum())
         self.history += int((part.end - part.start).sum())
-        self.users += part.users
+        self.users += len(part.user_keys)
         for kind, count in part.notes.items():
             self.notes.add(kind, count)
+
+    def add_unknown(self, ids: Mapping[str, Places], split: Int64Array) -> None:
+        """Count the rows of a part whose id is in no training row, by split and column.
+
+        Args:
+            ids: column -> places, shape (n,).
+            split: of each row, shape (n,).
+        """
+        for number, name in enumerate(SPLITS):
+            here, unknown = split == number, self.unknown[name]
+            for column, places in ids.items():
+                unknown[column] = unknown.get(column, 0) + int((places[here] == 0).sum())
+
+    def add_unknown_items(self, items: ItemTable, shown: Int64Array) -> None:
+        """The same for the ids of items, and the rows whose item has no attributes.
+
+        Args:
+            items: the item table, of n rows.
+            shown: how many rows of each split show each item, shape (splits, n).
+        """
+        for name, times in zip(SPLITS, shown, strict=True):
+            for column, places in items.places.items():
+                self.unknown[name][column] = int(times[places == 0].sum())
+        if items.row_of_attributes is not None:
+            without = int(shown[:, items.row_of_attributes < 0].sum())
+            self.notes.add("rows_whose_item_has_no_attributes", without)
 
     def note_labels(self) -> None:
         """Note the labels that are the same in all rows: nothing can be learned from them."""

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 
 from crossmedia.errors import BadInput
 from crossmedia.features.layout import META_FILE, sample_files
-from crossmedia.features.schema import BY_USER
 from crossmedia.features.vocabulary import FILE as VOCABULARY_FILE
 from crossmedia.interrupts import undone_if_interrupted
 
 WORK_FOLDER = ".building"
+EVERY_FILE = sample_files(histories=True)
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def _check_free(folder: Path, *, overwrite: bool) -> None:
         if not overwrite:
             raise BadInput(f"{folder} holds samples already. Give another --out, or --overwrite to replace them.")
         return
-    for path in (folder / name for name in sample_files(BY_USER)):
+    for path in (folder / name for name in EVERY_FILE):
         if not _is_ours(path):
             raise BadInput(f"{path} is no file of samples, and would be written over. Give another --out, or move it.")
 
@@ -72,13 +72,13 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def put_in_place(work: Path, folder: Path, layout: str) -> None:
-    """Put the finished samples in ``work`` in the place of those in ``folder``."""
-    names = sample_files(layout)
+def put_in_place(work: Path, folder: Path, *, histories: bool) -> None:
+    """Put the finished samples in ``work``, with or without histories, in the place of those in ``folder``."""
+    names = sample_files(histories=histories)
     # Whoever is killed from here on leaves a folder that says that it holds no samples, and not some of both.
     (folder / META_FILE).unlink(missing_ok=True)
     for name in (*names, VOCABULARY_FILE, META_FILE):
         os.replace(work / name, folder / name)
-    for name in set(sample_files(BY_USER)) - set(names):  # of samples in another layout that were there before
+    for name in set(EVERY_FILE) - set(names):  # of samples with histories that were there before
         with suppress(FileNotFoundError):
             (folder / name).unlink()

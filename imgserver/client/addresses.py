@@ -69,7 +69,7 @@ def stays_here(address: str) -> bool:
 
 
 def proxy_said(address: str) -> str:
-    """For an error: which proxy was asked, and how it is not; empty where none was."""
+    """For an error message: which proxy was asked, and how to avoid it; empty where none was."""
     hosts = [] if _goes_directly(address) else hosts_of(address)
     proxy = next((found for host in hosts if (found := proxy_for(host))), "")
     if not proxy:

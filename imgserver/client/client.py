@@ -11,15 +11,17 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from crossmedia.arguments import check_whole
 from crossmedia.errors import InvalidRequest, VersionMismatch
 from crossmedia.imgserver.client import replies
+from crossmedia.imgserver.client.arguments import check_photos, check_settings, check_version
 from crossmedia.imgserver.client.fetching import Fetch
 from crossmedia.imgserver.client.ids import Ids, as_ids, deduplicated, in_place
-from crossmedia.imgserver.client.putting import put_photos
+from crossmedia.imgserver.client.putting import as_bytes, put_photos
 from crossmedia.imgserver.client.replies import Asked
-from crossmedia.imgserver.client.results import DTYPE_CODES, FetchStats, Neighbours, Vectors
+from crossmedia.imgserver.client.results import FetchStats, Neighbours, Vectors
 from crossmedia.imgserver.client.retries import Deadline, ask
-from crossmedia.imgserver.client.searching import Query, best_of, search
+from crossmedia.imgserver.client.searching import Queries, Query, best_of, search
 from crossmedia.imgserver.client.security import ClientSecurity
 from crossmedia.imgserver.client.server_info import ServerInfo
 from crossmedia.imgserver.client.servers import Servers, at_once
@@ -48,7 +50,7 @@ class ImageClient:
         security: TLS and token of connections to addresses; None takes what the environment says.
 
     Raises:
-        BadInput: a list is empty or names a server twice.
+        BadInput: an argument is of another type, an address has no port, a list is empty or names a server twice.
 
     Attributes:
         version: as given; else that of the first reply, None before.
@@ -73,11 +75,9 @@ class ImageClient:
         in_flight: int = 4,
         security: ClientSecurity | None = None,
     ):
-        if dtype not in DTYPE_CODES:
-            raise InvalidRequest(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPE_CODES)}.")
+        check_settings(version, timeout_s, dtype, in_flight)
         self._server, self._security = server, security
-        self.servers = Servers(server, security)
-        self.version = version or None
+        self.servers, self.version = Servers(server, security), version or None
         self._generations: dict[Transport, int] = {}
         self._timeout_s, self._dtype, self._in_flight = timeout_s, dtype, in_flight
         self._info: ServerInfo | None = None
@@ -138,7 +138,7 @@ class ImageClient:
         return self._infos(self.deadline(timeout_s))
 
     def deadline(self, timeout_s: float | None = None) -> Deadline:
-        """Of what begins now; None takes the client's seconds."""
+        """The deadline of a call that begins now; None takes the client's seconds."""
         return Deadline.after(self._timeout_s if timeout_s is None else timeout_s)
 
     def _infos(self, deadline: Deadline) -> list[ServerInfo]:
@@ -196,8 +196,8 @@ class ImageClient:
             >>> vectors.ok.tolist(), vectors.version == client.version
             ([True, True, True, False], True)
         """
-        started, deadline = time.monotonic(), self.deadline(timeout_s)
-        ids = as_ids(image_ids)
+        check_version(version)
+        started, deadline, ids = time.monotonic(), self.deadline(timeout_s), as_ids(image_ids)
         unique, place = deduplicated(ids)
         info = self.described(deadline)
         if len(self.servers) > 1 and not (version or self.version):
@@ -216,14 +216,14 @@ class ImageClient:
             values, status = in_place(values, place, 0), in_place(status, place, Status.NOT_FOUND)
         return Vectors(values, status, asked.version or self.version or "", self.generation or 0)
 
-    def put(self, photos: Mapping[int, bytes], timeout_s: float | None = None) -> dict[int, Status]:
+    def put(self, photos: Mapping[int, bytes | str], timeout_s: float | None = None) -> dict[int, Status]:
         """Have photos embedded and stored, so that the next ``get`` serves their vectors; also replaces photos.
 
         Putting the same bytes again costs nothing, so a ``put`` that failed half-way is simply repeated. The server
         keeps vectors and not photos: bring them to the catalogue too.
 
         Args:
-            photos: image id -> the whole photo.
+            photos: image id -> the whole photo; or id -> text, where the server's backbone reads texts.
             timeout_s: seconds for all of it; None takes the client's.
 
         Returns:
@@ -233,7 +233,7 @@ class ImageClient:
             ServerUnavailable, Overloaded, DeadlineExceeded: still so at the deadline.
             NotReady: nothing was precomputed yet.
             VersionMismatch: the vectors served were imported.
-            InvalidRequest: an id is negative or above 2**63 - 1.
+            InvalidRequest: an id is negative or above 2**63 - 1; or these are texts, and the server sees photos.
 
         Example:
             >>> from pathlib import Path
@@ -242,9 +242,10 @@ class ImageClient:
             ...     client.put({4711: Path("photos/001.jpg").read_bytes()})
             {4711: <Status.OK: 1>}
         """
+        check_photos(photos)
         deadline = self.deadline(timeout_s)
         info = self.described(deadline)
-        ids, data = as_ids(list(photos)), list(photos.values())
+        ids, data = as_ids(list(photos)), as_bytes(photos, info)
         if NULL_IMAGE in ids or len(np.unique(ids)) < len(ids):
             raise InvalidRequest("A photo is given under -1, which stands for no image, or two are under one id.")
 
@@ -256,14 +257,12 @@ class ImageClient:
         found = {image_id: status for _, part in parts for image_id, status in part.items()}
         return {given: found[image_id] for given, image_id in zip(photos, ids.tolist(), strict=True)}
 
-    def search(
-        self, queries: Sequence[int] | npt.NDArray[Any] | Sequence[bytes], k: int = 10, timeout_s: float | None = None
-    ) -> Neighbours:
+    def search(self, queries: Queries, k: int = 10, timeout_s: float | None = None) -> Neighbours:
         """The images that are most alike, by the cosine of their vectors, from the server's similarity index.
 
         Args:
-            queries: image ids, which are not among their own neighbours; or photos, as bytes, which are not kept. Of
-                servers that each own a part photos alone can be asked.
+            queries: image ids, which are not among their own neighbours; or photos, as bytes, or words, as text, which
+                are not kept. Of servers that each own a part these alone can be asked.
             k: neighbours of each.
             timeout_s: seconds for all of it, retries included; None takes the client's.
 
@@ -281,10 +280,10 @@ class ImageClient:
         """
         deadline, query = self.deadline(timeout_s), Query(queries, k, self.version or "")
         limits = self.described(deadline).limits
-        if len(self.servers) > 1 and len(queries) and not query.by_photo:
+        if len(self.servers) > 1 and len(queries) and query.by_id:
             raise InvalidRequest(
                 "The images most alike another are on all servers, and each knows the vectors of its own only. Search "
-                "with the photo, which all are asked for."
+                "with the photo or with words, which all are asked for."
             )
         calls = [partial(search, transport, limits, query, deadline) for transport in self.servers.transports]
         return best_of(at_once(calls))
@@ -307,6 +306,7 @@ class ImageClient:
             ...     [jpeg[:2] for jpeg in client.thumbnails([1, 2])]
             [b'\xff\xd8', b'\xff\xd8']
         """
+        check_whole("max_side", max_side)
         deadline, ids = self.deadline(), as_ids(image_ids)
         step = self.described(deadline).limits.max_thumbnails_per_call
         result: list[bytes | None] = [None] * len(ids)

@@ -55,7 +55,7 @@ def broken(server: str, what: str) -> ServerFault:
 def translated(error: Any, address: str, timeout_s: float, request: str) -> CrossMediaError:
     """The class that the server raised, with its message and the id of the request, by which its log can be searched.
 
-    For faults of the way, a message that says what to do.
+    For faults on the way to the server, the message says what to do.
 
     Args:
         error: gRPC's.

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from crossmedia.arguments import must
 from crossmedia.errors import NotReady, VersionMismatch
 from crossmedia.imgserver.client import replies
 from crossmedia.imgserver.client.client import ImageClient
@@ -143,6 +144,8 @@ class HeadServers:
         timeout_s: float = 30.0,
         security: ClientSecurity | None = None,
     ):
+        must(isinstance(servers, str | Sequence), "servers", servers, "addresses or transports, as a list")
+        must(isinstance(run_id, str), "run_id", run_id, "a str")
         every = [servers] if isinstance(servers, str) else list(servers)
         self.client = ImageClient(every, timeout_s=timeout_s, dtype="float32", security=security)
         self.run_id = run_id

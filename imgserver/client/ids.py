@@ -44,7 +44,7 @@ def as_ids(image_ids: Sequence[Any] | npt.NDArray[Any]) -> Ids:
 def deduplicated(asked: Ids) -> tuple[Ids, Ids | None]:
     """The ids to ask for, each once and without the null image, and the place of each asked id among them.
 
-    The place of a null image is the last row, -1. No places at all when the ids can be asked for as they are.
+    The place of a null image is the last row, -1. There are no places when the ids can be asked for as they are.
     """
     if len(asked) and asked[0] != NULL_IMAGE and bool((asked[1:] > asked[:-1]).all()):
         return asked, None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from crossmedia.errors import CrossMediaError, Overloaded, ServerUnavailable
+from crossmedia.errors import CrossMediaError, InvalidRequest, Overloaded, ServerUnavailable
 from crossmedia.imgserver.client import replies
 from crossmedia.imgserver.client.retries import Deadline, Tries
 from crossmedia.imgserver.client.server_info import ServerInfo
@@ -12,6 +12,22 @@ from crossmedia.imgserver.client.transports import Transport
 from crossmedia.imgserver.wire import PUT_IMAGES
 from crossmedia.status import TRANSIENT, Status
 from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.version import Version
+
+
+def as_bytes(photos: Mapping[int, bytes | str], info: ServerInfo) -> list[bytes]:
+    """What is put, as it is sent: texts in UTF-8.
+
+    Raises:
+        InvalidRequest: there are texts, and the server sees photos; or one holds half a character.
+    """
+    texts = [image_id for image_id, data in photos.items() if isinstance(data, str)]
+    if texts and not Version.parse(info.version).of_texts:
+        raise InvalidRequest(f"Text is given for {texts[0]}, and the server's backbone {info.backbone} reads none.")
+    try:
+        return [data.encode() if isinstance(data, str) else data for data in photos.values()]
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"A text holds half a character: {error}.") from error
 
 
 def put_photos(

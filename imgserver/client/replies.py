@@ -178,7 +178,7 @@ def statuses(block: bytes, what: str, asked: Sequence[int] | Ids, server: str) -
 
     Args:
         block: one byte each, as it came.
-        what: they are, in an error: image or query.
+        what: they belong to, as an error calls it: image or query.
         asked: id or number of each.
         server: its address.
 

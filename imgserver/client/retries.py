@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
+from crossmedia.arguments import check_seconds
 from crossmedia.errors import CrossMediaError, DeadlineExceeded, Overloaded, ServerUnavailable
 from crossmedia.imgserver.client.transports import Transport
 from crossmedia.imgserver.wire import Method, Reply
@@ -43,7 +44,12 @@ class Deadline:
 
     @classmethod
     def after(cls, timeout_s: float) -> Deadline:
-        """``timeout_s`` seconds from now."""
+        """``timeout_s`` seconds from now.
+
+        Raises:
+            BadInput: that is no number of seconds.
+        """
+        check_seconds(timeout_s)
         return cls(time.monotonic() + timeout_s, timeout_s)
 
     def left(self) -> float:

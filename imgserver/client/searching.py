@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from crossmedia.arguments import must
 from crossmedia.errors import InvalidRequest, VersionMismatch
 from crossmedia.imgserver.client import replies
 from crossmedia.imgserver.client.ids import Ids, as_ids
@@ -20,33 +22,42 @@ from crossmedia.imgserver.client.transports import Transport
 from crossmedia.imgserver.wire import SEARCH
 from crossmedia.v1 import image_server_pb2 as pb
 
+Queries = Sequence[int] | npt.NDArray[Any] | Sequence[bytes] | Sequence[str]
+
 
 @dataclass(frozen=True)
 class Query:
     """What a search asks for.
 
     Attributes:
-        queries: image ids, or photos as bytes.
+        queries: image ids, photos as bytes, or words as text.
         k: neighbours of each.
         version: whose vectors are to be compared; empty: whatever the similarity index has.
     """
 
-    queries: Sequence[int] | npt.NDArray[Any] | Sequence[bytes]
+    queries: Queries
     k: int
     version: str
 
+    def __post_init__(self) -> None:
+        must(isinstance(self.queries, Sized), "queries", self.queries, "a list of image ids, or of photos as bytes")
+        must(isinstance(self.k, Integral) and not isinstance(self.k, bool), "k", self.k, "a whole number")
+
     @property
-    def by_photo(self) -> bool:
-        """Whether the queries are photos."""
-        return len(self.queries) > 0 and isinstance(self.queries[0], bytes)
+    def by_id(self) -> bool:
+        """Whether the queries are images by id, and bring nothing themselves."""
+        return not (len(self.queries) and isinstance(self.queries[0], bytes | str))
 
     def requests(self, limits: Limits) -> Iterator[tuple[pb.SearchRequest, int, Ids | None]]:
-        """Requests that a server takes, how many queries each holds, and their ids, if they are no photos."""
+        """Requests that a server takes, how many queries each holds, and their ids, if they are images by id."""
         most = max(1, limits.max_queries_per_search)  # a server without Search says 0, and then what is wrong
-        if self.by_photo:
-            photos = [bytes(photo) for photo in self.queries]
-            for run in parts([len(photo) for photo in photos], most, limits.message_bytes):
-                yield pb.SearchRequest(photos=photos[run], k=self.k), len(photos[run]), None
+        if not self.by_id:
+            words = isinstance(self.queries[0], str)
+            brought = [query.encode() if isinstance(query, str) else bytes(query) for query in self.queries]
+            for run in parts([len(data) for data in brought], most, limits.message_bytes):
+                given = brought[run]
+                texts = [data.decode() for data in given] if words else ()
+                yield pb.SearchRequest(photos=() if words else given, texts=texts, k=self.k), len(given), None
             return
         ids = as_ids(self.queries)
         for start in range(0, len(ids), most):
@@ -78,7 +89,7 @@ def search(transport: Transport, limits: Limits, query: Query, deadline: Deadlin
 
 
 def best_of(parts: Sequence[Neighbours]) -> Neighbours:
-    """The nearest of all, from what servers that each own a part found to the same queries.
+    """The nearest of all, from what servers that each own a part found for the same queries.
 
     Raises:
         VersionMismatch: they compared vectors of different versions.

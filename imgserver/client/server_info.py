@@ -144,6 +144,12 @@ class ServerInfo:
             )
         return self.backbone
 
+    @property
+    def knows_words(self) -> bool:
+        """Whether words can be compared with its vectors: they are of texts, or of photos beside a text tower."""
+        version = Version.parse(self.version)
+        return version.of_texts or version.of_tower
+
     def not_ready(self, image_id: int, status: int, images: int, timeout_s: float) -> DeadlineExceeded:
         """What to raise of images that the server could not answer for in time.
 

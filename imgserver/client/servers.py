@@ -14,6 +14,7 @@ import numpy.typing as npt
 from crossmedia.errors import BadInput, WrongShard
 from crossmedia.imgserver.client import replies
 from crossmedia.imgserver.client.addresses import SCHEMES
+from crossmedia.imgserver.client.arguments import check_servers
 from crossmedia.imgserver.client.failures import printable
 from crossmedia.imgserver.client.ids import Ids
 from crossmedia.imgserver.client.retries import Deadline, ask
@@ -37,7 +38,7 @@ class Servers:
         security: TLS and token of connections to addresses; None takes what the environment says.
 
     Raises:
-        BadInput: a list is empty or names a server twice.
+        BadInput: one is neither, an address has no port, a list is empty or names a server twice.
     """
 
     def __init__(self, servers: str | Transport | Sequence[str | Transport], security: ClientSecurity | None = None):
@@ -47,6 +48,7 @@ class Servers:
             every, self._own_parts = [servers], False
         else:
             every, self._own_parts = servers, True
+        check_servers(every, security)
         self._names = [server if isinstance(server, str) else f"transport-{n}" for n, server in enumerate(every)]
         if not every or len(set(self._names)) < len(every):
             raise BadInput(f"A list of servers names each once; got {', '.join(self._names) or 'none'}.")

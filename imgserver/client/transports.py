@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import grpc
 from google.protobuf.message import Message
 
-from crossmedia.errors import CrossMediaError
+from crossmedia.errors import BadInput, CrossMediaError
 from crossmedia.imgserver.client import replies
+from crossmedia.imgserver.client.arguments import check_servers
 from crossmedia.imgserver.client.failures import broken, translated
 from crossmedia.imgserver.client.security import ClientSecurity, Metadata, open_channel
 from crossmedia.imgserver.client.server_info import MAX_MESSAGE_BYTES
@@ -152,6 +153,7 @@ class GrpcTransport:
     """
 
     def __init__(self, address: str, security: ClientSecurity | None = None):
+        check_servers([address], security)
         self.address = address
         self._security = security or ClientSecurity.from_environment()
         self._token: Followed[Metadata] | None = None
@@ -238,6 +240,17 @@ class LocalTransport:
 
     def __init__(self, service: Service):
         self._service = service
+
+    def __reduce__(self) -> str:
+        """Refuse to be sent to another process, in words: a store is open in one process.
+
+        Raises:
+            BadInput: always.
+        """
+        raise BadInput(
+            "A client of a store that is open in this process cannot be sent to another one. Open the store there, in "
+            "the worker, with crossmedia.open_store(...), or send a client of a server, which connects anew."
+        )
 
     def call(self, method: Method[Reply], request: Message, timeout_s: float) -> Reply:
         """Have the service answer."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -18,27 +15,27 @@ from crossmedia.allocator import keep_freed_memory
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput, NothingEmbedded
 from crossmedia.imgserver.commands.options import (
+    held_store,
+    how_to_serve,
     machine_of,
     machine_options,
-    names_of,
+    manifest_option,
     ownership_options,
     photo_options,
-    photo_source,
-    served_store_option,
-    server_address,
-    server_option,
     store_option,
+    text_options,
+    text_source,
 )
 from crossmedia.imgserver.commands.shards import embed_files, merge_files
 from crossmedia.imgserver.shards import ownership_of
+from crossmedia.output import show
 from crossmedia.progress import Bar
 from crossmedia.words import counted
 
 if TYPE_CHECKING:
-    from crossmedia.imgserver.offline.precompute import PrecomputeConfig, PrecomputeResult
-    from crossmedia.imgserver.vision.machine import Machine
-    from crossmedia.imgserver.vision.photo_source import PhotoSource
-    from crossmedia.names import ImageNames
+    from crossmedia.imgserver.offline.plan import PrecomputeConfig
+    from crossmedia.imgserver.offline.precompute import PrecomputeResult, StoreEmbedder
+    from crossmedia.imgserver.storage.records import Space
 
 BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 
@@ -48,6 +45,7 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
     example="--store store --catalogue photos",
     goes_on=True,
     sections={
+        "Texts": ("--texts", "--text", "--key", "--manifest", "--encoder"),
         "Photos": ("--catalogue", "--ids", "--photo-root", "--max-image-mb", "--read-timeout-s"),
         "Vectors": ("--store", "--backbone", "--dim", "--new-head", "--head"),
         "This machine": ("--threads", "--decode-threads", "--batch-size", "--devices", "--compile"),
@@ -64,8 +62,16 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 @click.option(
     "--backbone",
     default="efficientnet_lite0",
-    help="CNN that makes the features: efficientnet_lite0, torchvision:<model>, onnx:<file>; #bf16 behind the "
-    "name computes in bfloat16, which is faster and makes another version.",
+    help="CNN that makes the features: efficientnet_lite0, torchvision:<model>, onnx:<file>, hf:<folder>; #bf16 "
+    "behind the name computes in bfloat16, which is faster and makes another version.",
+)
+@text_options
+@manifest_option
+@click.option(
+    "--encoder",
+    default="tfidf",
+    help="What makes features of texts: tfidf, of character n-grams, fitted on these texts and kept in the store; "
+    "hf:<folder or name>, onnx:<folder>; tfidf:<file> of another store.",
 )
 @click.option(
     "--dim",
@@ -136,9 +142,9 @@ def precompute(
     max_image_mb: int,
     photo_roots: tuple[str, ...],
     as_json: bool,
-    **machine: Any,
+    **texts_and_machine: Any,
 ) -> None:
-    """Embed a catalogue of photos, and activate the vectors. Run it again after a kill, or when photos were added.
+    """Embed a catalogue of photos, or --texts, and activate the vectors. Run it again after a kill, or for new ones.
 
     With --head: vectors of a learned head from the features that are stored, as a version beside the active one. With
     --part or --engine ray: by many processes or machines, into files; with --head as well, vectors beside features.
@@ -152,53 +158,82 @@ def precompute(
     if head_file is not None and catalogue is None and not into_files:
         _apply_head(store, head_file, as_json)
         return
-    if catalogue is None:
-        raise BadInput("Give --catalogue, where the photos are, or --head alone for a head over stored features.")
+    _check_source(catalogue, texts_and_machine["texts"], head_file, into_files=into_files)
     if part is not None and ownership is not None:
         raise BadInput("--part makes files for all servers: leave out --servers and --me, and give them to 'merge'.")
-    if head_file is not None and not into_files:
-        raise BadInput("--head takes stored features, so leave out --catalogue; with --part both are needed.")
     from crossmedia.imgserver.offline.image_ids import read_ids
-    from crossmedia.imgserver.offline.precompute import PrecomputeConfig
+    from crossmedia.imgserver.offline.plan import PrecomputeConfig
+    from crossmedia.imgserver.offline.precompute import StoreEmbedder
     from crossmedia.imgserver.offline.shards import Job
+    from crossmedia.imgserver.vision.photo_source import PhotoSource
 
-    photos = photo_source(catalogue, read_timeout_s, max_image_mb, photo_roots)
+    machine = machine_of(texts_and_machine)
+    photos = PhotoSource.of_options(catalogue, max_image_mb, read_timeout_s, photo_roots)
+    if catalogue is None:
+        photos, backbone = text_source(store, **texts_and_machine)
     only = read_ids(ids, photos.names()) if ids else None
     if into_files:
         job, ray = Job(out, photos, backbone, only), engine == "ray"
         found = embed_files(
-            *(job, part or "1/1"), machine=machine_of(machine), on_ray=ray, ray_address=ray_address, head_file=head_file
+            *(job, part or "1/1"), machine=machine, on_ray=ray, ray_address=ray_address, head_file=head_file
         )
         if part is None:
             found["merged"] = merge_files(out, store, dim, ownership=ownership, new_head=new_head)
-        _say_files(found, as_json)
+            said = f"active version: {found['merged']['version']}"
+        else:
+            said = f"When all parts are there: crossmedia imgserver merge {out} --store STORE"
+        show(found, as_json, said)
         return
     config = PrecomputeConfig(dim, only, new_head=new_head, ownership=ownership)
-    result = _into_store(store, photos, backbone, machine_of(machine), config)
+    _go_behind_requests(store)
+    with StoreEmbedder(store, photos, backbone, machine) as embedder:
+        result = _into_store(embedder, config, began)
     _report_precompute(result, time.monotonic() - began, as_json)
 
 
-def _into_store(
-    store: Path, photos: PhotoSource, backbone: str, machine: Machine, config: PrecomputeConfig
-) -> PrecomputeResult:
-    """Embed what is left of a catalogue, and show how far it is."""
-    from crossmedia.imgserver.offline.precompute import StoreEmbedder
+def _check_source(catalogue: str | None, texts: str | None, head_file: Path | None, *, into_files: bool) -> None:
+    """Refuse options of which one would be passed over."""
+    if texts is not None:
+        if catalogue is not None or into_files or head_file is not None:
+            raise BadInput("--texts go into a store alone: leave out --catalogue, --part, --engine and --head.")
+    elif catalogue is None:
+        raise BadInput(
+            "Give --catalogue, where the photos are, or --texts, or --head alone for a head over stored features."
+        )
+    if head_file is not None and not into_files:
+        raise BadInput("--head takes stored features, so leave out --catalogue; with --part both are needed.")
+
+
+def _go_behind_requests(store: Path) -> None:
+    """Give way to a server that answers callers from this machine."""
     from crossmedia.service.running import running_daemon
 
     if running_daemon(store):
-        os.nice(BEHIND_REQUESTS)  # a server answers callers from this machine
+        os.nice(BEHIND_REQUESTS)
+
+
+def _into_store(embedder: StoreEmbedder, config: PrecomputeConfig, began: float) -> PrecomputeResult:
+    """Embed what is left of a catalogue, and show how far it is; ``began``: the command did, on the monotonic clock."""
     console = Console(stderr=True)
-    with StoreEmbedder(store, photos, backbone, machine) as embedder:
-        _say(embedder.catalogue.passed_over)
-        plan = embedder.plan(config)
-        _ = embedder.engine
-        todo = len(plan.to_embed)
-        console.print(f"{plan.found} photos, {plan.skipped} of them embedded already, {todo} to embed.")
-        if todo:
-            rate, megabytes = embedder.images_per_s(plan), plan.disk_bytes(embedder.backbone.feature_dim) / 1e6
-            console.print(f"Estimate: {todo / rate:.0f} s at {rate:.0f} images/s, {megabytes:.1f} MB on disk.")
-        with Bar("embedding", todo, shown=bool(todo)) as bar:
-            return embedder.run(plan, bar.advance)
+    _say(embedder.catalogue.passed_over)
+    plan = embedder.plan(config)
+    _ = embedder.engine
+    todo, what = len(plan.to_embed), _what(embedder.backbone.space)
+    console.print(f"{plan.found} {what}, {plan.skipped} of them embedded already, {todo} to embed.")
+    if todo:
+        rate, megabytes = embedder.images_per_s(plan), plan.disk_bytes(embedder.backbone.feature_dim) / 1e6
+        start_s = time.monotonic() - began
+        console.print(
+            f"Estimate: {start_s + todo / rate:.0f} s in all: {start_s:.0f} s to start, which are over, and "
+            f"{todo / rate:.0f} s at {rate:.0f} {what} a second; {megabytes:.1f} MB on disk.",
+            soft_wrap=True,
+        )
+    with Bar("embedding", todo, shown=bool(todo)) as bar:
+        return embedder.run(plan, bar.advance)
+
+
+def _what(features: Space) -> str:
+    return "texts" if features.version.of_texts else "photos"
 
 
 def _say(passed_over: tuple[str, ...]) -> None:
@@ -206,56 +241,41 @@ def _say(passed_over: tuple[str, ...]) -> None:
         click.echo(sentence, err=True)
 
 
-def _say_files(found: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(found))
-    elif "merged" in found:
-        click.echo(f"active version: {found['merged']['version']}")
-    else:
-        click.echo(f"When all parts are there: crossmedia imgserver merge {found['folder']} --store STORE")
-
-
 def _apply_head(store: Path, file: Path, as_json: bool) -> None:
     from crossmedia.imgserver.head import Head
     from crossmedia.imgserver.offline.head_vectors import apply_head
-    from crossmedia.imgserver.storage.store import Store
 
     started = time.monotonic()
-    with closing(Store(store, create=False)) as opened:
+    with held_store(store) as opened:
         version, images = apply_head(opened, Head.from_bytes(file.read_bytes()))
     seconds = time.monotonic() - started
-    if as_json:
-        click.echo(json.dumps({"version": version, "images": images, "seconds": seconds}))
-        return
-    click.echo(f"{counted(images, 'image')} in {seconds:.1f} s, from stored features")
-    click.echo(f"version: {version}")
-    click.echo(f"serve it with: crossmedia imgserver versions --store {store} --activate '{version}'")
+    found = {"version": version, "images": images, "seconds": seconds}
+    made = f"{counted(images, 'image')} in {seconds:.1f} s, from stored features"
+    show(found, as_json, made, f"version: {version}", how_to_serve(store, version))
 
 
 def _report_precompute(result: PrecomputeResult, seconds: float, as_json: bool) -> None:
     result.start_s, result.seconds = result.start_s + seconds - result.seconds, seconds
-    if as_json:
-        click.echo(json.dumps(asdict(result)))
-    else:
-        _say_precompute(result)
-    if not result.embedded and not result.skipped:
-        raise NothingEmbedded(f"Not one photo was embedded; the reasons are in {result.rejects_file}.")
-
-
-def _say_precompute(result: PrecomputeResult) -> None:
-    click.echo(
+    show(
+        result,
+        as_json,
         f"found {result.found}, embedded {result.embedded}, skipped {result.skipped}, rejected {result.rejected} "
-        f"in {result.seconds:.1f} s, {result.start_s:.1f} s of them before the first photo (packages, list, CNN)"
+        f"in {result.seconds:.1f} s, {result.start_s:.1f} s of them before the first (packages, list, backbone)",
+        f"rejected ones and reasons: {result.rejects_file}" if result.rejects_file else "",
+        result.note,
+        f"active version: {result.version}",
     )
-    if result.rejects_file:
-        click.echo(f"rejected photos and reasons: {result.rejects_file}")
-    if result.note:
-        click.echo(result.note)
-    click.echo(f"active version: {result.version}")
+    if not result.embedded and not result.skipped:
+        raise NothingEmbedded(f"Not one of {result.found} was embedded; the reasons are in {result.rejects_file}.")
 
 
 @click.command(cls=Command, example="photos --out manifest.parquet")
 @click.argument("catalogue", metavar="PATH|URL")
+@click.option(
+    "--key",
+    default="",
+    help="The catalogue is a table of items, Parquet or CSV, and this column names them: for --texts.",
+)
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -263,88 +283,21 @@ def _say_precompute(result: PrecomputeResult) -> None:
     help="The manifest to write; ids that are in it already are kept.",
 )
 @json_option
-def manifest(catalogue: str, out: Path, as_json: bool) -> None:
+def manifest(catalogue: str, key: str, out: Path, as_json: bool) -> None:
     """List a catalogue once and give every image an id that lasts.
 
     Needed when photos have names instead of numbers, and useful when listing takes long: then use the manifest as the
     catalogue. Names stay the ids when all are whole numbers. Run it again when photos were added.
     """
-    from crossmedia.imgserver.storage.catalogue import READ_TIMEOUT_S
     from crossmedia.imgserver.storage.catalogue.manifest import write_manifest
+    from crossmedia.imgserver.storage.catalogue.texts import rows_by_key
 
-    report = write_manifest(catalogue, out, READ_TIMEOUT_S)
-    _say(report.passed_over)
-    if as_json:
-        click.echo(json.dumps(asdict(report)))
-        return
+    report = write_manifest(catalogue, out, rows=rows_by_key(catalogue, key) if key else None)
+    _say((*report.passed_over, *report.alike))
     gone = f", {report.gone} no longer in the catalogue" if report.gone else ""
-    click.echo(f"{counted(report.images, 'image')} in {report.out}: {report.added:,} new{gone}")
-    if report.photo_root:
-        click.echo(
-            f"its photos lie outside its own folder; precompute and serve read them if you allow it: --catalogue "
-            f"{quote(report.out)} --photo-root {quote(report.photo_root)}"
-        )
-
-
-@click.command(cls=Command, example="4711.jpg --store store", goes_on=True)
-@click.argument("photos", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--id", "image_id", type=click.IntRange(min=0), help="Image id of the one photo that is given.")
-@server_option
-@served_store_option
-@click.option("--timeout-s", type=float, default=60.0, help="Seconds for all of it, retries included.")
-@json_option
-def add(
-    photos: tuple[Path, ...], image_id: int | None, server: str | None, store: str, timeout_s: float, as_json: bool
-) -> None:
-    """Have a running server embed new PHOTOS at once, or take new photos in place of old ones.
-
-    Files are named <image id>.jpg, or by a key of the manifest that the store was filled from, or --id names the image.
-    The server keeps the vector, not the photo: bring it to the catalogue too.
-    """
-    from crossmedia.imgserver.client import ImageClient, Status
-
-    names = names_of(store) if server is None else None
-    brought: dict[int, bytes] = {}
-    for path in photos:
-        number = _image_id(path, names) if image_id is None else image_id
-        if number in brought:
-            raise BadInput(f"Image id {number} is given twice; the second photo is {path}.")
-        brought[number] = path.read_bytes()
-    with ImageClient(server_address(server, store), timeout_s=timeout_s) as client:
-        result = client.put(brought)
-    refused = {number: status.name for number, status in result.items() if status != Status.OK}
-    if as_json:
-        click.echo(json.dumps({"added": len(result) - len(refused), "refused": refused}))
-    else:
-        click.echo(f"added {len(result) - len(refused)}, refused {len(refused)}")
-        for refused_id, name in refused.items():
-            click.echo(f"image {refused_id}: {name}{_why(brought[refused_id])}")
-    if refused:
-        raise NothingEmbedded(f"{len(refused)} of {len(result)} photos were refused; each has its reason above.")
-
-
-def _image_id(path: Path, names: ImageNames | None) -> int:
-    """The image that a file is named after: a key of the manifest, else a whole number, in digits as in a catalogue."""
-    from crossmedia.keys import as_image_id
-
-    if names is not None and (found := int(names.named([path.name])[0])) >= 0:
-        return found
-
-    if path.stem.isdecimal() and (number := as_image_id(path.stem)) is not None:
-        return number
-    other = ", nor by a key of the store's manifest" if names is not None else ", a whole number from 0 to 2^63 - 1"
-    meant = names.meant(path.name) if names is not None else ""
-    raise BadInput(
-        f"The photo {path} is not named after an image id{other}.{meant} Rename it, or give its id with --id."
+    outside = (
+        f"its photos lie outside its own folder; precompute and serve read them if you allow it: --catalogue "
+        f"{quote(report.out)} --photo-root {quote(report.photo_root)}"
     )
-
-
-def _why(data: bytes) -> str:
-    """What the bytes of a refused photo look like, if they do not begin like a photo."""
-    from crossmedia.imgserver.vision.formats import CorruptImage, format_of
-
-    try:
-        format_of(data)
-    except CorruptImage as error:
-        return f": {error}"
-    return ""
+    made = f"{counted(report.images, 'image')} in {report.out}: {report.added:,} new{gone}"
+    show(report, as_json, made, outside if report.photo_root and not key else "")

@@ -27,6 +27,7 @@ from crossmedia.imgserver.places import IMAGE_SERVER, holds_store, is_url, own_f
 from crossmedia.imgserver.serve_config import ServeConfig
 from crossmedia.logs import set_up_logs
 from crossmedia.options import arguments_of, options_of
+from crossmedia.output import show
 from crossmedia.service.background import run_in_background, stop_daemon
 from crossmedia.service.running import Daemon
 
@@ -37,7 +38,7 @@ STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
     cls=Command,
     example="--store store --catalogue photos --background",
     sections={
-        "What is served": ("--store", "--catalogue", "--folder", "--servers", "--me"),
+        "What is served": ("--store", "--catalogue", "--texts", "--text", "--key", "--folder", "--servers", "--me"),
         "Where it answers": ("--host", "--port", "--background"),
         "Who may call": ("--tls-cert", "--tls-key", "--tls-client-ca", "--tokens", "--max-ids-per-second"),
         "Photos that are computed when they are asked for": (
@@ -64,10 +65,8 @@ def serve(background: bool, as_json: bool, **values: Any) -> None:
 
     def say(daemon: Daemon) -> None:
         # Standard output is often the same file as the log.
-        if as_json or (config.log_format == "json" and not background):
-            click.echo(json.dumps(asdict(daemon)))
-        else:
-            click.echo(f"The image server answers at {daemon.address} (process {daemon.pid}).")
+        in_log = config.log_format == "json" and not background
+        show(daemon, as_json or in_log, f"The image server answers at {daemon.address} (process {daemon.pid}).")
 
     if background:
         if is_url(config.store):
@@ -127,7 +126,7 @@ def stop(store: str, as_json: bool) -> None:
     if not is_url(store) and not holds_store(Path(store)):
         raise NoStore(store)
     daemon = stop_daemon(IMAGE_SERVER, own_folder(store))
-    click.echo(json.dumps(asdict(daemon)) if as_json else f"The image server at {daemon.address} has stopped.")
+    show(daemon, as_json, f"The image server at {daemon.address} has stopped.")
 
 
 @click.command(cls=Command, example="--store store --wait")
@@ -156,4 +155,4 @@ def health(server: str | None, store: str, wait: bool, timeout_s: float, as_json
         if not wait or time.monotonic() >= deadline:
             raise why
         time.sleep(0.1)
-    click.echo(json.dumps({"address": address, "health": state}) if as_json else f"{address} is healthy.")
+    show({"address": address, "health": state}, as_json, f"{address} is healthy.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -13,16 +12,14 @@ from crossmedia.config import Command, json_option
 from crossmedia.errors import NoStore
 from crossmedia.imgserver.commands.options import server_option, store_option
 from crossmedia.imgserver.places import holds_store
+from crossmedia.output import show
 from crossmedia.progress import Bar
 from crossmedia.words import counted
-
-if TYPE_CHECKING:
-    from crossmedia.imgserver.operations.compact import CompactReport
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
-@click.command(cls=Command, example="--store store --full")
+@click.command(cls=Command, one_place=False, example="--store store --full")
 @store_option
 @server_option
 @click.option(
@@ -65,20 +62,13 @@ def mend(store: Path, as_json: bool) -> None:
     from crossmedia.imgserver.operations.mend import mend as work
 
     report = work(store)
-    if as_json:
-        click.echo(json.dumps(asdict(report)))
-        return
-    if report.rebuilt:
-        click.echo("The index was written anew from the pages that are whole.")
-    for name, count in report.entries.items():
-        click.echo(f"{name}: {count:,} entries were damaged or lost")
+    lines = ["The index was written anew from the pages that are whole."] if report.rebuilt else []
+    lines += [f"{name}: {count:,} entries were damaged or lost" for name, count in report.entries.items()]
     for name, ids in report.rows.items():
-        shown = ", ".join(map(str, ids[:20]))
-        click.echo(f"{name}: {len(ids):,} rows were damaged and are taken out: {shown}{', …' if len(ids) > 20 else ''}")
-    for file in report.removed:
-        click.echo(f"{file} was damaged and is removed")
-    for line in report.advice or ["Nothing is damaged."]:
-        click.echo(line)
+        shown = ", ".join(map(str, ids[:20])) + (", …" if len(ids) > 20 else "")
+        lines.append(f"{name}: {len(ids):,} rows were damaged and are taken out: {shown}")
+    lines += [f"{file} was damaged and is removed" for file in report.removed]
+    show(report, as_json, *lines, *(report.advice or ["Nothing is damaged."]))
 
 
 @click.command(cls=Command, example="--store store --to backups/monday")
@@ -96,12 +86,10 @@ def backup(store: Path, to: Path, as_json: bool) -> None:
 
     with Bar("copying", of_bytes=True) as bar:
         made = work(store, to, bar)
-    if as_json:
-        click.echo(json.dumps({"folder": str(to), "bytes": made.total_bytes, **asdict(made)}))
-        return
+    found = {"folder": str(to), "bytes": made.total_bytes, **asdict(made)}
     entries, files = counted(made.images, "entry", "entries"), counted(len(made.files), "file")
-    click.echo(f"{to}: {entries} in {files}, {made.total_bytes / 1e6:,.1f} MB")
-    click.echo(f"active version: {made.active}")
+    said = f"{to}: {entries} in {files}, {made.total_bytes / 1e6:,.1f} MB"
+    show(found, as_json, said, f"active version: {made.active}")
 
 
 @click.command(cls=Command, example="backups/monday --store store")
@@ -114,11 +102,9 @@ def restore(folder: Path, store: Path, as_json: bool) -> None:
 
     with Bar("copying", of_bytes=True) as bar:
         made = work(folder, store, bar)
-    if as_json:
-        click.echo(json.dumps({"store": str(store), "bytes": made.total_bytes, **asdict(made)}))
-        return
-    click.echo(f"{store}: {counted(made.images, 'entry', 'entries')}, {made.total_bytes / 1e6:,.1f} MB, checked")
-    click.echo(f"active version: {made.active}")
+    found = {"store": str(store), "bytes": made.total_bytes, **asdict(made)}
+    said = f"{store}: {counted(made.images, 'entry', 'entries')}, {made.total_bytes / 1e6:,.1f} MB, checked"
+    show(found, as_json, said, f"active version: {made.active}")
 
 
 @click.command(cls=Command, example="--store store")
@@ -133,12 +119,5 @@ def compact(store: Path, as_json: bool) -> None:
 
     with Bar("writing", of_bytes=True) as bar:
         report = work(store, bar)
-    _say(report, as_json)
-
-
-def _say(report: CompactReport, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(asdict(report)))
-        return
-    click.echo(f"{counted(report.rows, 'row')} kept, {report.rows_dropped:,} dropped")
-    click.echo(f"{report.bytes_before / 1e6:,.1f} MB before, {report.bytes_after / 1e6:,.1f} MB now")
+    rows = f"{counted(report.rows, 'row')} kept, {report.rows_dropped:,} dropped"
+    show(report, as_json, rows, f"{report.bytes_before / 1e6:,.1f} MB before, {report.bytes_after / 1e6:,.1f} MB now")

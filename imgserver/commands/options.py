@@ -1,26 +1,30 @@
-"""Options that several commands share, and the message for missing packages of the server."""
+"""Options that several commands share, and what they mean: a store, a server's address, names of photos."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from crossmedia.errors import BadInput, NoStore, ServerUnavailable
+from crossmedia.errors import NoStore, ServerUnavailable
 from crossmedia.imgserver.places import holds_store, is_url, own_folder
 from crossmedia.imgserver.serve_config import ServeConfig
 from crossmedia.options import Function, Several, help_of, options_of
 from crossmedia.service.running import running_daemon
+from crossmedia.version import TEXT
 
 if TYPE_CHECKING:
+    from crossmedia.imgserver.storage.store import Store
     from crossmedia.imgserver.vision.machine import Machine
-    from crossmedia.imgserver.vision.photo_source import PhotoSource
+    from crossmedia.imgserver.vision.text_source import TextSource
     from crossmedia.names import ImageNames
 
 DEFAULT_SERVER = "localhost:7070"
-MEGABYTE = 1 << 20
 
 
 class _Folder(click.Path):
@@ -62,14 +66,14 @@ def machine_options(function: Function) -> Function:
 
 
 def machine_of(options: dict[str, Any]) -> Machine:
-    """What the values of ``machine_options`` say.
+    """What the values of ``machine_options`` say, which are taken out of ``options``.
 
     Raises:
         BadInput: a device is not there.
     """
     from crossmedia.imgserver.vision.machine import Machine
 
-    made = Machine(**options)
+    made = Machine(**{field.name: options.pop(field.name) for field in fields(Machine)})
     _ = made.gpus  # before anything is listed or loaded
     return made
 
@@ -110,22 +114,30 @@ def names_of(store: str | Path, manifest: Path | None = None) -> ImageNames | No
     return ImageNames.read(manifest) if manifest is not None else ImageNames.of_store(own_folder(store))
 
 
-def missing_extra(error: ImportError) -> BadInput:
-    """The error that says what to install when a command's packages are missing."""
-    return BadInput(
-        f"This command needs the server's packages ({error.name} is missing). "
-        f'Install them with: pip install "crossmedia[server]"'
-    )
+@contextmanager
+def held_store(folder: Path, *, create: bool = False) -> Iterator[Store]:
+    """A local store, open for a block."""
+    from crossmedia.imgserver.storage.store import Store
+
+    with closing(Store(folder, create=create)) as store:
+        yield store
 
 
-def photo_source(
-    catalogue: str | None, read_timeout_s: float, max_image_mb: int, photo_roots: tuple[str, ...]
-) -> PhotoSource:
-    """What ``--catalogue`` and ``photo_options`` say."""
-    from crossmedia.imgserver.vision.decode import ImageLimits
-    from crossmedia.imgserver.vision.photo_source import PhotoSource
+def how_to_serve(store: Path, version: str) -> str:
+    """A sentence for whoever has just made a version."""
+    return f"serve it with: crossmedia imgserver versions --store {store} --activate '{version}'"
 
-    return PhotoSource(catalogue or "", ImageLimits(max_image_mb * MEGABYTE), read_timeout_s, photo_roots)
+
+text_options = options_of(ServeConfig, ("texts", "text", "key"))
+
+
+def text_source(
+    store: Path, texts: str, text: str, key: str, manifest: Path | None = None, encoder: str = ""
+) -> tuple[TextSource, str]:
+    """What ``text_options`` say, names being those of a manifest, else of the store; and the recipe of an encoder."""
+    from crossmedia.imgserver.vision.text_source import TextSource
+
+    return TextSource.of(texts, text, key, manifest=manifest, store=store), TEXT + encoder
 
 
 def server_address(server: str | None, store: str) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -12,8 +10,9 @@ from rich.console import Console
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput
-from crossmedia.imgserver.commands.options import store_option
+from crossmedia.imgserver.commands.options import held_store, store_option
 from crossmedia.imgserver.places import is_url, own_folder
+from crossmedia.output import show
 from crossmedia.progress import Bar
 from crossmedia.words import counted
 
@@ -40,10 +39,9 @@ def publish(store: Path, to: str, versions: tuple[str, ...], as_json: bool) -> N
     from crossmedia.imgserver.offline.publish import images_of
     from crossmedia.imgserver.offline.publish import publish as work
     from crossmedia.imgserver.storage.cluster.store import RedisStore
-    from crossmedia.imgserver.storage.store import Store
 
     console = Console(stderr=True)
-    with closing(Store(store, create=False)) as opened:
+    with held_store(store) as opened:
         spaces, images = images_of(opened, versions)
         with closing(RedisStore(to, own_folder(to))) as cluster, Bar("publishing", images) as bar:
             report = work(opened, cluster, spaces, bar.advance)
@@ -52,8 +50,5 @@ def publish(store: Path, to: str, versions: tuple[str, ...], as_json: bool) -> N
             "A node has evicted keys because its memory was full (evicted_keys in redis-cli info stats). Servers "
             "without a catalogue cannot tell evicted vectors from vectors that were never there."
         )
-    if as_json:
-        click.echo(json.dumps(asdict(report)))
-        return
-    click.echo(f"{counted(report.images, 'image')}, {report.written:,} of them written, in {report.seconds:.1f} s")
-    click.echo(f"active version: {report.active}")
+    said = f"{counted(report.images, 'image')}, {report.written:,} of them written, in {report.seconds:.1f} s"
+    show(report, as_json, said, f"active version: {report.active}")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from contextlib import closing, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,9 @@ from rich.console import Console
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput
-from crossmedia.imgserver.commands.options import ownership_options, store_option
+from crossmedia.imgserver.commands.options import held_store, ownership_options, store_option
 from crossmedia.imgserver.shards import ownership_of
+from crossmedia.output import show
 from crossmedia.progress import Bar
 from crossmedia.words import counted
 
@@ -81,9 +81,8 @@ def merge_files(
 ) -> dict[str, Any]:
     """Take files into a store and make vectors; say what was done, and return it."""
     from crossmedia.imgserver.offline.merge import merge as work
-    from crossmedia.imgserver.storage.store import Store
 
-    with closing(Store(store)) as opened:
+    with held_store(store, create=True) as opened:
         report = work(opened, folder, dim, ownership=ownership, new_head=new_head)
     console = Console(stderr=True)
     console.print(
@@ -115,7 +114,7 @@ def merge(folder: Path, store: Path, dim: int | None, servers: tuple[str, ...] |
     """
     ownership = ownership_of(servers, me)
     found = merge_files(folder, store, dim, ownership=ownership)
-    click.echo(json.dumps(found) if as_json else f"active version: {found['version']}")
+    show(found, as_json, f"active version: {found['version']}")
 
 
 @click.command(cls=Command, example="--store store --servers a:7070,b:7070 --me a:7070", goes_on=True)
@@ -145,23 +144,20 @@ def reshard(store: Path, servers: tuple[str, ...] | None, me: str, out: Path, dr
     if ownership is None:
         raise BadInput("Give --servers, the list from now on, and --me, which of them this store belongs to.")
     from crossmedia.imgserver.offline.moving import drop_moved, write_moved
-    from crossmedia.imgserver.storage.store import Store
 
     if drop:
         _refuse_if_served(store, ownership)
-    with closing(Store(store, create=False)) as opened:
+    with held_store(store) as opened:
         report = drop_moved(opened, out, ownership) if drop else write_moved(opened, out, ownership)
-    if as_json:
-        click.echo(json.dumps(asdict(report)))
-        return
     shards = ", ".join(f"{count} to {server}" for server, count in report.to.items()) or "none"
-    click.echo(f"virtual shards for others: {shards} ({counted(report.images, 'image')})")
-    click.echo(f"{counted(report.rows, 'row')} {'dropped' if drop else 'written'} in {report.seconds:.1f} s")
+    lines = [f"virtual shards for others: {shards} ({counted(report.images, 'image')})"]
+    lines.append(f"{counted(report.rows, 'row')} {'dropped' if drop else 'written'} in {report.seconds:.1f} s")
     if drop:
-        click.echo("An index for similarity still names what was dropped: build it again with 'imgserver index'.")
-        return
-    for server in report.to:
-        click.echo(f"at {server}: crossmedia imgserver merge {out} --servers {','.join(servers or ())} --me {server}")
+        lines.append("An index for similarity still names what was dropped: build it again with 'imgserver index'.")
+    else:
+        merge = f"crossmedia imgserver merge {out} --servers {','.join(servers or ())}"
+        lines += [f"at {server}: {merge} --me {server}" for server in report.to]
+    show(report, as_json, *lines)
 
 
 def _refuse_if_served(store: Path, ownership: Ownership) -> None:

@@ -8,7 +8,6 @@ import json
 import math
 import os
 from collections.abc import Collection, Sequence
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import click
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput, NothingEmbedded
 from crossmedia.imgserver.commands.options import (
+    held_store,
     manifest_option,
     names_of,
     photo_root_option,
@@ -26,6 +26,7 @@ from crossmedia.imgserver.commands.options import (
     server_option,
     store_option,
 )
+from crossmedia.output import show
 from crossmedia.progress import Bar
 from crossmedia.words import counted
 
@@ -53,18 +54,18 @@ def index(store: Path, kind: str, as_json: bool) -> None:
     Run it again when photos were added or another version was activated.
     """
     from crossmedia.imgserver.similarity.building import build_index
-    from crossmedia.imgserver.storage.store import Store
 
-    with closing(Store(store, create=False)) as opened, Bar("indexing") as bar:
+    with held_store(store) as opened, Bar("indexing") as bar:
         report = build_index(opened, kind, progress=bar.advance)
     info = report.info
-    if as_json:
-        click.echo(json.dumps(asdict(report)))
-        return
-    click.echo(f"{counted(info.images, 'image')} of {info.version}")
-    click.echo(f"kind {info.kind}, {info.bytes_per_image:.0f} bytes an image, {report.seconds:.1f} s")
-    speed = f"recall@10 {info.recall_at_10:.3f}; {report.queries_per_s:,.0f} queries/s"
-    click.echo(speed + ("" if info.kind == "flat" else f", {report.brute_force_queries_per_s:,.0f} by brute force"))
+    brute = "" if info.kind == "flat" else f", {report.brute_force_queries_per_s:,.0f} by brute force"
+    show(
+        report,
+        as_json,
+        f"{counted(info.images, 'image')} of {info.version}",
+        f"kind {info.kind}, {info.bytes_per_image:.0f} bytes an image, {report.seconds:.1f} s",
+        f"recall@10 {info.recall_at_10:.3f}; {report.queries_per_s:,.0f} queries/s{brute}",
+    )
 
 
 @click.command(cls=Command, example="5 photos/042.jpg --store store --out similar.png")
@@ -88,29 +89,31 @@ def search(
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    """The images most alike QUERIES: keys of the manifest, image ids, or files of photos that are in no catalogue.
+    """The images most alike QUERIES: keys of the manifest, image ids, files of photos in no catalogue, or words.
 
     Asks a running server, whose store has an index ('imgserver index'). A word that is a key is that image, though it
-    is a number or a file as well.
+    is a number or a file as well. Words find texts, and photos that went through the image tower of CLIP or SigLIP.
     """
-    from crossmedia.imgserver.client import ImageClient
+    from crossmedia.imgserver.client import ImageClient, Status
 
     names = names_of(store, manifest) if manifest is not None or server is None else None
-    ids, files = _asked(queries, names)
+    ids, files, words = _asked(queries, names)
     photos = [file.read_bytes() for file in files]
     labels = [_label(image_id, names) for image_id in ids] + [file.name for file in files]
+    labels += [f'"{word}"' for word in words]
     with ImageClient(server_address(server, store), timeout_s=timeout_s) as client:
-        parts = [client.search(part, k) for part in (ids, photos) if part]
+        if words and not client.info().knows_words:
+            raise _neither(words[0], names)
+        parts = [client.search(part, k) for part in (ids, photos, words) if part]
         near = [
-            list(zip(*row, strict=True))
+            [(image_id, cosine) for image_id, cosine in zip(*row, strict=True) if image_id >= 0]
             for part in parts
             for row in zip(part.image_ids.tolist(), part.cosines.tolist(), strict=True)
         ]
-        status = [_status_name(value) for part in parts for value in part.status.tolist()]
-        near = [[(image_id, cosine) for image_id, cosine in row if image_id >= 0] for row in near]
+        status = [Status(value).name for part in parts for value in part.status.tolist()]
         called = _keys({image_id for row in near for image_id, _ in row}, names)
         if out is not None:
-            _draw(out, client, ids, photos, labels, near, called)
+            _draw(out, client, ids, [*photos, *(None for _ in words)], labels, near, called)
     if as_json:
         rows = [
             {"query": label, "status": state, "neighbours": [_neighbour(i, c, names, called) for i, c in row]}
@@ -127,12 +130,12 @@ def search(
         raise NothingEmbedded(f"{len(failed)} of {len(labels)} queries have no vector; the first is {failed[0]}.")
 
 
-def _asked(queries: Sequence[str], names: ImageNames | None) -> tuple[list[int], list[Path]]:
-    """Image ids and files that are meant: a key first, then a number, a file, and a key with a suffix behind it."""
+def _asked(queries: Sequence[str], names: ImageNames | None) -> tuple[list[int], list[Path], list[str]]:
+    """Image ids, files and words: a key first, then a number, a file, a key with a suffix behind it; the rest."""
     from crossmedia.keys import as_image_id
 
     keyed = dict(zip(queries, names.find(queries).tolist(), strict=True)) if names is not None else {}
-    ids, files = [], []
+    ids, files, words = [], [], []
     for query in queries:
         found, number = keyed.get(query, -1), as_image_id(query)
         if found >= 0 and (names is None or names.keys([found]) == [query] or not os.path.isfile(query)):
@@ -142,10 +145,14 @@ def _asked(queries: Sequence[str], names: ImageNames | None) -> tuple[list[int],
         elif os.path.isfile(query):
             files.append(Path(query))
         else:
-            key = "a key of the manifest, " if names is not None else ""
-            meant = names.meant(query) if names is not None else ""
-            raise BadInput(f"{query} is neither {key}an image id nor a file.{meant}")
-    return ids, files
+            words.append(query)
+    return ids, files, words
+
+
+def _neither(query: str, names: ImageNames | None) -> BadInput:
+    key = "a key of the manifest, " if names is not None else ""
+    meant = names.meant(query) if names is not None else ""
+    return BadInput(f"{query} is neither {key}an image id nor a file.{meant}")
 
 
 def _keys(ids: Collection[int], names: ImageNames | None) -> dict[int, str]:
@@ -183,10 +190,9 @@ def duplicates(
     """
     from crossmedia.imgserver.similarity.contact_sheet import contact_sheet
     from crossmedia.imgserver.similarity.duplicates import find_duplicates
-    from crossmedia.imgserver.storage.store import Store
     from crossmedia.imgserver.vision.photo_source import PhotoSource
 
-    with closing(Store(store, create=False)) as opened, Bar("comparing") as bar:
+    with held_store(store) as opened, Bar("comparing") as bar:
         groups, images, nearest = find_duplicates(opened, threshold, bar.advance)
     called = _keys({image_id for group in groups for image_id in group.image_ids}, names_of(store))
     _write(out, _table(groups, called))
@@ -205,16 +211,16 @@ def duplicates(
         shown = [group.image_ids[:SHOWN_IMAGES] for group in groups[:SHOWN_GROUPS]]
         _write(picture, contact_sheet([[cell(image_id) for image_id in ids] for ids in shown]))
     many = sum(len(group.image_ids) for group in groups)
-    if as_json:
-        listed = [asdict(group) | {"keys": [called[i] for i in group.image_ids]} for group in groups]
-        found = {"images": images, "groups": listed, "nearest": nearest, "file": str(out)}
-        click.echo(json.dumps(found | {"picture": str(picture) if picture else None}))
-        return
+    listed = [asdict(group) | {"keys": [called[i] for i in group.image_ids]} for group in groups]
+    found = {"images": images, "groups": listed, "nearest": nearest, "file": str(out)}
     summary = f"{counted(images, 'image')}, {counted(len(groups), 'group')} of {counted(many, 'image')}"
-    click.echo(f"{summary} with a cosine of {threshold} or more")
-    if hint := _other_threshold(threshold, images, many, nearest):
-        click.echo(hint)
-    click.echo(f"groups: {out}" + (f"; the largest drawn: {picture}" if picture else ""))
+    show(
+        found | {"picture": str(picture) if picture else None},
+        as_json,
+        f"{summary} with a cosine of {threshold} or more",
+        _other_threshold(threshold, images, many, nearest),
+        f"groups: {out}" + (f"; the largest drawn: {picture}" if picture else ""),
+    )
 
 
 def _other_threshold(threshold: float, images: int, grouped: int, nearest: float) -> str:
@@ -251,26 +257,19 @@ def semantic_ids(store: Path, levels: int, codes: int, out: Path, as_json: bool)
     Any model takes them as id features. Run it again when photos were added: the codes keep their meaning.
     """
     from crossmedia.imgserver.similarity.semantic_ids import write_semantic_ids
-    from crossmedia.imgserver.storage.store import Store
 
-    with closing(Store(store, create=False)) as opened:
+    with held_store(store) as opened:
         report = write_semantic_ids(opened, out, levels, codes)
-    if as_json:
-        click.echo(json.dumps(asdict(report)))
-        return
-    distinct = ", ".join(f"{count:,}" for count in report.distinct)
-    click.echo(
-        f"{counted(report.images, 'image')}; different ids by level: {distinct}; "
-        f"{report.error:.0%} of the variance is left"
-    )
-    click.echo(f"{'codes of an earlier run go on; ' if report.kept else ''}written: {report.file}")
+    by_level = f"different ids by level: {', '.join(f'{count:,}' for count in report.distinct)}"
+    said = f"{counted(report.images, 'image')}; {by_level}; {report.error:.0%} of the variance is left"
+    show(report, as_json, said, f"{'codes of an earlier run go on; ' if report.kept else ''}written: {report.file}")
 
 
 def _draw(
     out: Path,
     client: Any,
     ids: Sequence[int],
-    photos: Sequence[bytes],
+    photos: Sequence[bytes | None],
     names: Sequence[str],
     near: Sequence[Sequence[tuple[int, float]]],
     called: dict[int, str],
@@ -314,9 +313,3 @@ def _write(path: Path, data: bytes) -> None:
 
     with replacing(path) as part:
         part.write_bytes(data)
-
-
-def _status_name(value: int) -> str:
-    from crossmedia.imgserver.client import Status
-
-    return Status(value).name

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from crossmedia.config import Command, json_option
-from crossmedia.imgserver.commands.options import manifest_option, store_option
+from crossmedia.imgserver.commands.options import held_store, how_to_serve, manifest_option, store_option
+from crossmedia.output import show
 from crossmedia.words import counted
 
 
 @click.command(name="import", cls=Command, example="clip.parquet --name clip-vit-b32 --store store", goes_on=True)
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
 @click.option("--name", required=True, help="Name of the net that made the vectors; it becomes part of the version.")
+@click.option(
+    "--activate/--no-activate",
+    default=True,
+    help="Serve them to who names no version, which is the default; or keep them beside the active version.",
+)
 @manifest_option
 @store_option
 @json_option
-def import_command(file: Path, name: str, manifest: Path | None, store: Path, as_json: bool) -> None:
+def import_command(file: Path, name: str, activate: bool, manifest: Path | None, store: Path, as_json: bool) -> None:
     """Serve vectors that exist already: a Parquet FILE, or a folder of them, with the columns image_id and vector.
 
     Images are ids, or keys of a manifest; with --manifest a column key counts, and image_id beside it is not read.
     Vectors are lists of floats of one length; they are stored as float16. The same file again changes nothing.
     """
     from crossmedia.imgserver.offline.exchange import KnownImages, check_vectors, import_vectors
-    from crossmedia.imgserver.storage.store import Store
     from crossmedia.names import ImageNames
 
     given, before = ImageNames.read(manifest) if manifest else None, ImageNames.of_store(store)
@@ -35,16 +37,13 @@ def import_command(file: Path, name: str, manifest: Path | None, store: Path, as
     vectors = check_vectors(file, name, KnownImages(given, known))  # a file that is wrong makes no store
     if vectors.passed_over:
         click.echo(f"image_id of {file} was not read: its column key counts, by the manifest", err=True)
-    with closing(Store(store)) as opened:
+    with held_store(store, create=True) as opened:
         if given is not None:
             given.keep(opened.folder)
-        report = import_vectors(opened, vectors)
-    if as_json:
-        click.echo(json.dumps(asdict(report)))
-        return
-    made = counted(report.images, "vector")
-    click.echo(f"{made} of {report.dim} numbers, {report.added:,} new, in {report.seconds:.1f} s")
-    click.echo(f"active version: {report.version}")
+        report = import_vectors(opened, vectors, activate=activate)
+    made = f"{counted(report.images, 'vector')} of {report.dim} numbers, {report.added:,} new"
+    version = f"{'active version' if activate else 'version, not active'}: {report.version}"
+    show(report, as_json, f"{made}, in {report.seconds:.1f} s", version)
 
 
 @click.command(cls=Command, example="--store store --out vectors.parquet")
@@ -60,16 +59,11 @@ def import_command(file: Path, name: str, manifest: Path | None, store: Path, as
 def export(out: Path, version: str, store: Path, as_json: bool) -> None:
     """Write the vectors of a version to a file, sorted by image id, for use without this project."""
     from crossmedia.imgserver.offline.exchange import export_vectors
-    from crossmedia.imgserver.storage.store import Store
 
-    with closing(Store(store, create=False)) as opened:
+    with held_store(store) as opened:
         report = export_vectors(opened, out, version)
-    if as_json:
-        click.echo(json.dumps(asdict(report)))
-        return
-    made = counted(report.images, "vector")
-    click.echo(f"{made} of {report.dim} numbers in {', '.join(report.files)} ({report.seconds:.1f} s)")
-    click.echo(f"version: {report.version}")
+    made = f"{counted(report.images, 'vector')} of {report.dim} numbers in {', '.join(report.files)}"
+    show(report, as_json, f"{made} ({report.seconds:.1f} s)", f"version: {report.version}")
 
 
 @click.command(cls=Command, example="--bytes 16 --store store", goes_on=True)
@@ -92,18 +86,16 @@ def compress(size: int, version: str, store: Path, as_json: bool) -> None:
     again after a kill, or when photos were added.
     """
     from crossmedia.imgserver.offline.compress import compress as work
-    from crossmedia.imgserver.storage.store import Store
 
-    with closing(Store(store, create=False)) as opened:
+    with held_store(store) as opened:
         report = work(opened, size, version)
-    if as_json:
-        click.echo(json.dumps(asdict(report)))
-        return
+    made = f"{counted(report.images, 'vector')} of {report.bytes} instead of {report.plain_bytes} bytes"
     kept = "the codebook of an earlier run goes on" if report.kept else "a new codebook"
-    click.echo(
-        f"{counted(report.images, 'vector')} of {report.bytes} instead of {report.plain_bytes} bytes, "
-        f"{report.added:,} new"
+    show(
+        report,
+        as_json,
+        f"{made}, {report.added:,} new",
+        f"{kept}; mean cosine to the vectors as they were: {report.cosine:.4f} ({report.seconds:.1f} s)",
+        f"version: {report.version}",
+        how_to_serve(store, report.version),
     )
-    click.echo(f"{kept}; mean cosine to the vectors as they were: {report.cosine:.4f} ({report.seconds:.1f} s)")
-    click.echo(f"version: {report.version}")
-    click.echo(f"serve it with: crossmedia imgserver versions --store {store} --activate '{report.version}'")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from rich.table import Table
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput
-from crossmedia.imgserver.commands.options import store_option
+from crossmedia.imgserver.commands.options import held_store, store_option
 
 
 @click.command(cls=Command, example="--store store")
@@ -28,11 +27,10 @@ def versions(activate: str | None, delete: str | None, store: Path, as_json: boo
     a server that still has the version open ends.
     """
     from crossmedia.imgserver.storage import versions as work
-    from crossmedia.imgserver.storage.store import Store
 
     if activate and delete:
         raise BadInput("Give either --activate or --delete.")
-    with closing(Store(store, create=False)) as opened:
+    with held_store(store) as opened:
         if activate:
             work.activate(opened, activate)
         if delete:

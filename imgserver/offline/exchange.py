@@ -61,7 +61,7 @@ class KnownImages:
 
     Attributes:
         given: by a manifest that somebody names; a column ``key`` is read by it, and ``image_id`` beside it is not.
-        known: by that, and as the store knows already; None: by their ids.
+        known: names by the manifest and by the store; None: images are called by their ids.
     """
 
     given: ImageNames | None = None
@@ -178,12 +178,13 @@ def check_vectors(path: Path, name: str, images: KnownImages | None = None) -> N
     return NewVectors(Version(hashed(name, sha.hexdigest()), IMPORTED, dim=dim), len(every), source, passed_over)
 
 
-def import_vectors(store: Store, vectors: NewVectors) -> ImportReport:
-    """Store vectors as a version of their own, and activate it; those that are there already add nothing.
+def import_vectors(store: Store, vectors: NewVectors, *, activate: bool = True) -> ImportReport:
+    """Store vectors as a version of their own; those that are there already add nothing.
 
     Args:
         store: where they go.
         vectors: of ``check_vectors``.
+        activate: serve them to who names no version.
     """
     started = time.monotonic()
     space = vector_space(store, vectors.version)
@@ -195,7 +196,8 @@ def import_vectors(store: Store, vectors: NewVectors) -> ImportReport:
             store.put(Rows(space, ids, ok, nowhere, values)[new])
             added += int(new.sum())
     leave_snapshot(store, space)
-    store.index.activate(space.name)
+    if activate:
+        store.index.activate(space.name)
     return ImportReport(space.name, vectors.images, added, space.dim, time.monotonic() - started)
 
 

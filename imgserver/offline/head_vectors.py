@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crossmedia.errors import BadInput, NothingEmbedded
-from crossmedia.imgserver.head import Head, fit_pca
+from crossmedia.imgserver.head import Head, fit_pca, whole_head
 from crossmedia.imgserver.head_files import load_head, save_head
 from crossmedia.imgserver.offline.rejects import REJECTS_FILE
 from crossmedia.imgserver.storage.records import Ids, Rows, Space, places_in, same_photo
@@ -66,7 +66,7 @@ def make_vectors(store: Store, features: Space, dim: int | None, *, new_head: bo
         store: holds the features.
         features: of one backbone.
         dim: numbers in a vector; None keeps the head of the active version, and where there is none to keep is 64, or
-            what a PCA of fewer photos has.
+            what a PCA of fewer photos has; features of a tower stay whole, for only so photos are found by words.
         new_head: fit one even if the active version has a head that fits.
 
     Raises:
@@ -101,7 +101,7 @@ def kept_head(store: Store, features: Space, dim: int | None, *, new_head: bool)
 
 
 def check_photos(store: Store, features: Space, dim: int | None, coming: int, *, new_head: bool) -> None:
-    """Before photos are embedded: whether there will be enough of them for a PCA to as many numbers as were asked for.
+    """Check, before photos are embedded, that there will be enough of them for a PCA to so many numbers.
 
     Args:
         store: holds the features so far.
@@ -111,11 +111,16 @@ def check_photos(store: Store, features: Space, dim: int | None, coming: int, *,
         new_head: as of ``make_vectors``.
 
     Raises:
-        BadInput: there will not be.
+        BadInput: there will be too few.
     """
-    if dim is not None and kept_head(store, features, dim, new_head=new_head) is None:
+    if dim is not None and not _keeps_all(features, dim) and kept_head(store, features, dim, new_head=new_head) is None:
         status = store.index.load(features.name)[1]["status"]
         _check_dim(int(is_ok(status).sum()) + coming, dim)
+
+
+def _keeps_all(features: Space, dim: int | None) -> bool:
+    """Whether a new head leaves features as they are: those of one tower are to be compared with those of the other."""
+    return features.version.of_tower and dim in (None, features.dim)
 
 
 def _check_dim(photos: int, dim: int | None) -> None:
@@ -129,16 +134,16 @@ def _check_dim(photos: int, dim: int | None) -> None:
 
 
 def few_numbers(store: Store, features: Space, version: str, dim: int | None) -> str:
-    """A sentence where vectors have fewer numbers than they would have of more photos; else nothing."""
-    has = Version.parse(version).dim
-    if dim is not None or has >= DEFAULT_DIM or load_head(store, version).spec.name != "pca":
+    """A sentence for vectors that have fewer numbers than more photos would give them; else empty."""
+    has, most = Version.parse(version).dim, min(DEFAULT_DIM, features.dim)
+    if dim is not None or has >= most or load_head(store, version).spec.name != "pca":
         return ""
     photos = int(is_ok(store.index.load(features.name)[1]["status"]).sum())
-    if photos <= DEFAULT_DIM:
-        return f"vectors have {has} numbers and not {DEFAULT_DIM}, for a PCA of {photos} photos has no more"
+    if photos <= most:
+        return f"vectors have {has} numbers and not {most}, for a PCA of {photos} photos has no more"
     return (
         f"vectors have {has} numbers, as the active version's head makes them; of the {photos} photos that there are "
-        f"now --new-head makes {DEFAULT_DIM}"
+        f"now --new-head makes {most}"
     )
 
 
@@ -150,11 +155,13 @@ def _head(store: Store, features: Space, dim: int | None, *, new_head: bool) -> 
     entries = entries[is_ok(entries["status"])]
     if not len(entries):
         raise NothingEmbedded(f"Not one photo could be embedded. The reasons are in {store.folder / REJECTS_FILE}.")
+    if _keeps_all(features, dim):
+        return whole_head(features.dim)
     _check_dim(len(entries), dim)
     if len(entries) > PCA_SAMPLE:
         chosen = np.random.default_rng(0).choice(len(entries), PCA_SAMPLE, replace=False)
         entries = entries[np.sort(chosen)]
-    return fit_pca(store.read(features, entries), dim or min(DEFAULT_DIM, len(entries) - 1))
+    return fit_pca(store.read(features, entries), dim or min(DEFAULT_DIM, features.dim, len(entries) - 1))
 
 
 def fill(store: Store, source: Space, target: Space, make: Callable[[Values], Values]) -> None:

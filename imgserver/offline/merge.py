@@ -1,4 +1,4 @@
-"""Files of embedded or moved shards into a store: once, or again whenever more of them are there."""
+"""Merge files of embedded or moved shards into a store: once, or again whenever there are more of them."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def merge(
 
 
 def _take(store: Store, files: ShardFiles, shards: Iterable[int], progress: Callable[[int], None]) -> tuple[int, int]:
-    """Rows of one version into the store; return how many there were, and how many it did not hold like this."""
+    """Put rows of one version into the store; return how many there were, and how many of them were new to it."""
     images = added = 0
     for rows in _together(latest_rows(files, shards)):
         rows = replace(rows, space=own_space(store, rows.space))
@@ -125,7 +125,7 @@ def _take(store: Store, files: ShardFiles, shards: Iterable[int], progress: Call
 
 
 def _together(parts: Iterator[Rows]) -> Iterator[Rows]:
-    """Few rows of several files as one: a commit waits for the disk, however few its rows are."""
+    """Join small files into one set of rows, because each commit waits for the disk."""
     waiting: list[Rows] = []
     for rows in parts:
         waiting.append(rows)

@@ -1,4 +1,4 @@
-"""Images to their new owners when servers join or leave: into files, from there into other stores, then dropped here.
+"""Move images to their new owners when servers join or leave: into files, then other stores; then drop them here.
 
     moved/features/<backbone>/shard=0017/….parquet   rows, as 'precompute --part' writes them; vectors/ likewise
     moved/heads/<head>.safetensors                   what made the vectors
@@ -232,7 +232,7 @@ def _files(folder: Path, space: Space) -> ShardFiles:
 
 
 def _unlike(ids: Ids, entries: Entries, known: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Which entries, shape (n,), files do not have with this content."""
+    """Which entries, shape (n,), the files lack, or hold with another content."""
     place, same = places_in(known["image_id"], ids)
     same[same] = same_photo(known[place[same]], entries[same])
     return ~same

@@ -17,79 +17,31 @@ from pathlib import Path
 
 import numpy as np
 
+from crossmedia.arguments import check_places, check_whole, must
 from crossmedia.errors import BadInput
 from crossmedia.imgserver.offline.decoding import batched, decoded, in_order
-from crossmedia.imgserver.offline.head_vectors import DEFAULT_DIM, check_photos, few_numbers, make_vectors
-from crossmedia.imgserver.offline.image_ids import wanted_ids
-from crossmedia.imgserver.offline.rejects import without_reason, write_rejects
-from crossmedia.imgserver.shards import Ownership, shards_of
-from crossmedia.imgserver.storage.catalogue import Catalogue
+from crossmedia.imgserver.offline.head_vectors import few_numbers, make_vectors
+from crossmedia.imgserver.offline.plan import Plan, PrecomputeConfig, make_plan
+from crossmedia.imgserver.offline.rejects import write_rejects
+from crossmedia.imgserver.offline.texts import check_kind, text_batches, texts_per_s
+from crossmedia.imgserver.storage.catalogue.texts import TextCatalogue
 from crossmedia.imgserver.storage.records import SOURCE, Ids, Rows, Space
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.versions import own_space
-from crossmedia.imgserver.vision.backbone import Backbone
-from crossmedia.imgserver.vision.backbones import get_backbone
+from crossmedia.imgserver.text.backbone import TextBackbone
+from crossmedia.imgserver.vision.backbones import any_backbone
 from crossmedia.imgserver.vision.decoders import Decoders
 from crossmedia.imgserver.vision.embedding import embedded, reasons_of
 from crossmedia.imgserver.vision.engines import Engine, make_engine
 from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.imgserver.vision.photos import Photo, read_photo
+from crossmedia.keys import column_of, full_image_ids
 from crossmedia.names import ImageNames
 from crossmedia.status import is_ok
+from crossmedia.version import TEXT
 
 SAMPLE = 32  # photos, for the estimate
-INDEX_BYTES_PER_IMAGE = 2 * 100  # an entry for the feature and one for the vector, with LMDB's page overhead
-
-
-@dataclass(frozen=True)
-class PrecomputeConfig:
-    """What to embed.
-
-    Attributes:
-        dim: numbers in a vector; None keeps the head of the active version, and is 64 where there is none to keep.
-        only: embed just these image ids; None is the whole catalogue.
-        new_head: fit a head even if the active version has one that fits.
-        ownership: embed only what a server owns; None: all.
-    """
-
-    dim: int | None = None
-    only: Ids | None = None
-    new_head: bool = False
-    ownership: Ownership | None = None
-
-    def chosen(self, catalogue: Catalogue) -> Ids | None:
-        """The image ids that are asked for; None is the whole catalogue."""
-        if self.ownership is None:
-            return self.only
-        ids = catalogue.ids() if self.only is None else self.only
-        mine: Ids = ids[self.ownership.mine[shards_of(ids)]]
-        return mine
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run will do, before it starts.
-
-    Attributes:
-        config: that it follows.
-        only: the image ids asked for; None is the whole catalogue.
-        found: photos asked for that the catalogue has.
-        skipped: photos that are embedded already and have not changed.
-        to_embed: ids of the rest, in the order in which they are read.
-        names: what the photos are called; None: by their ids.
-    """
-
-    config: PrecomputeConfig
-    only: Ids | None
-    found: int
-    skipped: int
-    to_embed: Ids
-    names: ImageNames | None = None
-
-    def disk_bytes(self, feature_dim: int) -> int:
-        """Bytes that the run will add to the store: fp16 rows of feature and vector, and the index."""
-        return len(self.to_embed) * (2 * feature_dim + 2 * (self.config.dim or DEFAULT_DIM) + INDEX_BYTES_PER_IMAGE)
 
 
 @dataclass
@@ -119,26 +71,6 @@ class PrecomputeResult:
     rejects_file: str | None = None
     reasons: dict[str, int] = field(default_factory=dict)
     note: str = ""
-
-
-def make_plan(store: Store, catalogue: Catalogue, backbone: Backbone, config: PrecomputeConfig) -> Plan:
-    """See what is to be done.
-
-    Raises:
-        BadInput: an id of ``config.only`` is not in the catalogue, its manifest names images wrongly, or there are too
-            few photos for ``config.dim``.
-        NothingEmbedded: the catalogue has no photo.
-    """
-    names, only = catalogue.names(), config.chosen(catalogue)
-    ids = wanted_ids(catalogue, only)
-    space = own_space(store, backbone.space)
-    entries, known = store.index.get(space.name, ids)
-    known[known] = catalogue.unchanged(ids[known], entries[known])
-    failed = np.flatnonzero(known & ~is_ok(entries["status"]))
-    known[failed] = ~without_reason(store.folder, ids[failed])
-    plan = Plan(config, only, len(ids), int(known.sum()), catalogue.reading_order(ids[~known]), names)
-    check_photos(store, space, config.dim, len(plan.to_embed), new_head=config.new_head)
-    return plan
 
 
 def precompute(
@@ -180,26 +112,31 @@ def precompute(
         >>> result.found, result.rejected
         (243, 0)
     """
+    check_places(store=store, **({} if isinstance(catalogue, PhotoSource) else {"catalogue": catalogue}))
+    must(isinstance(backbone, str), "backbone", backbone, "the name of a CNN, as a str")
+    must(isinstance(machine, Machine), "machine", machine, "a Machine, such as Machine(threads=2)")
+    if dim is not None:
+        check_whole("dim", dim)
     if not os.fspath(store) or (not isinstance(catalogue, PhotoSource) and not os.fspath(catalogue)):
         raise BadInput("store and catalogue are named, not empty: the one is a folder, the other where the photos are.")
     photos = catalogue if isinstance(catalogue, PhotoSource) else PhotoSource(os.fspath(catalogue))
-    only = None if ids is None else np.unique(np.array(list(ids), dtype=np.int64))
+    only = None if ids is None else np.unique(full_image_ids(column_of(list(ids), "ids", "the call")))
     with StoreEmbedder(store, photos, backbone, machine) as embedder:
         plan = embedder.plan(PrecomputeConfig(dim, only, new_head=new_head))
         return embedder.run(plan, progress)
 
 
 class StoreEmbedder:
-    """A catalogue, a store, and the CNN between them; ``with`` closes the store.
+    """A catalogue, a store, and the CNN or text encoder between them; ``with`` closes the store.
 
     Args:
         store: folder; made if it is not there.
-        photos: how they are read.
-        backbone: name of the CNN.
+        photos: how they are read; or texts, a ``TextSource``.
+        backbone: name of the CNN; or of a text encoder, behind ``text:``.
         machine: what is taken of this machine.
 
     Raises:
-        BadInput: there is no such catalogue or backbone.
+        BadInput: there is no such catalogue or backbone, or the store holds photos and these are texts.
         StoreError: the store cannot be opened.
     """
 
@@ -211,8 +148,18 @@ class StoreEmbedder:
         machine: Machine = Machine(),  # noqa: B008  frozen
     ):
         self._began, self._limits, self._machine = time.monotonic(), photos.limits, machine
-        self.catalogue, self.backbone = photos.open(), get_backbone(backbone)
+        self.catalogue = photos.open()
+        if backbone.startswith(TEXT) and isinstance(self.catalogue, TextCatalogue):
+            from crossmedia.imgserver.vision.text_backbones import own_encoder  # and scipy, for texts alone
+
+            backbone = own_encoder(Path(store), self.catalogue, backbone.removeprefix(TEXT))
+        self.backbone = any_backbone(backbone, Path(store))
         self.store = Store(store)
+        try:
+            check_kind(self.store, self.backbone.space)
+        except BaseException:
+            self.store.close()
+            raise
 
     def __enter__(self) -> StoreEmbedder:
         return self
@@ -230,9 +177,12 @@ class StoreEmbedder:
         return make_plan(self.store, self.catalogue, self.backbone, config)
 
     def images_per_s(self, plan: Plan) -> float:
-        """Images a second that this machine embeds, from one batch of the photos at hand."""
-        ids, how = plan.to_embed, self.backbone.preprocessing
+        """Photos or texts a second that this machine embeds, from one batch of those at hand."""
+        ids, backbone = plan.to_embed, self.backbone
         sample = ids[np.linspace(0, len(ids) - 1, min(len(ids), SAMPLE), dtype=np.int64)]
+        if isinstance(backbone, TextBackbone):
+            return texts_per_s(self.catalogue, backbone, self.engine, sample)
+        how = backbone.preprocessing
         # The first run of a shape sets things up.
         self.engine.run(np.zeros((len(sample), how.size, how.size, 3), dtype=np.uint8))
         with Decoders(self._limits, workers=1) as decoders:
@@ -261,9 +211,9 @@ class StoreEmbedder:
         space = own_space(store, self.backbone.space)
         result, reasons = PrecomputeResult(plan.found, skipped=plan.skipped), dict[int, str]()
         with self._decoders() as decoders, ThreadPoolExecutor(1, thread_name_prefix="commit") as writer:
-            photos = decoded(self.catalogue, self.backbone, decoders, plan.to_embed, self._machine.commit)
             committed: Future[None] | None = None
-            for some in _commits(self._embedded(space, photos), self._machine.commit):
+            batches = self._batches(plan.to_embed, decoders)
+            for some in _commits(self._embedded(space, batches), self._machine.commit):
                 commit = self._commit(some, result, reasons)
                 if committed is not None:
                     committed.result()  # some are written while the next go through the CNN
@@ -281,8 +231,14 @@ class StoreEmbedder:
     def _decoders(self) -> Decoders:
         return Decoders(self._limits, self._machine.decoders)
 
-    def _embedded(self, space: Space, photos: Iterator[Photo]) -> Iterator[_Embedded]:
-        """Photos through the CNN, batch by batch, in their order, as many batches at once as the engine likes."""
+    def _batches(self, ids: Ids, decoders: Decoders) -> Iterator[list[Photo]]:
+        """What goes to the engine together: photos that were decoded, or texts that were read."""
+        if isinstance(self.backbone, TextBackbone):
+            return text_batches(self.catalogue, self.backbone, ids)
+        return batched(decoded(self.catalogue, self.backbone, decoders, ids, self._machine.commit), self.engine.batch)
+
+    def _embedded(self, space: Space, batches: Iterator[list[Photo]]) -> Iterator[_Embedded]:
+        """Batches through the engine, in their order, as many at once as it likes."""
         engine = self.engine
 
         def embed(batch: list[Photo]) -> _Embedded:
@@ -297,7 +253,7 @@ class StoreEmbedder:
             return _Embedded(len(batch), rows, touched, reasons_of(batch) | failed)
 
         with ThreadPoolExecutor(engine.in_flight, thread_name_prefix="cnn") as pool:
-            yield from in_order(pool, embed, batched(photos, engine.batch), engine.in_flight)
+            yield from in_order(pool, embed, batches, engine.in_flight)
 
     def _commit(self, some: list[_Embedded], result: PrecomputeResult, reasons: dict[int, str]) -> Callable[[], None]:
         """Note what became of photos; return what writes it. A photo that was only touched keeps what is stored."""

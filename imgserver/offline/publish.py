@@ -1,4 +1,4 @@
-"""A local store's versions into a cluster that copies of a server share.
+"""Publish versions of a local store to a cluster that copies of a server share.
 
 Each block is read from the store with its checksums verified, compared with what the cluster has, written where it
 differs, and read back. So it goes on where it was stopped, and mends what was thrown away or lost.
@@ -84,7 +84,7 @@ def publish(
     replaced = False
 
     def grow() -> None:
-        """Before a block changes what was published: who is killed after it has not changed it unnoticed."""
+        """Raise the generation before a block changes what was published, so that a killed run is noticed too."""
         nonlocal replaced
         if not replaced:
             cluster.index.raise_generation(store.index.generation)
@@ -119,7 +119,7 @@ def publish(
 
 
 def _publish_model(store: Store, cluster: RedisStore, space: Space) -> None:
-    """What makes more vectors of a version: the head's weights, and which backbone it is."""
+    """Publish what makes more vectors of a version: the head's weights, and which backbone it is."""
     version = space.version
     features = store.index.space(version.backbone)
     if features is None:

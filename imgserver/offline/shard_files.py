@@ -55,7 +55,7 @@ class ShardFiles:
             pq.write_table(_to_table(rows), part, compression="zstd", write_page_checksum=True)
 
     def new_place(self, shard: int) -> str:
-        """Of a file that is to be written now, behind all that were written earlier, by a clock that was ahead too."""
+        """The place of a file that is written now: behind all earlier ones, even those of a clock that was ahead."""
         stamps = (Path(place).name.partition("-")[0] for place in self.places([shard]))
         last = max((int(stamp) for stamp in stamps if stamp.isdecimal()), default=0)
         return f"{_folder_name(shard)}/{max(time.time_ns(), last + 1):020d}-{uuid.uuid4().hex[:8]}.parquet"

@@ -64,7 +64,7 @@ class JobPart:
 
     @classmethod
     def parse(cls, text: str) -> JobPart:
-        """Of ``i/n``.
+        """The part that ``i/n`` means.
 
         Raises:
             BadInput: it is none, or n is above the number of virtual shards.
@@ -121,7 +121,7 @@ class OpenJob:
         return mine
 
     def left(self, ids: Ids, part: JobPart) -> Ids:
-        """Ids that no file has, or whose photo changed, by virtual shard, within it as photos are best read."""
+        """Ids that no file has, or whose photo changed, by virtual shard, in the best order to read photos."""
         known = self.files.known(part.virtual)
         place, done = places_in(known["image_id"], ids)
         done[done] = self.photos.unchanged(ids[done], known[place[done]])

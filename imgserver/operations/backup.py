@@ -35,7 +35,10 @@ from crossmedia.interrupts import undone_if_interrupted
 
 MANIFEST = "backup.json"
 CHUNK_BYTES = 8 << 20
-SMALL_FILES = ("heads/*.safetensors", "codebooks/*.safetensors", "semantic/*.faiss", "rejects.csv", "names.parquet")
+SMALL_FILES = (
+    *("heads/*.safetensors", "codebooks/*.safetensors", "encoders/*.safetensors"),
+    *("semantic/*.faiss", "rejects.csv", "names.parquet"),
+)
 SIMILARITY_TRIES = 3
 OnProgress = Callable[[int, int], None]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +28,7 @@ from crossmedia.imgserver.storage.pages import readable
 from crossmedia.imgserver.storage.records import KEY, RECORD, Ids, Space, whole_entries
 from crossmedia.imgserver.storage.snapshots import remove_snapshots
 from crossmedia.imgserver.storage.store import Store
-from crossmedia.version import name_of
+from crossmedia.version import TEXT, name_of
 
 
 @dataclass
@@ -51,12 +50,11 @@ class MendReport:
     advice: list[str] = field(default_factory=list)
 
 
-def mend(store: Path, on_progress: Callable[[int], None] = lambda rows: None) -> MendReport:
+def mend(store: Path) -> MendReport:
     """Take everything that is damaged out of a store; what is whole stays, and is served meanwhile.
 
     Args:
         store: its folder.
-        on_progress: told how many rows more were compared.
 
     Raises:
         BadInput: the index has to be written anew, and another process has the store open.
@@ -72,7 +70,7 @@ def mend(store: Path, on_progress: Callable[[int], None] = lambda rows: None) ->
         for name, counts in opened.index.drop_damaged().items():
             report.entries[name] = report.entries.get(name, 0) + sum(counts)
         for space in opened.index.spaces():
-            found = find_damage(opened, space, on_progress=on_progress)
+            found = find_damage(opened, space)
             if len(found.ids):
                 opened.index.remove([(space.name, found.ids, found.entries)])
                 report.rows[space.name] = found.ids.tolist()
@@ -172,8 +170,13 @@ def without_codebook(store: Store, space: Space) -> str:
 def _again(store: Store, space: Space, run: str) -> str:
     """The command that makes what is missing of a space."""
     if space.kind == "feature":
-        again = f"{run.format('precompute')} --catalogue FOLDER --backbone {space.recipe}"
-        return f"'{again}' embeds the photos again; vectors of photos that have gone stay as they are."
+        what, of = "photos", f"--catalogue FOLDER --backbone {space.recipe}"
+        if space.version.of_texts:
+            what, of = "texts", "--texts TABLE --text COLUMN"
+            if space.recipe != space.name:  # the one that was fitted is the store's own
+                of += f" --encoder {space.recipe.removeprefix(TEXT)}"
+        again = f"{run.format('precompute')} {of}"
+        return f"'{again}' embeds the {what} again; vectors of {what} that have gone stay as they are."
     if space.codebook:
         return f"'{run.format('compress')} --bytes {space.row_bytes} --version {space.version.plain}'."
     if space.version.imported:

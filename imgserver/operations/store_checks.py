@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from crossmedia.errors import BadInput, CrossMediaError
+from crossmedia.errors import CrossMediaError
 from crossmedia.imgserver.head_files import load_head
 from crossmedia.imgserver.operations.findings import Finding, NotExamined, Subject, ok, problem, warning
 from crossmedia.imgserver.operations.mend import without_codebook
@@ -17,7 +17,7 @@ from crossmedia.imgserver.storage.environment import FORMAT
 from crossmedia.imgserver.storage.records import NO_ROW
 from crossmedia.imgserver.storage.store import row_folder
 from crossmedia.imgserver.vision.backbone import TORCHVISION, OnnxGraph
-from crossmedia.imgserver.vision.backbones import get_backbone
+from crossmedia.imgserver.vision.backbones import any_backbone, get_backbone
 from crossmedia.imgserver.vision.decode import ImageLimits, decode
 from crossmedia.imgserver.vision.engines import OpenVinoEngine, TorchEngine, engine_state
 from crossmedia.words import counted
@@ -44,11 +44,11 @@ def store_opens(subject: Subject) -> Finding:
 
 
 def active_version(subject: Subject) -> Finding:
-    """Whether there is something to serve to who names no version."""
+    """Whether there is something to serve to callers who name no version."""
     store = subject.store
     active = store.index.active
     if not active:
-        return problem("no version is active, so nothing is served", store.fill_hint + ".")
+        return problem("no version is active, so nothing is served", store.filling_advice + ".")
     if store.index.space(active) is None:
         held = ", ".join(space.name for space in store.index.spaces("vector")) or "none"
         return problem(
@@ -152,8 +152,8 @@ def weights(subject: Subject) -> Finding:
             continue
         advice = "Stored vectors are served; to compute more, bring the former weights back or run precompute."
         try:
-            here = get_backbone(space.recipe).version
-        except BadInput as error:
+            here = any_backbone(space.recipe, store.folder).version
+        except CrossMediaError as error:
             return problem(f"the backbone {space.recipe} cannot be had: {error}", advice)
         if here != space.name:
             return problem(f"{space.recipe} is {here} here, and the store holds features of {space.name}", advice)
@@ -197,7 +197,7 @@ def similarity(subject: Subject) -> Finding:
     if opened is None:
         return ok("none was made")
     if opened[0].version != store.index.active:
-        return warning(f"it is of {opened[0].version}, which is not active", store.similarity_hint + ".")
+        return warning(f"it is of {opened[0].version}, which is not active", store.similarity_advice + ".")
     return ok(f"{opened[0].kind} of {counted(opened[0].images, 'image')}")
 
 

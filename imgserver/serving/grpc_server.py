@@ -20,7 +20,7 @@ from crossmedia.imgserver.serving.health import Heartbeat
 from crossmedia.imgserver.serving.requests import images_in
 from crossmedia.imgserver.serving.scopes import SCOPE_OF
 from crossmedia.imgserver.serving.service import ImageService
-from crossmedia.imgserver.wire import GET_VECTORS, METHODS, SERVICE_NAME, Method, encode_reply
+from crossmedia.imgserver.wire import GET_VECTORS, METHODS, SEARCH, SERVICE_NAME, Method, encode_reply
 from crossmedia.logs import REQUEST_ID_KEY, Sparingly, request_id, request_id_of
 from crossmedia.service.admission import Cost
 from crossmedia.service.callers import OnEnd, caller_name
@@ -62,10 +62,12 @@ class Methods:
     def _work_of(self, method: Method[Any]) -> Work:
         if method == GET_VECTORS:
             return lambda request, deadline, on_end: encode_reply(self._service.get_vectors(request, deadline, on_end))
+        if method == SEARCH:
+            return self._service.search
         return lambda *call: self._service.answer(method, *call).SerializeToString()
 
     def handlers(self) -> dict[str, Any]:
-        """In the place of the generated ones: of streams, so that a call is counted before its message is read."""
+        """Handlers of streams, unlike the generated ones, so that a call is counted before its message is read."""
         return {name: grpc.stream_unary_rpc_method_handler(partial(self.answer, name)) for name in self._work}
 
     def answer(self, method: str, requests: Iterator[bytes], context: Any) -> bytes:

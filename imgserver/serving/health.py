@@ -1,9 +1,9 @@
 """Health that means something: work really goes through.
 
-When no CNN batch ran for 10 s, a built-in picture goes the way of every photo that is asked for: a read of the store,
-decoding, CNN, the writer's thread. It waits as others do, only not behind them, and is not stored. A probe that fails,
-or does not end in time while no other photo gets through the CNN, turns the service NOT_SERVING, and the next good one
-turns it back.
+When no CNN batch ran for 10 s, a built-in picture goes the way of every photo that is asked for, or a text that of
+every text: a read of the store, decoding, CNN, the writer's thread. It waits as others do, only not behind them, and is
+not stored. A probe that fails, or does not end in time while no other photo gets through the CNN, turns the service
+NOT_SERVING, and the next good one turns it back.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from PIL import Image
 
 from crossmedia.imgserver.serving.open_versions import OpenVersion
 from crossmedia.imgserver.serving.service import ImageService
+from crossmedia.imgserver.text.backbone import TextBackbone
 from crossmedia.status import Status
 
 log = logging.getLogger(__name__)
@@ -105,15 +106,17 @@ class Heartbeat:
         if service.served.loading:
             raise RuntimeError("the table is still loading")
         _ = service.store.index.generation
-        if service.catalogue is None and not service.store.answers:
-            raise RuntimeError("no node of the store answers, and there is no catalogue to compute from")
+        if service.catalogue is None and not service.store.readable:
+            raise RuntimeError("nothing of the store can be read now, and there is no catalogue to compute from")
 
     def _see_a_photo(self, serving: OpenVersion) -> None:
         misses, started = self._service.misses, time.monotonic()
         # An engine that nobody needed yet is not made for a probe.
-        if serving.model is None or serving.model.embedder.engine_name == "none" or not misses.alive:
+        if serving.maker is None or serving.maker.embedder.engine_name == "none" or not misses.alive:
             return
-        status = misses.probe(serving.model, self._photo, started + PROBE_TIMEOUT_S)
+        backbone = serving.maker.embedder.backbone
+        probe = backbone.probe.encode() if isinstance(backbone, TextBackbone) else self._photo
+        status = misses.probe(serving.maker, probe, started + PROBE_TIMEOUT_S)
         late = status == Status.TIMED_OUT
         if late and misses.last_batch_at < started:
             raise TimeoutError(f"no photo got through decoding and CNN within {PROBE_TIMEOUT_S:.0f} s")

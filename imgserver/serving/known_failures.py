@@ -43,6 +43,6 @@ class KnownFailures:
         return np.where(believed, found & 0xFF, 0).astype(np.uint8)
 
     def forget(self) -> None:
-        """The catalogue is another one."""
+        """Forget all failures, because the catalogue is another one now."""
         with self._lock:
             self._known = IdTable()

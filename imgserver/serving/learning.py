@@ -51,7 +51,7 @@ class HeadCall:
 
     @property
     def key(self) -> tuple[str, bytes]:
-        """What its forward pass is kept under."""
+        """The key under which its forward pass is kept."""
         return self.version, self.block
 
 

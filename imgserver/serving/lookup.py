@@ -94,14 +94,14 @@ class Lookup:
         self._count(len(ids) - len(failed), len(failed) - len(todo), len(todo))
         if not len(todo):
             return 0
-        if self._misses.photos.catalogue is None or serving.model is None:
+        if self._misses.photos.catalogue is None or serving.maker is None:
             status[todo] = np.where(status[todo], status[todo], Status.NOT_FOUND)
-            todo = todo[damaged[todo]] if serving.model is not None else todo[:0]
-            if serving.model is None or not len(todo):
+            todo = todo[damaged[todo]] if serving.maker is not None else todo[:0]
+            if serving.maker is None or not len(todo):
                 return 0
         unique, inverse = np.unique(ids[todo], return_inverse=True)
         with self._admission.held(Cost(slow=1), caller):
-            fresh, outcome = self._misses.resolve(serving.model, unique, caller)
+            fresh, outcome = self._misses.resolve(serving.maker, unique, caller)
         # The photo has gone, and there was a vector: that is no image that nobody knows.
         outcome[np.isin(unique, ids[damaged]) & (outcome == Status.NOT_FOUND)] = Status.FAILED
         permanent = np.isin(outcome, PERMANENT)

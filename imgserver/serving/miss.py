@@ -46,12 +46,12 @@ class Miss:
 
     @property
     def key(self) -> tuple[str, int, int]:
-        """What one computation is enough for."""
+        """What tells misses apart; one computation is enough for each key."""
         return self.maker.table.space.name, self.image_id, self.content
 
     @property
     def brought(self) -> bool:
-        """Whether a caller brought the photo, who may be asked to wait longer."""
+        """Whether a caller brought the photo; such a caller may be asked to wait longer."""
         return self.data is not None and not self.probe
 
     @property
@@ -65,7 +65,7 @@ class Miss:
         return self.photo is not None and self.photo.pixels is not None
 
     def wait_in(self, queue: FairQueue[Miss]) -> None:
-        """Wait for the turns of each caller, a probe before all: what would be in front of it tells it nothing."""
+        """Wait for a turn of each caller; a probe goes first, for it is not to measure how long others wait."""
         if self.probe:
             queue.push(self.callers[0].name, self)
         for caller in self.callers:
@@ -93,7 +93,7 @@ class Miss:
 
 @contextmanager
 def for_callers(misses: list[Miss]) -> Iterator[None]:
-    """Lines that are logged meanwhile have the ids of the calls that wait for these images."""
+    """Give lines that are logged in the block the ids of the calls that wait for these images."""
     waiting = dict.fromkeys(caller.request for miss in misses for caller in miss.callers if caller.request)
     token = request_id.set(",".join(islice(waiting, MOST_NAMED)))
     try:

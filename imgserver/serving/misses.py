@@ -128,7 +128,7 @@ class Misses:
         return vectors, status
 
     def _nowhere(self, maker: VectorMaker, ids: Ids) -> npt.NDArray[np.bool_]:
-        """Which ids, shape (n,), have neither photo, row nor feature: they need no place among the images that have."""
+        """Which ids, shape (n,), have neither photo, row nor feature; there is nothing to do for them."""
         nowhere = np.zeros(len(ids), dtype=np.bool_)
         if self.photos.catalogue is None:
             return nowhere
@@ -151,7 +151,7 @@ class Misses:
 
         Returns:
             status, shape (n,): OK means that the table now holds the vector of these bytes. Of a photo that is
-            refused nothing is stored where there is a vector: it stays.
+            refused nothing is stored if there is a vector already, which stays.
 
         Raises:
             Overloaded: more images would be under way than are admitted; nothing was begun.

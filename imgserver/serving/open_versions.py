@@ -44,7 +44,7 @@ class OpenVersion:
 
     version: str
     table: Lookups
-    model: VectorMaker | None
+    maker: VectorMaker | None
 
 
 class OpenVersions:
@@ -83,7 +83,7 @@ class OpenVersions:
         active = self.active
         if active is None:
             raise NotReady(
-                f"The image server has no vectors yet. {self.store.fill_hint}; this server will see the result."
+                f"The image server has no vectors yet. {self.store.filling_advice}; this server will see the result."
             )
         if not version or version == active.version:
             return active
@@ -121,7 +121,7 @@ class OpenVersions:
                 log.info("%d ids of %s were added or changed in the store", added, serving.version)
 
     def load(self) -> None:
-        """Load the tables that are not, one after the other; until then the index answers for them."""
+        """Load the tables that are not loaded yet, one after the other; until then the index answers for them."""
         for serving in self._all():
             if not serving.table.loaded:
                 started = time.monotonic()
@@ -148,7 +148,7 @@ class OpenVersions:
         features = self.store.index.space(backbone)
         if features is None:
             raise StoreError(f"The store holds {version} and not the features of {backbone}.")
-        makers = [serving.model for serving in self._all() if serving.model is not None]
+        makers = [serving.maker for serving in self._all() if serving.maker is not None]
         embedders = [maker.embedder for maker in makers if maker.features.name == backbone]
         if embedders:
             embedder = embedders[0]

@@ -7,7 +7,9 @@ import errno
 import numpy as np
 
 from crossmedia.imgserver.serving.miss import Miss
+from crossmedia.imgserver.storage.catalogue.texts import TextCatalogue
 from crossmedia.imgserver.storage.stores import Stored
+from crossmedia.imgserver.text.reading import TextReading
 from crossmedia.imgserver.vision.decode import Preprocessing
 from crossmedia.imgserver.vision.decoders import Decoders, DecodingFailed
 from crossmedia.imgserver.vision.formats import CorruptImage, ImageTooLarge
@@ -16,6 +18,7 @@ from crossmedia.imgserver.vision.photos import Photo, Source, photo_from_bytes, 
 from crossmedia.service.admission import Turns
 from crossmedia.service.callers import Caller
 from crossmedia.status import Status
+from crossmedia.version import Version
 
 CALLERS_DECODERS = 2  # of photos that callers bring or want to see; who needs one waits for a turn
 
@@ -47,13 +50,13 @@ class PhotoReader:
         self.callers_decoders.close()
 
     def at_once(self, *, brought: bool) -> int:
-        """Photos that are read and decoded at once: of callers, or of the catalogue."""
+        """How many photos are read and decoded at once, of callers or of the catalogue."""
         if brought:
             return self.callers_decoders.workers
         return max(self.catalogue.readers if self.catalogue else 0, self.decoders.workers)
 
     def list_again(self) -> bool:
-        """List the catalogue again if that has to be; whether it was.
+        """List the catalogue again if it changed; return whether it did.
 
         Raises:
             BadInput: it has gone, or it is wrong now.
@@ -76,9 +79,20 @@ class PhotoReader:
             return photo_from_bytes(miss.image_id, miss.data, source, preprocessing, decoders)
         if self.catalogue is None:
             return Photo(miss.image_id, Status.FAILED, Source(), reason="is damaged in the store")
+        if isinstance(self.catalogue, TextCatalogue) != isinstance(preprocessing, TextReading):
+            # Nothing is stored of it: there is nothing wrong with the photo.
+            return Photo(miss.image_id, Status.FAILED, Source(), reason=self.other_kind(miss.maker.features.name))
         return read_photo(self.catalogue, miss.image_id, preprocessing, self.decoders)
 
-    def query(self, data: bytes, preprocessing: Preprocessing, caller: Caller) -> Photo:
+    def other_kind(self, version: str) -> str:
+        """A sentence for a catalogue of texts with a backbone of photos, or the other way round; else empty."""
+        if self.catalogue is None or isinstance(self.catalogue, TextCatalogue) == Version.parse(version).of_texts:
+            return ""
+        here = "texts" if isinstance(self.catalogue, TextCatalogue) else "photos"
+        need = "--catalogue, with photos" if here == "texts" else "--texts"
+        return f"{self.catalogue.where} holds {here}, and {version} is not made of them: serve it with {need}"
+
+    def query(self, data: bytes, preprocessing: Preprocessing | TextReading, caller: Caller) -> Photo:
         """A photo that a caller asks about, decoded when it is the caller's turn.
 
         Raises:

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
@@ -17,9 +18,9 @@ from crossmedia.imgserver.serving.grpc_server import GrpcServer
 from crossmedia.imgserver.serving.misses import CLOSE_S
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
 from crossmedia.imgserver.serving.totals import ServiceTotals
-from crossmedia.imgserver.vision.decode import ImageLimits
 from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
+from crossmedia.imgserver.vision.text_source import TextSource
 from crossmedia.service.open_files import allowed_connections
 from crossmedia.service.process import run
 from crossmedia.service.running import GRACE_S, Daemon
@@ -27,8 +28,6 @@ from crossmedia.service.security import ServerSecurity
 from crossmedia.service.tracing import tracing
 
 log = logging.getLogger(__name__)
-
-MEGABYTE = 1 << 20
 
 
 def serve(config: ServeConfig, on_ready: Callable[[Daemon], None]) -> None:
@@ -45,15 +44,17 @@ def serve(config: ServeConfig, on_ready: Callable[[Daemon], None]) -> None:
     run(IMAGE_SERVER, config.own_folder, lambda: _open(config), on_ready)
 
 
+def _source(config: ServeConfig) -> PhotoSource:
+    if config.texts is not None:
+        source = TextSource.of(config.texts, config.text, config.key, store=config.own_folder)
+        return replace(source, timeout_s=config.read_timeout_s)
+    return PhotoSource.of_options(config.catalogue, config.max_image_mb, config.read_timeout_s, config.photo_roots)
+
+
 def _service_config(config: ServeConfig) -> ServiceConfig:
     return ServiceConfig(
         config.store,
-        PhotoSource(
-            config.catalogue or "",
-            ImageLimits(config.max_image_mb * MEGABYTE),
-            config.read_timeout_s,
-            config.photo_roots,
-        ),
+        _source(config),
         max_pending_ids=config.max_pending_ids,
         negative_ttl_s=config.negative_ttl_s,
         machine=Machine(
@@ -65,7 +66,7 @@ def _service_config(config: ServeConfig) -> ServiceConfig:
 
 
 def _security(config: ServeConfig) -> ServerSecurity:
-    """Who may call it; what those on the network can do else is logged."""
+    """Who may call it. What an open server lets others on the network do is logged."""
     security = ServerSecurity(
         config.tls_cert, config.tls_key, config.tls_client_ca, config.tokens, config.max_ids_per_second
     )
@@ -96,16 +97,19 @@ def _open(config: ServeConfig) -> Iterator[Daemon]:
 
 
 def _say_if_empty(service: ImageService) -> None:
-    """A server without vectors answers nothing yet; one that computes none either is a slip of the pen.
+    """Say that there are no vectors yet, or refuse to serve if none can ever be computed.
 
     Raises:
-        BadInput: there are neither vectors nor photos.
+        BadInput: there are neither vectors nor photos; or there are texts, and vectors of photos.
     """
-    if service.served.active is not None:
-        return
     store = service.store
+    if service.served.active is not None:
+        if wrong := service.photos.other_kind(service.served.active.version):
+            raise BadInput(f"The store {store} cannot be served so: {wrong}.")
+        return
     if service.catalogue is None and not is_url(service.config.store):
         raise BadInput(
-            f"The store {store} has no vectors, and without --catalogue there are no photos. {store.fill_hint}."
+            f"The store {store} has no vectors, and without --catalogue or --texts there is nothing to make them of. "
+            f"{store.filling_advice}."
         )
-    log.warning("The store %s has no vectors yet. %s; this server will see the result.", store, store.fill_hint)
+    log.warning("The store %s has no vectors yet. %s; this server will see the result.", store, store.filling_advice)

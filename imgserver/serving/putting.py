@@ -31,7 +31,7 @@ class Putting:
     @property
     def most(self) -> int:
         """Photos that one call may bring."""
-        return min(MAX_PUT, self._admission.share_of_images)
+        return min(MAX_PUT, self._admission.share_of_items)
 
     def put(self, request: pb.PutImagesRequest, caller: Caller) -> pb.PutImagesResponse:
         """Embed photos that the caller brings; the next ``GetVectors`` serves them.
@@ -54,13 +54,13 @@ class Putting:
         if self._ownership is not None:
             self._ownership.check(np.array(ids, dtype=np.int64))
         serving = self._served.of("")
-        if serving.model is None:
+        if serving.maker is None:
             raise VersionMismatch(
                 f"The vectors of {serving.version} were imported, so this server cannot make one. Import them again "
                 f"with the new images, or activate a version that has a backbone."
             )
         with self._admission.held(Cost(size=sum(len(data) for _, data in photos), slow=1), caller):
-            status = self._misses.put(serving.model, photos, caller)
+            status = self._misses.put(serving.maker, photos, caller)
         return pb.PutImagesResponse(
             version=serving.version, generation=self._served.store.index.generation, status=status.tobytes()
         )

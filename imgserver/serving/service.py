@@ -36,6 +36,7 @@ from crossmedia.imgserver.serving.putting import Putting
 from crossmedia.imgserver.serving.requests import ids_of
 from crossmedia.imgserver.serving.searching import MAX_NEIGHBOURS, MAX_QUERIES, Searching
 from crossmedia.imgserver.serving.thumbnails import MAX_THUMBNAILS, Thumbnails
+from crossmedia.imgserver.serving.words import Words
 from crossmedia.imgserver.shards import Ownership
 from crossmedia.imgserver.storage.catalogue import Catalogue
 from crossmedia.imgserver.storage.opening import open_store
@@ -103,15 +104,21 @@ class ImageService:
         self.photos = PhotoReader(config.photos, config.machine.decoders)
         self.store = open_store(config.store, config.folder)
         self.metrics = Metrics()
-        self.admission = Admission(config.max_pending_ids, config.max_pending_bytes)
+        self.admission = Admission(
+            config.max_pending_ids,
+            config.max_pending_bytes,
+            waiting="images wait for the CNN",
+            advice=", or embed the catalogue before, by imgserver precompute",
+        )
         self.known_failures = KnownFailures(config.negative_ttl_s)
         self.misses = Misses(self.store, self.photos, self.admission, config.machine, self.metrics.batch_size.observe)
         self.lookup = Lookup(self.misses, self.known_failures, self.admission)
         self.served = OpenVersions(self.store, config.machine, computes=self.catalogue is not None)
         self.putting = Putting(self.served, self.misses, self.admission, config.ownership)
         self.live_heads = LiveHeads(self.served, self.lookup, self.admission)
-        self.thumbnails = Thumbnails(self.admission, self.photos)
-        self.searching = Searching(self.served, self.lookup, self.photos, self.admission, config.ownership)
+        self.thumbnails = Thumbnails(self.admission, self.photos, config.ownership)
+        words = Words(self.store.folder, config.machine)
+        self.searching = Searching(self.served, self.lookup, self.photos, self.admission, config.ownership, words)
         self._started = time.monotonic()
         self._release = package_version("crossmedia")
         self._closing = threading.Event()
@@ -143,7 +150,7 @@ class ImageService:
         self.store.close()
 
     def _look_at_disk(self) -> None:
-        """So that ``get_info`` opens nothing: it must answer when no file can be opened any more."""
+        """Note what ``get_info`` tells of files, because it must answer when no file can be opened any more."""
         self._store_bytes = self.store.used_bytes(), self.store.free_bytes()
         if (changed := changed_at(self.store.folder)) != self._names_of:
             self._names, self._names_of = digests_of_store(self.store.folder), changed
@@ -176,7 +183,7 @@ class ImageService:
 
         Args:
             method: of the contract.
-            request: one of its.
+            request: a message of that method.
             deadline: on the monotonic clock.
             on_end: see ``OnEnd``.
 
@@ -188,25 +195,29 @@ class ImageService:
             wire.PUT_IMAGES.name: self.putting.put,
             wire.PUT_HEAD.name: self.live_heads.put,
             wire.GET_HEAD_GRADIENT.name: self._head_gradient,
-            wire.SEARCH.name: self.searching.search,
-            wire.GET_THUMBNAILS.name: self._thumbnails,
+            wire.SEARCH.name: lambda *call: pb.SearchResponse.FromString(self.searching.search(*call)),
+            wire.GET_THUMBNAILS.name: self.thumbnails.draw,
         }
         reply: Reply = answers[method.name](request, Caller(deadline, on_end))
         return reply
 
+    def search(self, request: pb.SearchRequest, deadline: float, on_end: OnEnd | None = None) -> bytes:
+        """The reply to ``Search`` on the wire; see ``answer``."""
+        return self.searching.search(request, Caller(deadline, on_end))
+
     def get_info(self) -> pb.GetInfoResponse:
         """What is served, in parts."""
         serving, ownership = self.served.active, self.config.ownership
-        model = serving.model if serving else None
+        maker = serving.maker if serving else None
         told = pb.GetInfoResponse(
             server_version=self._release,
             stored_dtype=pb.DTYPE_FLOAT16,
             generation=self.store.index.generation,
             versions=[space.name for space in self.store.index.spaces("vector")],
-            engine=model.embedder.engine_name if model else "none",
-            feature_dim=model.features.dim if model else 0,
+            engine=maker.embedder.engine_name if maker else "none",
+            feature_dim=maker.features.dim if maker else 0,
             uptime_s=time.monotonic() - self._started,
-            limits=self._limits(model.features.dim * FEATURE_BYTES if model else 1),
+            limits=self._limits(maker.features.dim * FEATURE_BYTES if maker else 1),
             contents=pb.Contents(
                 images_in_catalogue=len(self.catalogue) if self.catalogue else 0,
                 images_stored=len(serving.table) if serving else 0,
@@ -227,7 +238,7 @@ class ImageService:
         return told
 
     def _limits(self, most_bytes: int) -> pb.Limits:
-        """An idle server admits a call for a head's vectors, which takes the most of all: ``most_bytes`` an image."""
+        """The limits; an idle server admits a call of the costliest kind, a head's vectors: ``most_bytes`` an image."""
         config = self.config
         return pb.Limits(
             max_ids_per_call=max(1, min(self._max_ids_per_call, self.admission.share // most_bytes)),
@@ -248,7 +259,7 @@ class ImageService:
     @property
     def _max_ids_per_call(self) -> int:
         # A call for images none of which is stored must be admitted by an idle server.
-        return min(self.config.max_ids_per_call, self.admission.share_of_images)
+        return min(self.config.max_ids_per_call, self.admission.share_of_items)
 
     def get_vectors(self, request: pb.GetVectorsRequest, deadline: float, on_end: OnEnd | None = None) -> VectorsReply:
         """Vectors of the ids, in their order; what the table lacks is computed until ``deadline`` (monotonic clock).
@@ -308,7 +319,3 @@ class ImageService:
     def _head_gradient(self, request: pb.GetHeadGradientRequest, caller: Caller) -> pb.GetHeadGradientResponse:
         ids = ids_of(request.image_ids, self._max_ids_per_call, self.config.ownership)
         return self.live_heads.gradient(request, ids, caller)
-
-    def _thumbnails(self, request: pb.GetThumbnailsRequest, caller: Caller) -> pb.GetThumbnailsResponse:
-        ids = ids_of(request.image_ids, MAX_THUMBNAILS, self.config.ownership)
-        return pb.GetThumbnailsResponse(jpegs=self.thumbnails.of(ids, request.max_side, caller))

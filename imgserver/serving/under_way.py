@@ -57,7 +57,7 @@ class UnderWay:
         """
         new = [miss for miss in wanted if miss.key not in self._misses]
         asked = [miss for miss in new if not miss.probe]
-        permits = self._admission.permits(Cost(images=1), len(asked), caller.name)
+        permits = self._admission.permits(Cost(items=1), len(asked), caller.name)
         for miss, permit in zip(asked, permits, strict=True):
             miss.permit = permit
         self._misses.update((miss.key, miss) for miss in new)
@@ -68,7 +68,7 @@ class UnderWay:
         return misses, new
 
     def note_batch(self, misses: list[Miss]) -> None:
-        """These images went through the CNN just now."""
+        """Count images that went through the CNN just now."""
         self.last_batch_at = time.monotonic()
         if asked := sum(not miss.probe for miss in misses):
             with self.lock:
@@ -78,7 +78,7 @@ class UnderWay:
             self._admission.note_rate(asked)
 
     def note_failed(self, images: int, status: int) -> None:
-        """Images failed without having been under way."""
+        """Count images that failed without having been under way."""
         if images:
             with self.lock:
                 self.counters.failed[status] += images

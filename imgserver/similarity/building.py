@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from crossmedia.arguments import check_places
 from crossmedia.errors import BadInput
 from crossmedia.imgserver.similarity.index import (
     SimilarityFiles,
@@ -53,11 +56,13 @@ class IndexReport:
     brute_force_queries_per_s: float
 
 
-def build_index(store: Store, kind: str = "auto", progress: Callable[[int], None] = lambda done: None) -> IndexReport:
+def build_index(
+    store: Store | str | Path, kind: str = "auto", progress: Callable[[int], None] = lambda done: None
+) -> IndexReport:
     """Index the vectors of the active version, and take the index into use.
 
     Args:
-        store: holds the vectors.
+        store: holds the vectors; open, or its folder.
         kind: one of ``KINDS``; ``auto`` goes by the number of images: all are compared (flat) below 50,000, a graph
             (hnsw) below 2 million, and codes in lists, corrected by the stored vectors (ivf-pq), above.
         progress: told how many vectors were just added.
@@ -65,8 +70,17 @@ def build_index(store: Store, kind: str = "auto", progress: Callable[[int], None
     Raises:
         NotReady: the store has no vectors yet.
         BadInput: an unknown kind, or too few images for it.
-        StoreError: a row is damaged.
+        StoreError: a row is damaged, or there is no store in the folder.
+
+    Example:
+        >>> from crossmedia import build_index
+        >>> build_index("store").info.images
+        100
     """
+    if not isinstance(store, Store):
+        check_places(store=store)
+        with closing(Store(store, create=False)) as opened:
+            return build_index(opened, kind, progress)
     started = time.monotonic()
     if kind not in ("auto", *KINDS):
         raise BadInput(f"There is no index of kind {kind!r}; there are: auto, {', '.join(KINDS)}.")

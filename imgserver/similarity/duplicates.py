@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from numbers import Real
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from crossmedia.arguments import check_places, must
 from crossmedia.errors import NotReady, VersionMismatch
 from crossmedia.imgserver.similarity.index import SimilarityFiles
 from crossmedia.imgserver.storage.records import Ids, places_in
@@ -34,25 +38,50 @@ class DuplicateGroup:
     same_bytes: bool
 
 
+class Duplicates(NamedTuple):
+    """What is alike in a store.
+
+    Attributes:
+        groups: largest first.
+        images: how many were looked at.
+        nearest: the highest cosine of two of them; 0 where there are no two.
+    """
+
+    groups: list[DuplicateGroup]
+    images: int
+    nearest: float
+
+
 def find_duplicates(
-    store: Store, threshold: float, progress: Callable[[int], None] = lambda done: None
-) -> tuple[list[DuplicateGroup], int, float]:
+    store: Store | str | Path, threshold: float = 0.95, progress: Callable[[int], None] = lambda done: None
+) -> Duplicates:
     """Groups of images that are connected by pairs whose cosine is ``threshold`` or more; largest group first.
 
     Of each image the 20 nearest are looked at, through the similarity index.
 
     Args:
-        store: with an index.
+        store: with an index; open, or its folder.
         threshold: least cosine of a pair.
         progress: told how many images were just looked at.
 
-    Returns:
-        the groups, how many images were looked at, and the highest cosine of two of them; 0 where there are no two.
-
     Raises:
+        BadInput: the threshold is no cosine from 0 to 1.
         NotReady: there is no index.
         VersionMismatch: it is of another version than the active one.
+        StoreError: there is no store in the folder.
+
+    Example:
+        >>> from crossmedia import build_index, find_duplicates
+        >>> report = build_index("store")
+        >>> found = find_duplicates("store", threshold=0.9)
+        >>> found.images, all(len(group.image_ids) > 1 for group in found.groups)
+        (100, True)
     """
+    must(isinstance(threshold, Real) and 0 <= threshold <= 1, "threshold", threshold, "a cosine from 0 to 1")
+    if not isinstance(store, Store):
+        check_places(store=store)
+        with closing(Store(store, create=False)) as opened_here:
+            return find_duplicates(opened_here, threshold, progress)
     opened = SimilarityFiles(store.folder).open()
     if opened is None:
         raise NotReady(f"The store {store.folder} has no similarity index. Run 'imgserver index' first.")
@@ -77,7 +106,7 @@ def find_duplicates(
             other = int(np.searchsorted(ids, found[row, column]))
             groups.join(start + row, other, float(cosines[row, column]))
         progress(len(block))
-    return groups.found(ids, entries["content"]), len(ids), nearest
+    return Duplicates(groups.found(ids, entries["content"]), len(ids), nearest)
 
 
 class _Groups:

@@ -204,7 +204,23 @@ class SimilarityFiles:
             StoreError: it cannot be written; the former one stays in use.
         """
         with self._alone():
-            return self._swap(index, ids, info)
+            try:
+                graph, places = self._files(info)
+                faiss_module().write_index(index, str(graph))
+                np.save(places, ids)
+                sync(graph)
+                sync(places)
+                info = replace(info, hashes=(hash_of(graph), hash_of(places)))
+            except (OSError, RuntimeError) as error:
+                for file in self.folder.glob(f"{info.build}.*"):
+                    file.unlink(missing_ok=True)
+                raise StoreError(f"The index cannot be written to {self.folder}: {error}. Is the disk full?") from error
+            with replacing(self.folder / "current.json") as part:
+                part.write_text(note(asdict(info)))
+            for file in self.folder.iterdir():  # former builds, and what a kill left of one
+                if file.name != "current.json" and not file.name.startswith(info.build):
+                    file.unlink(missing_ok=True)
+            return info
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -224,25 +240,6 @@ class SimilarityFiles:
             yield
         finally:
             os.close(opened)
-
-    def _swap(self, index: Any, ids: Ids, info: SimilarityInfo) -> SimilarityInfo:
-        try:
-            graph, places = self._files(info)
-            faiss_module().write_index(index, str(graph))
-            np.save(places, ids)
-            sync(graph)
-            sync(places)
-            info = replace(info, hashes=(hash_of(graph), hash_of(places)))
-        except (OSError, RuntimeError) as error:
-            for file in self.folder.glob(f"{info.build}.*"):
-                file.unlink(missing_ok=True)
-            raise StoreError(f"The index cannot be written to {self.folder}: {error}. Is the disk full?") from error
-        with replacing(self.folder / "current.json") as part:
-            part.write_text(note(asdict(info)))
-        for file in self.folder.iterdir():  # former builds, and what a kill left of one
-            if file.name != "current.json" and not file.name.startswith(info.build):
-                file.unlink(missing_ok=True)
-        return info
 
 
 def new_build() -> str:

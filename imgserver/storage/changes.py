@@ -2,8 +2,8 @@
 
     sequence number -> space number, image ids, behind a checksum
 
-All methods run in a transaction of the caller. The latest ten thousand commits are kept; who fell behind, or meets a
-damaged piece of the log, reads all entries anew.
+All methods run in a transaction of the caller. The latest ten thousand commits are kept; a table that fell
+behind, or meets a damaged piece of the log, reads all entries anew.
 """
 
 from __future__ import annotations

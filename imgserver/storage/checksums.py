@@ -54,12 +54,13 @@ def find_damaged(rows: Rows, named: Named, held: tuple[int, int], verified: Bits
         rows: shape (n, dim), C-contiguous.
         named: which they are, as ``name_rows`` says, shape (n,).
         held: number of the file's first row, and how many rows it has; those beyond are damaged, whatever was copied.
-        verified: a bit a row of the file: was it compared before? Those are believed, and those that are right now join
-            them. Threads that set bits of one byte at once may lose some: these rows are compared once more.
+        verified: one bit for each row of the file: whether it was compared before. Such rows are believed, and the bits
+            of rows that are found right are set. Threads that set bits of one byte at once may lose some: those rows
+            are compared once more.
         bad: shape (n,), all False; set where a row is damaged.
 
     Returns:
-        how many are.
+        how many rows are damaged.
     """
     from crossmedia.imgserver.storage.compiled.checksums import compare
 
@@ -84,11 +85,11 @@ def seals(numbers: npt.NDArray[Any], ids: npt.NDArray[Any], words: npt.NDArray[n
 
 
 def seal_fact(key: bytes, value: bytes) -> bytes:
-    """A value as the index keeps it under a key: behind a checksum of both."""
+    """What the index keeps under a key: a checksum of key and value, then the value."""
     return xxhash.xxh3_64_digest(key + b"\0" + value)[:SEAL_BYTES] + value
 
 
 def open_fact(key: bytes, sealed: bytes) -> bytes | None:
-    """What ``seal_fact`` was given; None where that is not what is there."""
+    """The value that ``seal_fact`` was given; None where these bytes are not what it wrote."""
     value = sealed[SEAL_BYTES:]
     return value if seal_fact(key, value) == sealed else None

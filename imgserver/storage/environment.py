@@ -33,7 +33,7 @@ class Environment:
     Args:
         folder: holds ``data.mdb``.
         create: make it if it is not there.
-        unlocked: read only, without LMDB's lock; for who knows that nobody writes (see ``storage.exclusive``).
+        unlocked: read only, without LMDB's lock; for callers who know that nobody writes (see ``storage.exclusive``).
 
     Raises:
         BadInput: nothing can be made at that place, its disk is full, or its name is no UTF-8 text.

@@ -1,7 +1,7 @@
 """A store for oneself: no daemon, no precompute, no trainer has it open, and none can open it meanwhile.
 
 Whoever opens an LMDB environment holds a shared lock on the first byte of ``lock.mdb`` until it closes it. Holding that
-byte exclusively therefore means that nobody else is there; who comes now waits in LMDB until the byte is free.
+byte exclusively therefore means that nobody else is there; a process that comes now waits in LMDB until it is free.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -101,18 +102,16 @@ class Index(IndexReader):
             raise StoreError(f"{name} has {first:,} rows, and {MAX_ROWS:,} are the most. Run 'imgserver compact'.")
         entries["row"][with_row] = first + np.arange(rows)
         seal_entries(space.number, ids, entries)
-        keys, blobs = entry_keys(space.number, ids), entries.tobytes()
+        keys, blobs = entry_keys(space.number, ids), list(_blobs(entries))
         replaced, new = False, 0
-        size = ENTRY.itemsize
         # Sorted keys append to LMDB's pages instead of splitting them.
         for i in np.argsort(ids, kind="stable").tolist():
-            blob = blobs[i * size : (i + 1) * size]
-            if txn.put(keys[i], blob, db=self._env.entries, overwrite=False):
+            if txn.put(keys[i], blobs[i], db=self._env.entries, overwrite=False):
                 new += 1
             else:
                 before, _ = self._entry(space.number, int(ids[i]), txn.get(keys[i], db=self._env.entries))
                 replaced |= bool(before["row"] != NO_ROW and before["content"] != entries["content"][i])
-                txn.put(keys[i], blob, db=self._env.entries)
+                txn.put(keys[i], blobs[i], db=self._env.entries)
         self._put_space(txn, replace(space, next_row=first + rows))
         self._count(txn, space.number, new)
         self._changes.add(txn, space.number, ids)
@@ -148,7 +147,7 @@ class Index(IndexReader):
             txn.delete(deleted_key(space.number), db=self._env.meta)
 
     def adopt(self, space: Space, ids: Ids, entries: Entries) -> None:
-        """Take over a space whose rows lie in their places, into an index that has none of a higher number.
+        """Add a space whose rows lie in their places already, to an index that has no space of a higher number.
 
         Args:
             space: with its number and next row.
@@ -156,13 +155,11 @@ class Index(IndexReader):
             entries: shape (n,), ``ENTRY``, with their rows.
         """
         seal_entries(space.number, ids, entries)
-        size, blobs = ENTRY.itemsize, entries.tobytes()
-        values = (blobs[i : i + size] for i in range(0, len(blobs), size))
         with self._env.write() as txn:
             self._put_space(txn, space)
             self._count(txn, space.number, len(ids))
             txn.cursor(db=self._env.entries).putmulti(
-                zip(entry_keys(space.number, ids), values, strict=True), append=True
+                zip(entry_keys(space.number, ids), _blobs(entries), strict=True), append=True
             )
 
     def adopt_facts(self, active: str, generation: int) -> None:
@@ -185,11 +182,10 @@ class Index(IndexReader):
                 space = self._space(txn, name)
                 if space is None:  # deleted meanwhile, with all its entries
                     continue
-                blobs, size = entries.tobytes(), ENTRY.itemsize
-                for place, key in enumerate(entry_keys(space.number, ids)):
-                    if txn.pop(key, db=self._env.entries) != blobs[place * size : (place + 1) * size]:
+                for image_id, key, blob in zip(ids, entry_keys(space.number, ids), _blobs(entries), strict=True):
+                    if txn.pop(key, db=self._env.entries) != blob:
                         raise StoreError(
-                            f"Image {ids[place]} of {name} changed in {self.folder} while it was to be removed; it and "
+                            f"Image {image_id} of {name} changed in {self.folder} while it was to be removed; it and "
                             f"those with it are still there. Start again."
                         )
                 self._count(txn, space.number, -len(ids))
@@ -199,10 +195,10 @@ class Index(IndexReader):
         """Take out what is damaged, count what is left, and have all tables read it anew.
 
         Returns:
-            of each space where something was: entries that were taken out, and that were lost before.
+            name of each space that had damage -> entries that were taken out, and entries that were lost before.
 
         Raises:
-            StoreError: what the index says of a space is damaged: its rows mean nothing without.
+            StoreError: what the index says of a space is damaged: without it, its rows mean nothing.
         """
         taken: dict[str, tuple[int, int]] = {}
         with self._env.write() as txn:
@@ -231,7 +227,7 @@ class Index(IndexReader):
         return taken
 
     def _drop_damaged_facts(self, txn: Any, spaces: list[Space]) -> None:
-        """What is counted anew, or was a cache, is given up; numbers that only grow become what they were at most."""
+        """Delete damaged facts; numbers that only grow become the largest that they can have been."""
         for key, value in list(txn.cursor(db=self._env.meta)):
             if key != b"format" and open_fact(bytes(key), bytes(value)) is None:
                 txn.delete(key, db=self._env.meta)
@@ -264,3 +260,9 @@ class Index(IndexReader):
                     entry["size"], entry["stamp"] = source["size"], source["stamp"]
                     seal_entries(number, np.array([image_id]), entry[None])
                     txn.put(key, entry.tobytes(), db=self._env.entries)
+
+
+def _blobs(entries: Entries) -> Iterator[bytes]:
+    """Each entry as the index keeps it."""
+    block, size = entries.tobytes(), ENTRY.itemsize
+    return (block[i : i + size] for i in range(0, len(block), size))

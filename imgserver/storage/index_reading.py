@@ -56,7 +56,7 @@ class IndexReader:
     Args:
         folder: holds ``data.mdb``.
         create: make it if it is not there.
-        unlocked: read only, without LMDB's lock; for who knows that nobody writes (see ``storage.exclusive``).
+        unlocked: read only, without LMDB's lock; for callers who know that nobody writes (see ``storage.exclusive``).
 
     Raises:
         StoreError: the folder holds no store, or a damaged one, or one of another format, or cannot be opened.
@@ -91,7 +91,7 @@ class IndexReader:
         return int(self._fact(b"generation") or b"1")
 
     def spaces(self, kind: str = "") -> list[Space]:
-        """All spaces of a kind, in the order of their making; without one those of features, then those of vectors."""
+        """All spaces of a kind, in the order in which they were made; without a kind, first those of features."""
         with self._env.read() as txn:
             found = self._all_spaces(txn)
         return sorted((s for s in found if kind in ("", s.kind)), key=lambda s: (s.kind, s.number))
@@ -179,7 +179,7 @@ class IndexReader:
         return found.ids, found.entries, found.sequence
 
     def survey(self, name: str) -> Survey:
-        """As ``load``, for who goes on with what is whole."""
+        """As ``load``, but damage is counted, so that the caller can go on with what is whole."""
         space = self.space(name)
         if space is None:
             with self._env.read() as txn:
@@ -232,12 +232,12 @@ def deleted_key(number: int) -> bytes:
 
 
 def snapshot_key(number: int) -> bytes:
-    """The key of the fact which snapshot counts for a space."""
+    """The key of the fact that says which snapshot counts for a space."""
     return f"table:{number}".encode()
 
 
 def count_key(number: int) -> bytes:
-    """The key of the fact how many entries a space has."""
+    """The key of the fact that says how many entries a space has."""
     return f"entries:{number}".encode()
 
 
@@ -252,7 +252,7 @@ def record_blocks(cursor: Any) -> Iterator[tuple[list[bytes], npt.NDArray[Any]]]
 
 
 def _fitted(key: bytes, value: bytes) -> bytes:
-    """A record as long as one is; what was of another length is sealed by nothing."""
+    """A record of the right length; one that had another length becomes a record that no seal fits."""
     fits = len(key) == KEY.itemsize and len(value) == ENTRY.itemsize
     return bytes(key) + bytes(value) if fits else bytes(key[:12]).ljust(12, b"\0") + bytes(ENTRY.itemsize)
 

@@ -1,6 +1,6 @@
 """A walk over a tree of LMDB's pages: every page and node is looked at before anything is believed.
 
-Python does it as it is for a few pages, and compiled by numba for more, which takes half a second to be imported.
+Plain Python walks over a few pages. For more, numba compiles the walk, and takes half a second to be imported.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _less(data: Any, a: Any, b: Any, integers: Any) -> Any:
 
 
 def walk(data: Any, halves: Any, tree: Any, seen: Any, counts: Any) -> Any:
-    """Look at a tree from its root, by what is faster for a file of so many pages.
+    """Look at a tree from its root, in the way that is faster for a file of that size.
 
     Args:
         data: bytes of the file.
@@ -71,7 +71,7 @@ def compiled() -> Any:
 
 
 def walk_pages(data: Any, halves: Any, tree: Any, seen: Any, counts: Any) -> Any:
-    """As ``walk`` says, in what numba and Python both understand."""
+    """Do what ``walk`` says, in code that both numba and Python run."""
     size, root, depth, integers = tree
     # Page, level, and where keys lie, with their size, that those of the page must not be below (``low``), and must be
     # below (``high``); -1 where there is none.
@@ -163,7 +163,7 @@ def _wrong_value(data: Any, halves: Any, size: Any, seen: Any, value: Any) -> An
 
 
 def _with_children(halves: Any, size: Any, stack: Any, used: Any) -> Any:
-    """The children of the page that was taken off the stack, on it; and how many it holds then."""
+    """Put the children of the page that was taken off the stack onto it; return it, and how many pages it holds."""
     page, level, low, low_size, high, high_size = stack[used]
     at = page * size
     nodes = (_u2(halves, at + 12) - 16) // 2

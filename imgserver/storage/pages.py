@@ -130,7 +130,7 @@ class _Pages:
         self._seen = np.zeros(self._there, dtype=np.uint8)
 
     def trouble(self) -> str:
-        """What is wrong with them; empty when nothing is."""
+        """What is wrong with the pages; empty when nothing is."""
         # Pages that one transaction took and gave back are not written: at the end of the file they may be missing.
         missing = self._meta.last_page + 1 - self._there
         if missing and sum(int((free >= self._there).sum()) for free in self._free()) != missing:
@@ -241,12 +241,3 @@ def _nodes_of(page: bytes, number: int, leaf: bool) -> list[_Node]:
         key, value = page[place + NODE.size : start], page[start : start + stored]
         nodes.append(_Node(key, value, size, node_flags, size | node_flags << 32))
     return nodes
-
-
-_TROUBLES = {
-    1: "lies outside of the file",
-    2: "is reached twice",
-    3: "is not the page that it should be",
-    4: "has nodes that lie outside of it",
-    5: "has keys out of order",
-}

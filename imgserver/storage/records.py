@@ -63,7 +63,7 @@ class Space:
 
     @property
     def version(self) -> Version:
-        """What its name says."""
+        """The version that its name says."""
         return Version.parse(self.name)
 
     @property
@@ -79,7 +79,7 @@ class Space:
 
     @property
     def value_dtype(self) -> str:
-        """Of its numbers as they are read: of decoded ones, where codes are stored."""
+        """Dtype of its numbers as they are read; where codes are stored, they are decoded."""
         return VALUE_DTYPE if self.codebook else self.dtype
 
 
@@ -105,23 +105,23 @@ class Rows:
         return len(self.ids)
 
     def __getitem__(self, chosen: npt.NDArray[Any]) -> Rows:
-        """Some of them, by a mask or by their places."""
+        """Some of the rows, by a mask or by their places."""
         return Rows(self.space, *(column[chosen] for column in self.columns))
 
     @property
     def columns(self) -> tuple[npt.NDArray[Any], ...]:
-        """All but the space."""
+        """All fields but the space: the arrays."""
         return self.ids, self.status, self.sources, self.values
 
     @classmethod
     def joined(cls, parts: Sequence[Rows]) -> Rows:
-        """Several of one space, one after the other."""
+        """The rows of several parts of one space, one after the other."""
         columns = zip(*(part.columns for part in parts), strict=True)
         return cls(parts[0].space, *(np.concatenate(column) for column in columns))
 
     @classmethod
     def of_entries(cls, space: Space, ids: Ids, entries: Entries, found: npt.NDArray[Any]) -> Rows:
-        """Of images with these entries, shape (n,), and the values of those that are OK, shape (m, D)."""
+        """Rows of images with these entries, shape (n,), from the values of those that are OK, shape (m, D)."""
         return cls(space, ids, entries["status"], sources_in(entries), spread(found, is_ok(entries["status"])))
 
 
@@ -166,7 +166,7 @@ def sources_in(entries: Entries) -> npt.NDArray[Any]:
 
 
 def same_photo(one: Any, other: Any) -> Mask:
-    """Of which of some entries, shape (n,), the others were made of the same bytes, with the same outcome."""
+    """Which entries, shape (n,), were made of the same bytes as the others, with the same outcome."""
     same: Mask = (one["content"] == other["content"]) & (one["status"] == other["status"])
     return same
 

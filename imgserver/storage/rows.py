@@ -133,7 +133,7 @@ class RowFile:
             raise StoreError(f"The row file {self._path(number)} cannot be read: {error}.") from error
 
     def _create(self, number: int) -> None:
-        """A file at its full size; of what it lacks no entry names a row. A writer that was killed may have left it."""
+        """Make a file of the full size. A killed writer may have left less; no entry names the rest."""
         path = self._path(number)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ from crossmedia.status import DAMAGED, is_ok
 
 HEADS = "heads"
 CODEBOOKS = "codebooks"
+ENCODERS = "encoders"  # of texts, fitted on the catalogue
 
 
 def _size(file: Path) -> int:
@@ -67,9 +68,9 @@ class Store:
         if not create and not (self.folder / "index" / "data.mdb").exists():
             raise NoStore(self.folder)
         self.index = Index(self.folder / "index", create=create)
-        self.fill_hint = f"Run 'imgserver precompute --store {self.folder} --catalogue FOLDER' first"
-        self.similarity_hint = f"Run 'imgserver index --store {self.folder}'"
-        self.answers = True
+        self.filling_advice = f"Run 'imgserver precompute --store {self.folder} --catalogue FOLDER' first"
+        self.similarity_advice = f"Run 'imgserver index --store {self.folder}'"
+        self.readable = True
         # By number: a version that was deleted and made again, by another process too, has other files.
         self._rows: dict[int, RowFile] = {}
         self._damaged_entries: dict[int, int] = {}
@@ -134,7 +135,7 @@ class Store:
         return np.zeros(0, dtype=np.int64)
 
     def entries_of(self, rows: Rows) -> NewEntries:
-        """What a commit takes of rows."""
+        """The entries that a commit writes for rows."""
         ok = is_ok(rows.status)
         entries = np.zeros(len(rows), dtype=ENTRY)
         entries["status"], entries["row"] = rows.status, np.where(ok, 0, NO_ROW)
@@ -155,7 +156,7 @@ class Store:
         return deleted
 
     def finish_deletions(self) -> list[str]:
-        """Remove the files of what was deleted, by a process that was killed then too; return the names.
+        """Remove the files of what was deleted, also by a process that was then killed; return the names.
 
         Raises:
             StoreError: the index cannot be written, or a file cannot be removed.
@@ -174,7 +175,7 @@ class Store:
         return [space.name for space in deleted]
 
     def table(self, space: Space) -> Lookups:
-        """Lookups of a version; loaded already where that takes less time than to explain that it is not."""
+        """Lookups of a version. A small table is loaded at once; a large one asks the index until it is loaded."""
         from crossmedia.imgserver.storage.table import Table  # numba compiles for a while
 
         table = Table(self, space)
@@ -193,7 +194,7 @@ class Store:
         return None if bad is not None else Stored(entries[0], values[0])
 
     def knows(self, space: Space, ids: Ids) -> Mask:
-        """Of which ids, shape (n,), there is an entry, be it damaged."""
+        """Which ids, shape (n,), have an entry, even a damaged one."""
         entries, found = self.index.get(space.name, ids)
         known: Mask = found | (entries["status"] == DAMAGED)
         return known
@@ -240,10 +241,10 @@ class Store:
         return Rows.of_entries(space, ids, entries, self.read(space, entries[is_ok(entries["status"])]))
 
     def look(self, space: Space, entries: Entries) -> tuple[npt.NDArray[Any], Mask | None]:
-        """As ``read``, for who goes on with what is whole.
+        """As ``read``, but damage is reported, so that the caller can go on with what is whole.
 
         Returns:
-            rows, shape (n, dim), codes decoded; which are damaged, shape (n,), and count for nothing; None: none is.
+            rows, shape (n, dim), codes decoded; which of them are damaged, and must not be used, shape (n,), or None.
         """
         values, bad = self.rows(space).gather(name_rows(entries["row"], entries["checksum"]))
         codebook = self.codebook(space)

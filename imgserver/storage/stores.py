@@ -49,20 +49,20 @@ class ServedStore(Protocol):
 
     Attributes:
         folder: of this machine; what a server keeps of its own lies there.
-        fill_hint: what to do when there are no vectors.
-        similarity_hint: what to do when there is no similarity index.
-        answers: whether any row can be read now.
+        filling_advice: what to do when there are no vectors.
+        similarity_advice: what to do when there is no similarity index.
+        readable: whether any row can be read now.
         damaged: rows and entries that were found damaged since the store was opened.
     """
 
     folder: Path
-    fill_hint: str
-    similarity_hint: str
+    filling_advice: str
+    similarity_advice: str
 
     @property
     def index(self) -> Versions: ...  # noqa: D102
     @property
-    def answers(self) -> bool: ...  # noqa: D102
+    def readable(self) -> bool: ...  # noqa: D102
     @property
     def damaged(self) -> int: ...  # noqa: D102
     def table(self, space: Space) -> Lookups: ...  # noqa: D102

@@ -102,7 +102,7 @@ class Table:
                 log.warning("%s", error)
 
     def refresh(self) -> int:
-        """Take over what was committed since the last time, by whomever; return how many ids that were."""
+        """Take over what any process committed since the last time; return how many ids that were."""
         with self._lock:
             return self._follow() if self.loaded else 0
 
@@ -164,6 +164,6 @@ def _hash_values(entries: Entries) -> npt.NDArray[np.int64]:
 
 
 def leave_snapshot(store: TableStore, space: Space) -> None:
-    """What a large table starts from, made where vectors are made, so that the first server starts fast too."""
+    """Write the snapshot that a large table starts from, so that the first server starts fast too."""
     if len(store.index) >= SNAPSHOT_FROM:
         Table(store, space).load()

@@ -23,7 +23,7 @@ class HeldVersion:
         dim: numbers in a row.
         row_bytes: that a row takes in memory and on disk.
         rows: rows that were written, replaced ones included.
-        active: whether it is served to who names no version.
+        active: whether it is served to callers who name no version.
     """
 
     name: str
@@ -97,7 +97,7 @@ def held(store: Store, name: str, kind: str = "") -> Space:
     """
     name = name or store.index.active
     if not name:
-        raise NotReady(f"The store {store.folder} has no vectors yet. {store.fill_hint}.")
+        raise NotReady(f"The store {store.folder} has no vectors yet. {store.filling_advice}.")
     space = store.index.space(name)
     if space is None or (kind and space.kind != kind):
         known = [s.name for wanted in ([kind] if kind else ["vector", "feature"]) for s in store.index.spaces(wanted)]

@@ -14,23 +14,27 @@ from torch import Tensor, nn
 
 from crossmedia.imgserver.storage.records import Space
 from crossmedia.imgserver.storage.versions import FEATURE_DTYPE
+from crossmedia.imgserver.text.backbone import TextBackbone
+from crossmedia.imgserver.text.reading import TextReading
 from crossmedia.imgserver.vision.decode import Preprocessing
 from crossmedia.version import hashed
 
-TORCHVISION, ONNX = "torchvision:", "onnx:"
+TORCHVISION, ONNX, HF = "torchvision:", "onnx:", "hf:"
 NVJPEG = "#nvjpeg"  # in the recipe of a backbone whose JPEGs the GPU decodes
 # Ends of the recipe and the version of a backbone that computes in bfloat16, or on GPUs in TF32: products of 10 bits.
 BF16, TF32 = "#bf16", "#tf32"
 
 
-def backbone_version(name: str, files: Sequence[Path], preprocessing: Preprocessing, rest: str = "") -> str:
-    """Version of a backbone in fp32: weights, every step from bytes to pixels, and what else changes its features."""
+def backbone_version(
+    name: str, files: Sequence[Path], preprocessing: Preprocessing | TextReading, rest: str = ""
+) -> str:
+    """Version of a backbone in fp32: weights, all steps from bytes to its input, what else changes its features."""
     sha = hashlib.sha256()
     for path in files:
         with open(path, "rb") as file:
             sha.update(hashlib.file_digest(file, "sha256").digest())
     steps = asdict(preprocessing)
-    if steps["jpeg"] == "pillow":  # as it was before there was a choice
+    if steps.get("jpeg") == "pillow":  # as it was before there was a choice
         del steps["jpeg"]
     sha.update(json.dumps(steps, sort_keys=True, separators=(",", ":")).encode() + rest.encode())
     return hashed(name, sha.hexdigest())
@@ -116,3 +120,6 @@ class Normalised(nn.Module):
         x = (pixels.permute(0, 3, 1, 2).to(torch.float32) - self.mean) / self.scale
         features = self.net(x.to(self.dtype))
         return features.mean(dim=(2, 3)) if features.ndim == 4 else features
+
+
+AnyBackbone = Backbone | TextBackbone

@@ -1,9 +1,10 @@
-"""The CNNs that turn photos into features, by name, each with its own weights and preprocessing.
+"""The nets that turn photos into features, by name, each with its own weights and preprocessing.
 
 efficientnet_lite0                         comes with the package
 torchvision:resnet50@IMAGENET1K_V2         any classifier of torchvision, with the weights of that entry
 torchvision:resnet50@weights.safetensors   the same net with weights from a file
 onnx:model.onnx                            any ONNX file, with its preprocessing in model.toml beside it
+hf:clip-folder                             the image tower of CLIP or SigLIP, from a folder or by its name on the hub
 
 Any of them with #bf16 behind it computes in bfloat16: up to twice as fast where the processor knows it, and a version
 of its own. So does #tf32 on GPUs, where matrix units then take the products of float32 with 10 bits.
@@ -13,10 +14,22 @@ of its own. So does #tf32 on GPUs, where matrix units then take the products of 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from crossmedia.errors import BadInput, did_you_mean
-from crossmedia.imgserver.vision.backbone import BF16, NVJPEG, ONNX, TF32, TORCHVISION, Backbone, OnnxGraph
+from crossmedia.imgserver.vision.backbone import (
+    BF16,
+    HF,
+    NVJPEG,
+    ONNX,
+    TF32,
+    TORCHVISION,
+    AnyBackbone,
+    Backbone,
+    OnnxGraph,
+)
 from crossmedia.imgserver.vision.efficientnet_lite import DEFAULT, efficientnet_lite0
+from crossmedia.version import TEXT
 
 
 def get_backbone(recipe: str) -> Backbone:
@@ -48,7 +61,37 @@ def get_backbone(recipe: str) -> Backbone:
         from crossmedia.imgserver.vision.onnx_file import onnx_backbone
 
         return onnx_backbone(recipe)
+    if recipe.startswith(HF):
+        from crossmedia.imgserver.vision.hf import hf_backbone
+
+        return hf_backbone(recipe)
     raise BadInput(
-        f"There is no backbone {recipe!r}. There are {DEFAULT}, torchvision:<model>[@<weights>] and onnx:<file>; "
+        f"There is no backbone {recipe!r}. There are {DEFAULT}, torchvision:<model>[@<weights>], onnx:<file> and "
+        f"hf:<folder or name>; "
         f"'imgserver backbones' lists them.{did_you_mean(recipe, [DEFAULT])}"
     )
+
+
+def without_endings(recipe: str) -> str:
+    """The name of a model alone, without how its numbers are computed: that of the texts' tower beside the photos'."""
+    for ending in (NVJPEG, BF16, TF32):
+        recipe = recipe.removesuffix(ending)
+    return recipe
+
+
+def any_backbone(recipe: str, store: Path | None = None) -> AnyBackbone:
+    """The backbone of that name, of photos or, behind ``text:``, of texts.
+
+    Args:
+        recipe: see the top of this file, and of ``text_backbones``.
+        store: folder of a store whose own text encoders may be named.
+
+    Raises:
+        BadInput: as ``get_backbone``.
+        StoreError: the store's encoder has gone, or is damaged.
+    """
+    if not recipe.startswith(TEXT):
+        return get_backbone(recipe)
+    from crossmedia.imgserver.vision.text_backbones import text_backbone
+
+    return text_backbone(recipe.removeprefix(TEXT), store)

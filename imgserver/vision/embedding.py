@@ -13,13 +13,16 @@ import numpy.typing as npt
 from crossmedia.errors import StoreError
 from crossmedia.imgserver.storage.records import Rows, Space
 from crossmedia.imgserver.storage.versions import FEATURE_DTYPE
-from crossmedia.imgserver.vision.backbone import Backbone
-from crossmedia.imgserver.vision.backbones import get_backbone
+from crossmedia.imgserver.text.backbone import TextEngine
+from crossmedia.imgserver.vision.backbone import AnyBackbone
+from crossmedia.imgserver.vision.backbones import any_backbone
 from crossmedia.imgserver.vision.engines import Engine, make_engine, run_all
 from crossmedia.imgserver.vision.gpu_jpeg import Jpeg
 from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photos import Photo, rows_of
 from crossmedia.status import NOT_KEPT, Status
+
+NOT_FINITE = "the backbone gives numbers for it that are not finite in float16"
 
 
 def embed(engine: Engine, photos: Sequence[Photo], dim: int) -> tuple[list[Photo], npt.NDArray[np.float16]]:
@@ -45,7 +48,8 @@ def embed(engine: Engine, photos: Sequence[Photo], dim: int) -> tuple[list[Photo
     if good.all():
         return list(photos), features
     bad = {id(photo) for photo, fine in zip(seen, good.tolist(), strict=True) if not fine}
-    return [_without_feature(photo) if id(photo) in bad else photo for photo in photos], features[good]
+    why = engine.no_feature if isinstance(engine, TextEngine) else NOT_FINITE
+    return [_without_feature(photo, why) if id(photo) in bad else photo for photo in photos], features[good]
 
 
 def embedded(engine: Engine, photos: Sequence[Photo], space: Space) -> tuple[Rows, dict[int, str]]:
@@ -60,8 +64,7 @@ def reasons_of(photos: Iterable[Photo]) -> dict[int, str]:
     return {photo.image_id: f"{photo.status.name}: {photo.reason}" for photo in photos if not photo.ok}
 
 
-def _without_feature(photo: Photo) -> Photo:
-    reason = "the backbone gives numbers for it that are not finite in float16"
+def _without_feature(photo: Photo, reason: str) -> Photo:
     if isinstance(photo.pixels, Jpeg):
         reason = f"the GPU cannot decode it, or {reason}"
     return replace(photo, status=Status.CORRUPT, pixels=None, reason=reason)
@@ -73,14 +76,14 @@ class Embedder:
     Args:
         recipe: what makes the backbone.
         version: the backbone's version in the store.
-        cache: folder for converted graphs.
+        cache: folder for converted graphs, in that of the store.
         machine: what is taken of this machine.
     """
 
     def __init__(self, recipe: str, version: str, cache: Path, machine: Machine):
         self.version, self._recipe, self._cache, self._machine = version, recipe, cache, machine
         self._lock = threading.Lock()
-        self._made: tuple[Backbone, Engine] | None = None
+        self._made: tuple[AnyBackbone, Engine] | None = None
 
     @property
     def engine_name(self) -> str:
@@ -88,7 +91,7 @@ class Embedder:
         return self._made[1].name if self._made else "none"
 
     @property
-    def backbone(self) -> Backbone:
+    def backbone(self) -> AnyBackbone:
         """The backbone; made now if it was not needed before."""
         return self._get()[0]
 
@@ -97,7 +100,7 @@ class Embedder:
         """Its engine; made now if it was not needed before."""
         return self._get()[1]
 
-    def _get(self) -> tuple[Backbone, Engine]:
+    def _get(self) -> tuple[AnyBackbone, Engine]:
         """Both.
 
         Raises:
@@ -106,7 +109,7 @@ class Embedder:
         """
         with self._lock:
             if self._made is None:
-                backbone = get_backbone(self._recipe)
+                backbone = any_backbone(self._recipe, self._cache.parent)
                 if backbone.version != self.version:
                     raise StoreError(
                         f"The backbone {self._recipe} is {backbone.version} here; the store holds features of "

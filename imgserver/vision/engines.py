@@ -19,13 +19,15 @@ from torch import nn
 
 from crossmedia.disk import hash_of, replacing
 from crossmedia.errors import BadInput
-from crossmedia.imgserver.vision.backbone import NVJPEG, TF32, Backbone, OnnxGraph
+from crossmedia.imgserver.text.backbone import TextBackbone
+from crossmedia.imgserver.text.reading import Text
+from crossmedia.imgserver.vision.backbone import NVJPEG, TF32, AnyBackbone, Backbone, OnnxGraph
 from crossmedia.imgserver.vision.decode import Pixels, Preprocessing
 from crossmedia.imgserver.vision.gpu_jpeg import Jpeg
 from crossmedia.imgserver.vision.machine import CPU_BATCH, CPU_IN_FLIGHT, Machine
 
 FeatureArray = npt.NDArray[np.float32]
-Picture = Pixels | Jpeg
+Picture = Pixels | Jpeg | Text
 Pictures = Pixels | Sequence[Picture]
 FP32_AT_ONCE, BF16_AT_ONCE = 1, 8  # images that one core works on at a time
 HASHES = ".hashes"  # beside a converted graph: of its two files
@@ -90,7 +92,7 @@ class OpenVinoEngine:
                     f"{backbone.recipe} needs a GPU for its {part}. Embed on a machine that has one, or take the name "
                     f"without {part}, which is another version."
                 )
-        ov = _openvino()
+        ov = runtime()
         self.batch, threads = machine.batch, machine.threads
         core = ov.Core()
         size = backbone.preprocessing.size
@@ -125,8 +127,9 @@ class OpenVinoEngine:
         found[start] = _pooled(values, self._pool)
 
 
-def _openvino() -> Any:
-    # OpenVINO's converter reports usage to its makers unless this package is absent; we tell nobody anything.
+def runtime() -> Any:
+    """OpenVINO."""
+    # Its converter reports usage to its makers unless this package is absent; we tell nobody anything.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
@@ -135,7 +138,7 @@ def _openvino() -> Any:
 
 def _converted(core: Any, backbone: Backbone, build: Callable[[], nn.Module], cache: Path | None) -> Any:
     """A torch module as OpenVINO's graph, from the cache when it is there and is what was written."""
-    ov = _openvino()
+    ov = runtime()
     graph = cache / f"{backbone.version}.xml" if cache else None
     if graph is not None and engine_state(graph) == "whole":
         with suppress(RuntimeError):  # another OpenVINO wrote it
@@ -177,7 +180,7 @@ def _hashes(graph: Path) -> str:
 
 def _onnx_model(core: Any, graph: OnnxGraph, size: int, preprocessing: Preprocessing) -> tuple[Any, int, str]:
     """The ONNX graph behind its normalisation, the number of its output, and how tokens are pooled."""
-    ov = _openvino()
+    ov = runtime()
     from openvino.preprocess import ColorFormat, PrePostProcessor
 
     model = _read_onnx(core, graph, size)
@@ -233,7 +236,7 @@ def onnx_feature_dim(graph: OnnxGraph, size: int) -> int:
     Raises:
         BadInput: the graph cannot be used, or its output is no feature.
     """
-    model = _read_onnx(_openvino().Core(), graph, size)
+    model = _read_onnx(runtime().Core(), graph, size)
     ports = [port for port in model.outputs if graph.output in port.names] or [model.outputs[0]]
     shape = ports[0].partial_shape
     rank = shape.rank.get_length() if shape.rank.is_static else 0
@@ -306,12 +309,16 @@ class SeveralEngines:
             self._free.put(engine)
 
 
-def make_engine(backbone: Backbone, cache: Path | None, machine: Machine = Machine()) -> Engine:  # noqa: B008  frozen
-    """Torch on the GPUs of ``machine``, OpenVINO where it has none and for ONNX files.
+def make_engine(backbone: AnyBackbone, cache: Path | None, machine: Machine = Machine()) -> Engine:  # noqa: B008  frozen
+    """Torch on the GPUs of ``machine``, OpenVINO where it has none and for ONNX files; a text encoder brings its own.
 
     Raises:
         BadInput: a device is not there, or the backbone cannot run on it.
     """
+    if isinstance(backbone, TextBackbone):
+        engine = backbone.make(machine.threads, machine.first)
+        engine.batch = machine.batch
+        return engine
     if not machine.gpus or isinstance(backbone.graph, OnnxGraph):
         return OpenVinoEngine(backbone, cache, machine)
     from crossmedia.imgserver.vision.cuda_engine import CudaEngine

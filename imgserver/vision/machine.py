@@ -8,6 +8,7 @@ from functools import cached_property
 
 import torch
 
+from crossmedia.arguments import check_whole, must
 from crossmedia.errors import BadInput
 
 CPU = "cpu"
@@ -19,7 +20,7 @@ SMALL = 8  # cores
 
 @dataclass(frozen=True)
 class Machine:
-    """What a process takes of its machine to embed photos; what is 0 or empty suits the machine.
+    """What a process takes of its machine to embed photos or texts; what is 0 or empty suits the machine.
 
     Attributes:
         threads: of the CNN on a CPU; 0 takes all cores.
@@ -27,8 +28,16 @@ class Machine:
             them; on a small machine two more than cores, so that two slow photos keep none of the others from work.
         batch_size: images that go through the CNN at a time; 0: 32 on a CPU, 256 on a GPU.
         devices: ``cpu``, or GPUs such as ``cuda:1``, each with an engine of its own; empty: the first GPU if there is
-            one, else the CPU.
+            one, else the CPU. Texts go through the first one.
         compile: on a GPU, let ``torch.compile`` fuse what the net does: a minute before the first photo, faster then.
+
+    Raises:
+        BadInput: a value is of another type, or below 0.
+
+    Example:
+        >>> import crossmedia
+        >>> crossmedia.Machine(devices=("cpu",), batch_size=16).batch
+        16
     """
 
     threads: int = 0
@@ -36,6 +45,12 @@ class Machine:
     batch_size: int = 0
     devices: tuple[str, ...] = ()
     compile: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("threads", "decode_threads", "batch_size"):
+            check_whole(name, getattr(self, name), 0)
+        named = isinstance(self.devices, tuple) and all(isinstance(name, str) for name in self.devices)
+        must(named, "devices", self.devices, "a tuple of names, such as ('cuda:0',)")
 
     @cached_property
     def gpus(self) -> tuple[str, ...]:
@@ -58,6 +73,11 @@ class Machine:
         if len(set(asked)) < len(asked):
             raise BadInput(f"--device {','.join(self.devices)} names a GPU twice; name each once.")
         return asked
+
+    @property
+    def first(self) -> str:
+        """The device for what runs on one alone, as torch names it."""
+        return next(iter(self.gpus), CPU)
 
     @property
     def batch(self) -> int:

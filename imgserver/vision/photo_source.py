@@ -25,6 +25,13 @@ class PhotoSource:
     timeout_s: float = READ_TIMEOUT_S
     roots: tuple[str, ...] = ()
 
+    @classmethod
+    def of_options(
+        cls, catalogue: str | None, max_image_mb: int, read_timeout_s: float, roots: tuple[str, ...]
+    ) -> PhotoSource:
+        """As options say it: a photo has so many MiB at most."""
+        return cls(catalogue or "", ImageLimits(max_image_mb << 20), read_timeout_s, roots)
+
     def open(self) -> Catalogue:
         """List the catalogue.
 

@@ -1,4 +1,4 @@
-"""One photo: read, checked, decoded, and what can be said of it when that fails."""
+"""One photo, or one text: read, checked, decoded, and what can be said of it when that fails."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from crossmedia.imgserver.storage.catalogue import Catalogue
 from crossmedia.imgserver.storage.catalogue.remote import in_words
 from crossmedia.imgserver.storage.records import SOURCE, Ids, Rows, Space, content_hash, spread
+from crossmedia.imgserver.text.reading import BadText, Text, TextReading, TextTooLong
 from crossmedia.imgserver.vision.decode import Pixels, Preprocessing
 from crossmedia.imgserver.vision.decoders import Decoders, DecodingFailed
 from crossmedia.imgserver.vision.formats import CorruptImage, ImageTooLarge
@@ -35,14 +36,14 @@ class Photo:
         image_id: its id.
         status: what became of it: OK means there are pixels.
         source: size, stamp and content hash of the bytes.
-        pixels: uint8, shape (size, size, 3), or the bytes of which a GPU makes them, or None.
+        pixels: uint8, shape (size, size, 3), or the bytes of which a GPU makes them, or None; of a text, the text.
         reason: why there are no pixels, for people.
     """
 
     image_id: int
     status: Status
     source: Source
-    pixels: Pixels | Jpeg | None = None
+    pixels: Pixels | Jpeg | Text | None = None
     reason: str = ""
 
     @property
@@ -79,7 +80,9 @@ def read_photos(catalogue: Catalogue, ids: Ids, preprocessing: Preprocessing, de
     ]
 
 
-def read_photo(catalogue: Catalogue, image_id: int, preprocessing: Preprocessing, decoders: Decoders) -> Photo:
+def read_photo(
+    catalogue: Catalogue, image_id: int, preprocessing: Preprocessing | TextReading, decoders: Decoders
+) -> Photo:
     """Read and decode one photo of the catalogue; never raises for what is wrong with it."""
     try:
         found = catalogue.fingerprints(np.array([image_id]))
@@ -90,7 +93,11 @@ def read_photo(catalogue: Catalogue, image_id: int, preprocessing: Preprocessing
 
 
 def _read(
-    catalogue: Catalogue, image_id: int, seen: Source | None, preprocessing: Preprocessing, decoders: Decoders
+    catalogue: Catalogue,
+    image_id: int,
+    seen: Source | None,
+    preprocessing: Preprocessing | TextReading,
+    decoders: Decoders,
 ) -> Photo:
     """Read and decode a photo whose size and stamp were ``seen``; None: there is none."""
     if seen is None:
@@ -111,9 +118,11 @@ def _unreadable(image_id: int, error: OSError) -> Photo:
 
 
 def photo_from_bytes(
-    image_id: int, data: bytes, source: Source, preprocessing: Preprocessing, decoders: Decoders
+    image_id: int, data: bytes, source: Source, preprocessing: Preprocessing | TextReading, decoders: Decoders
 ) -> Photo:
-    """Decode the bytes of one photo; never raises for what is wrong with them."""
+    """Decode the bytes of one photo, or read those of a text; never raises for what is wrong with them."""
+    if isinstance(preprocessing, TextReading):
+        return text_from_bytes(image_id, data, source, preprocessing)
     try:
         picture = for_gpu(data, decoders.limits) if preprocessing.jpeg == "nvjpeg" else None
         return Photo(image_id, Status.OK, source, picture or decoders.pixels(data, preprocessing))
@@ -123,3 +132,13 @@ def photo_from_bytes(
         return Photo(image_id, Status.CORRUPT, source, reason=str(error))
     except DecodingFailed as error:
         return Photo(image_id, Status.FAILED, source, reason=str(error))
+
+
+def text_from_bytes(image_id: int, data: bytes, source: Source, reading: TextReading) -> Photo:
+    """Read the bytes of one text; never raises for what is wrong with them."""
+    try:
+        return Photo(image_id, Status.OK, source, reading.read(data))
+    except TextTooLong as error:
+        return Photo(image_id, Status.TOO_LARGE, source, reason=str(error))
+    except BadText as error:
+        return Photo(image_id, Status.CORRUPT, source, reason=str(error))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from crossmedia.errors import BadInput
 from crossmedia.keys import EXACT, MAX_IMAGE_ID, Column, as_image_id, column_of, full_keys, image_ids, keys, texts
+from crossmedia.words import row_said
 
 THREE = "3"
 
@@ -73,11 +74,11 @@ def test_values_of_several_kinds_are_keys_one_by_one() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (pa.array([1.0, EXACT + 2.0]), r"'user' of log.csv holds 9007199254740994.0 in row 12; whole numbers above"),
-        (pa.array([2.0**24 + 2], pa.float32()), r"holds 16777218 in row 11; whole numbers above 16777216"),
-        (pa.array([float("inf")]), r"holds inf in row 11"),
-        (pa.array(["u1", "7.340032e+18"]), r"holds '7.340032e\+18' in row 12"),
-        (pa.array(["7340032000000000001.0"]), r"holds '7340032000000000001.0' in row 11"),
+        (pa.array([1.0, EXACT + 2.0]), r"'user' of log.csv holds 9007199254740994.0 in row 12 below the header; whole"),
+        (pa.array([2.0**24 + 2], pa.float32()), r"holds 16777218 in row 11 below the header; whole .* 16777216"),
+        (pa.array([float("inf")]), r"holds inf in row 11 below the header"),
+        (pa.array(["u1", "7.340032e+18"]), r"holds '7.340032e\+18' in row 12 below the header"),
+        (pa.array(["7340032000000000001.0"]), r"holds '7340032000000000001.0' in row 11 below the header"),
         (pa.array([True]), r"is of type bool; .* write yes and no"),
         (pa.array([["a"]]), r"is of type list<item: string>; .* one a cell"),
         (pa.array([{"id": 1}]), r"is of type struct<id: int64>"),
@@ -97,7 +98,7 @@ def test_what_is_no_key_is_said_of_one_value(value: Any) -> None:
 
 
 def test_a_key_that_is_needed_is_missed() -> None:
-    with pytest.raises(BadInput, match=r"'user' of log.csv is empty in row 2, or holds NaN"):
+    with pytest.raises(BadInput, match=r"'user' of log.csv is empty in row 2 below the header, or holds NaN"):
         full_keys(Column(pa.array([1.0, float("nan")]), "user", "log.csv"))
 
 
@@ -170,9 +171,24 @@ def test_image_ids(values: pa.Array, expected: list[int]) -> None:
     ],
 )
 def test_what_is_no_image_id_is_said(values: pa.Array) -> None:
-    with pytest.raises(BadInput, match=r"'image' of items.csv holds .* in row 2; (image ids are|whole numbers above)"):
+    with pytest.raises(BadInput, match=r"'image' of items.csv .* row 2 below the header; (image ids|whole numbers)"):
         image_ids(Column(values, "image", "items.csv"))
 
 
 def test_words() -> None:
     assert [as_image_id(word) for word in ("7", " 007 ", "x", "-1", "9" * 20, "")] == [7, 7, None, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("log.csv", "row 3 below the header"),
+        ("log/part.CSV.gz", "row 3 below the header"),
+        ("log.parquet", "row 3"),
+        ("the candidates", "row 3"),
+        ("a.csv/part.parquet", "row 3"),
+    ],
+)
+def test_a_row_of_csv_is_said_with_where_it_is_counted_from(where: str, said: str) -> None:
+    assert row_said(3, where) == said
+    assert Column(pa.array([1, 2, 7]), "x", where).row_said([False, False, True]) == said

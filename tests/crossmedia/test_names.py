@@ -24,7 +24,7 @@ from crossmedia.imgserver.storage.catalogue import open_catalogue
 from crossmedia.imgserver.storage.catalogue.manifest import write_manifest
 from crossmedia.keys import Column
 from crossmedia.names import NAMES_FILE, ImageNames, ids_or_keys, same_names
-from crossmedia.trainer.images.open_images import open_images
+from crossmedia.trainer.images.open_images import open_spaces
 from crossmedia.trainer.settings import FitConfig
 
 HTML = b"<!DOCTYPE html><html><body>404</body></html>"
@@ -412,12 +412,12 @@ def test_samples_of_another_manifest_are_refused(shop: Path, tmp_path: Path) -> 
     shutil.copy(shop / "m.parquet", tmp_path)
     right = make(tmp_path, more=named)[0]
     config = FitConfig(str(tmp_path / "out"), store=str(shop / "store"), out=str(tmp_path / "run"))
-    with open_images(config, right, None) as images:
-        assert images.dim
+    with open_spaces(config, right, None) as spaces:
+        assert spaces.dims["image"]
     put(tmp_path / "m.parquet", {"image_id": list(range(10)), "key": keys[::-1]})
     other = make(tmp_path, more=named)[0]
-    with pytest.raises(BadInput, match="come from another manifest"), open_images(config, other, None):
+    with pytest.raises(BadInput, match="come from another manifest"), open_spaces(config, other, None):
         pass
     put(tmp_path / "items.parquet", items(image=list(range(10))))
-    with open_images(config, make(tmp_path)[0], None) as images:
-        assert images.dim, "of ids nobody knows where they come from"
+    with open_spaces(config, make(tmp_path)[0], None) as spaces:
+        assert spaces.dims["image"], "of ids nobody knows where they come from"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import importlib.util
 import json
 import re
@@ -32,7 +33,9 @@ def simulate() -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["simulate"] = module
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(GROCERY)  # as where it is run
+        spec.loader.exec_module(module)
     return module
 
 
@@ -87,22 +90,36 @@ def test_the_reference_is_the_auc_of_the_true_probabilities_on_the_test_rows(log
 
 
 def test_every_column_has_its_effect(simulate: ModuleType, logs: Path) -> None:
-    """The true logit, rebuilt from the written files and the coefficients, leaves only the history's part over."""
+    """The true logit, rebuilt from the written files and the coefficients, leaves only the history's part over.
+
+    Of an item with two photos each counts half, whichever it is; of the price and of each tag the weight is found, too.
+    """
     truth = json.loads((logs / "truth.json").read_text())
     effects = {name: np.array(values) for name, values in truth["effects"].items()}
     items = {r["item_id"]: r for r in rows(logs / "items.csv")}
     city = {r["user_id"]: int(r["city"][4:]) for r in rows(logs / "users.csv")}
     impressions = rows(logs / "impressions.csv")
-    statistics = {int(p.stem): simulate.pixel_statistics(p) for p in sorted((GROCERY / "images").glob("*.jpg"))}
+    shop = sys.modules["shop"]
+    statistics = {int(p.stem): shop.pixel_statistics(p) for p in sorted((GROCERY / "images").glob("*.jpg"))}
     raw = np.array([list(s.values()) for s in statistics.values()])
-    mean, std = raw.mean(0), raw.std(0)
+    standard = dict(zip(statistics, (raw - raw.mean(0)) / raw.std(0), strict=True))
+    prices = np.log1p([float(r["price"] or "nan") for r in items.values()])
+    price = dict(zip(items, np.nan_to_num((prices - np.nanmean(prices)) / np.nanstd(prices)), strict=True))
+
+    def of_photos(item: dict[str, str]) -> list[float]:
+        """Statistics of a photo that is alone, of the first and of the second of two; zeros for what is not there."""
+        first, second = (standard[int(item[n])] if item[n] else np.zeros(3) for n in ("image_id", "second_image_id"))
+        none = np.zeros(3)
+        return [*np.concatenate([none, first, second] if item["second_image_id"] else [first, none, none])]
+
+    def of_tags(item: dict[str, str]) -> list[float]:
+        has = [tag in item["tags"].split("|") for tag in shop.TAGS]
+        return [tag / max(1, sum(has)) for tag in has]
+
     design: list[list[float]] = []
     for r in impressions:
         item, user = items[r["item_id"]], int(r["user_id"][1:])
         title, review = (np.array([int(w[1:]) for w in item[k].split()]) for k in ("title", "review"))
-        visual = np.zeros(3)
-        if item["image_id"]:
-            visual = (np.array(list(statistics[int(item["image_id"])].values())) - mean) / std
         design.append(
             [
                 effects["activity"][user],
@@ -111,14 +128,48 @@ def test_every_column_has_its_effect(simulate: ModuleType, logs: Path) -> None:
                 effects["category"][int(item["cate_id"][4:])],
                 effects["title"][title].sum(),
                 effects["review"][review].sum() / 2,
-                *visual,
+                *of_photos(item),
+                price[r["item_id"]],
+                truth["quality"][r["item_id"]],
+                *of_tags(item),
                 1.0,
             ]
         )
     p = np.array(truth["probabilities"]).clip(1e-6, 1 - 1e-6)
     found, *_ = np.linalg.lstsq(np.array(design), np.log(p / (1 - p)), rcond=None)
     assert np.abs(found[:6] - 1).max() < 0.25, "user, city, shop, category, title and review count once each"
-    assert np.abs(found[6:9] - effects["taste"].mean(0)).max() < 0.15, "the pixels count by the mean taste"
+    taste = effects["taste"].mean(0)
+    assert np.abs(found[6:9] - taste).max() < 0.1, "the pixels count by the mean taste"
+    assert np.abs(found[9:15].reshape(2, 3) - taste / 2).max() < 0.1, "and by half of it in each of two photos"
+    assert found[15] == pytest.approx(effects["price"][0], abs=0.05)
+    assert effects["price"][0] == shop.PRICE_WEIGHT
+    assert found[16] == pytest.approx(1, abs=0.1), "an item's own quality counts once"
+    assert np.abs(found[17:29] - effects["tag"]).max() < 0.1
+    assert effects["tag"].std() > 0.2
+
+
+def test_some_items_have_two_photos_no_price_or_no_tags(logs: Path) -> None:
+    """All photos are real, and each is of one item; cells are empty where there is nothing."""
+    items = rows(logs / "items.csv")
+    photos = [r[name] for r in items for name in ("image_id", "second_image_id") if r[name]]
+    assert sorted(map(int, photos)) == sorted(int(path.stem) for path in (GROCERY / "images").glob("*.jpg"))
+    assert sum(bool(r["second_image_id"]) for r in items) == 30
+    assert sum(not r["image_id"] for r in items) == 5
+    assert 0 < sum(not r["price"] for r in items) <= 12
+    assert {len(r["tags"].split("|")) for r in items if r["tags"]} >= {1, 2, 3}
+    assert 10 < sum(not r["tags"] for r in items) < 100
+
+
+def test_plain_logs_are_those_of_the_results(simulate: ModuleType, tmp_path: Path) -> None:
+    """What docs/results.md tells was measured on them."""
+    simulate.simulate(tmp_path, 1, plain=True)
+    files = ("items.csv", "users.csv", "impressions.csv", "behaviours.csv")
+    digest = hashlib.sha256(b"".join((tmp_path / name).read_bytes() for name in files)).hexdigest()
+    assert digest.startswith("ea9ea695962bf700")
+    assert json.loads((tmp_path / "reference.json").read_text())["test"]["all"] == pytest.approx(0.8303, abs=5e-5)
+    shutil.copy(GROCERY / "plain.toml", tmp_path)
+    report = build_samples(load_schema(tmp_path / "plain.toml"), tmp_path / "samples")
+    assert (report.items, report.images) == (248, 243)
 
 
 def test_behaviours_follow_clicks(logs: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from unfolded import first_image, unfolded
 
 from crossmedia.errors import BadInput
 from crossmedia.features.reading.samples import Samples
@@ -144,26 +145,21 @@ def test_batches_hold_every_row_once_and_equal_the_file(samples: Samples, batch_
     plain = {row["timestamp"]: row for row in samples.frame("train").to_pylist()}
     seen = []
     for batch in samples.batches("train", batch_size, shuffle_seed=seed):
-        assert batch.images is not None
-        unique = np.append(batch.images.unique, -1)  # index -1 finds the null image
-        assert (np.diff(batch.images.unique) > 0).all()
-        offsets = batch.history["item_id"].offsets
-        for b in range(len(batch)):
-            row = plain[int(batch.timestamp[b])]
+        keys = batch.items.vectors["image"]
+        assert (np.diff(keys.unique) > 0).all()
+        assert (np.diff(batch.items.rows) > 0).all()
+        assert sorted({*batch.target.tolist(), *batch.history.values.tolist()}) == list(range(len(batch.items)))
+        for found in unfolded(batch):
+            row = plain[found["timestamp"]]
             seen.append(row["timestamp"])
-            part = slice(offsets[b], offsets[b + 1])
-            assert batch.labels["click"][b] == row["label"]
-            assert batch.labels["good"][b] == row["label_good"]
-            assert {name: int(v[b]) for name, v in batch.ids.items()} == {name: row[name] for name in batch.ids}
-            for name, jagged in batch.history.items():
-                assert jagged.values[part].tolist() == row[f"hist_{name}"]
-            ages = [row["timestamp"] - t for t in row["hist_time"]]
-            assert batch.history_age_s[part].tolist() == ages
-            tokens = batch.text["title"]
-            assert tokens.values[tokens.offsets[b] : tokens.offsets[b + 1]].tolist() == row["title"]
-            assert unique[batch.images.target[b]] == row["image_id"]
-            assert unique[batch.images.history.values[part]].tolist() == row["hist_image_id"]
-        for image, place in zip(batch.images.unique, batch.images.unique_index, strict=True):
+            assert (found["click"], found["good"]) == (row["label"], row["label_good"])
+            assert first_image(found["vectors image"]) == row["image_id"]
+            assert [first_image(one) for one in found["hist_vectors image"]] == row["hist_image_id"]
+            for name in ("user_id", "city", "item_id", "shop", "title"):
+                assert found[name] == row[name]
+            for name in ("hist_item_id", "hist_shop", "hist_action", "hist_time"):
+                assert found[name] == row[name]
+        for image, place in zip(keys.unique, keys.unique_index, strict=True):
             assert decoded(samples, "image_id", int(place)) in (str(image), None)
     assert sorted(seen) == sorted(plain)
     if seed is not None:
@@ -239,20 +235,20 @@ def break_file(folder: Path, name: str, old: str, new: str) -> None:
             "impressions.csv",
             "u0,i0,1000,1,",
             "u0,i0,1000,7,",
-            r"'click' of .* holds 7 in row 1; a label is 0 or 1.*rule",
+            r"'click' of .* holds 7 in row 1.*; a label is 0 or 1.*rule",
         ),
         ("impressions.csv", "u0,i0,1000,", ",i0,1000,", r"'user' of .*impressions.csv is empty in row 1"),
         (
             "impressions.csv",
             "u0,i0,1000,",
             "u0,i0,soon,",
-            r"'time' of .* holds 'soon' in row 1; times are whole seconds",
+            r"'time' of .* holds 'soon' in row 1.*; times are whole seconds",
         ),
         (
             "items.csv",
             "i1,101",
             "i1,photo.jpg",
-            r"'image' of .*items.csv holds 'photo.jpg' in row 2; image ids are whole",
+            r"'image' of .*items.csv holds 'photo.jpg' in row 2.*; image ids are whole",
         ),
         ("items.csv", "i1,101", "i0,101", r"'item' of .*items.csv must name each row once"),
     ],
@@ -287,7 +283,7 @@ def test_a_column_that_would_be_written_over_another_is_said(tmp_path: Path, old
     log = '[log]\npath = "l.csv"\nuser = "u"\nitem = "i"\ntime = "t"\nlabels = { click = "c" }\n'
     users = '[users]\npath = "u.csv"\nuser = "u"\nids = ["action", "held_out", "time", "image_id"]\n'
     (tmp_path / "samples.toml").write_text(log + users)
-    assert load_schema(tmp_path / "samples.toml").user_ids[1:] == ("action", "held_out", "time", "image_id")
+    assert load_schema(tmp_path / "samples.toml").of_users.ids == ("action", "held_out", "time", "image_id")
 
 
 def test_a_column_used_twice_is_said(tmp_path: Path) -> None:

@@ -143,10 +143,10 @@ def test_columns_that_begin_empty(tmp_path: Path) -> None:
         ),
         (lambda data: data.replace(b",", b"\t"), r"log.csv separates its columns by tabs.*sep='\\t'"),
         (lambda data: data.replace(b",", b";"), r"log.csv separates its columns by semicolons.*sep=';'"),
-        (lambda data: data + b"1,2,soon,1\n", r"'time' of .*log.csv holds 'soon' in row 61; times are"),
+        (lambda data: data + b"1,2,soon,1\n", r"'time' of .*log.csv holds 'soon' in row 61.*; times are"),
         (lambda data: data + b"1,2,,1\n", r"'time' of .*log.csv is empty in row 61"),
         (lambda data: data + b"1,2,1700000900,maybe\n", r"'click' of .*log.csv holds 'maybe' in row 61"),
-        (lambda data: data + b"1,2\n", r"log.csv has 2 cells in row 61, and 4 columns in its header"),
+        (lambda data: data + b"1,2\n", r"log.csv has 2 cells in row 61.*, and 4 columns in its header"),
         (lambda data: data.replace(b",", b"\t").replace(b"click", b"click\ta, b"), r"log.csv separates .* by tabs"),
         (
             lambda data: data.replace(b",", b", "),

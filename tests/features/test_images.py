@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pytest
 
 from crossmedia.errors import ServerUnavailable, VersionMismatch
-from crossmedia.features.batch import Batch, BatchImages, Int64Array, Jagged
+from crossmedia.features.batch import Batch, BatchItems, Jagged, VectorKeys
 from crossmedia.features.reading.prefetch import fetch_ahead
-from crossmedia.imgserver.client import ImageClient, MockTransport
+from crossmedia.imgserver.client import ImageClient, MockTransport, Vectors
 
 
 def batches(n: int, log: list[int] | None = None) -> Iterator[Batch]:
@@ -17,9 +17,17 @@ def batches(n: int, log: list[int] | None = None) -> Iterator[Batch]:
         if log is not None:
             log.append(i)
         unique = np.array([i, i + 100], dtype=np.int64)
-        empty = Jagged(np.zeros(0, np.int64), np.zeros(3, np.int64))
-        images = BatchImages(unique, unique * 0, np.array([0, 1]), empty)
-        yield Batch({}, np.array([i, i]), {}, {}, np.zeros(0, np.int64), {}, images)
+        keys = VectorKeys(unique, unique * 0, Jagged(np.arange(2), np.arange(3)))
+        items = BatchItems(np.arange(2), {"item_id": np.arange(2)}, {}, {}, {}, {"image": keys})
+        none, empty = np.zeros(0, np.int64), Jagged(np.zeros(0, np.int64), np.zeros(3, np.int64))
+        yield Batch({}, np.array([i, i]), {}, {}, {}, items, np.arange(2), empty, none, none)
+
+
+Keys = Mapping[str, VectorKeys]
+
+
+def of_images(client: ImageClient) -> Callable[[Keys], Vectors]:
+    return lambda keys: client.get(keys["image"].unique)
 
 
 VECTORS = {i: np.full(4, i, dtype=np.float16) for i in range(100)}
@@ -27,7 +35,7 @@ VECTORS = {i: np.full(4, i, dtype=np.float16) for i in range(100)}
 
 def test_vectors_belong_to_their_batch() -> None:
     with ImageClient(MockTransport(VECTORS)) as client:
-        for i, (batch, vectors) in enumerate(fetch_ahead(batches(20), client.get, depth=3)):
+        for i, (batch, vectors) in enumerate(fetch_ahead(batches(20), of_images(client), depth=3)):
             assert vectors is not None
             assert batch.timestamp[0] == i
             assert vectors.values.tolist() == [[i] * 4, [0] * 4]
@@ -52,7 +60,7 @@ def test_it_fetches_ahead_and_not_without_bound() -> None:
 def test_an_error_surfaces_at_its_batch() -> None:
     transport = MockTransport(VECTORS)
     with ImageClient(transport) as client:
-        stream = fetch_ahead(batches(10), client.get, depth=1)
+        stream = fetch_ahead(batches(10), of_images(client), depth=1)
         next(stream)
         transport.version = "mock@222222222222+none@000000000000/4"
         with pytest.raises(VersionMismatch):
@@ -64,8 +72,8 @@ def test_nothing_is_waited_for_behind_a_failure() -> None:
     """Each fetch may take all of its deadline, and nobody would take what the second one brings."""
     asked: list[int] = []
 
-    def fetch(ids: Int64Array) -> None:
-        asked.append(int(ids[0]))
+    def fetch(keys: Keys) -> None:
+        asked.append(int(keys["image"].unique[0]))
         threading.Event().wait(0.05)
         raise ServerUnavailable("Nobody answers.")
 

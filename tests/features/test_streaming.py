@@ -36,6 +36,7 @@ BY_TIME = '[split]\nmethod = "time"\ntest = 0.3\nvalidation = 0.2\n'
 BY_USER = '[split]\nmethod = "user_tail"\ntest = 0.25\nvalidation = 0.2\n'
 LEAVE_ONE_OUT = '[split]\nmethod = "leave_one_out"\n'
 NEGATIVES = "[negatives]\nper_positive = 3\nseed = 7\n"
+ON_SALE = "within_days = 1\n"
 HELD_OUT = "hold_out_items = 0.3\nhold_out_seed = 2\n"
 
 Log = list[tuple[str, str, int, int]]
@@ -87,8 +88,9 @@ def rows_of(samples: Samples) -> list[list[str]]:
         HEAD + LABELS + ITEMS + HISTORY + BY_USER,
         HEAD + LABELS + ITEMS + HISTORY + BY_TIME,
         HEAD + NEGATIVES + ITEMS + HISTORY + BY_USER + HELD_OUT,
+        HEAD + NEGATIVES + ON_SALE + ITEMS + HISTORY + BY_USER + HELD_OUT,
     ],
-    ids=["user_tail", "time", "negatives"],
+    ids=["user_tail", "time", "negatives", "on_sale"],
 )
 def test_samples_do_not_depend_on_how_the_log_is_divided(
     tmp_path: Path, schema: str, monkeypatch: pytest.MonkeyPatch
@@ -175,6 +177,45 @@ def test_negatives_are_drawn_evenly(tmp_path: Path) -> None:
     assert all(abs(count - expected) < 6 * expected**0.5 for count in drawn.values())
 
 
+DAY_S = 86_400
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pairs=logs, within=st.integers(1, 3))
+def test_negatives_are_what_others_have_within_some_days(
+    tmp_path: Path, pairs: list[tuple[int, int]], within: int
+) -> None:
+    """Against a plain search, from days before 1970 on; of two items that were on sale each is drawn."""
+    days = [n // 4 - 5 for n in range(len(pairs))]
+    log = [(f"u{u}", f"i{i}", days[n] * DAY_S + n % 4 * 20_000, 5) for n, (u, i) in enumerate(pairs)]
+    try:
+        samples, _ = make(tmp_path, log, HEAD + NEGATIVES + f"within_days = {within}\n" + BY_USER)
+    except BadInput as error:
+        if "leaves no row" not in str(error):
+            raise
+        return
+    owner = {time: user for user, _, time, _ in log}
+    for split in SPLITS:
+        for time, found in itertools.groupby(samples.frame(split).to_pylist(), key=lambda row: row["timestamp"]):
+            mine = {item for user, item, _, _ in log if user == owner[time]}
+            there = {item for _, item, at, _ in log if abs(at // DAY_S - time // DAY_S) <= within}
+            drawn = [row["raw_item_id"] for row in found][1:]
+            assert set(drawn) <= there - mine
+            assert len(drawn) == len(set(drawn)) == min(3, len(there - mine))
+
+
+def test_an_item_that_many_buy_is_no_negative_more_often(tmp_path: Path) -> None:
+    """Ten items are on sale each day; i0 is bought nine times as often as each of the others, and drawn as often."""
+    log = [(f"u{n}", "i0" if n % 2 else f"i{1 + n // 2 % 9}", 600 * n, 5) for n in range(6000)]
+    samples, _ = make(tmp_path, log, HEAD + NEGATIVES + "within_days = 2\n" + BY_TIME)
+    drawn = Counter(
+        row["raw_item_id"] for split in SPLITS for row in samples.frame(split).to_pylist() if not row["label"]
+    )
+    # A buyer of i0 draws of the other nine; a buyer of another, of nine too, i0 among them.
+    expected = {f"i{n}": 3 * 3000 / 9 + (3 * 3000 * 8 / 9 / 9 if n else 0) for n in range(10)}
+    assert all(abs(drawn[item] - count) < 6 * count**0.5 for item, count in expected.items())
+
+
 tied_logs = st.lists(
     st.tuples(st.integers(0, 5), st.integers(0, 9), st.integers(1000, 1012), st.integers(1, 5)), min_size=4, max_size=50
 )
@@ -247,12 +288,10 @@ def test_extended_vocabularies_keep_every_place(tmp_path: Path) -> None:
     images = new.vocabulary.values["image_id"].to_pylist()
     assert images != sorted(images, key=int), "new images come behind the old ones"
     for batch in new.batches("train", 64):
-        assert batch.images is not None
-        found = [images[place - 1] for place in batch.images.unique_index.tolist() if place]
-        assert found == [
-            str(i) for i, place in zip(batch.images.unique, batch.images.unique_index, strict=True) if place
-        ]
-        assert len(found) == len(batch.images.unique)
+        keys = batch.items.vectors["image"]
+        found = [images[place - 1] for place in keys.unique_index.tolist() if place]
+        assert found == [str(i) for i, place in zip(keys.unique, keys.unique_index, strict=True) if place]
+        assert len(found) == len(keys.unique)
     train = new.frame("train")["raw_item_id"].to_pylist()
     names, counts = new.vocabulary.values["item_id"].to_pylist(), new.item_counts()
     assert all(counts[place] == train.count(name) for place, name in enumerate(names, 1))
@@ -365,8 +404,8 @@ def test_amazon_sequences_need_no_images(test_data: Path, tmp_path: Path) -> Non
     assert samples.image_vocabulary_size == 0
     assert samples.text_columns["attributes"] > 100
     batch = next(samples.batches("test", 512))
-    assert batch.images is None
-    assert batch.history["item_id"].values.size > 512
+    assert batch.items.vectors == {}
+    assert batch.history.values.size > 512
 
 
 IMAGES = '[images]\npath = "codes.parquet"\nimage = "image_id"\nids = ["sid_1", "sid_2"]\n'

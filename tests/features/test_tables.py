@@ -66,12 +66,12 @@ def test_numbers_that_became_floats_are_the_numbers(tmp_path: Path, kind: str) -
     put(tmp_path / f"log.{kind}", log(user=[float(big + n % 6) for n in range(ROWS)]))
     put(
         tmp_path / "users.parquet",
-        {"user": [big + n for n in range(6)], "city": [1.5, None, float("nan"), 1.0, 2.0, 2.5]},
+        {"user": [big + n for n in range(6)], "city": [1.0, None, float("nan"), 1.0, 2.0, 3.0]},
     )
     put(tmp_path / "items.parquet", items(image=[None if n % 2 else float(n) for n in range(10)]))
     samples, report = make(tmp_path, f"log.{kind}", ITEMS + USERS + SEEN)
     assert samples.vocabulary.values["user_id"].to_pylist() == [str(big + n) for n in range(6)]
-    assert sorted(samples.vocabulary.values["city"].to_pylist()) == ["1", "1.5", "2", "2.5"]
+    assert sorted(samples.vocabulary.values["city"].to_pylist()) == ["1", "2", "3"]
     assert report.images == 5
     assert {row["image_id"] for row in rows_in(samples)} == {-1, 0, 2, 4, 6, 8}
 
@@ -85,23 +85,23 @@ NAN = float("nan")
         (log(user=[2.0**53 + 2] * ROWS), r"'user' of .*log.parquet holds '?9007199254740994.0'? in row 1"),
         (log(item=[["a"]] * ROWS), r"'item' of .*log.parquet is of type list"),
         (log(user=[True] * ROWS), r"'user' of .*log.parquet is of type bool"),
-        (log(user=[1.0] * 9 + [NAN] * 51), r"'user' of .*log.parquet is empty in row 10, or holds NaN"),
+        (log(user=[1.0] * 9 + [NAN] * 51), r"'user' of .*log.parquet is empty in row 10.*, or holds NaN"),
         (log(user=["u"] * 9 + ["nan"] * 51), r"'user' of .*log.parquet is empty in row 10"),
-        (log(click=[1.0] * 9 + [NAN] * 51), r"label column 'click' of .*log.parquet is empty in row 10, or holds NaN"),
-        (log(click=[-1, 1] * 30), r"'click' of .*log.parquet holds -1.* in row 1; a label is 0 or 1"),
-        (log(click=["yes", "no"] * 30), r"'click' of .*log.parquet holds 'yes' in row 1; a label is 0 or 1"),
+        (log(click=[1.0] * 9 + [NAN] * 51), r"label column 'click' of .*log.parquet is empty in row 10.* or holds NaN"),
+        (log(click=[-1, 1] * 30), r"'click' of .*log.parquet holds -1.* in row 1.*; a label is 0 or 1"),
+        (log(click=["yes", "no"] * 30), r"'click' of .*log.parquet holds 'yes' in row 1.*; a label is 0 or 1"),
         (log(click=[[1]] * ROWS), r"'click' of .*log.parquet is of type list"),
         (log(click=[None] * ROWS), r"'click' of .*log.parquet is empty in row 1"),
-        (log(time=[START * 1000] * ROWS), r"'time' of .*log.parquet holds 1700000000000 in row 1; .*milliseconds"),
+        (log(time=[START * 1000] * ROWS), r"'time' of .*log.parquet holds 1700000000000 in row 1.*milliseconds"),
         (log(time=[START * 10**6] * ROWS), r"looks like microseconds: divide by 1000000; times are whole seconds"),
         (log(time=[START * 10**9] * ROWS), r"looks like nanoseconds"),
-        (log(time=[20231115145320] * ROWS), r"holds 20231115145320 in row 1; that looks like a date and time"),
-        (log(time=[20231115, 20231201] * 30), r"holds 20231115 in row 1; that looks like a date without dashes"),
-        (log(time=["2026/10/01"] * ROWS), r"'time' of .* holds '2026/10/01' in row 1; .*2023-11-14 22:13:20"),
-        (log(time=["2026-10-01 10:00:00 UTC"] * ROWS), r"holds '2026-10-01 10:00:00 UTC' in row 1; times are"),
+        (log(time=[20231115145320] * ROWS), r"holds 20231115145320 in row 1.*; that looks like a date and time"),
+        (log(time=[20231115, 20231201] * 30), r"holds 20231115 in row 1.*; that looks like a date without dashes"),
+        (log(time=["2026/10/01"] * ROWS), r"'time' of .* holds '2026/10/01' in row 1.*2023-11-14 22:13:20"),
+        (log(time=["2026-10-01 10:00:00 UTC"] * ROWS), r"holds '2026-10-01 10:00:00 UTC' in row 1.*; times are"),
         (log(time=["2026-02-30"] * ROWS), r"'time' of .*log.parquet cannot be read"),
         (log(time=[datetime.time(10)] * ROWS), r"'time' of .*log.parquet is of type time"),
-        (log(time=[1.0] * 9 + [NAN] * 51), r"'time' of .*log.parquet is empty in row 10; every row needs a time"),
+        (log(time=[1.0] * 9 + [NAN] * 51), r"'time' of .*log.parquet is empty in row 10.*; every row needs a time"),
     ],
 )
 def test_what_is_wrong_in_a_log_is_named(tmp_path: Path, table: Table, message: str) -> None:
@@ -159,7 +159,7 @@ def test_a_log_and_behaviours_of_two_units_are_noticed(tmp_path: Path) -> None:
     done = log(action=["buy"] * ROWS)
     put(tmp_path / "log.parquet", log())
     for times, message in (
-        ([START * 1000] * ROWS, "done.parquet holds 1700000000000 in row 1; that looks like milliseconds"),
+        ([START * 1000] * ROWS, "done.parquet holds 1700000000000 in row 1.*; that looks like milliseconds"),
         ([START // 60 + n for n in range(ROWS)], "times of .*log.parquet are .*2023-11-14.* one of them is not in sec"),
         ([START + 10**6] * ROWS, "Not one row of .*done.parquet is earlier than an impression of its user"),
     ):
@@ -263,10 +263,10 @@ def test_images_of_an_image_table_are_ids_in_any_spelling(tmp_path: Path, kind: 
         samples, report = make(tmp_path, more=ITEMS + codes)
         assert (report.notes, samples.vocabulary.values["sid"].to_pylist()) == ({}, ["a"])
     put(tmp_path / f"codes.{kind}", {"image_id": ["100", "00100"], "sid": ["a", "b"]})
-    with pytest.raises(BadInput, match=r"'image_id' of .*codes.\w+ must name each row once; 100 in row 2 was there"):
+    with pytest.raises(BadInput, match=r"'image_id' of .*codes.\w+ must name each row once; 100 in row 2.* was there"):
         make(tmp_path, more=ITEMS + codes)
     put(tmp_path / f"codes.{kind}", {"image_id": ["100", "front.jpg"], "sid": ["a", "b"]})
-    with pytest.raises(BadInput, match=r"'image_id' of .* holds 'front.jpg' in row 2; image ids are whole numbers"):
+    with pytest.raises(BadInput, match=r"'image_id' of .* holds 'front.jpg' in row 2.*; image ids are whole numbers"):
         make(tmp_path, more=ITEMS + codes)
 
 
@@ -283,14 +283,14 @@ def test_names_of_images_may_have_folder_and_suffix(tmp_path: Path) -> None:
     found = {int(row["raw_item_id"]): row["image_id"] for row in rows_in(samples)}
     assert found == {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: -1, 6: -1, 7: 6, 8: 7, 9: 8}
     assert report.first == {"items_whose_image_is_not_in_the_manifest": "gone.png"}
-    assert len(samples.image_names) == 4
+    assert len(samples.spaces["image"].names) == 4
     put(tmp_path / "m.parquet", {"image_id": list(range(9)), "key": [f"other{n}" for n in range(9)]})
     with pytest.raises(
         BadInput, match=r"Not one image .* whose first key is 'other0'; the first that is not is 'SKU0.png'"
     ):
         make(tmp_path, more=MANIFEST + SEEN)
     put(tmp_path / "m.parquet", {"image_id": [float(n) for n in range(9)], "key": keys})
-    assert make(tmp_path, more=MANIFEST + SEEN)[0].image_names == samples.image_names
+    assert make(tmp_path, more=MANIFEST + SEEN)[0].spaces["image"].names == samples.spaces["image"].names
 
 
 def test_names_in_another_unicode_form_are_said(tmp_path: Path) -> None:

@@ -42,8 +42,7 @@ class Learner(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Mean loss."""
-        assert batch.images is not None
-        return self.model.loss(to_tensors(batch, CPU), self.images(batch.images.unique))
+        return self.model.loss(to_tensors(batch, CPU), {"image": self.images(batch.items.vectors["image"].unique)})
 
 
 class Plain(nn.Module):
@@ -55,11 +54,11 @@ class Plain(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Mean loss."""
-        assert batch.images is not None
-        unique = batch.images.unique.tolist()
+        unique = batch.items.vectors["image"].unique.tolist()
         ok = torch.tensor([i in self.features for i in unique])
         values = self.head(torch.stack([self.features.get(i, torch.zeros(1280)) for i in unique]))
-        return self.model.loss(to_tensors(batch, CPU), ImageVectors(torch.where(ok[:, None], values, 0.0), ok))
+        vectors = ImageVectors(torch.where(ok[:, None], values, 0.0), ok)
+        return self.model.loss(to_tensors(batch, CPU), {"image": vectors})
 
 
 def batches(samples: Samples, rows: int, rank: int, world: int) -> Iterator[Batch]:
@@ -108,7 +107,7 @@ def main() -> None:
     widths = (256, 64, 12) if len(first) > 256 else (64, 32, 12)
     head = new_head(HeadSpec("learned", (1280, *widths)), first, "pca", backbone)
     # prelu: Dice takes the mean over a batch, which is another one when the batch is split over workers.
-    model = make("din", InputSpec.of(samples, 12), 8, {"activation": "prelu"})
+    model = make("din", InputSpec.of(samples, {"image": 12}), 8, {"activation": "prelu"})
     # At its kink the gradient of a PReLU jumps. In 100 steps some number lies so near to it that the order of a sum
     # decides on its side, which then shows in every weight, in one process too. With slopes of 1 there is no kink yet.
     for module in model.modules():

@@ -21,6 +21,7 @@ from crossmedia.trainer.export.exported import Exported, export_model
 from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.image_head import ImageHead
+from crossmedia.trainer.images.spaces import Spaces
 from crossmedia.trainer.models import MODELS, make
 from crossmedia.trainer.models.base import EmbeddingModel
 from crossmedia.trainer.runs.checkpoint import load_model
@@ -63,5 +64,6 @@ def test_it_is_trained_exported_and_scored_like_the_others(
     samples, cpu, client = Samples(config.samples), torch.device("cpu"), ImageClient(transport)
     exported = Exported(export_model(config.out, samples, tmp_path / "exported.pt2"))
     loaded, _, _ = load_model(config.out)
-    found = [predict(model, Feed(samples, ImageHead(client), 64, cpu), "test") for model in (loaded, exported)]
+    feed = Feed(samples, Spaces({"image": ImageHead(client)}), 64, cpu)
+    found = [predict(model, feed, "test") for model in (loaded, exported)]
     assert found[1] == pytest.approx(found[0], abs=1e-5)

@@ -63,11 +63,11 @@ def readers(batch: TensorBatch) -> dict[str, Callable[[Path], Any]]:
 
     def exported(path: Path) -> Any:
         found = Exported(path)
-        return found.probabilities(batch, None), found.lineage, found.vocabulary
+        return found.probabilities(batch, {}), found.lineage, found.vocabulary
 
     def weights(path: Path) -> Any:
         model, lineage, config = load_model(path.parent)
-        return model.probabilities(batch, None).detach(), lineage, config
+        return model.probabilities(batch, {}).detach(), lineage, config
 
     def head(path: Path) -> Any:
         found = load_head(path.parent)

@@ -127,7 +127,7 @@ def test_a_model_of_noise_says_so_in_every_command(tmp_path: Path) -> None:
     assert "(a constant: 0." in fitted.stdout
     assert "(a constant: 0." in evaluated.stdout
     assert "din ids only in 2 of 2 seeds" in compared.stdout
-    assert "a constant, the share of positives" in compared.stdout
+    assert "a constant, the share of" in compared.stdout
     assert "constant" in " ".join(json.loads((run / "metrics.json").read_text())["doubts"])
     for folder in (run, tmp_path / "c"):
         runner.invoke(trainer, ["report", str(folder), f"--out={tmp_path / 'r.html'}"])
@@ -224,11 +224,15 @@ def test_attention_that_does_nothing_says_so(weights: list[list[float]], said: s
     assert re.search(said, judgement([np.array(row, dtype=np.float32) for row in weights]))
 
 
-def test_doubts_of_lines_are_one_sentence_a_model() -> None:
-    lines = [
-        {"model": "din", "images": images, "seed": seed, "options": {}, "test": {"all": found(auc=auc_value)}}
-        for images, auc_value in ((False, 0.45), (True, 0.7))
-        for seed in range(3)
+def test_doubts_of_lines_say_of_which_seeds_they_are() -> None:
+    aucs = {(False, 0): 0.7, (False, 1): 0.45, (False, 2): 0.44, (True, 0): 0.7, (True, 1): 0.7, (True, 2): 0.7}
+    lines: list[dict[str, Any]] = [
+        {"model": "din", "images": images, "seed": seed, "options": {}, "test": {"all": found(auc=value)}}
+        for (images, seed), value in aucs.items()
     ]
-    (only,) = summary.doubts(lines)
-    assert only.startswith("din ids only in 3 of 3 seeds: The AUC on the test part, 0.4500, is below .5")
+    lines[-1]["test"]["all"]["log_loss"] = 0.7
+    first, second = summary.doubts(lines)
+    assert first.startswith("din ids only in 2 of 3 seeds (1, 2); seed 1: The AUC on the test part, 0.4500, is below")
+    assert second.startswith("din with images in 1 of 3 seeds (2); seed 2: The log loss on the test part, 0.7000,")
+    (alone,) = summary.doubts(lines[1:2])
+    assert alone.startswith("din ids only: The AUC on the test part, 0.4500")

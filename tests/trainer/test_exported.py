@@ -30,7 +30,7 @@ from crossmedia.trainer.export.exported import SCHEMA, Exported, export_model, f
 from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.image_head import ImageHead
-from crossmedia.trainer.images.images import NoImages
+from crossmedia.trainer.images.spaces import Spaces
 from crossmedia.trainer.scorer import Scorer
 from crossmedia.trainer.tensors import TensorBatch, to_tensors
 
@@ -97,7 +97,7 @@ def nodes(document: Any) -> Any:
 
 
 def test_others_load_it_with_torch_alone(good: Path, batch: TensorBatch, tmp_path: Path) -> None:
-    torch.save(flat(batch, None), tmp_path / "inputs.pt")
+    torch.save(flat(batch, {}, Exported(good).inputs), tmp_path / "inputs.pt")
     code = """
 import sys, torch
 assert not any(name.split(".")[0] in ("trainer", "imgserver", "features") for name in sys.modules)
@@ -107,7 +107,7 @@ torch.save(found.detach(), sys.argv[3])
     files = [good, tmp_path / "inputs.pt", tmp_path / "found.pt"]
     subprocess.run([sys.executable, "-W", "ignore", "-c", code, *files], check=True, cwd=tmp_path)
     of_torch = torch.load(tmp_path / "found.pt", weights_only=True)
-    assert torch.equal(of_torch, Exported(good).probabilities(batch, None))
+    assert torch.equal(of_torch, Exported(good).probabilities(batch, {}))
 
 
 @pytest.mark.parametrize("images", [True, False])
@@ -120,10 +120,10 @@ def test_a_model_of_samples_without_histories_is_exported(tmp_path: Path, model:
     fit(run, transport if images else None)
     samples, cpu = Samples(folder), torch.device("cpu")
     exported = Exported(export_model(run.out, samples, tmp_path / "model.pt2"))
-    vectors = ImageHead(ImageClient(transport)) if images else NoImages()
+    spaces = Spaces({"image": ImageHead(ImageClient(transport))} if images else {})
     of_run = pq.read_table(tmp_path / "run" / "predictions.parquet")["probability"].to_numpy()
     for size in (64, 7):
-        assert predict(exported, Feed(samples, vectors, size, cpu), "test")[:, 0] == pytest.approx(of_run, abs=1e-5)
+        assert predict(exported, Feed(samples, spaces, size, cpu), "test")[:, 0] == pytest.approx(of_run, abs=1e-5)
 
 
 def never_read(code: str, mark: str) -> dict[str, Callable[[Parts], None]]:
@@ -158,7 +158,7 @@ def test_what_is_not_read_changes_nothing(
     never_read(evil, "torch.os.abort")[place](parts)
     assert parts != read_parts(good.read_bytes())
     found = Exported(write(parts, tmp_path / "bad.pt2"))
-    assert torch.equal(found.probabilities(batch, None), Exported(good).probabilities(batch, None))
+    assert torch.equal(found.probabilities(batch, {}), Exported(good).probabilities(batch, {}))
 
 
 def refused(code: str, mark: str) -> dict[str, tuple[Callable[[Parts], None], str]]:
@@ -252,6 +252,9 @@ def test_what_no_export_writes_is_refused(good: Path, tmp_path: Path, evil: str,
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("spaces", 8),
+        ("spaces", {"image": -8}),
+        ("item_numbers", "price"),
         ("max_history", "50"),
         ("max_history", -1),
         ("item_columns", ["item_id"]),
@@ -272,7 +275,8 @@ def test_what_a_model_was_trained_with_has_types(good: Path, tmp_path: Path, fie
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("vector_version", 5), ("options", []), ("inputs", None), ("width", "4"), ("model", {})]
+    ("field", "value"),
+    [("versions", 5), ("vector_version", "v"), ("options", []), ("inputs", None), ("width", "4"), ("model", {})],
 )
 def test_its_lineage_has_types(good: Path, tmp_path: Path, field: str, value: Any) -> None:
     parts = read_parts(good.read_bytes())
@@ -404,5 +408,5 @@ def test_a_program_that_goes_wrong_is_an_error_in_words(
     edit(PROGRAM, change)(parts)
     found = Exported(write(parts, tmp_path / "bad.pt2"))
     with pytest.raises(BadInput, match="Export the model again") as error:
-        found.probabilities(batch, None)
+        found.probabilities(batch, {})
     assert said in str(error.value)

@@ -35,6 +35,7 @@ from crossmedia.trainer.evaluate import measure, predict
 from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.image_head import ImageHead
+from crossmedia.trainer.images.spaces import Spaces
 from crossmedia.trainer.metrics import auc
 from crossmedia.trainer.report.summary import sentence
 from crossmedia.trainer.runs.checkpoint import load_model
@@ -121,7 +122,7 @@ def test_a_loaded_model_gives_the_numbers_of_its_run(
     opened = Samples(samples)
     lineage.check_samples(opened)
     with ImageClient(transport) as client:
-        feed = Feed(opened, ImageHead(client), 64, torch.device("cpu"))
+        feed = Feed(opened, Spaces({"image": ImageHead(client)}), 64, torch.device("cpu"))
         again = measure(opened, "test", predict(model, feed, "test")[:, 0])
     assert again["all"]["auc"] == pytest.approx(result["test"]["all"]["auc"], abs=1e-6)
     with pytest.raises(BadInput, match="no run that can be loaded"):
@@ -241,14 +242,15 @@ def test_a_generation_that_changes_is_reported(config: FitConfig, transport: Moc
         transport.generation = 2
 
     result = fit(replace(config, epochs=1), transport, replace_photo)
-    assert (result["generation_at_start"], result["generation"]) == (1, 2)
+    assert (result["generations_at_start"], result["generations"]) == ({"image": 1}, {"image": 2})
 
 
 def test_compare_skips_what_is_done_and_says_what_came_out(config: FitConfig, transport: MockTransport) -> None:
     small = CompareConfig(replace(config, epochs=2), ("embedding_mlp",), 2, Path(config.out) / "results.jsonl")
     said: list[str] = []
     first = compare(small, transport, said.append)
-    assert first["sentence"].startswith("The pictures helped embedding_mlp")
+    assert first["sentence"].startswith("Best on the test rows: embedding_mlp with images (AUC ")
+    assert ". The pictures helped embedding_mlp (AUC +" in first["sentence"]
     again = compare(small, transport, said.append)
     assert again["rows"] == first["rows"]
     assert sum("training" in text for text in said) == sum("done before" in text for text in said) == 4
@@ -271,7 +273,8 @@ def test_samples_without_images_are_compared_without_a_server(samples: Path, tmp
     options = [*base, "--epochs=1", f"--out={tmp_path / 'runs'}", "--data=plain"]
     done = CliRunner().invoke(trainer, options)
     assert done.exit_code == 0, done.output
-    assert "The samples have no images: there is nothing to compare." in done.output
+    assert "Best on the test rows: din ids only" in done.output
+    assert "The samples have no images to compare with." in done.output
     (only,) = [json.loads(line) for line in (tmp_path / "runs" / "results.jsonl").read_text().splitlines()]
     assert (only["data"], only["images"], only["vector_version"]) == ("plain", False, "")
     page = tmp_path / "page.html"
@@ -360,7 +363,7 @@ def test_the_best_epoch_is_the_one_of_the_best_auc(config: FitConfig, monkeypatc
 
 
 def row(mean: float, std: float | None, seeds: int) -> dict[str, Any]:
-    gain = {"auc_gain": {"mean": mean, "std": std}, "pairs": seeds}
+    gain = {"auc": {"mean": 0.7, "std": std}, "auc_gain": {"mean": mean, "std": std}, "pairs": seeds}
     return {"model": "din", "images": True, "seeds": seeds, "all": gain, "unseen_items": {"auc_gain": None}}
 
 

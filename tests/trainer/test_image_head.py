@@ -459,7 +459,7 @@ def test_tomorrow_starts_from_todays_head(config: FitConfig, store: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"head": "thaw"}, "must be one of"),
+        ({"head": "thaw"}, "must be frozen, learn or SPACE=learn"),
         ({"images": False}, "images off"),
         ({"model": "gbdt_lr"}, "no gradient"),
         ({"head_widths": (64, 0)}, "above 0"),
@@ -509,8 +509,13 @@ def test_stored_vectors_need_no_server_either(config: FitConfig, store: Path) ->
 def test_who_trained_from_a_store_evaluates_scores_and_reports_from_it(
     config: FitConfig, store: Path, tmp_path: Path
 ) -> None:
-    trained = fit(replace(config, head="frozen", store=str(store), server="nobody:1", epochs=1))
-    run, stored = config.out, (f"--store={store}", "--server=nobody:1")
+    of_store = replace(config, head="frozen", store=str(store), server=FitConfig.server, epochs=1)
+    with pytest.raises(BadInput, match=f"The server nobody:1 and the store {store} are both given"):
+        fit(replace(of_store, server="nobody:1"))
+    trained = fit(of_store)
+    run, stored = config.out, (f"--store={store}",)
+    both = run_command("trainer", "evaluate", run, *stored, "--server=nobody:1", check=False)
+    assert (both.returncode, "--server nobody:1 and --store" in both.stderr) == (2, True)
     evaluated = json.loads(run_command("trainer", "evaluate", run, *stored, "--json").stdout)
     assert evaluated["all"]["auc"] == pytest.approx(trained["test"]["all"]["auc"], abs=1e-6)
     out = tmp_path / "scores.parquet"

@@ -6,7 +6,6 @@ import csv
 import json
 import logging
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from crossmedia.trainer.export.exported import Exported, export_model
 from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.image_head import ImageHead
-from crossmedia.trainer.images.images import NoImages
+from crossmedia.trainer.images.spaces import Spaces
 from crossmedia.trainer.layers.inputs import InputSpec
 from crossmedia.trainer.models import MODELS, make, model_class, options_of
 from crossmedia.trainer.models.base import EmbeddingModel
@@ -120,11 +119,11 @@ def test_every_model_is_trained_exported_and_gives_the_same_numbers(
     loaded, lineage, _ = load_model(config.out)
     of_run = pq.read_table(Path(config.out) / "predictions.parquet")["probability"].to_numpy()
     exported = Exported(export_model(config.out, samples, tmp_path / "exported.pt2"))
-    assert exported.lineage.vector_version == (transport.version if images else "")
+    assert exported.lineage.versions == ({"image": transport.version} if images else {})
     assert exported.lineage.inputs == lineage.inputs
-    vectors = ImageHead(ImageClient(transport)) if images else NoImages()
+    spaces = Spaces({"image": ImageHead(ImageClient(transport))} if images else {})
     for size in (64, 7):
-        feed = Feed(samples, vectors, size, cpu)
+        feed = Feed(samples, spaces, size, cpu)
         assert predict(loaded, feed, "test")[:, 0] == pytest.approx(of_run, abs=1e-5)
         assert predict(exported, feed, "test")[:, 0] == pytest.approx(of_run, abs=1e-5)
 
@@ -191,15 +190,6 @@ def test_the_scorer_gives_the_numbers_of_trainer_score(
             scorer.score({}, {"item_id": ["i1", "i2"], "shop": ["s1"]})
 
 
-def test_both_layouts_of_samples_give_the_same_model(config: FitConfig, folder: Path, tmp_path: Path) -> None:
-    schema = 'layout = "by_user"\n' + SCHEMA.replace('path = "', f'path = "{folder}/')
-    (tmp_path / "samples.toml").write_text(schema)
-    build_samples(load_schema(tmp_path / "samples.toml"), tmp_path / "by_user")
-    inline = fit(replace(config, images=False, epochs=1))
-    by_user = fit(replace(config, images=False, epochs=1, samples=str(tmp_path / "by_user"), out=str(tmp_path / "b")))
-    assert by_user["test"] == inline["test"]
-
-
 def test_score_and_export_by_command(config: FitConfig, tmp_path: Path) -> None:
     fit(replace(config, images=False))
     runner = CliRunner()
@@ -224,9 +214,8 @@ def test_score_and_export_by_command(config: FitConfig, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("labels", [("click", "buy"), ("buy",), ("buy", "click")])
-@pytest.mark.parametrize("layout", ["inline", "by_user"])
 def test_scores_can_be_joined_with_the_log(
-    config: FitConfig, folder: Path, labels: tuple[str, ...], layout: str, tmp_path: Path
+    config: FitConfig, folder: Path, labels: tuple[str, ...], tmp_path: Path
 ) -> None:
     """By user, item and time, users that training never saw too; each label stands beside its own probability."""
     log, _, _ = raw_tables(folder)
@@ -235,7 +224,7 @@ def test_scores_can_be_joined_with_the_log(
         writer.writeheader()
         late = [{**row, "user": f"new{n}"} if n % 9 == 0 else row for n, row in enumerate(log[-250:])]
         writer.writerows([*log[:-250], *late])
-    schema = f'layout = "{layout}"\n' + SCHEMA.replace('path = "', f'path = "{folder}/')
+    schema = SCHEMA.replace('path = "', f'path = "{folder}/')
     (tmp_path / "s.toml").write_text(schema.replace(f"{folder}/impressions", f"{tmp_path}/impressions"))
     build_samples(load_schema(tmp_path / "s.toml"), tmp_path / "samples")
     fit(replace(config, images=False, epochs=1, samples=str(tmp_path / "samples"), labels=labels))
@@ -253,24 +242,6 @@ def test_scores_can_be_joined_with_the_log(
         logged = of_log[row["raw_user_id"], row["raw_item_id"], row["timestamp"]]
         assert [str(row[f"label{suffix}"]) for suffix in suffixes] == [logged[name] for name in labels]
     assert sum(row["raw_user_id"].startswith("new") for row in rows) == 28
-
-
-def test_samples_of_former_releases_have_the_users_that_training_knew(
-    config: FitConfig, folder: Path, tmp_path: Path
-) -> None:
-    fit(replace(config, images=False, epochs=1))
-    old = tmp_path / "old"
-    shutil.copytree(config.samples, old)
-    table = pq.read_table(old / "test.parquet")
-    pq.write_table(table.drop_columns(["raw_user_id"]), old / "test.parquet", write_page_checksum=True)
-    out = tmp_path / "scores.parquet"
-    done = CliRunner().invoke(trainer, ["score", config.out, f"--samples={old}", f"--out={out}"])
-    assert done.exit_code == 0, done.output
-    expected = [
-        user if place else None
-        for user, place in zip(*(table[c].to_pylist() for c in ("raw_user_id", "user_id")), strict=True)
-    ]
-    assert pq.read_table(out)["raw_user_id"].to_pylist() == expected
 
 
 def test_a_request_that_lacks_columns_is_said_once(
@@ -468,13 +439,13 @@ def test_a_new_column_of_ids_has_no_weights_to_start_from(config: FitConfig, fol
 
 def test_mini_batch_aware_regularisation_is_its_formula(config: FitConfig) -> None:
     samples = Samples(config.samples)
-    model = make("embedding_mlp", InputSpec.of(samples, 0), 4, {})
+    model = make("embedding_mlp", InputSpec.of(samples, {}), 4, {})
     assert isinstance(model, EmbeddingModel)
     batch = to_tensors(next(samples.batches("train", 8)), torch.device("cpu"))
     gradients = []
     for strength in (0.0, 0.5):
         model.zero_grad()
-        model.loss(batch, None).backward()  # type: ignore[no-untyped-call]
+        model.loss(batch, {}).backward()  # type: ignore[no-untyped-call]
         mini_batch_aware(model, samples, strength)(batch)
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
     counts = samples.occurrences()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_batches import SPEC, make_batch
+from model_batches import EVERYTHING, SPEC, make_batch
 from torch import Tensor
 
 from crossmedia.errors import BadInput
@@ -19,16 +19,19 @@ from crossmedia.trainer.layers import aggregators
 from crossmedia.trainer.layers.attention import ActivationUnit
 from crossmedia.trainer.layers.auxiliary import auxiliary_loss, draw_negatives
 from crossmedia.trainer.layers.batch_norm import BatchNormReLU
-from crossmedia.trainer.layers.dense import behaviour_features, image_features
+from crossmedia.trainer.layers.dense import behaviour_features, dense_feature_count, dense_features, image_features
 from crossmedia.trainer.layers.dice import Dice
 from crossmedia.trainer.layers.gru import JaggedGRU, Packing, Variant
-from crossmedia.trainer.layers.inputs import ImageProjection
+from crossmedia.trainer.layers.inputs import InputSpec
 from crossmedia.trainer.layers.jagged import segment_max, segment_mean, segment_softmax, segment_sum
+from crossmedia.trainer.layers.numbers import NumberEmbedding
 from crossmedia.trainer.layers.similarity import SimTiers, similarity
+from crossmedia.trainer.layers.spaces import SpaceInput
 from crossmedia.trainer.layers.sparse import SparseFeatures, SparseLinear
+from crossmedia.trainer.layers.sparse import _hash as hashed
 from crossmedia.trainer.models import make
 from crossmedia.trainer.models.muse import MUSE
-from crossmedia.trainer.tensors import ImageVectors
+from crossmedia.trainer.tensors import Bag, ImageVectors
 from crossmedia.trainer.training.ftrl import FTRL
 
 Floats = npt.NDArray[np.float64]
@@ -108,16 +111,95 @@ def test_factorised_attention_equals_the_plain_one_with_its_gradients() -> None:
         assert torch.allclose(a, b)
 
 
-def test_missing_images_are_one_learned_vector() -> None:
-    projection = ImageProjection(8, 4)
+def own_photos(bag: Bag, item: int, ok: Tensor) -> list[int]:
+    """Which vectors an item has that are there."""
+    return [int(place) for place in bag.values[bag.owners == item] if ok[place]]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "attention"])
+@pytest.mark.parametrize("spec", [SPEC, EVERYTHING], ids=["one image", "several"])
+def test_what_items_show_is_pooled_as_a_loop_over_them_would(pooling: str, spec: InputSpec) -> None:
+    """Several vectors, missing ones among them, of targets and behaviours; without any a learned one stands there."""
+    torch.manual_seed(0)
+    batch, found = make_batch([4, 0, 5, 3], spec=spec)
+    vectors, bag, ids = found["image"], batch.items.vectors["image"], torch.randn(4, 6)
+    layer = SpaceInput(8, 4, pooling, ids=6)
     with torch.no_grad():
-        projection.missing.fill_(7.0)
-    _, vectors = make_batch()
-    rows = projection(vectors)
-    assert rows.shape == (6, 4)
-    assert (rows[2] == 7).all()
-    assert (rows[-1] == 7).all()
-    assert torch.allclose(rows[0], projection.linear(vectors.values[0]))
+        for parameter in layer.parameters():
+            parameter.normal_()
+    target, history = layer(vectors, batch, "image", ids)
+
+    def query(row: int) -> Tensor:
+        assert layer.query is not None
+        own = own_photos(bag, int(batch.target[row]), vectors.ok)
+        mean = layer.linear(vectors.values[own]).mean(0) if own else layer.missing
+        asking = torch.cat([ids[row], mean])
+        asked: Tensor = layer.query((asking - asking.mean()) / (asking.var(unbiased=False) + 1e-5).sqrt())
+        return asked / 2
+
+    def shown(item: int, row: int) -> Tensor:
+        own = own_photos(bag, item, vectors.ok)
+        if not own:
+            return layer.missing
+        rows: Tensor = layer.linear(vectors.values[own])
+        if pooling == "max":
+            return rows.amax(0)
+        weights = torch.full((len(own),), 1 / len(own))
+        if pooling == "attention":
+            centred = rows - rows.mean(1, keepdim=True)
+            scaled = centred / (rows.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+            weights = torch.softmax(scaled @ query(row), 0)
+        return (weights[:, None] * rows).sum(0)
+
+    segments = batch.segments.tolist()
+    slow = [shown(item, row) for item, row in zip(batch.history.tolist(), segments, strict=True)]
+    assert torch.allclose(history, torch.stack(slow), atol=1e-5)
+    slow = [shown(item, row) for row, item in enumerate(batch.target.tolist())]
+    assert torch.allclose(target, torch.stack(slow), atol=1e-5)
+    if pooling == "attention":
+        of_target, weights = layer.target_weights(vectors, batch, "image", ids)
+        sums = segment_sum(weights, of_target.owners, 4)
+        there = [bool(own_photos(bag, item, vectors.ok)) for item in batch.target.tolist()]
+        assert torch.allclose(sums, torch.tensor(there).float())
+
+
+def test_attention_begins_as_the_mean() -> None:
+    batch, found = make_batch([4, 0, 5, 3], spec=EVERYTHING)
+    torch.manual_seed(0)
+    mean = SpaceInput(8, 4)
+    attention = SpaceInput(8, 4, "attention", ids=6)
+    attention.load_state_dict(mean.state_dict(), strict=False)
+    ids = torch.randn(4, 6)
+    for one, other in zip(
+        mean(found["image"], batch, "image", ids), attention(found["image"], batch, "image", ids), strict=True
+    ):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_a_missing_number_is_a_learned_vector_with_a_gradient_of_its_own() -> None:
+    torch.manual_seed(0)
+    layer = NumberEmbedding(("price", "stars"), 3)
+    with torch.no_grad():
+        layer.bias.normal_()
+        layer.missing.normal_()
+    columns = {"price": torch.tensor([2.0, torch.nan]), "stars": torch.tensor([torch.nan, -1.0])}
+    found = layer(columns)
+    assert torch.allclose(found[0, :3], 2 * layer.weight[0] + layer.bias[0])
+    assert torch.equal(found[0, 3:], layer.missing[1])
+    assert torch.equal(found[1, :3], layer.missing[0])
+    found.sum().backward()
+    assert layer.weight.grad is not None
+    assert torch.equal(layer.weight.grad, torch.tensor([[2.0] * 3, [-1.0] * 3]))
+
+
+@given(lengths_of_rows, st.lists(st.integers(0, 5), max_size=8))
+def test_some_lists_of_a_bag(lengths: list[int], chosen: list[int]) -> None:
+    owners, lists = segments_of(lengths), [place % len(lengths) for place in chosen]
+    bag = Bag(torch.arange(len(owners)) * 10, owners)
+    found = bag.of(torch.tensor(lists, dtype=torch.int64), len(lengths))
+    each = [bag.values[owners == place].tolist() for place in lists]
+    assert found.values.tolist() == [value for values in each for value in values]
+    assert found.owners.tolist() == [n for n, values in enumerate(each) for _ in values]
 
 
 def plain_gru(layer: JaggedGRU, rows: list[Tensor], attention: list[Tensor]) -> list[Tensor]:
@@ -218,36 +300,63 @@ def test_aggregators_against_loops_over_rows() -> None:
     assert torch.allclose(both.by_image(images, of_target, ids, segments), slow[:, :4], atol=1e-6)
 
 
+@pytest.mark.parametrize("spec", [SPEC, EVERYTHING], ids=["one image", "everything"])
 @pytest.mark.parametrize(("hash_bits", "bag_power"), [(0, 1.0), (8, 1.0), (0, 0.5), (0, 0.0)])
-def test_sparse_features_are_those_of_each_row(hash_bits: int, bag_power: float) -> None:
-    """Against a dictionary a row: fields with their places, what a bag counts, crosses of both."""
+def test_the_sum_of_sparse_features_is_that_of_each_row(hash_bits: int, bag_power: float, spec: InputSpec) -> None:
+    """Against a loop: ids, bags of behaviours, lists and words, kinds of behaviours, and crosses of both."""
     torch.manual_seed(0)
-    batch, _ = make_batch()
-    features = SparseFeatures(SPEC, "hist_item_id*item_id user_id*shop_id", 6, hash_bits, bag_power)
+    batch, _ = make_batch(spec=spec)
+    items = batch.items
+    features = SparseFeatures(
+        spec, "hist_item_id*item_id user_id*shop_id hist_action*image_id", 6, hash_bits, bag_power
+    )
     layer = SparseLinear(features, 2)
     torch.nn.init.normal_(layer.weight)
-    places, rows, values = features(batch)
-    assert int(places.max()) < features.rows == len(layer.weight)
+
+    def of(name: str, *values: int) -> Tensor:
+        """The mean of some places of a field."""
+        if not values:
+            return torch.zeros(2)
+        places = features._at(name, torch.tensor(values))
+        return layer.weight[places].mean(0)
+
+    def entries(bag: Bag, place: int) -> list[int]:
+        found: list[int] = bag.values[bag.owners == place].tolist()
+        return found
+
+    def of_item(item: int, prefix: str = "") -> Tensor:
+        found = [of(prefix + name, int(items.ids[name][item])) for name in spec.item_columns]
+        found += [of(prefix + name, *entries(items.lists[name], item)) for name in ("image_id", *spec.item_lists)]
+        return sum(found, torch.zeros(2))
+
+    def cross(names: str, *values: int) -> Tensor:
+        state = [torch.tensor([value]) for value in values]
+        return of(names, int(hashed(state, len(values))) & 63)
+
     for row, length in enumerate([3, 0, 2]):
-        here = rows == row
-        # item, shop, user, image; bags of items, shops, images, actions and of a cross; one plain cross; words
-        words = int((batch.text["title"][1] == row).sum())
-        assert int(here.sum()) == 4 + 5 * length + 1 + words
-        bags = (5 * length ** (1 - bag_power) if length else 0) + bool(words)
-        assert float(values[here].sum()) == pytest.approx(4 + 1 + bags)
-        slow = sum((layer.weight[p] * v for p, v in zip(places[here], values[here], strict=True)), torch.zeros(2))
-        assert torch.allclose(layer(batch)[row], slow + layer.bias, atol=1e-5)
-    if not hash_bits:
-        first = features.offsets["item_id"] + batch.ids["item_id"]
-        assert set(first.tolist()) <= set(places.tolist())
+        user, target = {name: int(ids[row]) for name, ids in batch.ids.items()}, int(batch.target[row])
+        shop, first = int(items.ids["shop_id"][target]), entries(items.lists["image_id"], target)[0]
+        total = layer.bias + of_item(target) + cross("user_id*shop_id", user["user_id"], shop)
+        total = total + sum((of(name, place) for name, place in user.items()), torch.zeros(2))
+        total = total + of("title", *entries(batch.text["title"], row))
+        for name in spec.user_lists:
+            total = total + of(name, *entries(batch.lists[name], row))
+        for n in torch.nonzero(batch.segments == row).flatten().tolist():
+            seen, kind = int(batch.history[n]), int(batch.action[n])
+            of_behaviour = of_item(seen, "hist_") + of("hist_action", kind)
+            own, other = int(items.ids["item_id"][seen]), int(items.ids["item_id"][target])
+            of_behaviour = of_behaviour + cross("hist_item_id*item_id", own, other)
+            of_behaviour = of_behaviour + cross("hist_action*image_id", kind, first)
+            total = total + of_behaviour / length**bag_power
+        assert torch.allclose(layer(batch)[row], total, atol=1e-5)
 
 
 def test_a_cross_has_one_place_for_one_pair_of_values() -> None:
     batch, _ = make_batch([1, 1, 1, 1])
-    pairs = {"user_id": torch.tensor([1, 1, 2, 1]), "shop_id": torch.tensor([3, 3, 3, 2])}
-    batch = replace(batch, ids={**batch.ids, **pairs})
+    items = replace(batch.items, ids={**batch.items.ids, "shop_id": torch.tensor([3, 3, 3, 2, 0, 0])})
+    batch = replace(batch, ids={"user_id": torch.tensor([1, 1, 2, 1])}, items=items, target=torch.arange(4))
     features = SparseFeatures(SPEC, "user_id*shop_id", 20, 0)
-    places, rows, _ = features(batch)
+    places, rows, _ = features.of_rows(batch)
     low = features.offsets["user_id*shop_id"]
     crossed = [int(places[(rows == row) & (places >= low)][0]) for row in range(4)]
     assert crossed[0] == crossed[1]
@@ -301,79 +410,102 @@ def test_ftrl_equals_the_plain_one_and_leaves_exact_zeros(l1: float, l2: float, 
     assert np.allclose(again.detach(), expected)
 
 
-def test_dense_features_against_loops_over_rows() -> None:
-    batch, vectors = make_batch()
-    assert batch.images is not None
-    found = image_features(batch, vectors).numpy()
-    rows = [v.numpy() * bool(ok) for v, ok in zip(vectors.values, vectors.ok, strict=True)] + [np.zeros(8)]
-    there = [*vectors.ok.tolist(), False]
+@pytest.mark.parametrize("spec", [SPEC, EVERYTHING], ids=["one image", "everything"])
+def test_dense_features_against_loops_over_rows(spec: InputSpec) -> None:
+    batch, found = make_batch(spec=spec)
+    vectors, bag, items = found["image"], batch.items.vectors["image"], batch.items
+
+    def of_item(item: int) -> Floats | None:
+        own = own_photos(bag, item, vectors.ok)
+        return vectors.values[own].double().mean(0).numpy() if own else None
+
+    features = image_features(batch, vectors, "image").numpy()
     for row in range(3):
-        target = int(batch.images.target[row])
-        seen = [int(i) for i in batch.images.history[batch.segments == row] if there[int(i)]]
-        mean = np.mean([rows[i] for i in seen], axis=0) if seen else np.zeros(8)
-        size = np.linalg.norm(rows[target]) * np.linalg.norm(mean)
-        cosine = rows[target] @ mean / size if size else 0.0
-        assert np.allclose(found[row], [*rows[target], *mean, cosine, there[target]], atol=1e-5)
-    statistics = behaviour_features(SPEC, batch).numpy()
+        target = of_item(int(batch.target[row]))
+        behaviours = [of_item(int(item)) for item in batch.history[batch.segments == row]]
+        seen = [vector for vector in behaviours if vector is not None]
+        shown, mean = np.zeros(8) if target is None else target, np.mean(seen, axis=0) if seen else np.zeros(8)
+        size = np.linalg.norm(shown) * np.linalg.norm(mean)
+        cosine = shown @ mean / size if size else 0.0
+        assert np.allclose(features[row], [*shown, *mean, cosine, target is not None], atol=1e-5)
+    every = dense_features(spec, batch, found).numpy()
+    assert every.shape == (3, dense_feature_count(spec))
+    if spec.item_numbers:
+        own = every[:, 2 * (8 + 6) + 4 :]
+        for row in range(3):
+            item, seen_items = int(batch.target[row]), batch.history[batch.segments == row].tolist()
+            age = batch.numbers["age"][row].item()
+            expected = [0.0 if np.isnan(age) else age, not np.isnan(age)]
+            columns = [items.numbers[name].numpy() for name in spec.item_numbers]
+            expected += [*(np.nan_to_num(c[item]) for c in columns), *(not np.isnan(c[item]) for c in columns)]
+            known = [[c[i] for i in seen_items if not np.isnan(c[i])] for c in columns]
+            expected += [np.mean(values) if values else 0.0 for values in known]
+            assert np.allclose(own[row], expected, atol=1e-6)
+    statistics = behaviour_features(spec, batch).numpy()
     for row, length in enumerate([3, 0, 2]):
         here = batch.segments == row
-        actions = batch.history["action"][here].tolist()
+        actions = batch.action[here].tolist()
         ages = (32 - batch.history_age[here]).tolist() or [0]
         expected = [np.log1p(length), *(actions.count(kind) / max(length, 1) for kind in range(3))]
         expected += [max(ages), np.mean(ages)]
         for name in ("item_id", "shop_id"):
-            same = (batch.history[name][here] == batch.ids[name][row]).tolist()
+            ids = items.ids[name]
+            same = (ids[batch.history[here]] == ids[batch.target[row]]).tolist()
             expected += [sum(s for s, a in zip(same, actions, strict=True) if a == kind) for kind in range(3)]
         assert np.allclose(statistics[row], expected, atol=1e-6)
 
 
-def test_similarity_and_its_tiers_beside_a_plain_count() -> None:
-    batch, vectors = make_batch([6, 0, 5], seed=5)
-    assert batch.images is not None
-    cosine, there = similarity(batch, vectors)
+@pytest.mark.parametrize("spec", [SPEC, EVERYTHING], ids=["one image", "several"])
+def test_similarity_and_its_tiers_beside_a_plain_count(spec: InputSpec) -> None:
+    batch, of_spaces = make_batch([6, 0, 5], seed=5, spec=spec)
+    vectors, bag = of_spaces["image"], batch.items.vectors["image"]
+    cosine, there = similarity(batch, vectors, "image")
     tiers = 5
     layer = SimTiers(SPEC.actions, tiers, 4)
-    found = layer.counts(cosine, there, batch.history["action"], batch).numpy()
+    found = layer.counts(cosine, there, batch.action, batch).numpy()
     expected = np.zeros((3, SPEC.actions, tiers))
     for n, row in enumerate(batch.segments.tolist()):
-        target, behaviour = int(batch.images.target[row]), int(batch.images.history[n])
-        if -1 in (target, behaviour) or not (vectors.ok[target] and vectors.ok[behaviour]):
+        pair = [own_photos(bag, int(item), vectors.ok) for item in (batch.target[row], batch.history[n])]
+        if not all(pair):
             assert not there[n]
             assert cosine[n] == 0
             continue
-        a, b = vectors.values[target].numpy(), vectors.values[behaviour].numpy()
+        units = [np.stack([v / np.linalg.norm(v) for v in vectors.values[own].numpy()]).mean(0) for own in pair]
+        a, b = units
         alike = float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
         assert cosine[n].item() == pytest.approx(alike, abs=1e-5)
         place = (min(max(alike, -1.0), 1.0) + 1) / 2 * (tiers - 1)
         for tier in range(tiers):  # what lies between two tiers counts for both
-            expected[row, int(batch.history["action"][n]), tier] += max(0.0, 1 - abs(place - tier))
+            expected[row, int(batch.action[n]), tier] += max(0.0, 1 - abs(place - tier))
     assert there.any()
     assert found == pytest.approx(np.log1p(expected).reshape(3, -1), abs=1e-4)
 
 
 def test_a_head_learns_through_the_tiers() -> None:
-    batch, vectors = make_batch([3, 4, 2], seed=5)
+    batch, found = make_batch([3, 4, 2], seed=5)
+    vectors = found["image"]
     values = vectors.values.clone().double().requires_grad_()
 
     def counts(of: Tensor) -> Tensor:
-        cosine, there = similarity(batch, ImageVectors(of, vectors.ok))
-        return SimTiers(SPEC.actions, 7, 4).counts(cosine, there, batch.history["action"], batch)
+        cosine, there = similarity(batch, ImageVectors(of, vectors.ok), "image")
+        return SimTiers(SPEC.actions, 7, 4).counts(cosine, there, batch.action, batch)
 
     assert torch.autograd.gradcheck(counts, (values,), eps=1e-6, atol=1e-4)
 
 
 def test_similarity_aware_attention_beside_its_formula() -> None:
+    """Each space with weights of its own."""
     torch.manual_seed(0)
-    batch, vectors = make_batch([3, 1, 2], seed=6)
-    model = make("muse", SPEC, 4, {}).eval()
+    batch, vectors = make_batch([3, 1, 2], seed=6, spec=EVERYTHING)
+    model = make("muse", EVERYTHING, 4, {}).eval()
     assert isinstance(model, MUSE)
     with torch.no_grad():
-        model.mix.copy_(torch.tensor([0.7, 1.3, -0.4]))
+        model.mix.copy_(torch.tensor([0.7, 1.3, -0.4, 0.2, 0.9]))
         x = model.inputs(batch, vectors)
         found = model.weights(x, batch).numpy()
         ids = model.unit(x.history, x.target, batch.segments).numpy()
-        alike = similarity(batch, vectors)[0].numpy()
-    logits = 0.7 * ids + 1.3 * alike - 0.4 * ids * alike
+        photos, titles = (similarity(batch, vectors[name], name)[0].numpy() for name in ("image", "title"))
+    logits = 0.7 * ids + 1.3 * photos - 0.4 * ids * photos + 0.2 * titles + 0.9 * ids * titles
     for row in range(3):
         mine = batch.segments.numpy() == row
         expected = np.exp(logits[mine]) / np.exp(logits[mine]).sum()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from model_batches import LENGTHS, SPEC, make_batch
+from model_batches import EVERYTHING, LENGTHS, SPEC, make_batch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -21,16 +21,22 @@ from crossmedia.trainer.models.din import DIN
 from crossmedia.trainer.models.gbdt_lr import GBDTLR
 from crossmedia.trainer.models.rocket import Rocket
 from crossmedia.trainer.options import parse_options
-from crossmedia.trainer.tensors import TensorBatch, TensorImages
+from crossmedia.trainer.tensors import Bag, TensorBatch
 
-IDS_ONLY = replace(SPEC, vector_dim=0)
+SPECS = {
+    "one image": SPEC,
+    "ids only": replace(SPEC, spaces={}),
+    "everything": EVERYTHING,
+    "everything but vectors": replace(EVERYTHING, spaces={}),
+}
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in MODELS),
     *(("dicm", {"aggregator": name, "base": "din"}) for name in AGGREGATORS),
     *(("dicm", {"shown": shown}) for shown in ("ad", "behaviours")),
     *(("dien", {"evolution": name}) for name in ("agru", "aigru")),
     ("din", {"softmax": True, "activation": "prelu"}),
-    ("embedding_mlp", {"pooling": "sum", "activation": "dice"}),
+    ("embedding_mlp", {"behaviours": "sum", "activation": "dice"}),
+    *(("din", {"pooling": pooling}) for pooling in ("max", "attention")),
     ("lr", {"crosses": "hist_item_id*item_id user_id*shop_id", "hash_bits": 10}),
     ("rocket", {"booster": "dien"}),
 ]
@@ -45,8 +51,8 @@ def ready(name: str, options: dict[str, Any], spec: InputSpec = SPEC) -> Model:
     if isinstance(model, GBDTLR):
         import lightgbm
 
-        batch, vectors = make_batch([3] * 200)
-        columns = model.dense_columns(batch, vectors if spec.vector_dim else None).numpy()
+        batch, vectors = make_batch([3] * 200, spec=spec)
+        columns = model.dense_columns(batch, vectors).numpy()
         labels = np.random.default_rng(0).integers(0, 2, 200)
         settings = {"objective": "binary", "num_leaves": 4, "min_data_in_leaf": 5, "verbosity": -1}
         model.forest.plant(lightgbm.train(settings, lightgbm.Dataset(columns, labels), 3))
@@ -60,42 +66,46 @@ def row_alone(batch: TensorBatch, row: int, *, turned: bool) -> TensorBatch:
     places = torch.arange(len(batch.segments))[batch.segments == row]
     if turned:
         places = torch.flip(places, [0])
-    assert batch.images is not None
-    words, owners = batch.text["title"]
+
+    def own(lists: Bag) -> Bag:
+        values = lists.values[lists.owners == row]
+        return Bag(values, torch.zeros(len(values), dtype=torch.int64))
+
     return TensorBatch(
         labels={},
-        ids={k: v[row : row + 1] for k, v in batch.ids.items()},
-        history={k: v[places] for k, v in batch.history.items()},
+        ids={name: ids[row : row + 1] for name, ids in batch.ids.items()},
+        numbers={name: numbers[row : row + 1] for name, numbers in batch.numbers.items()},
+        lists={name: own(lists) for name, lists in batch.lists.items()},
+        text={name: own(words) for name, words in batch.text.items()},
+        items=batch.items,
+        target=batch.target[row : row + 1],
+        history=batch.history[places],
+        action=batch.action[places],
         history_age=batch.history_age[places],
         segments=torch.zeros(len(places), dtype=torch.int64),
         lengths=torch.tensor([len(places)]),
-        text={"title": (words[owners == row], torch.zeros(int((owners == row).sum()), dtype=torch.int64))},
-        images=TensorImages(
-            batch.images.unique_index, batch.images.target[row : row + 1], batch.images.history[places]
-        ),
     )
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
-@pytest.mark.parametrize("images", [True, False])
-def test_a_row_does_not_depend_on_the_others(name: str, options: dict[str, Any], images: bool) -> None:
+@pytest.mark.parametrize("spec", SPECS.values(), ids=list(SPECS))
+def test_a_row_does_not_depend_on_the_others(name: str, options: dict[str, Any], spec: InputSpec) -> None:
     """Jagged rows: the logit of a row is the same alone and with others, and where order means nothing in any order."""
-    model = ready(name, options, SPEC if images else IDS_ONLY).eval()
-    batch, vectors = make_batch()
-    given = vectors if images else None
+    model = ready(name, options, spec).eval()
+    batch, vectors = make_batch(spec=spec)
     ordered = name == "dien" or options.get("aggregator") == "concat"
     with torch.no_grad():
-        together = model(batch, given)
+        together = model(batch, vectors)
         assert together.shape == (3, 1)
         for row in range(len(LENGTHS)):
-            alone = model(row_alone(batch, row, turned=not ordered), given)
+            alone = model(row_alone(batch, row, turned=not ordered), vectors)
             assert torch.allclose(alone[0], together[row], atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
 def test_training_moves_every_weight_that_it_should_and_lowers_the_loss(name: str, options: dict[str, Any]) -> None:
-    model = ready(name, options).train()
-    batch, vectors = make_batch([3, 0, 2, 4, 1, 1, 5, 2] * 4, labels=True)
+    model = ready(name, options, EVERYTHING).train()
+    batch, vectors = make_batch([3, 0, 2, 4, 1, 1, 5, 2] * 4, labels=True, spec=EVERYTHING)
     optimizers = model.optimizers(0.003)
     losses = []
     for step in range(60):
@@ -116,8 +126,8 @@ def test_training_moves_every_weight_that_it_should_and_lowers_the_loss(name: st
 def test_a_batch_without_any_history_or_any_row_has_a_gradient_for_every_weight(
     name: str, options: dict[str, Any], lengths: list[int]
 ) -> None:
-    batch, vectors = make_batch(lengths)
-    model = ready(name, options).train()
+    batch, vectors = make_batch(lengths, spec=EVERYTHING)
+    model = ready(name, options, EVERYTHING).train()
     model.loss(batch, vectors).backward()  # type: ignore[no-untyped-call]
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name  # processes that train together wait for each other's
@@ -205,10 +215,10 @@ def test_rockets_light_net_is_exported_alone() -> None:
 def test_images_on_needs_vectors_and_off_refuses_them() -> None:
     batch, vectors = make_batch()
     for name in ("din", "lr"):
-        with pytest.raises(ValueError, match="exactly when"):
-            make(name, SPEC, 4, {})(batch, None)
-        with pytest.raises(ValueError, match="exactly when"):
-            make(name, IDS_ONLY, 4, {})(batch, vectors)
+        with pytest.raises(ValueError, match="takes vectors of image, and is given those of none"):
+            make(name, SPEC, 4, {})(batch, {})
+        with pytest.raises(ValueError, match="takes vectors of no space, and is given those of image"):
+            make(name, SPECS["ids only"], 4, {})(batch, vectors)
 
 
 def test_options_are_read_by_the_type_of_their_default() -> None:
@@ -222,7 +232,7 @@ def test_options_are_read_by_the_type_of_their_default() -> None:
     for texts, message in (
         (["hidden"], "no name=value"),
         (["hint=much"], "like its default 0.1"),
-        (["depth=3"], "rocket has no option 'depth'; its options are: light, booster"),
+        (["depth=3"], "rocket has no option 'depth'; its options are: pooling, embedding_std, light, booster"),
         (["light.depth=3"], "embedding_mlp has no option 'depth'"),
         (["light_options=hidden"], "rocket has no option 'light_options'"),
     ):
@@ -232,8 +242,10 @@ def test_options_are_read_by_the_type_of_their_default() -> None:
 
 @pytest.mark.parametrize("column", ["type", "keys", "a.b"])
 def test_a_column_that_no_table_can_be_called_by_is_said(column: str) -> None:
-    with pytest.raises(BadInput, match="has a name that PyTorch cannot give to a table"):
+    with pytest.raises(BadInput, match="A column of the samples has a name that PyTorch cannot give to a part"):
         make("din", replace(SPEC, user_columns={"user_id": 5, column: 3}), 4, {})
+    with pytest.raises(BadInput, match="A space of the samples has a name that PyTorch cannot give to a part"):
+        make("din", replace(SPEC, spaces={column: 3}), 4, {})
 
 
 @pytest.mark.parametrize(
@@ -242,7 +254,11 @@ def test_a_column_that_no_table_can_be_called_by_is_said(column: str) -> None:
         ("dim", {}, "no model 'dim'; there are: lr, mlr"),
         ("din", {"softmax": True, "depth": 3}, "din has no option 'depth'"),
         ("din", {"activation": "relu"}, "no activation 'relu'"),
-        ("embedding_mlp", {"pooling": "max"}, "no pooling 'max'"),
+        ("embedding_mlp", {"behaviours": "max"}, "no pooling of behaviours 'max'"),
+        ("din", {"pooling": "sum"}, "no pooling 'sum'; there are: mean, max, attention"),
+        ("lr", {"pooling": "max"}, "lr has no option 'pooling'"),
+        ("rocket", {"light_options": {"pooling": "max"}}, "shares its embeddings"),
+        ("rocket", {"booster_options": {"embedding_std": 0.1}}, "shares its embeddings, whose embedding_std"),
         ("dicm", {"aggregator": "mean"}, "no aggregator 'mean'"),
         ("dien", {"evolution": "gru"}, "no evolution 'gru'"),
         ("mlr", {"regions": 1}, "needs 2"),

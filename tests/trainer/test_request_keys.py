@@ -49,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, MockTransport]
     users, items = rng.integers(0, 6, 300), rng.integers(0, 10, 300)
     log = {"user": USER + users * 1.0, "item": ITEM + items * 1.0, "time": NOW - 10_000 + 10.0 * np.arange(300)}
     pq.write_table(pa.table({**log, "click": rng.random(300) < 0.15 * users}), folder / "log.parquet")
-    table = {"item": ITEM + np.arange(10.0), "image": np.arange(10.0), "size": 36.5 + np.arange(10.0)}
+    table = {"item": ITEM + np.arange(10.0), "image": np.arange(10.0), "size": 36 + np.arange(10.0)}
     pq.write_table(pa.table({**table, "title": [f"size {i}.0" for i in range(10)]}), folder / "items.parquet")
     (folder / "samples.toml").write_text(SCHEMA)
     build_samples(load_schema(folder / "samples.toml"), folder / "samples")
@@ -66,8 +66,8 @@ def scorer(made: tuple[Path, MockTransport]) -> Scorer:
 
 
 def request(user: Any = USER + 5, item: Any = ITEM + 3, image: Any = 3, at: Any = NOW - 50) -> tuple[Any, Any]:
-    history = {"hist_item_id": [item], "hist_image_id": [image], "hist_size": [39.5], "hist_action": ["seen"]}
-    candidates = {"item_id": [item, ITEM], "image_id": [image, 0], "size": [39.5, None], "title": ["size 3.0", None]}
+    history = {"hist_item_id": [item], "hist_image_id": [image], "hist_size": [39.0], "hist_action": ["seen"]}
+    candidates = {"item_id": [item, ITEM], "image_id": [image, 0], "size": [39.0, None], "title": ["size 3.0", None]}
     return {"user_id": user, "hist_time": [at]} | history, candidates
 
 
@@ -185,14 +185,16 @@ def test_values_that_are_another_one_most_likely_are_counted(
     scorer: Scorer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An action that no row has; an id that is known in another Unicode form. New users and items are neither."""
-    monkeypatch.setattr(scorer._requests, "unmatched", Unmatched())
+    unmatched = Unmatched()
+    monkeypatch.setattr(scorer._requests, "unmatched", unmatched)
+    monkeypatch.setattr(scorer._requests._places, "_unmatched", unmatched)
     user, candidates = request(user="new")
     scorer.score(user, candidates, now_s=NOW)
     assert scorer.unmatched() == {}
     for _ in range(3):
         scorer.score(user | {"hist_action": ["Seen "]}, candidates, now_s=NOW)
     places = {"Caf\u00e9": 1, "SKU1": 2}
-    monkeypatch.setitem(scorer._requests._places, "item_id", places)
+    monkeypatch.setitem(scorer._requests._places._places, "item_id", places)
     scorer.score({}, {"item_id": ["Cafe\u0301", "sku1 ", "sku1", "other"]}, now_s=NOW)
     assert scorer.unmatched() == {
         "actions that are in no training row": 3,

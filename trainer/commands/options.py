@@ -19,14 +19,14 @@ UNSET = {
 
 # Of ``training_options`` in the help; what a command adds of its own stands before them.
 TRAINING_SECTIONS = {
-    "Vectors of images": ("--server", "--store", "--max-missing", "--timeout-s"),
+    "Vectors of images": ("--server", "--store", "--vectors", "--max-missing", "--timeout-s"),
     "A head that learns": (
         *("--head", "--head-widths", "--head-activation", "--head-normalisation", "--head-start"),
         *("--head-learning-rate", "--max-staleness"),
     ),
     "How it is trained": (
-        *("--epochs", "--patience", "--batch-size", "--learning-rate", "--width", "--embedding-l2", "--id-dropout"),
-        *("--negative-rate", "--device", "--shard-tables"),
+        *("--epochs", "--patience", "--validate-on", "--batch-size", "--learning-rate", "--width"),
+        *("--embedding-l2", "--id-dropout", "--negative-rate", "--device", "--shard-tables"),
     ),
 }
 
@@ -39,7 +39,7 @@ def training_options(own: Iterable[str] = ()) -> Callable[[Function], Function]:
 
 def vectors_options(function: Function) -> Function:
     """Where vectors come from."""
-    return options_of(FitConfig, ("server", "store"))(function)
+    return options_of(FitConfig, ("server", "store", "vectors"))(function)
 
 
 def config_of(values: dict[str, Any], announce: Callable[[str], None]) -> FitConfig:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput
@@ -26,7 +25,7 @@ def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
     if plot:
         from crossmedia.trainer.report import figures  # matplotlib, which takes its time
     from crossmedia.trainer.report import summary
-    from crossmedia.trainer.report.tables import comparison_table
+    from crossmedia.trainer.report.tables import printed_table
     from crossmedia.trainer.runs.results import read
 
     found = summary.groups(read(files).values())
@@ -51,13 +50,13 @@ def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
         click.echo(json.dumps(documents))
         return
     for title, document in zip(titles, documents, strict=True):
-        Console(width=160).print(comparison_table(title, document["rows"]))
+        printed_table(title, document["rows"])
         click.echo("\n".join([document["sentence"], *document["doubts"]]) + "\n")
 
 
 @click.command(cls=Command, example="runs/compare --out report.html")
 @click.argument("comparison", type=click.Path(path_type=Path))
-@options_of(ReportConfig, ("server", "store", "catalogue", "seed", "title", "note", "out"))
+@options_of(ReportConfig, ("samples", "server", "store", "vectors", "catalogue", "seed", "title", "note", "out"))
 @json_option
 def report(comparison: Path, as_json: bool, **values: Any) -> None:
     """Draw a comparison, or a run alone, as one HTML file that needs no network.

@@ -78,9 +78,7 @@ def score(model: Path, out: Path, split: str, as_json: bool, **values: Any) -> N
 @json_option
 def export(run: Path, samples: str, out: Path, as_json: bool) -> None:
     """Write the model of the folder RUN as one file that needs none of its classes; vectors are an input of it."""
-    from crossmedia.features.reading.samples import Samples
     from crossmedia.trainer.export.exported import export_model
-    from crossmedia.trainer.runs.checkpoint import load_model
 
-    written = export_model(run, Samples(samples or load_model(run)[2]["samples"]), out)
+    written = export_model(run, samples, out)
     click.echo(json.dumps({"exported": str(written)}) if as_json else f"exported model: {written}")

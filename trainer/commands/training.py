@@ -137,7 +137,7 @@ def compare(as_json: bool, **values: Any) -> None:
     are not trained again, so that a long comparison can be run in parts. Samples without images need no server.
     """
     from crossmedia.trainer.compare import compare as work
-    from crossmedia.trainer.report.tables import comparison_table
+    from crossmedia.trainer.report.tables import printed_table
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise BadInput("'trainer compare' is one process: torchrun starts 'trainer fit', one run at a time.")
@@ -148,5 +148,5 @@ def compare(as_json: bool, **values: Any) -> None:
     if as_json:
         click.echo(json.dumps(result))
         return
-    Console(width=160).print(comparison_table("test rows", result["rows"], result["reference"]))
+    printed_table("test rows", result["rows"], result["reference"])
     click.echo("\n".join([result["sentence"], *result["doubts"], f"comparison: {result['out']}"]))

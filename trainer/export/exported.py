@@ -12,50 +12,80 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Collection
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from crossmedia.arguments import check_places
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.vocabulary import FILE as VOCABULARY
 from crossmedia.trainer.export.archive import read_parts
 from crossmedia.trainer.export.program import TYPES, Program
-from crossmedia.trainer.models.base import Model
-from crossmedia.trainer.runs.checkpoint import Lineage, lineage_of, load_model
-from crossmedia.trainer.tensors import ImageVectors, TensorBatch, TensorImages
+from crossmedia.trainer.layers.spaces import ATTENTION
+from crossmedia.trainer.models.base import EmbeddingModel, Model
+from crossmedia.trainer.runs.checkpoint import Lineage, lineage_of, load_model, samples_folder
+from crossmedia.trainer.tensors import Bag, ImageVectors, SpaceVectors, TensorBatch, TensorItems
 
-SCHEMA, FORMAT = "schema.json", 1
+SCHEMA, FORMAT = "schema.json", 2
 PROGRAM = "models/model.json"
 # Of no use here; the sample inputs are a pickle, which nobody opens.
 OF_PYTORCH = (
     *("archive_format", "archive_version", "byteorder", ".data/version", ".data/serialization_id"),
     "data/sample_inputs/model.pt",
 )
+OF_ROWS = ("target", "history", "action", "history_age", "segments", "lengths")
 Inputs = dict[str, Tensor]
 
 
-def flat(batch: TensorBatch, vectors: ImageVectors | None) -> Inputs:
-    """The tensors of a batch by name: the inputs of an exported program."""
-    found = {f"ids.{name}": ids for name, ids in batch.ids.items()}
-    found |= {f"history.{name}": ids for name, ids in batch.history.items()}
-    found |= {"history_age": batch.history_age, "segments": batch.segments, "lengths": batch.lengths}
-    for name, (tokens, rows) in batch.text.items():
-        found |= {f"text.{name}": tokens, f"text_rows.{name}": rows}
-    if batch.images is not None:
-        found["images.unique_index"] = batch.images.unique_index
-        found |= {"images.target": batch.images.target, "images.history": batch.images.history}
-    if vectors is not None:
-        found |= {"vectors.values": vectors.values, "vectors.ok": vectors.ok}
-    return found
+def flat(batch: TensorBatch, vectors: SpaceVectors, names: Collection[str]) -> Inputs:
+    """The tensors of a batch by name: the inputs of an exported program.
+
+    Args:
+        batch: the rows.
+        vectors: of its items.
+        names: of the inputs that the program has.
+
+    Raises:
+        KeyError: the batch has no such tensor.
+    """
+    found = {name: getattr(batch, name) for name in OF_ROWS}
+    for prefix, columns in (("ids.", batch.ids), ("numbers.", batch.numbers)):
+        found |= {prefix + name: column for name, column in columns.items()}
+    for prefix, columns in (("items.ids.", batch.items.ids), ("items.numbers.", batch.items.numbers)):
+        found |= {prefix + name: column for name, column in columns.items()}
+    bags = {"text.": batch.text, "lists.": batch.lists}
+    bags |= {"items.lists.": batch.items.lists, "items.vectors.": batch.items.vectors}
+    for prefix, lists in bags.items():
+        for name, bag in lists.items():
+            found |= _of_bag(prefix + name, bag)
+    for name, of_space in vectors.items():
+        found |= {f"vectors.{name}.values": of_space.values, f"vectors.{name}.ok": of_space.ok}
+        if f"target.{name}.values" in names:
+            of_target, of_history = batch.shown(name)
+            found |= _of_bag(f"target.{name}", of_target) | _of_bag(f"history.{name}", of_history)
+    return {name: found[name] for name in names}
+
+
+def _of_bag(name: str, bag: Bag) -> Inputs:
+    return {f"{name}.values": bag.values, f"{name}.owners": bag.owners}
 
 
 def _part(inputs: Inputs, prefix: str) -> Inputs:
     return {name.removeprefix(prefix): tensor for name, tensor in inputs.items() if name.startswith(prefix)}
+
+
+def _bags(inputs: Inputs, prefix: str) -> dict[str, Bag]:
+    values, owners = ".values", ".owners"
+    parts = _part(inputs, prefix)
+    names = [name.removesuffix(values) for name in parts if name.endswith(values)]
+    return {name: Bag(parts[name + values], parts[name + owners]) for name in names}
 
 
 class _Traced(nn.Module):
@@ -66,51 +96,74 @@ class _Traced(nn.Module):
         self.model = model
 
     def forward(self, inputs: Inputs) -> Tensor:
-        images = _part(inputs, "images.")
-        rows = _part(inputs, "text_rows.")
+        targets, histories = _bags(inputs, "target."), _bags(inputs, "history.")
         batch = TensorBatch(
             labels={},
             ids=_part(inputs, "ids."),
-            history=_part(inputs, "history."),
-            history_age=inputs["history_age"],
-            segments=inputs["segments"],
-            lengths=inputs["lengths"],
-            text={name: (tokens, rows[name]) for name, tokens in _part(inputs, "text.").items()},
-            images=TensorImages(**images) if images else None,
+            numbers=_part(inputs, "numbers."),
+            lists=_bags(inputs, "lists."),
+            text=_bags(inputs, "text."),
+            items=TensorItems(
+                _part(inputs, "items.ids."),
+                _part(inputs, "items.numbers."),
+                _bags(inputs, "items.lists."),
+                _bags(inputs, "items.vectors."),
+            ),
+            **{name: inputs[name] for name in OF_ROWS},
+            expanded={name: (bag, histories[name]) for name, bag in targets.items()},
         )
-        vectors = _part(inputs, "vectors.")
-        return torch.sigmoid(self.model(batch, ImageVectors(**vectors) if vectors else None))
+        spaces = self.model.spec.spaces
+        vectors = {name: ImageVectors(**_part(inputs, f"vectors.{name}.")) for name in spaces}
+        return torch.sigmoid(self.model(batch, vectors))
 
 
 def _sizes(inputs: Inputs, histories: bool) -> dict[str, str | int]:
-    """The symbol of each input's first size: B rows, N behaviours (0 without histories), K images, M words of one."""
+    """The symbol of each input's first size: B rows, N behaviours (0 without histories), U items, M1, M2, … of others.
+
+    Those are the entries of each bag, and the vectors of each space.
+    """
     symbols: dict[str, str | int] = {}
+    bags: dict[str, str] = {}
     for name in inputs:
-        if name.startswith(("text.", "text_rows.")):
-            symbols[name] = "M_" + name.partition(".")[2]
-        elif name.startswith("vectors.") or name == "images.unique_index":
-            symbols[name] = "K"
-        elif name.startswith(("ids.", "images.target")) or name == "lengths":
+        bag = name.rpartition(".")[0]
+        if name.endswith((".values", ".owners", ".ok")) and (histories or not name.startswith("history.")):
+            symbols[name] = bags.setdefault(bag, f"M{len(bags) + 1}")
+        elif name.startswith("items."):
+            symbols[name] = "U"
+        elif name.startswith(("ids.", "numbers.")) or name in ("target", "lengths"):
             symbols[name] = "B"
         else:
             symbols[name] = "N" if histories else 0
     return symbols
 
 
-def export_model(run: str | Path, samples: Samples, out: str | Path) -> Path:
+def export_model(run: str | Path, samples: Samples | str | Path = "", out: str | Path = "model.pt2") -> Path:
     """Write the model of a run; of Rocket Launching the light net alone.
 
     Args:
         run: run folder.
-        samples: those it was trained with: for the vocabulary.
+        samples: those it was trained with, or their folder: for the vocabulary; empty: where they were.
         out: the file ``.pt2``.
+
+    Returns:
+        the file.
 
     Raises:
         BadInput: the folder is no run, the samples are others, or the model uses an operator that is not in
             ``program.OPERATORS``.
         StoreError: the file cannot be written.
+
+    Example:
+        >>> from crossmedia import Scorer, export_model
+        >>> file = export_model("runs/din", out="din.pt2")
+        >>> scorer = Scorer.load(file, server="localhost:7070")
+        >>> scorer.score({"user_id": "u1"}, {"item_id": ["i1", "i2"], "image_id": [1, None]}).shape
+        (2,)
     """
-    model, lineage, _ = load_model(run)
+    check_places(run=run, out=out)
+    model, lineage, config = load_model(run)
+    if not isinstance(samples, Samples):
+        samples = Samples(samples_folder(run, config["samples"], samples))
     lineage.check_samples(samples)
     served, out = model.served().eval(), Path(out)
     inputs = _example(served)
@@ -140,7 +193,7 @@ def _schema(lineage: Lineage, inputs: Inputs) -> dict[str, Any]:
         "format": FORMAT,
         "lineage": asdict(lineage),
         "labels": list(lineage.inputs.labels),
-        "vector_version": lineage.vector_version,
+        "versions": lineage.versions,
         "inputs": {
             name: {"type": str(tensor.dtype).removeprefix("torch."), "shape": [symbols[name], *tensor.shape[1:]]}
             for name, tensor in inputs.items()
@@ -152,25 +205,34 @@ def _schema(lineage: Lineage, inputs: Inputs) -> dict[str, Any]:
 def _example(model: Model) -> Inputs:
     """Small inputs of the right types to trace with; each size is another number, so that none is taken for another."""
     spec = model.spec
-    rows, images, words = 3, 7, 11
+    rows, items = 3, 4
     segments = torch.tensor([0, 0, 0, 2, 2] if spec.actions else [], dtype=torch.int64)
+    behaviours, sizes = len(segments), count(7)
 
     def whole(n: int) -> Tensor:
         return torch.zeros(n, dtype=torch.int64)
 
-    found = {f"ids.{name}": whole(rows) for name in (*spec.user_columns, *spec.item_columns)}
-    if spec.actions:
-        found |= {f"history.{name}": whole(len(segments)) for name in (*spec.item_columns, "action")}
-    found |= {"history_age": whole(len(segments)), "segments": segments}
+    def bag(name: str, owners: int) -> Inputs:
+        n = next(sizes) if owners else 0
+        return {f"{name}.values": whole(n), f"{name}.owners": torch.arange(n) * owners // max(n, 1)}
+
+    found = {"target": whole(rows), "history": whole(behaviours), "action": whole(behaviours)}
+    found |= {"history_age": whole(behaviours), "segments": segments}
     found["lengths"] = torch.bincount(segments, minlength=rows)
-    for name in spec.text_columns:
-        found |= {f"text.{name}": whole(words), f"text_rows.{name}": torch.arange(words) % rows}
-    if spec.image_vocabulary_size:
-        found["images.unique_index"] = whole(images)
-        found |= {"images.target": whole(rows), "images.history": whole(len(segments))}
-    if spec.vector_dim:
-        found["vectors.values"] = torch.zeros(images, spec.vector_dim)
-        found["vectors.ok"] = torch.ones(images, dtype=torch.bool)
+    found |= {f"ids.{name}": whole(rows) for name in spec.user_columns}
+    found |= {f"numbers.{name}": torch.zeros(rows) for name in spec.user_numbers}
+    found |= {f"items.ids.{name}": whole(items) for name in spec.item_columns}
+    found |= {f"items.numbers.{name}": torch.zeros(items) for name in spec.item_numbers}
+    of_rows = [f"text.{name}" for name in spec.text_columns] + [f"lists.{name}" for name in spec.user_lists]
+    of_items = [f"items.lists.{name}" for name in spec.item_bags] + [f"items.vectors.{name}" for name in spec.spaces]
+    for owners, names in ((rows, of_rows), (items, of_items)):
+        for name in names:
+            found |= bag(name, owners)
+    for name, dim in spec.spaces.items():
+        n = next(sizes)
+        found |= {f"vectors.{name}.values": torch.zeros(n, dim), f"vectors.{name}.ok": torch.ones(n, dtype=torch.bool)}
+        if isinstance(model, EmbeddingModel) and model.inputs.pooling == ATTENTION:
+            found |= bag(f"target.{name}", rows) | bag(f"history.{name}", behaviours)
     return found
 
 
@@ -212,6 +274,7 @@ class Exported:
     Attributes:
         lineage: what it was trained with.
         vocabulary: bytes of ``vocabulary.parquet``.
+        inputs: names of the program's inputs, in order.
     """
 
     def __init__(self, path: str | Path):
@@ -227,16 +290,17 @@ class Exported:
             self._program, self.lineage, self.vocabulary = _read(self._path.read_bytes())
         except Exception as error:  # what is wrong with a file of a stranger may be of any kind
             raise BadInput(f"{path} holds no exported model: {_said(error)}. 'trainer export' makes one.") from error
+        self.inputs = self._program.inputs
 
     @torch.inference_mode()
-    def probabilities(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
+    def probabilities(self, batch: TensorBatch, vectors: SpaceVectors) -> Tensor:
         """Shape (B, L).
 
         Raises:
             BadInput: the program in the file does not fit its description, or gives no probabilities.
         """
         try:
-            found: Tensor = self._program(flat(batch, image_vectors))
+            found: Tensor = self._program(flat(batch, vectors, self.inputs))
             fault = _fault(found, (batch.rows, len(self.lineage.inputs.labels)))
         except Exception as error:  # as above; each operator has errors of its own
             raise BadInput(f"The program in {self._path} fails: {_said(error)}. Export the model again.") from error

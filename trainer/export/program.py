@@ -100,6 +100,9 @@ class Program:
         tensors: weights and buffers by name.
         inputs: names of the inputs, in the order in which the program takes them.
 
+    Attributes:
+        inputs: as given.
+
     Raises:
         ValueError: it has an operator that is not in ``OPERATORS``, or an argument that no exported model has.
         Exception: of any other kind, it is no such program.
@@ -109,6 +112,7 @@ class Program:
         if (major := document["schema_version"]["major"]) != SCHEMA_MAJOR:
             raise ValueError(f"its program is of format {major}, and this release reads {SCHEMA_MAJOR}: export again")
         module = document["graph_module"]
+        self.inputs = tuple(inputs)
         self._fixed: dict[str, Any] = {}
         self._inputs: dict[str, str] = {}
         self._bind(module["signature"]["input_specs"], tensors, inputs)

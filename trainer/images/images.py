@@ -1,4 +1,4 @@
-"""Where the vectors of a run's images come from: one of four kinds, and always there.
+"""Where the vectors of a space come from: one of the kinds that ``ImageHead`` tells apart.
 
 Legend: K image ids, D numbers in a vector.
 """
@@ -14,10 +14,9 @@ from crossmedia.trainer.tensors import ImageVectors
 
 
 class Images(nn.Module):
-    """What training and prediction ask of images, whichever kind they are; as it stands here there are none.
+    """What training and prediction ask of the vectors of a space, whichever kind they are.
 
-    The kinds are ``NoImages``, and those that ``ImageHead`` tells apart: ``StoredVectors``, ``LocalHead``,
-    ``RemoteHead``.
+    The kinds are ``StoredVectors``, ``LocalHead`` and ``RemoteHead``.
 
     Args:
         head: what learns; None: nothing does.
@@ -87,7 +86,3 @@ class Images(nn.Module):
             CrossMediaError: what the server or the way to it raised.
         """
         return None
-
-
-class NoImages(Images):
-    """Images that are off: a model of ids only, for which nobody is asked."""

@@ -1,128 +1,174 @@
-"""The images of a run, as its configuration says: stored vectors, or a head that learns here or through servers."""
+"""The vectors of a run, as its configuration says: stored ones, or of a head that learns here or through servers."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from crossmedia.errors import BadInput
 from crossmedia.features.reading.samples import Samples
-from crossmedia.imgserver import open_local
-from crossmedia.imgserver.client import HeadServers, ImageClient, ServerInfo, Transport
+from crossmedia.features.spec import BY_IMAGE
+from crossmedia.imgserver.client import HeadServers, ImageClient, ServerInfo
 from crossmedia.imgserver.head import Head, HeadSpec, new_head
 from crossmedia.names import same_names
 from crossmedia.trainer import processes
 from crossmedia.trainer.images.image_head import LocalHead, RemoteHead, StoredVectors
-from crossmedia.trainer.images.images import Images, NoImages
+from crossmedia.trainer.images.images import Images
+from crossmedia.trainer.images.places import Given, Place, Sources, learning_space
+from crossmedia.trainer.images.spaces import Missing, Spaces, of_space
 from crossmedia.trainer.runs.checkpoint import HEAD, of_run
 from crossmedia.trainer.settings import FitConfig
 
-HEADS = ("frozen", "learn")
-SAMPLE_IMAGES = 8192  # whose features a new head starts from
+SAMPLE_KEYS = 8192  # whose features a new head starts from
 LEARNED = "learned"
 
 
 @contextmanager
-def open_images(config: FitConfig, samples: Samples, transport: Transport | None) -> Iterator[Images]:
-    """The images of a run. The version is fixed from here on.
+def open_spaces(config: FitConfig, samples: Samples, given: Given) -> Iterator[Spaces]:
+    """The vectors of a run, of each space that is on. The versions are fixed from here on.
 
     Args:
         config: of the run.
         samples: what is trained on.
-        transport: instead of a connection to ``config.server``.
+        given: transports instead of connections to what the configuration names.
 
     Raises:
-        BadInput: a setting of the head is wrong.
-        CrossMediaError: what the server or the way to it raised.
+        BadInput: a setting of the head or of a space is wrong.
+        CrossMediaError: what a server or the way to it raised.
     """
-    if config.head not in HEADS:
-        raise BadInput(f"head is {config.head!r}; it must be one of {', '.join(HEADS)}.")
-    learns = config.head == "learn"
+    found = _places(config, samples, given)
+    learning = learning_space(config, list(found))
+    with ExitStack() as opened:
+        spaces = {}
+        for name, place in found.items():
+            with of_space(name):
+                learns = name == learning
+                opening = _learning(config, samples, name, place) if learns else _frozen(config, samples, name, place)
+                spaces[name] = opened.enter_context(opening)
+        yield Spaces(spaces)
+
+
+def _places(config: FitConfig, samples: Samples, given: Given) -> dict[str, Place]:
+    """Where the vectors of each space are that a run takes; none without images."""
     if not config.images:
-        if learns:
-            raise BadInput("A head cannot learn with images off. Leave out --no-images, or --head learn.")
-        yield NoImages()
-    elif learns and (transport or not config.store):
-        servers = [transport] if transport else [name.strip() for name in config.server.split(",") if name.strip()]
-        run_id = processes.from_first(uuid.uuid4().hex.encode(), processes.own_device(config.device)).decode()
-        with HeadServers(servers, run_id, config.timeout_s) as learning:
-            backbone = learning.backbone()
-            check_names(samples, learning.client.infos()[0])
-            yield RemoteHead(
-                learning, _head(config, samples, learning.client, backbone), backbone, config.max_staleness
-            )
-    else:
-        source = transport or vectors_from(config.server, config.store)
-        with ImageClient(source, timeout_s=config.timeout_s) as client:
-            info = fix_version(client)
-            check_names(samples, info)
-            if learns:
-                client.version = backbone = info.feature_version()
-                yield LocalHead(client, _head(config, samples, client, backbone), backbone)
-            else:
-                yield StoredVectors(client)
+        return {}
+    return Sources(config.server, config.store, config.vectors).of(spaces_of(samples), given)
+
+
+def spaces_of(samples: Samples) -> list[str]:
+    """The spaces that samples have keys in."""
+    return [name for name, space in samples.spaces.items() if space.key != BY_IMAGE or samples.has_images]
 
 
 @contextmanager
-def open_version(
-    version: str, samples: Samples, source: str | Transport, timeout_s: float, announce: Callable[[str], None]
-) -> Iterator[Images]:
-    """The vectors of a version, whichever is active, for one pass over rows that are not trained on.
-
-    Args:
-        version: of the vectors that a model was trained with; empty for a model without images.
-        samples: that the rows are of.
-        source: where the vectors are.
-        timeout_s: seconds that a fetch may take, retries included.
-        announce: told in the end which images there are no vectors of.
-
-    Raises:
-        TooManyMissingImages: not one image was there.
-        CrossMediaError: what the server or the way to it raised.
-    """
-    if not version:
-        yield NoImages()
-        return
-    with ImageClient(source, timeout_s=timeout_s) as client:
-        check_names(samples, client.infos()[0])
-        client.version = version
+def _frozen(config: FitConfig, samples: Samples, space: str, place: Place) -> Iterator[Images]:
+    with ImageClient(place.source, timeout_s=config.timeout_s) as client:
+        check_names(samples, space, fix_version(client))
         yield StoredVectors(client)
-        client.stats.check_found()
-        if said := client.stats.missing_said:
-            announce(said)
 
 
-def vectors_from(server: str, store: str, catalogue: str = "") -> Transport | str:
-    """Where vectors come from: a store in this process, if one is named, else the server at an address.
+@contextmanager
+def _learning(config: FitConfig, samples: Samples, space: str, place: Place) -> Iterator[Images]:
+    if place.local:
+        with ImageClient(place.source, timeout_s=config.timeout_s) as client:
+            info = fix_version(client)
+            check_names(samples, space, info)
+            client.version = backbone = info.feature_version()
+            yield LocalHead(client, _head(config, samples, space, client, backbone), backbone)
+        return
+    text = place.source
+    servers = [name.strip() for name in text.split(",") if name.strip()] if isinstance(text, str) else [text]
+    run_id = processes.from_first(uuid.uuid4().hex.encode(), processes.own_device(config.device)).decode()
+    with HeadServers(servers, run_id, config.timeout_s) as learning:
+        backbone = learning.backbone()
+        check_names(samples, space, learning.client.infos()[0])
+        head = _head(config, samples, space, learning.client, backbone)
+        yield RemoteHead(learning, head, backbone, config.max_staleness)
+
+
+@contextmanager
+def open_versions(
+    versions: Mapping[str, str],
+    samples: Samples,
+    sources: Sources,
+    timeout_s: float,
+    announce: Callable[[str], None],
+) -> Iterator[Spaces]:
+    """The vectors of some versions, whichever are active, for one pass over rows that are not trained on.
 
     Args:
-        server: its address.
-        store: folder; may be empty.
-        catalogue: with a store: where the photos are, for what it does not hold; may be empty.
+        versions: of the vectors that a model was trained with, by space; empty for a model without images.
+        samples: that the rows are of.
+        sources: where the vectors of each space are.
+        timeout_s: seconds that a fetch may take, retries included.
+        announce: told in the end which vectors are missing.
 
     Raises:
-        NoStore: there is none of that name.
+        BadInput: a space is nowhere, or is none of the samples.
+        TooManyMissingImages: not one vector of a space was there.
+        CrossMediaError: what a server or the way to it raised.
     """
-    return open_local(store, catalogue or None) if store else server
+    found = places_of(versions, sources)
+    with ExitStack() as opened:
+        spaces = {}
+        for name, version in versions.items():
+            if name not in samples.spaces:
+                raise BadInput(
+                    f"The model was trained with vectors of the space {name!r}, which the samples in {samples.folder} "
+                    f"do not have. Use the samples that it was trained with."
+                )
+            with of_space(name):
+                client = opened.enter_context(ImageClient(found[name].source, timeout_s=timeout_s))
+                check_names(samples, name, client.infos()[0])
+                client.version = version
+                spaces[name] = StoredVectors(client)
+        yield Spaces(spaces)
+        missing = Missing({name: images.stats for name, images in spaces.items()})
+        missing.check_found()
+        if missing.said:
+            announce(missing.said)
 
 
-def served_version(config: FitConfig, transport: Transport | None = None) -> str:
-    """The version of the vectors, or with a head that learns the features, that a run would be trained on.
+def places_of(versions: Mapping[str, str], sources: Sources) -> dict[str, Place]:
+    """Where the vectors of each space of a model are; a model without images asks nobody.
 
     Raises:
+        BadInput: one is not named, or is none of the model's.
+        NoStore: a folder holds no store.
+    """
+    if not versions:
+        return {}
+    found = sources.of(list(versions))
+    if absent := [name for name in versions if name not in found]:
+        raise BadInput(
+            f"The model was trained with vectors of {', '.join(versions)}: say where those of {absent[0]} are, too, by "
+            f"--vectors {absent[0]}=HOST:PORT."
+        )
+    return found
+
+
+def served_versions(config: FitConfig, samples: Samples, given: Given = None) -> dict[str, str]:
+    """The version of the vectors, or with a head that learns the features, that a run would be trained on, by space.
+
+    Raises:
+        BadInput: a setting of the head or of a space is wrong.
         ServerUnavailable, NotReady: there is none to be had.
     """
-    source = transport or vectors_from(config.server, config.store)
-    with ImageClient(source, timeout_s=config.timeout_s) as client:
-        # Servers that each own a part may have different versions active; a head only needs the same features.
-        if config.head != "frozen" and (backbone := client.infos()[0].backbone):
-            return backbone
-        info = fix_version(client)
-        return info.version if config.head == "frozen" else info.backbone
+    found = _places(config, samples, given)
+    learning = learning_space(config, list(found))
+    versions = {}
+    for name, place in found.items():
+        with of_space(name), ImageClient(place.source, timeout_s=config.timeout_s) as client:
+            # Servers that each own a part may have different versions active; a head only needs the same features.
+            if name == learning:
+                versions[name] = client.infos()[0].backbone or fix_version(client).backbone
+            else:
+                versions[name] = fix_version(client).version
+    return versions
 
 
 def fix_version(client: ImageClient) -> ServerInfo:
@@ -139,14 +185,14 @@ def fix_version(client: ImageClient) -> ServerInfo:
     return info
 
 
-def check_names(samples: Samples, info: ServerInfo) -> None:
-    """The images of samples are called as those of the server, as far as both tell.
+def check_names(samples: Samples, space: str, info: ServerInfo) -> None:
+    """The keys of a space are called in samples as on its server, as far as both tell.
 
     Raises:
         BadInput: their ids come from another manifest, so that the same id is another photo.
     """
     # A server that owns a part has names of its part.
-    if not info.ownership.servers and not same_names(samples.image_names, info.contents.image_names):
+    if not info.ownership.servers and not same_names(samples.spaces[space].names, info.contents.image_names):
         raise BadInput(
             f"The image ids in {samples.folder} come from another manifest than those of the image server, so that one "
             f"id is two photos. Build the samples with the manifest that was given to 'imgserver precompute' as "
@@ -164,26 +210,27 @@ def load_head(run: str | Path) -> Head | None:
     return Head.from_bytes(path.read_bytes()) if path else None
 
 
-def images_of(run: str | Path, version: str, client: ImageClient) -> StoredVectors:
-    """The vectors that the model of a run was trained on.
+def images_of(run: str | Path, version: str, client: ImageClient, *, learned: bool) -> StoredVectors:
+    """The vectors of a space that the model of a run was trained on.
 
     Args:
         run: its folder.
-        version: of its vectors.
+        version: of the vectors.
         client: of a server that has them, or the features behind them.
+        learned: whether it is the space whose head learned.
 
     Raises:
         BadInput: the file of its head is no head.
     """
-    head = load_head(run)
+    head = load_head(run) if learned else None
     if head is not None:
         return LocalHead(client, head, head.backbone)
     client.version = version
     return StoredVectors(client)
 
 
-def _head(config: FitConfig, samples: Samples, client: ImageClient, backbone: str) -> Head:
-    """The head to begin with: that of the run to start from, or a new one."""
+def _head(config: FitConfig, samples: Samples, space: str, client: ImageClient, backbone: str) -> Head:
+    """The head of a space to begin with: that of the run to start from, or a new one."""
     if config.warm_start:
         before = load_head(config.warm_start)
         if before is None:
@@ -194,7 +241,7 @@ def _head(config: FitConfig, samples: Samples, client: ImageClient, backbone: st
                 f"of {backbone}."
             )
         return before
-    features = _sample(samples, client, backbone, config.seed)
+    features = _sample(samples, space, client, backbone, config.seed)
     spec = HeadSpec(
         LEARNED, (features.shape[1], *config.head_widths), config.head_activation, config.head_normalisation
     )
@@ -202,14 +249,13 @@ def _head(config: FitConfig, samples: Samples, client: ImageClient, backbone: st
 
 
 def _sample(
-    samples: Samples, client: ImageClient, backbone: str, seed: int
+    samples: Samples, space: str, client: ImageClient, backbone: str, seed: int
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    """Features of the images of some training rows."""
+    """Features behind the vectors of some training rows."""
     ids = np.zeros(0, dtype=np.int64)
     for batch in samples.batches("train", 1024, shuffle_seed=seed):
-        assert batch.images is not None
-        ids = np.union1d(ids, batch.images.unique)
-        if len(ids) >= SAMPLE_IMAGES:
+        ids = np.union1d(ids, batch.items.vectors[space].unique)
+        if len(ids) >= SAMPLE_KEYS:
             break
     found = client.get(ids, version=backbone)
     client.stats.check_found()

@@ -1,19 +1,21 @@
-"""From ids, text and image vectors to the numbers that a model starts from; shared by all models with embeddings."""
+"""From ids, lists, numbers, text and vectors to the numbers that models with embeddings start from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from crossmedia.errors import BadInput, did_you_mean
-from crossmedia.features.columns import ACTION
+from crossmedia.features.columns import IMAGE
 from crossmedia.features.reading.samples import Samples
 from crossmedia.trainer.layers.jagged import segment_mean
-from crossmedia.trainer.tensors import AGE_BUCKETS, ImageVectors, TensorBatch
-
-EMBEDDING_STD = 0.02  # that a model begins with
+from crossmedia.trainer.layers.numbers import EMBEDDING_STD, NumberEmbedding
+from crossmedia.trainer.layers.spaces import MEAN, SpaceInput
+from crossmedia.trainer.tensors import AGE_BUCKETS, Bag, SpaceVectors, TensorBatch
 
 
 @dataclass(frozen=True)
@@ -22,13 +24,19 @@ class InputSpec:
 
     Attributes:
         item_columns: ids that an item has, as target and in the history.
-        user_columns: the other id columns.
+        user_columns: ids of the user and of the impression.
         text_columns: token columns of the target.
         image_vocabulary_size: of ``image_id`` as a sparse feature; 0 when the samples have no images.
         actions: kinds of behaviours, 0 when there is no history.
-        vector_dim: D of the image vectors; 0: images off.
+        spaces: D of the vectors of each space, by its name; empty: images are off.
+        item_lists: lists that an item has, such as tags, as target and in the history.
+        user_lists: lists of the user and of the impression.
+        item_numbers: numbers that an item has, as target and in the history.
+        user_numbers: numbers of the user and of the impression.
         labels: L labels that are trained, in order.
         max_history: behaviours that a history holds at most.
+        of_log: which columns are the impression's, and not the user's.
+        space_keys: what the vectors of each space are keyed by, ``image`` or ``item``, of those that are off as well.
     """
 
     item_columns: dict[str, int]
@@ -36,17 +44,23 @@ class InputSpec:
     text_columns: dict[str, int]
     image_vocabulary_size: int
     actions: int
-    vector_dim: int = 0
+    spaces: dict[str, int] = field(default_factory=dict)
+    item_lists: dict[str, int] = field(default_factory=dict)
+    user_lists: dict[str, int] = field(default_factory=dict)
+    item_numbers: tuple[str, ...] = ()
+    user_numbers: tuple[str, ...] = ()
     labels: tuple[str, ...] = ("label",)
     max_history: int = 50
+    of_log: tuple[str, ...] = ()
+    space_keys: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, samples: Samples, vector_dim: int, labels: tuple[str, ...] = ()) -> InputSpec:
+    def of(cls, samples: Samples, spaces: Mapping[str, int], labels: tuple[str, ...] = ()) -> InputSpec:
         """What a folder of samples has.
 
         Args:
             samples: the folder.
-            vector_dim: D of the vectors; 0 leaves them out.
+            spaces: D of the vectors of each space that is on; without any, images are off.
             labels: those to train; empty takes the first.
 
         Raises:
@@ -57,163 +71,168 @@ class InputSpec:
                 f"The samples in {samples.folder} have no label {unknown[0]!r}; there are: "
                 f"{', '.join(samples.labels)}.{did_you_mean(unknown[0], samples.labels)}"
             )
-        item = {n: s for n, s in samples.history_columns.items() if n != ACTION} or {
-            n: s for n, s in samples.id_columns.items() if n == "item_id"
-        }
-        user = {n: s for n, s in samples.id_columns.items() if n not in item}
         return cls(
-            item,
-            user,
-            dict(samples.text_columns),
+            samples.item_ids,
+            samples.row_ids,
+            samples.text_columns,
             samples.image_vocabulary_size,
-            samples.history_columns.get(ACTION, 0),
-            vector_dim,
+            samples.actions,
+            dict(spaces),
+            samples.item_lists,
+            samples.row_lists,
+            samples.item_numbers,
+            samples.row_numbers,
             labels or samples.labels[:1],
             samples.max_history,
+            samples.of_log,
+            {name: space.key for name, space in samples.spaces.items()},
         )
 
     @property
     def vocabularies(self) -> dict[str, int]:
-        """Size of each vocabulary of ids and tokens, by name, ``image_id`` included."""
-        sizes = {**self.item_columns, **self.user_columns, **self.text_columns}
-        return sizes | ({"image_id": self.image_vocabulary_size} if self.image_vocabulary_size else {})
+        """Size of each vocabulary of ids, tokens and lists, by name, ``image_id`` included."""
+        sizes = {**self.item_columns, **self.user_columns, **self.text_columns, **self.item_lists, **self.user_lists}
+        return sizes | ({IMAGE: self.image_vocabulary_size} if self.image_vocabulary_size else {})
 
-
-class ImageProjection(nn.Module):
-    """Image vectors to the width of the model; a missing image is a learned vector of its own.
-
-    It begins at the scale of embeddings, for vectors of mean square 1: at PyTorch's own, thirty times as large, images
-    drown the ids at first, and the model never quite recovers.
-
-    Args:
-        dim: D.
-        width: W, numbers that the model sees.
-    """
-
-    def __init__(self, dim: int, width: int):
-        super().__init__()
-        self.linear = nn.Linear(dim, width)
-        nn.init.normal_(self.linear.weight, std=EMBEDDING_STD / dim**0.5)
-        nn.init.zeros_(self.linear.bias)
-        self.missing = nn.Parameter(torch.zeros(width))
-
-    def forward(self, vectors: ImageVectors) -> Tensor:
-        """Shape (K + 1, W): one row an image, and last the row of the null image, so that index -1 finds it."""
-        rows = torch.where(vectors.ok[:, None], self.linear(vectors.values), self.missing)
-        return torch.cat([rows, self.missing[None]])
+    @property
+    def item_bags(self) -> dict[str, int]:
+        """Vocabularies of what an item has several of: the ids of its images first, then its lists."""
+        images = {IMAGE: self.image_vocabulary_size} if self.image_vocabulary_size else {}
+        return images | self.item_lists
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What ``ModelInputs`` makes. The image's part of an item, when images are on, is its last W numbers.
+    """What ``ModelInputs`` makes. What an item shows in each space, W numbers each, is the end of its numbers.
 
     Attributes:
         target: shape (B, E), the impression's item.
         history: shape (N, E), the behaviours, in the same space as the target.
-        other: shape (B, O), user and text.
-        vectors: the images' vectors as they came, for models that compare them; None when images are off.
+        other: shape (B, O), user, impression and text.
+        vectors: of each space as they came, for models that compare them; empty when images are off.
     """
 
     target: Tensor
     history: Tensor
     other: Tensor
-    vectors: ImageVectors | None = None
+    vectors: SpaceVectors = field(default_factory=dict)
 
 
 class ModelInputs(nn.Module):
-    """Embeds every column; history columns share the table of the id column of their name.
+    """Embeds every column, each item of a batch once, whether it is shown or in a history.
 
     Without vectors a model still gets ``image_id`` as a sparse id, so that what vectors add is the picture's and not
-    the id's. An item is the concatenation of its ids, of a context (for a behaviour its kind and age, for the target
-    place 0 of both), and of its image when images are on.
+    the id's. An item is the concatenation of its ids, the means of its lists (its image ids are the first of these),
+    its numbers, of a context (for a behaviour its kind and age, for the target place 0 of both), and of what it shows
+    in each space that is on.
 
     Args:
         spec: columns and sizes.
         width: W, numbers in an embedding.
+        pooling: of several vectors of an item, see ``SpaceInput``.
+        embedding_std: of what training begins with.
 
     Raises:
-        BadInput: a column has the name of an attribute of modules, such as ``type``, or a dot in its name.
+        BadInput: a column or a space has the name of an attribute of modules, such as ``type``, or a dot in its name;
+            there is no such pooling; or the spread is not above 0.
     """
 
-    def __init__(self, spec: InputSpec, width: int):
+    def __init__(self, spec: InputSpec, width: int, pooling: str = MEAN, embedding_std: float = EMBEDDING_STD):
         super().__init__()
-        self.spec, self.width = spec, width
-        tables = {name: nn.Embedding(size, width) for name, size in spec.vocabularies.items()}
-        try:
-            self.tables = nn.ModuleDict(tables)
-        except KeyError as error:  # it keeps tables beside its own attributes
-            raise BadInput(
-                f"A column of the samples has a name that PyTorch cannot give to a table ({error.args[0]}). Give the "
-                f"column another name in the files that the schema reads."
-            ) from error
+        if not 0 < embedding_std < math.inf:
+            raise BadInput(f"embedding_std is {embedding_std}: embeddings begin with a spread above 0, such as 0.1.")
+        self.spec, self.width, self.pooling = spec, width, pooling
+        self.tables = _named({name: nn.Embedding(size, width) for name, size in spec.vocabularies.items()}, "column")
         self.action = nn.Embedding(max(spec.actions, 1), width)
         self.age = nn.Embedding(AGE_BUCKETS, width)
         for table in (*self.tables.values(), self.action, self.age):
             assert isinstance(table, nn.Embedding)
             nn.init.normal_(table.weight, std=EMBEDDING_STD)
-        self.projection = ImageProjection(spec.vector_dim, width) if spec.vector_dim else None
+        known = (len(spec.item_columns) + len(spec.item_bags) + len(spec.item_numbers)) * width
+        spaces = {name: SpaceInput(dim, width, pooling, known) for name, dim in spec.spaces.items()}
+        self.spaces = _named(spaces, "space")
+        self.item_numbers = NumberEmbedding(spec.item_numbers, width) if spec.item_numbers else None
+        self.user_numbers = NumberEmbedding(spec.user_numbers, width) if spec.user_numbers else None
+        self.item_width, self.shown_width = known + (1 + len(spaces)) * width, len(spaces) * width
+        columns = (spec.user_columns, spec.text_columns, spec.user_lists, spec.user_numbers)
+        self.other_width = sum(map(len, columns)) * width
+        if embedding_std != EMBEDDING_STD:
+            with torch.no_grad():
+                for parameter in self.parameters():  # what is drawn stays the same draw
+                    parameter.mul_(embedding_std / EMBEDDING_STD)
 
-    @property
-    def item_width(self) -> int:
-        """E."""
-        parts = len(self.spec.item_columns) + bool(self.spec.image_vocabulary_size) + bool(self.projection) + 1
-        return parts * self.width
-
-    @property
-    def other_width(self) -> int:
-        """O."""
-        return (len(self.spec.user_columns) + len(self.spec.text_columns)) * self.width
-
-    def forward(self, batch: TensorBatch, vectors: ImageVectors | None) -> Inputs:
+    def forward(self, batch: TensorBatch, vectors: SpaceVectors) -> Inputs:
         """Embed a batch.
 
         Raises:
-            ValueError: the model was made with images and gets none, or the other way round.
+            ValueError: the model was made for other spaces than those of the vectors.
         """
-        if (vectors is None) != (self.projection is None):
-            raise ValueError("Image vectors must be given exactly when the model was made with images.")
-        target, history = self._ids(batch)
-        if vectors is not None and self.projection is not None and batch.images is not None:
-            of_target, of_history = _shown(self.projection(vectors), batch)
-            target.append(of_target)
-            history.append(of_history)
-        t = torch.cat(target, dim=1)
-        h = torch.cat(history, dim=1) if batch.history else t.new_zeros((0, t.shape[1]))
-        other = [self.tables[name](batch.ids[name]) for name in self.spec.user_columns]
-        other += [
-            segment_mean(self.tables[name](tokens), rows_, batch.rows) for name, (tokens, rows_) in batch.text.items()
-        ]
-        return Inputs(t, h, torch.cat(other, dim=1), vectors)
-
-    def _ids(self, batch: TensorBatch) -> tuple[list[Tensor], list[Tensor]]:
-        """Embeddings of targets and of behaviours, one a column, and the context."""
-        target = [self.tables[name](batch.ids[name]) for name in self.spec.item_columns]
-        history = [self.tables[name](batch.history[name]) for name in self.spec.item_columns if batch.history]
-        if batch.images is not None:
-            index = batch.images.unique_index
-            of_target, of_history = _shown(self.tables["image_id"](torch.cat([index, index.new_zeros(1)])), batch)
-            target.append(of_target)
-            history.append(of_history)
+        check_spaces(self.spec, vectors)
+        known = self._items(batch)
+        targets, behaviours = known.index_select(0, batch.target), known.index_select(0, batch.history)
         zero = batch.lengths.new_zeros(batch.rows)
-        target.append(self.action(zero) + self.age(zero))
-        if batch.history:
-            history.append(self.action(batch.history[ACTION]) + self.age(batch.history_age))
-        return target, history
+        target = [targets, self.action(zero) + self.age(zero)]
+        history = [behaviours, self.action(batch.action) + self.age(batch.history_age)]
+        for name, space in self.spaces.items():
+            of_target, of_history = space(vectors[name], batch, name, targets)
+            target.append(of_target)
+            history.append(of_history)
+        return Inputs(torch.cat(target, dim=1), torch.cat(history, dim=1), self._other(batch), vectors)
+
+    def _items(self, batch: TensorBatch) -> Tensor:
+        """Ids, lists and numbers of the batch's items, shape (U, ids)."""
+        items = batch.items
+        found = [self.tables[name](items.ids[name]) for name in self.spec.item_columns]
+        found += [self._mean(name, items.lists[name], items.count) for name in self.spec.item_bags]
+        if self.item_numbers is not None:
+            found.append(self.item_numbers(items.numbers))
+        return torch.cat(found, dim=1)
+
+    def _other(self, batch: TensorBatch) -> Tensor:
+        """User, impression and the target's text, shape (B, O)."""
+        found = [self.tables[name](batch.ids[name]) for name in self.spec.user_columns]
+        found += [self._mean(name, batch.text[name], batch.rows) for name in self.spec.text_columns]
+        found += [self._mean(name, batch.lists[name], batch.rows) for name in self.spec.user_lists]
+        if self.user_numbers is not None:
+            found.append(self.user_numbers(batch.numbers))
+        return torch.cat(found, dim=1)
+
+    def _mean(self, name: str, lists: Bag, count: int) -> Tensor:
+        return segment_mean(self.tables[name](lists.values), lists.owners, count)
+
+    def photo_weights(self, batch: TensorBatch, vectors: SpaceVectors, space: str) -> tuple[Bag, Tensor]:
+        """As ``SpaceInput.target_weights``, of one space."""
+        found = self.spaces[space]
+        assert isinstance(found, SpaceInput)
+        return found.target_weights(vectors[space], batch, space, self._items(batch).index_select(0, batch.target))
 
     def places(self, batch: TensorBatch) -> dict[str, Tensor]:
-        """Places of the batch in each table of ids and tokens, with repetitions, flat."""
-        found = {name: [ids] for name, ids in batch.ids.items()}
-        for name in self.spec.item_columns if batch.history else ():
-            found[name].append(batch.history[name])
-        found |= {name: [tokens] for name, (tokens, _) in batch.text.items()}
-        if batch.images is not None:
-            found["image_id"] = [batch.images.unique_index]
-        return {name: torch.cat(parts) if len(parts) > 1 else parts[0] for name, parts in found.items()}
+        """Places of the batch in each table of ids, tokens and lists, with repetitions, flat."""
+        found = {name: batch.items.ids[name] for name in self.spec.item_columns}
+        found |= {name: batch.ids[name] for name in self.spec.user_columns}
+        found |= {name: batch.text[name].values for name in self.spec.text_columns}
+        found |= {name: batch.items.lists[name].values for name in self.spec.item_bags}
+        return found | {name: batch.lists[name].values for name in self.spec.user_lists}
 
 
-def _shown(images: Tensor, batch: TensorBatch) -> tuple[Tensor, Tensor]:
-    """Rows of ``images``, shape (K + 1, W), that targets show, shape (B, W), and behaviours, shape (N, W)."""
-    assert batch.images is not None
-    last = images.shape[0]  # which -1 stands for
-    target, history = (places % last for places in (batch.images.target, batch.images.history))
-    return images.index_select(0, target), images.index_select(0, history)
+def check_spaces(spec: InputSpec, vectors: SpaceVectors) -> None:
+    """Whether vectors are those of the spaces that a model was made for.
+
+    Raises:
+        ValueError: they are of others.
+    """
+    if vectors.keys() != spec.spaces.keys():
+        raise ValueError(
+            f"The model takes vectors of {', '.join(spec.spaces) or 'no space'}, and is given those of "
+            f"{', '.join(vectors) or 'none'}."
+        )
+
+
+def _named(modules: Mapping[str, nn.Module], what: str) -> nn.ModuleDict:
+    try:
+        return nn.ModuleDict(modules)
+    except KeyError as error:  # it keeps them beside its own attributes
+        raise BadInput(
+            f"A {what} of the samples has a name that PyTorch cannot give to a part of a model ({error.args[0]}). Give "
+            f"the {what} another name in the schema or in the files that it reads."
+        ) from error

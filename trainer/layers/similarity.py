@@ -1,6 +1,6 @@
-"""How alike the pictures of target and behaviours are: what a ranker learns more from than from the vectors themselves.
+"""How alike target and behaviours are in a space: what a ranker learns more from than from the vectors themselves.
 
-Legend: B rows, N behaviours of the batch, K unique images, A kinds of behaviours, T tiers, W numbers of an embedding.
+Legend: B rows, N behaviours of the batch, A kinds of behaviours, T tiers, W numbers of an embedding.
 """
 
 from __future__ import annotations
@@ -9,29 +9,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from crossmedia.trainer.layers.inputs import EMBEDDING_STD
+from crossmedia.trainer.layers.numbers import EMBEDDING_STD
+from crossmedia.trainer.layers.spaces import mean_vectors
 from crossmedia.trainer.tensors import ImageVectors, TensorBatch
 
 
-def similarity(batch: TensorBatch, vectors: ImageVectors) -> tuple[Tensor, Tensor]:
-    """Cosine of each behaviour's image with that of its row's target.
+def similarity(batch: TensorBatch, vectors: ImageVectors, space: str) -> tuple[Tensor, Tensor]:
+    """Cosine of each behaviour's vector with that of its row's target; of several of an item, of their mean direction.
 
     Args:
-        batch: with images.
-        vectors: of its unique images.
+        batch: whose items show the vectors.
+        vectors: of the space.
+        space: its name.
 
     Returns:
-        cosine, shape (N,), 0 where an image is missing on either side; there, shape (N,), whether none is.
+        cosine, shape (N,), 0 where a vector is missing on either side; there, shape (N,), whether none is.
     """
-    assert batch.images is not None
-    unit = normalize(vectors.values, dim=1)
-    unit = torch.cat([unit, unit.new_zeros(1, unit.shape[1])])
-    ok = torch.cat([vectors.ok, vectors.ok.new_zeros(1)])
-    last = vectors.ok.shape[0]  # which -1 stands for
-    target = (batch.images.target % (last + 1)).index_select(0, batch.segments)
-    behaviour = batch.images.history % (last + 1)
-    there = ok.index_select(0, target) & ok.index_select(0, behaviour)
-    cosine = (unit.index_select(0, target) * unit.index_select(0, behaviour)).sum(dim=1)
+    directions = ImageVectors(normalize(vectors.values, dim=1), vectors.ok)
+    mean, ok = mean_vectors(directions, batch.items.vectors[space], batch.items.count)
+    unit = normalize(mean, dim=1)
+    target = batch.target.index_select(0, batch.segments)
+    there = ok.index_select(0, target) & ok.index_select(0, batch.history)
+    cosine = (unit.index_select(0, target) * unit.index_select(0, batch.history)).sum(dim=1)
     return torch.where(there, cosine, 0.0), there
 
 

@@ -1,4 +1,4 @@
-"""CTR models, one file each, one signature: ``forward(batch, image_vectors) -> logits``."""
+"""CTR models, one file each, one signature: ``forward(batch, vectors) -> logits``."""
 
 from crossmedia.trainer.models.registry import MODELS, make, model_class, options_of, unknown_option
 

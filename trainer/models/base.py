@@ -13,20 +13,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from crossmedia.features.columns import ACTION
 from crossmedia.trainer.layers.inputs import Inputs, InputSpec, ModelInputs
 from crossmedia.trainer.layers.sharded import is_spread
-from crossmedia.trainer.tensors import ImageVectors, TensorBatch
+from crossmedia.trainer.tensors import SpaceVectors, TensorBatch
 
 
 class Model(nn.Module):
-    """``forward(batch, image_vectors) -> logits``; a subclass says how in ``score``.
+    """``forward(batch, vectors) -> logits``; a subclass says how in ``score``.
 
     Args:
-        spec: columns and sizes; ``vector_dim`` above 0 turns images on.
+        spec: columns and sizes; ``spaces`` turn images on.
     """
 
     paper: ClassVar[str] = ""  # what 'trainer models' shows beside the first line of the docstring
-    teaches_head: ClassVar[bool] = True  # whether its loss has a gradient with respect to the image vectors
+    ids_are_rows: ClassVar[bool] = True  # whether ids are looked up in ``id_rows`` alone
+    teaches_head: ClassVar[bool] = True  # whether its loss has a gradient with respect to the vectors
     sampling_log_odds: Tensor
 
     def __init__(self, spec: InputSpec):
@@ -42,31 +44,31 @@ class Model(nn.Module):
         """
         self.sampling_log_odds.fill_(math.log(rate))
 
-    def prepare(self, rows: Iterable[tuple[TensorBatch, ImageVectors | None]], seed: int) -> None:
+    def prepare(self, rows: Iterable[tuple[TensorBatch, SpaceVectors]], seed: int) -> None:
         """Whatever is fitted before the first step; nothing, for most.
 
         Args:
-            rows: batches of training rows, shuffled, with the vectors of their images; read only as far as they are
+            rows: batches of training rows, shuffled, with their vectors; read only as far as they are
                 taken.
             seed: of what is drawn.
         """
 
-    def forward(self, batch: TensorBatch, image_vectors: ImageVectors | None = None) -> Tensor:
+    def forward(self, batch: TensorBatch, vectors: SpaceVectors) -> Tensor:
         """Logits, shape (B, L); re-calibrated in evaluation when negatives were sampled."""
-        logits = self.score(batch, image_vectors)
+        logits = self.score(batch, vectors)
         return logits if self.training else logits + self.sampling_log_odds
 
-    def probabilities(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
+    def probabilities(self, batch: TensorBatch, vectors: SpaceVectors) -> Tensor:
         """Of each label being 1, shape (B, L)."""
-        return torch.sigmoid(self(batch, image_vectors))
+        return torch.sigmoid(self(batch, vectors))
 
-    def score(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
+    def score(self, batch: TensorBatch, vectors: SpaceVectors) -> Tensor:
         """Logits as the model learns them, shape (B, L)."""
         raise NotImplementedError
 
-    def loss(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
+    def loss(self, batch: TensorBatch, vectors: SpaceVectors) -> Tensor:
         """What a step lowers: the mean cross entropy over rows and labels, and what a model adds to it."""
-        return self.cross_entropy(self(batch, image_vectors), batch)
+        return self.cross_entropy(self(batch, vectors), batch)
 
     def cross_entropy(self, logits: Tensor, batch: TensorBatch) -> Tensor:
         """Mean over rows and labels, in nats."""
@@ -101,21 +103,32 @@ class EmbeddingModel(Model):
         spec: columns and sizes.
         width: numbers in an embedding.
         inputs: embeddings that are shared with another model; None makes new ones.
+        pooling: of several vectors of an item: ``mean``, ``max``, or ``attention`` by the target; see ``SpaceInput``.
+            ``make`` gives it, and the next, to every model that starts from embeddings.
+        embedding_std: spread of the embeddings that training begins with. A larger one lets a net see sooner what only
+            the match of user and item tells.
     """
 
-    def __init__(self, spec: InputSpec, width: int, inputs: ModelInputs | None = None):
+    def __init__(
+        self,
+        spec: InputSpec,
+        width: int,
+        inputs: ModelInputs | None = None,
+        *,
+        pooling: str = "mean",
+        embedding_std: float = 0.02,  # a literal, which lists of options read without running this file
+    ):
         super().__init__(spec)
-        self.inputs = inputs or ModelInputs(spec, width)
+        self.inputs = inputs or ModelInputs(spec, width, pooling, embedding_std)
 
     def id_rows(self) -> dict[str, dict[str, tuple[int, int]]]:
-        """As ``Model.id_rows``: the tables of ids, words and kinds of behaviours."""
-        sizes = {f"inputs.tables.{name}.weight": size for name, size in self.spec.vocabularies.items()}
-        sizes["inputs.action.weight"] = max(self.spec.actions, 1)
-        return {name: {"": (0, size)} for name, size in sizes.items()}
+        """As ``Model.id_rows``: the tables of ids, lists, words and kinds of behaviours."""
+        sizes = {f"inputs.tables.{name}.weight": {name: (0, size)} for name, size in self.spec.vocabularies.items()}
+        return sizes | {"inputs.action.weight": {ACTION: (0, max(self.spec.actions, 1))}}
 
-    def score(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
+    def score(self, batch: TensorBatch, vectors: SpaceVectors) -> Tensor:
         """Logits as the model learns them, shape (B, L)."""
-        return self.top(self.inputs(batch, image_vectors), batch)
+        return self.top(self.inputs(batch, vectors), batch)
 
     def top(self, x: Inputs, batch: TensorBatch) -> Tensor:
         """Logits, shape (B, L), of embedded inputs."""

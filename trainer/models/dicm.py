@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crossmedia.errors import BadInput
 from crossmedia.trainer.layers import aggregators
@@ -30,10 +30,10 @@ BASES, SHOWN = ("embedding_mlp", "din"), ("ad", "behaviours", "both")
 class DICM(EmbeddingModel):
     """The ad's image and the aggregated images of the behaviours, beside the ids of a base model.
 
-    With images off it is the base model with PReLU.
+    Each space is shown, and aggregated, by itself. With images off it is the base model with PReLU.
 
     Args:
-        spec: columns and sizes; ``vector_dim`` above 0 turns images on.
+        spec: columns and sizes; ``spaces`` turn images on.
         width: numbers in an embedding, of an image too.
         inputs: embeddings shared with another model.
         base: what pools the behaviours' ids: ``embedding_mlp`` (their mean) or ``din`` (its attention).
@@ -67,17 +67,18 @@ class DICM(EmbeddingModel):
         for name, value, known in choices:
             if value not in known:
                 raise BadInput(f"dicm has no {name} {value!r}; there are: {', '.join(known)}.")
-        images = width if spec.vector_dim else 0
+        images = self.inputs.shown_width
         ids = self.inputs.item_width - images
         self.unit = ActivationUnit(ids) if base == "din" else None
         self.ad = bool(images) and shown != "behaviours"
-        self.aggregate = AGGREGATORS[aggregator](width, ids, slots) if images and shown != "ad" else None
+        aggregate = [AGGREGATORS[aggregator](width, ids, slots) for _ in spec.spaces if shown != "ad"]
+        self.aggregate = nn.ModuleList(one for one in aggregate if isinstance(one, nn.Module))
         features = 2 * ids + self.inputs.other_width + self.ad * images
-        features += self.aggregate.width if self.aggregate else 0
+        features += sum(one.width for one in aggregate)
         self.mlp = MLP(features, hidden, len(spec.labels), activation)
 
     def _of_ids(self, x: Inputs) -> Inputs:
-        ids = x.target.shape[1] - (self.inputs.width if self.spec.vector_dim else 0)
+        ids = x.target.shape[1] - self.inputs.shown_width
         return replace(x, target=x.target[:, :ids], history=x.history[:, :ids])
 
     def top(self, x: Inputs, batch: TensorBatch) -> Tensor:
@@ -92,7 +93,9 @@ class DICM(EmbeddingModel):
         parts = [of_ids.target, pooled, x.other]
         if self.ad:
             parts.append(x.target[:, ids:])
-        if self.aggregate is not None:
-            parts.append(self.aggregate(x.history[:, ids:], x.target[:, ids:], of_ids.target, batch.segments))
+        width = self.inputs.width
+        for number, aggregate in enumerate(self.aggregate):
+            space = slice(ids + number * width, ids + (number + 1) * width)
+            parts.append(aggregate(x.history[:, space], x.target[:, space], of_ids.target, batch.segments))
         logits: Tensor = self.mlp(torch.cat(parts, dim=1))
         return logits

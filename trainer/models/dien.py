@@ -12,7 +12,7 @@ from crossmedia.trainer.layers.inputs import Inputs, InputSpec, ModelInputs
 from crossmedia.trainer.layers.jagged import segment_softmax
 from crossmedia.trainer.layers.mlp import MLP
 from crossmedia.trainer.models.base import EmbeddingModel
-from crossmedia.trainer.tensors import ImageVectors, TensorBatch
+from crossmedia.trainer.tensors import SpaceVectors, TensorBatch
 
 EVOLUTIONS: dict[str, Variant] = {"augru": "augru", "agru": "agru", "aigru": "gru"}
 
@@ -24,7 +24,7 @@ class DIEN(EmbeddingModel):
     place of the update gate, AUGRU scales the update gate by it (section 4.3).
 
     Args:
-        spec: columns and sizes; ``vector_dim`` above 0 turns images on.
+        spec: columns and sizes; ``spaces`` turn images on.
         width: numbers in an embedding.
         inputs: embeddings shared with another model.
         evolution: ``augru``, ``agru`` or ``aigru``.
@@ -100,12 +100,14 @@ class DIEN(EmbeddingModel):
             return self._padded(x, batch)
         return self._head(x, batch, *self._interests(x, batch))
 
-    def loss(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
+    def loss(self, batch: TensorBatch, vectors: SpaceVectors) -> Tensor:
         """Cross entropy and ``auxiliary`` times the auxiliary loss (equation 7)."""
-        x = self.inputs(batch, image_vectors)
+        x = self.inputs(batch, vectors)
         interests, packing = self._interests(x, batch)
         loss = self.cross_entropy(self._head(x, batch, interests, packing), batch)
-        if self.auxiliary and batch.history:
+        if self.auxiliary and self.spec.actions:
             states = interests.index_select(0, packing.place)
-            loss = loss + self.auxiliary * auxiliary_loss(states, x.history, batch.history["item_id"], batch.segments)
+            loss = loss + self.auxiliary * auxiliary_loss(
+                states, x.history, batch.history_ids("item_id"), batch.segments
+            )
         return loss

@@ -10,7 +10,7 @@ from crossmedia.trainer.layers.inputs import Inputs, InputSpec, ModelInputs
 from crossmedia.trainer.layers.jagged import segment_softmax, segment_sum
 from crossmedia.trainer.layers.mlp import MLP
 from crossmedia.trainer.models.base import EmbeddingModel
-from crossmedia.trainer.tensors import ImageVectors, TensorBatch
+from crossmedia.trainer.tensors import SpaceVectors, TensorBatch
 
 
 class DIN(EmbeddingModel):
@@ -19,7 +19,7 @@ class DIN(EmbeddingModel):
     With images on, h and t hold the projected image vector, so attention sees the pictures too.
 
     Args:
-        spec: columns and sizes; ``vector_dim`` above 0 turns images on.
+        spec: columns and sizes; ``spaces`` turn images on.
         width: numbers in an embedding.
         inputs: embeddings shared with another model.
         beside: numbers a row that a subclass adds to the MLP's input.
@@ -54,9 +54,9 @@ class DIN(EmbeddingModel):
         weights: Tensor = self.unit(x.history, x.target, batch.segments)
         return segment_softmax(weights, batch.segments, batch.rows) if self.softmax else weights
 
-    def attention(self, batch: TensorBatch, image_vectors: ImageVectors | None = None) -> Tensor:
+    def attention(self, batch: TensorBatch, vectors: SpaceVectors) -> Tensor:
         """The weight of each behaviour, shape (N,): what ``forward`` multiplies it with."""
-        return self.weights(self.inputs(batch, image_vectors), batch)
+        return self.weights(self.inputs(batch, vectors), batch)
 
     def pooled(self, x: Inputs, weights: Tensor, batch: TensorBatch) -> Tensor:
         """Target, weighted behaviours and the rest, shape (B, 2 E + O)."""

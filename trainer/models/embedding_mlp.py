@@ -19,12 +19,12 @@ class EmbeddingMLP(EmbeddingModel):
     """Embeddings of target, pooled behaviours, user and text, concatenated, into an MLP.
 
     Args:
-        spec: columns and sizes; ``vector_dim`` above 0 turns images on.
+        spec: columns and sizes; ``spaces`` turn images on.
         width: numbers in an embedding.
         inputs: embeddings shared with another model.
         hidden: widths of the MLP.
         activation: ``prelu``, ``dice`` or ``batch_norm`` (with ReLU).
-        pooling: of the behaviours, ``mean`` or ``sum``.
+        behaviours: how they are pooled, ``mean`` or ``sum``.
 
     Raises:
         BadInput: there is no such activation or pooling.
@@ -40,12 +40,12 @@ class EmbeddingMLP(EmbeddingModel):
         *,
         hidden: tuple[int, ...] = (200, 80),
         activation: str = "prelu",
-        pooling: str = "mean",
+        behaviours: str = "mean",
     ):
         super().__init__(spec, width, inputs)
-        if pooling not in POOLINGS:
-            raise BadInput(f"There is no pooling {pooling!r}; there are: {', '.join(POOLINGS)}.")
-        self.pool = POOLINGS[pooling]
+        if behaviours not in POOLINGS:
+            raise BadInput(f"There is no pooling of behaviours {behaviours!r}; there are: {', '.join(POOLINGS)}.")
+        self.pool = POOLINGS[behaviours]
         features = 2 * self.inputs.item_width + self.inputs.other_width
         self.mlp = MLP(features, hidden, len(spec.labels), activation)
 

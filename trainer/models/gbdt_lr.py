@@ -11,21 +11,21 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from crossmedia.errors import BadInput
-from crossmedia.trainer.layers.dense import behaviour_features, image_features
+from crossmedia.trainer.layers.dense import behaviour_features, dense_features, list_features
 from crossmedia.trainer.layers.forest import Forest
 from crossmedia.trainer.layers.inputs import InputSpec
 from crossmedia.trainer.models.lr import LR
-from crossmedia.trainer.tensors import ImageVectors, TensorBatch
+from crossmedia.trainer.tensors import SpaceVectors, TensorBatch
 
 
 class GBDTLR(LR):
     """Each tree of a LightGBM forest is a categorical feature, the leaf, of a logistic regression over ids and leaves.
 
-    Trees see the ids as their places (the rank by frequency), statistics of the behaviours, and with images on the
-    image's vectors. They are fitted once, before the first epoch; the regression is then trained like any model.
+    Trees see the ids as their places (the rank by frequency), numbers, statistics of lists and behaviours, and with
+    images on the vectors. They are fitted once, before the first epoch; the regression is then trained like any model.
 
     Args:
-        spec: columns and sizes; ``vector_dim`` above 0 turns images on.
+        spec: columns and sizes; ``spaces`` turn images on.
         width: unused.
         trees: how many.
         leaves: a tree, at most.
@@ -38,6 +38,7 @@ class GBDTLR(LR):
     """
 
     paper = "He et al., ADKDD 2014"
+    ids_are_rows = False  # trees see them as numbers, too
     teaches_head = False  # trees are fitted once, on vectors as they are
 
     def __init__(
@@ -58,7 +59,7 @@ class GBDTLR(LR):
         self.leaf_weight = nn.Parameter(torch.zeros(trees * leaves, 1))
         self.forest = Forest(trees, leaves)
 
-    def prepare(self, rows: Iterable[tuple[TensorBatch, ImageVectors | None]], seed: int) -> None:
+    def prepare(self, rows: Iterable[tuple[TensorBatch, SpaceVectors]], seed: int) -> None:
         """Fit the trees, unless they came with a checkpoint."""
         if self.forest.grown.any():
             return
@@ -78,15 +79,18 @@ class GBDTLR(LR):
         data = lightgbm.Dataset(np.concatenate(found), np.concatenate(labels))
         self.forest.plant(lightgbm.train(settings, data, num_boost_round=self.trees))
 
-    def dense_columns(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
+    def dense_columns(self, batch: TensorBatch, vectors: SpaceVectors) -> Tensor:
         """What the trees see, shape (B, C)."""
-        ids = [batch.ids[name].float()[:, None] for name in (*self.spec.item_columns, *self.spec.user_columns)]
-        return torch.cat([*ids, behaviour_features(self.spec, batch), image_features(batch, image_vectors)], dim=1)
+        spec = self.spec
+        ids = [batch.target_ids(name) for name in spec.item_columns]
+        ids += [batch.ids[name] for name in spec.user_columns]
+        found = [torch.stack(ids, dim=1).float(), list_features(spec, batch), behaviour_features(spec, batch)]
+        return torch.cat([*found, dense_features(spec, batch, vectors)], dim=1)
 
-    def score(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
+    def score(self, batch: TensorBatch, vectors: SpaceVectors) -> Tensor:
         """Logits, shape (B, 1)."""
         with torch.no_grad():
-            leaves = self.forest(self.dense_columns(batch, image_vectors))
+            leaves = self.forest(self.dense_columns(batch, vectors))
         places = leaves + torch.arange(self.trees, device=leaves.device) * self.leaves
         of_leaves = embedding(places, self.leaf_weight)  # (B, trees, 1)
-        return self.sums(batch, image_vectors) + (of_leaves * self.forest.grown[:, None]).sum(dim=1)
+        return self.sums(batch, vectors) + (of_leaves * self.forest.grown[:, None]).sum(dim=1)

@@ -6,21 +6,22 @@ import torch
 from torch import Tensor, nn
 
 from crossmedia.trainer.layers.batch_norm import BatchNorm
-from crossmedia.trainer.layers.dense import image_feature_count, image_features
-from crossmedia.trainer.layers.inputs import InputSpec
+from crossmedia.trainer.layers.dense import dense_feature_count, dense_features
+from crossmedia.trainer.layers.inputs import InputSpec, check_spaces
 from crossmedia.trainer.layers.sparse import SparseFeatures, SparseLinear
 from crossmedia.trainer.models.base import Model
-from crossmedia.trainer.tensors import ImageVectors, TensorBatch
+from crossmedia.trainer.tensors import SpaceVectors, TensorBatch
 from crossmedia.trainer.training.ftrl import FTRL
 
 
 class LR(Model):
-    """Logistic regression over ids, bags of behaviours and words, and declared crosses, trained by FTRL.
+    """Logistic regression over ids, bags of behaviours, lists and words, and declared crosses, trained by FTRL.
 
-    With images on, target vector and mean history vector come in as dense features, standardised.
+    Numbers, and with images on target vector and mean history vector of each space, come in as dense features,
+    standardised; of an item with several vectors it takes their mean.
 
     Args:
-        spec: columns and sizes; ``vector_dim`` above 0 turns images on.
+        spec: columns and sizes; ``spaces`` turn images on.
         width: unused: a linear model has no embeddings.
         crosses: fields to cross, such as ``hist_item_id*item_id user_id*cate_id``.
         cross_bits: a cross has 2 to the power of it weights, by hash.
@@ -53,28 +54,27 @@ class LR(Model):
         outputs = len(spec.labels) * self.outputs_per_label
         features = SparseFeatures(spec, crosses, cross_bits, hash_bits, bag_power)
         self.sparse = SparseLinear(features, outputs, self.initial_std)
-        count = image_feature_count(spec)
+        count = dense_feature_count(spec)
         self.scale = BatchNorm(count, affine=False) if count else None
         self.dense = nn.Linear(count, outputs, bias=False) if count else None
         if self.dense is not None:
             nn.init.zeros_(self.dense.weight)
 
-    def sums(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
+    def sums(self, batch: TensorBatch, vectors: SpaceVectors) -> Tensor:
         """Weighted sums of the features, shape (B, L times ``outputs_per_label``).
 
         Raises:
-            ValueError: the model was made with images and gets none, or the other way round.
+            ValueError: the model was made for other spaces than those of the vectors.
         """
-        if (image_vectors is None) != (self.dense is None):
-            raise ValueError("Image vectors must be given exactly when the model was made with images.")
+        check_spaces(self.spec, vectors)
         found: Tensor = self.sparse(batch)
         if self.dense is not None and self.scale is not None:
-            found = found + self.dense(self.scale(image_features(batch, image_vectors)))
+            found = found + self.dense(self.scale(dense_features(self.spec, batch, vectors)))
         return found
 
-    def score(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
+    def score(self, batch: TensorBatch, vectors: SpaceVectors) -> Tensor:
         """Logits, shape (B, L)."""
-        return self.sums(batch, image_vectors)
+        return self.sums(batch, vectors)
 
     def optimizers(self, learning_rate: float) -> list[torch.optim.Optimizer]:
         """FTRL for the sparse weights, Adam for the others."""

@@ -11,7 +11,7 @@ from torch.nn.functional import log_softmax, logsigmoid
 from crossmedia.errors import BadInput
 from crossmedia.trainer.layers.inputs import InputSpec
 from crossmedia.trainer.models.lr import LR
-from crossmedia.trainer.tensors import ImageVectors, TensorBatch
+from crossmedia.trainer.tensors import SpaceVectors, TensorBatch
 
 
 class MLR(LR):
@@ -21,7 +21,7 @@ class MLR(LR):
     directional derivatives and LBFGS over the whole data, this steps by FTRL with the same penalties, batch by batch.
 
     Args:
-        spec: columns and sizes; ``vector_dim`` above 0 turns images on.
+        spec: columns and sizes; ``spaces`` turn images on.
         width: unused.
         regions: m.
         l1, l21: penalties, as in ``FTRL``.
@@ -49,9 +49,9 @@ class MLR(LR):
         self.outputs_per_label = 2 * regions
         super().__init__(spec, width, l1=l1, l21=l21, **options)
 
-    def score(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
+    def score(self, batch: TensorBatch, vectors: SpaceVectors) -> Tensor:
         """Logits, shape (B, L): log p - log(1 - p), from sums in the log domain."""
-        found = self.sums(batch, image_vectors).view(batch.rows, len(self.spec.labels), 2, self.outputs_per_label // 2)
+        found = self.sums(batch, vectors).view(batch.rows, len(self.spec.labels), 2, self.outputs_per_label // 2)
         share, inside = log_softmax(found[:, :, 0], dim=-1), found[:, :, 1]
         positive = torch.logsumexp(share + logsigmoid(inside), dim=-1)
         negative = torch.logsumexp(share + logsigmoid(-inside), dim=-1)

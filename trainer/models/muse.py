@@ -17,10 +17,10 @@ from crossmedia.trainer.tensors import TensorBatch
 class MUSE(SimTier):
     """Similarity-aware target attention, a = softmax(g1 a_id + g2 R + g3 a_id R), with R the cosine, and SimTier.
 
-    a_id is DIN's activation unit. With images off it is DIN with a softmax.
+    a_id is DIN's activation unit. Each space has an R, g2 and g3 of its own. With images off it is DIN with a softmax.
 
     Args:
-        spec: columns and sizes; ``vector_dim`` above 0 turns images on.
+        spec: columns and sizes; ``spaces`` turn images on.
         width: numbers in an embedding.
         inputs: embeddings shared with another model.
         options: those of SimTier; the softmax is always on.
@@ -30,13 +30,15 @@ class MUSE(SimTier):
 
     def __init__(self, spec: InputSpec, width: int = 16, inputs: ModelInputs | None = None, **options: Any):
         super().__init__(spec, width, inputs, **options)
-        self.mix = nn.Parameter(torch.tensor([1.0, 1.0, 0.0]))  # g1, g2, g3
+        self.mix = nn.Parameter(torch.tensor([1.0, *[1.0, 0.0] * max(1, len(spec.spaces))]))  # g1, g2, g3, g2, g3, …
 
     def weights(self, x: Inputs, batch: TensorBatch) -> Tensor:
         """The weight of each behaviour, shape (N,)."""
         of_ids: Tensor = self.unit(x.history, x.target, batch.segments)
-        if x.vectors is None:
+        if not x.vectors:
             return segment_softmax(of_ids, batch.segments, batch.rows)
-        alike, _ = similarity(batch, x.vectors)
-        mixed = self.mix[0] * of_ids + self.mix[1] * alike + self.mix[2] * of_ids * alike
+        mixed = self.mix[0] * of_ids
+        for number, (name, vectors) in enumerate(x.vectors.items()):
+            alike, _ = similarity(batch, vectors, name)
+            mixed = mixed + self.mix[2 * number + 1] * alike + self.mix[2 * number + 2] * of_ids * alike
         return segment_softmax(mixed, batch.segments, batch.rows)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from crossmedia.trainer.layers.inputs import InputSpec
     from crossmedia.trainer.models.base import Model
 
+OF_EMBEDDINGS = ("pooling", "embedding_std")  # options that every model has that starts from embeddings
 # In the order in which Alimama climbed them, then what came after. By name, so that listing them imports no torch.
 MODELS = {
     "lr": "crossmedia.trainer.models.lr:LR",
@@ -70,9 +71,16 @@ def make(name: str, spec: InputSpec, width: int, options: Mapping[str, Any], **s
     Raises:
         BadInput: there is no such model, option or value.
     """
-    cls, known = model_class(name), options_of(name)
+    cls, known, own = model_class(name), options_of(name), dict(options)
     if unknown := [option for option in options if option not in known]:
         raise BadInput(unknown_option(name, unknown[0]))
-    if shared and "inputs" not in inspect.signature(cls).parameters:
+    embeds = "inputs" in inspect.signature(cls).parameters
+    if shared and not embeds:
         raise BadInput(f"{name} cannot share embeddings: it has none.")
-    return cls(spec, width, **options, **shared)  # type: ignore[call-arg]  # of the subclasses; Model has the spec alone
+    if embeds and (given := {option: own.pop(option) for option in OF_EMBEDDINGS if option in own}):
+        from crossmedia.trainer.layers.inputs import ModelInputs
+
+        if shared:
+            raise BadInput(f"{name} shares its embeddings, whose {min(given)} is that of the model around it.")
+        shared = {"inputs": ModelInputs(spec, width, **given)}
+    return cls(spec, width, **own, **shared)  # type: ignore[call-arg]  # of the subclasses; Model has the spec alone

@@ -13,7 +13,7 @@ from crossmedia.errors import BadInput
 from crossmedia.trainer.layers.inputs import Inputs, InputSpec, ModelInputs
 from crossmedia.trainer.models.base import EmbeddingModel
 from crossmedia.trainer.models.registry import make
-from crossmedia.trainer.tensors import ImageVectors, TensorBatch
+from crossmedia.trainer.tensors import SpaceVectors, TensorBatch
 
 
 class Rocket(EmbeddingModel):
@@ -23,7 +23,7 @@ class Rocket(EmbeddingModel):
     the light net only (the gradient block), while both train the embeddings.
 
     Args:
-        spec: columns and sizes; ``vector_dim`` above 0 turns images on.
+        spec: columns and sizes; ``spaces`` turn images on.
         width: numbers in an embedding.
         inputs: embeddings shared with another model.
         light: which model is the light net; it must start from embeddings.
@@ -67,9 +67,9 @@ class Rocket(EmbeddingModel):
         """The light net's logits, shape (B, L)."""
         return self.light.top(x, batch)
 
-    def loss(self, batch: TensorBatch, image_vectors: ImageVectors | None) -> Tensor:
+    def loss(self, batch: TensorBatch, vectors: SpaceVectors) -> Tensor:
         """Both cross entropies and the hint loss (equation 2)."""
-        x = self.inputs(batch, image_vectors)
+        x = self.inputs(batch, vectors)
         light, booster = self.light.top(x, batch), self.booster.top(x, batch)
         hint = mse_loss(light, booster.detach() if self.block else booster)
         return self.cross_entropy(light, batch) + self.cross_entropy(booster, batch) + self.hint * hint

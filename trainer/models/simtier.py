@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crossmedia.errors import BadInput
-from crossmedia.features.columns import ACTION
 from crossmedia.trainer.layers.inputs import Inputs, InputSpec, ModelInputs
 from crossmedia.trainer.layers.similarity import SimTiers, similarity
 from crossmedia.trainer.models.din import DIN
@@ -18,10 +17,10 @@ from crossmedia.trainer.tensors import TensorBatch
 class SimTier(DIN):
     """DIN, and beside it a histogram of the cosines between the target's picture and those of the behaviours.
 
-    With images off it is DIN.
+    Each space has a histogram of its own. With images off it is DIN.
 
     Args:
-        spec: columns and sizes; ``vector_dim`` above 0 turns images on.
+        spec: columns and sizes; ``spaces`` turn images on.
         width: numbers in an embedding.
         inputs: embeddings shared with another model.
         tiers: of the histogram, a kind of behaviour each; 0 leaves it out.
@@ -38,15 +37,14 @@ class SimTier(DIN):
     ):
         if tiers == 1 or tiers < 0:
             raise BadInput(f"A histogram needs 2 tiers or more, or 0 for none; got {tiers}.")
-        counted = bool(tiers and spec.vector_dim and spec.actions)
-        super().__init__(spec, width, inputs, width if counted else 0, **options)
-        self.tiers = SimTiers(spec.actions, tiers, width) if counted else None
+        counted = list(spec.spaces) if tiers and spec.actions else []
+        super().__init__(spec, width, inputs, width * len(counted), **options)
+        self.tiers = nn.ModuleDict({name: SimTiers(spec.actions, tiers, width) for name in counted})
 
     def top(self, x: Inputs, batch: TensorBatch) -> Tensor:
         """Logits, shape (B, L)."""
         parts = [self.pooled(x, self.weights(x, batch), batch)]
-        if self.tiers is not None and x.vectors is not None:
-            cosine, there = similarity(batch, x.vectors)
-            parts.append(self.tiers(cosine, there, batch.history[ACTION], batch))
+        for name, tiers in self.tiers.items():
+            parts.append(tiers(*similarity(batch, x.vectors[name], name), batch.action, batch))
         logits: Tensor = self.mlp(torch.cat(parts, dim=1))
         return logits

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import torch
 
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput, CrossMediaError, NoStore
 from crossmedia.features.reading.samples import Samples
+from crossmedia.features.spec import BY_IMAGE
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.options import checked
 from crossmedia.trainer.compare import RESULTS
+from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.images.image_head import StoredVectors
-from crossmedia.trainer.images.open_images import images_of, vectors_from
+from crossmedia.trainer.images.open_images import images_of, places_of
+from crossmedia.trainer.images.places import Sources
+from crossmedia.trainer.images.spaces import Spaces, named_versions
 from crossmedia.trainer.report import summary
 from crossmedia.trainer.report.facts import headline, of_splits, warnings
 from crossmedia.trainer.report.figures import auc_by_item_count, auc_span, by_model, learning_curves, svg
+from crossmedia.trainer.report.item_photos import item_photos
 from crossmedia.trainer.report.photos import Strip, attention, neighbours
 from crossmedia.trainer.report.tables import gauc_users, number
-from crossmedia.trainer.runs.checkpoint import METRICS, document_of, load_model, needed
+from crossmedia.trainer.runs.checkpoint import METRICS, document_of, load_model, needed, samples_folder
 from crossmedia.trainer.runs.results import DEFAULTS
 from crossmedia.trainer.runs.run_folder import COMPARISON, holds_run
 from crossmedia.trainer.runs.sealed import open_json
@@ -48,13 +55,20 @@ def write_report(config: ReportConfig) -> Path:
     Raises:
         BadInput: a setting is wrong, or the folder holds neither a comparison nor a run.
         NoStore: there is no store in the folder that is named.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from crossmedia import ReportConfig, write_report
+        >>> page = write_report(ReportConfig(Path("runs/din"), server="localhost:7070", out=Path("din.html")))
+        >>> "Metrics of the test part" in page.read_text()
+        True
     """
     config = checked(config, ReportConfig)
     comparison = _comparison(config.comparison)
-    samples = Samples(comparison["samples"])
+    samples = Samples(samples_folder(config.comparison, comparison["samples"], config.samples))
     runs, rows = comparison["runs"], comparison["rows"]
     label = _label(runs[0], samples)
-    near, looked, version = _photo_sections(config, comparison, samples)
+    photos = _photo_sections(config, comparison, samples)
     span = auc_span(runs)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("crossmedia.trainer.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
@@ -72,16 +86,17 @@ def write_report(config: ReportConfig) -> Path:
         splits=of_splits(samples, label),
         constant=next((row["all"]["base_log_loss"] for row in rows if row["all"].get("base_log_loss")), None),
         held_out=samples.has_held_out,
-        version=version,
+        version=photos.version,
         options=sorted({summary.options_text(line) for line in runs}),
         commits=sorted({line["commit"] for line in runs if line.get("commit")}),
         dates=sorted(line["date"] for line in runs if line.get("date")),
         today=datetime.now(UTC).isoformat(timespec="minutes"),
         curves=[svg(learning_curves(lines, span)) for lines in by_model(runs)],
         buckets=[svg(auc_by_item_count([lines])) for lines in by_model(runs)],
-        near=near,
-        learned=any(strip.text for strip in near.strips),
-        looked=looked,
+        near=photos.near,
+        learned=any(strip.text for strip in photos.near.strips),
+        looked=photos.looked,
+        item_photos=photos.item_photos,
     )
     with replacing(config.out) as part:
         part.write_text(html, encoding="utf-8")
@@ -118,31 +133,57 @@ def _comparison(folder: Path) -> dict[str, Any]:
         ) from error
 
 
-def _photo_sections(config: ReportConfig, comparison: dict[str, Any], samples: Samples) -> tuple[Section, Section, str]:
+@dataclass(frozen=True)
+class _Photos:
+    """The sections with photos, and the versions of the vectors that they are of."""
+
+    near: Section
+    looked: Section
+    item_photos: Section
+    version: str = ""
+
+    @classmethod
+    def absent(cls, why: str, version: str = "") -> _Photos:
+        """None of them, for a reason."""
+        return cls(Section([], why), Section([], why), Section([], why), version)
+
+
+def _photo_sections(config: ReportConfig, comparison: dict[str, Any], samples: Samples) -> _Photos:
     runs = [line for line in comparison["runs"] if line["model"] in ATTENDING and line["images"]]
     if not samples.image_vocabulary_size:
-        absent = Section([], "The samples have no images.")
-        return absent, absent, ""
+        return _Photos.absent("The samples have no images.")
     if not runs:
-        absent = Section([], f"None of {', '.join(ATTENDING)} was trained with images.")
-        return absent, absent, ""
+        return _Photos.absent(f"None of {', '.join(ATTENDING)} was trained with images.")
     run = Path(runs[0].get("folder") or config.comparison / f"{runs[0]['model']}-images-{runs[0]['seed']}")
     try:
         model, lineage, _ = load_model(run)
     except BadInput:  # its line came from a file of results; the weights are elsewhere
-        absent = Section([], f"The weights of the run are not at {run}.")
-        return absent, absent, runs[0]["vector_version"]
+        return _Photos.absent(f"The weights of the run are not at {run}.", runs[0]["vector_version"])
+    version = named_versions(lineage.versions)
+    space = next((name for name in lineage.versions if lineage.inputs.space_keys[name] == BY_IMAGE), "")
+    if not space:
+        return _Photos.absent("The vectors of the run are of no images.", version)
+    sources = Sources(config.server, config.store, config.vectors, config.catalogue)
 
-    def section(work: Callable[[StoredVectors], tuple[list[Strip], str]]) -> Section:
+    def section(work: Callable[[Feed, StoredVectors], tuple[list[Strip], str]]) -> Section:
         try:
-            with ImageClient(vectors_from(config.server, config.store, config.catalogue), timeout_s=20) as client:
-                strips, said = work(images_of(run, lineage.vector_version, client))
-        except NoStore:
+            with ExitStack() as opened:
+                spaces = {}
+                for name, place in places_of(lineage.versions, sources).items():
+                    client = opened.enter_context(ImageClient(place.source, timeout_s=20))
+                    learned = name == lineage.learned
+                    spaces[name] = images_of(run, lineage.versions[name], client, learned=learned)
+                feed = Feed(samples, Spaces(spaces), 1024, torch.device("cpu"))
+                strips, said = work(feed, spaces[space])
+        except (NoStore, BadInput):
             raise
         except CrossMediaError as error:
             return Section([], f"Not drawn: {error}")
         return Section(strips, "" if strips else "There are too few rows to draw.", said)
 
-    near = section(lambda images: (neighbours(samples, images, config.seed), ""))
-    looked = section(lambda images: attention(samples, images, run, model, config.seed))
-    return near, looked, lineage.vector_version
+    return _Photos(
+        section(lambda _, images: (neighbours(samples, images, config.seed), "")),
+        section(lambda feed, images: attention(feed, images.source, run, model, config.seed)),
+        section(lambda feed, images: item_photos(feed, images.source, space, model)),
+        version,
+    )

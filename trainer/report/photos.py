@@ -77,6 +77,7 @@ class Names:
     def __init__(self, samples: Samples):
         frame = samples.frame("test", ["image_id", "raw_item_id"]).combine_chunks()
         self._images, self._items = (frame[name].combine_chunks() for name in frame.column_names)
+        self._known = samples.vocabulary.values["item_id"]
 
     def of(self, ids: npt.NDArray[np.int64]) -> dict[int, str]:
         """Each image id, and the name of its first item; those of no test row, which are in histories, by their id."""
@@ -86,13 +87,27 @@ class Names:
             i: f"image {i}" if item is None else self.item(item) for i, item in zip(ids.tolist(), items, strict=True)
         }
 
+    def of_behaviours(self, images: list[int], items: list[int]) -> list[str]:
+        """Names of behaviours, by their items; of an item that training does not know, by its image.
+
+        Args:
+            images: their ids, -1 where there is none.
+            items: their places in the vocabulary, 0 of those that training does not know.
+        """
+        by_image = self.of(np.array([i for i in images if i != NULL_IMAGE], dtype=np.int64))
+        return [
+            self.item(self._known[item - 1].as_py()) if item else by_image.get(image, "an item unknown to training")
+            for image, item in zip(images, items, strict=True)
+        ]
+
     @staticmethod
     def item(key: str) -> str:
         """A key as a name; one that is a number alone would say nothing."""
         return f"item {key}" if key.isdigit() else key
 
 
-def _data_uris(client: ImageClient, ids: list[int]) -> dict[int, str]:
+def data_uris(client: ImageClient, ids: list[int]) -> dict[int, str]:
+    """Small photos of images, to stand in a page."""
     unique = sorted({i for i in ids if i != NULL_IMAGE})
     jpegs = client.thumbnails(unique, max_side=112) if unique else []
     return {
@@ -124,7 +139,7 @@ def neighbours(samples: Samples, images: StoredVectors, seed: int) -> list[Strip
     queries = np.sort(rng.choice(len(ids), min(QUERIES, len(ids)), replace=False))
     near = {title: _nearest(vectors, queries) for title, vectors in spaces.items()}
     shown = np.unique(np.concatenate([queries, *(places.ravel() for _, places in near.values())]))
-    uris, names = _data_uris(images.source, ids[shown].tolist()), Names(samples).of(ids[shown])
+    uris, names = data_uris(images.source, ids[shown].tolist()), Names(samples).of(ids[shown])
     strips = []
     for number, query in enumerate(queries.tolist()):
         for title, (scores, places) in near.items():
@@ -151,12 +166,12 @@ def _nearest(vectors: npt.NDArray[np.float32], queries: npt.NDArray[np.int64]) -
 
 
 @torch.inference_mode()
-def attention(samples: Samples, images: StoredVectors, run: Path, model: Model, seed: int) -> tuple[list[Strip], str]:
+def attention(feed: Feed, photos: ImageClient, run: Path, model: Model, seed: int) -> tuple[list[Strip], str]:
     """Test impressions drawn by seed, half of them positive: the target beside its latest behaviours and their weights.
 
     Args:
-        samples: that the rows are of.
-        images: of the run, and their photos.
+        feed: the samples, and the vectors of the run.
+        photos: where the photos are.
         run: its folder.
         model: of the run.
         seed: that draws.
@@ -164,10 +179,11 @@ def attention(samples: Samples, images: StoredVectors, run: Path, model: Model, 
     Returns:
         the strips, positive ones first; and what the weights of ``JUDGED`` such rows say of the attention.
     """
-    if not isinstance(model, DIN) or not samples.history_columns:
+    samples = feed.samples
+    if not isinstance(model, DIN) or not samples.actions:
         return [], ""
     column = label_column(samples, model.spec.labels[0])
-    frame = samples.frame("test", [column, "image_id", "hist_image_id", "raw_item_id"])
+    frame = samples.frame("test", [column, "image_id", "hist_image_id", "hist_item_id", "raw_item_id"])
     lengths = np.asarray(pc.list_value_length(frame["hist_image_id"]).combine_chunks())
     positive = np.asarray(frame[column].combine_chunks()) > 0
     # Only impressions with something to attend to; among those the seed decides.
@@ -176,22 +192,22 @@ def attention(samples: Samples, images: StoredVectors, run: Path, model: Model, 
     judged = np.sort(np.concatenate([rows[: JUDGED // 2] for rows in kinds]))
     if not len(judged):
         return [], ""
-    feed = Feed(samples, images, 1024, torch.device("cpu"))
     found = dict(zip(judged.tolist(), _weights(feed, model, judged), strict=True))
     predictions = pq.read_table(needed(run, PREDICTIONS))["probability"].to_numpy()
     rows = np.concatenate([np.sort(rows[: IMPRESSIONS // 2]) for rows in kinds]).tolist()
     targets = frame["image_id"].to_numpy()
     histories = {row: frame["hist_image_id"][row].as_py() for row in rows}
     shown = [i for history in histories.values() for i in history[-SHOWN_BEHAVIOURS:]]
-    uris, names = _data_uris(images.source, [*targets[rows].tolist(), *shown]), Names(samples).of(np.array(shown))
+    uris, names = data_uris(photos, [*targets[rows].tolist(), *shown]), Names(samples)
     strips = []
     for row in rows:
         target, history = int(targets[row]), histories[row]
-        latest = zip(history[-SHOWN_BEHAVIOURS:], found[row][-SHOWN_BEHAVIOURS:].tolist(), strict=True)
+        latest, items = history[-SHOWN_BEHAVIOURS:], frame["hist_item_id"][row].as_py()[-SHOWN_BEHAVIOURS:]
+        beside = zip(latest, names.of_behaviours(latest, items), found[row][-SHOWN_BEHAVIOURS:].tolist(), strict=True)
         strips.append(
             Strip(
                 Picture(target, uris.get(target, ""), Names.item(frame["raw_item_id"][row].as_py()), ""),
-                [Picture(i, uris.get(i, ""), names[i], f"{w:+.2f}", min(1.0, abs(w)), w < 0) for i, w in latest],
+                [Picture(i, uris.get(i, ""), name, f"{w:+.2f}", min(1.0, abs(w)), w < 0) for i, name, w in beside],
                 f"{'Positive' if positive[row] else 'Negative'} row, predicted {predictions[row]:.2f}; the latest "
                 f"{min(len(history), SHOWN_BEHAVIOURS)} of {len(history)} behaviours, oldest first",
             )
@@ -226,7 +242,7 @@ def _weights(feed: Feed, model: DIN, rows: npt.NDArray[np.int64]) -> list[npt.ND
         lengths = fed.tensors.lengths.numpy()
         here = [row - start for row in sorted(wanted) if start <= row < start + len(lengths)]
         if here:
-            values: Any = model.attention(fed.tensors, fed.vectors(feed.images)).numpy()
+            values: Any = model.attention(fed.tensors, fed.vectors(feed.spaces)).numpy()
             ends = np.cumsum(lengths)
             found += [values[ends[row] - lengths[row] : ends[row]] for row in here]
         start += len(lengths)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from crossmedia.trainer.doubts import doubts as no_better
+from crossmedia.trainer.doubts import by_metric as no_better
 from crossmedia.trainer.metrics import rela_impr
 from crossmedia.trainer.runs.results import DEFAULTS, Line
 
@@ -103,13 +103,21 @@ def rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
 
 
 def doubts(lines: Sequence[Line]) -> list[str]:
-    """Sentences on models that are no better than a constant on the test part, one a model and images off or on."""
+    """Sentences on models that are no better than a constant on the test part: one a model, images off or on, metric.
+
+    Of several seeds it says in which of them this is so, and quotes the first of those.
+    """
     said = []
     for model, images in dict.fromkeys((model_name(line), line["images"]) for line in lines):
         runs = [line for line in lines if (model_name(line), line["images"]) == (model, images)]
-        if found := [text for line in runs if (text := " ".join(no_better("test", line["test"]["all"])))]:
-            seeds = f" in {len(found)} of {len(runs)} seeds" if len(runs) > 1 else ""
-            said.append(f"{model} {kind(images)}{seeds}: {found[0]}")
+        found: dict[str, list[tuple[int, str]]] = {}
+        for line in runs:
+            for metric, text in no_better("test", line["test"]["all"]).items():
+                found.setdefault(metric, []).append((line["seed"], text))
+        for in_seeds in found.values():
+            (first, text), numbers = min(in_seeds), ", ".join(str(seed) for seed, _ in sorted(in_seeds))
+            seeds = f" in {len(in_seeds)} of {len(runs)} seeds ({numbers}); seed {first}" if len(runs) > 1 else ""
+            said.append(f"{model} {kind(images)}{seeds}: {text}")
     return said
 
 
@@ -171,8 +179,41 @@ def certainty(gain: dict[str, Any], pairs: int) -> str:
     return f"Over {pairs} seeds this is more than chance explains."
 
 
+def winner(table: Sequence[dict[str, Any]]) -> str:
+    """Which model orders the test rows best, with or without images, and whether that may be chance.
+
+    A constant, which has an AUC of .5, takes part. Empty: there is no AUC.
+    """
+    known = sorted((row for row in table if row["all"]["auc"]), key=lambda row: -row["all"]["auc"]["mean"])
+    if not known:
+        return ""
+    if known[0]["all"]["auc"]["mean"] <= 0.5:
+        return "No model orders the test rows better than a constant, whose AUC is .5."
+    first, *others = known
+    said = f"Best on the test rows: {_with_auc(first)}"
+    if not others:
+        return f"{said}."
+    lead = first["all"]["auc"]["mean"] - others[0]["all"]["auc"]["mean"]
+    seeds, deviations = (min(row["seeds"] for row in known[:2]), [row["all"]["auc"]["std"] for row in known[:2]])
+    chance = ""
+    if seeds < 2 or None in deviations:
+        chance = "; one seed cannot tell the two from chance"
+    elif is_chance({"mean": lead, "std": float(np.hypot(*deviations))}, seeds):
+        chance = f"; {seeds} seeds cannot tell the two apart"
+    return f"{said}, before {_with_auc(others[0])}{chance}."
+
+
+def _with_auc(row: dict[str, Any]) -> str:
+    auc = row["all"]["auc"]
+    spread = "" if auc["std"] is None else f" ± {auc['std']:.4f}"
+    return f"{row['model']} {kind(row['images'])} (AUC {auc['mean']:.4f}{spread})"
+
+
 def sentence(table: list[dict[str, Any]]) -> str:
-    """Whether the pictures helped: a difference counts when its 95 % confidence interval over the seeds has no zero."""
+    """The winner, and whether the pictures helped.
+
+    A difference counts when its 95 % confidence interval over the seeds has no zero.
+    """
     parts = []
     fewest = min((row["all"]["pairs"] for row in table if row["images"] and row["all"]["auc_gain"]), default=0)
     for row in table:
@@ -189,7 +230,8 @@ def sentence(table: list[dict[str, Any]]) -> str:
                 if is_chance(gain, row[part]["pairs"]):
                     verdict = "had no effect that so few seeds can tell from chance on"
             parts.append(f"{verdict} {row['model']}{where} ({change})")
+    best = [one for one in [winner(table)] if one]
     if not parts:
-        return "No run with images can be compared with one without."
+        return " ".join([*best, "No run with images can be compared with one without."])
     caveat = " One seed cannot tell a difference from chance." if fewest < 2 else ""
-    return f"The pictures {'; '.join(parts)}.{caveat}"
+    return " ".join([*best, f"The pictures {'; '.join(parts)}.{caveat}"])

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from crossmedia.words import counted
 
 CONSTANT = "a constant, the share of positives"
+LEAST_WIDTH = 80  # of a terminal, and of a log
+MOST_NAME = 26  # characters of a name in a line
+GAP = 2  # between columns
 
 
 def number(value: dict[str, float | None] | float | None, digits: int = 4) -> str:
@@ -33,40 +40,101 @@ def gauc_users(found: dict[str, Any]) -> str:
     return counted(users, "user") if of is None else f"{users:,} of {counted(of, 'user')}"
 
 
-def comparison_table(title: str, rows: list[dict[str, Any]], reference: dict[str, Any] | None = None) -> Table:
-    """Rows of ``summary.rows``: mean and standard deviation over the seeds."""
-    held_out = any("held_out_items" in row for row in rows)
+def printed_table(title: str, rows: list[dict[str, Any]], reference: dict[str, Any] | None = None) -> None:
+    """Print ``comparison_table`` as wide as the terminal is; 80 characters where there is none, and at least."""
+    console = Console(highlight=False)
+    console.width = max(LEAST_WIDTH, console.width)
+    console.print(comparison_table(title, rows, reference, console.width))
+
+
+def comparison_table(
+    title: str, rows: list[dict[str, Any]], reference: dict[str, Any] | None = None, width: int = LEAST_WIDTH
+) -> Group:
+    """Rows of ``summary.rows``: mean and standard deviation over the seeds.
+
+    Columns that do not fit beside each other stand in further tables below, with the models' names again: a name may
+    take several lines, a number is never cut.
+
+    Args:
+        title: what the rows are of.
+        rows: of ``summary.rows``.
+        reference: the best that any model could reach, where that is known.
+        width: characters in a line.
+    """
     seeds = sorted({row["seeds"] for row in rows})
     several = f"mean ± standard deviation of {'-'.join(map(str, seeds))} seeds"
     counting = gauc_users(rows[0]["all"]) if rows else ""
-    caption = f"GAUC is of users with rows of both labels: {counting}" if counting else None
-    table = Table(title=f"{title}, {several if seeds[-1] > 1 else 'one seed'}", caption=caption)
-    unseen = ["AUC unseen items", *(["AUC held-out items"] if held_out else [])]
-    for name in ("model", "AUC", "GAUC", "log loss", "RelaImpr %", *unseen):
-        table.add_column(name, no_wrap=True)
-    for name in ("samples/s", "images/s", "B/sample"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        everything, train = row["all"], row["train"]
-        table.add_row(
-            f"{row['model']} {'+ images' if row['images'] else 'ids only'}",
-            number(everything["auc"]),
-            number(everything["gauc"]),
-            number(everything["log_loss"]),
-            number(everything["rela_impr"], 1),
-            number(row["unseen_items"]["auc"]),
-            *([number(row["held_out_items"]["auc"])] if held_out else []),
-            f"{train['samples_per_s']:,.0f}",
-            f"{train['images_per_s']:,.0f}" if row["images"] else "-",
-            f"{train['bytes_per_sample']:.0f}",
-        )
+    names = [f"{row['model']} {'+ images' if row['images'] else 'ids only'}" for row in rows]
+    columns = [_Column(heading, [cell(row) for row in rows]) for heading, cell in _cells(rows).items()]
+    for name, values in _constants(rows, reference):
+        names.append(name)
+        for column in columns:
+            column.cells.append(values.get(column.heading, ""))
+    room = width - GAP - sum(column.width + GAP for column in columns)
+    name_width = min(max(map(len, names), default=0), max(MOST_NAME, room))
+    parts: list[RenderableType] = [Text(f"{title}, {several if seeds[-1] > 1 else 'one seed'}")]
+    for some in _beside(columns, width - name_width - GAP):
+        parts += ["", _table(names, name_width, some)]
+    return Group(*parts, "", *([f"GAUC is of users with rows of both labels: {counting}"] if counting else []))
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A heading, which may take several lines, and cells, which may not."""
+
+    heading: str
+    cells: list[str]
+
+    @property
+    def width(self) -> int:
+        return max(map(len, [*self.heading.split(), *self.cells]))
+
+
+def _cells(rows: list[dict[str, Any]]) -> dict[str, Callable[[dict[str, Any]], str]]:
+    """The columns, by their headings: what each says of a row."""
+    held_out = any("held_out_items" in row for row in rows)
+    return {
+        "AUC": lambda row: number(row["all"]["auc"]),
+        "AUC unseen items": lambda row: number(row["unseen_items"]["auc"]),
+        **({"AUC held-out items": lambda row: number(row["held_out_items"]["auc"])} if held_out else {}),
+        "RelaImpr %": lambda row: number(row["all"]["rela_impr"], 1),
+        "GAUC": lambda row: number(row["all"]["gauc"]),
+        "log loss": lambda row: number(row["all"]["log_loss"]),
+        "samples/s": lambda row: f"{row['train']['samples_per_s']:,.0f}",
+        "images/s": lambda row: f"{row['train']['images_per_s']:,.0f}" if row["images"] else "-",
+        "B/sample": lambda row: f"{row['train']['bytes_per_sample']:.0f}",
+    }
+
+
+def _constants(rows: list[dict[str, Any]], reference: dict[str, Any] | None) -> Iterator[tuple[str, dict[str, str]]]:
+    """What stands below the models: what a constant has, and the best that is possible; cells by their headings."""
     base = next((row["all"]["base_log_loss"] for row in rows if row["all"].get("base_log_loss") is not None), None)
-    if base is not None or reference:
-        table.add_section()
     if base is not None:
-        table.add_row(CONSTANT, number(0.5), number(0.5), number(base), "", number(0.5), *[""] * held_out, "", "", "")
+        half = number(0.5)
+        aucs = dict.fromkeys(("AUC", "AUC unseen items", "AUC held-out items", "GAUC"), half)
+        yield CONSTANT, {**aucs, "log loss": number(base)}
     if reference:
         test = reference["test"]
-        unseen_items = number(test.get("unseen_items"))
-        table.add_row(reference["name"], number(test["all"]), "", "", "", unseen_items, *[""] * held_out, "", "", "")
+        yield reference["name"], {"AUC": number(test["all"]), "AUC unseen items": number(test.get("unseen_items"))}
+
+
+def _beside(columns: list[_Column], width: int) -> Iterator[list[_Column]]:
+    """Columns in their order, as many beside each other as fit."""
+    part: list[_Column] = []
+    for column in columns:
+        if part and sum(one.width + GAP for one in (*part, column)) > width:
+            yield part
+            part = []
+        part.append(column)
+    yield part
+
+
+def _table(names: list[str], name_width: int, columns: list[_Column]) -> Table:
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, title_justify="left")
+    table.add_column("", min_width=name_width, max_width=name_width)
+    for column in columns:
+        table.add_column(column.heading, min_width=column.width, max_width=column.width)
+    for name, *cells in zip(names, *(column.cells for column in columns), strict=True):
+        if any(cells):
+            table.add_row(Text(name), *cells)
     return table

@@ -21,6 +21,7 @@ from safetensors.torch import load_model as load_tensors
 from safetensors.torch import save_model as save_tensors
 
 from crossmedia.errors import BadInput
+from crossmedia.features.layout import META_FILE
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.typed import typed
 from crossmedia.trainer.layers.inputs import InputSpec
@@ -47,23 +48,25 @@ class Lineage:
 
     Attributes:
         vocabulary_hash: of the samples.
-        vector_version: of the image vectors; empty without images.
-        generation: of the server's store when training ended; 0 without images.
+        versions: of the vectors, by space; empty without images.
+        generations: of each space's store when training ended.
         inputs: columns and sizes.
         width: numbers in an embedding.
         model: name in ``MODELS``.
         options: of the model.
-        samples_hash: of the rows; empty in runs of former releases.
+        samples_hash: of the rows.
+        learned: the space whose head learned; empty: all were frozen.
     """
 
     vocabulary_hash: str
-    vector_version: str
-    generation: int
+    versions: dict[str, str]
+    generations: dict[str, int]
     inputs: InputSpec
     width: int
     model: str
     options: dict[str, Any] = field(default_factory=dict)
     samples_hash: str = ""
+    learned: str = ""
 
     def check_samples(self, samples: Samples) -> None:
         """Refuse samples of another vocabulary.
@@ -76,6 +79,26 @@ class Lineage:
                 f"The samples in {samples.folder} have vocabulary {samples.vocabulary_hash}; the model was trained "
                 f"with {self.vocabulary_hash}. Use the samples that it was trained with."
             )
+
+
+def samples_folder(made: str | Path, recorded: str, given: str | Path = "") -> str | Path:
+    """Where the samples are of a run, or of a comparison.
+
+    Args:
+        made: its folder.
+        recorded: where they were, which may be relative to the folder in which the command was given.
+        given: where they are now; empty: where they were.
+
+    Raises:
+        BadInput: nothing is given, and they are not where they were.
+    """
+    if given or (Path(recorded) / META_FILE).exists():
+        return given or recorded
+    seen = "" if Path(recorded).is_absolute() else f", seen from the folder of that command; this one is {Path.cwd()}"
+    raise BadInput(
+        f"{made} was made from the samples {recorded}{seen}. There are none now. Give the folder where they are: "
+        f'--samples, or samples="..." in Python.'
+    )
 
 
 def save_run(folder: Path, model: Model, lineage: Lineage, config: dict[str, Any]) -> None:
@@ -168,8 +191,12 @@ def lineage_of(fields: dict[str, Any]) -> Lineage:
     Raises:
         KeyError, TypeError, ValueError: it is none.
     """
+    if "vector_version" in fields:
+        raise ValueError(
+            "it is of a former release, whose samples had another format: build the samples, train it again"
+        )
     inputs = typed(InputSpec, fields["inputs"])
-    if min(inputs.max_history, inputs.actions, inputs.vector_dim, *inputs.vocabularies.values()) < 0:
+    if min(inputs.max_history, inputs.actions, *inputs.spaces.values(), *inputs.vocabularies.values()) < 0:
         raise ValueError("the size of an input is below 0")
     return typed(Lineage, {**fields, "inputs": inputs})
 

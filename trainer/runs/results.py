@@ -58,7 +58,7 @@ def new_line(key: Line, result: dict[str, Any]) -> Line:
     ``learned_version``, for the key names what the run started from.
     """
     line = {**key, **{name: value for name, value in result.items() if name != "out"}}
-    if key["images"] and key["options"].get("head") == "learn":
+    if key["images"] and key["options"].get("head", "frozen") != "frozen":
         line |= {"vector_version": key["vector_version"], "learned_version": result["vector_version"]}
     return line
 

@@ -17,6 +17,7 @@ from crossmedia.disk import held
 from crossmedia.errors import BadInput, DeadlineExceeded, Overloaded, ServerFault, ServerUnavailable, StoreError
 from crossmedia.features.layout import META_FILE
 from crossmedia.trainer import processes
+from crossmedia.trainer.images.spaces import named_versions
 from crossmedia.trainer.runs.checkpoint import CONFIG, FILES, METRICS, STATE, document_of, needed
 from crossmedia.trainer.runs.state import Progress, is_interrupted
 from crossmedia.trainer.settings import FitConfig, identity
@@ -170,10 +171,10 @@ def _differences(folder: Path, own: dict[str, Any]) -> list[str]:
     try:
         document = document_of(folder)
         fitted, lineage = document["fit"], document["lineage"]
-        version = lineage["vector_version"]
-        if fitted.get("head") == "learn":
-            version = Version.parse(version).backbone  # what the head started from
-        there = identity(fitted, lineage.get("samples_hash", ""), version)
+        versions = lineage["versions"]
+        if space := lineage["learned"]:
+            versions = versions | {space: Version.parse(versions[space]).backbone}  # what the head started from
+        there = identity(fitted, lineage["samples_hash"], named_versions(versions))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return ["it cannot be read"]
     names = {"rows": "other samples", "version": "other vectors"}

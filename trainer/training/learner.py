@@ -1,4 +1,4 @@
-"""What learns, as one module: a model, and the head that makes vectors of its images, where one learns."""
+"""What learns, as one module: a model, and the head that makes vectors of a space, where one learns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from crossmedia.trainer import processes
 from crossmedia.trainer.feed import Fed
-from crossmedia.trainer.images.images import Images
+from crossmedia.trainer.images.spaces import Spaces
 from crossmedia.trainer.models.base import Model
 
 
@@ -15,12 +15,12 @@ class Learner(nn.Module):
 
     Args:
         model: what is trained.
-        images: where its vectors come from.
+        spaces: where its vectors come from.
     """
 
-    def __init__(self, model: Model, images: Images):
+    def __init__(self, model: Model, spaces: Spaces):
         super().__init__()
-        self.model, self.images = model, images
+        self.model, self.spaces = model, spaces
 
     def forward(self, fed: Fed) -> Tensor:
         """The loss, a scalar, times what the rows of this process count among those of all.
@@ -28,7 +28,7 @@ class Learner(nn.Module):
         Args:
             fed: a batch; with several processes it may have no rows.
         """
-        loss = self.model.loss(fed.tensors, fed.vectors(self.images))
+        loss = self.model.loss(fed.tensors, fed.vectors(self.spaces))
         if not fed.tensors.rows:
             loss = loss.nan_to_num()  # the mean of nothing
         return loss * processes.share(fed.tensors.rows, loss.device)

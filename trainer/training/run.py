@@ -13,12 +13,13 @@ from torch import nn
 from crossmedia.errors import BadInput, TrainingDiverged
 from crossmedia.features.batch import Batch
 from crossmedia.features.reading.prefetch import fetch_ahead
-from crossmedia.features.reading.samples import Samples
 from crossmedia.features.reading.sampling import keep_negatives
-from crossmedia.imgserver.client import Transport, Vectors
+from crossmedia.features.reading.unseen_items import samples_of
 from crossmedia.trainer import processes
 from crossmedia.trainer.feed import Feed
-from crossmedia.trainer.images.open_images import open_images
+from crossmedia.trainer.images.open_images import open_spaces, spaces_of
+from crossmedia.trainer.images.places import Given, learning_space
+from crossmedia.trainer.images.spaces import Fetched, named_versions
 from crossmedia.trainer.layers.inputs import InputSpec
 from crossmedia.trainer.layers.sharded import shard_tables
 from crossmedia.trainer.models import make, model_class
@@ -27,6 +28,7 @@ from crossmedia.trainer.runs.board import Board
 from crossmedia.trainer.runs.run_folder import BOARD, RunFolder, kept_said
 from crossmedia.trainer.runs.state import Progress, Trained, load_state
 from crossmedia.trainer.settings import FitConfig
+from crossmedia.trainer.training.forget import check_can_forget
 from crossmedia.trainer.training.learner import Learner
 from crossmedia.trainer.training.regularise import AfterBackward, mini_batch_aware
 from crossmedia.trainer.training.warm_start import warm_start
@@ -38,15 +40,15 @@ class Run:
 
     Attributes:
         config: how.
-        feed: the samples, and the vectors of their images.
+        feed: the samples, and the vectors of their items.
         folder: where what it finds is written.
-        model: what is trained, without the head of its images.
+        model: what is trained, without the head that makes vectors.
         trained: the weights, and what steps them.
         state: what has happened so far.
         in_step: the learner, whose backward pass gives all processes one gradient.
         regularise: called after each backward pass.
         board: takes the curves.
-        generation: of the store, when the run was opened.
+        generations: of each space's store, when the run was opened.
         first_epoch: that this process trains, from 0 on.
     """
 
@@ -59,7 +61,7 @@ class Run:
     in_step: nn.Module
     regularise: AfterBackward
     board: Board
-    generation: int
+    generations: dict[str, int]
     first_epoch: int
 
     @property
@@ -68,13 +70,13 @@ class Run:
         state = self.state
         return state.epoch < self.config.epochs and state.epoch - state.best_epoch <= self.config.patience
 
-    def batches(self) -> Iterator[tuple[Batch, Vectors | None]]:
-        """The rows of this process in the epoch that begins, in its order, with what was fetched of their images."""
-        config, samples, images = self.config, self.feed.samples, self.feed.images
+    def batches(self) -> Iterator[tuple[Batch, Fetched | None]]:
+        """The rows of this process in the epoch that begins, in its order, with what was fetched of their vectors."""
+        config, samples, spaces = self.config, self.feed.samples, self.feed.spaces
         batches = samples.batches("train", config.batch_size, shuffle_seed=config.seed, epoch=self.state.epoch)
         label = self.model.spec.labels[0]
         batches = keep_negatives(batches, label, config.negative_rate, config.seed, self.state.epoch)
-        return fetch_ahead(processes.own_rows(batches), images.fetch, images.depth)
+        return fetch_ahead(processes.own_rows(batches), spaces.fetch, spaces.depth)
 
     def checked(self, loss: float) -> float:
         """A loss that is a number.
@@ -93,24 +95,24 @@ class Run:
 
 
 @contextmanager
-def open_feed(config: FitConfig, transport: Transport | None) -> Iterator[Feed]:
-    """The samples of a run and the vectors of their images, whose version is fixed from here on.
+def open_feed(config: FitConfig, transport: Given) -> Iterator[Feed]:
+    """The samples of a run and the vectors of their items, whose versions are fixed from here on.
 
     Raises:
-        BadInput: model, samples and images do not go together, or processes have different ones.
+        BadInput: model, samples and vectors do not go together, or processes have different ones.
         CrossMediaError: what the server or the way to it raised.
     """
     teaches = model_class(config.model).teaches_head  # before anybody is asked for vectors
-    if config.head == "learn" and not teaches:
+    samples = samples_of(config.samples, config.validate_on)
+    if not teaches and learning_space(config, list(config.vectors or spaces_of(samples))):
         raise BadInput(f"{config.model} has no gradient for a head to learn from; train it with --head frozen.")
-    samples = Samples(config.samples)
-    if config.images and not samples.has_images:
+    if config.images and not spaces_of(samples):
         raise BadInput(f"The samples in {config.samples} have no images; train with --no-images.")
     device = processes.own_device(config.device)
     torch.manual_seed(config.seed)  # of a head that begins at random
-    with open_images(config, samples, transport) as images:
-        processes.check_same({"samples": samples.hash, "image vectors": images.base}, device)
-        yield Feed(samples, images.to(device), config.batch_size, device)
+    with open_spaces(config, samples, transport) as spaces:
+        processes.check_same({"samples": samples.hash, "image vectors": named_versions(spaces.bases)}, device)
+        yield Feed(samples, spaces.to(device), config.batch_size, device)
 
 
 @contextmanager
@@ -126,22 +128,23 @@ def open_run(config: FitConfig, feed: Feed, folder: RunFolder, announce: Callabl
     Raises:
         BadInput: a setting is wrong, or what was kept is damaged.
     """
-    samples, images, device = feed.samples, feed.images, feed.device
-    generation = images.generation
+    samples, spaces, device = feed.samples, feed.spaces, feed.device
+    generations = spaces.generations
     torch.manual_seed(config.seed)
-    spec = InputSpec.of(samples, images.dim, config.labels)
+    spec = InputSpec.of(samples, spaces.dims, config.labels)
     if config.negative_rate < 1 and len(spec.labels) > 1:
         raise BadInput("Sampled negatives are re-calibrated for one label only: train one, or keep them all.")
     model = make(config.model, spec, config.width, config.options).to(device)
     model.sampled(config.negative_rate)
+    check_can_forget(model, samples.unseen)
     if config.warm_start:
-        warm_start(model, config.warm_start, samples, images.base, partial=config.warm_up == "partial")
+        warm_start(model, config.warm_start, samples, spaces.bases, partial=config.warm_up == "partial")
     apart = [f"model.{name}" for name in shard_tables(model, config.shard_tables, device)]
-    learner = Learner(model, images)
+    learner = Learner(model, spaces)
     optimizers = model.optimizers(config.learning_rate)
-    if images.head is not None:
+    if spaces.head is not None:
         step = config.head_learning_rate or config.learning_rate
-        optimizers.append(torch.optim.Adam(images.parameters(), lr=step, fused=True))
+        optimizers.append(torch.optim.Adam(spaces.parameters(), lr=step, fused=True))
     trained, state = Trained(learner, optimizers), Progress()
     if saved := load_state(folder.path, folder.identity, device):
         trained.restore(saved)
@@ -153,4 +156,4 @@ def open_run(config: FitConfig, feed: Feed, folder: RunFolder, announce: Callabl
         board = Board(folder.path / BOARD if processes.rank() == 0 else None, state.step)
         opened.callback(board.close)
         in_step = processes.in_step(learner, apart)
-        yield Run(config, feed, folder, model, trained, state, in_step, regularise, board, generation, state.epoch)
+        yield Run(config, feed, folder, model, trained, state, in_step, regularise, board, generations, state.epoch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -9,20 +10,21 @@ from torch import Tensor
 
 from crossmedia.errors import BadInput, VersionMismatch
 from crossmedia.features.reading.samples import Samples
+from crossmedia.trainer.images.spaces import named_versions
 from crossmedia.trainer.models.base import Model
 from crossmedia.trainer.runs.checkpoint import load_model
 from crossmedia.version import Version
 
 
 @torch.no_grad()
-def warm_start(model: Model, run: str | Path, samples: Samples, version: str, *, partial: bool) -> None:
+def warm_start(model: Model, run: str | Path, samples: Samples, versions: Mapping[str, str], *, partial: bool) -> None:
     """Copy the weights of a run into a new model.
 
     Args:
         model: gets the weights.
         run: folder of the run that they come from.
         samples: of the new run.
-        version: of the new run's image vectors, or of the features that its head learns from; empty without images.
+        versions: of the new run's vectors, or of the features that its head learns from, by space.
         partial: leave the weights of ids as they are: an id's weights over-fit, the others carry over.
 
     Raises:
@@ -30,10 +32,11 @@ def warm_start(model: Model, run: str | Path, samples: Samples, version: str, *,
         VersionMismatch: the run was trained on other vectors.
     """
     before, lineage, _ = load_model(run)
-    if version not in (lineage.vector_version, Version.parse(lineage.vector_version).backbone):
+    then = {name: (version, Version.parse(version).backbone) for name, version in lineage.versions.items()}
+    if then.keys() != versions.keys() or any(version not in then[name] for name, version in versions.items()):
         raise VersionMismatch(
-            f"The run {run} was trained with vectors of {lineage.vector_version or 'no images'}, this one with "
-            f"{version or 'no images'}: its weights do not fit."
+            f"The run {run} was trained with vectors of {named_versions(lineage.versions) or 'no images'}, this one "
+            f"with {named_versions(versions) or 'no images'}: its weights do not fit."
         )
     if type(before) is not type(model) or _shapes(before) != _shapes(model):
         raise BadInput(

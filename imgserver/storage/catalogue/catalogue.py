@@ -29,14 +29,12 @@ from crossmedia.imgserver.storage.catalogue.local import LocalFiles, check_where
 from crossmedia.imgserver.storage.catalogue.manifest import is_manifest, read_manifest, read_names
 from crossmedia.imgserver.storage.catalogue.parquet_rows import ParquetRows
 from crossmedia.imgserver.storage.catalogue.passed_over import PassedOver
-from crossmedia.imgserver.storage.catalogue.remote import files_for
+from crossmedia.imgserver.storage.catalogue.remote import READ_TIMEOUT_S, files_for
 from crossmedia.imgserver.storage.catalogue.scan import scan
 from crossmedia.imgserver.storage.records import Ids
 from crossmedia.names import ImageNames
 
 log = logging.getLogger(__name__)
-
-READ_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ class Catalogue:
         Raises:
             BadInput: the manifest cannot be read any more.
         """
-        return _names(self.where, self._timeout_s, self._local)
+        return read_names(self.where, self._timeout_s, self._local)
 
     def fingerprints(self, ids: Ids) -> Fingerprints:
         """Size and stamp of photos, now."""
@@ -136,7 +134,7 @@ class Catalogue:
         return self._look(ids, ~there | (whole & (found.stamp == 0)), found)
 
     def unchanged(self, ids: Ids, sources: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-        """Of which photos, shape (n,), size and stamp are still those of ``sources``, shape (n,): ``SOURCE``."""
+        """Which photos, shape (n,), still have the size and stamp of ``sources``, shape (n,): ``SOURCE``."""
         now = self.fingerprints(ids)
         same: npt.NDArray[np.bool_] = now.there & (now.size == sources["size"]) & (now.stamp == sources["stamp"])
         return same
@@ -200,11 +198,7 @@ def names_in(where: str, timeout_s: float = READ_TIMEOUT_S, photo_roots: Sequenc
         BadInput: the manifest cannot be read.
     """
     check_where(where)
-    return _names(where, timeout_s, local_files(where, photo_roots))
-
-
-def _names(where: str, timeout_s: float, local: LocalFiles) -> ImageNames | None:
-    return read_names(where, timeout_s, local) if has_suffix(where, PARQUET_SUFFIXES) else None
+    return read_names(where, timeout_s, local_files(where, photo_roots))
 
 
 def open_catalogue(

@@ -11,6 +11,7 @@ from crossmedia.imgserver.storage.catalogue.passed_over import PassedOver
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 SHARD_SUFFIXES = (*PARQUET_SUFFIXES, ".tar")
+CSV_SUFFIXES = (".csv", ".csv.gz")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def is_url(path: str) -> bool:
 
 def root_of(where: str) -> str:
     """The folder that paths in a listing of ``where`` are relative to: ``where`` itself, or the folder of that file."""
-    if not has_suffix(where, SHARD_SUFFIXES):
+    if not has_suffix(where, (*SHARD_SUFFIXES, *CSV_SUFFIXES)):
         return where
     return os.path.dirname(where.partition("?")[0] if is_web(where) else where)
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crossmedia.errors import BadInput
-from crossmedia.imgserver.storage.catalogue.files import PARQUET_SUFFIXES, has_suffix
+from crossmedia.imgserver.storage.catalogue.files import CSV_SUFFIXES, PARQUET_SUFFIXES, has_suffix
 from crossmedia.imgserver.storage.records import Ids, places_in
 from crossmedia.keys import is_number
 
@@ -53,7 +53,7 @@ def place_in_words(name: str, offset: int) -> str:
     """Where an image is: a file, or what part of it."""
     if offset == WHOLE_FILE:
         return name
-    return f"{name} ({'row' if has_suffix(name, PARQUET_SUFFIXES) else 'byte'} {offset})"
+    return f"{name} ({'row' if has_suffix(name, (*PARQUET_SUFFIXES, *CSV_SUFFIXES)) else 'byte'} {offset})"
 
 
 def concat(parts: Iterable[FoundImages]) -> FoundImages:

@@ -14,6 +14,8 @@ that has gone keeps its row.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +26,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from crossmedia.arguments import check_places
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
-from crossmedia.imgserver.storage.catalogue.files import is_url, join, root_of
+from crossmedia.forms import alike
+from crossmedia.imgserver.storage.catalogue.files import PARQUET_SUFFIXES, has_suffix, is_url, join, root_of
 from crossmedia.imgserver.storage.catalogue.listing import (
     UNKNOWN,
     WHOLE_FILE,
@@ -37,7 +41,7 @@ from crossmedia.imgserver.storage.catalogue.listing import (
 )
 from crossmedia.imgserver.storage.catalogue.local import LocalFiles, check_where, local_files
 from crossmedia.imgserver.storage.catalogue.passed_over import PassedOver
-from crossmedia.imgserver.storage.catalogue.remote import files_for
+from crossmedia.imgserver.storage.catalogue.remote import READ_TIMEOUT_S, files_for
 from crossmedia.imgserver.storage.catalogue.scan import URI_COLUMN, id_column, scan
 from crossmedia.imgserver.storage.catalogue.uris import check_uris
 from crossmedia.imgserver.storage.records import Ids
@@ -63,6 +67,7 @@ class ManifestReport:
         photo_root: the folder that ``--photo-root`` must name where the manifest is used, for the photos lie out of
             its own; empty where they do not.
         passed_over: sentences about files that are no photos.
+        alike: sentences about keys that differ in their form alone, such as ``7`` and ``007``, or ``A`` and ``A ``.
     """
 
     images: int
@@ -71,6 +76,7 @@ class ManifestReport:
     out: str
     photo_root: str = ""
     passed_over: tuple[str, ...] = ()
+    alike: tuple[str, ...] = ()
 
 
 def is_manifest(names: list[str]) -> bool:
@@ -78,16 +84,32 @@ def is_manifest(names: list[str]) -> bool:
     return URI_COLUMN in names
 
 
-def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
+def write_manifest(
+    where: str | Path, out: str | Path, timeout_s: float = READ_TIMEOUT_S, rows: FoundImages | None = None
+) -> ManifestReport:
     """List the catalogue ``where`` and write ``out``; ids that ``out`` gave before are kept.
 
     Keys that are whole numbers are their own ids when all of them are; else ids are given in the order of the keys.
 
+    Args:
+        where: folder or URL of photos, or of tars or Parquet files that hold them.
+        out: the Parquet file.
+        timeout_s: seconds that listing a URL may stand still.
+        rows: what stands there, where it is known already, as of a table of texts.
+
     Raises:
         BadInput: nothing was found, it cannot be listed, a key or an id is there twice, or ``out`` is no manifest, has
             a cell that cannot be kept, or gave its ids by the other rule.
+
+    Example:
+        >>> from crossmedia import write_manifest
+        >>> report = write_manifest("photos", "manifest.parquet")
+        >>> report.images, report.added
+        (243, 243)
     """
-    found, passed = _found_in(where, timeout_s)
+    check_places(where=where, out=out)
+    where, out = str(where), Path(out)
+    found, passed = _found_in(where, timeout_s) if rows is None else (rows, PassedOver())
     keys = pc.cast(found.keys, pa.large_string())
     _refuse_twice(found, keys)
     before = _read_former(out) if out.exists() else None
@@ -129,6 +151,7 @@ def write_manifest(where: str, out: Path, timeout_s: float) -> ManifestReport:
         *(len(table), len(table) - former, len(table) - len(found), str(out)),
         photo_root=os.path.realpath(root) if leads_out else "",
         passed_over=passed.said(),
+        alike=tuple(alike(keys)),
     )
 
 
@@ -211,13 +234,10 @@ def read_manifest(path: str, timeout_s: float, local: LocalFiles) -> Listing:
     Raises:
         BadInput: it cannot be read, a column is wrong, or it leads to files that ``local`` does not read.
     """
-    try:
-        with files_for(path, timeout_s, local).open(path) as source, pq.ParquetFile(source) as parquet:
-            names = parquet.schema_arrow.names
-            key = id_column(names, path)
-            table = parquet.read(columns=[key, *(name for name in COLUMNS[2:] if name in names)])
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        raise BadInput(f"The manifest {path} cannot be read: {error}.") from error
+    with _opened(path, timeout_s, local) as parquet:
+        names = parquet.schema_arrow.names
+        key = id_column(names, path)
+        table = parquet.read(columns=[key, *(name for name in COLUMNS[2:] if name in names)])
     n, where = len(table), f"the manifest {path}"
     numbers: Ids = full_image_ids(Column(table[key], key, where))
     uris = table[URI_COLUMN].combine_chunks().dictionary_encode()
@@ -247,25 +267,38 @@ def read_manifest(path: str, timeout_s: float, local: LocalFiles) -> Listing:
 
 
 def read_names(path: str, timeout_s: float, local: LocalFiles) -> ImageNames | None:
-    """The keys of a manifest; None where they are the ids, or it has none, or is a file of photos.
+    """The keys of a manifest; None where they are the ids, or it has none, or holds photos, or is no Parquet file.
 
     Raises:
         BadInput: it cannot be read, a key is empty, or a key or an id is there twice.
     """
-    try:
-        with files_for(path, timeout_s, local).open(path) as source, pq.ParquetFile(source) as parquet:
-            schema = parquet.schema_arrow
-            numbers = (schema.metadata or {}).get(RULE, b"").decode() == NUMBERS
-            if numbers or not {"key", URI_COLUMN} <= set(schema.names) or id_column(schema.names, path) == "key":
-                return None
-            key = id_column(schema.names, path)
-            table = parquet.read(columns=[key, "key"])
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        raise BadInput(f"The manifest {path} cannot be read: {error}.") from error
-    ids, where = full_image_ids(Column(table[key], key, f"the manifest {path}")), f"the manifest {path}"
-    keys = texts_of(Column(table["key"], "key", where))
+    if not has_suffix(path, PARQUET_SUFFIXES):
+        return None
+    with _opened(path, timeout_s, local) as parquet:
+        schema = parquet.schema_arrow
+        numbers = (schema.metadata or {}).get(RULE, b"").decode() == NUMBERS
+        if numbers or not {"key", URI_COLUMN} <= set(schema.names) or id_column(schema.names, path) == "key":
+            return None
+        key = id_column(schema.names, path)
+        table = parquet.read(columns=[key, "key"])
+    where = f"the manifest {path}"
+    ids, keys = full_image_ids(Column(table[key], key, where)), texts_of(Column(table["key"], "key", where))
     refuse_twice(Column(pa.array(ids), key, where), Column(keys, "key", where))
     return ImageNames(ids, keys)
+
+
+@contextmanager
+def _opened(path: str, timeout_s: float, local: LocalFiles) -> Iterator[pq.ParquetFile]:
+    """A manifest, to be read in a block.
+
+    Raises:
+        BadInput: it cannot be.
+    """
+    try:
+        with files_for(path, timeout_s, local).open(path) as source, pq.ParquetFile(source) as parquet:
+            yield parquet
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        raise BadInput(f"The manifest {path} cannot be read: {error}.") from error
 
 
 def _column(table: pa.Table, name: str, default: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:

@@ -25,7 +25,7 @@ SHOWN = 4  # suffixes
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a file is none of the data, by its own name or a folder's of its path below the catalogue."""
+    """Whether a file is no data, by its own name or that of a folder between the catalogue and it."""
     return any((part[:1] == "." and part not in (".", "..")) or part in HIDDEN_FOLDERS for part in path.split("/"))
 
 

@@ -24,6 +24,7 @@ from crossmedia.imgserver.storage.catalogue.files import (
 from crossmedia.imgserver.storage.catalogue.local import LocalFiles
 from crossmedia.imgserver.storage.catalogue.passed_over import PassedOver, is_hidden
 
+READ_TIMEOUT_S = 20.0
 TRIES = 3
 FIRST_PAUSE_S = 0.2
 T = TypeVar("T")
@@ -113,7 +114,7 @@ class RemoteFiles:
             return None
 
     def _asked(self, path: str) -> str:
-        """What is asked for: the address as it is, and in one that nobody has encoded what no address may hold."""
+        """The address to ask for: as it is, except that characters which no address may hold are encoded."""
         return quote(path, safe="%/:?#[]@!$&'()*+,;=~-._") if is_web(path) else path
 
     def _found(self, info: dict[str, Any]) -> FoundFile:

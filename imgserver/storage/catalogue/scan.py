@@ -141,7 +141,7 @@ def _parquet_rows(files: Files, file: FoundFile, root: str, passed: PassedOver |
 
 
 def _instead(files: Files, path: str) -> str:
-    """What a file is that is neither tar nor Parquet, as a sentence; nothing where it begins as one, or as nothing."""
+    """A sentence that says what a file is that is neither tar nor Parquet; empty where its first bytes do not tell."""
     try:
         with files.open(path) as source:
             what = looks_like(source.read(HEAD))
@@ -203,7 +203,7 @@ def key_array(column: pa.Array, path: str, name: str) -> pa.Array:
 
 
 def check_rows(metadata: pq.FileMetaData, path: str, size: int) -> None:
-    """Room for as many rows as a file says is taken before they are read; more than it can hold is a lie.
+    """Refuse a file that claims more rows than fit into it: memory for them is taken before they are read.
 
     Raises:
         BadInput: there are more than 8 rows a byte.
@@ -214,7 +214,7 @@ def check_rows(metadata: pq.FileMetaData, path: str, size: int) -> None:
 
 
 def _check_groups(parquet: pq.ParquetFile, path: str, file_size: int) -> None:
-    """A row group is what is read at once; one that does not fit into memory beside others is refused now.
+    """Refuse row groups that do not fit into memory beside others, because a group is read at once.
 
     Its columns are not looked at one by one: a damaged file may make pyarrow end the process there (release 26).
     """

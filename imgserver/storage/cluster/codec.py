@@ -163,7 +163,7 @@ class Codec:
         return values, there
 
     def _checksums(self, ids: Ids, values: Values) -> npt.NDArray[np.uint32]:
-        """Of version, id and all of the value but its first word, shape (n,): a value under a wrong key is none."""
+        """Checksums of version, id and value but its first word, shape (n,); none fits a value under a wrong key."""
         words = np.ascontiguousarray(values).view(np.uint64).reshape(len(ids), -1)
         words.flags.writeable = False  # one kind of array, so that it is compiled once
         sums: npt.NDArray[np.uint32] = _checksums(np.ascontiguousarray(ids, dtype=np.int64), words, self._seed)

@@ -42,8 +42,8 @@ class RedisStore:
 
     def __init__(self, url: str, folder: Path):
         self.url, self.folder = RedisUrl.parse(url), folder
-        self.fill_hint = f"Run 'imgserver publish --to {self.url}' where the store is"
-        self.similarity_hint = (
+        self.filling_advice = f"Run 'imgserver publish --to {self.url}' where the store is"
+        self.similarity_advice = (
             "Vectors in Redis are searched by no index: serve from the store itself, where 'imgserver index' has run"
         )
         self.nodes = Nodes(self.url)
@@ -110,8 +110,8 @@ class RedisStore:
         return any(self.evicted)
 
     @property
-    def answers(self) -> bool:
-        """Whether any node does."""
+    def readable(self) -> bool:
+        """Whether any node answers."""
         return len(self.nodes.lost) < len(self.nodes.all)
 
     def used_bytes(self) -> int:

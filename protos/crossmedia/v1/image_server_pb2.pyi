@@ -573,6 +573,7 @@ class SearchRequest(google.protobuf.message.Message):
     K_FIELD_NUMBER: builtins.int
     IMAGE_IDS_FIELD_NUMBER: builtins.int
     PHOTOS_FIELD_NUMBER: builtins.int
+    TEXTS_FIELD_NUMBER: builtins.int
     version: builtins.str
     """The version that the caller wants; empty takes that of the similarity index. Any other ends with FAILED_PRECONDITION."""
     k: builtins.int
@@ -581,7 +582,13 @@ class SearchRequest(google.protobuf.message.Message):
     """Queries are images by id, little-endian int64, 8 bytes each, which are not among their own neighbours ..."""
     @property
     def photos(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """... or photos that need not be in the catalogue, and are not kept. One of the two is given."""
+        """... or photos that need not be in the catalogue, and are not kept ..."""
+
+    @property
+    def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """... or words: of a store of texts, or of one of photos that went through the image tower of a model that has a text
+        tower too. One of the three is given.
+        """
 
     def __init__(
         self,
@@ -590,8 +597,9 @@ class SearchRequest(google.protobuf.message.Message):
         k: builtins.int = ...,
         image_ids: builtins.bytes = ...,
         photos: collections.abc.Iterable[builtins.bytes] | None = ...,
+        texts: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["image_ids", b"image_ids", "k", b"k", "photos", b"photos", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["image_ids", b"image_ids", "k", b"k", "photos", b"photos", "texts", b"texts", "version", b"version"]) -> None: ...
 
 global___SearchRequest = SearchRequest
 
@@ -640,7 +648,9 @@ class PutImage(google.protobuf.message.Message):
     image_id: builtins.int
     """The image's id, 0 or more."""
     data: builtins.bytes
-    """The whole photo: JPEG, PNG, WebP, ..."""
+    """The whole photo: JPEG, PNG, WebP, ... To a server whose backbone reads texts ("text:" begins its version): the text,
+    in UTF-8.
+    """
     def __init__(
         self,
         *,

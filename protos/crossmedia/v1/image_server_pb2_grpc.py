@@ -89,7 +89,7 @@ class ImageServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PutImages(self, request, context):
-        """Photos in: each is embedded and stored, and the next GetVectors serves its vector, also in place of an older photo
+        """Photos, or texts, in: each is embedded and stored, and the next GetVectors serves its vector, also in place of an older photo
         of that id. The photo itself is not kept: bring it to the catalogue too, or another backbone will not find it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

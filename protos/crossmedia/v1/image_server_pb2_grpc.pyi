@@ -43,7 +43,7 @@ class ImageServiceStub:
         crossmedia.v1.image_server_pb2.PutImagesRequest,
         crossmedia.v1.image_server_pb2.PutImagesResponse,
     ]
-    """Photos in: each is embedded and stored, and the next GetVectors serves its vector, also in place of an older photo
+    """Photos, or texts, in: each is embedded and stored, and the next GetVectors serves its vector, also in place of an older photo
     of that id. The photo itself is not kept: bring it to the catalogue too, or another backbone will not find it.
     """
 
@@ -90,7 +90,7 @@ class ImageServiceAsyncStub:
         crossmedia.v1.image_server_pb2.PutImagesRequest,
         crossmedia.v1.image_server_pb2.PutImagesResponse,
     ]
-    """Photos in: each is embedded and stored, and the next GetVectors serves its vector, also in place of an older photo
+    """Photos, or texts, in: each is embedded and stored, and the next GetVectors serves its vector, also in place of an older photo
     of that id. The photo itself is not kept: bring it to the catalogue too, or another backbone will not find it.
     """
 
@@ -143,7 +143,7 @@ class ImageServiceServicer(metaclass=abc.ABCMeta):
         request: crossmedia.v1.image_server_pb2.PutImagesRequest,
         context: _ServicerContext,
     ) -> typing.Union[crossmedia.v1.image_server_pb2.PutImagesResponse, collections.abc.Awaitable[crossmedia.v1.image_server_pb2.PutImagesResponse]]:
-        """Photos in: each is embedded and stored, and the next GetVectors serves its vector, also in place of an older photo
+        """Photos, or texts, in: each is embedded and stored, and the next GetVectors serves its vector, also in place of an older photo
         of that id. The photo itself is not kept: bring it to the catalogue too, or another backbone will not find it.
         """
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossmedia.imgserver.wire import METHODS, VectorsReply, decode_reply, encode_reply
+from crossmedia.imgserver.wire import METHODS, VectorsReply, decode_reply, encode_reply, with_blocks
 from crossmedia.v1 import image_server_pb2 as pb
 
 
@@ -45,6 +45,15 @@ def test_replies_are_what_protobuf_reads_and_writes(reply: VectorsReply) -> None
     assert parsed.status == reply.status.tobytes()
     assert parsed.version == reply.version
     same(reply, decode_reply(parsed.SerializeToString()))
+
+
+def test_blocks_of_any_message_are_what_protobuf_reads() -> None:
+    ids, cosines = np.arange(600, dtype="<i8").reshape(2, 300), np.ones((2, 300), "<f4")
+    small = pb.SearchResponse(version="v", images=7)
+    message = with_blocks(small, image_ids=ids[:, ::-1], cosines=cosines, status=np.ones(2, np.uint8))
+    parsed = pb.SearchResponse.FromString(message)
+    assert (parsed.version, parsed.images, parsed.status) == ("v", 7, b"\1\1")
+    assert (parsed.image_ids, parsed.cosines) == (ids[:, ::-1].tobytes(), cosines.tobytes())
 
 
 def test_fields_of_a_newer_server_are_passed_over() -> None:

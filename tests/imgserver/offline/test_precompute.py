@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 
 import pytest
+from conftest import run_command
 
 import crossmedia
 from crossmedia.errors import BadInput
@@ -52,3 +55,16 @@ def test_an_empty_name_is_not_the_working_folder(tmp_path: Path, monkeypatch: py
 def test_a_store_that_is_open_already_is_said(store: Path) -> None:
     with crossmedia.open_store(store), pytest.raises(crossmedia.CrossMediaError, match="open in this process already"):
         crossmedia.open_store(store)
+
+
+def test_the_estimate_has_the_start_in_it(photos: Path, tmp_path: Path) -> None:
+    """The whole of it is what the person waits for."""
+    ids = tmp_path / "ids.txt"
+    ids.write_text("".join(f"{number}\n" for number in range(20)))
+    options = [f"--store={tmp_path / 's'}", f"--catalogue={photos}", f"--ids={ids}", "--dim=8", "--threads=1", "--json"]
+    done = run_command("imgserver", "precompute", *options)
+    said = re.search(r"Estimate: (\d+) s in all: (\d+) s to start, which are over, and (\d+) s at", done.stderr)
+    assert said is not None, done.stderr
+    whole, start, rest = map(int, said.groups())
+    assert abs(whole - start - rest) <= 1
+    assert start == pytest.approx(json.loads(done.stdout)["start_s"], abs=1.01)

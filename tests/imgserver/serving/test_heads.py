@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from crossmedia.imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES, Hea
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
 from crossmedia.imgserver.shards import SHARDS, owners, shards_of
 from crossmedia.imgserver.storage.store import Store
-from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.imgserver.wire import GET_HEAD_GRADIENT
 from crossmedia.service.callers import Caller
@@ -43,13 +41,6 @@ def head_of(seed: int, spec: HeadSpec = SPEC) -> Head:
 
 
 SHAPES = {name: tuple(weight.shape) for name, weight in head_of(0).named_parameters()}
-
-
-@pytest.fixture
-def service(store: Path, photos: Path) -> Iterator[ImageService]:
-    made = ImageService(ServiceConfig(store, PhotoSource(str(photos)), machine=Machine(threads=2)))
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -238,10 +238,10 @@ def test_an_image_that_ended_is_counted_out_once() -> None:
     under_way = UnderWay(admission, lambda images: None)
     maker: Any = SimpleNamespace(table=SimpleNamespace(space=SimpleNamespace(name="version")))
     misses, new = under_way.admit([Miss(1, maker), Miss(2, maker)], caller)
-    assert (misses, admission.under_way.images, len(under_way)) == (new, 2, 2)
+    assert (misses, admission.under_way.items, len(under_way)) == (new, 2, 2)
     under_way.end(misses[:1], Status.FAILED)
     under_way.end(misses, Status.OK)
-    assert (admission.under_way.images, len(under_way)) == (0, 0)
+    assert (admission.under_way.items, len(under_way)) == (0, 0)
     assert [miss.status for miss in misses] == [Status.FAILED, Status.OK]
     assert under_way.counters.failed == {Status.FAILED: 1}
 
@@ -252,8 +252,8 @@ def test_a_cnn_that_fails_harms_its_images_alone_and_health_says_so(
     client = ImageClient(LocalTransport(service), timeout_s=0.5)
     client.get([150], timeout_s=10)
     assert service.served.active is not None
-    assert service.served.active.model is not None
-    engine = service.served.active.model.embedder.engine
+    assert service.served.active.maker is not None
+    engine = service.served.active.maker.embedder.engine
     states: list[bool] = []
     heartbeat = Heartbeat(service, states.append, probe_after_s=0)
     heartbeat.start()
@@ -290,8 +290,8 @@ def test_a_photo_that_the_cnn_has_no_numbers_for_is_corrupt(
     for number, shade in ((151, 0), (152, 255)):
         Image.new("RGB", (64, 64), (shade, shade, shade)).save(own_photos / name(number))
     assert service.served.active is not None
-    assert service.served.active.model is not None
-    engine = service.served.active.model.embedder.engine
+    assert service.served.active.maker is not None
+    engine = service.served.active.maker.embedder.engine
     run = engine.run
 
     def divides(pictures: Pictures) -> FeatureArray:
@@ -320,7 +320,7 @@ def test_a_fault_before_the_cnn_harms_its_image_alone(
     assert "failed before the CNN (images: 1, the first is 152)" in caplog.text
     assert client.get([152], timeout_s=10).ok.all()
     assert service.misses.alive
-    assert service.admission.under_way.images == 0
+    assert service.admission.under_way.items == 0
 
 
 def test_a_store_is_followed_again_after_any_fault(

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from crossmedia.errors import BadInput
+from crossmedia.imgserver.text.backbone import TextBackbone, TextEngine
 from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.decode import ImageLimits
 from crossmedia.imgserver.vision.decoders import Decoders
-from crossmedia.imgserver.vision.engines import FeatureArray, Pictures, SeveralEngines, make_engine, stacked
+from crossmedia.imgserver.vision.engines import FeatureArray, Pictures, SeveralEngines, make_engine, run_all, stacked
 from crossmedia.imgserver.vision.machine import Machine
 
 
@@ -49,6 +52,56 @@ def test_devices_that_are_not_there_are_refused(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(BadInput, match=said):
         _ = Machine(devices=devices).gpus
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"threads": -1}, "threads is -1; it must be a whole number, at least 0"),
+        ({"decode_threads": 1.5}, "decode_threads is 1.5"),
+        ({"batch_size": "32"}, "batch_size is '32'"),
+        ({"devices": "cuda:0"}, r"devices is 'cuda:0'; it must be a tuple of names"),
+    ],
+)
+def test_what_is_no_number_or_no_device_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        Machine(**given)
+
+
+@pytest.mark.parametrize("devices", [(), ("cuda:1", "cuda:0")])
+def test_texts_go_through_the_first_device_in_batches_of_the_machine(
+    devices: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2 if devices else 0)
+    lengths, asked = [], []
+
+    def make(threads: int, device: str) -> TextEngine:
+        def encode(texts: Sequence[str]) -> FeatureArray:
+            lengths.append(len(texts))
+            return np.array([[len(text)] for text in texts], dtype=np.float32)
+
+        asked.append((threads, device))
+        return TextEngine("slow", encode)
+
+    engine = make_engine(TextBackbone("x", "text:x@123456789abc", 1, make), None, Machine(3, 0, 8, devices))
+    texts = [np.array("a" * n) for n in range(20)]
+    assert run_all(engine, texts)[:, 0].tolist() == list(range(20))
+    assert (asked, lengths) == ([(3, devices[0] if devices else "cpu")], [8, 8, 4])
+
+
+def test_a_text_encoder_is_one_calls_at_a_time() -> None:
+    inside: list[int] = []
+
+    def encode(texts: Sequence[str]) -> FeatureArray:
+        inside.append(1)
+        time.sleep(0.02)
+        assert len(inside) == 1, "two calls at once"
+        inside.pop()
+        return np.zeros((len(texts), 1), dtype=np.float32)
+
+    engine = TextEngine("slow", encode)
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(map(len, pool.map(engine.run, [["a"]] * 8))) == 8
 
 
 def test_a_machine_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

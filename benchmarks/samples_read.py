@@ -1,10 +1,10 @@
-"""What does it save to store a user's behaviours once, in bytes and in reading?
+"""How many bytes does a sample take, and how many are read a second?
 
-    python -m benchmarks.layouts
+    python -m benchmarks.samples_read
 
-Builds the same samples in both layouts, with histories of 50 and of 1,000 behaviours: items by Zipf's law, five
-behaviours between two impressions of a user, 20 impressions a user. Then one thread reads an epoch of batches of each,
-shuffled and in the order of the file. ``--quick`` takes a tenth of the rows, and 3 rounds.
+Builds samples with histories of 50 and of 1,000 behaviours, whose items have one image or ten: items by Zipf's law,
+five behaviours between two impressions of a user, 20 impressions a user. Then one thread reads an epoch of batches of
+each, shuffled and in the order of the file. ``--quick`` takes a tenth of the rows, and 3 rounds.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from rich.table import Table
 from benchmarks.parts import Part, Work, as_dict, finish, run_rounds, show
 
 ITEMS, IMAGES = 100_000, 1_000_000
+PHOTOS = (1, 10)  # of an item
 IMPRESSIONS, BETWEEN = 20, 5
 BATCH = 1024
 SCHEMA = """
-layout = "{layout}"
 [log]
 path = "log.parquet"
 user = "user"
@@ -35,7 +35,7 @@ time = "time"
 [log.labels]
 click = "click"
 [items]
-path = "items.parquet"
+path = "items-{photos}.parquet"
 item = "item"
 image = "image"
 ids = ["cate_id"]
@@ -54,8 +54,7 @@ validation = 0.05
 
 
 def make_samples(folder: Path, length: int, rows: int) -> dict[str, float]:
-    """Samples in both layouts; returns the bytes a sample of each."""
-    from crossmedia.features.reading.samples import Samples
+    """Samples whose items have one image, and ten; returns the bytes a sample of each."""
     from crossmedia.features.schema import load_schema
     from crossmedia.features.writing.build import build_samples
 
@@ -75,18 +74,16 @@ def make_samples(folder: Path, length: int, rows: int) -> dict[str, float]:
     shown["time"] = np.tile((length + BETWEEN * np.arange(IMPRESSIONS)) * 60, users)
     shown |= {"item": rng.choice(ITEMS, rows, p=popularity), "click": rng.integers(0, 2, rows)}
     pq.write_table(pa.table(shown), folder / "log.parquet")
-    items = {
-        "item": np.arange(ITEMS),
-        "image": rng.choice(IMAGES, ITEMS, replace=False),
-        "cate_id": np.arange(ITEMS) % 500,
-    }
-    pq.write_table(pa.table(items), folder / "items.parquet")
     sizes = {}
-    for layout in ("inline", "by_user"):
-        (folder / f"{layout}.toml").write_text(SCHEMA.format(layout=layout, length=length))
-        report = build_samples(load_schema(folder / f"{layout}.toml"), folder / layout, overwrite=True)
-        sizes[layout] = report.bytes_per_sample
-        assert Samples(folder / layout).layout == layout
+    for photos in PHOTOS:
+        images = rng.choice(IMAGES, ITEMS * photos, replace=False)
+        lists = pa.ListArray.from_arrays(pa.array(np.arange(0, len(images) + 1, photos, dtype=np.int32)), images)
+        items = {"item": np.arange(ITEMS), "image": lists, "cate_id": np.arange(ITEMS) % 500}
+        pq.write_table(pa.table(items), folder / f"items-{photos}.parquet")
+        schema = folder / f"{photos}.toml"
+        schema.write_text(SCHEMA.format(photos=photos, length=length))
+        report = build_samples(load_schema(schema), folder / str(photos), overwrite=True)
+        sizes[str(photos)] = report.bytes_per_sample
     return sizes
 
 
@@ -103,33 +100,32 @@ def reading(folder: Path, shuffled: bool) -> Work:
 
 def main() -> None:
     """Build, read, and print bytes and rates."""
-    parser = argparse.ArgumentParser(description="Both layouts of samples: bytes a sample and samples read a second.")
+    parser = argparse.ArgumentParser(description="Bytes a sample, and samples read a second.")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows, 3 rounds")
     arguments = parser.parse_args()
     quick, rounds = arguments.quick, 3 if arguments.quick else arguments.rounds
     ratios: dict[str, float] = {}
     found: dict[str, Any] = {}
-    table = Table("behaviours", "B/sample inline", "by_user")
+    table = Table("behaviours", *(f"B/sample, {photos} images an item" for photos in PHOTOS))
     for length, rows in ((50, 200_000), (1_000, 20_000)):
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / "samples"
             sizes = make_samples(folder, length, rows // 10 if quick else rows)
             parts = {
-                f"{layout}, {order}": Part(reading, folder / layout, order == "shuffled")
-                for layout in ("inline", "by_user")
+                f"{photos} images, {order}": Part(reading, folder / str(photos), order == "shuffled")
+                for photos in PHOTOS
                 for order in ("shuffled", "in order")
             }
             taken = run_rounds(parts, rounds)
             for part in parts.values():
                 part.close()
         show(f"Histories of {length:,}, one thread", taken, "samples/s")
-        table.add_row(f"{length:,}", f"{sizes['inline']:,.0f}", f"{sizes['by_user']:,.0f}")
+        table.add_row(f"{length:,}", *(f"{size:,.0f}" for size in sizes.values()))
         found[f"history_{length}"] = {"bytes": sizes, **{name: as_dict(part) for name, part in taken.items()}}
-        ratios[f"read_{length}"] = taken["by_user, shuffled"].rate / taken["inline, shuffled"].rate
-        ratios[f"bytes_{length}"] = sizes["by_user"] / sizes["inline"]
+        ratios[f"read_ten_{length}"] = taken["10 images, shuffled"].rate / taken["1 images, shuffled"].rate
     Console(width=120).print(table)
-    finish("layouts", ratios, rounds=rounds, parts=found)
+    finish("samples_read", ratios, rounds=rounds, parts=found)
 
 
 if __name__ == "__main__":

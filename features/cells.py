@@ -1,0 +1,137 @@
+"""Read cells that hold several keys: columns of lists, or text with a separator; and ids that are no numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from crossmedia.features.batch import Int64Array
+from crossmedia.keys import Column, full_keys, is_text, keys, texts
+
+BETWEEN = "\x1f"  # ASCII's unit separator: what stands between entries here, and in no key
+
+
+_NO_ID = (
+    "an id names something, and a fraction does not. A quantity belongs into numbers, as in numbers = {{ {name} = "
+    '"standard" }}; a name is written as text'
+)
+
+
+def id_keys(column: Column) -> pa.Array:
+    """A column of ids as keys; null where the cell is empty.
+
+    Raises:
+        BadInput: it holds fractions, which are no ids, or what ``keys`` raises.
+    """
+    return keys(_whole(column))
+
+
+def full_id_keys(column: Column) -> pa.Array:
+    """The same, every cell filled.
+
+    Raises:
+        BadInput: a cell is empty, or what ``id_keys`` raises.
+    """
+    return full_keys(_whole(column))
+
+
+def _whole(column: Column) -> Column:
+    column = column.plain()
+    kind, values = column.values.type, column.values
+    broken = np.zeros(0, dtype=np.bool_)
+    if pa.types.is_floating(kind):
+        numbers = values.to_numpy(zero_copy_only=False)
+        with np.errstate(invalid="ignore"):
+            broken = ~np.isnan(numbers) & (numbers != np.floor(numbers))
+    elif pa.types.is_decimal(kind) and kind.scale > 0:
+        broken = np.asarray(pc.fill_null(pc.not_equal(values, pc.floor(values)), False))
+    if broken.any():
+        raise column.wrong(broken, _NO_ID.format(name=column.name))
+    return column
+
+
+@dataclass(frozen=True)
+class _Entries(Column):
+    """The entries of a column of lists; errors name the row that one is in."""
+
+    parents: Int64Array | None = None
+
+    def row(self, bad: Any) -> int:
+        assert self.parents is not None
+        return self.first_row + int(self.parents[int(np.argmax(np.asarray(bad)))]) + 1
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a type is one of lists."""
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(is_kind(kind) for is_kind in lists)
+
+
+def entries(column: Column, separator: str = "", read: Callable[[Column], pa.Array] = id_keys) -> pa.ListArray:
+    """The keys in each cell, in order; a null or an empty cell has none, and nulls among several are left out.
+
+    Args:
+        column: of lists, or of text.
+        separator: of text; a key alone has none.
+        read: makes keys of all entries, null where one is none.
+
+    Raises:
+        BadInput: an entry is no key, or text has no separator.
+    """
+    column = column.plain()
+    values = column.values
+    if is_list(values.type):
+        parents = np.asarray(pc.list_parent_indices(values)).astype(np.int64)
+        found = read(_Entries(pc.list_flatten(values), column.name, column.where, column.first_row, parents))
+    elif is_text(values.type) and separator:
+        cells = texts(column)
+        there = np.flatnonzero(np.asarray(pc.is_valid(cells)))
+        parted = pc.split_pattern(cells.drop_null(), separator)
+        parents = there[np.asarray(pc.list_parent_indices(parted))]
+        trimmed = pc.utf8_trim_whitespace(pc.list_flatten(parted))
+        found = read(_Entries(trimmed, column.name, column.where, column.first_row, parents))
+    elif pa.types.is_null(values.type):
+        return pa.array([[]] * len(values), pa.list_(pa.string()))
+    else:
+        raise column.of_type(
+            f"it is read as a column of lists. Give the text between its entries, as in lists = {{ {column.name} = "
+            f'"|" }}, or put a column of one key a cell into ids'
+        )
+    return _lists(len(values), parents, found)
+
+
+def _lists(n: int, parents: Int64Array, found: pa.Array) -> pa.ListArray:
+    real = pc.is_valid(found)
+    offsets = np.searchsorted(parents[np.asarray(real)], np.arange(n + 1)).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), found.filter(real))
+
+
+def alone(found: pa.Array) -> pa.ListArray:
+    """A column of one key or none a cell, as lists."""
+    return _lists(len(found), np.arange(len(found)), found)
+
+
+def joined(lists: pa.ListArray) -> pa.Array:
+    """Lists as texts that ``parted`` makes lists of again: rows can be grouped by texts, and not by lists."""
+    return pc.binary_join(pc.cast(lists, pa.list_(pa.string())), BETWEEN)
+
+
+def parted(text: pa.Array) -> pa.ListArray:
+    """The lists that were ``joined``, of texts."""
+    lists = pc.split_pattern(text, BETWEEN)
+    found, parents = pc.list_flatten(lists), np.asarray(pc.list_parent_indices(lists)).astype(np.int64)
+    return _lists(len(text), parents, pc.if_else(pc.equal(found, ""), None, found))
+
+
+def fractions_in(words: pa.Array) -> int:
+    """How many keys of a column are fractions, where all of them are numbers: a price in a CSV file, most likely."""
+    words = words.drop_null()
+    numbers = pc.match_substring_regex(words, r"^[+-]?[0-9]+(\.[0-9]+)?$")
+    if not len(words) or not pc.all(numbers).as_py():
+        return 0
+    return int(pc.sum(pc.match_substring_regex(words, r"\.")).as_py())

@@ -1,0 +1,1 @@
+"""Texts as vectors: read, encoded, and what encoders there are."""

@@ -1,0 +1,62 @@
+"""The table of a comparison in a terminal of 80 characters, in a log and in a wide one; and which model is the best."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from crossmedia.trainer.report.summary import winner
+from crossmedia.trainer.report.tables import printed_table
+
+
+def row(model: str, images: bool, auc: float | None, std: float | None = 0.003, seeds: int = 3) -> dict[str, Any]:
+    def of(value: float | None) -> dict[str, float | None] | None:
+        return None if value is None else {"mean": value, "std": std}
+
+    everything = {"auc": of(auc), "gauc": of(0.6543), "log_loss": of(0.5432), "base_log_loss": 0.6109}
+    everything |= {"rela_impr": of(14.25) if images else None, "gauc_users": 900, "users": 1000}
+    train = {"samples_per_s": 12345.0, "images_per_s": 4321.0, "bytes_per_sample": 123.0}
+    about = {"model": model, "images": images, "seeds": seeds, "train": train}
+    return {**about, "all": everything, "unseen_items": {"auc": of(0.6101)}, "held_out_items": {"auc": of(0.5999)}}
+
+
+@pytest.mark.parametrize("width", ["", "40", "80", "200"])
+def test_no_line_is_wider_than_the_terminal_and_no_number_is_cut(
+    width: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor than 80 in a pipe, or in a terminal that is narrower, which wraps lines by itself."""
+    monkeypatch.setenv("COLUMNS", width)
+    rows = [row("embedding_mlp", False, 0.7156), row("din hidden=200,80 head=learn head_widths=64,12", True, 0.7412)]
+    printed_table("test rows", rows, {"name": "best possible", "test": {"all": 0.8303, "unseen_items": 0.8343}})
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= max(80, int(width or 80))
+    assert "…" not in text
+    values = ["0.7156 ± 0.0030", "0.7412 ± 0.0030", "14.2 ± 0.0", "0.6543 ± 0.0030", "0.5432 ± 0.0030", "0.6109"]
+    for value in (*values, "0.6101 ± 0.0030", "0.5999 ± 0.0030", "12,345", "4,321", "123", "0.8303", "0.8343"):
+        assert re.search(rf"(^| ){re.escape(value)}( |$)", text, flags=re.MULTILINE), value
+    assert text.startswith("test rows, mean ± standard deviation of 3 seeds\n")
+    assert "900 of 1,000 users" in text
+    assert len(re.findall(r"^embedding_mlp ids only ", text, flags=re.MULTILINE)) == (1 if width == "200" else 3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            [row("din", False, 0.74), row("din", True, 0.70)],
+            "Best on the test rows: din ids only (AUC 0.7400 ± 0.0030), before din with images (AUC 0.7000 ± 0.0030).",
+        ),
+        ([row("din", True, 0.741), row("lr", True, 0.740)], "0.0030); 3 seeds cannot tell the two apart."),
+        ([row("din", True, 0.7, None, 1), row("lr", True, 0.6, None, 1)], "one seed cannot tell the two from chance."),
+        ([row("din", True, 0.7, None, 1)], "Best on the test rows: din with images (AUC 0.7000)."),
+        ([row("din", True, 0.49)], "No model orders the test rows better than a constant, whose AUC is .5."),
+    ],
+)
+def test_the_winner_is_named_whether_it_has_images_or_not(rows: list[dict[str, Any]], said: str) -> None:
+    assert winner(rows).endswith(said)
+
+
+def test_labels_that_are_all_alike_have_no_winner() -> None:
+    assert winner([row("din", True, None)]) == ""

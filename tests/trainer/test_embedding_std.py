@@ -1,0 +1,84 @@
+"""Where only the match of user and item tells: how far embeddings begin from 0 decides when a net begins to learn."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_samples import make_samples
+
+from crossmedia.errors import BadInput
+from crossmedia.features.reading.samples import Samples
+from crossmedia.features.schema import load_schema
+from crossmedia.features.writing.build import build_samples
+from crossmedia.trainer.fit import FitConfig, fit
+from crossmedia.trainer.layers.inputs import InputSpec
+from crossmedia.trainer.models import make
+from crossmedia.trainer.models.base import EmbeddingModel
+
+GROUPS, ROWS = 6, 4000
+SCHEMA = """
+[log]
+path = "impressions.csv"
+user = "user"
+item = "item"
+time = "time"
+labels = { click = "click" }
+[split]
+method = "time"
+test = 0.2
+validation = 0.1
+"""
+
+
+@pytest.fixture(scope="module")
+def matches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every user and every item is clicked as often as any other: what counts is whether both are of one group."""
+    folder, rng = tmp_path_factory.mktemp("matches"), np.random.default_rng(5)
+    with open(folder / "impressions.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["user", "item", "time", "click"])
+        for n in range(ROWS):
+            click, user, item = int(rng.random() < 0.5), int(rng.integers(60)), int(rng.integers(60))
+            if click:
+                item += user % GROUPS - item % GROUPS
+                item %= 60
+            writer.writerow([f"u{user}", f"i{item}", n, click])
+    (folder / "samples.toml").write_text(SCHEMA)
+    build_samples(load_schema(folder / "samples.toml"), folder / "samples")
+    return folder / "samples"
+
+
+@pytest.mark.parametrize(("std", "learns"), [(0.02, False), (0.3, True)])
+def test_a_net_learns_matches_sooner_from_embeddings_that_are_apart(
+    matches: Path, std: float, learns: bool, tmp_path: Path
+) -> None:
+    options = {"embedding_std": std}
+    config = FitConfig(str(matches), str(tmp_path), "embedding_mlp", images=False, options=options, batch_size=32)
+    result = fit(config)
+    assert (result["test"]["all"]["auc"] > 0.65) is learns
+    assert any("no better than that of a constant" in doubt for doubt in result["doubts"]) is not learns
+
+
+def test_the_draw_is_the_same_and_its_spread_another(tmp_path: Path) -> None:
+    spec = InputSpec.of(Samples(make_samples(tmp_path, 60, 300, {i: i for i in range(60)})), {"image": 8})
+    found = []
+    for options in ({}, {"embedding_std": 0.1}):
+        torch.manual_seed(0)
+        model = make("din", spec, 4, options)
+        assert isinstance(model, EmbeddingModel)
+        found.append(model.state_dict())
+    for name, before in found[0].items():
+        factor = 5 if name.startswith("inputs.") else 1
+        assert torch.allclose(found[1][name], before * factor), name
+    assert float(found[1]["inputs.tables.item_id.weight"].std()) == pytest.approx(0.1, abs=0.02)
+
+
+@pytest.mark.parametrize("std", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_spread_that_is_none_is_refused(matches: Path, std: float) -> None:
+    spec = InputSpec.of(Samples(matches), {})
+    with pytest.raises(BadInput, match="embeddings begin with a spread above 0"):
+        make("din", spec, 4, {"embedding_std": std})

@@ -1,0 +1,117 @@
+"""Where the vectors of each space are, and which space's head learns, as settings say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from crossmedia.errors import BadInput, did_you_mean
+from crossmedia.imgserver import open_local
+from crossmedia.imgserver.client import Transport
+from crossmedia.trainer.settings import FitConfig
+
+FROZEN, LEARN = "frozen", "learn"
+Given = Transport | Mapping[str, Transport] | None  # in place of connections, for the one space or for each
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the vectors of a space are.
+
+    Attributes:
+        source: an address, or a transport.
+        local: whether it is a store in this process.
+    """
+
+    source: Transport | str
+    local: bool = False
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where vectors are, as options say it.
+
+    Attributes:
+        server: address of the one space.
+        store: folder of the one space, in this process: no server is asked; may be empty.
+        vectors: address or folder of a store by space, where there are several.
+        catalogue: with a store: where the photos are, for what it does not hold; may be empty.
+    """
+
+    server: str
+    store: str = ""
+    vectors: Mapping[str, str] = field(default_factory=dict)
+    catalogue: str = ""
+
+    def of(self, spaces: Sequence[str], given: Given = None) -> dict[str, Place]:
+        """Where the vectors of some spaces are; of those that ``vectors`` names, where it names any.
+
+        Args:
+            spaces: their names.
+            given: transports instead.
+
+        Raises:
+            BadInput: a name is no space, several spaces are to be had from one place, or a server and a store are
+                named.
+            NoStore: a folder holds no store.
+        """
+        named = given if isinstance(given, Mapping) else self.vectors
+        if unknown := [name for name in named if name not in spaces]:
+            raise BadInput(
+                f"--vectors names the space {unknown[0]!r}; there are: {', '.join(spaces) or 'none'}."
+                f"{did_you_mean(unknown[0], spaces)}"
+            )
+        if isinstance(given, Mapping):
+            return {name: Place(given[name]) for name in spaces if name in given}
+        if self.vectors:
+            if self.store:
+                raise BadInput("--store is given beside --vectors. Name the folder there: --vectors NAME=FOLDER.")
+            opened = {text: self._place(text) for text in {*self.vectors.values()}}  # a store once, whoever is in it
+            return {name: opened[self.vectors[name]] for name in spaces if name in self.vectors}
+        if len(spaces) > 1:
+            every = " ".join(f"--vectors {name}=HOST:PORT" for name in spaces)
+            raise BadInput(
+                f"There are several spaces of vectors: {', '.join(spaces)}. Say where each is: {every}; 'trainer fit' "
+                f"leaves out one that is not named."
+            )
+        if given is not None:
+            return dict.fromkeys(spaces, Place(given))
+        if self.store and self.server not in ("", FitConfig.server):
+            raise BadInput(
+                f"The server {self.server} and the store {self.store} are both given, and only one of them could be "
+                f"asked. Leave one out."
+            )
+        return {name: self._store(self.store) if self.store else Place(self.server) for name in spaces}
+
+    def _place(self, text: str) -> Place:
+        """Of what is named for a space: a folder is a store, and so is what cannot be an address."""
+        return self._store(text) if Path(text).is_dir() or ":" not in text else Place(text)
+
+    def _store(self, folder: str) -> Place:
+        return Place(open_local(folder, self.catalogue or None), local=True)
+
+
+def learning_space(config: FitConfig, spaces: Sequence[str]) -> str:
+    """The space whose head learns; empty: all are frozen.
+
+    Args:
+        config: of a run.
+        spaces: whose vectors it takes.
+
+    Raises:
+        BadInput: the setting names none, or does not say which.
+    """
+    name, equals, how = config.head.rpartition("=")
+    if how not in (FROZEN, LEARN) or (equals and not name):
+        raise BadInput(f"head is {config.head!r}; it must be {FROZEN}, {LEARN} or SPACE={LEARN}.")
+    if how == FROZEN:
+        return ""
+    if not config.images:
+        raise BadInput("A head cannot learn with images off. Leave out --no-images, or --head learn.")
+    if not name and len(spaces) > 1:
+        choices = " or ".join(f"--head {space}={LEARN}" for space in spaces)
+        raise BadInput(f"There are several spaces, and one head can learn: say which, {choices}.")
+    if name and name not in spaces:
+        raise BadInput(f"head is {config.head!r}; the spaces are: {', '.join(spaces)}.{did_you_mean(name, spaces)}")
+    return name or spaces[0]
