@@ -49,11 +49,11 @@ def check_servers(servers: Sequence[Any], security: Any) -> None:
 
 
 def check_photos(photos: Any) -> None:
-    """Refuse what does not map image ids to photos.
+    """Refuse what does not map image ids to photos, or to texts.
 
     Raises:
-        BadInput: it is no dict, or a photo is no bytes.
+        BadInput: it is no dict, or a photo is neither bytes nor a text.
     """
     must(isinstance(photos, Mapping), "photos", photos, "a dict, image id -> the bytes of the photo")
     for image_id, photo in photos.items():
-        must(isinstance(photo, bytes), f"The photo of image {image_id}", photo, "bytes")
+        must(isinstance(photo, bytes | str), f"The photo of image {image_id}", photo, "bytes, or a str for a text")
