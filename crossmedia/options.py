@@ -163,8 +163,7 @@ def _option(field: Field[Any], hint: Any, about: str, *, given: bool) -> Callabl
     if get_origin(plain) is Literal:
         kind = click.Choice(get_args(plain))
     elif get_origin(plain) is dict:
-        more = {"multiple": True, "callback": _by_name, "metavar": "NAME=VALUE"}
-        return click.option(flag, help=about, **more)
+        return click.option(flag, multiple=True, callback=_by_name, metavar="NAME=VALUE", help=about)
     elif get_origin(plain) is tuple:
         kind, default = kind or Several(get_args(plain)[0]), ",".join(map(str, default or ()))
     more = {"default": default} if given else {}
