@@ -247,7 +247,7 @@ def test_a_comparison_of_two_spaces(config: FitConfig, given: Transports, tmp_pa
         (["--vectors=photo=localhost:1", "--timeout-s=0.2"], "In the space 'photo': "),
         (["--vectors=photo=a:1", "--vectors=title=b:1", "--head=learn"], "--head photo=learn or --head title=learn"),
         (["--vectors=photo=a:1", "--head=title=learn"], "head is 'title=learn'; the spaces are: photo"),
-        (["--vectors=photo=a:1", "--head=melt"], "head is 'melt'; it must be frozen, learn or SPACE=learn"),
+        (["--vectors=photo=a:1", "--head=melt"], "'melt' is none: it must be frozen, learn or SPACE=learn"),
     ],
 )
 def test_wrong_places_are_said(
