@@ -186,7 +186,8 @@ def test_a_model_is_never_given_vectors_of_another_version(config: FitConfig, gi
 
 
 def test_a_killed_run_goes_on_only_with_the_same_vectors_in_each_space(config: FitConfig, given: Transports) -> None:
-    config = replace(config, epochs=3, patience=9)
+    drawn = {"embedding_l2": 0.1, "id_dropout": 0.3, "negative_rate": 0.5}  # of lists, too, and the same after a kill
+    config = replace(config, epochs=3, patience=9, **drawn)
     whole = fit(config, given)
 
     class Killed(Exception):
@@ -202,6 +203,8 @@ def test_a_killed_run_goes_on_only_with_the_same_vectors_in_each_space(config: F
     with pytest.raises(BadInput, match="holds an interrupted run with other settings, other samples or other vectors"):
         fit(again, {"photo": given["photo"]})
     assert fit(again, given)["test"] == whole["test"]
+    with pytest.raises(VersionMismatch, match=r"was trained with vectors of photo=.*, title=.*, this one with photo="):
+        fit(replace(config, out=config.out + "-2", warm_start=config.out), {"photo": given["photo"]})
 
 
 def test_keys_without_a_vector_are_said_with_their_space(config: FitConfig, given: Transports) -> None:
