@@ -156,17 +156,9 @@ def precompute(
     if head_file is not None and catalogue is None and not into_files:
         _apply_head(store, head_file, as_json)
         return
-    if of_texts["texts"] is not None:
-        if catalogue is not None or into_files or head_file is not None:
-            raise BadInput("--texts go into a store alone: leave out --catalogue, --part, --engine and --head.")
-    elif catalogue is None:
-        raise BadInput(
-            "Give --catalogue, where the photos are, or --texts, or --head alone for a head over stored features."
-        )
+    _check_source(catalogue, of_texts["texts"], head_file, into_files=into_files)
     if part is not None and ownership is not None:
         raise BadInput("--part makes files for all servers: leave out --servers and --me, and give them to 'merge'.")
-    if head_file is not None and not into_files:
-        raise BadInput("--head takes stored features, so leave out --catalogue; with --part both are needed.")
     from crossmedia.imgserver.offline.image_ids import read_ids
     from crossmedia.imgserver.offline.precompute import PrecomputeConfig
     from crossmedia.imgserver.offline.shards import Job
@@ -187,6 +179,19 @@ def precompute(
     config = PrecomputeConfig(dim, only, new_head=new_head, ownership=ownership)
     result = _into_store(store, photos, backbone, threads, config)
     _report_precompute(result, time.monotonic() - began, as_json)
+
+
+def _check_source(catalogue: str | None, texts: str | None, head_file: Path | None, *, into_files: bool) -> None:
+    """Refuse options of which one would be passed over."""
+    if texts is not None:
+        if catalogue is not None or into_files or head_file is not None:
+            raise BadInput("--texts go into a store alone: leave out --catalogue, --part, --engine and --head.")
+    elif catalogue is None:
+        raise BadInput(
+            "Give --catalogue, where the photos are, or --texts, or --head alone for a head over stored features."
+        )
+    if head_file is not None and not into_files:
+        raise BadInput("--head takes stored features, so leave out --catalogue; with --part both are needed.")
 
 
 def _into_store(
