@@ -33,6 +33,25 @@ class Text(click.types.StringParamType):
         self.name = name
 
 
+class Matching(click.ParamType):  # type: ignore[type-arg]  # as Several
+    """Text of a form.
+
+    Args:
+        form: a regular expression.
+        name: that the help calls it by.
+        must: what it must be, in words.
+    """
+
+    def __init__(self, form: str, name: str, must: str):
+        self.form, self.name, self.must = re.compile(form), name, must
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text itself."""
+        if not self.form.fullmatch(str(value)):
+            self.fail(f"{value!r} is none: it must be {self.must}.", param, ctx)
+        return str(value)
+
+
 class Several(click.ParamType):  # type: ignore[type-arg]  # generic in late releases of click only
     """Values separated by commas, such as ``256,64,12``, or a list in the configuration file.
 
@@ -221,7 +240,9 @@ def _plain_value(value: Any, plain: Any) -> Any:
 
 def _must(plain: Any, notes: Iterable[Any]) -> str:
     """What a field must be, in words."""
-    options, origin = get_args(plain), get_origin(plain)
+    options, origin, forms = get_args(plain), get_origin(plain), [n.must for n in notes if isinstance(n, Matching)]
+    if forms:
+        return str(forms[0])
     if origin is Literal:
         return f"one of {', '.join(map(repr, options))}"
     if origin is tuple:

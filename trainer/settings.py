@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 
 import click
 
-from crossmedia.options import Text, checked
+from crossmedia.options import Matching, Text, checked
 
 # Where things are and how long to wait change no number of a run; all others do.
 PLACES = {"samples", "out", "server", "store", "vectors", "timeout_s", "device", "max_missing", "overwrite"}
+HEADS = "frozen, learn or SPACE=learn"
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class FitConfig:
     model: str = "din"
     images: bool = True
     server: str = "localhost:7070"
-    head: Annotated[str, Text("frozen|learn|SPACE=learn")] = "frozen"
+    head: Annotated[str, Matching(r"(\w+=)?learn|frozen", "frozen|learn|SPACE=learn", HEADS)] = "frozen"
     store: str = ""
     vectors: dict[str, str] = field(default_factory=dict)
     head_widths: tuple[int, ...] = (256, 64, 12)

@@ -186,9 +186,8 @@ def test_a_model_is_never_given_vectors_of_another_version(config: FitConfig, gi
 
 
 def test_a_killed_run_goes_on_only_with_the_same_vectors_in_each_space(config: FitConfig, given: Transports) -> None:
-    config = replace(config, epochs=3, patience=9)
-    # What these draw, of lists too, is the same after a kill.
-    config = replace(config, embedding_l2=0.1, id_dropout=0.3, negative_rate=0.5)
+    # The regulariser is of lists, too, and what is drawn is the same after a kill.
+    config = replace(config, epochs=3, patience=9, embedding_l2=0.1, id_dropout=0.3, negative_rate=0.5)
     whole = fit(config, given)
 
     class Killed(Exception):
@@ -248,7 +247,7 @@ def test_a_comparison_of_two_spaces(config: FitConfig, given: Transports, tmp_pa
         (["--vectors=photo=localhost:1", "--timeout-s=0.2"], "In the space 'photo': "),
         (["--vectors=photo=a:1", "--vectors=title=b:1", "--head=learn"], "--head photo=learn or --head title=learn"),
         (["--vectors=photo=a:1", "--head=title=learn"], "head is 'title=learn'; the spaces are: photo"),
-        (["--vectors=photo=a:1", "--head=melt"], "head is 'melt'; it must be frozen, learn or SPACE=learn"),
+        (["--vectors=photo=a:1", "--head=melt"], "'melt' is none: it must be frozen, learn or SPACE=learn"),
     ],
 )
 def test_wrong_places_are_said(

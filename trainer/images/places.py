@@ -100,13 +100,11 @@ def learning_space(config: FitConfig, spaces: Sequence[str]) -> str:
         spaces: whose vectors it takes.
 
     Raises:
-        BadInput: the setting names none, or does not say which.
+        BadInput: there is no such space, several could be meant, or images are off.
     """
-    name, equals, how = config.head.rpartition("=")
-    if how not in (FROZEN, LEARN) or (equals and not name):
-        raise BadInput(f"head is {config.head!r}; it must be {FROZEN}, {LEARN} or SPACE={LEARN}.")
-    if how == FROZEN:
+    if config.head == FROZEN:
         return ""
+    name = config.head.rpartition("=")[0]
     if not config.images:
         raise BadInput("A head cannot learn with images off. Leave out --no-images, or --head learn.")
     if not name and len(spaces) > 1:
