@@ -97,8 +97,10 @@ def test_who_names_none_gets_the_default(default_server: str, tmp_path: Path, mo
 
 
 def test_a_server_that_is_named_is_asked(default_server: str, store: Path) -> None:
-    done = CliRunner().invoke(imgserver, ["health", f"--server={default_server}", f"--store={store}"])
-    assert done.exit_code == 0
+    assert CliRunner().invoke(imgserver, ["health", f"--server={default_server}"]).exit_code == 0
+    both = CliRunner().invoke(imgserver, ["health", f"--server={default_server}", f"--store={store}"])
+    assert both.exit_code == 2
+    assert "only one of them could be asked" in str(both.output) + str(both.exception)
 
 
 def test_a_cluster_of_no_server_here_is_said_without_its_password(default_server: str) -> None:
@@ -122,7 +124,7 @@ def test_neither_photos_nor_vectors_is_said(tmp_path: Path) -> None:
     Store(tmp_path / "store").close()
     done = run_command("imgserver", "serve", f"--store={tmp_path / 'store'}", "--port=0", "--background", check=False)
     assert done.returncode == 2
-    assert "has no vectors, and without --catalogue there are no photos" in done.stderr
+    assert "has no vectors, and without --catalogue or --texts there is nothing to make them of" in done.stderr
 
 
 def test_health_of_a_dead_server_says_what_to_do(store: Path, graph_cache: Path, tmp_path: Path) -> None:
