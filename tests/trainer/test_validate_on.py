@@ -87,6 +87,9 @@ def test_evaluate_measures_the_rows_that_the_run_was_validated_on(config: FitCon
         found = evaluate(config.out, split=split)
         assert found["all"]["auc"] == pytest.approx(result[split]["all"]["auc"], abs=1e-6)
         assert found["unseen_items"]["rows"] == result[split]["unseen_items"]["rows"]
+    printed = CliRunner().invoke(trainer, ["evaluate", config.out]).stdout
+    unseen = result["test"]["unseen_items"]
+    assert f"test, unseen items: AUC {unseen['auc']:.4f}" in printed
     best = max(epoch["validation_auc"] for epoch in result["curve"])
     assert result["validation"]["all"]["auc"] == pytest.approx(best)
 
