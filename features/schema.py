@@ -7,7 +7,8 @@ user = "user_id"
 item = "item_id"
 time = "time"               # whole seconds since 1970, or timestamps and dates, in UTC where they name no zone
 ids = ["slot", "device"]    # optional: what belongs to the impression; ids, numbers and lists as in [items]
-numbers = { price_shown = "log1p" }
+numbers = { price_shown = "log1p" }     # with [negatives] nothing that differs from item to item: a negative has it of
+                            # its positive
 [log.labels]                # in order; the first is trained
 click = "click"             # a column of 0 and 1 ...
 like = "rating >= 4"        # ... or a rule: column, one of >= > <= < ==, number

@@ -136,6 +136,8 @@ class _Build:
 
         self._each_part("counting", count)
         totals.note_labels()
+        if schema.negatives:
+            totals.note_drawn(schema.log.columns.names)
         check_histories(schema, totals, self.behaviour_rows, (self.log_span, self.behaviour_span))
         if empty := [name for name, rows in zip(SPLITS, totals.rows, strict=True) if not rows]:
             raise BadInput(

@@ -121,6 +121,20 @@ class Totals:
             without = int(shown[:, items.row_of_attributes < 0].sum())
             self.notes.add("rows_whose_item_has_no_attributes", without)
 
+    def note_drawn(self, columns: list[str]) -> None:
+        """Note that drawn negatives have the ``columns`` of their positive's impression, which may tell them apart.
+
+        A price in there is that of the item that was bought, whichever item the row shows.
+        """
+        drawn = sum(self.rows) - sum(self.positive.values())
+        if columns and drawn:
+            kind = "negatives_that_have_the_impression_columns_of_their_positive"
+            self.notes.add(kind, drawn, ", ".join(columns))
+            self.notes.remedy[kind] = (
+                "a column that differs from item to item, such as the price, tells a model which item was bought: put "
+                "it into [items], or leave it out"
+            )
+
     def note_labels(self) -> None:
         """Note the labels that are the same in all rows: nothing can be learned from them."""
         rows = sum(self.rows)

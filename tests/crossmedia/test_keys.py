@@ -97,6 +97,12 @@ def test_what_is_no_key_is_said_of_one_value(value: Any) -> None:
         keys(column_of([value], "user_id", "the user"))
 
 
+@pytest.mark.parametrize("values", [[[1, 2], 4], [4, [1, 2]], [["a.jpg"], "b.jpg"], [[1, "a"], [2]]])
+def test_lists_beside_single_values_are_said(values: list[Any]) -> None:
+    with pytest.raises(BadInput, match=r"'image_id' of the candidates holds \[.*must be a list of values of one kind"):
+        column_of(values, "image_id", "the candidates")
+
+
 def test_a_key_that_is_needed_is_missed() -> None:
     with pytest.raises(BadInput, match=r"'user' of log.csv is empty in row 2 below the header, or holds NaN"):
         full_keys(Column(pa.array([1.0, float("nan")]), "user", "log.csv"))

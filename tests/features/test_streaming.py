@@ -109,6 +109,21 @@ def test_samples_do_not_depend_on_how_the_log_is_divided(
         assert getattr(again, name) == getattr(report, name), name
 
 
+def test_columns_of_the_impression_beside_drawn_negatives_are_noted(tmp_path: Path) -> None:
+    """The price that the positive was bought for stands at each of its negatives: the label could be read off it."""
+    kind = "negatives_that_have_the_impression_columns_of_their_positive"
+    rest = ITEMS + HISTORY + BY_USER
+    _, report = make(tmp_path / "plain", random_log(), HEAD + NEGATIVES + rest)
+    assert kind not in report.notes
+    _, report = make(tmp_path / "labels", random_log(), HEAD + 'numbers = ["stars"]\n' + LABELS + rest)
+    assert kind not in report.notes
+    samples, report = make(tmp_path / "price", random_log(), HEAD + 'numbers = ["stars"]\n' + NEGATIVES + rest)
+    rows = [row for split in SPLITS for row in samples.frame(split).to_pylist()]
+    assert report.notes[kind] == sum(row["label"] == 0 for row in rows) > 0
+    noted = next(text for text in report.notes_in_words() if "impression columns" in text)
+    assert "of their positive: stars; a column that differs from item to item" in noted
+
+
 def test_a_log_of_more_partitions_than_files_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partitions, "ROWS", 10)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)

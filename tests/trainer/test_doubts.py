@@ -126,6 +126,7 @@ def test_a_model_of_noise_says_so_in_every_command(tmp_path: Path) -> None:
         assert "no better than that of a constant" in done.stdout, done.output
     assert "(a constant: 0." in fitted.stdout
     assert "(a constant: 0." in evaluated.stdout
+    assert "unseen items" not in evaluated.stdout  # every item is in training
     assert "din ids only in 2 of 2 seeds" in compared.stdout
     assert "a constant, the share of" in compared.stdout
     assert "constant" in " ".join(json.loads((run / "metrics.json").read_text())["doubts"])

@@ -152,6 +152,17 @@ def test_groups_hold_what_can_be_compared() -> None:
     ]
 
 
+def test_the_heading_of_each_table_says_which_vectors_it_is_of(tmp_path: Path) -> None:
+    """Photos, titles and both are tables of the same models, in one file."""
+    path, versions = tmp_path / "results.jsonl", ("photo=cnn@1/8", "title=text@2/8", "photo=cnn@1/8, title=text@2/8")
+    results.append(path, line())
+    for one in versions:
+        results.append(path, line(images=True, vector_version=one))
+    done = CliRunner().invoke(trainer, ["results", str(path)])
+    headings = re.findall(r"^shop .*$", done.stdout, flags=re.MULTILINE)
+    assert sorted(headings) == sorted(f"shop (default options) with vectors of {one}, one seed" for one in versions)
+
+
 def test_the_command_prints_draws_and_speaks_json(tmp_path: Path) -> None:
     path, plot = tmp_path / "results.jsonl", tmp_path / "plots" / "out.png"
     for seed in range(3):
@@ -160,7 +171,8 @@ def test_the_command_prints_draws_and_speaks_json(tmp_path: Path) -> None:
     results.append(path, line(0, data="films", options={"epochs": 9}))
     done = CliRunner().invoke(trainer, ["results", str(path), f"--plot={plot}"])
     assert done.exit_code == 0, done.output
-    assert "shop (default options), mean ± standard deviation of 3 seeds" in done.output
+    said = " ".join(done.output.split())  # a heading may take two lines
+    assert "shop (default options) with vectors of cnn@1+pca@2/8, mean ± standard deviation of 3 seeds" in said
     assert "The pictures helped din (AUC +0.0500 ± 0.0000)" in done.output
     assert "films (epochs=9), one seed" in done.output
     assert plot.read_bytes().startswith(b"\x89PNG")

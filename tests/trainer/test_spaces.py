@@ -35,6 +35,7 @@ from crossmedia.trainer.images.spaces import Spaces
 from crossmedia.trainer.layers.spaces import SpaceInput
 from crossmedia.trainer.models import MODELS
 from crossmedia.trainer.report.item_photos import item_photos
+from crossmedia.trainer.report.summary import vectors_text
 from crossmedia.trainer.runs.checkpoint import CONFIG, document_of, load_model
 from crossmedia.trainer.runs.sealed import sealed_json
 from crossmedia.trainer.scorer import Scorer
@@ -232,6 +233,7 @@ def test_a_generation_that_changes_is_said_with_its_space(
 def test_a_comparison_of_two_spaces(config: FitConfig, given: Transports, tmp_path: Path) -> None:
     found = compare(CompareConfig(replace(config, out=str(tmp_path / "compare")), ("embedding_mlp",), 1), given)
     assert [row["images"] for row in found["rows"]] == [False, True]
+    assert vectors_text(found["runs"]) == f"with vectors of {found['runs'][1]['vector_version']}"
     assert found["runs"][1]["vector_version"].startswith("photo=mock@111111111111+none@000000000000/8, title=")
 
 

@@ -87,6 +87,9 @@ def test_evaluate_measures_the_rows_that_the_run_was_validated_on(config: FitCon
         found = evaluate(config.out, split=split)
         assert found["all"]["auc"] == pytest.approx(result[split]["all"]["auc"], abs=1e-6)
         assert found["unseen_items"]["rows"] == result[split]["unseen_items"]["rows"]
+    printed = CliRunner().invoke(trainer, ["evaluate", config.out]).stdout
+    unseen = result["test"]["unseen_items"]
+    assert f"test, unseen items: AUC {unseen['auc']:.4f}" in printed
     best = max(epoch["validation_auc"] for epoch in result["curve"])
     assert result["validation"]["all"]["auc"] == pytest.approx(best)
 
@@ -105,6 +108,7 @@ def test_models_that_would_take_an_unknown_item_for_another_are_refused(
 ) -> None:
     with pytest.raises(BadInput, match=f"cannot be validated on unseen items: {why}"):
         fit(replace(config, model=model, options=options, images=False))
+    fit(replace(config, model=model, options=options, images=False, validate_on="all-items", out=config.out + "-all"))
 
 
 def test_a_cross_of_other_columns_is_none_of_them(config: FitConfig) -> None:

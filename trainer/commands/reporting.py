@@ -43,7 +43,8 @@ def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
                 "doubts": summary.doubts(lines),
             }
         )
-        titles.append(f"{some['data']} ({summary.options_text(some)})")
+        title = f"{some['data']} ({summary.options_text(some)})"
+        titles.append(" ".join(filter(None, [title, summary.vectors_text(lines)])))
     if plot:
         figures.save(figures.auc_by_item_count(found, [lines[0]["data"] for lines in found]), plot)
     if as_json:

@@ -36,7 +36,10 @@ def evaluate(run: Path, split: str, as_json: bool, **values: Any) -> None:
         return
     of_labels = {f"{split}, label {label}": result for label, result in found.get("labels", {}).items()}
     for part, result in (of_labels or {split: found}).items():
-        click.echo("\n".join([f"{part}: {metrics_line(result['all'])}", *doubts(part, result["all"])]))
+        lines = [f"{part}: {metrics_line(result['all'])}"]
+        if result["unseen_items"]["rows"]:
+            lines.append(f"{part}, unseen items: {metrics_line(result['unseen_items'])}")
+        click.echo("\n".join([*lines, *doubts(part, result["all"])]))
 
 
 @click.command(cls=Command, example="runs/din --samples samples --out scores.parquet")

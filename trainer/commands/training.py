@@ -137,6 +137,7 @@ def compare(as_json: bool, **values: Any) -> None:
     are not trained again, so that a long comparison can be run in parts. Samples without images need no server.
     """
     from crossmedia.trainer.compare import compare as work
+    from crossmedia.trainer.report.summary import vectors_text
     from crossmedia.trainer.report.tables import printed_table
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -148,5 +149,6 @@ def compare(as_json: bool, **values: Any) -> None:
     if as_json:
         click.echo(json.dumps(result))
         return
-    printed_table("test rows", result["rows"], result["reference"])
+    title = " ".join(filter(None, ["test rows", vectors_text(result["runs"])]))
+    printed_table(title, result["rows"], result["reference"])
     click.echo("\n".join([result["sentence"], *result["doubts"], f"comparison: {result['out']}"]))

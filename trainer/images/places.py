@@ -73,7 +73,7 @@ class Sources:
             every = " ".join(f"--vectors {name}=HOST:PORT" for name in spaces)
             raise BadInput(
                 f"There are several spaces of vectors: {', '.join(spaces)}. Say where each is: {every}; 'trainer fit' "
-                f"leaves out one that is not named."
+                f"and 'trainer compare' leave out one that is not named."
             )
         if given is not None:
             return dict.fromkeys(spaces, Place(given))

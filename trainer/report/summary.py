@@ -86,6 +86,12 @@ def options_text(line: Line) -> str:
     return ", ".join(changed) or "default options"
 
 
+def vectors_text(lines: Iterable[Line]) -> str:
+    """``with vectors of …`` and their version: what tells two tables of the same models apart; empty for ids only."""
+    versions = sorted({line["vector_version"] for line in lines} - {""})
+    return f"with vectors of {'; '.join(versions)}" if versions else ""
+
+
 def rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
     """One row a model and images off or on: means and standard deviations over its seeds.
 
