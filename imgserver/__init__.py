@@ -66,7 +66,7 @@ def open_local(store: str | Path, catalogue: str | Path | PhotoSource | None = N
     from crossmedia.imgserver.storage.store import Store
     from crossmedia.imgserver.vision.photo_source import PhotoSource
 
-    check_places(store=store, catalogue=catalogue or "")
+    check_places(store=store, **({} if isinstance(catalogue, PhotoSource) else {"catalogue": catalogue or ""}))
     if not os.fspath(store):
         raise BadInput("store is empty: name the folder of a store.")
     Store(store, create=False).close()  # a daemon may begin with an empty store; who trains from one means another

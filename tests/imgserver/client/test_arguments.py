@@ -54,11 +54,19 @@ def mocked() -> Any:
         (lambda: mocked().get([1], timeout_s="3"), "timeout_s is '3'; it must be a number of seconds."),
         (lambda: mocked().get([1], version=3), "version is 3; it must be a str"),
         (lambda: mocked().info("3"), "timeout_s is '3'; it must be a number of seconds."),
-        (lambda: mocked().search(None), "queries is None; it must be a list of image ids, or of photos as bytes."),
+        (
+            lambda: mocked().search(None),
+            "queries is None; it must be a list of image ids, of photos as bytes, or of words.",
+        ),
+        (lambda: mocked().search("red dress"), "queries is 'red dress'; it must be a list of image ids"),
+        (lambda: mocked().search(b"photo"), "queries is b'photo'; it must be a list of image ids"),
+        (lambda: mocked().search({1: 2}), "queries is {1: 2}; it must be a list of image ids"),
+        (lambda: mocked().search(["red", 5]), "queries is ['red', 5]; it must be a list of image ids"),
+        (lambda: mocked().search([b"x", "red"]), "queries is [b'x', 'red']; it must be a list of image ids"),
         (lambda: mocked().search([1], k="3"), "k is '3'; it must be a whole number."),
         (lambda: mocked().thumbnails([1], max_side="3"), "max_side is '3'; it must be a whole number, at least 1."),
-        (lambda: mocked().put([b"x"]), "photos is [b'x']; it must be a dict, image id -> the bytes of the photo."),
-        (lambda: mocked().put({7: "7.jpg"}), "The photo of image 7 is '7.jpg'; it must be bytes."),
+        (lambda: mocked().put([b"x"]), "photos is [b'x']; it must be a dict, image id -> the bytes of the photo, "),
+        (lambda: mocked().put({7: None}), "The photo of image 7 is None; it must be bytes, or text for a server of"),
     ],
 )
 def test_what_is_of_another_type_is_refused_at_once(work: Callable[[], Any], said: str) -> None:
