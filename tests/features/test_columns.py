@@ -259,6 +259,22 @@ def test_items_of_a_space_get_their_keys_by_a_manifest(tmp_path: Path) -> None:
         make_folder(tmp_path, ITEMS + USERS + spaces + SEEN)
 
 
+def test_names_of_images_that_the_manifest_lacks_are_counted_and_their_column_is_said(tmp_path: Path) -> None:
+    put(tmp_path / "m.parquet", {"image_id": [7, 8], "key": ["a", "b"]})
+    front = [["a.jpg", None, "x/b.png"], ["no.jpg", "a", "none"], [""], None, ["no"], *[["b", "b"]] * 5]
+    items = ITEMS.replace('"back"]', '"back"]\nimage_manifest = "m.parquet"')
+    put(tmp_path / "items.parquet", shop_items(front=front, back=["a"] * 10))
+    report = make_folder(tmp_path, items + USERS + SPACES + SEEN)
+    assert report.notes["images_of_items_that_are_not_in_the_manifest"] == 3
+    samples, found = Samples(tmp_path / "out"), dict[int, Any]()
+    for batch in samples.batches("train", 64):
+        found |= {row["vectors title"][0]: row["vectors photo"] for row in unfolded(batch)}
+    assert {item: found[item] for item in range(6)} == {0: [7, 8, 7], 1: [7] * 2, 2: [7], 3: [7], 4: [7], 5: [8, 8, 7]}
+    put(tmp_path / "items.parquet", shop_items(front=front, back=["z"] * 10))
+    with pytest.raises(BadInput, match=r"Not one image of the column 'back' is in the manifest .* first key is 'a'"):
+        make_folder(tmp_path, items + USERS + SPACES + SEEN)
+
+
 def names_of(samples: Samples, rows: np.ndarray[Any, Any]) -> list[str]:
     names = samples.items.read(["raw_item_id"])["raw_item_id"].to_pylist()
     return [names[row] for row in rows.tolist()]
