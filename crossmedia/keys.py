@@ -122,6 +122,11 @@ def column_of(values: Any, name: str, where: str) -> Column:
 def _one(value: Any, name: str, where: str) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)  # of any size
+    if isinstance(value, list | tuple | np.ndarray):
+        raise BadInput(
+            f"The column {name!r} of {where} holds {_short(value)}: lists stand beside lists alone, and hold whole "
+            f"numbers alone or text alone."
+        )
     try:
         one: str | None = keys(Column(pa.array([value], from_pandas=True), name, where))[0].as_py()
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
