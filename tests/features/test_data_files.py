@@ -154,7 +154,7 @@ def test_what_is_wrong_behind_an_address_is_said(tmp_path: Path, memory: Any) ->
         ("l.csv", b"user;item;time;click;place\n1;2;3;1;4\n", r"memory://.*l.csv separates its columns by semicolons"),
         ("l.csv", b"", r"memory://shop/l.csv is empty"),
         ("l.parquet", b"PAR1 and more", r"memory://.*l.parquet cannot be read"),
-        ("l.csv", b"user,item,time,click,place\n1,2,3,1\n", r"has 4 cells in row 1, and 5 columns"),
+        ("l.csv", b"user,item,time,click,place\n1,2,3,1\n", r"has 4 cells in row 1 below the header, and 5 columns"),
         ("l.csv", b"user,item,time,click,place\n1,2,3,1,\xff\n", r"l.csv is no text in UTF-8"),
     ):
         with memory.open(f"/shop/{name}", "wb") as out:
