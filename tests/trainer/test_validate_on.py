@@ -105,6 +105,7 @@ def test_models_that_would_take_an_unknown_item_for_another_are_refused(
 ) -> None:
     with pytest.raises(BadInput, match=f"cannot be validated on unseen items: {why}"):
         fit(replace(config, model=model, options=options, images=False))
+    fit(replace(config, model=model, options=options, images=False, validate_on="all-items"))
 
 
 def test_a_cross_of_other_columns_is_none_of_them(config: FitConfig) -> None:

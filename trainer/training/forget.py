@@ -17,11 +17,13 @@ def check_can_forget(model: Model, unseen: Mapping[str, Int64Array]) -> None:
 
     Args:
         model: that will be trained.
-        unseen: column -> places.
+        unseen: column -> places; empty where nothing is kept from training, which any model can do.
 
     Raises:
         BadInput: weights of the columns belong to other ids as well.
     """
+    if not unseen:
+        return
     mixed = [
         column or "all columns"
         for columns in model.id_rows().values()
