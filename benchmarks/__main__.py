@@ -5,7 +5,18 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-HELPERS = ("__init__", "__main__", "parts", "peers", "plot", "plot_worth", "repeated")
+HELPERS = (
+    "__init__",
+    "__main__",
+    "gpu_encode",
+    "gpu_learn",
+    "gpu_train",
+    "parts",
+    "peers",
+    "plot",
+    "plot_worth",
+    "repeated",
+)
 
 
 def questions() -> dict[str, str]:

@@ -29,7 +29,7 @@ from rich.table import Table
 
 from benchmarks.parts import finish
 from crossmedia.features.writing.report import memory
-from crossmedia.imgserver.offline.precompute import PrecomputeConfig, make_plan
+from crossmedia.imgserver.offline.plan import PrecomputeConfig, make_plan
 from crossmedia.imgserver.storage.catalogue import open_catalogue
 from crossmedia.imgserver.storage.records import ENTRY, NewEntries
 from crossmedia.imgserver.storage.store import Store

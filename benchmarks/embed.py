@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.parts import Part, Work, as_dict, copy_store, daemon, finish, run_rounds, show
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 
 PHOTOS = Path(__file__).resolve().parent.parent / "examples" / "grocery" / "images"
@@ -100,10 +101,13 @@ def server(address: str, files: int, n: int) -> Work:
 
 def precompute(folder: Path, files: int, n: int) -> Work:
     """Our offline job, into a store of its own; the first round, which warms up, also fits the head."""
-    from crossmedia.imgserver.offline.precompute import PrecomputeConfig, StoreEmbedder
+    from crossmedia.imgserver.offline.plan import PrecomputeConfig
+    from crossmedia.imgserver.offline.precompute import StoreEmbedder
 
     rounds = _next(files, n)
-    embedder = StoreEmbedder(tempfile.mkdtemp(dir=folder.parent), PhotoSource(str(folder)), BACKBONE, THREADS)
+    embedder = StoreEmbedder(
+        tempfile.mkdtemp(dir=folder.parent), PhotoSource(str(folder)), BACKBONE, Machine(threads=THREADS)
+    )
 
     def work() -> int:
         return embedder.run(embedder.plan(PrecomputeConfig(dim=16, only=np.array(next(rounds))))).embedded

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from crossmedia.imgserver.similarity.building import build_index
     from crossmedia.imgserver.similarity.duplicates import find_duplicates
     from crossmedia.imgserver.storage.catalogue.manifest import write_manifest
+    from crossmedia.imgserver.vision.machine import Machine
     from crossmedia.trainer.compare import compare
     from crossmedia.trainer.evaluate import evaluate, score
     from crossmedia.trainer.export.exported import export_model
@@ -43,6 +44,7 @@ __all__ = [
     "HeadServers",
     "ImageClient",
     "ImageHead",
+    "Machine",
     "ReportConfig",
     "Samples",
     "Scorer",
@@ -69,6 +71,7 @@ _MODULES = {
     "HeadServers": "imgserver.client",
     "ImageClient": "imgserver.client",
     "ImageHead": "trainer.images.image_head",
+    "Machine": "imgserver.vision.machine",
     "ReportConfig": "trainer.settings",
     "Samples": "features.reading.samples",
     "Scorer": "trainer.scorer",

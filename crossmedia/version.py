@@ -1,8 +1,8 @@
 """What vectors are good for: the name of a version, read and written here alone.
 
-    <backbone>@<hash>[#bf16]                                   features of a backbone
-    <backbone>@<hash>[#bf16]+<head>@<hash>[#<codebook>]/<dim>  vectors that a head makes of them
-    <name>@<hash>+imported/<dim>                               vectors that came from elsewhere
+    <backbone>@<hash>[#bf16|#tf32]                                   features of a backbone
+    <backbone>@<hash>[#bf16|#tf32]+<head>@<hash>[#<codebook>]/<dim>  vectors that a head makes of them
+    <name>@<hash>+imported/<dim>                                    vectors that came from elsewhere
 
 A backbone that reads texts begins with ``text:``.
 

@@ -56,7 +56,12 @@ class ServeConfig:
         servers: the servers that share the images out among them, in any order, under the addresses that clients are
             given: each owns the virtual shards for which its hash is highest. Without it one server has all images.
         me: which of ``servers`` this one is, as it stands in that list.
-        threads: threads of the CNN; 0 takes all cores.
+        threads: threads of the CNN on a CPU; 0 takes all cores.
+        decode_threads: photos that are decoded at once; 0 takes as many as there are cores, and two more.
+        batch_size: images that go through the CNN at a time; 0 takes 32 on a CPU, 256 on a GPU.
+        compile: on a GPU, let torch.compile fuse what the CNN does: a minute before the first photo, faster then.
+        devices: cpu, or GPUs separated by commas, such as cuda:0,cuda:1, each with the CNN on it and one queue for all;
+            the first GPU when it is not given and there is one, else the CPU. Texts go through the first one.
         read_timeout_s: seconds for one read of a photo behind a URL; it is tried three times, then the photo is
             rejected.
         max_image_mb: largest photo in MiB; a larger one is rejected as TOO_LARGE.
@@ -84,6 +89,10 @@ class ServeConfig:
     servers: Annotated[tuple[str, ...] | None, Several(str, "host:port,...")] = None
     me: Annotated[str, Text("host:port")] = ""
     threads: Annotated[int, click.IntRange(0, 1024)] = 0
+    decode_threads: Annotated[int, click.IntRange(0, 1024)] = 0
+    batch_size: Annotated[int, click.IntRange(0, 65536)] = 0
+    compile: bool = False
+    devices: tuple[str, ...] = ()
     read_timeout_s: Annotated[float, click.FloatRange(min=0, min_open=True)] = 20.0
     max_image_mb: Annotated[int, click.IntRange(min=1)] = 20
     photo_roots: tuple[str, ...] = ()

@@ -97,9 +97,10 @@ def store(graph_cache: Path, tmp_path: Path) -> Path:
 def service(store: Path, photos: Path) -> Iterator[ImageService]:
     """A service in this process, over that store and all photos."""
     from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
+    from crossmedia.imgserver.vision.machine import Machine
     from crossmedia.imgserver.vision.photo_source import PhotoSource
 
-    made = ImageService(ServiceConfig(store, PhotoSource(str(photos)), threads=2))
+    made = ImageService(ServiceConfig(store, PhotoSource(str(photos)), machine=Machine(threads=2)))
     yield made
     made.close()
 

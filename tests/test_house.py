@@ -223,7 +223,7 @@ def test_many_options_stand_below_headings(path: tuple[str, ...]) -> None:
     assert headings == ["Example", *command.sections, "Options"]
     listed = re.findall(r"^  (?:--no-\S+ / )?(--[a-z0-9-]+)", done.output, flags=re.MULTILINE)
     assert len(listed) == len(set(listed)), "each once"
-    assert {option.opts[-1] for option in command.params if isinstance(option, click.Option)} <= set(listed)
+    assert {option.opts[0] for option in command.params if isinstance(option, click.Option)} <= set(listed)
     assert re.findall(r"^  (--[a-z-]+)", done.output.partition("\nOptions:")[2], flags=re.MULTILINE) == [
         "--json",
         "--help",

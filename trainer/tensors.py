@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from crossmedia.features.batch import Batch, Jagged, VectorKeys
 from crossmedia.features.columns import IMAGE
+from crossmedia.trainer.one_copy import Array, copied_together
 
 AGE_BUCKETS = 32
 
@@ -126,10 +128,10 @@ class TensorBatch:
 
 
 def to_tensors(batch: Batch, device: torch.device) -> TensorBatch:
-    """Copy a batch to ``device``."""
+    """Copy a batch to ``device``, all of it at once."""
 
-    def tensor(values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(device, non_blocking=True)
+    def tensor(values: Array) -> Tensor:
+        return cast(Tensor, values)  # an array still: none is copied before all are there
 
     def bag(lists: Jagged) -> Bag:
         return Bag(tensor(lists.values), tensor(np.repeat(np.arange(len(lists)), lists.lengths)))
@@ -139,7 +141,7 @@ def to_tensors(batch: Batch, device: torch.device) -> TensorBatch:
     lists = {name: bag(values) for name, values in items.lists.items()}
     if (image_ids := _image_ids(items.vectors)) is not None:
         lists[IMAGE] = bag(image_ids)
-    return TensorBatch(
+    arrays = TensorBatch(
         labels={name: tensor(values) for name, values in batch.labels.items()},
         ids={name: tensor(values) for name, values in batch.ids.items()},
         numbers={name: tensor(values) for name, values in batch.numbers.items()},
@@ -158,6 +160,7 @@ def to_tensors(batch: Batch, device: torch.device) -> TensorBatch:
         segments=tensor(np.repeat(np.arange(len(batch)), lengths)),
         lengths=tensor(lengths),
     )
+    return copied_together(arrays, device)
 
 
 def _image_ids(spaces: Mapping[str, VectorKeys]) -> Jagged | None:

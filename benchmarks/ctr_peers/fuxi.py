@@ -68,9 +68,9 @@ class LR(BaseModel):  # type: ignore[misc]
 
 
 class Fuxi:
-    """A model of FuxiCTR."""
+    """A model of FuxiCTR, on the CPU or on a GPU by its number."""
 
-    def __init__(self, model: str, columns: Columns, tuned: Tuned, seed: int):
+    def __init__(self, model: str, columns: Columns, tuned: Tuned, seed: int, gpu: int = -1):
         torch.manual_seed(seed)
         self.flat = model == "lr"
         regularisation = REGULARISATION if tuned.regularisation is None else tuned.regularisation
@@ -83,6 +83,7 @@ class Fuxi:
             "metrics": ["AUC"],
             "model_root": "",
             "verbose": 0,
+            "gpu": gpu,
         }
         if model == "lr":
             self.model = LR(features, regularizer=regularisation, **common, **settings)

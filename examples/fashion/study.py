@@ -134,7 +134,7 @@ def main() -> None:
             if line := line_of(name, arguments, seed):
                 lines[name].append(line)
     print(f"| {arguments.model}: AUC / GAUC | seeds | {' | '.join(PARTS.values())} |\n|---|---|{'---|' * len(PARTS)}")
-    for name, found in lines.items():
+    for name, found in ((name, found) for name, found in lines.items() if found):
         cells = [
             " / ".join(number(mean_std([line["test"][part][metric] for line in found])) for metric in ("auc", "gauc"))
             for part in PARTS

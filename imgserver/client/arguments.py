@@ -49,19 +49,14 @@ def check_servers(servers: Sequence[Any], security: Any) -> None:
 
 
 def check_photos(photos: Any) -> None:
-    """Refuse what does not map ids to photos or texts.
+    """Refuse what does not map image ids to photos, or to texts.
 
     Raises:
-        BadInput: it is no dict, or a photo is no bytes and no text.
+        BadInput: it is no dict, or a photo is neither bytes nor a text.
     """
-    must(isinstance(photos, Mapping), "photos", photos, "a dict, image id -> the bytes of the photo, or id -> text")
+    must(isinstance(photos, Mapping), "photos", photos, "a dict, image id -> the bytes of the photo")
     for image_id, photo in photos.items():
-        must(
-            isinstance(photo, bytes | str),
-            f"The photo of image {image_id}",
-            photo,
-            "bytes, or text for a server of texts",
-        )
+        must(isinstance(photo, bytes | str), f"The photo of image {image_id}", photo, "bytes, or a str for a text")
 
 
 def check_queries(queries: Any) -> None:

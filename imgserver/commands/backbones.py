@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from crossmedia.config import Command, json_option
-from crossmedia.imgserver.commands.options import threads_option
+from crossmedia.imgserver.commands.options import machine_of, machine_options
 
 
 @click.command(cls=Command, example="torchvision:resnet50")
 @click.argument("names", nargs=-1)
-@threads_option
+@machine_options
 @json_option
-def backbones(names: tuple[str, ...], threads: int, as_json: bool) -> None:
+def backbones(names: tuple[str, ...], as_json: bool, **machine: Any) -> None:
     """List the CNNs that can make features, with the numbers in a feature, their size, and their speed here.
 
     Speed is measured for those whose weights are on this machine, and for all NAMES that are given: without weights,
@@ -26,7 +26,7 @@ def backbones(names: tuple[str, ...], threads: int, as_json: bool) -> None:
     """
     from crossmedia.imgserver.offline.survey import survey
 
-    found = survey(names, threads)
+    found = survey(names, machine_of(machine))
     if as_json:
         click.echo(json.dumps([asdict(entry) for entry in found]))
         return

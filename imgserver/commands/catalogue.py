@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from crossmedia.allocator import keep_freed_memory
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput, NothingEmbedded
 from crossmedia.imgserver.commands.options import (
     held_store,
     how_to_serve,
+    machine_of,
+    machine_options,
     manifest_option,
     ownership_options,
     photo_options,
     store_option,
     text_options,
     text_source,
-    threads_option,
 )
 from crossmedia.imgserver.commands.shards import embed_files, merge_files
 from crossmedia.imgserver.shards import ownership_of
@@ -31,7 +33,8 @@ from crossmedia.progress import Bar
 from crossmedia.words import counted
 
 if TYPE_CHECKING:
-    from crossmedia.imgserver.offline.precompute import PrecomputeConfig, PrecomputeResult, StoreEmbedder
+    from crossmedia.imgserver.offline.plan import PrecomputeConfig
+    from crossmedia.imgserver.offline.precompute import PrecomputeResult, StoreEmbedder
     from crossmedia.imgserver.storage.records import Space
 
 BEHIND_REQUESTS = 10  # niceness of offline work beside a server
@@ -44,7 +47,8 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
     sections={
         "Texts": ("--texts", "--text", "--key", "--manifest", "--encoder"),
         "Photos": ("--catalogue", "--ids", "--photo-root", "--max-image-mb", "--read-timeout-s"),
-        "Vectors": ("--store", "--backbone", "--dim", "--new-head", "--head", "--threads"),
+        "Vectors": ("--store", "--backbone", "--dim", "--new-head", "--head"),
+        "This machine": ("--threads", "--decode-threads", "--batch-size", "--devices", "--compile"),
         "Many machines": ("--part", "--engine", "--ray-address", "--out", "--servers", "--me"),
     },
 )
@@ -117,7 +121,7 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
     help="Folder for the files of --part and --engine ray; all machines use the same one.",
 )
 @ownership_options
-@threads_option
+@machine_options
 @photo_options
 @json_option
 def precompute(
@@ -134,12 +138,11 @@ def precompute(
     out: Path,
     servers: tuple[str, ...] | None,
     me: str,
-    threads: int,
     read_timeout_s: float,
     max_image_mb: int,
     photo_roots: tuple[str, ...],
     as_json: bool,
-    **of_texts: Any,
+    **texts_and_machine: Any,
 ) -> None:
     """Embed a catalogue of photos, or --texts, and activate the vectors. Run it again after a kill, or for new ones.
 
@@ -149,27 +152,30 @@ def precompute(
     With --servers and --me a store gets the images that its server owns.
     """
     began = time.monotonic()
+    keep_freed_memory()  # of pixels, block after block
     ownership = ownership_of(servers, me)
     into_files = part is not None or engine == "ray"
     if head_file is not None and catalogue is None and not into_files:
         _apply_head(store, head_file, as_json)
         return
-    _check_source(catalogue, of_texts["texts"], head_file, into_files=into_files)
+    _check_source(catalogue, texts_and_machine["texts"], head_file, into_files=into_files)
     if part is not None and ownership is not None:
         raise BadInput("--part makes files for all servers: leave out --servers and --me, and give them to 'merge'.")
     from crossmedia.imgserver.offline.image_ids import read_ids
-    from crossmedia.imgserver.offline.precompute import PrecomputeConfig, StoreEmbedder
+    from crossmedia.imgserver.offline.plan import PrecomputeConfig
+    from crossmedia.imgserver.offline.precompute import StoreEmbedder
     from crossmedia.imgserver.offline.shards import Job
     from crossmedia.imgserver.vision.photo_source import PhotoSource
 
+    machine = machine_of(texts_and_machine)
     photos = PhotoSource.of_options(catalogue, max_image_mb, read_timeout_s, photo_roots)
     if catalogue is None:
-        photos, backbone = text_source(store, **of_texts)
+        photos, backbone = text_source(store, **texts_and_machine)
     only = read_ids(ids, photos.names()) if ids else None
     if into_files:
         job, ray = Job(out, photos, backbone, only), engine == "ray"
         found = embed_files(
-            *(job, part or "1/1"), threads=threads, on_ray=ray, ray_address=ray_address, head_file=head_file
+            *(job, part or "1/1"), machine=machine, on_ray=ray, ray_address=ray_address, head_file=head_file
         )
         if part is None:
             found["merged"] = merge_files(out, store, dim, ownership=ownership, new_head=new_head)
@@ -180,7 +186,7 @@ def precompute(
         return
     config = PrecomputeConfig(dim, only, new_head=new_head, ownership=ownership)
     _go_behind_requests(store)
-    with StoreEmbedder(store, photos, backbone, threads) as embedder:
+    with StoreEmbedder(store, photos, backbone, machine) as embedder:
         result = _into_store(embedder, config, began)
     _report_precompute(result, time.monotonic() - began, as_json)
 

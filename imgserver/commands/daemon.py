@@ -17,6 +17,7 @@ from rich.table import Table
 from crossmedia.config import Command, json_option
 from crossmedia.errors import CrossMediaError, DeadlineExceeded, NoStore, ServerUnavailable
 from crossmedia.imgserver.commands.options import (
+    devices_option,
     photo_root_option,
     served_store_option,
     server_address,
@@ -41,14 +42,16 @@ STORE_ENV = "CROSSMEDIA_IMGSERVER_SERVE_STORE"
         "Where it answers": ("--host", "--port", "--background"),
         "Who may call": ("--tls-cert", "--tls-key", "--tls-client-ca", "--tokens", "--max-ids-per-second"),
         "Photos that are computed when they are asked for": (
-            *("--threads", "--max-pending-ids", "--negative-ttl-s"),
+            *("--threads", "--decode-threads", "--batch-size", "--devices", "--compile"),
+            *("--max-pending-ids", "--negative-ttl-s"),
             *("--max-image-mb", "--read-timeout-s", "--photo-root"),
         ),
         "Logs and metrics": ("--log-format", "--metrics-port", "--otel"),
     },
 )
-@options_of(ServeConfig, [field.name for field in fields(ServeConfig) if field.name != "photo_roots"])
+@options_of(ServeConfig, [field.name for field in fields(ServeConfig) if field.name not in ("photo_roots", "devices")])
 @photo_root_option
+@devices_option
 @click.option("--background", is_flag=True, help="Return once the server answers, and leave it running.")
 @json_option
 def serve(background: bool, as_json: bool, **values: Any) -> None:

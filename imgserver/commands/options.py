@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,13 @@ from click.core import ParameterSource
 from crossmedia.errors import NoStore, ServerUnavailable
 from crossmedia.imgserver.places import holds_store, is_url, own_folder
 from crossmedia.imgserver.serve_config import ServeConfig
-from crossmedia.options import Function, options_of
+from crossmedia.options import Function, Several, help_of, options_of
 from crossmedia.service.running import running_daemon
 from crossmedia.version import TEXT
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.storage.store import Store
+    from crossmedia.imgserver.vision.machine import Machine
     from crossmedia.imgserver.vision.text_source import TextSource
     from crossmedia.names import ImageNames
 
@@ -48,7 +50,34 @@ store_option = click.option(
 )
 served_store_option = options_of(ServeConfig, ("store",))
 server_option = click.option("--server", default=None, metavar="HOST:PORT", help="Address of the image server.")
-threads_option = options_of(ServeConfig, ("threads",))
+devices_option = click.option(
+    "--device",
+    "--devices",
+    "devices",
+    type=Several(str, "cpu|cuda:0,..."),
+    default="",
+    help=help_of(ServeConfig)["devices"],
+)
+
+
+def machine_options(function: Function) -> Function:
+    """What is taken of this machine; ``machine_of`` takes their values."""
+    return options_of(ServeConfig, ("threads", "decode_threads", "batch_size", "compile"))(devices_option(function))
+
+
+def machine_of(options: dict[str, Any]) -> Machine:
+    """What the values of ``machine_options`` say, which are taken out of ``options``.
+
+    Raises:
+        BadInput: a device is not there.
+    """
+    from crossmedia.imgserver.vision.machine import Machine
+
+    made = Machine(**{field.name: options.pop(field.name) for field in fields(Machine)})
+    _ = made.gpus  # before anything is listed or loaded
+    return made
+
+
 photo_root_option = click.option(
     "--photo-root",
     "photo_roots",

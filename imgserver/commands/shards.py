@@ -22,12 +22,13 @@ from crossmedia.words import counted
 if TYPE_CHECKING:
     from crossmedia.imgserver.offline.shards import Job, PartResult
     from crossmedia.imgserver.shards import Ownership
+    from crossmedia.imgserver.vision.machine import Machine
 
 SHOWN_REJECTS = 10
 
 
 def embed_files(
-    job: Job, part_text: str, *, threads: int, on_ray: bool, ray_address: str | None, head_file: Path | None
+    job: Job, part_text: str, *, machine: Machine, on_ray: bool, ray_address: str | None, head_file: Path | None
 ) -> dict[str, Any]:
     """Embed a part into files, here or on Ray, and vectors of a head if there is one; say and return what was done."""
     from crossmedia.imgserver.head import Head
@@ -46,7 +47,7 @@ def embed_files(
         if on_ray:
             result = _embed_on_ray(opened, ids, part, ray_address, bar.advance)
         else:
-            result = shards.embed_part(opened, ids, part, threads, bar.advance)
+            result = shards.embed_part(opened, ids, part, machine, bar.advance)
     console.print(
         f"part {part}: found {result.found}, embedded {result.embedded}, skipped {result.skipped}, "
         f"rejected {len(result.rejected)} in {result.seconds:.1f} s"

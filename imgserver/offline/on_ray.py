@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from crossmedia.imgserver.offline.shards import BLOCK_PHOTOS, FileEmbedder, Job, JobPart, OpenJob, PartResult
 from crossmedia.imgserver.storage.records import Ids
+from crossmedia.imgserver.vision.machine import Machine
 
 LEAST_PHOTOS = 256  # of a block, however small the catalogue is
 BLOCKS_AN_ACTOR = 8  # so that none waits long for the last one
@@ -27,7 +28,7 @@ class Actor:
     """A CNN on one core, or on one GPU where the cluster has some."""
 
     def __init__(self, job: Job):
-        self._embedder = FileEmbedder(OpenJob(job), threads=1)
+        self._embedder = FileEmbedder(OpenJob(job), Machine(threads=1))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Embed a block and write its files; return how many were embedded, and who was rejected and why."""

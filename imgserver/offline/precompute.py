@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,23 +19,21 @@ import numpy as np
 
 from crossmedia.arguments import check_places, check_whole, must
 from crossmedia.errors import BadInput
-from crossmedia.imgserver.offline.decoding import batched, decoded
-from crossmedia.imgserver.offline.head_vectors import DEFAULT_DIM, check_photos, few_numbers, make_vectors
-from crossmedia.imgserver.offline.image_ids import wanted_ids
-from crossmedia.imgserver.offline.rejects import without_reason, write_rejects
+from crossmedia.imgserver.offline.decoding import batched, decoded, in_order
+from crossmedia.imgserver.offline.head_vectors import few_numbers, make_vectors
+from crossmedia.imgserver.offline.plan import Plan, PrecomputeConfig, make_plan
+from crossmedia.imgserver.offline.rejects import write_rejects
 from crossmedia.imgserver.offline.texts import check_kind, text_batches, texts_per_s
-from crossmedia.imgserver.shards import Ownership, shards_of
-from crossmedia.imgserver.storage.catalogue import Catalogue
 from crossmedia.imgserver.storage.catalogue.texts import TextCatalogue
-from crossmedia.imgserver.storage.records import SOURCE, Ids, Space
+from crossmedia.imgserver.storage.records import SOURCE, Ids, Rows, Space
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.versions import own_space
 from crossmedia.imgserver.text.backbone import TextBackbone
-from crossmedia.imgserver.vision.backbone import AnyBackbone
 from crossmedia.imgserver.vision.backbones import any_backbone
 from crossmedia.imgserver.vision.decoders import Decoders
 from crossmedia.imgserver.vision.embedding import embedded, reasons_of
-from crossmedia.imgserver.vision.engines import MAX_BATCH, Engine, make_engine
+from crossmedia.imgserver.vision.engines import Engine, make_engine
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.imgserver.vision.photos import Photo, read_photo
 from crossmedia.keys import column_of, full_image_ids
@@ -43,58 +41,7 @@ from crossmedia.names import ImageNames
 from crossmedia.status import is_ok
 from crossmedia.version import TEXT
 
-COMMIT_PHOTOS = 256
-INDEX_BYTES_PER_IMAGE = 2 * 100  # an entry for the feature and one for the vector, with LMDB's page overhead
-
-
-@dataclass(frozen=True)
-class PrecomputeConfig:
-    """What to embed.
-
-    Attributes:
-        dim: numbers in a vector; None keeps the head of the active version, and is 64 where there is none to keep.
-        only: embed just these image ids; None is the whole catalogue.
-        new_head: fit a head even if the active version has one that fits.
-        ownership: embed only what a server owns; None: all.
-    """
-
-    dim: int | None = None
-    only: Ids | None = None
-    new_head: bool = False
-    ownership: Ownership | None = None
-
-    def chosen(self, catalogue: Catalogue) -> Ids | None:
-        """The image ids that are asked for; None is the whole catalogue."""
-        if self.ownership is None:
-            return self.only
-        ids = catalogue.ids() if self.only is None else self.only
-        mine: Ids = ids[self.ownership.mine[shards_of(ids)]]
-        return mine
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run will do, before it starts.
-
-    Attributes:
-        config: that it follows.
-        only: the image ids asked for; None is the whole catalogue.
-        found: photos asked for that the catalogue has.
-        skipped: photos that are embedded already and have not changed.
-        to_embed: ids of the rest, in the order in which they are read.
-        names: what the photos are called; None: by their ids.
-    """
-
-    config: PrecomputeConfig
-    only: Ids | None
-    found: int
-    skipped: int
-    to_embed: Ids
-    names: ImageNames | None = None
-
-    def disk_bytes(self, feature_dim: int) -> int:
-        """Bytes that the run will add to the store: fp16 rows of feature and vector, and the index."""
-        return len(self.to_embed) * (2 * feature_dim + 2 * (self.config.dim or DEFAULT_DIM) + INDEX_BYTES_PER_IMAGE)
+SAMPLE = 32  # photos, for the estimate
 
 
 @dataclass
@@ -126,26 +73,6 @@ class PrecomputeResult:
     note: str = ""
 
 
-def make_plan(store: Store, catalogue: Catalogue, backbone: AnyBackbone, config: PrecomputeConfig) -> Plan:
-    """See what is to be done.
-
-    Raises:
-        BadInput: an id of ``config.only`` is not in the catalogue, its manifest names images wrongly, or there are too
-            few photos for ``config.dim``.
-        NothingEmbedded: the catalogue has no photo.
-    """
-    names, only = catalogue.names(), config.chosen(catalogue)
-    ids = wanted_ids(catalogue, only)
-    space = own_space(store, backbone.space)
-    entries, known = store.index.get(space.name, ids)
-    known[known] = catalogue.unchanged(ids[known], entries[known])
-    failed = np.flatnonzero(known & ~is_ok(entries["status"]))
-    known[failed] = ~without_reason(store.folder, ids[failed])
-    plan = Plan(config, only, len(ids), int(known.sum()), catalogue.reading_order(ids[~known]), names)
-    check_photos(store, space, config.dim, len(plan.to_embed), new_head=config.new_head)
-    return plan
-
-
 def precompute(
     store: str | Path,
     catalogue: str | Path | PhotoSource,
@@ -154,7 +81,7 @@ def precompute(
     dim: int | None = None,
     ids: Collection[int] | None = None,
     new_head: bool = False,
-    threads: int = 0,
+    machine: Machine = Machine(),  # noqa: B008  frozen
     progress: Callable[[int], None] = lambda done: None,
 ) -> PrecomputeResult:
     """Embed a catalogue of photos into a store, and activate the vectors.
@@ -168,7 +95,7 @@ def precompute(
         dim: numbers in a vector; None keeps the head of the active version, and is 64 where there is none to keep.
         ids: embed just these image ids; None is the whole catalogue.
         new_head: fit the PCA anew on the photos that are there now, which makes another version.
-        threads: of the CNN; 0 takes all cores.
+        machine: what is taken of this machine: its GPUs or cores, how many photos are decoded at once.
         progress: told how many photos were just dealt with.
 
     Returns:
@@ -187,14 +114,14 @@ def precompute(
     """
     check_places(store=store, **({} if isinstance(catalogue, PhotoSource) else {"catalogue": catalogue}))
     must(isinstance(backbone, str), "backbone", backbone, "the name of a CNN, as a str")
-    check_whole("threads", threads, 0)
+    must(isinstance(machine, Machine), "machine", machine, "a Machine, such as Machine(threads=2)")
     if dim is not None:
         check_whole("dim", dim)
     if not os.fspath(store) or (not isinstance(catalogue, PhotoSource) and not os.fspath(catalogue)):
         raise BadInput("store and catalogue are named, not empty: the one is a folder, the other where the photos are.")
     photos = catalogue if isinstance(catalogue, PhotoSource) else PhotoSource(os.fspath(catalogue))
     only = None if ids is None else np.unique(full_image_ids(column_of(list(ids), "ids", "the call")))
-    with StoreEmbedder(store, photos, backbone, threads) as embedder:
+    with StoreEmbedder(store, photos, backbone, machine) as embedder:
         plan = embedder.plan(PrecomputeConfig(dim, only, new_head=new_head))
         return embedder.run(plan, progress)
 
@@ -206,15 +133,21 @@ class StoreEmbedder:
         store: folder; made if it is not there.
         photos: how they are read; or texts, a ``TextSource``.
         backbone: name of the CNN; or of a text encoder, behind ``text:``.
-        threads: of the CNN; 0 takes all cores.
+        machine: what is taken of this machine.
 
     Raises:
         BadInput: there is no such catalogue or backbone, or the store holds photos and these are texts.
         StoreError: the store cannot be opened.
     """
 
-    def __init__(self, store: str | Path, photos: PhotoSource, backbone: str, threads: int = 0):
-        self._began, self._limits, self._threads = time.monotonic(), photos.limits, threads
+    def __init__(
+        self,
+        store: str | Path,
+        photos: PhotoSource,
+        backbone: str,
+        machine: Machine = Machine(),  # noqa: B008  frozen
+    ):
+        self._began, self._limits, self._machine = time.monotonic(), photos.limits, machine
         self.catalogue = photos.open()
         if backbone.startswith(TEXT) and isinstance(self.catalogue, TextCatalogue):
             from crossmedia.imgserver.vision.text_backbones import own_encoder  # and scipy, for texts alone
@@ -237,7 +170,7 @@ class StoreEmbedder:
     @cached_property
     def engine(self) -> Engine:
         """What runs the CNN; making it takes a while."""
-        return make_engine(self.backbone, self.store.folder / "engine", self._threads)
+        return make_engine(self.backbone, self.store.folder / "engine", self._machine)
 
     def plan(self, config: PrecomputeConfig) -> Plan:
         """See what is to be done; raises as ``make_plan`` does."""
@@ -246,7 +179,7 @@ class StoreEmbedder:
     def images_per_s(self, plan: Plan) -> float:
         """Photos or texts a second that this machine embeds, from one batch of those at hand."""
         ids, backbone = plan.to_embed, self.backbone
-        sample = ids[np.linspace(0, len(ids) - 1, min(len(ids), MAX_BATCH), dtype=np.int64)]
+        sample = ids[np.linspace(0, len(ids) - 1, min(len(ids), SAMPLE), dtype=np.int64)]
         if isinstance(backbone, TextBackbone):
             return texts_per_s(self.catalogue, backbone, self.engine, sample)
         how = backbone.preprocessing
@@ -257,7 +190,7 @@ class StoreEmbedder:
             started = time.perf_counter()
             photos = [read_photo(self.catalogue, int(i), how, decoders) for i in sample]
         if pixels := [photo.pixels for photo in photos if photo.pixels is not None]:
-            self.engine.run(np.stack(pixels))
+            self.engine.run(pixels)
         return len(sample) / (time.perf_counter() - started)
 
     def run(self, plan: Plan, progress: Callable[[int], None] = lambda done: None) -> PrecomputeResult:
@@ -277,14 +210,15 @@ class StoreEmbedder:
             ImageNames.forget(store.folder, self.catalogue.ids())
         space = own_space(store, self.backbone.space)
         result, reasons = PrecomputeResult(plan.found, skipped=plan.skipped), dict[int, str]()
-        with Decoders(self._limits) as decoders, ThreadPoolExecutor(1, thread_name_prefix="commit") as writer:
+        with self._decoders() as decoders, ThreadPoolExecutor(1, thread_name_prefix="commit") as writer:
             committed: Future[None] | None = None
-            for batch in self._batches(plan.to_embed, decoders):
-                commit = self._embed(space, batch, result, reasons)
+            batches = self._batches(plan.to_embed, decoders)
+            for some in _commits(self._embedded(space, batches), self._machine.commit):
+                commit = self._commit(some, result, reasons)
                 if committed is not None:
-                    committed.result()  # one batch is written while the next goes through the CNN
+                    committed.result()  # some are written while the next go through the CNN
                 committed = writer.submit(commit)
-                progress(len(batch))
+                progress(sum(one.photos for one in some))
             if committed is not None:
                 committed.result()
         result.rejected, result.rejects_file = write_rejects(store, space, reasons, plan.only, self.catalogue)
@@ -294,27 +228,70 @@ class StoreEmbedder:
         result.start_s, result.seconds = ready - self._began, time.monotonic() - self._began
         return result
 
+    def _decoders(self) -> Decoders:
+        return Decoders(self._limits, self._machine.decoders)
+
     def _batches(self, ids: Ids, decoders: Decoders) -> Iterator[list[Photo]]:
-        """What is embedded and committed together."""
+        """What goes to the engine together: photos that were decoded, or texts that were read."""
         if isinstance(self.backbone, TextBackbone):
             return text_batches(self.catalogue, self.backbone, ids)
-        return batched(decoded(self.catalogue, self.backbone, decoders, ids), COMMIT_PHOTOS)
+        return batched(decoded(self.catalogue, self.backbone, decoders, ids, self._machine.commit), self.engine.batch)
 
-    def _embed(
-        self, space: Space, photos: list[Photo], result: PrecomputeResult, reasons: dict[int, str]
-    ) -> Callable[[], None]:
-        """Embed one batch; return what commits it. A photo that was only touched, with the content it had, stays."""
-        reasons.update(reasons_of(photos))
-        ids = np.array([photo.image_id for photo in photos], dtype=np.int64)
-        before, same = self.store.index.get(space.name, ids)
-        same &= before["content"] == np.array([photo.source.content for photo in photos], dtype=np.uint64)
-        same &= before["status"] == np.array([photo.status for photo in photos], dtype=np.uint8)
-        if same.any():
-            sources = np.array([photo.source for photo in photos], dtype=SOURCE)
-            self.store.index.restamp(space.name, ids[same], sources[same])
-            result.skipped += int(same.sum())
-        todo = [photo for photo, known in zip(photos, same.tolist(), strict=True) if not known]
-        rows, failed = embedded(self.engine, todo, space)
-        reasons.update(failed)
+    def _embedded(self, space: Space, batches: Iterator[list[Photo]]) -> Iterator[_Embedded]:
+        """Batches through the engine, in their order, as many at once as it likes."""
+        engine = self.engine
+
+        def embed(batch: list[Photo]) -> _Embedded:
+            ids = np.array([photo.image_id for photo in batch], dtype=np.int64)
+            before, same = self.store.index.get(space.name, ids)
+            same &= before["content"] == np.array([photo.source.content for photo in batch], dtype=np.uint64)
+            same &= before["status"] == np.array([photo.status for photo in batch], dtype=np.uint8)
+            touched = [photo for photo, known in zip(batch, same.tolist(), strict=True) if known]
+            rows, failed = embedded(
+                engine, [p for p, known in zip(batch, same.tolist(), strict=True) if not known], space
+            )
+            return _Embedded(len(batch), rows, touched, reasons_of(batch) | failed)
+
+        with ThreadPoolExecutor(engine.in_flight, thread_name_prefix="cnn") as pool:
+            yield from in_order(pool, embed, batches, engine.in_flight)
+
+    def _commit(self, some: list[_Embedded], result: PrecomputeResult, reasons: dict[int, str]) -> Callable[[], None]:
+        """Note what became of photos; return what writes it. A photo that was only touched keeps what is stored."""
+        for one in some:
+            reasons.update(one.reasons)
+        rows = Rows.joined([one.rows for one in some])
         result.embedded += int(is_ok(rows.status).sum())
-        return lambda: self.store.put(rows) if len(rows) else None
+        touched = [photo for one in some for photo in one.touched]
+        result.skipped += len(touched)
+
+        def commit() -> None:
+            if touched:
+                ids = np.array([photo.image_id for photo in touched], dtype=np.int64)
+                sources = np.array([photo.source for photo in touched], dtype=SOURCE)
+                self.store.index.restamp(some[0].rows.space.name, ids, sources)
+            if len(rows):
+                self.store.put(rows)
+
+        return commit
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """A batch behind the CNN: how many photos it was, their rows, those that were only touched, and why some failed."""
+
+    photos: int
+    rows: Rows
+    touched: list[Photo]
+    reasons: dict[int, str]
+
+
+def _commits(batches: Iterable[_Embedded], least: int) -> Iterator[list[_Embedded]]:
+    """Batches together that hold ``least`` photos; the last may hold fewer."""
+    some: list[_Embedded] = []
+    for batch in batches:
+        some.append(batch)
+        if sum(one.photos for one in some) >= least:
+            yield some
+            some = []
+    if some:
+        yield some

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from crossmedia.imgserver.offline.precompute import PrecomputeConfig, PrecomputeResult, StoreEmbedder
+from crossmedia.imgserver.offline.plan import PrecomputeConfig
+from crossmedia.imgserver.offline.precompute import PrecomputeResult, StoreEmbedder
 from crossmedia.imgserver.storage.catalogue.texts import TEXT_KEY
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.text_source import TextSource
 from crossmedia.version import TEXT
 
@@ -20,6 +22,7 @@ def precompute_texts(
     manifest: str | Path | None = None,
     encoder: str = "tfidf",
     dim: int | None = None,
+    machine: Machine = Machine(),  # noqa: B008  frozen
     progress: Callable[[int], None] = lambda done: None,
 ) -> PrecomputeResult:
     """Embed a column of texts into a store, and activate the vectors.
@@ -35,6 +38,7 @@ def precompute_texts(
         encoder: ``tfidf``, fitted on these texts and kept in the store; ``tfidf:FILE``, ``hf:FOLDER``, ``onnx:FOLDER``.
         dim: numbers in a vector; None keeps the head of the active version, and is 64 where there is none to keep, or
             all that there are for a text tower of CLIP or SigLIP.
+        machine: what is taken of this machine: its cores or its first GPU, and how many texts go in at a time.
         progress: told how many texts were just dealt with.
 
     Returns:
@@ -52,5 +56,5 @@ def precompute_texts(
         (243, 0)
     """
     source = TextSource.of(texts, text, key, manifest=Path(manifest) if manifest else None, store=Path(store))
-    with StoreEmbedder(store, source, TEXT + encoder) as embedder:
+    with StoreEmbedder(store, source, TEXT + encoder, machine) as embedder:
         return embedder.run(embedder.plan(PrecomputeConfig(dim)), progress)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from crossmedia.errors import BadInput
 from crossmedia.imgserver.head import Head
-from crossmedia.imgserver.offline.decoding import batched, decoded
+from crossmedia.imgserver.offline.decoding import batched, decoded, in_order
 from crossmedia.imgserver.offline.image_ids import wanted_ids
 from crossmedia.imgserver.offline.shard_files import FEATURES, VECTORS, ShardFiles
 from crossmedia.imgserver.shards import SHARDS, shards_of
@@ -25,10 +26,11 @@ from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.decoders import Decoders
 from crossmedia.imgserver.vision.embedding import embedded
 from crossmedia.imgserver.vision.engines import make_engine
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
+from crossmedia.imgserver.vision.photos import Photo
 from crossmedia.status import is_ok
 
-CNN_PHOTOS = 256
 BLOCK_PHOTOS = 8192  # what a kill costs at most
 
 
@@ -133,13 +135,13 @@ class FileEmbedder:
 
     Args:
         of: the job.
-        threads: of the CNN; 0 takes all cores.
+        machine: what is taken of this machine.
     """
 
-    def __init__(self, of: OpenJob, threads: int = 0):
-        self._of = of
-        self._engine = make_engine(of.backbone, of.job.folder / "engine", threads)
-        self._decoders = Decoders(of.job.photos.limits)
+    def __init__(self, of: OpenJob, machine: Machine = Machine()):  # noqa: B008  frozen
+        self._of, self._machine = of, machine
+        self._engine = make_engine(of.backbone, of.job.folder / "engine", machine)
+        self._decoders = Decoders(of.job.photos.limits, machine.decoders)
 
     def __enter__(self) -> FileEmbedder:
         return self
@@ -151,11 +153,17 @@ class FileEmbedder:
         """Write the features of some images; return how many, and why others have none."""
         parts: list[Rows] = []
         rejected: dict[int, str] = {}
-        for photos in batched(decoded(self._of.photos, self._of.backbone, self._decoders, ids), CNN_PHOTOS):
-            rows, reasons = embedded(self._engine, photos, self._of.backbone.space)
-            parts.append(rows)
-            rejected.update(reasons)
-            progress(len(photos))
+        engine, backbone = self._engine, self._of.backbone
+        photos = decoded(self._of.photos, backbone, self._decoders, ids, self._machine.commit)
+
+        def embed(batch: list[Photo]) -> tuple[int, Rows, dict[int, str]]:
+            return len(batch), *embedded(engine, batch, backbone.space)
+
+        with ThreadPoolExecutor(engine.in_flight, thread_name_prefix="cnn") as pool:
+            for done, rows, reasons in in_order(pool, embed, batched(photos, engine.batch), engine.in_flight):
+                parts.append(rows)
+                rejected.update(reasons)
+                progress(done)
         every = Rows.joined(parts)
         of_row = shards_of(every.ids)
         for number in np.unique(of_row).tolist():
@@ -164,7 +172,11 @@ class FileEmbedder:
 
 
 def embed_part(
-    of: OpenJob, ids: Ids, part: JobPart, threads: int = 0, progress: Callable[[int], None] = lambda done: None
+    of: OpenJob,
+    ids: Ids,
+    part: JobPart,
+    machine: Machine = Machine(),  # noqa: B008  frozen
+    progress: Callable[[int], None] = lambda done: None,
 ) -> PartResult:
     """Embed what is left of a part; run it again after a kill, and it goes on with the block that it was at.
 
@@ -172,7 +184,7 @@ def embed_part(
         of: the job.
         ids: ``of.of_part(part)``.
         part: which one it is.
-        threads: of the CNN; 0 takes all cores.
+        machine: what is taken of this machine.
         progress: told how many photos were just dealt with.
 
     Raises:
@@ -184,7 +196,7 @@ def embed_part(
     result = PartResult(str(part), len(ids), len(ids) - len(todo))
     progress(result.skipped)
     if len(todo):
-        with FileEmbedder(of, threads) as embedder:
+        with FileEmbedder(of, machine) as embedder:
             for start in range(0, len(todo), BLOCK_PHOTOS):
                 photos, rejected = embedder.embed(todo[start : start + BLOCK_PHOTOS], progress)
                 result.embedded += photos

@@ -13,8 +13,8 @@ from crossmedia.imgserver.vision.backbone import TORCHVISION, Backbone
 from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.efficientnet_lite import DEFAULT
 from crossmedia.imgserver.vision.engines import make_engine
+from crossmedia.imgserver.vision.machine import Machine
 
-BATCH = 16
 REPEATS = 3
 
 
@@ -28,7 +28,7 @@ class SurveyEntry:
         size: height and width of its input, in pixels.
         megabytes: of its weights.
         here: whether its weights are on this machine.
-        images_per_s: of the net alone, on ready pixels, in batches of 16; None when it was not measured.
+        images_per_s: of the net alone, on ready pixels; None when it was not measured.
     """
 
     recipe: str
@@ -39,15 +39,15 @@ class SurveyEntry:
     images_per_s: float | None = None
 
 
-def survey(names: Sequence[str], threads: int) -> list[SurveyEntry]:
+def survey(names: Sequence[str], machine: Machine) -> list[SurveyEntry]:
     """The backbones ``names``, measured; without names all of them, measured where the weights are here.
 
     Raises:
         BadInput: there is no backbone of a name.
     """
     if names:
-        return [_named(name, threads) for name in names]
-    found = [_named(DEFAULT, threads)]
+        return [_named(name, machine) for name in names]
+    found = [_named(DEFAULT, machine)]
     try:
         from crossmedia.imgserver.vision.torchvision_zoo import entries
 
@@ -56,11 +56,11 @@ def survey(names: Sequence[str], threads: int) -> list[SurveyEntry]:
         return found
     for entry in listed:
         row = SurveyEntry(entry.recipe, entry.dim, entry.size, entry.megabytes, entry.path.exists())
-        found.append(replace(row, images_per_s=_rate(get_backbone(row.recipe), threads)) if row.here else row)
+        found.append(replace(row, images_per_s=_rate(get_backbone(row.recipe), machine)) if row.here else row)
     return found
 
 
-def _named(name: str, threads: int) -> SurveyEntry:
+def _named(name: str, machine: Machine) -> SurveyEntry:
     here, backbone = True, None
     if name.startswith(TORCHVISION):
         from crossmedia.imgserver.vision.torchvision_zoo import entries, torchvision_backbone
@@ -73,19 +73,19 @@ def _named(name: str, threads: int) -> SurveyEntry:
     if backbone is None:
         backbone = get_backbone(name)
         megabytes = sum(path.stat().st_size for path in backbone.weights) / 1e6
-    rate = _rate(backbone, threads)
+    rate = _rate(backbone, machine)
     return SurveyEntry(backbone.recipe, backbone.feature_dim, backbone.preprocessing.size, megabytes, here, rate)
 
 
-def _rate(backbone: Backbone, threads: int) -> float:
+def _rate(backbone: Backbone, machine: Machine) -> float:
     """Images a second, the best of a few runs."""
     size = backbone.preprocessing.size
-    engine = make_engine(backbone, None, threads)
-    pixels = np.random.default_rng(0).integers(0, 256, (BATCH, size, size, 3), dtype=np.uint8)
+    engine = make_engine(backbone, None, machine)
+    pixels = np.random.default_rng(0).integers(0, 256, (engine.batch, size, size, 3), dtype=np.uint8)
     engine.run(pixels)  # the first run of a shape sets things up
     seconds = []
     for _ in range(REPEATS):
         started = time.perf_counter()
         engine.run(pixels)
         seconds.append(time.perf_counter() - started)
-    return BATCH / min(seconds)
+    return engine.batch / min(seconds)

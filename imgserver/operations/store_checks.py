@@ -176,7 +176,7 @@ def engine(subject: Subject) -> Finding:
             continue
         pixels = decode(built_in_photo(), backbone.preprocessing, ImageLimits())[None].copy()
         here = OpenVinoEngine(backbone, store.folder / "engine").run(pixels)[0]
-        there = TorchEngine(backbone, "cpu").run(pixels)[0]
+        there = TorchEngine(backbone).run(pixels)[0]
         cosine = float(here @ there / max(1e-9, np.linalg.norm(here) * np.linalg.norm(there)))
         if not cosine > LEAST_COSINE:
             return problem(

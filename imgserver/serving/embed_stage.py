@@ -9,11 +9,11 @@ from crossmedia.imgserver.serving.stage import Stage
 from crossmedia.imgserver.serving.under_way import UnderWay
 from crossmedia.imgserver.serving.write_stage import WriteStage
 from crossmedia.imgserver.vision.embedding import embed
-from crossmedia.imgserver.vision.engines import MAX_BATCH
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.service.fair import FairQueue
 from crossmedia.status import Status
 
-MAX_DECODED = 4 * MAX_BATCH  # pixels held in memory; decoding is faster than any CNN on a CPU
+DECODED = 4  # batches of pixels that wait in memory; decoding is faster than any CNN on a CPU
 
 
 class Lanes:
@@ -35,19 +35,22 @@ class Lanes:
 
 
 class EmbedStage(Stage[Miss]):
-    """The CNN's thread. There is no linger: an idle CNN takes a single image at once.
+    """The CNN's threads. There is no linger: an idle CNN takes a single image at once.
+
+    A CPU has one thread, for what is computed then takes all of it. GPUs have several, so that one batch is copied
+    while another is computed.
 
     Args:
         writing: the next stage.
         under_way: where images end.
+        machine: says how large a batch is.
     """
 
-    most = MAX_DECODED
     fault = "the CNN failed"
 
-    def __init__(self, writing: WriteStage, under_way: UnderWay):
-        super().__init__("cnn", under_way)
-        self._writing = writing
+    def __init__(self, writing: WriteStage, under_way: UnderWay, machine: Machine):
+        super().__init__("cnn", under_way, machine.in_flight if machine.gpus else 1)
+        self._writing, self._batch, self.most = writing, machine.batch, DECODED * machine.batch
         self.waiting: Lanes = Lanes()
 
     def append(self, item: Miss) -> None:
@@ -58,7 +61,7 @@ class EmbedStage(Stage[Miss]):
         """What waits, of one version, and an image once."""
         batch: dict[int, Miss] = {}
         others = []
-        while self.waiting and len(batch) < MAX_BATCH:
+        while self.waiting and len(batch) < self._batch:
             miss = self.waiting.pop()
             if miss.image_id in batch or any(other.maker is not miss.maker for other in batch.values()):
                 others.append(miss)

@@ -29,6 +29,7 @@ from crossmedia.imgserver.serving.under_way import UnderWay
 from crossmedia.imgserver.serving.write_stage import WriteStage
 from crossmedia.imgserver.storage.records import Ids, content_hash
 from crossmedia.imgserver.storage.stores import ServedStore
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.service.admission import Admission
 from crossmedia.service.callers import Caller
 from crossmedia.status import Status
@@ -44,6 +45,7 @@ class Misses:
         store: where results go.
         photos: reads them.
         admission: counts the images under way.
+        machine: says how large a batch of the CNN is, and how many are under way.
         on_batch: told the size of each CNN batch.
 
     Attributes:
@@ -55,13 +57,14 @@ class Misses:
         store: ServedStore,
         photos: PhotoReader,
         admission: Admission,
+        machine: Machine,
         on_batch: Callable[[int], None] = lambda size: None,
     ):
         self._store, self.photos = store, photos
         self._under_way = UnderWay(admission, on_batch)
         self.counters = self._under_way.counters
         writing = WriteStage(store, self._under_way)
-        self._embedding = EmbedStage(writing, self._under_way)
+        self._embedding = EmbedStage(writing, self._under_way, machine)
         self._lookups = DecodeStage(store, photos, self._embedding, self._under_way, brought=False)
         self._brought = DecodeStage(store, photos, self._embedding, self._under_way, brought=True)
         self._stages = self._lookups, self._brought, self._embedding, writing

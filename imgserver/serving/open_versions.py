@@ -13,6 +13,7 @@ from crossmedia.imgserver.head_files import load_head
 from crossmedia.imgserver.storage.records import Space
 from crossmedia.imgserver.storage.stores import Lookups, ServedStore
 from crossmedia.imgserver.vision.embedding import Embedder
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.version import Version
 
 log = logging.getLogger(__name__)
@@ -54,13 +55,13 @@ class OpenVersions:
 
     Args:
         store: what is served.
-        threads: of the CNN; 0 takes all cores.
+        machine: what the CNN takes of this machine.
         computes: whether there is a catalogue to compute from, so that the CNN is made at once and not
             for the first caller.
     """
 
-    def __init__(self, store: ServedStore, threads: int, *, computes: bool):
-        self.store, self._threads, self._computes = store, threads, computes
+    def __init__(self, store: ServedStore, machine: Machine, *, computes: bool):
+        self.store, self._machine, self._computes = store, machine, computes
         self.active: OpenVersion | None = None
         self._others: dict[str, tuple[OpenVersion, float]] = {}
         self._lock = threading.Lock()
@@ -152,7 +153,7 @@ class OpenVersions:
         if embedders:
             embedder = embedders[0]
         else:
-            embedder = Embedder(features.recipe, backbone, self.store.folder / "engine", self._threads)
+            embedder = Embedder(features.recipe, backbone, self.store.folder / "engine", self._machine)
             if self._computes:
                 _ = embedder.engine
         return VectorMaker(table, embedder, load_head(self.store, version) if named.head else None, features)

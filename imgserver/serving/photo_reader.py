@@ -28,6 +28,7 @@ class PhotoReader:
 
     Args:
         source: where photos are, and what is allowed.
+        decoders: photos of the catalogue that are decoded at once.
 
     Attributes:
         catalogue: replaced as a whole when the photos were listed again; None: callers bring all of them.
@@ -36,10 +37,11 @@ class PhotoReader:
         BadInput: no such catalogue.
     """
 
-    def __init__(self, source: PhotoSource):
+    def __init__(self, source: PhotoSource, decoders: int):
         self._source = source
         self.catalogue = source.open() if source.catalogue else None
-        self.decoders, self.callers_decoders = Decoders(source.limits), Decoders(source.limits, CALLERS_DECODERS)
+        self.decoders = Decoders(source.limits, decoders)
+        self.callers_decoders = Decoders(source.limits, CALLERS_DECODERS)
         self._turns = Turns(CALLERS_DECODERS)
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from crossmedia.imgserver.serving.grpc_server import GrpcServer
 from crossmedia.imgserver.serving.misses import CLOSE_S
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
 from crossmedia.imgserver.serving.totals import ServiceTotals
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.imgserver.vision.text_source import TextSource
 from crossmedia.service.open_files import allowed_connections
@@ -56,7 +57,9 @@ def _service_config(config: ServeConfig) -> ServiceConfig:
         _source(config),
         max_pending_ids=config.max_pending_ids,
         negative_ttl_s=config.negative_ttl_s,
-        threads=config.threads,
+        machine=Machine(
+            config.threads, config.decode_threads, config.batch_size, config.devices, compile=config.compile
+        ),
         ownership=config.ownership,
         folder=config.folder,
     )

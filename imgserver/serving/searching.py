@@ -18,7 +18,7 @@ from crossmedia.imgserver.shards import Ownership
 from crossmedia.imgserver.similarity.index import NONE, SimilarityFiles, SimilarityIndex, SimilarityInfo
 from crossmedia.imgserver.storage.records import Ids
 from crossmedia.imgserver.vision.embedding import embed
-from crossmedia.imgserver.vision.engines import MAX_BATCH
+from crossmedia.imgserver.vision.machine import CPU_BATCH
 from crossmedia.imgserver.wire import with_blocks
 from crossmedia.service.admission import Admission, Cost, Turns
 from crossmedia.service.callers import Caller
@@ -151,8 +151,8 @@ class Searching:
         """Vectors of photos or texts, not kept, shape (n, D), zeros where one is broken, and status, shape (n,)."""
         status = np.zeros(len(photos), dtype=np.uint8)
         vectors = np.zeros((len(photos), serving.table.space.dim), dtype=np.float32)
-        for start in range(0, len(photos), MAX_BATCH):
-            block = slice(start, start + MAX_BATCH)
+        for start in range(0, len(photos), CPU_BATCH):
+            block = slice(start, start + CPU_BATCH)
             status[block], features = self._embedded(maker, photos[block], caller)
             if len(features):
                 vectors[block][is_ok(status[block])] = maker.head.apply_numpy(features) if maker.head else features

@@ -40,6 +40,7 @@ from crossmedia.imgserver.serving.words import Words
 from crossmedia.imgserver.shards import Ownership
 from crossmedia.imgserver.storage.catalogue import Catalogue
 from crossmedia.imgserver.storage.opening import open_store
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.imgserver.wire import DTYPES, Method, Reply, VectorsReply
 from crossmedia.names import changed_at, digests_of_store
@@ -68,7 +69,7 @@ class ServiceConfig:
         max_pending_ids: most images waiting for the CNN at once; a call never takes more ids than one caller's share.
         max_pending_bytes: most bytes of replies under way, and of photos brought and waiting.
         negative_ttl_s: seconds that an image's failure is remembered before its photo is looked at again.
-        threads: of the CNN, and in a daemon of heads that learn; 0 takes all cores.
+        machine: what embedding takes of this machine.
         folder: of a server of redis://, for what is its own; None: a folder of the user's cache.
         ownership: which images it answers for; None: all.
     """
@@ -80,7 +81,7 @@ class ServiceConfig:
     max_pending_ids: int = ServeConfig.max_pending_ids
     max_pending_bytes: int = 1 << 30
     negative_ttl_s: float = ServeConfig.negative_ttl_s
-    threads: int = ServeConfig.threads
+    machine: Machine = Machine()
     ownership: Ownership | None = None
     folder: Path | None = None
 
@@ -100,7 +101,7 @@ class ImageService:
 
     def __init__(self, config: ServiceConfig):
         self.config = config
-        self.photos = PhotoReader(config.photos)
+        self.photos = PhotoReader(config.photos, config.machine.decoders)
         self.store = open_store(config.store, config.folder)
         self.metrics = Metrics()
         self.admission = Admission(
@@ -110,13 +111,13 @@ class ImageService:
             advice=", or embed the catalogue before, by imgserver precompute",
         )
         self.known_failures = KnownFailures(config.negative_ttl_s)
-        self.misses = Misses(self.store, self.photos, self.admission, self.metrics.batch_size.observe)
+        self.misses = Misses(self.store, self.photos, self.admission, config.machine, self.metrics.batch_size.observe)
         self.lookup = Lookup(self.misses, self.known_failures, self.admission)
-        self.served = OpenVersions(self.store, config.threads, computes=self.catalogue is not None)
+        self.served = OpenVersions(self.store, config.machine, computes=self.catalogue is not None)
         self.putting = Putting(self.served, self.misses, self.admission, config.ownership)
         self.live_heads = LiveHeads(self.served, self.lookup, self.admission)
         self.thumbnails = Thumbnails(self.admission, self.photos, config.ownership)
-        words = Words(self.store.folder, config.threads)
+        words = Words(self.store.folder, config.machine)
         self.searching = Searching(self.served, self.lookup, self.photos, self.admission, config.ownership, words)
         self._started = time.monotonic()
         self._release = package_version("crossmedia")

@@ -71,8 +71,9 @@ class UnderWay:
         """Count images that went through the CNN just now."""
         self.last_batch_at = time.monotonic()
         if asked := sum(not miss.probe for miss in misses):
-            self.counters.cnn_passes += asked
-            self.counters.cnn_batches += 1
+            with self.lock:
+                self.counters.cnn_passes += asked
+                self.counters.cnn_batches += 1
             self._on_batch(asked)
             self._admission.note_rate(asked)
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from crossmedia.errors import StoreError, VersionMismatch
 from crossmedia.imgserver.head import is_whole
 from crossmedia.imgserver.serving.open_versions import OpenVersion, VectorMaker
-from crossmedia.imgserver.vision.backbones import any_backbone
+from crossmedia.imgserver.vision.backbones import any_backbone, without_endings
 from crossmedia.imgserver.vision.embedding import Embedder
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.version import TEXT, Version
 
 
@@ -19,11 +20,11 @@ class Words:
 
     Args:
         folder: of the store, or what stands for it.
-        threads: of an encoder; 0 takes all cores.
+        machine: what an encoder takes of this machine.
     """
 
-    def __init__(self, folder: Path, threads: int):
-        self._folder, self._threads = folder, threads
+    def __init__(self, folder: Path, machine: Machine):
+        self._folder, self._machine = folder, machine
         self._towers: dict[str, Embedder] = {}
         self._lock = threading.Lock()
 
@@ -61,6 +62,8 @@ class Words:
             if photos not in self._towers:
                 if (here := any_backbone(recipe).version) != photos:
                     raise StoreError(f"The model {recipe} is {here} here; the store holds features of {photos}.")
-                version = any_backbone(TEXT + recipe).version
-                self._towers[photos] = Embedder(TEXT + recipe, version, self._folder / "engine", self._threads)
+                texts = TEXT + without_endings(recipe)
+                self._towers[photos] = Embedder(
+                    texts, any_backbone(texts).version, self._folder / "engine", self._machine
+                )
             return self._towers[photos]

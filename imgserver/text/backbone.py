@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,25 +14,35 @@ from crossmedia.imgserver.storage.records import Space
 from crossmedia.imgserver.storage.versions import FEATURE_DTYPE
 from crossmedia.imgserver.text.reading import TextReading
 
+BATCH = 32
+
 Features = npt.NDArray[np.float32]
 Encode = Callable[[Sequence[str]], Features]
 
 
 class TextEngine:
-    """Runs an encoder on batches of texts.
+    """Runs an encoder on batches of texts, one call at a time: tokenizers and torch's threads are not shared.
 
     Args:
         name: what it runs on.
         encode: features, shape (n, F), of n texts; not finite for one that it knows nothing of.
         no_feature: why that is so.
+
+    Attributes:
+        batch: texts that it takes best at a time.
+        in_flight: calls that are worth having under way at once.
     """
 
-    def __init__(self, name: str, encode: Encode, no_feature: str = "the encoder gives numbers that are not finite"):
-        self.name, self._encode, self.no_feature = name, encode, no_feature
+    in_flight = 1
 
-    def run(self, pixels: npt.NDArray[Any]) -> Features:
-        """Features, shape (n, F), of texts, shape (n,): the name is that of engines for pictures."""
-        return self._encode(pixels.tolist())
+    def __init__(self, name: str, encode: Encode, no_feature: str = "the encoder gives numbers that are not finite"):
+        self.name, self._encode, self.no_feature, self.batch = name, encode, no_feature, BATCH
+        self._lock = threading.Lock()
+
+    def run(self, pictures: Iterable[Any]) -> Features:
+        """Features, shape (n, F), of n texts: the name is that of engines for pictures."""
+        with self._lock:
+            return self._encode([str(text) for text in pictures])
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,7 @@ class TextBackbone:
         recipe: how users name it, behind ``text:``, and what makes it again.
         version: ``text:<name>@<12 hex of sha256(weights, how texts are read)>``.
         feature_dim: numbers in a feature.
-        make: makes its engine from a number of threads, 0 for all cores.
+        make: makes its engine from a number of threads, 0 for all cores, and the device of torch that it may take.
         preprocessing: from bytes to text.
         probe: a text that it can encode, for a check that work goes through.
     """
@@ -50,7 +61,7 @@ class TextBackbone:
     recipe: str
     version: str
     feature_dim: int
-    make: Callable[[int], TextEngine]
+    make: Callable[[int, str], TextEngine]
     preprocessing: TextReading = TextReading()
     probe: str = "red dress"
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 MAX_TEXT_BYTES = 64 << 10
 
-# A text on its way to an encoder: an array without dimensions, so that a batch is their stack, as it is of pictures.
+# A text on its way to an encoder: an array without dimensions, where a picture has some.
 Text = npt.NDArray[np.str_]
 
 

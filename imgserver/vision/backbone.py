@@ -20,7 +20,9 @@ from crossmedia.imgserver.vision.decode import Preprocessing
 from crossmedia.version import hashed
 
 TORCHVISION, ONNX, HF = "torchvision:", "onnx:", "hf:"
-BF16 = "#bf16"  # ends recipe and version of a backbone that computes in bfloat16
+NVJPEG = "#nvjpeg"  # in the recipe of a backbone whose JPEGs the GPU decodes
+# Ends of the recipe and the version of a backbone that computes in bfloat16, or on GPUs in TF32: products of 10 bits.
+BF16, TF32 = "#bf16", "#tf32"
 
 
 def backbone_version(
@@ -31,7 +33,10 @@ def backbone_version(
     for path in files:
         with open(path, "rb") as file:
             sha.update(hashlib.file_digest(file, "sha256").digest())
-    sha.update(json.dumps(asdict(preprocessing), sort_keys=True, separators=(",", ":")).encode() + rest.encode())
+    steps = asdict(preprocessing)
+    if steps.get("jpeg") == "pillow":  # as it was before there was a choice
+        del steps["jpeg"]
+    sha.update(json.dumps(steps, sort_keys=True, separators=(",", ":")).encode() + rest.encode())
     return hashed(name, sha.hexdigest())
 
 
@@ -61,6 +66,7 @@ class Backbone:
             or an ONNX file.
         rest: what else changes its features; part of the version.
         bf16: compute in bfloat16 instead of float32: other features, so another version.
+        tf32: let GPUs multiply in TF32: another version, too.
     """
 
     recipe: str
@@ -71,11 +77,13 @@ class Backbone:
     graph: Callable[[], nn.Module] | OnnxGraph
     rest: str = ""
     bf16: bool = False
+    tf32: bool = False
 
     @cached_property
     def version(self) -> str:
-        """``<name>@<12 hex of sha256(weights, preprocessing)>[#bf16]``."""
-        return backbone_version(self.name, self.weights, self.preprocessing, self.rest) + BF16 * self.bf16
+        """``<name>@<12 hex of sha256(weights, preprocessing)>[#bf16|#tf32]``."""
+        base = backbone_version(self.name, self.weights, self.preprocessing, self.rest)
+        return base + BF16 * self.bf16 + TF32 * self.tf32
 
     @property
     def space(self) -> Space:
@@ -95,15 +103,22 @@ class Normalised(nn.Module):
     def __init__(self, net: Callable[[Tensor], Tensor], preprocessing: Preprocessing):
         super().__init__()
         self.net = net
+        self.dtype = torch.float32  # of the net
         self.mean: Tensor
         self.scale: Tensor
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, -1, 1, 1))
         self.register_buffer("scale", torch.tensor(preprocessing.scale).view(1, -1, 1, 1))
 
+    def in_bf16(self) -> None:
+        """Have weights and activations of the net in bfloat16; normalisation stays in float32."""
+        assert isinstance(self.net, nn.Module)
+        self.net.to(torch.bfloat16)
+        self.dtype = torch.bfloat16
+
     def forward(self, pixels: Tensor) -> Tensor:
         """Features, shape (n, F)."""
         x = (pixels.permute(0, 3, 1, 2).to(torch.float32) - self.mean) / self.scale
-        features = self.net(x)
+        features = self.net(x.to(self.dtype))
         return features.mean(dim=(2, 3)) if features.ndim == 4 else features
 
 

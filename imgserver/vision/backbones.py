@@ -7,7 +7,8 @@ onnx:model.onnx                            any ONNX file, with its preprocessing
 hf:clip-folder                             the image tower of CLIP or SigLIP, from a folder or by its name on the hub
 
 Any of them with #bf16 behind it computes in bfloat16: up to twice as fast where the processor knows it, and a version
-of its own.
+of its own. So does #tf32 on GPUs, where matrix units then take the products of float32 with 10 bits.
+#nvjpeg has the GPU decode plain JPEGs, where cores alone do not keep up with it: other pixels, another version.
 """
 
 from __future__ import annotations
@@ -16,7 +17,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from crossmedia.errors import BadInput, did_you_mean
-from crossmedia.imgserver.vision.backbone import BF16, HF, ONNX, TORCHVISION, AnyBackbone, Backbone
+from crossmedia.imgserver.vision.backbone import (
+    BF16,
+    HF,
+    NVJPEG,
+    ONNX,
+    TF32,
+    TORCHVISION,
+    AnyBackbone,
+    Backbone,
+    OnnxGraph,
+)
 from crossmedia.imgserver.vision.efficientnet_lite import DEFAULT, efficientnet_lite0
 from crossmedia.version import TEXT
 
@@ -27,8 +38,19 @@ def get_backbone(recipe: str) -> Backbone:
     Raises:
         BadInput: there is no such backbone, or its files cannot be had or read.
     """
-    if recipe.endswith(BF16):
-        return replace(get_backbone(recipe.removesuffix(BF16)), recipe=recipe, bf16=True)
+    if recipe.endswith(NVJPEG):
+        plain = get_backbone(recipe.removesuffix(NVJPEG))
+        if isinstance(plain.graph, OnnxGraph):
+            raise BadInput(f"{recipe} runs on the CPU, where no GPU decodes its JPEGs. Leave out {NVJPEG}.")
+        return replace(plain, recipe=recipe, preprocessing=replace(plain.preprocessing, jpeg="nvjpeg"))
+    for form in (BF16, TF32):
+        if recipe.endswith(form):
+            plain = get_backbone(recipe.removesuffix(form))
+            if plain.bf16 or plain.tf32:
+                raise BadInput(f"{recipe} names more than one format of numbers. Give one: {BF16} or {TF32}.")
+            if form == TF32 and isinstance(plain.graph, OnnxGraph):
+                raise BadInput(f"{recipe} is no net of torch, which alone computes in TF32. Leave out {TF32}.")
+            return replace(plain, recipe=recipe, bf16=form == BF16, tf32=form == TF32)
     if recipe == DEFAULT:
         return efficientnet_lite0()
     if recipe.startswith(TORCHVISION):
@@ -48,6 +70,13 @@ def get_backbone(recipe: str) -> Backbone:
         f"hf:<folder or name>; "
         f"'imgserver backbones' lists them.{did_you_mean(recipe, [DEFAULT])}"
     )
+
+
+def without_endings(recipe: str) -> str:
+    """The name of a model alone, without how its numbers are computed: that of the texts' tower beside the photos'."""
+    for ending in (NVJPEG, BF16, TF32):
+        recipe = recipe.removesuffix(ending)
+    return recipe
 
 
 def any_backbone(recipe: str, store: Path | None = None) -> AnyBackbone:

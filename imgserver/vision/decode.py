@@ -53,6 +53,7 @@ class Preprocessing:
             no pixel of small ones.
         truncated: a photo that ends early is refused, not filled with grey.
         orientation: photos are turned as their EXIF tag says.
+        jpeg: what decodes plain JPEGs: ``pillow``, or on a GPU ``nvjpeg``, whose pixels are others.
     """
 
     size: int = 224
@@ -64,6 +65,7 @@ class Preprocessing:
     draft: float = 1.0
     truncated: str = "refuse"
     orientation: str = "exif"
+    jpeg: str = "pillow"
 
 
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -120,10 +122,8 @@ def _fit(image: Image.Image, how: Preprocessing, limits: ImageLimits) -> Image.I
     resampling = RESAMPLING[how.interpolation]
     if how.fit == "stretch":
         return image.resize((how.size, how.size), resampling)
-    # As torchvision does it, to the pixel: the longer side is cut to a whole number, the middle is rounded.
     width, height = image.size
-    shorter = min(width, height)
-    wide, high = how.resize * width // shorter, how.resize * height // shorter
+    wide, high = scaled_size(width, height, how)
     if wide * high > limits.max_pixels:  # a strip of a few pixels' width becomes larger than memory
         raise ImageTooLarge(
             f"{width} x {height} pixels would be scaled to {wide} x {high}, more than {limits.max_pixels}"
@@ -131,6 +131,15 @@ def _fit(image: Image.Image, how: Preprocessing, limits: ImageLimits) -> Image.I
     image = image.resize((wide, high), resampling)
     left, top = round((image.width - how.size) / 2), round((image.height - how.size) / 2)
     return image.crop((left, top, left + how.size, top + how.size))
+
+
+def scaled_size(width: int, height: int, how: Preprocessing) -> tuple[int, int]:
+    """What a photo is scaled to, width and height, before the middle is taken."""
+    if how.fit == "stretch":
+        return how.size, how.size
+    # As torchvision does it, to the pixel: the longer side is cut to a whole number, the middle is rounded.
+    shorter = min(width, height)
+    return how.resize * width // shorter, how.resize * height // shorter
 
 
 def thumbnail(data: bytes, max_side: int, limits: ImageLimits) -> bytes:

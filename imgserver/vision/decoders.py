@@ -26,10 +26,10 @@ from crossmedia.errors import ServerFault
 from crossmedia.imgserver.vision.decode import ImageLimits, Pixels, Preprocessing
 from crossmedia.imgserver.vision.decode_worker import CORRUPT, DONE, REPLY, REQUEST, TOO_LARGE
 from crossmedia.imgserver.vision.formats import CorruptImage, ImageTooLarge
+from crossmedia.imgserver.vision.machine import Machine
 
 MAX_ANSWER_S = 60  # by the clock, for a worker that sleeps; one that works ends by its processor time
 ENDING_S = 5.0  # from the end of its socket to its exit code, on a busy machine
-MOST_WORKERS = 8
 WORKER = "crossmedia.imgserver.vision.decode_worker"
 TRIES = 2  # of a photo whose worker was ended by somebody else
 MAX_ANSWER = 16 << 20  # bytes; pixels of 224 x 224 are 150 KB
@@ -53,12 +53,12 @@ class Decoders:
 
     Args:
         limits: of a photo, its time and memory among them.
-        workers: processes at most; None: two more than there are cores, so that two slow photos keep none from work.
+        workers: processes at most; None: as ``Machine.decoders`` has them.
     """
 
     def __init__(self, limits: ImageLimits, workers: int | None = None):
         self.limits = limits
-        self.workers = workers or min(len(os.sched_getaffinity(0)), MOST_WORKERS) + 2
+        self.workers = workers or Machine().decoders
         self._pid = os.getpid()
         self._idle: list[_Worker] = []
         self._all: set[_Worker] = set()

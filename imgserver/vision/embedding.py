@@ -17,6 +17,8 @@ from crossmedia.imgserver.text.backbone import TextEngine
 from crossmedia.imgserver.vision.backbone import AnyBackbone
 from crossmedia.imgserver.vision.backbones import any_backbone
 from crossmedia.imgserver.vision.engines import Engine, make_engine, run_all
+from crossmedia.imgserver.vision.gpu_jpeg import Jpeg
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photos import Photo, rows_of
 from crossmedia.status import NOT_KEPT, Status
 
@@ -63,6 +65,8 @@ def reasons_of(photos: Iterable[Photo]) -> dict[int, str]:
 
 
 def _without_feature(photo: Photo, reason: str) -> Photo:
+    if isinstance(photo.pixels, Jpeg):
+        reason = f"the GPU cannot decode it, or {reason}"
     return replace(photo, status=Status.CORRUPT, pixels=None, reason=reason)
 
 
@@ -73,11 +77,11 @@ class Embedder:
         recipe: what makes the backbone.
         version: the backbone's version in the store.
         cache: folder for converted graphs, in that of the store.
-        threads: of the engine; 0 takes all cores.
+        machine: what is taken of this machine.
     """
 
-    def __init__(self, recipe: str, version: str, cache: Path, threads: int):
-        self.version, self._recipe, self._cache, self._threads = version, recipe, cache, threads
+    def __init__(self, recipe: str, version: str, cache: Path, machine: Machine):
+        self.version, self._recipe, self._cache, self._machine = version, recipe, cache, machine
         self._lock = threading.Lock()
         self._made: tuple[AnyBackbone, Engine] | None = None
 
@@ -111,5 +115,5 @@ class Embedder:
                         f"The backbone {self._recipe} is {backbone.version} here; the store holds features of "
                         f"{self.version}. Bring back the former weights, or run 'imgserver precompute' again."
                     )
-                self._made = backbone, make_engine(backbone, self._cache, self._threads)
+                self._made = backbone, make_engine(backbone, self._cache, self._machine)
             return self._made

@@ -1,8 +1,9 @@
-"""What runs a backbone: OpenVINO on a CPU, torch on a GPU. The engine is not part of the version: both agree."""
+"""What runs a backbone: OpenVINO on a CPU, torch on GPUs. The engine is not part of the version: both agree."""
 
 from __future__ import annotations
 
 import os
+import queue
 import sys
 import threading
 import warnings
@@ -19,30 +20,54 @@ from torch import nn
 from crossmedia.disk import hash_of, replacing
 from crossmedia.errors import BadInput
 from crossmedia.imgserver.text.backbone import TextBackbone
-from crossmedia.imgserver.vision.backbone import AnyBackbone, Backbone, OnnxGraph
+from crossmedia.imgserver.text.reading import Text
+from crossmedia.imgserver.vision.backbone import NVJPEG, TF32, AnyBackbone, Backbone, OnnxGraph
 from crossmedia.imgserver.vision.decode import Pixels, Preprocessing
+from crossmedia.imgserver.vision.gpu_jpeg import Jpeg
+from crossmedia.imgserver.vision.machine import CPU_BATCH, CPU_IN_FLIGHT, Machine
 
 FeatureArray = npt.NDArray[np.float32]
-MAX_BATCH = 32
+Picture = Pixels | Jpeg | Text
+Pictures = Pixels | Sequence[Picture]
 FP32_AT_ONCE, BF16_AT_ONCE = 1, 8  # images that one core works on at a time
 HASHES = ".hashes"  # beside a converted graph: of its two files
 REQUESTS_A_STREAM = 4  # so that a core goes on with the next while Python, which others hold up, takes a result
 
 
 class Engine(Protocol):
-    """Runs a backbone. ``name`` says on what."""
+    """Runs a backbone; threads may call it side by side.
+
+    Attributes:
+        name: says on what it runs.
+        batch: images that it takes best at a time.
+        in_flight: calls that are worth having under way at once.
+    """
 
     name: str
+    batch: int
+    in_flight: int
 
-    def run(self, pixels: Pixels) -> FeatureArray:
-        """Features, shape (n, F), of pixels, uint8, shape (n, size, size, 3)."""
+    def run(self, pictures: Pictures) -> FeatureArray:
+        """Features, shape (n, F), of pictures: pixels, uint8, shape (n, size, size, 3), or a list of them."""
         ...
 
 
-def run_all(engine: Engine, pixels: Sequence[Pixels]) -> FeatureArray:
-    """Features, shape (n, F), of any number of images but none, in batches that memory does not notice."""
-    blocks = [np.stack(pixels[start : start + MAX_BATCH]) for start in range(0, len(pixels), MAX_BATCH)]
+def run_all(engine: Engine, pictures: Sequence[Picture]) -> FeatureArray:
+    """Features, shape (n, F), of any number of images but none, in batches that memory does not notice.
+
+    A row of one that the GPU cannot decode is nan.
+    """
+    blocks = [pictures[start : start + engine.batch] for start in range(0, len(pictures), engine.batch)]
     return np.concatenate([engine.run(block) for block in blocks])
+
+
+def stacked(pictures: Pictures) -> Pixels:
+    """Pixels of pictures that were decoded, shape (n, size, size, 3)."""
+    if isinstance(pictures, np.ndarray):
+        return pictures
+    decoded = [picture for picture in pictures if not isinstance(picture, Jpeg)]
+    assert len(decoded) == len(pictures), "an engine on the CPU got photos that a GPU decodes"
+    return np.stack(decoded)
 
 
 class OpenVinoEngine:
@@ -51,16 +76,24 @@ class OpenVinoEngine:
     Args:
         backbone: what to run.
         cache: folder for the converted graph, so that the next start need not convert again; None keeps nothing.
-        threads: of the computation; 0 takes all cores.
+        machine: how many threads compute, and the images of a batch.
 
     Raises:
-        BadInput: an ONNX file is none, or does not fit its TOML file.
+        BadInput: an ONNX file is none, or does not fit its TOML file; or the backbone computes as GPUs alone do.
     """
 
     name = "openvino"
+    in_flight = CPU_IN_FLIGHT
 
-    def __init__(self, backbone: Backbone, cache: Path | None, threads: int = 0):
+    def __init__(self, backbone: Backbone, cache: Path | None, machine: Machine = Machine()):  # noqa: B008  frozen
+        for part, there in ((TF32, backbone.tf32), (NVJPEG, backbone.preprocessing.jpeg != "pillow")):
+            if there:
+                raise BadInput(
+                    f"{backbone.recipe} needs a GPU for its {part}. Embed on a machine that has one, or take the name "
+                    f"without {part}, which is another version."
+                )
         ov = runtime()
+        self.batch, threads = machine.batch, machine.threads
         core = ov.Core()
         size = backbone.preprocessing.size
         if isinstance(backbone.graph, OnnxGraph):
@@ -78,8 +111,9 @@ class OpenVinoEngine:
         self._queue.set_callback(self._take)
         self._lock = threading.Lock()
 
-    def run(self, pixels: Pixels) -> FeatureArray:
-        """Features, shape (n, F), of pixels, uint8, shape (n, size, size, 3)."""
+    def run(self, pictures: Pictures) -> FeatureArray:
+        """Features, shape (n, F), of pictures: pixels, uint8, shape (n, size, size, 3), or a list of them."""
+        pixels = stacked(pictures)
         with self._lock:  # the queue belongs to one call at a time
             found: dict[int, FeatureArray] = {}
             for start in range(0, len(pixels), self._at_once):
@@ -226,33 +260,68 @@ def _pooled(values: FeatureArray, pool: str) -> FeatureArray:
 
 
 class TorchEngine:
-    """The backbone in torch, on a GPU where there is one.
+    """The backbone in torch on the CPU: what others are compared with.
 
     Args:
         backbone: what to run.
-        device: ``cuda`` or ``cpu``.
     """
 
-    def __init__(self, backbone: Backbone, device: str):
-        self.name = f"torch-{device}"
-        self._device = torch.device(device)
+    name = "torch-cpu"
+    batch, in_flight = CPU_BATCH, 1
+
+    def __init__(self, backbone: Backbone):
         assert not isinstance(backbone.graph, OnnxGraph), "make_engine gives ONNX graphs to OpenVINO"
-        self._module = backbone.graph().to(self._device)
+        self._module = backbone.graph()
         self._bf16 = backbone.bf16
 
     @torch.inference_mode()
-    def run(self, pixels: Pixels) -> FeatureArray:
-        """Features, shape (n, F), of pixels, uint8, shape (n, size, size, 3)."""
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            features = self._module(torch.from_numpy(pixels).to(self._device))
-        found: FeatureArray = features.float().cpu().numpy()
+    def run(self, pictures: Pictures) -> FeatureArray:
+        """Features, shape (n, F), of pictures: pixels, uint8, shape (n, size, size, 3), or a list of them."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
+            features = self._module(torch.from_numpy(stacked(pictures)))
+        found: FeatureArray = features.float().numpy()
         return found
 
 
-def make_engine(backbone: AnyBackbone, cache: Path | None, threads: int = 0) -> Engine:
-    """Torch where there is a CUDA device, OpenVINO elsewhere and for ONNX files; a text encoder brings its own."""
+class SeveralEngines:
+    """Engines behind one queue: whichever is free takes the next batch.
+
+    Args:
+        engines: of one backbone, with batches of one size.
+    """
+
+    def __init__(self, engines: Sequence[Engine]):
+        self.name = ", ".join(engine.name for engine in engines)
+        self.batch = engines[0].batch
+        self.in_flight = sum(engine.in_flight for engine in engines)
+        self._free: queue.SimpleQueue[Engine] = queue.SimpleQueue()
+        for place in range(max(engine.in_flight for engine in engines)):  # in turn, so that no engine waits at first
+            for engine in engines:
+                if place < engine.in_flight:
+                    self._free.put(engine)
+
+    def run(self, pictures: Pictures) -> FeatureArray:
+        """Features, shape (n, F), of pictures: pixels, uint8, shape (n, size, size, 3), or a list of them."""
+        engine = self._free.get()
+        try:
+            return engine.run(pictures)
+        finally:
+            self._free.put(engine)
+
+
+def make_engine(backbone: AnyBackbone, cache: Path | None, machine: Machine = Machine()) -> Engine:  # noqa: B008  frozen
+    """Torch on the GPUs of ``machine``, OpenVINO where it has none and for ONNX files; a text encoder brings its own.
+
+    Raises:
+        BadInput: a device is not there, or the backbone cannot run on it.
+    """
     if isinstance(backbone, TextBackbone):
-        return backbone.make(threads)
-    if torch.cuda.is_available() and not isinstance(backbone.graph, OnnxGraph):
-        return TorchEngine(backbone, "cuda")
-    return OpenVinoEngine(backbone, cache, threads)
+        engine = backbone.make(machine.threads, machine.first)
+        engine.batch = machine.batch
+        return engine
+    if not machine.gpus or isinstance(backbone.graph, OnnxGraph):
+        return OpenVinoEngine(backbone, cache, machine)
+    from crossmedia.imgserver.vision.cuda_engine import CudaEngine
+
+    made = [CudaEngine(backbone, device, machine) for device in machine.gpus]
+    return made[0] if len(made) == 1 else SeveralEngines(made)

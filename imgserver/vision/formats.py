@@ -87,6 +87,7 @@ _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
 _SOS, _EOI, _SOI, _COM, _APP0, _APP1, _APP14 = 0xDA, 0xD9, 0xD8, 0xFE, 0xE0, 0xE1, 0xEE
 _APPS = range(0xE0, 0xF0)
+_BASELINE, _FRAMES = 0xC0, {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _OF_COLOURS = {_APP0: b"JFIF\0", _APP14: b"Adobe"}  # how the numbers are to be read; once
 
 
@@ -106,6 +107,40 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         yield marker, at - 2, at + length  # without the padding before it
         at += length
     raise ImageTooLarge(f"the file has more than {MAX_SEGMENTS} segments")
+
+
+def plain_jpeg(data: bytes) -> tuple[bytes, int, int] | None:
+    """A whole, upright baseline JPEG of 8 bits and one scan, in grey or YCbCr, with its width and height.
+
+    Only its header is walked. What is returned is the file without what its pixels do not need; None: it is no such
+    file, or ``essentials`` has to look at it.
+    """
+    if data.rstrip(b"\0")[-2:] != b"\xff\xd9":  # cut off
+        return None
+    kept, tags, size = [data[:2]], Tags(), None
+    for marker, begin, end in _segments(data):
+        body = data[begin + 4 : end]
+        if marker == _SOS:
+            if size is None or data.find(b"\xff\xda", end) >= 0 or sum(map(len, kept)) > MAX_TABLES:
+                return None
+            if orientation(tags.get("exif", b""), tags.get("xmp", b"")) != 1:
+                return None
+            return b"".join(kept) + data[begin:], *size
+        if marker == _BASELINE and size is None and len(body) >= 6 and body[0] == 8 and body[5] in (1, 3):
+            size = int.from_bytes(body[3:5]), int.from_bytes(body[1:3])
+            if not all(size):
+                return None
+        elif marker in _FRAMES:
+            return None
+        if marker == _APP1:
+            for key, prefix in (("exif", _EXIF), ("xmp", _XMP)):
+                if body.startswith(prefix):
+                    tags.setdefault(key, body.removeprefix(prefix))
+        elif marker == _APP14 and body.startswith(_OF_COLOURS[_APP14]) and body[11:12] == b"\0":  # no YCbCr
+            return None
+        elif marker not in (_COM, *_APPS):
+            kept.append(data[begin:end])
+    return None
 
 
 def _jpeg(data: bytes, max_pixels: int) -> tuple[bytes, Tags]:

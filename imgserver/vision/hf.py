@@ -72,10 +72,9 @@ def hf_text_backbone(recipe: str) -> TextBackbone:
     )
     encode = _tower_encoder if two else _sentence_encoder
 
-    def make(threads: int) -> TextEngine:
+    def make(threads: int, device: str) -> TextEngine:
         if threads:
             torch.set_num_threads(threads)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         return TextEngine(f"torch-{device}", encode(folder, _model(folder).to(device), pooling))
 
     dim = _dim(folder, lambda model: torch.from_numpy(encode(folder, model, pooling)(["a"])))

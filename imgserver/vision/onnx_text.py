@@ -36,7 +36,7 @@ def onnx_text_backbone(recipe: str) -> TextBackbone:
     name = "text:onnx:" + re.sub(r"[^\w.-]", "_", folder.name)
     version = backbone_version(name, (model, *beside, tokens), reading, f"{pooling}, of length 1")
 
-    def make(threads: int) -> TextEngine:
+    def make(threads: int, device: str) -> TextEngine:
         return TextEngine("openvino", _encoder(folder, model, tokens, pooling, threads))
 
     dim = _encoder(folder, model, tokens, pooling, 1)(["a"]).shape[1]

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from crossmedia.imgserver.storage.catalogue import Catalogue
 from crossmedia.imgserver.storage.catalogue.remote import in_words
-from crossmedia.imgserver.storage.records import SOURCE, Rows, Space, content_hash, spread
-from crossmedia.imgserver.text.reading import BadText, TextReading, TextTooLong
-from crossmedia.imgserver.vision.decode import Preprocessing
+from crossmedia.imgserver.storage.records import SOURCE, Ids, Rows, Space, content_hash, spread
+from crossmedia.imgserver.text.reading import BadText, Text, TextReading, TextTooLong
+from crossmedia.imgserver.vision.decode import Pixels, Preprocessing
 from crossmedia.imgserver.vision.decoders import Decoders, DecodingFailed
 from crossmedia.imgserver.vision.formats import CorruptImage, ImageTooLarge
+from crossmedia.imgserver.vision.gpu_jpeg import Jpeg, for_gpu
 from crossmedia.status import Status, is_ok
 
 
@@ -35,14 +36,14 @@ class Photo:
         image_id: its id.
         status: what became of it: OK means there are pixels.
         source: size, stamp and content hash of the bytes.
-        pixels: uint8, shape (size, size, 3), or None; of a text, the text.
+        pixels: uint8, shape (size, size, 3), or the bytes of which a GPU makes them, or None; of a text, the text.
         reason: why there are no pixels, for people.
     """
 
     image_id: int
     status: Status
     source: Source
-    pixels: npt.NDArray[Any] | None = None
+    pixels: Pixels | Jpeg | Text | None = None
     reason: str = ""
 
     @property
@@ -66,23 +67,54 @@ def rows_of(space: Space, photos: Sequence[Photo], found: npt.NDArray[Any] | Non
     return Rows(space, ids, status, sources, spread(found, is_ok(status)))
 
 
+def read_photos(catalogue: Catalogue, ids: Ids, preprocessing: Preprocessing, decoders: Decoders) -> list[Photo]:
+    """Read and decode photos of the catalogue, one after the other; never raises for what is wrong with one."""
+    try:
+        found = catalogue.fingerprints(ids)
+    except OSError:  # of one of them; each is looked at by itself
+        return [read_photo(catalogue, image_id, preprocessing, decoders) for image_id in ids.tolist()]
+    sources = map(Source, found.size.tolist(), found.stamp.tolist())
+    return [
+        _read(catalogue, image_id, source if there else None, preprocessing, decoders)
+        for image_id, source, there in zip(ids.tolist(), sources, found.there.tolist(), strict=True)
+    ]
+
+
 def read_photo(
     catalogue: Catalogue, image_id: int, preprocessing: Preprocessing | TextReading, decoders: Decoders
 ) -> Photo:
     """Read and decode one photo of the catalogue; never raises for what is wrong with it."""
     try:
         found = catalogue.fingerprints(np.array([image_id]))
-        if not found.there[0]:
-            reason = "the catalogue has no such image"
-            return Photo(image_id, Status.NOT_FOUND, Source(), reason=reason)
-        size, stamp = int(found.size[0]), int(found.stamp[0])
+    except OSError as error:
+        return _unreadable(image_id, error)
+    seen = Source(int(found.size[0]), int(found.stamp[0])) if found.there[0] else None
+    return _read(catalogue, image_id, seen, preprocessing, decoders)
+
+
+def _read(
+    catalogue: Catalogue,
+    image_id: int,
+    seen: Source | None,
+    preprocessing: Preprocessing | TextReading,
+    decoders: Decoders,
+) -> Photo:
+    """Read and decode a photo whose size and stamp were ``seen``; None: there is none."""
+    if seen is None:
+        return Photo(image_id, Status.NOT_FOUND, Source(), reason="the catalogue has no such image")
+    try:
         data = catalogue.read(image_id, decoders.limits.max_bytes)
     except OSError as error:
-        return Photo(image_id, Status.FAILED, Source(), reason=f"cannot be read: {in_words(error)}")
+        return _unreadable(image_id, error)
     if data is None:
         reason = "it has gone, its cell is empty, or it leads to where no photos are read (--photo-root)"
         return Photo(image_id, Status.NOT_FOUND, Source(), reason=reason)
-    return photo_from_bytes(image_id, data, Source(size, stamp, content_hash(data)), preprocessing, decoders)
+    source = Source(seen.size, seen.stamp, content_hash(data))
+    return photo_from_bytes(image_id, data, source, preprocessing, decoders)
+
+
+def _unreadable(image_id: int, error: OSError) -> Photo:
+    return Photo(image_id, Status.FAILED, Source(), reason=f"cannot be read: {in_words(error)}")
 
 
 def photo_from_bytes(
@@ -92,7 +124,8 @@ def photo_from_bytes(
     if isinstance(preprocessing, TextReading):
         return text_from_bytes(image_id, data, source, preprocessing)
     try:
-        return Photo(image_id, Status.OK, source, decoders.pixels(data, preprocessing))
+        picture = for_gpu(data, decoders.limits) if preprocessing.jpeg == "nvjpeg" else None
+        return Photo(image_id, Status.OK, source, picture or decoders.pixels(data, preprocessing))
     except ImageTooLarge as error:
         return Photo(image_id, Status.TOO_LARGE, source, reason=str(error))
     except CorruptImage as error:

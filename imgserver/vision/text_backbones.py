@@ -107,7 +107,7 @@ def _kept(store: Path, encoder: Tfidf) -> str:
 
 
 def _of_tfidf(encoder: Tfidf) -> TextBackbone:
-    def make(threads: int) -> TextEngine:
+    def make(threads: int, device: str) -> TextEngine:
         return TextEngine("numpy", encoder.encode, "it has no characters in common with the texts that were fitted on")
 
     return TextBackbone(encoder.version, encoder.version, encoder.dim, make, probe=encoder.example)

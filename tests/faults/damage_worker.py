@@ -26,6 +26,7 @@ from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.decode import ImageLimits, decode
 from crossmedia.imgserver.vision.engines import OpenVinoEngine
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.wire import SEARCH
 from crossmedia.status import Status
 from crossmedia.v1 import image_server_pb2 as pb
@@ -87,7 +88,7 @@ def good(store: Path, _: Path) -> dict[str, Any]:
 
 def serve(store: Path) -> ImageService:
     """A service with its active table loaded."""
-    service = ImageService(ServiceConfig(store, threads=1))
+    service = ImageService(ServiceConfig(store, machine=Machine(threads=1)))
     service.served.load()
     return service
 
@@ -134,7 +135,7 @@ def embed(store: Path, _: Path) -> dict[str, Any]:
     file = store.parent / "feature.npy"
     backbone = get_backbone("efficientnet_lite0")
     pixels = decode(built_in_photo(), backbone.preprocessing, ImageLimits())[None].copy()
-    feature = OpenVinoEngine(backbone, store / "engine", 1).run(pixels)
+    feature = OpenVinoEngine(backbone, store / "engine", Machine(threads=1)).run(pixels)
     if not file.exists():
         np.save(file, feature)
     return {"wrong": int((feature != np.load(file)).any()), "failed": 0, "missing": 0, "errors": []}

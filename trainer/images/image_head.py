@@ -18,7 +18,8 @@ from crossmedia.imgserver.client import FetchStats, HeadServers, ImageClient, Ve
 from crossmedia.imgserver.client.ids import as_ids, deduplicated
 from crossmedia.imgserver.head import Head
 from crossmedia.trainer.images.images import Images
-from crossmedia.trainer.images.through_servers import SentHead, tensor_of, through_servers
+from crossmedia.trainer.images.through_servers import SentHead, through_servers
+from crossmedia.trainer.one_copy import copied
 from crossmedia.trainer.tensors import ImageVectors
 from crossmedia.version import Version
 
@@ -118,8 +119,8 @@ class StoredVectors(ImageHead):
     def forward(self, image_ids: Int64Array | Tensor, fetched: Vectors | None = None) -> ImageVectors:
         """Values, shape (K, D), fp32, zeros where there is no image, and ok, shape (K,), on this module's device."""
         found = self.fetch(_array(image_ids)) if fetched is None else fetched
-        device = self._where.device
-        return ImageVectors(tensor_of(found.values, device).float(), tensor_of(found.ok, device))
+        values, ok = copied([found.values, found.ok], self._where.device)
+        return ImageVectors(values.float(), ok)
 
 
 class LocalHead(StoredVectors):
@@ -197,7 +198,7 @@ class RemoteHead(ImageHead):
         if self.training:
             self.staleness.append(self._step - used.step)
             self._step += 1
-        return vectors if place is None else _placed(vectors, tensor_of(place, vectors.ok.device).long())
+        return vectors if place is None else _placed(vectors, copied([place], vectors.ok.device)[0].long())
 
     def _publish(self) -> SentHead:
         """The head's state now, by its version."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from crossmedia.features.batch import Int64Array
 from crossmedia.imgserver.client import HeadServers, Vectors
 from crossmedia.imgserver.head import Head
+from crossmedia.trainer.one_copy import copied
 from crossmedia.trainer.tensors import ImageVectors
 
 
@@ -90,7 +91,7 @@ class _Remote(torch.autograd.Function):
         if fetched is None:
             values, ok = torch.zeros(0, used.dim, device=device), torch.zeros(0, dtype=torch.bool, device=device)
         else:
-            values, ok = tensor_of(fetched.values, device), tensor_of(fetched.ok, device)
+            values, ok = copied([fetched.values, fetched.ok], device)
         ctx.used, ctx.ids, ctx.ok = used, ids, ok
         ctx.shapes = {name: weight.shape for name, weight in zip(names, weights, strict=True)}
         ctx.scaled = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) == torch.float16
@@ -106,8 +107,3 @@ class _Remote(torch.autograd.Function):
             return (*[None] * 4, *(torch.full(shape, torch.nan, device=device) for shape in ctx.shapes.values()))
         found = ctx.used.gradient(ctx.ids, d_vectors.cpu().numpy(), ctx.shapes)
         return (*[None] * 4, *(found[name].to(device) for name in ctx.shapes))
-
-
-def tensor_of(array: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """On ``device``; copied where the array is a reply's own bytes, which nobody may write."""
-    return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)

@@ -140,8 +140,9 @@ class Catalogue:
         return same
 
     def _look(self, ids: Ids, unknown: npt.NDArray[np.bool_], found: Fingerprints) -> Fingerprints:
+        places = self._listing.places(ids)
         for row in np.flatnonzero(unknown).tolist():
-            path = self._path(int(ids[row]))
+            path = self._path(int(ids[row]), int(places[row]))
             if path is None:
                 found.there[row] = False
             elif is_url(path):
@@ -160,10 +161,10 @@ class Catalogue:
         Raises:
             OSError: the photo is there and cannot be read.
         """
-        path = self._path(image_id)
+        place = int(self._listing.places(np.array([image_id]))[0])
+        path = self._path(image_id, place)
         if path is None:
             return None
-        place = int(self._listing.places(np.array([image_id]))[0])
         offset = WHOLE_FILE if place < 0 else int(self._listing.offset[place])
         if offset != WHOLE_FILE and has_suffix(path, PARQUET_SUFFIXES):
             data = self._rows.read(path, offset)
@@ -174,9 +175,8 @@ class Catalogue:
         size = int(self._listing.size[place])
         return files.read(path, offset, min(size, max_bytes + 1) if size >= 0 else max_bytes + 1)
 
-    def _path(self, image_id: int) -> str | None:
-        """The file that holds an image, or None."""
-        place = int(self._listing.places(np.array([image_id]))[0])
+    def _path(self, image_id: int, place: int) -> str | None:
+        """The file that holds an image, or None; ``place``: where the image stands in the listing, -1: nowhere."""
         if place >= 0:
             return join(self._root, self._listing.files[int(self._listing.file[place])].as_py())
         return self._late(image_id)

@@ -65,8 +65,8 @@ def mocked() -> Any:
         (lambda: mocked().search([b"x", "red"]), "queries is [b'x', 'red']; it must be a list of image ids"),
         (lambda: mocked().search([1], k="3"), "k is '3'; it must be a whole number."),
         (lambda: mocked().thumbnails([1], max_side="3"), "max_side is '3'; it must be a whole number, at least 1."),
-        (lambda: mocked().put([b"x"]), "photos is [b'x']; it must be a dict, image id -> the bytes of the photo, "),
-        (lambda: mocked().put({7: None}), "The photo of image 7 is None; it must be bytes, or text for a server of"),
+        (lambda: mocked().put([b"x"]), "photos is [b'x']; it must be a dict, image id -> the bytes of the photo."),
+        (lambda: mocked().put({7: 7}), "The photo of image 7 is 7; it must be bytes, or a str for a text."),
     ],
 )
 def test_what_is_of_another_type_is_refused_at_once(work: Callable[[], Any], said: str) -> None:

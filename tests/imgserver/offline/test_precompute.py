@@ -12,6 +12,7 @@ from conftest import run_command
 
 import crossmedia
 from crossmedia.errors import BadInput
+from crossmedia.imgserver.vision.machine import Machine
 
 
 def test_one_call_embeds_and_is_called_again_when_photos_were_added(photos: Path, tmp_path: Path) -> None:
@@ -21,13 +22,17 @@ def test_one_call_embeds_and_is_called_again_when_photos_were_added(photos: Path
         os.link(photos / f"{number:03d}.jpg", folder / f"{number}.jpg")
     (folder / "20.jpg").write_bytes(b"no picture")
     told: list[int] = []
-    first = crossmedia.precompute(store=store, catalogue=folder, dim=8, threads=1, progress=told.append)
+    first = crossmedia.precompute(
+        store=store, catalogue=folder, dim=8, machine=Machine(threads=1), progress=told.append
+    )
     assert (first.found, first.embedded, first.skipped, first.rejected) == (21, 20, 0, 1)
     assert sum(told) == 21
     assert first.version.endswith("/8")
     assert 0 < first.start_s < first.seconds
     os.link(photos / "100.jpg", folder / "100.jpg")
-    again = crossmedia.precompute(str(store), str(folder), "efficientnet_lite0", ids=[100, 0], threads=1)
+    again = crossmedia.precompute(
+        str(store), str(folder), "efficientnet_lite0", ids=[100, 0], machine=Machine(threads=1)
+    )
     assert (again.found, again.embedded, again.skipped, again.version) == (2, 1, 1, first.version)
     with crossmedia.open_store(store) as client:
         assert client.get([0, 19, 20, 100]).ok.tolist() == [True, True, False, True]

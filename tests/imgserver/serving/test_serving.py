@@ -34,8 +34,9 @@ from crossmedia.imgserver.serving.miss import Miss
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
 from crossmedia.imgserver.serving.stage import Stage
 from crossmedia.imgserver.serving.under_way import UnderWay
-from crossmedia.imgserver.vision.decode import ImageLimits, Pixels
-from crossmedia.imgserver.vision.engines import FeatureArray
+from crossmedia.imgserver.vision.decode import ImageLimits
+from crossmedia.imgserver.vision.engines import FeatureArray, Pictures, stacked
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.service.admission import Admission
 from crossmedia.service.callers import Caller
@@ -51,7 +52,9 @@ def own_photos(photos: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def service(store: Path, own_photos: Path) -> Iterator[ImageService]:
     """In this process; failures are remembered for half a second."""
-    made = ImageService(ServiceConfig(store, PhotoSource(str(own_photos)), negative_ttl_s=0.5, threads=2))
+    made = ImageService(
+        ServiceConfig(store, PhotoSource(str(own_photos)), negative_ttl_s=0.5, machine=Machine(threads=2))
+    )
     yield made
     made.close()
 
@@ -291,7 +294,8 @@ def test_a_photo_that_the_cnn_has_no_numbers_for_is_corrupt(
     engine = service.served.active.maker.embedder.engine
     run = engine.run
 
-    def divides(pixels: Pixels) -> FeatureArray:
+    def divides(pictures: Pictures) -> FeatureArray:
+        pixels = stacked(pictures)
         found = run(pixels)
         found[(pixels == 0).all(axis=(1, 2, 3))] = np.nan
         found[(pixels == 255).all(axis=(1, 2, 3)), 7] = 70_000

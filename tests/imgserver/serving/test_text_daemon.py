@@ -16,6 +16,7 @@ import crossmedia
 from crossmedia.errors import CrossMediaError, InvalidRequest, StoreError, VersionMismatch
 from crossmedia.imgserver import open_local
 from crossmedia.imgserver.client import ImageClient, Status
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.text_source import TextSource
 
 ITEMS = ROOT / "examples" / "grocery" / "photos.csv"
@@ -269,6 +270,23 @@ def test_photos_are_found_by_words(model: Path, photo_store: Path, tmp_path: Pat
         np.testing.assert_allclose(found.cosines[0], cosines[order], atol=2e-3)
         near = dict(zip(found.image_ids[0].tolist(), found.cosines[0].tolist(), strict=True))
         np.testing.assert_allclose([near[i] for i in range(60)], cosines, atol=2e-3)
+
+
+def test_words_find_photos_whose_tower_computes_in_another_format(
+    model: Path, photos: Path, photo_store: Path, tmp_path: Path
+) -> None:
+    """How the photos' numbers are computed says nothing of the texts' tower."""
+    store = tmp_path / "store"
+    made = crossmedia.precompute(store, photos, f"hf:{model}#bf16", ids=range(60), machine=Machine(threads=1))
+    assert "#bf16" in made.version
+    crossmedia.build_index(store)
+    with ImageClient(open_local(store)) as short, ImageClient(open_local(photo_store)) as whole:
+        found, expected = (
+            dict(zip(one.image_ids[0].tolist(), one.cosines[0].tolist(), strict=True))
+            for one in (client.search(["red dress"], k=60) for client in (short, whole))
+        )
+    assert found.keys() == expected.keys()
+    np.testing.assert_allclose([found[i] for i in range(60)], [expected[i] for i in range(60)], atol=0.05)
 
 
 def test_words_are_refused_where_a_head_made_something_else(

@@ -28,6 +28,7 @@ from crossmedia.imgserver.storage.cluster.nodes import REPLY_TIMEOUT_S
 from crossmedia.imgserver.storage.cluster.store import RedisStore
 from crossmedia.imgserver.storage.records import SOURCE, Rows, Space
 from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.wire import PUT_HEAD, PUT_IMAGES, SEARCH
 from crossmedia.v1 import image_server_pb2 as pb
 
@@ -355,7 +356,9 @@ def _zeros(space: Space, ids: np.ndarray) -> Rows:
 def test_photos_that_are_brought_are_seen_by_all_and_count_a_generation(
     cluster: RedisCluster, published: str, photos: Path, tmp_path: Path
 ) -> None:
-    services = [ImageService(ServiceConfig(published, folder=tmp_path / str(i), threads=1)) for i in range(2)]
+    services = [
+        ImageService(ServiceConfig(published, folder=tmp_path / str(i), machine=Machine(threads=1))) for i in range(2)
+    ]
     one, other = (ImageClient(LocalTransport(service)) for service in services)
     try:
         generation = other.info().generation
@@ -389,7 +392,7 @@ def test_a_head_that_learns_needs_features_there(
     head = Head.from_bytes(next((store / "heads").iterdir()).read_bytes())
     opened.close()
     request = pb.PutHeadRequest(run_id="run", version=head.version(backbone), head=head.to_bytes())
-    service = ImageService(ServiceConfig(published, folder=tmp_path / "server", threads=1))
+    service = ImageService(ServiceConfig(published, folder=tmp_path / "server", machine=Machine(threads=1)))
     try:
         with pytest.raises(VersionMismatch, match=f"publish --version {backbone[:10]}"):
             service.answer(PUT_HEAD, request, time.monotonic() + 10)

@@ -20,12 +20,13 @@ from crossmedia.imgserver.vision.backbones import any_backbone, get_backbone
 from crossmedia.imgserver.vision.decode import ImageLimits, decode
 from crossmedia.imgserver.vision.engines import make_engine
 from crossmedia.imgserver.vision.hf import hf_backbone, hf_text_backbone
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.onnx_text import onnx_text_backbone
 from crossmedia.imgserver.vision.pooling import Pooling
 
 
 def features(backbone: Backbone | TextBackbone, texts: list[str]) -> np.ndarray:
-    return make_engine(backbone, None, 1).run(np.array(texts))
+    return make_engine(backbone, None, Machine(threads=1)).run(np.array(texts))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,8 @@ def test_both_towers_are_those_of_the_model(towers: Path, photos: Path) -> None:
     with torch.inference_mode():
         out = model.get_image_features(**processor(images=opened, return_tensors="pt"))
         out = torch.nn.functional.normalize(getattr(out, "pooler_output", out), dim=1).numpy()
-    np.testing.assert_allclose(make_engine(image, None, 1).run(pixels), out, atol=2e-3)  # a grey level of one pixel
+    found = make_engine(image, None, Machine(threads=1)).run(pixels)
+    np.testing.assert_allclose(found, out, atol=2e-3)  # a grey level of one pixel
 
 
 def test_what_is_no_model_is_said(bert: Path, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_net_of_torchvision_equals_torchvisions_own_pipeline(resnet_file: Path
     assert backbone.feature_dim == 512
     assert backbone.version.startswith("torchvision:resnet18.resnet@")
     pixels = np.stack([decode(f.read_bytes(), backbone.preprocessing, LIMITS) for f in files])
-    np.testing.assert_allclose(TorchEngine(backbone, "cpu").run(pixels), wanted, atol=2e-4)
+    np.testing.assert_allclose(TorchEngine(backbone).run(pixels), wanted, atol=2e-4)
     found = OpenVinoEngine(backbone, None).run(pixels)
     cosine = (found * wanted).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(wanted, axis=1)
     assert cosine.min() > 0.9999
@@ -71,7 +71,7 @@ def test_cropping_is_torchvisions_to_the_pixel(shape: tuple[int, int]) -> None:
 def test_the_last_layer_is_taken_off_whatever_it_is_called(model: str) -> None:
     backbone = torchvision_backbone(f"torchvision:{model}", random_weights=True)
     size = backbone.preprocessing.size
-    features = TorchEngine(backbone, "cpu").run(np.zeros((1, size, size, 3), dtype=np.uint8))
+    features = TorchEngine(backbone).run(np.zeros((1, size, size, 3), dtype=np.uint8))
     assert features.shape == (1, backbone.feature_dim)
 
 
@@ -148,7 +148,7 @@ def test_weights_that_are_code_are_refused(tmp_path: Path, capsys: pytest.Captur
 def test_weights_of_another_net_are_refused(resnet_file: Path) -> None:
     backbone = get_backbone(f"torchvision:resnet50@{resnet_file}")
     with pytest.raises(BadInput, match="do not fit resnet50"):
-        TorchEngine(backbone, "cpu")
+        TorchEngine(backbone)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_an_onnx_file_gives_the_features_of_its_net(onnx_file: Path, photos: Pat
     original = get_backbone("efficientnet_lite0")
     files = sorted(photos.glob("*.jpg"))[:8]
     pixels = np.stack([decode(f.read_bytes(), backbone.preprocessing, LIMITS) for f in files])
-    a, b = OpenVinoEngine(backbone, None).run(pixels), TorchEngine(original, "cpu").run(pixels)
+    a, b = OpenVinoEngine(backbone, None).run(pixels), TorchEngine(original).run(pixels)
     assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.9999
     onnx_file.with_suffix(".toml").write_text(SPEC + "channels = 'bgr'\n")
     swapped = get_backbone(f"onnx:{onnx_file}")

@@ -32,6 +32,7 @@ from crossmedia.imgserver.vision import decoders as decoders_module
 from crossmedia.imgserver.vision.decode import ImageLimits, Preprocessing, decode, thumbnail
 from crossmedia.imgserver.vision.decoders import Decoders, DecodingFailed
 from crossmedia.imgserver.vision.formats import FORMATS, MAX_SCANS, CorruptImage, ImageTooLarge
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 
 PLAIN = Preprocessing()
@@ -361,7 +362,7 @@ def test_precompute_passes_over_photos_that_never_end(bombed: Path, store: Path)
 
 
 def test_two_photos_that_never_end_delay_nobody(bombed: Path, store: Path) -> None:
-    service = ImageService(ServiceConfig(store, PhotoSource(str(bombed)), threads=2))
+    service = ImageService(ServiceConfig(store, PhotoSource(str(bombed)), machine=Machine(threads=2)))
     client = ImageClient(LocalTransport(service), timeout_s=60)
     assert client.get([150]).ok.all()  # the CNN is there, and a decoder
     found: dict[int, Status] = {}
@@ -383,7 +384,7 @@ def test_two_photos_that_never_end_delay_nobody(bombed: Path, store: Path) -> No
 
 
 def test_a_service_ends_while_a_photo_is_decoded(bombed: Path, store: Path) -> None:
-    service = ImageService(ServiceConfig(store, PhotoSource(str(bombed)), threads=2))
+    service = ImageService(ServiceConfig(store, PhotoSource(str(bombed)), machine=Machine(threads=2)))
     client = ImageClient(LocalTransport(service))
     assert client.get([150], timeout_s=60).ok.all()
     with pytest.raises(DeadlineExceeded):
@@ -398,7 +399,7 @@ def test_a_service_ends_while_a_photo_is_decoded(bombed: Path, store: Path) -> N
 
 def test_health_notices_decoders_that_do_not_answer(store: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "PROBE_TIMEOUT_S", 1.0)
-    service = ImageService(ServiceConfig(store, PhotoSource(str(photos)), threads=2))
+    service = ImageService(ServiceConfig(store, PhotoSource(str(photos)), machine=Machine(threads=2)))
     client = ImageClient(LocalTransport(service))
     assert client.get([150]).ok.all()
     before = client.info()

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from crossmedia.errors import BadInput
@@ -262,7 +261,7 @@ def test_engines_agree_on_real_photos(photos: Path, graph_cache: Path) -> None:
     files = sorted(photos.iterdir())[:16]
     pixels = np.stack([decode(f.read_bytes(), backbone.preprocessing, LIMITS) for f in files])
     a = OpenVinoEngine(backbone, graph_cache / "engine").run(pixels)
-    b = TorchEngine(backbone, "cpu").run(pixels)
+    b = TorchEngine(backbone).run(pixels)
     cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     assert a.shape == (16, 1280)
     assert cosine.min() > 0.9999
@@ -276,7 +275,7 @@ def test_engines_agree_on_posters(test_data: Path, graph_cache: Path) -> None:
         data = [file.read() for file in files if file is not None]
     pixels = np.stack([decode(photo, backbone.preprocessing, LIMITS) for photo in data])
     a = OpenVinoEngine(backbone, graph_cache / "engine").run(pixels)
-    b = TorchEngine(backbone, "cpu").run(pixels)
+    b = TorchEngine(backbone).run(pixels)
     assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.9999
 
 
@@ -285,7 +284,7 @@ def test_bf16_is_a_version_of_its_own_and_close(photos: Path, graph_cache: Path)
     assert half.version == plain.version + "#bf16"
     pixels = np.stack([decode(f.read_bytes(), plain.preprocessing, LIMITS) for f in sorted(photos.iterdir())[:48]])
     a = OpenVinoEngine(plain, graph_cache / "engine").run(pixels)
-    for b in (OpenVinoEngine(half, None).run(pixels), TorchEngine(half, "cpu").run(pixels)):
+    for b in (OpenVinoEngine(half, None).run(pixels), TorchEngine(half).run(pixels)):
         cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
         assert cosine.min() > 0.99
 
@@ -309,18 +308,6 @@ def test_converting_a_backbone_reports_nothing_to_anybody() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["openvino.tools.ovc.telemetry_stub", "None"], done.stderr
-
-
-@pytest.mark.gpu
-def test_the_gpu_gives_the_same_features(photos: Path, graph_cache: Path) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("there is no CUDA device")
-    backbone = get_backbone("efficientnet_lite0")
-    files = sorted(photos.iterdir())[:64]
-    pixels = np.stack([decode(f.read_bytes(), backbone.preprocessing, LIMITS) for f in files])
-    a = OpenVinoEngine(backbone, graph_cache / "engine").run(pixels)
-    b = TorchEngine(backbone, "cuda").run(pixels)
-    assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.9999
 
 
 def test_the_version_depends_on_every_step(tmp_path: Path) -> None:
