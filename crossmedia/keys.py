@@ -122,7 +122,7 @@ def column_of(values: Any, name: str, where: str) -> Column:
 def _one(value: Any, name: str, where: str) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)  # of any size
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | np.ndarray):
         raise BadInput(
             f"The column {name!r} of {where} holds {_short(value)} beside values of another kind; where one cell is a "
             f"list, each must be a list of values of one kind: [7] for one value, [] for none."

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from crossmedia.features.batch import Int64Array
 from crossmedia.keys import Column, full_keys, is_text, keys, texts
 
-BETWEEN = "\x1f"  # ASCII's unit separator: what stands between entries here, and in no key
+BETWEEN, ESCAPE = "\x1f", "\x1e"  # ASCII's separators: what stands between entries here, and what hides it in one
 
 
 _NO_ID = (
@@ -86,7 +86,9 @@ def entries(column: Column, separator: str = "", read: Callable[[Column], pa.Arr
     column = column.plain()
     values = column.values
     if is_list(values.type):
-        parents = np.asarray(pc.list_parent_indices(values)).astype(np.int64)
+        # By lengths: an empty cell may still stand over entries, which list_parent_indices counts.
+        lengths = np.asarray(pc.fill_null(pc.list_value_length(values), 0)).astype(np.int64)
+        parents = np.repeat(np.arange(len(values)), lengths)
         found = read(_Entries(pc.list_flatten(values), column.name, column.where, column.first_row, parents))
     elif is_text(values.type) and separator:
         cells = texts(column)
@@ -118,13 +120,18 @@ def alone(found: pa.Array) -> pa.ListArray:
 
 def joined(lists: pa.ListArray) -> pa.Array:
     """Lists as texts that ``parted`` makes lists of again: rows can be grouped by texts, and not by lists."""
-    return pc.binary_join(pc.cast(lists, pa.list_(pa.string())), BETWEEN)
+    words = pc.replace_substring(pc.list_flatten(lists).cast(pa.string()), ESCAPE, f"{ESCAPE}0")
+    ends = np.append(0, np.cumsum(np.asarray(pc.fill_null(pc.list_value_length(lists), 0)))).astype(np.int32)
+    return pc.binary_join(
+        pa.ListArray.from_arrays(pa.array(ends), pc.replace_substring(words, BETWEEN, f"{ESCAPE}1")), BETWEEN
+    )
 
 
 def parted(text: pa.Array) -> pa.ListArray:
     """The lists that were ``joined``, of texts."""
     lists = pc.split_pattern(text, BETWEEN)
     found, parents = pc.list_flatten(lists), np.asarray(pc.list_parent_indices(lists)).astype(np.int64)
+    found = pc.replace_substring(pc.replace_substring(found, f"{ESCAPE}1", BETWEEN), f"{ESCAPE}0", ESCAPE)
     return _lists(len(text), parents, pc.if_else(pc.equal(found, ""), None, found))
 
 

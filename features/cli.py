@@ -63,7 +63,7 @@ def build_command(schema: Path, out: Path, extend: Path | None, overwrite: bool,
     unknown = {name: share for name, share in report.unknown["test"].items() if share}
     if unknown:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in unknown.items())
-        click.echo(f"test rows whose value is in no training row: {shares}")
+        click.echo(f"test rows whose value is missing or in no training row: {shares}")
     for line in report.notes_in_words():
         click.echo(f"note: {line}")
 

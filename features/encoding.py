@@ -44,6 +44,7 @@ class Encoding:
             how = table.tokens
             if table.text and how not in (WORDS, CHARACTERS):
                 content = file_text(how)
+                tokenizer(how)  # so that a broken file is named by its path
                 how = f"{Path(how).stem}@{hashlib.sha256(content.encode()).hexdigest()[:12]}"
                 files[how] = content
             tokens |= dict.fromkeys(table.text, how)

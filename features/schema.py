@@ -75,7 +75,7 @@ import re
 from pathlib import Path
 
 from crossmedia.errors import BadInput
-from crossmedia.features.columns import ACTION, HISTORY, HISTORY_COLUMNS, IMAGE, ITEM_ROW, label_columns
+from crossmedia.features.columns import ACTION, HISTORY, HISTORY_COLUMNS, IMAGE, ITEM_ROW, key_column, label_columns
 from crossmedia.features.numbers import STANDARD, check_how
 from crossmedia.features.rules import take_rules
 from crossmedia.features.spec import (
@@ -149,6 +149,7 @@ def _taken(schema: Schema) -> list[str]:
         own.add(IMAGE)
     if schema.split.hold_out_items:
         own.add("held_out")
+    own |= {key_column(name) for name, space in schema.vectors.items() if space.key == BY_ITEM}
     names = schema.columns
     if schema.behaviours is None:
         return [name for name in names if name in own]

@@ -27,7 +27,7 @@ from crossmedia.options import checked
 from crossmedia.trainer import processes
 from crossmedia.trainer.doubts import of_one_class
 from crossmedia.trainer.evaluate import measure, predict
-from crossmedia.trainer.feed import Fed
+from crossmedia.trainer.feed import Fed, Feed
 from crossmedia.trainer.images.places import Given
 from crossmedia.trainer.images.spaces import Missing, named_versions
 from crossmedia.trainer.layers.sharded import whole_tables
@@ -88,6 +88,7 @@ def fit(
     config = checked(config, FitConfig)
     with open_feed(config, transport) as feed:
         _warn_of_few_steps(config, feed.samples.rows("train"))
+        _warn_of_one_version(feed)
         identity = identity_of(config, feed.samples.hash, named_versions(feed.spaces.bases))
         with claimed(config, identity, feed.device) as folder:
             if folder.ended is not None:
@@ -113,6 +114,21 @@ def _warn_of_few_steps(config: FitConfig, rows: int) -> None:
             config.batch_size,
             config.epochs,
         )
+
+
+def _warn_of_one_version(feed: Feed) -> None:
+    """A line in the log where vectors of one version are asked for by images and by items: ids of one are wrong."""
+    of: dict[str, dict[str, str]] = {}
+    for name, version in feed.spaces.bases.items():
+        of.setdefault(version, {})[feed.samples.spaces[name].key] = name
+    for version, names in of.items():
+        if len(names) > 1 and processes.rank() == 0:
+            log.warning(
+                "The spaces %s have vectors of one version, %s, which one asks for by the ids of images and the other "
+                "by those of items. If these are not the same, one gets vectors of something else: see --vectors.",
+                " and ".join(sorted(names.values())),
+                version,
+            )
 
 
 def train_epoch(run: Run, progress: Callable[[int, int, str], None]) -> float:

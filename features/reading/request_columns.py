@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from crossmedia.errors import BadInput
+from crossmedia.features.columns import HISTORY, IMAGE
 from crossmedia.keys import Column, column_of
 
 
@@ -39,7 +40,20 @@ def _list(what: str, name: str, values: Any) -> Column:
     if not several or isinstance(values, str | bytes):
         each = "behaviour" if what == "user" else "candidate"
         raise BadInput(f"The column {name!r} of the {what} is {_kind(values)}; give a list, a value for each {each}.")
+    if name in (IMAGE, HISTORY + IMAGE) and not isinstance(values, pa.Array | pa.ChunkedArray):
+        values = _all_lists(values)
     return column_of(values, name, f"the {what}")
+
+
+def _all_lists(values: Any) -> Any:
+    """Images of items of which some have one and others a list of them, as lists."""
+    if not any(map(_is_list, values)):
+        return values
+    return [one if _is_list(one) else column_of([one], IMAGE, "the request").values.to_pylist() for one in values]
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple) or getattr(value, "ndim", 0) == 1
 
 
 def latest(column: Column, most: int) -> Column:

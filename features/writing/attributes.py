@@ -144,7 +144,7 @@ def _full_image_column(column: Column) -> pa.Array:
 
 def _images(table: pa.Table, items: Items, notes: Notes) -> Jagged:
     """Images of each item, in the order of the columns and, within one, of its list."""
-    each = [_image_column(table[IMAGE + name], items.image_manifest, notes) for name in items.images]
+    each = [_image_column(name, table[IMAGE + name], items.image_manifest, notes) for name in items.images]
     rows = np.concatenate([np.repeat(np.arange(len(table)), one.lengths) for one in each])
     found = np.concatenate([one.values for one in each])
     if len(each) > 1:
@@ -154,14 +154,14 @@ def _images(table: pa.Table, items: Items, notes: Notes) -> Jagged:
     return Jagged.of_lengths(found[there], np.bincount(rows[there], minlength=len(table)).astype(np.int64))
 
 
-def _image_column(column: pa.ChunkedArray, manifest: Path | None, notes: Notes) -> Jagged:
+def _image_column(name: str, column: pa.ChunkedArray, manifest: Path | None, notes: Notes) -> Jagged:
     """Image ids of each item in one column; ``NULL_IMAGE`` where a name has none."""
     if manifest is None:
         lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0)).astype(np.int64)
         return Jagged.of_lengths(np.asarray(pc.list_flatten(column)).astype(np.int64), lengths)
     words = WordLists.of(column.chunks)
     counts = np.bincount(words.codes.values, minlength=len(words.words))
-    ids = _ids_of_names(manifest, words.words, counts, notes)
+    ids = _ids_of_names(name, manifest, words.words, counts, notes)
     return Jagged(ids[words.codes.values], words.codes.offsets)
 
 
@@ -277,13 +277,14 @@ def _ids_of_images(table_of: ImageTable, images: Jagged, notes: Notes) -> dict[s
     return {name: table[ID + name].combine_chunks().take(row) for name in table_of.ids}
 
 
-def _ids_of_names(manifest: Path, names: pa.Array, counts: Int64Array, notes: Notes) -> Int64Array:
+def _ids_of_names(column: str, manifest: Path, names: pa.Array, counts: Int64Array, notes: Notes) -> Int64Array:
     """The ids that a manifest gives to names of images; a name, unlike a key, may have a folder and a suffix.
 
     Args:
+        column: that holds the names.
         manifest: a file.
         names: each once, shape (n,).
-        counts: how many items have each, shape (n,).
+        counts: how often each stands there, shape (n,).
         notes: told what the manifest lacks.
     """
     known = ImageNames.read(manifest)
@@ -292,11 +293,11 @@ def _ids_of_names(manifest: Path, names: pa.Array, counts: Int64Array, notes: No
     near = known.near(absent)
     if len(absent) == len(names) and len(absent):
         raise BadInput(
-            f"Not one image of the items is in the manifest {manifest}, whose first key is {known.first!r}; the "
-            f"first that is not is {first_of(absent)!r}."
+            f"Not one image of the column {column!r} is in the manifest {manifest}, whose first key is "
+            f"{known.first!r}; the first that is not is {first_of(absent)!r}."
             f"{near_in_words(near, len(absent)) or ' Keys are names of files without folder and suffix.'}"
         )
     without = int(counts[found == NULL_IMAGE].sum())
-    notes.add("items_whose_image_is_not_in_the_manifest", without, first_of(absent))
+    notes.add("images_of_items_that_are_not_in_the_manifest", without, first_of(absent))
     notes.add_near("names_of_images_that_the_manifest_has", near)
     return found

@@ -79,7 +79,7 @@ class CsvFile:
         Raises:
             BadInput: a row has too many or too few cells, a cell is not of the column's type, a quote is not closed.
         """
-        counted = _Counted(self.path)
+        counted, rows = _Counted(self.path), 0
         try:
             with pyarrow.csv.open_csv(
                 pa.PythonFile(counted, mode="r"),
@@ -87,10 +87,13 @@ class CsvFile:
                 parse_options=_parse(),
                 convert_options=_convert(column_types=self._types, include_columns=self._wanted),
             ) as reader:
-                yield from reader
+                for batch in reader:
+                    rows += len(batch)
+                    yield batch
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise self._unreadable(error) from error
-        if counted.quotes % 2:  # what comes behind a quote that is not closed is one cell, to the end of the file
+        # What comes behind a quote that is not closed is one cell, to the end of the file or to the next such quote.
+        if counted.quotes % 2 or (counted.quotes and counted.lines > rows + 1):
             self._check_quotes()
 
     def _unreadable(self, error: Exception) -> BadInput:
@@ -161,11 +164,11 @@ def _plain_rows(path: DataFile) -> Iterator[Iterator[list[str]]]:
 
 
 class _Counted(io.RawIOBase):
-    """A file whose quotes are counted while it is read."""
+    """A file whose quotes and lines are counted while it is read."""
 
     def __init__(self, path: DataFile):
         self._stream = path.stream()
-        self.quotes = 0
+        self.quotes, self.lines, self._last = 0, 1, b""
 
     def readable(self) -> bool:
         return True
@@ -173,6 +176,9 @@ class _Counted(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         block: bytes = self._stream.read(size)
         self.quotes += block.count(b'"')
+        if block:  # what the file ends with begins no line
+            self.lines += self._last.count(b"\n") + block.count(b"\n", 0, -1)
+            self._last = block[-1:]
         return block
 
     def close(self) -> None:

@@ -29,7 +29,7 @@ class BuildReport:
         users, items, images: distinct ones in the log.
         mean_history: entries in the history of a row, on average.
         bytes_per_sample: size of the Parquet files of samples over all rows.
-        unknown: split name -> id column -> share of rows whose value is in no training row.
+        unknown: split name -> id column -> share of rows whose value is missing, or in no training row.
         notes: what was found on the way, by kind: behaviours of unknown items and the like.
         first: kind of note -> the first one, where one is worth a look.
         remedy: kind of note -> what to do, where that is known.
@@ -96,7 +96,7 @@ class Totals:
             self.notes.add(kind, count)
 
     def add_unknown(self, ids: Mapping[str, Places], split: Int64Array) -> None:
-        """Count the rows of a part whose id is in no training row, by split and column.
+        """Count the rows of a part whose id is missing, or in no training row, by split and column.
 
         Args:
             ids: column -> places, shape (n,).

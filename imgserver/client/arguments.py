@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 from crossmedia.arguments import check_seconds, check_whole, must
@@ -57,3 +57,17 @@ def check_photos(photos: Any) -> None:
     must(isinstance(photos, Mapping), "photos", photos, "a dict, image id -> the bytes of the photo")
     for image_id, photo in photos.items():
         must(isinstance(photo, bytes | str), f"The photo of image {image_id}", photo, "bytes, or a str for a text")
+
+
+def check_queries(queries: Any) -> None:
+    """Refuse what is no list of image ids, of photos, or of words; a text alone would be one of its letters.
+
+    Raises:
+        BadInput: it is none, or holds words and others.
+    """
+    what = "a list of image ids, of photos as bytes, or of words"
+    must(isinstance(queries, Sized) and not isinstance(queries, bytes | str | Mapping), "queries", queries, what)
+    if getattr(getattr(queries, "dtype", None), "kind", "O") != "O":
+        return  # an array of numbers
+    kinds = {next((kind for kind in (bytes, str) if isinstance(query, kind)), int) for query in queries}
+    must(len(kinds) < 2, "queries", queries, f"{what}, and not of two of these")

@@ -23,9 +23,21 @@ def as_bytes(photos: Mapping[int, bytes | str], info: ServerInfo) -> list[bytes]
     """
     texts = [image_id for image_id, data in photos.items() if isinstance(data, str)]
     if texts and not Version.parse(info.version).of_texts:
-        raise InvalidRequest(f"Text is given for {texts[0]}, and the server's backbone {info.backbone} reads none.")
+        raise InvalidRequest(
+            f"Text is given for {texts[0]}, and the server's backbone {info.backbone} reads none. Give the bytes of a "
+            f"photo, or put texts to a server of texts."
+        )
+    return [as_utf_8(data) if isinstance(data, str) else data for data in photos.values()]
+
+
+def as_utf_8(text: str) -> bytes:
+    """A text as it is sent.
+
+    Raises:
+        InvalidRequest: it holds half a character.
+    """
     try:
-        return [data.encode() if isinstance(data, str) else data for data in photos.values()]
+        return text.encode()
     except UnicodeEncodeError as error:
         raise InvalidRequest(f"A text holds half a character: {error}.") from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -13,8 +13,9 @@ import numpy.typing as npt
 from crossmedia.arguments import must
 from crossmedia.errors import InvalidRequest, VersionMismatch
 from crossmedia.imgserver.client import replies
+from crossmedia.imgserver.client.arguments import check_queries
 from crossmedia.imgserver.client.ids import Ids, as_ids
-from crossmedia.imgserver.client.putting import parts
+from crossmedia.imgserver.client.putting import as_utf_8, parts
 from crossmedia.imgserver.client.results import Neighbours
 from crossmedia.imgserver.client.retries import Deadline, ask
 from crossmedia.imgserver.client.server_info import Limits
@@ -40,7 +41,7 @@ class Query:
     version: str
 
     def __post_init__(self) -> None:
-        must(isinstance(self.queries, Sized), "queries", self.queries, "a list of image ids, or of photos as bytes")
+        check_queries(self.queries)
         must(isinstance(self.k, Integral) and not isinstance(self.k, bool), "k", self.k, "a whole number")
 
     @property
@@ -53,7 +54,7 @@ class Query:
         most = max(1, limits.max_queries_per_search)  # a server without Search says 0, and then what is wrong
         if not self.by_id:
             words = isinstance(self.queries[0], str)
-            brought = [query.encode() if isinstance(query, str) else bytes(query) for query in self.queries]
+            brought = [as_utf_8(query) if isinstance(query, str) else bytes(query) for query in self.queries]
             for run in parts([len(data) for data in brought], most, limits.message_bytes):
                 given = brought[run]
                 texts = [data.decode() for data in given] if words else ()

@@ -19,6 +19,7 @@ from small_tables import ROWS, START, Table, put
 from unfolded import cell, keys_of, unfolded
 
 from crossmedia.errors import BadInput
+from crossmedia.features.cells import entries
 from crossmedia.features.cli import features
 from crossmedia.features.numbers import NumberScale
 from crossmedia.features.reading.samples import Samples
@@ -27,6 +28,7 @@ from crossmedia.features.splits import SPLITS
 from crossmedia.features.writing import counting
 from crossmedia.features.writing.build import build_samples
 from crossmedia.features.writing.counting import NumberCounts
+from crossmedia.keys import Column
 
 
 @pytest.fixture
@@ -194,7 +196,7 @@ def test_one_file_holds_lists_numbers_and_images_of_its_items(tmp_path: Path) ->
     table = shop_log()
     table |= {
         "price": [float(n) for n in range(ROWS)],
-        "tags": [[f"t{item}", None, "all"] for item in table["item"]],
+        "tags": [[f"t{item}", None, "all\x1f\x1e1"] for item in table["item"]],  # as odd a tag as there is
         "pictures": [[item, 100 + item] for item in table["item"]],
     }
     put(tmp_path / "log.parquet", table)
@@ -208,7 +210,7 @@ def test_one_file_holds_lists_numbers_and_images_of_its_items(tmp_path: Path) ->
         names = samples.frame("test", ["raw_item_id"])["raw_item_id"].to_pylist()
         for row, name in zip(unfolded(batch), names, strict=True):
             assert same(row["price"], scale, float(last[name]))
-            assert raw(samples, "tags", row["tags"]) == [f"t{name}", "all"]
+            assert raw(samples, "tags", row["tags"]) == [f"t{name}", "all\x1f\x1e1"]
             assert row["vectors image"] == [int(name), 100 + int(name)]
     assert list(samples.spaces) == ["image"]
 
@@ -257,6 +259,22 @@ def test_items_of_a_space_get_their_keys_by_a_manifest(tmp_path: Path) -> None:
         make_folder(tmp_path, ITEMS + USERS + spaces + SEEN)
 
 
+def test_names_of_images_that_the_manifest_lacks_are_counted_and_their_column_is_said(tmp_path: Path) -> None:
+    put(tmp_path / "m.parquet", {"image_id": [7, 8], "key": ["a", "b"]})
+    front = [["a.jpg", None, "x/b.png"], ["no.jpg", "a", "none"], [""], None, ["no"], *[["b", "b"]] * 5]
+    items = ITEMS.replace('"back"]', '"back"]\nimage_manifest = "m.parquet"')
+    put(tmp_path / "items.parquet", shop_items(front=front, back=["a"] * 10))
+    report = make_folder(tmp_path, items + USERS + SPACES + SEEN)
+    assert report.notes["images_of_items_that_are_not_in_the_manifest"] == 3
+    samples, found = Samples(tmp_path / "out"), dict[int, Any]()
+    for batch in samples.batches("train", 64):
+        found |= {row["vectors title"][0]: row["vectors photo"] for row in unfolded(batch)}
+    assert {item: found[item] for item in range(6)} == {0: [7, 8, 7], 1: [7] * 2, 2: [7], 3: [7], 4: [7], 5: [8, 8, 7]}
+    put(tmp_path / "items.parquet", shop_items(front=front, back=["z"] * 10))
+    with pytest.raises(BadInput, match=r"Not one image of the column 'back' is in the manifest .* first key is 'a'"):
+        make_folder(tmp_path, items + USERS + SPACES + SEEN)
+
+
 def names_of(samples: Samples, rows: np.ndarray[Any, Any]) -> list[str]:
     names = samples.items.read(["raw_item_id"])["raw_item_id"].to_pylist()
     return [names[row] for row in rows.tolist()]
@@ -285,12 +303,19 @@ def names_of(samples: Samples, rows: np.ndarray[Any, Any]) -> list[str]:
         ('image = ["front", "back"]', "", r'key is "image", but \[items\] has no image column'),
         ('ids = ["slot"]', 'ids = ["slot", "shop"]', r"uses the column 'shop' twice"),
         ('ids = ["slot"]', 'ids = ["item_row"]', r"samples have a column 'item_row' of their own"),
+        ('price = "log1p"', 'key_title = "log1p"', r"samples have a column 'key_title' of their own"),
+        (
+            'text = ["title"]',
+            'text = ["title"]\ntokens = "s.toml.json"',
+            r"file .*s.toml.json is no tokenizer of Hugging",
+        ),
         ('"standard"', '"standard"\nfoo = 1', r"Did you mean|is unknown|not valid TOML"),
     ],
 )
 def test_a_wrong_schema_is_said(tmp_path: Path, old: str, new: str, message: str) -> None:
     text = LOG + ITEMS + USERS + SPACES + SEEN
     assert old in text
+    (tmp_path / "s.toml.json").write_text("{}")
     (tmp_path / "s.toml").write_text(text.replace(old, new))
     for name, table in {"log": shop_log(), "items": shop_items(), "users": shop_users()}.items():
         put(tmp_path / f"{name}.parquet", table)
@@ -368,6 +393,14 @@ def test_odd_cells_are_right(tmp_path: Path) -> None:
     assert {name: lengths[name] for name in "01234"} == {"0": 100_000, "1": 0, "2": 0, "3": 0, "4": 1}
     assert samples.item_lists["tags"] == 100_002
     assert report.rows["train"] > 0
+
+
+def test_an_empty_cell_that_stands_over_entries_is_empty() -> None:
+    """As Arrow allows it, and masks of numpy make it."""
+    lists = pa.ListArray.from_arrays([0, 2, 4, 6], list("abcdef"), mask=pa.array([False, True, False]))
+    for values in (lists, lists.cast(pa.large_list(pa.string()))):
+        assert entries(Column(values, "tags", "x")).to_pylist() == [["a", "b"], [], ["e", "f"]]
+        assert entries(Column(values.slice(1), "tags", "x")).to_pylist() == [[], ["e", "f"]]
 
 
 def test_prices_in_csv_that_are_given_as_ids_are_noted(tmp_path: Path) -> None:

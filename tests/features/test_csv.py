@@ -59,6 +59,11 @@ def test_a_quote_that_is_not_closed_swallows_no_rows(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("\n".join([*lines[:20], f"1,2,{START},1,{'x' * (20 << 20)}"]))
     with pytest.raises(BadInput, match=r"log.csv has a row of more than 4 MB"):
         make(tmp_path, "log.csv")
+    two = [*lines[:30], lines[30].replace("fine", '"again'), *lines[31:]]  # what is between would be one cell
+    for text in ("\n".join(two), "\n".join([*two, *lines[1:20]]) + "\n"):
+        (tmp_path / "log.csv").write_text(text)
+        with pytest.raises(BadInput, match=r"log.csv has a quote in or behind row (19|20)"):
+            make(tmp_path, "log.csv")
     lines[20] = lines[20].replace('"not fine', '5" wide')  # inside a cell that does not begin with it
     (tmp_path / "log.csv").write_text("\n".join(lines))
     assert sum(make(tmp_path, "log.csv")[1].rows.values()) == ROWS

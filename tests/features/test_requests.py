@@ -139,6 +139,16 @@ def test_what_a_request_lacks_is_unknown_and_said_once(samples: Samples, caplog:
     assert batch.history.values.tolist() == []
 
 
+@pytest.mark.parametrize("none", [None, math.nan, np.nan, [], [None], -1])
+def test_one_item_may_have_an_image_and_another_a_list_of_them(samples: Samples, none: Any) -> None:
+    reader = RequestReader(columns_of(samples), samples.vocabulary)
+    for images in ([[101, 102], 103, none], np.array([(101, 102), np.int64(103), none], dtype=object)):
+        user = {"user_id": 1, "hist_item_id": [1, 2, 3], "hist_image_id": images}
+        found = reader.batch(user, {"item_id": [1, 2, 3], "image_id": images}, NOW).items.vectors["photo"]
+        assert found.unique[found.of_items.values].tolist() == 2 * [101, 102, 103]
+        assert found.of_items.lengths.tolist() == 2 * [2, 1, 0]
+
+
 def test_frames_and_single_images_are_taken_too(samples: Samples) -> None:
     reader = RequestReader(columns_of(samples), samples.vocabulary)
     table = pa.table({"item_id": [1, 2], "image_id": [101, None], "tags": [["a"], None], "price": [10, 20]})
@@ -160,10 +170,8 @@ def test_names_of_images_and_items_are_found(tmp_path: Path) -> None:
     make_folder(tmp_path, items + USERS + spaces + SEEN)
     samples, names = Samples(tmp_path / "out"), ImageNames.read(tmp_path / "m.parquet")
     reader = RequestReader(columns_of(samples), samples.vocabulary, names, {"title": names})
-    candidates = {"item_id": ["SKU-3", "SKU-x"], "image_id": [["a/SKU-3.jpg", "SKU-4"], "SKU-5"]}
-    with pytest.raises(BadInput, match=r"'image_id' of the candidates"):
-        reader.batch({"user_id": 1}, candidates, NOW)  # a list and a name in one column
-    batch = reader.batch({"user_id": 1}, candidates | {"image_id": [["a/SKU-3.jpg", "SKU-4"], ["SKU-5", "none"]]}, NOW)
+    candidates = {"item_id": ["SKU-3", "SKU-x"], "image_id": [["a/SKU-3.jpg", "SKU-4", "none"], "SKU-5"]}
+    batch = reader.batch({"user_id": 1}, candidates, NOW)
     photo, title = batch.items.vectors["photo"], batch.items.vectors["title"]
     assert (photo.unique.tolist(), photo.of_items.lengths.tolist()) == ([73, 74, 75], [2, 1])
     assert (title.unique.tolist(), title.of_items.lengths.tolist()) == ([73], [1, 0])
@@ -204,6 +212,11 @@ def test_a_title_is_read_as_the_samples_were(tmp_path: Path, tokens: str) -> Non
         ({}, {"tags": ["a|b"]}, r"'tags' of the candidates is of type string; .*lists"),
         ({}, {"tags": "a"}, r"'tags' of the candidates is of type str; give a list"),
         ({}, {"price": [[1.0]]}, r"'price' of the candidates is of type list"),
+        (
+            {},
+            {"tags": [["a", 1]]},
+            r"'tags' of the candidates holds \['a', 1\]: beside values of another kind; where",
+        ),
         ({}, {"front": [1]}, r"candidates have a column 'front'; the model knows: item_id"),
         ({}, {"image_id": [[-5]]}, r"'image_id' of the candidates holds -5 in row 1; image ids"),
     ],

@@ -282,7 +282,7 @@ def test_names_of_images_may_have_folder_and_suffix(tmp_path: Path) -> None:
     samples, report = make(tmp_path, more=MANIFEST + SEEN)
     found = {int(row["raw_item_id"]): row["image_id"] for row in rows_in(samples)}
     assert found == {0: 0, 1: 1, 2: 2, 3: 3, 4: 4, 5: -1, 6: -1, 7: 6, 8: 7, 9: 8}
-    assert report.first == {"items_whose_image_is_not_in_the_manifest": "gone.png"}
+    assert report.first == {"images_of_items_that_are_not_in_the_manifest": "gone.png"}
     assert len(samples.spaces["image"].names) == 4
     put(tmp_path / "m.parquet", {"image_id": list(range(9)), "key": [f"other{n}" for n in range(9)]})
     with pytest.raises(
@@ -309,7 +309,7 @@ def test_names_in_another_unicode_form_are_said(tmp_path: Path) -> None:
     put(tmp_path / "m.parquet", {"image_id": list(range(10)), "key": keys})
     report = make(tmp_path, more=MANIFEST + SEEN)[1]
     assert report.notes == {
-        "items_whose_image_is_not_in_the_manifest": 1,
+        "images_of_items_that_are_not_in_the_manifest": 1,
         "names_of_images_that_the_manifest_has_in_another_Unicode_form_NFC_or_NFD": 1,
     }
     assert report.notes_in_words()[1] == (

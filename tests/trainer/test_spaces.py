@@ -153,6 +153,15 @@ def test_a_space_that_is_not_named_is_left_out(config: FitConfig, given: Transpo
     assert not given["photo"].requests
 
 
+def test_vectors_of_one_version_by_images_and_by_items_are_doubted(
+    config: FitConfig, given: Transports, caplog: pytest.LogCaptureFixture
+) -> None:
+    fit(config, given)
+    assert "of one version" not in caplog.text
+    fit(replace(config, out=f"{config.out}-2"), {"photo": given["photo"], "title": given["photo"]})
+    assert "The spaces photo and title have vectors of one version, mock@111111111111" in caplog.text
+
+
 def test_both_spaces_of_a_batch_are_fetched_at_once_and_each_key_once(config: FitConfig, given: Transports) -> None:
     spaces, samples = spaces_of(given), Samples(config.samples)
     batch = next(samples.batches("train", 64))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import os
+import re
 from contextlib import closing
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -77,14 +79,47 @@ class TextTable:
         if has_suffix(self.path, ".gz"):
             data = gzip.decompress(data)
         options = pa_csv.ParseOptions(newlines_in_values=True)
+        self._check_cells(data)
         self._check(pa_csv.open_csv(io.BytesIO(data), parse_options=options).schema.names)
         wanted = list(dict.fromkeys((self.key, self.text)))
         # As bytes, so that a text which is no UTF-8 is refused alone, and 007 stays what it is.
         convert = pa_csv.ConvertOptions(include_columns=wanted, column_types=dict.fromkeys(wanted, pa.binary()))
         return pa_csv.read_csv(io.BytesIO(data), parse_options=options, convert_options=convert)
 
+    def _check_cells(self, data: bytes) -> None:
+        """Check that rows have as many cells as the header; a quote that is not closed makes one cell of many rows."""
+        header: list[str] = []
+        number, before = 0, csv.field_size_limit(2**31 - 1)
+        hint = "A cell with a comma, a quote or a line break in it stands in quotes, and a quote in it is written twice"
+        try:
+            for row in filter(None, csv.reader(io.StringIO(data.decode(errors="replace"), newline=""), strict=True)):
+                header = header or row
+                if len(row) != len(header):
+                    raise BadInput(
+                        f"The texts {self.path} have {len(row)} cells in row {number} below the header, and "
+                        f"{len(header)} columns in the header. {hint}."
+                    )
+                number += 1
+        except csv.Error as error:
+            raise BadInput(
+                f"The texts {self.path} have a quote in or behind row {max(number, 1)} below the header that does not "
+                f"end its cell ({error}). {hint}."
+            ) from error
+        finally:
+            csv.field_size_limit(before)
+
     def _check(self, names: list[str]) -> None:
         for option, name in (("--text", self.text), ("--key", self.key)):
+            if names.count(name) > 1:
+                raise BadInput(
+                    f"The texts {self.path} have {names.count(name)} columns {name!r}, which {option} names; rename "
+                    f"one of them."
+                )
+            if name not in names and len(names) == 1 and (found := re.search(r"[\t;|]", names[0])):
+                raise BadInput(
+                    f"The texts {self.path} separate their columns by {found[0]!r}, and commas are read. Write them "
+                    f"anew: pandas.read_csv(…, sep={found[0]!r}, dtype=str).to_csv(…, index=False)."
+                )
             if name not in names:
                 raise BadInput(
                     f"The texts {self.path} have no column {name!r}, which {option} names; the columns are: "

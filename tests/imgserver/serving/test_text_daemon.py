@@ -146,6 +146,8 @@ def test_text_is_not_put_where_photos_are_seen_and_the_other_way_round(
         pytest.raises(InvalidRequest, match=r"Text is given for 7, and .*efficientnet_lite0@.* reads none"),
     ):
         client.put({7: "red dress"})
+    with ImageClient(daemon.address) as client, pytest.raises(InvalidRequest, match="half a character"):
+        client.search(["\ud800"])
     indexed = copy_store(store, tmp_path / "indexed")
     run_command("imgserver", "index", f"--store={indexed}")
     with (

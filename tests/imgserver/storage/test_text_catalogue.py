@@ -111,7 +111,12 @@ def test_what_cannot_be_read_is_said(
         ("items.parquet", b"PAR1 and no more", "cannot be read"),
         ("items.csv", b"", "cannot be read"),
         ("items.csv.gz", b"no gzip", "cannot be read"),
-        ("items.csv", b"item_id,title\n1,a,b\n", "cannot be read"),
+        ("items.csv", b"item_id,title\n1,a\n2,a,b\n", "3 cells in row 2 below the header, and 2 columns in the header"),
+        ("items.csv", b"item_id,title\n1\n", "1 cells in row 1 below the header, and 2 columns in the header"),
+        ("items.csv", b'item_id,title\n1,"a\n2,b\n3,c\n', "a quote in or behind row 1 below the header"),
+        ("items.csv", b'item_id,title\n1,"a\n2,b\n3,"c\n', "a quote in or behind row 1 below the header"),
+        ("items.csv", b"item_id,title,title\n1,a,b\n", "2 columns 'title', which --text names; rename"),
+        ("items.csv", b"item_id;title\n1;a\n", r"separate their columns by ';', .*sep=';'"),
     ],
 )
 def test_a_file_that_is_no_table_is_said(tmp_path: Path, name: str, data: bytes, said: str) -> None:
@@ -120,6 +125,12 @@ def test_a_file_that_is_no_table_is_said(tmp_path: Path, name: str, data: bytes,
         opened(str(tmp_path / name))
     with pytest.raises(BadInput, match="does not exist"):
         opened(str(tmp_path / "other.csv"))
+
+
+def test_quotes_and_line_breaks_of_csv_are_those_of_its_cells(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_bytes(b'\xef\xbb\xbfitem_id,title\r\n1,7" tablet\r\n\r\n2,"a ""b"",\r\nc"\r\n')
+    found = opened(str(tmp_path / "items.csv"))
+    assert [found.read(item, 99) for item in (1, 2)] == [b'7" tablet', b'a "b",\r\nc']
 
 
 def test_a_changed_text_is_noticed(tmp_path: Path) -> None:
