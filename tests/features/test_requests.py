@@ -215,7 +215,7 @@ def test_a_title_is_read_as_the_samples_were(tmp_path: Path, tokens: str) -> Non
         (
             {},
             {"tags": [["a", 1]]},
-            r"'tags' of the candidates holds \['a', 1\]: beside values of another kind; where",
+            r"'tags' of the candidates holds \['a', 1\] beside values of another kind; where",
         ),
         ({}, {"front": [1]}, r"candidates have a column 'front'; the model knows: item_id"),
         ({}, {"image_id": [[-5]]}, r"'image_id' of the candidates holds -5 in row 1; image ids"),

@@ -249,8 +249,8 @@ def test_compare_skips_what_is_done_and_says_what_came_out(config: FitConfig, tr
     small = CompareConfig(replace(config, epochs=2), ("embedding_mlp",), 2, Path(config.out) / "results.jsonl")
     said: list[str] = []
     first = compare(small, transport, said.append)
-    assert first["sentence"].startswith("Best on the test rows: embedding_mlp with images (AUC ")
-    assert ". The pictures helped embedding_mlp (AUC +" in first["sentence"]
+    assert first["sentence"].startswith("Best on the test rows: embedding_mlp learning_rate=0.003 with images (AUC ")
+    assert ". The pictures helped embedding_mlp learning_rate=0.003 (AUC +" in first["sentence"]
     again = compare(small, transport, said.append)
     assert again["rows"] == first["rows"]
     assert sum("training" in text for text in said) == sum("done before" in text for text in said) == 4

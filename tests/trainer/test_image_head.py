@@ -500,8 +500,8 @@ def test_a_run_that_was_killed_after_its_last_epoch_only_measures(
 
 
 def test_stored_vectors_need_no_server_either(config: FitConfig, store: Path) -> None:
-    frozen = fit(replace(config, head="frozen", store=str(store), server="nobody:1", epochs=1))
-    assert evaluate(config.out, store=str(store), server="nobody:1")["all"]["auc"] == frozen["test"]["all"]["auc"]
+    frozen = fit(replace(config, head="frozen", store=str(store), server=FitConfig.server, epochs=1))
+    assert evaluate(config.out, store=str(store))["all"]["auc"] == frozen["test"]["all"]["auc"]
     assert frozen["vector_version"].endswith("/16")
     assert frozen["train"]["head_parameters"] == 0
 
