@@ -16,6 +16,7 @@ from crossmedia.features.encoding import Encoding
 
 FILE = "vocabulary.parquet"
 ENCODING = "encoding"
+IDS, NUMBERS, LISTS, TEXT = "ids", "numbers", "lists", "text"  # kinds of columns, by their keys in a schema
 HASHED_AT_ONCE = 1 << 20
 Places = npt.NDArray[np.int64]
 
@@ -35,6 +36,12 @@ class Vocabularies:
     def size(self, name: str) -> int:
         """Number of places of a column, 0 included."""
         return len(self.values[name]) + 1
+
+    def kind(self, name: str) -> str:
+        """What a column of the samples is: one of the four kinds; empty: there is none of that name."""
+        how = self.encoding
+        of = {NUMBERS: [*how.numbers], LISTS: [*how.lists], TEXT: [*how.tokens], IDS: [*self.values]}
+        return next((kind for kind, names in of.items() if name in names), "")
 
     def encode(self, name: str, raw: pa.Array) -> Places:
         """Places of raw values, shape (n,). Each call hashes the whole vocabulary: call it for many values at once."""

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from crossmedia.errors import BadInput
 from crossmedia.features.batch import Int64Array
 from crossmedia.features.columns import ACTION, IMAGE
 from crossmedia.features.distinct import distinct
@@ -13,7 +14,7 @@ from crossmedia.features.encoding import Encoding
 from crossmedia.features.numbers import Float64Array, NumberScale, same_scale
 from crossmedia.features.spec import Columns, Schema
 from crossmedia.features.splits import TRAIN
-from crossmedia.features.vocabulary import Vocabularies, extend
+from crossmedia.features.vocabulary import IDS, LISTS, NUMBERS, TEXT, Vocabularies, extend
 from crossmedia.features.writing.attributes import ID, LIST, NUMBER, Attributes, as_floats, note_fractions
 from crossmedia.features.writing.counting import Counts, NumberCounts, ValueCounts
 from crossmedia.features.writing.histories import covered
@@ -95,7 +96,13 @@ def build_vocabularies(
         encoding: how lists and texts are read.
         tables: attributes of items, and of users.
         old: to continue.
+
+    Raises:
+        BadInput: ``old`` read a column in another way.
     """
+    if old is not None:
+        for columns in (schema.log.columns, schema.of_items, schema.of_users):
+            check_continues(columns, encoding, old)
     making = _Making(found.rows, old, Vocabularies({}, {}, encoding))
     making.add("user_id", found.user)
     making.add("item_id", found.item)
@@ -111,6 +118,35 @@ def build_vocabularies(
     if schema.behaviours is not None:
         making.add(ACTION, found.action)
     return making.result
+
+
+def check_continues(columns: Columns, encoding: Encoding, old: Vocabularies) -> None:
+    """Refuse columns that the samples to continue read in another way: what a model learned of them would be void.
+
+    Args:
+        columns: of a table.
+        encoding: how its lists and texts are read now.
+        old: of the samples to continue.
+
+    Raises:
+        BadInput: a column was of another kind, or its words were found in another way.
+    """
+    kinds = dict.fromkeys(columns.ids, IDS) | dict.fromkeys(columns.numbers, NUMBERS)
+    kinds |= dict.fromkeys(columns.lists, LISTS) | dict.fromkeys(columns.text, TEXT)
+    for name, kind in kinds.items():
+        before, then, now = old.kind(name), old.encoding.tokens.get(name), encoding.tokens.get(name)
+        if before and before != kind:
+            raise BadInput(
+                f"The column {name!r} is among {kind} here, and among {before} in the samples that are extended. "
+                f"Samples that continue others read a column as they do: put it among {before}, or build without "
+                f"--extend."
+            )
+        if before and then != now:
+            raise BadInput(
+                f"The words of {name!r} are found by {now!r} here, and by {then!r} in the samples that are extended. "
+                f"Samples that continue others read texts as they do: write the tokens of theirs, or build without "
+                f"--extend."
+            )
 
 
 class _Making:

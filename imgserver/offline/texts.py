@@ -23,15 +23,21 @@ def check_kind(store: Store, coming: Space) -> None:
     """A store holds photos or texts: its names, its rejects and its catalogue are of one of them.
 
     Raises:
-        BadInput: it holds features of the other.
+        BadInput: it holds features of the other, or is to take texts and holds vectors of nobody knows what.
     """
+    of_texts = coming.version.of_texts
     for held in store.index.spaces("feature"):
-        if held.version.of_texts != coming.version.of_texts:
-            one, other = ("photos", "texts") if coming.version.of_texts else ("texts", "photos")
+        if held.version.of_texts != of_texts:
+            one, other = ("photos", "texts") if of_texts else ("texts", "photos")
             raise BadInput(
                 f"The store {store.folder} holds {one} ({held.name}). Give {other} a store of their own with "
                 f"--store; a trainer takes vectors of both servers."
             )
+    if of_texts and (strange := [held for held in store.index.spaces("vector") if not held.version.of_texts]):
+        raise BadInput(
+            f"The store {store.folder} holds vectors that are not of texts ({strange[0].name}). Give texts a store of "
+            f"their own with --store; a trainer takes vectors of both servers."
+        )
 
 
 def text_batches(

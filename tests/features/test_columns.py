@@ -191,6 +191,28 @@ def test_extended_samples_keep_scales_and_buckets(tmp_path: Path) -> None:
         build_samples(load_schema(tmp_path / "s.toml"), tmp_path / "x", tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("here", "instead", "said"),
+    [
+        (
+            'ids = ["shop"]',
+            'lists = { shop = "|" }',
+            r"column 'shop' is among lists here, and among ids in the samples that",
+        ),
+        ('text = ["title"]', 'text = ["title"]\ntokens = "characters"', r"words of 'title' are found by 'characters'"),
+    ],
+)
+def test_extended_samples_read_columns_as_those_before(tmp_path: Path, here: str, instead: str, said: str) -> None:
+    """A table whose columns are of another kind would give the old weights another meaning."""
+    items = '[items]\npath = "items.parquet"\nitem = "item"\nids = ["shop"]\ntext = ["title"]\n'
+    make_folder(tmp_path, items + SEEN)
+    (tmp_path / "s.toml").write_text(LOG + items.replace(here, instead) + SEEN)
+    with pytest.raises(BadInput, match=said):
+        build_samples(load_schema(tmp_path / "s.toml"), tmp_path / "x", tmp_path / "out")
+    (tmp_path / "s.toml").write_text(LOG + items + SEEN)
+    assert build_samples(load_schema(tmp_path / "s.toml"), tmp_path / "x", tmp_path / "out")
+
+
 def test_one_file_holds_lists_numbers_and_images_of_its_items(tmp_path: Path) -> None:
     """Without an item table the last row of an item counts, lists included."""
     table = shop_log()

@@ -4,6 +4,7 @@ import csv
 import json
 import threading
 from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +17,7 @@ from conftest import ROOT, run_command
 
 import crossmedia
 from crossmedia.errors import BadInput, NothingEmbedded, StoreError
+from crossmedia.imgserver.offline.exchange import check_vectors, import_vectors
 from crossmedia.imgserver.offline.texts import COMMIT_TEXTS
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.vision.text_backbones import read_encoder
@@ -175,6 +177,12 @@ def test_a_store_holds_photos_or_texts(store: Path, photos: Path, tmp_path: Path
     crossmedia.precompute_texts(tmp_path / "titles", ITEMS, "fine")
     with pytest.raises(BadInput, match=r"holds texts \(text:tfidf@.*Give photos a store of their own"):
         crossmedia.precompute(tmp_path / "titles", photos)
+    table, other = tmp_path / "vectors.parquet", Store(tmp_path / "imported")
+    pq.write_table(pa.table({"image_id": [1, 2], "vector": [[1.0, 0.0], [0.0, 1.0]]}), table)
+    with closing(other):
+        import_vectors(other, check_vectors(table, "made"))
+    with pytest.raises(BadInput, match=r"holds vectors that are not of texts \(made@.*Give texts a store of their own"):
+        crossmedia.precompute_texts(tmp_path / "imported", ITEMS, "fine")
 
 
 @pytest.mark.parametrize(
