@@ -29,9 +29,10 @@ from crossmedia.imgserver.vision.backbone import TORCHVISION, Backbone
 from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.decode import ImageLimits, Preprocessing, decode
 from crossmedia.imgserver.vision.decoders import Decoders
-from crossmedia.imgserver.vision.engines import Engine, Pictures, TorchEngine, make_engine
+from crossmedia.imgserver.vision.engines import Engine, Pictures, TorchEngine
 from crossmedia.imgserver.vision.gpu_jpeg import decoder, for_gpu
 from crossmedia.imgserver.vision.machine import Machine
+from crossmedia.imgserver.vision.make_engine import make_engine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 
 DISTINCT = 2_000

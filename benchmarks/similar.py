@@ -37,7 +37,7 @@ from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import Table
 from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.decode import ImageLimits, decode
-from crossmedia.imgserver.vision.engines import make_engine
+from crossmedia.imgserver.vision.make_engine import make_engine
 
 DIM, BLOCK, AT_ONCE, ALONE, K = 64, 100_000, 100, 20, 10
 Vectors = npt.NDArray[np.float32]

@@ -151,9 +151,8 @@ def precompute(
 
     With --servers and --me a store gets the images that its server owns.
     """
-    began = time.monotonic()
     keep_freed_memory()  # of pixels, block after block
-    ownership = ownership_of(servers, me)
+    began, ownership = time.monotonic(), ownership_of(servers, me)
     into_files = part is not None or engine == "ray"
     if head_file is not None and catalogue is None and not into_files:
         _apply_head(store, head_file, as_json)
@@ -179,16 +178,12 @@ def precompute(
         )
         if part is None:
             found["merged"] = merge_files(out, store, dim, ownership=ownership, new_head=new_head)
-            said = f"active version: {found['merged']['version']}"
-        else:
-            said = f"When all parts are there: crossmedia imgserver merge {out} --store STORE"
-        show(found, as_json, said)
+        show(found, as_json, _of_parts(found, out))
         return
     config = PrecomputeConfig(dim, only, new_head=new_head, ownership=ownership)
     _go_behind_requests(store)
     with StoreEmbedder(store, photos, backbone, machine) as embedder:
-        result = _into_store(embedder, config, began)
-    _report_precompute(result, time.monotonic() - began, as_json)
+        _report_precompute(_into_store(embedder, config, began), time.monotonic() - began, as_json)
 
 
 def _check_source(catalogue: str | None, texts: str | None, head_file: Path | None, *, into_files: bool) -> None:
@@ -202,6 +197,13 @@ def _check_source(catalogue: str | None, texts: str | None, head_file: Path | No
         )
     if head_file is not None and not into_files:
         raise BadInput("--head takes stored features, so leave out --catalogue; with --part both are needed.")
+
+
+def _of_parts(found: dict[str, Any], out: Path) -> str:
+    """What parts have become, or what is to be done with them."""
+    if "merged" in found:
+        return f"active version: {found['merged']['version']}"
+    return f"When all parts are there: crossmedia imgserver merge {out} --store STORE"
 
 
 def _go_behind_requests(store: Path) -> None:

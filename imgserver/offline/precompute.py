@@ -32,8 +32,9 @@ from crossmedia.imgserver.text.backbone import TextBackbone
 from crossmedia.imgserver.vision.backbones import any_backbone
 from crossmedia.imgserver.vision.decoders import Decoders
 from crossmedia.imgserver.vision.embedding import embedded, reasons_of
-from crossmedia.imgserver.vision.engines import Engine, make_engine
+from crossmedia.imgserver.vision.engines import Engine
 from crossmedia.imgserver.vision.machine import Machine
+from crossmedia.imgserver.vision.make_engine import make_engine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.imgserver.vision.photos import Photo, read_photo
 from crossmedia.keys import column_of, full_image_ids

@@ -25,8 +25,8 @@ from crossmedia.imgserver.storage.versions import VECTOR_DTYPE
 from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.decoders import Decoders
 from crossmedia.imgserver.vision.embedding import embedded
-from crossmedia.imgserver.vision.engines import make_engine
 from crossmedia.imgserver.vision.machine import Machine
+from crossmedia.imgserver.vision.make_engine import make_engine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.imgserver.vision.photos import Photo
 from crossmedia.status import is_ok

@@ -12,8 +12,8 @@ from crossmedia.errors import BadInput
 from crossmedia.imgserver.vision.backbone import TORCHVISION, Backbone
 from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.efficientnet_lite import DEFAULT
-from crossmedia.imgserver.vision.engines import make_engine
 from crossmedia.imgserver.vision.machine import Machine
+from crossmedia.imgserver.vision.make_engine import make_engine
 
 REPEATS = 3
 

@@ -80,7 +80,11 @@ def build_index(
     if not isinstance(store, Store):
         check_places(store=store)
         with closing(Store(store, create=False)) as opened:
-            return build_index(opened, kind, progress)
+            return _build(opened, kind, progress)
+    return _build(store, kind, progress)
+
+
+def _build(store: Store, kind: str, progress: Callable[[int], None]) -> IndexReport:
     started = time.monotonic()
     if kind not in ("auto", *KINDS):
         raise BadInput(f"There is no index of kind {kind!r}; there are: auto, {', '.join(KINDS)}.")

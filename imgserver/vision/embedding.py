@@ -16,9 +16,10 @@ from crossmedia.imgserver.storage.versions import FEATURE_DTYPE
 from crossmedia.imgserver.text.backbone import TextEngine
 from crossmedia.imgserver.vision.backbone import AnyBackbone
 from crossmedia.imgserver.vision.backbones import any_backbone
-from crossmedia.imgserver.vision.engines import Engine, make_engine, run_all
+from crossmedia.imgserver.vision.engines import Engine, run_all
 from crossmedia.imgserver.vision.gpu_jpeg import Jpeg
 from crossmedia.imgserver.vision.machine import Machine
+from crossmedia.imgserver.vision.make_engine import make_engine
 from crossmedia.imgserver.vision.photos import Photo, rows_of
 from crossmedia.status import NOT_KEPT, Status
 

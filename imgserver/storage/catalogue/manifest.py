@@ -114,19 +114,9 @@ def write_manifest(
     _refuse_twice(found, keys)
     before = _read_former(out) if out.exists() else None
     rule = NUMBERS if numeric_keys(found).all() else GIVEN
-    ids = np.full(len(found), -1, dtype=np.int64)
     if before is not None:
         rule = _rule_of(before, out, rule)
-        place = pc.index_in(keys, value_set=before["key"].combine_chunks())
-        known = np.asarray(pc.is_valid(place))
-        ids[known] = np.asarray(before["image_id"])[np.asarray(pc.fill_null(place, 0))[known]]
-    new = np.flatnonzero(ids < 0)
-    if rule == NUMBERS:
-        ids[new] = np.asarray(pc.cast(keys.take(pa.array(new)), pa.int64()))
-    else:
-        first = int(pc.max(before["image_id"]).as_py()) + 1 if before is not None and len(before) else 0
-        order = np.asarray(pc.sort_indices(keys.take(pa.array(new))))
-        ids[new[order]] = first + np.arange(len(new))
+    ids = _ids_of(keys, before, rule)
     Listing(found, ids)  # refuses an id that is there twice, such as that of 7.jpg and 007.jpg
     table = pa.table(
         {
@@ -153,6 +143,23 @@ def write_manifest(
         passed_over=passed.said(),
         alike=tuple(alike(keys)),
     )
+
+
+def _ids_of(keys: pa.Array, before: pa.Table | None, rule: str) -> Ids:
+    """The id of each key: the one that a former manifest gave it, else a new one by the rule."""
+    ids = np.full(len(keys), -1, dtype=np.int64)
+    if before is not None:
+        place = pc.index_in(keys, value_set=before["key"].combine_chunks())
+        known = np.asarray(pc.is_valid(place))
+        ids[known] = np.asarray(before["image_id"])[np.asarray(pc.fill_null(place, 0))[known]]
+    new = np.flatnonzero(ids < 0)
+    if rule == NUMBERS:
+        ids[new] = np.asarray(pc.cast(keys.take(pa.array(new)), pa.int64()))
+    else:
+        first = int(pc.max(before["image_id"]).as_py()) + 1 if before is not None and len(before) else 0
+        order = np.asarray(pc.sort_indices(keys.take(pa.array(new))))
+        ids[new[order]] = first + np.arange(len(new))
+    return ids
 
 
 def _found_in(where: str, timeout_s: float) -> tuple[FoundImages, PassedOver]:

@@ -18,9 +18,9 @@ from crossmedia.imgserver.text.backbone import TextBackbone
 from crossmedia.imgserver.vision.backbone import Backbone
 from crossmedia.imgserver.vision.backbones import any_backbone, get_backbone
 from crossmedia.imgserver.vision.decode import ImageLimits, decode
-from crossmedia.imgserver.vision.engines import make_engine
 from crossmedia.imgserver.vision.hf import hf_backbone, hf_text_backbone
 from crossmedia.imgserver.vision.machine import Machine
+from crossmedia.imgserver.vision.make_engine import make_engine
 from crossmedia.imgserver.vision.onnx_text import onnx_text_backbone
 from crossmedia.imgserver.vision.pooling import Pooling
 

@@ -15,9 +15,10 @@ from torch import nn
 from crossmedia.imgserver.vision.backbone import Backbone
 from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.decode import ImageLimits, Pixels, decode
-from crossmedia.imgserver.vision.engines import FeatureArray, Picture, TorchEngine, make_engine
+from crossmedia.imgserver.vision.engines import FeatureArray, Picture, TorchEngine
 from crossmedia.imgserver.vision.gpu_jpeg import Jpeg, for_gpu
 from crossmedia.imgserver.vision.machine import Machine
+from crossmedia.imgserver.vision.make_engine import make_engine
 
 pytestmark = [
     pytest.mark.gpu,

@@ -18,8 +18,9 @@ from crossmedia.imgserver.text.backbone import TextBackbone, TextEngine
 from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.decode import ImageLimits
 from crossmedia.imgserver.vision.decoders import Decoders
-from crossmedia.imgserver.vision.engines import FeatureArray, Pictures, SeveralEngines, make_engine, run_all, stacked
+from crossmedia.imgserver.vision.engines import FeatureArray, Pictures, run_all, stacked
 from crossmedia.imgserver.vision.machine import Machine
+from crossmedia.imgserver.vision.make_engine import SeveralEngines, make_engine
 
 
 def test_what_is_not_said_suits_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,56 @@
+"""The engine of a backbone on this machine: which one it is, and one of several GPUs."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Sequence
+from pathlib import Path
+
+from crossmedia.imgserver.text.backbone import TextBackbone
+from crossmedia.imgserver.vision.backbone import AnyBackbone, OnnxGraph
+from crossmedia.imgserver.vision.engines import Engine, FeatureArray, OpenVinoEngine, Pictures
+from crossmedia.imgserver.vision.machine import Machine
+
+
+class SeveralEngines:
+    """Engines behind one queue: whichever is free takes the next batch.
+
+    Args:
+        engines: of one backbone, with batches of one size.
+    """
+
+    def __init__(self, engines: Sequence[Engine]):
+        self.name = ", ".join(engine.name for engine in engines)
+        self.batch = engines[0].batch
+        self.in_flight = sum(engine.in_flight for engine in engines)
+        self._free: queue.SimpleQueue[Engine] = queue.SimpleQueue()
+        for place in range(max(engine.in_flight for engine in engines)):  # in turn, so that no engine waits at first
+            for engine in engines:
+                if place < engine.in_flight:
+                    self._free.put(engine)
+
+    def run(self, pictures: Pictures) -> FeatureArray:
+        """Features, shape (n, F), of pictures: pixels, uint8, shape (n, size, size, 3), or a list of them."""
+        engine = self._free.get()
+        try:
+            return engine.run(pictures)
+        finally:
+            self._free.put(engine)
+
+
+def make_engine(backbone: AnyBackbone, cache: Path | None, machine: Machine = Machine()) -> Engine:  # noqa: B008  frozen
+    """Torch on the GPUs of ``machine``, OpenVINO where it has none and for ONNX files; a text encoder brings its own.
+
+    Raises:
+        BadInput: a device is not there, or the backbone cannot run on it.
+    """
+    if isinstance(backbone, TextBackbone):
+        engine = backbone.make(machine.threads, machine.first)
+        engine.batch = machine.batch
+        return engine
+    if not machine.gpus or isinstance(backbone.graph, OnnxGraph):
+        return OpenVinoEngine(backbone, cache, machine)
+    from crossmedia.imgserver.vision.cuda_engine import CudaEngine  # and what a GPU needs, for GPUs alone
+
+    made = [CudaEngine(backbone, device, machine) for device in machine.gpus]
+    return made[0] if len(made) == 1 else SeveralEngines(made)
