@@ -76,7 +76,8 @@ def test_what_is_of_another_type_is_refused_at_once(work: Callable[[], Any], sai
 
 
 def test_what_fits_is_taken() -> None:
-    for server in (LATER, f"{LATER},localhost:2", [LATER], "dns:///images:7070", "unix:server.sock", "[::1]:7070", " a:1 "):
+    pair = f"{LATER},localhost:2"
+    for server in (LATER, pair, [LATER], "dns:///images:7070", "unix:server.sock", "[::1]:7070", " a:1 "):
         ImageClient(server, timeout_s=3, in_flight=np.int64(2), version="a@0").close()
     with mocked() as client:
         assert client.get([1], timeout_s=np.float32(3)).ok.all()
