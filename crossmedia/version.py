@@ -62,6 +62,11 @@ class Version:
         return self.backbone.startswith(TEXT)
 
     @property
+    def made_of(self) -> str:
+        """What one of its vectors was made of, for messages: a text, a photo, or, where nobody knows, a vector."""
+        return "text" if self.of_texts else "vector" if self.imported else "photo"
+
+    @property
     def of_tower(self) -> bool:
         """Whether its backbone is the image tower or the text tower of one model, whose features can be compared."""
         return self.backbone.removeprefix(TEXT).startswith(TOWER)

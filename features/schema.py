@@ -215,6 +215,8 @@ def _items(table: TomlTable | None, log: Log) -> Items | None:
         _columns(table, text=True),
     )
     table.done()
+    if twice := [name for name in items.images if items.images.count(name) > 1]:
+        raise table.fail(f"image names the column {twice[0]!r} twice; every photo of it would count twice.")
     if manifest and not items.images:
         raise table.fail("image_manifest is given without image, the column whose names it gives ids to.")
     return items

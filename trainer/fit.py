@@ -217,7 +217,7 @@ def finish(run: Run, announce: Callable[[str], None]) -> dict[str, Any]:
         for name, generation in spaces.generations.items():
             if generation != run.generations[name]:
                 log.warning(
-                    "photos were replaced while the model was trained: the store%s went from generation %d to %d",
+                    "vectors were replaced while the model was trained: the store%s went from generation %d to %d",
                     "" if name == IMAGE_SPACE else f" of the space {name!r}",
                     run.generations[name],
                     generation,

@@ -38,8 +38,8 @@ class FitConfig:
             samples have several spaces of vectors, photo=learn trains that of the space photo; the others are frozen.
         store: take vectors, or features for a head that learns, from this store in this process: no server is asked.
         vectors: where the vectors of a space are, such as photo=host:7070, for samples that have several spaces; may be
-            given for each. Instead of an address a folder is a store, as for ``store``. A space that is not named is
-            left out.
+            given for each. Instead of an address a folder is a store, as for ``store``. photo=host:7070@VERSION takes
+            another version than the active one. A space that is not named is left out.
         head_widths: widths of the layers of a head that learns, behind the feature; the last is the vector's.
         head_activation: activation between its layers.
         head_normalisation: normalisation of its hidden layers.

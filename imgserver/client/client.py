@@ -247,7 +247,7 @@ class ImageClient:
         info = self.described(deadline)
         ids, data = as_ids(list(photos)), as_bytes(photos, info)
         if NULL_IMAGE in ids or len(np.unique(ids)) < len(ids):
-            raise InvalidRequest("A photo is given under -1, which stands for no image, or two are under one id.")
+            raise InvalidRequest("Something is given under -1, which stands for nothing, or two are under one id.")
 
         def put(transport: Transport, rows: Ids) -> dict[int, Status]:
             mine = {int(ids[row]): data[row] for row in rows.tolist()}
@@ -282,8 +282,8 @@ class ImageClient:
         limits = self.described(deadline).limits
         if len(self.servers) > 1 and len(queries) and query.by_id:
             raise InvalidRequest(
-                "The images most alike another are on all servers, and each knows the vectors of its own only. Search "
-                "with the photo or with words, which all are asked for."
+                "What is most alike an image or a text is on all servers, and each knows the vectors of its own only. "
+                "Search with the photo or with words, which all are asked for."
             )
         calls = [partial(search, transport, limits, query, deadline) for transport in self.servers.transports]
         return best_of(at_once(calls))

@@ -323,6 +323,7 @@ def names_of(samples: Samples, rows: np.ndarray[Any, Any]) -> list[str]:
         ("[vectors.title]", "[vectors.Title]", r"name of a space has small letters"),
         ('key = "item"', 'key = "image"\nmanifest = "m"', r"image_manifest in \[items\] gives them to images"),
         ('image = ["front", "back"]', "", r'key is "image", but \[items\] has no image column'),
+        ('"front", "back"', '"front", "front"', r"\[items\]: image names the column 'front' twice"),
         ('ids = ["slot"]', 'ids = ["slot", "shop"]', r"uses the column 'shop' twice"),
         ('ids = ["slot"]', 'ids = ["item_row"]', r"samples have a column 'item_row' of their own"),
         ('price = "log1p"', 'key_title = "log1p"', r"samples have a column 'key_title' of their own"),

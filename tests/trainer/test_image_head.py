@@ -588,7 +588,7 @@ def test_too_many_missing_images_stop_it(config: FitConfig, store: Path, tmp_pat
     with pytest.raises(CrossMediaError, match="max_missing"):
         fit(replace(config, store=str(store), max_missing=0.01))
     few = make_samples(tmp_path, 6, 200, {i: 10**6 + i for i in range(6)})
-    with pytest.raises(TooManyMissingImages, match=r"Not one of the 6 images .*such as image 1000000"):
+    with pytest.raises(TooManyMissingImages, match=r"Not one of the 6 vectors .*such as that of id 1000000"):
         fit(replace(config, samples=str(few), store=str(store)))
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import re
 import shutil
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
+from conftest import copy_store
 from model_batches import make_batch
 from shop_samples import item_columns, make_shop, transports
 
@@ -22,9 +25,12 @@ from crossmedia.errors import BadInput, TooManyMissingImages, VersionMismatch
 from crossmedia.features.reading.samples import Samples
 from crossmedia.imgserver import open_local
 from crossmedia.imgserver.client import ImageClient, MockTransport
+from crossmedia.imgserver.head import fit_pca
+from crossmedia.imgserver.offline.head_vectors import apply_head
+from crossmedia.imgserver.storage.store import Store
 from crossmedia.trainer.cli import trainer
 from crossmedia.trainer.compare import CompareConfig, compare
-from crossmedia.trainer.evaluate import predict
+from crossmedia.trainer.evaluate import evaluate, predict
 from crossmedia.trainer.export.exported import Exported, export_model
 from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.fit import FitConfig, fit
@@ -40,6 +46,7 @@ from crossmedia.trainer.runs.checkpoint import CONFIG, document_of, load_model
 from crossmedia.trainer.runs.sealed import sealed_json
 from crossmedia.trainer.scorer import Scorer
 from crossmedia.trainer.tensors import Bag, ImageVectors
+from crossmedia.version import Version
 
 CPU = torch.device("cpu")
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
@@ -303,6 +310,44 @@ def test_which_space_learns_and_where_vectors_are() -> None:
     found = Sources("", vectors={"title": "a:1", "photo": "dns:///b:2"}).of(["photo", "title"])
     assert {name: place.source for name, place in found.items()} == {"photo": "dns:///b:2", "title": "a:1"}
     assert list(found) == ["photo", "title"]  # as the samples name them
+
+
+def test_two_spaces_of_one_server_are_two_versions(config: FitConfig, store: Path, tmp_path: Path) -> None:
+    """One address for two spaces by image would be the very same vectors: refused, unless a version is named."""
+    (folder := tmp_path / "shop").mkdir()
+    samples = make_shop(folder, '[vectors.other]\nkey = "image"\n')
+    held = copy_store(store, tmp_path / "at@home")
+    with ImageClient(open_local(held)) as client:
+        active = client.info().version
+    with closing(Store(held, create=False)) as opened:
+        features = opened.index.space(Version.parse(active).backbone)
+        assert features is not None
+        found = fit_pca(opened.read(features, opened.index.load(features.name)[1]), 8)
+        made, _ = apply_head(opened, found)
+    config = replace(config, samples=str(samples), max_missing=1.0)
+    both = {"photo": str(held), "other": str(held)}
+    with pytest.raises(
+        BadInput, match=f"'photo' and 'other' would have the same vectors: those of {re.escape(active)}"
+    ):
+        fit(replace(config, vectors=both))
+    both["other"] = f"{held}@{made}"
+    result = fit(replace(config, vectors=both))
+    assert result["vector_version"] == f"photo={active}, other={made}"
+    _, lineage, _ = load_model(config.out)
+    assert lineage.inputs.spaces == {"photo": 16, "other": 8}
+    again = evaluate(config.out, vectors={"photo": str(held), "other": str(held)})  # a run knows its versions
+    assert again["all"]["auc"] == pytest.approx(result["test"]["all"]["auc"], abs=1e-6)
+    with pytest.raises(BadInput, match=r"names the version .*/8 for the space 'photo', and the model was trained with"):
+        evaluate(config.out, vectors=both | {"photo": f"{held}@{made}"})
+    with pytest.raises(VersionMismatch, match=r"In the space 'other': .* not hold vectors of nothing; it holds: .*/16"):
+        fit(replace(config, vectors=both | {"other": f"{held}@nothing"}, out=f"{config.out}-2"))
+    with pytest.raises(BadInput, match="In the space 'other': A head that learns takes the features that are served"):
+        fit(replace(config, vectors=both, head="other=learn", out=f"{config.out}-3"))
+
+
+def test_a_space_with_a_name_that_modules_have_is_refused(given: Transports) -> None:
+    with pytest.raises(BadInput, match=r"A space .* PyTorch cannot give .*'items' already exists.*another name"):
+        spaces_of({"items": given["photo"]})
 
 
 def test_places_stand_in_the_configuration_file(

@@ -107,11 +107,13 @@ def open_feed(config: FitConfig, transport: Given) -> Iterator[Feed]:
     if not teaches and learning_space(config, list(config.vectors or spaces_of(samples))):
         raise BadInput(f"{config.model} has no gradient for a head to learn from; train it with --head frozen.")
     if config.images and not spaces_of(samples):
-        raise BadInput(f"The samples in {config.samples} have no images; train with --no-images.")
+        raise BadInput(
+            f"The samples in {config.samples} have no images, and no vectors by item; train with --no-images."
+        )
     device = processes.own_device(config.device)
     torch.manual_seed(config.seed)  # of a head that begins at random
     with open_spaces(config, samples, transport) as spaces:
-        processes.check_same({"samples": samples.hash, "image vectors": named_versions(spaces.bases)}, device)
+        processes.check_same({"samples": samples.hash, "vectors": named_versions(spaces.bases)}, device)
         yield Feed(samples, spaces.to(device), config.batch_size, device)
 
 

@@ -144,21 +144,33 @@ class TextCatalogue(Catalogue):
     Args:
         table: where they were read from.
         listing: what was found; a stamp is the hash of the text.
-        texts: of all rows of the table, ``large_binary``.
+        keys: of all rows of the table, as it spells them.
+        texts: of all rows, ``large_binary``.
         names: what items are called; None: by their ids.
         stamp: of the file, for ``changed``.
     """
 
     def __init__(
-        self, table: TextTable, listing: Listing, texts: pa.Array, names: ImageNames | None, stamp: int | None
+        self,
+        table: TextTable,
+        listing: Listing,
+        keys: pa.Array,
+        texts: pa.Array,
+        names: ImageNames | None,
+        stamp: int | None,
     ):
         super().__init__(table.path, listing, READ_TIMEOUT_S, local_files(table.path), stamp)
-        self._texts, self._names = texts, names
+        self._keys, self._texts, self._names = keys, texts, names
 
     def place(self, image_id: int) -> str:
         """The row of a text, for people; empty where there is none."""
         row = self._row(image_id)
         return "" if row is None else f"{os.path.basename(self.where)} (row {row + 1})"
+
+    def key(self, image_id: int) -> str:
+        """The key of a text as the table spells it, such as 007 for the id 7; empty where there is none."""
+        row = self._row(image_id)
+        return "" if row is None else str(self._keys[row])
 
     def names(self) -> ImageNames | None:
         """What a manifest calls the items; None where they are called by their ids."""
@@ -206,7 +218,7 @@ def open_texts(table: TextTable, names: ImageNames | None = None, timeout_s: flo
         *(pa.array(ids[rows]), name, np.zeros(len(rows), dtype=np.int32)),
         *(rows.astype(np.int64), size[rows].astype(np.int64), hashes[rows]),
     )
-    catalogue = TextCatalogue(table, Listing(entries, ids[rows]), texts, names, stamp)
+    catalogue = TextCatalogue(table, Listing(entries, ids[rows]), keys.values, texts, names, stamp)
     catalogue.passed_over = passed
     return catalogue
 
