@@ -77,6 +77,12 @@ class Version:
         return self.head == IMPORTED
 
 
+def place_and_version(text: str) -> tuple[str, str]:
+    """What ``host:port@VERSION`` names: a place, and a version of what is there; empty where there is none."""
+    place, _, version = text.partition("@")
+    return place, version
+
+
 def hashed(name: str, sha: str) -> str:
     """``<name>@<hash>``, of the hexadecimal digits of a SHA-256."""
     return f"{name}@{sha[:HASH_DIGITS]}"

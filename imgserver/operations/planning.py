@@ -20,7 +20,7 @@ SAMPLES_PER_CORE_S = 5_181.0
 # python -m benchmarks.learn: the same with a head that learns, CPU a sample of the server and of the trainer
 HEAD_SERVER_US_PER_SAMPLE = 108.0
 HEAD_TRAINER_US_PER_SAMPLE = 196.0
-# python -m benchmarks.bytes: a row of 50 behaviours with ids only, of users with 20 rows, and an item of the item table,
+# python -m benchmarks.bytes: a row of 50 behaviours with ids only, of users with 20 rows, and a row of the item table,
 # zstd; different images a row in a shuffled batch of 1,024
 BYTES_PER_ROW = 29.3
 BYTES_PER_ITEM = 13.9

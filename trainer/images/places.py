@@ -12,6 +12,7 @@ from crossmedia.errors import BadInput, did_you_mean
 from crossmedia.imgserver import open_local
 from crossmedia.imgserver.client import Transport
 from crossmedia.trainer.settings import FitConfig
+from crossmedia.version import place_and_version
 
 FROZEN, LEARN = "frozen", "learn"
 Given = Transport | Mapping[str, Transport] | None  # in place of connections, for the one space or for each
@@ -134,8 +135,7 @@ def _where_and_version(text: str) -> tuple[str, str]:
     for at in (match.start() for match in re.finditer("@", text)):
         if Path(text[:at]).is_dir():
             return text[:at], text[at + 1 :]
-    where, _, version = text.partition("@")
-    return where, version
+    return place_and_version(text)
 
 
 def learning_space(config: FitConfig, spaces: Sequence[str]) -> str:

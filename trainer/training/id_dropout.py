@@ -15,6 +15,7 @@ from crossmedia.features.columns import IMAGE
 from crossmedia.trainer.tensors import Bag, TensorBatch
 
 ITEM = "item_id"
+FORGOTTEN = (ITEM, IMAGE)  # vocabularies whose ids become place 0
 
 
 def without_ids(batch: TensorBatch, rate: float) -> TensorBatch:

@@ -154,7 +154,7 @@ def open_run(config: FitConfig, feed: Feed, folder: RunFolder, announce: Callabl
         announce(f"The run in {folder.path} was interrupted: it goes on behind epoch {state.epoch}.")
     with kept_said(folder.path, state), ExitStack() as opened:
         model.prepare(feed.first_rows(config.seed), config.seed)
-        regularise = mini_batch_aware(model, samples, config.embedding_l2)
+        regularise = mini_batch_aware(model, samples, config.embedding_l2, config.id_dropout)
         board = Board(folder.path / BOARD if processes.rank() == 0 else None, state.step)
         opened.callback(board.close)
         in_step = processes.in_step(learner, apart)

@@ -143,7 +143,7 @@ def test_texts_that_are_brought_are_served_by_the_next_call(filled: Path, tmp_pa
             *("imgserver", "add", f"--texts={table}", "--text=fine", f"--server={process.address}"), check=False
         )
         assert "added 1, refused 1" in done.stdout
-        assert "image 311: CORRUPT: the text is empty" in done.stdout
+        assert "text 311: CORRUPT: the text is empty" in done.stdout
         assert client.get([310]).ok.all()
 
 
