@@ -40,17 +40,26 @@ def features(config: str | None) -> None:
     help="Continue the vocabularies of these samples: every value keeps its place and new values are appended, so that "
     "tomorrow's model can start from today's weights.",
 )
+@click.option(
+    "--hold-out-seed",
+    type=click.IntRange(min=0),
+    help="Hold out other items than hold_out_seed of SCHEMA does: one set of items is one draw, and 'trainer compare' "
+    "takes several.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the samples that are in the folder already.")
 @json_option
-def build_command(schema: Path, out: Path, extend: Path | None, overwrite: bool, as_json: bool) -> None:
+def build_command(
+    schema: Path, out: Path, extend: Path | None, hold_out_seed: int | None, overwrite: bool, as_json: bool
+) -> None:
     """Build samples from the logs that the TOML file SCHEMA describes; logs may be larger than memory."""
     from crossmedia.features.schema import load_schema
     from crossmedia.features.writing.build import build_samples
 
+    read = load_schema(schema)
+    if hold_out_seed is not None:
+        read = read.with_hold_out_seed(hold_out_seed)
     with Bar("reading the log", left=False) as bar:
-        report = build_samples(
-            load_schema(schema), out, extend, lambda what, done, total: bar(done, total, what), overwrite=overwrite
-        )
+        report = build_samples(read, out, extend, lambda what, done, total: bar(done, total, what), overwrite=overwrite)
     if as_json:
         click.echo(json.dumps(report.as_dict()))
         return

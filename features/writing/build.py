@@ -33,6 +33,7 @@ from crossmedia.features.writing.attributes import Attributes, read_items, read_
 from crossmedia.features.writing.counting import ValueCounts
 from crossmedia.features.writing.encode import EncodedPart, Encoder
 from crossmedia.features.writing.files import SampleWriter
+from crossmedia.features.writing.hold_out import HoldOut
 from crossmedia.features.writing.item_table import ItemTable
 from crossmedia.features.writing.logs import behaviour_source, log_source, stream_behaviours, stream_log
 from crossmedia.features.writing.matching import check_histories, check_known, check_times, note_items
@@ -120,6 +121,7 @@ class _Build:
         schema, totals = self.schema, self.totals
         encoding = Encoding.of(schema.log.columns, schema.of_users, schema.of_items)
         items, users = read_items(schema, encoding, totals.notes), read_users(schema, encoding, totals.notes)
+        self.hold_out = HoldOut(schema.split, items, totals.notes)
         log_rows = self._partition()
         names, _ = self.item_counts.ordered()
         every_item = names.take(pc.sort_indices(names))
@@ -148,7 +150,7 @@ class _Build:
         counts.note(totals.notes)
         vocabulary = build_vocabularies(schema, counts, encoding, (items, users), self.old)
         vocabulary.save(self.work)
-        table = ItemTable(schema, vocabulary, items, counts.shown.ordered()[0], totals.notes)
+        table = ItemTable(schema, vocabulary, items, counts.shown.ordered()[0], self.hold_out, totals.notes)
         size = self._write(Encoder(schema, vocabulary, table, users), vocabulary)
         rows = sum(totals.rows)
         return BuildReport(
@@ -214,7 +216,9 @@ class _Build:
         log = self.log_parts.read(number)
         if log is None:
             return None
-        return make_part(self.schema, log, self.behaviour_parts.read(number), self.boundaries, self.items)
+        return make_part(
+            self.schema, log, self.behaviour_parts.read(number), self.boundaries, self.items, self.hold_out
+        )
 
     def _write(self, encoder: Encoder, vocabulary: Vocabularies) -> int:
         """The third pass: the Parquet files and what describes them; returns the bytes of the files."""
@@ -273,6 +277,8 @@ def _meta(schema: Schema, vocabulary: Vocabularies, old: Vocabularies | None, ha
         has_histories=schema.behaviours is not None,
         has_images=schema.has_images,
         has_held_out=bool(schema.split.hold_out_items),
+        hold_out_seed=schema.split.hold_out_seed,
+        hold_out_by=schema.split.hold_out_by,
         extends=old.hash if old else "",
         max_history=schema.behaviours.max_length if schema.behaviours else 0,
     )
