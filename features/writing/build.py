@@ -24,7 +24,7 @@ from crossmedia.features.encoding import Encoding
 from crossmedia.features.layout import FORMAT, sample_files
 from crossmedia.features.meta import Meta, Space
 from crossmedia.features.schema import load_schema
-from crossmedia.features.spec import BY_IMAGE, TIME, Schema
+from crossmedia.features.spec import BY_IMAGE, TIME, Columns, Schema
 from crossmedia.features.splits import SPLITS, TimeCounts
 from crossmedia.features.times import Span
 from crossmedia.features.vocabulary import Vocabularies
@@ -42,6 +42,7 @@ from crossmedia.features.writing.partitions import Partitions
 from crossmedia.features.writing.parts import Part, make_part
 from crossmedia.features.writing.report import BuildReport, Totals, memory
 from crossmedia.features.writing.target import claimed, put_in_place
+from crossmedia.features.writing.telling import Telling
 from crossmedia.features.writing.training import TrainingCounts, build_vocabularies
 from crossmedia.names import ImageNames
 from crossmedia.words import counted
@@ -100,6 +101,7 @@ class _Build:
             SaleDays(schema.negatives.within_days) if schema.negatives and schema.negatives.within_days else None
         )
         self.log_span, self.behaviour_span, self.behaviour_rows = Span(), Span(), 0
+        self.telling = Telling(schema.log.columns if schema.negatives else Columns())
         self.log, self.behaviours = log_source(schema), behaviour_source(schema)
         for source in filter(None, (self.log, self.behaviours)):
             source.note_others(self.totals.notes)
@@ -138,8 +140,9 @@ class _Build:
 
         self._each_part("counting", count)
         totals.note_labels()
+        totals.note_times(self.log_span)
         if schema.negatives:
-            totals.note_drawn(schema.log.columns.names)
+            totals.note_drawn(self.telling.columns())
         check_histories(schema, totals, self.behaviour_rows, (self.log_span, self.behaviour_span))
         if empty := [name for name, rows in zip(SPLITS, totals.rows, strict=True) if not rows]:
             raise BadInput(
@@ -181,6 +184,7 @@ class _Build:
                 self.sale_days.add(table["item"].combine_chunks(), np.asarray(table["time"]))
             if self.schema.split.method == TIME:
                 self.times.add(np.asarray(table["time"]))
+            self.telling.add(table)
             self.log_parts.write(table)
             done += len(table)
             self.progress("reading the log", done, max(done, guess))

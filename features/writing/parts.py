@@ -39,6 +39,7 @@ class Part:
         context: what else the log says of its rows, see ``stream_log``.
         context_row: which of these rows each sample is of, shape (n,).
         notes: kind -> count of what was found on the way.
+        several, at_once: users with two rows or more in the log, and those of them whose rows all have one time.
     """
 
     user_keys: pa.Array
@@ -54,6 +55,8 @@ class Part:
     context: pa.Table
     context_row: Int64Array
     notes: dict[str, int]
+    several: int
+    at_once: int
 
     @property
     def user(self) -> pa.Array:
@@ -118,7 +121,17 @@ def make_part(
         log.select([name for kind in (ID, NUMBER, LIST) for name in log.column_names if name.startswith(kind)]),
         rows,
         notes,
+        *_in_one_second(code, time, len(user_keys)),
     )
+
+
+def _in_one_second(user: Int64Array, time: Int64Array, users: int) -> tuple[int, int]:
+    """How many users have two rows or more, and how many of those have them all at one time."""
+    several = np.bincount(user, minlength=users) > 1
+    first, last = np.full(users, np.iinfo(np.int64).max), np.full(users, np.iinfo(np.int64).min)
+    np.minimum.at(first, user, time)
+    np.maximum.at(last, user, time)
+    return int(several.sum()), int((several & (first == last)).sum())
 
 
 def _split_of(schema: Schema, user: Int64Array, time: Int64Array, boundaries: tuple[int, int] | None) -> Int64Array:
