@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from crossmedia.words import row_said
 
 MERGE_AT = 4_000_000
 KEY, IMAGE, ROW, ID, NUMBER, LIST, TEXT = "key:", "image:", "row:", "id:", "number:", "list:", "text:"
+GROUP = "group:"
 Readers = dict[str, tuple[str, Callable[[Column], pa.Array]]]
 
 
@@ -39,6 +40,7 @@ class Attributes:
         numbers: column -> shape (n,), nan where there is none.
         lists: column -> n rows of words: lists, and tokens of texts.
         images: n rows of image ids, in order, without the null image; None without images.
+        group: of the column that items are held out by, keys, null where there is none, shape (n,); None without one.
     """
 
     key: pa.Array
@@ -46,6 +48,7 @@ class Attributes:
     numbers: dict[str, Float64Array] = field(default_factory=dict)
     lists: dict[str, WordLists] = field(default_factory=dict)
     images: Jagged | None = None
+    group: pa.Array | None = None
 
     def rows(self, raw: pa.Array) -> Int64Array:
         """The row of each key, shape (n,), -1 where there is none."""
@@ -65,15 +68,19 @@ def read_items(schema: Schema, encoding: Encoding, notes: Notes) -> Attributes |
     wanted: Readers = {KEY: (items.item, full_id_keys)} | readers(items.columns)
     read_images = _several(keys if items.image_manifest else _image_ids)
     wanted |= {IMAGE + name: (name, read_images) for name in items.images}
+    if by := schema.split.hold_out_by:
+        wanted[GROUP] = by, id_keys
     table = _read(schema, items.path, wanted, "items", notes)
     found = _attributes(table, items.columns, encoding, notes)
+    if by:
+        found = replace(found, group=table[GROUP].combine_chunks())
     if not items.images:
         return found
     images = _images(table, items, notes)
     if not len(images.values):
         notes.add("items_of_which_not_one_has_an_image", len(images))
     ids = found.ids | (_ids_of_images(schema.images, images, notes) if schema.images is not None else {})
-    return Attributes(found.key, ids, found.numbers, found.lists, images)
+    return replace(found, ids=ids, images=images)
 
 
 def read_users(schema: Schema, encoding: Encoding, notes: Notes) -> Attributes | None:

@@ -449,9 +449,25 @@ def test_inspect_shows_every_kind(samples: Samples) -> None:
     assert {row["price"] is None for row in found["rows"]} == {True, False}
     assert any(row["tags"] == ["a", "t3"] for row in found["rows"])
     assert any(row["age"] and row["age"].startswith("from ") for row in found["rows"])
-    done = CliRunner().invoke(features, ["inspect", str(samples.folder)])
+    done = CliRunner().invoke(features, ["inspect", str(samples.folder), "--all", "--rows", "2"])
     assert "price is a number: log1p" in done.output
     assert "title is a space of vectors, by item" in done.output
+    assert all(column in done.output for column in samples.vocabulary.values)
+    assert [json.loads(line) for line in done.output.splitlines() if line.startswith("{")] == found["rows"][:2]
+
+
+def test_inspect_is_a_screen(samples: Samples) -> None:
+    done = CliRunner().invoke(features, ["inspect", str(samples.folder)])
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    text = " ".join(lines)
+    assert "price (log1p)" in text
+    assert "title by item" in text
+    assert "unknown in the test part: " in text
+    assert sum(line.startswith('{"') for line in lines) == 3
+    assert lines[-1].startswith("--all shows every column")
 
 
 def test_the_metadata_says_how_columns_are_read(samples: Samples) -> None:
