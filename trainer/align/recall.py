@@ -195,8 +195,7 @@ def recall(
 def _unit(values: FloatArray) -> FloatArray:
     """Each at length 1; zeros stay."""
     length = np.linalg.norm(values, axis=1, keepdims=True)
-    unit: FloatArray = values / np.where(length > 0, length, np.float32(1))
-    return unit
+    return (values / np.where(length > 0, length, 1)).astype(np.float32, copy=False)
 
 
 def groups_by_key(samples: Samples, digits: int) -> Int64Array:
