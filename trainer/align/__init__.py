@@ -1,1 +1,1 @@
-"""A head aligned with behaviour: what one user did in one sitting lies near to each other, before a CTR model sees it."""
+"""A head aligned with behaviour: what one user liked in one sitting gets vectors that lie near to each other."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from crossmedia.imgserver.client import Vectors
 from crossmedia.trainer import processes
@@ -54,13 +54,13 @@ class AlignLearner(nn.Module):
             fetched: what ``images.fetch`` gave for its keys.
         """
         found = self.images(batch.keys, fetched)
-        vectors, ok = F.normalize(found.values, dim=1), found.ok
+        vectors, ok = functional.normalize(found.values, dim=1), found.ok
         own, left, right = copied([batch.own, batch.left, batch.right], ok.device)
         lefts, rights = vectors.index_select(0, left), vectors.index_select(0, right)
         whole = ok[left] & ok[right]
         temperature = self.log_temperature.exp()
         everyone = everyones_rows(torch.cat([lefts, rights, whole[:, None].float()], dim=1), len(batch.weights))
-        all_left, all_right, there = everyone.split([lefts.shape[1], rights.shape[1], 1], dim=1)
+        all_left, all_right, there = torch.split(everyone, [lefts.shape[1], rights.shape[1], 1], dim=1)
         there = there[:, 0].detach() > 0
         to_right = contrast(lefts, own, _side(all_right, there, own, batch.log_q_right, batch.false_right), temperature)
         to_left = contrast(rights, own, _side(all_left, there, own, batch.log_q_left, batch.false_left), temperature)
@@ -110,6 +110,6 @@ def everyones_rows(own: Tensor, count: int) -> Tensor:
     if world == 1:
         return own
     most = -(-count // world)
-    parts = processes.gathered(F.pad(own, (0, 0, 0, most - len(own))))
+    parts = processes.gathered(functional.pad(own, (0, 0, 0, most - len(own))))
     rows = torch.arange(count, device=own.device)
     return parts.index_select(0, rows % world * most + rows // world)

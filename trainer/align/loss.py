@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 HARD_WEIGHT = 0.2  # of a hard negative's term, beside 1 of the pair's
 
@@ -57,17 +57,19 @@ def contrast(anchors: Tensor, partners: Tensor, side: Side, temperature: Tensor)
     """
     logits = torch.addmm(-side.log_q[None], anchors / temperature, side.vectors.T)
     logits = logits.masked_fill(side.false_negatives, -torch.inf)
-    return F.cross_entropy(logits, partners, reduction="none")
+    return functional.cross_entropy(logits, partners, reduction="none")
 
 
 def against(anchors: Tensor, partners: Tensor, hard: Tensor, temperature: Tensor) -> Tensor:
     """How badly each anchor tells its partner from one hard negative: cross-entropy over the two.
 
     Args:
-        anchors, partners, hard: shape (B, D), of length 1.
+        anchors: shape (B, D), of length 1.
+        partners: shape (B, D), of length 1.
+        hard: shape (B, D), of length 1.
         temperature: a scalar.
 
     Returns:
         shape (B,).
     """
-    return F.softplus(((anchors * hard).sum(1) - (anchors * partners).sum(1)) / temperature)
+    return functional.softplus(((anchors * hard).sum(1) - (anchors * partners).sum(1)) / temperature)

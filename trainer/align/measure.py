@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,12 +20,15 @@ from crossmedia.features.reading.samples import Samples
 from crossmedia.imgserver.client import HeadServers
 from crossmedia.trainer import processes
 from crossmedia.trainer.align.behaviours import FloatArray
-from crossmedia.trainer.align.recall import ColdQueries, cold_queries, recall
+from crossmedia.trainer.align.recall import ColdQueries, cold_queries, groups_by_key, recall
+from crossmedia.trainer.align.settings import AlignConfig
 from crossmedia.trainer.images.image_head import ImageHead
 
 AT = (10, 100)
 BLOCK = 8192  # keys whose vectors are asked for at once
-VALIDATION, TEST = "validation", "test"
+VALIDATION: Literal["validation"] = "validation"
+TEST: Literal["test"] = "test"
+PRODUCTS = "test, new products"
 Vectors = Callable[[Int64Array], FloatArray]
 Recalls = dict[str, float]  # by k, as JSON has it
 
@@ -34,7 +39,8 @@ class Measured:
 
     Attributes:
         images: makes the vectors, with the head as it is.
-        queries: of ``validation``, which say when to stop, and of ``test``; a part without queries is left out.
+        queries: of ``validation``, which say when to stop, and of ``test`` and of its new products where there are
+            any.
         seed: of the vectors that are drawn at random.
     """
 
@@ -43,20 +49,20 @@ class Measured:
     seed: int
 
     @classmethod
-    def of(cls, samples: Samples, images: ImageHead, space: str, seed: int) -> Measured:
+    def of(cls, samples: Samples, images: ImageHead, space: str, config: AlignConfig) -> Measured:
         """The queries of samples.
 
         Raises:
             BadInput: validation has none, so that nothing says if a head is better than its start.
         """
-        validation = cold_queries(samples, VALIDATION, space)
-        if not len(validation):
-            raise BadInput(
-                f"Nothing in {samples.folder} says whether an aligned head is better: no validation row is a click on "
-                f"one of the items that are held out of the pairs, behind a history. Build the samples with more rows."
-            )
-        test = cold_queries(samples, TEST, space)
-        return cls(images, {VALIDATION: validation} | ({TEST: test} if len(test) else {}), seed)
+        weights = config.pairs.weights
+        queries: dict[str, ColdQueries] = {VALIDATION: cold_queries(samples, VALIDATION, space, weights=weights)}
+        with suppress(BadInput):  # without new items there is nothing to test by
+            queries[TEST] = cold_queries(samples, TEST, space, weights=weights)
+            if config.product_digits:
+                groups = groups_by_key(samples, config.product_digits)
+                queries[PRODUCTS] = cold_queries(samples, TEST, space, weights=weights, groups=groups)
+        return cls(images, queries, config.seed)
 
     @property
     def k(self) -> int:

@@ -185,7 +185,7 @@ def open_run(
     optimizer = torch.optim.Adam(learner.parameters(), lr=config.learning_rate, fused=True)
     trained, state = Trained(learner, [optimizer]), Aligning()
     start = {name: weight.detach().clone() for name, weight in images.state_dict().items()}
-    measured = Measured.of(samples, images, space, config.seed)
+    measured = Measured.of(samples, images, space, config)
     if saved := load_state(folder.path, folder.identity, device):
         trained.restore(saved)
         state = Aligning(**saved["progress"])
@@ -196,7 +196,4 @@ def open_run(
     with kept_said(folder.path, state):
         batches = PairBatches(pairs, config.batch_size, config.seed)
         in_step = processes.in_step(learner)
-        yield AlignRun(
-            config, spaces, folder, pairs, batches, measured, trained, start, state, in_step, device
-        )
-
+        yield AlignRun(config, spaces, folder, pairs, batches, measured, trained, start, state, in_step, device)

@@ -33,6 +33,8 @@ class AlignConfig:
         vectors: where the vectors of a space are, such as photo=host:7070, for samples that have several spaces.
         space: the space whose head is aligned, for samples that have several.
         pairs: which behaviours make a pair.
+        product_digits: how many characters of an item's key name its product, where items of one product differ in
+            colour alone; recall is then also told of items whose product is new. 0: each item is a product of its own.
         head_widths: widths of the layers of the head, behind the feature; the last is the vector's.
         penalty: holds the head near its start, the PCA of the features; 0 leaves it out.
         seed: seed of the pairs and of their order.
@@ -58,7 +60,8 @@ class AlignConfig:
     store: str = ""
     vectors: dict[str, str] = field(default_factory=dict)
     space: str = ""
-    pairs: PairOptions = PairOptions()  # noqa: RUF009  # it is frozen
+    pairs: PairOptions = field(default_factory=PairOptions)
+    product_digits: Annotated[int, click.IntRange(min=0)] = 0
     head_widths: tuple[int, ...] = (256, 64)
     penalty: Annotated[float, click.FloatRange(min=0)] = 0.0
     seed: Annotated[int, click.IntRange(min=0)] = 0
@@ -86,7 +89,9 @@ class AlignConfig:
 
         given: dict[str, Any] = {"samples": samples, **settings}
         config = checked(cls(**given), cls)
-        clicks = sum(int(table["label"].to_numpy().sum()) for table in Samples(config.samples).frames("train", ["label"]))
+        clicks = sum(
+            int(table["label"].to_numpy().sum()) for table in Samples(config.samples).frames("train", ["label"])
+        )
         return replace(config, **{name: value for name, value in suited(clicks).items() if name not in settings})
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import click
 
 from crossmedia.config import Command, json_option
+from crossmedia.errors import BadInput
 from crossmedia.options import options_of
 from crossmedia.progress import Bar
 from crossmedia.trainer.align.pair_options import PairOptions
@@ -28,7 +29,15 @@ OF_PAIRS = tuple(field.name for field in fields(PairOptions) if field.name != "s
     example="--samples samples --store store --out runs/aligned",
     goes_on=True,
     sections={
-        "What is aligned": ("--samples", "--space", "--head-widths", "--seed", "--out", "--overwrite"),
+        "What is aligned": (
+            "--samples",
+            "--space",
+            "--head-widths",
+            "--product-digits",
+            "--seed",
+            "--out",
+            "--overwrite",
+        ),
         "Which behaviours make a pair": tuple(f"--{name.replace('_', '-')}" for name in OF_PAIRS),
         "Where features are": ("--server", "--store", "--vectors", "--max-missing", "--timeout-s"),
         "How it is trained": ("--epochs", "--patience", "--batch-size", "--learning-rate", "--penalty", "--device"),
@@ -46,7 +55,9 @@ def align_command(as_json: bool, **values: Any) -> None:
     from crossmedia.trainer import processes
     from crossmedia.trainer.align.train import align
 
-    pairs = PairOptions(**{name: values.pop(name) for name in OF_PAIRS})
+    weights = values.pop("weights")
+    pairs = PairOptions(**{name: values.pop(name) for name in OF_PAIRS if name != "weights"})
+    pairs = replace(pairs, weights=pairs.weights | {name: _number(name, text) for name, text in weights.items()})
     given = {name: value for name, value in values.items() if value is not None}
     with processes.joined(values["device"]):
         first = processes.rank() == 0
@@ -58,6 +69,13 @@ def align_command(as_json: bool, **values: Any) -> None:
             result = align(config, progress=bar, announce=announce)
     if first:
         click.echo(json.dumps(result) if as_json else "\n".join(_said(result)))
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise BadInput(f"--weights {name}={text!r} is no number, such as {name}=3.") from None
 
 
 def _setting(name: str, value: Any) -> str:

@@ -247,8 +247,8 @@ def load_model(folder: str | Path) -> tuple[Model, Lineage, dict[str, Any]]:
         document = document_of(folder)
         if ALIGNED in document:
             raise BadInput(
-                f"{folder} holds a head that 'trainer align' made, and no model. Train a model on its vectors, "
-                f"which 'imgserver precompute --head {folder / HEAD}' makes, or with --head learn --warm-start {folder}."
+                f"{folder} holds a head that 'trainer align' made, and no model. Train a model on its vectors, which "
+                f"'imgserver precompute --head {folder / HEAD}' makes, or with --head learn --warm-start {folder}."
             )
         lineage = lineage_of(document["lineage"])
         model = make(lineage.model, lineage.inputs, lineage.width, lineage.options)
