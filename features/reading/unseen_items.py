@@ -33,6 +33,12 @@ def samples_of(folder: str | Path, validate_on: str) -> Samples:
     return SamplesWithUnseenItems(folder) if validate_on == "unseen-items" else Samples(folder)
 
 
+def held_out_places(samples: Samples) -> npt.NDArray[np.bool_]:
+    """Which places of the items' vocabulary are held out, shape (places,), place 0 included, which never is."""
+    keys = samples.vocabulary.values[ITEM]
+    return np.append(False, drawn(SHARE, SEED, keys, samples.items.together(len(keys))))
+
+
 class SamplesWithUnseenItems(Samples):
     """A folder of samples, as if a tenth of its items had come after training.
 
@@ -52,16 +58,15 @@ class SamplesWithUnseenItems(Samples):
 
     def __init__(self, folder: str | Path):
         super().__init__(folder)
-        keys = self.vocabulary.values[ITEM]
-        self._unknown = np.append(False, drawn(SHARE, SEED, keys, self.items.together(len(keys))))
+        self._unknown = held_out_places(self)
         self.items.hide(self._unknown)
         self.unseen = {ITEM: np.flatnonzero(self._unknown), IMAGE: self.items.hidden_images}
         self._rows = {split: sum(map(len, self.frames(split, [ITEM]))) for split in ("train", "validation")}
         if not all(self._rows.values()):
             raise BadInput(
-                f"{self.folder} cannot be validated on unseen items: {len(self.unseen[ITEM]):,} of {len(keys):,} "
-                f"items are held out, which leaves {self._rows['train']:,} rows for training and "
-                f"{self._rows['validation']:,} for validation. Use --validate-on all-items, or more data."
+                f"{self.folder} cannot be validated on unseen items: {len(self.unseen[ITEM]):,} of "
+                f"{len(self._unknown) - 1:,} items are held out, which leaves {self._rows['train']:,} rows for "
+                f"training and {self._rows['validation']:,} for validation. Use --validate-on all-items, or more data."
             )
 
     def rows(self, split: str) -> int:
