@@ -10,7 +10,7 @@ import numpy as np
 
 from crossmedia.trainer.doubts import by_metric as no_better
 from crossmedia.trainer.metrics import rela_impr
-from crossmedia.trainer.runs.results import DEFAULTS, Line
+from crossmedia.trainer.runs.results import DEFAULTS, UNNAMED, Line
 
 METRIC_NAMES = ("auc", "gauc", "log_loss")
 ABOUT_ROWS = ("rows", "positives", "base_log_loss", "gauc_users", "users")  # the same for all models
@@ -68,7 +68,7 @@ def groups(lines: Iterable[Line]) -> list[list[Line]]:
     plain: dict[str, list[Line]] = {}
     versions: dict[str, set[str]] = {}
     for line in lines:
-        shared = [item for item in sorted((DEFAULTS | line["options"]).items()) if item[0] not in OWN]
+        shared = [item for item in sorted((UNNAMED | line["options"]).items()) if item[0] not in OWN]
         key = json.dumps([line["data"], line["samples"], shared])
         plain.setdefault(key, []).append(line)
         versions.setdefault(key, set()).update({line["vector_version"]} - {""})
@@ -81,7 +81,7 @@ def groups(lines: Iterable[Line]) -> list[list[Line]]:
 
 def options_text(line: Line) -> str:
     """The options of training of a line that are not the defaults."""
-    options = {name: value for name, value in line["options"].items() if name not in OWN}
+    options = {name: value for name, value in (UNNAMED | line["options"]).items() if name not in OWN}
     changed = [f"{name}={value}" for name, value in options.items() if _plain(DEFAULTS.get(name)) != _plain(value)]
     return ", ".join(changed) or "default options"
 
