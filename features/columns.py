@@ -15,6 +15,11 @@ def label_columns(labels: Sequence[str]) -> dict[str, str]:
     return {name: f"label_{name}" if number else "label" for number, name in enumerate(labels)}
 
 
+def label_column(labels: Sequence[str], label: str) -> str:
+    """The column of a label; of the first one when it is empty."""
+    return label_columns(labels).get(label or labels[0], f"label_{label}")
+
+
 def key_column(space: str) -> str:
     """The column of the item table with the items' keys in a space that is keyed by item."""
     return f"key_{space}"

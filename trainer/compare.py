@@ -17,12 +17,13 @@ from crossmedia.features.layout import META_FILE
 from crossmedia.features.reading.samples import Samples
 from crossmedia.options import checked
 from crossmedia.progress import duration
+from crossmedia.trainer.baseline_lines import baseline_lines
 from crossmedia.trainer.fit import fit
 from crossmedia.trainer.images.open_images import served_versions, spaces_of
 from crossmedia.trainer.images.places import Given
 from crossmedia.trainer.images.spaces import named_versions
 from crossmedia.trainer.models import model_class
-from crossmedia.trainer.report import summary
+from crossmedia.trainer.report import summary, verdict
 from crossmedia.trainer.runs import results
 from crossmedia.trainer.runs.run_folder import COMPARISON, SETTINGS, fresh_names, holds_run
 from crossmedia.trainer.runs.sealed import sealed_json
@@ -41,6 +42,8 @@ def compare(
 ) -> dict[str, Any]:
     """Train what has no line of results yet, and write ``compare.json``: rows, the sentence, the lines.
 
+    The rows of ``baselines``, of which none is trained, stand beside those of the models.
+
     Samples without images are trained with ids only, and no server is asked.
 
     Returns:
@@ -55,7 +58,7 @@ def compare(
         >>> import crossmedia
         >>> base = crossmedia.FitConfig.suited_to("samples", server="localhost:7070", epochs=1)
         >>> found = crossmedia.compare(crossmedia.CompareConfig(base, models=("embedding_mlp",), seeds=1))
-        >>> [(row["model"], row["images"]) for row in found["rows"]]
+        >>> [(row["model"], row["images"]) for row in found["rows"] if not row["baseline"]]
         [('embedding_mlp', False), ('embedding_mlp', True)]
     """
     config = checked(config, CompareConfig)
@@ -72,19 +75,22 @@ def compare(
     runs = list(_runs(config, out, (False, True) if with_images else (False,)))
     keys = [results.key_fields(run, data, samples, version if run.images else "") for run in runs]
     train = partial(fit, transport=transport, announce=announce)
+    means = baseline_lines(config.base, data)
+    results.append_new(file, means)
     lines = list(_lines(list(zip(runs, keys, strict=True)), file, train, announce, progress))
-    rows = summary.rows(lines)
-    verdict = summary.sentence(rows)
+    rows = summary.rows([*means, *lines])
+    said = verdict.sentence(rows)
     if not with_images:
-        verdict = f"{summary.winner(rows)} The samples have no images to compare with.".lstrip()
+        said = f"{verdict.winner(rows)} The samples have no images to compare with.".lstrip()
     result = {
         "samples": config.base.samples,
         "seeds": config.seeds,
         "rows": rows,
         "reference": reference,
-        "sentence": verdict,
-        "doubts": summary.doubts(lines),
+        "sentence": said,
+        "doubts": [*verdict.doubts_of_means(rows), *summary.doubts(lines)],
         "runs": lines,
+        "baselines": means,
     }
     with replacing(out / COMPARISON) as part:
         part.write_text(sealed_json(result))

@@ -17,7 +17,7 @@ from torch import Tensor
 from crossmedia.arguments import check_places, check_seconds, check_whole
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
-from crossmedia.features.columns import label_columns
+from crossmedia.features.columns import label_column, label_columns
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.reading.unseen_items import samples_of
 from crossmedia.trainer import processes
@@ -90,19 +90,14 @@ def scores_table(samples: Samples, split: str, probabilities: Probabilities, lab
     """
     names = label_columns(labels).values()
     keys = ["timestamp", "raw_user_id", "raw_item_id"]
-    frame = samples.frame(split, [*keys, *(label_column(samples, label) for label in labels)])
+    frame = samples.frame(split, [*keys, *(label_column(samples.labels, label) for label in labels)])
     time, user, item, *of_labels = frame.columns
     scored = predictions_table(probabilities, labels)
     columns = [time, user, item, *of_labels, *scored.columns]
     return pa.table(columns, names=[*keys, *names, *scored.column_names])
 
 
-def label_column(samples: Samples, label: str) -> str:
-    """The column of a label; of the first one when it is empty."""
-    return label_columns(samples.labels).get(label or samples.labels[0], f"label_{label}")
-
-
-def measure(samples: Samples, split: str, probabilities: Probabilities, label: str = "") -> dict[str, Any]:
+def measure(samples: Samples, split: str, probabilities: npt.NDArray[Any], label: str = "") -> dict[str, Any]:
     """Metrics of a split: over all rows, over rows whose item has no training row, and by item-count bucket.
 
     Args:
@@ -118,7 +113,7 @@ def measure(samples: Samples, split: str, probabilities: Probabilities, label: s
         where items were held out entirely, their rows of the test part are one more part, ``held_out_items``.
     """
     held_out = ["held_out"] if samples.has_held_out and split == "test" else []
-    column = label_column(samples, label)
+    column = label_column(samples.labels, label)
     table = samples.frame(split, [column, "user_id", "item_id", *held_out])
     labels, users, items = (np.asarray(table[name].combine_chunks()) for name in (column, "user_id", "item_id"))
     # Place 0 is every unknown item at once; none of them was a target in training.

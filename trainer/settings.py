@@ -183,7 +183,7 @@ class ReportConfig:
         vectors: where the vectors of each space are, such as photo=host:7070, for runs with several spaces.
         catalogue: with ``store``: where the photos are, to draw them.
         seed: seed that draws the photos and impressions that are shown.
-        title: heading of the page.
+        title: heading of the page; a question on the vectors when it is not given.
         note: a sentence on the data, shown below the heading.
         out: the HTML file to write.
 
@@ -201,7 +201,7 @@ class ReportConfig:
     vectors: dict[str, str] = field(default_factory=dict)
     catalogue: Annotated[str, Text("path|url")] = ""
     seed: Annotated[int, click.IntRange(min=0)] = 0
-    title: str = "Were the pictures worth it?"
+    title: str = ""
     note: str = ""
     out: Annotated[Path, click.Path(dir_okay=False, path_type=Path)] = Path("report.html")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from crossmedia.trainer.report.summary import winner
 from crossmedia.trainer.report.tables import printed_table
+from crossmedia.trainer.report.verdict import winner
 
 
 def row(model: str, images: bool, auc: float | None, std: float | None = 0.003, seeds: int = 3) -> dict[str, Any]:
@@ -16,10 +16,21 @@ def row(model: str, images: bool, auc: float | None, std: float | None = 0.003, 
         return None if value is None else {"mean": value, "std": std}
 
     everything = {"auc": of(auc), "gauc": of(0.6543), "log_loss": of(0.5432), "base_log_loss": 0.6109}
+    everything |= {"auc_over_mean": {"mean": -0.0123, "std": 0.0031, "low": -0.0201, "high": -0.0045}}
+    everything |= {"gauc_over_mean": {"mean": 0.0045, "std": None}}
     everything |= {"rela_impr": of(14.25) if images else None, "gauc_users": 900, "users": 1000}
     train = {"samples_per_s": 12345.0, "images_per_s": 4321.0, "bytes_per_sample": 123.0}
-    about = {"model": model, "images": images, "seeds": seeds, "train": train}
-    return {**about, "all": everything, "unseen_items": {"auc": of(0.6101)}, "held_out_items": {"auc": of(0.5999)}}
+    spaces = ["image"] if images else []
+    about = {"model": model, "images": images, "spaces": spaces, "baseline": False, "seeds": seeds, "train": train}
+    unseen, held_out = ({"auc": of(value), "gauc": of(value - 0.05)} for value in (0.6101, 0.5999))
+    return {**about, "all": everything, "unseen_items": unseen, "held_out_items": held_out}
+
+
+def mean(model: str, auc: float) -> dict[str, Any]:
+    """A row of a baseline, which nothing was trained for."""
+    over = dict.fromkeys(("auc_over_mean", "gauc_over_mean", "rela_impr"))
+    made = row(model, False, auc, None, 1)
+    return {**made, "baseline": True, "train": None, "all": {**made["all"], **over}}
 
 
 @pytest.mark.parametrize("width", ["", "40", "80", "200"])

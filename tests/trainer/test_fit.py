@@ -37,7 +37,7 @@ from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.image_head import ImageHead
 from crossmedia.trainer.images.spaces import Spaces
 from crossmedia.trainer.metrics import auc
-from crossmedia.trainer.report.summary import sentence
+from crossmedia.trainer.report.verdict import sentence
 from crossmedia.trainer.runs.checkpoint import load_model
 from crossmedia.v1 import image_server_pb2 as pb
 
@@ -364,7 +364,8 @@ def test_the_best_epoch_is_the_one_of_the_best_auc(config: FitConfig, monkeypatc
 
 def row(mean: float, std: float | None, seeds: int) -> dict[str, Any]:
     gain = {"auc": {"mean": 0.7, "std": std}, "auc_gain": {"mean": mean, "std": std}, "pairs": seeds}
-    return {"model": "din", "images": True, "seeds": seeds, "all": gain, "unseen_items": {"auc_gain": None}}
+    about = {"model": "din", "images": True, "spaces": ["image"], "baseline": False, "seeds": seeds}
+    return {**about, "all": gain, "unseen_items": {"auc_gain": None}}
 
 
 @pytest.mark.parametrize(

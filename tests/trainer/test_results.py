@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from crossmedia.errors import BadInput
 from crossmedia.trainer.cli import trainer
-from crossmedia.trainer.report import figures, summary
+from crossmedia.trainer.report import figures, summary, verdict
 from crossmedia.trainer.runs import results
 
 
@@ -117,7 +117,7 @@ def test_rows_pair_runs_of_one_seed() -> None:
     assert images["all"]["rela_impr"]["mean"] == pytest.approx((0.15 / 0.1 - 1) * 100)
     assert images["unseen_items"]["auc_gain"]["mean"] == pytest.approx(0.05)
     assert images["unseen_items"]["rela_impr"] is None  # the base is a coin there
-    assert "One seed cannot tell" in summary.sentence([ids, images])
+    assert "One seed cannot tell" in verdict.sentence([ids, images])
 
 
 def test_runs_with_a_head_that_learns_are_compared_with_those_of_ids_only() -> None:
@@ -134,7 +134,7 @@ def test_runs_with_a_head_that_learns_are_compared_with_those_of_ids_only() -> N
         ("din id_dropout=0.3 head=learn head_widths=64,8", True, 3),
     ]
     assert rows[2]["all"]["auc_gain"]["mean"] == pytest.approx(0.06)
-    assert "helped din id_dropout=0.3 head=learn head_widths=64,8 (AUC +0.0600" in summary.sentence(rows)
+    assert "helped din id_dropout=0.3 head=learn head_widths=64,8 (AUC +0.0600" in verdict.sentence(rows)
     panels = figures.learning_curves(lines).axes
     assert [panel.get_title() for panel in panels] == [row["model"] for row in rows[1:]]
     assert [len(panel.lines) for panel in panels] == [6, 6]  # three seeds with images, and beside them ids only

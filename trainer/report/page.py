@@ -16,9 +16,10 @@ import torch
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput, CrossMediaError, NoStore
 from crossmedia.features.reading.samples import Samples
-from crossmedia.features.spec import BY_IMAGE
+from crossmedia.features.spec import BY_IMAGE, IMAGE_SPACE
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.options import checked
+from crossmedia.trainer.baseline_lines import baseline_lines
 from crossmedia.trainer.compare import RESULTS
 from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.images.image_head import StoredVectors
@@ -31,11 +32,12 @@ from crossmedia.trainer.report.figures import auc_by_item_count, auc_span, by_mo
 from crossmedia.trainer.report.item_photos import item_photos
 from crossmedia.trainer.report.photos import Strip, attention, neighbours
 from crossmedia.trainer.report.tables import gauc_users, number
+from crossmedia.trainer.report.verdict import vectors_of
 from crossmedia.trainer.runs.checkpoint import METRICS, document_of, load_model, needed, samples_folder
-from crossmedia.trainer.runs.results import DEFAULTS
+from crossmedia.trainer.runs.results import DEFAULTS, UNNAMED
 from crossmedia.trainer.runs.run_folder import COMPARISON, holds_run
 from crossmedia.trainer.runs.sealed import open_json
-from crossmedia.trainer.settings import ReportConfig
+from crossmedia.trainer.settings import FitConfig, ReportConfig
 
 ATTENDING = ("din", "simtier", "muse")
 
@@ -66,7 +68,9 @@ def write_report(config: ReportConfig) -> Path:
     config = checked(config, ReportConfig)
     comparison = _comparison(config.comparison)
     samples = Samples(samples_folder(config.comparison, comparison["samples"], config.samples))
+    comparison = _with_baselines(comparison, samples)
     runs, rows = comparison["runs"], comparison["rows"]
+    vectors = vectors_of(sorted({space for row in rows for space in row["spaces"]}) or [IMAGE_SPACE])
     label = _label(runs[0], samples)
     photos = _photo_sections(config, comparison, samples)
     span = auc_span(runs)
@@ -78,13 +82,15 @@ def write_report(config: ReportConfig) -> Path:
         comparison=comparison,
         headline=headline(rows),
         warnings=warnings(comparison),
-        kind=summary.kind,
+        title=config.title or f"Were the {vectors} worth it?",
+        rows=rows,
+        vectors=vectors,
+        called=summary.called,
         number=number,
         samples=samples,
         gauc_users=gauc_users(rows[0]["all"]),
         label=label,
         splits=of_splits(samples, label),
-        constant=next((row["all"]["base_log_loss"] for row in rows if row["all"].get("base_log_loss")), None),
         held_out=samples.has_held_out,
         version=photos.version,
         options=sorted({summary.options_text(line) for line in runs}),
@@ -118,9 +124,9 @@ def _comparison(folder: Path) -> dict[str, Any]:
             about = {name: fitted[name] for name in ("model", "images", "seed")}
             options = {name: fitted[name] for name in DEFAULTS if name in fitted}
             line = {**about, "options": options, "folder": str(folder), **result}
-            verdict = "One run has nothing beside it: 'trainer compare' says whether the pictures helped."
-            run = {"samples": fitted["samples"], "seeds": 1, "reference": None, "sentence": verdict}
-            return {**run, "rows": summary.rows([line]), "runs": [line]}
+            said = "One run has no other beside it: 'trainer compare' says whether its vectors helped."
+            run = {"samples": fitted["samples"], "seeds": 1, "reference": None, "sentence": said}
+            return {**run, "runs": [line]}
         return open_json((folder / COMPARISON).read_text())
     except (OSError, ValueError, KeyError) as error:
         if (folder / RESULTS).exists() and not (folder / COMPARISON).exists():
@@ -131,6 +137,17 @@ def _comparison(folder: Path) -> dict[str, Any]:
         raise BadInput(
             f"{folder} holds neither a comparison nor a run: {error}. 'trainer compare' and 'trainer fit' make them."
         ) from error
+
+
+def _with_baselines(comparison: dict[str, Any], samples: Samples) -> dict[str, Any]:
+    """A comparison with the rows of baselines: of a run alone, and of an older release, they are made now."""
+    if "baselines" in comparison:
+        return comparison
+    runs = comparison["runs"]
+    options = UNNAMED | runs[0]["options"]
+    of_rows = {"labels": tuple(options["labels"]), "validate_on": options["validate_on"]}
+    means = baseline_lines(FitConfig(str(samples.folder), **of_rows), runs[0].get("data", ""))
+    return {**comparison, "baselines": means, "rows": summary.rows([*means, *runs])}
 
 
 @dataclass(frozen=True)

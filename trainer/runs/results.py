@@ -86,6 +86,18 @@ def append(path: Path, line: Line) -> None:
         raise BadInput(f"The results file {path} cannot be written: {error}.") from error
 
 
+def append_new(path: Path, lines: Iterable[Line]) -> None:
+    """Append those of some lines whose key no line of the file has.
+
+    Raises:
+        BadInput: the file cannot be written, or read.
+    """
+    known = read([path]) if path.exists() else {}
+    for line in lines:
+        if identity(line) not in known:
+            append(path, line)
+
+
 def read(paths: Iterable[Path]) -> dict[str, Line]:
     """Lines of some files by ``identity``, the later one of two; a line that was cut off is left out, with a warning.
 
