@@ -59,6 +59,8 @@ class FitConfig:
         labels: names of the labels to train (in a command separated by commas); the first of the samples when it is
             not given. The first of them decides when to stop.
         embedding_l2: lambda of the mini-batch aware regularisation of embeddings (DIN, section 5.2); 0 leaves it out.
+        averaging: validate and keep the average of the weights over the latest steps, in the place of the last ones; not
+            for lr, mlr and gbdt_lr.
         id_dropout: share of a batch's items whose ids the model does not see, so that it learns what pictures and words
             say of items that it will not know.
         negative_rate: share of the negative rows to train on; predictions are re-calibrated for it.
@@ -105,6 +107,7 @@ class FitConfig:
     options: dict[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     embedding_l2: Annotated[float, click.FloatRange(min=0)] = 0.0
+    averaging: bool = True
     id_dropout: Annotated[float, click.FloatRange(0, 1, max_open=True)] = 0.0
     negative_rate: Annotated[float, click.FloatRange(0, 1, min_open=True)] = 1.0
     warm_start: str = ""
@@ -208,18 +211,19 @@ DEFAULTS: dict[str, Any] = {
     for f in fields(FitConfig)
     if f.name not in PLACES
 }
+UNNAMED = {**DEFAULTS, "averaging": False}  # what runs had of releases that did not have a setting yet
 
 
 def identity(settings: Mapping[str, Any], rows: str, version: str) -> dict[str, Any]:
     """What decides the numbers of a run, as JSON gives it back: two runs with one identity are the same run.
 
     Args:
-        settings: of the run, by the names of ``FitConfig``; what an older release did not name has its default.
+        settings: of the run, by the names of ``FitConfig``; what an older release did not name is as it was then.
         rows: hash of the samples.
         version: of the vectors, or of the features behind a head that learns, as ``named_versions`` says; empty without
             images.
     """
-    of_run = {name: settings.get(name, default) for name, default in DEFAULTS.items()}
+    of_run = {name: settings.get(name, default) for name, default in UNNAMED.items()}
     found: dict[str, Any] = json.loads(json.dumps({**of_run, "rows": rows, "version": version}))
     return found
 

@@ -25,7 +25,7 @@ def line(seed: int = 0, *, images: bool = False, auc: float = 0.7, **fields: Any
     return {
         **{"data": "shop", "samples": "aaaaaaaaaaaa", "model": "din", "images": images, "seed": seed},
         "vector_version": "cnn@1+pca@2/8" if images else "",
-        "options": {"epochs": 5},
+        "options": {"epochs": 5, "averaging": True},
         "test": {"all": metrics, "unseen_items": buckets["0"], "by_item_count": buckets},
         "train": dict.fromkeys(summary.COSTS, 1.0),
         "curve": [{"epoch": 1, "validation_auc": auc}],

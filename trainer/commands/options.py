@@ -26,7 +26,7 @@ TRAINING_SECTIONS = {
     ),
     "How it is trained": (
         *("--epochs", "--patience", "--validate-on", "--batch-size", "--learning-rate", "--width"),
-        *("--embedding-l2", "--id-dropout", "--negative-rate", "--device", "--shard-tables"),
+        *("--embedding-l2", "--averaging", "--id-dropout", "--negative-rate", "--device", "--shard-tables"),
     ),
 }
 

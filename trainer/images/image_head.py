@@ -202,7 +202,8 @@ class RemoteHead(ImageHead):
 
     def _publish(self) -> SentHead:
         """The head's state now, by its version."""
-        self._latest = now = SentHead(self.source, self.version, self._step, self.head.to_bytes())
+        now = SentHead(self.source, self.version, self._step, self.head.to_bytes())
+        self._latest = now if self.training else None  # what is measured may be an average, not what learns
         self._published.pop(now.version, None)
         self._published[now.version] = now
         while len(self._published) > PUBLISHED_KEPT:

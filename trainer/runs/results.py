@@ -29,6 +29,7 @@ Line = dict[str, Any]
 KEY = ("data", "samples", "model", "images", "vector_version", "options", "seed")
 NOT_OPTIONS = PLACES | {"model", "images", "seed"}  # these three are in the key by themselves
 DEFAULTS = {name: default for name, default in settings.DEFAULTS.items() if name not in NOT_OPTIONS}
+UNNAMED = {name: settings.UNNAMED[name] for name in DEFAULTS}  # of lines of older releases
 
 
 def key_fields(config: FitConfig, data: str, samples: Samples, vector_version: str) -> Line:
@@ -46,8 +47,8 @@ def key_fields(config: FitConfig, data: str, samples: Samples, vector_version: s
 
 
 def identity(line: Line) -> str:
-    """The key of a line as text; options that a line does not name, because they came later, have their defaults."""
-    options = sorted({**DEFAULTS, **line["options"]}.items())
+    """The key of a line as text; options that a line does not name, because they came later, are as they were then."""
+    options = sorted({**UNNAMED, **line["options"]}.items())
     return json.dumps([*(line[name] for name in KEY if name != "options"), options])
 
 

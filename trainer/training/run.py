@@ -28,6 +28,7 @@ from crossmedia.trainer.runs.board import Board
 from crossmedia.trainer.runs.run_folder import BOARD, RunFolder, kept_said
 from crossmedia.trainer.runs.state import Progress, Trained, load_state
 from crossmedia.trainer.settings import FitConfig
+from crossmedia.trainer.training.averaging import Averaging
 from crossmedia.trainer.training.forget import check_can_forget
 from crossmedia.trainer.training.learner import Learner
 from crossmedia.trainer.training.regularise import AfterBackward, mini_batch_aware
@@ -148,7 +149,8 @@ def open_run(config: FitConfig, feed: Feed, folder: RunFolder, announce: Callabl
     if spaces.head is not None:
         step = config.head_learning_rate or config.learning_rate
         optimizers.append(torch.optim.Adam(spaces.parameters(), lr=step, fused=True))
-    trained, state = Trained(learner, optimizers), Progress()
+    average = Averaging(learner, config.averaging and model.averages)
+    trained, state = Trained(learner, optimizers, average), Progress()
     if saved := load_state(folder.path, folder.identity, device):
         trained.restore(saved)
         state = Progress(**saved["progress"])
