@@ -239,12 +239,12 @@ def _say(passed_over: tuple[str, ...]) -> None:
 
 
 def _apply_head(store: Path, file: Path, as_json: bool) -> None:
-    from crossmedia.imgserver.head import Head
+    from crossmedia.imgserver.head_files import read_head_file
     from crossmedia.imgserver.offline.head_vectors import apply_head
 
     started = time.monotonic()
     with held_store(store) as opened:
-        version, images = apply_head(opened, Head.from_bytes(file.read_bytes()))
+        version, images = apply_head(opened, *read_head_file(file))
     seconds = time.monotonic() - started
     found = {"version": version, "images": images, "seconds": seconds}
     made = f"{counted(images, 'vector')} in {seconds:.1f} s, from stored features"

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from crossmedia.concepts import ConceptCard
 from crossmedia.errors import BadInput, NothingEmbedded
 from crossmedia.imgserver.head import Head, fit_pca, whole_head
-from crossmedia.imgserver.head_files import load_head, save_head
+from crossmedia.imgserver.head_files import load_head, save_card, save_head
 from crossmedia.imgserver.offline.rejects import REJECTS_FILE
 from crossmedia.imgserver.storage.records import Ids, Rows, Space, places_in, same_photo
 from crossmedia.imgserver.storage.store import Store
@@ -29,7 +30,7 @@ PCA_SAMPLE = 20_000
 DEFAULT_DIM = 64
 
 
-def apply_head(store: Store, head: Head) -> tuple[str, int]:
+def apply_head(store: Store, head: Head, card: ConceptCard | None = None) -> tuple[str, int]:
     """Vectors of ``head`` for every stored feature, without a CNN; return their version, not activated, and how many.
 
     Run it again after a kill, or when features were added: what is there is not made again.
@@ -38,6 +39,7 @@ def apply_head(store: Store, head: Head) -> tuple[str, int]:
         store: holds the features.
         head: such as ``trainer fit --head learn`` saved; one that does not say which features it was trained on is
             taken to be for those of the active version.
+        card: what its numbers mean, where they are concepts; one that is there already stays, for names may be edited.
 
     Raises:
         BadInput: the store does not hold the head's features, or float16 cannot hold a number of a vector.
@@ -56,6 +58,8 @@ def apply_head(store: Store, head: Head) -> tuple[str, int]:
         raise BadInput(
             f"The head takes {head.spec.widths[0]} numbers; features of {features.name} have {features.dim}."
         )
+    if card is not None and store.read_card(card.head) is None:
+        save_card(store, card)
     vectors = _of_head(store, features, head, head.version(features.name))
     return vectors.name, int(is_ok(store.index.load(vectors.name)[1]["status"]).sum())
 
