@@ -2,13 +2,14 @@
 
     CROSSMEDIA_TEST_DATA=… python -m benchmarks.parity
 
-MovieLens (a rating of 4 or more is a positive, the last 20 % of each user are test) and Amazon Beauty by the protocol
-of DIN's repository (the last purchase of each user is test, one negative for each purchase, drawn from what the user
-never bought); H&M purchases as examples/fashion has them (split by time, four negatives that others bought within a
-week), where nearly all test rows are of articles that training does not have. Every side reads the same samples: same rows, ids, words, kinds and ages of behaviours; embeddings of 16,
-MLP 200-80, Adam (ours: FTRL for LR), batches of 1,024, at most 20 epochs, stopped by the AUC of the validation part.
-Every side gets a grid of 4 points, step size times regularisation, chosen by the AUC of the validation part with seed
-0; then 5 seeds. DIEN, which is slow at the peers, is trained on every fourth user, ours too. Images are off everywhere.
+MovieLens (a rating of 4 or more is a positive, the last 20 % of each user are test), Amazon Beauty by the protocol of
+DIN's repository (the last purchase of each user is test, one negative for each purchase, drawn from what the user never
+bought), and H&M purchases as ``examples/fashion`` has them (the newest fifth is test, four negatives for each purchase,
+of what others bought within a week). Every side reads the same samples: same rows, ids, words, kinds and ages of
+behaviours; embeddings of 16, MLP 200-80, Adam (ours: FTRL for LR), batches of 1,024, at most 20 epochs, stopped by the
+AUC of the validation part. Every side gets a grid of 4 points, step size times regularisation, chosen by the AUC of the
+validation part with seed 0; then 5 seeds. DIEN, which is slow at the peers, is trained on every fourth user, ours too.
+Images are off everywhere.
 
 What has a line in the results file is not run again; ``--table`` only prints. The peers run in an environment of their
 own, ``.venv-peers``, which the first run makes.

@@ -1,6 +1,6 @@
 """Draw the exchange rate of ``examples/fashion``: what a model of purchases gains by a point of recall of its vectors.
 
-    python -m benchmarks.plot_exchange results/fashion.jsonl results/fashion-recall.jsonl --out docs/figures/exchange.png
+    python -m benchmarks.plot_exchange results/fashion.jsonl results/fashion-recall.jsonl --samples d293c98197aa
 
 A point is a model with frozen vectors of one head: its recall@100 of the next new article, in per cent (the lines of
 ``recall.py``), and what it gains over the same model without vectors, seed by seed, in points of a per cent (the lines
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("recall", type=Path, help="lines of examples/fashion/recall.py")
     parser.add_argument("--samples", required=True, help="hash of the samples, as the lines have it")
     parser.add_argument("--part", default="unseen_items", help="of the test rows")
-    parser.add_argument("--out", type=Path, default=Path("exchange.png"))
+    parser.add_argument("--out", type=Path, default=Path("docs/figures/exchange.png"))
     arguments = parser.parse_args()
     lines, heads = (
         [json.loads(line) for line in path.read_text().splitlines()] for path in (arguments.results, arguments.recall)
