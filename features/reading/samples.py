@@ -143,6 +143,12 @@ class Samples:
         with self._files("train") as files:
             return count_occurrences(files, self._columns, sizes, self.items)
 
+    def stored(self, split: str) -> Iterator[StoredRows]:
+        """The row groups of a split as the files hold them: all rows, and each behaviour once, not once a history."""
+        with self._files(split) as files:
+            for group in range(files.row_groups):
+                yield files.read(group, self._columns.of_rows, self._columns.of_behaviours)
+
     def frame(self, split: str, columns: list[str] | None = None) -> pa.Table:
         """Some columns of a whole split, or all of them, in file order.
 

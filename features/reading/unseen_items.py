@@ -35,6 +35,16 @@ def samples_of(folder: str | Path, validate_on: str) -> Samples:
     return SamplesWithUnseenItems(folder) if validate_on == "unseen-items" else Samples(folder)
 
 
+def held_out_places(keys: pa.Array) -> npt.NDArray[np.bool_]:
+    """Which places of the items' vocabulary are held out, shape (places,), place 0 included, which never is.
+
+    Args:
+        keys: of the vocabulary, place 1 first.
+    """
+    drawn = draw(SEED, hash_strings(keys).view(np.int64))
+    return np.append(False, drawn < np.uint64(SHARE * 2**64))
+
+
 class SamplesWithUnseenItems(Samples):
     """A folder of samples, as if a tenth of its items had come after training.
 
@@ -53,15 +63,14 @@ class SamplesWithUnseenItems(Samples):
 
     def __init__(self, folder: str | Path):
         super().__init__(folder)
-        drawn = draw(SEED, hash_strings(self.vocabulary.values[ITEM]).view(np.int64))
-        self._unknown = np.append(False, drawn < np.uint64(SHARE * 2**64))
+        self._unknown = held_out_places(self.vocabulary.values[ITEM])
         self.unseen = {ITEM: np.flatnonzero(self._unknown), IMAGE: self.items.hidden_images}
         self._rows = {split: sum(map(len, self.frames(split, [ITEM]))) for split in ("train", "validation")}
         if not all(self._rows.values()):
             raise BadInput(
-                f"{self.folder} cannot be validated on unseen items: {len(self.unseen[ITEM]):,} of {len(drawn):,} "
-                f"items are held out, which leaves {self._rows['train']:,} rows for training and "
-                f"{self._rows['validation']:,} for validation. Use --validate-on all-items, or more data."
+                f"{self.folder} cannot be validated on unseen items: {len(self.unseen[ITEM]):,} of "
+                f"{len(self._unknown) - 1:,} items are held out, which leaves {self._rows['train']:,} rows for "
+                f"training and {self._rows['validation']:,} for validation. Use --validate-on all-items, or more data."
             )
 
     @cached_property
