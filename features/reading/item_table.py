@@ -55,6 +55,7 @@ class ItemTable:
         table = self.read([*meta.item_ids, *meta.item_numbers, *lists, *of.values(), *group])
         self.rows = len(table)
         self.ids = {name: np.asarray(column(table, name)) for name in meta.item_ids}
+        self._stored = self.ids[ITEM]  # also of those that are hidden later
         self.numbers = {name: np.asarray(column(table, name)) for name in meta.item_numbers}
         self.lists = {name: _sliced(column(table, name)) for name in meta.item_lists}
         self.text = {name: _sliced(column(table, name)) for name in meta.item_text}
@@ -87,8 +88,8 @@ class ItemTable:
             entries, offsets = slices.entries(np.arange(self.rows))
             links.append(Links.of_images(Jagged(keys[entries], offsets)))
         of_row = together(self.rows, links)
-        known = np.flatnonzero(self.ids[ITEM] > 0)
-        place = self.ids[ITEM][known].astype(np.int64) - 1
+        known = np.flatnonzero(self._stored > 0)
+        place = self._stored[known].astype(np.int64) - 1
         first = np.full(self.rows, places)
         np.minimum.at(first, of_row[known], place)
         group = np.arange(places)
