@@ -16,12 +16,11 @@ import pyarrow as pa
 
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import Batch, Int64Array, concatenate
-from crossmedia.features.columns import IMAGE
+from crossmedia.features.columns import IMAGE, ITEM
 from crossmedia.features.hashing import draw, hash_strings
 from crossmedia.features.reading.item_table import ItemTable
 from crossmedia.features.reading.samples import Samples
 
-ITEM = "item_id"
 SHARE = 0.1
 SEED = 0x756E7365656E  # of a draw of its own: items that 'features build' holds out are another one's
 
