@@ -13,15 +13,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from crossmedia.features.batch import BatchItems, Int64Array, Jagged, VectorKeys
-from crossmedia.features.columns import GROUP, IMAGE, key_column
+from crossmedia.features.columns import GROUP, IMAGE, ITEM, key_column
 from crossmedia.features.distinct import Flags, KeyVocabulary, distinct
 from crossmedia.features.hold_out import Links, together
 from crossmedia.features.layout import ITEMS_FILE, damaged, open_file
 from crossmedia.features.meta import Meta
 from crossmedia.features.slices import Slices, column, list_values
 from crossmedia.features.spec import BY_IMAGE
-
-ITEM = "item_id"
 
 
 class ItemTable:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from crossmedia.arguments import check_places
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import Batch, Int64Array, concatenate
-from crossmedia.features.columns import ACTION, IMAGE
+from crossmedia.features.columns import ACTION, IMAGE, ITEM
 from crossmedia.features.distinct import KeyVocabulary
 from crossmedia.features.layout import META_FILE, SplitFiles, StoredRows, sample_files
 from crossmedia.features.meta import Meta
@@ -129,7 +129,7 @@ class Samples:
 
     def item_counts(self) -> Int64Array:
         """How often each item is the target of a training row, by the item's place, shape (items + 1,)."""
-        return self.vocabulary.counts["item_id"]
+        return self.vocabulary.counts[ITEM]
 
     def occurrences(self) -> dict[str, Int64Array]:
         """How often each place occurs in the training rows, as target, in histories, or as a token of the target.

@@ -15,11 +15,10 @@ import pyarrow as pa
 
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import Batch, Int64Array, concatenate
-from crossmedia.features.columns import IMAGE
+from crossmedia.features.columns import IMAGE, ITEM
 from crossmedia.features.hold_out import drawn
 from crossmedia.features.reading.samples import Samples
 
-ITEM = "item_id"
 SHARE = 0.1
 SEED = 0x756E7365656E  # of a draw of its own: items that 'features build' holds out are another one's
 

@@ -128,9 +128,10 @@ def _asked(queries: Sequence[str], names: ImageNames | None) -> tuple[list[int],
 def _neither(query: str, names: ImageNames | None, version: str) -> BadInput:
     key = "a key of the manifest, " if names is not None else ""
     meant = names.meant(query) if names is not None else ""
+    of = version or "nothing yet"
     return BadInput(
-        f"{query} is neither {key}an image id nor a file; and the server knows no words, for its vectors are of "
-        f"{version or 'nothing yet'}.{meant}"
+        f"{query} is neither {key}an image id nor a file.{meant} As words it cannot be searched either: the server's "
+        f"vectors are of {of}, which knows no words."
     )
 
 

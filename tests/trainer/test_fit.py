@@ -306,7 +306,7 @@ def test_pictures_of_which_there_are_none_are_said(samples: Path, tmp_path: Path
     ]
     done = CliRunner().invoke(trainer, arguments)
     assert done.exit_code == 2
-    assert "have no images; train with --no-images" in done.output
+    assert "have no images, and no vectors by item; train with" in done.output
 
 
 def test_metrics_of_held_out_items(samples: Path, tmp_path: Path) -> None:

@@ -262,6 +262,7 @@ def test_a_comparison_of_two_spaces(config: FitConfig, given: Transports, tmp_pa
         (["--vectors=photo=a:1", "--vectors=photo=b:1"], "'photo' is given twice"),
         (["--vectors=photo=a:1", "--store=here"], "--store is given beside --vectors"),
         (["--vectors=photo=nowhere"], "nowhere"),
+        (["--vectors=photo=a:1@"], "--vectors 'a:1@' names no version behind the @"),
         (["--vectors=photo=localhost:1", "--timeout-s=0.2"], "In the space 'photo': "),
         (["--vectors=photo=a:1", "--vectors=title=b:1", "--head=learn"], "--head photo=learn or --head title=learn"),
         (["--vectors=photo=a:1", "--head=title=learn"], "head is 'title=learn'; the spaces are: photo"),

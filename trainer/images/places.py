@@ -129,13 +129,20 @@ class Sources:
 
 
 def _where_and_version(text: str) -> tuple[str, str]:
-    """An address or a folder, and the version that is named behind it; a folder may have an @ in its name."""
+    """An address or a folder, and the version that is named behind it; a folder may have an @ in its name.
+
+    Raises:
+        BadInput: there is an @, and no version behind it.
+    """
     if Path(text).is_dir():
         return text, ""
     for at in (match.start() for match in re.finditer("@", text)):
         if Path(text[:at]).is_dir():
             return text[:at], text[at + 1 :]
-    return place_and_version(text)
+    place, version = place_and_version(text)
+    if place != text and not version:
+        raise BadInput(f"--vectors {text!r} names no version behind the @. Name one, or leave out the @.")
+    return place, version
 
 
 def learning_space(config: FitConfig, spaces: Sequence[str]) -> str:
