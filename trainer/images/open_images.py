@@ -161,13 +161,15 @@ def served_versions(config: FitConfig, samples: Samples, given: Given = None) ->
     found = _places(config, samples, given)
     learning = learning_space(config, list(found))
     versions = {}
-    for name, place in found.items():
-        with of_space(name), ImageClient(place.source, timeout_s=config.timeout_s) as client:
-            # Servers that each own a part may have different versions active; a head only needs the same features.
-            if name == learning:
-                versions[name] = client.infos()[0].backbone or fix_version(client).backbone
-            else:
-                versions[name] = fix_version(client).version
+    with ExitStack() as opened:  # until all are asked: spaces may be in one store
+        for name, place in found.items():
+            with of_space(name):
+                client = opened.enter_context(ImageClient(place.source, timeout_s=config.timeout_s))
+                # Servers that each own a part may have different versions active; a head only needs the same features.
+                if name == learning:
+                    versions[name] = client.infos()[0].backbone or fix_version(client).backbone
+                else:
+                    versions[name] = fix_version(client).version
     return versions
 
 
