@@ -151,6 +151,9 @@ class CompareConfig:
         base: configuration of every run; model, images, seed and out are set for each. Its ``out`` is the folder of the
             comparison; empty takes a fresh one.
         models: names of the models to compare (in a command separated by commas).
+        spaces: which spaces' vectors each model is trained with beside ids only, where there are several: in a command
+            photo,title,photo+title trains each model three times more. All together when it is not given.
+        options: of each model, by its name and theirs.
         seeds: how many seeds each, from 0 on.
         results: file that each run appends its line to, and whose runs are not trained again; results.jsonl in the
             folder of --out when it is not given.
@@ -169,6 +172,25 @@ class CompareConfig:
     results: Annotated[Path | None, click.Path(dir_okay=False, path_type=Path)] = None
     data: str = ""
     reference: Annotated[Path | None, click.Path(dir_okay=False, path_type=Path)] = None
+    spaces: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class VectorsConfig:
+    """Where the vectors of a run are now. The options of commands that use a run are made of this.
+
+    Attributes:
+        server: address of the image server. When none of ``server``, ``store`` and ``vectors`` is given, vectors are
+            where the run had them.
+        store: take vectors from this store in this process: no server is asked.
+        vectors: where the vectors of a space are, such as photo=host:7070, or a store's folder; may be given for each.
+            The others are where the run had them.
+    """
+
+    server: str = ""
+    store: str = ""
+    vectors: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -178,9 +200,11 @@ class ReportConfig:
     Attributes:
         comparison: folder of ``trainer compare``, or the run folder of ``trainer fit``.
         samples: folder of the samples, where they were moved since; else they are where they were.
-        server: address of the image server, for photos and vectors.
+        server: address of the image server, for photos and vectors. When none of ``server``, ``store`` and ``vectors``
+            is given, they are where the run had them.
         store: take vectors from this store in this process: no server is asked.
-        vectors: where the vectors of each space are, such as photo=host:7070, for runs with several spaces.
+        vectors: where the vectors of a space are, such as photo=host:7070, for runs with several spaces; the others are
+            where the run had them.
         catalogue: with ``store``: where the photos are, to draw them.
         seed: seed that draws the photos and impressions that are shown.
         title: heading of the page; a question on the vectors when it is not given.
@@ -196,7 +220,7 @@ class ReportConfig:
 
     comparison: Path
     samples: str = ""
-    server: str = "localhost:7070"
+    server: str = ""
     store: str = ""
     vectors: dict[str, str] = field(default_factory=dict)
     catalogue: Annotated[str, Text("path|url")] = ""
