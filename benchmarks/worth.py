@@ -91,8 +91,8 @@ VARIANTS = {
 RECIPE: dict[str, Any] = {"embedding_l2": 1.0, "epochs": 10}
 RECIPES: dict[str, dict[bool, dict[str, Any]]] = {
     "grocery": {
-        False: {**RECIPE, "patience": 3, "id_dropout": 0.5},
-        True: {**RECIPE, "patience": 3, "id_dropout": 0.5, "batch_size": 128},
+        False: {**RECIPE, "patience": 3, "id_dropout": 0.3},
+        True: {**RECIPE, "patience": 3, "id_dropout": 0.3, "batch_size": 128},
     },
 }
 LEARNED: dict[str, Any] = {"head": "learn", "head_learning_rate": 3e-4}
