@@ -26,6 +26,7 @@ from crossmedia.trainer.images.image_head import StoredVectors
 from crossmedia.trainer.images.open_images import images_of, places_of
 from crossmedia.trainer.images.places import Sources
 from crossmedia.trainer.images.spaces import Spaces, named_versions
+from crossmedia.trainer.intervals import with_intervals
 from crossmedia.trainer.report import summary
 from crossmedia.trainer.report.facts import headline, of_splits, warnings
 from crossmedia.trainer.report.figures import auc_by_item_count, auc_span, by_model, learning_curves, svg
@@ -146,8 +147,11 @@ def _with_baselines(comparison: dict[str, Any], samples: Samples) -> dict[str, A
     runs = comparison["runs"]
     options = DEFAULTS | runs[0]["options"]
     of_rows = {"labels": tuple(options["labels"]), "validate_on": options["validate_on"]}
-    means = baseline_lines(FitConfig(str(samples.folder), **of_rows), runs[0].get("data", ""))
-    return {**comparison, "baselines": means, "rows": summary.rows([*means, *runs])}
+    config = FitConfig(str(samples.folder), **of_rows)
+    means = baseline_lines(config, runs[0].get("data", ""))
+    folders = [(line, Path(line["folder"])) for line in runs if "folder" in line]
+    rows, _ = with_intervals(summary.rows([*means, *runs]), folders, config)
+    return {**comparison, "baselines": means, "rows": rows}
 
 
 @dataclass(frozen=True)
