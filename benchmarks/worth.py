@@ -39,7 +39,7 @@ from crossmedia.trainer.baseline_lines import baseline_lines
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.open_images import served_versions
 from crossmedia.trainer.images.spaces import named_versions
-from crossmedia.trainer.intervals import TestRows, predictions
+from crossmedia.trainer.intervals import JudgedRows, predictions
 from crossmedia.trainer.report.summary import mean_std
 from crossmedia.trainer.report.tables import number
 from crossmedia.trainer.runs import results
@@ -167,7 +167,7 @@ def measured(arguments: argparse.Namespace, names: Sequence[str]) -> list[dict[s
     """Rows of the variants, and of the means."""
     first = config(names[0], (0, arguments.first_seed), arguments)
     label = first.labels[0] if first.labels else ""
-    tests = [TestRows.of(samples_of(folder, first.validate_on), label) for folder in arguments.samples]
+    tests = [JudgedRows.of(samples_of(folder, first.validate_on), label) for folder in arguments.samples]
     ran: dict[str, dict[Pair, Ran]] = {name: {} for name in (*baselines.NAMES, *names)}
     for run, line in train(arguments, list(plan(arguments, names)), arguments.data):
         values = predictions(line, Path(run.config.out), tests[run.pair[0]].labels)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from crossmedia.trainer.intervals import METRICS, TestRows, ends
+from crossmedia.trainer.intervals import METRICS, JudgedRows, ends
 from crossmedia.trainer.report import summary
 from crossmedia.trainer.report.tables import number
 from crossmedia.trainer.runs.results import Line
@@ -38,7 +38,7 @@ class Ran:
     predictions: npt.NDArray[Any] | None
 
 
-def rows(runs: Mapping[str, Mapping[Pair, Ran]], base_name: str, tests: Sequence[TestRows]) -> list[dict[str, Any]]:
+def rows(runs: Mapping[str, Mapping[Pair, Ran]], base_name: str, tests: Sequence[JudgedRows]) -> list[dict[str, Any]]:
     """A row a variant: mean and deviation of each metric, and the difference to the base, of pairs.
 
     Args:
@@ -87,7 +87,7 @@ def _ends(
     pairs: Sequence[Pair],
     part: str,
     metric: Any,
-    tests: Sequence[TestRows],
+    tests: Sequence[JudgedRows],
 ) -> dict[str, float]:
     """The interval's ends; empty where a prediction is gone or rows are too few."""
     sets = []
