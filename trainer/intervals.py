@@ -20,7 +20,7 @@ from crossmedia.features.reading.samples import Samples
 from crossmedia.features.reading.unseen_items import samples_of
 from crossmedia.trainer.baselines import ITEM_USER, baselines
 from crossmedia.trainer.metrics import log_loss
-from crossmedia.trainer.metrics.bootstrap import paired_interval
+from crossmedia.trainer.metrics.bootstrap import PairedRows, interval_over
 from crossmedia.trainer.report.summary import base_name, called, in_words, model_name, spaces_of
 from crossmedia.trainer.runs.checkpoint import PREDICTIONS, of_run
 from crossmedia.trainer.runs.results import Line
@@ -70,18 +70,22 @@ class JudgedRows:
         self, part: str, metric: Literal["auc", "gauc"], first: list[Array], second: list[Array]
     ) -> dict[str, float]:
         """Ends of the 95 % interval of a difference on a part; empty where its rows are too few for one."""
+        return ends([self.paired(part, metric, first, second)], metric)
+
+    def paired(
+        self, part: str, metric: Literal["auc", "gauc"], first: Sequence[Array], second: Sequence[Array]
+    ) -> PairedRows:
+        """The rows of a part that a metric is of, with what two sides predict of them, an array a seed."""
         chosen = self.parts[part] & self.known if metric == "gauc" else self.parts[part]
-        if not chosen.any():
-            return {}
-        found = paired_interval(
-            self.labels[chosen],
-            [values[chosen] for values in first],
-            [values[chosen] for values in second],
-            self.users[chosen],
-            self.items[chosen],
-            metric=metric,
-        )
-        return {"low": found.low, "high": found.high} if np.isfinite(found.low) else {}
+        one, other = (np.stack([values[chosen] for values in side]) for side in (first, second))
+        return PairedRows(self.labels[chosen], one, other, self.users[chosen], self.items[chosen])
+
+
+def ends(sets: Sequence[PairedRows], metric: Literal["auc", "gauc"]) -> dict[str, float]:
+    """Ends of the 95 % interval of a difference over one hold-out or several; empty where rows are too few for one."""
+    there = [rows for rows in sets if len(rows.label)]
+    found = interval_over(there, metric=metric) if there else None
+    return {"low": found.low, "high": found.high} if found and np.isfinite(found.low) else {}
 
 
 def with_intervals(
