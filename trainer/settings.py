@@ -148,6 +148,9 @@ class CompareConfig:
         base: configuration of every run; model, images, seed and out are set for each. Its ``out`` is the folder of the
             comparison; empty takes a fresh one.
         models: names of the models to compare (in a command separated by commas).
+        spaces: which spaces' vectors each model is trained with beside ids only, where there are several: in a command
+            photo,title,photo+title trains each model three times more. All together when it is not given.
+        options: of each model, by its name and theirs.
         seeds: how many seeds each, from 0 on.
         results: file that each run appends its line to, and whose runs are not trained again; results.jsonl in the
             folder of --out when it is not given.
@@ -166,6 +169,8 @@ class CompareConfig:
     results: Annotated[Path | None, click.Path(dir_okay=False, path_type=Path)] = None
     data: str = ""
     reference: Annotated[Path | None, click.Path(dir_okay=False, path_type=Path)] = None
+    spaces: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

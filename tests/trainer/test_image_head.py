@@ -501,7 +501,10 @@ def test_a_run_that_was_killed_after_its_last_epoch_only_measures(
 
 def test_stored_vectors_need_no_server_either(config: FitConfig, store: Path) -> None:
     frozen = fit(replace(config, head="frozen", store=str(store), server=FitConfig.server, epochs=1))
-    assert evaluate(config.out, store=str(store))["all"]["auc"] == frozen["test"]["all"]["auc"]
+    for place in ("", str(store)):  # where the run had them, and where they are said to be
+        assert evaluate(config.out, store=place)["all"]["auc"] == frozen["test"]["all"]["auc"]
+    with pytest.raises(NoStore):
+        evaluate(config.out, store=f"{store}x")
     assert frozen["vector_version"].endswith("/16")
     assert frozen["train"]["head_parameters"] == 0
 

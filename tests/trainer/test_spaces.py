@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from crossmedia.trainer.images.places import Sources, learning_space
 from crossmedia.trainer.images.spaces import Spaces
 from crossmedia.trainer.layers.spaces import SpaceInput
 from crossmedia.trainer.models import MODELS
+from crossmedia.trainer.options import parse_options_of
 from crossmedia.trainer.report.item_photos import item_photos
 from crossmedia.trainer.report.summary import vectors_text
 from crossmedia.trainer.runs.checkpoint import CONFIG, document_of, load_model
@@ -244,6 +246,56 @@ def test_a_comparison_of_two_spaces(config: FitConfig, given: Transports, tmp_pa
     assert [row["spaces"] for row in found["rows"] if not row["baseline"]] == [[], ["photo", "title"]]
     assert vectors_text(found["runs"]) == f"with vectors of {found['runs'][1]['vector_version']}"
     assert found["runs"][1]["vector_version"].startswith("photo=mock@111111111111+none@000000000000/8, title=")
+
+
+def test_what_is_given_now_stands_in_place_of_where_a_run_had_its_vectors() -> None:
+    of_spaces = {"photo": "b:1", "title": "titles"}
+    fitted = {"server": "a:1", "store": "", "vectors": of_spaces}
+    assert Sources.of_run(fitted) == Sources("a:1", "", of_spaces)
+    assert Sources.of_run(fitted, vectors={"title": "c:1"}) == Sources("a:1", "", {"photo": "b:1", "title": "c:1"})
+    assert Sources.of_run(fitted, server="d:1") == Sources("d:1")
+    assert Sources.of_run({"store": "here"}, catalogue="photos") == Sources(FitConfig.server, "here", {}, "photos")
+    assert Sources.of_run({"server": "a:1"}, store="here") == Sources("", "here")
+    assert Sources.of_run({}) == Sources(FitConfig.server)  # of an exported model, which remembers none
+
+
+def test_each_space_and_both_are_rows_of_one_comparison(config: FitConfig, given: Transports, tmp_path: Path) -> None:
+    """Each run asks for its own spaces only, and models have options of their own."""
+    base, spaces = replace(config, out=str(tmp_path / "c")), ("photo", "title", "photo+title")
+    small = CompareConfig(base, ("embedding_mlp",), 1, spaces=spaces, options={"embedding_mlp": {"hidden": (8,)}})
+    found = compare(small, given)
+    rows = [row for row in found["rows"] if not row["baseline"]]
+    assert [row["spaces"] for row in rows] == [[], ["photo"], ["title"], ["photo", "title"]]
+    assert all("hidden=8" in row["model"] for row in rows)
+    assert all("low" in row["all"]["auc_over_mean"] for row in rows)
+    assert all(row["all"]["auc_gain"] for row in rows[1:])
+    for choice in ("The vectors of photo ", "The vectors of title ", "The vectors of photo and title "):
+        assert choice in found["sentence"]
+    assert sorted(path.name for path in (tmp_path / "c").glob("embedding*")) == [
+        *("embedding_mlp-ids-0", "embedding_mlp-photo+title-0", "embedding_mlp-photo-0", "embedding_mlp-title-0")
+    ]
+    versions = {line["vector_version"].count("=") for line in found["runs"]}
+    assert versions == {0, 1, 2}
+    assert compare(small, given)["rows"] == found["rows"]
+    with pytest.raises(BadInput, match=r"--spaces names 'titel'; .*: photo, title\. Did you mean 'title'"):
+        compare(replace(small, spaces=("photo+titel",)), given)
+    with pytest.raises(BadInput, match="holds a comparison of other samples, vectors or settings"):
+        compare(replace(small, options={}), given)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("hidden=8", "begins with no model that is compared, as lr.NAME=VALUE does; these are: lr, din"),
+        ("dni.hidden=8", "Did you mean 'din'?"),
+        ("din.hiden=8", "din has no option 'hiden'"),
+        ("din.hidden", "is no name=value"),
+    ],
+)
+def test_options_of_models_that_are_wrong_are_said(text: str, said: str) -> None:
+    assert parse_options_of(("lr", "din"), ["din.hidden=8,4"]) == {"din": {"hidden": (8, 4)}}
+    with pytest.raises(BadInput, match=re.escape(said)):
+        parse_options_of(("lr", "din"), [text])
 
 
 @pytest.mark.parametrize(
