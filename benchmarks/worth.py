@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.parts import finish
-from benchmarks.worth_rows import Pair, Ran, rows, show
+from benchmarks.worth_rows import WIDTH, Pair, Ran, rows, show
 from crossmedia.features.reading.hold_outs import hold_outs
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.reading.unseen_items import samples_of
@@ -211,7 +211,7 @@ def tuned(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]
     for share, found in shares.items():
         cells = (f"{number(found[name]['auc'])} / {number(found[name]['gauc'])}" for name in names)
         table.add_row(f"{share}{', chosen' if share == best else ''}", *cells)
-    Console(width=160).print(table)
+    Console(width=WIDTH).print(table)
     return {"id_dropout": float(best), "shares": shares}
 
 

@@ -143,8 +143,8 @@ class FetchStats:
         """
         if self.unique >= MISSING_RULE_FROM and self.missing_fraction > max_missing:
             raise TooManyMissingImages(
-                f"{self.missing_fraction:.1%} of the {self.unique} images asked for are missing ({self._misses}), more "
-                f"than max_missing {max_missing:.1%}. {CHECK}, or raise max_missing."
+                f"{self.missing_fraction:.1%} of the {self.unique} images asked for, each once a call, are missing "
+                f"({self._misses}), more than max_missing {max_missing:.1%}. {CHECK}, or raise max_missing."
             )
 
     def check_found(self) -> None:
@@ -155,7 +155,7 @@ class FetchStats:
         """
         if self.unique and self.missing_fraction == 1:
             raise TooManyMissingImages(
-                f"Not one of the {self.unique} images asked for is there ({self._misses}). {CHECK}."
+                f"Not one of the {self.unique} images asked for, each once a call, is there ({self._misses}). {CHECK}."
             )
 
     @property
@@ -164,7 +164,10 @@ class FetchStats:
         if not self.missing:
             return ""
         total = sum(self.missing.values())
-        return f"{total:,} of {self.unique:,} vectors asked for are missing ({self._misses}): no picture is seen there."
+        return (
+            f"{total:,} of {self.unique:,} vectors asked for, each once a call, are missing ({self._misses}): no "
+            f"picture is seen there."
+        )
 
     @property
     def _misses(self) -> str:

@@ -222,7 +222,8 @@ def test_a_killed_run_goes_on_only_with_the_same_vectors_in_each_space(config: F
 def test_keys_without_a_vector_are_said_with_their_space(config: FitConfig, given: Transports) -> None:
     said: list[str] = []
     fit(config, given, announce=said.append)
-    assert any("In the space 'photo' " in text and "vectors asked for are missing" in text for text in said)
+    missing = [text for text in said if "vectors asked for, each once a call, are missing" in text]
+    assert any("In the space 'photo' " in text for text in missing)
     given["title"].vectors = {n: v for n, v in given["title"].vectors.items() if n < 10}
     with pytest.raises(TooManyMissingImages, match=r"^In the space 'title': .* are missing \(NOT_FOUND"):
         fit(replace(config, out=config.out + "-2"), given)
@@ -389,6 +390,10 @@ def test_a_head_learns_in_one_space_while_the_other_is_frozen(
     if local:
         again = fit(config)  # finished before, and recognised by what the head started from
         assert again["test"] == result["test"]
+        base = replace(config, out=str(Path(config.out).parent / "c"))
+        found = compare(CompareConfig(base, ("embedding_mlp",), 1, spaces=("photo", "title")))
+        learns = {tuple(row["spaces"]): "head=photo=learn" in row["model"] for row in found["rows"]}
+        assert learns == {(): False, ("photo",): True, ("title",): False}
 
 
 def test_the_report_shows_which_photos_of_an_item_matter(config: FitConfig, given: Transports) -> None:

@@ -87,7 +87,8 @@ def _said(result: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{counted(cost['epochs'], 'epoch')}, best {cost['best_epoch']}; {cost['samples_per_s']:,.0f} samples/s"
         f"{together}; "
-        f"{counted(cost['images_fetched'], 'vector')} fetched, {cost['fetch_wait_s']:.1f} s waited for them"
+        f"{counted(cost['images_fetched'], 'vector')} fetched, each once a batch, {cost['fetch_wait_s']:.1f} s waited "
+        f"for them"
     )
     yield f"run folder: {result['out']}"
 
