@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.parts import finish
-from benchmarks.worth_rows import Pair, Ran, rows, show
+from benchmarks.worth_rows import WIDTH, Pair, Ran, rows, show
 from crossmedia.features.reading.hold_outs import hold_outs
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.reading.unseen_items import samples_of
@@ -39,7 +39,7 @@ from crossmedia.trainer.baseline_lines import baseline_lines
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.open_images import served_versions
 from crossmedia.trainer.images.spaces import named_versions
-from crossmedia.trainer.intervals import TestRows, predictions
+from crossmedia.trainer.intervals import JudgedRows, predictions
 from crossmedia.trainer.report.summary import mean_std
 from crossmedia.trainer.report.tables import number
 from crossmedia.trainer.runs import results
@@ -91,8 +91,8 @@ VARIANTS = {
 RECIPE: dict[str, Any] = {"embedding_l2": 1.0, "epochs": 10}
 RECIPES: dict[str, dict[bool, dict[str, Any]]] = {
     "grocery": {
-        False: {**RECIPE, "patience": 3, "id_dropout": 0.5},
-        True: {**RECIPE, "patience": 3, "id_dropout": 0.5, "batch_size": 128},
+        False: {**RECIPE, "patience": 3, "id_dropout": 0.3},
+        True: {**RECIPE, "patience": 3, "id_dropout": 0.3, "batch_size": 128},
     },
 }
 LEARNED: dict[str, Any] = {"head": "learn", "head_learning_rate": 3e-4}
@@ -167,7 +167,7 @@ def measured(arguments: argparse.Namespace, names: Sequence[str]) -> list[dict[s
     """Rows of the variants, and of the means."""
     first = config(names[0], (0, arguments.first_seed), arguments)
     label = first.labels[0] if first.labels else ""
-    tests = [TestRows.of(samples_of(folder, first.validate_on), label) for folder in arguments.samples]
+    tests = [JudgedRows.of(samples_of(folder, first.validate_on), label) for folder in arguments.samples]
     ran: dict[str, dict[Pair, Ran]] = {name: {} for name in (*baselines.NAMES, *names)}
     for run, line in train(arguments, list(plan(arguments, names)), arguments.data):
         values = predictions(line, Path(run.config.out), tests[run.pair[0]].labels)
@@ -211,7 +211,7 @@ def tuned(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]
     for share, found in shares.items():
         cells = (f"{number(found[name]['auc'])} / {number(found[name]['gauc'])}" for name in names)
         table.add_row(f"{share}{', chosen' if share == best else ''}", *cells)
-    Console(width=160).print(table)
+    Console(width=WIDTH).print(table)
     return {"id_dropout": float(best), "shares": shares}
 
 

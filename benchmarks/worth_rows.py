@@ -11,7 +11,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from crossmedia.trainer.intervals import METRICS, TestRows, ends
+from crossmedia.trainer.intervals import METRICS, JudgedRows, ends
 from crossmedia.trainer.report import summary
 from crossmedia.trainer.report.tables import number
 from crossmedia.trainer.runs.results import Line
@@ -22,6 +22,7 @@ PARTS = {
     "held_out_items": "items held out entirely",
 }
 KNOWN = {"true logits without the photos' part": "without_photos", "the best that is possible": "test"}
+WIDTH = 200  # of a table in which no number is cut
 Pair = tuple[int, int]  # the number of the hold-out, and the seed: what two variants have in common
 
 
@@ -38,7 +39,7 @@ class Ran:
     predictions: npt.NDArray[Any] | None
 
 
-def rows(runs: Mapping[str, Mapping[Pair, Ran]], base_name: str, tests: Sequence[TestRows]) -> list[dict[str, Any]]:
+def rows(runs: Mapping[str, Mapping[Pair, Ran]], base_name: str, tests: Sequence[JudgedRows]) -> list[dict[str, Any]]:
     """A row a variant: mean and deviation of each metric, and the difference to the base, of pairs.
 
     Args:
@@ -87,7 +88,7 @@ def _ends(
     pairs: Sequence[Pair],
     part: str,
     metric: Any,
-    tests: Sequence[TestRows],
+    tests: Sequence[JudgedRows],
 ) -> dict[str, float]:
     """The interval's ends; empty where a prediction is gone or rows are too few."""
     sets = []
@@ -118,12 +119,12 @@ def show(title: str, found: Sequence[dict[str, Any]], reference: dict[str, Any])
         for heading, known in KNOWN.items():
             if part in reference.get(known, {}):
                 table.add_row(heading, "", number(reference[known][part]))
-        Console(width=160).print(table)
+        Console(width=WIDTH).print(table)
     buckets = list(found[0]["by_item_count"])
     table = Table("", *(f"{name} training rows" for name in buckets), title="AUC by item count", title_justify="left")
     for row in found:
         table.add_row(row["variant"], *(number(row["by_item_count"][name]) for name in buckets))
-    Console(width=160).print(table)
+    Console(width=WIDTH).print(table)
 
 
 def interval(gain: dict[str, float] | None) -> str:

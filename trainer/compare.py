@@ -1,4 +1,4 @@
-"""The same models with ids only and with images, over several seeds: one table, and one sentence."""
+"""The same models with ids only and with images, over hold-outs and seeds: one table, and one sentence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput, did_you_mean
 from crossmedia.features.layout import META_FILE
-from crossmedia.features.reading.samples import Samples
+from crossmedia.features.reading.hold_outs import hold_outs
 from crossmedia.options import checked
 from crossmedia.progress import duration
 from crossmedia.trainer.baseline_lines import baseline_lines
@@ -65,31 +65,38 @@ def compare(
     for name in (*config.models, *config.options):
         model_class(name)
     reference = _reference(config.reference)
-    samples = Samples(config.base.samples)
+    folders = [config.base.samples, *config.hold_outs]
+    opened = dict(zip(folders, hold_outs(folders), strict=True))
+    samples = opened[config.base.samples]
     data = config.data or samples.folder.resolve().name
     with_images = bool(spaces_of(samples))
     # Asked first, so that nothing is trained when the server cannot be reached.
     versions = served_versions(config.base, samples, transport) if with_images else {}
     choices = [(), *_choices(config.spaces, list(versions))] if with_images else [()]
     own = results.key_fields(config.base, data, samples, named_versions(versions))
-    out = _folder(config.base, own | ({"models": config.options} if config.options else {}))
+    own |= {"models": config.options} if config.options else {}
+    own |= {"hold_outs": [opened[folder].hash for folder in config.hold_outs]} if config.hold_outs else {}
+    out = _folder(config.base, own)
     file = config.results or out / RESULTS
     runs = [_Run(settings, spaces, transport) for settings, spaces in _runs(config, out, choices)]
     keys = [
-        results.key_fields(run.config, data, samples, named_versions({name: versions[name] for name in run.spaces}))
+        results.key_fields(
+            run.config, data, opened[run.config.samples], named_versions({name: versions[name] for name in run.spaces})
+        )
         for run in runs
     ]
-    means = baseline_lines(config.base, data)
+    means = [line for folder in folders for line in baseline_lines(replace(config.base, samples=folder), data)]
     results.append_new(file, means)
     lines = list(_lines(list(zip(runs, keys, strict=True)), file, announce, progress))
     announce("intervals over users, items and seeds")
     of_runs = [(line, Path(run.config.out)) for line, run in zip(lines, runs, strict=True)]
-    rows, unsure = with_intervals(summary.rows([*means, *lines]), of_runs, config.base)
+    rows, unsure = with_intervals(summary.rows([*means, *lines]), of_runs, config.base, folders)
     said = verdict.sentence(rows)
     if not with_images:
         said = f"{verdict.winner(rows)} The samples have no images to compare with.".lstrip()
     result = {
         "samples": config.base.samples,
+        "hold_outs": list(config.hold_outs),
         "seeds": config.seeds,
         "rows": rows,
         "reference": reference,
@@ -162,26 +169,28 @@ def _choices(named: Sequence[str], there: Sequence[str]) -> list[tuple[str, ...]
 def _runs(
     config: CompareConfig, out: Path, choices: Sequence[tuple[str, ...]]
 ) -> Iterator[tuple[FitConfig, tuple[str, ...]]]:
-    """Every run of a comparison and its spaces, a seed of all models after the other."""
+    """Every run of a comparison and its spaces: a seed after the other, and of each a hold-out after the other."""
     base = config.base
-    for seed, model, spaces in product(range(config.seeds), config.models, choices):
+    folders = enumerate([base.samples, *config.hold_outs])
+    for seed, (hold_out, folder), model, spaces in product(range(config.seeds), folders, config.models, choices):
         learns = bool(spaces) and base.head.rpartition("=")[0] in ("", *spaces)
         run = replace(
             base,
+            samples=folder,
             model=model,
             images=bool(spaces),
             vectors={name: place for name, place in base.vectors.items() if name in spaces or not spaces},
             options={**base.options, **config.options.get(model, {})},
             head=base.head if learns else "frozen",
             seed=seed,
-            out=str(out / name_in_comparison(model, spaces, seed)),
+            out=str(out / name_in_comparison(model, spaces, seed, hold_out)),
         )
         yield run, spaces
 
 
 def _folder(base: FitConfig, key: results.Line) -> Path:
     """The folder of a comparison, which holds nothing else: of one that was begun with the same settings, the rest."""
-    names = ("data", "samples", "vector_version", "options", "models")
+    names = ("data", "samples", "hold_outs", "vector_version", "options", "models")
     own = json.loads(json.dumps({name: key[name] for name in names if name in key}))
 
     def there(folder: Path) -> Any:

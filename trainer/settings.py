@@ -154,6 +154,8 @@ class CompareConfig:
         spaces: which spaces' vectors each model is trained with beside ids only, where there are several: in a command
             photo,title,photo+title trains each model three times more. All together when it is not given.
         options: of each model, by its name and theirs.
+        hold_outs: more folders of samples, in which the same log holds out other items ('features build
+            --hold-out-seed'; in a command separated by commas). Each of them with each seed is a pair of runs.
         seeds: how many seeds each, from 0 on.
         results: file that each run appends its line to, and whose runs are not trained again; results.jsonl in the
             folder of --out when it is not given.
@@ -174,6 +176,7 @@ class CompareConfig:
     reference: Annotated[Path | None, click.Path(dir_okay=False, path_type=Path)] = None
     spaces: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
+    hold_outs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

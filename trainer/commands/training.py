@@ -25,7 +25,7 @@ from crossmedia.trainer.commands.options import (
 from crossmedia.trainer.settings import CompareConfig
 from crossmedia.words import counted
 
-OF_COMPARISON = ("models", "seeds", "spaces", "reference", "results", "data")
+OF_COMPARISON = ("models", "hold_outs", "seeds", "spaces", "reference", "results", "data")
 
 
 @click.command(
@@ -123,7 +123,9 @@ def _option_text(name: str, default: Any) -> str:
     example="--samples samples --models embedding_mlp,din --seeds 3 --out runs/compare",
     goes_on=True,
     sections={
-        "What is compared": ("--samples", "--models", "--set", "--spaces", "--seeds", "--out", "--overwrite"),
+        "What is compared": (
+            *("--samples", "--hold-outs", "--models", "--set", "--spaces", "--seeds", "--out", "--overwrite"),
+        ),
         "Where results stand": ("--results", "--data", "--reference"),
         **TRAINING_SECTIONS,
     },

@@ -121,8 +121,10 @@ def _comparison(folder: Path) -> dict[str, Any]:
     try:
         if holds_run(folder):
             result = json.loads(needed(folder, METRICS).read_text())
-            fitted = document_of(folder)["fit"]
+            document = document_of(folder)
+            fitted = document["fit"]
             about = {name: fitted[name] for name in ("model", "images", "seed")}
+            about["samples"] = document["lineage"]["samples_hash"]
             options = {name: fitted[name] for name in DEFAULTS if name in fitted}
             line = {**about, "options": options, "folder": str(folder), **result}
             said = "One run has no other beside it: 'trainer compare' says whether its vectors helped."

@@ -113,16 +113,17 @@ def _taken(claim: Claim, own: dict[str, Any], holding: ExitStack) -> Path:
     raise AssertionError("names never end")
 
 
-def name_in_comparison(model: str, spaces: Sequence[str], seed: int) -> str:
+def name_in_comparison(model: str, spaces: Sequence[str], seed: int, hold_out: int = 0) -> str:
     """The folder of a run within that of its comparison.
 
     Args:
         model: its name.
         spaces: whose vectors it has; empty: ids only.
         seed: of the run.
+        hold_out: number of its samples among those of the comparison.
     """
     had = "images" if list(spaces) == [IMAGE_SPACE] else "+".join(spaces)
-    return f"{model}-{had or 'ids'}-{seed}"
+    return f"{model}-{had or 'ids'}-{seed}{f'-h{hold_out}' if hold_out else ''}"
 
 
 def fresh_names(name: str) -> Iterator[Path]:
