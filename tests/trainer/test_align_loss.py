@@ -48,6 +48,13 @@ def learner_of(dtype: torch.dtype = torch.float32, penalty: float = 0.0, keys: i
     return AlignLearner(table, penalty, 0.07).to(dtype)
 
 
+def table_of(learner: AlignLearner) -> Tensor:
+    """All vectors."""
+    table: Any = learner.images
+    values: Tensor = table.values
+    return values
+
+
 def plain_loss(values: np.ndarray[Any, Any], pairs: Pairs, rows: Int64Array, temperature: float) -> float:
     """As the documents say it: one pair after the other, one candidate after the other."""
     unit = values / np.linalg.norm(values, axis=1, keepdims=True)
@@ -84,7 +91,7 @@ def order(pairs: Pairs, seed: int, epoch: int, batches: int) -> list[Int64Array]
 def test_the_loss_is_that_of_the_plain_version(hard: bool) -> None:
     pairs = some_pairs(hard=hard)
     batches, learner = PairBatches(pairs, 16, seed=3), learner_of(torch.float64)
-    values = learner.images.values.detach().numpy()
+    values = table_of(learner).detach().numpy()
     for epoch in range(2):
         rows = order(pairs, 3, epoch, 3)
         for batch, of_batch in zip(batches.epoch(epoch), rows, strict=True):
@@ -129,10 +136,10 @@ def test_frequent_candidates_are_corrected() -> None:
 def test_gradients_are_those_of_finite_differences() -> None:
     learner = learner_of(torch.float64, penalty=0.3)
     with torch.no_grad():
-        learner.images.values.mul_(1.1)  # away from the start, where the penalty has no slope
+        table_of(learner).mul_(1.1)  # away from the start, where the penalty has no slope
     (batch,) = PairBatches(some_pairs(20), 20, seed=0).epoch(0)
     learner(batch, None).backward()
-    for weight in (learner.images.values, learner.log_temperature):
+    for weight in (table_of(learner), learner.log_temperature):
         assert weight.grad is not None
         flat, slope = weight.data.view(-1), weight.grad.view(-1)
         for place in range(len(flat)):
@@ -152,7 +159,9 @@ def test_a_pair_without_an_image_counts_nothing() -> None:
     loss = learner(batch, None)
     loss.backward()
     assert loss.item() == pytest.approx(0, abs=1e-6)  # its partner is the only candidate
-    assert torch.isfinite(learner.images.values.grad).all()
+    slope = table_of(learner).grad
+    assert slope is not None
+    assert torch.isfinite(slope).all()
 
 
 def test_the_penalty_is_relative_to_the_start() -> None:
@@ -161,7 +170,7 @@ def test_the_penalty_is_relative_to_the_start() -> None:
     assert held(batch, None).item() == plain(batch, None).item()
     with torch.no_grad():
         for learner in (plain, held):
-            learner.images.values.mul_(1.5)
+            table_of(learner).mul_(1.5)
     assert held(batch, None).item() - plain(batch, None).item() == pytest.approx(2 * 0.5**2, rel=1e-5)
 
 

@@ -103,8 +103,8 @@ def suited(clicks: int) -> dict[str, Any]:
 
     From a million on they are the defaults of ``AlignConfig``. Below, a hidden layer learns the pairs by heart: one
     linear layer does, held near the PCA that it starts from, and more epochs. There the PCA is less sure of a pair than
-    a low temperature makes it: steps that only mend this would undo what it knows. In small logs the batch is halved until
-    as many pairs as there are clicks make 16 of it, down to 64 pairs.
+    a low temperature makes it: steps that only mend this would undo what it knows. In small logs the batch is halved
+    until as many pairs as there are clicks make 16 of it, down to 64 pairs.
     """
     if clicks >= MANY_CLICKS:
         return {}
