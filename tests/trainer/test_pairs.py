@@ -19,7 +19,8 @@ from crossmedia.features.reading.samples import Samples
 from crossmedia.features.reading.unseen_items import SamplesWithUnseenItems
 from crossmedia.trainer.align.behaviours import Training
 from crossmedia.trainer.align.keys import ItemParts
-from crossmedia.trainer.align.pairs import WEIGHTS, PairOptions, Pairs, pairs_of, some_of_each
+from crossmedia.trainer.align.pair_options import WEIGHTS, PairOptions
+from crossmedia.trainer.align.pairs import Pairs, pairs_of, some_of_each
 
 ALL = 10**9
 Liked = dict[tuple[int, int, int], tuple[int, float]]  # user, row of the item table, day -> second, weight

@@ -24,7 +24,8 @@ from crossmedia.features.batch import Int64Array
 from crossmedia.features.reading.samples import Samples
 from crossmedia.trainer.align.behaviours import FloatArray
 from crossmedia.trainer.align.keys import ItemParts
-from crossmedia.trainer.align.pairs import PairOptions, pairs_of
+from crossmedia.trainer.align.pair_options import PairOptions
+from crossmedia.trainer.align.pairs import pairs_of
 from crossmedia.trainer.align.recall import LAST, ColdQueries, cold_queries, groups_by_key, recall
 
 PARTS: tuple[Literal["validation", "test"], ...] = ("validation", "test")

@@ -1,1 +1,1 @@
-"""Aligning a head with behaviour: which vectors should be near each other, by what users did."""
+"""A head aligned with behaviour: what one user liked in one sitting gets vectors that lie near to each other."""

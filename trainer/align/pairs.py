@@ -5,9 +5,8 @@ Legend: n behaviours, N pairs, G users and days.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
@@ -17,36 +16,9 @@ from crossmedia.features.batch import Int64Array
 from crossmedia.features.reading.samples import Samples
 from crossmedia.trainer.align.behaviours import Behaviours, FloatArray, Training
 from crossmedia.trainer.align.keys import NO_KEY, ItemParts, SpaceKeys
+from crossmedia.trainer.align.pair_options import PairOptions, Source
 
 HOUR_S = 3600
-Source = Literal["window", "next"]
-WEIGHTS = {"buy": 3.0, "cart": 2.0, "click": 1.0}
-
-
-@dataclass(frozen=True)
-class PairOptions:
-    """Which pairs are made.
-
-    Attributes:
-        source: ``window``: any two behaviours of one user within ``window_h``; ``next``: each behaviour and the one
-            before it, if they lie within it.
-        window_h: hours between the two at most.
-        category: an id column of items, of which both must have the same value; empty: any two.
-        weights: kind of behaviour, or label -> what it counts; see ``Training.kinds`` of those that it does not name.
-            A pair counts the geometric mean of its two. 0: makes no pairs.
-        per_user_day: pairs of one user and day (that of the later behaviour) at most, drawn of all there are.
-        hard_negatives: whether each pair gets an item that its user was shown and passed over, on the same day and in
-            the same category.
-        seed: draws.
-    """
-
-    source: Source = "window"
-    window_h: float = 48.0
-    category: str = ""
-    weights: Mapping[str, float] = field(default_factory=lambda: dict(WEIGHTS))
-    per_user_day: int = 20
-    hard_negatives: bool = False
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,7 +59,8 @@ def pairs_of(samples: Samples, options: PairOptions, space: str = "image") -> Pa
 
     Example:
         >>> from crossmedia import Samples
-        >>> from crossmedia.trainer.align.pairs import PairOptions, pairs_of
+        >>> from crossmedia.trainer.align.pair_options import PairOptions, Source
+        >>> from crossmedia.trainer.align.pairs import pairs_of
         >>> pairs = pairs_of(Samples("samples"), PairOptions(window_h=24))
         >>> bool((pairs.left != pairs.right).all())
         True

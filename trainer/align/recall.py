@@ -23,7 +23,7 @@ from crossmedia.features.reading.samples import Samples
 from crossmedia.features.slices import Slices, column
 from crossmedia.trainer.align.behaviours import FloatArray, Training
 from crossmedia.trainer.align.keys import NO_KEY, Flags, ItemParts, SpaceKeys
-from crossmedia.trainer.align.pairs import WEIGHTS
+from crossmedia.trainer.align.pair_options import WEIGHTS
 
 LAST = 5
 QUERIES_AT_ONCE = 256

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -232,20 +233,37 @@ def images_of(run: str | Path, version: str, client: ImageClient, *, learned: bo
 def _head(config: FitConfig, samples: Samples, space: str, client: ImageClient, backbone: str) -> Head:
     """The head of a space to begin with: that of the run to start from, or a new one."""
     if config.warm_start:
-        before = load_head(config.warm_start)
-        if before is None:
-            raise BadInput(f"The run {config.warm_start} has no head to start from: its vectors were frozen.")
-        if before.backbone != backbone:
-            raise BadInput(
-                f"The head of {config.warm_start} was trained on features of {before.backbone}; the server has those "
-                f"of {backbone}."
-            )
-        return before
+        return _head_before(config, backbone)
     features = _sample(samples, space, client, backbone, config.seed)
     spec = HeadSpec(
         LEARNED, (features.shape[1], *config.head_widths), config.head_activation, config.head_normalisation
     )
     return new_head(spec, features, config.head_start, backbone)
+
+
+def _head_before(config: FitConfig, backbone: str) -> Head:
+    """The head of the run to start from, whose layers are those of that run.
+
+    Raises:
+        BadInput: it has none, or one of other features or other layers than the settings ask for.
+    """
+    before = load_head(config.warm_start)
+    if before is None:
+        raise BadInput(f"The run {config.warm_start} has no head to start from: its vectors were frozen.")
+    if before.backbone != backbone:
+        raise BadInput(
+            f"The head of {config.warm_start} was trained on features of {before.backbone}; the server has those "
+            f"of {backbone}."
+        )
+    widths = before.spec.widths[1:]
+    if config.head_widths not in (FitConfig.head_widths, widths):
+        there, asked = (",".join(map(str, of)) for of in (widths, config.head_widths))
+        raise BadInput(
+            f"The head of {config.warm_start} has layers of {there}, and --head-widths is {asked}. Leave it out: a "
+            f"head that starts from another has the layers of that one."
+        )
+    before.spec = replace(before.spec, name=LEARNED)
+    return before
 
 
 def _sample(

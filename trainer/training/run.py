@@ -31,7 +31,7 @@ from crossmedia.trainer.settings import FitConfig
 from crossmedia.trainer.training.forget import check_can_forget
 from crossmedia.trainer.training.learner import Learner
 from crossmedia.trainer.training.regularise import AfterBackward, mini_batch_aware
-from crossmedia.trainer.training.warm_start import warm_start
+from crossmedia.trainer.training.warm_start import starts_from_head_alone, warm_start
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,8 @@ def open_run(config: FitConfig, feed: Feed, folder: RunFolder, announce: Callabl
     model = make(config.model, spec, config.width, config.options).to(device)
     model.sampled(config.negative_rate)
     check_can_forget(model, samples.unseen)
-    if config.warm_start:
+    learns = spaces.head is not None
+    if config.warm_start and not starts_from_head_alone(config.warm_start, learns=learns):
         warm_start(model, config.warm_start, samples, spaces.bases, partial=config.warm_up == "partial")
     apart = [f"model.{name}" for name in shard_tables(model, config.shard_tables, device)]
     learner = Learner(model, spaces)
