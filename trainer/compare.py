@@ -22,6 +22,7 @@ from crossmedia.trainer.fit import fit
 from crossmedia.trainer.images.open_images import served_versions, spaces_of
 from crossmedia.trainer.images.places import Given
 from crossmedia.trainer.images.spaces import named_versions
+from crossmedia.trainer.intervals import with_intervals
 from crossmedia.trainer.models import model_class
 from crossmedia.trainer.report import summary, verdict
 from crossmedia.trainer.runs import results
@@ -78,7 +79,9 @@ def compare(
     means = baseline_lines(config.base, data)
     results.append_new(file, means)
     lines = list(_lines(list(zip(runs, keys, strict=True)), file, train, announce, progress))
-    rows = summary.rows([*means, *lines])
+    announce("intervals over users, items and seeds")
+    of_runs = [(line, Path(run.out)) for line, run in zip(lines, runs, strict=True)]
+    rows, unsure = with_intervals(summary.rows([*means, *lines]), of_runs, config.base)
     said = verdict.sentence(rows)
     if not with_images:
         said = f"{verdict.winner(rows)} The samples have no images to compare with.".lstrip()
@@ -88,7 +91,7 @@ def compare(
         "rows": rows,
         "reference": reference,
         "sentence": said,
-        "doubts": [*verdict.doubts_of_means(rows), *summary.doubts(lines)],
+        "doubts": [*verdict.doubts_of_means(rows), *unsure, *summary.doubts(lines)],
         "runs": lines,
         "baselines": means,
     }

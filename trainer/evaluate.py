@@ -155,7 +155,7 @@ def evaluate(
     run: str | Path,
     *,
     samples: str | Path = "",
-    server: str = "localhost:7070",
+    server: str = "",
     store: str | Path = "",
     vectors: Mapping[str, str] = MappingProxyType({}),
     split: str = "test",
@@ -167,7 +167,8 @@ def evaluate(
     Args:
         run: its folder.
         samples: folder of samples; empty takes the run's own.
-        server: address of the image server; a model without images asks nobody.
+        server: address of the image server; a model without images asks nobody. Where nothing is given here and in the
+            next two, vectors are where the run had them.
         store: take the vectors from this store in this process; no server is asked.
         vectors: address, or folder of a store, by space, for a model with several spaces.
         split: ``validation`` or ``test``, or ``train``.
@@ -194,7 +195,7 @@ def evaluate(
     model, lineage, config = load_model(run)
     opened = samples_of(samples_folder(run, config["samples"], samples), config.get("validate_on", "all-items"))
     lineage.check_samples(opened)
-    sources = Sources(server, str(store), vectors)
+    sources = Sources.of_run(config, server, str(store), vectors)
     with open_versions(lineage.versions, opened, sources, timeout_s, announce) as spaces:
         probabilities = predict(model, Feed(opened, spaces, config["batch_size"], CPU), split)
     labels = lineage.inputs.labels
@@ -208,7 +209,7 @@ def score(
     *,
     exported: bool = False,
     samples: str | Path = "samples",
-    server: str = "localhost:7070",
+    server: str = "",
     store: str | Path = "",
     vectors: Mapping[str, str] = MappingProxyType({}),
     split: str = "test",
@@ -223,7 +224,8 @@ def score(
         out: the Parquet file.
         exported: the model is what ``export_model`` wrote.
         samples: folder of samples.
-        server: address of the image server; a model without images asks nobody.
+        server: address of the image server; a model without images asks nobody. Where nothing is given here and in the
+            next two, vectors are where the run had them.
         store: take the vectors from this store in this process; no server is asked.
         vectors: address, or folder of a store, by space, for a model with several spaces.
         split: which rows.
@@ -252,10 +254,10 @@ def score(
         raise BadInput(f"--out is {out}: scores are written as Parquet. Give a name that ends in .parquet.")
     if Path(model).is_file() and not exported:
         raise BadInput(f"{model} is a file and no run folder. If 'trainer export' wrote it, give --exported, too.")
-    predictor, lineage = _predictor(model, exported)
+    predictor, lineage, fitted = _predictor(model, exported)
     opened = Samples(samples)
     lineage.check_samples(opened)
-    sources = Sources(server, str(store), vectors)
+    sources = Sources.of_run(fitted, server, str(store), vectors)
     with open_versions(lineage.versions, opened, sources, timeout_s, announce) as spaces:
         probabilities = predict(predictor, Feed(opened, spaces, batch_size, CPU), split)
     with replacing(out) as part:
@@ -263,9 +265,10 @@ def score(
     return {"scores": str(out), "rows": len(probabilities), "mean_probability": float(probabilities[:, 0].mean())}
 
 
-def _predictor(model: str | Path, exported: bool) -> tuple[Predictor, Lineage]:
+def _predictor(model: str | Path, exported: bool) -> tuple[Predictor, Lineage, dict[str, Any]]:
+    """A model, what it was trained with, and its settings, which an exported one does not have."""
     if exported:
         found = Exported(model)
-        return found, found.lineage
-    loaded, lineage, _ = load_model(model)
-    return loaded.served(), lineage
+        return found, found.lineage, {}
+    loaded, lineage, fitted = load_model(model)
+    return loaded.served(), lineage, fitted

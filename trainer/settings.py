@@ -173,15 +173,34 @@ class CompareConfig:
 
 
 @dataclass(frozen=True)
+class VectorsConfig:
+    """Where the vectors of a run are now. The options of commands that use a run are made of this.
+
+    Attributes:
+        server: address of the image server. When none of ``server``, ``store`` and ``vectors`` is given, vectors are
+            where the run had them.
+        store: take vectors from this store in this process: no server is asked.
+        vectors: where the vectors of a space are, such as photo=host:7070, or a store's folder; may be given for each.
+            The others are where the run had them.
+    """
+
+    server: str = ""
+    store: str = ""
+    vectors: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ReportConfig:
     """What a report draws. The options of ``trainer report`` are made of this.
 
     Attributes:
         comparison: folder of ``trainer compare``, or the run folder of ``trainer fit``.
         samples: folder of the samples, where they were moved since; else they are where they were.
-        server: address of the image server, for photos and vectors.
+        server: address of the image server, for photos and vectors. When none of ``server``, ``store`` and ``vectors``
+            is given, they are where the run had them.
         store: take vectors from this store in this process: no server is asked.
-        vectors: where the vectors of each space are, such as photo=host:7070, for runs with several spaces.
+        vectors: where the vectors of a space are, such as photo=host:7070, for runs with several spaces; the others are
+            where the run had them.
         catalogue: with ``store``: where the photos are, to draw them.
         seed: seed that draws the photos and impressions that are shown.
         title: heading of the page; a question on the vectors when it is not given.
@@ -197,7 +216,7 @@ class ReportConfig:
 
     comparison: Path
     samples: str = ""
-    server: str = "localhost:7070"
+    server: str = ""
     store: str = ""
     vectors: dict[str, str] = field(default_factory=dict)
     catalogue: Annotated[str, Text("path|url")] = ""

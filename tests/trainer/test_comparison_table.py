@@ -49,7 +49,7 @@ def test_no_line_is_wider_than_the_terminal_and_no_number_is_cut(
         assert re.search(rf"(^| ){re.escape(value)}( |$)", text, flags=re.MULTILINE), value
     assert text.startswith("test rows, mean ± standard deviation of 3 seeds\n")
     assert "900 of 1,000 users" in text
-    assert len(re.findall(r"^embedding_mlp ids only ", text, flags=re.MULTILINE)) == (1 if width == "200" else 3)
+    assert len(re.findall(r"^embedding_mlp ids only ", text, flags=re.MULTILINE)) == (2 if width == "200" else 5)
 
 
 @pytest.mark.parametrize(

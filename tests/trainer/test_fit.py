@@ -259,7 +259,7 @@ def test_compare_skips_what_is_done_and_says_what_came_out(config: FitConfig, tr
         compare(replace(small, seeds=1), transport, said.append)
     small = replace(small, base=replace(small.base, overwrite=True))
     compare(replace(small, seeds=1), transport, said.append)  # other vectors are another line
-    assert said[-2:] == [
+    assert said[-3:-1] == [
         "run 1 of 2, embedding_mlp-ids-0: done before",
         "run 2 of 2, embedding_mlp-images-0: training",
     ]
@@ -275,8 +275,9 @@ def test_samples_without_images_are_compared_without_a_server(samples: Path, tmp
     assert done.exit_code == 0, done.output
     assert "Best on the test rows: din ids only" in done.output
     assert "The samples have no images to compare with." in done.output
-    (only,) = [json.loads(line) for line in (tmp_path / "runs" / "results.jsonl").read_text().splitlines()]
+    *means, only = [json.loads(line) for line in (tmp_path / "runs" / "results.jsonl").read_text().splitlines()]
     assert (only["data"], only["images"], only["vector_version"]) == ("plain", False, "")
+    assert [line["model"] for line in means] == ["constant", "item mean", "item + user mean"]
     page = tmp_path / "page.html"
     done = CliRunner().invoke(trainer, ["report", str(tmp_path / "runs"), f"--out={page}"])
     assert done.exit_code == 0, done.output

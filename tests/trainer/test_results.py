@@ -152,15 +152,21 @@ def test_groups_hold_what_can_be_compared() -> None:
     ]
 
 
-def test_the_heading_of_each_table_says_which_vectors_it_is_of(tmp_path: Path) -> None:
-    """Photos, titles and both are tables of the same models, in one file."""
+def test_photos_titles_and_both_are_rows_of_one_table_and_other_vectors_one_of_their_own(tmp_path: Path) -> None:
+    """And its heading says which vectors it is of."""
     path, versions = tmp_path / "results.jsonl", ("photo=cnn@1/8", "title=text@2/8", "photo=cnn@1/8, title=text@2/8")
     results.append(path, line())
-    for one in versions:
-        results.append(path, line(images=True, vector_version=one))
+    for number, one in enumerate((*versions, "photo=cnn@9/8")):
+        results.append(path, line(images=True, vector_version=one, auc=0.71 + number / 100))
     done = CliRunner().invoke(trainer, ["results", str(path)])
     headings = re.findall(r"^shop .*$", done.stdout, flags=re.MULTILINE)
-    assert sorted(headings) == sorted(f"shop (default options) with vectors of {one}, one seed" for one in versions)
+    of = ("photo=cnn@1/8, title=text@2/8", "photo=cnn@9/8")
+    assert headings == [f"shop (default options) with vectors of {one}, one seed" for one in of]
+    assert "The vectors of photo changed din (AUC +0.0100)" in done.stdout
+    both, other = json.loads(CliRunner().invoke(trainer, ["results", str(path), "--json"]).stdout)
+    assert [row["spaces"] for row in both["rows"]] == [[], ["photo"], ["title"], ["photo", "title"]]
+    assert [row["all"]["auc_gain"]["mean"] for row in both["rows"][1:]] == pytest.approx([0.01, 0.02, 0.03])
+    assert [row["spaces"] for row in other["rows"]] == [[], ["photo"]]
 
 
 def test_the_command_prints_draws_and_speaks_json(tmp_path: Path) -> None:

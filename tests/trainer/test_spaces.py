@@ -241,7 +241,7 @@ def test_a_generation_that_changes_is_said_with_its_space(
 
 def test_a_comparison_of_two_spaces(config: FitConfig, given: Transports, tmp_path: Path) -> None:
     found = compare(CompareConfig(replace(config, out=str(tmp_path / "compare")), ("embedding_mlp",), 1), given)
-    assert [row["images"] for row in found["rows"]] == [False, True]
+    assert [row["spaces"] for row in found["rows"] if not row["baseline"]] == [[], ["photo", "title"]]
     assert vectors_text(found["runs"]) == f"with vectors of {found['runs'][1]['vector_version']}"
     assert found["runs"][1]["vector_version"].startswith("photo=mock@111111111111+none@000000000000/8, title=")
 

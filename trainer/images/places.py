@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from crossmedia.errors import BadInput, did_you_mean
 from crossmedia.imgserver import open_local
@@ -43,6 +45,31 @@ class Sources:
     store: str = ""
     vectors: Mapping[str, str] = field(default_factory=dict)
     catalogue: str = ""
+
+    @classmethod
+    def of_run(
+        cls,
+        fitted: Mapping[str, Any],
+        server: str = "",
+        store: str = "",
+        vectors: Mapping[str, str] = MappingProxyType({}),
+        catalogue: str = "",
+    ) -> Sources:
+        """Where a run took its vectors from, in place of which what is given now stands.
+
+        Args:
+            fitted: settings of the run, as its folder has them; empty for a model that has none.
+            server: address of the one space now.
+            store: folder of the one space now.
+            vectors: address or folder of some spaces now; the others are where they were.
+            catalogue: where the photos are.
+        """
+        recorded = {name: fitted.get(name) or getattr(FitConfig(), name) for name in ("server", "store", "vectors")}
+        if server or store:
+            return cls(server, store, vectors, catalogue)
+        if vectors:
+            return cls(recorded["server"], "", {**recorded["vectors"], **vectors}, catalogue)
+        return cls(**recorded, catalogue=catalogue)
 
     def of(self, spaces: Sequence[str], given: Given = None) -> dict[str, Place]:
         """Where the vectors of some spaces are; of those that ``vectors`` names, where it names any.

@@ -26,6 +26,7 @@ from crossmedia.trainer.images.image_head import StoredVectors
 from crossmedia.trainer.images.open_images import images_of, places_of
 from crossmedia.trainer.images.places import Sources
 from crossmedia.trainer.images.spaces import Spaces, named_versions
+from crossmedia.trainer.intervals import with_intervals
 from crossmedia.trainer.report import summary
 from crossmedia.trainer.report.facts import headline, of_splits, warnings
 from crossmedia.trainer.report.figures import auc_by_item_count, auc_span, by_model, learning_curves, svg
@@ -146,8 +147,11 @@ def _with_baselines(comparison: dict[str, Any], samples: Samples) -> dict[str, A
     runs = [of_now(line) for line in comparison["runs"]]
     options = DEFAULTS | runs[0]["options"]
     of_rows = {"labels": tuple(options["labels"]), "validate_on": options["validate_on"]}
-    means = baseline_lines(FitConfig(str(samples.folder), **of_rows), runs[0].get("data", ""))
-    return {**comparison, "runs": runs, "baselines": means, "rows": summary.rows([*means, *runs])}
+    config = FitConfig(str(samples.folder), **of_rows)
+    means = baseline_lines(config, runs[0].get("data", ""))
+    folders = [(line, Path(line["folder"])) for line in runs if "folder" in line]
+    rows, _ = with_intervals(summary.rows([*means, *runs]), folders, config)
+    return {**comparison, "runs": runs, "baselines": means, "rows": rows}
 
 
 @dataclass(frozen=True)
@@ -173,14 +177,14 @@ def _photo_sections(config: ReportConfig, comparison: dict[str, Any], samples: S
         return _Photos.absent(f"None of {', '.join(ATTENDING)} was trained with images.")
     run = Path(runs[0].get("folder") or config.comparison / f"{runs[0]['model']}-images-{runs[0]['seed']}")
     try:
-        model, lineage, _ = load_model(run)
+        model, lineage, fitted = load_model(run)
     except BadInput:  # its line came from a file of results; the weights are elsewhere
         return _Photos.absent(f"The weights of the run are not at {run}.", runs[0]["vector_version"])
     version = named_versions(lineage.versions)
     space = next((name for name in lineage.versions if lineage.inputs.space_keys[name] == BY_IMAGE), "")
     if not space:
         return _Photos.absent("The vectors of the run are of no images.", version)
-    sources = Sources(config.server, config.store, config.vectors, config.catalogue)
+    sources = Sources.of_run(fitted, config.server, config.store, config.vectors, config.catalogue)
 
     def section(work: Callable[[Feed, StoredVectors], tuple[list[Strip], str]]) -> Section:
         try:
@@ -192,9 +196,10 @@ def _photo_sections(config: ReportConfig, comparison: dict[str, Any], samples: S
                     spaces[name] = images_of(run, lineage.versions[name], client, learned=learned)
                 feed = Feed(samples, Spaces(spaces), 1024, torch.device("cpu"))
                 strips, said = work(feed, spaces[space])
-        except (NoStore, BadInput):
-            raise
         except CrossMediaError as error:
+            given = config.server or config.store or config.vectors
+            if given and isinstance(error, NoStore | BadInput):
+                raise
             return Section([], f"Not drawn: {error}")
         return Section(strips, "" if strips else "There are too few rows to draw.", said)
 

@@ -126,8 +126,8 @@ def options_text(line: Line) -> str:
 
 def vectors_text(lines: Iterable[Line]) -> str:
     """``with vectors of …`` and their version: what tells two tables of the same models apart; empty for ids only."""
-    versions = sorted({line["vector_version"] for line in lines} - {""})
-    return f"with vectors of {'; '.join(versions)}" if versions else ""
+    versions = sorted({version for line in lines for version in _versions(line).values()})
+    return f"with vectors of {', '.join(versions)}" if versions else ""
 
 
 def rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
@@ -200,11 +200,11 @@ def _row(model: str, runs: dict[int, Line], base: dict[int, Line], mean: Line | 
     row["seeds"] = len(runs)
     for part in [name for name in PARTS if name in some["test"]]:
         pairs = [(runs[seed]["test"][part], base[seed]["test"][part]) for seed in sorted(runs.keys() & base.keys())]
-        pairs = pairs if spaces else []
+        gains = pairs if spaces else []
         over = [(run["test"][part], mean["test"][part]) for run in runs.values()] if mean and not baseline else []
         row[part] = {name: mean_std([run["test"][part].get(name) for run in runs.values()]) for name in METRIC_NAMES}
         for name in METRIC_NAMES:
-            row[part] |= {f"{name}_gain": _gain(pairs, name), f"{name}_over_mean": _gain(over, name)}
+            row[part] |= {f"{name}_gain": _gain(gains, name), f"{name}_over_mean": _gain(over, name)}
         row[part] |= {"rela_impr": None, **{name: some["test"][part].get(name) for name in ABOUT_ROWS}}
         if row[part]["auc_gain"] and all(above_chance(b) for _, b in pairs):
             row[part]["rela_impr"] = mean_std([rela_impr(a["auc"], b["auc"]) for a, b in pairs])

@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from crossmedia.trainer.baselines import ITEM_USER
 from crossmedia.trainer.report.summary import called
 from crossmedia.words import counted
 
@@ -76,7 +77,10 @@ def comparison_table(
     parts: list[RenderableType] = [Text(f"{title}, {several if seeds[-1] > 1 else 'one seed'}")]
     for some in _beside(columns, width - name_width - GAP):
         parts += ["", _table(names, name_width, some)]
-    return Group(*parts, "", *([f"GAUC is of users with rows of both labels: {counting}"] if counting else []))
+    said = [f"GAUC is of users with rows of both labels: {counting}"] if counting else []
+    if any(row["all"]["auc_over_mean"] for row in rows):
+        said.append(f"The means: {ITEM_USER}. In brackets: 95 % interval over users, items, seeds")
+    return Group(*parts, "", *said)
 
 
 @dataclass(frozen=True)
@@ -96,13 +100,13 @@ def _cells(rows: list[dict[str, Any]]) -> dict[str, Callable[[dict[str, Any]], s
     held_out = any("held_out_items" in row for row in rows)
     return {
         "AUC": lambda row: number(row["all"]["auc"]),
-        "AUC unseen items": lambda row: number(row["unseen_items"]["auc"]),
-        **({"AUC held-out items": lambda row: number(row["held_out_items"]["auc"])} if held_out else {}),
-        "RelaImpr %": lambda row: number(row["all"]["rela_impr"], 1),
         "GAUC": lambda row: number(row["all"]["gauc"]),
-        "GAUC unseen items": lambda row: number(row["unseen_items"]["gauc"]),
-        **({"GAUC held-out items": lambda row: number(row["held_out_items"]["gauc"])} if held_out else {}),
         "log loss": lambda row: number(row["all"]["log_loss"]),
+        "AUC unseen items": lambda row: number(row["unseen_items"]["auc"]),
+        "GAUC unseen items": lambda row: number(row["unseen_items"]["gauc"]),
+        "RelaImpr %": lambda row: number(row["all"]["rela_impr"], 1),
+        **({"AUC held-out items": lambda row: number(row["held_out_items"]["auc"])} if held_out else {}),
+        **({"GAUC held-out items": lambda row: number(row["held_out_items"]["gauc"])} if held_out else {}),
         "AUC over the means": lambda row: _over(row["all"]["auc_over_mean"]),
         "GAUC over the means": lambda row: _over(row["all"]["gauc_over_mean"]),
         "samples/s": lambda row: _cost(row, "samples_per_s"),
@@ -116,13 +120,13 @@ def _cost(row: dict[str, Any], name: str) -> str:
 
 
 def _over(gain: dict[str, float | None] | None) -> str:
-    """A difference, with its interval where there is one, else with its deviation over the seeds."""
+    """A difference, and behind it its interval in brackets, or the deviation over the seeds."""
     if gain is None:
         return "-"
-    if gain.get("low") is None:
-        spread = "" if gain["std"] is None else f" ± {gain['std']:.4f}"
-        return f"{gain['mean']:+.4f}{spread}"
-    return f"{gain['mean']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})"
+    low, high = gain.get("low"), gain.get("high")
+    if low is not None and high is not None:
+        return f"{gain['mean']:+.4f} (± {(high - low) / 2:.4f})"
+    return f"{gain['mean']:+.4f}" + ("" if gain["std"] is None else f" ± {gain['std']:.4f}")
 
 
 def _constants(rows: list[dict[str, Any]], reference: dict[str, Any] | None) -> Iterator[tuple[str, dict[str, str]]]:

@@ -96,20 +96,26 @@ def doubts_of_means(table: Sequence[Row]) -> list[str]:
     """
     said = []
     for row in table:
-        not_better = [
-            f"{name}{where} {_change(gain)}"
+        not_better = {
+            f"{name}{where} {_change(gain)}": gain
             for part, where in PARTS.items()
             for metric, name in OVER.items()
             if (gain := row.get(part, {}).get(f"{metric}_over_mean")) and not _is_better(gain, row["seeds"])
-        ]
+        }
         if not_better:
-            said.append(f"{called(row)} is not shown to be better than {ITEM_USER}: {'; '.join(not_better)}.")
+            worse = all(gain["mean"] < 0 and not _may_be_chance(gain, row["seeds"]) for gain in not_better.values())
+            how = "worse" if worse else "not shown to be better"
+            said.append(f"{called(row)} is {how} than {ITEM_USER}: {'; '.join(not_better)}.")
     return said
 
 
 def _is_better(gain: Row, seeds: int) -> bool:
-    known = gain.get("low") is not None or gain["std"] is not None
-    return bool(gain["mean"] > 0 and not (known and is_chance(gain, seeds)))
+    return bool(gain["mean"] > 0 and not _may_be_chance(gain, seeds))
+
+
+def _may_be_chance(gain: Row, seeds: int) -> bool:
+    """Whether a difference is within what is known of its spread; one seed without an interval knows of none."""
+    return (gain.get("low") is not None or gain["std"] is not None) and is_chance(gain, seeds)
 
 
 def _change(gain: Row) -> str:
