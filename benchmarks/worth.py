@@ -26,6 +26,7 @@ from rich.table import Table
 from benchmarks.parts import finish
 from crossmedia.features.reading.samples import Samples
 from crossmedia.trainer.fit import FitConfig, fit
+from crossmedia.trainer.former import as_then
 from crossmedia.trainer.images.open_images import served_versions
 from crossmedia.trainer.images.spaces import named_versions
 from crossmedia.trainer.report import summary
@@ -102,10 +103,9 @@ def config(variant: Variant, arguments: argparse.Namespace, seed: int, out: Path
         str(out),
         model=variant.model,
         images=variant.images,
-        options=variant.options,
         seed=seed,
         overwrite=True,  # what counts is the results file
-        **settings,
+        **as_then(variant.model, {**settings, "options": variant.options}),  # as the tables were made
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-SUMS = ("din", "simtier")  # whose attention was a sum where nobody asked for a softmax
+SUMS = ("din", "dicm", "simtier")  # whose attention was a sum where nobody asked for a softmax
 
 
 def as_then(model: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from crossmedia import FitConfig, fit
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.reading.unseen_items import samples_of
+from crossmedia.trainer.former import as_then
 from crossmedia.trainer.images.open_images import served_versions
 from crossmedia.trainer.images.spaces import named_versions
 from crossmedia.trainer.metrics import auc, gauc
@@ -69,9 +70,7 @@ def config(variant: str, arguments: argparse.Namespace, seed: int) -> FitConfig:
         vectors={space: folders[space] for space in spaces},
         seed=seed,
         overwrite=True,  # what counts is the file of results
-        options=OPTIONS[arguments.model],
-        **head,
-        **RECIPE,
+        **as_then(arguments.model, {**head, **RECIPE, "options": OPTIONS[arguments.model]}),  # as the tables were made
     )
 
 
