@@ -23,6 +23,7 @@ from benchmarks.parts import finish
 from crossmedia.features.reading.samples import Samples
 from crossmedia.trainer.baseline_lines import baseline_lines
 from crossmedia.trainer.fit import FitConfig, fit
+from crossmedia.trainer.former import as_then
 from crossmedia.trainer.images.open_images import served_versions, spaces_of
 from crossmedia.trainer.images.spaces import named_versions
 from crossmedia.trainer.metrics import rela_impr
@@ -82,9 +83,9 @@ def train(arguments: argparse.Namespace, path: Path) -> None:
                     server=arguments.server,
                     seed=seed,
                     epochs=arguments.epochs,
-                    options=variant.options,
                     embedding_l2=variant.embedding_l2,
                     overwrite=True,  # what counts is the results file
+                    **as_then(variant.model, {"options": variant.options}),  # as the tables were made
                 )
                 key = results.key_fields(run, arguments.data, samples, version if images else "")
                 known = results.read([path]) if path.exists() else {}

@@ -37,6 +37,7 @@ from crossmedia.features.reading.unseen_items import samples_of
 from crossmedia.trainer import baselines
 from crossmedia.trainer.baseline_lines import baseline_lines
 from crossmedia.trainer.fit import FitConfig, fit
+from crossmedia.trainer.former import as_then
 from crossmedia.trainer.images.open_images import served_versions
 from crossmedia.trainer.images.spaces import named_versions
 from crossmedia.trainer.intervals import JudgedRows, predictions
@@ -119,10 +120,9 @@ def config(name: str, pair: Pair, arguments: argparse.Namespace) -> FitConfig:
         str(Path(arguments.out) / f"{name.replace(' ', '-')}{hold_out}-{seed}"),
         model=variant.model,
         images=variant.images,
-        options=variant.options,
         seed=seed,
         overwrite=True,  # what counts is the results file
-        **settings,
+        **as_then(variant.model, {**settings, "options": variant.options}),  # as the tables were made
     )
 
 

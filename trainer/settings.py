@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import click
 
 from crossmedia.options import Matching, Text, checked
+from crossmedia.trainer.former import as_then
 
 # Where things are and how long to wait change no number of a run; all others do.
 PLACES = {"samples", "out", "server", "store", "vectors", "timeout_s", "device", "max_missing", "overwrite"}
@@ -59,8 +60,8 @@ class FitConfig:
         labels: names of the labels to train (in a command separated by commas); the first of the samples when it is
             not given. The first of them decides when to stop.
         embedding_l2: lambda of the mini-batch aware regularisation of embeddings (DIN, section 5.2); 0 leaves it out.
-        averaging: validate and keep the average of the weights over the latest steps, in the place of the last ones; not
-            for lr, mlr and gbdt_lr.
+        averaging: validate and keep the average of the weights over the latest steps, in the place of the last ones;
+            not of lr, mlr and gbdt_lr.
         id_dropout: share of a batch's items whose ids the model does not see, so that it learns what pictures and words
             say of items that it will not know.
         negative_rate: share of the negative rows to train on; predictions are re-calibrated for it.
@@ -238,7 +239,6 @@ DEFAULTS: dict[str, Any] = {
     for f in fields(FitConfig)
     if f.name not in PLACES
 }
-UNNAMED = {**DEFAULTS, "averaging": False}  # what runs had of releases that did not have a setting yet
 
 
 def identity(settings: Mapping[str, Any], rows: str, version: str) -> dict[str, Any]:
@@ -250,7 +250,8 @@ def identity(settings: Mapping[str, Any], rows: str, version: str) -> dict[str, 
         version: of the vectors, or of the features behind a head that learns, as ``named_versions`` says; empty without
             images.
     """
-    of_run = {name: settings.get(name, default) for name, default in UNNAMED.items()}
+    then = as_then(settings["model"], settings)
+    of_run = {name: then.get(name, default) for name, default in DEFAULTS.items()}
     found: dict[str, Any] = json.loads(json.dumps({**of_run, "rows": rows, "version": version}))
     return found
 

@@ -48,12 +48,14 @@ def test_a_line_that_was_cut_off_is_left_out_and_the_next_one_is_whole(tmp_path:
 def test_what_decides_the_numbers_is_the_key_and_nothing_else() -> None:
     plain = results.identity(line())
     assert results.identity(line(commit="abc", auc=0.9)) == plain
-    assert results.identity(line(options={})) == plain  # the default, which an older release did not name
+    assert (
+        results.identity(line(options={"averaging": True})) == plain
+    )  # the default, which an older release did not name
     for other in (
         line(1),
         line(images=True),
         *({**line(), name: "x"} for name in ("data", "samples", "model", "vector_version")),
-        line(options={"epochs": 6}),
+        line(options={"averaging": True, "epochs": 6}),
     ):
         assert results.identity(other) != plain
 
@@ -63,7 +65,10 @@ def test_a_line_is_found_again_by_what_its_run_started_from() -> None:
         ("learn", "cnn@1", "cnn@1+learned@2/12"),
         ("frozen", "cnn@1+pca@2/8", "cnn@1+pca@2/8"),
     ):
-        key = {name: line(images=True, options={"head": head}, vector_version=started)[name] for name in results.KEY}
+        key = {
+            name: line(images=True, options={"averaging": True, "head": head}, vector_version=started)[name]
+            for name in results.KEY
+        }
         found = results.new_line(key, {"vector_version": ended, "test": {}})
         assert results.identity(found) == results.identity(key)
         assert found.get("learned_version", started) == ended
@@ -125,7 +130,7 @@ def test_runs_with_a_head_that_learns_are_compared_with_those_of_ids_only() -> N
     lines = []
     for seed in range(3):
         for images, head in ((False, "frozen"), (True, "frozen"), (True, "learn")):
-            options = {"head": head, "head_widths": [64, 8], "id_dropout": 0.3}
+            options = {"averaging": True, "head": head, "head_widths": [64, 8], "id_dropout": 0.3}
             lines.append(line(seed, images=images, auc=0.7 + 0.05 * images + 0.01 * (head == "learn"), options=options))
     rows = summary.rows(lines)
     assert [(row["model"], row["images"], row["all"]["pairs"]) for row in rows] == [
@@ -142,7 +147,13 @@ def test_runs_with_a_head_that_learns_are_compared_with_those_of_ids_only() -> N
 
 def test_groups_hold_what_can_be_compared() -> None:
     other = line(0, images=True, vector_version="cnn@9+pca@2/8")
-    lines = [line(0), line(0, images=True), other, line(0, data="films"), line(0, options={"epochs": 9})]
+    lines = [
+        line(0),
+        line(0, images=True),
+        other,
+        line(0, data="films"),
+        line(0, options={"averaging": True, "epochs": 9}),
+    ]
     found = summary.groups(lines)
     assert [[one["vector_version"] for one in group] for group in found] == [
         ["", "cnn@1+pca@2/8"],
@@ -174,7 +185,7 @@ def test_the_command_prints_draws_and_speaks_json(tmp_path: Path) -> None:
     for seed in range(3):
         results.append(path, line(seed, auc=0.7 + seed / 100))
         results.append(path, line(seed, images=True, auc=0.75 + seed / 100))
-    results.append(path, line(0, data="films", options={"epochs": 9}))
+    results.append(path, line(0, data="films", options={"averaging": True, "epochs": 9}))
     done = CliRunner().invoke(trainer, ["results", str(path), f"--plot={plot}"])
     assert done.exit_code == 0, done.output
     said = " ".join(done.output.split())  # a heading may take two lines
@@ -199,7 +210,12 @@ def test_the_command_prints_draws_and_speaks_json(tmp_path: Path) -> None:
 
 def test_models_are_told_apart_by_their_options_and_drawn(tmp_path: Path) -> None:
     lines = [
-        line(seed, images=images, auc=0.7 + seed / 100, options={"epochs": 5, "options": {"base": base}})
+        line(
+            seed,
+            images=images,
+            auc=0.7 + seed / 100,
+            options={"averaging": True, "epochs": 5, "options": {"base": base}},
+        )
         for seed in range(2)
         for images in (False, True)
         for base in ("din", "embedding_mlp")
@@ -208,8 +224,10 @@ def test_models_are_told_apart_by_their_options_and_drawn(tmp_path: Path) -> Non
     rows = summary.rows(group)
     assert [row["model"] for row in rows] == ["din base=din"] * 2 + ["din base=embedding_mlp"] * 2
     assert all(row["seeds"] == 2 for row in rows)
-    nested = line(options={"epochs": 5, "embedding_l2": 1.0, "options": {"light_options": {"hidden": [8, 4]}}})
+    nested = line(
+        options={"averaging": True, "epochs": 5, "embedding_l2": 1.0, "options": {"light_options": {"hidden": [8, 4]}}}
+    )
     assert summary.model_name(nested) == "din light.hidden=8,4 embedding_l2=1.0"
-    assert len(summary.groups([*lines, nested, line(options={"epochs": 6})])) == 2
+    assert len(summary.groups([*lines, nested, line(options={"averaging": True, "epochs": 6})])) == 2
     figures.save(figures.models_side_by_side(rows), tmp_path / "models.png")
     assert (tmp_path / "models.png").stat().st_size > 10_000

@@ -35,7 +35,7 @@ from crossmedia.trainer.report.photos import Strip, attention, neighbours
 from crossmedia.trainer.report.tables import gauc_users, number
 from crossmedia.trainer.report.verdict import vectors_of
 from crossmedia.trainer.runs.checkpoint import METRICS, document_of, load_model, needed, samples_folder
-from crossmedia.trainer.runs.results import DEFAULTS, UNNAMED
+from crossmedia.trainer.runs.results import DEFAULTS, of_now
 from crossmedia.trainer.runs.run_folder import COMPARISON, holds_run, name_in_comparison
 from crossmedia.trainer.runs.sealed import open_json
 from crossmedia.trainer.settings import FitConfig, ReportConfig
@@ -146,14 +146,14 @@ def _with_baselines(comparison: dict[str, Any], samples: Samples) -> dict[str, A
     """A comparison with the rows of baselines: of a run alone, and of an older release, they are made now."""
     if "baselines" in comparison:
         return comparison
-    runs = comparison["runs"]
-    options = UNNAMED | runs[0]["options"]
+    runs = [of_now(line) for line in comparison["runs"]]
+    options = DEFAULTS | runs[0]["options"]
     of_rows = {"labels": tuple(options["labels"]), "validate_on": options["validate_on"]}
     config = FitConfig(str(samples.folder), **of_rows)
     means = baseline_lines(config, runs[0].get("data", ""))
     folders = [(line, Path(line["folder"])) for line in runs if "folder" in line]
     rows, _ = with_intervals(summary.rows([*means, *runs]), folders, config)
-    return {**comparison, "baselines": means, "rows": rows}
+    return {**comparison, "runs": runs, "baselines": means, "rows": rows}
 
 
 @dataclass(frozen=True)

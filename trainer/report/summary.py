@@ -13,7 +13,7 @@ from crossmedia.trainer.baselines import ITEM_USER, NAMES
 from crossmedia.trainer.doubts import above_chance
 from crossmedia.trainer.doubts import by_metric as no_better
 from crossmedia.trainer.metrics import rela_impr
-from crossmedia.trainer.runs.results import DEFAULTS, UNNAMED, Line
+from crossmedia.trainer.runs.results import DEFAULTS, Line
 
 METRIC_NAMES = ("auc", "gauc", "log_loss")
 ABOUT_ROWS = ("rows", "positives", "base_log_loss", "gauc_users", "users")  # the same for all models
@@ -91,7 +91,7 @@ def groups(lines: Iterable[Line]) -> list[list[Line]]:
     plain: dict[str, list[Line]] = {}
     means: dict[str, list[Line]] = {}
     for line in lines:
-        options = UNNAMED | line["options"]
+        options = DEFAULTS | line["options"]
         of_rows = json.dumps([line["data"], line["samples"], [options[name] for name in OF_ROWS]])
         if is_baseline(line):
             means.setdefault(of_rows, []).append(line)
@@ -125,7 +125,7 @@ def _together(lines: Iterable[Line]) -> list[dict[str, str]]:
 
 def options_text(line: Line) -> str:
     """The options of training of a line that are not the defaults."""
-    options = {name: value for name, value in (UNNAMED | line["options"]).items() if name not in OWN}
+    options = {name: value for name, value in line["options"].items() if name not in OWN}
     changed = [f"{name}={value}" for name, value in options.items() if _plain(DEFAULTS.get(name)) != _plain(value)]
     return ", ".join(changed) or "default options"
 
