@@ -18,7 +18,7 @@ from crossmedia.trainer.align.loss import HARD_WEIGHT, Side, against, contrast
 from crossmedia.trainer.images.image_head import ImageHead
 from crossmedia.trainer.one_copy import copied
 
-TEMPERATURE, COLDEST, WARMEST = 0.07, 0.02, 0.2  # at the start, and its bounds
+COLDEST, WARMEST = 0.02, 0.2  # of the temperature
 
 
 class AlignLearner(nn.Module):
@@ -28,12 +28,13 @@ class AlignLearner(nn.Module):
         images: makes the vectors, with the head as it starts.
         penalty: on how far the head is from its start: times the squared distance over the squared length, of each
             weight and bias.
+        temperature: of the loss, as it starts.
     """
 
-    def __init__(self, images: ImageHead, penalty: float):
+    def __init__(self, images: ImageHead, penalty: float, temperature: float):
         super().__init__()
         self.images, self.penalty = images, penalty
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(TEMPERATURE)))
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         self._start = {name: weight.detach().clone() for name, weight in images.named_parameters()}
 
     @property
@@ -59,13 +60,13 @@ class AlignLearner(nn.Module):
         lefts, rights = vectors.index_select(0, left), vectors.index_select(0, right)
         whole = ok[left] & ok[right]
         temperature = self.log_temperature.exp()
-        everyone = everyones_rows(torch.cat([lefts, rights, whole[:, None].float()], dim=1), len(batch.weights))
+        everyone = everyones_rows(torch.cat([lefts, rights, whole[:, None].to(lefts.dtype)], dim=1), len(batch.weights))
         all_left, all_right, there = torch.split(everyone, [lefts.shape[1], rights.shape[1], 1], dim=1)
         there = there[:, 0].detach() > 0
         to_right = contrast(lefts, own, _side(all_right, there, own, batch.log_q_right, batch.false_right), temperature)
         to_left = contrast(rights, own, _side(all_left, there, own, batch.log_q_left, batch.false_left), temperature)
         losses = (to_right + to_left) / 2 + self._hard(batch, vectors, ok, lefts, rights)
-        weights = torch.where(there, copied([batch.weights], ok.device)[0], 0.0)
+        weights = torch.where(there, copied([batch.weights], ok.device)[0].to(lefts.dtype), 0.0)
         share = weights[own] * processes.world() / weights.sum().clamp_min(torch.finfo(torch.float32).tiny)
         return torch.where(whole, losses, 0.0) @ share + self._from_start()
 
@@ -93,7 +94,7 @@ def _side(vectors: Tensor, there: Tensor, own: Tensor, log_q: Float32Array, fals
     of_images, masked = copied([log_q, false_negatives], there.device)
     masked = masked | ~there
     masked[torch.arange(len(own), device=own.device), own] = False  # or the loss of such a pair were that of nothing
-    return Side(vectors, of_images, masked)
+    return Side(vectors, of_images.to(vectors.dtype), masked)
 
 
 def everyones_rows(own: Tensor, count: int) -> Tensor:

@@ -181,7 +181,7 @@ def open_run(
     pairs = pairs_of(samples, replace(config.pairs, seed=config.seed), space)
     images = next(of for _, of in spaces.items())
     assert isinstance(images, ImageHead)
-    learner = AlignLearner(images, config.penalty).to(device)
+    learner = AlignLearner(images, config.penalty, config.temperature).to(device)
     optimizer = torch.optim.Adam(learner.parameters(), lr=config.learning_rate, fused=True)
     trained, state = Trained(learner, [optimizer]), Aligning()
     start = {name: weight.detach().clone() for name, weight in images.state_dict().items()}

@@ -16,6 +16,7 @@ from crossmedia.trainer.align.pair_options import PairOptions
 PLACES = {"samples", "out", "server", "store", "vectors", "timeout_s", "device", "max_missing", "overwrite"}
 MANY_CLICKS = 10**6  # from which on a hidden layer, and few epochs, have enough to learn from
 LEAST_BATCH = 64
+SMALL = {"head_widths": (64,), "penalty": 0.1, "temperature": 0.2, "learning_rate": 3e-3}
 STEPS = 16  # in an epoch, for its batches not to be most of the log
 
 
@@ -37,6 +38,7 @@ class AlignConfig:
             colour alone; recall is then also told of items whose product is new. 0: each item is a product of its own.
         head_widths: widths of the layers of the head, behind the feature; the last is the vector's.
         penalty: holds the head near its start, the PCA of the features; 0 leaves it out.
+        temperature: of the loss, as it starts; it is learned, between 0.02 and 0.2.
         seed: seed of the pairs and of their order.
         epochs: at most so many passes over the pairs.
         patience: stop after so many epochs without a better recall of images that are held out of the pairs.
@@ -64,6 +66,7 @@ class AlignConfig:
     product_digits: Annotated[int, click.IntRange(min=0)] = 0
     head_widths: tuple[int, ...] = (256, 64)
     penalty: Annotated[float, click.FloatRange(min=0)] = 0.0
+    temperature: Annotated[float, click.FloatRange(0.02, 0.2)] = 0.07
     seed: Annotated[int, click.IntRange(min=0)] = 0
     epochs: Annotated[int, click.IntRange(min=1)] = 3
     patience: Annotated[int, click.IntRange(min=1)] = 1
@@ -99,15 +102,16 @@ def suited(clicks: int) -> dict[str, Any]:
     """What depends on how many clicks the training rows have.
 
     From a million on they are the defaults of ``AlignConfig``. Below, a hidden layer learns the pairs by heart: one
-    linear layer does, held near the PCA that it starts from, and more epochs. In small logs the batch is halved until
-    as many pairs as there are clicks make 16 of it, down to 64 pairs.
+    linear layer does, held near the PCA that it starts from, and more epochs. There the PCA is less sure of a pair than
+    a low temperature makes it: steps that only mend this would undo what it knows. In small logs the batch is halved
+    until as many pairs as there are clicks make 16 of it, down to 64 pairs.
     """
     if clicks >= MANY_CLICKS:
         return {}
     batch = 1024
     while batch > LEAST_BATCH and clicks < STEPS * batch:
         batch //= 2
-    return {"head_widths": (64,), "penalty": 0.1, "batch_size": batch, "epochs": 20, "patience": 3}
+    return {"batch_size": batch, "epochs": 20, "patience": 3, **SMALL}
 
 
 def identity_of(config: AlignConfig, rows: str, version: str) -> dict[str, Any]:

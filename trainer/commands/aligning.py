@@ -17,7 +17,7 @@ from crossmedia.trainer.align.pair_options import PairOptions
 from crossmedia.trainer.align.settings import AlignConfig
 from crossmedia.words import counted
 
-BY_SIZE = ("head_widths", "penalty", "epochs", "patience", "batch_size")
+BY_SIZE = ("head_widths", "penalty", "temperature", "learning_rate", "epochs", "patience", "batch_size")
 UNSET = dict.fromkeys(BY_SIZE, " When it is not given, the size of the log decides (docs/aligned-head.md).")
 OWN = tuple(field.name for field in fields(AlignConfig) if field.name != "pairs")
 OF_PAIRS = tuple(field.name for field in fields(PairOptions) if field.name != "seed")
@@ -40,7 +40,15 @@ OF_PAIRS = tuple(field.name for field in fields(PairOptions) if field.name != "s
         ),
         "Which behaviours make a pair": tuple(f"--{name.replace('_', '-')}" for name in OF_PAIRS),
         "Where features are": ("--server", "--store", "--vectors", "--max-missing", "--timeout-s"),
-        "How it is trained": ("--epochs", "--patience", "--batch-size", "--learning-rate", "--penalty", "--device"),
+        "How it is trained": (
+            "--epochs",
+            "--patience",
+            "--batch-size",
+            "--learning-rate",
+            "--temperature",
+            "--penalty",
+            "--device",
+        ),
     },
 )
 @options_of(AlignConfig, OWN, UNSET)
