@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crossmedia.imgserver.concepts.linear import Doubles, Floats, Places
+from crossmedia.imgserver.concepts.linear import Affine, Doubles, Floats, Places
 from crossmedia.imgserver.similarity.index import faiss_module
 
 SEEDS = 3
@@ -28,16 +28,15 @@ ROUNDS = 30
 
 @dataclass(frozen=True)
 class FreeCodes:
-    """Directions in scaled features; ``max(0, features @ weight + bias)`` is what a photo has of each.
+    """Directions in scaled features.
 
     Attributes:
-        weight, bias: shape (F, M) and (M,).
+        numbers: M of them; what is below 0 of them is not there.
         stability: shape (M,): the correlation at which another seed found each, the best of the others.
         found: codes of the first seed, before those that did not come back were left out.
     """
 
-    weight: Doubles
-    bias: Doubles
+    numbers: Affine
     stability: Doubles
     found: int
 
@@ -54,16 +53,15 @@ def free_codes(left: Floats, groups: Places, most: int) -> FreeCodes:
     seen = left @ whiten.astype(np.float32)
     centres = min(CENTRES, len(seen) // PHOTOS_A_CENTRE)
     if centres < 2:
-        return FreeCodes(np.zeros((left.shape[1], 0)), np.zeros(0), np.zeros(0), 0)
+        return FreeCodes(Affine(np.zeros((left.shape[1], 0)), np.zeros(0)), np.zeros(0), 0)
     runs = [_run(seen, groups, centres, seed) for seed in range(SEEDS)]
     codes = [_standardised(np.maximum(seen @ weight + bias, 0)) for weight, bias in runs]
     again = np.stack([(codes[0].T @ other / len(seen)).max(axis=1) for other in codes[1:]])
     stability = again.max(axis=0)
     order = [int(place) for place in np.argsort(-stability) if stability[place] > RETURNS][:most]
     weight, bias = runs[0]
-    return FreeCodes(
-        whiten @ weight[:, order].astype(np.float64), bias[order].astype(np.float64), stability[order], centres
-    )
+    numbers = Affine(whiten @ weight[:, order].astype(np.float64), bias[order].astype(np.float64))
+    return FreeCodes(numbers, stability[order], centres)
 
 
 def random_codes(left: Floats, codes: int, seed: int) -> FreeCodes:
@@ -73,7 +71,7 @@ def random_codes(left: Floats, codes: int, seed: int) -> FreeCodes:
     drawn = np.random.default_rng(seed).standard_normal((seen.shape[1], codes)).astype(np.float32)
     weight = drawn / np.linalg.norm(drawn, axis=0)
     bias = np.full(codes, -_threshold(seen @ weight), dtype=np.float64)
-    return FreeCodes(whiten @ weight.astype(np.float64), bias, np.zeros(codes), codes)
+    return FreeCodes(Affine(whiten @ weight.astype(np.float64), bias), np.zeros(codes), codes)
 
 
 def _whitening(left: Floats) -> Doubles:

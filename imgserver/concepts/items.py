@@ -126,8 +126,8 @@ def read_items(table: ItemTable, names: ImageNames | None, photos: Ids, points: 
     row, place = _found(ids, photos)
     if not len(row):
         raise BadInput(
-            f"None of the {len(photos)} photos of the store is in the column {table.key!r} of {table.path}; --key names "
-            f"the column with their ids or keys."
+            f"None of the {len(photos)} photos of the store is in the column {table.key!r} of {table.path}; --key "
+            f"names the column with their ids or keys."
         )
     said: dict[Trait, set[int]] = {}
     for name in table.columns_of_values:

@@ -46,17 +46,50 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Probes:
-    """Linear functions of scaled features.
+class Affine:
+    """Numbers that are linear in others: ``rows @ weight + bias``.
 
     Attributes:
-        weight, bias: shape (F, V) and (V,), learnt on all photos.
-        left_out: shape (n, V): what each photo gets from probes that were learnt without it and without its group.
-        penalty: on the squared weights, that was best on photos left out.
+        weight, bias: shape (F, V) and (V,).
     """
 
     weight: Doubles
     bias: Doubles
+
+    def of(self, rows: Floats) -> Floats:
+        """Shape (n, V), of rows of shape (n, F)."""
+        found: Floats = rows @ self.weight.astype(np.float32) + self.bias.astype(np.float32)
+        return found
+
+    def then(self, weight: Doubles, bias: Doubles | float = 0.0) -> Affine:
+        """These numbers, and another linear function of them: weight of shape (V, W)."""
+        return Affine(self.weight @ weight, self.bias @ weight + bias)
+
+    def scaled(self, scale: Scale) -> Affine:
+        """These numbers, brought to mean 0 and variance 1."""
+        return Affine(self.weight / scale.deviation, (self.bias - scale.mean) / scale.deviation)
+
+    def beside(self, *others: Affine) -> Affine:
+        """These numbers and others of the same rows."""
+        every = (self, *others)
+        return Affine(np.hstack([one.weight for one in every]), np.hstack([one.bias for one in every]))
+
+    def columns(self, chosen: list[int]) -> Affine:
+        """Some of these numbers."""
+        return Affine(self.weight[:, chosen], self.bias[chosen])
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Linear functions of scaled features.
+
+    Attributes:
+        numbers: V of them, learnt on all photos.
+        left_out: shape (n, V): what each photo gets from probes that were learnt without it and without its group.
+        penalty: on the squared weights, that was best on photos left out.
+    """
+
+    numbers: Affine
     left_out: Floats
     penalty: float
 
@@ -85,13 +118,12 @@ def fit_probes(features: Floats, wanted: Floats, folds: Places) -> Probes:
         out = folds == fold
         solved = _Factorised(features[~out], wanted[~out])
         for penalty in PENALTIES:
-            weight, bias = solved.at(penalty)
-            left_out[penalty][out] = features[out] @ weight.astype(np.float32) + bias.astype(np.float32)
+            left_out[penalty][out] = solved.at(penalty).of(features[out])
     centred = wanted - wanted.mean(axis=0)
     scale = np.maximum((centred**2).mean(axis=0), 1e-12)
     lost = {p: float((((found - wanted) ** 2).mean(axis=0) / scale).mean()) for p, found in left_out.items()}
     best = min(lost, key=lambda penalty: lost[penalty])
-    return Probes(*_Factorised(features, wanted).at(best), left_out[best], best)
+    return Probes(_Factorised(features, wanted).at(best), left_out[best], best)
 
 
 class _Factorised:
@@ -104,9 +136,9 @@ class _Factorised:
         across = centred.T @ (wanted - self._mean.astype(np.float32))
         self._across = self._vectors.T @ (across.astype(np.float64) / len(features))
 
-    def at(self, penalty: float) -> tuple[Doubles, Doubles]:
+    def at(self, penalty: float) -> Affine:
         weight = self._vectors @ (self._across / (np.maximum(self._values, 0) + penalty)[:, None])
-        return weight, self._mean - self._centre @ weight
+        return Affine(weight, self._mean - self._centre @ weight)
 
 
 def auc(scores: Floats, flags: Flags) -> Doubles:
@@ -128,7 +160,13 @@ def explained(found: Floats, wanted: Floats) -> Doubles:
     return np.asarray(1 - lost / np.maximum((centred**2).sum(axis=0, dtype=np.float64), 1e-12))
 
 
-def calibrated(scores: Floats, flags: Flags) -> tuple[Doubles, Doubles]:
+def logits(found: Probes, flags: Flags) -> Affine:
+    """Probes of flags as calibrated logits: by what they gave photos left out."""
+    slope, shift = _calibration(found.left_out, flags)
+    return Affine(found.numbers.weight * slope, found.numbers.bias * slope + shift)
+
+
+def _calibration(scores: Floats, flags: Flags) -> tuple[Doubles, Doubles]:
     """Slope and shift, shape (V,) each, that make logits of scores: Platt (1999), with his targets, by Newton's method.
 
     Args:

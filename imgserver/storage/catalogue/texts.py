@@ -70,7 +70,7 @@ class TextTable:
             with closing(files.open(self.path)) as source:
                 table = self._from(source)
         except (pa.ArrowException, UnicodeDecodeError, OSError, EOFError) as error:
-            raise BadInput(f"The {self.called} {self.path} cannot be read: {error}.") from error
+            raise BadInput(f"{self._said} cannot be read: {error}.") from error
         if not len(table):
             raise BadInput(f"The table {self.path} has no rows.")
         return table
@@ -81,9 +81,7 @@ class TextTable:
                 self._check(file.schema_arrow.names)
                 return file.read(columns=self._names)
         if not has_suffix(self.path, CSV_SUFFIXES):
-            raise BadInput(
-                f"The {self.called} {self.path} are a table: a Parquet file, or CSV ending in .csv or .csv.gz."
-            )
+            raise BadInput(f"{self._said} are a table: a Parquet file, or CSV ending in .csv or .csv.gz.")
         data = source.read()
         if has_suffix(self.path, ".gz"):
             data = gzip.decompress(data)
@@ -94,6 +92,11 @@ class TextTable:
         columns = self._names
         convert = pa_csv.ConvertOptions(include_columns=columns, column_types=dict.fromkeys(columns, pa.binary()))
         return pa_csv.read_csv(io.BytesIO(data), parse_options=options, convert_options=convert)
+
+    @property
+    def _said(self) -> str:
+        """What messages begin with."""
+        return f"The {self.called} {self.path}"
 
     @property
     def _names(self) -> list[str]:
@@ -109,13 +112,13 @@ class TextTable:
                 header = header or row
                 if len(row) != len(header):
                     raise BadInput(
-                        f"The {self.called} {self.path} have {len(row)} cells in row {number} below the header, and "
+                        f"{self._said} have {len(row)} cells in row {number} below the header, and "
                         f"{len(header)} columns in the header. {hint}."
                     )
                 number += 1
         except csv.Error as error:
             raise BadInput(
-                f"The {self.called} {self.path} have a quote in or behind row {max(number, 1)} below the header that does not "
+                f"{self._said} have a quote in or behind row {max(number, 1)} below the header that does not "
                 f"end its cell ({error}). {hint}."
             ) from error
         finally:
@@ -125,17 +128,16 @@ class TextTable:
         for option, name in self.asked:
             if names.count(name) > 1:
                 raise BadInput(
-                    f"The {self.called} {self.path} have {names.count(name)} columns {name!r}, which {option} names; rename "
-                    f"one of them."
+                    f"{self._said} have {names.count(name)} columns {name!r}, which {option} names; rename one of them."
                 )
             if name not in names and len(names) == 1 and (found := re.search(r"[\t;|]", names[0])):
                 raise BadInput(
-                    f"The {self.called} {self.path} separate their columns by {found[0]!r}, and commas are read. Write them "
+                    f"{self._said} separate their columns by {found[0]!r}, and commas are read. Write them "
                     f"anew: pandas.read_csv(…, sep={found[0]!r}, dtype=str).to_csv(…, index=False)."
                 )
             if name not in names:
                 raise BadInput(
-                    f"The {self.called} {self.path} have no column {name!r}, which {option} names; the columns are: "
+                    f"{self._said} have no column {name!r}, which {option} names; the columns are: "
                     f"{', '.join(names)}.{did_you_mean(name, names)}"
                 )
 
