@@ -188,7 +188,7 @@ def duplicates(
 
     What photos are alike depends on the backbone and the head: look at the picture before you delete anything.
     """
-    from crossmedia.imgserver.similarity.contact_sheet import contact_sheet
+    from crossmedia.imgserver.similarity.contact_sheet import contact_sheet, small
     from crossmedia.imgserver.similarity.duplicates import find_duplicates
     from crossmedia.imgserver.vision.photo_source import PhotoSource
 
@@ -206,7 +206,7 @@ def duplicates(
                 data = photos.read(image_id, source.limits.max_bytes)
             except OSError:
                 data = None
-            return _small(data), called[image_id]
+            return small(data), called[image_id]
 
         shown = [group.image_ids[:SHOWN_IMAGES] for group in groups[:SHOWN_GROUPS]]
         _write(picture, contact_sheet([[cell(image_id) for image_id in ids] for ids in shown]))
@@ -274,11 +274,11 @@ def _draw(
     near: Sequence[Sequence[tuple[int, float]]],
     called: dict[int, str],
 ) -> None:
-    from crossmedia.imgserver.similarity.contact_sheet import contact_sheet
+    from crossmedia.imgserver.similarity.contact_sheet import contact_sheet, small
 
     every = sorted({*ids, *(image_id for row in near for image_id, _ in row)})
     jpegs = dict(zip(every, client.thumbnails(every), strict=True))
-    own = [jpegs[image_id] for image_id in ids] + [_small(photo) for photo in photos]
+    own = [jpegs[image_id] for image_id in ids] + [small(photo) for photo in photos]
     rows = [
         [(jpeg, name), *((jpegs[image_id], f"{called[image_id]}  {cosine:.3f}") for image_id, cosine in row)]
         for jpeg, name, row in zip(own, names, near, strict=True)
@@ -294,18 +294,6 @@ def _table(groups: Sequence[DuplicateGroup], called: dict[int, str]) -> bytes:
         for image_id in group.image_ids:
             lines.writerow((number, image_id, called[image_id], f"{group.cosine:.4f}", int(group.same_bytes)))
     return text.getvalue().encode()
-
-
-def _small(photo: bytes | None) -> bytes | None:
-    """A thumbnail for a picture; None if there is no photo, or a broken one."""
-    from crossmedia.imgserver.similarity.contact_sheet import SIDE
-    from crossmedia.imgserver.vision.decode import ImageLimits, thumbnail
-    from crossmedia.imgserver.vision.formats import CorruptImage, ImageTooLarge
-
-    try:
-        return thumbnail(photo, SIDE, ImageLimits()) if photo else None
-    except (CorruptImage, ImageTooLarge):
-        return None
 
 
 def _write(path: Path, data: bytes) -> None:
