@@ -146,14 +146,14 @@ def _anchors(sample: Sample, scale: Scale) -> _Part:
 
 
 def _probes(measured: Measured, items: Items, scaled: Floats, anchors: Affine) -> tuple[_Part, tuple[Refused, ...]]:
-    """Those that hold and say something new: points before columns, columns before words."""
+    """Those that hold and say something new: points before columns, columns before words, what many have before few."""
     traits = [items.traits[place] for place in measured.places]
+    counts = measured.flags.sum(axis=0).tolist()
     holds = np.flatnonzero(measured.auc >= LEAST_AUC).tolist()
-    stages = [[v for v in holds if _stage(traits[v]) == stage] for stage in range(3)]
+    order = sorted(holds, key=lambda v: (_stage(traits[v]), -counts[v], v))
     outputs, before = measured.numbers.of(scaled), anchors.of(scaled)
     room = MOST - REST - MOST_FREE - before.shape[1]
-    chosen = choose(Scale.of(outputs)(outputs), Scale.of(before)(before), stages, room)
-    counts = measured.flags.sum(axis=0).tolist()
+    chosen = choose(Scale.of(outputs)(outputs), Scale.of(before)(before), order, room)
     concepts = tuple(
         Concept(_short(t.name), t.kind, t.source, t.value, counts[v], auc=float(measured.auc[v]))
         for v, t in ((v, traits[v]) for v in chosen.taken)

@@ -9,7 +9,7 @@ import numpy as np
 
 from crossmedia.imgserver.concepts.linear import Doubles, Floats
 
-LEAST_NEW = 0.19  # of its variance: what those that are taken tell with a correlation of .9 is said already
+LEAST_NEW = 0.19  # of its variance: what those that are taken tell together with a correlation of .9 is said already
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class Choice:
     crowded: tuple[int, ...]
 
 
-def choose(outputs: Floats, before: Floats, stages: Sequence[Sequence[int]], most: int) -> Choice:
-    """Take columns one by one, each time what those that are taken explain least; earlier stages go first.
+def choose(outputs: Floats, before: Floats, order: Sequence[int], most: int) -> Choice:
+    """Take columns one by one, in the order given, that those that are taken do not explain already.
 
-    That is a pivoted QR factorisation, which stops where nothing new is left.
+    That is Gram and Schmidt's orthogonalisation, which passes over what has too little left.
 
     Args:
         outputs: standardised, shape (n, V).
         before: columns that are there already, standardised, shape (n, A).
-        stages: columns of ``outputs``, each once.
+        order: columns of ``outputs``, each once.
         most: columns to take.
     """
     left = outputs.astype(np.float64)
@@ -44,20 +44,14 @@ def choose(outputs: Floats, before: Floats, stages: Sequence[Sequence[int]], mos
     taken: list[int] = []
     said: list[int] = []
     crowded: list[int] = []
-    for stage in stages:
-        waiting = list(stage)
-        while waiting:
-            new = (left[:, waiting] ** 2).mean(axis=0)
-            at = int(new.argmax())
-            if new[at] < LEAST_NEW:
-                said += waiting
-                break
-            if len(taken) == most:
-                crowded += waiting
-                break
-            chosen = waiting.pop(at)
-            taken.append(chosen)
-            column = left[:, chosen] / np.linalg.norm(left[:, chosen])
+    for place in order:
+        if (left[:, place] ** 2).mean() < LEAST_NEW:
+            said.append(place)
+        elif len(taken) == most:
+            crowded.append(place)
+        else:
+            taken.append(place)
+            column = left[:, place] / np.linalg.norm(left[:, place])
             left -= np.outer(column, column @ left)
     return Choice(tuple(taken), tuple(said), tuple(crowded))
 
