@@ -21,7 +21,7 @@ from crossmedia.imgserver.commands.options import (
     text_options,
     text_source,
 )
-from crossmedia.imgserver.commands.similarity import keys_of, small, write_file
+from crossmedia.imgserver.commands.similarity import keys_of, write_file
 from crossmedia.imgserver.places import own_folder
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _draw(
     near: Sequence[Sequence[tuple[int, float]]],
     called: dict[int, str],
 ) -> None:
-    from crossmedia.imgserver.similarity.contact_sheet import contact_sheet
+    from crossmedia.imgserver.similarity.contact_sheet import contact_sheet, small
 
     every = sorted({*ids, *(image_id for row in near for image_id, _ in row)})
     jpegs = dict(zip(every, client.thumbnails(every), strict=True))

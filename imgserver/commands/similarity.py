@@ -81,7 +81,7 @@ def duplicates(
 
     What photos are alike depends on the backbone and the head: look at the picture before you delete anything.
     """
-    from crossmedia.imgserver.similarity.contact_sheet import contact_sheet
+    from crossmedia.imgserver.similarity.contact_sheet import contact_sheet, small
     from crossmedia.imgserver.similarity.duplicates import find_duplicates
     from crossmedia.imgserver.vision.photo_source import PhotoSource
 
@@ -174,18 +174,6 @@ def _table(groups: Sequence[DuplicateGroup], called: dict[int, str]) -> bytes:
         for image_id in group.image_ids:
             lines.writerow((number, image_id, called[image_id], f"{group.cosine:.4f}", int(group.same_bytes)))
     return text.getvalue().encode()
-
-
-def small(photo: bytes | None) -> bytes | None:
-    """A thumbnail for a picture; None if there is no photo, or a broken one."""
-    from crossmedia.imgserver.similarity.contact_sheet import SIDE
-    from crossmedia.imgserver.vision.decode import ImageLimits, thumbnail
-    from crossmedia.imgserver.vision.formats import CorruptImage, ImageTooLarge
-
-    try:
-        return thumbnail(photo, SIDE, ImageLimits()) if photo else None
-    except (CorruptImage, ImageTooLarge):
-        return None
 
 
 def write_file(path: Path, data: bytes) -> None:

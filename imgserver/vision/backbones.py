@@ -39,13 +39,12 @@ def get_backbone(recipe: str) -> Backbone:
     Raises:
         BadInput: there is no such backbone, or its files cannot be had or read.
     """
+    if PHOTOMETRY in recipe.removesuffix(PHOTOMETRY):
+        raise BadInput(f"{recipe} cannot be: {PHOTOMETRY} is the last ending of a name, and stands there once.")
     if recipe.endswith(PHOTOMETRY):
         plain = get_backbone(recipe.removesuffix(PHOTOMETRY))
-        if plain.photometry or plain.preprocessing.jpeg == "nvjpeg":
-            raise BadInput(
-                f"{recipe} cannot be: {PHOTOMETRY} stands there once, as the last ending, and not beside {NVJPEG}, for "
-                f"it takes pixels that this machine's cores decode."
-            )
+        if plain.preprocessing.jpeg == "nvjpeg":
+            raise BadInput(f"{recipe} cannot be: {PHOTOMETRY} takes pixels that cores decode. Leave out {NVJPEG}.")
         return plain.with_photometry()
     if recipe.endswith(NVJPEG):
         plain = get_backbone(recipe.removesuffix(NVJPEG))

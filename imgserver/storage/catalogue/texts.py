@@ -9,7 +9,7 @@ import os
 import re
 from contextlib import closing
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,9 +43,16 @@ class TextTable:
         key: the column that names the items: ids, or keys of a manifest.
     """
 
+    called: ClassVar[str] = "texts"  # in messages
+
     path: str
     text: str
     key: str = TEXT_KEY
+
+    @property
+    def asked(self) -> tuple[tuple[str, str], ...]:
+        """The columns that are read, and the option that names each."""
+        return ("--text", self.text), ("--key", self.key)
 
     def read(self, timeout_s: float = READ_TIMEOUT_S) -> tuple[Column, pa.Array]:
         """The keys, and the bytes of the texts, ``large_binary``, null as an empty one.
@@ -57,14 +64,14 @@ class TextTable:
         return Column(table[self.key], self.key, self.path).plain(), self._texts(table[self.text])
 
     def columns(self, timeout_s: float = READ_TIMEOUT_S) -> pa.Table:
-        """The two columns as they are, of CSV as bytes; raises as ``read``."""
+        """The columns as they are, of CSV as bytes; raises as ``read``."""
         check_where(self.path)
         files = files_for(self.path, timeout_s, local_files(self.path))
         try:
             with closing(files.open(self.path)) as source:
                 table = self._from(source)
         except (pa.ArrowException, UnicodeDecodeError, OSError, EOFError) as error:
-            raise BadInput(f"The texts {self.path} cannot be read: {error}.") from error
+            raise BadInput(f"{self._said} cannot be read: {error}.") from error
         if not len(table):
             raise BadInput(f"The table {self.path} has no rows.")
         return table
@@ -73,19 +80,28 @@ class TextTable:
         if has_suffix(self.path, PARQUET_SUFFIXES):
             with pq.ParquetFile(source) as file:
                 self._check(file.schema_arrow.names)
-                return file.read(columns=list(dict.fromkeys((self.key, self.text))))
+                return file.read(columns=self._names)
         if not has_suffix(self.path, CSV_SUFFIXES):
-            raise BadInput(f"The texts {self.path} are a table: a Parquet file, or CSV ending in .csv or .csv.gz.")
+            raise BadInput(f"{self._said} are a table: a Parquet file, or CSV ending in .csv or .csv.gz.")
         data = source.read()
         if has_suffix(self.path, ".gz"):
             data = gzip.decompress(data)
         options = pa_csv.ParseOptions(newlines_in_values=True)
         self._check_cells(data)
         self._check(pa_csv.open_csv(io.BytesIO(data), parse_options=options).schema.names)
-        wanted = list(dict.fromkeys((self.key, self.text)))
         # As bytes, so that a text which is no UTF-8 is refused alone, and 007 stays what it is.
-        convert = pa_csv.ConvertOptions(include_columns=wanted, column_types=dict.fromkeys(wanted, pa.binary()))
+        columns = self._names
+        convert = pa_csv.ConvertOptions(include_columns=columns, column_types=dict.fromkeys(columns, pa.binary()))
         return pa_csv.read_csv(io.BytesIO(data), parse_options=options, convert_options=convert)
+
+    @property
+    def _said(self) -> str:
+        """What messages begin with."""
+        return f"The {self.called} {self.path}"
+
+    @property
+    def _names(self) -> list[str]:
+        return list(dict.fromkeys(name for _, name in self.asked))
 
     def _check_cells(self, data: bytes) -> None:
         """Check that rows have as many cells as the header; a quote that is not closed makes one cell of many rows."""
@@ -97,33 +113,32 @@ class TextTable:
                 header = header or row
                 if len(row) != len(header):
                     raise BadInput(
-                        f"The texts {self.path} have {len(row)} cells in row {number} below the header, and "
+                        f"{self._said} have {len(row)} cells in row {number} below the header, and "
                         f"{len(header)} columns in the header. {hint}."
                     )
                 number += 1
         except csv.Error as error:
             raise BadInput(
-                f"The texts {self.path} have a quote in or behind row {max(number, 1)} below the header that does not "
+                f"{self._said} have a quote in or behind row {max(number, 1)} below the header that does not "
                 f"end its cell ({error}). {hint}."
             ) from error
         finally:
             csv.field_size_limit(before)
 
     def _check(self, names: list[str]) -> None:
-        for option, name in (("--text", self.text), ("--key", self.key)):
+        for option, name in self.asked:
             if names.count(name) > 1:
                 raise BadInput(
-                    f"The texts {self.path} have {names.count(name)} columns {name!r}, which {option} names; rename "
-                    f"one of them."
+                    f"{self._said} have {names.count(name)} columns {name!r}, which {option} names; rename one of them."
                 )
             if name not in names and len(names) == 1 and (found := re.search(r"[\t;|]", names[0])):
                 raise BadInput(
-                    f"The texts {self.path} separate their columns by {found[0]!r}, and commas are read. Write them "
+                    f"{self._said} separate their columns by {found[0]!r}, and commas are read. Write them "
                     f"anew: pandas.read_csv(…, sep={found[0]!r}, dtype=str).to_csv(…, index=False)."
                 )
             if name not in names:
                 raise BadInput(
-                    f"The texts {self.path} have no column {name!r}, which {option} names; the columns are: "
+                    f"{self._said} have no column {name!r}, which {option} names; the columns are: "
                     f"{', '.join(names)}.{did_you_mean(name, names)}"
                 )
 
@@ -211,7 +226,7 @@ def open_texts(table: TextTable, names: ImageNames | None = None, timeout_s: flo
     """
     stamp = None if is_url(table.path) or not os.path.isfile(table.path) else os.stat(table.path).st_mtime_ns
     keys, texts = table.read(timeout_s)
-    ids, passed = _ids(keys, names)
+    ids, passed = ids_of_keys(keys, names)
     rows = np.flatnonzero(ids != NULL_IMAGE)
     _refuse_twice(keys, ids, rows)
     size = np.asarray(pc.binary_length(texts))
@@ -239,8 +254,12 @@ def rows_by_key(path: str, key: str) -> FoundImages:
     return FoundImages(key_array(keys.values, path, key), name, np.zeros(n, dtype=np.int32), rows, nowhere, stamp)
 
 
-def _ids(keys: Column, names: ImageNames | None) -> tuple[Ids, tuple[str, ...]]:
-    """The id of each row, -1 where no name is known of it, and a sentence on those."""
+def ids_of_keys(keys: Column, names: ImageNames | None) -> tuple[Ids, tuple[str, ...]]:
+    """The id of each row, -1 where no name is known of it, and a sentence on those.
+
+    Raises:
+        BadInput: a key is empty, or none of a kind that names images; or no row is known.
+    """
     if names is None:
         ids = image_ids(
             keys, "; 'imgserver manifest TABLE --key COLUMN' gives numbers to names, and --manifest takes it"
