@@ -160,5 +160,5 @@ def test_the_learning_heads_module_is_the_one_that_the_guide_runs() -> None:
 def test_the_page_on_python_names_what_is_public() -> None:
     page = (DOCS / "python.md").read_text()
     table = page[: page.index("```python")]
-    named = re.findall(r"`([A-Z]\w+|[a-z]+_[a-z]+|fit|compare|evaluate|score|precompute)`", table)
+    named = re.findall(r"`([A-Z]\w+|[a-z]+_[a-z]+|align|fit|compare|evaluate|score|precompute)`", table)
     assert set(named) == set(public_names)
