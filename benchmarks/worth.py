@@ -26,7 +26,6 @@ from rich.table import Table
 from benchmarks.parts import finish
 from crossmedia.features.reading.samples import Samples
 from crossmedia.trainer.fit import FitConfig, fit
-from crossmedia.trainer.former import as_then
 from crossmedia.trainer.images.open_images import served_versions
 from crossmedia.trainer.images.spaces import named_versions
 from crossmedia.trainer.report import summary
@@ -83,7 +82,7 @@ VARIANTS = {
 }
 # What each side is trained with, by data: each the best of those tried for it, none of them on the test part
 # (docs/results.md).
-RECIPE: dict[str, Any] = {"embedding_l2": 1.0, "epochs": 10}
+RECIPE: dict[str, Any] = {"embedding_l2": 1.0, "epochs": 10, "averaging": False}
 RECIPES: dict[str, dict[bool, dict[str, Any]]] = {
     "grocery": {
         False: {**RECIPE, "patience": 3, "id_dropout": 0.3},
@@ -103,9 +102,10 @@ def config(variant: Variant, arguments: argparse.Namespace, seed: int, out: Path
         str(out),
         model=variant.model,
         images=variant.images,
+        options=variant.options,
         seed=seed,
         overwrite=True,  # what counts is the results file
-        **as_then(variant.model, {**settings, "options": variant.options}),  # as the tables were made
+        **settings,
     )
 
 
