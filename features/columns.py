@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-ACTION, IMAGE = "action", "image_id"
+ITEM, ACTION, IMAGE = "item_id", "action", "image_id"
 HISTORY = "hist_"  # before the name of what a behaviour has
 HISTORY_COLUMNS = ("history_user", "history_start", "history_end")  # of a row: which behaviours are its history
 ITEM_ROW = "item_row"  # of a row, and of a behaviour: the row of the item table
+GROUP = "hold_out_group"  # of an item: those of one number are held out together
 
 
 def label_columns(labels: Sequence[str]) -> dict[str, str]:

@@ -82,4 +82,8 @@ def by_metric(split: str, found: Mapping[str, Any]) -> dict[str, str]:
             f"The log loss on the {split} part, {found['log_loss']:.4f}, is no better than that of a constant, "
             f"{found['base_log_loss']:.4f} of the share of positives {share:.1%}: its numbers are no probabilities."
         )
+    if said.keys() >= {"auc", "log_loss"} and auc <= 0.5 + chance:
+        said["log_loss"] += (
+            " Perhaps the net has not begun: see 'no better than that of a constant' in docs/troubleshooting.md."
+        )
     return said

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,13 +22,13 @@ from crossmedia.features.reading.unseen_items import samples_of
 from crossmedia.trainer.baselines import ITEM_USER, baselines
 from crossmedia.trainer.metrics import log_loss
 from crossmedia.trainer.metrics.bootstrap import PairedRows, interval_over
-from crossmedia.trainer.report.summary import base_name, called, in_words, model_name, spaces_of
+from crossmedia.trainer.report.summary import PARTS, Pair, base_name, called, in_words, model_name, pair_of, spaces_of
 from crossmedia.trainer.runs.checkpoint import PREDICTIONS, of_run
 from crossmedia.trainer.runs.results import Line
 from crossmedia.trainer.settings import FitConfig
 
 Array = npt.NDArray[Any]
-BySeed = dict[int, Array]
+ByPair = dict[Pair, Array]
 METRICS: tuple[Literal["auc", "gauc"], ...] = ("auc", "gauc")
 MOST_ROWS = 2_000_000  # of a test part: the draws of more take longer than the training
 SAME = 1e-9  # log loss of predictions that are those of a line
@@ -66,12 +67,6 @@ class JudgedRows:
             parts["held_out_items"] = np.asarray(table["held_out"].combine_chunks()) > 0
         return cls(labels, codes[0], codes[1], users > 0, parts)
 
-    def interval(
-        self, part: str, metric: Literal["auc", "gauc"], first: list[Array], second: list[Array]
-    ) -> dict[str, float]:
-        """Ends of the 95 % interval of a difference on a part; empty where its rows are too few for one."""
-        return ends([self.paired(part, metric, first, second)], metric)
-
     def paired(
         self, part: str, metric: Literal["auc", "gauc"], first: Sequence[Array], second: Sequence[Array]
     ) -> PairedRows:
@@ -79,6 +74,9 @@ class JudgedRows:
         chosen = self.parts[part] & self.known if metric == "gauc" else self.parts[part]
         one, other = (np.stack([values[chosen] for values in side]) for side in (first, second))
         return PairedRows(self.labels[chosen], one, other, self.users[chosen], self.items[chosen])
+
+
+Sides = tuple[JudgedRows, list[Array], list[Array]]  # rows of a hold-out, and what two sides predict of them
 
 
 def ends(sets: Sequence[PairedRows], metric: Literal["auc", "gauc"]) -> dict[str, float]:
@@ -89,7 +87,7 @@ def ends(sets: Sequence[PairedRows], metric: Literal["auc", "gauc"]) -> dict[str
 
 
 def with_intervals(
-    rows: Sequence[dict[str, Any]], runs: Sequence[tuple[Line, Path]], config: FitConfig
+    rows: Sequence[dict[str, Any]], runs: Sequence[tuple[Line, Path]], config: FitConfig, folders: Sequence[str] = ()
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows whose differences to the means, and to ids only, have the ends of their intervals: ``low`` and ``high``.
 
@@ -99,47 +97,52 @@ def with_intervals(
         rows: of ``summary.rows``.
         runs: line and run folder of each.
         config: of the runs, which says what rows they are of.
+        folders: of samples, one a hold-out; those of ``config`` alone when there are none.
 
     Returns:
         the rows, and a sentence on those that have no interval.
     """
-    samples, label = samples_of(config.samples, config.validate_on), config.labels[0] if config.labels else ""
-    if samples.rows("test") > MOST_ROWS:
+    opened = [samples_of(folder, config.validate_on) for folder in folders or (config.samples,)]
+    label = config.labels[0] if config.labels else ""
+    if opened[0].rows("test") > MOST_ROWS:
         said = f"No interval over users and items is drawn of more than {MOST_ROWS:,} test rows: ± is of seeds alone."
         return list(rows), [said]
-    test, mean = JudgedRows.of(samples, label), baselines(samples, label)[ITEM_USER]
-    predicted: dict[tuple[str, tuple[str, ...]], BySeed] = {}
+    tests = {samples.hash: JudgedRows.of(samples, label) for samples in opened}
+    means = {samples.hash: baselines(samples, label)[ITEM_USER] for samples in opened}
+    predicted: dict[tuple[str, tuple[str, ...]], ByPair] = {}
     lines: dict[tuple[str, tuple[str, ...]], int] = {}
     base: dict[str, str] = {}
     for line, folder in runs:
         key = model_name(line), spaces_of(line)
         lines[key] = lines.get(key, 0) + 1
         base[key[0]] = base_name(line)
-        if (values := predictions(line, folder, test.labels)) is not None:
-            predicted.setdefault(key, {})[line["seed"]] = values
+        test = tests.get(line["samples"])
+        if test and (values := predictions(line, folder, test.labels)) is not None:
+            predicted.setdefault(key, {})[pair_of(line)] = values
     whole = {key: found for key, found in predicted.items() if len(found) == lines[key]}
     found = []
     for row in rows:
         own = whole.get((row["model"], tuple(row["spaces"])), {})
         ids = whole.get((base.get(row["model"], ""), ()), {})
-        seeds = sorted(own.keys() & ids.keys()) if row["spaces"] else []
-        sides = {
-            "over_mean": (list(own.values()), [mean] if own else []),
-            "gain": ([own[seed] for seed in seeds], [ids[seed] for seed in seeds]),
-        }
-        found.append(_row(row, sides, test))
+        both = sorted(own.keys() & ids.keys()) if row["spaces"] else []
+        sides: dict[str, list[Sides]] = {"over_mean": [], "gain": []}
+        for samples, test in tests.items():
+            if here := [values for (of, _), values in own.items() if of == samples]:
+                sides["over_mean"].append((test, here, [means[samples]]))
+            if pairs := [pair for pair in both if pair[0] == samples]:
+                sides["gain"].append((test, [own[pair] for pair in pairs], [ids[pair] for pair in pairs]))
+        found.append(_row(row, sides))
     return found, _without(found)
 
 
-def _row(row: dict[str, Any], sides: Mapping[str, tuple[list[Array], list[Array]]], test: JudgedRows) -> dict[str, Any]:
+def _row(row: dict[str, Any], sides: Mapping[str, Sequence[Sides]]) -> dict[str, Any]:
     row = dict(row)
-    for part in (name for name in test.parts if name in row):
+    for part in (name for name in PARTS if name in row):
         row[part] = dict(row[part])
-        for metric in METRICS:
-            for kind, (first, second) in sides.items():
-                name = f"{metric}_{kind}"
-                if row[part][name] and first:
-                    row[part][name] = row[part][name] | test.interval(part, metric, first, second)
+        for metric, (kind, of_kind) in product(METRICS, sides.items()):
+            if (gain := row[part][f"{metric}_{kind}"]) and of_kind:
+                sets = [test.paired(part, metric, first, second) for test, first, second in of_kind]
+                row[part][f"{metric}_{kind}"] = gain | ends(sets, metric)
     return row
 
 

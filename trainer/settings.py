@@ -38,8 +38,8 @@ class FitConfig:
             samples have several spaces of vectors, photo=learn trains that of the space photo; the others are frozen.
         store: take vectors, or features for a head that learns, from this store in this process: no server is asked.
         vectors: where the vectors of a space are, such as photo=host:7070, for samples that have several spaces; may be
-            given for each. Instead of an address a folder is a store, as for ``store``. A space that is not named is
-            left out.
+            given for each. Instead of an address a folder is a store, as for ``store``. photo=host:7070@VERSION takes
+            another version than the active one. A space that is not named is left out.
         head_widths: widths of the layers of a head that learns, behind the feature; the last is the vector's.
         head_activation: activation between its layers.
         head_normalisation: normalisation of its hidden layers.
@@ -151,6 +151,11 @@ class CompareConfig:
         base: configuration of every run; model, images, seed and out are set for each. Its ``out`` is the folder of the
             comparison; empty takes a fresh one.
         models: names of the models to compare (in a command separated by commas).
+        spaces: which spaces' vectors each model is trained with beside ids only, where there are several: in a command
+            photo,title,photo+title trains each model three times more. All together when it is not given.
+        options: of each model, by its name and theirs.
+        hold_outs: more folders of samples, in which the same log holds out other items ('features build
+            --hold-out-seed'; in a command separated by commas). Each of them with each seed is a pair of runs.
         seeds: how many seeds each, from 0 on.
         results: file that each run appends its line to, and whose runs are not trained again; results.jsonl in the
             folder of --out when it is not given.
@@ -169,6 +174,9 @@ class CompareConfig:
     results: Annotated[Path | None, click.Path(dir_okay=False, path_type=Path)] = None
     data: str = ""
     reference: Annotated[Path | None, click.Path(dir_okay=False, path_type=Path)] = None
+    spaces: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    hold_outs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

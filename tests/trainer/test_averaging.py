@@ -36,13 +36,14 @@ def config(samples: Path, tmp_path: Path) -> FitConfig:
 def test_each_step_counts_as_the_formula_says() -> None:
     """Written out, step s of t counts with its share times what all later ones leave of it, which sums to 1."""
     module = nn.BatchNorm1d(4)
+    running, batches = (module.get_buffer(name) for name in ("running_mean", "num_batches_tracked"))
     average = Averaging(module)
     rng = np.random.default_rng(0)
     steps = rng.normal(size=(50, 4))
     for step, weights in enumerate(steps):
         module.weight.data.copy_(torch.from_numpy(weights))
-        module.running_mean.copy_(torch.from_numpy(weights))
-        module.num_batches_tracked.fill_(step + 1)
+        running.copy_(torch.from_numpy(weights))
+        batches.fill_(step + 1)
         average.add(step)
     shares = (ETA + 1) / (np.arange(1, 51) + ETA)
     counts = shares * np.append(np.cumprod((1 - shares)[:0:-1])[::-1], 1.0)
@@ -50,9 +51,9 @@ def test_each_step_counts_as_the_formula_says() -> None:
     assert counts[-10:].sum() > 0.8, "the latest steps count most"
     own = module.weight.detach().clone()
     with average.in_place():
-        for found in (module.weight, module.running_mean):
+        for found in (module.weight, running):
             assert np.allclose(found.detach().numpy(), counts @ steps, atol=1e-6)
-        assert module.num_batches_tracked == 50
+        assert batches == 50
     assert torch.equal(module.weight, own)
 
 

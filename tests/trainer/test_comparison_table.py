@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from crossmedia.trainer.report.tables import printed_table
-from crossmedia.trainer.report.verdict import winner
+from crossmedia.trainer.report.verdict import doubts_of_means, sentence, winner
 
 
 def row(model: str, images: bool, auc: float | None, std: float | None = 0.003, seeds: int = 3) -> dict[str, Any]:
@@ -71,3 +71,31 @@ def test_the_winner_is_named_whether_it_has_images_or_not(rows: list[dict[str, A
 
 def test_labels_that_are_all_alike_have_no_winner() -> None:
     assert winner([row("din", True, None)]) == ""
+
+
+@pytest.mark.parametrize(
+    ("over", "chance"), [({"low": -0.02, "high": 0.01}, True), ({"low": -0.02, "high": -0.001}, False)]
+)
+def test_a_mean_that_wins_is_named_first_and_who_does_not_beat_it_is_said(over: dict[str, float], chance: bool) -> None:
+    model = row("din", True, 0.74)
+    model["all"]["auc_over_mean"] = {"mean": -0.01, "std": 0.003, **over}
+    model["all"]["gauc_over_mean"] = {"mean": 0.02, "std": 0.003, "low": 0.01, "high": 0.03}
+    table = [mean("constant", 0.5), mean("item + user mean", 0.75), model]
+    said = winner(table)
+    assert said.startswith("Best on the test rows: item + user mean (AUC 0.7500), before din with images (AUC 0.7400")
+    assert ("cannot tell the two apart" in said) == chance
+    (doubt,) = doubts_of_means(table)
+    how = "not shown to be better" if chance else "worse"
+    low, high = over["low"], over["high"]
+    assert doubt == f"din with images is {how} than item + user mean: AUC -0.0100, 95 % {low:+.4f} to {high:+.4f}."
+
+
+def test_an_interval_of_one_seed_says_that_it_is() -> None:
+    one = row("din", True, 0.74, None, 1)
+    gain = {"mean": 0.01, "std": None, "low": 0.004, "high": 0.016}
+    one["all"] |= {"auc_gain": gain, "pairs": 1, "auc_over_mean": None, "gauc_over_mean": None}
+    said = sentence([row("din", False, 0.73, None, 1), one])
+    assert "The pictures helped din (AUC +0.0100, 95 % +0.0040 to +0.0160)." in said
+    assert said.endswith(
+        "With one seed the intervals are over users and items alone: another training may give another sign."
+    )

@@ -199,13 +199,13 @@ def test_not_one_image_stops_a_run_of_any_size(config: FitConfig, tmp_path: Path
     config = replace(config, samples=str(few), epochs=1, batch_size=64)
     elsewhere = MockTransport({100 + i: np.ones(8, dtype=np.float16) for i in range(6)})
     with pytest.raises(
-        TooManyMissingImages, match=r"Not one of the .*NOT_FOUND \d+, such as image 110\d.*same image id"
+        TooManyMissingImages, match=r"Not one of the .*NOT_FOUND \d+, such as that of id 110\d.*same ids"
     ):
         fit(config, elsewhere)
     said: list[str] = []
     one = MockTransport({1100 + i: np.ones(8, dtype=np.float16) for i in range(5)})
     fit(replace(config, max_missing=0.5), one, announce=said.append)
-    assert [text for text in said if "missing" in text and "such as image 1105" in text]
+    assert [text for text in said if "missing" in text and "such as that of id 1105" in text]
 
 
 def test_not_one_image_stops_evaluate_and_score(
@@ -226,7 +226,7 @@ def test_not_one_image_stops_evaluate_and_score(
         done = CliRunner().invoke(trainer, command)
         assert done.exit_code == 0, done.output
         assert "missing (NOT_FOUND" in done.stderr
-        assert "such as image 170" in done.stderr
+        assert "such as that of id 170" in done.stderr
 
 
 def test_a_version_that_changes_stops_training(config: FitConfig, transport: MockTransport) -> None:
@@ -306,7 +306,7 @@ def test_pictures_of_which_there_are_none_are_said(samples: Path, tmp_path: Path
     ]
     done = CliRunner().invoke(trainer, arguments)
     assert done.exit_code == 2
-    assert "have no images; train with --no-images" in done.output
+    assert "have no images, and no vectors by item; train with" in done.output
 
 
 def test_metrics_of_held_out_items(samples: Path, tmp_path: Path) -> None:

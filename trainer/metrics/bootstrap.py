@@ -2,9 +2,9 @@
 
 Rows are no independent draws: those of one user, and those of one item, are alike. The pigeonhole bootstrap (Owen 2007,
 "The pigeonhole bootstrap", Annals of Applied Statistics 1(2), section 3) draws users with replacement, and items with
-replacement and independently of them; a row counts as often as its user was drawn times as often as its item was. The variance that
-comes of users and of items is counted once, that of single rows up to three times (section 4): no interval is too
-narrow, and where there are few rows a user and an item it is too wide.
+replacement and independently of them; a row counts as often as its user was drawn times as often as its item was. What
+users and items vary is counted once, what single rows vary up to three times (section 4): no interval is too narrow,
+and where there are few rows a user and an item it is too wide.
 docs/adr/0040 says why the interval is made so.
 """
 

@@ -36,7 +36,7 @@ from crossmedia.trainer.report.tables import gauc_users, number
 from crossmedia.trainer.report.verdict import vectors_of
 from crossmedia.trainer.runs.checkpoint import METRICS, document_of, load_model, needed, samples_folder
 from crossmedia.trainer.runs.results import DEFAULTS, of_now
-from crossmedia.trainer.runs.run_folder import COMPARISON, holds_run
+from crossmedia.trainer.runs.run_folder import COMPARISON, holds_run, name_in_comparison
 from crossmedia.trainer.runs.sealed import open_json
 from crossmedia.trainer.settings import FitConfig, ReportConfig
 
@@ -121,8 +121,10 @@ def _comparison(folder: Path) -> dict[str, Any]:
     try:
         if holds_run(folder):
             result = json.loads(needed(folder, METRICS).read_text())
-            fitted = document_of(folder)["fit"]
+            document = document_of(folder)
+            fitted = document["fit"]
             about = {name: fitted[name] for name in ("model", "images", "seed")}
+            about["samples"] = document["lineage"]["samples_hash"]
             options = {name: fitted[name] for name in DEFAULTS if name in fitted}
             line = {**about, "options": options, "folder": str(folder), **result}
             said = "One run has no other beside it: 'trainer compare' says whether its vectors helped."
@@ -175,7 +177,8 @@ def _photo_sections(config: ReportConfig, comparison: dict[str, Any], samples: S
         return _Photos.absent("The samples have no images.")
     if not runs:
         return _Photos.absent(f"None of {', '.join(ATTENDING)} was trained with images.")
-    run = Path(runs[0].get("folder") or config.comparison / f"{runs[0]['model']}-images-{runs[0]['seed']}")
+    name = name_in_comparison(runs[0]["model"], summary.spaces_of(runs[0]), runs[0]["seed"])
+    run = Path(runs[0].get("folder") or config.comparison / name)
     try:
         model, lineage, fitted = load_model(run)
     except BadInput:  # its line came from a file of results; the weights are elsewhere

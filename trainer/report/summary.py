@@ -28,7 +28,13 @@ OF_ALL = ("learning_rate", "embedding_l2", "id_dropout")
 TUNED = (*OF_ALL, *OF_IMAGES)
 OWN = ("options", *TUNED)
 OF_ROWS = ("labels", "validate_on")  # options that baselines have, too: which rows are trained on, and what of them
+Pair = tuple[str, int]
 COSTS = ("samples_per_s", "images_per_s", "bytes_per_sample", "bytes_received", "images_computed", "seconds")
+
+
+def pair_of(line: Line) -> Pair:
+    """The samples and the seed of a line: what it has in common with the line that it is compared with."""
+    return line["samples"], line["seed"]
 
 
 def is_baseline(line: Line) -> bool:
@@ -131,14 +137,15 @@ def vectors_text(lines: Iterable[Line]) -> str:
 
 
 def rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """One row a baseline, then one a model and what vectors it had: means and standard deviations over its seeds.
+    """One row a baseline, then one a model and what vectors it had: means and standard deviations over its runs.
 
-    Gains over ids only are of pairs of runs with one seed; those over the item's and the user's mean are of each run.
+    Gains over ids only are of pairs of runs with one seed on the same samples; those over the item's and the user's
+    mean are of each run.
     """
-    runs: dict[tuple[str, tuple[str, ...]], dict[int, Line]] = {}
+    runs: dict[tuple[str, tuple[str, ...]], dict[Pair, Line]] = {}
     for line in sorted(lines, key=lambda line: not is_baseline(line)):
-        runs.setdefault((model_name(line), spaces_of(line)), {})[line["seed"]] = line
-    mean = next(iter(runs.get((ITEM_USER, ()), {}).values()), None)
+        runs.setdefault((model_name(line), spaces_of(line)), {})[pair_of(line)] = line
+    mean = {line["samples"]: line for line in runs.get((ITEM_USER, ()), {}).values()}
     return [
         _row(model, by_seed, runs.get((base_name(next(iter(by_seed.values()))), ()), {}), mean)
         for model in dict.fromkeys(model for model, _ in runs)
@@ -193,15 +200,16 @@ def mean_std(values: Sequence[float | None]) -> dict[str, float | None] | None:
     return {"mean": float(np.mean(known)), "std": float(np.std(known, ddof=1)) if len(known) > 1 else None}
 
 
-def _row(model: str, runs: dict[int, Line], base: dict[int, Line], mean: Line | None) -> dict[str, Any]:
+def _row(model: str, runs: dict[Pair, Line], base: dict[Pair, Line], mean: dict[str, Line]) -> dict[str, Any]:
     some = next(iter(runs.values()))
     spaces, baseline = list(spaces_of(some)), is_baseline(some)
     row: dict[str, Any] = {"model": model, "images": some["images"], "spaces": spaces, "baseline": baseline}
-    row["seeds"] = len(runs)
+    row["seeds"], row["hold_outs"] = len(runs), len({line["samples"] for line in runs.values()})
     for part in [name for name in PARTS if name in some["test"]]:
-        pairs = [(runs[seed]["test"][part], base[seed]["test"][part]) for seed in sorted(runs.keys() & base.keys())]
+        pairs = [(runs[pair]["test"][part], base[pair]["test"][part]) for pair in sorted(runs.keys() & base.keys())]
         gains = pairs if spaces else []
-        over = [(run["test"][part], mean["test"][part]) for run in runs.values()] if mean and not baseline else []
+        of_mean = [] if baseline else [mean.get(run["samples"]) for run in runs.values()]
+        over = [(run["test"][part], m["test"][part]) for run, m in zip(runs.values(), of_mean, strict=False) if m]
         row[part] = {name: mean_std([run["test"][part].get(name) for run in runs.values()]) for name in METRIC_NAMES}
         for name in METRIC_NAMES:
             row[part] |= {f"{name}_gain": _gain(gains, name), f"{name}_over_mean": _gain(over, name)}

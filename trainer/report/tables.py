@@ -64,7 +64,9 @@ def comparison_table(
         width: characters in a line.
     """
     seeds = sorted({row["seeds"] for row in rows if not row["baseline"]}) or [1]
-    several = f"mean ± standard deviation of {'-'.join(map(str, seeds))} seeds"
+    hold_outs = max((row.get("hold_outs", 1) for row in rows), default=1)
+    what = f"runs on {hold_outs} hold-outs" if hold_outs > 1 else "seeds"
+    several = f"mean ± standard deviation of {'-'.join(map(str, seeds))} {what}"
     counting = gauc_users(rows[0]["all"]) if rows else ""
     names = [called(row) for row in rows]
     columns = [_Column(heading, [cell(row) for row in rows]) for heading, cell in _cells(rows).items()]

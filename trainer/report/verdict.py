@@ -13,6 +13,7 @@ from crossmedia.trainer.report.summary import PARTS, called, in_words
 
 T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # two-sided, by degrees of freedom from 1
 OVER = {"auc": "AUC", "gauc": "GAUC"}
+OF_ONE_SEED = "With one seed the intervals are over users and items alone: another training may give another sign."
 Row = dict[str, Any]
 
 
@@ -42,7 +43,8 @@ def certainty(gain: Row, pairs: int) -> str:
     """
     if gain.get("low") is not None:
         said = "cannot tell this from chance" if is_chance(gain, pairs) else "say that this is more than chance"
-        return f"The users, items and seeds {said} (95 %: {_interval(gain)})."
+        more = f" {OF_ONE_SEED}" if pairs < 2 else ""
+        return f"The users, items and seeds {said} (95 %: {_interval(gain)}).{more}"
     if gain["std"] is None:
         return "One seed cannot tell a difference from chance."
     if is_chance(gain, pairs):
@@ -77,6 +79,10 @@ def _unsure(first: Row, second: Row) -> str:
     seeds, deviations = min(row["seeds"] for row in trained), [row["all"]["auc"]["std"] for row in trained]
     if seeds < 2 or None in deviations:
         return "; one seed cannot tell the two from chance"
+    if ITEM_USER in (first["model"], second["model"]):
+        over = trained[0]["all"].get("auc_over_mean") or {}
+        if over.get("low") is not None:
+            return "; users, items and seeds cannot tell the two apart" if is_chance(over, seeds) else ""
     lead = first["all"]["auc"]["mean"] - second["all"]["auc"]["mean"]
     if is_chance({"mean": lead, "std": float(np.linalg.norm(deviations))}, seeds):
         return f"; {seeds} seeds cannot tell the two apart"
@@ -138,9 +144,10 @@ def sentence(table: Sequence[Row]) -> str:
     for row in compared:
         by_spaces.setdefault(tuple(row["spaces"]), []).extend(_helped(row))
     said = [f"The {vectors_of(spaces)} {'; '.join(parts)}." for spaces, parts in by_spaces.items()]
-    unsure = all(row["all"]["auc_gain"].get("low") is None for row in compared)
-    alone = unsure and min(row["all"]["pairs"] for row in compared) < 2
-    return " ".join([*best, *said, *(["One seed cannot tell a difference from chance."] if alone else [])])
+    if min(row["all"]["pairs"] for row in compared) < 2:
+        without = any(row["all"]["auc_gain"].get("low") is None for row in compared)
+        said.append("One seed cannot tell a difference from chance." if without else OF_ONE_SEED)
+    return " ".join([*best, *said])
 
 
 def vectors_of(spaces: Sequence[str]) -> str:
