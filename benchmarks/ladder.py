@@ -23,7 +23,6 @@ from benchmarks.parts import finish
 from crossmedia.features.reading.samples import Samples
 from crossmedia.trainer.baseline_lines import baseline_lines
 from crossmedia.trainer.fit import FitConfig, fit
-from crossmedia.trainer.former import as_then
 from crossmedia.trainer.images.open_images import served_versions, spaces_of
 from crossmedia.trainer.images.spaces import named_versions
 from crossmedia.trainer.metrics import rela_impr
@@ -83,9 +82,10 @@ def train(arguments: argparse.Namespace, path: Path) -> None:
                     server=arguments.server,
                     seed=seed,
                     epochs=arguments.epochs,
+                    options=variant.options,
                     embedding_l2=variant.embedding_l2,
+                    averaging=False,  # as the tables were made
                     overwrite=True,  # what counts is the results file
-                    **as_then(variant.model, {"options": variant.options}),  # as the tables were made
                 )
                 key = results.key_fields(run, arguments.data, samples, version if images else "")
                 known = results.read([path]) if path.exists() else {}

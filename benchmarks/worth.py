@@ -37,7 +37,6 @@ from crossmedia.features.reading.unseen_items import samples_of
 from crossmedia.trainer import baselines
 from crossmedia.trainer.baseline_lines import baseline_lines
 from crossmedia.trainer.fit import FitConfig, fit
-from crossmedia.trainer.former import as_then
 from crossmedia.trainer.images.open_images import served_versions
 from crossmedia.trainer.images.spaces import named_versions
 from crossmedia.trainer.intervals import JudgedRows, predictions
@@ -89,7 +88,7 @@ VARIANTS = {
 }
 # What is trained with, by data, without pictures and with them: the batch is the best of those tried for each side, the
 # share of hidden ids the best for both together, none of them on the test part (docs/results.md, docs/models.md).
-RECIPE: dict[str, Any] = {"embedding_l2": 1.0, "epochs": 10}
+RECIPE: dict[str, Any] = {"embedding_l2": 1.0, "epochs": 10, "averaging": False}
 RECIPES: dict[str, dict[bool, dict[str, Any]]] = {
     "grocery": {
         False: {**RECIPE, "patience": 3, "id_dropout": 0.3},
@@ -120,9 +119,10 @@ def config(name: str, pair: Pair, arguments: argparse.Namespace) -> FitConfig:
         str(Path(arguments.out) / f"{name.replace(' ', '-')}{hold_out}-{seed}"),
         model=variant.model,
         images=variant.images,
+        options=variant.options,
         seed=seed,
         overwrite=True,  # what counts is the results file
-        **as_then(variant.model, {**settings, "options": variant.options}),  # as the tables were made
+        **settings,
     )
 
 

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 import click
 
 from crossmedia.options import Matching, Text, checked
-from crossmedia.trainer.former import as_then
 
 # Where things are and how long to wait change no number of a run; all others do.
 PLACES = {"samples", "out", "server", "store", "vectors", "timeout_s", "device", "max_missing", "overwrite"}
@@ -239,6 +238,7 @@ DEFAULTS: dict[str, Any] = {
     for f in fields(FitConfig)
     if f.name not in PLACES
 }
+UNNAMED = {**DEFAULTS, "averaging": False}  # what runs had of releases that did not have a setting yet
 
 
 def identity(settings: Mapping[str, Any], rows: str, version: str) -> dict[str, Any]:
@@ -250,8 +250,7 @@ def identity(settings: Mapping[str, Any], rows: str, version: str) -> dict[str, 
         version: of the vectors, or of the features behind a head that learns, as ``named_versions`` says; empty without
             images.
     """
-    then = as_then(settings["model"], settings)
-    of_run = {name: then.get(name, default) for name, default in DEFAULTS.items()}
+    of_run = {name: settings.get(name, default) for name, default in UNNAMED.items()}
     found: dict[str, Any] = json.loads(json.dumps({**of_run, "rows": rows, "version": version}))
     return found
 

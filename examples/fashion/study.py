@@ -25,7 +25,6 @@ import pyarrow.parquet as pq
 from crossmedia import FitConfig, fit
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.reading.unseen_items import samples_of
-from crossmedia.trainer.former import as_then
 from crossmedia.trainer.images.open_images import served_versions
 from crossmedia.trainer.images.spaces import named_versions
 from crossmedia.trainer.metrics import auc, gauc
@@ -48,6 +47,7 @@ RECIPE: dict[str, Any] = {
     "batch_size": 512,
     "id_dropout": 0.5,
     "validate_on": "unseen-items",
+    "averaging": False,
 }
 # With the activations that are the models' own the net begins to learn after seven epochs, or not at all.
 NARROW = {"activation": "batch_norm", "attention_hidden": (16,)}
@@ -104,7 +104,9 @@ def config(name: str, variant: Variant, arguments: argparse.Namespace, seed: int
         vectors=variant.vectors,
         seed=seed,
         overwrite=True,  # what counts is the file of results
-        **as_then(model, {**variant.settings, **RECIPE, "options": OPTIONS[model]}),  # as the tables were made
+        options=OPTIONS[model],
+        **variant.settings,
+        **RECIPE,
     )
 
 

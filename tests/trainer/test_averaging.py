@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from torch import nn
 
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.models import MODELS, model_class
+from crossmedia.trainer.report import summary
+from crossmedia.trainer.runs import results
+from crossmedia.trainer.settings import identity
 from crossmedia.trainer.training.averaging import ETA, Averaging
 
 
@@ -84,3 +88,23 @@ def test_sparse_models_stay_sparse(config: FitConfig, model: str) -> None:
     assert found[0]["test"] == found[1]["test"]
     assert found[0]["notes"]["weights_not_zero"] < found[0]["notes"]["weights"]
     assert [name for name in MODELS if not model_class(name).averages] == ["lr", "mlr", "gbdt_lr"]
+
+
+def test_what_older_releases_trained_was_not_averaged(tmp_path: Path) -> None:
+    key: dict[str, Any] = {
+        "data": "d",
+        "samples": "s",
+        "model": "din",
+        "images": False,
+        "vector_version": "",
+        "seed": 0,
+    }
+    old, off, on = ({**key, "options": options} for options in ({}, {"averaging": False}, {"averaging": True}))
+    assert results.identity(old) == results.identity(off) != results.identity(on)
+    path = tmp_path / "results.jsonl"
+    for line in (old, on):
+        results.append(path, {**line, "test": {}, "train": {}, "curve": []})
+    read = list(results.read([path]).values())
+    assert [summary.options_text(line) for line in read] == ["averaging=False", "default options"]
+    assert len(summary.groups(read)) == 2
+    assert identity({}, "r", "v") == identity({"averaging": False}, "r", "v") != identity({"averaging": True}, "r", "v")

@@ -38,7 +38,7 @@ class DICM(EmbeddingModel):
         inputs: embeddings shared with another model.
         base: what pools the behaviours' ids: ``embedding_mlp`` (their mean) or ``din`` (its attention).
         aggregator: of the behaviours' images: concat, max, sum, attentive or multi_query.
-        softmax: normalise the attention of the base ``din`` over the behaviours; false is the sum of DIN's paper.
+        softmax: normalise the attention of the base ``din`` over the behaviours, as in DIN.
         shown: which images are used: ``ad``, ``behaviours`` or ``both``.
         slots: latest behaviours that ``concat`` takes.
         hidden: widths of the MLP.
@@ -57,7 +57,7 @@ class DICM(EmbeddingModel):
         inputs: ModelInputs | None = None,
         *,
         base: str = "embedding_mlp",
-        softmax: bool = True,
+        softmax: bool = False,
         aggregator: str = "multi_query",
         shown: str = "both",
         slots: int = 10,

@@ -14,10 +14,9 @@ from crossmedia.trainer.tensors import SpaceVectors, TensorBatch
 
 
 class DIN(EmbeddingModel):
-    """Behaviours weighted by what they say about the target: v_U(t) = sum_j softmax_j(a(h_j, t)) h_j.
+    """Behaviours weighted by what they say about the target: v_U(t) = sum_j a(h_j, t) h_j, no softmax.
 
-    The paper leaves the softmax out (section 4.3), so that a long history weighs more. docs/adr/0041 says what that
-    costs. With images on, h and t hold the projected image vector, so attention sees the pictures too.
+    With images on, h and t hold the projected image vector, so attention sees the pictures too.
 
     Args:
         spec: columns and sizes; ``spaces`` turn images on.
@@ -27,7 +26,8 @@ class DIN(EmbeddingModel):
         hidden: widths of the MLP.
         activation: of the MLP, ``dice``, ``prelu`` or ``batch_norm`` (with ReLU).
         attention_hidden: widths of the activation unit.
-        softmax: normalise the weights over the behaviours; false is the paper's sum.
+        softmax: normalise the weights over the behaviours, which the paper advises against; docs/adr/0041 says when
+            it is better.
     """
 
     paper = "Zhou et al., KDD 2018, arXiv 1706.06978"
@@ -42,7 +42,7 @@ class DIN(EmbeddingModel):
         hidden: tuple[int, ...] = (200, 80),
         activation: str = "dice",
         attention_hidden: tuple[int, ...] = (64, 16),
-        softmax: bool = True,
+        softmax: bool = False,
     ):
         super().__init__(spec, width, inputs)
         self.unit = ActivationUnit(self.inputs.item_width, attention_hidden)

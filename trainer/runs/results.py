@@ -21,7 +21,6 @@ from typing import Any
 from crossmedia.errors import BadInput
 from crossmedia.features.reading.samples import Samples
 from crossmedia.trainer import settings
-from crossmedia.trainer.former import as_then
 from crossmedia.trainer.settings import PLACES, FitConfig
 
 log = logging.getLogger(__name__)
@@ -30,6 +29,7 @@ Line = dict[str, Any]
 KEY = ("data", "samples", "model", "images", "vector_version", "options", "seed")
 NOT_OPTIONS = PLACES | {"model", "images", "seed"}  # these three are in the key by themselves
 DEFAULTS = {name: default for name, default in settings.DEFAULTS.items() if name not in NOT_OPTIONS}
+UNNAMED = {name: settings.UNNAMED[name] for name in DEFAULTS}  # of lines of older releases
 
 
 def key_fields(config: FitConfig, data: str, samples: Samples, vector_version: str) -> Line:
@@ -48,13 +48,13 @@ def key_fields(config: FitConfig, data: str, samples: Samples, vector_version: s
 
 def identity(line: Line) -> str:
     """The key of a line as text; options that a line does not name, because they came later, are as they were then."""
-    options = sorted({**DEFAULTS, **as_then(line["model"], line["options"])}.items())
+    options = sorted({**UNNAMED, **line["options"]}.items())
     return json.dumps([*(line[name] for name in KEY if name != "options"), options])
 
 
 def of_now(line: Line) -> Line:
     """A line, which names the options that an older release did not."""
-    return {**line, "options": as_then(line["model"], line["options"])}
+    return {**line, "options": UNNAMED | line["options"]}
 
 
 def new_line(key: Line, result: dict[str, Any]) -> Line:
