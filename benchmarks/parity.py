@@ -39,6 +39,7 @@ from crossmedia.features.reading.samples import Samples
 from crossmedia.features.schema import load_schema
 from crossmedia.features.writing.build import build_samples
 from crossmedia.trainer.fit import FitConfig, fit
+from crossmedia.trainer.former import as_then
 from crossmedia.trainer.metrics import auc, gauc, log_loss
 from crossmedia.trainer.report.summary import mean_std
 from crossmedia.trainer.report.tables import number
@@ -154,6 +155,7 @@ def run(side: str, model: str, samples: Samples, step: float, regularisation: fl
             if model == "dien":
                 # No auxiliary loss, as both libraries have it; batch normalisation and ReLU, as FuxiCTR's.
                 settings["options"] = {"auxiliary": 0.0, "activation": "batch_norm"}
+            settings = as_then(model, settings)  # the peers' nets have no softmax, and their weights are not averaged
             config = FitConfig(str(samples.folder), out, model, images=False, seed=seed, epochs=20, **settings)
             result = fit(config)
             validation, train = result["validation"]["all"]["auc"], result["train"]

@@ -1,8 +1,8 @@
 """What vectors are good for: the name of a version, read and written here alone.
 
-    <backbone>@<hash>[#bf16|#tf32]                                   features of a backbone
-    <backbone>@<hash>[#bf16|#tf32]+<head>@<hash>[#<codebook>]/<dim>  vectors that a head makes of them
-    <name>@<hash>+imported/<dim>                                    vectors that came from elsewhere
+    <backbone>@<hash>[#bf16|#tf32][#photometry]     features of a backbone
+    <features>+<head>@<hash>[#<codebook>]/<dim>     vectors that a head makes of them
+    <name>@<hash>+imported/<dim>                    vectors that came from elsewhere
 
 A backbone that reads texts begins with ``text:``.
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 IMPORTED = "imported"  # in the place of the head: there is no feature and no photo behind the vectors
 TEXT = "text:"  # begins the version of a backbone that reads texts, and the recipe of it
 TOWER = "hf:"  # begins, behind it, one of two towers whose features are comparable: photos' and texts'
+PHOTOMETRY = "#photometry"  # ends the version of a backbone behind whose numbers those of the pixels stand
 HASH_DIGITS = 12
 
 
@@ -62,14 +63,30 @@ class Version:
         return self.backbone.startswith(TEXT)
 
     @property
+    def made_of(self) -> str:
+        """What one of its vectors was made of, for messages: a text, a photo, or, where nobody knows, a vector."""
+        return "text" if self.of_texts else "vector" if self.imported else "photo"
+
+    @property
     def of_tower(self) -> bool:
         """Whether its backbone is the image tower or the text tower of one model, whose features can be compared."""
-        return self.backbone.removeprefix(TEXT).startswith(TOWER)
+        return self.backbone.removeprefix(TEXT).startswith(TOWER) and not self.with_photometry
+
+    @property
+    def with_photometry(self) -> bool:
+        """Whether numbers of the pixels stand behind those of its backbone, the last of a feature."""
+        return self.backbone.endswith(PHOTOMETRY)
 
     @property
     def imported(self) -> bool:
         """Whether the vectors came from elsewhere, so that no more of them can be computed here."""
         return self.head == IMPORTED
+
+
+def place_and_version(text: str) -> tuple[str, str]:
+    """What ``host:port@VERSION`` names: a place, and a version of what is there; empty where there is none."""
+    place, _, version = text.partition("@")
+    return place, version
 
 
 def hashed(name: str, sha: str) -> str:

@@ -8,12 +8,14 @@ from crossmedia.config import Group, config_option
 from crossmedia.imgserver.commands.adding import add
 from crossmedia.imgserver.commands.backbones import backbones
 from crossmedia.imgserver.commands.catalogue import manifest, precompute
+from crossmedia.imgserver.commands.concepts import concepts
 from crossmedia.imgserver.commands.daemon import health, info, serve, stop
 from crossmedia.imgserver.commands.operations import backup, compact, doctor, mend, restore
 from crossmedia.imgserver.commands.planning import plan
 from crossmedia.imgserver.commands.publish import publish
+from crossmedia.imgserver.commands.search import search
 from crossmedia.imgserver.commands.shards import merge, reshard
-from crossmedia.imgserver.commands.similarity import duplicates, index, search, semantic_ids
+from crossmedia.imgserver.commands.similarity import duplicates, index, semantic_ids
 from crossmedia.imgserver.commands.vectors import compress, export, import_command
 from crossmedia.imgserver.commands.versions import versions
 
@@ -21,6 +23,7 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Serve": (serve, health, info, stop),
     "Photos and vectors": (precompute, add, manifest, versions, compress, import_command, export, backbones),
     "Which photos are alike": (index, search, duplicates, semantic_ids),
+    "What photos show": (concepts,),
     "Care of a store": (doctor, mend, backup, restore, compact),
     "Many machines": (plan, merge, reshard, publish),
 }

@@ -23,6 +23,7 @@ from crossmedia.errors import BadInput
 from crossmedia.version import HASH_DIGITS, Version, hashed
 
 Features = npt.NDArray[Any]
+Weights = npt.NDArray[np.float64]
 
 ACTIVATIONS = ("relu", "prelu")
 NORMALISATIONS = ("none", "layer")
@@ -43,6 +44,8 @@ class HeadSpec:
         activation: between layers: ``relu`` or ``prelu``; a single layer has none.
         normalisation: of each hidden layer before its activation: ``none``, or ``layer`` (LayerNorm). There is no batch
             normalisation: the vector of an image would depend on the others that are asked for with it.
+        rectified: how many numbers of a vector, the last ones, are cut at 0: of what is there or not, and never less
+            than not there.
 
     Raises:
         BadInput: one of them is none of its choices.
@@ -52,6 +55,7 @@ class HeadSpec:
     widths: tuple[int, ...]
     activation: str = "prelu"
     normalisation: str = "none"
+    rectified: int = 0
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", self.name):  # it becomes part of a file's name
@@ -60,6 +64,8 @@ class HeadSpec:
             raise BadInput(f"The widths of a head are two or more, at most {MAX_LAYERS + 1}; got {len(self.widths)}.")
         if not all(type(w) is int and w > 0 for w in self.widths):
             raise BadInput(f"The widths of a head are whole numbers above 0; got {self.widths}.")
+        if type(self.rectified) is not int or not 0 <= self.rectified <= self.widths[-1]:
+            raise BadInput(f"A head rectifies 0 to {self.widths[-1]} numbers of its vector; got {self.rectified}.")
         for what, value, known in (
             ("activation", self.activation, ACTIVATIONS),
             ("normalisation", self.normalisation, NORMALISATIONS),
@@ -80,8 +86,9 @@ class HeadSpec:
     def canonical(self) -> str:
         """One JSON text for one spec, whatever made it."""
         fields = asdict(self)
-        if self.normalisation == "none":
-            del fields["normalisation"]  # so that heads from before there was one keep their version
+        for name, usual in (("normalisation", "none"), ("rectified", 0)):
+            if fields[name] == usual:
+                del fields[name]  # so that heads from before there was such a thing keep their version
         return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
     @classmethod
@@ -102,7 +109,7 @@ class Head(nn.Module):
     """Linear layers with an activation between them: feature, shape (K, F), to vector, shape (K, D).
 
     Args:
-        spec: widths ``(F, …, D)``, activation and normalisation.
+        spec: widths ``(F, …, D)``, activation and normalisation, and how many of the D numbers are cut at 0.
         backbone: version of the features that it was trained on, where that is known; kept in its file.
 
     Example:
@@ -145,7 +152,10 @@ class Head(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Vectors, shape (K, D), of features, shape (K, F)."""
         result: Tensor = self.layers(features)
-        return result
+        if not self.spec.rectified:
+            return result
+        plain = self.spec.dim - self.spec.rectified
+        return torch.cat([result[..., :plain], result[..., plain:].relu()], dim=-1)
 
     @torch.inference_mode()
     def apply_numpy(self, features: Features) -> npt.NDArray[np.float32]:
@@ -235,21 +245,28 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def linear_head(name: str, weight: Weights, bias: Weights, rectified: int = 0, backbone: str = "") -> Head:
+    """A head of one layer: shape (D, F) and (D,), whose last ``rectified`` numbers are cut at 0."""
+    head = Head(HeadSpec(name, (weight.shape[1], weight.shape[0]), rectified=rectified), backbone)
+    _set(head.linear[0], weight, bias)
+    return head
+
+
 def fit_pca(features: Features, dim: int) -> Head:
     """A linear head: principal components of ``features``, shape (n, F), scaled to a mean square of 1 a component.
 
     One scale for all components keeps their proportions, so dot products mean what they meant among the features.
 
     Raises:
-        BadInput: no more photos than there are numbers in a vector, or ``dim`` above F.
+        BadInput: no more features than there are numbers in a vector, or ``dim`` above F.
     """
     n, width = features.shape
     if dim > width:
         raise BadInput(f"A PCA of {width} numbers has at most as many, and not {dim}. Choose a smaller --dim.")
     if not 1 <= dim < n:
         raise BadInput(
-            f"A PCA to {dim} numbers needs more than {dim} embedded photos; there are {n}. "
-            f"Choose a smaller --dim, or embed more photos."
+            f"A PCA to {dim} numbers needs more than {dim} features; there are {n}. Choose a smaller --dim, or embed "
+            f"more photos or texts."
         )
     centred = np.asarray(features, dtype=np.float64)
     mean = centred.mean(axis=0)
@@ -308,8 +325,8 @@ def new_head(spec: HeadSpec, features: Features, start: str = "pca", backbone: s
         raise BadInput(f"A head that starts as a PCA has no layer narrower than its vector; got {spec.widths}.")
     if len(features) <= spec.dim:
         raise BadInput(
-            f"A head that starts as a PCA to {spec.dim} numbers needs more than {spec.dim} images; the training rows "
-            f"show {len(features)}. Use --head-start random, or a narrower head."
+            f"A head that starts as a PCA to {spec.dim} numbers needs more than {spec.dim} features; the training rows "
+            f"lead to {len(features)}. Use --head-start random, or a narrower head."
         )
     pca = fit_pca(features, min(spec.widths[1], len(features) - 1, spec.widths[0])).linear[0]
     weight[: pca.out_features], bias[: pca.out_features] = pca.weight.detach().numpy(), pca.bias.detach().numpy()
@@ -323,6 +340,6 @@ def new_head(spec: HeadSpec, features: Features, start: str = "pca", backbone: s
 
 
 @torch.no_grad()
-def _set(layer: nn.Linear, weight: npt.NDArray[np.float64], bias: npt.NDArray[np.float64]) -> None:
+def _set(layer: nn.Linear, weight: Weights, bias: Weights) -> None:
     layer.weight.copy_(torch.from_numpy(weight.copy()))
     layer.bias.copy_(torch.from_numpy(bias.copy()))

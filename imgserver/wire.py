@@ -48,8 +48,9 @@ PUT_HEAD = Method("PutHead", pb.PutHeadRequest, pb.PutHeadResponse)
 GET_HEAD_GRADIENT = Method("GetHeadGradient", pb.GetHeadGradientRequest, pb.GetHeadGradientResponse)
 SEARCH = Method("Search", pb.SearchRequest, pb.SearchResponse)
 GET_THUMBNAILS = Method("GetThumbnails", pb.GetThumbnailsRequest, pb.GetThumbnailsResponse)
+GET_CONCEPTS = Method("GetConcepts", pb.GetConceptsRequest, pb.GetConceptsResponse)
 METHODS: tuple[Method[Any], ...]
-METHODS = (GET_INFO, GET_VECTORS, PUT_IMAGES, PUT_HEAD, GET_HEAD_GRADIENT, SEARCH, GET_THUMBNAILS)
+METHODS = (GET_INFO, GET_VECTORS, PUT_IMAGES, PUT_HEAD, GET_HEAD_GRADIENT, SEARCH, GET_THUMBNAILS, GET_CONCEPTS)
 DTYPES: dict[int, np.dtype[Any]] = {pb.DTYPE_FLOAT16: np.dtype("<f2"), pb.DTYPE_FLOAT32: np.dtype("<f4")}
 _CODES = {np.dtype("<f2"): pb.DTYPE_FLOAT16, np.dtype("<f4"): pb.DTYPE_FLOAT32}
 _FIELDS = pb.GetVectorsResponse.DESCRIPTOR.fields_by_name

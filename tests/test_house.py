@@ -28,6 +28,7 @@ GROUND = {
     *(
         "allocator",
         "arguments",
+        "concepts",
         "config",
         "disk",
         "door",
@@ -56,6 +57,10 @@ ARROWS = {
     "imgserver/text": {"imgserver.storage"},
     "imgserver/vision": {"imgserver.places", "imgserver.storage", "imgserver.text"},
     "imgserver/similarity": {"imgserver.storage", "imgserver.vision"},
+    "imgserver/concepts": {
+        *("imgserver.head", "imgserver.head_files", "imgserver.similarity", "imgserver.storage"),
+        "imgserver.vision",
+    },
     "imgserver/serving": {
         *("imgserver.head", "imgserver.head_files", "imgserver.places", "imgserver.serve_config"),
         *("imgserver.shards", "imgserver.similarity", "imgserver.storage", "imgserver.text", "imgserver.vision"),

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from crossmedia import FitConfig, fit
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.reading.unseen_items import samples_of
+from crossmedia.trainer.former import as_then
 from crossmedia.trainer.images.open_images import served_versions
 from crossmedia.trainer.images.spaces import named_versions
 from crossmedia.trainer.metrics import auc, gauc
@@ -103,9 +104,7 @@ def config(name: str, variant: Variant, arguments: argparse.Namespace, seed: int
         vectors=variant.vectors,
         seed=seed,
         overwrite=True,  # what counts is the file of results
-        options=OPTIONS[model],
-        **variant.settings,
-        **RECIPE,
+        **as_then(model, {**variant.settings, **RECIPE, "options": OPTIONS[model]}),  # as the tables were made
     )
 
 

@@ -12,24 +12,24 @@ import numpy as np
 import numpy.typing as npt
 
 from crossmedia.arguments import check_whole
+from crossmedia.concepts import ConceptCard
 from crossmedia.errors import InvalidRequest, VersionMismatch
-from crossmedia.imgserver.client import replies
+from crossmedia.imgserver.client import people, replies
 from crossmedia.imgserver.client.arguments import check_photos, check_settings, check_version
 from crossmedia.imgserver.client.fetching import Fetch
 from crossmedia.imgserver.client.ids import Ids, as_ids, deduplicated, in_place
 from crossmedia.imgserver.client.putting import as_bytes, put_photos
 from crossmedia.imgserver.client.replies import Asked
 from crossmedia.imgserver.client.results import FetchStats, Neighbours, Vectors
-from crossmedia.imgserver.client.retries import Deadline, ask
+from crossmedia.imgserver.client.retries import Deadline
 from crossmedia.imgserver.client.searching import Queries, Query, best_of, search
 from crossmedia.imgserver.client.security import ClientSecurity
 from crossmedia.imgserver.client.server_info import ServerInfo
 from crossmedia.imgserver.client.servers import Servers, at_once
 from crossmedia.imgserver.client.transports import Transport
-from crossmedia.imgserver.wire import GET_THUMBNAILS, VectorsReply
+from crossmedia.imgserver.wire import VectorsReply
 from crossmedia.keys import NULL_IMAGE
 from crossmedia.status import Status
-from crossmedia.v1 import image_server_pb2 as pb
 
 
 class ImageClient:
@@ -247,7 +247,7 @@ class ImageClient:
         info = self.described(deadline)
         ids, data = as_ids(list(photos)), as_bytes(photos, info)
         if NULL_IMAGE in ids or len(np.unique(ids)) < len(ids):
-            raise InvalidRequest("A photo is given under -1, which stands for no image, or two are under one id.")
+            raise InvalidRequest("Something is given under -1, which stands for nothing, or two are under one id.")
 
         def put(transport: Transport, rows: Ids) -> dict[int, Status]:
             mine = {int(ids[row]): data[row] for row in rows.tolist()}
@@ -282,8 +282,8 @@ class ImageClient:
         limits = self.described(deadline).limits
         if len(self.servers) > 1 and len(queries) and query.by_id:
             raise InvalidRequest(
-                "The images most alike another are on all servers, and each knows the vectors of its own only. Search "
-                "with the photo or with words, which all are asked for."
+                "What is most alike an image or a text is on all servers, and each knows the vectors of its own only. "
+                "Search with the photo or with words, which all are asked for."
             )
         calls = [partial(search, transport, limits, query, deadline) for transport in self.servers.transports]
         return best_of(at_once(calls))
@@ -308,21 +308,20 @@ class ImageClient:
         """
         check_whole("max_side", max_side)
         deadline, ids = self.deadline(), as_ids(image_ids)
-        step = self.described(deadline).limits.max_thumbnails_per_call
-        result: list[bytes | None] = [None] * len(ids)
-        real = np.flatnonzero(ids != NULL_IMAGE)
+        return people.thumbnails(self.servers, self.described(deadline).limits, ids, max_side, deadline)
 
-        def draw(transport: Transport, rows: Ids) -> None:
-            for start in range(0, len(rows), step):
-                part = real[rows[start : start + step]]
-                request = pb.GetThumbnailsRequest(image_ids=ids[part].astype("<i8").tobytes(), max_side=max_side)
-                reply = ask(transport, GET_THUMBNAILS, request, deadline)
-                jpegs = replies.thumbnails(reply, ids[part], max_side, transport.address)
-                for row, jpeg in zip(part.tolist(), jpegs, strict=True):
-                    result[row] = jpeg
+    def concepts(self, version: str = "") -> ConceptCard:
+        """What the numbers of a vector are called and mean, where a head of concepts made them.
 
-        self.servers.of_each(ids[real], draw)
-        return result
+        Args:
+            version: whose; empty: this client's version, or the active one.
+
+        Raises:
+            VersionMismatch: its numbers are no concepts, or the server does not hold it.
+            ServerUnavailable, Overloaded, DeadlineExceeded: still so when the client's ``timeout_s`` is over.
+        """
+        check_version(version)
+        return people.concepts(self.servers, version or self.version or "", self.deadline())
 
     def count(self, **more: float) -> None:
         """Add to running totals, by their names; calls of several threads may end at once."""

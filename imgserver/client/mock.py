@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from crossmedia.concepts import ConceptCard
 from crossmedia.errors import NotReady, VersionMismatch
 from crossmedia.imgserver.client.transports import Pending
-from crossmedia.imgserver.wire import DTYPES, GET_INFO, GET_THUMBNAILS, SEARCH, Method, VectorsReply
+from crossmedia.imgserver.wire import DTYPES, GET_CONCEPTS, GET_INFO, GET_THUMBNAILS, SEARCH, Method, VectorsReply
 from crossmedia.status import Status
 from crossmedia.v1 import image_server_pb2 as pb
 from crossmedia.version import Version
@@ -26,6 +27,7 @@ class MockTransport:
         generation: the generation that every reply names.
         status: image id -> status byte, for ids that are to fail.
         max_ids_per_call: the limit that it tells.
+        card: what the numbers of its vectors mean; None: they are no concepts.
 
     Example:
         >>> import numpy as np
@@ -46,11 +48,13 @@ class MockTransport:
         generation: int = 1,
         status: Mapping[int, int] | None = None,
         max_ids_per_call: int = 10_000,
+        card: ConceptCard | None = None,
     ):
         self.vectors, self.generation = dict(vectors), generation
         self.status, self.max_ids_per_call = dict(status or {}), max_ids_per_call
         self.dim = len(next(iter(self.vectors.values()))) if self.vectors else Version.parse(version).dim or 8
         self.version = version or f"mock@000000000000+none@000000000000/{self.dim}"
+        self.card = card
         self.requests: list[pb.GetVectorsRequest] = []
 
     def call(self, method: Method[Any], request: Any, timeout_s: float) -> Any:
@@ -64,6 +68,8 @@ class MockTransport:
             return self._info()
         if method == GET_THUMBNAILS:
             return pb.GetThumbnailsResponse(jpegs=[b""] * (len(request.image_ids) // 8))
+        if method == GET_CONCEPTS and self.card is not None:
+            return pb.GetConceptsResponse(version=self.version, card=self.card.to_bytes())
         if method == SEARCH:
             raise NotReady("The mock has no similarity index.")
         raise VersionMismatch(f"The mock cannot answer {method.name}: it has neither a CNN nor features.")

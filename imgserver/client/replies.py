@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
-from crossmedia.errors import VersionMismatch
+from crossmedia.concepts import ConceptCard
+from crossmedia.errors import BadInput, VersionMismatch
 from crossmedia.imgserver.client.failures import broken, printable
 from crossmedia.imgserver.client.ids import Ids
 from crossmedia.imgserver.client.results import DTYPE_NAMES, KNOWN_STATUS
@@ -27,6 +28,7 @@ from crossmedia.imgserver.wire import Reply, VectorsReply
 from crossmedia.keys import NULL_IMAGE
 from crossmedia.status import Status, is_ok
 from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.version import Version
 
 MAX_DIM = 1 << 16
 MAX_NAME, MAX_NAMES = 1024, 10_000  # characters of a name that a server tells, and names in a list
@@ -256,6 +258,30 @@ def thumbnails(reply: pb.GetThumbnailsResponse, ids: Ids, max_side: int, server:
             what = f"has a side of {side} pixels, more than {most}" if side else "is no baseline JPEG"
             raise broken(server, f"the thumbnail of image {image_id} {what}")
     return [jpeg or None for jpeg in reply.jpegs]
+
+
+def concepts(reply: pb.GetConceptsResponse, version: str, server: str) -> ConceptCard:
+    """What the numbers of a version mean.
+
+    Args:
+        reply: as it came.
+        version: that was asked for; empty: the active one.
+        server: its address.
+
+    Raises:
+        ServerFault: it speaks of another version, or is no card, or not that of this version's head.
+    """
+    if version and reply.version != version:
+        raise broken(server, f"the concepts of {version} were asked for, version is {reply.version!r}")
+    told = Version.parse(_named("version", reply.version, server))
+    try:
+        card = ConceptCard.from_bytes(reply.card)
+    except BadInput as error:
+        raise broken(server, f"card: {printable(str(error), 200)}") from None
+    if (card.head, len(card)) != (told.head, told.dim):
+        what = f"{len(card)} numbers of {printable(card.head, 100)}"
+        raise broken(server, f"card describes {what}, and the version is {reply.version}")
+    return card
 
 
 def gradient(reply: pb.GetHeadGradientResponse, version: str, weights: bytes, server: str) -> Gradient:

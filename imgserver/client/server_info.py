@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from crossmedia.errors import DeadlineExceeded, VersionMismatch
 from crossmedia.status import Status
 from crossmedia.version import Version
+from crossmedia.words import counted
 
 Part = TypeVar("Part", bound=Any)
 
@@ -169,7 +170,7 @@ class ServerInfo:
         else:
             advice = "A part of the image server's store does not answer, or it was still computing; its log says more."
         return DeadlineExceeded(
-            f"{images} images were not ready within {timeout_s:.3g} s (the first: image {image_id}, "
+            f"{counted(images, 'vector')} were not ready within {timeout_s:.3g} s (the first: that of id {image_id}, "
             f"{Status(status).name}). {advice}"
         )
 

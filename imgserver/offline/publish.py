@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from crossmedia.concepts import has_concepts
 from crossmedia.errors import BadInput, StoreError
-from crossmedia.imgserver.head_files import load_head
+from crossmedia.imgserver.head_files import load_card, load_head
 from crossmedia.imgserver.storage.cluster.codec import TAGS, Codec, Mask, Values, command
-from crossmedia.imgserver.storage.cluster.facts import Published
+from crossmedia.imgserver.storage.cluster.facts import Published, card_key
 from crossmedia.imgserver.storage.cluster.store import RedisStore
 from crossmedia.imgserver.storage.records import Rows, Space
 from crossmedia.imgserver.storage.store import Store
@@ -125,6 +126,8 @@ def _publish_model(store: Store, cluster: RedisStore, space: Space) -> None:
     if features is None:
         raise StoreError(f"The store {store} holds {space.name} and not the features behind it.")
     cluster.index.keep_head(version.head, load_head(store, space.name).to_bytes())
+    if has_concepts(space.name):
+        cluster.index.keep_head(card_key(version.head), load_card(store, space.name).to_bytes())
     if cluster.index.published(version.backbone) is None:
         cluster.index.declare(Published(replace(features, number=0, next_row=0), False))
 

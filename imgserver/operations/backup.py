@@ -36,7 +36,7 @@ from crossmedia.interrupts import undone_if_interrupted
 MANIFEST = "backup.json"
 CHUNK_BYTES = 8 << 20
 SMALL_FILES = (
-    *("heads/*.safetensors", "codebooks/*.safetensors", "encoders/*.safetensors"),
+    *("heads/*.safetensors", "heads/*.json", "codebooks/*.safetensors", "encoders/*.safetensors"),
     *("semantic/*.faiss", "rejects.csv", "names.parquet"),
 )
 SIMILARITY_TRIES = 3

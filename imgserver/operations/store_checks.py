@@ -6,8 +6,9 @@ import time
 
 import numpy as np
 
+from crossmedia.concepts import has_concepts
 from crossmedia.errors import CrossMediaError
-from crossmedia.imgserver.head_files import load_head
+from crossmedia.imgserver.head_files import load_card, load_head
 from crossmedia.imgserver.operations.findings import Finding, NotExamined, Subject, ok, problem, warning
 from crossmedia.imgserver.operations.mend import without_codebook
 from crossmedia.imgserver.operations.verify import find_damage
@@ -58,12 +59,14 @@ def active_version(subject: Subject) -> Finding:
 
 
 def heads(subject: Subject) -> Finding:
-    """Whether the head of every version is there, and is what its name says."""
+    """Whether the head of every version is there, and is what its name says, and the card of one of concepts."""
     store = subject.store
     made = [space.name for space in store.index.spaces("vector") if not space.version.imported]
     for version in made:
         try:
             load_head(store, version)
+            if has_concepts(version):
+                load_card(store, version)
         except CrossMediaError as error:
             if version == store.index.active:
                 return problem(f"{error} A server that runs has it in memory; one that starts refuses.", "")
@@ -198,7 +201,7 @@ def similarity(subject: Subject) -> Finding:
         return ok("none was made")
     if opened[0].version != store.index.active:
         return warning(f"it is of {opened[0].version}, which is not active", store.similarity_advice + ".")
-    return ok(f"{opened[0].kind} of {counted(opened[0].images, 'image')}")
+    return ok(f"{opened[0].kind} of {counted(opened[0].images, 'vector')}")
 
 
 def index_map(subject: Subject) -> Finding:

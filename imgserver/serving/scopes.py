@@ -6,5 +6,8 @@ from crossmedia.imgserver import wire
 
 # A head is the trainer's own, named by the hash of its weights and never stored: it changes nothing for others, so
 # a trainer needs no more than "read". PutImages changes what everybody is served, and stays.
-READ = (wire.GET_INFO, wire.GET_VECTORS, wire.SEARCH, wire.GET_THUMBNAILS, wire.PUT_HEAD, wire.GET_HEAD_GRADIENT)
+READ = (
+    *(wire.GET_INFO, wire.GET_VECTORS, wire.SEARCH, wire.GET_THUMBNAILS, wire.GET_CONCEPTS),
+    *(wire.PUT_HEAD, wire.GET_HEAD_GRADIENT),
+)
 SCOPE_OF = {wire.PUT_IMAGES.path: "write"} | {method.path: "read" for method in READ}

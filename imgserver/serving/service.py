@@ -22,6 +22,7 @@ from numpy.typing import DTypeLike
 from crossmedia.allocator import give_back_freed_memory
 from crossmedia.errors import CrossMediaError, InvalidRequest, StoreError
 from crossmedia.imgserver import wire
+from crossmedia.imgserver.head_files import load_card
 from crossmedia.imgserver.places import own_folder
 from crossmedia.imgserver.serve_config import ServeConfig
 from crossmedia.imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES
@@ -107,7 +108,7 @@ class ImageService:
         self.admission = Admission(
             config.max_pending_ids,
             config.max_pending_bytes,
-            waiting="images wait for the CNN",
+            waiting="ids wait for the backbone",
             advice=", or embed the catalogue before, by imgserver precompute",
         )
         self.known_failures = KnownFailures(config.negative_ttl_s)
@@ -197,9 +198,15 @@ class ImageService:
             wire.GET_HEAD_GRADIENT.name: self._head_gradient,
             wire.SEARCH.name: lambda *call: pb.SearchResponse.FromString(self.searching.search(*call)),
             wire.GET_THUMBNAILS.name: self.thumbnails.draw,
+            wire.GET_CONCEPTS.name: self._concepts,
         }
         reply: Reply = answers[method.name](request, Caller(deadline, on_end))
         return reply
+
+    def _concepts(self, request: pb.GetConceptsRequest, caller: Caller) -> pb.GetConceptsResponse:
+        """The card of a version, as the store has it now."""
+        version = self.served.of(request.version).version
+        return pb.GetConceptsResponse(version=version, card=load_card(self.store, version).to_bytes())
 
     def search(self, request: pb.SearchRequest, deadline: float, on_end: OnEnd | None = None) -> bytes:
         """The reply to ``Search`` on the wire; see ``answer``."""
@@ -310,8 +317,8 @@ class ImageService:
         """Hold what a reply of vectors costs, until it was sent; one that is larger than a message is refused."""
         if (size := images * (dim * sent_as.itemsize + 1) + MESSAGE_REST) > self.config.max_message_bytes:
             raise InvalidRequest(
-                f"The vectors of {images} images, {dim} numbers each, take {size} bytes, and a message has at most "
-                f"{self.config.max_message_bytes}. Ask for fewer images in a call."
+                f"{images} vectors of {dim} numbers take {size} bytes, and a message has at most "
+                f"{self.config.max_message_bytes}. Ask for fewer in a call."
             )
         cost = Cost(size=images * dim * (np.dtype(made_as).itemsize + REPLY_COPIES * sent_as.itemsize))
         return self.admission.held_until_sent(cost, caller)

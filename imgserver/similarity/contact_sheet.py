@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from crossmedia.imgserver.vision.decode import ImageLimits, open_image
+from crossmedia.imgserver.vision.decode import ImageLimits, open_image, thumbnail
 from crossmedia.imgserver.vision.formats import CorruptImage, ImageTooLarge
 
 SIDE, GAP, TEXT = 128, 8, 18
@@ -40,6 +40,14 @@ def contact_sheet(rows: Sequence[Sequence[Cell]]) -> bytes:
     out = io.BytesIO()
     sheet.save(out, format="PNG")
     return out.getvalue()
+
+
+def small(photo: bytes | None) -> bytes | None:
+    """A thumbnail for a picture, as a JPEG; None if there is no photo, or a broken one."""
+    try:
+        return thumbnail(photo, SIDE, ImageLimits()) if photo else None
+    except (CorruptImage, ImageTooLarge):
+        return None
 
 
 def _opened(jpeg: bytes | None) -> Image.Image | None:

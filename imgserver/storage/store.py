@@ -213,6 +213,15 @@ class Store:
         path = self.head_path(name)
         return path.read_bytes() if path.exists() else None
 
+    def card_path(self, name: str) -> Path:
+        """The file of the card of a head of concepts."""
+        return self.folder / HEADS / f"{name}.json"
+
+    def read_card(self, name: str) -> bytes | None:
+        """The bytes of a head's card, or None."""
+        path = self.card_path(name)
+        return path.read_bytes() if path.exists() else None
+
     def free_bytes(self) -> int:
         """Bytes free on the store's disk."""
         return shutil.disk_usage(self.folder).free

@@ -71,6 +71,7 @@ class ServedStore(Protocol):
     def as_stored(self, space: Space, values: npt.NDArray[Any]) -> npt.NDArray[Any]: ...  # noqa: D102
     def put_all(self, parts: list[Rows]) -> Ids: ...  # noqa: D102
     def read_head(self, name: str) -> bytes | None: ...  # noqa: D102
+    def read_card(self, name: str) -> bytes | None: ...  # noqa: D102
     def used_bytes(self) -> int: ...  # noqa: D102
     def free_bytes(self) -> int: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102

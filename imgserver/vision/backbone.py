@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from crossmedia.imgserver.storage.versions import FEATURE_DTYPE
 from crossmedia.imgserver.text.backbone import TextBackbone
 from crossmedia.imgserver.text.reading import TextReading
 from crossmedia.imgserver.vision.decode import Preprocessing
-from crossmedia.version import hashed
+from crossmedia.imgserver.vision.photometry import ANCHORS
+from crossmedia.version import PHOTOMETRY, hashed
 
 TORCHVISION, ONNX, HF = "torchvision:", "onnx:", "hf:"
 NVJPEG = "#nvjpeg"  # in the recipe of a backbone whose JPEGs the GPU decodes
@@ -67,6 +68,7 @@ class Backbone:
         rest: what else changes its features; part of the version.
         bf16: compute in bfloat16 instead of float32: other features, so another version.
         tf32: let GPUs multiply in TF32: another version, too.
+        photometry: the numbers of ``ANCHORS`` stand behind those of the net: other features, another version.
     """
 
     recipe: str
@@ -78,17 +80,28 @@ class Backbone:
     rest: str = ""
     bf16: bool = False
     tf32: bool = False
+    photometry: bool = False
 
     @cached_property
     def version(self) -> str:
-        """``<name>@<12 hex of sha256(weights, preprocessing)>[#bf16|#tf32]``."""
+        """``<name>@<12 hex of sha256(weights, preprocessing)>[#bf16|#tf32][#photometry]``."""
         base = backbone_version(self.name, self.weights, self.preprocessing, self.rest)
-        return base + BF16 * self.bf16 + TF32 * self.tf32
+        return base + BF16 * self.bf16 + TF32 * self.tf32 + PHOTOMETRY * self.photometry
 
     @property
     def space(self) -> Space:
         """What its features are stored in, out of any store."""
         return Space(0, self.version, "feature", self.feature_dim, FEATURE_DTYPE, recipe=self.recipe)
+
+    def with_photometry(self) -> Backbone:
+        """The same net with the numbers of ``ANCHORS`` behind its own."""
+        recipe, dim = self.recipe + PHOTOMETRY, self.feature_dim + len(ANCHORS)
+        return replace(self, recipe=recipe, feature_dim=dim, photometry=True)
+
+    def without_photometry(self) -> Backbone:
+        """The net alone, of a backbone that ``with_photometry`` made."""
+        recipe, dim = self.recipe.removesuffix(PHOTOMETRY), self.feature_dim - len(ANCHORS)
+        return replace(self, recipe=recipe, feature_dim=dim, photometry=False)
 
 
 class Normalised(nn.Module):

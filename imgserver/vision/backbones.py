@@ -9,6 +9,7 @@ hf:clip-folder                             the image tower of CLIP or SigLIP, fr
 Any of them with #bf16 behind it computes in bfloat16: up to twice as fast where the processor knows it, and a version
 of its own. So does #tf32 on GPUs, where matrix units then take the products of float32 with 10 bits.
 #nvjpeg has the GPU decode plain JPEGs, where cores alone do not keep up with it: other pixels, another version.
+#photometry, the last of them, puts a dozen numbers of the pixels behind those of the net: brightness, warmth, …
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from crossmedia.imgserver.vision.backbone import (
     OnnxGraph,
 )
 from crossmedia.imgserver.vision.efficientnet_lite import DEFAULT, efficientnet_lite0
-from crossmedia.version import TEXT
+from crossmedia.version import PHOTOMETRY, TEXT
 
 
 def get_backbone(recipe: str) -> Backbone:
@@ -38,6 +39,13 @@ def get_backbone(recipe: str) -> Backbone:
     Raises:
         BadInput: there is no such backbone, or its files cannot be had or read.
     """
+    if PHOTOMETRY in recipe.removesuffix(PHOTOMETRY):
+        raise BadInput(f"{recipe} cannot be: {PHOTOMETRY} is the last ending of a name, and stands there once.")
+    if recipe.endswith(PHOTOMETRY):
+        plain = get_backbone(recipe.removesuffix(PHOTOMETRY))
+        if plain.preprocessing.jpeg == "nvjpeg":
+            raise BadInput(f"{recipe} cannot be: {PHOTOMETRY} takes pixels that cores decode. Leave out {NVJPEG}.")
+        return plain.with_photometry()
     if recipe.endswith(NVJPEG):
         plain = get_backbone(recipe.removesuffix(NVJPEG))
         if isinstance(plain.graph, OnnxGraph):
@@ -74,7 +82,7 @@ def get_backbone(recipe: str) -> Backbone:
 
 def without_endings(recipe: str) -> str:
     """The name of a model alone, without how its numbers are computed: that of the texts' tower beside the photos'."""
-    for ending in (NVJPEG, BF16, TF32):
+    for ending in (PHOTOMETRY, NVJPEG, BF16, TF32):
         recipe = recipe.removesuffix(ending)
     return recipe
 

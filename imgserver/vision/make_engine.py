@@ -6,10 +6,13 @@ import queue
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from crossmedia.imgserver.text.backbone import TextBackbone
 from crossmedia.imgserver.vision.backbone import AnyBackbone, OnnxGraph
-from crossmedia.imgserver.vision.engines import Engine, FeatureArray, OpenVinoEngine, Pictures
+from crossmedia.imgserver.vision.engines import Engine, FeatureArray, OpenVinoEngine, Pictures, stacked
 from crossmedia.imgserver.vision.machine import Machine
+from crossmedia.imgserver.vision.photometry import photometry
 
 
 class SeveralEngines:
@@ -38,6 +41,22 @@ class SeveralEngines:
             self._free.put(engine)
 
 
+class PhotometricEngine:
+    """An engine, and behind its numbers those that the pixels themselves give.
+
+    Args:
+        net: runs the backbone alone.
+    """
+
+    def __init__(self, net: Engine):
+        self.name, self.batch, self.in_flight, self._net = net.name, net.batch, net.in_flight, net
+
+    def run(self, pictures: Pictures) -> FeatureArray:
+        """Features, shape (n, F), of pictures: pixels, uint8, shape (n, size, size, 3), or a list of them."""
+        pixels = stacked(pictures)
+        return np.concatenate([self._net.run(pixels), photometry(pixels)], axis=1)
+
+
 def make_engine(backbone: AnyBackbone, cache: Path | None, machine: Machine = Machine()) -> Engine:  # noqa: B008  frozen
     """Torch on the GPUs of ``machine``, OpenVINO where it has none and for ONNX files; a text encoder brings its own.
 
@@ -48,6 +67,8 @@ def make_engine(backbone: AnyBackbone, cache: Path | None, machine: Machine = Ma
         engine = backbone.make(machine.threads, machine.first)
         engine.batch = machine.batch
         return engine
+    if backbone.photometry:
+        return PhotometricEngine(make_engine(backbone.without_photometry(), cache, machine))
     if not machine.gpus or isinstance(backbone.graph, OnnxGraph):
         return OpenVinoEngine(backbone, cache, machine)
     from crossmedia.imgserver.vision.cuda_engine import CudaEngine  # and what a GPU needs, for GPUs alone

@@ -278,6 +278,7 @@ def fuzz_requests(folder: Path) -> tuple[Target, list[bytes]]:
         "GetHeadGradient": pb.GetHeadGradientRequest(version=version, image_ids=block, d_vectors=b"\0" * 320),
         "Search": pb.SearchRequest(image_ids=block, k=3),
         "GetThumbnails": pb.GetThumbnailsRequest(image_ids=block, max_side=16),
+        "GetConcepts": pb.GetConceptsRequest(version=version),
         "GetInfo": pb.GetInfoRequest(),
     }
     return run, [bytes([names.index(name)]) + request.SerializeToString() for name, request in requests.items()]

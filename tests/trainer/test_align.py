@@ -231,7 +231,7 @@ def test_a_model_starts_from_an_aligned_head(config: AlignConfig) -> None:
 def test_one_space_of_several_is_aligned(config: AlignConfig, store: Path, tmp_path: Path) -> None:
     (tmp_path / "two").mkdir()
     config = replace(config, samples=str(make_tastes(tmp_path / "two", SPACES)), epochs=1)
-    with pytest.raises(BadInput, match="several spaces, photo, title, .* say which by --space"):
+    with pytest.raises(BadInput, match=r"several spaces, photo, title, .* say which by --space"):
         align(config)
     with pytest.raises(BadInput, match=r"There is no space 'titel'; there are: photo, title.* Did you mean 'title'\?"):
         align(replace(config, space="titel"))

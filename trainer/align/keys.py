@@ -84,5 +84,5 @@ class ItemParts:
     def of(cls, samples: Samples) -> ItemParts:
         """Those of samples, the same whichever way these are validated."""
         places = np.asarray(samples.items.read([ITEM])[ITEM]).astype(np.int64)  # as stored: none is hidden there
-        held_out = held_out_places(samples.vocabulary.values[ITEM])[places]
+        held_out = held_out_places(samples)[places]
         return cls((places > 0) & ~held_out, held_out, places == 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+Source = Literal["window", "next"]
 WEIGHTS = {"buy": 3.0, "cart": 2.0, "click": 1.0}
 
 
@@ -25,7 +26,7 @@ class PairOptions:
         seed: draws.
     """
 
-    source: Literal["window", "next"] = "window"
+    source: Source = "window"
     window_h: float = 48.0
     category: str = ""
     weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS))

@@ -6,16 +6,17 @@ Legend: n behaviours, N pairs, G users and days.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
-from crossmedia.arguments import check_whole
+from crossmedia.arguments import check_whole, must
 from crossmedia.errors import BadInput, did_you_mean
 from crossmedia.features.batch import Int64Array
 from crossmedia.features.reading.samples import Samples
 from crossmedia.trainer.align.behaviours import Behaviours, FloatArray, Training
 from crossmedia.trainer.align.keys import NO_KEY, ItemParts, SpaceKeys
-from crossmedia.trainer.align.pair_options import PairOptions
+from crossmedia.trainer.align.pair_options import PairOptions, Source
 
 HOUR_S = 3600
 
@@ -45,8 +46,8 @@ class Pairs:
 def pairs_of(samples: Samples, options: PairOptions, space: str = "image") -> Pairs:
     """The pairs of the training part, in the order of users and of the later behaviour's time.
 
-    They are of training rows and of the histories of these alone, and of no item that is held out or new
-    (``ItemParts``), nor of an image that such an item shows too.
+    They are of training rows and of the histories of these alone, and of no item that is held out (``ItemParts``), nor
+    of an image that such an item shows too.
 
     Args:
         samples: whose training part is read; it has to fit into memory, some 100 bytes a row.
@@ -58,7 +59,7 @@ def pairs_of(samples: Samples, options: PairOptions, space: str = "image") -> Pa
 
     Example:
         >>> from crossmedia import Samples
-        >>> from crossmedia.trainer.align.pair_options import PairOptions
+        >>> from crossmedia.trainer.align.pair_options import PairOptions, Source
         >>> from crossmedia.trainer.align.pairs import pairs_of
         >>> pairs = pairs_of(Samples("samples"), PairOptions(window_h=24))
         >>> bool((pairs.left != pairs.right).all())
@@ -77,7 +78,7 @@ def pairs_of(samples: Samples, options: PairOptions, space: str = "image") -> Pa
     negatives = np.full(len(later), NO_KEY)
     if options.hard_negatives:
         negatives = keys.drawn(_passed_beside(liked.take(later), passed, categories, rng), rng)
-    never = keys.of_items(~parts.warm)
+    never = keys.of_items(parts.held_out)
     kept = (left != right) & ~np.isin(left, never) & ~np.isin(right, never)
     negatives[np.isin(negatives, never) | (negatives == left) | (negatives == right)] = NO_KEY
     if not kept.any():
@@ -91,9 +92,9 @@ def pairs_of(samples: Samples, options: PairOptions, space: str = "image") -> Pa
 
 
 def _check(options: PairOptions) -> None:
+    must(options.source in get_args(Source), "source", options.source, f"one of {', '.join(get_args(Source))}")
     check_whole("per_user_day", options.per_user_day)
-    if not options.window_h > 0:
-        raise BadInput(f"window_h is {options.window_h}; it must be above 0 hours.")
+    must(options.window_h > 0, "window_h", options.window_h, "above 0 hours")
 
 
 def _categories(samples: Samples, name: str) -> Int64Array:
@@ -172,6 +173,8 @@ def some_of_each(sizes: Int64Array, most: int, rng: np.random.Generator) -> Int6
     counts = np.minimum(sizes, most)
     numbers: Int64Array = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     large = np.flatnonzero(sizes > most)
+    if not len(large):
+        return numbers
     drawn = np.full((len(large), most), -1, dtype=np.int64)
     for step in range(most):
         top = sizes[large] - most + step

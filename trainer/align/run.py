@@ -27,6 +27,7 @@ from crossmedia.trainer.images.spaces import Spaces
 from crossmedia.trainer.runs.run_folder import RunFolder, kept_said
 from crossmedia.trainer.runs.state import Epochs, Trained, load_state
 from crossmedia.trainer.settings import FitConfig
+from crossmedia.trainer.training.averaging import Averaging
 
 NAME = "aligned"  # of the head, as its vectors' version says it, and of a fresh folder
 
@@ -183,7 +184,7 @@ def open_run(
     assert isinstance(images, ImageHead)
     learner = AlignLearner(images, config.penalty, config.temperature).to(device)
     optimizer = torch.optim.Adam(learner.parameters(), lr=config.learning_rate, fused=True)
-    trained, state = Trained(learner, [optimizer]), Aligning()
+    trained, state = Trained(learner, [optimizer], Averaging(learner, on=False)), Aligning()
     start = {name: weight.detach().clone() for name, weight in images.state_dict().items()}
     measured = Measured.of(samples, images, space, config)
     if saved := load_state(folder.path, folder.identity, device):

@@ -26,6 +26,7 @@ from crossmedia.features.layout import META_FILE
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.typed import typed
 from crossmedia.imgserver.head import Head
+from crossmedia.trainer.former import as_then
 from crossmedia.trainer.layers.inputs import InputSpec
 from crossmedia.trainer.models import make
 from crossmedia.trainer.models.base import Model
@@ -251,7 +252,8 @@ def load_model(folder: str | Path) -> tuple[Model, Lineage, dict[str, Any]]:
                 f"'imgserver precompute --head {folder / HEAD}' makes, or with --head learn --warm-start {folder}."
             )
         lineage = lineage_of(document["lineage"])
-        model = make(lineage.model, lineage.inputs, lineage.width, lineage.options)
+        options = as_then(lineage.model, {**document["fit"], "options": lineage.options})["options"]
+        model = make(lineage.model, lineage.inputs, lineage.width, options)
         if (path := _checked(folder / WEIGHTS, document["files"])) is None:
             raise ValueError(f"there is no {WEIGHTS}")
         load_tensors(model, str(path))

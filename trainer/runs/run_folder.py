@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -16,6 +16,7 @@ import torch
 from crossmedia.disk import held
 from crossmedia.errors import BadInput, DeadlineExceeded, Overloaded, ServerFault, ServerUnavailable, StoreError
 from crossmedia.features.layout import META_FILE
+from crossmedia.features.spec import IMAGE_SPACE
 from crossmedia.trainer import processes
 from crossmedia.trainer.images.spaces import named_versions
 from crossmedia.trainer.runs.checkpoint import ALIGNED, CONFIG, FILES, METRICS, STATE, document_of, needed
@@ -110,6 +111,19 @@ def _taken(claim: Claim, own: dict[str, Any], holding: ExitStack) -> Path:
             return folder
         holding.close()
     raise AssertionError("names never end")
+
+
+def name_in_comparison(model: str, spaces: Sequence[str], seed: int, hold_out: int = 0) -> str:
+    """The folder of a run within that of its comparison.
+
+    Args:
+        model: its name.
+        spaces: whose vectors it has; empty: ids only.
+        seed: of the run.
+        hold_out: number of its samples among those of the comparison.
+    """
+    had = "images" if list(spaces) == [IMAGE_SPACE] else "+".join(spaces)
+    return f"{model}-{had or 'ids'}-{seed}{f'-h{hold_out}' if hold_out else ''}"
 
 
 def fresh_names(name: str) -> Iterator[Path]:

@@ -18,6 +18,7 @@ from crossmedia.trainer import processes
 from crossmedia.trainer.layers.sharded import gathered, spread, spread_optimizer
 from crossmedia.trainer.runs.checkpoint import STATE
 from crossmedia.trainer.runs.sealed import opened, replacing_whole, seal
+from crossmedia.trainer.training.averaging import Averaging
 
 
 @dataclass
@@ -70,11 +71,13 @@ class Trained:
     Attributes:
         learner: gives the loss; all that is trained is in it.
         optimizers: of its parameters.
+        average: of its state over the steps.
         best: its state after the best epoch so far; empty before the first has ended.
     """
 
     learner: nn.Module
     optimizers: list[torch.optim.Optimizer]
+    average: Averaging
     best: dict[str, Tensor] = field(default_factory=dict)
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -83,6 +86,7 @@ class Trained:
         self.learner.load_state_dict(spread(saved["model"], like))
         for optimizer, of_optimizer in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(spread_optimizer(of_optimizer, optimizer))
+        self.average.state = spread(saved["average"], like)
         self.best = spread(saved["best"], like)
 
 
@@ -96,6 +100,7 @@ def save_state(out: Path, identity: dict[str, Any], trained: Trained, progress: 
         {
             "model": trained.learner.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in trained.optimizers],
+            "average": trained.average.state,
             "best": trained.best,
         }
     )

@@ -167,5 +167,10 @@ def _facts_key(tag: int) -> bytes:
     return named_key(tag, "facts")
 
 
+def card_key(name: str) -> str:
+    """The name under which the card of a head is kept, as heads are."""
+    return f"{name}.json"
+
+
 def _head_key(tag: int, name: str) -> bytes:
     return named_key(tag, f"head:{name}")

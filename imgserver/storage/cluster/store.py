@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from crossmedia.errors import CrossMediaError, StoreError, VersionMismatch
 from crossmedia.imgserver.storage.cluster.codec import TAGS, Codec, Grouped, Mask, Values, command, grouped, tags_of
-from crossmedia.imgserver.storage.cluster.facts import Facts
+from crossmedia.imgserver.storage.cluster.facts import Facts, card_key
 from crossmedia.imgserver.storage.cluster.nodes import Nodes
 from crossmedia.imgserver.storage.cluster.url import RedisUrl
 from crossmedia.imgserver.storage.records import Ids, Rows, Space
@@ -139,6 +139,10 @@ class RedisStore:
     def read_head(self, name: str) -> bytes | None:
         """A head's bytes, or None."""
         return self.index.read_head(name)
+
+    def read_card(self, name: str) -> bytes | None:
+        """The bytes of a head's card, or None."""
+        return self.index.read_head(card_key(name))
 
     def fetch(self, space: Space, image_id: int) -> Stored | None:
         """What is stored of an image, or None; a node that is lost knows nothing."""

@@ -740,3 +740,43 @@ class GetThumbnailsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["jpegs", b"jpegs"]) -> None: ...
 
 global___GetThumbnailsResponse = GetThumbnailsResponse
+
+@typing.final
+class GetConceptsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    version: builtins.str
+    """A version that the store holds; empty takes the active one. One whose numbers have no names ends with
+    FAILED_PRECONDITION.
+    """
+    def __init__(
+        self,
+        *,
+        version: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["version", b"version"]) -> None: ...
+
+global___GetConceptsRequest = GetConceptsRequest
+
+@typing.final
+class GetConceptsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    CARD_FIELD_NUMBER: builtins.int
+    version: builtins.str
+    """The version, of which the card speaks."""
+    card: builtins.bytes
+    """The card of its head, JSON in UTF-8: a name for each number, in their order, and what is known of it. Names are data:
+    they may change while the version stays.
+    """
+    def __init__(
+        self,
+        *,
+        version: builtins.str = ...,
+        card: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["card", b"card", "version", b"version"]) -> None: ...
+
+global___GetConceptsResponse = GetConceptsResponse

@@ -69,6 +69,11 @@ class ImageServiceStub(object):
                 request_serializer=crossmedia_dot_v1_dot_image__server__pb2.GetThumbnailsRequest.SerializeToString,
                 response_deserializer=crossmedia_dot_v1_dot_image__server__pb2.GetThumbnailsResponse.FromString,
                 _registered_method=True)
+        self.GetConcepts = channel.unary_unary(
+                '/crossmedia.v1.ImageService/GetConcepts',
+                request_serializer=crossmedia_dot_v1_dot_image__server__pb2.GetConceptsRequest.SerializeToString,
+                response_deserializer=crossmedia_dot_v1_dot_image__server__pb2.GetConceptsResponse.FromString,
+                _registered_method=True)
 
 
 class ImageServiceServicer(object):
@@ -125,6 +130,13 @@ class ImageServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetConcepts(self, request, context):
+        """What the numbers of a vector are called, of a version whose head is one of concepts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ImageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -162,6 +174,11 @@ def add_ImageServiceServicer_to_server(servicer, server):
                     servicer.GetThumbnails,
                     request_deserializer=crossmedia_dot_v1_dot_image__server__pb2.GetThumbnailsRequest.FromString,
                     response_serializer=crossmedia_dot_v1_dot_image__server__pb2.GetThumbnailsResponse.SerializeToString,
+            ),
+            'GetConcepts': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConcepts,
+                    request_deserializer=crossmedia_dot_v1_dot_image__server__pb2.GetConceptsRequest.FromString,
+                    response_serializer=crossmedia_dot_v1_dot_image__server__pb2.GetConceptsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -353,6 +370,33 @@ class ImageService(object):
             '/crossmedia.v1.ImageService/GetThumbnails',
             crossmedia_dot_v1_dot_image__server__pb2.GetThumbnailsRequest.SerializeToString,
             crossmedia_dot_v1_dot_image__server__pb2.GetThumbnailsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConcepts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crossmedia.v1.ImageService/GetConcepts',
+            crossmedia_dot_v1_dot_image__server__pb2.GetConceptsRequest.SerializeToString,
+            crossmedia_dot_v1_dot_image__server__pb2.GetConceptsResponse.FromString,
             options,
             channel_credentials,
             insecure,

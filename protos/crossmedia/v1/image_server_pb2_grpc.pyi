@@ -73,6 +73,12 @@ class ImageServiceStub:
     ]
     """Small JPEGs of some images, for reports and people; never for training."""
 
+    GetConcepts: grpc.UnaryUnaryMultiCallable[
+        crossmedia.v1.image_server_pb2.GetConceptsRequest,
+        crossmedia.v1.image_server_pb2.GetConceptsResponse,
+    ]
+    """What the numbers of a vector are called, of a version whose head is one of concepts."""
+
 class ImageServiceAsyncStub:
     GetInfo: grpc.aio.UnaryUnaryMultiCallable[
         crossmedia.v1.image_server_pb2.GetInfoRequest,
@@ -119,6 +125,12 @@ class ImageServiceAsyncStub:
         crossmedia.v1.image_server_pb2.GetThumbnailsResponse,
     ]
     """Small JPEGs of some images, for reports and people; never for training."""
+
+    GetConcepts: grpc.aio.UnaryUnaryMultiCallable[
+        crossmedia.v1.image_server_pb2.GetConceptsRequest,
+        crossmedia.v1.image_server_pb2.GetConceptsResponse,
+    ]
+    """What the numbers of a vector are called, of a version whose head is one of concepts."""
 
 class ImageServiceServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
@@ -180,5 +192,13 @@ class ImageServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[crossmedia.v1.image_server_pb2.GetThumbnailsResponse, collections.abc.Awaitable[crossmedia.v1.image_server_pb2.GetThumbnailsResponse]]:
         """Small JPEGs of some images, for reports and people; never for training."""
+
+    @abc.abstractmethod
+    def GetConcepts(
+        self,
+        request: crossmedia.v1.image_server_pb2.GetConceptsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[crossmedia.v1.image_server_pb2.GetConceptsResponse, collections.abc.Awaitable[crossmedia.v1.image_server_pb2.GetConceptsResponse]]:
+        """What the numbers of a vector are called, of a version whose head is one of concepts."""
 
 def add_ImageServiceServicer_to_server(servicer: ImageServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -23,6 +23,7 @@ from grpc_health.v1 import health_pb2
 from PIL import Image
 from safetensors.numpy import save
 
+from crossmedia.concepts import Concept, ConceptCard
 from crossmedia.errors import (
     ERROR_NAME_KEY,
     RETRY_AFTER_KEY,
@@ -45,6 +46,7 @@ from crossmedia.imgserver.client.replies import finite
 from crossmedia.imgserver.client.server_info import PARTS
 from crossmedia.status import Status
 from crossmedia.v1 import image_server_pb2 as pb
+from crossmedia.version import Version
 
 DIM = 8
 VERSION = "net@000000000001+pca@000000000002/8"
@@ -62,6 +64,12 @@ def jpeg(side: int = 16, kind: str = "JPEG", **options: Any) -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (side, 8), "red").save(out, kind, **options)
     return out.getvalue()
+
+
+def card_of(version: str, numbers: int = DIM) -> bytes:
+    named = Version.parse(version)
+    concepts = tuple(Concept(f"number {place}", "anchor") for place in range(numbers))
+    return ConceptCard(named.head, named.backbone, 9, 9, concepts).to_bytes()
 
 
 def honest(request: Any, context: Any) -> Any:
@@ -91,6 +99,8 @@ def honest(request: Any, context: Any) -> Any:
         return found
     if isinstance(request, pb.GetThumbnailsRequest):
         return pb.GetThumbnailsResponse(jpegs=[jpeg()] * n)
+    if isinstance(request, pb.GetConceptsRequest):
+        return pb.GetConceptsResponse(version=request.version or VERSION, card=card_of(request.version or VERSION))
     if isinstance(request, pb.PutHeadRequest):
         return pb.PutHeadResponse(version=request.version)
     if isinstance(request, pb.GetHeadGradientRequest):
@@ -383,6 +393,24 @@ def test_thumbnails_that_are_none(liar: Liar, client: ImageClient, jpegs: list[b
 
 
 @pytest.mark.parametrize(
+    ("lie", "words"),
+    [
+        ({"version": OTHER}, "the concepts of .* were asked for, version is"),
+        ({"card": b""}, "card: .* no card of concepts"),
+        ({"card": b"[1]"}, "card: .* no card of concepts"),
+        ({"card": card_of(OTHER)}, "card describes 8 numbers of pca@000000000003"),
+        ({"card": card_of(VERSION, 7)}, "card describes 7 numbers of pca@000000000002"),
+    ],
+)
+def test_concepts_that_are_not_those_of_the_version(
+    liar: Liar, client: ImageClient, lie: dict[str, Any], words: str
+) -> None:
+    assert client.concepts(VERSION).names[:2] == ("number 0", "number 1")
+    liar.lies_about("GetConcepts", **lie)
+    refused(liar, words, lambda: client.concepts(VERSION))
+
+
+@pytest.mark.parametrize(
     ("status", "words"), [(b"", "status has 0 bytes"), (b"\1\1", "status has 2"), (b"\0", "status of image 7 is 0")]
 )
 def test_photos_whose_fate_is_unknown(liar: Liar, client: ImageClient, status: bytes, words: str) -> None:
@@ -435,6 +463,7 @@ CALLS: dict[str, Callable[[ImageClient], Any]] = {
     ),
     "Search": lambda client: client.search([1], k=3),
     "GetThumbnails": lambda client: client.thumbnails([1]),
+    "GetConcepts": lambda client: client.concepts(),
 }
 
 

@@ -1,0 +1,211 @@
+"""What a catalogue says of its photos: values of columns, words of texts, selling points, and groups."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from crossmedia.errors import BadInput
+from crossmedia.imgserver.storage.catalogue.texts import TextTable, ids_of_keys
+from crossmedia.imgserver.storage.records import Ids
+from crossmedia.keys import NULL_IMAGE, Column, keys, texts
+from crossmedia.names import ImageNames
+
+Flags = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.int64]
+
+POINT = "point"  # the column of a file of selling points, beside that of the key
+WORD = re.compile(r"[^\W\d_]{3,}")  # letters, three at least
+MOST_SHARE = 0.5  # of the photos: what more of them have tells them apart by what they lack
+
+
+@dataclass(frozen=True)
+class Trait:
+    """What some photos of a catalogue have.
+
+    Attributes:
+        kind: ``point`` or ``probe``, as of ``Concept``.
+        source: its column; empty for a point.
+        value: of the column, a word of it, or the name of a point.
+        word: whether it is a word of a text.
+    """
+
+    kind: str
+    source: str
+    value: str
+    word: bool = False
+
+    @property
+    def name(self) -> str:
+        """What people call it, until somebody finds a better name."""
+        if self.kind == "point":
+            return self.value
+        return f"{self.source}: {self.value}" if self.word else f"{self.source}={self.value}"
+
+
+@dataclass(frozen=True)
+class ItemTable(TextTable):
+    """A table of items, and which of its columns say something of their photos.
+
+    Attributes:
+        text: the column of words; empty: none.
+        columns: of values, one a cell.
+        group: the column whose value photos of one product share; empty: each photo is its own.
+    """
+
+    called: ClassVar[str] = "items"
+
+    text: str = ""
+    columns_of_values: tuple[str, ...] = ()
+    group: str = ""
+
+    @property
+    def asked(self) -> tuple[tuple[str, str], ...]:
+        """The columns that are read, and the option that names each."""
+        found = [("--key", self.key), *(("--columns", name) for name in self.columns_of_values)]
+        found += [(option, name) for option, name in (("--text", self.text), ("--group", self.group)) if name]
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class Items:
+    """What is known of n photos, in their order.
+
+    Attributes:
+        ids: of the photos, ascending, shape (n,).
+        groups: a number of the group of each, shape (n,).
+        traits: what they have, each once.
+        rows: of each trait the places of the photos that have it, ascending.
+    """
+
+    ids: Ids
+    groups: Places
+    traits: tuple[Trait, ...]
+    rows: tuple[Places, ...]
+    passed_over: tuple[str, ...] = field(default=())
+
+    def flags(self, chosen: Sequence[int]) -> Flags:
+        """Which photos have each of some traits, shape (n, V)."""
+        found = np.zeros((len(self.ids), len(chosen)), dtype=np.bool_)
+        for column, place in enumerate(chosen):
+            found[self.rows[place], column] = True
+        return found
+
+    def only(self, kept: Flags) -> Items:
+        """The same of some photos; ``kept`` has the shape (n,)."""
+        place = np.cumsum(kept) - 1
+        rows = tuple(place[rows[kept[rows]]] for rows in self.rows)
+        groups = np.unique(self.groups[kept], return_inverse=True)[1]
+        return Items(self.ids[kept], groups, self.traits, rows, self.passed_over)
+
+
+def read_items(table: ItemTable, names: ImageNames | None, photos: Ids, points: Path | None = None) -> Items:
+    """What a table and a file of selling points say of photos; rows of one photo add up.
+
+    Args:
+        table: of the items.
+        names: what photos are called; None: by their ids.
+        photos: that there are, ascending.
+        points: CSV or Parquet with the key's column and one called ``point``: a photo a row that is an example of it.
+
+    Raises:
+        BadInput: a file cannot be read, lacks a column, or says nothing of any photo; or nothing was asked for.
+    """
+    if not table.columns_of_values and not table.text and points is None:
+        raise BadInput("Name what photos may have: --columns, --text or --points.")
+    content = table.columns()
+    ids, passed = ids_of_keys(Column(content[table.key], table.key, table.path).plain(), names)
+    row, place = _found(ids, photos)
+    if not len(row):
+        raise BadInput(
+            f"None of the {len(photos)} photos of the store is in the column {table.key!r} of {table.path}; --key "
+            f"names the column with their ids or keys."
+        )
+    said: dict[Trait, set[int]] = {}
+    for name in table.columns_of_values:
+        cells = keys(Column(content[name], name, table.path)).take(pa.array(row)).to_pylist()
+        _note(said, ((Trait("probe", name, cell), at) for at, cell in zip(place.tolist(), cells, strict=True) if cell))
+    if table.text:
+        found = texts(Column(content[table.text], table.text, table.path)).take(pa.array(row)).to_pylist()
+        for at, text in zip(place.tolist(), found, strict=True):
+            _note(said, ((Trait("probe", table.text, word, True), at) for word in words_of(text or "")))
+    if points is not None:
+        _note(said, _points(points, table.key, names, photos))
+    groups = _groups(content, table, row, place, len(photos))
+    ordered = sorted(said, key=lambda trait: (trait.kind, trait.word, trait.source, -len(said[trait]), trait.value))
+    rows = tuple(np.array(sorted(said[trait]), dtype=np.int64) for trait in ordered)
+    known = np.zeros(len(photos), dtype=np.bool_)
+    known[place] = True
+    return Items(photos, groups, tuple(ordered), rows, passed).only(known)
+
+
+def words_of(text: str) -> set[str]:
+    """The words of a text, in lower case, each once."""
+    return set(WORD.findall(text.lower()))
+
+
+def common_enough(items: Items, least: int, least_points: int) -> list[int]:
+    """Traits that at least so many photos have, and at least as many have not; words not of most photos.
+
+    Args:
+        items: what there is.
+        least: photos of a value or a word.
+        least_points: photos of a selling point.
+    """
+    found = []
+    for place, (trait, rows) in enumerate(zip(items.traits, items.rows, strict=True)):
+        floor = least_points if trait.kind == "point" else least
+        most = MOST_SHARE * len(items.ids) if trait.word else len(items.ids) - floor
+        if floor <= len(rows) <= most and len(np.unique(items.groups[rows])) > 1:
+            found.append(place)
+    return found
+
+
+def _found(ids: Ids, photos: Ids) -> tuple[Places, Places]:
+    """Rows of photos that there are, and the places of these."""
+    place = np.searchsorted(photos, ids)
+    place[place == len(photos)] = 0
+    row = np.flatnonzero((photos[place] == ids) & (ids != NULL_IMAGE)) if len(photos) else np.zeros(0, np.int64)
+    return row, place[row]
+
+
+def _note(said: dict[Trait, set[int]], found: Iterable[tuple[Trait, int]]) -> None:
+    for trait, place in found:
+        said.setdefault(trait, set()).add(place)
+
+
+def _points(file: Path, key: str, names: ImageNames | None, photos: Ids) -> list[tuple[Trait, int]]:
+    """Examples of selling points.
+
+    Raises:
+        BadInput: the file cannot be read, or a point has no example among the photos.
+    """
+    table = TextTable(str(file), POINT, key)
+    content = table.columns()
+    ids, _ = ids_of_keys(Column(content[key], key, str(file)).plain(), names)
+    called = [name.strip() if name else "" for name in texts(Column(content[POINT], POINT, str(file))).to_pylist()]
+    row, place = _found(ids, photos)
+    found = [(Trait("point", "", called[at]), spot) for at, spot in zip(row.tolist(), place.tolist(), strict=True)]
+    lost = Counter(filter(None, called)).keys() - {trait.value for trait, _ in found}
+    if lost:
+        raise BadInput(f"The selling point {min(lost)!r} of {file} has no example that is a photo of the store.")
+    return [(trait, spot) for trait, spot in found if trait.value]
+
+
+def _groups(content: pa.Table, table: ItemTable, row: Places, place: Places, n: int) -> Places:
+    found = np.arange(n)
+    if table.group:
+        cells = keys(Column(content[table.group], table.group, table.path)).take(pa.array(row)).to_pylist()
+        first: dict[str, int] = {}
+        for at, cell in zip(place.tolist(), cells, strict=True):
+            if cell:
+                found[at] = first.setdefault(cell, at)
+    return found
