@@ -97,17 +97,18 @@ def config(name: str, variant: Variant, arguments: argparse.Namespace, seed: int
     """What one run is trained with."""
     model = arguments.model if variant.vectors else WITHOUT_VECTORS.get(arguments.model, arguments.model)
     settings = {**variant.settings, **RECIPE, "options": OPTIONS[model]}
+    if not arguments.today:  # as most lines were made: sums in the place of a softmax, and the last weights
+        settings = as_then(model, settings)
+    plain = name.replace(" ", "").replace(",", "+")
     return FitConfig(
         samples=str(variant.samples),
-        out=str(
-            arguments.out / f"{model}{'-today' * arguments.today}-{name.replace(' ', '').replace(',', '+')}-{seed}"
-        ),
+        out=str(arguments.out / f"{model}{'-today' * arguments.today}-{plain}-{seed}"),
         model=model,
         images=bool(variant.vectors),
         vectors=variant.vectors,
         seed=seed,
         overwrite=True,  # what counts is the file of results
-        **(settings if arguments.today else as_then(model, settings)),
+        **settings,
     )
 
 
@@ -177,7 +178,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results/fashion.jsonl"))
     parser.add_argument("--out", type=Path, default=Path("runs/fashion"), help="run folders")
     parser.add_argument("--model", default="embedding_mlp", choices=OPTIONS)
-    parser.add_argument("--today", action="store_true", help="attention and averaging of today, not of the tables")
+    parser.add_argument("--today", action="store_true", help="attention and averaging as they are by default")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--variants", default="", help="only these, separated by semicolons")
     parser.add_argument("--table", action="store_true", help="train nothing")
