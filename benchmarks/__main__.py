@@ -14,6 +14,7 @@ HELPERS = (
     "parts",
     "peers",
     "plot",
+    "plot_exchange",
     "plot_worth",
     "repeated",
 )

@@ -69,6 +69,8 @@ def draw(axis: Any, found: list[Point], model: str, colour: str) -> None:
     label = f"{model}: {slope:+.2f} a point, r = {correlation:.2f}"
     axis.errorbar(recall, mean, yerr=spread, fmt="o", color=colour, capsize=3, label=label)
     axis.plot(recall, slope * recall + start, color=colour, linewidth=1)
+    for one, gain in zip(found, mean, strict=True):
+        axis.annotate(one.name, (one.recall, gain), (-6, 4), textcoords="offset points", fontsize=7, ha="right")
 
 
 def main() -> None:
@@ -95,15 +97,13 @@ def main() -> None:
             print(f"{model}, {metric}: {slope:+.3f} a point of recall@{AT}, r = {correlation:.2f}, {len(found)} heads")
             for one in found:
                 print(f"  {one.name}: recall {one.recall:.2f}, gain {np.mean(one.gains):+.2f} ({len(one.gains)} seeds)")
-        names = {one["name"]: 100 * one["recall"]["articles"][AT] for one in heads}
-        for name, recall in names.items():
-            axis.text(recall, axis.get_ylim()[0], f" {name}", rotation=90, fontsize=7, ha="center", va="bottom")
         axis.set_title(f"gain in {title}, per cent", fontsize=10, loc="left")
         axis.set_xlabel(f"recall@{AT} of the next new article, per cent", fontsize=9)
         axis.grid(color="#e2e8f0")
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
         axis.legend(fontsize=8, frameon=False, loc="upper left")
+        axis.margins(x=0.15, y=0.15)
     figure.tight_layout()
     figure.savefig(arguments.out, dpi=120)
 

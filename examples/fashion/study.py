@@ -96,17 +96,19 @@ def variants_of(arguments: argparse.Namespace) -> dict[str, Variant]:
 def config(name: str, variant: Variant, arguments: argparse.Namespace, seed: int) -> FitConfig:
     """What one run is trained with."""
     model = arguments.model if variant.vectors else WITHOUT_VECTORS.get(arguments.model, arguments.model)
+    settings = {**variant.settings, **RECIPE, "options": OPTIONS[model]}
+    if arguments.today:  # most lines were made before weights were averaged by default
+        settings["averaging"] = True
+    plain = name.replace(" ", "").replace(",", "+")
     return FitConfig(
         samples=str(variant.samples),
-        out=str(arguments.out / f"{model}-{name.replace(' ', '').replace(',', '+')}-{seed}"),
+        out=str(arguments.out / f"{model}{'-today' * arguments.today}-{plain}-{seed}"),
         model=model,
         images=bool(variant.vectors),
         vectors=variant.vectors,
         seed=seed,
         overwrite=True,  # what counts is the file of results
-        options=OPTIONS[model],
-        **variant.settings,
-        **RECIPE,
+        **settings,
     )
 
 
@@ -176,6 +178,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results/fashion.jsonl"))
     parser.add_argument("--out", type=Path, default=Path("runs/fashion"), help="run folders")
     parser.add_argument("--model", default="embedding_mlp", choices=OPTIONS)
+    parser.add_argument("--today", action="store_true", help="attention and averaging as they are by default")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--variants", default="", help="only these, separated by semicolons")
     parser.add_argument("--table", action="store_true", help="train nothing")

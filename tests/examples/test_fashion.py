@@ -108,7 +108,8 @@ def test_the_cosine_of_true_attributes_is_the_share_that_two_articles_have_in_co
     names = ("product_type", "graphical_appearance", "colour_group")
     values = np.array([[row[name] for name in names] for row in articles])
     alike = (values[:, None] == values[None]).mean(axis=2)
-    np.testing.assert_allclose(vectors @ vectors.T / 3, alike, atol=1e-3)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.testing.assert_allclose(unit @ unit.T, alike, atol=1e-3)
     assert 0 < alike.mean() < 1
 
 
