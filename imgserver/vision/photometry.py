@@ -67,11 +67,11 @@ def _halved(photo: Pixels) -> Floats:
     """A photo of half the size, shape (3, h, w), from 0 to 1: means of 2 x 2 pixels; of one without such as it is."""
     high, wide = (side - side % 2 for side in photo.shape[:2])
     if not high or not wide:
-        return np.ascontiguousarray(photo.transpose(2, 0, 1), dtype=np.float32) / 255
+        return np.ascontiguousarray(photo.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
     part = photo[:high, :wide].astype(np.uint16)
     rows = part[::2] + part[1::2]
     summed = rows[:, ::2] + rows[:, 1::2]
-    return np.ascontiguousarray(summed.transpose(2, 0, 1), dtype=np.float32) / (4 * 255)
+    return np.ascontiguousarray(summed.transpose(2, 0, 1), dtype=np.float32) / np.float32(4 * 255)
 
 
 def _of_photo(colours: Floats) -> Floats:
