@@ -10,8 +10,8 @@ seeds. Names: in turn one attribute is hidden, with its columns and with every v
 photos have one value of the attribute, twice as often as others). Half of the products make the head; its free concepts
 are named by words of their photos, the hidden words among them. A name that tells the hidden attribute promises a
 value, and the other half is asked: how many of the photos that have most of the concept there have this value?
-As many random directions are named and asked in the same way; so are the 20 strongest photos alone. Numbers of the pixels are asked of the features, too:
-R² of probes on photos left out. ``--quick`` takes 3,000 photos and one seed.
+As many random directions are named and asked in the same way; so are the 20 strongest photos alone.
+Numbers of the pixels are asked of the features, too: R² of probes on photos left out. ``--quick`` takes 3,000 photos and one seed.
 """
 
 from __future__ import annotations
