@@ -5,13 +5,14 @@
       --attribute colour=colour_group,perceived_colour_value,perceived_colour_master \
       --attribute pattern=graphical_appearance --attribute type=product_type,product_group
 
-Probes: every value and word that 200 photos have, before any is chosen; AUC on photos of products left out, of all
-seeds. Names: in turn one attribute is hidden, with its columns and with every value and word that tells it (half of its
+Probes: every value and word that 200 photos have, before any is chosen; AUC on photos of products left out.
+ Names: in turn one attribute is hidden, with its columns and with every value and word that tells it (half of its
 photos have one value of the attribute, twice as often as others). Half of the products make the head; its free concepts
 are named by words of their photos, the hidden words among them. A name that tells the hidden attribute promises a
 value, and the other half is asked: how many of the photos that have most of the concept there have this value?
 As many random directions are named and asked in the same way; so are the 20 strongest photos alone.
-Numbers of the pixels are asked of the features, too: R² of probes on photos left out. ``--quick`` takes 3,000 photos and one seed.
+Numbers of the pixels are asked of the features, too: R² of probes on photos left out. ``--quick`` takes photos of 3,000
+products and one seed.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from crossmedia.names import ImageNames
 Flags = npt.NDArray[np.bool_]
 LEAST_TOLD, LEAST_LIFT = 0.5, 2.0  # a word tells a value: share of its photos that have it, and how often beside others
 STRONGEST = 20
-QUICK_PHOTOS = 3_000
+QUICK_GROUPS = 3_000
 
 
 def part_of(sample: Sample, kept: Flags) -> Sample:
@@ -224,7 +225,7 @@ def main() -> None:
     finally:
         store.close()
     if options.quick:
-        sample = part_of(sample, np.isin(sample.items.groups, np.unique(sample.items.groups)[:QUICK_PHOTOS]))
+        sample = part_of(sample, np.isin(sample.items.groups, np.unique(sample.items.groups)[:QUICK_GROUPS]))
     told: dict[str, Any] = {"photos": len(sample.items.ids), "groups": len(np.unique(sample.items.groups))}
     told["probes"], told["pixels"] = probes(sample), pixels(sample)
     print(f"{told['photos']} photos, {told['groups']} groups; probes {told['probes']}\nR² of pixels {told['pixels']}")

@@ -290,9 +290,8 @@ def test_a_rectified_head_is_read_as_it_was_written() -> None:
     again = Head.from_bytes(head.to_bytes())
     assert again.name == head.name
     features = rng.standard_normal((100, 7)).astype(np.float32)
-    whole = linear_head(
-        "concepts", head.linear[0].weight.detach().double().numpy(), head.linear[0].bias.detach().double().numpy()
-    )
+    weight, bias = (part.detach().double().numpy() for part in head.linear[0].parameters())
+    whole = linear_head("concepts", weight, bias)
     np.testing.assert_array_equal(head.apply_numpy(features)[:, :3], whole.apply_numpy(features)[:, :3])
     np.testing.assert_array_equal(head.apply_numpy(features)[:, 3:], np.maximum(whole.apply_numpy(features)[:, 3:], 0))
     assert whole.name != head.name
