@@ -145,7 +145,7 @@ def agreement(naming: Floats, asked: Floats, one: Items, other: Items, what: Hid
     """
     shown = [place for place, trait in enumerate(one.traits) if not trait.word]
     words, place_of = Words.of(one, 20, shown), {trait.name: place for place, trait in enumerate(one.traits)}
-    shares, strongest, names, named = [], [], [], 0
+    shares, strongest, names, named = list[float](), list[float](), list[str](), 0
     for code in range(naming.shape[1]):
         tokens = names_of_photos(words, naming_photos(naming[:, code]))
         named += bool(tokens)
@@ -168,10 +168,10 @@ def names_hold(sample: Sample, columns: Sequence[str], seed: int) -> dict[str, A
     what = hidden(one.items, columns)
     head, card = build_concepts(one, what.every)
     free = card.of_kind("free")
-    vectors = [head.apply_numpy(half.values)[:, free] for half in (one, other)]
-    found = {"free": agreement(*vectors, one.items, other.items, what)}
-    controls = random_of(head, card.of_kind("anchor", "point", "probe"), one, other, len(free), seed)
-    return found | {"random": agreement(*controls, one.items, other.items, what)}
+    naming, asked = (head.apply_numpy(half.values)[:, free] for half in (one, other))
+    found = {"free": agreement(naming, asked, one.items, other.items, what)}
+    naming, asked = random_of(head, card.of_kind("anchor", "point", "probe"), one, other, len(free), seed)
+    return found | {"random": agreement(naming, asked, one.items, other.items, what)}
 
 
 def random_of(head: Head, named: list[int], one: Sample, other: Sample, codes: int, seed: int) -> list[Floats]:
