@@ -3,14 +3,16 @@
     python -m benchmarks.bytes
 
 The table of the AMS paper (section 1, "Image Matters", arXiv 1711.06505): in closed form at the paper's size, and
-measured here: samples are written to Parquet both ways, and requests and replies are encoded as they go over the wire.
-The logs are simulated: users click items of Zipf popularity.
+measured here: 'features build' makes samples of a simulated log (items by Zipf's law, 20 impressions a user, five
+behaviours between two of them), what vectors would add to their rows is written to Parquet, too, and requests and
+replies for shuffled batches are encoded as they go over the wire.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.parts import finish
+from benchmarks.samples_read import ITEMS, make_samples
+from crossmedia.features.batch import Batch, Int64Array
+from crossmedia.features.layout import ITEMS_FILE, sample_files
+from crossmedia.features.reading.samples import Samples
+from crossmedia.features.spec import IMAGE_SPACE
+from crossmedia.features.splits import SPLITS
 from crossmedia.imgserver.wire import VectorsReply, encode_reply
 from crossmedia.v1 import image_server_pb2 as pb
 
@@ -37,13 +45,6 @@ def wire_bytes(ids: Any, dim: int, dtype: str) -> int:
     return request.ByteSize() + len(encode_reply(reply))
 
 
-def simulated(users: int, items: int, rng: np.random.Generator) -> tuple[Any, Any]:
-    """Ids of the target, shape (users,), and of the history, shape (users, HISTORY)."""
-    weights = 1.0 / np.arange(1, items + 1)
-    draws = rng.choice(items, size=(users, HISTORY + 1), p=weights / weights.sum())
-    return draws[:, 0], draws[:, 1:]
-
-
 def parquet_bytes(path: Path, columns: dict[str, Any]) -> int:
     """Size of the columns as a Parquet file with zstd."""
     pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=True)
@@ -55,44 +56,36 @@ def as_lists(flat: Any, rows: int) -> Any:
     return pa.ListArray.from_arrays(np.arange(0, len(flat) + 1, len(flat) // rows, dtype=np.int32), flat)
 
 
-def measured_samples(rows: int, items: int, folder: Path) -> dict[str, float]:
-    """Bytes a sample: ids only, and joined with the vectors of all its images."""
+def images_of(batch: Batch) -> tuple[Int64Array, Int64Array]:
+    """Image ids of the targets, shape (B,), and of the behaviours, shape (N,): an item has one."""
+    keys = batch.items.vectors[IMAGE_SPACE]
+    image = keys.unique[keys.of_items.values]
+    return image[batch.target], image[batch.history.values]
+
+
+def measured_samples(samples: Samples, folder: Path) -> dict[str, float]:
+    """Bytes a sample: with ids only as they are stored, and what vectors of all its images would add to each row."""
+    rows = sum(samples.rows(split) for split in SPLITS)
+    of_items = (samples.folder / ITEMS_FILE).stat().st_size
+    whole = sum((samples.folder / name).stat().st_size for name in sample_files(histories=True))
+    sizes = {"ids": (whole - of_items) / rows, "item": of_items / ITEMS}
     rng = np.random.default_rng(0)
-    target, history = simulated(rows, items, rng)
-    columns: dict[str, Any] = {
-        "label": rng.integers(0, 2, rows).astype(np.int8),
-        "image_id": target,
-        "hist_image_id": as_lists(pa.array(history.ravel()), rows),
-    }
-    ids_only = parquet_bytes(folder / "ids.parquet", columns)
-    vectors = rng.standard_normal((items, DIM)).astype(np.float16)
-    joined = columns | {
-        "vector": as_lists(pa.array(vectors[target].ravel()), rows),
-        "hist_vector": as_lists(pa.array(vectors[history].ravel()), rows),
-    }
-    with_vectors = parquet_bytes(folder / "joined.parquet", joined)
-    features = rng.standard_normal((items, FEATURE_DIM)).astype(np.float32)
-    few = max(1, rows // 64)  # the whole would be 64 times the size for the same bytes a sample
-    with_features = parquet_bytes(
-        folder / "features.parquet",
-        {
-            "label": columns["label"][:few],
-            "image_id": target[:few],
-            "hist_image_id": as_lists(pa.array(history[:few].ravel()), few),
-            "feature": as_lists(pa.array(features[target[:few]].ravel()), few),
-            "hist_feature": as_lists(pa.array(features[history[:few]].ravel()), few),
-        },
-    )
-    return {"ids": ids_only / rows, "vectors": with_vectors / rows, "features": with_features / few}
+    batches = samples.batches("train", BATCH)
+    for name, dim, dtype, batches_of in (("vectors", DIM, np.float16, 64), ("features", FEATURE_DIM, np.float32, 1)):
+        made = rng.standard_normal((ITEMS, dim), dtype=np.float32).astype(dtype)
+        found = [images_of(batch) for batch in islice(batches, batches_of)]
+        target, history = (np.concatenate(part) % ITEMS for part in zip(*found, strict=True))
+        columns = {name: as_lists(pa.array(made[target].ravel()), len(target))}
+        columns[f"hist_{name}"] = as_lists(pa.array(made[history].ravel()), len(target))
+        sizes[name] = sizes["ids"] + parquet_bytes(folder / f"{name}.parquet", columns) / len(target)
+    return sizes
 
 
-def measured_traffic(batches: int, items: int) -> dict[str, float]:
-    """Bytes a batch over the wire, before and after each image is asked for once."""
-    rng = np.random.default_rng(1)
+def measured_traffic(samples: Samples, batches: int) -> dict[str, float]:
+    """Bytes a shuffled batch over the wire, before and after each image is asked for once."""
     total = dict.fromkeys(("images", "unique", "features_all", "features", "vectors_all", "vectors"), 0.0)
-    for _ in range(batches):
-        target, history = simulated(BATCH, items, rng)
-        asked = np.concatenate([target, history.ravel()])
+    for batch in islice(samples.batches("train", BATCH, shuffle_seed=1), batches):
+        asked = np.concatenate(images_of(batch))
         unique = np.unique(asked)
         total["images"] += len(asked) / batches
         total["unique"] += len(unique) / batches
@@ -124,13 +117,15 @@ def main() -> None:
     """Write, encode, count, print."""
     parser = argparse.ArgumentParser(description="Bytes of samples and of traffic.")
     parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--quick", action="store_true", help="20,000 rows")
     arguments = parser.parse_args()
     rows = 20_000 if arguments.quick else arguments.rows
-    with tempfile.TemporaryDirectory() as folder:
-        samples = measured_samples(rows, arguments.items, Path(folder))
-    traffic = measured_traffic(3 if arguments.quick else 20, arguments.items)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "samples"
+        make_samples(folder, HISTORY, rows, photos=(1,))
+        opened = Samples(folder / "1")
+        samples = measured_samples(opened, folder)
+        traffic = measured_traffic(opened, 3 if arguments.quick else 20)
 
     table = Table("the paper's size, bytes a mini-batch", "printed", "closed form", "ours: fp16, ids and status")
     for line in paper():
@@ -140,6 +135,7 @@ def main() -> None:
     for name, size in samples.items():
         shown = {
             "ids": "ids only (ours)",
+            "item": "an item of the item table, once",
             "vectors": f"joined, {DIM} x fp16",
             "features": f"joined, {FEATURE_DIM} x fp32",
         }
@@ -158,7 +154,7 @@ def main() -> None:
         "samples_joined": samples["features"] / samples["ids"],
         "samples_joined_vectors": samples["vectors"] / samples["ids"],
     }
-    finish("bytes", ratios, samples=samples, traffic=traffic, rows=rows, items=arguments.items)
+    finish("bytes", ratios, samples=samples, traffic=traffic, rows=rows, items=ITEMS)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,9 @@ from rich.table import Table
 
 from benchmarks.parts import finish
 from crossmedia.features.reading.samples import Samples
+from crossmedia.trainer.baseline_lines import baseline_lines
 from crossmedia.trainer.fit import FitConfig, fit
+from crossmedia.trainer.former import as_then
 from crossmedia.trainer.images.open_images import served_versions, spaces_of
 from crossmedia.trainer.images.spaces import named_versions
 from crossmedia.trainer.metrics import rela_impr
@@ -60,6 +62,7 @@ def train(arguments: argparse.Namespace, path: Path) -> None:
     part, parts = (int(number) for number in arguments.part.split("/"))
     base = FitConfig(arguments.samples, "", server=arguments.server, epochs=arguments.epochs)
     version = named_versions(served_versions(base, samples)) if spaces_of(samples) else ""
+    results.append_new(path, baseline_lines(base, arguments.data))
     number = 0
     for seed in range(arguments.seeds):
         for variant in VARIANTS:
@@ -80,9 +83,9 @@ def train(arguments: argparse.Namespace, path: Path) -> None:
                     server=arguments.server,
                     seed=seed,
                     epochs=arguments.epochs,
-                    options=variant.options,
                     embedding_l2=variant.embedding_l2,
                     overwrite=True,  # what counts is the results file
+                    **as_then(variant.model, {"options": variant.options}),  # as the tables were made
                 )
                 key = results.key_fields(run, arguments.data, samples, version if images else "")
                 known = results.read([path]) if path.exists() else {}
@@ -104,7 +107,7 @@ def rows(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         ]
         row["rela_impr_gauc"] = summary.mean_std(gains) if gains else None
         row["model"] = row["model"].replace(f" embedding_l2={EMBEDDING_L2}", "")  # that of all nets here
-        row["parameters"] = int(runs[0]["train"]["parameters"])
+        row["parameters"] = int(runs[0]["train"].get("parameters", 0))  # a mean has none
         row["by_item_count"] = {
             name: summary.mean_std([line["test"]["by_item_count"][name].get("auc") for line in runs])
             for name in runs[0]["test"]["by_item_count"]
@@ -125,25 +128,25 @@ def show(title: str, found: list[dict[str, Any]]) -> None:
         table.add_column(name, justify="right")
     for row in found:
         table.add_row(
-            f"{row['model']} {'+ images' if row['images'] else 'ids'}",
+            summary.called(row),
             str(row["seeds"]),
             *(number(row["all"][name]) for name in ("auc", "gauc", "log_loss")),
             number(row["rela_impr_gauc"], 1),
             number(row["unseen_items"]["auc"]),
-            f"{row['train']['samples_per_s']:,.0f}",
+            f"{row['train']['samples_per_s']:,.0f}" if row["train"] else "-",
             f"{row['parameters']:,}",
         )
-    Console(width=170).print(table)
+    Console(width=190).print(table)
     buckets = list(found[0]["by_item_count"])
     table = Table(
         "model", *(f"{name} training rows" for name in buckets), title="AUC by item count", title_justify="left"
     )
     for row in found:
         table.add_row(
-            f"{row['model']} {'+ images' if row['images'] else 'ids'}",
+            summary.called(row),
             *(number(row["by_item_count"][name]) for name in buckets),
         )
-    Console(width=170).print(table)
+    Console(width=190).print(table)
 
 
 def kept_gain(found: list[dict[str, Any]]) -> dict[str, float]:

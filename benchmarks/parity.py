@@ -2,12 +2,14 @@
 
     CROSSMEDIA_TEST_DATA=… python -m benchmarks.parity
 
-MovieLens (a rating of 4 or more is a positive, the last 20 % of each user are test) and Amazon Beauty by the protocol
-of DIN's repository (the last purchase of each user is test, one negative for each purchase, drawn from what the user
-never bought). Every side reads the same samples: same rows, ids, words, kinds and ages of behaviours; embeddings of 16,
-MLP 200-80, Adam (ours: FTRL for LR), batches of 1,024, at most 20 epochs, stopped by the AUC of the validation part.
-Every side gets a grid of 4 points, step size times regularisation, chosen by the AUC of the validation part with seed
-0; then 5 seeds. DIEN, which is slow at the peers, is trained on every fourth user, ours too. Images are off everywhere.
+MovieLens (a rating of 4 or more is a positive, the last 20 % of each user are test), Amazon Beauty by the protocol of
+DIN's repository (the last purchase of each user is test, one negative for each purchase, drawn from what the user never
+bought), and H&M purchases as ``examples/fashion`` has them (the newest fifth is test, four negatives for each purchase,
+of what others bought within a week). Every side reads the same samples: same rows, ids, words, kinds and ages of
+behaviours; embeddings of 16, MLP 200-80, Adam (ours: FTRL for LR), batches of 1,024, at most 20 epochs, stopped by the
+AUC of the validation part. Every side gets a grid of 4 points, step size times regularisation, chosen by the AUC of the
+validation part with seed 0; then 5 seeds. DIEN, which is slow at the peers, is trained on every fourth user, ours too.
+Images are off everywhere.
 
 What has a line in the results file is not run again; ``--table`` only prints. The peers run in an environment of their
 own, ``.venv-peers``, which the first run makes.
@@ -20,6 +22,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -36,6 +39,7 @@ from crossmedia.features.reading.samples import Samples
 from crossmedia.features.schema import load_schema
 from crossmedia.features.writing.build import build_samples
 from crossmedia.trainer.fit import FitConfig, fit
+from crossmedia.trainer.former import as_then
 from crossmedia.trainer.metrics import auc, gauc, log_loss
 from crossmedia.trainer.report.summary import mean_std
 from crossmedia.trainer.report.tables import number
@@ -61,8 +65,21 @@ NETS: dict[str, Points] = {
 KEY = ("data", "samples", "side", "model", "step", "regularisation", "seed")
 
 
-def prepare(folder: Path, data: Path) -> dict[str, Path]:
-    """Samples of both data sets, whole and of every fourth user, from the logs."""
+def prepare(folder: Path, data: Path, names: list[str]) -> dict[str, Path]:
+    """Samples of some data sets, whole and of every fourth user, from the logs."""
+    made = {"movielens": _movielens, "beauty": _beauty, "fashion": _fashion}
+    return {f"{name}{part}": made[name](folder, data, part) for name in names for part in ("", "-quarter")}
+
+
+def _logs(example: str, **paths: Path) -> None:
+    """The logs and the schema of an example, by its own script."""
+    script = str(ROOT / "examples" / example / "prepare.py")
+    subprocess.run(
+        [sys.executable, script, *(f"--{name}={path}" for name, path in paths.items())], check=True, stdout=2
+    )
+
+
+def _movielens(folder: Path, data: Path, part: str) -> Path:
     posters = folder / "posters"
     posters.mkdir(exist_ok=True)
     lists = subprocess.run(
@@ -74,36 +91,56 @@ def prepare(folder: Path, data: Path) -> dict[str, Path]:
     for name in lists.stdout.split():  # names suffice: no image is looked at
         if name.endswith(".jpg"):
             (posters / Path(name).name).touch()
-    found = {}
-    for part in ("", "-quarter"):
-        ratings = folder / f"ratings{part}.csv"
-        with (
-            gzip.open(data / "movielens_small3" / "ratings.csv.gz", "rt") as source,
-            open(ratings, "w", newline="") as out,
-        ):
-            rows = csv.DictReader(source)
-            writer = csv.DictWriter(out, rows.fieldnames or [])
-            writer.writeheader()
-            writer.writerows(row for row in rows if not part or int(row["userId"]) % SHARE_OF_DIEN == 0)
-        logs = folder / f"movielens{part}-logs"
-        command = [sys.executable, str(ROOT / "examples" / "movielens" / "prepare.py"), f"--ratings={ratings}"]
-        movies = data / "movielens_small3" / "movies.csv"
-        subprocess.run([*command, f"--movies={movies}", f"--posters={posters}", f"--out={logs}"], check=True, stdout=2)
-        found[f"movielens{part}"] = folder / f"movielens{part}"
-        build_samples(load_schema(logs / "samples.toml"), found[f"movielens{part}"], overwrite=True)
+    ratings, logs, samples = (
+        folder / f"ratings{part}.csv",
+        folder / f"movielens{part}-logs",
+        folder / f"movielens{part}",
+    )
+    with (
+        gzip.open(data / "movielens_small3" / "ratings.csv.gz", "rt") as source,
+        open(ratings, "w", newline="") as out,
+    ):
+        rows = csv.DictReader(source)
+        writer = csv.DictWriter(out, rows.fieldnames or [])
+        writer.writeheader()
+        writer.writerows(row for row in rows if not part or int(row["userId"]) % SHARE_OF_DIEN == 0)
+    _logs("movielens", ratings=ratings, movies=data / "movielens_small3" / "movies.csv", posters=posters, out=logs)
+    build_samples(load_schema(logs / "samples.toml"), samples, overwrite=True)
+    return samples
 
-        sequences = folder / f"beauty{part}.txt"
-        lines = (data / "amazon_sequences" / "Beauty.txt").read_text().splitlines(keepends=True)
-        sequences.write_text("".join(lines[:: SHARE_OF_DIEN if part else 1]))
-        logs = folder / f"beauty{part}-logs"
-        command = [sys.executable, str(ROOT / "examples" / "amazon" / "prepare.py"), f"--sequences={sequences}"]
-        attributes = data / "amazon_sequences" / "Beauty_item2attributes.json"
-        subprocess.run([*command, f"--attributes={attributes}", f"--out={logs}"], check=True, stdout=2)
-        schema = (logs / "samples.toml").read_text()
-        (logs / "samples.toml").write_text(schema[: schema.index("[split]")] + '[split]\nmethod = "leave_one_out"\n')
-        found[f"beauty{part}"] = folder / f"beauty{part}"
-        build_samples(load_schema(logs / "samples.toml"), found[f"beauty{part}"], overwrite=True)
-    return found
+
+def _beauty(folder: Path, data: Path, part: str) -> Path:
+    sequences, logs, samples = folder / f"beauty{part}.txt", folder / f"beauty{part}-logs", folder / f"beauty{part}"
+    lines = (data / "amazon_sequences" / "Beauty.txt").read_text().splitlines(keepends=True)
+    sequences.write_text("".join(lines[:: SHARE_OF_DIEN if part else 1]))
+    attributes = data / "amazon_sequences" / "Beauty_item2attributes.json"
+    _logs("amazon", sequences=sequences, attributes=attributes, out=logs)
+    schema = (logs / "samples.toml").read_text()
+    (logs / "samples.toml").write_text(schema[: schema.index("[split]")] + '[split]\nmethod = "leave_one_out"\n')
+    build_samples(load_schema(logs / "samples.toml"), samples, overwrite=True)
+    return samples
+
+
+def _fashion(folder: Path, data: Path, part: str) -> Path:
+    source, logs, samples = folder / f"hm{part}", folder / f"fashion{part}-logs", folder / f"fashion{part}"
+    source.mkdir(exist_ok=True)
+    (source / "articles.csv.gz").write_bytes((data / "hm_fashion" / "articles.csv.gz").read_bytes())
+    users: dict[str, int] = {}
+    with (
+        gzip.open(data / "hm_fashion" / "purchases.csv.gz", "rt", newline="") as log,
+        gzip.open(source / "purchases.csv.gz", "wt", newline="") as out,
+    ):
+        rows = csv.DictReader(log)
+        writer = csv.DictWriter(out, rows.fieldnames or [])
+        writer.writeheader()
+        numbered = ((row, users.setdefault(row["user"], len(users))) for row in rows)
+        writer.writerows(row for row, user in numbered if not part or user % SHARE_OF_DIEN == 0)
+    _logs("fashion", hm=source, out=logs)
+    schema = (logs / "samples.toml").read_text()
+    bare = re.sub(r"\n\[vectors\.\w+\]\nkey = .*\n", "", schema)  # ids of images are a column, as in the other sets
+    (logs / "samples.toml").write_text(bare)
+    build_samples(load_schema(logs / "samples.toml"), samples, overwrite=True)
+    return samples
 
 
 def run(side: str, model: str, samples: Samples, step: float, regularisation: float, seed: int) -> dict[str, Any]:
@@ -118,6 +155,7 @@ def run(side: str, model: str, samples: Samples, step: float, regularisation: fl
             if model == "dien":
                 # No auxiliary loss, as both libraries have it; batch normalisation and ReLU, as FuxiCTR's.
                 settings["options"] = {"auxiliary": 0.0, "activation": "batch_norm"}
+            settings = as_then(model, settings)  # the peers' nets have no softmax, and their weights are not averaged
             config = FitConfig(str(samples.folder), out, model, images=False, seed=seed, epochs=20, **settings)
             result = fit(config)
             validation, train = result["validation"]["all"]["auc"], result["train"]
@@ -172,7 +210,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results/parity.jsonl"))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--models", default=",".join(MODELS))
-    parser.add_argument("--data", default="beauty,movielens")
+    parser.add_argument("--data", default="beauty,movielens,fashion")
     parser.add_argument("--table", action="store_true", help="print what there is")
     parser.add_argument("--quick", action="store_true", help="LR on Beauty with one seed")
     arguments = parser.parse_args()
@@ -183,10 +221,10 @@ def main() -> None:
         where = os.environ.get("CROSSMEDIA_TEST_DATA")
         if not where:
             raise SystemExit(
-                "CROSSMEDIA_TEST_DATA must name the folder that has movielens_small3 and amazon_sequences."
+                "CROSSMEDIA_TEST_DATA must name the folder that has movielens_small3, amazon_sequences and hm_fashion."
             )
         with tempfile.TemporaryDirectory() as temporary:
-            folders = prepare(Path(temporary), Path(where))
+            folders = prepare(Path(temporary), Path(where), arguments.data.split(","))
             for model in arguments.models.split(","):
                 for name in arguments.data.split(","):
                     data = f"{name}-quarter" if model == "dien" else name

@@ -164,7 +164,7 @@ def as_dict(taken: Taken) -> dict[str, Any]:
 
 def finish(benchmark: str, ratios: dict[str, float], **more: Any) -> None:
     """Print the one line of JSON that ends a benchmark."""
-    print(json.dumps({"benchmark": benchmark, "ratios": {k: round(v, 3) for k, v in ratios.items()}, **more}))
+    print(json.dumps({"benchmark": benchmark, "ratios": ratios, **more}))
 
 
 def copy_store(source: Path, target: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,15 @@ validation = 0.05
 """
 
 
-def make_samples(folder: Path, length: int, rows: int) -> dict[str, float]:
-    """Samples whose items have one image, and ten; returns the bytes a sample of each."""
+def make_samples(folder: Path, length: int, rows: int, photos: Sequence[int] = PHOTOS) -> dict[str, float]:
+    """Samples whose items have one image, and ten; returns the bytes a sample of each.
+
+    Args:
+        folder: for all of it, one folder of samples for each of ``photos``, named after it.
+        length: behaviours of a history.
+        rows: impressions.
+        photos: images of an item.
+    """
     from crossmedia.features.schema import load_schema
     from crossmedia.features.writing.build import build_samples
 
@@ -75,15 +83,15 @@ def make_samples(folder: Path, length: int, rows: int) -> dict[str, float]:
     shown |= {"item": rng.choice(ITEMS, rows, p=popularity), "click": rng.integers(0, 2, rows)}
     pq.write_table(pa.table(shown), folder / "log.parquet")
     sizes = {}
-    for photos in PHOTOS:
-        images = rng.choice(IMAGES, ITEMS * photos, replace=False)
-        lists = pa.ListArray.from_arrays(pa.array(np.arange(0, len(images) + 1, photos, dtype=np.int32)), images)
+    for each in photos:
+        images = rng.choice(IMAGES, ITEMS * each, replace=False)
+        lists = pa.ListArray.from_arrays(pa.array(np.arange(0, len(images) + 1, each, dtype=np.int32)), images)
         items = {"item": np.arange(ITEMS), "image": lists, "cate_id": np.arange(ITEMS) % 500}
-        pq.write_table(pa.table(items), folder / f"items-{photos}.parquet")
-        schema = folder / f"{photos}.toml"
-        schema.write_text(SCHEMA.format(photos=photos, length=length))
-        report = build_samples(load_schema(schema), folder / str(photos), overwrite=True)
-        sizes[str(photos)] = report.bytes_per_sample
+        pq.write_table(pa.table(items), folder / f"items-{each}.parquet")
+        schema = folder / f"{each}.toml"
+        schema.write_text(SCHEMA.format(photos=each, length=length))
+        report = build_samples(load_schema(schema), folder / str(each), overwrite=True)
+        sizes[str(each)] = report.bytes_per_sample
     return sizes
 
 

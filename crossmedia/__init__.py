@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from crossmedia.imgserver.similarity.duplicates import find_duplicates
     from crossmedia.imgserver.storage.catalogue.manifest import write_manifest
     from crossmedia.imgserver.vision.machine import Machine
+    from crossmedia.trainer.align.settings import AlignConfig
+    from crossmedia.trainer.align.train import align
     from crossmedia.trainer.compare import compare
     from crossmedia.trainer.evaluate import evaluate, score
     from crossmedia.trainer.export.exported import export_model
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from crossmedia.trainer.settings import CompareConfig, FitConfig, ReportConfig
 
 __all__ = [
+    "AlignConfig",
     "CompareConfig",
     "CrossMediaError",
     "FitConfig",
@@ -48,6 +51,7 @@ __all__ = [
     "ReportConfig",
     "Samples",
     "Scorer",
+    "align",
     "build_index",
     "build_samples",
     "compare",
@@ -64,6 +68,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AlignConfig": "trainer.align.settings",
     "CompareConfig": "trainer.settings",
     "CrossMediaError": "errors",
     "FitConfig": "trainer.settings",
@@ -75,6 +80,7 @@ _MODULES = {
     "ReportConfig": "trainer.settings",
     "Samples": "features.reading.samples",
     "Scorer": "trainer.scorer",
+    "align": "trainer.align.train",
     "build_index": "imgserver.similarity.building",
     "build_samples": "features.writing.build",
     "compare": "trainer.compare",

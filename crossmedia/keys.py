@@ -322,6 +322,8 @@ def _of_floats(column: Column) -> pa.Array:
     given = column.values.to_numpy(zero_copy_only=False)
     numbers = given.astype(np.float64)
     empty = np.isnan(numbers)
+    if (endless := np.isinf(numbers)).any():
+        raise column.wrong(endless, "an id is finite. Leave the cell empty where there is none")
     with np.errstate(invalid="ignore"):
         beyond = np.abs(numbers) > limit
     if beyond.any():

@@ -63,6 +63,11 @@ class Version:
         return self.backbone.startswith(TEXT)
 
     @property
+    def made_of(self) -> str:
+        """What one of its vectors was made of, for messages: a text, a photo, or, where nobody knows, a vector."""
+        return "text" if self.of_texts else "vector" if self.imported else "photo"
+
+    @property
     def of_tower(self) -> bool:
         """Whether its backbone is the image tower or the text tower of one model, whose features can be compared."""
         return self.backbone.removeprefix(TEXT).startswith(TOWER) and not self.with_photometry
@@ -76,6 +81,12 @@ class Version:
     def imported(self) -> bool:
         """Whether the vectors came from elsewhere, so that no more of them can be computed here."""
         return self.head == IMPORTED
+
+
+def place_and_version(text: str) -> tuple[str, str]:
+    """What ``host:port@VERSION`` names: a place, and a version of what is there; empty where there is none."""
+    place, _, version = text.partition("@")
+    return place, version
 
 
 def hashed(name: str, sha: str) -> str:

@@ -104,10 +104,17 @@ def entries(column: Column, separator: str = "", read: Callable[[Column], pa.Arr
             f"it is read as a column of lists. Give the text between its entries, as in lists = {{ {column.name} = "
             f'"|" }}, or put a column of one key a cell into ids'
         )
-    return _lists(len(values), parents, found)
+    return lists_of(len(values), parents, found)
 
 
-def _lists(n: int, parents: Int64Array, found: pa.Array) -> pa.ListArray:
+def lists_of(n: int, parents: Int64Array, found: pa.Array) -> pa.ListArray:
+    """Lists of entries, nulls left out.
+
+    Args:
+        n: how many lists there are.
+        parents: the list that each entry is in, ascending, shape (e,).
+        found: the entries, shape (e,).
+    """
     real = pc.is_valid(found)
     offsets = np.searchsorted(parents[np.asarray(real)], np.arange(n + 1)).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), found.filter(real))
@@ -115,7 +122,7 @@ def _lists(n: int, parents: Int64Array, found: pa.Array) -> pa.ListArray:
 
 def alone(found: pa.Array) -> pa.ListArray:
     """A column of one key or none a cell, as lists."""
-    return _lists(len(found), np.arange(len(found)), found)
+    return lists_of(len(found), np.arange(len(found)), found)
 
 
 def joined(lists: pa.ListArray) -> pa.Array:
@@ -132,7 +139,7 @@ def parted(text: pa.Array) -> pa.ListArray:
     lists = pc.split_pattern(text, BETWEEN)
     found, parents = pc.list_flatten(lists), np.asarray(pc.list_parent_indices(lists)).astype(np.int64)
     found = pc.replace_substring(pc.replace_substring(found, f"{ESCAPE}1", BETWEEN), f"{ESCAPE}0", ESCAPE)
-    return _lists(len(text), parents, pc.if_else(pc.equal(found, ""), None, found))
+    return lists_of(len(text), parents, pc.if_else(pc.equal(found, ""), None, found))
 
 
 def fractions_in(words: pa.Array) -> int:

@@ -44,6 +44,8 @@ class Meta:
         has_histories: whether rows have histories.
         has_images: whether items have image ids.
         has_held_out: whether the item table tells which items are held out entirely.
+        hold_out_seed: of the draw of these.
+        hold_out_by: column of the source that names groups of items, which are held out whole; empty without one.
         extends: hash of the vocabularies that these continue; empty when they began anew.
         max_history: behaviours that a history holds at most.
     """
@@ -67,6 +69,8 @@ class Meta:
     extends: str
     max_history: int
     spaces: dict[str, dict[str, Any]] = field(default_factory=dict)
+    hold_out_seed: int = 0
+    hold_out_by: str = ""
 
     @property
     def space_of(self) -> dict[str, Space]:

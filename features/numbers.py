@@ -74,8 +74,9 @@ class NumberScale:
                 return cls(how)
             upto = np.cumsum(counts)
             ranks = np.ceil(np.arange(1, n) * upto[-1] / n).astype(np.int64)
-            edges = np.unique(values[np.minimum(np.searchsorted(upto, ranks, side="left"), len(values) - 1)])
-            return cls(how, edges=tuple(edges[edges > values[0]].tolist()))
+            # A bucket begins behind the number that fills the one before, however many rows that one number has.
+            begins = np.unique(np.searchsorted(upto, ranks, side="left") + 1)
+            return cls(how, edges=tuple(values[begins[begins < len(values)]].tolist()))
         shown, total = _scaled(how, values), max(1, int(counts.sum()))
         mean = float((shown * counts).sum() / total)
         deviation = float(np.sqrt((counts * (shown - mean) ** 2).sum() / total))

@@ -85,7 +85,9 @@ def as_numbers(column: Column, what: str) -> pa.Array:
     if pa.types.is_string(kind):
         values = pc.if_else(pc.is_in(values, value_set=pa.array(["", *NOT_A_NUMBER])), None, values)
         if (bad := np.asarray(pc.fill_null(pc.invert(pc.match_substring_regex(values, _NUMBER)), False))).any():
-            raise column.wrong(bad, f"{what}. Write numbers for words, 1 for yes and 0 for no")
+            raise column.wrong(
+                bad, f"{what}. Write numbers for words, 1 for yes and 0 for no, and nothing where there is none"
+            )
         values = pc.cast(values, pa.float64())
     elif pa.types.is_boolean(kind) or pa.types.is_null(kind):
         values = pc.cast(values, pa.int8())

@@ -66,7 +66,8 @@ method = "user_tail"        # the last rows of each user; "time": the last rows 
 test = 0.2                  # shares; not with "leave_one_out"
 validation = 0.1
 hold_out_items = 0.15       # optional: this share of the items is in no training or validation row and in no history
-hold_out_seed = 0
+hold_out_seed = 0           # another seed, other items. Items that have an image in common are held out together
+hold_out_by = "product"     # optional: so are items with one value in this column of [items]
 """
 
 from __future__ import annotations
@@ -75,7 +76,16 @@ import re
 from pathlib import Path
 
 from crossmedia.errors import BadInput
-from crossmedia.features.columns import ACTION, HISTORY, HISTORY_COLUMNS, IMAGE, ITEM_ROW, key_column, label_columns
+from crossmedia.features.columns import (
+    ACTION,
+    GROUP,
+    HISTORY,
+    HISTORY_COLUMNS,
+    IMAGE,
+    ITEM_ROW,
+    key_column,
+    label_columns,
+)
 from crossmedia.features.numbers import STANDARD, check_how
 from crossmedia.features.rules import take_rules
 from crossmedia.features.spec import (
@@ -116,6 +126,8 @@ def load_schema(path: str | Path) -> Schema:
     if "layout" in top.values:
         raise top.fail("there is one layout now, in which a user's behaviours stand once. Leave layout out.")
     top.done()
+    if items is None and split is not None and "hold_out_by" in split.values:
+        raise split.fail("hold_out_by names a column of [items], and there is no such table.")
     drawn = _negatives(negatives)
     impressions = _log(log, drawn)
     shown = _items(items, impressions)
@@ -149,6 +161,8 @@ def _taken(schema: Schema) -> list[str]:
         own.add(IMAGE)
     if schema.split.hold_out_items:
         own.add("held_out")
+    if schema.split.hold_out_by:
+        own.add(GROUP)
     own |= {key_column(name) for name, space in schema.vectors.items() if space.key == BY_ITEM}
     names = schema.columns
     if schema.behaviours is None:
@@ -215,6 +229,8 @@ def _items(table: TomlTable | None, log: Log) -> Items | None:
         _columns(table, text=True),
     )
     table.done()
+    if twice := [name for name in items.images if items.images.count(name) > 1]:
+        raise table.fail(f"image names the column {twice[0]!r} twice; every photo of it would count twice.")
     if manifest and not items.images:
         raise table.fail("image_manifest is given without image, the column whose names it gives ids to.")
     return items
@@ -305,6 +321,7 @@ def _split(table: TomlTable | None) -> Split:
         float(table.take("validation", (int, float), 0.1)),
         float(table.take("hold_out_items", (int, float), 0.0)),
         table.take("hold_out_seed", int, 0),
+        table.take("hold_out_by", str, ""),
     )
     if not 0 <= split.hold_out_items < 1 or split.hold_out_seed < 0:
         raise table.fail(f"hold_out_items is {split.hold_out_items}; it must be a share from 0 to below 1.")

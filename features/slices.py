@@ -54,7 +54,7 @@ class Slices:
         return cls(offsets[:-1] - offsets[0], np.diff(offsets))
 
     def entries(self, rows: Chosen) -> tuple[Chosen, Int64Array]:
-        """The positions of the values of one or more rows.
+        """The positions of the values of some rows.
 
         Returns:
             chosen: places of the N values, row after row: a slice if nothing has to be gathered, else shape (N,).
@@ -63,7 +63,7 @@ class Slices:
         start, length = self.start[rows], self.length[rows]
         offsets = np.zeros(len(start) + 1, dtype=np.int64)
         np.cumsum(length, out=offsets[1:])
-        if (start[1:] == start[:-1] + length[:-1]).all():
+        if len(start) and (start[1:] == start[:-1] + length[:-1]).all():
             return slice(int(start[0]), int(start[0] + offsets[-1])), offsets
         return np.repeat(start - offsets[:-1], length) + np.arange(offsets[-1]), offsets
 

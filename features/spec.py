@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from crossmedia.errors import BadInput
 from crossmedia.features.rules import Rule
 
 DEFAULT_HISTORY = 50
@@ -100,7 +101,8 @@ class Behaviours:
 class Split:
     """How rows are divided: method, the shares of test and validation, and the share of items held out entirely.
 
-    ``LEAVE_ONE_OUT`` does not look at the shares.
+    ``LEAVE_ONE_OUT`` does not look at the shares. ``hold_out_by`` is the column of the item table that names the groups
+    that are held out whole; empty: only items with a photo in common are.
     """
 
     method: str = USER_TAIL
@@ -108,6 +110,7 @@ class Split:
     validation: float = 0.1
     hold_out_items: float = 0.0
     hold_out_seed: int = 0
+    hold_out_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,16 @@ class Schema:
     negatives: Negatives | None = None
     images: ImageTable | None = None
     vectors: dict[str, VectorSpace] = field(default_factory=dict)
+
+    def with_hold_out_seed(self, seed: int) -> Schema:
+        """The same, with other items held out.
+
+        Raises:
+            BadInput: it holds none out.
+        """
+        if not self.split.hold_out_items:
+            raise BadInput("The schema holds no items out. Say how many in [split], as in hold_out_items = 0.15.")
+        return replace(self, split=replace(self.split, hold_out_seed=seed))
 
     @property
     def labels(self) -> tuple[str, ...]:

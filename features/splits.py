@@ -1,13 +1,10 @@
-"""Decide which rows are for training, validation and test, and which items are held out entirely."""
+"""Decide which rows are for training, validation and test."""
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
 from crossmedia.features.batch import Int64Array
-from crossmedia.features.hashing import draw, hash_strings
 from crossmedia.features.spec import Split
 
 TRAIN, VALIDATION, TEST = range(3)
@@ -78,12 +75,3 @@ def _ranks(user: Int64Array, times: Int64Array) -> tuple[Int64Array, Int64Array]
     rank = np.empty(len(times), dtype=np.int64)
     rank[order] = np.arange(len(times)) - first[user[order]]
     return rank, counts[user]
-
-
-def held_out(split: Split, items: pa.Array) -> npt.NDArray[np.bool_]:
-    """Which items are held out entirely, by a hash of their key, shape (n,)."""
-    if not split.hold_out_items:
-        return np.zeros(len(items), dtype=np.bool_)
-    numbers = draw(split.hold_out_seed, hash_strings(items).view(np.int64))
-    chosen: npt.NDArray[np.bool_] = numbers < np.uint64(split.hold_out_items * 2**64)
-    return chosen

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import Int64Array, Jagged
+from crossmedia.features.cells import lists_of
 from crossmedia.features.spec import CHARACTERS, WORDS
 
 Tokenizer = Callable[[pa.Array], pa.ListArray]
@@ -116,7 +117,7 @@ def _grams(n: int, parents: Int64Array, words: pa.Array, size: Int64Array) -> pa
     letters = np.asarray(pc.utf8_length(words)).astype(np.int64)
     parted = (size > 1) & (letters > size)
     if not parted.any():
-        return _lists(n, parents, words)
+        return lists_of(n, parents, words)
     of, width = words.filter(pa.array(parted)), size[parted]
     codes = np.frombuffer("".join(of.to_pylist()).encode("utf-32-le"), dtype=np.uint32).astype(np.int64)
     grams = Jagged.of_lengths(codes, letters[parted])
@@ -131,7 +132,7 @@ def _grams(n: int, parents: Int64Array, words: pa.Array, size: Int64Array) -> pa
     place = np.concatenate([np.flatnonzero(~parted), np.repeat(np.flatnonzero(parted), count)])
     order = np.argsort(place, kind="stable")
     every = pa.concat_arrays([words.filter(pa.array(~parted)), found])
-    return _lists(n, every_parent[order], every.take(pa.array(order)))
+    return lists_of(n, every_parent[order], every.take(pa.array(order)))
 
 
 def _unpacked(code: int) -> str:
@@ -139,8 +140,3 @@ def _unpacked(code: int) -> str:
     mask = (1 << _CODE_BITS) - 1
     three = (code >> 2 * _CODE_BITS, code >> _CODE_BITS & mask, code & mask)
     return "".join(chr(one) for one in three if one)
-
-
-def _lists(n: int, parents: Int64Array, words: pa.Array) -> pa.ListArray:
-    offsets = np.searchsorted(parents, np.arange(n + 1)).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), words)

@@ -13,8 +13,9 @@ from crossmedia.imgserver.commands.daemon import health, info, serve, stop
 from crossmedia.imgserver.commands.operations import backup, compact, doctor, mend, restore
 from crossmedia.imgserver.commands.planning import plan
 from crossmedia.imgserver.commands.publish import publish
+from crossmedia.imgserver.commands.search import search
 from crossmedia.imgserver.commands.shards import merge, reshard
-from crossmedia.imgserver.commands.similarity import duplicates, index, search, semantic_ids
+from crossmedia.imgserver.commands.similarity import duplicates, index, semantic_ids
 from crossmedia.imgserver.commands.vectors import compress, export, import_command
 from crossmedia.imgserver.commands.versions import versions
 

@@ -258,15 +258,15 @@ def fit_pca(features: Features, dim: int) -> Head:
     One scale for all components keeps their proportions, so dot products mean what they meant among the features.
 
     Raises:
-        BadInput: no more photos than there are numbers in a vector, or ``dim`` above F.
+        BadInput: no more features than there are numbers in a vector, or ``dim`` above F.
     """
     n, width = features.shape
     if dim > width:
         raise BadInput(f"A PCA of {width} numbers has at most as many, and not {dim}. Choose a smaller --dim.")
     if not 1 <= dim < n:
         raise BadInput(
-            f"A PCA to {dim} numbers needs more than {dim} embedded photos; there are {n}. "
-            f"Choose a smaller --dim, or embed more photos."
+            f"A PCA to {dim} numbers needs more than {dim} features; there are {n}. Choose a smaller --dim, or embed "
+            f"more photos or texts."
         )
     centred = np.asarray(features, dtype=np.float64)
     mean = centred.mean(axis=0)
@@ -325,8 +325,8 @@ def new_head(spec: HeadSpec, features: Features, start: str = "pca", backbone: s
         raise BadInput(f"A head that starts as a PCA has no layer narrower than its vector; got {spec.widths}.")
     if len(features) <= spec.dim:
         raise BadInput(
-            f"A head that starts as a PCA to {spec.dim} numbers needs more than {spec.dim} images; the training rows "
-            f"show {len(features)}. Use --head-start random, or a narrower head."
+            f"A head that starts as a PCA to {spec.dim} numbers needs more than {spec.dim} features; the training rows "
+            f"lead to {len(features)}. Use --head-start random, or a narrower head."
         )
     pca = fit_pca(features, min(spec.widths[1], len(features) - 1, spec.widths[0])).linear[0]
     weight[: pca.out_features], bias[: pca.out_features] = pca.weight.detach().numpy(), pca.bias.detach().numpy()

@@ -1,30 +1,31 @@
-"""The same models with ids only and with images, over several seeds: one table, and one sentence."""
+"""The same models with ids only and with images, over hold-outs and seeds: one table, and one sentence."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from crossmedia.disk import replacing
-from crossmedia.errors import BadInput
+from crossmedia.errors import BadInput, did_you_mean
 from crossmedia.features.layout import META_FILE
-from crossmedia.features.reading.samples import Samples
+from crossmedia.features.reading.hold_outs import hold_outs
 from crossmedia.options import checked
 from crossmedia.progress import duration
+from crossmedia.trainer.baseline_lines import baseline_lines
 from crossmedia.trainer.fit import fit
 from crossmedia.trainer.images.open_images import served_versions, spaces_of
 from crossmedia.trainer.images.places import Given
 from crossmedia.trainer.images.spaces import named_versions
+from crossmedia.trainer.intervals import with_intervals
 from crossmedia.trainer.models import model_class
-from crossmedia.trainer.report import summary
+from crossmedia.trainer.report import summary, verdict
 from crossmedia.trainer.runs import results
-from crossmedia.trainer.runs.run_folder import COMPARISON, SETTINGS, fresh_names, holds_run
+from crossmedia.trainer.runs.run_folder import COMPARISON, SETTINGS, fresh_names, holds_run, name_in_comparison
 from crossmedia.trainer.runs.sealed import sealed_json
 from crossmedia.trainer.settings import CompareConfig, FitConfig
 
@@ -41,6 +42,8 @@ def compare(
 ) -> dict[str, Any]:
     """Train what has no line of results yet, and write ``compare.json``: rows, the sentence, the lines.
 
+    The rows of ``baselines``, of which none is trained, stand beside those of the models.
+
     Samples without images are trained with ids only, and no server is asked.
 
     Returns:
@@ -55,65 +58,110 @@ def compare(
         >>> import crossmedia
         >>> base = crossmedia.FitConfig.suited_to("samples", server="localhost:7070", epochs=1)
         >>> found = crossmedia.compare(crossmedia.CompareConfig(base, models=("embedding_mlp",), seeds=1))
-        >>> [(row["model"], row["images"]) for row in found["rows"]]
+        >>> [(row["model"], row["images"]) for row in found["rows"] if not row["baseline"]]
         [('embedding_mlp', False), ('embedding_mlp', True)]
     """
     config = checked(config, CompareConfig)
-    for name in config.models:
+    for name in (*config.models, *config.options):
         model_class(name)
     reference = _reference(config.reference)
-    samples = Samples(config.base.samples)
+    folders = [config.base.samples, *config.hold_outs]
+    opened = dict(zip(folders, hold_outs(folders), strict=True))
+    samples = opened[config.base.samples]
     data = config.data or samples.folder.resolve().name
     with_images = bool(spaces_of(samples))
     # Asked first, so that nothing is trained when the server cannot be reached.
-    version = named_versions(served_versions(config.base, samples, transport)) if with_images else ""
-    out = _folder(config.base, results.key_fields(config.base, data, samples, version))
+    versions = served_versions(config.base, samples, transport) if with_images else {}
+    choices = [(), *_choices(config.spaces, list(versions))] if with_images else [()]
+    own = results.key_fields(config.base, data, samples, named_versions(versions))
+    own |= {"models": config.options} if config.options else {}
+    own |= {"hold_outs": [opened[folder].hash for folder in config.hold_outs]} if config.hold_outs else {}
+    out = _folder(config.base, own)
     file = config.results or out / RESULTS
-    runs = list(_runs(config, out, (False, True) if with_images else (False,)))
-    keys = [results.key_fields(run, data, samples, version if run.images else "") for run in runs]
-    train = partial(fit, transport=transport, announce=announce)
-    lines = list(_lines(list(zip(runs, keys, strict=True)), file, train, announce, progress))
-    rows = summary.rows(lines)
-    verdict = summary.sentence(rows)
-    if not with_images:
-        verdict = f"{summary.winner(rows)} The samples have no images to compare with.".lstrip()
-    result = {
-        "samples": config.base.samples,
-        "seeds": config.seeds,
-        "rows": rows,
-        "reference": reference,
-        "sentence": verdict,
-        "doubts": summary.doubts(lines),
-        "runs": lines,
-    }
+    runs = []
+    for settings, spaces in _runs(config, out, choices):
+        version = named_versions({name: versions[name] for name in spaces})
+        key = results.key_fields(settings, data, opened[settings.samples], version)
+        runs.append(_Run(settings, spaces, transport, key))
+    means = [line for folder in folders for line in baseline_lines(replace(config.base, samples=folder), data)]
+    results.append_new(file, means)
+    lines = list(_lines(runs, file, announce, progress))
+    announce("intervals over users, items and seeds")
+    of_runs = [(line, Path(run.config.out)) for line, run in zip(lines, runs, strict=True)]
+    result = _judged(config, means, of_runs, with_images) | {"reference": reference}
     with replacing(out / COMPARISON) as part:
         part.write_text(sealed_json(result))
     return {**result, "out": str(out)}
 
 
+def _judged(
+    config: CompareConfig, means: list[results.Line], of_runs: list[tuple[results.Line, Path]], with_images: bool
+) -> dict[str, Any]:
+    """What is said of the lines of the means and of the runs, each of which has its folder."""
+    lines = [line for line, _ in of_runs]
+    folders = [config.base.samples, *config.hold_outs]
+    rows, unsure = with_intervals(summary.rows([*means, *lines]), of_runs, config.base, folders)
+    said = verdict.sentence(rows)
+    if not with_images:
+        said = f"{verdict.winner(rows)} The samples have no images to compare with.".lstrip()
+    return {
+        "samples": config.base.samples,
+        "hold_outs": list(config.hold_outs),
+        "seeds": config.seeds,
+        "rows": rows,
+        "sentence": said,
+        "doubts": [*verdict.doubts_of_means(rows), *unsure, *summary.doubts(lines)],
+        "runs": lines,
+        "baselines": means,
+    }
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run of a comparison.
+
+    Attributes:
+        config: how it is trained.
+        spaces: whose vectors it has.
+        given: transports in the place of connections, of all spaces.
+        key: what its line of results is found by.
+    """
+
+    config: FitConfig
+    spaces: tuple[str, ...]
+    given: Given
+    key: results.Line
+
+    @property
+    def transport(self) -> Given:
+        """Those of its own spaces."""
+        if not isinstance(self.given, Mapping):
+            return self.given
+        return {name: transport for name, transport in self.given.items() if name in self.spaces}
+
+
 def _lines(
-    runs: list[tuple[FitConfig, results.Line]],
+    runs: list[_Run],
     file: Path,
-    train: Callable[..., dict[str, Any]],
     announce: Callable[[str], None],
     progress: Callable[[int, int, str], None],
 ) -> Iterator[results.Line]:
     """The line of each run, which is trained where the file has none of its key."""
     trained, began = 0, time.monotonic()
-    for number, (run, key) in enumerate(runs, 1):
+    for number, run in enumerate(runs, 1):
         # Read again each time: another process may have filled in some of the same matrix.
         known = results.read([file]) if file.exists() else {}
-        line = known.get(results.identity(key))
-        name = f"run {number} of {len(runs)}, {Path(run.out).name}"
+        line = known.get(results.identity(run.key))
+        name = f"run {number} of {len(runs)}, {Path(run.config.out).name}"
         if line is None:
-            left = sum(results.identity(other) not in known for _, other in runs[number - 1 :])
+            left = sum(results.identity(other.key) not in known for other in runs[number - 1 :])
             rest_s = (time.monotonic() - began) / trained * left if trained else 0
             announce(f"{name}: training{f', about {duration(rest_s)} left' if trained else ''}")
 
             def on_the_way(done: int, total: int, what: str, name: str = name) -> None:
                 progress(done, total, f"{name}, {what}")
 
-            line = results.new_line(key, train(run, progress=on_the_way))
+            line = results.new_line(run.key, fit(run.config, run.transport, on_the_way, announce))
             results.append(file, line)
             trained += 1
         else:
@@ -121,17 +169,43 @@ def _lines(
         yield line
 
 
-def _runs(config: CompareConfig, out: Path, with_images: tuple[bool, ...]) -> Iterator[FitConfig]:
-    """Every run of a comparison, a seed of all models after the other."""
-    for seed, model, images in product(range(config.seeds), config.models, with_images):
-        name = f"{model}-{'images' if images else 'ids'}-{seed}"
-        run = replace(config.base, model=model, images=images, seed=seed, out=str(out / name))
-        yield run if images else replace(run, head="frozen")
+def _choices(named: Sequence[str], there: Sequence[str]) -> list[tuple[str, ...]]:
+    """Which spaces' vectors each model is trained with, in the order of ``there``; all together when none is named."""
+    choices = [{name.strip() for name in text.split("+")} for text in named]
+    if unknown := [name for choice in choices for name in sorted(choice) if name not in there]:
+        raise BadInput(
+            f"--spaces names {unknown[0]!r}; the spaces that vectors are had of are: {', '.join(there)}."
+            f"{did_you_mean(unknown[0], there)}"
+        )
+    return [tuple(name for name in there if name in choice) for choice in choices] or [tuple(there)]
+
+
+def _runs(
+    config: CompareConfig, out: Path, choices: Sequence[tuple[str, ...]]
+) -> Iterator[tuple[FitConfig, tuple[str, ...]]]:
+    """Every run of a comparison and its spaces: a seed after the other, and of each a hold-out after the other."""
+    base = config.base
+    folders = enumerate([base.samples, *config.hold_outs])
+    for seed, (hold_out, folder), model, spaces in product(range(config.seeds), folders, config.models, choices):
+        learns = bool(spaces) and base.head.rpartition("=")[0] in ("", *spaces)
+        run = replace(
+            base,
+            samples=folder,
+            model=model,
+            images=bool(spaces),
+            vectors={name: place for name, place in base.vectors.items() if name in spaces or not spaces},
+            options={**base.options, **config.options.get(model, {})},
+            head=base.head if learns else "frozen",
+            seed=seed,
+            out=str(out / name_in_comparison(model, spaces, seed, hold_out)),
+        )
+        yield run, spaces
 
 
 def _folder(base: FitConfig, key: results.Line) -> Path:
     """The folder of a comparison, which holds nothing else: of one that was begun with the same settings, the rest."""
-    own = json.loads(json.dumps({name: key[name] for name in ("data", "samples", "vector_version", "options")}))
+    names = ("data", "samples", "hold_outs", "vector_version", "options", "models")
+    own = json.loads(json.dumps({name: key[name] for name in names if name in key}))
 
     def there(folder: Path) -> Any:
         try:

@@ -27,6 +27,23 @@ def of_one_class(split: str, found: Mapping[str, Any]) -> str:
     return f"All {rows:,} rows of the {split} part are {what}: they have no AUC."
 
 
+def chance_of(found: Mapping[str, Any]) -> float:
+    """How far from .5 the AUC of ranks that are drawn is in 95 % (Mann and Whitney); 0 where nothing is known of it.
+
+    Args:
+        found: metrics of some rows, as ``measure`` gives them; those of older releases lack what is needed.
+    """
+    rows, positives = found["rows"], found.get("positives")
+    if not positives or positives == rows:
+        return 0.0
+    return CHANCE * math.sqrt((rows + 1) / (12 * positives * (rows - positives)))
+
+
+def above_chance(found: Mapping[str, Any]) -> bool:
+    """Whether the AUC of some rows is above .5, and by more than chance gives."""
+    return found["auc"] is not None and found["auc"] > 0.5 + chance_of(found)
+
+
 def doubts(split: str, found: Mapping[str, Any]) -> list[str]:
     """Sentences on a model that is no better than a constant; none: nothing speaks against it. See ``by_metric``."""
     return list(by_metric(split, found).values())
@@ -47,8 +64,7 @@ def by_metric(split: str, found: Mapping[str, Any]) -> dict[str, str]:
         return {"labels": one_class}
     said = {}
     auc, rows, positives = found["auc"], found["rows"], found["positives"]
-    # Of ranks that are drawn (Mann and Whitney).
-    chance = CHANCE * math.sqrt((rows + 1) / (12 * positives * (rows - positives)))
+    chance = chance_of(found)
     if auc < 0.5 - chance:
         said["auc"] = (
             f"The AUC on the {split} part, {auc:.4f}, is below .5: the model orders rows worse than a constant, which "
@@ -65,5 +81,9 @@ def by_metric(split: str, found: Mapping[str, Any]) -> dict[str, str]:
         said["log_loss"] = (
             f"The log loss on the {split} part, {found['log_loss']:.4f}, is no better than that of a constant, "
             f"{found['base_log_loss']:.4f} of the share of positives {share:.1%}: its numbers are no probabilities."
+        )
+    if said.keys() >= {"auc", "log_loss"} and auc <= 0.5 + chance:
+        said["log_loss"] += (
+            " Perhaps the net has not begun: see 'no better than that of a constant' in docs/troubleshooting.md."
         )
     return said

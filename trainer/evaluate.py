@@ -17,7 +17,7 @@ from torch import Tensor
 from crossmedia.arguments import check_places, check_seconds, check_whole
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
-from crossmedia.features.columns import label_columns
+from crossmedia.features.columns import label_column, label_columns
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.reading.unseen_items import samples_of
 from crossmedia.trainer import processes
@@ -90,19 +90,14 @@ def scores_table(samples: Samples, split: str, probabilities: Probabilities, lab
     """
     names = label_columns(labels).values()
     keys = ["timestamp", "raw_user_id", "raw_item_id"]
-    frame = samples.frame(split, [*keys, *(label_column(samples, label) for label in labels)])
+    frame = samples.frame(split, [*keys, *(label_column(samples.labels, label) for label in labels)])
     time, user, item, *of_labels = frame.columns
     scored = predictions_table(probabilities, labels)
     columns = [time, user, item, *of_labels, *scored.columns]
     return pa.table(columns, names=[*keys, *names, *scored.column_names])
 
 
-def label_column(samples: Samples, label: str) -> str:
-    """The column of a label; of the first one when it is empty."""
-    return label_columns(samples.labels).get(label or samples.labels[0], f"label_{label}")
-
-
-def measure(samples: Samples, split: str, probabilities: Probabilities, label: str = "") -> dict[str, Any]:
+def measure(samples: Samples, split: str, probabilities: npt.NDArray[Any], label: str = "") -> dict[str, Any]:
     """Metrics of a split: over all rows, over rows whose item has no training row, and by item-count bucket.
 
     Args:
@@ -118,7 +113,7 @@ def measure(samples: Samples, split: str, probabilities: Probabilities, label: s
         where items were held out entirely, their rows of the test part are one more part, ``held_out_items``.
     """
     held_out = ["held_out"] if samples.has_held_out and split == "test" else []
-    column = label_column(samples, label)
+    column = label_column(samples.labels, label)
     table = samples.frame(split, [column, "user_id", "item_id", *held_out])
     labels, users, items = (np.asarray(table[name].combine_chunks()) for name in (column, "user_id", "item_id"))
     # Place 0 is every unknown item at once; none of them was a target in training.
@@ -160,7 +155,7 @@ def evaluate(
     run: str | Path,
     *,
     samples: str | Path = "",
-    server: str = "localhost:7070",
+    server: str = "",
     store: str | Path = "",
     vectors: Mapping[str, str] = MappingProxyType({}),
     split: str = "test",
@@ -172,7 +167,8 @@ def evaluate(
     Args:
         run: its folder.
         samples: folder of samples; empty takes the run's own.
-        server: address of the image server; a model without images asks nobody.
+        server: address of the image server; a model without images asks nobody. Where nothing is given here and in the
+            next two, vectors are where the run had them.
         store: take the vectors from this store in this process; no server is asked.
         vectors: address, or folder of a store, by space, for a model with several spaces.
         split: ``validation`` or ``test``, or ``train``.
@@ -199,7 +195,7 @@ def evaluate(
     model, lineage, config = load_model(run)
     opened = samples_of(samples_folder(run, config["samples"], samples), config.get("validate_on", "all-items"))
     lineage.check_samples(opened)
-    sources = Sources(server, str(store), vectors)
+    sources = Sources.of_run(config, server, str(store), vectors)
     with open_versions(lineage.versions, opened, sources, timeout_s, announce) as spaces:
         probabilities = predict(model, Feed(opened, spaces, config["batch_size"], CPU), split)
     labels = lineage.inputs.labels
@@ -213,7 +209,7 @@ def score(
     *,
     exported: bool = False,
     samples: str | Path = "samples",
-    server: str = "localhost:7070",
+    server: str = "",
     store: str | Path = "",
     vectors: Mapping[str, str] = MappingProxyType({}),
     split: str = "test",
@@ -228,7 +224,8 @@ def score(
         out: the Parquet file.
         exported: the model is what ``export_model`` wrote.
         samples: folder of samples.
-        server: address of the image server; a model without images asks nobody.
+        server: address of the image server; a model without images asks nobody. Where nothing is given here and in the
+            next two, vectors are where the run had them.
         store: take the vectors from this store in this process; no server is asked.
         vectors: address, or folder of a store, by space, for a model with several spaces.
         split: which rows.
@@ -257,10 +254,10 @@ def score(
         raise BadInput(f"--out is {out}: scores are written as Parquet. Give a name that ends in .parquet.")
     if Path(model).is_file() and not exported:
         raise BadInput(f"{model} is a file and no run folder. If 'trainer export' wrote it, give --exported, too.")
-    predictor, lineage = _predictor(model, exported)
+    predictor, lineage, fitted = _predictor(model, exported)
     opened = Samples(samples)
     lineage.check_samples(opened)
-    sources = Sources(server, str(store), vectors)
+    sources = Sources.of_run(fitted, server, str(store), vectors)
     with open_versions(lineage.versions, opened, sources, timeout_s, announce) as spaces:
         probabilities = predict(predictor, Feed(opened, spaces, batch_size, CPU), split)
     with replacing(out) as part:
@@ -268,9 +265,10 @@ def score(
     return {"scores": str(out), "rows": len(probabilities), "mean_probability": float(probabilities[:, 0].mean())}
 
 
-def _predictor(model: str | Path, exported: bool) -> tuple[Predictor, Lineage]:
+def _predictor(model: str | Path, exported: bool) -> tuple[Predictor, Lineage, dict[str, Any]]:
+    """A model, what it was trained with, and its settings, which an exported one does not have."""
     if exported:
         found = Exported(model)
-        return found, found.lineage
-    loaded, lineage, _ = load_model(model)
-    return loaded.served(), lineage
+        return found, found.lineage, {}
+    loaded, lineage, fitted = load_model(model)
+    return loaded.served(), lineage, fitted

@@ -35,7 +35,7 @@ from crossmedia.trainer.metrics.gather import gather_rows
 from crossmedia.trainer.outcome import outcome, stats_of_all
 from crossmedia.trainer.runs.checkpoint import HEAD, METRICS, STATE, Lineage, save_run
 from crossmedia.trainer.runs.results import made
-from crossmedia.trainer.runs.run_folder import claimed
+from crossmedia.trainer.runs.run_folder import Claim, claimed
 from crossmedia.trainer.runs.state import save_state
 from crossmedia.trainer.settings import FitConfig, identity_of, suited
 from crossmedia.trainer.training.forget import forget
@@ -90,7 +90,8 @@ def fit(
         _warn_of_few_steps(config, feed.samples.rows("train"))
         _warn_of_one_version(feed)
         identity = identity_of(config, feed.samples.hash, named_versions(feed.spaces.bases))
-        with claimed(config, identity, feed.device) as folder:
+        name = config.model if config.images else f"{config.model}-ids"
+        with claimed(Claim(config.out, name, config.overwrite), identity, feed.device) as folder:
             if folder.ended is not None:
                 out = str(folder.path)
                 announce(f"{out} holds this very run, finished: it is not trained again; with --overwrite it is.")
@@ -150,6 +151,7 @@ def train_epoch(run: Run, progress: Callable[[int, int, str], None]) -> float:
         run.regularise(fed.tensors)
         for optimizer in optimizers:
             optimizer.step()
+        run.trained.average.add(state.step)
 
         losses.append(run.checked(loss.item()))
         if state.step % 20 == 0:
@@ -176,7 +178,9 @@ def validate(
     """Measure an epoch on the validation part, keep the weights if it is the best one, and save the state."""
     state, trained, board = run.state, run.trained, run.board
     trained.learner.eval()
-    probabilities = predict(run.model, run.feed, "validation")
+    with trained.average.in_place():
+        probabilities = predict(run.model, run.feed, "validation")
+        weights = copy.deepcopy(trained.learner.state_dict())
     found = measure(run.feed.samples, "validation", probabilities[:, 0], run.model.spec.labels[0])["all"]
     auc, log_loss = found["auc"], found["log_loss"]
     line = {
@@ -196,7 +200,7 @@ def validate(
     board.add("validation/log_loss", log_loss, state.step)
     if auc is None or auc > state.best_auc:  # None: labels of one class, where no epoch is better
         state.best_auc, state.best_epoch = auc or 0.0, state.epoch
-        trained.best = copy.deepcopy(trained.learner.state_dict())
+        trained.best = weights
     save_state(run.folder.path, run.folder.identity, trained, replace(state, epoch=state.epoch + 1))
     state.epoch += 1
 
@@ -217,7 +221,7 @@ def finish(run: Run, announce: Callable[[str], None]) -> dict[str, Any]:
         for name, generation in spaces.generations.items():
             if generation != run.generations[name]:
                 log.warning(
-                    "photos were replaced while the model was trained: the store%s went from generation %d to %d",
+                    "vectors were replaced while the model was trained: the store%s went from generation %d to %d",
                     "" if name == IMAGE_SPACE else f" of the space {name!r}",
                     run.generations[name],
                     generation,

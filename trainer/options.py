@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from crossmedia.errors import BadInput
+from crossmedia.errors import BadInput, did_you_mean
 from crossmedia.trainer.models import options_of, unknown_option
 
 
@@ -34,6 +34,24 @@ def parse_options(model: str, texts: Iterable[str]) -> dict[str, Any]:
     for net, of_net in inner.items():
         options[f"{net}_options"] = parse_options(options.get(net, known[net]), of_net)
     return options
+
+
+def parse_options_of(models: Sequence[str], texts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Options of several models, such as ``din.hidden=200,80``, by the name of each.
+
+    Raises:
+        BadInput: as ``parse_options``, or a text begins with none of these models.
+    """
+    of_each: dict[str, list[str]] = {}
+    for text in texts:
+        model, dot, rest = text.strip().partition(".")
+        if not dot or model not in models:
+            raise BadInput(
+                f"The option {text!r} begins with no model that is compared, as {models[0]}.NAME=VALUE does; these "
+                f"are: {', '.join(models)}.{did_you_mean(model, models)}"
+            )
+        of_each.setdefault(model, []).append(rest)
+    return {model: parse_options(model, of_model) for model, of_model in of_each.items()}
 
 
 def _value(name: str, text: str, default: Any) -> Any:

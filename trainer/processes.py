@@ -151,6 +151,27 @@ def everyones(tensor: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        ctx.rows = len(tensor)
+        return everyones(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        distributed.all_reduce(total)
+        return total[rank() * ctx.rows : (rank() + 1) * ctx.rows]
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """As ``everyones``; what each process finds as the gradient of a part goes back, summed, to whose part it is."""
+    if world() == 1:
+        return tensor
+    every: Tensor = _Gathered.apply(tensor)  # type: ignore[no-untyped-call]
+    return every
+
+
 def from_first(data: bytes, device: torch.device) -> bytes:
     """What the first process gives; the others' is not looked at."""
     if world() == 1:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import click
 
 from crossmedia.options import Matching, Text, checked
+from crossmedia.trainer.former import as_then
 
 # Where things are and how long to wait change no number of a run; all others do.
 PLACES = {"samples", "out", "server", "store", "vectors", "timeout_s", "device", "max_missing", "overwrite"}
@@ -38,8 +39,8 @@ class FitConfig:
             samples have several spaces of vectors, photo=learn trains that of the space photo; the others are frozen.
         store: take vectors, or features for a head that learns, from this store in this process: no server is asked.
         vectors: where the vectors of a space are, such as photo=host:7070, for samples that have several spaces; may be
-            given for each. Instead of an address a folder is a store, as for ``store``. A space that is not named is
-            left out.
+            given for each. Instead of an address a folder is a store, as for ``store``. photo=host:7070@VERSION takes
+            another version than the active one. A space that is not named is left out.
         head_widths: widths of the layers of a head that learns, behind the feature; the last is the vector's.
         head_activation: activation between its layers.
         head_normalisation: normalisation of its hidden layers.
@@ -59,6 +60,8 @@ class FitConfig:
         labels: names of the labels to train (in a command separated by commas); the first of the samples when it is
             not given. The first of them decides when to stop.
         embedding_l2: lambda of the mini-batch aware regularisation of embeddings (DIN, section 5.2); 0 leaves it out.
+        averaging: validate and keep the average of the weights over the latest steps, in the place of the last ones;
+            not of lr, mlr and gbdt_lr.
         id_dropout: share of a batch's items whose ids the model does not see, so that it learns what pictures and words
             say of items that it will not know.
         negative_rate: share of the negative rows to train on; predictions are re-calibrated for it.
@@ -105,6 +108,7 @@ class FitConfig:
     options: dict[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     embedding_l2: Annotated[float, click.FloatRange(min=0)] = 0.0
+    averaging: bool = True
     id_dropout: Annotated[float, click.FloatRange(0, 1, max_open=True)] = 0.0
     negative_rate: Annotated[float, click.FloatRange(0, 1, min_open=True)] = 1.0
     warm_start: str = ""
@@ -148,6 +152,11 @@ class CompareConfig:
         base: configuration of every run; model, images, seed and out are set for each. Its ``out`` is the folder of the
             comparison; empty takes a fresh one.
         models: names of the models to compare (in a command separated by commas).
+        spaces: which spaces' vectors each model is trained with beside ids only, where there are several: in a command
+            photo,title,photo+title trains each model three times more. All together when it is not given.
+        options: of each model, by its name and theirs.
+        hold_outs: more folders of samples, in which the same log holds out other items ('features build
+            --hold-out-seed'; in a command separated by commas). Each of them with each seed is a pair of runs.
         seeds: how many seeds each, from 0 on.
         results: file that each run appends its line to, and whose runs are not trained again; results.jsonl in the
             folder of --out when it is not given.
@@ -166,6 +175,26 @@ class CompareConfig:
     results: Annotated[Path | None, click.Path(dir_okay=False, path_type=Path)] = None
     data: str = ""
     reference: Annotated[Path | None, click.Path(dir_okay=False, path_type=Path)] = None
+    spaces: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    hold_outs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class VectorsConfig:
+    """Where the vectors of a run are now. The options of commands that use a run are made of this.
+
+    Attributes:
+        server: address of the image server. When none of ``server``, ``store`` and ``vectors`` is given, vectors are
+            where the run had them.
+        store: take vectors from this store in this process: no server is asked.
+        vectors: where the vectors of a space are, such as photo=host:7070, or a store's folder; may be given for each.
+            The others are where the run had them.
+    """
+
+    server: str = ""
+    store: str = ""
+    vectors: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -175,12 +204,14 @@ class ReportConfig:
     Attributes:
         comparison: folder of ``trainer compare``, or the run folder of ``trainer fit``.
         samples: folder of the samples, where they were moved since; else they are where they were.
-        server: address of the image server, for photos and vectors.
+        server: address of the image server, for photos and vectors. When none of ``server``, ``store`` and ``vectors``
+            is given, they are where the run had them.
         store: take vectors from this store in this process: no server is asked.
-        vectors: where the vectors of each space are, such as photo=host:7070, for runs with several spaces.
+        vectors: where the vectors of a space are, such as photo=host:7070, for runs with several spaces; the others are
+            where the run had them.
         catalogue: with ``store``: where the photos are, to draw them.
         seed: seed that draws the photos and impressions that are shown.
-        title: heading of the page.
+        title: heading of the page; a question on the vectors when it is not given.
         note: a sentence on the data, shown below the heading.
         out: the HTML file to write.
 
@@ -193,12 +224,12 @@ class ReportConfig:
 
     comparison: Path
     samples: str = ""
-    server: str = "localhost:7070"
+    server: str = ""
     store: str = ""
     vectors: dict[str, str] = field(default_factory=dict)
     catalogue: Annotated[str, Text("path|url")] = ""
     seed: Annotated[int, click.IntRange(min=0)] = 0
-    title: str = "Were the pictures worth it?"
+    title: str = ""
     note: str = ""
     out: Annotated[Path, click.Path(dir_okay=False, path_type=Path)] = Path("report.html")
 
@@ -214,12 +245,13 @@ def identity(settings: Mapping[str, Any], rows: str, version: str) -> dict[str, 
     """What decides the numbers of a run, as JSON gives it back: two runs with one identity are the same run.
 
     Args:
-        settings: of the run, by the names of ``FitConfig``; what an older release did not name has its default.
+        settings: of the run, by the names of ``FitConfig``; what an older release did not name is as it was then.
         rows: hash of the samples.
         version: of the vectors, or of the features behind a head that learns, as ``named_versions`` says; empty without
             images.
     """
-    of_run = {name: settings.get(name, default) for name, default in DEFAULTS.items()}
+    then = as_then(settings["model"], settings)
+    of_run = {name: then.get(name, default) for name, default in DEFAULTS.items()}
     found: dict[str, Any] = json.loads(json.dumps({**of_run, "rows": rows, "version": version}))
     return found
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from crossmedia.features.batch import Batch, Jagged, VectorKeys
-from crossmedia.features.columns import IMAGE
+from crossmedia.features.columns import IMAGE, ITEM
 from crossmedia.trainer.one_copy import Array, copied_together
 
 AGE_BUCKETS = 32
@@ -69,7 +69,7 @@ class TensorItems:
     @property
     def count(self) -> int:
         """U."""
-        return self.ids["item_id"].shape[0]
+        return self.ids[ITEM].shape[0]
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Admission:
         max_items: most items waiting.
         max_size: most bytes held.
         max_slow: most calls that take long.
-        waiting: what the items do, such as ``images wait for the CNN``.
+        waiting: what the items do, such as ``ids wait for the backbone``.
         advice: what else a caller may do who is refused for them, such as ``, or come at night``.
 
     Attributes:

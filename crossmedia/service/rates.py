@@ -34,7 +34,7 @@ class RateLimit:
 
         Args:
             client: name or host.
-            ids: images that it asks for.
+            ids: how many it asks for.
 
         Raises:
             Overloaded: the client's bucket is empty; with the time after which it will not be.
@@ -51,7 +51,7 @@ class RateLimit:
         if refused:
             pause = max(0.05, (1 - left) / self._rate)
             raise Overloaded(
-                f"{client} has asked for more than {self._rate:,.0f} images a second, which is the limit of one "
+                f"{client} has asked for more than {self._rate:,.0f} ids a second, which is the limit of one "
                 f"client. Try again in {pause:.2f} s.",
                 retry_after_s=pause,
             )

@@ -32,7 +32,7 @@ class ServerSecurity:
         tls_key: PEM file of its private key.
         tls_client_ca: PEM file of authorities; callers then need a certificate of one of them.
         tokens: file of tokens and their scopes.
-        max_ids_per_second: most images that one client may ask for.
+        max_ids_per_second: most ids that one client may ask for.
     """
 
     tls_cert: Path | None = None
@@ -69,8 +69,13 @@ class ServerSecurity:
         """The rate limit of each client, if there is one."""
         return RateLimit(self.max_ids_per_second) if self.max_ids_per_second else None
 
-    def warnings(self, host: str) -> Iterator[str]:
-        """In plain words, what everybody on the network can do to a server that listens at ``host``."""
+    def warnings(self, host: str, callers_can: str) -> Iterator[str]:
+        """In plain words, what everybody on the network can do to a server that listens at ``host``.
+
+        Args:
+            host: where it listens.
+            callers_can: what its calls are for, such as ``read the scores``.
+        """
         if is_loopback(host):
             return
         if self.tls_cert is None:
@@ -81,8 +86,8 @@ class ServerSecurity:
             )
         if self.tokens is None and self.tls_client_ca is None:
             yield (
-                f"Listening at {host} without tokens: everybody who reaches this address can read the vectors and the "
-                f"thumbnails, and replace photos by others. Give --tokens, or --tls-client-ca."
+                f"Listening at {host} without tokens: everybody who reaches this address can {callers_can}. Give "
+                f"--tokens, or --tls-client-ca."
             )
 
 

@@ -61,7 +61,7 @@ class Tokens:
         kind, _, secret = (brought.decode("latin-1") if isinstance(brought, bytes) else brought).partition(" ")
         if kind.lower() != "bearer" or not secret:
             raise Unauthenticated(
-                "This image server answers only calls with a token, and none was sent. Set CROSSMEDIA_TOKEN_FILE to "
+                "This server answers only calls with a token, and none was sent. Set CROSSMEDIA_TOKEN_FILE to "
                 "the file that holds yours."
             )
         digest = hashlib.sha256(secret.strip().encode()).digest()
@@ -71,7 +71,7 @@ class Tokens:
                 found = token
         if found is None:
             raise Unauthenticated(
-                "This image server does not know this token. It may have been replaced: ask for the new one."
+                "This server does not know this token. It may have been replaced: ask for the new one."
             )
         if SCOPES.index(found.scope) < SCOPES.index(needed):
             raise PermissionDenied(

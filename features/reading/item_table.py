@@ -13,14 +13,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from crossmedia.features.batch import BatchItems, Int64Array, Jagged, VectorKeys
-from crossmedia.features.columns import IMAGE, key_column
+from crossmedia.features.columns import GROUP, IMAGE, ITEM, key_column
 from crossmedia.features.distinct import Flags, KeyVocabulary, distinct
+from crossmedia.features.hold_out import Links, together
 from crossmedia.features.layout import ITEMS_FILE, damaged, open_file
 from crossmedia.features.meta import Meta
 from crossmedia.features.slices import Slices, column, list_values
 from crossmedia.features.spec import BY_IMAGE
-
-ITEM = "item_id"
 
 
 class ItemTable:
@@ -35,6 +34,7 @@ class ItemTable:
         rows: I.
         ids: id column -> shape (I,), places.
         numbers: column -> shape (I,), float32.
+        group: number of the group that an item is held out with, -1 for none, shape (I,); None without groups.
         lists, text: column -> which slice of values each row has, and the values.
         hidden_images: places of the images that were hidden, ascending.
         keys: key of a space (``image``, or the name of one that is keyed by item) -> the same, of vectors' keys.
@@ -49,13 +49,16 @@ class ItemTable:
         of = {IMAGE: IMAGE} if meta.has_images else {}
         of |= {name: key_column(name) for name, space in spaces.items() if space.key != BY_IMAGE}
         lists = (*meta.item_lists, *meta.item_text)
-        table = self.read([*meta.item_ids, *meta.item_numbers, *lists, *of.values()])
+        group = [GROUP] if meta.hold_out_by else []
+        table = self.read([*meta.item_ids, *meta.item_numbers, *lists, *of.values(), *group])
         self.rows = len(table)
         self.ids = {name: np.asarray(column(table, name)) for name in meta.item_ids}
+        self._stored = self.ids[ITEM]  # also of those that are hidden later
         self.numbers = {name: np.asarray(column(table, name)) for name in meta.item_numbers}
         self.lists = {name: _sliced(column(table, name)) for name in meta.item_lists}
         self.text = {name: _sliced(column(table, name)) for name in meta.item_text}
         self.keys = {name: _sliced(column(table, found)) for name, found in of.items()}
+        self.group = np.asarray(column(table, GROUP)).astype(np.int64) if group else None
         self.hidden_images = np.zeros(0, dtype=np.int64)
         self.space_keys = {name: IMAGE if space.key == BY_IMAGE else name for name, space in spaces.items()}
 
@@ -70,6 +73,26 @@ class ItemTable:
         if IMAGE in self.keys and hidden.any():
             slices, keys = self.keys[IMAGE]
             self.hidden_images = self._images.hide(keys[slices.entries(np.flatnonzero(hidden))[0]])
+
+    def together(self, places: int) -> Int64Array:
+        """Which items belong together, because they share images or a group: by place less 1, shape (places,).
+
+        Args:
+            places: items of the vocabulary.
+        """
+        links = [Links.of_codes(self.group)] if self.group is not None else []
+        if IMAGE in self.keys:
+            slices, keys = self.keys[IMAGE]
+            entries, offsets = slices.entries(np.arange(self.rows))
+            links.append(Links.of_images(Jagged(keys[entries], offsets)))
+        of_row = together(self.rows, links)
+        known = np.flatnonzero(self._stored > 0)
+        place = self._stored[known].astype(np.int64) - 1
+        first = np.full(self.rows, places)
+        np.minimum.at(first, of_row[known], place)
+        group = np.arange(places)
+        group[place] = first[of_row[known]]
+        return group
 
     def read(self, columns: list[str]) -> pa.Table:
         """Some columns of the file.

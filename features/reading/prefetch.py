@@ -10,6 +10,7 @@ from typing import TypeVar
 from crossmedia.features.batch import Batch, VectorKeys
 
 Fetched = TypeVar("Fetched")
+Work = TypeVar("Work")
 
 
 def fetch_ahead(
@@ -28,28 +29,46 @@ def fetch_ahead(
     Raises:
         CrossMediaError: what ``fetch`` raised, at the batch whose vectors could not be had.
     """
-    source = iter(batches)
+
+    def of_batch(batch: Batch) -> Fetched | None:
+        return fetch(batch.items.vectors) if fetch is not None and batch.items.vectors else None
+
+    yield from ahead(batches, of_batch, depth)
+
+
+def ahead(
+    source: Iterable[Work], fetch: Callable[[Work], Fetched], depth: int = 2
+) -> Generator[tuple[Work, Fetched], None, None]:
+    """Each thing with what ``fetch`` returned for it, both had in the background, ``depth`` things ahead.
+
+    Args:
+        source: what to fetch for.
+        fetch: of one thing.
+        depth: how many are under way.
+
+    Raises:
+        CrossMediaError: what ``fetch`` raised, at the thing that it was raised for.
+    """
+    things = iter(source)
     failed = False
 
-    def next_batch() -> tuple[Batch, Fetched | None] | None:
+    def next_one() -> tuple[Work, Fetched] | None:
         nonlocal failed
-        batch = None if failed else next(source, None)  # nobody takes what comes behind a failure: do not wait for it
-        if batch is None:
+        thing = None if failed else next(things, None)  # nobody takes what comes behind a failure: do not wait for it
+        if thing is None:
             return None
-        if fetch is None or not batch.items.vectors:
-            return batch, None
         try:
-            return batch, fetch(batch.items.vectors)
+            return thing, fetch(thing)
         except BaseException:
             failed = True
             raise
 
     with ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool:
-        ahead: deque[Future[tuple[Batch, Fetched | None] | None]] = deque(pool.submit(next_batch) for _ in range(depth))
+        under_way: deque[Future[tuple[Work, Fetched] | None]] = deque(pool.submit(next_one) for _ in range(depth))
         try:
-            while (ready := ahead.popleft().result()) is not None:
-                ahead.append(pool.submit(next_batch))
+            while (ready := under_way.popleft().result()) is not None:
+                under_way.append(pool.submit(next_one))
                 yield ready
         finally:
-            for future in ahead:
+            for future in under_way:
                 future.cancel()

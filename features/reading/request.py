@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import NO_ROW, Batch, BatchItems, Int64Array, Jagged, VectorKeys, join
-from crossmedia.features.columns import ACTION, HISTORY, IMAGE
+from crossmedia.features.columns import ACTION, HISTORY, IMAGE, ITEM
 from crossmedia.features.reading.request_columns import columns_by_name, columns_of_one_length, has, latest
 from crossmedia.features.reading.request_places import RequestPlaces
 from crossmedia.features.reading.unmatched import Unmatched
@@ -27,7 +27,6 @@ from crossmedia.keys import Column, column_of
 from crossmedia.names import ImageNames
 
 TIMES = "times that do not fit"  # beside names of columns
-ITEM = "item_id"
 log = logging.getLogger(__name__)
 
 

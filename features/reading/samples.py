@@ -13,7 +13,7 @@ import pyarrow as pa
 from crossmedia.arguments import check_places
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import Batch, Int64Array, concatenate
-from crossmedia.features.columns import ACTION, IMAGE
+from crossmedia.features.columns import ACTION, IMAGE, ITEM
 from crossmedia.features.distinct import KeyVocabulary
 from crossmedia.features.layout import META_FILE, SplitFiles, StoredRows, sample_files
 from crossmedia.features.meta import Meta
@@ -49,6 +49,7 @@ class Samples:
         hash: of the rows: two folders with one hash hold the same samples.
         unseen: column -> places that training is kept from, ascending; empty but of ``SamplesWithUnseenItems``.
         has_held_out: whether rows tell if their item was held out entirely (column ``held_out``).
+        hold_out_seed: of the draw of these.
 
     Raises:
         BadInput: the folder holds no samples, or samples of another format.
@@ -79,6 +80,7 @@ class Samples:
         self.image_vocabulary_size = self._sizes((IMAGE,))[IMAGE] if meta.has_images else 0
         self.has_images = self.image_vocabulary_size > 1
         self.hash, self.extends, self.has_held_out = meta.samples_hash, meta.extends, meta.has_held_out
+        self.hold_out_seed = meta.hold_out_seed
         self.unseen: dict[str, Int64Array] = {}
         self._columns = RowColumns(self.labels, meta.ids, meta.numbers, meta.lists, meta.has_histories)
 
@@ -127,7 +129,7 @@ class Samples:
 
     def item_counts(self) -> Int64Array:
         """How often each item is the target of a training row, by the item's place, shape (items + 1,)."""
-        return self.vocabulary.counts["item_id"]
+        return self.vocabulary.counts[ITEM]
 
     def occurrences(self) -> dict[str, Int64Array]:
         """How often each place occurs in the training rows, as target, in histories, or as a token of the target.
@@ -142,6 +144,12 @@ class Samples:
         sizes |= {IMAGE: self.image_vocabulary_size} if self.image_vocabulary_size else {}
         with self._files("train") as files:
             return count_occurrences(files, self._columns, sizes, self.items)
+
+    def stored(self, split: str) -> Iterator[StoredRows]:
+        """The row groups of a split as the files hold them: all rows, and each behaviour once, not once a history."""
+        with self._files(split) as files:
+            for group in range(files.row_groups):
+                yield files.read(group, self._columns.of_rows, self._columns.of_behaviours)
 
     def frame(self, split: str, columns: list[str] | None = None) -> pa.Table:
         """Some columns of a whole split, or all of them, in file order.

@@ -7,7 +7,6 @@ title says of these items their ids say as well.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,10 @@ import pyarrow as pa
 
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import Batch, Int64Array, concatenate
-from crossmedia.features.columns import IMAGE
-from crossmedia.features.hashing import draw, hash_strings
-from crossmedia.features.reading.item_table import ItemTable
+from crossmedia.features.columns import IMAGE, ITEM
+from crossmedia.features.hold_out import drawn
 from crossmedia.features.reading.samples import Samples
 
-ITEM = "item_id"
 SHARE = 0.1
 SEED = 0x756E7365656E  # of a draw of its own: items that 'features build' holds out are another one's
 
@@ -35,13 +32,20 @@ def samples_of(folder: str | Path, validate_on: str) -> Samples:
     return SamplesWithUnseenItems(folder) if validate_on == "unseen-items" else Samples(folder)
 
 
+def held_out_places(samples: Samples) -> npt.NDArray[np.bool_]:
+    """Which places of the items' vocabulary are held out, shape (places,), place 0 included, which never is."""
+    keys = samples.vocabulary.values[ITEM]
+    return np.append(False, drawn(SHARE, SEED, keys, samples.items.together(len(keys))))
+
+
 class SamplesWithUnseenItems(Samples):
     """A folder of samples, as if a tenth of its items had come after training.
 
     These items, drawn by their keys and so the same for every model and seed, are unknown: their id and their images'
     ids are place 0 wherever they stand, in histories too, as those of an item that no training row has. All else that
-    they have stays, vectors too. None of their rows is a training row. The validation part keeps its rows of these
-    items, and of those that no training row has anyway; the test part keeps all rows. Rows of the training part are no
+    they have stays, vectors too. Items that share an image are drawn together, as are those of a group that the schema
+    names (``hold_out_by``). None of their rows is a training row. The validation part keeps its rows of these items,
+    and of those that no training row has anyway; the test part keeps all rows. Rows of the training part are no
     validation rows whatever their item: what else a user did in the same hour was trained on, which tells them.
 
     Args:
@@ -53,23 +57,16 @@ class SamplesWithUnseenItems(Samples):
 
     def __init__(self, folder: str | Path):
         super().__init__(folder)
-        drawn = draw(SEED, hash_strings(self.vocabulary.values[ITEM]).view(np.int64))
-        self._unknown = np.append(False, drawn < np.uint64(SHARE * 2**64))
+        self._unknown = held_out_places(self)
+        self.items.hide(self._unknown)
         self.unseen = {ITEM: np.flatnonzero(self._unknown), IMAGE: self.items.hidden_images}
         self._rows = {split: sum(map(len, self.frames(split, [ITEM]))) for split in ("train", "validation")}
         if not all(self._rows.values()):
             raise BadInput(
-                f"{self.folder} cannot be validated on unseen items: {len(self.unseen[ITEM]):,} of {len(drawn):,} "
-                f"items are held out, which leaves {self._rows['train']:,} rows for training and "
-                f"{self._rows['validation']:,} for validation. Use --validate-on all-items, or more data."
+                f"{self.folder} cannot be validated on unseen items: {len(self.unseen[ITEM]):,} of "
+                f"{len(self._unknown) - 1:,} items are held out, which leaves {self._rows['train']:,} rows for "
+                f"training and {self._rows['validation']:,} for validation. Use --validate-on all-items, or more data."
             )
-
-    @cached_property
-    def items(self) -> ItemTable:
-        """What the items have; those that are unknown have no ids of their own."""
-        table = super().items
-        table.hide(self._unknown)
-        return table
 
     def rows(self, split: str) -> int:
         """Number of rows of a split."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from crossmedia.words import row_said
 
 MERGE_AT = 4_000_000
 KEY, IMAGE, ROW, ID, NUMBER, LIST, TEXT = "key:", "image:", "row:", "id:", "number:", "list:", "text:"
+GROUP = "group:"
 Readers = dict[str, tuple[str, Callable[[Column], pa.Array]]]
 
 
@@ -39,6 +40,7 @@ class Attributes:
         numbers: column -> shape (n,), nan where there is none.
         lists: column -> n rows of words: lists, and tokens of texts.
         images: n rows of image ids, in order, without the null image; None without images.
+        group: of the column that items are held out by, keys, null where there is none, shape (n,); None without one.
     """
 
     key: pa.Array
@@ -46,6 +48,7 @@ class Attributes:
     numbers: dict[str, Float64Array] = field(default_factory=dict)
     lists: dict[str, WordLists] = field(default_factory=dict)
     images: Jagged | None = None
+    group: pa.Array | None = None
 
     def rows(self, raw: pa.Array) -> Int64Array:
         """The row of each key, shape (n,), -1 where there is none."""
@@ -65,15 +68,19 @@ def read_items(schema: Schema, encoding: Encoding, notes: Notes) -> Attributes |
     wanted: Readers = {KEY: (items.item, full_id_keys)} | readers(items.columns)
     read_images = _several(keys if items.image_manifest else _image_ids)
     wanted |= {IMAGE + name: (name, read_images) for name in items.images}
+    if by := schema.split.hold_out_by:
+        wanted[GROUP] = by, id_keys
     table = _read(schema, items.path, wanted, "items", notes)
-    found = _attributes(table, items.columns, encoding, notes)
+    found = _attributes(table, items.columns, encoding, "items", notes)
+    if by:
+        found = replace(found, group=table[GROUP].combine_chunks())
     if not items.images:
         return found
     images = _images(table, items, notes)
     if not len(images.values):
         notes.add("items_of_which_not_one_has_an_image", len(images))
     ids = found.ids | (_ids_of_images(schema.images, images, notes) if schema.images is not None else {})
-    return Attributes(found.key, ids, found.numbers, found.lists, images)
+    return replace(found, ids=ids, images=images)
 
 
 def read_users(schema: Schema, encoding: Encoding, notes: Notes) -> Attributes | None:
@@ -86,7 +93,7 @@ def read_users(schema: Schema, encoding: Encoding, notes: Notes) -> Attributes |
     if users is None:
         return None
     wanted: Readers = {KEY: (users.user, full_id_keys)} | readers(users.columns)
-    return _attributes(_read(schema, users.path, wanted, "users", notes), users.columns, encoding, notes)
+    return _attributes(_read(schema, users.path, wanted, "users", notes), users.columns, encoding, "users", notes)
 
 
 def readers(columns: Columns) -> Readers:
@@ -97,14 +104,25 @@ def readers(columns: Columns) -> Readers:
     return wanted | {TEXT + name: (name, texts) for name in columns.text}
 
 
-def _attributes(table: pa.Table, columns: Columns, encoding: Encoding, notes: Notes) -> Attributes:
+def _attributes(table: pa.Table, columns: Columns, encoding: Encoding, who: str, notes: Notes) -> Attributes:
     ids = {name: table[ID + name].combine_chunks() for name in columns.ids}
     for name, found in ids.items():
         note_fractions(name, found, notes)
     scaled = {name: as_floats(table[NUMBER + name]) for name in columns.numbers}
     lists = {name: WordLists.of(table[LIST + name].chunks) for name in columns.lists}
     lists |= {name: WordLists.of(map(encoding.tokenizer(name), table[TEXT + name].chunks)) for name in columns.text}
+    empty = [name for name, found in ids.items() if found.null_count == len(found)]
+    empty += [name for name, values in scaled.items() if np.isnan(values).all()]
+    note_empty(who, len(table), [*empty, *(name for name, found in lists.items() if not len(found.words))], notes)
     return Attributes(table[KEY].combine_chunks(), ids, scaled, lists)
+
+
+def note_empty(who: str, count: int, columns: Iterable[str], notes: Notes) -> None:
+    """Note columns in which nothing stands: empty cells, nan alone, lists of nulls, titles without a word."""
+    for name in columns:
+        kind = f"{who}_of_which_not_one_has_anything_in_the_column_{name}"
+        notes.add(kind, count, f"no model learns anything of {name!r}")
+        notes.remedy[kind] = "leave it out of the schema, or fill its cells"
 
 
 def note_fractions(name: str, found: pa.Array, notes: Notes) -> None:

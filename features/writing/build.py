@@ -24,7 +24,7 @@ from crossmedia.features.encoding import Encoding
 from crossmedia.features.layout import FORMAT, sample_files
 from crossmedia.features.meta import Meta, Space
 from crossmedia.features.schema import load_schema
-from crossmedia.features.spec import BY_IMAGE, TIME, Schema
+from crossmedia.features.spec import BY_IMAGE, TIME, Columns, Schema
 from crossmedia.features.splits import SPLITS, TimeCounts
 from crossmedia.features.times import Span
 from crossmedia.features.vocabulary import Vocabularies
@@ -33,6 +33,7 @@ from crossmedia.features.writing.attributes import Attributes, read_items, read_
 from crossmedia.features.writing.counting import ValueCounts
 from crossmedia.features.writing.encode import EncodedPart, Encoder
 from crossmedia.features.writing.files import SampleWriter
+from crossmedia.features.writing.hold_out import HoldOut
 from crossmedia.features.writing.item_table import ItemTable
 from crossmedia.features.writing.logs import behaviour_source, log_source, stream_behaviours, stream_log
 from crossmedia.features.writing.matching import check_histories, check_known, check_times, note_items
@@ -41,6 +42,7 @@ from crossmedia.features.writing.partitions import Partitions
 from crossmedia.features.writing.parts import Part, make_part
 from crossmedia.features.writing.report import BuildReport, Totals, memory
 from crossmedia.features.writing.target import claimed, put_in_place
+from crossmedia.features.writing.telling import Telling
 from crossmedia.features.writing.training import TrainingCounts, build_vocabularies
 from crossmedia.names import ImageNames
 from crossmedia.words import counted
@@ -99,6 +101,7 @@ class _Build:
             SaleDays(schema.negatives.within_days) if schema.negatives and schema.negatives.within_days else None
         )
         self.log_span, self.behaviour_span, self.behaviour_rows = Span(), Span(), 0
+        self.telling = Telling(schema.log.columns if schema.negatives else Columns())
         self.log, self.behaviours = log_source(schema), behaviour_source(schema)
         for source in filter(None, (self.log, self.behaviours)):
             source.note_others(self.totals.notes)
@@ -120,6 +123,7 @@ class _Build:
         schema, totals = self.schema, self.totals
         encoding = Encoding.of(schema.log.columns, schema.of_users, schema.of_items)
         items, users = read_items(schema, encoding, totals.notes), read_users(schema, encoding, totals.notes)
+        self.hold_out = HoldOut(schema.split, items, totals.notes)
         log_rows = self._partition()
         names, _ = self.item_counts.ordered()
         every_item = names.take(pc.sort_indices(names))
@@ -136,8 +140,9 @@ class _Build:
 
         self._each_part("counting", count)
         totals.note_labels()
+        totals.note_times(self.log_span)
         if schema.negatives:
-            totals.note_drawn(schema.log.columns.names)
+            totals.note_drawn(self.telling.columns())
         check_histories(schema, totals, self.behaviour_rows, (self.log_span, self.behaviour_span))
         if empty := [name for name, rows in zip(SPLITS, totals.rows, strict=True) if not rows]:
             raise BadInput(
@@ -148,7 +153,7 @@ class _Build:
         counts.note(totals.notes)
         vocabulary = build_vocabularies(schema, counts, encoding, (items, users), self.old)
         vocabulary.save(self.work)
-        table = ItemTable(schema, vocabulary, items, counts.shown.ordered()[0], totals.notes)
+        table = ItemTable(schema, vocabulary, items, counts.shown.ordered()[0], self.hold_out, totals.notes)
         size = self._write(Encoder(schema, vocabulary, table, users), vocabulary)
         rows = sum(totals.rows)
         return BuildReport(
@@ -179,6 +184,7 @@ class _Build:
                 self.sale_days.add(table["item"].combine_chunks(), np.asarray(table["time"]))
             if self.schema.split.method == TIME:
                 self.times.add(np.asarray(table["time"]))
+            self.telling.add(table)
             self.log_parts.write(table)
             done += len(table)
             self.progress("reading the log", done, max(done, guess))
@@ -214,7 +220,9 @@ class _Build:
         log = self.log_parts.read(number)
         if log is None:
             return None
-        return make_part(self.schema, log, self.behaviour_parts.read(number), self.boundaries, self.items)
+        return make_part(
+            self.schema, log, self.behaviour_parts.read(number), self.boundaries, self.items, self.hold_out
+        )
 
     def _write(self, encoder: Encoder, vocabulary: Vocabularies) -> int:
         """The third pass: the Parquet files and what describes them; returns the bytes of the files."""
@@ -273,6 +281,8 @@ def _meta(schema: Schema, vocabulary: Vocabularies, old: Vocabularies | None, ha
         has_histories=schema.behaviours is not None,
         has_images=schema.has_images,
         has_held_out=bool(schema.split.hold_out_items),
+        hold_out_seed=schema.split.hold_out_seed,
+        hold_out_by=schema.split.hold_out_by,
         extends=old.hash if old else "",
         max_history=schema.behaviours.max_length if schema.behaviours else 0,
     )

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import Int64Array
 from crossmedia.features.spec import Schema
-from crossmedia.features.splits import held_out
+from crossmedia.features.writing.hold_out import HoldOut
 from crossmedia.features.writing.logs import DID
 
 HISTORY_LESS = "behaviours_of_users_without_impressions"
@@ -46,13 +46,16 @@ def behaviours_in_log(schema: Schema, log: pa.Table) -> pa.Table:
     return found.append_column("action", action)
 
 
-def sort_behaviours(schema: Schema, found: pa.Table, user_keys: pa.Array, notes: dict[str, int]) -> SortedBehaviours:
+def sort_behaviours(
+    schema: Schema, found: pa.Table, user_keys: pa.Array, hold_out: HoldOut, notes: dict[str, int]
+) -> SortedBehaviours:
     """Behaviours of the users ``user_keys``, sorted. ``notes`` counts what is left out.
 
     Args:
-        schema: says which items are held out.
+        schema: names the log.
         found: columns ``user, item, time, action``.
         user_keys: users who have impressions, in the order of their codes.
+        hold_out: which items are held out.
         notes: kind -> count.
 
     Raises:
@@ -62,7 +65,7 @@ def sort_behaviours(schema: Schema, found: pa.Table, user_keys: pa.Array, notes:
     user, item, action = (found[name].combine_chunks() for name in ("user", "item", "action"))
     at = np.asarray(found["time"]).astype(np.int64)
     code = np.asarray(pc.fill_null(pc.index_in(user, value_set=user_keys), -1)).astype(np.int64)
-    out = held_out(schema.split, item)
+    out = hold_out(item)
     _note(notes, HISTORY_LESS, int((code < 0).sum()))
     _note(notes, "behaviours_of_items_that_are_held_out", int(out.sum()))
     chosen = np.flatnonzero((code >= 0) & ~out)

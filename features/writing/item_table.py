@@ -14,16 +14,18 @@ import pyarrow.parquet as pq
 
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import NULL_IMAGE, Int64Array, Jagged
-from crossmedia.features.columns import IMAGE, key_column
+from crossmedia.features.columns import GROUP, IMAGE, ITEM, key_column
 from crossmedia.features.layout import ITEMS_FILE
 from crossmedia.features.spec import BY_ITEM, Schema, VectorSpace
-from crossmedia.features.splits import held_out
 from crossmedia.features.vocabulary import HASHED_AT_ONCE, Vocabularies
 from crossmedia.features.writing.attributes import Attributes
+from crossmedia.features.writing.hold_out import HoldOut, codes
 from crossmedia.features.writing.notes import Notes, first_of
 from crossmedia.forms import near_in_words
 from crossmedia.keys import is_number
 from crossmedia.names import ImageNames
+
+MOST_ENTRIES = 2**31 - 1  # of a list column in Arrow
 
 
 class ItemTable:
@@ -34,6 +36,7 @@ class ItemTable:
         vocabulary: places, and scales of numbers.
         items: attributes; None without any.
         shown: keys of the items that the samples show, each once.
+        hold_out: which of them are held out.
         notes: told which items a manifest does not name.
 
     Attributes:
@@ -45,16 +48,22 @@ class ItemTable:
     """
 
     def __init__(
-        self, schema: Schema, vocabulary: Vocabularies, items: Attributes | None, shown: pa.Array, notes: Notes
+        self,
+        schema: Schema,
+        vocabulary: Vocabularies,
+        items: Attributes | None,
+        shown: pa.Array,
+        hold_out: HoldOut,
+        notes: Notes,
     ):
         shown = shown.take(pc.sort_indices(shown))
-        place = vocabulary.encode("item_id", shown)
-        order = np.argsort(np.where(place == 0, len(vocabulary.values["item_id"]) + 1, place), kind="stable")
+        place = vocabulary.encode(ITEM, shown)
+        order = np.argsort(np.where(place == 0, len(vocabulary.values[ITEM]) + 1, place), kind="stable")
         self.keys = shown.take(pa.array(order))
-        self.places = {"item_id": place[order].astype(np.int32)}
+        self.places = {ITEM: place[order].astype(np.int32)}
         self._columns: dict[str, Any] = {"raw_item_id": self.keys}
         if schema.split.hold_out_items:
-            self._columns["held_out"] = held_out(schema.split, self.keys).astype(np.int8)
+            self._columns["held_out"] = hold_out(self.keys).astype(np.int8)
         self.row_of_attributes = None if items is None else items.rows(self.keys)
         if items is not None and self.row_of_attributes is not None:
             self._add(schema, vocabulary, items, self.row_of_attributes)
@@ -73,6 +82,8 @@ class ItemTable:
                 self._columns[name] = scale.scale(values)
         for name, lists in items.lists.items():
             self._columns[name] = as_arrow(_of_rows(lists.places(name, vocabulary), rows), np.int32)
+        if items.group is not None:
+            self._columns[GROUP] = np.append(codes(items.group), -1)[rows].astype(np.int32)
         if items.images is not None:
             self._columns[IMAGE] = as_arrow(_of_rows(items.images, rows), np.int64)
 
@@ -101,7 +112,16 @@ def _of_rows(lists: Jagged, rows: Int64Array) -> Jagged:
 
 
 def as_arrow(lists: Jagged, kind: type[np.integer[Any]]) -> pa.ListArray:
-    """Lists as an Arrow column."""
+    """Lists as an Arrow column.
+
+    Raises:
+        BadInput: there are more entries than it can count.
+    """
+    if len(lists.values) > MOST_ENTRIES:
+        raise BadInput(
+            f"A column of lists or words has {len(lists.values):,} entries over all items, and {MOST_ENTRIES:,} can be "
+            f"stored. Leave out what says least: rare tags, or long texts."
+        )
     return pa.ListArray.from_arrays(pa.array(lists.offsets.astype(np.int32)), pa.array(lists.values.astype(kind)))
 
 

@@ -12,10 +12,12 @@ import numpy.typing as npt
 
 from crossmedia.features.batch import Int64Array
 from crossmedia.features.splits import SPLITS
+from crossmedia.features.times import Span
 from crossmedia.features.writing.item_table import ItemTable
 from crossmedia.features.writing.notes import Notes
 from crossmedia.features.writing.parts import Part
 
+MOST = 0.5  # of the users: a few who did all in one second are in every log
 Places = npt.NDArray[np.integer[Any]]
 
 
@@ -81,6 +83,8 @@ class Totals:
     positive: dict[str, int] = field(default_factory=dict)
     history: int = 0
     users: int = 0
+    several: int = 0  # users with two rows or more
+    at_once: int = 0  # those of them whose rows all have one time
     unknown: dict[str, dict[str, int]] = field(default_factory=lambda: {split: {} for split in SPLITS})
     notes: Notes = field(default_factory=Notes)
 
@@ -92,6 +96,8 @@ class Totals:
             self.positive[name] = self.positive.get(name, 0) + int(values.sum())
         self.history += int((part.end - part.start).sum())
         self.users += len(part.user_keys)
+        self.several += part.several
+        self.at_once += part.at_once
         for kind, count in part.notes.items():
             self.notes.add(kind, count)
 
@@ -122,7 +128,7 @@ class Totals:
             self.notes.add("rows_whose_item_has_no_attributes", without)
 
     def note_drawn(self, columns: list[str]) -> None:
-        """Note that drawn negatives have the ``columns`` of their positive's impression, which may tell them apart.
+        """Note that drawn negatives have ``columns`` of their positive's impression that tell the item: ``Telling``.
 
         A price in there is that of the item that was bought, whichever item the row shows.
         """
@@ -131,9 +137,24 @@ class Totals:
             kind = "negatives_that_have_the_impression_columns_of_their_positive"
             self.notes.add(kind, drawn, ", ".join(columns))
             self.notes.remedy[kind] = (
-                "a column that differs from item to item, such as the price, tells a model which item was bought: put "
-                "it into [items], or leave it out"
+                "a column that differs from item to item, as a price does, tells a model which item was bought: put it "
+                "into [items], or leave it out"
             )
+
+    def note_times(self, log: Span) -> None:
+        """Note times that tell no order: one for all rows, or for all rows of most users."""
+        if log.rows > 1 and log.first.time == log.last.time:
+            kind, what = "rows_that_all_have_one_time", str(log.first.time)
+            self.notes.add(kind, log.rows, what)
+        elif self.at_once > MOST * self.several:
+            kind, what = "users_whose_rows_all_have_one_time", f"of {self.several:,} with two rows or more"
+            self.notes.add(kind, self.at_once, what)
+        else:
+            return
+        self.notes.remedy[kind] = (
+            "a history is what a user did before, so theirs are empty, and the order of the file decides which of "
+            "their rows are for the test. Name a column with the time of each row"
+        )
 
     def note_labels(self) -> None:
         """Note the labels that are the same in all rows: nothing can be learned from them."""

@@ -8,14 +8,14 @@ import pyarrow.compute as pc
 
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import Int64Array
-from crossmedia.features.columns import ACTION, IMAGE
+from crossmedia.features.columns import ACTION, IMAGE, ITEM
 from crossmedia.features.distinct import distinct
 from crossmedia.features.encoding import Encoding
 from crossmedia.features.numbers import Float64Array, NumberScale, same_scale
 from crossmedia.features.spec import Columns, Schema
 from crossmedia.features.splits import TRAIN
 from crossmedia.features.vocabulary import IDS, LISTS, NUMBERS, TEXT, Vocabularies, extend
-from crossmedia.features.writing.attributes import ID, LIST, NUMBER, Attributes, as_floats, note_fractions
+from crossmedia.features.writing.attributes import ID, LIST, NUMBER, Attributes, as_floats, note_empty, note_fractions
 from crossmedia.features.writing.counting import Counts, NumberCounts, ValueCounts
 from crossmedia.features.writing.histories import covered
 from crossmedia.features.writing.notes import Notes
@@ -76,7 +76,10 @@ class TrainingCounts:
             self.numbers[name].add(as_floats(context[NUMBER + name]))
 
     def note(self, notes: Notes) -> None:
-        """Note ids of impressions that seem to be numbers."""
+        """Note ids of impressions that seem to be numbers, and columns of these in which nothing stands."""
+        empty = [name for name, counts in self.values.items() if not len(counts.ordered()[0])]
+        empty += [name for name, counts in self.numbers.items() if not len(counts.values)]
+        note_empty("rows_of_training", self.rows, empty, notes)
         for name in self._columns.ids:
             note_fractions(name, self.values[name].ordered()[0], notes)
 
@@ -105,7 +108,7 @@ def build_vocabularies(
             check_continues(columns, encoding, old)
     making = _Making(found.rows, old, Vocabularies({}, {}, encoding))
     making.add("user_id", found.user)
-    making.add("item_id", found.item)
+    making.add(ITEM, found.item)
     items, users = tables
     if items is not None:
         making.add_table(items, schema.of_items, found.item)

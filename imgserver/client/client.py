@@ -149,16 +149,7 @@ class ImageClient:
         return [info for _, info in told]
 
     def _info_of_all(self, deadline: Deadline) -> ServerInfo:
-        infos = self._infos(deadline)
-        if len({info.version for info in infos}) > 1:
-            serving = "; ".join(
-                f"{info.ownership.server_name or 'one'}: {info.version or 'nothing yet'}" for info in infos
-            )
-            raise VersionMismatch(
-                f"The servers that share the images serve different versions ({serving}). Activate the same on all, "
-                f"with 'imgserver versions --activate'."
-            )
-        return ServerInfo.of_servers(infos)
+        return ServerInfo.of_one_version(self._infos(deadline))
 
     def described(self, deadline: Deadline) -> ServerInfo:
         """What the servers tell of themselves, asked for once: limits hold, versions and counters go on."""
@@ -247,7 +238,7 @@ class ImageClient:
         info = self.described(deadline)
         ids, data = as_ids(list(photos)), as_bytes(photos, info)
         if NULL_IMAGE in ids or len(np.unique(ids)) < len(ids):
-            raise InvalidRequest("A photo is given under -1, which stands for no image, or two are under one id.")
+            raise InvalidRequest("Something is given under -1, which stands for nothing, or two are under one id.")
 
         def put(transport: Transport, rows: Ids) -> dict[int, Status]:
             mine = {int(ids[row]): data[row] for row in rows.tolist()}
@@ -282,8 +273,8 @@ class ImageClient:
         limits = self.described(deadline).limits
         if len(self.servers) > 1 and len(queries) and query.by_id:
             raise InvalidRequest(
-                "The images most alike another are on all servers, and each knows the vectors of its own only. Search "
-                "with the photo or with words, which all are asked for."
+                "What is most alike an image or a text is on all servers, and each knows the vectors of its own only. "
+                "Search with the photo or with words, which all are asked for."
             )
         calls = [partial(search, transport, limits, query, deadline) for transport in self.servers.transports]
         return best_of(at_once(calls))
@@ -319,6 +310,15 @@ class ImageClient:
         Raises:
             VersionMismatch: its numbers are no concepts, or the server does not hold it.
             ServerUnavailable, Overloaded, DeadlineExceeded: still so when the client's ``timeout_s`` is over.
+
+        Example:
+            >>> from crossmedia import ImageClient
+            >>> from crossmedia.concepts import Concept, ConceptCard
+            >>> from crossmedia.imgserver.client import MockTransport
+            >>> card = ConceptCard("concepts@0", "net@0", 9, 9, (Concept("warmth", "anchor"),))
+            >>> with ImageClient(MockTransport({}, version="net@0+concepts@0/1", card=card)) as client:
+            ...     client.concepts().names
+            ('warmth',)
         """
         check_version(version)
         return people.concepts(self.servers, version or self.version or "", self.deadline())

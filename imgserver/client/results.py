@@ -15,7 +15,7 @@ from crossmedia.v1 import image_server_pb2 as pb
 # A rule in per cent says nothing about a handful of ids.
 MISSING_RULE_FROM = 100
 CHECK = (
-    "Check that samples and catalogue use the same image ids ('features inspect' shows some of the samples), see the "
+    "Check that samples and catalogue use the same ids ('features inspect' shows some of the samples), see the "
     "rejects of 'imgserver precompute'"
 )
 KNOWN_STATUS = np.zeros(256, dtype=np.bool_)
@@ -143,8 +143,8 @@ class FetchStats:
         """
         if self.unique >= MISSING_RULE_FROM and self.missing_fraction > max_missing:
             raise TooManyMissingImages(
-                f"{self.missing_fraction:.1%} of the {self.unique} images asked for are missing ({self._misses}), more "
-                f"than max_missing {max_missing:.1%}. {CHECK}, or raise max_missing."
+                f"{self.missing_fraction:.1%} of the {self.unique} vectors asked for, each once a call, are missing "
+                f"({self._misses}), more than max_missing {max_missing:.1%}. {CHECK}, or raise max_missing."
             )
 
     def check_found(self) -> None:
@@ -155,7 +155,7 @@ class FetchStats:
         """
         if self.unique and self.missing_fraction == 1:
             raise TooManyMissingImages(
-                f"Not one of the {self.unique} images asked for is there ({self._misses}). {CHECK}."
+                f"Not one of the {self.unique} vectors asked for, each once a call, is there ({self._misses}). {CHECK}."
             )
 
     @property
@@ -164,9 +164,10 @@ class FetchStats:
         if not self.missing:
             return ""
         total = sum(self.missing.values())
-        return f"{total:,} of {self.unique:,} vectors asked for are missing ({self._misses}): no picture is seen there."
+        asked = f"{total:,} of {self.unique:,} vectors asked for, each once a call,"
+        return f"{asked} are missing ({self._misses}): the model sees nothing there."
 
     @property
     def _misses(self) -> str:
         counts = ", ".join(f"{name} {count}" for name, count in sorted(self.missing.items()))
-        return counts + (f", such as image {self.missing_id}" if self.missing_id >= 0 else "")
+        return counts + (f", such as that of id {self.missing_id}" if self.missing_id >= 0 else "")

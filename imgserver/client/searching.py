@@ -72,7 +72,7 @@ def search(transport: Transport, limits: Limits, query: Query, deadline: Deadlin
     if k < 1:
         raise InvalidRequest(f"k is {k}; ask for 1 neighbour or more.")
     if 0 < limits.max_neighbours < k:
-        raise InvalidRequest(f"k is {k}; the server gives at most {limits.max_neighbours} neighbours of an image.")
+        raise InvalidRequest(f"k is {k}; the server gives at most {limits.max_neighbours} neighbours of a query.")
     ids, cosines, status = [np.zeros((0, k), np.int64)], [np.zeros((0, k), np.float32)], [np.zeros(0, np.uint8)]
     for request, rows, own in query.requests(limits):
         request.version = version

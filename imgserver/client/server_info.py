@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from crossmedia.errors import DeadlineExceeded, VersionMismatch
 from crossmedia.status import Status
 from crossmedia.version import Version
+from crossmedia.words import counted
 
 Part = TypeVar("Part", bound=Any)
 
@@ -169,7 +170,7 @@ class ServerInfo:
         else:
             advice = "A part of the image server's store does not answer, or it was still computing; its log says more."
         return DeadlineExceeded(
-            f"{images} images were not ready within {timeout_s:.3g} s (the first: image {image_id}, "
+            f"{counted(images, 'vector')} were not ready within {timeout_s:.3g} s (the first: that of id {image_id}, "
             f"{Status(status).name}). {advice}"
         )
 
@@ -182,6 +183,23 @@ class ServerInfo:
     def dim_of(self, version: str) -> int:
         """Numbers in a vector of ``version``, as far as is known before the first reply."""
         return self.dim_known(version) or self.dim
+
+    @classmethod
+    def of_one_version(cls, infos: Sequence[ServerInfo]) -> ServerInfo:
+        """As ``of_servers``, of servers that serve the same.
+
+        Raises:
+            VersionMismatch: they serve different versions.
+        """
+        if len({info.version for info in infos}) > 1:
+            serving = "; ".join(
+                f"{info.ownership.server_name or 'one'}: {info.version or 'nothing yet'}" for info in infos
+            )
+            raise VersionMismatch(
+                f"The servers that share the images serve different versions ({serving}). Activate the same on all, "
+                f"with 'imgserver versions --activate'."
+            )
+        return cls.of_servers(infos)
 
     @classmethod
     def of_servers(cls, infos: Sequence[ServerInfo]) -> ServerInfo:

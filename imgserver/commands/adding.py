@@ -57,7 +57,8 @@ def add(
     with ImageClient(server_address(server, store), timeout_s=timeout_s) as client:
         result = client.put(brought)
     refused = {number: status.name for number, status in result.items() if status != Status.OK}
-    added, reasons = len(result) - len(refused), [f"image {i}: {n}{_why(brought[i])}" for i, n in refused.items()]
+    added = len(result) - len(refused)
+    reasons = [f"{_said(i, brought[i])}: {name}{_why(brought[i], name)}" for i, name in refused.items()]
     show({"added": added, "refused": refused}, as_json, f"added {added}, refused {len(refused)}", *reasons)
     if refused:
         raise NothingEmbedded(f"{len(refused)} of {len(result)} were refused; each has its reason above.")
@@ -107,10 +108,16 @@ def _decoded(data: bytes) -> str | bytes:
         return data
 
 
-def _why(data: str | bytes) -> str:
-    """What the bytes of a refused photo look like, if they do not begin like a photo."""
+def _said(number: int, data: str | bytes) -> str:
+    return f"{'text' if isinstance(data, str) else 'image'} {number}"
+
+
+def _why(data: str | bytes, status: str) -> str:
+    """Why a text was refused; or what the bytes of a refused photo look like, if they do not begin like a photo."""
     if isinstance(data, str):
-        return ": the text is empty" if not data.strip() else ""
+        from crossmedia.imgserver.text.reading import NOTHING_KNOWN
+
+        return f": {NOTHING_KNOWN if data.strip() else 'the text is empty'}" if status == "CORRUPT" else ""
     from crossmedia.imgserver.vision.formats import CorruptImage, format_of
 
     try:

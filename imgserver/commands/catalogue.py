@@ -35,7 +35,6 @@ from crossmedia.words import counted
 if TYPE_CHECKING:
     from crossmedia.imgserver.offline.plan import PrecomputeConfig
     from crossmedia.imgserver.offline.precompute import PrecomputeResult, StoreEmbedder
-    from crossmedia.imgserver.storage.records import Space
 
 BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 
@@ -221,7 +220,7 @@ def _into_store(embedder: StoreEmbedder, config: PrecomputeConfig, began: float)
     _say(embedder.catalogue.passed_over)
     plan = embedder.plan(config)
     _ = embedder.engine
-    todo, what = len(plan.to_embed), _what(embedder.backbone.space)
+    todo, what = len(plan.to_embed), f"{embedder.backbone.space.version.made_of}s"
     console.print(f"{plan.found} {what}, {plan.skipped} of them embedded already, {todo} to embed.")
     if todo:
         rate, megabytes = embedder.images_per_s(plan), plan.disk_bytes(embedder.backbone.feature_dim) / 1e6
@@ -233,10 +232,6 @@ def _into_store(embedder: StoreEmbedder, config: PrecomputeConfig, began: float)
         )
     with Bar("embedding", todo, shown=bool(todo)) as bar:
         return embedder.run(plan, bar.advance)
-
-
-def _what(features: Space) -> str:
-    return "texts" if features.version.of_texts else "photos"
 
 
 def _say(passed_over: tuple[str, ...]) -> None:
@@ -253,7 +248,7 @@ def _apply_head(store: Path, file: Path, as_json: bool) -> None:
         version, images = apply_head(opened, *read_head_file(file))
     seconds = time.monotonic() - started
     found = {"version": version, "images": images, "seconds": seconds}
-    made = f"{counted(images, 'image')} in {seconds:.1f} s, from stored features"
+    made = f"{counted(images, 'vector')} in {seconds:.1f} s, from stored features"
     show(found, as_json, made, f"version: {version}", how_to_serve(store, version))
 
 

@@ -22,6 +22,7 @@ from crossmedia.imgserver.storage.versions import (
 )
 from crossmedia.status import is_ok
 from crossmedia.version import Version
+from crossmedia.words import counted
 
 Values = npt.NDArray[Any]
 VECTOR_BLOCK = 16_384
@@ -119,7 +120,7 @@ def check_photos(store: Store, features: Space, dim: int | None, coming: int, *,
     """
     if dim is not None and not _keeps_all(features, dim) and kept_head(store, features, dim, new_head=new_head) is None:
         status = store.index.load(features.name)[1]["status"]
-        _check_dim(int(is_ok(status).sum()) + coming, dim)
+        _check_dim(features, int(is_ok(status).sum()) + coming, dim)
 
 
 def _keeps_all(features: Space, dim: int | None) -> bool:
@@ -127,13 +128,14 @@ def _keeps_all(features: Space, dim: int | None) -> bool:
     return features.version.of_tower and dim in (None, features.dim)
 
 
-def _check_dim(photos: int, dim: int | None) -> None:
-    if photos < 2:
-        raise BadInput(f"A PCA takes two photos at least; there is {photos or 'none'}. Bring more photos.")
-    if dim is not None and dim >= photos:
+def _check_dim(features: Space, there: int, dim: int | None) -> None:
+    what = f"{features.version.made_of}s"
+    if there < 2:
+        raise BadInput(f"A PCA takes two {what} at least; there is {there or 'none'}. Bring more {what}.")
+    if dim is not None and dim >= there:
         raise BadInput(
-            f"A PCA to {dim} numbers needs more than {dim} photos; there are {photos}. Bring more photos, or leave out "
-            f"--dim: vectors then have as many numbers as {photos} photos allow, {min(photos - 1, DEFAULT_DIM)}."
+            f"A PCA to {dim} numbers needs more than {dim} {what}; there are {there}. Bring more {what}, or leave out "
+            f"--dim: vectors then have as many numbers as {there} {what} allow, {min(there - 1, DEFAULT_DIM)}."
         )
 
 
@@ -142,12 +144,13 @@ def few_numbers(store: Store, features: Space, version: str, dim: int | None) ->
     has, most = Version.parse(version).dim, min(DEFAULT_DIM, features.dim)
     if dim is not None or has >= most or load_head(store, version).spec.name != "pca":
         return ""
-    photos = int(is_ok(store.index.load(features.name)[1]["status"]).sum())
-    if photos <= most:
-        return f"vectors have {has} numbers and not {most}, for a PCA of {photos} photos has no more"
+    there = int(is_ok(store.index.load(features.name)[1]["status"]).sum())
+    of = counted(there, features.version.made_of)
+    if there <= most:
+        return f"vectors have {has} numbers and not {most}, for a PCA of {of} has no more"
     return (
-        f"vectors have {has} numbers, as the active version's head makes them; of the {photos} photos that there are "
-        f"now --new-head makes {most}"
+        f"vectors have {has} numbers, as the active version's head makes them; of the {of} that there are now "
+        f"--new-head makes {most}"
     )
 
 
@@ -158,10 +161,12 @@ def _head(store: Store, features: Space, dim: int | None, *, new_head: bool) -> 
     _, entries, _ = store.index.load(features.name)
     entries = entries[is_ok(entries["status"])]
     if not len(entries):
-        raise NothingEmbedded(f"Not one photo could be embedded. The reasons are in {store.folder / REJECTS_FILE}.")
+        raise NothingEmbedded(
+            f"Not one {features.version.made_of} could be embedded. The reasons are in {store.folder / REJECTS_FILE}."
+        )
     if _keeps_all(features, dim):
         return whole_head(features.dim)
-    _check_dim(len(entries), dim)
+    _check_dim(features, len(entries), dim)
     if len(entries) > PCA_SAMPLE:
         chosen = np.random.default_rng(0).choice(len(entries), PCA_SAMPLE, replace=False)
         entries = entries[np.sort(chosen)]
@@ -202,7 +207,7 @@ def _check_range(space: Space, ids: Ids, values: Values) -> None:
         bad = ~np.isfinite(values.astype(VECTOR_DTYPE)).all(axis=1)
     if bad.any():
         raise BadInput(
-            f"float16 cannot hold the vectors of {int(bad.sum())} images in {space.name}, such as image "
+            f"float16 cannot hold {int(bad.sum())} of the vectors of {space.name}, such as that of id "
             f"{ids[bad][0]}: numbers reach {np.abs(values[bad][0]).max():.3g}. The head is not fit for these features; "
             f"delete the version, and take another head."
         )

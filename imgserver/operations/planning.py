@@ -20,9 +20,11 @@ SAMPLES_PER_CORE_S = 5_181.0
 # python -m benchmarks.learn: the same with a head that learns, CPU a sample of the server and of the trainer
 HEAD_SERVER_US_PER_SAMPLE = 108.0
 HEAD_TRAINER_US_PER_SAMPLE = 196.0
-# python -m benchmarks.bytes: a row of 50 behaviours with ids only, zstd; different images a row in a batch of 1,024
-BYTES_PER_ROW = 96.0
-IMAGES_PER_ROW = 15_499 / 1024
+# python -m benchmarks.bytes: a row of 50 behaviours with ids only, of users with 20 rows, and a row of the item table,
+# zstd; different images a row in a shuffled batch of 1,024
+BYTES_PER_ROW = 29.3
+BYTES_PER_ITEM = 13.9
+IMAGES_PER_ROW = 15_307 / 1024
 # python -m benchmarks.table: memory of the table an image, beside the rows, which are mapped
 TABLE_BYTES_PER_IMAGE = 36.0
 INDEX_BYTES_PER_ENTRY = 100.0
@@ -70,7 +72,7 @@ class CapacityPlan:
         vector_gb: of stored vectors, fp16, with their index.
         server_memory_gb: so that vectors are answered from memory: table and mapped rows of vectors.
         servers: for memory and for CPU.
-        samples_tb: of rows with ids only.
+        samples_tb: of rows with ids only, and of the item table: as many items as images.
         train_core_hours: of the trainers.
         workers: machines that train, to be done in time.
         network_mb_s: vectors and gradients between all servers and all workers.
@@ -122,7 +124,7 @@ def make_plan(sizes: Sizes) -> CapacityPlan:
         vector_gb=vector_bytes / 1e9,
         server_memory_gb=memory / 1e9,
         servers=servers,
-        samples_tb=sizes.rows * BYTES_PER_ROW / 1e12,
+        samples_tb=(sizes.rows * BYTES_PER_ROW + sizes.images * BYTES_PER_ITEM) / 1e12,
         train_core_hours=train_core_hours,
         workers=workers,
         network_mb_s=samples_per_s / BATCH * step / 1e6,

@@ -201,7 +201,7 @@ def similarity(subject: Subject) -> Finding:
         return ok("none was made")
     if opened[0].version != store.index.active:
         return warning(f"it is of {opened[0].version}, which is not active", store.similarity_advice + ".")
-    return ok(f"{opened[0].kind} of {counted(opened[0].images, 'image')}")
+    return ok(f"{opened[0].kind} of {counted(opened[0].images, 'vector')}")
 
 
 def index_map(subject: Subject) -> Finding:

@@ -114,6 +114,6 @@ class Lookup:
 def _warn(version: str, ids: Ids) -> None:
     if _sparingly.allows("damage"):
         log.error(
-            "%d images of %s are damaged in the store, such as image %d; 'imgserver doctor --full' says what to do",
+            "%d vectors of %s are damaged in the store, such as that of id %d; 'imgserver doctor --full' says more",
             *(len(ids), version, ids[0]),
         )

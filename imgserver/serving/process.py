@@ -27,6 +27,7 @@ from crossmedia.service.running import GRACE_S, Daemon
 from crossmedia.service.security import ServerSecurity
 from crossmedia.service.tracing import tracing
 
+CALLERS_CAN = "read the vectors and the thumbnails, and replace photos or texts by others"
 log = logging.getLogger(__name__)
 
 
@@ -70,7 +71,7 @@ def _security(config: ServeConfig) -> ServerSecurity:
     security = ServerSecurity(
         config.tls_cert, config.tls_key, config.tls_client_ca, config.tokens, config.max_ids_per_second
     )
-    for warning in security.warnings(config.host):
+    for warning in security.warnings(config.host, CALLERS_CAN):
         log.warning("%s", warning)
     return security
 

@@ -46,18 +46,18 @@ class Putting:
         photos = [(photo.image_id, photo.data) for photo in request.images]
         ids = [image_id for image_id, _ in photos]
         if len(photos) > (most := self.most):
-            raise InvalidRequest(f"{len(photos)} photos came in one call; the limit is {most} (see GetInfo).")
+            raise InvalidRequest(f"{len(photos)} photos or texts came in one call; the limit is {most} (see GetInfo).")
         if ids and min(ids) < 0:
             raise InvalidRequest(f"Image id {min(ids)} is negative; ids are 0 or more.")
         if len(set(ids)) < len(ids):
-            raise InvalidRequest("An image id is there twice in one call; which photo should count?")
+            raise InvalidRequest("An id is there twice in one call; which photo or text should count?")
         if self._ownership is not None:
             self._ownership.check(np.array(ids, dtype=np.int64))
         serving = self._served.of("")
         if serving.maker is None:
             raise VersionMismatch(
                 f"The vectors of {serving.version} were imported, so this server cannot make one. Import them again "
-                f"with the new images, or activate a version that has a backbone."
+                f"with the new ones, or activate a version that has a backbone."
             )
         with self._admission.held(Cost(size=sum(len(data) for _, data in photos), slow=1), caller):
             status = self._misses.put(serving.maker, photos, caller)

@@ -108,7 +108,7 @@ class ImageService:
         self.admission = Admission(
             config.max_pending_ids,
             config.max_pending_bytes,
-            waiting="images wait for the CNN",
+            waiting="ids wait for the backbone",
             advice=", or embed the catalogue before, by imgserver precompute",
         )
         self.known_failures = KnownFailures(config.negative_ttl_s)
@@ -317,8 +317,8 @@ class ImageService:
         """Hold what a reply of vectors costs, until it was sent; one that is larger than a message is refused."""
         if (size := images * (dim * sent_as.itemsize + 1) + MESSAGE_REST) > self.config.max_message_bytes:
             raise InvalidRequest(
-                f"The vectors of {images} images, {dim} numbers each, take {size} bytes, and a message has at most "
-                f"{self.config.max_message_bytes}. Ask for fewer images in a call."
+                f"{images} vectors of {dim} numbers take {size} bytes, and a message has at most "
+                f"{self.config.max_message_bytes}. Ask for fewer in a call."
             )
         cost = Cost(size=images * dim * (np.dtype(made_as).itemsize + REPLY_COPIES * sent_as.itemsize))
         return self.admission.held_until_sent(cost, caller)

@@ -139,7 +139,7 @@ def _empty(kind: str, dim: int, images: int, sample: Callable[[int], Vectors]) -
         return faiss.index_factory(dim, f"HNSW{HNSW_LINKS},SQfp16", faiss.METRIC_INNER_PRODUCT)
     if images < PER_CENTRE * CENTRES:
         raise BadInput(
-            f"{images} images are too few for ivf-pq, which needs {PER_CENTRE * CENTRES}; take another --kind."
+            f"{images} vectors are too few for ivf-pq, which needs {PER_CENTRE * CENTRES}; take another --kind."
         )
     lists = min(1 << round(np.log2(4 * images**0.5)), images // PER_CENTRE)
     codes = next(n for n in range(max(1, dim // NUMBERS_PER_CODE), 0, -1) if dim % n == 0)

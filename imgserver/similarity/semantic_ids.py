@@ -80,7 +80,7 @@ def write_semantic_ids(store: Store, out: Path, levels: int, codes: int, seed: i
     else:
         if len(ids) < codes:
             most = max(2, 1 << len(ids).bit_length() - 1)
-            raise BadInput(f"{len(ids)} images are too few for {codes} codes; take {most} or fewer (--codes {most}).")
+            raise BadInput(f"{len(ids)} vectors are too few for {codes} codes; take {most} or fewer (--codes {most}).")
         rows = np.sort(np.random.default_rng(seed).choice(len(ids), min(SAMPLE, len(ids)), replace=False))
         quantiser = _fitted(unit(store.read(space, entries[rows])), levels, bits)
         data = faiss_module().serialize_index(quantiser).tobytes()

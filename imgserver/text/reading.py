@@ -8,6 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_TEXT_BYTES = 64 << 10
+NOTHING_KNOWN = (
+    "the encoder can do nothing with it (one that was fitted knows texts that share characters with those that it was "
+    "fitted on)"
+)
 
 # A text on its way to an encoder: an array without dimensions, where a picture has some.
 Text = npt.NDArray[np.str_]

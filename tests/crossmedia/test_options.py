@@ -95,7 +95,7 @@ def test_what_was_given_is_typed_for_another_process() -> None:
     [
         (fit_command, FitConfig, {"options"}),
         (compare, FitConfig, {"options", *OF_ONE_RUN}),
-        (compare, CompareConfig, {"base"}),
+        (compare, CompareConfig, {"base", "options"}),
         (report, ReportConfig, {"comparison"}),
         (serve, ServeConfig, set()),
     ],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -11,10 +13,13 @@ from collections import Counter
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, run_command
 
+from crossmedia import FitConfig, fit
 from crossmedia.features.reading.samples import Samples
+from crossmedia.imgserver import open_store
 
 pytestmark = pytest.mark.data
 FASHION = ROOT / "examples" / "fashion"
@@ -73,21 +78,91 @@ def test_negatives_were_on_sale_that_week(hm: Path, prepared: Path) -> None:
             assert row["article"] == f"{int(row['image_id']):010d}"
 
 
-def test_the_commands_of_the_example(prepared: Path) -> None:
-    photos, titles = prepared / "store", prepared / "titles"
-    run_command("imgserver", "precompute", f"--store={photos}", f"--catalogue={prepared / 'photos'}", "--dim=16")
-    text = [f"--texts={prepared / 'fashion' / 'articles.csv'}", "--text=text", "--key=article", "--dim=16"]
-    run_command("imgserver", "precompute", f"--store={titles}", *text)
+def run_script(name: str, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, str(FASHION / name), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def stores(prepared: Path) -> Path:
+    """Photos, titles, true attributes and noise, a store each; samples without attributes."""
+    articles = prepared / "fashion" / "articles.csv"
+    run_command(
+        "imgserver", "precompute", f"--store={prepared / 'store'}", f"--catalogue={prepared / 'photos'}", "--dim=16"
+    )
+    text = [f"--texts={articles}", "--text=text", "--key=article", "--dim=16"]
+    run_command("imgserver", "precompute", f"--store={prepared / 'titles'}", *text)
+    for name, options in (("attributes", ()), ("noise", ("--random=8",))):
+        file = prepared / f"{name}.parquet"
+        run_script("vectors.py", f"--articles={articles}", f"--out={file}", *options)
+        run_command("imgserver", "import", str(file), f"--name={name}", f"--store={prepared / name}")
     run_command("features", "build", str(prepared / "fashion" / "bare.toml"), f"--out={prepared / 'bare'}")
-    assert list(Samples(prepared / "bare").item_ids) == ["item_id"]
-    results = prepared / "results.jsonl"
-    study = [sys.executable, str(FASHION / "study.py"), f"--samples={prepared / 'samples'}", f"--photos={photos}"]
-    study += [f"--titles={titles}", f"--results={results}", f"--out={prepared / 'runs'}", "--seeds=1"]
-    study += [f"--bare={prepared / 'bare'}", "--variants=ids + attributes; ids + photos + titles"]
-    done = subprocess.run(study, capture_output=True, text=True, check=True)
-    table = [line for line in done.stdout.splitlines() if line.startswith("| ")]
-    assert [line.split(" | ")[0] for line in table[1:]] == ["| ids + attributes", "| ids + photos + titles"]
+    return prepared
+
+
+def test_the_cosine_of_true_attributes_is_the_share_that_two_articles_have_in_common(stores: Path) -> None:
+    with open(stores / "fashion" / "articles.csv", newline="", encoding="utf-8") as file:
+        articles = list(csv.DictReader(file))[:40]
+    with open_store(stores / "attributes") as client:
+        vectors = client.get([int(row["image_id"]) for row in articles]).values.astype(np.float32)
+    names = ("product_type", "graphical_appearance", "colour_group")
+    values = np.array([[row[name] for name in names] for row in articles])
+    alike = (values[:, None] == values[None]).mean(axis=2)
+    np.testing.assert_allclose(vectors @ vectors.T / 3, alike, atol=1e-3)
+    assert 0 < alike.mean() < 1
+
+
+def test_recall_of_new_articles(stores: Path) -> None:
+    """One line a store; attributes find more than noise does."""
+    results = stores / "recall.jsonl"
+    named = [f"{name}={stores / name}" for name in ("attributes", "noise")]
+    said = run_script("recall.py", f"--samples={stores / 'samples'}", f"--results={results}", *named)
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    assert [line["name"] for line in lines] == ["attributes", "noise"]
+    assert [line["version"].split("@")[0] for line in lines] == ["attributes", "noise"]
+    assert "| attributes | " in said
+    true, noise = (line["recall"]["articles"]["10"] for line in lines)
+    assert true > noise
+
+
+@pytest.mark.parametrize("model", ["din", "dicm"])
+def test_without_vectors_a_model_is_the_one_behind_it(prepared: Path, tmp_path: Path, model: str) -> None:
+    """So that the study trains one of them."""
+    study = runpy.run_path(str(FASHION / "study.py"))
+    found = []
+    for name in (model, study["WITHOUT_VECTORS"][model]):
+        config = FitConfig(
+            samples=str(prepared / "samples"),
+            out=str(tmp_path / name),
+            model=name,
+            images=False,
+            options=study["OPTIONS"][name],
+            **{**study["RECIPE"], "epochs": 1, "validate_on": "all-items", "batch_size": 64},
+        )
+        found.append(fit(config)["test"]["all"])
+    assert found[0] == found[1]
+
+
+def test_the_study(stores: Path) -> None:
+    results = stores / "results.jsonl"
+    options = [f"--samples={stores / 'samples'}", f"--bare={stores / 'bare'}", f"--photos={stores / 'store'}"]
+    options += [f"--titles={stores / 'titles'}", f"--instead=true attributes={stores / 'attributes'}"]
+    options += [f"--results={results}", f"--out={stores / 'runs'}", "--seeds=1"]
+    names = ["ids + photos + titles", "ids + true attributes"]
+    study = ["study.py", *options, f"--variants={'; '.join(names)}"]
+    done = run_script(*study)
+    table = [line for line in done.splitlines() if line.startswith("| ")]
+    assert [line.split(" | ")[0] for line in table[1:]] == [f"| {name}" for name in names]
     assert all(cell.count(" / ") == 1 for line in table[1:] for cell in line.strip("| ").split(" | ")[2:])
-    assert len(results.read_text().splitlines()) == 2
-    again = subprocess.run([*study, "--table"], capture_output=True, text=True, check=True)
-    assert again.stdout.splitlines() == [line for line in done.stdout.splitlines() if "training" not in line]
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    assert [line["vector_version"].split("@")[0] for line in lines] == [
+        "",
+        "photo=efficientnet_lite0",
+        "photo=attributes",
+    ]
+    for line in lines:
+        test = line["test"]
+        assert test["seen_items"]["rows"] + test["unseen_items"]["rows"] == test["all"]["rows"]
+        assert 0 < test["unseen_products"]["rows"] <= test["unseen_items"]["rows"]
+    again = run_script(*study, "--table")
+    assert again.splitlines() == [line for line in done.splitlines() if "training" not in line]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from small_tables import ROWS, START, Table, put
 from unfolded import cell, keys_of, unfolded
 
 from crossmedia.errors import BadInput
+from crossmedia.features.batch import Jagged
 from crossmedia.features.cells import entries
 from crossmedia.features.cli import features
 from crossmedia.features.numbers import NumberScale
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.schema import load_schema
 from crossmedia.features.splits import SPLITS
-from crossmedia.features.writing import counting
+from crossmedia.features.writing import counting, item_table
 from crossmedia.features.writing.build import build_samples
 from crossmedia.features.writing.counting import NumberCounts
 from crossmedia.keys import Column
@@ -158,6 +160,75 @@ def test_buckets_are_in_order_and_none_of_training_is_empty(values: list[float],
     assert set(places.tolist()) == set(range(1, len(scale.bucket_names) + 1))
     assert len(set(scale.bucket_names)) == len(scale.bucket_names) <= n
     assert scale.places(np.array([np.nan])).tolist() == [0]
+
+
+def test_a_number_that_most_rows_have_leaves_a_bucket_for_the_others() -> None:
+    """Were buckets to begin with the number at their rank, all of these would be in one."""
+    scale = NumberScale.fit("buckets:20", np.array([0.0, 1.0, 7.0]), np.array([970, 20, 10]))
+    assert scale.bucket_names == ["below 1", "from 1"]
+    assert NumberScale.fit("buckets:2", np.array([0.0, 1.0]), np.array([6, 4])).edges == (1.0,)
+    fair = NumberScale.fit("buckets:2", np.arange(10.0), np.ones(10, dtype=np.int64))
+    assert np.bincount(fair.places(np.arange(10.0)))[1:].tolist() == [5, 5]
+
+
+HOSTILE = {
+    "price": (["nan"] * 4, 'numbers = ["price"]', ""),
+    "stars": ([None] * 4, 'numbers = { stars = "buckets:4" }', ""),
+    "tags": (pa.array([[None, None]] * 4, pa.list_(pa.null())), 'lists = ["tags"]', ""),
+    "title": (["", " ", None, "!?"], 'text = ["title"]', ""),
+    "shop": ([None] * 4, 'ids = ["shop"]', ""),
+    "code": ([1.0, 2.0, 3.0, np.inf], 'ids = ["code"]', "holds inf in row 4; an id is finite. Leave the cell empty"),
+    "size": ([1.0, -np.inf, 3.0, 4.0], 'numbers = ["size"]', "holds -inf in row 2; a number is finite, and fits"),
+    "both": (pa.array([[{"a": 1}]] * 4), 'lists = ["both"]', "is of type struct<a: int64>; ids are whole numbers"),
+    "deep": (pa.array([[["a"]]] * 4), 'lists = ["deep"]', "is of type list<element: string>; ids are whole numbers"),
+    "part": (pa.array([[1.5]] * 4), 'lists = ["part"]', "holds 1.5 in row 1; an id names something, and a fraction"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_holds_nothing_is_noted_and_what_is_no_value_is_refused(tmp_path: Path, name: str) -> None:
+    column, columns, said = HOSTILE[name]
+    log = {"user": [1, 2] * 40, "item": [0, 1, 2, 3] * 20, "time": list(range(80)), "click": [0, 0, 1, 1] * 20}
+    put(tmp_path / "log.parquet", log)
+    put(tmp_path / "items.parquet", {"item": list(range(4)), name: column})
+    (tmp_path / "s.toml").write_text(
+        '[log]\npath = "log.parquet"\nuser = "user"\nitem = "item"\ntime = "time"\nlabels = { click = "click" }\n'
+        f'[items]\npath = "items.parquet"\nitem = "item"\n{columns}\n'
+    )
+    if said:
+        with pytest.raises(BadInput, match=re.escape(f"The column {name!r} of {tmp_path / 'items.parquet'} {said}")):
+            build_samples(load_schema(tmp_path / "s.toml"), tmp_path / "out")
+        return
+    report = build_samples(load_schema(tmp_path / "s.toml"), tmp_path / "out")
+    assert report.notes_in_words() == [
+        f"4 items of which not one has anything in the column {name}: no model learns anything of {name!r}; leave it "
+        "out of the schema, or fill its cells"
+    ]
+    assert len(next(Samples(tmp_path / "out").batches("train", 64))) > 10
+
+
+def test_an_item_with_very_many_tags_is_read_whole(tmp_path: Path) -> None:
+    log = {"user": [1, 2] * 40, "item": [0, 1, 2, 3] * 20, "time": list(range(80)), "click": [0, 0, 1, 1] * 20}
+    put(tmp_path / "log.parquet", log)
+    put(
+        tmp_path / "items.parquet",
+        {"item": list(range(4)), "tags": ["|".join(map(str, range(100_000))), "1", "2|1", ""]},
+    )
+    (tmp_path / "s.toml").write_text(
+        '[log]\npath = "log.parquet"\nuser = "user"\nitem = "item"\ntime = "time"\nlabels = { click = "click" }\n'
+        '[items]\npath = "items.parquet"\nitem = "item"\nlists = { tags = "|" }\n'
+    )
+    build_samples(load_schema(tmp_path / "s.toml"), tmp_path / "out")
+    batch = next(Samples(tmp_path / "out").batches("train", 64))
+    assert sorted(batch.items.lists["tags"].lengths.tolist()) == [0, 1, 2, 100_000]
+
+
+def test_lists_that_arrow_cannot_count_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_table, "MOST_ENTRIES", 2)
+    with pytest.raises(
+        BadInput, match=r"has 3 entries over all items, and 2 can be stored\. Leave out what says least"
+    ):
+        item_table.as_arrow(Jagged.of_lengths(np.arange(3), np.array([1, 2])), np.int32)
 
 
 def test_counts_of_numbers_do_not_depend_on_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,6 +394,7 @@ def names_of(samples: Samples, rows: np.ndarray[Any, Any]) -> list[str]:
         ("[vectors.title]", "[vectors.Title]", r"name of a space has small letters"),
         ('key = "item"', 'key = "image"\nmanifest = "m"', r"image_manifest in \[items\] gives them to images"),
         ('image = ["front", "back"]', "", r'key is "image", but \[items\] has no image column'),
+        ('"front", "back"', '"front", "front"', r"\[items\]: image names the column 'front' twice"),
         ('ids = ["slot"]', 'ids = ["slot", "shop"]', r"uses the column 'shop' twice"),
         ('ids = ["slot"]', 'ids = ["item_row"]', r"samples have a column 'item_row' of their own"),
         ('price = "log1p"', 'key_title = "log1p"', r"samples have a column 'key_title' of their own"),
@@ -448,9 +520,25 @@ def test_inspect_shows_every_kind(samples: Samples) -> None:
     assert {row["price"] is None for row in found["rows"]} == {True, False}
     assert any(row["tags"] == ["a", "t3"] for row in found["rows"])
     assert any(row["age"] and row["age"].startswith("from ") for row in found["rows"])
-    done = CliRunner().invoke(features, ["inspect", str(samples.folder)])
+    done = CliRunner().invoke(features, ["inspect", str(samples.folder), "--all", "--rows", "2"])
     assert "price is a number: log1p" in done.output
     assert "title is a space of vectors, by item" in done.output
+    assert all(column in done.output for column in samples.vocabulary.values)
+    assert [json.loads(line) for line in done.output.splitlines() if line.startswith("{")] == found["rows"][:2]
+
+
+def test_inspect_is_a_screen(samples: Samples) -> None:
+    done = CliRunner().invoke(features, ["inspect", str(samples.folder)])
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    text = " ".join(lines)
+    assert "price (log1p)" in text
+    assert "title by item" in text
+    assert "unknown in the test part: " in text
+    assert sum(line.startswith('{"') for line in lines) == 3
+    assert lines[-1].startswith("--all shows every column")
 
 
 def test_the_metadata_says_how_columns_are_read(samples: Samples) -> None:

@@ -110,14 +110,20 @@ def test_samples_do_not_depend_on_how_the_log_is_divided(
 
 
 def test_columns_of_the_impression_beside_drawn_negatives_are_noted(tmp_path: Path) -> None:
-    """The price that the positive was bought for stands at each of its negatives: the label could be read off it."""
+    """The price that the positive was bought for stands at each of its negatives: the label could be read off it.
+
+    What does not depend on the item, such as the stars of this log, tells nothing.
+    """
     kind = "negatives_that_have_the_impression_columns_of_their_positive"
     rest = ITEMS + HISTORY + BY_USER
     _, report = make(tmp_path / "plain", random_log(), HEAD + NEGATIVES + rest)
     assert kind not in report.notes
     _, report = make(tmp_path / "labels", random_log(), HEAD + 'numbers = ["stars"]\n' + LABELS + rest)
     assert kind not in report.notes
-    samples, report = make(tmp_path / "price", random_log(), HEAD + 'numbers = ["stars"]\n' + NEGATIVES + rest)
+    _, report = make(tmp_path / "stars", random_log(), HEAD + 'numbers = ["stars"]\n' + NEGATIVES + rest)
+    assert kind not in report.notes
+    priced = [(user, item, time, int(item[1:]) % 7) for user, item, time, _ in random_log()]
+    samples, report = make(tmp_path / "price", priced, HEAD + 'numbers = ["stars"]\n' + NEGATIVES + rest)
     rows = [row for split in SPLITS for row in samples.frame(split).to_pylist()]
     assert report.notes[kind] == sum(row["label"] == 0 for row in rows) > 0
     noted = next(text for text in report.notes_in_words() if "impression columns" in text)

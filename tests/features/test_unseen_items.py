@@ -104,7 +104,8 @@ def test_the_draw_is_that_of_the_keys(folder: Path, samples: SamplesWithUnseenIt
     """The same items for every model and seed, and of a log that grew; a hold-out of the builder's draws others."""
     keys = {samples.vocabulary.values["item_id"][place - 1].as_py() for place in samples.unseen["item_id"].tolist()}
     schema = SCHEMA.replace("validation = 0.1", "validation = 0.1\nhold_out_items = 0.1")
-    other = make_samples(tmp_path, ITEMS + 40, 2 * ROWS, {i: i for i in range(ITEMS + 40)}, schema)
+    images = {i: 500 + i // 2 for i in range(ITEMS + 40) if i % 7}
+    other = make_samples(tmp_path, ITEMS + 40, 2 * ROWS, images, schema)
     again = SamplesWithUnseenItems(other)
     drawn = {again.vocabulary.values["item_id"][place - 1].as_py() for place in again.unseen["item_id"].tolist()}
     known = set(again.vocabulary.values["item_id"].to_pylist())

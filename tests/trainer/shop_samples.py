@@ -51,8 +51,8 @@ validation = 0.1
 Raw = dict[int, dict[str, Any]]
 
 
-def make_shop(folder: Path) -> Path:
-    """Write the tables and build the samples; some of everything is missing."""
+def make_shop(folder: Path, more: str = "") -> Path:
+    """Write the tables and build the samples, with ``more`` in the schema; some of everything is missing."""
     rng = np.random.default_rng(5)
     taste, charm = rng.normal(size=USERS), rng.normal(size=ITEMS)
     log = []
@@ -67,7 +67,7 @@ def make_shop(folder: Path) -> Path:
     _write(folder / "items.csv", header, [_item(i) for i in range(ITEMS)])
     users = [(u, f"c{u % 3}", "" if u % 5 == 0 else 20 + u, ["", "red|blue", "blue"][u % 3]) for u in range(USERS)]
     _write(folder / "users.csv", ["user", "city", "age", "interests"], users)
-    (folder / "samples.toml").write_text(SCHEMA)
+    (folder / "samples.toml").write_text(SCHEMA + more)
     build_samples(load_schema(folder / "samples.toml"), folder / "samples")
     return folder / "samples"
 

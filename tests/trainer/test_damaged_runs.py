@@ -27,6 +27,7 @@ from crossmedia.trainer.runs.checkpoint import CONFIG, FILES, HEAD, STATE, load_
 from crossmedia.trainer.runs.sealed import seal
 from crossmedia.trainer.runs.state import Progress, Trained, load_state, save_state
 from crossmedia.trainer.tensors import TensorBatch, to_tensors
+from crossmedia.trainer.training.averaging import Averaging
 
 CPU = torch.device("cpu")
 IDENTITY = {"model": "din", "seed": 3}
@@ -41,7 +42,7 @@ def run(ladder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path: 
     (out / HEAD).write_bytes(Head(HeadSpec("learned", (8, 4)), "net/8").to_bytes())
     model, lineage, config = load_model(out)
     save_run(out, model, lineage, config)
-    trained = Trained(model, [torch.optim.Adam(model.parameters())], model.state_dict())
+    trained = Trained(model, [torch.optim.Adam(model.parameters())], Averaging(model), model.state_dict())
     save_state(out, IDENTITY, trained, Progress(epoch=1, curve=[{"epoch": 1}]))
     export_model(out, Samples(ladder_folder / "samples"), out / "model.pt2")
     return out
@@ -223,7 +224,7 @@ def test_a_full_disk_ends_no_file_in_the_middle(
     model, lineage, fitted = load_model(run)
     home = small_disk / "run"
     save_run(home, model, lineage, fitted)
-    first = Trained(model, [torch.optim.Adam(model.parameters())])
+    first = Trained(model, [torch.optim.Adam(model.parameters())], Averaging(model))
     save_state(home, IDENTITY, first, Progress(epoch=1))
     before = state_of(home / STATE)
     for leave in (30_000, 0):

@@ -37,7 +37,7 @@ from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.image_head import ImageHead
 from crossmedia.trainer.images.spaces import Spaces
 from crossmedia.trainer.metrics import auc
-from crossmedia.trainer.report.summary import sentence
+from crossmedia.trainer.report.verdict import sentence
 from crossmedia.trainer.runs.checkpoint import load_model
 from crossmedia.v1 import image_server_pb2 as pb
 
@@ -199,13 +199,13 @@ def test_not_one_image_stops_a_run_of_any_size(config: FitConfig, tmp_path: Path
     config = replace(config, samples=str(few), epochs=1, batch_size=64)
     elsewhere = MockTransport({100 + i: np.ones(8, dtype=np.float16) for i in range(6)})
     with pytest.raises(
-        TooManyMissingImages, match=r"Not one of the .*NOT_FOUND \d+, such as image 110\d.*same image id"
+        TooManyMissingImages, match=r"Not one of the .*NOT_FOUND \d+, such as that of id 110\d.*same ids"
     ):
         fit(config, elsewhere)
     said: list[str] = []
     one = MockTransport({1100 + i: np.ones(8, dtype=np.float16) for i in range(5)})
     fit(replace(config, max_missing=0.5), one, announce=said.append)
-    assert [text for text in said if "missing" in text and "such as image 1105" in text]
+    assert [text for text in said if "missing" in text and "such as that of id 1105" in text]
 
 
 def test_not_one_image_stops_evaluate_and_score(
@@ -226,7 +226,7 @@ def test_not_one_image_stops_evaluate_and_score(
         done = CliRunner().invoke(trainer, command)
         assert done.exit_code == 0, done.output
         assert "missing (NOT_FOUND" in done.stderr
-        assert "such as image 170" in done.stderr
+        assert "such as that of id 170" in done.stderr
 
 
 def test_a_version_that_changes_stops_training(config: FitConfig, transport: MockTransport) -> None:
@@ -259,7 +259,7 @@ def test_compare_skips_what_is_done_and_says_what_came_out(config: FitConfig, tr
         compare(replace(small, seeds=1), transport, said.append)
     small = replace(small, base=replace(small.base, overwrite=True))
     compare(replace(small, seeds=1), transport, said.append)  # other vectors are another line
-    assert said[-2:] == [
+    assert said[-3:-1] == [
         "run 1 of 2, embedding_mlp-ids-0: done before",
         "run 2 of 2, embedding_mlp-images-0: training",
     ]
@@ -275,8 +275,9 @@ def test_samples_without_images_are_compared_without_a_server(samples: Path, tmp
     assert done.exit_code == 0, done.output
     assert "Best on the test rows: din ids only" in done.output
     assert "The samples have no images to compare with." in done.output
-    (only,) = [json.loads(line) for line in (tmp_path / "runs" / "results.jsonl").read_text().splitlines()]
+    *means, only = [json.loads(line) for line in (tmp_path / "runs" / "results.jsonl").read_text().splitlines()]
     assert (only["data"], only["images"], only["vector_version"]) == ("plain", False, "")
+    assert [line["model"] for line in means] == ["constant", "item mean", "item + user mean"]
     page = tmp_path / "page.html"
     done = CliRunner().invoke(trainer, ["report", str(tmp_path / "runs"), f"--out={page}"])
     assert done.exit_code == 0, done.output
@@ -305,7 +306,7 @@ def test_pictures_of_which_there_are_none_are_said(samples: Path, tmp_path: Path
     ]
     done = CliRunner().invoke(trainer, arguments)
     assert done.exit_code == 2
-    assert "have no images; train with --no-images" in done.output
+    assert "have no images, and no vectors by item; train with" in done.output
 
 
 def test_metrics_of_held_out_items(samples: Path, tmp_path: Path) -> None:
@@ -364,7 +365,8 @@ def test_the_best_epoch_is_the_one_of_the_best_auc(config: FitConfig, monkeypatc
 
 def row(mean: float, std: float | None, seeds: int) -> dict[str, Any]:
     gain = {"auc": {"mean": 0.7, "std": std}, "auc_gain": {"mean": mean, "std": std}, "pairs": seeds}
-    return {"model": "din", "images": True, "seeds": seeds, "all": gain, "unseen_items": {"auc_gain": None}}
+    about = {"model": "din", "images": True, "spaces": ["image"], "baseline": False, "seeds": seeds}
+    return {**about, "all": gain, "unseen_items": {"auc_gain": None}}
 
 
 @pytest.mark.parametrize(

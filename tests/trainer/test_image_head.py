@@ -501,7 +501,10 @@ def test_a_run_that_was_killed_after_its_last_epoch_only_measures(
 
 def test_stored_vectors_need_no_server_either(config: FitConfig, store: Path) -> None:
     frozen = fit(replace(config, head="frozen", store=str(store), server=FitConfig.server, epochs=1))
-    assert evaluate(config.out, store=str(store))["all"]["auc"] == frozen["test"]["all"]["auc"]
+    for place in ("", str(store)):  # where the run had them, and where they are said to be
+        assert evaluate(config.out, store=place)["all"]["auc"] == frozen["test"]["all"]["auc"]
+    with pytest.raises(NoStore):
+        evaluate(config.out, store=f"{store}x")
     assert frozen["vector_version"].endswith("/16")
     assert frozen["train"]["head_parameters"] == 0
 
@@ -588,7 +591,7 @@ def test_too_many_missing_images_stop_it(config: FitConfig, store: Path, tmp_pat
     with pytest.raises(CrossMediaError, match="max_missing"):
         fit(replace(config, store=str(store), max_missing=0.01))
     few = make_samples(tmp_path, 6, 200, {i: 10**6 + i for i in range(6)})
-    with pytest.raises(TooManyMissingImages, match=r"Not one of the 6 images .*such as image 1000000"):
+    with pytest.raises(TooManyMissingImages, match=r"Not one of the 6 vectors .*such as that of id 1000000"):
         fit(replace(config, samples=str(few), store=str(store)))
 
 

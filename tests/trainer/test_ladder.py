@@ -38,6 +38,7 @@ from crossmedia.trainer.models.rocket import Rocket
 from crossmedia.trainer.runs.checkpoint import load_model
 from crossmedia.trainer.scorer import Scorer
 from crossmedia.trainer.tensors import to_tensors
+from crossmedia.trainer.training.id_dropout import without_ids
 from crossmedia.trainer.training.regularise import mini_batch_aware
 
 ITEMS, ROWS = 60, 1500
@@ -461,6 +462,30 @@ def test_mini_batch_aware_regularisation_is_its_formula(config: FitConfig) -> No
         assert torch.equal(gradients[0][name], gradients[1][name])
     with pytest.raises(BadInput, match="needs a model that has embeddings"):
         mini_batch_aware(make("lr", model.spec, 4, {}), samples, 0.5)
+
+
+def test_a_forgotten_item_is_pulled_as_often_as_ids_are_forgotten(config: FitConfig) -> None:
+    """Place 0 is in no training row, and with id dropout in each batch: lambda a step would hold it at 0."""
+    samples = Samples(config.samples)
+    model = make("embedding_mlp", InputSpec.of(samples, {}), 4, {})
+    assert isinstance(model, EmbeddingModel)
+    torch.manual_seed(0)
+    batch = without_ids(to_tensors(next(samples.batches("train", 8)), torch.device("cpu")), 0.4)
+    counts = samples.occurrences()
+    for name in ("item_id", "image_id"):
+        assert 0 in model.inputs.places(batch)[name]
+        grown = []
+        for strength in (0.0, 0.5):
+            model.zero_grad()
+            model.loss(batch, {}).backward()  # type: ignore[no-untyped-call]
+            mini_batch_aware(model, samples, strength, 0.4)(batch)
+            gradient = model.inputs.tables[name].weight.grad
+            assert isinstance(gradient, torch.Tensor)
+            grown.append(gradient[0].clone())
+        weight = model.inputs.tables[name].weight
+        assert isinstance(weight, torch.Tensor)
+        forgotten = counts[name][0] + round(0.4 * counts[name][1:].sum())
+        assert torch.allclose(grown[1] - grown[0], 0.5 / forgotten * weight[0].detach(), atol=1e-7)
 
 
 def test_the_group_penalty_of_mlr_drops_features(config: FitConfig) -> None:

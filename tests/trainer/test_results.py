@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from crossmedia.errors import BadInput
 from crossmedia.trainer.cli import trainer
-from crossmedia.trainer.report import figures, summary
+from crossmedia.trainer.report import figures, summary, verdict
 from crossmedia.trainer.runs import results
 
 
@@ -25,7 +25,7 @@ def line(seed: int = 0, *, images: bool = False, auc: float = 0.7, **fields: Any
     return {
         **{"data": "shop", "samples": "aaaaaaaaaaaa", "model": "din", "images": images, "seed": seed},
         "vector_version": "cnn@1+pca@2/8" if images else "",
-        "options": {"epochs": 5},
+        "options": {"epochs": 5, "averaging": True},
         "test": {"all": metrics, "unseen_items": buckets["0"], "by_item_count": buckets},
         "train": dict.fromkeys(summary.COSTS, 1.0),
         "curve": [{"epoch": 1, "validation_auc": auc}],
@@ -48,12 +48,14 @@ def test_a_line_that_was_cut_off_is_left_out_and_the_next_one_is_whole(tmp_path:
 def test_what_decides_the_numbers_is_the_key_and_nothing_else() -> None:
     plain = results.identity(line())
     assert results.identity(line(commit="abc", auc=0.9)) == plain
-    assert results.identity(line(options={})) == plain  # the default, which an older release did not name
+    assert (
+        results.identity(line(options={"averaging": True})) == plain
+    )  # the default, which an older release did not name
     for other in (
         line(1),
         line(images=True),
         *({**line(), name: "x"} for name in ("data", "samples", "model", "vector_version")),
-        line(options={"epochs": 6}),
+        line(options={"averaging": True, "epochs": 6}),
     ):
         assert results.identity(other) != plain
 
@@ -63,7 +65,10 @@ def test_a_line_is_found_again_by_what_its_run_started_from() -> None:
         ("learn", "cnn@1", "cnn@1+learned@2/12"),
         ("frozen", "cnn@1+pca@2/8", "cnn@1+pca@2/8"),
     ):
-        key = {name: line(images=True, options={"head": head}, vector_version=started)[name] for name in results.KEY}
+        key = {
+            name: line(images=True, options={"averaging": True, "head": head}, vector_version=started)[name]
+            for name in results.KEY
+        }
         found = results.new_line(key, {"vector_version": ended, "test": {}})
         assert results.identity(found) == results.identity(key)
         assert found.get("learned_version", started) == ended
@@ -117,7 +122,7 @@ def test_rows_pair_runs_of_one_seed() -> None:
     assert images["all"]["rela_impr"]["mean"] == pytest.approx((0.15 / 0.1 - 1) * 100)
     assert images["unseen_items"]["auc_gain"]["mean"] == pytest.approx(0.05)
     assert images["unseen_items"]["rela_impr"] is None  # the base is a coin there
-    assert "One seed cannot tell" in summary.sentence([ids, images])
+    assert "One seed cannot tell" in verdict.sentence([ids, images])
 
 
 def test_runs_with_a_head_that_learns_are_compared_with_those_of_ids_only() -> None:
@@ -125,7 +130,7 @@ def test_runs_with_a_head_that_learns_are_compared_with_those_of_ids_only() -> N
     lines = []
     for seed in range(3):
         for images, head in ((False, "frozen"), (True, "frozen"), (True, "learn")):
-            options = {"head": head, "head_widths": [64, 8], "id_dropout": 0.3}
+            options = {"averaging": True, "head": head, "head_widths": [64, 8], "id_dropout": 0.3}
             lines.append(line(seed, images=images, auc=0.7 + 0.05 * images + 0.01 * (head == "learn"), options=options))
     rows = summary.rows(lines)
     assert [(row["model"], row["images"], row["all"]["pairs"]) for row in rows] == [
@@ -134,7 +139,7 @@ def test_runs_with_a_head_that_learns_are_compared_with_those_of_ids_only() -> N
         ("din id_dropout=0.3 head=learn head_widths=64,8", True, 3),
     ]
     assert rows[2]["all"]["auc_gain"]["mean"] == pytest.approx(0.06)
-    assert "helped din id_dropout=0.3 head=learn head_widths=64,8 (AUC +0.0600" in summary.sentence(rows)
+    assert "helped din id_dropout=0.3 head=learn head_widths=64,8 (AUC +0.0600" in verdict.sentence(rows)
     panels = figures.learning_curves(lines).axes
     assert [panel.get_title() for panel in panels] == [row["model"] for row in rows[1:]]
     assert [len(panel.lines) for panel in panels] == [6, 6]  # three seeds with images, and beside them ids only
@@ -142,7 +147,13 @@ def test_runs_with_a_head_that_learns_are_compared_with_those_of_ids_only() -> N
 
 def test_groups_hold_what_can_be_compared() -> None:
     other = line(0, images=True, vector_version="cnn@9+pca@2/8")
-    lines = [line(0), line(0, images=True), other, line(0, data="films"), line(0, options={"epochs": 9})]
+    lines = [
+        line(0),
+        line(0, images=True),
+        other,
+        line(0, data="films"),
+        line(0, options={"averaging": True, "epochs": 9}),
+    ]
     found = summary.groups(lines)
     assert [[one["vector_version"] for one in group] for group in found] == [
         ["", "cnn@1+pca@2/8"],
@@ -152,15 +163,21 @@ def test_groups_hold_what_can_be_compared() -> None:
     ]
 
 
-def test_the_heading_of_each_table_says_which_vectors_it_is_of(tmp_path: Path) -> None:
-    """Photos, titles and both are tables of the same models, in one file."""
+def test_photos_titles_and_both_are_rows_of_one_table_and_other_vectors_one_of_their_own(tmp_path: Path) -> None:
+    """And its heading says which vectors it is of."""
     path, versions = tmp_path / "results.jsonl", ("photo=cnn@1/8", "title=text@2/8", "photo=cnn@1/8, title=text@2/8")
     results.append(path, line())
-    for one in versions:
-        results.append(path, line(images=True, vector_version=one))
+    for number, one in enumerate((*versions, "photo=cnn@9/8")):
+        results.append(path, line(images=True, vector_version=one, auc=0.71 + number / 100))
     done = CliRunner().invoke(trainer, ["results", str(path)])
     headings = re.findall(r"^shop .*$", done.stdout, flags=re.MULTILINE)
-    assert sorted(headings) == sorted(f"shop (default options) with vectors of {one}, one seed" for one in versions)
+    of = ("photo=cnn@1/8, title=text@2/8", "photo=cnn@9/8")
+    assert headings == [f"shop (default options) with vectors of {one}, one seed" for one in of]
+    assert "The vectors of photo changed din (AUC +0.0100)" in done.stdout
+    both, other = json.loads(CliRunner().invoke(trainer, ["results", str(path), "--json"]).stdout)
+    assert [row["spaces"] for row in both["rows"]] == [[], ["photo"], ["title"], ["photo", "title"]]
+    assert [row["all"]["auc_gain"]["mean"] for row in both["rows"][1:]] == pytest.approx([0.01, 0.02, 0.03])
+    assert [row["spaces"] for row in other["rows"]] == [[], ["photo"]]
 
 
 def test_the_command_prints_draws_and_speaks_json(tmp_path: Path) -> None:
@@ -168,7 +185,7 @@ def test_the_command_prints_draws_and_speaks_json(tmp_path: Path) -> None:
     for seed in range(3):
         results.append(path, line(seed, auc=0.7 + seed / 100))
         results.append(path, line(seed, images=True, auc=0.75 + seed / 100))
-    results.append(path, line(0, data="films", options={"epochs": 9}))
+    results.append(path, line(0, data="films", options={"averaging": True, "epochs": 9}))
     done = CliRunner().invoke(trainer, ["results", str(path), f"--plot={plot}"])
     assert done.exit_code == 0, done.output
     said = " ".join(done.output.split())  # a heading may take two lines
@@ -193,7 +210,12 @@ def test_the_command_prints_draws_and_speaks_json(tmp_path: Path) -> None:
 
 def test_models_are_told_apart_by_their_options_and_drawn(tmp_path: Path) -> None:
     lines = [
-        line(seed, images=images, auc=0.7 + seed / 100, options={"epochs": 5, "options": {"base": base}})
+        line(
+            seed,
+            images=images,
+            auc=0.7 + seed / 100,
+            options={"averaging": True, "epochs": 5, "options": {"base": base}},
+        )
         for seed in range(2)
         for images in (False, True)
         for base in ("din", "embedding_mlp")
@@ -202,8 +224,10 @@ def test_models_are_told_apart_by_their_options_and_drawn(tmp_path: Path) -> Non
     rows = summary.rows(group)
     assert [row["model"] for row in rows] == ["din base=din"] * 2 + ["din base=embedding_mlp"] * 2
     assert all(row["seeds"] == 2 for row in rows)
-    nested = line(options={"epochs": 5, "embedding_l2": 1.0, "options": {"light_options": {"hidden": [8, 4]}}})
+    nested = line(
+        options={"averaging": True, "epochs": 5, "embedding_l2": 1.0, "options": {"light_options": {"hidden": [8, 4]}}}
+    )
     assert summary.model_name(nested) == "din light.hidden=8,4 embedding_l2=1.0"
-    assert len(summary.groups([*lines, nested, line(options={"epochs": 6})])) == 2
+    assert len(summary.groups([*lines, nested, line(options={"averaging": True, "epochs": 6})])) == 2
     figures.save(figures.models_side_by_side(rows), tmp_path / "models.png")
     assert (tmp_path / "models.png").stat().st_size > 10_000

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import re
 import shutil
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
+from conftest import copy_store
 from model_batches import make_batch
 from shop_samples import item_columns, make_shop, transports
 
@@ -22,9 +25,12 @@ from crossmedia.errors import BadInput, TooManyMissingImages, VersionMismatch
 from crossmedia.features.reading.samples import Samples
 from crossmedia.imgserver import open_local
 from crossmedia.imgserver.client import ImageClient, MockTransport
+from crossmedia.imgserver.head import fit_pca
+from crossmedia.imgserver.offline.head_vectors import apply_head
+from crossmedia.imgserver.storage.store import Store
 from crossmedia.trainer.cli import trainer
 from crossmedia.trainer.compare import CompareConfig, compare
-from crossmedia.trainer.evaluate import predict
+from crossmedia.trainer.evaluate import evaluate, predict
 from crossmedia.trainer.export.exported import Exported, export_model
 from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.fit import FitConfig, fit
@@ -34,12 +40,14 @@ from crossmedia.trainer.images.places import Sources, learning_space
 from crossmedia.trainer.images.spaces import Spaces
 from crossmedia.trainer.layers.spaces import SpaceInput
 from crossmedia.trainer.models import MODELS
+from crossmedia.trainer.options import parse_options_of
 from crossmedia.trainer.report.item_photos import item_photos
 from crossmedia.trainer.report.summary import vectors_text
 from crossmedia.trainer.runs.checkpoint import CONFIG, document_of, load_model
 from crossmedia.trainer.runs.sealed import sealed_json
 from crossmedia.trainer.scorer import Scorer
 from crossmedia.trainer.tensors import Bag, ImageVectors
+from crossmedia.version import Version
 
 CPU = torch.device("cpu")
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
@@ -220,7 +228,8 @@ def test_a_killed_run_goes_on_only_with_the_same_vectors_in_each_space(config: F
 def test_keys_without_a_vector_are_said_with_their_space(config: FitConfig, given: Transports) -> None:
     said: list[str] = []
     fit(config, given, announce=said.append)
-    assert any("In the space 'photo' " in text and "vectors asked for are missing" in text for text in said)
+    missing = [text for text in said if "vectors asked for, each once a call, are missing" in text]
+    assert any("In the space 'photo' " in text for text in missing)
     given["title"].vectors = {n: v for n, v in given["title"].vectors.items() if n < 10}
     with pytest.raises(TooManyMissingImages, match=r"^In the space 'title': .* are missing \(NOT_FOUND"):
         fit(replace(config, out=config.out + "-2"), given)
@@ -241,9 +250,59 @@ def test_a_generation_that_changes_is_said_with_its_space(
 
 def test_a_comparison_of_two_spaces(config: FitConfig, given: Transports, tmp_path: Path) -> None:
     found = compare(CompareConfig(replace(config, out=str(tmp_path / "compare")), ("embedding_mlp",), 1), given)
-    assert [row["images"] for row in found["rows"]] == [False, True]
+    assert [row["spaces"] for row in found["rows"] if not row["baseline"]] == [[], ["photo", "title"]]
     assert vectors_text(found["runs"]) == f"with vectors of {found['runs'][1]['vector_version']}"
     assert found["runs"][1]["vector_version"].startswith("photo=mock@111111111111+none@000000000000/8, title=")
+
+
+def test_what_is_given_now_stands_in_place_of_where_a_run_had_its_vectors() -> None:
+    of_spaces = {"photo": "b:1", "title": "titles"}
+    fitted = {"server": "a:1", "store": "", "vectors": of_spaces}
+    assert Sources.of_run(fitted) == Sources("a:1", "", of_spaces)
+    assert Sources.of_run(fitted, vectors={"title": "c:1"}) == Sources("a:1", "", {"photo": "b:1", "title": "c:1"})
+    assert Sources.of_run(fitted, server="d:1") == Sources("d:1")
+    assert Sources.of_run({"store": "here"}, catalogue="photos") == Sources(FitConfig.server, "here", {}, "photos")
+    assert Sources.of_run({"server": "a:1"}, store="here") == Sources("", "here")
+    assert Sources.of_run({}) == Sources(FitConfig.server)  # of an exported model, which remembers none
+
+
+def test_each_space_and_both_are_rows_of_one_comparison(config: FitConfig, given: Transports, tmp_path: Path) -> None:
+    """Each run asks for its own spaces only, and models have options of their own."""
+    base, spaces = replace(config, out=str(tmp_path / "c")), ("photo", "title", "photo+title")
+    small = CompareConfig(base, ("embedding_mlp",), 1, spaces=spaces, options={"embedding_mlp": {"hidden": (8,)}})
+    found = compare(small, given)
+    rows = [row for row in found["rows"] if not row["baseline"]]
+    assert [row["spaces"] for row in rows] == [[], ["photo"], ["title"], ["photo", "title"]]
+    assert all("hidden=8" in row["model"] for row in rows)
+    assert all("low" in row["all"]["auc_over_mean"] for row in rows)
+    assert all(row["all"]["auc_gain"] for row in rows[1:])
+    for choice in ("The vectors of photo ", "The vectors of title ", "The vectors of photo and title "):
+        assert choice in found["sentence"]
+    assert sorted(path.name for path in (tmp_path / "c").glob("embedding*")) == [
+        *("embedding_mlp-ids-0", "embedding_mlp-photo+title-0", "embedding_mlp-photo-0", "embedding_mlp-title-0")
+    ]
+    versions = {line["vector_version"].count("=") for line in found["runs"]}
+    assert versions == {0, 1, 2}
+    assert compare(small, given)["rows"] == found["rows"]
+    with pytest.raises(BadInput, match=r"--spaces names 'titel'; .*: photo, title\. Did you mean 'title'"):
+        compare(replace(small, spaces=("photo+titel",)), given)
+    with pytest.raises(BadInput, match="holds a comparison of other samples, vectors or settings"):
+        compare(replace(small, options={}), given)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("hidden=8", "begins with no model that is compared, as lr.NAME=VALUE does; these are: lr, din"),
+        ("dni.hidden=8", "Did you mean 'din'?"),
+        ("din.hiden=8", "din has no option 'hiden'"),
+        ("din.hidden", "is no name=value"),
+    ],
+)
+def test_options_of_models_that_are_wrong_are_said(text: str, said: str) -> None:
+    assert parse_options_of(("lr", "din"), ["din.hidden=8,4"]) == {"din": {"hidden": (8, 4)}}
+    with pytest.raises(BadInput, match=re.escape(said)):
+        parse_options_of(("lr", "din"), [text])
 
 
 @pytest.mark.parametrize(
@@ -255,6 +314,7 @@ def test_a_comparison_of_two_spaces(config: FitConfig, given: Transports, tmp_pa
         (["--vectors=photo=a:1", "--vectors=photo=b:1"], "'photo' is given twice"),
         (["--vectors=photo=a:1", "--store=here"], "--store is given beside --vectors"),
         (["--vectors=photo=nowhere"], "nowhere"),
+        (["--vectors=photo=a:1@"], "--vectors 'a:1@' names no version behind the @"),
         (["--vectors=photo=localhost:1", "--timeout-s=0.2"], "In the space 'photo': "),
         (["--vectors=photo=a:1", "--vectors=title=b:1", "--head=learn"], "--head photo=learn or --head title=learn"),
         (["--vectors=photo=a:1", "--head=title=learn"], "head is 'title=learn'; the spaces are: photo"),
@@ -305,6 +365,44 @@ def test_which_space_learns_and_where_vectors_are() -> None:
     assert list(found) == ["photo", "title"]  # as the samples name them
 
 
+def test_two_spaces_of_one_server_are_two_versions(config: FitConfig, store: Path, tmp_path: Path) -> None:
+    """One address for two spaces by image would be the very same vectors: refused, unless a version is named."""
+    (folder := tmp_path / "shop").mkdir()
+    samples = make_shop(folder, '[vectors.other]\nkey = "image"\n')
+    held = copy_store(store, tmp_path / "at@home")
+    with ImageClient(open_local(held)) as client:
+        active = client.info().version
+    with closing(Store(held, create=False)) as opened:
+        features = opened.index.space(Version.parse(active).backbone)
+        assert features is not None
+        found = fit_pca(opened.read(features, opened.index.load(features.name)[1]), 8)
+        made, _ = apply_head(opened, found)
+    config = replace(config, samples=str(samples), max_missing=1.0)
+    both = {"photo": str(held), "other": str(held)}
+    with pytest.raises(
+        BadInput, match=f"'photo' and 'other' would have the same vectors: those of {re.escape(active)}"
+    ):
+        fit(replace(config, vectors=both))
+    both["other"] = f"{held}@{made}"
+    result = fit(replace(config, vectors=both))
+    assert result["vector_version"] == f"photo={active}, other={made}"
+    _, lineage, _ = load_model(config.out)
+    assert lineage.inputs.spaces == {"photo": 16, "other": 8}
+    again = evaluate(config.out, vectors={"photo": str(held), "other": str(held)})  # a run knows its versions
+    assert again["all"]["auc"] == pytest.approx(result["test"]["all"]["auc"], abs=1e-6)
+    with pytest.raises(BadInput, match=r"names the version .*/8 for the space 'photo', and the model was trained with"):
+        evaluate(config.out, vectors=both | {"photo": f"{held}@{made}"})
+    with pytest.raises(VersionMismatch, match=r"In the space 'other': .* not hold vectors of nothing; it holds: .*/16"):
+        fit(replace(config, vectors=both | {"other": f"{held}@nothing"}, out=f"{config.out}-2"))
+    with pytest.raises(BadInput, match="In the space 'other': A head that learns takes the features that are served"):
+        fit(replace(config, vectors=both, head="other=learn", out=f"{config.out}-3"))
+
+
+def test_a_space_with_a_name_that_modules_have_is_refused(given: Transports) -> None:
+    with pytest.raises(BadInput, match=r"A space .* PyTorch cannot give .*'items' already exists.*another name"):
+        spaces_of({"items": given["photo"]})
+
+
 def test_places_stand_in_the_configuration_file(
     config: FitConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,6 +435,10 @@ def test_a_head_learns_in_one_space_while_the_other_is_frozen(
     if local:
         again = fit(config)  # finished before, and recognised by what the head started from
         assert again["test"] == result["test"]
+        base = replace(config, out=str(Path(config.out).parent / "c"))
+        found = compare(CompareConfig(base, ("embedding_mlp",), 1, spaces=("photo", "title")))
+        learns = {tuple(row["spaces"]): "head=photo=learn" in row["model"] for row in found["rows"]}
+        assert learns == {(): False, ("photo",): True, ("title",): False}
 
 
 def test_the_report_shows_which_photos_of_an_item_matter(config: FitConfig, given: Transports) -> None:

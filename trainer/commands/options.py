@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from crossmedia.options import Function, options_of
-from crossmedia.trainer.settings import FitConfig
+from crossmedia.trainer.settings import FitConfig, VectorsConfig
 from crossmedia.words import counted
 
 OF_ONE_RUN = ("model", "images", "labels", "warm_start", "warm_up", "seed")  # what 'trainer compare' sets, or leaves
@@ -26,7 +26,7 @@ TRAINING_SECTIONS = {
     ),
     "How it is trained": (
         *("--epochs", "--patience", "--validate-on", "--batch-size", "--learning-rate", "--width"),
-        *("--embedding-l2", "--id-dropout", "--negative-rate", "--device", "--shard-tables"),
+        *("--embedding-l2", "--averaging", "--id-dropout", "--negative-rate", "--device", "--shard-tables"),
     ),
 }
 
@@ -38,8 +38,8 @@ def training_options(own: Iterable[str] = ()) -> Callable[[Function], Function]:
 
 
 def vectors_options(function: Function) -> Function:
-    """Where vectors come from."""
-    return options_of(FitConfig, ("server", "store", "vectors"))(function)
+    """Where vectors are now, for commands that use a run."""
+    return options_of(VectorsConfig, ("server", "store", "vectors"))(function)
 
 
 def config_of(values: dict[str, Any], announce: Callable[[str], None]) -> FitConfig:

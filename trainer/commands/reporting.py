@@ -24,7 +24,7 @@ def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
     """Tables of the results in FILES, which 'trainer compare' filled; one table for each data and settings."""
     if plot:
         from crossmedia.trainer.report import figures  # matplotlib, which takes its time
-    from crossmedia.trainer.report import summary
+    from crossmedia.trainer.report import summary, verdict
     from crossmedia.trainer.report.tables import printed_table
     from crossmedia.trainer.runs.results import read
 
@@ -39,8 +39,8 @@ def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
             {
                 **{name: some[name] for name in ("data", "samples", "vector_version", "options")},
                 "rows": rows,
-                "sentence": summary.sentence(rows),
-                "doubts": summary.doubts(lines),
+                "sentence": verdict.sentence(rows),
+                "doubts": [*verdict.doubts_of_means(rows), *summary.doubts(lines)],
             }
         )
         title = f"{some['data']} ({summary.options_text(some)})"

@@ -25,7 +25,7 @@ from crossmedia.trainer.commands.options import (
 from crossmedia.trainer.settings import CompareConfig
 from crossmedia.words import counted
 
-OF_COMPARISON = ("models", "seeds", "reference", "results", "data")
+OF_COMPARISON = ("models", "hold_outs", "seeds", "spaces", "reference", "results", "data")
 
 
 @click.command(
@@ -87,7 +87,8 @@ def _said(result: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{counted(cost['epochs'], 'epoch')}, best {cost['best_epoch']}; {cost['samples_per_s']:,.0f} samples/s"
         f"{together}; "
-        f"{counted(cost['images_fetched'], 'vector')} fetched, {cost['fetch_wait_s']:.1f} s waited for them"
+        f"{counted(cost['images_fetched'], 'vector')} fetched, each once a batch, {cost['fetch_wait_s']:.1f} s waited "
+        f"for them"
     )
     yield f"run folder: {result['out']}"
 
@@ -122,21 +123,31 @@ def _option_text(name: str, default: Any) -> str:
     example="--samples samples --models embedding_mlp,din --seeds 3 --out runs/compare",
     goes_on=True,
     sections={
-        "What is compared": ("--samples", "--models", "--seeds", "--out", "--overwrite"),
+        "What is compared": (
+            *("--samples", "--hold-outs", "--models", "--set", "--spaces", "--seeds", "--out", "--overwrite"),
+        ),
         "Where results stand": ("--results", "--data", "--reference"),
         **TRAINING_SECTIONS,
     },
 )
 @options_of(CompareConfig, OF_COMPARISON)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="MODEL.NAME=VALUE",
+    help="An option of one of the models, such as din.hidden=200,80; may be given several times.",
+)
 @training_options()
 @json_option
-def compare(as_json: bool, **values: Any) -> None:
-    """Train models with ids only and with images, over seeds, and say whether the pictures helped.
+def compare(as_json: bool, settings: tuple[str, ...], **values: Any) -> None:
+    """Train models with ids only and with vectors, over seeds, and say whether these helped, and who beats a mean.
 
     Each run is a line in the file of results. Runs that have a line there, of the same samples, vectors and settings,
     are not trained again, so that a long comparison can be run in parts. Samples without images need no server.
     """
     from crossmedia.trainer.compare import compare as work
+    from crossmedia.trainer.options import parse_options_of
     from crossmedia.trainer.report.summary import vectors_text
     from crossmedia.trainer.report.tables import printed_table
 
@@ -144,7 +155,8 @@ def compare(as_json: bool, **values: Any) -> None:
         raise BadInput("'trainer compare' is one process: torchrun starts 'trainer fit', one run at a time.")
     own = {name: values.pop(name) for name in OF_COMPARISON}
     with Bar("starting", left=False) as bar:
-        config = CompareConfig(config_of(values, bar.say), **own)
+        options = parse_options_of(own["models"], settings)
+        config = CompareConfig(config_of(values, bar.say), options=options, **own)
         result = work(config, announce=bar.say, progress=bar)
     if as_json:
         click.echo(json.dumps(result))

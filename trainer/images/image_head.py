@@ -123,11 +123,10 @@ class StoredVectors(ImageHead):
         return ImageVectors(values.float(), ok)
 
 
-class LocalHead(StoredVectors):
-    """A head in this process, over stored features."""
+class LearningHead(ImageHead):
+    """A head that learns, wherever it is computed: its version is that of its weights."""
 
     head: Head
-    mode = "local"
 
     @property
     def version(self) -> str:
@@ -138,6 +137,12 @@ class LocalHead(StoredVectors):
     def dim(self) -> int:
         """D, numbers in a vector."""
         return self.head.spec.dim
+
+
+class LocalHead(LearningHead, StoredVectors):
+    """A head in this process, over stored features."""
+
+    mode = "local"
 
     def fetch(self, image_ids: Int64Array) -> Vectors:
         """Features of images, shape (K,)."""
@@ -151,11 +156,10 @@ class LocalHead(StoredVectors):
         return ImageVectors(values, features.ok)
 
 
-class RemoteHead(ImageHead):
+class RemoteHead(LearningHead):
     """A head in this process, whose vectors and gradients are made on the servers that hold the features."""
 
     source: HeadServers
-    head: Head
     mode = "remote"
 
     def __init__(self, source: HeadServers, head: Head, backbone: str = "", max_staleness: int = 0):
@@ -163,16 +167,6 @@ class RemoteHead(ImageHead):
         self._step = 0
         self._published: OrderedDict[str, SentHead] = OrderedDict()
         self._latest: SentHead | None = None
-
-    @property
-    def version(self) -> str:
-        """Version of the head as it is now."""
-        return self.head.version(self.backbone)
-
-    @property
-    def dim(self) -> int:
-        """D, numbers in a vector."""
-        return self.head.spec.dim
 
     @property
     def depth(self) -> int:
@@ -202,7 +196,8 @@ class RemoteHead(ImageHead):
 
     def _publish(self) -> SentHead:
         """The head's state now, by its version."""
-        self._latest = now = SentHead(self.source, self.version, self._step, self.head.to_bytes())
+        now = SentHead(self.source, self.version, self._step, self.head.to_bytes())
+        self._latest = now if self.training else None  # what is measured may be an average, not what learns
         self._published.pop(now.version, None)
         self._published[now.version] = now
         while len(self._published) > PUBLISHED_KEPT:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from crossmedia.errors import BadInput
+from crossmedia.errors import BadInput, VersionMismatch, did_you_mean
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.spec import BY_IMAGE
 from crossmedia.imgserver.client import HeadServers, ImageClient, ServerInfo
@@ -18,7 +19,7 @@ from crossmedia.names import same_names
 from crossmedia.trainer import processes
 from crossmedia.trainer.images.image_head import LocalHead, RemoteHead, StoredVectors
 from crossmedia.trainer.images.images import Images
-from crossmedia.trainer.images.places import Given, Place, Sources, learning_space
+from crossmedia.trainer.images.places import Given, Place, Sources, closing_places, learning_space
 from crossmedia.trainer.images.spaces import Missing, Spaces, of_space
 from crossmedia.trainer.runs.checkpoint import HEAD, of_run
 from crossmedia.trainer.settings import FitConfig
@@ -40,16 +41,31 @@ def open_spaces(config: FitConfig, samples: Samples, given: Given) -> Iterator[S
         BadInput: a setting of the head or of a space is wrong.
         CrossMediaError: what a server or the way to it raised.
     """
-    found = _places(config, samples, given)
-    learning = learning_space(config, list(found))
-    with ExitStack() as opened:
-        spaces = {}
+    with closing_places(_places(config, samples, given)) as found, ExitStack() as opened:
+        learning, spaces = learning_space(config, list(found)), {}
         for name, place in found.items():
             with of_space(name):
                 learns = name == learning
                 opening = _learning(config, samples, name, place) if learns else _frozen(config, samples, name, place)
                 spaces[name] = opened.enter_context(opening)
+        _check_different(samples, {name: images.version for name, images in spaces.items() if name != learning})
         yield Spaces(spaces)
+
+
+def _check_different(samples: Samples, versions: Mapping[str, str]) -> None:
+    """No two spaces have the same vectors: those of one version by one kind of key are.
+
+    Raises:
+        BadInput: two have.
+    """
+    first: dict[tuple[str, str], str] = {}
+    for name, version in versions.items():
+        if (other := first.setdefault((samples.spaces[name].key, version), name)) != name:
+            raise BadInput(
+                f"The spaces {other!r} and {name!r} would have the same vectors: those of {version}, both by "
+                f"{samples.spaces[name].key}. Leave one out; or name another version that its server holds: --vectors "
+                f"{name}=HOST:PORT@VERSION ('imgserver info' lists them)."
+            )
 
 
 def _places(config: FitConfig, samples: Samples, given: Given) -> dict[str, Place]:
@@ -67,12 +83,17 @@ def spaces_of(samples: Samples) -> list[str]:
 @contextmanager
 def _frozen(config: FitConfig, samples: Samples, space: str, place: Place) -> Iterator[Images]:
     with ImageClient(place.source, timeout_s=config.timeout_s) as client:
-        check_names(samples, space, fix_version(client))
+        check_names(samples, space, fix_version(client, place.version))
         yield StoredVectors(client)
 
 
 @contextmanager
 def _learning(config: FitConfig, samples: Samples, space: str, place: Place) -> Iterator[Images]:
+    if place.version:
+        raise BadInput(
+            f"A head that learns takes the features that are served, and makes vectors of a version of its own: leave "
+            f"out @{place.version} behind the address."
+        )
     if place.local:
         with ImageClient(place.source, timeout_s=config.timeout_s) as client:
             info = fix_version(client)
@@ -112,8 +133,7 @@ def open_versions(
         TooManyMissingImages: not one vector of a space was there.
         CrossMediaError: what a server or the way to it raised.
     """
-    found = places_of(versions, sources)
-    with ExitStack() as opened:
+    with closing_places(places_of(versions, sources)) as found, ExitStack() as opened:
         spaces = {}
         for name, version in versions.items():
             if name not in samples.spaces:
@@ -137,18 +157,25 @@ def places_of(versions: Mapping[str, str], sources: Sources) -> dict[str, Place]
     """Where the vectors of each space of a model are; a model without images asks nobody.
 
     Raises:
-        BadInput: one is not named, or is none of the model's.
+        BadInput: one is not named, or is none of the model's; or another version is named than the model's.
         NoStore: a folder holds no store.
     """
     if not versions:
         return {}
-    found = sources.of(list(versions))
-    if absent := [name for name in versions if name not in found]:
+    named = sources.versions
+    absent = [name for name in versions if name not in named]
+    if named and absent and named.keys() <= versions.keys():  # else it is a name that is no space
         raise BadInput(
             f"The model was trained with vectors of {', '.join(versions)}: say where those of {absent[0]} are, too, by "
             f"--vectors {absent[0]}=HOST:PORT."
         )
-    return found
+    for name, version in versions.items():
+        if named.get(name, "") not in ("", version):
+            raise BadInput(
+                f"--vectors names the version {named[name]} for the space {name!r}, and the model was trained with "
+                f"{version}. Leave out the version: the model's is asked for."
+            )
+    return sources.of(list(versions))
 
 
 def served_versions(config: FitConfig, samples: Samples, given: Given = None) -> dict[str, str]:
@@ -158,30 +185,41 @@ def served_versions(config: FitConfig, samples: Samples, given: Given = None) ->
         BadInput: a setting of the head or of a space is wrong.
         ServerUnavailable, NotReady: there is none to be had.
     """
-    found = _places(config, samples, given)
-    learning = learning_space(config, list(found))
-    versions = {}
-    for name, place in found.items():
-        with of_space(name), ImageClient(place.source, timeout_s=config.timeout_s) as client:
-            # Servers that each own a part may have different versions active; a head only needs the same features.
-            if name == learning:
-                versions[name] = client.infos()[0].backbone or fix_version(client).backbone
-            else:
-                versions[name] = fix_version(client).version
+    with closing_places(_places(config, samples, given)) as found, ExitStack() as opened:
+        learning, versions = learning_space(config, list(found)), {}
+        for name, place in found.items():
+            with of_space(name):
+                client = opened.enter_context(ImageClient(place.source, timeout_s=config.timeout_s))
+                # Servers that each own a part may have different versions active; a head only needs the same features.
+                if name == learning:
+                    versions[name] = client.infos()[0].backbone or fix_version(client).backbone
+                else:
+                    fix_version(client, place.version)
+                    versions[name] = client.version or ""
     return versions
 
 
-def fix_version(client: ImageClient) -> ServerInfo:
-    """What the server serves now, which is what this client will ask for from here on.
+def fix_version(client: ImageClient, version: str = "") -> ServerInfo:
+    """What the server serves now, of which this client will ask for one version from here on.
+
+    Args:
+        client: of the server.
+        version: that is to be asked for; empty: the active one.
 
     Raises:
         NotReady: it has no vectors yet.
+        VersionMismatch: it does not hold that version.
     """
     info = client.info()
     if not info.version:
         client.get([0])  # raises NotReady with the server's own words
         info = client.info()
-    client.version = info.version
+    if version and version not in info.versions:
+        held = ", ".join(info.versions)
+        raise VersionMismatch(
+            f"The server does not hold vectors of {version}; it holds: {held}.{did_you_mean(version, info.versions)}"
+        )
+    client.version = version or info.version
     return info
 
 
@@ -189,14 +227,16 @@ def check_names(samples: Samples, space: str, info: ServerInfo) -> None:
     """The keys of a space are called in samples as on its server, as far as both tell.
 
     Raises:
-        BadInput: their ids come from another manifest, so that the same id is another photo.
+        BadInput: their ids come from another manifest, so that the same id is something else.
     """
     # A server that owns a part has names of its part.
     if not info.ownership.servers and not same_names(samples.spaces[space].names, info.contents.image_names):
+        of = "images" if samples.spaces[space].key == BY_IMAGE else "items"
         raise BadInput(
-            f"The image ids in {samples.folder} come from another manifest than those of the image server, so that one "
-            f"id is two photos. Build the samples with the manifest that was given to 'imgserver precompute' as "
-            f"--catalogue, or embed that of the samples."
+            f"The ids of {of} in {samples.folder} come from "
+            f"another manifest than those of the server, so that one id is two things. Build the samples with the "
+            f"manifest that was given to 'imgserver precompute' (photos: --catalogue, texts: --manifest), or embed by "
+            f"that of the samples."
         )
 
 
@@ -232,20 +272,37 @@ def images_of(run: str | Path, version: str, client: ImageClient, *, learned: bo
 def _head(config: FitConfig, samples: Samples, space: str, client: ImageClient, backbone: str) -> Head:
     """The head of a space to begin with: that of the run to start from, or a new one."""
     if config.warm_start:
-        before = load_head(config.warm_start)
-        if before is None:
-            raise BadInput(f"The run {config.warm_start} has no head to start from: its vectors were frozen.")
-        if before.backbone != backbone:
-            raise BadInput(
-                f"The head of {config.warm_start} was trained on features of {before.backbone}; the server has those "
-                f"of {backbone}."
-            )
-        return before
+        return _head_before(config, backbone)
     features = _sample(samples, space, client, backbone, config.seed)
     spec = HeadSpec(
         LEARNED, (features.shape[1], *config.head_widths), config.head_activation, config.head_normalisation
     )
     return new_head(spec, features, config.head_start, backbone)
+
+
+def _head_before(config: FitConfig, backbone: str) -> Head:
+    """The head of the run to start from, whose layers are those of that run.
+
+    Raises:
+        BadInput: it has none, or one of other features or other layers than the settings ask for.
+    """
+    before = load_head(config.warm_start)
+    if before is None:
+        raise BadInput(f"The run {config.warm_start} has no head to start from: its vectors were frozen.")
+    if before.backbone != backbone:
+        raise BadInput(
+            f"The head of {config.warm_start} was trained on features of {before.backbone}; the server has those "
+            f"of {backbone}."
+        )
+    widths = before.spec.widths[1:]
+    if config.head_widths not in (FitConfig.head_widths, widths):
+        there, asked = (",".join(map(str, of)) for of in (widths, config.head_widths))
+        raise BadInput(
+            f"The head of {config.warm_start} has layers of {there}, and --head-widths is {asked}. Leave it out: a "
+            f"head that starts from another has the layers of that one."
+        )
+    before.spec = replace(before.spec, name=LEARNED)
+    return before
 
 
 def _sample(

@@ -19,6 +19,7 @@ from crossmedia.imgserver.client import FetchStats, Vectors
 from crossmedia.imgserver.client.servers import at_once
 from crossmedia.imgserver.head import Head
 from crossmedia.trainer.images.images import Images
+from crossmedia.trainer.layers.inputs import named_modules
 from crossmedia.trainer.tensors import ImageVectors
 
 Fetched = dict[str, Vectors | None]
@@ -45,11 +46,14 @@ class Spaces(nn.Module):
 
     Args:
         of: the ``Images`` of each space, by its name.
+
+    Raises:
+        BadInput: a name is one that PyTorch has another use for, such as ``items``.
     """
 
     def __init__(self, of: Mapping[str, Images]):
         super().__init__()
-        self.of = nn.ModuleDict(of)
+        self.of = named_modules(of, "space")
 
     def items(self) -> Iterator[tuple[str, Images]]:
         """Each space: its name, and where its vectors come from."""

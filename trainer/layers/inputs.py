@@ -142,7 +142,9 @@ class ModelInputs(nn.Module):
         if not 0 < embedding_std < math.inf:
             raise BadInput(f"embedding_std is {embedding_std}: embeddings begin with a spread above 0, such as 0.1.")
         self.spec, self.width, self.pooling = spec, width, pooling
-        self.tables = _named({name: nn.Embedding(size, width) for name, size in spec.vocabularies.items()}, "column")
+        self.tables = named_modules(
+            {name: nn.Embedding(size, width) for name, size in spec.vocabularies.items()}, "column"
+        )
         self.action = nn.Embedding(max(spec.actions, 1), width)
         self.age = nn.Embedding(AGE_BUCKETS, width)
         for table in (*self.tables.values(), self.action, self.age):
@@ -150,7 +152,7 @@ class ModelInputs(nn.Module):
             nn.init.normal_(table.weight, std=EMBEDDING_STD)
         known = (len(spec.item_columns) + len(spec.item_bags) + len(spec.item_numbers)) * width
         spaces = {name: SpaceInput(dim, width, pooling, known) for name, dim in spec.spaces.items()}
-        self.spaces = _named(spaces, "space")
+        self.spaces = named_modules(spaces, "space")
         self.item_numbers = NumberEmbedding(spec.item_numbers, width) if spec.item_numbers else None
         self.user_numbers = NumberEmbedding(spec.user_numbers, width) if spec.user_numbers else None
         self.item_width, self.shown_width = known + (1 + len(spaces)) * width, len(spaces) * width
@@ -228,7 +230,16 @@ def check_spaces(spec: InputSpec, vectors: SpaceVectors) -> None:
         )
 
 
-def _named(modules: Mapping[str, nn.Module], what: str) -> nn.ModuleDict:
+def named_modules(modules: Mapping[str, nn.Module], what: str) -> nn.ModuleDict:
+    """Modules by the names that a schema gives.
+
+    Args:
+        modules: by name.
+        what: bears the names, for the error: column or space.
+
+    Raises:
+        BadInput: PyTorch has another use for a name.
+    """
     try:
         return nn.ModuleDict(modules)
     except KeyError as error:  # it keeps them beside its own attributes

@@ -29,6 +29,7 @@ class Model(nn.Module):
     paper: ClassVar[str] = ""  # what 'trainer models' shows beside the first line of the docstring
     ids_are_rows: ClassVar[bool] = True  # whether ids are looked up in ``id_rows`` alone
     teaches_head: ClassVar[bool] = True  # whether its loss has a gradient with respect to the vectors
+    averages: ClassVar[bool] = True  # whether its weights may be averaged over steps
     sampling_log_odds: Tensor
 
     def __init__(self, spec: InputSpec):

@@ -12,7 +12,7 @@ from crossmedia.errors import BadInput
 from crossmedia.trainer.layers import aggregators
 from crossmedia.trainer.layers.attention import ActivationUnit
 from crossmedia.trainer.layers.inputs import Inputs, InputSpec, ModelInputs
-from crossmedia.trainer.layers.jagged import segment_mean, segment_sum
+from crossmedia.trainer.layers.jagged import segment_mean, segment_softmax, segment_sum
 from crossmedia.trainer.layers.mlp import MLP
 from crossmedia.trainer.models.base import EmbeddingModel
 from crossmedia.trainer.tensors import TensorBatch
@@ -38,6 +38,7 @@ class DICM(EmbeddingModel):
         inputs: embeddings shared with another model.
         base: what pools the behaviours' ids: ``embedding_mlp`` (their mean) or ``din`` (its attention).
         aggregator: of the behaviours' images: concat, max, sum, attentive or multi_query.
+        softmax: normalise the attention of the base ``din`` over the behaviours; false is the sum of DIN's paper.
         shown: which images are used: ``ad``, ``behaviours`` or ``both``.
         slots: latest behaviours that ``concat`` takes.
         hidden: widths of the MLP.
@@ -56,6 +57,7 @@ class DICM(EmbeddingModel):
         inputs: ModelInputs | None = None,
         *,
         base: str = "embedding_mlp",
+        softmax: bool = True,
         aggregator: str = "multi_query",
         shown: str = "both",
         slots: int = 10,
@@ -69,7 +71,7 @@ class DICM(EmbeddingModel):
                 raise BadInput(f"dicm has no {name} {value!r}; there are: {', '.join(known)}.")
         images = self.inputs.shown_width
         ids = self.inputs.item_width - images
-        self.unit = ActivationUnit(ids) if base == "din" else None
+        self.unit, self.softmax = ActivationUnit(ids) if base == "din" else None, softmax
         self.ad = bool(images) and shown != "behaviours"
         aggregate = [AGGREGATORS[aggregator](width, ids, slots) for _ in spec.spaces if shown != "ad"]
         self.aggregate = nn.ModuleList(one for one in aggregate if isinstance(one, nn.Module))
@@ -89,6 +91,8 @@ class DICM(EmbeddingModel):
             pooled = segment_mean(of_ids.history, batch.segments, batch.rows)
         else:
             weights = self.unit(of_ids.history, of_ids.target, batch.segments)
+            if self.softmax:
+                weights = segment_softmax(weights, batch.segments, batch.rows)
             pooled = segment_sum(of_ids.history * weights[:, None], batch.segments, batch.rows)
         parts = [of_ids.target, pooled, x.other]
         if self.ad:

@@ -14,9 +14,10 @@ from crossmedia.trainer.tensors import SpaceVectors, TensorBatch
 
 
 class DIN(EmbeddingModel):
-    """Behaviours weighted by what they say about the target: v_U(t) = sum_j a(h_j, t) h_j, no softmax.
+    """Behaviours weighted by what they say about the target: v_U(t) = sum_j softmax_j(a(h_j, t)) h_j.
 
-    With images on, h and t hold the projected image vector, so attention sees the pictures too.
+    The paper leaves the softmax out (section 4.3), so that a long history weighs more. docs/adr/0041 says what that
+    costs. With images on, h and t hold the projected image vector, so attention sees the pictures too.
 
     Args:
         spec: columns and sizes; ``spaces`` turn images on.
@@ -26,7 +27,7 @@ class DIN(EmbeddingModel):
         hidden: widths of the MLP.
         activation: of the MLP, ``dice``, ``prelu`` or ``batch_norm`` (with ReLU).
         attention_hidden: widths of the activation unit.
-        softmax: normalise the weights over the behaviours, which the paper advises against.
+        softmax: normalise the weights over the behaviours; false is the paper's sum.
     """
 
     paper = "Zhou et al., KDD 2018, arXiv 1706.06978"
@@ -41,7 +42,7 @@ class DIN(EmbeddingModel):
         hidden: tuple[int, ...] = (200, 80),
         activation: str = "dice",
         attention_hidden: tuple[int, ...] = (64, 16),
-        softmax: bool = False,
+        softmax: bool = True,
     ):
         super().__init__(spec, width, inputs)
         self.unit = ActivationUnit(self.inputs.item_width, attention_hidden)

@@ -32,6 +32,7 @@ class LR(Model):
     """
 
     paper = "McMahan et al., KDD 2013 (FTRL-Proximal)"
+    averages = False  # an average of zeros and others is no zero, and FTRL leads by all steps already
     outputs_per_label = 1
     initial_std = 0.0
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from crossmedia.features.columns import label_column
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.splits import SPLITS
 from crossmedia.trainer.doubts import doubts
-from crossmedia.trainer.evaluate import label_column
-from crossmedia.trainer.report import summary
+from crossmedia.trainer.report import summary, verdict
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def of_splits(samples: Samples, label: str) -> list[SplitFacts]:
         samples: the folder.
         label: which label is meant; the first when it is empty.
     """
-    column, shown = label_column(samples, label), samples.item_counts()
+    column, shown = label_column(samples.labels, label), samples.item_counts()
     found = []
     for name in SPLITS:
         counts = np.zeros(4, dtype=np.int64)
@@ -79,26 +79,26 @@ def headline(rows: Sequence[dict[str, Any]]) -> Headline:
     known = [row for row in rows if row["all"]["auc"]]
     if not known:
         return Headline("–", "There is no AUC: the labels of the test part are all alike.", "")
-    compared = [row for row in known if row["images"] and row["all"]["auc_gain"]]
+    compared = [row for row in known if row["spaces"] and row["all"]["auc_gain"]]
     best = max(compared or known, key=lambda row: row["all"]["auc"]["mean"])
     if not compared:
         text = (
-            f"So many of 100 pairs of a positive and a negative test row are put in the right order by {best['model']} "
-            f"{summary.kind(best['images'])}. Guessing gets 50."
+            f"So many of 100 pairs of a positive and a negative test row are put in the right order by "
+            f"{summary.called(best)}. Guessing gets 50."
         )
         return Headline(f"{100 * best['all']['auc']['mean']:.1f}", text, "")
     gain = best["all"]["auc_gain"]
     more = "more" if gain["mean"] >= 0 else "fewer"
     text = (
-        f"With pictures, {best['model']} puts so many {more} of 100 pairs of a positive and a negative test row in the "
-        f"right order than with ids only."
+        f"With {verdict.vectors_of(best['spaces'])}, {best['model']} puts so many {more} of 100 pairs of a positive "
+        f"and a negative test row in the right order than with ids only."
     )
-    return Headline(f"{100 * gain['mean']:+.1f}", text, summary.certainty(gain, best["all"]["pairs"]))
+    return Headline(f"{100 * gain['mean']:+.1f}", text, verdict.certainty(gain, best["all"]["pairs"]))
 
 
 def warnings(comparison: dict[str, Any]) -> list[str]:
     """What speaks against the models, in sentences; a run alone says it of its validation part as well."""
-    runs = comparison["runs"]
+    runs, of_means = comparison["runs"], verdict.doubts_of_means(comparison["rows"])
     if len(runs) == 1:
-        return list(runs[0].get("doubts") or doubts("test", runs[0]["test"]["all"]))
-    return summary.doubts(runs)
+        return [*of_means, *(runs[0].get("doubts") or doubts("test", runs[0]["test"]["all"]))]
+    return [*of_means, *summary.doubts(runs)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,10 @@ from matplotlib.figure import Figure
 
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
-from crossmedia.trainer.report.summary import base_name, model_name
+from crossmedia.trainer.report.summary import base_name, is_baseline, kind, model_name, spaces_of
 from crossmedia.trainer.runs.results import Line
 
-COLOURS = {False: "#7a7f87", True: "#1668a8"}
-NAMES = {False: "ids only", True: "with images"}
+COLOURS = ("#7a7f87", "#1668a8", "#b3432b", "#3f8f4f", "#8a5aa8", "#c08a1e")  # ids only, then choices of spaces
 STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -54,18 +54,44 @@ def save(figure: Figure, path: Path) -> None:
 
 def _models(lines: Sequence[Line]) -> list[str]:
     """Names of models; one with ids only that stands beside the same with images has no panel of its own."""
-    beside = {base_name(line) for line in lines if line["images"]}
-    return list(dict.fromkeys(model_name(line) for line in lines if line["images"] or model_name(line) not in beside))
+    trained = [line for line in lines if not is_baseline(line)]
+    beside = {base_name(line) for line in trained if line["images"]}
+    return list(dict.fromkeys(model_name(line) for line in trained if line["images"] or model_name(line) not in beside))
 
 
-def _kinds(lines: Sequence[Line], model: str) -> Iterator[tuple[bool, list[Line]]]:
-    """Lines of a model with images off and on, where there are any."""
+def _kinds(lines: Sequence[Line], model: str) -> Iterator[tuple[tuple[str, ...], list[Line]]]:
+    """Lines of a model with ids only, and with each choice of spaces, where there are any."""
     shown = [line for line in lines if line["images"] and model_name(line) == model]
     base = base_name(shown[0]) if shown else model
     if plain := [line for line in lines if not line["images"] and model_name(line) == base]:
-        yield False, plain
-    if shown:
-        yield True, shown
+        yield (), plain
+    for spaces in _choices(map(spaces_of, shown)):
+        yield spaces, [line for line in shown if spaces_of(line) == spaces]
+
+
+def _choices(spaces: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
+    """Choices of spaces in the order of the rows: fewest first."""
+    return sorted(set(map(tuple, spaces)), key=lambda names: (len(names), names))
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How runs with one choice of spaces are drawn: ``shift`` is the distance from the middle of where all belong."""
+
+    colour: str
+    marker: str
+    shift: float
+    label: str
+
+
+def _looks(spaces: Iterable[Sequence[str]]) -> dict[tuple[str, ...], _Look]:
+    """Looks of some choices of spaces; that of ids only comes first."""
+    choices = [(), *(one for one in _choices(spaces) if one)]
+    shifts = np.linspace(-0.12, 0.12, len(choices)) if len(choices) > 1 else [0.0]
+    return {
+        one: _Look(COLOURS[min(n, len(COLOURS) - 1)], "o" if one else ".", float(shift), kind(one))
+        for n, (one, shift) in enumerate(zip(choices, shifts, strict=True))
+    }
 
 
 def by_model(lines: Sequence[Line]) -> list[list[Line]]:
@@ -91,21 +117,23 @@ def learning_curves(lines: Sequence[Line], span: tuple[float, float] | None = No
         lines: of results.
         span: of the AUC that is shown; the range of these lines when it is not given.
     """
+    looks = _looks(map(spaces_of, lines))
     with mpl.rc_context(STYLE):
         models = _models(lines)
         figure = Figure(figsize=(4.2 * len(models), 2.8))
         axes = figure.subplots(1, len(models), squeeze=False, sharey=True)[0]
         for axis, model in zip(axes, models, strict=True):
-            for images, found in _kinds(lines, model):
+            for spaces, found in _kinds(lines, model):
+                look = looks[spaces]
                 for number, line in enumerate(found):
                     axis.plot(
                         [point["epoch"] for point in line["curve"]],
                         [point["validation_auc"] for point in line["curve"]],
-                        color=COLOURS[images],
-                        marker="o" if images else ".",
+                        color=look.colour,
+                        marker=look.marker,
                         markersize=4,
                         linewidth=1.2,
-                        label=NAMES[images] if number == 0 else None,
+                        label=look.label if number == 0 else None,
                     )
             axis.set_title(model)
             axis.set_xlabel("epoch")
@@ -119,26 +147,28 @@ def learning_curves(lines: Sequence[Line], span: tuple[float, float] | None = No
 
 def models_side_by_side(rows: Sequence[dict[str, Any]]) -> Figure:
     """AUC, GAUC and AUC of unseen items of rows of ``summary.rows``: a dot a row, with the deviation over its seeds."""
-    names = list(dict.fromkeys(row["model"] for row in rows))
+    names, looks = list(dict.fromkeys(row["model"] for row in rows)), _looks(row["spaces"] for row in rows)
     panels = (("AUC", "all", "auc"), ("GAUC", "all", "gauc"), ("AUC, items unseen in training", "unseen_items", "auc"))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(12, 0.32 * len(names) + 1), layout="constrained")
         for axis, (title, part, metric) in zip(figure.subplots(1, 3, sharey=True), panels, strict=True):
-            for images in (False, True):
-                found = [row for row in rows if row["images"] == images and row[part][metric]]
+            for spaces, look in looks.items():
+                found = [row for row in rows if tuple(row["spaces"]) == spaces and row[part][metric]]
                 axis.errorbar(
                     [row[part][metric]["mean"] for row in found],
-                    [names.index(row["model"]) + (0.12 if images else -0.12) for row in found],
+                    [names.index(row["model"]) + look.shift for row in found],
                     xerr=[row[part][metric]["std"] or 0.0 for row in found],
                     fmt="o",
-                    color=COLOURS[images],
+                    color=look.colour,
                     capsize=2,
-                    label=NAMES[images],
+                    label=look.label,
                 )
             axis.set_title(title, loc="left")
             axis.set_yticks(range(len(names)), names)
         axis.invert_yaxis()
-        figure.legend(*figure.axes[0].get_legend_handles_labels(), frameon=False, loc="outside upper right", ncols=2)
+        figure.legend(
+            *figure.axes[0].get_legend_handles_labels(), frameon=False, loc="outside upper right", ncols=len(looks)
+        )
         return figure
 
 
@@ -166,18 +196,20 @@ def auc_by_item_count(groups: Sequence[Sequence[Line]], titles: Sequence[str] = 
 
 
 def _item_counts(axis: Axes, lines: Sequence[Line], model: str) -> None:
-    for images, found in _kinds(lines, model):
+    looks = _looks(map(spaces_of, lines))
+    for spaces, found in _kinds(lines, model):
+        look = looks[spaces]
         buckets = [line["test"]["by_item_count"] for line in found]
         names = [name for name, value in buckets[0].items() if value["rows"] and value["auc"] is not None]
         values = np.array([[bucket[name]["auc"] for name in names] for bucket in buckets], dtype=np.float64)
         axis.errorbar(
-            np.arange(len(names)) + (0.12 if images else -0.12),
+            np.arange(len(names)) + look.shift,
             values.mean(axis=0),
             yerr=values.std(axis=0, ddof=1) if len(values) > 1 else None,
-            fmt="o" if images else ".",
-            color=COLOURS[images],
+            fmt=look.marker,
+            color=look.colour,
             capsize=3,
-            label=NAMES[images],
+            label=look.label,
         )
         axis.set_xticks(np.arange(len(names)), [f"{name}\n{buckets[0][name]['rows']:,}" for name in names])
     axis.set_xlabel("times shown in training; below: test rows")

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from crossmedia.features.columns import label_column
 from crossmedia.imgserver.client import ImageClient
-from crossmedia.trainer.evaluate import label_column
 from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.layers.spaces import ATTENTION
 from crossmedia.trainer.models.base import EmbeddingModel, Model
@@ -36,7 +36,7 @@ def item_photos(feed: Feed, photos: ImageClient, space: str, model: Model) -> tu
     found = _weighed(feed, model, space)
     if not found:
         return [], ""
-    frame = samples.frame("test", ["raw_item_id", label_column(samples, model.spec.labels[0])])
+    frame = samples.frame("test", ["raw_item_id", label_column(samples.labels, model.spec.labels[0])])
     items, labels = frame.columns
     drawn = sorted(found)[:ROWS]
     uris = data_uris(photos, [int(i) for row in drawn for i in found[row][0][:MOST_PHOTOS]])

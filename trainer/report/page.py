@@ -16,26 +16,29 @@ import torch
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput, CrossMediaError, NoStore
 from crossmedia.features.reading.samples import Samples
-from crossmedia.features.spec import BY_IMAGE
+from crossmedia.features.spec import BY_IMAGE, IMAGE_SPACE
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.options import checked
+from crossmedia.trainer.baseline_lines import baseline_lines
 from crossmedia.trainer.compare import RESULTS
 from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.images.image_head import StoredVectors
 from crossmedia.trainer.images.open_images import images_of, places_of
 from crossmedia.trainer.images.places import Sources
 from crossmedia.trainer.images.spaces import Spaces, named_versions
+from crossmedia.trainer.intervals import with_intervals
 from crossmedia.trainer.report import summary
 from crossmedia.trainer.report.facts import headline, of_splits, warnings
 from crossmedia.trainer.report.figures import auc_by_item_count, auc_span, by_model, learning_curves, svg
 from crossmedia.trainer.report.item_photos import item_photos
 from crossmedia.trainer.report.photos import Strip, attention, neighbours
 from crossmedia.trainer.report.tables import gauc_users, number
+from crossmedia.trainer.report.verdict import vectors_of
 from crossmedia.trainer.runs.checkpoint import METRICS, document_of, load_model, needed, samples_folder
-from crossmedia.trainer.runs.results import DEFAULTS
-from crossmedia.trainer.runs.run_folder import COMPARISON, holds_run
+from crossmedia.trainer.runs.results import DEFAULTS, of_now
+from crossmedia.trainer.runs.run_folder import COMPARISON, holds_run, name_in_comparison
 from crossmedia.trainer.runs.sealed import open_json
-from crossmedia.trainer.settings import ReportConfig
+from crossmedia.trainer.settings import FitConfig, ReportConfig
 
 ATTENDING = ("din", "simtier", "muse")
 
@@ -66,7 +69,9 @@ def write_report(config: ReportConfig) -> Path:
     config = checked(config, ReportConfig)
     comparison = _comparison(config.comparison)
     samples = Samples(samples_folder(config.comparison, comparison["samples"], config.samples))
+    comparison = _with_baselines(comparison, samples)
     runs, rows = comparison["runs"], comparison["rows"]
+    vectors = vectors_of(sorted({space for row in rows for space in row["spaces"]}) or [IMAGE_SPACE])
     label = _label(runs[0], samples)
     photos = _photo_sections(config, comparison, samples)
     span = auc_span(runs)
@@ -78,13 +83,15 @@ def write_report(config: ReportConfig) -> Path:
         comparison=comparison,
         headline=headline(rows),
         warnings=warnings(comparison),
-        kind=summary.kind,
+        title=config.title or f"Were the {vectors} worth it?",
+        rows=rows,
+        vectors=vectors,
+        called=summary.called,
         number=number,
         samples=samples,
         gauc_users=gauc_users(rows[0]["all"]),
         label=label,
         splits=of_splits(samples, label),
-        constant=next((row["all"]["base_log_loss"] for row in rows if row["all"].get("base_log_loss")), None),
         held_out=samples.has_held_out,
         version=photos.version,
         options=sorted({summary.options_text(line) for line in runs}),
@@ -114,13 +121,15 @@ def _comparison(folder: Path) -> dict[str, Any]:
     try:
         if holds_run(folder):
             result = json.loads(needed(folder, METRICS).read_text())
-            fitted = document_of(folder)["fit"]
+            document = document_of(folder)
+            fitted = document["fit"]
             about = {name: fitted[name] for name in ("model", "images", "seed")}
+            about["samples"] = document["lineage"]["samples_hash"]
             options = {name: fitted[name] for name in DEFAULTS if name in fitted}
             line = {**about, "options": options, "folder": str(folder), **result}
-            verdict = "One run has nothing beside it: 'trainer compare' says whether the pictures helped."
-            run = {"samples": fitted["samples"], "seeds": 1, "reference": None, "sentence": verdict}
-            return {**run, "rows": summary.rows([line]), "runs": [line]}
+            said = "One run has no other beside it: 'trainer compare' says whether its vectors helped."
+            run = {"samples": fitted["samples"], "seeds": 1, "reference": None, "sentence": said}
+            return {**run, "runs": [line]}
         return open_json((folder / COMPARISON).read_text())
     except (OSError, ValueError, KeyError) as error:
         if (folder / RESULTS).exists() and not (folder / COMPARISON).exists():
@@ -131,6 +140,20 @@ def _comparison(folder: Path) -> dict[str, Any]:
         raise BadInput(
             f"{folder} holds neither a comparison nor a run: {error}. 'trainer compare' and 'trainer fit' make them."
         ) from error
+
+
+def _with_baselines(comparison: dict[str, Any], samples: Samples) -> dict[str, Any]:
+    """A comparison with the rows of baselines: of a run alone, and of an older release, they are made now."""
+    if "baselines" in comparison:
+        return comparison
+    runs = [of_now(line) for line in comparison["runs"]]
+    options = DEFAULTS | runs[0]["options"]
+    of_rows = {"labels": tuple(options["labels"]), "validate_on": options["validate_on"]}
+    config = FitConfig(str(samples.folder), **of_rows)
+    means = baseline_lines(config, runs[0].get("data", ""))
+    folders = [(line, Path(line["folder"])) for line in runs if "folder" in line]
+    rows, _ = with_intervals(summary.rows([*means, *runs]), folders, config)
+    return {**comparison, "runs": runs, "baselines": means, "rows": rows}
 
 
 @dataclass(frozen=True)
@@ -154,16 +177,17 @@ def _photo_sections(config: ReportConfig, comparison: dict[str, Any], samples: S
         return _Photos.absent("The samples have no images.")
     if not runs:
         return _Photos.absent(f"None of {', '.join(ATTENDING)} was trained with images.")
-    run = Path(runs[0].get("folder") or config.comparison / f"{runs[0]['model']}-images-{runs[0]['seed']}")
+    name = name_in_comparison(runs[0]["model"], summary.spaces_of(runs[0]), runs[0]["seed"])
+    run = Path(runs[0].get("folder") or config.comparison / name)
     try:
-        model, lineage, _ = load_model(run)
+        model, lineage, fitted = load_model(run)
     except BadInput:  # its line came from a file of results; the weights are elsewhere
         return _Photos.absent(f"The weights of the run are not at {run}.", runs[0]["vector_version"])
     version = named_versions(lineage.versions)
     space = next((name for name in lineage.versions if lineage.inputs.space_keys[name] == BY_IMAGE), "")
     if not space:
         return _Photos.absent("The vectors of the run are of no images.", version)
-    sources = Sources(config.server, config.store, config.vectors, config.catalogue)
+    sources = Sources.of_run(fitted, config.server, config.store, config.vectors, config.catalogue)
 
     def section(work: Callable[[Feed, StoredVectors], tuple[list[Strip], str]]) -> Section:
         try:
@@ -175,9 +199,10 @@ def _photo_sections(config: ReportConfig, comparison: dict[str, Any], samples: S
                     spaces[name] = images_of(run, lineage.versions[name], client, learned=learned)
                 feed = Feed(samples, Spaces(spaces), 1024, torch.device("cpu"))
                 strips, said = work(feed, spaces[space])
-        except (NoStore, BadInput):
-            raise
         except CrossMediaError as error:
+            given = config.server or config.store or config.vectors
+            if given and isinstance(error, NoStore | BadInput):
+                raise
             return Section([], f"Not drawn: {error}")
         return Section(strips, "" if strips else "There are too few rows to draw.", said)
 

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import torch
 
 from crossmedia.features.batch import NULL_IMAGE
+from crossmedia.features.columns import label_column
 from crossmedia.features.reading.samples import Samples
 from crossmedia.imgserver.client import ImageClient
-from crossmedia.trainer.evaluate import label_column
 from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.images.image_head import StoredVectors
 from crossmedia.trainer.models.base import Model
@@ -182,7 +182,7 @@ def attention(feed: Feed, photos: ImageClient, run: Path, model: Model, seed: in
     samples = feed.samples
     if not isinstance(model, DIN) or not samples.actions:
         return [], ""
-    column = label_column(samples, model.spec.labels[0])
+    column = label_column(samples.labels, model.spec.labels[0])
     frame = samples.frame("test", [column, "image_id", "hist_image_id", "hist_item_id", "raw_item_id"])
     lengths = np.asarray(pc.list_value_length(frame["hist_image_id"]).combine_chunks())
     positive = np.asarray(frame[column].combine_chunks()) > 0

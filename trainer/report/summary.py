@@ -1,4 +1,4 @@
-"""What lines of results say together: rows of means over seeds, and one sentence."""
+"""What lines of results say together: rows of means over seeds. ``verdict`` says it in words."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from crossmedia.features.spec import IMAGE_SPACE
+from crossmedia.trainer.baselines import ITEM_USER, NAMES
+from crossmedia.trainer.doubts import above_chance
 from crossmedia.trainer.doubts import by_metric as no_better
 from crossmedia.trainer.metrics import rela_impr
 from crossmedia.trainer.runs.results import DEFAULTS, Line
@@ -19,13 +22,30 @@ PARTS = {
     "unseen_items": " on items unseen in training",
     "held_out_items": " on items held out entirely",
 }
-T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # two-sided, by degrees of freedom from 1
 HEAD = ("head", "head_widths", "head_activation", "head_normalisation", "head_start", "head_learning_rate")
 OF_IMAGES = (*HEAD, "max_staleness")  # runs with ids only have none of these
 OF_ALL = ("learning_rate", "embedding_l2", "id_dropout")
 TUNED = (*OF_ALL, *OF_IMAGES)
 OWN = ("options", *TUNED)
+OF_ROWS = ("labels", "validate_on")  # options that baselines have, too: which rows are trained on, and what of them
+Pair = tuple[str, int]
 COSTS = ("samples_per_s", "images_per_s", "bytes_per_sample", "bytes_received", "images_computed", "seconds")
+
+
+def pair_of(line: Line) -> Pair:
+    """The samples and the seed of a line: what it has in common with the line that it is compared with."""
+    return line["samples"], line["seed"]
+
+
+def is_baseline(line: Line) -> bool:
+    """Whether a line, or a row, is of no model but of one of ``baselines``."""
+    return line["model"] in NAMES
+
+
+def spaces_of(line: Line) -> tuple[str, ...]:
+    """The spaces whose vectors a run was trained with, as the name of their versions says; empty: ids only."""
+    versions = line["vector_version"].split(", ") if line["vector_version"] else []
+    return tuple(name if equals else IMAGE_SPACE for name, equals, _ in (one.partition("=") for one in versions))
 
 
 def model_name(line: Line) -> str:
@@ -40,6 +60,8 @@ def base_name(line: Line) -> str:
 
 def _name(line: Line, tuned: Iterable[str]) -> str:
     options = line["options"]
+    if is_baseline(line):
+        return str(line["model"])
     chosen = {
         name: options[name] for name in tuned if _plain(options.get(name, DEFAULTS[name])) != _plain(DEFAULTS[name])
     }
@@ -61,22 +83,44 @@ def _texts(options: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def groups(lines: Iterable[Line]) -> list[list[Line]]:
-    """Lines that can be compared: same samples, same training; one version of vectors among them.
+    """Lines that can be compared: same samples, same training; of each space one version of vectors among them.
 
-    Models, their own options and what is tuned for each (``TUNED``) may differ.
+    Models, their own options and what is tuned for each (``TUNED``) may differ, and so may the spaces. Those with ids
+    only, and the baselines of the same rows, are in each group.
     """
     plain: dict[str, list[Line]] = {}
-    versions: dict[str, set[str]] = {}
+    means: dict[str, list[Line]] = {}
     for line in lines:
-        shared = [item for item in sorted((DEFAULTS | line["options"]).items()) if item[0] not in OWN]
-        key = json.dumps([line["data"], line["samples"], shared])
-        plain.setdefault(key, []).append(line)
-        versions.setdefault(key, set()).update({line["vector_version"]} - {""})
+        options = DEFAULTS | line["options"]
+        of_rows = json.dumps([line["data"], line["samples"], [options[name] for name in OF_ROWS]])
+        if is_baseline(line):
+            means.setdefault(of_rows, []).append(line)
+        else:
+            shared = [item for item in sorted(options.items()) if item[0] not in OWN]
+            plain.setdefault(json.dumps([of_rows, shared]), []).append(line)
     return [
-        [line for line in members if line["vector_version"] in ("", version)]
+        [*means.get(json.loads(key)[0], []), *(line for line in members if _versions(line).items() <= versions.items())]
         for key, members in plain.items()
-        for version in sorted(versions[key]) or [""]
+        for versions in _together(members)
     ]
+
+
+def _versions(line: Line) -> dict[str, str]:
+    """The version of each space of a line."""
+    versions = line["vector_version"].split(", ") if line["vector_version"] else []
+    return dict(zip(spaces_of(line), versions, strict=True))
+
+
+def _together(lines: Iterable[Line]) -> list[dict[str, str]]:
+    """Versions by space that stand in one table: no two of one space; those of most spaces first."""
+    tables: list[dict[str, str]] = []
+    for versions in sorted(map(_versions, lines), key=lambda found: (-len(found), sorted(found.items()))):
+        fitting = [table for table in tables if all(table.get(space, one) == one for space, one in versions.items())]
+        if fitting:
+            fitting[0].update(versions)
+        else:
+            tables.append(dict(versions))
+    return tables
 
 
 def options_text(line: Line) -> str:
@@ -88,23 +132,25 @@ def options_text(line: Line) -> str:
 
 def vectors_text(lines: Iterable[Line]) -> str:
     """``with vectors of …`` and their version: what tells two tables of the same models apart; empty for ids only."""
-    versions = sorted({line["vector_version"] for line in lines} - {""})
-    return f"with vectors of {'; '.join(versions)}" if versions else ""
+    versions = sorted({version for line in lines for version in _versions(line).values()})
+    return f"with vectors of {', '.join(versions)}" if versions else ""
 
 
 def rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """One row a model and images off or on: means and standard deviations over its seeds.
+    """One row a baseline, then one a model and what vectors it had: means and standard deviations over its runs.
 
-    Gains over ids only are of pairs of runs with one seed.
+    Gains over ids only are of pairs of runs with one seed on the same samples; those over the item's and the user's
+    mean are of each run.
     """
-    runs: dict[tuple[str, bool], dict[int, Line]] = {}
-    for line in lines:
-        runs.setdefault((model_name(line), line["images"]), {})[line["seed"]] = line
+    runs: dict[tuple[str, tuple[str, ...]], dict[Pair, Line]] = {}
+    for line in sorted(lines, key=lambda line: not is_baseline(line)):
+        runs.setdefault((model_name(line), spaces_of(line)), {})[pair_of(line)] = line
+    mean = {line["samples"]: line for line in runs.get((ITEM_USER, ()), {}).values()}
     return [
-        _row(model, images, by_seed, runs.get((base_name(next(iter(by_seed.values()))), False), {}))
-        for model in dict.fromkeys(map(model_name, lines))
-        for images in (False, True)
-        if (by_seed := runs.get((model, images)))
+        _row(model, by_seed, runs.get((base_name(next(iter(by_seed.values()))), ()), {}), mean)
+        for model in dict.fromkeys(model for model, _ in runs)
+        for spaces in sorted({spaces for name, spaces in runs if name == model}, key=lambda names: (len(names), names))
+        if (by_seed := runs[model, spaces])
     ]
 
 
@@ -114,8 +160,9 @@ def doubts(lines: Sequence[Line]) -> list[str]:
     Of several seeds it says in which of them this is so, and quotes the first of those.
     """
     said = []
-    for model, images in dict.fromkeys((model_name(line), line["images"]) for line in lines):
-        runs = [line for line in lines if (model_name(line), line["images"]) == (model, images)]
+    models = [line for line in lines if not is_baseline(line)]
+    for model, spaces in dict.fromkeys((model_name(line), spaces_of(line)) for line in models):
+        runs = [line for line in models if (model_name(line), spaces_of(line)) == (model, spaces)]
         found: dict[str, list[tuple[int, str]]] = {}
         for line in runs:
             for metric, text in no_better("test", line["test"]["all"]).items():
@@ -123,13 +170,26 @@ def doubts(lines: Sequence[Line]) -> list[str]:
         for in_seeds in found.values():
             (first, text), numbers = min(in_seeds), ", ".join(str(seed) for seed, _ in sorted(in_seeds))
             seeds = f" in {len(in_seeds)} of {len(runs)} seeds ({numbers}); seed {first}" if len(runs) > 1 else ""
-            said.append(f"{model} {kind(images)}{seeds}: {text}")
+            said.append(f"{model} {kind(spaces)}{seeds}: {text}")
     return said
 
 
-def kind(images: bool) -> str:
-    """How a model with images on or off is called."""
-    return "with images" if images else "ids only"
+def kind(spaces: Sequence[str]) -> str:
+    """How a model with vectors of some spaces is called."""
+    if not spaces:
+        return "ids only"
+    return "with images" if list(spaces) == [IMAGE_SPACE] else f"with {in_words(spaces)}"
+
+
+def in_words(names: Sequence[str]) -> str:
+    """Names as ``photo, title and text``."""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def called(row: dict[str, Any]) -> str:
+    """How a row is called: its model, and what vectors it had."""
+    return str(row["model"]) if row["baseline"] else f"{row['model']} {kind(row['spaces'])}"
 
 
 def mean_std(values: Sequence[float | None]) -> dict[str, float | None] | None:
@@ -140,104 +200,28 @@ def mean_std(values: Sequence[float | None]) -> dict[str, float | None] | None:
     return {"mean": float(np.mean(known)), "std": float(np.std(known, ddof=1)) if len(known) > 1 else None}
 
 
-def _row(model: str, images: bool, runs: dict[int, Line], base: dict[int, Line]) -> dict[str, Any]:
-    row: dict[str, Any] = {"model": model, "images": images, "seeds": len(runs)}
+def _row(model: str, runs: dict[Pair, Line], base: dict[Pair, Line], mean: dict[str, Line]) -> dict[str, Any]:
     some = next(iter(runs.values()))
+    spaces, baseline = list(spaces_of(some)), is_baseline(some)
+    row: dict[str, Any] = {"model": model, "images": some["images"], "spaces": spaces, "baseline": baseline}
+    row["seeds"], row["hold_outs"] = len(runs), len({line["samples"] for line in runs.values()})
     for part in [name for name in PARTS if name in some["test"]]:
+        pairs = [(runs[pair]["test"][part], base[pair]["test"][part]) for pair in sorted(runs.keys() & base.keys())]
+        gains = pairs if spaces else []
+        of_mean = [] if baseline else [mean.get(run["samples"]) for run in runs.values()]
+        over = [(run["test"][part], m["test"][part]) for run, m in zip(runs.values(), of_mean, strict=False) if m]
         row[part] = {name: mean_std([run["test"][part].get(name) for run in runs.values()]) for name in METRIC_NAMES}
         for name in METRIC_NAMES:
-            row[part][f"{name}_gain"] = None
+            row[part] |= {f"{name}_gain": _gain(gains, name), f"{name}_over_mean": _gain(over, name)}
         row[part] |= {"rela_impr": None, **{name: some["test"][part].get(name) for name in ABOUT_ROWS}}
-        pairs = [(runs[seed]["test"][part], base[seed]["test"][part]) for seed in sorted(runs.keys() & base.keys())]
-        if images and pairs:
-            for name in METRIC_NAMES:
-                values = [(a.get(name), b.get(name)) for a, b in pairs]
-                gains = [a - b if a is not None and b is not None else None for a, b in values]
-                row[part][f"{name}_gain"] = mean_std(gains)
-            if row[part]["auc_gain"]:
-                row[part]["rela_impr"] = mean_std([rela_impr(a["auc"], b["auc"]) for a, b in pairs])
+        if row[part]["auc_gain"] and all(above_chance(b) for _, b in pairs):
+            row[part]["rela_impr"] = mean_std([rela_impr(a["auc"], b["auc"]) for a, b in pairs])
         row[part]["pairs"] = len(pairs)
-    row["train"] = {name: float(np.mean([run["train"][name] for run in runs.values()])) for name in COSTS}
+    row["train"] = None if baseline else {n: float(np.mean([run["train"][n] for run in runs.values()])) for n in COSTS}
     return row
 
 
-def _half_width(std: float, n: int) -> float:
-    """Half of the 95 % confidence interval of the mean of n values, by Student's t."""
-    return float(T95[min(n - 1, len(T95)) - 1] * std / np.sqrt(n))
-
-
-def is_chance(gain: dict[str, Any], pairs: int) -> bool:
-    """Whether the 95 % confidence interval of a gain over some pairs of seeds, two or more, has a zero in it."""
-    return bool(abs(gain["mean"]) <= _half_width(gain["std"], pairs))
-
-
-def certainty(gain: dict[str, Any], pairs: int) -> str:
-    """A sentence on whether a gain may be chance.
-
-    Args:
-        gain: mean and deviation over the seeds.
-        pairs: how many seeds.
-    """
-    if gain["std"] is None:
-        return "One seed cannot tell a difference from chance."
-    if is_chance(gain, pairs):
-        return f"{pairs} seeds cannot tell this from chance."
-    return f"Over {pairs} seeds this is more than chance explains."
-
-
-def winner(table: Sequence[dict[str, Any]]) -> str:
-    """Which model orders the test rows best, with or without images, and whether that may be chance.
-
-    A constant, which has an AUC of .5, takes part. Empty: there is no AUC.
-    """
-    known = sorted((row for row in table if row["all"]["auc"]), key=lambda row: -row["all"]["auc"]["mean"])
-    if not known:
-        return ""
-    if known[0]["all"]["auc"]["mean"] <= 0.5:
-        return "No model orders the test rows better than a constant, whose AUC is .5."
-    first, *others = known
-    said = f"Best on the test rows: {_with_auc(first)}"
-    if not others:
-        return f"{said}."
-    lead = first["all"]["auc"]["mean"] - others[0]["all"]["auc"]["mean"]
-    seeds, deviations = (min(row["seeds"] for row in known[:2]), [row["all"]["auc"]["std"] for row in known[:2]])
-    chance = ""
-    if seeds < 2 or None in deviations:
-        chance = "; one seed cannot tell the two from chance"
-    elif is_chance({"mean": lead, "std": float(np.hypot(*deviations))}, seeds):
-        chance = f"; {seeds} seeds cannot tell the two apart"
-    return f"{said}, before {_with_auc(others[0])}{chance}."
-
-
-def _with_auc(row: dict[str, Any]) -> str:
-    auc = row["all"]["auc"]
-    spread = "" if auc["std"] is None else f" ± {auc['std']:.4f}"
-    return f"{row['model']} {kind(row['images'])} (AUC {auc['mean']:.4f}{spread})"
-
-
-def sentence(table: list[dict[str, Any]]) -> str:
-    """The winner, and whether the pictures helped.
-
-    A difference counts when its 95 % confidence interval over the seeds has no zero.
-    """
-    parts = []
-    fewest = min((row["all"]["pairs"] for row in table if row["images"] and row["all"]["auc_gain"]), default=0)
-    for row in table:
-        for part, where in PARTS.items():
-            gain = row.get(part, {}).get("auc_gain")
-            if not row["images"] or gain is None:
-                continue
-            change = f"AUC {gain['mean']:+.4f}"
-            if gain["std"] is None:
-                verdict = "changed"  # one seed says by how much, and nothing on whether that is chance
-            else:
-                change += f" ± {gain['std']:.4f}"
-                verdict = "helped" if gain["mean"] > 0 else "hurt"
-                if is_chance(gain, row[part]["pairs"]):
-                    verdict = "had no effect that so few seeds can tell from chance on"
-            parts.append(f"{verdict} {row['model']}{where} ({change})")
-    best = [one for one in [winner(table)] if one]
-    if not parts:
-        return " ".join([*best, "No run with images can be compared with one without."])
-    caveat = " One seed cannot tell a difference from chance." if fewest < 2 else ""
-    return " ".join([*best, f"The pictures {'; '.join(parts)}.{caveat}"])
+def _gain(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]], metric: str) -> dict[str, float | None] | None:
+    """How much more of a metric the first of each pair has; None where one has none."""
+    values = [(a.get(metric), b.get(metric)) for a, b in pairs]
+    return mean_std([a - b if a is not None and b is not None else None for a, b in values])

@@ -10,6 +10,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from crossmedia.trainer.baselines import ITEM_USER
+from crossmedia.trainer.report.summary import called
 from crossmedia.words import counted
 
 CONSTANT = "a constant, the share of positives"
@@ -61,10 +63,12 @@ def comparison_table(
         reference: the best that any model could reach, where that is known.
         width: characters in a line.
     """
-    seeds = sorted({row["seeds"] for row in rows})
-    several = f"mean ± standard deviation of {'-'.join(map(str, seeds))} seeds"
+    seeds = sorted({row["seeds"] for row in rows if not row["baseline"]}) or [1]
+    hold_outs = max((row.get("hold_outs", 1) for row in rows), default=1)
+    what = f"runs on {hold_outs} hold-outs" if hold_outs > 1 else "seeds"
+    several = f"mean ± standard deviation of {'-'.join(map(str, seeds))} {what}"
     counting = gauc_users(rows[0]["all"]) if rows else ""
-    names = [f"{row['model']} {'+ images' if row['images'] else 'ids only'}" for row in rows]
+    names = [called(row) for row in rows]
     columns = [_Column(heading, [cell(row) for row in rows]) for heading, cell in _cells(rows).items()]
     for name, values in _constants(rows, reference):
         names.append(name)
@@ -75,7 +79,10 @@ def comparison_table(
     parts: list[RenderableType] = [Text(f"{title}, {several if seeds[-1] > 1 else 'one seed'}")]
     for some in _beside(columns, width - name_width - GAP):
         parts += ["", _table(names, name_width, some)]
-    return Group(*parts, "", *([f"GAUC is of users with rows of both labels: {counting}"] if counting else []))
+    said = [f"GAUC is of users with rows of both labels: {counting}"] if counting else []
+    if any(row["all"]["auc_over_mean"] for row in rows):
+        said.append(f"The means: {ITEM_USER}. In brackets: 95 % interval over users, items, seeds")
+    return Group(*parts, "", *said)
 
 
 @dataclass(frozen=True)
@@ -95,23 +102,41 @@ def _cells(rows: list[dict[str, Any]]) -> dict[str, Callable[[dict[str, Any]], s
     held_out = any("held_out_items" in row for row in rows)
     return {
         "AUC": lambda row: number(row["all"]["auc"]),
-        "AUC unseen items": lambda row: number(row["unseen_items"]["auc"]),
-        **({"AUC held-out items": lambda row: number(row["held_out_items"]["auc"])} if held_out else {}),
-        "RelaImpr %": lambda row: number(row["all"]["rela_impr"], 1),
         "GAUC": lambda row: number(row["all"]["gauc"]),
         "log loss": lambda row: number(row["all"]["log_loss"]),
-        "samples/s": lambda row: f"{row['train']['samples_per_s']:,.0f}",
-        "images/s": lambda row: f"{row['train']['images_per_s']:,.0f}" if row["images"] else "-",
-        "B/sample": lambda row: f"{row['train']['bytes_per_sample']:.0f}",
+        "AUC unseen items": lambda row: number(row["unseen_items"]["auc"]),
+        "GAUC unseen items": lambda row: number(row["unseen_items"]["gauc"]),
+        "RelaImpr %": lambda row: number(row["all"]["rela_impr"], 1),
+        **({"AUC held-out items": lambda row: number(row["held_out_items"]["auc"])} if held_out else {}),
+        **({"GAUC held-out items": lambda row: number(row["held_out_items"]["gauc"])} if held_out else {}),
+        "AUC over the means": lambda row: _over(row["all"]["auc_over_mean"]),
+        "GAUC over the means": lambda row: _over(row["all"]["gauc_over_mean"]),
+        "samples/s": lambda row: _cost(row, "samples_per_s"),
+        "vectors/s": lambda row: _cost(row, "images_per_s") if row["spaces"] else "-",
+        "B/sample": lambda row: _cost(row, "bytes_per_sample"),
     }
+
+
+def _cost(row: dict[str, Any], name: str) -> str:
+    return f"{row['train'][name]:,.0f}" if row["train"] else "-"
+
+
+def _over(gain: dict[str, float | None] | None) -> str:
+    """A difference, and behind it its interval in brackets, or the deviation over the seeds."""
+    if gain is None:
+        return "-"
+    low, high = gain.get("low"), gain.get("high")
+    if low is not None and high is not None:
+        return f"{gain['mean']:+.4f} (± {(high - low) / 2:.4f})"
+    return f"{gain['mean']:+.4f}" + ("" if gain["std"] is None else f" ± {gain['std']:.4f}")
 
 
 def _constants(rows: list[dict[str, Any]], reference: dict[str, Any] | None) -> Iterator[tuple[str, dict[str, str]]]:
     """What stands below the models: what a constant has, and the best that is possible; cells by their headings."""
     base = next((row["all"]["base_log_loss"] for row in rows if row["all"].get("base_log_loss") is not None), None)
-    if base is not None:
-        half = number(0.5)
-        aucs = dict.fromkeys(("AUC", "AUC unseen items", "AUC held-out items", "GAUC"), half)
+    if base is not None and not any(row["baseline"] for row in rows):
+        aucs = {heading: number(0.5) for heading in _cells(rows) if heading.split()[0] in ("AUC", "GAUC")}
+        aucs = {heading: half for heading, half in aucs.items() if "over" not in heading}
         yield CONSTANT, {**aucs, "log loss": number(base)}
     if reference:
         test = reference["test"]

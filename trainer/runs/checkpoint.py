@@ -2,7 +2,7 @@
 
 config.json          FitConfig, vector version and generation, vocabulary hash, input sizes; digests of all files
 model.safetensors    best weights
-head.safetensors     the head that it learned, where it learned one
+head.safetensors     the head that it learned, where it learned one; 'trainer align' writes it without a model
 metrics.json         validation, test, the learning curve, and what training cost
 predictions.parquet  test probabilities, in file order
 tensorboard/
@@ -20,10 +20,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model as load_tensors
 from safetensors.torch import save_model as save_tensors
 
+from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
 from crossmedia.features.layout import META_FILE
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.typed import typed
+from crossmedia.imgserver.head import Head
+from crossmedia.trainer.former import as_then
 from crossmedia.trainer.layers.inputs import InputSpec
 from crossmedia.trainer.models import make
 from crossmedia.trainer.models.base import Model
@@ -38,6 +41,7 @@ CONFIG, WEIGHTS, HEAD, METRICS, PREDICTIONS = (
     "metrics.json",
     "predictions.parquet",
 )
+ALIGNED = "align"  # in ``config.json`` of a head that 'trainer align' made, what ``fit`` is in that of a model
 STATE = "state.pt"  # of a run that has not ended: state.py
 FILES = (WEIGHTS, HEAD, METRICS, PREDICTIONS)
 
@@ -109,9 +113,41 @@ def save_run(folder: Path, model: Model, lineage: Lineage, config: dict[str, Any
     """
     with replacing_whole(folder / WEIGHTS) as part:
         save_tensors(model, str(part))
+    _seal_run(folder, {"fit": config, "lineage": asdict(lineage)})
+
+
+def _seal_run(folder: Path, about: dict[str, Any]) -> None:
     files = {name: file_digest(folder / name) for name in FILES if (folder / name).exists()}
     with replacing_whole(folder / CONFIG) as part:
-        part.write_text(sealed_json({"fit": config, "lineage": asdict(lineage), "files": files}))
+        part.write_text(sealed_json({**about, "files": files}))
+
+
+def save_head(folder: Path, head: Head, about: dict[str, Any]) -> None:
+    """Write a folder that holds a head alone: ``head.safetensors``, and last ``config.json``, as ``save_run`` does.
+
+    Args:
+        folder: that holds ``metrics.json``.
+        head: that was aligned.
+        about: ``align``, its settings, and what else ``config.json`` is to say.
+
+    Raises:
+        StoreError: they cannot be written.
+    """
+    with replacing(folder / HEAD) as part:
+        part.write_bytes(head.to_bytes())
+    _seal_run(folder, about)
+
+
+def is_head_alone(folder: str | Path) -> bool:
+    """Whether a run folder holds a head that 'trainer align' made, and no model.
+
+    Raises:
+        BadInput: the folder is no run, or its ``config.json`` is damaged.
+    """
+    try:
+        return ALIGNED in document_of(Path(folder))
+    except (OSError, ValueError) as error:
+        raise _no_run(Path(folder), error) from error
 
 
 def document_of(folder: Path) -> dict[str, Any]:
@@ -210,8 +246,14 @@ def load_model(folder: str | Path) -> tuple[Model, Lineage, dict[str, Any]]:
     folder = Path(folder)
     try:
         document = document_of(folder)
+        if ALIGNED in document:
+            raise BadInput(
+                f"{folder} holds a head that 'trainer align' made, and no model. Train a model on its vectors, which "
+                f"'imgserver precompute --head {folder / HEAD}' makes, or with --head learn --warm-start {folder}."
+            )
         lineage = lineage_of(document["lineage"])
-        model = make(lineage.model, lineage.inputs, lineage.width, lineage.options)
+        options = as_then(lineage.model, {**document["fit"], "options": lineage.options})["options"]
+        model = make(lineage.model, lineage.inputs, lineage.width, options)
         if (path := _checked(folder / WEIGHTS, document["files"])) is None:
             raise ValueError(f"there is no {WEIGHTS}")
         load_tensors(model, str(path))

@@ -21,6 +21,7 @@ from typing import Any
 from crossmedia.errors import BadInput
 from crossmedia.features.reading.samples import Samples
 from crossmedia.trainer import settings
+from crossmedia.trainer.former import as_then
 from crossmedia.trainer.settings import PLACES, FitConfig
 
 log = logging.getLogger(__name__)
@@ -46,9 +47,14 @@ def key_fields(config: FitConfig, data: str, samples: Samples, vector_version: s
 
 
 def identity(line: Line) -> str:
-    """The key of a line as text; options that a line does not name, because they came later, have their defaults."""
-    options = sorted({**DEFAULTS, **line["options"]}.items())
+    """The key of a line as text; options that a line does not name, because they came later, are as they were then."""
+    options = sorted({**DEFAULTS, **as_then(line["model"], line["options"])}.items())
     return json.dumps([*(line[name] for name in KEY if name != "options"), options])
+
+
+def of_now(line: Line) -> Line:
+    """A line, which names the options that an older release did not."""
+    return {**line, "options": as_then(line["model"], line["options"])}
 
 
 def new_line(key: Line, result: dict[str, Any]) -> Line:
@@ -85,6 +91,18 @@ def append(path: Path, line: Line) -> None:
         raise BadInput(f"The results file {path} cannot be written: {error}.") from error
 
 
+def append_new(path: Path, lines: Iterable[Line]) -> None:
+    """Append those of some lines whose key no line of the file has.
+
+    Raises:
+        BadInput: the file cannot be written, or read.
+    """
+    known = read([path]) if path.exists() else {}
+    for line in lines:
+        if identity(line) not in known:
+            append(path, line)
+
+
 def read(paths: Iterable[Path]) -> dict[str, Line]:
     """Lines of some files by ``identity``, the later one of two; a line that was cut off is left out, with a warning.
 
@@ -105,6 +123,7 @@ def read(paths: Iterable[Path]) -> dict[str, Line]:
                 continue
             if not isinstance(line, dict) or not {*KEY, "test", "train", "curve"} <= line.keys():
                 raise BadInput(f"Line {number} of {path} is no result of 'trainer compare'.")
+            line = of_now(line)
             found.pop(identity(line), None)
             found[identity(line)] = line
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -16,11 +16,12 @@ import torch
 from crossmedia.disk import held
 from crossmedia.errors import BadInput, DeadlineExceeded, Overloaded, ServerFault, ServerUnavailable, StoreError
 from crossmedia.features.layout import META_FILE
+from crossmedia.features.spec import IMAGE_SPACE
 from crossmedia.trainer import processes
 from crossmedia.trainer.images.spaces import named_versions
-from crossmedia.trainer.runs.checkpoint import CONFIG, FILES, METRICS, STATE, document_of, needed
-from crossmedia.trainer.runs.state import Progress, is_interrupted
-from crossmedia.trainer.settings import FitConfig, identity
+from crossmedia.trainer.runs.checkpoint import ALIGNED, CONFIG, FILES, METRICS, STATE, document_of, needed
+from crossmedia.trainer.runs.state import Epochs, is_interrupted
+from crossmedia.trainer.settings import identity
 from crossmedia.version import Version
 
 LOCK, BOARD = ".lock", "tensorboard"
@@ -45,17 +46,32 @@ class RunFolder:
     ended: dict[str, Any] | None
 
 
+@dataclass(frozen=True)
+class Claim:
+    """Which folder a run asks for.
+
+    Attributes:
+        out: of its settings; empty: a fresh one.
+        name: that a fresh one begins with.
+        overwrite: whether what is there of another run, or of this one, may be removed.
+    """
+
+    out: str
+    name: str
+    overwrite: bool
+
+
 @contextmanager
-def claimed(config: FitConfig, own: dict[str, Any], device: torch.device) -> Iterator[RunFolder]:
+def claimed(claim: Claim, own: dict[str, Any], device: torch.device) -> Iterator[RunFolder]:
     """The folder of a run, held until the run ends.
 
     It is made if it is not there. What may be in it: a run of the same identity, interrupted or finished. A finished
-    one, or another run, is removed where ``config.overwrite`` says so. Without a name the folder is the first of
-    ``runs/<model>``, ``runs/<model>-2``, … that is free, or holds this run, interrupted. Of several processes the first
+    one, or another run, is removed where ``claim.overwrite`` says so. Without a folder it is the first of
+    ``runs/<name>``, ``runs/<name>-2``, … that is free, or holds this run, interrupted. Of several processes the first
     one holds the folder for all.
 
     Args:
-        config: of the run.
+        claim: which folder.
         own: its identity.
         device: that trains.
 
@@ -66,27 +82,27 @@ def claimed(config: FitConfig, own: dict[str, Any], device: torch.device) -> Ite
     with ExitStack() as holding:
         said = b""
         if processes.rank() == 0:
-            taken = _taken(config, own, holding)
+            taken = _taken(claim, own, holding)
             said = json.dumps([str(taken), _finished(taken, own)]).encode()
         folder, found = json.loads(processes.from_first(said, device))
         yield RunFolder(Path(folder), own, found)
 
 
-def _taken(config: FitConfig, own: dict[str, Any], holding: ExitStack) -> Path:
-    if config.out:
-        folder = Path(config.out)
+def _taken(claim: Claim, own: dict[str, Any], holding: ExitStack) -> Path:
+    if claim.out:
+        folder = Path(claim.out)
         holding.enter_context(_alone(folder))
         if any((folder / name).exists() for name in OF_COMPARISONS):
             raise BadInput(f"{folder} holds a comparison. Give another --out.")
         refuse_others_files(folder)
         if is_interrupted(folder, own):
             return folder
-        if config.overwrite:
+        if claim.overwrite:
             _remove_run(folder)
         elif other := _other_run(folder, own):
             raise BadInput(f"{folder} {other}. Give another --out, or replace what is there with --overwrite.")
         return folder
-    for folder in fresh_names(config.model if config.images else f"{config.model}-ids"):
+    for folder in fresh_names(claim.name):
         try:
             holding.enter_context(_alone(folder))
         except BadInput:  # another process is at work there
@@ -95,6 +111,19 @@ def _taken(config: FitConfig, own: dict[str, Any], holding: ExitStack) -> Path:
             return folder
         holding.close()
     raise AssertionError("names never end")
+
+
+def name_in_comparison(model: str, spaces: Sequence[str], seed: int, hold_out: int = 0) -> str:
+    """The folder of a run within that of its comparison.
+
+    Args:
+        model: its name.
+        spaces: whose vectors it has; empty: ids only.
+        seed: of the run.
+        hold_out: number of its samples among those of the comparison.
+    """
+    had = "images" if list(spaces) == [IMAGE_SPACE] else "+".join(spaces)
+    return f"{model}-{had or 'ids'}-{seed}{f'-h{hold_out}' if hold_out else ''}"
 
 
 def fresh_names(name: str) -> Iterator[Path]:
@@ -169,20 +198,29 @@ def _other_run(folder: Path, own: dict[str, Any]) -> str:
 def _differences(folder: Path, own: dict[str, Any]) -> list[str]:
     """In what a finished run differs from this one."""
     try:
-        document = document_of(folder)
-        fitted, lineage = document["fit"], document["lineage"]
-        versions = lineage["versions"]
-        if space := lineage["learned"]:
-            versions = versions | {space: Version.parse(versions[space]).backbone}  # what the head started from
-        there = identity(fitted, lineage["samples_hash"], named_versions(versions))
+        there = _identity_there(document_of(folder))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return ["it cannot be read"]
+    if there.keys() != own.keys():
+        return ["of a head that 'trainer align' made" if ALIGNED in there else "of a model that 'trainer fit' made"]
     names = {"rows": "other samples", "version": "other vectors"}
     return [
         names.get(name) or f"{name.replace('_', '-')} {_text(there[name])}, not {_text(value)}"
         for name, value in own.items()
         if there[name] != value
     ]
+
+
+def _identity_there(document: dict[str, Any]) -> dict[str, Any]:
+    """Of the run that ``config.json`` tells of."""
+    if ALIGNED in document:
+        found: dict[str, Any] = document["identity"]
+        return found
+    fitted, lineage = document["fit"], document["lineage"]
+    versions = lineage["versions"]
+    if space := lineage["learned"]:
+        versions = versions | {space: Version.parse(versions[space]).backbone}  # what the head started from
+    return identity(fitted, lineage["samples_hash"], named_versions(versions))
 
 
 def _text(value: Any) -> str:
@@ -196,7 +234,7 @@ def _remove_run(folder: Path) -> None:
 
 
 @contextmanager
-def kept_said(out: Path, state: Progress) -> Iterator[None]:
+def kept_said(out: Path, state: Epochs) -> Iterator[None]:
     """An error that may not come again says what is kept of a run, and how it goes on."""
     try:
         yield

@@ -18,18 +18,18 @@ from crossmedia.trainer import processes
 from crossmedia.trainer.layers.sharded import gathered, spread, spread_optimizer
 from crossmedia.trainer.runs.checkpoint import STATE
 from crossmedia.trainer.runs.sealed import opened, replacing_whole, seal
+from crossmedia.trainer.training.averaging import Averaging
 
 
 @dataclass
-class Progress:
-    """What has happened so far; saved after each epoch.
+class Epochs:
+    """What has happened so far in what is trained epoch by epoch; saved after each.
 
     Attributes:
         epoch, step, rows: done.
         seconds: of training.
-        first_rows, first_s: of these, what the first step of each process took, in which everything starts.
         wait_s: of ``seconds``, what was waited for vectors.
-        best_auc, best_epoch: on the validation part.
+        best_epoch: which epoch was the best one, from 0 on; -1: none yet.
         curve: a line an epoch.
     """
 
@@ -37,12 +37,24 @@ class Progress:
     step: int = 0
     rows: int = 0
     seconds: float = 0.0
-    first_rows: int = 0
-    first_s: float = 0.0
     wait_s: float = 0.0
-    best_auc: float = -math.inf
     best_epoch: int = -1
     curve: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Progress(Epochs):
+    """The same of ``fit``.
+
+    Attributes:
+        first_rows, first_s: of ``rows`` and ``seconds``, what the first step of each process took, in which everything
+            starts.
+        best_auc: on the validation part.
+    """
+
+    first_rows: int = 0
+    first_s: float = 0.0
+    best_auc: float = -math.inf
 
     @property
     def rows_per_s(self) -> float:
@@ -59,11 +71,13 @@ class Trained:
     Attributes:
         learner: gives the loss; all that is trained is in it.
         optimizers: of its parameters.
+        average: of its state over the steps.
         best: its state after the best epoch so far; empty before the first has ended.
     """
 
     learner: nn.Module
     optimizers: list[torch.optim.Optimizer]
+    average: Averaging
     best: dict[str, Tensor] = field(default_factory=dict)
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -72,10 +86,11 @@ class Trained:
         self.learner.load_state_dict(spread(saved["model"], like))
         for optimizer, of_optimizer in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(spread_optimizer(of_optimizer, optimizer))
+        self.average.state = spread(saved["average"], like)
         self.best = spread(saved["best"], like)
 
 
-def save_state(out: Path, identity: dict[str, Any], trained: Trained, progress: Progress) -> None:
+def save_state(out: Path, identity: dict[str, Any], trained: Trained, progress: Epochs) -> None:
     """Put the state in the place of the former one; the first of several processes does so.
 
     Raises:
@@ -85,6 +100,7 @@ def save_state(out: Path, identity: dict[str, Any], trained: Trained, progress: 
         {
             "model": trained.learner.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in trained.optimizers],
+            "average": trained.average.state,
             "best": trained.best,
         }
     )

@@ -11,10 +11,10 @@ from dataclasses import replace
 import torch
 
 from crossmedia.errors import BadInput
-from crossmedia.features.columns import IMAGE
+from crossmedia.features.columns import IMAGE, ITEM
 from crossmedia.trainer.tensors import Bag, TensorBatch
 
-ITEM = "item_id"
+FORGOTTEN = (ITEM, IMAGE)  # vocabularies whose ids become place 0
 
 
 def without_ids(batch: TensorBatch, rate: float) -> TensorBatch:

@@ -13,21 +13,27 @@ from crossmedia.trainer import processes
 from crossmedia.trainer.layers.sharded import held_rows
 from crossmedia.trainer.models.base import EmbeddingModel, Model
 from crossmedia.trainer.tensors import TensorBatch
+from crossmedia.trainer.training.id_dropout import FORGOTTEN
 
 AfterBackward = Callable[[TensorBatch], None]
 
 
-def mini_batch_aware(model: Model, samples: Samples, strength: float) -> AfterBackward:
+def mini_batch_aware(model: Model, samples: Samples, strength: float, id_dropout: float = 0.0) -> AfterBackward:
     """What adds the regulariser's gradient after each backward pass; nothing at strength 0.
 
     The gradient of row j of a table grows by lambda / n_j * w_j when j occurs in the batch (equation 11), n_j being how
     often it occurs in the training part. It stands beside the gradient of the mean loss: lambda is not divided by the
     batch size, so that over an epoch every row that is trained is pulled by about lambda, however rare it is.
 
+    With ``id_dropout`` place 0 of items and of images occurs in each batch, and in no training row: it counts as often
+    as ids are forgotten. Else it would be pulled by lambda a step, and what the model is to learn of items that it does
+    not know would be held at 0.
+
     Args:
         model: whose embeddings.
         samples: counts n_j, in one pass over the training part.
         strength: lambda.
+        id_dropout: share of the items whose ids ``without_ids`` takes away.
 
     Raises:
         BadInput: the strength is below 0, or the model has no embeddings.
@@ -39,6 +45,8 @@ def mini_batch_aware(model: Model, samples: Samples, strength: float) -> AfterBa
     inputs = model.inputs
     weights = {}
     for name, counts in samples.occurrences().items():
+        if name in FORGOTTEN:
+            counts[0] += round(id_dropout * counts[1:].sum())
         if name in inputs.tables:
             weight = inputs.tables[name].weight
             assert isinstance(weight, Tensor)

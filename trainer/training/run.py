@@ -28,10 +28,11 @@ from crossmedia.trainer.runs.board import Board
 from crossmedia.trainer.runs.run_folder import BOARD, RunFolder, kept_said
 from crossmedia.trainer.runs.state import Progress, Trained, load_state
 from crossmedia.trainer.settings import FitConfig
+from crossmedia.trainer.training.averaging import Averaging
 from crossmedia.trainer.training.forget import check_can_forget
 from crossmedia.trainer.training.learner import Learner
 from crossmedia.trainer.training.regularise import AfterBackward, mini_batch_aware
-from crossmedia.trainer.training.warm_start import warm_start
+from crossmedia.trainer.training.warm_start import starts_from_head_alone, warm_start
 
 
 @dataclass(frozen=True)
@@ -107,11 +108,13 @@ def open_feed(config: FitConfig, transport: Given) -> Iterator[Feed]:
     if not teaches and learning_space(config, list(config.vectors or spaces_of(samples))):
         raise BadInput(f"{config.model} has no gradient for a head to learn from; train it with --head frozen.")
     if config.images and not spaces_of(samples):
-        raise BadInput(f"The samples in {config.samples} have no images; train with --no-images.")
+        raise BadInput(
+            f"The samples in {config.samples} have no images, and no vectors by item; train with --no-images."
+        )
     device = processes.own_device(config.device)
     torch.manual_seed(config.seed)  # of a head that begins at random
     with open_spaces(config, samples, transport) as spaces:
-        processes.check_same({"samples": samples.hash, "image vectors": named_versions(spaces.bases)}, device)
+        processes.check_same({"samples": samples.hash, "vectors": named_versions(spaces.bases)}, device)
         yield Feed(samples, spaces.to(device), config.batch_size, device)
 
 
@@ -137,7 +140,8 @@ def open_run(config: FitConfig, feed: Feed, folder: RunFolder, announce: Callabl
     model = make(config.model, spec, config.width, config.options).to(device)
     model.sampled(config.negative_rate)
     check_can_forget(model, samples.unseen)
-    if config.warm_start:
+    learns = spaces.head is not None
+    if config.warm_start and not starts_from_head_alone(config.warm_start, learns=learns):
         warm_start(model, config.warm_start, samples, spaces.bases, partial=config.warm_up == "partial")
     apart = [f"model.{name}" for name in shard_tables(model, config.shard_tables, device)]
     learner = Learner(model, spaces)
@@ -145,14 +149,15 @@ def open_run(config: FitConfig, feed: Feed, folder: RunFolder, announce: Callabl
     if spaces.head is not None:
         step = config.head_learning_rate or config.learning_rate
         optimizers.append(torch.optim.Adam(spaces.parameters(), lr=step, fused=True))
-    trained, state = Trained(learner, optimizers), Progress()
+    average = Averaging(learner, config.averaging and model.averages)
+    trained, state = Trained(learner, optimizers, average), Progress()
     if saved := load_state(folder.path, folder.identity, device):
         trained.restore(saved)
         state = Progress(**saved["progress"])
         announce(f"The run in {folder.path} was interrupted: it goes on behind epoch {state.epoch}.")
     with kept_said(folder.path, state), ExitStack() as opened:
         model.prepare(feed.first_rows(config.seed), config.seed)
-        regularise = mini_batch_aware(model, samples, config.embedding_l2)
+        regularise = mini_batch_aware(model, samples, config.embedding_l2, config.id_dropout)
         board = Board(folder.path / BOARD if processes.rank() == 0 else None, state.step)
         opened.callback(board.close)
         in_step = processes.in_step(learner, apart)

@@ -12,8 +12,28 @@ from crossmedia.errors import BadInput, VersionMismatch
 from crossmedia.features.reading.samples import Samples
 from crossmedia.trainer.images.spaces import named_versions
 from crossmedia.trainer.models.base import Model
-from crossmedia.trainer.runs.checkpoint import load_model
+from crossmedia.trainer.runs.checkpoint import HEAD, is_head_alone, load_model
 from crossmedia.version import Version
+
+
+def starts_from_head_alone(run: str | Path, *, learns: bool) -> bool:
+    """Whether a run to start from is a head that 'trainer align' made: then the model itself starts anew.
+
+    Args:
+        run: its folder.
+        learns: whether a head of the new run learns, so that it can start from that one.
+
+    Raises:
+        BadInput: it is one, and no head learns; or the folder is no run.
+    """
+    if not is_head_alone(run):
+        return False
+    if not learns:
+        raise BadInput(
+            f"{run} holds a head alone, and no head learns here: give --head learn beside --warm-start; or train on "
+            f"the vectors that 'imgserver precompute --head {Path(run) / HEAD}' makes, without --warm-start."
+        )
+    return True
 
 
 @torch.no_grad()

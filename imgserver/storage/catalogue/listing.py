@@ -15,6 +15,7 @@ from crossmedia.errors import BadInput
 from crossmedia.imgserver.storage.catalogue.files import CSV_SUFFIXES, PARQUET_SUFFIXES, has_suffix
 from crossmedia.imgserver.storage.records import Ids, places_in
 from crossmedia.keys import is_number
+from crossmedia.words import row_said
 
 WHOLE_FILE = -1
 SHOWN = 3  # of the photos that have no number
@@ -29,7 +30,7 @@ class FoundImages:
         keys: int64 or string, shape (n,): names of photos and tar members without suffix, ids of a Parquet file.
         files: string, shape (m,): paths below the catalogue's root, or whole paths and URLs.
         file: int32, shape (n,): index into ``files``.
-        offset: int64, shape (n,): ``WHOLE_FILE``, or the first byte in a tar, or the row in a Parquet file.
+        offset: int64, shape (n,): ``WHOLE_FILE``, or the first byte in a tar, or the row in a Parquet file, from 0.
         size: int64, shape (n,): bytes of the image, or ``UNKNOWN``.
         stamp: uint64, shape (n,): what changes when the image is replaced (time in ns, hash of an ETag); 0: unknown.
     """
@@ -50,10 +51,11 @@ class FoundImages:
 
 
 def place_in_words(name: str, offset: int) -> str:
-    """Where an image is: a file, or what part of it."""
+    """Where an image is: a file, or what part of it; rows count from 1, as in all messages."""
     if offset == WHOLE_FILE:
         return name
-    return f"{name} ({'row' if has_suffix(name, (*PARQUET_SUFFIXES, *CSV_SUFFIXES)) else 'byte'} {offset})"
+    of_rows = has_suffix(name, (*PARQUET_SUFFIXES, *CSV_SUFFIXES))
+    return f"{name} ({row_said(offset + 1, name) if of_rows else f'byte {offset}'})"
 
 
 def concat(parts: Iterable[FoundImages]) -> FoundImages:

@@ -3,7 +3,7 @@
     image_id  int64    the id; in samples, in the store, on the wire
     key       string   what the image is called in the catalogue and in the logs
     uri       string   file or URL, relative to the manifest's folder, so that both travel together
-    offset    int64    -1: the whole file; else the first byte in a tar, or the row in a Parquet file
+    offset    int64    -1: the whole file; else the first byte in a tar, or the row in a table, from 0
     size      int64    bytes, -1: unknown
     stamp     uint64   changes when the image is replaced; 0: unknown
 

@@ -21,13 +21,14 @@ import pyarrow.parquet as pq
 from crossmedia.errors import BadInput, did_you_mean
 from crossmedia.imgserver.storage.catalogue.catalogue import Catalogue
 from crossmedia.imgserver.storage.catalogue.files import CSV_SUFFIXES, PARQUET_SUFFIXES, has_suffix, is_url
-from crossmedia.imgserver.storage.catalogue.listing import UNKNOWN, FoundImages, Listing
+from crossmedia.imgserver.storage.catalogue.listing import UNKNOWN, FoundImages, Listing, place_in_words
 from crossmedia.imgserver.storage.catalogue.local import check_where, local_files
 from crossmedia.imgserver.storage.catalogue.remote import READ_TIMEOUT_S, files_for
 from crossmedia.imgserver.storage.catalogue.scan import key_array
 from crossmedia.imgserver.storage.records import Ids, content_hash
-from crossmedia.keys import NULL_IMAGE, Column, image_ids, is_text
+from crossmedia.keys import NOT_A_NUMBER, NULL_IMAGE, Column, image_ids, is_text
 from crossmedia.names import ImageNames, texts_of
+from crossmedia.words import row_said
 
 TEXT_KEY = "item_id"
 
@@ -149,8 +150,10 @@ class TextTable:
             values = pc.cast(values, pa.string())
         if not is_text(values.type):
             raise Column(values, self.text, self.path).of_type("--text names a column of text")
-        # Bytes as they are: text that is no UTF-8 is refused one by one.
-        return pc.fill_null(pc.cast(values, pa.large_binary()), b"")
+        # Bytes as they are: text that is no UTF-8 is refused one by one. What is written for no number is no text.
+        data = pc.fill_null(pc.cast(values, pa.large_binary()), b"")
+        none = pc.is_in(data, value_set=pa.array([word.encode() for word in NOT_A_NUMBER], pa.large_binary()))
+        return pc.if_else(none, pa.scalar(b"", pa.large_binary()), data)
 
 
 class TextCatalogue(Catalogue):
@@ -159,21 +162,33 @@ class TextCatalogue(Catalogue):
     Args:
         table: where they were read from.
         listing: what was found; a stamp is the hash of the text.
-        texts: of all rows of the table, ``large_binary``.
+        keys: of all rows of the table, as it spells them.
+        texts: of all rows, ``large_binary``.
         names: what items are called; None: by their ids.
         stamp: of the file, for ``changed``.
     """
 
     def __init__(
-        self, table: TextTable, listing: Listing, texts: pa.Array, names: ImageNames | None, stamp: int | None
+        self,
+        table: TextTable,
+        listing: Listing,
+        keys: pa.Array,
+        texts: pa.Array,
+        names: ImageNames | None,
+        stamp: int | None,
     ):
         super().__init__(table.path, listing, READ_TIMEOUT_S, local_files(table.path), stamp)
-        self._texts, self._names = texts, names
+        self._keys, self._texts, self._names = keys, texts, names
 
     def place(self, image_id: int) -> str:
         """The row of a text, for people; empty where there is none."""
         row = self._row(image_id)
-        return "" if row is None else f"{os.path.basename(self.where)} (row {row + 1})"
+        return "" if row is None else place_in_words(os.path.basename(self.where), row)
+
+    def key(self, image_id: int) -> str:
+        """The key of a text as the table spells it, such as 007 for the id 7; empty where there is none."""
+        row = self._row(image_id)
+        return "" if row is None else str(self._keys[row])
 
     def names(self) -> ImageNames | None:
         """What a manifest calls the items; None where they are called by their ids."""
@@ -221,7 +236,7 @@ def open_texts(table: TextTable, names: ImageNames | None = None, timeout_s: flo
         *(pa.array(ids[rows]), name, np.zeros(len(rows), dtype=np.int32)),
         *(rows.astype(np.int64), size[rows].astype(np.int64), hashes[rows]),
     )
-    catalogue = TextCatalogue(table, Listing(entries, ids[rows]), texts, names, stamp)
+    catalogue = TextCatalogue(table, Listing(entries, ids[rows]), keys.values, texts, names, stamp)
     catalogue.passed_over = passed
     return catalogue
 
@@ -251,7 +266,7 @@ def ids_of_keys(keys: Column, names: ImageNames | None) -> tuple[Ids, tuple[str,
         )
         if (none := ids == NULL_IMAGE).any():
             raise BadInput(
-                f"The column {keys.name!r} of {keys.where} is empty in row {keys.row(none)}; every text needs an item."
+                f"The column {keys.name!r} of {keys.where} is empty in {keys.row_said(none)}; every text needs an item."
             )
         return ids, ()
     words = texts_of(keys)
@@ -262,7 +277,8 @@ def ids_of_keys(keys: Column, names: ImageNames | None) -> tuple[Ids, tuple[str,
     first = keys.row(unknown)
     said = (
         f"passed over {int(unknown.sum())} of {len(ids)} rows of {keys.where} whose {keys.name} is no key of the "
-        f"manifest: the first is {words[first - 1].as_py()!r} in row {first}; run 'imgserver manifest' again"
+        f"manifest: the first is {words[first - 1].as_py()!r} in {keys.row_said(unknown)}; run 'imgserver manifest' "
+        f"again"
     )
     if unknown.all():
         raise BadInput(f"No row is left: {said}.{names.meant(words[first - 1].as_py())}")
@@ -272,8 +288,9 @@ def ids_of_keys(keys: Column, names: ImageNames | None) -> tuple[Ids, tuple[str,
 def _refuse_twice(keys: Column, ids: Ids, rows: npt.NDArray[np.int64]) -> None:
     order = rows[np.argsort(ids[rows], kind="stable")]
     if len(twice := np.flatnonzero(ids[order][1:] == ids[order][:-1])):
-        one, other = order[twice[0]] + 1, order[twice[0] + 1] + 1
+        one, other = (int(row) for row in order[twice[0] : twice[0] + 2])
+        said = [row_said(row + 1, keys.where) for row in (one, other)]
         raise BadInput(
-            f"The {keys.name} {keys.values[int(one) - 1]} of {keys.where} is there twice, in row {one} and in row "
-            f"{other}: an item has one text. Remove one of the rows."
+            f"The {keys.name} {keys.values[one]} of {keys.where} is there twice, in {said[0]} and in {said[1]}: an "
+            f"item has one text. Remove one of the rows."
         )

@@ -31,7 +31,7 @@ def test_a_client_is_limited_and_another_is_not(
     ids = np.arange(90, dtype="<i8").tobytes()
     busy, quiet = (GrpcTransport(daemon.address, security(letter)) for letter in "bq")
     busy.get_vectors(pb.GetVectorsRequest(image_ids=ids), 5).result()
-    with pytest.raises(Overloaded, match="busy has asked for more than 50 images a second") as caught:
+    with pytest.raises(Overloaded, match="busy has asked for more than 50 ids a second") as caught:
         busy.get_vectors(pb.GetVectorsRequest(image_ids=ids[:8]), 5).result()
     assert 0.2 < caught.value.retry_after_s < 2
     assert quiet.get_vectors(pb.GetVectorsRequest(image_ids=ids[:80]), 5).result().values.shape == (10, 16)

@@ -155,7 +155,7 @@ def test_a_command_that_is_half_secured_says_so(credentials: Credentials, store:
 def test_a_server_that_listens_wider_says_what_that_means(
     security: ServerSecurity, host: str, words: list[str]
 ) -> None:
-    told = list(security.warnings(host))
+    told = list(security.warnings(host, "replace photos by others"))
     assert len(told) == len(words)
     assert all(word in line for word, line in zip(words, told, strict=True))
 
@@ -163,5 +163,6 @@ def test_a_server_that_listens_wider_says_what_that_means(
 def test_what_a_daemon_writes_of_itself_is_private(start_daemon: Callable[..., DaemonProcess]) -> None:
     daemon = start_daemon("--host=0.0.0.0")
     assert "Listening at 0.0.0.0 without TLS" in log_of(daemon)
+    assert "can read the vectors and the thumbnails, and replace photos or texts by others" in log_of(daemon)
     for name in ("daemon.json", "daemon.log", "daemon.lock"):
         assert stat.S_IMODE((daemon.store / name).stat().st_mode) == 0o600, name

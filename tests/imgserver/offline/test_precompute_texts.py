@@ -125,7 +125,7 @@ def test_a_bad_text_is_rejected_alone_and_with_its_reason(tmp_path: Path) -> Non
     assert found[2]["reason"] == "CORRUPT: the text is empty"
     assert "no UTF-8" in found[3]["reason"]
     assert "more than 65536 bytes" in found[5]["reason"]
-    assert found[5]["file"] == "items.csv (row 5)"
+    assert found[5]["file"] == "items.csv (row 5 below the header)"
     assert vectors(store)[0] == [1, 4, 6]
 
 

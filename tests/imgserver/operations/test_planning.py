@@ -20,6 +20,7 @@ CONSTANTS = {
     "HEAD_SERVER_US_PER_SAMPLE": "server, CPU µs a sample of a head that learns",
     "HEAD_TRAINER_US_PER_SAMPLE": "its trainer",
     "BYTES_PER_ROW": "bytes a row of samples",
+    "BYTES_PER_ITEM": "bytes an item of the item table",
     "IMAGES_PER_ROW": "different images a row, in batches of 1,024",
     "TABLE_BYTES_PER_IMAGE": "bytes an image of the table",
 }
@@ -48,9 +49,10 @@ def test_a_plan_by_hand() -> None:
     plan = make_plan(Sizes(81 * 3600 * 40, 1000, cores=4, embed_hours=5))
     assert plan.embed_core_hours == pytest.approx(40)
     assert plan.embed_machines == 2
+    assert plan.samples_tb == pytest.approx((1000 * 29.3 + 81 * 3600 * 40 * 13.9) / 1e12)
     learned = make_plan(Sizes(10**6, 10**9, head=(256, 64, 12)))
     parameters = 1280 * 256 + 256 + 256 * 64 + 64 + 64 * 12 + 12
-    vectors = 15_499 * (8 + 1 + 48 + 8 + 48)
+    vectors = 15_307 * (8 + 1 + 48 + 8 + 48)
     assert learned.step_mb == pytest.approx((vectors + learned.servers * 8 * parameters) / 1e6)
     seconds = 10**9 * 108e-6
     assert learned.servers == math.ceil(seconds / 86400 / 32 / planning.LOAD)

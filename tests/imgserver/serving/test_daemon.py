@@ -410,7 +410,7 @@ def test_too_much_work_is_refused_with_a_hint(store: Path, photos: Path) -> None
             except Overloaded as error:
                 refused.append(error)
         assert refused, "eight calls for six images each cannot all be admitted"
-        assert "6 images wait for the CNN" in str(refused[0])
+        assert "6 ids wait for the backbone" in str(refused[0])
         assert all(error.retry_after_s >= 0.1 for error in refused)
         with pytest.raises(InvalidRequest, match="the limit is 6"):
             transport.get_vectors(pb.GetVectorsRequest(image_ids=np.arange(7, dtype="<i8").tobytes()), 10).result()

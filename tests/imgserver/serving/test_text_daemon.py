@@ -93,6 +93,27 @@ def test_words_find_texts(server: DaemonProcess) -> None:
     assert words[said[1]["neighbours"][0]["image_id"]] == "Red-Delicious"
 
 
+def test_a_search_shows_keys_as_the_table_spells_them_and_texts(filled: Path, tmp_path: Path) -> None:
+    table = tmp_path / "items.csv"
+    lines = [f'{number:05},"{title} {"x" * 60 if number == 7 else ""}"' for number, title in titles().items()]
+    table.write_text("\n".join(["item_id,fine", *lines]), encoding="utf-8")
+    of_items = (f"--texts={table}", "--text=fine")
+    with serving(filled, tmp_path, *of_items) as (process, client):
+        first, second = client.search(["red delicious"], k=2).image_ids[0].tolist()
+        common = ("imgserver", "search", "red delicious", "7", f"--server={process.address}", "--k=2", *of_items)
+        said = run_command(*common).stdout.splitlines()
+        assert said[1].startswith(f"\"red delicious\": {first:05} 'Red-Delicious' (")
+        assert f"  {second:05} 'Red-Delicious' (" in said[1]
+        near = json.loads(run_command(*common, "--json").stdout)["queries"][1]["neighbours"]
+        assert (near[0]["image_id"], near[0]["key"], near[0]["text"]) == (first, f"{first:05}", "Red-Delicious")
+        # What nothing is known of has a reason, and so has an id that is not there.
+        done = run_command("imgserver", "search", "дом", "9999", f"--server={process.address}", check=False)
+        assert done.returncode == 5
+        assert '"дом": CORRUPT: the encoder can do nothing with it (one that was fitted knows' in done.stdout
+        assert "image 9999: NOT_FOUND: the server has no such id" in done.stdout
+        assert "2 of 2 queries have no vector; the first is image 9999: the server has no such id." in done.stderr
+
+
 def test_texts_that_are_brought_are_served_by_the_next_call(filled: Path, tmp_path: Path) -> None:
     with serving(filled, tmp_path) as (process, client):
         assert client.get([300]).status.tolist() == [Status.NOT_FOUND]
@@ -122,7 +143,7 @@ def test_texts_that_are_brought_are_served_by_the_next_call(filled: Path, tmp_pa
             *("imgserver", "add", f"--texts={table}", "--text=fine", f"--server={process.address}"), check=False
         )
         assert "added 1, refused 1" in done.stdout
-        assert "image 311: CORRUPT: the text is empty" in done.stdout
+        assert "text 311: CORRUPT: the text is empty" in done.stdout
         assert client.get([310]).ok.all()
 
 

@@ -83,7 +83,7 @@ def test_every_kind_finds_what_brute_force_finds(kind: str, tmp_path: Path) -> N
 
 def test_ivf_pq_needs_enough_images(tmp_path: Path) -> None:
     store = imported(tmp_path, clustered(500))
-    with pytest.raises(BadInput, match="500 images are too few"):
+    with pytest.raises(BadInput, match="500 vectors are too few"):
         build_index(store, "ivf-pq")
     with pytest.raises(BadInput, match="no index of kind 'tree'"):
         build_index(store, "tree")
@@ -335,10 +335,10 @@ def test_another_threshold_is_named_where_nothing_or_nearly_all_is_alike(tmp_pat
         store = f"--store={opened.folder}"
     options = (store, f"--out={tmp_path / 'found.csv'}")
     few = run_command("imgserver", "duplicates", *options, "--threshold=0.99").stdout
-    assert "4 images, 0 groups of 0 images" in few
+    assert "4 vectors, 0 groups of 0 vectors" in few
     assert "most alike have a cosine of 0.960: lower --threshold, to 0.96 or less, to see them" in few
     many = run_command("imgserver", "duplicates", *options, "--threshold=0.5").stdout
-    assert "More than half of all images are in groups: raise --threshold above 0.5" in many
+    assert "More than half of all vectors are in groups: raise --threshold above 0.5" in many
     found = json.loads(run_command("imgserver", "duplicates", *options, "--threshold=0.99", "--json").stdout)
     assert found["nearest"] == pytest.approx(0.96, abs=1e-3)
 

@@ -41,9 +41,22 @@ def test_texts_are_read_by_id(tmp_path: Path, kind: str) -> None:
     assert found.read(4, 100) is None
     assert found.read(5, 3) == "Café".encode()[:4], "one byte more, by which a text is seen to be too long"
     assert found.all_of(np.array([5, 7])) == ["Café".encode(), b"red\ndress"]
-    assert found.place(7).endswith(f"items.{kind} (row 1)")
+    below = "" if kind == "parquet" else " below the header"
+    assert found.place(7).endswith(f"items.{kind} (row 1{below})")
     assert found.place(4) == ""
     assert found.lacks(np.array([3, 4])).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_cell_without_a_number_is_an_empty_text_and_a_word_stays_one(tmp_path: Path, kind: str) -> None:
+    """The rule of every column: NA is a country, and null may be a name."""
+    cells = ["nan", "NaN", "", "NA", "null", "nan shirt"]
+    if kind == "parquet":
+        path = table(tmp_path, {"item_id": list(range(6)), "title": cells})
+    else:
+        path = str(tmp_path / "items.csv")
+        Path(path).write_text("item_id,title\n" + "".join(f'{n},"{cell}"\n' for n, cell in enumerate(cells)))
+    assert opened(path).all_of(np.arange(6)) == [b"", b"", b"", b"NA", b"null", b"nan shirt"]
 
 
 @pytest.mark.parametrize(

@@ -354,7 +354,7 @@ def test_a_head_survives_saving_and_refuses_other_files() -> None:
 
 
 def test_too_few_photos_for_a_pca() -> None:
-    with pytest.raises(BadInput, match=r"more than 64 embedded photos; there are 10.*smaller --dim"):
+    with pytest.raises(BadInput, match=r"more than 64 features; there are 10.*smaller --dim"):
         fit_pca(np.zeros((10, 1280), dtype=np.float32), 64)
     with pytest.raises(BadInput, match=r"PCA of 8 numbers .* and not 20"):
         fit_pca(np.zeros((100, 8), dtype=np.float32), 20)
