@@ -59,7 +59,7 @@ class Concept:
             logit of a probe, so that ``1 / (1 + exp(-logit))`` is the probability that a photo has the value. A free
             one is only scaled: its mean is 0, and 0 means that it is not there.
         most, least: image ids of the photos that have the most and the least of it, the extreme ones first.
-        tokens: of a free one: the words that name it, best first.
+        tokens: of a free one: the words that half of its photos or more have, the least likely by chance first.
     """
 
     name: str

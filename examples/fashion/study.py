@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results/fashion.jsonl"))
     parser.add_argument("--out", type=Path, default=Path("runs/fashion"), help="run folders")
     parser.add_argument("--model", default="embedding_mlp", choices=OPTIONS)
-    parser.add_argument("--today", action="store_true", help="attention and averaging as they are by default")
+    parser.add_argument("--today", action="store_true", help="average the weights, as is the default by now")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--variants", default="", help="only these, separated by semicolons")
     parser.add_argument("--table", action="store_true", help="train nothing")

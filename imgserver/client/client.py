@@ -149,16 +149,7 @@ class ImageClient:
         return [info for _, info in told]
 
     def _info_of_all(self, deadline: Deadline) -> ServerInfo:
-        infos = self._infos(deadline)
-        if len({info.version for info in infos}) > 1:
-            serving = "; ".join(
-                f"{info.ownership.server_name or 'one'}: {info.version or 'nothing yet'}" for info in infos
-            )
-            raise VersionMismatch(
-                f"The servers that share the images serve different versions ({serving}). Activate the same on all, "
-                f"with 'imgserver versions --activate'."
-            )
-        return ServerInfo.of_servers(infos)
+        return ServerInfo.of_one_version(self._infos(deadline))
 
     def described(self, deadline: Deadline) -> ServerInfo:
         """What the servers tell of themselves, asked for once: limits hold, versions and counters go on."""
@@ -319,6 +310,15 @@ class ImageClient:
         Raises:
             VersionMismatch: its numbers are no concepts, or the server does not hold it.
             ServerUnavailable, Overloaded, DeadlineExceeded: still so when the client's ``timeout_s`` is over.
+
+        Example:
+            >>> from crossmedia import ImageClient
+            >>> from crossmedia.concepts import Concept, ConceptCard
+            >>> from crossmedia.imgserver.client import MockTransport
+            >>> card = ConceptCard("concepts@0", "net@0", 9, 9, (Concept("warmth", "anchor"),))
+            >>> with ImageClient(MockTransport({}, version="net@0+concepts@0/1", card=card)) as client:
+            ...     client.concepts().names
+            ('warmth',)
         """
         check_version(version)
         return people.concepts(self.servers, version or self.version or "", self.deadline())

@@ -1,8 +1,8 @@
-"""Replies become values here, and those on heads in ``head_replies.py``: every field is checked, for the other side may
-be broken, or may lie.
+"""Replies become values here, and those on heads in ``head_replies.py``: every field is checked.
 
-What does not fit what was asked is an error of the reply (``ServerFault``) that names the server, the field and the
-value. Fields that the client makes no use of are not checked: they are not believed either.
+For the other side may be broken, or may lie. What does not fit what was asked is an error of the reply
+(``ServerFault``) that names the server, the field and the value. Fields that the client makes no use of are not
+checked: they are not believed either.
 
 Legend: n ids or queries of a call, D numbers in a vector, k neighbours.
 """

@@ -185,6 +185,23 @@ class ServerInfo:
         return self.dim_known(version) or self.dim
 
     @classmethod
+    def of_one_version(cls, infos: Sequence[ServerInfo]) -> ServerInfo:
+        """As ``of_servers``, of servers that serve the same.
+
+        Raises:
+            VersionMismatch: they serve different versions.
+        """
+        if len({info.version for info in infos}) > 1:
+            serving = "; ".join(
+                f"{info.ownership.server_name or 'one'}: {info.version or 'nothing yet'}" for info in infos
+            )
+            raise VersionMismatch(
+                f"The servers that share the images serve different versions ({serving}). Activate the same on all, "
+                f"with 'imgserver versions --activate'."
+            )
+        return cls.of_servers(infos)
+
+    @classmethod
     def of_servers(cls, infos: Sequence[ServerInfo]) -> ServerInfo:
         """Servers that each own a part as if they were one: the least of limits, the sum of counters.
 

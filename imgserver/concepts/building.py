@@ -176,7 +176,7 @@ def _short(name: str) -> str:
 
 def _reasons(measured: Measured, chosen: Choice) -> dict[int, str]:
     """Why columns are not told."""
-    why = dict.fromkeys(chosen.said, "what is told says it already, with a correlation of .9 or more")
+    why = dict.fromkeys(chosen.said, "what is told says it already, with a correlation of .95 or more")
     why |= dict.fromkeys(chosen.crowded, f"a vector has {MOST} numbers, and others say more that is new")
     for place in np.flatnonzero(measured.auc < LEAST_AUC).tolist():
         why[place] = f"AUC {measured.auc[place]:.2f} on photos left out; {LEAST_AUC} is asked for"

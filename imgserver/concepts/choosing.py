@@ -9,7 +9,7 @@ import numpy as np
 
 from crossmedia.imgserver.concepts.linear import Doubles, Floats
 
-LEAST_NEW = 0.19  # of its variance: what those that are taken tell together with a correlation of .9 is said already
+LEAST_NEW = 0.1  # of its variance: what those that are taken tell together with a correlation of .95 is said already
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from crossmedia.imgserver.concepts.linear import Floats, Places
 TOP_SHARE = 0.01  # of the photos name a code: those that have the most of it
 LEAST_LIFT = 2.0
 FALSE_DISCOVERIES = 0.01
-LEAST_NAMING = 20  # photos that have a word; of few photos fewer: see ``least_naming``
+LEAST_NAMING = 0.5  # of these photos have a word that names a code: a rarer one is not what they have in common
 SHOWN = 8  # words of a code
 
 
@@ -57,16 +57,11 @@ def naming_photos(code: Floats) -> Places:
     return found
 
 
-def least_naming(photos: int) -> int:
-    """How many naming photos must have a word: 20, or a third of them where there are fewer than 60."""
-    return min(LEAST_NAMING, max(3, photos // 3))
-
-
 def names_of_photos(words: Words, photos: Places) -> tuple[Token, ...]:
-    """Words that name a group of photos, the highest lift first.
+    """Words that name a group of photos, the least likely by chance first.
 
     A word's share of the group against that of all others: Fisher's exact test, one-sided, and Benjamini and Hochberg's
-    correction over all words that were looked at.
+    correction over all words that were looked at. Half of the group has a word, and twice as often as all photos.
 
     Args:
         words: of n photos.
@@ -80,8 +75,8 @@ def names_of_photos(words: Words, photos: Places) -> tuple[Token, ...]:
     chance = hypergeom.sf(here - 1, n, everywhere, k)
     rate = false_discovery_control(np.clip(chance, 1e-300, 1.0))
     lift = (here / k) / np.maximum(everywhere / n, 1e-12)
-    good = (rate <= FALSE_DISCOVERIES) & (here >= least_naming(k)) & (lift >= LEAST_LIFT)
-    order = sorted(np.flatnonzero(good).tolist(), key=lambda place: (-lift[place], -here[place], words.names[place]))
+    good = (rate <= FALSE_DISCOVERIES) & (here >= LEAST_NAMING * k) & (lift >= LEAST_LIFT)
+    order = sorted(np.flatnonzero(good).tolist(), key=lambda place: (chance[place], -lift[place], words.names[place]))
     return tuple(
         Token(words.names[place], int(here[place]), round(float(lift[place]), 2), float(rate[place]))
         for place in order[:SHOWN]
