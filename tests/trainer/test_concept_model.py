@@ -135,5 +135,5 @@ def test_it_is_a_light_net_beside_din_and_is_served_alone() -> None:
     with torch.no_grad():
         layer_of(light, "image").sells.fill_(2.0)
     with_penalty, light.l2 = model.loss(batch, vectors), 0.0
-    assert float(with_penalty - model.loss(batch, vectors)) == pytest.approx(0.5 * 8 * 4, rel=1e-5)
+    assert (with_penalty - model.loss(batch, vectors)).item() == pytest.approx(0.5 * 8 * 4, rel=1e-5)
     assert torch.allclose(light.contributions(batch, vectors).sum(1), model.eval()(batch, vectors), atol=1e-6)
