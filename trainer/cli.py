@@ -8,13 +8,13 @@ from crossmedia.allocator import keep_freed_memory
 from crossmedia.config import Group, config_option
 from crossmedia.trainer.commands.aligning import align_command
 from crossmedia.trainer.commands.reporting import report, results
-from crossmedia.trainer.commands.scoring import evaluate, export, score
+from crossmedia.trainer.commands.scoring import evaluate, explain, export, score
 from crossmedia.trainer.commands.training import compare, fit_command, models
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Train": (models, align_command, fit_command, compare),
     "Look": (evaluate, results, report),
-    "Use": (score, export),
+    "Use": (score, explain, export),
 }
 
 

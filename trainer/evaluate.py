@@ -27,7 +27,9 @@ from crossmedia.trainer.images.open_images import open_versions
 from crossmedia.trainer.images.places import Sources
 from crossmedia.trainer.metrics import auc, base_log_loss, calibration, gauc, log_loss
 from crossmedia.trainer.metrics.gather import gather_rows
-from crossmedia.trainer.runs.checkpoint import Lineage, load_model, samples_folder
+from crossmedia.trainer.models.base import Model
+from crossmedia.trainer.reasons.tables import reasons_table
+from crossmedia.trainer.runs.checkpoint import Lineage, load_cards, load_model, samples_folder
 from crossmedia.trainer.tensors import SpaceVectors, TensorBatch
 
 BUCKETS = {"0": (0, 0), "1-4": (1, 4), "5-19": (5, 19), "20-99": (20, 99), "100+": (100, 2**62)}
@@ -214,6 +216,7 @@ def score(
     vectors: Mapping[str, str] = MappingProxyType({}),
     split: str = "test",
     batch_size: int = 1024,
+    reasons: int = 0,
     timeout_s: float = 30.0,
     announce: Announce = lambda text: None,
 ) -> dict[str, Any]:
@@ -230,6 +233,7 @@ def score(
         vectors: address, or folder of a store, by space, for a model with several spaces.
         split: which rows.
         batch_size: rows at a time.
+        reasons: so many of each row, and a sentence for the shopper, beside the predictions of a run of ``concepts``.
         timeout_s: seconds that a fetch may take, retries included.
         announce: told which images there are no vectors of.
 
@@ -237,7 +241,8 @@ def score(
         the file as ``scores``, its ``rows``, and their ``mean_probability``.
 
     Raises:
-        BadInput: ``out`` is no name of a Parquet file, there is no such model, or the samples have another vocabulary.
+        BadInput: ``out`` is no name of a Parquet file, there is no such model, the samples have another vocabulary, or
+            the model has no reasons.
         CrossMediaError: as ``evaluate``.
 
     Example:
@@ -249,6 +254,7 @@ def score(
     check_places(model=model, out=out, samples=samples, store=store)
     check_seconds(timeout_s)
     check_whole("batch_size", batch_size)
+    check_whole("reasons", reasons, least=0)
     out = Path(out)
     if out.suffix != ".parquet":
         raise BadInput(f"--out is {out}: scores are written as Parquet. Give a name that ends in .parquet.")
@@ -259,9 +265,17 @@ def score(
     lineage.check_samples(opened)
     sources = Sources.of_run(fitted, server, str(store), vectors)
     with open_versions(lineage.versions, opened, sources, timeout_s, announce) as spaces:
-        probabilities = predict(predictor, Feed(opened, spaces, batch_size, CPU), split)
+        feed = Feed(opened, spaces, batch_size, CPU)
+        probabilities = predict(predictor, feed, split)
+        table = scores_table(opened, split, probabilities, lineage.inputs.labels)
+        if reasons:
+            if not isinstance(predictor, Model):
+                raise BadInput("An exported model gives probabilities alone. For reasons give the run folder.")
+            told = reasons_table(predictor, load_cards(model), feed, split, reasons)
+            for name in told.column_names:
+                table = table.append_column(name, told[name])
     with replacing(out) as part:
-        pq.write_table(scores_table(opened, split, probabilities, lineage.inputs.labels), part)
+        pq.write_table(table, part)
     return {"scores": str(out), "rows": len(probabilities), "mean_probability": float(probabilities[:, 0].mean())}
 
 

@@ -33,7 +33,7 @@ from crossmedia.trainer.images.spaces import Missing, named_versions
 from crossmedia.trainer.layers.sharded import whole_tables
 from crossmedia.trainer.metrics.gather import gather_rows
 from crossmedia.trainer.outcome import outcome, stats_of_all
-from crossmedia.trainer.runs.checkpoint import HEAD, METRICS, STATE, Lineage, save_run
+from crossmedia.trainer.runs.checkpoint import HEAD, METRICS, STATE, Lineage, save_cards, save_run
 from crossmedia.trainer.runs.results import made
 from crossmedia.trainer.runs.run_folder import Claim, claimed
 from crossmedia.trainer.runs.state import save_state
@@ -245,6 +245,7 @@ def finish(run: Run, announce: Callable[[str], None]) -> dict[str, Any]:
                 part.write_bytes(spaces.head.to_bytes())
         else:
             (out / HEAD).unlink(missing_ok=True)  # of an earlier run in this folder
+        save_cards(out, run.cards)
         with replacing(out / METRICS) as part:
             part.write_text(json.dumps(result, indent=1) + "\n")
         save_run(out, model, lineage, asdict(config))

@@ -12,16 +12,18 @@ from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from crossmedia.arguments import check_places, must
+from crossmedia.arguments import check_places, check_whole, must
+from crossmedia.concepts import ConceptCard
 from crossmedia.errors import BadInput
-from crossmedia.features.columns import ACTION
+from crossmedia.features.columns import ACTION, HISTORY, ITEM
 from crossmedia.features.reading.request import RequestColumns, RequestReader
 from crossmedia.features.spec import BY_IMAGE
 from crossmedia.features.vocabulary import Vocabularies
@@ -32,7 +34,14 @@ from crossmedia.trainer.export.exported import Exported
 from crossmedia.trainer.feed import Fed
 from crossmedia.trainer.images.image_head import StoredVectors
 from crossmedia.trainer.images.spaces import Spaces
-from crossmedia.trainer.runs.checkpoint import Lineage, load_model, samples_folder
+from crossmedia.trainer.layers.spaces import mean_vectors
+from crossmedia.trainer.models.base import Model
+from crossmedia.trainer.reasons.contributions import contributions, with_preferences
+from crossmedia.trainer.reasons.explained import Explained, reasons_of
+from crossmedia.trainer.reasons.preferences import amount, as_columns, check_preferences, of_concepts, shifted
+from crossmedia.trainer.reasons.sentences import Done, sentence
+from crossmedia.trainer.runs.checkpoint import Lineage, load_cards, load_model, samples_folder
+from crossmedia.trainer.tensors import SpaceVectors
 
 CPU = torch.device("cpu")
 
@@ -47,6 +56,7 @@ class Scorer:
         clients: where the vectors of each space come from; none for a model without images.
         names: of images, for requests that give them; None: requests give ids.
         item_names: the same of items, by the space that is keyed by them.
+        cards: what the numbers of vectors mean, by space; None: the servers are asked when it is needed.
 
     Example:
         >>> from crossmedia import Scorer
@@ -64,8 +74,9 @@ class Scorer:
         clients: Mapping[str, ImageClient],
         names: ImageNames | None = None,
         item_names: Mapping[str, ImageNames] | None = None,
+        cards: Mapping[str, ConceptCard] | None = None,
     ):
-        self._predictor, spec = predictor, lineage.inputs
+        self._predictor, spec, self._cards = predictor, lineage.inputs, cards
         needed = [*spec.vocabularies, *([ACTION] if spec.actions else [])]
         if absent := [name for name in needed if name not in vocabulary.values]:
             raise BadInput(f"The model has a column {absent[0]!r} that its vocabulary lacks: its file is damaged.")
@@ -125,6 +136,7 @@ class Scorer:
             VersionMismatch: the server has no vectors of the version that the model was trained with.
         """
         predictor: Predictor
+        cards: Mapping[str, ConceptCard] | None
         check_places(
             path=path, samples=samples, **(manifest if isinstance(manifest, Mapping) else {"manifest": manifest})
         )
@@ -139,8 +151,9 @@ class Scorer:
             model, lineage, config = load_model(path)
             samples = samples_folder(path, config["samples"], samples)
             predictor, vocabulary = model.served(), Vocabularies.load(Path(samples))
+            cards = load_cards(path) or None  # a run of a former release kept none
         else:
-            predictor, samples = Exported(path), path
+            predictor, samples, cards = Exported(path), path, None
             lineage, vocabulary = predictor.lineage, Vocabularies.read(predictor.vocabulary)
         if vocabulary.hash != lineage.vocabulary_hash:
             raise BadInput(f"The vocabulary in {samples} is another one than the model {path} was trained with.")
@@ -151,13 +164,44 @@ class Scorer:
             clients[name] = ImageClient(given) if isinstance(given, str) else copy(given)
             clients[name].version = version
         names, item_names = _names(manifest, lineage.inputs.space_keys)
-        scorer = cls(predictor, lineage, vocabulary, clients, names, item_names)
+        scorer = cls(predictor, lineage, vocabulary, clients, names, item_names, cards)
         scorer._load_again = partial(cls.load, _absolute(path), _absolute(samples), server, _absolute_all(manifest))
         return scorer
 
+    @overload
     def score(
-        self, user: Mapping[str, Any], candidates: Mapping[str, Any] | pa.Table, now_s: float | None = None
-    ) -> npt.NDArray[np.float32]:
+        self,
+        user: Mapping[str, Any],
+        candidates: Mapping[str, Any] | pa.Table,
+        now_s: float | None = None,
+        *,
+        reasons: Literal[0] = 0,
+        preferences: Mapping[str, float] = ...,
+        never_said: Collection[str] = ...,
+    ) -> npt.NDArray[np.float32]: ...
+
+    @overload
+    def score(
+        self,
+        user: Mapping[str, Any],
+        candidates: Mapping[str, Any] | pa.Table,
+        now_s: float | None = None,
+        *,
+        reasons: int,
+        preferences: Mapping[str, float] = ...,
+        never_said: Collection[str] = ...,
+    ) -> Explained: ...
+
+    def score(
+        self,
+        user: Mapping[str, Any],
+        candidates: Mapping[str, Any] | pa.Table,
+        now_s: float | None = None,
+        *,
+        reasons: int = 0,
+        preferences: Mapping[str, float] = MappingProxyType({}),
+        never_said: Collection[str] = (),
+    ) -> npt.NDArray[np.float32] | Explained:
         """Probabilities of the labels for each candidate, shape (n,), or (n, L) with several labels.
 
         Args:
@@ -171,17 +215,66 @@ class Scorer:
                 manifest lacks (see ``unmatched``).
             now_s: seconds, the time of the impression; now when it is not given. Behaviours that are later, or seem to
                 be in another unit, are logged once.
+            reasons: so many of each candidate, with a sentence for the shopper; 0: probabilities alone. Only a run of
+                ``concepts`` has them.
+            preferences: what the user asked for by the name of a concept, from -1 (less of it) to 1 (more): each adds
+                its weight times how much of the concept the photo has, from 0 to 3 standard deviations, to the logits.
+            never_said: words beside those of ``NEVER_SAID`` that no sentence is about.
+
+        Returns:
+            the probabilities; with ``reasons`` what explains them, too.
 
         Raises:
             BadInput: a column is unknown to the model or is no list, lists differ in length, or a value is no key,
-                image id or time.
+                image id or time; there is no such concept; or the model has no reasons.
             ServerUnavailable, DeadlineExceeded, VersionMismatch: the vectors could not be had.
         """
-        batch = self._requests.batch(user, candidates, time.time() if now_s is None else now_s)
+        check_whole("reasons", reasons, least=0)
+        now = time.time() if now_s is None else now_s
+        batch = self._requests.batch(user, candidates, now)
         with torch.inference_mode():
             fed = Fed.of(batch, CPU)
-            scores = self._predictor.probabilities(fed.tensors, fed.vectors(self._spaces)).numpy()
-        return scores[:, 0] if scores.shape[1] == 1 else scores
+            vectors = fed.vectors(self._spaces)
+            scores = self._predictor.probabilities(fed.tensors, vectors).numpy()
+        wanted = self._wanted(fed, vectors, preferences) if preferences else {}
+        if wanted:
+            scores = shifted(scores, np.sum(list(wanted.values()), axis=0))
+        probabilities = scores[:, 0] if scores.shape[1] == 1 else scores
+        if not reasons:
+            return probabilities
+        if not isinstance(self._predictor, Model):
+            raise BadInput("An exported model gives probabilities alone. For reasons load the run folder.")
+        cards = self._known_cards()
+        found = contributions(self._predictor, fed.tensors, vectors, cards)
+        found = with_preferences(found, wanted, of_concepts(preferences, cards))
+        given = len(user.get(HISTORY + ITEM) or ())
+        seen = int(batch.history.lengths[0]) if len(batch) else 0
+        done = _done(user, given)[given - seen :]
+        return Explained(
+            probabilities,
+            tuple(reasons_of(found, row, reasons, given - seen) for row in range(len(batch))),
+            tuple(sentence(found, row, done, now, never_said) for row in range(len(batch))),
+            found,
+            given - seen,
+            as_columns(preferences),
+        )
+
+    def _known_cards(self) -> Mapping[str, ConceptCard]:
+        """What the numbers of vectors mean; asked once where the run does not say."""
+        if self._cards is None:
+            self._cards = self._spaces.cards()
+        return self._cards
+
+    def _wanted(
+        self, fed: Fed, vectors: SpaceVectors, preferences: Mapping[str, float]
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """What each preference adds to the logits, shape (n,)."""
+        found, items, target = {}, fed.tensors.items, fed.tensors.target
+        places = check_preferences(preferences, self._known_cards())
+        for (name, weight), (space, place) in zip(preferences.items(), places, strict=True):
+            of_items, _ = mean_vectors(vectors[space], items.vectors[space], items.count)
+            found[name] = amount(weight, of_items[target, place].numpy())
+        return found
 
     def unmatched(self) -> dict[str, int]:
         """What requests gave so far and nothing matched: kind -> how many values.
@@ -192,6 +285,13 @@ class Scorer:
         know are not counted: new users and items are to be expected.
         """
         return self._requests.unmatched.counts()
+
+
+def _done(user: Mapping[str, Any], count: int) -> list[Done]:
+    """The behaviours of a request, oldest first."""
+    actions = user.get(HISTORY + ACTION) or [""] * count
+    times = user.get(HISTORY + "time") or [None] * count
+    return [Done(str(action or ""), when) for action, when in zip(actions, times, strict=True)]
 
 
 def _absolute(place: str | Path) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from concept_cards import card_of, version_of
 
 from crossmedia.features.schema import load_schema
 from crossmedia.features.writing.build import build_samples
@@ -89,8 +90,8 @@ def transports() -> dict[str, MockTransport]:
     photos = {i: rng.normal(size=8).astype(np.float16) for i in range(100) if i % 13}
     titles = {i: rng.normal(size=6).astype(np.float16) for i in range(ITEMS) if i % 17}
     return {
-        "photo": MockTransport(photos, version="mock@111111111111+none@000000000000/8"),
-        "title": MockTransport(titles, version="mock@222222222222+none@000000000000/6"),
+        "photo": MockTransport(photos, version=version_of(8, "mock@111111111111"), card=card_of(8)),
+        "title": MockTransport(titles, version=version_of(6, "mock@222222222222"), card=card_of(6)),
     }
 
 

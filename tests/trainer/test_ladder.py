@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
+from concept_cards import card_of, version_of
 from conftest import ROOT
 
 from crossmedia.errors import BadInput, VersionMismatch
@@ -99,7 +100,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def transport(folder: Path) -> MockTransport:
-    return MockTransport(dict(enumerate(np.load(folder / "vectors.npy"))))
+    vectors = dict(enumerate(np.load(folder / "vectors.npy")))
+    return MockTransport(
+        vectors, version=version_of(8), card=card_of(8)
+    )  # any model takes concepts, one takes no others
 
 
 @pytest.fixture

@@ -252,7 +252,7 @@ def test_a_comparison_of_two_spaces(config: FitConfig, given: Transports, tmp_pa
     found = compare(CompareConfig(replace(config, out=str(tmp_path / "compare")), ("embedding_mlp",), 1), given)
     assert [row["spaces"] for row in found["rows"] if not row["baseline"]] == [[], ["photo", "title"]]
     assert vectors_text(found["runs"]) == f"with vectors of {found['runs'][1]['vector_version']}"
-    assert found["runs"][1]["vector_version"].startswith("photo=mock@111111111111+none@000000000000/8, title=")
+    assert found["runs"][1]["vector_version"].startswith("photo=mock@111111111111+concepts@0123456789ab/8, title=")
 
 
 def test_what_is_given_now_stands_in_place_of_where_a_run_had_its_vectors() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from concept_cards import card_of, version_of
 from safetensors.torch import save_file
 
 from crossmedia.features.reading.samples import Samples
@@ -84,7 +85,8 @@ def main() -> None:
         samples = arguments.folder / "samples"
         if arguments.others_samples and processes.rank():
             samples = arguments.others_samples
-        transport = MockTransport(dict(enumerate(np.load(arguments.folder / "vectors.npy"))))
+        vectors = dict(enumerate(np.load(arguments.folder / "vectors.npy")))
+        transport = MockTransport(vectors, version=version_of(8), card=card_of(8))
         arguments.out.mkdir(exist_ok=True)
         if processes.rank() == 0:
             save_file(found, arguments.out / "layers.safetensors")

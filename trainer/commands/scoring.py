@@ -51,6 +51,12 @@ def evaluate(run: Path, split: str, as_json: bool, **values: Any) -> None:
 @click.option("--timeout-s", type=float, default=30.0, help="Seconds that a fetch may take, retries included.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=1024, help="Rows at a time.")
 @click.option(
+    "--reasons",
+    type=click.IntRange(min=0),
+    default=0,
+    help="So many of each row, and a sentence, beside its scores; of 'concepts' alone. 0: scores alone.",
+)
+@click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     default="scores.parquet",
@@ -85,3 +91,36 @@ def export(run: Path, samples: str, out: Path, as_json: bool) -> None:
 
     written = export_model(run, samples, out)
     click.echo(json.dumps({"exported": str(written)}) if as_json else f"exported model: {written}")
+
+
+@click.command(cls=Command, example="runs/white --samples samples --out reasons.parquet")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--samples", default="", help="Folder of samples; the run's own when it is not given.")
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", help="Rows to explain.")
+@click.option("--rows", type=click.IntRange(min=0), default=0, help="Explain the first so many rows; 0: all.")
+@click.option("--reasons", type=click.IntRange(min=0), default=0, help="Largest terms of each row; 0: all terms.")
+@click.option("--label", default="", help="A label of the run; the first when it is not given.")
+@vectors_options
+@click.option("--timeout-s", type=float, default=30.0, help="Seconds that a fetch may take, retries included.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="reasons.parquet",
+    help="Parquet file to write: row, term, contribution, and the behaviour that it comes from most.",
+)
+@json_option
+def explain(run: Path, as_json: bool, **values: Any) -> None:
+    """Write what each term adds to the logit of each row, for the model of the folder RUN.
+
+    It is exact for 'concepts', whose logit is the sum; for models with a net it is an approximation.
+    """
+    from crossmedia.trainer.reasons.explain import explain as work
+
+    told = work(run, announce=_say, **values)
+    if as_json:
+        click.echo(json.dumps(told))
+        return
+    click.echo(
+        f"{counted(told['rows'], 'row')}, {told['contributions']}: sums differ from the logits by {told['error']:.1e} "
+        f"at most: {told['reasons']}"
+    )

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossmedia.concepts import ConceptCard, has_concepts
 from crossmedia.features.batch import Int64Array
 from crossmedia.imgserver.client import FetchStats, HeadServers, ImageClient, Vectors
 from crossmedia.imgserver.client.ids import as_ids, deduplicated
@@ -110,6 +111,15 @@ class StoredVectors(ImageHead):
     def dim(self) -> int:
         """D, numbers in a vector."""
         return Version.parse(self.version).dim
+
+    @property
+    def card(self) -> ConceptCard | None:
+        """As of ``Images``.
+
+        Raises:
+            CrossMediaError: what the server or the way to it raised.
+        """
+        return self.source.concepts(self.version) if has_concepts(self.version) else None
 
     def fetch(self, image_ids: Int64Array) -> Vectors:
         """Stored vectors of images, shape (K,), as fp32."""

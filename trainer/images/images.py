@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from crossmedia.concepts import ConceptCard
 from crossmedia.features.batch import Int64Array
 from crossmedia.imgserver.client import FetchStats, Vectors
 from crossmedia.imgserver.head import Head
@@ -60,6 +61,11 @@ class Images(nn.Module):
     def generation(self) -> int:
         """Generation of the store, as it was told last; 0 before."""
         return 0
+
+    @property
+    def card(self) -> ConceptCard | None:
+        """What the numbers of its vectors mean, asked for now; None: they are no concepts."""
+        return None
 
     def fetch(self, image_ids: Int64Array) -> Vectors | None:
         """What can be had of a batch before its turn; may be called in another thread.

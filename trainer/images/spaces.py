@@ -12,6 +12,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from crossmedia.concepts import ConceptCard
 from crossmedia.errors import CrossMediaError
 from crossmedia.features.batch import Int64Array, VectorKeys
 from crossmedia.features.spec import IMAGE_SPACE
@@ -80,6 +81,19 @@ class Spaces(nn.Module):
     def generations(self) -> dict[str, int]:
         """The generation of each space's store, as it was told last."""
         return {name: images.generation for name, images in self.items()}
+
+    def cards(self) -> dict[str, ConceptCard]:
+        """What the numbers of vectors mean, of each space whose numbers are concepts.
+
+        Raises:
+            CrossMediaError: what a server or the way to it raised.
+        """
+        found = {}
+        for name, images in self.items():
+            with of_space(name):
+                if (card := images.card) is not None:
+                    found[name] = card
+        return found
 
     @property
     def learning(self) -> str:

@@ -6,13 +6,14 @@ Legend: B rows, N history entries of the batch, E numbers an item, O numbers bes
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from crossmedia.concepts import ConceptCard
 from crossmedia.features.columns import ACTION
 from crossmedia.trainer.layers.inputs import Inputs, InputSpec, ModelInputs
 from crossmedia.trainer.layers.sharded import is_spread
@@ -45,6 +46,14 @@ class Model(nn.Module):
         """
         self.sampling_log_odds.fill_(math.log(rate))
 
+    def acquaint(self, counts: Tensor, cards: Mapping[str, ConceptCard]) -> None:
+        """Be told, before training, what batches do not say; nothing, for most.
+
+        Args:
+            counts: shape (items + 1,), how often each item is the target of a training row, by its place.
+            cards: what the numbers of vectors mean, of the spaces whose numbers are concepts.
+        """
+
     def prepare(self, rows: Iterable[tuple[TensorBatch, SpaceVectors]], seed: int) -> None:
         """Whatever is fitted before the first step; nothing, for most.
 
@@ -69,7 +78,11 @@ class Model(nn.Module):
 
     def loss(self, batch: TensorBatch, vectors: SpaceVectors) -> Tensor:
         """What a step lowers: the mean cross entropy over rows and labels, and what a model adds to it."""
-        return self.cross_entropy(self(batch, vectors), batch)
+        return self.cross_entropy(self(batch, vectors), batch) + self.penalty(batch)
+
+    def penalty(self, batch: TensorBatch) -> Tensor:
+        """What a step lowers beside the loss of its rows, such as the size of weights; 0 for most, and without rows."""
+        return self.sampling_log_odds.new_zeros(())
 
     def cross_entropy(self, logits: Tensor, batch: TensorBatch) -> Tensor:
         """Mean over rows and labels, in nats."""
@@ -120,7 +133,12 @@ class EmbeddingModel(Model):
         embedding_std: float = 0.02,  # a literal, which lists of options read without running this file
     ):
         super().__init__(spec)
-        self.inputs = inputs or ModelInputs(spec, width, pooling, embedding_std)
+        self.inputs = inputs or ModelInputs(self.embedded(spec), width, pooling, embedding_std)
+
+    @staticmethod
+    def embedded(spec: InputSpec) -> InputSpec:
+        """What of the samples the model embeds: all of it, for most."""
+        return spec
 
     def id_rows(self) -> dict[str, dict[str, tuple[int, int]]]:
         """As ``Model.id_rows``: the tables of ids, lists, words and kinds of behaviours."""

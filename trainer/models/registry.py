@@ -26,6 +26,7 @@ MODELS = {
     "rocket": "crossmedia.trainer.models.rocket:Rocket",
     "simtier": "crossmedia.trainer.models.simtier:SimTier",
     "muse": "crossmedia.trainer.models.muse:MUSE",
+    "concepts": "crossmedia.trainer.models.concepts:Concepts",
 }
 
 
@@ -82,5 +83,5 @@ def make(name: str, spec: InputSpec, width: int, options: Mapping[str, Any], **s
 
         if shared:
             raise BadInput(f"{name} shares its embeddings, whose {min(given)} is that of the model around it.")
-        shared = {"inputs": ModelInputs(spec, width, **given)}
+        shared = {"inputs": ModelInputs(cls.embedded(spec), width, **given)}  # type: ignore[attr-defined]
     return cls(spec, width, **own, **shared)  # type: ignore[call-arg]  # of the subclasses; Model has the spec alone

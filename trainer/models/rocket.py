@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from crossmedia.concepts import ConceptCard
 from crossmedia.errors import BadInput
 from crossmedia.trainer.layers.inputs import Inputs, InputSpec, ModelInputs
 from crossmedia.trainer.models.base import EmbeddingModel
@@ -72,7 +73,13 @@ class Rocket(EmbeddingModel):
         x = self.inputs(batch, vectors)
         light, booster = self.light.top(x, batch), self.booster.top(x, batch)
         hint = mse_loss(light, booster.detach() if self.block else booster)
-        return self.cross_entropy(light, batch) + self.cross_entropy(booster, batch) + self.hint * hint
+        loss = self.cross_entropy(light, batch) + self.cross_entropy(booster, batch) + self.hint * hint
+        return loss + self.light.penalty(batch) + self.booster.penalty(batch)
+
+    def acquaint(self, counts: Tensor, cards: Mapping[str, ConceptCard]) -> None:
+        """As ``Model.acquaint``, of both nets."""
+        self.light.acquaint(counts, cards)
+        self.booster.acquaint(counts, cards)
 
     def sampled(self, rate: float) -> None:
         """As ``Model.sampled``, of all three."""

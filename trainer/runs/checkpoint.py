@@ -2,6 +2,7 @@
 
 config.json          FitConfig, vector version and generation, vocabulary hash, input sizes; digests of all files
 model.safetensors    best weights
+concepts.json        what the numbers of vectors mean, by space, where they are concepts: names may be edited
 head.safetensors     the head that it learned, where it learned one; 'trainer align' writes it without a model
 metrics.json         validation, test, the learning curve, and what training cost
 predictions.parquet  test probabilities, in file order
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model as load_tensors
 from safetensors.torch import save_model as save_tensors
 
+from crossmedia.concepts import ConceptCard
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
 from crossmedia.features.layout import META_FILE
@@ -41,6 +44,7 @@ CONFIG, WEIGHTS, HEAD, METRICS, PREDICTIONS = (
     "predictions.parquet",
 )
 ALIGNED = "align"  # in ``config.json`` of a head that 'trainer align' made, what ``fit`` is in that of a model
+CARDS = "concepts.json"  # names are data: they may be edited, and no digest is kept of them
 STATE = "state.pt"  # of a run that has not ended: state.py
 FILES = (WEIGHTS, HEAD, METRICS, PREDICTIONS)
 
@@ -135,6 +139,36 @@ def save_head(folder: Path, head: Head, about: dict[str, Any]) -> None:
     with replacing(folder / HEAD) as part:
         part.write_bytes(head.to_bytes())
     _seal_run(folder, about)
+
+
+def save_cards(folder: Path, cards: Mapping[str, ConceptCard]) -> None:
+    """Write what the numbers of vectors mean, by space; a file of an earlier run in this folder goes.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    if not cards:
+        (folder / CARDS).unlink(missing_ok=True)
+        return
+    told = {name: json.loads(card.to_bytes()) for name, card in cards.items()}
+    with replacing(folder / CARDS) as part:
+        part.write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n")
+
+
+def load_cards(folder: str | Path) -> dict[str, ConceptCard]:
+    """What ``save_cards`` wrote, or what somebody edited; empty: the run's vectors are no concepts.
+
+    Raises:
+        BadInput: the file is no such one.
+    """
+    path = Path(folder) / CARDS
+    try:
+        told = json.loads(path.read_text())
+        return {name: ConceptCard.from_bytes(json.dumps(card).encode()) for name, card in told.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, RecursionError, BadInput) as error:
+        raise BadInput(f"{path} does not say what the numbers of vectors mean: {error}") from error
 
 
 def is_head_alone(folder: str | Path) -> bool:

@@ -46,7 +46,7 @@ def forget(model: Model, unseen: Mapping[str, Int64Array]) -> None:
         model: that ``check_can_forget`` let through.
         unseen: column -> places, as target and in histories.
     """
-    weights = dict(model.named_parameters())
+    weights: dict[str, torch.Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, columns in model.id_rows().items():
         for column, (first, _) in columns.items():
             if (places := unseen.get(column.removeprefix(HISTORY))) is not None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 
+from crossmedia.concepts import ConceptCard
 from crossmedia.errors import BadInput, TrainingDiverged
 from crossmedia.features.batch import Batch
 from crossmedia.features.reading.prefetch import fetch_ahead
@@ -51,6 +52,7 @@ class Run:
         board: takes the curves.
         generations: of each space's store, when the run was opened.
         first_epoch: that this process trains, from 0 on.
+        cards: what the numbers of vectors mean, of the spaces whose numbers are concepts.
     """
 
     config: FitConfig
@@ -64,6 +66,7 @@ class Run:
     board: Board
     generations: dict[str, int]
     first_epoch: int
+    cards: dict[str, ConceptCard] = field(default_factory=dict)
 
     @property
     def goes_on(self) -> bool:
@@ -132,7 +135,7 @@ def open_run(config: FitConfig, feed: Feed, folder: RunFolder, announce: Callabl
         BadInput: a setting is wrong, or what was kept is damaged.
     """
     samples, spaces, device = feed.samples, feed.spaces, feed.device
-    generations = spaces.generations
+    generations, cards = spaces.generations, spaces.cards()
     torch.manual_seed(config.seed)
     spec = InputSpec.of(samples, spaces.dims, config.labels)
     if config.negative_rate < 1 and len(spec.labels) > 1:
@@ -143,6 +146,7 @@ def open_run(config: FitConfig, feed: Feed, folder: RunFolder, announce: Callabl
     learns = spaces.head is not None
     if config.warm_start and not starts_from_head_alone(config.warm_start, learns=learns):
         warm_start(model, config.warm_start, samples, spaces.bases, partial=config.warm_up == "partial")
+    model.acquaint(torch.from_numpy(samples.item_counts()), cards)
     apart = [f"model.{name}" for name in shard_tables(model, config.shard_tables, device)]
     learner = Learner(model, spaces)
     optimizers = model.optimizers(config.learning_rate)
@@ -161,4 +165,5 @@ def open_run(config: FitConfig, feed: Feed, folder: RunFolder, announce: Callabl
         board = Board(folder.path / BOARD if processes.rank() == 0 else None, state.step)
         opened.callback(board.close)
         in_step = processes.in_step(learner, apart)
-        yield Run(config, feed, folder, model, trained, state, in_step, regularise, board, generations, state.epoch)
+        run = Run(config, feed, folder, model, trained, state, in_step, regularise, board, generations, state.epoch)
+        yield replace(run, cards=cards)
