@@ -59,8 +59,8 @@ class FitConfig:
         labels: names of the labels to train (in a command separated by commas); the first of the samples when it is
             not given. The first of them decides when to stop.
         embedding_l2: lambda of the mini-batch aware regularisation of embeddings (DIN, section 5.2); 0 leaves it out.
-        averaging: validate and keep the average of the weights over the latest steps, in the place of the last ones;
-            not of lr, mlr and gbdt_lr.
+        averaging: validate, beside the last weights of an epoch, their average over the latest steps, and keep the
+            better; not of lr, mlr and gbdt_lr.
         id_dropout: share of a batch's items whose ids the model does not see, so that it learns what pictures and words
             say of items that it will not know.
         negative_rate: share of the negative rows to train on; predictions are re-calibrated for it.

@@ -360,7 +360,7 @@ def test_the_best_epoch_is_the_one_of_the_best_auc(config: FitConfig, monkeypatc
         return {"all": {"auc": next(found), "log_loss": 0.7, "rows": 10, "positives": 5, "base_log_loss": 0.7}}
 
     monkeypatch.setattr("crossmedia.trainer.fit.measure", measured)
-    assert fit(replace(config, images=False, epochs=3, patience=9))["train"]["best_epoch"] == 2
+    assert fit(replace(config, images=False, epochs=3, patience=9, averaging=False))["train"]["best_epoch"] == 2
 
 
 def row(mean: float, std: float | None, seeds: int) -> dict[str, Any]:

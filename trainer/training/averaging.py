@@ -1,4 +1,4 @@
-"""The average of the weights that training went through, which is validated and kept in the place of the last ones."""
+"""The average of the weights that training went through, which is kept where validation says that it is better."""
 
 from __future__ import annotations
 
