@@ -24,7 +24,8 @@ h1{font-size:1.4rem}h2{font-size:1.05rem;margin:1.6rem 0 .2rem}p{margin:.2rem 0 
 background:#eee;border-radius:4px;font-size:.75rem;display:flex;align-items:center;justify-content:center;overflow:hidden}
 .row b{width:3.2rem;font-weight:400;color:#777}table{border-collapse:collapse}td,th{text-align:left;padding:.15rem .8rem
 .15rem 0;vertical-align:top}th{font-weight:600}td.n{text-align:right}
-@media(max-width:30rem){.row img,.row i{width:64px;height:64px}.wide{overflow-x:auto}}
+.row+.row{margin-top:.4rem}
+@media(max-width:30rem){.row b{width:100%}.row img,.row i{width:64px;height:64px}.wide{overflow-x:auto}}
 """
 
 
