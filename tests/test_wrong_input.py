@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -52,11 +53,15 @@ RIGHT = {
     "imgserver plan": "--images 1e8 --rows 1e9",
     "imgserver merge": "folder --store merged",
     "imgserver reshard": "--store nowhere --servers a:1,b:1 --me a:1",
+    "imgserver concepts build": "--store {store} --items ids.txt --columns x",
+    "imgserver concepts show": "--store {store}",
+    "imgserver concepts rename": "old new --store {store}",
     "imgserver publish": "--store nowhere --to redis://localhost:1",
     "features build": "broken.toml --out samples-2",
     "features inspect": "{samples}",
     "trainer models": "",
     "trainer fit": "--samples folder --server {server} --timeout-s 0.5",
+    "trainer align": "--samples folder --server {server} --timeout-s 0.5",
     "trainer compare": "--samples folder --server {server} --timeout-s 0.5",
     "trainer evaluate": "{run} --server {server} --timeout-s 0.5",
     "trainer score": "{run} --samples {samples} --server {server} --timeout-s 0.5",
@@ -64,10 +69,18 @@ RIGHT = {
     "trainer results": "garbage.json",
     "trainer report": "{run} --server {server}",
 }
+
+
+def commands_of(group: click.Group, words: str) -> Iterator[str]:
+    """The commands of a group, and of the groups in it."""
+    for name, command in group.commands.items():
+        yield from commands_of(command, f"{words} {name}") if isinstance(command, click.Group) else [f"{words} {name}"]
+
+
 COMMANDS = [
-    f"{group} {name}"
+    name
     for group in GROUPS
-    for name in crossmedia.get_command(click.Context(crossmedia), group).commands  # type: ignore[union-attr]
+    for name in commands_of(crossmedia.get_command(click.Context(crossmedia), group), group)  # type: ignore[arg-type]
 ]
 
 

@@ -21,6 +21,7 @@ from crossmedia.features.reading.samples import Samples
 from crossmedia.imgserver import open_store
 from crossmedia.trainer.align.recall import ColdQueries, cold_queries, groups_by_key, recall
 from crossmedia.trainer.runs import results
+from crossmedia.version import place_and_version
 
 PRODUCT_DIGITS = 7
 AT = (10, 100)
@@ -54,7 +55,7 @@ def main() -> None:
         print(f"new {what}: {len(queries):,} questions, {len(queries.pool):,} candidates")
     print(f"| vectors | {' | '.join(f'new {what}: recall@10 / @100' for what in asked)} |\n|---|{'---|' * len(asked)}")
     for name, place in (text.split("=", 1) for text in arguments.stores):
-        store, _, version = place.partition("@")
+        store, version = place_and_version(place)
         found = of_store(store, version, asked)
         cells = [" / ".join(f"{found['recall'][what][number]:.4f}" for number in AT) for what in asked]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)

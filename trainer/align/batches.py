@@ -16,7 +16,21 @@ from crossmedia.trainer import processes
 from crossmedia.trainer.align.pairs import Pairs
 
 Float32Array = npt.NDArray[np.float32]
-Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """One side of the pairs of a batch, as what the pairs of this process are told from.
+
+    Attributes:
+        log_q: shape (G,), log of how often its image is drawn.
+        rows: shape (n,), pairs of this process, of which a candidate is no negative.
+        columns: shape (n,), these candidates. A pair's own partner is not among them.
+    """
+
+    log_q: Float32Array
+    rows: Int64Array
+    columns: Int64Array
 
 
 @dataclass(frozen=True)
@@ -25,12 +39,13 @@ class PairBatch:
 
     Attributes:
         keys: shape (K,), what vectors are made of: each key of this process's pairs once.
-        left, right: shape (B,), place of each side of this process's pairs among them.
+        left: shape (B,), place of the left side of this process's pairs among them.
+        right: shape (B,), the same of the right side.
         hard: shape (B,), the same of the hard negative; -1: there is none.
         own: shape (B,), which pairs of the batch are this process's.
         weights: shape (G,), what a pair counts.
-        log_q_left, log_q_right: shape (G,), log of how often an image is drawn.
-        false_left, false_right: shape (B, G), whether a left or right image of the batch is no negative of a pair.
+        left_side: the left side of all pairs of the batch.
+        right_side: the right side of all.
     """
 
     keys: Int64Array
@@ -39,10 +54,8 @@ class PairBatch:
     hard: Int64Array
     own: Int64Array
     weights: Float32Array
-    log_q_left: Float32Array
-    log_q_right: Float32Array
-    false_left: Flags
-    false_right: Flags
+    left_side: Candidates
+    right_side: Candidates
 
 
 class PairBatches:
@@ -80,9 +93,7 @@ class PairBatches:
         )
         of_left, of_right, of_hard = np.split(place, [len(own), 2 * len(own)])
         hard[there] = of_hard
-        false_left, false_right = self._positives.among(pairs.users[of_own], left, right)
-        itself = np.arange(len(own)), own
-        false_left[itself] = false_right[itself] = False
+        users = pairs.users[of_own]
         return PairBatch(
             keys=keys,
             left=of_left,
@@ -90,10 +101,8 @@ class PairBatches:
             hard=hard,
             own=own,
             weights=pairs.weights[rows].astype(np.float32),
-            log_q_left=self._log_q[left],
-            log_q_right=self._log_q[right],
-            false_left=false_left,
-            false_right=false_right,
+            left_side=Candidates(self._log_q[left], *self._positives.among(users, left, own)),
+            right_side=Candidates(self._log_q[right], *self._positives.among(users, right, own)),
         )
 
 
@@ -118,16 +127,41 @@ class Positives:
         """How many users there are."""
         return len(self._users)
 
-    def among(self, users: Int64Array, *sides: Int64Array) -> list[Flags]:
-        """Of each user of some, shape (B,), and each image of some sides, shape (G,): whether it is a positive."""
+    def among(self, users: Int64Array, images: Int64Array, own: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """Which of some images each of some users has: rows and columns of a matrix of users by images.
+
+        Args:
+            users: shape (B,).
+            images: shape (G,).
+            own: shape (B,), column of each user that does not count.
+        """
         unique, of_user = np.unique(np.searchsorted(self._users, users), return_inverse=True)
-        images, of_image = np.unique(np.concatenate(sides), return_inverse=True)
-        self._place[images] = np.arange(len(images))
-        lengths = self._starts[unique + 1] - self._starts[unique]
-        owners = np.repeat(np.arange(len(unique)), lengths)
-        within = np.arange(len(owners)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        places = self._place[self._images[self._starts[unique][owners] + within]]
-        self._place[images] = -1
-        table = np.zeros((len(unique), len(images)), dtype=np.bool_)
-        table[owners[places >= 0], places[places >= 0]] = True
-        return [table[:, side][of_user] for side in np.split(of_image, np.cumsum([len(side) for side in sides])[:-1])]
+        there, of_image = np.unique(images, return_inverse=True)
+        self._place[there] = np.arange(len(there))
+        owner, entry = _members(self._starts[unique], self._starts[unique + 1])
+        place = self._place[self._images[entry]]
+        self._place[there] = -1
+        owner, place = owner[place >= 0], place[place >= 0]
+        # Each user's image at hand, in each of its columns, in each of the user's rows.
+        of_columns, begin, end = _grouped(of_image, len(there))
+        entry, column = _members(begin[place], end[place])
+        owner, column = owner[entry], of_columns[column]
+        of_rows, begin, end = _grouped(of_user, len(unique))
+        entry, row = _members(begin[owner], end[owner])
+        row, column = of_rows[row], column[entry]
+        others = own[row] != column
+        return row[others], column[others]
+
+
+def _members(starts: Int64Array, ends: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """All numbers of some ranges, one range after the other, and the range that each is of."""
+    lengths = ends - starts
+    owners = np.repeat(np.arange(len(starts)), lengths)
+    return owners, np.arange(len(owners)) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+
+
+def _grouped(groups: Int64Array, count: int) -> tuple[Int64Array, Int64Array, Int64Array]:
+    """Places by their group, and where each of ``count`` groups begins and ends among them."""
+    order = np.argsort(groups, kind="stable")
+    ends = np.cumsum(np.bincount(groups, minlength=count))
+    return order, np.append(0, ends[:-1]), ends

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from crossmedia.imgserver.client import Vectors
 from crossmedia.trainer import processes
-from crossmedia.trainer.align.batches import Flags, Float32Array, PairBatch
+from crossmedia.trainer.align.batches import Candidates, PairBatch
 from crossmedia.trainer.align.loss import HARD_WEIGHT, Side, against, contrast
 from crossmedia.trainer.images.image_head import ImageHead
 from crossmedia.trainer.one_copy import copied
@@ -63,8 +63,8 @@ class AlignLearner(nn.Module):
         everyone = everyones_rows(torch.cat([lefts, rights, whole[:, None].to(lefts.dtype)], dim=1), len(batch.weights))
         all_left, all_right, there = torch.split(everyone, [lefts.shape[1], rights.shape[1], 1], dim=1)
         there = there[:, 0].detach() > 0
-        to_right = contrast(lefts, own, _side(all_right, there, own, batch.log_q_right, batch.false_right), temperature)
-        to_left = contrast(rights, own, _side(all_left, there, own, batch.log_q_left, batch.false_left), temperature)
+        to_right = contrast(lefts, own, _side(all_right, there, batch.right_side), temperature)
+        to_left = contrast(rights, own, _side(all_left, there, batch.left_side), temperature)
         losses = (to_right + to_left) / 2 + self._hard(batch, vectors, ok, lefts, rights)
         weights = torch.where(there, copied([batch.weights], ok.device)[0].to(lefts.dtype), 0.0)
         share = weights[own] * processes.world() / weights.sum().clamp_min(torch.finfo(torch.float32).tiny)
@@ -89,12 +89,10 @@ class AlignLearner(nn.Module):
         return self.penalty * total
 
 
-def _side(vectors: Tensor, there: Tensor, own: Tensor, log_q: Float32Array, false_negatives: Flags) -> Side:
+def _side(vectors: Tensor, there: Tensor, candidates: Candidates) -> Side:
     """The candidates of one side; a pair without both of its images has none for others."""
-    of_images, masked = copied([log_q, false_negatives], there.device)
-    masked = masked | ~there
-    masked[torch.arange(len(own), device=own.device), own] = False  # or the loss of such a pair were that of nothing
-    return Side(vectors, of_images.to(vectors.dtype), masked)
+    log_q, rows, columns = copied([candidates.log_q, candidates.rows, candidates.columns], there.device)
+    return Side(vectors, log_q.to(vectors.dtype), there, rows, columns)
 
 
 def everyones_rows(own: Tensor, count: int) -> Tensor:

@@ -6,6 +6,7 @@ Legend: B pairs of this process, G pairs of all processes together, D numbers in
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,13 +22,16 @@ class Side:
     Attributes:
         vectors: shape (G, D), of length 1.
         log_q: shape (G,), log of how often an image is drawn as a candidate.
-        false_negatives: shape (B, G), bool: whether it is no negative of a pair of this process; a pair's own
-            partner is not among them.
+        there: shape (G,), bool: whether it is a candidate at all.
+        rows: shape (n,), int64: pairs of this process, of which a candidate is no negative.
+        columns: shape (n,), int64: these candidates. A pair's own partner is not among them.
     """
 
     vectors: Tensor
     log_q: Tensor
-    false_negatives: Tensor
+    there: Tensor
+    rows: Tensor
+    columns: Tensor
 
 
 def contrast(anchors: Tensor, partners: Tensor, side: Side, temperature: Tensor) -> Tensor:
@@ -40,7 +44,8 @@ def contrast(anchors: Tensor, partners: Tensor, side: Side, temperature: Tensor)
 
     Args:
         anchors: shape (B, D), of length 1.
-        partners: shape (B,), int64: of each anchor the place of its partner among the candidates.
+        partners: shape (B,), int64: of each anchor the place of its partner among the candidates. It counts for its
+            own anchor whether it is there or not.
         side: the candidates.
         temperature: a scalar.
 
@@ -50,14 +55,40 @@ def contrast(anchors: Tensor, partners: Tensor, side: Side, temperature: Tensor)
     Example:
         >>> import torch
         >>> from crossmedia.trainer.align.loss import Side, contrast
-        >>> same = torch.eye(2)
-        >>> side = Side(same, torch.full((2,), 0.5).log(), torch.zeros(2, 2, dtype=torch.bool))
+        >>> same, none = torch.eye(2), torch.zeros(0, dtype=torch.int64)
+        >>> side = Side(same, torch.full((2,), 0.5).log(), torch.ones(2, dtype=torch.bool), none, none)
         >>> contrast(same, torch.arange(2), side, torch.tensor(1.0))
         tensor([0.3133, 0.3133])
     """
-    logits = torch.addmm(-side.log_q[None], anchors / temperature, side.vectors.T)
-    logits = logits.masked_fill(side.false_negatives, -torch.inf)
-    return functional.cross_entropy(logits, partners, reduction="none")
+    logits = torch.where(side.there, -side.log_q, -torch.inf).repeat(len(anchors), 1)
+    logits[side.rows, side.columns] = -torch.inf
+    logits[torch.arange(len(anchors), device=logits.device), partners] = -side.log_q[partners]
+    losses: Tensor = _CrossEntropy.apply(anchors / temperature, side.vectors, logits, partners)  # type: ignore[no-untyped-call]
+    return losses
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Of products of anchors and candidates, without a second matrix of that size: it is most of what a step takes."""
+
+    @staticmethod
+    def forward(ctx: Any, anchors: Tensor, candidates: Tensor, logits: Tensor, partners: Tensor) -> Tensor:
+        """Shape (B,); ``logits``, shape (B, G), hold what is added to the products, and are written over."""
+        logits.addmm_(anchors, candidates.T)
+        of_partner = logits.gather(1, partners[:, None])[:, 0]
+        top = logits.amax(1)
+        total = logits.sub_(top[:, None]).exp_().sum(1)
+        ctx.save_for_backward(anchors, candidates, logits, total, partners)
+        return top + total.log() - of_partner
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        """Of anchors and candidates."""
+        anchors, candidates, exponentials, total, partners = ctx.saved_tensors
+        of_row = (slope / total)[:, None]
+        of_anchors = (exponentials @ candidates) * of_row - candidates[partners] * slope[:, None]
+        of_candidates = exponentials.T @ (anchors * of_row)
+        of_candidates.index_add_(0, partners, anchors * -slope[:, None])
+        return of_anchors, of_candidates, None, None
 
 
 def against(anchors: Tensor, partners: Tensor, hard: Tensor, temperature: Tensor) -> Tensor:

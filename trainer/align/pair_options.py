@@ -18,8 +18,8 @@ class PairOptions:
             before it, if they lie within it.
         window_h: hours between the two at most.
         category: an id column of items, of which both must have the same value; empty: any two.
-        weights: kind of behaviour, or label -> what it counts; see ``Training.kinds`` of those that it does not name.
-            A pair counts the geometric mean of its two. 0: makes no pairs.
+        weights: kind of behaviour, or label -> what it counts; a pair counts the geometric mean of its two, and 0 makes
+            none. A kind that is not named counts 1; 0 where it mostly stands on rows that nobody liked.
         per_user_day: pairs of one user and day (that of the later behaviour) at most, drawn of all there are.
         hard_negatives: whether each pair gets an item that its user was shown and passed over, on the same day and in
             the same category.

@@ -56,14 +56,6 @@ def pairs_of(samples: Samples, options: PairOptions, space: str = "image") -> Pa
 
     Raises:
         BadInput: an option does not fit, there is no such space or column, or no pair is found.
-
-    Example:
-        >>> from crossmedia import Samples
-        >>> from crossmedia.trainer.align.pair_options import PairOptions, Source
-        >>> from crossmedia.trainer.align.pairs import pairs_of
-        >>> pairs = pairs_of(Samples("samples"), PairOptions(window_h=24))
-        >>> bool((pairs.left != pairs.right).all())
-        True
     """
     _check(options)
     keys, parts = SpaceKeys.of(samples, space), ItemParts.of(samples)

@@ -17,11 +17,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from crossmedia.disk import replacing
 from crossmedia.features.reading.samples import Samples
+from crossmedia.imgserver.client import Vectors
 from crossmedia.options import checked
 from crossmedia.trainer import processes
+from crossmedia.trainer.align.batches import PairBatch
+from crossmedia.trainer.align.learner import AlignLearner
 from crossmedia.trainer.align.measure import AT, BLOCK
 from crossmedia.trainer.align.run import NAME, AlignRun, open_features, open_run, space_of
 from crossmedia.trainer.align.settings import AlignConfig, identity_of
@@ -97,12 +101,8 @@ def train_epoch(run: AlignRun, progress: Tell) -> float:
     asked = started
     for batch, fetched in run.steps():
         state.wait_s += time.monotonic() - asked
-        loss = run.in_step(batch, fetched)
-        learner.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        learner.bound()
-        losses.append(run.checked(loss.item()))
+        loss = train_step(learner, run.in_step, optimizer, batch, fetched)
+        losses.append(run.checked(loss))
         state.step += 1
         done += len(batch.weights)
         progress(done, len(run.pairs), f"epoch {state.epoch + 1} loss {np.mean(losses[-50:]):.4f}")
@@ -112,6 +112,30 @@ def train_epoch(run: AlignRun, progress: Tell) -> float:
     state.seconds += time.monotonic() - started
     state.rows += done
     return float(np.mean(gather_rows(np.array(losses))[0]))  # the mean over processes is that over pairs
+
+
+def train_step(
+    learner: AlignLearner,
+    in_step: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: PairBatch,
+    fetched: Vectors | None,
+) -> float:
+    """One step; its loss.
+
+    Args:
+        learner: what learns.
+        in_step: of ``processes.in_step``.
+        optimizer: of its parameters.
+        batch: of pairs.
+        fetched: what ``ImageHead.fetch`` gave for its keys.
+    """
+    loss: Tensor = in_step(batch, fetched)
+    learner.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    learner.bound()
+    return loss.item()
 
 
 def validate(run: AlignRun, loss: float, announce: Announce) -> None:
