@@ -98,7 +98,7 @@ def test_the_fewest_behaviours_are_the_fewest_and_scoring_without_them_agrees(le
             segments=batch.segments[kept],
             lengths=torch.tensor([len(kept)]),
         )
-        return model(less, vectors).item()
+        return float(model(less, vectors).item())
 
     every = [removed for size in range(7) for removed in combinations(range(6), size)]
     logits = {removed: logit(removed) for removed in every}
