@@ -74,7 +74,9 @@ def integrated_gradients(model: EmbeddingModel, fed: Fed, spaces: Spaces, label:
 
 def _by_column(attributions: Tensor, width: int) -> npt.NDArray[np.float32]:
     """Sums over the numbers of each column, shape (n, columns), of attributions, shape (n, columns W)."""
-    found: npt.NDArray[np.float32] = attributions.detach().unflatten(1, (-1, width)).sum(2).float().numpy()
+    found: npt.NDArray[np.float32] = (
+        attributions.detach().reshape(len(attributions), attributions.shape[1] // width, width).sum(2).numpy()
+    )
     return found
 
 
