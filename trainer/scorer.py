@@ -175,10 +175,10 @@ class Scorer:
         candidates: Mapping[str, Any] | pa.Table,
         now_s: float | None = None,
         *,
-        reasons: Literal[0] = 0,
+        reasons: int,
         preferences: Mapping[str, float] = ...,
         never_said: Collection[str] = ...,
-    ) -> npt.NDArray[np.float32]: ...
+    ) -> Explained: ...
 
     @overload
     def score(
@@ -187,10 +187,10 @@ class Scorer:
         candidates: Mapping[str, Any] | pa.Table,
         now_s: float | None = None,
         *,
-        reasons: int,
+        reasons: Literal[0] = 0,
         preferences: Mapping[str, float] = ...,
         never_said: Collection[str] = ...,
-    ) -> Explained: ...
+    ) -> npt.NDArray[np.float32]: ...
 
     def score(
         self,

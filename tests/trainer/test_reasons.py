@@ -98,7 +98,7 @@ def test_the_fewest_behaviours_are_the_fewest_and_scoring_without_them_agrees(le
             segments=batch.segments[kept],
             lengths=torch.tensor([len(kept)]),
         )
-        return model(less, vectors).item()
+        return float(model(less, vectors).item())
 
     every = [removed for size in range(7) for removed in combinations(range(6), size)]
     logits = {removed: logit(removed) for removed in every}
@@ -107,6 +107,21 @@ def test_the_fewest_behaviours_are_the_fewest_and_scoring_without_them_agrees(le
         answer = fewest_removed(found, 0, below)
         assert (None if answer is None else len(answer)) == least
         assert answer is None or logits[tuple(answer)] < below + 1e-5
+
+
+def test_a_term_comes_most_from_the_behaviour_that_adds_most_in_its_direction() -> None:
+    """As a loop over rows, terms and behaviours finds it."""
+    model = made(EVERYTHING)
+    batch, vectors = make_batch([3, 0, 2, 7, 0], spec=EVERYTHING)
+    found = contributions(model, batch, vectors, {"image": card_of(8), "title": card_of(6)})
+    for row in range(5):
+        own = found.behaviours(row)
+        for place in range(len(found.terms)):
+            expected = -1
+            if place in found.of_behaviours and len(own):
+                added = own[:, found.of_behaviours.tolist().index(place)] * np.sign(found.values[row, place])
+                expected = int(added.argmax()) if added.max() > 0 else -1
+            assert found.behaviour[row, place] == expected
 
 
 def test_a_sentence_names_the_behaviours_that_have_it_too() -> None:

@@ -120,7 +120,7 @@ class ConceptTerms(nn.Module):
         found = [concepts * self.sells, absent[:, None, None] * self.missing]
         if self.taste is not None:
             for user, taste in zip(users, self.taste, strict=True):
-                found.append(concepts * (user @ taste.flatten(1)).unflatten(1, taste.shape[1:]))
+                found.append(concepts * (user @ taste.flatten(1)).view(batch.rows, *taste.shape[1:]))
         if self.match is not None:
             seen = of_items.index_select(0, batch.history) * weights[:, None]
             found.append(concepts * segment_sum(seen, batch.segments, batch.rows)[:, :, None] * self.match)

@@ -188,9 +188,9 @@ class Concepts(EmbeddingModel):
         found = [self.bias.new_zeros(batch.rows, 0, width)]
         if self.inputs.item_numbers is not None:
             of_items = self.inputs.item_numbers(batch.items.numbers).index_select(0, batch.target)
-            found.append(of_items.unflatten(1, (-1, width)))
+            found.append(of_items.view(batch.rows, len(self.spec.item_numbers), width))
         if self.inputs.user_numbers is not None:
-            found.append(self.inputs.user_numbers(batch.numbers).unflatten(1, (-1, width)))
+            found.append(self.inputs.user_numbers(batch.numbers).view(batch.rows, len(self.spec.user_numbers), width))
         return torch.cat(found, dim=1)
 
     def _weights(self, batch: TensorBatch) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -68,14 +69,20 @@ class Contributions:
         size = np.where([term.kind == BIAS for term in self.terms], 0, np.abs(self.values[row]))
         return [place for place in np.argsort(-size, kind="stable")[:count].tolist() if size[place] > 0]
 
-    def behaviour_of(self, row: int, place: int) -> int | None:
-        """Which behaviour of a row a term comes from most; None: the term is of none, or none adds to it."""
-        (found,) = np.nonzero(self.of_behaviours == place)
-        own = self.behaviours(row)
-        if not len(found) or not len(own):
-            return None
-        added = own[:, found[0]] * np.sign(self.values[row, place])
-        return int(added.argmax()) if added.max() > 0 else None
+    @cached_property
+    def behaviour(self) -> Places:
+        """Shape (B, T): which behaviour of its row, the oldest being 0, a term comes from most; -1: from none."""
+        found = np.full(self.values.shape, -1, dtype=np.int64)
+        if not len(self.segments) or not len(self.of_behaviours):
+            return found
+        rows, starts, lengths = np.unique(self.segments, return_index=True, return_counts=True)
+        signed = self.by_behaviour * np.sign(self.values[:, self.of_behaviours])[self.segments]
+        most = np.maximum.reduceat(signed, starts, axis=0)
+        number = np.arange(len(self.segments)) - np.repeat(starts, lengths)
+        is_most = (signed == np.repeat(most, lengths, axis=0)) & (signed > 0)
+        first = np.minimum.reduceat(np.where(is_most, number[:, None], len(number)), starts, axis=0)
+        found[rows[:, None], self.of_behaviours] = np.where(first < len(number), first, -1)
+        return found
 
 
 def contributions(

@@ -75,7 +75,7 @@ def reasons_of(found: Contributions, row: int, count: int, first: int = 0) -> tu
     """
     reasons = []
     for place in found.strongest(row, count):
-        seen = found.behaviour_of(row, place)
-        behaviour = None if seen is None else first + seen
+        seen = int(found.behaviour[row, place])
+        behaviour = None if seen < 0 else first + seen
         reasons.append(Reason(found.names[place], float(found.values[row, place]), behaviour))
     return tuple(reasons)

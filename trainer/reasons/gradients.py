@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -49,9 +50,8 @@ def integrated_gradients(model: EmbeddingModel, fed: Fed, spaces: Spaces, label:
     values = np.zeros((len(logits), len(names)), dtype=np.float32)
     behaviour = np.full(values.shape, -1, dtype=np.int64)
     for row in range(len(logits)):
-        one = repeated(fed.tensors, row, 1)
         with torch.no_grad():
-            x = model.inputs(one, vectors)
+            x = model.inputs(repeated(fed.tensors, row, 1), vectors)
 
         def logit(target: Tensor, history: Tensor, other: Tensor, row: int = row, x: Inputs = x) -> Tensor:
             many = repeated(fed.tensors, row, len(target))
@@ -59,19 +59,25 @@ def integrated_gradients(model: EmbeddingModel, fed: Fed, spaces: Spaces, label:
             return model.top(given, many)[:, label] + model.sampling_log_odds
 
         given = (x.target, x.history[None], x.other)
-        found = IntegratedGradients(logit).attribute(given, n_steps=STEPS, internal_batch_size=None)
         with torch.no_grad():
-            values[row, 0] = logit(*(torch.zeros_like(part) for part in given)).item()
+            values[row, 0] = logit(*map(torch.zeros_like, given)).item()  # type: ignore[arg-type]  # three of them
+        target, history, other = IntegratedGradients(logit).attribute(given, n_steps=STEPS)
         width = model.inputs.width
-        of_target, of_other = (part.unflatten(1, (-1, width)).sum(2)[0] for part in (found[0], found[2]))
-        of_history = found[1][0].unflatten(1, (-1, width)).sum(2)  # (n, columns)
-        added = torch.cat([of_target, of_history.sum(0), of_other]).detach().numpy()
-        values[row, 1:] = added
-        if len(of_history):
+        of_target, of_other = _by_column(target, width)[0], _by_column(other, width)[0]
+        of_each = _by_column(history[0], width)
+        values[row, 1:] = np.concatenate([of_target, of_each.sum(axis=0), of_other])
+        if len(of_each):
             first = 1 + len(of_target)
-            signed = of_history.detach().numpy() * np.sign(added[len(of_target) : len(of_target) + of_history.shape[1]])
-            behaviour[row, first : first + of_history.shape[1]] = signed.argmax(axis=0)
+            behaviour[row, first : first + of_each.shape[1]] = (of_each * np.sign(of_each.sum(axis=0))).argmax(axis=0)
     return Added(names, values, behaviour, float(np.abs(values.sum(axis=1) - logits).max(initial=0)))
+
+
+def _by_column(attributions: Tensor, width: int) -> npt.NDArray[np.float32]:
+    """Sums over the numbers of each column, shape (n, columns), of attributions, shape (n, columns W)."""
+    found: npt.NDArray[np.float32] = (
+        attributions.detach().reshape(len(attributions), attributions.shape[1] // width, width).sum(2).numpy()
+    )
+    return found
 
 
 def _columns(model: EmbeddingModel) -> list[str]:

@@ -29,9 +29,4 @@ class Added:
     @classmethod
     def of(cls, found: Contributions, logits: npt.NDArray[np.float32]) -> Added:
         """Of a sum of terms, beside the logits that the model itself gives."""
-        behaviour = np.full(found.values.shape, -1, dtype=np.int64)
-        for row in range(len(found.values)):
-            for place in found.of_behaviours.tolist():
-                seen = found.behaviour_of(row, place)
-                behaviour[row, place] = -1 if seen is None else seen
-        return cls(found.names, found.values, behaviour, float(np.abs(found.logits - logits).max(initial=0)))
+        return cls(found.names, found.values, found.behaviour, float(np.abs(found.logits - logits).max(initial=0)))
