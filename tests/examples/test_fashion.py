@@ -157,7 +157,6 @@ def test_the_study(stores: Path) -> None:
     assert all(cell.count(" / ") == 1 for line in table[1:] for cell in line.strip("| ").split(" | ")[2:])
     lines = [json.loads(line) for line in results.read_text().splitlines()]
     assert [line["vector_version"].split("@")[0] for line in lines] == [
-        "",
         "photo=efficientnet_lite0",
         "photo=attributes",
     ]
