@@ -58,6 +58,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "simtier": NARROW,
     "muse": NARROW,
 }
+SUMS = ("din", "simtier")  # whose attention is a sum where no softmax is asked for
 # Without vectors these are the models behind them, number by number, whose runs count for both.
 WITHOUT_VECTORS = {"din": "simtier", "dicm": "embedding_mlp"}
 HEAD: dict[str, Any] = {"head": "learn", "head_learning_rate": 3e-4}
@@ -98,7 +99,7 @@ def config(name: str, variant: Variant, arguments: argparse.Namespace, seed: int
     model = arguments.model if variant.vectors else WITHOUT_VECTORS.get(arguments.model, arguments.model)
     settings = {**variant.settings, **RECIPE, "options": OPTIONS[model]}
     if arguments.today:  # most lines were made before weights were averaged by default
-        settings["averaging"] = True
+        settings |= {"averaging": True, "options": OPTIONS[model] | ({"softmax": True} if model in SUMS else {})}
     plain = name.replace(" ", "").replace(",", "+")
     return FitConfig(
         samples=str(variant.samples),
@@ -178,7 +179,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results/fashion.jsonl"))
     parser.add_argument("--out", type=Path, default=Path("runs/fashion"), help="run folders")
     parser.add_argument("--model", default="embedding_mlp", choices=OPTIONS)
-    parser.add_argument("--today", action="store_true", help="average the weights, as is the default by now")
+    parser.add_argument("--today", action="store_true", help="average the weights, and normalise attention")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--variants", default="", help="only these, separated by semicolons")
     parser.add_argument("--table", action="store_true", help="train nothing")
