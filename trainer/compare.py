@@ -80,45 +80,59 @@ def compare(
     own |= {"hold_outs": [opened[folder].hash for folder in config.hold_outs]} if config.hold_outs else {}
     out = _folder(config.base, own)
     file = config.results or out / RESULTS
-    runs = [_Run(settings, spaces, transport) for settings, spaces in _runs(config, out, choices)]
-    keys = [
-        results.key_fields(
-            run.config, data, opened[run.config.samples], named_versions({name: versions[name] for name in run.spaces})
-        )
-        for run in runs
-    ]
+    runs = []
+    for settings, spaces in _runs(config, out, choices):
+        version = named_versions({name: versions[name] for name in spaces})
+        key = results.key_fields(settings, data, opened[settings.samples], version)
+        runs.append(_Run(settings, spaces, transport, key))
     means = [line for folder in folders for line in baseline_lines(replace(config.base, samples=folder), data)]
     results.append_new(file, means)
-    lines = list(_lines(list(zip(runs, keys, strict=True)), file, announce, progress))
+    lines = list(_lines(runs, file, announce, progress))
     announce("intervals over users, items and seeds")
     of_runs = [(line, Path(run.config.out)) for line, run in zip(lines, runs, strict=True)]
-    rows, unsure = with_intervals(summary.rows([*means, *lines]), of_runs, config.base, folders)
-    said = verdict.sentence(rows)
-    if not with_images:
-        said = f"{verdict.winner(rows)} The samples have no images to compare with.".lstrip()
-    result = {
-        "samples": config.base.samples,
-        "hold_outs": list(config.hold_outs),
-        "seeds": config.seeds,
-        "rows": rows,
-        "reference": reference,
-        "sentence": said,
-        "doubts": [*verdict.doubts_of_means(rows), *unsure, *summary.doubts(lines)],
-        "runs": lines,
-        "baselines": means,
-    }
+    result = _judged(config, means, of_runs, with_images) | {"reference": reference}
     with replacing(out / COMPARISON) as part:
         part.write_text(sealed_json(result))
     return {**result, "out": str(out)}
 
 
+def _judged(
+    config: CompareConfig, means: list[results.Line], of_runs: list[tuple[results.Line, Path]], with_images: bool
+) -> dict[str, Any]:
+    """What is said of the lines of the means and of the runs, each of which has its folder."""
+    lines = [line for line, _ in of_runs]
+    folders = [config.base.samples, *config.hold_outs]
+    rows, unsure = with_intervals(summary.rows([*means, *lines]), of_runs, config.base, folders)
+    said = verdict.sentence(rows)
+    if not with_images:
+        said = f"{verdict.winner(rows)} The samples have no images to compare with.".lstrip()
+    return {
+        "samples": config.base.samples,
+        "hold_outs": list(config.hold_outs),
+        "seeds": config.seeds,
+        "rows": rows,
+        "sentence": said,
+        "doubts": [*verdict.doubts_of_means(rows), *unsure, *summary.doubts(lines)],
+        "runs": lines,
+        "baselines": means,
+    }
+
+
 @dataclass(frozen=True)
 class _Run:
-    """A run of a comparison: how it is trained, the spaces whose vectors it has, and transports in their place."""
+    """A run of a comparison.
+
+    Attributes:
+        config: how it is trained.
+        spaces: whose vectors it has.
+        given: transports in the place of connections, of all spaces.
+        key: what its line of results is found by.
+    """
 
     config: FitConfig
     spaces: tuple[str, ...]
     given: Given
+    key: results.Line
 
     @property
     def transport(self) -> Given:
@@ -129,27 +143,27 @@ class _Run:
 
 
 def _lines(
-    runs: list[tuple[_Run, results.Line]],
+    runs: list[_Run],
     file: Path,
     announce: Callable[[str], None],
     progress: Callable[[int, int, str], None],
 ) -> Iterator[results.Line]:
     """The line of each run, which is trained where the file has none of its key."""
     trained, began = 0, time.monotonic()
-    for number, (run, key) in enumerate(runs, 1):
+    for number, run in enumerate(runs, 1):
         # Read again each time: another process may have filled in some of the same matrix.
         known = results.read([file]) if file.exists() else {}
-        line = known.get(results.identity(key))
+        line = known.get(results.identity(run.key))
         name = f"run {number} of {len(runs)}, {Path(run.config.out).name}"
         if line is None:
-            left = sum(results.identity(other) not in known for _, other in runs[number - 1 :])
+            left = sum(results.identity(other.key) not in known for other in runs[number - 1 :])
             rest_s = (time.monotonic() - began) / trained * left if trained else 0
             announce(f"{name}: training{f', about {duration(rest_s)} left' if trained else ''}")
 
             def on_the_way(done: int, total: int, what: str, name: str = name) -> None:
                 progress(done, total, f"{name}, {what}")
 
-            line = results.new_line(key, fit(run.config, run.transport, on_the_way, announce))
+            line = results.new_line(run.key, fit(run.config, run.transport, on_the_way, announce))
             results.append(file, line)
             trained += 1
         else:

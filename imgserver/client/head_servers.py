@@ -11,10 +11,9 @@ import numpy.typing as npt
 
 from crossmedia.arguments import must
 from crossmedia.errors import NotReady, VersionMismatch
-from crossmedia.imgserver.client import replies
 from crossmedia.imgserver.client.client import ImageClient
+from crossmedia.imgserver.client.head_replies import Gradient, gradient, held
 from crossmedia.imgserver.client.ids import Ids
-from crossmedia.imgserver.client.replies import Gradient
 from crossmedia.imgserver.client.results import FetchStats, Vectors
 from crossmedia.imgserver.client.retries import Answer, Deadline, ask
 from crossmedia.imgserver.client.security import ClientSecurity
@@ -58,7 +57,7 @@ def put_head(client: ImageClient, run_id: str, head: HeadState, deadline: Deadli
     request = pb.PutHeadRequest(run_id=run_id, version=head.version, head=head.weights, owner=pb.HEAD_OWNER_TRAINER)
 
     def put(transport: Transport) -> None:
-        replies.held(ask(transport, PUT_HEAD, request, deadline), head.version, transport.address)
+        held(ask(transport, PUT_HEAD, request, deadline), head.version, transport.address)
 
     at_once([partial(put, transport) for transport in client.servers.transports])
     client.count(head_bytes_sent=len(head.weights) * len(client.servers))
@@ -98,7 +97,7 @@ def head_gradient(
                 d_vectors=np.ascontiguousarray(d_vectors[part], dtype="<f4").tobytes(),
             )
             reply = ask(transport, GET_HEAD_GRADIENT, request, deadline)
-            gradients.append(replies.gradient(reply, head.version, head.weights, transport.address))
+            gradients.append(gradient(reply, head.version, head.weights, transport.address))
             sent = len(request.image_ids) + len(request.d_vectors)
             client.count(bytes_sent=sent, head_bytes_received=len(reply.gradient))
         return gradients

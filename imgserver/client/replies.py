@@ -1,4 +1,5 @@
-"""Replies become values here, and nowhere else: every field is checked, for the other side may be broken, or may lie.
+"""Replies become values here, and those on heads in ``head_replies.py``: every field is checked, for the other side may
+be broken, or may lie.
 
 What does not fit what was asked is an error of the reply (``ServerFault``) that names the server, the field and the
 value. Fields that the client makes no use of are not checked: they are not believed either.
@@ -8,7 +9,6 @@ Legend: n ids or queries of a call, D numbers in a vector, k neighbours.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +37,6 @@ MAX_JPEG_BYTES, DEFAULT_SIDE = 1 << 20, 128
 COSINE_SLACK = 1e-3  # cosines are sums of rounded products
 
 Statuses = npt.NDArray[np.uint8]
-Gradient = dict[str, npt.NDArray[np.float32]]
 
 # A call cannot be made within a limit of 0.
 _POSITIVE = (
@@ -282,60 +281,6 @@ def concepts(reply: pb.GetConceptsResponse, version: str, server: str) -> Concep
         what = f"{len(card)} numbers of {printable(card.head, 100)}"
         raise broken(server, f"card describes {what}, and the version is {reply.version}")
     return card
-
-
-def gradient(reply: pb.GetHeadGradientResponse, version: str, weights: bytes, server: str) -> Gradient:
-    """The gradient of each weight of a head.
-
-    Args:
-        reply: as it came.
-        version: of the head.
-        weights: of the head, as a block of safetensors.
-        server: its address.
-
-    Raises:
-        ServerFault: another version, other names or shapes, a dtype that is not fp32, or a number that is not finite.
-    """
-    from safetensors import SafetensorError, deserialize  # who has a head has it
-
-    if reply.version != version:
-        raise broken(server, f"the gradient of {version} was asked for, version is {reply.version!r}")
-    try:
-        tensors = dict(deserialize(reply.gradient))  # type: ignore[no-untyped-call]
-    except (SafetensorError, ValueError) as error:
-        raise broken(server, f"gradient is no block of safetensors ({error})") from None
-    shapes = _shapes(weights)
-    if set(tensors) != set(shapes):
-        raise broken(server, f"gradient holds {sorted(tensors)}, and the head's weights are {sorted(shapes)}")
-    found: Gradient = {}
-    for name, shape in shapes.items():
-        tensor = tensors[name]
-        if (tensor["dtype"], tuple(tensor["shape"])) != ("F32", tuple(shape)):
-            raise broken(
-                server,
-                f"the gradient of {name} is of {tensor['dtype']} and shape {tensor['shape']}, its weight of F32 and "
-                f"{list(shape)}",
-            )
-        found[name] = np.frombuffer(tensor["data"], dtype="<f4").reshape(tuple(shape))
-        if not finite(found[name]):
-            raise broken(server, f"the gradient of {name} holds a number that is not finite")
-    return found
-
-
-def held(reply: pb.PutHeadResponse, version: str, server: str) -> None:
-    """Check that a head is held under the version that it was put as.
-
-    Raises:
-        ServerFault: it is another.
-    """
-    if reply.version != version:
-        raise broken(server, f"a head was put as {version}, version is {reply.version!r}")
-
-
-def _shapes(weights: bytes) -> dict[str, list[int]]:
-    """The shape of each tensor of a block of safetensors, which begins with the length of a header in JSON."""
-    header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
-    return {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
 
 
 def _named(field: str, value: str, server: str) -> str:
