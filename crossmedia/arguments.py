@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -48,6 +49,16 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
     """
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     must(whole and int(value) >= least, name, value, f"a whole number, at least {least}")
+
+
+def once(name: str, values: Sequence[str]) -> None:
+    """Refuse a list that names something twice: it would be counted twice.
+
+    Raises:
+        BadInput: it does.
+    """
+    if twice := [value for place, value in enumerate(values) if value in values[:place]]:
+        raise BadInput(f"{name} names {twice[0]!r} twice; name each once.")
 
 
 def check_places(**places: Any) -> None:

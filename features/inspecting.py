@@ -103,7 +103,9 @@ def show_screen(found: Summary) -> None:
     _line(console, "numbers", [f"{name} ({how})" for name, how in found["numbers"].items()][: SHOWN + 1])
     _line(console, "spaces of vectors", [f"{name} by {space['key']}" for name, space in found["spaces"].items()])
     for row in found["rows"]:
-        console.print(json.dumps(row), no_wrap=True, overflow="ellipsis", markup=False, highlight=False)
+        console.print(
+            json.dumps(row, ensure_ascii=False), no_wrap=True, overflow="ellipsis", markup=False, highlight=False
+        )
     console.print("--all shows every column, and the rows to their ends.")
 
 

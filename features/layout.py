@@ -91,7 +91,10 @@ def open_file(path: Path, build: Mapping[str, str]) -> pq.ParquetFile:
         file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
         found = {key.decode(): value.decode() for key, value in (file.schema_arrow.metadata or {}).items()}
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise BadInput(f"The samples file {path} cannot be read: {error}.") from error
+        why = str(error).strip().removesuffix(".")
+        raise BadInput(
+            f"The samples file {path} cannot be read: {why}. Copy the samples again, or run 'features build' again."
+        ) from error
     for name, of in build.items():
         if (its := found.get(name, of)) != of:
             file.close()

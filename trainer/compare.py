@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from crossmedia.arguments import once
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput, did_you_mean
 from crossmedia.features.layout import META_FILE
@@ -64,6 +65,7 @@ def compare(
     config = checked(config, CompareConfig)
     for name in (*config.models, *config.options):
         model_class(name)
+    once("--models", config.models)
     reference = _reference(config.reference)
     folders = [config.base.samples, *config.hold_outs]
     opened = dict(zip(folders, hold_outs(folders), strict=True))
@@ -177,7 +179,9 @@ def _choices(named: Sequence[str], there: Sequence[str]) -> list[tuple[str, ...]
             f"--spaces names {unknown[0]!r}; the spaces that vectors are had of are: {', '.join(there)}."
             f"{did_you_mean(unknown[0], there)}"
         )
-    return [tuple(name for name in there if name in choice) for choice in choices] or [tuple(there)]
+    found = [tuple(name for name in there if name in choice) for choice in choices]
+    once("--spaces", ["+".join(choice) for choice in found])
+    return found or [tuple(there)]
 
 
 def _runs(

@@ -335,7 +335,7 @@ def test_commands(tmp_path: Path) -> None:
     refused = runner.invoke(features, again)
     assert refused.exit_code == 2
     assert "holds samples already. Give another --out, or --overwrite" in refused.output
-    (tmp_path / "users.csv").write_text("user,city\nu0,c\n")
+    (tmp_path / "users.csv").write_text("user,city\nu0,上海\n")
     replaced = runner.invoke(features, [*again, "--overwrite"])
     assert replaced.exit_code == 0, replaced.output
     assert "note: 3 users without a row in the user table; the first is 'u1'" in replaced.output
@@ -348,7 +348,9 @@ def test_commands(tmp_path: Path) -> None:
     assert found["mean_history"] == sum(len(row["hist_time"]) for row in rows) / 18
     assert found["history_share"]["1-9"] == sum(1 <= len(row["hist_time"]) <= 9 for row in rows) / 18
     assert shown["rows"][0]["raw_item_id"].startswith("i")
-    assert "mean history" in runner.invoke(features, ["inspect", str(out)]).stdout
+    screen = runner.invoke(features, ["inspect", str(out)]).stdout
+    assert "mean history" in screen
+    assert "上海" in screen
     failed = runner.invoke(features, ["build", str(tmp_path / "none.toml"), "--json"])
     assert failed.exit_code == 2
     assert json.loads(failed.stdout.splitlines()[0])["error"] == "BadInput"

@@ -99,3 +99,40 @@ def test_an_interval_of_one_seed_says_that_it_is() -> None:
     assert said.endswith(
         "With one seed the intervals are over users and items alone: another training may give another sign."
     )
+
+
+def test_one_seed_without_an_interval_is_neither_better_nor_worse() -> None:
+    for mean_over in (0.02, -0.02):
+        one = row("din", True, 0.74, None, 1)
+        one["all"] |= {"auc_over_mean": {"mean": mean_over, "std": None}, "gauc_over_mean": None}
+        (doubt,) = doubts_of_means([one])
+        assert doubt == f"din with images is not shown to be better than item + user mean: AUC {mean_over:+.4f}."
+
+
+def test_rows_of_items_that_are_all_held_out_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    one = row("din", True, 0.74)
+    over = {"mean": -0.01, "std": 0.003, "low": -0.02, "high": 0.01}
+    for part in ("unseen_items", "held_out_items"):
+        one[part] |= {"auc_over_mean": over, "rows": 20}
+    (doubt,) = doubts_of_means([one])
+    assert "unseen in training" in doubt
+    assert "held out entirely" in doubt
+    printed_table("test rows", [one])
+    assert "held-out" in capsys.readouterr().out
+    one["held_out_items"] = one["unseen_items"]
+    (doubt,) = doubts_of_means([one])
+    assert "unseen in training" in doubt
+    assert "held out entirely" not in doubt
+    printed_table("test rows", [one])
+    assert "held-out" not in capsys.readouterr().out
+
+
+def test_what_the_brackets_hold_is_said_where_there_are_some(capsys: pytest.CaptureFixture[str]) -> None:
+    one = row("din", True, 0.74)
+    printed_table("test rows", [one])
+    assert "In brackets: 95 % interval over users, items, seeds" in capsys.readouterr().out
+    one["all"]["auc_over_mean"] = {"mean": -0.0123, "std": 0.0031}
+    printed_table("test rows", [one])
+    said = capsys.readouterr().out
+    assert "±: of the seeds alone" in said
+    assert "In brackets" not in said

@@ -231,6 +231,7 @@ def test_doubts_of_lines_say_of_which_seeds_they_are() -> None:
     lines: list[dict[str, Any]] = [
         {
             **{"model": "din", "images": images, "vector_version": "cnn@1/8" * images, "seed": seed, "options": {}},
+            "samples": "aaaaaaaaaaaa",
             "test": {"all": found(auc=value)},
         }
         for (images, seed), value in aucs.items()
@@ -241,3 +242,5 @@ def test_doubts_of_lines_say_of_which_seeds_they_are() -> None:
     assert second.startswith("din with images in 1 of 3 seeds (2); seed 2: The log loss on the test part, 0.7000,")
     (alone,) = summary.doubts(lines[1:2])
     assert alone.startswith("din ids only: The AUC on the test part, 0.4500")
+    lines[1] |= {"samples": "bbbbbbbbbbbb", "seed": 2}  # the same seed on another hold-out
+    assert summary.doubts(lines)[0].startswith("din ids only in 2 of 3 runs (seeds 2, 2); seed 2: The AUC")

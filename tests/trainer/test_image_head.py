@@ -529,6 +529,10 @@ def test_who_trained_from_a_store_evaluates_scores_and_reports_from_it(
     lacking = run_command("trainer", "report", run, *stored, f"--out={page}", check=False)
     assert lacking.returncode == 2
     assert "give --catalogue, too" in lacking.stderr
+    # Without --store the vectors are where the run had them, in a store that has no photos.
+    run_command("trainer", "report", run, f"--out={page}")
+    assert "Not drawn: where the vectors are there are no photos." in page.read_text()
+    assert "no image" not in page.read_text()
     run_command("trainer", "report", run, *stored, f"--catalogue={PHOTOS}", f"--out={page}")
     assert "Not drawn" not in page.read_text()
     assert page.read_text().count("data:image/jpeg") > 10

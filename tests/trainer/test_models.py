@@ -265,6 +265,18 @@ def test_a_column_that_no_table_can_be_called_by_is_said(column: str) -> None:
         ("lr", {"crosses": "item_id*colour"}, "is no cross of fields; the fields are: item_id"),
         ("rocket", {"booster": "lr"}, "lr cannot share embeddings"),
         ("rocket", {"booster": "rocket"}, "cannot be a net of rocket"),
+        ("din", {"hidden": (8, 0)}, r"din.hidden is \(8, 0\); it must be widths of layers, each at least 1"),
+        ("din", {"hidden": (-3,)}, "each at least 1"),
+        ("din", {"attention_hidden": ()}, "attention_hidden is .*; it must be the width of one layer at least"),
+        ("rocket", {"light_options": {"hidden": (0,)}}, "embedding_mlp.hidden is"),
+        ("rocket", {"hint": float("nan")}, "rocket.hint is nan; it must be a finite number, at least 0"),
+        ("dien", {"auxiliary": -1.0}, "dien.auxiliary is -1.0"),
+        ("dicm", {"slots": 0}, "slots is 0; it must be at least 1"),
+        ("lr", {"hash_bits": 99}, "hash_bits is 99; it must be from 0 to 32"),
+        ("lr", {"cross_bits": 0}, "cross_bits is 0; it must be from 1 to 32"),
+        ("lr", {"l1": float("inf")}, "lr.l1 is inf"),
+        ("gbdt_lr", {"trees": 0}, "trees is 0; it must be at least 1"),
+        ("gbdt_lr", {"leaves": 1}, "leaves is 1; it must be at least 2"),
     ],
 )
 def test_wrong_options_are_said(name: str, options: dict[str, Any], message: str) -> None:

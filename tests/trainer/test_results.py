@@ -163,6 +163,20 @@ def test_groups_hold_what_can_be_compared() -> None:
     ]
 
 
+def test_two_samples_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """As the hold-outs of a comparison are, whose lines have one name of data."""
+    path = tmp_path / "results.jsonl"
+    for samples in ("aaaaaaaaaaaa", "bbbbbbbbbbbb"):
+        results.append(path, line(samples=samples))
+    results.append(path, line(data="films"))
+    done = CliRunner().invoke(trainer, ["results", str(path)])
+    assert re.findall(r"^(shop|films)(.*) \(default", done.stdout, flags=re.MULTILINE) == [
+        ("shop", ", samples aaaaaaaaaaaa"),
+        ("shop", ", samples bbbbbbbbbbbb"),
+        ("films", ""),
+    ]
+
+
 def test_photos_titles_and_both_are_rows_of_one_table_and_other_vectors_one_of_their_own(tmp_path: Path) -> None:
     """And its heading says which vectors it is of."""
     path, versions = tmp_path / "results.jsonl", ("photo=cnn@1/8", "title=text@2/8", "photo=cnn@1/8, title=text@2/8")

@@ -286,6 +286,12 @@ def test_each_space_and_both_are_rows_of_one_comparison(config: FitConfig, given
     assert compare(small, given)["rows"] == found["rows"]
     with pytest.raises(BadInput, match=r"--spaces names 'titel'; .*: photo, title\. Did you mean 'title'"):
         compare(replace(small, spaces=("photo+titel",)), given)
+    with pytest.raises(BadInput, match=r"--spaces names 'photo\+title' twice; name each once"):
+        compare(replace(small, spaces=("title+photo", "photo", "photo+title")), given)
+    with pytest.raises(BadInput, match="--models names 'embedding_mlp' twice"):
+        compare(replace(small, models=("embedding_mlp", "embedding_mlp")), given)
+    with pytest.raises(BadInput, match="labels names 'click' twice"):
+        fit(replace(small.base, labels=("click", "click"), out=str(tmp_path / "twice")), given)
     with pytest.raises(BadInput, match="holds a comparison of other samples, vectors or settings"):
         compare(replace(small, options={}), given)
 

@@ -43,7 +43,9 @@ def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
                 "doubts": [*verdict.doubts_of_means(rows), *summary.doubts(lines)],
             }
         )
-        title = f"{some['data']} ({summary.options_text(some)})"
+        of_one = len({line["samples"] for group in found for line in group if line["data"] == some["data"]}) == 1
+        data = some["data"] if of_one else f"{some['data']}, samples {some['samples']}"
+        title = f"{data} ({summary.options_text(some)})"
         titles.append(" ".join(filter(None, [title, summary.vectors_text(lines)])))
     if plot:
         figures.save(figures.auc_by_item_count(found, [lines[0]["data"] for lines in found]), plot)

@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from crossmedia.arguments import must
+
 
 class ActivationUnit(nn.Module):
     """a(h, t) = MLP([h, t, h - t, h * t]): one weight a behaviour, not normalised, so intensity is kept.
@@ -22,6 +24,7 @@ class ActivationUnit(nn.Module):
 
     def __init__(self, width: int, hidden: Sequence[int] = (64, 16)):
         super().__init__()
+        must(len(hidden) > 0, "attention_hidden", tuple(hidden), "the width of one layer at least")
         self.first = nn.Linear(4 * width, hidden[0])
         rest: list[nn.Module] = [nn.PReLU()]
         for before, after in pairwise(hidden):

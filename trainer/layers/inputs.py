@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from crossmedia.arguments import once
 from crossmedia.errors import BadInput, did_you_mean
 from crossmedia.features.columns import IMAGE
 from crossmedia.features.reading.samples import Samples
@@ -64,13 +65,14 @@ class InputSpec:
             labels: those to train; empty takes the first.
 
         Raises:
-            BadInput: the samples have no such label.
+            BadInput: the samples have no such label, or one is named twice.
         """
         if unknown := [name for name in labels if name not in samples.labels]:
             raise BadInput(
                 f"The samples in {samples.folder} have no label {unknown[0]!r}; there are: "
                 f"{', '.join(samples.labels)}.{did_you_mean(unknown[0], samples.labels)}"
             )
+        once("labels", labels)
         return cls(
             samples.item_ids,
             samples.row_ids,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from crossmedia.arguments import must
 from crossmedia.errors import BadInput
 from crossmedia.features.columns import ACTION, HISTORY, IMAGE
 from crossmedia.trainer.layers.inputs import InputSpec
@@ -18,6 +19,7 @@ from crossmedia.trainer.layers.jagged import segment_sum
 from crossmedia.trainer.tensors import Bag, TensorBatch
 
 DENSE_WEIGHTS = 200_000
+MOST_BITS = 32  # 4 billion weights
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class SparseFeatures(nn.Module):
 
     def __init__(self, spec: InputSpec, crosses: str, cross_bits: int, hash_bits: int, bag_power: float = 1.0):
         super().__init__()
+        for name, bits, least in (("hash_bits", hash_bits, 0), ("cross_bits", cross_bits, 1)):
+            must(least <= bits <= MOST_BITS, name, bits, f"from {least} to {MOST_BITS}")
         self.spec, self.hash_bits, self.bag_power = spec, hash_bits, bag_power
         images = {IMAGE: spec.image_vocabulary_size} if spec.image_vocabulary_size else {}
         sizes = {**spec.item_columns, **images, **spec.user_columns}

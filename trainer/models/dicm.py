@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from crossmedia.arguments import must
 from crossmedia.errors import BadInput
 from crossmedia.trainer.layers import aggregators
 from crossmedia.trainer.layers.attention import ActivationUnit
@@ -69,6 +70,7 @@ class DICM(EmbeddingModel):
         for name, value, known in choices:
             if value not in known:
                 raise BadInput(f"dicm has no {name} {value!r}; there are: {', '.join(known)}.")
+        must(slots >= 1, "slots", slots, "at least 1")
         images = self.inputs.shown_width
         ids = self.inputs.item_width - images
         self.unit, self.softmax = ActivationUnit(ids) if base == "din" else None, softmax

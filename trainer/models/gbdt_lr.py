@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
+from crossmedia.arguments import must
 from crossmedia.errors import BadInput
 from crossmedia.trainer.layers.dense import behaviour_features, dense_features, list_features
 from crossmedia.trainer.layers.forest import Forest
@@ -55,6 +56,8 @@ class GBDTLR(LR):
         super().__init__(spec, width, **options)
         if len(spec.labels) > 1:
             raise BadInput("gbdt_lr is trained on one label; train one model a label.")
+        for name, value, least in (("trees", trees, 1), ("leaves", leaves, 2), ("tree_rows", tree_rows, 1)):
+            must(value >= least, name, value, f"at least {least}")
         self.trees, self.leaves, self.shrinkage, self.tree_rows = trees, leaves, shrinkage, tree_rows
         self.leaf_weight = nn.Parameter(torch.zeros(trees * leaves, 1))
         self.forest = Forest(trees, leaves)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from crossmedia.arguments import must
 from crossmedia.errors import BadInput, did_you_mean
 
 if TYPE_CHECKING:
@@ -59,6 +61,18 @@ def unknown_option(name: str, option: str) -> str:
     return f"{name} has no option {option!r}; its options are: {', '.join(known)}.{did_you_mean(option, known)}"
 
 
+def _check_numbers(option: str, value: Any) -> None:
+    """Refuse what no option can mean: a width below 1, and a number that is negative or not finite.
+
+    Raises:
+        BadInput: the option, its value and what it must be.
+    """
+    if isinstance(value, tuple | list):
+        must(all(width >= 1 for width in value), option, value, "widths of layers, each at least 1")
+    elif isinstance(value, int | float):
+        must(0 <= value < math.inf, option, value, "a finite number, at least 0")
+
+
 def make(name: str, spec: InputSpec, width: int, options: Mapping[str, Any], **shared: Any) -> Model:
     """A new model.
 
@@ -75,6 +89,8 @@ def make(name: str, spec: InputSpec, width: int, options: Mapping[str, Any], **s
     cls, known, own = model_class(name), options_of(name), dict(options)
     if unknown := [option for option in options if option not in known]:
         raise BadInput(unknown_option(name, unknown[0]))
+    for option, value in options.items():
+        _check_numbers(f"{name}.{option}", value)
     embeds = "inputs" in inspect.signature(cls).parameters
     if shared and not embeds:
         raise BadInput(f"{name} cannot share embeddings: it has none.")

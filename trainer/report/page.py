@@ -32,7 +32,7 @@ from crossmedia.trainer.report.facts import headline, of_splits, warnings
 from crossmedia.trainer.report.figures import auc_by_item_count, auc_span, by_model, learning_curves, svg
 from crossmedia.trainer.report.item_photos import item_photos
 from crossmedia.trainer.report.photos import Strip, attention, neighbours
-from crossmedia.trainer.report.tables import gauc_users, number
+from crossmedia.trainer.report.tables import gauc_users, number, of_runs
 from crossmedia.trainer.report.verdict import vectors_of
 from crossmedia.trainer.runs.checkpoint import METRICS, document_of, load_model, needed, samples_folder
 from crossmedia.trainer.runs.results import DEFAULTS, of_now
@@ -41,6 +41,12 @@ from crossmedia.trainer.runs.sealed import open_json
 from crossmedia.trainer.settings import FitConfig, ReportConfig
 
 ATTENDING = ("din", "simtier", "muse")
+
+
+NO_PHOTOS = (
+    "Not drawn: where the vectors are there are no photos. A store holds vectors alone: give --catalogue, too, or the "
+    "--server that has the photos."
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,8 @@ def write_report(config: ReportConfig) -> Path:
         gauc_users=gauc_users(rows[0]["all"]),
         label=label,
         splits=of_splits(samples, label),
-        held_out=samples.has_held_out,
+        held_out=any("held_out_items" in summary.told_parts(row) for row in rows),
+        of_runs=of_runs(rows),
         version=photos.version,
         options=sorted({summary.options_text(line) for line in runs}),
         commits=sorted({line["commit"] for line in runs if line.get("commit")}),
@@ -204,7 +211,11 @@ def _photo_sections(config: ReportConfig, comparison: dict[str, Any], samples: S
             if given and isinstance(error, NoStore | BadInput):
                 raise
             return Section([], f"Not drawn: {error}")
-        return Section(strips, "" if strips else "There are too few rows to draw.", said)
+        if not strips:
+            return Section([], "There are too few rows to draw.", said)
+        if not any(picture.data for strip in strips for picture in (strip.first, *strip.others)):
+            return Section([], NO_PHOTOS, said)
+        return Section(strips, "", said)
 
     return _Photos(
         section(lambda _, images: (neighbours(samples, images, config.seed), "")),

@@ -157,19 +157,22 @@ def rows(lines: Sequence[Line]) -> list[dict[str, Any]]:
 def doubts(lines: Sequence[Line]) -> list[str]:
     """Sentences on models that are no better than a constant on the test part: one a model, images off or on, metric.
 
-    Of several seeds it says in which of them this is so, and quotes the first of those.
+    Of several seeds, or runs where there are several hold-outs, it says in which of them this is so, and quotes the
+    first of those.
     """
     said = []
     models = [line for line in lines if not is_baseline(line)]
     for model, spaces in dict.fromkeys((model_name(line), spaces_of(line)) for line in models):
         runs = [line for line in models if (model_name(line), spaces_of(line)) == (model, spaces)]
+        several = len({line["samples"] for line in runs}) > 1
         found: dict[str, list[tuple[int, str]]] = {}
         for line in runs:
             for metric, text in no_better("test", line["test"]["all"]).items():
                 found.setdefault(metric, []).append((line["seed"], text))
         for in_seeds in found.values():
             (first, text), numbers = min(in_seeds), ", ".join(str(seed) for seed, _ in sorted(in_seeds))
-            seeds = f" in {len(in_seeds)} of {len(runs)} seeds ({numbers}); seed {first}" if len(runs) > 1 else ""
+            of = f"{len(runs)} runs (seeds {numbers})" if several else f"{len(runs)} seeds ({numbers})"
+            seeds = f" in {len(in_seeds)} of {of}; seed {first}" if len(runs) > 1 else ""
             said.append(f"{model} {kind(spaces)}{seeds}: {text}")
     return said
 
@@ -190,6 +193,18 @@ def in_words(names: Sequence[str]) -> str:
 def called(row: dict[str, Any]) -> str:
     """How a row is called: its model, and what vectors it had."""
     return str(row["model"]) if row["baseline"] else f"{row['model']} {kind(row['spaces'])}"
+
+
+def told_parts(row: dict[str, Any]) -> dict[str, str]:
+    """The parts of a row that are worth telling, with their words.
+
+    Where no items but those that are held out are unseen, both parts are the same rows: these are told once.
+    """
+    there = {name: where for name, where in PARTS.items() if name in row}
+    unseen, held_out = (row.get(name, {}) for name in ("unseen_items", "held_out_items"))
+    if held_out and all(unseen.get(name) == held_out.get(name) for name in ("rows", *METRIC_NAMES)):
+        del there["held_out_items"]
+    return there
 
 
 def mean_std(values: Sequence[float | None]) -> dict[str, float | None] | None:

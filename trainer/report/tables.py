@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crossmedia.trainer.baselines import ITEM_USER
-from crossmedia.trainer.report.summary import called
+from crossmedia.trainer.report.summary import called, told_parts
 from crossmedia.words import counted
 
 CONSTANT = "a constant, the share of positives"
@@ -63,10 +63,6 @@ def comparison_table(
         reference: the best that any model could reach, where that is known.
         width: characters in a line.
     """
-    seeds = sorted({row["seeds"] for row in rows if not row["baseline"]}) or [1]
-    hold_outs = max((row.get("hold_outs", 1) for row in rows), default=1)
-    what = f"runs on {hold_outs} hold-outs" if hold_outs > 1 else "seeds"
-    several = f"mean ± standard deviation of {'-'.join(map(str, seeds))} {what}"
     counting = gauc_users(rows[0]["all"]) if rows else ""
     names = [called(row) for row in rows]
     columns = [_Column(heading, [cell(row) for row in rows]) for heading, cell in _cells(rows).items()]
@@ -76,13 +72,29 @@ def comparison_table(
             column.cells.append(values.get(column.heading, ""))
     room = width - GAP - sum(column.width + GAP for column in columns)
     name_width = min(max(map(len, names), default=0), max(MOST_NAME, room))
-    parts: list[RenderableType] = [Text(f"{title}, {several if seeds[-1] > 1 else 'one seed'}")]
+    parts: list[RenderableType] = [Text(f"{title}, {of_runs(rows)}")]
     for some in _beside(columns, width - name_width - GAP):
         parts += ["", _table(names, name_width, some)]
     said = [f"GAUC is of users with rows of both labels: {counting}"] if counting else []
     if any(row["all"]["auc_over_mean"] for row in rows):
-        said.append(f"The means: {ITEM_USER}. In brackets: 95 % interval over users, items, seeds")
+        said.append(f"The means: {ITEM_USER}. {_spread(rows)}")
     return Group(*parts, "", *said)
+
+
+def of_runs(rows: list[dict[str, Any]]) -> str:
+    """What the numbers of rows are: ``mean ± standard deviation of 3 seeds``, or of so many runs on hold-outs."""
+    seeds = sorted({row["seeds"] for row in rows if not row["baseline"]}) or [1]
+    hold_outs = max((row.get("hold_outs", 1) for row in rows), default=1)
+    what = f"runs on {hold_outs} hold-outs" if hold_outs > 1 else "seeds"
+    return f"mean ± standard deviation of {'-'.join(map(str, seeds))} {what}" if seeds[-1] > 1 else "one seed"
+
+
+def _spread(rows: list[dict[str, Any]]) -> str:
+    """What stands behind a difference to the means."""
+    gains = [row["all"]["auc_over_mean"] for row in rows if row["all"]["auc_over_mean"]]
+    if any(gain.get("low") is not None for gain in gains):
+        return "In brackets: 95 % interval over users, items, seeds"
+    return "±: of the seeds alone; other users and items may give another sign"
 
 
 @dataclass(frozen=True)
@@ -99,7 +111,7 @@ class _Column:
 
 def _cells(rows: list[dict[str, Any]]) -> dict[str, Callable[[dict[str, Any]], str]]:
     """The columns, by their headings: what each says of a row."""
-    held_out = any("held_out_items" in row for row in rows)
+    held_out = any("held_out_items" in told_parts(row) for row in rows)
     return {
         "AUC": lambda row: number(row["all"]["auc"]),
         "GAUC": lambda row: number(row["all"]["gauc"]),

@@ -9,7 +9,7 @@ import numpy as np
 
 from crossmedia.features.spec import IMAGE_SPACE
 from crossmedia.trainer.baselines import ITEM_USER
-from crossmedia.trainer.report.summary import PARTS, called, in_words
+from crossmedia.trainer.report.summary import called, in_words, told_parts
 
 T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # two-sided, by degrees of freedom from 1
 OVER = {"auc": "AUC", "gauc": "GAUC"}
@@ -104,9 +104,9 @@ def doubts_of_means(table: Sequence[Row]) -> list[str]:
     for row in table:
         not_better = {
             f"{name}{where} {_change(gain)}": gain
-            for part, where in PARTS.items()
+            for part, where in told_parts(row).items()
             for metric, name in OVER.items()
-            if (gain := row.get(part, {}).get(f"{metric}_over_mean")) and not _is_better(gain, row["seeds"])
+            if (gain := row[part].get(f"{metric}_over_mean")) and not _is_better(gain, row["seeds"])
         }
         if not_better:
             worse = all(gain["mean"] < 0 and not _may_be_chance(gain, row["seeds"]) for gain in not_better.values())
@@ -120,8 +120,8 @@ def _is_better(gain: Row, seeds: int) -> bool:
 
 
 def _may_be_chance(gain: Row, seeds: int) -> bool:
-    """Whether a difference is within what is known of its spread; one seed without an interval knows of none."""
-    return (gain.get("low") is not None or gain["std"] is not None) and is_chance(gain, seeds)
+    """Whether a difference may be chance, as far as is known of its spread; one seed without an interval knows none."""
+    return (gain.get("low") is None and gain["std"] is None) or is_chance(gain, seeds)
 
 
 def _change(gain: Row) -> str:
@@ -157,8 +157,8 @@ def vectors_of(spaces: Sequence[str]) -> str:
 
 def _helped(row: Row) -> Iterator[str]:
     """What vectors did to a model, of each part of the rows."""
-    for part, where in PARTS.items():
-        gain = row.get(part, {}).get("auc_gain")
+    for part, where in told_parts(row).items():
+        gain = row[part].get("auc_gain")
         if gain is None:
             continue
         verdict = "helped" if gain["mean"] > 0 else "hurt"
