@@ -105,11 +105,11 @@ def test_popularity_is_what_the_training_rows_say_and_nothing_of_an_unknown_item
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=list(SPECS))
-def test_every_weight_is_stepped_once_and_those_of_concepts_by_longer_steps(spec: InputSpec) -> None:
+def test_every_weight_is_stepped_once_and_those_of_what_sells_by_longer_steps(spec: InputSpec) -> None:
     model = made(spec)
     (optimizer,) = model.optimizers(0.01)
     steps = [(parameter, group["lr"]) for group in optimizer.param_groups for parameter in group["params"]]
-    fast = {id(parameter) for parameter in model.of_spaces.parameters()}
+    fast = {id(layer_of(model, space).sells) for space in spec.spaces}
     assert len({id(parameter) for parameter, _ in steps}) == len(steps) == len(list(model.parameters()))
     for parameter, step in steps:
         assert step == pytest.approx(0.01 * FASTER if id(parameter) in fast else 0.01)

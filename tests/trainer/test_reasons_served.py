@@ -231,3 +231,26 @@ def test_a_model_without_embeddings_has_no_reasons(
         explain(tmp_path / "lr", tmp_path / "reasons.parquet")
     with pytest.raises(BadInput, match="no sum of terms"):
         score(tmp_path / "lr", tmp_path / "s.parquet", samples=folder, reasons=1)
+
+
+def test_the_light_net_of_rocket_has_exact_reasons(
+    folder: Path, served: dict[str, MockTransport], tmp_path: Path
+) -> None:
+    options = {"light": "concepts", "booster": "din"}
+    fit(FitConfig(str(folder), str(tmp_path / "run"), model="rocket", options=options, **SETTINGS), transports())
+    told = explain(tmp_path / "run", tmp_path / "reasons.parquet", rows=20)
+    assert told["contributions"] == "exact"
+    assert told["error"] <= 1e-5
+    scorer, (user, candidates) = scorer_of(tmp_path / "run"), request(folder)
+    assert len(scorer.score(user, candidates, now_s=1000, reasons=2).reasons[0]) == 2
+
+
+def test_validated_on_unseen_items_with_ids_hidden(folder: Path, tmp_path: Path) -> None:
+    """What a run forgets of items it has no rows of, popularity among it, an exported model forgets too."""
+    settings = {**SETTINGS, "validate_on": "unseen-items", "id_dropout": 0.3, "embedding_l2": 0.1}
+    result = fit(FitConfig(str(folder), str(tmp_path / "run"), model="concepts", **settings), transports())
+    assert result["validation"]["all"]["rows"] == result["validation"]["unseen_items"]["rows"]
+    user, candidates = request(folder)
+    of_run = scorer_of(tmp_path / "run").score(user, candidates, now_s=1000)
+    exported = scorer_of(export_model(tmp_path / "run", folder, tmp_path / "white.pt2"))
+    assert exported.score(user, candidates, now_s=1000) == pytest.approx(of_run, abs=1e-6)

@@ -18,7 +18,7 @@ from crossmedia.trainer.layers.spaces import MEAN
 from crossmedia.trainer.models.base import EmbeddingModel
 from crossmedia.trainer.tensors import Bag, SpaceVectors, TensorBatch
 
-FASTER = 5.0  # steps of the weights of concepts, beside those of embeddings
+FASTER = 5.0  # steps of the weights of what sells, beside those of all others
 REST = 1 / 3  # of a rest concept, so that the same penalty costs its weight nine times as much
 
 
@@ -162,9 +162,9 @@ class Concepts(EmbeddingModel):
         return self.l2 * found * min(batch.rows, 1)  # a process without rows has nothing to say
 
     def optimizers(self, learning_rate: float) -> list[torch.optim.Optimizer]:
-        """As ``Model.optimizers``; weights of concepts take longer steps, for they begin at 0 and have far to go."""
+        """As ``Model.optimizers``; weights of what sells take longer steps, for they begin at 0 and have far to go."""
         (optimizer,) = super().optimizers(learning_rate)
-        fast = list(self.of_spaces.parameters())
+        fast = [layer.sells for layer in self.of_spaces.values() if isinstance(layer, ConceptTerms)]
         for group in optimizer.param_groups:
             group["params"] = [parameter for parameter in group["params"] if all(parameter is not one for one in fast)]
         if fast:
