@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -135,6 +136,22 @@ def test_a_request_with_reasons_names_behaviours_as_they_were_given(run: Path, f
     assert [len(reasons) for reasons in found.reasons] == [5] * 6
     behaviours = {one.behaviour for reasons in found.reasons for one in reasons} - {None}
     assert behaviours <= {0, 1, 2, 3}
+
+
+def test_a_request_may_be_arrays_and_lack_times_and_the_sentence_claims_no_day(run: Path, folder: Path) -> None:
+    scorer, (user, candidates) = scorer_of(run), request(folder)
+    user |= {"hist_action": ["clicked", "bought", "clicked", "clicked"]}
+    lists = scorer.score(user, candidates, now_s=1000, reasons=2)
+    arrays = {k: pa.array(v) if k in ("hist_action", "hist_time", "hist_item_id") else v for k, v in user.items()}
+    assert scorer.score(arrays, candidates, now_s=1000, reasons=2).reasons == lists.reasons
+    timeless = {name: values for name, values in user.items() if name != "hist_time"}
+    found = scorer.score(timeless, candidates, now_s=1000, reasons=2)
+    batch = scorer._requests.batch(user, candidates, 1000)
+    assert [(one.action, one.time_s) for one in scorer._done(batch, user)] == [
+        *(("clicked", 100.0), ("bought", 200.0), ("clicked", 300.0), ("clicked", 400.0)),
+    ]
+    assert {one.time_s for one in scorer._done(batch, timeless)} == {None}
+    assert not any("today" in said for said in found.sentences)
 
 
 def test_without_the_behaviours_that_are_named_it_is_below(run: Path, folder: Path) -> None:
