@@ -51,7 +51,7 @@ class Concepts(EmbeddingModel):
         width: int = 16,
         inputs: ModelInputs | None = None,
         *,
-        l2: float = 1e-4,
+        l2: float = 1e-3,
         length_power: float = 0.5,
     ):
         super().__init__(spec, width, inputs)
