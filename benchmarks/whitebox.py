@@ -141,7 +141,7 @@ def of_picture(found: Explained) -> Floats:
 
 
 def effects(found: Explained) -> dict[str, float]:
-    """What a standard deviation of each anchor adds to the logit, by name: the slope of its terms on how much there is."""
+    """What a standard deviation of each anchor adds to the logit, by name: the slope of its terms on its amount."""
     first = found.contributions[0]
     values = np.concatenate([one.values for one in found.contributions]).astype(np.float64)
     amounts = np.concatenate([one.amounts for one in found.contributions]).astype(np.float64)

@@ -260,6 +260,8 @@ def score(
         raise BadInput(f"--out is {out}: scores are written as Parquet. Give a name that ends in .parquet.")
     if Path(model).is_file() and not exported:
         raise BadInput(f"{model} is a file and no run folder. If 'trainer export' wrote it, give --exported, too.")
+    if exported and reasons:
+        raise BadInput("An exported model gives probabilities alone. For reasons give the run folder.")
     predictor, lineage, fitted = _predictor(model, exported)
     opened = Samples(samples)
     lineage.check_samples(opened)
@@ -268,9 +270,7 @@ def score(
         feed = Feed(opened, spaces, batch_size, CPU)
         probabilities = predict(predictor, feed, split)
         table = scores_table(opened, split, probabilities, lineage.inputs.labels)
-        if reasons:
-            if not isinstance(predictor, Model):
-                raise BadInput("An exported model gives probabilities alone. For reasons give the run folder.")
+        if isinstance(predictor, Model) and reasons:
             told = reasons_table(predictor, load_cards(model), feed, split, reasons)
             for name in told.column_names:
                 table = table.append_column(name, told[name])

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from copy import copy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -18,11 +19,13 @@ from typing import Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from crossmedia.arguments import check_places, check_whole, must
 from crossmedia.concepts import ConceptCard
 from crossmedia.errors import BadInput
+from crossmedia.features.batch import Batch
 from crossmedia.features.columns import ACTION, HISTORY, ITEM
 from crossmedia.features.reading.request import RequestColumns, RequestReader
 from crossmedia.features.spec import BY_IMAGE
@@ -40,6 +43,7 @@ from crossmedia.trainer.reasons.contributions import contributions, with_prefere
 from crossmedia.trainer.reasons.explained import Explained, reasons_of
 from crossmedia.trainer.reasons.preferences import amount, as_columns, check_preferences, of_concepts, shifted
 from crossmedia.trainer.reasons.sentences import Done, sentence
+from crossmedia.trainer.reasons.tables import done_of
 from crossmedia.trainer.runs.checkpoint import Lineage, load_cards, load_model, samples_folder
 from crossmedia.trainer.tensors import SpaceVectors
 
@@ -95,6 +99,7 @@ class Scorer:
             spaces=spec.space_keys,
         )
         self._requests = RequestReader(columns, vocabulary, names, item_names)
+        self._actions = vocabulary.values.get(ACTION)
         self._load_again: Callable[[], Scorer] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -247,17 +252,23 @@ class Scorer:
         cards = self._known_cards()
         found = contributions(self._predictor, fed.tensors, vectors, cards)
         found = with_preferences(found, wanted, of_concepts(preferences, cards))
-        given = len(user.get(HISTORY + ITEM) or ())
-        seen = int(batch.history.lengths[0]) if len(batch) else 0
-        done = _done(user, given)[given - seen :]
+        done = self._done(batch, user) if len(batch) else []
+        behaviours = user.get(HISTORY + ITEM)
+        first = 0 if behaviours is None else len(behaviours) - len(done)
         return Explained(
             probabilities,
-            tuple(reasons_of(found, row, reasons, given - seen) for row in range(len(batch))),
+            tuple(reasons_of(found, row, reasons, first) for row in range(len(batch))),
             tuple(sentence(found, row, done, now, never_said) for row in range(len(batch))),
             found,
-            given - seen,
+            first,
             as_columns(preferences),
         )
+
+    def _done(self, batch: Batch, user: Mapping[str, Any]) -> list[Done]:
+        """The behaviours of a request that the model saw, oldest first; without times where not all are given."""
+        done, times = done_of(batch, 0, self._actions), user.get(HISTORY + "time")
+        known = times is not None and not pc.is_null(pa.array(times), nan_is_null=True).to_numpy(False).any()
+        return done if known else [replace(one, time_s=None) for one in done]
 
     def _known_cards(self) -> Mapping[str, ConceptCard]:
         """What the numbers of vectors mean; asked once where the run does not say."""
@@ -285,13 +296,6 @@ class Scorer:
         know are not counted: new users and items are to be expected.
         """
         return self._requests.unmatched.counts()
-
-
-def _done(user: Mapping[str, Any], count: int) -> list[Done]:
-    """The behaviours of a request, oldest first."""
-    actions = user.get(HISTORY + ACTION) or [""] * count
-    times = user.get(HISTORY + "time") or [None] * count
-    return [Done(str(action or ""), when) for action, when in zip(actions, times, strict=True)]
 
 
 def _absolute(place: str | Path) -> str:

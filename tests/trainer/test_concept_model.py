@@ -14,7 +14,7 @@ from crossmedia.trainer.layers.additive import MATCH, MISSING, SAME, SELLS, TAST
 from crossmedia.trainer.layers.inputs import InputSpec
 from crossmedia.trainer.layers.spaces import mean_vectors
 from crossmedia.trainer.models import make
-from crossmedia.trainer.models.concepts import REST, Concepts
+from crossmedia.trainer.models.concepts import FASTER, REST, Concepts
 from crossmedia.trainer.models.rocket import Rocket
 
 COUNTS = torch.tensor([0, 5, 1, 9, 2, 2, 0, 30, 4])
@@ -102,6 +102,17 @@ def test_popularity_is_what_the_training_rows_say_and_nothing_of_an_unknown_item
     assert model.popularity[[0, 6]].tolist() == [0.0, 0.0]
     assert (counts * model.popularity).sum() == pytest.approx(0.0, abs=1e-4)  # over rows it is 0
     assert model.popularity[7] > model.popularity[3] > model.popularity[2]
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=list(SPECS))
+def test_every_weight_is_stepped_once_and_those_of_what_sells_by_longer_steps(spec: InputSpec) -> None:
+    model = made(spec)
+    (optimizer,) = model.optimizers(0.01)
+    steps = [(parameter, group["lr"]) for group in optimizer.param_groups for parameter in group["params"]]
+    fast = {id(layer_of(model, space).sells) for space in spec.spaces}
+    assert len({id(parameter) for parameter, _ in steps}) == len(steps) == len(list(model.parameters()))
+    for parameter, step in steps:
+        assert step == pytest.approx(0.01 * FASTER if id(parameter) in fast else 0.01)
 
 
 def test_rest_costs_nine_times_as_much() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -137,6 +138,22 @@ def test_a_request_with_reasons_names_behaviours_as_they_were_given(run: Path, f
     assert behaviours <= {0, 1, 2, 3}
 
 
+def test_a_request_may_be_arrays_and_lack_times_and_the_sentence_claims_no_day(run: Path, folder: Path) -> None:
+    scorer, (user, candidates) = scorer_of(run), request(folder)
+    user |= {"hist_action": ["clicked", "bought", "clicked", "clicked"]}
+    lists = scorer.score(user, candidates, now_s=1000, reasons=2)
+    arrays = {k: pa.array(v) if k in ("hist_action", "hist_time", "hist_item_id") else v for k, v in user.items()}
+    assert scorer.score(arrays, candidates, now_s=1000, reasons=2).reasons == lists.reasons
+    timeless = {name: values for name, values in user.items() if name != "hist_time"}
+    found = scorer.score(timeless, candidates, now_s=1000, reasons=2)
+    batch = scorer._requests.batch(user, candidates, 1000)
+    assert [(one.action, one.time_s) for one in scorer._done(batch, user)] == [
+        *(("clicked", 100.0), ("bought", 200.0), ("clicked", 300.0), ("clicked", 400.0)),
+    ]
+    assert {one.time_s for one in scorer._done(batch, timeless)} == {None}
+    assert not any("today" in said for said in found.sentences)
+
+
 def test_without_the_behaviours_that_are_named_it_is_below(run: Path, folder: Path) -> None:
     """Asked again without them, the served model says so, too."""
     scorer, (user, candidates) = scorer_of(run), request(folder)
@@ -231,3 +248,26 @@ def test_a_model_without_embeddings_has_no_reasons(
         explain(tmp_path / "lr", tmp_path / "reasons.parquet")
     with pytest.raises(BadInput, match="no sum of terms"):
         score(tmp_path / "lr", tmp_path / "s.parquet", samples=folder, reasons=1)
+
+
+def test_the_light_net_of_rocket_has_exact_reasons(
+    folder: Path, served: dict[str, MockTransport], tmp_path: Path
+) -> None:
+    options = {"light": "concepts", "booster": "din"}
+    fit(FitConfig(str(folder), str(tmp_path / "run"), model="rocket", options=options, **SETTINGS), transports())
+    told = explain(tmp_path / "run", tmp_path / "reasons.parquet", rows=20)
+    assert told["contributions"] == "exact"
+    assert told["error"] <= 1e-5
+    scorer, (user, candidates) = scorer_of(tmp_path / "run"), request(folder)
+    assert len(scorer.score(user, candidates, now_s=1000, reasons=2).reasons[0]) == 2
+
+
+def test_validated_on_unseen_items_with_ids_hidden(folder: Path, tmp_path: Path) -> None:
+    """What a run forgets of items it has no rows of, popularity among it, an exported model forgets too."""
+    settings = {**SETTINGS, "validate_on": "unseen-items", "id_dropout": 0.3, "embedding_l2": 0.1}
+    result = fit(FitConfig(str(folder), str(tmp_path / "run"), model="concepts", **settings), transports())
+    assert result["validation"]["all"]["rows"] == result["validation"]["unseen_items"]["rows"]
+    user, candidates = request(folder)
+    of_run = scorer_of(tmp_path / "run").score(user, candidates, now_s=1000)
+    exported = scorer_of(export_model(tmp_path / "run", folder, tmp_path / "white.pt2"))
+    assert exported.score(user, candidates, now_s=1000) == pytest.approx(of_run, abs=1e-6)

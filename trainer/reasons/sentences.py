@@ -18,8 +18,10 @@ STABLE = 0.7  # correlation at which other seeds must have found a free concept
 ALIKE = 0.5  # of the largest contribution, from which on a behaviour is named with it
 NUMBERS = ("", "the one", "the two", "the three", "the four", "the five")
 DONE = {
-    **{"click": "looked at", "view": "looked at", "fav": "liked", "like": "liked", "cart": "put into the cart"},
-    **{"buy": "bought", "purchase": "bought", "order": "bought"},
+    **dict.fromkeys(("click", "clicked", "view", "viewed"), "looked at"),
+    **dict.fromkeys(("fav", "favourite", "like", "liked"), "liked"),
+    **dict.fromkeys(("cart", "carted"), "put into the cart"),
+    **dict.fromkeys(("buy", "bought", "purchase", "purchased", "order", "ordered"), "bought"),
 }
 DAY_S, WEEK = 86_400, 6  # after which a day of the week is no day any more
 

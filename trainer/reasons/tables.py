@@ -52,7 +52,7 @@ def reasons_table(model: Model, cards: Mapping[str, ConceptCard], feed: Feed, sp
                     for one in reasons_of(found, row, count)
                 ]
             )
-            said.append(sentence(found, row, _done(batch, row, actions), float(batch.timestamp[row])))
+            said.append(sentence(found, row, done_of(batch, row, actions), float(batch.timestamp[row])))
     return pa.table({"reasons": pa.array(reasons, pa.list_(REASON)), "sentence": pa.array(said, pa.string())})
 
 
@@ -61,8 +61,14 @@ def _value(values: pa.Array, place: int) -> str | None:
     return values[place - 1].as_py() if place else None
 
 
-def _done(batch: Batch, row: int, actions: pa.Array | None) -> list[Done]:
-    """The behaviours of a row, oldest first."""
+def done_of(batch: Batch, row: int, actions: pa.Array | None) -> list[Done]:
+    """The behaviours of a row, oldest first.
+
+    Args:
+        batch: that the row is in.
+        row: which.
+        actions: raw values of the vocabulary of actions, place 1 first; None: there is none.
+    """
     first, last = batch.history.offsets[row : row + 2]
     now = float(batch.timestamp[row])
     return [
