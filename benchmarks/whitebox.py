@@ -261,17 +261,16 @@ def measure(arguments: argparse.Namespace) -> None:
     }
     shares = {name: named_share(runs) for name, runs in told.items()}
     gained = {name: np.mean(runs, axis=0) - np.mean(auc["DIN, ids only"], axis=0) for name, runs in auc.items()}
-    by = "DIN, frozen vectors" if "DIN, frozen vectors" in gained else "DIN, concepts"
     ratios = {
         "sum_error": max(max(one.error, one.exported_error) for runs in told.values() for one in runs),
-        "kept_grocery": float(gained["concepts"][0] / gained[by][0]),
-        "kept_grocery_unseen": float(gained["concepts"][1] / gained[by][1]),
+        "kept_grocery": float(gained["concepts"][0] / gained["DIN, concepts"][0]),  # of the same vectors
+        "kept_grocery_unseen": float(gained["concepts"][1] / gained["DIN, concepts"][1]),
         "jaccard": jaccard([top_terms(one) for one in told["concepts"]]),
     }
     if "concepts, hidden anchors" in correlations:
         ratios["truth_hidden"] = correlations["concepts, hidden anchors"]
     aucs = {name: [round(float(value), 4) for value in np.mean(runs, axis=0)] for name, runs in auc.items()}
-    finish("whitebox", ratios, auc=aucs, correlation=correlations, rest_share=shares, effects=means, beside=by)
+    finish("whitebox", ratios, auc=aucs, correlation=correlations, rest_share=shares, effects=means)
 
 
 def named_share(runs: list[Explained]) -> float:
