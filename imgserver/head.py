@@ -326,7 +326,7 @@ def new_head(spec: HeadSpec, features: Features, start: str = "pca", backbone: s
     if len(features) <= spec.dim:
         raise BadInput(
             f"A head that starts as a PCA to {spec.dim} numbers needs more than {spec.dim} features; the training rows "
-            f"lead to {len(features)}. Use --head-start random, or a narrower head."
+            f"lead to {len(features)}. Make it narrower (--head-widths), or start it at random (--head-start)."
         )
     pca = fit_pca(features, min(spec.widths[1], len(features) - 1, spec.widths[0])).linear[0]
     weight[: pca.out_features], bias[: pca.out_features] = pca.weight.detach().numpy(), pca.bias.detach().numpy()

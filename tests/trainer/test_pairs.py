@@ -288,6 +288,12 @@ def test_any_log_of_a_few_users(seed: int, category: str, source: Any) -> None:
         (PairOptions(window_h=float("nan")), "photo", "window_h is nan"),
         (PairOptions(weights={"buy": -1}), "photo", "'buy' is -1"),
         (PairOptions(weights={"buy": float("nan")}), "photo", "'buy' is nan"),
+        (PairOptions(weights={"buy": 1e300}), "photo", "'buy' is 1e[+]300; it must be a number from 0 to 1,000,000"),
+        (
+            PairOptions(weights={"cilck": 3}),
+            "photo",
+            r"a weight for 'cilck', which is no kind .* Did you mean 'click'\?",
+        ),
         (PairOptions(weights={"buy": 0, "click": 0, "cart": 0}), "photo", "has no pair"),
         (PairOptions(category="shelves"), "photo", "there are: shelf.*'shelf'"),
         (PairOptions(source="swing"), "photo", "source is 'swing'"),  # type: ignore[arg-type]

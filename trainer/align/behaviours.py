@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from crossmedia.errors import BadInput
+from crossmedia.errors import BadInput, did_you_mean
 from crossmedia.features.batch import Int64Array
 from crossmedia.features.columns import ACTION, ITEM_ROW, label_columns
 from crossmedia.features.hashing import Hashes, draw
@@ -20,8 +20,10 @@ from crossmedia.features.reading.row_groups import HISTORY_ACTION, HISTORY_ROW, 
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.slices import column
 from crossmedia.trainer.align.keys import Flags
+from crossmedia.trainer.align.pair_options import WEIGHTS
 
 USER, DAY_S = "user_id", 86_400
+MOST = 1e6  # a weight: sums of products of two are exact enough in fp32
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -103,11 +105,9 @@ class Training:
             weights: kind of behaviour, or label -> what it counts.
 
         Raises:
-            BadInput: a weight is no number from 0 on.
+            BadInput: a weight is no number from 0 to a million, or of a kind that the samples do not know.
         """
-        for name, weight in weights.items():
-            if not 0 <= weight < np.inf:
-                raise BadInput(f"The weight of {name!r} is {weight}; it must be a number from 0 on.")
+        _check(samples, weights)
         rows, labels, done, actions = _read(samples)
         kinds = _kinds(samples, weights, rows.acts[labels.any(axis=1)], rows.acts, done.acts, actions)
         of_labels = np.array([weights.get(name, 1.0) for name in samples.labels], dtype=np.float32)
@@ -154,6 +154,18 @@ def _owners(stored: StoredRows, users: Int64Array) -> Int64Array:
     behaviours = np.arange(len(stored.behaviours[HISTORY_ROW]))
     last = np.searchsorted(stored.slices.start[by_start], behaviours, side="right") - 1
     return users[by_start][last]
+
+
+def _check(samples: Samples, weights: Mapping[str, float]) -> None:
+    names = list(samples.labels) + (samples.vocabulary.values[ACTION].to_pylist() if samples.actions else [])
+    for name, weight in weights.items():
+        if not 0 <= weight <= MOST:
+            raise BadInput(f"The weight of {name!r} is {weight}; it must be a number from 0 to {MOST:,.0f}.")
+        if name not in names and name not in WEIGHTS:
+            raise BadInput(
+                f"There is a weight for {name!r}, which is no kind of behaviour and no label of the samples in "
+                f"{samples.folder}; these are: {', '.join(names)}.{did_you_mean(name, names)}"
+            )
 
 
 def _kinds(

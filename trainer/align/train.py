@@ -25,6 +25,7 @@ from crossmedia.imgserver.client import Vectors
 from crossmedia.options import checked
 from crossmedia.trainer import processes
 from crossmedia.trainer.align.batches import PairBatch
+from crossmedia.trainer.align.doubts import doubts
 from crossmedia.trainer.align.learner import AlignLearner
 from crossmedia.trainer.align.measure import AT, BLOCK
 from crossmedia.trainer.align.run import NAME, AlignRun, open_features, open_run, space_of
@@ -188,9 +189,12 @@ def outcome(run: AlignRun) -> dict[str, Any]:
         rescale(run, start_length / mean_length(run))
     for part in measured.queries:
         found[part]["aligned"] = measured.of_head(part, AT)
+    kept = "aligned" if state.best_epoch >= 0 else "start"
+    others = ("start", "random") if kept == "aligned" else ("random",)
     return {
-        "kept": "aligned" if state.best_epoch >= 0 else "start",
+        "kept": kept,
         "recall": found,
+        "doubts": [sentence for part in found for sentence in doubts(part, found[part], others)],
         "temperature": float(best_temperature.exp()),
         "pairs": len(run.pairs),
         "users": len(np.unique(run.pairs.users)),

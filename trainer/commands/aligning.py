@@ -99,7 +99,9 @@ def _said(result: dict[str, Any]) -> Iterator[str]:
             f"that no pair has"
         )
         for name in ("random", "features", "start", "aligned"):
-            yield f"  {name:<8} " + ", ".join(f"recall@{k} {value:.4f}" for k, value in found[name].items())
+            told = {k: value for k, value in found[name].items() if int(k) < found["pool"]}  # among fewer it is 1
+            yield f"  {name:<8} " + ", ".join(f"recall@{k} {value:.4f}" for k, value in told.items())
+    yield from result["doubts"]
     yield (
         f"{result['pairs']:,} pairs of {result['users']:,} users and {result['images']:,} images; "
         f"{counted(result['epochs'], 'epoch')}, best {result['best_epoch']}; {result['pairs_per_s']:,.0f} pairs/s; "
