@@ -21,8 +21,8 @@ def test_a_difference_that_chance_makes_is_said_with_its_figures() -> None:
     (said,) = doubts("test", FOUND)
     # Twice the standard error of the difference of two shares of 1,000: 1.96 * sqrt((.33 * .67 + .31 * .69) / 1000).
     assert said == (
-        "test: aligned is not shown to be better than start: recall@100 0.3300 and 0.3100, where 1,000 queries differ by "
-        "0.0409 by chance."
+        "test: aligned is not shown to be better than start: recall@100 0.3300 and 0.3100, where 1,000 queries "
+        "differ by 0.0409 by chance."
     )
     assert doubts("test", FOUND | {"queries": 5000}) == []
     assert doubts("test", FOUND, others=("random",)) == []
