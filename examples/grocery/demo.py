@@ -108,10 +108,10 @@ def run(
 
 
 def training_s(runs: Path) -> float:
-    """What the runs of a comparison that have ended say that their epochs took."""
+    """What the runs of a comparison that have ended say that their epochs took; means beside them are not trained."""
     file = runs / "results.jsonl"
     lines = file.read_text().splitlines() if file.exists() else []
-    return sum(float(json.loads(line)["train"]["seconds"]) for line in lines)
+    return sum(float(json.loads(line)["train"].get("seconds", 0)) for line in lines)
 
 
 def end_server(store: Path) -> None:
