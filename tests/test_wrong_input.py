@@ -63,6 +63,7 @@ RIGHT = {
     "trainer fit": "--samples folder --server {server} --timeout-s 0.5",
     "trainer align": "--samples folder --server {server} --timeout-s 0.5",
     "trainer compare": "--samples folder --server {server} --timeout-s 0.5",
+    "trainer explain": "{run} --server {server} --timeout-s 0.5 --out reasons.parquet",
     "trainer evaluate": "{run} --server {server} --timeout-s 0.5",
     "trainer score": "{run} --samples {samples} --server {server} --timeout-s 0.5",
     "trainer export": "full",

@@ -169,8 +169,9 @@ class ServerInfo:
             )
         else:
             advice = "A part of the image server's store does not answer, or it was still computing; its log says more."
+        were = "was" if images == 1 else "were"
         return DeadlineExceeded(
-            f"{counted(images, 'vector')} were not ready within {timeout_s:.3g} s (the first: that of id {image_id}, "
+            f"{counted(images, 'vector')} {were} not ready within {timeout_s:.3g} s (the first: that of id {image_id}, "
             f"{Status(status).name}). {advice}"
         )
 

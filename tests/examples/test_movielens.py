@@ -62,8 +62,10 @@ def test_the_commands_of_the_example(prepared: Path) -> None:
     assert sorted(opened.vocabulary.values["action"].to_pylist()) == ["disliked", "liked"]
     assert set(opened.text_columns) == {"genres", "title"}
     plain, held_out = json.loads(run_command("trainer", "results", str(results), "--json").stdout)
-    assert [row["images"] for row in plain["rows"]] == [False, True]
-    assert all(row["all"]["auc"]["mean"] > 0.6 for row in plain["rows"])
+    models = [row for row in plain["rows"] if not row["baseline"]]
+    assert [row["images"] for row in models] == [False, True]
+    assert [row["model"] for row in plain["rows"] if row["baseline"]] == ["constant", "item mean", "item + user mean"]
+    assert all(row["all"]["auc"]["mean"] > 0.6 for row in models)
     assert "held_out_items" not in plain["rows"][0]
     assert held_out["rows"][0]["held_out_items"]["rows"] > 300
     assert "on items held out entirely" in held_out["sentence"]

@@ -338,7 +338,7 @@ def config(samples: Path, tmp_path: Path) -> FitConfig:
 
 @pytest.mark.parametrize("servers", [1, 2])
 def test_fit_learns_a_head_and_its_version_evaluates_the_same(
-    config: FitConfig, graph_cache: Path, tmp_path: Path, servers: int
+    config: FitConfig, graph_cache: Path, photos: Path, tmp_path: Path, servers: int
 ) -> None:
     """From training to serving, by the commands a user types; with two servers each has its part of the images."""
     names = free_addresses(servers)
@@ -346,7 +346,8 @@ def test_fit_learns_a_head_and_its_version_evaluates_the_same(
     stores = shared_out(graph_cache, tmp_path / "shared", names) if parts else [copy_store(graph_cache, tmp_path / "s")]
     with ExitStack() as stack:
         for store, name in zip(stores, names, strict=True):
-            start(store, stack, f"--port={name.rpartition(':')[2]}", *(ownership(names, name) if parts else ()))
+            port = f"--port={name.rpartition(':')[2]}"
+            start(store, stack, port, f"--catalogue={photos}", *(ownership(names, name) if parts else ()))
         server = ",".join(reversed(names))
         options = [f"--samples={config.samples}", f"--server={server}", f"--out={config.out}", "--head=learn"]
         options += ["--epochs=2", "--batch-size=256", "--width=4", "--max-missing=0.2", "--head-widths=64,12", "--json"]

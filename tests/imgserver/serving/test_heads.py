@@ -300,7 +300,7 @@ def test_few_features_start_as_wide_a_pca_as_there_is() -> None:
     wide = new_head(HeadSpec("learned", (40, 60, 10)), features(), "pca")
     vectors = wide(torch.from_numpy(features())).detach().numpy()
     assert vectors == pytest.approx(fit_pca(features(), 40).apply_numpy(features())[:, :10], abs=1e-4)
-    with pytest.raises(BadInput, match="show 6"):
+    with pytest.raises(BadInput, match="the training rows lead to 6"):
         new_head(HeadSpec("learned", (40, 20, 10, 6)), features(6), "pca")
 
 
@@ -351,7 +351,7 @@ def test_a_learned_head_becomes_a_version(store: Path, photos: Path, tmp_path: P
     said = run_command(*command).stdout
     version = head.version(name)
     assert version in said
-    assert "100 images" in said
+    assert "100 vectors" in said
     assert run_command(*command).stdout.splitlines()[1:] == said.splitlines()[1:]  # again: nothing else happens
     assert '"active": true' in before
     run_command("imgserver", "versions", f"--store={store}", f"--activate={version}")
@@ -373,7 +373,7 @@ def test_vectors_that_float16_cannot_hold_are_not_stored(store: Path) -> None:
         head = Head(HeadSpec("learned", (1280, 4)), features.name)
         with torch.no_grad():
             head.linear[0].bias[2] = 1e5
-        with pytest.raises(BadInput, match=r"of 100 images in .*\+learned@.* reach 1e\+05"):
+        with pytest.raises(BadInput, match=r"100 of the vectors of .*\+learned@.* reach 1e\+05"):
             apply_head(opened, head)
         assert not len(opened.index.load(head.version(features.name))[0])
 

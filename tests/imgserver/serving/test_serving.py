@@ -111,7 +111,7 @@ def test_vectors_that_float16_cannot_hold_are_not_served(
 
     client = ImageClient(LocalTransport(service), timeout_s=2)
     monkeypatch.setattr(Head, "apply_numpy", lambda head, features: too_large(head, features))
-    with pytest.raises(DeadlineExceeded, match=r"\(the first: image 160, FAILED\)"):
+    with pytest.raises(DeadlineExceeded, match=r"\(the first: that of id 160, FAILED\)"):
         client.get([160])
     assert "image" in caplog.text
     assert "float16 cannot hold" in caplog.text
@@ -266,7 +266,7 @@ def test_a_cnn_that_fails_harms_its_images_alone_and_health_says_so(
 
     with monkeypatch.context() as broken:
         broken.setattr(engine, "run", lambda pixels: 1 / 0)
-        with pytest.raises(DeadlineExceeded, match=r"image 151, FAILED.*its log says why"):
+        with pytest.raises(DeadlineExceeded, match=r"id 151, FAILED.*its log says why"):
             client.get([1, 151])
         assert "the CNN failed (images: 1, the first is 151): division by zero" in caplog.text
         assert client.get([1]).ok.all(), "what is stored is served"
@@ -315,7 +315,7 @@ def test_a_fault_before_the_cnn_harms_its_image_alone(
     client = ImageClient(LocalTransport(service), timeout_s=0.5)
     with monkeypatch.context() as broken:
         broken.setattr(service.catalogue, "read", lambda image_id, most: [][0])
-        with pytest.raises(DeadlineExceeded, match="image 152, FAILED"):
+        with pytest.raises(DeadlineExceeded, match="id 152, FAILED"):
             client.get([152])
     assert "failed before the CNN (images: 1, the first is 152)" in caplog.text
     assert client.get([152], timeout_s=10).ok.all()

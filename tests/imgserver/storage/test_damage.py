@@ -255,7 +255,7 @@ def test_the_daemon_makes_damaged_rows_anew_from_features_or_says_that_it_failed
             found = client.get([i for i in range(100) if i != 20])
             assert found.ok.all(), "30 was made anew"
             assert (found.values == np.delete(right.values, 20, axis=0)).all()
-            with pytest.raises(Exception, match="image 20, FAILED"):
+            with pytest.raises(Exception, match="id 20, FAILED"):
                 client.get([20])
             assert client.info().counters.rows_damaged == 3
         report = json.loads(run_command("imgserver", "mend", f"--store={store}", "--json").stdout)
