@@ -90,13 +90,10 @@ def scores_table(samples: Samples, split: str, probabilities: Probabilities, lab
         ``timestamp``, ``raw_user_id`` and ``raw_item_id``, which are the keys of the log; ``label``, of the first of
         ``labels``, and ``label_<label>`` of the others; and what ``predictions_table`` gives.
     """
-    names = label_columns(labels).values()
     keys = ["timestamp", "raw_user_id", "raw_item_id"]
     frame = samples.frame(split, [*keys, *(label_column(samples.labels, label) for label in labels)])
-    time, user, item, *of_labels = frame.columns
-    scored = predictions_table(probabilities, labels)
-    columns = [time, user, item, *of_labels, *scored.columns]
-    return pa.table(columns, names=[*keys, *names, *scored.column_names])
+    rows = frame.rename_columns([*keys, *label_columns(labels).values()])
+    return _beside(rows, predictions_table(probabilities, labels))
 
 
 def measure(samples: Samples, split: str, probabilities: npt.NDArray[Any], label: str = "") -> dict[str, Any]:
@@ -227,10 +224,9 @@ def score(
         out: the Parquet file.
         exported: the model is what ``export_model`` wrote.
         samples: folder of samples.
-        server: address of the image server; a model without images asks nobody. Where nothing is given here and in the
-            next two, vectors are where the run had them.
-        store: take the vectors from this store in this process; no server is asked.
-        vectors: address, or folder of a store, by space, for a model with several spaces.
+        server: as for ``evaluate``, and so are the next two.
+        store: a store in this process.
+        vectors: by space.
         split: which rows.
         batch_size: rows at a time.
         reasons: so many of each row, and a sentence for the shopper, beside the predictions of a run of ``concepts``.
@@ -254,14 +250,7 @@ def score(
     check_places(model=model, out=out, samples=samples, store=store)
     check_seconds(timeout_s)
     check_whole("batch_size", batch_size)
-    check_whole("reasons", reasons, least=0)
-    out = Path(out)
-    if out.suffix != ".parquet":
-        raise BadInput(f"--out is {out}: scores are written as Parquet. Give a name that ends in .parquet.")
-    if Path(model).is_file() and not exported:
-        raise BadInput(f"{model} is a file and no run folder. If 'trainer export' wrote it, give --exported, too.")
-    if exported and reasons:
-        raise BadInput("An exported model gives probabilities alone. For reasons give the run folder.")
+    out = _file_for_scores(Path(model), Path(out), exported, reasons)
     predictor, lineage, fitted = _predictor(model, exported)
     opened = Samples(samples)
     lineage.check_samples(opened)
@@ -271,12 +260,26 @@ def score(
         probabilities = predict(predictor, feed, split)
         table = scores_table(opened, split, probabilities, lineage.inputs.labels)
         if isinstance(predictor, Model) and reasons:
-            told = reasons_table(predictor, load_cards(model), feed, split, reasons)
-            for name in told.column_names:
-                table = table.append_column(name, told[name])
+            table = _beside(table, reasons_table(predictor, load_cards(model), feed, split, reasons))
     with replacing(out) as part:
         pq.write_table(table, part)
     return {"scores": str(out), "rows": len(probabilities), "mean_probability": float(probabilities[:, 0].mean())}
+
+
+def _file_for_scores(model: Path, out: Path, exported: bool, reasons: int) -> Path:
+    """``out``, where the model can give what is asked of it."""
+    check_whole("reasons", reasons, least=0)
+    if out.suffix != ".parquet":
+        raise BadInput(f"--out is {out}: scores are written as Parquet. Give a name that ends in .parquet.")
+    if model.is_file() and not exported:
+        raise BadInput(f"{model} is a file and no run folder. If 'trainer export' wrote it, give --exported, too.")
+    if exported and reasons:
+        raise BadInput("An exported model gives probabilities alone. For reasons give the run folder.")
+    return out
+
+
+def _beside(first: pa.Table, second: pa.Table) -> pa.Table:
+    return pa.table([*first.columns, *second.columns], names=[*first.column_names, *second.column_names])
 
 
 def _predictor(model: str | Path, exported: bool) -> tuple[Predictor, Lineage, dict[str, Any]]:

@@ -234,27 +234,21 @@ class Scorer:
                 image id or time; there is no such concept; or the model has no reasons.
             ServerUnavailable, DeadlineExceeded, VersionMismatch: the vectors could not be had.
         """
-        check_whole("reasons", reasons, least=0)
+        self._check_reasons(reasons)
         now = time.time() if now_s is None else now_s
         batch = self._requests.batch(user, candidates, now)
         with torch.inference_mode():
             fed = Fed.of(batch, CPU)
             vectors = fed.vectors(self._spaces)
-            scores = self._predictor.probabilities(fed.tensors, vectors).numpy()
         wanted = self._wanted(fed, vectors, preferences) if preferences else {}
-        if wanted:
-            scores = shifted(scores, np.sum(list(wanted.values()), axis=0))
-        probabilities = scores[:, 0] if scores.shape[1] == 1 else scores
-        if not reasons:
+        probabilities = self._probabilities(fed, vectors, wanted)
+        if not (reasons and isinstance(self._predictor, Model)):
             return probabilities
-        if not isinstance(self._predictor, Model):
-            raise BadInput("An exported model gives probabilities alone. For reasons load the run folder.")
         cards = self._known_cards()
         found = contributions(self._predictor, fed.tensors, vectors, cards)
         found = with_preferences(found, wanted, of_concepts(preferences, cards))
         done = self._done(batch, user) if len(batch) else []
-        behaviours = user.get(HISTORY + ITEM)
-        first = 0 if behaviours is None else len(behaviours) - len(done)
+        first = len(given) - len(done) if (given := user.get(HISTORY + ITEM)) is not None else 0
         return Explained(
             probabilities,
             tuple(reasons_of(found, row, reasons, first) for row in range(len(batch))),
@@ -263,6 +257,22 @@ class Scorer:
             first,
             as_columns(preferences),
         )
+
+    def _check_reasons(self, reasons: int) -> None:
+        check_whole("reasons", reasons, least=0)
+        if reasons and not isinstance(self._predictor, Model):
+            raise BadInput("An exported model gives probabilities alone. For reasons load the run folder.")
+
+    def _probabilities(
+        self, fed: Fed, vectors: SpaceVectors, wanted: Mapping[str, npt.NDArray[np.float32]]
+    ) -> npt.NDArray[np.float32]:
+        """As ``score`` gives them, moved by what each preference adds to the logits."""
+        with torch.inference_mode():
+            scores = self._predictor.probabilities(fed.tensors, vectors).numpy()
+        if wanted:
+            scores = shifted(scores, np.sum(list(wanted.values()), axis=0))
+        found: npt.NDArray[np.float32] = scores[:, 0] if scores.shape[1] == 1 else scores
+        return found
 
     def _done(self, batch: Batch, user: Mapping[str, Any]) -> list[Done]:
         """The behaviours of a request that the model saw, oldest first; without times where not all are given."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from crossmedia.imgserver.commands.similarity import keys_of, write_file
 from crossmedia.imgserver.places import own_folder
 
 if TYPE_CHECKING:
+    from crossmedia.imgserver.client.results import Neighbours
     from crossmedia.imgserver.storage.catalogue.texts import TextCatalogue
     from crossmedia.names import ImageNames
 
@@ -73,11 +74,7 @@ def search(
         if words and not client.info().knows_words:
             raise _neither(words[0], names, client.info().version)
         parts = [client.search(part, k) for part in (ids, photos, words) if part]
-        near = [
-            [(image_id, cosine) for image_id, cosine in zip(*row, strict=True) if image_id >= 0]
-            for part in parts
-            for row in zip(part.image_ids.tolist(), part.cosines.tolist(), strict=True)
-        ]
+        near = [row for part in parts for row in _near(part)]
         status = [Status(value).name for part in parts for value in part.status.tolist()]
         called = keys_of({image_id for row in near for image_id, _ in row}, names)
         if texts is not None:
@@ -104,6 +101,12 @@ def search(
         raise NothingEmbedded(
             f"{len(failed)} of {len(labels)} queries have no vector; the first is {labels[first]}: {failed[first]}."
         )
+
+
+def _near(found: Neighbours) -> Iterator[list[tuple[int, float]]]:
+    """The neighbours that each query has."""
+    for row in zip(found.image_ids.tolist(), found.cosines.tolist(), strict=True):
+        yield [(image_id, cosine) for image_id, cosine in zip(*row, strict=True) if image_id >= 0]
 
 
 def _asked(queries: Sequence[str], names: ImageNames | None) -> tuple[list[int], list[Path], list[str]]:

@@ -99,27 +99,36 @@ def explain(
     check_whole("rows", rows, least=0)
     check_whole("reasons", reasons, least=0)
     model, lineage, config = load_model(run)
-    if label and label not in lineage.inputs.labels:
-        known = lineage.inputs.labels
-        raise BadInput(f"The run has no label {label!r}; there are: {', '.join(known)}.{did_you_mean(label, known)}")
-    number = lineage.inputs.labels.index(label) if label else 0
+    number = _number(label, lineage.inputs.labels)
     opened = Samples(samples_folder(run, config["samples"], samples))
     lineage.check_samples(opened)
     explainer = _Exact(model, load_cards(run), number) if is_additive(model) else _Approximation(model, number)
-    names, error, done = opened.vocabulary.values[ITEM], 0.0, 0
-    schema = COLUMNS.with_metadata({"contributions": explainer.what})
     sources = Sources.of_run(config, server, str(store), vectors)
-    with (
-        open_versions(lineage.versions, opened, sources, timeout_s, announce) as spaces,
-        replacing(Path(out)) as part,
-        pq.ParquetWriter(part, schema) as writer,
-    ):
-        for batch in _first(opened.batches(split, BATCH), rows or opened.rows(split)):
-            added = explainer(batch, spaces)
+    batches = _first(opened.batches(split, BATCH), rows or opened.rows(split))
+    with open_versions(lineage.versions, opened, sources, timeout_s, announce) as spaces, replacing(Path(out)) as part:
+        explained = ((batch, explainer(batch, spaces)) for batch in batches)
+        found = _write(part, explained, opened.vocabulary.values[ITEM], reasons, explainer.what)
+    return {"reasons": str(out), "contributions": explainer.what, **found}
+
+
+def _write(
+    part: Path, explained: Iterator[tuple[Batch, Added]], names: pa.Array, reasons: int, what: str
+) -> dict[str, Any]:
+    """The file of some batches and what is added in each; how many rows it has, and the largest error of a sum."""
+    schema, error, done = COLUMNS.with_metadata({"contributions": what}), 0.0, 0
+    with pq.ParquetWriter(part, schema) as writer:
+        for batch, added in explained:
             error = max(error, added.error)
             writer.write_table(_table(added, batch, names, done, reasons, schema))
             done += len(batch)
-    return {"reasons": str(out), "contributions": explainer.what, "rows": done, "error": error}
+    return {"rows": done, "error": error}
+
+
+def _number(label: str, known: tuple[str, ...]) -> int:
+    """Of a label among those of a run; the first when none is named."""
+    if label and label not in known:
+        raise BadInput(f"The run has no label {label!r}; there are: {', '.join(known)}.{did_you_mean(label, known)}")
+    return known.index(label) if label else 0
 
 
 class _Exact:
