@@ -11,8 +11,8 @@ their ``--hold-out-seed``, are several hold-outs: each of them with each seed is
 What has a line in the results file is not trained again (``--part 1/2`` and ``--part 2/2`` share the work), ``--table``
 only prints what the file has of these samples and this store. The id-only side knows the image's id as an id; both
 sides hide as many ids (``id_dropout``), which ``--tune 0,0.3,0.5`` chooses on items held out of validation. ``frozen
-vectors, 16 bytes`` takes its vectors from the store ``<store>-pq16``, ``aligned vectors`` from ``<store>-aligned``, ``ids
-and semantic ids`` its rows from ``<samples>-semantic`` (docs/results.md makes them).
+vectors, 16 bytes`` takes its vectors from the store ``<store>-pq16``, ``aligned vectors`` from ``<store>-aligned``,
+``ids and semantic ids`` its rows from ``<samples>-semantic`` (docs/results.md makes them).
 """
 
 from __future__ import annotations
