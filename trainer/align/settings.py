@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PLACES = {"samples", "out", "server", "store", "vectors", "timeout_s", "device", "max_missing", "overwrite"}
 MANY_CLICKS = 10**6  # from which on a hidden layer, and few epochs, have enough to learn from
 LEAST_BATCH = 64
-SMALL = {"head_widths": (64,), "penalty": 0.1, "temperature": 0.2, "learning_rate": 3e-3}
+SMALL: dict[str, Any] = {"head_widths": (64,), "penalty": 0.1, "temperature": 0.2, "learning_rate": 3e-3}
 STEPS = 16  # in an epoch, for its batches not to be most of the log
 
 
