@@ -170,6 +170,17 @@ def test_vectors_of_one_version_by_images_and_by_items_are_doubted(
     assert "The spaces photo and title have vectors of one version, mock@111111111111" in caplog.text
 
 
+def test_vectors_of_another_scale_are_doubted(config: FitConfig, given: Transports) -> None:
+    fit(config, given)
+    given["title"].vectors = {key: vector / 10 for key, vector in given["title"].vectors.items()}
+    doubts = fit(replace(config, out=f"{config.out}-2"), given)["doubts"]
+    (said,) = [doubt for doubt in doubts if "mean square" in doubt]
+    assert said.startswith("The numbers of the space 'title' have a mean square of 0.0")
+    assert not any(
+        "mean square" in doubt for doubt in json.loads(Path(config.out, "metrics.json").read_text())["doubts"]
+    )
+
+
 def test_vectors_of_texts_where_images_are_asked_for_are_doubted(
     config: FitConfig, given: Transports, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -82,7 +82,7 @@ def comparison_table(
 
 
 def of_runs(rows: list[dict[str, Any]]) -> str:
-    """What the numbers of rows are: ``mean ± standard deviation of 3 seeds``, or of so many runs, and of which hold-outs.
+    """What the numbers of rows are: ``mean ± standard deviation of 3 seeds``, or of so many runs; of which hold-outs.
 
     Lines of older releases do not say by which seed items were held out.
     """
