@@ -85,7 +85,8 @@ def test_it_is_a_lookup_id_by_id(data: st.DataObject) -> None:
     batches = [{**{name: holds[name](ids) for name, ids in batch.items()}, "label": [0.5]} for batch in of]
     photos, titles = MockTransport(OF_PHOTOS), MockTransport(OF_TITLES)
     spaces = {"photo": ImageClient(photos), "title": ImageClient(titles)}
-    named = {"target": "photo", "history": Ids(space="photo", null=null), "title": Ids("item", "title")}
+    named: dict[str, str | Ids] = {"target": "photo", "history": Ids(space="photo", null=null)}
+    named["title"] = Ids("item", "title")
     found = list(with_vectors(batches, spaces, named, depth=data.draw(st.integers(1, 3)), max_missing=1))
     assert len(found) == len(of)
     asked = [np.frombuffer(request.image_ids, "<i8") for request in photos.requests]
@@ -171,7 +172,11 @@ def test_all_features_of_a_keyed_jagged_tensor_at_once(client: ImageClient) -> N
         ({"image": [1]}, Ids(offsets="begins"), r"no column 'begins'"),
         ({"image": [1, 1.5]}, Ids(), r"'image' of the batch holds 1\.5 in row 2"),
         ({"image": [[1, 2], [-7, 2]]}, Ids(), r"of shape \(2, 2\) are counted row after row, holds -7 in row 3"),
-        ({"image": np.float32([2**24 + 2])}, Ids(), r"whole numbers above 16777216 are not told apart in float"),
+        (
+            {"image": np.array([2**24 + 2], np.float32)},
+            Ids(),
+            r"whole numbers above 16777216 are not told apart in float",
+        ),
         ({"image": np.array([2**63], np.uint64)}, Ids(), r"holds 9223372036854775808 in row 1"),
         ({"image": ["1", "red.jpg"]}, Ids(), r"holds 'red\.jpg' in row 2"),
         ({"image": torch.tensor([True])}, Ids(), r"is of type bool"),
@@ -192,7 +197,9 @@ def test_all_features_of_a_keyed_jagged_tensor_at_once(client: ImageClient) -> N
         ({"image": [[1]], "begins": [0, 1]}, Ids(offsets="begins"), r"for values of shape \(1, 1\)"),
     ],
 )
-def test_what_is_no_batch_of_ids_is_refused_with_its_place(client: ImageClient, batch: Any, how: Ids, said: str) -> None:
+def test_what_is_no_batch_of_ids_is_refused_with_its_place(
+    client: ImageClient, batch: Any, how: Ids, said: str
+) -> None:
     good = {"image": [1], "x": {"image": [1]}, "begins": [0]}
     batches = iter(with_vectors([good, batch], client, {"image": how}))
     next(batches)
@@ -234,20 +241,21 @@ def test_a_null_that_is_an_image_is_refused_and_not_counted(client: ImageClient)
 )
 def test_wrong_arguments_are_refused_at_once(client: ImageClient, more: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput, match=said):
-        with_vectors(**{"loader": [], "images": client, "columns": "image", **more})  # type: ignore[arg-type]
+        with_vectors(**{"loader": [], "images": client, "columns": "image", **more})
 
 
 def test_of_several_spaces_one_is_named(client: ImageClient) -> None:
     with pytest.raises(BadInput, match=r"there are: 'photo', 'title'\. Say which: columns=\{'image': 'photo'\}"):
         with_vectors([], {"photo": client, "title": client}, "image")
+    wrong: dict[str, Any]
     for wrong in ({"null": "0"}, {"null": True}, {"null": 2**70}, {"column": 3}):
         with pytest.raises(BadInput, match="it must be"):
-            Ids(**wrong)  # type: ignore[arg-type]
+            Ids(**wrong)
 
 
 def test_epochs_and_lengths_are_those_of_the_loader(client: ImageClient) -> None:
     rows = [{"image": i % IMAGES, "label": float(i % 2)} for i in range(50)]
-    loader = DataLoader(rows, batch_size=8, shuffle=True)  # type: ignore[arg-type]
+    loader: DataLoader[Any] = DataLoader(rows, batch_size=8, shuffle=True)  # type: ignore[arg-type]
     batches = with_vectors(loader, client, "image")
     assert (len(batches), batches.dataset, batches.sampler) == (7, rows, loader.sampler)
     for _ in range(2):
@@ -289,11 +297,10 @@ class Failing(MockTransport):
 def test_an_error_comes_at_its_batch_and_ends_the_thread() -> None:
     transport = Failing(OF_PHOTOS)
     client = ImageClient(transport, timeout_s=0.3)
-    taken = []
+    batches = iter(with_vectors([{"image": [i]} for i in range(1, 9)], client, "image"))
+    assert [next(batches)["image"] for _ in range(3)] == [[1], [2], [3]]
     with pytest.raises(ServerUnavailable, match=r"^In batch 3 \(the first is 0\): ") as caught:
-        for batch in with_vectors([{"image": [i]} for i in range(1, 9)], client, "image"):
-            taken.append(batch["image"])
-    assert taken == [[1], [2], [3]]
+        next(batches)
     assert "for batch 3" in caught.value.__notes__[0]
     del caught
     assert not fetching()
@@ -384,7 +391,12 @@ def test_a_batch_goes_to_a_gpu_in_one_copy_and_rows_are_gathered_there(
     monkeypatch.setattr(ImageHead, "device", property(lambda _: fake.device))
     images = ImageHead(client)
     ids = torch.tensor([[1, 2, -1], [2, 2, 1]])
-    batch = {"image": ids, "target": torch.tensor([2, 90]), "y": torch.tensor([0.5, 1.0]), "who": ["a", "b"]}
+    batch: dict[str, Any] = {
+        "image": ids,
+        "target": torch.tensor([2, 90]),
+        "y": torch.tensor([0.5, 1.0]),
+        "who": ["a", "b"],
+    }
     batches = with_vectors([batch, dict(batch)], images, ["image", "target"], max_missing=1)
     taken = list(batches)
     assert fake.copies == 2, "one a batch"

@@ -85,13 +85,16 @@ def _array(given: Any, name: str, where: str) -> npt.NDArray[Any]:
         if isinstance(given, Tensor):
             return np.asarray(given.detach().cpu().numpy())
         if isinstance(given, np.ma.MaskedArray):
-            return np.where(np.ma.getmaskarray(given), None, np.ma.getdata(given).astype(object))
+            plain = np.ma.getdata(given).astype(object)
+            plain[np.ma.getmaskarray(given)] = None
+            return plain
         if isinstance(given, Mapping | Set):
             raise TypeError(f"it is a {type(given).__name__}")
         return np.asarray(given)
     except (TypeError, ValueError, RuntimeError) as error:  # as NumPy and PyTorch say what they cannot make an array of
+        why = str(error).rstrip(".")
         raise InvalidRequest(
-            f"{name!r} in {where} is no array of ids: {str(error).rstrip('.')}. Give ids of one shape, padded; or, for lists of uneven "
+            f"{name!r} in {where} is no array of ids: {why}. Give ids of one shape, padded; or, for lists of uneven "
             f"length, all values in one row beside their offsets."
         ) from error
 
