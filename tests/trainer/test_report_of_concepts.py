@@ -29,7 +29,8 @@ from crossmedia.trainer.reasons.what_if import with_vectors
 from crossmedia.trainer.report.explained_rows import showing
 from crossmedia.trainer.runs.checkpoint import CARDS, load_cards, load_model
 
-ROWS = 5000
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first test trains four runs
+ROWS = 2500
 GROCERY = ROOT / "examples" / "grocery"
 HOSTILE = "</style><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
 
@@ -319,7 +320,6 @@ def is_sound(found: dict[str, Any]) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 420])
 def test_a_hostile_name_is_shown_and_runs_nothing(
     made: Path, server: DaemonProcess, tmp_path: Path, width: int
