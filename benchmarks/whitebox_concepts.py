@@ -13,8 +13,8 @@ the attribute if two thirds of the photos with this word have one value of it, t
 value is what it promises. Photos of other products are asked: how many of those that clearly have the concept, as much
 of it as the middle one of the photos that named it, have this value? The same of one photo in a hundred, those that
 have most of it. As many random directions are named and asked in the same way.
- The rules of naming were chosen on one half of the products, that of ``halves``. It makes the heads, another four fifths
-of it for each seed; all figures are of photos of the other half.
+ The rules of naming were chosen on one half of the products, that of ``halves``. It makes the heads, for each seed
+another four fifths of it; all figures are of photos of the other half.
  Words: how well the words of a text tell the values of an attribute beside how well photos do, both by probes on
 products left out. What texts do not say cannot be a name.
 Numbers of the pixels are asked of the features, too: R² of probes on photos left out. ``--quick`` takes photos of 3,000
@@ -103,7 +103,7 @@ class Hidden:
 
 
 def hidden(sample: Sample, columns: Sequence[str]) -> Hidden:
-    """What is to be hidden: columns, the first of them the attribute, and every value, word and anchor that tells it."""
+    """What is hidden: columns, the first of them the attribute, and every value, word and anchor that tells it."""
     items = sample.items
     values = [p for p, t in enumerate(items.traits) if t.source in columns and not t.word]
     common = [place for place in values if len(items.rows[place]) >= LEAST_TELLING]
