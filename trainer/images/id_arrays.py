@@ -50,6 +50,8 @@ def id_array(given: Any, name: str, where: str, null: int = NULL_IMAGE, offsets:
     for starts in (offsets, own_offsets):
         if starts is not None:
             _check_offsets(_array(starts, name, where), found.shape, f"The offsets of {name!r} in {where}")
+    if not found.ndim:
+        raise InvalidRequest(f"{name!r} in {where} is the one value {given!r}; give the ids of many rows at once.")
     if found.ndim > 1:
         where = f"{where}, whose ids of shape {found.shape} are counted row after row,"
     flat = found.reshape(-1)
@@ -83,13 +85,16 @@ def _array(given: Any, name: str, where: str) -> npt.NDArray[Any]:
         if isinstance(given, Tensor):
             return np.asarray(given.detach().cpu().numpy())
         if isinstance(given, np.ma.MaskedArray):
-            return np.asarray(np.ma.filled(given.astype(object), None))
+            plain = np.ma.getdata(given).astype(object)
+            plain[np.ma.getmaskarray(given)] = None
+            return plain
         if isinstance(given, Mapping | Set):
             raise TypeError(f"it is a {type(given).__name__}")
         return np.asarray(given)
     except (TypeError, ValueError, RuntimeError) as error:  # as NumPy and PyTorch say what they cannot make an array of
+        why = str(error).rstrip(".")
         raise InvalidRequest(
-            f"{name!r} in {where} is no array of ids: {error}. Give ids of one shape, padded; or, for lists of uneven "
+            f"{name!r} in {where} is no array of ids: {why}. Give ids of one shape, padded; or, for lists of uneven "
             f"length, all values in one row beside their offsets."
         ) from error
 
