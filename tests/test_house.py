@@ -43,6 +43,7 @@ GROUND = {
         "names",
         "notes",
         "progress",
+        "scale",
         "spelling",
         "status",
         "version",

@@ -15,7 +15,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ from crossmedia.trainer.runs.checkpoint import HEAD, METRICS, STATE, Lineage, sa
 from crossmedia.trainer.runs.results import made
 from crossmedia.trainer.runs.run_folder import Claim, claimed
 from crossmedia.trainer.runs.state import save_state
-from crossmedia.trainer.settings import FitConfig, identity_of, suited
+from crossmedia.trainer.settings import FitConfig, identity_of, settings_of, suited
 from crossmedia.trainer.training.forget import forget
 from crossmedia.trainer.training.id_dropout import without_ids
 from crossmedia.trainer.training.run import Run, open_feed, open_run
@@ -265,6 +265,6 @@ def finish(run: Run, announce: Callable[[str], None]) -> dict[str, Any]:
         save_cards(out, run.cards)
         with replacing(out / METRICS) as part:
             part.write_text(json.dumps(result, indent=1) + "\n")
-        save_run(out, model, lineage, asdict(config))
+        save_run(out, model, lineage, settings_of(config))
         (out / STATE).unlink(missing_ok=True)
     return {**result, "out": str(out)}

@@ -31,7 +31,7 @@ from crossmedia.trainer.training.averaging import Averaging
 from crossmedia.trainer.training.forget import check_can_forget
 from crossmedia.trainer.training.learner import Learner
 from crossmedia.trainer.training.regularise import AfterBackward, mini_batch_aware
-from crossmedia.trainer.training.warm_start import starts_from_head_alone, warm_start
+from crossmedia.trainer.training.warm_start import started_from, starts_from_head_alone, warm_start
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,8 @@ def open_run(config: FitConfig, feed: Feed, folder: RunFolder, announce: Callabl
         trained.restore(saved)
         state = Progress(**saved["progress"])
         announce(f"The run in {folder.path} was interrupted: it goes on behind epoch {state.epoch}.")
+    elif config.warm_start:
+        announce(started_from(config, spaces))
     with kept_said(folder.path, state), ExitStack() as opened:
         model.prepare(feed.first_rows(config.seed), config.seed)
         regularise = mini_batch_aware(model, samples, config.embedding_l2, config.id_dropout)
