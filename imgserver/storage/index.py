@@ -2,7 +2,7 @@
 
     meta      "format", "generation", "last space" -> number; "active" -> version; "table:<space>" -> file of a
               snapshot; "entries:<space>" -> how many entries it has; "deleted:<space>" -> JSON of a space whose files
-              are being removed
+              are being removed; "point:…", see ``points``
     spaces    name -> JSON: a space is the features of one backbone version, or the vectors of one version
     entries   space number, image id -> entry: row, status, checksum, content hash, size and stamp of the photo, seal
     changes   see ``changes``
@@ -240,6 +240,15 @@ class Index(IndexReader):
         """Take a snapshot into use."""
         with self._env.write() as txn:
             self._put_fact(txn, snapshot_key(space.number), file)
+
+    def name_point(self, space: Space, sequence: int) -> str:
+        """A name for a space as it was after a change, by which ``point_sequence`` finds that again.
+
+        Raises:
+            StoreError: the index cannot be written.
+        """
+        with self._env.write() as txn:
+            return self._points.name(txn, space.number, sequence)
 
     def restamp(self, name: str, ids: Ids, sources: npt.NDArray[Any]) -> None:
         """Note a new size and stamp of photos whose content is what it was; rows and readers are not touched.
