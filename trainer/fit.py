@@ -28,7 +28,7 @@ from crossmedia.options import checked
 from crossmedia.trainer import processes
 from crossmedia.trainer.doubts import of_one_class
 from crossmedia.trainer.evaluate import measure, predict
-from crossmedia.trainer.feed import Fed, Feed
+from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.images.places import Given
 from crossmedia.trainer.images.spaces import Missing, named_versions
 from crossmedia.trainer.layers.sharded import whole_tables
@@ -142,9 +142,8 @@ def train_epoch(run: Run, progress: Callable[[int, int, str], None]) -> float:
     torch.manual_seed((config.seed * 1_000_003 + state.epoch + 1) * processes.world() + processes.rank())
     losses, done, first_rows, total, started = [], 0, 0, run.feed.samples.rows("train"), time.monotonic()
     asked = time.monotonic()
-    for batch, fetched in run.batches():
+    for fed in run.batches():
         state.wait_s += time.monotonic() - asked
-        fed = Fed.of(batch, device, fetched)
         fed = replace(fed, tensors=without_ids(fed.tensors, config.id_dropout))
         loss = run.in_step(fed)
         learner.zero_grad(set_to_none=True)
@@ -158,7 +157,7 @@ def train_epoch(run: Run, progress: Callable[[int, int, str], None]) -> float:
         if state.step % 20 == 0:
             run.board.add("train/log_loss", losses[-1], state.step)
         state.step += 1
-        done += len(batch)
+        done += fed.tensors.rows
         if state.epoch == run.first_epoch and len(losses) == 1:  # everything starts in this step
             first_rows, state.first_s = done, state.first_s + time.monotonic() - started
         progress(done * processes.world(), total, f"epoch {state.epoch + 1} log loss {np.mean(losses[-50:]):.4f}")

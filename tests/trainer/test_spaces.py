@@ -195,7 +195,7 @@ def test_vectors_of_texts_where_images_are_asked_for_are_doubted(
 def test_both_spaces_of_a_batch_are_fetched_at_once_and_each_key_once(config: FitConfig, given: Transports) -> None:
     spaces, samples = spaces_of(given), Samples(config.samples)
     batch = next(samples.batches("train", 64))
-    fetched = spaces.fetch(batch.items.vectors)
+    fetched = spaces.fetch({name: keys.unique for name, keys in batch.items.vectors.items()})
     for name, transport in given.items():
         (asked,) = transport.requests
         ids = np.frombuffer(asked.image_ids, dtype="<i8")
