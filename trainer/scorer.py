@@ -122,6 +122,7 @@ class Scorer:
         samples: str | Path = "",
         server: str | ImageClient | Mapping[str, str | ImageClient] = "localhost:7070",
         manifest: str | Path | Mapping[str, str | Path] = "",
+        cache_bytes: int = 0,
     ) -> Scorer:
         """Load a run folder, or what ``trainer export`` wrote.
 
@@ -134,6 +135,8 @@ class Scorer:
             manifest: of ``imgserver manifest``, where requests give images by the names that it has: whatever they
                 give is a name then, numbers too, as for ``image_manifest`` of ``features build``. Of several spaces,
                 and of one that is keyed by item, one by its name.
+            cache_bytes: of the client of each space that is made here, see ``ImageClient``: vectors of items that many
+                requests show are not fetched again. 0: none. A client that is given keeps its own.
 
         Raises:
             BadInput: there is no model, or the vocabulary is another, or the manifest cannot be read, or a space of
@@ -166,11 +169,12 @@ class Scorer:
         for name, version in lineage.versions.items():
             given = _of_space(server, name, lineage.versions)
             # Who gave a client keeps its version.
-            clients[name] = ImageClient(given) if isinstance(given, str) else copy(given)
+            clients[name] = ImageClient(given, cache_bytes=cache_bytes) if isinstance(given, str) else copy(given)
             clients[name].version = version
         names, item_names = _names(manifest, lineage.inputs.space_keys)
         scorer = cls(predictor, lineage, vocabulary, clients, names, item_names, cards)
-        scorer._load_again = partial(cls.load, _absolute(path), _absolute(samples), server, _absolute_all(manifest))
+        places = _absolute(path), _absolute(samples), server, _absolute_all(manifest)
+        scorer._load_again = partial(cls.load, *places, cache_bytes=cache_bytes)
         return scorer
 
     @overload
