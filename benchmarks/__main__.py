@@ -15,6 +15,7 @@ HELPERS = (
     "peers",
     "plot",
     "plot_exchange",
+    "plot_fashion",
     "plot_worth",
     "repeated",
 )
