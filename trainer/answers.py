@@ -16,7 +16,7 @@ from crossmedia.imgserver.client import Vectors
 from crossmedia.status import Status
 from crossmedia.trainer.reasons.explained import Explained
 
-OK, NOT_FOUND = int(Status.OK), int(Status.NOT_FOUND)
+_NOT_FOUND = int(Status.NOT_FOUND)
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Answer:
 
     Attributes:
         probabilities: shape (n, L).
-        status: shape (n,), uint8, what there was of each candidate: the highest ``Status`` of its vectors.
+        status: shape (n,), uint8, what there was of each candidate: the highest ``Status`` of its vectors; or CACHED or
+            AWAY of ``crossmedia/status.py``, where an image server could not be asked.
         explained: reasons; None: none were asked for.
     """
 
@@ -45,7 +46,7 @@ def statuses(batch: Batch, fetched: Mapping[str, Vectors | None], looked_up: boo
         looked_up: whether candidates were named by their ids alone, and looked up in a table.
     """
     n = len(batch)
-    worst = np.full(n, OK, dtype=np.uint8)
+    worst = np.full(n, int(Status.OK), dtype=np.uint8)
     for space, found in fetched.items():
         if found is None:
             continue
@@ -53,7 +54,7 @@ def statuses(batch: Batch, fetched: Mapping[str, Vectors | None], looked_up: boo
         lengths = of_items.lengths[:n]
         entries = of_items.values[: of_items.offsets[n]]
         np.maximum.at(worst, np.repeat(np.arange(n), lengths), found.status[entries])
-        np.maximum(worst, NOT_FOUND, out=worst, where=lengths == 0)
+        np.maximum(worst, _NOT_FOUND, out=worst, where=lengths == 0)
     if looked_up:
-        np.maximum(worst, NOT_FOUND, out=worst, where=batch.items.rows[:n] == NO_ROW)
+        np.maximum(worst, _NOT_FOUND, out=worst, where=batch.items.rows[:n] == NO_ROW)
     return worst

@@ -41,7 +41,8 @@ from crossmedia.trainer.images.spaces import Spaces
 from crossmedia.trainer.layers.spaces import mean_vectors
 from crossmedia.trainer.model_files import ModelFile, absolute, absolute_all, names_of, of_space
 from crossmedia.trainer.models.base import Model
-from crossmedia.trainer.reasons.contributions import contributions, with_preferences
+from crossmedia.trainer.models.concepts import Concepts
+from crossmedia.trainer.reasons.contributions import additive, contributions, with_preferences
 from crossmedia.trainer.reasons.explained import Explained, reasons_of
 from crossmedia.trainer.reasons.preferences import amount, as_columns, check_preferences, of_concepts, shifted
 from crossmedia.trainer.reasons.sentences import Done, sentence
@@ -292,6 +293,11 @@ class Scorer:
         )
         return replace(answer, explained=explained)
 
+    @property
+    def gives_reasons(self) -> bool:
+        """Whether it can say what its scores are made of."""
+        return isinstance(self._predictor, Model) and isinstance(self._predictor.served(), Concepts)
+
     def read_items(self, path: str | Path) -> KnownItems:
         """Items that requests may name by their ids alone: an item table of samples, or a table of raw values.
 
@@ -322,6 +328,8 @@ class Scorer:
         check_whole("reasons", reasons, least=0)
         if reasons and not isinstance(self._predictor, Model):
             raise BadInput("An exported model gives probabilities alone. For reasons load the run folder.")
+        if reasons and isinstance(self._predictor, Model):
+            additive(self._predictor)
 
     def _probabilities(
         self, fed: Fed, vectors: SpaceVectors, wanted: Mapping[str, npt.NDArray[np.float32]]

@@ -50,6 +50,11 @@ class Health:
         self._watchers: dict[Callable[[bytes | None], None], str] = {}
 
     @property
+    def serving(self) -> bool:
+        """Whether the state is SERVING."""
+        return bool(self._state == _STATES.SERVING)
+
+    @property
     def watchers(self) -> int:
         """Streams that wait for the state to change."""
         return len(self._watchers)
@@ -133,6 +138,8 @@ class Reflection:
     """
 
     def __init__(self, names: tuple[str, ...], deadlines: Deadlines, pool: DescriptorPool):
+        for known in (health_pb2, reflection_pb2):
+            pool.AddSerializedFile(known.DESCRIPTOR.serialized_pb)
         self._told = reflection.ReflectionServicer((*names, reflection.SERVICE_NAME), pool=pool)
         self._calls = Calls(MAX_STREAMS, deadlines)
 

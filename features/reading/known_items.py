@@ -5,6 +5,7 @@ Legend: I items, n items of a request.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,8 +128,7 @@ class KnownItems:
     def __init__(self, names: pa.Array, values: ItemValues, what: str):
         self._rows = {name: row for row, name in enumerate(names.to_pylist())}
         if len(self._rows) < len(names):
-            seen: set[str] = set()
-            twice = next(name for name in names.to_pylist() if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+            twice = next(name for name, count in Counter(names.to_pylist()).items() if count > 1)
             raise BadInput(f"{what} has two rows of the item {twice!r}. Keep one of them.")
         self._values = values
 
