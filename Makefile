@@ -20,6 +20,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev]'
+	# It asks for an older protobuf, and works with ours.
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps tritonclient python-rapidjson
 	touch $@
 
 install: $(VENV)/installed ## Make .venv with pinned versions of everything that runs

@@ -75,7 +75,10 @@ ARROWS = {
         *("imgserver.storage", "imgserver.text", "imgserver.vision"),
     },
     "features": {"imgserver.client"},
-    "trainer": {"features", "imgserver.client", "imgserver.head", "imgserver.open_local"},
+    "trainer": {
+        *("features", "imgserver.client", "imgserver.head", "imgserver.open_local"),
+        *("inference", "service"),  # of the scoring server alone
+    },
 }
 BARE = ("imgserver", "features", "trainer", "protos")
 

@@ -27,7 +27,7 @@ from crossmedia.concepts import ConceptCard
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import Batch
 from crossmedia.features.columns import ACTION, HISTORY, ITEM
-from crossmedia.features.reading.known_items import RAW, KnownItems, items_of_raw, items_of_samples, read_items
+from crossmedia.features.reading.known_items import KnownItems, known_items, read_items
 from crossmedia.features.reading.request import RequestColumns, RequestReader
 from crossmedia.features.vocabulary import Vocabularies
 from crossmedia.imgserver.client import ImageClient
@@ -38,13 +38,12 @@ from crossmedia.trainer.feed import Fed
 from crossmedia.trainer.images.image_head import StoredVectors
 from crossmedia.trainer.images.images import Images
 from crossmedia.trainer.images.spaces import Spaces
-from crossmedia.trainer.layers.spaces import mean_vectors
 from crossmedia.trainer.model_files import ModelFile, absolute, absolute_all, names_of, of_space
 from crossmedia.trainer.models.base import Model
 from crossmedia.trainer.models.concepts import Concepts
 from crossmedia.trainer.reasons.contributions import additive, contributions, with_preferences
-from crossmedia.trainer.reasons.explained import Explained, reasons_of
-from crossmedia.trainer.reasons.preferences import amount, as_columns, check_preferences, of_concepts, shifted
+from crossmedia.trainer.reasons.explained import Explained
+from crossmedia.trainer.reasons.preferences import as_columns, effects, of_concepts, shifted
 from crossmedia.trainer.reasons.sentences import Done, sentence
 from crossmedia.trainer.reasons.tables import done_of
 from crossmedia.trainer.runs.checkpoint import Lineage
@@ -272,7 +271,7 @@ class Scorer:
             fetched = self.spaces.fetch(batch.items.vectors)
             fed = Fed.of(batch, CPU, fetched)
             vectors = fed.vectors(self.spaces)
-        wanted = self._wanted(fed, vectors, preferences) if preferences else {}
+        wanted = effects(preferences, self._known_cards(), fed.tensors, vectors) if preferences else {}
         answer = Answer(
             self._probabilities(fed, vectors, wanted), statuses(batch, fetched, self._requests.looks_up(candidates))
         )
@@ -283,14 +282,8 @@ class Scorer:
         found = with_preferences(found, wanted, of_concepts(preferences, cards))
         done = self._done(batch, user) if len(batch) else []
         first = len(given) - len(done) if (given := user.get(HISTORY + ITEM)) is not None else 0
-        explained = Explained(
-            probabilities,
-            tuple(reasons_of(found, row, reasons, first) for row in range(len(batch))),
-            tuple(sentence(found, row, done, now, never_said) for row in range(len(batch))),
-            found,
-            first,
-            as_columns(preferences),
-        )
+        sentences = tuple(sentence(found, row, done, now, never_said) for row in range(len(batch)))
+        explained = Explained.of(found, probabilities, reasons, sentences, first, as_columns(preferences))
         return replace(answer, explained=explained)
 
     @property
@@ -319,10 +312,8 @@ class Scorer:
         return None if table is None else self._items(table, f"The item table of {file.path}")
 
     def _items(self, table: pa.Table, what: str) -> KnownItems:
-        columns = self.columns.items
-        if RAW in table.column_names:
-            return items_of_samples(table, columns, self.lineage.vocabulary_hash, what)
-        return items_of_raw(table, columns, self._requests.encoded, what)
+        columns, encode = self.columns.items, self._requests.encoded
+        return known_items(table, columns, encode, self.lineage.vocabulary_hash, what)
 
     def _check_reasons(self, reasons: int) -> None:
         check_whole("reasons", reasons, least=0)
@@ -353,17 +344,6 @@ class Scorer:
         if self._cards is None:
             self._cards = self.spaces.cards()
         return self._cards
-
-    def _wanted(
-        self, fed: Fed, vectors: SpaceVectors, preferences: Mapping[str, float]
-    ) -> dict[str, npt.NDArray[np.float32]]:
-        """What each preference adds to the logits, shape (n,)."""
-        found, items, target = {}, fed.tensors.items, fed.tensors.target
-        places = check_preferences(preferences, self._known_cards())
-        for (name, weight), (space, place) in zip(preferences.items(), places, strict=True):
-            of_items, _ = mean_vectors(vectors[space], items.vectors[space], items.count)
-            found[name] = amount(weight, of_items[target, place].numpy())
-        return found
 
     def unmatched(self) -> dict[str, int]:
         """What requests gave so far and nothing matched: kind -> how many values.

@@ -137,22 +137,35 @@ class KnownItems:
 
     def find(self, names: Iterable[str | None]) -> tuple[ItemValues, Int64Array]:
         """What some items have, and their rows, shape (n,), -1 for those that are not there."""
-        rows = np.array([self._rows.get(name, NO_ROW) for name in names], dtype=np.int64)  # type: ignore[arg-type]
+        rows = np.array([self._rows.get(name, NO_ROW) for name in names], dtype=np.int64)
         return self._values.take(rows), rows  # row -1 is the last, which is unknown
 
 
-def items_of_samples(table: pa.Table, columns: ItemColumns, vocabulary_hash: str, what: str) -> KnownItems:
-    """Items as ``features build`` wrote them.
+def known_items(
+    table: pa.Table,
+    columns: ItemColumns,
+    encode: Callable[[Mapping[str, Column]], ItemValues],
+    vocabulary_hash: str,
+    what: str,
+) -> KnownItems:
+    """Items of a table: as ``features build`` wrote them, or raw values.
 
     Args:
-        table: content of ``items.parquet``.
+        table: a row an item.
         columns: that a model knows.
+        encode: turns raw values into what a model takes.
         vocabulary_hash: of the model.
         what: the table is, for messages.
 
     Raises:
-        BadInput: it is of other samples, or lacks a column.
+        BadInput: it is of other samples, lacks a column, or holds a value that is not what its column takes.
     """
+    if RAW in table.column_names:
+        return _of_samples(table, columns, vocabulary_hash, what)
+    return _of_raw(table, columns, encode, what)
+
+
+def _of_samples(table: pa.Table, columns: ItemColumns, vocabulary_hash: str, what: str) -> KnownItems:
     found = (table.schema.metadata or {}).get(b"vocabulary_hash", b"").decode()
     if found != vocabulary_hash:
         raise BadInput(
@@ -173,20 +186,9 @@ def items_of_samples(table: pa.Table, columns: ItemColumns, vocabulary_hash: str
     return KnownItems(column(table, RAW), ItemValues.joined([values, ItemValues.unknown(columns)]), what)
 
 
-def items_of_raw(
+def _of_raw(
     table: pa.Table, columns: ItemColumns, encode: Callable[[Mapping[str, Column]], ItemValues], what: str
 ) -> KnownItems:
-    """Items of a table of raw values, with columns that are named as in the samples.
-
-    Args:
-        table: a row an item.
-        columns: that a model knows.
-        encode: turns raw values into what a model takes.
-        what: the table is, for messages.
-
-    Raises:
-        BadInput: it lacks a column, or a value is not what its column takes.
-    """
     if lacking := [name for name in columns.raw if name not in table.column_names]:
         raise BadInput(f"{what} lacks the column {lacking[0]!r}. The model knows of an item: {', '.join(columns.raw)}.")
     given = {name: Column(table[name].combine_chunks(), name, what) for name in columns.raw}

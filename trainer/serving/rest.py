@@ -102,7 +102,7 @@ def _set(message: Any, field: str, value: Any, what: str) -> None:
 
 
 def _typed(what: str, value: Any, kind: type) -> Any:
-    names = {dict: "an object", list: "a list", str: "a text"}
+    names: dict[Any, str] = {dict: "an object", list: "a list", str: "a text"}
     if not isinstance(value, kind):
         raise InvalidRequest(f"In the JSON {what!r} must be {names[kind]}.")
     if isinstance(value, str) and max(value, default="") >= "\udc00" and any("\ud800" <= c <= "\udfff" for c in value):

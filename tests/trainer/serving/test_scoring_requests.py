@@ -50,6 +50,10 @@ def fields(**values: Any) -> Change:
     return change
 
 
+def other_output(request: pb.ModelInferRequest) -> None:
+    request.outputs.add(name="scores")
+
+
 LONG = b"x" * 5000
 WRONG: dict[str, tuple[Change, str]] = {
     "no such model": (fields(model_name="dim"), r"no model 'dim' here\. Did you mean 'din'\? Served are: din"),
@@ -83,7 +87,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "a parameter of another type": (parameter("now", string_param="1000"), r"now must be seconds"),
     "too many reasons": (parameter("reasons", int64_param=101), r"reasons must be whole numbers from 0 to 100"),
     "a time beyond all": (parameter("now", double_param=1e300), r"now_s"),
-    "no such output": (lambda request: request.outputs.add(name="scores").Clear() or None, r"no output ''"),
+    "no such output": (other_output, r"no output 'scores'\. Did you mean 'score'\? This request has: score, status"),
 }
 
 

@@ -20,7 +20,12 @@ from scoring_server import ScoringProcess, Shop, make_store, train
 
 from crossmedia.inference import grpc_predict_v2_pb2 as pb
 
-USER = {"user_id": ["u1"], "hist_item_id": ["i3", "i4"], "hist_action": ["clicked"] * 2, "hist_time": [1000, 1001]}
+USER: dict[str, list[Any]] = {
+    "user_id": ["u1"],
+    "hist_item_id": ["i3", "i4"],
+    "hist_action": ["clicked"] * 2,
+    "hist_time": [1000, 1001],
+}
 REQUEST = infer(USER | {"item_id": ["i1", "i2", "i3"]}, now=2000)
 
 
