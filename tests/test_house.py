@@ -43,6 +43,7 @@ GROUND = {
         "names",
         "notes",
         "progress",
+        "scale",
         "spelling",
         "status",
         "version",
@@ -78,6 +79,10 @@ ARROWS = {
     "trainer": {
         *("features", "imgserver.client", "imgserver.head", "imgserver.open_local"),
         *("inference", "service"),  # of the scoring server alone
+    },
+    "crossmedia/torch": {
+        *("features", "imgserver.client", "trainer.images", "trainer.one_copy", "trainer.processes"),
+        "trainer.tensors",
     },
 }
 BARE = ("imgserver", "features", "trainer", "protos")

@@ -268,8 +268,9 @@ class Scorer:
         now = time.time() if now_s is None else now_s
         batch = self._requests.batch(user, candidates, now)
         with torch.inference_mode():
-            fetched = self.spaces.fetch(batch.items.vectors)
-            fed = Fed.of(batch, CPU, fetched)
+            unfetched = Fed.of(batch, CPU)
+            fetched = self.spaces.fetch(unfetched.keys)
+            fed = replace(unfetched, fetched=fetched)
             vectors = fed.vectors(self.spaces)
         wanted = effects(preferences, self._known_cards(), fed.tensors, vectors) if preferences else {}
         answer = Answer(
