@@ -155,7 +155,8 @@ def test_too_much_at_once_is_refused_with_a_hint(shop: Shop, tmp_path: Path) -> 
                 codes.append("OK")
             except grpc.RpcError as error:
                 codes.append(error.code().name)
-                hints += [str(value) for key, value in error.trailing_metadata() or () if key == "retry-after-ms"]
+                metadata: Any = error.trailing_metadata()
+                hints.append(dict(metadata)["retry-after-ms"])
     server.stop()
     assert set(codes) == {"OK", "RESOURCE_EXHAUSTED"}
     assert len(hints) == codes.count("RESOURCE_EXHAUSTED")
