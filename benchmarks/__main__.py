@@ -11,12 +11,14 @@ HELPERS = (
     "gpu_encode",
     "gpu_learn",
     "gpu_train",
+    "load",
     "parts",
     "peers",
     "plot",
     "plot_exchange",
     "plot_worth",
     "repeated",
+    "serving_peers",
 )
 
 
