@@ -375,6 +375,7 @@ def test_the_documents_python_runs(store: Path, photos: Path, tmp_path: Path) ->
             ROOT / "docs" / "guide.md",
             ROOT / "docs" / "own-data.md",
             ROOT / "docs" / "python.md",
+            ROOT / "docs" / "in-your-trainer.md",
         ):
             blocks = re.findall(r"```python\n(.*?)```", document.read_text(), flags=re.DOTALL)
             assert blocks

@@ -133,6 +133,7 @@ class Scorer:
         samples: str | Path = "",
         server: str | ImageClient | Mapping[str, str | ImageClient] = "localhost:7070",
         manifest: str | Path | Mapping[str, str | Path] = "",
+        cache_bytes: int = 0,
         items: str | Path | None = None,
         images: Callable[[ImageClient], Images] = StoredVectors,
     ) -> Scorer:
@@ -147,6 +148,8 @@ class Scorer:
             manifest: of ``imgserver manifest``, where requests give images by the names that it has: whatever they
                 give is a name then, numbers too, as for ``image_manifest`` of ``features build``. Of several spaces,
                 and of one that is keyed by item, one by its name.
+            cache_bytes: of the client of each space that is made here, see ``ImageClient``: vectors of items that many
+                requests show are not fetched again. 0: none. A client that is given keeps its own.
             items: Parquet file of items, so that requests may name candidates and behaviours by ``item_id`` alone: the
                 item table of the samples, or raw values in columns that are named as in the samples. Empty: the table
                 that the export carries, or that of the run's samples. None: what a request does not say is unknown.
@@ -172,14 +175,15 @@ class Scorer:
         for name, version in file.lineage.versions.items():
             given = of_space(server, name, file.lineage.versions)
             # Who gave a client keeps its version.
-            clients[name] = ImageClient(given) if isinstance(given, str) else copy(given)
+            clients[name] = ImageClient(given, cache_bytes=cache_bytes) if isinstance(given, str) else copy(given)
             clients[name].version = version
         names, item_names = names_of(manifest, file.lineage.inputs.space_keys)
         scorer = cls(file.predictor, file.lineage, file.vocabulary, clients, names, item_names, file.cards, images)
         if items is not None:
             scorer.items = scorer.read_items(items) if os.fspath(items) else scorer.items_of(file)
-        again = partial(cls.load, absolute(path), absolute(samples), server, absolute_all(manifest))
-        scorer._load_again = partial(again, items=items if items is None else absolute(items), images=images)
+        places = absolute(path), absolute(samples), server, absolute_all(manifest)
+        again = partial(cls.load, *places, cache_bytes=cache_bytes, images=images)
+        scorer._load_again = partial(again, items=items if items is None else absolute(items))
         return scorer
 
     @overload

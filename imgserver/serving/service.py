@@ -291,18 +291,21 @@ class ImageService:
             raise InvalidRequest(f"dtype {request.dtype} is unknown; this server knows float16 and float32.")
         caller = Caller(deadline, on_end)
         head = self.live_heads.heads.get(request.version)
+        # A generation is read before what is told of it: whoever keeps a reply must not take old rows for newer ones.
         if head is not None:
             version = request.version
+            generation = self.served.of(Version.parse(version).backbone).table.generation
             with self._reply(len(ids), head.spec.dim, np.float32, dtype, caller):
                 values, status, computed = self.live_heads.vectors(version, head, request.image_ids, ids, caller)
         else:
             serving = self.served.of(request.version)
             version, space = serving.version, serving.table.space
+            generation = serving.table.generation
             with self._reply(len(ids), space.dim, space.value_dtype, dtype, caller):
                 values, status, computed = self.lookup.rows(serving, ids, caller)
         return VectorsReply(
             version,
-            self.store.index.generation,
+            generation,
             values.astype(dtype, copy=False),
             status,
             computed,

@@ -60,7 +60,7 @@ def _empty(capacity: float) -> Int64:
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _slot(key: Any, size: Any) -> Any:
+def first_slot(key: Any, size: Any) -> Any:
     """First slot of a key: Fibonacci hashing, so that runs of ids spread, and a product in the place of a division."""
     mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
     return np.int64(((mixed >> np.uint64(32)) * np.uint64(size)) >> np.uint64(32))
@@ -70,7 +70,7 @@ def _slot(key: Any, size: Any) -> Any:
 def _lookup(slots: Any, ids: Any, out: Any) -> None:
     size = len(slots)
     for i in range(len(ids)):
-        slot = _slot(ids[i], size)
+        slot = first_slot(ids[i], size)
         while slots[slot, 0] != ids[i] and slots[slot, 0] != EMPTY:
             slot = slot + 1 if slot + 1 < size else 0
         out[i] = slots[slot, 1] if slots[slot, 0] == ids[i] else ABSENT
@@ -81,7 +81,7 @@ def _insert(slots: Any, ids: Any, new: Any) -> int:
     size = len(slots)
     added = 0
     for i in range(len(ids)):
-        slot = _slot(ids[i], size)
+        slot = first_slot(ids[i], size)
         while slots[slot, 0] != ids[i] and slots[slot, 0] != EMPTY:
             slot = slot + 1 if slot + 1 < size else 0
         slots[slot, 1] = new[i]

@@ -98,7 +98,7 @@ class ScoringTotals(Collector):
             for space, source in model.sources().items():
                 away.add_metric((model.name, space), int(source.away))
                 asked.add_metric((model.name, space), source.stats.requested)
-                kept.add_metric((model.name, space), getattr(source.stats, "cached", 0))
+                kept.add_metric((model.name, space), source.stats.cached)
                 for error, count in source.failures.copy().items():
                     failed.add_metric((model.name, space, error), count)
         yield from (info, away, asked, kept, failed, beside, apart)

@@ -27,6 +27,7 @@ from crossmedia.trainer.serving.rest import rest_of
 from crossmedia.trainer.serving.served import ServedModel
 from crossmedia.trainer.serving.service import Limits, ScoringService
 from crossmedia.trainer.serving.settings import SCORING_SERVER, ServingConfig
+from crossmedia.words import bytes_in
 
 CALLERS_CAN = "have users scored, and replace a model by another that lies beside it"
 PROBE_AFTER_S = 10.0
@@ -49,7 +50,7 @@ def serve(models: Sequence[Path], config: ServingConfig, on_ready: Callable[[Dae
 
 
 def _client(config: ServingConfig, address: str) -> ImageClient:
-    return ImageClient(address, timeout_s=config.vectors_timeout_s)
+    return ImageClient(address, timeout_s=config.vectors_timeout_s, cache_bytes=bytes_in(config.cache))
 
 
 @contextmanager

@@ -11,7 +11,9 @@ import click
 from crossmedia.errors import BadInput
 from crossmedia.hosts import host_and_port, written
 from crossmedia.logs import LogFormat
+from crossmedia.options import Matching
 from crossmedia.service.running import Program
+from crossmedia.words import SIZE
 
 SCORING_SERVER = Program("scoring server", "trainer", "folder")
 
@@ -43,7 +45,8 @@ class ServingConfig:
             calls fail fast instead of waiting without end.
         vectors_timeout_s: seconds that the vectors of a request may take. Then it is scored with those of the cache,
             and without the others; each candidate's status says so.
-        cache: bytes of vectors that are kept in memory, such as 512MB, for each space of a model; 0 keeps none.
+        cache: memory for vectors that servers sent, such as 512MB, of each space of a model, so that they are not
+            fetched again, and are there while the server is gone. Empty: none are kept.
         tls_cert: PEM file of the server's certificate: callers are answered by TLS alone. A renewed file is taken
             without a restart, here and in the two options below.
         tls_key: PEM file of its key, readable by its owner alone.
@@ -69,7 +72,7 @@ class ServingConfig:
     max_candidates: Annotated[int, click.IntRange(1, 1_000_000)] = 10_000
     max_pending: Annotated[int, click.IntRange(min=1)] = 20_000
     vectors_timeout_s: Annotated[float, click.FloatRange(min=0, min_open=True)] = 0.5
-    cache: Annotated[str, click.STRING] = "256MB"
+    cache: Annotated[str, Matching(SIZE, "size", "a size such as 512MB or 2GiB")] = "256MB"
     tls_cert: _File = None
     tls_key: _File = None
     tls_client_ca: _File = None

@@ -15,9 +15,8 @@ import numpy.typing as npt
 from crossmedia.errors import CrossMediaError, DeadlineExceeded, ServerUnavailable
 from crossmedia.features.batch import Int64Array
 from crossmedia.imgserver.client import ImageClient, Vectors
-from crossmedia.keys import NULL_IMAGE
 from crossmedia.logs import Sparingly
-from crossmedia.status import AWAY, CACHED, Status
+from crossmedia.status import AWAY, CACHED, Status, is_ok
 from crossmedia.trainer.images.image_head import StoredVectors
 
 log = logging.getLogger(__name__)
@@ -26,7 +25,7 @@ ASK_AGAIN_S = 0.5
 
 
 class SpareVectors(Vectors):
-    """Vectors that were kept, of a server that could not be asked; each status is CACHED, AWAY or NOT_FOUND."""
+    """Vectors that were kept, of a server that could not be asked; each status is CACHED, AWAY, or a permanent one."""
 
     @property
     def ok(self) -> npt.NDArray[np.bool_]:
@@ -93,6 +92,7 @@ class ServedVectors(StoredVectors):
             log.info("the image server answers again")
 
     def _spare(self, image_ids: Int64Array) -> Vectors:
-        status = np.where(image_ids == NULL_IMAGE, int(Status.NOT_FOUND), AWAY).astype(np.uint8)
-        values = np.zeros((len(image_ids), self.dim), dtype=np.float32)
-        return SpareVectors(values, status, self.version, self.generation)
+        kept = self.source.cached(image_ids)
+        status = kept.status.copy()
+        status[is_ok(kept.status)], status[kept.status == Status.FAILED] = CACHED, AWAY
+        return SpareVectors(kept.values.astype(np.float32), status, self.version, kept.generation)

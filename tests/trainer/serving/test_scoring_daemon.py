@@ -20,7 +20,7 @@ from scoring_server import ScoringProcess, Shop
 
 from crossmedia.features.reading.samples import Samples
 from crossmedia.inference import grpc_predict_v2_pb2 as pb
-from crossmedia.status import AWAY, Status
+from crossmedia.status import AWAY, CACHED, Status
 from crossmedia.trainer.scorer import Scorer
 
 USER: dict[str, list[Any]] = {
@@ -214,16 +214,19 @@ def test_items_of_a_file_are_followed(shop: Shop, tmp_path: Path) -> None:
     server.stop()
 
 
-def test_scores_come_while_the_image_server_is_gone(shop: Shop, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cache", ["", "1MB"])
+def test_scores_come_while_the_image_server_is_gone(shop: Shop, tmp_path: Path, cache: str) -> None:
+    """From vectors that were kept, and without any, and as before when it is back."""
     store = copy_store(shop.images.store, tmp_path / "store")
     images = DaemonProcess(store, None)
     port = images.address.rpartition(":")[2]
     server = ScoringProcess(
-        tmp_path / "serving", str(shop.exported), f"--server={images.address}", "--metrics-port=0", "--cache=0"
+        tmp_path / "serving", str(shop.exported), f"--server={images.address}", "--metrics-port=0", f"--cache={cache}"
     )
-    request = infer(USER | {"item_id": ["i1", "i2", "i55"]}, now=2000)
+    kept = infer(USER | {"item_id": ["i1", "i2", "i55"]}, now=2000)
+    new = infer(USER | {"item_id": ["i8", "i9"]}, now=2000)
 
-    def asked() -> tuple[list[float], list[int]]:
+    def asked(request: Any = kept) -> tuple[list[float], list[int]]:
         reply = call(opened, "ModelInfer", request)
         return output(reply, "score").tolist(), output(reply, "status").tolist()
 
@@ -236,19 +239,22 @@ def test_scores_come_while_the_image_server_is_gone(shop: Shop, tmp_path: Path) 
         before, status = asked()
         assert status == [Status.OK, Status.OK, Status.NOT_FOUND]
         images.stop()
+        assert soon(lambda: asked()[1] != status, 5), "a cache asks once a second whether it still holds"
         without, status = asked()
-        assert status == [AWAY, AWAY, Status.NOT_FOUND]
-        assert without != before
+        assert status == ([CACHED, CACHED, Status.NOT_FOUND] if cache else [AWAY, AWAY, Status.NOT_FOUND])
+        assert (without == before) == bool(cache)
         assert np.isfinite(without).all()
         started = time.monotonic()
-        asked()
-        assert time.monotonic() - started < 0.3, "who is known to be away is not waited for"
+        scores, status = asked(new)
+        assert status == [AWAY, AWAY]
+        assert np.isfinite(scores).all()
+        assert time.monotonic() - started < 0.4, "who is known to be away is not waited for"
         assert metric("crossmedia_vectors_away").endswith(" 1.0")
-        assert metric('crossmedia_candidates_total{model="din",status="AWAY"').endswith(" 4.0")
+        assert metric('crossmedia_candidates_total{model="din",status="AWAY"') != ""
         assert "healthy" in run_command("trainer", "health", f"--folder={server.folder}").stdout
         images = DaemonProcess(store, None, f"--port={port}")
-        assert soon(lambda: asked()[1] == [Status.OK, Status.OK, Status.NOT_FOUND], 10)
-        assert asked()[0] == before
+        assert soon(lambda: asked(new)[1] == [Status.OK, Status.OK], 20)
+        assert soon(lambda: asked() == (before, [Status.OK, Status.OK, Status.NOT_FOUND]), 10)
         assert metric("crossmedia_vectors_away").endswith(" 0.0")
     server.stop()
     images.stop()
