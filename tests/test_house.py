@@ -76,7 +76,10 @@ ARROWS = {
         *("imgserver.storage", "imgserver.text", "imgserver.vision"),
     },
     "features": {"imgserver.client"},
-    "trainer": {"features", "imgserver.client", "imgserver.head", "imgserver.open_local"},
+    "trainer": {
+        *("features", "imgserver.client", "imgserver.head", "imgserver.open_local"),
+        *("inference", "service"),  # of the scoring server alone
+    },
     "crossmedia/torch": {
         *("features", "imgserver.client", "trainer.images", "trainer.one_copy", "trainer.processes"),
         "trainer.tensors",
