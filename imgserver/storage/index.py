@@ -87,7 +87,11 @@ class Index(IndexReader):
             for batch in batches:
                 replaced |= self._put_one(txn, batch)
             if replaced:
-                self._put_fact(txn, b"generation", self._number(txn, b"generation", 1) + 1)
+                self._grow(txn)
+
+    def _grow(self, txn: Any) -> None:
+        """Raise the generation: of an image that had a row, another one counts from here on, or none."""
+        self._put_fact(txn, b"generation", self._number(txn, b"generation", 1) + 1)
 
     def _put_one(self, txn: Any, batch: NewEntries) -> bool:
         """Write one batch; return whether the content of an image that had a row changed."""
@@ -139,6 +143,8 @@ class Index(IndexReader):
             txn.delete(name.encode(), db=self._env.spaces)
             for key in (snapshot_key(space.number), count_key(space.number)):
                 txn.delete(key, db=self._env.meta)
+            if deleted:
+                self._grow(txn)
         return deleted
 
     def forget_deleted(self, space: Space) -> None:
@@ -190,6 +196,8 @@ class Index(IndexReader):
                         )
                 self._count(txn, space.number, -len(ids))
                 self._changes.add(txn, space.number, ids)
+            if any((entries["row"] != NO_ROW).any() for _, _, entries in parts):
+                self._grow(txn)
 
     def drop_damaged(self) -> dict[str, tuple[int, int]]:
         """Take out what is damaged, count what is left, and have all tables read it anew.

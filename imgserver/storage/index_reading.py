@@ -88,7 +88,7 @@ class IndexReader:
 
     @property
     def generation(self) -> int:
-        """Grows when the content of an image that had been stored changes."""
+        """Grows when the content of an image that had been stored changes, or is taken out."""
         return int(self._fact(b"generation") or b"1")
 
     def spaces(self, kind: str = "") -> list[Space]:
