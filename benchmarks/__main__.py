@@ -17,6 +17,9 @@ HELPERS = (
     "plot_exchange",
     "plot_worth",
     "repeated",
+    "whitebox_bank",
+    "whitebox_disentangled",
+    "whitebox_rendering",
 )
 
 
