@@ -86,7 +86,7 @@ def embedded(photos: Mapping[int, Path], changes: Mapping[int, Floats], folder: 
         _write(photos[photo], own, [pictures / f"{photo * width + number}.png" for number in range(len(own))])
     crossmedia.precompute(store, str(pictures), BACKBONE, dim=16)
     ids, features = features_of(store)
-    photo, number = np.divmod(ids, width)
+    photo, number = ids // width, ids % width
     change = np.stack([changes[int(p)][int(n)] for p, n in zip(photo, number, strict=True)])
     return Rendered(photo, change, features)
 

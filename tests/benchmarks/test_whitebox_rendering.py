@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -14,7 +15,7 @@ from crossmedia.imgserver.vision.photometry import ANCHORS, photometry
 GROCERY = Path(__file__).parents[2] / "examples" / "grocery"
 
 
-def measured(pixels: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def measured(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
     """What the simulator measures, in grey levels."""
     red, green, blue = pixels.reshape(-1, 3).astype(np.float64).mean(axis=0)
     return np.array([red - blue, (red + green + blue) / 3, green - (red + blue) / 2])
