@@ -66,9 +66,9 @@ def report(comparison: Path, as_json: bool, **values: Any) -> None:
 
     COMPARISON is the folder of 'trainer compare', or the run folder of 'trainer fit'.
     """
-    from crossmedia.trainer.report.page import write_report
+    from crossmedia.trainer.report.page import written_report
 
     if values["store"] and not values["catalogue"]:
         raise BadInput("With --store give --catalogue, too: where the photos are, to draw them.")
-    out = write_report(ReportConfig(comparison, **values))
-    click.echo(json.dumps({"report": str(out), "seed": values["seed"]}) if as_json else f"report: {out}")
+    written = written_report(ReportConfig(comparison, **values))
+    click.echo(json.dumps(written.facts) if as_json else f"report: {written.path}")
