@@ -48,7 +48,7 @@ def hidden_anchors(values: Floats) -> list[int]:
 
 
 def hidden_bank(sample: Sample, renderings: Rendered) -> Bank:
-    """Concepts without the anchors that tell the truth.
+    """Concepts without the anchors that tell the truth; probes stand in their place.
 
     Args:
         sample: photos of the items that training sees, with the numbers of their pixels.
@@ -68,6 +68,21 @@ def hidden_bank(sample: Sample, renderings: Rendered) -> Bank:
     told = dict(zip((ANCHORS[place] for place in hidden), r2.tolist(), strict=True))
     concepts = tuple(replace(c, r2=told[c.name]) if c.name in told else c for c in card.concepts)
     return Bank(head, replace(card, head=head.name, concepts=concepts))
+
+
+def strict_bank(sample: Sample) -> Bank:
+    """Concepts without these anchors, and without anything in their place: nobody ever named warmth."""
+    values, hidden = sample.values.copy(), hidden_anchors(sample.values[:, -len(ANCHORS) :])
+    values[:, [values.shape[1] - len(ANCHORS) + place for place in hidden]] = 0
+    head, card = build_concepts(replace(sample, values=values))
+    kept = [place for place, concept in enumerate(card.concepts) if concept.value not in _named(hidden, concept)]
+    weight, bias = (of.detach().double().numpy()[kept] for of in (head.linear[0].weight, head.linear[0].bias))
+    head = linear_head(CONCEPTS, weight, bias, head.spec.rectified, head.backbone)
+    return Bank(head, replace(card, head=head.name, concepts=tuple(card.concepts[place] for place in kept)))
+
+
+def _named(hidden: list[int], concept: Concept) -> set[str]:
+    return {ANCHORS[place] for place in hidden} if concept.kind == "anchor" else set()
 
 
 def pixel_probes(sample: Sample, renderings: Rendered, asked: list[int]) -> tuple[Affine, npt.NDArray[np.float64]]:

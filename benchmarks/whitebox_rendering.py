@@ -82,8 +82,8 @@ def embedded(photos: Mapping[int, Path], changes: Mapping[int, Floats], folder: 
     pictures, store = folder / "photos", folder / "store"
     width = max(len(change) for change in changes.values())
     pictures.mkdir(parents=True, exist_ok=True)
-    for photo, own in changes.items():
-        _write(photos[photo], own, [pictures / f"{photo * width + number}.png" for number in range(len(own))])
+    for image, own in changes.items():
+        _write(photos[image], own, [pictures / f"{image * width + number}.png" for number in range(len(own))])
     crossmedia.precompute(store, str(pictures), BACKBONE, dim=16)
     ids, features = features_of(store)
     photo, number = ids // width, ids % width
