@@ -65,9 +65,8 @@ def steps_over(folder: Path, images: Any, name: str, steps: int, device_name: st
         told: file that gets the share of the last round's time in which the step waited for vectors.
     """
     from crossmedia.allocator import keep_freed_memory
-    from crossmedia.features.reading.prefetch import fetch_ahead
     from crossmedia.features.reading.samples import Samples
-    from crossmedia.trainer.feed import Fed
+    from crossmedia.trainer.feed import Feed
     from crossmedia.trainer.images.spaces import Spaces
     from crossmedia.trainer.layers.inputs import InputSpec
     from crossmedia.trainer.models import make
@@ -76,7 +75,8 @@ def steps_over(folder: Path, images: Any, name: str, steps: int, device_name: st
     torch.manual_seed(0)
     device, batches = torch.device(device_name), batches_of(folder, steps)
     spaces = Spaces({} if images is None else {"image": images}).to(device).train()
-    spec = InputSpec.of(Samples(folder / "samples"), spaces.dims)
+    feed = Feed(Samples(folder / "samples"), spaces, BATCH, device)
+    spec = InputSpec.of(feed.samples, spaces.dims)
     model = make(name, spec, 16, OPTIONS[name]).to(device).train()
     optimizers = model.optimizers(1e-3)
     if spaces.head is not None:
@@ -85,9 +85,8 @@ def steps_over(folder: Path, images: Any, name: str, steps: int, device_name: st
     def work() -> int:
         waited, started = 0.0, time.perf_counter()
         asked = started
-        for batch, fetched in fetch_ahead(batches, spaces.fetch, spaces.depth):
+        for fed in feed.of(batches):
             waited += time.perf_counter() - asked
-            fed = Fed.of(batch, device, fetched)
             loss = model.loss(fed.tensors, fed.vectors(spaces))
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)

@@ -150,9 +150,8 @@ def steps_over(images: Any, dim: int, folder: Path, steps: int) -> Work:
     import torch
 
     from crossmedia.allocator import keep_freed_memory
-    from crossmedia.features.reading.prefetch import fetch_ahead
     from crossmedia.features.reading.samples import Samples
-    from crossmedia.trainer.feed import Fed
+    from crossmedia.trainer.feed import Feed
     from crossmedia.trainer.images.spaces import Spaces
     from crossmedia.trainer.layers.inputs import InputSpec
     from crossmedia.trainer.models import make
@@ -160,8 +159,8 @@ def steps_over(images: Any, dim: int, folder: Path, steps: int) -> Work:
     keep_freed_memory()  # as the trainer does
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
-    samples, device = Samples(folder / "samples"), torch.device("cpu")
-    spaces = Spaces({"image": images}).train()
+    samples, spaces = Samples(folder / "samples"), Spaces({"image": images}).train()
+    feed = Feed(samples, spaces, BATCH, torch.device("cpu"))
     model = make("din", InputSpec.of(samples, {"image": dim}), 16, {}).train()
     optimizers = model.optimizers(1e-3)
     if images.head is not None:
@@ -170,15 +169,14 @@ def steps_over(images: Any, dim: int, folder: Path, steps: int) -> Work:
     def work() -> int:
         done = 0
         batches = islice(samples.batches("train", BATCH, shuffle_seed=0, epoch=0), steps)
-        for batch, fetched in fetch_ahead(batches, spaces.fetch, spaces.depth):
-            fed = Fed.of(batch, device, fetched)
+        for fed in feed.of(batches):
             loss = model.loss(fed.tensors, fed.vectors(spaces))
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             for optimizer in optimizers:
                 optimizer.step()
-            done += len(batch)
+            done += fed.tensors.rows
         return done
 
     return work

@@ -11,8 +11,8 @@ their ``--hold-out-seed``, are several hold-outs: each of them with each seed is
 What has a line in the results file is not trained again (``--part 1/2`` and ``--part 2/2`` share the work), ``--table``
 only prints what the file has of these samples and this store. The id-only side knows the image's id as an id; both
 sides hide as many ids (``id_dropout``), which ``--tune 0,0.3,0.5`` chooses on items held out of validation. ``frozen
-vectors, 16 bytes`` takes its vectors from the store ``<store>-pq16``, ``ids and semantic ids`` its rows from
-``<samples>-semantic`` (docs/results.md makes them).
+vectors, 16 bytes`` takes its vectors from the store ``<store>-pq16``, ``aligned vectors`` from ``<store>-aligned``,
+``ids and semantic ids`` its rows from ``<samples>-semantic`` (docs/results.md makes them).
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Variant:
 
     Attributes:
         served: features stay on the server of ``--server``.
+        aligned: the head starts from that of ``--aligned``, with the layers that it has.
         store, samples: ending of the folder's name, where a variant has a store or samples of its own.
     """
 
@@ -60,6 +61,7 @@ class Variant:
     learned: bool = False
     images: bool = True
     served: bool = False
+    aligned: bool = False
     store: str = ""
     samples: str = ""
     options: dict[str, Any] = field(default_factory=dict)
@@ -71,6 +73,8 @@ VARIANTS = {
     "ids only, none hidden": Variant(images=False, settings={"id_dropout": 0.0}),
     "frozen vectors": Variant(),
     "learning head": Variant(learned=True),
+    "aligned vectors": Variant(store="-aligned"),
+    "learning head, aligned": Variant(learned=True, aligned=True),
     **{f"frozen vectors, {size} bytes": Variant(store=f"-pq{size}") for size in (32, 16, 8)},
     "ids and semantic ids": Variant(images=False, samples="-semantic"),
     "SimTier": Variant("simtier"),
@@ -112,6 +116,7 @@ def config(name: str, pair: Pair, arguments: argparse.Namespace) -> FitConfig:
     variant, (number_, seed) = VARIANTS[name], pair
     recipe = RECIPES[arguments.data][variant.images] if arguments.data in RECIPES else RECIPE
     settings = {**recipe, **(LEARNED if variant.learned else {}), **variant.settings, **json.loads(arguments.settings)}
+    settings |= {"warm_start": arguments.aligned} if variant.aligned else {}
     settings |= {"server": arguments.server} if variant.served else {"store": f"{arguments.store}{variant.store}"}
     hold_out = f"-h{number_}" if len(arguments.samples) > 1 else ""
     return FitConfig(
@@ -221,6 +226,7 @@ def parsed() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--samples", nargs="+", default=["samples"], help="several: hold-outs of one log")
     parser.add_argument("--store", type=Path, default=Path("store"))
     parser.add_argument("--server", default="localhost:7070", help="of the same store, for what is trained late")
+    parser.add_argument("--aligned", default="runs/aligned", help="run of 'trainer align' whose head goes on learning")
     parser.add_argument("--data", default="movielens", help="name of the data in the results file")
     parser.add_argument("--results", type=Path, default=Path("results/worth.jsonl"))
     parser.add_argument("--out", default="runs/worth", help="run folders")

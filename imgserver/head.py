@@ -293,6 +293,17 @@ def is_whole(head: Head) -> bool:
     return head.spec.name == WHOLE and head.digest() == whole_head(head.spec.dim).digest()
 
 
+def widest(dim: int, features: int) -> int:
+    """Numbers in a vector of a head that starts as a PCA of so many features: as asked for, or fewer of few features.
+
+    Example:
+        >>> from crossmedia.imgserver.head import widest
+        >>> widest(64, 40)
+        39
+    """
+    return max(1, min(dim, features - 1))
+
+
 def new_head(spec: HeadSpec, features: Features, start: str = "pca", backbone: str = "") -> Head:
     """A head to be trained.
 

@@ -25,6 +25,7 @@ from conftest import DaemonProcess, copy_store
 from made_samples import make_samples
 
 import crossmedia
+import crossmedia.torch
 from crossmedia import imgserver
 from crossmedia.imgserver import client
 
@@ -39,6 +40,7 @@ def public() -> dict[str, Any]:
     found: dict[str, Any] = {"open_local": imgserver.open_local}
     found |= {name: getattr(crossmedia, name) for name in crossmedia.__all__}
     found |= {name: getattr(client, name) for name in client.__all__}
+    found |= {name: getattr(crossmedia.torch, name) for name in crossmedia.torch.__all__}
     for name, value in list(found.items()):
         for method, function in vars(value).items() if inspect.isclass(value) else ():
             function = getattr(function, "__func__", function)

@@ -43,6 +43,7 @@ GROUND = {
         "names",
         "notes",
         "progress",
+        "scale",
         "spelling",
         "status",
         "version",
@@ -76,6 +77,10 @@ ARROWS = {
     },
     "features": {"imgserver.client"},
     "trainer": {"features", "imgserver.client", "imgserver.head", "imgserver.open_local"},
+    "crossmedia/torch": {
+        *("features", "imgserver.client", "trainer.images", "trainer.one_copy", "trainer.processes"),
+        "trainer.tensors",
+    },
 }
 BARE = ("imgserver", "features", "trainer", "protos")
 

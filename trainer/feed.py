@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 
-from crossmedia.features.batch import Batch, Int64Array
-from crossmedia.features.reading.prefetch import fetch_ahead
+from crossmedia.features.batch import Batch
 from crossmedia.features.reading.samples import Samples
-from crossmedia.trainer.images.spaces import Fetched, Spaces
-from crossmedia.trainer.tensors import ImageVectors, SpaceVectors, TensorBatch, to_tensors
+from crossmedia.trainer.images.ahead import Wanted, vectors_ahead
+from crossmedia.trainer.images.spaces import Fetched, Keys, Spaces
+from crossmedia.trainer.one_copy import copied_together
+from crossmedia.trainer.tensors import ImageVectors, SpaceVectors, TensorBatch, as_arrays
 
 
 @dataclass(frozen=True)
@@ -25,19 +26,24 @@ class Fed:
     """
 
     tensors: TensorBatch
-    keys: Mapping[str, Int64Array]
+    keys: Keys
     fetched: Fetched | None = None
 
     @classmethod
-    def of(cls, batch: Batch, device: torch.device, fetched: Fetched | None = None) -> Fed:
-        """A batch, copied to the device of a model."""
-        keys = {name: found.unique for name, found in batch.items.vectors.items()}
-        return cls(to_tensors(batch, device), keys, fetched)
+    def of(cls, batch: Batch, device: torch.device) -> Fed:
+        """A batch, copied to the device of a model; of its vectors nothing is fetched yet."""
+        wanted = of_batch(batch)
+        return cls(copied_together(wanted.made, device), wanted.keys)
 
     def vectors(self, spaces: Spaces) -> dict[str, ImageVectors]:
         """Vectors of the unique keys of each space that is on."""
         vectors: dict[str, ImageVectors] = spaces(self.keys, self.fetched)
         return vectors
+
+
+def of_batch(batch: Batch) -> Wanted[TensorBatch]:
+    """What a model needs of a batch of samples."""
+    return Wanted({name: found.unique for name, found in batch.items.vectors.items()}, as_arrays(batch))
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,8 @@ class Feed:
 
     def of(self, batches: Iterable[Batch]) -> Iterator[Fed]:
         """Some batches, with what their vectors need fetched ahead."""
-        for batch, fetched in fetch_ahead(batches, self.spaces.fetch):
-            yield Fed.of(batch, self.device, fetched)
+        for ready in vectors_ahead(batches, of_batch, self.spaces, self.device):
+            yield Fed(ready.made, ready.keys, ready.fetched)
 
     def first_rows(self, seed: int) -> Iterator[tuple[TensorBatch, SpaceVectors]]:
         """Training rows, shuffled by ``seed``, with the vectors of their items, for what is fitted before training."""

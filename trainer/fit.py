@@ -15,7 +15,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from crossmedia.options import checked
 from crossmedia.trainer import processes
 from crossmedia.trainer.doubts import of_one_class
 from crossmedia.trainer.evaluate import measure, predict
-from crossmedia.trainer.feed import Fed, Feed
+from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.images.places import Given
 from crossmedia.trainer.images.spaces import Missing, named_versions
 from crossmedia.trainer.layers.sharded import whole_tables
@@ -38,7 +38,7 @@ from crossmedia.trainer.runs.checkpoint import HEAD, METRICS, STATE, Lineage, sa
 from crossmedia.trainer.runs.results import made
 from crossmedia.trainer.runs.run_folder import Claim, claimed
 from crossmedia.trainer.runs.state import save_state
-from crossmedia.trainer.settings import FitConfig, identity_of, suited
+from crossmedia.trainer.settings import FitConfig, identity_of, settings_of, suited
 from crossmedia.trainer.training.forget import forget
 from crossmedia.trainer.training.id_dropout import without_ids
 from crossmedia.trainer.training.run import Run, open_feed, open_run
@@ -142,9 +142,8 @@ def train_epoch(run: Run, progress: Callable[[int, int, str], None]) -> float:
     torch.manual_seed((config.seed * 1_000_003 + state.epoch + 1) * processes.world() + processes.rank())
     losses, done, first_rows, total, started = [], 0, 0, run.feed.samples.rows("train"), time.monotonic()
     asked = time.monotonic()
-    for batch, fetched in run.batches():
+    for fed in run.batches():
         state.wait_s += time.monotonic() - asked
-        fed = Fed.of(batch, device, fetched)
         fed = replace(fed, tensors=without_ids(fed.tensors, config.id_dropout))
         loss = run.in_step(fed)
         learner.zero_grad(set_to_none=True)
@@ -158,7 +157,7 @@ def train_epoch(run: Run, progress: Callable[[int, int, str], None]) -> float:
         if state.step % 20 == 0:
             run.board.add("train/log_loss", losses[-1], state.step)
         state.step += 1
-        done += len(batch)
+        done += fed.tensors.rows
         if state.epoch == run.first_epoch and len(losses) == 1:  # everything starts in this step
             first_rows, state.first_s = done, state.first_s + time.monotonic() - started
         progress(done * processes.world(), total, f"epoch {state.epoch + 1} log loss {np.mean(losses[-50:]):.4f}")
@@ -266,6 +265,6 @@ def finish(run: Run, announce: Callable[[str], None]) -> dict[str, Any]:
         save_cards(out, run.cards)
         with replacing(out / METRICS) as part:
             part.write_text(json.dumps(result, indent=1) + "\n")
-        save_run(out, model, lineage, asdict(config))
+        save_run(out, model, lineage, settings_of(config))
         (out / STATE).unlink(missing_ok=True)
     return {**result, "out": str(out)}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 
 from crossmedia.disk import replacing
 from crossmedia.imgserver.client import FetchStats, Status
+from crossmedia.scale import doubt_of_scale
 from crossmedia.trainer import processes
 from crossmedia.trainer.doubts import doubts, of_one_class
 from crossmedia.trainer.evaluate import measure, predict, predictions_table
@@ -44,7 +47,9 @@ def outcome(run: Run) -> dict[str, Any]:
     if booster := booster_of(model):
         values = predict(booster, feed, "test")
         found["booster"] = {"test": measure(samples, "test", values[:, 0], labels[0])}
-    return {**found, "doubts": _doubts(found, labels), "notes": model.notes(), "train": _cost(run)}
+    cost = _cost(run)  # of the run alone: the scale is looked at behind it
+    doubts_of_run = _doubts(found, labels) + [one for one in _of_scale(feed) if one]
+    return {**found, "doubts": doubts_of_run, "notes": model.notes(), "train": cost}
 
 
 def _cost(run: Run) -> dict[str, Any]:
@@ -90,6 +95,18 @@ def _doubts(found: dict[str, Any], labels: tuple[str, ...]) -> list[str]:
     for label in labels[1:]:
         said += doubts(f"test (label {label})", found["labels"][label]["test"]["all"])
     return said
+
+
+@torch.no_grad()
+def _of_scale(feed: Feed) -> Iterator[str]:
+    """A sentence on each space whose vectors, which do not learn, have another scale than models begin with."""
+    frozen = {name: images for name, images in feed.spaces.items() if name != feed.spaces.learning}
+    first = feed.samples.batches("train", feed.batch_size)
+    keys = next(iter(first)).items.vectors if frozen else {}
+    for name, images in frozen.items():
+        vectors = images(keys[name].unique)
+        if bool(vectors.ok.any()):
+            yield doubt_of_scale(vectors.values[vectors.ok].square().mean().item(), f"the space {name!r}")
 
 
 def stats_of_all(feed: Feed) -> Missing:

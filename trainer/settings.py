@@ -40,7 +40,9 @@ class FitConfig:
         vectors: where the vectors of a space are, such as photo=host:7070, for samples that have several spaces; may be
             given for each. Instead of an address a folder is a store, as for ``store``. photo=host:7070@VERSION takes
             another version than the active one. A space that is not named is left out.
-        head_widths: widths of the layers of a head that learns, behind the feature; the last is the vector's.
+        head_widths: widths of the layers of a head that learns, behind the feature; the last is the vector's. When it
+            is not given: those of the head that it starts from; of a new one 256,64,12, the last narrower where there
+            are fewer images.
         head_activation: activation between its layers.
         head_normalisation: normalisation of its hidden layers.
         head_start: it begins as the PCA of the features, or at random.
@@ -64,8 +66,9 @@ class FitConfig:
         id_dropout: share of a batch's items whose ids the model does not see, so that it learns what pictures and words
             say of items that it will not know.
         negative_rate: share of the negative rows to train on; predictions are re-calibrated for it.
-        warm_start: run folder whose weights to start from, such as yesterday's; empty starts anew.
-        warm_up: what to take of them: all but the weights of ids, or all.
+        warm_start: run folder to start from: of fit, such as yesterday's, whose model gives its weights, and its head
+            where one learns; or of align, which gives a head alone. Empty starts anew.
+        warm_up: what to take of a model's weights: all but those of ids, or all.
         max_missing: share of images that may be missing for good; above it training stops, because a model that trains
             on holes looks fine and is not.
         timeout_s: seconds that a fetch of vectors may take, retries included.
@@ -91,7 +94,7 @@ class FitConfig:
     head: Annotated[str, Matching(r"(\w+=)?learn|frozen", "frozen|learn|SPACE=learn", HEADS)] = "frozen"
     store: str = ""
     vectors: dict[str, str] = field(default_factory=dict)
-    head_widths: tuple[int, ...] = (256, 64, 12)
+    head_widths: tuple[int, ...] = ()
     head_activation: Literal["prelu", "relu"] = "prelu"
     head_normalisation: Literal["none", "layer"] = "none"
     head_start: Literal["pca", "random"] = "pca"
@@ -233,11 +236,12 @@ class ReportConfig:
     out: Annotated[Path, click.Path(dir_okay=False, path_type=Path)] = Path("report.html")
 
 
+NEW_HEAD = (256, 64, 12)  # widths of a head that starts from no other, where none are given
 DEFAULTS: dict[str, Any] = {
     f.name: f.default_factory() if callable(f.default_factory) else f.default
     for f in fields(FitConfig)
     if f.name not in PLACES
-}
+} | {"head_widths": NEW_HEAD}
 UNNAMED = {**DEFAULTS, "averaging": False}  # what runs had of releases that did not have a setting yet
 
 
@@ -257,7 +261,12 @@ def identity(settings: Mapping[str, Any], rows: str, version: str) -> dict[str, 
 
 def identity_of(config: FitConfig, rows: str, version: str) -> dict[str, Any]:
     """``identity`` of a configuration."""
-    return identity(asdict(config), rows, version)
+    return identity(settings_of(config), rows, version)
+
+
+def settings_of(config: FitConfig) -> dict[str, Any]:
+    """Settings by name, as a run's folder and its line have them: widths that are not given are a new head's."""
+    return asdict(config) | {"head_widths": config.head_widths or NEW_HEAD}
 
 
 STEPS = 100  # in an epoch, for AUC to say something after each

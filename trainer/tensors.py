@@ -16,6 +16,7 @@ from torch import Tensor
 
 from crossmedia.features.batch import Batch, Jagged, VectorKeys
 from crossmedia.features.columns import IMAGE, ITEM
+from crossmedia.imgserver.client import Vectors
 from crossmedia.trainer.one_copy import Array, copied_together
 
 AGE_BUCKETS = 32
@@ -44,6 +45,20 @@ class ImageVectors:
 
     values: Tensor
     ok: Tensor
+
+    @classmethod
+    def of(cls, fetched: Vectors, device: torch.device) -> ImageVectors:
+        """What was fetched, on a device, in its own dtype; what was sent there before is not copied again."""
+        there = copied_together(fetched, device)
+        return cls(cast(Tensor, there.values), cast(Tensor, there.ok))  # tensors by now, in the place of arrays
+
+    def placed(self, place: Tensor) -> ImageVectors:
+        """Rows by their numbers, of any shape; -1 is a row without an image."""
+        last = len(self.ok)
+        flat = place.reshape(-1) % (last + 1)  # -1 finds the last of one more row
+        values = torch.cat([self.values, self.values.new_zeros(1, self.values.shape[1])]).index_select(0, flat)
+        ok = torch.cat([self.ok, self.ok.new_zeros(1)])[flat]
+        return ImageVectors(values.view(*place.shape, values.shape[1]), ok.view(place.shape))
 
 
 SpaceVectors = Mapping[str, ImageVectors]  # by the name of the space; empty: images are off
@@ -129,6 +144,11 @@ class TensorBatch:
 
 def to_tensors(batch: Batch, device: torch.device) -> TensorBatch:
     """Copy a batch to ``device``, all of it at once."""
+    return copied_together(as_arrays(batch), device)
+
+
+def as_arrays(batch: Batch) -> TensorBatch:
+    """A batch as a model sees it, of arrays that are still to be copied to where the model is."""
 
     def tensor(values: Array) -> Tensor:
         return cast(Tensor, values)  # an array still: none is copied before all are there
@@ -141,7 +161,7 @@ def to_tensors(batch: Batch, device: torch.device) -> TensorBatch:
     lists = {name: bag(values) for name, values in items.lists.items()}
     if (image_ids := _image_ids(items.vectors)) is not None:
         lists[IMAGE] = bag(image_ids)
-    arrays = TensorBatch(
+    return TensorBatch(
         labels={name: tensor(values) for name, values in batch.labels.items()},
         ids={name: tensor(values) for name, values in batch.ids.items()},
         numbers={name: tensor(values) for name, values in batch.numbers.items()},
@@ -160,7 +180,6 @@ def to_tensors(batch: Batch, device: torch.device) -> TensorBatch:
         segments=tensor(np.repeat(np.arange(len(batch)), lengths)),
         lengths=tensor(lengths),
     )
-    return copied_together(arrays, device)
 
 
 def _image_ids(spaces: Mapping[str, VectorKeys]) -> Jagged | None:

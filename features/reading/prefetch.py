@@ -1,11 +1,13 @@
-"""Fetch what a batch's items need from servers in the background, while earlier batches are trained."""
+"""Have what comes next made ready in a thread, while what came before is worked on."""
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from crossmedia.features.batch import Batch, VectorKeys
 
@@ -13,33 +15,13 @@ Fetched = TypeVar("Fetched")
 Work = TypeVar("Work")
 
 
-def fetch_ahead(
-    batches: Iterable[Batch], fetch: Callable[[Mapping[str, VectorKeys]], Fetched] | None, depth: int = 2
-) -> Generator[tuple[Batch, Fetched | None], None, None]:
-    """Each batch with what ``fetch`` returned for its items, requested ``depth`` batches ahead.
-
-    Reading the samples happens in the background thread too. The fetch stays in this process, so data loader workers
-    never touch the connection.
-
-    Args:
-        batches: what to fetch for.
-        fetch: given the keys that a batch refers to, by the name of their space; None yields the batches alone.
-        depth: how many batches are under way.
-
-    Raises:
-        CrossMediaError: what ``fetch`` raised, at the batch whose vectors could not be had.
-    """
-
-    def of_batch(batch: Batch) -> Fetched | None:
-        return fetch(batch.items.vectors) if fetch is not None and batch.items.vectors else None
-
-    yield from ahead(batches, of_batch, depth)
-
-
 def ahead(
     source: Iterable[Work], fetch: Callable[[Work], Fetched], depth: int = 2
 ) -> Generator[tuple[Work, Fetched], None, None]:
     """Each thing with what ``fetch`` returned for it, both had in the background, ``depth`` things ahead.
+
+    The source is asked for its iterator here, so that a ``DataLoader`` starts its workers before there is a thread.
+    The thread ends with the loop, also with one that is left early; a fetch under way is waited for.
 
     Args:
         source: what to fetch for.
@@ -47,28 +29,49 @@ def ahead(
         depth: how many are under way.
 
     Raises:
-        CrossMediaError: what ``fetch`` raised, at the thing that it was raised for.
+        Exception: what the source or ``fetch`` raised, at the thing that it was raised for, with a note of its number.
     """
-    things = iter(source)
-    failed = False
-
-    def next_one() -> tuple[Work, Fetched] | None:
-        nonlocal failed
-        thing = None if failed else next(things, None)  # nobody takes what comes behind a failure: do not wait for it
-        if thing is None:
-            return None
-        try:
-            return thing, fetch(thing)
-        except BaseException:
-            failed = True
-            raise
-
+    line = _Line(iter(source), fetch)
     with ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool:
-        under_way: deque[Future[tuple[Work, Fetched] | None]] = deque(pool.submit(next_one) for _ in range(depth))
+        under_way: deque[Future[tuple[Work, Fetched] | None]] = deque(pool.submit(line.next) for _ in range(depth))
         try:
             while (ready := under_way.popleft().result()) is not None:
-                under_way.append(pool.submit(next_one))
+                under_way.append(pool.submit(line.next))
                 yield ready
         finally:
             for future in under_way:
                 future.cancel()
+
+
+@dataclass
+class _Line(Generic[Work, Fetched]):
+    """Things one after the other, in one thread; nobody takes what comes behind a failure, so it is not waited for."""
+
+    things: Iterator[Work]
+    fetch: Callable[[Work], Fetched]
+    number: int = -1
+    ended: bool = False
+
+    def next(self) -> tuple[Work, Fetched] | None:
+        """The next thing and what was fetched for it; None: there is no more."""
+        if self.ended:
+            return None
+        self.number += 1
+        try:
+            for thing in self.things:
+                return thing, self.fetch(thing)
+        except BaseException as error:
+            self.ended = True
+            error.add_note(f"This was raised in the thread that works ahead, for batch {self.number} (the first is 0).")
+            raise
+        self.ended = True
+        return None
+
+
+def fetch_ahead(
+    batches: Iterable[Batch], fetch: Callable[[Mapping[str, VectorKeys]], Fetched] | None, depth: int = 2
+) -> Generator[tuple[Batch, Fetched | None], None, None]:
+    """Deprecated: ``ahead(batches, lambda batch: fetch(batch.items.vectors))`` does the same."""
+    what = "fetch_ahead will be removed: use ahead(batches, lambda batch: fetch(batch.items.vectors), depth)."
+    warnings.warn(what, DeprecationWarning, stacklevel=2)
+    return ahead(batches, lambda batch: fetch(batch.items.vectors) if fetch and batch.items.vectors else None, depth)

@@ -36,7 +36,7 @@ from crossmedia.features.writing.files import SampleWriter
 from crossmedia.features.writing.hold_out import HoldOut
 from crossmedia.features.writing.item_table import ItemTable
 from crossmedia.features.writing.logs import behaviour_source, log_source, stream_behaviours, stream_log
-from crossmedia.features.writing.matching import check_histories, check_known, check_times, note_items
+from crossmedia.features.writing.matching import check_histories, check_known, check_splits, check_times, note_items
 from crossmedia.features.writing.on_sale import LogItems, SaleDays
 from crossmedia.features.writing.partitions import Partitions
 from crossmedia.features.writing.parts import Part, make_part
@@ -45,7 +45,6 @@ from crossmedia.features.writing.target import claimed, put_in_place
 from crossmedia.features.writing.telling import Telling
 from crossmedia.features.writing.training import TrainingCounts, build_vocabularies
 from crossmedia.names import ImageNames
-from crossmedia.words import counted
 
 Progress = Callable[[str, int, int], None]
 
@@ -144,11 +143,7 @@ class _Build:
         if schema.negatives:
             totals.note_drawn(self.telling.columns())
         check_histories(schema, totals, self.behaviour_rows, (self.log_span, self.behaviour_span))
-        if empty := [name for name, rows in zip(SPLITS, totals.rows, strict=True) if not rows]:
-            raise BadInput(
-                f"The split leaves no row for {empty[0]}: {schema.log.path} has {counted(log_rows, 'row')}. Use more "
-                f"data."
-            )
+        check_splits(schema, totals, log_rows)
         check_known(schema, counts.user.ordered()[0], users, "user", totals.notes)
         counts.note(totals.notes)
         vocabulary = build_vocabularies(schema, counts, encoding, (items, users), self.old)

@@ -16,6 +16,7 @@ from crossmedia.features.writing.hold_out import HoldOut
 from crossmedia.features.writing.logs import DID
 
 HISTORY_LESS = "behaviours_of_users_without_impressions"
+HELD_OUT = "behaviours_of_items_that_are_held_out"
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def sort_behaviours(
     code = np.asarray(pc.fill_null(pc.index_in(user, value_set=user_keys), -1)).astype(np.int64)
     out = hold_out(item)
     _note(notes, HISTORY_LESS, int((code < 0).sum()))
-    _note(notes, "behaviours_of_items_that_are_held_out", int(out.sum()))
+    _note(notes, HELD_OUT, int(out.sum()))
     chosen = np.flatnonzero((code >= 0) & ~out)
     order = chosen[np.lexsort((chosen, at[chosen], code[chosen]))]
     counts = np.bincount(code[order], minlength=len(user_keys))

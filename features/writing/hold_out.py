@@ -14,6 +14,9 @@ from crossmedia.features.writing.notes import Notes
 TOO_MUCH = 0.5  # of what is to be held out, in one group: whether it is drawn decides how much is held out
 
 
+DROPPED = "rows_dropped_because_their_item_is_held_out"  # of training and validation
+
+
 class HoldOut:
     """The items that are held out entirely: a share of them, drawn by their keys, twins together.
 

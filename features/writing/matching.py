@@ -7,12 +7,15 @@ import pyarrow.compute as pc
 
 from crossmedia.errors import BadInput
 from crossmedia.features.spec import Schema
+from crossmedia.features.splits import SPLITS
 from crossmedia.features.times import Span
 from crossmedia.features.writing.attributes import Attributes
-from crossmedia.features.writing.histories import HISTORY_LESS, SortedBehaviours
+from crossmedia.features.writing.histories import HELD_OUT, HISTORY_LESS, SortedBehaviours
+from crossmedia.features.writing.hold_out import DROPPED
 from crossmedia.features.writing.notes import Notes, first_of
 from crossmedia.features.writing.report import Totals
 from crossmedia.forms import near_in_words, nearly
+from crossmedia.words import counted
 
 
 def check_known(schema: Schema, keys: pa.Array, table: Attributes | None, who: str, notes: Notes) -> None:
@@ -76,6 +79,31 @@ def note_items(schema: Schema, behaviours: SortedBehaviours | None, known: pa.Ar
     notes.add_near("behaviours_of_items_that_are_known", nearly(unknown, known))
 
 
+def check_splits(schema: Schema, totals: Totals, log_rows: int) -> None:
+    """Check that each split has rows.
+
+    Args:
+        schema: with the shares.
+        totals: over all parts.
+        log_rows: how many rows the log has.
+
+    Raises:
+        BadInput: one has none.
+    """
+    empty = [name for name, rows in zip(SPLITS, totals.rows, strict=True) if not rows]
+    if not empty:
+        return
+    if dropped := totals.notes.counts.get(DROPPED, 0):
+        raise BadInput(
+            f"hold_out_items = {schema.split.hold_out_items} leaves no row for {empty[0]}: {dropped:,} of "
+            f"{counted(log_rows, 'row')} of {schema.log.path} are of items that are held out, which only the test part "
+            f"has. Hold out a smaller share."
+        )
+    raise BadInput(
+        f"The split leaves no row for {empty[0]}: {schema.log.path} has {counted(log_rows, 'row')}. Use more data."
+    )
+
+
 def check_histories(schema: Schema, totals: Totals, behaviours: int, times: tuple[Span, Span]) -> None:
     """Check that behaviours of a separate log are in the history of at least one impression.
 
@@ -95,6 +123,11 @@ def check_histories(schema: Schema, totals: Totals, behaviours: int, times: tupl
         raise BadInput(
             f"Not one user of {path} has a row in {log}. Check that {schema.behaviours.user!r} and {schema.log.user!r} "
             f"hold the same ids."
+        )
+    if out := totals.notes.counts.get(HELD_OUT, 0):
+        raise BadInput(
+            f"hold_out_items = {schema.split.hold_out_items} leaves every history empty: {out:,} of {behaviours:,} "
+            f"behaviours in {path} are with items that are held out, which are in no history. Hold out a smaller share."
         )
     raise BadInput(
         f"Not one row of {path} is earlier than an impression of its user, so every history is empty. The times of "

@@ -14,7 +14,7 @@ from crossmedia.features.spec import DEFAULT_HISTORY, LEAVE_ONE_OUT, POSITIVE, S
 from crossmedia.features.splits import TEST, by_time, by_user_tail, leave_one_out
 from crossmedia.features.writing.attributes import ID, LIST, NUMBER
 from crossmedia.features.writing.histories import SortedBehaviours, behaviours_in_log, history_slices, sort_behaviours
-from crossmedia.features.writing.hold_out import HoldOut
+from crossmedia.features.writing.hold_out import DROPPED, HoldOut
 from crossmedia.features.writing.logs import LABEL
 from crossmedia.features.writing.negatives import NONE, Candidates, PositiveRows, Positives, draw_negatives
 from crossmedia.features.writing.on_sale import LogItems
@@ -99,7 +99,7 @@ def make_part(
 
     rows = np.flatnonzero(~out | (split == TEST))
     if dropped := len(time) - len(rows):
-        notes["rows_dropped_because_their_item_is_held_out"] = dropped
+        notes[DROPPED] = dropped
     rows = rows[np.argsort(code[rows], kind="stable")]
     labels = {name: np.asarray(log[LABEL + name]) for name in schema.log.labels}
     if schema.negatives is not None:

@@ -9,6 +9,7 @@ import click
 from crossmedia.config import Command, json_option
 from crossmedia.imgserver.commands.options import held_store, how_to_serve, manifest_option, store_option
 from crossmedia.output import show
+from crossmedia.scale import doubt_of_scale
 from crossmedia.words import counted
 
 
@@ -27,7 +28,8 @@ def import_command(file: Path, name: str, activate: bool, manifest: Path | None,
     """Serve vectors that exist already: a Parquet FILE, or a folder of them, with the columns image_id and vector.
 
     Images are ids, or keys of a manifest; with --manifest a column key counts, and image_id beside it is not read.
-    Vectors are lists of floats of one length; they are stored as float16. The same file again changes nothing.
+    Vectors are lists of floats of one length; they are stored as float16. Models begin as if their numbers had a mean
+    square of 1, and it is said where they have another. The same file again changes nothing.
     """
     from crossmedia.imgserver.offline.exchange import KnownImages, check_vectors, import_vectors
     from crossmedia.names import ImageNames
@@ -41,6 +43,8 @@ def import_command(file: Path, name: str, activate: bool, manifest: Path | None,
         if given is not None:
             given.keep(opened.folder)
         report = import_vectors(opened, vectors, activate=activate)
+    if doubt := doubt_of_scale(report.mean_square, str(file)):
+        click.echo(doubt, err=True)
     made = f"{counted(report.images, 'vector')} of {report.dim} numbers, {report.added:,} new"
     version = f"{'active version' if activate else 'version, not active'}: {report.version}"
     show(report, as_json, f"{made}, in {report.seconds:.1f} s", version)

@@ -46,12 +46,13 @@ class ExportReport:
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What ``import_vectors`` did; ``added`` were not there before."""
+    """What ``import_vectors`` did; ``added`` were not there before, ``mean_square`` is of all numbers of the file."""
 
     version: str
     images: int
     added: int
     dim: int
+    mean_square: float
     seconds: float
 
 
@@ -136,12 +137,14 @@ class NewVectors:
     Attributes:
         version: that they become.
         images: how many there are.
+        mean_square: of their numbers.
         blocks: reads them as often as it is called: ids and vectors as they are stored, a block at a time.
         passed_over: whether an ``image_id`` was not read, for keys of a manifest count.
     """
 
     version: Version
     images: int
+    mean_square: float
     blocks: Callable[[], Iterator[tuple[Ids, Vectors]]]
     passed_over: bool
 
@@ -163,19 +166,21 @@ def check_vectors(path: Path, name: str, images: KnownImages | None = None) -> N
     if not re.fullmatch(r"[\w.-]+", name):
         raise BadInput(f"The name {name!r} may hold letters, digits, '.', '_' and '-' only.")
     source, passed_over = _open_vectors(path, images or KnownImages())
-    sha, seen, dim = hashlib.sha256(), [np.zeros(0, dtype=np.int64)], 0
+    sha, seen, dim, squares = hashlib.sha256(), [np.zeros(0, dtype=np.int64)], 0, 0.0
     for ids, values in source():
         if dim and values.shape[1] != dim:
             raise BadInput(f"{path} holds vectors of {dim} and of {values.shape[1]} numbers; all need one length.")
         dim = values.shape[1]
         sha.update(ids.tobytes() + values.tobytes())
         seen.append(ids)
+        squares += float(np.square(values, dtype=np.float32).sum(dtype=np.float64))
     every = np.sort(np.concatenate(seen))
     if not len(every):
         raise BadInput(f"{path} holds no vectors.")
     if len(twice := np.flatnonzero(every[1:] == every[:-1])):
         raise BadInput(f"Image id {every[twice[0]]} is in {path} twice; which vector should count?")
-    return NewVectors(Version(hashed(name, sha.hexdigest()), IMPORTED, dim=dim), len(every), source, passed_over)
+    version = Version(hashed(name, sha.hexdigest()), IMPORTED, dim=dim)
+    return NewVectors(version, len(every), squares / (len(every) * dim), source, passed_over)
 
 
 def import_vectors(store: Store, vectors: NewVectors, *, activate: bool = True) -> ImportReport:
@@ -198,7 +203,8 @@ def import_vectors(store: Store, vectors: NewVectors, *, activate: bool = True) 
     leave_snapshot(store, space)
     if activate:
         store.index.activate(space.name)
-    return ImportReport(space.name, vectors.images, added, space.dim, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return ImportReport(space.name, vectors.images, added, space.dim, vectors.mean_square, seconds)
 
 
 def _open_vectors(path: Path, images: KnownImages) -> tuple[Callable[[], Iterator[tuple[Ids, Vectors]]], bool]:
@@ -291,7 +297,7 @@ def _block(batch: pa.RecordBatch, keys: Column, images: KnownImages) -> tuple[Id
                 f"has numbers too small for float16, such as {values[row][values[row] != 0][0]}, and would be all zeros"
             )
         raise BadInput(
-            f"The vector in row {first + row + 1} of {path} (image {ids[row]}) {what}. Scale the vectors, for example "
-            f"to length 1."
+            f"The vector in row {first + row + 1} of {path} (image {ids[row]}) {what}. Scale the vectors, best to a "
+            f"mean square of 1."
         )
     return ids, stored

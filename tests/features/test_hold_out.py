@@ -173,3 +173,8 @@ def test_wrong_hold_outs_are_refused(tmp_path: Path) -> None:
     (tmp_path / "samples.toml").write_text(alone.replace("[split]", '[split]\nhold_out_by = "brand"'))
     with pytest.raises(BadInput, match=r"hold_out_by names a column of \[items\]"):
         load_schema(tmp_path / "samples.toml")
+
+
+def test_a_share_that_leaves_nothing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"hold_out_items = 0\.999 leaves .* Hold out a smaller share"):
+        make_samples(tmp_path, 20, 400, {}, SCHEMA.replace("[split]", "[split]\nhold_out_items = 0.999"))

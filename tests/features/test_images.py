@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 
@@ -8,7 +9,7 @@ import pytest
 
 from crossmedia.errors import ServerUnavailable, VersionMismatch
 from crossmedia.features.batch import Batch, BatchItems, Jagged, VectorKeys
-from crossmedia.features.reading.prefetch import fetch_ahead
+from crossmedia.features.reading.prefetch import ahead, fetch_ahead
 from crossmedia.imgserver.client import ImageClient, MockTransport, Vectors
 
 
@@ -23,11 +24,8 @@ def batches(n: int, log: list[int] | None = None) -> Iterator[Batch]:
         yield Batch({}, np.array([i, i]), {}, {}, {}, items, np.arange(2), empty, none, none)
 
 
-Keys = Mapping[str, VectorKeys]
-
-
-def of_images(client: ImageClient) -> Callable[[Keys], Vectors]:
-    return lambda keys: client.get(keys["image"].unique)
+def of_images(client: ImageClient) -> Callable[[Batch], Vectors]:
+    return lambda batch: client.get(batch.items.vectors["image"].unique)
 
 
 VECTORS = {i: np.full(4, i, dtype=np.float16) for i in range(100)}
@@ -35,8 +33,7 @@ VECTORS = {i: np.full(4, i, dtype=np.float16) for i in range(100)}
 
 def test_vectors_belong_to_their_batch() -> None:
     with ImageClient(MockTransport(VECTORS)) as client:
-        for i, (batch, vectors) in enumerate(fetch_ahead(batches(20), of_images(client), depth=3)):
-            assert vectors is not None
+        for i, (batch, vectors) in enumerate(ahead(batches(20), of_images(client), depth=3)):
             assert batch.timestamp[0] == i
             assert vectors.values.tolist() == [[i] * 4, [0] * 4]
             assert vectors.ok.tolist() == [True, False]
@@ -45,7 +42,7 @@ def test_vectors_belong_to_their_batch() -> None:
 
 def test_it_fetches_ahead_and_not_without_bound() -> None:
     log: list[int] = []
-    stream = fetch_ahead(batches(50, log), None, depth=2)
+    stream = ahead(batches(50, log), id, depth=2)
     next(stream)
     for _ in range(100):
         if len(log) >= 3:
@@ -60,23 +57,61 @@ def test_it_fetches_ahead_and_not_without_bound() -> None:
 def test_an_error_surfaces_at_its_batch() -> None:
     transport = MockTransport(VECTORS)
     with ImageClient(transport) as client:
-        stream = fetch_ahead(batches(10), of_images(client), depth=1)
+        stream = ahead(batches(10), of_images(client), depth=1)
         next(stream)
         transport.version = "mock@222222222222+none@000000000000/4"
-        with pytest.raises(VersionMismatch):
+        with pytest.raises(VersionMismatch) as caught:
             for _ in stream:
                 pass
+    assert re.search("for batch [12]", caught.value.__notes__[0])  # the second may have been asked for before
 
 
 def test_nothing_is_waited_for_behind_a_failure() -> None:
     """Each fetch may take all of its deadline, and nobody would take what the second one brings."""
     asked: list[int] = []
 
-    def fetch(keys: Keys) -> None:
-        asked.append(int(keys["image"].unique[0]))
+    def fetch(batch: Batch) -> None:
+        asked.append(int(batch.timestamp[0]))
         threading.Event().wait(0.05)
         raise ServerUnavailable("Nobody answers.")
 
     with pytest.raises(ServerUnavailable):
-        next(fetch_ahead(batches(10), fetch, depth=4))
+        next(ahead(batches(10), fetch, depth=4))
     assert asked == [0]
+
+
+def test_what_is_nothing_does_not_end_the_line() -> None:
+    assert [thing for thing, _ in ahead([0, None, 2], id)] == [0, None, 2]
+
+
+def test_what_the_source_raises_arrives_at_its_place() -> None:
+    def broken() -> Iterator[int]:
+        yield 7
+        raise ValueError("no such file")
+
+    stream = ahead(broken(), id)
+    assert next(stream)[0] == 7
+    with pytest.raises(ValueError, match="no such file") as caught:
+        next(stream)
+    assert "for batch 1" in caught.value.__notes__[0]
+
+
+def test_the_source_begins_in_the_thread_that_asks() -> None:
+    """A ``DataLoader`` forks its workers then: better before there is a thread."""
+
+    class Source:
+        def __iter__(self) -> Iterator[int]:
+            began.append(threading.current_thread())
+            return iter(range(3))
+
+    began: list[threading.Thread] = []
+    assert len(list(ahead(Source(), id))) == 3
+    assert began == [threading.current_thread()]
+
+
+def test_the_former_name_warns_and_does_the_same() -> None:
+    keys: list[Mapping[str, VectorKeys]] = []
+    with pytest.warns(DeprecationWarning, match="use ahead"):
+        stream = fetch_ahead(batches(3), keys.append)
+    assert [batch.timestamp[0] for batch, _ in stream] == [0, 1, 2]
+    assert [of["image"].unique[0] for of in keys] == [0, 1, 2]

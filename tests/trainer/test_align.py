@@ -216,7 +216,17 @@ def test_a_model_starts_from_an_aligned_head(config: AlignConfig) -> None:
     learns = replace(base, head="learn", head_learning_rate=1e-9)
     with pytest.raises(BadInput, match=r"has layers of 8, and --head-widths is 32,8"):
         fit(replace(learns, head_widths=(32, 8)))
-    result = fit(learns)
+    said: list[str] = []
+    result = fit(learns, announce=said.append)
+    taken = f"Taken from {config.out}: the head of 'image', whose layers behind the feature are 8."
+    assert said[0] == f"{taken} The model starts anew."
+    with pytest.raises(BadInput, match=r"has layers of 8, and --head-widths is 256,64,12"):
+        fit(
+            replace(learns, head_widths=(256, 64, 12), out=config.out + "-wide")
+        )  # as many as a new head has by default
+    again = replace(learns, warm_start=base.out, out=config.out + "-again")
+    fit(again, announce=said.append)
+    assert f"Taken from {base.out}: all weights but those of ids, and the head of 'image', whose layers" in said[-1]
     aligned, learned = head_of(config.out), head_of(base.out)
     assert learned.spec.widths == (24, 8)
     assert result["vector_version"].startswith(f"{BACKBONE}+learned@")
@@ -288,12 +298,17 @@ def test_features_that_are_missing_stop_it(config: AlignConfig, tmp_path: Path) 
 
 
 def test_the_size_of_the_log_decides() -> None:
-    assert suited(10**6) == {}
-    assert AlignConfig().head_widths == (256, 64)
-    small = suited(10**5)
+    assert suited(10**6, 10**5) == {"head_widths": AlignConfig().head_widths} == {"head_widths": (256, 64)}
+    small = suited(10**5, 10**5)
     assert (small["head_widths"], small["batch_size"], small["epochs"]) == ((64,), 1024, 20)
-    assert suited(3000)["batch_size"] == 128
-    assert suited(10)["batch_size"] == 64
+    assert suited(3000, 10**5)["batch_size"] == 128
+    assert suited(10, 10**5)["batch_size"] == 64
+
+
+def test_a_head_is_no_wider_than_the_images_of_training_allow(config: AlignConfig) -> None:
+    assert suited(10**5, 65)["head_widths"] == (64,)
+    assert suited(10**5, 40)["head_widths"] == (39,)
+    assert suited(10**6, 40)["head_widths"] == (256, 39)
 
 
 def test_the_command_says_what_came_out(config: AlignConfig) -> None:

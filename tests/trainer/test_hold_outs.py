@@ -35,7 +35,7 @@ def test_each_hold_out_with_each_seed_is_a_pair(folders: list[str], tmp_path: Pa
     out = tmp_path / "compare"
     options = ["--models=embedding_mlp", "--seeds=2", "--epochs=1", "--batch-size=256", f"--out={out}"]
     done = run_command("trainer", "compare", f"--samples={folders[0]}", f"--hold-outs={folders[1]}", *options)
-    assert "4 runs on 2 hold-outs" in done.stdout
+    assert "4 runs on 2 hold-outs, items held out by hold_out_seed 0, 1" in " ".join(done.stdout.split())
     found = json.loads((out / "compare.json").read_text())
     hashes = [Samples(folder).hash for folder in folders]
     assert [(line["samples"], line["seed"]) for line in found["runs"]] == [(h, s) for s in (0, 1) for h in hashes]

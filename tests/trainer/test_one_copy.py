@@ -25,12 +25,12 @@ class FakeDevice:
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.device, self.copies, self.bytes = torch.device("cuda:7"), 0, 0
         monkeypatch.setattr(one_copy, "_pinned", lambda size, device: torch.full((size,), 255, dtype=torch.uint8))
-        monkeypatch.setattr(one_copy, "_moved", self._moved)
+        monkeypatch.setattr(one_copy, "_copying", self._copying)
 
-    def _moved(self, packed: Tensor, device: torch.device) -> Tensor:
+    def _copying(self, packed: Tensor, device: torch.device) -> tuple[Tensor, None]:
         assert device == self.device
         self.copies, self.bytes = self.copies + 1, self.bytes + packed.numel()
-        return packed.clone()
+        return packed.clone(), None
 
 
 @pytest.fixture(scope="module")

@@ -86,6 +86,29 @@ def by_tens(samples: Samples) -> list[int]:
     return [int(item["raw_item_id"]) // 10 for item in table(samples)]
 
 
+def refused(samples: Samples, part: Literal["validation", "test"] = "validation", **options: Any) -> str:
+    with pytest.raises(BadInput, match=f"no query of the {part} part") as error:
+        cold_queries(samples, part, "photo", **options)
+    return str(error.value)
+
+
+def test_why_there_is_no_query_is_said_with_what_helps(samples: Samples, tmp_path: Path) -> None:
+    nothing = dict.fromkeys(["click", "buy", "cart", "skipped"], 0.0)
+    kinds = samples.vocabulary.values["action"].to_pylist()
+    assert "every kind of behaviour counts 0" in refused(samples, weights={name: nothing[name] for name in kinds})
+    together = np.zeros(len(table(samples)), dtype=np.int64)
+    said = refused(samples, groups=together)
+    assert "none has a picture that is its own" in said
+    assert "hold_out_items" not in said
+    log = impressions(np.random.default_rng(3), 120, 4, 4, 3)
+    (tmp_path / "four").mkdir()
+    four = build(tmp_path / "four", log, 4)
+    held_out = {item["raw_item_id"] for item, out in zip(table(four), ItemParts.of(four).held_out, strict=True) if out}
+    few = build(tmp_path, [row for row in log if str(row[1]) not in held_out], 4)
+    assert "is held out of the pairs, and none was drawn. Give more items" in refused(few)
+    assert "hold_out_items in [split]" in refused(few, "test")
+
+
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("grouped", [False, True])
 def test_queries_are_those_of_plain_loops(samples: Samples, part: Literal["validation", "test"], grouped: bool) -> None:

@@ -170,10 +170,32 @@ def test_vectors_of_one_version_by_images_and_by_items_are_doubted(
     assert "The spaces photo and title have vectors of one version, mock@111111111111" in caplog.text
 
 
+def test_vectors_of_another_scale_are_doubted(config: FitConfig, given: Transports) -> None:
+    fit(config, given)
+    given["title"].vectors = {key: vector / 10 for key, vector in given["title"].vectors.items()}
+    doubts = fit(replace(config, out=f"{config.out}-2"), given)["doubts"]
+    (said,) = [doubt for doubt in doubts if "mean square" in doubt]
+    assert said.startswith("The numbers of the space 'title' have a mean square of 0.0")
+    assert not any(
+        "mean square" in doubt for doubt in json.loads(Path(config.out, "metrics.json").read_text())["doubts"]
+    )
+
+
+def test_vectors_of_texts_where_images_are_asked_for_are_doubted(
+    config: FitConfig, given: Transports, caplog: pytest.LogCaptureFixture
+) -> None:
+    given["title"].version = "text:tfidf@222222222222+none@000000000000/6"
+    fit(config, given)
+    assert "addresses swapped" not in caplog.text
+    fit(replace(config, out=f"{config.out}-2"), {"photo": given["title"], "title": given["photo"]})
+    assert "The space 'photo' asks by ids of images, and what is served there, text:tfidf@222222222222" in caplog.text
+    assert "The space 'title'" not in caplog.text
+
+
 def test_both_spaces_of_a_batch_are_fetched_at_once_and_each_key_once(config: FitConfig, given: Transports) -> None:
     spaces, samples = spaces_of(given), Samples(config.samples)
     batch = next(samples.batches("train", 64))
-    fetched = spaces.fetch(batch.items.vectors)
+    fetched = spaces.fetch({name: keys.unique for name, keys in batch.items.vectors.items()})
     for name, transport in given.items():
         (asked,) = transport.requests
         ids = np.frombuffer(asked.image_ids, dtype="<i8")

@@ -27,7 +27,7 @@ class AlignLearner(nn.Module):
     Args:
         images: makes the vectors, with the head as it starts.
         penalty: on how far the head is from its start: times the squared distance over the squared length, of each
-            weight and bias.
+            weight and bias. One that starts at 0, as the bias of a hidden layer does, has no length and is free.
         temperature: of the loss, as it starts.
     """
 
@@ -85,7 +85,8 @@ class AlignLearner(nn.Module):
         total = self.log_temperature.new_zeros(())
         for name, weight in self.images.named_parameters() if self.penalty else ():
             start = self._start[name].to(weight.device)
-            total = total + (weight - start).square().sum() / start.square().sum().clamp_min(1e-12)
+            if bool(length := start.square().sum()):
+                total = total + (weight - start).square().sum() / length
         return self.penalty * total
 
 

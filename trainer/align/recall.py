@@ -24,8 +24,10 @@ from crossmedia.features.slices import Slices, column
 from crossmedia.trainer.align.behaviours import FloatArray, Training
 from crossmedia.trainer.align.keys import NO_KEY, Flags, ItemParts, SpaceKeys
 from crossmedia.trainer.align.pair_options import WEIGHTS
+from crossmedia.words import counted
 
 LAST = 5
+KINDS = {"test": "new", "validation": "held-out"}  # of the items that queries ask for
 QUERIES_AT_ONCE = 256
 
 
@@ -89,6 +91,8 @@ def cold_queries(
     pool = np.setdiff1d(keys.of_items(cold), keys.of_items(known))
     first = keys.first(np.arange(len(cold)))
     cold &= np.isin(first, pool)
+    if not cold.any():
+        raise _no_query(samples, part, _no_cold_item(parts, keys, part, space))
     kinds = Training.of(samples, weights).kinds
     splits = ("test",) if part == "test" else ("train", "validation")
     found = [_rows(stored, samples, cold, groups, kinds) for split in splits for stored in samples.stored(split)]
@@ -96,17 +100,53 @@ def cold_queries(
     histories = keys.first(last)
     asked = (histories != NO_KEY).any(axis=1)
     if not asked.any():
-        raise BadInput(
-            f"{samples.folder} has no query of the {part} part: no positive row has both a history with vectors in "
-            f"{space!r} and an item that is {'new' if part == 'test' else 'held out'}. Hold items out when the samples "
-            f"are built (hold_out_items), or give more data."
-        )
+        raise _no_query(samples, part, _nobody_asks(kinds, int(cold.sum()), len(targets), KINDS[part]))
     return ColdQueries(
         histories[asked],
         np.searchsorted(pool, first[targets[asked]]),
         pool,
         np.where(last >= 0, groups[last], -1)[asked],
         _groups_of(pool, keys, groups),
+    )
+
+
+def _no_query(samples: Samples, part: str, why: str) -> BadInput:
+    return BadInput(f"{samples.folder} has no query of the {part} part, by which a head is judged: {why}")
+
+
+def _no_cold_item(parts: ItemParts, keys: SpaceKeys, part: str, space: str) -> str:
+    """Why no item is cold, and what to do."""
+    of_part = parts.new if part == "test" else parts.held_out
+    with_keys = int((of_part & (keys.slices.length > 0)).sum())
+    if part == "test" and not of_part.any():
+        return (
+            "no item is new there. Hold items out when the samples are built (hold_out_items in [split]), or split by "
+            "time."
+        )
+    if not of_part.any():
+        return (
+            f"a tenth of {counted(len(of_part), 'item')} is held out of the pairs, and none was drawn. Give more items."
+        )
+    if not with_keys:
+        return f"of {counted(int(of_part.sum()), f'{KINDS[part]} item')} none has a key in the space {space!r}."
+    return (
+        f"of {counted(with_keys, f'{KINDS[part]} item')} none has a picture that is its own: items of the pairs, or of "
+        f"one group with such, show it too. Give items pictures of their own, or more items."
+    )
+
+
+def _nobody_asks(kinds: FloatArray, cold: int, rows: int, kind: str) -> str:
+    """Why no positive row of a cold item is a query, and what to do."""
+    if not (kinds[1:] > 0).any():
+        return "every kind of behaviour counts 0. Give one of them a weight (--weights click=1)."
+    if not rows:
+        return (
+            f"no positive row is of one of the {counted(cold, f'{kind} item')}, and of a user who had nothing of it "
+            f"before. Give more rows, or more items."
+        )
+    return (
+        f"of {counted(rows, 'positive row')} of {kind} items none has a behaviour before it that counts and whose item "
+        f"has a key. Give histories that begin earlier, or weights (--weights) to other kinds of behaviour."
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from crossmedia.errors import BadInput, TrainingDiverged, did_you_mean
+from crossmedia.errors import TrainingDiverged
 from crossmedia.features.reading.prefetch import ahead
 from crossmedia.features.reading.samples import Samples
 from crossmedia.imgserver.client import Vectors
@@ -106,25 +106,6 @@ class AlignRun:
                 f"Try a learning rate below {self.config.learning_rate}."
             )
         return loss
-
-
-def space_of(config: AlignConfig, samples: Samples) -> str:
-    """The space whose head is aligned.
-
-    Raises:
-        BadInput: there is none, no such one, or several could be meant.
-    """
-    spaces = spaces_of(samples)
-    if not spaces:
-        raise BadInput(f"The samples in {config.samples} have no images: there is no head to align.")
-    named = config.space or (next(iter(config.vectors)) if len(config.vectors) == 1 else "")
-    if named and named not in spaces:
-        raise BadInput(f"There is no space {named!r}; there are: {', '.join(spaces)}.{did_you_mean(named, spaces)}")
-    if not named and len(spaces) > 1:
-        raise BadInput(
-            f"There are several spaces, {', '.join(spaces)}, and the head of one is aligned: say which by --space."
-        )
-    return named or spaces[0]
 
 
 @contextmanager

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
+from crossmedia.errors import BadInput, did_you_mean
 from crossmedia.options import checked
 from crossmedia.trainer.align.pair_options import PairOptions
+
+if TYPE_CHECKING:
+    from crossmedia.features.reading.samples import Samples
 
 # Where things are and how long to wait change no number of a run; all others do.
 PLACES = {"samples", "out", "server", "store", "vectors", "timeout_s", "device", "max_missing", "overwrite"}
 MANY_CLICKS = 10**6  # from which on a hidden layer, and few epochs, have enough to learn from
 LEAST_BATCH = 64
-SMALL = {"head_widths": (64,), "penalty": 0.1, "temperature": 0.2, "learning_rate": 3e-3}
+SMALL: dict[str, Any] = {"head_widths": (64,), "penalty": 0.1, "temperature": 0.2, "learning_rate": 3e-3}
 STEPS = 16  # in an epoch, for its batches not to be most of the log
 
 
@@ -82,36 +86,65 @@ class AlignConfig:
         """Settings with the head, penalty, batch size, epochs and patience that suit these samples.
 
         Args:
-            samples: folder that 'features build' made; it is read for its number of positive training rows.
+            samples: folder that 'features build' made; it is read for its number of positive training rows, and of
+                images that the training part shows.
             settings: by the names of the attributes; those of ``suited`` that are given are kept.
 
         Raises:
-            BadInput: the folder holds no samples, or a setting has a value that it cannot have.
+            BadInput: the folder holds no samples, or none with images, or a setting has a value that it cannot have.
         """
         from crossmedia.features.reading.samples import Samples  # Arrow, which the help of commands does without
+        from crossmedia.trainer.align.keys import ItemParts, SpaceKeys
 
         given: dict[str, Any] = {"samples": samples, **settings}
         config = checked(cls(**given), cls)
-        clicks = sum(
-            int(table["label"].to_numpy().sum()) for table in Samples(config.samples).frames("train", ["label"])
-        )
-        return replace(config, **{name: value for name, value in suited(clicks).items() if name not in settings})
+        opened = Samples(config.samples)
+        clicks = sum(int(table["label"].to_numpy().sum()) for table in opened.frames("train", ["label"]))
+        images = len(SpaceKeys.of(opened, space_of(config, opened)).of_items(~ItemParts.of(opened).new))
+        chosen = suited(clicks, images)
+        return replace(config, **{name: value for name, value in chosen.items() if name not in settings})
 
 
-def suited(clicks: int) -> dict[str, Any]:
-    """What depends on how many clicks the training rows have.
+def space_of(config: AlignConfig, samples: Samples) -> str:
+    """The space whose head is aligned.
 
-    From a million on they are the defaults of ``AlignConfig``. Below, a hidden layer learns the pairs by heart: one
-    linear layer does, held near the PCA that it starts from, and more epochs. There the PCA is less sure of a pair than
-    a low temperature makes it: steps that only mend this would undo what it knows. In small logs the batch is halved
-    until as many pairs as there are clicks make 16 of it, down to 64 pairs.
+    Raises:
+        BadInput: there is none, no such one, or several could be meant.
     """
+    from crossmedia.trainer.images.open_images import spaces_of
+
+    spaces = spaces_of(samples)
+    if not spaces:
+        raise BadInput(f"The samples in {config.samples} have no images: there is no head to align.")
+    named = config.space or (next(iter(config.vectors)) if len(config.vectors) == 1 else "")
+    if named and named not in spaces:
+        raise BadInput(f"There is no space {named!r}; there are: {', '.join(spaces)}.{did_you_mean(named, spaces)}")
+    if not named and len(spaces) > 1:
+        raise BadInput(
+            f"There are several spaces, {', '.join(spaces)}, and the head of one is aligned: say which by --space."
+        )
+    return named or spaces[0]
+
+
+def suited(clicks: int, images: int) -> dict[str, Any]:
+    """What depends on how many clicks the training rows have, and on how many images they show.
+
+    A head that starts as a PCA of few images has no more numbers than that can have. Else these are, from a million
+    clicks on, the defaults of ``AlignConfig``. Below, a hidden layer learns the pairs by heart: one linear layer does,
+    held near the PCA that it starts from, and more epochs. There the PCA is less sure of a pair than a low temperature
+    makes it: steps that only mend this would undo what it knows. In small logs the batch is halved until as many pairs
+    as there are clicks make 16 of it, down to 64 pairs.
+    """
+    from crossmedia.imgserver.head import widest
+
+    widths = SMALL["head_widths"] if clicks < MANY_CLICKS else AlignConfig.head_widths
+    head = {"head_widths": (*widths[:-1], widest(widths[-1], images))}
     if clicks >= MANY_CLICKS:
-        return {}
+        return head
     batch = 1024
     while batch > LEAST_BATCH and clicks < STEPS * batch:
         batch //= 2
-    return {"batch_size": batch, "epochs": 20, "patience": 3, **SMALL}
+    return {"batch_size": batch, "epochs": 20, "patience": 3, **SMALL, **head}
 
 
 def identity_of(config: AlignConfig, rows: str, version: str) -> dict[str, Any]:

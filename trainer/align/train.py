@@ -28,8 +28,8 @@ from crossmedia.trainer.align.batches import PairBatch
 from crossmedia.trainer.align.doubts import doubts
 from crossmedia.trainer.align.learner import AlignLearner
 from crossmedia.trainer.align.measure import AT, BLOCK
-from crossmedia.trainer.align.run import NAME, AlignRun, open_features, open_run, space_of
-from crossmedia.trainer.align.settings import AlignConfig, identity_of
+from crossmedia.trainer.align.run import NAME, AlignRun, open_features, open_run
+from crossmedia.trainer.align.settings import AlignConfig, identity_of, space_of
 from crossmedia.trainer.images.places import Given
 from crossmedia.trainer.images.spaces import Missing, named_versions
 from crossmedia.trainer.metrics.gather import gather_rows

@@ -102,9 +102,10 @@ def _said(result: dict[str, Any]) -> Iterator[str]:
             told = {k: value for k, value in found[name].items() if int(k) < found["pool"]}  # among fewer it is 1
             yield f"  {name:<8} " + ", ".join(f"recall@{k} {value:.4f}" for k, value in told.items())
     yield from result["doubts"]
+    best = f"best {result['best_epoch']}" if result["best_epoch"] else "none better than the start"
     yield (
         f"{result['pairs']:,} pairs of {result['users']:,} users and {result['images']:,} images; "
-        f"{counted(result['epochs'], 'epoch')}, best {result['best_epoch']}; {result['pairs_per_s']:,.0f} pairs/s; "
+        f"{counted(result['epochs'], 'epoch')}, {best}; {result['pairs_per_s']:,.0f} pairs/s; "
         f"temperature {result['temperature']:.3f}"
     )
     yield f"head: {result['vector_version']} ({result['head_parameters']:,} parameters)"

@@ -15,6 +15,7 @@ UNSET = {
     "epochs": f" When it is not given: {FitConfig.epochs}, more in small logs.",
     "patience": f" When it is not given: {FitConfig.patience}, more in small logs.",
     "batch_size": f" When it is not given: {FitConfig.batch_size}, less in small logs (docs/models.md has the rule).",
+    "head_widths": "",
 }
 
 # Of ``training_options`` in the help; what a command adds of its own stands before them.

@@ -6,8 +6,9 @@ Legend: K image ids, D numbers in a vector.
 from __future__ import annotations
 
 from collections import OrderedDict
+from copy import copy
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,8 +17,9 @@ from torch import Tensor
 from crossmedia.concepts import ConceptCard, has_concepts
 from crossmedia.features.batch import Int64Array
 from crossmedia.imgserver.client import FetchStats, HeadServers, ImageClient, Vectors
-from crossmedia.imgserver.client.ids import as_ids, deduplicated
+from crossmedia.imgserver.client.ids import deduplicated
 from crossmedia.imgserver.head import Head
+from crossmedia.trainer.images.id_arrays import id_array
 from crossmedia.trainer.images.images import Images
 from crossmedia.trainer.images.through_servers import SentHead, through_servers
 from crossmedia.trainer.one_copy import copied
@@ -85,6 +87,46 @@ class ImageHead(Images):
         # Has no numbers: it is moved with the module, and so says where that is when there is no head.
         self.register_buffer("_where", torch.zeros(0), persistent=False)
 
+    def forward(self, image_ids: Any, fetched: Vectors | None = None) -> ImageVectors:
+        """Vectors of images, on this module's device, with a gradient to the head where there is one.
+
+        Args:
+            image_ids: int64; duplicates, and -1 for no image, are taken. Of any shape, where nothing was fetched ahead:
+                a tensor, an array or a list, values with their offsets, or a jagged tensor of TorchRec.
+            fetched: what ``fetch`` gave for the same ids, shape (K,).
+
+        Returns:
+            values of the shape of the ids and (D,), fp32, zeros where there is no image, and ok of the ids' shape.
+
+        Raises:
+            InvalidRequest: they are no ids.
+            CrossMediaError: what the server or the way to it raised.
+        """
+        if fetched is not None:
+            return self.made(image_ids, fetched)
+        ids = id_array(image_ids, "image_ids", "the call")
+        found = self.made(ids.flat, None)
+        return ImageVectors(found.values.view(*ids.shape, found.values.shape[1]), found.ok.view(ids.shape))
+
+    def made(self, image_ids: Int64Array, fetched: Vectors | None) -> ImageVectors:
+        """As ``forward``, of ids of shape (K,)."""
+        raise NotImplementedError
+
+    def holds(self, image_id: int) -> bool:
+        """Whether there is a vector, or a feature, of an image; not counted in ``stats``.
+
+        Raises:
+            CrossMediaError: what the server or the way to it raised.
+        """
+        client = self.source if isinstance(self.source, ImageClient) else self.source.client
+        # A copy has totals of its own. It is not closed: it may have its transport from the other one.
+        return bool(copy(client).get([image_id], version=self.backbone or None).ok[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where its vectors are."""
+        return self._where.device
+
     @property
     def stats(self) -> FetchStats:
         """Running totals of what was fetched by this process."""
@@ -122,15 +164,14 @@ class StoredVectors(ImageHead):
         return self.source.concepts(self.version) if has_concepts(self.version) else None
 
     def fetch(self, image_ids: Int64Array) -> Vectors:
-        """Stored vectors of images, shape (K,), as fp32."""
+        """Stored vectors of images, shape (K,); for a CPU as fp32, for a GPU, which widens them, as they came."""
         found = self.source.get(image_ids)
-        return replace(found, values=found.values.astype(np.float32))
+        return replace(found, values=found.values.astype(np.float32)) if self.device.type == "cpu" else found
 
-    def forward(self, image_ids: Int64Array | Tensor, fetched: Vectors | None = None) -> ImageVectors:
-        """Values, shape (K, D), fp32, zeros where there is no image, and ok, shape (K,), on this module's device."""
-        found = self.fetch(_array(image_ids)) if fetched is None else fetched
-        values, ok = copied([found.values, found.ok], self._where.device)
-        return ImageVectors(values.float(), ok)
+    def made(self, image_ids: Int64Array, fetched: Vectors | None) -> ImageVectors:
+        """Values, shape (K, D), fp32, zeros where there is no image, and ok, shape (K,)."""
+        found = ImageVectors.of(self.fetch(image_ids) if fetched is None else fetched, self.device)
+        return ImageVectors(found.values.float(), found.ok)
 
 
 class LearningHead(ImageHead):
@@ -158,9 +199,9 @@ class LocalHead(LearningHead, StoredVectors):
         """Features of images, shape (K,)."""
         return self.source.get(image_ids, version=self.backbone)
 
-    def forward(self, image_ids: Int64Array | Tensor, fetched: Vectors | None = None) -> ImageVectors:
+    def made(self, image_ids: Int64Array, fetched: Vectors | None) -> ImageVectors:
         """As of stored vectors, with a gradient to the head."""
-        features = super().forward(image_ids, fetched)
+        features = super().made(image_ids, fetched)
         with torch.autocast(features.values.device.type, enabled=False):
             values = torch.where(features.ok[:, None], self.head(features.values), 0.0)
         return ImageVectors(values, features.ok)
@@ -188,11 +229,11 @@ class RemoteHead(LearningHead):
         latest = self._latest
         if latest is None or not self.training or self.max_staleness < 2:
             return None
-        return latest.vectors(deduplicated(as_ids(image_ids))[0])
+        return latest.vectors(deduplicated(image_ids)[0])
 
-    def forward(self, image_ids: Int64Array | Tensor, fetched: Vectors | None = None) -> ImageVectors:
+    def made(self, image_ids: Int64Array, fetched: Vectors | None) -> ImageVectors:
         """As of stored vectors, on the head's device, with a gradient to the head."""
-        unique, place = deduplicated(as_ids(_array(image_ids)))
+        unique, place = deduplicated(image_ids)
         used = self._published.get(fetched.version) if fetched is not None else None
         if used is None or self._step - used.step > self.max_staleness:
             used, fetched = self._publish(), None
@@ -202,7 +243,7 @@ class RemoteHead(LearningHead):
         if self.training:
             self.staleness.append(self._step - used.step)
             self._step += 1
-        return vectors if place is None else _placed(vectors, copied([place], vectors.ok.device)[0].long())
+        return vectors if place is None else vectors.placed(copied([place], vectors.ok.device)[0].long())
 
     def _publish(self) -> SentHead:
         """The head's state now, by its version."""
@@ -213,15 +254,3 @@ class RemoteHead(LearningHead):
         while len(self._published) > PUBLISHED_KEPT:
             self._published.popitem(last=False)
         return now
-
-
-def _array(image_ids: Int64Array | Tensor) -> Int64Array:
-    return image_ids.cpu().numpy() if isinstance(image_ids, Tensor) else image_ids
-
-
-def _placed(vectors: ImageVectors, place: Tensor) -> ImageVectors:
-    """Rows in the order of ``place``; -1 is a row without an image."""
-    last = len(vectors.ok)
-    place = place % (last + 1)  # -1 finds the last of one more row
-    values = torch.cat([vectors.values, vectors.values.new_zeros(1, vectors.values.shape[1])])
-    return ImageVectors(values.index_select(0, place), torch.cat([vectors.ok, vectors.ok.new_zeros(1)])[place])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -14,7 +15,7 @@ from crossmedia.errors import BadInput, VersionMismatch, did_you_mean
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.spec import BY_IMAGE
 from crossmedia.imgserver.client import HeadServers, ImageClient, ServerInfo
-from crossmedia.imgserver.head import Head, HeadSpec, new_head
+from crossmedia.imgserver.head import Head, HeadSpec, new_head, widest
 from crossmedia.names import same_names
 from crossmedia.trainer import processes
 from crossmedia.trainer.images.image_head import LocalHead, RemoteHead, StoredVectors
@@ -22,7 +23,10 @@ from crossmedia.trainer.images.images import Images
 from crossmedia.trainer.images.places import Given, Place, Sources, closing_places, learning_space
 from crossmedia.trainer.images.spaces import Missing, Spaces, of_space
 from crossmedia.trainer.runs.checkpoint import HEAD, of_run
-from crossmedia.trainer.settings import FitConfig
+from crossmedia.trainer.settings import NEW_HEAD, FitConfig
+from crossmedia.version import Version
+
+log = logging.getLogger(__name__)
 
 SAMPLE_KEYS = 8192  # whose features a new head starts from
 LEARNED = "learned"
@@ -226,6 +230,9 @@ def fix_version(client: ImageClient, version: str = "") -> ServerInfo:
 def check_names(samples: Samples, space: str, info: ServerInfo) -> None:
     """The keys of a space are called in samples as on its server, as far as both tell.
 
+    A line in the log says so where a space of images gets vectors of texts: these are by item, and the same number may
+    be an image of something else.
+
     Raises:
         BadInput: their ids come from another manifest, so that the same id is something else.
     """
@@ -237,6 +244,15 @@ def check_names(samples: Samples, space: str, info: ServerInfo) -> None:
             f"another manifest than those of the server, so that one id is two things. Build the samples with the "
             f"manifest that was given to 'imgserver precompute' (photos: --catalogue, texts: --manifest), or embed by "
             f"that of the samples."
+        )
+    of_texts = bool(info.version) and Version.parse(info.version).of_texts
+    if samples.spaces[space].key == BY_IMAGE and of_texts and processes.rank() == 0:
+        log.warning(
+            "The space %r asks by ids of images, and what is served there, %s, was made of texts, which are by item. "
+            "Where an image's id is not its item's, these are vectors of something else: are addresses swapped "
+            "(--vectors)?",
+            space,
+            info.version,
         )
 
 
@@ -274,9 +290,8 @@ def _head(config: FitConfig, samples: Samples, space: str, client: ImageClient, 
     if config.warm_start:
         return _head_before(config, backbone)
     features = _sample(samples, space, client, backbone, config.seed)
-    spec = HeadSpec(
-        LEARNED, (features.shape[1], *config.head_widths), config.head_activation, config.head_normalisation
-    )
+    widths = config.head_widths or (*NEW_HEAD[:-1], widest(NEW_HEAD[-1], len(features)))
+    spec = HeadSpec(LEARNED, (features.shape[1], *widths), config.head_activation, config.head_normalisation)
     return new_head(spec, features, config.head_start, backbone)
 
 
@@ -295,7 +310,7 @@ def _head_before(config: FitConfig, backbone: str) -> Head:
             f"of {backbone}."
         )
     widths = before.spec.widths[1:]
-    if config.head_widths not in (FitConfig.head_widths, widths):
+    if config.head_widths not in ((), widths):
         there, asked = (",".join(map(str, of)) for of in (widths, config.head_widths))
         raise BadInput(
             f"The head of {config.warm_start} has layers of {there}, and --head-widths is {asked}. Leave it out: a "

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from crossmedia.concepts import ConceptCard
 from crossmedia.errors import CrossMediaError
-from crossmedia.features.batch import Int64Array, VectorKeys
+from crossmedia.features.batch import Int64Array
 from crossmedia.features.spec import IMAGE_SPACE
 from crossmedia.imgserver.client import FetchStats, Vectors
 from crossmedia.imgserver.client.servers import at_once
@@ -23,6 +23,7 @@ from crossmedia.trainer.images.images import Images
 from crossmedia.trainer.layers.inputs import named_modules
 from crossmedia.trainer.tensors import ImageVectors
 
+Keys = Mapping[str, Int64Array]
 Fetched = dict[str, Vectors | None]
 
 
@@ -120,11 +121,11 @@ class Spaces(nn.Module):
         """Running totals of what was fetched by this process, by space."""
         return {name: images.stats for name, images in self.items()}
 
-    def fetch(self, keys: Mapping[str, VectorKeys]) -> Fetched:
+    def fetch(self, keys: Keys) -> Fetched:
         """What can be had of a batch before its turn, of all spaces at once; may be called in another thread.
 
         Args:
-            keys: that the batch refers to, by space; those of spaces that are off are left out.
+            keys: shape (K,), each once, by space; those of spaces that are off are left out.
 
         Raises:
             CrossMediaError: what a server or the way to it raised.
@@ -132,7 +133,7 @@ class Spaces(nn.Module):
 
         def fetch(name: str, images: Images) -> Vectors | None:
             with of_space(name):
-                return images.fetch(keys[name].unique)
+                return images.fetch(keys[name])
 
         spaces = list(self.items())
         return dict(zip(self.of, at_once([partial(fetch, *space) for space in spaces]), strict=True))

@@ -16,7 +16,6 @@ from torch import Tensor
 from crossmedia.features.batch import Int64Array
 from crossmedia.imgserver.client import HeadServers, Vectors
 from crossmedia.imgserver.head import Head
-from crossmedia.trainer.one_copy import copied
 from crossmedia.trainer.tensors import ImageVectors
 
 
@@ -91,7 +90,8 @@ class _Remote(torch.autograd.Function):
         if fetched is None:
             values, ok = torch.zeros(0, used.dim, device=device), torch.zeros(0, dtype=torch.bool, device=device)
         else:
-            values, ok = copied([fetched.values, fetched.ok], device)
+            there = ImageVectors.of(fetched, device)
+            values, ok = there.values, there.ok
         ctx.used, ctx.ids, ctx.ok = used, ids, ok
         ctx.shapes = {name: weight.shape for name, weight in zip(names, weights, strict=True)}
         ctx.scaled = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) == torch.float16

@@ -220,6 +220,7 @@ def _row(model: str, runs: dict[Pair, Line], base: dict[Pair, Line], mean: dict[
     spaces, baseline = list(spaces_of(some)), is_baseline(some)
     row: dict[str, Any] = {"model": model, "images": some["images"], "spaces": spaces, "baseline": baseline}
     row["seeds"], row["hold_outs"] = len(runs), len({line["samples"] for line in runs.values()})
+    row["hold_out_seeds"] = sorted({line["hold_out_seed"] for line in runs.values() if "hold_out_seed" in line})
     for part in [name for name in PARTS if name in some["test"]]:
         pairs = [(runs[pair]["test"][part], base[pair]["test"][part]) for pair in sorted(runs.keys() & base.keys())]
         gains = pairs if spaces else []

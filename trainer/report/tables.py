@@ -82,11 +82,16 @@ def comparison_table(
 
 
 def of_runs(rows: list[dict[str, Any]]) -> str:
-    """What the numbers of rows are: ``mean ± standard deviation of 3 seeds``, or of so many runs on hold-outs."""
+    """What the numbers of rows are: ``mean ± standard deviation of 3 seeds``, or of so many runs; of which hold-outs.
+
+    Lines of older releases do not say by which seed items were held out.
+    """
     seeds = sorted({row["seeds"] for row in rows if not row["baseline"]}) or [1]
     hold_outs = max((row.get("hold_outs", 1) for row in rows), default=1)
     what = f"runs on {hold_outs} hold-outs" if hold_outs > 1 else "seeds"
-    return f"mean ± standard deviation of {'-'.join(map(str, seeds))} {what}" if seeds[-1] > 1 else "one seed"
+    of = f"mean ± standard deviation of {'-'.join(map(str, seeds))} {what}" if seeds[-1] > 1 else "one seed"
+    drawn = sorted({seed for row in rows for seed in row.get("hold_out_seeds", ())})
+    return f"{of}, items held out by hold_out_seed {', '.join(map(str, drawn))}" if drawn else of
 
 
 def _spread(rows: list[dict[str, Any]]) -> str:

@@ -12,7 +12,6 @@ import logging
 import os
 import subprocess
 from collections.abc import Iterable
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +32,7 @@ UNNAMED = {name: settings.UNNAMED[name] for name in DEFAULTS}  # of lines of old
 
 
 def key_fields(config: FitConfig, data: str, samples: Samples, vector_version: str) -> Line:
-    """The part of a line that says what was run.
+    """The part of a line that says what was run; of samples that hold items out, by which seed, too.
 
     Args:
         config: of the run.
@@ -41,9 +40,10 @@ def key_fields(config: FitConfig, data: str, samples: Samples, vector_version: s
         samples: the samples themselves, whose hash is in the key.
         vector_version: what the server serves; empty for ids only.
     """
-    options = {name: value for name, value in asdict(config).items() if name not in NOT_OPTIONS}
+    options = {name: value for name, value in settings.settings_of(config).items() if name not in NOT_OPTIONS}
     values = (data, samples.hash, config.model, config.images, vector_version, options, config.seed)
-    return dict(zip(KEY, values, strict=True))
+    held_out = {"hold_out_seed": samples.hold_out_seed} if samples.has_held_out else {}
+    return dict(zip(KEY, values, strict=True)) | held_out
 
 
 def identity(line: Line) -> str:

@@ -12,15 +12,13 @@ from torch import nn
 
 from crossmedia.concepts import ConceptCard
 from crossmedia.errors import BadInput, TrainingDiverged
-from crossmedia.features.batch import Batch
-from crossmedia.features.reading.prefetch import fetch_ahead
 from crossmedia.features.reading.sampling import keep_negatives
 from crossmedia.features.reading.unseen_items import samples_of
 from crossmedia.trainer import processes
-from crossmedia.trainer.feed import Feed
+from crossmedia.trainer.feed import Fed, Feed
 from crossmedia.trainer.images.open_images import open_spaces, spaces_of
 from crossmedia.trainer.images.places import Given, learning_space
-from crossmedia.trainer.images.spaces import Fetched, named_versions
+from crossmedia.trainer.images.spaces import named_versions
 from crossmedia.trainer.layers.inputs import InputSpec
 from crossmedia.trainer.layers.sharded import shard_tables
 from crossmedia.trainer.models import make, model_class
@@ -33,7 +31,7 @@ from crossmedia.trainer.training.averaging import Averaging
 from crossmedia.trainer.training.forget import check_can_forget
 from crossmedia.trainer.training.learner import Learner
 from crossmedia.trainer.training.regularise import AfterBackward, mini_batch_aware
-from crossmedia.trainer.training.warm_start import starts_from_head_alone, warm_start
+from crossmedia.trainer.training.warm_start import started_from, starts_from_head_alone, warm_start
 
 
 @dataclass(frozen=True)
@@ -74,13 +72,13 @@ class Run:
         state = self.state
         return state.epoch < self.config.epochs and state.epoch - state.best_epoch <= self.config.patience
 
-    def batches(self) -> Iterator[tuple[Batch, Fetched | None]]:
+    def batches(self) -> Iterator[Fed]:
         """The rows of this process in the epoch that begins, in its order, with what was fetched of their vectors."""
-        config, samples, spaces = self.config, self.feed.samples, self.feed.spaces
+        config, samples = self.config, self.feed.samples
         batches = samples.batches("train", config.batch_size, shuffle_seed=config.seed, epoch=self.state.epoch)
         label = self.model.spec.labels[0]
         batches = keep_negatives(batches, label, config.negative_rate, config.seed, self.state.epoch)
-        return fetch_ahead(processes.own_rows(batches), spaces.fetch, spaces.depth)
+        return self.feed.of(processes.own_rows(batches))
 
     def checked(self, loss: float) -> float:
         """A loss that is a number.
@@ -159,6 +157,8 @@ def open_run(config: FitConfig, feed: Feed, folder: RunFolder, announce: Callabl
         trained.restore(saved)
         state = Progress(**saved["progress"])
         announce(f"The run in {folder.path} was interrupted: it goes on behind epoch {state.epoch}.")
+    elif config.warm_start:
+        announce(started_from(config, spaces))
     with kept_said(folder.path, state), ExitStack() as opened:
         model.prepare(feed.first_rows(config.seed), config.seed)
         regularise = mini_batch_aware(model, samples, config.embedding_l2, config.id_dropout)

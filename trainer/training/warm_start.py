@@ -10,9 +10,10 @@ from torch import Tensor
 
 from crossmedia.errors import BadInput, VersionMismatch
 from crossmedia.features.reading.samples import Samples
-from crossmedia.trainer.images.spaces import named_versions
+from crossmedia.trainer.images.spaces import Spaces, named_versions
 from crossmedia.trainer.models.base import Model
 from crossmedia.trainer.runs.checkpoint import HEAD, is_head_alone, load_model
+from crossmedia.trainer.settings import FitConfig
 from crossmedia.version import Version
 
 
@@ -34,6 +35,18 @@ def starts_from_head_alone(run: str | Path, *, learns: bool) -> bool:
             f"the vectors that 'imgserver precompute --head {Path(run) / HEAD}' makes, without --warm-start."
         )
     return True
+
+
+def started_from(config: FitConfig, spaces: Spaces) -> str:
+    """A sentence on what a run took of the run that it starts from."""
+    run, head = config.warm_start, spaces.head
+    if head is not None:
+        layers = ",".join(map(str, head.spec.widths[1:]))
+        of_head = f"the head of {spaces.learning!r}, whose layers behind the feature are {layers}"
+        if is_head_alone(run):
+            return f"Taken from {run}: {of_head}. The model starts anew."
+    weights = "all weights" if config.warm_up == "full" else "all weights but those of ids"
+    return f"Taken from {run}: {weights}{f', and {of_head}' if head is not None else ''}."
 
 
 @torch.no_grad()

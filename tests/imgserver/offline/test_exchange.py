@@ -104,6 +104,19 @@ def test_imported_vectors_are_a_version_like_any_other(tmp_path: Path, photos: P
         daemon.stop()
 
 
+def test_vectors_of_another_scale_are_said_and_what_to_multiply_them_by(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((50, 64))
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    for name, scale in (("unit", 1.0), ("wide", 8.0)):
+        table = {"image_id": np.arange(50), "vector": list((scale * values).astype(np.float32))}
+        pq.write_table(pa.table(table), tmp_path / f"{name}.parquet")
+        done = run_command(
+            "imgserver", "import", str(tmp_path / f"{name}.parquet"), "--name=n", f"--store={tmp_path / name}", "--json"
+        )
+        assert json.loads(done.stdout)["mean_square"] == pytest.approx(scale**2 / 64, rel=1e-3)
+        assert ("a mean square of 0.016" in done.stderr and "Multiply all by 8" in done.stderr) is (name == "unit")
+
+
 def test_a_large_import_leaves_a_snapshot(tmp_path: Path) -> None:
     """From which the first server starts, so that it need not walk over every entry."""
     n = 100_000
