@@ -215,6 +215,10 @@ class ReportConfig:
         seed: seed that draws the photos and impressions that are shown.
         title: heading of the page; a question on the vectors when it is not given.
         note: a sentence on the data, shown below the heading.
+        item: draw a merchant's page of this item instead, by its id in the log: what its photo does, by a model that is
+            a sum of concepts.
+        category: with ``item``: the column of items that says what it is compared with; when it is not given, the first
+            whose name sounds like one, else all items.
         out: the HTML file to write.
 
     Example:
@@ -233,6 +237,8 @@ class ReportConfig:
     seed: Annotated[int, click.IntRange(min=0)] = 0
     title: str = ""
     note: str = ""
+    item: str = ""
+    category: str = ""
     out: Annotated[Path, click.Path(dir_okay=False, path_type=Path)] = Path("report.html")
 
 

@@ -12,13 +12,23 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from conftest import ROOT, DaemonProcess, copy_store, run_command
 
+from crossmedia.features.reading.samples import Samples
 from crossmedia.features.schema import load_schema
 from crossmedia.features.writing.build import build_samples
-from crossmedia.trainer.runs.checkpoint import CARDS
+from crossmedia.imgserver.client import ImageClient
+from crossmedia.trainer.feed import Fed
+from crossmedia.trainer.images.image_head import StoredVectors
+from crossmedia.trainer.images.spaces import Spaces
+from crossmedia.trainer.reasons.what_if import with_vectors
+from crossmedia.trainer.report.explained_rows import showing
+from crossmedia.trainer.runs.checkpoint import CARDS, load_cards, load_model
 
+ROWS = 5000
 GROCERY = ROOT / "examples" / "grocery"
 HOSTILE = "</style><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
 
@@ -48,20 +58,17 @@ def server(graph_cache: Path, photos: Path, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def made(server: DaemonProcess, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Samples of the simulated shop, and a comparison of the white box over two seeds."""
+    """Samples of the simulated shop's first days, and a comparison of the white box over two seeds."""
     folder = tmp_path_factory.mktemp("shop")
     subprocess.run([sys.executable, GROCERY / "simulate.py", f"--out={folder}", "--seed=1"], check=True)
+    log = (folder / "impressions.csv").read_text().splitlines(keepends=True)
+    (folder / "impressions.csv").write_text("".join(log[: ROWS + 1]))
     shutil.copy(GROCERY / "samples.toml", folder)
     build_samples(load_schema(folder / "samples.toml"), folder / "samples")
     run_command(
-        *(
-            "trainer",
-            "compare",
-            f"--samples={folder / 'samples'}",
-            f"--server={server.address}",
-            "--models=concepts,din",
-        ),
-        *("--seeds=2", "--epochs=2", f"--out={folder / 'compare'}"),
+        *("trainer", "compare", f"--samples={folder / 'samples'}", f"--server={server.address}", "--models=concepts"),
+        *("--seeds=2", "--epochs=1", f"--out={folder / 'compare'}"),
+        timeout_s=600,
     )
     return folder
 
@@ -98,13 +105,13 @@ def test_the_section_says_what_decides_in_words_and_numbers(made: Path, server: 
 
 def test_one_seed_says_so_and_no_concepts_no_section(made: Path, server: DaemonProcess, tmp_path: Path) -> None:
     told = {}
-    for run in ("concepts-images-0", "din-images-0"):
+    for run in ("concepts-images-0", "concepts-ids-0"):
         command = ["trainer", "report", str(made / "compare" / run), f"--server={server.address}"]
         done = run_command(*command, f"--out={tmp_path / run}.html", "--json")
         told[run] = json.loads(done.stdout)["decides"]
     assert "one seed" in told["concepts-images-0"]["interval"]
-    assert told["din-images-0"] is None
-    assert "What decides" not in (tmp_path / "din-images-0.html").read_text()
+    assert told["concepts-ids-0"] is None
+    assert "What decides" not in (tmp_path / "concepts-ids-0.html").read_text()
 
 
 def test_without_its_server_the_section_says_why(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +126,150 @@ def test_without_its_server_the_section_says_why(made: Path, tmp_path: Path, mon
     ]
     subprocess.run(command, check=True, timeout=120, capture_output=True)
     assert "Not computed: No image server answers at localhost:1." in (tmp_path / "r.html").read_text()
+
+
+def item_page(made: Path, server: DaemonProcess, run: Path, item: str, out: Path) -> dict[str, Any]:
+    command = ["trainer", "report", str(run), f"--server={server.address}", f"--item={item}", f"--out={out}", "--json"]
+    found: dict[str, Any] = json.loads(run_command(*command).stdout)
+    return found
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def keys_of(samples: Samples, row: int) -> Any:
+    slices, keys = samples.items.keys["image"]
+    return keys[slices.entries(np.array([row]))[0]]
+
+
+def test_a_page_of_an_item_is_what_the_models_say(made: Path, server: DaemonProcess, tmp_path: Path) -> None:
+    """Its numbers against both models, asked anew for the item in every test row."""
+    items = {row["item_id"]: row for row in rows_of(made / "items.csv")}
+    item = next(key for key, row in items.items() if row["image_id"].isdigit())
+    facts = item_page(made, server, made / "compare", item, tmp_path / "item.html")
+    html = (tmp_path / "item.html").read_text()
+    for sentence in (*facts["sentences"], "This is association and not cause."):
+        assert escape(sentence, quote=False) in html.replace("&#39;", "'")
+    assert html.count("data:image/jpeg;base64,") > 5
+    assert "over 2 seeds" in facts["interval"]
+    assert facts["category"] == ["cate_id", items[item]["cate_id"]]
+    point = next(one for one in facts["concepts"] if one["name"] == "crisp look")
+    assert 0 < point["chance"] < 1
+    assert "Selling points" in html
+    samples = Samples(made / "samples")
+    row = samples.items.read(["raw_item_id"])["raw_item_id"].to_pylist().index(item)
+    with ImageClient(server.address) as client:
+        spaces = Spaces({"image": StoredVectors(client)})
+        models = [load_model(made / "compare" / f"concepts-images-{seed}")[0].eval() for seed in (0, 1)]
+        batches = [showing(batch, samples.items, row) for batch in samples.batches("test", 512)]
+        own = client.get(keys_of(samples, row)).values.mean(axis=0)
+        fed = [Fed.of(batch, torch.device("cpu")) for batch in batches]
+        vectors = [one.vectors(spaces) for one in fed]
+
+    def predicted(changed: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Logits of each model with another vector of the item's photo, shape (2, rows)."""
+        with torch.inference_mode():
+            return np.stack(
+                [
+                    np.concatenate(
+                        [
+                            model(
+                                *with_vectors(
+                                    one.tensors,
+                                    of,
+                                    "image",
+                                    torch.from_numpy(changed).expand(len(one.tensors.lengths), -1),
+                                )
+                            )[:, 0].numpy()
+                            for one, of in zip(fed, vectors, strict=True)
+                        ]
+                    )
+                    for model in models
+                ]
+            ).astype(np.float64)
+
+    names = load_cards(made / "compare" / "concepts-images-0")["image"].names
+    plain, none = predicted(own.astype(np.float32)), predicted(np.zeros_like(own, dtype=np.float32))
+    clicks = 1 / (1 + np.exp(-plain))
+    assert facts["look"]["logit"] == pytest.approx((plain - none).mean(), abs=1e-5)
+    assert facts["look"]["times"] == pytest.approx(clicks.sum() / (1 / (1 + np.exp(-none))).sum(), abs=1e-5)
+    for one in facts["concepts"]:
+        place = names.index(one["name"])
+        assert one["amount"] == pytest.approx(own[place], abs=1e-4)
+        changed, without = own.astype(np.float32), own.astype(np.float32)
+        changed[place] += one["step"]
+        without[place] = 0
+        more = predicted(changed)
+        assert one["what_if"]["logit"] == pytest.approx((more - plain).mean(), abs=1e-5)
+        assert one["what_if"]["times"] == pytest.approx((1 / (1 + np.exp(-more))).sum() / clicks.sum(), abs=1e-5)
+        assert one["adds"]["logit"] == pytest.approx((plain - predicted(without)).mean(), abs=1e-5)
+
+
+def test_ranks_and_real_photos_are_those_of_the_category(made: Path, server: DaemonProcess, tmp_path: Path) -> None:
+    """As they are counted one by one, from what the server says of every item's photo."""
+    table = rows_of(made / "items.csv")
+    item = next(row for row in table if row["image_id"].isdigit())
+    facts = item_page(made, server, made / "compare" / "concepts-images-0", item["item_id"], tmp_path / "item.html")
+    with ImageClient(server.address) as client:
+        names, amounts = client.concepts().names, dict[str, Any]()
+        for row in table:
+            found = client.get([int(image) for image in row["image_id"].split("|") if image.isdigit()] or [-1])
+            if found.ok.any():
+                amounts[row["item_id"]] = found.values[found.ok].mean(axis=0)
+    alike = [row["item_id"] for row in table if row["cate_id"] == item["cate_id"] and row["item_id"] in amounts]
+    assert facts["peers"] == len(alike) > 5
+    own = amounts[item["item_id"]]
+    for one in facts["concepts"]:
+        place = names.index(one["name"])
+        more = sum(amounts[other][place] > own[place] + 1e-6 for other in alike)
+        assert (one["rank"], one["peers"]) == (1 + more, len(alike))
+        assert one["below"] == pytest.approx((len(alike) - 1 - more) / (len(alike) - 1))
+    shown = 0
+    for what_if in facts["what_ifs"]:
+        place, step = names.index(what_if["concept"]["name"]), what_if["concept"]["step"]
+        able = {
+            key: np.linalg.norm(np.delete(vector - own, place))
+            for key, vector in amounts.items()
+            if 0.5 <= step * (vector[place] - own[place]) <= 2 and key != item["item_id"]
+        }
+        nearest = sorted(able.values())[: len(what_if["like"])]
+        assert [one["distance"] for one in what_if["like"]] == pytest.approx(nearest, abs=1e-3)
+        assert len(what_if["like"]) == min(4, len(able))
+        for one in what_if["like"]:
+            assert one["more"] == pytest.approx(amounts[one["item"]][place] - own[place], abs=1e-3)
+            shown += 1
+    assert shown > 8
+
+
+def test_what_cannot_be_said_of_an_item_is_refused_in_words(made: Path, server: DaemonProcess, tmp_path: Path) -> None:
+    command = ["trainer", "report", str(made / "compare"), f"--server={server.address}", f"--out={tmp_path / 'r.html'}"]
+    known = rows_of(made / "items.csv")[3]["item_id"]
+    for options, said in (
+        (["--item=10O0"], "have no item '10O0'. Near ones: 1"),
+        (["--item=xyz"], "have no item 'xyz'. Give the id of an item, as the log has it."),
+        ([f"--item={known}", "--category=cat"], "Items have no column 'cat' of ids; there are: shop_id, cate_id"),
+        (["--category=cate_id"], "give --item, too"),
+    ):
+        done = run_command(*command, *options, check=False)
+        assert done.returncode == 2
+        assert said in done.stderr
+    command[2] = str(made / "compare" / "concepts-ids-0")
+    done = run_command(*command, f"--item={known}", check=False)
+    assert done.returncode == 2
+    assert "no model in" in done.stderr
+    assert "--model concepts" in done.stderr
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_an_item_without_a_photo_has_a_page_that_says_so(made: Path, server: DaemonProcess, tmp_path: Path) -> None:
+    item = next(row["item_id"] for row in rows_of(made / "items.csv") if not row["image_id"])
+    facts = item_page(made, server, made / "compare", item, tmp_path / "item.html")
+    assert facts["look"] is None
+    assert facts["concepts"] == facts["what_ifs"] == []
+    assert "whether there is a photo" in facts["others"]
+    assert "The item has no photo that the model could look at" in (tmp_path / "item.html").read_text()
 
 
 def run_named(made: Path, folder: Path, place: int, name: str) -> Path:
@@ -191,7 +342,9 @@ def test_a_hostile_name_is_shown_and_runs_nothing(
     made: Path, server: DaemonProcess, tmp_path: Path, width: int
 ) -> None:
     run = run_named(made, tmp_path, 0, HOSTILE[:80])
-    out = tmp_path / "page.html"
-    run_command("trainer", "report", str(run), f"--server={server.address}", f"--out={out}")
-    assert escape(HOSTILE[:80]) in out.read_text().replace("&#34;", "&quot;").replace("&#39;", "&#x27;")
-    is_sound(looked_at(out, tmp_path, width))
+    item = next(row["item_id"] for row in rows_of(made / "items.csv") if row["image_id"].isdigit())
+    for name, options in (("page", []), ("item", [f"--item={item}", f"--title={HOSTILE}", f"--note={HOSTILE}"])):
+        out = tmp_path / f"{name}.html"
+        run_command("trainer", "report", str(run), f"--server={server.address}", f"--out={out}", *options)
+        assert escape(HOSTILE[:80]) in out.read_text().replace("&#34;", "&quot;").replace("&#39;", "&#x27;")
+        is_sound(looked_at(out, tmp_path, width))

@@ -1,9 +1,9 @@
 """How sure effects of concepts are: how far users and items of the test rows could be off by chance, and seeds.
 
 All seeds learn from the same clicks, so that seeds alone say too little: an effect that the clicks show by chance is
-the same in each. The first part is that of a logistic regression of the test rows on their concepts, with the penalty of the
-model, whose rows of one user, and of one item, go together: the sandwich of Liang and Zeger (Biometrika, 1986) for two
-kinds of groups (Cameron, Gelbach and Miller, JBES 2011).
+the same in each. The first part is that of a logistic regression of the test rows on their concepts, with the
+model's penalty, where rows of one user, and of one item, go together: the sandwich of Liang and Zeger (Biometrika,
+1986) for two kinds of groups (Cameron, Gelbach and Miller, JBES 2011).
 
 Legend: R rows, C concepts, S seeds.
 """
@@ -42,15 +42,23 @@ class Outcomes:
     items: Groups
     precision: Floats
 
-    def of_one(self, concept: int, rows: npt.NDArray[np.bool_]) -> Outcomes:
-        """Some of the rows with one concept alone, whose effect then stands for those that go with it, too."""
+    def along(self, direction: Floats, rows: npt.NDArray[np.bool_]) -> Outcomes:
+        """Some of the rows, with a mix of concepts in place of each; its effect stands for what goes with it, too.
+
+        Args:
+            direction: shape (C,), how much of each concept there is in one of the mix.
+            rows: shape (R,), which.
+        """
+        own = direction != 0
+        with np.errstate(divide="ignore"):
+            precision = 1 / (direction[own] ** 2 @ (1 / self.precision[own]))
         return Outcomes(
             self.labels[rows],
             self.probabilities[rows],
-            self.amounts[rows][:, [concept]],
+            (self.amounts[rows] @ direction / (direction @ direction))[:, None],
             self.users[rows],
             self.items[rows],
-            self.precision[[concept]],
+            np.array([precision]),
         )
 
     @property

@@ -99,7 +99,9 @@ def what_decides(runs: AdditiveRuns, rows: ExplainedRows, samples: Samples) -> D
         slopes = rows.slopes[:, there, concept]
         to_all, to_whom, matches = rows.kinds[:, :, concept].mean(axis=0).tolist()
         low, high = np.quantile(slopes.mean(axis=0), [0.1, 0.9]).tolist() if there.any() else [0.0, 0.0]
-        differences = certainty.differences(concept, judged.get(concept, []), comparisons)
+        differences = certainty.differences(
+            rows.slopes[:, :, concept], np.eye(len(order))[concept], judged.get(concept, []), comparisons
+        )
         effects.append(
             Effect(
                 place.name,
@@ -124,7 +126,7 @@ def what_decides(runs: AdditiveRuns, rows: ExplainedRows, samples: Samples) -> D
     label = runs.models[0].spec.labels[0]
     said = (*_of_effects(effects, label), _of_shares(shares, unnamed))
     count = len(rows.outcomes.labels)
-    return Decides(runs.called, label, _interval(runs), count, said, tuple(effects), shares, unnamed)
+    return Decides(runs.called, label, interval_over(runs), count, said, tuple(effects), shares, unnamed)
 
 
 def outcome(label: str) -> str:
@@ -171,7 +173,7 @@ def _of_shares(shares: dict[str, float], unnamed: float) -> str:
     return f"What moves a score from row to row: {parts}. Of what the pictures move, {unnamed:.0%} has no name."
 
 
-def _interval(runs: AdditiveRuns) -> str:
+def interval_over(runs: AdditiveRuns) -> str:
     """What intervals are over."""
     over = "95 % intervals are over the users and items of the test rows"
     if len(runs.seeds) > 1:

@@ -5,8 +5,8 @@ Legend: S runs, R rows, C concepts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ CLEAR = 0.5  # standard deviations from the mean, from which on behaviours have 
 HAVING, LACKING = "users whose behaviours have it", "users whose behaviours lack it"
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.bool_]
+Segments = list[tuple[str, Rows]]
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Certainty:
         self._rows, self.groups = rows, rows.outcomes.groups
         self.spread = covariance(rows.outcomes)
 
-    @property
+    @cached_property
     def halves(self) -> Floats:
         """Half of the interval of each concept's effect, shape (C,)."""
         return half_width(np.sqrt(np.diag(self.spread)), self.groups, _means(self._rows.slopes, self._rows.there))
@@ -119,32 +120,36 @@ class Certainty:
         """
         return half_width(np.sqrt(np.einsum("nc,cd,nd->n", amounts, self.spread, amounts)), self.groups, of_seeds)
 
-    def differences(self, concept: int, segments: list[tuple[str, Rows]], comparisons: int) -> list[Difference]:
-        """For whom the effect of a concept differs from that on all rows, the largest difference first.
+    def differences(
+        self, added: npt.NDArray[np.float32], direction: Floats, segments: Segments, comparisons: int
+    ) -> list[Difference]:
+        """For whom a change of the ad adds something else than for all, the largest difference first.
 
         Args:
-            concept: number of it.
-            segments: what rows are called, and which they are.
+            added: shape (S, R), to the logits of the rows.
+            direction: shape (C,), what the change is, in concepts.
+            segments: what rows are called, and which they are; those without a photo do not count.
             comparisons: differences that are looked at in all.
         """
-        slopes, there = self._rows.slopes[:, :, concept], self._rows.there[:, concept]
+        there = self._rows.there[:, direction != 0].all(axis=1)
+        mean = added[:, there].mean(axis=1, dtype=np.float64)
         found = []
         for who, rows in segments:
             here = rows & there
             if here.sum() < LEAST_ROWS:
                 continue
-            outcomes = self._rows.outcomes.of_one(concept, here)
-            of_seeds = slopes[:, here].mean(axis=1, dtype=np.float64) - slopes[:, there].mean(axis=1, dtype=np.float64)
+            outcomes = self._rows.outcomes.along(direction, here)
+            of_seeds = added[:, here].mean(axis=1, dtype=np.float64) - mean
             error = np.sqrt(covariance(outcomes)[0, 0])
             half = float(half_width(error, outcomes.groups, of_seeds, comparisons))
-            mean = float(of_seeds.mean())
-            found.append(Difference(who, mean, mean - half, mean + half, int(here.sum())))
+            middle = float(of_seeds.mean())
+            found.append(Difference(who, middle, middle - half, middle + half, int(here.sum())))
         return sorted(found, key=lambda one: -abs(one.logit))
 
 
-def segments(rows: ExplainedRows, samples: Samples) -> list[tuple[str, Rows]]:
+def segments(rows: ExplainedRows, samples: Samples) -> Segments:
     """Rows by the values of users' and impressions' columns: those that are common enough to say something of."""
-    found = list[tuple[str, Rows]]()
+    found: Segments = []
     for name, places in rows.columns.items():
         counts = np.bincount(places)
         counts[0] = 0  # what is unknown is no group of users
@@ -154,12 +159,10 @@ def segments(rows: ExplainedRows, samples: Samples) -> list[tuple[str, Rows]]:
     return found
 
 
-def by_behaviours(rows: ExplainedRows, concept: int) -> Iterator[tuple[str, Rows]]:
-    """Rows whose behaviours have a concept, and those whose behaviours lack it, where there are enough."""
+def by_behaviours(rows: ExplainedRows, concept: int) -> Segments:
+    """Rows whose behaviours have a concept, and those whose behaviours lack it."""
     seen = rows.seen[:, concept]
-    for who, here in ((HAVING, seen > CLEAR), (LACKING, seen < -CLEAR)):
-        if here.sum() >= LEAST_ROWS:
-            yield who, here
+    return [(HAVING, seen > CLEAR), (LACKING, seen < -CLEAR)]
 
 
 def _means(values: npt.NDArray[np.float32], there: Rows) -> Floats:

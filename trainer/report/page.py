@@ -27,10 +27,11 @@ from crossmedia.trainer.images.places import Sources
 from crossmedia.trainer.images.spaces import Spaces, named_versions
 from crossmedia.trainer.intervals import with_intervals
 from crossmedia.trainer.report import summary
-from crossmedia.trainer.report.additive_runs import additive_runs
+from crossmedia.trainer.report.additive_runs import additive_runs, needed_runs
 from crossmedia.trainer.report.decides import decides_section, outcome
 from crossmedia.trainer.report.facts import headline, of_splits, warnings
 from crossmedia.trainer.report.figures import auc_by_item_count, auc_span, by_model, learning_curves, svg
+from crossmedia.trainer.report.item_page import write_item_page
 from crossmedia.trainer.report.item_photos import item_photos
 from crossmedia.trainer.report.photos import NO_PHOTOS, Strip, attention, neighbours
 from crossmedia.trainer.report.tables import gauc_users, number, of_runs
@@ -87,6 +88,10 @@ def written_report(config: ReportConfig) -> Written:
     """
     config = checked(config, ReportConfig)
     comparison = _comparison(config.comparison)
+    if config.item:
+        return Written(config.out, write_item_page(config, needed_runs(config.comparison, comparison["runs"])))
+    if config.category:
+        raise BadInput("--category says what an item is compared with: give --item, too.")
     samples = Samples(samples_folder(config.comparison, comparison["samples"], config.samples))
     comparison = _with_baselines(comparison, samples)
     runs, rows = comparison["runs"], comparison["rows"]
