@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from benchmarks.whitebox_kept import IDS, PICTURES, WHITE, Kept, kept
@@ -63,7 +64,7 @@ def test_shuffled_photos_are_the_same_vectors_at_others() -> None:
     assert sum(found.vectors[i][0] != i for i in range(50)) > 40
 
 
-def some_rows(n: int = 3000) -> tuple[JudgedRows, dict[str, list[np.ndarray]]]:  # type: ignore[type-arg]
+def some_rows(n: int = 3000) -> tuple[JudgedRows, dict[str, list[npt.NDArray[np.float64]]]]:
     rng = np.random.default_rng(0)
     users, items = rng.integers(0, 60, n), rng.integers(0, 50, n)
     of_picture, of_ids = rng.standard_normal(50)[items], rng.standard_normal(60)[users]
