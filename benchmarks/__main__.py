@@ -11,12 +11,18 @@ HELPERS = (
     "gpu_encode",
     "gpu_learn",
     "gpu_train",
+    "load",
     "parts",
     "peers",
     "plot",
     "plot_exchange",
+    "plot_fashion",
     "plot_worth",
     "repeated",
+    "serving_peers",
+    "whitebox_bank",
+    "whitebox_disentangled",
+    "whitebox_rendering",
 )
 
 
