@@ -15,11 +15,20 @@ HELPERS = (
     "peers",
     "plot",
     "plot_exchange",
+    "plot_whitebox",
     "plot_worth",
     "repeated",
     "whitebox_bank",
     "whitebox_disentangled",
+    "whitebox_ebm",
+    "whitebox_interventions",
+    "whitebox_kept",
     "whitebox_rendering",
+    "whitebox_runs",
+    "whitebox_speed",
+    "whitebox_study",
+    "whitebox_tables",
+    "whitebox_truth",
 )
 
 
