@@ -12,9 +12,13 @@ from typing import Annotated, Any, Literal
 import click
 
 from crossmedia.options import Matching, Text, checked
+from crossmedia.words import SIZE
 
 # Where things are and how long to wait change no number of a run; all others do.
-PLACES = {"samples", "out", "server", "store", "vectors", "timeout_s", "device", "max_missing", "overwrite"}
+PLACES = {
+    *("samples", "out", "server", "store", "vectors", "cache", "timeout_s", "device", "max_missing"),
+    *("overwrite", "mlflow"),
+}
 HEADS = "frozen, learn or SPACE=learn"
 
 
@@ -40,6 +44,8 @@ class FitConfig:
         vectors: where the vectors of a space are, such as photo=host:7070, for samples that have several spaces; may be
             given for each. Instead of an address a folder is a store, as for ``store``. photo=host:7070@VERSION takes
             another version than the active one. A space that is not named is left out.
+        cache: memory for vectors that servers sent, such as 512MB, so that later batches and epochs do not fetch them
+            again; the spaces share it evenly. What is replaced meanwhile is dropped within a second. Empty: none.
         head_widths: widths of the layers of a head that learns, behind the feature; the last is the vector's. When it
             is not given: those of the head that it starts from; of a new one 256,64,12, the last narrower where there
             are fewer images.
@@ -76,6 +82,8 @@ class FitConfig:
         shard_tables: under torchrun, spread the rows of each table with so many ids, with gradient and optimizer state,
             over the processes, for vocabularies that cannot be trained in one; 0 keeps all tables in each process.
         overwrite: replace a finished run, or one of other settings, in the folder ``out``; else it is refused.
+        mlflow: address of an MLflow tracking server, such as http://mlflow:5000, which gets settings, a metric for each
+            epoch, the figures of the test part, and versions of vectors as tags.
 
     Example:
         >>> from crossmedia import FitConfig
@@ -94,6 +102,7 @@ class FitConfig:
     head: Annotated[str, Matching(r"(\w+=)?learn|frozen", "frozen|learn|SPACE=learn", HEADS)] = "frozen"
     store: str = ""
     vectors: dict[str, str] = field(default_factory=dict)
+    cache: Annotated[str, Matching(SIZE, "size", "a size such as 512MB or 2GiB")] = ""
     head_widths: tuple[int, ...] = ()
     head_activation: Literal["prelu", "relu"] = "prelu"
     head_normalisation: Literal["none", "layer"] = "none"
@@ -120,6 +129,7 @@ class FitConfig:
     device: str = ""
     shard_tables: Annotated[int, click.IntRange(min=0)] = 0
     overwrite: bool = False
+    mlflow: str = ""
 
     @classmethod
     def suited_to(cls, samples: str | Path, **settings: Any) -> FitConfig:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from html import escape
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -139,11 +140,6 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def keys_of(samples: Samples, row: int) -> Any:
-    slices, keys = samples.items.keys["image"]
-    return keys[slices.entries(np.array([row]))[0]]
-
-
 def test_a_page_of_an_item_is_what_the_models_say(made: Path, server: DaemonProcess, tmp_path: Path) -> None:
     """Its numbers against both models, asked anew for the item in every test row."""
     items = {row["item_id"]: row for row in rows_of(made / "items.csv")}
@@ -164,31 +160,18 @@ def test_a_page_of_an_item_is_what_the_models_say(made: Path, server: DaemonProc
         spaces = Spaces({"image": StoredVectors(client)})
         models = [load_model(made / "compare" / f"concepts-images-{seed}")[0].eval() for seed in (0, 1)]
         batches = [showing(batch, samples.items, row) for batch in samples.batches("test", 512)]
-        own = client.get(keys_of(samples, row)).values.mean(axis=0)
+        own = client.get([int(image) for image in items[item]["image_id"].split("|")]).values.mean(axis=0)
         fed = [Fed.of(batch, torch.device("cpu")) for batch in batches]
         vectors = [one.vectors(spaces) for one in fed]
 
     def predicted(changed: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Logits of each model with another vector of the item's photo, shape (2, rows)."""
+        logits = []
         with torch.inference_mode():
-            return np.stack(
-                [
-                    np.concatenate(
-                        [
-                            model(
-                                *with_vectors(
-                                    one.tensors,
-                                    of,
-                                    "image",
-                                    torch.from_numpy(changed).expand(len(one.tensors.lengths), -1),
-                                )
-                            )[:, 0].numpy()
-                            for one, of in zip(fed, vectors, strict=True)
-                        ]
-                    )
-                    for model in models
-                ]
-            ).astype(np.float64)
+            for model, (one, of) in product(models, zip(fed, vectors, strict=True)):
+                given = torch.from_numpy(changed).expand(len(one.tensors.lengths), -1)
+                logits.append(model(*with_vectors(one.tensors, of, "image", given))[:, 0].numpy())
+        return np.concatenate(logits).astype(np.float64).reshape(len(models), -1)
 
     names = load_cards(made / "compare" / "concepts-images-0")["image"].names
     plain, none = predicted(own.astype(np.float32)), predicted(np.zeros_like(own, dtype=np.float32))
