@@ -77,7 +77,7 @@ class Study:
         """Photos that probes learn from, and pairs of the others that they are judged by."""
         rng, early, late = np.random.default_rng(0), self.truth.early_photos(), self.truth.late_photos()
         count = QUICK_RENDERINGS if self.arguments.quick else RENDERINGS
-        learnt = {int(photo): random_changes(count, rng) for photo in early}
+        learnt = {int(photo): random_changes(count, self.truth.scale, rng) for photo in early}
         steps = single_steps(self.truth.scale)
         folder = self.out / f"renderings-{count}"
         own = embedded(self.photos, learnt, folder / "learnt")
