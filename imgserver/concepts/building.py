@@ -11,6 +11,7 @@ Every number is linear in the feature; free ones are cut at 0. Legend: n photos,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -123,7 +124,7 @@ def build_concepts(sample: Sample, without: Sequence[int] = ()) -> tuple[Head, C
         *(("AUC on photos left out", LEAST_AUC), ("penalty", measured.penalty), ("correlation to return", RETURNS)),
         ("naming photos that look like the word", LEAST_LOOKS),
     )
-    return head, replace(card, refused=(*repeated, *refused), rules=rules)
+    return head, replace(card, refused=(*repeated, *refused, *_too_few(items, asked)), rules=rules)
 
 
 @dataclass(frozen=True)
@@ -183,13 +184,27 @@ def _probes(
     return _Part(concepts, measured.numbers.columns(list(chosen.taken))), refused, told
 
 
+def _too_few(items: Items, asked: Sequence[int]) -> tuple[Refused, ...]:
+    """Selling points, and columns without any value, of which too few photos have anything to be judged by."""
+    judged, least = set(asked), least_photos(len(items.ids))
+    points = [
+        Refused("point", _short(trait.name), len(rows), f"{LEAST_EXAMPLES} photos of several products are asked for")
+        for place, (trait, rows) in enumerate(zip(items.traits, items.rows, strict=True))
+        if trait.kind == "point" and place not in judged
+    ]
+    probed = {items.traits[place].source for place in asked}
+    values = Counter(trait.source for trait in items.traits if trait.kind == "probe" and trait.source not in probed)
+    why = f"values or words, none of which {least} photos have, and as many have not"
+    return (*points, *(Refused("probe", source, 0, f"{many:,} {why}") for source, many in values.items()))
+
+
 def _stage(trait: Trait) -> int:
     return 0 if trait.kind == "point" else 2 if trait.word else 1
 
 
 def _short(name: str) -> str:
     """A name that is one: of one line, and not longer than names are."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in name).split())[:MAX_NAME].strip()
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in name).split())[:MAX_NAME].strip() or "?"
 
 
 def _reasons(measured: Measured, chosen: Choice) -> dict[int, str]:
@@ -266,7 +281,8 @@ def _told_apart(concepts: list[Concept]) -> list[Concept]:
     for concept in concepts:
         name, number = concept.name, 2
         while name in used:
-            name, number = f"{concept.name[: MAX_NAME - 5]} ({number})", number + 1
+            last = f" ({number})"
+            name, number = concept.name[: MAX_NAME - len(last)] + last, number + 1
         used.add(name)
         found.append(replace(concept, name=name))
     return found
