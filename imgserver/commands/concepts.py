@@ -245,7 +245,8 @@ def _print(card: ConceptCard) -> None:
     console = Console(width=max(Console().width, 130), markup=False, highlight=False)
     console.print(f"{card.head}: {len(card)} concepts of {card.photos:,} photos, {card.groups:,} groups")
     console.print(table)
-    for refused in card.refused[:SHOWN_REFUSED]:
+    points_first = sorted(card.refused, key=lambda refused: refused.kind != "point")
+    for refused in points_first[:SHOWN_REFUSED]:
         console.print(f"not told: {refused.name}: {refused.why}", soft_wrap=True)
     if (more := len(card.refused) - SHOWN_REFUSED) > 0:
         console.print(f"… and {more} more, with reasons: --json lists them")
