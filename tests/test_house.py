@@ -38,6 +38,7 @@ GROUND = {
         "hosts",
         "interrupts",
         "keys",
+        "list_cells",
         "logs",
         "looks",
         "names",
