@@ -11,12 +11,15 @@ HELPERS = (
     "gpu_encode",
     "gpu_learn",
     "gpu_train",
+    "load",
     "parts",
     "peers",
     "plot",
     "plot_exchange",
+    "plot_fashion",
     "plot_worth",
     "repeated",
+    "serving_peers",
 )
 
 

@@ -19,8 +19,14 @@ from crossmedia.version import Version, name_of
 CONCEPTS = "concepts"  # the name of a head whose numbers are concepts
 CARD_FILE = "concepts.json"  # beside the head's file, where it was built
 FORMAT = 1
-# What pixels say; what a merchant points out; what a column or a word says; what photos have in common; what is left.
-KINDS = ("anchor", "point", "probe", "free", "rest")
+KINDS_IN_WORDS = {
+    "anchor": "measured in the pixels",
+    "point": "a selling point of the shop",
+    "probe": "a value or a word of the catalogue",
+    "free": "what groups of photos have in common",
+    "rest": "not named",
+}
+KINDS = tuple(KINDS_IN_WORDS)
 MAX_CARD_BYTES = 4 << 20
 MAX_NAME = 80  # characters
 
@@ -34,12 +40,14 @@ class Token:
         photos: of the concept that have it.
         lift: their share, divided by that of all photos.
         q: the rate of false discoveries at which it is named (Benjamini and Hochberg, 1995).
+        looks: the share of the photos of the concept that look like the word, more than half of its own photos do.
     """
 
     text: str
     photos: int
     lift: float
     q: float
+    looks: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,7 @@ class Concept:
             logit of a probe, so that ``1 / (1 + exp(-logit))`` is the probability that a photo has the value. A free
             one is only scaled: its mean is 0, and 0 means that it is not there.
         most, least: image ids of the photos that have the most and the least of it, the extreme ones first.
-        tokens: of a free one: the words that half of its photos or more have, the least likely by chance first.
+        tokens: of a free one: the words that name its photos, the least likely by chance first.
     """
 
     name: str
@@ -80,6 +88,21 @@ class Concept:
     def named(self) -> bool:
         """Whether its name means something to people who have not looked at its photos."""
         return self.kind != "rest" and not self.name.startswith("unnamed ")
+
+    @property
+    def evidence(self) -> str:
+        """How well it is founded, in a few words; empty of what is measured in the pixels."""
+        said = []
+        if self.auc is not None:
+            said.append(f"AUC {self.auc:.2f} on photos left out")
+        if self.r2 is not None:
+            said.append(f"R² {self.r2:.2f} on photos left out")
+        if self.stability is not None:
+            said.append(f"found again by other seeds, correlation {self.stability:.2f}")
+        if self.kind in ("point", "probe"):
+            said.append(f"{self.photos:,} photos have it")
+        words = ", ".join(f"{token.text} ({token.lift:.0f} times as often)" for token in self.tokens[:5])
+        return "; ".join([*said, *([words] if words else [])])
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+SIZE = r"(\d+(\.\d+)?) ?([kKMGT]?)(i?)B?|"  # of memory, as a setting says it; empty where there is none
 _CSV = re.compile(r"\.csv(\.[a-z0-9]+)?$", re.IGNORECASE)
 
 
@@ -26,3 +27,12 @@ def row_said(number: int, where: str) -> str:
         where: the file, or what else it is a row of.
     """
     return f"row {number} below the header" if _CSV.search(where) else f"row {number}"
+
+
+def bytes_in(size: str) -> int:
+    """Bytes of a size that has the form ``SIZE``: 512MB are 512,000,000, 512MiB 536,870,912; 0 where it is empty."""
+    found = re.fullmatch(SIZE, size)
+    if found is None or not size:
+        return 0
+    number, _, prefix, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(prefix.upper() or " "))

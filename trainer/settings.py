@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 import click
 
 from crossmedia.options import Matching, Text, checked
+from crossmedia.words import SIZE
 
 # Where things are and how long to wait change no number of a run; all others do.
-PLACES = {"samples", "out", "server", "store", "vectors", "timeout_s", "device", "max_missing", "overwrite"}
+PLACES = {"samples", "out", "server", "store", "vectors", "cache", "timeout_s", "device", "max_missing", "overwrite"}
 HEADS = "frozen, learn or SPACE=learn"
 
 
@@ -40,6 +41,8 @@ class FitConfig:
         vectors: where the vectors of a space are, such as photo=host:7070, for samples that have several spaces; may be
             given for each. Instead of an address a folder is a store, as for ``store``. photo=host:7070@VERSION takes
             another version than the active one. A space that is not named is left out.
+        cache: memory for vectors that servers sent, such as 512MB, so that later batches and epochs do not fetch them
+            again; the spaces share it evenly. What is replaced meanwhile is dropped within a second. Empty: none.
         head_widths: widths of the layers of a head that learns, behind the feature; the last is the vector's. When it
             is not given: those of the head that it starts from; of a new one 256,64,12, the last narrower where there
             are fewer images.
@@ -94,6 +97,7 @@ class FitConfig:
     head: Annotated[str, Matching(r"(\w+=)?learn|frozen", "frozen|learn|SPACE=learn", HEADS)] = "frozen"
     store: str = ""
     vectors: dict[str, str] = field(default_factory=dict)
+    cache: Annotated[str, Matching(SIZE, "size", "a size such as 512MB or 2GiB")] = ""
     head_widths: tuple[int, ...] = ()
     head_activation: Literal["prelu", "relu"] = "prelu"
     head_normalisation: Literal["none", "layer"] = "none"
@@ -215,6 +219,10 @@ class ReportConfig:
         seed: seed that draws the photos and impressions that are shown.
         title: heading of the page; a question on the vectors when it is not given.
         note: a sentence on the data, shown below the heading.
+        item: draw a merchant's page of this item instead, by its id in the log: what its photo does, by a model that is
+            a sum of concepts.
+        category: with ``item``: the column of items that says what it is compared with; when it is not given, the first
+            whose name sounds like one, else all items.
         out: the HTML file to write.
 
     Example:
@@ -233,6 +241,8 @@ class ReportConfig:
     seed: Annotated[int, click.IntRange(min=0)] = 0
     title: str = ""
     note: str = ""
+    item: str = ""
+    category: str = ""
     out: Annotated[Path, click.Path(dir_okay=False, path_type=Path)] = Path("report.html")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -16,23 +15,24 @@ from crossmedia.concepts import ConceptCard
 from crossmedia.errors import InvalidRequest, VersionMismatch
 from crossmedia.imgserver.client import people, replies
 from crossmedia.imgserver.client.arguments import check_photos, check_settings, check_version
+from crossmedia.imgserver.client.cache import VectorCache, check_cache_bytes, held
+from crossmedia.imgserver.client.connected import Connected
 from crossmedia.imgserver.client.fetching import Fetch
 from crossmedia.imgserver.client.ids import Ids, as_ids, deduplicated, in_place
 from crossmedia.imgserver.client.putting import as_bytes, put_photos
 from crossmedia.imgserver.client.replies import Asked
 from crossmedia.imgserver.client.results import FetchStats, Neighbours, Vectors
-from crossmedia.imgserver.client.retries import Deadline
 from crossmedia.imgserver.client.searching import Queries, Query, best_of, search
 from crossmedia.imgserver.client.security import ClientSecurity
-from crossmedia.imgserver.client.server_info import ServerInfo
-from crossmedia.imgserver.client.servers import Servers, at_once
+from crossmedia.imgserver.client.server_info import dim_in
+from crossmedia.imgserver.client.servers import at_once
 from crossmedia.imgserver.client.transports import Transport
 from crossmedia.imgserver.wire import VectorsReply
 from crossmedia.keys import NULL_IMAGE
 from crossmedia.status import Status
 
 
-class ImageClient:
+class ImageClient(Connected):
     """Fetches image vectors by id.
 
     It asks for each id once, splits what exceeds the server's limits, keeps several calls in flight, and retries what
@@ -48,14 +48,18 @@ class ImageClient:
         dtype: how vectors travel: ``float16``, or ``float32``, which is the widened value where fp16 is stored.
         in_flight: how many calls of one ``get`` may be under way at once, to each server.
         security: TLS and token of connections to addresses; None takes what the environment says.
+        cache_bytes: memory for vectors that were fetched, so that they are not fetched again; 0: none. What was
+            replaced on a server is dropped within a second. A store in this process needs none: its rows are mapped.
 
     Raises:
-        BadInput: an argument is of another type, an address has no port, a list is empty or names a server twice.
+        BadInput: an argument is of another type or cannot be, an address has no port, a list is empty or names a
+            server twice.
 
     Attributes:
         version: as given; else that of the first reply, None before.
         stats: running totals of this client.
         servers: where its calls go.
+        cache: what was fetched; None: nothing is kept.
 
     Example:
         >>> from crossmedia import ImageClient
@@ -74,88 +78,20 @@ class ImageClient:
         dtype: Literal["float16", "float32"] = "float16",
         in_flight: int = 4,
         security: ClientSecurity | None = None,
+        cache_bytes: int = 0,
     ):
         check_settings(version, timeout_s, dtype, in_flight)
-        self._server, self._security = server, security
-        self.servers, self.version = Servers(server, security), version or None
-        self._generations: dict[Transport, int] = {}
-        self._timeout_s, self._dtype, self._in_flight = timeout_s, dtype, in_flight
-        self._info: ServerInfo | None = None
-        self.stats, self._lock = FetchStats(), threading.Lock()
+        check_cache_bytes(cache_bytes)
+        super().__init__(server, timeout_s, security)
+        self.version, self._dtype, self._in_flight = version or None, dtype, in_flight
+        self.cache = VectorCache(int(cache_bytes)) if cache_bytes else None
+        self.stats = FetchStats()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """In another process it connects anew, and stays with its version; its running totals begin at zero."""
+        """In another process it connects anew and stays with its version; totals and cache begin empty."""
         made = partial(ImageClient, version=self.version, timeout_s=self._timeout_s, dtype=self._dtype)
+        made = partial(made, cache_bytes=self.cache.size if self.cache else 0)
         return partial(made, in_flight=self._in_flight, security=self._security), (self._server,)
-
-    def __enter__(self) -> ImageClient:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give up the connections."""
-        self.servers.close()
-
-    @property
-    def generation(self) -> int | None:
-        """The highest generation that the server has told, summed over servers that each own a part; None before."""
-        return sum(self._generations.values()) if self._generations else None
-
-    def info(self, timeout_s: float | None = None) -> ServerInfo:
-        """Ask the server what it serves; retried until the deadline, as every call.
-
-        Returns:
-            of servers that each own a part, what they are together.
-
-        Raises:
-            ServerUnavailable: nobody answered within the deadline.
-            VersionMismatch: servers that each own a part serve different versions.
-            WrongShard: they know another list of servers than this client.
-
-        Example:
-            >>> from crossmedia import ImageClient
-            >>> with ImageClient("localhost:7070") as client:
-            ...     client.info().dim
-            16
-        """
-        return self._info_of_all(self.deadline(timeout_s))
-
-    def infos(self, timeout_s: float | None = None) -> list[ServerInfo]:
-        """As ``info``, of each server that owns a part; they may serve different versions.
-
-        Raises:
-            ServerUnavailable: one did not answer within the deadline.
-            WrongShard: they know another list of servers than this client.
-
-        Example:
-            >>> from crossmedia import ImageClient
-            >>> with ImageClient("localhost:7070") as client:
-            ...     [info.ownership.servers for info in client.infos()]
-            [()]
-        """
-        return self._infos(self.deadline(timeout_s))
-
-    def deadline(self, timeout_s: float | None = None) -> Deadline:
-        """The deadline of a call that begins now; None takes the client's seconds."""
-        return Deadline.after(self._timeout_s if timeout_s is None else timeout_s)
-
-    def _infos(self, deadline: Deadline) -> list[ServerInfo]:
-        told = self.servers.infos(deadline)
-        with self._lock:
-            for transport, info in told:
-                self._generations[transport] = max(self._generations.get(transport, 0), info.generation)
-        return [info for _, info in told]
-
-    def _info_of_all(self, deadline: Deadline) -> ServerInfo:
-        return ServerInfo.of_one_version(self._infos(deadline))
-
-    def described(self, deadline: Deadline) -> ServerInfo:
-        """What the servers tell of themselves, asked for once: limits hold, versions and counters go on."""
-        if self._info is None:
-            self._info = ServerInfo.of_servers(self._infos(deadline))
-        return self._info
 
     def get(
         self, image_ids: Sequence[int] | npt.NDArray[Any], timeout_s: float | None = None, version: str | None = None
@@ -194,18 +130,50 @@ class ImageClient:
         if len(self.servers) > 1 and not (version or self.version):
             self.version = self._info_of_all(deadline).version or None  # all of them must serve it
         asked = Asked(version or self.version or "", self._dtype, info)
-        fetch = Fetch(self.servers, unique, asked, partial(self._accept, asked), deadline)
+        fetch = Fetch(self.servers, unique, asked, partial(self._accept, asked), deadline, self.cache)
         fetch.run(self._in_flight)
         values, status = fetch.values, fetch.status
         with self._lock:
             self.stats.requested += len(ids)
             self.stats.unique += len(unique)
+            self.stats.cached += fetch.cached
             self.stats.retries += fetch.retries
             self.stats.seconds += time.monotonic() - started
             self.stats.count_missing(unique, status)
         if place is not None:
             values, status = in_place(values, place, 0), in_place(status, place, Status.NOT_FOUND)
         return Vectors(values, status, asked.version or self.version or "", self.generation or 0)
+
+    def cached(self, image_ids: Sequence[int] | npt.NDArray[Any], version: str | None = None) -> Vectors:
+        """What the cache has of ``image_ids``, in their order, without a call: for when no server answers.
+
+        It is what servers said last, however long ago; what was replaced since is not known here.
+
+        Args:
+            image_ids: as in ``get``.
+            version: in place of the client's.
+
+        Returns:
+            ``n`` rows; zeros and FAILED where the cache has none, NOT_FOUND for the null image.
+
+        Raises:
+            InvalidRequest: an id is negative (other than -1), above 2**63 - 1 or no integer.
+
+        Example:
+            >>> from crossmedia import ImageClient
+            >>> with ImageClient("localhost:7070", cache_bytes=1 << 20) as client:
+            ...     before, _, after = client.cached([1, 2]), client.get([1]), client.cached([1, 2])
+            >>> before.ok.tolist(), after.ok.tolist()
+            ([False, False], [True, False])
+        """
+        check_version(version)
+        ids, version = as_ids(image_ids), version or self.version or ""
+        unique, place = deduplicated(ids)
+        dim = self._info.dim_of(version) if self._info else dim_in(version) or 0
+        values, status = held(self.cache, version, unique, (dim, self._dtype))
+        if place is not None:
+            values, status = in_place(values, place, 0), in_place(status, place, Status.NOT_FOUND)
+        return Vectors(values, status, version, self.generation or 0)
 
     def put(self, photos: Mapping[int, bytes | str], timeout_s: float | None = None) -> dict[int, Status]:
         """Have photos embedded and stored, so that the next ``get`` serves their vectors; also replaces photos.
@@ -244,7 +212,11 @@ class ImageClient:
             mine = {int(ids[row]): data[row] for row in rows.tolist()}
             return put_photos(transport, info, mine, deadline)
 
-        parts = self.servers.of_each(ids, put)
+        try:
+            parts = self.servers.of_each(ids, put)
+        finally:
+            if self.cache is not None:
+                self.cache.doubt()
         found = {image_id: status for _, part in parts for image_id, status in part.items()}
         return {given: found[image_id] for given, image_id in zip(photos, ids.tolist(), strict=True)}
 

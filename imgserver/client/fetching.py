@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from itertools import chain, zip_longest
@@ -9,6 +10,7 @@ from itertools import chain, zip_longest
 import numpy as np
 
 from crossmedia.errors import CrossMediaError, DeadlineExceeded, Overloaded, ServerUnavailable
+from crossmedia.imgserver.client.cache import VectorCache
 from crossmedia.imgserver.client.failures import broken
 from crossmedia.imgserver.client.ids import Ids
 from crossmedia.imgserver.client.replies import Asked
@@ -30,11 +32,13 @@ class Fetch:
         asked: of every server.
         accept: checks the reply that a transport brought for some ids.
         deadline: of all of it.
+        cache: has some of them; None: there is none.
 
     Attributes:
         values: shape (n, D), once it ran.
         status: shape (n,), likewise.
         retries: calls that were made again because a server was away or overloaded.
+        cached: rows that came from the cache.
     """
 
     def __init__(
@@ -44,7 +48,9 @@ class Fetch:
         asked: Asked,
         accept: Callable[[Transport, VectorsReply, Ids], VectorsReply],
         deadline: Deadline,
+        cache: VectorCache | None = None,
     ):
+        self.cache, self.cached = cache, 0
         self.servers, self.ids, self.asked, self.accept, self.deadline = servers, ids, asked, accept, deadline
         dim = asked.info.dim_of(asked.version)
         self.step = asked.info.limits.ids_per_call(dim * np.dtype(asked.dtype).itemsize)
@@ -59,7 +65,32 @@ class Fetch:
         Args:
             in_flight: how many calls to each server may be under way at once.
         """
-        rows = np.arange(len(self.ids))
+        if self.cache is None:
+            self._ask(np.arange(len(self.ids)), in_flight)
+        else:
+            self._ask_beside(self.cache, in_flight)
+
+    def _ask_beside(self, cache: VectorCache, in_flight: int) -> None:
+        """Ask for what the cache lacks; where a reply says that something was replaced, for the rest too."""
+        started, found = time.monotonic(), cache.find(self.asked.version, self.ids)
+        if len(found.absent) == len(self.ids):
+            self._ask(found.absent, in_flight)
+            return
+        self.values, self.status = found.values, found.status
+        parts, asked = self.servers.split(self.ids), np.zeros(len(self.ids), dtype=np.bool_)
+        asked[found.absent] = True
+        for transport, mine in parts:
+            if not asked[mine].any() and not cache.confirmed(transport, started):
+                asked[mine[0]] = True
+        self._ask(np.flatnonzero(asked), in_flight)
+        used = [transport for transport, mine in parts if not asked[mine].all()]
+        if cache.holds(found) and all(cache.confirmed(transport, started) for transport in used):
+            self.cached = len(asked) - int(np.count_nonzero(asked))
+        else:
+            self._ask(np.flatnonzero(~asked), in_flight)
+
+    def _ask(self, rows: Ids, in_flight: int) -> None:
+        """Ask for ``rows`` until each has a final status."""
         if not len(rows):
             return
         tries = Tries(self.deadline)
@@ -73,14 +104,15 @@ class Fetch:
     def _one_round(self, rows: Ids, in_flight: int) -> tuple[Ids, CrossMediaError]:
         """Ask once for ``rows``; return those to ask for again, and why."""
         parts = deque(self._parts(rows))
-        flying: deque[tuple[Transport, Ids, Pending]] = deque()
+        flying: deque[tuple[Transport, Ids, Pending, float]] = deque()
         again: list[Ids] = []
         why: CrossMediaError = DeadlineExceeded("")
         while parts or flying:
             while parts and len(flying) < in_flight:
                 transport, part = parts.popleft()
-                flying.append((transport, part, self._start(transport, part)))
-            transport, part, call = flying.popleft()
+                asked_at = time.monotonic()
+                flying.append((transport, part, self._start(transport, part), asked_at))
+            transport, part, call, asked_at = flying.popleft()
             try:
                 reply = self.accept(transport, call.result(), self.ids[part])
             except (ServerUnavailable, Overloaded) as error:
@@ -89,6 +121,8 @@ class Fetch:
                 why = error
                 continue
             self._take(part, reply, transport)
+            if self.cache is not None:
+                self.cache.take(transport, reply, self.ids[part], asked_at)
             late = np.isin(reply.status, TRANSIENT) if reply.status.max() >= min(TRANSIENT) else part[:0]
             if late.any():
                 again.append(waiting := part[late])

@@ -86,7 +86,8 @@ class FetchStats:
 
     Attributes:
         requested: ids asked for by the caller, duplicates and null images included.
-        unique: ids that crossed the wire: each once a ``get``.
+        unique: ids asked for, each once a ``get`` and without null images.
+        cached: of these, how many the client's cache had; the others crossed the wire.
         computed: images that the server had to compute for these calls.
         calls: calls that were answered.
         retries: calls of a ``get`` that were made again because a server was away or overloaded.
@@ -101,6 +102,7 @@ class FetchStats:
 
     requested: int = 0
     unique: int = 0
+    cached: int = 0
     computed: int = 0
     calls: int = 0
     retries: int = 0

@@ -202,13 +202,11 @@ def _card(store: Path, version: str, file: Path | None) -> ConceptCard:
 
 
 def _print(card: ConceptCard) -> None:
-    from crossmedia.imgserver.concepts.sheet import evidence
-
     table = Table(box=None)
     for heading, justify in (("", "right"), ("name", "left"), ("kind", "left"), ("what speaks for it", "left")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]  # one of Rich's words
     for place, concept in enumerate(card.concepts):
-        table.add_row(str(place + 1), concept.name, concept.kind, evidence(concept), style=None)
+        table.add_row(str(place + 1), concept.name, concept.kind, concept.evidence, style=None)
     console = Console(width=max(Console().width, 130), markup=False, highlight=False)
     console.print(f"{card.head}: {len(card)} concepts of {card.photos:,} photos, {card.groups:,} groups")
     console.print(table)

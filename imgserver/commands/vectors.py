@@ -58,16 +58,36 @@ def import_command(file: Path, name: str, activate: bool, manifest: Path | None,
     help="File to write: .parquet, or .npy for a plain matrix with its ids in a second file.",
 )
 @click.option("--version", default="", help="Version to export; the active one when it is not given.")
+@click.option(
+    "--since",
+    default="",
+    metavar="POINT",
+    help="Write only what changed since an earlier export, whose point this is: images that were added or replaced, "
+    "and those that have no vector any more, with a null in its place.",
+)
 @store_option
 @json_option
-def export(out: Path, version: str, store: Path, as_json: bool) -> None:
-    """Write the vectors of a version to a file, sorted by image id, for use without this project."""
-    from crossmedia.imgserver.offline.exchange import export_vectors
+def export(out: Path, version: str, since: str, store: Path, as_json: bool) -> None:
+    """Write the vectors of a version to a file, sorted by image id, for use without this project.
+
+    The point that it prints, and that is in the file's metadata, says what the file is of: --since takes it.
+    """
+    from crossmedia.imgserver.offline.export import export_vectors
 
     with held_store(store) as opened:
-        report = export_vectors(opened, out, version)
-    made = f"{counted(report.images, 'vector')} of {report.dim} numbers in {', '.join(report.files)}"
-    show(report, as_json, f"{made} ({report.seconds:.1f} s)", f"version: {report.version}")
+        report = export_vectors(opened, out, version, since)
+    what = f"{counted(report.images, 'vector')} of {report.dim} numbers"
+    if since:
+        what += f" that changed, and {counted(report.removed, 'image')} without a vector now,"
+    made = f"{what} in {', '.join(report.files)} ({report.seconds:.1f} s)"
+    show(
+        report,
+        as_json,
+        made,
+        f"version: {report.version}",
+        f"generation: {report.generation}",
+        f"point: {report.point}",
+    )
 
 
 @click.command(cls=Command, example="--bytes 16 --store store", goes_on=True)

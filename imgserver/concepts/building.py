@@ -33,7 +33,7 @@ from crossmedia.imgserver.concepts.linear import (
     folds_of,
     logits,
 )
-from crossmedia.imgserver.concepts.naming import Words, names_of_photos, naming_photos
+from crossmedia.imgserver.concepts.naming import LEAST_LOOKS, Words, names_of_codes, naming_photos
 from crossmedia.imgserver.concepts.sample import Sample
 from crossmedia.imgserver.head import Head, linear_head
 from crossmedia.imgserver.storage.records import Ids
@@ -45,11 +45,17 @@ LEAST_PHOTOS, LEAST_SHARE, FEWEST = 200, 0.04, 8
 LEAST_EXAMPLES = 10  # of a selling point
 LEAST_SAMPLE = 64
 SHOWN = 9  # photos of a concept
+SAID = "what is told says it already, with a correlation of .95 or more"
 
 
 def least_photos(photos: int) -> int:
     """How many photos must have a value: 200; 4 in 100 of a catalogue of fewer than 5,000, and never fewer than 8."""
     return max(FEWEST, min(LEAST_PHOTOS, round(LEAST_SHARE * photos)))
+
+
+def least_naming(photos: int) -> int:
+    """How many photos must have a word that may name a free concept: 20, and fewer of a small catalogue."""
+    return max(3, least_photos(photos) // 10)
 
 
 @dataclass(frozen=True)
@@ -99,23 +105,25 @@ def build_concepts(sample: Sample, without: Sequence[int] = ()) -> tuple[Head, C
     items = sample.items
     _check_size(items)
     n, scale, hidden = len(items.ids), Scale.of(sample.values), set(without)
-    scaled, anchors = scale(sample.values), _anchors(sample, scale)
+    scaled = scale(sample.values)
+    anchors, repeated = _anchors(sample, scale, scaled)
     asked = [p for p in common_enough(items, least_photos(n), LEAST_EXAMPLES) if p not in hidden]
     measured = measure(scaled, items, asked)
-    probes, refused = _probes(measured, items, scaled, anchors.numbers)
+    probes, refused, told = _probes(measured, items, scaled, anchors.numbers)
     named = anchors.numbers.beside(probes.numbers)
     left = _left(scaled, named.scaled(Scale.of(named.of(scaled))), scaled.shape[1] - sample.anchors)
     over = left.of(scaled)
-    codes = free_codes(over, items.groups, MOST_FREE)
-    free = _free(codes, left, over, Words.of(items, max(3, least_photos(n) // 10), without))
+    codes = free_codes(over, items.groups)
+    free = _free(codes, left, over, scaled, Words.of(items, least_naming(n), hidden | told))
     head, card = _assembled(sample, scale, scaled, (anchors, probes, _rest(left, over), free))
     if lost := codes.found - len(free.concepts):
         refused = (*refused, Refused("free", f"{lost} codes", 0, f"no other seed found them again, or {MOST_FREE} did"))
     rules = (
         *(("photos of a value", float(least_photos(n))), ("examples of a point", float(LEAST_EXAMPLES))),
         *(("AUC on photos left out", LEAST_AUC), ("penalty", measured.penalty), ("correlation to return", RETURNS)),
+        ("naming photos that look like the word", LEAST_LOOKS),
     )
-    return head, replace(card, refused=refused, rules=rules)
+    return head, replace(card, refused=(*repeated, *refused), rules=rules)
 
 
 @dataclass(frozen=True)
@@ -135,18 +143,27 @@ def _check_size(items: Items) -> None:
         )
 
 
-def _anchors(sample: Sample, scale: Scale) -> _Part:
-    """The last numbers of a feature, in their own units."""
+def _anchors(sample: Sample, scale: Scale, scaled: Floats) -> tuple[_Part, tuple[Refused, ...]]:
+    """The last numbers of a feature, in their own units: those that say what the ones before them do not."""
     width, many = sample.values.shape[1], sample.anchors
-    place = width - many + np.arange(many)
-    weight = np.zeros((width, many))
-    weight[place, np.arange(many)] = scale.deviation[place]
-    concepts = tuple(Concept(name, "anchor", value=name) for name in ANCHORS[:many])
-    return _Part(concepts, Affine(weight, scale.mean[place]))
+    own = scaled[:, width - many :]
+    chosen = choose(own, own[:, :0], range(many), many)
+    place, taken = width - many + np.array(chosen.taken, dtype=np.int64), np.arange(len(chosen.taken))
+    weight = np.zeros((width, len(taken)))
+    weight[place, taken] = scale.deviation[place]
+    concepts = tuple(Concept(ANCHORS[number], "anchor", value=ANCHORS[number]) for number in chosen.taken)
+    refused = tuple(Refused("anchor", ANCHORS[number], 0, SAID) for number in chosen.said)
+    return _Part(concepts, Affine(weight, scale.mean[place])), refused
 
 
-def _probes(measured: Measured, items: Items, scaled: Floats, anchors: Affine) -> tuple[_Part, tuple[Refused, ...]]:
-    """Those that hold and say something new: points before columns, columns before words, what many have before few."""
+def _probes(
+    measured: Measured, items: Items, scaled: Floats, anchors: Affine
+) -> tuple[_Part, tuple[Refused, ...], set[int]]:
+    """Those that hold and say something new: points before columns, columns before words, what many have before few.
+
+    Returns:
+        them, what is refused, and the places of the traits that are told then, by a number of their own or by others.
+    """
     traits = [items.traits[place] for place in measured.places]
     counts = measured.flags.sum(axis=0).tolist()
     holds = np.flatnonzero(measured.auc >= LEAST_AUC).tolist()
@@ -162,7 +179,8 @@ def _probes(measured: Measured, items: Items, scaled: Floats, anchors: Affine) -
         Refused(traits[v].kind, traits[v].name, counts[v], why, float(measured.auc[v]))
         for v, why in sorted(_reasons(measured, chosen).items())
     )
-    return _Part(concepts, measured.numbers.columns(list(chosen.taken))), refused
+    told = {measured.places[v] for v in (*chosen.taken, *chosen.said)}
+    return _Part(concepts, measured.numbers.columns(list(chosen.taken))), refused, told
 
 
 def _stage(trait: Trait) -> int:
@@ -176,7 +194,7 @@ def _short(name: str) -> str:
 
 def _reasons(measured: Measured, chosen: Choice) -> dict[int, str]:
     """Why columns are not told."""
-    why = dict.fromkeys(chosen.said, "what is told says it already, with a correlation of .95 or more")
+    why = dict.fromkeys(chosen.said, SAID)
     why |= dict.fromkeys(chosen.crowded, f"a vector has {MOST} numbers, and others say more that is new")
     for place in np.flatnonzero(measured.auc < LEAST_AUC).tolist():
         why[place] = f"AUC {measured.auc[place]:.2f} on photos left out; {LEAST_AUC} is asked for"
@@ -201,15 +219,23 @@ def _rest(left: Affine, over: Floats) -> _Part:
     return _Part(concepts, left.then(vectors))
 
 
-def _free(codes: FreeCodes, left: Affine, over: Floats, words: Words) -> _Part:
-    """Free concepts, named by their photos."""
-    values, concepts = np.maximum(codes.numbers.of(over), 0), list[Concept]()
-    for number, stability in enumerate(codes.stability.tolist()):
-        photos = naming_photos(values[:, number])
-        tokens = names_of_photos(words, photos)
-        name = f"{tokens[0].text} (free {number + 1})" if tokens else f"unnamed {number + 1}"
-        concepts.append(Concept(_short(name), "free", photos=len(photos), stability=stability, tokens=tokens))
-    return _Part(tuple(concepts), left.then(codes.numbers.weight, codes.numbers.bias))
+def _free(codes: FreeCodes, left: Affine, over: Floats, scaled: Floats, words: Words) -> _Part:
+    """Free concepts: those that have a name before those that have none, and then the most stable ones."""
+    values, least = np.maximum(codes.numbers.of(over), 0), least_photos(len(over))
+    names = names_of_codes(values, scaled, words, least)
+    chosen = sorted(range(len(names)), key=lambda code: not names[code])[:MOST_FREE]
+    concepts = tuple(
+        Concept(
+            _short(names[code][0].text) if names[code] else f"unnamed {number}",
+            "free",
+            photos=len(naming_photos(values[:, code], least)),
+            stability=float(codes.stability[code]),
+            tokens=names[code],
+        )
+        for number, code in enumerate(chosen, start=1)
+    )
+    numbers = codes.numbers.columns(chosen)
+    return _Part(concepts, left.then(numbers.weight, numbers.bias))
 
 
 def _assembled(sample: Sample, scale: Scale, scaled: Floats, parts: tuple[_Part, ...]) -> tuple[Head, ConceptCard]:

@@ -41,13 +41,12 @@ class FreeCodes:
     found: int
 
 
-def free_codes(left: Floats, groups: Places, most: int) -> FreeCodes:
+def free_codes(left: Floats, groups: Places) -> FreeCodes:
     """The codes that come back under another seed, the most stable ones first.
 
     Args:
         left: scaled features less what is explained, shape (n, F).
         groups: of the photos, shape (n,).
-        most: codes at most.
     """
     whiten = _whitening(left)
     seen = left @ whiten.astype(np.float32)
@@ -58,7 +57,7 @@ def free_codes(left: Floats, groups: Places, most: int) -> FreeCodes:
     codes = [_standardised(np.maximum(seen @ weight + bias, 0)) for weight, bias in runs]
     again = np.stack([(codes[0].T @ other / len(seen)).max(axis=1) for other in codes[1:]])
     stability = again.max(axis=0)
-    order = [int(place) for place in np.argsort(-stability) if stability[place] > RETURNS][:most]
+    order = [int(place) for place in np.argsort(-stability) if stability[place] > RETURNS]
     weight, bias = runs[0]
     numbers = Affine(whiten @ weight[:, order].astype(np.float64), bias[order].astype(np.float64))
     return FreeCodes(numbers, stability[order], centres)

@@ -6,17 +6,10 @@ import base64
 from collections.abc import Mapping
 from html import escape
 
-from crossmedia.concepts import Concept, ConceptCard
+from crossmedia.concepts import KINDS_IN_WORDS, Concept, ConceptCard
 from crossmedia.imgserver.similarity.contact_sheet import Cell, contact_sheet
 
 Photos = Mapping[int, bytes | None]
-KINDS_IN_WORDS = {
-    "anchor": "measured in the pixels",
-    "point": "a selling point of the shop",
-    "probe": "a value or a word of the catalogue",
-    "free": "what groups of photos have in common",
-    "rest": "not named",
-}
 STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;margin:0 auto;padding:1rem;max-width:76rem;color:#222;background:#fff}
 h1{font-size:1.4rem}h2{font-size:1.05rem;margin:1.6rem 0 .2rem}p{margin:.2rem 0 .5rem;color:#555}
@@ -27,21 +20,6 @@ background:#eee;border-radius:4px;font-size:.75rem;display:flex;align-items:cent
 .row+.row{margin-top:.4rem}
 @media(max-width:30rem){.row b{width:100%}.row img,.row i{width:64px;height:64px}.wide{overflow-x:auto}}
 """
-
-
-def evidence(concept: Concept) -> str:
-    """How well a concept is founded, in a few words."""
-    said = []
-    if concept.auc is not None:
-        said.append(f"AUC {concept.auc:.2f} on photos left out")
-    if concept.r2 is not None:
-        said.append(f"R² {concept.r2:.2f} on photos left out")
-    if concept.stability is not None:
-        said.append(f"found again by other seeds, correlation {concept.stability:.2f}")
-    if concept.kind in ("point", "probe"):
-        said.append(f"{concept.photos:,} photos have it")
-    words = ", ".join(f"{token.text} ({token.lift:.0f} times as often)" for token in concept.tokens[:5])
-    return "; ".join([*said, *([words] if words else [])])
 
 
 def photos_of(card: ConceptCard) -> list[int]:
@@ -76,7 +54,7 @@ def page(card: ConceptCard, photos: Photos, called: Mapping[int, str]) -> bytes:
 
 
 def _section(place: int, concept: Concept, photos: Photos, called: Mapping[int, str]) -> str:
-    said = evidence(concept)
+    said = concept.evidence
     text = f"<h2>{escape(concept.name)}</h2><p>number {place + 1}, {KINDS_IN_WORDS[concept.kind]}"
     text += f"; {escape(said)}</p>" if said else "</p>"
     for label, ids in (("most", concept.most), ("least", concept.least)):

@@ -1,9 +1,8 @@
-"""Vectors as files: out of the store for others, and into the store from others."""
+"""Vectors of others, from files into the store; ``offline.export`` is the way out."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -14,34 +13,20 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
-from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
-from crossmedia.imgserver.storage.records import SOURCE, Entries, Ids, Rows, Space
+from crossmedia.imgserver.storage.records import SOURCE, Ids, Rows
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import leave_snapshot
-from crossmedia.imgserver.storage.versions import VECTOR_DTYPE, held, vector_space
+from crossmedia.imgserver.storage.versions import VECTOR_DTYPE, vector_space
 from crossmedia.keys import NULL_IMAGE, Column
 from crossmedia.looks import file_in_words
 from crossmedia.names import ImageNames, ids_or_keys, texts_of
-from crossmedia.status import Status, is_ok
+from crossmedia.status import Status
 from crossmedia.version import IMPORTED, Version, hashed
 
 BLOCK = 65_536
-VERSION_KEY, GENERATION_KEY = b"crossmedia.version", b"crossmedia.generation"
 Vectors = npt.NDArray[np.float16]
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """What ``export_vectors`` wrote."""
-
-    version: str
-    images: int
-    dim: int
-    files: tuple[str, ...]
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -67,67 +52,6 @@ class KnownImages:
 
     given: ImageNames | None = None
     known: ImageNames | None = None
-
-
-def export_vectors(store: Store, out: Path, version: str = "") -> ExportReport:
-    """Write all vectors of a version, sorted by image id.
-
-    Args:
-        store: where they are.
-        out: ``.parquet``: image_id int64, vector fixed_size_list<float16>, and key where the store knows what images
-            are called; version and generation in the metadata;
-            or ``.npy``: a matrix, shape (n, dim), the ids in ``<name>.ids.npy``, the version in ``<name>.json``,
-            which is not there while the others are replaced.
-        version: the active one when it is empty.
-
-    Raises:
-        NotReady: no version is named, and none is active.
-        BadInput: the store has no such version, or ``out`` is of another kind.
-        StoreError: a row is damaged.
-    """
-    started = time.monotonic()
-    space = held(store, version, "vector")
-    ids, entries, _ = store.index.load(space.name)
-    ok = is_ok(entries["status"])
-    ids, entries = ids[ok], entries[ok]
-    write = {".parquet": _write_parquet, ".npy": _write_npy}.get(out.suffix)
-    if write is None:
-        raise BadInput(f"The file {out} must end in .parquet or .npy.")
-    files = write(store, space, ids, entries, out)
-    return ExportReport(space.name, len(ids), space.dim, tuple(map(str, files)), time.monotonic() - started)
-
-
-def _write_parquet(store: Store, space: Space, ids: Ids, entries: Entries, out: Path) -> list[Path]:
-    names = ImageNames.of_store(store.folder)
-    key = [("key", pa.string())] if names is not None else []
-    schema = pa.schema(
-        [("image_id", pa.int64()), ("vector", pa.list_(pa.float16(), space.dim)), *key],
-        metadata={VERSION_KEY: space.name, GENERATION_KEY: str(store.index.generation)},
-    )
-    with replacing(out) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
-        for start in range(0, len(ids), BLOCK):
-            values = store.read(space, entries[start : start + BLOCK])
-            lists = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), space.dim)
-            here = ids[start : start + BLOCK]
-            keys = [pa.array(names.keys(here))] if names is not None else []
-            writer.write_table(pa.table([pa.array(here), lists, *keys], schema=schema))
-    return [out]
-
-
-def _write_npy(store: Store, space: Space, ids: Ids, entries: Entries, out: Path) -> list[Path]:
-    ids_file, about = out.with_suffix(".ids.npy"), out.with_suffix(".json")
-    dtype = np.lib.format.dtype_to_descr(np.dtype(space.value_dtype))
-    header = {"descr": dtype, "fortran_order": False, "shape": (len(ids), space.dim)}
-    with replacing(about) as told, replacing(ids_file) as order, replacing(out) as part:
-        with open(part, "wb") as file:  # not mapped: a full disk would end the process
-            np.lib.format.write_array_header_1_0(file, header)
-            for start in range(0, len(ids), BLOCK):
-                file.write(store.read(space, entries[start : start + BLOCK]).tobytes())
-        with open(order, "wb") as file:
-            np.save(file, ids)
-        told.write_text(json.dumps({"version": space.name, "generation": store.index.generation}) + "\n")
-        about.unlink(missing_ok=True)  # it comes back last: without it, matrix and ids may be of two exports
-    return [out, ids_file, about]
 
 
 @dataclass(frozen=True)

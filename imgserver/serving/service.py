@@ -29,7 +29,7 @@ from crossmedia.imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES
 from crossmedia.imgserver.serving.known_failures import KnownFailures
 from crossmedia.imgserver.serving.live_heads import LiveHeads
 from crossmedia.imgserver.serving.lookup import Lookup
-from crossmedia.imgserver.serving.metrics import Metrics
+from crossmedia.imgserver.serving.metrics import ImageMetrics
 from crossmedia.imgserver.serving.misses import Misses
 from crossmedia.imgserver.serving.open_versions import OpenVersions
 from crossmedia.imgserver.serving.photo_reader import PhotoReader
@@ -104,7 +104,7 @@ class ImageService:
         self.config = config
         self.photos = PhotoReader(config.photos, config.machine.decoders)
         self.store = open_store(config.store, config.folder)
-        self.metrics = Metrics()
+        self.metrics = ImageMetrics()
         self.admission = Admission(
             config.max_pending_ids,
             config.max_pending_bytes,
@@ -291,18 +291,21 @@ class ImageService:
             raise InvalidRequest(f"dtype {request.dtype} is unknown; this server knows float16 and float32.")
         caller = Caller(deadline, on_end)
         head = self.live_heads.heads.get(request.version)
+        # A generation is read before what is told of it: whoever keeps a reply must not take old rows for newer ones.
         if head is not None:
             version = request.version
+            generation = self.served.of(Version.parse(version).backbone).table.generation
             with self._reply(len(ids), head.spec.dim, np.float32, dtype, caller):
                 values, status, computed = self.live_heads.vectors(version, head, request.image_ids, ids, caller)
         else:
             serving = self.served.of(request.version)
             version, space = serving.version, serving.table.space
+            generation = serving.table.generation
             with self._reply(len(ids), space.dim, space.value_dtype, dtype, caller):
                 values, status, computed = self.lookup.rows(serving, ids, caller)
         return VectorsReply(
             version,
-            self.store.index.generation,
+            generation,
             values.astype(dtype, copy=False),
             status,
             computed,

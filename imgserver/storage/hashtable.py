@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from crossmedia.imgserver.hashing import EMPTY, first_slot
+
 Int64 = npt.NDArray[np.int64]
 
-EMPTY = -1  # no image id is negative
 ABSENT = np.iinfo(np.int64).min
 _GROWTH = 1.5
 
@@ -59,18 +60,11 @@ def _empty(capacity: float) -> Int64:
     return slots
 
 
-@njit(nogil=True, cache=True, inline="always")
-def _slot(key: Any, size: Any) -> Any:
-    """First slot of a key: Fibonacci hashing, so that runs of ids spread, and a product in the place of a division."""
-    mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
-    return np.int64(((mixed >> np.uint64(32)) * np.uint64(size)) >> np.uint64(32))
-
-
 @njit(nogil=True, cache=True)
 def _lookup(slots: Any, ids: Any, out: Any) -> None:
     size = len(slots)
     for i in range(len(ids)):
-        slot = _slot(ids[i], size)
+        slot = first_slot(ids[i], size)
         while slots[slot, 0] != ids[i] and slots[slot, 0] != EMPTY:
             slot = slot + 1 if slot + 1 < size else 0
         out[i] = slots[slot, 1] if slots[slot, 0] == ids[i] else ABSENT
@@ -81,7 +75,7 @@ def _insert(slots: Any, ids: Any, new: Any) -> int:
     size = len(slots)
     added = 0
     for i in range(len(ids)):
-        slot = _slot(ids[i], size)
+        slot = first_slot(ids[i], size)
         while slots[slot, 0] != ids[i] and slots[slot, 0] != EMPTY:
             slot = slot + 1 if slot + 1 < size else 0
         slots[slot, 1] = new[i]

@@ -2,7 +2,7 @@
 
     meta      "format", "generation", "last space" -> number; "active" -> version; "table:<space>" -> file of a
               snapshot; "entries:<space>" -> how many entries it has; "deleted:<space>" -> JSON of a space whose files
-              are being removed
+              are being removed; "point:…", see ``points``
     spaces    name -> JSON: a space is the features of one backbone version, or the vectors of one version
     entries   space number, image id -> entry: row, status, checksum, content hash, size and stamp of the photo, seal
     changes   see ``changes``
@@ -87,7 +87,11 @@ class Index(IndexReader):
             for batch in batches:
                 replaced |= self._put_one(txn, batch)
             if replaced:
-                self._put_fact(txn, b"generation", self._number(txn, b"generation", 1) + 1)
+                self._grow(txn)
+
+    def _grow(self, txn: Any) -> None:
+        """Raise the generation: of an image that had a row, another one counts from here on, or none."""
+        self._put_fact(txn, b"generation", self._number(txn, b"generation", 1) + 1)
 
     def _put_one(self, txn: Any, batch: NewEntries) -> bool:
         """Write one batch; return whether the content of an image that had a row changed."""
@@ -139,6 +143,8 @@ class Index(IndexReader):
             txn.delete(name.encode(), db=self._env.spaces)
             for key in (snapshot_key(space.number), count_key(space.number)):
                 txn.delete(key, db=self._env.meta)
+            if deleted:
+                self._grow(txn)
         return deleted
 
     def forget_deleted(self, space: Space) -> None:
@@ -190,6 +196,8 @@ class Index(IndexReader):
                         )
                 self._count(txn, space.number, -len(ids))
                 self._changes.add(txn, space.number, ids)
+            if any((entries["row"] != NO_ROW).any() for _, _, entries in parts):
+                self._grow(txn)
 
     def drop_damaged(self) -> dict[str, tuple[int, int]]:
         """Take out what is damaged, count what is left, and have all tables read it anew.
@@ -240,6 +248,15 @@ class Index(IndexReader):
         """Take a snapshot into use."""
         with self._env.write() as txn:
             self._put_fact(txn, snapshot_key(space.number), file)
+
+    def name_point(self, space: Space, sequence: int) -> str:
+        """A name for a space as it was after a change, by which ``point_sequence`` finds that again.
+
+        Raises:
+            StoreError: the index cannot be written.
+        """
+        with self._env.write() as txn:
+            return self._points.name(txn, space.number, sequence)
 
     def restamp(self, name: str, ids: Ids, sources: npt.NDArray[Any]) -> None:
         """Note a new size and stamp of photos whose content is what it was; rows and readers are not touched.

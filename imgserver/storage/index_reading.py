@@ -15,6 +15,7 @@ import numpy.typing as npt
 from crossmedia.imgserver.storage.changes import Changes
 from crossmedia.imgserver.storage.checksums import Mask
 from crossmedia.imgserver.storage.environment import Environment
+from crossmedia.imgserver.storage.points import Points
 from crossmedia.imgserver.storage.records import (
     ENTRY,
     KEY,
@@ -65,7 +66,7 @@ class IndexReader:
     def __init__(self, folder: Path, *, create: bool = True, unlocked: bool = False):
         self.folder = folder
         self._env = Environment(folder, create=create, unlocked=unlocked)
-        self._changes = Changes(self._env.changes)
+        self._changes, self._points = Changes(self._env.changes), Points(self._env)
         self.close, self.copy, self.map_use = self._env.close, self._env.copy, self._env.map_use
 
     def _fact(self, key: bytes) -> bytes | None:
@@ -87,7 +88,7 @@ class IndexReader:
 
     @property
     def generation(self) -> int:
-        """Grows when the content of an image that had been stored changes."""
+        """Grows when the content of an image that had been stored changes, or is taken out."""
         return int(self._fact(b"generation") or b"1")
 
     def spaces(self, kind: str = "") -> list[Space]:
@@ -216,6 +217,11 @@ class IndexReader:
         with self._env.read() as txn:
             ids = self._changes.since(txn, sequence, space.number if space else 0)
             return None if ids is None else (ids, self._changes.newest(txn))
+
+    def point_sequence(self, space: Space, point: str) -> int | None:
+        """The change that a point of a space comes after, see ``storage.points``; None where it is not known here."""
+        with self._env.read() as txn:
+            return self._points.sequence(txn, space.number, point)
 
 
 def entry_keys(number: int, ids: Ids) -> list[bytes]:

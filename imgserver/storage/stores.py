@@ -38,6 +38,8 @@ class Lookups(Protocol):
     space: Space
     loaded: bool
 
+    @property
+    def generation(self) -> int: ...  # noqa: D102
     def __len__(self) -> int: ...
     def load(self) -> None: ...  # noqa: D102
     def refresh(self) -> int: ...  # noqa: D102

@@ -52,7 +52,13 @@ class Table:
         self._sequence = self._with_row = self._unsaved = 0
         # Of an id that is not in the table: nobody knows it; or, where entries are lost, it may be one of them.
         self._unknown = 0
+        self._generation = 0
         self.loaded = False
+
+    @property
+    def generation(self) -> int:
+        """Of the store when the table last followed it: what is looked up from now on is as new, or newer."""
+        return self._generation if self.loaded else self._store.index.generation
 
     def __len__(self) -> int:
         return self._with_row
@@ -60,6 +66,7 @@ class Table:
     def load(self) -> None:
         """Read what the store holds: from the snapshot of an earlier table and what was added since, else all of it."""
         with self._lock:
+            generation = self._store.index.generation  # first: what is read below is of then, or later
             snapshot = load_snapshot(self._store.index, self.space.name)
             if snapshot is None:
                 self._load_all()
@@ -67,6 +74,7 @@ class Table:
                 ids, values, self._sequence = snapshot
                 self._fill(ids, values)
                 self._follow()
+            self._generation = generation
             self.loaded = True  # only now: a snapshot alone is of the past
 
     def _load_all(self) -> None:
@@ -104,7 +112,12 @@ class Table:
     def refresh(self) -> int:
         """Take over what any process committed since the last time; return how many ids that were."""
         with self._lock:
-            return self._follow() if self.loaded else 0
+            if not self.loaded:
+                return 0
+            generation = self._store.index.generation
+            changed = self._follow()
+            self._generation = generation
+            return changed
 
     def _follow(self) -> int:
         found = self._store.index.changes_since(self._sequence, self.space.name)

@@ -20,7 +20,7 @@ from crossmedia.features.cli import features
 from crossmedia.imgserver.cli import imgserver
 
 GROUPS: dict[str, click.Group] = {"imgserver": imgserver, "features": features}
-OFFLINE = ("compress", "exchange", "merge", "moving", "publish")
+OFFLINE = ("compress", "exchange", "export", "merge", "moving", "publish")
 SIMILARITY = ("building", "duplicates", "index", "semantic_ids")
 HEAVY = (
     "faiss",

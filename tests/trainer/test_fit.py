@@ -419,3 +419,29 @@ def test_a_program_trains_as_the_command_does(
     assert result["test"] == json.loads((tmp_path / "command" / "metrics.json").read_text())["test"]
     fit(FitConfig(str(samples), images=False, width=4, epochs=1))
     assert "batch_size 1024, and epochs is 1: so few steps show little" in caplog.text
+
+
+def test_with_a_cache_the_same_is_trained_with_fewer_calls(config: FitConfig, transport: MockTransport) -> None:
+    plain = fit(replace(config, epochs=2), transport)
+    asked = sum(len(request.image_ids) // 8 for request in transport.requests)
+    transport.requests.clear()
+    cached = fit(replace(config, epochs=2, cache="1MB", out=config.out + "-cached"), transport)
+    asked_with_cache = sum(len(request.image_ids) // 8 for request in transport.requests)
+    assert cached["test"] == plain["test"]
+    assert asked_with_cache < asked / 10
+
+
+@pytest.mark.parametrize("size", ["lots", "-1", "1XB"])
+def test_what_is_no_size_of_a_cache_is_refused(config: FitConfig, size: str) -> None:
+    with pytest.raises(BadInput, match="cache must be a size such as 512MB or 2GiB"):
+        fit(replace(config, cache=size))
+
+
+def test_a_cache_that_nothing_would_be_in_is_refused_in_words(
+    config: FitConfig, transport: MockTransport, store: Path
+) -> None:
+    with pytest.raises(BadInput, match="--cache 1GB is given, and nothing is fetched that could be kept"):
+        fit(replace(config, store=str(store), cache="1GB"))
+    for size in ("10kB", "100TB"):
+        with pytest.raises(BadInput, match=r"--cache is \d+; it must be a whole number of bytes: 0 for no cache"):
+            fit(replace(config, cache=size), transport)

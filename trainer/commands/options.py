@@ -20,7 +20,7 @@ UNSET = {
 
 # Of ``training_options`` in the help; what a command adds of its own stands before them.
 TRAINING_SECTIONS = {
-    "Vectors of images": ("--server", "--store", "--vectors", "--max-missing", "--timeout-s"),
+    "Vectors of images": ("--server", "--store", "--vectors", "--cache", "--max-missing", "--timeout-s"),
     "A head that learns": (
         *("--head", "--head-widths", "--head-activation", "--head-normalisation", "--head-start"),
         *("--head-learning-rate", "--max-staleness"),

@@ -59,16 +59,20 @@ def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
 
 @click.command(cls=Command, example="runs/compare --out report.html")
 @click.argument("comparison", type=click.Path(path_type=Path))
-@options_of(ReportConfig, ("samples", "server", "store", "vectors", "catalogue", "seed", "title", "note", "out"))
+@options_of(
+    ReportConfig,
+    ("samples", "server", "store", "vectors", "catalogue", "seed", "title", "note", "item", "category", "out"),
+)
 @json_option
 def report(comparison: Path, as_json: bool, **values: Any) -> None:
-    """Draw a comparison, or a run alone, as one HTML file that needs no network.
+    """Draw a comparison, a run alone, or what it says of one item, as one HTML file that needs no network.
 
-    COMPARISON is the folder of 'trainer compare', or the run folder of 'trainer fit'.
+    COMPARISON is the folder of 'trainer compare', or the run folder of 'trainer fit'. With --item the page is a
+    merchant's: what in the item's photo helps and hurts, for whom, and what other photos would do.
     """
-    from crossmedia.trainer.report.page import write_report
+    from crossmedia.trainer.report.page import written_report
 
     if values["store"] and not values["catalogue"]:
         raise BadInput("With --store give --catalogue, too: where the photos are, to draw them.")
-    out = write_report(ReportConfig(comparison, **values))
-    click.echo(json.dumps({"report": str(out), "seed": values["seed"]}) if as_json else f"report: {out}")
+    written = written_report(ReportConfig(comparison, **values))
+    click.echo(json.dumps(written.facts) if as_json else f"report: {written.path}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from crossmedia.errors import BadInput, VersionMismatch, did_you_mean
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.spec import BY_IMAGE
 from crossmedia.imgserver.client import HeadServers, ImageClient, ServerInfo
+from crossmedia.imgserver.client.cache import check_cache_bytes
 from crossmedia.imgserver.head import Head, HeadSpec, new_head, widest
 from crossmedia.names import same_names
 from crossmedia.trainer import processes
@@ -25,6 +26,7 @@ from crossmedia.trainer.images.spaces import Missing, Spaces, of_space
 from crossmedia.trainer.runs.checkpoint import HEAD, of_run
 from crossmedia.trainer.settings import NEW_HEAD, FitConfig
 from crossmedia.version import Version
+from crossmedia.words import bytes_in
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +49,14 @@ def open_spaces(config: FitConfig, samples: Samples, given: Given) -> Iterator[S
     """
     with closing_places(_places(config, samples, given)) as found, ExitStack() as opened:
         learning, spaces = learning_space(config, list(found)), {}
+        fetched = [name for name, place in found.items() if name != learning and not place.local]
+        share = _cache_share(config, fetched)
         for name, place in found.items():
             with of_space(name):
-                learns = name == learning
-                opening = _learning(config, samples, name, place) if learns else _frozen(config, samples, name, place)
+                if name == learning:
+                    opening = _learning(config, samples, name, place)
+                else:
+                    opening = _frozen(config, samples, name, place, share if name in fetched else 0)
                 spaces[name] = opened.enter_context(opening)
         _check_different(samples, {name: images.version for name, images in spaces.items() if name != learning})
         yield Spaces(spaces)
@@ -84,9 +90,27 @@ def spaces_of(samples: Samples) -> list[str]:
     return [name for name, space in samples.spaces.items() if space.key != BY_IMAGE or samples.has_images]
 
 
+def _cache_share(config: FitConfig, spaces: Sequence[str]) -> int:
+    """Bytes of cache for each of the spaces whose stored vectors are fetched.
+
+    Raises:
+        BadInput: there is none of them, or that is too little, or more than this machine has.
+    """
+    if not (size := bytes_in(config.cache)):
+        return 0
+    if config.images and not spaces:
+        raise BadInput(
+            f"--cache {config.cache} is given, and nothing is fetched that could be kept: a store in this process is "
+            f"in mapped memory already, and a head that learns has other vectors at each step. Leave it out."
+        )
+    share = size // max(1, len(spaces))
+    check_cache_bytes(share, f"--cache {config.cache}, for each of {len(spaces)} spaces," if spaces[1:] else "--cache")
+    return share
+
+
 @contextmanager
-def _frozen(config: FitConfig, samples: Samples, space: str, place: Place) -> Iterator[Images]:
-    with ImageClient(place.source, timeout_s=config.timeout_s) as client:
+def _frozen(config: FitConfig, samples: Samples, space: str, place: Place, cache_bytes: int) -> Iterator[Images]:
+    with ImageClient(place.source, timeout_s=config.timeout_s, cache_bytes=cache_bytes) as client:
         check_names(samples, space, fix_version(client, place.version))
         yield StoredVectors(client)
 

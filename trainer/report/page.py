@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import torch
 
 from crossmedia.disk import replacing
@@ -28,11 +27,15 @@ from crossmedia.trainer.images.places import Sources
 from crossmedia.trainer.images.spaces import Spaces, named_versions
 from crossmedia.trainer.intervals import with_intervals
 from crossmedia.trainer.report import summary
+from crossmedia.trainer.report.additive_runs import additive_runs, needed_runs
+from crossmedia.trainer.report.decides import decides_section, outcome
 from crossmedia.trainer.report.facts import headline, of_splits, warnings
 from crossmedia.trainer.report.figures import auc_by_item_count, auc_span, by_model, learning_curves, svg
+from crossmedia.trainer.report.item_page import write_item_page
 from crossmedia.trainer.report.item_photos import item_photos
-from crossmedia.trainer.report.photos import Strip, attention, neighbours
+from crossmedia.trainer.report.photos import NO_PHOTOS, Strip, attention, neighbours
 from crossmedia.trainer.report.tables import gauc_users, number, of_runs
+from crossmedia.trainer.report.templates import template
 from crossmedia.trainer.report.verdict import vectors_of
 from crossmedia.trainer.runs.checkpoint import METRICS, document_of, load_model, needed, samples_folder
 from crossmedia.trainer.runs.results import DEFAULTS, of_now
@@ -43,12 +46,6 @@ from crossmedia.trainer.settings import FitConfig, ReportConfig
 ATTENDING = ("din", "simtier", "muse")
 
 
-NO_PHOTOS = (
-    "Not drawn: where the vectors are there are no photos. A store holds vectors alone: give --catalogue, too, or the "
-    "--server that has the photos."
-)
-
-
 @dataclass(frozen=True)
 class Section:
     """Strips of photos, or why there are none; and a sentence on them."""
@@ -56,6 +53,14 @@ class Section:
     strips: list[Strip]
     absent: str = ""
     said: str = ""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A page, and its facts as data."""
+
+    path: Path
+    facts: dict[str, Any]
 
 
 def write_report(config: ReportConfig) -> Path:
@@ -72,19 +77,31 @@ def write_report(config: ReportConfig) -> Path:
         >>> "Metrics of the test part" in page.read_text()
         True
     """
+    return written_report(config).path
+
+
+def written_report(config: ReportConfig) -> Written:
+    """As ``write_report``, with the facts of the page.
+
+    Raises:
+        BadInput, NoStore: as ``write_report``.
+    """
     config = checked(config, ReportConfig)
     comparison = _comparison(config.comparison)
+    if config.item:
+        return Written(config.out, write_item_page(config, needed_runs(config.comparison, comparison["runs"])))
+    if config.category:
+        raise BadInput("--category says what an item is compared with: give --item, too.")
     samples = Samples(samples_folder(config.comparison, comparison["samples"], config.samples))
     comparison = _with_baselines(comparison, samples)
     runs, rows = comparison["runs"], comparison["rows"]
     vectors = vectors_of(sorted({space for row in rows for space in row["spaces"]}) or [IMAGE_SPACE])
     label = _label(runs[0], samples)
     photos = _photo_sections(config, comparison, samples)
+    explained = additive_runs(config.comparison, runs)
+    decides = decides_section(config, explained) if explained else None
     span = auc_span(runs)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("crossmedia.trainer.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    html = environment.get_template("page.html").render(
+    html = template("page.html").render(
         config=config,
         comparison=comparison,
         headline=headline(rows),
@@ -111,10 +128,13 @@ def write_report(config: ReportConfig) -> Path:
         learned=any(strip.text for strip in photos.near.strips),
         looked=photos.looked,
         item_photos=photos.item_photos,
+        decides=decides,
+        outcome=outcome(label),
     )
     with replacing(config.out) as part:
         part.write_text(html, encoding="utf-8")
-    return config.out
+    facts = asdict(decides.facts) if decides and decides.facts else None
+    return Written(config.out, {"report": str(config.out), "seed": config.seed, "decides": facts})
 
 
 def _label(line: dict[str, Any], samples: Samples) -> str:

@@ -30,6 +30,10 @@ QUERIES, NEIGHBOURS, MOST_VECTORS = 6, 6, 50_000
 IMPRESSIONS, SHOWN_BEHAVIOURS, JUDGED = 6, 8, 400
 IDLE = 0.01  # weights of this size are nothing
 IDLE_SHARE, LITTLE_SHARE = 0.05, 0.25  # of their size, by which weights that differ less are alike, or nearly
+NO_PHOTOS = (
+    "Not drawn: where the vectors are there are no photos. A store holds vectors alone: give --catalogue, too, or the "
+    "--server that has the photos."
+)
 
 
 @dataclass(frozen=True)
@@ -106,10 +110,10 @@ class Names:
         return f"item {key}" if key.isdigit() else key
 
 
-def data_uris(client: ImageClient, ids: list[int]) -> dict[int, str]:
+def data_uris(client: ImageClient, ids: list[int], max_side: int = 112) -> dict[int, str]:
     """Small photos of images, to stand in a page."""
     unique = sorted({i for i in ids if i != NULL_IMAGE})
-    jpegs = client.thumbnails(unique, max_side=112) if unique else []
+    jpegs = client.thumbnails(unique, max_side=max_side) if unique else []
     return {
         i: f"data:image/jpeg;base64,{base64.b64encode(j).decode()}" for i, j in zip(unique, jpegs, strict=True) if j
     }

@@ -257,6 +257,11 @@ class RedisTable:
         space = self._store.index.space(self.space.name)
         return space.next_row if space else 0
 
+    @property
+    def generation(self) -> int:
+        """That of the cluster, as it was read last: it is raised after values have changed."""
+        return self._store.index.generation
+
     def load(self) -> None:
         """Nothing is loaded."""
 

@@ -17,7 +17,7 @@ from crossmedia.concepts import ConceptCard
 from crossmedia.errors import BadInput, VersionMismatch
 from crossmedia.imgserver import open_local
 from crossmedia.imgserver.client import ImageClient, MockTransport
-from crossmedia.imgserver.concepts.building import LEAST_AUC, build_concepts, least_photos
+from crossmedia.imgserver.concepts.building import LEAST_AUC, SAID, build_concepts, least_photos
 from crossmedia.imgserver.concepts.items import ItemTable
 from crossmedia.imgserver.concepts.sample import Sample, read_sample
 from crossmedia.imgserver.head import Head
@@ -96,7 +96,9 @@ def test_what_photos_show_is_told_and_what_they_do_not_show_is_refused(fruit: Pa
     head, card = build_concepts(sample_of(fruit, asked, points))
     assert card.head == head.name
     assert card.photos == 100
-    assert card.names[: len(ANCHORS)] == ANCHORS
+    told_twice = [refused.name for refused in card.refused if refused.kind == "anchor"]
+    assert card.names[: len(card.of_kind("anchor"))] == tuple(name for name in ANCHORS if name not in told_twice)
+    assert {"brightness", "warmth", "greenness"} <= set(card.names)
     by_name = {concept.name: concept for concept in card.concepts}
     assert by_name["in a carton"].kind == "point"
     told = [concept for concept in card.concepts if concept.kind in ("point", "probe")]
@@ -121,11 +123,10 @@ def test_vectors_are_standardised_and_say_what_the_card_says(fruit: Path) -> Non
     np.testing.assert_allclose(vectors[:, plain].mean(axis=0), 0, atol=1e-3)
     np.testing.assert_allclose(vectors.std(axis=0), 1, atol=1e-3)
     assert (vectors[:, free] >= 0).all()
-    for place, name in enumerate(ANCHORS):
+    for place in card.of_kind("anchor"):
         concept = card.concepts[place]
-        assert concept.name == name
         own = concept.mean + concept.deviation * vectors[:, place]
-        np.testing.assert_allclose(own, sample.values[:, 1280 + place], atol=1e-3)
+        np.testing.assert_allclose(own, sample.values[:, 1280 + ANCHORS.index(concept.name)], atol=1e-3)
     for concept, column in zip(card.concepts, vectors.T, strict=True):
         ids = sample.items.ids
         if concept.most:
@@ -139,6 +140,19 @@ def test_vectors_are_standardised_and_say_what_the_card_says(fruit: Path) -> Non
     assert chance[there].mean() > 0.5 > 0.2 > chance[~there].mean()
     again, other = build_concepts(sample)
     assert (again.name, other) == (head.name, card)
+
+
+def test_a_number_of_the_pixels_that_others_tell_is_not_told_twice(fruit: Path) -> None:
+    sample = sample_of(fruit, coarse())
+    values = sample.values.copy()
+    warmth, saturation = (1280 + ANCHORS.index(name) for name in ("warmth", "saturation"))
+    values[:, saturation] = 0.5 * values[:, warmth] + 0.01 * np.random.default_rng(0).standard_normal(len(values))
+    head, card = build_concepts(replace(sample, values=values))
+    assert "warmth" in card.names
+    assert "saturation" not in card.names
+    (refused,) = [one for one in card.refused if one.name == "saturation"]
+    assert refused.why == SAID
+    assert head.spec.widths[1] == len(card)
 
 
 def test_features_without_anchors_give_the_other_concepts(fruit: Path) -> None:

@@ -6,11 +6,11 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.sparse import csr_array
 from scipy.stats import fisher_exact
 
 from crossmedia.imgserver.concepts.choosing import choose
 from crossmedia.imgserver.concepts.dictionary import RETURNS, free_codes, random_codes
+from crossmedia.imgserver.concepts.items import Items, Trait
 from crossmedia.imgserver.concepts.linear import (
     FOLDS,
     Affine,
@@ -23,8 +23,10 @@ from crossmedia.imgserver.concepts.linear import (
 )
 from crossmedia.imgserver.concepts.naming import (
     FALSE_DISCOVERIES,
+    LEAST_LOOKS,
     Words,
-    names_of_photos,
+    frequent_words,
+    names_of_codes,
     naming_photos,
 )
 
@@ -135,21 +137,29 @@ def sparse_photos(directions: int, n: int = 3000, width: int = 40) -> tuple[np.n
 
 def test_directions_that_photos_share_come_back_and_noise_does_not() -> None:
     features, there = sparse_photos(12)
-    found = free_codes(features - features.mean(axis=0), np.arange(len(features)), 16)
+    found = free_codes(features - features.mean(axis=0), np.arange(len(features)))
     assert (found.stability > RETURNS).all()
     codes = np.maximum(found.numbers.of(features - features.mean(axis=0)), 0)
     best = np.array([auc(np.repeat(codes[:, [k]], 12, axis=1), there).max() for k in range(codes.shape[1])])
     assert (best > 0.9).mean() > 0.8, best
     noise = RNG.standard_normal((3000, 40)).astype(np.float32)
-    assert len(free_codes(noise, np.arange(3000), 16).stability) <= 2
+    assert len(free_codes(noise, np.arange(3000)).stability) <= 2
     assert found.found == 64
 
 
 def test_few_photos_have_few_codes() -> None:
     few = RNG.standard_normal((20, 8)).astype(np.float32)
-    assert len(free_codes(few, np.arange(20), 16).stability) == 0
+    assert len(free_codes(few, np.arange(20)).stability) == 0
     control = random_codes(RNG.standard_normal((200, 30)).astype(np.float32), 5, 0)
     assert control.numbers.weight.shape == (30, 5)
+
+
+def words_of(there: np.ndarray, groups: np.ndarray | None = None) -> Words:
+    """Words of photos: which has which, shape (n, V)."""
+    rows = tuple(np.flatnonzero(column) for column in there.T)
+    traits = tuple(Trait("probe", "title", f"w{number}", True) for number in range(there.shape[1]))
+    groups = np.arange(len(there)) if groups is None else groups
+    return Words.of(Items(np.arange(len(there), dtype=np.uint64), groups, traits, rows), 1)
 
 
 def test_names_are_fishers_exact_test_over_all_words() -> None:
@@ -157,8 +167,7 @@ def test_names_are_fishers_exact_test_over_all_words() -> None:
     there = RNG.random((n, 30)) < RNG.uniform(0.05, 0.4, 30)
     photos = np.arange(k)
     there[:40, 3] = True  # a word that most of the group has
-    words = Words(tuple(f"w{number}" for number in range(30)), csr_array(there.astype(np.int64)))
-    (token,) = [token for token in names_of_photos(words, photos) if token.text == "w3"]
+    (token,) = [token for place, token in frequent_words(words_of(there), photos) if place == 3]
     inside, outside = there[:k], there[k:]
     chances = [
         fisher_exact(
@@ -169,21 +178,51 @@ def test_names_are_fishers_exact_test_over_all_words() -> None:
     ]
     order = np.argsort(chances)
     corrected = np.minimum.accumulate((np.array(chances)[order] * 30 / np.arange(1, 31))[::-1])[::-1]
+    assert token.text == "title: w3"
     assert token.q == pytest.approx(corrected[list(order).index(3)])
     assert token.photos == inside[:, 3].sum()
     assert token.lift == pytest.approx(inside[:, 3].mean() / there[:, 3].mean(), abs=0.01)
 
 
+def test_products_are_counted_and_not_their_photos() -> None:
+    """Photos of one product share its text: forty of them are one piece of evidence."""
+    there = RNG.random((400, 30)) < 0.05
+    there[:, 3] = False
+    there[:40, 3] = True
+    products = np.concatenate([np.zeros(40, np.int64), np.arange(1, 361)])
+    assert [place for place, _ in frequent_words(words_of(there), np.arange(60))] == [3]
+    assert 3 not in [place for place, _ in frequent_words(words_of(there, products), np.arange(60))]
+
+
 def test_photos_that_have_nothing_in_common_have_no_name() -> None:
     there = RNG.random((2000, 500)) < 0.05
-    words = Words(tuple(map(str, range(500))), csr_array(there.astype(np.int64)))
-    named = sum(bool(names_of_photos(words, RNG.choice(2000, 60, replace=False))) for _ in range(100))
+    words = words_of(there)
+    named = sum(bool(frequent_words(words, RNG.choice(2000, 60, replace=False))) for _ in range(100))
     assert named <= 100 * FALSE_DISCOVERIES * 5
-    there[:20, 3] = True
-    some = Words(tuple(map(str, range(500))), csr_array(there.astype(np.int64)))
-    assert names_of_photos(some, np.arange(60)) == ()  # a third of them has it
-    assert [token.text for token in names_of_photos(some, np.arange(30))] == ["3"]
-    assert names_of_photos(words, np.zeros(0, np.int64)) == ()
+    assert frequent_words(words, np.zeros(0, np.int64)) == []
+
+
+def test_a_name_is_a_word_that_the_photos_look_like() -> None:
+    """Half of the striped photos are said to be striped: that names a code of those with the most stripes. It does not
+    name a code that has a few photos which are said to be striped among many that are not."""
+    n = 3000
+    striped = np.arange(n) < 300
+    features = RNG.standard_normal((n, 20)).astype(np.float32)
+    features[striped, 0] += 5
+    there = RNG.random((n, 40)) < 0.05
+    there[:, 7] = striped & (RNG.random(n) < 0.5)
+    words = words_of(there)
+    theirs = np.where(striped, features[:, 0], 0).clip(0)
+    mixed = np.where(np.arange(n) % 30 == 0, 1 + RNG.random(n), 0).astype(np.float32)
+    mixed[np.flatnonzero(there[:, 7])[:12]] = 3
+    assert [place for place, _ in frequent_words(words, naming_photos(mixed))] == [7]
+    (first, second) = names_of_codes(np.stack([theirs, mixed], axis=1), features, words)
+    assert [token.text for token in first] == ["title: w7"]
+    assert (first[0].looks or 0) >= LEAST_LOOKS
+    assert second == ()
+    (again, other) = names_of_codes(np.stack([theirs, theirs], axis=1), features, words)
+    assert again == first
+    assert other == ()  # a word names one code
 
 
 def test_the_photos_that_name_a_code_have_it() -> None:

@@ -22,7 +22,7 @@ from crossmedia.imgserver import open_local
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.imgserver.head_files import load_head
 from crossmedia.imgserver.offline.compress import CompressReport, compress, train_codebook
-from crossmedia.imgserver.offline.exchange import export_vectors
+from crossmedia.imgserver.offline.export import export_vectors
 from crossmedia.imgserver.offline.moving import write_moved
 from crossmedia.imgserver.offline.publish import images_of
 from crossmedia.imgserver.shards import Ownership

@@ -13,7 +13,8 @@ from conftest import DaemonProcess, run_command
 from crossmedia.errors import BadInput, VersionMismatch
 from crossmedia.imgserver import open_local
 from crossmedia.imgserver.client import ImageClient, Status
-from crossmedia.imgserver.offline.exchange import check_vectors, export_vectors, import_vectors
+from crossmedia.imgserver.offline.exchange import check_vectors, import_vectors
+from crossmedia.imgserver.offline.export import export_vectors
 from crossmedia.imgserver.storage.snapshots import load_snapshot
 from crossmedia.imgserver.storage.store import Store
 

@@ -1,0 +1,200 @@
+"""Rows by id in a bounded memory, compiled by numba: no Python per id. Those that are asked for most are kept.
+
+A row lies in one of the 16 places (ways) of its id's set, which the hash of the server's table names, so nothing is
+ever moved, and there is no list to keep in order. Beside each row is how often it was asked for; of ids that have no
+place that is counted, roughly, in a sketch of two hashes: the smaller of two counts (Cormode and Muthukrishnan 2005).
+A new id takes the place of the least asked for of its set if it was asked for more often than that, which is TinyLFU's
+rule (Einziger, Friedman and Manes 2017). All counts are halved from time to time, so that what was popular once goes.
+
+Legend: n ids.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from crossmedia.imgserver.hashing import EMPTY, first_slot
+from crossmedia.status import Status
+
+Ids = npt.NDArray[np.int64]
+Statuses = npt.NDArray[np.uint8]
+
+WAYS = 16  # with 8 there are 1 % more misses; 16 keys are two cache lines
+COUNTS_PER_ROW = 8  # of the sketch
+HALVED_AFTER = 40  # ids asked for per place
+MOST_USES = 255
+BESIDE_A_ROW = 8 + 4 + 1 + 1 + COUNTS_PER_ROW  # bytes: key, time, status, uses
+# Once most places are taken, so many rows of a reply are looked at: the rest come again if they are asked for again.
+FULL, MOST_OFFERED = 0.9, 2048
+FOUND, UNKNOWN = int(Status.OK), 0
+
+
+class CachedRows:
+    """Rows and their status by id. One caller at a time: who shares it locks it.
+
+    Args:
+        size: most bytes of all its arrays.
+        dim: numbers in a row.
+        dtype: of the numbers.
+
+    Attributes:
+        places: how many rows fit; 0: none.
+    """
+
+    def __init__(self, size: int, dim: int, dtype: str):
+        sets = size // (WAYS * (dim * np.dtype(dtype).itemsize + BESIDE_A_ROW))
+        self.places = sets * WAYS
+        self._keys = np.full((sets, WAYS), EMPTY, dtype=np.int64)
+        self._at = np.zeros(self.places, dtype=np.uint32)
+        self._status = np.full(self.places, UNKNOWN, dtype=np.uint8)
+        self._uses = np.zeros((sets, WAYS), dtype=np.uint8)
+        self._rows = np.zeros((self.places, dim), dtype=dtype)
+        self._sketch = np.zeros(COUNTS_PER_ROW * self.places, dtype=np.uint8)
+        self._asked = self._taken = self._turn = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        arrays = (self._keys, self._at, self._status, self._uses, self._rows, self._sketch)
+        return sum(array.nbytes for array in arrays)
+
+    def __len__(self) -> int:
+        """Rows that are there, permanent misses included."""
+        return int(np.count_nonzero(self._status))
+
+    def find(self, ids: Ids, since: int) -> tuple[npt.NDArray[Any], Statuses, Ids]:
+        """What is there of ``ids``.
+
+        Args:
+            ids: shape (n,), each once, none negative.
+            since: a status other than OK counts if it was put at that time or later.
+
+        Returns:
+            rows, shape (n, dim), and status, shape (n,), which mean nothing for those that are not there; and which
+            these are, ascending.
+        """
+        place, absent = np.zeros(len(ids), dtype=np.int64), np.empty(len(ids), dtype=np.int64)
+        status, missing = np.zeros(len(ids), dtype=np.uint8), len(ids)
+        if self.places:
+            self._asked += len(ids)
+            if self._asked > HALVED_AFTER * self.places:
+                self._asked = 0
+                self._uses >>= 1
+                self._sketch >>= 1
+            missing = _find(self._keys, self._at, self._status, self._uses, ids, since, place, status, absent)
+        if missing == len(ids):
+            return self._rows[:0], status, np.arange(len(ids))
+        # Places are right; "clip" spares numpy its own check.
+        return np.take(self._rows, place, axis=0, mode="clip"), status, absent[:missing]
+
+    def put(self, ids: Ids, rows: npt.NDArray[Any], status: Statuses, at: int) -> None:
+        """Take rows in, each where there is none of its set that is asked for more.
+
+        Args:
+            ids: shape (n,), each once, none negative; they were just looked for.
+            rows: shape (n, dim).
+            status: shape (n,), none 0.
+            at: the time.
+        """
+        if not self.places:
+            return
+        if self._taken > FULL * self.places and len(ids) > MOST_OFFERED:
+            first = self._turn % (len(ids) - MOST_OFFERED + 1)
+            self._turn += MOST_OFFERED
+            chosen = slice(first, first + MOST_OFFERED)
+            ids, rows, status = ids[chosen], rows[chosen], status[chosen]
+        self._taken += _put(
+            *(self._keys, self._at, self._status, self._uses, self._rows.view(np.uint8), self._sketch),
+            *(ids, rows.view(np.uint8), status, at),  # a reply's rows may lie at an odd place of its message
+        )
+
+    def drop(self) -> None:
+        """Have no row any more; what was popular is remembered, and has its place when it comes again."""
+        self._status[:] = UNKNOWN
+
+    def emptied(self, size: int) -> CachedRows:
+        """One for rows like these, without any, of another size."""
+        return CachedRows(size, self._rows.shape[1], self._rows.dtype.name)
+
+
+@njit(nogil=True, cache=True)
+def _find(keys: Any, at: Any, status: Any, uses: Any, ids: Any, since: Any, found: Any, told: Any, absent: Any) -> int:
+    missing = 0
+    for i in range(len(ids)):
+        place, way = first_slot(ids[i], len(keys)), -1
+        for other in range(WAYS):  # to the end, which takes less time than a jump that nobody can foresee
+            way = other if keys[place, other] == ids[i] else way
+        one = place * WAYS + way
+        if way >= 0:
+            uses[place, way] = min(np.int64(uses[place, way]) + 1, MOST_USES)
+        if way >= 0 and (status[one] == FOUND or (status[one] != UNKNOWN and at[one] >= since)):
+            found[i], told[i] = one, status[one]
+        else:
+            absent[missing] = i
+            missing += 1
+    return missing
+
+
+@njit(nogil=True, cache=True)
+def _put(
+    keys: Any, at: Any, status: Any, uses: Any, rows: Any, sketch: Any, ids: Any, new: Any, told: Any, now: Any
+) -> int:
+    taken = 0
+    for i in range(len(ids)):
+        place = first_slot(ids[i], len(keys))
+        best: Any = np.int64(1 << 30)  # the way of the id, else of the least asked for, with a rank before it
+        for other in range(WAYS):
+            of_other: Any = 0 if keys[place, other] == ids[i] else np.int64(uses[place, other]) + 1
+            best = min(best, of_other * WAYS + other)
+        way, rank = best % WAYS, best // WAYS
+        if rank > 0:  # it has no place yet
+            count = min(_count(sketch, ids[i]) + 1, MOST_USES)
+            _count_at_least(sketch, ids[i], count)
+            if keys[place, way] == EMPTY:
+                taken += 1
+            elif count < rank:  # no more often than that one
+                continue
+            else:
+                _count_at_least(sketch, keys[place, way], rank - 1)
+            keys[place, way], uses[place, way] = ids[i], count
+        one = place * WAYS + way
+        status[one], at[one] = told[i], now
+        for j in range(rows.shape[1]):
+            rows[one, j] = new[i, j]
+    return taken
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _counters(sketch: Any, key: Any) -> tuple[Any, Any]:
+    """Where an id is counted: two hashes that have nothing in common with that of the sets."""
+    mixed = np.uint64(key) * np.uint64(0xC2B2AE3D27D4EB4F)
+    mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15)
+    size, high, low = np.uint64(len(sketch)), mixed >> np.uint64(32), mixed & np.uint64(0xFFFFFFFF)
+    return np.int64((high * size) >> np.uint64(32)), np.int64((low * size) >> np.uint64(32))
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _count(sketch: Any, key: Any) -> Any:
+    """How often an id was asked for that has no place, or a little more."""
+    one, other = _counters(sketch, key)
+    return min(np.int64(sketch[one]), np.int64(sketch[other]))
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _count_at_least(sketch: Any, key: Any, count: Any) -> None:
+    one, other = _counters(sketch, key)
+    sketch[one], sketch[other] = max(np.int64(sketch[one]), count), max(np.int64(sketch[other]), count)
+
+
+def compiled() -> None:
+    """Have all of it compiled, so that no fetch waits for that: for arrays of one's own, and for those of replies."""
+    for writeable in (True, False):
+        rows, ids = CachedRows(1 << 12, 1, "float16"), np.zeros(1, dtype=np.int64)
+        values, status = np.zeros((1, 1), dtype=np.float16), np.ones(1, dtype=np.uint8)
+        values.flags.writeable = status.flags.writeable = writeable
+        rows.find(ids, 0)
+        rows.put(ids, values, status, 0)
