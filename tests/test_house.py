@@ -158,6 +158,14 @@ def test_the_base_install_needs_no_torch(code: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_vectors_for_any_loader_need_torch_and_safetensors_alone() -> None:
+    """Beside the base install: who has a trainer installs none of ours."""
+    ours = "{'faiss', 'jinja2', 'lightgbm', 'lmdb', 'matplotlib', 'numba', 'openvino', 'scipy', 'tensorboard'}"
+    check = f"import sys, crossmedia.torch; print(sorted({ours} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_the_stubs_are_those_of_the_proto(tmp_path: Path) -> None:
     """The descriptor in the stubs equals what a compiler makes of the .proto; the services' methods are all there."""
     from google.protobuf import descriptor_pb2
