@@ -20,6 +20,9 @@ HELPERS = (
     "plot_worth",
     "repeated",
     "serving_peers",
+    "whitebox_bank",
+    "whitebox_disentangled",
+    "whitebox_rendering",
 )
 
 
