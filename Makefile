@@ -93,4 +93,4 @@ wheel: install-dev ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
 clean: ## Remove what was made here: the environments, the demo, the builds
-	rm -rf $(VENV) $(PROTOC_VENV) .venv-peers demo dist build site mutants soak.png coverage.txt .coverage*
+	rm -rf $(VENV) $(PROTOC_VENV) .venv-peers .venv-feast demo dist build site mutants soak.png coverage.txt .coverage*

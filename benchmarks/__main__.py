@@ -16,6 +16,7 @@ HELPERS = (
     "peers",
     "plot",
     "plot_exchange",
+    "plot_fashion",
     "plot_worth",
     "repeated",
     "serving_peers",

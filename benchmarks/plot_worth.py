@@ -33,19 +33,31 @@ def is_of(line: dict[str, Any], images: bool, head: str) -> bool:
     made_with, recipe = line["options"], RECIPES.get(line["data"], {}).get(images, {})
     plain = line["model"] == "din" and line["images"] == images and made_with["head"] == head
     on_time = made_with["max_staleness"] == 0 and "#" not in line["vector_version"]
-    return plain and on_time and made_with["id_dropout"] == recipe.get("id_dropout", 0.0)
+    own = not made_with.get("warm_start") and "+aligned@" not in line["vector_version"]  # no head of 'trainer align'
+    return (
+        plain
+        and on_time
+        and own
+        and not made_with.get("averaging")
+        and made_with["id_dropout"] == recipe.get("id_dropout", 0.0)
+    )
 
 
 def gains(lines: list[dict[str, Any]], data: str, part: str, metric: str, head: str) -> list[float]:
-    """With pictures less without, of runs with one seed on the same rows and the newest vectors."""
+    """With pictures less without, of runs with one seed on the same rows and the newest vectors.
+
+    They are of one hold-out, that with the most seeds.
+    """
     of_data = [line for line in lines if line["data"] == data]
     ids = {(line["samples"], line["seed"]): line for line in of_data if is_of(line, False, "frozen")}
-    found: dict[int, float] = {}
+    found: dict[str, dict[int, float]] = {}
     for line in sorted(of_data, key=lambda line: str(line["date"])):
         pair = ids.get((line["samples"], line["seed"]))
         if is_of(line, True, head) and pair is not None:
-            found[line["seed"]] = line["test"][part][metric] - pair["test"][part][metric]
-    return list(found.values())
+            found.setdefault(line["samples"], {})[line["seed"]] = (
+                line["test"][part][metric] - pair["test"][part][metric]
+            )
+    return list(max(found.values(), key=len).values())
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ Trains every variant with the same seeds on the same rows, and prints a table of
 seven digits of an article: articles of one product differ in colour or pattern. New is what no training row shows, as
 bought or as a negative. Vectors of another store may stand in the photos' place, by a name of theirs: ``--instead
 "true attributes=attributes"`` makes the variants ``ids + true attributes`` and ``ids + attributes + true attributes``.
+Rows below have the gains over ``--over``, seed by seed, with 95 % intervals over users, articles and seeds (ADR 0040),
+as far as the predictions of the runs are in ``--out``.
 Runs that have a line in the file of results are not trained again, so that the study can be run in parts, and another
 variant or seed may be added later.
 """
@@ -13,9 +15,9 @@ variant or seed may be added later.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +27,10 @@ import pyarrow.parquet as pq
 from crossmedia import FitConfig, fit
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.reading.unseen_items import samples_of
+from crossmedia.trainer.baselines import ITEM_USER, baselines
 from crossmedia.trainer.images.open_images import served_versions
 from crossmedia.trainer.images.spaces import named_versions
+from crossmedia.trainer.intervals import METRICS, JudgedRows, ends, predictions
 from crossmedia.trainer.metrics import auc, gauc
 from crossmedia.trainer.report.summary import mean_std
 from crossmedia.trainer.report.tables import number
@@ -113,28 +117,25 @@ def config(name: str, variant: Variant, arguments: argparse.Namespace, seed: int
     )
 
 
-def of_rows(samples: Samples, probabilities: npt.NDArray[Any]) -> dict[str, Any]:
-    """Measures of the test rows whose article training has, and of those whose product it has not."""
-    keys = samples.vocabulary.values["item_id"]
+def judged(samples: Samples) -> JudgedRows:
+    """The test rows, with two parts more: of articles that training has, and of products that it has not."""
+    rows, keys = JudgedRows.of(samples, ""), samples.vocabulary.values["item_id"]
     seen = keys.filter(samples.item_counts()[1:] > 0)
-    table = samples.frame("test", ["label", "user_id", "raw_item_id"])
-    product = pc.utf8_slice_codeunits(table["raw_item_id"], 0, PRODUCT_DIGITS)
+    article = samples.frame("test", ["raw_item_id"])["raw_item_id"].combine_chunks()
+    product = pc.utf8_slice_codeunits(article, 0, PRODUCT_DIGITS)
     known = pc.is_in(product, value_set=pc.utf8_slice_codeunits(seen, 0, PRODUCT_DIGITS))
-    warm = np.asarray(pc.is_in(table["raw_item_id"], value_set=seen))
-    return {
-        "seen_items": measured(table, probabilities, warm),
-        "unseen_products": measured(table, probabilities, ~np.asarray(known)),
-    }
+    own = {"seen_items": np.asarray(pc.is_in(article, value_set=seen)), "unseen_products": ~np.asarray(known)}
+    return replace(rows, parts=rows.parts | own)
 
 
-def measured(table: Any, probabilities: npt.NDArray[Any], chosen: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """AUC and GAUC of some rows; GAUC over users that training knows."""
-    labels, users = (np.asarray(table[name])[chosen] for name in ("label", "user_id"))
-    scores, told_apart = probabilities[chosen], users > 0
+def measured(rows: JudgedRows, part: str, probabilities: npt.NDArray[Any]) -> dict[str, Any]:
+    """AUC and GAUC of a part of the rows; GAUC over users that training knows."""
+    chosen = rows.parts[part]
+    told_apart = chosen & rows.known
     return {
-        "rows": len(labels),
-        "auc": auc(labels, scores),
-        "gauc": gauc(labels[told_apart], scores[told_apart], users[told_apart]).value,
+        "rows": int(chosen.sum()),
+        "auc": auc(rows.labels[chosen], probabilities[chosen]),
+        "gauc": gauc(rows.labels[told_apart], probabilities[told_apart], rows.users[told_apart]).value,
     }
 
 
@@ -150,7 +151,8 @@ def line_of(name: str, variant: Variant, arguments: argparse.Namespace, seed: in
         print(f"{run.model}, {name}, seed {seed}: training", flush=True)
         result = fit(run)
         probabilities = pq.read_table(Path(result["out"]) / "predictions.parquet")["probability"].to_numpy()
-        result["test"] |= of_rows(samples, probabilities)
+        rows = judged(samples)
+        result["test"] |= {part: measured(rows, part, probabilities) for part in ("seen_items", "unseen_products")}
         line = results.new_line(key, result)
         results.append(arguments.results, line)
     return line
@@ -163,6 +165,38 @@ def cell(lines: list[results.Line], part: str) -> str:
         return "–"
     text = " / ".join(number(mean_std([one[metric] for one in found])) for metric in ("auc", "gauc"))
     return text if len(found) == len(lines) else f"{text} ({len(found)} seeds)"
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A run: its line, and what it predicts of the test rows; None: its folder is not in ``--out``."""
+
+    line: results.Line
+    predicted: npt.NDArray[Any] | None
+
+
+def of_mean(rows: JudgedRows, samples: Samples) -> Ran:
+    """The mean of an article's labels and of its user's, as if it were a run."""
+    values = baselines(samples, "")[ITEM_USER]
+    return Ran({"test": {part: measured(rows, part, values) for part in PARTS}}, values)
+
+
+def gain(part: str, own: dict[int, Ran], base: dict[int, Ran], rows: JudgedRows) -> str:
+    """AUC / GAUC of a part less those of the base, of the seeds that both have, with intervals."""
+    pairs = [(own[seed], base[seed]) for seed in sorted(own.keys() & base.keys())]
+    pairs = [pair for pair in pairs if all(part in run.line["test"] for run in pair)]
+    return " / ".join(_gain(part, metric, pairs, rows) for metric in METRICS) if pairs else "–"
+
+
+def _gain(part: str, metric: Literal["auc", "gauc"], pairs: list[tuple[Ran, Ran]], rows: JudgedRows) -> str:
+    each = [one.line["test"][part][metric] - other.line["test"][part][metric] for one, other in pairs]
+    there = [(a.predicted, b.predicted) for a, b in pairs if a.predicted is not None and b.predicted is not None]
+    text = number(mean_std(each))
+    if not there:
+        return text
+    found = ends([rows.paired(part, metric, *zip(*there, strict=True))], metric)
+    of = "" if len(there) == len(pairs) else f", {len(there)} seeds"
+    return f"{text} [{found['low']:.4f}, {found['high']:.4f}{of}]" if found else text
 
 
 def main() -> None:
@@ -182,20 +216,36 @@ def main() -> None:
     parser.add_argument("--today", action="store_true", help="average the weights, and normalise attention")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--variants", default="", help="only these, separated by semicolons")
+    parser.add_argument("--over", default="ids + attributes", help="variant that gains are over, or 'item + user mean'")
     parser.add_argument("--table", action="store_true", help="train nothing")
     arguments = parser.parse_args()
     there = variants_of(arguments)
     names = [name.strip() for name in arguments.variants.split(";") if name.strip()] or list(there)
     if unknown := [name for name in names if name not in there]:
         raise SystemExit(f"There is no variant {unknown[0]!r}; there are: {'; '.join(there)}.")
-    lines: dict[str, list[results.Line]] = {name: [] for name in names}
+    ran: dict[str, dict[int, Ran]] = {name: {} for name in names}
+    judges: dict[Path, JudgedRows] = {}
     for seed in range(arguments.seeds):
         for name in names:
             if line := line_of(name, there[name], arguments, seed):
-                lines[name].append(line)
+                run = config(name, there[name], arguments, seed)
+                if (folder := there[name].samples) not in judges:
+                    judges[folder] = judged(samples_of(run.samples, run.validate_on))
+                ran[name][seed] = Ran(line, predictions(line, Path(run.out), judges[folder].labels))
+    found = {name: own for name, own in ran.items() if own}
     print(f"| {arguments.model}: AUC / GAUC | seeds | {' | '.join(PARTS.values())} |\n|---|---|{'---|' * len(PARTS)}")
-    for name, found in ((name, found) for name, found in lines.items() if found):
-        print(f"| {name} | {len(found)} | {' | '.join(cell(found, part) for part in PARTS)} |")
+    for name, own in found.items():
+        cells = [cell([run.line for run in own.values()], part) for part in PARTS]
+        print(f"| {name} | {len(own)} | {' | '.join(cells)} |")
+    for name, own in found.items():
+        rows = judges[there[name].samples]
+        over = found.get(arguments.over, {})
+        if arguments.over == ITEM_USER:
+            first = config(name, there[name], arguments, 0)
+            over = dict.fromkeys(own, of_mean(rows, samples_of(first.samples, first.validate_on)))
+        if over and name != arguments.over:
+            gains = [gain(part, own, over, rows) for part in PARTS]
+            print(f"| {name} over {arguments.over} | {len(own)} | {' | '.join(gains)} |")
 
 
 if __name__ == "__main__":

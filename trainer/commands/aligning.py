@@ -100,7 +100,8 @@ def _said(result: dict[str, Any]) -> Iterator[str]:
         )
         for name in ("random", "features", "start", "aligned"):
             told = {k: value for k, value in found[name].items() if int(k) < found["pool"]}  # among fewer it is 1
-            yield f"  {name:<8} " + ", ".join(f"recall@{k} {value:.4f}" for k, value in told.items())
+            if told:
+                yield f"  {name:<8} " + ", ".join(f"recall@{k} {value:.4f}" for k, value in told.items())
     yield from result["doubts"]
     best = f"best {result['best_epoch']}" if result["best_epoch"] else "none better than the start"
     yield (
