@@ -329,7 +329,10 @@ def fuzz_scores(folder: Path) -> tuple[Target, list[bytes]]:
     load = pb.RepositoryModelLoadRequest(model_name="din")
     load.parameters["canary"].string_param = "5%"
     json_form = b'{"inputs": [{"name": "item_id", "datatype": "BYTES", "shape": [1], "data": ["i1"]}]}'
-    known = {"ModelInfer": [request, typed], "ModelMetadata": [pb.ModelMetadataRequest(name="din")]}
+    known: dict[str, list[Any]] = {
+        "ModelInfer": [request, typed],
+        "ModelMetadata": [pb.ModelMetadataRequest(name="din")],
+    }
     known |= {"RepositoryModelLoad": [load], "ModelReady": [pb.ModelReadyRequest(name="din")]}
     seeds = [bytes([names.index(name)]) + one.SerializeToString() for name, of in known.items() for one in of]
     return run, [*seeds, bytes([names.index("REST")]) + json_form]
