@@ -20,6 +20,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev]'
+	# It asks for an older protobuf, and works with ours.
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps tritonclient python-rapidjson
 	touch $@
 
 install: $(VENV)/installed ## Make .venv with pinned versions of everything that runs
@@ -82,9 +84,13 @@ $(PROTOC_VENV)/installed:
 protos: $(PROTOC_VENV)/installed ## Generate the stubs from protos/
 	PATH=$(PROTOC_VENV)/bin:$$PATH $(PROTOC_VENV)/bin/python -m grpc_tools.protoc -I protos --python_out=protos \
 	  --grpc_python_out=protos --mypy_out=quiet:protos --mypy_grpc_out=quiet:protos crossmedia/v1/image_server.proto
+	PATH=$(PROTOC_VENV)/bin:$$PATH $(PROTOC_VENV)/bin/python -m grpc_tools.protoc -I protos --python_out=protos \
+	  --mypy_out=quiet:protos inference/grpc_predict_v2.proto
+	# In a pool of its own: KServe and Triton have messages of the same names, and both may be in one process.
+	sed -i 's/_descriptor_pool\.Default()/_descriptor_pool.DescriptorPool()/' protos/inference/grpc_predict_v2_pb2.py
 
 wheel: install-dev ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
 clean: ## Remove what was made here: the environments, the demo, the builds
-	rm -rf $(VENV) $(PROTOC_VENV) .venv-peers demo dist build site mutants soak.png coverage.txt .coverage*
+	rm -rf $(VENV) $(PROTOC_VENV) .venv-peers .venv-feast demo dist build site mutants soak.png coverage.txt .coverage*

@@ -11,6 +11,7 @@ HELPERS = (
     "gpu_encode",
     "gpu_learn",
     "gpu_train",
+    "load",
     "parts",
     "peers",
     "plot",
@@ -18,6 +19,10 @@ HELPERS = (
     "plot_fashion",
     "plot_worth",
     "repeated",
+    "serving_peers",
+    "whitebox_bank",
+    "whitebox_disentangled",
+    "whitebox_rendering",
 )
 
 

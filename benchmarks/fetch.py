@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from benchmarks.fetch_cached import popular_images
 from benchmarks.parts import Part, Work, as_dict, daemon, finish, run_rounds, show
 from crossmedia.imgserver.storage.records import SOURCE, Rows
 from crossmedia.imgserver.storage.store import Store
@@ -173,6 +174,24 @@ def repeated_float(port: int, todo: list[npt.NDArray[np.int64]]) -> Work:
     return work
 
 
+def empty_handler(port: int, todo: list[npt.NDArray[np.int64]]) -> Work:
+    """GRPC alone, four calls in flight: nothing is looked up, checked or de-duplicated on either side."""
+    import grpc
+
+    channel = grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.max_receive_message_length", -1)])
+    get: Any = channel.unary_unary("/Empty/Get")
+
+    def work() -> int:
+        done, flying = 0, deque[Any]()
+        for ids in todo:
+            flying.append(get.future(ids.tobytes()))
+            if len(flying) == IN_FLIGHT:
+                done += len(np.frombuffer(flying.popleft().result(), np.float16).reshape(-1, DIM))
+        return done + sum(len(np.frombuffer(call.result(), np.float16).reshape(-1, DIM)) for call in flying)
+
+    return work
+
+
 def raw_socket(port: int, todo: list[npt.NDArray[np.int64]]) -> Work:
     """A plain socket, four requests ahead of the replies: the limit."""
     connection = socket.create_connection(("127.0.0.1", port))
@@ -244,6 +263,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Vectors over the wire, beside the alternatives.")
     parser.add_argument("--vectors", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--parts", default="ways,cached", help="which tables: ways, cached, or both")
     parser.add_argument("--quick", action="store_true", help="3 short rounds of 200,000 vectors, uniform ids")
     arguments = parser.parse_args()
     n, rounds = (200_000, 3) if arguments.quick else (arguments.vectors, arguments.rounds)
@@ -264,6 +284,7 @@ def main() -> None:
             ("raw socket", raw_socket, "socket"),
             ("Arrow Flight", arrow_flight, "flight"),
             ("repeated float", repeated_float, "repeated"),
+            ("gRPC, an empty handler", empty_handler, "empty"),
         ):
             port, pid = stack.enter_context(peer(kind, file))
             servers[name] = client, port, [pid]
@@ -274,7 +295,8 @@ def main() -> None:
             print("redis-server is not installed; Redis is left out", file=sys.stderr)
         del vectors
         kinds = ("uniform",) if arguments.quick else ("uniform", "zipf")
-        for size, kind in ((size, kind) for size in (10_000, 1_000) for kind in kinds):
+        sizes = (10_000, 1_000) if "ways" in arguments.parts else ()
+        for size, kind in ((size, kind) for size in sizes for kind in kinds):
             parts = {}
             for name, (make, where, pids) in servers.items():
                 slow = name in ("repeated float", "Redis MGET", "dict, in process")
@@ -292,10 +314,14 @@ def main() -> None:
                 ("redis", "Redis MGET"),
                 ("repeated_float", "repeated float"),
                 ("raw_socket", "raw socket"),
+                ("empty", "gRPC, an empty handler"),
             ):
                 if name in taken:
                     ratios[key + tail] = taken["ours"].rate / taken[name].rate
             ratios["in_process_dict" + tail] = taken["our table, in process"].rate / taken["dict, in process"].rate
+        if "cached" in arguments.parts:
+            more, tables = popular_images(n, address, servers["ours"][2], servers["Arrow Flight"][1:], rounds)
+            ratios, found = ratios | more, found | tables
     finish("fetch", ratios, vectors=n, dim=DIM, rounds=rounds, parts=found)
 
 

@@ -28,9 +28,13 @@ Work = Callable[[], int]
 
 @dataclass
 class Taken:
-    """What one part did: items, seconds and CPU seconds a round, and peak memory of client and server."""
+    """What one part did: items, seconds and CPU seconds a round, peak memory of client and server, and what it told.
+
+    A part tells what it has in the attribute ``told`` of its work.
+    """
 
     items: list[int] = field(default_factory=list)
+    told: list[dict[str, float]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     client_cpu: list[float] = field(default_factory=list)
     server_cpu: list[float] = field(default_factory=list)
@@ -71,9 +75,9 @@ class Part:
         self.taken = Taken()
         self._ask()  # made, and a first round, which warms up
 
-    def _ask(self) -> dict[str, float]:
+    def _ask(self) -> dict[str, Any]:
         self._pipe.send("round")
-        found: dict[str, float] = self._pipe.recv()
+        found: dict[str, Any] = self._pipe.recv()
         if "error" in found:
             raise RuntimeError(found["error"])
         return found
@@ -84,6 +88,7 @@ class Part:
         found = self._ask()
         taken = self.taken
         taken.items.append(int(found["items"]))
+        taken.told.append(found["told"])
         taken.seconds.append(found["seconds"])
         taken.client_cpu.append(found["cpu"])
         taken.server_cpu.append(sum(cpu_seconds(pid) for pid in self._servers) - before)
@@ -112,6 +117,7 @@ def _serve_rounds(pipe: Any, make: Callable[..., Work], arguments: tuple[Any, ..
             seconds = time.perf_counter() - started
             cpu = time.process_time() - cpu
             told = {"items": items, "seconds": seconds, "cpu": cpu, "peak": peak_bytes(os.getpid())}
+            told["told"] = getattr(work, "told", {})
         except Exception as error:  # tell the parent, which otherwise would wait
             told = {"error": f"{type(error).__name__}: {error}"}
         pipe.send(told)

@@ -32,6 +32,7 @@ class Lookup:
     def __init__(self, vectors: npt.NDArray[np.float16]):
         self._vectors, self._table = vectors, IdTable(len(vectors))
         self._table.put(np.arange(len(vectors)), np.arange(len(vectors)))
+        self.dim = vectors.shape[1]
 
     def __call__(self, ids: Ids) -> npt.NDArray[np.float16]:
         """Vectors of ``ids``."""
@@ -80,6 +81,23 @@ def serve_repeated(lookup: Lookup) -> None:
     server.wait_for_termination()
 
 
+def serve_empty(lookup: Lookup) -> None:
+    """GRPC alone: a handler that looks nothing up, and answers with as many bytes as the vectors would have.
+
+    It is what any server in Python is up against, before it has done anything.
+    """
+    size = lookup.dim * 2
+
+    def get(request: bytes, context: Any) -> bytes:
+        return bytes(len(request) // 8 * size)
+
+    server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.max_send_message_length", -1)])
+    server.add_registered_method_handlers("Empty", {"Get": grpc.unary_unary_rpc_method_handler(get)})
+    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+    server.start()
+    server.wait_for_termination()
+
+
 def serve_socket(lookup: Lookup) -> None:
     """A plain TCP socket: length and ids in, vectors out. The limit of what a Python server can do."""
 
@@ -97,7 +115,7 @@ def serve_socket(lookup: Lookup) -> None:
         threading.Thread(target=answer, args=(connection,), daemon=True).start()
 
 
-KINDS = {"flight": serve_flight, "repeated": serve_repeated, "socket": serve_socket}
+KINDS = {"flight": serve_flight, "repeated": serve_repeated, "empty": serve_empty, "socket": serve_socket}
 
 if __name__ == "__main__":
     KINDS[sys.argv[1]](Lookup(np.load(sys.argv[2])))

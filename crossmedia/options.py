@@ -110,6 +110,8 @@ def arguments_of(params: Iterable[click.Parameter], values: Mapping[str, Any]) -
         value, flag = values.get(param.name or ""), param.opts[-1]
         if isinstance(value, bool):
             found += [flag] if value else param.secondary_opts[-1:]
+        elif isinstance(value, Mapping):
+            found += [f"{flag}={name}={one}" for name, one in value.items()]
         elif isinstance(value, tuple) and getattr(param, "multiple", False):
             found += [f"{flag}={one}" for one in value]
         elif value is not None:

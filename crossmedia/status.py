@@ -30,6 +30,10 @@ NOT_KEPT = (Status.NOT_FOUND, Status.FAILED)  # another time may bring something
 NOT_YET = 0
 DAMAGED = 254  # there was an entry or a row, and it is not what was written
 
+# In the place of a status, of a candidate whose image server could not be asked.
+CACHED = 20  # its vector is one that was kept
+AWAY = 21  # it was scored without a vector: none was kept
+
 
 def is_ok(status: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     """Which of some statuses, shape (n,), are OK, shape (n,).

@@ -22,7 +22,10 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from crossmedia.imgserver.serving.service import ImageService
 
-pytest_plugins = ("secured",)  # fixtures of servers with certificates and tokens
+pytest_plugins = (
+    "secured",
+    "scoring_server",
+)  # fixtures of servers with certificates and tokens, and of scoring servers
 settings.register_profile("untimed", deadline=None)  # how long an example takes is the machine's matter
 settings.load_profile("untimed")
 

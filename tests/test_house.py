@@ -53,8 +53,8 @@ GROUND = {
 # room -> what it may import beside itself and the ground floor
 ARROWS = {
     "crossmedia/service": set(),
-    "imgserver/client": {"imgserver.shards", "imgserver.wire", "v1"},
-    "imgserver/storage": {"imgserver.places"},
+    "imgserver/client": {"imgserver.hashing", "imgserver.shards", "imgserver.wire", "v1"},
+    "imgserver/storage": {"imgserver.hashing", "imgserver.places"},
     "imgserver/text": {"imgserver.storage"},
     "imgserver/vision": {"imgserver.places", "imgserver.storage", "imgserver.text"},
     "imgserver/similarity": {"imgserver.storage", "imgserver.vision"},
@@ -76,7 +76,10 @@ ARROWS = {
         *("imgserver.storage", "imgserver.text", "imgserver.vision"),
     },
     "features": {"imgserver.client"},
-    "trainer": {"features", "imgserver.client", "imgserver.head", "imgserver.open_local"},
+    "trainer": {
+        *("features", "imgserver.client", "imgserver.head", "imgserver.open_local"),
+        *("inference", "service"),  # of the scoring server alone
+    },
     "crossmedia/torch": {
         *("features", "imgserver.client", "trainer.images", "trainer.one_copy", "trainer.processes"),
         "trainer.tensors",

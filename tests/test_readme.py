@@ -32,7 +32,7 @@ NOT_RUN = {
     "crossmedia trainer fit --samples samples --vectors photo=localhost:7070 --vectors title=localhost:7071 --out "
     "runs/both": "of samples with two spaces, which test_spaces trains",
 }
-LAST = "crossmedia imgserver stop --store store"  # what stands behind it asks the server too
+LAST = "crossmedia imgserver stop --store store\n"  # ends the block that is run last: others ask the server too
 PYTHON_NEEDS = {
     "from crossmedia.imgserver.client import HeadServers": "import torch\nimage_ids = torch.tensor([1, 2, -1])\n"
 }
@@ -78,7 +78,7 @@ def free_port() -> int:
 def environment(port: int) -> dict[str, str]:
     """The commands as they stand, with another port and fewer epochs."""
     commands = Path(sys.executable).parent
-    asking = ("FIT", "COMPARE", "EVALUATE", "SCORE", "REPORT")
+    asking = ("FIT", "COMPARE", "EVALUATE", "SCORE", "REPORT", "SERVE")
     servers = {f"CROSSMEDIA_TRAINER_{name}_SERVER": f"localhost:{port}" for name in asking}
     return {
         **os.environ,
@@ -145,10 +145,10 @@ def test_what_is_not_run_is_there() -> None:
 @pytest.mark.parametrize("document", MADE, ids=lambda path: path.stem)
 def test_the_document_runs(document: Path, folder: Path) -> None:
     port = free_port()
-    env, said = environment(port), []
+    env, said = environment(port) | {"CROSSMEDIA_TRAINER_SERVE_PORT": str(free_port())}, []
     names = {"WIDE_VERSION": "", "VERSION": ""}  # what the guide calls a version -> the one that a command printed
     try:
-        blocks = sorted(blocks_of(document), key=lambda block: block.first == LAST)
+        blocks = sorted(blocks_of(document), key=lambda block: block.text.endswith(LAST))
         for number, block in enumerate(block for block in blocks if block.first not in NOT_RUN):
             text = block.text.replace("localhost:7070", f"localhost:{port}")
             if block.kind == "toml":
@@ -164,9 +164,9 @@ def test_the_document_runs(document: Path, folder: Path) -> None:
                     for name, head in (("WIDE_VERSION", "pca"), ("VERSION", "learned")):
                         printed = re.findall(rf"\S+\+{head}@[0-9a-f]{{12}}/\d+", said[-1])
                         names[name] = printed[0] if printed else names[name]
-        assert blocks[-1].first == LAST
+        assert blocks[-1].text.endswith(LAST)
     except BaseException:
-        subprocess.run(["bash", "-c", LAST], cwd=folder, env=env, capture_output=True)
+        subprocess.run(["bash", "-c", f"crossmedia trainer stop; {LAST}"], cwd=folder, env=env, capture_output=True)
         raise
     for made in MADE[document]:
         assert (folder / made).stat().st_size > 100, made

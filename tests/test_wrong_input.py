@@ -67,6 +67,10 @@ RIGHT = {
     "trainer evaluate": "{run} --server {server} --timeout-s 0.5",
     "trainer score": "{run} --samples {samples} --server {server} --timeout-s 0.5",
     "trainer export": "full",
+    "trainer serve": "{run} --folder serving --server {server} --host 203.0.113.9 --port 0",
+    "trainer health": "--server {server} --timeout-s 0.5",
+    "trainer switch": "other.pt2 --server localhost:1",
+    "trainer stop": "--folder nowhere",
     "trainer results": "garbage.json",
     "trainer report": "{run} --server {server}",
 }

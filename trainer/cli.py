@@ -9,12 +9,14 @@ from crossmedia.config import Group, config_option
 from crossmedia.trainer.commands.aligning import align_command
 from crossmedia.trainer.commands.reporting import report, results
 from crossmedia.trainer.commands.scoring import evaluate, explain, export, score
+from crossmedia.trainer.commands.serving import health, serve, stop, switch
 from crossmedia.trainer.commands.training import compare, fit_command, models
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Train": (models, align_command, fit_command, compare),
     "Look": (evaluate, results, report),
     "Use": (score, explain, export),
+    "Serve": (serve, health, switch, stop),
 }
 
 

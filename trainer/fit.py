@@ -15,7 +15,8 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from crossmedia.trainer.runs.checkpoint import HEAD, METRICS, STATE, Lineage, sa
 from crossmedia.trainer.runs.results import made
 from crossmedia.trainer.runs.run_folder import Claim, claimed
 from crossmedia.trainer.runs.state import save_state
+from crossmedia.trainer.runs.tracking import Tracking, tracked
 from crossmedia.trainer.settings import FitConfig, identity_of, settings_of, suited
 from crossmedia.trainer.training.forget import forget
 from crossmedia.trainer.training.id_dropout import without_ids
@@ -97,11 +99,24 @@ def fit(
                 out = str(folder.path)
                 announce(f"{out} holds this very run, finished: it is not trained again; with --overwrite it is.")
                 return {**folder.ended, "out": out}
-            with open_run(config, feed, folder, announce) as run:
+            with open_run(config, feed, folder, announce) as run, _tracked(run) as tracking:
+                for line in run.state.curve:  # of a run that goes on
+                    tracking.epoch(line)
                 while run.goes_on:
                     log_loss = train_epoch(run, progress)
                     validate(run, log_loss, announce, epoch_ended)
-                return finish(run, announce)
+                    tracking.epoch(run.state.curve[-1])
+                result = finish(run, announce)
+                tracking.ended(result)
+                return result
+
+
+def _tracked(run: Run) -> AbstractContextManager[Tracking]:
+    """The run in MLflow, of which one process tells."""
+    versions = {f"vectors.{name}": version for name, version in run.feed.spaces.bases.items()}
+    tags = {"samples": run.feed.samples.hash, **versions}
+    uri = run.config.mlflow if processes.rank() == 0 else ""
+    return tracked(uri, run.folder.path, asdict(run.config), tags)
 
 
 def _warn_of_few_steps(config: FitConfig, rows: int) -> None:

@@ -27,24 +27,26 @@ from crossmedia.concepts import ConceptCard
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import Batch
 from crossmedia.features.columns import ACTION, HISTORY, ITEM
+from crossmedia.features.reading.known_items import KnownItems, known_items, read_items
 from crossmedia.features.reading.request import RequestColumns, RequestReader
-from crossmedia.features.spec import BY_IMAGE
 from crossmedia.features.vocabulary import Vocabularies
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.names import ImageNames
+from crossmedia.trainer.answers import Answer, statuses
 from crossmedia.trainer.evaluate import Predictor
-from crossmedia.trainer.export.exported import Exported
 from crossmedia.trainer.feed import Fed
 from crossmedia.trainer.images.image_head import StoredVectors
+from crossmedia.trainer.images.images import Images
 from crossmedia.trainer.images.spaces import Spaces
-from crossmedia.trainer.layers.spaces import mean_vectors
+from crossmedia.trainer.model_files import ModelFile, absolute, absolute_all, names_of, of_space
 from crossmedia.trainer.models.base import Model
-from crossmedia.trainer.reasons.contributions import contributions, with_preferences
-from crossmedia.trainer.reasons.explained import Explained, reasons_of
-from crossmedia.trainer.reasons.preferences import amount, as_columns, check_preferences, of_concepts, shifted
+from crossmedia.trainer.models.concepts import Concepts
+from crossmedia.trainer.reasons.contributions import additive, contributions, with_preferences
+from crossmedia.trainer.reasons.explained import Explained
+from crossmedia.trainer.reasons.preferences import as_columns, effects, of_concepts, shifted
 from crossmedia.trainer.reasons.sentences import Done, sentence
 from crossmedia.trainer.reasons.tables import done_of
-from crossmedia.trainer.runs.checkpoint import Lineage, load_cards, load_model, samples_folder
+from crossmedia.trainer.runs.checkpoint import Lineage
 from crossmedia.trainer.tensors import SpaceVectors
 
 CPU = torch.device("cpu")
@@ -61,6 +63,12 @@ class Scorer:
         names: of images, for requests that give them; None: requests give ids.
         item_names: the same of items, by the space that is keyed by them.
         cards: what the numbers of vectors mean, by space; None: the servers are asked when it is needed.
+        images: makes what gives the vectors of a space of its client.
+
+    Attributes:
+        lineage: as given.
+        items: that requests name by their ids alone; None: what a request does not say of an item is unknown. May be
+            set at any time.
 
     Example:
         >>> from crossmedia import Scorer
@@ -79,13 +87,16 @@ class Scorer:
         names: ImageNames | None = None,
         item_names: Mapping[str, ImageNames] | None = None,
         cards: Mapping[str, ConceptCard] | None = None,
+        images: Callable[[ImageClient], Images] = StoredVectors,
     ):
         self._predictor, spec, self._cards = predictor, lineage.inputs, cards
+        self.lineage = lineage
+        self.items: KnownItems | None = None
         needed = [*spec.vocabularies, *([ACTION] if spec.actions else [])]
         if absent := [name for name in needed if name not in vocabulary.values]:
             raise BadInput(f"The model has a column {absent[0]!r} that its vocabulary lacks: its file is damaged.")
-        self._spaces = Spaces({name: StoredVectors(client) for name, client in clients.items()})
-        columns = RequestColumns(
+        self.spaces = Spaces({name: images(client) for name, client in clients.items()})
+        self.columns = RequestColumns(
             tuple(spec.user_columns),
             tuple(spec.item_columns),
             spec.max_history if spec.actions else 0,
@@ -98,7 +109,7 @@ class Scorer:
             text=tuple(spec.text_columns),
             spaces=spec.space_keys,
         )
-        self._requests = RequestReader(columns, vocabulary, names, item_names)
+        self._requests = RequestReader(self.columns, vocabulary, names, item_names, lambda: self.items)
         self._actions = vocabulary.values.get(ACTION)
         self._load_again: Callable[[], Scorer] | None = None
 
@@ -123,6 +134,8 @@ class Scorer:
         server: str | ImageClient | Mapping[str, str | ImageClient] = "localhost:7070",
         manifest: str | Path | Mapping[str, str | Path] = "",
         cache_bytes: int = 0,
+        items: str | Path | None = None,
+        images: Callable[[ImageClient], Images] = StoredVectors,
     ) -> Scorer:
         """Load a run folder, or what ``trainer export`` wrote.
 
@@ -137,14 +150,16 @@ class Scorer:
                 and of one that is keyed by item, one by its name.
             cache_bytes: of the client of each space that is made here, see ``ImageClient``: vectors of items that many
                 requests show are not fetched again. 0: none. A client that is given keeps its own.
+            items: Parquet file of items, so that requests may name candidates and behaviours by ``item_id`` alone: the
+                item table of the samples, or raw values in columns that are named as in the samples. Empty: the table
+                that the export carries, or that of the run's samples. None: what a request does not say is unknown.
+            images: makes what gives the vectors of a space of its client.
 
         Raises:
-            BadInput: there is no model, or the vocabulary is another, or the manifest cannot be read, or a space of
-                the model has no server.
+            BadInput: there is no model, or the vocabulary is another, or the manifest or the items cannot be read, or a
+                space of the model has no server.
             VersionMismatch: the server has no vectors of the version that the model was trained with.
         """
-        predictor: Predictor
-        cards: Mapping[str, ConceptCard] | None
         check_places(
             path=path, samples=samples, **(manifest if isinstance(manifest, Mapping) else {"manifest": manifest})
         )
@@ -155,26 +170,20 @@ class Scorer:
                 given,
                 "an address such as 'localhost:7070', or a client",
             )
-        if Path(path).is_dir():  # a run folder
-            model, lineage, config = load_model(path)
-            samples = samples_folder(path, config["samples"], samples)
-            predictor, vocabulary = model.served(), Vocabularies.load(Path(samples))
-            cards = load_cards(path) or None  # a run of a former release kept none
-        else:
-            predictor, samples, cards = Exported(path), path, None
-            lineage, vocabulary = predictor.lineage, Vocabularies.read(predictor.vocabulary)
-        if vocabulary.hash != lineage.vocabulary_hash:
-            raise BadInput(f"The vocabulary in {samples} is another one than the model {path} was trained with.")
+        file = ModelFile.read(path, samples)
         clients = {}
-        for name, version in lineage.versions.items():
-            given = _of_space(server, name, lineage.versions)
+        for name, version in file.lineage.versions.items():
+            given = of_space(server, name, file.lineage.versions)
             # Who gave a client keeps its version.
             clients[name] = ImageClient(given, cache_bytes=cache_bytes) if isinstance(given, str) else copy(given)
             clients[name].version = version
-        names, item_names = _names(manifest, lineage.inputs.space_keys)
-        scorer = cls(predictor, lineage, vocabulary, clients, names, item_names, cards)
-        places = _absolute(path), _absolute(samples), server, _absolute_all(manifest)
-        scorer._load_again = partial(cls.load, *places, cache_bytes=cache_bytes)
+        names, item_names = names_of(manifest, file.lineage.inputs.space_keys)
+        scorer = cls(file.predictor, file.lineage, file.vocabulary, clients, names, item_names, file.cards, images)
+        if items is not None:
+            scorer.items = scorer.read_items(items) if os.fspath(items) else scorer.items_of(file)
+        places = absolute(path), absolute(samples), server, absolute_all(manifest)
+        again = partial(cls.load, *places, cache_bytes=cache_bytes, images=images)
+        scorer._load_again = partial(again, items=items if items is None else absolute(items))
         return scorer
 
     @overload
@@ -238,34 +247,85 @@ class Scorer:
                 image id or time; there is no such concept; or the model has no reasons.
             ServerUnavailable, DeadlineExceeded, VersionMismatch: the vectors could not be had.
         """
+        answer = self.answer(user, candidates, now_s, reasons=reasons, preferences=preferences, never_said=never_said)
+        return answer.explained or _of_one_label(answer.probabilities)
+
+    def answer(
+        self,
+        user: Mapping[str, Any],
+        candidates: Mapping[str, Any] | pa.Table,
+        now_s: float | None = None,
+        *,
+        reasons: int = 0,
+        preferences: Mapping[str, float] = MappingProxyType({}),
+        never_said: Collection[str] = (),
+    ) -> Answer:
+        """As ``score``, with what the scores rest on: of each candidate whether its vectors were there.
+
+        Example:
+            >>> from crossmedia import Scorer
+            >>> scorer = Scorer.load("runs/din", server="localhost:7070")
+            >>> scorer.answer({"user_id": "u1"}, {"item_id": ["i1", "i2"], "image_id": [1, None]}).status.tolist()
+            [1, 2]
+        """
         self._check_reasons(reasons)
         now = time.time() if now_s is None else now_s
         batch = self._requests.batch(user, candidates, now)
         with torch.inference_mode():
-            fed = Fed.of(batch, CPU)
-            vectors = fed.vectors(self._spaces)
-        wanted = self._wanted(fed, vectors, preferences) if preferences else {}
-        probabilities = self._probabilities(fed, vectors, wanted)
+            unfetched = Fed.of(batch, CPU)
+            fetched = self.spaces.fetch(unfetched.keys)
+            fed = replace(unfetched, fetched=fetched)
+            vectors = fed.vectors(self.spaces)
+        wanted = effects(preferences, self._known_cards(), fed.tensors, vectors) if preferences else {}
+        answer = Answer(
+            self._probabilities(fed, vectors, wanted), statuses(batch, fetched, self._requests.looks_up(candidates))
+        )
         if not (reasons and isinstance(self._predictor, Model)):
-            return probabilities
-        cards = self._known_cards()
+            return answer
+        cards, probabilities = self._known_cards(), _of_one_label(answer.probabilities)
         found = contributions(self._predictor, fed.tensors, vectors, cards)
         found = with_preferences(found, wanted, of_concepts(preferences, cards))
         done = self._done(batch, user) if len(batch) else []
         first = len(given) - len(done) if (given := user.get(HISTORY + ITEM)) is not None else 0
-        return Explained(
-            probabilities,
-            tuple(reasons_of(found, row, reasons, first) for row in range(len(batch))),
-            tuple(sentence(found, row, done, now, never_said) for row in range(len(batch))),
-            found,
-            first,
-            as_columns(preferences),
-        )
+        sentences = tuple(sentence(found, row, done, now, never_said) for row in range(len(batch)))
+        explained = Explained.of(found, probabilities, reasons, sentences, first, as_columns(preferences))
+        return replace(answer, explained=explained)
+
+    @property
+    def gives_reasons(self) -> bool:
+        """Whether it can say what its scores are made of."""
+        return isinstance(self._predictor, Model) and isinstance(self._predictor.served(), Concepts)
+
+    def read_items(self, path: str | Path) -> KnownItems:
+        """Items that requests may name by their ids alone: an item table of samples, or a table of raw values.
+
+        Args:
+            path: of a Parquet file.
+
+        Raises:
+            BadInput: it cannot be read, lacks a column, or names an item twice.
+        """
+        return self._items(read_items(Path(path)), f"The item table {path}")
+
+    def items_of(self, file: ModelFile) -> KnownItems | None:
+        """Those that belong to a model; None: it has none.
+
+        Raises:
+            BadInput: they cannot be read.
+        """
+        table = file.items()
+        return None if table is None else self._items(table, f"The item table of {file.path}")
+
+    def _items(self, table: pa.Table, what: str) -> KnownItems:
+        columns, encode = self.columns.items, self._requests.encoded
+        return known_items(table, columns, encode, self.lineage.vocabulary_hash, what)
 
     def _check_reasons(self, reasons: int) -> None:
         check_whole("reasons", reasons, least=0)
         if reasons and not isinstance(self._predictor, Model):
             raise BadInput("An exported model gives probabilities alone. For reasons load the run folder.")
+        if reasons and isinstance(self._predictor, Model):
+            additive(self._predictor)
 
     def _probabilities(
         self, fed: Fed, vectors: SpaceVectors, wanted: Mapping[str, npt.NDArray[np.float32]]
@@ -275,7 +335,7 @@ class Scorer:
             scores = self._predictor.probabilities(fed.tensors, vectors).numpy()
         if wanted:
             scores = shifted(scores, np.sum(list(wanted.values()), axis=0))
-        found: npt.NDArray[np.float32] = scores[:, 0] if scores.shape[1] == 1 else scores
+        found: npt.NDArray[np.float32] = scores
         return found
 
     def _done(self, batch: Batch, user: Mapping[str, Any]) -> list[Done]:
@@ -287,19 +347,8 @@ class Scorer:
     def _known_cards(self) -> Mapping[str, ConceptCard]:
         """What the numbers of vectors mean; asked once where the run does not say."""
         if self._cards is None:
-            self._cards = self._spaces.cards()
+            self._cards = self.spaces.cards()
         return self._cards
-
-    def _wanted(
-        self, fed: Fed, vectors: SpaceVectors, preferences: Mapping[str, float]
-    ) -> dict[str, npt.NDArray[np.float32]]:
-        """What each preference adds to the logits, shape (n,)."""
-        found, items, target = {}, fed.tensors.items, fed.tensors.target
-        places = check_preferences(preferences, self._known_cards())
-        for (name, weight), (space, place) in zip(preferences.items(), places, strict=True):
-            of_items, _ = mean_vectors(vectors[space], items.vectors[space], items.count)
-            found[name] = amount(weight, of_items[target, place].numpy())
-        return found
 
     def unmatched(self) -> dict[str, int]:
         """What requests gave so far and nothing matched: kind -> how many values.
@@ -312,50 +361,7 @@ class Scorer:
         return self._requests.unmatched.counts()
 
 
-def _absolute(place: str | Path) -> str:
-    """The path of a place, wherever a process works; empty stays empty."""
-    return os.path.abspath(place) if os.fspath(place) else ""
-
-
-def _absolute_all(manifest: str | Path | Mapping[str, str | Path]) -> str | dict[str, str]:
-    if isinstance(manifest, Mapping):
-        return {space: _absolute(place) for space, place in manifest.items()}
-    return _absolute(manifest)
-
-
-def _of_space(
-    server: str | ImageClient | Mapping[str, str | ImageClient], space: str, spaces: Collection[str]
-) -> str | ImageClient:
-    """Where the vectors of a space of a model come from.
-
-    Raises:
-        BadInput: nobody says.
-    """
-    if isinstance(server, Mapping):
-        if space in server:
-            return server[space]
-    elif len(spaces) == 1:
-        return server
-    such = ", ".join(f"{name!r}: ..." for name in spaces)
-    raise BadInput(f"The model was trained with vectors of {', '.join(spaces)}. Say where each is: server={{{such}}}.")
-
-
-def _names(
-    manifest: str | Path | Mapping[str, str | Path], keys: Mapping[str, str]
-) -> tuple[ImageNames | None, dict[str, ImageNames]]:
-    """Names of images, and those of items by space, of manifests.
-
-    Args:
-        manifest: that of images, or of each space.
-        keys: what each space is keyed by.
-
-    Raises:
-        BadInput: a manifest is of no space, or cannot be read.
-    """
-    if not isinstance(manifest, Mapping):
-        return (ImageNames.read(manifest) if manifest else None), {}
-    if unknown := [name for name in manifest if name not in keys]:
-        raise BadInput(f"A manifest of the space {unknown[0]!r} is given; the model's are: {', '.join(keys)}.")
-    found = {name: ImageNames.read(file) for name, file in manifest.items()}
-    of_images = next((names for name, names in found.items() if keys[name] == BY_IMAGE), None)
-    return of_images, {name: names for name, names in found.items() if keys[name] != BY_IMAGE}
+def _of_one_label(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Shape (n,) of one label, (n, L) of several."""
+    found: npt.NDArray[np.float32] = probabilities[:, 0] if probabilities.shape[1] == 1 else probabilities
+    return found

@@ -15,7 +15,10 @@ from crossmedia.options import Matching, Text, checked
 from crossmedia.words import SIZE
 
 # Where things are and how long to wait change no number of a run; all others do.
-PLACES = {"samples", "out", "server", "store", "vectors", "cache", "timeout_s", "device", "max_missing", "overwrite"}
+PLACES = {
+    *("samples", "out", "server", "store", "vectors", "cache", "timeout_s", "device", "max_missing"),
+    *("overwrite", "mlflow"),
+}
 HEADS = "frozen, learn or SPACE=learn"
 
 
@@ -79,6 +82,8 @@ class FitConfig:
         shard_tables: under torchrun, spread the rows of each table with so many ids, with gradient and optimizer state,
             over the processes, for vocabularies that cannot be trained in one; 0 keeps all tables in each process.
         overwrite: replace a finished run, or one of other settings, in the folder ``out``; else it is refused.
+        mlflow: address of an MLflow tracking server, such as http://mlflow:5000, which gets settings, a metric for each
+            epoch, the figures of the test part, and versions of vectors as tags.
 
     Example:
         >>> from crossmedia import FitConfig
@@ -124,6 +129,7 @@ class FitConfig:
     device: str = ""
     shard_tables: Annotated[int, click.IntRange(min=0)] = 0
     overwrite: bool = False
+    mlflow: str = ""
 
     @classmethod
     def suited_to(cls, samples: str | Path, **settings: Any) -> FitConfig:

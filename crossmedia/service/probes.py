@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
@@ -47,6 +48,11 @@ class Health:
         self._lock = threading.Lock()
         self._state: int = _STATES.NOT_SERVING
         self._watchers: dict[Callable[[bytes | None], None], str] = {}
+
+    @property
+    def serving(self) -> bool:
+        """Whether the state is SERVING."""
+        return bool(self._state == _STATES.SERVING)
 
     @property
     def watchers(self) -> int:
@@ -128,10 +134,13 @@ class Reflection:
     Args:
         names: of the services.
         deadlines: ends what takes too long.
+        pool: where the messages of the services are described.
     """
 
-    def __init__(self, names: tuple[str, ...], deadlines: Deadlines):
-        self._told = reflection.ReflectionServicer((*names, reflection.SERVICE_NAME))
+    def __init__(self, names: tuple[str, ...], deadlines: Deadlines, pool: DescriptorPool):
+        for known in (health_pb2, reflection_pb2):
+            pool.AddSerializedFile(known.DESCRIPTOR.serialized_pb)
+        self._told = reflection.ReflectionServicer((*names, reflection.SERVICE_NAME), pool=pool)
         self._calls = Calls(MAX_STREAMS, deadlines)
 
     def handler(self) -> grpc.GenericRpcHandler:

@@ -47,11 +47,13 @@ class Daemon:
         pid: its process.
         address: where it answers on this machine.
         metrics_port: where it serves metrics over HTTP; None: nowhere.
+        rest_port: where it answers by HTTP, beside gRPC; None: nowhere.
     """
 
     pid: int
     address: str
     metrics_port: int | None = None
+    rest_port: int | None = None
 
 
 def running_daemon(folder: Path) -> Daemon | None:

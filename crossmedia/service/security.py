@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from crossmedia.secret_files import Followed
 from crossmedia.service.callers import caller_name
 from crossmedia.service.failures import end_call
 from crossmedia.service.rates import RateLimit
-from crossmedia.service.tls import server_credentials
+from crossmedia.service.tls import http_context, server_credentials
 from crossmedia.service.tokens import Tokens, followed_tokens
 
 _OPEN = "/grpc.health.v1.Health/"  # a probe has no token
@@ -64,6 +65,25 @@ class ServerSecurity:
             BadInput: the file of tokens cannot be used.
         """
         return [Guard(followed_tokens(self.tokens), scopes, durations)] if self.tokens else []
+
+    def http_context(self) -> Followed[ssl.SSLContext] | None:
+        """TLS of a port of HTTP; None without it.
+
+        Raises:
+            BadInput: as ``credentials``.
+        """
+        _ = self.credentials()  # refuses one file without the other
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        return http_context(self.tls_cert, self.tls_key, self.tls_client_ca)
+
+    def http_tokens(self) -> Followed[Tokens] | None:
+        """The tokens that callers by HTTP need; None: they need none.
+
+        Raises:
+            BadInput: the file of tokens cannot be used.
+        """
+        return followed_tokens(self.tokens) if self.tokens else None
 
     def rate_limit(self) -> RateLimit | None:
         """The rate limit of each client, if there is one."""

@@ -42,12 +42,33 @@ def server_credentials(cert: Path, key: Path, client_ca: Path | None) -> grpc.Se
 
 def _load(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCertificateConfiguration:
     """The files' content, after OpenSSL has tried them: gRPC would accept unusable files and then fail every call."""
-    secret = read_private(key, "private key")
+    secret, context = read_private(key, "private key"), _context(cert, key, client_ca)
+    del context  # it was made to be sure that it can be
+    trusted = client_ca.read_bytes() if client_ca else None
+    return grpc.ssl_server_certificate_configuration([(secret, cert.read_bytes())], trusted)
+
+
+def http_context(cert: Path, key: Path, client_ca: Path | None) -> Followed[ssl.SSLContext]:
+    """The same for a server of HTTP, which takes a context for each connection.
+
+    Raises:
+        BadInput: as ``server_credentials``.
+    """
+
+    def load() -> ssl.SSLContext:
+        read_private(key, "private key")
+        return _context(cert, key, client_ca)
+
+    paths = [cert, key, *([client_ca] if client_ca else [])]
+    return Followed(f"the certificate {cert}", paths, load, look_every_s=1.0)
+
+
+def _context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     # Without an answer to give, OpenSSL would ask for a password on the terminal.
     try:
-        chain = cert.read_bytes()
+        cert.read_bytes()
         trusted = client_ca.read_bytes() if client_ca else None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(cert, key, password=lambda: b"")
     except OSError as error:  # also of OpenSSL
         raise BadInput(
@@ -59,4 +80,5 @@ def _load(cert: Path, key: Path, client_ca: Path | None) -> grpc.ServerCertifica
             context.load_verify_locations(cadata=trusted.decode("ascii"))
         except (OSError, ValueError) as error:  # ValueError: empty, or not in ASCII
             raise BadInput(f"The authorities {client_ca} cannot be used: {error}. It must be a PEM file.") from error
-    return grpc.ssl_server_certificate_configuration([(secret, chain)], trusted)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context

@@ -72,4 +72,6 @@ def loader(part: Columns, shuffle: bool = False) -> DataLoader[Any]:
     rows = TensorDataset(*(torch.from_numpy(values) for values in part.values()))
     order = RandomSampler(rows) if shuffle else SequentialSampler(rows)
     batches = BatchSampler(order, BATCH, drop_last=False)  # rows are taken a batch at a time
-    return DataLoader(rows, sampler=batches, batch_size=None, collate_fn=lambda found: dict(zip(part, found)))
+    return DataLoader(
+        rows, sampler=batches, batch_size=None, collate_fn=lambda found: dict(zip(part, found, strict=True))
+    )

@@ -46,7 +46,7 @@ def train(model: nn.Module, batches: Batches, epochs: int = 5) -> None:
         for batch in batches:
             loss = nn.functional.binary_cross_entropy_with_logits(model(batch), batch[LABEL])
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
 

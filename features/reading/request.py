@@ -6,7 +6,7 @@ Legend: n candidates, which are the rows of the batch; m behaviours of the user.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,15 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crossmedia.errors import BadInput
-from crossmedia.features.batch import NO_ROW, Batch, BatchItems, Int64Array, Jagged, VectorKeys, join
+from crossmedia.features.batch import NO_ROW, Batch, BatchItems, Int64Array, Jagged, VectorKeys
 from crossmedia.features.columns import ACTION, HISTORY, IMAGE, ITEM
+from crossmedia.features.reading.known_items import ItemColumns, ItemValues, KnownItems
 from crossmedia.features.reading.request_columns import columns_by_name, columns_of_one_length, has, latest
 from crossmedia.features.reading.request_places import RequestPlaces
 from crossmedia.features.reading.unmatched import Unmatched
 from crossmedia.features.spec import BY_IMAGE
 from crossmedia.features.times import Span, seconds
 from crossmedia.features.vocabulary import Vocabularies
-from crossmedia.keys import Column, column_of
+from crossmedia.keys import Column, column_of, keys
 from crossmedia.names import ImageNames
 
 TIMES = "times that do not fit"  # beside names of columns
@@ -72,6 +73,11 @@ class RequestColumns:
         return [*self.of_item, *self.text]
 
     @property
+    def items(self) -> ItemColumns:
+        """What a model is given of an item."""
+        return ItemColumns(self.item_ids, self.item_numbers, self.item_lists, self.text, self.images, self.spaces)
+
+    @property
     def behaviours(self) -> list[str]:
         """What a request may give of behaviours."""
         return [HISTORY + name for name in (*self.of_item, ACTION, "time")] if self.max_history else []
@@ -93,6 +99,7 @@ class RequestReader:
         vocabulary: raw values to places, with the scales of numbers and how texts are read.
         names: of images, for requests that give them; None: requests give ids.
         item_names: name of a space that is keyed by item -> names of items; where there are none, keys are numbers.
+        known: gives what items have that are named by their id alone; None: they have nothing.
     """
 
     def __init__(
@@ -101,7 +108,9 @@ class RequestReader:
         vocabulary: Vocabularies,
         names: ImageNames | None = None,
         item_names: Mapping[str, ImageNames] | None = None,
+        known: Callable[[], KnownItems | None] = lambda: None,
     ):
+        self.known = known
         self._columns, self._names, self._item_names = columns, names, item_names or {}
         self._said: set[str] = set()
         self.unmatched = Unmatched()
@@ -126,8 +135,9 @@ class RequestReader:
         apart = [name for name in columns.of_log if name in shown]
         if twice := [name for name in apart if name in person]:
             raise BadInput(f"The request gives {twice[0]!r} of the user and of the candidates. Give it once.")
-        self._check("user", person, columns.of_user, apart)
-        self._check("candidates", shown, columns.of_candidates, apart)
+        of_candidates, of_behaviours = self._known(shown), self._known(person, HISTORY)
+        self._check("user", person, columns.of_user, apart, HISTORY if of_behaviours else None)
+        self._check("candidates", shown, columns.of_candidates, apart, "" if of_candidates else None)
         found, n = columns_of_one_length("candidates", shown, [*columns.of_candidates, *apart])
         given, length = columns_of_one_length("user", person, columns.behaviours)
         behaviours = {name: latest(column, columns.max_history) for name, column in given.items()}
@@ -139,53 +149,76 @@ class RequestReader:
         times = self._times(behaviours[HISTORY + "time"], now) if behaviours else np.zeros(0, dtype=np.int64)
         action = self._places.ids(ACTION, behaviours[HISTORY + ACTION]) if behaviours else times
         places = self._places
+        parts = [self._values(found, of_candidates)]
+        if behaviours:
+            done = {name.removeprefix(HISTORY): column for name, column in behaviours.items()}
+            parts.append(self._values(done, of_behaviours))
         return Batch(
             labels={},
             timestamp=np.full(n, now),
             ids={name: _each(places.ids(name, row[name]), n, apart=name in apart) for name in columns.ids},
             numbers={name: _each(places.numbers(name, row[name]), n, apart=name in apart) for name in columns.numbers},
             lists={name: _lists(places.lists(name, row[name]), n, apart=name in apart) for name in columns.lists},
-            items=self._items(found, behaviours, n, m),
+            items=self._items(parts),
             target=np.arange(n),
             history=Jagged(np.tile(n + np.arange(m), n), np.arange(n + 1, dtype=np.int64) * m),
             action=np.tile(action, n),
             history_age_s=np.tile(np.maximum(now - times, 1), n),
         )
 
-    def _items(self, found: Mapping[str, Column], behaviours: Mapping[str, Column], n: int, m: int) -> BatchItems:
-        """Candidates, and behind them what the behaviours were of."""
+    def looks_up(self, candidates: Mapping[str, Any] | pa.Table) -> bool:
+        """Whether what candidates have is looked up in the known items: they are named by their ids alone."""
+        return self._known(columns_by_name("candidates", candidates)) is not None
+
+    def _known(self, given: Collection[str], prefix: str = "") -> KnownItems | None:
+        """What has the rest of the items of a request, where it gives their ids alone."""
+        alone = [name for name in self._columns.of_candidates if prefix + name in given] == [ITEM]
+        return self.known() if alone else None
+
+    def encoded(self, raw: Mapping[str, Column]) -> ItemValues:
+        """Raw values of items as a model takes them; an item of which no text is given has none."""
         columns, places = self._columns, self._places
-        both = {name: [found[name], *_of(behaviours, name)] for name in columns.of_item}
-        text = {name: places.text(name, found[name]) for name in columns.text}
-        none = Jagged.of_lengths(np.zeros(0, dtype=np.int64), np.zeros(m, dtype=np.int64))
-        return BatchItems(
-            rows=np.full(n + m, NO_ROW),
-            ids={name: np.concatenate([places.ids(name, c) for c in both[name]]) for name in columns.item_ids},
-            numbers={
-                name: np.concatenate([places.numbers(name, c) for c in both[name]]) for name in columns.item_numbers
-            },
-            lists={name: join([places.lists(name, c) for c in both[name]]) for name in columns.item_lists},
-            text={name: join([found, none]) for name, found in text.items()},  # a behaviour's is not looked at
-            vectors=self._vectors(both),
+        n = len(raw[ITEM].values)
+        none = Jagged.of_lengths(np.zeros(0, dtype=np.int64), np.zeros(n, dtype=np.int64))
+        found = {}
+        if columns.images:
+            hint = "; for names give Scorer.load the manifest, too"
+            found[IMAGE] = places.keys(raw[IMAGE], self._names, hint)
+        for name in columns.items.keyed:
+            if name != IMAGE:
+                hint = f"; for names of items give Scorer.load the manifest of the space {name}, too"
+                found[name] = places.keys(raw[ITEM], self._item_names.get(name), hint, name)
+        return ItemValues(
+            {name: places.ids(name, raw[name]) for name in columns.item_ids},
+            {name: places.numbers(name, raw[name]) for name in columns.item_numbers},
+            {name: places.lists(name, raw[name]) for name in columns.item_lists},
+            {name: places.text(name, raw[name]) if name in raw else none for name in columns.text},
+            found,
         )
 
-    def _vectors(self, both: Mapping[str, Sequence[Column]]) -> dict[str, VectorKeys]:
-        vectors, of_images = {}, None
-        if self._columns.images:
-            hint = "; for names give Scorer.load the manifest, too"
-            cells = [self._places.keys(c, self._names, hint) for c in both[IMAGE]]
-            of_images = _unique(join(cells))
-            index = self._places.encode(IMAGE, pa.array(of_images.unique).cast(pa.string()))
-            of_images = replace(of_images, unique_index=index)
-        for name, key in self._columns.spaces.items():
-            if key == BY_IMAGE:
-                assert of_images is not None
-                vectors[name] = of_images
-                continue
-            hint = f"; for names of items give Scorer.load the manifest of the space {name}, too"
-            names = self._item_names.get(name)
-            vectors[name] = _unique(join([self._places.keys(c, names, hint, name) for c in both[ITEM]]))
-        return vectors
+    def _values(self, raw: Mapping[str, Column], known: KnownItems | None) -> tuple[ItemValues, Int64Array]:
+        """What items have, and their rows in the table of known items, where they are looked up there."""
+        if known is None:
+            return self.encoded(raw), np.full(len(raw[ITEM].values), NO_ROW)
+        names = keys(raw[ITEM])
+        values, rows = known.find(names.to_pylist())
+        if (rows == NO_ROW).any():  # the model may know the id alone
+            values.ids[ITEM][rows == NO_ROW] = self._places.encode(ITEM, names.filter(pa.array(rows == NO_ROW)))
+        return values, rows
+
+    def _items(self, parts: Sequence[tuple[ItemValues, Int64Array]]) -> BatchItems:
+        """Candidates, and behind them what the behaviours were of."""
+        values = ItemValues.joined([part for part, _ in parts])
+        rows = np.concatenate([found for _, found in parts])
+        return BatchItems(rows, values.ids, values.numbers, values.lists, values.text, self._vectors(values.keys))
+
+    def _vectors(self, of_items: Mapping[str, Jagged]) -> dict[str, VectorKeys]:
+        unique = {name: _unique(found) for name, found in of_items.items()}
+        if IMAGE in unique:
+            index = self._places.encode(IMAGE, pa.array(unique[IMAGE].unique).cast(pa.string()))
+            unique[IMAGE] = replace(unique[IMAGE], unique_index=index)
+        spaces = self._columns.spaces
+        return {name: unique[IMAGE if key == BY_IMAGE else name] for name, key in spaces.items()}
 
     def _times(self, column: Column, now: int) -> Int64Array:
         """When behaviours were; one of an unknown time was now."""
@@ -209,11 +242,22 @@ class RequestReader:
         found[np.asarray(there)] = given
         return found
 
-    def _check(self, what: str, given: Mapping[str, Any], columns: Sequence[str], apart: Sequence[str]) -> None:
-        """Refuse columns that nobody knows, and log which ones a request lacks, each in the first that does."""
+    def _check(
+        self, what: str, given: Mapping[str, Any], columns: Sequence[str], apart: Sequence[str], of_table: str | None
+    ) -> None:
+        """Refuse columns that nobody knows, and log which ones a request lacks, each in the first that does.
+
+        Args:
+            what: the user or the candidates.
+            given: columns of the request.
+            columns: that the model knows.
+            apart: columns of the impression that are given of the candidates.
+            of_table: what stands before the names of columns that are looked up; None: nothing is.
+        """
         if unknown := [name for name in given if name not in columns and name not in apart]:
             raise BadInput(f"The {has(what)} a column {unknown[0]!r}; the model knows: {', '.join(columns)}.")
-        missing = [name for name in columns if name not in given and name not in apart]
+        looked_up = [] if of_table is None else [of_table + name for name in self._columns.of_candidates]
+        missing = [name for name in columns if name not in {*given, *apart, *looked_up}]
         if new := [name for name in missing if name not in self._said]:
             self._said.update(new)
             log.warning(
@@ -222,10 +266,6 @@ class RequestReader:
                 "lacks" if what == "user" else "lack",
                 ", ".join(map(repr, new)),
             )
-
-
-def _of(behaviours: Mapping[str, Column], name: str) -> list[Column]:
-    return [behaviours[HISTORY + name]] if behaviours else []
 
 
 def _each(values: Any, n: int, *, apart: bool) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from crossmedia.imgserver.storage.hashtable import EMPTY, first_slot
+from crossmedia.imgserver.hashing import EMPTY, first_slot
 from crossmedia.status import Status
 
 Ids = npt.NDArray[np.int64]
@@ -30,7 +30,7 @@ MOST_USES = 255
 BESIDE_A_ROW = 8 + 4 + 1 + 1 + COUNTS_PER_ROW  # bytes: key, time, status, uses
 # Once most places are taken, so many rows of a reply are looked at: the rest come again if they are asked for again.
 FULL, MOST_OFFERED = 0.9, 2048
-OK, UNKNOWN = int(Status.OK), 0
+FOUND, UNKNOWN = int(Status.OK), 0
 
 
 class CachedRows:
@@ -131,7 +131,7 @@ def _find(keys: Any, at: Any, status: Any, uses: Any, ids: Any, since: Any, foun
         one = place * WAYS + way
         if way >= 0:
             uses[place, way] = min(np.int64(uses[place, way]) + 1, MOST_USES)
-        if way >= 0 and (status[one] == OK or (status[one] != UNKNOWN and at[one] >= since)):
+        if way >= 0 and (status[one] == FOUND or (status[one] != UNKNOWN and at[one] >= since)):
             found[i], told[i] = one, status[one]
         else:
             absent[missing] = i

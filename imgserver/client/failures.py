@@ -8,7 +8,7 @@ reply.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 
@@ -32,6 +32,16 @@ _MILLISECONDS = re.compile(r"[0-9]{1,9}", re.ASCII).fullmatch  # up to 11 days
 _RESET = re.compile(r"RST_STREAM|Stream removed|Connection reset|GOAWAY", re.IGNORECASE).search
 
 
+class Server(NamedTuple):
+    """A kind of server, as messages name it: what it is called, and the command that starts one."""
+
+    title: str
+    command: str
+
+
+IMAGE_SERVER = Server("image server", "imgserver serve")
+
+
 def printable(text: str, most: int = MOST_SAID) -> str:
     """Text of others for a terminal, a log or a page: in one line, without control characters, and not too long."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:most])
@@ -52,7 +62,9 @@ def broken(server: str, what: str) -> ServerFault:
     )
 
 
-def translated(error: Any, address: str, timeout_s: float, request: str) -> CrossMediaError:
+def translated(
+    error: Any, address: str, timeout_s: float, request: str, server: Server = IMAGE_SERVER
+) -> CrossMediaError:
     """The class that the server raised, with its message and the id of the request, by which its log can be searched.
 
     For faults on the way to the server, the message says what to do.
@@ -62,13 +74,15 @@ def translated(error: Any, address: str, timeout_s: float, request: str) -> Cros
         address: of the server.
         timeout_s: that the call had.
         request: id of the request.
+        server: what should answer there.
     """
-    found = _translated(error, address, timeout_s, f" (request {request})")
+    found = _translated(error, address, timeout_s, f" (request {request})", server)
     found.request_id = request
     return found
 
 
-def _translated(error: Any, address: str, timeout_s: float, in_log: str) -> CrossMediaError:
+def _translated(error: Any, address: str, timeout_s: float, in_log: str, server: Server) -> CrossMediaError:
+    title = server.title
     code, details = error.code(), printable(error.details() or "")
     metadata = dict(error.trailing_metadata() or ())
     name = metadata.get(ERROR_NAME_KEY)
@@ -76,26 +90,24 @@ def _translated(error: Any, address: str, timeout_s: float, in_log: str) -> Cros
     if name is None:
         if cls is ServerUnavailable:
             return ServerUnavailable(
-                f"No image server answers at {address}. Start one with 'crossmedia imgserver serve', or check the "
-                f"address, and whether it takes TLS ({details}).{proxy_said(address)}"
+                f"No {title} answers at {address}. Start one with 'crossmedia {server.command}', or check the address, "
+                f"and whether it takes TLS ({details}).{proxy_said(address)}"
             )
         if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED) and _RESET(details):
             return ServerUnavailable(
-                f"The image server at {address} broke the call off ({details}). It may be restarting, or out of "
+                f"The {title} at {address} broke the call off ({details}). It may be restarting, or out of "
                 f"memory, threads or files; its log says more{in_log}."
             )
         if cls is Overloaded and "CLIENT: Received message larger than max" in details:
             return broken(address, f"it is larger than this client takes ({details})")
         if cls is Overloaded and "message larger than max" in details:  # of gRPC, which never relents
-            return InvalidRequest(
-                f"A message to or from the image server at {address} is too large: {details}{in_log}."
-            )
+            return InvalidRequest(f"A message to or from the {title} at {address} is too large: {details}{in_log}.")
         if cls is Overloaded and "metadata size exceeds" in details:
             return broken(address, f"its metadata is too large ({details})")
         if cls is DeadlineExceeded:
-            late = f"The image server at {address} did not answer within {timeout_s:.3g} s{in_log}."
+            late = f"The {title} at {address} did not answer within {timeout_s:.3g} s{in_log}."
             return DeadlineExceeded(late + proxy_said(address))
-    said = (details or f"The image server at {address} failed with {code.name}.") + in_log
+    said = (details or f"The {title} at {address} failed with {code.name}.") + in_log
     if cls is not Overloaded:
         return cls(said)
     after = str(metadata.get(RETRY_AFTER_KEY, RETRY_AFTER_MS))

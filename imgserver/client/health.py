@@ -8,7 +8,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
-from crossmedia.imgserver.client.failures import translated
+from crossmedia.imgserver.client.failures import IMAGE_SERVER, Server, translated
 from crossmedia.imgserver.client.security import ClientSecurity, open_channel
 
 _CHECK = "/grpc.health.v1.Health/Check"
@@ -34,7 +34,7 @@ def health_state(channel: grpc.Channel, timeout_s: float) -> str:
         return "answering with what is no state of health"
 
 
-def health_of(address: str, timeout_s: float) -> str:
+def health_of(address: str, timeout_s: float, server: Server = IMAGE_SERVER) -> str:
     """``health_state`` of the server at ``address``, by TLS where the environment says so, and without a token.
 
     Raises:
@@ -46,4 +46,4 @@ def health_of(address: str, timeout_s: float) -> str:
         try:
             return health_state(channel, timeout_s)
         except grpc.RpcError as error:
-            raise translated(error, address, timeout_s, "of health") from None
+            raise translated(error, address, timeout_s, "of health", server) from None

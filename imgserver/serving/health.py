@@ -1,19 +1,15 @@
-"""Health that means something: work really goes through.
+"""What the health of an image server means: a photo gets through.
 
 When no CNN batch ran for 10 s, a built-in picture goes the way of every photo that is asked for, or a text that of
 every text: a read of the store, decoding, CNN, the writer's thread. It waits as others do, only not behind them, and is
 not stored. A probe that fails, or does not end in time while no other photo gets through the CNN, turns the service
-NOT_SERVING, and the next good one turns it back.
+NOT_SERVING (``crossmedia/service/heartbeat.py``).
 """
 
 from __future__ import annotations
 
 import io
-import logging
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
@@ -23,11 +19,8 @@ from crossmedia.imgserver.serving.service import ImageService
 from crossmedia.imgserver.text.backbone import TextBackbone
 from crossmedia.status import Status
 
-log = logging.getLogger(__name__)
-
 PROBE_AFTER_S = 10.0
 PROBE_TIMEOUT_S = 20.0  # twice what it waits for a decoder while each of them is at the slowest photo there can be
-CHECK_EVERY_S = 1.0
 
 
 def built_in_photo() -> bytes:
@@ -39,64 +32,34 @@ def built_in_photo() -> bytes:
     return out.getvalue()
 
 
-class Heartbeat:
-    """Watches a service and reports through ``on_change(serving)``.
+class SeesPhotos:
+    """The work of an image server, for ``Heartbeat``.
 
     Args:
         service: what is watched.
-        on_change: called with True or False when the state changes, and once at the start.
-        probe_after_s: seconds without a CNN batch until a probe runs.
     """
 
-    def __init__(self, service: ImageService, on_change: Callable[[bool], None], probe_after_s: float = PROBE_AFTER_S):
-        self._service, self._on_change, self._probe_after_s = service, on_change, probe_after_s
-        self._photo = built_in_photo()
-        self._prober = ThreadPoolExecutor(1, thread_name_prefix="probe")
-        self._stop = threading.Event()
-        self._healthy: bool | None = None
-        self._probed_at = -float("inf")
-        self._said = ""
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+    timeout_s = PROBE_TIMEOUT_S
 
-    def start(self) -> None:
-        """Probe once, report, and go on watching."""
-        self._report(self._probe())
-        self._thread.start()
+    def __init__(self, service: ImageService):
+        self._service, self._photo = service, built_in_photo()
 
-    def stop(self) -> None:
-        """Stop watching."""
-        self._stop.set()
-        self._prober.shutdown(wait=False)
+    @property
+    def alive(self) -> bool:
+        """Whether each thread that images pass through runs."""
+        return self._service.misses.alive
 
-    def _run(self) -> None:
-        while not self._stop.wait(CHECK_EVERY_S):
-            misses = self._service.misses
-            last = max(self._probed_at, misses.last_batch_at)
-            if self._healthy and not misses.alive:
-                self._report(False)
-            elif not self._healthy or time.monotonic() - last > self._probe_after_s:
-                self._report(self._probe())
+    @property
+    def last_at(self) -> float:
+        """When the last CNN batch ended."""
+        return self._service.misses.last_batch_at
 
-    def _report(self, healthy: bool) -> None:
-        if healthy != self._healthy and not self._stop.is_set():
-            self._healthy = healthy
-            log.log(logging.INFO if healthy else logging.ERROR, "health: %s", "serving" if healthy else "not serving")
-            self._on_change(healthy)
+    def probe(self) -> None:
+        """See the built-in photo.
 
-    def _probe(self) -> bool:
-        try:
-            self._prober.submit(self._work).result(PROBE_TIMEOUT_S + 1)
-        except Exception as error:
-            failure = f"{type(error).__name__}: {error}"
-            if failure != self._said:  # once, not every second
-                log.error("the health probe failed: %s", failure)
-            self._said = failure
-            return False
-        self._said = ""
-        self._probed_at = time.monotonic()
-        return True
-
-    def _work(self) -> None:
+        Raises:
+            Exception: of any kind: it did not get through.
+        """
         service, serving = self._service, self._service.served.active
         if serving is None:
             raise RuntimeError("there are no vectors yet")

@@ -1,42 +1,19 @@
-"""Numbers for Prometheus that are observed as they happen: base units, bounded labels."""
+"""Numbers of the image server that are observed as they happen, beside those that every daemon has."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Histogram, start_http_server
+from prometheus_client import Histogram
 
-from crossmedia.errors import BadInput
-from crossmedia.hosts import written
+from crossmedia.service.metrics import Metrics
 
-SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 IMAGES = (1, 2, 4, 8, 16, 32)
 
 
-class Metrics:
-    """What is observed as it happens; ``ServiceTotals`` can be registered beside it."""
+class ImageMetrics(Metrics):
+    """Calls and batches; ``ServiceTotals`` can be registered beside them."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.rpc_duration = Histogram(
-            "crossmedia_rpc_duration_seconds",
-            "Duration of calls, in seconds.",
-            ("method", "code"),
-            buckets=SECONDS,
-            registry=self.registry,
-        )
+        super().__init__()
         self.batch_size = Histogram(
             "crossmedia_batch_size", "Images in a CNN batch.", buckets=IMAGES, registry=self.registry
         )
-
-    def listen(self, host: str, port: int) -> int:
-        """Answer ``GET /metrics``; return the port.
-
-        Raises:
-            BadInput: the port is taken.
-        """
-        try:
-            server, _ = start_http_server(port, host, self.registry)
-        except OSError as error:
-            raise BadInput(
-                f"Metrics cannot be served at {written(host, port)}: {error}. Choose another port."
-            ) from error
-        return int(server.server_address[1])

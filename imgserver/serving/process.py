@@ -14,7 +14,7 @@ from crossmedia.errors import BadInput
 from crossmedia.hosts import host_and_port
 from crossmedia.imgserver.places import IMAGE_SERVER, is_url
 from crossmedia.imgserver.serve_config import ServeConfig
-from crossmedia.imgserver.serving.grpc_server import GrpcServer
+from crossmedia.imgserver.serving.grpc_server import image_server
 from crossmedia.imgserver.serving.misses import CLOSE_S
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
 from crossmedia.imgserver.serving.totals import ServiceTotals
@@ -86,7 +86,7 @@ def _open(config: ServeConfig) -> Iterator[Daemon]:
         service = ImageService(_service_config(config))
         try:
             _say_if_empty(service)
-            server = GrpcServer(service, address, security, interceptors, max_connections)
+            server = image_server(service, address, security, interceptors, max_connections)
             server.start()
             if port is not None:
                 service.metrics.registry.register(ServiceTotals(service))

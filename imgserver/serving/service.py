@@ -29,7 +29,7 @@ from crossmedia.imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES
 from crossmedia.imgserver.serving.known_failures import KnownFailures
 from crossmedia.imgserver.serving.live_heads import LiveHeads
 from crossmedia.imgserver.serving.lookup import Lookup
-from crossmedia.imgserver.serving.metrics import Metrics
+from crossmedia.imgserver.serving.metrics import ImageMetrics
 from crossmedia.imgserver.serving.misses import Misses
 from crossmedia.imgserver.serving.open_versions import OpenVersions
 from crossmedia.imgserver.serving.photo_reader import PhotoReader
@@ -104,7 +104,7 @@ class ImageService:
         self.config = config
         self.photos = PhotoReader(config.photos, config.machine.decoders)
         self.store = open_store(config.store, config.folder)
-        self.metrics = Metrics()
+        self.metrics = ImageMetrics()
         self.admission = Admission(
             config.max_pending_ids,
             config.max_pending_bytes,

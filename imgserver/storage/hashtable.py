@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from crossmedia.imgserver.hashing import EMPTY, first_slot
+
 Int64 = npt.NDArray[np.int64]
 
-EMPTY = -1  # no image id is negative
 ABSENT = np.iinfo(np.int64).min
 _GROWTH = 1.5
 
@@ -57,13 +58,6 @@ def _empty(capacity: float) -> Int64:
     slots = np.zeros((int(1.5 * capacity) + 16, 2), dtype=np.int64)
     slots[:, 0] = EMPTY
     return slots
-
-
-@njit(nogil=True, cache=True, inline="always")
-def first_slot(key: Any, size: Any) -> Any:
-    """First slot of a key: Fibonacci hashing, so that runs of ids spread, and a product in the place of a division."""
-    mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
-    return np.int64(((mixed >> np.uint64(32)) * np.uint64(size)) >> np.uint64(32))
 
 
 @njit(nogil=True, cache=True)

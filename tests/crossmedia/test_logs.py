@@ -21,11 +21,12 @@ from conftest import DaemonProcess, copy_store, free_addresses
 from crossmedia.errors import InvalidRequest, VersionMismatch
 from crossmedia.imgserver.cli import imgserver
 from crossmedia.imgserver.client import ImageClient, Status
-from crossmedia.imgserver.serving import grpc_server
-from crossmedia.imgserver.serving.grpc_server import GrpcServer
+from crossmedia.imgserver.serving.grpc_server import image_server
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.logs import REQUEST_ID_KEY, Sparingly, request_id_of
+from crossmedia.service import grpc_server
+from crossmedia.service.grpc_server import GrpcServer
 from crossmedia.v1 import image_server_pb2 as pb
 from crossmedia.v1 import image_server_pb2_grpc as pb_grpc
 
@@ -59,7 +60,7 @@ def test_an_error_is_found_in_the_log_by_the_id_that_the_client_names(store: Pat
     found = json.loads(line)
     assert found["request_id"] == raised.value.request_id
     assert found["level"] == "WARNING"
-    assert found["logger"] == "crossmedia.imgserver.serving.grpc_server"
+    assert found["logger"] == "crossmedia.service.grpc_server"
     assert found["message"].startswith("GetVectors failed: VersionMismatch: ")
     assert any(entry.get("message", "").startswith("serving efficientnet") for entry in lines)
     assert all("request_id" not in entry for entry in lines if entry.get("message") == "stopped")
@@ -69,7 +70,7 @@ def test_an_error_is_found_in_the_log_by_the_id_that_the_client_names(store: Pat
 def server(graph_cache: Path, tmp_path: Path) -> Iterator[GrpcServer]:
     """A server in this process, so that what it logs can be read here."""
     service = ImageService(ServiceConfig(copy_store(graph_cache, tmp_path / "store")))
-    made = GrpcServer(service, "127.0.0.1:0")
+    made = image_server(service, "127.0.0.1:0")
     made.start()
     yield made
     made.stop(0)
@@ -161,7 +162,7 @@ def test_a_line_about_an_image_names_the_calls_that_wait_for_it(
     service = ImageService(
         ServiceConfig(copy_store(graph_cache, tmp_path / "store"), PhotoSource(str(manifest), timeout_s=5))
     )
-    server = GrpcServer(service, "127.0.0.1:0")
+    server = image_server(service, "127.0.0.1:0")
     server.start()
     try:
         with grpc.insecure_channel(server.address) as channel:

@@ -243,9 +243,10 @@ def fuzz_requests(folder: Path) -> tuple[Target, list[bytes]]:
     """Every method of the service over a prepared store: the first byte chooses it, the others are its request."""
     import numpy as np
 
-    from crossmedia.imgserver.serving.grpc_server import Methods
+    from crossmedia.imgserver.serving.grpc_server import api_of
     from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
     from crossmedia.service.calls import Deadlines
+    from crossmedia.service.grpc_server import Methods
     from crossmedia.v1 import image_server_pb2 as pb
 
     ids = folder / "ids.txt"
@@ -260,7 +261,7 @@ def fuzz_requests(folder: Path) -> tuple[Target, list[bytes]]:
     ]
     subprocess.run([*command, f"--ids={ids}", "--dim=16"], check=True, capture_output=True)
     service = ImageService(ServiceConfig(folder / "store", max_message_bytes=1 << 20))
-    answering = Methods(service, Deadlines())
+    answering = Methods(api_of(service), Deadlines())
     names = [method.name for method in pb.DESCRIPTOR.services_by_name["ImageService"].methods]
 
     def run(data: bytes) -> None:

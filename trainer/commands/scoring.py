@@ -84,12 +84,17 @@ def score(model: Path, out: Path, split: str, as_json: bool, **values: Any) -> N
     default="model.pt2",
     help="The file to write.",
 )
+@click.option(
+    "--items/--no-items",
+    default=True,
+    help="Put the samples' item table in it, so that requests may name items by their ids alone.",
+)
 @json_option
-def export(run: Path, samples: str, out: Path, as_json: bool) -> None:
+def export(run: Path, samples: str, out: Path, items: bool, as_json: bool) -> None:
     """Write the model of the folder RUN as one file that needs none of its classes; vectors are an input of it."""
     from crossmedia.trainer.export.exported import export_model
 
-    written = export_model(run, samples, out)
+    written = export_model(run, samples, out, items=items)
     click.echo(json.dumps({"exported": str(written)}) if as_json else f"exported model: {written}")
 
 

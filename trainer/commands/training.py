@@ -34,7 +34,9 @@ OF_COMPARISON = ("models", "hold_outs", "seeds", "spaces", "reference", "results
     example="--samples samples --model din --images --out runs/din",
     goes_on=True,
     sections={
-        "What is trained": ("--samples", "--model", "--set", "--images", "--labels", "--seed", "--out", "--overwrite"),
+        "What is trained": (
+            *("--samples", "--model", "--set", "--images", "--labels", "--seed", "--out", "--overwrite", "--mlflow"),
+        ),
         **TRAINING_SECTIONS,
         "Where it starts": ("--warm-start", "--warm-up"),
     },
@@ -124,7 +126,17 @@ def _option_text(name: str, default: Any) -> str:
     goes_on=True,
     sections={
         "What is compared": (
-            *("--samples", "--hold-outs", "--models", "--set", "--spaces", "--seeds", "--out", "--overwrite"),
+            *(
+                "--samples",
+                "--hold-outs",
+                "--models",
+                "--set",
+                "--spaces",
+                "--seeds",
+                "--out",
+                "--overwrite",
+                "--mlflow",
+            ),
         ),
         "Where results stand": ("--results", "--data", "--reference"),
         **TRAINING_SECTIONS,

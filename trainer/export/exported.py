@@ -1,7 +1,8 @@
 """A trained model as one file that needs none of its classes: batches and vectors in, probabilities out.
 
 ``trainer export`` writes ``<name>.pt2``, a program of torch.export that holds the weights, and in it ``schema.json``
-(columns, sizes, inputs with type and shape, labels, version of the vectors) and ``vocabulary.parquet``. Others load it
+(columns, sizes, inputs with type and shape, labels, version of the vectors), ``vocabulary.parquet``, and
+``items.parquet`` unless it is left out: what the samples' items have, for requests that name them by id. Others load it
 with ``torch.export.load``, which runs code if the file says so; here it is read as data (``archive.py``,
 ``program.py``). Nothing in a file is compressed: reading it takes three times its size in memory, and there is no
 other limit on the size, nor on what a program computes.
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from crossmedia.arguments import check_places
 from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
+from crossmedia.features.layout import ITEMS_FILE as ITEMS
 from crossmedia.features.reading.samples import Samples
 from crossmedia.features.vocabulary import FILE as VOCABULARY
 from crossmedia.trainer.export.archive import read_parts
@@ -137,13 +139,16 @@ def _sizes(inputs: Inputs, histories: bool) -> dict[str, str | int]:
     return symbols
 
 
-def export_model(run: str | Path, samples: Samples | str | Path = "", out: str | Path = "model.pt2") -> Path:
+def export_model(
+    run: str | Path, samples: Samples | str | Path = "", out: str | Path = "model.pt2", *, items: bool = True
+) -> Path:
     """Write the model of a run; of Rocket Launching the light net alone.
 
     Args:
         run: run folder.
         samples: those it was trained with, or their folder: for the vocabulary; empty: where they were.
         out: the file ``.pt2``.
+        items: put the samples' item table in it, so that requests may name items by their ids alone.
 
     Returns:
         the file.
@@ -176,6 +181,8 @@ def export_model(run: str | Path, samples: Samples | str | Path = "", out: str |
         SCHEMA: json.dumps(_schema(lineage, inputs), indent=1),
         VOCABULARY: base64.b64encode((samples.folder / VOCABULARY).read_bytes()).decode(),
     }
+    if items:
+        files[ITEMS] = base64.b64encode((samples.folder / ITEMS).read_bytes()).decode()
     block = io.BytesIO()
     torch.export.save(program, block, extra_files=files)
     try:
@@ -256,16 +263,17 @@ def _tensor(data: bytes, meta: dict[str, Any]) -> Tensor:
     return values.as_strided(sizes, strides, meta["storage_offset"]["as_int"])
 
 
-def _read(data: bytes) -> tuple[Program, Lineage, bytes]:
-    """The program in an exported file, what it was trained with, and its vocabulary."""
+def _read(data: bytes) -> tuple[Program, Lineage, bytes, bytes]:
+    """The program in an exported file, what it was trained with, its vocabulary, and its items, if it has some."""
     parts = read_parts(data)
+    items = base64.b64decode(parts.pop(f"extra/{ITEMS}", b""))
     used = {*OF_PYTORCH, PROGRAM, f"extra/{SCHEMA}", f"extra/{VOCABULARY}"}
     tensors = _stored(parts, "weights", used) | _stored(parts, "constants", used)
     if others := used ^ parts.keys():
         raise ValueError(f"{min(others)} is missing, or is no part that 'trainer export' writes")
     schema = json.loads(parts[f"extra/{SCHEMA}"])
     program = Program(json.loads(parts[PROGRAM]), tensors, list(schema["inputs"]))
-    return program, lineage_of(schema["lineage"]), base64.b64decode(parts[f"extra/{VOCABULARY}"])
+    return program, lineage_of(schema["lineage"]), base64.b64decode(parts[f"extra/{VOCABULARY}"]), items
 
 
 class Exported:
@@ -274,6 +282,7 @@ class Exported:
     Attributes:
         lineage: what it was trained with.
         vocabulary: bytes of ``vocabulary.parquet``.
+        items: bytes of ``items.parquet``; empty without it.
         inputs: names of the program's inputs, in order.
     """
 
@@ -287,7 +296,7 @@ class Exported:
         if self._path.is_dir():
             raise BadInput(f"{path} holds no exported model: it is a folder. For a run folder leave out --exported.")
         try:
-            self._program, self.lineage, self.vocabulary = _read(self._path.read_bytes())
+            self._program, self.lineage, self.vocabulary, self.items = _read(self._path.read_bytes())
         except Exception as error:  # what is wrong with a file of a stranger may be of any kind
             raise BadInput(f"{path} holds no exported model: {_said(error)}. 'trainer export' makes one.") from error
         self.inputs = self._program.inputs

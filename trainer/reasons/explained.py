@@ -49,6 +49,22 @@ class Explained:
     first: int
     log: dict[str, list[str]]
 
+    @classmethod
+    def of(
+        cls,
+        found: Contributions,
+        probabilities: npt.NDArray[np.float32],
+        reasons: int,
+        sentences: tuple[str, ...],
+        first: int,
+        log: dict[str, list[str]],
+    ) -> Explained:
+        """So many reasons of each candidate; the rest as above."""
+        rows = range(len(probabilities))
+        return cls(
+            probabilities, tuple(reasons_of(found, row, reasons, first) for row in rows), sentences, found, first, log
+        )
+
     def fewest_removed(self, candidate: int, below: float) -> tuple[int, ...] | None:
         """Without which behaviours a candidate's probability would be lower: the smallest set that does it, exactly.
 

@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from crossmedia.concepts import Concept, ConceptCard
 from crossmedia.errors import BadInput, did_you_mean
+from crossmedia.trainer.layers.spaces import mean_vectors
+from crossmedia.trainer.tensors import SpaceVectors, TensorBatch
 
 MOST = 3.0  # standard deviations of a concept that count
 WANTED, UNWANTED = "wanted", "unwanted"
@@ -54,6 +56,22 @@ def amount(weight: float, concept: Floats) -> Floats:
         [0.0, -0.5, -3.0]
     """
     found: Floats = np.float32(weight) * np.clip(concept, 0, MOST).astype(np.float32) + np.float32(0)
+    return found
+
+
+def effects(
+    preferences: Mapping[str, float], cards: Mapping[str, ConceptCard], batch: TensorBatch, vectors: SpaceVectors
+) -> dict[str, Floats]:
+    """What each preference adds to the logits of a batch, shape (B,).
+
+    Raises:
+        BadInput: as ``check_preferences``.
+    """
+    found, items = {}, batch.items
+    places = check_preferences(preferences, cards)
+    for (name, weight), (space, place) in zip(preferences.items(), places, strict=True):
+        of_items, _ = mean_vectors(vectors[space], items.vectors[space], items.count)
+        found[name] = amount(weight, of_items[batch.target, place].numpy())
     return found
 
 

@@ -16,7 +16,7 @@ from crossmedia.errors import (
     ServerUnavailable,
 )
 from crossmedia.imgserver.client import ClientSecurity, HeadServers, ImageClient
-from crossmedia.imgserver.serving.metrics import Metrics
+from crossmedia.service.metrics import Metrics
 from crossmedia.service.security import ServerSecurity
 
 

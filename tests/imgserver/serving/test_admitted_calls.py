@@ -28,12 +28,13 @@ from crossmedia.errors import BadInput, DeadlineExceeded, InvalidRequest, Overlo
 from crossmedia.imgserver.client import GrpcTransport, ImageClient, LocalTransport
 from crossmedia.imgserver.head import MAX_LAYERS, Head, HeadSpec
 from crossmedia.imgserver.serving import learning
-from crossmedia.imgserver.serving.grpc_server import MAX_STREAMS, GrpcServer
+from crossmedia.imgserver.serving.grpc_server import image_server
 from crossmedia.imgserver.serving.miss import Miss
 from crossmedia.imgserver.serving.service import ImageService
 from crossmedia.imgserver.wire import GET_HEAD_GRADIENT, GET_INFO, GET_THUMBNAILS, PUT_HEAD, PUT_IMAGES
 from crossmedia.service.admission import NOTHING, SHARE, Cost
 from crossmedia.service.callers import caller_name
+from crossmedia.service.grpc_server import MAX_STREAMS, GrpcServer
 from crossmedia.status import Status
 from crossmedia.v1 import image_server_pb2 as pb
 
@@ -42,7 +43,7 @@ ONE = np.array([1], "<i8").tobytes()
 
 @pytest.fixture
 def served(service: ImageService) -> Iterator[GrpcServer]:
-    server = GrpcServer(service, "127.0.0.1:0")
+    server = image_server(service, "127.0.0.1:0")
     server.start()
     yield server
     server.stop(0)
@@ -270,7 +271,7 @@ def test_a_caller_without_a_deadline_has_the_servers(
     served: GrpcServer, service: ImageService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half a message, and a reply that nobody reads: the call is ended, and nothing is held."""
-    monkeypatch.setattr("crossmedia.imgserver.serving.grpc_server.MAX_CALL_S", 2.0)
+    monkeypatch.setattr("crossmedia.service.grpc_server.MAX_CALL_S", 2.0)
     half, deaf = Http2(served.address), Http2(served.address, window=0)
     half.call("/crossmedia.v1.ImageService/GetVectors")
     deaf.call(

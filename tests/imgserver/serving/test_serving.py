@@ -27,8 +27,8 @@ from crossmedia.imgserver.client import GrpcTransport, HeadServers, ImageClient,
 from crossmedia.imgserver.client.head_servers import HeadState, put_head
 from crossmedia.imgserver.client.retries import Deadline
 from crossmedia.imgserver.head import Head, HeadSpec
-from crossmedia.imgserver.serving.grpc_server import GrpcServer
-from crossmedia.imgserver.serving.health import Heartbeat
+from crossmedia.imgserver.serving.grpc_server import image_server
+from crossmedia.imgserver.serving.health import PROBE_AFTER_S, SeesPhotos
 from crossmedia.imgserver.serving.known_failures import KnownFailures
 from crossmedia.imgserver.serving.miss import Miss
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
@@ -40,6 +40,7 @@ from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
 from crossmedia.service.admission import Admission
 from crossmedia.service.callers import Caller
+from crossmedia.service.heartbeat import Heartbeat
 from crossmedia.v1 import image_server_pb2 as pb
 
 
@@ -186,7 +187,7 @@ def test_a_reply_tells_what_its_images_took(service: ImageService) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # that is what is tested
 def test_health_notices_a_dead_worker(service: ImageService) -> None:
     states: list[bool] = []
-    heartbeat = Heartbeat(service, states.append)
+    heartbeat = Heartbeat(SeesPhotos(service), states.append, PROBE_AFTER_S)
     heartbeat.start()
     assert states == [True]
 
@@ -255,7 +256,7 @@ def test_a_cnn_that_fails_harms_its_images_alone_and_health_says_so(
     assert service.served.active.maker is not None
     engine = service.served.active.maker.embedder.engine
     states: list[bool] = []
-    heartbeat = Heartbeat(service, states.append, probe_after_s=0)
+    heartbeat = Heartbeat(SeesPhotos(service), states.append, probe_after_s=0)
     heartbeat.start()
 
     def wait_for(expected: list[bool]) -> None:
@@ -528,7 +529,7 @@ def test_an_idle_server_admits_a_call_of_the_size_that_it_tells(store: Path) -> 
 
 def test_a_message_that_is_too_large_is_refused_at_once(store: Path) -> None:
     service = ImageService(ServiceConfig(store, max_message_bytes=1 << 20))
-    server = GrpcServer(service, "127.0.0.1:0")
+    server = image_server(service, "127.0.0.1:0")
     server.start()
     try:
         with ImageClient(server.address, timeout_s=20) as client:

@@ -25,7 +25,7 @@ from crossmedia.errors import DeadlineExceeded, ServerFault
 from crossmedia.imgserver.client import ImageClient, LocalTransport, Status
 from crossmedia.imgserver.offline.precompute import precompute
 from crossmedia.imgserver.serving import health
-from crossmedia.imgserver.serving.health import Heartbeat
+from crossmedia.imgserver.serving.health import SeesPhotos
 from crossmedia.imgserver.serving.service import ImageService, ServiceConfig
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.vision import decoders as decoders_module
@@ -34,6 +34,7 @@ from crossmedia.imgserver.vision.decoders import Decoders, DecodingFailed
 from crossmedia.imgserver.vision.formats import FORMATS, MAX_SCANS, CorruptImage, ImageTooLarge
 from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
+from crossmedia.service.heartbeat import Heartbeat
 
 PLAIN = Preprocessing()
 SMALL = ImageLimits(max_pixels=1_000_000)  # 1.08 s and 83 MiB
@@ -404,7 +405,7 @@ def test_health_notices_decoders_that_do_not_answer(store: Path, photos: Path, m
     assert client.get([150]).ok.all()
     before = client.info()
     states: list[bool] = []
-    heartbeat = Heartbeat(service, states.append, probe_after_s=0)
+    heartbeat = Heartbeat(SeesPhotos(service), states.append, probe_after_s=0)
     heartbeat.start()
     assert states == [True]
     for pid in workers_of(service.photos.decoders):

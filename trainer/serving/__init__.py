@@ -1,0 +1,1 @@
+"""Scores online: models behind the Open Inference Protocol, with vectors from image servers."""
