@@ -1,14 +1,19 @@
 """Is the white box exact, does it find what is known to sell, and what does it cost beside DIN?
 
-    python -m benchmarks.whitebox --samples samples --store store --truth truth.json --frozen old-store
+    python -m benchmarks.whitebox --samples samples --store store --logs logs --frozen old-store
 
-On the clicks that ``examples/grocery/simulate.py --plain`` draws, whose effects are known. ``--store`` has vectors of
-``imgserver concepts build`` with photometric anchors, ``--frozen`` those of the default head, and ``--hidden`` concepts
-that were built without anchors. All variants are trained with the same seeds and the recipe of ``benchmarks.worth``.
+On the clicks that ``examples/grocery/simulate.py --plain`` draws, whose effects are known. ``--store`` has features
+with the numbers of the pixels and an active version of ``imgserver concepts build``, ``--frozen`` those of the default
+head. All variants are trained with the same seeds and the recipe of ``benchmarks.worth``.
 
-With the simulator's statistics among the anchors, the effects are a check of the plumbing and no result. What counts is
-``--hidden``: the correlation of the picture's part with the true effect on photos that training never saw. ``shuffled
-photos`` must fail. Deletion tests are left out: in a sum they are passed by construction.
+With the simulator's statistics among the concepts, their effects are a check of the plumbing and no result. All else is
+measured with them hidden (``benchmarks/whitebox_bank.py``): the correlation of the picture's part with the true effect
+on photos that training never saw; photos that are rendered warmer, brighter, greener; what that sells. ``--classes``
+are logs of ``simulate.py --effect department`` with their samples in the folder ``samples``: what sells there is no
+number of the pixels. ``--fashion`` are samples of H&M, several: what is kept of what pictures are worth to DIN.
+``--names`` is what ``benchmarks.whitebox_concepts`` printed. Shuffled photos and random directions must fail; what only
+stands beside the others is trained with one seed.
+Deletion tests are left out: in a sum they are passed by construction.
 """
 
 from __future__ import annotations
@@ -16,275 +21,213 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import combinations
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks.parts import finish
-from benchmarks.worth import RECIPES
-from crossmedia.features.columns import ITEM
-from crossmedia.features.reading.samples import Samples
-from crossmedia.imgserver import open_local
-from crossmedia.imgserver.client import ImageClient, MockTransport
-from crossmedia.trainer.export.exported import Exported, export_model
-from crossmedia.trainer.feed import Fed
-from crossmedia.trainer.fit import FitConfig, fit
-from crossmedia.trainer.images.image_head import StoredVectors
-from crossmedia.trainer.images.spaces import Spaces
-from crossmedia.trainer.layers.additive import BIAS, MISSING, SELLS, TASTE
-from crossmedia.trainer.reasons.contributions import Contributions, contributions
-from crossmedia.trainer.runs.checkpoint import load_cards, load_model
+from benchmarks.whitebox_bank import Bank, hidden_bank, pca_bank, random_bank, strict_bank
+from benchmarks.whitebox_disentangled import dci, importances, one_code_r2
+from benchmarks.whitebox_ebm import yardstick
+from benchmarks.whitebox_interventions import Pairs, moved, what_if
+from benchmarks.whitebox_kept import PICTURES, WHITE, fashion, kept
+from benchmarks.whitebox_rendering import FACTORS
+from benchmarks.whitebox_runs import Variant, in_memory, jaccard, of_bank
+from benchmarks.whitebox_speed import milliseconds
+from benchmarks.whitebox_study import HIDDEN, RANDOM, SHUFFLED, STRICT, Runs, Study, Told, train, variants
+from benchmarks.whitebox_tables import show
+from benchmarks.whitebox_truth import Truth, ceiling
+from crossmedia.concepts import ConceptCard
+from crossmedia.imgserver.concepts.building import build_concepts
+from crossmedia.imgserver.head_files import load_card, load_head
+from crossmedia.imgserver.storage.store import Store
+from crossmedia.imgserver.storage.versions import held
+from crossmedia.imgserver.vision.photometry import ANCHORS
+from crossmedia.trainer.intervals import JudgedRows
+from crossmedia.trainer.models.concepts import REST
+from crossmedia.trainer.report.certainty import Outcomes, covariance, half_width
 
-KNOWN = ("warmth", "brightness", "greenness")  # what the simulator's users see, in the order of ``effects.taste``
-RECIPE = RECIPES["grocery"]
+CLASSES = "concepts, class sells"
+L2 = 1e-3  # of ``Concepts``
 Floats = npt.NDArray[np.float64]
+Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Variant:
-    """A model, and the vectors that it takes: those of a transport; None: ids only."""
+def intervals(told: Told, test: JudgedRows, predicted: list[Array], card: ConceptCard) -> tuple[Floats, Floats]:
+    """Effects of concepts, and half of the 95 % interval of each, which are to hold together; shape (C,) each.
 
-    model: str
-    transport: MockTransport | None
-
-
-@dataclass(frozen=True)
-class Explained:
-    """What a run of ``concepts`` says of the test rows."""
-
-    contributions: list[Contributions]
-    items: npt.NDArray[np.int64]
-    error: float
-    exported_error: float
+    Over users, items and seeds: seeds alone do not see that all learn from the same clicks.
+    """
+    precision = np.full(len(card), 2 * L2)
+    precision[card.of_kind("rest")] /= REST**2
+    mean = np.mean(predicted, axis=0).astype(np.float64)
+    rows = Outcomes(
+        test.labels, mean, told.amounts, test.users.astype(np.int64), test.items.astype(np.int64), precision
+    )
+    errors = np.sqrt(np.diag(covariance(rows)))
+    return told.effects.mean(axis=0), half_width(errors, rows.groups, told.effects, comparisons=len(card))
 
 
-def in_memory(store: str, version: str = "") -> MockTransport:
-    """The vectors of a store and their names, so that photos can be exchanged."""
-    with ImageClient(open_local(store)) as client:
-        client.version = version or client.info().version
-        wanted = np.arange(2000)
-        found = client.get(wanted)
-        card = client.concepts() if "+concepts@" in client.version else None
-        vectors = {int(i): found.values[i] for i in wanted if found.ok[i]}
-        return MockTransport(vectors, version=client.version, card=card)
-
-
-def shuffled(of: MockTransport, seed: int) -> MockTransport:
-    """The same with each photo's vector at another photo."""
-    ids = list(of.vectors)
-    others = np.random.default_rng(seed).permutation(ids)
-    vectors = {image_id: of.vectors[int(other)] for image_id, other in zip(ids, others, strict=True)}
-    return MockTransport(vectors, version=of.version, card=of.card)
-
-
-def variants(arguments: argparse.Namespace) -> dict[str, Variant]:
-    """What is trained."""
-    concepts = in_memory(arguments.store, arguments.version)
-    found = {
-        "concepts": Variant("concepts", concepts),
-        "concepts, ids only": Variant("concepts", None),
-        "concepts, shuffled photos": Variant("concepts", shuffled(concepts, 7)),
-        "DIN, ids only": Variant("din", None),
-        "DIN, concepts": Variant("din", concepts),
-    }
-    if arguments.frozen:
-        found["DIN, frozen vectors"] = Variant("din", in_memory(arguments.frozen))
-    if arguments.hidden:
-        found["concepts, hidden anchors"] = Variant("concepts", in_memory(arguments.hidden, arguments.hidden_version))
+def disentangled(banks: Mapping[str, Bank], pairs: Pairs) -> dict[str, Any]:
+    """One-code R² and DCI of each bank, on late photos and their renderings."""
+    features = np.concatenate([pairs.before[np.unique(pairs.photo, return_index=True)[1]], pairs.after])
+    factors = features[:, [ANCHORS.index(name) - len(ANCHORS) for name in FACTORS]].astype(np.float64)
+    found = {}
+    for name, bank in banks.items():
+        codes = bank.of(features).astype(np.float64)
+        r2, both = one_code_r2(codes, factors), dci(importances(codes, factors))
+        found[name] = {"codes": codes.shape[1], "one_code_r2": float(r2.mean()), "r2": r2.tolist(), **asdict(both)}
     return found
 
 
-def run(name: str, variant: Variant, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """One run: AUC of all rows and of unseen items."""
-    images = variant.transport is not None
-    out = Path(arguments.out) / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
-    settings = RECIPE[images] | ({"epochs": 2} if arguments.quick else {})
-    config = FitConfig(str(arguments.samples), str(out), model=variant.model, images=images, seed=seed, **settings)
-    result = fit(config, variant.transport)
-    return {"out": out, **{part: result["test"][part]["auc"] for part in ("all", "unseen_items")}}
-
-
-def explained(out: Path, transport: MockTransport, samples: Samples) -> Explained:
-    """Contributions of every test row, and how far their sums are from what model and exported file say."""
-    model, cards = load_model(out)[0], load_cards(out)
-    exported = Exported(export_model(out, samples, out / "model.pt2"))
-    found, items, error, of_exported = [], [], 0.0, 0.0
-    spaces = Spaces({"image": StoredVectors(ImageClient(transport))})
-    for batch in samples.batches("test", 512):
-        fed = Fed.of(batch, torch.device("cpu"))
-        with torch.inference_mode():
-            vectors = fed.vectors(spaces)
-            logits = model(fed.tensors, vectors)[:, 0].numpy()
-            odds = exported.probabilities(fed.tensors, vectors)[:, 0].double().numpy()
-        one = contributions(model, fed.tensors, vectors, cards)
-        error = max(error, float(np.abs(one.logits - logits).max()))
-        of_exported = max(of_exported, float(np.abs(one.logits - np.log(odds / (1 - odds))).max()))
-        found.append(one)
-        items.append(batch.items.ids[ITEM][batch.target])
-    return Explained(found, np.concatenate(items), error, of_exported)
-
-
-def of_picture(found: Explained) -> Floats:
-    """What the photo adds to the logit of each row, shape (rows,), but for behaviours."""
-    first = found.contributions[0]
-    kinds = np.array([term.kind in (SELLS, TASTE, MISSING) for term in first.terms])
-    return np.concatenate([one.values[:, kinds].sum(axis=1) for one in found.contributions]).astype(np.float64)
-
-
-def effects(found: Explained) -> dict[str, float]:
-    """What a standard deviation of each anchor adds to the logit, by name: the slope of its terms on its amount."""
-    first = found.contributions[0]
-    values = np.concatenate([one.values for one in found.contributions]).astype(np.float64)
-    amounts = np.concatenate([one.amounts for one in found.contributions]).astype(np.float64)
-    terms: dict[str, list[int]] = defaultdict(list)
-    for place, (term, concept) in enumerate(zip(first.terms, first.concepts, strict=True)):
-        if concept is not None and concept.kind == "anchor" and term.kind in (SELLS, TASTE):
-            terms[concept.name].append(place)
+def of_classes(study: Study) -> dict[str, Any]:
+    """The second simulation: a class sells, and concepts are built on photos of other items."""
+    logs = Path(study.arguments.classes)
+    truth = Truth.of(logs / "truth.json", study.photos, Path(study.arguments.items))
+    head, card = build_concepts(study.early(truth))
+    variant = Variant("concepts", of_bank(Bank(head, card), truth.photos, study.features))
+    runs = train(study, {CLASSES: variant}, logs / "samples", truth)
+    told, names = runs.told[CLASSES], card.names
+    effects = dict(zip(names, told.effects.mean(axis=0).tolist(), strict=True))
+    largest = dict(sorted(effects.items(), key=lambda one: -abs(one[1]))[:5])
     return {
-        name: float((values[:, own].sum(axis=1) @ amounts[:, own[0]]) / (amounts[:, own[0]] ** 2).sum())
-        for name, own in terms.items()
+        "auc": {name: np.mean(auc, axis=0).tolist() for name, auc in runs.auc.items()},
+        "truth": float(np.mean(told.truth)),
+        "ceiling": ceiling(study.features[:, : -len(ANCHORS)], truth),
+        "sum_error": max(told.errors),
+        "worth": dict(zip(truth.factors, truth.taste.tolist(), strict=True)),
+        "largest": largest,
     }
 
 
-def correlation(picture: Floats, truth: Floats, late: npt.NDArray[np.bool_], items: npt.NDArray[Any]) -> float:
-    """Between the picture's part and the true one, over the photos that training never saw, each counted once."""
-    of_items = defaultdict(list)
-    for item, own, true in zip(items[late].tolist(), picture[late], truth[late], strict=True):
-        of_items[item].append((own, true))
-    means = np.array([np.mean(pairs, axis=0) for pairs in of_items.values()])
-    return float(np.corrcoef(means.T)[0, 1])
+def bank_of(folder: str) -> Bank:
+    """The concepts that a store serves."""
+    store = Store(Path(folder), create=False)
+    try:
+        version = str(held(store, "", "vector").version)
+        return Bank(load_head(store, version), load_card(store, version))
+    finally:
+        store.close()
 
 
-def top_terms(found: Explained, count: int = 3) -> list[set[str]]:
-    """The largest terms of each row."""
-    return [
-        {one.names[place] for place in one.strongest(row, count)}
-        for one in found.contributions
-        for row in range(len(one.values))
-    ]
+def of_pictures(study: Study, banks: Mapping[str, Bank], runs: Runs, pairs: Pairs, items: list[str]) -> dict[str, Any]:
+    """What rendered photos move, and what they would sell, by bank."""
+    found = {}
+    for name, bank in banks.items():
+        moves = moved(bank, pairs, bank.of(study.features).std(axis=0).astype(np.float64))
+        uplifts = [what_if(bank, pairs, study.truth, slopes, items) for slopes in runs.told[name].slopes]
+        found[name] = {
+            "moved": [asdict(one) for one in moves],
+            "right": float(np.mean([one.right for one in moves])),
+            "others": max(one.others for one in moves),
+            "drift": max(one.drift for one in moves),
+            "slope": float(np.mean([one.slope for one in uplifts])),
+            "correlation": float(np.mean([one.correlation for one in uplifts])),
+            "points": np.stack([np.mean([one.model for one in uplifts], axis=0), uplifts[0].truth], axis=1).tolist(),
+        }
+    return found
 
 
-def jaccard(runs: list[list[set[str]]]) -> float:
-    """Mean over rows and pairs of seeds."""
-    pairs = [len(a & b) / len(a | b) for one, other in combinations(runs, 2) for a, b in zip(one, other, strict=True)]
-    return float(np.mean(pairs)) if pairs else float("nan")
+def control(runs: Runs, name: str, test: JudgedRows, card: ConceptCard) -> dict[str, Any]:
+    """How many effects have an interval without 0, of how many."""
+    effects, halves = intervals(runs.told[name], test, runs.predicted[name], card)
+    return {"effects": len(effects), "without_zero": int((np.abs(effects) > halves).sum())}
 
 
-def true_parts(arguments: argparse.Namespace, samples: Samples, of: MockTransport) -> tuple[Floats, set[str]]:
-    """The true effect of each test row's photo, common to all tastes, and the items that were launched late."""
-    truth = json.loads(Path(arguments.truth).read_text())
-    taste = np.mean(truth["effects"]["taste"], axis=0)
-    assert of.card is not None
-    places = [of.card.place(name) for name in KNOWN]
-    of_photos = {image_id: float(vector[places] @ taste) for image_id, vector in of.vectors.items()}
-    parts = []
-    for batch in samples.batches("test", 512):
-        keys = batch.items.vectors["image"]
-        own = np.array(
-            [np.mean([of_photos.get(int(keys.unique[k]), 0.0) for k in row] or [0.0]) for row in rows_of(keys)]
-        )
-        parts.append(own[batch.target])
-    return np.concatenate(parts), {str(item) for item in truth["late_items"]}
+def measure(study: Study) -> None:
+    """All parts, the tables, and the last line."""
+    arguments, truth, early = study.arguments, study.truth, study.early(study.truth)
+    learnt, pairs = study.renderings()
+    whole, hidden = bank_of(arguments.store), hidden_bank(early, learnt)
+    banks = {HIDDEN: hidden, STRICT: strict_bank(early), RANDOM: random_bank(early, hidden, 0)}
+    plans = variants(study, banks)
+    runs = train(study, plans, Path(arguments.samples), truth)
+    test, items = JudgedRows.of(study.samples, "click"), study.items
+    told: dict[str, Any] = {"auc": {name: np.mean(auc, axis=0).tolist() for name, auc in runs.auc.items()}}
+    told["auc_std"] = {name: np.std(auc, axis=0).tolist() for name, auc in runs.auc.items()}
+    told["seeds"] = {name: len(auc) for name, auc in runs.auc.items()}
+    told["truth"] = {name: float(np.mean(one.truth)) for name, one in runs.told.items()}
+    told["late"] = {name: np.mean(runs.told[name].late, axis=0).tolist() for name in (HIDDEN, STRICT)}
+    told["ceiling"] = ceiling(study.features[:, : -len(ANCHORS)], truth)
+    told["nameless"] = {name: float(np.mean(one.nameless)) for name, one in runs.told.items()}
+    told["pictures"] = of_pictures(study, {WHITE: whole, HIDDEN: hidden}, runs, pairs, items)
+    rivals = {"concepts": hidden, "PCA": pca_bank(early, hidden), "random directions": banks[RANDOM]}
+    told["disentangled"] = disentangled(rivals, pairs)
+    told["controls"] = {name: control(runs, name, test, whole.card) for name in (WHITE, SHUFFLED)}
+    told["effects"] = effects_of(runs, test, whole.card, truth)
+    shares = {f"grocery, {part}": kept(test, part, "auc", runs.sides) for part in ("all", "unseen_items")}
+    for samples in arguments.fashion:
+        own = fashion(samples, arguments.fashion_store, arguments.seeds, study.out)
+        shares |= {f"{Path(samples).name}, {part}": one for part, one in own.items()}
+    told["kept"] = {name: asdict(one) | {"counted": one.counted} for name, one in shares.items()}
+    speeds = {name: study.out / f"{name.replace(' ', '-').replace(',', '')}-0" for name in (WHITE, PICTURES)}
+    told["milliseconds"] = milliseconds(speeds, plans, Path(arguments.samples), Path(arguments.logs))
+    if arguments.ebm:
+        told["ebm"] = yardstick(study.samples, Path(arguments.logs), in_memory(arguments.store).vectors)
+    if arguments.classes:
+        told["classes"] = of_classes(study)
+    show(told)
+    finish("whitebox", ratios(told, runs, arguments.names), **told)
 
 
-def rows_of(keys: Any) -> Iterator[npt.NDArray[np.int64]]:
-    """Indices of the keys of each item."""
-    for first, last in zip(keys.of_items.offsets[:-1], keys.of_items.offsets[1:], strict=True):
-        yield keys.of_items.values[first:last]
+def effects_of(runs: Runs, test: JudgedRows, card: ConceptCard, truth: Truth) -> dict[str, Any]:
+    """The effect of each anchor with its interval, and the true one: plumbing, and no result."""
+    effects, halves = intervals(runs.told[WHITE], test, runs.predicted[WHITE], card)
+    true = dict(zip(truth.factors, truth.taste.tolist(), strict=True))
+    return {
+        card.names[place]: [float(effects[place]), float(halves[place]), true.get(card.names[place], 0.0)]
+        for place in card.of_kind("anchor")
+    }
+
+
+def ratios(told: Mapping[str, Any], runs: Runs, names: str) -> dict[str, float]:
+    """What the last line ends with; unrounded."""
+    counted = {name: one for name, one in told["kept"].items() if one["counted"]}
+    found = {
+        "sum_error": max(error for one in runs.told.values() for error in one.errors),
+        "truth_hidden": told["truth"][HIDDEN],
+        "truth_unnamed": told["truth"][STRICT],
+        "intervention": told["pictures"][HIDDEN]["right"],
+        "what_if_slope": told["pictures"][HIDDEN]["slope"],
+        "jaccard": jaccard(runs.told[WHITE].tops),
+    }
+    for key, prefix in (("kept_grocery", "grocery, unseen"), ("kept_fashion", "")):
+        own = [one for name, one in counted.items() if name.startswith(prefix) and ("grocery" in name) == bool(prefix)]
+        if own:
+            found[key] = min(one["share"] for one in own)
+    if names:
+        last = json.loads(Path(names).read_text().strip().splitlines()[-1])["ratios"]
+        found["names"] = last["names"]
+    return found
 
 
 def main() -> None:
     """Train, explain, compare."""
     parser = argparse.ArgumentParser(description="The white box: exact, right, and what it costs.")
     parser.add_argument("--samples", type=Path, required=True)
-    parser.add_argument("--store", required=True, help="with a version of concepts")
-    parser.add_argument("--version", default="", help="of the concepts; the active one when it is not given")
+    parser.add_argument("--store", required=True, help="with numbers of the pixels, and an active version of concepts")
+    parser.add_argument("--logs", required=True, help="what the simulator wrote")
     parser.add_argument("--frozen", default="", help="store with vectors of the default head")
-    parser.add_argument("--hidden", default="", help="store with concepts that were built without anchors")
-    parser.add_argument("--hidden-version", default="")
-    parser.add_argument("--truth", required=True, help="truth.json of the simulator")
+    parser.add_argument("--photos", default="examples/grocery/images")
+    parser.add_argument("--items", default="examples/grocery/photos.csv")
+    parser.add_argument("--classes", default="", help="logs of --effect, with their samples in the folder 'samples'")
+    parser.add_argument("--fashion", nargs="*", default=[], help="samples of H&M, one folder or several")
+    parser.add_argument("--fashion-store", default="", help="of H&M, with an active version of concepts")
+    parser.add_argument("--ebm", action="store_true", help="the yardstick; needs interpret-core")
+    parser.add_argument("--names", default="", help="what benchmarks.whitebox_concepts printed, a file")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--out", default="", help="folder of the runs; a temporary one when it is not given")
-    parser.add_argument("--quick", action="store_true", help="one seed, two epochs")
+    parser.add_argument("--out", default="", help="folder of runs and renderings; a temporary one when it is not given")
+    parser.add_argument("--quick", action="store_true", help="one seed, two epochs, a quarter of the renderings")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.seeds = 1
     with tempfile.TemporaryDirectory() as folder:
         arguments.out = arguments.out or folder
-        measure(arguments)
-
-
-def measure(arguments: argparse.Namespace) -> None:
-    """All runs, the table, and the last line."""
-    samples, plans, console = Samples(arguments.samples), variants(arguments), Console(width=120)
-    of = plans["concepts"].transport
-    assert of is not None
-    truth, late_items = true_parts(arguments, samples, of)
-    late = np.array([item in late_items for item in samples.frame("test", ["raw_item_id"]).column(0).to_pylist()])
-    raw = np.array(samples.frame("test", ["raw_item_id"]).column(0).to_pylist())
-    auc: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    told: dict[str, list[Explained]] = defaultdict(list)
-    for seed in range(arguments.seeds):
-        for name, variant in plans.items():
-            result = run(name, variant, seed, arguments)
-            auc[name].append((result["all"], result["unseen_items"]))
-            if variant.model == "concepts" and variant.transport is not None:
-                told[name].append(replace(explained(result["out"], variant.transport, samples), items=raw))
-            console.print(f"seed {seed}, {name}: AUC {result['all']:.4f}, unseen items {result['unseen_items']:.4f}")
-    table = Table("variant", "AUC", "AUC, unseen items", title=f"{arguments.seeds} seeds")
-    for name, runs in auc.items():
-        table.add_row(name, *(f"{np.mean(of):.4f} ± {np.std(of):.4f}" for of in zip(*runs, strict=True)))
-    console.print(table)
-    slopes = [effects(one) for one in told["concepts"]]
-    means = {name: float(np.mean([one[name] for one in slopes])) for name in slopes[0]}
-    wanted = dict(
-        zip(KNOWN, np.mean(json.loads(Path(arguments.truth).read_text())["effects"]["taste"], axis=0), strict=True)
-    )
-    anchors = Table(
-        "anchor", "effect of 1 s.d.", "true", title="plumbing, no result: the effects are among the anchors"
-    )
-    for name, effect in sorted(means.items(), key=lambda one: -abs(one[1])):
-        anchors.add_row(name, f"{effect:+.3f}", f"{wanted[name]:+.3f}" if name in wanted else "0")
-    console.print(anchors)
-    correlations = {
-        name: float(np.mean([correlation(of_picture(one), truth, late, one.items) for one in runs]))
-        for name, runs in told.items()
-    }
-    shares = {name: named_share(runs) for name, runs in told.items()}
-    gained = {name: np.mean(runs, axis=0) - np.mean(auc["DIN, ids only"], axis=0) for name, runs in auc.items()}
-    ratios = {
-        "sum_error": max(max(one.error, one.exported_error) for runs in told.values() for one in runs),
-        "kept_grocery": float(gained["concepts"][0] / gained["DIN, concepts"][0]),  # of the same vectors
-        "kept_grocery_unseen": float(gained["concepts"][1] / gained["DIN, concepts"][1]),
-        "jaccard": jaccard([top_terms(one) for one in told["concepts"]]),
-    }
-    if "concepts, hidden anchors" in correlations:
-        ratios["truth_hidden"] = correlations["concepts, hidden anchors"]
-    aucs = {name: [round(float(value), 4) for value in np.mean(runs, axis=0)] for name, runs in auc.items()}
-    finish("whitebox", ratios, auc=aucs, correlation=correlations, rest_share=shares, effects=means)
-
-
-def named_share(runs: list[Explained]) -> float:
-    """How much of what the picture adds, in absolute size, is of rest and of concepts without a name."""
-    shares = []
-    for run_ in runs:
-        first = run_.contributions[0]
-        size = np.mean([np.abs(one.values).mean(axis=0) for one in run_.contributions], axis=0)
-        of_concepts = np.array(
-            [c is not None and t.kind != BIAS for c, t in zip(first.concepts, first.terms, strict=True)]
-        )
-        nameless = np.array([c is not None and not c.named for c in first.concepts])
-        shares.append(float(size[nameless].sum() / size[of_concepts].sum()))
-    return float(np.mean(shares))
+        measure(Study(arguments))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ LATE_SHARE = 0.33
 TASTE_GROUPS = 4
 COMMON_TASTE = {"warmth": 0.75, "brightness": 0.55, "greenness": -0.6}
 GROUP_TASTE_STD = 0.45
+CLASS_TASTE_STD = 1.0  # over the photos, where a class of theirs is what sells
 STATISTICS = tuple(COMMON_TASTE)
 WITHOUT_PRICE = 12
 PRICE_WEIGHT = -0.3
@@ -38,6 +40,43 @@ def pixel_statistics(path: Path) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
+class Looks:
+    """What of the photos has an effect.
+
+    Attributes:
+        names: of the V factors.
+        values: of each photo, of mean 0 over the photos, shape (P, V).
+        common: taste that all users share, shape (V,).
+        classes: of each photo, where the factors are classes; else empty.
+    """
+
+    names: tuple[str, ...]
+    values: Floats
+    common: Floats
+    classes: tuple[str, ...] = ()
+
+
+def pixel_looks(photos: list[Path]) -> Looks:
+    """Standardised pixel statistics."""
+    raw = np.array([list(pixel_statistics(path).values()) for path in photos])
+    return Looks(STATISTICS, (raw - raw.mean(axis=0)) / raw.std(axis=0), np.array([*COMMON_TASTE.values()]))
+
+
+def class_looks(photos: list[Path], column: str, seed: int) -> Looks:
+    """Whether a photo is of each class of a column of ``photos.csv``; what each is worth is drawn."""
+    with open(photos[0].parent.parent / "photos.csv", newline="", encoding="utf-8") as file:
+        rows = {int(row["item_id"]): row for row in csv.DictReader(file)}
+    if column not in next(iter(rows.values())):
+        raise SystemExit(f"photos.csv has no column {column!r}; there are: {', '.join(next(iter(rows.values())))}.")
+    classes = tuple(rows[int(path.stem)][column] for path in photos)
+    names = tuple(sorted(set(classes)))
+    values = np.array([[name == own for name in names] for own in classes], dtype=np.float64)
+    values -= values.mean(axis=0)
+    worth = np.random.default_rng([seed, 3]).normal(size=len(names))
+    return Looks(names, values, CLASS_TASTE_STD * worth / (values @ worth).std(), classes)
+
+
+@dataclass(frozen=True)
 class Catalogue:
     """Items, as columns of equal length I.
 
@@ -51,7 +90,7 @@ class Catalogue:
         tags: whether the item has each of ``TAGS``, shape (I, 12).
         quality: of the item itself, shape (I,).
         static: everything in the logit that does not depend on the user, but the photos; shape (I,).
-        statistics: standardised pixel statistics, the mean over the item's photos, shape (I, 3); zeros without a photo.
+        statistics: the factors of ``Looks``, the mean over the item's photos, shape (I, V); zeros without a photo.
         late: which items are launched in the last fifth.
     """
 
@@ -81,12 +120,12 @@ class Effects:
     activity: Floats
     title: Floats
     review: Floats
-    taste: Floats  # (TASTE_GROUPS, 3): common and group together
+    taste: Floats  # (TASTE_GROUPS, V): common and group together
     price: Floats  # (1,)
     tag: Floats
 
 
-def draw_effects(rng: np.random.Generator, items: int, seed: int, *, plain: bool) -> Effects:
+def draw_effects(rng: np.random.Generator, items: int, looks: Looks, seed: int, *, plain: bool) -> Effects:
     """Coefficients of so many items; a plain shop's prices and tags have none."""
 
     def words() -> Floats:
@@ -94,7 +133,6 @@ def draw_effects(rng: np.random.Generator, items: int, seed: int, *, plain: bool
         weights[:10] = rng.normal(0, 0.5, 10)
         return weights
 
-    common = np.array([COMMON_TASTE[name] for name in STATISTICS])
     own = np.random.default_rng([seed, 1])  # of what a plain shop has not, so that it is drawn as it ever was
     return Effects(
         quality=rng.normal(0, 0.35, items),
@@ -104,19 +142,18 @@ def draw_effects(rng: np.random.Generator, items: int, seed: int, *, plain: bool
         activity=rng.normal(0, 0.4, USERS),
         title=words(),
         review=words(),
-        taste=common + rng.normal(0, GROUP_TASTE_STD, (TASTE_GROUPS, 3)),
+        taste=looks.common + rng.normal(0, GROUP_TASTE_STD, (TASTE_GROUPS, len(looks.names))),
         price=np.zeros(1) if plain else np.array([PRICE_WEIGHT]),
         tag=np.zeros(len(TAGS)) if plain else own.normal(0, TAG_STD, len(TAGS)),
     )
 
 
 def draw_catalogue(
-    rng: np.random.Generator, photos: list[Path], effects: Effects, seed: int, *, plain: bool
+    rng: np.random.Generator, photos: list[Path], looks: Looks, effects: Effects, seed: int, *, plain: bool
 ) -> Catalogue:
     """Items that show the photos, and some that show none. Of a shop that is not plain some photos are second ones."""
     items = len(photos) + WITHOUT_PHOTO
-    raw = np.array([list(pixel_statistics(path).values()) for path in photos])
-    standard = np.concatenate([(raw - raw.mean(axis=0)) / raw.std(axis=0), np.zeros((WITHOUT_PHOTO, 3))])
+    standard = np.concatenate([looks.values, np.zeros((WITHOUT_PHOTO, len(looks.names)))])
     shop, category = rng.integers(0, SHOPS, items), rng.integers(0, CATEGORIES, items)
     title, review = rng.integers(0, 30, (items, 4)), rng.integers(0, 30, (items, 6))
     text = effects.title[title].sum(axis=1) + effects.review[review].sum(axis=1) / 2

@@ -35,6 +35,8 @@ can do better but by luck. Beside it stands the AUC of the same logits without t
 deviation of that part: how much the photos are worth.
 
 With ``--plain`` there are no second photos, prices and tags, and each photo is one item: the logs of docs/results.md.
+With ``--effect department`` the photos' part is no statistic of the pixels: it is what the photo's class is worth, of
+that column of ``photos.csv``, which then stands in ``items.csv``, too.
 """
 
 from __future__ import annotations
@@ -56,8 +58,11 @@ from shop import (
     WITHOUT_PHOTO,
     Catalogue,
     Floats,
+    Looks,
+    class_looks,
     draw_catalogue,
     draw_effects,
+    pixel_looks,
 )
 
 HERE = Path(__file__).resolve().parent
@@ -89,12 +94,13 @@ class _Affinity:
         self.value[user, category], self.at[user, category] = decayed + weight, at
 
 
-def simulate(out: Path, seed: int, *, plain: bool = False) -> dict[str, Any]:
+def simulate(out: Path, seed: int, *, plain: bool = False, effect: str = "") -> dict[str, Any]:
     """Draw the logs and write them to ``out``; return what ``truth.json`` holds."""
     rng = np.random.default_rng(seed)
     photos = sorted((HERE / "images").glob("*.jpg"))
-    effects = draw_effects(rng, len(photos) + WITHOUT_PHOTO, seed, plain=plain)
-    items = draw_catalogue(rng, photos, effects, seed, plain=plain)
+    looks = class_looks(photos, effect, seed) if effect else pixel_looks(photos)
+    effects = draw_effects(rng, len(photos) + WITHOUT_PHOTO, looks, seed, plain=plain)
+    items = draw_catalogue(rng, photos, looks, effects, seed, plain=plain)
     city, group = rng.integers(0, CITIES, USERS), rng.integers(0, TASTE_GROUPS, USERS)
     visual = items.statistics @ effects.taste.T  # (I, TASTE_GROUPS)
 
@@ -133,7 +139,7 @@ def simulate(out: Path, seed: int, *, plain: bool = False) -> dict[str, Any]:
                 pending.append((at + int(rng.integers(5, 300)), user, item, name))
         pending.sort()
 
-    _write(out, _of_items(items, plain=plain), city, impressions, behaviours)
+    _write(out, _of_items(items, _classes(photos, looks, effect), plain=plain), city, impressions, behaviours)
     clicks = np.array([row[3] for row in impressions])
     shown_late = np.isin([row[1] for row in impressions], items.item_id[items.late])
     test = np.arange(IMPRESSIONS) >= test_from
@@ -151,6 +157,7 @@ def simulate(out: Path, seed: int, *, plain: bool = False) -> dict[str, Any]:
         "click_rate": float(clicks.mean()),
         "late_items": sorted(int(i) for i in items.item_id[items.late]),
         "late_share_of_test": float(shown_late[test].mean()),
+        "factors": list(looks.names),
         "effects": {name: np.round(values, 6).tolist() for name, values in vars(effects).items()},
         "quality": dict(zip(items.item_id.tolist(), np.round(items.quality, 6).tolist(), strict=True)),
         "probabilities": np.round(probabilities, 6).tolist(),
@@ -176,7 +183,13 @@ def plain_auc(labels: npt.NDArray[Any], scores: Floats) -> float:
     return float((below + upto).sum() / 2 / (len(positive) * len(negative)))
 
 
-def _of_items(items: Catalogue, *, plain: bool) -> dict[str, list[Any]]:
+def _classes(photos: list[Path], looks: Looks, column: str) -> dict[str, dict[int, str]]:
+    """The class of each photo, where classes are what sells, by the column's name."""
+    ids = [int(path.stem) for path in photos]
+    return {column: dict(zip(ids, looks.classes, strict=True))} if looks.classes else {}
+
+
+def _of_items(items: Catalogue, classes: dict[str, dict[int, str]], *, plain: bool) -> dict[str, list[Any]]:
     """Columns of ``items.csv``, by their items' ids."""
 
     def images(ids: npt.NDArray[np.int64]) -> list[Any]:
@@ -195,6 +208,7 @@ def _of_items(items: Catalogue, *, plain: bool) -> dict[str, list[Any]]:
         "review": words("r", items.review),
         "price": ["" if np.isnan(price) else price for price in items.price.tolist()],
         "tags": ["|".join(np.array(TAGS)[row]) for row in items.tags],
+        **{name: [of.get(image, "") for image in items.image_id.tolist()] for name, of in classes.items()},
     }
     order = np.argsort(items.item_id).tolist()
     left_out = ("second_image_id", "price", "tags") if plain else ()
@@ -228,8 +242,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="Folder to write the logs to.")
     parser.add_argument("--seed", type=int, default=1, help="Seed of everything that is drawn.")
     parser.add_argument("--plain", action="store_true", help="No second photos, prices and tags.")
+    parser.add_argument("--effect", default="", help="Column of photos.csv whose classes sell, in place of the pixels.")
     arguments = parser.parse_args()
-    truth = simulate(arguments.out, arguments.seed, plain=arguments.plain)
+    truth = simulate(arguments.out, arguments.seed, plain=arguments.plain, effect=arguments.effect)
     best, blind = truth["reference"]["test"], truth["reference"]["without_photos"]
     print(
         f"simulated {IMPRESSIONS:,} impressions, click rate {truth['click_rate']:.1%}, "

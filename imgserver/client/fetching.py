@@ -104,6 +104,7 @@ class Fetch:
     def _one_round(self, rows: Ids, in_flight: int) -> tuple[Ids, CrossMediaError]:
         """Ask once for ``rows``; return those to ask for again, and why."""
         parts = deque(self._parts(rows))
+        alone = len(parts) == 1
         flying: deque[tuple[Transport, Ids, Pending, float]] = deque()
         again: list[Ids] = []
         why: CrossMediaError = DeadlineExceeded("")
@@ -111,7 +112,7 @@ class Fetch:
             while parts and len(flying) < in_flight:
                 transport, part = parts.popleft()
                 asked_at = time.monotonic()
-                flying.append((transport, part, self._start(transport, part), asked_at))
+                flying.append((transport, part, self._start(transport, part, alone), asked_at))
             transport, part, call, asked_at = flying.popleft()
             try:
                 reply = self.accept(transport, call.result(), self.ids[part])
@@ -161,7 +162,9 @@ class Fetch:
             self.values, self.status = self.values.copy(), self.status.copy()
         self.values[part], self.status[part] = reply.values, reply.status
 
-    def _start(self, transport: Transport, part: Ids) -> Pending:
+    def _start(self, transport: Transport, part: Ids, alone: bool) -> Pending:
         block = self.ids[part].astype("<i8").tobytes()
         request = pb.GetVectorsRequest(version=self.asked.version, image_ids=block, dtype=DTYPE_CODES[self.asked.dtype])
-        return transport.get_vectors(request, self.deadline.left())
+        start = getattr(transport, "get_vectors_alone", transport.get_vectors) if alone else transport.get_vectors
+        pending: Pending = start(request, self.deadline.left())
+        return pending

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 import grpc
@@ -19,14 +19,12 @@ from crossmedia.imgserver.client.arguments import check_servers
 from crossmedia.imgserver.client.failures import broken, translated
 from crossmedia.imgserver.client.security import ClientSecurity, Metadata, open_channel
 from crossmedia.imgserver.client.server_info import MAX_MESSAGE_BYTES
+from crossmedia.imgserver.client.silence import Watched
 from crossmedia.imgserver.wire import GET_VECTORS, METHODS, Method, Reply, VectorsReply, decode_reply
 from crossmedia.logs import REQUEST_ID_KEY, new_request_id
 from crossmedia.secret_files import Followed
 from crossmedia.v1 import image_server_pb2 as pb
 
-log = logging.getLogger(__name__)
-
-SILENT_S = 5.0  # after which it is said that nothing came
 CONNECT_OPTIONS = [
     # What is asked for at once fits, whatever limits a server tells; gRPC's own 4 MiB ceiling only gets in the way.
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -109,29 +107,18 @@ class Pending(Protocol):
 
 
 class _GrpcPending:
-    def __init__(self, call: Any, address: str, timeout_s: float, request: str):
-        self._call, self._address, self._timeout_s, self._request = call, address, timeout_s, request
+    def __init__(self, wait: Callable[[], bytes], address: str, timeout_s: float, request: str):
+        self._wait, self._address, self._timeout_s, self._request = wait, address, timeout_s, request
 
     def result(self) -> VectorsReply:
         try:
-            return decode_reply(self._bytes())
+            with Watched(self._address, self._timeout_s):
+                message = self._wait()
+            return decode_reply(message)
         except grpc.RpcError as error:
             raise translated(error, self._address, self._timeout_s, self._request) from None
         except ValueError as error:
             raise broken(self._address, str(error)) from None
-
-    def _bytes(self) -> bytes:
-        """What came; a server that is silent for long is said to be."""
-        with suppress(grpc.FutureTimeoutError):
-            early: bytes = self._call.result(timeout=SILENT_S)
-            return early
-        log.warning(
-            "The image server at %s has been silent for %.0f s: it computes images that are not stored, or it hangs. "
-            "Waiting for at most %.0f s more.",
-            *(self._address, SILENT_S, max(0.0, self._timeout_s - SILENT_S)),
-        )
-        late: bytes = self._call.result()
-        return late
 
 
 class GrpcTransport:
@@ -194,7 +181,18 @@ class GrpcTransport:
         """Start ``GetVectors``."""
         start, number = self._method(GET_VECTORS), new_request_id()
         call = start.future(request.SerializeToString(), timeout=timeout_s, metadata=self._metadata(number))
-        return _GrpcPending(call, self.address, timeout_s, number)
+        return _GrpcPending(call.result, self.address, timeout_s, number)
+
+    def get_vectors_alone(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
+        """``GetVectors`` that begins when its result is asked for, and then blocks.
+
+        For a call that no other of its ``get`` is beside: gRPC starts a thread for one that does not block, if there
+        is none, and hands the reply over from there, which takes as long as a small call.
+        """
+        start, number = self._method(GET_VECTORS), new_request_id()
+        message, metadata = request.SerializeToString(), self._metadata(number)
+        wait = partial(start, message, timeout=timeout_s, metadata=metadata)
+        return _GrpcPending(wait, self.address, timeout_s, number)
 
     def _metadata(self, request: str) -> Metadata:
         token = () if self._token is None else self._token.now()

@@ -334,3 +334,27 @@ def test_the_report_in_a_browser(page: Path, tmp_path: Path, width: int) -> None
     assert not found["tooWide"]
     assert found["smallest"] >= 10
     assert found["requests"] == 0
+
+
+def test_a_class_sells_in_place_of_the_pixels(simulate: ModuleType, tmp_path: Path) -> None:
+    truth = simulate.simulate(tmp_path, 1, plain=True, effect="department")
+    assert truth["factors"] == ["Fruit", "Packages", "Vegetables"]
+    with open(tmp_path / "items.csv", newline="", encoding="utf-8") as file:
+        items = list(csv.DictReader(file))
+    with open(GROCERY / "photos.csv", newline="", encoding="utf-8") as file:
+        classes = {row["item_id"]: row["department"] for row in csv.DictReader(file)}
+    assert all(item["department"] == classes.get(item["image_id"], "") for item in items)
+    worth = dict(zip(truth["factors"], np.mean(truth["effects"]["taste"], axis=0), strict=True))
+    logits = np.log(np.array(truth["probabilities"]) / (1 - np.array(truth["probabilities"])))
+    with open(tmp_path / "impressions.csv", newline="", encoding="utf-8") as file:
+        shown = [row["item_id"] for row in csv.DictReader(file)]
+    of_item = {item["item_id"]: item["department"] for item in items}
+    own = np.array([of_item[item] for item in shown])
+    means = {name: logits[own == name].mean() for name in worth}
+    best, worst = max(worth, key=worth.__getitem__), min(worth, key=worth.__getitem__)
+    assert means[best] - means[worst] == pytest.approx(worth[best] - worth[worst], abs=0.35)
+
+
+def test_a_class_that_photos_do_not_have_is_refused(simulate: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="no column 'colour'"):
+        simulate.simulate(tmp_path, 1, effect="colour")

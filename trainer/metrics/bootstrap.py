@@ -166,6 +166,30 @@ def interval_over(sets: Sequence[PairedRows], *, metric: Metric, draws: int = 20
     Raises:
         ValueError: as ``paired_interval``.
     """
+    mean, found = differences_over(sets, metric=metric, draws=draws, seed=seed)
+    defined = found[np.isfinite(found)]
+    # A draw without both classes says nothing. Where that is no exception, the rows are too few for an interval.
+    half = NORMAL95 * float(defined.std(ddof=1)) if len(defined) > max(1, 0.9 * draws) else float("nan")
+    return Interval(mean, mean - half, mean + half)
+
+
+def differences_over(
+    sets: Sequence[PairedRows], *, metric: Metric, draws: int = 200, seed: int = 0
+) -> tuple[float, Float64Array]:
+    """The difference that ``interval_over`` is of, and that of each draw, shape (draws,); NaN where it has none.
+
+    With one seed of the draws, the same users, items, sets and seeds are drawn for any predictions of the same rows, so
+    that draws of several differences belong together, as for the interval of a ratio.
+
+    Args:
+        sets: as for ``interval_over``.
+        metric: as for ``paired_interval``.
+        draws: as for ``paired_interval``.
+        seed: as for ``paired_interval``.
+
+    Raises:
+        ValueError: as ``paired_interval``.
+    """
     user_codes, n_users = _codes([rows.users for rows in sets])
     item_codes, n_items = _codes([rows.items for rows in sets])
     scored = [_Scored(*each, metric) for each in zip(sets, user_codes, item_codes, strict=True)]
@@ -179,11 +203,7 @@ def interval_over(sets: Sequence[PairedRows], *, metric: Metric, draws: int = 20
             for each, times in zip(scored, chosen, strict=True)
         ]
         found[number] = np.average(differences, weights=chosen)
-    mean = float(np.mean([each.difference(np.ones(len(each.users)), np.ones(each.seeds)) for each in scored]))
-    defined = found[np.isfinite(found)]
-    # A draw without both classes says nothing. Where that is no exception, the rows are too few for an interval.
-    half = NORMAL95 * float(defined.std(ddof=1)) if len(defined) > max(1, 0.9 * draws) else float("nan")
-    return Interval(mean, mean - half, mean + half)
+    return float(np.mean([each.difference(np.ones(len(each.users)), np.ones(each.seeds)) for each in scored])), found
 
 
 class _Scored:

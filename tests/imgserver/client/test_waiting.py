@@ -21,7 +21,7 @@ from crossmedia.config import KEPT, Command
 from crossmedia.disk import replacing
 from crossmedia.door import told
 from crossmedia.errors import BadInput, DeadlineExceeded, ServerUnavailable, StoreError
-from crossmedia.imgserver.client import ImageClient, transports
+from crossmedia.imgserver.client import ImageClient, silence
 from crossmedia.imgserver.client.retries import Deadline, Tries, until_answered
 
 
@@ -111,8 +111,8 @@ def test_training_says_that_it_waits_when_its_server_dies(store: Path, tmp_path:
 def test_a_server_that_hangs_is_said_to_be_silent(
     daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(transports, "SILENT_S", 0.3)
-    with ImageClient(daemon.address, timeout_s=1.5) as client:
+    monkeypatch.setattr(silence, "SILENT_S", 0.3)
+    with ImageClient(daemon.address, timeout_s=3) as client:
         assert client.get([1]).ok.all()
         assert caplog.messages == []
         os.kill(daemon.pid, signal.SIGSTOP)
@@ -121,8 +121,9 @@ def test_a_server_that_hangs_is_said_to_be_silent(
                 client.get([2])
         finally:
             os.kill(daemon.pid, signal.SIGCONT)
-    assert "has been silent for 0 s" in caplog.messages[0]
-    assert "Waiting for at most 1 s more" in caplog.messages[0]
+    said = [message for message in caplog.messages if "has been silent" in message]
+    assert len(said) == 1
+    assert "Waiting for at most" in said[0]
 
 
 def test_a_place_that_cannot_be_written_is_a_mistake_and_no_full_disk(tmp_path: Path) -> None:
