@@ -291,7 +291,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Do not look at a body: the connection is closed behind the answer, which its sender reads if it was read."""
         self.close_connection = True
         length = headers.get("content-length", "")
-        self.rfile.read(min(int(length), REFUSED_BYTES) if length.isascii() and length.isdigit() else 0)
+        self.rfile.read(min(int(length[:18]), REFUSED_BYTES) if length.isascii() and length.isdigit() else 0)
 
     def _body(self, headers: dict[str, str]) -> bytes:
         length = headers.get("content-length", "")

@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--server", default="localhost:7070")
     parser.add_argument("--replicas", type=int, default=2)
     arguments = parser.parse_args()
-    deployment = serve.deployment(Scores, num_replicas=arguments.replicas)
+    deployment: Any = serve.deployment(Scores, num_replicas=arguments.replicas)
     serve.run(deployment.bind(os.path.abspath(arguments.model), arguments.server))
     print("answering at http://localhost:8000", flush=True)
     while True:

@@ -20,7 +20,7 @@ from crossmedia.trainer.commands.serving import serve
 from crossmedia.trainer.scorer import Scorer
 
 SCRIPT = ROOT / "examples" / "ray" / "serve.py"
-BODY = {"user": {"user_id": "u1"}, "candidates": {"item_id": ["i1", "i55"]}, "now": 2000}
+BODY: dict[str, Any] = {"user": {"user_id": "u1"}, "candidates": {"item_id": ["i1", "i55"]}, "now": 2000}
 
 
 def test_a_replica_scores_as_the_scorer_does(shop: Shop) -> None:
@@ -31,9 +31,7 @@ def test_a_replica_scores_as_the_scorer_does(shop: Shop) -> None:
     spec.loader.exec_module(module)
     replica = module.Scores(str(shop.exported), shop.images.address)
     expected = Scorer.load(shop.exported, server=shop.images.address, items="").answer(
-        BODY["user"],
-        BODY["candidates"],
-        2000,  # type: ignore[arg-type]
+        BODY["user"], BODY["candidates"], 2000
     )
     found = replica.score(BODY)
     assert found["score"] == pytest.approx(expected.probabilities)

@@ -31,8 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "white"
-    labels = {"labels": ("click", "buy")}
-    fit(FitConfig(str(folder), str(out), model="concepts", **SETTINGS, **labels), transports())
+    fit(FitConfig(str(folder), str(out), model="concepts", labels=("click", "buy"), **SETTINGS), transports())
     return out
 
 
