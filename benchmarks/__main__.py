@@ -17,12 +17,21 @@ HELPERS = (
     "plot",
     "plot_exchange",
     "plot_fashion",
+    "plot_whitebox",
     "plot_worth",
     "repeated",
     "serving_peers",
     "whitebox_bank",
     "whitebox_disentangled",
+    "whitebox_ebm",
+    "whitebox_interventions",
+    "whitebox_kept",
     "whitebox_rendering",
+    "whitebox_runs",
+    "whitebox_speed",
+    "whitebox_study",
+    "whitebox_tables",
+    "whitebox_truth",
 )
 
 

@@ -11,7 +11,8 @@ measured with them hidden (``benchmarks/whitebox_bank.py``): the correlation of 
 on photos that training never saw; photos that are rendered warmer, brighter, greener; what that sells. ``--classes``
 are logs of ``simulate.py --effect department`` with their samples in the folder ``samples``: what sells there is no
 number of the pixels. ``--fashion`` are samples of H&M, several: what is kept of what pictures are worth to DIN.
-``--names`` is what ``benchmarks.whitebox_concepts`` printed. Shuffled photos and random directions must fail.
+``--names`` is what ``benchmarks.whitebox_concepts`` printed. Shuffled photos and random directions must fail; what only
+stands beside the others is trained with one seed.
 Deletion tests are left out: in a sum they are passed by construction.
 """
 
@@ -31,10 +32,12 @@ import numpy.typing as npt
 from benchmarks.parts import finish
 from benchmarks.whitebox_bank import Bank, hidden_bank, pca_bank, random_bank, strict_bank
 from benchmarks.whitebox_disentangled import dci, importances, one_code_r2
+from benchmarks.whitebox_ebm import yardstick
 from benchmarks.whitebox_interventions import Pairs, moved, what_if
-from benchmarks.whitebox_kept import IDS, WHITE, fashion, kept
+from benchmarks.whitebox_kept import PICTURES, WHITE, fashion, kept
 from benchmarks.whitebox_rendering import FACTORS
-from benchmarks.whitebox_runs import Variant, jaccard, of_bank
+from benchmarks.whitebox_runs import Variant, in_memory, jaccard, of_bank
+from benchmarks.whitebox_speed import milliseconds
 from benchmarks.whitebox_study import HIDDEN, RANDOM, SHUFFLED, STRICT, Runs, Study, Told, train, variants
 from benchmarks.whitebox_tables import show
 from benchmarks.whitebox_truth import Truth, ceiling
@@ -87,7 +90,7 @@ def of_classes(study: Study) -> dict[str, Any]:
     truth = Truth.of(logs / "truth.json", study.photos, Path(study.arguments.items))
     head, card = build_concepts(study.early(truth))
     variant = Variant("concepts", of_bank(Bank(head, card), truth.photos, study.features))
-    runs = train(study, {CLASSES: variant, f"{IDS}, class sells": Variant("din", None)}, logs / "samples", truth)
+    runs = train(study, {CLASSES: variant}, logs / "samples", truth)
     told, names = runs.told[CLASSES], card.names
     effects = dict(zip(names, told.effects.mean(axis=0).tolist(), strict=True))
     largest = dict(sorted(effects.items(), key=lambda one: -abs(one[1]))[:5])
@@ -124,6 +127,7 @@ def of_pictures(study: Study, banks: Mapping[str, Bank], runs: Runs, pairs: Pair
             "drift": max(one.drift for one in moves),
             "slope": float(np.mean([one.slope for one in uplifts])),
             "correlation": float(np.mean([one.correlation for one in uplifts])),
+            "points": np.stack([np.mean([one.model for one in uplifts], axis=0), uplifts[0].truth], axis=1).tolist(),
         }
     return found
 
@@ -140,11 +144,14 @@ def measure(study: Study) -> None:
     learnt, pairs = study.renderings()
     whole, hidden = bank_of(arguments.store), hidden_bank(early, learnt)
     banks = {HIDDEN: hidden, STRICT: strict_bank(early), RANDOM: random_bank(early, hidden, 0)}
-    runs = train(study, variants(study, banks), Path(arguments.samples), truth)
+    plans = variants(study, banks)
+    runs = train(study, plans, Path(arguments.samples), truth)
     test, items = JudgedRows.of(study.samples, "click"), study.items
     told: dict[str, Any] = {"auc": {name: np.mean(auc, axis=0).tolist() for name, auc in runs.auc.items()}}
     told["auc_std"] = {name: np.std(auc, axis=0).tolist() for name, auc in runs.auc.items()}
+    told["seeds"] = {name: len(auc) for name, auc in runs.auc.items()}
     told["truth"] = {name: float(np.mean(one.truth)) for name, one in runs.told.items()}
+    told["late"] = {name: np.mean(runs.told[name].late, axis=0).tolist() for name in (HIDDEN, STRICT)}
     told["ceiling"] = ceiling(study.features[:, : -len(ANCHORS)], truth)
     told["nameless"] = {name: float(np.mean(one.nameless)) for name, one in runs.told.items()}
     told["pictures"] = of_pictures(study, {WHITE: whole, HIDDEN: hidden}, runs, pairs, items)
@@ -157,10 +164,14 @@ def measure(study: Study) -> None:
         own = fashion(samples, arguments.fashion_store, arguments.seeds, study.out)
         shares |= {f"{Path(samples).name}, {part}": one for part, one in own.items()}
     told["kept"] = {name: asdict(one) | {"counted": one.counted} for name, one in shares.items()}
+    speeds = {name: study.out / f"{name.replace(' ', '-').replace(',', '')}-0" for name in (WHITE, PICTURES)}
+    told["milliseconds"] = milliseconds(speeds, plans, Path(arguments.samples), Path(arguments.logs))
+    if arguments.ebm:
+        told["ebm"] = yardstick(study.samples, Path(arguments.logs), in_memory(arguments.store).vectors)
     if arguments.classes:
         told["classes"] = of_classes(study)
     show(told)
-    finish("whitebox", ratios(told, runs, arguments.names), seeds=arguments.seeds, **told)
+    finish("whitebox", ratios(told, runs, arguments.names), **told)
 
 
 def effects_of(runs: Runs, test: JudgedRows, card: ConceptCard, truth: Truth) -> dict[str, Any]:
@@ -189,8 +200,8 @@ def ratios(told: Mapping[str, Any], runs: Runs, names: str) -> dict[str, float]:
         if own:
             found[key] = min(one["share"] for one in own)
     if names:
-        last = json.loads(Path(names).read_text().splitlines()[-1])["ratios"]
-        found["names"] = min(value for key, value in last.items() if key.startswith("names_") and "random" not in key)
+        last = json.loads(Path(names).read_text().strip().splitlines()[-1])["ratios"]
+        found["names"] = last["names"]
     return found
 
 
@@ -206,6 +217,7 @@ def main() -> None:
     parser.add_argument("--classes", default="", help="logs of --effect, with their samples in the folder 'samples'")
     parser.add_argument("--fashion", nargs="*", default=[], help="samples of H&M, one folder or several")
     parser.add_argument("--fashion-store", default="", help="of H&M, with an active version of concepts")
+    parser.add_argument("--ebm", action="store_true", help="the yardstick; needs interpret-core")
     parser.add_argument("--names", default="", help="what benchmarks.whitebox_concepts printed, a file")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", default="", help="folder of runs and renderings; a temporary one when it is not given")

@@ -26,7 +26,6 @@ BACKBONE = "efficientnet_lite0#photometry"
 # One grey level more of each factor, as the simulator measures it: red - blue; the mean; green - (red + blue) / 2.
 FACTORS = {"warmth": (0.5, 0.0, -0.5), "brightness": (1.0, 1.0, 1.0), "greenness": (-1 / 3, 2 / 3, -1 / 3)}
 STEPS = (0.25, 0.5, 1.0)  # of a standard deviation over the photos
-JITTER = 14.0  # grey levels: the deviation of what is added at random, half a standard deviation of warmth
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
@@ -66,9 +65,9 @@ def single_steps(deviations: Floats) -> Floats:
     return np.stack([np.zeros(3), *steps])
 
 
-def random_changes(count: int, rng: np.random.Generator) -> Floats:
-    """The photo as it is, and others that have more and less of each factor by chance: shape (count, 3)."""
-    return np.concatenate([np.zeros((1, 3)), rng.normal(0, JITTER, (count - 1, 3))])
+def random_changes(count: int, deviations: Floats, rng: np.random.Generator) -> Floats:
+    """The photo as it is, and others with more and less of each factor, as photos differ: shape (count, 3)."""
+    return np.concatenate([np.zeros((1, 3)), rng.normal(0, 1, (count - 1, 3)) * deviations])
 
 
 def embedded(photos: Mapping[int, Path], changes: Mapping[int, Floats], folder: Path) -> Rendered:

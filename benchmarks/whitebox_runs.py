@@ -30,7 +30,7 @@ from crossmedia.trainer.reasons.contributions import Contributions, additive, co
 from crossmedia.trainer.reasons.what_if import Effects, effects
 from crossmedia.trainer.runs.checkpoint import load_cards, load_model
 
-RECIPE = RECIPES["grocery"]
+RECIPE = {images: {**recipe, "averaging": True} for images, recipe in RECIPES["grocery"].items()}  # as fit by default
 SPACE = "image"
 ROWS = 512
 Floats = npt.NDArray[np.float64]

@@ -36,6 +36,9 @@ HIDDEN, STRICT, RANDOM, SHUFFLED = (
     *("concepts, hidden anchors", "concepts, no anchors at all"),
     *("concepts, random directions", "concepts, shuffled photos"),
 )
+FROZEN, WITHOUT = "DIN, frozen vectors", "concepts, ids only"
+CONTROLS = {STRICT, RANDOM, SHUFFLED, FROZEN, WITHOUT}
+CONTROL_SEEDS = 1  # of what only has to fail, or stands beside; the others have all
 RENDERINGS, QUICK_RENDERINGS = 16, 4  # of a photo that probes learn from
 Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[Any]
@@ -74,7 +77,7 @@ class Study:
         """Photos that probes learn from, and pairs of the others that they are judged by."""
         rng, early, late = np.random.default_rng(0), self.truth.early_photos(), self.truth.late_photos()
         count = QUICK_RENDERINGS if self.arguments.quick else RENDERINGS
-        learnt = {int(photo): random_changes(count, rng) for photo in early}
+        learnt = {int(photo): random_changes(count, self.truth.scale, rng) for photo in early}
         steps = single_steps(self.truth.scale)
         folder = self.out / f"renderings-{count}"
         own = embedded(self.photos, learnt, folder / "learnt")
@@ -89,9 +92,9 @@ def variants(study: Study, banks: dict[str, Bank]) -> dict[str, Variant]:
     for name, bank in banks.items():
         found[name] = Variant("concepts", of_bank(bank, study.truth.photos, study.features))
     found[SHUFFLED] = Variant("concepts", shuffled(concepts, 7))
-    found["concepts, ids only"] = Variant("concepts", None)
+    found[WITHOUT] = Variant("concepts", None)
     if study.arguments.frozen:
-        found["DIN, frozen vectors"] = Variant("din", in_memory(study.arguments.frozen))
+        found[FROZEN] = Variant("din", in_memory(study.arguments.frozen))
     return found
 
 
@@ -102,6 +105,7 @@ class Told:
     errors: list[float] = field(default_factory=list)
     truth: list[float] = field(default_factory=list)
     nameless: list[float] = field(default_factory=list)
+    late: list[Floats] = field(default_factory=list)
     tops: list[list[set[str]]] = field(default_factory=list)
     slopes: list[Floats] = field(default_factory=list)
     amounts: Floats = field(default_factory=lambda: np.zeros((0, 0)))
@@ -109,7 +113,8 @@ class Told:
     def add(self, found: Explained, truth: Truth, items: list[str]) -> None:
         """Another seed."""
         self.errors.append(max(found.error, found.exported_error))
-        self.truth.append(truth.correlation(found.picture, items))
+        self.late.append(truth.beside(found.picture, items))
+        self.truth.append(float(np.corrcoef(*self.late[-1].T)[0, 1]))
         self.nameless.append(nameless_share(found))
         self.tops.append(top_terms(found))
         self.slopes.append(found.slopes)
@@ -142,12 +147,14 @@ class Runs:
 
 
 def train(study: Study, plans: Mapping[str, Variant], samples: Path, truth: Truth) -> Runs:
-    """All runs, seed by seed; what ended before is not trained again."""
+    """All runs, seed by seed, of controls the first; what ended before is not trained again."""
     opened = Samples(samples)
     items = opened.frame("test", ["raw_item_id"]).column(0).to_pylist()
     found = Runs({name: [] for name in plans}, {name: [] for name in plans}, {})
     for seed in range(study.arguments.seeds):
         for name, variant in plans.items():
+            if seed >= CONTROL_SEEDS and name in CONTROLS:
+                continue
             result = run(name, variant, seed, samples, study.out, study.arguments.quick)
             test = result["test"]
             found.auc[name].append((test["all"]["auc"], test["unseen_items"]["auc"]))

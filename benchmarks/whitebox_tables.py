@@ -18,6 +18,9 @@ def show(told: Mapping[str, Any]) -> None:
     _pictures(told["pictures"])
     _disentangled(told["disentangled"])
     _kept(told["kept"])
+    print(f"milliseconds a request of 200: {_numbers(told['milliseconds'])}")
+    if "ebm" in told:
+        print(f"EBM on the table of concepts: AUC {told['ebm'][0]:.4f}, unseen items {told['ebm'][1]:.4f}")
     for name, one in told["controls"].items():
         print(f"{name}: of {one['effects']} effects {one['without_zero']} have an interval without 0")
     if "classes" in told:
@@ -30,11 +33,11 @@ def show(told: Mapping[str, Any]) -> None:
 
 
 def _auc(told: Mapping[str, Any]) -> None:
-    table = Table("variant", "AUC", "AUC, unseen items", "picture and truth", "without a name")
+    table = Table("variant", "seeds", "AUC", "AUC, unseen items", "picture and truth", "without a name")
     for name, means in told["auc"].items():
         cells = (f"{mean:.4f} ± {std:.4f}" for mean, std in zip(means, told["auc_std"][name], strict=True))
         truth, nameless = (f"{told[of][name]:.3f}" if name in told[of] else "" for of in ("truth", "nameless"))
-        table.add_row(name, *cells, truth, nameless)
+        table.add_row(name, str(told["seeds"][name]), *cells, truth, nameless)
     console.print(table)
     print(f"ridge regression of the true effect, early photos to late ones: {told['ceiling']:.3f}")
 

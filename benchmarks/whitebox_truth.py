@@ -82,8 +82,8 @@ class Truth:
         """Where photos stand in ``photos``."""
         return np.searchsorted(self.photos, photos)
 
-    def correlation(self, picture: Floats, items: Sequence[str]) -> float:
-        """Between what a model's picture adds to rows and the true effect, over late photos, each counted once.
+    def beside(self, picture: Floats, items: Sequence[str]) -> Floats:
+        """What a model's picture adds to rows, and the true effect, of late photos, each once: shape (late, 2).
 
         Args:
             picture: shape (R,).
@@ -91,8 +91,8 @@ class Truth:
         """
         shown = np.array([self.photo_of[item] if item in self.late else -1 for item in items])
         photos = np.unique(shown[shown >= 0])
-        own = [picture[shown == photo].mean() for photo in photos]
-        return float(np.corrcoef(own, self.effect[self.places(photos)])[0, 1])
+        own = np.array([picture[shown == photo].mean() for photo in photos])
+        return np.stack([own, self.effect[self.places(photos)]], axis=1)
 
 
 def _pixels(photos: dict[int, Path]) -> Floats:

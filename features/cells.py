@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +10,7 @@ import pyarrow.compute as pc
 
 from crossmedia.features.batch import Int64Array
 from crossmedia.keys import Column, full_keys, is_text, keys, texts
+from crossmedia.list_cells import Entries, entries_of, is_list
 
 BETWEEN, ESCAPE = "\x1f", "\x1e"  # ASCII's separators: what stands between entries here, and what hides it in one
 
@@ -55,23 +54,6 @@ def _whole(column: Column) -> Column:
     return column
 
 
-@dataclass(frozen=True)
-class _Entries(Column):
-    """The entries of a column of lists; errors name the row that one is in."""
-
-    parents: Int64Array | None = None
-
-    def row(self, bad: Any) -> int:
-        assert self.parents is not None
-        return self.first_row + int(self.parents[int(np.argmax(np.asarray(bad)))]) + 1
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether a type is one of lists."""
-    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(is_kind(kind) for is_kind in lists)
-
-
 def entries(column: Column, separator: str = "", read: Callable[[Column], pa.Array] = id_keys) -> pa.ListArray:
     """The keys in each cell, in order; a null or an empty cell has none, and nulls among several are left out.
 
@@ -86,17 +68,15 @@ def entries(column: Column, separator: str = "", read: Callable[[Column], pa.Arr
     column = column.plain()
     values = column.values
     if is_list(values.type):
-        # By lengths: an empty cell may still stand over entries, which list_parent_indices counts.
-        lengths = np.asarray(pc.fill_null(pc.list_value_length(values), 0)).astype(np.int64)
-        parents = np.repeat(np.arange(len(values)), lengths)
-        found = read(_Entries(pc.list_flatten(values), column.name, column.where, column.first_row, parents))
+        one_by_one = entries_of(column)
+        parents, found = one_by_one.parents, read(one_by_one)
     elif is_text(values.type) and separator:
         cells = texts(column)
         there = np.flatnonzero(np.asarray(pc.is_valid(cells)))
         parted = pc.split_pattern(cells.drop_null(), separator)
         parents = there[np.asarray(pc.list_parent_indices(parted))]
         trimmed = pc.utf8_trim_whitespace(pc.list_flatten(parted))
-        found = read(_Entries(trimmed, column.name, column.where, column.first_row, parents))
+        found = read(Entries(trimmed, column.name, column.where, column.first_row, parents))
     elif pa.types.is_null(values.type):
         return pa.array([[]] * len(values), pa.list_(pa.string()))
     else:

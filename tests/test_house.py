@@ -38,6 +38,7 @@ GROUND = {
         "hosts",
         "interrupts",
         "keys",
+        "list_cells",
         "logs",
         "looks",
         "names",
@@ -153,6 +154,14 @@ def test_what_a_status_and_a_version_are_stands_in_one_file(where: str, words: s
 def test_the_base_install_needs_no_torch(code: str) -> None:
     heavy = "{'torch', 'lmdb', 'openvino', 'PIL', 'numba', 'matplotlib', 'faiss'}"
     check = f"import sys; {code}; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_vectors_for_any_loader_need_torch_and_safetensors_alone() -> None:
+    """Beside the base install: who has a trainer installs none of ours."""
+    ours = "{'faiss', 'jinja2', 'lightgbm', 'lmdb', 'matplotlib', 'numba', 'openvino', 'scipy', 'tensorboard'}"
+    check = f"import sys, crossmedia.torch; print(sorted({ours} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -88,29 +89,20 @@ def with_vectors(
     sources = dict(images) if isinstance(images, Mapping) else {IMAGE_SPACE: images}
     what = "an ImageClient, an ImageHead, or a dict of them by the names of spaces"
     must(bool(sources) and all(isinstance(one, Source) for one in sources.values()), "images", images, what)
-    named, there = columns_of(columns, list(sources)), _device(sources, device)
-    spaces = Spaces({name: _images(name, one, there) for name, one in sources.items()})
-    return VectorLoader(loader, spaces, named, depth, there, max_missing)
+    named = columns_of(columns, list(sources))
+    used = {name: one for name, one in sources.items() if name in {how.space for how in named.values()}}
+    spaces = Spaces({name: ImageHead(one) if isinstance(one, ImageClient) else one for name, one in used.items()})
+    return VectorLoader(loader, spaces, named, depth, _where(used, device), max_missing)
 
 
-def _device(sources: Mapping[str, Source], given: torch.device | str | None) -> torch.device:
-    """Where vectors go."""
+def _where(sources: Mapping[str, Source], given: torch.device | str | None) -> torch.device | ImageHead:
     if given is None:
-        return next((one.device for one in sources.values() if isinstance(one, ImageHead)), torch.device("cpu"))
+        return next((one for one in sources.values() if isinstance(one, ImageHead)), torch.device("cpu"))
     must(isinstance(given, str | torch.device), "device", given, "a device of PyTorch, such as 'cuda'")
     device = own_device(str(given))
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return device
-
-
-def _images(name: str, source: Source, device: torch.device) -> ImageHead:
-    """The vectors of a space, on a device."""
-    if isinstance(source, ImageClient):
-        return ImageHead(source).to(device)
-    if source.device != device:
-        raise BadInput(f"The ImageHead is on {source.device}, and vectors go to {device}: move it, head.to({device}).")
-    return source
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +117,7 @@ class VectorLoader:
         spaces: where vectors come from.
         columns: of ids, by what they are called.
         depth: batches that are fetched ahead.
-        device: where vectors go.
+        where: vectors go: a device; or an ``ImageHead``, wherever it is when an epoch begins.
         max_missing: share of the images asked for that may be missing.
 
     Example:
@@ -145,8 +137,13 @@ class VectorLoader:
     spaces: Spaces
     columns: Mapping[str, Ids]
     depth: int
-    device: torch.device
+    where: torch.device | ImageHead
     max_missing: float
+
+    @property
+    def device(self) -> torch.device:
+        """Where vectors go now."""
+        return self.where if isinstance(self.where, torch.device) else self.where.device
 
     def __len__(self) -> int:
         """Batches of the loader; a ``TypeError`` where it has no length."""
@@ -158,12 +155,13 @@ class VectorLoader:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        self._check_nulls()
+        device = self.device
+        self._check_sources(device)
         missing, number = Missing(self.spaces.stats), 0
         try:
-            for ready in vectors_ahead(self.loader, self._wanted, self.spaces, self.device, self.depth):
+            for ready in vectors_ahead(self.loader, partial(self._wanted, device), self.spaces, device, self.depth):
                 missing.check(self.max_missing)
-                batch = self._given(ready)
+                batch = self._given(ready, device)
                 number += 1
                 yield batch
         except CrossMediaError as error:
@@ -172,37 +170,42 @@ class VectorLoader:
         if self.max_missing < 1:
             missing.check_found()
 
-    def _wanted(self, batch: Any) -> Wanted[_Arrays]:
+    def _wanted(self, device: torch.device, batch: Any) -> Wanted[_Arrays]:
         found = find(batch, self.columns, "the batch")
-        tensors = {} if self.device.type == "cpu" else {name: one.numpy() for name, one in batch.items() if _packs(one)}
+        tensors = {} if device.type == "cpu" else {name: one.numpy() for name, one in batch.items() if _packs(one)}
         return Wanted(found.keys, _Arrays(found.places, tensors))
 
-    def _given(self, ready: Ready[Any, _Arrays]) -> dict[str, Any]:
+    def _given(self, ready: Ready[Any, _Arrays], device: torch.device) -> dict[str, Any]:
         batch = dict(ready.of)
-        if self.device.type != "cpu":
+        if device.type != "cpu":
             packed: dict[str, Any] = ready.made.tensors
-            batch = {name: packed[name] if name in packed else _there(one, self.device) for name, one in batch.items()}
+            batch = {name: packed[name] if name in packed else _there(one, device) for name, one in batch.items()}
         vectors = self.spaces(ready.keys, ready.fetched)
         for name, how in self.columns.items():
             found: ImageVectors = vectors[how.space].placed(cast(Tensor, ready.made.places[name]))  # sent by now
             batch[name + VECTORS], batch[name + OK] = found.values, found.ok
         return batch
 
-    def _check_nulls(self) -> None:
-        """Refuse a null that is an image, whose vector would never be seen.
+    def _check_sources(self, device: torch.device) -> None:
+        """Refuse a head that is elsewhere, and a null that is an image, whose vector would never be seen.
 
         Raises:
             BadInput: one is.
         """
-        images = dict(self.spaces.items())
-        for name, how in self.columns.items():
-            source = images[how.space]
-            assert isinstance(source, ImageHead)
-            if how.null > NULL_IMAGE and source.holds(how.null):
+        for space, images in self.spaces.items():
+            assert isinstance(images, ImageHead)
+            if images.head is None:
+                images.to(device)  # nothing but the mark of where it is
+            elif images.device != device:
                 raise BadInput(
-                    f"{how.null} stands for no image in the column {name!r}, and is the id of an image that has a "
-                    f"vector. Let another number stand for none, such as -1, or begin to count images with 1."
+                    f"The head is on {images.device}, and vectors go to {device}: move it there, head.to('{device}')."
                 )
+            for name, how in self.columns.items():
+                if how.space == space and how.null > NULL_IMAGE and images.holds(how.null):
+                    raise BadInput(
+                        f"{how.null} stands for no image in the column {name!r}, and is the id of an image that has a "
+                        f"vector. Let another number stand for none, such as -1, or begin to count images with 1."
+                    )
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crossmedia.features.batch import Int64Array, Jagged
-from crossmedia.features.cells import entries, is_list
+from crossmedia.features.cells import entries
 from crossmedia.features.columns import ACTION
 from crossmedia.features.numbers import numbers
 from crossmedia.features.reading.unmatched import Unmatched
 from crossmedia.features.vocabulary import Vocabularies
 from crossmedia.forms import near_in_words, other_spellings
 from crossmedia.keys import NULL_IMAGE, Column, image_ids, keys, texts
+from crossmedia.list_cells import is_list
 from crossmedia.names import ImageNames
 
 MOST_ACTIONS = 20  # that a message lists

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import NULL_IMAGE, Int64Array, Jagged
-from crossmedia.features.cells import alone, entries, fractions_in, full_id_keys, id_keys, is_list, joined, parted
+from crossmedia.features.cells import alone, entries, fractions_in, full_id_keys, id_keys, joined, parted
 from crossmedia.features.encoding import Encoding
 from crossmedia.features.numbers import Float64Array, numbers
 from crossmedia.features.spec import Columns, ImageTable, Items, Schema
@@ -21,6 +21,7 @@ from crossmedia.features.writing.tables import TableSource
 from crossmedia.features.writing.words import WordLists
 from crossmedia.forms import near_in_words
 from crossmedia.keys import Column, full_image_ids, image_ids, keys, texts
+from crossmedia.list_cells import is_list
 from crossmedia.names import ImageNames
 from crossmedia.words import row_said
 

@@ -19,6 +19,8 @@ from crossmedia.output import show as say
 
 if TYPE_CHECKING:
     from crossmedia.concepts import ConceptCard
+    from crossmedia.imgserver.concepts.pixels import PixelNumbers
+    from crossmedia.imgserver.concepts.sample import Sample
     from crossmedia.names import ImageNames
 
 HEAD_FILE = "head.safetensors"
@@ -68,6 +70,13 @@ version_option = click.option(
     default="concepts",
     help="Folder for the head and its card, concepts.json.",
 )
+@click.option(
+    "--catalogue",
+    metavar="PATH|URL",
+    help="Where the photos are, for features without numbers of the pixels: 2,000 photos are opened, and probes learn "
+    "the numbers from them.",
+)
+@photo_root_option
 @json_option
 def build(
     store: Path,
@@ -78,13 +87,15 @@ def build(
     points: Path | None,
     group: str,
     out: Path,
+    catalogue: str | None,
+    photo_roots: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Learn a head whose numbers have names from stored features and a table of items; no CNN runs.
 
     A value, a word or a selling point becomes a concept if photos that were left out show it (AUC .85).
     What nobody named is looked for among what is left. Features of a backbone that ends in #photometry have numbers of
-    the pixels too.
+    the pixels too; for others --catalogue gives the photos from which probes of these numbers are learnt.
     """
     from crossmedia.concepts import CARD_FILE
     from crossmedia.disk import replacing
@@ -95,7 +106,8 @@ def build(
     table = ItemTable(str(items), key=key, text=text, columns_of_values=columns, group=group)
     with held_store(store) as opened:
         sample = read_sample(opened, table, names_of(store), points)
-    head, card = build_concepts(sample)
+    pixels = None if catalogue is None else _pixels(sample, catalogue, photo_roots)
+    head, card = build_concepts(sample, pixels=pixels)
     out.mkdir(parents=True, exist_ok=True)
     for name, data in ((HEAD_FILE, head.to_bytes()), (CARD_FILE, card.to_bytes())):
         with replacing(out / name) as part:
@@ -189,6 +201,29 @@ for command in (build, show, rename):
     concepts.add_command(command)
 
 
+def _pixels(sample: Sample, catalogue: str, roots: tuple[str, ...]) -> PixelNumbers:
+    """Numbers of the pixels of photos of a sample.
+
+    Raises:
+        BadInput: the features have them, or are of no photos; or too few photos can be read.
+    """
+    from crossmedia.imgserver.concepts.pixels import read_pixels
+    from crossmedia.imgserver.vision.backbones import get_backbone
+    from crossmedia.imgserver.vision.photo_source import PhotoSource
+    from crossmedia.version import TEXT
+
+    if sample.anchors:
+        raise BadInput(f"The features of {sample.features.name} have the numbers of the pixels; leave out --catalogue.")
+    if sample.features.recipe.startswith(TEXT) or not sample.features.recipe:
+        raise BadInput(f"What {sample.features.name} was made of has no pixels that are known; leave out --catalogue.")
+    source = PhotoSource(catalogue, roots=roots)
+    opened = source.open()
+    how = get_backbone(sample.features.recipe).preprocessing
+    return read_pixels(
+        sample.items.ids, lambda image_id: opened.read(image_id, source.limits.max_bytes), how, source.limits
+    )
+
+
 def _card(store: Path, version: str, file: Path | None) -> ConceptCard:
     """The card of a file, or of a version of a store."""
     from crossmedia.concepts import ConceptCard
@@ -210,7 +245,8 @@ def _print(card: ConceptCard) -> None:
     console = Console(width=max(Console().width, 130), markup=False, highlight=False)
     console.print(f"{card.head}: {len(card)} concepts of {card.photos:,} photos, {card.groups:,} groups")
     console.print(table)
-    for refused in card.refused[:SHOWN_REFUSED]:
+    points_first = sorted(card.refused, key=lambda refused: refused.kind != "point")
+    for refused in points_first[:SHOWN_REFUSED]:
         console.print(f"not told: {refused.name}: {refused.why}", soft_wrap=True)
     if (more := len(card.refused) - SHOWN_REFUSED) > 0:
         console.print(f"… and {more} more, with reasons: --json lists them")

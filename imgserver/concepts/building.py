@@ -11,6 +11,7 @@ Every number is linear in the feature; free ones are cut at 0. Legend: n photos,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -34,6 +35,7 @@ from crossmedia.imgserver.concepts.linear import (
     logits,
 )
 from crossmedia.imgserver.concepts.naming import LEAST_LOOKS, Words, names_of_codes, naming_photos
+from crossmedia.imgserver.concepts.pixels import PixelNumbers, pixel_probes
 from crossmedia.imgserver.concepts.sample import Sample
 from crossmedia.imgserver.head import Head, linear_head
 from crossmedia.imgserver.storage.records import Ids
@@ -92,12 +94,15 @@ def measure(scaled: Floats, items: Items, places: Sequence[int]) -> Measured:
     return Measured(tuple(places), flags, auc(found.left_out, flags), logits(found, flags), found.penalty)
 
 
-def build_concepts(sample: Sample, without: Sequence[int] = ()) -> tuple[Head, ConceptCard]:
+def build_concepts(
+    sample: Sample, without: Sequence[int] = (), pixels: PixelNumbers | None = None
+) -> tuple[Head, ConceptCard]:
     """The head and the card.
 
     Args:
         sample: what is learnt from.
         without: places of traits that are not told, as when the names of free concepts are examined.
+        pixels: numbers of the pixels of some of the photos, where the features do not hold them.
 
     Raises:
         BadInput: too few photos.
@@ -106,7 +111,7 @@ def build_concepts(sample: Sample, without: Sequence[int] = ()) -> tuple[Head, C
     _check_size(items)
     n, scale, hidden = len(items.ids), Scale.of(sample.values), set(without)
     scaled = scale(sample.values)
-    anchors, repeated = _anchors(sample, scale, scaled)
+    anchors, repeated = _anchors(sample, scale, scaled, pixels)
     asked = [p for p in common_enough(items, least_photos(n), LEAST_EXAMPLES) if p not in hidden]
     measured = measure(scaled, items, asked)
     probes, refused, told = _probes(measured, items, scaled, anchors.numbers)
@@ -123,7 +128,7 @@ def build_concepts(sample: Sample, without: Sequence[int] = ()) -> tuple[Head, C
         *(("AUC on photos left out", LEAST_AUC), ("penalty", measured.penalty), ("correlation to return", RETURNS)),
         ("naming photos that look like the word", LEAST_LOOKS),
     )
-    return head, replace(card, refused=(*repeated, *refused), rules=rules)
+    return head, replace(card, refused=(*repeated, *refused, *_too_few(items, asked)), rules=rules)
 
 
 @dataclass(frozen=True)
@@ -143,17 +148,22 @@ def _check_size(items: Items) -> None:
         )
 
 
-def _anchors(sample: Sample, scale: Scale, scaled: Floats) -> tuple[_Part, tuple[Refused, ...]]:
-    """The last numbers of a feature, in their own units: those that say what the ones before them do not."""
-    width, many = sample.values.shape[1], sample.anchors
-    own = scaled[:, width - many :]
-    chosen = choose(own, own[:, :0], range(many), many)
-    place, taken = width - many + np.array(chosen.taken, dtype=np.int64), np.arange(len(chosen.taken))
-    weight = np.zeros((width, len(taken)))
-    weight[place, taken] = scale.deviation[place]
-    concepts = tuple(Concept(ANCHORS[number], "anchor", value=ANCHORS[number]) for number in chosen.taken)
-    refused = tuple(Refused("anchor", ANCHORS[number], 0, SAID) for number in chosen.said)
-    return _Part(concepts, Affine(weight, scale.mean[place])), refused
+def _anchors(
+    sample: Sample, scale: Scale, scaled: Floats, pixels: PixelNumbers | None
+) -> tuple[_Part, tuple[Refused, ...]]:
+    """Numbers of the pixels, in their own units: those that say what the ones before them do not."""
+    if pixels is not None:
+        concepts, numbers, refused = pixel_probes(pixels, scaled, sample.items.groups)
+    else:
+        place = scaled.shape[1] - sample.anchors + np.arange(sample.anchors)
+        weight = np.zeros((scaled.shape[1], sample.anchors))
+        weight[place, np.arange(sample.anchors)] = scale.deviation[place]
+        concepts = tuple(Concept(name, "anchor", value=name) for name in ANCHORS[: sample.anchors])
+        numbers, refused = Affine(weight, scale.mean[place]), ()
+    values = numbers.of(scaled)
+    chosen = choose(Scale.of(values)(values), values[:, :0], range(len(concepts)), len(concepts))
+    refused += tuple(Refused("anchor", concepts[number].name, 0, SAID) for number in chosen.said)
+    return _Part(tuple(concepts[n] for n in chosen.taken), numbers.columns(list(chosen.taken))), refused
 
 
 def _probes(
@@ -183,13 +193,27 @@ def _probes(
     return _Part(concepts, measured.numbers.columns(list(chosen.taken))), refused, told
 
 
+def _too_few(items: Items, asked: Sequence[int]) -> tuple[Refused, ...]:
+    """Selling points, and columns without any value, of which too few photos have anything to be judged by."""
+    judged, least = set(asked), least_photos(len(items.ids))
+    points = [
+        Refused("point", _short(trait.name), len(rows), f"{LEAST_EXAMPLES} photos of several products are asked for")
+        for place, (trait, rows) in enumerate(zip(items.traits, items.rows, strict=True))
+        if trait.kind == "point" and place not in judged
+    ]
+    probed = {items.traits[place].source for place in asked}
+    values = Counter(trait.source for trait in items.traits if trait.kind == "probe" and trait.source not in probed)
+    why = f"values or words, none of which {least} photos have, and as many have not"
+    return (*points, *(Refused("probe", source, 0, f"{many:,} {why}") for source, many in values.items()))
+
+
 def _stage(trait: Trait) -> int:
     return 0 if trait.kind == "point" else 2 if trait.word else 1
 
 
 def _short(name: str) -> str:
     """A name that is one: of one line, and not longer than names are."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in name).split())[:MAX_NAME].strip()
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in name).split())[:MAX_NAME].strip() or "?"
 
 
 def _reasons(measured: Measured, chosen: Choice) -> dict[int, str]:
@@ -266,7 +290,8 @@ def _told_apart(concepts: list[Concept]) -> list[Concept]:
     for concept in concepts:
         name, number = concept.name, 2
         while name in used:
-            name, number = f"{concept.name[: MAX_NAME - 5]} ({number})", number + 1
+            last = f" ({number})"
+            name, number = concept.name[: MAX_NAME - len(last)] + last, number + 1
         used.add(name)
         found.append(replace(concept, name=name))
     return found

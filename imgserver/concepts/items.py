@@ -12,11 +12,15 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from crossmedia.errors import BadInput
 from crossmedia.imgserver.storage.catalogue.texts import TextTable, ids_of_keys
 from crossmedia.imgserver.storage.records import Ids
 from crossmedia.keys import NULL_IMAGE, Column, keys, texts
+from crossmedia.list_cells import entries_of
 from crossmedia.names import ImageNames
 
 Flags = npt.NDArray[np.bool_]
@@ -122,8 +126,7 @@ def read_items(table: ItemTable, names: ImageNames | None, photos: Ids, points: 
     if not table.columns_of_values and not table.text and points is None:
         raise BadInput("Name what photos may have: --columns, --text or --points.")
     content = table.columns()
-    ids, passed = ids_of_keys(Column(content[table.key], table.key, table.path).plain(), names)
-    row, place = _found(ids, photos)
+    row, place, passed = _rows_of_photos(Column(content[table.key], table.key, table.path), names, photos)
     if not len(row):
         raise BadInput(
             f"None of the {len(photos)} photos of the store is in the column {table.key!r} of {table.path}; --key "
@@ -139,6 +142,8 @@ def read_items(table: ItemTable, names: ImageNames | None, photos: Ids, points: 
             _note(said, ((Trait("probe", table.text, word, True), at) for word in words_of(text or "")))
     if points is not None:
         _note(said, _points(points, table.key, names, photos))
+    empty = [name for name in (*table.columns_of_values, table.text) if name and name not in {t.source for t in said}]
+    passed += tuple(f"the column {name!r} of {table.path} says nothing of the photos that there are" for name in empty)
     groups = _groups(content, table, row, place, len(photos))
     ordered = sorted(said, key=lambda trait: (trait.kind, trait.word, trait.source, -len(said[trait]), trait.value))
     rows = tuple(np.array(sorted(said[trait]), dtype=np.int64) for trait in ordered)
@@ -169,12 +174,26 @@ def common_enough(items: Items, least: int, least_points: int) -> list[int]:
     return found
 
 
-def _found(ids: Ids, photos: Ids) -> tuple[Places, Places]:
-    """Rows of photos that there are, and the places of these."""
+def _rows_of_photos(column: Column, names: ImageNames | None, photos: Ids) -> tuple[Places, Places, tuple[str, ...]]:
+    """Rows of a table that name photos that there are, the places of these, and sentences on rows that name none.
+
+    A cell may be a list of photos. An empty one, and -1, is an item without a photo.
+    """
+    cells = entries_of(column)
+    named = keys(cells)
+    if names is None:
+        named = pc.if_else(pc.equal(named, str(NULL_IMAGE)), None, named)
+    filled = np.asarray(pc.is_valid(named))
+    none = len(column.values) - len(np.unique(cells.parents[filled]))
+    passed = (f"passed over {none} of {len(column.values)} rows of {column.where} without a photo",) if none else ()
+    if not filled.any():
+        raise BadInput(f"The column {column.name!r} of {column.where} names no photo in any of its rows.")
+    cells = cells.only(filled)
+    ids, unknown = ids_of_keys(cells, names)
     place = np.searchsorted(photos, ids)
     place[place == len(photos)] = 0
-    row = np.flatnonzero((photos[place] == ids) & (ids != NULL_IMAGE)) if len(photos) else np.zeros(0, np.int64)
-    return row, place[row]
+    there = np.flatnonzero((photos[place] == ids) & (ids != NULL_IMAGE)) if len(photos) else np.zeros(0, np.int64)
+    return cells.parents[there], place[there], (*passed, *unknown)
 
 
 def _note(said: dict[Trait, set[int]], found: Iterable[tuple[Trait, int]]) -> None:
@@ -190,9 +209,8 @@ def _points(file: Path, key: str, names: ImageNames | None, photos: Ids) -> list
     """
     table = TextTable(str(file), POINT, key)
     content = table.columns()
-    ids, _ = ids_of_keys(Column(content[key], key, str(file)).plain(), names)
+    row, place, _ = _rows_of_photos(Column(content[key], key, str(file)), names, photos)
     called = [name.strip() if name else "" for name in texts(Column(content[POINT], POINT, str(file))).to_pylist()]
-    row, place = _found(ids, photos)
     found = [(Trait("point", "", called[at]), spot) for at, spot in zip(row.tolist(), place.tolist(), strict=True)]
     lost = Counter(filter(None, called)).keys() - {trait.value for trait, _ in found}
     if lost:
@@ -201,11 +219,13 @@ def _points(file: Path, key: str, names: ImageNames | None, photos: Ids) -> list
 
 
 def _groups(content: pa.Table, table: ItemTable, row: Places, place: Places, n: int) -> Places:
-    found = np.arange(n)
+    """A number of the group of each photo, shape (n,): photos of one row, or of one value of the column of groups."""
+    joined = row
     if table.group:
-        cells = keys(Column(content[table.group], table.group, table.path)).take(pa.array(row)).to_pylist()
-        first: dict[str, int] = {}
-        for at, cell in zip(place.tolist(), cells, strict=True):
-            if cell:
-                found[at] = first.setdefault(cell, at)
+        cells = keys(Column(content[table.group], table.group, table.path))
+        number = np.asarray(pc.fill_null(cells.dictionary_encode().indices, -1)).astype(np.int64)[row]
+        joined = np.where(number < 0, row, len(content) + number)
+    nodes = n + int(joined.max(initial=0)) + 1
+    links = coo_array((np.ones(len(row), dtype=np.int8), (place, n + joined)), shape=(nodes, nodes))
+    found: Places = connected_components(links, directed=False)[1][:n].astype(np.int64)
     return found

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import lmdb
 
@@ -25,6 +26,7 @@ from crossmedia.imgserver.storage.pages import check_pages
 FORMAT = 3
 MAP_BYTES = 1 << 40  # sparse: address space, not disk
 LOCK_BYTES = 256 << 10  # more than LMDB's lock and an empty index take
+_opened: WeakSet[Environment] = WeakSet()  # of this process, or of the one that it was forked from
 
 
 class Environment:
@@ -42,6 +44,8 @@ class Environment:
 
     def __init__(self, folder: Path, *, create: bool, unlocked: bool):
         self.folder, self._pid = folder, os.getpid()
+        for other in list(_opened):
+            other.close_if_inherited()
         create = create and not unlocked
         _check_name(folder)
         if create:
@@ -98,6 +102,7 @@ class Environment:
         except StoreError:
             self._lmdb.close()
             raise
+        _opened.add(self)
 
     def _check_format(self, *, create: bool) -> None:
         with self._lmdb.begin(db=self.meta) as txn:
@@ -128,9 +133,18 @@ class Environment:
         """Close it."""
         self._lmdb.close()
 
+    def close_if_inherited(self) -> None:
+        """Close what a fork copied, which LMDB counts as open here; the process that opened it notices nothing."""
+        if os.getpid() != self._pid:
+            self._lmdb.close()
+
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
-            raise StoreError("The store was opened before this process was forked; open it again here.")
+            raise StoreError(
+                f"The store {self.folder.parent} was opened before this process was forked, and what was open then "
+                f"cannot be used here. Open it again in this process (crossmedia.open_store), in a worker of a "
+                f"DataLoader when it is first asked; or ask a daemon, whose client works in every process."
+            )
 
     @contextmanager
     def read(self, db: Any = None) -> Iterator[Any]:

@@ -44,7 +44,7 @@ def test_steps_are_of_one_factor_each() -> None:
 
 def test_renderings_go_through_the_pipeline(tmp_path: Path) -> None:
     photos = {place: GROCERY / "images" / f"{place:03d}.jpg" for place in range(18)}
-    changes = {place: random_changes(2, np.random.default_rng(place)) for place in photos}
+    changes = {place: random_changes(2, np.full(3, 14.0), np.random.default_rng(place)) for place in photos}
     found = embedded(photos, changes, tmp_path)
     assert found.photo.tolist() == sorted([*photos, *photos])
     assert found.features.shape == (36, 1280 + len(ANCHORS))

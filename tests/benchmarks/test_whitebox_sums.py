@@ -40,7 +40,7 @@ def test_each_late_photo_counts_once_and_others_do_not() -> None:
     truth = truth_of([1, 2, 3, 100], {"a": 0, "b": 1, "c": 2, "seen": 3, "bare": -1}, {"a", "b", "c", "bare"})
     items = ["a", "a", "a", "b", "c", "seen", "bare"]
     picture = np.array([1.0, 2.0, 3.0, 3.0, 4.0, -100.0, 7.0])  # means 2, 3, 4
-    assert truth.correlation(picture, items) == pytest.approx(1)
+    assert truth.beside(picture, items).tolist() == [[2, 1], [3, 2], [4, 3]]
     assert truth.late_photos().tolist() == [0, 1, 2]
     assert truth.early_photos().tolist() == [3]
 

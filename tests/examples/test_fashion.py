@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -164,5 +165,12 @@ def test_the_study(stores: Path) -> None:
         test = line["test"]
         assert test["seen_items"]["rows"] + test["unseen_items"]["rows"] == test["all"]["rows"]
         assert 0 < test["unseen_products"]["rows"] <= test["unseen_items"]["rows"]
-    again = run_script(*study, "--table")
-    assert again.splitlines() == [line for line in done.splitlines() if "training" not in line]
+    again = run_script(*study, "--table", f"--over={names[0]}").splitlines()
+    assert again[:-1] == [line for line in done.splitlines() if "training" not in line]
+    assert again[-1].startswith(f"| {names[1]} over {names[0]} | 1 | ")
+    (first, second) = (line["test"]["all"]["auc"] for line in lines)
+    gained, low, high = (float(text) for text in re.findall(r"-?\d\.\d{4}", again[-1])[:3])
+    assert gained == pytest.approx(second - first, abs=1e-4)
+    assert low < gained < high
+    of_mean = run_script(*study, "--table", "--over=item + user mean").splitlines()
+    assert [line.split(" | ")[0] for line in of_mean[-2:]] == [f"| {name} over item + user mean" for name in names]

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 RUNS = {
     **{"reply": 250_000, "replies": 200_000, "failures": 100_000, "requests": 300_000, "head": 100_000},
-    **{"config": 30_000, "image": 15_000, "catalogue": 5_000},
+    **{"config": 30_000, "image": 15_000, "catalogue": 5_000, "scores": 100_000},
 }
 PHOTOS = Path(__file__).resolve().parents[2] / "examples" / "grocery" / "images"
 MAX_LENGTH = 4096
@@ -283,6 +283,59 @@ def fuzz_requests(folder: Path) -> tuple[Target, list[bytes]]:
         "GetInfo": pb.GetInfoRequest(),
     }
     return run, [bytes([names.index(name)]) + request.SerializeToString() for name, request in requests.items()]
+
+
+def fuzz_scores(folder: Path) -> tuple[Target, list[bytes]]:
+    """The scoring server: the first byte chooses a method of gRPC, or the JSON of REST; the others are its request."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from made_samples import make_samples
+
+    from crossmedia.errors import CrossMediaError
+    from crossmedia.imgserver.client import ImageClient
+    from crossmedia.inference import grpc_predict_v2_pb2 as pb
+    from crossmedia.service.calls import Deadlines
+    from crossmedia.service.grpc_server import Methods
+    from crossmedia.trainer.fit import FitConfig, fit
+    from crossmedia.trainer.serving.api import api_of
+    from crossmedia.trainer.serving.models import Models
+    from crossmedia.trainer.serving.rest import message_of
+    from crossmedia.trainer.serving.served import ServedModel
+    from crossmedia.trainer.serving.service import Limits, ScoringService
+    from crossmedia.trainer.serving.settings import ServingConfig
+
+    samples = make_samples(folder, 20, 600, {item: item for item in range(20)})
+    fit(FitConfig(str(samples), str(folder / "din"), "din", images=False, epochs=1))
+    model = ServedModel.load(folder / "din", ServingConfig(), ImageClient)
+    service = ScoringService(Models([model]), Limits(max_candidates=1000))
+    answering = Methods(api_of(service), Deadlines())
+    names = [*api_of(service).methods, "REST"]
+
+    def run(data: bytes) -> None:
+        name = names[(data[0] if data else 0) % len(names)]
+        if name == "REST":
+            with contextlib.suppress(CrossMediaError):
+                service.infer(message_of(data[1:], "din", ""), time.monotonic() + 30)
+            return
+        with contextlib.suppress(_Aborted):
+            answering.answer(name, iter([data[1:]]), _Context())
+
+    request = pb.ModelInferRequest(model_name="din", id="a")
+    request.parameters["now"].int64_param = 2000
+    for column, value in {"user_id": b"u1", "item_id": b"i1", "hist_item_id": b"i2"}.items():
+        request.inputs.add(name=column, datatype="BYTES", shape=[1])
+        request.raw_input_contents.append(len(value).to_bytes(4, "little") + value)
+    typed = pb.ModelInferRequest(model_name="din")
+    typed.inputs.add(name="item_id", datatype="INT64", shape=[1]).contents.int64_contents.append(1)
+    load = pb.RepositoryModelLoadRequest(model_name="din")
+    load.parameters["canary"].string_param = "5%"
+    json_form = b'{"inputs": [{"name": "item_id", "datatype": "BYTES", "shape": [1], "data": ["i1"]}]}'
+    known: dict[str, list[Any]] = {
+        "ModelInfer": [request, typed],
+        "ModelMetadata": [pb.ModelMetadataRequest(name="din")],
+    }
+    known |= {"RepositoryModelLoad": [load], "ModelReady": [pb.ModelReadyRequest(name="din")]}
+    seeds = [bytes([names.index(name)]) + one.SerializeToString() for name, of in known.items() for one in of]
+    return run, [*seeds, bytes([names.index("REST")]) + json_form]
 
 
 def fuzz_head(folder: Path) -> tuple[Target, list[bytes]]:

@@ -13,7 +13,7 @@ from concept_cards import card_of
 from model_batches import EVERYTHING, SPEC, make_batch
 from test_concept_model import made
 
-from crossmedia.concepts import Concept, ConceptCard
+from crossmedia.concepts import Concept, ConceptCard, Token
 from crossmedia.errors import BadInput
 from crossmedia.trainer.layers.additive import BIAS, ID, MATCH, POPULARITY, PREFERENCE, SELLS, TASTE, Term
 from crossmedia.trainer.models import make
@@ -170,6 +170,60 @@ def test_the_list_is_of_words_and_not_of_parts_of_words() -> None:
     for word in NEVER_SAID:
         assert not is_sayable(Concept(f"some {word.title()} thing", "probe"))
     assert is_sayable(Concept("embodied agendas in manganese", "probe"))
+
+
+@pytest.mark.parametrize(
+    ("name", "sayable"),
+    [
+        *(
+            (name, False)
+            for name in ("PLUS SIZE", "PlusSize dresses", "plus_size", "Plus-Size", "plussize", "oversized")
+        ),
+        *(
+            (name, False)
+            for name in ("womenswear", "Ladies H&M Sport", "Womens Tailoring", "Women\u2019s tops", "BodyFit")
+        ),
+        *((name, False) for name in ("\uff22\uff2f\uff24\uff39", "black-owned", "Kids' shoes", "menswear", "fat-free")),
+        *((name, True) for name in ("shorts", "swimwear", "sportswear", "metallic", "seamless", "knitwear", "tops")),
+    ],
+)
+def test_what_is_never_said_is_not_said_in_capitals_or_in_a_compound_either(name: str, sayable: bool) -> None:
+    assert is_sayable(Concept(name, "probe")) == sayable
+    assert is_sayable(Concept("soft", "probe", "cut", name)) == sayable  # a new name does not hide what it is
+
+
+def test_several_words_in_a_row_may_be_forbidden() -> None:
+    fur = Concept("Faux-Fur coat", "probe")
+    assert not is_sayable(fur, ["faux fur"])
+    assert not is_sayable(fur, ["FUR"])
+    assert is_sayable(fur, ["fur coats", ""])
+
+
+@pytest.mark.parametrize(
+    ("concept", "said"),
+    [
+        (Concept("colour=black", "probe", "colour", "black"), "Black, which many like."),
+        (Concept("colour=LIGHT_BLUE", "probe", "colour", "LIGHT_BLUE"), "Light blue, which many like."),
+        (Concept("title: lace", "probe", "title", "lace"), "Lace, which many like."),
+        (Concept("title: lace (2)", "probe", "title", "lace"), "Lace, which many like."),
+        (Concept("kind=a=b: c", "probe", "kind", "a=b: c"), "A=b: c, which many like."),
+        (Concept("spitzenrand", "probe", "title", "lace"), "Spitzenrand, which many like."),  # somebody's name
+        (
+            Concept("t: legs", "free", stability=0.9, tokens=(Token("t: legs", 9, 4.0, 0.001),)),
+            "Legs, which many like.",
+        ),
+        (Concept("warmth", "anchor", value="warmth"), "Warm colours, which many like."),
+        (Concept("entropy", "anchor", value="entropy"), ""),
+        (Concept("department=1676", "probe", "department", "1676"), ""),
+        (Concept("type=Unknown", "probe", "type", "Unknown"), ""),
+        (Concept("text: with", "probe", "text", "with"), ""),
+        (Concept("text: " + "long " * 12, "probe", "text", "long " * 12), ""),
+        (Concept("hand-made look", "point", "", "hand-made look"), "Hand-made look, which many like."),
+    ],
+)
+def test_a_sentence_speaks_of_values_as_people_do(concept: Concept, said: str) -> None:
+    found = of_one_row((Term(SELLS, space="image", place=0), concept, 1.0, 1.0))
+    assert sentence(found, 0) == said
 
 
 def test_preferences_change_logits_by_what_they_say() -> None:

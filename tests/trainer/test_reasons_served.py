@@ -259,7 +259,11 @@ def test_the_light_net_of_rocket_has_exact_reasons(
     assert told["contributions"] == "exact"
     assert told["error"] <= 1e-5
     scorer, (user, candidates) = scorer_of(tmp_path / "run"), request(folder)
-    assert len(scorer.score(user, candidates, now_s=1000, reasons=2).reasons[0]) == 2
+    found = scorer.score(user, candidates, now_s=1000, reasons=2)
+    assert len(found.reasons[0]) == 2
+    exported = scorer_of(export_model(tmp_path / "run", folder, tmp_path / "light.pt2"))
+    chance = exported.score(user, candidates, now_s=1000).astype(np.float64)
+    assert found.contributions.logits == pytest.approx(np.log(chance / (1 - chance)), abs=1e-5)
 
 
 def test_validated_on_unseen_items_with_ids_hidden(folder: Path, tmp_path: Path) -> None:

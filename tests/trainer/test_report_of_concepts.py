@@ -29,7 +29,8 @@ from crossmedia.trainer.reasons.what_if import with_vectors
 from crossmedia.trainer.report.explained_rows import showing
 from crossmedia.trainer.runs.checkpoint import CARDS, load_cards, load_model
 
-ROWS = 5000
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first test trains four runs
+ROWS = 2500
 GROCERY = ROOT / "examples" / "grocery"
 HOSTILE = "</style><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
 
@@ -135,15 +136,20 @@ def item_page(made: Path, server: DaemonProcess, run: Path, item: str, out: Path
     return found
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
+def items_of(made: Path) -> dict[str, dict[str, str]]:
+    """What the table says of the items that the samples have; others are nowhere in this log."""
+    there = set(Samples(made / "samples").items.read(["raw_item_id"])["raw_item_id"].to_pylist())
+    with open(made / "items.csv", newline="") as file:
+        return {row["item_id"]: row for row in csv.DictReader(file) if row["item_id"] in there}
+
+
+def with_a_photo(made: Path) -> str:
+    return next(item for item, row in items_of(made).items() if row["image_id"].isdigit())
 
 
 def test_a_page_of_an_item_is_what_the_models_say(made: Path, server: DaemonProcess, tmp_path: Path) -> None:
     """Its numbers against both models, asked anew for the item in every test row."""
-    items = {row["item_id"]: row for row in rows_of(made / "items.csv")}
-    item = next(key for key, row in items.items() if row["image_id"].isdigit())
+    items, item = items_of(made), with_a_photo(made)
     facts = item_page(made, server, made / "compare", item, tmp_path / "item.html")
     html = (tmp_path / "item.html").read_text()
     for sentence in (*facts["sentences"], "This is association and not cause."):
@@ -192,16 +198,18 @@ def test_a_page_of_an_item_is_what_the_models_say(made: Path, server: DaemonProc
 
 def test_ranks_and_real_photos_are_those_of_the_category(made: Path, server: DaemonProcess, tmp_path: Path) -> None:
     """As they are counted one by one, from what the server says of every item's photo."""
-    table = rows_of(made / "items.csv")
-    item = next(row for row in table if row["image_id"].isdigit())
+    table = items_of(made)
+    item = table[with_a_photo(made)]
     facts = item_page(made, server, made / "compare" / "concepts-images-0", item["item_id"], tmp_path / "item.html")
     with ImageClient(server.address) as client:
         names, amounts = client.concepts().names, dict[str, Any]()
-        for row in table:
+        for row in table.values():
             found = client.get([int(image) for image in row["image_id"].split("|") if image.isdigit()] or [-1])
             if found.ok.any():
                 amounts[row["item_id"]] = found.values[found.ok].mean(axis=0)
-    alike = [row["item_id"] for row in table if row["cate_id"] == item["cate_id"] and row["item_id"] in amounts]
+    alike = [
+        row["item_id"] for row in table.values() if row["cate_id"] == item["cate_id"] and row["item_id"] in amounts
+    ]
     assert facts["peers"] == len(alike) > 5
     own = amounts[item["item_id"]]
     for one in facts["concepts"]:
@@ -228,7 +236,7 @@ def test_ranks_and_real_photos_are_those_of_the_category(made: Path, server: Dae
 
 def test_what_cannot_be_said_of_an_item_is_refused_in_words(made: Path, server: DaemonProcess, tmp_path: Path) -> None:
     command = ["trainer", "report", str(made / "compare"), f"--server={server.address}", f"--out={tmp_path / 'r.html'}"]
-    known = rows_of(made / "items.csv")[3]["item_id"]
+    known = with_a_photo(made)
     for options, said in (
         (["--item=10O0"], "have no item '10O0'. Near ones: 1"),
         (["--item=xyz"], "have no item 'xyz'. Give the id of an item, as the log has it."),
@@ -247,7 +255,7 @@ def test_what_cannot_be_said_of_an_item_is_refused_in_words(made: Path, server: 
 
 
 def test_an_item_without_a_photo_has_a_page_that_says_so(made: Path, server: DaemonProcess, tmp_path: Path) -> None:
-    item = next(row["item_id"] for row in rows_of(made / "items.csv") if not row["image_id"])
+    item = next(item for item, row in items_of(made).items() if not row["image_id"])
     facts = item_page(made, server, made / "compare", item, tmp_path / "item.html")
     assert facts["look"] is None
     assert facts["concepts"] == facts["what_ifs"] == []
@@ -319,13 +327,12 @@ def is_sound(found: dict[str, Any]) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 420])
 def test_a_hostile_name_is_shown_and_runs_nothing(
     made: Path, server: DaemonProcess, tmp_path: Path, width: int
 ) -> None:
     run = run_named(made, tmp_path, 0, HOSTILE[:80])
-    item = next(row["item_id"] for row in rows_of(made / "items.csv") if row["image_id"].isdigit())
+    item = with_a_photo(made)
     for name, options in (("page", []), ("item", [f"--item={item}", f"--title={HOSTILE}", f"--note={HOSTILE}"])):
         out = tmp_path / f"{name}.html"
         run_command("trainer", "report", str(run), f"--server={server.address}", f"--out={out}", *options)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from conftest import DaemonProcess
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_one_copy import FakeDevice
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from crossmedia.errors import BadInput, InvalidRequest, ServerUnavailable, TooManyMissingImages
-from crossmedia.imgserver.client import ImageClient, MockTransport
+from crossmedia.imgserver.client import HeadServers, ImageClient, MockTransport
 from crossmedia.imgserver.head import Head, HeadSpec
 from crossmedia.torch import Ids, ImageHead, with_vectors
 from crossmedia.trainer import one_copy
@@ -253,6 +254,24 @@ def test_of_several_spaces_one_is_named(client: ImageClient) -> None:
             Ids(**wrong)
 
 
+def test_a_space_that_no_column_takes_is_not_asked(client: ImageClient) -> None:
+    titles = MockTransport(OF_TITLES)
+    (batch,) = with_vectors([{"image": [1]}], {"photo": client, "title": ImageClient(titles)}, {"image": "photo"})
+    check(batch, "image", [1])
+    assert not titles.requests
+
+
+def test_a_head_that_is_elsewhere_is_refused(client: ImageClient) -> None:
+    """The device is where the head is when an epoch begins: a framework may have moved it since the loader was made."""
+    images = Local(client, Head(HeadSpec("mine", (DIM, 3))))
+    batches = with_vectors([{"image": [1]}], images, "image")
+    assert batches.device == torch.device("cpu")
+    images.to("meta")
+    assert batches.device == torch.device("meta")
+    with pytest.raises(BadInput, match=r"The head is on meta, and vectors go to cpu: move it there, head\.to\('cpu'\)"):
+        next(iter(with_vectors([{"image": [1]}], images, "image", device="cpu")))
+
+
 def test_epochs_and_lengths_are_those_of_the_loader(client: ImageClient) -> None:
     rows = [{"image": i % IMAGES, "label": float(i % 2)} for i in range(50)]
     loader: DataLoader[Any] = DataLoader(rows, batch_size=8, shuffle=True)  # type: ignore[arg-type]
@@ -366,6 +385,24 @@ def test_a_head_that_learns_gets_its_gradient(client: ImageClient) -> None:
     assert not batch["image.vectors"].requires_grad
 
 
+def test_a_gradient_passes_through_the_wire(daemon: DaemonProcess) -> None:
+    torch.manual_seed(0)
+    with HeadServers([daemon.address], run_id="wire") as servers:
+        images = ImageHead(servers, Head(HeadSpec("mine", (1280, 3))), servers.backbone())
+        assert images.head is not None
+        ids = torch.tensor([[1, 5], [5, -1]])
+        (batch,) = with_vectors([{"image": ids}], images, "image")
+        batch["image.vectors"].square().sum().backward()
+        found = [weight.grad.clone() for weight in images.parameters() if weight.grad is not None]
+        images.head.zero_grad()
+        of_each = images(torch.tensor([1, 5]))
+        (of_each.values.square().sum(1) * torch.tensor([1.0, 2.0])).sum().backward()
+        wanted = [weight.grad for weight in images.parameters() if weight.grad is not None]
+    assert len(found) == len(wanted) > 0
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize("ids", [torch.tensor([[1, 5], [5, -1]]), [[1, 5], [5, -1]], [1, 2], (VALUES, OFFSETS)])
 def test_an_image_head_takes_the_same_shapes(client: ImageClient, ids: Any) -> None:
     found = ImageHead(client)(ids)
@@ -389,6 +426,7 @@ def test_a_batch_goes_to_a_gpu_in_one_copy_and_rows_are_gathered_there(
     threads: list[str] = []
     monkeypatch.setattr(one_copy, "_copying", noted)
     monkeypatch.setattr(ImageHead, "device", property(lambda _: fake.device))
+    monkeypatch.setattr(ImageHead, "to", lambda images, device: images)
     images = ImageHead(client)
     ids = torch.tensor([[1, 2, -1], [2, 2, 1]])
     batch: dict[str, Any] = {

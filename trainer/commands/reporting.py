@@ -57,7 +57,14 @@ def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
         click.echo("\n".join([document["sentence"], *document["doubts"]]) + "\n")
 
 
-@click.command(cls=Command, example="runs/compare --out report.html")
+@click.command(
+    cls=Command,
+    example="runs/compare --out report.html",
+    sections={
+        "Where things are": ("--samples", "--server", "--store", "--vectors", "--catalogue"),
+        "What is drawn": ("--item", "--category", "--seed", "--title", "--note", "--out"),
+    },
+)
 @click.argument("comparison", type=click.Path(path_type=Path))
 @options_of(
     ReportConfig,
@@ -67,8 +74,8 @@ def results(files: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
 def report(comparison: Path, as_json: bool, **values: Any) -> None:
     """Draw a comparison, a run alone, or what it says of one item, as one HTML file that needs no network.
 
-    COMPARISON is the folder of 'trainer compare', or the run folder of 'trainer fit'. With --item the page is a
-    merchant's: what in the item's photo helps and hurts, for whom, and what other photos would do.
+    COMPARISON is the folder of 'trainer compare', or the run folder of 'trainer fit'. With --item the page is for a
+    merchant, and says what in the item's photo helps and hurts, for whom, and what other photos would do.
     """
     from crossmedia.trainer.report.page import written_report
 

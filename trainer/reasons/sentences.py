@@ -12,6 +12,7 @@ from crossmedia.concepts import Concept
 from crossmedia.trainer.layers.additive import BIAS, MATCH, PREFERENCE, SELLS, TASTE
 from crossmedia.trainer.reasons.contributions import Contributions
 from crossmedia.trainer.reasons.never_said import is_sayable
+from crossmedia.trainer.reasons.wording import phrase
 
 LEAST_SHARE = 0.1  # of what speaks for the item, below which a reason is none
 STABLE = 0.7  # correlation at which other seeds must have found a free concept
@@ -61,18 +62,18 @@ def sentence(
         if values[place] <= 0 or values[place] < LEAST_SHARE * positive:
             return ""
         concept, term = found.concepts[place], found.terms[place]
-        if concept is None or not _may_be_said(concept, never):
+        if concept is None or not _may_be_said(concept, never) or not (called := phrase(concept)):
             continue
         if term.kind == PREFERENCE:
-            return _begun(f"{concept.name}, as you asked")
+            return _begun(f"{called}, as you asked")
         if not found.amounts[row, place] > 0:
             continue
         if term.kind == SELLS:
-            return _begun(f"{concept.name}, which many like")
+            return _begun(f"{called}, which many like")
         if term.kind == TASTE and term.column == "user_id":
-            return _begun(f"{concept.name}, which you like")
+            return _begun(f"{called}, which you like")
         if term.kind == MATCH and (like := _like(found, row, place, done, now_s)):
-            return _begun(f"{concept.name}, like {like}")
+            return _begun(f"{called}, like {like}")
     return ""
 
 
@@ -96,7 +97,7 @@ def _like(found: Contributions, row: int, place: int, done: Sequence[Done], now_
     named = np.flatnonzero(added >= ALIKE * most).tolist()
     those = [done[n] for n in named] if len(done) == len(added) else []
     actions = {one.action for one in those}
-    verb = DONE.get(actions.pop(), "chose") if len(actions) == 1 else "chose"
+    verb = DONE.get(actions.pop().casefold(), "chose") if len(actions) == 1 else "chose"
     number = NUMBERS[len(named)] if len(named) < len(NUMBERS) else f"the {len(named)}"
     return f"{number} you {verb}{_when(those, now_s)}"
 

@@ -91,12 +91,9 @@ class Catalogue:
         return bool(self._table.ids[ITEM][row] > 0)
 
     def photos(self, row: int) -> list[tuple[str, int]]:
-        """Space and key of each vector that an item has, in the spaces of the runs."""
-        return [
-            (space, int(key))
-            for space in self._found.runs.lineage.versions
-            for key in self._keys(space, np.array([row]))[0].tolist()
-        ]
+        """Space and image id of each photo of an item."""
+        space = self._found.image_space
+        return [(space, image_id) for image_id in self._keys(space, np.array([row]))[0].tolist()] if space else []
 
     def category(self, row: int, column: str = "") -> Category:
         """The items that an item is compared with, drawn by seed where there are many.

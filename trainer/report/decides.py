@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossmedia.errors import BadInput, CrossMediaError, NoStore
-from crossmedia.features.reading.samples import Samples
 from crossmedia.trainer.report.additive_runs import AdditiveRuns
 from crossmedia.trainer.report.effects import Certainty, Change, Difference, by_behaviours, change, segments
 from crossmedia.trainer.report.explained_rows import NAMED, UNNAMED, ExplainedRows
-from crossmedia.trainer.report.opened import opened
+from crossmedia.trainer.report.opened import Opened, opened
 from crossmedia.trainer.report.photos import NO_PHOTOS
 from crossmedia.trainer.settings import ReportConfig
 from crossmedia.words import counted
@@ -61,16 +60,18 @@ class Decides:
     Attributes:
         model: that the facts are of.
         label: what is predicted.
+        looks: what of an item has concepts, in words: ``photo``, or ``photo and title``.
         interval: what the intervals are over, in words.
         rows: of the test part that were looked at.
         sentences: what there is to know, the first thing first.
         effects: of all concepts, those that decide most first.
         shares: what moves a logit from row to row: the mean size of each group of terms, as a share of all.
-        unnamed: share of what concepts of photos move that has no name.
+        unnamed: share of what concepts move that has no name.
     """
 
     model: str
     label: str
+    looks: str
     interval: str
     rows: int
     sentences: tuple[str, ...]
@@ -79,14 +80,13 @@ class Decides:
     unnamed: float
 
 
-def what_decides(runs: AdditiveRuns, rows: ExplainedRows, samples: Samples) -> Decides:
+def what_decides(found: Opened) -> Decides:
     """The facts of the section.
 
     Args:
-        runs: of the report.
-        rows: test rows, as they explain them.
-        samples: that the rows are of.
+        found: the runs of the report, with their samples and vectors.
     """
+    runs, rows, samples = found.runs, found.rows(), found.samples
     certainty = Certainty(rows)
     sizes = np.sqrt((rows.slopes.astype(np.float64) ** 2).mean(axis=(0, 1)))
     order = np.argsort(-sizes, kind="stable").tolist()
@@ -124,9 +124,9 @@ def what_decides(runs: AdditiveRuns, rows: ExplainedRows, samples: Samples) -> D
     of_concepts = shares.get(NAMED, 0.0) + shares.get(UNNAMED, 0.0)
     unnamed = shares.get(UNNAMED, 0.0) / of_concepts if of_concepts else 0.0
     label = runs.models[0].spec.labels[0]
-    said = (*_of_effects(effects, label), _of_shares(shares, unnamed))
+    said = (*_of_effects(effects, label, found.looks), _of_shares(shares, unnamed))
     count = len(rows.outcomes.labels)
-    return Decides(runs.called, label, interval_over(runs), count, said, tuple(effects), shares, unnamed)
+    return Decides(runs.called, label, found.looks, interval_over(runs), count, said, tuple(effects), shares, unnamed)
 
 
 def outcome(label: str) -> str:
@@ -142,7 +142,7 @@ def _shares(rows: ExplainedRows) -> dict[str, float]:
     return dict(sorted(found.items(), key=lambda one: -one[1]))
 
 
-def _of_effects(effects: list[Effect], label: str) -> list[str]:
+def _of_effects(effects: list[Effect], label: str, looks: str) -> list[str]:
     """What sells in two sentences: the clear ones, and where it is another thing for others."""
     named = [one for one in effects if one.named]
     clear = sorted((one for one in named if one.change.is_clear), key=lambda one: -abs(one.change.logit))
@@ -151,7 +151,7 @@ def _of_effects(effects: list[Effect], label: str) -> list[str]:
         parts = ", ".join(f"{one.name} ×{one.change.times:.2f}" for one in clear[:3])
         rest = f" (and {len(clear) - 3} more)" if len(clear) > 3 else ""
         said.append(
-            f"One standard deviation more in an ad's photo multiplies the {outcome(label)} that the model predicts: "
+            f"One standard deviation more in an ad's {looks} multiplies the {outcome(label)} that the model predicts: "
             f"{parts}{rest}."
         )
         said.append(f"Of {counted(len(named), 'concept')} with a name, {len(clear)} can be told from chance.")
@@ -170,7 +170,7 @@ def _of_effects(effects: list[Effect], label: str) -> list[str]:
 
 def _of_shares(shares: dict[str, float], unnamed: float) -> str:
     parts = ", ".join(f"{share:.0%} {name}" for name, share in shares.items() if share >= 0.005)
-    return f"What moves a score from row to row: {parts}. Of what the pictures move, {unnamed:.0%} has no name."
+    return f"What moves a score from row to row: {parts}. Of what concepts move, {unnamed:.0%} has no name."
 
 
 def interval_over(runs: AdditiveRuns) -> str:
@@ -219,7 +219,7 @@ def decides_section(config: ReportConfig, runs: AdditiveRuns) -> DecidesSection:
     """
     try:
         with opened(config, runs) as found:
-            facts = what_decides(runs, found.rows(), found.samples)
+            facts = what_decides(found)
             shown = facts.effects[:DRAWN]
             photos = found.photos((one.space, i) for one in shown for i in (*one.most[:PHOTOS], *one.least[:PHOTOS]))
     except CrossMediaError as error:

@@ -23,8 +23,8 @@ from crossmedia.trainer.reasons.what_if import Effects, effects
 from crossmedia.trainer.report.additive_runs import AdditiveRuns
 from crossmedia.trainer.report.certainty import Outcomes
 
-MOST_ROWS = 10_000  # that are drawn where the test part has more
-NAMED, UNNAMED = "concepts with a name", "of the picture, without a name"
+MOST_ROWS = 20_000  # that are drawn where the test part has more
+NAMED, UNNAMED = "concepts with a name", "concepts without a name"
 IDS, ALIKE, NUMBERS, POPULAR, ABSENT = (
     "ids and words",
     "ids like those of behaviours",

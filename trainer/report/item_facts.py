@@ -31,7 +31,7 @@ class Like:
 
     Attributes:
         item: its id, as the log has it.
-        photos: space and key of each of its vectors.
+        photos: space and image id of each of its photos.
         more: standard deviations that it has more.
         distance: in all other concepts, the root of the sum of squares.
     """
@@ -95,13 +95,14 @@ class ItemFacts:
         model: that they are of.
         label: what is predicted.
         columns: what the item is, by column.
-        photos: space and key of each of its vectors.
+        looks: what of it has concepts, in words: ``photo``, or ``photo and title``.
+        photos: space and image id of each of its photos.
         known: whether training has seen the item.
         category: column and value that it shares with what it is compared with; empty: all items.
         peers: how many these are, with a photo.
         rows: test rows that the item was put into.
         interval: what intervals are over.
-        look: what the photo does beside one that has the average of each concept; None: there is no photo.
+        look: what its looks do beside those that have the average of each concept; None: the item has none.
         look_of_category: the same of the mean of the category, in logits.
         concepts: of the photo, those that add most first, whichever way; empty without a photo.
         what_ifs: of named concepts, those that would do most first.
@@ -113,6 +114,7 @@ class ItemFacts:
     model: str
     label: str
     columns: dict[str, str]
+    looks: str
     photos: tuple[tuple[str, int], ...]
     known: bool
     category: tuple[str, str]
@@ -179,6 +181,7 @@ class _ItemPage:
             runs.called,
             runs.models[0].spec.labels[0],
             self.catalogue.columns(self.row),
+            self.found.looks,
             tuple(self.catalogue.photos(self.row)),
             self.catalogue.knows(self.row),
             (self.category.column, self.category.value),

@@ -63,17 +63,18 @@ def sentences(facts: ItemFacts) -> list[str]:
     what = outcome(facts.label)
     if facts.look is None:
         return [
-            "The item has no photo that the model could look at, so that nothing in it helps or hurts. Give it one: "
-            "the page then says what the photo does."
+            f"The item has no {facts.looks} that the model could look at, so that nothing in it helps or hurts. Give "
+            f"it one: the page then says what it does."
         ]
     column, value = facts.category
     beside = f"those of its category ({column} {value})" if column else "those of all items"
     sure = "" if facts.look.is_clear else " It may be chance."
     said = [
-        f"With this photo the model predicts {facts.look.times:.2f} times the {what} that it predicts for the same "
-        f"item with an average photo of the catalogue (95 %: {facts.look.times_low:.2f} to "
+        f"With this {facts.looks} the model predicts {facts.look.times:.2f} times the {what} that it predicts for the "
+        f"same item with an average one of the catalogue (95 %: {facts.look.times_low:.2f} to "
         f"{facts.look.times_high:.2f}).{sure}",
-        f"Its photo adds {facts.look.logit:+.2f} to the score; {beside} add {facts.look_of_category:+.2f} on average.",
+        f"Its {facts.looks} adds {facts.look.logit:+.2f} to the score; {beside} add {facts.look_of_category:+.2f} on "
+        "average.",
     ]
     named = [one for one in facts.concepts if one.named and abs(one.adds.logit) >= LEAST]
     most = [f"{one.name} ({one.adds.logit:+.2f})" for one in named[:3]]
@@ -83,7 +84,7 @@ def sentences(facts: ItemFacts) -> list[str]:
         best = facts.what_ifs[0].concept
         sure = "" if best.what_if.is_clear else ", which may be chance"
         said.append(
-            f"What another photo could do: one standard deviation {'more' if best.step > 0 else 'less'} of "
+            f"What another {facts.looks} could do: one standard deviation {'more' if best.step > 0 else 'less'} of "
             f"{best.name}: ×{best.what_if.times:.2f} {what} (model){sure}."
         )
     if not facts.known:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,6 +20,8 @@ from crossmedia.trainer.images.spaces import Spaces
 from crossmedia.trainer.report.additive_runs import AdditiveRuns
 from crossmedia.trainer.report.explained_rows import ExplainedRows, explained_rows
 from crossmedia.trainer.report.photos import data_uris
+from crossmedia.trainer.report.summary import in_words
+from crossmedia.trainer.runs.checkpoint import samples_folder
 from crossmedia.trainer.settings import ReportConfig
 
 BATCH, TIMEOUT_S = 1024, 30.0
@@ -40,6 +42,17 @@ class Opened:
     samples: Samples
     spaces: Spaces
     seed: int
+
+    @property
+    def image_space(self) -> str:
+        """The first space whose vectors are of photos; empty: none is."""
+        return next((name for name in self.spaces.of if self.samples.spaces[name].key == BY_IMAGE), "")
+
+    @property
+    def looks(self) -> str:
+        """What of an item has concepts, in words: ``photo``, or ``photo and title``."""
+        spaces = self.samples.spaces
+        return in_words([*dict.fromkeys("photo" if spaces[name].key == BY_IMAGE else name for name in self.spaces.of)])
 
     def rows(self, ad: int = -1) -> ExplainedRows:
         """Test rows as the runs explain them, with what was shown, or with an item of the table in each."""
@@ -68,8 +81,8 @@ def opened(config: ReportConfig, runs: AdditiveRuns) -> Iterator[Opened]:
         BadInput: the samples are others than those of the runs, or have no test rows.
         CrossMediaError: what a server or the way to it raised.
     """
-    fitted: Mapping[str, str] = runs.fitted
-    samples = samples_of(config.samples or fitted["samples"], fitted.get("validate_on", "all-items"))
+    folder = samples_folder(config.comparison, runs.fitted["samples"], config.samples)
+    samples = samples_of(folder, runs.fitted.get("validate_on", "all-items"))
     runs.lineage.check_samples(samples)
     if not samples.rows("test"):
         raise BadInput(f"The samples in {samples.folder} have no test rows: there are no users to explain it for.")

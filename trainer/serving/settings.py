@@ -46,7 +46,7 @@ class ServingConfig:
         vectors_timeout_s: seconds that the vectors of a request may take. Then it is scored with those of the cache,
             and without the others; each candidate's status says so.
         cache: memory for vectors that servers sent, such as 512MB, of each space of a model, so that they are not
-            fetched again, and are there while the server is gone. Empty: none are kept.
+            fetched again, and are there while the server is gone; 0 keeps none.
         tls_cert: PEM file of the server's certificate: callers are answered by TLS alone. A renewed file is taken
             without a restart, here and in the two options below.
         tls_key: PEM file of its key, readable by its owner alone.
