@@ -59,8 +59,8 @@ class Draws:
 
         def request(size: int) -> Ids:
             drawn = np.sort(rng.random(size))  # in order they are found in a tenth of the time
-            chosen: Ids = popular[rng.permutation(np.searchsorted(shares, drawn).clip(0, self.n - 1))]
-            return chosen
+            ids: Ids = popular[rng.permutation(np.searchsorted(shares, drawn).clip(0, self.n - 1))]
+            return ids
 
         return iter([[request(size) for _ in range(count)] for count, size in sizes])
 
