@@ -210,7 +210,7 @@ def test_ranks_and_real_photos_are_those_of_the_category(made: Path, server: Dae
         for row in table.values():
             found = client.get(photos_of(row) or [-1])
             if found.ok.any():
-                amounts[row["item_id"]] = found.values[found.ok].mean(axis=0)
+                amounts[row["item_id"]] = found.values[found.ok].astype(np.float32).mean(axis=0)
     alike = [
         row["item_id"] for row in table.values() if row["cate_id"] == item["cate_id"] and row["item_id"] in amounts
     ]
