@@ -84,7 +84,7 @@ def main() -> None:
     axes[0].set_yticks(range(len(names)), names, fontsize=9)
     axes[0].invert_yaxis()
     named = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    axes[1].legend(named.values(), named.keys(), fontsize=8, loc="lower right", frameon=False)
+    axes[1].legend(named.values(), named.keys(), fontsize=8, loc="lower left", frameon=False)
     figure.tight_layout()
     figure.savefig(arguments.out, dpi=120)
 

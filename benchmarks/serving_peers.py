@@ -57,9 +57,10 @@ def fastapi(port: int, model: str, image_server: str) -> None:
     torch.set_num_threads(1)
     app, scorer = FastAPI(), Scorer.load(model, server=image_server, items="")
 
-    @app.post("/score")
     def score(body: dict[str, Any]) -> dict[str, Any]:  # in a thread of its pool, as FastAPI advises for such work
         return {"score": scorer.score(body["user"], body["candidates"], body["now"]).tolist()}
+
+    app.add_api_route("/score", score, methods=["POST"])
 
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error")
 

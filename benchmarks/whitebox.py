@@ -161,7 +161,7 @@ def measure(study: Study) -> None:
     told["effects"] = effects_of(runs, test, whole.card, truth)
     shares = {f"grocery, {part}": kept(test, part, "auc", runs.sides) for part in ("all", "unseen_items")}
     for samples in arguments.fashion:
-        own = fashion(samples, arguments.fashion_store, arguments.seeds, study.out)
+        own = fashion(samples, arguments.fashion_store, arguments.fashion_seeds, study.out)
         shares |= {f"{Path(samples).name}, {part}": one for part, one in own.items()}
     told["kept"] = {name: asdict(one) | {"counted": one.counted} for name, one in shares.items()}
     speeds = {name: study.out / f"{name.replace(' ', '-').replace(',', '')}-0" for name in (WHITE, PICTURES)}
@@ -217,6 +217,7 @@ def main() -> None:
     parser.add_argument("--classes", default="", help="logs of --effect, with their samples in the folder 'samples'")
     parser.add_argument("--fashion", nargs="*", default=[], help="samples of H&M, one folder or several")
     parser.add_argument("--fashion-store", default="", help="of H&M, with an active version of concepts")
+    parser.add_argument("--fashion-seeds", type=int, default=5)
     parser.add_argument("--ebm", action="store_true", help="the yardstick; needs interpret-core")
     parser.add_argument("--names", default="", help="what benchmarks.whitebox_concepts printed, a file")
     parser.add_argument("--seeds", type=int, default=5)
@@ -224,7 +225,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one seed, two epochs, a quarter of the renderings")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.seeds = 1
+        arguments.seeds = arguments.fashion_seeds = 1
     with tempfile.TemporaryDirectory() as folder:
         arguments.out = arguments.out or folder
         measure(Study(arguments))

@@ -305,7 +305,7 @@ class Scorer:
         Raises:
             BadInput: it cannot be read, lacks a column, or names an item twice.
         """
-        return self._items(read_items(Path(path)), f"The item table {path}")
+        return self._items(read_items(Path(path)), str(path))
 
     def items_of(self, file: ModelFile) -> KnownItems | None:
         """Those that belong to a model; None: it has none.
@@ -314,7 +314,7 @@ class Scorer:
             BadInput: they cannot be read.
         """
         table = file.items()
-        return None if table is None else self._items(table, f"The item table of {file.path}")
+        return None if table is None else self._items(table, str(file.path))
 
     def _items(self, table: pa.Table, what: str) -> KnownItems:
         columns, encode = self.columns.items, self._requests.encoded

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 128
 MAX_BODY = 16 << 20
 READ_S = 10.0  # of one read, and so of a pause of a sender
-REFUSED_BYTES = 1 << 20  # of a body that is too large, read so that its sender reads the answer
+REFUSED_BYTES = 1 << 20  # of a body that is refused, read so that its sender reads the answer
 Code = grpc.StatusCode
 STATUS = {
     **{Code.INVALID_ARGUMENT: 400, Code.UNAUTHENTICATED: 401, Code.PERMISSION_DENIED: 403},
@@ -280,12 +280,18 @@ class _Handler(BaseHTTPRequestHandler):
             try:
                 caller_name.set(self.server.tokens.now().caller(brought, scope))
             except CrossMediaError:
-                self.close_connection = True  # its body is not read
+                self._drop(headers)
                 raise
         body = self._body(headers) if self.command == "POST" else b""
         return self.server.api.answer(
             HttpRequest(self.command, path, headers, body, time.monotonic() + _seconds(headers))
         )
+
+    def _drop(self, headers: dict[str, str]) -> None:
+        """Do not look at a body: the connection is closed behind the answer, which its sender reads if it was read."""
+        self.close_connection = True
+        length = headers.get("content-length", "")
+        self.rfile.read(min(int(length[:18]), REFUSED_BYTES) if length.isascii() and length.isdigit() else 0)
 
     def _body(self, headers: dict[str, str]) -> bytes:
         length = headers.get("content-length", "")
@@ -293,8 +299,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             raise InvalidRequest("The request must say how long it is, by Content-Length.")
         if int(length) > MAX_BODY:
-            self.close_connection = True
-            self.rfile.read(REFUSED_BYTES)
+            self._drop(headers)
             raise InvalidRequest(
                 f"The request has {length} bytes; {MAX_BODY} are read at most. Send larger ones by gRPC."
             )

@@ -6,10 +6,11 @@ python examples/hand_over/to_qdrant.py vectors.parquet http://localhost:6333
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from exported import Exported
 from qdrant_client import QdrantClient
-from qdrant_client.models import Distance, PointStruct, VectorParams
+from qdrant_client.models import Distance, PointIdsList, PointStruct, VectorParams
 
 file, where = sys.argv[1:]
 exported = Exported.read(file)
@@ -23,10 +24,11 @@ if not exported.since:
 points = [PointStruct(id=row["image_id"], vector=row["vector"]) for row in exported.rows()]
 client.upload_points(name, points, wait=True)
 if exported.removed:
-    client.delete(name, exported.removed, wait=True)
+    client.delete(name, PointIdsList(points=[*exported.removed]), wait=True)
 client.update_collection(name, metadata={"point": exported.point, "version": exported.version})
 
 (image,), _ = client.scroll(name, limit=1, with_vectors=True)
-near = [found.id for found in client.query_points(name, image.vector, limit=3).points]
+vector: Any = image.vector
+near = [found.id for found in client.query_points(name, vector, limit=3).points]
 print(f"{name}: {client.count(name).count} vectors; nearest to {image.id}: {near}")
 client.close()

@@ -143,8 +143,12 @@ def items_of(made: Path) -> dict[str, dict[str, str]]:
         return {row["item_id"]: row for row in csv.DictReader(file) if row["item_id"] in there}
 
 
+def photos_of(row: dict[str, str]) -> list[int]:
+    return [int(row[name]) for name in ("image_id", "second_image_id") if row[name]]
+
+
 def with_a_photo(made: Path) -> str:
-    return next(item for item, row in items_of(made).items() if row["image_id"].isdigit())
+    return next(item for item, row in items_of(made).items() if len(photos_of(row)) == 1)
 
 
 def test_a_page_of_an_item_is_what_the_models_say(made: Path, server: DaemonProcess, tmp_path: Path) -> None:
@@ -166,7 +170,7 @@ def test_a_page_of_an_item_is_what_the_models_say(made: Path, server: DaemonProc
         spaces = Spaces({"image": StoredVectors(client)})
         models = [load_model(made / "compare" / f"concepts-images-{seed}")[0].eval() for seed in (0, 1)]
         batches = [showing(batch, samples.items, row) for batch in samples.batches("test", 512)]
-        own = client.get([int(image) for image in items[item]["image_id"].split("|")]).values.mean(axis=0)
+        own = client.get(photos_of(items[item])).values.mean(axis=0)
         fed = [Fed.of(batch, torch.device("cpu")) for batch in batches]
         vectors = [one.vectors(spaces) for one in fed]
 
@@ -204,7 +208,7 @@ def test_ranks_and_real_photos_are_those_of_the_category(made: Path, server: Dae
     with ImageClient(server.address) as client:
         names, amounts = client.concepts().names, dict[str, Any]()
         for row in table.values():
-            found = client.get([int(image) for image in row["image_id"].split("|") if image.isdigit()] or [-1])
+            found = client.get(photos_of(row) or [-1])
             if found.ok.any():
                 amounts[row["item_id"]] = found.values[found.ok].mean(axis=0)
     alike = [
@@ -255,7 +259,7 @@ def test_what_cannot_be_said_of_an_item_is_refused_in_words(made: Path, server: 
 
 
 def test_an_item_without_a_photo_has_a_page_that_says_so(made: Path, server: DaemonProcess, tmp_path: Path) -> None:
-    item = next(item for item, row in items_of(made).items() if not row["image_id"])
+    item = next(item for item, row in items_of(made).items() if not photos_of(row))
     facts = item_page(made, server, made / "compare", item, tmp_path / "item.html")
     assert facts["look"] is None
     assert facts["concepts"] == facts["what_ifs"] == []

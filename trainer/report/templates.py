@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import jinja2
 
+from crossmedia.concepts import KINDS_IN_WORDS
+
 
 def template(name: str) -> jinja2.Template:
     """A page without its facts."""
@@ -11,6 +13,7 @@ def template(name: str) -> jinja2.Template:
         loader=jinja2.PackageLoader("crossmedia.trainer.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["share"] = share
+    environment.globals["kinds_in_words"] = KINDS_IN_WORDS
     return environment.get_template(name)
 
 

@@ -217,12 +217,13 @@ def test_senders_that_are_slow_or_huge_hold_nothing(scoring: ScoringProcess) -> 
     def ask(head: bytes) -> bytes:
         with socket.create_connection(("127.0.0.1", scoring.rest_port), 15) as opened:
             opened.sendall(head)
-            return opened.recv(1 << 16)
+            return b"".join(iter(lambda: opened.recv(1 << 16), b""))
 
     post = b"POST /v2/models/din/infer HTTP/1.1\r\nHost: x\r\n"
     assert b"says" not in ask(post + b"Content-Length: 999999999999\r\n\r\n" + b"x" * 1_100_000)
     assert b"must say how long it is" in ask(post + b"\r\n")
     assert b"must say how long it is" in ask(post + b"Content-Length: -1\r\n\r\n")
+    assert b"must say how long it is" in ask(post + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n")
     started = time.monotonic()
     assert ask(post + b"Content-Length: 100\r\n\r\nhalf") == b"", "who sends half a request is closed"
     assert time.monotonic() - started < 14
