@@ -22,7 +22,7 @@ from crossmedia.torch import with_vectors
 from crossmedia.trainer.metrics import auc
 
 
-class Clicking(lightning.LightningModule):  # type: ignore[misc]
+class Clicking(lightning.LightningModule):
     """The model of the plain loop, in Lightning's words."""
 
     def __init__(self, sizes: dict[str, int], dim: int):
@@ -59,7 +59,7 @@ if __name__ == "__main__":
             if pictures:
                 training, testing = (with_vectors(batches, client, IMAGES) for batches in (training, testing))
             module = Clicking(clicks.sizes, client.info().dim if pictures else 0)
-            quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+            quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
             trainer = lightning.Trainer(max_epochs=5, enable_checkpointing=False, **quiet)
             trainer.fit(module, training)
             found = trainer.test(module, testing, verbose=False)[0]["auc"]
