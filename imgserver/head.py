@@ -20,6 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from crossmedia.errors import BadInput
+from crossmedia.safetensors_header import header_of
 from crossmedia.version import HASH_DIGITS, Version, hashed
 
 Features = npt.NDArray[Any]
@@ -31,7 +32,7 @@ STARTS = ("pca", "random")
 WHOLE = "whole"  # the name of a head that changes nothing
 LEAST_ROWS = 64  # of a product of matrices: of few rows it takes another way, which rounds otherwise
 MAX_LAYERS = 64  # linear ones: each takes some KiB beside its weights
-MAX_HEADER_BYTES = 64 << 10  # of a head's file: names and shapes of all that MAX_LAYERS can have take less
+MAX_HEADER_BYTES = 64 << 10  # of its file: names and shapes of all that MAX_LAYERS can have take less
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ class Head(nn.Module):
             BadInput: the block is no head, or a damaged one, or a weight is not finite.
         """
         try:
-            header = _header(data)
+            header = header_of(data, MAX_HEADER_BYTES)
             about = header.pop("__metadata__")
             if unknown := about.keys() - {"spec", "backbone", "digest"}:
                 raise ValueError(f"its file says {min(unknown)!r}, which heads do not have")
@@ -225,24 +226,6 @@ class Head(nn.Module):
                     f"checkpoint, with a smaller step size of the head."
                 )
         return head
-
-
-def _header(data: bytes) -> dict[str, Any]:
-    """What a safetensors block says of itself, each name once; nothing is read on the word of a length that lies."""
-    size = int.from_bytes(data[:8], "little")
-    if size > min(MAX_HEADER_BYTES, len(data) - 8):
-        raise ValueError(
-            f"it claims {size} bytes of header; there are {max(0, len(data) - 8)}, and the limit is {MAX_HEADER_BYTES}"
-        )
-    header: dict[str, Any] = json.loads(data[8 : 8 + size], object_pairs_hook=_each_once)
-    return header
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name is there twice")
-    return found
 
 
 def linear_head(name: str, weight: Weights, bias: Weights, rectified: int = 0, backbone: str = "") -> Head:

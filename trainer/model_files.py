@@ -14,12 +14,14 @@ from crossmedia.concepts import ConceptCard
 from crossmedia.errors import BadInput
 from crossmedia.features.layout import ITEMS_FILE
 from crossmedia.features.reading.known_items import read_items
+from crossmedia.features.reading.request import RequestColumns
 from crossmedia.features.spec import BY_IMAGE
 from crossmedia.features.vocabulary import Vocabularies
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.names import ImageNames
 from crossmedia.trainer.evaluate import Predictor
 from crossmedia.trainer.export.exported import Exported
+from crossmedia.trainer.layers.inputs import InputSpec
 from crossmedia.trainer.runs.checkpoint import Lineage, load_cards, load_model, samples_folder
 
 
@@ -77,6 +79,23 @@ class ModelFile:
             return pq.read_table(pa.BufferReader(self.predictor.items))
         except (OSError, pa.ArrowException) as error:
             raise BadInput(f"The items in {self.path} cannot be read: {error}. Export the model again.") from error
+
+
+def request_columns(spec: InputSpec) -> RequestColumns:
+    """What a request may say, of what a model was trained on."""
+    return RequestColumns(
+        tuple(spec.user_columns),
+        tuple(spec.item_columns),
+        spec.max_history if spec.actions else 0,
+        images=spec.image_vocabulary_size > 0,
+        numbers=spec.user_numbers,
+        lists=tuple(spec.user_lists),
+        of_log=spec.of_log,
+        item_numbers=spec.item_numbers,
+        item_lists=tuple(spec.item_lists),
+        text=tuple(spec.text_columns),
+        spaces=spec.space_keys,
+    )
 
 
 def absolute(place: str | Path) -> str:

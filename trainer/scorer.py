@@ -19,16 +19,14 @@ from typing import Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from crossmedia.arguments import check_places, check_whole, must
 from crossmedia.concepts import ConceptCard
 from crossmedia.errors import BadInput
-from crossmedia.features.batch import Batch
 from crossmedia.features.columns import ACTION, HISTORY, ITEM
 from crossmedia.features.reading.known_items import KnownItems, known_items, read_items
-from crossmedia.features.reading.request import RequestColumns, RequestReader
+from crossmedia.features.reading.request import RequestReader
 from crossmedia.features.vocabulary import Vocabularies
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.names import ImageNames
@@ -38,14 +36,14 @@ from crossmedia.trainer.feed import Fed
 from crossmedia.trainer.images.image_head import StoredVectors
 from crossmedia.trainer.images.images import Images
 from crossmedia.trainer.images.spaces import Spaces
-from crossmedia.trainer.model_files import ModelFile, absolute, absolute_all, names_of, of_space
+from crossmedia.trainer.model_files import ModelFile, absolute, absolute_all, names_of, of_space, request_columns
 from crossmedia.trainer.models.base import Model
 from crossmedia.trainer.models.concepts import Concepts
 from crossmedia.trainer.reasons.contributions import additive, contributions, with_preferences
 from crossmedia.trainer.reasons.explained import Explained
 from crossmedia.trainer.reasons.preferences import as_columns, effects, of_concepts, shifted
-from crossmedia.trainer.reasons.sentences import Done, sentence
-from crossmedia.trainer.reasons.tables import done_of
+from crossmedia.trainer.reasons.sentences import sentence
+from crossmedia.trainer.reasons.tables import done_of_request
 from crossmedia.trainer.runs.checkpoint import Lineage
 from crossmedia.trainer.tensors import SpaceVectors
 
@@ -96,19 +94,7 @@ class Scorer:
         if absent := [name for name in needed if name not in vocabulary.values]:
             raise BadInput(f"The model has a column {absent[0]!r} that its vocabulary lacks: its file is damaged.")
         self.spaces = Spaces({name: images(client) for name, client in clients.items()})
-        self.columns = RequestColumns(
-            tuple(spec.user_columns),
-            tuple(spec.item_columns),
-            spec.max_history if spec.actions else 0,
-            images=spec.image_vocabulary_size > 0,
-            numbers=spec.user_numbers,
-            lists=tuple(spec.user_lists),
-            of_log=spec.of_log,
-            item_numbers=spec.item_numbers,
-            item_lists=tuple(spec.item_lists),
-            text=tuple(spec.text_columns),
-            spaces=spec.space_keys,
-        )
+        self.columns = request_columns(spec)
         self._requests = RequestReader(self.columns, vocabulary, names, item_names, lambda: self.items)
         self._actions = vocabulary.values.get(ACTION)
         self._load_again: Callable[[], Scorer] | None = None
@@ -285,7 +271,7 @@ class Scorer:
         cards, probabilities = self._known_cards(), _of_one_label(answer.probabilities)
         found = contributions(self._predictor, fed.tensors, vectors, cards)
         found = with_preferences(found, wanted, of_concepts(preferences, cards))
-        done = self._done(batch, user) if len(batch) else []
+        done = done_of_request(batch, user, self._actions)
         first = len(given) - len(done) if (given := user.get(HISTORY + ITEM)) is not None else 0
         sentences = tuple(sentence(found, row, done, now, never_said) for row in range(len(batch)))
         explained = Explained.of(found, probabilities, reasons, sentences, first, as_columns(preferences))
@@ -337,12 +323,6 @@ class Scorer:
             scores = shifted(scores, np.sum(list(wanted.values()), axis=0))
         found: npt.NDArray[np.float32] = scores
         return found
-
-    def _done(self, batch: Batch, user: Mapping[str, Any]) -> list[Done]:
-        """The behaviours of a request that the model saw, oldest first; without times where not all are given."""
-        done, times = done_of(batch, 0, self._actions), user.get(HISTORY + "time")
-        known = times is not None and not pc.is_null(pa.array(times), nan_is_null=True).to_numpy(False).any()
-        return done if known else [replace(one, time_s=None) for one in done]
 
     def _known_cards(self) -> Mapping[str, ConceptCard]:
         """What the numbers of vectors mean; asked once where the run does not say."""

@@ -22,7 +22,7 @@ from crossmedia.torch import with_vectors
 from crossmedia.trainer.metrics import auc
 
 
-class Clicking(lightning.LightningModule):
+class Clicking(lightning.LightningModule):  # type: ignore[misc]
     """The model of the plain loop, in Lightning's words."""
 
     def __init__(self, sizes: dict[str, int], dim: int):

@@ -25,6 +25,7 @@ from crossmedia.trainer.export.exported import export_model
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.places import Place
 from crossmedia.trainer.reasons.explain import explain
+from crossmedia.trainer.reasons.tables import done_of_request
 from crossmedia.trainer.runs.checkpoint import CARDS, load_cards
 from crossmedia.trainer.scorer import Scorer
 
@@ -147,10 +148,10 @@ def test_a_request_may_be_arrays_and_lack_times_and_the_sentence_claims_no_day(r
     timeless = {name: values for name, values in user.items() if name != "hist_time"}
     found = scorer.score(timeless, candidates, now_s=1000, reasons=2)
     batch = scorer._requests.batch(user, candidates, 1000)
-    assert [(one.action, one.time_s) for one in scorer._done(batch, user)] == [
+    assert [(one.action, one.time_s) for one in done_of_request(batch, user, scorer._actions)] == [
         *(("clicked", 100.0), ("bought", 200.0), ("clicked", 300.0), ("clicked", 400.0)),
     ]
-    assert {one.time_s for one in scorer._done(batch, timeless)} == {None}
+    assert {one.time_s for one in done_of_request(batch, timeless, scorer._actions)} == {None}
     assert not any("today" in said for said in found.sentences)
 
 

@@ -17,15 +17,14 @@ from crossmedia.features.spec import BY_IMAGE
 from crossmedia.imgserver.client import HeadServers, ImageClient, ServerInfo
 from crossmedia.imgserver.client.cache import check_cache_bytes
 from crossmedia.imgserver.head import Head, HeadSpec, new_head, widest
-from crossmedia.names import same_names
 from crossmedia.trainer import processes
+from crossmedia.trainer.images.fitting import check_different, check_names
 from crossmedia.trainer.images.image_head import LocalHead, RemoteHead, StoredVectors
 from crossmedia.trainer.images.images import Images
 from crossmedia.trainer.images.places import Given, Place, Sources, closing_places, learning_space
 from crossmedia.trainer.images.spaces import Missing, Spaces, of_space
 from crossmedia.trainer.runs.checkpoint import HEAD, of_run
 from crossmedia.trainer.settings import NEW_HEAD, FitConfig
-from crossmedia.version import Version
 from crossmedia.words import bytes_in
 
 log = logging.getLogger(__name__)
@@ -58,24 +57,8 @@ def open_spaces(config: FitConfig, samples: Samples, given: Given) -> Iterator[S
                 else:
                     opening = _frozen(config, samples, name, place, share if name in fetched else 0)
                 spaces[name] = opened.enter_context(opening)
-        _check_different(samples, {name: images.version for name, images in spaces.items() if name != learning})
+        check_different(samples, {name: images.version for name, images in spaces.items() if name != learning})
         yield Spaces(spaces)
-
-
-def _check_different(samples: Samples, versions: Mapping[str, str]) -> None:
-    """No two spaces have the same vectors: those of one version by one kind of key are.
-
-    Raises:
-        BadInput: two have.
-    """
-    first: dict[tuple[str, str], str] = {}
-    for name, version in versions.items():
-        if (other := first.setdefault((samples.spaces[name].key, version), name)) != name:
-            raise BadInput(
-                f"The spaces {other!r} and {name!r} would have the same vectors: those of {version}, both by "
-                f"{samples.spaces[name].key}. Leave one out; or name another version that its server holds: --vectors "
-                f"{name}=HOST:PORT@VERSION ('imgserver info' lists them)."
-            )
 
 
 def _places(config: FitConfig, samples: Samples, given: Given) -> dict[str, Place]:
@@ -249,35 +232,6 @@ def fix_version(client: ImageClient, version: str = "") -> ServerInfo:
         )
     client.version = version or info.version
     return info
-
-
-def check_names(samples: Samples, space: str, info: ServerInfo) -> None:
-    """The keys of a space are called in samples as on its server, as far as both tell.
-
-    A line in the log says so where a space of images gets vectors of texts: these are by item, and the same number may
-    be an image of something else.
-
-    Raises:
-        BadInput: their ids come from another manifest, so that the same id is something else.
-    """
-    # A server that owns a part has names of its part.
-    if not info.ownership.servers and not same_names(samples.spaces[space].names, info.contents.image_names):
-        of = "images" if samples.spaces[space].key == BY_IMAGE else "items"
-        raise BadInput(
-            f"The ids of {of} in {samples.folder} come from "
-            f"another manifest than those of the server, so that one id is two things. Build the samples with the "
-            f"manifest that was given to 'imgserver precompute' (photos: --catalogue, texts: --manifest), or embed by "
-            f"that of the samples."
-        )
-    of_texts = bool(info.version) and Version.parse(info.version).of_texts
-    if samples.spaces[space].key == BY_IMAGE and of_texts and processes.rank() == 0:
-        log.warning(
-            "The space %r asks by ids of images, and what is served there, %s, was made of texts, which are by item. "
-            "Where an image's id is not its item's, these are vectors of something else: are addresses swapped "
-            "(--vectors)?",
-            space,
-            info.version,
-        )
 
 
 def load_head(run: str | Path) -> Head | None:

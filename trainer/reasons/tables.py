@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from crossmedia.concepts import ConceptCard
 from crossmedia.features.batch import Batch
-from crossmedia.features.columns import ACTION, ITEM
+from crossmedia.features.columns import ACTION, HISTORY, ITEM
 from crossmedia.trainer.feed import Fed, Feed
 from crossmedia.trainer.models.base import Model
 from crossmedia.trainer.reasons.contributions import additive, contributions
@@ -75,3 +78,18 @@ def done_of(batch: Batch, row: int, actions: pa.Array | None) -> list[Done]:
         Done("" if actions is None else _value(actions, int(action)) or "", now - float(age))
         for action, age in zip(batch.action[first:last], batch.history_age_s[first:last], strict=True)
     ]
+
+
+def done_of_request(batch: Batch, user: Mapping[str, Any], actions: pa.Array | None) -> list[Done]:
+    """The behaviours of a request that the model saw, oldest first; without times where not all are given.
+
+    Args:
+        batch: of the request; each row is a candidate.
+        user: what the request says of the user.
+        actions: as of ``done_of``.
+    """
+    if not len(batch):
+        return []
+    done, times = done_of(batch, 0, actions), user.get(HISTORY + "time")
+    known = times is not None and not pc.is_null(pa.array(times), nan_is_null=True).to_numpy(False).any()
+    return done if known else [replace(one, time_s=None) for one in done]
