@@ -80,6 +80,18 @@ class ItemTable(TextTable):
 
 
 @dataclass(frozen=True)
+class PointTable(TextTable):
+    """A table of selling points by examples: photos, and what each is an example of."""
+
+    called: ClassVar[str] = "selling points"
+
+    @property
+    def asked(self) -> tuple[tuple[str, str], ...]:
+        """The columns that are read, and the option that names each."""
+        return ("--key", self.key), ("--points", self.text)
+
+
+@dataclass(frozen=True)
 class Items:
     """What is known of n photos, in their order.
 
@@ -205,12 +217,14 @@ def _points(file: Path, key: str, names: ImageNames | None, photos: Ids) -> list
     """Examples of selling points.
 
     Raises:
-        BadInput: the file cannot be read, or a point has no example among the photos.
+        BadInput: the file cannot be read, names no point, or a point has no example among the photos.
     """
-    table = TextTable(str(file), POINT, key)
+    table = PointTable(str(file), POINT, key)
     content = table.columns()
     row, place, _ = _rows_of_photos(Column(content[key], key, str(file)), names, photos)
     called = [name.strip() if name else "" for name in texts(Column(content[POINT], POINT, str(file))).to_pylist()]
+    if not any(called):
+        raise BadInput(f"The column {POINT!r} of {file} names no selling point in any of its rows.")
     found = [(Trait("point", "", called[at]), spot) for at, spot in zip(row.tolist(), place.tolist(), strict=True)]
     lost = Counter(filter(None, called)).keys() - {trait.value for trait, _ in found}
     if lost:

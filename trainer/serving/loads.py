@@ -77,7 +77,7 @@ def beside(active: Path, file: str) -> Path | None:
     if not file:
         return None
     path = active.parent / file
-    if "\0" in file or path.parent.resolve() != active.parent.resolve():
+    if "\0" in file or path.name == ".." or path.parent.resolve() != active.parent.resolve():
         raise InvalidRequest(
             f"The model {short(file)} lies in another folder than the one that is served. Put it into {active.parent}."
         )

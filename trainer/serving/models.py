@@ -201,6 +201,8 @@ class Models:
                 new.close()
                 if known != ACTIVE and share is None:
                     return self._promoted(before, known)
+                if known == PREVIOUS and before.previous is not None:
+                    return self._beside_again(before, before.previous, share or 0.0)
                 raise BadInput(f"The model {name} is held in version {new.version} already: it is the {known} one.")
             try:
                 drift = self._warmed(before.active, new)
@@ -241,6 +243,14 @@ class Models:
         log.info("switched %s to %s, which was held as %s", model.name, model.version, role)
         return now
 
+    def _beside_again(self, before: Held, model: ServedModel, share: float) -> Held:
+        """Have the model that answered before answer a share of the requests, or run beside."""
+        drift = self._warmed(before.active, model)
+        now = replace(before, beside=model, share=share, previous=None, drift=drift)
+        self._put(now, before)
+        log.info("%s %s, which answered before, is beside again. %s", model.name, model.version, drift.said)
+        return now
+
     def _put(self, now: Held, before: Held) -> None:
         self._held[now.active.name] = now
         kept = [model for model, _ in now.models()]
@@ -268,6 +278,8 @@ class Models:
                 pairs.append((old.answer(asked), new.answer(asked)))
             except BadInput as error:
                 raise BadInput(f"The model {new.path} cannot answer what is asked of {old.name}: {error}") from error
+            if not np.isfinite(pairs[-1][1].probabilities).all():
+                raise BadInput(f"The model {new.path} gives scores that are no numbers. Train it anew.")
         return Drift.of(pairs) if self._recorded[old.name] else Drift()
 
     def close(self) -> None:

@@ -83,9 +83,11 @@ def message_of(body: bytes, name: str, version: str) -> pb.ModelInferRequest:
     given = _typed("request", found, dict)
     message = pb.ModelInferRequest(model_name=name, model_version=version, id=_typed("id", given.get("id", ""), str))
     for key, value in _typed("parameters", given.get("parameters", {}), dict).items():
+        _check_characters("parameters", key)
         field = PARAMETERS.get(type(value))
         if field is None:
             raise InvalidRequest(f"The parameter {short(key)} must be a number, a text, true or false.")
+        _check_characters(key, value)
         _set(message.parameters[key], field, value, f"The parameter {short(key)}")
     for one in _typed("inputs", given.get("inputs", []), list):
         _add_input(message, _typed("inputs", one, dict))
@@ -101,12 +103,17 @@ def _set(message: Any, field: str, value: Any, what: str) -> None:
         raise InvalidRequest(f"{what} is beyond what 64 bits hold.") from None
 
 
+def _check_characters(what: str, value: Any) -> None:
+    """Refuse a text with half a character, which JSON can spell and the protocol cannot."""
+    if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
+        raise InvalidRequest(f"In the JSON {what!a} is a text with half a character.")
+
+
 def _typed(what: str, value: Any, kind: type) -> Any:
     names: dict[Any, str] = {dict: "an object", list: "a list", str: "a text"}
     if not isinstance(value, kind):
         raise InvalidRequest(f"In the JSON {what!r} must be {names[kind]}.")
-    if isinstance(value, str) and max(value, default="") >= "\udc00" and any("\ud800" <= c <= "\udfff" for c in value):
-        raise InvalidRequest(f"In the JSON {what!r} is a text with half a character.")
+    _check_characters(what, value)
     return value
 
 

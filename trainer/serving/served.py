@@ -139,8 +139,8 @@ def version_of(path: Path) -> str:
     Raises:
         BadInput: it cannot be read.
     """
-    file = path / CONFIG if path.is_dir() else path
     try:
+        file = path / CONFIG if path.is_dir() else path  # a name may be too long to be asked for
         return hashlib.sha256(file.read_bytes()).hexdigest()[:DIGITS]
     except OSError as error:
         raise BadInput(

@@ -206,6 +206,16 @@ def test_a_point_without_an_example_is_refused(fruit: Path, tmp_path: Path) -> N
         sample_of(fruit, coarse(), points)
 
 
+def test_a_file_of_points_without_a_point_is_refused_by_its_own_name(fruit: Path, tmp_path: Path) -> None:
+    for header, rows, words in (
+        (("item_id", "colour"), [(1, "red")], r"selling points .* no column 'point', which --points names"),
+        (("item_id", "point"), [(1, " "), (2, "")], "names no selling point in any of its rows"),
+    ):
+        points = written(tmp_path / "points.csv", header, rows)
+        with pytest.raises(BadInput, match=words):
+            sample_of(fruit, coarse(), points)
+
+
 def test_how_many_photos_a_value_needs() -> None:
     assert [least_photos(n) for n in (100, 243, 1000, 5000, 10**6)] == [8, 10, 40, 200, 200]
 

@@ -14,11 +14,13 @@ from typing import Any
 
 import grpc
 import pytest
+import torch
 from conftest import run_command, soon
 from oip import call, channel, infer, output
 from scoring_server import ScoringProcess, Shop, make_store, train
 
 from crossmedia.inference import grpc_predict_v2_pb2 as pb
+from crossmedia.trainer.runs.checkpoint import load_model, save_run
 
 USER: dict[str, list[Any]] = {
     "user_id": ["u1"],
@@ -54,6 +56,16 @@ def server(shop: Shop, second: Path, tmp_path: Path) -> Iterator[tuple[ScoringPr
 def switch(server: ScoringProcess, *arguments: str, check: bool = True) -> Any:
     done = run_command("trainer", "switch", *arguments, f"--folder={server.folder}", "--json", check=check)
     return json.loads(done.stdout) if check else done.stderr
+
+
+def with_nan(run: Path, out: Path) -> None:
+    """A run whose training ended in numbers that are none."""
+    model, lineage, settings = load_model(run)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.fill_(torch.nan)
+    shutil.copytree(run, out)
+    save_run(out, model, lineage, settings)
 
 
 def version(opened: grpc.Channel) -> str:
@@ -139,6 +151,10 @@ def test_a_share_of_the_requests_and_none_of_them(server: tuple[ScoringProcess, 
         assert min(found.values()) > 10
         switch(process, "second.pt2")  # all of them
         assert {version(opened) for _ in range(20)} == {held[1]["version"]}
+        switch(process, "--rollback")
+        held = switch(process, "second.pt2", "--canary=50%")  # it is held as the one before
+        assert [one["role"].split(",")[0] for one in held] == ["active", "canary"]
+        assert len({version(opened) for _ in range(60)}) == 2
 
 
 def test_what_cannot_take_its_place_changes_nothing(
@@ -152,11 +168,15 @@ def test_what_cannot_take_its_place_changes_nothing(
     run = train(shop.folder, "din-3", address, "--model=din", "--images")
     run_command("imgserver", "stop", f"--store={other}")
     run_command("trainer", "export", str(run), f"--out={models / 'third.pt2'}")
+    with_nan(shop.run, models / "nan")
     with channel(process.address) as opened:
         first = version(opened)
         for arguments, words in {
             ("garbage.pt2",): "holds no exported model",
             ("nothing.pt2",): "cannot be read",
+            ("x" * 300,): "cannot be read",
+            ("..",): "lies in another folder",
+            ("nan",): "scores that are no numbers",
             ("../serving/daemon.log",): "lies in another folder",
             ("third.pt2",): "clip@",  # of other vectors than the server has
             ("second.pt2", "--canary=105%"): "is no share of requests",
