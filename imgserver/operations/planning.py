@@ -37,7 +37,7 @@ NARROW = {
     "decoding": "The processes that decode are the narrow part of embedding; give --decode-threads more.",
     "GPU": "The GPU is the narrow part of embedding: more cores would add nothing.",
     "process": "Embedding is held up by the one process that reads and writes, whose Python runs one thread at a time: "
-    "more cores or GPUs add nothing to it. Start several on a machine, each with a --part.",
+    "more cores or GPUs add nothing to it. Start several on a machine, each with a --part, and fewer machines do.",
 }
 LOAD = 0.5  # of a server's cores: copies take over from one that dies
 
@@ -160,8 +160,8 @@ def _notes(sizes: Sizes, cost: EmbeddingCost, plan: CapacityPlan, by_memory: int
             f"Embedding needs {plan.embed_machines} machines: 'precompute --part i/{plan.embed_machines}' on each, or "
             f"--engine ray."
         )
-    if (why := NARROW.get(cost.narrowest(sizes.cores))) is not None:
-        notes.append(f"{why} That allows {plan.embed_photos_s:,.0f} photos/s on {sizes.cores} cores.")
+        if (why := NARROW.get(cost.narrowest(sizes.cores))) is not None:
+            notes.append(f"{why} That allows {plan.embed_photos_s:,.0f} photos/s on {sizes.cores} cores.")
     if by_memory > 1:
         notes.append(
             f"Vectors do not fit the memory of one server. Rows are mapped, so what is rarely asked for may stay on "
