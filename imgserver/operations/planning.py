@@ -1,7 +1,8 @@
 """How much it takes: servers, workers, disk, memory, network and hours, from constants that the benchmarks measured.
 
-Each constant names the command that prints it; all are of one machine of 2 cores, and a plan multiplies. What it cannot
-know is how far workers and servers stay independent of one another when there are many.
+Each constant names the command that prints it; all are of one machine of 2 cores. What embeds is planned as what its
+parts allow side by side (``EmbeddingCost``), the rest is multiplied. What a plan cannot know is how far workers and
+servers stay independent of one another when there are many.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import math
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-# python -m benchmarks.embed: 162 images/s of precompute on 2 cores that others used too, 287 on the same cores alone
-# (EfficientNet-Lite0, photos of 500 x 500). A plan takes the lower figure.
-IMAGES_PER_CORE_S = 81.0
+from crossmedia.imgserver.vision.cost import EmbeddingCost
+
+# crossmedia imgserver plan --measure, EfficientNet-Lite0, photos of 500 x 500: seconds of a core a photo, on 2 cores
+# that other work wanted too (load average 12). The option puts those of the machine at hand in their place.
+COST = EmbeddingCost(decode_s=2553e-6, cnn_s=11_393e-6, own_s=605e-6)
 # python -m benchmarks.fetch, 10,000 uniform ids: CPU of the server a vector
 SERVER_US_PER_VECTOR = 0.18
 # python -m benchmarks.train: DIN, 50 behaviours, vectors fetched, 2 cores
@@ -29,6 +32,13 @@ IMAGES_PER_ROW = 15_307 / 1024
 TABLE_BYTES_PER_IMAGE = 36.0
 INDEX_BYTES_PER_ENTRY = 100.0
 BATCH = 1024
+# What is narrower than the cores themselves.
+NARROW = {
+    "decoding": "The processes that decode are the narrow part of embedding; give --decode-threads more.",
+    "GPU": "The GPU is the narrow part of embedding: more cores would add nothing.",
+    "process": "Embedding is held up by the one process that reads and writes, whose Python runs one thread at a time: "
+    "more cores or GPUs add nothing to it. Start several on a machine, each with a --part, and fewer machines do.",
+}
 LOAD = 0.5  # of a server's cores: copies take over from one that dies
 
 
@@ -66,7 +76,8 @@ class CapacityPlan:
     """What it takes; machines have ``Sizes.cores`` cores.
 
     Attributes:
-        embed_core_hours: of the CNN.
+        embed_core_hours: of decoding, of the CNN where cores compute it, and of the process between them.
+        embed_photos_s: that one machine embeds.
         embed_machines: to be done in time.
         feature_tb: of stored features, fp16, with their index.
         vector_gb: of stored vectors, fp16, with their index.
@@ -81,6 +92,7 @@ class CapacityPlan:
     """
 
     embed_core_hours: float
+    embed_photos_s: float
     embed_machines: int
     feature_tb: float
     vector_gb: float
@@ -94,10 +106,10 @@ class CapacityPlan:
     notes: list[str] = field(default_factory=list)
 
 
-def make_plan(sizes: Sizes) -> CapacityPlan:
-    """Multiply."""
-    embed_core_hours = sizes.images / IMAGES_PER_CORE_S / 3600
-    embed_machines = math.ceil(embed_core_hours / sizes.embed_hours / sizes.cores)
+def make_plan(sizes: Sizes, cost: EmbeddingCost = COST) -> CapacityPlan:
+    """Say what it takes, where a photo costs ``cost`` to embed."""
+    photos_s = cost.photos_per_s(sizes.cores)
+    embed_machines = math.ceil(sizes.images / photos_s / 3600 / sizes.embed_hours)
     entry = INDEX_BYTES_PER_ENTRY
     feature_bytes = sizes.images * (2 * sizes.feature_dim + entry)
     vector_bytes = sizes.images * (2 * sizes.dim + entry)
@@ -118,7 +130,8 @@ def make_plan(sizes: Sizes) -> CapacityPlan:
     servers = max(by_memory, by_cpu, 1)
     step = BATCH * IMAGES_PER_ROW * vector_bytes_on_wire + servers * 8 * parameters  # a head there, its gradient back
     plan = CapacityPlan(
-        embed_core_hours=embed_core_hours,
+        embed_core_hours=sizes.images * cost.core_s / 3600,
+        embed_photos_s=photos_s,
         embed_machines=embed_machines,
         feature_tb=feature_bytes / 1e12,
         vector_gb=vector_bytes / 1e9,
@@ -130,7 +143,7 @@ def make_plan(sizes: Sizes) -> CapacityPlan:
         network_mb_s=samples_per_s / BATCH * step / 1e6,
         step_mb=step / 1e6,
     )
-    plan.notes.extend(_notes(sizes, plan, by_memory))
+    plan.notes.extend(_notes(sizes, cost, plan, by_memory))
     return plan
 
 
@@ -140,13 +153,15 @@ def head_parameters(sizes: Sizes) -> int:
     return sum(before * after + after for before, after in pairwise(widths))
 
 
-def _notes(sizes: Sizes, plan: CapacityPlan, by_memory: int) -> list[str]:
+def _notes(sizes: Sizes, cost: EmbeddingCost, plan: CapacityPlan, by_memory: int) -> list[str]:
     notes = []
     if plan.embed_machines > 1:
         notes.append(
-            f"The CNN needs {plan.embed_machines} machines: 'precompute --part i/{plan.embed_machines}' on each, or "
-            f"--engine ray; on GPUs fewer."
+            f"Embedding needs {plan.embed_machines} machines: 'precompute --part i/{plan.embed_machines}' on each, or "
+            f"--engine ray."
         )
+        if (why := NARROW.get(cost.narrowest(sizes.cores))) is not None:
+            notes.append(f"{why} That allows {plan.embed_photos_s:,.0f} photos/s on {sizes.cores} cores.")
     if by_memory > 1:
         notes.append(
             f"Vectors do not fit the memory of one server. Rows are mapped, so what is rarely asked for may stay on "

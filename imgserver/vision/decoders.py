@@ -17,6 +17,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import asdict
 from functools import lru_cache
 
@@ -31,6 +32,7 @@ from crossmedia.imgserver.vision.machine import Machine
 MAX_ANSWER_S = 60  # by the clock, for a worker that sleeps; one that works ends by its processor time
 ENDING_S = 5.0  # from the end of its socket to its exit code, on a busy machine
 WORKER = "crossmedia.imgserver.vision.decode_worker"
+PROCESS_CLOCK = 2  # of Linux, below ~pid << 3: clock_getcpuclockid(3), which Python has for threads alone
 TRIES = 2  # of a photo whose worker was ended by somebody else
 MAX_ANSWER = 16 << 20  # bytes; pixels of 224 x 224 are 150 KB
 CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGSYS}
@@ -99,6 +101,11 @@ class Decoders:
         if len(answer) != math.prod(shape):
             raise DecodingFailed(f"{len(answer)} bytes came as pixels, and not {math.prod(shape)}")
         return np.frombuffer(answer, np.uint8).reshape(shape)
+
+    def cpu_s(self) -> float:
+        """Seconds of a core that the processes which run now have taken since each was started."""
+        with self._changed:
+            return sum(worker.cpu_s() for worker in self._all)
 
     def thumbnail(self, data: bytes, max_side: int) -> bytes:
         """As ``decode.thumbnail``; raises as ``pixels``."""
@@ -213,6 +220,13 @@ class _Worker:
     def alive(self) -> bool:
         """Whether it runs."""
         return self._process.poll() is None
+
+    def cpu_s(self) -> float:
+        """Seconds of a core that it has taken; 0 where it has ended."""
+        try:
+            return time.clock_gettime(~self._process.pid << 3 | PROCESS_CLOCK)
+        except OSError:
+            return 0.0
 
     def ask(self, task: bytes, data: bytes) -> tuple[int, bytearray]:
         """Send a photo, receive what became of it.

@@ -10,12 +10,12 @@ import torch
 
 from crossmedia.arguments import check_whole, must
 from crossmedia.errors import BadInput
+from crossmedia.imgserver.vision.cost import decode_processes
 
 CPU = "cpu"
 CPU_BATCH, CUDA_BATCH = 32, 256
 CPU_IN_FLIGHT, CUDA_IN_FLIGHT = 2, 3  # batches at once: one is brought while another is computed and one is taken
 LEAST_COMMIT = 256  # photos
-SMALL = 8  # cores
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,7 @@ class Machine:
     @property
     def decoders(self) -> int:
         """Photos that are decoded at once."""
-        cores = len(os.sched_getaffinity(0))
-        return self.decode_threads or max(cores - cores // 8, min(cores, SMALL) + 2)
+        return self.decode_threads or decode_processes(len(os.sched_getaffinity(0)))
 
     @property
     def commit(self) -> int:
