@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 import sys
 from contextlib import suppress
@@ -90,7 +91,9 @@ def timm_backbone(recipe: str, *, random_weights: bool = False) -> Backbone:
     config = timm.models.get_pretrained_cfg(name)
     if projected and not _has_projection(name, config):
         raise BadInput(f"{TIMM}{name} has no projection into a space with texts. Leave out {PROJECTION}.")
-    label, path, state = name + ".projection" * projected, None, None
+    label = name + ".projection" * projected
+    path: Path | None = None
+    state: State | None = None
     net = _net(timm, name, projected)
     preprocessing = _preprocessing(timm, net, name)
     if not random_weights:
@@ -178,8 +181,10 @@ def _state(net: nn.Module, name: str, path: Path, own: bool) -> State:
         convert = next((getattr(module, found) for found in CONVERTERS if hasattr(module, found)), None)
         if convert is None:
             raise
+        front = os.path.commonprefix(list(state)).rpartition(".")[0]  # noqa: RUF071  no paths, and cut at a dot
+        plain = {key[len(front) :].lstrip("."): value for key, value in state.items()}
         with suppress(Exception):  # each file of timm raises its own where names are none that it knows
-            return fitted(State(convert(dict(state), net)), net, name, path, own=own)
+            return fitted(State(convert(plain, net)), net, name, path, own=own)
         raise
 
 

@@ -68,7 +68,13 @@ def cosine(a: FeatureArray, b: FeatureArray) -> float:
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "dim"), [(CONVNEXT, 224, 320), (EFFICIENTNET, 224, 1280), (DINO, 518, 384), (SIGLIP, 224, 768)]
+    ("name", "size", "dim"),
+    [
+        (CONVNEXT, 224, 320),
+        (EFFICIENTNET, 224, 1280),
+        pytest.param(DINO, 518, 384, marks=pytest.mark.slow),
+        pytest.param(SIGLIP, 224, 768, marks=pytest.mark.slow),
+    ],
 )
 def test_both_engines_give_the_vectors_of_timms_own_pipeline(
     timm: Any, weights: Any, photos: Path, name: str, size: int, dim: int

@@ -34,7 +34,10 @@ def state_of(model: str, **options: Any) -> State:
 
 def saved(path: Path, state: Any) -> Path:
     """As users save it."""
-    save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path)
     return path
 
 
