@@ -34,7 +34,8 @@ def backbones(names: tuple[str, ...], as_json: bool, **machine: Any) -> None:
     for name in ("name", "dim", "input", "MB", "weights", "images/s here"):
         table.add_column(name, justify="left" if name in ("name", "weights") else "right")
     for entry in found:
-        cells: list[Any] = [entry.recipe, entry.dim or "-", f"{entry.size} px", f"{entry.megabytes:.0f}"]
+        cells: list[Any] = [entry.recipe, entry.dim or "-", f"{entry.size} px"]
+        cells.append("-" if entry.megabytes is None else f"{entry.megabytes:.0f}")
         cells += ["here" if entry.here else "to fetch", f"{entry.images_per_s:.0f}" if entry.images_per_s else "-"]
         table.add_row(*map(str, cells))
     Console(width=max(100, Console().width)).print(table)

@@ -62,9 +62,9 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 @click.option(
     "--backbone",
     default="efficientnet_lite0",
-    help="CNN that makes the features: efficientnet_lite0, torchvision:<model>, onnx:<file>, hf:<folder>; #bf16 "
-    "behind the name computes in bfloat16, which is faster and makes another version; #photometry adds numbers of the "
-    "pixels.",
+    help="CNN that makes the features: efficientnet_lite0, torchvision:<model>, timm:<model>, onnx:<file>, "
+    "hf:<folder>; #bf16 behind the name computes in bfloat16, which is faster and makes another version; #photometry "
+    "adds numbers of the pixels.",
 )
 @text_options
 @manifest_option

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from crossmedia.errors import BadInput
-from crossmedia.imgserver.vision.backbone import TORCHVISION, Backbone
+from crossmedia.imgserver.vision.backbone import TIMM, TORCHVISION, Backbone
 from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.efficientnet_lite import DEFAULT
 from crossmedia.imgserver.vision.machine import Machine
@@ -26,7 +27,7 @@ class SurveyEntry:
         recipe: its name.
         dim: numbers in a feature; None where only its weights would tell.
         size: height and width of its input, in pixels.
-        megabytes: of its weights.
+        megabytes: of its weights; None where they are not here, and nothing tells.
         here: whether its weights are on this machine.
         images_per_s: of the net alone, on ready pixels; None when it was not measured.
     """
@@ -34,7 +35,7 @@ class SurveyEntry:
     recipe: str
     dim: int | None
     size: int
-    megabytes: float
+    megabytes: float | None
     here: bool
     images_per_s: float | None = None
 
@@ -47,21 +48,29 @@ def survey(names: Sequence[str], machine: Machine) -> list[SurveyEntry]:
     """
     if names:
         return [_named(name, machine) for name in names]
-    found = [_named(DEFAULT, machine)]
-    try:
-        from crossmedia.imgserver.vision.torchvision_zoo import entries
+    measured = (
+        replace(row, images_per_s=_rate(get_backbone(row.recipe), machine)) if row.here else row for row in _published()
+    )
+    return [_named(DEFAULT, machine), *measured]
 
-        listed = entries()
-    except BadInput:  # torchvision is not installed
-        return found
-    for entry in listed:
-        row = SurveyEntry(entry.recipe, entry.dim, entry.size, entry.megabytes, entry.path.exists())
-        found.append(replace(row, images_per_s=_rate(get_backbone(row.recipe), machine)) if row.here else row)
+
+def _published() -> list[SurveyEntry]:
+    """What torchvision and timm publish, as far as they are installed."""
+    from crossmedia.imgserver.vision.timm_zoo import timm_entries
+    from crossmedia.imgserver.vision.torchvision_zoo import entries
+
+    found = []
+    with suppress(BadInput):  # torchvision is not installed
+        found += [SurveyEntry(e.recipe, e.dim, e.size, e.megabytes, e.path.exists()) for e in entries()]
+    with suppress(BadInput):  # timm is not
+        found += [SurveyEntry(e.recipe, None, e.size, None, e.here) for e in timm_entries()]
     return found
 
 
 def _named(name: str, machine: Machine) -> SurveyEntry:
-    here, backbone = True, None
+    here = True
+    backbone: Backbone | None = None
+    megabytes: float | None = None
     if name.startswith(TORCHVISION):
         from crossmedia.imgserver.vision.torchvision_zoo import entries, torchvision_backbone
 
@@ -70,6 +79,11 @@ def _named(name: str, machine: Machine) -> SurveyEntry:
         if entry is not None and not entry.path.exists():
             here, backbone = False, torchvision_backbone(name, random_weights=True)
             megabytes = entry.megabytes
+    if name.startswith(TIMM):
+        from crossmedia.imgserver.vision.timm_zoo import timm_backbone, weights_to_fetch
+
+        if weights_to_fetch(name):
+            here, backbone, megabytes = False, timm_backbone(name, random_weights=True), None
     if backbone is None:
         backbone = get_backbone(name)
         megabytes = sum(path.stat().st_size for path in backbone.weights) / 1e6

@@ -20,7 +20,7 @@ from crossmedia.imgserver.vision.decode import Preprocessing
 from crossmedia.imgserver.vision.photometry import ANCHORS
 from crossmedia.version import PHOTOMETRY, hashed
 
-TORCHVISION, ONNX, HF = "torchvision:", "onnx:", "hf:"
+TORCHVISION, TIMM, ONNX, HF = "torchvision:", "timm:", "onnx:", "hf:"
 NVJPEG = "#nvjpeg"  # in the recipe of a backbone whose JPEGs the GPU decodes
 # Ends of the recipe and the version of a backbone that computes in bfloat16, or on GPUs in TF32: products of 10 bits.
 BF16, TF32 = "#bf16", "#tf32"

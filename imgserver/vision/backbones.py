@@ -3,6 +3,7 @@
 efficientnet_lite0                         comes with the package
 torchvision:resnet50@IMAGENET1K_V2         any classifier of torchvision, with the weights of that entry
 torchvision:resnet50@weights.safetensors   the same net with weights from a file
+timm:vit_small_patch14_dinov2.lvd142m       any net of timm, of the hub, or behind @ with weights from a file
 onnx:model.onnx                            any ONNX file, with its preprocessing in model.toml beside it
 hf:clip-folder                             the image tower of CLIP or SigLIP, from a folder or by its name on the hub
 
@@ -24,6 +25,7 @@ from crossmedia.imgserver.vision.backbone import (
     NVJPEG,
     ONNX,
     TF32,
+    TIMM,
     TORCHVISION,
     AnyBackbone,
     Backbone,
@@ -65,6 +67,10 @@ def get_backbone(recipe: str) -> Backbone:
         from crossmedia.imgserver.vision.torchvision_zoo import torchvision_backbone
 
         return torchvision_backbone(recipe)
+    if recipe.startswith(TIMM):
+        from crossmedia.imgserver.vision.timm_zoo import timm_backbone
+
+        return timm_backbone(recipe)
     if recipe.startswith(ONNX):
         from crossmedia.imgserver.vision.onnx_file import onnx_backbone
 
@@ -74,8 +80,8 @@ def get_backbone(recipe: str) -> Backbone:
 
         return hf_backbone(recipe)
     raise BadInput(
-        f"There is no backbone {recipe!r}. There are {DEFAULT}, torchvision:<model>[@<weights>], onnx:<file> and "
-        f"hf:<folder or name>; "
+        f"There is no backbone {recipe!r}. There are {DEFAULT}, torchvision:<model>[@<weights>], "
+        f"timm:<model>[@<file>], onnx:<file> and hf:<folder or name>; "
         f"'imgserver backbones' lists them.{did_you_mean(recipe, [DEFAULT])}"
     )
 

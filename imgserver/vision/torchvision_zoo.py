@@ -6,21 +6,24 @@ import os
 import re
 import sys
 import types
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from crossmedia.errors import BadInput
 from crossmedia.imgserver.vision.backbone import TORCHVISION, Backbone, Normalised
 from crossmedia.imgserver.vision.decode import Preprocessing
+from crossmedia.imgserver.vision.weights import State, fitted, load, read_weights
 
 HUGE_MB = 1000
+HELPERS = ("AuxLogits.", "aux1.", "aux2.")  # classifiers that helped Inception and GoogLeNet to train
+# Published weights of DenseNet have names of an older torch: norm.1.weight for norm1.weight.
+OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])(?=\.)")
 
 
 def import_torchvision() -> Any:
@@ -95,8 +98,8 @@ def torchvision_backbone(recipe: str, *, random_weights: bool = False) -> Backbo
 
     Args:
         recipe: ``torchvision:<model>``, which takes the best weights, ``torchvision:<model>@<weights>``, or
-            ``torchvision:<model>@<file>``: a state dict as safetensors or in torch's own format, for the whole
-            classifier; preprocessing is then that of the best published weights.
+            ``torchvision:<model>@<file>``: see ``weights``; preprocessing is then that of the best published
+            weights.
         random_weights: weights do not matter, as when speed is measured; nothing is fetched.
 
     Raises:
@@ -124,7 +127,9 @@ def torchvision_backbone(recipe: str, *, random_weights: bool = False) -> Backbo
     else:
         path, label = _fetched(weights, recipe), weights.name
         recipe = f"{TORCHVISION}{model}@{weights.name}"
-    state = _state_dict(path)
+    state = fitted(
+        _read(path, model), _skeleton(models, model), model, path, HELPERS, own=named is None and bool(chosen)
+    )
     build = partial(_build, models, model, preprocessing, state)
     return Backbone(recipe, f"{TORCHVISION}{model}.{label}", dim, preprocessing, (path,), build)
 
@@ -149,10 +154,28 @@ def _last_linear(net: nn.Module, model: str) -> tuple[str, nn.Linear]:
 
 
 def _feature_dim(models: Any, model: str) -> int:
+    with _no_memory(model):
+        return _last_linear(_bare(models, model), model)[1].in_features
+
+
+def _skeleton(models: Any, model: str) -> nn.Module:
+    """The net without its last layer, for the names of its weights."""
+    with _no_memory(model):
+        return _cut(_bare(models, model), model)
+
+
+def _no_memory(model: str) -> AbstractContextManager[Any]:
+    """A net that is built in here has no numbers, which takes neither memory nor time."""
     if model.startswith("regnet"):  # computes its widths with tensors, which the meta device does not have
-        return _last_linear(_bare(models, model), model)[1].in_features
-    with torch.device("meta"):  # no memory, no initialisation
-        return _last_linear(_bare(models, model), model)[1].in_features
+        return nullcontext()
+    return torch.device("meta")
+
+
+def _cut(net: nn.Module, model: str) -> nn.Module:
+    name, _ = _last_linear(net, model)
+    parent, _, leaf = name.rpartition(".")
+    setattr(net.get_submodule(parent), leaf, nn.Identity())
+    return net
 
 
 def _bare(models: Any, model: str) -> nn.Module:
@@ -162,16 +185,10 @@ def _bare(models: Any, model: str) -> nn.Module:
     return net
 
 
-def _build(models: Any, model: str, preprocessing: Preprocessing, state: dict[str, Any] | None) -> nn.Module:
-    net = _bare(models, model)
+def _build(models: Any, model: str, preprocessing: Preprocessing, state: State | None) -> nn.Module:
+    net = _cut(_bare(models, model), model)
     if state is not None:
-        try:
-            net.load_state_dict(state)
-        except RuntimeError as error:
-            raise BadInput(f"The weights do not fit {model}: {str(error)[:300]}") from error
-    name, _ = _last_linear(net, model)
-    parent, _, leaf = name.rpartition(".")
-    setattr(net.get_submodule(parent), leaf, nn.Identity())
+        load(net, state, model)
     return Normalised(net, preprocessing).eval()
 
 
@@ -194,15 +211,9 @@ def _fetched(weights: Any, recipe: str) -> Path:
     return path
 
 
-def _state_dict(path: Path) -> dict[str, Any]:
-    try:
-        state: dict[str, Any] = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, ImportError, AttributeError) as error:
-        raise BadInput(f"The weights {path} cannot be read: {str(error)[:300]}") from error
-    except Exception as error:  # pickle.UnpicklingError: an object that torch does not load for safety
-        raise BadInput(f"The weights {path} are no plain state dict: {str(error)[:300]}") from error
+def _read(path: Path, model: str) -> State:
+    state = read_weights(path)
+    if model.startswith("densenet"):
+        for name in list(state):
+            state[OLD_DENSENET.sub(r"\1\2", name)] = state.pop(name)
     return state

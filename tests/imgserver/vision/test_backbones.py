@@ -146,9 +146,8 @@ def test_weights_that_are_code_are_refused(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_weights_of_another_net_are_refused(resnet_file: Path) -> None:
-    backbone = get_backbone(f"torchvision:resnet50@{resnet_file}")
     with pytest.raises(BadInput, match="do not fit resnet50"):
-        TorchEngine(backbone)
+        get_backbone(f"torchvision:resnet50@{resnet_file}")
 
 
 @pytest.mark.parametrize(
