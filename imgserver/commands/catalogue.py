@@ -30,6 +30,7 @@ from crossmedia.imgserver.commands.shards import embed_files, merge_files
 from crossmedia.imgserver.shards import ownership_of
 from crossmedia.output import show
 from crossmedia.progress import Bar
+from crossmedia.version import Version
 from crossmedia.words import counted
 
 if TYPE_CHECKING:
@@ -221,6 +222,7 @@ def _into_store(embedder: StoreEmbedder, config: PrecomputeConfig, began: float)
     plan = embedder.plan(config)
     _ = embedder.engine
     todo, what = len(plan.to_embed), f"{embedder.backbone.space.version.made_of}s"
+    _say(_gives_way(embedder.store.index.active, embedder.backbone.space.version.backbone))
     console.print(f"{plan.found} {what}, {plan.skipped} of them embedded already, {todo} to embed.")
     if todo:
         rate, megabytes = embedder.images_per_s(plan), plan.disk_bytes(embedder.backbone.feature_dim) / 1e6
@@ -232,6 +234,16 @@ def _into_store(embedder: StoreEmbedder, config: PrecomputeConfig, began: float)
         )
     with Bar("embedding", todo, shown=bool(todo)) as bar:
         return embedder.run(plan, bar.advance)
+
+
+def _gives_way(active: str, backbone: str) -> tuple[str, ...]:
+    """What is said where the active version has another backbone than what is embedded now."""
+    if not active or Version.parse(active).backbone == backbone:
+        return ()
+    return (
+        f"The active version, {active}, is of another backbone than {backbone}, whose vectors will be active instead. "
+        f"To go on with it, stop this and give its --backbone; to go back, 'imgserver versions --activate'.",
+    )
 
 
 def _say(passed_over: tuple[str, ...]) -> None:

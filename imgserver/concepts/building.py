@@ -203,7 +203,7 @@ def _too_few(items: Items, asked: Sequence[int]) -> tuple[Refused, ...]:
     ]
     probed = {items.traits[place].source for place in asked}
     values = Counter(trait.source for trait in items.traits if trait.kind == "probe" and trait.source not in probed)
-    why = f"values or words, none of which {least} photos have, and as many have not"
+    why = f"values or words; none is had by at least {least} photos and lacked by at least {least}"
     return (*points, *(Refused("probe", source, 0, f"{many:,} {why}") for source, many in values.items()))
 
 

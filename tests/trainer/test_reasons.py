@@ -134,6 +134,8 @@ def test_a_sentence_names_the_behaviours_that_have_it_too() -> None:
     other = [replace(done[0], action="cart"), *done[1:]]
     assert sentence(two, 0, other, TUESDAY + DAY) == "Warm colours, like the two you chose yesterday."
     assert sentence(two, 0) == "Warm colours, like the two you chose."
+    for many, number in ((6, "six"), (12, "twelve"), (13, "13")):
+        assert sentence(of_one_row(match, seen=[(1.0, 1.0)] * many), 0) == f"Warm colours, like the {number} you chose."
     lacking = of_one_row(match, seen=[(2.0, -1.0)])  # what they have in common is that neither has it
     assert sentence(lacking, 0) == ""
 

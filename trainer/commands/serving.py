@@ -57,7 +57,7 @@ def serve(models: tuple[Path, ...], background: bool, as_json: bool, **values: A
     def say(daemon: Daemon) -> None:
         # Standard output is often the same file as the log.
         in_log = config.log_format == "json" and not background
-        rest = f", by HTTP at port {daemon.rest_port}" if daemon.rest_port else ""
+        rest = f", by HTTP at port {daemon.rest_port}" if daemon.rest_port else " by gRPC alone"
         show(daemon, as_json or in_log, f"The scoring server answers at {daemon.address}{rest} (process {daemon.pid}).")
 
     if background:

@@ -17,7 +17,8 @@ from crossmedia.trainer.reasons.wording import phrase
 LEAST_SHARE = 0.1  # of what speaks for the item, below which a reason is none
 STABLE = 0.7  # correlation at which other seeds must have found a free concept
 ALIKE = 0.5  # of the largest contribution, from which on a behaviour is named with it
-NUMBERS = ("", "the one", "the two", "the three", "the four", "the five")
+_UP_TO_TWELVE = "one two three four five six seven eight nine ten eleven twelve"
+NUMBERS = ("", *(f"the {number}" for number in _UP_TO_TWELVE.split()))
 DONE = {
     **dict.fromkeys(("click", "clicked", "view", "viewed"), "looked at"),
     **dict.fromkeys(("fav", "favourite", "like", "liked"), "liked"),

@@ -8,12 +8,12 @@ from crossmedia.concepts import Concept
 
 # Of the numbers of the pixels what much of them looks like; of the others nothing that a shopper would say.
 ANCHORS = {
-    "brightness": "bright colours",
+    "brightness": "a bright picture",
     "warmth": "warm colours",
     "greenness": "green colours",
     "saturation": "strong colours",
     "contrast": "strong contrasts",
-    "colourfulness": "many colours",
+    "colourfulness": "vivid colours",
     "white background": "a white background",
     "symmetry": "a symmetric shape",
 }

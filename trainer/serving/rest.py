@@ -124,16 +124,13 @@ def _add_input(message: pb.ModelInferRequest, given: dict[str, Any]) -> None:
     kinds: tuple[type, ...] = (str,) if datatype == BYTES else (bool,) if datatype == "BOOL" else (int,)
     if datatype.startswith("FP"):
         kinds, values = (int, float), [float("nan") if one is None else one for one in values]
-    if wrong := next((one for one in values if type(one) not in kinds), None) or _none_in(values):
-        raise InvalidRequest(f"The input {short(name)} is of {datatype}; {str(wrong)[:60]!r} is none.")
+    if wrong := [one for one in values if type(one) not in kinds]:
+        hint = " Write texts in quotes, or give numbers as INT64." if datatype == BYTES else ""
+        raise InvalidRequest(f"The input {short(name)} is of {datatype}; {json.dumps(wrong[0])[:60]} is none.{hint}")
     try:
         getattr(added.contents, field).extend([one.encode() for one in values] if datatype == BYTES else values)
     except (ValueError, TypeError, OverflowError):
         raise InvalidRequest(f"The input {short(name)} has a value that {datatype} cannot hold.") from None
-
-
-def _none_in(values: list[Any]) -> str:
-    return "null" if any(one is None for one in values) else ""
 
 
 def _metadata(found: pb.ModelMetadataResponse) -> dict[str, Any]:

@@ -68,3 +68,13 @@ def test_the_estimate_has_the_start_in_it(photos: Path, tmp_path: Path) -> None:
     whole, start, rest = map(int, said.groups())
     assert abs(whole - start - rest) <= 1
     assert start == pytest.approx(json.loads(done.stdout)["start_s"], abs=1.01)
+
+
+def test_a_backbone_that_takes_the_place_of_another_is_said(photos: Path, tmp_path: Path) -> None:
+    ids = tmp_path / "ids.txt"
+    ids.write_text("".join(f"{number}\n" for number in range(8)))
+    options = [f"--store={tmp_path / 's'}", f"--catalogue={photos}", f"--ids={ids}", "--dim=4", "--threads=1"]
+    photometry = "--backbone=efficientnet_lite0#photometry"
+    for backbone, said in ((photometry, False), (photometry, False), ("--backbone=efficientnet_lite0", True)):
+        done = run_command("imgserver", "precompute", *options, backbone)
+        assert ("is of another backbone than efficientnet_lite0@" in done.stderr) is said, done.stderr
