@@ -54,7 +54,7 @@ def number(text: str) -> int:
 
 @click.command(
     cls=Command,
-    example="--images 1e8 --rows 1e9\n--measure --catalogue photos --images 1e8 --rows 1e9",
+    example="--images 1e8 --rows 1e9",
     sections={
         "What is planned for": (
             *("--images", "--rows", "--dim", "--feature-dim", "--epochs", "--embed-hours", "--train-hours"),
