@@ -140,7 +140,9 @@ def test_what_a_status_and_a_version_are_stands_in_one_file(where: str, words: s
     listed = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True).stdout.split()
     for file in (ROOT / name for name in listed if "_pb2" not in name and not name.startswith("tests/")):
         found = re.findall(words, file.read_text(), flags=re.MULTILINE)
-        assert not found or file.name in (where, "torchvision_zoo.py", "timm_zoo.py"), f"{file.relative_to(ROOT)} has {found}"
+        assert not found or file.name in (where, "torchvision_zoo.py", "timm_zoo.py"), (
+            f"{file.relative_to(ROOT)} has {found}"
+        )
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,8 @@ class Scorer:
         scorer = cls(file.predictor, file.lineage, file.vocabulary, clients, names, item_names, file.cards, images)
         if items is not None:
             scorer.items = scorer.read_items(items) if os.fspath(items) else scorer.items_of(file)
-        places = absolute(path), absolute(samples), server, absolute_all(manifest)
+        used = file.samples if Path(path).is_dir() else samples
+        places = absolute(path), absolute(used), server, absolute_all(manifest)
         again = partial(cls.load, *places, cache_bytes=cache_bytes, images=images)
         scorer._load_again = partial(again, items=items if items is None else absolute(items))
         return scorer

@@ -14,6 +14,7 @@ import grpc
 from google.protobuf.message import Message
 
 from crossmedia.errors import BadInput, CrossMediaError
+from crossmedia.forks import check_not_forked
 from crossmedia.imgserver.client import replies
 from crossmedia.imgserver.client.arguments import check_servers
 from crossmedia.imgserver.client.failures import broken, translated
@@ -237,7 +238,7 @@ class LocalTransport:
     address = "(in this process)"
 
     def __init__(self, service: Service):
-        self._service = service
+        self._service, self._pid = service, os.getpid()
 
     def __reduce__(self) -> str:
         """Refuse to be sent to another process, in words: a store is open in one process.
@@ -252,16 +253,22 @@ class LocalTransport:
 
     def call(self, method: Method[Reply], request: Message, timeout_s: float) -> Reply:
         """Have the service answer."""
+        self._check_process()
         return self._service.answer(method, request, time.monotonic() + timeout_s)
 
     def get_vectors(self, request: pb.GetVectorsRequest, timeout_s: float) -> Pending:
         """Have the service look vectors up, here and now."""
+        self._check_process()
         done: Future[VectorsReply] = Future()
         try:
             done.set_result(self._service.get_vectors(request, time.monotonic() + timeout_s))
         except CrossMediaError as error:
             done.set_exception(error)
         return done
+
+    def _check_process(self) -> None:
+        """A forked process has the tables that were mapped, and would answer from them without following changes."""
+        check_not_forked(self._pid, "A client of a store")
 
     def close(self) -> None:
         """Close the service."""

@@ -18,6 +18,7 @@ import lmdb
 
 from crossmedia.disk import unwritable
 from crossmedia.errors import BadInput, DamagedIndex, NoStore, StoreError
+from crossmedia.forks import check_not_forked
 from crossmedia.imgserver.storage.checksums import open_fact, seal_fact
 from crossmedia.imgserver.storage.copied import examine_copy, note_file
 from crossmedia.imgserver.storage.pages import check_pages
@@ -139,12 +140,7 @@ class Environment:
             self._lmdb.close()
 
     def _check_process(self) -> None:
-        if os.getpid() != self._pid:
-            raise StoreError(
-                f"The store {self.folder.parent} was opened before this process was forked, and what was open then "
-                f"cannot be used here. Open it again in this process (crossmedia.open_store), in a worker of a "
-                f"DataLoader when it is first asked; or ask a daemon, whose client works in every process."
-            )
+        check_not_forked(self._pid, f"The store {self.folder.parent}")
 
     @contextmanager
     def read(self, db: Any = None) -> Iterator[Any]:

@@ -105,7 +105,7 @@ def build(folder: Path, case: dict[str, Any], name: str = "out") -> Samples | No
         try:
             build_samples(load_schema(lay_out(folder, case)), folder / name, overwrite=True)
         except BadInput as error:
-            if not re.search("leaves no row|Not one (user|row) of .*behaviours", str(error)):
+            if not re.search("leaves (no row|every history empty)|Not one (user|row) of .*behaviours", str(error)):
                 raise
             return None
     return Samples(folder / name)

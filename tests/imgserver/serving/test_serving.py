@@ -162,7 +162,7 @@ def test_callers_that_went_away_cost_nothing(store: Path, photos: Path) -> None:
         with ImageClient(process.address) as client:
             while not (client.info().counters.images_pending or client.info().counters.computed_on_demand):
                 time.sleep(0.01)
-            call._call.cancel()  # type: ignore[attr-defined]
+            call._wait.__self__.cancel()  # type: ignore[attr-defined]
             deadline = time.monotonic() + 10
             while client.info().counters.images_pending and time.monotonic() < deadline:
                 time.sleep(0.02)
@@ -494,7 +494,7 @@ if child == 0:
     try:
         opened.index.active
     except StoreError as error:
-        os._exit(0 if "open it again" in str(error) else 3)
+        os._exit(0 if "Open it again" in str(error) else 3)
     os._exit(4)
 _, status = os.waitpid(child, 0)
 assert os.waitstatus_to_exitcode(status) == 0, status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from crossmedia.imgserver.cli import imgserver
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.imgserver.commands import options
 from crossmedia.imgserver.storage.store import Store
+from crossmedia.service.running import running_daemon
 
 
 @pytest.fixture
@@ -133,6 +135,8 @@ def test_health_of_a_dead_server_says_what_to_do(store: Path, graph_cache: Path,
     assert "No image server answers at localhost:1. Start one" in done.stderr
     process = DaemonProcess(copy_store(graph_cache, tmp_path / "other"), None)
     os.kill(process.pid, 9)
+    while running_daemon(process.store):
+        time.sleep(0.05)
     done = run_command("imgserver", "health", f"--store={process.store}", check=False)
     assert done.returncode == 3
     assert "No image server runs for the store" in done.stderr
