@@ -34,6 +34,7 @@ GROUND = {
         "door",
         "environment",
         "errors",
+        "forks",
         "forms",
         "hosts",
         "interrupts",
