@@ -50,7 +50,7 @@ GROUND = {
         "status",
         "version",
     ),
-    *("one_place", "options", "output", "secret_files", "words"),
+    *("one_place", "options", "output", "safetensors_header", "secret_files", "words"),
 }
 # room -> what it may import beside itself and the ground floor
 ARROWS = {
