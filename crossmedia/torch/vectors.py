@@ -86,13 +86,19 @@ def with_vectors(
     check_whole("depth", depth)
     share = isinstance(max_missing, int | float) and 0 <= max_missing <= 1
     must(share, "max_missing", max_missing, "a share from 0 to 1")
-    sources = dict(images) if isinstance(images, Mapping) else {IMAGE_SPACE: images}
-    what = "an ImageClient, an ImageHead, or a dict of them by the names of spaces"
-    must(bool(sources) and all(isinstance(one, Source) for one in sources.values()), "images", images, what)
+    sources = _by_space(images)
     named = columns_of(columns, list(sources))
     used = {name: one for name, one in sources.items() if name in {how.space for how in named.values()}}
     spaces = Spaces({name: ImageHead(one) if isinstance(one, ImageClient) else one for name, one in used.items()})
     return VectorLoader(loader, spaces, named, depth, _where(used, device), max_missing)
+
+
+def _by_space(images: Source | Mapping[str, Source]) -> dict[str, Source]:
+    """Where the vectors of each space come from, by its name."""
+    sources = dict(images) if isinstance(images, Mapping) else {IMAGE_SPACE: images}
+    what = "an ImageClient, an ImageHead, or a dict of them by the names of spaces"
+    must(bool(sources) and all(isinstance(one, Source) for one in sources.values()), "images", images, what)
+    return sources
 
 
 def _where(sources: Mapping[str, Source], given: torch.device | str | None) -> torch.device | ImageHead:

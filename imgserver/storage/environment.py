@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from weakref import WeakSet
 
 import lmdb
@@ -69,22 +69,7 @@ class Environment:
         except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError) as error:
             raise self.damaged(str(error)) from error
         except (lmdb.Error, OSError) as error:
-            if any(path.exists() and not os.access(path, os.W_OK) for path in (folder, folder / "lock.mdb")):
-                raise StoreError(
-                    f"The store {folder.parent} cannot be written: {error}. Who opens a store, if only to read, says "
-                    f"in {folder / 'lock.mdb'} what must not be overwritten. Make it writable, or copy it to a "
-                    f"place that is."
-                ) from PermissionError(errno.EACCES, str(error))  # a person's to mend
-            if not create and not (folder / "data.mdb").exists():
-                raise NoStore(folder.parent) from error
-            if "already open in this process" in str(error):
-                raise StoreError(
-                    f"The store {folder.parent} is open in this process already. Close what has it open (a client of "
-                    f"open_store has close()), or go on with that."
-                ) from error
-            raise StoreError(
-                f"There is no readable store in {folder}: {error}. 'imgserver precompute' makes one."
-            ) from error
+            _refuse(folder, error, create=create)
         try:
             if not unlocked:
                 self._lmdb.reader_check()
@@ -238,3 +223,20 @@ def _check_room(folder: Path) -> None:
         if free < LOCK_BYTES and not (folder / "lock.mdb").exists():
             full = unwritable(folder, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
             raise BadInput(f"The store {folder.parent} cannot be opened: {full}")
+
+
+def _refuse(folder: Path, error: Exception, *, create: bool) -> NoReturn:
+    """Say in words why LMDB did not open a folder."""
+    if any(path.exists() and not os.access(path, os.W_OK) for path in (folder, folder / "lock.mdb")):
+        raise StoreError(
+            f"The store {folder.parent} cannot be written: {error}. Who opens a store, if only to read, says in "
+            f"{folder / 'lock.mdb'} what must not be overwritten. Make it writable, or copy it to a place that is."
+        ) from PermissionError(errno.EACCES, str(error))  # a person's to mend
+    if not create and not (folder / "data.mdb").exists():
+        raise NoStore(folder.parent) from error
+    if "already open in this process" in str(error):
+        raise StoreError(
+            f"The store {folder.parent} is open in this process already. Close what has it open (a client of "
+            f"open_store has close()), or go on with that."
+        ) from error
+    raise StoreError(f"There is no readable store in {folder}: {error}. 'imgserver precompute' makes one.") from error
