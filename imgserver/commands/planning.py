@@ -13,7 +13,7 @@ from rich.table import Table
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput
-from crossmedia.imgserver.commands.options import devices_option
+from crossmedia.imgserver.commands.options import devices_option, photo_root_option
 
 if TYPE_CHECKING:
     from crossmedia.imgserver.offline.measuring import Measured
@@ -34,7 +34,12 @@ LABELS = {
 }
 
 
-OF_MEASURE = ("catalogue", "backbone", "devices")
+OF_MEASURE = {
+    "catalogue": "--catalogue",
+    "photo_roots": "--photo-root",
+    "backbone": "--backbone",
+    "devices": "--devices",
+}
 
 
 def number(text: str) -> int:
@@ -60,7 +65,7 @@ def number(text: str) -> int:
             *("--images", "--rows", "--dim", "--feature-dim", "--epochs", "--embed-hours", "--train-hours"),
             *("--cores", "--memory-gb", "--head"),
         ),
-        "What a photo costs": ("--measure", "--catalogue", "--backbone", "--devices"),
+        "What a photo costs": ("--measure", "--catalogue", "--photo-root", "--backbone", "--devices"),
     },
 )
 @click.option("--images", metavar="COUNT", help="Images in the catalogue, such as 1e8.")
@@ -83,6 +88,7 @@ def number(text: str) -> int:
     metavar="PATH|URL",
     help="For --measure: where photos are, of which some are taken; without it photos of several sizes are made.",
 )
+@photo_root_option
 @click.option("--backbone", default="efficientnet_lite0", help="For --measure: the CNN, as precompute takes it.")
 @devices_option
 @json_option
@@ -92,6 +98,7 @@ def plan(
     head: str,
     measure: bool,
     catalogue: str | None,
+    photo_roots: tuple[str, ...],
     backbone: str,
     devices: tuple[str, ...],
     as_json: bool,
@@ -112,9 +119,11 @@ def plan(
         sizes = Sizes(number(images), number(rows), head=widths, **machines)
     elif not measure or images is not None or rows is not None:
         raise BadInput("A plan is for --images COUNT and --rows COUNT: give both. Only --measure runs without them.")
-    if not measure and (given := [name for name in OF_MEASURE if source(name) is ParameterSource.COMMANDLINE]):
-        raise BadInput(f"--{given[0]} is for what is measured. Give --measure as well, or leave it out.")
-    measured = measured_here(backbone, catalogue, devices) if measure else None
+    if not measure and (
+        given := [flag for name, flag in OF_MEASURE.items() if source(name) is ParameterSource.COMMANDLINE]
+    ):
+        raise BadInput(f"{given[0]} is for what is measured. Give --measure as well, or leave it out.")
+    measured = measured_here(backbone, catalogue, photo_roots, devices) if measure else None
     if sizes and measured and source("feature_dim") is ParameterSource.DEFAULT:
         sizes = replace(sizes, feature_dim=measured.feature_dim)
     found = asdict(make_plan(sizes, measured.cost if measured else COST)) if sizes else {}
@@ -128,7 +137,9 @@ def plan(
         show(found)
 
 
-def measured_here(backbone: str, catalogue: str | None, devices: tuple[str, ...]) -> Measured:
+def measured_here(
+    backbone: str, catalogue: str | None, photo_roots: tuple[str, ...], devices: tuple[str, ...]
+) -> Measured:
     """What a photo costs on this machine; says so where other work is on it."""
     from crossmedia.imgserver.offline.measuring import measure
     from crossmedia.imgserver.vision.machine import Machine
@@ -136,7 +147,7 @@ def measured_here(backbone: str, catalogue: str | None, devices: tuple[str, ...]
 
     machine = Machine(devices=devices)
     _ = machine.gpus  # before anything is read
-    measured = measure(backbone, None if catalogue is None else PhotoSource(catalogue), machine)
+    measured = measure(backbone, None if catalogue is None else PhotoSource(catalogue, roots=photo_roots), machine)
     if measured.loaded:
         click.echo(
             f"This machine was loaded: a load average of {measured.load:.1f} on {measured.cores} cores. Seconds of a "
