@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
+from click.core import ParameterSource
 
 from crossmedia.errors import BadInput
 
@@ -271,3 +272,14 @@ def _bounds(of: Any) -> Iterable[str]:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:76]} ..."
+
+
+def check_not_empty(name: str) -> None:
+    """An option that chooses what the running command makes was not given as an empty text.
+
+    Raises:
+        BadInput: it was, as by a variable of the shell that is not set; the command would make something else.
+    """
+    context = click.get_current_context()
+    if context.params[name] == "" and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        raise BadInput(f"--{name} is empty; is a variable of the shell not set? Give a value, or leave --{name} out.")

@@ -8,6 +8,7 @@ import click
 
 from crossmedia.config import Command, json_option
 from crossmedia.imgserver.commands.options import held_store, how_to_serve, manifest_option, store_option
+from crossmedia.options import check_not_empty
 from crossmedia.output import show
 from crossmedia.scale import doubt_of_scale
 from crossmedia.words import counted
@@ -74,6 +75,7 @@ def export(out: Path, version: str, since: str, store: Path, as_json: bool) -> N
     """
     from crossmedia.imgserver.offline.export import export_vectors
 
+    check_not_empty("since")
     with held_store(store) as opened:
         report = export_vectors(opened, out, version, since)
     what = f"{counted(report.images, 'vector')} of {report.dim} numbers"

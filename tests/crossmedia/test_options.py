@@ -11,6 +11,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import run_command
 
 from crossmedia.config import Command
 from crossmedia.errors import BadInput
@@ -203,3 +204,21 @@ def test_settings_that_are_right_are_plain_values() -> None:
     assert checked(FitConfig(), FitConfig) == FitConfig()
     named: Any = "x.jsonl"
     assert checked(CompareConfig(FitConfig(), results=named), CompareConfig).results == Path("x.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "option"),
+    [
+        (("imgserver", "export"), ("--store=.", "--out=all.parquet"), "--since"),
+        (("trainer", "report"), ("runs",), "--item"),
+    ],
+)
+def test_an_empty_text_does_not_make_another_thing(
+    command: tuple[str, str], arguments: tuple[str, ...], option: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As a variable of a shell that is not set: all vectors in place of changes, a report in place of an item's."""
+    monkeypatch.chdir(tmp_path)
+    done = run_command(*command, *arguments, f"{option}=", check=False)
+    assert done.returncode == 2
+    assert f"{option} is empty" in done.stderr
+    assert f"{option} is empty" not in run_command(*command, *arguments, check=False).stderr

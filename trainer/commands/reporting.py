@@ -10,7 +10,7 @@ import click
 
 from crossmedia.config import Command, json_option
 from crossmedia.errors import BadInput
-from crossmedia.options import options_of
+from crossmedia.options import check_not_empty, options_of
 from crossmedia.trainer.settings import ReportConfig
 
 
@@ -79,6 +79,7 @@ def report(comparison: Path, as_json: bool, **values: Any) -> None:
     """
     from crossmedia.trainer.report.page import written_report
 
+    check_not_empty("item")
     if values["store"] and not values["catalogue"]:
         raise BadInput("With --store give --catalogue, too: where the photos are, to draw them.")
     written = written_report(ReportConfig(comparison, **values))
