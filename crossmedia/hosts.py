@@ -109,3 +109,17 @@ def keep_loopback_from_proxies() -> None:
     if "*" not in entries:
         entries += [host for host in NOT_BY_PROXY if host not in entries]
         os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(entries)
+
+
+def listening_at(host: str, port: int) -> str:
+    """``host:port`` or ``[IPv6]:port`` where a daemon listens, as ``--host`` and ``--port`` say it.
+
+    Raises:
+        BadInput: the host is none.
+    """
+    try:
+        return written(*host_and_port(written(host, port)))
+    except BadInput:
+        raise BadInput(
+            f"--host {host!r} is neither a name nor an address, such as 0.0.0.0 or ::1. The port is --port."
+        ) from None

@@ -9,7 +9,7 @@ from typing import Annotated
 import click
 
 from crossmedia.errors import BadInput, NoStore
-from crossmedia.hosts import host_and_port, written
+from crossmedia.hosts import listening_at
 from crossmedia.imgserver.places import holds_store, is_url, own_folder
 from crossmedia.imgserver.shards import Ownership, ownership_of
 from crossmedia.logs import LogFormat
@@ -118,12 +118,7 @@ class ServeConfig:
         Raises:
             BadInput: the host is none.
         """
-        try:
-            return written(*host_and_port(written(self.host, self.port)))
-        except BadInput:
-            raise BadInput(
-                f"--host {self.host!r} is neither a name nor an address, such as 0.0.0.0 or ::1. The port is --port."
-            ) from None
+        return listening_at(self.host, self.port)
 
     def check(self) -> None:
         """Refuse what cannot be served, before anything is loaded that takes long.

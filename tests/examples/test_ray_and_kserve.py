@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,10 +43,12 @@ def test_a_replica_scores_as_the_scorer_does(shop: Shop) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_ray_serves_them(shop: Shop) -> None:
+def test_ray_serves_them(shop: Shop, tmp_path: Path) -> None:
     pytest.importorskip("ray.serve", reason="the packages of ray[serve] are not installed")
     command = [sys.executable, str(SCRIPT), str(shop.exported), f"--server={shop.images.address}", "--replicas=1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    said = tmp_path / "ray.log"
+    with said.open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:
         end, found = time.monotonic() + 300, None
         while found is None and time.monotonic() < end and process.poll() is None:
@@ -54,7 +57,7 @@ def test_ray_serves_them(shop: Shop) -> None:
                 found = json.loads(urllib.request.urlopen(request, timeout=30).read())
             except (urllib.error.URLError, OSError):
                 time.sleep(1)
-        assert found is not None
+        assert found is not None, said.read_text()
         assert found["status"] == [1, 2]
     finally:
         process.terminate()

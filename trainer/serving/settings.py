@@ -8,8 +8,7 @@ from typing import Annotated
 
 import click
 
-from crossmedia.errors import BadInput
-from crossmedia.hosts import host_and_port, written
+from crossmedia.hosts import listening_at
 from crossmedia.logs import LogFormat
 from crossmedia.options import Matching
 from crossmedia.service.running import Program
@@ -87,9 +86,4 @@ class ServingConfig:
         Raises:
             BadInput: the host is none.
         """
-        try:
-            return written(*host_and_port(written(self.host, self.port)))
-        except BadInput:
-            raise BadInput(
-                f"--host {self.host!r} is neither a name nor an address, such as 0.0.0.0 or ::1. The port is --port."
-            ) from None
+        return listening_at(self.host, self.port)
