@@ -1,4 +1,4 @@
-"""A page as a browser shows it: unchanged, with its own policy, in a frame that is as wide as a screen or as a phone."""
+"""A page as a browser shows it: unchanged, with its own policy, in a frame as wide as a screen or as a phone."""
 
 from __future__ import annotations
 
