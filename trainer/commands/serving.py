@@ -37,7 +37,7 @@ address_option = click.option(
     sections={
         "What it scores with": ("--server", "--vectors", "--vectors-timeout-s", "--cache", "--items", "--manifest"),
         "Where it answers": ("--host", "--port", "--rest-port", "--folder", "--background"),
-        "What it takes on": ("--threads", "--max-candidates", "--max-pending"),
+        "What it takes on": ("--threads", "--max-candidates", "--max-pending", "--max-wait-s"),
         "Who may call": ("--tls-cert", "--tls-key", "--tls-client-ca", "--tokens"),
         "Logs and metrics": ("--log-format", "--metrics-port", "--otel"),
     },

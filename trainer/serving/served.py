@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,10 +122,21 @@ class ServedModel:
         """Where the vectors of each space come from."""
         return {name: images for name, images in self.scorer.spaces.items() if isinstance(images, ServedVectors)}
 
-    def close(self) -> None:
-        """Give up its connections."""
+    def share_vectors(self, other: ServedModel) -> None:
+        """Use the connections and the caches of another model, in each space of which both have the same version.
+
+        Without this a model that takes the place of another would ask for all vectors anew.
+        """
+        known = other.sources()
+        for space, source in self.sources().items():
+            if space in known and known[space].version == source.version:
+                source.source.close()
+                source.source = known[space].source
+
+    def close(self, but: Collection[ImageClient] = ()) -> None:
+        """Give up its connections, but those of some clients."""
         for source in self.sources().values():
-            source.close()
+            source.close(source.source not in but)
 
 
 def name_of(path: Path) -> str:

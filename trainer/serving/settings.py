@@ -42,6 +42,8 @@ class ServingConfig:
         max_candidates: most candidates of a request.
         max_pending: most candidates that may wait or be computed at once. More is refused with a retry hint, so that
             calls fail fast instead of waiting without end.
+        max_wait_s: seconds that a request may be expected to wait for its turn, by what such requests took lately. One
+            that would wait longer, or come after its own deadline, is refused at once with a retry hint.
         vectors_timeout_s: seconds that the vectors of a request may take. Then it is scored with those of the cache,
             and without the others; each candidate's status says so.
         cache: memory for vectors that servers sent, such as 512MB, of each space of a model, so that they are not
@@ -70,6 +72,7 @@ class ServingConfig:
     threads: Annotated[int, click.IntRange(0, 1024)] = 0
     max_candidates: Annotated[int, click.IntRange(1, 1_000_000)] = 10_000
     max_pending: Annotated[int, click.IntRange(min=1)] = 20_000
+    max_wait_s: Annotated[float, click.FloatRange(min=0)] = 1.0
     vectors_timeout_s: Annotated[float, click.FloatRange(min=0, min_open=True)] = 0.5
     cache: Annotated[str, Matching(SIZE, "size", "a size such as 512MB or 2GiB")] = "256MB"
     tls_cert: _File = None
