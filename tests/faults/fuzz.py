@@ -305,7 +305,7 @@ def fuzz_scores(folder: Path) -> tuple[Target, list[bytes]]:
 
     samples = make_samples(folder, 20, 600, {item: item for item in range(20)})
     fit(FitConfig(str(samples), str(folder / "din"), "din", images=False, epochs=1))
-    model = ServedModel.load(folder / "din", ServingConfig(), ImageClient)
+    model = ServedModel.load(folder / "din", "", config=ServingConfig(), client=ImageClient)
     service = ScoringService(Models([model]), Limits(max_candidates=1000))
     answering = Methods(api_of(service), Deadlines())
     names = [*api_of(service).methods, "REST"]
