@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import os
 import platform
-import shutil
 import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from crossmedia.errors import BadInput
-from crossmedia.trainer.export.tracing import Traced
+from crossmedia.trainer.export.tracing import Traced, without_warnings
 from crossmedia.trainer.export.unusable import Unusable
 
 PARTS = "data/aotinductor/"  # where PyTorch puts what it compiled
@@ -46,6 +45,7 @@ def written(traced: Traced, files: Mapping[str, str]) -> bytes:
         BadInput: there is no compiler, it fails, or the machine is of another kind.
     """
     from torch._inductor import aot_compile
+    from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
     from torch._inductor.utils import fresh_cache
     from torch.export.pt2_archive._package import package_pt2
@@ -55,20 +55,19 @@ def written(traced: Traced, files: Mapping[str, str]) -> bytes:
             f"A package of AOTInductor is compiled for {MACHINE}, and this machine is {platform.machine()}. Export it "
             f"as pt2 or onnx."
         )
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise BadInput(
+            "AOTInductor compiles C++, and there is no compiler here. Install g++ (or name one by the variable CXX), or "
+            "export as pt2 or onnx, which need none."
+        ) from error
     block = io.BytesIO()
     try:
         # A cache of its own: the common one lies where other users of the machine can write.
-        with torch.no_grad(), fresh_cache():
+        with torch.no_grad(), fresh_cache(), without_warnings():
             made = aot_compile(traced.program.module(), (traced.inputs,), options=FORM)
             package_pt2(block, aoti_files={"model": [*made]}, extra_files={**files})
-    except (InvalidCxxCompiler, FileNotFoundError) as error:
-        compiler = os.environ.get("CXX", "g++")
-        if shutil.which(compiler):
-            raise
-        raise BadInput(
-            f"AOTInductor compiles C++, and there is no compiler {compiler!r} here. Install one (Debian, Ubuntu: "
-            f"apt-get install g++; CXX names another), or export as pt2 or onnx, which need none."
-        ) from error
     except CppCompileError as error:
         raise BadInput(f"The C++ compiler fails on what AOTInductor made: {str(error)[-1000:]}") from error
     return block.getvalue()
@@ -123,7 +122,9 @@ class NativeProgram:
             file = Path(folder) / "model.pt2"
             file.write_bytes(data)
             runners = len(os.sched_getaffinity(0))
-            self._run = torch._inductor.aoti_load_package(str(file), num_runners=runners).loader.boxed_run
+            with without_warnings():
+                loaded = torch._inductor.aoti_load_package(str(file), num_runners=runners)
+        self._run = loaded.loader.boxed_run
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Any:
         """Run it.

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from torch import Tensor
 
 from crossmedia.errors import BadInput
-from crossmedia.trainer.export.tracing import Traced
+from crossmedia.trainer.export.tracing import Traced, without_warnings
 from crossmedia.trainer.export.unusable import Unusable
 
 if TYPE_CHECKING:
@@ -38,9 +38,11 @@ def written(traced: Traced, files: Mapping[str, str]) -> bytes:
     except ImportError as error:
         raise _not_installed(error) from error
     try:
-        made = torch.onnx.export(traced.program, (traced.inputs,), dynamo=True, external_data=False, verbose=False)
+        with without_warnings():
+            made = torch.onnx.export(traced.program, (traced.inputs,), dynamo=True, external_data=False, verbose=False)
     except torch.onnx.errors.OnnxExporterError as error:
-        raise BadInput(f"The model cannot be written as ONNX: {error}. Export it as pt2.") from error
+        why = error.__cause__ or error
+        raise BadInput(f"The model cannot be written as ONNX: {str(why)[:300]}. Export it as pt2.") from error
     assert made is not None
     graph = made.model.graph
     for value, name in zip(graph.inputs, traced.inputs, strict=True):

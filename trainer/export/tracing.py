@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import logging
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 
@@ -108,6 +111,20 @@ def _sizes(inputs: Inputs, histories: bool) -> dict[str, str | int]:
         else:
             symbols[name] = "N" if histories else 0
     return symbols
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keep quiet what compilers of PyTorch say of their own insides: nobody here can act on it."""
+    talker = logging.getLogger("onnx_ir")
+    level = talker.level
+    talker.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        talker.setLevel(level)
 
 
 @dataclass(frozen=True)
