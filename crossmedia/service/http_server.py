@@ -301,7 +301,7 @@ class _Handler(BaseHTTPRequestHandler):
                 raise InvalidRequest(f"The request has several headers {name}: give one.")
         if "transfer-encoding" in self.headers:
             raise InvalidRequest("The request must say how long it is, by Content-Length, and have no other encoding.")
-        if self.headers.defects or self.command == "GET" and self.headers.get("content-length", "0") != "0":
+        if self.headers.defects or (self.command == "GET" and self.headers.get("content-length", "0") != "0"):
             raise InvalidRequest("The request has lines that are no headers, or a body where there must be none.")
         self.close_connection = kept
 

@@ -176,7 +176,7 @@ def test_what_is_loaded_is_what_was_digested(
         raise RuntimeError("enough")
 
     monkeypatch.setattr(native, "check_trusted", swapped)
-    monkeypatch.setattr(torch._inductor, "aoti_load_package", load)
+    monkeypatch.setattr("torch._inductor.package.load_package", load)
     with pytest.raises(BadInput, match="enough"):
         Exported(file, hashlib.sha256(data).hexdigest())
     assert loaded == [(data, 0o700)]

@@ -59,8 +59,8 @@ def written(traced: Traced, files: Mapping[str, str]) -> bytes:
         get_cpp_compiler()
     except InvalidCxxCompiler as error:
         raise BadInput(
-            "AOTInductor compiles C++, and there is no compiler here. Install g++ (or name one by the variable CXX), or "
-            "export as pt2 or onnx, which need none."
+            "AOTInductor compiles C++, and there is no compiler here. Install g++ (the variable CXX names another). To "
+            "export as pt2 or onnx needs none."
         ) from error
     block = io.BytesIO()
     try:
@@ -106,6 +106,8 @@ class NativeProgram:
     """
 
     def __init__(self, data: bytes, inputs: Mapping[str, Any], made: Mapping[str, str]):
+        from torch._inductor.package import load_package
+
         here = made_for() | {"machine": platform.machine()}
         if apart := [name for name, value in here.items() if made.get(name) != value]:
             what = apart[0]
@@ -123,7 +125,7 @@ class NativeProgram:
             file.write_bytes(data)
             runners = len(os.sched_getaffinity(0))
             with without_warnings():
-                loaded = torch._inductor.aoti_load_package(str(file), num_runners=runners)
+                loaded = load_package(str(file), num_runners=runners)
         self._run = loaded.loader.boxed_run
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Any:
