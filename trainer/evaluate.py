@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -207,6 +207,7 @@ def score(
     out: str | Path,
     *,
     exported: bool = False,
+    trust_native: Collection[str] = (),
     samples: str | Path = "samples",
     server: str = "",
     store: str | Path = "",
@@ -223,6 +224,7 @@ def score(
         model: a run folder, or an exported model.
         out: the Parquet file.
         exported: the model is what ``export_model`` wrote.
+        trust_native: sha256 digests of exported files that may hold native code.
         samples: folder of samples.
         server: as for ``evaluate``, and so are the next two.
         store: a store in this process.
@@ -251,7 +253,7 @@ def score(
     check_seconds(timeout_s)
     check_whole("batch_size", batch_size)
     out = _file_for_scores(Path(model), Path(out), exported, reasons)
-    predictor, lineage, fitted = _predictor(model, exported)
+    predictor, lineage, fitted = _predictor(model, exported, trust_native)
     opened = Samples(samples)
     lineage.check_samples(opened)
     sources = Sources.of_run(fitted, server, str(store), vectors)
@@ -282,10 +284,12 @@ def _beside(first: pa.Table, second: pa.Table) -> pa.Table:
     return pa.table([*first.columns, *second.columns], names=[*first.column_names, *second.column_names])
 
 
-def _predictor(model: str | Path, exported: bool) -> tuple[Predictor, Lineage, dict[str, Any]]:
+def _predictor(
+    model: str | Path, exported: bool, trust_native: Collection[str]
+) -> tuple[Predictor, Lineage, dict[str, Any]]:
     """A model, what it was trained with, and its settings, which an exported one does not have."""
     if exported:
-        found = Exported(model)
+        found = Exported(model, trust_native)
         return found, found.lineage, {}
     loaded, lineage, fitted = load_model(model)
     return loaded.served(), lineage, fitted
