@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from crossmedia.errors import BadInput
 from crossmedia.imgserver.text.backbone import TextBackbone
-from crossmedia.imgserver.vision.backbone import AnyBackbone, OnnxGraph
+from crossmedia.imgserver.vision.backbone import INT8, AnyBackbone, OnnxGraph
 from crossmedia.imgserver.vision.engines import Engine, FeatureArray, OpenVinoEngine, Pictures, stacked
 from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photometry import photometry
@@ -58,7 +59,7 @@ class PhotometricEngine:
 
 
 def make_engine(backbone: AnyBackbone, cache: Path | None, machine: Machine = Machine()) -> Engine:  # noqa: B008  frozen
-    """Torch on the GPUs of ``machine``, OpenVINO where it has none and for ONNX files; a text encoder brings its own.
+    """Torch on the GPUs of ``machine``, OpenVINO where it has none, for ONNX files and ``#int8``; a text encoder brings its own.
 
     Raises:
         BadInput: a device is not there, or the backbone cannot run on it.
@@ -69,7 +70,9 @@ def make_engine(backbone: AnyBackbone, cache: Path | None, machine: Machine = Ma
         return engine
     if backbone.photometry:
         return PhotometricEngine(make_engine(backbone.without_photometry(), cache, machine))
-    if not machine.gpus or isinstance(backbone.graph, OnnxGraph):
+    if backbone.int8 and machine.devices and machine.gpus:
+        raise BadInput(f"{backbone.recipe} runs on the CPU. Give --device cpu, or leave out {INT8}.")
+    if not machine.gpus or backbone.int8 or isinstance(backbone.graph, OnnxGraph):
         return OpenVinoEngine(backbone, cache, machine)
     from crossmedia.imgserver.vision.cuda_engine import CudaEngine  # and what a GPU needs, for GPUs alone
 

@@ -44,7 +44,7 @@ def onnx_backbone(recipe: str) -> Backbone:
     Raises:
         BadInput: a file is missing or wrong; the message names the key.
     """
-    from crossmedia.imgserver.vision.engines import onnx_feature_dim
+    from crossmedia.imgserver.vision.onnx_graph import onnx_feature_dim
 
     path = Path(recipe.removeprefix(ONNX)).resolve()
     if not path.is_file():
