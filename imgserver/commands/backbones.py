@@ -49,4 +49,4 @@ def backbones(names: tuple[str, ...], catalogue: str | None, as_json: bool, **ma
         narrowed = (entry.of_fp32, entry.cosine_mean, entry.cosine_least) if narrow else ()
         cells += [f"{value:.{2 if place == 0 else 4}f}" if value else "-" for place, value in enumerate(narrowed)]
         table.add_row(*map(str, cells))
-    Console(width=max(100, Console().width)).print(table)
+    Console(width=max(130, Console().width)).print(table)

@@ -175,7 +175,8 @@ def precompute(
         photos, backbone = text_source(store, **texts_and_machine)
     only = read_ids(ids, photos.names()) if ids else None
     if into_files:
-        job, ray = Job(out, photos, backbone or (kept_recipe(store) if engine == "ray" else DEFAULT), only), engine == "ray"
+        ray = engine == "ray"
+        job = Job(out, photos, backbone or (kept_recipe(store) if ray else DEFAULT), only)
         found = embed_files(
             *(job, part or "1/1"), machine=machine, on_ray=ray, ray_address=ray_address, head_file=head_file
         )

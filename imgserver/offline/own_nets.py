@@ -86,7 +86,7 @@ def with_file_kept(folder: Path, recipe: str) -> str:
 
 
 def photos_of(catalogue: Catalogue, net: Backbone, decoders: Decoders, most: int, start: float = 0.0) -> Pixels:
-    """Pixels of photos from all over a catalogue, uint8, shape (n, size, size, 3); those that are no photos are left out.
+    """Pixels of photos from all over a catalogue, uint8, shape (n, size, size, 3), without those that are broken.
 
     Args:
         catalogue: which one.

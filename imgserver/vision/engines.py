@@ -23,7 +23,7 @@ from crossmedia.imgserver.vision.decode import Pixels
 from crossmedia.imgserver.vision.gpu_jpeg import Jpeg
 from crossmedia.imgserver.vision.int8 import check_processor, quantized, read_file
 from crossmedia.imgserver.vision.machine import CPU_BATCH, CPU_IN_FLIGHT, Machine
-from crossmedia.imgserver.vision.onnx_graph import onnx_model
+from crossmedia.imgserver.vision.onnx_graph import UnsupportedGraph, in_short, onnx_model
 from crossmedia.imgserver.vision.openvino_runtime import runtime
 
 FeatureArray = npt.NDArray[np.float32]
@@ -81,6 +81,7 @@ class OpenVinoEngine:
     Raises:
         BadInput: an ONNX file is none, or does not fit its TOML file; or the backbone computes as GPUs alone do, or as
             other processors do.
+        UnsupportedGraph: OpenVINO lacks an operator of it.
     """
 
     name = "openvino"
@@ -103,7 +104,11 @@ class OpenVinoEngine:
         config = {"INFERENCE_PRECISION_HINT": "bf16" if backbone.bf16 else "f32", "NUM_STREAMS": str(streams)}
         config["INFERENCE_NUM_THREADS"] = str(streams)
         self._at_once = NARROW_AT_ONCE if backbone.bf16 or backbone.int8 else FP32_AT_ONCE
-        self._queue = ov.AsyncInferQueue(core.compile_model(model, "CPU", config), REQUESTS_A_STREAM * streams)
+        try:
+            compiled = core.compile_model(model, "CPU", config)
+        except RuntimeError as error:
+            raise UnsupportedGraph(f"OpenVINO cannot compile {backbone.recipe}: {in_short(error)}") from error
+        self._queue = ov.AsyncInferQueue(compiled, REQUESTS_A_STREAM * streams)
         self._queue.set_callback(self._take)
         self._lock = threading.Lock()
 

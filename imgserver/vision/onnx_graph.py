@@ -10,6 +10,10 @@ from crossmedia.imgserver.vision.decode import Preprocessing
 from crossmedia.imgserver.vision.openvino_runtime import runtime
 
 
+class UnsupportedGraph(BadInput):
+    """OpenVINO cannot read a file; another runtime may."""
+
+
 def onnx_model(core: Any, graph: OnnxGraph, size: int, preprocessing: Preprocessing) -> tuple[Any, int, str]:
     """The ONNX graph behind its normalisation, the number of its output, and how tokens are pooled."""
     ov = runtime()
@@ -36,12 +40,13 @@ def _read_onnx(core: Any, graph: OnnxGraph, size: int) -> Any:
     """The graph with a batch of any size.
 
     Raises:
-        BadInput: it is no ONNX file that OpenVINO reads, or does not take such pictures, or an output is missing.
+        UnsupportedGraph: it is no ONNX file, or OpenVINO lacks an operator of it.
+        BadInput: it does not take such pictures, or an output is missing.
     """
     try:
         model = core.read_model(graph.path)
     except RuntimeError as error:
-        raise BadInput(f"OpenVINO cannot read {graph.path}: {str(error)[:300]}") from error
+        raise UnsupportedGraph(f"OpenVINO cannot read {graph.path}: {in_short(error)}") from error
     inputs = [name for port in model.inputs for name in port.names]
     if len(model.inputs) != 1 or (graph.input and graph.input not in inputs):
         raise BadInput(
@@ -80,3 +85,9 @@ def onnx_feature_dim(graph: OnnxGraph, size: int) -> int:
     if place is None or not shape[place].is_static:
         raise BadInput(f"The output of {graph.path} has the shape {shape}, which is no feature a photo.")
     return int(shape[place].get_length())
+
+
+def in_short(error: Exception) -> str:
+    """What OpenVINO says of a graph, without where in its sources that was."""
+    said = str(error).partition("Summary:")[2] or str(error)
+    return " ".join(said.split())[:300]
