@@ -85,7 +85,7 @@ def _published() -> list[SurveyEntry]:
 
 
 def _named(name: str, machine: Machine, photos: PhotoSource | None) -> SurveyEntry:
-    plain, megabytes, here = _plain(without_endings(name))
+    plain, megabytes, here = plain_net(without_endings(name))
     with tempfile.TemporaryDirectory(prefix="crossmedia-backbones-") as folder:
         backbone = _in_form(name, plain, here, machine, photos, Path(folder))
         engine = make_engine(backbone, None, machine)
@@ -99,7 +99,7 @@ def _named(name: str, machine: Machine, photos: PhotoSource | None) -> SurveyEnt
     if photos is None or not here:
         return entry
     with Decoders(photos.limits, machine.decoders) as decoders:
-        pixels = photos_of(photos.open(), plain, decoders, COMPARED, start=0.5)
+        pixels = photos_of(photos.open(), plain, decoders, CALIBRATED_ON, start=0.5)[:COMPARED]
     if not len(pixels):
         raise BadInput(f"No photo of {photos.catalogue} can be read, so {name} cannot be compared with float32.")
     one, other = (run_all(of, pixels)[:, : plain.feature_dim] for of in (engine, plain_engine))
@@ -107,7 +107,7 @@ def _named(name: str, machine: Machine, photos: PhotoSource | None) -> SurveyEnt
     return replace(entry, cosine_mean=float(cosines.mean()), cosine_least=float(cosines.min()))
 
 
-def _plain(name: str) -> tuple[Backbone, float | None, bool]:
+def plain_net(name: str) -> tuple[Backbone, float | None, bool]:
     """A net in float32, the megabytes of its weights, and whether they are here: else it has random ones."""
     if name.startswith(TORCHVISION):
         from crossmedia.imgserver.vision.torchvision_zoo import entries, torchvision_backbone
