@@ -208,7 +208,7 @@ def _pixels(sample: Sample, catalogue: str, roots: tuple[str, ...]) -> PixelNumb
         BadInput: the features have them, or are of no photos; or too few photos can be read.
     """
     from crossmedia.imgserver.concepts.pixels import read_pixels
-    from crossmedia.imgserver.vision.backbones import get_backbone
+    from crossmedia.imgserver.vision.backbones import get_backbone, without_endings
     from crossmedia.imgserver.vision.photo_source import PhotoSource
     from crossmedia.version import TEXT
 
@@ -218,7 +218,7 @@ def _pixels(sample: Sample, catalogue: str, roots: tuple[str, ...]) -> PixelNumb
         raise BadInput(f"What {sample.features.name} was made of has no pixels that are known; leave out --catalogue.")
     source = PhotoSource(catalogue, roots=roots)
     opened = source.open()
-    how = get_backbone(sample.features.recipe).preprocessing
+    how = get_backbone(without_endings(sample.features.recipe)).preprocessing
     return read_pixels(
         sample.items.ids, lambda image_id: opened.read(image_id, source.limits.max_bytes), how, source.limits
     )
