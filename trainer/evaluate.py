@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -239,8 +240,7 @@ def score(
         the file as ``scores``, its ``rows``, and their ``mean_probability``.
 
     Raises:
-        BadInput: ``out`` is no name of a Parquet file, there is no such model, the samples have another vocabulary, or
-            the model has no reasons.
+        BadInput: ``out`` is no name of a Parquet file, the model is none, has another vocabulary, or has no reasons.
         CrossMediaError: as ``evaluate``.
 
     Example:
@@ -259,13 +259,12 @@ def score(
     sources = Sources.of_run(fitted, server, str(store), vectors)
     with open_versions(lineage.versions, opened, sources, timeout_s, announce) as spaces:
         feed = Feed(opened, spaces, batch_size, CPU)
-        probabilities = predict(predictor, feed, split)
-        table = scores_table(opened, split, probabilities, lineage.inputs.labels)
+        table = scores_table(opened, split, predict(predictor, feed, split), lineage.inputs.labels)
         if isinstance(predictor, Model) and reasons:
             table = _beside(table, reasons_table(predictor, load_cards(model), feed, split, reasons))
     with replacing(out) as part:
         pq.write_table(table, part)
-    return {"scores": str(out), "rows": len(probabilities), "mean_probability": float(probabilities[:, 0].mean())}
+    return {"scores": str(out), "rows": table.num_rows, "mean_probability": pc.mean(table["probability"]).as_py()}
 
 
 def _file_for_scores(model: Path, out: Path, exported: bool, reasons: int) -> Path:
