@@ -13,6 +13,7 @@ def template(name: str) -> jinja2.Template:
         loader=jinja2.PackageLoader("crossmedia.trainer.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["share"] = share
+    environment.filters["percent"] = percent
     environment.globals["kinds_in_words"] = KINDS_IN_WORDS
     return environment.get_template(name)
 
@@ -21,3 +22,8 @@ def share(value: float, low: float, high: float) -> str:
     """Where a number lies between two others, in hundredths, for a style: ``37.5%``."""
     place = (value - low) / (high - low) if high > low else 0.5
     return f"{100 * min(1.0, max(0.0, place)):.2f}%"
+
+
+def percent(value: float, digits: int = 0) -> str:
+    """A share as people write it: ``47 %``."""
+    return f"{100 * value:.{digits}f} %"
