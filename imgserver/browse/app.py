@@ -34,10 +34,13 @@ log = logging.getLogger(__name__)
 MoreTabs = Callable[[Pages], Sequence[Tab]]
 
 
+def no_tabs(pages: Pages) -> Sequence[Tab]:
+    """No tabs of others."""
+    return ()
+
+
 @contextmanager
-def opened(
-    config: BrowseConfig, more: MoreTabs = lambda pages: (), columns: Columns | None = None
-) -> Iterator[ASGIApp]:
+def opened(config: BrowseConfig, more: MoreTabs = no_tabs, columns: Columns | None = None) -> Iterator[ASGIApp]:
     """The application, for the time of a block.
 
     Args:
@@ -81,7 +84,7 @@ def _file(text: str, kind: str) -> Handler:
 def browse(
     config: BrowseConfig,
     on_ready: Callable[[str], None],
-    more: MoreTabs = lambda pages: (),
+    more: MoreTabs = no_tabs,
     columns: Columns | None = None,
 ) -> None:
     """Serve the pages until SIGTERM or Ctrl-C.

@@ -66,7 +66,9 @@ class Catalogue:
             photos=shown(listed),
             total=listed.total,
             all_of_it=sum(listed.counts.values()),
-            kinds=[(IN_WORDS[one], count, link(1, str(one)), statuses == [one]) for one, count in _by_status(listed.counts)],
+            kinds=[
+                (IN_WORDS[one], count, link(1, str(one)), statuses == [one]) for one, count in _by_status(listed.counts)
+            ],
             everything=link(1, ""),
             statuses=statuses,
             find=text,
@@ -83,8 +85,8 @@ class Catalogue:
     def _words(self, request: Request, text: str, knows_words: bool) -> Response:
         if not knows_words:
             raise InvalidRequest(
-                "Words are compared with vectors of a text encoder, or of photos beside a text tower, by the similarity "
-                "index of 'imgserver index'; this server has none of them. Search by name or id."
+                "Words are compared with vectors of a text encoder, or of photos beside a text tower, by the "
+                "similarity index of 'imgserver index'; this server has none of them. Search by name or id."
             )
         near = self._looks.words(text, SHOWN)
         there = near.image_ids[0] >= 0

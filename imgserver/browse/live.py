@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -102,7 +104,12 @@ class Live:
         moments = list(self._moments)
         since = moments[-1].at - moments[0].at if moments else 0.0
         info = moments[-1].info if moments else None
-        facts = {"trouble": self._trouble, "info": info, "charts": charts(moments), "minutes": since / 60}
+        facts: dict[str, Any] = {
+            "trouble": self._trouble,
+            "info": info,
+            "charts": charts(moments),
+            "minutes": since / 60,
+        }
         return self._pages.page(name, request, width=WIDTH, height=HEIGHT, every_s=EVERY_S, **facts)
 
 
@@ -120,7 +127,7 @@ def charts(moments: Sequence[Moment]) -> list[Chart]:
     restarted = (asked < 0) | (there < 0)  # counts begin at 0 again
     asked[restarted], there[restarted] = 0, 0
     hits = np.where(asked > 0, there / np.maximum(asked, 1), np.nan)
-    lookups = [_between(one.info.durations, two.info.durations) for one, two in zip(moments, moments[1:], strict=False)]
+    lookups = [_between(one.info.durations, two.info.durations) for one, two in pairwise(moments)]
     every = reduce(Durations.plus, lookups)
     medians, tails = (np.array([quantile(one, share) for one in lookups]) for share in (0.5, 0.95))
     ratio = there.sum() / asked.sum() if asked.sum() else np.nan

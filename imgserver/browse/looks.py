@@ -153,7 +153,7 @@ class Looks:
         return Drawn(ids[found.ok], unit, of)
 
     def sample(self, version: str, most: int, seed: int) -> tuple[Ids, int]:
-        """Images that have a vector of a version, ascending: all of them, or places that the seed draws; and of how many.
+        """Images that have a vector of a version, ascending: all, or some that the seed draws; and of how many.
 
         Args:
             version: whose.
@@ -171,7 +171,7 @@ class Looks:
 
 
 def _products(queries: npt.NDArray[np.float32], unit: npt.NDArray[np.float16]) -> npt.NDArray[np.float32]:
-    """Cosines of queries, shape (q, D), and vectors, shape (n, D): shape (q, n); what is halved is widened by blocks."""
+    """Cosines of queries, shape (q, D), and vectors, shape (n, D): shape (q, n); these are widened by blocks."""
     found = np.empty((len(queries), len(unit)), np.float32)
     rows = max(1, PRODUCTS_BYTES // (4 * unit.shape[1]))
     for at in range(0, len(unit), rows):
@@ -182,4 +182,4 @@ def _products(queries: npt.NDArray[np.float32], unit: npt.NDArray[np.float16]) -
 def _unit(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Vectors at length 1, shape (n, D); a vector of zeros stays."""
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    return values / np.where(lengths > 0, lengths, 1.0)
+    return (values / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)

@@ -6,8 +6,9 @@ Legend: n images of the sample, D numbers in a vector.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -165,7 +166,7 @@ def neighbours_kept(unit: npt.NDArray[np.float16]) -> Points:
 def _within(places: Points) -> npt.NDArray[np.float64]:
     """Places from 0 to 1 in each direction."""
     low, span = places.min(axis=0), np.ptp(places, axis=0)
-    return ((places - low) / np.where(span > 0, span, 1)).astype(np.float64)
+    return np.asarray((places - low) / np.where(span > 0, span, 1), np.float64)
 
 
 def _bins(values: npt.NDArray[np.float64]) -> tuple[list[str], list[str]]:
@@ -176,6 +177,6 @@ def _bins(values: npt.NDArray[np.float64]) -> tuple[list[str], list[str]]:
     bounds = np.unique(np.quantile(known, np.linspace(0, 1, BINS + 1)))
     if len(bounds) < 2:
         return [f"{value:.3g}" if np.isfinite(value) else "" for value in values], [f"{bounds[0]:.3g}"]
-    words = [f"{low:.3g} to {high:.3g}" for low, high in zip(bounds, bounds[1:], strict=False)]
+    words = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(bounds)]
     places = np.clip(np.searchsorted(bounds, values, side="right") - 1, 0, len(words) - 1)
     return [words[place] if np.isfinite(v) else "" for place, v in zip(places, values, strict=True)], words

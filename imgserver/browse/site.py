@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from crossmedia.errors import CrossMediaError, InvalidRequest
 from crossmedia.imgserver.browse.guard import Guard
 
 HERE = Path(__file__).parent
-Handler = Callable[[Request], Response]
+Handler = Callable[[Request], Response | Awaitable[Response]]
 Code = grpc.StatusCode
 STATUS = {
     **{Code.INVALID_ARGUMENT: 400, Code.UNAUTHENTICATED: 502, Code.PERMISSION_DENIED: 403},
@@ -63,10 +63,10 @@ class Pages:
         folders = dict.fromkeys([HERE / "pages", *(tab.folder for tab in self.tabs)])
         self._jinja.loader = jinja2.ChoiceLoader([jinja2.FileSystemLoader(folder) for folder in folders])
 
-    def page(self, name: str, request: Request, code: int = 200, **facts: Any) -> HTMLResponse:
+    def page(self, template: str, request: Request, code: int = 200, **facts: Any) -> HTMLResponse:
         """A page of a template; ``code``: of HTTP."""
         here = max((tab.path for tab in self.tabs if _within(request.url.path, tab.path)), key=len, default="")
-        text = self._jinja.get_template(name).render(
+        text = self._jinja.get_template(template).render(
             tabs=self.tabs, here=here, server=self.server, address=str(request.url.path), **facts
         )
         return HTMLResponse(text, code)
@@ -91,12 +91,17 @@ def site(pages: Pages, guard: Guard, files: dict[str, Handler]) -> ASGIApp:
         assert isinstance(error, CrossMediaError)
         return pages.page("failed.html", request, STATUS.get(error.grpc_code, 500), said=str(error))
 
+    def broken(request: Request, error: Exception) -> Response:
+        said = "The site failed on this page; what it writes on standard error says more."
+        return pages.page("failed.html", request, 500, said=said)
+
     def absent(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         said = "There is no such page." if error.status_code == 404 else str(error.detail)
         return pages.page("failed.html", request, error.status_code, said=said)
 
-    return guard.before(Starlette(routes=routes, exception_handlers={CrossMediaError: failed, HTTPException: absent}))
+    handlers = {CrossMediaError: failed, HTTPException: absent, Exception: broken}
+    return guard.before(Starlette(routes=routes, exception_handlers=handlers))
 
 
 def whole(request: Request, name: str, default: int, least: int = 0, most: int = 2**63 - 1) -> int:

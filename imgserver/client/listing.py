@@ -133,16 +133,17 @@ class Listing(Connected):
         check_version(version)
         deadline = self.deadline(timeout_s)
         self.described(deadline)
-        asked = {"version": version, "statuses": [int(one) for one in statuses], "name": name}
+        wanted = [pb.VectorStatus.ValueType(int(one)) for one in statuses]
+        asked = partial(pb.ListImagesRequest, version=version, statuses=wanted, name=name)
         transports = self.servers.transports
         if len(transports) == 1:
-            return _listed(transports[0], pb.ListImagesRequest(**asked, start=start, limit=limit), deadline)
-        heads = at_once([partial(_listed, one, pb.ListImagesRequest(**asked), deadline) for one in transports])
+            return _listed(transports[0], asked(start=start, limit=limit), deadline)
+        heads = at_once([partial(_listed, one, asked(), deadline) for one in transports])
         pages, before = [], 0
         for transport, head in zip(transports, heads, strict=True):
             first, last = (min(max(place - before, 0), head.total) for place in (start, start + limit))
             before += head.total
-            request = pb.ListImagesRequest(**asked, start=first, limit=last - first)
+            request = asked(start=first, limit=last - first)
             pages.append(_listed(transport, request, deadline) if last > first else head)
         return _joined(pages)
 
@@ -276,9 +277,7 @@ def _versions(transport: Transport, deadline: Deadline) -> HeldVersions:
     if len(reply.held) > MAX_NAMES:
         raise broken(transport.address, f"held lists {len(reply.held)} versions, more than {MAX_NAMES}")
     name = partial(replies.named, server=transport.address)
-    held = (
-        HeldVersion(name("name", one.name), one.dim, one.row_bytes, one.rows, one.features) for one in reply.held
-    )
+    held = (HeldVersion(name("name", one.name), one.dim, one.row_bytes, one.rows, one.features) for one in reply.held)
     return HeldVersions(tuple(held), name("active", reply.active))
 
 

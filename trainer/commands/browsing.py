@@ -32,6 +32,7 @@ def browse(**values: Any) -> None:
     """
     config = BrowseConfig(**values)
     try:
+        from crossmedia.imgserver.browse.app import MoreTabs, no_tabs
         from crossmedia.imgserver.browse.app import browse as serve
     except ImportError as error:
         raise BadInput(
@@ -40,9 +41,10 @@ def browse(**values: Any) -> None:
         ) from error
     set_up_logs("text")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # that it answers is said below
-    more: dict[str, Any] = {}
+    more: MoreTabs = no_tabs
+    columns = None
     if config.runs is not None or config.samples is not None:
-        from crossmedia.trainer.browsing.tabs import tabs_of
+        from crossmedia.trainer.browsing.tabs import columns_of, tabs_of
 
-        more = tabs_of(config)
-    serve(config, lambda address: click.echo(f"Open {address} in a browser of this machine."), **more)
+        more, columns = tabs_of(config), columns_of(config)
+    serve(config, lambda address: click.echo(f"Open {address} in a browser of this machine."), more, columns)
