@@ -187,7 +187,9 @@ def daemon(store: Path, *options: str) -> Iterator[tuple[str, int]]:
     """
     command = [sys.executable, "-m", "crossmedia.imgserver"]
     arguments = ["serve", f"--store={store}", "--port=0", "--json", *options]
-    with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
+    with subprocess.Popen(
+        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as running:
         assert running.stdout is not None
         try:
             found = json.loads(running.stdout.readline())
