@@ -182,8 +182,8 @@ def copy_store(source: Path, target: Path) -> None:
 def daemon(store: Path, *options: str) -> Iterator[tuple[str, int]]:
     """Our image server over ``store``, healthy: its address and its process.
 
-    It is a child of this process, as every other server of a benchmark is: in the background it would be in a session of
-    its own, which the kernel gives a share of its own of the processor.
+    It is a child of this process, as every other server of a benchmark is: in the background it would be in a session
+    of its own, which the kernel gives a share of its own of the processor.
     """
     command = [sys.executable, "-m", "crossmedia.imgserver"]
     arguments = ["serve", f"--store={store}", "--port=0", "--json", *options]
