@@ -19,8 +19,9 @@ handler. ``offline_difference``: the largest one to ``Scorer``. ``cpu_ms``: of a
 ``switch``: ``switch_failed``: calls that failed around a switch of models at half of the peak; ``switch_p99``: 99th
 percentile around it over that before, of 500 requests each.
 
-``copies``: ``copies_failed``: calls that failed when one of two copies was killed (SIGKILL) in the middle of the load,
-by a client with gRPC's own ``round_robin`` and retries.
+``copies``: ``processes``: requests a second at most, of two processes that share the cores over one of threads.
+``copies_failed``: calls that failed when one of two copies was killed (SIGKILL) in the middle of the load, by a client
+with gRPC's own ``round_robin`` and retries.
 
 ``memory``: ``rss_mib_a_window``: slope of the resident memory over the last 9 of 10 windows of 10,000 small requests.
 """
@@ -193,21 +194,33 @@ def switch(given: Shop) -> Found:
 
 
 def copies(given: Shop) -> Found:
-    """One of two copies is killed in the middle of the load."""
-    folders, model = (given.folder / "one", given.folder / "two"), given.model("din")
-    with scoring(folders[0], [model], given.images) as one, scoring(folders[1], [model], given.images) as two:
-        for server in (one, two):
-            given.send(server.address, "din")
+    """Two processes of a thread each beside one of two threads; then one of the two is killed under load."""
+    model, messages = given.model("din"), [each.message("din") for each in given.asked]
+    with ExitStack() as stack:
+        both = [
+            stack.enter_context(scoring(given.folder / name, [model], given.images, f"--threads={CORES // 2 or 1}"))
+            for name in ("one", "two")
+        ]
+        alone = stack.enter_context(scoring(given.folder / "alone", [model], given.images))
         options = [("grpc.service_config", json.dumps(COPIES))]
-        channel = grpc.insecure_channel(f"ipv4:{one.address},{two.address}", options=options)
-        send = by_grpc(channel, INFER, [each.message("din") for each in given.asked])
+        address = ",".join(server.address for server in both)
+        send = by_grpc(grpc.insecure_channel(f"ipv4:{address}", options=options), INFER, messages)
+        threads = given.send(alone.address, "din")
         warm(send)
-        timer = threading.Timer(given.seconds / 2, two.process.kill)
+        peaks: list[tuple[float, float]] = []
+        for number in range(given.rounds):
+            pair = [closed(each, 2 * CORES, given.seconds / 2) for each in (send, threads)[:: 1 if number % 2 else -1]]
+            peaks.append((pair[0], pair[1]) if number % 2 else (pair[1], pair[0]))
+        timer = threading.Timer(given.seconds / 2, both[1].process.kill)
         timer.start()
         found = poisson(send, given.rate / 2, given.seconds)
         timer.join()
     codes = {code: found.code.count(code) for code in sorted(set(found.code))}
-    return {"copies_failed": float(len(found.code) - found.code.count("OK"))}, {"copies": codes}
+    ratios = {"processes": statistics.median(two / one for two, one in peaks)}
+    return ratios | {"copies_failed": float(len(found.code) - found.code.count("OK"))}, {
+        "copies": codes,
+        "peaks": peaks,
+    }
 
 
 def memory(given: Shop, windows: int = 10, size: int = 10_000) -> Found:
