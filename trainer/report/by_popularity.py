@@ -137,7 +137,9 @@ def _counts(samples: Samples) -> Array:
 def _groups(counts: Array) -> list[tuple[str, Array]]:
     """Rows of items that were never shown, and of four groups of as many rows each, by how often; with their names."""
     known = counts[counts > 0]
-    ends = list(np.unique(np.quantile(known, np.arange(1, GROUPS + 1) / GROUPS, method="higher"))) if len(known) else []
+    if not len(known):
+        return [("never shown in training", counts == 0)]
+    ends = np.unique(np.quantile(known, np.arange(1, GROUPS + 1) / GROUPS, method="higher"))
     found, low = [("never shown in training", counts == 0)], 0
     for end in ends:
         here = (counts > low) & (counts <= end)

@@ -64,8 +64,10 @@ class LoadedRun:
         """Its vectors, where a report says that they are.
 
         Raises:
+            BadInput: the samples are others than those of the run.
             CrossMediaError: what a server or the way to it raised.
         """
+        self.lineage.check_samples(samples)
         sources = Sources.of_run(self.fitted, config.server, config.store, config.vectors, config.catalogue)
         with closing_places(places_of(self.lineage.versions, sources)) as places, ExitStack() as opened:
             spaces = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jinja2
 
-from crossmedia.concepts import KINDS_IN_WORDS
+from crossmedia.words import percent
 
 
 def template(name: str) -> jinja2.Template:
@@ -12,9 +12,7 @@ def template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("crossmedia.trainer.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["share"] = share
-    environment.filters["percent"] = percent
-    environment.globals["kinds_in_words"] = KINDS_IN_WORDS
+    environment.filters |= {"share": share, "percent": percent}
     return environment.get_template(name)
 
 
@@ -22,8 +20,3 @@ def share(value: float, low: float, high: float) -> str:
     """Where a number lies between two others, in hundredths, for a style: ``37.5%``."""
     place = (value - low) / (high - low) if high > low else 0.5
     return f"{100 * min(1.0, max(0.0, place)):.2f}%"
-
-
-def percent(value: float, digits: int = 0) -> str:
-    """A share as people write it: ``47 %``."""
-    return f"{100 * value:.{digits}f} %"

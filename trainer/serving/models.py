@@ -102,7 +102,7 @@ class Models:
 
     Args:
         models: that are served.
-        load: reads a model from a path.
+        load: reads a model from a path, with the digest of native code that is trusted beside the server's own.
         forget: called with each version that is no longer held.
 
     Raises:
@@ -117,7 +117,7 @@ class Models:
     def __init__(
         self,
         models: Sequence[ServedModel],
-        load: Callable[[Path], ServedModel] | None = None,
+        load: Callable[[Path, str], ServedModel] | None = None,
         forget: Callable[[ServedModel], None] = lambda model: None,
     ):
         self._held = {model.name: Held(model) for model in models}
@@ -126,7 +126,7 @@ class Models:
             twice = next(name for name in names if names.count(name) > 1)
             raise BadInput(f"Two models are called {twice!r}, by which requests name them. Rename one of the files.")
         self._load, self.forget = load, forget
-        self.turn: Callable[[float], AbstractContextManager[None]] = nullcontext
+        self.turn: Callable[[float], AbstractContextManager[object]] = nullcontext
         self._recorded: dict[str, deque[Request]] = {name: deque(maxlen=RECORDED) for name in self._held}
         self._switching = threading.Lock()
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="shadow")
@@ -187,13 +187,14 @@ class Models:
         finally:
             self._shadowing.release()
 
-    def switch(self, name: str, path: Path | None = None, share: float | None = None) -> Held:
+    def switch(self, name: str, path: Path | None = None, share: float | None = None, trust_native: str = "") -> Held:
         """Load a model, and have it answer; the one before is kept.
 
         Args:
             name: under which it is served.
             path: of the new one; None: what lies now where the active one was read from.
             share: of the requests that it answers from now on, from 0 (it runs beside) to 1; None: all.
+            trust_native: digest of a file that may hold native code.
 
         Returns:
             what is held then, with the drift between both.
@@ -205,7 +206,7 @@ class Models:
             raise BadInput("This server loads no other models.")
         with self._switching:
             before = self._held[name]
-            new = replace(self._load(path or before.active.path), name=name)
+            new = replace(self._load(path or before.active.path, trust_native), name=name)
             new.share_vectors(before.active)
             if known := next((role for model, role in before.models() if model.version == new.version), None):
                 self._close(new)

@@ -64,7 +64,7 @@ def _open(paths: Sequence[Path], config: ServingConfig) -> Iterator[Daemon]:
     with ExitStack() as stack:
         interceptors = stack.enter_context(tracing(config.otel))
         load = partial(ServedModel.load, config=config, client=partial(_client, config))
-        models = Models([load(path) for path in paths], load)
+        models = Models([load(path, "") for path in paths], load)
         stack.callback(models.close)
         if config.items is not None:
             stack.enter_context(FollowedItems(config.items, models))

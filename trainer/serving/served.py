@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -11,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from crossmedia.errors import BadInput, DeadlineExceeded, InvalidRequest, Overloaded, ServerUnavailable
+from crossmedia.errors import DeadlineExceeded, InvalidRequest, Overloaded, ServerUnavailable
 from crossmedia.features.columns import ITEM
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.trainer.answers import Answer
 from crossmedia.trainer.images.spaces import named_versions
-from crossmedia.trainer.runs.checkpoint import CONFIG
 from crossmedia.trainer.scorer import Scorer
 from crossmedia.trainer.serving.requests import Request
 from crossmedia.trainer.serving.settings import ServingConfig
@@ -64,23 +62,30 @@ class ServedModel:
     apart: Apart = field(default_factory=Apart)
 
     @classmethod
-    def load(cls, path: Path, config: ServingConfig, client: Callable[[str], ImageClient]) -> ServedModel:
+    def load(
+        cls, path: Path, trust_native: str, *, config: ServingConfig, client: Callable[[str], ImageClient]
+    ) -> ServedModel:
         """Read a run folder or an exported file.
 
         Args:
             path: of it.
+            trust_native: digest of a file that may hold native code, beside those of ``config``.
             config: where vectors, names and items are.
             client: makes the client of an address.
 
         Raises:
             BadInput: there is no such model, or what it needs is not there.
         """
-        version = version_of(path)
         server = {space: client(address) for space, address in config.vectors.items()} or client(config.server)
         scorer = Scorer.load(
-            path, server=server, manifest=config.manifest or "", items=config.items or "", images=ServedVectors
+            path,
+            server=server,
+            manifest=config.manifest or "",
+            items=config.items or "",
+            images=ServedVectors,
+            trust_native=(*config.trust_native, trust_native),
         )
-        return cls(name_of(path), version, path, scorer)
+        return cls(name_of(path), scorer.digest[:DIGITS], path, scorer)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -149,18 +154,3 @@ class ServedModel:
 def name_of(path: Path) -> str:
     """By what a model is called: the name of its file without what stands behind the dot, or of its folder."""
     return path.resolve().name if path.is_dir() else path.stem
-
-
-def version_of(path: Path) -> str:
-    """Which model lies there.
-
-    Raises:
-        BadInput: it cannot be read.
-    """
-    try:
-        file = path / CONFIG if path.is_dir() else path  # a name may be too long to be asked for
-        return hashlib.sha256(file.read_bytes()).hexdigest()[:DIGITS]
-    except OSError as error:
-        raise BadInput(
-            f"The model {path} cannot be read: {error.strerror}. Give a run folder, or what 'trainer export' wrote."
-        ) from error

@@ -165,7 +165,8 @@ class ScoringService:
             self.models.rolled_back(request.model_name)
         else:
             active = self.models.held(request.model_name).active
-            self.models.switch(request.model_name, beside(active.path, asked.file), asked.share)
+            path = beside(active.path, asked.file)
+            self.models.switch(request.model_name, path, asked.share, asked.trust_native)
         return pb.RepositoryModelLoadResponse()
 
     def probe(self) -> None:

@@ -38,6 +38,8 @@ class ServingConfig:
         rest_port: answer the REST form of the protocol over HTTP at this port; 0 takes a free one. Off by default.
         metrics_port: serve metrics for Prometheus over HTTP at this port, path /metrics; 0 takes a free one. Off by
             default.
+        trust_native: sha256 digests, separated by commas, of models that may hold native code, see 'trainer export
+            --format aoti': it runs with all rights of this server. Other such files are refused.
         threads: requests that are computed at once; 0 takes as many as there are cores.
         max_candidates: most candidates of a request.
         max_pending: most candidates that may wait or be computed at once. More is refused with a retry hint, so that
@@ -69,6 +71,7 @@ class ServingConfig:
     port: Annotated[int, _Port] = 8081
     rest_port: Annotated[int | None, _Port] = None
     metrics_port: Annotated[int | None, _Port] = None
+    trust_native: tuple[str, ...] = ()
     threads: Annotated[int, click.IntRange(0, 1024)] = 0
     max_candidates: Annotated[int, click.IntRange(1, 1_000_000)] = 10_000
     max_pending: Annotated[int, click.IntRange(min=1)] = 20_000
