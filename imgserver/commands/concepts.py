@@ -183,13 +183,18 @@ def rename(name: str, new: str, store: Path, version: str, card: Path | None, as
     from crossmedia.imgserver.head_files import save_card
 
     changed = _card(store, version, card).renamed(name, new)
+    called = changed.concepts[changed.place(new.strip())]
     if card is not None:
         with replacing(card) as part:
             part.write_bytes(changed.to_bytes())
     else:
         with held_store(store) as opened:
             save_card(opened, changed)
-    say({"head": changed.head, "name": name, "new": new}, as_json, f"{name} is now {new}, of {changed.head}")
+    photos = ", ".join(map(str, called.most[:3]))
+    shown = f"; photos {photos} have the most of it ('imgserver concepts show' draws them)" if photos else ""
+    untested = (f"nothing tests a name that is given{shown}",) if called.given else ()
+    text = f"{name} is now {called.name}, of {changed.head}"
+    say({"head": changed.head, "name": name, "new": called.name}, as_json, text, *untested)
 
 
 @click.group(cls=Group)
