@@ -1,7 +1,7 @@
 """One ``get``: ids as a caller gives them to vectors in their order, each id fetched once, or not at all.
 
-Without a cache the ids are told apart first, and the vectors that came are put where they belong. A cache is looked into
-with the ids as they are: what it has goes straight to its place, and only what it lacks is told apart.
+Without a cache the ids are told apart first, and the vectors that came are put where they belong. A cache is looked
+into with the ids as they are: what it has goes straight to its place, and only what it lacks is told apart.
 
 Legend: n ids as they were given, u different ones of some, D numbers in a vector.
 """
@@ -96,7 +96,8 @@ def beside_cache(ids: Ids, fetched: Fetched, cache: VectorCache, version: str, s
         values, status = found.values, found.status
         for fetch in fetches:
             _check_alike(values, fetch.values, servers)
-            values[found.absent], status[found.absent] = fetch.values[found.place], fetch.status[found.place]
+            cache.copy_rows(fetch.values, found.place, values, found.absent)
+            status[found.absent] = fetch.status[found.place]
     else:  # what was found is of the past, or nobody has said that it is not
         hits, cached = np.setdiff1d(ids[ids != NULL_IMAGE], asked), 0
         fetches += [fetched(hits)] if len(hits) else []
