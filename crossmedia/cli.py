@@ -1,4 +1,4 @@
-"""``crossmedia``: one command with the groups imgserver, features and trainer, each imported when it is used."""
+"""``crossmedia``: one command with groups, and one that looks at all of them, each imported when it is used."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ GROUPS = {
         "crossmedia.trainer.cli",
         "Train and compare CTR models on samples, with image vectors fetched on demand.",
     ),
+    "browse": (
+        "crossmedia.trainer.commands.browsing",
+        "Look at photos, neighbours, versions, runs and the server in a browser.",
+    ),
 }
 
 
 class _LazyGroup(Group):
-    """Lists the groups without importing them."""
+    """Lists what there is without importing it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(GROUPS)

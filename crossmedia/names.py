@@ -150,6 +150,10 @@ class ImageNames:
             place = pc.coalesce(place, rows.take(pc.index_in(numbers, value_set=forms)))
         return self._ids_at(place)
 
+    def with_text(self, text: str) -> Ids:
+        """The ids, shape (n,), whose key has a text in it, in whatever letter case."""
+        return np.asarray(self._ids[np.asarray(pc.match_substring(self._keys, text, ignore_case=True))])
+
     def near(self, absent: pa.Array) -> list[Near]:
         """Which names that ``find`` has no id of are keys in another form."""
         return nearly(_texts(absent), self._keys, bare)

@@ -19,6 +19,11 @@ def counted(count: int, what: str, several: str = "") -> str:
     return f"{count:,} {what if count == 1 else several or what + 's'}"
 
 
+def percent(share: float, digits: int = 0) -> str:
+    """A share as people write it: ``47 %``."""
+    return f"{100 * share:.{digits}f} %"
+
+
 def row_said(number: int, where: str) -> str:
     """A row of a file: ``row 3``; of a CSV file, which editors show with its header as the first line, it says so.
 

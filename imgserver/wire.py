@@ -49,8 +49,14 @@ GET_HEAD_GRADIENT = Method("GetHeadGradient", pb.GetHeadGradientRequest, pb.GetH
 SEARCH = Method("Search", pb.SearchRequest, pb.SearchResponse)
 GET_THUMBNAILS = Method("GetThumbnails", pb.GetThumbnailsRequest, pb.GetThumbnailsResponse)
 GET_CONCEPTS = Method("GetConcepts", pb.GetConceptsRequest, pb.GetConceptsResponse)
+LIST_IMAGES = Method("ListImages", pb.ListImagesRequest, pb.ListImagesResponse)
+LIST_VERSIONS = Method("ListVersions", pb.ListVersionsRequest, pb.ListVersionsResponse)
+ACTIVATE_VERSION = Method("ActivateVersion", pb.ActivateVersionRequest, pb.ActivateVersionResponse)
 METHODS: tuple[Method[Any], ...]
-METHODS = (GET_INFO, GET_VECTORS, PUT_IMAGES, PUT_HEAD, GET_HEAD_GRADIENT, SEARCH, GET_THUMBNAILS, GET_CONCEPTS)
+METHODS = (
+    *(GET_INFO, GET_VECTORS, PUT_IMAGES, PUT_HEAD, GET_HEAD_GRADIENT, SEARCH, GET_THUMBNAILS, GET_CONCEPTS),
+    *(LIST_IMAGES, LIST_VERSIONS, ACTIVATE_VERSION),
+)
 DTYPES: dict[int, np.dtype[Any]] = {pb.DTYPE_FLOAT16: np.dtype("<f2"), pb.DTYPE_FLOAT32: np.dtype("<f4")}
 _CODES = {np.dtype("<f2"): pb.DTYPE_FLOAT16, np.dtype("<f4"): pb.DTYPE_FLOAT32}
 _FIELDS = pb.GetVectorsResponse.DESCRIPTOR.fields_by_name

@@ -44,6 +44,7 @@ GROUND = {
         "looks",
         "names",
         "notes",
+        "pages",
         "progress",
         "scale",
         "spelling",

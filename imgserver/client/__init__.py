@@ -10,6 +10,7 @@ HeadServers     vectors and gradients of a head that learns, through servers tha
 
 from crossmedia.imgserver.client.client import ImageClient
 from crossmedia.imgserver.client.head_servers import HeadServers
+from crossmedia.imgserver.client.listing import HeldVersion, HeldVersions, ListedImages
 from crossmedia.imgserver.client.mock import MockTransport
 from crossmedia.imgserver.client.results import FetchStats, Neighbours, Vectors
 from crossmedia.imgserver.client.security import ClientSecurity
@@ -22,7 +23,10 @@ __all__ = [
     "FetchStats",
     "GrpcTransport",
     "HeadServers",
+    "HeldVersion",
+    "HeldVersions",
     "ImageClient",
+    "ListedImages",
     "LocalTransport",
     "MockTransport",
     "Neighbours",

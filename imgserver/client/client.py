@@ -16,10 +16,10 @@ from crossmedia.errors import InvalidRequest, VersionMismatch
 from crossmedia.imgserver.client import people, replies
 from crossmedia.imgserver.client.arguments import check_photos, check_settings, check_version
 from crossmedia.imgserver.client.cache import VectorCache, check_cache_bytes, held
-from crossmedia.imgserver.client.connected import Connected
 from crossmedia.imgserver.client.fetching import Fetch
 from crossmedia.imgserver.client.getting import beside_cache, without_cache
 from crossmedia.imgserver.client.ids import Ids, as_ids
+from crossmedia.imgserver.client.listing import Listing
 from crossmedia.imgserver.client.putting import as_bytes, put_photos
 from crossmedia.imgserver.client.replies import Asked
 from crossmedia.imgserver.client.results import FetchStats, Neighbours, Vectors
@@ -33,7 +33,7 @@ from crossmedia.keys import NULL_IMAGE
 from crossmedia.status import Status
 
 
-class ImageClient(Connected):
+class ImageClient(Listing):
     """Fetches image vectors by id.
 
     It asks for each id once, splits what exceeds the server's limits, keeps several calls in flight, and retries what

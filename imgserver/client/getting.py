@@ -29,7 +29,8 @@ if TYPE_CHECKING:  # it is compiled by numba, for those who have a cache
     from crossmedia.imgserver.client.cached_rows import Found
 
 Fetched = Callable[[Ids], Fetch]
-Rows, Statuses = npt.NDArray[Any], npt.NDArray[np.uint8]
+Rows = npt.NDArray[Any]
+Statuses = npt.NDArray[np.uint8]
 _OK = int(Status.OK)
 
 

@@ -92,18 +92,30 @@ def _told(kind: type[Any], message: Any, server: str) -> dict[str, Any]:
         elif name == "stored_dtype":
             value = DTYPE_NAMES.get(value, "")
         elif isinstance(value, str):
-            _named(name, value, server)
+            named(name, value, server)
         elif isinstance(value, float):
-            if not (math.isfinite(value) and value >= 0):
-                raise broken(server, f"{name} is {value}, which is no number of seconds")
+            _seconds(name, value, server)
         elif not isinstance(value, int):
             value = tuple(value)
             if len(value) > MAX_NAMES:
                 raise broken(server, f"{name} lists {len(value)} names, more than {MAX_NAMES}")
             for one in value:
-                _named(name, one, server)
+                _element(name, one, server)
         values[name] = value
     return values
+
+
+def _element(name: str, one: str | float, server: str) -> None:
+    """Check what stands in a list: a name, seconds, or a count, which can be any."""
+    if isinstance(one, str):
+        named(name, one, server)
+    elif isinstance(one, float):
+        _seconds(name, one, server)
+
+
+def _seconds(name: str, value: float, server: str) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise broken(server, f"{name} is {value}, which is no number of seconds")
 
 
 @dataclass(frozen=True)
@@ -141,7 +153,7 @@ def vectors(reply: VectorsReply, ids: Ids, asked: Asked, server: str) -> Vectors
             f"{len(ids)} ids were asked for in {asked.dtype}; it holds {len(status)} statuses and {len(values)} "
             f"vectors of {values.dtype}",
         )
-    dim = asked.info.dim_known(_named("version", reply.version, server))
+    dim = asked.info.dim_known(named("version", reply.version, server))
     if dim is None and not (reply.version and reply.version == asked.version):
         raise broken(server, f"version is {reply.version!r}, which does not end with the length of its vectors")
     if values.shape[1] not in ((dim,) if dim else range(1, MAX_DIM + 1)):
@@ -211,7 +223,7 @@ def neighbours(
     for name, size in (("image_ids", 8), ("cosines", 4)):
         if (found := len(getattr(reply, name))) != size * queries * k:
             raise broken(server, f"{name} has {found} bytes; {queries} queries of {k} take {size * queries * k}")
-    _named("version", reply.version, server)
+    named("version", reply.version, server)
     ids = np.frombuffer(reply.image_ids, dtype="<i8").reshape(queries, k)
     cosines = np.frombuffer(reply.cosines, dtype="<f4").reshape(queries, k)
     if not queries:
@@ -272,7 +284,7 @@ def concepts(reply: pb.GetConceptsResponse, version: str, server: str) -> Concep
     """
     if version and reply.version != version:
         raise broken(server, f"the concepts of {version} were asked for, version is {reply.version!r}")
-    told = Version.parse(_named("version", reply.version, server))
+    told = Version.parse(named("version", reply.version, server))
     try:
         card = ConceptCard.from_bytes(reply.card)
     except BadInput as error:
@@ -283,7 +295,12 @@ def concepts(reply: pb.GetConceptsResponse, version: str, server: str) -> Concep
     return card
 
 
-def _named(field: str, value: str, server: str) -> str:
+def named(field: str, value: str, server: str) -> str:
+    """A name as it came.
+
+    Raises:
+        ServerFault: it is too long for one, or cannot be printed.
+    """
     if len(value) > MAX_NAME or not value.isprintable():
         raise broken(server, f"{field} is '{printable(value, 100)}': too long for a name, or it cannot be printed")
     return value

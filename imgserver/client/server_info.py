@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any, TypeVar
 
 from crossmedia.errors import DeadlineExceeded, VersionMismatch
@@ -86,6 +86,24 @@ class Counters:
 
 
 @dataclass(frozen=True)
+class Durations:
+    """How long calls of ``GetVectors`` took since the server started: calls of each group, and their upper bounds.
+
+    The last group has no bound; without groups it is not known.
+    """
+
+    lookup_seconds: tuple[float, ...] = ()
+    lookup_calls: tuple[int, ...] = ()
+
+    def plus(self, other: Durations) -> Durations:
+        """The calls of both; of other bounds than these, the other's are left out."""
+        if not self.lookup_calls or self.lookup_seconds != other.lookup_seconds:
+            return self if self.lookup_calls else other
+        both = zip(self.lookup_calls, other.lookup_calls, strict=True)
+        return replace(self, lookup_calls=tuple(sum(pair) for pair in both))
+
+
+@dataclass(frozen=True)
 class Similarity:
     """The similarity index; no images: there is none."""
 
@@ -133,6 +151,7 @@ class ServerInfo:
     counters: Counters
     similarity: Similarity
     ownership: ServerOwnership
+    durations: Durations
 
     def feature_version(self) -> str:
         """The version of the features that a head can be applied to.
@@ -220,6 +239,7 @@ class ServerInfo:
             counters=_over([info.counters for info in infos], sum),
             similarity=_over([info.similarity for info in infos], sum, ["images"]),
             ownership=replace(infos[0].ownership, server_name=""),
+            durations=reduce(Durations.plus, (info.durations for info in infos)),
         )
 
 
@@ -230,6 +250,7 @@ PARTS: dict[str, type[Any]] = {
     "counters": Counters,
     "similarity": Similarity,
     "ownership": ServerOwnership,
+    "durations": Durations,
 }
 
 

@@ -114,7 +114,7 @@ def info(server: str | None, store: str, timeout_s: float, as_json: bool) -> Non
 
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
-        return ", ".join(value)
+        return ", ".join(map(str, value))
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

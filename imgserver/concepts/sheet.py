@@ -8,18 +8,9 @@ from html import escape
 
 from crossmedia.concepts import KINDS_IN_WORDS, Concept, ConceptCard
 from crossmedia.imgserver.similarity.contact_sheet import Cell, contact_sheet
+from crossmedia.pages import page as whole_page
 
 Photos = Mapping[int, bytes | None]
-STYLE = """
-body{font:15px/1.45 system-ui,sans-serif;margin:0 auto;padding:1rem;max-width:76rem;color:#222;background:#fff}
-h1{font-size:1.4rem}h2{font-size:1.05rem;margin:1.6rem 0 .2rem}p{margin:.2rem 0 .5rem;color:#555}
-.row{display:flex;flex-wrap:wrap;gap:.4rem;align-items:center}.row img,.row i{width:96px;height:96px;object-fit:contain;
-background:#eee;border-radius:4px;font-size:.75rem;display:flex;align-items:center;justify-content:center;overflow:hidden}
-.row b{width:3.2rem;font-weight:400;color:#777}table{border-collapse:collapse}td,th{text-align:left;padding:.15rem .8rem
-.15rem 0;vertical-align:top}th{font-weight:600}td.n{text-align:right}
-.row+.row{margin-top:.4rem}
-@media(max-width:30rem){.row b{width:100%}.row img,.row i{width:64px;height:64px}.wide{overflow-x:auto}}
-"""
 
 
 def photos_of(card: ConceptCard) -> list[int]:
@@ -49,24 +40,23 @@ def page(card: ConceptCard, photos: Photos, called: Mapping[int, str]) -> bytes:
     head = f"<h1>Concepts of {escape(card.head)}</h1><p>{len(card)} numbers: {kinds}. Built on {card.photos:,} photos "
     head += f"of {card.groups:,} groups, from features of {escape(card.features)}.</p>"
     body = "".join(_section(place, concept, photos, called) for place, concept in enumerate(card.concepts))
-    start = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-    return f"{start}<title>Concepts</title><style>{STYLE}</style>{head}{body}{_refused(card)}</html>\n".encode()
+    return whole_page("Concepts", f"{head}{body}{_refused(card)}").encode()
 
 
 def _section(place: int, concept: Concept, photos: Photos, called: Mapping[int, str]) -> str:
     said = concept.evidence
-    text = f"<h2>{escape(concept.name)}</h2><p>number {place + 1}, {KINDS_IN_WORDS[concept.kind]}"
+    text = f'<h2>{escape(concept.name)}</h2><p class="soft">number {place + 1}, {KINDS_IN_WORDS[concept.kind]}'
     text += f"; {escape(said)}</p>" if said else "</p>"
     for label, ids in (("most", concept.most), ("least", concept.least)):
         if ids:
             cells = "".join(_cell(photos.get(image_id), called.get(image_id, str(image_id))) for image_id in ids)
-            text += f"<div class=row><b>{label}</b>{cells}</div>"
+            text += f'<div class="thumbs sheet"><span class="soft">{label}</span>{cells}</div>'
     return text
 
 
 def _cell(photo: bytes | None, name: str) -> str:
     if photo is None:
-        return f"<i>{escape(name)}</i>"
+        return f'<span class="frame">{escape(name)}</span>'
     data = base64.b64encode(photo).decode()
     return f"<img src='data:image/jpeg;base64,{data}' alt='{escape(name)}' title='{escape(name)}'>"
 
@@ -75,6 +65,9 @@ def _refused(card: ConceptCard) -> str:
     if not card.refused:
         return ""
     rows = "".join(
-        f"<tr><td>{escape(one.name)}<td class=n>{one.photos or ''}<td>{escape(one.why)}</tr>" for one in card.refused
+        f'<tr><td>{escape(one.name)}</td><td>{one.photos or ""}</td><td class="text">{escape(one.why)}</td></tr>'
+        for one in card.refused
     )
-    return f"<h2>Not told</h2><div class=wide><table><tr><th>what<th>photos<th>why</tr>{rows}</table></div>"
+    heads = '<tr><th>what</th><th>photos</th><th class="text">why</th></tr>'
+    table = f'<table class="sortable"><thead>{heads}</thead><tbody>{rows}</tbody></table>'
+    return f'<h2>Not told</h2><div class="scroll">{table}</div>'

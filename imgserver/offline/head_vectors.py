@@ -12,8 +12,8 @@ from crossmedia.concepts import ConceptCard
 from crossmedia.errors import BadInput, NothingEmbedded
 from crossmedia.imgserver.head import Head, fit_pca, whole_head
 from crossmedia.imgserver.head_files import load_head, save_card, save_head
-from crossmedia.imgserver.offline.rejects import REJECTS_FILE
 from crossmedia.imgserver.storage.records import Ids, Rows, Space, places_in, same_photo
+from crossmedia.imgserver.storage.rejects import REJECTS_FILE
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.imgserver.storage.table import leave_snapshot
 from crossmedia.imgserver.storage.versions import (

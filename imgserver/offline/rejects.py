@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -13,45 +13,12 @@ import numpy.typing as npt
 from crossmedia.disk import replacing
 from crossmedia.imgserver.storage.catalogue import Catalogue
 from crossmedia.imgserver.storage.records import Ids, Space
+from crossmedia.imgserver.storage.rejects import COLUMNS, REJECTS_FILE, Reject, read_rejects
 from crossmedia.imgserver.storage.store import Store
 from crossmedia.names import ImageNames
 from crossmedia.status import Status
 
-REJECTS_FILE = "rejects.csv"
 NOT_KNOWN = "why is not known here"
-
-
-@dataclass(frozen=True)
-class Reject:
-    """A photo that cannot be embedded: a line of the file.
-
-    Attributes:
-        image_id: its id.
-        key: what a manifest calls it; empty where it is called by its id.
-        file: where it is, below the catalogue; empty where that is not known.
-        reason: its status, and why.
-    """
-
-    image_id: int
-    key: str
-    file: str
-    reason: str
-
-
-COLUMNS = tuple(field.name for field in fields(Reject))
-
-
-def read_rejects(folder: Path) -> dict[int, Reject]:
-    """What earlier runs wrote, by image id; nothing where there is no file, or another one."""
-    try:
-        with open(folder / REJECTS_FILE, encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file)
-            if tuple(rows.fieldnames or ()) != COLUMNS:
-                return {}
-            found = [Reject(int(row["image_id"]), row["key"], row["file"], row["reason"]) for row in rows]
-    except (OSError, ValueError, TypeError, csv.Error):
-        return {}
-    return {reject.image_id: reject for reject in found}
 
 
 def without_reason(folder: Path, ids: Ids) -> npt.NDArray[np.bool_]:

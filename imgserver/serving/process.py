@@ -63,6 +63,7 @@ def _service_config(config: ServeConfig) -> ServiceConfig:
         ),
         ownership=config.ownership,
         folder=config.folder,
+        guarded=config.tokens is not None,
     )
 
 

@@ -8,6 +8,8 @@ from crossmedia.imgserver import wire
 # a trainer needs no more than "read". PutImages changes what everybody is served, and stays.
 READ = (
     *(wire.GET_INFO, wire.GET_VECTORS, wire.SEARCH, wire.GET_THUMBNAILS, wire.GET_CONCEPTS),
-    *(wire.PUT_HEAD, wire.GET_HEAD_GRADIENT),
+    *(wire.PUT_HEAD, wire.GET_HEAD_GRADIENT, wire.LIST_IMAGES, wire.LIST_VERSIONS),
 )
-SCOPE_OF = {wire.PUT_IMAGES.path: "write"} | {method.path: "read" for method in READ}
+SCOPE_OF = {wire.PUT_IMAGES.path: "write", wire.ACTIVATE_VERSION.path: "admin"} | {
+    method.path: "read" for method in READ
+}

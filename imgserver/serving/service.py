@@ -27,6 +27,7 @@ from crossmedia.imgserver.places import own_folder
 from crossmedia.imgserver.serve_config import ServeConfig
 from crossmedia.imgserver.serving.heads import KEPT_PER_RUN, MAX_HEAD_BYTES
 from crossmedia.imgserver.serving.known_failures import KnownFailures
+from crossmedia.imgserver.serving.listing import Listing
 from crossmedia.imgserver.serving.live_heads import LiveHeads
 from crossmedia.imgserver.serving.lookup import Lookup
 from crossmedia.imgserver.serving.metrics import ImageMetrics
@@ -85,6 +86,7 @@ class ServiceConfig:
     machine: Machine = Machine()
     ownership: Ownership | None = None
     folder: Path | None = None
+    guarded: bool = False
 
     @property
     def own_folder(self) -> Path:
@@ -120,6 +122,7 @@ class ImageService:
         self.thumbnails = Thumbnails(self.admission, self.photos, config.ownership)
         words = Words(self.store.folder, config.machine)
         self.searching = Searching(self.served, self.lookup, self.photos, self.admission, config.ownership, words)
+        self.listing = Listing(self.served, self.photos, self.admission, config.ownership, guarded=config.guarded)
         self._started = time.monotonic()
         self._release = package_version("crossmedia")
         self._closing = threading.Event()
@@ -199,6 +202,9 @@ class ImageService:
             wire.SEARCH.name: lambda *call: pb.SearchResponse.FromString(self.searching.search(*call)),
             wire.GET_THUMBNAILS.name: self.thumbnails.draw,
             wire.GET_CONCEPTS.name: self._concepts,
+            wire.LIST_IMAGES.name: lambda request, caller: self.listing.images(request, caller, self._max_ids_per_call),
+            wire.LIST_VERSIONS.name: self.listing.versions,
+            wire.ACTIVATE_VERSION.name: self.listing.activate,
         }
         reply: Reply = answers[method.name](request, Caller(deadline, on_end))
         return reply
@@ -235,6 +241,7 @@ class ImageService:
             ),
             counters=self.lookup.told(),
             similarity=self.searching.told,
+            durations=self.metrics.lookup_durations(),
         )
         told.counters.rows_damaged = self.store.damaged
         if serving is not None:

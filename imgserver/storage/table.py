@@ -63,6 +63,22 @@ class Table:
     def __len__(self) -> int:
         return self._with_row
 
+    @property
+    def sequence(self) -> int:
+        """The last change of the store that is in it; of another number, it may say something else of an image."""
+        return self._sequence
+
+    def known(self) -> tuple[Ids, npt.NDArray[np.uint8]]:
+        """All ids that the store has heard of, ascending, shape (n,), and their status as ``get`` tells it, shape (n,).
+
+        What is damaged in rows, which are not looked at, is OK here.
+        """
+        ids, found = self._ids.items()
+        order = np.argsort(ids, kind="stable")
+        found = found[order]
+        kept = found != ABSENT
+        return ids[order][kept], np.where(found >= 0, int(Status.OK), -found).astype(np.uint8)[kept]
+
     def load(self) -> None:
         """Read what the store holds: from the snapshot of an earlier table and what was added since, else all of it."""
         with self._lock:

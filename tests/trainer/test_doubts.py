@@ -22,7 +22,7 @@ from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.metrics import auc, base_log_loss, log_loss
 from crossmedia.trainer.report import summary
 from crossmedia.trainer.report.facts import headline
-from crossmedia.trainer.report.photos import judgement
+from crossmedia.trainer.report.impressions import judgement
 from crossmedia.trainer.runs.state import Progress
 from crossmedia.trainer.settings import suited
 

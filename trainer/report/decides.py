@@ -8,12 +8,13 @@ import numpy as np
 
 from crossmedia.errors import BadInput, CrossMediaError, NoStore
 from crossmedia.trainer.report.additive_runs import AdditiveRuns
+from crossmedia.trainer.report.concept_words import what_it_is
 from crossmedia.trainer.report.effects import Certainty, Change, Difference, by_behaviours, change, segments
 from crossmedia.trainer.report.explained_rows import NAMED, UNNAMED, ExplainedRows
 from crossmedia.trainer.report.opened import Opened, opened
 from crossmedia.trainer.report.photos import NO_PHOTOS
 from crossmedia.trainer.settings import ReportConfig
-from crossmedia.words import counted
+from crossmedia.words import counted, percent
 
 JUDGED = 12  # concepts that are looked at by segments: each of these takes its time
 SHOWN_DIFFERENCES = 3
@@ -27,6 +28,8 @@ class Effect:
     Attributes:
         name: of it.
         kind: one of ``crossmedia.concepts.KINDS``.
+        what: it is, in words.
+        evidence: how well it is founded, in words; empty of what is measured in the pixels.
         space: of its vectors.
         named: whether its name means something to people.
         change: what one standard deviation more of it in the ad's photo does, mean over the rows.
@@ -39,6 +42,8 @@ class Effect:
 
     name: str
     kind: str
+    what: str
+    evidence: str
     space: str
     named: bool
     change: Change
@@ -106,6 +111,8 @@ def what_decides(found: Opened) -> Decides:
             Effect(
                 place.name,
                 place.concept.kind,
+                what_it_is(place.concept),
+                place.concept.evidence,
                 place.space,
                 place.concept.named,
                 change(rows.logits[:, there], slopes, float(halves[concept])),
@@ -162,15 +169,15 @@ def _of_effects(effects: list[Effect], label: str, looks: str) -> list[str]:
         )
     if named and (most := max(named, key=lambda one: one.high_tenth - one.low_tenth)).high_tenth:
         said.append(
-            f"Users differ most in {most.name}: one standard deviation more of it changes the logit by "
+            f"Users differ most in {most.name}: one standard deviation more of it changes the score by "
             f"{most.low_tenth:+.2f} or less for a tenth of the rows, and by {most.high_tenth:+.2f} or more for another."
         )
     return said
 
 
 def _of_shares(shares: dict[str, float], unnamed: float) -> str:
-    parts = ", ".join(f"{share:.0%} {name}" for name, share in shares.items() if share >= 0.005)
-    return f"What moves a score from row to row: {parts}. Of what concepts move, {unnamed:.0%} has no name."
+    parts = ", ".join(f"{percent(share)} {name}" for name, share in shares.items() if share >= 0.005)
+    return f"What moves a score from row to row: {parts}. Of what concepts move, {percent(unnamed)} has no name."
 
 
 def interval_over(runs: AdditiveRuns) -> str:
@@ -206,6 +213,11 @@ class DecidesSection:
     reach: float = 1.0
     absent: str = ""
 
+    @property
+    def differs(self) -> bool:
+        """Whether any concept can be told to be another thing for some users."""
+        return self.facts is not None and any(d.is_clear for one in self.facts.effects for d in one.for_whom)
+
 
 def decides_section(config: ReportConfig, runs: AdditiveRuns) -> DecidesSection:
     """What decides, with photos.
@@ -220,7 +232,7 @@ def decides_section(config: ReportConfig, runs: AdditiveRuns) -> DecidesSection:
     try:
         with opened(config, runs) as found:
             facts = what_decides(found)
-            shown = facts.effects[:DRAWN]
+            shown = [one for one in facts.effects if one.kind != "rest"][:DRAWN]
             photos = found.photos((one.space, i) for one in shown for i in (*one.most[:PHOTOS], *one.least[:PHOTOS]))
     except CrossMediaError as error:
         if (config.server or config.store or config.vectors) and isinstance(error, NoStore | BadInput):

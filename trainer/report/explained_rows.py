@@ -98,7 +98,7 @@ def explained_rows(runs: AdditiveRuns, feed: Feed, seed: int, ad: int = -1, most
     total = samples.rows("test")
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(total, min(total, most), replace=False))
-    batches = _chosen(samples, chosen, feed.batch_size)
+    batches = some_rows(samples, chosen, feed.batch_size)
     parts = [_Part.of(runs, Fed.of(showing(batch, samples.items, ad), feed.device), feed) for batch in batches]
     logits = _stacked([[of.contributions.sum(axis=1) for of in part.of_runs] for part in parts])
     there = np.concatenate([part.of_runs[0].there for part in parts])
@@ -164,7 +164,7 @@ def _terms(runs: AdditiveRuns, feed: Feed) -> Contributions:
     return contributions(runs.models[0], fed.tensors, fed.vectors(feed.spaces), runs.cards)
 
 
-def _chosen(samples: Samples, rows: Places, batch_size: int) -> Iterator[Batch]:
+def some_rows(samples: Samples, rows: Places, batch_size: int) -> Iterator[Batch]:
     """Some test rows, ascending, in batches."""
     start = 0
     for batch in samples.batches("test", batch_size):

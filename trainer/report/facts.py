@@ -68,6 +68,13 @@ class Headline:
     certainty: str
 
 
+def told_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The row that a page tells first: of what is compared with ids only, if anything is, the best; None: no AUC."""
+    known = [row for row in rows if row["all"]["auc"] and not row["baseline"]]
+    compared = [row for row in known if row["spaces"] and row["all"]["auc_gain"]]
+    return max(compared or known, key=lambda row: row["all"]["auc"]["mean"], default=None)
+
+
 def headline(rows: Sequence[dict[str, Any]]) -> Headline:
     """What pictures add to the best model with pictures; where none can be compared, how good the best model is.
 
@@ -76,12 +83,10 @@ def headline(rows: Sequence[dict[str, Any]]) -> Headline:
     Args:
         rows: of ``summary.rows``.
     """
-    known = [row for row in rows if row["all"]["auc"]]
-    if not known:
+    best = told_row(rows)
+    if best is None:
         return Headline("–", "There is no AUC: the labels of the test part are all alike.", "")
-    compared = [row for row in known if row["spaces"] and row["all"]["auc_gain"]]
-    best = max(compared or known, key=lambda row: row["all"]["auc"]["mean"])
-    if not compared:
+    if not best["all"]["auc_gain"]:
         text = (
             f"So many of 100 pairs of a positive and a negative test row are put in the right order by "
             f"{summary.called(best)}. Guessing gets 50."

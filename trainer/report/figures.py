@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
@@ -17,8 +18,13 @@ from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
 from crossmedia.trainer.report.summary import base_name, is_baseline, kind, model_name, spaces_of
 from crossmedia.trainer.runs.results import Line
+from crossmedia.words import counted
 
 COLOURS = ("#7a7f87", "#1668a8", "#b3432b", "#3f8f4f", "#8a5aa8", "#c08a1e")  # ids only, then choices of spaces
+SVG = "http://www.w3.org/2000/svg"
+ElementTree.register_namespace("", SVG)
+ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
+LEAST_BELOW = 0.02  # AUC below the worst run's best epoch that is shown
 STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -30,12 +36,28 @@ STYLE: Any = {
 }
 
 
-def svg(figure: Figure) -> str:
-    """The figure as an ``<svg>`` element."""
+def svg(figure: Figure, alt: str = "") -> str:
+    """The figure as an ``<svg>`` element; points that have a gid say it and their value where the pointer is.
+
+    Args:
+        figure: to draw.
+        alt: words for those who cannot see it.
+    """
+    said = dict[str, list[str]]()
+    for line in (line for axis in figure.axes for line in axis.get_lines() if line.get_gid()):
+        name, place = line.get_gid(), f"points-{len(said)}"
+        said[place] = [f"{name}: {value:.4f}" for value in np.asarray(line.get_ydata(), dtype=np.float64)]
+        line.set_gid(place)
     out = io.StringIO()
     figure.savefig(out, format="svg", bbox_inches="tight", metadata={"Date": None})
-    text = out.getvalue()
-    return text[text.index("<svg") :]
+    root = ElementTree.fromstring(out.getvalue())
+    root.attrib |= {"role": "img", "aria-label": alt}
+    for group in root.iter(f"{{{SVG}}}g"):
+        for use, text in zip(group.iter(f"{{{SVG}}}use"), said.get(group.get("id", ""), []), strict=False):
+            ElementTree.SubElement(use, f"{{{SVG}}}title").text = text
+        if group.get("id", "") in said:
+            del group.attrib["id"]  # another chart of the page has it, too
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -100,14 +122,23 @@ def by_model(lines: Sequence[Line]) -> list[list[Line]]:
 
 
 def auc_span(lines: Sequence[Line]) -> tuple[float, float] | None:
-    """The range of the validation AUC in all epochs, with a margin; None: there is none."""
-    every = [
-        point["validation_auc"] for line in lines for point in line["curve"] if point["validation_auc"] is not None
-    ]
-    if not every:
+    """The range of the validation AUC that is worth seeing, with a margin; None: there is none.
+
+    It holds the best epoch of each run, and as much again below the worst of these: a first epoch that has learned
+    nothing yet would press all that differs into the top of the picture.
+    """
+    curves = [[p["validation_auc"] for p in line["curve"] if p["validation_auc"] is not None] for line in lines]
+    if not (curves := [curve for curve in curves if curve]):
         return None
-    margin = 0.05 * (max(every) - min(every)) or 0.01
-    return min(every) - margin, max(every) + margin
+    best, every = [max(curve) for curve in curves], [value for curve in curves for value in curve]
+    least = max(min(every), 2 * min(best) - max(every) - LEAST_BELOW)
+    margin = 0.05 * (max(every) - least) or 0.01
+    return least - margin, max(every) + margin
+
+
+def is_cut(lines: Sequence[Line], span: tuple[float, float]) -> bool:
+    """Whether an epoch lies below what is shown."""
+    return any(p["validation_auc"] is not None and p["validation_auc"] < span[0] for x in lines for p in x["curve"])
 
 
 def learning_curves(lines: Sequence[Line], span: tuple[float, float] | None = None) -> Figure:
@@ -120,29 +151,45 @@ def learning_curves(lines: Sequence[Line], span: tuple[float, float] | None = No
     looks = _looks(map(spaces_of, lines))
     with mpl.rc_context(STYLE):
         models = _models(lines)
-        figure = Figure(figsize=(4.2 * len(models), 2.8))
+        figure = Figure(figsize=(4.2 * len(models), 3.0), layout="constrained")
         axes = figure.subplots(1, len(models), squeeze=False, sharey=True)[0]
         for axis, model in zip(axes, models, strict=True):
             for spaces, found in _kinds(lines, model):
-                look = looks[spaces]
                 for number, line in enumerate(found):
-                    axis.plot(
-                        [point["epoch"] for point in line["curve"]],
-                        [point["validation_auc"] for point in line["curve"]],
-                        color=look.colour,
-                        marker=look.marker,
-                        markersize=4,
-                        linewidth=1.2,
-                        label=look.label if number == 0 else None,
-                    )
+                    _curve(axis, line, looks[spaces], span, labelled=number == 0)
             axis.set_title(model)
             axis.set_xlabel("epoch")
             axis.xaxis.get_major_locator().set_params(integer=True)
         axes[0].set_ylabel("AUC on the validation part")
         if span is not None:
             axes[0].set_ylim(*span)
-        axes[0].legend(frameon=False)
+        _legend(figure)
         return figure
+
+
+def _curve(axis: Axes, line: Line, look: _Look, span: tuple[float, float] | None, *, labelled: bool) -> None:
+    """A run: a line through all epochs, and a point at each that is in the picture."""
+    points = [(p["epoch"], p["validation_auc"]) for p in line["curve"] if p["validation_auc"] is not None]
+    shown = [point for point in points if span is None or point[1] >= span[0]]
+    axis.plot(*zip(*points, strict=True) if points else ([], []), color=look.colour, linewidth=1.2)
+    axis.plot(
+        *zip(*shown, strict=True) if shown else ([], []),
+        color=look.colour,
+        marker=look.marker,
+        linestyle="",
+        markersize=5,
+        label=look.label if labelled else None,
+        gid=f"{look.label}, seed {line['seed']}",
+    )
+
+
+def _legend(figure: Figure) -> None:
+    """What is what, below the panels, where it covers nothing."""
+    found = {
+        label: handle for axis in figure.axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    if found:
+        figure.legend(found.values(), found.keys(), frameon=False, loc="outside lower center", ncols=len(found))
 
 
 def models_side_by_side(rows: Sequence[dict[str, Any]]) -> Figure:
@@ -191,7 +238,7 @@ def auc_by_item_count(groups: Sequence[Sequence[Line]], titles: Sequence[str] = 
             for axis in axes[len(models) :]:
                 axis.set_visible(False)
             axes[0].set_ylabel("AUC on the test part")
-            axes[0].legend(frameon=False)
+        _legend(figure)
         return figure
 
 
@@ -202,7 +249,7 @@ def _item_counts(axis: Axes, lines: Sequence[Line], model: str) -> None:
         buckets = [line["test"]["by_item_count"] for line in found]
         names = [name for name, value in buckets[0].items() if value["rows"] and value["auc"] is not None]
         values = np.array([[bucket[name]["auc"] for name in names] for bucket in buckets], dtype=np.float64)
-        axis.errorbar(
+        points = axis.errorbar(
             np.arange(len(names)) + look.shift,
             values.mean(axis=0),
             yerr=values.std(axis=0, ddof=1) if len(values) > 1 else None,
@@ -211,6 +258,7 @@ def _item_counts(axis: Axes, lines: Sequence[Line], model: str) -> None:
             capsize=3,
             label=look.label,
         )
+        points[0].set_gid(f"{look.label}, mean of {counted(len(values), 'seed')}")
         axis.set_xticks(np.arange(len(names)), [f"{name}\n{buckets[0][name]['rows']:,}" for name in names])
     axis.set_xlabel("times shown in training; below: test rows")
     axis.margins(x=0.15)

@@ -9,11 +9,13 @@ Legend: S runs, R rows, C concepts, P items of the category.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from crossmedia.trainer.report.catalogue import Catalogue, Category
+from crossmedia.trainer.report.concept_words import what_it_is
 from crossmedia.trainer.report.decides import interval_over
 from crossmedia.trainer.report.effects import Certainty, Change, Difference, by_behaviours, change, segments
 from crossmedia.trainer.report.explained_rows import ExplainedRows, Place
@@ -49,6 +51,8 @@ class ItemConcept:
     Attributes:
         name: of it.
         kind: one of ``crossmedia.concepts.KINDS``.
+        what: it is, in words.
+        evidence: how well it is founded, in words; empty of what is measured in the pixels.
         space: of its vectors.
         named: whether its name means something to people.
         amount: how much the photo has, in standard deviations from the average photo of the catalogue.
@@ -58,10 +62,13 @@ class ItemConcept:
         adds: what it adds to the logit, mean over the rows, beside a photo that has the average of it.
         step: 1 or -1: the way that the model says sells more.
         what_if: what one standard deviation that way would do.
+        was_seen: whether a photo of the catalogue has that much, or that little; else nobody knows what it would do.
     """
 
     name: str
     kind: str
+    what: str
+    evidence: str
     space: str
     named: bool
     amount: float
@@ -71,6 +78,7 @@ class ItemConcept:
     adds: Change
     step: int
     what_if: Change
+    was_seen: bool
 
     @property
     def below(self) -> float:
@@ -127,6 +135,16 @@ class ItemFacts:
     what_ifs: tuple[WhatIf, ...]
     for_whom: tuple[tuple[str, Difference], ...]
     others: dict[str, float]
+
+    @property
+    def unnamed(self) -> float:
+        """What all concepts of the photo add that have no name, in logits."""
+        return sum(one.adds.logit for one in self.concepts if not one.named)
+
+    @property
+    def differs(self) -> bool:
+        """Whether any of ``for_whom`` can be told from chance."""
+        return any(other.is_clear for _, other in self.for_whom)
 
 
 def item_facts(found: Opened, item: str, column: str = "") -> ItemFacts:
@@ -203,11 +221,15 @@ class _ItemPage:
         """A concept of the photo, beside the items of the category that have one."""
         place, amount = self.rows.places[number], float(self.rows.outcomes.amounts[0, number])
         values, slopes = self.rows.values[:, :, number], self.rows.slopes[:, :, number]
+        _, everything, there = self._others
         half = float(self.certainty.halves[number])
         step = 1 if slopes.mean() >= 0 else -1
+        has = step * everything[there[:, number], number]
         return ItemConcept(
             place.name,
             place.concept.kind,
+            what_it_is(place.concept),
+            place.concept.evidence,
             place.space,
             place.concept.named,
             amount,
@@ -217,25 +239,28 @@ class _ItemPage:
             change(self.rows.logits - values, values, half * abs(amount)),
             step,
             change(self.rows.logits, step * slopes, half),
+            bool((has >= step * amount + 1).any()),
         )
 
     def _what_ifs(self, concepts: list[ItemConcept], amounts: Floats) -> tuple[WhatIf, ...]:
         """What other photos would do: of the named concepts, the largest first, with real items that have it."""
-        able = [one for one in concepts if one.named and (one.kind != "free" or one.step > 0 or one.amount >= LEAST)]
+        able = [
+            one
+            for one in concepts
+            if one.named and one.was_seen and (one.kind != "free" or one.step > 0 or one.amount >= LEAST)
+        ]
         chosen = sorted(able, key=lambda one: -one.what_if.times)[:OFFERED]
-        rows = self.catalogue.everything(self.row)
-        has, there = self.catalogue.amounts(rows)
-        return tuple(WhatIf(one, tuple(self._like(one, amounts, rows, has, there))) for one in chosen)
+        return tuple(WhatIf(one, tuple(self._like(one, amounts))) for one in chosen)
 
-    def _like(
-        self,
-        one: ItemConcept,
-        amounts: Floats,
-        rows: npt.NDArray[np.int64],
-        has: npt.NDArray[np.float32],
-        there: npt.NDArray[np.bool_],
-    ) -> list[Like]:
-        """The items, of some, that have about one standard deviation more and differ least otherwise."""
+    @cached_property
+    def _others(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """Rows of items of the catalogue, how much each has of each concept, and whether it has a photo for it."""
+        rows = self.catalogue.everything(self.row)
+        return rows, *self.catalogue.amounts(rows)
+
+    def _like(self, one: ItemConcept, amounts: Floats) -> list[Like]:
+        """The items that have about one standard deviation more and differ least otherwise."""
+        rows, has, there = self._others
         number = self._number(one.name)
         same = np.array([place.space == one.space for place in self.rows.places])
         moved = one.step * (has[:, number] - amounts[number])

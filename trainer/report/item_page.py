@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from crossmedia.disk import replacing
+from crossmedia.pages import page
 from crossmedia.trainer.report.additive_runs import AdditiveRuns
 from crossmedia.trainer.report.decides import outcome
 from crossmedia.trainer.report.item_facts import ItemFacts, item_facts
@@ -30,13 +31,16 @@ def write_item_page(config: ReportConfig, runs: AdditiveRuns) -> dict[str, Any]:
         facts = item_facts(found, config.item, config.category)
         own = found.photos(facts.photos, LARGE)
         small = found.photos(photo for one in facts.what_ifs for like in one.like for photo in like.photos[:1])
-    helps = [one for one in facts.concepts if one.adds.logit >= LEAST][:HELPS]
-    hurts = [one for one in facts.concepts if one.adds.logit <= -LEAST][:HELPS]
+    named = [one for one in facts.concepts if one.named]
+    helps = [one for one in named if one.adds.logit >= LEAST][:HELPS]
+    hurts = [one for one in named if one.adds.logit <= -LEAST][:HELPS]
     shown = [*helps, *hurts, *(one.concept for one in facts.what_ifs)]
     changes = [change for one in shown for change in (one.adds, one.what_if)]
-    html = template("item.html").render(
+    title = config.title or Names.item(facts.item)
+    body = template("item.html").render(
         config=config,
         facts=facts,
+        title=title,
         name=Names.item(facts.item),
         outcome=outcome(facts.label),
         said=sentences(facts),
@@ -51,7 +55,7 @@ def write_item_page(config: ReportConfig, runs: AdditiveRuns) -> dict[str, Any]:
         today=datetime.now(UTC).isoformat(timespec="minutes"),
     )
     with replacing(config.out) as part:
-        part.write_text(html, encoding="utf-8")
+        part.write_text(page(title, body), encoding="utf-8")
     data = asdict(facts)
     for one, concept in zip(data["concepts"], facts.concepts, strict=True):
         one["below"] = concept.below

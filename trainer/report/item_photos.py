@@ -14,7 +14,7 @@ from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.layers.spaces import ATTENTION
 from crossmedia.trainer.models.base import EmbeddingModel, Model
 from crossmedia.trainer.report.photos import Names, Picture, Strip, data_uris
-from crossmedia.words import counted
+from crossmedia.words import counted, percent
 
 ROWS, JUDGED, MOST_PHOTOS = 6, 400, 8
 Weighed = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]  # image ids of a row's target, and their weights
@@ -46,7 +46,9 @@ def item_photos(feed: Feed, photos: ImageClient, space: str, model: Model) -> tu
         order = np.argsort(-weights, kind="stable")[:MOST_PHOTOS]
         name = Names.item(str(items[row]))
         pictures = [
-            Picture(int(ids[n]), uris.get(int(ids[n]), ""), name, f"photo {n + 1}: {weights[n]:.0%}", float(weights[n]))
+            Picture(
+                int(ids[n]), uris.get(int(ids[n]), ""), name, f"photo {n + 1}: {percent(weights[n])}", float(weights[n])
+            )
             for n in order.tolist()
         ]
         kind = "Positive" if labels[row].as_py() > 0 else "Negative"
@@ -61,8 +63,9 @@ def _said(found: list[Weighed]) -> str:
     first = float(np.mean([weights.argmax() == 0 for _, weights in found]))
     rows = counted(len(found), "test row")
     return (
-        f"In {rows} with several photos of the item, the photo that mattered most has {most:.0%} of the weight on "
-        f"average, where all alike would have {even:.0%}; it is the item's first photo in {first:.0%} of the rows."
+        f"In {rows} with several photos of the item, the photo that mattered most has {percent(most)} of the weight on "
+        f"average, where all alike would have {percent(even)}; it is the item's first photo in {percent(first)} of "
+        "the rows."
     )
 
 

@@ -1,10 +1,9 @@
-"""Photos of the report: neighbours by vector, and what DIN attended to. Drawn by seed, never picked."""
+"""Photos of the report, what they are called, and neighbours by vector. Drawn by seed, never picked."""
 
 from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import faiss
@@ -12,24 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 
 from crossmedia.features.batch import NULL_IMAGE
-from crossmedia.features.columns import label_column
 from crossmedia.features.reading.samples import Samples
 from crossmedia.imgserver.client import ImageClient
-from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.images.image_head import StoredVectors
-from crossmedia.trainer.models.base import Model
-from crossmedia.trainer.models.din import DIN
-from crossmedia.trainer.runs.checkpoint import PREDICTIONS, needed
-from crossmedia.words import counted
 
 QUERIES, NEIGHBOURS, MOST_VECTORS = 6, 6, 50_000
-IMPRESSIONS, SHOWN_BEHAVIOURS, JUDGED = 6, 8, 400
-IDLE = 0.01  # weights of this size are nothing
-IDLE_SHARE, LITTLE_SHARE = 0.05, 0.25  # of their size, by which weights that differ less are alike, or nearly
 NO_PHOTOS = (
     "Not drawn: where the vectors are there are no photos. A store holds vectors alone: give --catalogue, too, or the "
     "--server that has the photos."
@@ -166,88 +155,4 @@ def _nearest(vectors: npt.NDArray[np.float32], queries: npt.NDArray[np.int64]) -
     index = faiss.IndexFlatIP(unit.shape[1])
     index.add(unit)
     found: tuple[Any, Any] = index.search(unit[queries], NEIGHBOURS + 1)
-    return found
-
-
-@torch.inference_mode()
-def attention(feed: Feed, photos: ImageClient, run: Path, model: Model, seed: int) -> tuple[list[Strip], str]:
-    """Test impressions drawn by seed, half of them positive: the target beside its latest behaviours and their weights.
-
-    Args:
-        feed: the samples, and the vectors of the run.
-        photos: where the photos are.
-        run: its folder.
-        model: of the run.
-        seed: that draws.
-
-    Returns:
-        the strips, positive ones first; and what the weights of ``JUDGED`` such rows say of the attention.
-    """
-    samples = feed.samples
-    if not isinstance(model, DIN) or not samples.actions:
-        return [], ""
-    column = label_column(samples.labels, model.spec.labels[0])
-    frame = samples.frame("test", [column, "image_id", "hist_image_id", "hist_item_id", "raw_item_id"])
-    lengths = np.asarray(pc.list_value_length(frame["hist_image_id"]).combine_chunks())
-    positive = np.asarray(frame[column].combine_chunks()) > 0
-    # Only impressions with something to attend to; among those the seed decides.
-    rng = np.random.default_rng(seed)
-    kinds = [rng.permutation(np.flatnonzero((lengths >= 2) & (positive == kind))) for kind in (True, False)]
-    judged = np.sort(np.concatenate([rows[: JUDGED // 2] for rows in kinds]))
-    if not len(judged):
-        return [], ""
-    found = dict(zip(judged.tolist(), _weights(feed, model, judged), strict=True))
-    predictions = pq.read_table(needed(run, PREDICTIONS))["probability"].to_numpy()
-    rows = np.concatenate([np.sort(rows[: IMPRESSIONS // 2]) for rows in kinds]).tolist()
-    targets = frame["image_id"].to_numpy()
-    histories = {row: frame["hist_image_id"][row].as_py() for row in rows}
-    shown = [i for history in histories.values() for i in history[-SHOWN_BEHAVIOURS:]]
-    uris, names = data_uris(photos, [*targets[rows].tolist(), *shown]), Names(samples)
-    strips = []
-    for row in rows:
-        target, history = int(targets[row]), histories[row]
-        latest, items = history[-SHOWN_BEHAVIOURS:], frame["hist_item_id"][row].as_py()[-SHOWN_BEHAVIOURS:]
-        beside = zip(latest, names.of_behaviours(latest, items), found[row][-SHOWN_BEHAVIOURS:].tolist(), strict=True)
-        strips.append(
-            Strip(
-                Picture(target, uris.get(target, ""), Names.item(frame["raw_item_id"][row].as_py()), ""),
-                [Picture(i, uris.get(i, ""), name, f"{w:+.2f}", min(1.0, abs(w)), w < 0) for i, name, w in beside],
-                f"{'Positive' if positive[row] else 'Negative'} row, predicted {predictions[row]:.2f}; the latest "
-                f"{min(len(history), SHOWN_BEHAVIOURS)} of {len(history)} behaviours, oldest first",
-            )
-        )
-    return strips, judgement(list(found.values()))
-
-
-def judgement(weights: list[npt.NDArray[np.float32]]) -> str:
-    """Whether attention tells behaviours apart, in a sentence.
-
-    Args:
-        weights: of each row, shape (T,), T at least 2.
-    """
-    size = float(np.mean([np.abs(row).mean() for row in weights]))
-    spread = float(np.mean([row.std() for row in weights]))
-    rows = counted(len(weights), "such row")
-    what = f"in {rows} weights have a size of {size:.3f}, and differ within a row by {spread:.3f}"
-    if size < IDLE:
-        return f"Attention does nothing here: {what}, so that no behaviour counts."
-    if spread < IDLE_SHARE * size:
-        return f"Attention does nothing here: {what}, so that all behaviours of a row count alike, whatever is shown."
-    if spread < LITTLE_SHARE * size:
-        return f"Attention does little here: {what}, so that the behaviours of a row count nearly alike."
-    return f"Attention tells behaviours apart: {what} (means over rows)."
-
-
-def _weights(feed: Feed, model: DIN, rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.float32]]:
-    """Attention weights of some test rows, in file order."""
-    model.eval()
-    wanted, start, found = set(rows.tolist()), 0, []
-    for fed in feed.of(feed.samples.batches("test", feed.batch_size)):
-        lengths = fed.tensors.lengths.numpy()
-        here = [row - start for row in sorted(wanted) if start <= row < start + len(lengths)]
-        if here:
-            values: Any = model.attention(fed.tensors, fed.vectors(feed.spaces)).numpy()
-            ends = np.cumsum(lengths)
-            found += [values[ends[row] - lengths[row] : ends[row]] for row in here]
-        start += len(lengths)
     return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from crossmedia.trainer.baselines import ITEM_USER
@@ -103,6 +103,22 @@ def _spread(rows: list[dict[str, Any]]) -> str:
 
 
 @dataclass(frozen=True)
+class Table:
+    """Cells of text: ``rows`` are as long as ``headings``; the first cell of each says of what they are."""
+
+    headings: list[str]
+    rows: list[list[str]]
+
+
+def as_text(rows: list[dict[str, Any]], reference: dict[str, Any] | None = None) -> Table:
+    """As ``comparison_table``, as one wide table."""
+    cells = _cells(rows)
+    found = [[called(row), *(cell(row) for cell in cells.values())] for row in rows]
+    found += [[name, *(values.get(heading, "") for heading in cells)] for name, values in _constants(rows, reference)]
+    return Table(["model", *cells], found)
+
+
+@dataclass(frozen=True)
 class _Column:
     """A heading, which may take several lines, and cells, which may not."""
 
@@ -171,8 +187,8 @@ def _beside(columns: list[_Column], width: int) -> Iterator[list[_Column]]:
     yield part
 
 
-def _table(names: list[str], name_width: int, columns: list[_Column]) -> Table:
-    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, title_justify="left")
+def _table(names: list[str], name_width: int, columns: list[_Column]) -> RichTable:
+    table = RichTable(box=None, padding=(0, GAP, 0, 0), pad_edge=False, title_justify="left")
     table.add_column("", min_width=name_width, max_width=name_width)
     for column in columns:
         table.add_column(column.heading, min_width=column.width, max_width=column.width)

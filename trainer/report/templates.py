@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jinja2
 
-from crossmedia.concepts import KINDS_IN_WORDS
+from crossmedia.words import percent
 
 
 def template(name: str) -> jinja2.Template:
@@ -12,8 +12,7 @@ def template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("crossmedia.trainer.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["share"] = share
-    environment.globals["kinds_in_words"] = KINDS_IN_WORDS
+    environment.filters |= {"share": share, "percent": percent}
     return environment.get_template(name)
 
 

@@ -35,16 +35,18 @@ def is_chance(gain: Row, pairs: int) -> bool:
 
 
 def certainty(gain: Row, pairs: int) -> str:
-    """A sentence on whether a gain may be chance.
+    """A sentence on whether a gain in AUC may be chance; its interval is told in pairs of 100, as the headline is.
 
     Args:
         gain: mean and deviation over the seeds.
         pairs: how many seeds.
     """
     if gain.get("low") is not None:
-        said = "cannot tell this from chance" if is_chance(gain, pairs) else "say that this is more than chance"
-        more = f" {OF_ONE_SEED}" if pairs < 2 else ""
-        return f"The users, items and seeds {said} (95 %: {_interval(gain)}).{more}"
+        between = f"(95 %: {100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})"
+        said = f"Other users, items and seeds would say the same {between}: this is more than chance."
+        if is_chance(gain, pairs):
+            said = f"It may be chance: other users, items and seeds could say the opposite {between}."
+        return f"{said} {OF_ONE_SEED}" if pairs < 2 else said
     if gain["std"] is None:
         return "One seed cannot tell a difference from chance."
     if is_chance(gain, pairs):

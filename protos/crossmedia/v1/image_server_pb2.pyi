@@ -132,6 +132,7 @@ class GetInfoResponse(google.protobuf.message.Message):
     COUNTERS_FIELD_NUMBER: builtins.int
     SIMILARITY_FIELD_NUMBER: builtins.int
     OWNERSHIP_FIELD_NUMBER: builtins.int
+    DURATIONS_FIELD_NUMBER: builtins.int
     server_version: builtins.str
     """Version of the server software."""
     version: builtins.str
@@ -164,6 +165,8 @@ class GetInfoResponse(google.protobuf.message.Message):
     def similarity(self) -> global___Similarity: ...
     @property
     def ownership(self) -> global___Ownership: ...
+    @property
+    def durations(self) -> global___Durations: ...
     def __init__(
         self,
         *,
@@ -182,9 +185,10 @@ class GetInfoResponse(google.protobuf.message.Message):
         counters: global___Counters | None = ...,
         similarity: global___Similarity | None = ...,
         ownership: global___Ownership | None = ...,
+        durations: global___Durations | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["contents", b"contents", "counters", b"counters", "limits", b"limits", "ownership", b"ownership", "similarity", b"similarity"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["backbone", b"backbone", "contents", b"contents", "counters", b"counters", "dim", b"dim", "engine", b"engine", "feature_dim", b"feature_dim", "generation", b"generation", "limits", b"limits", "ownership", b"ownership", "server_version", b"server_version", "similarity", b"similarity", "stored_dtype", b"stored_dtype", "uptime_s", b"uptime_s", "version", b"version", "versions", b"versions"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["contents", b"contents", "counters", b"counters", "durations", b"durations", "limits", b"limits", "ownership", b"ownership", "similarity", b"similarity"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["backbone", b"backbone", "contents", b"contents", "counters", b"counters", "dim", b"dim", "durations", b"durations", "engine", b"engine", "feature_dim", b"feature_dim", "generation", b"generation", "limits", b"limits", "ownership", b"ownership", "server_version", b"server_version", "similarity", b"similarity", "stored_dtype", b"stored_dtype", "uptime_s", b"uptime_s", "version", b"version", "versions", b"versions"]) -> None: ...
 
 global___GetInfoResponse = GetInfoResponse
 
@@ -337,6 +341,32 @@ class Counters(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["cnn_batches_on_demand", b"cnn_batches_on_demand", "cnn_passes_on_demand", b"cnn_passes_on_demand", "computed_on_demand", b"computed_on_demand", "failed_on_demand", b"failed_on_demand", "ids_from_table", b"ids_from_table", "ids_requested", b"ids_requested", "images_pending", b"images_pending", "rows_damaged", b"rows_damaged"]) -> None: ...
 
 global___Counters = Counters
+
+@typing.final
+class Durations(google.protobuf.message.Message):
+    """How long the calls of GetVectors took that ended since this server started."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LOOKUP_SECONDS_FIELD_NUMBER: builtins.int
+    LOOKUP_CALLS_FIELD_NUMBER: builtins.int
+    @property
+    def lookup_seconds(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Seconds, ascending: the upper bounds of all groups but the last, whose calls took longer."""
+
+    @property
+    def lookup_calls(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Calls of each group. Empty: this server does not measure them."""
+
+    def __init__(
+        self,
+        *,
+        lookup_seconds: collections.abc.Iterable[builtins.float] | None = ...,
+        lookup_calls: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["lookup_calls", b"lookup_calls", "lookup_seconds", b"lookup_seconds"]) -> None: ...
+
+global___Durations = Durations
 
 @typing.final
 class Similarity(google.protobuf.message.Message):
@@ -529,7 +559,7 @@ class GetVectorsResponse(google.protobuf.message.Message):
     version: builtins.str
     """The version that all vectors of this reply belong to."""
     generation: builtins.int
-    """The store's generation when the reply was made."""
+    """The store's generation that the rows are of, or an earlier one: whoever keeps rows drops them when it grows."""
     dim: builtins.int
     """Numbers in a vector."""
     dtype: global___DType.ValueType
@@ -780,3 +810,184 @@ class GetConceptsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["card", b"card", "version", b"version"]) -> None: ...
 
 global___GetConceptsResponse = GetConceptsResponse
+
+@typing.final
+class ListImagesRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    IMAGE_IDS_FIELD_NUMBER: builtins.int
+    STATUSES_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    START_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    version: builtins.str
+    """Whose images; empty takes the active version. It may be any that the store holds."""
+    image_ids: builtins.bytes
+    """What is known of these images, little-endian int64, 8 bytes each, in this order; the fields below then stay empty. Or
+    none, and the images of catalogue and store are listed by ascending id.
+    """
+    name: builtins.str
+    """Images alone whose name has this text in it, in whatever letter case."""
+    start: builtins.int
+    """How many images of the list come before those of the reply, and how many these are at most: max_ids_per_call."""
+    limit: builtins.int
+    @property
+    def statuses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[global___VectorStatus.ValueType]:
+        """Images of these statuses alone; UNSPECIFIED are those of the catalogue that nobody has embedded yet. None: all images."""
+
+    def __init__(
+        self,
+        *,
+        version: builtins.str = ...,
+        image_ids: builtins.bytes = ...,
+        statuses: collections.abc.Iterable[global___VectorStatus.ValueType] | None = ...,
+        name: builtins.str = ...,
+        start: builtins.int = ...,
+        limit: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["image_ids", b"image_ids", "limit", b"limit", "name", b"name", "start", b"start", "statuses", b"statuses", "version", b"version"]) -> None: ...
+
+global___ListImagesRequest = ListImagesRequest
+
+@typing.final
+class ListImagesResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
+    IMAGE_IDS_FIELD_NUMBER: builtins.int
+    STATUS_FIELD_NUMBER: builtins.int
+    NAMES_FIELD_NUMBER: builtins.int
+    REASONS_FIELD_NUMBER: builtins.int
+    COUNTS_FIELD_NUMBER: builtins.int
+    version: builtins.str
+    """The version that the statuses belong to."""
+    total: builtins.int
+    """Images of the whole list."""
+    image_ids: builtins.bytes
+    """Image ids, little-endian int64, 8 bytes each."""
+    status: builtins.bytes
+    """One byte an image: a VectorStatus; 0: nobody has embedded it yet."""
+    @property
+    def names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What a manifest calls each of them; none at all where images are called by their ids."""
+
+    @property
+    def reasons(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Why each of them has no vector, as far as precompute has noted it; none at all where all of them have one."""
+
+    @property
+    def counts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Images of the version and the catalogue by status, from 0 (nobody has embedded it yet) on, whatever was asked for."""
+
+    def __init__(
+        self,
+        *,
+        version: builtins.str = ...,
+        total: builtins.int = ...,
+        image_ids: builtins.bytes = ...,
+        status: builtins.bytes = ...,
+        names: collections.abc.Iterable[builtins.str] | None = ...,
+        reasons: collections.abc.Iterable[builtins.str] | None = ...,
+        counts: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["counts", b"counts", "image_ids", b"image_ids", "names", b"names", "reasons", b"reasons", "status", b"status", "total", b"total", "version", b"version"]) -> None: ...
+
+global___ListImagesResponse = ListImagesResponse
+
+@typing.final
+class ListVersionsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ListVersionsRequest = ListVersionsRequest
+
+@typing.final
+class ListVersionsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HELD_FIELD_NUMBER: builtins.int
+    ACTIVE_FIELD_NUMBER: builtins.int
+    active: builtins.str
+    """The version that is served to callers who name none; empty before the first precompute."""
+    @property
+    def held(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___HeldVersion]:
+        """First the features of each backbone, then the versions, in the order in which they were made."""
+
+    def __init__(
+        self,
+        *,
+        held: collections.abc.Iterable[global___HeldVersion] | None = ...,
+        active: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["active", b"active", "held", b"held"]) -> None: ...
+
+global___ListVersionsResponse = ListVersionsResponse
+
+@typing.final
+class HeldVersion(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    DIM_FIELD_NUMBER: builtins.int
+    ROW_BYTES_FIELD_NUMBER: builtins.int
+    ROWS_FIELD_NUMBER: builtins.int
+    FEATURES_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """The version, or that of the backbone."""
+    dim: builtins.int
+    """Numbers in a row."""
+    row_bytes: builtins.int
+    """Bytes of a row on disk and in memory."""
+    rows: builtins.int
+    """Rows that were written, those of images that were replaced or removed since among them."""
+    features: builtins.bool
+    """Whether the rows are a backbone's features."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        dim: builtins.int = ...,
+        row_bytes: builtins.int = ...,
+        rows: builtins.int = ...,
+        features: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dim", b"dim", "features", b"features", "name", b"name", "row_bytes", b"row_bytes", "rows", b"rows"]) -> None: ...
+
+global___HeldVersion = HeldVersion
+
+@typing.final
+class ActivateVersionRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    version: builtins.str
+    """A version that the store holds; any other ends with INVALID_ARGUMENT."""
+    def __init__(
+        self,
+        *,
+        version: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["version", b"version"]) -> None: ...
+
+global___ActivateVersionRequest = ActivateVersionRequest
+
+@typing.final
+class ActivateVersionResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    version: builtins.str
+    """The version, which is served within a second."""
+    def __init__(
+        self,
+        *,
+        version: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["version", b"version"]) -> None: ...
+
+global___ActivateVersionResponse = ActivateVersionResponse

@@ -74,6 +74,21 @@ class ImageServiceStub(object):
                 request_serializer=crossmedia_dot_v1_dot_image__server__pb2.GetConceptsRequest.SerializeToString,
                 response_deserializer=crossmedia_dot_v1_dot_image__server__pb2.GetConceptsResponse.FromString,
                 _registered_method=True)
+        self.ListImages = channel.unary_unary(
+                '/crossmedia.v1.ImageService/ListImages',
+                request_serializer=crossmedia_dot_v1_dot_image__server__pb2.ListImagesRequest.SerializeToString,
+                response_deserializer=crossmedia_dot_v1_dot_image__server__pb2.ListImagesResponse.FromString,
+                _registered_method=True)
+        self.ListVersions = channel.unary_unary(
+                '/crossmedia.v1.ImageService/ListVersions',
+                request_serializer=crossmedia_dot_v1_dot_image__server__pb2.ListVersionsRequest.SerializeToString,
+                response_deserializer=crossmedia_dot_v1_dot_image__server__pb2.ListVersionsResponse.FromString,
+                _registered_method=True)
+        self.ActivateVersion = channel.unary_unary(
+                '/crossmedia.v1.ImageService/ActivateVersion',
+                request_serializer=crossmedia_dot_v1_dot_image__server__pb2.ActivateVersionRequest.SerializeToString,
+                response_deserializer=crossmedia_dot_v1_dot_image__server__pb2.ActivateVersionResponse.FromString,
+                _registered_method=True)
 
 
 class ImageServiceServicer(object):
@@ -137,6 +152,28 @@ class ImageServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListImages(self, request, context):
+        """Which images there are, a page at a time: their status, their names, and why those without a vector have none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListVersions(self, request, context):
+        """All that the store holds: the features of each backbone and the versions, with their rows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ActivateVersion(self, request, context):
+        """Serve a version that the store holds to callers who name none. It takes a token of the scope "admin"; a server without
+        tokens refuses it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ImageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -179,6 +216,21 @@ def add_ImageServiceServicer_to_server(servicer, server):
                     servicer.GetConcepts,
                     request_deserializer=crossmedia_dot_v1_dot_image__server__pb2.GetConceptsRequest.FromString,
                     response_serializer=crossmedia_dot_v1_dot_image__server__pb2.GetConceptsResponse.SerializeToString,
+            ),
+            'ListImages': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListImages,
+                    request_deserializer=crossmedia_dot_v1_dot_image__server__pb2.ListImagesRequest.FromString,
+                    response_serializer=crossmedia_dot_v1_dot_image__server__pb2.ListImagesResponse.SerializeToString,
+            ),
+            'ListVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVersions,
+                    request_deserializer=crossmedia_dot_v1_dot_image__server__pb2.ListVersionsRequest.FromString,
+                    response_serializer=crossmedia_dot_v1_dot_image__server__pb2.ListVersionsResponse.SerializeToString,
+            ),
+            'ActivateVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ActivateVersion,
+                    request_deserializer=crossmedia_dot_v1_dot_image__server__pb2.ActivateVersionRequest.FromString,
+                    response_serializer=crossmedia_dot_v1_dot_image__server__pb2.ActivateVersionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -397,6 +449,87 @@ class ImageService(object):
             '/crossmedia.v1.ImageService/GetConcepts',
             crossmedia_dot_v1_dot_image__server__pb2.GetConceptsRequest.SerializeToString,
             crossmedia_dot_v1_dot_image__server__pb2.GetConceptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crossmedia.v1.ImageService/ListImages',
+            crossmedia_dot_v1_dot_image__server__pb2.ListImagesRequest.SerializeToString,
+            crossmedia_dot_v1_dot_image__server__pb2.ListImagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crossmedia.v1.ImageService/ListVersions',
+            crossmedia_dot_v1_dot_image__server__pb2.ListVersionsRequest.SerializeToString,
+            crossmedia_dot_v1_dot_image__server__pb2.ListVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ActivateVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/crossmedia.v1.ImageService/ActivateVersion',
+            crossmedia_dot_v1_dot_image__server__pb2.ActivateVersionRequest.SerializeToString,
+            crossmedia_dot_v1_dot_image__server__pb2.ActivateVersionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -79,6 +79,26 @@ class ImageServiceStub:
     ]
     """What the numbers of a vector are called, of a version whose head is one of concepts."""
 
+    ListImages: grpc.UnaryUnaryMultiCallable[
+        crossmedia.v1.image_server_pb2.ListImagesRequest,
+        crossmedia.v1.image_server_pb2.ListImagesResponse,
+    ]
+    """Which images there are, a page at a time: their status, their names, and why those without a vector have none."""
+
+    ListVersions: grpc.UnaryUnaryMultiCallable[
+        crossmedia.v1.image_server_pb2.ListVersionsRequest,
+        crossmedia.v1.image_server_pb2.ListVersionsResponse,
+    ]
+    """All that the store holds: the features of each backbone and the versions, with their rows."""
+
+    ActivateVersion: grpc.UnaryUnaryMultiCallable[
+        crossmedia.v1.image_server_pb2.ActivateVersionRequest,
+        crossmedia.v1.image_server_pb2.ActivateVersionResponse,
+    ]
+    """Serve a version that the store holds to callers who name none. It takes a token of the scope "admin"; a server without
+    tokens refuses it.
+    """
+
 class ImageServiceAsyncStub:
     GetInfo: grpc.aio.UnaryUnaryMultiCallable[
         crossmedia.v1.image_server_pb2.GetInfoRequest,
@@ -131,6 +151,26 @@ class ImageServiceAsyncStub:
         crossmedia.v1.image_server_pb2.GetConceptsResponse,
     ]
     """What the numbers of a vector are called, of a version whose head is one of concepts."""
+
+    ListImages: grpc.aio.UnaryUnaryMultiCallable[
+        crossmedia.v1.image_server_pb2.ListImagesRequest,
+        crossmedia.v1.image_server_pb2.ListImagesResponse,
+    ]
+    """Which images there are, a page at a time: their status, their names, and why those without a vector have none."""
+
+    ListVersions: grpc.aio.UnaryUnaryMultiCallable[
+        crossmedia.v1.image_server_pb2.ListVersionsRequest,
+        crossmedia.v1.image_server_pb2.ListVersionsResponse,
+    ]
+    """All that the store holds: the features of each backbone and the versions, with their rows."""
+
+    ActivateVersion: grpc.aio.UnaryUnaryMultiCallable[
+        crossmedia.v1.image_server_pb2.ActivateVersionRequest,
+        crossmedia.v1.image_server_pb2.ActivateVersionResponse,
+    ]
+    """Serve a version that the store holds to callers who name none. It takes a token of the scope "admin"; a server without
+    tokens refuses it.
+    """
 
 class ImageServiceServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
@@ -200,5 +240,31 @@ class ImageServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[crossmedia.v1.image_server_pb2.GetConceptsResponse, collections.abc.Awaitable[crossmedia.v1.image_server_pb2.GetConceptsResponse]]:
         """What the numbers of a vector are called, of a version whose head is one of concepts."""
+
+    @abc.abstractmethod
+    def ListImages(
+        self,
+        request: crossmedia.v1.image_server_pb2.ListImagesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[crossmedia.v1.image_server_pb2.ListImagesResponse, collections.abc.Awaitable[crossmedia.v1.image_server_pb2.ListImagesResponse]]:
+        """Which images there are, a page at a time: their status, their names, and why those without a vector have none."""
+
+    @abc.abstractmethod
+    def ListVersions(
+        self,
+        request: crossmedia.v1.image_server_pb2.ListVersionsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[crossmedia.v1.image_server_pb2.ListVersionsResponse, collections.abc.Awaitable[crossmedia.v1.image_server_pb2.ListVersionsResponse]]:
+        """All that the store holds: the features of each backbone and the versions, with their rows."""
+
+    @abc.abstractmethod
+    def ActivateVersion(
+        self,
+        request: crossmedia.v1.image_server_pb2.ActivateVersionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[crossmedia.v1.image_server_pb2.ActivateVersionResponse, collections.abc.Awaitable[crossmedia.v1.image_server_pb2.ActivateVersionResponse]]:
+        """Serve a version that the store holds to callers who name none. It takes a token of the scope "admin"; a server without
+        tokens refuses it.
+        """
 
 def add_ImageServiceServicer_to_server(servicer: ImageServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
