@@ -182,12 +182,14 @@ def copy_store(source: Path, target: Path) -> None:
 def daemon(store: Path, *options: str) -> Iterator[tuple[str, int]]:
     """Our image server over ``store``, healthy: its address and its process.
 
-    It is a child of this process, as every other server of a benchmark is: in the background it would be in a session of
-    its own, which the kernel gives a share of its own of the processor.
+    It is a child of this process, as every other server of a benchmark is: in the background it would be in a session
+    of its own, which the kernel gives a share of its own of the processor.
     """
     command = [sys.executable, "-m", "crossmedia.imgserver"]
     arguments = ["serve", f"--store={store}", "--port=0", "--json", *options]
-    with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
+    with subprocess.Popen(
+        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as running:
         assert running.stdout is not None
         try:
             found = json.loads(running.stdout.readline())

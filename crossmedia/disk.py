@@ -12,8 +12,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from crossmedia.errors import BadInput, StoreError
 from crossmedia.interrupts import undone_if_interrupted
@@ -27,7 +27,7 @@ NOT_OURS = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsEr
 
 
 @contextmanager
-def open_regular(path: Path) -> Iterator[BinaryIO]:
+def open_regular(path: Path) -> Iterator[BufferedReader]:
     """Open a file that may be of a stranger: a regular one, since a pipe or a device has no end, or no beginning.
 
     Raises:

@@ -39,6 +39,7 @@ def patched(patch: dict[str, Any]) -> dict[str, Any]:
         for thing in yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "imgserver.yaml").read_text())
         if {"kind": thing["kind"], "name": thing["metadata"]["name"]} == patch["target"]
     )
+    changed: dict[str, Any] = thing
     for change in yaml.safe_load(patch["patch"]):
         *parents, last = change["path"].strip("/").split("/")
         place: Any = thing
@@ -48,7 +49,7 @@ def patched(patch: dict[str, Any]) -> dict[str, Any]:
             place.append(change["value"])
         else:
             place[last] = change["value"]
-    return thing
+    return changed
 
 
 @pytest.mark.parametrize("release", RELEASES)

@@ -1,7 +1,7 @@
 """One ``get``: ids as a caller gives them to vectors in their order, each id fetched once, or not at all.
 
-Without a cache the ids are told apart first, and the vectors that came are put where they belong. A cache is looked into
-with the ids as they are: what it has goes straight to its place, and only what it lacks is told apart.
+Without a cache the ids are told apart first, and the vectors that came are put where they belong. A cache is looked
+into with the ids as they are: what it has goes straight to its place, and only what it lacks is told apart.
 
 Legend: n ids as they were given, u different ones of some, D numbers in a vector.
 """
@@ -29,7 +29,8 @@ if TYPE_CHECKING:  # it is compiled by numba, for those who have a cache
     from crossmedia.imgserver.client.cached_rows import Found
 
 Fetched = Callable[[Ids], Fetch]
-Rows, Statuses = npt.NDArray[Any], npt.NDArray[np.uint8]
+Rows = npt.NDArray[Any]
+Statuses = npt.NDArray[np.uint8]
 _OK = int(Status.OK)
 
 

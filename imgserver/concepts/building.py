@@ -298,5 +298,5 @@ def _shown(concept: Concept, values: Floats, ids: Ids, mean: float, deviation: f
     most = order[:SHOWN] if concept.kind != "free" else [place for place in order[:SHOWN] if values[place] > 0]
     least = () if concept.kind == "free" else order[::-1][:SHOWN]
     clear = float(np.median(values[order[: concept.photos]])) / deviation if concept.kind == "free" else None
-    shown = {"most": tuple(ids[most].tolist()), "least": tuple(ids[list(least)].tolist())}
-    return replace(concept, clear=clear, mean=mean, deviation=deviation, **shown)
+    shown = replace(concept, most=tuple(ids[most].tolist()), least=tuple(ids[list(least)].tolist()))
+    return replace(shown, clear=clear, mean=mean, deviation=deviation)

@@ -102,7 +102,7 @@ def _named(name: str, machine: Machine, photos: PhotoSource | None) -> SurveyEnt
         pixels = photos_of(photos.open(), plain, decoders, CALIBRATED_ON, start=0.5)[:COMPARED]
     if not len(pixels):
         raise BadInput(f"No photo of {photos.catalogue} can be read, so {name} cannot be compared with float32.")
-    one, other = (run_all(of, pixels)[:, : plain.feature_dim] for of in (engine, plain_engine))
+    one, other = (run_all(of, [*pixels])[:, : plain.feature_dim] for of in (engine, plain_engine))
     cosines = (one * other).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
     return replace(entry, cosine_mean=float(cosines.mean()), cosine_least=float(cosines.min()))
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,12 @@ from crossmedia.trainer.scorer import Scorer
 from crossmedia.trainer.tensors import ImageVectors, to_tensors
 
 # Rows with so many behaviours: none at all, one row, ragged ones, many, and no row.
-BATCHES = ([3, 0, 2], [0], [5], [0, 0], [1, 2, 3, 4, 5, 6, 7] * 20, [40] * 50, [])
+BATCHES: tuple[list[int], ...] = ([3, 0, 2], [0], [5], [0, 0], [1, 2, 3, 4, 5, 6, 7] * 20, [40] * 50, [])
 SO = native.PARTS + "model/x.so"
+
+
+def said_of_native(name: str, value: str, schema: dict[str, Any]) -> None:
+    schema["native"][name] = value
 
 
 def digest(path: Path) -> str:
@@ -118,7 +123,7 @@ def test_native_code_gives_the_numbers_of_the_model_for_those_who_trust_it(
         exported.probabilities(batch, wrong)  # of another length: native code would read on
     parts = read_parts(file.read_bytes())
     for name, value, words in (("torch", "1.0", "compiled for torch 1.0"), ("machine", "vax", "for machine vax")):
-        edit(EXTRA + SCHEMA, lambda schema, n=name, v=value: schema["native"].update({n: v}))(parts)
+        edit(EXTRA + SCHEMA, partial(said_of_native, name, value))(parts)
         other = write(parts, tmp_path / "other.pt2")
         with pytest.raises(BadInput, match=f"{words}.*Export it here"):
             Exported(other, digest(other))
@@ -293,14 +298,14 @@ def test_what_is_no_file_is_refused_and_not_waited_for(run: Path, tmp_path: Path
     os.mkfifo(pipe)
     if what == "a folder of a pipe":
         os.mkfifo(tmp_path / "config.json")
-    load = {
+    load: dict[str, Callable[[], Scorer]] = {
         "a pipe": lambda: Scorer.load(pipe),
         "a device": lambda: Scorer.load("/dev/zero"),
         "a folder of a pipe": lambda: Scorer.load(tmp_path),
         "a pipe of items": lambda: Scorer.load(run, items=pipe),
-    }[what]
+    }
     with pytest.raises(BadInput, match="It is no file, but a pipe or a device"):
-        load()
+        load[what]()
 
 
 def test_the_command_says_its_digest_and_the_file_scores(run: Path, folder: Path, tmp_path: Path) -> None:  # noqa: F811

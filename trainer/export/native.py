@@ -13,7 +13,7 @@ import platform
 import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -67,7 +67,7 @@ def written(traced: Traced, files: Mapping[str, str]) -> bytes:
         # A cache of its own: the common one lies where other users of the machine can write.
         with torch.no_grad(), fresh_cache(), without_warnings():
             made = aot_compile(traced.program.module(), (traced.inputs,), options=FORM)
-            package_pt2(block, aoti_files={"model": [*made]}, extra_files={**files})
+            package_pt2(block, aoti_files={"model": [*cast("list[str]", made)]}, extra_files={**files})
     except CppCompileError as error:
         raise BadInput(f"The C++ compiler fails on what AOTInductor made: {str(error)[-1000:]}") from error
     return block.getvalue()
@@ -106,7 +106,7 @@ class NativeProgram:
     """
 
     def __init__(self, data: bytes, inputs: Mapping[str, Any], made: Mapping[str, str]):
-        from torch._inductor.package import load_package
+        from torch._inductor.package.package import load_package
 
         here = made_for() | {"machine": platform.machine()}
         if apart := [name for name, value in here.items() if made.get(name) != value]:

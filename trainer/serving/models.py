@@ -126,7 +126,7 @@ class Models:
             twice = next(name for name in names if names.count(name) > 1)
             raise BadInput(f"Two models are called {twice!r}, by which requests name them. Rename one of the files.")
         self._load, self.forget = load, forget
-        self.turn: Callable[[float], AbstractContextManager[None]] = nullcontext
+        self.turn: Callable[[float], AbstractContextManager[object]] = nullcontext
         self._recorded: dict[str, deque[Request]] = {name: deque(maxlen=RECORDED) for name in self._held}
         self._switching = threading.Lock()
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="shadow")

@@ -210,9 +210,7 @@ def test_rows_are_those_of_their_ids_and_take_no_more_than_their_bytes(ids: list
     assert len(rows.find(array, 0).absent) == len(ids)
 
 
-@given(
-    kept=st.lists(st.integers(0, 30), max_size=20, unique=True), asked=st.lists(st.integers(-1, 60), max_size=100)
-)
+@given(kept=st.lists(st.integers(0, 30), max_size=20, unique=True), asked=st.lists(st.integers(-1, 60), max_size=100))
 @settings(deadline=None)
 def test_ids_come_as_often_as_one_likes_and_each_that_is_not_there_is_told_once(
     kept: list[int], asked: list[int]

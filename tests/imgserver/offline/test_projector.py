@@ -96,7 +96,7 @@ def test_a_server_has_vectors_and_photos_too(daemon: DaemonProcess, tmp_path: Pa
     )
     command = ["imgserver", "projector", f"--server={daemon.address}", f"--out={tmp_path / 'logs'}"]
     run_command(*command, f"--items={table}", "--key=photo", "--columns=price,new")
-    found, vectors, rows = read(tmp_path / "logs")
+    found, _, rows = read(tmp_path / "logs")
     assert rows == [["image_id", "price", "new"], ["3", "1.5", "true"], ["5", "", "false"]]
     assert found.sprite.image_path == "photos.png"
     done = run_command(*command, check=False)
@@ -107,7 +107,7 @@ def test_a_server_has_vectors_and_photos_too(daemon: DaemonProcess, tmp_path: Pa
 def test_tabs_and_lines_in_names_stay_within_their_cell(tmp_path: Path) -> None:
     names = ["a\tb", "c\r\nd", 'e "f"', "g\u2028h\x85i", ""]
     write_projector(tmp_path, np.eye(5, 3), {"image_id": list("01234"), "name": names}, [None] * 5)
-    found, vectors, rows = read(tmp_path)
+    _, vectors, rows = read(tmp_path)
     assert vectors.tolist() == np.eye(5, 3).tolist()
     assert rows[1:] == [["0", "a b"], ["1", "c d"], ["2", 'e "f"'], ["3", "g h i"], ["4", ""]]
     write_projector(tmp_path, np.eye(2), {"image_id": ["0", "1"], "name": ["x", "y"]}, None)

@@ -124,7 +124,7 @@ def test_a_switch_under_load_fails_no_call_and_can_be_taken_back(server: tuple[S
 def test_the_next_model_finds_the_vectors_of_the_one_before(shop: Shop, second: Path) -> None:
     config = ServingConfig(server=shop.images.address)
     load = partial(ServedModel.load, config=config, client=partial(ImageClient, cache_bytes=1 << 20))
-    old, new = load(shop.exported), load(second)
+    old, new = load(shop.exported, ""), load(second, "")
     asked = Request({"user_id": "u1"}, {"item_id": ["i1", "i2", "i3"]}, 3, 2000.0)
     assert old.answer(asked).status.tolist() == [1, 1, 1]
     new.share_vectors(old)
