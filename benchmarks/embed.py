@@ -1,6 +1,7 @@
 """How fast do photos become vectors, beside the best loop that one can write around the same CNN?
 
     python -m benchmarks.embed
+    python -m benchmarks.embed --parts int8          # nets in narrow numbers, see embed_narrow
 
 EfficientNet-Lite0 on JPEGs of 500 x 500, made from the photos of the demo, and on the posters of the shared data when
 ``CROSSMEDIA_TEST_DATA`` names it. Each round takes photos that no part has seen.
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks import embed_narrow
 from benchmarks.parts import Part, Work, as_dict, copy_store, daemon, finish, run_rounds, show
 from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.photo_source import PhotoSource
@@ -202,50 +204,62 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--photos", type=int, default=256, help="a round")
     parser.add_argument("--quick", action="store_true", help="3 rounds of 96 photos of 500 x 500")
+    parser.add_argument("--parts", choices=("photos", "int8"), default="photos")
+    parser.add_argument("--nets", nargs="+", default=[BACKBONE], help="of --parts int8")
     arguments = parser.parse_args()
     rounds, n = (3, 96) if arguments.quick else (arguments.rounds, arguments.photos)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if arguments.parts == "int8":
+            make_photos(folder / "photos", 600)
+            ratios, found = embed_narrow.measure(arguments.nets, folder / "photos", folder, rounds, n, THREADS)
+        else:
+            ratios, found = beside_the_best_loop(folder, rounds, n, quick=arguments.quick)
+    finish("embed", ratios, rounds=rounds, photos=n, parts=found)
+
+
+def beside_the_best_loop(folder: Path, rounds: int, n: int, *, quick: bool) -> tuple[dict[str, float], dict[str, Any]]:
+    """Ratios and parts, of photos of 500 x 500 and of posters."""
     ratios: dict[str, float] = {}
     found: dict[str, Any] = {}
     files = (rounds + 1) * n
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        sets = {"500x500": folder / "photos"}
-        make_photos(sets["500x500"], files + 64)
-        posters = posters_archive()
-        if posters is not None and not arguments.quick:
-            sets["posters"] = folder / "posters"
-            assert unpack_posters(posters, sets["posters"], files + 64) == files + 64
-        for name, photos in sets.items():
-            place = folder / f"{name}-work"
-            place.mkdir()
-            start_store(photos, place, files)
-            with ExitStack() as stack:
-                with_broken(photos, place / "broken")
-                copy_store(place / "store", place / "store-broken")
-                address, pid = stack.enter_context(daemon(place / "store", f"--catalogue={photos}"))
-                catalogue = f"--catalogue={place / 'broken'}"
-                broken, broken_pid = stack.enter_context(daemon(place / "store-broken", catalogue))
-                parts = {
-                    "OpenVINO on ready pixels": Part(best_loop, photos, files, n, True),
-                    "best loop": Part(best_loop, photos, files, n, False),
-                    "our server": Part(server, address, files, n, servers=[pid]),
-                    "our server, 1 % broken": Part(server, broken, files, n, servers=[broken_pid]),
-                    "our precompute": Part(precompute, photos, files, n),
-                    "torch eager": Part(torch_eager, photos, files, max(BATCH, n // 4)),
-                }
-                taken = run_rounds(parts, rounds)
-                for part in parts.values():
-                    part.close()
-            show(f"{name}: {n} photos a round", taken, "images/s")
-            found[name] = {part: as_dict(taken[part]) for part in taken}
-            tail = "" if name == "500x500" else f"_{name}"
-            best = taken["best loop"].rate
-            ratios["server_best_loop" + tail] = taken["our server"].rate / best
-            ratios["server_broken" + tail] = taken["our server, 1 % broken"].rate / taken["our server"].rate
-            ratios["precompute_best_loop" + tail] = taken["our precompute"].rate / best
-            ratios["server_torch_eager" + tail] = taken["our server"].rate / taken["torch eager"].rate
-            ratios["best_loop_ready" + tail] = best / taken["OpenVINO on ready pixels"].rate
-    finish("embed", ratios, rounds=rounds, photos=n, parts=found)
+    sets = {"500x500": folder / "photos"}
+    make_photos(sets["500x500"], files + 64)
+    posters = posters_archive()
+    if posters is not None and not quick:
+        sets["posters"] = folder / "posters"
+        assert unpack_posters(posters, sets["posters"], files + 64) == files + 64
+    for name, photos in sets.items():
+        place = folder / f"{name}-work"
+        place.mkdir()
+        start_store(photos, place, files)
+        with ExitStack() as stack:
+            with_broken(photos, place / "broken")
+            copy_store(place / "store", place / "store-broken")
+            address, pid = stack.enter_context(daemon(place / "store", f"--catalogue={photos}"))
+            catalogue = f"--catalogue={place / 'broken'}"
+            broken, broken_pid = stack.enter_context(daemon(place / "store-broken", catalogue))
+            parts = {
+                "OpenVINO on ready pixels": Part(best_loop, photos, files, n, True),
+                "best loop": Part(best_loop, photos, files, n, False),
+                "our server": Part(server, address, files, n, servers=[pid]),
+                "our server, 1 % broken": Part(server, broken, files, n, servers=[broken_pid]),
+                "our precompute": Part(precompute, photos, files, n),
+                "torch eager": Part(torch_eager, photos, files, max(BATCH, n // 4)),
+            }
+            taken = run_rounds(parts, rounds)
+            for part in parts.values():
+                part.close()
+        show(f"{name}: {n} photos a round", taken, "images/s")
+        found[name] = {part: as_dict(taken[part]) for part in taken}
+        tail = "" if name == "500x500" else f"_{name}"
+        best = taken["best loop"].rate
+        ratios["server_best_loop" + tail] = taken["our server"].rate / best
+        ratios["server_broken" + tail] = taken["our server, 1 % broken"].rate / taken["our server"].rate
+        ratios["precompute_best_loop" + tail] = taken["our precompute"].rate / best
+        ratios["server_torch_eager" + tail] = taken["our server"].rate / taken["torch eager"].rate
+        ratios["best_loop_ready" + tail] = best / taken["OpenVINO on ready pixels"].rate
+    return ratios, found
 
 
 if __name__ == "__main__":

@@ -180,13 +180,20 @@ def copy_store(source: Path, target: Path) -> None:
 
 @contextmanager
 def daemon(store: Path, *options: str) -> Iterator[tuple[str, int]]:
-    """Our image server over ``store``, healthy: its address and its process."""
+    """Our image server over ``store``, healthy: its address and its process.
+
+    It is a child of this process, as every other server of a benchmark is: in the background it would be in a session
+    of its own, which the kernel gives a share of its own of the processor.
+    """
     command = [sys.executable, "-m", "crossmedia.imgserver"]
-    arguments = ["serve", f"--store={store}", "--port=0", "--background", "--json", *options]
-    done = subprocess.run([*command, *arguments], check=True, capture_output=True, text=True)
-    found = json.loads(done.stdout)
-    try:
-        subprocess.run([*command, "health", f"--store={store}", "--wait"], check=True, capture_output=True)
-        yield found["address"], found["pid"]
-    finally:
-        subprocess.run([*command, "stop", f"--store={store}"], check=True, capture_output=True)
+    arguments = ["serve", f"--store={store}", "--port=0", "--json", *options]
+    with subprocess.Popen(
+        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as running:
+        assert running.stdout is not None
+        try:
+            found = json.loads(running.stdout.readline())
+            subprocess.run([*command, "health", f"--store={store}", "--wait"], check=True, capture_output=True)
+            yield found["address"], found["pid"]
+        finally:
+            running.terminate()

@@ -105,13 +105,15 @@ def process(*arguments: str) -> Iterator[None]:
 @contextmanager
 def scoring(folder: Path, models: list[Path], server: str, *options: str) -> Iterator[str]:
     """``trainer serve``: its address."""
-    command = [sys.executable, "-m", "crossmedia.trainer"]
-    arguments = ["serve", *map(str, models), f"--server={server}", "--port=0", f"--folder={folder}", "--background"]
-    done = subprocess.run([*command, *arguments, "--json", *options], check=True, capture_output=True, text=True)
-    try:
-        yield json.loads(done.stdout)["address"]
-    finally:
-        subprocess.run([*command, "stop", f"--folder={folder}"], check=True, capture_output=True)
+    arguments = ["serve", *map(str, models), f"--server={server}", "--port=0", f"--folder={folder}", "--json", *options]
+    command = [sys.executable, "-m", "crossmedia.trainer", *arguments]
+    # In the foreground, so that it is of this session: a scheduler that shares cores by sessions treats both alike.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None
+        try:
+            yield json.loads(started.stdout.readline())["address"]
+        finally:
+            started.terminate()
 
 
 def train(folder: Path, address: str) -> dict[str, Path]:

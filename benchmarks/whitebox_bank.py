@@ -88,11 +88,11 @@ def _named(hidden: list[int], concept: Concept) -> set[str]:
 def pixel_probes(sample: Sample, renderings: Rendered, asked: list[int]) -> tuple[Affine, npt.NDArray[np.float64]]:
     """Some of ``ANCHORS`` as linear functions of what the CNN says, and R² of each on photos left out.
 
-    Photos as they are count as much as all of their renderings do together.
+    Photos as they are count as much as half of their renderings do together, as many as show the whole photo.
     """
     width = sample.values.shape[1] - len(ANCHORS)
     place = np.searchsorted(sample.items.ids, renderings.photo)
-    times = max(1, len(renderings.photo) // len(sample.items.ids))
+    times = max(1, len(renderings.photo) // len(sample.items.ids) // 2)
     groups = np.concatenate([sample.items.groups[place], np.repeat(sample.items.groups, times)])
     features = np.concatenate([renderings.features, np.repeat(sample.values, times, axis=0)])
     scale, wanted = Scale.of(sample.values[:, :width]), Scale.of(sample.values[:, width:])

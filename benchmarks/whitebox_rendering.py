@@ -4,7 +4,7 @@ A step is what is added to the red, green and blue of each pixel. The three dire
 is no brighter and no greener, but for pixels that were black or white already. So what else of a concept moves is not
 in the photo.
 
-Legend: n photos, h x w pixels of a photo, F numbers in a feature.
+Legend: n photos, m renderings of a photo, h x w pixels of a photo, F numbers in a feature.
 """
 
 from __future__ import annotations
@@ -26,8 +26,27 @@ BACKBONE = "efficientnet_lite0#photometry"
 # One grey level more of each factor, as the simulator measures it: red - blue; the mean; green - (red + blue) / 2.
 FACTORS = {"warmth": (0.5, 0.0, -0.5), "brightness": (1.0, 1.0, 1.0), "greenness": (-1 / 3, 2 / 3, -1 / 3)}
 STEPS = (0.25, 0.5, 1.0)  # of a standard deviation over the photos
+LEAST_PART = 0.4  # of the pixels of a photo
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How renderings of a photo are made.
+
+    Attributes:
+        colour: what is added of each of ``FACTORS``, in grey levels, shape (m, 3).
+        part: top, bottom, left and right of what is rendered, as shares of the sides, shape (m, 4).
+    """
+
+    colour: Floats
+    part: Floats
+
+    @classmethod
+    def of_whole(cls, colour: Floats) -> Changes:
+        """Of photos whose parts are not taken."""
+        return cls(colour, np.tile([0.0, 1.0, 0.0, 1.0], (len(colour), 1)))
 
 
 @dataclass(frozen=True)
@@ -59,42 +78,54 @@ def rendered(pixels: Pixels, change: Floats) -> Pixels:
     return found
 
 
-def single_steps(deviations: Floats) -> Floats:
-    """The photo as it is, and each factor moved by each of ``STEPS``: shape (1 + 3 * 3, 3), in grey levels."""
+def single_steps(deviations: Floats) -> Changes:
+    """The photo as it is, and each factor moved by each of ``STEPS``: 1 + 3 * 3 renderings."""
     steps = [np.eye(3)[factor] * step * deviations for factor in range(3) for step in STEPS]
-    return np.stack([np.zeros(3), *steps])
+    return Changes.of_whole(np.stack([np.zeros(3), *steps]))
 
 
-def random_changes(count: int, deviations: Floats, rng: np.random.Generator) -> Floats:
-    """The photo as it is, and others with more and less of each factor, as photos differ: shape (count, 3)."""
-    return np.concatenate([np.zeros((1, 3)), rng.normal(0, 1, (count - 1, 3)) * deviations])
+def random_changes(count: int, deviations: Floats, rng: np.random.Generator) -> Changes:
+    """The photo as it is, and others with more and less of each factor, as photos differ; half of them of a part.
+
+    A part has 40 to 100 of 100 pixels. So a few photos show more than they do as a whole.
+    """
+    colour = np.concatenate([np.zeros((1, 3)), rng.normal(0, 1, (count - 1, 3)) * deviations])
+    found = Changes.of_whole(colour)
+    for number in range(count // 2, count):
+        side = rng.uniform(LEAST_PART, 1) ** 0.5
+        top, left = rng.uniform(0, 1 - side, 2)
+        found.part[number] = top, top + side, left, left + side
+    return found
 
 
-def embedded(photos: Mapping[int, Path], changes: Mapping[int, Floats], folder: Path) -> Rendered:
+def embedded(photos: Mapping[int, Path], changes: Mapping[int, Changes], folder: Path) -> Rendered:
     """Render photos, and embed them as ``imgserver precompute`` does; what the folder has is not embedded again.
 
     Args:
         photos: the file of each.
-        changes: of each photo, shape (m, 3); every photo has as many.
+        changes: of each photo; every photo has as many.
         folder: for the renderings and their store.
     """
     pictures, store = folder / "photos", folder / "store"
-    width = max(len(change) for change in changes.values())
+    width = max(len(change.colour) for change in changes.values())
     pictures.mkdir(parents=True, exist_ok=True)
     for image, own in changes.items():
-        _write(photos[image], own, [pictures / f"{image * width + number}.png" for number in range(len(own))])
+        _write(photos[image], own, [pictures / f"{image * width + n}.png" for n in range(len(own.colour))])
     crossmedia.precompute(store, str(pictures), BACKBONE, dim=16)
     ids, features = features_of(store)
     photo, number = ids // width, ids % width
-    change = np.stack([changes[int(p)][int(n)] for p, n in zip(photo, number, strict=True)])
+    change = np.stack([changes[int(p)].colour[int(n)] for p, n in zip(photo, number, strict=True)])
     return Rendered(photo, change, features)
 
 
-def _write(photo: Path, changes: Floats, files: Iterable[Path]) -> None:
+def _write(photo: Path, changes: Changes, files: Iterable[Path]) -> None:
     pixels = np.asarray(Image.open(photo).convert("RGB"))
-    for change, file in zip(changes, files, strict=True):
+    sides = np.array([pixels.shape[0], pixels.shape[0], pixels.shape[1], pixels.shape[1]])
+    for colour, part, file in zip(changes.colour, changes.part, files, strict=True):
         if not file.exists():
-            Image.fromarray(rendered(pixels, change)).save(file, compress_level=1)  # PNG: not a pixel is lost
+            top, bottom, left, right = np.rint(part * sides).astype(int)
+            shown = rendered(pixels[top:bottom, left:right], colour)
+            Image.fromarray(shown).save(file, compress_level=1)  # PNG: not a pixel is lost
 
 
 def features_of(folder: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

@@ -39,7 +39,7 @@ HIDDEN, STRICT, RANDOM, SHUFFLED = (
 FROZEN, WITHOUT = "DIN, frozen vectors", "concepts, ids only"
 CONTROLS = {STRICT, RANDOM, SHUFFLED, FROZEN, WITHOUT}
 CONTROL_SEEDS = 1  # of what only has to fail, or stands beside; the others have all
-RENDERINGS, QUICK_RENDERINGS = 16, 4  # of a photo that probes learn from
+RENDERINGS, QUICK_RENDERINGS = 32, 4  # of a photo that probes learn from
 Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[Any]
 
@@ -79,7 +79,7 @@ class Study:
         count = QUICK_RENDERINGS if self.arguments.quick else RENDERINGS
         learnt = {int(photo): random_changes(count, self.truth.scale, rng) for photo in early}
         steps = single_steps(self.truth.scale)
-        folder = self.out / f"renderings-{count}"
+        folder = self.out / f"parts-{count}"
         own = embedded(self.photos, learnt, folder / "learnt")
         judged = embedded(self.photos, {int(photo): steps for photo in late}, folder / "judged")
         return own, Pairs.of(judged, self.truth.scale)

@@ -71,6 +71,10 @@ class Variant:
 VARIANTS = {
     IDS: Variant(images=False),
     "ids only, none hidden": Variant(images=False, settings={"id_dropout": 0.0}),
+    "ids only, softmax": Variant(images=False, options={"softmax": True}),
+    "ids only, softmax and factors": Variant(images=False, options={"softmax": True, "factors": 16}),
+    "Embedding&MLP, ids only": Variant("embedding_mlp", images=False),
+    "Embedding&MLP, ids only, factors": Variant("embedding_mlp", images=False, options={"factors": 16}),
     "frozen vectors": Variant(),
     "learning head": Variant(learned=True),
     "aligned vectors": Variant(store="-aligned"),

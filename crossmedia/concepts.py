@@ -8,6 +8,7 @@ imported: image server and trainer share it.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +30,7 @@ KINDS_IN_WORDS = {
 KINDS = tuple(KINDS_IN_WORDS)
 MAX_CARD_BYTES = 4 << 20
 MAX_NAME = 80  # characters
+AGAIN = re.compile(r" \(\d+\)$")  # of the second concept that would be called so
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Concept:
         auc: of a probe or a point: on photos left out.
         r2: of an anchor that a probe stands for, because the features do not hold it: on photos left out.
         stability: of a free one: the correlation at which other seeds found it too, the second best of three.
+        clear: of a free one: the number that the middle one of the photos has that named it; a photo with as much of
+            it clearly shows it.
         mean, deviation: the number before it was standardised is ``mean + deviation * number``: an anchor, or the
             logit of a probe, so that ``1 / (1 + exp(-logit))`` is the probability that a photo has the value. A free
             one is only scaled: its mean is 0, and 0 means that it is not there.
@@ -78,6 +82,7 @@ class Concept:
     auc: float | None = None
     r2: float | None = None
     stability: float | None = None
+    clear: float | None = None
     mean: float = 0.0
     deviation: float = 1.0
     most: tuple[int, ...] = ()
@@ -88,6 +93,17 @@ class Concept:
     def named(self) -> bool:
         """Whether its name means something to people who have not looked at its photos."""
         return self.kind != "rest" and not self.name.startswith("unnamed ")
+
+    @property
+    def given(self) -> bool:
+        """Whether somebody gave it its name: such a name is data, and nothing has tested it."""
+        tokens = (token.text for token in self.tokens[:1])
+        built = (self.value, f"{self.source}={self.value}", f"{self.source}: {self.value}", *tokens)
+        plain = AGAIN.sub("", self.name)
+        room = MAX_NAME - len(self.name) + len(plain)  # beside the number of a second one
+        return self.named and plain not in {
+            one_line(name)[:room] for name in (*built, *(t.text for t in self.tokens[:1]))
+        }
 
     @property
     def evidence(self) -> str:
@@ -101,6 +117,8 @@ class Concept:
             said.append(f"found again by other seeds, correlation {self.stability:.2f}")
         if self.kind in ("point", "probe"):
             said.append(f"{self.photos:,} photos have it")
+        if self.given:
+            said.append("its name was given by hand, and nothing has tested it")
         words = ", ".join(f"{token.text} ({token.lift:.0f} times as often)" for token in self.tokens[:5])
         return "; ".join([*said, *([words] if words else [])])
 
@@ -221,6 +239,11 @@ class ConceptCard:
             return cls(**told, concepts=concepts, refused=refused, rules=rules)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, BadInput) as error:
             raise BadInput(f"This is no card of concepts that 'imgserver concepts build' wrote: {error}.") from error
+
+
+def one_line(name: str) -> str:
+    """A name as concepts have them: in one line, and not longer than names are."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in name).split())[:MAX_NAME].strip() or "?"
 
 
 def has_concepts(version: str) -> bool:

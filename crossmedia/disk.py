@@ -6,11 +6,13 @@ import errno
 import fcntl
 import os
 import shlex
+import stat
 import struct
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
 
 from crossmedia.errors import BadInput, StoreError
@@ -22,6 +24,20 @@ PIECE_BYTES = 8 << 20
 MOST_SAID = 300  # characters of a command line
 FLOCK = "hhqqi4x"  # struct flock of Linux on 64 bits: type, whence, start, length, pid
 NOT_OURS = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)  # of a place to write at
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BufferedReader]:
+    """Open a file that may be of a stranger: a regular one, since a pipe or a device has no end, or no beginning.
+
+    Raises:
+        OSError: it cannot be read, or is another thing than a file.
+    """
+    # Without O_NONBLOCK the opening of a pipe would wait for its writer.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "It is no file, but a pipe or a device", str(path))
+        yield file
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """What vectors are good for: the name of a version, read and written here alone.
 
-    <backbone>@<hash>[#bf16|#tf32][#photometry]     features of a backbone
+    <backbone>@<hash>[#bf16|#tf32|#int8][#photometry]     features of a backbone
     <features>+<head>@<hash>[#<codebook>]/<dim>     vectors that a head makes of them
     <name>@<hash>+imported/<dim>                    vectors that came from elsewhere
 

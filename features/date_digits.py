@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +31,26 @@ DAYS = (10_957, 29_220)  # days since 1970
 WHOLE_ROWS = 20
 
 
+@cache
+def _parts(pattern: str) -> list[tuple[int, int, int]]:
+    """The fields of a pattern from its end: the least and the largest number of each, and what divides it off."""
+    return [(*_FIELDS[field], 10 ** len(field)) for field in reversed(re.findall("|".join(_FIELDS), pattern))]
+
+
+def _fits(pattern: str, number: int) -> bool:
+    """``of_pattern`` of one number, without arrays, whose calls take longer: each request brings times."""
+    for low, high, size in _parts(pattern):
+        number, part = divmod(number, size)
+        if not low <= part <= high:
+            return False
+    return number == 0
+
+
 def of_pattern(pattern: str, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Which numbers are dates in the digits of a pattern, such as YYYYMMDD; shape (n,)."""
     rest = numbers
     fits = np.ones(len(numbers), dtype=np.bool_)
-    for field in reversed(re.findall("|".join(_FIELDS), pattern)):
-        (low, high), size = _FIELDS[field], 10 ** len(field)
+    for low, high, size in _parts(pattern):
         part = rest % size
         fits &= (part >= low) & (part <= high)
         rest = rest // size
@@ -45,7 +60,7 @@ def of_pattern(pattern: str, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.b
 
 def pattern_of(number: int) -> str | None:
     """The first pattern that a number fits; None if there is none."""
-    return next((pattern for pattern in PATTERNS if of_pattern(pattern, np.array([number])).all()), None)
+    return next((pattern for pattern in PATTERNS if _fits(pattern, number)), None)
 
 
 class Suspicion:
@@ -62,8 +77,9 @@ class Suspicion:
 
     def add(self, values: pa.Array, numbers: npt.NDArray[np.int64]) -> None:
         """Take one or more rows: as they were given, and as whole numbers."""
-        for some in (numbers[:8], numbers):  # most are ruled out by the first few
-            self._patterns = [pattern for pattern in self._patterns if of_pattern(pattern, some).all()]
+        for number in numbers[:8].tolist():  # most are ruled out by the first few
+            self._patterns = [pattern for pattern in self._patterns if _fits(pattern, number)]
+        self._patterns = [pattern for pattern in self._patterns if of_pattern(pattern, numbers).all()]
         self._rows += len(numbers)
         self._least, self._most = min(self._least, int(numbers.min())), max(self._most, int(numbers.max()))
         may_be = bool(self._patterns or self._within(*SERIALS) or self._within(*DAYS))

@@ -12,6 +12,7 @@ from crossmedia.imgserver.commands.concepts import concepts
 from crossmedia.imgserver.commands.daemon import health, info, serve, stop
 from crossmedia.imgserver.commands.operations import backup, compact, doctor, mend, restore
 from crossmedia.imgserver.commands.planning import plan
+from crossmedia.imgserver.commands.projector import projector
 from crossmedia.imgserver.commands.publish import publish
 from crossmedia.imgserver.commands.search import search
 from crossmedia.imgserver.commands.shards import merge, reshard
@@ -22,7 +23,7 @@ from crossmedia.imgserver.commands.versions import versions
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Serve": (serve, health, info, stop),
     "Photos and vectors": (precompute, add, manifest, versions, compress, import_command, export, backbones),
-    "Which photos are alike": (index, search, duplicates, semantic_ids),
+    "Which photos are alike": (index, search, duplicates, semantic_ids, projector),
     "What photos show": (concepts,),
     "Care of a store": (doctor, mend, backup, restore, compact),
     "Many machines": (plan, merge, reshard, publish),

@@ -47,3 +47,20 @@ def make_samples(folder: Path, items: int, rows: int, image_of: dict[int, int], 
     (folder / "samples.toml").write_text(schema)
     build_samples(load_schema(folder / "samples.toml"), folder / "samples")
     return folder / "samples"
+
+
+def make_matches(folder: Path, groups: int = 6, rows: int = 4000) -> Path:
+    """Every user and every item is clicked as often as any other: what counts is whether both are of one group."""
+    rng = np.random.default_rng(5)
+    with open(folder / "impressions.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["user", "item", "time", "click"])
+        for n in range(rows):
+            click, user, item = int(rng.random() < 0.5), int(rng.integers(60)), int(rng.integers(60))
+            if click:
+                item += user % groups - item % groups
+                item %= 60
+            writer.writerow([f"u{user}", f"i{item}", n, click])
+    (folder / "samples.toml").write_text(re.sub(r"\[items\](?s:.*?)(?=\[split)", "", SCHEMA))
+    build_samples(load_schema(folder / "samples.toml"), folder / "samples")
+    return folder / "samples"

@@ -90,6 +90,22 @@ def test_the_pods_are_locked_down_and_probed_by_their_health() -> None:
     assert f"/{job['completions']} " in job["template"]["spec"]["containers"][0]["args"][0] + " "
 
 
+def test_the_job_on_gpus_has_as_many_parts_as_processes_of_all_its_pods() -> None:
+    (overlay,) = documents(DEPLOY / "kubernetes-gpu" / "kustomization.yaml")
+    patches = {
+        patch["path"].rpartition("/")[2]: patch["value"] for patch in yaml.safe_load(overlay["patches"][0]["patch"])
+    }
+    (line,) = patches["args"]
+    parts = len(re.findall(r"for part in ([\d ]+);", line)[0].split())
+    (job,) = [thing["spec"] for thing in kubernetes() if thing["kind"] == "Job"]
+    assert f"--part $(({parts} * JOB_COMPLETION_INDEX + part))/{parts * job['completions']} " in line
+    options = shlex.split(line.partition("precompute ")[2].partition(" --part")[0])
+    precompute = crossmedia.commands["imgserver"].commands["precompute"]  # type: ignore[attr-defined]
+    assert {word for word in options if word.startswith("--")} <= {n for one in precompute.params for n in one.opts}
+    assert patches["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert patches["image"] in (DEPLOY / "Dockerfile").read_text()
+
+
 def test_every_mounted_volume_is_there() -> None:
     claims = {thing["metadata"]["name"] for thing in kubernetes() if thing["kind"] == "PersistentVolumeClaim"}
     for thing in kubernetes():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -207,6 +208,7 @@ def score(
     out: str | Path,
     *,
     exported: bool = False,
+    trust_native: Collection[str] = (),
     samples: str | Path = "samples",
     server: str = "",
     store: str | Path = "",
@@ -223,6 +225,7 @@ def score(
         model: a run folder, or an exported model.
         out: the Parquet file.
         exported: the model is what ``export_model`` wrote.
+        trust_native: sha256 digests of exported files that may hold native code.
         samples: folder of samples.
         server: as for ``evaluate``, and so are the next two.
         store: a store in this process.
@@ -237,8 +240,7 @@ def score(
         the file as ``scores``, its ``rows``, and their ``mean_probability``.
 
     Raises:
-        BadInput: ``out`` is no name of a Parquet file, there is no such model, the samples have another vocabulary, or
-            the model has no reasons.
+        BadInput: ``out`` is no name of a Parquet file, the model is none, has another vocabulary, or has no reasons.
         CrossMediaError: as ``evaluate``.
 
     Example:
@@ -251,19 +253,18 @@ def score(
     check_seconds(timeout_s)
     check_whole("batch_size", batch_size)
     out = _file_for_scores(Path(model), Path(out), exported, reasons)
-    predictor, lineage, fitted = _predictor(model, exported)
+    predictor, lineage, fitted = _predictor(model, exported, trust_native)
     opened = Samples(samples)
     lineage.check_samples(opened)
     sources = Sources.of_run(fitted, server, str(store), vectors)
     with open_versions(lineage.versions, opened, sources, timeout_s, announce) as spaces:
         feed = Feed(opened, spaces, batch_size, CPU)
-        probabilities = predict(predictor, feed, split)
-        table = scores_table(opened, split, probabilities, lineage.inputs.labels)
+        table = scores_table(opened, split, predict(predictor, feed, split), lineage.inputs.labels)
         if isinstance(predictor, Model) and reasons:
             table = _beside(table, reasons_table(predictor, load_cards(model), feed, split, reasons))
     with replacing(out) as part:
         pq.write_table(table, part)
-    return {"scores": str(out), "rows": len(probabilities), "mean_probability": float(probabilities[:, 0].mean())}
+    return {"scores": str(out), "rows": table.num_rows, "mean_probability": pc.mean(table["probability"]).as_py()}
 
 
 def _file_for_scores(model: Path, out: Path, exported: bool, reasons: int) -> Path:
@@ -282,10 +283,12 @@ def _beside(first: pa.Table, second: pa.Table) -> pa.Table:
     return pa.table([*first.columns, *second.columns], names=[*first.column_names, *second.column_names])
 
 
-def _predictor(model: str | Path, exported: bool) -> tuple[Predictor, Lineage, dict[str, Any]]:
+def _predictor(
+    model: str | Path, exported: bool, trust_native: Collection[str]
+) -> tuple[Predictor, Lineage, dict[str, Any]]:
     """A model, what it was trained with, and its settings, which an exported one does not have."""
     if exported:
-        found = Exported(model)
+        found = Exported(model, trust_native)
         return found, found.lineage, {}
     loaded, lineage, fitted = load_model(model)
     return loaded.served(), lineage, fitted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from crossmedia.names import ImageNames
 from crossmedia.trainer.evaluate import Predictor
 from crossmedia.trainer.export.exported import Exported
 from crossmedia.trainer.layers.inputs import InputSpec
-from crossmedia.trainer.runs.checkpoint import Lineage, load_cards, load_model, samples_folder
+from crossmedia.trainer.runs.checkpoint import Lineage, load_cards, load_model, run_digest, samples_folder
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class ModelFile:
         vocabulary: raw values to places.
         samples: folder of samples of a run; the exported file itself.
         cards: what the numbers of vectors mean, by space; None: the file does not say.
+        digest: sha256 of the exported file as it was read, or of a run's ``config.json``, which holds the digests of
+            the others.
     """
 
     path: Path
@@ -44,22 +47,30 @@ class ModelFile:
     vocabulary: Vocabularies
     samples: str | Path
     cards: Mapping[str, ConceptCard] | None
+    digest: str
 
     @classmethod
-    def read(cls, path: str | Path, samples: str | Path = "") -> ModelFile:
+    def read(cls, path: str | Path, samples: str | Path = "", trust_native: Collection[str] = ()) -> ModelFile:
         """Read a run folder with its samples, or an exported file.
 
+        Args:
+            path: of it.
+            samples: folder of samples of a run; empty: where they were.
+            trust_native: digests of exported files that may hold native code.
+
         Raises:
-            BadInput: there is no model, or the vocabulary is another.
+            BadInput: there is no model, or the vocabulary is another; or it is native code, and its digest not named.
         """
         if Path(path).is_dir():  # a run folder
             model, lineage, config = load_model(path)
             samples = samples_folder(path, config["samples"], samples)
             cards = load_cards(path) or None  # a run of a former release kept none
-            found = cls(Path(path), model.served(), lineage, Vocabularies.load(Path(samples)), samples, cards)
+            vocabulary, digest = Vocabularies.load(Path(samples)), run_digest(path)
+            found = cls(Path(path), model.served(), lineage, vocabulary, samples, cards, digest)
         else:
-            exported = Exported(path)
-            found = cls(Path(path), exported, exported.lineage, Vocabularies.read(exported.vocabulary), path, None)
+            exported = Exported(path, trust_native)
+            vocabulary = Vocabularies.read(exported.vocabulary)
+            found = cls(Path(path), exported, exported.lineage, vocabulary, path, None, exported.digest)
         if found.vocabulary.hash != found.lineage.vocabulary_hash:
             raise BadInput(f"The vocabulary in {samples} is another one than the model {path} was trained with.")
         return found
@@ -110,14 +121,32 @@ def absolute_all(manifest: str | Path | Mapping[str, str | Path]) -> str | dict[
     return absolute(manifest)
 
 
-def of_space(
-    server: str | ImageClient | Mapping[str, str | ImageClient], space: str, spaces: Collection[str]
-) -> str | ImageClient:
-    """Where the vectors of a space of a model come from.
+def clients_of(
+    server: str | ImageClient | Mapping[str, str | ImageClient], versions: Mapping[str, str], cache_bytes: int
+) -> dict[str, ImageClient]:
+    """A client of each space, for vectors of the version that a model was trained with.
+
+    Args:
+        server: address or client, of the only space or of each.
+        versions: by space.
+        cache_bytes: of clients that are made here.
 
     Raises:
-        BadInput: nobody says.
+        BadInput: nobody says where the vectors of a space are.
     """
+    found = {}
+    for name, version in versions.items():
+        given = _of_space(server, name, versions)
+        # Who gave a client keeps its version.
+        found[name] = ImageClient(given, cache_bytes=cache_bytes) if isinstance(given, str) else copy(given)
+        found[name].version = version
+    return found
+
+
+def _of_space(
+    server: str | ImageClient | Mapping[str, str | ImageClient], space: str, spaces: Collection[str]
+) -> str | ImageClient:
+    """Where the vectors of a space of a model come from."""
     if isinstance(server, Mapping):
         if space in server:
             return server[space]

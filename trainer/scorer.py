@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
-from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,7 +35,7 @@ from crossmedia.trainer.feed import Fed
 from crossmedia.trainer.images.image_head import StoredVectors
 from crossmedia.trainer.images.images import Images
 from crossmedia.trainer.images.spaces import Spaces
-from crossmedia.trainer.model_files import ModelFile, absolute, absolute_all, names_of, of_space, request_columns
+from crossmedia.trainer.model_files import ModelFile, absolute, absolute_all, clients_of, names_of, request_columns
 from crossmedia.trainer.models.base import Model
 from crossmedia.trainer.models.concepts import Concepts
 from crossmedia.trainer.reasons.contributions import additive, contributions, with_preferences
@@ -65,6 +64,7 @@ class Scorer:
 
     Attributes:
         lineage: as given.
+        digest: of what it was loaded from, see ``ModelFile``; empty of one that was made of its parts.
         items: that requests name by their ids alone; None: what a request does not say of an item is unknown. May be
             set at any time.
 
@@ -89,6 +89,7 @@ class Scorer:
     ):
         self._predictor, spec, self._cards = predictor, lineage.inputs, cards
         self.lineage = lineage
+        self.digest = ""
         self.items: KnownItems | None = None
         needed = [*spec.vocabularies, *([ACTION] if spec.actions else [])]
         if absent := [name for name in needed if name not in vocabulary.values]:
@@ -122,6 +123,7 @@ class Scorer:
         cache_bytes: int = 0,
         items: str | Path | None = None,
         images: Callable[[ImageClient], Images] = StoredVectors,
+        trust_native: Collection[str] = (),
     ) -> Scorer:
         """Load a run folder, or what ``trainer export`` wrote.
 
@@ -140,10 +142,12 @@ class Scorer:
                 item table of the samples, or raw values in columns that are named as in the samples. Empty: the table
                 that the export carries, or that of the run's samples. None: what a request does not say is unknown.
             images: makes what gives the vectors of a space of its client.
+            trust_native: sha256 digests of exported files that may hold native code (``form="aoti"``), which can do
+                with this process what it likes. Others are refused.
 
         Raises:
             BadInput: there is no model, or the vocabulary is another, or the manifest or the items cannot be read, or a
-                space of the model has no server.
+                space of the model has no server; or the file holds native code, and its digest is not named.
             VersionMismatch: the server has no vectors of the version that the model was trained with.
         """
         check_places(
@@ -156,20 +160,16 @@ class Scorer:
                 given,
                 "an address such as 'localhost:7070', or a client",
             )
-        file = ModelFile.read(path, samples)
-        clients = {}
-        for name, version in file.lineage.versions.items():
-            given = of_space(server, name, file.lineage.versions)
-            # Who gave a client keeps its version.
-            clients[name] = ImageClient(given, cache_bytes=cache_bytes) if isinstance(given, str) else copy(given)
-            clients[name].version = version
+        file = ModelFile.read(path, samples, trust_native)
+        clients = clients_of(server, file.lineage.versions, cache_bytes)
         names, item_names = names_of(manifest, file.lineage.inputs.space_keys)
         scorer = cls(file.predictor, file.lineage, file.vocabulary, clients, names, item_names, file.cards, images)
+        scorer.digest = file.digest
         if items is not None:
             scorer.items = scorer.read_items(items) if os.fspath(items) else scorer.items_of(file)
         used = file.samples if Path(path).is_dir() else samples
         places = absolute(path), absolute(used), server, absolute_all(manifest)
-        again = partial(cls.load, *places, cache_bytes=cache_bytes, images=images)
+        again = partial(cls.load, *places, cache_bytes=cache_bytes, images=images, trust_native=trust_native)
         scorer._load_again = partial(again, items=items if items is None else absolute(items))
         return scorer
 

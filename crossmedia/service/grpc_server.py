@@ -50,11 +50,13 @@ class Handled:
         request: the message that comes.
         answer: makes the reply of a message, the deadline on the monotonic clock, and what tells when the call ended.
         scope: that a caller's token needs.
+        gate: given the caller's name and the deadline, refuses a call before its message is read; None: none is.
     """
 
     request: type[Message]
     answer: Answer
     scope: str
+    gate: Callable[[str, float], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,8 @@ class Methods:
         handled = self._api.methods[method]
         name, seconds = caller_name.get(), _seconds_left(context)
         deadline = time.monotonic() + seconds
+        if handled.gate is not None:
+            handled.gate(name, deadline)
         with self.calls.one(name, context, seconds):
             message = self.calls.read(name, requests, context)
             with self._api.admission.take(Cost(size=len(message)), name):

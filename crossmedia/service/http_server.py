@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 128
 MAX_BODY = 16 << 20
 READ_S = 10.0  # of one read, and so of a pause of a sender
+ONCE = ("authorization", "content-length", "host", "x-request-timeout-ms")  # headers of which two would contradict
 REFUSED_BYTES = 1 << 20  # of a body that is refused, read so that its sender reads the answer
 Code = grpc.StatusCode
 STATUS = {
@@ -273,6 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
         request_id.set("")
 
     def _answered(self, headers: dict[str, str]) -> HttpReply:
+        self._check_headers()
         path = self.path.partition("?")[0]
         scope = self.server.api.scope(self.command, path)
         if self.server.tokens is not None and scope is not None:
@@ -286,6 +288,22 @@ class _Handler(BaseHTTPRequestHandler):
         return self.server.api.answer(
             HttpRequest(self.command, path, headers, body, time.monotonic() + _seconds(headers))
         )
+
+    def _check_headers(self) -> None:
+        """Refuse what a proxy before this server may read in another way: where a request ends, and whose it is.
+
+        Raises:
+            InvalidRequest: a header that counts once is there twice, or the body's length is said in another way.
+        """
+        self.close_connection, kept = True, self.close_connection  # where this request ends is not known
+        for name in ONCE:
+            if len(self.headers.get_all(name, [])) > 1:
+                raise InvalidRequest(f"The request has several headers {name}: give one.")
+        if "transfer-encoding" in self.headers:
+            raise InvalidRequest("The request must say how long it is, by Content-Length, and have no other encoding.")
+        if self.headers.defects or (self.command == "GET" and self.headers.get("content-length", "0") != "0"):
+            raise InvalidRequest("The request has lines that are no headers, or a body where there must be none.")
+        self.close_connection = kept
 
     def _drop(self, headers: dict[str, str]) -> None:
         """Do not look at a body: the connection is closed behind the answer, which its sender reads if it was read."""

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from crossmedia.disk import open_regular
 from crossmedia.errors import BadInput
 from crossmedia.features.batch import NO_ROW, Float32Array, Int64Array, Jagged, join
 from crossmedia.features.columns import IMAGE, ITEM, key_column
@@ -203,7 +204,8 @@ def read_items(path: Path) -> pa.Table:
         BadInput: it is no Parquet file that can be read.
     """
     try:
-        return pq.read_table(path, page_checksum_verification=True)
+        with open_regular(path) as file:
+            return pq.read_table(file, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise BadInput(f"The items {path} cannot be read: {error}. They must be a Parquet file.") from error
 

@@ -24,10 +24,11 @@ from crossmedia.arguments import must
 from crossmedia.imgserver.client.ids import Ids
 from crossmedia.imgserver.client.transports import Transport
 from crossmedia.imgserver.wire import VectorsReply
+from crossmedia.keys import NULL_IMAGE
 from crossmedia.status import PERMANENT, Status
 
 if TYPE_CHECKING:  # numba compiles for a while, and takes memory: not for those who keep nothing
-    from crossmedia.imgserver.client.cached_rows import CachedRows
+    from crossmedia.imgserver.client.cached_rows import CachedRows, Found
 
 log = logging.getLogger(__name__)
 
@@ -68,23 +69,6 @@ class _Told:
     at: float
 
 
-@dataclass(frozen=True)
-class Cached:
-    """What the cache had of some ids.
-
-    Attributes:
-        values: shape (n, D); those of ``absent`` mean nothing. No rows where all are absent.
-        status: shape (n,), likewise.
-        absent: which are to be asked for, ascending.
-        drops: how often everything had been dropped by then.
-    """
-
-    values: npt.NDArray[Any]
-    status: npt.NDArray[np.uint8]
-    absent: Ids
-    drops: int
-
-
 class VectorCache:
     """Vectors by (version, id). Its methods may be called by several threads; a forked process begins with none.
 
@@ -93,10 +77,10 @@ class VectorCache:
     """
 
     def __init__(self, size: int):
-        from crossmedia.imgserver.client.cached_rows import compiled
+        from crossmedia.imgserver.client.cached_rows import CachedRows, compiled
 
         compiled()
-        self.size = size
+        self.size, self._none = size, CachedRows(0, 1, "float16")
         self._begin()
 
     def _begin(self) -> None:
@@ -117,36 +101,33 @@ class VectorCache:
         with self._locked():
             return sum(rows.nbytes for rows, _ in self._versions.values())
 
-    def find(self, version: str, ids: Ids, *, ever: bool = False) -> Cached:
-        """What is there of ``ids``, shape (n,), each once and none negative, of a version.
+    def find(self, version: str, ids: Ids, *, ever: bool = False) -> tuple[Found, int]:
+        """What is there of ``ids``, shape (n,), of a version, and how often everything had been dropped by then.
 
         A permanent miss counts for one interval, or if ``ever`` for as long as it is there.
         """
         with self._locked():
             now = time.monotonic()
-            if version not in self._versions:
-                return Cached(np.zeros((0, 0)), np.zeros(0, dtype=np.uint8), np.arange(len(ids)), self._drops)
-            rows, _ = self._versions[version]
-            self._versions[version] = rows, now
+            rows = self._versions[version][0] if version in self._versions else self._none
+            if rows is not self._none:
+                self._versions[version] = rows, now
             # The time of a miss is rounded down, so it counts for no longer than that.
             since = 0 if ever else self._tick(max(now - REFRESH_S, self._doubted)) + 1
-            return Cached(*rows.find(ids, since), self._drops)
+            return rows.find(ids, since), self._drops
 
     def confirmed(self, transport: Transport, at: float) -> bool:
         """Whether a server confirmed its generation within the interval that ends at ``at``."""
-        with self._locked():
-            told = self._told.get(transport)
-            return told is not None and told.at > max(at - REFRESH_S, self._doubted)
+        told = self._told.get(transport)  # each is read in one step, so nobody waits for who looks rows up
+        return told is not None and told.at > max(at - REFRESH_S, self._doubted)
 
     def doubt(self) -> None:
         """Believe nothing before it is confirmed anew: what is on the servers was changed from here."""
         with self._locked():
             self._doubted = time.monotonic()
 
-    def holds(self, cached: Cached) -> bool:
-        """Whether nothing was dropped since something was found."""
-        with self._locked():
-            return self._drops == cached.drops
+    def holds(self, drops: int) -> bool:
+        """Whether nothing was dropped since it had been so often."""
+        return self._drops == drops
 
     def take(self, transport: Transport, reply: VectorsReply, ids: Ids, asked_at: float) -> None:
         """Keep what a reply brought, and drop what it says is of the past.
@@ -217,11 +198,14 @@ def held(
     Args:
         cache: None: there is none.
         version: of the vectors.
-        ids: shape (n,), each once and none negative.
+        ids: shape (n,); -1 is no image, and NOT_FOUND.
         shape: D and dtype, for when it has none of that version.
     """
-    found = cache.find(version, ids, ever=True) if cache is not None else None
-    if found is None or not len(found.values):
-        return np.zeros((len(ids), shape[0]), dtype=shape[1]), np.full(len(ids), Status.FAILED, dtype=np.uint8)
-    found.values[found.absent], found.status[found.absent] = 0, Status.FAILED
-    return found.values, found.status
+    values, status = np.zeros((len(ids), shape[0]), dtype=shape[1]), np.full(len(ids), Status.FAILED, dtype=np.uint8)
+    if cache is not None:
+        found, _ = cache.find(version, ids, ever=True)
+        if found.cached:
+            values, status = found.values, found.status
+            values[found.absent], status[found.absent] = 0, Status.FAILED
+    status[ids == NULL_IMAGE] = Status.NOT_FOUND
+    return values, status

@@ -11,6 +11,7 @@ Legend: n ids.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,31 @@ WAYS = 16  # with 8 there are 1 % more misses; 16 keys are two cache lines
 COUNTS_PER_ROW = 8  # of the sketch
 HALVED_AFTER = 40  # ids asked for per place
 MOST_USES = 255
-BESIDE_A_ROW = 8 + 4 + 1 + 1 + COUNTS_PER_ROW  # bytes: key, time, status, uses
+BESIDE_A_ROW = 8 + 4 + 4 + 1 + 1 + COUNTS_PER_ROW  # bytes: key, time, turn, status, uses
 # Once most places are taken, so many rows of a reply are looked at: the rest come again if they are asked for again.
 FULL, MOST_OFFERED = 0.9, 2048
-FOUND, UNKNOWN = int(Status.OK), 0
+FOUND, NULL, UNKNOWN = int(Status.OK), int(Status.NOT_FOUND), 0
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was there of n ids, as a caller gave them: some several times, and -1 for none.
+
+    Attributes:
+        values: shape (n, D), zeros for -1; rows of ``absent`` mean nothing. No rows where none was found.
+        status: shape (n,), likewise.
+        cached: how many different ids were found.
+        absent: shape (m,), which of the n were not, ascending.
+        unique: shape (u,), their ids, each once, in the order in which they first came.
+        place: shape (m,), the place of each of ``absent`` among them.
+    """
+
+    values: npt.NDArray[Any]
+    status: Statuses
+    cached: int
+    absent: Ids
+    unique: Ids
+    place: Ids
 
 
 class CachedRows:
@@ -52,44 +74,45 @@ class CachedRows:
         self._at = np.zeros(self.places, dtype=np.uint32)
         self._status = np.full(self.places, UNKNOWN, dtype=np.uint8)
         self._uses = np.zeros((sets, WAYS), dtype=np.uint8)
+        self._turns = np.zeros(self.places, dtype=np.uint32)  # when it was last asked for, in requests
         self._rows = np.zeros((self.places, dim), dtype=dtype)
         self._sketch = np.zeros(COUNTS_PER_ROW * self.places, dtype=np.uint8)
-        self._asked = self._taken = self._turn = 0
+        self._asked = self._taken = self._offered = self._turn = 0
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        arrays = (self._keys, self._at, self._status, self._uses, self._rows, self._sketch)
+        arrays = (self._keys, self._at, self._status, self._uses, self._turns, self._rows, self._sketch)
         return sum(array.nbytes for array in arrays)
 
     def __len__(self) -> int:
         """Rows that are there, permanent misses included."""
         return int(np.count_nonzero(self._status))
 
-    def find(self, ids: Ids, since: int) -> tuple[npt.NDArray[Any], Statuses, Ids]:
-        """What is there of ``ids``.
+    def find(self, ids: Ids, since: int) -> Found:
+        """What is there of ``ids``, found and told apart in one pass.
 
         Args:
-            ids: shape (n,), each once, none negative.
+            ids: shape (n,), in any order, as often as one likes; -1 is no image.
             since: a status other than OK counts if it was put at that time or later.
-
-        Returns:
-            rows, shape (n, dim), and status, shape (n,), which mean nothing for those that are not there; and which
-            these are, ascending.
         """
-        place, absent = np.zeros(len(ids), dtype=np.int64), np.empty(len(ids), dtype=np.int64)
-        status, missing = np.zeros(len(ids), dtype=np.uint8), len(ids)
+        n = len(ids)
+        self._turn = (self._turn + 1) % (1 << 32)
+        out, told, slots = np.empty((4, n), np.int64), np.empty(n, np.uint8), np.empty(2 * n + 1, np.int32)
+        table = self._keys, self._at, self._status, self._uses, self._turns
+        nulls, cached, missing, different = _find(table, self._turn, since, ids, out, told, slots)
+        place, absent, unique, which = out
         if self.places:
-            self._asked += len(ids)
+            self._asked += cached + different
             if self._asked > HALVED_AFTER * self.places:
                 self._asked = 0
                 self._uses >>= 1
                 self._sketch >>= 1
-            missing = _find(self._keys, self._at, self._status, self._uses, ids, since, place, status, absent)
-        if missing == len(ids):
-            return self._rows[:0], status, np.arange(len(ids))
         # Places are right; "clip" spares numpy its own check.
-        return np.take(self._rows, place, axis=0, mode="clip"), status, absent[:missing]
+        values = np.take(self._rows, place, axis=0, mode="clip") if cached else self._rows[:0]
+        if nulls and cached:
+            values[ids < 0] = 0
+        return Found(values, told, cached, absent[:missing], unique[:different], which[:missing])
 
     def put(self, ids: Ids, rows: npt.NDArray[Any], status: Statuses, at: int) -> None:
         """Take rows in, each where there is none of its set that is asked for more.
@@ -103,8 +126,8 @@ class CachedRows:
         if not self.places:
             return
         if self._taken > FULL * self.places and len(ids) > MOST_OFFERED:
-            first = self._turn % (len(ids) - MOST_OFFERED + 1)
-            self._turn += MOST_OFFERED
+            first = self._offered % (len(ids) - MOST_OFFERED + 1)
+            self._offered += MOST_OFFERED
             chosen = slice(first, first + MOST_OFFERED)
             ids, rows, status = ids[chosen], rows[chosen], status[chosen]
         self._taken += _put(
@@ -122,21 +145,40 @@ class CachedRows:
 
 
 @njit(nogil=True, cache=True)
-def _find(keys: Any, at: Any, status: Any, uses: Any, ids: Any, since: Any, found: Any, told: Any, absent: Any) -> int:
-    missing = 0
+def _find(table: Any, turn: Any, since: Any, ids: Any, out: Any, told: Any, slots: Any) -> tuple[int, int, int, int]:
+    """Fill ``out``, shape (4, n), and ``told``, shape (n,); ``slots`` is room for a hash of what is not there."""
+    keys, at, status, uses, turns = table
+    place, absent, unique, which = out
+    nulls = cached = missing = different = 0
+    slots[:] = -1
     for i in range(len(ids)):
-        place, way = first_slot(ids[i], len(keys)), -1
-        for other in range(WAYS):  # to the end, which takes less time than a jump that nobody can foresee
-            way = other if keys[place, other] == ids[i] else way
-        one = place * WAYS + way
-        if way >= 0:
-            uses[place, way] = min(np.int64(uses[place, way]) + 1, MOST_USES)
-        if way >= 0 and (status[one] == FOUND or (status[one] != UNKNOWN and at[one] >= since)):
-            found[i], told[i] = one, status[one]
-        else:
-            absent[missing] = i
-            missing += 1
-    return missing
+        place[i], told[i] = 0, NULL
+        if ids[i] < 0:
+            nulls += 1
+            continue
+        one, new = -1, False
+        if len(keys) > 0:
+            of_set, way = first_slot(ids[i], len(keys)), -1
+            for other in range(WAYS):  # to the end, which takes less time than a jump that nobody can foresee
+                way = other if keys[of_set, other] == ids[i] else way
+            if way >= 0:
+                one = of_set * WAYS + way
+                new = turns[one] != turn
+                turns[one] = turn
+                uses[of_set, way] = min(np.int64(uses[of_set, way]) + new, MOST_USES)
+        if one >= 0 and (status[one] == FOUND or (status[one] != UNKNOWN and at[one] >= since)):
+            place[i], told[i] = one, status[one]
+            cached += new
+            continue
+        slot = first_slot(ids[i], len(slots))
+        while slots[slot] >= 0 and unique[slots[slot]] != ids[i]:
+            slot = slot + 1 if slot + 1 < len(slots) else 0
+        if slots[slot] < 0:
+            slots[slot], unique[different] = different, ids[i]
+            different += 1
+        absent[missing], which[missing] = i, slots[slot]
+        missing += 1
+    return nulls, cached, missing, different
 
 
 @njit(nogil=True, cache=True)

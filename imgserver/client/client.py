@@ -17,7 +17,8 @@ from crossmedia.imgserver.client import people, replies
 from crossmedia.imgserver.client.arguments import check_photos, check_settings, check_version
 from crossmedia.imgserver.client.cache import VectorCache, check_cache_bytes, held
 from crossmedia.imgserver.client.fetching import Fetch
-from crossmedia.imgserver.client.ids import Ids, as_ids, deduplicated, in_place
+from crossmedia.imgserver.client.getting import beside_cache, without_cache
+from crossmedia.imgserver.client.ids import Ids, as_ids
 from crossmedia.imgserver.client.listing import Listing
 from crossmedia.imgserver.client.putting import as_bytes, put_photos
 from crossmedia.imgserver.client.replies import Asked
@@ -125,24 +126,28 @@ class ImageClient(Listing):
         """
         check_version(version)
         started, deadline, ids = time.monotonic(), self.deadline(timeout_s), as_ids(image_ids)
-        unique, place = deduplicated(ids)
         info = self.described(deadline)
         if len(self.servers) > 1 and not (version or self.version):
             self.version = self._info_of_all(deadline).version or None  # all of them must serve it
         asked = Asked(version or self.version or "", self._dtype, info)
-        fetch = Fetch(self.servers, unique, asked, partial(self._accept, asked), deadline, self.cache)
-        fetch.run(self._in_flight)
-        values, status = fetch.values, fetch.status
+
+        def fetched(unique: Ids) -> Fetch:
+            fetch = Fetch(self.servers, unique, asked, partial(self._accept, asked), deadline, self.cache)
+            fetch.run(self._in_flight)
+            return fetch
+
+        if self.cache is None:
+            got = without_cache(ids, fetched)
+        else:
+            got = beside_cache(ids, fetched, self.cache, asked.version, self.servers)
         with self._lock:
             self.stats.requested += len(ids)
-            self.stats.unique += len(unique)
-            self.stats.cached += fetch.cached
-            self.stats.retries += fetch.retries
+            self.stats.unique += got.unique
+            self.stats.cached += got.cached
+            self.stats.retries += got.retries
             self.stats.seconds += time.monotonic() - started
-            self.stats.count_missing(unique, status)
-        if place is not None:
-            values, status = in_place(values, place, 0), in_place(status, place, Status.NOT_FOUND)
-        return Vectors(values, status, asked.version or self.version or "", self.generation or 0)
+            self.stats.count_missing(*got.missing)
+        return Vectors(got.values, got.status, asked.version or self.version or "", self.generation or 0)
 
     def cached(self, image_ids: Sequence[int] | npt.NDArray[Any], version: str | None = None) -> Vectors:
         """What the cache has of ``image_ids``, in their order, without a call: for when no server answers.
@@ -168,11 +173,8 @@ class ImageClient(Listing):
         """
         check_version(version)
         ids, version = as_ids(image_ids), version or self.version or ""
-        unique, place = deduplicated(ids)
         dim = self._info.dim_of(version) if self._info else dim_in(version) or 0
-        values, status = held(self.cache, version, unique, (dim, self._dtype))
-        if place is not None:
-            values, status = in_place(values, place, 0), in_place(status, place, Status.NOT_FOUND)
+        values, status = held(self.cache, version, ids, (dim, self._dtype))
         return Vectors(values, status, version, self.generation or 0)
 
     def put(self, photos: Mapping[int, bytes | str], timeout_s: float | None = None) -> dict[int, Status]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import chain, zip_longest
 
 import numpy as np
@@ -23,6 +24,15 @@ from crossmedia.status import TRANSIENT
 from crossmedia.v1 import image_server_pb2 as pb
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What goes into one call: whom to ask, and rows of a ``Fetch`` with their ids, both of shape (n,)."""
+
+    transport: Transport
+    rows: Ids
+    ids: Ids
+
+
 class Fetch:
     """One ``get``: parts of the unique ids, each in flight, answered, or waiting for another try.
 
@@ -32,13 +42,12 @@ class Fetch:
         asked: of every server.
         accept: checks the reply that a transport brought for some ids.
         deadline: of all of it.
-        cache: has some of them; None: there is none.
+        cache: takes what comes; None: there is none.
 
     Attributes:
         values: shape (n, D), once it ran.
         status: shape (n,), likewise.
         retries: calls that were made again because a server was away or overloaded.
-        cached: rows that came from the cache.
     """
 
     def __init__(
@@ -50,12 +59,13 @@ class Fetch:
         deadline: Deadline,
         cache: VectorCache | None = None,
     ):
-        self.cache, self.cached = cache, 0
+        self.cache = cache
         self.servers, self.ids, self.asked, self.accept, self.deadline = servers, ids, asked, accept, deadline
         dim = asked.info.dim_of(asked.version)
         self.step = asked.info.limits.ids_per_call(dim * np.dtype(asked.dtype).itemsize)
         self.values = np.zeros((0, dim), dtype=asked.dtype)
         self.status = np.zeros(0, dtype=np.uint8)
+        self._all = np.arange(len(ids))
         self._late = np.zeros(len(ids), dtype=np.uint8)  # of rows that are asked for again, why
         self.retries = 0
 
@@ -65,34 +75,9 @@ class Fetch:
         Args:
             in_flight: how many calls to each server may be under way at once.
         """
-        if self.cache is None:
-            self._ask(np.arange(len(self.ids)), in_flight)
-        else:
-            self._ask_beside(self.cache, in_flight)
-
-    def _ask_beside(self, cache: VectorCache, in_flight: int) -> None:
-        """Ask for what the cache lacks; where a reply says that something was replaced, for the rest too."""
-        started, found = time.monotonic(), cache.find(self.asked.version, self.ids)
-        if len(found.absent) == len(self.ids):
-            self._ask(found.absent, in_flight)
+        if not len(self.ids):
             return
-        self.values, self.status = found.values, found.status
-        parts, asked = self.servers.split(self.ids), np.zeros(len(self.ids), dtype=np.bool_)
-        asked[found.absent] = True
-        for transport, mine in parts:
-            if not asked[mine].any() and not cache.confirmed(transport, started):
-                asked[mine[0]] = True
-        self._ask(np.flatnonzero(asked), in_flight)
-        used = [transport for transport, mine in parts if not asked[mine].all()]
-        if cache.holds(found) and all(cache.confirmed(transport, started) for transport in used):
-            self.cached = len(asked) - int(np.count_nonzero(asked))
-        else:
-            self._ask(np.flatnonzero(~asked), in_flight)
-
-    def _ask(self, rows: Ids, in_flight: int) -> None:
-        """Ask for ``rows`` until each has a final status."""
-        if not len(rows):
-            return
+        rows = self._all
         tries = Tries(self.deadline)
         while True:
             rows, error = self._one_round(rows, in_flight * len(self.servers))
@@ -105,28 +90,28 @@ class Fetch:
         """Ask once for ``rows``; return those to ask for again, and why."""
         parts = deque(self._parts(rows))
         alone = len(parts) == 1
-        flying: deque[tuple[Transport, Ids, Pending, float]] = deque()
+        flying: deque[tuple[_Part, Pending, float]] = deque()
         again: list[Ids] = []
         why: CrossMediaError = DeadlineExceeded("")
         while parts or flying:
             while parts and len(flying) < in_flight:
-                transport, part = parts.popleft()
+                part = parts.popleft()
                 asked_at = time.monotonic()
-                flying.append((transport, part, self._start(transport, part, alone), asked_at))
-            transport, part, call, asked_at = flying.popleft()
+                flying.append((part, self._start(part, alone), asked_at))
+            part, call, asked_at = flying.popleft()
             try:
-                reply = self.accept(transport, call.result(), self.ids[part])
+                reply = self.accept(part.transport, call.result(), part.ids)
             except (ServerUnavailable, Overloaded) as error:
                 self.retries += 1
-                again.append(part)
+                again.append(part.rows)
                 why = error
                 continue
-            self._take(part, reply, transport)
+            self._take(part, reply)
             if self.cache is not None:
-                self.cache.take(transport, reply, self.ids[part], asked_at)
-            late = np.isin(reply.status, TRANSIENT) if reply.status.max() >= min(TRANSIENT) else part[:0]
-            if late.any():
-                again.append(waiting := part[late])
+                self.cache.take(part.transport, reply, part.ids, asked_at)
+            if reply.status.max() >= min(TRANSIENT):
+                late = np.isin(reply.status, TRANSIENT)
+                again.append(waiting := part.rows[late])
                 # FAILED is above TIMED_OUT: the last try may have no time to find out what an earlier one did.
                 self._late[waiting] = np.maximum(self._late[waiting], reply.status[late])
                 first = int(waiting[0])
@@ -135,18 +120,24 @@ class Fetch:
                 )
         return (np.concatenate(again) if again else rows[:0]), why
 
-    def _parts(self, rows: Ids) -> list[tuple[Transport, Ids]]:
+    def _parts(self, rows: Ids) -> list[_Part]:
         """Rows that go into one call each; the servers take turns, so that all are busy from the start."""
+        ids = self.ids if rows is self._all else self.ids[rows]
+        if len(self.servers) == 1 and len(ids) <= self.step:
+            return [_Part(self.servers.transports[0], rows, ids)]
         of_servers = [
-            [(transport, rows[mine[start : start + self.step]]) for start in range(0, len(mine), self.step)]
-            for transport, mine in self.servers.split(self.ids[rows])
+            [
+                _Part(transport, rows[mine[start : start + self.step]], ids[mine[start : start + self.step]])
+                for start in range(0, len(mine), self.step)
+            ]
+            for transport, mine in self.servers.split(ids)
         ]
         return [part for part in chain.from_iterable(zip_longest(*of_servers)) if part is not None]
 
-    def _take(self, part: Ids, reply: VectorsReply, transport: Transport) -> None:
+    def _take(self, part: _Part, reply: VectorsReply) -> None:
         """Put the rows of a reply in their places; a reply that holds all of them is taken as it is."""
-        dim = reply.values.shape[1]
-        if len(part) == len(self.ids):
+        dim, address = reply.values.shape[1], part.transport.address
+        if len(part.rows) == len(self.ids):
             self.values, self.status = reply.values, reply.status
             return
         if len(self.status) != len(self.ids):
@@ -154,17 +145,17 @@ class Fetch:
                 self.values = np.zeros((len(self.ids), dim), dtype=self.asked.dtype)
             except MemoryError:
                 what = f"{len(self.ids)} vectors of {dim} numbers, of {reply.version}, do not fit into memory here"
-                raise broken(transport.address, what) from None
+                raise broken(address, what) from None
             self.status = np.zeros(len(self.ids), dtype=np.uint8)
         elif dim != self.values.shape[1]:
-            raise broken(transport.address, f"some of its vectors have {dim} numbers, others {self.values.shape[1]}")
+            raise broken(address, f"some of its vectors have {dim} numbers, others {self.values.shape[1]}")
         elif not self.status.flags.writeable:  # they are the former reply's own bytes
             self.values, self.status = self.values.copy(), self.status.copy()
-        self.values[part], self.status[part] = reply.values, reply.status
+        self.values[part.rows], self.status[part.rows] = reply.values, reply.status
 
-    def _start(self, transport: Transport, part: Ids, alone: bool) -> Pending:
-        block = self.ids[part].astype("<i8").tobytes()
+    def _start(self, part: _Part, alone: bool) -> Pending:
+        way, block = part.transport, np.ascontiguousarray(part.ids, dtype="<i8").tobytes()
         request = pb.GetVectorsRequest(version=self.asked.version, image_ids=block, dtype=DTYPE_CODES[self.asked.dtype])
-        start = getattr(transport, "get_vectors_alone", transport.get_vectors) if alone else transport.get_vectors
+        start = getattr(way, "get_vectors_alone", way.get_vectors) if alone else way.get_vectors
         pending: Pending = start(request, self.deadline.left())
         return pending

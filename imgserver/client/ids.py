@@ -31,7 +31,7 @@ def as_ids(image_ids: Sequence[Any] | npt.NDArray[Any]) -> Ids:
     if ids.ndim != 1:
         raise InvalidRequest(f"Image ids must be a flat list of whole numbers; got shape {ids.shape}.")
     if ids.dtype.kind == "i":
-        ids = ids.astype(np.int64)
+        ids = ids.astype(np.int64, copy=False)
         if ids.min() < NULL_IMAGE:
             raise InvalidRequest(f"Image id {ids.min()} is negative; ids are 0 or more, and -1 stands for no image.")
         return ids

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any, TypeVar
 
 from crossmedia.errors import DeadlineExceeded, VersionMismatch
@@ -18,6 +18,7 @@ Part = TypeVar("Part", bound=Any)
 MAX_MESSAGE_BYTES = 256 << 20
 
 
+@lru_cache(1024)  # of few versions, asked of each reply
 def dim_in(version: str) -> int | None:
     """Numbers in a vector, as the end of its version says; None where it does not."""
     return Version.parse(version).dim or None

@@ -34,6 +34,7 @@ from crossmedia.version import Version
 from crossmedia.words import counted
 
 if TYPE_CHECKING:
+    from crossmedia.imgserver.offline.own_nets import kept_recipe
     from crossmedia.imgserver.offline.plan import PrecomputeConfig
     from crossmedia.imgserver.offline.precompute import PrecomputeResult, StoreEmbedder
 
@@ -61,10 +62,10 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 )
 @click.option(
     "--backbone",
-    default="efficientnet_lite0",
     help="CNN that makes the features: efficientnet_lite0, torchvision:<model>, timm:<model>, onnx:<file>, "
-    "hf:<folder>; #bf16 behind the name computes in bfloat16, which is faster and makes another version; #photometry "
-    "adds numbers of the pixels.",
+    "hf:<folder>; #bf16 behind the name computes in bfloat16, #int8 in 8 bits, which are faster and make other "
+    "versions; #photometry adds numbers of the pixels. When it is not given that of the active version is kept, "
+    "efficientnet_lite0 for a new store.",
 )
 @text_options
 @manifest_option
@@ -128,7 +129,7 @@ BEHIND_REQUESTS = 10  # niceness of offline work beside a server
 def precompute(
     store: Path,
     catalogue: str | None,
-    backbone: str,
+    backbone: str | None,
     dim: int | None,
     ids: Path | None,
     new_head: bool,
@@ -165,6 +166,7 @@ def precompute(
     from crossmedia.imgserver.offline.plan import PrecomputeConfig
     from crossmedia.imgserver.offline.precompute import StoreEmbedder
     from crossmedia.imgserver.offline.shards import Job
+    from crossmedia.imgserver.vision.efficientnet_lite import DEFAULT
     from crossmedia.imgserver.vision.photo_source import PhotoSource
 
     machine = machine_of(texts_and_machine)
@@ -173,7 +175,8 @@ def precompute(
         photos, backbone = text_source(store, **texts_and_machine)
     only = read_ids(ids, photos.names()) if ids else None
     if into_files:
-        job, ray = Job(out, photos, backbone, only), engine == "ray"
+        ray = engine == "ray"
+        job = Job(out, photos, backbone or (kept_recipe(store) if ray else DEFAULT), only)
         found = embed_files(
             *(job, part or "1/1"), machine=machine, on_ray=ray, ray_address=ray_address, head_file=head_file
         )

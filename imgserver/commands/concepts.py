@@ -183,13 +183,18 @@ def rename(name: str, new: str, store: Path, version: str, card: Path | None, as
     from crossmedia.imgserver.head_files import save_card
 
     changed = _card(store, version, card).renamed(name, new)
+    called = changed.concepts[changed.place(new.strip())]
     if card is not None:
         with replacing(card) as part:
             part.write_bytes(changed.to_bytes())
     else:
         with held_store(store) as opened:
             save_card(opened, changed)
-    say({"head": changed.head, "name": name, "new": new}, as_json, f"{name} is now {new}, of {changed.head}")
+    photos = ", ".join(map(str, called.most[:3]))
+    shown = f"; photos {photos} have the most of it ('imgserver concepts show' draws them)" if photos else ""
+    untested = (f"nothing tests a name that is given{shown}",) if called.given else ()
+    text = f"{name} is now {called.name}, of {changed.head}"
+    say({"head": changed.head, "name": name, "new": called.name}, as_json, text, *untested)
 
 
 @click.group(cls=Group)
@@ -208,7 +213,7 @@ def _pixels(sample: Sample, catalogue: str, roots: tuple[str, ...]) -> PixelNumb
         BadInput: the features have them, or are of no photos; or too few photos can be read.
     """
     from crossmedia.imgserver.concepts.pixels import read_pixels
-    from crossmedia.imgserver.vision.backbones import get_backbone
+    from crossmedia.imgserver.vision.backbones import get_backbone, without_endings
     from crossmedia.imgserver.vision.photo_source import PhotoSource
     from crossmedia.version import TEXT
 
@@ -218,7 +223,7 @@ def _pixels(sample: Sample, catalogue: str, roots: tuple[str, ...]) -> PixelNumb
         raise BadInput(f"What {sample.features.name} was made of has no pixels that are known; leave out --catalogue.")
     source = PhotoSource(catalogue, roots=roots)
     opened = source.open()
-    how = get_backbone(sample.features.recipe).preprocessing
+    how = get_backbone(without_endings(sample.features.recipe)).preprocessing
     return read_pixels(
         sample.items.ids, lambda image_id: opened.read(image_id, source.limits.max_bytes), how, source.limits
     )

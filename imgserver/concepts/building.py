@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from crossmedia.concepts import CONCEPTS, MAX_NAME, Concept, ConceptCard, Refused
+from crossmedia.concepts import CONCEPTS, MAX_NAME, Concept, ConceptCard, Refused, one_line
 from crossmedia.errors import BadInput
 from crossmedia.imgserver.concepts.choosing import Choice, choose
 from crossmedia.imgserver.concepts.dictionary import RETURNS, FreeCodes, free_codes
@@ -182,7 +182,7 @@ def _probes(
     room = MOST - REST - MOST_FREE - before.shape[1]
     chosen = choose(Scale.of(outputs)(outputs), Scale.of(before)(before), order, room)
     concepts = tuple(
-        Concept(_short(t.name), t.kind, t.source, t.value, counts[v], auc=float(measured.auc[v]))
+        Concept(one_line(t.name), t.kind, t.source, t.value, counts[v], auc=float(measured.auc[v]))
         for v, t in ((v, traits[v]) for v in chosen.taken)
     )
     refused = tuple(
@@ -197,7 +197,7 @@ def _too_few(items: Items, asked: Sequence[int]) -> tuple[Refused, ...]:
     """Selling points, and columns without any value, of which too few photos have anything to be judged by."""
     judged, least = set(asked), least_photos(len(items.ids))
     points = [
-        Refused("point", _short(trait.name), len(rows), f"{LEAST_EXAMPLES} photos of several products are asked for")
+        Refused("point", one_line(trait.name), len(rows), f"{LEAST_EXAMPLES} photos of several products are asked for")
         for place, (trait, rows) in enumerate(zip(items.traits, items.rows, strict=True))
         if trait.kind == "point" and place not in judged
     ]
@@ -209,11 +209,6 @@ def _too_few(items: Items, asked: Sequence[int]) -> tuple[Refused, ...]:
 
 def _stage(trait: Trait) -> int:
     return 0 if trait.kind == "point" else 2 if trait.word else 1
-
-
-def _short(name: str) -> str:
-    """A name that is one: of one line, and not longer than names are."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in name).split())[:MAX_NAME].strip() or "?"
 
 
 def _reasons(measured: Measured, chosen: Choice) -> dict[int, str]:
@@ -250,7 +245,7 @@ def _free(codes: FreeCodes, left: Affine, over: Floats, scaled: Floats, words: W
     chosen = sorted(range(len(names)), key=lambda code: not names[code])[:MOST_FREE]
     concepts = tuple(
         Concept(
-            _short(names[code][0].text) if names[code] else f"unnamed {number}",
+            one_line(names[code][0].text) if names[code] else f"unnamed {number}",
             "free",
             photos=len(naming_photos(values[:, code], least)),
             stability=float(codes.stability[code]),
@@ -302,6 +297,6 @@ def _shown(concept: Concept, values: Floats, ids: Ids, mean: float, deviation: f
     order = np.argsort(-values, kind="stable")
     most = order[:SHOWN] if concept.kind != "free" else [place for place in order[:SHOWN] if values[place] > 0]
     least = () if concept.kind == "free" else order[::-1][:SHOWN]
-    return replace(
-        concept, mean=mean, deviation=deviation, most=tuple(ids[most].tolist()), least=tuple(ids[list(least)].tolist())
-    )
+    clear = float(np.median(values[order[: concept.photos]])) / deviation if concept.kind == "free" else None
+    shown = replace(concept, most=tuple(ids[most].tolist()), least=tuple(ids[list(least)].tolist()))
+    return replace(shown, clear=clear, mean=mean, deviation=deviation)

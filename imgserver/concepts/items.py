@@ -152,15 +152,17 @@ def read_items(table: ItemTable, names: ImageNames | None, photos: Ids, points: 
         found = texts(Column(content[table.text], table.text, table.path)).take(pa.array(row)).to_pylist()
         for at, text in zip(place.tolist(), found, strict=True):
             _note(said, ((Trait("probe", table.text, word, True), at) for word in words_of(text or "")))
+    known = np.zeros(len(photos), dtype=np.bool_)
+    known[place] = True
     if points is not None:
-        _note(said, _points(points, table.key, names, photos))
+        examples, lost = _points(points, table, names, photos, known)
+        _note(said, examples)
+        passed += lost
     empty = [name for name in (*table.columns_of_values, table.text) if name and name not in {t.source for t in said}]
     passed += tuple(f"the column {name!r} of {table.path} says nothing of the photos that there are" for name in empty)
     groups = _groups(content, table, row, place, len(photos))
     ordered = sorted(said, key=lambda trait: (trait.kind, trait.word, trait.source, -len(said[trait]), trait.value))
     rows = tuple(np.array(sorted(said[trait]), dtype=np.int64) for trait in ordered)
-    known = np.zeros(len(photos), dtype=np.bool_)
-    known[place] = True
     return Items(photos, groups, tuple(ordered), rows, passed).only(known)
 
 
@@ -205,6 +207,10 @@ def _rows_of_photos(column: Column, names: ImageNames | None, photos: Ids) -> tu
     place = np.searchsorted(photos, ids)
     place[place == len(photos)] = 0
     there = np.flatnonzero((photos[place] == ids) & (ids != NULL_IMAGE)) if len(photos) else np.zeros(0, np.int64)
+    known, stored = (len(np.unique(cells.parents[of])) for of in (ids != NULL_IMAGE, there))
+    if stored < known:
+        count = f"{known - stored} of {len(column.values)} rows of {column.where}"
+        unknown = (*unknown, f"passed over {count} with photos that the store does not hold")
     return cells.parents[there], place[there], (*passed, *unknown)
 
 
@@ -213,15 +219,23 @@ def _note(said: dict[Trait, set[int]], found: Iterable[tuple[Trait, int]]) -> No
         said.setdefault(trait, set()).add(place)
 
 
-def _points(file: Path, key: str, names: ImageNames | None, photos: Ids) -> list[tuple[Trait, int]]:
-    """Examples of selling points.
+def _points(
+    file: Path, table: ItemTable, names: ImageNames | None, photos: Ids, known: Flags
+) -> tuple[list[tuple[Trait, int]], tuple[str, ...]]:
+    """Examples of selling points, and sentences on those that nothing can be learnt from.
+
+    Args:
+        file: that names them.
+        table: of the items, whose key it shares.
+        names: what photos are called; None: by their ids.
+        photos: that there are, ascending, shape (n,).
+        known: which of them the table of the items has, shape (n,).
 
     Raises:
         BadInput: the file cannot be read, names no point, or a point has no example among the photos.
     """
-    table = PointTable(str(file), POINT, key)
-    content = table.columns()
-    row, place, _ = _rows_of_photos(Column(content[key], key, str(file)), names, photos)
+    content = PointTable(str(file), POINT, table.key).columns()
+    row, place, passed = _rows_of_photos(Column(content[table.key], table.key, str(file)), names, photos)
     called = [name.strip() if name else "" for name in texts(Column(content[POINT], POINT, str(file))).to_pylist()]
     if not any(called):
         raise BadInput(f"The column {POINT!r} of {file} names no selling point in any of its rows.")
@@ -229,7 +243,12 @@ def _points(file: Path, key: str, names: ImageNames | None, photos: Ids) -> list
     lost = Counter(filter(None, called)).keys() - {trait.value for trait, _ in found}
     if lost:
         raise BadInput(f"The selling point {min(lost)!r} of {file} has no example that is a photo of the store.")
-    return [(trait, spot) for trait, spot in found if trait.value]
+    strange = len({at for at, spot in zip(row.tolist(), place.tolist(), strict=True) if called[at] and not known[spot]})
+    if strange:
+        passed += (
+            f"passed over {strange} of {len(called)} rows of {file} with photos that {table.path} has no row of",
+        )
+    return [(trait, spot) for trait, spot in found if trait.value], passed
 
 
 def _groups(content: pa.Table, table: ItemTable, row: Places, place: Places, n: int) -> Places:

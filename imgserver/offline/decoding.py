@@ -42,7 +42,7 @@ def decoded(catalogue: Catalogue, backbone: Backbone, decoders: Decoders, ids: I
     """Photos in the order of ``ids``, read in threads and decoded, about ``ahead`` of them before they are taken."""
     # Python runs one thread at a time: where the GPU decodes, more of them would only wait for each other.
     decoding = backbone.preprocessing.jpeg == "pillow"
-    threads = max(catalogue.readers, decoders.workers if decoding else min(decoders.workers, READING))
+    threads = max(catalogue.readers, decoders.threads if decoding else min(decoders.workers, READING))
     size = max(1, min(BLOCK, ahead // (2 * threads), len(ids) // (2 * threads)))
     blocks = (ids[start : start + size] for start in range(0, len(ids), size))
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:

@@ -21,6 +21,7 @@ from crossmedia.arguments import check_places, check_whole, must
 from crossmedia.errors import BadInput
 from crossmedia.imgserver.offline.decoding import batched, decoded, in_order
 from crossmedia.imgserver.offline.head_vectors import few_numbers, make_vectors
+from crossmedia.imgserver.offline.own_nets import kept_recipe, own_recipe
 from crossmedia.imgserver.offline.plan import Plan, PrecomputeConfig, make_plan
 from crossmedia.imgserver.offline.rejects import write_rejects
 from crossmedia.imgserver.offline.texts import check_kind, text_batches, texts_per_s
@@ -77,7 +78,7 @@ class PrecomputeResult:
 def precompute(
     store: str | Path,
     catalogue: str | Path | PhotoSource,
-    backbone: str = "efficientnet_lite0",
+    backbone: str | None = None,
     *,
     dim: int | None = None,
     ids: Collection[int] | None = None,
@@ -92,7 +93,8 @@ def precompute(
     Args:
         store: folder of features and vectors; made if it is not there.
         catalogue: path or URL of the photos; or how they are read, where the limits are not the usual ones.
-        backbone: the CNN that makes the features: ``efficientnet_lite0``, ``torchvision:<model>``, ``onnx:<file>``.
+        backbone: the CNN that makes the features: ``efficientnet_lite0``, ``torchvision:<model>``, ``onnx:<file>``;
+            None keeps that of the active version, and is ``efficientnet_lite0`` for a new store.
         dim: numbers in a vector; None keeps the head of the active version, and is 64 where there is none to keep.
         ids: embed just these image ids; None is the whole catalogue.
         new_head: fit the PCA anew on the photos that are there now, which makes another version.
@@ -114,7 +116,8 @@ def precompute(
         (243, 0)
     """
     check_places(store=store, **({} if isinstance(catalogue, PhotoSource) else {"catalogue": catalogue}))
-    must(isinstance(backbone, str), "backbone", backbone, "the name of a CNN, as a str")
+    if backbone is not None:
+        must(isinstance(backbone, str), "backbone", backbone, "the name of a CNN, as a str")
     must(isinstance(machine, Machine), "machine", machine, "a Machine, such as Machine(threads=2)")
     if dim is not None:
         check_whole("dim", dim)
@@ -133,7 +136,7 @@ class StoreEmbedder:
     Args:
         store: folder; made if it is not there.
         photos: how they are read; or texts, a ``TextSource``.
-        backbone: name of the CNN; or of a text encoder, behind ``text:``.
+        backbone: name of the CNN, None for that of the active version; or of a text encoder, behind ``text:``.
         machine: what is taken of this machine.
 
     Raises:
@@ -145,15 +148,17 @@ class StoreEmbedder:
         self,
         store: str | Path,
         photos: PhotoSource,
-        backbone: str,
+        backbone: str | None,
         machine: Machine = Machine(),  # noqa: B008  frozen
     ):
         self._began, self._limits, self._machine = time.monotonic(), photos.limits, machine
         self.catalogue = photos.open()
+        backbone = kept_recipe(Path(store)) if backbone is None else backbone
         if backbone.startswith(TEXT) and isinstance(self.catalogue, TextCatalogue):
             from crossmedia.imgserver.vision.text_backbones import own_encoder  # and scipy, for texts alone
 
             backbone = own_encoder(Path(store), self.catalogue, backbone.removeprefix(TEXT))
+        backbone = own_recipe(Path(store), self.catalogue, backbone, self._limits, machine.decoders)
         self.backbone = any_backbone(backbone, Path(store))
         self.store = Store(store)
         try:

@@ -18,6 +18,7 @@ from crossmedia.errors import BadInput
 from crossmedia.imgserver.head import Head
 from crossmedia.imgserver.offline.decoding import batched, decoded, in_order
 from crossmedia.imgserver.offline.image_ids import wanted_ids
+from crossmedia.imgserver.offline.own_nets import with_file_kept
 from crossmedia.imgserver.offline.shard_files import FEATURES, VECTORS, ShardFiles
 from crossmedia.imgserver.shards import SHARDS, shards_of
 from crossmedia.imgserver.storage.records import Ids, Rows, Space, places_in, spread
@@ -90,7 +91,7 @@ class Job:
     Attributes:
         folder: of everything that is embedded, shared by all.
         photos: how they are read.
-        backbone: name of the CNN.
+        backbone: name of the CNN; one in ``#int8`` with its file, which is copied into ``folder``.
         only: image ids, shape (n,); None is the whole catalogue.
     """
 
@@ -111,7 +112,7 @@ class OpenJob:
     def __init__(self, job: Job):
         self.job = job
         self.photos = job.photos.open()
-        self.backbone = get_backbone(job.backbone)
+        self.backbone = get_backbone(with_file_kept(job.folder, job.backbone), job.folder)
         self.files = ShardFiles(job.folder, FEATURES, self.backbone.version)
 
     def of_part(self, part: JobPart) -> Ids:

@@ -174,7 +174,7 @@ def engine(subject: Subject) -> Finding:
     for space in store.index.spaces("feature"):
         if engine_state(store.folder / "engine" / f"{space.name}.xml") != "whole":
             continue
-        backbone = get_backbone(space.recipe)
+        backbone = get_backbone(space.recipe, store.folder)
         if isinstance(backbone.graph, OnnxGraph) or backbone.version != space.name:
             continue
         pixels = decode(built_in_photo(), backbone.preprocessing, ImageLimits())[None].copy()

@@ -50,10 +50,10 @@ class PhotoReader:
         self.callers_decoders.close()
 
     def at_once(self, *, brought: bool) -> int:
-        """How many photos are read and decoded at once, of callers or of the catalogue."""
+        """How many photos are read, or wait for a process that decodes, at once, of callers or of the catalogue."""
         if brought:
             return self.callers_decoders.workers
-        return max(self.catalogue.readers if self.catalogue else 0, self.decoders.workers)
+        return max(self.catalogue.readers if self.catalogue else 0, self.decoders.threads)
 
     def list_again(self) -> bool:
         """List the catalogue again if it changed; return whether it did.

@@ -202,7 +202,7 @@ class ImageService:
             wire.SEARCH.name: lambda *call: pb.SearchResponse.FromString(self.searching.search(*call)),
             wire.GET_THUMBNAILS.name: self.thumbnails.draw,
             wire.GET_CONCEPTS.name: self._concepts,
-            wire.LIST_IMAGES.name: lambda *call: self.listing.images(*call, self._max_ids_per_call),
+            wire.LIST_IMAGES.name: lambda request, caller: self.listing.images(request, caller, self._max_ids_per_call),
             wire.LIST_VERSIONS.name: self.listing.versions,
             wire.ACTIVATE_VERSION.name: self.listing.activate,
         }

@@ -60,7 +60,7 @@ class Words:
         recipe, photos = model.features.recipe, model.features.name
         with self._lock:
             if photos not in self._towers:
-                if (here := any_backbone(recipe).version) != photos:
+                if (here := any_backbone(recipe, self._folder).version) != photos:
                     raise StoreError(f"The model {recipe} is {here} here; the store holds features of {photos}.")
                 texts = TEXT + without_endings(recipe)
                 self._towers[photos] = Embedder(

@@ -29,7 +29,7 @@ def contact_sheet(rows: Sequence[Sequence[Cell]]) -> bytes:
     for line, row in enumerate(rows):
         for column, (jpeg, text) in enumerate(row):
             left, top = GAP + column * step, GAP + line * height
-            if (photo := _opened(jpeg)) is None:
+            if (photo := opened_small(jpeg)) is None:
                 draw.rectangle((left, top, left + SIDE, top + SIDE), fill=GREY)
             else:
                 photo.thumbnail((SIDE, SIDE))
@@ -50,7 +50,8 @@ def small(photo: bytes | None) -> bytes | None:
         return None
 
 
-def _opened(jpeg: bytes | None) -> Image.Image | None:
+def opened_small(jpeg: bytes | None) -> Image.Image | None:
+    """A small picture that somebody sent; None if there is none, or what was sent is no small picture."""
     try:
         return open_image(jpeg, LIMITS, 0) if jpeg else None
     except (CorruptImage, ImageTooLarge):

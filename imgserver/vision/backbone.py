@@ -24,6 +24,7 @@ TORCHVISION, TIMM, ONNX, HF = "torchvision:", "timm:", "onnx:", "hf:"
 NVJPEG = "#nvjpeg"  # in the recipe of a backbone whose JPEGs the GPU decodes
 # Ends of the recipe and the version of a backbone that computes in bfloat16, or on GPUs in TF32: products of 10 bits.
 BF16, TF32 = "#bf16", "#tf32"
+INT8 = "#int8"  # of one whose products are of 8 bits, as a file has it
 
 
 def backbone_version(
@@ -68,6 +69,7 @@ class Backbone:
         rest: what else changes its features; part of the version.
         bf16: compute in bfloat16 instead of float32: other features, so another version.
         tf32: let GPUs multiply in TF32: another version, too.
+        int8: file of the same net in 8 bits, which runs in its place: another version; None: there is none.
         photometry: the numbers of ``ANCHORS`` stand behind those of the net: other features, another version.
     """
 
@@ -80,13 +82,15 @@ class Backbone:
     rest: str = ""
     bf16: bool = False
     tf32: bool = False
+    int8: Path | None = None
     photometry: bool = False
 
     @cached_property
     def version(self) -> str:
-        """``<name>@<12 hex of sha256(weights, preprocessing)>[#bf16|#tf32][#photometry]``."""
+        """``<name>@<12 hex of sha256(weights, preprocessing)>[#bf16|#tf32|#int8][#photometry]``."""
         base = backbone_version(self.name, self.weights, self.preprocessing, self.rest)
-        return base + BF16 * self.bf16 + TF32 * self.tf32 + PHOTOMETRY * self.photometry
+        form = BF16 * self.bf16 + TF32 * self.tf32 + INT8 * (self.int8 is not None)
+        return base + form + PHOTOMETRY * self.photometry
 
     @property
     def space(self) -> Space:

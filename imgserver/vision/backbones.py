@@ -8,7 +8,8 @@ onnx:model.onnx                            any ONNX file, with its preprocessing
 hf:clip-folder                             the image tower of CLIP or SigLIP, from a folder or by its name on the hub
 
 Any of them with #bf16 behind it computes in bfloat16: up to twice as fast where the processor knows it, and a version
-of its own. So does #tf32 on GPUs, where matrix units then take the products of float32 with 10 bits.
+of its own. So does #tf32 on GPUs, where matrix units then take the products of float32 with 10 bits. #int8 computes in
+8 bits on CPUs, over twice as fast; it is calibrated on photos, see ``int8``.
 #nvjpeg has the GPU decode plain JPEGs, where cores alone do not keep up with it: other pixels, another version.
 #photometry, the last of them, puts a dozen numbers of the pixels behind those of the net: brightness, warmth, …
 """
@@ -32,22 +33,30 @@ from crossmedia.imgserver.vision.backbone import (
     OnnxGraph,
 )
 from crossmedia.imgserver.vision.efficientnet_lite import DEFAULT, efficientnet_lite0
+from crossmedia.imgserver.vision.int8 import Int8Name, int8_backbone
 from crossmedia.version import PHOTOMETRY, TEXT
 
 
-def get_backbone(recipe: str) -> Backbone:
+def get_backbone(recipe: str, store: Path | None = None) -> Backbone:
     """The backbone of that name; weights that torchvision publishes are fetched when they are not here yet.
+
+    Args:
+        recipe: see the top of this file.
+        store: folder of a store whose own calibrated nets may be named.
 
     Raises:
         BadInput: there is no such backbone, or its files cannot be had or read.
+        StoreError: the store's calibrated net has gone, or is damaged.
     """
     if PHOTOMETRY in recipe.removesuffix(PHOTOMETRY):
         raise BadInput(f"{recipe} cannot be: {PHOTOMETRY} is the last ending of a name, and stands there once.")
     if recipe.endswith(PHOTOMETRY):
-        plain = get_backbone(recipe.removesuffix(PHOTOMETRY))
+        plain = get_backbone(recipe.removesuffix(PHOTOMETRY), store)
         if plain.preprocessing.jpeg == "nvjpeg":
             raise BadInput(f"{recipe} cannot be: {PHOTOMETRY} takes pixels that cores decode. Leave out {NVJPEG}.")
         return plain.with_photometry()
+    if (named := Int8Name.parse(recipe)) is not None:
+        return int8_backbone(get_backbone(named.net), named, store)
     if recipe.endswith(NVJPEG):
         plain = get_backbone(recipe.removesuffix(NVJPEG))
         if isinstance(plain.graph, OnnxGraph):
@@ -56,7 +65,7 @@ def get_backbone(recipe: str) -> Backbone:
     for form in (BF16, TF32):
         if recipe.endswith(form):
             plain = get_backbone(recipe.removesuffix(form))
-            if plain.bf16 or plain.tf32:
+            if plain.bf16 or plain.tf32 or plain.int8:
                 raise BadInput(f"{recipe} names more than one format of numbers. Give one: {BF16} or {TF32}.")
             if form == TF32 and isinstance(plain.graph, OnnxGraph):
                 raise BadInput(f"{recipe} is no net of torch, which alone computes in TF32. Leave out {TF32}.")
@@ -88,7 +97,10 @@ def get_backbone(recipe: str) -> Backbone:
 
 def without_endings(recipe: str) -> str:
     """The name of a model alone, without how its numbers are computed: that of the texts' tower beside the photos'."""
-    for ending in (PHOTOMETRY, NVJPEG, BF16, TF32):
+    recipe = recipe.removesuffix(PHOTOMETRY)
+    if (named := Int8Name.parse(recipe)) is not None:
+        return named.net
+    for ending in (NVJPEG, BF16, TF32):
         recipe = recipe.removesuffix(ending)
     return recipe
 
@@ -98,14 +110,14 @@ def any_backbone(recipe: str, store: Path | None = None) -> AnyBackbone:
 
     Args:
         recipe: see the top of this file, and of ``text_backbones``.
-        store: folder of a store whose own text encoders may be named.
+        store: folder of a store whose own text encoders and calibrated nets may be named.
 
     Raises:
         BadInput: as ``get_backbone``.
         StoreError: the store's encoder has gone, or is damaged.
     """
     if not recipe.startswith(TEXT):
-        return get_backbone(recipe)
+        return get_backbone(recipe, store)
     from crossmedia.imgserver.vision.text_backbones import text_backbone
 
     return text_backbone(recipe.removeprefix(TEXT), store)

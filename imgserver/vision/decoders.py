@@ -33,6 +33,7 @@ MAX_ANSWER_S = 60  # by the clock, for a worker that sleeps; one that works ends
 ENDING_S = 5.0  # from the end of its socket to its exit code, on a busy machine
 WORKER = "crossmedia.imgserver.vision.decode_worker"
 PROCESS_CLOCK = 2  # of Linux, below ~pid << 3: clock_getcpuclockid(3), which Python has for threads alone
+SPARE, SPARE_SHARE = 2, 4  # threads beside those that wait for a process: two, or one for so many processes
 TRIES = 2  # of a photo whose worker was ended by somebody else
 MAX_ANSWER = 16 << 20  # bytes; pixels of 224 x 224 are 150 KB
 CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGSYS}
@@ -86,6 +87,11 @@ class Decoders:
             self._changed.notify_all()
         for worker in idle:
             worker.end()
+
+    @property
+    def threads(self) -> int:
+        """Threads that keep all processes at work: some read a photo, or hand one over, while others wait for one."""
+        return self.workers + max(SPARE, self.workers // SPARE_SHARE)
 
     def pixels(self, data: bytes, preprocessing: Preprocessing) -> Pixels:
         """As ``decode``.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,14 +19,17 @@ from crossmedia.disk import hash_of, replacing
 from crossmedia.errors import BadInput
 from crossmedia.imgserver.text.reading import Text
 from crossmedia.imgserver.vision.backbone import NVJPEG, TF32, Backbone, OnnxGraph
-from crossmedia.imgserver.vision.decode import Pixels, Preprocessing
+from crossmedia.imgserver.vision.decode import Pixels
 from crossmedia.imgserver.vision.gpu_jpeg import Jpeg
+from crossmedia.imgserver.vision.int8 import check_processor, quantized, read_file
 from crossmedia.imgserver.vision.machine import CPU_BATCH, CPU_IN_FLIGHT, Machine
+from crossmedia.imgserver.vision.onnx_graph import UnsupportedGraph, in_short, onnx_model
+from crossmedia.imgserver.vision.openvino_runtime import runtime
 
 FeatureArray = npt.NDArray[np.float32]
 Picture = Pixels | Jpeg | Text
 Pictures = Pixels | Sequence[Picture]
-FP32_AT_ONCE, BF16_AT_ONCE = 1, 8  # images that one core works on at a time
+FP32_AT_ONCE, NARROW_AT_ONCE = 1, 8  # images that one core works on at a time; narrow: in bf16 and int8
 HASHES = ".hashes"  # beside a converted graph: of its two files
 REQUESTS_A_STREAM = 4  # so that a core goes on with the next while Python, which others hold up, takes a result
 
@@ -69,7 +71,7 @@ def stacked(pictures: Pictures) -> Pixels:
 
 
 class OpenVinoEngine:
-    """The backbone compiled by OpenVINO for this CPU, in fp32, or in bf16 if the backbone says so.
+    """The backbone compiled by OpenVINO for this CPU, in fp32, bf16 or int8 as the backbone says.
 
     Args:
         backbone: what to run.
@@ -77,7 +79,9 @@ class OpenVinoEngine:
         machine: how many threads compute, and the images of a batch.
 
     Raises:
-        BadInput: an ONNX file is none, or does not fit its TOML file; or the backbone computes as GPUs alone do.
+        BadInput: an ONNX file is none, or does not fit its TOML file; or the backbone computes as GPUs alone do, or as
+            other processors do.
+        UnsupportedGraph: OpenVINO lacks an operator of it.
     """
 
     name = "openvino"
@@ -93,19 +97,18 @@ class OpenVinoEngine:
         ov = runtime()
         self.batch, threads = machine.batch, machine.threads
         core = ov.Core()
-        size = backbone.preprocessing.size
-        if isinstance(backbone.graph, OnnxGraph):
-            model, self._output, self._pool = _onnx_model(core, backbone.graph, size, backbone.preprocessing)
-        else:
-            model = _converted(core, backbone, backbone.graph, cache)
-            self._output, self._pool = 0, ""
+        model, self._output, self._pool = graph_of(core, backbone, cache)
         # A stream a core, each with a few images at a time: a fifth more than all cores on one batch, for what one core
         # works on stays in its cache. And an image's feature does not depend on who shares its batch.
         streams = threads or len(os.sched_getaffinity(0))
         config = {"INFERENCE_PRECISION_HINT": "bf16" if backbone.bf16 else "f32", "NUM_STREAMS": str(streams)}
         config["INFERENCE_NUM_THREADS"] = str(streams)
-        self._at_once = BF16_AT_ONCE if backbone.bf16 else FP32_AT_ONCE
-        self._queue = ov.AsyncInferQueue(core.compile_model(model, "CPU", config), REQUESTS_A_STREAM * streams)
+        self._at_once = NARROW_AT_ONCE if backbone.bf16 or backbone.int8 else FP32_AT_ONCE
+        try:
+            compiled = core.compile_model(model, "CPU", config)
+        except RuntimeError as error:
+            raise UnsupportedGraph(f"OpenVINO cannot compile {backbone.recipe}: {in_short(error)}") from error
+        self._queue = ov.AsyncInferQueue(compiled, REQUESTS_A_STREAM * streams)
         self._queue.set_callback(self._take)
         self._lock = threading.Lock()
 
@@ -122,16 +125,35 @@ class OpenVinoEngine:
     def _take(self, request: Any, told: tuple[dict[int, FeatureArray], int]) -> None:
         found, start = told
         values = np.array(request.get_output_tensor(self._output).data, dtype=np.float32)
-        found[start] = _pooled(values, self._pool)
+        found[start] = pooled(values, self._pool)
 
 
-def runtime() -> Any:
-    """OpenVINO."""
-    # Its converter reports usage to its makers unless this package is absent; we tell nobody anything.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
+def graph_of(core: Any, backbone: Backbone, cache: Path | None) -> tuple[Any, int, str]:
+    """OpenVINO's graph of a backbone, from pixels on; the number of its output, and how tokens are pooled.
 
-    return openvino
+    Raises:
+        BadInput: as ``OpenVinoEngine``.
+    """
+    found: tuple[Any, int, str]
+    if isinstance(backbone.graph, OnnxGraph):
+        found = onnx_model(core, backbone.graph, backbone.preprocessing.size, backbone.preprocessing)
+    elif backbone.int8 is None:
+        found = _converted(core, backbone, backbone.graph, cache), 0, ""
+    else:
+        found = None, 0, ""
+    if backbone.int8 is None:
+        return found
+    check_processor(backbone.recipe)
+    read = read_file(backbone.int8)
+    try:
+        return core.read_model(read["graph"], read["weights"]), *found[1:]
+    except RuntimeError as error:
+        raise BadInput(f"OpenVINO cannot read the graph in {backbone.int8}: {str(error)[:300]}") from error
+
+
+def calibrated(net: Backbone, pixels: Pixels) -> bytes:
+    """The file of a net in 8 bits; raises as ``int8.quantized``."""
+    return quantized(graph_of(runtime().Core(), net, None)[0], pixels, net.recipe)
 
 
 def _converted(core: Any, backbone: Backbone, build: Callable[[], nn.Module], cache: Path | None) -> Any:
@@ -176,82 +198,11 @@ def _hashes(graph: Path) -> str:
     return f"{hash_of(graph)} {hash_of(graph.with_suffix('.bin'))}\n"
 
 
-def _onnx_model(core: Any, graph: OnnxGraph, size: int, preprocessing: Preprocessing) -> tuple[Any, int, str]:
-    """The ONNX graph behind its normalisation, the number of its output, and how tokens are pooled."""
-    ov = runtime()
-    from openvino.preprocess import ColorFormat, PrePostProcessor
-
-    model = _read_onnx(core, graph, size)
-    port = model.inputs[0]
-    steps = PrePostProcessor(model)
-    steps.input(0).tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC")).set_color_format(ColorFormat.RGB)
-    steps.input(0).model().set_layout(ov.Layout(graph.layout.upper()))
-    work = steps.input(0).preprocess().convert_element_type(ov.Type.f32)
-    work = work.mean(list(preprocessing.mean)).scale(list(preprocessing.scale))
-    if graph.channels == "bgr":
-        work.convert_color(ColorFormat.BGR)
-    if port.element_type != ov.Type.f32:
-        work.convert_element_type(port.element_type)
-    model = steps.build()
-    names = [output.names for output in model.outputs]
-    number = next((i for i, found in enumerate(names) if graph.output in found), 0) if graph.output else 0
-    return model, number, graph.pool
-
-
-def _read_onnx(core: Any, graph: OnnxGraph, size: int) -> Any:
-    """The graph with a batch of any size.
-
-    Raises:
-        BadInput: it is no ONNX file that OpenVINO reads, or does not take such pictures, or an output is missing.
-    """
-    try:
-        model = core.read_model(graph.path)
-    except RuntimeError as error:
-        raise BadInput(f"OpenVINO cannot read {graph.path}: {str(error)[:300]}") from error
-    inputs = [name for port in model.inputs for name in port.names]
-    if len(model.inputs) != 1 or (graph.input and graph.input not in inputs):
-        raise BadInput(
-            f"{graph.path} has the inputs {', '.join(inputs)}; a backbone takes one, the pictures"
-            + (f", which its TOML file calls {graph.input!r}." if graph.input else ". Export the image part alone.")
-        )
-    outputs = [name for port in model.outputs for name in port.names]
-    if graph.output and graph.output not in outputs:
-        raise BadInput(f"{graph.path} has no output {graph.output!r}; its outputs are: {', '.join(outputs)}.")
-    shape = [-1, 3, size, size] if graph.layout == "nchw" else [-1, size, size, 3]
-    try:
-        model.reshape(shape)
-    except RuntimeError as error:
-        raise BadInput(
-            f"{graph.path} does not take batches of shape {shape}: {str(error)[:300]} Export it with a free batch "
-            f"dimension, and check size and layout in its TOML file."
-        ) from error
-    return model
-
-
-def onnx_feature_dim(graph: OnnxGraph, size: int) -> int:
-    """Numbers in a feature of an ONNX graph.
-
-    Raises:
-        BadInput: the graph cannot be used, or its output is no feature.
-    """
-    model = _read_onnx(runtime().Core(), graph, size)
-    ports = [port for port in model.outputs if graph.output in port.names] or [model.outputs[0]]
-    shape = ports[0].partial_shape
-    rank = shape.rank.get_length() if shape.rank.is_static else 0
-    if rank == 3 and not graph.pool:
-        raise BadInput(
-            f'The output of {graph.path} holds tokens, shape {shape}: add pool = "first" or "mean" to its TOML file.'
-        )
-    place = {2: 1, 3: 2, 4: 1}.get(rank)
-    if place is None or not shape[place].is_static:
-        raise BadInput(f"The output of {graph.path} has the shape {shape}, which is no feature a photo.")
-    return int(shape[place].get_length())
-
-
-def _pooled(values: FeatureArray, pool: str) -> FeatureArray:
+def pooled(values: FeatureArray, pool: str) -> FeatureArray:
+    """One row a photo, shape (n, F), of what a net gives: such rows, maps (n, F, h, w), or tokens (n, T, F)."""
     if values.ndim == 4:
-        pooled: FeatureArray = values.mean(axis=(2, 3))
-        return pooled
+        mean: FeatureArray = values.mean(axis=(2, 3))
+        return mean
     if values.ndim == 3:
         return values[:, 0] if pool == "first" else values.mean(axis=1)
     return values

@@ -19,7 +19,7 @@ import json
 import math
 import re
 import tomllib
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,13 @@ OF_GRAPH = tuple(field.name for field in fields(OnnxGraph) if field.name != "pat
 
 
 def onnx_backbone(recipe: str) -> Backbone:
-    """The net in ``onnx:<file>``, run by OpenVINO on the CPU.
+    """The net in ``onnx:<file>``, run by OpenVINO; by onnxruntime on GPUs, and where OpenVINO lacks an operator of it.
 
     Raises:
         BadInput: a file is missing or wrong; the message names the key.
     """
-    from crossmedia.imgserver.vision.engines import onnx_feature_dim
+    from crossmedia.imgserver.vision.onnx_graph import UnsupportedGraph, onnx_feature_dim
+    from crossmedia.imgserver.vision.onnxruntime_engine import feature_dim
 
     path = Path(recipe.removeprefix(ONNX)).resolve()
     if not path.is_file():
@@ -54,10 +55,17 @@ def onnx_backbone(recipe: str) -> Backbone:
     # Weights above 2 GB lie in files beside the graph.
     beside = (other for other in path.parent.iterdir() if other.name.startswith(path.name) and other.is_file())
     weights = (path, *sorted(other for other in beside if other != path))
-    dim = onnx_feature_dim(graph, preprocessing.size)
     name = "onnx:" + re.sub(r"[^\w.-]", "_", path.stem)
     rest = json.dumps({k: v for k, v in asdict(graph).items() if k != "path"}, sort_keys=True)
-    return Backbone(f"{ONNX}{path}", name, dim, preprocessing, weights, graph, rest)
+    backbone = Backbone(f"{ONNX}{path}", name, 0, preprocessing, weights, graph, rest)
+    try:
+        dim = onnx_feature_dim(graph, preprocessing.size)
+    except UnsupportedGraph as unsupported:
+        try:
+            dim = feature_dim(backbone)
+        except BadInput as error:
+            raise BadInput(f"{unsupported} Nor does onnxruntime run it: {error}") from error
+    return replace(backbone, feature_dim=dim)
 
 
 def _is_number(value: Any) -> bool:

@@ -13,7 +13,7 @@ from crossmedia.errors import BadInput
 from crossmedia.imgserver.text.backbone import Features, TextBackbone, TextEngine
 from crossmedia.imgserver.text.reading import TextReading
 from crossmedia.imgserver.vision.backbone import ONNX, backbone_version
-from crossmedia.imgserver.vision.engines import runtime
+from crossmedia.imgserver.vision.openvino_runtime import runtime
 from crossmedia.imgserver.vision.pooling import Pooling, of_length_1, read_json
 
 MODELS = ("model.onnx", "onnx/model.onnx")

@@ -103,7 +103,7 @@ def measuring_bank() -> Bank:
 
 def pairs() -> Pairs:
     deviations = np.array([2.0, 4.0, 8.0])
-    steps = single_steps(deviations)
+    steps = single_steps(deviations).colour
     features = np.zeros((2, len(steps), WIDTH + len(ANCHORS)), dtype=np.float32)
     features[:, :, [WIDTH + place for place in PLACES]] = steps / 255
     photo = np.repeat([4, 7], len(steps))

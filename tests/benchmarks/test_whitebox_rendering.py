@@ -9,7 +9,16 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from benchmarks.whitebox_rendering import FACTORS, STEPS, embedded, random_changes, rendered, single_steps
+from benchmarks.whitebox_rendering import (
+    FACTORS,
+    LEAST_PART,
+    STEPS,
+    Changes,
+    embedded,
+    random_changes,
+    rendered,
+    single_steps,
+)
 from crossmedia.imgserver.vision.photometry import ANCHORS, photometry
 
 GROCERY = Path(__file__).parents[2] / "examples" / "grocery"
@@ -37,9 +46,30 @@ def test_pixels_stay_pixels() -> None:
 
 def test_steps_are_of_one_factor_each() -> None:
     steps = single_steps(np.array([30.0, 14, 15]))
-    assert steps.shape == (1 + 3 * len(STEPS), 3)
-    assert (steps != 0).sum(axis=1).tolist() == [0] + [1] * 9
-    assert steps[3].tolist() == [30, 0, 0]
+    assert steps.colour.shape == (1 + 3 * len(STEPS), 3)
+    assert (steps.colour != 0).sum(axis=1).tolist() == [0] + [1] * 9
+    assert steps.colour[3].tolist() == [30, 0, 0]
+    assert steps.part.tolist() == [[0, 1, 0, 1]] * 10
+
+
+def test_half_of_the_random_renderings_are_of_a_part() -> None:
+    changes = random_changes(40, np.full(3, 14.0), np.random.default_rng(0))
+    shares = (changes.part[:, 1] - changes.part[:, 0]) * (changes.part[:, 3] - changes.part[:, 2])
+    assert shares[:20].tolist() == [1] * 20
+    assert (shares[20:] >= LEAST_PART).all()
+    assert shares[20:].max() < 1
+    assert changes.part.min() >= 0
+    assert changes.part.max() <= 1
+    assert changes.colour[0].tolist() == [0, 0, 0]
+
+
+def test_a_part_is_rendered_as_it_is_in_the_photo(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(60, 190, (16, 20, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "1.png")
+    photos = dict.fromkeys(range(16), tmp_path / "1.png")
+    changes = Changes(np.zeros((1, 3)), np.array([[0.25, 0.75, 0.1, 0.6]]))
+    embedded(photos, dict.fromkeys(photos, changes), tmp_path / "made")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "made" / "photos" / "3.png")), pixels[4:12, 2:12])
 
 
 def test_renderings_go_through_the_pipeline(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def test_the_report_needs_no_network_and_hides_nothing(page: Path) -> None:
     assert len(re.findall(r'<span class="name">item [0-9]+</span>', html)) > 20, "photos are called by their items"
     assert re.search(r'alt="photo of item [0-9]+ \(image [0-9]+\)"', html)
     assert re.search(r"It counts users with rows of both labels: [0-9,]+ of [0-9,]+ users\.", html)
-    for heading in ("Learning curves", "Where the pictures matter", "nearest neighbours", "What DIN looked at"):
+    for heading in ("never shown in training", "Learning curves", "nearest neighbours", "What din looked at"):
         assert heading in html
 
 
@@ -292,6 +292,7 @@ def test_the_report_in_a_browser(page: Path, tmp_path: Path, width: int) -> None
     """On a screen and on a phone: nothing is wider than the page, and no text, of charts too, is smaller than 10 px."""
     found = in_browser(page.read_text(), tmp_path, width)
     assert found["images"] == found["drawn"] > 40
+    assert found["unsaid"] == 0
     assert found["charts"] == 2
     assert found["dots"] > 1
     assert not found["tooWide"]

@@ -23,12 +23,17 @@ from typing import Any, ClassVar
 
 RUNS = {
     **{"reply": 250_000, "replies": 200_000, "failures": 100_000, "requests": 300_000, "head": 100_000},
-    **{"config": 30_000, "image": 15_000, "catalogue": 5_000, "scores": 100_000},
+    **{"config": 30_000, "image": 15_000, "catalogue": 5_000, "scores": 95_000, "exported": 5_000},
 }
 PHOTOS = Path(__file__).resolve().parents[2] / "examples" / "grocery" / "images"
 MAX_LENGTH = 4096
 MAX_MEMORY_MB = 8192  # pyarrow believes what a Parquet file says of the size of its columns, before it has read them
-COMPILED = "crossmedia.imgserver.storage.hashtable"  # by numba, which knows no counters of a fuzzer
+# By numba, which knows no counters of a fuzzer.
+COMPILED = [
+    *("crossmedia.imgserver.hashing", "crossmedia.imgserver.client.cached_rows"),
+    *(f"crossmedia.imgserver.storage.{name}" for name in ("hashtable", "cluster.codec", "compiled.checksums")),
+    "crossmedia.imgserver.storage.compiled.codebook",
+]
 Target = Callable[[bytes], None]
 
 
@@ -305,7 +310,7 @@ def fuzz_scores(folder: Path) -> tuple[Target, list[bytes]]:
 
     samples = make_samples(folder, 20, 600, {item: item for item in range(20)})
     fit(FitConfig(str(samples), str(folder / "din"), "din", images=False, epochs=1))
-    model = ServedModel.load(folder / "din", ServingConfig(), ImageClient)
+    model = ServedModel.load(folder / "din", "", config=ServingConfig(), client=ImageClient)
     service = ScoringService(Models([model]), Limits(max_candidates=1000))
     answering = Methods(api_of(service), Deadlines())
     names = [*api_of(service).methods, "REST"]
@@ -328,6 +333,7 @@ def fuzz_scores(folder: Path) -> tuple[Target, list[bytes]]:
     typed.inputs.add(name="item_id", datatype="INT64", shape=[1]).contents.int64_contents.append(1)
     load = pb.RepositoryModelLoadRequest(model_name="din")
     load.parameters["canary"].string_param = "5%"
+    load.parameters["trust_native"].string_param = "0f" * 32
     json_form = b'{"inputs": [{"name": "item_id", "datatype": "BYTES", "shape": [1], "data": ["i1"]}]}'
     known: dict[str, list[Any]] = {
         "ModelInfer": [request, typed],
@@ -336,6 +342,48 @@ def fuzz_scores(folder: Path) -> tuple[Target, list[bytes]]:
     known |= {"RepositoryModelLoad": [load], "ModelReady": [pb.ModelReadyRequest(name="din")]}
     seeds = [bytes([names.index(name)]) + one.SerializeToString() for name, of in known.items() for one in of]
     return run, [*seeds, bytes([names.index("REST")]) + json_form]
+
+
+def fuzz_exported(folder: Path) -> tuple[Target, list[bytes]]:
+    """Exported models, as data: BadInput, or a model; their parts one after the other, since an archive has checksums.
+
+    The first byte chooses a part of a good file that the other bytes take the place of, or the whole file.
+    """
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from made_samples import make_samples
+
+    from crossmedia.errors import BadInput
+    from crossmedia.trainer.export.archive import read_parts
+    from crossmedia.trainer.export.exported import Exported, export_model
+    from crossmedia.trainer.fit import FitConfig, fit
+
+    samples = make_samples(folder, 20, 600, {item: item for item in range(20)})
+    fit(FitConfig(str(samples), str(folder / "run"), "mlr", images=False, epochs=1))
+    good = export_model(folder / "run", out=folder / "good.pt2").read_bytes()
+    parts = {name: data for name, data in read_parts(good).items() if not name.startswith(".data")}
+    small = [name for name, data in parts.items() if len(data) < MAX_LENGTH]
+
+    def run(data: bytes) -> None:
+        place = (data[0] if data else 0) % (len(small) + 1)
+        file = folder / "x.pt2"
+        file.write_bytes(data[1:])
+        if place < len(small):
+            write_archive(parts | {small[place]: data[1:]}, file)
+        with contextlib.suppress(BadInput):
+            Exported(file)
+
+    return run, [bytes([place]) + parts[name] for place, name in enumerate(small)]
+
+
+def write_archive(parts: dict[str, bytes], file: Path) -> None:
+    """An archive as PyTorch writes it."""
+    import torch
+
+    writer = torch._C.PyTorchFileWriter(str(file))
+    writer.set_min_version(6)
+    for name, data in parts.items():
+        writer.write_record(name, data, len(data))
+    writer.write_end_of_file()
 
 
 def fuzz_head(folder: Path) -> tuple[Target, list[bytes]]:
@@ -436,7 +484,7 @@ def run_target(name: str, options: list[str]) -> None:
     shared_memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared_memory if os.access(shared_memory, os.W_OK) else None) as made:
         folder = Path(made)
-        with atheris.instrument_imports(include=["imgserver"], exclude=[COMPILED]):
+        with atheris.instrument_imports(include=["crossmedia"], exclude=COMPILED):
             target, seeds = globals()[f"fuzz_{name}"](folder)
         logging.disable(logging.ERROR)
         corpus = folder / "corpus"

@@ -119,4 +119,4 @@ def test_a_model_of_photos_and_titles_gives_reasons_of_both(shop: Path, tmp_path
     assert found.contributions.values.sum() == pytest.approx(logit, abs=1e-5)
     assert any(name.startswith("photo: quality") for name in found.contributions.names)
     assert found.reasons[0][0].term == "title: title: silk"
-    assert found.sentences[0] == "Silk, which many like."
+    assert found.sentences[0] == "Popular here: silk."

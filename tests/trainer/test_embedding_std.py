@@ -2,54 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from made_samples import make_samples
+from made_samples import make_matches, make_samples
 
 from crossmedia.errors import BadInput
 from crossmedia.features.reading.samples import Samples
-from crossmedia.features.schema import load_schema
-from crossmedia.features.writing.build import build_samples
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.layers.inputs import InputSpec
 from crossmedia.trainer.models import make
 from crossmedia.trainer.models.base import EmbeddingModel
 
-GROUPS, ROWS = 6, 4000
-SCHEMA = """
-[log]
-path = "impressions.csv"
-user = "user"
-item = "item"
-time = "time"
-labels = { click = "click" }
-[split]
-method = "time"
-test = 0.2
-validation = 0.1
-"""
-
 
 @pytest.fixture(scope="module")
 def matches(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every user and every item is clicked as often as any other: what counts is whether both are of one group."""
-    folder, rng = tmp_path_factory.mktemp("matches"), np.random.default_rng(5)
-    with open(folder / "impressions.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["user", "item", "time", "click"])
-        for n in range(ROWS):
-            click, user, item = int(rng.random() < 0.5), int(rng.integers(60)), int(rng.integers(60))
-            if click:
-                item += user % GROUPS - item % GROUPS
-                item %= 60
-            writer.writerow([f"u{user}", f"i{item}", n, click])
-    (folder / "samples.toml").write_text(SCHEMA)
-    build_samples(load_schema(folder / "samples.toml"), folder / "samples")
-    return folder / "samples"
+    return make_matches(tmp_path_factory.mktemp("matches"))
 
 
 @pytest.mark.parametrize(("std", "learns"), [(0.02, False), (0.3, True)])

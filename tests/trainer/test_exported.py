@@ -26,7 +26,8 @@ from crossmedia.features.reading.samples import Samples
 from crossmedia.imgserver.client import ImageClient, MockTransport
 from crossmedia.trainer.evaluate import predict
 from crossmedia.trainer.export.archive import read_parts
-from crossmedia.trainer.export.exported import SCHEMA, Exported, export_model, flat
+from crossmedia.trainer.export.exported import SCHEMA, Exported, export_model
+from crossmedia.trainer.export.tracing import flat
 from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.images.image_head import ImageHead

@@ -35,10 +35,12 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *(("dicm", {"shown": shown}) for shown in ("ad", "behaviours")),
     *(("dien", {"evolution": name}) for name in ("agru", "aigru")),
     ("din", {"softmax": True, "activation": "prelu"}),
+    *((name, {"factors": 3}) for name in ("embedding_mlp", "din", "dien", "simtier")),
     ("embedding_mlp", {"behaviours": "sum", "activation": "dice"}),
     *(("din", {"pooling": pooling}) for pooling in ("max", "attention")),
     ("lr", {"crosses": "hist_item_id*item_id user_id*shop_id", "hash_bits": 10}),
     ("rocket", {"booster": "dien"}),
+    ("rocket", {"light_options": {"factors": 2}}),
 ]
 
 

@@ -15,6 +15,7 @@ from test_concept_model import made
 
 from crossmedia.concepts import Concept, ConceptCard, Token
 from crossmedia.errors import BadInput
+from crossmedia.imgserver.vision.photometry import ANCHORS as PHOTOMETRY
 from crossmedia.trainer.layers.additive import BIAS, ID, MATCH, POPULARITY, PREFERENCE, SELLS, TASTE, Term
 from crossmedia.trainer.models import make
 from crossmedia.trainer.reasons.contributions import Contributions, contributions, with_preferences
@@ -23,6 +24,7 @@ from crossmedia.trainer.reasons.explained import Reason, reasons_of
 from crossmedia.trainer.reasons.never_said import NEVER_SAID, is_sayable
 from crossmedia.trainer.reasons.preferences import amount, as_columns, check_preferences, shifted
 from crossmedia.trainer.reasons.sentences import Done, sentence
+from crossmedia.trainer.reasons.wording import in_words
 
 DAY = 86_400
 TUESDAY = 1_764_028_800  # 2025-11-25
@@ -143,13 +145,13 @@ def test_a_sentence_names_the_behaviours_that_have_it_too() -> None:
 @pytest.mark.parametrize(
     ("concept", "much", "share", "said"),
     [
-        (WARM, 1.0, 0.5, "Warm colours, which many like."),
+        (WARM, 1.0, 0.5, "Popular here: warm colours."),
         (WARM, -1.0, 0.5, ""),  # it speaks for the item that it has little
         (WARM, 1.0, 0.09, ""),
         (Concept("rest 1", "rest"), 1.0, 0.5, ""),
         (Concept("unnamed 3", "free", stability=0.9), 1.0, 0.5, ""),
         (Concept("stripes", "free", stability=0.69), 1.0, 0.5, ""),
-        (Concept("stripes", "free", stability=0.9), 1.0, 0.5, "Stripes, which many like."),
+        (Concept("stripes", "free", stability=0.9, clear=0.8), 1.0, 0.5, "Popular here: stripes."),
         (Concept("Maternity", "probe", "type", "Maternity"), 1.0, 0.5, ""),
         (Concept("soft", "probe", "body_shape", "soft"), 1.0, 0.5, ""),
     ],
@@ -159,6 +161,43 @@ def test_what_may_be_said(concept: Concept, much: float, share: float, said: str
     found = of_one_row((Term(SELLS, space="image", place=0), concept, share, much), *others)
     assert sentence(found, 0) == said
     assert not said or sentence(found, 0, never=[concept.name.split()[0].upper()]) == ""
+
+
+WHITE = Concept("white background", "anchor", value="white background", mean=0.002, deviation=0.01)
+BLACK = Concept("colour=black", "probe", "colour", "black", mean=-3.0, deviation=1.5)
+
+
+@pytest.mark.parametrize(
+    ("concept", "much", "said"),
+    [
+        (WHITE, 3.0, ""),  # more than nearly all photos of the shop have: 3 of 100 pixels
+        (WHITE, 39.0, ""),
+        (WHITE, 40.0, "Popular here: a white background."),
+        (replace(WHITE, name="clean backdrop"), 3.0, ""),  # another name makes no photo white
+        (replace(WHITE, mean=0.41, deviation=0.2), 0.1, "Popular here: a white background."),
+        (replace(WHITE, mean=0.9, deviation=0.05), -1.0, ""),  # it has less than most
+        (BLACK, 1.9, ""),  # likelier not black
+        (BLACK, 2.1, "Popular here: black."),
+        (Concept("stripes", "free", stability=0.9, clear=2.0), 1.9, ""),
+        (Concept("stripes", "free", stability=0.9, clear=2.0), 2.0, "Popular here: stripes."),
+        (Concept("stripes", "free", stability=0.9), 9.0, ""),  # nobody knows how much is much
+    ],
+)
+def test_a_sentence_is_said_of_photos_that_show_it(concept: Concept, much: float, said: str) -> None:
+    found = of_one_row((Term(SELLS, space="image", place=0), concept, 1.0, much))
+    assert sentence(found, 0) == said
+    match = of_one_row((Term(MATCH, space="image", place=0), concept, 1.0, 50.0), seen=[(1.0, much)])
+    assert bool(sentence(match, 0)) == bool(said)  # and so must the photos of behaviours
+
+
+def test_every_number_of_the_pixels_has_words_for_much_and_for_little() -> None:
+    for name in PHOTOMETRY:
+        concept = Concept(name, "anchor", value=name)
+        words = {in_words(concept, much) for much in (True, False)}
+        assert len(words) == 2
+        assert not any(word.endswith(name) and word.startswith("little") for word in words)
+    renamed = Concept("busy", "anchor", value="edge density")
+    assert [in_words(renamed, much) for much in (True, False)] == ["busy", "little of busy"]
 
 
 def test_of_what_users_are_only_the_user_is_spoken_of() -> None:
@@ -204,23 +243,23 @@ def test_several_words_in_a_row_may_be_forbidden() -> None:
 @pytest.mark.parametrize(
     ("concept", "said"),
     [
-        (Concept("colour=black", "probe", "colour", "black"), "Black, which many like."),
-        (Concept("colour=LIGHT_BLUE", "probe", "colour", "LIGHT_BLUE"), "Light blue, which many like."),
-        (Concept("title: lace", "probe", "title", "lace"), "Lace, which many like."),
-        (Concept("title: lace (2)", "probe", "title", "lace"), "Lace, which many like."),
-        (Concept("kind=a=b: c", "probe", "kind", "a=b: c"), "A=b: c, which many like."),
-        (Concept("spitzenrand", "probe", "title", "lace"), "Spitzenrand, which many like."),  # somebody's name
+        (Concept("colour=black", "probe", "colour", "black"), "Popular here: black."),
+        (Concept("colour=LIGHT_BLUE", "probe", "colour", "LIGHT_BLUE"), "Popular here: light blue."),
+        (Concept("title: lace", "probe", "title", "lace"), "Popular here: lace."),
+        (Concept("title: lace (2)", "probe", "title", "lace"), "Popular here: lace."),
+        (Concept("kind=a=b: c", "probe", "kind", "a=b: c"), "Popular here: a=b: c."),
+        (Concept("spitzenrand", "probe", "title", "lace"), "Popular here: spitzenrand."),  # somebody's name
         (
-            Concept("t: legs", "free", stability=0.9, tokens=(Token("t: legs", 9, 4.0, 0.001),)),
-            "Legs, which many like.",
+            Concept("t: legs", "free", stability=0.9, clear=0.5, tokens=(Token("t: legs", 9, 4.0, 0.001),)),
+            "Popular here: legs.",
         ),
-        (Concept("warmth", "anchor", value="warmth"), "Warm colours, which many like."),
+        (Concept("warmth", "anchor", value="warmth"), "Popular here: warm colours."),
         (Concept("entropy", "anchor", value="entropy"), ""),
         (Concept("department=1676", "probe", "department", "1676"), ""),
         (Concept("type=Unknown", "probe", "type", "Unknown"), ""),
         (Concept("text: with", "probe", "text", "with"), ""),
         (Concept("text: " + "long " * 12, "probe", "text", "long " * 12), ""),
-        (Concept("hand-made look", "point", "", "hand-made look"), "Hand-made look, which many like."),
+        (Concept("hand-made look", "point", "", "hand-made look"), "Popular here: hand-made look."),
     ],
 )
 def test_a_sentence_speaks_of_values_as_people_do(concept: Concept, said: str) -> None:
@@ -253,7 +292,7 @@ def test_preferences_that_are_none_are_refused() -> None:
 
 
 def test_a_preference_is_a_reason() -> None:
-    found = of_one_row((Term(BIAS), None, 0.4, np.nan))
+    found = of_one_row((Term(BIAS), None, 0.4, np.nan), (Term(SELLS, space="image", place=0), WARM, 0.0, 1.5))
     asked = with_preferences(found, {"warm colours": np.array([1.5], dtype=np.float32)}, [WARM])
     assert asked.logits == pytest.approx([1.9])
     assert asked.terms[-1].kind == PREFERENCE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from concept_cards import card_of
-from shop_samples import item_columns, make_shop, transports
+from shop_samples import SCHEMA, item_columns, make_shop, transports
 
 from crossmedia.errors import BadInput
 from crossmedia.features.reading.samples import Samples
+from crossmedia.features.schema import load_schema
+from crossmedia.features.writing.build import build_samples
 from crossmedia.imgserver.client import MockTransport
 from crossmedia.trainer.cli import trainer
 from crossmedia.trainer.evaluate import score
@@ -198,6 +201,31 @@ def test_a_preference_changes_the_logit_by_what_it_says_and_is_to_be_logged(run:
         save_cards(run, cards)
     with pytest.raises(BadInput, match="no concept 'soft light'"):
         scorer.score(user, candidates, preferences={"soft light": 1})
+
+
+def test_what_users_ask_for_is_a_column_of_the_next_samples(run: Path, folder: Path, tmp_path: Path) -> None:
+    user, candidates = request(folder)
+    asked = scorer_of(run).score(user, candidates, now_s=1000, reasons=1, preferences={"quality 6": 1, "quality 5": -1})
+    for name in ("items", "users"):
+        shutil.copy(folder.parent / f"{name}.csv", tmp_path)
+    written = {name: "|".join(values) for name, values in asked.log.items()}
+    assert written == {"wanted": "quality 6", "unwanted": "quality 5"}
+    rows = [
+        row | (written if n % 2 else dict.fromkeys(written, "")) for n, row in enumerate(rows_of(folder, "impressions"))
+    ]
+    with open(tmp_path / "impressions.csv", "w", newline="") as file:
+        lines = csv.DictWriter(file, list(rows[0]))
+        lines.writeheader()
+        lines.writerows(rows)
+    lists = 'ids = ["slot"]\nlists = { wanted = "|", unwanted = "|" }'
+    (tmp_path / "samples.toml").write_text(SCHEMA.replace('ids = ["slot"]', lists))
+    build_samples(load_schema(tmp_path / "samples.toml"), tmp_path / "samples")
+    fit(FitConfig(str(tmp_path / "samples"), str(tmp_path / "next"), model="concepts", **SETTINGS), transports())
+    scorer = scorer_of(tmp_path / "next")
+    of_asked = scorer.score(user | asked.log, candidates, now_s=1000, reasons=1)
+    silent = scorer.score(user | {"wanted": [], "unwanted": []}, candidates, now_s=1000, reasons=1)
+    places = [of_asked.contributions.names.index(f"photo: quality 6 x {name}") for name in written]
+    assert (of_asked.contributions.values[:, places] != silent.contributions.values[:, places]).any(axis=0).all()
 
 
 def test_an_exported_model_takes_preferences_and_has_no_reasons(run: Path, folder: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from crossmedia.inference import grpc_predict_v2_pb2 as pb
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.scorer import Scorer
 from crossmedia.trainer.serving.models import Models
-from crossmedia.trainer.serving.served import ServedModel, version_of
+from crossmedia.trainer.serving.served import ServedModel
 from crossmedia.trainer.serving.service import Limits, ScoringService
 
 SETTINGS: dict[str, Any] = {"epochs": 1, "batch_size": 64, "learning_rate": 1e-2, "width": 4, "max_missing": 0.5}
@@ -38,7 +38,7 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def service(run: Path) -> ScoringService:
     scorer = scorer_of(run)
-    return ScoringService(Models([ServedModel("white", version_of(run), run, scorer)]), Limits())
+    return ScoringService(Models([ServedModel("white", scorer.digest, run, scorer)]), Limits())
 
 
 def tensor(message: pb.ModelInferRequest, name: str, values: list[Any]) -> None:

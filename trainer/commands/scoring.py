@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from crossmedia.config import Command, json_option
+from crossmedia.options import Several
 from crossmedia.trainer.commands.options import metrics_line, vectors_options
 from crossmedia.words import counted
+
+if TYPE_CHECKING:
+    from crossmedia.trainer.export.exported import Form
 
 
 def _say(text: str) -> None:
@@ -45,6 +49,13 @@ def evaluate(run: Path, split: str, as_json: bool, **values: Any) -> None:
 @click.command(cls=Command, example="runs/din --samples samples --out scores.parquet")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--exported", is_flag=True, help="MODEL is what 'trainer export' wrote, not a run folder.")
+@click.option(
+    "--trust-native",
+    type=Several(str, "digests"),
+    default="",
+    help="sha256 digests, separated by commas, of exported models that may hold native code: it runs with all rights "
+    "of this user.",
+)
 @click.option("--samples", default="samples", help="Folder that 'features build' made.")
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", help="Rows to score.")
 @vectors_options
@@ -78,11 +89,15 @@ def score(model: Path, out: Path, split: str, as_json: bool, **values: Any) -> N
 @click.command(cls=Command, example="runs/din --out din.pt2")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--samples", default="", help="Folder of samples, for the vocabulary; the run's own when not given.")
+@click.option("--out", type=click.Path(path_type=Path), default="model.pt2", help="The file to write.")
 @click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default="model.pt2",
-    help="The file to write.",
+    "--format",
+    "form",
+    type=click.Choice(["pt2", "aoti", "onnx"]),
+    default="pt2",
+    help="pt2: a program of PyTorch, as data. aoti: native code for x86-64 CPUs and this release of PyTorch; a C++ "
+    "compiler is needed here, and --trust-native where it is used. onnx: for other runtimes, too; the extra onnx is "
+    "needed.",
 )
 @click.option(
     "--items/--no-items",
@@ -90,12 +105,15 @@ def score(model: Path, out: Path, split: str, as_json: bool, **values: Any) -> N
     help="Put the samples' item table in it, so that requests may name items by their ids alone.",
 )
 @json_option
-def export(run: Path, samples: str, out: Path, items: bool, as_json: bool) -> None:
+def export(run: Path, samples: str, out: Path, form: Form, items: bool, as_json: bool) -> None:
     """Write the model of the folder RUN as one file that needs none of its classes; vectors are an input of it."""
     from crossmedia.trainer.export.exported import export_model
+    from crossmedia.trainer.runs.sealed import file_digest
 
-    written = export_model(run, samples, out, items=items)
-    click.echo(json.dumps({"exported": str(written)}) if as_json else f"exported model: {written}")
+    written = export_model(run, samples, out, items=items, form=form)
+    digest = file_digest(written)
+    said = f"exported model: {written}" + (f"; used with --trust-native {digest}" if form == "aoti" else "")
+    click.echo(json.dumps({"exported": str(written), "sha256": digest}) if as_json else said)
 
 
 @click.command(cls=Command, example="runs/white --samples samples --out reasons.parquet")

@@ -37,8 +37,8 @@ address_option = click.option(
     sections={
         "What it scores with": ("--server", "--vectors", "--vectors-timeout-s", "--cache", "--items", "--manifest"),
         "Where it answers": ("--host", "--port", "--rest-port", "--folder", "--background"),
-        "What it takes on": ("--threads", "--max-candidates", "--max-pending"),
-        "Who may call": ("--tls-cert", "--tls-key", "--tls-client-ca", "--tokens"),
+        "What it takes on": ("--threads", "--max-candidates", "--max-pending", "--max-wait-s"),
+        "Whom it trusts": ("--tls-cert", "--tls-key", "--tls-client-ca", "--tokens", "--trust-native"),
         "Logs and metrics": ("--log-format", "--metrics-port", "--otel"),
     },
 )
@@ -133,10 +133,11 @@ def health(server: str | None, folder: Path, wait: bool, timeout_s: float, as_js
 @click.option("--model", default="", help="By which name it is served; the only one when it is not given.")
 @click.option("--canary", default="", help="Have it answer a share of the requests, such as 5%; all when not given.")
 @click.option("--shadow", is_flag=True, help="Have it score beside, and answer nothing: metrics show the difference.")
+@click.option("--trust-native", default="", metavar="DIGEST", help="sha256 of FILE, if it may hold native code.")
 @click.option("--rollback", is_flag=True, help="Have the model before answer again, and drop one that runs beside.")
 @json_option
 def switch(
-    file: str, server: str | None, folder: Path, model: str, canary: str, shadow: bool, rollback: bool, as_json: bool
+    file: str, server: str | None, folder: Path, model: str, shadow: bool, rollback: bool, as_json: bool, **texts: str
 ) -> None:
     """Have a running server answer with another model: FILE, which lies in the folder of the one that is served.
 
@@ -149,7 +150,7 @@ def switch(
     names = sorted({one.name for one in control.models()})
     if not model and len(names) > 1:
         raise BadInput(f"The server has several models: {', '.join(names)}. Say which one is meant by --model.")
-    asked: dict[str, str | bool] = {"file": os.path.abspath(file) if os.sep in file else file, "canary": canary}
+    asked: dict[str, str | bool] = {"file": os.path.abspath(file) if os.sep in file else file, **texts}
     asked |= {"shadow": shadow, "rollback": rollback}
     control.load(model or names[0], **{name: value for name, value in asked.items() if value})
     held = control.models()

@@ -15,6 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from crossmedia.concepts import ConceptCard
 from crossmedia.features.columns import ACTION
+from crossmedia.trainer.layers.factors import Factors
 from crossmedia.trainer.layers.inputs import Inputs, InputSpec, ModelInputs
 from crossmedia.trainer.layers.sharded import is_spread
 from crossmedia.trainer.tensors import SpaceVectors, TensorBatch
@@ -117,6 +118,7 @@ class EmbeddingModel(Model):
         spec: columns and sizes.
         width: numbers in an embedding.
         inputs: embeddings that are shared with another model; None makes new ones.
+        factors: of ``Factors``, for models that offer them; 0: there are none.
         pooling: of several vectors of an item: ``mean``, ``max``, or ``attention`` by the target; see ``SpaceInput``.
             ``make`` gives it, and the next, to every model that starts from embeddings.
         embedding_std: spread of the embeddings that training begins with. A larger one lets a net see sooner what only
@@ -128,12 +130,14 @@ class EmbeddingModel(Model):
         spec: InputSpec,
         width: int,
         inputs: ModelInputs | None = None,
+        factors: int = 0,
         *,
         pooling: str = "mean",
         embedding_std: float = 0.02,  # a literal, which lists of options read without running this file
     ):
         super().__init__(spec)
         self.inputs = inputs or ModelInputs(self.embedded(spec), width, pooling, embedding_std)
+        self.factors = Factors(spec, factors) if factors else None
 
     @staticmethod
     def embedded(spec: InputSpec) -> InputSpec:
@@ -143,12 +147,26 @@ class EmbeddingModel(Model):
     def id_rows(self) -> dict[str, dict[str, tuple[int, int]]]:
         """As ``Model.id_rows``: the tables of ids, lists, words and kinds of behaviours."""
         sizes = {f"inputs.tables.{name}.weight": {name: (0, size)} for name, size in self.spec.vocabularies.items()}
-        return sizes | {"inputs.action.weight": {ACTION: (0, max(self.spec.actions, 1))}}
+        sizes |= {"inputs.action.weight": {ACTION: (0, max(self.spec.actions, 1))}}
+        return sizes | (self.factors.id_rows("factors") if self.factors is not None else {})
 
     def score(self, batch: TensorBatch, vectors: SpaceVectors) -> Tensor:
         """Logits as the model learns them, shape (B, L)."""
         return self.top(self.inputs(batch, vectors), batch)
 
     def top(self, x: Inputs, batch: TensorBatch) -> Tensor:
-        """Logits, shape (B, L), of embedded inputs."""
+        """Logits, shape (B, L), of embedded inputs; ``with_factors``, of a model that offers them."""
         raise NotImplementedError
+
+    def with_factors(self, logits: Tensor, batch: TensorBatch) -> Tensor:
+        """The logits of a net, shape (B, L), and those of the factors on top."""
+        return logits if self.factors is None else logits + self.factors(batch)
+
+    def acquaint(self, counts: Tensor, cards: Mapping[str, ConceptCard]) -> None:
+        """As ``Model.acquaint``: of how many rows the factors are."""
+        if self.factors is not None:
+            self.factors.acquaint(counts)
+
+    def penalty(self, batch: TensorBatch) -> Tensor:
+        """As ``Model.penalty``: the size of the factors."""
+        return super().penalty(batch) if self.factors is None else self.factors.penalty(batch)

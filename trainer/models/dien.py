@@ -31,6 +31,7 @@ class DIEN(EmbeddingModel):
         auxiliary: weight of the auxiliary loss (alpha); 0 leaves it out.
         hidden: widths of the MLP.
         activation: of the MLP, ``dice``, ``prelu`` or ``batch_norm`` (with ReLU).
+        factors: as of ``DIN``.
 
     Raises:
         BadInput: there is no such evolution.
@@ -48,8 +49,9 @@ class DIEN(EmbeddingModel):
         auxiliary: float = 1.0,
         hidden: tuple[int, ...] = (200, 80),
         activation: str = "dice",
+        factors: int = 0,
     ):
-        super().__init__(spec, width, inputs)
+        super().__init__(spec, width, inputs, factors)
         if evolution not in EVOLUTIONS:
             raise BadInput(f"There is no evolution {evolution!r}; there are: {', '.join(EVOLUTIONS)}.")
         self.scales_inputs, self.auxiliary = evolution == "aigru", auxiliary
@@ -72,8 +74,7 @@ class DIEN(EmbeddingModel):
             evolved = self.evolution(interests * attention[:, None], packing)
         else:
             evolved = self.evolution(interests, packing, attention)
-        logits: Tensor = self.mlp(torch.cat([x.target, packing.last(evolved), x.other], dim=1))
-        return logits
+        return self.with_factors(self.mlp(torch.cat([x.target, packing.last(evolved), x.other], dim=1)), batch)
 
     def _padded(self, x: Inputs, batch: TensorBatch) -> Tensor:
         """Logits by padded steps, for tracing, which cannot follow steps whose number the batch decides."""
@@ -91,8 +92,7 @@ class DIEN(EmbeddingModel):
             evolved = self.evolution.padded(interests * attention[:, :, None], batch.lengths)
         else:
             evolved = self.evolution.padded(interests, batch.lengths, attention)
-        logits: Tensor = self.mlp(torch.cat([x.target, evolved[:, -1], x.other], dim=1))
-        return logits
+        return self.with_factors(self.mlp(torch.cat([x.target, evolved[:, -1], x.other], dim=1)), batch)
 
     def top(self, x: Inputs, batch: TensorBatch) -> Tensor:
         """Logits, shape (B, L)."""
@@ -104,7 +104,7 @@ class DIEN(EmbeddingModel):
         """Cross entropy and ``auxiliary`` times the auxiliary loss (equation 7)."""
         x = self.inputs(batch, vectors)
         interests, packing = self._interests(x, batch)
-        loss = self.cross_entropy(self._head(x, batch, interests, packing), batch)
+        loss = self.cross_entropy(self._head(x, batch, interests, packing), batch) + self.penalty(batch)
         if self.auxiliary and self.spec.actions:
             states = interests.index_select(0, packing.place)
             loss = loss + self.auxiliary * auxiliary_loss(

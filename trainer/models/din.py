@@ -28,6 +28,8 @@ class DIN(EmbeddingModel):
         attention_hidden: widths of the activation unit.
         softmax: normalise the weights over the behaviours, which the paper advises against; docs/adr/0041 says when
             it is better.
+        factors: numbers of each user and of each item whose product is added to the logit; 0 leaves it out.
+            docs/adr/0063 says what they are worth.
     """
 
     paper = "Zhou et al., KDD 2018, arXiv 1706.06978"
@@ -43,8 +45,9 @@ class DIN(EmbeddingModel):
         activation: str = "dice",
         attention_hidden: tuple[int, ...] = (64, 16),
         softmax: bool = False,
+        factors: int = 0,
     ):
-        super().__init__(spec, width, inputs)
+        super().__init__(spec, width, inputs, factors)
         self.unit = ActivationUnit(self.inputs.item_width, attention_hidden)
         self.softmax = softmax
         features = 2 * self.inputs.item_width + self.inputs.other_width + beside
@@ -66,5 +69,4 @@ class DIN(EmbeddingModel):
 
     def top(self, x: Inputs, batch: TensorBatch) -> Tensor:
         """Logits, shape (B, L)."""
-        logits: Tensor = self.mlp(self.pooled(x, self.weights(x, batch), batch))
-        return logits
+        return self.with_factors(self.mlp(self.pooled(x, self.weights(x, batch), batch)), batch)

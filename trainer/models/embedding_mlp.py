@@ -25,6 +25,7 @@ class EmbeddingMLP(EmbeddingModel):
         hidden: widths of the MLP.
         activation: ``prelu``, ``dice`` or ``batch_norm`` (with ReLU).
         behaviours: how they are pooled, ``mean`` or ``sum``.
+        factors: as of ``DIN``.
 
     Raises:
         BadInput: there is no such activation or pooling.
@@ -41,8 +42,9 @@ class EmbeddingMLP(EmbeddingModel):
         hidden: tuple[int, ...] = (200, 80),
         activation: str = "prelu",
         behaviours: str = "mean",
+        factors: int = 0,
     ):
-        super().__init__(spec, width, inputs)
+        super().__init__(spec, width, inputs, factors)
         if behaviours not in POOLINGS:
             raise BadInput(f"There is no pooling of behaviours {behaviours!r}; there are: {', '.join(POOLINGS)}.")
         self.pool = POOLINGS[behaviours]
@@ -52,5 +54,4 @@ class EmbeddingMLP(EmbeddingModel):
     def top(self, x: Inputs, batch: TensorBatch) -> Tensor:
         """Logits, shape (B, L)."""
         pooled = self.pool(x.history, batch.segments, batch.rows)
-        logits: Tensor = self.mlp(torch.cat([x.target, pooled, x.other], dim=1))
-        return logits
+        return self.with_factors(self.mlp(torch.cat([x.target, pooled, x.other], dim=1)), batch)

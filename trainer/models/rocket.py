@@ -76,6 +76,12 @@ class Rocket(EmbeddingModel):
         loss = self.cross_entropy(light, batch) + self.cross_entropy(booster, batch) + self.hint * hint
         return loss + self.light.penalty(batch) + self.booster.penalty(batch)
 
+    def id_rows(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """As ``EmbeddingModel.id_rows``, and what each net has of its own."""
+        nets = {"light": self.light.factors, "booster": self.booster.factors}
+        own = [factors.id_rows(f"{name}.factors") for name, factors in nets.items() if factors is not None]
+        return {name: columns for found in (super().id_rows(), *own) for name, columns in found.items()}
+
     def acquaint(self, counts: Tensor, cards: Mapping[str, ConceptCard]) -> None:
         """As ``Model.acquaint``, of both nets."""
         self.light.acquaint(counts, cards)

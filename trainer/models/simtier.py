@@ -46,5 +46,4 @@ class SimTier(DIN):
         parts = [self.pooled(x, self.weights(x, batch), batch)]
         for name, tiers in self.tiers.items():
             parts.append(tiers(*similarity(batch, x.vectors[name], name), batch.action, batch))
-        logits: Tensor = self.mlp(torch.cat(parts, dim=1))
-        return logits
+        return self.with_factors(self.mlp(torch.cat(parts, dim=1)), batch)

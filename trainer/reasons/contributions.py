@@ -195,12 +195,13 @@ def with_preferences(found: Contributions, wanted: Mapping[str, Floats], concept
     if not wanted:
         return found
     added = np.stack(list(wanted.values()), axis=1)
+    amounts = found.amounts[:, [found.concepts.index(concept) for concept in concepts]]
     return Contributions(
         (*found.names, *(f"{name} as you asked" for name in wanted)),
         (*found.terms, *(Term(PREFERENCE) for _ in wanted)),
         (*found.concepts, *concepts),
         np.concatenate([found.values, added], axis=1),
-        np.concatenate([found.amounts, np.full(added.shape, np.nan, dtype=np.float32)], axis=1),
+        np.concatenate([found.amounts, amounts], axis=1),
         found.by_behaviour,
         found.seen,
         found.of_behaviours,

@@ -12,7 +12,7 @@ from crossmedia.concepts import Concept
 from crossmedia.trainer.layers.additive import BIAS, MATCH, PREFERENCE, SELLS, TASTE
 from crossmedia.trainer.reasons.contributions import Contributions
 from crossmedia.trainer.reasons.never_said import is_sayable
-from crossmedia.trainer.reasons.wording import phrase
+from crossmedia.trainer.reasons.wording import phrase, shows
 
 LEAST_SHARE = 0.1  # of what speaks for the item, below which a reason is none
 STABLE = 0.7  # correlation at which other seeds must have found a free concept
@@ -46,9 +46,9 @@ def sentence(
 ) -> str:
     """Why an item is shown, from the largest term that may be said; empty: there is none.
 
-    What may be said is a concept that the photo has more of than most, that speaks for the item with at least a tenth
-    of all that does, that has a name, that is no accident of one seed, and that is not on the list of what is never
-    said. Of users' columns only the user itself is spoken of.
+    What may be said is a concept that the photo shows (``wording.shows``) and has more of than most, that speaks for
+    the item with at least a tenth of all that does, that has a name, that is no accident of one seed, and that is not
+    on the list of what is never said. Of users' columns only the user itself is spoken of.
 
     Args:
         found: contributions.
@@ -65,12 +65,12 @@ def sentence(
         concept, term = found.concepts[place], found.terms[place]
         if concept is None or not _may_be_said(concept, never) or not (called := phrase(concept)):
             continue
+        if not shows(concept, float(found.amounts[row, place])):
+            continue
         if term.kind == PREFERENCE:
             return _begun(f"{called}, as you asked")
-        if not found.amounts[row, place] > 0:
-            continue
         if term.kind == SELLS:
-            return _begun(f"{called}, which many like")
+            return f"Popular here: {called}."
         if term.kind == TASTE and term.column == "user_id":
             return _begun(f"{called}, which you like")
         if term.kind == MATCH and (like := _like(found, row, place, done, now_s)):
@@ -91,7 +91,9 @@ def _like(found: Contributions, row: int, place: int, done: Sequence[Done], now_
     """The behaviours that a match comes from, such as 'the two you bought on Tuesday'."""
     (column,) = np.nonzero(found.of_behaviours == place)
     first, last = np.searchsorted(found.segments, [row, row + 1])
-    added = np.where(found.seen[first:last, column[0]] > 0, found.by_behaviour[first:last, column[0]], 0)
+    concept, seen = found.concepts[place], found.seen[first:last, column[0]]
+    assert concept is not None
+    added = np.where([shows(concept, amount) for amount in seen.tolist()], found.by_behaviour[first:last, column[0]], 0)
     most = added.max(initial=0)
     if most <= 0:
         return ""

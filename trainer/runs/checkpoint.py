@@ -23,7 +23,7 @@ from safetensors.torch import load_model as load_tensors
 from safetensors.torch import save_model as save_tensors
 
 from crossmedia.concepts import ConceptCard
-from crossmedia.disk import replacing
+from crossmedia.disk import open_regular, replacing
 from crossmedia.errors import BadInput
 from crossmedia.features.layout import META_FILE
 from crossmedia.features.reading.samples import Samples
@@ -163,7 +163,7 @@ def load_cards(folder: str | Path) -> dict[str, ConceptCard]:
     """
     path = Path(folder) / CARDS
     try:
-        told = json.loads(path.read_text())
+        told = json.loads(_text(path))
         return {name: ConceptCard.from_bytes(json.dumps(card).encode()) for name, card in told.items()}
     except FileNotFoundError:
         return {}
@@ -189,7 +189,7 @@ def document_of(folder: Path) -> dict[str, Any]:
     Raises:
         OSError, ValueError: there is none, or it is damaged.
     """
-    text = (folder / CONFIG).read_text()
+    text = _text(folder / CONFIG)
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -200,6 +200,23 @@ def document_of(folder: Path) -> dict[str, Any]:
         log.warning("the run %s is of a release that kept no digests: damage to it is not noticed", folder)
         return {**document, "files": None}
     return open_json(text)
+
+
+def _text(path: Path) -> str:
+    with open_regular(path) as file:
+        return file.read().decode()
+
+
+def run_digest(folder: str | Path) -> str:
+    """Which run it is: sha256 of its ``config.json``, which holds the digests of the other files.
+
+    Raises:
+        BadInput: the folder is no run.
+    """
+    try:
+        return file_digest(Path(folder) / CONFIG)
+    except OSError as error:
+        raise _no_run(Path(folder), error) from error
 
 
 def of_run(folder: str | Path, name: str) -> Path | None:

@@ -11,14 +11,14 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from crossmedia.disk import replacing
+from crossmedia.disk import open_regular, replacing
 
 DIGEST, SIZE = "sha256", 32
 
 
 def file_digest(path: Path) -> str:
     """sha256 of a file, in hex."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, DIGEST).hexdigest()
 
 

@@ -41,7 +41,10 @@ def api_of(service: ScoringService) -> Api:
     }
     handled = {name: Handled(kind, _without_deadline(call), SCOPES[name]) for name, (kind, call) in calls.items()}
     handled["ModelInfer"] = Handled(
-        pb.ModelInferRequest, lambda *call: service.infer(*call).SerializeToString(), SCOPES["ModelInfer"]
+        pb.ModelInferRequest,
+        lambda *call: service.infer(*call).SerializeToString(),
+        SCOPES["ModelInfer"],
+        service.turns.check,
     )
     return Api(
         title="scoring server",

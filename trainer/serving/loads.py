@@ -9,8 +9,14 @@ from crossmedia.errors import InvalidRequest, did_you_mean
 from crossmedia.inference import grpc_predict_v2_pb2 as pb
 from crossmedia.trainer.serving.tensors import short
 
-KINDS = {"file": "string_param", "canary": "string_param", "shadow": "bool_param", "rollback": "bool_param"}
-MUST = {"file": "the name of a model", "canary": "a share such as 5%", "shadow": "true", "rollback": "true"}
+KINDS = {
+    **dict.fromkeys(("file", "canary", "trust_native"), "string_param"),
+    **dict.fromkeys(("shadow", "rollback"), "bool_param"),
+}
+MUST = {
+    **{"file": "the name of a model", "canary": "a share such as 5%", "shadow": "true", "rollback": "true"},
+    "trust_native": "the sha256 digest of the file",
+}
 
 
 @dataclass(frozen=True)
@@ -21,11 +27,13 @@ class Load:
         file: of the new model; empty: the file of the one that is served.
         share: of the requests that it answers, from 0 (it runs beside) to 1; None: all, and the other is only kept.
         rollback: have the model before answer again.
+        trust_native: digest of the file, if it may hold native code.
     """
 
     file: str = ""
     share: float | None = None
     rollback: bool = False
+    trust_native: str = ""
 
 
 def load_of(request: pb.RepositoryModelLoadRequest) -> Load:
@@ -50,7 +58,7 @@ def load_of(request: pb.RepositoryModelLoadRequest) -> Load:
     if "canary" in found and "shadow" in found:
         raise InvalidRequest("A model answers a share of the requests (canary) or runs beside (shadow). Choose one.")
     share = share_of(found["canary"]) if "canary" in found else 0.0 if "shadow" in found else None
-    return Load(found.get("file", ""), share, "rollback" in found)
+    return Load(found.get("file", ""), share, "rollback" in found, found.get("trust_native", ""))
 
 
 def share_of(text: str) -> float:

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from crossmedia.service.admission import Admission
 from crossmedia.service.metrics import SECONDS, Metrics
+from crossmedia.service.timely import TimelyTurns
 from crossmedia.status import AWAY, CACHED, Status
 from crossmedia.trainer.serving.served import ServedModel
 
@@ -63,10 +64,13 @@ class ScoringTotals(Collector):
     Args:
         roles: gives the models that are held, each with its role.
         admission: of candidates.
+        turns: of requests.
     """
 
-    def __init__(self, roles: Callable[[], Iterable[tuple[ServedModel, str]]], admission: Admission):
-        self._roles, self._admission = roles, admission
+    def __init__(
+        self, roles: Callable[[], Iterable[tuple[ServedModel, str]]], admission: Admission, turns: TimelyTurns
+    ):
+        self._roles, self._admission, self._turns = roles, admission, turns
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: it takes no totals to register."""
@@ -75,7 +79,8 @@ class ScoringTotals(Collector):
     def collect(self) -> Iterator[Metric]:
         """The totals of now."""
         admission = self._admission
-        yield COUNTER("crossmedia_requests_refused", "Calls refused for overload.", admission.refused)
+        refused = admission.refused + self._turns.refused
+        yield COUNTER("crossmedia_requests_refused", "Calls refused for overload.", refused)
         yield GAUGE("crossmedia_queue_items", "Candidates waiting or being scored.", admission.under_way.items)
         yield GAUGE("crossmedia_pending_bytes", "Bytes of memory that calls under way hold.", admission.under_way.size)
         info = GAUGE("crossmedia_model_info", "Models held.", labels=("model", "version", "role", "vectors"))

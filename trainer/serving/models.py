@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -100,17 +102,22 @@ class Models:
 
     Args:
         models: that are served.
-        load: reads a model from a path.
+        load: reads a model from a path, with the digest of native code that is trusted beside the server's own.
         forget: called with each version that is no longer held.
 
     Raises:
         BadInput: two have one name.
+
+    Attributes:
+        forget: as given.
+        turn: given seconds, waits that long at most for the right to compute; what is done for nobody takes its turn
+            among requests.
     """
 
     def __init__(
         self,
         models: Sequence[ServedModel],
-        load: Callable[[Path], ServedModel] | None = None,
+        load: Callable[[Path, str], ServedModel] | None = None,
         forget: Callable[[ServedModel], None] = lambda model: None,
     ):
         self._held = {model.name: Held(model) for model in models}
@@ -119,6 +126,7 @@ class Models:
             twice = next(name for name in names if names.count(name) > 1)
             raise BadInput(f"Two models are called {twice!r}, by which requests name them. Rename one of the files.")
         self._load, self.forget = load, forget
+        self.turn: Callable[[float], AbstractContextManager[object]] = nullcontext
         self._recorded: dict[str, deque[Request]] = {name: deque(maxlen=RECORDED) for name in self._held}
         self._switching = threading.Lock()
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="shadow")
@@ -170,7 +178,8 @@ class Models:
 
     def _score_beside(self, model: ServedModel, request: Request, answer: Answer) -> None:
         try:
-            found = model.answer(replace(request, reasons=0))
+            with self.turn(TURN_S):
+                found = model.answer(replace(request, reasons=0))
             model.apart.observe(np.abs(found.probabilities[:, 0] - answer.probabilities[:, 0]))
         except Exception:  # nobody waits for it, and nobody's answer depends on it
             model.apart.failed += 1
@@ -178,13 +187,14 @@ class Models:
         finally:
             self._shadowing.release()
 
-    def switch(self, name: str, path: Path | None = None, share: float | None = None) -> Held:
+    def switch(self, name: str, path: Path | None = None, share: float | None = None, trust_native: str = "") -> Held:
         """Load a model, and have it answer; the one before is kept.
 
         Args:
             name: under which it is served.
             path: of the new one; None: what lies now where the active one was read from.
             share: of the requests that it answers from now on, from 0 (it runs beside) to 1; None: all.
+            trust_native: digest of a file that may hold native code.
 
         Returns:
             what is held then, with the drift between both.
@@ -196,9 +206,10 @@ class Models:
             raise BadInput("This server loads no other models.")
         with self._switching:
             before = self._held[name]
-            new = replace(self._load(path or before.active.path), name=name)
+            new = replace(self._load(path or before.active.path, trust_native), name=name)
+            new.share_vectors(before.active)
             if known := next((role for model, role in before.models() if model.version == new.version), None):
-                new.close()
+                self._close(new)
                 if known != ACTIVE and share is None:
                     return self._promoted(before, known)
                 if known == PREVIOUS and before.previous is not None:
@@ -207,7 +218,7 @@ class Models:
             try:
                 drift = self._warmed(before.active, new)
             except CrossMediaError:
-                new.close()
+                self._close(new)
                 raise
             if share is None:
                 now = Held(new, None, 0.0, before.active, drift)
@@ -257,7 +268,7 @@ class Models:
         for model, _ in before.models():
             if model not in kept:
                 self.forget(model)
-                threading.Timer(CLOSE_AFTER_S, model.close).start()  # requests may still be scored by it
+                threading.Timer(CLOSE_AFTER_S, self._close, [model]).start()  # requests may still be scored by it
 
     def _warmed(self, old: ServedModel, new: ServedModel) -> Drift:
         """Have a new model score what was asked last, and compare.
@@ -275,12 +286,25 @@ class Models:
         for request in list(self._recorded[old.name]) or [new.probe()]:
             asked = replace(request, reasons=0)
             try:
-                pairs.append((old.answer(asked), new.answer(asked)))
+                pairs.append((self._aside(old, asked), self._aside(new, asked)))
             except BadInput as error:
                 raise BadInput(f"The model {new.path} cannot answer what is asked of {old.name}: {error}") from error
             if not np.isfinite(pairs[-1][1].probabilities).all():
                 raise BadInput(f"The model {new.path} gives scores that are no numbers. Train it anew.")
         return Drift.of(pairs) if self._recorded[old.name] else Drift()
+
+    def _aside(self, model: ServedModel, request: Request) -> Answer:
+        """An answer for nobody: in its turn, and with a rest behind it, so that requests hardly notice."""
+        with self.turn(TURN_S):
+            started = time.perf_counter()
+            found = model.answer(request)
+            took = time.perf_counter() - started
+        time.sleep(min(MOST_REST_S, REST * took))
+        return found
+
+    def _close(self, model: ServedModel) -> None:
+        """Give up a model's connections, but those that another one uses."""
+        model.close([source.source for other, _ in self.roles() for source in other.sources().values()])
 
     def close(self) -> None:
         """Give up all connections."""
@@ -290,3 +314,5 @@ class Models:
 
 
 CLOSE_AFTER_S = 70.0  # longer than any call
+TURN_S = 10.0  # that work for nobody waits for its turn
+REST, MOST_REST_S = 3.0, 0.2  # times what it took

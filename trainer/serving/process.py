@@ -64,11 +64,11 @@ def _open(paths: Sequence[Path], config: ServingConfig) -> Iterator[Daemon]:
     with ExitStack() as stack:
         interceptors = stack.enter_context(tracing(config.otel))
         load = partial(ServedModel.load, config=config, client=partial(_client, config))
-        models = Models([load(path) for path in paths], load)
+        models = Models([load(path, "") for path in paths], load)
         stack.callback(models.close)
         if config.items is not None:
             stack.enter_context(FollowedItems(config.items, models))
-        limits = Limits(config.threads, config.max_candidates, config.max_pending)
+        limits = Limits(config.threads, config.max_candidates, config.max_pending, config.max_wait_s)
         service = ScoringService(models, limits)
         server = GrpcServer(api_of(service), service, PROBE_AFTER_S, address, security, interceptors, connections)
         service.ready = lambda: server.health.serving

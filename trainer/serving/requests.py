@@ -43,6 +43,26 @@ class Request:
     reasons: int = 0
 
 
+def count_of(message: pb.ModelInferRequest, columns: RequestColumns, max_candidates: int) -> int:
+    """C, as the shapes say, before anything is read; 0 where they do not.
+
+    Args:
+        message: as it came.
+        columns: that the model knows.
+        max_candidates: most C.
+
+    Raises:
+        InvalidRequest: there are more.
+    """
+    shown = {*columns.of_candidates, *columns.of_log}
+    count = max((given.shape[0] for given in message.inputs if given.name in shown and given.shape), default=0)
+    if count > max_candidates:
+        raise InvalidRequest(
+            f"The request has {count} candidates; this server takes {max_candidates} at most. Ask in several requests."
+        )
+    return max(0, count)
+
+
 def request_of(message: pb.ModelInferRequest, columns: RequestColumns, max_candidates: int) -> Request:
     """Read a message.
 
@@ -77,10 +97,6 @@ def request_of(message: pb.ModelInferRequest, columns: RequestColumns, max_candi
     if not count:
         raise InvalidRequest(
             f"The request has no candidates: give at least one of {', '.join(columns.of_candidates)}, a value for each."
-        )
-    if count > max_candidates:
-        raise InvalidRequest(
-            f"The request has {count} candidates; this server takes {max_candidates} at most. Ask in several requests."
         )
     asked = _parameters(message)
     return Request(user, candidates, count, asked.get("now"), int(asked.get("reasons", 0)))

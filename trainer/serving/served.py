@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from crossmedia.errors import BadInput, DeadlineExceeded, Overloaded, ServerUnavailable
+from crossmedia.errors import DeadlineExceeded, Overloaded, ServerUnavailable
 from crossmedia.features.columns import ITEM
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.trainer.answers import Answer
 from crossmedia.trainer.images.spaces import named_versions
-from crossmedia.trainer.runs.checkpoint import CONFIG
 from crossmedia.trainer.scorer import Scorer
 from crossmedia.trainer.serving.requests import Request
 from crossmedia.trainer.serving.settings import ServingConfig
@@ -64,23 +62,30 @@ class ServedModel:
     apart: Apart = field(default_factory=Apart)
 
     @classmethod
-    def load(cls, path: Path, config: ServingConfig, client: Callable[[str], ImageClient]) -> ServedModel:
+    def load(
+        cls, path: Path, trust_native: str, *, config: ServingConfig, client: Callable[[str], ImageClient]
+    ) -> ServedModel:
         """Read a run folder or an exported file.
 
         Args:
             path: of it.
+            trust_native: digest of a file that may hold native code, beside those of ``config``.
             config: where vectors, names and items are.
             client: makes the client of an address.
 
         Raises:
             BadInput: there is no such model, or what it needs is not there.
         """
-        version = version_of(path)
         server = {space: client(address) for space, address in config.vectors.items()} or client(config.server)
         scorer = Scorer.load(
-            path, server=server, manifest=config.manifest or "", items=config.items or "", images=ServedVectors
+            path,
+            server=server,
+            manifest=config.manifest or "",
+            items=config.items or "",
+            images=ServedVectors,
+            trust_native=(*config.trust_native, trust_native),
         )
-        return cls(name_of(path), version, path, scorer)
+        return cls(name_of(path), scorer.digest[:DIGITS], path, scorer)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -122,27 +127,23 @@ class ServedModel:
         """Where the vectors of each space come from."""
         return {name: images for name, images in self.scorer.spaces.items() if isinstance(images, ServedVectors)}
 
-    def close(self) -> None:
-        """Give up its connections."""
+    def share_vectors(self, other: ServedModel) -> None:
+        """Use the connections and the caches of another model, in each space of which both have the same version.
+
+        Without this a model that takes the place of another would ask for all vectors anew.
+        """
+        known = other.sources()
+        for space, source in self.sources().items():
+            if space in known and known[space].version == source.version:
+                source.source.close()
+                source.source = known[space].source
+
+    def close(self, but: Collection[ImageClient] = ()) -> None:
+        """Give up its connections, but those of some clients."""
         for source in self.sources().values():
-            source.close()
+            source.close(source.source not in but)
 
 
 def name_of(path: Path) -> str:
     """By what a model is called: the name of its file without what stands behind the dot, or of its folder."""
     return path.resolve().name if path.is_dir() else path.stem
-
-
-def version_of(path: Path) -> str:
-    """Which model lies there.
-
-    Raises:
-        BadInput: it cannot be read.
-    """
-    try:
-        file = path / CONFIG if path.is_dir() else path  # a name may be too long to be asked for
-        return hashlib.sha256(file.read_bytes()).hexdigest()[:DIGITS]
-    except OSError as error:
-        raise BadInput(
-            f"The model {path} cannot be read: {error.strerror}. Give a run folder, or what 'trainer export' wrote."
-        ) from error

@@ -12,14 +12,14 @@ import numpy as np
 
 from crossmedia.errors import InvalidRequest, did_you_mean
 from crossmedia.inference import grpc_predict_v2_pb2 as pb
-from crossmedia.service.admission import Admission, Cost, Turns
+from crossmedia.service.admission import Admission, Cost
 from crossmedia.service.callers import Caller, OnEnd
-from crossmedia.trainer.answers import Answer
+from crossmedia.service.timely import TimelyTurns
 from crossmedia.trainer.serving.loads import beside, load_of
 from crossmedia.trainer.serving.metrics import ScoringMetrics, ScoringTotals
 from crossmedia.trainer.serving.models import CANARY, Models
 from crossmedia.trainer.serving.replies import metadata_of, reply_of
-from crossmedia.trainer.serving.requests import Request, request_of
+from crossmedia.trainer.serving.requests import count_of, request_of
 from crossmedia.trainer.serving.served import ServedModel
 from crossmedia.trainer.serving.tensors import short
 
@@ -38,11 +38,13 @@ class Limits:
         threads: requests that are computed at once; 0: as many as there are cores.
         max_candidates: of a request.
         max_pending: candidates that wait or are computed, of all requests.
+        max_wait_s: seconds that a request may be expected to wait.
     """
 
     threads: int = 0
     max_candidates: int = 10_000
     max_pending: int = 20_000
+    max_wait_s: float = 1.0
 
 
 class ScoringService:
@@ -55,6 +57,7 @@ class ScoringService:
     Attributes:
         models: as given.
         admission: of candidates and of memory.
+        turns: of requests.
         metrics: of what it does.
         ready: whether scores go through, as its health says.
         last_at: when a score went through last, on the monotonic clock.
@@ -67,11 +70,10 @@ class ScoringService:
     def __init__(self, models: Models, limits: Limits):
         self.models, self._limits = models, limits
         self.admission = Admission(limits.max_pending, MAX_SIZE, waiting="candidates wait or are scored")
-        threads = limits.threads or len(os.sched_getaffinity(0))
-        self._turns = Turns(threads)
+        self.turns = TimelyTurns(limits.threads or len(os.sched_getaffinity(0)), limits.max_wait_s)
         self.metrics = ScoringMetrics()
-        models.forget = self.metrics.forget
-        self.metrics.registry.register(ScoringTotals(models.roles, self.admission))
+        models.forget, models.turn = self.metrics.forget, self.turns.own
+        self.metrics.registry.register(ScoringTotals(models.roles, self.admission, self.turns))
         self.last_at = -float("inf")
         self.ready: Callable[[], bool] = lambda: False
 
@@ -120,10 +122,24 @@ class ScoringService:
         """
         caller = Caller(deadline, on_end)
         model = self.model(request.model_name, request.model_version)
-        asked = request_of(request, model.scorer.columns, self._limits.max_candidates)
-        answer = self._answered(model, asked, caller)
+        count = count_of(request, model.scorer.columns, self._limits.max_candidates)
+        if count > self.admission.share_of_items:
+            raise InvalidRequest(
+                f"The request has {count} candidates; this server admits {self.admission.share_of_items} of one caller "
+                f"at a time. Ask in several requests."
+            )
+        # All that takes time is done in turn, so that no more threads than cores compute.
+        with self.admission.held(Cost(count, count * BYTES_A_VALUE), caller), self.turns.one(caller, max(1, count)):
+            caller.check()  # its time may be over by now
+            started = time.perf_counter()
+            asked = request_of(request, model.scorer.columns, self._limits.max_candidates)
+            answer = model.answer(asked)
+            reply = reply_of(request, answer, model.labels, model.version, model.vectors)
+            self.metrics.scored(model, time.perf_counter() - started, answer.status)
+            self.last_at = time.monotonic()
+        self.admission.note_rate(count)
         self.models.seen(model, asked, answer)
-        return reply_of(request, answer, model.labels, model.version, model.vectors)
+        return reply
 
     def index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
         """Every model that is held; the reason of its state says what for, and how far it is from the one before."""
@@ -149,23 +165,9 @@ class ScoringService:
             self.models.rolled_back(request.model_name)
         else:
             active = self.models.held(request.model_name).active
-            self.models.switch(request.model_name, beside(active.path, asked.file), asked.share)
+            path = beside(active.path, asked.file)
+            self.models.switch(request.model_name, path, asked.share, asked.trust_native)
         return pb.RepositoryModelLoadResponse()
-
-    def _answered(self, model: ServedModel, asked: Request, caller: Caller) -> Answer:
-        if asked.count > self.admission.share_of_items:
-            raise InvalidRequest(
-                f"The request has {asked.count} candidates; this server admits {self.admission.share_of_items} of one "
-                f"caller at a time. Ask in several requests."
-            )
-        with self.admission.held(Cost(asked.count, asked.count * BYTES_A_VALUE), caller), self._turns.one(caller):
-            caller.check()  # its time may be over by now
-            started = time.perf_counter()
-            answer = model.answer(asked)
-            self.metrics.scored(model, time.perf_counter() - started, answer.status)
-            self.last_at = time.monotonic()
-        self.admission.note_rate(asked.count)
-        return answer
 
     def probe(self) -> None:
         """Score an item that nobody knows, with each model.
@@ -173,10 +175,9 @@ class ScoringService:
         Raises:
             Exception: of any kind: no score came.
         """
-        caller = Caller(time.monotonic() + PROBE_S)
         for name in self.models.names:
             model = self.models.chosen(name, "")
-            with self._turns.one(caller):
+            with self.turns.own(PROBE_S):
                 found = model.answer(model.probe()).probabilities
             if not np.isfinite(found).all():
                 raise RuntimeError(f"the model {name} gives a score that is no number")

@@ -38,10 +38,14 @@ class ServingConfig:
         rest_port: answer the REST form of the protocol over HTTP at this port; 0 takes a free one. Off by default.
         metrics_port: serve metrics for Prometheus over HTTP at this port, path /metrics; 0 takes a free one. Off by
             default.
+        trust_native: sha256 digests, separated by commas, of models that may hold native code, see 'trainer export
+            --format aoti': it runs with all rights of this server. Other such files are refused.
         threads: requests that are computed at once; 0 takes as many as there are cores.
         max_candidates: most candidates of a request.
         max_pending: most candidates that may wait or be computed at once. More is refused with a retry hint, so that
             calls fail fast instead of waiting without end.
+        max_wait_s: seconds that a request may be expected to wait for its turn, by what such requests took lately. One
+            that would wait longer, or come after its own deadline, is refused at once with a retry hint.
         vectors_timeout_s: seconds that the vectors of a request may take. Then it is scored with those of the cache,
             and without the others; each candidate's status says so.
         cache: memory for vectors that servers sent, such as 512MB, of each space of a model, so that they are not
@@ -67,9 +71,11 @@ class ServingConfig:
     port: Annotated[int, _Port] = 8081
     rest_port: Annotated[int | None, _Port] = None
     metrics_port: Annotated[int | None, _Port] = None
+    trust_native: tuple[str, ...] = ()
     threads: Annotated[int, click.IntRange(0, 1024)] = 0
     max_candidates: Annotated[int, click.IntRange(1, 1_000_000)] = 10_000
     max_pending: Annotated[int, click.IntRange(min=1)] = 20_000
+    max_wait_s: Annotated[float, click.FloatRange(min=0)] = 1.0
     vectors_timeout_s: Annotated[float, click.FloatRange(min=0, min_open=True)] = 0.5
     cache: Annotated[str, Matching(SIZE, "size", "a size such as 512MB or 2GiB")] = "256MB"
     tls_cert: _File = None

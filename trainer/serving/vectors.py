@@ -60,10 +60,11 @@ class ServedVectors(StoredVectors):
                 self._failed(error)
         return self._spare(image_ids)
 
-    def close(self) -> None:
-        """Stop asking whether it is back, and give up the connections."""
+    def close(self, connections: bool = True) -> None:
+        """Stop asking whether it is back, and give up the connections, unless another one uses them."""
         self._stop.set()
-        self.source.close()
+        if connections:
+            self.source.close()
 
     def _failed(self, error: CrossMediaError) -> None:
         kind = type(error).__name__

@@ -201,26 +201,45 @@ def test_rows_are_those_of_their_ids_and_take_no_more_than_their_bytes(ids: list
     for _ in range(2):
         rows.find(array, 0)
         rows.put(array, values, np.ones(len(ids), np.uint8), 1)
-    found, status, absent = rows.find(array, 0)
-    there = np.setdiff1d(np.arange(len(ids)), absent)
-    assert len(rows) == len(there) <= rows.places
-    np.testing.assert_array_equal(found[there], values[there]) if len(there) else None
-    assert (status[there] == Status.OK).all()
+    found = rows.find(array, 0)
+    there = np.setdiff1d(np.arange(len(ids)), found.absent)
+    assert len(rows) == len(there) == found.cached <= rows.places
+    np.testing.assert_array_equal(found.values[there], values[there]) if len(there) else None
+    assert (found.status[there] == Status.OK).all()
     rows.drop()
-    assert len(rows.find(array, 0)[2]) == len(ids)
+    assert len(rows.find(array, 0).absent) == len(ids)
+
+
+@given(kept=st.lists(st.integers(0, 30), max_size=20, unique=True), asked=st.lists(st.integers(-1, 60), max_size=100))
+@settings(deadline=None)
+def test_ids_come_as_often_as_one_likes_and_each_that_is_not_there_is_told_once(
+    kept: list[int], asked: list[int]
+) -> None:
+    rows, ids = CachedRows(1 << 16, 4, "float32"), np.array(asked, dtype=np.int64)
+    there = np.array(kept, dtype=np.int64)
+    rows.put(there, there[:, None].repeat(4, 1).astype(np.float32), np.ones(len(kept), np.uint8), 1)
+    found, hit = rows.find(ids, 0), np.isin(ids, there)
+    assert found.absent.tolist() == np.flatnonzero(~hit & (ids >= 0)).tolist()
+    assert found.unique.tolist() == list(dict.fromkeys(i for i in asked if i >= 0 and i not in kept))
+    np.testing.assert_array_equal(found.unique[found.place], ids[found.absent])
+    assert found.cached == len(set(kept) & set(asked))
+    if found.cached:
+        np.testing.assert_array_equal(found.values[hit], ids[hit, None].repeat(4, 1))
+        assert not found.values[ids < 0].any()
+    assert (found.status[ids < 0] == Status.NOT_FOUND).all()
 
 
 def test_popular_rows_stay_and_what_was_popular_once_goes() -> None:
-    rng, rows = np.random.default_rng(0), CachedRows(1000 * (8 + 22), 4, "float16")
+    rng, rows = np.random.default_rng(0), CachedRows(1000 * (8 + 26), 4, "float16")
     values = np.zeros((2000, 4), dtype=np.float16)
 
     def hits(popular: np.ndarray[Any, Any], rounds: int) -> float:
         found = 0
         for _ in range(rounds):
             ids = np.unique(np.concatenate([popular, rng.integers(10_000, 10**9, 1000)]))
-            absent = rows.find(ids, 0)[2]
-            rows.put(ids[absent], values[: len(absent)], np.ones(len(absent), np.uint8), 0)
-            found = len(popular) - int((ids[absent] < 10_000).sum())
+            absent = rows.find(ids, 0).unique
+            rows.put(absent, values[: len(absent)], np.ones(len(absent), np.uint8), 0)
+            found = len(popular) - int((absent < 10_000).sum())
         return found / len(popular)
 
     assert hits(np.arange(700), 20) > 0.95, "1,000 ids a round that come once do not push them out"

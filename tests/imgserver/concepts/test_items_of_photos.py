@@ -41,7 +41,11 @@ def test_items_without_a_photo_are_passed_over_and_counted(tmp_path: Path) -> No
     rows = [(1, "red"), ("", "red"), ("nan", "blue"), (-1, "red"), (3, "blue"), (999, "red")]
     items = read_items(asked(written(tmp_path / "i.csv", ("image_id", "colour"), rows), "colour"), None, PHOTOS)
     assert having(items) == {"colour=red": [1], "colour=blue": [3]}
-    assert items.passed_over == (f"passed over 3 of 6 rows of {tmp_path}/i.csv without a photo",)
+    where = f"{tmp_path}/i.csv"
+    assert items.passed_over == (
+        f"passed over 3 of 6 rows of {where} without a photo",
+        f"passed over 1 of 6 rows of {where} with photos that the store does not hold",
+    )
     empty = written(tmp_path / "empty.csv", ("image_id", "colour"), [("", "red"), ("", "blue")])
     with pytest.raises(BadInput, match="names no photo in any of its rows"):
         read_items(asked(empty, "colour"), None, PHOTOS)
@@ -134,3 +138,16 @@ def test_columns_of_other_types_are_refused(tmp_path: Path, values: pa.Array, wo
     pq.write_table(pa.table({"image_id": PHOTOS, "kind": values}), tmp_path / "i.parquet")
     with pytest.raises(BadInput, match=words):
         read_items(asked(tmp_path / "i.parquet", "kind"), None, PHOTOS)
+
+
+def test_examples_of_points_that_nothing_can_be_learnt_from_are_counted(tmp_path: Path) -> None:
+    path = written(tmp_path / "i.csv", ("image_id", "kind"), [(n, "a") for n in range(300)])
+    rows = [(n, "crisp") for n in (5, 250, 350, 390, 4711, 4712, 4713)] + [(4714, ""), ("", "crisp")]
+    points = written(tmp_path / "p.csv", ("image_id", "point"), rows)
+    items = read_items(asked(path, "kind"), None, PHOTOS, points)
+    assert having(items)["crisp"] == [5, 250]
+    assert items.passed_over == (
+        f"passed over 1 of 9 rows of {points} without a photo",
+        f"passed over 4 of 9 rows of {points} with photos that the store does not hold",
+        f"passed over 2 of 9 rows of {points} with photos that {path} has no row of",
+    )

@@ -20,6 +20,8 @@ from crossmedia.imgserver.client import ImageClient, Status
 from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.decode import ImageLimits, decode
 from crossmedia.imgserver.vision.engines import OpenVinoEngine, TorchEngine
+from crossmedia.imgserver.vision.machine import Machine
+from crossmedia.imgserver.vision.onnxruntime_engine import OnnxRuntimeEngine
 from crossmedia.imgserver.vision.torchvision_zoo import entries, import_torchvision, torchvision_backbone
 
 LIMITS = ImageLimits()
@@ -191,11 +193,16 @@ def test_an_onnx_file_gives_the_features_of_its_net(onnx_file: Path, photos: Pat
     pixels = np.stack([decode(f.read_bytes(), backbone.preprocessing, LIMITS) for f in files])
     a, b = OpenVinoEngine(backbone, None).run(pixels), TorchEngine(original).run(pixels)
     assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min() > 0.9999
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    one = Machine(threads=1)
+    np.testing.assert_allclose(OnnxRuntimeEngine(backbone, "cpu", one).run(pixels), a, atol=1e-3)
     onnx_file.with_suffix(".toml").write_text(SPEC + "channels = 'bgr'\n")
     swapped = get_backbone(f"onnx:{onnx_file}")
     assert swapped.version != backbone.version
     c = OpenVinoEngine(swapped, None).run(np.ascontiguousarray(pixels[..., ::-1]))
     np.testing.assert_allclose(c, a, atol=1e-4)
+    d = OnnxRuntimeEngine(swapped, "cpu", one).run(np.ascontiguousarray(pixels[..., ::-1]))
+    np.testing.assert_allclose(d, a, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,10 @@ def test_a_deadline_is_looked_at_before_the_work(scoring: ScoringProcess) -> Non
 
 def test_it_drains(shop: Shop, tmp_path: Path) -> None:
     """SIGTERM while calls are under way: none of them fails, and the process ends."""
-    server = ScoringProcess(tmp_path / "serving", str(shop.exported), f"--server={shop.images.address}", "--threads=1")
+    server = ScoringProcess(
+        tmp_path / "serving",
+        *(str(shop.exported), f"--server={shop.images.address}", "--threads=1", "--max-wait-s=60"),
+    )
     request = infer(USER | {"item_id": [f"i{n % 60}" for n in range(400)]}, now=2000).SerializeToString()
     with channel(server.address) as opened:
         ask: Any = opened.unary_unary("/inference.GRPCInferenceService/ModelInfer")

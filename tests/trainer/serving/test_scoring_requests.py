@@ -220,13 +220,47 @@ def test_wrong_requests_by_http(scoring: ScoringProcess, path: str, body: Any, s
     assert (found, words in told["error"]) == (status, True), told
 
 
+POST = b"POST /v2/models/din/infer HTTP/1.1\r\nHost: x\r\n"
+
+
+def sent(scoring: ScoringProcess, data: bytes) -> bytes:
+    """What comes back for bytes until the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", scoring.rest_port), 15) as opened:
+        opened.sendall(data)
+        return b"".join(iter(lambda: opened.recv(1 << 16), b""))
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (POST + b"Content-Length: 2\r\nContent-Length: 99\r\n", b"several headers content-length"),
+        (POST + b"Content-Length: 2\r\ncontent-length: 2\r\n", b"several headers content-length"),
+        (POST + b"Content-Length: 2, 99\r\n", b"must say how long it is"),
+        (POST + b"Content-Length: +2\r\n", b"must say how long it is"),
+        (POST + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", b"have no other encoding"),
+        (POST + b"Transfer-Encoding: chunked\r\n", b"have no other encoding"),
+        (POST + b"Transfer-Encoding : chunked\r\nContent-Length: 2\r\n", b"lines that are no headers"),
+        (POST + b"Host: y\r\nContent-Length: 2\r\n", b"several headers host"),
+        (POST + b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\n", b"several headers authorization"),
+        (b"GET /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n", b"a body where there must be none"),
+    ],
+)
+def test_a_request_that_ends_in_two_ways_is_refused_and_what_follows_is_not_read(
+    scoring: ScoringProcess, head: bytes, words: bytes
+) -> None:
+    hidden = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    found = sent(scoring, head + b"\r\n{}" + hidden)
+    assert found.count(b"HTTP/1.1") == 1, found
+    assert found.startswith(b"HTTP/1.1 400 ")
+    assert words in found
+    assert b"\r\nConnection: close\r\n" in found
+
+
 def test_senders_that_are_slow_or_huge_hold_nothing(scoring: ScoringProcess) -> None:
     def ask(head: bytes) -> bytes:
-        with socket.create_connection(("127.0.0.1", scoring.rest_port), 15) as opened:
-            opened.sendall(head)
-            return b"".join(iter(lambda: opened.recv(1 << 16), b""))
+        return sent(scoring, head)
 
-    post = b"POST /v2/models/din/infer HTTP/1.1\r\nHost: x\r\n"
+    post = POST
     assert b"says" not in ask(post + b"Content-Length: 999999999999\r\n\r\n" + b"x" * 1_100_000)
     assert b"must say how long it is" in ask(post + b"\r\n")
     assert b"must say how long it is" in ask(post + b"Content-Length: -1\r\n\r\n")

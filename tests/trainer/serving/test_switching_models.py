@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,12 @@ from conftest import run_command, soon
 from oip import call, channel, infer, output
 from scoring_server import ScoringProcess, Shop, make_store, train
 
+from crossmedia.imgserver.client import ImageClient
 from crossmedia.inference import grpc_predict_v2_pb2 as pb
 from crossmedia.trainer.runs.checkpoint import load_model, save_run
+from crossmedia.trainer.serving.requests import Request
+from crossmedia.trainer.serving.served import ServedModel
+from crossmedia.trainer.serving.settings import ServingConfig
 
 USER: dict[str, list[Any]] = {
     "user_id": ["u1"],
@@ -114,6 +119,23 @@ def test_a_switch_under_load_fails_no_call_and_can_be_taken_back(server: tuple[S
     assert versions[first] > 10
     assert versions[new] > 10
     assert sum(versions.values()) > 100
+
+
+def test_the_next_model_finds_the_vectors_of_the_one_before(shop: Shop, second: Path) -> None:
+    config = ServingConfig(server=shop.images.address)
+    load = partial(ServedModel.load, config=config, client=partial(ImageClient, cache_bytes=1 << 20))
+    old, new = load(shop.exported, ""), load(second, "")
+    asked = Request({"user_id": "u1"}, {"item_id": ["i1", "i2", "i3"]}, 3, 2000.0)
+    assert old.answer(asked).status.tolist() == [1, 1, 1]
+    new.share_vectors(old)
+    (before,), (after,) = old.sources().values(), new.sources().values()
+    assert before.source is after.source
+    cached = after.source.stats.cached
+    assert new.answer(asked).status.tolist() == [1, 1, 1]
+    assert after.source.stats.cached > cached
+    old.close(but=[after.source])
+    assert after.source.get([1], timeout_s=10).ok.all(), "the connection is still there"
+    new.close()
 
 
 def test_a_file_that_was_replaced_is_loaded_again(server: tuple[ScoringProcess, Path]) -> None:
