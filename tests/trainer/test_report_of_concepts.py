@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,11 @@ def test_the_section_says_what_decides_in_words_and_numbers(made: Path, server: 
     assert sum(facts["shares"].values()) == pytest.approx(1)
     assert 0 < facts["unnamed"] < 1
     assert html.count("<script") == 1  # the one that sorts tables
+    assert "Why these items: single impressions" in html
+    assert len(re.findall(r'<ul class="reasons"><li><b class="(?:positive|negative)">[+-]\d', html)) == 6
+    assert "was trained with images" not in html
+    for word in ("one standard deviation (s.d.)", "score", "on photos left out"):
+        assert f"<dt>{word}</dt>" in html
 
 
 def test_one_seed_says_so_and_no_concepts_no_section(made: Path, server: DaemonProcess, tmp_path: Path) -> None:
@@ -188,7 +194,11 @@ def test_a_page_of_an_item_is_what_the_models_say(made: Path, server: DaemonProc
     clicks = 1 / (1 + np.exp(-plain))
     assert facts["look"]["logit"] == pytest.approx((plain - none).mean(), abs=1e-5)
     assert facts["look"]["times"] == pytest.approx(clicks.sum() / (1 / (1 + np.exp(-none))).sum(), abs=1e-5)
+    said = html.partition("<h2>What if</h2>")[0]
     for one in facts["concepts"]:
+        assert (
+            one["named"] or f'<b class="name">{one["said"]}</b>' not in said
+        )  # what has no name helps and hurts nowhere
         place = names.index(one["name"])
         assert one["amount"] == pytest.approx(own[place], abs=1e-4)
         changed, without = own.astype(np.float32), own.astype(np.float32)
