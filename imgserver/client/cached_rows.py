@@ -29,8 +29,8 @@ COUNTS_PER_ROW = 8  # of the sketch
 HALVED_AFTER = 40  # ids asked for per place
 MOST_USES = 255
 BESIDE_A_ROW = 8 + 4 + 4 + 1 + 1 + COUNTS_PER_ROW  # bytes: key, time, turn, status, uses
-# Once most places are taken, so many rows of a reply are looked at: the rest come again if they are asked for again. They
-# are fewer where little of a request was there: ids of which none is popular would pay for counts that say nothing.
+# Once most places are taken, so many rows of a reply are looked at: the rest come again if they are asked for again.
+# They are fewer where little of a request was there: ids of which none is popular would pay for useless counts.
 FULL, MOST_OFFERED, LEAST_OFFERED = 0.9, 2048, 256
 FOUND, NULL, UNKNOWN = int(Status.OK), int(Status.NOT_FOUND), 0
 
